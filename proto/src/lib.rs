@@ -1,0 +1,26 @@
+//! The contract that both sides of the log depend on: what an event is, how it is keyed, which headers and topics carry
+//! it, how its signature is made.
+//!
+//! Everything here is pure: no I/O, no clock, no environment, no async runtime. `now` is always a parameter.
+
+pub mod time;
+
+pub mod event;
+pub mod headers;
+pub mod key;
+pub mod partition;
+pub mod record;
+pub mod source;
+pub mod topics;
+
+pub mod reason;
+pub mod signature;
+
+pub use event::{Event, EventId};
+pub use key::Key;
+pub use partition::Partition;
+pub use reason::Reason;
+pub use record::Record;
+pub use source::Source;
+pub use time::Timestamp;
+pub use topics::Topics;

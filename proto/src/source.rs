@@ -1,0 +1,46 @@
+//! The senders of webhooks.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Who sent an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Clerk's webhooks, delivered and signed by Svix.
+    Clerk,
+    /// Usher itself: commands of its operators, which travel in the same log under the key they concern.
+    Usher,
+}
+
+impl Source {
+    /// The word used in paths, headers, flow files and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Clerk => "clerk",
+            Self::Usher => "usher",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// No source has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such source: it may be clerk or usher")]
+pub struct UnknownSource;
+
+impl FromStr for Source {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "clerk" => Ok(Self::Clerk),
+            "usher" => Ok(Self::Usher),
+            _ => Err(UnknownSource),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A point in time as Usher stores and prints it: whole milliseconds since the Unix epoch, RFC 3339 in text.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+/// Values below this are seconds, values above are milliseconds: Clerk's `timestamp` is documented in milliseconds and
+/// shown in seconds in its own schema examples. 1e11 seconds is the year 5138, 1e11 milliseconds is March 1973.
+const SECONDS_BELOW: i64 = 100_000_000_000;
+
+impl Timestamp {
+    /// From milliseconds since the epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// From whole seconds since the epoch.
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// From a number whose unit the sender leaves open: seconds if it is small, else milliseconds.
+    pub const fn from_seconds_or_millis(value: i64) -> Self {
+        if value < SECONDS_BELOW { Self::from_seconds(value) } else { Self(value) }
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This time, later by `by`.
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long ago `earlier` was; zero if it lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time:.3}"),
+            // Beyond the year 9999 there is no RFC 3339 text; the number is still better than nothing.
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is no RFC 3339 time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an RFC 3339 time")]
+pub struct InvalidTimestamp;
+
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time: jiff::Timestamp = text.parse().map_err(|_| InvalidTimestamp)?;
+        Ok(Self(time.as_millisecond()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_milliseconds_and_reads_back() {
+        let time = Timestamp::from_millis(1_767_261_600_250);
+        assert_eq!(time.to_string(), "2026-01-01T10:00:00.250Z");
+        assert_eq!(time.to_string().parse(), Ok(time));
+        assert_eq!("2026-01-01T10:00:00Z".parse(), Ok(Timestamp::from_seconds(1_767_261_600)));
+    }
+
+    #[test]
+    fn ten_digits_are_seconds_and_thirteen_are_milliseconds() {
+        let seconds = Timestamp::from_seconds_or_millis(1_767_261_600);
+        assert_eq!(seconds, Timestamp::from_seconds_or_millis(1_767_261_600_000));
+    }
+
+    #[test]
+    fn an_earlier_time_is_no_negative_duration() {
+        let (early, late) = (Timestamp::from_millis(5), Timestamp::from_millis(9));
+        assert_eq!(late.since(early), Duration::from_millis(4));
+        assert_eq!(early.since(late), Duration::ZERO);
+    }
+}

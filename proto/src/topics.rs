@@ -1,0 +1,58 @@
+//! Names of topics and consumer groups.
+
+/// The names under one prefix (`usher` unless configured), so that several installations can share a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    prefix: String,
+}
+
+/// The prefix cannot be part of a topic's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot begin a topic's name: use 1 to 100 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")]
+pub struct InvalidPrefix(String);
+
+impl Topics {
+    /// Names under `prefix`. Kafka allows 249 characters in a topic's name; the prefix leaves room for a flow's.
+    pub fn new(prefix: &str) -> Result<Self, InvalidPrefix> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(allowed) {
+            return Err(InvalidPrefix(prefix.to_owned()));
+        }
+        Ok(Self { prefix: prefix.to_owned() })
+    }
+
+    /// The one topic of all sources.
+    pub fn events(&self) -> String {
+        format!("{}.events", self.prefix)
+    }
+
+    /// Where a flow's dead letters are published.
+    pub fn dead_letters(&self, flow: &str) -> String {
+        format!("{}.dlq.{flow}", self.prefix)
+    }
+
+    /// The consumer group of a flow.
+    pub fn group(&self, flow: &str) -> String {
+        format!("{}.{flow}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_prefix() {
+        let topics = Topics::new("usher").expect("a plain word");
+        assert_eq!(topics.events(), "usher.events");
+        assert_eq!(topics.dead_letters("email"), "usher.dlq.email");
+        assert_eq!(topics.group("email"), "usher.email");
+    }
+
+    #[test]
+    fn a_prefix_that_kafka_would_refuse_is_refused_first() {
+        for bad in ["", "a b", "ü", &"x".repeat(101)] {
+            assert!(Topics::new(bad).is_err(), "{bad}");
+        }
+    }
+}

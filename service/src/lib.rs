@@ -1,0 +1,17 @@
+//! What every process of Usher does alike: reading its options, logging, serving HTTP, telling its health, stopping.
+//!
+//! Knows nothing of events, logs or flows.
+
+pub mod options;
+pub mod secret;
+
+pub mod clock;
+pub mod exit;
+pub mod telemetry;
+
+pub mod health;
+pub mod http;
+pub mod shutdown;
+
+pub use health::Readiness;
+pub use secret::Secret;

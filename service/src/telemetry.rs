@@ -1,0 +1,31 @@
+//! Logging: structured, to standard error, with no personal data in it by everybody's discipline.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
+
+use crate::exit::BadSetting;
+use crate::options::Environment;
+
+/// Starts logging. `RUST_LOG` chooses what (default `info`), `USHER_LOG_FORMAT` how: `text` (default) or `json`.
+pub fn start(environment: &Environment) -> Result<(), BadSetting> {
+    let filter = match environment.get("RUST_LOG")? {
+        None => EnvFilter::default().add_directive(Directive::from(tracing::Level::INFO)),
+        Some(text) => EnvFilter::try_new(&text)
+            .map_err(|error| BadSetting::new("RUST_LOG", format!("{error}; for instance info or ingest=debug")))?,
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match environment.get("USHER_LOG_FORMAT")?.as_deref() {
+        None | Some("text") => subscriber.try_init(),
+        Some("json") => subscriber.json().flatten_event(true).try_init(),
+        Some(other) => {
+            return Err(BadSetting::new("USHER_LOG_FORMAT", format!("{other:?} is not known: it may be text or json")));
+        }
+    };
+    started.map_err(|error| BadSetting::new("logging", error))
+}
+
+/// Chooses the cryptography behind every TLS connection of the process. Call once, before the first.
+pub fn install_tls() {
+    // An error means that one is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
