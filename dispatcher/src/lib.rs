@@ -1,1 +1,14 @@
-//! x
+//! From the log to runs, from runs to outcomes, from outcomes to the frontier: one consumer group a flow.
+
+pub mod config;
+pub mod connectors;
+pub mod engine;
+pub mod flows;
+pub mod sql;
+pub mod store;
+
+mod delivery;
+mod metrics;
+
+pub use config::Config;
+pub use delivery::Dispatcher;

@@ -1,1 +1,65 @@
-//! x
+//! The destinations' doubles, and traffic as Clerk sends it: what one needs to see Usher work, and to break it on
+//! purpose, without an account anywhere.
+//!
+//! [`Lab`] is a server. Behind `/resend` and `/stripe` stand doubles that authenticate, validate, remember idempotency
+//! keys and limit as the real ones are documented to do. `/effects` and `/requests` show what they did, `/faults` and
+//! `/limits` make them misbehave. All state is in memory and ends with the process.
+//!
+//! [`traffic`] makes signed Clerk events and posts them.
+//!
+//! A further destination is one file beside `resend.rs` that implements `Double`, its `mod` line, and one line in the
+//! list in `lab.rs`.
+
+mod lab;
+pub mod traffic;
+
+mod control;
+mod desk;
+
+mod answer;
+mod double;
+mod form;
+mod request;
+
+mod faults;
+mod ledger;
+mod limits;
+mod memory;
+
+mod resend;
+mod stripe;
+
+mod ids;
+mod locked;
+
+pub use faults::{Fault, FaultInForce, InvalidFault};
+pub use lab::{Lab, LabHandle};
+pub use ledger::{Entry, Filter};
+pub use limits::{InvalidLimit, Limit};
+
+/// A control names a double that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no double of {name:?}: it may be {}", known.join(" or "))]
+pub struct UnknownProvider {
+    /// The name asked for.
+    pub name: String,
+    /// The names there are.
+    pub known: Vec<&'static str>,
+}
+
+/// A control cannot be set.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ControlError {
+    /// For a double that is not there.
+    #[error(transparent)]
+    Provider(#[from] UnknownProvider),
+    /// The fault makes no sense.
+    #[error(transparent)]
+    Fault(#[from] InvalidFault),
+    /// The limit makes no sense.
+    #[error(transparent)]
+    Limit(#[from] InvalidLimit),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Names of topics and consumer groups.
 
+use std::str::FromStr;
+
 /// The names under one prefix (`usher` unless configured), so that several installations can share a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
@@ -10,6 +12,14 @@ pub struct Topics {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot begin a topic's name: use 1 to 100 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")]
 pub struct InvalidPrefix(String);
+
+impl FromStr for Topics {
+    type Err = InvalidPrefix;
+
+    fn from_str(prefix: &str) -> Result<Self, Self::Err> {
+        Self::new(prefix)
+    }
+}
 
 impl Topics {
     /// Names under `prefix`. Kafka allows 249 characters in a topic's name; the prefix leaves room for a flow's.

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Real Kafka and Postgres on free loopback ports, for the tests and for trying things by hand.
+#
+#   services.sh up DIR      starts both; prints the variables that name them, and keeps them in DIR/env
+#   services.sh down DIR    stops both and deletes what they wrote
+#   services.sh jars        only fetches the broker's jars
+#   services.sh missing     names the Debian packages that are not there yet
+#
+# Only the `export` lines go to standard output, so that `eval "$(services.sh up DIR)"` works.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "services: $*"; exit 1; }
+
+# die_with LOG WORDS: the end of LOG is what tells why.
+die_with() { tail -n 30 "$1" >&2 || true; shift; die "$*"; }
+
+require() {
+  local program
+  for program in "$@"; do
+    command -v "$program" >/dev/null || die "$program is not installed"
+  done
+}
+
+# retry TIMES COMMAND...: for registries, which have their moments.
+retry() {
+  local left=$1
+  shift
+  until "$@"; do
+    left=$((left - 1))
+    if ((left == 0)); then return 1; fi
+    say "trying again: $1"
+  done
+}
+
+# free_port NAME: puts a free port into the variable NAME. Below 32768, where the system begins to take ports for outgoing
+# connections and for servers that asked for any: so nothing takes it between here and the server's start.
+taken=' '
+free_port() {
+  local port
+  for _ in {1..100}; do
+    port=$((20000 + RANDOM % 12000))
+    if [[ $taken != *" $port "* ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      taken+="$port "
+      printf -v "$1" '%s' "$port"
+      return
+    fi
+  done
+  die "no free port was found"
+}
+
+# await SECONDS ALIVE... -- READY...: until READY succeeds; fails when time is up or ALIVE no longer holds.
+await() {
+  local deadline=$((SECONDS + $1)) alive=()
+  shift
+  while [[ $1 != -- ]]; do alive+=("$1"); shift; done
+  shift
+  until "$@"; do
+    if ((SECONDS >= deadline)) || ! "${alive[@]}"; then return 1; fi
+    sleep 0.1
+  done
+}
+
+source "$root/.ci/kafka.sh"
+source "$root/.ci/postgres.sh"
+
+up() {
+  mkdir -p "$1"
+  local dir
+  dir=$(cd "$1" && pwd)
+  # The env file is for sourcing: nobody else's.
+  [[ -O $dir ]] || die "$dir belongs to somebody else"
+  if [[ -e $dir/env ]] && kafka_running "$dir" && postgres_running "$dir"; then
+    say "already running"
+    cat "$dir/env"
+    return
+  fi
+  [[ -e $dir/usher-services || -z $(ls -A "$dir") ]] || die "$dir holds something else"
+  down "$dir"
+  kafka_jars
+  mkdir -p "$dir"
+  touch "$dir/usher-services"
+  # A name of its own: the trap may run inside a function that has another `dir`.
+  half_up=$dir
+  trap 'down "$half_up"' EXIT
+  postgres_up "$dir"
+  kafka_up "$dir"
+  trap - EXIT
+  cat >"$dir/env" <<ENV
+export USHER_TEST_KAFKA=127.0.0.1:$kafka_port
+export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
+export USHER_TEST_KAFKA_LIBS=$(printf '%q' "$kafka_libs")
+ENV
+  cat "$dir/env"
+}
+
+# Also after a start that got only half way. Deletes nothing in a directory that `up` did not make its own.
+down() {
+  local dir
+  dir=$(cd "$1" 2>/dev/null && pwd) || return 0
+  [[ -e $dir/usher-services ]] || return 0
+  kafka_down "$dir"
+  postgres_down "$dir"
+  rm -rf "$dir"
+}
+
+missing() {
+  if [[ -z $(postgres_bin) ]]; then echo postgresql; fi
+  if ! command -v kcat >/dev/null; then echo kcat; fi
+  if ! command -v ps >/dev/null; then echo procps; fi
+}
+
+case "${1:-} $#" in
+  'up 2') up "$2" ;;
+  'down 2') down "$2" ;;
+  'jars 1') kafka_jars ;;
+  'missing 1') missing ;;
+  *) die "usage: services.sh up DIR | down DIR | jars | missing" ;;
+esac

@@ -1,0 +1,28 @@
+//! `usher health`: asks a page whether all is well, for containers that have no other client in them.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use usher_lab::traffic::Url;
+use usher_service::telemetry;
+
+/// How long the page may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Succeeds if a page answers 2xx; for health checks of containers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The page, such as http://127.0.0.1:8081/readyz.
+    url: Url,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    telemetry::install_tls();
+    let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
+    let response = client.get(arguments.url.clone()).send().await?;
+    let status = response.status();
+    if !status.is_success() {
+        bail!("{status}: {}", response.text().await?.trim());
+    }
+    Ok(())
+}

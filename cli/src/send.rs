@@ -1,0 +1,120 @@
+//! `usher send`: signs Clerk events like Svix does, and posts them.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use usher_lab::traffic::{self, Generator, Order, Template, Url};
+use usher_proto::signature::SigningSecret;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+use usher_service::{Secret, shutdown, telemetry};
+
+use crate::{data, output};
+
+/// Up to this many events each get a line of their own.
+const LISTED: usize = 20;
+/// Requests under way at once.
+const AT_ONCE: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+
+/// Signs and posts Clerk events like Svix does.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A type with a built-in sample, such as user.created, or a file that holds an event.
+    what: String,
+    /// Where to post; default: the running `usher up` of the data directory.
+    #[arg(long)]
+    to: Option<Url>,
+    /// The signing secret (whsec_...); default: the one in the data directory.
+    #[arg(long, env = "CLERK_WEBHOOK_SIGNING_SECRET")]
+    secret: Option<Secret>,
+    /// How many events.
+    #[arg(long, default_value = "1")]
+    count: NonZeroU64,
+    /// How many a second, such as 50 or 50/s; default: as fast as they are answered.
+    #[arg(long, value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// How many users they are spread over; default: each event is another user's. A file is sent as it is without this.
+    #[arg(long)]
+    users: Option<NonZeroU64>,
+    /// Chooses the users: the same seed, the same users. Default: by chance.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The data directory of `usher up`.
+    #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
+    data: PathBuf,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
+    number.filter(|rate| rate.is_finite() && *rate > 0.0).ok_or_else(|| "a number a second, such as 50 or 0.5/s".into())
+}
+
+pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
+    telemetry::start(environment)?;
+    telemetry::install_tls();
+    let secret = match &arguments.secret {
+        Some(secret) => secret.expose().to_owned(),
+        None => data::read_secret(&arguments.data)?.ok_or_else(|| {
+            let why =
+                format!("not set, and {} holds none: start `usher up`, or say --secret", arguments.data.display());
+            BadSetting::new("CLERK_WEBHOOK_SIGNING_SECRET", why)
+        })?,
+    };
+    // Several are configured while one replaces another; any of them will do.
+    let secret = secret.split_whitespace().next().unwrap_or_default();
+    let secret =
+        SigningSecret::parse(secret).map_err(|error| BadSetting::new("CLERK_WEBHOOK_SIGNING_SECRET", error))?;
+    let to = match arguments.to {
+        Some(to) => to,
+        None => {
+            let listen = data::read_addresses(&arguments.data)?.map(|addresses| addresses.listen);
+            let listen = listen.map_or_else(|| "127.0.0.1:8080".to_owned(), |listen| listen.to_string());
+            format!("http://{listen}/webhooks/clerk").parse()?
+        }
+    };
+    let (template, users) = template(&arguments.what, arguments.users, arguments.count)?;
+    let generator = Generator::new(template, users, arguments.seed.unwrap_or_else(rand::random));
+    let order = Order { to, count: arguments.count.get(), per_second: arguments.rate, at_once: AT_ONCE };
+    let report = traffic::send(&order, &secret, &generator, &shutdown::on_signal()?).await?;
+
+    if report.sent.len() <= LISTED {
+        for sent in &report.sent {
+            let user = sent.user.as_deref().unwrap_or("-");
+            output::line(&format!("{}  {}  {user}  {} ms", sent.reply, sent.id, sent.took.as_millis()))?;
+        }
+    } else {
+        for (reply, count) in report.replies() {
+            output::line(&format!("{reply}  {count}"))?;
+        }
+        if let Some(latency) = report.latency() {
+            let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+            let (p50, p99, max) = (ms(latency.p50), ms(latency.p99), ms(latency.max));
+            output::line(&format!("in {:.1} s; p50 {p50}, p99 {p99}, max {max}", report.elapsed.as_secs_f64()))?;
+        }
+    }
+    let refused = report.sent.len() as u64 - report.accepted();
+    if refused > 0 {
+        bail!("{refused} of {} events were not kept", report.sent.len());
+    }
+    Ok(())
+}
+
+fn template(
+    what: &str,
+    users: Option<NonZeroU64>,
+    count: NonZeroU64,
+) -> anyhow::Result<(Template, Option<NonZeroU64>)> {
+    if let Ok(template) = Template::sample(what) {
+        return Ok((template, Some(users.unwrap_or(count))));
+    }
+    let path = PathBuf::from(what);
+    if !path.exists() {
+        let known = traffic::sample_names().join(", ");
+        return Err(BadSetting::new(what, format!("neither a file nor a type with a sample: {known}")).into());
+    }
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let template = Template::from_text(text).map_err(|error| BadSetting::new(what, error))?;
+    Ok((template, users))
+}

@@ -1,0 +1,150 @@
+//! `usher up`: everything in one process, with nothing to install and nothing to configure.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use usher_dispatcher::Dispatcher;
+use usher_dispatcher::config::FlowFiles;
+use usher_lab::Lab;
+use usher_log::{LogAddress, LogLayout};
+use usher_service::options::Environment;
+use usher_service::{Readiness, health, http, shutdown, telemetry};
+
+use crate::data::{Addresses, DataDirectory};
+use crate::{lab, output};
+
+/// Runs everything in one process: ingest, all flows, an embedded log and store, and the lab.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Where everything is kept.
+    #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
+    data: PathBuf,
+    /// The address to take webhooks on.
+    #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The address of the dispatcher's /healthz, /readyz and /metrics.
+    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081")]
+    admin: SocketAddr,
+    /// The address of the lab: doubles of the destinations, so that nothing real is reached.
+    #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090")]
+    lab: SocketAddr,
+    /// Without the lab: the destinations are those of the environment.
+    #[arg(long)]
+    no_lab: bool,
+    /// Another log than the one in the data directory: kafka://host:9092 or sqlite:PATH.
+    #[arg(long, env = "USHER_LOG")]
+    log: Option<LogAddress>,
+    /// Another store than the one in the data directory: postgres://... or sqlite:PATH.
+    #[arg(long, env = "USHER_STORE")]
+    store: Option<String>,
+    /// How the log's topics are laid out.
+    #[command(flatten)]
+    layout: LogLayout,
+    /// Where the flow files are.
+    #[command(flatten)]
+    files: FlowFiles,
+}
+
+pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
+    telemetry::start(&environment)?;
+    telemetry::install_tls();
+    let data = DataDirectory::take(&arguments.data)?;
+    let stop = shutdown::on_signal()?;
+
+    let bind = async |address: SocketAddr| {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    };
+    let (listener, admin) = (bind(arguments.listen).await?, bind(arguments.admin).await?);
+    let lab = if arguments.no_lab { None } else { Some(Lab::start(bind(arguments.lab).await?, stop.clone())?) };
+    let addresses = Addresses {
+        listen: listener.local_addr()?,
+        admin: admin.local_addr()?,
+        lab: lab.as_ref().map(usher_lab::LabHandle::address),
+    };
+
+    let log_address = arguments.log.map_or_else(|| data.log().parse(), Ok)?;
+    let mut environment = environment.with("USHER_STORE", arguments.store.unwrap_or_else(|| data.store()));
+    if environment.get("CLERK_WEBHOOK_SIGNING_SECRET")?.is_none() {
+        environment = environment.with("CLERK_WEBHOOK_SIGNING_SECRET", data.signing_secret()?);
+    }
+    if let Some(lab) = &lab {
+        environment = lab::stand_in(environment, &lab.url())?;
+    }
+    let layout = arguments.layout;
+    let ingest_arguments =
+        usher_ingest::config::Arguments { listen: addresses.listen, log: log_address.clone(), layout: layout.clone() };
+    let ingest = usher_ingest::Config::new(ingest_arguments, &environment)?;
+    let dispatcher = usher_dispatcher::Config::new(log_address, layout, &arguments.files, &[], &environment)?;
+
+    let served = serve(ingest, dispatcher, listener, admin, &stop, || {
+        data.announce(&addresses)?;
+        announce(&addresses, &environment, &arguments.data)
+    });
+    let result = shutdown::drain(&stop, served).await;
+    stop.cancel();
+    if let Some(lab) = lab {
+        lab.stopped().await;
+    }
+    result.unwrap_or_else(|| {
+        tracing::warn!("work was still under way at the deadline; it goes on at the next start");
+        Ok(())
+    })
+}
+
+/// The dispatcher first, then ingest: nothing is accepted before every flow has its first offsets.
+async fn serve(
+    ingest: usher_ingest::Config,
+    dispatcher: usher_dispatcher::Config,
+    listener: TcpListener,
+    admin: TcpListener,
+    stop: &CancellationToken,
+    on_ready: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let log = usher_log::open(&ingest.log, &ingest.kafka).await?;
+    let (ready, registry) = (Readiness::needing(Dispatcher::needs(&dispatcher)), Registry::new());
+    let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;
+    let flows = tokio::spawn(stop_after(flows.run(stop.clone()), stop.clone()));
+    let pages = tokio::spawn(http::serve(admin, health::router(ready.clone(), registry), stop.clone()));
+
+    if stop.run_until_cancelled(ready.ready()).await.is_some() {
+        let (ready, registry) = (Readiness::needing(usher_ingest::NEEDS), Registry::new());
+        let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
+        let router = router.merge(health::router(ready.clone(), registry));
+        let watch = tokio::spawn(ingest.prepare(log.clone(), ready.clone(), stop.clone()));
+        let server = tokio::spawn(http::serve(listener, router, stop.clone()));
+        if stop.run_until_cancelled(ready.ready()).await.is_some() {
+            on_ready()?;
+        }
+        server.await?;
+        log.flush().await;
+        watch.await??;
+    }
+    pages.await?;
+    flows.await?
+}
+
+/// Whatever ends the flows ends the process.
+async fn stop_after<T>(work: impl Future<Output = T>, stop: CancellationToken) -> T {
+    let result = work.await;
+    stop.cancel();
+    result
+}
+
+fn announce(addresses: &Addresses, environment: &Environment, data: &std::path::Path) -> anyhow::Result<()> {
+    let secret = environment.get("CLERK_WEBHOOK_SIGNING_SECRET")?.unwrap_or_default();
+    let default = data == std::path::Path::new("./usher-data");
+    let at = if default { String::new() } else { format!(" --data {}", data.display()) };
+    output::line(&format!("usher is ready: webhooks on http://{}/webhooks/clerk", addresses.listen))?;
+    output::line(&format!("  signing secret  {secret}"))?;
+    output::line(&format!("  health, metrics http://{} and http://{}", addresses.listen, addresses.admin))?;
+    if let Some(lab) = addresses.lab {
+        output::line(&format!(
+            "  lab             http://{lab}/effects (doubles of Resend and Stripe: nothing real is reached)"
+        ))?;
+    }
+    output::line(&format!("  try             usher send user.created{at}    and then    usher runs{at}"))
+}

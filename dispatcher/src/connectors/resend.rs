@@ -1,0 +1,170 @@
+//! Resend: mails over its HTTP API.
+//!
+//! Facts: resend.com/docs (API reference, idempotency keys, errors, rate limit) and the error names of its own Rust
+//! client. Its idempotency key holds 24 hours; the same key with another body is refused.
+
+use async_trait::async_trait;
+use reqwest::Client;
+use serde_json::{Map, Value, json};
+use usher_proto::Reason;
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::Shape::{Table, Text, Texts};
+use super::http::{self, Answer};
+use super::{CannotPrepare, Connector, Inputs, Operation, optional, required, setting};
+use crate::engine::{Cause, Effect, Outcome};
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation {
+    name: "send",
+    params: &[
+        required("to", Texts),
+        required("subject", Text),
+        optional("from", Text),
+        optional("reply_to", Texts),
+        optional("html", Text),
+        optional("text", Text),
+        optional("tags", Table),
+    ],
+    takes_template: true,
+}];
+
+/// The connector.
+pub(super) struct Resend {
+    client: Client,
+    base: String,
+    key: Secret,
+    from: Option<String>,
+}
+
+impl Resend {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let key = setting(environment, "RESEND_API_KEY", "an API key (re_...) from Resend's dashboard")?;
+        Ok(Self {
+            client: http::client()?,
+            base: http::base_url(environment, "RESEND_BASE_URL", "https://api.resend.com")?,
+            key: Secret::new(key),
+            from: environment.get("USHER_FROM")?,
+        })
+    }
+}
+
+#[async_trait]
+impl Connector for Resend {
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        let from = inputs.params.get("from").and_then(Value::as_str).or(self.from.as_deref());
+        let from = from.ok_or_else(|| CannotPrepare("from is not given, and USHER_FROM is not set".into()))?;
+        let mut mail = Map::new();
+        mail.insert("from".into(), json!(from));
+        for name in ["to", "subject"] {
+            mail.insert(name.into(), inputs.required(name)?.clone());
+        }
+        for name in ["reply_to", "html", "text"] {
+            if let Some(value) = inputs.params.get(name) {
+                mail.insert(name.into(), value.clone());
+            }
+        }
+        if !mail.contains_key("html") && !mail.contains_key("text") {
+            return Err(CannotPrepare("the mail has neither html nor text".into()));
+        }
+        if let Some(tags) = inputs.params.get("tags").and_then(Value::as_object) {
+            let tag = |(name, value): (&String, &Value)| json!({ "name": name, "value": value });
+            mail.insert("tags".into(), tags.iter().map(tag).collect());
+        }
+        serde_json::to_vec(&mail).map_err(|error| CannotPrepare(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+        let request = self
+            .client
+            .post(format!("{}/emails", self.base))
+            .bearer_auth(self.key.expose())
+            .header("Idempotency-Key", idempotency_key)
+            .header("Content-Type", "application/json")
+            .body(request.to_vec());
+        match http::send(request).await {
+            Ok(answer) => classify(&answer),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// By name and status together: `validation_error` comes with 400, 403 and 422, and a 429 can be a monthly quota.
+fn classify(answer: &Answer) -> Outcome {
+    let body = answer.json();
+    if answer.status.is_success() {
+        return match body["id"].as_str() {
+            Some(id) => Outcome::Done(Effect { id: id.to_owned(), result: json!({ "id": id }) }),
+            None => Outcome::retry(Cause::Interrupted),
+        };
+    }
+    let name = body["name"].as_str().filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+    let name = name.unwrap_or("unnamed");
+    let error = format!("{} {name}", answer.status.as_u16());
+    match (answer.status.as_u16(), name) {
+        (_, "monthly_quota_exceeded") => Outcome::reject(Reason::QuotaExhausted, error),
+        (429, _) => answer.retry(Cause::Throttled),
+        (409, "invalid_idempotent_request") => Outcome::reject(Reason::IdempotencyConflict, error),
+        (409, _) => answer.retry(Cause::Conflict),
+        (408, _) => answer.retry(Cause::Timeout),
+        (401 | 403, _) | (_, "invalid_api_key" | "missing_api_key" | "restricted_api_key") => {
+            Outcome::reject(Reason::Configuration, error)
+        }
+        (404, _) => Outcome::reject(Reason::NotFound, error),
+        (500..=599, _) => answer.retry(Cause::Unavailable),
+        _ => Outcome::reject(Reason::InvalidRequest, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        let status = StatusCode::from_u16(status).expect("a status");
+        Answer { status, headers: reqwest::header::HeaderMap::new(), body: body.into() }
+    }
+
+    fn of(status: u16, name: &str) -> Outcome {
+        classify(&answer(status, &format!(r#"{{"statusCode":{status},"name":"{name}","message":"to: a@b.test"}}"#)))
+    }
+
+    #[test]
+    fn every_documented_error_has_its_outcome() {
+        for (status, name, expected) in [
+            (400, "validation_error", Err(Reason::InvalidRequest)),
+            (400, "invalid_idempotency_key", Err(Reason::InvalidRequest)),
+            (401, "missing_api_key", Err(Reason::Configuration)),
+            (401, "restricted_api_key", Err(Reason::Configuration)),
+            (403, "invalid_api_key", Err(Reason::Configuration)),
+            (403, "validation_error", Err(Reason::Configuration)),
+            (404, "not_found", Err(Reason::NotFound)),
+            (405, "method_not_allowed", Err(Reason::InvalidRequest)),
+            (409, "resource_locked", Ok(Cause::Conflict)),
+            (409, "concurrent_idempotent_requests", Ok(Cause::Conflict)),
+            (409, "invalid_idempotent_request", Err(Reason::IdempotencyConflict)),
+            (422, "missing_required_field", Err(Reason::InvalidRequest)),
+            (429, "rate_limit_exceeded", Ok(Cause::Throttled)),
+            (429, "daily_quota_exceeded", Ok(Cause::Throttled)),
+            (429, "monthly_quota_exceeded", Err(Reason::QuotaExhausted)),
+            (451, "security_error", Err(Reason::InvalidRequest)),
+            (500, "application_error", Ok(Cause::Unavailable)),
+            (503, "service_unavailable", Ok(Cause::Unavailable)),
+            (302, "", Err(Reason::InvalidRequest)),
+            (418, "never_seen", Err(Reason::InvalidRequest)),
+        ] {
+            let outcome = of(status, name);
+            super::super::assert_outcome(&outcome, expected, &format!("{status} {name}"));
+            assert!(!format!("{outcome:?}").contains("a@b.test"), "the message is not repeated");
+        }
+    }
+
+    #[test]
+    fn a_success_that_cannot_be_read_is_not_done() {
+        assert_eq!(classify(&answer(200, "<html>")), Outcome::retry(Cause::Interrupted));
+        assert!(matches!(classify(&answer(200, r#"{"id":"m1"}"#)), Outcome::Done(effect) if effect.id == "m1"));
+    }
+}

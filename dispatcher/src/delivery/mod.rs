@@ -1,0 +1,172 @@
+//! Input and output around the engine: it reads the log, writes the store, asks the destinations, publishes dead
+//! letters, and does nothing of its own accord.
+
+mod attempt;
+mod letters;
+mod partitions;
+mod scribe;
+mod versions;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use usher_log::{Log, LogError};
+use usher_service::Readiness;
+use usher_service::exit::BadSetting;
+
+use crate::config::Config;
+use crate::connectors;
+use crate::metrics::Metrics;
+use crate::sql::Database;
+use crate::store::{SqlStore, Store, StoreError};
+use attempt::Workshop;
+use scribe::Scribe;
+use versions::Versions;
+use worker::Worker;
+
+/// The pause before asking again for a log or a store that is not there.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The flows of one process.
+pub struct Dispatcher {
+    config: Config,
+    log: Arc<dyn Log>,
+    readiness: Readiness,
+    metrics: Metrics,
+}
+
+impl Dispatcher {
+    /// What it needs to be ready: its store, and for each flow that it reads the log. A flow counts once its group has its
+    /// first offsets, so that nothing that is accepted afterwards can be missed.
+    pub fn needs(config: &Config) -> Vec<&'static str> {
+        if config.flows.is_empty() { vec!["store"] } else { vec!["store", "log", "flows"] }
+    }
+
+    /// A dispatcher that has not begun.
+    pub fn new(config: Config, log: Arc<dyn Log>, readiness: Readiness, registry: &Registry) -> anyhow::Result<Self> {
+        Ok(Self { config, log, readiness, metrics: Metrics::register(registry)? })
+    }
+
+    /// Works until `stop`, then finishes what is under way. Ends early, with an error, when a flow cannot go on.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self { config, log, readiness, metrics } = self;
+        let database = Database::open(&config.store).context("USHER_STORE")?;
+        let Some(store) = until(&stop, || open_store(&database, &config)).await? else { return Ok(()) };
+        readiness.met("store");
+        let users = match &config.users {
+            None => database,
+            Some(address) => {
+                let users = Database::open(address).context("DATABASE_URL")?;
+                if until(&stop, || migrate(&users)).await?.is_none() {
+                    return Ok(());
+                }
+                users
+            }
+        };
+        let connectors = Arc::new(connectors::open(&config.connectors(), &config.environment, &users)?);
+        if until(&stop, || ensure(&*log, &config)).await?.is_none() {
+            return Ok(());
+        }
+        readiness.met("log");
+
+        let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let mut flows = JoinSet::new();
+        let mut started = Vec::new();
+        for flow in config.flows {
+            let flow = Arc::new(flow);
+            store.keep_flow(&flow.source).await?;
+            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            started.push(is_ready);
+            let scribe =
+                Scribe::start(flow.name.clone(), store.clone(), metrics.clone(), readiness.clone(), stop.clone());
+            let workshop = Arc::new(Workshop {
+                versions: Versions::new(flow.clone(), store.clone()),
+                store: store.clone(),
+                connectors: connectors.clone(),
+                scribe: scribe.clone(),
+                metrics: metrics.clone(),
+            });
+            let subscription =
+                log.subscribe(&config.layout.topics.group(&flow.name), &config.layout.topics.events()).await?;
+            let worker = Worker::new(flow, workshop, log.clone(), config.layout.clone(), subscription, owner.clone());
+            flows.spawn(worker.run(ready, stop.clone()));
+        }
+        let all_started = {
+            let readiness = readiness.clone();
+            tokio::spawn(async move {
+                for flow in started {
+                    // A flow that ends before it begins takes the process with it.
+                    if flow.await.is_err() {
+                        return;
+                    }
+                }
+                readiness.met("flows");
+            })
+        };
+        let mut result = Ok(());
+        while let Some(ended) = flows.join_next().await {
+            if let Err(error) = ended? {
+                // The others finish what they have begun; the first error is what is told.
+                stop.cancel();
+                result = result.and(Err(error));
+            }
+        }
+        all_started.abort();
+        log.flush().await;
+        result
+    }
+}
+
+/// Asks until there is an answer, or an error that waiting does not mend. None when stopped meanwhile.
+async fn until<T, F: Future<Output = Result<T, Trouble>>>(
+    stop: &CancellationToken,
+    ask: impl Fn() -> F,
+) -> anyhow::Result<Option<T>> {
+    loop {
+        match stop.run_until_cancelled(ask()).await {
+            None => return Ok(None),
+            Some(Ok(answer)) => return Ok(Some(answer)),
+            Some(Err(Trouble::Lasting(error))) => return Err(error),
+            Some(Err(Trouble::Passing(error))) => {
+                tracing::warn!(error = %format!("{error:#}"), "not ready");
+                stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
+            }
+        }
+    }
+}
+
+enum Trouble {
+    Passing(anyhow::Error),
+    Lasting(anyhow::Error),
+}
+
+async fn open_store(database: &Database, config: &Config) -> Result<Arc<dyn Store>, Trouble> {
+    match SqlStore::open(database.clone(), config.layout.partitions).await {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error @ StoreError::PartitionCount { .. }) => {
+            Err(Trouble::Lasting(BadSetting::new("USHER_STORE", error).into()))
+        }
+        Err(error) => Err(Trouble::Passing(error.into())),
+    }
+}
+
+async fn migrate(users: &Database) -> Result<(), Trouble> {
+    users.migrate().await.map_err(|error| Trouble::Passing(anyhow::Error::new(error).context("DATABASE_URL")))
+}
+
+async fn ensure(log: &dyn Log, config: &Config) -> Result<(), Trouble> {
+    let letters = config.flows.iter().map(|flow| config.layout.dead_letters(&flow.name));
+    let topics: Vec<_> = std::iter::once(config.layout.events()).chain(letters).collect();
+    match log.ensure(&topics).await {
+        Ok(()) => Ok(()),
+        Err(error @ (LogError::PartitionCount { .. } | LogError::Setting(_))) => {
+            Err(Trouble::Lasting(BadSetting::new("USHER_LOG", error).into()))
+        }
+        Err(error @ (LogError::Unavailable(_) | LogError::OffsetGone { .. })) => Err(Trouble::Passing(error.into())),
+    }
+}

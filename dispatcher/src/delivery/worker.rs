@@ -1,0 +1,543 @@
+//! One flow at work. One task owns the engine and the partitions; everything that takes time happens in tasks of its own
+//! and comes back as something that has happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use usher_log::{Assigned, Log, LogEvent, LogLayout, Subscription};
+use usher_proto::{EventId, Key, Partition, Reason, Record};
+use usher_service::clock;
+
+use super::attempt::{Gone, Workshop};
+use super::letters::Letter;
+use super::partitions::{self, Owned, Partitions};
+use crate::engine::lanes::WINDOW;
+use crate::engine::start::start_offset;
+use crate::engine::{Effect, Engine, Input, Limits, Report, Run, RunState, Settlement, Step};
+use crate::flows::{Action, Flow};
+use crate::store::{Admission, Batch, Change, ChangeKind, Changed, Ownership, StepEffect, StoreError};
+
+/// How often timers and gauges are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the store is asked which waits are over.
+const DUE_EVERY: Duration = Duration::from_millis(500);
+/// How long what is under way may take after the process was told to stop. Below the process's own deadline, for the last
+/// commit comes after it.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
+/// Runs in memory and events waiting for admission above which reading pauses; it goes on at half of it.
+const MAX_LOADED: usize = 4096;
+/// How many unfinished runs are found at once.
+const FOUND_AT_ONCE: u32 = 500;
+/// The pause before the store is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What has happened.
+enum Happened {
+    Acquired {
+        assignment: u64,
+        assigned: Vec<Assigned>,
+        owned: Vec<Ownership>,
+    },
+    Found {
+        partition: Partition,
+        epoch: i64,
+        runs: Vec<Run>,
+        all: bool,
+    },
+    Admitted {
+        partition: Partition,
+        epoch: i64,
+        frontier: i64,
+        result: Result<Admission, StoreError>,
+    },
+    Worked {
+        run: Box<Run>,
+        epoch: i64,
+        report: Report,
+    },
+    Settled {
+        run: Box<Run>,
+        epoch: i64,
+        settlement: Settlement,
+        changed: Changed,
+    },
+    Buried {
+        run: Box<Run>,
+        epoch: i64,
+        changed: Changed,
+    },
+    Loaded {
+        key: Key,
+        runs: Vec<Run>,
+    },
+    Due(Vec<Run>),
+    /// The process stops, or the run is somebody else's.
+    Nothing,
+}
+
+pub(super) struct Worker {
+    flow: Arc<Flow>,
+    workshop: Arc<Workshop>,
+    log: Arc<dyn Log>,
+    layout: LogLayout,
+    subscription: Subscription,
+    owner: String,
+    engine: Engine,
+    partitions: Partitions,
+    tasks: JoinSet<Happened>,
+    paused: bool,
+    asking_due: bool,
+    stop: CancellationToken,
+    ready: Option<oneshot::Sender<()>>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        flow: Arc<Flow>,
+        workshop: Arc<Workshop>,
+        log: Arc<dyn Log>,
+        layout: LogLayout,
+        subscription: Subscription,
+        owner: String,
+    ) -> Self {
+        let limits = Limits { in_flight: flow.concurrency, retry: flow.retry, expires_after: flow.expires_after };
+        Self {
+            flow,
+            workshop,
+            log,
+            layout,
+            subscription,
+            owner,
+            engine: Engine::new(limits),
+            partitions: Partitions::default(),
+            tasks: JoinSet::new(),
+            paused: false,
+            asking_due: false,
+            stop: CancellationToken::new(),
+            ready: None,
+        }
+    }
+
+    /// Works until `stop`; says on `ready` when it has its first partitions. An error means that the flow cannot go on.
+    pub(super) async fn run(mut self, ready: oneshot::Sender<()>, stop: CancellationToken) -> anyhow::Result<()> {
+        self.ready = Some(ready);
+        self.stop = stop.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = tokio::time::interval(DUE_EVERY);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let result = loop {
+            // What is finished first: it makes room. News of the log last among what can be waited for.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break Ok(()),
+                Some(happened) = self.tasks.join_next() => match happened {
+                    Ok(happened) => if let Err(error) = self.happened(happened) { break Err(error) },
+                    Err(error) => break Err(anyhow!("a task of flow {} failed: {error}", self.flow.name)),
+                },
+                _ = tick.tick() => self.tick(),
+                _ = due.tick() => self.ask_due(),
+                event = self.subscription.events.recv() => match event {
+                    Some(event) => if let Err(error) = self.log_says(event) { break Err(error) },
+                    None => break Err(anyhow!("the subscription of flow {} has ended", self.flow.name)),
+                },
+            }
+        };
+        self.finish().await;
+        result
+    }
+
+    /// Lets what is under way come to its end and be written, begins nothing new, and leaves the group.
+    async fn finish(mut self) {
+        self.stop.cancel();
+        let drained = tokio::time::timeout(DRAIN_DEADLINE, async {
+            while let Some(happened) = self.tasks.join_next().await {
+                match happened {
+                    Ok(happened) => {
+                        if let Err(error) = self.happened(happened) {
+                            tracing::warn!(flow = self.flow.name, %error, "while stopping");
+                        }
+                    }
+                    Err(error) => tracing::warn!(flow = self.flow.name, %error, "a task failed while stopping"),
+                }
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!(flow = self.flow.name, "steps were still under way; their requests are kept and repeated");
+            self.tasks.abort_all();
+        }
+        self.subscription.control.close().await;
+    }
+
+    fn log_says(&mut self, event: LogEvent) -> anyhow::Result<()> {
+        match event {
+            LogEvent::Assigned { epoch, partitions } => self.acquire(epoch, partitions),
+            LogEvent::Records { epoch, partition, records } => self.records(epoch, partition, &records),
+            LogEvent::Revoked { partitions, lost } => {
+                for partition in &partitions {
+                    self.forget(*partition);
+                }
+                tracing::info!(flow = self.flow.name, ?partitions, lost, "partitions were taken away");
+                if !lost {
+                    self.subscription.control.release();
+                }
+            }
+            LogEvent::Failed(error) => {
+                return Err(anyhow::Error::new(error).context(format!("flow {}", self.flow.name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn acquire(&mut self, assignment: u64, assigned: Vec<Assigned>) {
+        let (store, flow, owner) = (self.workshop.store.clone(), self.flow.name.clone(), self.owner.clone());
+        let stop = self.stop.clone();
+        let partitions: Vec<Partition> = assigned.iter().map(|assigned| assigned.partition).collect();
+        self.tasks.spawn(async move {
+            loop {
+                match store.acquire(&flow, &partitions, &owner).await {
+                    Ok(owned) => return Happened::Acquired { assignment, assigned, owned },
+                    Err(error) => tracing::warn!(flow, %error, "partitions cannot be taken over yet"),
+                }
+                if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
+                    return Happened::Nothing;
+                }
+            }
+        });
+    }
+
+    fn acquired(&mut self, assignment: u64, assigned: &[Assigned], owned: Vec<Ownership>) -> anyhow::Result<()> {
+        let mut starts = Vec::with_capacity(assigned.len());
+        for Ownership { partition, epoch, frontier } in owned {
+            let Some(known) = assigned.iter().find(|assigned| assigned.partition == partition) else { continue };
+            let start = start_offset(known.committed, frontier, known.low, known.end, self.flow.from)
+                .map_err(|problem| anyhow!("flow {}, partition {partition}: {problem}", self.flow.name))?;
+            starts.push((partition, start));
+            let mut owned = Owned {
+                assignment,
+                epoch,
+                end_seen: known.end,
+                frontier: start,
+                recovered: false,
+                admitting: false,
+                waiting: std::collections::VecDeque::new(),
+            };
+            if frontier != Some(start) {
+                // Where it begins is kept before anything is read, so that the next start needs not be told again.
+                let (arrivals, flow_version) = (Vec::new(), self.flow.version.clone());
+                owned.waiting.push_back(Batch { partition, epoch, frontier: start, arrivals, flow_version });
+            }
+            self.partitions.0.insert(partition, owned);
+            self.find(partition, epoch, None);
+        }
+        tracing::info!(flow = self.flow.name, partitions = ?starts, "partitions are ours");
+        let started: Vec<Partition> = starts.iter().map(|(partition, _)| *partition).collect();
+        self.subscription.control.start(assignment, starts);
+        if self.paused {
+            started.into_iter().for_each(|partition| self.subscription.control.pause(partition));
+        }
+        if let Some(ready) = self.ready.take() {
+            // Nobody listens where the process is stopping.
+            let _ = ready.send(());
+        }
+        Ok(())
+    }
+
+    /// Looks for the runs that were unfinished when the partition became ours.
+    fn find(&mut self, partition: Partition, epoch: i64, after: Option<(i64, EventId)>) {
+        let (store, flow, stop) = (self.workshop.store.clone(), self.flow.name.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            loop {
+                match store.unfinished(&flow, partition, after.clone(), FOUND_AT_ONCE).await {
+                    Ok(runs) => {
+                        let all = runs.len() < FOUND_AT_ONCE as usize;
+                        return Happened::Found { partition, epoch, runs, all };
+                    }
+                    Err(error) => tracing::warn!(flow, %error, "unfinished runs cannot be found yet"),
+                }
+                if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
+                    return Happened::Nothing;
+                }
+            }
+        });
+    }
+
+    fn forget(&mut self, partition: Partition) {
+        self.partitions.0.remove(&partition);
+        self.handle(Input::Dropped(partition));
+    }
+
+    fn records(&mut self, assignment: u64, partition: Partition, records: &[(i64, Record)]) {
+        self.workshop.metrics.events.with_label_values(&[self.flow.name.as_str()]).inc_by(records.len() as u64);
+        let Some(owned) = self.partitions.0.get_mut(&partition).filter(|owned| owned.assignment == assignment) else {
+            return; // of an assignment that is over
+        };
+        let Some((last, _)) = records.last() else { return };
+        let arrivals = records
+            .iter()
+            .filter_map(|(offset, record)| partitions::arrival(&self.flow, partition, *offset, record))
+            .collect();
+        let (epoch, flow_version) = (owned.epoch, self.flow.version.clone());
+        owned.waiting.push_back(Batch { partition, epoch, frontier: last + 1, arrivals, flow_version });
+        self.admit_next(partition);
+        self.mind_the_bound();
+    }
+
+    fn admit_next(&mut self, partition: Partition) {
+        let Some(batch) = self.partitions.next_batch(partition) else { return };
+        let (scribe, epoch, frontier) = (self.workshop.scribe.clone(), batch.epoch, batch.frontier);
+        if let Some(newest) = batch.arrivals.last() {
+            let lag = clock::now().since(newest.event.received_at).as_secs();
+            let gauge = self.workshop.metrics.lag_seconds.with_label_values(&[self.flow.name.as_str()]);
+            gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
+        self.tasks.spawn(async move {
+            match scribe.admit(batch).await {
+                Ok(result) => Happened::Admitted { partition, epoch, frontier, result },
+                Err(_) => Happened::Nothing,
+            }
+        });
+    }
+
+    fn happened(&mut self, happened: Happened) -> anyhow::Result<()> {
+        match happened {
+            Happened::Acquired { assignment, assigned, owned } => self.acquired(assignment, &assigned, owned)?,
+            Happened::Found { partition, epoch, runs, all } => {
+                if self.partitions.current(partition, epoch).is_none() {
+                    return Ok(());
+                }
+                let last = runs.last().map(|run| (run.position, run.event.id.clone()));
+                self.handle(Input::Admitted(runs));
+                if !all {
+                    self.find(partition, epoch, last);
+                } else if let Some(owned) = self.partitions.current(partition, epoch) {
+                    owned.recovered = true;
+                    self.admit_next(partition);
+                }
+            }
+            Happened::Admitted { partition, epoch, frontier, result } => {
+                self.admitted(partition, epoch, frontier, result);
+            }
+            Happened::Worked { run, epoch, report } => {
+                if self.partitions.current(run.partition, epoch).is_some() {
+                    self.handle(Input::Reported { key: run.event.key, event: run.event.id, report });
+                }
+            }
+            Happened::Settled { run, epoch, settlement, changed } => {
+                if self.still_ours(run.partition, epoch, changed) {
+                    let awake = changed == Changed::Awake;
+                    self.handle(Input::Settled { key: run.event.key, event: run.event.id, settlement, awake });
+                }
+            }
+            Happened::Buried { run, epoch, changed } => {
+                if self.still_ours(run.partition, epoch, changed) {
+                    self.handle(Input::Buried { key: run.event.key, event: run.event.id });
+                }
+            }
+            Happened::Loaded { key, mut runs } => {
+                let more = runs.len() > WINDOW;
+                runs.truncate(WINDOW);
+                self.handle(Input::Loaded { key, runs, more });
+            }
+            Happened::Due(runs) => {
+                self.asking_due = false;
+                let ours = runs.into_iter().filter(|run| self.partitions.0.contains_key(&run.partition)).collect();
+                self.handle(Input::Admitted(ours));
+            }
+            Happened::Nothing => {}
+        }
+        self.mind_the_bound();
+        Ok(())
+    }
+
+    fn still_ours(&mut self, partition: Partition, epoch: i64, changed: Changed) -> bool {
+        let current = self.partitions.current(partition, epoch).is_some();
+        if current && changed == Changed::Fenced {
+            tracing::warn!(flow = self.flow.name, %partition, "somebody else has taken the partition over");
+            self.forget(partition);
+            return false;
+        }
+        current
+    }
+
+    fn admitted(&mut self, partition: Partition, epoch: i64, frontier: i64, result: Result<Admission, StoreError>) {
+        let Some(owned) = self.partitions.current(partition, epoch) else { return };
+        owned.admitting = false;
+        match result {
+            Ok(admission) => {
+                owned.frontier = frontier;
+                self.subscription.control.commit(partition, frontier);
+                if !admission.cancelled.is_empty() {
+                    self.count(RunState::Cancelled, admission.cancelled.len());
+                    self.handle(Input::Cancelled(admission.cancelled));
+                }
+                self.handle(Input::Admitted(admission.runs));
+                self.admit_next(partition);
+            }
+            Err(error) => {
+                tracing::warn!(flow = self.flow.name, %error, "a batch was not admitted");
+                self.forget(partition);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.handle(Input::Tick);
+        let metrics = &self.workshop.metrics;
+        let set = |gauge: &prometheus::IntGaugeVec, value: usize| {
+            gauge.with_label_values(&[self.flow.name.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&metrics.in_flight, self.engine.in_flight());
+        set(&metrics.retrying, self.engine.resting());
+        set(&metrics.loaded, self.engine.loaded());
+    }
+
+    fn ask_due(&mut self) {
+        let partitions = self.partitions.caught_up();
+        if self.asking_due || partitions.is_empty() {
+            return;
+        }
+        self.asking_due = true;
+        let scribe = self.workshop.scribe.clone();
+        self.tasks.spawn(async move {
+            match scribe.due(partitions, clock::now()).await {
+                Ok(runs) => Happened::Due(runs),
+                Err(_) => Happened::Nothing,
+            }
+        });
+    }
+
+    /// Reading pauses while there is too much in memory, and goes on when half of it is done.
+    fn mind_the_bound(&mut self) {
+        let loaded = self.engine.loaded() + self.partitions.waiting();
+        let pause = if self.paused { loaded > MAX_LOADED / 2 } else { loaded > MAX_LOADED };
+        if pause != self.paused {
+            self.paused = pause;
+            for partition in self.partitions.0.keys() {
+                if pause {
+                    self.subscription.control.pause(*partition);
+                } else {
+                    self.subscription.control.resume(*partition);
+                }
+            }
+        }
+    }
+
+    /// Tells the engine, and carries out what it says.
+    fn handle(&mut self, input: Input) {
+        let steps = self.engine.handle(input, clock::now(), rand::random());
+        for step in steps {
+            self.carry_out(step);
+        }
+    }
+
+    fn carry_out(&mut self, step: Step) {
+        match step {
+            // What has not begun when the process stops begins at the next start.
+            Step::Work(_) | Step::Bury { .. } | Step::Load(_) if self.stop.is_cancelled() => {}
+            Step::Work(run) => {
+                let Some(epoch) = self.epoch(run.partition) else { return };
+                let workshop = self.workshop.clone();
+                self.tasks.spawn(async move {
+                    match workshop.work(&run, epoch).await {
+                        Ok(report) => Happened::Worked { run, epoch, report },
+                        Err(Gone) => Happened::Nothing,
+                    }
+                });
+            }
+            Step::Settle { run, settlement } => self.settle(run, settlement),
+            Step::Bury { run, reason, error } => self.bury(run, reason, error),
+            Step::Load(key) => self.load(key),
+        }
+    }
+
+    fn epoch(&self, partition: Partition) -> Option<i64> {
+        self.partitions.0.get(&partition).map(|owned| owned.epoch)
+    }
+
+    fn settle(&mut self, run: Box<Run>, settlement: Settlement) {
+        let Some(epoch) = self.epoch(run.partition) else { return };
+        let kind = match &settlement {
+            Settlement::Advance(effect) => {
+                let mut results = run.results.clone();
+                if let Some(effect) = effect {
+                    results.insert(run.step, effect.result.clone());
+                }
+                let effect = effect.clone().map(|effect| self.step_effect(&run, effect));
+                // A map of numbers to JSON values is always JSON.
+                let results = serde_json::to_string(&results).unwrap_or_default();
+                ChangeKind::Advance { to: run.step + 1, effect, results }
+            }
+            Settlement::Wait { until, news_after } => ChangeKind::Wait { until: *until, news_after: *news_after },
+            Settlement::End { state, effect, note } => {
+                self.count(*state, 1);
+                let effect = effect.clone().map(|effect| self.step_effect(&run, effect));
+                ChangeKind::End { state: *state, effect, note: *note, verdict: None }
+            }
+        };
+        let change = Change { event: run.event.id.clone(), partition: run.partition, epoch, kind };
+        let scribe = self.workshop.scribe.clone();
+        self.tasks.spawn(async move {
+            match scribe.change(change).await {
+                Ok(changed) => Happened::Settled { run, epoch, settlement, changed },
+                Err(_) => Happened::Nothing,
+            }
+        });
+    }
+
+    fn step_effect(&self, run: &Run, effect: Effect) -> StepEffect {
+        let step = self.flow.steps.get(run.step);
+        let connector = match step.map(|step| &step.action) {
+            Some(Action::Call(call)) => call.connector.clone(),
+            Some(Action::Wait(_)) | None => String::new(),
+        };
+        StepEffect { step: run.step, name: step.map(|step| step.name.clone()).unwrap_or_default(), connector, effect }
+    }
+
+    fn bury(&mut self, run: Box<Run>, reason: Reason, error: String) {
+        let Some(epoch) = self.epoch(run.partition) else { return };
+        tracing::warn!(flow = self.flow.name, event = %run.event.id, %reason, error, "a run is given up");
+        self.count(RunState::Dead, 1);
+        let step = self.flow.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
+        let (flow, log, layout) = (self.flow.name.clone(), self.log.clone(), self.layout.clone());
+        let (scribe, stop) = (self.workshop.scribe.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let letter = Letter { flow: &flow, step: &step, run: &run, reason, error: &error };
+            if !letter.publish(&log, &layout, &stop).await {
+                return Happened::Nothing;
+            }
+            let verdict = Some((reason, error));
+            let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict };
+            let change = Change { event: run.event.id.clone(), partition: run.partition, epoch, kind };
+            match scribe.change(change).await {
+                Ok(changed) => Happened::Buried { run, epoch, changed },
+                Err(_) => Happened::Nothing,
+            }
+        });
+    }
+
+    fn load(&mut self, key: Key) {
+        let (store, flow, stop) = (self.workshop.store.clone(), self.flow.name.clone(), self.stop.clone());
+        let limit = u32::try_from(WINDOW + 1).unwrap_or(u32::MAX);
+        self.tasks.spawn(async move {
+            loop {
+                match store.lane(&flow, &key, limit).await {
+                    Ok(runs) => return Happened::Loaded { key, runs },
+                    Err(error) => tracing::warn!(flow, %error, "a lane cannot be loaded yet"),
+                }
+                if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
+                    return Happened::Nothing;
+                }
+            }
+        });
+    }
+
+    fn count(&self, state: RunState, runs: usize) {
+        self.workshop.metrics.runs.with_label_values(&[self.flow.name.as_str(), state.label()]).inc_by(runs as u64);
+    }
+}

@@ -1,0 +1,100 @@
+//! A run: one flow's work on one event.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::Value;
+use usher_proto::{Event, Partition, Reason, Timestamp};
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunState {
+    /// Admitted; its turn has not come.
+    Queued,
+    /// A step is being attempted, or is to be attempted again shortly.
+    Running,
+    /// Waiting for a time or for news of its subject; others of its key go on meanwhile.
+    Waiting,
+    /// All steps are done, or there was nothing to do.
+    Done,
+    /// Given up; its dead letter is published.
+    Dead,
+    /// Ended by an event that its flow names.
+    Cancelled,
+    /// Ended because something newer has taken effect.
+    Superseded,
+}
+
+impl RunState {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Waiting, Self::Done, Self::Dead, Self::Cancelled, Self::Superseded];
+
+    /// The word for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Whether nothing more will happen by itself.
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Queued | Self::Running | Self::Waiting => false,
+            Self::Done | Self::Dead | Self::Cancelled | Self::Superseded => true,
+        }
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// No state has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such state; it may be one of: {}", RunState::ALL.map(RunState::label).join(", "))]
+pub struct UnknownState;
+
+impl FromStr for RunState {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|state| state.label() == text).ok_or(UnknownState)
+    }
+}
+
+/// One flow's work on one event, with all it needs to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// What it is about. Its id identifies the run within the flow.
+    pub event: Event,
+    /// The partition of its key.
+    pub partition: Partition,
+    /// Its place in its lane: the offset of what queued it.
+    pub position: i64,
+    /// The version of the flow it began with.
+    pub flow_version: String,
+    /// The index of the step it is at.
+    pub step: usize,
+    /// Attempts made of that step.
+    pub attempts: u32,
+    /// Distinguishes requests of one step whose predecessors certainly had no effect.
+    pub generation: u32,
+    /// The exact request of an attempt whose outcome is not known; it must be repeated as it is.
+    pub request: Option<Vec<u8>>,
+    /// The results of the steps done, by index.
+    pub results: BTreeMap<usize, Value>,
+    /// Until when the present step may wait, once it has begun to.
+    pub wait_until: Option<Timestamp>,
+    /// Why it is to be given up, once that is decided.
+    pub verdict: Option<(Reason, String)>,
+}

@@ -1,0 +1,89 @@
+//! What a flow file may say, and how it is told what is wrong.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn check_text(toml: &str) -> Result<Flow, Vec<String>> {
+    let templates = BTreeMap::from([("welcome.html".to_owned(), "{{ user.email }}".to_owned())]);
+    let source = FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates };
+    check(source).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+const GOOD: &str = r#"
+on = ["clerk/user.created"]
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "{{ user.email }}"
+subject = "Hello"
+template = "welcome"
+"#;
+
+#[test]
+fn a_good_flow_is_read_with_its_defaults() {
+    let flow = check_text(GOOD).expect("nothing is wrong");
+    assert_eq!((flow.concurrency, flow.steps.len(), flow.from), (CONCURRENCY, 1, None));
+    assert_eq!(flow.version.len(), 12);
+}
+
+#[test]
+fn the_version_changes_with_the_file_and_with_a_template() {
+    let flow = check_text(GOOD).expect("good");
+    assert_ne!(flow.version, check_text(&format!("{GOOD}\n# more")).expect("good").version);
+    let mut source = flow.source.clone();
+    source.templates.insert("welcome.html".into(), "other".into());
+    assert_ne!(flow.version, source.version());
+}
+
+#[test]
+fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
+    for (from, to, expected) in [
+        ("to = ", "too = ", "test.toml:6: resend.send has no key too; did you mean to?"),
+        ("to = \"{{ user.email }}\"\n", "", "test.toml:5: send needs to"),
+        ("resend.send", "resent.send", "test.toml:5: there is no \"resent.send\"; did you mean resend.send?"),
+        ("user.email", "usr.email", "test.toml:6: usr is not known here; did you mean user?"),
+        ("{{ user.email", "{{ steps.mial.id", "test.toml:6: there is no earlier step mial"),
+        (
+            "\"welcome\"",
+            "\"welcom\"",
+            "test.toml:8: there is no templates/welcom.html or templates/welcom.txt; did you mean welcome?",
+        ),
+        ("clerk/user.created", "user.created", "test.toml:2: on is a list of events"),
+        ("on = [\"clerk/user.created\"]", "", "test.toml:1: on is missing"),
+        ("on = ", "retries = 3\non = ", "test.toml:2: a flow has no key retries; did you mean retry?"),
+        ("on = ", "expires_after = \"soon\"\non = ", "test.toml:2: expires_after is a time"),
+        ("[[step]]", "[[step]]\nwait = \"3d\"", "test.toml:3: a step has either use"),
+        ("{{ user.email }}", "{{ user.email", "test.toml:6: syntax error"),
+        ("subject = \"Hello\"", "subject = 7", "test.toml:7: subject is a text"),
+        ("on = [", "on = [[", "test.toml:"),
+    ] {
+        let problems = check_text(&GOOD.replacen(from, to, 1)).expect_err(expected);
+        assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected:?} is not among {problems:?}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let problems =
+        check_text("on = [\"x\"]\nfrom = 3\n[[step]]\nuse = \"a.b\"\n[[step]]\n").expect_err("four mistakes");
+    assert_eq!(problems.len(), 4, "{problems:?}");
+}
+
+#[test]
+fn a_star_stands_for_the_rest_of_a_type() {
+    let flow = check_text(&GOOD.replace("user.created", "user.*")).expect("good");
+    let event = |kind: &str| usher_proto::Event {
+        id: usher_proto::EventId::new("1"),
+        kind: kind.into(),
+        source: usher_proto::Source::Clerk,
+        instance: "default".into(),
+        key: usher_proto::Key::new("k"),
+        occurred_at: usher_proto::Timestamp::default(),
+        received_at: usher_proto::Timestamp::default(),
+        provenance: Vec::new(),
+        body: bytes::Bytes::new(),
+    };
+    assert!(flow.starts_on(&event("user.deleted")));
+    assert!(!flow.starts_on(&event("users.created")) && !flow.starts_on(&event("session.created")));
+}

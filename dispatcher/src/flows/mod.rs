@@ -1,0 +1,135 @@
+//! Flows: files that say which events start a run, and what its steps are. Read and checked whole before anything starts.
+
+mod builtin;
+mod check;
+mod context;
+mod problem;
+mod source;
+mod template;
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use usher_proto::Event;
+
+use crate::engine::RetryPolicy;
+use crate::engine::start::From;
+
+pub use builtin::builtin;
+pub(crate) use context::Context;
+pub(crate) use context::{primary_email, primary_phone};
+pub use problem::Problem;
+pub use source::{FlowSource, read_folder};
+pub(crate) use template::Unrenderable;
+pub(crate) use template::{evaluate, render};
+
+/// A flow that has been checked.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    /// Its name: the file's, without `.toml`.
+    pub name: String,
+    /// A digest of its file and templates: a run goes on with the version it began with.
+    pub version: String,
+    /// What it was read from.
+    pub source: FlowSource,
+    /// Which events start a run.
+    pub on: Vec<Pattern>,
+    /// Which events end the runs of their key that came before them.
+    pub cancel_on: Vec<Pattern>,
+    /// Where it begins if it has never read the log.
+    pub from: Option<From>,
+    /// Steps under way at once, in one process.
+    pub concurrency: usize,
+    /// How old an event may become before its run is worth nothing.
+    pub expires_after: Option<Duration>,
+    /// How failed attempts are repeated.
+    pub retry: RetryPolicy,
+    /// What is done, in order. At least one.
+    pub steps: Vec<FlowStep>,
+}
+
+/// One step of a flow.
+#[derive(Debug, Clone)]
+pub struct FlowStep {
+    /// Its name, unique in the flow; later steps see its result as `steps.<name>`.
+    pub name: String,
+    /// An expression looked at when the step is due; where it is false the step is skipped.
+    pub when: Option<String>,
+    /// What it does.
+    pub action: Action,
+}
+
+/// What a step does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Nothing, for this long.
+    Wait(Duration),
+    /// One call of a connector.
+    Call(Call),
+}
+
+/// One call of a connector.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The connector's name.
+    pub connector: String,
+    /// The operation's name.
+    pub operation: String,
+    /// Its parameters; texts are templates.
+    pub params: Map<String, Value>,
+    /// The template whose HTML and text it sends.
+    pub template: Option<String>,
+    /// What must be known before it can be made.
+    pub needs: Option<Needs>,
+}
+
+/// A value that a step cannot do without, and how long to wait for it.
+#[derive(Debug, Clone)]
+pub struct Needs {
+    /// An expression, for instance `user.email`. It is there when it is neither undefined, none nor empty.
+    pub value: String,
+    /// How long the run waits for news of its subject that bring it; then there is nothing to do.
+    pub within: Duration,
+}
+
+/// Which events: `source/type`, where the type may end in `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    source: String,
+    kind: String,
+    prefix: bool,
+}
+
+impl Pattern {
+    /// Reads `source/type` or `source/type.*`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (source, kind) = text.split_once('/')?;
+        source.parse::<usher_proto::Source>().ok()?;
+        let (kind, prefix) = kind.strip_suffix('*').map_or((kind, false), |prefix| (prefix, true));
+        let valid = !kind.contains('*') && (prefix || !kind.is_empty());
+        valid.then(|| Self { source: source.to_owned(), kind: kind.to_owned(), prefix })
+    }
+
+    /// Whether the event is one of these.
+    pub fn matches(&self, event: &Event) -> bool {
+        let kind = if self.prefix { event.kind.starts_with(&self.kind) } else { event.kind == self.kind };
+        kind && event.source.label() == self.source
+    }
+}
+
+impl Flow {
+    /// Reads and checks a flow; says everything that is wrong with it.
+    pub fn check(source: FlowSource) -> Result<Self, Vec<Problem>> {
+        check::check(source)
+    }
+
+    /// Whether the event starts a run.
+    pub fn starts_on(&self, event: &Event) -> bool {
+        self.on.iter().any(|pattern| pattern.matches(event))
+    }
+
+    /// Whether the event ends earlier runs of its key.
+    pub fn cancels_on(&self, event: &Event) -> bool {
+        self.cancel_on.iter().any(|pattern| pattern.matches(event))
+    }
+}

@@ -1,0 +1,70 @@
+//! Where flows come from: a folder of `<name>.toml` files with a folder `templates` in it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use usher_service::exit::BadSetting;
+
+/// A flow as it was written, with the templates beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSource {
+    /// The flow's name.
+    pub name: String,
+    /// The file, as it is to be shown.
+    pub file: String,
+    /// Its text.
+    pub toml: String,
+    /// The templates it uses or could use: file name and text.
+    pub templates: BTreeMap<String, String>,
+}
+
+impl FlowSource {
+    /// A digest of everything that decides what a run does.
+    pub fn version(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in std::iter::once(&self.toml).chain(self.templates.iter().flat_map(|(name, text)| [name, text])) {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Reads the flows of a folder. A folder without any is an error: it is not what somebody meant.
+pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, BadSetting> {
+    let bad = |path: &Path, error: &dyn std::fmt::Display| BadSetting::new(&path.display().to_string(), error);
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| bad(path, &error));
+    let files = |folder: &Path| -> Result<Vec<std::path::PathBuf>, BadSetting> {
+        let entries = std::fs::read_dir(folder).map_err(|error| bad(folder, &error))?;
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()).map_err(|error| bad(folder, &error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        paths.retain(|path| path.is_file());
+        paths.sort();
+        Ok(paths)
+    };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+
+    let mut templates = BTreeMap::new();
+    let template_folder = folder.join("templates");
+    if template_folder.is_dir() {
+        for path in files(&template_folder)? {
+            templates.insert(name(&path), read(&path)?);
+        }
+    }
+    let mut flows = Vec::new();
+    for path in files(folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "toml")) {
+        flows.push(FlowSource {
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            file: path.display().to_string(),
+            toml: read(&path)?,
+            templates: templates.clone(),
+        });
+    }
+    if flows.is_empty() {
+        return Err(bad(folder, &"holds no flow files (<name>.toml)"));
+    }
+    Ok(flows)
+}

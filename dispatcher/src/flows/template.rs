@@ -1,0 +1,109 @@
+//! Rendering a step's parameters, templates and expressions.
+//!
+//! Undefined names are errors, so that a misspelt one is noticed; a null renders as nothing. What depends on the clock or
+//! on chance is not offered, for a request must come out the same when it is rendered again.
+
+use minijinja::{
+    AutoEscape, Environment, Error, Output, State, UndefinedBehavior, Value as Rendered, escape_formatter,
+};
+use serde_json::{Map, Value};
+
+use super::{Call, Context, Flow};
+
+/// A template or an expression could not be rendered for this event. The text names the place, not the values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+pub(crate) struct Unrenderable {
+    /// Which parameter or template.
+    pub(crate) place: String,
+    /// What went wrong.
+    pub(crate) what: String,
+}
+
+impl Unrenderable {
+    pub(super) fn new(place: &str, error: &Error) -> Self {
+        // The detail of an error may quote a value, which may be personal; its kind never does.
+        let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
+        Self { place: place.to_owned(), what: format!("{}{line}", error.kind()) }
+    }
+}
+
+/// The environment in which everything of a flow is rendered.
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.set_formatter(
+        |out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Rendered| {
+            if value.is_none() { Ok(()) } else { escape_formatter(out, state, value) }
+        },
+    );
+    environment.set_auto_escape_callback(
+        |name| {
+            if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
+        },
+    );
+    environment
+}
+
+/// The value of an expression. None where it is undefined, null or an empty text.
+pub(crate) fn evaluate(expression: &str, context: &Context) -> Result<Option<Rendered>, Unrenderable> {
+    let value = environment()
+        .compile_expression(expression)
+        .and_then(|compiled| compiled.eval(context.rendered()))
+        .map_err(|error| Unrenderable::new(expression, &error))?;
+    let empty = value.is_undefined() || value.is_none() || value.as_str() == Some("");
+    Ok((!empty).then_some(value))
+}
+
+/// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
+/// out empty is left out.
+pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
+    let environment = environment();
+    let mut rendered = Map::new();
+    for (name, value) in &call.params {
+        if let Some(value) = render_value(&environment, name, value, context)? {
+            rendered.insert(name.clone(), value);
+        }
+    }
+    if let Some(template) = &call.template {
+        for (field, extension) in [("html", "html"), ("text", "txt")] {
+            let file = format!("{template}.{extension}");
+            let Some(text) = flow.source.templates.get(&file) else { continue };
+            let text = environment
+                .render_named_str(&file, text, context.rendered())
+                .map_err(|error| Unrenderable::new(&file, &error))?;
+            rendered.insert(field.to_owned(), Value::String(text));
+        }
+    }
+    Ok(rendered)
+}
+
+fn render_value(
+    environment: &Environment<'_>,
+    place: &str,
+    value: &Value,
+    context: &Context,
+) -> Result<Option<Value>, Unrenderable> {
+    Ok(match value {
+        Value::String(template) => {
+            let text = environment
+                .render_str(template, context.rendered())
+                .map_err(|error| Unrenderable::new(place, &error))?;
+            (!text.is_empty()).then_some(Value::String(text))
+        }
+        Value::Array(items) => {
+            let items = items.iter().filter_map(|item| render_value(environment, place, item, context).transpose());
+            Some(Value::Array(items.collect::<Result<_, _>>()?))
+        }
+        Value::Object(fields) => {
+            let mut rendered = Map::new();
+            for (name, field) in fields {
+                if let Some(field) = render_value(environment, &format!("{place}.{name}"), field, context)? {
+                    rendered.insert(name.clone(), field);
+                }
+            }
+            Some(Value::Object(rendered))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.clone()),
+    })
+}

@@ -1,0 +1,53 @@
+//! The service `dispatcher`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use usher_dispatcher::config::Arguments;
+use usher_dispatcher::{Config, Dispatcher};
+use usher_log::LogAddress;
+use usher_service::exit::{self, BadSetting};
+use usher_service::options::{self, Environment};
+use usher_service::{Readiness, health, http, shutdown, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    let arguments = match options::parse(&environment) {
+        Ok(arguments) => arguments,
+        Err(code) => return code.into(),
+    };
+    match run(arguments, environment).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(error.as_ref()),
+    }
+}
+
+async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
+    telemetry::start(&environment)?;
+    telemetry::install_tls();
+    let Arguments { names, admin, log, layout, files } = arguments;
+    let config = Config::new(log, layout, &files, &names, &environment)?;
+    if let LogAddress::Sqlite { .. } = config.log {
+        let why = "dispatcher is a service of its own and cannot share a SQLite log with ingest: set \
+                   kafka://host:9092, or run everything in one process with `usher up`";
+        return Err(BadSetting::new("USHER_LOG", why).into());
+    }
+    let stop = shutdown::on_signal()?;
+    let (readiness, registry) = (Readiness::needing(Dispatcher::needs(&config)), Registry::new());
+    let listener = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
+    tracing::info!(admin = %listener.local_addr()?, log = %config.log, flows = ?names, "dispatcher is starting");
+
+    let log = usher_log::open(&config.log, &config.kafka).await?;
+    let dispatcher = Dispatcher::new(config, log, readiness.clone(), &registry)?;
+    let pages = tokio::spawn(http::serve(listener, health::router(readiness, registry), stop.clone()));
+    let finished = shutdown::drain(&stop, dispatcher.run(stop.clone())).await;
+    stop.cancel();
+    pages.await?;
+    finished.unwrap_or_else(|| {
+        tracing::warn!("work was still under way at the deadline; it goes on at the next start");
+        Ok(())
+    })
+}

@@ -1,0 +1,73 @@
+//! Everything the dispatcher counts, registered in one place.
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// From a hundredth of a second to an hour.
+const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 600.0, 3600.0];
+
+/// The metrics of one dispatcher. Labels are names of flows and connectors, and words from enums; never what came in.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    /// Events read from the log.
+    pub(crate) events: IntCounterVec,
+    /// Runs that ended, by outcome: a terminal state.
+    pub(crate) runs: IntCounterVec,
+    /// Attempts, by connector and outcome: `done`, `overtaken`, a cause or a reason.
+    pub(crate) attempts: IntCounterVec,
+    /// Seconds an attempt took.
+    pub(crate) attempt_seconds: HistogramVec,
+    /// Seconds from an event's arrival at ingest to its effect.
+    pub(crate) effect_seconds: HistogramVec,
+    /// Steps under way.
+    pub(crate) in_flight: IntGaugeVec,
+    /// Runs waiting for their next attempt.
+    pub(crate) retrying: IntGaugeVec,
+    /// Runs in memory.
+    pub(crate) loaded: IntGaugeVec,
+    /// Seconds between an event's arrival at ingest and its admission, of the newest event admitted.
+    pub(crate) lag_seconds: IntGaugeVec,
+    /// Seconds one write to the store took.
+    pub(crate) store_seconds: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let options = |name: &str, help: &str| Opts::new(format!("usher_dispatcher_{name}"), help.to_owned());
+        let histogram = |name: &str, help: &str| HistogramOpts::from(options(name, help)).buckets(SECONDS.to_vec());
+        let metrics = Self {
+            events: IntCounterVec::new(options("events_total", "Events read from the log."), &["flow"])?,
+            runs: IntCounterVec::new(options("runs_total", "Runs that ended, by outcome."), &["flow", "outcome"])?,
+            attempts: IntCounterVec::new(
+                options("attempts_total", "Attempts, by connector and outcome."),
+                &["flow", "connector", "outcome"],
+            )?,
+            attempt_seconds: HistogramVec::new(
+                histogram("attempt_seconds", "How long an attempt took."),
+                &["flow", "connector"],
+            )?,
+            effect_seconds: HistogramVec::new(
+                histogram("effect_seconds", "From an event's arrival at ingest to its effect."),
+                &["flow"],
+            )?,
+            in_flight: IntGaugeVec::new(options("in_flight", "Steps under way."), &["flow"])?,
+            retrying: IntGaugeVec::new(options("retrying", "Runs waiting for their next attempt."), &["flow"])?,
+            loaded: IntGaugeVec::new(options("runs_loaded", "Runs in memory."), &["flow"])?,
+            lag_seconds: IntGaugeVec::new(
+                options("lag_seconds", "From arrival at ingest to admission, of the newest event admitted."),
+                &["flow"],
+            )?,
+            store_seconds: Histogram::with_opts(histogram("store_seconds", "How long a write to the store took."))?,
+        };
+        registry.register(Box::new(metrics.events.clone()))?;
+        registry.register(Box::new(metrics.runs.clone()))?;
+        registry.register(Box::new(metrics.attempts.clone()))?;
+        registry.register(Box::new(metrics.attempt_seconds.clone()))?;
+        registry.register(Box::new(metrics.effect_seconds.clone()))?;
+        registry.register(Box::new(metrics.in_flight.clone()))?;
+        registry.register(Box::new(metrics.retrying.clone()))?;
+        registry.register(Box::new(metrics.loaded.clone()))?;
+        registry.register(Box::new(metrics.lag_seconds.clone()))?;
+        registry.register(Box::new(metrics.store_seconds.clone()))?;
+        Ok(metrics)
+    }
+}

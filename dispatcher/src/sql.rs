@@ -1,0 +1,180 @@
+//! A database, Postgres or SQLite, behind one set of statements.
+//!
+//! Both understand `$1`, `ON CONFLICT`, `RETURNING` and row values, so what differs is small: how a JSON text becomes
+//! rows, how a row is locked, and that a SQLite file has one writer at a time.
+
+use std::str::FromStr;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::Migrator;
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Executor as _, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+
+/// Connections of one process to Postgres. Each flow uses one to write and a few to read.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// Connections to a SQLite file: one writes, the others read.
+const SQLITE_CONNECTIONS: u32 = 6;
+/// How long to wait for a connection before saying that there is none.
+const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
+
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Postgres,
+    Sqlite,
+}
+
+impl Dialect {
+    /// Rows from the JSON array in parameter `$1`, with these columns; `bigint` or `text`.
+    pub(crate) fn rows(self, columns: &[(&str, &str)]) -> String {
+        match self {
+            Self::Postgres => {
+                let list: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+                format!("json_to_recordset($1::json) AS r({})", list.join(", "))
+            }
+            Self::Sqlite => {
+                let list: Vec<String> =
+                    columns.iter().map(|(name, _)| format!("value ->> '{name}' AS {name}")).collect();
+                format!("(SELECT {} FROM json_each($1)) AS r", list.join(", "))
+            }
+        }
+    }
+
+    /// A list from the JSON array of texts in parameter `$2`.
+    pub(crate) const fn texts(self) -> &'static str {
+        match self {
+            Self::Postgres => "SELECT json_array_elements_text($2::json)",
+            Self::Sqlite => "SELECT value FROM json_each($2)",
+        }
+    }
+
+    /// Keeps a row that is read from changing until the transaction ends.
+    pub(crate) const fn for_share(self) -> &'static str {
+        match self {
+            Self::Postgres => " FOR SHARE",
+            // The transaction holds the whole file already.
+            Self::Sqlite => "",
+        }
+    }
+
+    /// Makes a text parameter JSON.
+    pub(crate) const fn as_json(self) -> &'static str {
+        match self {
+            Self::Postgres => "::json",
+            Self::Sqlite => "",
+        }
+    }
+}
+
+/// Where a database is: `postgres://...` or `sqlite:PATH`. Never printed, for it may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseAddress {
+    dialect: Dialect,
+    url: Secret,
+}
+
+impl DatabaseAddress {
+    /// Reads the setting `variable`.
+    pub fn parse(variable: &str, text: &str) -> Result<Self, BadSetting> {
+        let (dialect, url) = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            (Dialect::Postgres, text.to_owned())
+        } else if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+            (Dialect::Sqlite, format!("sqlite://{}?mode=rwc", path.strip_prefix("//").unwrap_or(path)))
+        } else {
+            return Err(BadSetting::new(variable, "it may be postgres://user:password@host/database or sqlite:PATH"));
+        };
+        if AnyConnectOptions::from_str(&url).is_err() {
+            return Err(BadSetting::new(variable, "the address cannot be read"));
+        }
+        Ok(Self { dialect, url: Secret::new(url) })
+    }
+
+    /// Whether it is a file on this machine.
+    pub fn is_file(&self) -> bool {
+        self.dialect == Dialect::Sqlite
+    }
+}
+
+/// An open database.
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) pool: AnyPool,
+    pub(crate) dialect: Dialect,
+    /// Whoever writes to a SQLite file waits here, in turn, instead of trying again and again at the file's own lock.
+    gate: Option<Arc<Mutex<()>>>,
+}
+
+impl Database {
+    /// Prepares connections, made when they are needed.
+    pub fn open(address: &DatabaseAddress) -> Result<Self, sqlx::Error> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let sqlite = address.dialect == Dialect::Sqlite;
+        let options = AnyConnectOptions::from_str(address.url.expose())?.disable_statement_logging();
+        let pool = AnyPoolOptions::new()
+            .max_connections(if sqlite { SQLITE_CONNECTIONS } else { POSTGRES_CONNECTIONS })
+            .acquire_timeout(ACQUIRE_DEADLINE)
+            .after_connect(move |connection, _| Box::pin(async move { set_up(connection, sqlite).await }))
+            .connect_lazy_with(options);
+        let gate = sqlite.then(Arc::default);
+        Ok(Self { pool, dialect: address.dialect, gate })
+    }
+
+    /// Makes the tables, or brings them up to this version.
+    pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
+        let migrator = match self.dialect {
+            Dialect::Postgres => &POSTGRES,
+            Dialect::Sqlite => &SQLITE,
+        };
+        migrator.run(&self.pool).await
+    }
+
+    /// Begins to write. What is not committed is undone.
+    pub(crate) async fn write(&self) -> Result<Writing, sqlx::Error> {
+        let turn = match &self.gate {
+            Some(gate) => Some(gate.clone().lock_owned().await),
+            None => None,
+        };
+        let transaction = match self.dialect {
+            Dialect::Postgres => self.pool.begin().await?,
+            // Takes the file's lock now, instead of failing in the middle because somebody else wrote meanwhile.
+            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
+        };
+        Ok(Writing { transaction, _turn: turn })
+    }
+
+    /// Whether it answers at all.
+    pub async fn check(&self) -> Result<(), sqlx::Error> {
+        self.pool.execute("SELECT 1").await.map(drop)
+    }
+}
+
+async fn set_up(connection: &mut AnyConnection, sqlite: bool) -> Result<(), sqlx::Error> {
+    if sqlite {
+        connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;").await?;
+    }
+    Ok(())
+}
+
+/// A transaction that writes.
+pub(crate) struct Writing {
+    transaction: Transaction<'static, Any>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Writing {
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        self.transaction.commit().await
+    }
+}

@@ -1,0 +1,227 @@
+//! Admission: a batch of events becomes runs, all of it or nothing, with a fixed number of statements whatever its size.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
+use usher_proto::{EventId, Key};
+use usher_service::clock;
+
+use super::sql_store::{RUN_COLUMNS, runs};
+use super::{Admission, Arrival, Batch, Snapshot, StoreError};
+use crate::engine::Run;
+use crate::sql::{Database, Dialect};
+
+const ARRIVAL: [(&str, &str); 12] = [
+    ("event", "text"),
+    ("key", "text"),
+    ("origin", "bigint"),
+    ("source", "text"),
+    ("type", "text"),
+    ("instance", "text"),
+    ("occurred_at", "bigint"),
+    ("received_at", "bigint"),
+    ("provenance", "text"),
+    ("body", "text"),
+    ("reason", "text"),
+    ("error", "text"),
+];
+
+const SNAPSHOT: [(&str, &str); 6] = [
+    ("key", "text"),
+    ("updated_at", "bigint"),
+    ("occurred_at", "bigint"),
+    ("event", "text"),
+    ("snapshot", "text"),
+    ("deleted_at", "bigint"),
+];
+
+pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+    let dialect = database.dialect;
+    let mut writing = database.write().await?;
+    let connection = writing.connection();
+    move_frontier(connection, flow, batch).await?;
+
+    let mut admission = Admission::default();
+    let starting: Vec<&Arrival> = batch.arrivals.iter().filter(|arrival| arrival.starts).collect();
+    let new = insert(connection, dialect, flow, batch, &starting).await?;
+    admission.repeated = starting.len() - new.len();
+
+    let subjects = newest(&batch.arrivals);
+    if !subjects.is_empty() {
+        apply(connection, dialect, &subjects).await?;
+        admission.runs = wake(connection, dialect, flow, &subjects).await?;
+    }
+    for arrival in batch.arrivals.iter().filter(|arrival| arrival.cancels) {
+        admission.cancelled.extend(cancel(connection, flow, arrival).await?);
+    }
+    writing.commit().await?;
+
+    let cancelled: BTreeSet<&EventId> = admission.cancelled.iter().map(|(_, event)| event).collect();
+    let begun = starting.into_iter().filter(|a| new.contains(a.event.id.as_str()) && !cancelled.contains(&a.event.id));
+    let begun: Vec<Run> = begun.map(|arrival| new_run(batch, arrival)).collect();
+    admission.runs.extend(begun);
+    Ok(admission)
+}
+
+/// Also the fence: who does not own the partition any more moves nothing.
+async fn move_frontier(connection: &mut AnyConnection, flow: &str, batch: &Batch) -> Result<(), StoreError> {
+    let sql = "UPDATE usher_ownership SET frontier = $1 WHERE flow = $2 AND partition = $3 AND epoch = $4";
+    let moved = sqlx::query(sql)
+        .bind(batch.frontier)
+        .bind(flow)
+        .bind(i64::from(batch.partition.0))
+        .bind(batch.epoch)
+        .execute(connection)
+        .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced(batch.partition)) }
+}
+
+/// Makes the runs that are not known yet and says which.
+async fn insert(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    flow: &str,
+    batch: &Batch,
+    starting: &[&Arrival],
+) -> Result<BTreeSet<String>, StoreError> {
+    if starting.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let rows: Vec<serde_json::Value> = starting
+        .iter()
+        .map(|Arrival { offset, event, verdict, .. }| {
+            json!({
+                "event": event.id.as_str(),
+                "key": event.key.as_str(),
+                "origin": offset,
+                "source": event.source.label(),
+                "type": event.kind,
+                "instance": event.instance,
+                "occurred_at": event.occurred_at.millis(),
+                "received_at": event.received_at.millis(),
+                "provenance": serde_json::to_string(&event.provenance).unwrap_or_default(),
+                "body": String::from_utf8_lossy(&event.body),
+                "reason": verdict.as_ref().map(|(reason, _)| reason.label()),
+                "error": verdict.as_ref().map(|(_, error)| error),
+            })
+        })
+        .collect();
+    let sql = format!(
+        "INSERT INTO usher_run (flow, event, key, partition, position, origin, source, type, instance, occurred_at, \
+                                received_at, provenance, body, reason, error, flow_version, state, admitted_at) \
+         SELECT $2, r.event, r.key, $3, r.origin, r.origin, r.source, r.type, r.instance, r.occurred_at, \
+                r.received_at, r.provenance, r.body, r.reason, r.error, $4, 'queued', $5 \
+         FROM {} WHERE true ON CONFLICT (flow, event) DO NOTHING RETURNING event",
+        dialect.rows(&ARRIVAL)
+    );
+    let inserted = sqlx::query(AssertSqlSafe(sql))
+        .bind(serde_json::Value::Array(rows).to_string())
+        .bind(flow)
+        .bind(i64::from(batch.partition.0))
+        .bind(&batch.flow_version)
+        .bind(clock::now().millis())
+        .fetch_all(connection)
+        .await?;
+    Ok(inserted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// The snapshot that counts of each key, in the order of keys: flows that write the same subjects at the same time must
+/// not wait for each other in a circle.
+fn newest(arrivals: &[Arrival]) -> BTreeMap<&Key, (&EventId, &Snapshot)> {
+    let mut newest: BTreeMap<&Key, (&EventId, &Snapshot)> = BTreeMap::new();
+    for arrival in arrivals {
+        let Some(snapshot) = &arrival.snapshot else { continue };
+        let entry = newest.entry(&arrival.event.key).or_insert((&arrival.event.id, snapshot));
+        if snapshot.replaces(entry.1) {
+            *entry = (&arrival.event.id, snapshot);
+        }
+    }
+    newest
+}
+
+async fn apply(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    subjects: &BTreeMap<&Key, (&EventId, &Snapshot)>,
+) -> Result<(), StoreError> {
+    let rows: Vec<serde_json::Value> = subjects
+        .iter()
+        .map(|(key, (event, snapshot))| {
+            json!({
+                "key": key.as_str(),
+                "updated_at": snapshot.updated_at,
+                "occurred_at": snapshot.occurred_at,
+                "event": event.as_str(),
+                "snapshot": snapshot.data,
+                "deleted_at": snapshot.data.is_none().then_some(snapshot.occurred_at),
+            })
+        })
+        .collect();
+    // Every flow applies every snapshot; the same event a second time changes nothing.
+    let sql = format!(
+        "INSERT INTO usher_subject (key, updated_at, occurred_at, event, snapshot, deleted_at, revision) \
+         SELECT r.key, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, 1 FROM {} WHERE true \
+         ON CONFLICT (key) DO UPDATE SET \
+           updated_at = excluded.updated_at, occurred_at = excluded.occurred_at, event = excluded.event, \
+           snapshot = excluded.snapshot, deleted_at = excluded.deleted_at, revision = usher_subject.revision + 1 \
+         WHERE usher_subject.deleted_at IS NULL AND usher_subject.event <> excluded.event AND ( \
+           excluded.deleted_at IS NOT NULL OR \
+           (usher_subject.updated_at, usher_subject.occurred_at) <= (excluded.updated_at, excluded.occurred_at))",
+        dialect.rows(&SNAPSHOT)
+    );
+    sqlx::query(AssertSqlSafe(sql)).bind(serde_json::Value::Array(rows).to_string()).execute(connection).await?;
+    Ok(())
+}
+
+/// Ends the waits for news of these subjects.
+async fn wake(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    flow: &str,
+    subjects: &BTreeMap<&Key, (&EventId, &Snapshot)>,
+) -> Result<Vec<Run>, StoreError> {
+    let keys: Vec<&str> = subjects.keys().map(|key| key.as_str()).collect();
+    let sql = format!(
+        "UPDATE usher_run SET state = 'queued' WHERE flow = $1 AND state = 'waiting' AND awaits_news = 1 \
+         AND key IN ({}) RETURNING {RUN_COLUMNS}",
+        dialect.texts()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(flow).bind(json!(keys).to_string()).fetch_all(connection).await?;
+    runs(&rows)
+}
+
+/// Ends the runs of the key that came before and have not begun. One under way finishes.
+async fn cancel(
+    connection: &mut AnyConnection,
+    flow: &str,
+    arrival: &Arrival,
+) -> Result<Vec<(Key, EventId)>, StoreError> {
+    let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, request = NULL \
+               WHERE flow = $2 AND key = $3 AND position < $4 AND ended_at IS NULL AND state IN ('queued', 'waiting') \
+               RETURNING event";
+    let rows = sqlx::query(sql)
+        .bind(clock::now().millis())
+        .bind(flow)
+        .bind(arrival.event.key.as_str())
+        .bind(arrival.offset)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| Ok((arrival.event.key.clone(), EventId::new(row.try_get::<String, _>(0)?)))).collect()
+}
+
+fn new_run(batch: &Batch, arrival: &Arrival) -> Run {
+    Run {
+        event: arrival.event.clone(),
+        partition: batch.partition,
+        position: arrival.offset,
+        flow_version: batch.flow_version.clone(),
+        step: 0,
+        attempts: 0,
+        generation: 0,
+        request: None,
+        results: BTreeMap::new(),
+        wait_until: None,
+        verdict: arrival.verdict.clone(),
+    }
+}

@@ -1,0 +1,161 @@
+//! What operators see: runs with their effects, read only.
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use usher_proto::{Reason, Timestamp};
+
+use super::{SqlStore, StoreError};
+use crate::engine::RunState;
+
+/// Which runs. What is none does not narrow.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Of this key, which for a person is the user id.
+    pub key: Option<String>,
+    /// Of this flow.
+    pub flow: Option<String>,
+    /// In this state.
+    pub state: Option<RunState>,
+    /// Given up for this reason.
+    pub reason: Option<Reason>,
+    /// About this event.
+    pub event: Option<String>,
+    /// Admitted since.
+    pub since: Option<Timestamp>,
+}
+
+/// One run, as it is shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunRecord {
+    /// The flow.
+    pub flow: String,
+    /// The event's id.
+    pub event: String,
+    /// The event's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whom it concerns.
+    pub key: String,
+    /// The same where it is a user's id, else null.
+    pub user: Option<String>,
+    /// Where it stands.
+    pub state: String,
+    /// The step it is at or ended at: its index from 0.
+    pub step: i64,
+    /// Attempts made of that step.
+    pub attempts: i64,
+    /// Until when it waits.
+    pub due_at: Option<Timestamp>,
+    /// Why it was given up.
+    pub reason: Option<String>,
+    /// In the destination's words.
+    pub error: Option<String>,
+    /// In a word why it ended as it did.
+    pub note: Option<String>,
+    /// The source of the event.
+    pub source: String,
+    /// The partition and the offset of the event.
+    pub partition: i64,
+    /// The offset of the event.
+    pub offset: i64,
+    /// When it was admitted.
+    pub admitted_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// What it did outside, in order.
+    pub effects: Vec<EffectRecord>,
+}
+
+/// One effect, as it is shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct EffectRecord {
+    /// The connector.
+    pub connector: String,
+    /// The step's name.
+    pub step: String,
+    /// The destination's own id.
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attempts, r.due_at, r.reason, r.error, r.note, \
+                       r.source, r.partition, r.origin, r.admitted_at, r.ended_at";
+
+fn record(row: &AnyRow) -> Result<RunRecord, sqlx::Error> {
+    let key: String = row.try_get(3)?;
+    let time = |index: usize| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(index)?.map(Timestamp::from_millis));
+    Ok(RunRecord {
+        flow: row.try_get(0)?,
+        event: row.try_get(1)?,
+        kind: row.try_get(2)?,
+        user: key.starts_with("user_").then(|| key.clone()),
+        key,
+        state: row.try_get(4)?,
+        step: row.try_get(5)?,
+        attempts: row.try_get(6)?,
+        due_at: time(7)?,
+        reason: row.try_get(8)?,
+        error: row.try_get(9)?,
+        note: row.try_get(10)?,
+        source: row.try_get(11)?,
+        partition: row.try_get(12)?,
+        offset: row.try_get(13)?,
+        admitted_at: time(14)?.unwrap_or_default(),
+        ended_at: time(15)?,
+        effects: Vec::new(),
+    })
+}
+
+impl SqlStore {
+    /// The runs that the filter lets through, oldest first, at most `limit`.
+    pub async fn runs(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunRecord>, StoreError> {
+        let texts = [
+            ("r.key", filter.key.clone()),
+            ("r.flow", filter.flow.clone()),
+            ("r.state", filter.state.map(|state| state.label().to_owned())),
+            ("r.reason", filter.reason.map(|reason| reason.label().to_owned())),
+            ("r.event", filter.event.clone()),
+        ];
+        let given: Vec<(&str, String)> =
+            texts.into_iter().filter_map(|(column, value)| Some((column, value?))).collect();
+        let mut conditions = vec!["r.admitted_at >= $1".to_owned()];
+        conditions.extend(given.iter().enumerate().map(|(index, (column, _))| format!("{column} = ${}", index + 3)));
+        let sql = format!(
+            "SELECT {COLUMNS} FROM usher_run r WHERE {} ORDER BY r.admitted_at, r.partition, r.origin, r.flow LIMIT $2",
+            conditions.join(" AND ")
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(filter.since.map_or(0, Timestamp::millis)).bind(limit);
+        for (_, value) in given {
+            query = query.bind(value);
+        }
+        let rows = query.fetch_all(&self.database.pool).await?;
+        let mut records = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
+        for record in &mut records {
+            record.effects = self.effects(&record.flow, &record.event).await?;
+        }
+        Ok(records)
+    }
+
+    async fn effects(&self, flow: &str, event: &str) -> Result<Vec<EffectRecord>, StoreError> {
+        let sql = "SELECT connector, step_name, id, at FROM usher_effect WHERE flow = $1 AND event = $2 ORDER BY step";
+        let rows: Vec<(String, String, String, i64)> =
+            sqlx::query_as(sql).bind(flow).bind(event).fetch_all(&self.database.pool).await?;
+        let effect = |(connector, step, id, at)| EffectRecord { connector, step, id, at: Timestamp::from_millis(at) };
+        Ok(rows.into_iter().map(effect).collect())
+    }
+
+    /// The body of a run's event, while it is kept: until the run has ended well.
+    pub async fn body(&self, flow: &str, event: &str) -> Result<Option<Value>, StoreError> {
+        let row: Option<(Option<String>,)> =
+            sqlx::query_as("SELECT body FROM usher_run WHERE flow = $1 AND event = $2")
+                .bind(flow)
+                .bind(event)
+                .fetch_optional(&self.database.pool)
+                .await?;
+        let text = row.and_then(|(body,)| body);
+        Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+}

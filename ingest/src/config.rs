@@ -1,0 +1,87 @@
+//! What ingest needs to know, checked before anything starts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use usher_log::{Log, LogAddress, LogError, LogLayout};
+use usher_service::Readiness;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use crate::sources::clerk::Clerk;
+
+/// How often the log is asked whether it is there.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// The command line of `ingest`.
+#[derive(Debug, clap::Parser)]
+#[command(name = "ingest", version, about = "Verifies webhooks and publishes them to the log")]
+pub struct Arguments {
+    /// The address to serve webhooks, /healthz, /readyz and /metrics on.
+    #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where the log is: kafka://host:9092[,host:9092].
+    #[arg(long, env = "USHER_LOG")]
+    pub log: LogAddress,
+    /// How its topics are laid out.
+    #[command(flatten)]
+    pub layout: LogLayout,
+}
+
+/// A configuration that has been checked whole.
+pub struct Config {
+    /// The address to serve on.
+    pub listen: SocketAddr,
+    /// Where the log is.
+    pub log: LogAddress,
+    /// librdkafka's properties.
+    pub kafka: Vec<(String, String)>,
+    /// How its topics are laid out.
+    pub layout: LogLayout,
+    /// Clerk's secrets, by instance.
+    pub clerk: Clerk,
+}
+
+impl Config {
+    /// Checks the command line and the environment.
+    pub fn new(arguments: Arguments, environment: &Environment) -> Result<Self, BadSetting> {
+        let Arguments { listen, log, layout } = arguments;
+        let kafka = usher_log::kafka_properties(environment)?;
+        let clerk = Clerk::from_environment(environment)?;
+        Ok(Self { listen, log, kafka, layout, clerk })
+    }
+
+    /// Makes or checks the topic, then watches the log, until `stop`. A topic that is not as configured ends it: waiting
+    /// does not mend that.
+    pub fn prepare(
+        &self,
+        log: Arc<dyn Log>,
+        readiness: Readiness,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), BadSetting>> + Send + 'static {
+        let topic = self.layout.events();
+        async move {
+            let mut ensured = false;
+            loop {
+                let state = if ensured { log.check().await } else { log.ensure(std::slice::from_ref(&topic)).await };
+                ensured |= state.is_ok();
+                readiness.set("log", state.is_ok());
+                match state {
+                    Ok(()) => {}
+                    Err(error @ (LogError::PartitionCount { .. } | LogError::Setting(_))) => {
+                        stop.cancel();
+                        return Err(BadSetting::new("USHER_LOG", error));
+                    }
+                    Err(error @ (LogError::Unavailable(_) | LogError::OffsetGone { .. })) => {
+                        tracing::warn!(%error, "not ready");
+                    }
+                }
+                if stop.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_none() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

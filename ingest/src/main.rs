@@ -1,0 +1,53 @@
+//! The service `ingest`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use usher_ingest::{Config, NEEDS};
+use usher_log::LogAddress;
+use usher_service::exit::{self, BadSetting};
+use usher_service::options::{self, Environment};
+use usher_service::{Readiness, health, http, shutdown, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    let arguments = match options::parse(&environment) {
+        Ok(arguments) => arguments,
+        Err(code) => return code.into(),
+    };
+    match run(arguments, environment).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(error.as_ref()),
+    }
+}
+
+async fn run(arguments: usher_ingest::config::Arguments, environment: Environment) -> anyhow::Result<()> {
+    telemetry::start(&environment)?;
+    let config = Config::new(arguments, &environment)?;
+    if let LogAddress::Sqlite { .. } = config.log {
+        let why = "ingest is a service of its own and cannot share a SQLite log with the dispatcher: set \
+                   kafka://host:9092, or run everything in one process with `usher up`";
+        return Err(BadSetting::new("USHER_LOG", why).into());
+    }
+    let stop = shutdown::on_signal()?;
+    let (readiness, registry) = (Readiness::needing(NEEDS), Registry::new());
+    let log = usher_log::open(&config.log, &config.kafka).await?;
+    let listener =
+        TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    tracing::info!(listen = %listener.local_addr()?, log = %config.log, "ingest is listening");
+
+    let pages = health::router(readiness.clone(), registry.clone());
+    let router = usher_ingest::router(&config, log.clone(), &registry)?.merge(pages);
+    let watch = tokio::spawn(config.prepare(log.clone(), readiness, stop.clone()));
+    let finished = shutdown::drain(&stop, http::serve(listener, router, stop.clone())).await;
+    if finished.is_none() {
+        tracing::warn!("some requests were still open at the deadline; their senders will repeat them");
+    }
+    log.flush().await;
+    stop.cancel();
+    watch.await??;
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! From a verified event to an acknowledged record, within a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use usher_log::{AppendError, Log};
+use usher_proto::Event;
+
+/// How long a request may take in all, its body's arrival included. The sender waits fifteen seconds; an answer after
+/// that is a failure to it, so ours comes well before.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Publishes to one topic.
+pub(crate) struct Publisher {
+    log: Arc<dyn Log>,
+    topic: String,
+}
+
+impl Publisher {
+    pub(crate) fn new(log: Arc<dyn Log>, topic: String) -> Self {
+        Self { log, topic }
+    }
+
+    /// Returns when the log has acknowledged the event.
+    pub(crate) async fn publish(&self, event: Event) -> Result<(), AppendError> {
+        let appended = self.log.append(&self.topic, event.into_record()).await;
+        if let Err(error) = &appended {
+            tracing::warn!(%error, "an event was not kept; its sender will repeat it");
+        }
+        appended.map(drop)
+    }
+}

@@ -1,0 +1,123 @@
+//! One request from its head to its answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+use usher_log::{Log, MAX_BODY};
+use usher_proto::event::DEFAULT_INSTANCE;
+use usher_service::clock;
+
+use crate::config::Config;
+use crate::error::Refusal;
+use crate::metrics::Metrics;
+use crate::publish::{DEADLINE, Publisher};
+use crate::sources::{Sender, Senders};
+
+/// What ingest needs to be ready.
+pub const NEEDS: [&str; 1] = ["log"];
+
+/// Requests under way at once; more are told to come back. With bodies of 1 MiB that is at most this many MiB.
+const MAX_IN_FLIGHT: usize = 512;
+
+struct Ingest {
+    senders: Senders,
+    publisher: Publisher,
+    metrics: Metrics,
+    in_flight: Semaphore,
+}
+
+/// The routes that take webhooks.
+pub fn router(config: &Config, log: Arc<dyn Log>, registry: &Registry) -> Result<Router, prometheus::Error> {
+    let ingest = Arc::new(Ingest {
+        senders: Senders::new(config),
+        publisher: Publisher::new(log, config.layout.topics.events()),
+        metrics: Metrics::register(registry)?,
+        in_flight: Semaphore::new(MAX_IN_FLIGHT),
+    });
+    Ok(Router::new()
+        .route("/webhooks/{source}", post(default_instance))
+        .route("/webhooks/{source}/{instance}", post(named_instance))
+        .fallback(|| async { Refusal::NoSuchPath })
+        .with_state(ingest))
+}
+
+async fn default_instance(
+    State(ingest): State<Arc<Ingest>>,
+    Path(source): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    ingest.answer(&source, DEFAULT_INSTANCE, request).await
+}
+
+async fn named_instance(
+    State(ingest): State<Arc<Ingest>>,
+    Path((source, instance)): Path<(String, String)>,
+    request: Request<Body>,
+) -> Response {
+    ingest.answer(&source, &instance, request).await
+}
+
+impl Ingest {
+    async fn answer(&self, source: &str, instance: &str, request: Request<Body>) -> Response {
+        let started = Instant::now();
+        self.metrics.in_flight.inc();
+        let sender = self.senders.find(source);
+        let result = match sender {
+            None => Err(Refusal::NoSuchSource),
+            Some(sender) => self.keep(sender, instance, request).await,
+        };
+        self.metrics.in_flight.dec();
+        let outcome = result.as_ref().map_or_else(Refusal::code, |()| "kept");
+        // The path is the client's choice, so only names we know become labels.
+        let source = sender.map_or("unknown", |sender| sender.source().label());
+        self.metrics.requests.with_label_values(&[source, outcome]).inc();
+        self.metrics.request_seconds.with_label_values(&[outcome]).observe(started.elapsed().as_secs_f64());
+        match result {
+            Ok(()) => StatusCode::NO_CONTENT.into_response(),
+            Err(refusal) => refusal.into_response(),
+        }
+    }
+
+    /// From the cheapest check to the dearest: head, size, room, body, signature, shape, log.
+    async fn keep(&self, sender: &dyn Sender, instance: &str, request: Request<Body>) -> Result<(), Refusal> {
+        let (head, body) = request.into_parts();
+        sender.check_head(instance, &head.headers, clock::now())?;
+        if declared_length(&head.headers).is_some_and(|length| length > MAX_BODY) {
+            return Err(Refusal::TooLarge);
+        }
+        let _room = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
+        let within_deadline = tokio::time::timeout(DEADLINE, async {
+            let body = read(body).await?;
+            let event = {
+                let _timer = self.metrics.verify_seconds.start_timer();
+                sender.accept(instance, &head.headers, body, clock::now())?
+            };
+            #[expect(clippy::cast_precision_loss, reason = "a size below 2^53")]
+            self.metrics.body_bytes.observe(event.body.len() as f64);
+            let _timer = self.metrics.publish_seconds.start_timer();
+            Ok(self.publisher.publish(event).await?)
+        });
+        within_deadline.await.unwrap_or(Err(Refusal::NotKept))
+    }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    to_bytes(body, MAX_BODY).await.map_err(|error| {
+        // axum wraps the limit's error; a body that breaks off is the other way this fails.
+        let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("limit"));
+        if too_large { Refusal::TooLarge } else { Refusal::BodyIncomplete }
+    })
+}

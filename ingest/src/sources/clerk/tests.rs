@@ -1,0 +1,144 @@
+//! Every sample payload with its own headers, held against the expected key and the independent `svix` crate.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::*;
+
+fn samples() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clerk")
+}
+
+fn index() -> Value {
+    serde_json::from_slice(&std::fs::read(samples().join("index.json")).expect("the index")).expect("JSON")
+}
+
+fn clerk(secret: &str) -> Clerk {
+    Clerk::from_environment(&Environment::of([(VARIABLE, secret)])).expect("a secret")
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).expect(pointer)
+}
+
+/// The case's headers, under other names if `names` says so.
+fn head(case: &Value, names: [&'static str; 3]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (own, name) in SVIX.iter().zip(names) {
+        headers.insert(name, text(case, &format!("/headers/{own}")).parse().expect("a header"));
+    }
+    headers
+}
+
+fn at(case: &Value) -> Timestamp {
+    Timestamp::from_seconds(text(case, "/headers/svix-timestamp").parse().expect("seconds"))
+}
+
+#[test]
+fn every_sample_verifies_and_gets_its_key_and_keeps_its_bytes() {
+    let index = index();
+    let clerk = clerk(text(&index, "/secret"));
+    let cases = index["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 25);
+    for case in cases {
+        let file = text(case, "/file");
+        let body = Bytes::from(std::fs::read(samples().join(file)).expect(file));
+        for names in [SVIX, STANDARD] {
+            let headers = head(case, names);
+            clerk.check_head(DEFAULT_INSTANCE, &headers, at(case)).expect(file);
+            let event = clerk.accept(DEFAULT_INSTANCE, &headers, body.clone(), at(case)).expect(file);
+            assert_eq!(event.key.as_str(), text(case, "/key_value"), "{file}");
+            assert_eq!(event.kind, text(case, "/type"), "{file}");
+            assert_eq!(event.id.as_str(), text(case, "/headers/svix-id"), "{file}");
+            assert_eq!(event.body, body, "{file}");
+            let stamp: Value = serde_json::from_slice(&body).expect("JSON");
+            if let Some(number) = stamp["timestamp"].as_i64() {
+                assert_eq!(event.occurred_at, Timestamp::from_seconds_or_millis(number), "{file}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_independent_crate_agrees_on_every_sample_both_ways() {
+    let index = index();
+    let secret = text(&index, "/secret");
+    let theirs = svix::webhooks::Webhook::new(secret).expect("their parser takes it");
+    let ours = SigningSecret::parse(secret).expect("ours, too");
+    for case in index["cases"].as_array().expect("cases") {
+        let body = std::fs::read(samples().join(text(case, "/file"))).expect("the sample");
+        theirs.verify_ignoring_timestamp(&body, &head(case, SVIX)).expect("they accept the sample's headers");
+        let (id, timestamp) = (text(case, "/headers/svix-id"), text(case, "/headers/svix-timestamp"));
+        let signed = theirs.sign(id, timestamp.parse().expect("seconds"), &body).expect("they sign");
+        assert_eq!(signed, ours.sign(id, timestamp, &body));
+        assert_eq!(signed, text(case, "/headers/svix-signature"));
+    }
+}
+
+/// The first sample with a body of our own, signed for it.
+fn accept(body: &str) -> Result<Event, Refusal> {
+    let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret");
+    let mut headers = HeaderMap::new();
+    headers.insert("svix-id", "msg_1".parse().expect("a header"));
+    headers.insert("svix-timestamp", "1000".parse().expect("a header"));
+    headers.insert("svix-signature", secret.sign("msg_1", "1000", body.as_bytes()).parse().expect("a header"));
+    clerk("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").accept(
+        DEFAULT_INSTANCE,
+        &headers,
+        Bytes::copy_from_slice(body.as_bytes()),
+        Timestamp::from_seconds(1000),
+    )
+}
+
+#[test]
+fn a_body_that_is_no_object_with_a_type_is_refused() {
+    let deep = format!("{{\"type\":\"a\",\"data\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
+    let unclosed = format!("{{\"type\":\"a\",\"data\":{}", "{\"a\":".repeat(100_000));
+    let twice = r#"{"type":"user.created","type":"user.deleted","data":{"id":"user_1"}}"#;
+    for bad in [
+        "",
+        "null",
+        "7",
+        "[]",
+        r#"["user.created"]"#,
+        "{}",
+        r#"{"type":7}"#,
+        r#"{"type":""}"#,
+        "{",
+        &deep,
+        &unclosed,
+        twice,
+    ] {
+        let shown: String = bad.chars().take(60).collect();
+        assert_eq!(accept(bad).expect_err(&shown), Refusal::BodyMalformed, "{shown}");
+    }
+}
+
+#[test]
+fn unknown_types_and_fields_are_no_error() {
+    let event =
+        accept(r#" {"type":"brand.new","more":[{}],"data":{"user_id":"user_1","id":{"odd":1}}} "#).expect("kept");
+    assert_eq!((event.kind.as_str(), event.key.as_str()), ("brand.new", "user_1"));
+    assert_eq!(accept(r#"{"type":"brand.new","data":"text"}"#).expect("kept").key.as_str(), "msg_1");
+}
+
+#[test]
+fn instances_have_secrets_of_their_own() {
+    let environment = Environment::of([(
+        "CLERK_WEBHOOK_SIGNING_SECRET_STAGING_EU",
+        "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    )]);
+    let clerk = Clerk::from_environment(&environment).expect("a secret");
+    assert_eq!(clerk.secrets("staging-eu").expect("configured").len(), 2);
+    assert_eq!(clerk.secrets(DEFAULT_INSTANCE).err(), Some(Refusal::NoSuchInstance));
+}
+
+#[test]
+fn a_missing_or_broken_secret_is_named_and_not_shown() {
+    let missing = Clerk::from_environment(&Environment::of([])).err().expect("refused").to_string();
+    assert!(missing.starts_with("CLERK_WEBHOOK_SIGNING_SECRET: not set"), "{missing}");
+    let broken =
+        Clerk::from_environment(&Environment::of([(VARIABLE, "whsec_???")])).err().expect("refused").to_string();
+    assert!(broken.contains("not base64") && !broken.contains("???"), "{broken}");
+}

@@ -1,0 +1,158 @@
+//! The lab over HTTP: `/effects`, `/requests`, `/faults/<provider>`, `/limits/<provider>`, and behind any other first
+//! segment the double of that name. Only translates; what the controls do stands in [`crate::lab`].
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::ledger::{Entry, Filter};
+use crate::{ControlError, Lab, UnknownProvider, request};
+
+/// Why a control was refused: `{"error":{"code","message"}}`, as everywhere in Usher.
+enum Problem {
+    UnknownProvider(UnknownProvider),
+    Bad { code: &'static str, message: String },
+    TooLarge,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, code, message) = match self {
+            Self::UnknownProvider(unknown) => (StatusCode::NOT_FOUND, "unknown_provider", unknown.to_string()),
+            Self::Bad { code, message } => (StatusCode::BAD_REQUEST, code, message),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 40 MiB".into()),
+        };
+        (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+    }
+}
+
+impl From<UnknownProvider> for Problem {
+    fn from(unknown: UnknownProvider) -> Self {
+        Self::UnknownProvider(unknown)
+    }
+}
+
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Provider(unknown) => Self::UnknownProvider(unknown),
+            ControlError::Fault(error) => Self::Bad { code: "invalid_fault", message: error.to_string() },
+            ControlError::Limit(error) => Self::Bad { code: "invalid_limit", message: error.to_string() },
+        }
+    }
+}
+
+type Asked = Result<Query<Filter>, QueryRejection>;
+
+pub(crate) fn router(lab: Lab) -> Router {
+    Router::new()
+        .route("/", get(contents))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/effects", get(effects).delete(forget))
+        .route("/requests", get(requests))
+        .route("/faults/{provider}", get(fault).put(set_fault).delete(end_fault))
+        .route("/limits/{provider}", get(limit).put(set_limit).delete(end_limit))
+        .fallback(double)
+        .with_state(lab)
+}
+
+async fn contents(State(lab): State<Lab>) -> Response {
+    let doubles: serde_json::Map<_, _> =
+        lab.providers().into_iter().map(|name| (name.to_owned(), format!("/{name}").into())).collect();
+    let body = json!({
+        "name": "usher lab",
+        "doubles": doubles,
+        "controls": {
+            "GET /effects[?provider=&key=&since=]": "what the doubles accepted",
+            "GET /requests[?provider=&key=&since=]": "every request that arrived",
+            "DELETE /effects": "forget both lists",
+            "GET|PUT|DELETE /faults/<provider>": {"status": 503, "share": 1.0, "for_seconds": 30},
+            "GET|PUT|DELETE /limits/<provider>": {"per_second": 10},
+        },
+    });
+    Json(body).into_response()
+}
+
+async fn effects(State(lab): State<Lab>, asked: Asked) -> Result<Response, Problem> {
+    Ok(list(lab.effects(&filter(asked)?)?).await)
+}
+
+async fn requests(State(lab): State<Lab>, asked: Asked) -> Result<Response, Problem> {
+    Ok(list(lab.requests(&filter(asked)?)?).await)
+}
+
+fn filter(asked: Asked) -> Result<Filter, Problem> {
+    let Query(filter) =
+        asked.map_err(|rejection| Problem::Bad { code: "invalid_filter", message: rejection.body_text() })?;
+    Ok(filter)
+}
+
+/// Writing a long list takes a while, which must not be taken from the doubles' threads.
+async fn list(entries: Vec<Arc<Entry>>) -> Response {
+    let written = tokio::task::spawn_blocking(move || {
+        serde_json::to_vec(&entries.iter().map(Arc::as_ref).collect::<Vec<&Entry>>())
+    });
+    match written.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn forget(State(lab): State<Lab>) -> StatusCode {
+    lab.forget();
+    StatusCode::NO_CONTENT
+}
+
+async fn fault(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<Response, Problem> {
+    Ok(Json(lab.fault(&provider)?).into_response())
+}
+
+async fn set_fault(State(lab): State<Lab>, Path(provider): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    lab.desk(&provider)?;
+    lab.set_fault(&provider, read("invalid_fault", &body)?)?;
+    Ok(Json(lab.fault(&provider)?).into_response())
+}
+
+async fn end_fault(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<StatusCode, Problem> {
+    lab.end_fault(&provider)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn limit(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<Response, Problem> {
+    Ok(Json(lab.limit(&provider)?).into_response())
+}
+
+async fn set_limit(State(lab): State<Lab>, Path(provider): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    lab.desk(&provider)?;
+    lab.set_limit(&provider, read("invalid_limit", &body)?)?;
+    Ok(Json(lab.limit(&provider)?).into_response())
+}
+
+async fn end_limit(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<StatusCode, Problem> {
+    lab.end_limit(&provider)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads a control's body as JSON, whatever its content type: these are typed by hand.
+fn read<T: DeserializeOwned>(code: &'static str, body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::Bad { code, message: error.to_string() })
+}
+
+/// Hands a request to the double that its path names.
+async fn double(State(lab): State<Lab>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().trim_start_matches('/');
+    let (provider, rest) = path.split_once('/').unwrap_or((path, ""));
+    let desk = lab.desk(provider)?.clone();
+    let rest = format!("/{rest}");
+    let read = request::Request::read(parts, body, rest).await.map_err(|request::Unread| Problem::TooLarge)?;
+    Ok(desk.answer(read).await)
+}

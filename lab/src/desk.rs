@@ -1,0 +1,166 @@
+//! One double at work: the order in which a request meets fault, authentication, limit, validation, idempotency memory
+//! and execution, and what of it is recorded. Knows no provider.
+//!
+//! A fault's status comes from the edge, before anything else is looked at, unless it is one that this provider's
+//! idempotency keys would keep: then it is the outcome of an execution, and comes where the execution would have been.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::response::{IntoResponse as _, Response};
+use tokio_util::sync::CancellationToken;
+use usher_service::clock;
+
+use crate::answer::{Answer, cut_off};
+use crate::double::{Call, Circumstances, Double, Refusal};
+use crate::faults::{Fault, Faults, Strike};
+use crate::ledger::{Entry, Ledger};
+use crate::limits::{Limits, Quota};
+use crate::memory::{Claim, Fingerprint, Memory, Ticket};
+use crate::request::Request;
+
+/// A double and what is ordered for it.
+pub(crate) struct Desk {
+    pub(crate) double: Box<dyn Double>,
+    pub(crate) faults: Faults,
+    pub(crate) limits: Limits,
+    memory: Arc<Memory>,
+    ledger: Arc<Ledger>,
+    stop: CancellationToken,
+}
+
+/// What becomes of a request.
+enum Verdict {
+    Refused(Answer),
+    /// The key was answered before. `changes` as in [`Call`].
+    Again {
+        answer: Answer,
+        changes: bool,
+    },
+    /// It runs, under a key if there is one; or a fault's answer stands for its outcome.
+    Run {
+        call: Call,
+        ticket: Option<Ticket>,
+        instead: Option<Answer>,
+    },
+}
+
+impl Desk {
+    pub(crate) fn new(double: Box<dyn Double>, ledger: Arc<Ledger>, stop: CancellationToken) -> Self {
+        let (faults, limits, memory) = (Faults::default(), Limits::default(), Arc::default());
+        Self { double, faults, limits, memory, ledger, stop }
+    }
+
+    /// Answers a request. When the client leaves, this future is dropped: a hanging request then never happened, one
+    /// that has got further is carried out all the same, as a real server would.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
+        let entry = self.entry(&request);
+        let seq = self.ledger.arrived(entry.clone());
+        let strike = self.faults.strike(&request, Instant::now());
+        if let Some(strike) = strike.as_ref().filter(|strike| strike.fault.hang) {
+            tokio::select! {
+                () = strike.over() => {}
+                () = self.stop.cancelled() => return cut_off(),
+            }
+        }
+        let silent = strike.as_ref().is_some_and(|strike| strike.fault.drop_after_effect);
+        let desk = self.clone();
+        let carried_out = tokio::spawn(async move { desk.carry_out(request, strike, entry).await }).await;
+        match carried_out {
+            Ok((answer, replayed)) if !silent => {
+                self.ledger.answered(seq, answer.status.as_u16(), replayed);
+                answer.into_response()
+            }
+            // Dropped on purpose, or the double panicked, which to the client is the same.
+            Ok(_) | Err(_) => cut_off(),
+        }
+    }
+
+    fn entry(&self, request: &Request) -> Entry {
+        let subject = self.double.describe(request);
+        Entry {
+            seq: 0,
+            at: clock::now(),
+            provider: self.double.name(),
+            operation: subject
+                .operation
+                .map_or_else(|| format!("{} {}", request.method, request.path).into(), Into::into),
+            idempotency_key: request.idempotency_key().map(Into::into),
+            replayed: false,
+            status: None,
+            user: subject.user,
+            to: subject.to,
+            body: request.body.clone(),
+            result: None,
+        }
+    }
+
+    async fn carry_out(&self, request: Request, strike: Option<Strike>, entry: Entry) -> (Answer, bool) {
+        let mut quota = None;
+        let verdict = self.judge(&request, strike.as_ref(), &mut quota).unwrap_or_else(Verdict::Refused);
+        if let Some(strike) = strike {
+            // The key is claimed by now, so a twin that comes during the wait meets a running request. A stop of the
+            // lab cuts the wait short.
+            self.stop.run_until_cancelled(tokio::time::sleep(strike.latency())).await;
+        }
+        let (mut answer, replayed) = self.conclude(verdict, entry);
+        self.double.finish(&mut answer, Circumstances { replayed, quota });
+        (answer, replayed)
+    }
+
+    /// An error is a refusal: nothing was executed, nothing is kept.
+    fn judge(&self, request: &Request, strike: Option<&Strike>, quota: &mut Option<Quota>) -> Result<Verdict, Answer> {
+        let instead = strike.and_then(|strike| self.fault(strike));
+        if let Some(answer) = instead.as_ref().filter(|answer| !answer.kept) {
+            return Err(answer.clone());
+        }
+        self.double.authenticate(&request.headers)?;
+        if let Some(taken) = self.limits.take(Instant::now()) {
+            let (Ok(left) | Err(left)) = taken;
+            *quota = Some(left);
+            taken.map_err(|left| self.double.refuse(Refusal::Limited(left)))?;
+        }
+        let now = clock::now();
+        let mut call = self.double.read(request, now)?;
+        let Some(key) = call.key.take() else { return Ok(Verdict::Run { call, ticket: None, instead }) };
+        let text = key.text.clone();
+        match self.memory.claim(key, Fingerprint::from(request), now) {
+            Claim::First(ticket) => Ok(Verdict::Run { call, ticket: Some(ticket), instead }),
+            Claim::Again(answer) => Ok(Verdict::Again { answer, changes: call.changes }),
+            Claim::Reused => Err(self.double.refuse(Refusal::KeyReused(&text))),
+            Claim::InUse => Err(self.double.refuse(Refusal::KeyInUse(&text))),
+        }
+    }
+
+    /// The answer that a fault with a status gives.
+    fn fault(&self, strike: &Strike) -> Option<Answer> {
+        let Fault { name, retry_after, .. } = &strike.fault;
+        let status = strike.status()?;
+        Some(self.double.refuse(Refusal::Fault { status, name: name.as_deref(), retry_after: *retry_after }))
+    }
+
+    /// Runs what is to run, and records what has changed. Never waits: see [`Call::run`].
+    fn conclude(&self, verdict: Verdict, entry: Entry) -> (Answer, bool) {
+        let (answer, replayed, changes, ticket) = match verdict {
+            Verdict::Refused(answer) => (answer, false, false, None),
+            Verdict::Again { answer, changes } => (answer, true, changes, None),
+            Verdict::Run { call, ticket, instead } => {
+                (instead.unwrap_or_else(|| (call.run)(clock::now())), false, call.changes, ticket)
+            }
+        };
+        if changes && answer.status.is_success() {
+            self.ledger.effect(Entry {
+                at: clock::now(),
+                replayed,
+                status: Some(answer.status.as_u16()),
+                result: Some(answer.body.clone()),
+                ..entry
+            });
+        }
+        // After the record, so that no twin's replay can stand in it before the first.
+        if let Some(ticket) = ticket {
+            ticket.settle(&answer);
+        }
+        (answer, replayed)
+    }
+}

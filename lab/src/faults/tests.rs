@@ -1,0 +1,90 @@
+use super::*;
+use axum::http::Method;
+
+fn mail(to: &str) -> Request {
+    Request::of(Method::POST, "/emails", "application/json", &format!(r#"{{"to":"{to}"}}"#))
+}
+
+fn outage() -> Fault {
+    Fault { status: Some(503), ..Fault::default() }
+}
+
+#[test]
+fn a_share_strikes_about_that_many_and_always_the_same() {
+    let struck = || {
+        let (faults, now) = (Faults::default(), Instant::now());
+        faults.set(Fault { share: 0.3, ..outage() }, now).expect("a fault");
+        let struck: Vec<bool> = (0..1000).map(|_| faults.strike(&mail("a@b.test"), now).is_some()).collect();
+        assert_eq!(
+            faults.in_force(now).map(|fault| fault.struck),
+            Some(struck.iter().filter(|hit| **hit).count() as u64)
+        );
+        struck
+    };
+    let first = struck();
+    let count = first.iter().filter(|hit| **hit).count();
+    assert!((250..350).contains(&count), "{count} of 1000");
+    assert_eq!(first, struck());
+}
+
+#[test]
+fn a_match_strikes_one_users_requests_only() {
+    let (faults, now) = (Faults::default(), Instant::now());
+    faults.set(Fault { containing: Some("dana@".into()), ..outage() }, now).expect("a fault");
+    assert!(faults.strike(&mail("dana@work.test"), now).is_some());
+    assert!(faults.strike(&mail("lee@work.test"), now).is_none());
+}
+
+#[test]
+fn a_fault_ends_by_itself() {
+    let (faults, now) = (Faults::default(), Instant::now());
+    faults.set(Fault { for_seconds: Some(2.0), ..outage() }, now).expect("a fault");
+    let just_before = now + Duration::from_millis(1999);
+    assert_eq!(faults.in_force(now).and_then(|fault| fault.seconds_left), Some(2.0));
+    assert!(faults.strike(&mail("a@b.test"), just_before).is_some());
+    assert!(faults.strike(&mail("a@b.test"), now + Duration::from_secs(2)).is_none());
+    assert_eq!(faults.in_force(now + Duration::from_secs(2)), None);
+}
+
+#[tokio::test]
+async fn a_fault_is_over_when_it_is_ended_or_replaced() {
+    let (faults, now) = (Faults::default(), Instant::now());
+    let hang = Fault { hang: true, ..Fault::default() };
+    faults.set(hang.clone(), now).expect("a fault");
+    let first = faults.strike(&mail("a@b.test"), now).expect("a strike");
+    faults.set(hang, now).expect("a fault");
+    first.over().await;
+    let second = faults.strike(&mail("a@b.test"), now).expect("a strike");
+    faults.end();
+    second.over().await;
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_what_would() {
+    let fault = Fault::default;
+    let cases = [
+        (fault(), InvalidFault::Nothing),
+        (Fault { status: Some(200), ..fault() }, InvalidFault::Status(200)),
+        (Fault { share: 0.0, ..outage() }, InvalidFault::Share(0.0)),
+        (Fault { share: 1.5, ..outage() }, InvalidFault::Share(1.5)),
+        (Fault { for_seconds: Some(-1.0), ..outage() }, InvalidFault::ForSeconds(-1.0)),
+        (Fault { for_seconds: Some(1e30), ..outage() }, InvalidFault::ForSeconds(1e30)),
+        (Fault { latency_ms: u64::MAX, ..fault() }, InvalidFault::Latency(u64::MAX)),
+        (Fault { hang: true, ..outage() }, InvalidFault::Contradiction),
+        (Fault { hang: true, drop_after_effect: true, ..fault() }, InvalidFault::Contradiction),
+        (Fault { hang: true, retry_after: Some(1), ..fault() }, InvalidFault::WithoutStatus),
+        (Fault { containing: Some(String::new()), ..outage() }, InvalidFault::EmptyMatch),
+    ];
+    for (fault, expected) in cases {
+        assert_eq!(fault.check(), Err(expected), "{fault:?}");
+    }
+}
+
+#[test]
+fn the_documented_example_with_all_fields_is_taken() {
+    let text = r#"{"status":503,"latency_ms":0,"share":1.0,"for_seconds":30,"retry_after":2,"hang":false,
+        "drop_after_effect":false}"#;
+    let fault: Fault = serde_json::from_str(text).expect("a fault");
+    assert_eq!(fault.check(), Ok(()));
+    assert_eq!((fault.status, fault.for_seconds, fault.retry_after), (Some(503), Some(30.0), Some(2)));
+}

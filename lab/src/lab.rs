@@ -1,0 +1,154 @@
+//! The lab as a whole: which doubles there are, how it is started, and the controls as functions. The same controls
+//! over HTTP stand in [`crate::control`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::Desk;
+use crate::double::Double;
+use crate::faults::{Fault, FaultInForce};
+use crate::ledger::{Entry, Filter, Ledger};
+use crate::limits::Limit;
+use crate::{ControlError, UnknownProvider, control, resend, stripe};
+
+/// Every double there is, in the order in which they are listed.
+fn doubles() -> Vec<Box<dyn Double>> {
+    vec![Box::new(resend::Resend), Box::new(stripe::Stripe::default())]
+}
+
+/// All doubles with their state. Clones share it.
+#[derive(Clone)]
+pub struct Lab {
+    desks: Arc<[Arc<Desk>]>,
+    ledger: Arc<Ledger>,
+}
+
+impl Lab {
+    /// A lab in which nothing has happened yet. After `stop` no request waits for a fault any more, so that a server
+    /// that finishes what it has begun comes to its end.
+    pub fn new(stop: &CancellationToken) -> Self {
+        let ledger = Arc::new(Ledger::default());
+        let desk = |double| Arc::new(Desk::new(double, ledger.clone(), stop.clone()));
+        Self { desks: doubles().into_iter().map(desk).collect(), ledger: ledger.clone() }
+    }
+
+    /// Serves a new lab on `listener` until `stop`.
+    pub fn start(listener: TcpListener, stop: CancellationToken) -> std::io::Result<LabHandle> {
+        let address = listener.local_addr()?;
+        let lab = Self::new(&stop);
+        let served = tokio::spawn(usher_service::http::serve(listener, lab.router(), stop));
+        Ok(LabHandle { lab, address, served })
+    }
+
+    /// All faces of the lab: the doubles and the controls.
+    pub fn router(&self) -> Router {
+        control::router(self.clone())
+    }
+
+    /// The names of the doubles.
+    pub fn providers(&self) -> Vec<&'static str> {
+        self.desks.iter().map(|desk| desk.double.name()).collect()
+    }
+
+    /// What the doubles accepted, oldest first.
+    pub fn effects(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>, UnknownProvider> {
+        self.known(filter)?;
+        Ok(self.ledger.effects(filter))
+    }
+
+    /// Every request that arrived, oldest first.
+    pub fn requests(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>, UnknownProvider> {
+        self.known(filter)?;
+        Ok(self.ledger.requests(filter))
+    }
+
+    /// Forgets effects and requests. What the doubles themselves hold stays: customers, subscriptions, idempotency
+    /// keys, faults and limits.
+    pub fn forget(&self) {
+        self.ledger.forget();
+    }
+
+    /// Puts a fault in force in place of an earlier one.
+    pub fn set_fault(&self, provider: &str, fault: Fault) -> Result<(), ControlError> {
+        Ok(self.desk(provider)?.faults.set(fault, Instant::now())?)
+    }
+
+    /// Ends the fault, if there is one.
+    pub fn end_fault(&self, provider: &str) -> Result<(), UnknownProvider> {
+        self.desk(provider)?.faults.end();
+        Ok(())
+    }
+
+    /// The fault in force.
+    pub fn fault(&self, provider: &str) -> Result<Option<FaultInForce>, UnknownProvider> {
+        Ok(self.desk(provider)?.faults.in_force(Instant::now()))
+    }
+
+    /// Limits the requests per second in place of an earlier limit.
+    pub fn set_limit(&self, provider: &str, limit: Limit) -> Result<(), ControlError> {
+        Ok(self.desk(provider)?.limits.set(limit)?)
+    }
+
+    /// Ends the limit, if there is one.
+    pub fn end_limit(&self, provider: &str) -> Result<(), UnknownProvider> {
+        self.desk(provider)?.limits.end();
+        Ok(())
+    }
+
+    /// The limit in force.
+    pub fn limit(&self, provider: &str) -> Result<Option<Limit>, UnknownProvider> {
+        Ok(self.desk(provider)?.limits.in_force())
+    }
+
+    pub(crate) fn desk(&self, provider: &str) -> Result<&Arc<Desk>, UnknownProvider> {
+        let unknown = || UnknownProvider { name: provider.to_owned(), known: self.providers() };
+        self.desks.iter().find(|desk| desk.double.name() == provider).ok_or_else(unknown)
+    }
+
+    fn known(&self, filter: &Filter) -> Result<(), UnknownProvider> {
+        filter.provider.as_deref().map_or(Ok(()), |provider| self.desk(provider).map(|_| ()))
+    }
+}
+
+/// A lab that is being served.
+pub struct LabHandle {
+    lab: Lab,
+    address: SocketAddr,
+    served: JoinHandle<()>,
+}
+
+impl LabHandle {
+    /// Its state, also for whoever stays in the process.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens, as a URL: the controls are behind it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The base address to give to a connector in place of the real one: `<NAME>_BASE_URL`.
+    pub fn base_url(&self, provider: &str) -> Result<String, UnknownProvider> {
+        let name = self.lab.desk(provider)?.double.name();
+        Ok(format!("{}/{name}", self.url()))
+    }
+
+    /// Waits until it has stopped: after the token, when every request under way is finished.
+    pub async fn stopped(self) {
+        if let Err(error) = self.served.await {
+            tracing::error!(%error, "the lab's server ended early");
+        }
+    }
+}

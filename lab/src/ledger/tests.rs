@@ -1,0 +1,70 @@
+use super::*;
+
+fn entry(provider: &'static str, key: Option<&str>) -> Entry {
+    Entry {
+        seq: 0,
+        at: Timestamp::from_seconds(1_767_261_600),
+        provider,
+        operation: "emails.send".into(),
+        idempotency_key: key.map(Into::into),
+        replayed: false,
+        status: None,
+        user: None,
+        to: None,
+        body: Arc::new(Value::Null),
+        result: None,
+    }
+}
+
+fn seqs(entries: &[Arc<Entry>]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.seq).collect()
+}
+
+#[test]
+fn filters_hold_together() {
+    let ledger = Ledger::default();
+    for (provider, key) in [("resend", Some("a")), ("stripe", Some("a")), ("resend", None), ("resend", Some("a"))] {
+        ledger.effect(entry(provider, key));
+    }
+    let filter = |provider: Option<&str>, key: Option<&str>, since| Filter {
+        provider: provider.map(Into::into),
+        key: key.map(Into::into),
+        since,
+    };
+    assert_eq!(seqs(&ledger.effects(&Filter::default())), [1, 2, 3, 4]);
+    assert_eq!(seqs(&ledger.effects(&filter(Some("resend"), None, None))), [1, 3, 4]);
+    assert_eq!(seqs(&ledger.effects(&filter(Some("resend"), Some("a"), Some(1)))), [4]);
+    assert_eq!(seqs(&ledger.effects(&filter(None, None, Some(u64::MAX)))), [0; 0]);
+}
+
+#[test]
+fn numbers_go_on_after_forgetting() {
+    let ledger = Ledger::default();
+    let forgotten = ledger.arrived(entry("resend", None));
+    ledger.forget();
+    ledger.answered(forgotten, 200, false);
+    ledger.arrived(entry("resend", None));
+    let requests = ledger.requests(&Filter { since: Some(forgotten), ..Filter::default() });
+    assert_eq!(seqs(&requests), [2]);
+    assert_eq!(requests[0].status, None);
+}
+
+#[test]
+fn a_request_shows_no_status_until_it_is_answered() {
+    let ledger = Ledger::default();
+    let seq = ledger.arrived(entry("resend", None));
+    assert_eq!(ledger.requests(&Filter::default())[0].status, None);
+    ledger.answered(seq, 503, true);
+    let requests = ledger.requests(&Filter::default());
+    assert_eq!((requests[0].status, requests[0].replayed), (Some(503), true));
+}
+
+#[test]
+fn a_hundred_thousand_entries_are_found_by_number_at_once() {
+    let ledger = Ledger::default();
+    for _ in 0..100_000 {
+        ledger.effect(entry("resend", None));
+    }
+    let last = ledger.effects(&Filter { since: Some(99_999), ..Filter::default() });
+    assert_eq!(seqs(&last), [100_000]);
+}

@@ -1,0 +1,236 @@
+//! Reading Stripe's parameters: what is not known is refused, what is there has the right type. Pure.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use super::error::Error;
+use crate::request::Request;
+
+/// No text of Stripe's is longer, unless it says so.
+const LONGEST_TEXT: usize = 5000;
+const MOST_PAIRS: usize = 50;
+const LONGEST_METADATA_KEY: usize = 40;
+const LONGEST_METADATA_VALUE: usize = 500;
+
+/// The parameters of a request, or of one object in it.
+pub(super) struct Parameters<'a> {
+    fields: Option<&'a Map<String, Value>>,
+    /// `items[0]`, for messages; empty at the top.
+    within: String,
+}
+
+/// What a request does to an object's metadata.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Metadata {
+    /// It is not mentioned.
+    #[default]
+    Untouched,
+    /// `metadata=`: all of it goes.
+    Cleared,
+    /// These are set; an empty value removes its key.
+    Merged(Map<String, Value>),
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) limit: usize,
+    pub(super) starting_after: Option<String>,
+}
+
+impl<'a> Parameters<'a> {
+    pub(super) fn of(request: &'a Request) -> Result<Self, Error> {
+        match &*request.body {
+            Value::Null => Ok(Self { fields: None, within: String::new() }),
+            Value::Object(fields) => Ok(Self { fields: Some(fields), within: String::new() }),
+            _ => Err(Error::not_a_form()),
+        }
+    }
+
+    /// Refuses every parameter that is not among these.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Error> {
+        match self.fields.into_iter().flat_map(Map::keys).find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(Error::unknown_parameter(&self.name(name))),
+            None => Ok(()),
+        }
+    }
+
+    fn name(&self, name: &str) -> String {
+        if self.within.is_empty() { name.to_owned() } else { format!("{}[{name}]", self.within) }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+        self.fields?.get(name)
+    }
+
+    /// A text, which may be empty.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, Error> {
+        self.text_up_to(name, LONGEST_TEXT)
+    }
+
+    pub(super) fn text_up_to(&self, name: &str, longest: usize) -> Result<Option<&'a str>, Error> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let param = self.name(name);
+        let Some(text) = value.as_str() else {
+            return Err(Error::invalid(&param, format!("Invalid string for {param}: a nested value was given.")));
+        };
+        if text.chars().count() > longest {
+            let message = format!("Invalid string for {param}: it must be at most {longest} characters.");
+            return Err(Error::invalid(&param, message).code("parameter_invalid_string"));
+        }
+        Ok(Some(text))
+    }
+
+    /// A text that must be there and hold something.
+    pub(super) fn required(&self, name: &str) -> Result<&'a str, Error> {
+        let missing = || Error::missing_parameter(&self.name(name));
+        self.text(name)?.filter(|text| !text.is_empty()).ok_or_else(missing)
+    }
+
+    pub(super) fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Error> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let param = self.name(name);
+        let wrong = |message| Error::invalid(&param, message).code("parameter_invalid_integer");
+        let number: i64 = text.parse().map_err(|_| wrong(format!("Invalid integer: {text}")))?;
+        if !range.contains(&number) {
+            let message = format!("Invalid {param}: it must be between {} and {}.", range.start(), range.end());
+            return Err(wrong(message));
+        }
+        Ok(Some(number))
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> Result<Option<bool>, Error> {
+        Ok(self.one_of(name, &["true", "false"])?.map(|text| text == "true"))
+    }
+
+    pub(super) fn one_of(&self, name: &str, allowed: &[&str]) -> Result<Option<&'a str>, Error> {
+        match self.text(name)? {
+            Some(text) if !allowed.contains(&text) => {
+                let param = self.name(name);
+                Err(Error::invalid(&param, format!("Invalid {param}: must be one of {}", allowed.join(", "))))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// A nested object.
+    pub(super) fn object(&self, name: &str) -> Result<Option<Parameters<'a>>, Error> {
+        let within = self.name(name);
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(Parameters { fields: Some(fields), within })),
+            Some(_) => Err(Error::invalid(&within, "Invalid object")),
+        }
+    }
+
+    /// A list of nested objects.
+    pub(super) fn objects(&self, name: &str) -> Result<Vec<Parameters<'a>>, Error> {
+        let within = self.name(name);
+        let items = match self.get(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(items)) => items,
+            Some(_) => return Err(Error::invalid(&within, "Invalid array")),
+        };
+        let read = |(index, item): (usize, &'a Value)| match item {
+            Value::Object(fields) => Ok(Parameters { fields: Some(fields), within: format!("{within}[{index}]") }),
+            _ => Err(Error::invalid(format!("{within}[{index}]"), "Invalid object")),
+        };
+        items.iter().enumerate().map(read).collect()
+    }
+
+    pub(super) fn metadata(&self) -> Result<Metadata, Error> {
+        match self.get("metadata") {
+            None => Ok(Metadata::Untouched),
+            Some(Value::String(text)) if text.is_empty() => Ok(Metadata::Cleared),
+            Some(Value::Object(pairs)) => {
+                for (key, value) in pairs {
+                    pair(key, value)?;
+                }
+                Ok(Metadata::Merged(pairs.clone()))
+            }
+            Some(_) => Err(Error::invalid("metadata", "Invalid object")),
+        }
+    }
+
+    /// `limit` and `starting_after`.
+    pub(super) fn page(&self) -> Result<Page, Error> {
+        let limit = self.integer("limit", 1..=100)?.unwrap_or(10);
+        Ok(Page {
+            limit: usize::try_from(limit).unwrap_or(10),
+            starting_after: self.text("starting_after")?.map(str::to_owned),
+        })
+    }
+}
+
+fn pair(key: &str, value: &Value) -> Result<(), Error> {
+    let param = format!("metadata[{key}]");
+    let Some(text) = value.as_str() else {
+        return Err(Error::invalid(param, "Metadata values must be strings."));
+    };
+    if key.chars().count() > LONGEST_METADATA_KEY || key.contains(['[', ']']) {
+        let message = "Metadata keys can have up to 40 characters, without square brackets.";
+        return Err(Error::invalid(param, message));
+    }
+    if text.chars().count() > LONGEST_METADATA_VALUE {
+        return Err(Error::invalid(param, "Metadata values can have up to 500 characters."));
+    }
+    Ok(())
+}
+
+impl Metadata {
+    /// Does to `metadata` what was asked.
+    pub(super) fn apply(self, metadata: &mut Map<String, Value>) -> Result<(), Error> {
+        match self {
+            Self::Untouched => {}
+            Self::Cleared => metadata.clear(),
+            Self::Merged(pairs) => {
+                let mut merged = metadata.clone();
+                for (key, value) in pairs {
+                    if value == "" {
+                        merged.remove(&key);
+                    } else {
+                        merged.insert(key, value);
+                    }
+                }
+                if merged.len() > MOST_PAIRS {
+                    return Err(Error::invalid("metadata", "You can have at most 50 metadata keys."));
+                }
+                *metadata = merged;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn map(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(map) => map,
+            _ => panic!("no object: {value}"),
+        }
+    }
+
+    #[test]
+    fn metadata_merges_removes_and_clears() {
+        let mut metadata = map(json!({"a": "1", "b": "2"}));
+        Metadata::Merged(map(json!({"a": "", "c": "3"}))).apply(&mut metadata).expect("it merges");
+        assert_eq!(metadata, map(json!({"b": "2", "c": "3"})));
+        Metadata::Untouched.apply(&mut metadata).expect("nothing to do");
+        assert_eq!(metadata.len(), 2);
+        Metadata::Cleared.apply(&mut metadata).expect("it clears");
+        assert!(metadata.is_empty());
+    }
+
+    #[test]
+    fn the_fifty_first_pair_is_refused_and_changes_nothing() {
+        let pairs = |from: usize, to: usize| (from..to).map(|n| (n.to_string(), json!("x"))).collect();
+        let mut metadata: Map<String, Value> = pairs(0, 50);
+        assert!(Metadata::Merged(pairs(50, 51)).apply(&mut metadata).is_err());
+        assert_eq!(metadata.len(), 50);
+    }
+}

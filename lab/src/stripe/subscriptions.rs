@@ -1,0 +1,281 @@
+//! A subscription with or without a trial: what may be ordered, and how it is shown. Nothing happens at a trial's end:
+//! no invoice is made, and the status stays.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value, json};
+use usher_proto::Timestamp;
+
+use super::books::Listed;
+use super::error::Error;
+use super::parameters::{Metadata, Page, Parameters};
+use crate::double::USER;
+use crate::ids;
+
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+const TRIAL_DAYS: RangeInclusive<i64> = 1..=730;
+const MOST_ITEMS: usize = 20;
+const STATUSES: [&str; 9] =
+    ["trialing", "active", "past_due", "unpaid", "canceled", "incomplete", "incomplete_expired", "paused", "all"];
+
+/// When the trial ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    None,
+    Days(i64),
+    Until(i64),
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    price: String,
+    quantity: i64,
+}
+
+/// What a request orders.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) customer: String,
+    items: Vec<Item>,
+    trial: Trial,
+    at_trial_end: String,
+    collection_method: String,
+    payable: bool,
+    incomplete: bool,
+    description: Option<String>,
+    metadata: Metadata,
+}
+
+/// Which subscriptions are listed. Canceled ones only on demand.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) customer: Option<String>,
+    status: Option<String>,
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) id: String,
+    pub(super) customer: String,
+    status: &'static str,
+    created: i64,
+    trial_end: Option<i64>,
+    canceled: Option<i64>,
+    items: Vec<(String, Item)>,
+    metadata: Map<String, Value>,
+    latest_invoice: String,
+    at_trial_end: String,
+    collection_method: String,
+    description: Option<String>,
+}
+
+impl Order {
+    pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, Error> {
+        parameters.only(&[
+            "collection_method",
+            "customer",
+            "days_until_due",
+            "default_payment_method",
+            "description",
+            "items",
+            "metadata",
+            "off_session",
+            "payment_behavior",
+            "payment_settings",
+            "proration_behavior",
+            "trial_end",
+            "trial_period_days",
+            "trial_settings",
+        ])?;
+        parameters.boolean("off_session")?;
+        parameters.integer("days_until_due", 1..=730)?;
+        if let Some(settings) = parameters.object("payment_settings")? {
+            settings.one_of("save_default_payment_method", &["off", "on_subscription"])?;
+        }
+        let behaviors = ["allow_incomplete", "default_incomplete", "error_if_incomplete", "pending_if_incomplete"];
+        let collection = parameters.one_of("collection_method", &["charge_automatically", "send_invoice"])?;
+        Ok(Self {
+            customer: parameters.required("customer")?.to_owned(),
+            items: items(parameters)?,
+            trial: trial(parameters)?,
+            at_trial_end: at_trial_end(parameters)?.to_owned(),
+            collection_method: collection.unwrap_or("charge_automatically").to_owned(),
+            payable: parameters.text("default_payment_method")?.is_some(),
+            incomplete: parameters.one_of("payment_behavior", &behaviors)? == Some("default_incomplete"),
+            description: parameters.text("description")?.map(str::to_owned),
+            metadata: parameters.metadata()?,
+        })
+    }
+}
+
+fn items(parameters: &Parameters<'_>) -> Result<Vec<Item>, Error> {
+    let items = parameters.objects("items")?;
+    if items.is_empty() {
+        return Err(Error::missing_parameter("items"));
+    }
+    if items.len() > MOST_ITEMS {
+        return Err(Error::invalid("items", "A subscription can have at most 20 items."));
+    }
+    let read = |item: &Parameters<'_>| {
+        item.only(&["price", "quantity"])?;
+        let quantity = item.integer("quantity", 0..=1_000_000)?.unwrap_or(1);
+        Ok(Item { price: item.required("price")?.to_owned(), quantity })
+    };
+    items.iter().map(read).collect()
+}
+
+fn trial(parameters: &Parameters<'_>) -> Result<Trial, Error> {
+    let days = parameters.integer("trial_period_days", TRIAL_DAYS)?;
+    match (days, parameters.text("trial_end")?) {
+        (None, None | Some("now")) => Ok(Trial::None),
+        (Some(days), None) => Ok(Trial::Days(days)),
+        (None, Some(_)) => Ok(parameters.integer("trial_end", 0..=i64::MAX)?.map_or(Trial::None, Trial::Until)),
+        (Some(_), Some(_)) => {
+            let message = "You may only specify one of these parameters: trial_end, trial_period_days.";
+            Err(Error::invalid("trial_end", message))
+        }
+    }
+}
+
+fn at_trial_end<'a>(parameters: &Parameters<'a>) -> Result<&'a str, Error> {
+    let Some(settings) = parameters.object("trial_settings")? else { return Ok("create_invoice") };
+    settings.only(&["end_behavior"])?;
+    let Some(end) = settings.object("end_behavior")? else { return Ok("create_invoice") };
+    end.only(&["missing_payment_method"])?;
+    let chosen = end.one_of("missing_payment_method", &["cancel", "create_invoice", "pause"])?;
+    Ok(chosen.unwrap_or("create_invoice"))
+}
+
+/// `customer` and `status`, and which page.
+pub(super) fn read_list(parameters: &Parameters<'_>) -> Result<(Wanted, Page), Error> {
+    parameters.only(&["customer", "limit", "starting_after", "status"])?;
+    let customer = parameters.text("customer")?.map(str::to_owned);
+    let status = parameters.one_of("status", &STATUSES)?.map(str::to_owned);
+    Ok((Wanted { customer, status }, parameters.page()?))
+}
+
+impl Wanted {
+    pub(super) fn takes(&self, subscription: &Subscription) -> bool {
+        match self.status.as_deref() {
+            None => subscription.status != "canceled",
+            Some("all") => true,
+            Some(status) => subscription.status == status,
+        }
+    }
+}
+
+impl Subscription {
+    /// `payable`: whether the customer could be charged.
+    pub(super) fn new(order: Order, payable: bool, now: Timestamp) -> Result<Self, Error> {
+        let now = now.seconds();
+        if let Some((index, item)) = order.items.iter().enumerate().find(|(_, item)| !item.price.starts_with("price_"))
+        {
+            return Err(Error::no_such_in(&format!("items[{index}][price]"), "price", &item.price));
+        }
+        let trial_end = match order.trial {
+            Trial::None => None,
+            Trial::Days(days) => Some(now + days * DAY_SECONDS),
+            Trial::Until(end) if (now + 1..=now + TRIAL_DAYS.end() * DAY_SECONDS).contains(&end) => Some(end),
+            Trial::Until(_) => {
+                let message = "Invalid timestamp: it must lie in the future, at most two years ahead.";
+                return Err(Error::invalid("trial_end", message));
+            }
+        };
+        let status = match trial_end {
+            Some(_) => "trialing",
+            None if payable || order.payable || order.collection_method == "send_invoice" => "active",
+            None if order.incomplete => "incomplete",
+            None => {
+                let message = "This customer has no attached payment source or default payment method.";
+                return Err(Error::invalid("customer", message).code("resource_missing"));
+            }
+        };
+        let mut metadata = Map::new();
+        order.metadata.apply(&mut metadata)?;
+        Ok(Self {
+            id: ids::prefixed("sub_", 24),
+            customer: order.customer,
+            status,
+            created: now,
+            trial_end,
+            canceled: None,
+            items: order.items.into_iter().map(|item| (ids::prefixed("si_", 14), item)).collect(),
+            metadata,
+            latest_invoice: ids::prefixed("in_", 24),
+            at_trial_end: order.at_trial_end,
+            collection_method: order.collection_method,
+            description: order.description,
+        })
+    }
+
+    /// The Clerk user whom its own metadata names.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.metadata.get(USER)?.as_str()
+    }
+
+    pub(super) fn is_canceled(&self) -> bool {
+        self.canceled.is_some()
+    }
+
+    pub(super) fn cancel(&mut self, now: Timestamp) {
+        self.status = "canceled";
+        self.canceled = Some(now.seconds());
+    }
+}
+
+impl Listed for Subscription {
+    const OBJECT: &'static str = "subscription";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// As the API shows it. The current period stands on the items, as in recent versions.
+    fn show(&self) -> Value {
+        let period_end = self.trial_end.unwrap_or(self.created + 30 * DAY_SECONDS);
+        let item = |(id, item): &(String, Item)| {
+            json!({
+                "id": id,
+                "object": "subscription_item",
+                "created": self.created,
+                "current_period_start": self.created,
+                "current_period_end": period_end,
+                "metadata": {},
+                "price": { "id": item.price, "object": "price", "active": true, "livemode": false },
+                "quantity": item.quantity,
+                "subscription": self.id,
+            })
+        };
+        json!({
+            "id": self.id,
+            "object": "subscription",
+            "billing_cycle_anchor": period_end,
+            "cancel_at": null,
+            "cancel_at_period_end": false,
+            "canceled_at": self.canceled,
+            "collection_method": self.collection_method,
+            "created": self.created,
+            "currency": "usd",
+            "customer": self.customer,
+            "default_payment_method": null,
+            "description": self.description,
+            "ended_at": self.canceled,
+            "items": {
+                "object": "list",
+                "data": self.items.iter().map(item).collect::<Vec<_>>(),
+                "has_more": false,
+                "total_count": self.items.len(),
+                "url": format!("/v1/subscription_items?subscription={}", self.id),
+            },
+            "latest_invoice": self.latest_invoice,
+            "livemode": false,
+            "metadata": self.metadata,
+            "start_date": self.created,
+            "status": self.status,
+            "trial_end": self.trial_end,
+            "trial_settings": { "end_behavior": { "missing_payment_method": self.at_trial_end } },
+            "trial_start": self.trial_end.map(|_| self.created),
+        })
+    }
+}

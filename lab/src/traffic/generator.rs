@@ -1,0 +1,120 @@
+//! Many events from one template: which person the n-th event is about, and which id it has. Pure.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use usher_proto::Timestamp;
+
+use super::person::{ID_LENGTH, Person, draws, word};
+use super::rewrite::rewrite;
+use super::template::Template;
+use crate::ids;
+
+const MESSAGE: u64 = 3;
+
+/// One event, not yet signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The `svix-id`.
+    pub id: String,
+    /// The id of the Clerk user whom it is about.
+    pub user: Option<String>,
+    /// What is sent.
+    pub body: Bytes,
+}
+
+/// Makes events. Given the same seed, number and time, always the same ones.
+#[derive(Debug, Clone)]
+pub struct Generator {
+    template: Template,
+    users: Option<NonZeroU64>,
+    seed: u64,
+}
+
+impl Generator {
+    /// Without `users` every event is the template, byte for byte, under an id of its own. With `users` they are about
+    /// that many people in turn, at the time they are made.
+    pub fn new(template: Template, users: Option<NonZeroU64>, seed: u64) -> Self {
+        Self { template, users, seed }
+    }
+
+    /// The template's type.
+    pub fn kind(&self) -> &str {
+        self.template.kind()
+    }
+
+    /// The `number`-th event, counted from 0. Each further event about the same person is a millisecond later than
+    /// `now`, so that two of them never carry the same `updated_at`.
+    pub fn event(&self, number: u64, now: Timestamp) -> Event {
+        let mut rng = draws(self.seed ^ word(self.template.kind()), MESSAGE, number, now.millis().cast_unsigned());
+        let id = format!("msg_{}", ids::base62(&mut rng, ID_LENGTH));
+        let Some(users) = self.users else {
+            let user = self.template.user().map(str::to_owned);
+            return Event { id, user, body: self.template.text().clone() };
+        };
+        let person = Person::new(self.seed, number % users);
+        let body = rewrite(&self.template, &person, now.plus(Duration::from_millis(number / users)));
+        Event { id, user: self.template.user().map(|_| person.id), body: body.to_string().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::HashSet;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+    fn generator(users: u64) -> Generator {
+        Generator::new(Template::sample("user.updated").expect("a sample"), NonZeroU64::new(users), 7)
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_events() {
+        assert_eq!(generator(3).event(5, NOW), generator(3).event(5, NOW));
+    }
+
+    #[test]
+    fn every_event_has_an_id_of_its_own_also_in_the_next_run() {
+        let later = NOW.plus(Duration::from_millis(1));
+        let ids = (0..100).flat_map(|number| [NOW, later].map(|now| generator(3).event(number, now).id));
+        assert_eq!(ids.collect::<HashSet<_>>().len(), 200);
+    }
+
+    #[test]
+    fn people_take_turns() {
+        let users: Vec<_> = (0..6).map(|number| generator(3).event(number, NOW).user.expect("a user")).collect();
+        assert_eq!(users[..3], users[3..]);
+        assert_eq!(users.iter().collect::<HashSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn a_persons_events_never_share_a_time() {
+        let times: Vec<i64> = (0..4)
+            .map(|number| {
+                let body: Value = serde_json::from_slice(&generator(1).event(number, NOW).body).expect("JSON");
+                body["data"]["updated_at"].as_i64().expect("a time")
+            })
+            .collect();
+        assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    }
+
+    #[test]
+    fn without_users_the_text_goes_out_byte_for_byte() {
+        let text = "{ \"type\":\"user.created\",\n  \"data\" : {\"id\": \"user_x\"} }\n\n";
+        let generator = Generator::new(Template::from_text(text).expect("an event"), None, 1);
+        for number in 0..2 {
+            let event = generator.event(number, NOW);
+            assert_eq!((event.body.as_ref(), event.user.as_deref()), (text.as_bytes(), Some("user_x")));
+        }
+    }
+
+    #[test]
+    fn an_event_about_nobody_has_no_user() {
+        let waitlist = Template::sample("waitlistEntry.created").expect("a sample");
+        let event = Generator::new(waitlist, NonZeroU64::new(5), 1).event(0, NOW);
+        assert_eq!(event.user, None);
+    }
+}

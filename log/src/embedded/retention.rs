@@ -1,0 +1,129 @@
+//! What the file may hold: records go when they are old, or when the file is large, and every group has read them.
+
+use std::time::Duration;
+
+use sqlx::sqlite::SqlitePool;
+use tokio_util::sync::CancellationToken;
+use usher_service::clock;
+
+use super::writer;
+
+/// How often to look.
+const EVERY: Duration = Duration::from_secs(30);
+/// How many records go at once: small bites, so that nobody waits long for the file.
+const BITE: i64 = 1000;
+
+/// The bounds of an embedded log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How long a record stays after everybody has read it.
+    pub age: Duration,
+    /// How large the file may become, in bytes. Records that everybody has read go earlier from three quarters on; when
+    /// it is reached all the same, appends find no room.
+    pub max_bytes: u64,
+}
+
+impl Default for Retention {
+    /// Seven days, like Kafka's, and 8 GiB.
+    fn default() -> Self {
+        Self { age: Duration::from_secs(7 * 24 * 3600), max_bytes: 8 << 30 }
+    }
+}
+
+pub(super) async fn run(pool: SqlitePool, retention: Retention, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        if let Err(error) = apply(&pool, retention).await {
+            tracing::warn!(%error, "old records could not be deleted");
+        }
+    }
+}
+
+/// Deletes what may go. Records that only keep the newest of a key are few and stay.
+pub(super) async fn apply(pool: &SqlitePool, retention: Retention) -> Result<u64, sqlx::Error> {
+    let cutoff = clock::now().millis() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
+    let mut deleted = 0;
+    loop {
+        let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+        let crowded = writer::size(&mut transaction).await? > retention.max_bytes / 4 * 3;
+        // A topic that no group reads (dead letters) is not touched: the store decides about those.
+        let sql = "DELETE FROM record WHERE rowid IN ( \
+                     SELECT r.rowid FROM record r \
+                     JOIN (SELECT topic, partition, min(coalesce(committed, 0)) AS read FROM cursor \
+                           GROUP BY topic, partition) c \
+                       ON c.topic = r.topic AND c.partition = r.partition AND r.\"offset\" < c.read \
+                     WHERE $1 OR r.appended_at < $2 ORDER BY r.rowid LIMIT $3)";
+        let bite = sqlx::query(sql).bind(crowded).bind(cutoff).bind(BITE).execute(&mut *transaction).await?;
+        if bite.rows_affected() > 0 {
+            let low = "UPDATE partition SET low = coalesce( \
+                         (SELECT min(\"offset\") FROM record r \
+                          WHERE r.topic = partition.topic AND r.partition = partition.partition), next)";
+            sqlx::query(low).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        deleted += bite.rows_affected();
+        if bite.rows_affected() < BITE.unsigned_abs() {
+            return Ok(deleted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use usher_proto::{Key, Record};
+
+    use super::*;
+    use crate::{AppendError, EmbeddedLog, Kept, Log as _, LogEvent, TopicSpec};
+
+    async fn log(retention: Retention) -> (tempfile::TempDir, EmbeddedLog) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = EmbeddedLog::open(&directory.path().join("log.db"), retention).await.expect("it opens");
+        let topic = TopicSpec { name: "t".into(), partitions: 1, kept: Kept::ForRetention };
+        log.ensure(&[topic]).await.expect("a topic");
+        (directory, log)
+    }
+
+    fn record(size: usize) -> Record {
+        Record { key: Key::new("k"), headers: Vec::new(), body: vec![b'x'; size].into() }
+    }
+
+    #[tokio::test]
+    async fn what_a_group_has_not_read_is_never_deleted_and_appends_find_no_room_instead() {
+        let retention = Retention { age: Duration::ZERO, max_bytes: 400_000 };
+        let (_directory, log) = log(retention).await;
+        let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
+        let full = loop {
+            match log.append("t", record(20_000)).await {
+                Ok(_) => assert_eq!(apply(&log.pool, retention).await.expect("it runs"), 0, "nothing is read yet"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, AppendError::Full(_)), "{full}");
+
+        let Some(LogEvent::Assigned { epoch, partitions }) = subscription.events.recv().await else {
+            panic!("an assignment comes first")
+        };
+        subscription.control.start(epoch, vec![(partitions[0].partition, 0)]);
+        subscription.control.commit(partitions[0].partition, i64::MAX);
+        subscription.control.close().await;
+        assert!(apply(&log.pool, retention).await.expect("it runs") > 0, "all is read now");
+        log.append("t", record(20_000)).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn offsets_go_on_after_everything_was_deleted() {
+        let retention = Retention { age: Duration::ZERO, max_bytes: 1 << 30 };
+        let (_directory, log) = log(retention).await;
+        let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
+        let first = log.append("t", record(10)).await.expect("appended");
+        let Some(LogEvent::Assigned { epoch, .. }) = subscription.events.recv().await else { panic!("assignment") };
+        subscription.control.start(epoch, vec![(first.partition, 0)]);
+        subscription.control.commit(first.partition, first.offset + 1);
+        subscription.control.close().await;
+        // The cutoff is exclusive, so let the millisecond of the append pass.
+        while apply(&log.pool, retention).await.expect("it runs") == 0 {
+            tokio::task::yield_now().await;
+        }
+        let second = log.append("t", record(10)).await.expect("appended");
+        assert_eq!(second.offset, first.offset + 1);
+    }
+}

@@ -1,0 +1,29 @@
+-- A topic's partitions: the oldest offset there is, and the one the next record gets. Kept apart from the records, so
+-- that a partition whose records have all gone does not begin again at 0.
+CREATE TABLE IF NOT EXISTS partition (
+    topic     TEXT    NOT NULL,
+    partition INTEGER NOT NULL,
+    low       INTEGER NOT NULL,
+    next      INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS record (
+    topic       TEXT    NOT NULL,
+    partition   INTEGER NOT NULL,
+    "offset"    INTEGER NOT NULL,
+    key         TEXT    NOT NULL,
+    headers     TEXT    NOT NULL, -- JSON: [[name, value], ...]
+    body        BLOB    NOT NULL,
+    appended_at INTEGER NOT NULL, -- milliseconds since the epoch
+    UNIQUE (topic, partition, "offset")
+);
+
+-- How far each group has come; NULL until its first commit. A row pins what it has not read.
+CREATE TABLE IF NOT EXISTS cursor (
+    "group"   TEXT    NOT NULL,
+    topic     TEXT    NOT NULL,
+    partition INTEGER NOT NULL,
+    committed INTEGER,
+    PRIMARY KEY ("group", topic, partition)
+) WITHOUT ROWID;

@@ -1,0 +1,73 @@
+//! Apache Kafka, through librdkafka.
+
+mod config;
+mod consumer;
+mod producer;
+mod rebalance;
+mod topics;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::producer::Producer as _;
+use usher_proto::Record;
+
+use crate::subscription::{self, Subscription};
+use crate::{AppendError, Log, LogError, Position, TopicSpec};
+use config::Settings;
+use producer::Appender;
+
+/// How long an append may take. Below ingest's own deadline of ten seconds, which is below the sender's of fifteen.
+pub(crate) const APPEND_DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long a question to the cluster may take.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A Kafka cluster as the log.
+pub struct KafkaLog {
+    settings: Settings,
+    appender: Appender,
+}
+
+impl KafkaLog {
+    /// Prepares clients for the cluster; connects lazily, so this works while it is away. `properties` are librdkafka's,
+    /// by their own names; those that Usher's promises hang on are refused.
+    pub fn open(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
+        let settings = Settings::new(brokers, properties)?;
+        Ok(Self { appender: Appender::new(settings.producer())?, settings })
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        topics::ensure(&self.settings, topics).await
+    }
+
+    async fn append(&self, topic: &str, record: Record) -> Result<Position, AppendError> {
+        self.appender.append(topic, record).await
+    }
+
+    async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError> {
+        let (subscription, side) = subscription::channels();
+        consumer::spawn(&self.settings, group, topic, side)?;
+        Ok(subscription)
+    }
+
+    async fn check(&self) -> Result<(), LogError> {
+        let producer = self.appender.client();
+        let asked = tokio::task::spawn_blocking(move || {
+            producer.client().fetch_metadata(Some("__usher_check"), QUESTION_DEADLINE).map(drop)
+        });
+        let answer = asked.await.map_err(|error| LogError::Unavailable(error.to_string()))?;
+        answer.map_err(|error| LogError::Unavailable(error.to_string()))
+    }
+
+    async fn flush(&self) {
+        let producer = self.appender.client();
+        let flushed = tokio::task::spawn_blocking(move || producer.flush(APPEND_DEADLINE)).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "not everything was acknowledged before the stop; its senders were told so");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What librdkafka is told, and why.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use super::APPEND_DEADLINE;
+use crate::{LogError, MAX_RECORD};
+
+/// Properties that Usher's promises hang on: whoever changes them would lose or repeat events.
+const FIXED: [&str; 13] = [
+    "bootstrap.servers",
+    "acks",
+    "request.required.acks",
+    "enable.idempotence",
+    "partitioner",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "message.max.bytes",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "partition.assignment.strategy",
+];
+
+/// The configuration of every client of one cluster.
+#[derive(Clone)]
+pub(super) struct Settings {
+    brokers: String,
+    properties: Vec<(String, String)>,
+}
+
+impl Settings {
+    pub(super) fn new(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
+        if let Some((name, _)) = properties.iter().find(|(name, _)| FIXED.contains(&name.as_str())) {
+            let variable = name.replace('.', "_").to_uppercase();
+            return Err(LogError::Setting(format!(
+                "USHER_KAFKA_{variable}: {name} is not yours to set, Usher's promises hang on it"
+            )));
+        }
+        Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec() })
+    }
+
+    fn common(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "usher")
+            // A broker that restarts is back within this, not within the default's ten seconds.
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("socket.nagle.disable", "true")
+            .set("enable.metrics.push", "false")
+            .set("message.max.bytes", MAX_RECORD.to_string())
+            .set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    fn with_properties(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// For questions and for making topics.
+    pub(super) fn admin(&self) -> ClientConfig {
+        self.with_properties(self.common())
+    }
+
+    /// Idempotent and acknowledged by all in-sync replicas, so that what was answered 2xx is kept, once and in order.
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("message.timeout.ms", APPEND_DEADLINE.as_millis().to_string())
+            // Little is gained by waiting for company: under load, requests under way make batches by themselves.
+            .set("linger.ms", "0.5")
+            // Bounds memory. Ingest's own limit on requests under way is below the number of messages.
+            .set("queue.buffering.max.messages", "20000")
+            .set("queue.buffering.max.kbytes", "131072")
+            .set("compression.codec", "lz4");
+        self.with_properties(config)
+    }
+
+    /// Offsets are committed by us alone, and one that is gone is an error, never a silent jump.
+    pub(super) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "false")
+            // Bounds what is fetched ahead; a full local queue is looked at again soon, not after a second.
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.queue.backoff.ms", "20");
+        let protocol =
+            self.properties.iter().find(|(name, _)| name == "group.protocol").map(|(_, value)| value.as_str());
+        if protocol != Some("consumer") {
+            // The new protocol leaves both to the broker and refuses to be told.
+            config.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "10000");
+        }
+        self.with_properties(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_that_promises_hang_on_is_refused_by_its_variable() {
+        let error = Settings::new("a:1", &[("enable.auto.commit".into(), "true".into())]).err().expect("refused");
+        assert!(error.to_string().starts_with("USHER_KAFKA_ENABLE_AUTO_COMMIT: "), "{error}");
+    }
+
+    #[test]
+    fn the_new_group_protocol_is_not_told_what_the_broker_decides() {
+        let classic = Settings::new("a:1", &[]).expect("fine").consumer("g");
+        assert_eq!(classic.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        let new = Settings::new("a:1", &[("group.protocol".into(), "consumer".into())]).expect("fine").consumer("g");
+        assert_eq!(new.get("partition.assignment.strategy"), None);
+        assert_eq!(new.get("session.timeout.ms"), None);
+    }
+}

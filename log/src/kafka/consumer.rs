@@ -1,0 +1,371 @@
+//! Reading: a thread of its own that never stops polling, so that the group never takes it for dead.
+//!
+//! When the subscriber is busy, what was read waits here and the partitions are paused; polling goes on. Commits are
+//! written a few times a second. The thread owns the consumer and all its state; the channels are its only seams.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::sync::oneshot;
+use usher_proto::{Key, Partition, Record};
+
+use super::QUESTION_DEADLINE;
+use super::config::Settings;
+use super::rebalance::{Change, Rebalances};
+use crate::LogError;
+use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, LogSide};
+
+/// How long a poll waits when nothing is there; commands wait this long at most.
+const POLL: Duration = Duration::from_millis(20);
+/// How often commits are written.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// How long a revoked partition may be kept to finish what is under way. Below the session's ten seconds, so that the
+/// group does not take us for dead meanwhile.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(6);
+
+/// Numbers the assignments of this process.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the thread.
+pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: LogSide) -> Result<(), LogError> {
+    let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable(error.to_string());
+    let consumer: BaseConsumer<Rebalances> = settings
+        .consumer(group)
+        .create_with_context(Rebalances::default())
+        .map_err(|error| LogError::Setting(format!("the Kafka consumer's settings are not right: {error}")))?;
+    consumer.subscribe(&[topic]).map_err(|error| unavailable(&error))?;
+    let reader = Reader {
+        consumer,
+        group: group.to_owned(),
+        topic: topic.to_owned(),
+        side,
+        pending: VecDeque::new(),
+        held_back: false,
+        partitions: BTreeMap::new(),
+        awaiting_start: None,
+        awaiting_release: None,
+        assign_again: None,
+        committed_at: Instant::now(),
+    };
+    let thread = std::thread::Builder::new().name(format!("log-{group}"));
+    thread.spawn(move || reader.run()).map(drop).map_err(|error| unavailable(&error))
+}
+
+/// What is known of a partition that we read.
+struct Owned {
+    epoch: u64,
+    /// What may be committed, and whether it has been.
+    frontier: Option<(i64, bool)>,
+    /// Paused by the subscriber.
+    paused: bool,
+}
+
+struct Reader {
+    consumer: BaseConsumer<Rebalances>,
+    group: String,
+    topic: String,
+    side: LogSide,
+    /// What the subscriber has had no room for yet.
+    pending: VecDeque<LogEvent>,
+    /// Whether everything is paused because of that.
+    held_back: bool,
+    partitions: BTreeMap<Partition, Owned>,
+    awaiting_start: Option<(u64, Vec<Partition>)>,
+    awaiting_release: Option<(Vec<Partition>, Instant)>,
+    /// An assignment whose offsets could not be asked for yet.
+    assign_again: Option<Vec<Partition>>,
+    committed_at: Instant,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let closed = loop {
+            match self.obey() {
+                Ok(None) => {}
+                Ok(Some(closed)) => break Some(closed),
+                // The subscriber is gone without a word: leave, so that others may go on.
+                Err(()) => break None,
+            }
+            if let Err(error) = self.turn() {
+                tracing::error!(group = self.group, %error, "the subscription cannot go on");
+                self.pending.push_back(LogEvent::Failed(error));
+            }
+            self.hand_over();
+        };
+        self.commit(CommitMode::Sync, |_| true);
+        self.consumer.context().close();
+        drop(self.consumer);
+        if let Some(closed) = closed {
+            // Whoever asked may have stopped waiting.
+            let _ = closed.send(());
+        }
+    }
+
+    /// One poll, and what follows from it.
+    fn turn(&mut self) -> Result<(), LogError> {
+        self.read()?;
+        if let Some(partitions) = self.assign_again.take() {
+            self.assigned(partitions);
+        }
+        while let Some(change) = self.consumer.context().take() {
+            match change {
+                Change::Assigned(partitions) => self.assigned(partitions),
+                Change::Revoked(partitions) => self.revoked(partitions),
+                Change::Lost(partitions) => self.lost(partitions),
+            }
+        }
+        if self.awaiting_release.as_ref().is_some_and(|(_, deadline)| Instant::now() >= *deadline) {
+            tracing::warn!(group = self.group, "revoked partitions are given back before all was finished");
+            self.release();
+        }
+        if self.committed_at.elapsed() >= COMMIT_EVERY {
+            self.commit(CommitMode::Async, |_| true);
+            self.committed_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, up to a batch, into `pending`.
+    fn read(&mut self) -> Result<(), LogError> {
+        let mut batches: BTreeMap<Partition, Vec<(i64, Record)>> = BTreeMap::new();
+        let (mut count, mut bytes, mut wait) = (0, 0, POLL);
+        while count < BATCH && bytes < BATCH_BYTES {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let record = record(&message);
+                    count += 1;
+                    bytes += record.size();
+                    batches.entry(Partition(message.partition())).or_default().push((message.offset(), record));
+                }
+                Some(Err(error)) => self.poll_error(&error)?,
+            }
+            wait = Duration::ZERO;
+        }
+        for (partition, records) in batches {
+            if let Some(owned) = self.partitions.get(&partition) {
+                self.pending.push_back(LogEvent::Records { epoch: owned.epoch, partition, records });
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_error(&self, error: &KafkaError) -> Result<(), LogError> {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                // The text names partition and offset; the offset as a number is not to be had here.
+                Err(LogError::Unavailable(format!(
+                    "{} has lost events that {} had not read: {error}",
+                    self.topic, self.group
+                )))
+            }
+            Some(RDKafkaErrorCode::Fatal) => Err(LogError::Unavailable(error.to_string())),
+            // The rest passes by itself (a broker restarts, a leader moves); librdkafka goes on trying.
+            _ => {
+                tracing::warn!(group = self.group, %error, "reading");
+                Ok(())
+            }
+        }
+    }
+
+    fn assigned(&mut self, partitions: Vec<Partition>) {
+        match self.whereabouts(&partitions) {
+            Ok(assigned) => {
+                let epoch = EPOCH.fetch_add(1, Ordering::SeqCst) + 1;
+                self.awaiting_start = Some((epoch, partitions));
+                self.pending.push_back(LogEvent::Assigned { epoch, partitions: assigned });
+            }
+            Err(error) => {
+                tracing::warn!(group = self.group, %error, "where to go on cannot be asked yet");
+                self.assign_again = Some(partitions);
+            }
+        }
+    }
+
+    fn whereabouts(&self, partitions: &[Partition]) -> Result<Vec<Assigned>, KafkaError> {
+        let committed = self.consumer.committed_offsets(self.list(partitions, Offset::Invalid)?, QUESTION_DEADLINE)?;
+        let mut assigned = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let (low, end) = self.consumer.fetch_watermarks(&self.topic, partition.0, QUESTION_DEADLINE)?;
+            let committed = committed.find_partition(&self.topic, partition.0).and_then(|found| match found.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            });
+            assigned.push(Assigned { partition: *partition, committed, low, end });
+        }
+        Ok(assigned)
+    }
+
+    fn start(&mut self, epoch: u64, offsets: &[(Partition, i64)]) {
+        if self.awaiting_start.as_ref().is_none_or(|(awaited, _)| *awaited != epoch) {
+            return; // revoked again meanwhile
+        }
+        self.awaiting_start = None;
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            self.partitions.insert(*partition, Owned { epoch, frontier: None, paused: false });
+            if let Err(error) = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)) {
+                tracing::error!(group = self.group, %error, offset, "no such offset");
+            }
+        }
+        if let Err(error) = self.consumer.incremental_assign(&list) {
+            tracing::error!(group = self.group, %error, "an assignment could not be taken up");
+        }
+        if self.held_back {
+            self.set_paused(offsets.iter().map(|(partition, _)| *partition).collect(), true);
+        }
+    }
+
+    fn revoked(&mut self, partitions: Vec<Partition>) {
+        let deadline = Instant::now() + RELEASE_DEADLINE;
+        self.drop_pending(&partitions);
+        self.awaiting_release = Some((partitions.clone(), deadline));
+        self.pending.push_back(LogEvent::Revoked { partitions, lost: false });
+    }
+
+    fn lost(&mut self, partitions: Vec<Partition>) {
+        self.drop_pending(&partitions);
+        self.partitions.retain(|partition, _| !partitions.contains(partition));
+        self.pending.push_back(LogEvent::Revoked { partitions, lost: true });
+    }
+
+    /// What was read of these partitions and not handed over is read again by whoever gets them next.
+    fn drop_pending(&mut self, partitions: &[Partition]) {
+        if self.awaiting_start.as_ref().is_some_and(|(_, awaited)| awaited.iter().any(|p| partitions.contains(p))) {
+            self.awaiting_start = None;
+        }
+        self.assign_again = None;
+        self.pending.retain(|event| match event {
+            LogEvent::Records { partition, .. } => !partitions.contains(partition),
+            LogEvent::Assigned { .. } | LogEvent::Revoked { .. } | LogEvent::Failed(_) => true,
+        });
+    }
+
+    fn release(&mut self) {
+        let Some((partitions, _)) = self.awaiting_release.take() else { return };
+        self.commit(CommitMode::Sync, |partition| partitions.contains(partition));
+        self.partitions.retain(|partition, _| !partitions.contains(partition));
+        let handed_back =
+            self.list(&partitions, Offset::Invalid).and_then(|list| self.consumer.incremental_unassign(&list));
+        if let Err(error) = handed_back {
+            tracing::warn!(group = self.group, %error, "revoked partitions could not be handed back");
+        }
+    }
+
+    /// Writes what may be committed of the partitions that `which` names.
+    fn commit(&mut self, mode: CommitMode, which: impl Fn(&Partition) -> bool) {
+        let mut list = TopicPartitionList::new();
+        for (partition, owned) in self.partitions.iter_mut().filter(|(partition, _)| which(partition)) {
+            if let Some((offset, written @ false)) = &mut owned.frontier {
+                *written = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)).is_ok();
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        match self.consumer.commit(&list, mode) {
+            Ok(()) => {}
+            Err(error) => {
+                // What the store holds is the truth, so a commit that is late or lost costs only a repeated read.
+                tracing::warn!(group = self.group, %error, "a commit was not written");
+                for owned in self.partitions.values_mut() {
+                    if let Some((_, written)) = &mut owned.frontier {
+                        *written = false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out the subscriber's words. `Some` when it asked to close, an error when it is gone.
+    fn obey(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
+        loop {
+            match self.side.commands.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Disconnected) => return Err(()),
+                Ok(Command::Close(closed)) => return Ok(Some(closed)),
+                Ok(Command::Start { epoch, offsets }) => self.start(epoch, &offsets),
+                Ok(Command::Commit { partition, offset }) => {
+                    if let Some(owned) = self.partitions.get_mut(&partition) {
+                        owned.frontier = Some((offset, false));
+                    }
+                }
+                Ok(Command::Pause(partition)) => self.pause(partition, true),
+                Ok(Command::Resume(partition)) => self.pause(partition, false),
+                Ok(Command::Release) => self.release(),
+            }
+        }
+    }
+
+    fn pause(&mut self, partition: Partition, paused: bool) {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return };
+        if owned.paused != paused {
+            owned.paused = paused;
+            if !self.held_back {
+                self.set_paused(BTreeSet::from([partition]), paused);
+            }
+        }
+    }
+
+    /// Gives the subscriber what it has room for; pauses everything while something is left, resumes after.
+    fn hand_over(&mut self) {
+        while let Some(event) = self.pending.pop_front() {
+            match self.side.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Full(event) | TrySendError::Closed(event)) => {
+                    self.pending.push_front(event);
+                    break;
+                }
+            }
+        }
+        let held_back = !self.pending.is_empty();
+        if held_back != self.held_back {
+            self.held_back = held_back;
+            let unpaused = self.partitions.iter().filter(|(_, owned)| !owned.paused).map(|(partition, _)| *partition);
+            self.set_paused(unpaused.collect(), held_back);
+        }
+    }
+
+    fn set_paused(&self, partitions: BTreeSet<Partition>, paused: bool) {
+        let partitions: Vec<Partition> = partitions.into_iter().collect();
+        let done = self
+            .list(&partitions, Offset::Invalid)
+            .and_then(|list| if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) });
+        if let Err(error) = done {
+            tracing::warn!(group = self.group, %error, paused, "partitions could not be paused or resumed");
+        }
+    }
+
+    fn list(&self, partitions: &[Partition], offset: Offset) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(&self.topic, partition.0, offset)?;
+        }
+        Ok(list)
+    }
+}
+
+/// Copies a message out of librdkafka's buffer, which would otherwise stay whole for as long as one message of it.
+/// Another producer's key or header that is no UTF-8 is read as best it can be; the event in it will not be accepted.
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| {
+                (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
+            })
+            .collect()
+    });
+    Record {
+        key: Key::new(String::from_utf8_lossy(message.key().unwrap_or_default())),
+        headers,
+        body: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+    }
+}

@@ -1,0 +1,81 @@
+//! The rebalance callback. It runs inside `poll`, on the consumer's own thread, so it never waits: it only notes what
+//! happened, and the thread acts on it after the poll. The exceptions are answered on the spot: an empty change, a loss,
+//! and everything once the consumer is closing, because the close itself polls until the last change is answered.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::types::RDKafkaRespErr;
+use usher_proto::Partition;
+
+/// What the group coordinator decided.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// These partitions are ours; `incremental_assign` is still to be called.
+    Assigned(Vec<Partition>),
+    /// These are to be given up; `incremental_unassign` is still to be called.
+    Revoked(Vec<Partition>),
+    /// These are somebody else's already.
+    Lost(Vec<Partition>),
+}
+
+#[derive(Default)]
+pub(super) struct Rebalances {
+    changes: Mutex<VecDeque<Change>>,
+    closing: AtomicBool,
+}
+
+impl Rebalances {
+    pub(super) fn take(&self) -> Option<Change> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    fn note(&self, change: Change) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+    }
+}
+
+impl ClientContext for Rebalances {}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<Partition> = list.elements().iter().map(|e| Partition(e.partition())).collect();
+        let closing = self.closing.load(Ordering::SeqCst);
+        let answered = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if partitions.is_empty() || closing => {
+                consumer.incremental_assign(list)
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.note(Change::Assigned(partitions));
+                Ok(())
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if partitions.is_empty() || closing => {
+                consumer.incremental_unassign(list)
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if consumer.assignment_lost() => {
+                self.note(Change::Lost(partitions));
+                consumer.incremental_unassign(list)
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.note(Change::Revoked(partitions));
+                Ok(())
+            }
+            _ => {
+                // librdkafka asks for this answer to any error, to bring both sides to the same state.
+                self.note(Change::Lost(partitions));
+                consumer.unassign()
+            }
+        };
+        if let Err(error) = answered {
+            tracing::warn!(%error, "a rebalance could not be answered");
+        }
+    }
+}
