@@ -59,7 +59,9 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
     let (listener, admin) = (bind(arguments.listen).await?, bind(arguments.admin).await?);
-    let lab = if arguments.no_lab { None } else { Some(Lab::start(bind(arguments.lab).await?, stop.clone())?) };
+    // The lab outlives the flows, so that what is under way when they stop still gets its answers.
+    let lab_stop = CancellationToken::new();
+    let lab = if arguments.no_lab { None } else { Some(Lab::start(bind(arguments.lab).await?, lab_stop.clone())?) };
     let addresses = Addresses {
         listen: listener.local_addr()?,
         admin: admin.local_addr()?,
@@ -86,6 +88,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     });
     let result = shutdown::drain(&stop, served).await;
     stop.cancel();
+    lab_stop.cancel();
     if let Some(lab) = lab {
         lab.stopped().await;
     }

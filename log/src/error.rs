@@ -1,5 +1,7 @@
 //! What can go wrong with the log, told apart by what must follow from it.
 
+use usher_service::exit::BadSetting;
+
 /// A record could not be appended, or it is not known whether it was. It may be in the log all the same, so whoever
 /// repeats it must recognise the repetition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +35,7 @@ pub enum LogError {
     },
     /// A setting of the log is not allowed or not known.
     #[error("{0}")]
-    Setting(String),
+    Setting(#[source] BadSetting),
     /// Records that a group has not read are gone: the offset it must go on from does not exist any more.
     #[error(
         "partition {partition} of {topic} no longer holds offset {offset}, where {group} must go on: retention or a \

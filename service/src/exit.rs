@@ -10,7 +10,7 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 64;
 
 /// A setting that is not right: names the key, what it was (unless secret), and what it may be.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadSetting(pub String);
 

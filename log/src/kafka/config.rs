@@ -2,6 +2,7 @@
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use usher_service::exit::BadSetting;
 
 use super::APPEND_DEADLINE;
 use crate::{LogError, MAX_RECORD};
@@ -34,9 +35,8 @@ impl Settings {
     pub(super) fn new(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
         if let Some((name, _)) = properties.iter().find(|(name, _)| FIXED.contains(&name.as_str())) {
             let variable = name.replace('.', "_").to_uppercase();
-            return Err(LogError::Setting(format!(
-                "USHER_KAFKA_{variable}: {name} is not yours to set, Usher's promises hang on it"
-            )));
+            let why = format!("{name} is not yours to set, Usher's promises hang on it");
+            return Err(LogError::Setting(BadSetting::new(&format!("USHER_KAFKA_{variable}"), why)));
         }
         Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec() })
     }

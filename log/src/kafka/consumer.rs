@@ -15,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::oneshot;
 use usher_proto::{Key, Partition, Record};
+use usher_service::exit::BadSetting;
 
 use super::QUESTION_DEADLINE;
 use super::config::Settings;
@@ -39,7 +40,7 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: LogSide
     let consumer: BaseConsumer<Rebalances> = settings
         .consumer(group)
         .create_with_context(Rebalances::default())
-        .map_err(|error| LogError::Setting(format!("the Kafka consumer's settings are not right: {error}")))?;
+        .map_err(|error| LogError::Setting(BadSetting::new("USHER_KAFKA_*", error)))?;
     consumer.subscribe(&[topic]).map_err(|error| unavailable(&error))?;
     let reader = Reader {
         consumer,

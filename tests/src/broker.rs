@@ -1,0 +1,93 @@
+//! A Kafka broker of a test's own, for what cannot be done to the shared one. Its jars are where `USHER_TEST_KAFKA_LIBS`
+//! says, beside the settings that every broker of the tests begins with.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use usher_log::LogAddress;
+
+use crate::eventually;
+use crate::pair::setting;
+
+const START_DEADLINE: Duration = Duration::from_secs(90);
+
+/// A broker. Killed when dropped.
+pub struct Broker {
+    libs: PathBuf,
+    properties: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+impl Broker {
+    /// Prepares one that keeps its log in `data` and its settings in `folder`. None where there are no jars.
+    pub fn prepare(folder: &Path, data: &Path) -> Option<Self> {
+        let libs = PathBuf::from(setting("USHER_TEST_KAFKA_LIBS")?);
+        let (port, controller) = (free_port(), free_port());
+        let mut properties = std::fs::read_to_string(libs.join("broker.properties")).expect("the broker's settings");
+        properties.push_str(&format!(
+            "\nlisteners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             controller.quorum.bootstrap.servers=127.0.0.1:{controller}\nlog.dirs={}\n",
+            data.display()
+        ));
+        let file = folder.join("broker.properties");
+        std::fs::write(&file, properties).expect("the settings are written");
+        let broker = Self { libs, properties: file, port, child: None };
+        let cluster = ["format", "--standalone", "--cluster-id", "dXNoZXItdGVzdC1rYWZrYQ", "--config"];
+        let formatted =
+            broker.java("kafka.tools.StorageTool").args(cluster).arg(&broker.properties).output().expect("java runs");
+        assert!(formatted.status.success(), "the storage is formatted: {}", String::from_utf8_lossy(&formatted.stderr));
+        Some(broker)
+    }
+
+    fn java(&self, class: &str) -> Command {
+        let mut java = Command::new("java");
+        java.arg(format!("-Dlog4j2.configurationFile={}", self.libs.join("log4j2.properties").display()))
+            .args(["-Xmx384m", "-cp", &format!("{}/*", self.libs.display()), class])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        java
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it and waits until it answers.
+    pub async fn start(&mut self) {
+        let child = self.java("kafka.Kafka").arg(&self.properties).spawn().expect("java runs");
+        self.child = Some(child);
+        let address = LogAddress::Kafka { brokers: self.address() };
+        let log = usher_log::open(&address, &[]).await.expect("a client");
+        eventually("the broker answers", START_DEADLINE, || async { log.check().await.ok() }).await;
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("its state").is_some())
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended already.
+            let _ = child.kill();
+            child.wait().expect("its state");
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

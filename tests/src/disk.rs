@@ -1,0 +1,49 @@
+//! A disk that can be full: a small file system in memory, which needs root to be mounted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A mounted file system. Unmounted when dropped.
+pub struct Disk {
+    path: PathBuf,
+}
+
+impl Disk {
+    /// Mounts one of this many kilobytes in `folder`. None, said so, where mounting is not allowed; with `CI` that is a
+    /// failure.
+    pub fn mount(folder: &Path, kilobytes: u32) -> Option<Self> {
+        let path = folder.join("disk");
+        std::fs::create_dir(&path).expect("a folder");
+        let mounted = mount(&format!("size={kilobytes}k"), &path);
+        if !mounted {
+            assert!(std::env::var_os("CI").is_none(), "CI is set, so a small file system must be mountable");
+            println!("not run here: a file system cannot be mounted (it takes root)");
+        }
+        mounted.then_some(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it larger.
+    pub fn grow(&self, kilobytes: u32) {
+        assert!(mount(&format!("remount,size={kilobytes}k"), &self.path), "it can be made larger");
+    }
+}
+
+fn mount(options: &str, path: &Path) -> bool {
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).status();
+    mount.is_ok_and(|status| status.success())
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a program that is being killed may still hold a file.
+        let unmounted = Command::new("umount").arg("-l").arg(&self.path).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            println!("{} stays mounted", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The two pairs of log and store that every scenario runs on: the embedded one always, Kafka and Postgres where
+//! `USHER_TEST_KAFKA` (`host:port`) and `USHER_TEST_POSTGRES` (`postgres://...`) say where. With `CI` set, a missing one
+//! is a failure.
+
+/// Real services to test against.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Kafka's bootstrap server.
+    pub kafka: String,
+    /// A Postgres in which databases can be made.
+    pub postgres: String,
+}
+
+/// A log and a store.
+#[derive(Debug, Clone)]
+pub enum Pair {
+    /// Both SQLite files, in one process.
+    Embedded,
+    /// Apache Kafka and Postgres, ingest and dispatcher as services.
+    Real(Services),
+}
+
+/// A setting of the tests. None, said so, where it is missing; with `CI` that is a failure.
+pub fn setting(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    if value.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "CI is set, so {name} must say where the real service is");
+        println!("not run here: {name} is not set");
+    }
+    value
+}
+
+impl Pair {
+    /// The pair of real services, if there is one.
+    pub fn real() -> Option<Self> {
+        let (kafka, postgres) = (setting("USHER_TEST_KAFKA")?, setting("USHER_TEST_POSTGRES")?);
+        println!("pair: Kafka and Postgres");
+        Some(Self::Real(Services { kafka, postgres }))
+    }
+
+    /// The pair that needs nothing.
+    pub fn embedded() -> Option<Self> {
+        println!("pair: embedded log and store");
+        Some(Self::Embedded)
+    }
+}
+
+/// Makes a test of `scenario` for each pair.
+#[macro_export]
+macro_rules! on_both_pairs {
+    ($($(#[$attribute:meta])* $scenario:ident),+ $(,)?) => {
+        $(
+            mod $scenario {
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn embedded() {
+                    if let Some(pair) = $crate::pair::Pair::embedded() {
+                        super::$scenario(pair).await;
+                    }
+                }
+
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn kafka_and_postgres() {
+                    if let Some(pair) = $crate::pair::Pair::real() {
+                        super::$scenario(pair).await;
+                    }
+                }
+            }
+        )+
+    };
+}

@@ -1,0 +1,109 @@
+//! The real programs as processes: started, watched, killed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use crate::eventually;
+
+/// How long a program may take to start. Debug builds on a busy machine take their time.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where the built programs are. They are built first, once a test run, so that no stale one is tested.
+pub fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = std::process::Command::new(cargo)
+            .args(["build", "--workspace", "--bins", "--quiet"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the programs are built");
+        // This test is target/<profile>/deps/<name>.
+        let test = std::env::current_exe().expect("this test is a file");
+        test.ancestors().nth(2).expect("target/<profile>").to_owned()
+    })
+}
+
+/// A running program. Killed when dropped.
+pub struct Program {
+    name: String,
+    child: Child,
+    /// What it wrote, both streams.
+    output: PathBuf,
+}
+
+impl Program {
+    /// Starts a program with exactly this environment, its output going to a file in `folder`.
+    pub fn start(name: &str, arguments: &[&str], environment: &[(String, String)], folder: &Path) -> Self {
+        let output = folder.join(format!("{}.log", crate::unique(name)));
+        let file = File::create(&output).expect("a file for the output");
+        let child = Command::new(programs().join(name))
+            .args(arguments)
+            .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self { name: name.to_owned(), child, output }
+    }
+
+    /// What it has written so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.output).expect("the output")
+    }
+
+    /// Waits for a line that contains `before` and returns what follows it up to white space, a quote or a slash.
+    pub async fn says(&mut self, before: &str) -> String {
+        let (name, output) = (self.name.clone(), self.output.clone());
+        let child = &mut self.child;
+        eventually(&format!("{name} says {before:?}"), START_DEADLINE, || {
+            let text = std::fs::read_to_string(&output).expect("the output");
+            let ended = child.try_wait().expect("its state");
+            assert!(ended.is_none(), "{name} ended with {ended:?}:\n{text}");
+            let word = text.split_once(before).and_then(|(_, rest)| {
+                let end = rest.find(['"', '/', '\n', ' '])?;
+                Some(rest[..end].to_owned())
+            });
+            async move { word }
+        })
+        .await
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    fn signal(&self, signal: &str) {
+        let Some(pid) = self.child.id() else { return };
+        let sent = std::process::Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "{} can be signalled", self.name);
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        let waited = tokio::time::timeout(deadline, self.child.wait()).await;
+        let waited = waited.unwrap_or_else(|_| panic!("{} has not ended:\n{}", self.name, self.output()));
+        waited.expect("its state")
+    }
+
+    /// Fails if it has ended.
+    pub fn assert_running(&mut self) {
+        let ended = self.child.try_wait().expect("its state");
+        assert!(ended.is_none(), "{} ended with {ended:?}:\n{}", self.name, self.output());
+    }
+}

@@ -1,0 +1,360 @@
+//! A world: the lab, and the real programs working against it, on one of the pairs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use usher_dispatcher::sql::{Database, DatabaseAddress};
+use usher_dispatcher::store::{RunFilter, RunRecord, SqlStore};
+use usher_lab::{Entry, Filter, Lab, LabHandle};
+use usher_log::{Log, LogAddress};
+use usher_service::telemetry;
+
+use crate::events::Webhook;
+use crate::pair::Pair;
+use crate::program::Program;
+use crate::{eventually, unique};
+
+/// The secret that everything is signed with.
+pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// How long things may take that take moments on an idle machine.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// How a world differs from the usual one.
+#[derive(Default)]
+pub struct Options {
+    /// Flow files instead of the built-in ones: name and text.
+    pub flows: Vec<(&'static str, &'static str)>,
+    /// Where the embedded pair keeps its data, instead of a folder of its own.
+    pub data: Option<PathBuf>,
+    /// Another Kafka than the shared one.
+    pub kafka: Option<String>,
+}
+
+/// The lab and the programs.
+pub struct World {
+    folder: TempDir,
+    pair: Pair,
+    lab: LabHandle,
+    _lab_stop: tokio_util::sync::DropGuard,
+    environment: Vec<(String, String)>,
+    data: PathBuf,
+    store: DatabaseAddress,
+    store_url: String,
+    database: Option<(String, String)>,
+    /// `usher up`, or `ingest`.
+    front: Option<Program>,
+    /// `dispatcher`, where it is a service of its own.
+    back: Option<Program>,
+    ingest: String,
+    client: reqwest::Client,
+}
+
+impl World {
+    /// The usual world: built-in flows, everything ready.
+    pub async fn start(pair: Pair) -> Self {
+        Self::with(pair, Options::default()).await
+    }
+
+    /// A world with options, everything ready.
+    pub async fn with(pair: Pair, options: Options) -> Self {
+        telemetry::install_tls();
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let lab = Lab::start(listener, stop.clone()).expect("the lab starts");
+        let data = options.data.unwrap_or_else(|| folder.path().join("data"));
+        let prefix = unique("t");
+
+        let mut environment: BTreeMap<String, String> = [
+            ("RUST_LOG", "info"),
+            ("USHER_LOG_FORMAT", "json"),
+            ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+            ("USHER_FROM", "Acme <hello@acme.test>"),
+            ("RESEND_API_KEY", "re_lab"),
+            ("STRIPE_SECRET_KEY", "sk_test_lab"),
+            ("STRIPE_PRICE_ID", "price_lab"),
+            ("USHER_LISTEN", "127.0.0.1:0"),
+            ("USHER_ADMIN", "127.0.0.1:0"),
+            ("USHER_TOPIC_PREFIX", &prefix),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        for (name, provider) in [("RESEND_BASE_URL", "resend"), ("STRIPE_BASE_URL", "stripe")] {
+            environment.insert(name.into(), lab.base_url(provider).expect("a provider"));
+        }
+        if !options.flows.is_empty() {
+            let flows = folder.path().join("flows");
+            std::fs::create_dir(&flows).expect("a folder");
+            for (name, text) in &options.flows {
+                std::fs::write(flows.join(format!("{name}.toml")), text).expect("a flow file");
+            }
+            environment.insert("USHER_FLOWS".into(), flows.display().to_string());
+        }
+        let mut database = None;
+        let store = match &pair {
+            Pair::Embedded => format!("sqlite://{}", data.join("store.db").display()),
+            Pair::Real(services) => {
+                let name = unique("usher_test_");
+                let kafka = options.kafka.as_ref().unwrap_or(&services.kafka);
+                environment.insert("USHER_LOG".into(), format!("kafka://{kafka}"));
+                execute(&services.postgres, &format!("CREATE DATABASE {name}")).await;
+                let base = services.postgres.rsplit_once('/').expect("a database in the address").0;
+                let url = format!("{base}/{name}");
+                environment.insert("USHER_STORE".into(), url.clone());
+                database = Some((services.postgres.clone(), name));
+                url
+            }
+        };
+        let mut world = Self {
+            folder,
+            pair,
+            lab,
+            _lab_stop: stop.drop_guard(),
+            environment: environment.into_iter().collect(),
+            data,
+            store: DatabaseAddress::parse("USHER_STORE", &store).expect("an address"),
+            store_url: store,
+            database,
+            front: None,
+            back: None,
+            ingest: String::new(),
+            client: reqwest::Client::new(),
+        };
+        world.start_back().await;
+        world.start_front().await;
+        world
+    }
+
+    /// Starts `usher up`, or `ingest`, and waits until it is ready.
+    pub async fn start_front(&mut self) {
+        let embedded = matches!(self.pair, Pair::Embedded);
+        let data = self.data.display().to_string();
+        let (name, arguments, says): (_, Vec<&str>, _) = if embedded {
+            ("usher", vec!["up", "--no-lab", "--data", &data], "usher is ready: webhooks on http://")
+        } else {
+            ("ingest", vec![], "\"listen\":\"")
+        };
+        let mut program = Program::start(name, &arguments, &self.environment, self.folder.path());
+        self.ingest = program.says(says).await;
+        self.front = Some(program);
+        self.ready(&self.ingest.clone()).await;
+    }
+
+    /// Starts `dispatcher` with all flows, where it is a service of its own, and waits until it is ready.
+    pub async fn start_back(&mut self) {
+        if matches!(self.pair, Pair::Embedded) {
+            return;
+        }
+        let mut environment = self.environment.clone();
+        environment.push(("USHER_FLOW".into(), self.flows().join(",")));
+        let mut program = Program::start("dispatcher", &[], &environment, self.folder.path());
+        let admin = program.says("\"admin\":\"").await;
+        self.back = Some(program);
+        self.ready(&admin).await;
+    }
+
+    fn flows(&self) -> Vec<String> {
+        let folder = self.environment.iter().find(|(name, _)| name == "USHER_FLOWS");
+        match folder {
+            None => ["email", "trial", "db-sync"].map(String::from).to_vec(),
+            Some((_, folder)) => std::fs::read_dir(folder)
+                .expect("the flows")
+                .map(|entry| entry.expect("a file").path().file_stem().expect("a name").display().to_string())
+                .collect(),
+        }
+    }
+
+    async fn ready(&self, address: &str) {
+        let url = format!("http://{address}/readyz");
+        eventually(&format!("{url} is ready"), SOON, || async {
+            self.client.get(&url).send().await.ok().filter(|page| page.status().is_success()).map(drop)
+        })
+        .await;
+    }
+
+    /// What takes webhooks: `usher up`, or `ingest`.
+    pub fn front(&mut self) -> &mut Program {
+        self.front.as_mut().expect("it runs")
+    }
+
+    /// What delivers, where it is a process of its own.
+    pub fn back(&mut self) -> Option<&mut Program> {
+        self.back.as_mut()
+    }
+
+    /// `kill -9` of what takes webhooks.
+    pub async fn kill_front(&mut self) {
+        self.front.take().expect("it runs").kill().await;
+    }
+
+    /// `kill -9` of what delivers, where it is a process of its own.
+    pub async fn kill_back(&mut self) {
+        if let Some(program) = self.back.take() {
+            program.kill().await;
+        }
+    }
+
+    /// The destinations' doubles.
+    pub fn lab(&self) -> &Lab {
+        self.lab.lab()
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A variable of the programs.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The name of the topic with this suffix.
+    pub fn topic(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.variable("USHER_TOPIC_PREFIX").expect("it is set"))
+    }
+
+    /// Runs `usher` with these arguments to its end: exit code and both streams.
+    pub fn usher(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = std::process::Command::new(crate::program::programs().join("usher"))
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            .env("USHER_DATA", &self.data)
+            .output()
+            .expect("usher runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The log that the programs use, opened beside them.
+    pub async fn log(&self) -> Arc<dyn Log> {
+        let address = self.variable("USHER_LOG").map_or_else(
+            || LogAddress::Sqlite { path: self.data.join("log.db") },
+            |text| text.parse().expect("an address"),
+        );
+        usher_log::open(&address, &[]).await.expect("the log opens")
+    }
+
+    /// Posts to a path with these headers: status and body.
+    pub async fn post(&self, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.ingest);
+        let request = headers.iter().fold(self.client.post(url), |request, (name, value)| request.header(*name, value));
+        let response = request.body(body).send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Sends a webhook once: the status, or none if there was no answer.
+    pub async fn send_once(&self, webhook: &Webhook) -> Option<u16> {
+        let url = format!("http://{}/webhooks/clerk", self.ingest);
+        let headers = webhook.headers(SECRET);
+        let request = headers.iter().fold(self.client.post(url), |request, (name, value)| request.header(*name, value));
+        let response = request.body(webhook.body.clone()).timeout(Duration::from_secs(15)).send().await.ok()?;
+        Some(response.status().as_u16())
+    }
+
+    /// Sends a webhook and expects it to be kept.
+    pub async fn send(&self, webhook: &Webhook) {
+        assert_eq!(self.send_once(webhook).await, Some(204));
+    }
+
+    /// Sends a webhook again and again until it is kept, like its sender would.
+    pub async fn send_until_kept(&self, webhook: &Webhook) {
+        eventually("the webhook is kept", SOON, || async {
+            self.send_once(webhook).await.filter(|status| *status == 204)
+        })
+        .await;
+    }
+
+    /// Sends many at once.
+    pub async fn send_all(&self, webhooks: &[Webhook]) {
+        futures::stream::iter(webhooks).for_each_concurrent(32, |webhook| self.send_until_kept(webhook)).await;
+    }
+
+    /// The runs that a filter lets through.
+    pub async fn runs(&self, filter: &RunFilter) -> Vec<RunRecord> {
+        let database = Database::open(&self.store).expect("the store opens");
+        SqlStore::reader(database).runs(filter, 100_000).await.expect("the runs")
+    }
+
+    /// Waits until `count` runs have ended and none is under way, and returns them all.
+    pub async fn all_ended(&self, count: usize, deadline: Duration) -> Vec<RunRecord> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE ended_at IS NULL) FROM usher_run";
+        let pool = self.pool().await;
+        eventually(&format!("{count} runs have ended"), deadline, || async {
+            let (all, unfinished): (i64, i64) = sqlx::query_as(sql).fetch_one(&pool).await.ok()?;
+            (unfinished == 0 && all >= i64::try_from(count).expect("a small number")).then_some(())
+        })
+        .await;
+        let runs = self.runs(&RunFilter::default()).await;
+        assert_eq!(runs.len(), count, "no run more than expected");
+        runs
+    }
+
+    async fn pool(&self) -> sqlx::AnyPool {
+        sqlx::any::install_default_drivers();
+        sqlx::AnyPool::connect(&self.store_url).await.expect("the store opens")
+    }
+
+    /// How many rows the table of users has.
+    pub async fn rows(&self) -> i64 {
+        let (count,) = sqlx::query_as("SELECT count(*) FROM usher_users")
+            .fetch_one(&self.pool().await)
+            .await
+            .expect("the table is there");
+        count
+    }
+
+    /// What a destination accepted, replays left out.
+    pub fn effects(&self, provider: &str) -> Vec<Arc<Entry>> {
+        let filter = Filter { provider: Some(provider.into()), ..Filter::default() };
+        let mut effects = self.lab().effects(&filter).expect("a provider");
+        effects.retain(|effect| !effect.replayed);
+        effects
+    }
+
+    /// How often each user had this effect.
+    pub fn effects_by_user(&self, provider: &str, operation: &str) -> BTreeMap<String, usize> {
+        let mut users = BTreeMap::new();
+        for effect in self.effects(provider).iter().filter(|effect| effect.operation == operation) {
+            *users.entry(effect.user.clone().expect("whose it is")).or_default() += 1;
+        }
+        users
+    }
+
+    /// A user's row, as JSON of the columns that tests look at.
+    pub async fn row(&self, user: &str) -> Option<Value> {
+        let sql = "SELECT email, first_name, CAST(extra AS TEXT) FROM usher_users WHERE id = $1";
+        let row: Option<(Option<String>, Option<String>, String)> =
+            sqlx::query_as(sql).bind(user).fetch_optional(&self.pool().await).await.expect("the table is there");
+        let (email, name, extra) = row?;
+        let extra: Value = serde_json::from_str(&extra).expect("JSON");
+        Some(json!({"email": email, "first_name": name, "extra": extra}))
+    }
+
+    /// Ends everything and removes what is left of it.
+    pub async fn end(mut self) {
+        for program in [self.front.take(), self.back.take()].into_iter().flatten() {
+            program.kill().await;
+        }
+        if let Some((postgres, name)) = self.database.take() {
+            execute(&postgres, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        }
+    }
+}
+
+async fn execute(postgres: &str, sql: &str) {
+    let mut connection = sqlx::PgConnection::connect(postgres).await.expect("Postgres answers");
+    connection.execute(sqlx::AssertSqlSafe(sql)).await.expect("Postgres does as told");
+}

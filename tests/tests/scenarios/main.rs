@@ -1,0 +1,12 @@
+//! What must hold end to end, each on both pairs: the embedded one, and Kafka with Postgres.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod crashes;
+mod first_run;
+mod full_disk;
+mod order;
+mod outages;
+mod records;
+mod refusals;
+mod state;
+mod tools;

@@ -1,0 +1,136 @@
+//! Destinations that are out of order, and ones that refuse.
+
+use std::time::Duration;
+
+use usher_dispatcher::engine::RunState;
+use usher_dispatcher::store::RunFilter;
+use usher_lab::Fault;
+use usher_log::LogEvent;
+use usher_tests::events::User;
+use usher_tests::eventually;
+use usher_tests::pair::Pair;
+use usher_tests::world::{Options, SOON, World};
+
+usher_tests::on_both_pairs!(
+    an_outage_is_waited_out_and_leaves_other_flows_alone,
+    an_effect_whose_answer_was_lost_happens_once,
+    a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on,
+    spent_retries_become_a_dead_letter,
+);
+
+async fn an_outage_is_waited_out_and_leaves_other_flows_alone(pair: Pair) {
+    let world = World::start(pair).await;
+    world.lab().set_fault("resend", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    let users: Vec<User> = (0..20).map(|_| User::new()).collect();
+    world.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
+
+    eventually("trials and rows are there while mails are not", SOON, || async {
+        let trials = world.effects_by_user("stripe", "subscriptions.create").len();
+        (trials == users.len() && world.rows().await == 20).then_some(())
+    })
+    .await;
+    eventually("mails are tried more than once", SOON, || async {
+        let filter = usher_lab::Filter { provider: Some("resend".into()), ..usher_lab::Filter::default() };
+        (world.lab().requests(&filter).unwrap().len() >= 2 * users.len()).then_some(())
+    })
+    .await;
+    assert_eq!(world.effects("resend").len(), 0);
+
+    world.lab().end_fault("resend").unwrap();
+    let runs = world.all_ended(60, SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done"), "nobody's work is lost");
+    let mails = world.effects_by_user("resend", "emails.send");
+    assert!(mails.len() == users.len() && mails.values().all(|count| *count == 1), "one mail each: {mails:?}");
+    world.end().await;
+}
+
+async fn an_effect_whose_answer_was_lost_happens_once(pair: Pair) {
+    let world = World::start(pair).await;
+    for provider in ["resend", "stripe"] {
+        let dropped = Fault { drop_after_effect: true, for_seconds: Some(2.0), ..Fault::default() };
+        world.lab().set_fault(provider, dropped).unwrap();
+    }
+    let users: Vec<User> = (0..10).map(|_| User::new()).collect();
+    world.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
+    world.all_ended(30, SOON).await;
+    for (provider, operation) in
+        [("resend", "emails.send"), ("stripe", "customers.create"), ("stripe", "subscriptions.create")]
+    {
+        let effects = world.effects_by_user(provider, operation);
+        assert!(effects.len() == 10 && effects.values().all(|count| *count == 1), "{operation}: {effects:?}");
+    }
+    world.end().await;
+}
+
+const MAIL: &str = r#"
+on = ["clerk/user.*"]
+retry = { attempts = 3, first = "10ms", max = "50ms" }
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "{{ user.email }}"
+subject = "Dear {{ user.first_name }}"
+text = "hello"
+tags = { clerk_user_id = "{{ user.id }}" }
+"#;
+
+async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(pair: Pair) {
+    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+    let poison = User { first_name: "Poison".into(), ..User::new() };
+    let refused = Fault { status: Some(422), containing: Some("Poison".into()), ..Fault::default() };
+    world.lab().set_fault("resend", refused).unwrap();
+    let first = poison.created();
+    world.send(&first).await;
+    let letter = eventually("the run is dead", SOON, || async {
+        world.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
+    })
+    .await;
+    assert_eq!((letter.event.as_str(), letter.reason.as_deref()), (first.id.as_str(), Some("invalid_request")));
+
+    let well = User { first_name: "Ann".into(), ..poison.changed() };
+    world.send(&well.updated()).await;
+    let runs = world.all_ended(2, SOON).await;
+    assert_eq!(runs.iter().filter(|run| run.state == "done").count(), 1, "the next event of the same user");
+
+    // The published letter: the event as it came, and what became of it.
+    let log = world.log().await;
+    let mut letters = log.subscribe(&world.topic("test"), &world.topic("dlq.mail")).await.expect("subscribed");
+    let record = loop {
+        match letters.events.recv().await.expect("the log goes on") {
+            LogEvent::Assigned { epoch, partitions } => {
+                let starts = partitions.iter().map(|assigned| (assigned.partition, assigned.low)).collect();
+                letters.control.start(epoch, starts);
+            }
+            LogEvent::Records { mut records, .. } => break records.remove(0).1,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(record.body, first.body.as_bytes());
+    assert_eq!(record.key.as_str(), first.id);
+    for (name, value) in [
+        ("usher-flow", "mail"),
+        ("usher-step", "mail"),
+        ("usher-reason", "invalid_request"),
+        ("usher-attempts", "1"),
+        ("usher-type", "user.created"),
+        ("svix-id", &first.id),
+    ] {
+        assert_eq!(record.header(name), Some(value), "{name}");
+    }
+    assert!(!record.header("usher-error").expect("the error").contains('@'), "no address in it");
+    letters.control.close().await;
+    world.end().await;
+}
+
+async fn spent_retries_become_a_dead_letter(pair: Pair) {
+    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+    world.lab().set_fault("resend", Fault { status: Some(500), ..Fault::default() }).unwrap();
+    world.send(&User::new().created()).await;
+    let runs = world.all_ended(1, SOON).await;
+    assert_eq!((runs[0].state.as_str(), runs[0].reason.as_deref()), ("dead", Some("retries_spent")));
+    assert_eq!(runs[0].attempts, 3);
+    let filter = usher_lab::Filter { provider: Some("resend".into()), ..usher_lab::Filter::default() };
+    assert_eq!(world.lab().requests(&filter).unwrap().len(), 3);
+    assert!(runs[0].ended_at.unwrap().since(runs[0].admitted_at) < Duration::from_secs(30));
+    world.end().await;
+}

@@ -1,0 +1,53 @@
+//! What stands in the log, read by a client that nobody here wrote.
+
+use std::process::Command;
+
+use usher_tests::events::User;
+use usher_tests::pair::{Pair, setting};
+use usher_tests::world::{SECRET, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_independent_client_reads_key_headers_and_the_exact_body() {
+    let Some(pair @ Pair::Real(_)) = Pair::real() else { return };
+    let kafka = setting("USHER_TEST_KAFKA").expect("the pair is there");
+    if Command::new("kcat").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "CI is set, so kcat must be installed");
+        println!("not run here: kcat is not installed");
+        return;
+    }
+    let world = World::start(pair).await;
+    let user = User::new();
+    let mut webhook = user.created();
+    webhook.body = format!("  {}\n", webhook.body);
+    world.send(&webhook).await;
+
+    let read = |format: &str| {
+        let topic = world.topic("events");
+        let output = Command::new("kcat")
+            .args(["-C", "-q", "-b", &kafka, "-t", &topic, "-o", "beginning", "-c", "1", "-f", format])
+            .output()
+            .expect("kcat runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(read("%k"), user.id);
+    assert_eq!(read("%s"), webhook.body, "byte for byte");
+    let headers = read("%h");
+    let header = |name: &str| {
+        let found = headers.split(',').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
+        found.unwrap_or_else(|| panic!("no {name} in {headers}"))
+    };
+    assert_eq!(header("usher-event-id"), webhook.id);
+    assert_eq!(header("usher-type"), "user.created");
+    assert_eq!(header("usher-source"), "clerk");
+    assert_eq!(header("usher-instance"), "default");
+    assert_eq!(header("svix-id"), webhook.id);
+    for name in ["usher-occurred-at", "usher-received-at"] {
+        assert!(header(name).parse::<usher_proto::Timestamp>().is_ok(), "{name} is RFC 3339");
+    }
+    // The record can be verified again.
+    let secret = usher_proto::signature::SigningSecret::parse(SECRET).expect("a secret");
+    let signed = secret.sign(&webhook.id, header("svix-timestamp"), webhook.body.as_bytes());
+    assert!(headers.contains(&signed), "{headers}");
+    world.end().await;
+}

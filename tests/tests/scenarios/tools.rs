@@ -1,0 +1,111 @@
+//! The commands that people use, and what they say when they are used wrongly.
+
+use serde_json::Value;
+use usher_lab::Fault;
+use usher_tests::events::User;
+use usher_tests::pair::Pair;
+use usher_tests::program::Program;
+use usher_tests::world::{SECRET, SOON, World};
+
+usher_tests::on_both_pairs!(runs_and_dead_letters_are_shown);
+
+async fn runs_and_dead_letters_are_shown(pair: Pair) {
+    let world = World::start(pair).await;
+    let refused = Fault { status: Some(422), ..Fault::default() };
+    world.lab().set_fault("resend", refused).unwrap();
+    let (user, other) = (User::new(), User::new());
+    let webhook = user.created();
+    world.send(&webhook).await;
+    world.send(&other.created()).await;
+    world.all_ended(6, SOON).await;
+
+    let (code, out, _) = world.usher(&["runs", "--user", &user.id, "--json"]);
+    assert_eq!(code, 0);
+    let runs: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(runs.len(), 3, "{out}");
+    for run in &runs {
+        assert_eq!((&run["user"], &run["event"]), (&user.id.clone().into(), &webhook.id.clone().into()));
+        for field in ["flow", "type", "key", "state", "step", "attempts", "due_at", "reason", "effects"] {
+            assert!(run.get(field).is_some(), "{field} in {run}");
+        }
+    }
+    let trial = runs.iter().find(|run| run["flow"] == "trial").expect("the trial");
+    assert_eq!(trial["effects"].as_array().map(Vec::len), Some(2), "{trial}");
+
+    let (code, out, _) = world.usher(&["runs", "--user", &user.id]);
+    assert!(code == 0 && out.lines().count() == 4, "a head and three rows: {out}");
+    let (_, out, _) = world.usher(&["dlq", "list", "--flow", "email", "--json"]);
+    assert_eq!(out.lines().count(), 2, "{out}");
+    let (_, out, _) = world.usher(&["dlq", "list", "--user", &user.id, "--reason", "invalid_request", "--json"]);
+    assert_eq!(out.lines().count(), 1, "{out}");
+    let (code, out, _) = world.usher(&["dlq", "show", &webhook.id]);
+    let shown: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &shown["body"]["type"]), (0, &"user.created".into()), "{out}");
+    let (code, _, err) = world.usher(&["dlq", "list", "--reason", "bad_luck"]);
+    assert!(code == 64 && err.contains("invalid_request"), "{code} {err}");
+    world.end().await;
+}
+
+/// Runs a program to its end with this environment: its exit code, and what it wrote.
+async fn ended(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let environment: Vec<(String, String)> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let mut program = Program::start(name, arguments, &environment, folder.path());
+    let status = program.ended(SOON).await;
+    (status.code(), program.output())
+}
+
+#[tokio::test]
+async fn the_split_services_refuse_an_embedded_log() {
+    for (name, arguments) in [("ingest", vec![]), ("dispatcher", vec!["--flow", "email"])] {
+        let environment = [
+            ("USHER_LOG", "sqlite:/tmp/log.db"),
+            ("USHER_STORE", "sqlite:/tmp/store.db"),
+            ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+        ];
+        let (code, output) = ended(name, &arguments, &environment).await;
+        assert_eq!(code, Some(64), "{output}");
+        assert!(output.contains("USHER_LOG") && output.contains("usher up"), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
+    let good = [("USHER_LOG", "kafka://127.0.0.1:1"), ("USHER_STORE", "sqlite:/tmp/x.db")];
+    for (name, arguments, more, expected) in [
+        ("ingest", vec![], vec![], "CLERK_WEBHOOK_SIGNING_SECRET: not set"),
+        ("ingest", vec![], vec![("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_???")], "not base64"),
+        ("ingest", vec!["--partitions", "0"], vec![], "1..=1024"),
+        ("dispatcher", vec!["--flow", "emial"], vec![], "there is no flow \"emial\"; there are email"),
+        ("dispatcher", vec!["--flow", "email"], vec![("USHER_STORE", "mysql://x")], "postgres://"),
+        ("dispatcher", vec!["--flow", "email"], vec![("USHER_FLOWS", "/nowhere")], "/nowhere"),
+        ("dispatcher", vec!["--flow", "email"], vec![("USHER_KAFKA_ACKS", "1")], "USHER_KAFKA_ACKS"),
+        ("usher", vec!["send", "user.creatd", "--secret", SECRET], vec![], "user.created"),
+        ("usher", vec!["check", "/nowhere/x.toml"], vec![], "/nowhere"),
+        ("usher", vec!["runs", "--store", "sqlite:/nowhere/at/all.db", "--state", "ended"], vec![], "superseded"),
+    ] {
+        let environment: Vec<(&str, &str)> = good
+            .into_iter()
+            .filter(|(name, _)| more.iter().all(|(known, _)| known != name))
+            .chain(more.clone())
+            .collect();
+        let (code, output) = ended(name, &arguments, &environment).await;
+        assert_eq!(code, Some(64), "{name} {arguments:?}: {output}");
+        assert!(output.contains(expected), "{name} {arguments:?} says {expected:?}: {output}");
+        assert!(!output.contains("???"), "a secret is not shown: {output}");
+    }
+}
+
+#[tokio::test]
+async fn flow_files_are_checked_with_line_and_suggestion() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mail.toml");
+    std::fs::write(&file, "on = [\"clerk/user.created\"]\n[[step]]\nuse = \"resend.sned\"\n").unwrap();
+    let path = file.display().to_string();
+    let (code, output) = ended("usher", &["check", &path], &[]).await;
+    assert_eq!(code, Some(64), "{output}");
+    assert!(output.contains(&format!("{path}:3: ")) && output.contains("did you mean resend.send?"), "{output}");
+    let (code, output) = ended("usher", &["check"], &[]).await;
+    assert!(code == Some(0) && output.contains("flows/email.toml: good"), "{output}");
+}
