@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::Migrator;
-use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Executor as _, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Executor as _};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use usher_service::Secret;
 use usher_service::exit::BadSetting;
@@ -142,12 +143,14 @@ impl Database {
             Some(gate) => Some(gate.clone().lock_owned().await),
             None => None,
         };
-        let transaction = match self.dialect {
-            Dialect::Postgres => self.pool.begin().await?,
+        let mut writing = Writing { connection: self.pool.acquire().await?, committed: false, _turn: turn };
+        let begin = match self.dialect {
+            Dialect::Postgres => "BEGIN",
             // Takes the file's lock now, instead of failing in the middle because somebody else wrote meanwhile.
-            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::Sqlite => "BEGIN IMMEDIATE",
         };
-        Ok(Writing { transaction, _turn: turn })
+        writing.connection.execute(begin).await?;
+        Ok(writing)
     }
 
     /// Whether it answers at all.
@@ -163,18 +166,30 @@ async fn set_up(connection: &mut AnyConnection, sqlite: bool) -> Result<(), sqlx
     Ok(())
 }
 
-/// A transaction that writes.
+/// A transaction that writes. What is not committed is undone by closing its connection: after a failed commit (a full
+/// disk, say) neither sqlx nor we know in which state the connection is.
 pub(crate) struct Writing {
-    transaction: Transaction<'static, Any>,
+    connection: PoolConnection<Any>,
+    committed: bool,
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Writing {
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.transaction
+        &mut self.connection
     }
 
-    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
-        self.transaction.commit().await
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.connection.execute("COMMIT").await?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.connection.close_on_drop();
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod reader;
 mod retention;
+mod transaction;
 mod writer;
 
 use std::path::Path;
@@ -19,6 +20,7 @@ use usher_proto::Record;
 use crate::subscription::{self, Subscription};
 use crate::{AppendError, Log, LogError, Position, TopicSpec};
 pub use retention::Retention;
+use transaction::Transaction;
 use writer::Write;
 
 /// How many writes may wait for the writer. Ingest's own limit on requests under way is below it.
@@ -66,11 +68,11 @@ impl Drop for EmbeddedLog {
 #[async_trait]
 impl Log for EmbeddedLog {
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = Transaction::begin(&self.pool).await?;
         for topic in topics {
             let (found,): (i32,) = sqlx::query_as("SELECT count(*) FROM partition WHERE topic = $1")
                 .bind(&topic.name)
-                .fetch_one(&mut *transaction)
+                .fetch_one(transaction.connection())
                 .await?;
             if found != 0 && found != topic.partitions {
                 return Err(LogError::PartitionCount { topic: topic.name.clone(), found, wanted: topic.partitions });
@@ -79,7 +81,7 @@ impl Log for EmbeddedLog {
                 sqlx::query("INSERT INTO partition (topic, partition, low, next) VALUES ($1, $2, 0, 0)")
                     .bind(&topic.name)
                     .bind(partition)
-                    .execute(&mut *transaction)
+                    .execute(transaction.connection())
                     .await?;
             }
         }
@@ -99,7 +101,7 @@ impl Log for EmbeddedLog {
 
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError> {
         let (subscription, side) = subscription::channels();
-        let reader = reader::Reader::new(self.pool.clone(), group, topic, self.appended.clone());
+        let reader = reader::Reader::new(self.pool.clone(), self.writes.clone(), group, topic, self.appended.clone());
         reader.register().await?;
         tokio::spawn(reader.run(side));
         Ok(subscription)

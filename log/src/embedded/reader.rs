@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use usher_proto::{Key, Partition, Record};
 
+use super::writer::Write;
 use crate::LogError;
 use crate::subscription::{Assigned, BATCH, Command, LogEvent, LogSide};
 
@@ -23,6 +24,7 @@ const EPOCH: u64 = 1;
 
 pub(super) struct Reader {
     pool: SqlitePool,
+    writes: mpsc::Sender<Write>,
     group: String,
     topic: String,
     appended: watch::Receiver<u64>,
@@ -38,8 +40,15 @@ struct Place {
 }
 
 impl Reader {
-    pub(super) fn new(pool: SqlitePool, group: &str, topic: &str, appended: watch::Receiver<u64>) -> Self {
-        Self { pool, group: group.to_owned(), topic: topic.to_owned(), appended, positions: BTreeMap::new() }
+    pub(super) fn new(
+        pool: SqlitePool,
+        writes: mpsc::Sender<Write>,
+        group: &str,
+        topic: &str,
+        appended: watch::Receiver<u64>,
+    ) -> Self {
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        Self { pool, writes, group, topic, appended, positions: BTreeMap::new() }
     }
 
     /// Makes the group known, so that nothing is deleted before it has read it.
@@ -185,18 +194,28 @@ impl Reader {
         rows.into_iter().map(record).collect()
     }
 
+    /// Has the writer write what may be committed. What the store holds is the truth, so a commit that is late or lost
+    /// costs only a repeated read.
     async fn commit(&mut self) {
-        for (partition, place) in &mut self.positions {
-            let Some((offset, written @ false)) = &mut place.frontier else { continue };
-            let sql = "UPDATE cursor SET committed = $1 WHERE \"group\" = $2 AND topic = $3 AND partition = $4";
-            let query = sqlx::query(sql).bind(*offset).bind(&self.group).bind(&self.topic).bind(partition.0);
-            match query.execute(&self.pool).await {
-                Ok(_) => *written = true,
-                // What the store holds is the truth, so a commit that is late or lost costs only a repeated read.
-                Err(error) => {
-                    tracing::warn!(group = self.group, %error, "a commit was not written");
-                    return;
-                }
+        let unwritten = self.positions.iter().filter_map(|(partition, place)| match place.frontier {
+            Some((offset, false)) => Some((*partition, offset)),
+            Some((_, true)) | None => None,
+        });
+        let offsets: Vec<(Partition, i64)> = unwritten.collect();
+        if offsets.is_empty() {
+            return;
+        }
+        let (answer, answered) = oneshot::channel();
+        let (group, topic) = (self.group.clone(), self.topic.clone());
+        let handed_over = self.writes.send(Write::Commit { group, topic, offsets, answer }).await;
+        let written = handed_over.is_ok() && answered.await.unwrap_or(false);
+        if !written {
+            tracing::warn!(group = self.group, "a commit was not written");
+            return;
+        }
+        for place in self.positions.values_mut() {
+            if let Some((_, written)) = &mut place.frontier {
+                *written = true;
             }
         }
     }

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqlitePool;
 use tokio_util::sync::CancellationToken;
 use usher_service::clock;
 
+use super::transaction::Transaction;
 use super::writer;
 
 /// How often to look.
@@ -43,8 +44,8 @@ pub(super) async fn apply(pool: &SqlitePool, retention: Retention) -> Result<u64
     let cutoff = clock::now().millis() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
     let mut deleted = 0;
     loop {
-        let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-        let crowded = writer::size(&mut transaction).await? > retention.max_bytes / 4 * 3;
+        let mut transaction = Transaction::begin(pool).await?;
+        let crowded = writer::size(transaction.connection()).await? > retention.max_bytes / 4 * 3;
         // A topic that no group reads (dead letters) is not touched: the store decides about those.
         let sql = "DELETE FROM record WHERE rowid IN ( \
                      SELECT r.rowid FROM record r \
@@ -52,12 +53,12 @@ pub(super) async fn apply(pool: &SqlitePool, retention: Retention) -> Result<u64
                            GROUP BY topic, partition) c \
                        ON c.topic = r.topic AND c.partition = r.partition AND r.\"offset\" < c.read \
                      WHERE $1 OR r.appended_at < $2 ORDER BY r.rowid LIMIT $3)";
-        let bite = sqlx::query(sql).bind(crowded).bind(cutoff).bind(BITE).execute(&mut *transaction).await?;
+        let bite = sqlx::query(sql).bind(crowded).bind(cutoff).bind(BITE).execute(transaction.connection()).await?;
         if bite.rows_affected() > 0 {
             let low = "UPDATE partition SET low = coalesce( \
                          (SELECT min(\"offset\") FROM record r \
                           WHERE r.topic = partition.topic AND r.partition = partition.partition), next)";
-            sqlx::query(low).execute(&mut *transaction).await?;
+            sqlx::query(low).execute(transaction.connection()).await?;
         }
         transaction.commit().await?;
         deleted += bite.rows_affected();

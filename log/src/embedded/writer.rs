@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use usher_proto::{Partition, Record};
 use usher_service::clock;
 
+use super::transaction::Transaction;
 use crate::{AppendError, Position};
 
 /// How many writes share a transaction at most.
@@ -17,6 +18,13 @@ pub(super) enum Write {
         topic: String,
         record: Record,
         answer: oneshot::Sender<Result<Position, AppendError>>,
+    },
+    /// How far a group has come; answered with whether it is written.
+    Commit {
+        group: String,
+        topic: String,
+        offsets: Vec<(Partition, i64)>,
+        answer: oneshot::Sender<bool>,
     },
     /// Answered when everything before it has been.
     Flush(oneshot::Sender<()>),
@@ -31,55 +39,73 @@ pub(super) async fn run(
 ) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
-        let (mut appends, mut flushes) = (Vec::new(), Vec::new());
-        for write in group.drain(..) {
-            match write {
-                Write::Append { topic, record, answer } => appends.push((topic, record, answer)),
-                Write::Flush(done) => flushes.push(done),
-            }
+        let written = write(&pool, &group, max_bytes).await;
+        if written.is_ok() {
+            appended.send_modify(|count| *count += 1);
         }
-        if !appends.is_empty() {
-            let written = write(&pool, &appends, max_bytes).await;
-            if written.is_ok() {
-                appended.send_modify(|count| *count += 1);
+        answer(group.drain(..), written);
+    }
+}
+
+/// Tells everybody what came of it. Whoever asked may have stopped waiting.
+fn answer(group: impl Iterator<Item = Write>, written: Result<Vec<Position>, AppendError>) {
+    let mut positions = written.as_ref().map(|positions| positions.iter()).map_err(Clone::clone);
+    for write in group {
+        match write {
+            Write::Append { answer, .. } => {
+                let result = match &mut positions {
+                    Ok(positions) => positions.next().copied().ok_or_else(no_room),
+                    Err(error) => Err(error.clone()),
+                };
+                let _ = answer.send(result);
             }
-            answer(appends, written);
-        }
-        for done in flushes {
-            // Whoever asked may have stopped waiting.
-            let _ = done.send(());
+            Write::Commit { answer, .. } => drop(answer.send(positions.is_ok())),
+            Write::Flush(done) => drop(done.send(())),
         }
     }
 }
 
-type Append = (String, Record, oneshot::Sender<Result<Position, AppendError>>);
-
-fn answer(appends: Vec<Append>, written: Result<Vec<Position>, AppendError>) {
-    match written {
-        Ok(positions) => {
-            for ((_, _, answer), position) in appends.into_iter().zip(positions) {
-                let _ = answer.send(Ok(position));
-            }
-        }
-        Err(error) => {
-            for (_, _, answer) in appends {
-                let _ = answer.send(Err(error.clone()));
-            }
-        }
-    }
+fn no_room() -> AppendError {
+    AppendError::Full("it has reached its size and holds events that a flow has not read".into())
 }
 
-async fn write(pool: &SqlitePool, appends: &[Append], max_bytes: u64) -> Result<Vec<Position>, AppendError> {
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;
-    if size(&mut transaction).await.map_err(classify)? >= max_bytes {
-        return Err(AppendError::Full("it has reached its size and holds events that a flow has not read".into()));
+/// Writes a group, all of it or nothing; the positions are those of its appends, in order, or none if there is no room
+/// for them.
+async fn write(pool: &SqlitePool, group: &[Write], max_bytes: u64) -> Result<Vec<Position>, AppendError> {
+    if group.iter().all(|write| matches!(write, Write::Flush(_))) {
+        return Ok(Vec::new());
     }
-    let mut positions = Vec::with_capacity(appends.len());
-    for (topic, record, _) in appends {
-        positions.push(insert(&mut transaction, topic, record).await?);
+    let mut transaction = Transaction::begin(pool).await.map_err(classify)?;
+    let connection = transaction.connection();
+    let appends = group.iter().any(|write| matches!(write, Write::Append { .. }));
+    // Without room for more, how far groups have come is still written: that is what makes room.
+    let room = !appends || size(connection).await.map_err(classify)? < max_bytes;
+    let mut positions = Vec::with_capacity(group.len());
+    for write in group {
+        match write {
+            Write::Append { topic, record, .. } if room => positions.push(insert(connection, topic, record).await?),
+            Write::Commit { group, topic, offsets, .. } => {
+                for (partition, offset) in offsets {
+                    commit(connection, group, topic, *partition, *offset).await.map_err(classify)?;
+                }
+            }
+            Write::Append { .. } | Write::Flush(_) => {}
+        }
     }
     transaction.commit().await.map_err(classify)?;
     Ok(positions)
+}
+
+async fn commit(
+    connection: &mut SqliteConnection,
+    group: &str,
+    topic: &str,
+    partition: Partition,
+    offset: i64,
+) -> Result<(), sqlx::Error> {
+    let sql = "UPDATE cursor SET committed = $1 WHERE \"group\" = $2 AND topic = $3 AND partition = $4";
+    sqlx::query(sql).bind(offset).bind(group).bind(topic).bind(partition.0).execute(connection).await?;
+    Ok(())
 }
 
 /// The bytes in use: what retention has freed and SQLite will fill again does not count.

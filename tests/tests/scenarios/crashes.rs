@@ -27,7 +27,7 @@ async fn every_kept_event_survives_kill_9_with_one_effect_each(pair: Pair) {
         eventually("some of them have taken effect", SOON, || async { (done(&world) > before).then_some(()) }).await;
         if number % 2 == 0 {
             world.kill_back().await;
-            if matches!(world.variable("USHER_LOG"), None) {
+            if world.variable("USHER_LOG").is_none() {
                 world.kill_front().await;
                 world.start_front().await;
             }

@@ -11,6 +11,9 @@ usher_tests::on_both_pairs!(what_does_not_hold_is_refused_and_leaves_no_trace);
 
 const PATH: &str = "/webhooks/clerk";
 
+/// What it shows, path, headers, body, and the status and code it is to get.
+type Case = (&'static str, &'static str, Vec<(&'static str, String)>, Vec<u8>, u16, &'static str);
+
 /// The headers of `webhook` with one of them changed.
 fn changed(webhook: &Webhook, name: &'static str, value: &str) -> Vec<(&'static str, String)> {
     let mut headers = webhook.headers(SECRET).to_vec();
@@ -36,7 +39,7 @@ async fn what_does_not_hold_is_refused_and_leaves_no_trace(pair: Pair) {
     let deep = format!("{{\"type\":\"a\",\"data\":{}1{}}}", "[".repeat(500), "]".repeat(500)).into_bytes();
     let large = vec![b' '; usher_log::MAX_BODY + 1];
 
-    let cases: Vec<(&str, &str, Vec<(&str, String)>, Vec<u8>, u16, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("no header", PATH, vec![], body(), 400, "header_missing"),
         ("no id", PATH, changed(&webhook, "svix-id", ""), body(), 400, "header_missing"),
         ("no timestamp", PATH, changed(&webhook, "svix-timestamp", ""), body(), 400, "header_missing"),
