@@ -44,7 +44,7 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
 
     let mut admission = Admission::default();
     let starting: Vec<&Arrival> = batch.arrivals.iter().filter(|arrival| arrival.starts).collect();
-    let new = insert(connection, dialect, flow, batch, &starting).await?;
+    let mut new = insert(connection, dialect, flow, batch, &starting).await?;
     admission.repeated = starting.len() - new.len();
 
     let subjects = newest(&batch.arrivals);
@@ -57,8 +57,11 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     }
     writing.commit().await?;
 
-    let cancelled: BTreeSet<&EventId> = admission.cancelled.iter().map(|(_, event)| event).collect();
-    let begun = starting.into_iter().filter(|a| new.contains(a.event.id.as_str()) && !cancelled.contains(&a.event.id));
+    // The first of an event that came twice in one batch is the one that was inserted.
+    for (_, cancelled) in &admission.cancelled {
+        new.remove(cancelled.as_str());
+    }
+    let begun = starting.into_iter().filter(|arrival| new.remove(arrival.event.id.as_str()));
     let begun: Vec<Run> = begun.map(|arrival| new_run(batch, arrival)).collect();
     admission.runs.extend(begun);
     Ok(admission)

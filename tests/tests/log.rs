@@ -1,0 +1,246 @@
+//! What every log must do: one suite, run against the embedded log and against Kafka.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::time::timeout;
+use usher_log::{AppendError, Assigned, Kept, Log, LogAddress, LogError, LogEvent, MAX_BODY, Subscription, TopicSpec};
+use usher_proto::{Key, Partition, Record};
+use usher_tests::pair::setting;
+use usher_tests::unique;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const PARTITIONS: i32 = 4;
+
+/// A log and a topic of its own in it.
+struct Subject {
+    log: Arc<dyn Log>,
+    address: LogAddress,
+    topic: String,
+    _folder: TempDir,
+}
+
+fn spec(topic: &str, partitions: i32) -> TopicSpec {
+    TopicSpec { name: topic.into(), partitions, kept: Kept::ForRetention }
+}
+
+async fn subject(kafka: bool) -> Option<Subject> {
+    let folder = tempfile::tempdir().unwrap();
+    let address = if kafka {
+        LogAddress::Kafka { brokers: setting("USHER_TEST_KAFKA")? }
+    } else {
+        LogAddress::Sqlite { path: folder.path().join("log.db") }
+    };
+    println!("log: {}", if kafka { "Kafka" } else { "embedded" });
+    let (log, topic) = (usher_log::open(&address, &[]).await.unwrap(), unique("t"));
+    log.ensure(&[spec(&topic, PARTITIONS)]).await.unwrap();
+    Some(Subject { log, address, topic, _folder: folder })
+}
+
+macro_rules! on_every_log {
+    ($($claim:ident),+ $(,)?) => {
+        $(mod $claim {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn embedded() {
+                super::$claim(super::subject(false).await.unwrap()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn kafka() {
+                if let Some(subject) = super::subject(true).await {
+                    super::$claim(subject).await;
+                }
+            }
+        })+
+    };
+}
+
+on_every_log!(
+    what_is_appended_is_read_back_in_order_byte_for_byte,
+    a_key_is_always_in_the_partition_that_murmur2_says,
+    a_commit_is_where_the_next_subscription_goes_on,
+    a_subscriber_starts_where_it_says,
+    every_group_reads_everything,
+    a_paused_partition_delivers_nothing_and_then_all,
+    another_number_of_partitions_is_refused,
+    a_record_that_is_too_large_is_refused_and_harms_no_other,
+    what_was_acknowledged_is_there_after_reopening,
+);
+
+fn record(key: &str, body: impl Into<Bytes>) -> Record {
+    Record { key: Key::new(key), headers: vec![("name".into(), "Zo\u{eb}, =".into())], body: body.into() }
+}
+
+/// The next event, whatever it is.
+async fn next(subscription: &mut Subscription) -> LogEvent {
+    timeout(DEADLINE, subscription.events.recv()).await.expect("an event in time").expect("the log goes on")
+}
+
+/// Subscribes and waits for the assignment of all partitions.
+async fn join(subject: &Subject, group: &str) -> (Subscription, u64, Vec<Assigned>) {
+    let mut subscription = subject.log.subscribe(group, &subject.topic).await.unwrap();
+    match next(&mut subscription).await {
+        LogEvent::Assigned { epoch, partitions } => {
+            assert_eq!(partitions.len(), PARTITIONS as usize, "all are ours");
+            (subscription, epoch, partitions)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn from_low(assigned: &[Assigned]) -> Vec<(Partition, i64)> {
+    assigned.iter().map(|assigned| (assigned.partition, assigned.low)).collect()
+}
+
+/// Reads until `count` records have come: partition, offset, record.
+async fn read(subscription: &mut Subscription, epoch: u64, count: usize) -> Vec<(Partition, i64, Record)> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        match next(subscription).await {
+            LogEvent::Records { epoch: of, partition, records } => {
+                assert_eq!(of, epoch);
+                all.extend(records.into_iter().map(|(offset, record)| (partition, offset, record)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    all
+}
+
+/// Appends `count` records of ten keys.
+async fn append(subject: &Subject, count: usize) -> Vec<Record> {
+    let mut appended = Vec::new();
+    for number in 0..count {
+        let record = record(&format!("user_{}", number % 10), format!("{number} \u{0} \u{1f600}"));
+        subject.log.append(&subject.topic, record.clone()).await.unwrap();
+        appended.push(record);
+    }
+    appended
+}
+
+async fn what_is_appended_is_read_back_in_order_byte_for_byte(subject: Subject) {
+    let appended = append(&subject, 200).await;
+    let (mut subscription, epoch, assigned) = join(&subject, "g").await;
+    subscription.control.start(epoch, from_low(&assigned));
+    let found = read(&mut subscription, epoch, 200).await;
+    assert_eq!(found.len(), 200);
+    let by_key = |records: Vec<Record>| {
+        let mut keys: BTreeMap<Key, Vec<Record>> = BTreeMap::new();
+        records.into_iter().for_each(|record| keys.entry(record.key.clone()).or_default().push(record));
+        keys
+    };
+    assert_eq!(by_key(found.into_iter().map(|(_, _, record)| record).collect()), by_key(appended));
+    subscription.control.close().await;
+}
+
+async fn a_key_is_always_in_the_partition_that_murmur2_says(subject: Subject) {
+    for number in 0..50 {
+        let key = format!("user_{number}");
+        let position = subject.log.append(&subject.topic, record(&key, "x")).await.unwrap();
+        assert_eq!(position.partition, Partition::of(&Key::new(key), PARTITIONS));
+    }
+}
+
+async fn a_commit_is_where_the_next_subscription_goes_on(subject: Subject) {
+    append(&subject, 40).await;
+    let (subscription, epoch, assigned) = join(&subject, "g").await;
+    assert!(assigned.iter().all(|assigned| assigned.committed.is_none()), "nothing is committed yet");
+    subscription.control.start(epoch, from_low(&assigned));
+    let busiest = *assigned.iter().max_by_key(|assigned| assigned.end).unwrap();
+    subscription.control.commit(busiest.partition, busiest.end - 1);
+    subscription.control.commit(busiest.partition, busiest.end);
+    subscription.control.close().await;
+
+    let (again, epoch_again, assigned) = join(&subject, "g").await;
+    let found = assigned.iter().find(|assigned| assigned.partition == busiest.partition).unwrap();
+    assert_eq!(found.committed, Some(busiest.end), "the last word counts");
+    let others = assigned.iter().filter(|assigned| assigned.partition != busiest.partition);
+    assert!(others.into_iter().all(|assigned| assigned.committed.is_none()));
+    assert!(epoch_again >= epoch);
+    again.control.close().await;
+}
+
+async fn a_subscriber_starts_where_it_says(subject: Subject) {
+    append(&subject, 60).await;
+    let (mut subscription, epoch, assigned) = join(&subject, "g").await;
+    let starts: Vec<(Partition, i64)> =
+        assigned.iter().map(|assigned| (assigned.partition, (assigned.end - 2).max(assigned.low))).collect();
+    let expected: i64 = assigned.iter().zip(&starts).map(|(assigned, (_, start))| assigned.end - start).sum();
+    subscription.control.start(epoch, starts.clone());
+    let found = read(&mut subscription, epoch, usize::try_from(expected).unwrap()).await;
+    for (partition, start) in starts {
+        let first = found.iter().filter(|(of, _, _)| *of == partition).map(|(_, offset, _)| *offset).min();
+        assert!(first.is_none_or(|first| first == start), "{partition} begins at {start}, not {first:?}");
+    }
+    subscription.control.close().await;
+}
+
+async fn every_group_reads_everything(subject: Subject) {
+    append(&subject, 30).await;
+    for group in ["one", "two"] {
+        let (mut subscription, epoch, assigned) = join(&subject, group).await;
+        subscription.control.start(epoch, from_low(&assigned));
+        assert_eq!(read(&mut subscription, epoch, 30).await.len(), 30, "{group}");
+        subscription.control.close().await;
+    }
+}
+
+async fn a_paused_partition_delivers_nothing_and_then_all(subject: Subject) {
+    let (mut subscription, epoch, assigned) = join(&subject, "g").await;
+    subscription.control.start(epoch, from_low(&assigned));
+    let held = Partition::of(&Key::new("held"), PARTITIONS);
+    let free = (0..).map(|n| format!("free{n}")).find(|key| Partition::of(&Key::new(key.as_str()), PARTITIONS) != held);
+    let free = free.unwrap();
+    subscription.control.pause(held);
+    // Commands are carried out in order, and a record of another partition shows that this one has been.
+    subject.log.append(&subject.topic, record(&free, "first")).await.unwrap();
+    read(&mut subscription, epoch, 1).await;
+    for number in 0..5 {
+        subject.log.append(&subject.topic, record("held", format!("{number}"))).await.unwrap();
+    }
+    subject.log.append(&subject.topic, record(&free, "second")).await.unwrap();
+    let seen = read(&mut subscription, epoch, 1).await;
+    assert!(seen.iter().all(|(partition, _, _)| *partition != held), "nothing of the paused one");
+
+    subscription.control.resume(held);
+    let bodies: Vec<Bytes> = read(&mut subscription, epoch, 5).await.into_iter().map(|(_, _, r)| r.body).collect();
+    assert_eq!(bodies, ["0", "1", "2", "3", "4"], "without a gap and without a repetition");
+    subscription.control.close().await;
+}
+
+async fn another_number_of_partitions_is_refused(subject: Subject) {
+    subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.expect("the same number is fine");
+    let error = subject.log.ensure(&[spec(&subject.topic, PARTITIONS + 1)]).await.expect_err("another is not");
+    let LogError::PartitionCount { found, wanted, .. } = &error else { panic!("{error}") };
+    assert_eq!((*found, *wanted), (PARTITIONS, PARTITIONS + 1));
+    assert!(error.to_string().contains("USHER_PARTITIONS=4"), "it says what would be right: {error}");
+}
+
+async fn a_record_that_is_too_large_is_refused_and_harms_no_other(subject: Subject) {
+    let (large, largest) = (vec![b'x'; 2 * MAX_BODY], vec![b'y'; MAX_BODY]);
+    let (first, refused, last) = tokio::join!(
+        subject.log.append(&subject.topic, record("k", "small")),
+        subject.log.append(&subject.topic, record("k", large)),
+        subject.log.append(&subject.topic, record("k", largest)),
+    );
+    assert_eq!(refused, Err(AppendError::TooLarge));
+    assert!(first.is_ok() && last.is_ok(), "{first:?} {last:?}");
+}
+
+async fn what_was_acknowledged_is_there_after_reopening(subject: Subject) {
+    let Subject { log, address, topic, _folder } = subject;
+    let position = log.append(&topic, record("k", "kept")).await.unwrap();
+    log.flush().await;
+    drop(log);
+    let subject = Subject { log: usher_log::open(&address, &[]).await.unwrap(), address, topic, _folder };
+    subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.unwrap();
+    let (mut subscription, epoch, assigned) = join(&subject, "g").await;
+    subscription.control.start(epoch, from_low(&assigned));
+    let found = read(&mut subscription, epoch, 1).await;
+    assert_eq!((found[0].0, found[0].1), (position.partition, position.offset));
+    subscription.control.close().await;
+}
