@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use usher_log::{AppendError, Log};
+use usher_log::{AppendError, Log, MAX_EVENT};
 use usher_proto::Event;
 
 /// How long a request may take in all, its body's arrival included. The sender waits fifteen seconds; an answer after
@@ -23,7 +23,12 @@ impl Publisher {
 
     /// Returns when the log has acknowledged the event.
     pub(crate) async fn publish(&self, event: Event) -> Result<(), AppendError> {
-        let appended = self.log.append(&self.topic, event.into_record()).await;
+        let record = event.into_record();
+        // An id or a type can be as long as a body. What the log just takes could have no dead letter.
+        if record.size() > MAX_EVENT {
+            return Err(AppendError::TooLarge);
+        }
+        let appended = self.log.append(&self.topic, record).await;
         if let Err(error) = &appended {
             tracing::warn!(%error, "an event was not kept; its sender will repeat it");
         }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
 use usher_log::{Log, MAX_BODY};
 use usher_proto::event::DEFAULT_INSTANCE;
@@ -69,13 +69,12 @@ async fn named_instance(
 impl Ingest {
     async fn answer(&self, source: &str, instance: &str, request: Request<Body>) -> Response {
         let started = Instant::now();
-        self.metrics.in_flight.inc();
+        let _under_way = UnderWay::new(&self.metrics.in_flight);
         let sender = self.senders.find(source);
         let result = match sender {
             None => Err(Refusal::NoSuchSource),
             Some(sender) => self.keep(sender, instance, request).await,
         };
-        self.metrics.in_flight.dec();
         let outcome = result.as_ref().map_or_else(Refusal::code, |()| "kept");
         // The path is the client's choice, so only names we know become labels.
         let source = sender.map_or("unknown", |sender| sender.source().label());
@@ -107,6 +106,22 @@ impl Ingest {
             Ok(self.publisher.publish(event).await?)
         });
         within_deadline.await.unwrap_or(Err(Refusal::NotKept))
+    }
+}
+
+/// Counts a request for as long as it lives: one whose client goes away ends without an answer.
+struct UnderWay<'a>(&'a IntGauge);
+
+impl<'a> UnderWay<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

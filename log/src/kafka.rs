@@ -6,6 +6,7 @@ mod producer;
 mod rebalance;
 mod topics;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,8 @@ const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
 pub struct KafkaLog {
     settings: Settings,
     appender: Appender,
+    /// A topic that is known to exist: asking a cluster about one that does not may create it.
+    known: OnceLock<String>,
 }
 
 impl KafkaLog {
@@ -34,14 +37,18 @@ impl KafkaLog {
     /// by their own names; those that Usher's promises hang on are refused.
     pub fn open(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
         let settings = Settings::new(brokers, properties)?;
-        Ok(Self { appender: Appender::new(settings.producer())?, settings })
+        Ok(Self { appender: Appender::new(settings.producer())?, settings, known: OnceLock::new() })
     }
 }
 
 #[async_trait]
 impl Log for KafkaLog {
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        topics::ensure(&self.settings, topics).await
+        topics::ensure(&self.settings, topics).await?;
+        if let Some(topic) = topics.first() {
+            self.known.get_or_init(|| topic.name.clone());
+        }
+        Ok(())
     }
 
     async fn append(&self, topic: &str, record: Record) -> Result<Position, AppendError> {
@@ -55,9 +62,9 @@ impl Log for KafkaLog {
     }
 
     async fn check(&self) -> Result<(), LogError> {
-        let producer = self.appender.client();
+        let (producer, topic) = (self.appender.client(), self.known.get().cloned());
         let asked = tokio::task::spawn_blocking(move || {
-            producer.client().fetch_metadata(Some("__usher_check"), QUESTION_DEADLINE).map(drop)
+            producer.client().fetch_metadata(topic.as_deref(), QUESTION_DEADLINE).map(drop)
         });
         let answer = asked.await.map_err(|error| LogError::Unavailable(error.to_string()))?;
         answer.map_err(|error| LogError::Unavailable(error.to_string()))

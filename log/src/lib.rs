@@ -27,8 +27,11 @@ pub use subscription::{Assigned, Control, LogEvent, Subscription};
 /// The largest body that is accepted from a sender, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// The largest record the log takes: a body and ample room for key and headers, which grow on a dead letter.
-pub(crate) const MAX_RECORD: usize = MAX_BODY + 128 * 1024;
+/// The largest event that is accepted, as a record: a body and ample room for key and headers.
+pub const MAX_EVENT: usize = MAX_BODY + 64 * 1024;
+
+/// The largest record the log takes: an event and what its dead letter adds to it.
+pub(crate) const MAX_RECORD: usize = MAX_EVENT + 64 * 1024;
 
 /// Where a record went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,9 +25,11 @@ impl Timestamp {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// From a number whose unit the sender leaves open: seconds if it is small, else milliseconds.
-    pub const fn from_seconds_or_millis(value: i64) -> Self {
-        if value < SECONDS_BELOW { Self::from_seconds(value) } else { Self(value) }
+    /// From a number whose unit the sender leaves open: seconds if it is small, else milliseconds. None for a time that
+    /// RFC 3339 has no text for.
+    pub fn from_seconds_or_millis(value: i64) -> Option<Self> {
+        let time = if value < SECONDS_BELOW { Self::from_seconds(value) } else { Self(value) };
+        jiff::Timestamp::from_millisecond(time.0).ok().map(|_| time)
     }
 
     /// Milliseconds since the epoch.
@@ -109,6 +111,7 @@ mod tests {
     fn ten_digits_are_seconds_and_thirteen_are_milliseconds() {
         let seconds = Timestamp::from_seconds_or_millis(1_767_261_600);
         assert_eq!(seconds, Timestamp::from_seconds_or_millis(1_767_261_600_000));
+        assert_eq!(Timestamp::from_seconds_or_millis(i64::MAX), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::pair::say;
+
 /// A mounted file system. Unmounted when dropped.
 pub struct Disk {
     path: PathBuf,
@@ -17,7 +19,7 @@ impl Disk {
         let mounted = mount(&format!("size={kilobytes}k"), &path);
         if !mounted {
             assert!(std::env::var_os("CI").is_none(), "CI is set, so a small file system must be mountable");
-            println!("not run here: a file system cannot be mounted (it takes root)");
+            say("not run here: a file system cannot be mounted (it takes root)");
         }
         mounted.then_some(Self { path })
     }
@@ -43,7 +45,7 @@ impl Drop for Disk {
         // Lazily: a program that is being killed may still hold a file.
         let unmounted = Command::new("umount").arg("-l").arg(&self.path).status();
         if !unmounted.is_ok_and(|status| status.success()) {
-            println!("{} stays mounted", self.path.display());
+            say(&format!("{} stays mounted", self.path.display()));
         }
     }
 }

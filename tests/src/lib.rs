@@ -1,7 +1,7 @@
 //! Support for the end-to-end tests: worlds in which the real programs run, and ways to look at what became of events.
 //!
 //! Everything here waits for something to happen, with a deadline; nothing sleeps for luck.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::missing_panics_doc)]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod broker;
 pub mod disk;

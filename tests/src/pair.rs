@@ -2,6 +2,10 @@
 //! `USHER_TEST_KAFKA` (`host:port`) and `USHER_TEST_POSTGRES` (`postgres://...`) say where. With `CI` set, a missing one
 //! is a failure.
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+
 /// Real services to test against.
 #[derive(Debug, Clone)]
 pub struct Services {
@@ -20,12 +24,22 @@ pub enum Pair {
     Real(Services),
 }
 
+/// Says something once, where the test harness does not swallow it.
+pub fn say(text: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let new = SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned());
+    if new {
+        // The harness swallows what the macros print, not what is written.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
 /// A setting of the tests. None, said so, where it is missing; with `CI` that is a failure.
 pub fn setting(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     if value.is_none() {
         assert!(std::env::var_os("CI").is_none(), "CI is set, so {name} must say where the real service is");
-        println!("not run here: {name} is not set");
+        say(&format!("not run here: {name} is not set"));
     }
     value
 }
@@ -34,13 +48,13 @@ impl Pair {
     /// The pair of real services, if there is one.
     pub fn real() -> Option<Self> {
         let (kafka, postgres) = (setting("USHER_TEST_KAFKA")?, setting("USHER_TEST_POSTGRES")?);
-        println!("pair: Kafka and Postgres");
+        say(&format!("pair: Kafka at {kafka} and Postgres"));
         Some(Self::Real(Services { kafka, postgres }))
     }
 
     /// The pair that needs nothing.
     pub fn embedded() -> Option<Self> {
-        println!("pair: embedded log and store");
+        say("pair: embedded log and store");
         Some(Self::Embedded)
     }
 }

@@ -1,5 +1,5 @@
 //! What every log must do: one suite, run against the embedded log and against Kafka.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use usher_log::{AppendError, Assigned, Kept, Log, LogAddress, LogError, LogEvent, MAX_BODY, Subscription, TopicSpec};
 use usher_proto::{Key, Partition, Record};
-use usher_tests::pair::setting;
+use usher_tests::pair::{say, setting};
 use usher_tests::unique;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ async fn subject(kafka: bool) -> Option<Subject> {
     } else {
         LogAddress::Sqlite { path: folder.path().join("log.db") }
     };
-    println!("log: {}", if kafka { "Kafka" } else { "embedded" });
+    say(&format!("log: {}", if kafka { "Kafka" } else { "embedded" }));
     let (log, topic) = (usher_log::open(&address, &[]).await.unwrap(), unique("t"));
     log.ensure(&[spec(&topic, PARTITIONS)]).await.unwrap();
     Some(Subject { log, address, topic, _folder: folder })

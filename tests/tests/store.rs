@@ -1,5 +1,5 @@
 //! What every store must do: one suite, run against SQLite and against Postgres.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use serde_json::json;
@@ -12,7 +12,7 @@ use usher_dispatcher::store::{
     StoreError,
 };
 use usher_proto::{Event, EventId, Key, Partition, Reason, Source, Timestamp};
-use usher_tests::pair::setting;
+use usher_tests::pair::{say, setting};
 use usher_tests::unique;
 
 const FLOW: &str = "test";
@@ -37,7 +37,7 @@ async fn subject(postgres: bool) -> Option<Subject> {
     } else {
         format!("sqlite:{}", folder.path().join("store.db").display())
     };
-    println!("store: {}", if postgres { "Postgres" } else { "SQLite" });
+    say(&format!("store: {}", if postgres { "Postgres" } else { "SQLite" }));
     let address = DatabaseAddress::parse("USHER_STORE", &address).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
     Some(Subject { store, address, _folder: folder })

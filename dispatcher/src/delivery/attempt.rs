@@ -2,10 +2,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 use usher_proto::{Reason, Timestamp};
 use usher_service::clock;
 
@@ -15,10 +16,12 @@ use crate::connectors::{ATTEMPT_DEADLINE, Connectors, Inputs};
 use crate::engine::{Cause, Outcome, Report, Run};
 use crate::flows::{self, Action, Call, Context, Flow, FlowStep};
 use crate::metrics::Metrics;
-use crate::store::{Change, ChangeKind, Changed, Store, Subject};
+use crate::store::{Change, ChangeKind, Changed, Store, StoreError, Subject};
 
 /// Destinations take keys of at least this many characters.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
+/// The pause before the store is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What all attempts of a flow share.
 pub(super) struct Workshop {
@@ -27,6 +30,7 @@ pub(super) struct Workshop {
     pub(super) connectors: Arc<Connectors>,
     pub(super) scribe: Scribe,
     pub(super) metrics: Metrics,
+    pub(super) stop: CancellationToken,
 }
 
 /// The run is somebody else's now, or the process stops: there is nothing to report.
@@ -48,44 +52,34 @@ enum Early {
 impl Workshop {
     /// Works on the present step of `run`. A panic on the way is a retry and harms nobody else.
     pub(super) async fn work(&self, run: &Run, epoch: i64) -> Result<Report, Gone> {
-        let worked = AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await;
-        match worked {
+        match AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await {
             Ok(Ok(report) | Err(Early::Report(report))) => Ok(report),
             Ok(Err(Early::Gone)) => Err(Gone),
             Err(_) => {
                 tracing::error!(flow = self.versions.name(), event = %run.event.id, "a step panicked");
-                // Whether anything was sent is not known; what was claimed before is what must be repeated.
-                let request = run.request.clone().unwrap_or_default();
-                Ok(attempted(Outcome::retry(Cause::Panicked), request, false))
+                Ok(attempted(Outcome::retry(Cause::Panicked), run.request.clone(), false))
             }
         }
     }
 
     async fn step(&self, run: &Run, epoch: i64) -> Result<Report, Early> {
-        let reject =
-            |reason, error: String| Early::Report(attempted(Outcome::reject(reason, error), Vec::new(), false));
-        let away = |error: &dyn std::fmt::Display| {
-            tracing::warn!(flow = self.versions.name(), %error, "the store does not answer");
-            Early::Report(attempted(Outcome::retry(Cause::Store), Vec::new(), false))
-        };
-        let version = self.versions.get(&run.flow_version).await.map_err(|error| away(&error))?;
+        let version = self.ask(|| self.versions.get(&run.flow_version)).await?;
         let Some(flow) = version else {
-            return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more".into()));
+            return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more"));
         };
         let Some(step) = flow.steps.get(run.step) else { return Ok(Report::Skipped { last: true }) };
         let last = run.step + 1 == flow.steps.len();
 
-        let subject = self.store.subject(&run.event.key).await.map_err(|error| away(&error))?;
+        let subject = self.ask(|| self.store.subject(&run.event.key)).await?;
         let about_deletion = run.event.kind == "user.deleted";
         if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion {
             return Ok(Report::Superseded);
         }
         let context = Context::new(&flow, run, subject.as_ref())
-            .map_err(|_| reject(Reason::Malformed, "the body cannot be read".into()))?;
-        let template = |error: flows::Unrenderable| reject(Reason::Template, error.to_string());
+            .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
         if run.request.is_none()
-            && let Some(report) =
-                not_yet(run, step, last, &context, subject.as_ref(), clock::now()).map_err(template)?
+            && let Some(report) = not_yet(run, step, last, &context, subject.as_ref(), clock::now())
+                .map_err(|error| reject(Reason::Template, error.to_string()))?
         {
             return Ok(report);
         }
@@ -97,18 +91,31 @@ impl Workshop {
         };
         self.claim(run, epoch, &request).await?;
         let outcome = self.attempt(call, step, run, &request).await;
-        Ok(attempted(outcome, request, last))
+        Ok(attempted(outcome, Some(request), last))
+    }
+
+    /// Asks the store until it answers: its absence is no fault of the run and spends none of its attempts.
+    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Result<T, Early> {
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    tracing::warn!(flow = self.versions.name(), %error, "the store does not answer; asking again");
+                    if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
+                        return Err(Early::Gone);
+                    }
+                }
+            }
+        }
     }
 
     fn prepare(&self, flow: &Flow, call: &Call, run: &Run, context: &Context) -> Result<Vec<u8>, Early> {
-        let reject =
-            |error: String| Early::Report(attempted(Outcome::reject(Reason::Template, error), Vec::new(), false));
-        let params = flows::render(flow, call, context).map_err(|error| reject(error.to_string()))?;
-        let connector = self.connectors.get(&call.connector);
-        let connector = connector.ok_or_else(|| reject(format!("there is no connector {}", call.connector)))?;
+        let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
+        let params = flows::render(flow, call, context).map_err(|error| cannot(&error))?;
+        let connector = self.connectors.get(&call.connector).ok_or_else(|| cannot(&"its connector is not open"))?;
         let inputs =
             Inputs { operation: &call.operation, params: &params, event: &run.event, data: context.event_data() };
-        connector.prepare(&inputs).map_err(|error| reject(error.to_string()))
+        connector.prepare(&inputs).map_err(|error| cannot(&error))
     }
 
     async fn claim(&self, run: &Run, epoch: i64, request: &[u8]) -> Result<(), Early> {
@@ -131,8 +138,12 @@ impl Workshop {
             return Outcome::reject(Reason::Configuration, "the connector is gone");
         };
         let begun = Instant::now();
-        let outcome = tokio::time::timeout(ATTEMPT_DEADLINE, connector.attempt(request, &key)).await;
-        let outcome = outcome.unwrap_or(Outcome::retry(Cause::Timeout));
+        let attempt = AssertUnwindSafe(connector.attempt(request, &key)).catch_unwind();
+        let outcome = match tokio::time::timeout(ATTEMPT_DEADLINE, attempt).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Outcome::retry(Cause::Panicked),
+            Err(_) => Outcome::retry(Cause::Timeout),
+        };
 
         let (flow, connector) = (self.versions.name(), call.connector.as_str());
         let label = match &outcome {
@@ -153,8 +164,12 @@ impl Workshop {
     }
 }
 
-const fn attempted(outcome: Outcome, request: Vec<u8>, last: bool) -> Report {
+const fn attempted(outcome: Outcome, request: Option<Vec<u8>>, last: bool) -> Report {
     Report::Attempted { outcome, request, last }
+}
+
+fn reject(reason: Reason, error: impl Into<String>) -> Early {
+    Early::Report(attempted(Outcome::reject(reason, error), None, false))
 }
 
 /// Whether something comes before the step's call: it does not apply, or it has to wait.

@@ -90,6 +90,7 @@ impl Dispatcher {
                 connectors: connectors.clone(),
                 scribe: scribe.clone(),
                 metrics: metrics.clone(),
+                stop: stop.clone(),
             });
             let subscription =
                 log.subscribe(&config.layout.topics.group(&flow.name), &config.layout.topics.events()).await?;

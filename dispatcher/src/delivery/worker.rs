@@ -1,6 +1,7 @@
 //! One flow at work. One task owns the engine and the partitions; everything that takes time happens in tasks of its own
 //! and comes back as something that has happened.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub(super) struct Worker {
     owner: String,
     engine: Engine,
     partitions: Partitions,
+    /// Partitions that are being taken over in the store. One that the log takes away meanwhile is not ours.
+    acquiring: BTreeSet<Partition>,
     tasks: JoinSet<Happened>,
     paused: bool,
     asking_due: bool,
@@ -115,6 +118,7 @@ impl Worker {
             owner,
             engine: Engine::new(limits),
             partitions: Partitions::default(),
+            acquiring: BTreeSet::new(),
             tasks: JoinSet::new(),
             paused: false,
             asking_due: false,
@@ -198,6 +202,7 @@ impl Worker {
         let (store, flow, owner) = (self.workshop.store.clone(), self.flow.name.clone(), self.owner.clone());
         let stop = self.stop.clone();
         let partitions: Vec<Partition> = assigned.iter().map(|assigned| assigned.partition).collect();
+        self.acquiring.extend(&partitions);
         self.tasks.spawn(async move {
             loop {
                 match store.acquire(&flow, &partitions, &owner).await {
@@ -214,7 +219,8 @@ impl Worker {
     fn acquired(&mut self, assignment: u64, assigned: &[Assigned], owned: Vec<Ownership>) -> anyhow::Result<()> {
         let mut starts = Vec::with_capacity(assigned.len());
         for Ownership { partition, epoch, frontier } in owned {
-            let Some(known) = assigned.iter().find(|assigned| assigned.partition == partition) else { continue };
+            let known = assigned.iter().find(|assigned| assigned.partition == partition);
+            let Some(known) = known.filter(|_| self.acquiring.remove(&partition)) else { continue };
             let start = start_offset(known.committed, frontier, known.low, known.end, self.flow.from)
                 .map_err(|problem| anyhow!("flow {}, partition {partition}: {problem}", self.flow.name))?;
             starts.push((partition, start));
@@ -268,6 +274,7 @@ impl Worker {
     }
 
     fn forget(&mut self, partition: Partition) {
+        self.acquiring.remove(&partition);
         self.partitions.0.remove(&partition);
         self.handle(Input::Dropped(partition));
     }
@@ -321,7 +328,7 @@ impl Worker {
                 }
             }
             Happened::Admitted { partition, epoch, frontier, result } => {
-                self.admitted(partition, epoch, frontier, result);
+                self.admitted(partition, epoch, frontier, result)?;
             }
             Happened::Worked { run, epoch, report } => {
                 if self.partitions.current(run.partition, epoch).is_some() {
@@ -329,13 +336,13 @@ impl Worker {
                 }
             }
             Happened::Settled { run, epoch, settlement, changed } => {
-                if self.still_ours(run.partition, epoch, changed) {
+                if self.still_ours(run.partition, epoch, changed)? {
                     let awake = changed == Changed::Awake;
                     self.handle(Input::Settled { key: run.event.key, event: run.event.id, settlement, awake });
                 }
             }
             Happened::Buried { run, epoch, changed } => {
-                if self.still_ours(run.partition, epoch, changed) {
+                if self.still_ours(run.partition, epoch, changed)? {
                     self.handle(Input::Buried { key: run.event.key, event: run.event.id });
                 }
             }
@@ -355,35 +362,43 @@ impl Worker {
         Ok(())
     }
 
-    fn still_ours(&mut self, partition: Partition, epoch: i64, changed: Changed) -> bool {
+    /// Whether an answer concerns a partition as we hold it now. A fence where the log still says that it is ours means
+    /// that two of us believe so: this one ends, joins anew, and is told the truth.
+    fn still_ours(&mut self, partition: Partition, epoch: i64, changed: Changed) -> anyhow::Result<bool> {
         let current = self.partitions.current(partition, epoch).is_some();
         if current && changed == Changed::Fenced {
-            tracing::warn!(flow = self.flow.name, %partition, "somebody else has taken the partition over");
-            self.forget(partition);
-            return false;
+            return Err(self.fenced(partition));
         }
-        current
+        Ok(current)
     }
 
-    fn admitted(&mut self, partition: Partition, epoch: i64, frontier: i64, result: Result<Admission, StoreError>) {
-        let Some(owned) = self.partitions.current(partition, epoch) else { return };
-        owned.admitting = false;
-        match result {
-            Ok(admission) => {
-                owned.frontier = frontier;
-                self.subscription.control.commit(partition, frontier);
-                if !admission.cancelled.is_empty() {
-                    self.count(RunState::Cancelled, admission.cancelled.len());
-                    self.handle(Input::Cancelled(admission.cancelled));
-                }
-                self.handle(Input::Admitted(admission.runs));
-                self.admit_next(partition);
-            }
-            Err(error) => {
-                tracing::warn!(flow = self.flow.name, %error, "a batch was not admitted");
-                self.forget(partition);
-            }
+    fn fenced(&self, partition: Partition) -> anyhow::Error {
+        anyhow!("flow {}: partition {partition} was taken over by somebody else", self.flow.name)
+    }
+
+    fn admitted(
+        &mut self,
+        partition: Partition,
+        epoch: i64,
+        frontier: i64,
+        result: Result<Admission, StoreError>,
+    ) -> anyhow::Result<()> {
+        if self.partitions.current(partition, epoch).is_none() {
+            return Ok(());
         }
+        // The scribe asks again after every error but the fence.
+        let admission = result.map_err(|_| self.fenced(partition))?;
+        let Some(owned) = self.partitions.current(partition, epoch) else { return Ok(()) };
+        owned.admitting = false;
+        owned.frontier = frontier;
+        self.subscription.control.commit(partition, frontier);
+        if !admission.cancelled.is_empty() {
+            self.count(RunState::Cancelled, admission.cancelled.len());
+            self.handle(Input::Cancelled(admission.cancelled));
+        }
+        self.handle(Input::Admitted(admission.runs));
+        self.admit_next(partition);
+        Ok(())
     }
 
     fn tick(&mut self) {

@@ -42,6 +42,7 @@ pub struct Lanes {
     ready: VecDeque<Key>,
     resting: BTreeMap<(Timestamp, Key), ()>,
     loaded: usize,
+    busy: usize,
 }
 
 impl Lanes {
@@ -88,6 +89,7 @@ impl Lanes {
         };
         let lane = self.lanes.get_mut(&key)?;
         lane.head = Head::Busy;
+        self.busy += 1;
         lane.runs.front_mut()
     }
 
@@ -100,6 +102,7 @@ impl Lanes {
     /// The head goes on at once with what it has next.
     pub fn go_on(&mut self, key: &Key) {
         if let Some(lane) = self.lanes.get_mut(key) {
+            self.busy -= usize::from(lane.head == Head::Busy);
             lane.head = Head::Ready;
             self.ready.push_back(key.clone());
         }
@@ -108,6 +111,7 @@ impl Lanes {
     /// The head rests until `until`, and with it its lane.
     pub fn rest(&mut self, key: &Key, until: Timestamp) {
         if let Some(lane) = self.lanes.get_mut(key) {
+            self.busy -= usize::from(lane.head == Head::Busy);
             lane.head = Head::Resting(until);
             self.resting.insert((until, key.clone()), ());
         }
@@ -134,6 +138,7 @@ impl Lanes {
         let lane = self.lanes.get_mut(key)?;
         let left = lane.runs.pop_front();
         self.loaded -= usize::from(left.is_some());
+        self.busy -= usize::from(lane.head == Head::Busy);
         lane.head = Head::Ready;
         self.after_removal(key)
     }
@@ -188,6 +193,7 @@ impl Lanes {
         self.lanes.retain(|_, lane| {
             let stays = lane.partition != partition;
             if !stays {
+                self.busy -= usize::from(lane.head == Head::Busy);
                 self.loaded -= lane.runs.len();
             }
             stays
@@ -197,7 +203,7 @@ impl Lanes {
 
     /// Lanes whose heads are at work.
     pub fn busy(&self) -> usize {
-        self.lanes.values().filter(|lane| lane.head == Head::Busy).count()
+        self.busy
     }
 
     /// Heads that wait for their next attempt.

@@ -25,8 +25,8 @@ pub enum Report {
     Attempted {
         /// What it came to.
         outcome: Outcome,
-        /// What was sent, to be repeated as it is while its outcome is not known.
-        request: Vec<u8>,
+        /// What was sent, to be repeated as it is while its outcome is not known; none if it did not come to that.
+        request: Option<Vec<u8>>,
         /// Whether this is the run's last step.
         last: bool,
     },
@@ -244,7 +244,7 @@ impl Engine {
                         run.request = None;
                         run.generation += 1;
                     } else {
-                        run.request = Some(request);
+                        run.request = request;
                     }
                     match self.limits.retry.next(run.attempts, after, jitter, now) {
                         Some(at) => {

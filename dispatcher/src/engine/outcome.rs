@@ -31,13 +31,11 @@ pub enum Cause {
     Conflict,
     /// The connector failed in a way that is a bug.
     Panicked,
-    /// Our own store did not answer.
-    Store,
 }
 
 impl Cause {
     /// Every cause, for metrics that must exist before they first count.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Unreachable,
         Self::Timeout,
         Self::Interrupted,
@@ -45,7 +43,6 @@ impl Cause {
         Self::Unavailable,
         Self::Conflict,
         Self::Panicked,
-        Self::Store,
     ];
 
     /// The word for it in metrics and logs.
@@ -58,7 +55,6 @@ impl Cause {
             Self::Unavailable => "unavailable",
             Self::Conflict => "conflict",
             Self::Panicked => "panicked",
-            Self::Store => "store",
         }
     }
 
@@ -66,7 +62,7 @@ impl Cause {
     /// idempotency key. Where it is not, the very same request must be repeated under the same key.
     pub const fn nothing_happened(self) -> bool {
         match self {
-            Self::Unreachable | Self::Throttled | Self::Store => true,
+            Self::Unreachable | Self::Throttled => true,
             Self::Timeout | Self::Interrupted | Self::Unavailable | Self::Conflict | Self::Panicked => false,
         }
     }

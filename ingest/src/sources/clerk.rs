@@ -125,7 +125,7 @@ impl Sender for Clerk {
             source: Source::Clerk,
             instance: instance.to_owned(),
             key: key::key(kind, &envelope.data.0, envelope.instance_id.get(), signed.id),
-            occurred_at: envelope.timestamp.0.map_or(now, Timestamp::from_seconds_or_millis),
+            occurred_at: envelope.timestamp.0.and_then(Timestamp::from_seconds_or_millis).unwrap_or(now),
             received_at: now,
             provenance,
             body: body.clone(),

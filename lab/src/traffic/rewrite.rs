@@ -19,7 +19,7 @@ const EARLIEST_MILLIS: i64 = 100_000_000_000;
 
 /// The template's event, about `person`, as if it happened at `at`.
 pub(super) fn rewrite(template: &Template, person: &Person, at: Timestamp) -> Value {
-    let own = template.value["timestamp"].as_i64().map_or(at, Timestamp::from_seconds_or_millis);
+    let own = template.value["timestamp"].as_i64().and_then(Timestamp::from_seconds_or_millis).unwrap_or(at);
     let rewriting = Rewriting { about: &template.about, person, moved: at.millis() - own.millis() };
     let mut value = template.value.clone();
     rewriting.walk("", &mut value);

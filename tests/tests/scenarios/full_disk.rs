@@ -49,7 +49,6 @@ async fn a_full_disk_is_503_and_loses_nothing(pair: Pair) {
     let mut world = World::with(pair, options).await;
 
     let (kept, refused) = fill(&world).await;
-    println!("{} kept before the disk was full", kept.len());
     world.front().assert_running();
     disk.grow(400_000);
     if let Some(broker) = &mut broker {

@@ -1,5 +1,5 @@
 //! What must hold end to end, each on both pairs: the embedded one, and Kafka with Postgres.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 mod crashes;
 mod first_run;

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use usher_tests::events::User;
-use usher_tests::pair::{Pair, setting};
+use usher_tests::pair::{Pair, say, setting};
 use usher_tests::world::{SECRET, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -12,7 +12,7 @@ async fn an_independent_client_reads_key_headers_and_the_exact_body() {
     let kafka = setting("USHER_TEST_KAFKA").expect("the pair is there");
     if Command::new("kcat").arg("-V").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "CI is set, so kcat must be installed");
-        println!("not run here: kcat is not installed");
+        say("not run here: kcat is not installed");
         return;
     }
     let world = World::start(pair).await;

@@ -59,7 +59,7 @@ fn admit(engine: &mut Engine, runs: Vec<Run>) -> Vec<Step> {
 }
 
 fn report(engine: &mut Engine, run: &Run, outcome: Outcome, now: Timestamp) -> Vec<Step> {
-    let report = Report::Attempted { outcome, request: b"exact".to_vec(), last: true };
+    let report = Report::Attempted { outcome, request: Some(b"exact".to_vec()), last: true };
     let (key, event) = (run.event.key.clone(), run.event.id.clone());
     engine.handle(Input::Reported { key, event, report }, now, 1.0)
 }

@@ -54,7 +54,7 @@ fn every_sample_verifies_and_gets_its_key_and_keeps_its_bytes() {
             assert_eq!(event.body, body, "{file}");
             let stamp: Value = serde_json::from_slice(&body).expect("JSON");
             if let Some(number) = stamp["timestamp"].as_i64() {
-                assert_eq!(event.occurred_at, Timestamp::from_seconds_or_millis(number), "{file}");
+                assert_eq!(Some(event.occurred_at), Timestamp::from_seconds_or_millis(number), "{file}");
             }
         }
     }
