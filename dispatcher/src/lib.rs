@@ -6,6 +6,7 @@ pub mod engine;
 pub mod flows;
 pub mod sql;
 pub mod store;
+pub mod subject;
 
 mod delivery;
 mod metrics;

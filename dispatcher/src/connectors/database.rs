@@ -10,8 +10,8 @@ use usher_proto::Reason;
 
 use super::{CannotPrepare, Connector, Inputs, Operation};
 use crate::engine::{Cause, Effect, Outcome};
-use crate::flows::{primary_email, primary_phone};
 use crate::sql::Database;
+use crate::subject::{primary_email, primary_phone};
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation { name: "sync_user", params: &[], takes_template: false }];
 

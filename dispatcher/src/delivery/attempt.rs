@@ -16,7 +16,8 @@ use crate::connectors::{ATTEMPT_DEADLINE, Connectors, Inputs};
 use crate::engine::{Cause, Outcome, Report, Run};
 use crate::flows::{self, Action, Call, Context, Flow, FlowStep};
 use crate::metrics::Metrics;
-use crate::store::{Change, ChangeKind, Changed, Store, StoreError, Subject};
+use crate::store::{Change, ChangeKind, Changed, Store, StoreError};
+use crate::subject::Subject;
 
 /// Destinations take keys of at least this many characters.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
@@ -47,6 +48,12 @@ impl From<Stopped> for Gone {
 enum Early {
     Report(Report),
     Gone,
+}
+
+impl From<Gone> for Early {
+    fn from(Gone: Gone) -> Self {
+        Self::Gone
+    }
 }
 
 impl Workshop {
@@ -94,17 +101,20 @@ impl Workshop {
         Ok(attempted(outcome, Some(request), last))
     }
 
-    /// Asks the store until it answers: its absence is no fault of the run and spends none of its attempts.
-    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Result<T, Early> {
+    /// Asks the store until it answers: its absence is no fault of a run and spends none of its attempts.
+    pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Gone> {
         loop {
             match ask().await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    tracing::warn!(flow = self.versions.name(), %error, "the store does not answer; asking again");
-                    if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                        return Err(Early::Gone);
-                    }
+                    tracing::warn!(flow = self.versions.name(), %error, "the store does not answer; asking again")
                 }
+            }
+            if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
+                return Err(Gone);
             }
         }
     }

@@ -21,6 +21,7 @@ use usher_service::exit::BadSetting;
 
 use crate::config::Config;
 use crate::connectors;
+use crate::flows::Flow;
 use crate::metrics::Metrics;
 use crate::sql::Database;
 use crate::store::{SqlStore, Store, StoreError};
@@ -31,6 +32,10 @@ use worker::Worker;
 
 /// The pause before asking again for a log or a store that is not there.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A replica that got no partition for so long is ready all the same: there are more replicas than partitions. Longer than
+/// a group takes to notice a member that died.
+const STAND_BY_AFTER: Duration = Duration::from_secs(30);
 
 /// The flows of one process.
 pub struct Dispatcher {
@@ -79,7 +84,9 @@ impl Dispatcher {
         let mut started = Vec::new();
         for flow in config.flows {
             let flow = Arc::new(flow);
-            store.keep_flow(&flow.source).await?;
+            if until(&stop, || keep_flow(&*store, &flow)).await?.is_none() {
+                return Ok(());
+            }
             let (ready, is_ready) = tokio::sync::oneshot::channel();
             started.push(is_ready);
             let scribe =
@@ -101,9 +108,11 @@ impl Dispatcher {
             let readiness = readiness.clone();
             tokio::spawn(async move {
                 for flow in started {
-                    // A flow that ends before it begins takes the process with it.
-                    if flow.await.is_err() {
-                        return;
+                    match tokio::time::timeout(STAND_BY_AFTER, flow).await {
+                        Ok(Ok(())) => {}
+                        // It ended before it began, and takes the process with it.
+                        Ok(Err(_)) => return,
+                        Err(_) => tracing::info!("no partition is left for this replica; it stands by"),
                     }
                 }
                 readiness.met("flows");
@@ -170,4 +179,10 @@ async fn ensure(log: &dyn Log, config: &Config) -> Result<(), Trouble> {
         }
         Err(error @ (LogError::Unavailable(_) | LogError::OffsetGone { .. })) => Err(Trouble::Passing(error.into())),
     }
+}
+
+async fn keep_flow(store: &dyn Store, flow: &Flow) -> Result<(), Trouble> {
+    let source = serde_json::to_string(&flow.source).map_err(|error| Trouble::Lasting(error.into()))?;
+    let kept = store.keep_flow(&flow.name, &flow.version, &source).await;
+    kept.map_err(|error| Trouble::Passing(error.into()))
 }

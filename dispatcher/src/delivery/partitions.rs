@@ -7,7 +7,8 @@ use usher_proto::{Event, EventId, Partition, Reason, Record, Source};
 use usher_service::clock;
 
 use crate::flows::Flow;
-use crate::store::{Arrival, Batch, Snapshot};
+use crate::store::{Arrival, Batch};
+use crate::subject::Snapshot;
 
 /// One partition that is ours.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Owned {
     pub(super) end_seen: i64,
     /// Everything below is accounted for.
     pub(super) frontier: i64,
+    /// Whether the store knows where it begins.
+    pub(super) kept: bool,
     /// Whether the runs that were unfinished have all been found. Before that nothing new is admitted, for it could
     /// overtake them.
     pub(super) recovered: bool,
@@ -46,6 +49,12 @@ impl Partitions {
         let batch = owned.waiting.pop_front()?;
         owned.admitting = true;
         Some(batch)
+    }
+
+    /// Whether there are partitions, and the store knows of each where it begins: nothing that is accepted from now on can
+    /// be missed.
+    pub(super) fn all_begun(&self) -> bool {
+        !self.0.is_empty() && self.0.values().all(|owned| owned.kept)
     }
 
     /// Events that wait to be admitted.

@@ -23,16 +23,20 @@ impl Versions {
         &self.present.name
     }
 
+    /// This version if it has been asked for before, else the present one.
+    pub(super) fn known(&self, version: &str) -> Arc<Flow> {
+        let older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        older.get(version).cloned().unwrap_or_else(|| self.present.clone())
+    }
+
     /// This version; none if it was never kept, or cannot be read by this Usher any more.
     pub(super) async fn get(&self, version: &str) -> Result<Option<Arc<Flow>>, StoreError> {
-        if version == self.present.version {
-            return Ok(Some(self.present.clone()));
-        }
-        let known = self.older.lock().unwrap_or_else(PoisonError::into_inner).get(version).cloned();
-        if known.is_some() {
-            return Ok(known);
+        let known = self.known(version);
+        if known.version == version {
+            return Ok(Some(known));
         }
         let Some(source) = self.store.flow(&self.present.name, version).await? else { return Ok(None) };
+        let Ok(source) = serde_json::from_str(&source) else { return Ok(None) };
         let Ok(flow) = Flow::check(source) else { return Ok(None) };
         let flow = Arc::new(flow);
         self.older.lock().unwrap_or_else(PoisonError::into_inner).insert(version.to_owned(), flow.clone());

@@ -1,6 +1,9 @@
 //! One flow at work. One task owns the engine and the partitions; everything that takes time happens in tasks of its own
 //! and comes back as something that has happened.
 
+mod steps;
+mod takeover;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +14,15 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use usher_log::{Assigned, Log, LogEvent, LogLayout, Subscription};
-use usher_proto::{EventId, Key, Partition, Reason, Record};
+use usher_proto::{Key, Partition, Record};
 use usher_service::clock;
 
-use super::attempt::{Gone, Workshop};
-use super::letters::Letter;
-use super::partitions::{self, Owned, Partitions};
+use super::attempt::Workshop;
+use super::partitions::{self, Partitions};
 use crate::engine::lanes::WINDOW;
-use crate::engine::start::start_offset;
-use crate::engine::{Effect, Engine, Input, Limits, Report, Run, RunState, Settlement, Step};
-use crate::flows::{Action, Flow};
-use crate::store::{Admission, Batch, Change, ChangeKind, Changed, Ownership, StepEffect, StoreError};
+use crate::engine::{Engine, Input, Limits, Report, Run, RunState, Settlement};
+use crate::flows::Flow;
+use crate::store::{Admission, Batch, Changed, Ownership, StoreError};
 
 /// How often timers and gauges are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -32,11 +33,6 @@ const DUE_EVERY: Duration = Duration::from_millis(500);
 const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
 /// Runs in memory and events waiting for admission above which reading pauses; it goes on at half of it.
 const MAX_LOADED: usize = 4096;
-/// How many unfinished runs are found at once.
-const FOUND_AT_ONCE: u32 = 500;
-/// The pause before the store is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-
 /// What has happened.
 enum Happened {
     Acquired {
@@ -198,87 +194,6 @@ impl Worker {
         Ok(())
     }
 
-    fn acquire(&mut self, assignment: u64, assigned: Vec<Assigned>) {
-        let (store, flow, owner) = (self.workshop.store.clone(), self.flow.name.clone(), self.owner.clone());
-        let stop = self.stop.clone();
-        let partitions: Vec<Partition> = assigned.iter().map(|assigned| assigned.partition).collect();
-        self.acquiring.extend(&partitions);
-        self.tasks.spawn(async move {
-            loop {
-                match store.acquire(&flow, &partitions, &owner).await {
-                    Ok(owned) => return Happened::Acquired { assignment, assigned, owned },
-                    Err(error) => tracing::warn!(flow, %error, "partitions cannot be taken over yet"),
-                }
-                if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                    return Happened::Nothing;
-                }
-            }
-        });
-    }
-
-    fn acquired(&mut self, assignment: u64, assigned: &[Assigned], owned: Vec<Ownership>) -> anyhow::Result<()> {
-        let mut starts = Vec::with_capacity(assigned.len());
-        for Ownership { partition, epoch, frontier } in owned {
-            let known = assigned.iter().find(|assigned| assigned.partition == partition);
-            let Some(known) = known.filter(|_| self.acquiring.remove(&partition)) else { continue };
-            let start = start_offset(known.committed, frontier, known.low, known.end, self.flow.from)
-                .map_err(|problem| anyhow!("flow {}, partition {partition}: {problem}", self.flow.name))?;
-            starts.push((partition, start));
-            let mut owned = Owned {
-                assignment,
-                epoch,
-                end_seen: known.end,
-                frontier: start,
-                recovered: false,
-                admitting: false,
-                waiting: std::collections::VecDeque::new(),
-            };
-            if frontier != Some(start) {
-                // Where it begins is kept before anything is read, so that the next start needs not be told again.
-                let (arrivals, flow_version) = (Vec::new(), self.flow.version.clone());
-                owned.waiting.push_back(Batch { partition, epoch, frontier: start, arrivals, flow_version });
-            }
-            self.partitions.0.insert(partition, owned);
-            self.find(partition, epoch, None);
-        }
-        tracing::info!(flow = self.flow.name, partitions = ?starts, "partitions are ours");
-        let started: Vec<Partition> = starts.iter().map(|(partition, _)| *partition).collect();
-        self.subscription.control.start(assignment, starts);
-        if self.paused {
-            started.into_iter().for_each(|partition| self.subscription.control.pause(partition));
-        }
-        if let Some(ready) = self.ready.take() {
-            // Nobody listens where the process is stopping.
-            let _ = ready.send(());
-        }
-        Ok(())
-    }
-
-    /// Looks for the runs that were unfinished when the partition became ours.
-    fn find(&mut self, partition: Partition, epoch: i64, after: Option<(i64, EventId)>) {
-        let (store, flow, stop) = (self.workshop.store.clone(), self.flow.name.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            loop {
-                match store.unfinished(&flow, partition, after.clone(), FOUND_AT_ONCE).await {
-                    Ok(runs) => {
-                        let all = runs.len() < FOUND_AT_ONCE as usize;
-                        return Happened::Found { partition, epoch, runs, all };
-                    }
-                    Err(error) => tracing::warn!(flow, %error, "unfinished runs cannot be found yet"),
-                }
-                if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                    return Happened::Nothing;
-                }
-            }
-        });
-    }
-
-    fn forget(&mut self, partition: Partition) {
-        self.acquiring.remove(&partition);
-        self.partitions.0.remove(&partition);
-        self.handle(Input::Dropped(partition));
-    }
-
     fn records(&mut self, assignment: u64, partition: Partition, records: &[(i64, Record)]) {
         self.workshop.metrics.events.with_label_values(&[self.flow.name.as_str()]).inc_by(records.len() as u64);
         let Some(owned) = self.partitions.0.get_mut(&partition).filter(|owned| owned.assignment == assignment) else {
@@ -358,6 +273,12 @@ impl Worker {
             }
             Happened::Nothing => {}
         }
+        if self.partitions.all_begun()
+            && let Some(ready) = self.ready.take()
+        {
+            // Nobody listens where the process is stopping.
+            let _ = ready.send(());
+        }
         self.mind_the_bound();
         Ok(())
     }
@@ -391,6 +312,7 @@ impl Worker {
         let Some(owned) = self.partitions.current(partition, epoch) else { return Ok(()) };
         owned.admitting = false;
         owned.frontier = frontier;
+        owned.kept = true;
         self.subscription.control.commit(partition, frontier);
         if !admission.cancelled.is_empty() {
             self.count(RunState::Cancelled, admission.cancelled.len());
@@ -449,110 +371,5 @@ impl Worker {
         for step in steps {
             self.carry_out(step);
         }
-    }
-
-    fn carry_out(&mut self, step: Step) {
-        match step {
-            // What has not begun when the process stops begins at the next start.
-            Step::Work(_) | Step::Bury { .. } | Step::Load(_) if self.stop.is_cancelled() => {}
-            Step::Work(run) => {
-                let Some(epoch) = self.epoch(run.partition) else { return };
-                let workshop = self.workshop.clone();
-                self.tasks.spawn(async move {
-                    match workshop.work(&run, epoch).await {
-                        Ok(report) => Happened::Worked { run, epoch, report },
-                        Err(Gone) => Happened::Nothing,
-                    }
-                });
-            }
-            Step::Settle { run, settlement } => self.settle(run, settlement),
-            Step::Bury { run, reason, error } => self.bury(run, reason, error),
-            Step::Load(key) => self.load(key),
-        }
-    }
-
-    fn epoch(&self, partition: Partition) -> Option<i64> {
-        self.partitions.0.get(&partition).map(|owned| owned.epoch)
-    }
-
-    fn settle(&mut self, run: Box<Run>, settlement: Settlement) {
-        let Some(epoch) = self.epoch(run.partition) else { return };
-        let kind = match &settlement {
-            Settlement::Advance(effect) => {
-                let mut results = run.results.clone();
-                if let Some(effect) = effect {
-                    results.insert(run.step, effect.result.clone());
-                }
-                let effect = effect.clone().map(|effect| self.step_effect(&run, effect));
-                // A map of numbers to JSON values is always JSON.
-                let results = serde_json::to_string(&results).unwrap_or_default();
-                ChangeKind::Advance { to: run.step + 1, effect, results }
-            }
-            Settlement::Wait { until, news_after } => ChangeKind::Wait { until: *until, news_after: *news_after },
-            Settlement::End { state, effect, note } => {
-                self.count(*state, 1);
-                let effect = effect.clone().map(|effect| self.step_effect(&run, effect));
-                ChangeKind::End { state: *state, effect, note: *note, verdict: None }
-            }
-        };
-        let change = Change { event: run.event.id.clone(), partition: run.partition, epoch, kind };
-        let scribe = self.workshop.scribe.clone();
-        self.tasks.spawn(async move {
-            match scribe.change(change).await {
-                Ok(changed) => Happened::Settled { run, epoch, settlement, changed },
-                Err(_) => Happened::Nothing,
-            }
-        });
-    }
-
-    fn step_effect(&self, run: &Run, effect: Effect) -> StepEffect {
-        let step = self.flow.steps.get(run.step);
-        let connector = match step.map(|step| &step.action) {
-            Some(Action::Call(call)) => call.connector.clone(),
-            Some(Action::Wait(_)) | None => String::new(),
-        };
-        StepEffect { step: run.step, name: step.map(|step| step.name.clone()).unwrap_or_default(), connector, effect }
-    }
-
-    fn bury(&mut self, run: Box<Run>, reason: Reason, error: String) {
-        let Some(epoch) = self.epoch(run.partition) else { return };
-        tracing::warn!(flow = self.flow.name, event = %run.event.id, %reason, error, "a run is given up");
-        self.count(RunState::Dead, 1);
-        let step = self.flow.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
-        let (flow, log, layout) = (self.flow.name.clone(), self.log.clone(), self.layout.clone());
-        let (scribe, stop) = (self.workshop.scribe.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            let letter = Letter { flow: &flow, step: &step, run: &run, reason, error: &error };
-            if !letter.publish(&log, &layout, &stop).await {
-                return Happened::Nothing;
-            }
-            let verdict = Some((reason, error));
-            let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict };
-            let change = Change { event: run.event.id.clone(), partition: run.partition, epoch, kind };
-            match scribe.change(change).await {
-                Ok(changed) => Happened::Buried { run, epoch, changed },
-                Err(_) => Happened::Nothing,
-            }
-        });
-    }
-
-    fn load(&mut self, key: Key) {
-        let (store, flow, stop) = (self.workshop.store.clone(), self.flow.name.clone(), self.stop.clone());
-        let limit = u32::try_from(WINDOW + 1).unwrap_or(u32::MAX);
-        self.tasks.spawn(async move {
-            loop {
-                match store.lane(&flow, &key, limit).await {
-                    Ok(runs) => return Happened::Loaded { key, runs },
-                    Err(error) => tracing::warn!(flow, %error, "a lane cannot be loaded yet"),
-                }
-                if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                    return Happened::Nothing;
-                }
-            }
-        });
-    }
-
-    fn count(&self, state: RunState, runs: usize) {
-        self.workshop.metrics.runs.with_label_values(&[self.flow.name.as_str(), state.label()]).inc_by(runs as u64);
     }
 }

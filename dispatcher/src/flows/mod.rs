@@ -17,7 +17,6 @@ use crate::engine::start::From;
 
 pub use builtin::builtin;
 pub(crate) use context::Context;
-pub(crate) use context::{primary_email, primary_phone};
 pub use problem::Problem;
 pub use source::{FlowSource, read_folder};
 pub(crate) use template::Unrenderable;

@@ -7,10 +7,11 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use usher_proto::{EventId, Key};
 use usher_service::clock;
 
-use super::sql_store::{RUN_COLUMNS, runs};
-use super::{Admission, Arrival, Batch, Snapshot, StoreError};
+use super::rows::{RUN_COLUMNS, runs};
+use super::{Admission, Arrival, Batch, StoreError};
 use crate::engine::Run;
 use crate::sql::{Database, Dialect};
+use crate::subject::Snapshot;
 
 const ARRIVAL: [(&str, &str); 12] = [
     ("event", "text"),

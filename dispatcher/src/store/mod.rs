@@ -6,16 +6,15 @@
 mod admit;
 mod change;
 mod inspect;
-mod snapshot;
+mod rows;
 mod sql_store;
 
 use async_trait::async_trait;
 use usher_proto::{Event, EventId, Key, Partition, Timestamp};
 
 use crate::engine::{Effect, Run, RunState};
-use crate::flows::FlowSource;
+use crate::subject::{Snapshot, Subject};
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
-pub use snapshot::Snapshot;
 pub use sql_store::SqlStore;
 
 /// The store could not do as asked.
@@ -180,17 +179,6 @@ pub enum Changed {
     Fenced,
 }
 
-/// Whom a key stands for, as last known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    /// The newest snapshot, as JSON; none once deleted.
-    pub snapshot: Option<String>,
-    /// Whether it was deleted.
-    pub deleted: bool,
-    /// Counts what was applied.
-    pub revision: i64,
-}
-
 /// The store, as the dispatcher uses it.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -222,10 +210,10 @@ pub trait Store: Send + Sync {
     async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError>;
 
     /// Keeps a version of a flow for the runs that begin with it.
-    async fn keep_flow(&self, source: &FlowSource) -> Result<(), StoreError>;
+    async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError>;
 
     /// A version of a flow that was kept.
-    async fn flow(&self, flow: &str, version: &str) -> Result<Option<FlowSource>, StoreError>;
+    async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError>;
 
     /// Whether the store answers.
     async fn check(&self) -> Result<(), StoreError>;

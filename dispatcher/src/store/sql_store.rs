@@ -1,26 +1,19 @@
 //! The store in SQL. The statements that only read, and those about ownership, are here; admission and changes of runs
 //! have files of their own.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
-use bytes::Bytes;
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row as _};
-use usher_proto::{Event, EventId, Key, Partition, Source, Timestamp};
+use sqlx::AssertSqlSafe;
+use usher_proto::{EventId, Key, Partition, Timestamp};
 use usher_service::clock;
 
-use super::{Admission, Batch, Change, Changed, Ownership, Store, StoreError, Subject};
+use super::rows::{RUN_COLUMNS, runs};
+use super::{Admission, Batch, Change, Changed, Ownership, Store, StoreError};
 use crate::engine::Run;
-use crate::flows::FlowSource;
 use crate::sql::Database;
+use crate::subject::Subject;
 
 /// How many waits are ended at once.
 const DUE_AT_ONCE: i64 = 256;
-
-/// The columns that [`run`] reads, in its order.
-pub(super) const RUN_COLUMNS: &str = "event, key, partition, position, source, type, instance, occurred_at, \
-     received_at, provenance, body, flow_version, step, attempts, generation, request, results, due_at, reason, error";
 
 /// The store in a database.
 pub struct SqlStore {
@@ -50,50 +43,6 @@ impl SqlStore {
     pub fn reader(database: Database) -> Self {
         Self { database }
     }
-}
-
-/// Reads a run out of a row of [`RUN_COLUMNS`].
-pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
-    let unreadable = |what: &str| StoreError::Unreadable(what.to_owned());
-    let number = |index: usize| -> Result<i64, sqlx::Error> { row.try_get(index) };
-    let source: String = row.try_get(4)?;
-    let provenance: String = row.try_get(9)?;
-    let body: Option<String> = row.try_get(10)?;
-    let results: String = row.try_get(16)?;
-    let (reason, error): (Option<String>, Option<String>) = (row.try_get(18)?, row.try_get(19)?);
-    let verdict = match reason {
-        None => None,
-        Some(label) => Some((label.parse().map_err(|_| unreadable("reason"))?, error.unwrap_or_default())),
-    };
-    let results: BTreeMap<usize, serde_json::Value> =
-        serde_json::from_str(&results).map_err(|_| unreadable("results"))?;
-    Ok(Run {
-        event: Event {
-            id: EventId::new(row.try_get::<String, _>(0)?),
-            kind: row.try_get(5)?,
-            source: source.parse::<Source>().map_err(|_| unreadable("source"))?,
-            instance: row.try_get(6)?,
-            key: Key::new(row.try_get::<String, _>(1)?),
-            occurred_at: Timestamp::from_millis(number(7)?),
-            received_at: Timestamp::from_millis(number(8)?),
-            provenance: serde_json::from_str(&provenance).map_err(|_| unreadable("provenance"))?,
-            body: Bytes::from(body.unwrap_or_default()),
-        },
-        partition: Partition(i32::try_from(number(2)?).map_err(|_| unreadable("partition"))?),
-        position: number(3)?,
-        flow_version: row.try_get(11)?,
-        step: usize::try_from(number(12)?).map_err(|_| unreadable("step"))?,
-        attempts: u32::try_from(number(13)?).map_err(|_| unreadable("attempts"))?,
-        generation: u32::try_from(number(14)?).map_err(|_| unreadable("generation"))?,
-        request: row.try_get(15)?,
-        results,
-        wait_until: row.try_get::<Option<i64>, _>(17)?.map(Timestamp::from_millis),
-        verdict,
-    })
-}
-
-pub(super) fn runs(rows: &[AnyRow]) -> Result<Vec<Run>, StoreError> {
-    rows.iter().map(run).collect()
 }
 
 #[async_trait]
@@ -205,26 +154,24 @@ impl Store for SqlStore {
         Ok(row.map(|(snapshot, deleted_at, revision)| Subject { snapshot, deleted: deleted_at.is_some(), revision }))
     }
 
-    async fn keep_flow(&self, source: &FlowSource) -> Result<(), StoreError> {
-        let text = serde_json::to_string(source).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+    async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
         let mut writing = self.database.write().await?;
         sqlx::query("INSERT INTO usher_flow (flow, version, source) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-            .bind(&source.name)
-            .bind(source.version())
-            .bind(text)
+            .bind(flow)
+            .bind(version)
+            .bind(source)
             .execute(writing.connection())
             .await?;
         Ok(writing.commit().await?)
     }
 
-    async fn flow(&self, flow: &str, version: &str) -> Result<Option<FlowSource>, StoreError> {
+    async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError> {
         let row: Option<(String,)> = sqlx::query_as("SELECT source FROM usher_flow WHERE flow = $1 AND version = $2")
             .bind(flow)
             .bind(version)
             .fetch_optional(&self.database.pool)
             .await?;
-        row.map(|(text,)| serde_json::from_str(&text).map_err(|error| StoreError::Unreadable(error.to_string())))
-            .transpose()
+        Ok(row.map(|(source,)| source))
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -1,8 +1,20 @@
-//! What an event says of its subject, and which of two sayings counts.
+//! Whom a key stands for: what events say of a subject, which of two sayings counts, and what is read out of it.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use usher_proto::{Event, Source};
+
+/// Whom a key stands for, as last known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The newest snapshot, as JSON; none once deleted.
+    pub snapshot: Option<String>,
+    /// Whether it was deleted.
+    pub deleted: bool,
+    /// Counts what was applied.
+    pub revision: i64,
+}
 
 /// The state of a subject as one event has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +68,56 @@ impl Snapshot {
     }
 }
 
+/// The entry of `list` whose id is the one under `id_field`: its `field`. Clerk's first address is not its primary one.
+fn primary(user: &Map<String, Value>, id_field: &str, list: &str, field: &str) -> Option<String> {
+    let id = user.get(id_field)?.as_str().filter(|id| !id.is_empty())?;
+    let entry = user.get(list)?.as_array()?.iter().find(|entry| entry["id"] == id)?;
+    entry[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The primary address; none where the id is null, or points at nothing.
+pub(crate) fn primary_email(user: &Map<String, Value>) -> Option<String> {
+    primary(user, "primary_email_address_id", "email_addresses", "email_address")
+}
+
+/// The primary phone number, E.164.
+pub(crate) fn primary_phone(user: &Map<String, Value>) -> Option<String> {
+    primary(user, "primary_phone_number_id", "phone_numbers", "phone_number")
+}
+
+/// First and last name, as far as there are any.
+pub(crate) fn name(user: &Map<String, Value>) -> Option<String> {
+    let part = |field| user.get(field).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+    let parts: Vec<&str> = [part("first_name"), part("last_name")].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn the_primary_address_is_looked_up_and_never_guessed() {
+        let addresses =
+            json!([{"id": "idn_1", "email_address": "a@x.test"}, {"id": "idn_2", "email_address": "b@x.test"}]);
+        let of = |primary: Value| {
+            primary_email(&object(json!({"primary_email_address_id": primary, "email_addresses": addresses})))
+        };
+        assert_eq!(of(json!("idn_2")).as_deref(), Some("b@x.test"));
+        assert_eq!((of(Value::Null), of(json!("idn_3")), of(json!(""))), (None, None, None));
+    }
+
+    #[test]
+    fn a_name_is_made_of_what_there_is() {
+        assert_eq!(name(&object(json!({"first_name": "Ann", "last_name": null}))).as_deref(), Some("Ann"));
+        assert_eq!(name(&object(json!({"first_name": "", "last_name": " "}))), None);
+    }
 
     fn snapshot(updated_at: i64, occurred_at: i64, alive: bool) -> Snapshot {
         Snapshot { updated_at, occurred_at, data: alive.then(|| "{}".to_owned()) }
