@@ -39,7 +39,7 @@ impl Place {
             }
         };
         let address = DatabaseAddress::parse("USHER_STORE", &text)?;
-        Ok(SqlStore::reader(Database::open(&address)?))
+        Ok(SqlStore::reader(Database::open(&address.existing())?))
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::List(List { place, flow, reason, user, since, limit, json }) => {
             let filter = RunFilter { key: user, flow, state: Some(RunState::Dead), reason, event: None, since };
-            runs::print(&place.store()?.runs(&filter, i64::from(limit)).await?, json)
+            runs::print(&place.store()?.runs(&filter, i64::from(limit)).await?, limit, json)
         }
         Command::Show(Show { place, event, flow }) => {
             let store = place.store()?;

@@ -39,5 +39,7 @@ pub(crate) fn stand_in(environment: Environment, url: &str) -> anyhow::Result<En
         .with("RESEND_API_KEY", "re_lab")
         .with("STRIPE_BASE_URL", format!("{url}/stripe"))
         .with("STRIPE_SECRET_KEY", "sk_test_lab")
-        .with("STRIPE_PRICE_ID", price))
+        .with("STRIPE_PRICE_ID", price)
+        // Users are written beside the runs, not into whatever database the shell happens to name.
+        .with("DATABASE_URL", ""))
 }

@@ -51,11 +51,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { place, user, flow, state, event, since, limit, json } = arguments;
     let filter = RunFilter { key: user, flow, state, reason: None, event, since };
     let runs = place.store()?.runs(&filter, i64::from(limit)).await?;
-    print(&runs, json)
+    print(&runs, limit, json)
 }
 
 /// Prints runs as JSON lines or as a table.
-pub(crate) fn print(runs: &[RunRecord], json: bool) -> anyhow::Result<()> {
+pub(crate) fn print(runs: &[RunRecord], limit: u32, json: bool) -> anyhow::Result<()> {
+    if runs.len() == limit as usize {
+        eprintln!("the newest {limit}; there may be older ones: say --limit, or what to look for");
+    }
     if json {
         for run in runs {
             output::line(&serde_json::to_string(run)?)?;

@@ -70,8 +70,12 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
 
     let log_address = arguments.log.map_or_else(|| data.log().parse(), Ok)?;
     let mut environment = environment.with("USHER_STORE", arguments.store.unwrap_or_else(|| data.store()));
+    // Only the one made here is shown; one that was configured is the operator's secret.
+    let mut made = None;
     if environment.get("CLERK_WEBHOOK_SIGNING_SECRET")?.is_none() {
-        environment = environment.with("CLERK_WEBHOOK_SIGNING_SECRET", data.signing_secret()?);
+        let secret = data.signing_secret()?;
+        environment = environment.with("CLERK_WEBHOOK_SIGNING_SECRET", &secret);
+        made = Some(secret);
     }
     if let Some(lab) = &lab {
         environment = lab::stand_in(environment, &lab.url())?;
@@ -84,7 +88,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
 
     let served = serve(ingest, dispatcher, listener, admin, &stop, || {
         data.announce(&addresses)?;
-        announce(&addresses, &environment, &arguments.data)
+        announce(&addresses, made.as_deref(), &arguments.data)
     });
     let result = shutdown::drain(&stop, served).await;
     stop.cancel();
@@ -137,8 +141,8 @@ async fn stop_after<T>(work: impl Future<Output = T>, stop: CancellationToken) -
     result
 }
 
-fn announce(addresses: &Addresses, environment: &Environment, data: &std::path::Path) -> anyhow::Result<()> {
-    let secret = environment.get("CLERK_WEBHOOK_SIGNING_SECRET")?.unwrap_or_default();
+fn announce(addresses: &Addresses, secret: Option<&str>, data: &std::path::Path) -> anyhow::Result<()> {
+    let secret = secret.unwrap_or("as configured");
     let default = data == std::path::Path::new("./usher-data");
     let at = if default { String::new() } else { format!(" --data {}", data.display()) };
     output::line(&format!("usher is ready: webhooks on http://{}/webhooks/clerk", addresses.listen))?;

@@ -8,6 +8,7 @@ use usher_log::{LogAddress, LogLayout};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
+use crate::connectors::OPERATIONS;
 use crate::flows::{self, Action, Flow, FlowSource};
 use crate::sql::DatabaseAddress;
 
@@ -21,7 +22,7 @@ pub struct Arguments {
     /// The address to serve /healthz, /readyz and /metrics on.
     #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081")]
     pub admin: SocketAddr,
-    /// Where the log is: kafka://host:9092[,host:9092].
+    /// Where the log is: `kafka://host:9092[,host:9092]`.
     #[arg(long, env = "USHER_LOG")]
     pub log: LogAddress,
     /// How its topics are laid out.
@@ -102,6 +103,13 @@ impl Config {
         let store = address("USHER_STORE")?.ok_or_else(|| {
             BadSetting::new("USHER_STORE", "not set: it may be postgres://user:password@host/database or sqlite:PATH")
         })?;
+        for flow in &flows {
+            check_variables(flow, environment)?;
+        }
+        if environment.get("USHER_DELIVER_ONLY_TO")?.is_some() {
+            let why = "not supported yet, and mailing everybody is not what it asks for: unset it, or use the lab";
+            return Err(BadSetting::new("USHER_DELIVER_ONLY_TO", why));
+        }
         let kafka = usher_log::kafka_properties(environment)?;
         let users = address("DATABASE_URL")?.filter(|users| *users != store);
         Ok(Self { log, kafka, layout, store, users, flows, environment: environment.clone() })
@@ -115,4 +123,23 @@ impl Config {
         });
         calls.collect::<BTreeSet<_>>().into_iter().collect()
     }
+}
+
+/// What a step leaves to a variable must be there; else every run would die of it, one by one.
+fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), BadSetting> {
+    for step in &flow.steps {
+        let Action::Call(call) = &step.action else { continue };
+        let operations = OPERATIONS.iter().filter(|(connector, _)| *connector == call.connector);
+        let operation = operations.flat_map(|(_, list)| list.iter()).find(|operation| operation.name == call.operation);
+        for param in operation.into_iter().flat_map(|operation| operation.params) {
+            if let Some(variable) = param.variable
+                && !call.params.contains_key(param.name)
+                && environment.get(variable)?.is_none()
+            {
+                let why = format!("not set, and step {} of flow {} gives no {}", step.name, flow.name, param.name);
+                return Err(BadSetting::new(variable, why));
+            }
+        }
+    }
+    Ok(())
 }

@@ -45,7 +45,8 @@ async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<(
     let pages = tokio::spawn(http::serve(listener, health::router(readiness, registry), stop.clone()));
     let finished = shutdown::drain(&stop, dispatcher.run(stop.clone())).await;
     stop.cancel();
-    pages.await?;
+    // Whoever still reads a page does not hold the stop.
+    pages.abort();
     finished.unwrap_or_else(|| {
         tracing::warn!("work was still under way at the deadline; it goes on at the next start");
         Ok(())

@@ -10,6 +10,8 @@ const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60
 pub(crate) struct Metrics {
     /// Events read from the log.
     pub(crate) events: IntCounterVec,
+    /// Events whose run was known already.
+    pub(crate) repeated: IntCounterVec,
     /// Runs that ended, by outcome: a terminal state.
     pub(crate) runs: IntCounterVec,
     /// Attempts, by connector and outcome: `done`, `overtaken`, a cause or a reason.
@@ -36,6 +38,10 @@ impl Metrics {
         let histogram = |name: &str, help: &str| HistogramOpts::from(options(name, help)).buckets(SECONDS.to_vec());
         let metrics = Self {
             events: IntCounterVec::new(options("events_total", "Events read from the log."), &["flow"])?,
+            repeated: IntCounterVec::new(
+                options("events_repeated_total", "Events whose run was known already."),
+                &["flow"],
+            )?,
             runs: IntCounterVec::new(options("runs_total", "Runs that ended, by outcome."), &["flow", "outcome"])?,
             attempts: IntCounterVec::new(
                 options("attempts_total", "Attempts, by connector and outcome."),
@@ -59,6 +65,7 @@ impl Metrics {
             store_seconds: Histogram::with_opts(histogram("store_seconds", "How long a write to the store took."))?,
         };
         registry.register(Box::new(metrics.events.clone()))?;
+        registry.register(Box::new(metrics.repeated.clone()))?;
         registry.register(Box::new(metrics.runs.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.attempt_seconds.clone()))?;

@@ -22,8 +22,28 @@ const SQLITE_CONNECTIONS: u32 = 6;
 /// How long to wait for a connection before saying that there is none.
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
-static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+/// What a database is used for: each use has tables and a history of its own, so that the users can live in a database
+/// that belongs to somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// The store's.
+    Store,
+    /// The users'.
+    Users,
+}
+
+impl Tables {
+    fn migrator(self, dialect: Dialect) -> Migrator {
+        let (mut migrator, history) = match (self, dialect) {
+            (Self::Store, Dialect::Postgres) => (sqlx::migrate!("migrations/postgres/store"), "usher_store_migrations"),
+            (Self::Store, Dialect::Sqlite) => (sqlx::migrate!("migrations/sqlite/store"), "usher_store_migrations"),
+            (Self::Users, Dialect::Postgres) => (sqlx::migrate!("migrations/postgres/users"), "usher_users_migrations"),
+            (Self::Users, Dialect::Sqlite) => (sqlx::migrate!("migrations/sqlite/users"), "usher_users_migrations"),
+        };
+        migrator.dangerous_set_table_name(history);
+        migrator
+    }
+}
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,9 +117,10 @@ impl DatabaseAddress {
         Ok(Self { dialect, url: Secret::new(url) })
     }
 
-    /// Whether it is a file on this machine.
-    pub fn is_file(&self) -> bool {
-        self.dialect == Dialect::Sqlite
+    /// The same, but a file that does not exist is not made: for looking into a database of somebody else.
+    #[must_use]
+    pub fn existing(&self) -> Self {
+        Self { dialect: self.dialect, url: Secret::new(self.url.expose().replace("?mode=rwc", "?mode=rw")) }
     }
 }
 
@@ -129,12 +150,8 @@ impl Database {
     }
 
     /// Makes the tables, or brings them up to this version.
-    pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
-        let migrator = match self.dialect {
-            Dialect::Postgres => &POSTGRES,
-            Dialect::Sqlite => &SQLITE,
-        };
-        migrator.run(&self.pool).await
+    pub async fn migrate(&self, tables: Tables) -> Result<(), sqlx::migrate::MigrateError> {
+        tables.migrator(self.dialect).run(&self.pool).await
     }
 
     /// Begins to write. What is not committed is undone.
@@ -160,10 +177,13 @@ impl Database {
 }
 
 async fn set_up(connection: &mut AnyConnection, sqlite: bool) -> Result<(), sqlx::Error> {
-    if sqlite {
-        connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;").await?;
-    }
-    Ok(())
+    let settings = if sqlite {
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;"
+    } else {
+        // A machine that vanishes in the middle of a transaction must not keep its successor waiting for hours.
+        "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s';"
+    };
+    connection.execute(settings).await.map(drop)
 }
 
 /// A transaction that writes. What is not committed is undone by closing its connection: after a failed commit (a full

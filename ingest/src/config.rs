@@ -22,7 +22,7 @@ pub struct Arguments {
     /// The address to serve webhooks, /healthz, /readyz and /metrics on.
     #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Where the log is: kafka://host:9092[,host:9092].
+    /// Where the log is: `kafka://host:9092[,host:9092]`.
     #[arg(long, env = "USHER_LOG")]
     pub log: LogAddress,
     /// How its topics are laid out.

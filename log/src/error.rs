@@ -1,5 +1,6 @@
 //! What can go wrong with the log, told apart by what must follow from it.
 
+use rdkafka::error::KafkaError;
 use usher_service::exit::BadSetting;
 
 /// A record could not be appended, or it is not known whether it was. It may be in the log all the same, so whoever
@@ -54,6 +55,19 @@ pub enum LogError {
     /// The log cannot be reached or answers with an error.
     #[error("the log is not available: {0}")]
     Unavailable(String),
+}
+
+impl LogError {
+    /// librdkafka does not take its configuration. Its own text would repeat the value, which may be a password.
+    pub(crate) fn configuration(error: &KafkaError) -> Self {
+        Self::Setting(match error {
+            KafkaError::ClientConfig(_, description, key, _) => {
+                let variable = format!("USHER_KAFKA_{}", key.replace('.', "_").to_uppercase());
+                BadSetting::new(&variable, format!("{key}: {description}"))
+            }
+            other => BadSetting::new("USHER_KAFKA_*", other),
+        })
+    }
 }
 
 impl From<sqlx::Error> for LogError {

@@ -37,7 +37,7 @@ pub enum LogEvent {
     Assigned {
         /// The assignment's number; higher than every earlier one of this process.
         epoch: u64,
-        /// The partitions.
+        /// The partitions. None where others have them all for now: the subscriber stands by, and answers nothing.
         partitions: Vec<Assigned>,
     },
     /// Records of one partition, in order, each with its offset.

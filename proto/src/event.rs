@@ -66,11 +66,6 @@ pub enum NotAnEvent {
 }
 
 impl Event {
-    /// `source/type`, the name that flow files use.
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.source, self.kind)
-    }
-
     /// The record that carries this event.
     pub fn into_record(self) -> Record {
         let mut headers = vec![

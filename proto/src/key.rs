@@ -19,11 +19,6 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Whether the key is a Clerk user id.
-    pub fn is_user(&self) -> bool {
-        self.0.starts_with("user_")
-    }
 }
 
 impl fmt::Debug for Key {

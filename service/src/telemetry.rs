@@ -1,5 +1,7 @@
 //! Logging: structured, to standard error, with no personal data in it by everybody's discipline.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 
@@ -14,6 +16,8 @@ pub fn start(environment: &Environment) -> Result<(), BadSetting> {
             .map_err(|error| BadSetting::new("RUST_LOG", format!("{error}; for instance info or ingest=debug")))?,
     };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people; a file or a collector gets plain text.
+    let subscriber = subscriber.with_ansi(std::io::stderr().is_terminal());
     let started = match environment.get("USHER_LOG_FORMAT")?.as_deref() {
         None | Some("text") => subscriber.try_init(),
         Some("json") => subscriber.json().flatten_event(true).try_init(),

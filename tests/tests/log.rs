@@ -244,3 +244,86 @@ async fn what_was_acknowledged_is_there_after_reopening(subject: Subject) {
     assert_eq!((found[0].0, found[0].1), (position.partition, position.offset));
     subscription.control.close().await;
 }
+
+/// One member of a group.
+struct Member {
+    subscription: Subscription,
+    /// What is ours, by the assignment that gave it.
+    owned: BTreeMap<Partition, u64>,
+}
+
+impl Member {
+    /// Takes in the next event, answering as a subscriber does: everything read is committed at once.
+    async fn step(&mut self, read: &mut Vec<(Partition, i64)>) {
+        match next(&mut self.subscription).await {
+            LogEvent::Assigned { epoch, partitions } => {
+                let start = |assigned: &Assigned| (assigned.partition, assigned.committed.unwrap_or(assigned.low));
+                self.subscription.control.start(epoch, partitions.iter().map(start).collect());
+                self.owned.extend(partitions.iter().map(|assigned| (assigned.partition, epoch)));
+            }
+            LogEvent::Records { epoch, partition, records } => {
+                if self.owned.get(&partition) == Some(&epoch) {
+                    read.extend(records.iter().map(|(offset, _)| (partition, *offset)));
+                    let after = records.last().unwrap().0 + 1;
+                    self.subscription.control.commit(partition, after);
+                }
+            }
+            LogEvent::Revoked { partitions, lost } => {
+                self.owned.retain(|partition, _| !partitions.contains(partition));
+                assert!(!lost, "nobody was away");
+                self.subscription.control.release();
+            }
+            LogEvent::Failed(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out() {
+    let Some(subject) = subject(true).await else { return };
+    let join = async || Member {
+        subscription: subject.log.subscribe("g", &subject.topic).await.unwrap(),
+        owned: BTreeMap::new(),
+    };
+    let (all, mut read) = (PARTITIONS as usize, Vec::new());
+    let mut first = join().await;
+    while first.owned.len() < all {
+        first.step(&mut read).await;
+    }
+    append(&subject, 50).await;
+    while read.len() < 50 {
+        first.step(&mut read).await;
+    }
+
+    let mut second = join().await;
+    let mut theirs = Vec::new();
+    while first.owned.len() + second.owned.len() != all || second.owned.is_empty() {
+        tokio::select! {
+            () = first.step(&mut read) => {}
+            () = second.step(&mut theirs) => {}
+        }
+    }
+    append(&subject, 50).await;
+    while read.len() + theirs.len() < 100 {
+        tokio::select! {
+            () = first.step(&mut read) => {}
+            () = second.step(&mut theirs) => {}
+        }
+    }
+    assert!(!theirs.is_empty(), "the second has its share");
+
+    second.subscription.control.close().await;
+    while first.owned.len() < all {
+        first.step(&mut read).await;
+    }
+    append(&subject, 50).await;
+    while read.len() + theirs.len() < 150 {
+        first.step(&mut read).await;
+    }
+    let mut seen: Vec<(Partition, i64)> = read.into_iter().chain(theirs).collect();
+    let count = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!((count, seen.len()), (150, 150), "each record once");
+    first.subscription.control.close().await;
+}

@@ -49,6 +49,8 @@ pub struct Param {
     pub required: bool,
     /// What it may be.
     pub shape: Shape,
+    /// The variable that stands in where a flow does not give it; then one of the two must.
+    pub variable: Option<&'static str>,
 }
 
 /// What a parameter may be.
@@ -89,11 +91,15 @@ impl Shape {
 }
 
 const fn required(name: &'static str, shape: Shape) -> Param {
-    Param { name, required: true, shape }
+    Param { name, required: true, shape, variable: None }
 }
 
 const fn optional(name: &'static str, shape: Shape) -> Param {
-    Param { name, required: false, shape }
+    Param { name, required: false, shape, variable: None }
+}
+
+const fn optional_or(name: &'static str, shape: Shape, variable: &'static str) -> Param {
+    Param { name, required: false, shape, variable: Some(variable) }
 }
 
 /// What an operation is to do it with.

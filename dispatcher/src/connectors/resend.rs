@@ -13,7 +13,7 @@ use usher_service::options::Environment;
 
 use super::Shape::{Table, Text, Texts};
 use super::http::{self, Answer};
-use super::{CannotPrepare, Connector, Inputs, Operation, optional, required, setting};
+use super::{CannotPrepare, Connector, Inputs, Operation, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
@@ -21,7 +21,7 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     params: &[
         required("to", Texts),
         required("subject", Text),
-        optional("from", Text),
+        optional_or("from", Text, "USHER_FROM"),
         optional("reply_to", Texts),
         optional("html", Text),
         optional("text", Text),

@@ -15,7 +15,7 @@ use usher_service::options::Environment;
 
 use super::Shape::{Number, Table, Text};
 use super::http::{self, Answer};
-use super::{CannotPrepare, Connector, Inputs, Operation, optional, required, setting};
+use super::{CannotPrepare, Connector, Inputs, Operation, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
 /// Pinned, because fields move between versions.
@@ -39,7 +39,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         name: CREATE_SUBSCRIPTION,
         params: &[
             required("customer", Text),
-            optional("price", Text),
+            optional_or("price", Text, "STRIPE_PRICE_ID"),
             optional("trial_days", Number),
             optional("metadata", Table),
         ],

@@ -34,25 +34,24 @@ pub(super) struct Workshop {
     pub(super) stop: CancellationToken,
 }
 
-/// The run is somebody else's now, or the process stops: there is nothing to report.
+/// There is nothing to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gone;
-
-impl From<Stopped> for Gone {
-    fn from(Stopped: Stopped) -> Self {
-        Self
-    }
+pub(super) enum Gone {
+    /// Somebody else has taken the run's partition over.
+    Fenced,
+    /// The process stops.
+    Stopped,
 }
 
 /// How work ends early: with a report, or with nothing.
 enum Early {
     Report(Report),
-    Gone,
+    Gone(Gone),
 }
 
 impl From<Gone> for Early {
-    fn from(Gone: Gone) -> Self {
-        Self::Gone
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
     }
 }
 
@@ -61,7 +60,7 @@ impl Workshop {
     pub(super) async fn work(&self, run: &Run, epoch: i64) -> Result<Report, Gone> {
         match AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await {
             Ok(Ok(report) | Err(Early::Report(report))) => Ok(report),
-            Ok(Err(Early::Gone)) => Err(Gone),
+            Ok(Err(Early::Gone(gone))) => Err(gone),
             Err(_) => {
                 tracing::error!(flow = self.versions.name(), event = %run.event.id, "a step panicked");
                 Ok(attempted(Outcome::retry(Cause::Panicked), run.request.clone(), false))
@@ -114,7 +113,7 @@ impl Workshop {
                 }
             }
             if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                return Err(Gone);
+                return Err(Gone::Stopped);
             }
         }
     }
@@ -138,7 +137,9 @@ impl Workshop {
         let change = Change { event: run.event.id.clone(), partition: run.partition, epoch, kind };
         match self.scribe.change(change).await {
             Ok(Changed::Written | Changed::Awake) => Ok(()),
-            Ok(Changed::Fenced) | Err(Stopped) => Err(Early::Gone),
+            Ok(Changed::Ended) => Err(Early::Report(Report::Ended)),
+            Ok(Changed::Fenced) => Err(Gone::Fenced.into()),
+            Err(Stopped) => Err(Gone::Stopped.into()),
         }
     }
 

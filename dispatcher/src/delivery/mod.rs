@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::connectors;
 use crate::flows::Flow;
 use crate::metrics::Metrics;
-use crate::sql::Database;
+use crate::sql::{Database, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 use attempt::Workshop;
 use scribe::Scribe;
@@ -33,9 +33,8 @@ use worker::Worker;
 /// The pause before asking again for a log or a store that is not there.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A replica that got no partition for so long is ready all the same: there are more replicas than partitions. Longer than
-/// a group takes to notice a member that died.
-const STAND_BY_AFTER: Duration = Duration::from_secs(30);
+/// How often the log is asked whether it is there.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// The flows of one process.
 pub struct Dispatcher {
@@ -65,14 +64,11 @@ impl Dispatcher {
         readiness.met("store");
         let users = match &config.users {
             None => database,
-            Some(address) => {
-                let users = Database::open(address).context("DATABASE_URL")?;
-                if until(&stop, || migrate(&users)).await?.is_none() {
-                    return Ok(());
-                }
-                users
-            }
+            Some(address) => Database::open(address).context("DATABASE_URL")?,
         };
+        if config.connectors().contains(&"database") && until(&stop, || migrate(&users)).await?.is_none() {
+            return Ok(());
+        }
         let connectors = Arc::new(connectors::open(&config.connectors(), &config.environment, &users)?);
         if until(&stop, || ensure(&*log, &config)).await?.is_none() {
             return Ok(());
@@ -108,16 +104,15 @@ impl Dispatcher {
             let readiness = readiness.clone();
             tokio::spawn(async move {
                 for flow in started {
-                    match tokio::time::timeout(STAND_BY_AFTER, flow).await {
-                        Ok(Ok(())) => {}
-                        // It ended before it began, and takes the process with it.
-                        Ok(Err(_)) => return,
-                        Err(_) => tracing::info!("no partition is left for this replica; it stands by"),
+                    // One that ends before it begins takes the process with it.
+                    if flow.await.is_err() {
+                        return;
                     }
                 }
                 readiness.met("flows");
             })
         };
+        let watch = tokio::spawn(watch(log.clone(), readiness));
         let mut result = Ok(());
         while let Some(ended) = flows.join_next().await {
             if let Err(error) = ended? {
@@ -127,8 +122,17 @@ impl Dispatcher {
             }
         }
         all_started.abort();
+        watch.abort();
         log.flush().await;
         result
+    }
+}
+
+/// Keeps readiness true to the log.
+async fn watch(log: Arc<dyn Log>, readiness: Readiness) {
+    loop {
+        tokio::time::sleep(CHECK_EVERY).await;
+        readiness.set("log", log.check().await.is_ok());
     }
 }
 
@@ -166,7 +170,10 @@ async fn open_store(database: &Database, config: &Config) -> Result<Arc<dyn Stor
 }
 
 async fn migrate(users: &Database) -> Result<(), Trouble> {
-    users.migrate().await.map_err(|error| Trouble::Passing(anyhow::Error::new(error).context("DATABASE_URL")))
+    users
+        .migrate(Tables::Users)
+        .await
+        .map_err(|error| Trouble::Passing(anyhow::Error::new(error).context("DATABASE_URL")))
 }
 
 async fn ensure(log: &dyn Log, config: &Config) -> Result<(), Trouble> {

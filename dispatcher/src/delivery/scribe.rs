@@ -21,9 +21,18 @@ const GROUP: usize = 256;
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 enum Order {
-    Admit(Batch, oneshot::Sender<Result<Admission, StoreError>>),
+    Admit(Batch, oneshot::Sender<Result<Answer<Admission>, StoreError>>),
     Change(Change, oneshot::Sender<Changed>),
-    Due(Vec<(Partition, i64)>, Timestamp, oneshot::Sender<Vec<Run>>),
+    Due(Vec<(Partition, i64)>, Timestamp, oneshot::Sender<Answer<Vec<Run>>>),
+}
+
+/// What the store answered.
+#[derive(Debug)]
+pub(super) struct Answer<T> {
+    pub(super) answer: T,
+    /// It had to be asked again. An earlier asking may have been carried out and its answer lost, and then this one leaves
+    /// out what that one did.
+    pub(super) asked_again: bool,
 }
 
 /// Hands over what is to be written.
@@ -51,7 +60,7 @@ impl Scribe {
         Self { orders }
     }
 
-    pub(super) async fn admit(&self, batch: Batch) -> Result<Result<Admission, StoreError>, Stopped> {
+    pub(super) async fn admit(&self, batch: Batch) -> Result<Result<Answer<Admission>, StoreError>, Stopped> {
         self.hand_over(|answer| Order::Admit(batch, answer)).await
     }
 
@@ -59,7 +68,11 @@ impl Scribe {
         self.hand_over(|answer| Order::Change(change, answer)).await
     }
 
-    pub(super) async fn due(&self, partitions: Vec<(Partition, i64)>, now: Timestamp) -> Result<Vec<Run>, Stopped> {
+    pub(super) async fn due(
+        &self,
+        partitions: Vec<(Partition, i64)>,
+        now: Timestamp,
+    ) -> Result<Answer<Vec<Run>>, Stopped> {
         self.hand_over(|answer| Order::Due(partitions, now, answer)).await
     }
 
@@ -111,8 +124,9 @@ impl Desk {
         if changes.is_empty() {
             return;
         }
+        // A change that is written twice is written once, so it does not matter whether it was asked again.
         if let Some(Ok(changed)) = self.ask(|| self.store.change(&self.flow, changes)).await {
-            for (answer, changed) in answers.drain(..).zip(changed) {
+            for (answer, changed) in answers.drain(..).zip(changed.answer) {
                 reply(answer, changed);
             }
         }
@@ -124,7 +138,8 @@ impl Desk {
     async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         ask: impl Fn() -> F,
-    ) -> Option<Result<T, StoreError>> {
+    ) -> Option<Result<Answer<T>, StoreError>> {
+        let mut asked_again = false;
         loop {
             let timer = self.metrics.store_seconds.start_timer();
             let answer = ask().await;
@@ -132,12 +147,13 @@ impl Desk {
             match answer {
                 Ok(answer) => {
                     self.readiness.met("store");
-                    return Some(Ok(answer));
+                    return Some(Ok(Answer { answer, asked_again }));
                 }
                 Err(error @ StoreError::Fenced(_)) => return Some(Err(error)),
                 Err(error) => {
                     tracing::warn!(flow = self.flow, %error, "the store does not take a write; trying again");
                     self.readiness.lost("store");
+                    asked_again = true;
                     if self.stop.is_cancelled() {
                         return None;
                     }

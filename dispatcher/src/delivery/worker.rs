@@ -19,6 +19,7 @@ use usher_service::clock;
 
 use super::attempt::Workshop;
 use super::partitions::{self, Partitions};
+use super::scribe::Answer;
 use crate::engine::lanes::WINDOW;
 use crate::engine::{Engine, Input, Limits, Report, Run, RunState, Settlement};
 use crate::flows::Flow;
@@ -50,7 +51,7 @@ enum Happened {
         partition: Partition,
         epoch: i64,
         frontier: i64,
-        result: Result<Admission, StoreError>,
+        result: Result<Answer<Admission>, StoreError>,
     },
     Worked {
         run: Box<Run>,
@@ -72,8 +73,13 @@ enum Happened {
         key: Key,
         runs: Vec<Run>,
     },
-    Due(Vec<Run>),
-    /// The process stops, or the run is somebody else's.
+    Due(Answer<Vec<Run>>),
+    /// A claim was refused: somebody else has taken the partition over.
+    Fenced {
+        partition: Partition,
+        epoch: i64,
+    },
+    /// The process stops.
     Nothing,
 }
 
@@ -174,8 +180,21 @@ impl Worker {
         self.subscription.control.close().await;
     }
 
+    fn say_ready(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            // Nobody listens where the process is stopping.
+            let _ = ready.send(());
+        }
+    }
+
     fn log_says(&mut self, event: LogEvent) -> anyhow::Result<()> {
         match event {
+            LogEvent::Assigned { partitions, .. } if partitions.is_empty() => {
+                // Others have them all, and have begun long ago.
+                if self.partitions.0.is_empty() && self.acquiring.is_empty() {
+                    self.say_ready();
+                }
+            }
             LogEvent::Assigned { epoch, partitions } => self.acquire(epoch, partitions),
             LogEvent::Records { epoch, partition, records } => self.records(epoch, partition, &records),
             LogEvent::Revoked { partitions, lost } => {
@@ -266,18 +285,22 @@ impl Worker {
                 runs.truncate(WINDOW);
                 self.handle(Input::Loaded { key, runs, more });
             }
-            Happened::Due(runs) => {
+            Happened::Due(Answer { answer: runs, asked_again }) => {
                 self.asking_due = false;
                 let ours = runs.into_iter().filter(|run| self.partitions.0.contains_key(&run.partition)).collect();
                 self.handle(Input::Admitted(ours));
+                if asked_again {
+                    let caught_up = self.partitions.caught_up();
+                    caught_up.into_iter().for_each(|(partition, epoch)| self.look_again(partition, epoch));
+                }
+            }
+            Happened::Fenced { partition, epoch } => {
+                self.still_ours(partition, epoch, Changed::Fenced)?;
             }
             Happened::Nothing => {}
         }
-        if self.partitions.all_begun()
-            && let Some(ready) = self.ready.take()
-        {
-            // Nobody listens where the process is stopping.
-            let _ = ready.send(());
+        if self.partitions.all_begun() {
+            self.say_ready();
         }
         self.mind_the_bound();
         Ok(())
@@ -302,13 +325,13 @@ impl Worker {
         partition: Partition,
         epoch: i64,
         frontier: i64,
-        result: Result<Admission, StoreError>,
+        result: Result<Answer<Admission>, StoreError>,
     ) -> anyhow::Result<()> {
         if self.partitions.current(partition, epoch).is_none() {
             return Ok(());
         }
         // The scribe asks again after every error but the fence.
-        let admission = result.map_err(|_| self.fenced(partition))?;
+        let Answer { answer: admission, asked_again } = result.map_err(|_| self.fenced(partition))?;
         let Some(owned) = self.partitions.current(partition, epoch) else { return Ok(()) };
         owned.admitting = false;
         owned.frontier = frontier;
@@ -318,9 +341,26 @@ impl Worker {
             self.count(RunState::Cancelled, admission.cancelled.len());
             self.handle(Input::Cancelled(admission.cancelled));
         }
+        self.count_repeated(admission.repeated);
         self.handle(Input::Admitted(admission.runs));
+        if asked_again {
+            self.look_again(partition, epoch);
+        }
         self.admit_next(partition);
         Ok(())
+    }
+
+    /// Nothing new is admitted to the partition before its unfinished runs have been found (again).
+    fn look_again(&mut self, partition: Partition, epoch: i64) {
+        if let Some(owned) = self.partitions.current(partition, epoch) {
+            owned.recovered = false;
+            self.find(partition, epoch, None);
+        }
+    }
+
+    fn count_repeated(&self, events: usize) {
+        let repeated = &self.workshop.metrics.repeated;
+        repeated.with_label_values(&[self.flow.name.as_str()]).inc_by(events as u64);
     }
 
     fn tick(&mut self) {

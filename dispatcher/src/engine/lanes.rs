@@ -32,6 +32,8 @@ struct Lane {
     more: bool,
     /// Whether those have been asked for.
     loading: bool,
+    /// Whether a run was left to the store meanwhile, which the answer may not hold.
+    missed: bool,
 }
 
 /// All lanes of a flow.
@@ -57,7 +59,14 @@ impl Lanes {
         let key = run.event.key.clone();
         let lane = self.lanes.entry(key.clone()).or_insert_with(|| {
             self.ready.push_back(key);
-            Lane { partition: run.partition, runs: VecDeque::new(), head: Head::Ready, more: false, loading: false }
+            Lane {
+                partition: run.partition,
+                runs: VecDeque::new(),
+                head: Head::Ready,
+                more: false,
+                loading: false,
+                missed: false,
+            }
         });
         if lane.runs.iter().any(|known| known.event.id == run.event.id) {
             return;
@@ -68,6 +77,7 @@ impl Lanes {
         let beyond_memory = lane.more && place == lane.runs.len();
         if beyond_memory || place >= WINDOW {
             lane.more = true;
+            lane.missed = lane.loading;
             return;
         }
         lane.runs.insert(place, run);
@@ -127,11 +137,6 @@ impl Lanes {
         }
     }
 
-    /// When the next lane wakes.
-    pub fn next_wake(&self) -> Option<Timestamp> {
-        self.resting.keys().next().map(|(until, _)| *until)
-    }
-
     /// The head has left, and the next one's turn comes. Returns the key if the store must be asked for more of its lane.
     #[must_use]
     pub fn leave(&mut self, key: &Key) -> Option<Key> {
@@ -171,21 +176,19 @@ impl Lanes {
         None
     }
 
-    /// What the store had for a lane, oldest first, and whether there is still more.
-    pub fn loaded_from_store(&mut self, key: &Key, runs: Vec<Run>, more: bool) {
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        lane.loading = false;
-        lane.more = false;
+    /// What the store had for a lane, oldest first, and whether there is still more. Returns the key if the store must be
+    /// asked again.
+    #[must_use]
+    pub fn loaded_from_store(&mut self, key: &Key, runs: Vec<Run>, more: bool) -> Option<Key> {
+        let lane = self.lanes.get_mut(key)?;
+        let missed = std::mem::take(&mut lane.missed);
+        (lane.loading, lane.more) = (false, false);
         for run in runs {
             self.push(run);
         }
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        lane.more |= more;
-        if lane.runs.is_empty() {
-            self.lanes.remove(key);
-        } else if lane.head == Head::Ready {
-            self.ready.push_back(key.clone());
-        }
+        let lane = self.lanes.get_mut(key)?;
+        lane.more |= more || missed;
+        if lane.head == Head::Ready { self.after_removal(key) } else { None }
     }
 
     /// Forgets everything of a partition: somebody else works on it now.

@@ -46,6 +46,8 @@ pub enum Report {
     NothingToDo,
     /// Its subject is gone, or something newer has taken effect.
     Superseded,
+    /// It has ended meanwhile, in the store: there is nothing left to write.
+    Ended,
 }
 
 /// What is to be written about a run before it goes on.
@@ -167,7 +169,9 @@ impl Engine {
                 let loads = runs.iter().filter_map(|(key, event)| self.lanes.cancel(key, event));
                 steps.extend(loads.map(Step::Load));
             }
-            Input::Loaded { key, runs, more } => self.lanes.loaded_from_store(&key, runs, more),
+            Input::Loaded { key, runs, more } => {
+                steps.extend(self.lanes.loaded_from_store(&key, runs, more).map(Step::Load));
+            }
             Input::Reported { key, event, report } => steps.extend(self.reported(&key, &event, report, now, jitter)),
             Input::Settled { key, event, settlement, awake } => {
                 steps.extend(self.settled(&key, &event, &settlement, awake));
@@ -200,11 +204,6 @@ impl Engine {
         self.lanes.resting()
     }
 
-    /// When to come back with a [`Input::Tick`] if nothing happens before.
-    pub fn next_wake(&self) -> Option<Timestamp> {
-        self.lanes.next_wake()
-    }
-
     fn begin(&mut self, now: Timestamp) -> VecDeque<Step> {
         let mut steps = VecDeque::new();
         let mut free = self.limits.in_flight.saturating_sub(self.lanes.busy());
@@ -234,17 +233,21 @@ impl Engine {
             Report::Wait { until, news_after } => settle(run, Settlement::Wait { until, news_after }),
             Report::NothingToDo => settle(run, ended(RunState::Done, None, Some("nothing_to_do"))),
             Report::Superseded => settle(run, ended(RunState::Superseded, None, None)),
+            Report::Ended => self.lanes.leave(key).map(Step::Load),
             Report::Attempted { outcome, request, last } => match outcome {
                 Outcome::Done(effect) if last => settle(run, ended(RunState::Done, Some(effect), None)),
                 Outcome::Done(effect) => settle(run, Settlement::Advance(Some(effect))),
                 Outcome::Overtaken => settle(run, ended(RunState::Superseded, None, None)),
                 Outcome::Reject { reason, error } => Some(Step::Bury { run: Box::new(run.clone()), reason, error }),
                 Outcome::Retry { cause, after } => {
-                    if cause.nothing_happened() {
-                        run.request = None;
-                        run.generation += 1;
-                    } else {
-                        run.request = request;
+                    // An earlier attempt under this generation whose outcome is open stays open, whatever this one came
+                    // to: its request goes on being repeated as it is.
+                    if run.request.is_none() {
+                        if cause.nothing_happened() {
+                            run.generation += 1;
+                        } else {
+                            run.request = request;
+                        }
                     }
                     match self.limits.retry.next(run.attempts, after, jitter, now) {
                         Some(at) => {

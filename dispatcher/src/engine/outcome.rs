@@ -34,17 +34,6 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Every cause, for metrics that must exist before they first count.
-    pub const ALL: [Self; 7] = [
-        Self::Unreachable,
-        Self::Timeout,
-        Self::Interrupted,
-        Self::Throttled,
-        Self::Unavailable,
-        Self::Conflict,
-        Self::Panicked,
-    ];
-
     /// The word for it in metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {

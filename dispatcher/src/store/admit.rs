@@ -61,6 +61,7 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     // The first of an event that came twice in one batch is the one that was inserted.
     for (_, cancelled) in &admission.cancelled {
         new.remove(cancelled.as_str());
+        admission.runs.retain(|woken| woken.event.id != *cancelled);
     }
     let begun = starting.into_iter().filter(|arrival| new.remove(arrival.event.id.as_str()));
     let begun: Vec<Run> = begun.map(|arrival| new_run(batch, arrival)).collect();

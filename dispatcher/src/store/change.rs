@@ -27,7 +27,7 @@ pub(super) async fn change(database: &Database, flow: &str, changes: &[Change]) 
     Ok(changed)
 }
 
-async fn current_epoch(
+pub(super) async fn current_epoch(
     connection: &mut AnyConnection,
     dialect: Dialect,
     flow: &str,
@@ -45,7 +45,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
         ChangeKind::Claim { attempts, generation, request, until } => {
             let sql = "UPDATE usher_run SET state = 'running', attempts = $1, generation = $2, request = $3, \
                        claimed_at = $4, claimed_until = $5 WHERE flow = $6 AND event = $7 AND ended_at IS NULL";
-            sqlx::query(sql)
+            let claimed = sqlx::query(sql)
                 .bind(i64::from(*attempts))
                 .bind(i64::from(*generation))
                 .bind(request.as_slice())
@@ -55,6 +55,9 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                 .bind(event)
                 .execute(connection)
                 .await?;
+            if claimed.rows_affected() == 0 {
+                return Ok(Changed::Ended);
+            }
         }
         ChangeKind::Advance { to, effect, results } => {
             keep_effect(connection, flow, &change.event, effect.as_ref()).await?;

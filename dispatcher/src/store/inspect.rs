@@ -110,7 +110,7 @@ fn record(row: &AnyRow) -> Result<RunRecord, sqlx::Error> {
 }
 
 impl SqlStore {
-    /// The runs that the filter lets through, oldest first, at most `limit`.
+    /// The runs that the filter lets through: the newest `limit`, oldest first.
     pub async fn runs(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunRecord>, StoreError> {
         let texts = [
             ("r.key", filter.key.clone()),
@@ -124,7 +124,7 @@ impl SqlStore {
         let mut conditions = vec!["r.admitted_at >= $1".to_owned()];
         conditions.extend(given.iter().enumerate().map(|(index, (column, _))| format!("{column} = ${}", index + 3)));
         let sql = format!(
-            "SELECT {COLUMNS} FROM usher_run r WHERE {} ORDER BY r.admitted_at, r.partition, r.origin, r.flow LIMIT $2",
+            "SELECT {COLUMNS} FROM usher_run r WHERE {} ORDER BY r.admitted_at DESC, r.partition DESC, r.origin DESC, r.flow DESC LIMIT $2",
             conditions.join(" AND ")
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(filter.since.map_or(0, Timestamp::millis)).bind(limit);
@@ -133,6 +133,7 @@ impl SqlStore {
         }
         let rows = query.fetch_all(&self.database.pool).await?;
         let mut records = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
+        records.reverse();
         for record in &mut records {
             record.effects = self.effects(&record.flow, &record.event).await?;
         }

@@ -175,6 +175,8 @@ pub enum Changed {
     Written,
     /// It was to wait, but news have come meanwhile.
     Awake,
+    /// The run has ended already; nothing was written.
+    Ended,
     /// Somebody else owns the partition now; nothing was written.
     Fenced,
 }

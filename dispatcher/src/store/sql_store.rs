@@ -6,10 +6,11 @@ use sqlx::AssertSqlSafe;
 use usher_proto::{EventId, Key, Partition, Timestamp};
 use usher_service::clock;
 
+use super::change;
 use super::rows::{RUN_COLUMNS, runs};
 use super::{Admission, Batch, Change, Changed, Ownership, Store, StoreError};
 use crate::engine::Run;
-use crate::sql::Database;
+use crate::sql::{Database, Tables};
 use crate::subject::Subject;
 
 /// How many waits are ended at once.
@@ -23,7 +24,7 @@ pub struct SqlStore {
 impl SqlStore {
     /// Brings the tables up to date and checks that they were laid out for `partitions`.
     pub async fn open(database: Database, partitions: i32) -> Result<Self, StoreError> {
-        database.migrate().await?;
+        database.migrate(Tables::Store).await?;
         let mut writing = database.write().await?;
         sqlx::query("INSERT INTO usher_meta (name, value) VALUES ('partitions', $1) ON CONFLICT (name) DO NOTHING")
             .bind(partitions.to_string())
@@ -122,13 +123,16 @@ impl Store for SqlStore {
         let mut ended = Vec::new();
         let mut writing = self.database.write().await?;
         for (partition, epoch) in partitions {
+            let current = change::current_epoch(writing.connection(), self.database.dialect, flow, *partition).await?;
+            if current != Some(*epoch) {
+                continue;
+            }
             let sql = format!(
                 "UPDATE usher_run SET state = 'queued' \
                  WHERE flow = $1 AND event IN ( \
                      SELECT event FROM usher_run WHERE flow = $1 AND state = 'waiting' AND due_at <= $2 AND partition = $3 \
                      ORDER BY due_at LIMIT $4) \
-                   AND state = 'waiting' AND EXISTS ( \
-                     SELECT 1 FROM usher_ownership WHERE flow = $1 AND partition = $3 AND epoch = $5) \
+                   AND state = 'waiting' \
                  RETURNING {RUN_COLUMNS}"
             );
             let rows = sqlx::query(AssertSqlSafe(sql))
@@ -136,7 +140,6 @@ impl Store for SqlStore {
                 .bind(now.millis())
                 .bind(i64::from(partition.0))
                 .bind(DUE_AT_ONCE)
-                .bind(*epoch)
                 .fetch_all(writing.connection())
                 .await?;
             ended.extend(runs(&rows)?);

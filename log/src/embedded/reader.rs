@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -11,7 +12,7 @@ use usher_proto::{Key, Partition, Record};
 
 use super::writer::Write;
 use crate::LogError;
-use crate::subscription::{Assigned, BATCH, Command, LogEvent, LogSide};
+use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, LogSide};
 
 /// How often commits are written.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
@@ -180,18 +181,22 @@ impl Reader {
     async fn read(&self, partition: Partition, from: i64) -> Result<Vec<(i64, Record)>, LogError> {
         let sql = "SELECT \"offset\", key, headers, body FROM record \
                    WHERE topic = $1 AND partition = $2 AND \"offset\" >= $3 ORDER BY \"offset\" LIMIT $4";
-        let rows: Vec<(i64, String, String, Vec<u8>)> = sqlx::query_as(sql)
+        let mut rows = sqlx::query_as::<_, (i64, String, String, Vec<u8>)>(sql)
             .bind(&self.topic)
             .bind(partition.0)
             .bind(from)
             .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
-            .fetch_all(&self.pool)
-            .await?;
-        let record = |(offset, key, headers, body): (i64, String, String, Vec<u8>)| {
+            .fetch(&self.pool);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES
+            && let Some((offset, key, headers, body)) = rows.try_next().await?
+        {
             let headers = serde_json::from_str(&headers).map_err(|error| LogError::Unavailable(error.to_string()))?;
-            Ok((offset, Record { key: Key::new(key), headers, body: Bytes::from(body) }))
-        };
-        rows.into_iter().map(record).collect()
+            let record = Record { key: Key::new(key), headers, body: Bytes::from(body) };
+            bytes += record.size();
+            records.push((offset, record));
+        }
+        Ok(records)
     }
 
     /// Has the writer write what may be committed. What the store holds is the truth, so a commit that is late or lost

@@ -52,8 +52,9 @@ pub(super) async fn apply(pool: &SqlitePool, retention: Retention) -> Result<u64
                      JOIN (SELECT topic, partition, min(coalesce(committed, 0)) AS read FROM cursor \
                            GROUP BY topic, partition) c \
                        ON c.topic = r.topic AND c.partition = r.partition AND r.\"offset\" < c.read \
-                     WHERE $1 OR r.appended_at < $2 ORDER BY r.rowid LIMIT $3)";
-        let bite = sqlx::query(sql).bind(crowded).bind(cutoff).bind(BITE).execute(transaction.connection()).await?;
+                     WHERE r.appended_at < $1 ORDER BY r.appended_at LIMIT $2)";
+        let older_than = if crowded { i64::MAX } else { cutoff };
+        let bite = sqlx::query(sql).bind(older_than).bind(BITE).execute(transaction.connection()).await?;
         if bite.rows_affected() > 0 {
             let low = "UPDATE partition SET low = coalesce( \
                          (SELECT min(\"offset\") FROM record r \

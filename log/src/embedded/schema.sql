@@ -19,6 +19,9 @@ CREATE TABLE IF NOT EXISTS record (
     UNIQUE (topic, partition, "offset")
 );
 
+-- For retention: what is old is found without looking at the rest.
+CREATE INDEX IF NOT EXISTS record_age ON record (appended_at);
+
 -- How far each group has come; NULL until its first commit. A row pins what it has not read.
 CREATE TABLE IF NOT EXISTS cursor (
     "group"   TEXT    NOT NULL,

@@ -15,7 +15,6 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::oneshot;
 use usher_proto::{Key, Partition, Record};
-use usher_service::exit::BadSetting;
 
 use super::QUESTION_DEADLINE;
 use super::config::Settings;
@@ -40,7 +39,7 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: LogSide
     let consumer: BaseConsumer<Rebalances> = settings
         .consumer(group)
         .create_with_context(Rebalances::default())
-        .map_err(|error| LogError::Setting(BadSetting::new("USHER_KAFKA_*", error)))?;
+        .map_err(|error| LogError::configuration(&error))?;
     consumer.subscribe(&[topic]).map_err(|error| unavailable(&error))?;
     let reader = Reader {
         consumer,
@@ -100,8 +99,7 @@ impl Reader {
             }
             self.hand_over();
         };
-        self.commit(CommitMode::Sync, |_| true);
-        self.consumer.context().close();
+        self.leave();
         drop(self.consumer);
         if let Some(closed) = closed {
             // Whoever asked may have stopped waiting.
@@ -120,11 +118,15 @@ impl Reader {
                 Change::Assigned(partitions) => self.assigned(partitions),
                 Change::Revoked(partitions) => self.revoked(partitions),
                 Change::Lost(partitions) => self.lost(partitions),
+                Change::Unchanged => self.pending.push_back(LogEvent::Assigned { epoch: 0, partitions: Vec::new() }),
             }
         }
         if self.awaiting_release.as_ref().is_some_and(|(_, deadline)| Instant::now() >= *deadline) {
             tracing::warn!(group = self.group, "revoked partitions are given back before all was finished");
             self.release();
+        }
+        if self.consumer.context().a_commit_failed() {
+            self.commit_again();
         }
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit(CommitMode::Async, |_| true);
@@ -161,7 +163,7 @@ impl Reader {
     fn poll_error(&self, error: &KafkaError) -> Result<(), LogError> {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                // The text names partition and offset; the offset as a number is not to be had here.
+                // rdkafka's error holds neither partition nor offset.
                 Err(LogError::Unavailable(format!(
                     "{} has lost events that {} had not read: {error}",
                     self.topic, self.group
@@ -219,9 +221,8 @@ impl Reader {
         if let Err(error) = self.consumer.incremental_assign(&list) {
             tracing::error!(group = self.group, %error, "an assignment could not be taken up");
         }
-        if self.held_back {
-            self.set_paused(offsets.iter().map(|(partition, _)| *partition).collect(), true);
-        }
+        // A partition that was paused when it last left us is still paused in librdkafka's eyes.
+        self.set_paused(offsets.iter().map(|(partition, _)| *partition).collect(), self.held_back);
     }
 
     fn revoked(&mut self, partitions: Vec<Partition>) {
@@ -274,15 +275,38 @@ impl Reader {
         match self.consumer.commit(&list, mode) {
             Ok(()) => {}
             Err(error) => {
-                // What the store holds is the truth, so a commit that is late or lost costs only a repeated read.
-                tracing::warn!(group = self.group, %error, "a commit was not written");
-                for owned in self.partitions.values_mut() {
-                    if let Some((_, written)) = &mut owned.frontier {
-                        *written = false;
-                    }
-                }
+                tracing::warn!(group = self.group, %error, "a commit was not written; it is written again");
+                self.commit_again();
             }
         }
+    }
+
+    /// What the store holds is the truth, but a commit that never comes would one day point below what retention has left.
+    fn commit_again(&mut self) {
+        for owned in self.partitions.values_mut() {
+            if let Some((_, written)) = &mut owned.frontier {
+                *written = false;
+            }
+        }
+    }
+
+    /// Writes the last commits and answers every change that is not answered yet: the close waits for those for ever.
+    fn leave(&mut self) {
+        self.commit(CommitMode::Sync, |_| true);
+        self.consumer.context().close();
+        let unanswered = self.awaiting_start.take().map(|(_, partitions)| partitions).or(self.assign_again.take());
+        if let Some(partitions) = unanswered {
+            let taken = self.list(&partitions, Offset::End).and_then(|list| self.consumer.incremental_assign(&list));
+            if let Err(error) = taken {
+                tracing::warn!(group = self.group, %error, "while leaving");
+            }
+        }
+        while let Some(change) = self.consumer.context().take() {
+            if let Change::Revoked(partitions) = change {
+                self.awaiting_release = Some((partitions, Instant::now()));
+            }
+        }
+        self.release();
     }
 
     /// Carries out the subscriber's words. `Some` when it asked to close, an error when it is gone.

@@ -13,7 +13,6 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 use usher_proto::{Partition, Record};
-use usher_service::exit::BadSetting;
 
 use crate::{AppendError, LogError, Position};
 
@@ -103,6 +102,5 @@ impl Appender {
 }
 
 fn make(config: &ClientConfig) -> Result<Client, LogError> {
-    ThreadedProducer::from_config_and_context(config, Deliveries)
-        .map_err(|error| LogError::Setting(BadSetting::new("USHER_KAFKA_*", error)))
+    ThreadedProducer::from_config_and_context(config, Deliveries).map_err(|error| LogError::configuration(&error))
 }

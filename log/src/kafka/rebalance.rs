@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaResult;
 use rdkafka::types::RDKafkaRespErr;
 use usher_proto::Partition;
 
@@ -21,17 +22,25 @@ pub(super) enum Change {
     Revoked(Vec<Partition>),
     /// These are somebody else's already.
     Lost(Vec<Partition>),
+    /// We are in the group and get nothing more.
+    Unchanged,
 }
 
 #[derive(Default)]
 pub(super) struct Rebalances {
     changes: Mutex<VecDeque<Change>>,
     closing: AtomicBool,
+    commit_failed: AtomicBool,
 }
 
 impl Rebalances {
     pub(super) fn take(&self) -> Option<Change> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Whether a commit has failed since this was asked last.
+    pub(super) fn a_commit_failed(&self) -> bool {
+        self.commit_failed.swap(false, Ordering::SeqCst)
     }
 
     pub(super) fn close(&self) {
@@ -51,6 +60,7 @@ impl ConsumerContext for Rebalances {
         let closing = self.closing.load(Ordering::SeqCst);
         let answered = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if partitions.is_empty() || closing => {
+                self.note(Change::Unchanged);
                 consumer.incremental_assign(list)
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
@@ -69,13 +79,20 @@ impl ConsumerContext for Rebalances {
                 Ok(())
             }
             _ => {
-                // librdkafka asks for this answer to any error, to bring both sides to the same state.
+                // Not seen so far; librdkafka asks for this answer to any error, to bring both sides to the same state.
                 self.note(Change::Lost(partitions));
                 consumer.unassign()
             }
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "a rebalance could not be answered");
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "a commit was not written; it is written again");
+            self.commit_failed.store(true, Ordering::SeqCst);
         }
     }
 }

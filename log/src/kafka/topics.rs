@@ -1,8 +1,13 @@
 //! Topics are made or checked before anything is read or written.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 
 use super::QUESTION_DEADLINE;
 use super::config::Settings;
@@ -11,9 +16,32 @@ use crate::{Kept, LogError, MAX_RECORD, TopicSpec};
 /// Kafka's word for "as many replicas as the cluster's default says".
 const CLUSTER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
 
+/// How often to look for topics that have been made.
+const LOOKS: u32 = 50;
+/// And how long to wait in between.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
 pub(super) async fn ensure(settings: &Settings, topics: &[TopicSpec]) -> Result<(), LogError> {
-    let unavailable = |error: rdkafka::error::KafkaError| LogError::Unavailable(error.to_string());
-    let admin: AdminClient<DefaultClientContext> = settings.admin().create().map_err(unavailable)?;
+    let admin: AdminClient<DefaultClientContext> =
+        settings.admin().create().map_err(|error| LogError::configuration(&error))?;
+    let admin = Arc::new(admin);
+    // Looking comes first: where the topics exist already, Usher need not be allowed to make any.
+    let missing = missing(&admin, topics).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    make(&admin, &missing).await?;
+    // Looked at again, for somebody else may have made them with another number of partitions; the brokers take a moment.
+    for _ in 0..LOOKS {
+        if self::missing(&admin, topics).await?.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    Err(LogError::Unavailable("topics have been made and do not show yet".into()))
+}
+
+async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[TopicSpec]) -> Result<(), LogError> {
     // The limit is on the stored batch, so it stands above the largest record.
     let largest = (MAX_RECORD + 64 * 1024).to_string();
     let new: Vec<NewTopic<'_>> = topics
@@ -28,34 +56,38 @@ pub(super) async fn ensure(settings: &Settings, topics: &[TopicSpec]) -> Result<
         .collect();
     let options =
         AdminOptions::new().request_timeout(Some(QUESTION_DEADLINE)).operation_timeout(Some(QUESTION_DEADLINE));
-    let results = admin.create_topics(&new, &options).await.map_err(unavailable)?;
-    for result in results {
+    let results = admin.create_topics(&new, &options).await;
+    for result in results.map_err(|error| LogError::Unavailable(error.to_string()))? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(LogError::Unavailable(format!("topic {topic} cannot be made: {code}"))),
         }
     }
-    let wanted = topics.to_vec();
-    tokio::task::spawn_blocking(move || check(&admin, &wanted))
-        .await
-        .map_err(|error| LogError::Unavailable(error.to_string()))?
+    Ok(())
 }
 
-fn check(admin: &AdminClient<DefaultClientContext>, topics: &[TopicSpec]) -> Result<(), LogError> {
+/// The topics that are missing; an error if one is not as it should be.
+async fn missing(
+    admin: &Arc<AdminClient<DefaultClientContext>>,
+    topics: &[TopicSpec],
+) -> Result<Vec<TopicSpec>, LogError> {
+    let admin = admin.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let metadata = admin.inner().fetch_metadata(None, QUESTION_DEADLINE)?;
+        let count = |found: &MetadataTopic| (found.name().to_owned(), found.partitions().len());
+        Ok::<HashMap<String, usize>, KafkaError>(metadata.topics().iter().map(count).collect())
+    });
+    let found = asked.await.map_err(|error| LogError::Unavailable(error.to_string()))?;
+    let found = found.map_err(|error| LogError::Unavailable(error.to_string()))?;
+    let mut missing = Vec::new();
     for topic in topics {
-        let metadata = admin
-            .inner()
-            .fetch_metadata(Some(&topic.name), QUESTION_DEADLINE)
-            .map_err(|error| LogError::Unavailable(error.to_string()))?;
-        let partitions = metadata.topics().first().map_or(0, |found| found.partitions().len());
-        let found = i32::try_from(partitions).unwrap_or(i32::MAX);
-        if found == 0 {
-            // Made a moment ago and not known to this broker yet; whoever asked will ask again.
-            return Err(LogError::Unavailable(format!("topic {} has no leader yet", topic.name)));
-        }
-        if found != topic.partitions {
-            return Err(LogError::PartitionCount { topic: topic.name.clone(), found, wanted: topic.partitions });
+        match i32::try_from(found.get(&topic.name).copied().unwrap_or(0)).unwrap_or(i32::MAX) {
+            0 => missing.push(topic.clone()),
+            found if found == topic.partitions => {}
+            found => {
+                return Err(LogError::PartitionCount { topic: topic.name.clone(), found, wanted: topic.partitions });
+            }
         }
     }
-    Ok(())
+    Ok(missing)
 }

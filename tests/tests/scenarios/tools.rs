@@ -58,7 +58,7 @@ async fn ended(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> 
 
 #[tokio::test]
 async fn the_split_services_refuse_an_embedded_log() {
-    for (name, arguments) in [("ingest", vec![]), ("dispatcher", vec!["--flow", "email"])] {
+    for (name, arguments) in [("ingest", vec![]), ("dispatcher", vec!["--flow", "db-sync"])] {
         let environment = [
             ("USHER_LOG", "sqlite:/tmp/log.db"),
             ("USHER_STORE", "sqlite:/tmp/store.db"),
@@ -78,9 +78,22 @@ async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
         ("ingest", vec![], vec![("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_???")], "not base64"),
         ("ingest", vec!["--partitions", "0"], vec![], "1..=1024"),
         ("dispatcher", vec!["--flow", "emial"], vec![], "there is no flow \"emial\"; there are email"),
-        ("dispatcher", vec!["--flow", "email"], vec![("USHER_STORE", "mysql://x")], "postgres://"),
+        (
+            "dispatcher",
+            vec!["--flow", "email"],
+            vec![],
+            "USHER_FROM: not set, and step welcome of flow email gives no from",
+        ),
+        ("dispatcher", vec!["--flow", "trial"], vec![], "STRIPE_PRICE_ID: not set"),
+        (
+            "dispatcher",
+            vec!["--flow", "db-sync"],
+            vec![("USHER_KAFKA_SASL_PASSWRD", "hunter2")],
+            "USHER_KAFKA_SASL_PASSWRD",
+        ),
+        ("dispatcher", vec!["--flow", "db-sync"], vec![("USHER_STORE", "mysql://x")], "postgres://"),
         ("dispatcher", vec!["--flow", "email"], vec![("USHER_FLOWS", "/nowhere")], "/nowhere"),
-        ("dispatcher", vec!["--flow", "email"], vec![("USHER_KAFKA_ACKS", "1")], "USHER_KAFKA_ACKS"),
+        ("dispatcher", vec!["--flow", "db-sync"], vec![("USHER_KAFKA_ACKS", "1")], "USHER_KAFKA_ACKS"),
         ("usher", vec!["send", "user.creatd", "--secret", SECRET], vec![], "user.created"),
         ("usher", vec!["check", "/nowhere/x.toml"], vec![], "/nowhere"),
         ("usher", vec!["runs", "--store", "sqlite:/nowhere/at/all.db", "--state", "ended"], vec![], "superseded"),
@@ -93,7 +106,7 @@ async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
         let (code, output) = ended(name, &arguments, &environment).await;
         assert_eq!(code, Some(64), "{name} {arguments:?}: {output}");
         assert!(output.contains(expected), "{name} {arguments:?} says {expected:?}: {output}");
-        assert!(!output.contains("???"), "a secret is not shown: {output}");
+        assert!(!output.contains("???") && !output.contains("hunter2"), "a secret is not shown: {output}");
     }
 }
 

@@ -22,7 +22,8 @@ impl Worker {
                 self.tasks.spawn(async move {
                     match workshop.work(&run, epoch).await {
                         Ok(report) => Happened::Worked { run, epoch, report },
-                        Err(Gone) => Happened::Nothing,
+                        Err(Gone::Fenced) => Happened::Fenced { partition: run.partition, epoch },
+                        Err(Gone::Stopped) => Happened::Nothing,
                     }
                 });
             }
@@ -105,7 +106,7 @@ impl Worker {
         self.tasks.spawn(async move {
             match workshop.ask(|| workshop.store.lane(workshop.versions.name(), &key, limit)).await {
                 Ok(runs) => Happened::Loaded { key, runs },
-                Err(Gone) => Happened::Nothing,
+                Err(_) => Happened::Nothing,
             }
         });
     }

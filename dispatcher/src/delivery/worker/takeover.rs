@@ -7,7 +7,6 @@ use usher_log::Assigned;
 use usher_proto::{EventId, Partition};
 
 use super::{Happened, Worker};
-use crate::delivery::attempt::Gone;
 use crate::delivery::partitions::Owned;
 use crate::engine::Input;
 use crate::engine::start::start_offset;
@@ -25,7 +24,7 @@ impl Worker {
             let flow = workshop.versions.name();
             match workshop.ask(|| workshop.store.acquire(flow, &partitions, &owner)).await {
                 Ok(owned) => Happened::Acquired { assignment, assigned, owned },
-                Err(Gone) => Happened::Nothing,
+                Err(_) => Happened::Nothing,
             }
         });
     }
@@ -80,7 +79,7 @@ impl Worker {
                     let all = runs.len() < FOUND_AT_ONCE as usize;
                     Happened::Found { partition, epoch, runs, all }
                 }
-                Err(Gone) => Happened::Nothing,
+                Err(_) => Happened::Nothing,
             }
         });
     }

@@ -98,8 +98,8 @@ fn a_retry_holds_its_lane_and_no_other() {
     let steps = report(&mut engine, &run("a", 1), Outcome::retry(Cause::Timeout), NOW);
     assert_eq!(steps, []);
     assert_eq!(begun(&admit(&mut engine, vec![run("c", 4)])), ["c-4"], "others go on");
-    let due = engine.next_wake().expect("a retry is due");
-    assert_eq!(due, NOW.plus(Duration::from_secs(10)));
+    let due = NOW.plus(Duration::from_secs(10));
+    assert_eq!(begun(&engine.handle(Input::Tick, NOW.plus(Duration::from_secs(9)), 1.0)), Vec::<String>::new());
     let steps = engine.handle(Input::Tick, due, 1.0);
     assert_eq!(begun(&steps), ["a-1"], "the same run, not the next");
 }
@@ -117,6 +117,46 @@ fn an_unknown_outcome_repeats_the_exact_request_under_the_same_key_and_a_known_f
     };
     assert_eq!(again(Cause::Timeout), (Some(b"exact".to_vec()), 0, 2));
     assert_eq!(again(Cause::Throttled), (None, 1, 2));
+}
+
+#[test]
+fn an_open_outcome_stays_open_whatever_the_next_attempt_comes_to() {
+    let mut engine = engine(1);
+    admit(&mut engine, vec![run("a", 1)]);
+    report(&mut engine, &run("a", 1), Outcome::retry(Cause::Timeout), NOW);
+    let later = NOW.plus(Duration::from_secs(60));
+    engine.handle(Input::Tick, later, 1.0);
+    report(&mut engine, &run("a", 1), Outcome::retry(Cause::Throttled), later);
+    match engine.handle(Input::Tick, later.plus(Duration::from_secs(60)), 1.0).pop() {
+        Some(Step::Work(run)) => assert_eq!((run.request, run.generation), (Some(b"exact".to_vec()), 0)),
+        other => panic!("the same request again, not {other:?}"),
+    }
+}
+
+#[test]
+fn what_comes_while_a_lane_is_loaded_is_neither_lost_nor_overtaken() {
+    let mut engine = engine(10);
+    let window = i64::try_from(WINDOW).expect("small");
+    admit(&mut engine, (0..=window).map(|n| run("a", n)).collect());
+    (0..window).for_each(|n| drop(finish(&mut engine, &run("a", n))));
+    // The store was read before this one was written, so the answer does not hold it.
+    admit(&mut engine, vec![run("a", window + 1)]);
+    let loaded = Input::Loaded { key: Key::new("a"), runs: vec![run("a", window)], more: false };
+    assert_eq!(begun(&engine.handle(loaded, NOW, 1.0)), [format!("a-{window}")]);
+    let steps = finish(&mut engine, &run("a", window));
+    assert_eq!(steps, [Step::Load(Key::new("a"))], "there is more to load");
+    let nothing = Input::Loaded { key: Key::new("a"), runs: Vec::new(), more: false };
+    admit(&mut engine, vec![run("a", window + 2)]);
+    assert_eq!(engine.handle(nothing, NOW, 1.0), [Step::Load(Key::new("a"))], "and again, for what came meanwhile");
+}
+
+#[test]
+fn a_run_that_has_ended_elsewhere_leaves_its_lane() {
+    let mut engine = engine(1);
+    admit(&mut engine, vec![run("a", 1), run("a", 2)]);
+    let (key, event) = (Key::new("a"), EventId::new("a-1"));
+    let steps = engine.handle(Input::Reported { key, event, report: Report::Ended }, NOW, 1.0);
+    assert_eq!(begun(&steps), ["a-2"]);
 }
 
 #[test]
