@@ -322,6 +322,13 @@ async fn a_cancellation_ends_what_came_before_and_has_not_begun(subject: Subject
     cancelled.sort();
     assert_eq!(cancelled, ["e1", "e2", "e3"]);
     assert_eq!(subject.unfinished().await, ["e0", "other", "e6"], "one under way finishes, later ones begin");
+    assert_eq!(subject.change(epoch, "e2", claim(1, 0, b"x")).await, Changed::Ended, "and is not attempted any more");
+
+    // News and the cancellation in one batch: what the news woke is cancelled, not begun.
+    subject.change(epoch, "other", ChangeKind::Wait { until: Timestamp::from_seconds(10), news_after: Some(0) }).await;
+    let gone = Arrival { cancels: true, ..news(8, "c2", "b", 5, false) };
+    let admission = subject.admit(epoch, vec![news(7, "n1", "b", 4, true), gone]).await;
+    assert_eq!((admission.runs.len(), admission.cancelled.len()), (0, 1));
 }
 
 async fn a_lane_is_read_in_order(subject: Subject) {
