@@ -1,7 +1,7 @@
 //! One request from its head to its answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
 use usher_log::{Log, MAX_BODY};
@@ -27,6 +28,10 @@ pub const NEEDS: [&str; 1] = ["log"];
 
 /// Requests under way at once; more are told to come back. With bodies of 1 MiB that is at most this many MiB.
 const MAX_IN_FLIGHT: usize = 512;
+
+/// How much of a refused body is read away, and for how long.
+const MAX_DISCARDED: usize = 2 * MAX_BODY;
+const DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 
 struct Ingest {
     senders: Senders,
@@ -72,7 +77,10 @@ impl Ingest {
         let _under_way = UnderWay::new(&self.metrics.in_flight);
         let sender = self.senders.find(source);
         let result = match sender {
-            None => Err(Refusal::NoSuchSource),
+            None => {
+                discard(request.into_body()).await;
+                Err(Refusal::NoSuchSource)
+            }
             Some(sender) => self.keep(sender, instance, request).await,
         };
         let outcome = result.as_ref().map_or_else(Refusal::code, |()| "kept");
@@ -89,9 +97,9 @@ impl Ingest {
     /// From the cheapest check to the dearest: head, size, room, body, signature, shape, log.
     async fn keep(&self, sender: &dyn Sender, instance: &str, request: Request<Body>) -> Result<(), Refusal> {
         let (head, body) = request.into_parts();
-        sender.check_head(instance, &head.headers, clock::now())?;
-        if declared_length(&head.headers).is_some_and(|length| length > MAX_BODY) {
-            return Err(Refusal::TooLarge);
+        if let Err(refusal) = check_head(sender, instance, &head.headers) {
+            discard(body).await;
+            return Err(refusal);
         }
         let _room = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
         let within_deadline = tokio::time::timeout(DEADLINE, async {
@@ -123,6 +131,27 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+fn check_head(sender: &dyn Sender, instance: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    sender.check_head(instance, headers, clock::now())?;
+    if declared_length(headers).is_some_and(|length| length > MAX_BODY) { Err(Refusal::TooLarge) } else { Ok(()) }
+}
+
+/// Reads a refused body away, within bounds and keeping nothing: a sender that is still writing when the connection is
+/// closed would see it break instead of reading why.
+async fn discard(mut body: Body) {
+    let mut left = MAX_DISCARDED;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whoever is slower than that is cut off.
+    let _ = tokio::time::timeout(DISCARD_DEADLINE, reading).await;
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
