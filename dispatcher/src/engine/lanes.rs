@@ -68,7 +68,9 @@ impl Lanes {
                 missed: false,
             }
         });
-        if lane.runs.iter().any(|known| known.event.id == run.event.id) {
+        if let Some(known) = lane.runs.iter().position(|known| known.event.id == run.event.id) {
+            // The one at work may be about to leave for a wait that the store has ended meanwhile: look there after it.
+            lane.more |= known == 0 && lane.head == Head::Busy;
             return;
         }
         // A run that waited comes back between those that stayed, but never before the one at work.

@@ -225,6 +225,22 @@ fn a_wait_releases_the_lane_and_news_that_came_meanwhile_end_it() {
 }
 
 #[test]
+fn a_wait_whose_end_is_heard_of_before_its_beginning_is_not_forgotten() {
+    let mut engine = engine(1);
+    admit(&mut engine, vec![run("a", 1)]);
+    let report = Report::Wait { until: NOW.plus(Duration::from_secs(5)), news_after: Some(1) };
+    let (key, event) = (Key::new("a"), EventId::new("a-1"));
+    let steps = engine.handle(Input::Reported { key: key.clone(), event: event.clone(), report }, NOW, 1.0);
+    let Some(Step::Settle { settlement, .. }) = steps.into_iter().next() else { panic!("the wait is written") };
+    // The wait was written, then ended by news; the two answers come the other way round.
+    assert_eq!(admit(&mut engine, vec![run("a", 1)]), []);
+    let steps = engine.handle(Input::Settled { key: key.clone(), event, settlement, awake: false }, NOW, 1.0);
+    assert_eq!(steps, [Step::Load(key.clone())]);
+    let steps = engine.handle(Input::Loaded { key, runs: vec![run("a", 1)], more: false }, NOW, 1.0);
+    assert_eq!(begun(&steps), ["a-1"]);
+}
+
+#[test]
 fn cancelling_takes_what_has_not_begun_and_leaves_what_is_under_way() {
     let mut engine = engine(10);
     admit(&mut engine, vec![run("a", 1), run("a", 2)]);
