@@ -14,6 +14,20 @@ up *options:
 test *options:
     cargo test --locked {{ options }}
 
+# Break everything again and again, for about twenty minutes; the report is printed and kept in target/chaos
+chaos *options:
+    .ci/services.sh jars
+    USHER_TEST_KAFKA_LIBS="{{ justfile_directory() }}/target/ci/kafka-libs" USHER_CHAOS=full \
+        cargo test --locked --release --test chaos {{ options }}
+
+# What one user's trouble costs all others, in about ten minutes; prints a table for each pair
+fairness *options:
+    cargo test --locked --release --test fairness {{ options }} -- --ignored --test-threads 1
+
+# A million events that came while nobody worked: how fast they are done, and in how much memory
+backlog *options:
+    USHER_BACKLOG="${USHER_BACKLOG:-1000000}" cargo test --locked --release --test backlog {{ options }} -- --ignored --test-threads 1
+
 # What a change must pass before it is handed in
 verify:
     cargo fmt --all --check
@@ -21,13 +35,17 @@ verify:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
     cargo test --locked
 
-# Start real Kafka and Postgres for the tests: eval "$(just services)"
+# Start real Kafka, Postgres and stripe-mock for the tests: eval "$(just services)"
 services:
     @.ci/services.sh up "{{ services_dir }}"
 
 # Stop them and delete their data
 services-down:
     @.ci/services.sh down "{{ services_dir }}"
+
+# Ask Stripe's own mock, already running at ADDRESS (host:port), whether it takes our requests
+stripe-mock address="127.0.0.1:12111":
+    USHER_TEST_STRIPE_MOCK={{ address }} cargo test --locked -p usher-dispatcher --lib stripe_mock
 
 # What CI runs, services and all
 ci:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Real Kafka and Postgres on free loopback ports, for the tests and for trying things by hand.
+# Real Kafka and Postgres on free loopback ports, for the tests and for trying things by hand; and stripe-mock.
 #
-#   services.sh up DIR      starts both; prints the variables that name them, and keeps them in DIR/env
-#   services.sh down DIR    stops both and deletes what they wrote
+#   services.sh up DIR      starts them; prints the variables that name them, and keeps them in DIR/env
+#   services.sh down DIR    stops them and deletes what they wrote
 #   services.sh jars        only fetches the broker's jars
 #   services.sh missing     names the Debian packages that are not there yet
 #
@@ -64,6 +64,7 @@ await() {
 
 source "$root/.ci/kafka.sh"
 source "$root/.ci/postgres.sh"
+source "$root/.ci/others.sh"
 
 up() {
   mkdir -p "$1"
@@ -86,11 +87,14 @@ up() {
   trap 'down "$half_up"' EXIT
   postgres_up "$dir"
   kafka_up "$dir"
+  stripe_mock_up "$dir"
   trap - EXIT
   cat >"$dir/env" <<ENV
 export USHER_TEST_KAFKA=127.0.0.1:$kafka_port
 export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
 export USHER_TEST_KAFKA_LIBS=$(printf '%q' "$kafka_libs")
+export USHER_TEST_STRIPE_MOCK=$stripe_mock_address
+export USHER_TEST_SMTP=$(printf '%q' "$(mail_python)")
 ENV
   cat "$dir/env"
 }
@@ -100,6 +104,7 @@ down() {
   local dir
   dir=$(cd "$1" 2>/dev/null && pwd) || return 0
   [[ -e $dir/usher-services ]] || return 0
+  stripe_mock_down "$dir"
   kafka_down "$dir"
   postgres_down "$dir"
   rm -rf "$dir"
@@ -109,6 +114,7 @@ missing() {
   if [[ -z $(postgres_bin) ]]; then echo postgresql; fi
   if ! command -v kcat >/dev/null; then echo kcat; fi
   if ! command -v ps >/dev/null; then echo procps; fi
+  if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
 }
 
 case "${1:-} $#" in

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::SqlStore;
+use usher_log::LogAddress;
 use usher_proto::signature::SigningSecret;
 use usher_service::exit::BadSetting;
 
@@ -25,6 +26,16 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The log in the data directory.
+    pub(crate) fn log(&self) -> anyhow::Result<LogAddress> {
+        let path = self.data.join(LOG);
+        if !path.exists() {
+            let why = format!("there is no log in {}: say --data or --log", self.data.display());
+            return Err(BadSetting::new("USHER_DATA", why).into());
+        }
+        Ok(LogAddress::Sqlite { path })
+    }
+
     /// Opens the store to look into it.
     pub(crate) fn store(&self) -> anyhow::Result<SqlStore> {
         let text = match &self.store {

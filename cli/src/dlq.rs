@@ -1,14 +1,19 @@
-//! `usher dlq`: runs that were given up on.
+//! `usher dlq`: runs that were given up on, and taking them up again.
+
+use std::time::Duration;
 
 use anyhow::bail;
 use usher_dispatcher::engine::RunState;
+use usher_dispatcher::engine::arrival::Order;
 use usher_dispatcher::store::RunFilter;
 use usher_proto::{Reason, Timestamp};
+use usher_service::options::Environment;
 
 use crate::data::Place;
+use crate::orders::Desk;
 use crate::{output, runs};
 
-/// Looks into the dead letters: runs that were given up on.
+/// Looks into the dead letters, runs that were given up on, and takes them up again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -19,14 +24,15 @@ pub(crate) struct Arguments {
 enum Command {
     /// Lists them.
     List(List),
-    /// Shows one whole, with the event's body.
+    /// Shows one whole, with the event's body and what operators have ordered about it.
     Show(Show),
+    /// Takes them up again: each joins the tail of its user's lane, in their original order.
+    Redrive(Redrive),
 }
 
+/// Which dead letters.
 #[derive(Debug, clap::Args)]
-struct List {
-    #[command(flatten)]
-    place: Place,
+struct Which {
     /// Of this flow.
     #[arg(long)]
     flow: Option<String>,
@@ -36,9 +42,27 @@ struct List {
     /// Of this user, or any other key.
     #[arg(long)]
     user: Option<String>,
+    /// About this event.
+    #[arg(long)]
+    event: Option<String>,
     /// Admitted since: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 2h.
     #[arg(long, value_parser = runs::parse_since)]
     since: Option<Timestamp>,
+}
+
+impl Which {
+    fn filter(self) -> RunFilter {
+        let Self { flow, reason, user, event, since } = self;
+        RunFilter { key: user, flow, state: Some(RunState::Dead), reason, event, since }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    which: Which,
     /// At most so many.
     #[arg(long, default_value_t = 1000)]
     limit: u32,
@@ -58,12 +82,37 @@ struct Show {
     flow: Option<String>,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+#[derive(Debug, clap::Args)]
+struct Redrive {
+    #[command(flatten)]
+    desk: Desk,
+    #[command(flatten)]
+    which: Which,
+    /// All of them, where nothing else says which.
+    #[arg(long)]
+    all: bool,
+    /// Only says what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many a second, such as 10/s; as fast as the log takes them if not given.
+    #[arg(long, value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// Leaves alone what has died so often already: it would only die again.
+    #[arg(long, default_value_t = 3, value_name = "TIMES")]
+    max_deaths: u32,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
+    number.filter(|rate| *rate > 0.0 && rate.is_finite()).ok_or_else(|| "a rate such as 10/s".to_owned())
+}
+
+pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
     match arguments.command {
-        Command::List(List { place, flow, reason, user, since, limit, json }) => {
-            let filter = RunFilter { key: user, flow, state: Some(RunState::Dead), reason, event: None, since };
-            runs::print(&place.store()?.runs(&filter, i64::from(limit)).await?, limit, json)
+        Command::List(List { place, which, limit, json }) => {
+            runs::print(&place.store()?.runs(&which.filter(), i64::from(limit)).await?, limit, json)
         }
+        Command::Redrive(redrive) => redrive.run(environment).await,
         Command::Show(Show { place, event, flow }) => {
             let store = place.store()?;
             let state = Some(RunState::Dead);
@@ -76,9 +125,49 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 let body = store.body(&run.flow, &run.event).await?;
                 let mut shown = serde_json::to_value(&run)?;
                 shown["body"] = body.unwrap_or_default();
+                shown["orders"] = serde_json::to_value(store.actions(&run.flow, &run.event).await?)?;
                 output::line(&serde_json::to_string_pretty(&shown)?)?;
             }
             Ok(())
         }
+    }
+}
+
+impl Redrive {
+    async fn run(self, environment: &Environment) -> anyhow::Result<()> {
+        let Self { desk, which, all, dry_run, rate, max_deaths } = self;
+        let filter = which.filter();
+        let narrowed = RunFilter { state: Some(RunState::Dead), ..RunFilter::default() } != filter;
+        if !narrowed && !all {
+            bail!("say which: --flow, --reason, --user, --event, --since, or --all");
+        }
+        let mut dead = desk.place.store()?.runs(&filter, i64::MAX).await?;
+        // The order in which their events came; within a key that is the order in which they are taken up.
+        dead.sort_by(|a, b| (a.partition, a.offset, &a.flow).cmp(&(b.partition, b.offset, &b.flow)));
+        let matching = dead.len();
+        dead.retain(|run| run.deaths < i64::from(max_deaths));
+        let left_alone = matching - dead.len();
+        if dry_run {
+            for run in &dead {
+                let why = run.reason.as_deref().unwrap_or("-");
+                output::line(&format!("{}/{}  {}  {why}  died {} times", run.flow, run.event, run.key, run.deaths))?;
+            }
+        } else if !dead.is_empty() {
+            let log = desk.log(environment).await?;
+            let mut pace = rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
+            for run in &dead {
+                if let Some(pace) = &mut pace {
+                    pace.tick().await;
+                }
+                let deaths = u32::try_from(run.deaths).unwrap_or(u32::MAX);
+                desk.order(&*log, run, &Order::Redrive { deaths }).await?;
+            }
+        }
+        let did = if dry_run { "would be taken up again" } else { "are taken up again" };
+        output::line(&format!("{} of {matching} dead letters {did}", dead.len()))?;
+        if left_alone > 0 {
+            output::line(&format!("{left_alone} left alone: they have died {max_deaths} times (--max-deaths)"))?;
+        }
+        Ok(())
     }
 }

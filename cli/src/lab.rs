@@ -4,39 +4,58 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use usher_lab::Lab;
+use usher_lab::{Lab, LabHandle};
 use usher_service::options::Environment;
 use usher_service::{shutdown, telemetry};
 
 use crate::output;
 
-/// Runs the doubles of the destinations alone; reach them through RESEND_BASE_URL, STRIPE_BASE_URL.
+/// Runs the doubles of the destinations alone; reach them through RESEND_BASE_URL and the like.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The address to serve on.
     #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
+    /// The address of its mail server, for SMTP_URL; any free port where it is not given.
+    #[arg(long, env = "USHER_LAB_SMTP")]
+    smtp: Option<SocketAddr>,
 }
 
 pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
     telemetry::start(environment)?;
     let stop = shutdown::on_signal()?;
-    let address = arguments.listen;
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let lab = Lab::start(listener, stop.clone())?;
-    output::line(&format!("the lab is ready on {}", lab.url()))?;
+    let bind = async |address: SocketAddr| {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    };
+    let listener = bind(arguments.listen).await?;
+    let lab = match arguments.smtp {
+        Some(mail) => Lab::start_with_mail(listener, bind(mail).await?, stop.clone())?,
+        None => Lab::start(listener, stop.clone())?,
+    };
+    output::line(&format!("the lab is ready on {}, its mail server on {}", lab.url(), lab.smtp_url()))?;
     shutdown::drain(&stop, lab.stopped()).await;
     Ok(())
 }
 
-/// The environment in which every destination is its double at `url`. Real keys are replaced, so that none leaves.
-pub(crate) fn stand_in(environment: Environment, url: &str) -> anyhow::Result<Environment> {
+/// The environment in which every destination is its double in `lab`. Real keys are replaced, so that none leaves.
+pub(crate) fn stand_in(environment: Environment, lab: &LabHandle) -> anyhow::Result<Environment> {
+    let url = lab.url();
     let from = environment.get("USHER_FROM")?.unwrap_or_else(|| "Usher <hello@usher.test>".to_owned());
     let price = environment.get("STRIPE_PRICE_ID")?.unwrap_or_else(|| "price_lab".to_owned());
+    let mut environment = environment;
+    for (name, value) in usher_lab::settings(&url) {
+        // Secrets of receivers may have names behind theirs.
+        let also = environment.with_prefix(&format!("{name}_"))?;
+        let named = also.iter().filter(|_| name == "HTTP_SIGNING_SECRET").map(|(rest, _)| format!("{name}_{rest}"));
+        for name in named.chain([name.to_owned()]) {
+            environment = environment.with(&name, value.clone());
+        }
+    }
     Ok(environment
         .with("USHER_FROM", from)
         .with("RESEND_BASE_URL", format!("{url}/resend"))
         .with("RESEND_API_KEY", "re_lab")
+        .with("SMTP_URL", lab.smtp_url())
         .with("STRIPE_BASE_URL", format!("{url}/stripe"))
         .with("STRIPE_SECRET_KEY", "sk_test_lab")
         .with("STRIPE_PRICE_ID", price)

@@ -7,6 +7,8 @@ mod check;
 mod dlq;
 mod health;
 mod lab;
+mod orders;
+mod pause;
 mod runs;
 mod send;
 mod up;
@@ -31,6 +33,12 @@ enum Command {
     Check(check::Arguments),
     Runs(runs::Arguments),
     Dlq(dlq::Arguments),
+    /// Lets a flow begin nothing new until it is resumed. Webhooks are kept meanwhile.
+    Pause(pause::Arguments),
+    /// Lets a paused flow go on.
+    Resume(pause::Arguments),
+    Cancel(orders::Cancel),
+    Rerun(orders::Rerun),
     Lab(lab::Arguments),
     Health(health::Arguments),
 }
@@ -47,7 +55,11 @@ async fn main() -> ExitCode {
         Command::Send(arguments) => send::run(arguments, &environment).await,
         Command::Check(arguments) => check::run(&arguments),
         Command::Runs(arguments) => runs::run(arguments).await,
-        Command::Dlq(arguments) => dlq::run(arguments).await,
+        Command::Dlq(arguments) => dlq::run(arguments, &environment).await,
+        Command::Pause(arguments) => pause::run(arguments, true).await,
+        Command::Resume(arguments) => pause::run(arguments, false).await,
+        Command::Cancel(arguments) => orders::cancel(arguments, &environment).await,
+        Command::Rerun(arguments) => orders::rerun(arguments, &environment).await,
         Command::Lab(arguments) => lab::run(arguments, &environment).await,
         Command::Health(arguments) => health::run(&arguments).await,
     };

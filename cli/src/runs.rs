@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// Of this flow.
     #[arg(long)]
     flow: Option<String>,
-    /// In this state: queued, running, waiting, done, dead, cancelled or superseded.
+    /// In this state: queued, running, parked, waiting, done, dead, cancelled or superseded.
     #[arg(long)]
     state: Option<RunState>,
     /// About this event.
@@ -66,7 +66,7 @@ pub(crate) fn print(runs: &[RunRecord], limit: u32, json: bool) -> anyhow::Resul
         return Ok(());
     }
     let rows: Vec<[String; 7]> = runs.iter().map(row).collect();
-    output::table(["admitted", "flow", "type", "key", "state", "why", "effects"], &rows)
+    output::table(["admitted", "run", "type", "key", "state", "why", "effects"], &rows)
 }
 
 fn row(run: &RunRecord) -> [String; 7] {
@@ -74,7 +74,7 @@ fn row(run: &RunRecord) -> [String; 7] {
     let effects: Vec<String> = run.effects.iter().map(|effect| format!("{} {}", effect.connector, effect.id)).collect();
     [
         run.admitted_at.to_string(),
-        run.flow.clone(),
+        format!("{}/{}", run.flow, run.event),
         run.kind.clone(),
         run.key.clone(),
         run.state.clone(),

@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         made = Some(secret);
     }
     if let Some(lab) = &lab {
-        environment = lab::stand_in(environment, &lab.url())?;
+        environment = lab::stand_in(environment, lab)?;
     }
     let layout = arguments.layout;
     let ingest_arguments =

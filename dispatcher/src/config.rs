@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use usher_log::{LogAddress, LogLayout};
 use usher_service::exit::BadSetting;
@@ -74,9 +75,16 @@ pub struct Config {
     pub users: Option<DatabaseAddress>,
     /// The flows to run.
     pub flows: Vec<Flow>,
+    /// How long runs are remembered after they have ended, so that their events are recognised.
+    pub keep: Duration,
     /// The destinations' settings.
     pub environment: Environment,
 }
+
+/// How long runs are remembered unless configured: five times as long as the log keeps its events.
+const KEEP: Duration = Duration::from_secs(35 * 24 * 3600);
+/// The shortest memory: the log's week and a day.
+const SHORTEST_KEEP: Duration = Duration::from_secs(8 * 24 * 3600);
 
 impl Config {
     /// Checks what was given. `names` are the flows to run; empty means all there are.
@@ -110,9 +118,18 @@ impl Config {
             let why = "not supported yet, and mailing everybody is not what it asks for: unset it, or use the lab";
             return Err(BadSetting::new("USHER_DELIVER_ONLY_TO", why));
         }
+        let keep = match environment.get("USHER_KEEP")? {
+            None => KEEP,
+            Some(text) => {
+                humantime::parse_duration(&text).ok().filter(|keep| *keep >= SHORTEST_KEEP).ok_or_else(|| {
+                    let why = "it is a time from \"8d\" on, longer than the log keeps its events, such as \"35d\"";
+                    BadSetting::new("USHER_KEEP", why)
+                })?
+            }
+        };
         let kafka = usher_log::kafka_properties(environment)?;
         let users = address("DATABASE_URL")?.filter(|users| *users != store);
-        Ok(Self { log, kafka, layout, store, users, flows, environment: environment.clone() })
+        Ok(Self { log, kafka, layout, store, users, flows, keep, environment: environment.clone() })
     }
 
     /// The connectors that the flows use.

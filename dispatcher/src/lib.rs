@@ -4,6 +4,7 @@ pub mod config;
 pub mod connectors;
 pub mod engine;
 pub mod flows;
+pub mod orders;
 pub mod sql;
 pub mod store;
 pub mod subject;

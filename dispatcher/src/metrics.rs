@@ -24,8 +24,24 @@ pub(crate) struct Metrics {
     pub(crate) in_flight: IntGaugeVec,
     /// Runs waiting for their next attempt.
     pub(crate) retrying: IntGaugeVec,
+    /// Runs that wait in memory for their destination to take calls.
+    pub(crate) held: IntGaugeVec,
     /// Runs in memory.
     pub(crate) loaded: IntGaugeVec,
+    /// Roughly the bytes they and the events that wait for admission take.
+    pub(crate) loaded_bytes: IntGaugeVec,
+    /// Runs in the store that have not ended well, by state; every replica counts them all.
+    pub(crate) stored: IntGaugeVec,
+    /// Retries that were parked in the store.
+    pub(crate) parks: IntCounterVec,
+    /// Attempts of which it was not known whether an earlier one took effect, by what was done about it.
+    pub(crate) doubts: IntCounterVec,
+    /// 1 while a destination takes no calls, or only single ones.
+    pub(crate) breaker_open: IntGaugeVec,
+    /// How often the group was joined anew because the log and the store disagreed, or it was stuck.
+    pub(crate) rejoins: IntCounterVec,
+    /// Events in the log that are not admitted yet, of the partitions that are ours.
+    pub(crate) lag_events: IntGaugeVec,
     /// Seconds between an event's arrival at ingest and its admission, of the newest event admitted.
     pub(crate) lag_seconds: IntGaugeVec,
     /// Seconds one write to the store took.
@@ -57,7 +73,33 @@ impl Metrics {
             )?,
             in_flight: IntGaugeVec::new(options("in_flight", "Steps under way."), &["flow"])?,
             retrying: IntGaugeVec::new(options("retrying", "Runs waiting for their next attempt."), &["flow"])?,
+            held: IntGaugeVec::new(options("held", "Runs waiting in memory for their destination."), &["flow"])?,
             loaded: IntGaugeVec::new(options("runs_loaded", "Runs in memory."), &["flow"])?,
+            loaded_bytes: IntGaugeVec::new(
+                options("loaded_bytes", "Roughly the bytes that runs and waiting events take in memory."),
+                &["flow"],
+            )?,
+            stored: IntGaugeVec::new(
+                options("runs_stored", "Runs in the store that have not ended well, by state, of all replicas."),
+                &["flow", "state"],
+            )?,
+            parks: IntCounterVec::new(options("parks_total", "Retries that were parked in the store."), &["flow"])?,
+            doubts: IntCounterVec::new(
+                options("doubts_total", "Attempts whose predecessor may have taken effect, by what was done."),
+                &["flow", "connector", "resolved"],
+            )?,
+            breaker_open: IntGaugeVec::new(
+                options("breaker_open", "1 while a destination takes no calls, or only single ones."),
+                &["connector"],
+            )?,
+            rejoins: IntCounterVec::new(
+                options("rejoins_total", "How often the group was joined anew by our own decision."),
+                &["flow"],
+            )?,
+            lag_events: IntGaugeVec::new(
+                options("lag_events", "Events in the log that are not admitted yet, of our partitions."),
+                &["flow"],
+            )?,
             lag_seconds: IntGaugeVec::new(
                 options("lag_seconds", "From arrival at ingest to admission, of the newest event admitted."),
                 &["flow"],
@@ -72,7 +114,13 @@ impl Metrics {
         registry.register(Box::new(metrics.effect_seconds.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         registry.register(Box::new(metrics.retrying.clone()))?;
-        registry.register(Box::new(metrics.loaded.clone()))?;
+        for gauge in [&metrics.held, &metrics.loaded, &metrics.loaded_bytes, &metrics.stored, &metrics.breaker_open] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        for counter in [&metrics.parks, &metrics.doubts, &metrics.rejoins] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        registry.register(Box::new(metrics.lag_events.clone()))?;
         registry.register(Box::new(metrics.lag_seconds.clone()))?;
         registry.register(Box::new(metrics.store_seconds.clone()))?;
         Ok(metrics)

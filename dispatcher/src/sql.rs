@@ -12,6 +12,7 @@ use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Executor as _};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use usher_proto::Timestamp;
 use usher_service::Secret;
 use usher_service::exit::BadSetting;
 
@@ -170,9 +171,14 @@ impl Database {
         Ok(writing)
     }
 
-    /// Whether it answers at all.
-    pub async fn check(&self) -> Result<(), sqlx::Error> {
-        self.pool.execute("SELECT 1").await.map(drop)
+    /// What time it is by the database's clock; a file has none but ours.
+    pub(crate) async fn now(&self) -> Result<Timestamp, sqlx::Error> {
+        let sql = match self.dialect {
+            Dialect::Postgres => "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+            Dialect::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+        };
+        let (millis,): (i64,) = sqlx::query_as(sql).fetch_one(&self.pool).await?;
+        Ok(Timestamp::from_millis(millis))
     }
 }
 

@@ -27,6 +27,11 @@ impl Answer {
         Self { status: StatusCode::OK, body: Arc::new(body), kept: true, headers: Vec::new() }
     }
 
+    /// As it is, with another status.
+    pub(crate) fn status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// A refusal before anything was executed.
     pub(crate) fn refused(status: StatusCode, body: Value) -> Self {
         Self { status, body: Arc::new(body), kept: false, headers: Vec::new() }

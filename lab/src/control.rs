@@ -1,5 +1,5 @@
-//! The lab over HTTP: `/effects`, `/requests`, `/faults/<provider>`, `/limits/<provider>`, and behind any other first
-//! segment the double of that name. Only translates; what the controls do stands in [`crate::lab`].
+//! The lab over HTTP: `/effects`, `/requests`, `/faults/<provider>`, `/limits/<provider>`, `/keys/<provider>`, and
+//! behind any other first segment the double of that name. Only translates; what the controls do stands in [`crate::lab`].
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ledger::{Entry, Filter};
-use crate::{ControlError, Lab, UnknownProvider, request};
+use crate::{ControlError, Lab, UnknownProvider, request, smtp};
 
 /// Why a control was refused: `{"error":{"code","message"}}`, as everywhere in Usher.
 enum Problem {
@@ -58,15 +58,17 @@ pub(crate) fn router(lab: Lab) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/effects", get(effects).delete(forget))
         .route("/requests", get(requests))
-        .route("/faults/{provider}", get(fault).put(set_fault).delete(end_fault))
+        .route("/faults/{provider}", get(faults).put(set_faults).delete(end_faults))
+        .route("/keys/{provider}", delete(forget_keys))
         .route("/limits/{provider}", get(limit).put(set_limit).delete(end_limit))
         .fallback(double)
         .with_state(lab)
 }
 
 async fn contents(State(lab): State<Lab>) -> Response {
+    let place = |name| if name == smtp::NAME { "on a port of its own".to_owned() } else { format!("/{name}") };
     let doubles: serde_json::Map<_, _> =
-        lab.providers().into_iter().map(|name| (name.to_owned(), format!("/{name}").into())).collect();
+        lab.providers().into_iter().map(|name| (name.to_owned(), place(name).into())).collect();
     let body = json!({
         "name": "usher lab",
         "doubles": doubles,
@@ -74,7 +76,11 @@ async fn contents(State(lab): State<Lab>) -> Response {
             "GET /effects[?provider=&key=&since=]": "what the doubles accepted",
             "GET /requests[?provider=&key=&since=]": "every request that arrived",
             "DELETE /effects": "forget both lists",
-            "GET|PUT|DELETE /faults/<provider>": {"status": 503, "share": 1.0, "for_seconds": 30},
+            "GET|PUT|DELETE /faults/<provider>": [
+                {"status": 503, "share": 1.0, "for_seconds": 30},
+                [{"status": 503, "share": 0.2}, {"hang": true, "share": 0.02}],
+            ],
+            "DELETE /keys/<provider>": "forget the idempotency keys, as happens by itself after a day",
             "GET|PUT|DELETE /limits/<provider>": {"per_second": 10},
         },
     });
@@ -111,18 +117,32 @@ async fn forget(State(lab): State<Lab>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-async fn fault(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<Response, Problem> {
-    Ok(Json(lab.fault(&provider)?).into_response())
+/// None is `null`, one stands for itself, several are a list.
+async fn faults(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<Response, Problem> {
+    let faults = lab.faults(&provider)?;
+    Ok(match faults.as_slice() {
+        [] => Json(Value::Null).into_response(),
+        [one] => Json(one).into_response(),
+        several => Json(several).into_response(),
+    })
 }
 
-async fn set_fault(State(lab): State<Lab>, Path(provider): Path<String>, body: Bytes) -> Result<Response, Problem> {
+async fn set_faults(State(lab): State<Lab>, Path(provider): Path<String>, body: Bytes) -> Result<Response, Problem> {
     lab.desk(&provider)?;
-    lab.set_fault(&provider, read("invalid_fault", &body)?)?;
-    Ok(Json(lab.fault(&provider)?).into_response())
+    // Told apart by hand: a choice between the two that serde makes would not say which field is wrong.
+    let list = body.trim_ascii_start().starts_with(b"[");
+    let set = if list { read("invalid_fault", &body)? } else { vec![read("invalid_fault", &body)?] };
+    lab.set_faults(&provider, set)?;
+    faults(State(lab), Path(provider)).await
 }
 
-async fn end_fault(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<StatusCode, Problem> {
+async fn end_faults(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<StatusCode, Problem> {
     lab.end_fault(&provider)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn forget_keys(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<StatusCode, Problem> {
+    lab.forget_keys(&provider)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

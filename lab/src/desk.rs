@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use usher_service::clock;
 
@@ -24,7 +24,7 @@ pub(crate) struct Desk {
     pub(crate) double: Box<dyn Double>,
     pub(crate) faults: Faults,
     pub(crate) limits: Limits,
-    memory: Arc<Memory>,
+    pub(crate) memory: Arc<Memory>,
     ledger: Arc<Ledger>,
     stop: CancellationToken,
 }
@@ -54,13 +54,18 @@ impl Desk {
     /// Answers a request. When the client leaves, this future is dropped: a hanging request then never happened, one
     /// that has got further is carried out all the same, as a real server would.
     pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
+        self.decide(request).await.map_or_else(cut_off, IntoResponse::into_response)
+    }
+
+    /// The answer to a request; none where the connection is to be cut off instead.
+    pub(crate) async fn decide(self: Arc<Self>, request: Request) -> Option<Answer> {
         let entry = self.entry(&request);
         let seq = self.ledger.arrived(entry.clone());
         let strike = self.faults.strike(&request, Instant::now());
         if let Some(strike) = strike.as_ref().filter(|strike| strike.fault.hang) {
             tokio::select! {
-                () = strike.over() => {}
-                () = self.stop.cancelled() => return cut_off(),
+                served = strike.hung() => if !served { return None },
+                () = self.stop.cancelled() => return None,
             }
         }
         let silent = strike.as_ref().is_some_and(|strike| strike.fault.drop_after_effect);
@@ -69,10 +74,10 @@ impl Desk {
         match carried_out {
             Ok((answer, replayed)) if !silent => {
                 self.ledger.answered(seq, answer.status.as_u16(), replayed);
-                answer.into_response()
+                Some(answer)
             }
             // Dropped on purpose, or the double panicked, which to the client is the same.
-            Ok(_) | Err(_) => cut_off(),
+            Ok(_) | Err(_) => None,
         }
     }
 

@@ -13,6 +13,9 @@ use crate::request::Request;
 /// How long Resend and Stripe remember an idempotency key.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long Nylas remembers one.
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
+
 /// What Usher calls the Clerk user in whatever a destination lets it attach: Resend's tags, Stripe's metadata.
 pub(crate) const USER: &str = "clerk_user_id";
 

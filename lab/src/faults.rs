@@ -1,5 +1,5 @@
-//! A fault of one double, ordered by a test: what it may be, whether it strikes a request, when it is over. What a
-//! struck request then meets is done elsewhere.
+//! The faults of one double, ordered by a test: what they may be, which of them strikes a request, when they are over.
+//! What a struck request then meets is done elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::locked::Locked;
 use crate::request::Request;
 
-/// Every fault draws the same lots, so an experiment with a share strikes the same requests when it is repeated.
+/// The first fault draws by this, the next by its successor: an experiment with shares strikes the same requests when it
+/// is repeated, and no fault's lots are those of another.
 const SEED: u64 = 1;
 const LONGEST_SECONDS: f64 = 366.0 * 24.0 * 60.0 * 60.0;
 const LONGEST_LATENCY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -34,8 +35,11 @@ pub struct Fault {
     pub for_seconds: Option<f64>,
     /// The `Retry-After` of the answer. Goes with `status`.
     pub retry_after: Option<u64>,
-    /// Do not answer until the fault is over or the client leaves; whoever has waited is then served.
+    /// Do not answer until the fault is over or the client leaves; whoever has waited is then served, and whoever has left
+    /// is forgotten without effect.
     pub hang: bool,
+    /// Hang no longer than this, then close the connection without effect, as a proxy in between does. Goes with `hang`.
+    pub hang_seconds: Option<f64>,
     /// Do everything as it should be done, then close the connection instead of answering.
     pub drop_after_effect: bool,
     /// Strike only requests whose body contains this text.
@@ -53,6 +57,7 @@ impl Default for Fault {
             for_seconds: None,
             retry_after: None,
             hang: false,
+            hang_seconds: None,
             drop_after_effect: false,
             containing: None,
         }
@@ -71,6 +76,9 @@ pub enum InvalidFault {
     /// No time.
     #[error("for_seconds is {0}: it may be above 0 and up to a year; leave it out for a fault that lasts until DELETE")]
     ForSeconds(f64),
+    /// No time to hang.
+    #[error("hang_seconds is {0}: it may be above 0 and up to a year, and goes with hang")]
+    HangSeconds(f64),
     /// Beyond a day.
     #[error("latency_ms is {0}: it may be up to a day, 86400000")]
     Latency(u64),
@@ -101,6 +109,12 @@ impl Fault {
         }
         match self.for_seconds {
             Some(time) if !(time > 0.0 && time <= LONGEST_SECONDS) => return Err(InvalidFault::ForSeconds(time)),
+            Some(_) | None => {}
+        }
+        match self.hang_seconds {
+            Some(time) if !(self.hang && time > 0.0 && time <= LONGEST_SECONDS) => {
+                return Err(InvalidFault::HangSeconds(time));
+            }
             Some(_) | None => {}
         }
         if !(self.share > 0.0 && self.share <= 1.0) {
@@ -139,10 +153,10 @@ struct Active {
     struck: u64,
 }
 
-/// The fault of one double, none at first.
+/// The faults of one double, none at first. For each request they are asked in order; the first that strikes counts.
 #[derive(Default)]
 pub(crate) struct Faults {
-    active: Locked<Option<Active>>,
+    active: Locked<Vec<Active>>,
 }
 
 /// A request is struck.
@@ -154,8 +168,14 @@ pub(crate) struct Strike {
 }
 
 impl Strike {
+    /// Waits as long as a hanging request hangs: whether it is served then.
+    pub(crate) async fn hung(&self) -> bool {
+        let longest = Duration::from_secs_f64(self.fault.hang_seconds.unwrap_or(LONGEST_SECONDS));
+        tokio::time::timeout(longest, self.over()).await.is_ok()
+    }
+
     /// Waits until the fault is over.
-    pub(crate) async fn over(&self) {
+    async fn over(&self) {
         match self.until {
             None => self.over.cancelled().await,
             Some(until) => {
@@ -175,55 +195,61 @@ impl Strike {
 }
 
 impl Faults {
-    /// Puts a fault in force, in place of an earlier one, which is over.
-    pub(crate) fn set(&self, fault: Fault, now: Instant) -> Result<(), InvalidFault> {
-        fault.check()?;
-        let active = Active {
+    /// Puts these in force, in place of earlier ones, which are over.
+    pub(crate) fn set(&self, faults: Vec<Fault>, now: Instant) -> Result<(), InvalidFault> {
+        faults.iter().try_for_each(Fault::check)?;
+        let active = |(fault, seed): (Fault, u64)| Active {
             until: fault.for_seconds.map(|time| now + Duration::from_secs_f64(time)),
             over: CancellationToken::new(),
-            lots: StdRng::seed_from_u64(SEED),
+            lots: StdRng::seed_from_u64(seed),
             struck: 0,
             fault,
         };
-        self.replace(Some(active));
+        self.replace(faults.into_iter().zip(SEED..).map(active).collect());
         Ok(())
     }
 
     pub(crate) fn end(&self) {
-        self.replace(None);
+        self.replace(Vec::new());
     }
 
-    fn replace(&self, next: Option<Active>) {
-        if let Some(ended) = self.active.with(|active| std::mem::replace(active, next)) {
+    fn replace(&self, next: Vec<Active>) {
+        for ended in self.active.with(|active| std::mem::replace(active, next)) {
             ended.over.cancel();
         }
     }
 
-    pub(crate) fn in_force(&self, now: Instant) -> Option<FaultInForce> {
+    pub(crate) fn in_force(&self, now: Instant) -> Vec<FaultInForce> {
         self.active.with(|active| {
-            let active = active.as_ref().filter(|active| !active.is_over(now))?;
-            let seconds_left = active.until.map(|until| until.saturating_duration_since(now).as_secs_f64());
-            Some(FaultInForce { fault: active.fault.clone(), struck: active.struck, seconds_left })
+            let left = |until: Instant| until.saturating_duration_since(now).as_secs_f64();
+            let shown = |active: &Active| FaultInForce {
+                fault: active.fault.clone(),
+                struck: active.struck,
+                seconds_left: active.until.map(left),
+            };
+            active.iter().filter(|active| !active.is_over(now)).map(shown).collect()
         })
     }
 
-    /// Whether this request is struck. Requests that do not match draw no lot.
+    /// The fault that strikes this request, if one does.
     pub(crate) fn strike(&self, request: &Request, now: Instant) -> Option<Strike> {
-        self.active.with(|active| {
-            let active = active.as_mut().filter(|active| !active.is_over(now))?;
-            if active.fault.containing.as_ref().is_some_and(|text| !request.mentions(text)) {
-                return None;
-            }
-            if active.lots.random::<f64>() >= active.fault.share {
-                return None;
-            }
-            active.struck += 1;
-            Some(Strike { fault: active.fault.clone(), until: active.until, over: active.over.clone() })
-        })
+        self.active.with(|active| active.iter_mut().find_map(|active| active.strike(request, now)))
     }
 }
 
 impl Active {
+    /// Requests that do not match draw no lot.
+    fn strike(&mut self, request: &Request, now: Instant) -> Option<Strike> {
+        if self.is_over(now) || self.fault.containing.as_ref().is_some_and(|text| !request.mentions(text)) {
+            return None;
+        }
+        if self.lots.random::<f64>() >= self.fault.share {
+            return None;
+        }
+        self.struck += 1;
+        Some(Strike { fault: self.fault.clone(), until: self.until, over: self.over.clone() })
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }

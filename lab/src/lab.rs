@@ -15,11 +15,20 @@ use crate::double::Double;
 use crate::faults::{Fault, FaultInForce};
 use crate::ledger::{Entry, Filter, Ledger};
 use crate::limits::Limit;
-use crate::{ControlError, UnknownProvider, control, resend, stripe};
+use crate::{ControlError, UnknownProvider, algolia, control, mailchimp, novu, nylas, resend, smtp, stripe, webhook};
 
 /// Every double there is, in the order in which they are listed.
 fn doubles() -> Vec<Box<dyn Double>> {
-    vec![Box::new(resend::Resend), Box::new(stripe::Stripe::default())]
+    vec![
+        Box::new(resend::Resend),
+        Box::new(smtp::Smtp),
+        Box::new(stripe::Stripe::default()),
+        Box::new(webhook::Webhook),
+        Box::new(mailchimp::Mailchimp::default()),
+        Box::new(novu::Novu::default()),
+        Box::new(algolia::Algolia::default()),
+        Box::new(nylas::Nylas::default()),
+    ]
 }
 
 /// All doubles with their state. Clones share it.
@@ -38,12 +47,26 @@ impl Lab {
         Self { desks: doubles().into_iter().map(desk).collect(), ledger: ledger.clone() }
     }
 
-    /// Serves a new lab on `listener` until `stop`.
+    /// Serves a new lab on `listener` until `stop`, and its mail server on any free port beside it.
     pub fn start(listener: TcpListener, stop: CancellationToken) -> std::io::Result<LabHandle> {
-        let address = listener.local_addr()?;
+        let mail = std::net::TcpListener::bind((listener.local_addr()?.ip(), 0))?;
+        mail.set_nonblocking(true)?;
+        Self::start_with_mail(listener, TcpListener::from_std(mail)?, stop)
+    }
+
+    /// The same, with the mail server on a port of its own.
+    pub fn start_with_mail(
+        listener: TcpListener,
+        mail: TcpListener,
+        stop: CancellationToken,
+    ) -> std::io::Result<LabHandle> {
+        let (address, mail_address) = (listener.local_addr()?, mail.local_addr()?);
         let lab = Self::new(&stop);
+        if let Some(desk) = lab.desks.iter().find(|desk| desk.double.name() == smtp::NAME) {
+            tokio::spawn(smtp::serve(mail, desk.clone(), stop.clone()));
+        }
         let served = tokio::spawn(usher_service::http::serve(listener, lab.router(), stop));
-        Ok(LabHandle { lab, address, served })
+        Ok(LabHandle { lab, address, mail_address, served })
     }
 
     /// All faces of the lab: the doubles and the controls.
@@ -74,20 +97,33 @@ impl Lab {
         self.ledger.forget();
     }
 
-    /// Puts a fault in force in place of an earlier one.
+    /// Puts a fault in force in place of earlier ones.
     pub fn set_fault(&self, provider: &str, fault: Fault) -> Result<(), ControlError> {
-        Ok(self.desk(provider)?.faults.set(fault, Instant::now())?)
+        self.set_faults(provider, vec![fault])
     }
 
-    /// Ends the fault, if there is one.
+    /// Puts several faults in force at once, in place of earlier ones. Each draws its own lots; for each request the
+    /// first that strikes counts.
+    pub fn set_faults(&self, provider: &str, faults: Vec<Fault>) -> Result<(), ControlError> {
+        Ok(self.desk(provider)?.faults.set(faults, Instant::now())?)
+    }
+
+    /// Ends whatever faults are in force.
     pub fn end_fault(&self, provider: &str) -> Result<(), UnknownProvider> {
         self.desk(provider)?.faults.end();
         Ok(())
     }
 
-    /// The fault in force.
-    pub fn fault(&self, provider: &str) -> Result<Option<FaultInForce>, UnknownProvider> {
+    /// The faults in force, in the order in which they are asked.
+    pub fn faults(&self, provider: &str) -> Result<Vec<FaultInForce>, UnknownProvider> {
         Ok(self.desk(provider)?.faults.in_force(Instant::now()))
+    }
+
+    /// Makes a double forget the idempotency keys it has answered, as it does by itself after a day: a request that is
+    /// repeated then has its effect again.
+    pub fn forget_keys(&self, provider: &str) -> Result<(), UnknownProvider> {
+        self.desk(provider)?.memory.forget();
+        Ok(())
     }
 
     /// Limits the requests per second in place of an earlier limit.
@@ -120,6 +156,7 @@ impl Lab {
 pub struct LabHandle {
     lab: Lab,
     address: SocketAddr,
+    mail_address: SocketAddr,
     served: JoinHandle<()>,
 }
 
@@ -137,6 +174,11 @@ impl LabHandle {
     /// Where it listens, as a URL: the controls are behind it.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where its mail server listens, as `SMTP_URL` takes it.
+    pub fn smtp_url(&self) -> String {
+        format!("smtp://{}", self.mail_address)
     }
 
     /// The base address to give to a connector in place of the real one: `<NAME>_BASE_URL`.

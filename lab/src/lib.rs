@@ -1,9 +1,12 @@
 //! The destinations' doubles, and traffic as Clerk sends it: what one needs to see Usher work, and to break it on
 //! purpose, without an account anywhere.
 //!
-//! [`Lab`] is a server. Behind `/resend` and `/stripe` stand doubles that authenticate, validate, remember idempotency
-//! keys and limit as the real ones are documented to do. `/effects` and `/requests` show what they did, `/faults` and
-//! `/limits` make them misbehave. All state is in memory and ends with the process.
+//! [`Lab`] is a server. Behind `/resend`, `/stripe` and the rest stand doubles that authenticate, validate, remember
+//! idempotency keys and limit as the real ones are documented to do; a mail
+//! server listens on a port of its own. `/effects` and `/requests` show what they did,
+//! `/faults` (one, or a list of several at once) and `/limits` make them misbehave, `/keys` makes them forget what they
+//! were asked.
+//! All state is in memory and ends with the process.
 //!
 //! [`traffic`] makes signed Clerk events and posts them.
 //!
@@ -27,15 +30,24 @@ mod limits;
 mod memory;
 
 mod resend;
+mod smtp;
 mod stripe;
+
+mod algolia;
+mod mailchimp;
+mod novu;
+mod nylas;
+mod webhook;
 
 mod ids;
 mod locked;
+mod settings;
 
 pub use faults::{Fault, FaultInForce, InvalidFault};
 pub use lab::{Lab, LabHandle};
 pub use ledger::{Entry, Filter};
 pub use limits::{InvalidLimit, Limit};
+pub use settings::settings;
 
 /// A control names a double that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

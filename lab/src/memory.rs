@@ -70,6 +70,11 @@ impl Memory {
             Claim::First(Ticket { memory: self.clone(), key: Some(key.text) })
         })
     }
+
+    /// Forgets every key that was answered, as if its time were over. Those that still run stay taken.
+    pub(crate) fn forget(&self) {
+        self.keys.with(|keys| keys.retain(|_, remembered| remembered.answer.is_none()));
+    }
 }
 
 /// The right to run under a key. Dropped without an answer it frees the key, so a request that was refused, or that
@@ -156,6 +161,16 @@ mod tests {
         ticket(claim(&memory, "{}", 0)).settle(&Answer::refused(StatusCode::BAD_REQUEST, json!({})));
         drop(ticket(claim(&memory, r#"{"other":1}"#, 0)));
         drop(ticket(claim(&memory, "{}", 0)));
+    }
+
+    #[test]
+    fn forgotten_keys_start_anew_unless_they_run() {
+        let memory = Arc::default();
+        ticket(claim(&memory, "{}", 0)).settle(&Answer::done(json!({})));
+        memory.forget();
+        let _running = ticket(claim(&memory, r#"{"a":1}"#, 0));
+        memory.forget();
+        assert!(matches!(claim(&memory, r#"{"a":1}"#, 0), Claim::InUse));
     }
 
     #[test]

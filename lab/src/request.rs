@@ -30,6 +30,8 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     /// What follows the provider's name: `/v1/customers`.
     pub(crate) path: String,
+    /// What follows the question mark, as sent.
+    pub(crate) query: Option<String>,
     pub(crate) headers: HeaderMap,
     pub(crate) written: Written,
     /// The parameters. `null` where there are none, the text where it could not be read.
@@ -48,6 +50,13 @@ impl Request {
         Ok(Self::new(parts.method, path, parts.uri.query(), parts.headers, raw))
     }
 
+    /// What came over another protocol than HTTP.
+    pub(crate) fn made(path: &str, headers: HeaderMap, body: Value) -> Self {
+        let raw = Bytes::from(body.to_string());
+        let (method, query, written) = (Method::POST, None, Written::Json);
+        Self { method, path: path.into(), query, headers, written, body: Arc::new(body), raw }
+    }
+
     fn new(method: Method, path: String, query: Option<&str>, headers: HeaderMap, raw: Bytes) -> Self {
         let (written, body) = if raw.is_empty() {
             (Written::Not, query.filter(|query| !query.is_empty()).and_then(|query| form::parse(query.as_bytes()).ok()))
@@ -63,7 +72,7 @@ impl Request {
             None if raw.is_empty() => (Written::Not, Value::Null),
             None => (Written::Unreadably, Value::from(String::from_utf8_lossy(&raw))),
         };
-        Self { method, path, headers, written, body: Arc::new(body), raw }
+        Self { method, path, query: query.map(Into::into), headers, written, body: Arc::new(body), raw }
     }
 
     /// The segments of the path.
@@ -76,9 +85,19 @@ impl Request {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The header that Resend, Stripe, Nylas and Novu all call the same.
+    /// The header that Resend, Stripe, Nylas and Novu all call the same, and Standard Webhooks otherwise.
     pub(crate) fn idempotency_key(&self) -> Option<&str> {
-        self.header("idempotency-key")
+        self.header("idempotency-key").or_else(|| self.header("webhook-id"))
+    }
+
+    /// The body as sent.
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// The parameters of the query.
+    pub(crate) fn query(&self) -> Value {
+        self.query.as_deref().and_then(|query| form::parse(query.as_bytes()).ok()).unwrap_or_default()
     }
 
     /// Whether the body contains `text`, as sent or in any value once decoded (`@` is `%40` in a form).

@@ -1,7 +1,8 @@
 //! The double of Stripe's v1 API: customers and subscriptions, with trials.
 //!
 //! Facts: docs.stripe.com (idempotent requests, low-level errors, rate limits, customers, subscriptions) and stripe-node.
-//! There is one account, in test mode, and every key of the right shape opens it. Any `price_…` exists.
+//! There is one account, in test mode, and every key of the right shape opens it. Any `price_…` exists. Lists are as fresh
+//! as the last write; the search index follows after a moment.
 //!
 //! Of the answers that a fault gives, 402 and 500 count as outcomes of an execution: an idempotency key keeps them and
 //! replays them for a day, as Stripe documents. 429, 502, 503 and the rest come from before it and are not kept.
@@ -9,6 +10,7 @@
 mod customers;
 mod error;
 mod parameters;
+mod search;
 mod subscriptions;
 
 mod books;
@@ -45,6 +47,7 @@ pub(crate) struct Stripe {
 enum Route {
     CreateCustomer,
     ListCustomers,
+    SearchCustomers,
     RetrieveCustomer(String),
     UpdateCustomer(String),
     DeleteCustomer(String),
@@ -59,8 +62,7 @@ impl Route {
         match (&request.method, request.segments().as_slice()) {
             (&Method::POST, ["v1", "customers"]) => Some(Self::CreateCustomer),
             (&Method::GET, ["v1", "customers"]) => Some(Self::ListCustomers),
-            // Has its own path in the real API, and is not an id.
-            (&Method::GET, ["v1", "customers", "search"]) => None,
+            (&Method::GET, ["v1", "customers", "search"]) => Some(Self::SearchCustomers),
             (&Method::GET, ["v1", "customers", id]) => Some(Self::RetrieveCustomer((*id).into())),
             (&Method::POST, ["v1", "customers", id]) => Some(Self::UpdateCustomer((*id).into())),
             (&Method::DELETE, ["v1", "customers", id]) => Some(Self::DeleteCustomer((*id).into())),
@@ -76,6 +78,7 @@ impl Route {
         match self {
             Self::CreateCustomer => "customers.create",
             Self::ListCustomers => "customers.list",
+            Self::SearchCustomers => "customers.search",
             Self::RetrieveCustomer(_) => "customers.retrieve",
             Self::UpdateCustomer(_) => "customers.update",
             Self::DeleteCustomer(_) => "customers.delete",
@@ -103,7 +106,7 @@ impl Double for Stripe {
             Some(Route::CreateSubscription | Route::ListSubscriptions) => {
                 request.body["customer"].as_str().and_then(|id| books.person(id))
             }
-            Some(Route::CreateCustomer | Route::ListCustomers) | None => None,
+            Some(Route::CreateCustomer | Route::ListCustomers | Route::SearchCustomers) | None => None,
         });
         let Person { user, email } = stored.unwrap_or_default();
         Subject {
@@ -189,8 +192,12 @@ impl Stripe {
                 on(books, move |books, _| books.update_customer(&id, details))
             }
             Route::ListCustomers => {
-                let (email, page) = customers::read_list(parameters)?;
-                on(books, move |books, _| books.list_customers(email.as_deref(), &page))
+                let (wanted, page) = customers::read_list(parameters)?;
+                on(books, move |books, _| books.list_customers(&wanted, &page))
+            }
+            Route::SearchCustomers => {
+                let query = search::read(parameters)?;
+                on(books, move |books, now| books.search_customers(&query, now))
             }
             Route::RetrieveCustomer(id) => {
                 parameters.only(&[])?;

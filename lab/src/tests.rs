@@ -3,7 +3,14 @@
 mod support;
 
 mod resend;
+mod smtp;
 mod stripe;
+
+mod algolia;
+mod mailchimp;
+mod novu;
+mod nylas;
+mod webhook;
 
 mod controls;
 mod faults;

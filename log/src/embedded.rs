@@ -3,11 +3,13 @@
 //! Durable when acknowledged: WAL with `synchronous=FULL`, one writer that commits what has gathered in one transaction.
 //! Bounded by age and size, but what a group has not read is never deleted: then there is no room, and appends say so.
 
+mod look;
 mod reader;
 mod retention;
 mod transaction;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,10 +17,10 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use usher_proto::Record;
+use usher_proto::{Partition, Record};
 
 use crate::subscription::{self, Subscription};
-use crate::{AppendError, Log, LogError, Position, TopicSpec};
+use crate::{AppendError, Extent, Log, LogError, Position, TopicSpec};
 pub use retention::Retention;
 use transaction::Transaction;
 use writer::Write;
@@ -105,6 +107,14 @@ impl Log for EmbeddedLog {
         reader.register().await?;
         tokio::spawn(reader.run(side));
         Ok(subscription)
+    }
+
+    async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+        look::extents(&self.pool, topic).await
+    }
+
+    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+        look::read(&self.pool, topic, partition, offset).await
     }
 
     async fn check(&self) -> Result<(), LogError> {

@@ -2,20 +2,27 @@
 
 mod config;
 mod consumer;
+mod look;
 mod producer;
 mod rebalance;
+mod record;
+mod retention;
 mod topics;
+mod unanswered;
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::producer::Producer as _;
-use usher_proto::Record;
+use usher_proto::{Partition, Record};
 
 use crate::subscription::{self, Subscription};
-use crate::{AppendError, Log, LogError, Position, TopicSpec};
+use crate::{AppendError, Extent, Log, LogError, Position, TopicSpec};
 use config::Settings;
+use look::Extents;
 use producer::Appender;
 
 /// How long an append may take. Below ingest's own deadline of ten seconds, which is below the sender's of fifteen.
@@ -30,6 +37,7 @@ pub struct KafkaLog {
     appender: Appender,
     /// A topic that is known to exist: asking a cluster about one that does not may create it.
     known: OnceLock<String>,
+    extents: Extents,
 }
 
 impl KafkaLog {
@@ -37,8 +45,20 @@ impl KafkaLog {
     /// by their own names; those that Usher's promises hang on are refused.
     pub fn open(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
         let settings = Settings::new(brokers, properties)?;
-        Ok(Self { appender: Appender::new(settings.producer())?, settings, known: OnceLock::new() })
+        let appender = Appender::new(settings.producer())?;
+        Ok(Self { appender, settings, known: OnceLock::new(), extents: Extents::default() })
     }
+}
+
+fn unavailable(error: impl Display) -> LogError {
+    LogError::Unavailable(error.to_string())
+}
+
+/// Carries out what waits for the cluster where it keeps nobody from working.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(work).await.map_err(unavailable)?
 }
 
 #[async_trait]
@@ -61,13 +81,20 @@ impl Log for KafkaLog {
         Ok(subscription)
     }
 
+    async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+        self.extents.of(&self.settings, topic).await
+    }
+
+    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+        look::read(&self.settings, topic, partition, offset).await
+    }
+
     async fn check(&self) -> Result<(), LogError> {
         let (producer, topic) = (self.appender.client(), self.known.get().cloned());
-        let asked = tokio::task::spawn_blocking(move || {
-            producer.client().fetch_metadata(topic.as_deref(), QUESTION_DEADLINE).map(drop)
-        });
-        let answer = asked.await.map_err(|error| LogError::Unavailable(error.to_string()))?;
-        answer.map_err(|error| LogError::Unavailable(error.to_string()))
+        blocking(move || {
+            producer.client().fetch_metadata(topic.as_deref(), QUESTION_DEADLINE).map(drop).map_err(unavailable)
+        })
+        .await
     }
 
     async fn flush(&self) {

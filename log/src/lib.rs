@@ -12,7 +12,9 @@ pub mod subscription;
 mod embedded;
 mod kafka;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use usher_proto::{Partition, Record};
@@ -42,10 +44,23 @@ pub struct Position {
     pub offset: i64,
 }
 
+/// How far a partition reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The oldest offset there is.
+    pub low: i64,
+    /// The offset the next record will get.
+    pub end: i64,
+}
+
+/// How long records stay in a topic that keeps each for the log's retention. What the store remembers of events must
+/// outlive it, so that an event that is read again is recognised.
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How long a topic's records stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// Each for the log's retention.
+    /// Each for [`RETENTION`], where the log makes the topic.
     ForRetention,
     /// The newest of each key, until it is erased.
     NewestOfKey,
@@ -74,6 +89,13 @@ pub trait Log: Send + Sync {
 
     /// Joins `group` and reads `topic`. See [`Subscription`] for the conversation that follows.
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError>;
+
+    /// How far every partition of `topic` reaches, for whoever watches how far its readers are behind. Joins nothing and
+    /// disturbs no subscription.
+    async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError>;
+
+    /// The record that stands at `offset`. None where it is gone, has not come yet, or the offset holds no record.
+    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError>;
 
     /// Whether the log answers at all.
     async fn check(&self) -> Result<(), LogError>;

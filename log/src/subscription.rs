@@ -5,6 +5,8 @@
 //! says [`LogEvent::Revoked`]; the subscriber finishes what it can and answers [`Control::release`]. Every assignment has
 //! an epoch, and everything that belongs to it carries it, so that a late word about an old assignment is recognised.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 use usher_proto::{Partition, Record};
 
@@ -12,6 +14,8 @@ use crate::LogError;
 
 /// How many events of the log may wait for the subscriber: at most this many batches are in memory.
 const BACKLOG: usize = 4;
+/// How long a close may take. A healthy log needs milliseconds.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// How many records a batch may hold.
 pub(crate) const BATCH: usize = 256;
 /// How many bytes of records a batch may hold, roughly.
@@ -111,12 +115,15 @@ impl Control {
         self.tell(Command::Release);
     }
 
-    /// Writes the last commits, leaves the group, and ends the subscription.
+    /// Writes the last commits, leaves the group, and ends the subscription. A log that cannot be reached is waited for
+    /// a few seconds only; it learns by itself that we are gone.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         self.tell(Command::Close(done));
         // If the log's side is gone already, it has left.
-        let _ = closed.await;
+        if tokio::time::timeout(CLOSE_DEADLINE, closed).await.is_err() {
+            tracing::warn!("the log did not confirm in time that the subscription has ended");
+        }
     }
 
     fn tell(&self, command: Command) {

@@ -44,6 +44,12 @@ reasons! {
     RetriesSpent = "retries_spent",
     /// What was to be done is worth nothing any more.
     Expired = "expired",
+    /// The process ended during several attempts in a row; it may be the run that ends it.
+    WorkerCrashed = "worker_crashed",
+    /// It cannot be known whether an attempt took effect, and the flow would rather not do it twice.
+    InDoubt = "in_doubt",
+    /// The event is older than the memory of what was done: whether it was done already cannot be known.
+    TooOld = "too_old",
     /// The run began under a flow, or a step, that the running version no longer has.
     FlowChanged = "flow_changed",
 }

@@ -1,15 +1,14 @@
 //! A Kafka broker of a test's own, for what cannot be done to the shared one. Its jars are where `USHER_TEST_KAFKA_LIBS`
 //! says, beside the settings that every broker of the tests begins with.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use usher_log::LogAddress;
 
-use crate::eventually;
 use crate::pair::setting;
+use crate::{eventually, free_port};
 
 const START_DEADLINE: Duration = Duration::from_secs(90);
 
@@ -19,10 +18,6 @@ pub struct Broker {
     properties: PathBuf,
     port: u16,
     child: Option<Child>,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 impl Broker {
@@ -62,7 +57,7 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts it, or starts it again on what it kept, and waits until it answers.
     pub async fn start(&mut self) {
         let child = self.java("kafka.Kafka").arg(&self.properties).spawn().expect("java runs");
         self.child = Some(child);

@@ -1,7 +1,10 @@
 //! Clerk events to send: bodies whose every field a test chooses, signed like Svix signs.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
+use usher_proto::event::DEFAULT_INSTANCE;
 use usher_proto::signature::SigningSecret;
+use usher_proto::{Event, EventId, Key, Record, Source};
 use usher_service::clock;
 
 /// An event as it is sent. Sending it again is the same webhook again.
@@ -11,6 +14,8 @@ pub struct Webhook {
     pub id: String,
     /// Whom it concerns.
     pub user: String,
+    /// Its type.
+    pub kind: String,
     /// The body, exactly.
     pub body: String,
 }
@@ -22,7 +27,7 @@ impl Webhook {
             "data": data, "object": "event", "type": kind,
             "timestamp": clock::now().millis(), "instance_id": "ins_test",
         });
-        Self { id: crate::unique("msg_"), user: user.to_owned(), body: envelope.to_string() }
+        Self { id: crate::unique("msg_"), user: user.to_owned(), kind: kind.into(), body: envelope.to_string() }
     }
 
     /// The headers that sign it, for now.
@@ -31,6 +36,23 @@ impl Webhook {
         let secret = SigningSecret::parse(secret).expect("a signing secret");
         let signature = secret.sign(&self.id, &timestamp, self.body.as_bytes());
         [("svix-id", self.id.clone()), ("svix-timestamp", timestamp), ("svix-signature", signature)]
+    }
+
+    /// The record that ingest writes for it, for tests that write to the log themselves.
+    pub fn record(&self) -> Record {
+        let now = clock::now();
+        let event = Event {
+            id: EventId::new(&self.id),
+            kind: self.kind.clone(),
+            source: Source::Clerk,
+            instance: DEFAULT_INSTANCE.into(),
+            key: Key::new(&self.user),
+            occurred_at: now,
+            received_at: now,
+            provenance: Vec::new(),
+            body: Bytes::from(self.body.clone()),
+        };
+        event.into_record()
     }
 }
 

@@ -3,12 +3,27 @@
 //! Everything here waits for something to happen, with a deadline; nothing sleeps for luck.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+pub mod books;
 pub mod broker;
+pub mod chaos;
+pub mod checker;
+pub mod cluster;
+pub mod database;
+pub mod deaf;
 pub mod disk;
 pub mod events;
+pub mod group;
+pub mod ledger;
+pub mod load;
 pub mod pair;
+pub mod postgres;
 pub mod program;
+pub mod replica;
+pub mod report;
+pub mod sabotage;
 pub mod world;
+
+mod settings;
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +42,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
         // Only how often to look; what is looked for decides when to go on.
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
+}
+
+/// A port that nobody listens on, for a server that is to come back on it. Below those that the system gives to outgoing
+/// connections and to servers that ask for any: so nothing takes it while the server is away.
+pub fn free_port() -> u16 {
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (0..100).map(|_| rand::random_range(20_000..32_000)).find(free).expect("a free port")
 }
 
 /// A word that no other test uses.

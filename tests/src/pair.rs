@@ -52,6 +52,14 @@ impl Pair {
         Some(Self::Real(Services { kafka, postgres }))
     }
 
+    /// What to call it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Real(_) => "Kafka and Postgres",
+        }
+    }
+
     /// The pair that needs nothing.
     pub fn embedded() -> Option<Self> {
         say("pair: embedded log and store");

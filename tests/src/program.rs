@@ -18,15 +18,18 @@ pub fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // This test is target/<profile>/deps/<name>, and what it tests is built alike.
+        let test = std::env::current_exe().expect("this test is a file");
+        let programs = test.ancestors().nth(2).expect("target/<profile>").to_owned();
+        let release = programs.ends_with("release").then_some("--release");
         let built = std::process::Command::new(cargo)
             .args(["build", "--workspace", "--bins", "--quiet"])
+            .args(release)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .status()
             .expect("cargo runs");
         assert!(built.success(), "the programs are built");
-        // This test is target/<profile>/deps/<name>.
-        let test = std::env::current_exe().expect("this test is a file");
-        test.ancestors().nth(2).expect("target/<profile>").to_owned()
+        programs
     })
 }
 
@@ -88,6 +91,35 @@ impl Program {
         self.signal("TERM");
     }
 
+    /// SIGSTOP: it stands still until it is resumed or killed.
+    pub fn stop(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// The most memory that it has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.pid().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its high water mark");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("kilobytes");
+        kilobytes * 1024
+    }
+
+    /// How it has ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its state")
+    }
+
     fn signal(&self, signal: &str) {
         let Some(pid) = self.child.id() else { return };
         let sent = std::process::Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
@@ -96,9 +128,14 @@ impl Program {
 
     /// Waits for its end.
     pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
-        let waited = tokio::time::timeout(deadline, self.child.wait()).await;
-        let waited = waited.unwrap_or_else(|_| panic!("{} has not ended:\n{}", self.name, self.output()));
-        waited.expect("its state")
+        let ended = self.ended_within(deadline).await;
+        ended.unwrap_or_else(|| panic!("{} has not ended:\n{}", self.name, self.output()))
+    }
+
+    /// Waits for its end. None if it has not come by the deadline.
+    pub async fn ended_within(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        let waited = tokio::time::timeout(deadline, self.child.wait()).await.ok()?;
+        Some(waited.expect("its state"))
     }
 
     /// Fails if it has ended.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +16,11 @@ use usher_lab::{Entry, Filter, Lab, LabHandle};
 use usher_log::{Log, LogAddress};
 use usher_service::telemetry;
 
+use crate::database::OwnDatabase;
 use crate::events::Webhook;
 use crate::pair::Pair;
 use crate::program::Program;
-use crate::{eventually, unique};
+use crate::{eventually, settings, unique};
 
 /// The secret that everything is signed with.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -49,7 +49,7 @@ pub struct World {
     data: PathBuf,
     store: DatabaseAddress,
     store_url: String,
-    database: Option<(String, String)>,
+    database: Option<OwnDatabase>,
     /// `usher up`, or `ingest`.
     front: Option<Program>,
     /// `dispatcher`, where it is a service of its own.
@@ -72,45 +72,21 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let lab = Lab::start(listener, stop.clone()).expect("the lab starts");
         let data = options.data.unwrap_or_else(|| folder.path().join("data"));
-        let prefix = unique("t");
 
-        let mut environment: BTreeMap<String, String> = [
-            ("RUST_LOG", "info"),
-            ("USHER_LOG_FORMAT", "json"),
-            ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
-            ("USHER_FROM", "Acme <hello@acme.test>"),
-            ("RESEND_API_KEY", "re_lab"),
-            ("STRIPE_SECRET_KEY", "sk_test_lab"),
-            ("STRIPE_PRICE_ID", "price_lab"),
-            ("USHER_LISTEN", "127.0.0.1:0"),
-            ("USHER_ADMIN", "127.0.0.1:0"),
-            ("USHER_TOPIC_PREFIX", &prefix),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-        for (name, provider) in [("RESEND_BASE_URL", "resend"), ("STRIPE_BASE_URL", "stripe")] {
-            environment.insert(name.into(), lab.base_url(provider).expect("a provider"));
-        }
+        let mut environment = settings::of(&lab, &unique("t"));
         if !options.flows.is_empty() {
-            let flows = folder.path().join("flows");
-            std::fs::create_dir(&flows).expect("a folder");
-            for (name, text) in &options.flows {
-                std::fs::write(flows.join(format!("{name}.toml")), text).expect("a flow file");
-            }
-            environment.insert("USHER_FLOWS".into(), flows.display().to_string());
+            environment.insert("USHER_FLOWS".into(), settings::flows(folder.path(), &options.flows));
         }
         let mut database = None;
         let store = match &pair {
             Pair::Embedded => format!("sqlite://{}", data.join("store.db").display()),
             Pair::Real(services) => {
-                let name = unique("usher_test_");
                 let kafka = options.kafka.as_ref().unwrap_or(&services.kafka);
                 environment.insert("USHER_LOG".into(), format!("kafka://{kafka}"));
-                execute(&services.postgres, &format!("CREATE DATABASE {name}")).await;
-                let base = services.postgres.rsplit_once('/').expect("a database in the address").0;
-                let url = format!("{base}/{name}");
+                let own = OwnDatabase::make(&services.postgres).await;
+                let url = own.url();
                 environment.insert("USHER_STORE".into(), url.clone());
-                database = Some((services.postgres.clone(), name));
+                database = Some(own);
                 url
             }
         };
@@ -191,6 +167,24 @@ impl World {
         self.back.as_mut()
     }
 
+    /// What delivers: `usher up`, or `dispatcher`.
+    pub fn deliverer(&mut self) -> &mut Program {
+        self.back.as_mut().or(self.front.as_mut()).expect("it runs")
+    }
+
+    /// Asks what delivers to stop, and waits until it has. Where it is one process with what takes webhooks, both stop.
+    pub async fn stop_delivering(&mut self) {
+        let mut program = self.back.take().or_else(|| self.front.take()).expect("it runs");
+        program.terminate();
+        let ended = program.ended(SOON).await;
+        assert!(ended.success(), "{}", program.output());
+    }
+
+    /// Starts again what was stopped, and waits until it is ready.
+    pub async fn go_on_delivering(&mut self) {
+        if matches!(self.pair, Pair::Embedded) { self.start_front().await } else { self.start_back().await }
+    }
+
     /// `kill -9` of what takes webhooks.
     pub async fn kill_front(&mut self) {
         self.front.take().expect("it runs").kill().await;
@@ -200,6 +194,51 @@ impl World {
     pub async fn kill_back(&mut self) {
         if let Some(program) = self.back.take() {
             program.kill().await;
+        }
+    }
+
+    /// `kill -9` of what delivers, be it a process of its own or the whole.
+    pub async fn kill_delivering(&mut self) {
+        self.kill_back().await;
+        if matches!(self.pair, Pair::Embedded) {
+            self.kill_front().await;
+        }
+    }
+
+    /// What delivers, without waiting until it is ready.
+    pub fn start_delivering(&self) -> Program {
+        let mut environment = self.environment.clone();
+        let data = self.data.display().to_string();
+        let (name, arguments): (_, Vec<&str>) = match self.pair {
+            Pair::Embedded => ("usher", vec!["up", "--no-lab", "--data", &data]),
+            Pair::Real(_) => ("dispatcher", vec![]),
+        };
+        environment.push(("USHER_FLOW".into(), self.flows().join(",")));
+        Program::start(name, &arguments, &environment, self.folder.path())
+    }
+
+    /// Takes a copy of the store while nothing delivers, and returns its name.
+    pub async fn back_up_store(&self) -> String {
+        let Some(database) = &self.database else {
+            // By SQLite itself: files that are copied while somebody closes the database need not belong together.
+            let copy = self.data.join("copy.db").display().to_string();
+            let pool = self.pool().await;
+            sqlx::query("VACUUM INTO $1").bind(&copy).execute(&pool).await.expect("a copy is made");
+            pool.close().await;
+            return copy;
+        };
+        database.copy().await
+    }
+
+    /// Puts a copy in the store's place while nothing delivers.
+    pub async fn restore_store(&mut self, copy: &str) {
+        match &self.database {
+            Some(database) => database.restore(copy).await,
+            None => {
+                self.store_url = format!("sqlite://{copy}");
+                self.store = DatabaseAddress::parse("USHER_STORE", &self.store_url).expect("an address");
+                self.environment.push(("USHER_STORE".into(), self.store_url.clone()));
+            }
         }
     }
 
@@ -292,17 +331,38 @@ impl World {
     pub async fn all_ended(&self, count: usize, deadline: Duration) -> Vec<RunRecord> {
         let sql = "SELECT count(*), count(*) FILTER (WHERE ended_at IS NULL) FROM usher_run";
         let pool = self.pool().await;
-        eventually(&format!("{count} runs have ended"), deadline, || async {
-            let (all, unfinished): (i64, i64) = sqlx::query_as(sql).fetch_one(&pool).await.ok()?;
-            (unfinished == 0 && all >= i64::try_from(count).expect("a small number")).then_some(())
-        })
-        .await;
+        let ended = async {
+            loop {
+                let counted: Result<(i64, i64), _> = sqlx::query_as(sql).fetch_one(&pool).await;
+                let enough = |all| all >= i64::try_from(count).expect("a small number");
+                if counted.is_ok_and(|(all, unfinished)| unfinished == 0 && enough(all)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(deadline, ended).await.is_err() {
+            panic!("after {deadline:?} not {count} runs have ended: {}", self.standing().await);
+        }
         let runs = self.runs(&RunFilter::default()).await;
         assert_eq!(runs.len(), count, "no run more than expected");
         runs
     }
 
-    async fn pool(&self) -> sqlx::AnyPool {
+    /// How many runs of which flow are in which state, and the last words of what delivers.
+    async fn standing(&self) -> String {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for run in self.runs(&RunFilter::default()).await {
+            *counts.entry(format!("{} {}", run.flow, run.state)).or_default() += 1;
+        }
+        let program = self.back.as_ref().or(self.front.as_ref());
+        let output = program.map(Program::output).unwrap_or_default();
+        let last: Vec<&str> = output.lines().rev().take(30).collect();
+        format!("{counts:?}\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Connections to the store's database.
+    pub async fn pool(&self) -> sqlx::AnyPool {
         sqlx::any::install_default_drivers();
         sqlx::AnyPool::connect(&self.store_url).await.expect("the store opens")
     }
@@ -348,13 +408,8 @@ impl World {
         for program in [self.front.take(), self.back.take()].into_iter().flatten() {
             program.kill().await;
         }
-        if let Some((postgres, name)) = self.database.take() {
-            execute(&postgres, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        if let Some(database) = self.database.take() {
+            database.remove().await;
         }
     }
-}
-
-async fn execute(postgres: &str, sql: &str) {
-    let mut connection = sqlx::PgConnection::connect(postgres).await.expect("Postgres answers");
-    connection.execute(sqlx::AssertSqlSafe(sql)).await.expect("Postgres does as told");
 }

@@ -1,15 +1,19 @@
 //! What every log must do: one suite, run against the embedded log and against Kafka.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::timeout;
-use usher_log::{AppendError, Assigned, Kept, Log, LogAddress, LogError, LogEvent, MAX_BODY, Subscription, TopicSpec};
+use usher_log::{
+    AppendError, Assigned, Extent, Kept, Log, LogAddress, LogError, LogEvent, MAX_BODY, Position, Subscription,
+    TopicSpec,
+};
 use usher_proto::{Key, Partition, Record};
+use usher_tests::broker::Broker;
 use usher_tests::pair::{say, setting};
 use usher_tests::unique;
 
@@ -69,6 +73,9 @@ on_every_log!(
     another_number_of_partitions_is_refused,
     a_record_that_is_too_large_is_refused_and_harms_no_other,
     what_was_acknowledged_is_there_after_reopening,
+    a_topic_says_how_far_its_partitions_reach,
+    one_record_is_read_where_it_stands,
+    what_does_not_exist_is_said_to_be_missing,
 );
 
 fn record(key: &str, body: impl Into<Bytes>) -> Record {
@@ -245,14 +252,68 @@ async fn what_was_acknowledged_is_there_after_reopening(subject: Subject) {
     subscription.control.close().await;
 }
 
+async fn a_topic_says_how_far_its_partitions_reach(subject: Subject) {
+    let all = || (0..PARTITIONS).map(Partition);
+    let nothing: BTreeMap<Partition, Extent> = all().map(|partition| (partition, Extent { low: 0, end: 0 })).collect();
+    assert_eq!(subject.log.extents(&subject.topic).await.unwrap(), nothing);
+    let mut ends = nothing;
+    for number in 0..20 {
+        let position = subject.log.append(&subject.topic, record(&format!("user_{number}"), "x")).await.unwrap();
+        ends.get_mut(&position.partition).unwrap().end = position.offset + 1;
+    }
+    assert_eq!(subject.log.extents(&subject.topic).await.unwrap(), ends);
+    let (subscription, _, assigned) = join(&subject, "g").await;
+    let known = assigned.iter().map(|known| (known.partition, Extent { low: known.low, end: known.end }));
+    assert_eq!(known.collect::<BTreeMap<_, _>>(), ends, "a subscriber is told the same");
+    subscription.control.close().await;
+}
+
+async fn one_record_is_read_where_it_stands(subject: Subject) {
+    let mut written = Vec::new();
+    for number in 0..3 {
+        let record = record("one", format!("{number} \u{0}"));
+        written.push((subject.log.append(&subject.topic, record.clone()).await.unwrap(), record));
+    }
+    for (Position { partition, offset }, record) in &written {
+        let found = subject.log.read(&subject.topic, *partition, *offset).await.unwrap();
+        assert_eq!(found.as_ref(), Some(record));
+    }
+    let (last, _) = written[2];
+    for nothing in [last.offset + 1, last.offset + 1000, -1] {
+        assert_eq!(subject.log.read(&subject.topic, last.partition, nothing).await, Ok(None), "nothing at {nothing}");
+    }
+}
+
+async fn what_does_not_exist_is_said_to_be_missing(subject: Subject) {
+    let nowhere = unique("nowhere");
+    for (found, what) in [
+        (subject.log.extents(&nowhere).await.map(drop), "a topic's extents"),
+        (subject.log.read(&nowhere, Partition(0), 0).await.map(drop), "a topic's record"),
+        (subject.log.read(&subject.topic, Partition(PARTITIONS), 0).await.map(drop), "a partition's record"),
+        (subject.log.extents(&nowhere).await.map(drop), "what was asked about, which is not made by asking"),
+    ] {
+        let said = found.expect_err(what).to_string();
+        assert!(said.contains("there is no "), "{what}: {said}");
+    }
+}
+
 /// One member of a group.
 struct Member {
     subscription: Subscription,
     /// What is ours, by the assignment that gave it.
     owned: BTreeMap<Partition, u64>,
+    /// Whether revocations are answered.
+    releases: bool,
+    /// Whether the group may take us for dead.
+    may_lose: bool,
 }
 
 impl Member {
+    async fn of(subject: &Subject) -> Self {
+        let subscription = subject.log.subscribe("g", &subject.topic).await.unwrap();
+        Self { subscription, owned: BTreeMap::new(), releases: true, may_lose: false }
+    }
+
     /// Takes in the next event, answering as a subscriber does: everything read is committed at once.
     async fn step(&mut self, read: &mut Vec<(Partition, i64)>) {
         match next(&mut self.subscription).await {
@@ -270,39 +331,49 @@ impl Member {
             }
             LogEvent::Revoked { partitions, lost } => {
                 self.owned.retain(|partition, _| !partitions.contains(partition));
-                assert!(!lost, "nobody was away");
-                self.subscription.control.release();
+                assert!(!lost || self.may_lose, "nobody was away");
+                if self.releases && !lost {
+                    self.subscription.control.release();
+                }
             }
             LogEvent::Failed(error) => panic!("{error}"),
         }
     }
+
+    /// Goes on until all partitions are its own.
+    async fn take_all(&mut self, read: &mut Vec<(Partition, i64)>) {
+        while self.owned.len() < PARTITIONS as usize {
+            self.step(read).await;
+        }
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out() {
-    let Some(subject) = subject(true).await else { return };
-    let join = async || Member {
-        subscription: subject.log.subscribe("g", &subject.topic).await.unwrap(),
-        owned: BTreeMap::new(),
-    };
-    let (all, mut read) = (PARTITIONS as usize, Vec::new());
-    let mut first = join().await;
-    while first.owned.len() < all {
-        first.step(&mut read).await;
+/// Goes on until each of both has its share.
+async fn share(
+    first: &mut Member,
+    read: &mut Vec<(Partition, i64)>,
+    second: &mut Member,
+    theirs: &mut Vec<(Partition, i64)>,
+) {
+    while first.owned.len() + second.owned.len() != PARTITIONS as usize || second.owned.is_empty() {
+        tokio::select! {
+            () = first.step(read) => {}
+            () = second.step(theirs) => {}
+        }
     }
+}
+
+async fn members_come_and_go(subject: Subject) {
+    let (mut read, mut theirs) = (Vec::new(), Vec::new());
+    let mut first = Member::of(&subject).await;
+    first.take_all(&mut read).await;
     append(&subject, 50).await;
     while read.len() < 50 {
         first.step(&mut read).await;
     }
 
-    let mut second = join().await;
-    let mut theirs = Vec::new();
-    while first.owned.len() + second.owned.len() != all || second.owned.is_empty() {
-        tokio::select! {
-            () = first.step(&mut read) => {}
-            () = second.step(&mut theirs) => {}
-        }
-    }
+    let mut second = Member::of(&subject).await;
+    share(&mut first, &mut read, &mut second, &mut theirs).await;
     append(&subject, 50).await;
     while read.len() + theirs.len() < 100 {
         tokio::select! {
@@ -313,9 +384,7 @@ async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_l
     assert!(!theirs.is_empty(), "the second has its share");
 
     second.subscription.control.close().await;
-    while first.owned.len() < all {
-        first.step(&mut read).await;
-    }
+    first.take_all(&mut read).await;
     append(&subject, 50).await;
     while read.len() + theirs.len() < 150 {
         first.step(&mut read).await;
@@ -326,4 +395,147 @@ async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_l
     seen.dedup();
     assert_eq!((count, seen.len()), (150, 150), "each record once");
     first.subscription.control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out() {
+    let Some(subject) = subject(true).await else { return };
+    members_come_and_go(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_move_by_the_new_group_protocol_too() {
+    let Some(mut subject) = subject(true).await else { return };
+    let new = ("group.protocol".to_owned(), "consumer".to_owned());
+    subject.log = usher_log::open(&subject.address, &[new]).await.unwrap();
+    members_come_and_go(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back() {
+    let Some(subject) = subject(true).await else { return };
+    let (mut read, mut theirs) = (Vec::new(), Vec::new());
+    let mut first = Member::of(&subject).await;
+    first.take_all(&mut read).await;
+    for partition in first.owned.keys() {
+        first.subscription.control.pause(*partition);
+    }
+    let mut second = Member::of(&subject).await;
+    share(&mut first, &mut read, &mut second, &mut theirs).await;
+    let moved: Vec<Partition> = second.owned.keys().copied().collect();
+    second.subscription.control.close().await;
+    first.take_all(&mut read).await;
+
+    let appended = append(&subject, 50).await;
+    let of_moved = appended.iter().filter(|record| moved.contains(&Partition::of(&record.key, PARTITIONS))).count();
+    assert!(of_moved > 0, "some of ten keys are in the partitions that moved");
+    while read.len() < of_moved {
+        first.step(&mut read).await;
+    }
+    assert!(read.iter().all(|(partition, _)| moved.contains(partition)), "those that stayed are still paused");
+    first.subscription.control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_never_releases_loses_its_partitions_all_the_same() {
+    let Some(subject) = subject(true).await else { return };
+    let (mut read, mut theirs) = (Vec::new(), Vec::new());
+    let mut first = Member::of(&subject).await;
+    first.take_all(&mut read).await;
+    first.releases = false;
+    let mut second = Member::of(&subject).await;
+    share(&mut first, &mut read, &mut second, &mut theirs).await;
+    append(&subject, 50).await;
+    while read.len() + theirs.len() < 50 {
+        tokio::select! {
+            () = first.step(&mut read) => {}
+            () = second.step(&mut theirs) => {}
+        }
+    }
+    assert!(!theirs.is_empty(), "the second reads what was not released");
+    second.subscription.control.close().await;
+    first.subscription.control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_others() {
+    let Some(subject) = subject(true).await else { return };
+    let mut read = Vec::new();
+    let mut gone = Member::of(&subject).await;
+    gone.take_all(&mut read).await;
+    drop(gone);
+    // Nobody listens any more, though somebody could still answer.
+    let mut deaf = Member::of(&subject).await;
+    deaf.take_all(&mut read).await;
+    let Subscription { events, control } = deaf.subscription;
+    drop(events);
+    let mut heir = Member::of(&subject).await;
+    heir.take_all(&mut read).await;
+    drop(control);
+    heir.subscription.control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_closes_whatever_it_waits_for() {
+    let Some(subject) = subject(true).await else { return };
+    // Nothing has been said yet.
+    let unheard = subject.log.subscribe("g", &subject.topic).await.unwrap();
+    unheard.control.close().await;
+    // A start is awaited.
+    let (unstarted, _, _) = join(&subject, "g").await;
+    unstarted.control.close().await;
+    // A release is awaited.
+    let mut read = Vec::new();
+    let mut first = Member::of(&subject).await;
+    first.take_all(&mut read).await;
+    first.releases = false;
+    let mut second = Member::of(&subject).await;
+    while first.owned.len() == PARTITIONS as usize {
+        first.step(&mut read).await;
+    }
+    first.subscription.control.close().await;
+    second.take_all(&mut read).await;
+    second.subscription.control.close().await;
+}
+
+/// Goes on until `count` records have been read.
+async fn step_until(member: &mut Member, read: &mut Vec<(Partition, i64)>, count: usize) {
+    while read.len() < count {
+        member.step(read).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_outlives_its_broker_and_closes_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut broker) = Broker::prepare(folder.path(), &folder.path().join("data")) else { return };
+    broker.start().await;
+    let address = LogAddress::Kafka { brokers: broker.address() };
+    let log = usher_log::open(&address, &[]).await.unwrap();
+    let subject = Subject { log, address, topic: unique("t"), _folder: folder };
+    subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.unwrap();
+    let mut read = Vec::new();
+    let mut member = Member::of(&subject).await;
+    member.take_all(&mut read).await;
+    append(&subject, 20).await;
+    step_until(&mut member, &mut read, 20).await;
+
+    // The group may have forgotten the member meanwhile; then what was not committed comes again.
+    member.may_lose = true;
+    broker.kill();
+    broker.start().await;
+    append(&subject, 20).await;
+    while read.iter().collect::<BTreeSet<_>>().len() < 40 {
+        member.step(&mut read).await;
+    }
+    member.subscription.control.close().await;
+    let (again, _, assigned) = join(&subject, "g").await;
+    assert!(
+        assigned.iter().all(|found| found.committed.is_none_or(|committed| committed == found.end)),
+        "{assigned:?}"
+    );
+    assert_eq!(assigned.iter().filter_map(|found| found.committed).sum::<i64>(), 40, "all is committed");
+
+    broker.kill();
+    timeout(DEADLINE, again.control.close()).await.expect("a close that does not wait for the broker");
 }

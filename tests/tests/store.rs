@@ -5,11 +5,10 @@ use bytes::Bytes;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
-use usher_dispatcher::engine::{Effect, RunState};
+use usher_dispatcher::engine::arrival::{Admission, Arrival, Batch, Command, Order};
+use usher_dispatcher::engine::{Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect, Tries};
 use usher_dispatcher::sql::{Database, DatabaseAddress};
-use usher_dispatcher::store::{
-    Admission, Arrival, Batch, Change, ChangeKind, Changed, RunFilter, SqlStore, StepEffect, Store as _, StoreError,
-};
+use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
 use usher_dispatcher::subject::Snapshot;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Source, Timestamp};
 use usher_tests::pair::{say, setting};
@@ -74,8 +73,18 @@ on_every_store!(
     newer_snapshots_win_and_a_deletion_is_final,
     news_end_a_wait_and_are_not_missed,
     a_wait_ends_when_it_is_due,
-    a_cancellation_ends_what_came_before_and_has_not_begun,
+    a_cancellation_ends_what_came_before_and_is_not_under_way,
     a_lane_is_read_in_order,
+    only_what_nothing_of_its_key_goes_before_is_a_head,
+    heads_that_ask_certain_destinations_can_be_left_out,
+    a_parked_run_holds_its_lane_wherever_it_is,
+    a_redriven_run_joins_its_lanes_tail_once,
+    a_redriven_run_in_doubt_repeats_its_request_under_its_key,
+    a_run_is_run_again_with_effects_of_its_own,
+    an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt,
+    what_is_forgotten_is_never_taken_for_new,
+    a_flow_is_paused_and_goes_on,
+    runs_are_counted_by_state,
     another_number_of_partitions_is_refused_by_the_store,
     a_version_of_a_flow_is_kept,
 );
@@ -95,7 +104,8 @@ fn event(id: &str, key: &str) -> Event {
 }
 
 fn arrival(offset: i64, id: &str, key: &str) -> Arrival {
-    Arrival { offset, event: event(id, key), starts: true, cancels: false, snapshot: None, verdict: None }
+    let event = event(id, key);
+    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None }
 }
 
 fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arrival {
@@ -106,7 +116,8 @@ fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arriv
 
 fn batch(epoch: i64, arrivals: Vec<Arrival>) -> Batch {
     let frontier = arrivals.iter().map(|arrival| arrival.offset + 1).max().unwrap_or(0);
-    Batch { partition: ZERO, epoch, frontier, arrivals, flow_version: "v1".into() }
+    let destination = Some("resend".to_owned());
+    Batch { partition: ZERO, epoch, frontier, arrivals, flow_version: "v1".into(), destination }
 }
 
 impl Subject {
@@ -119,13 +130,25 @@ impl Subject {
     }
 
     async fn change(&self, epoch: i64, event: &str, kind: ChangeKind) -> Changed {
-        let change = Change { event: EventId::new(event), partition: ZERO, epoch, kind };
+        let change = Change { event: EventId::new(event), key: Key::new("a"), partition: ZERO, epoch, kind };
         self.store.change(FLOW, &[change]).await.unwrap()[0]
     }
 
-    async fn unfinished(&self) -> Vec<String> {
-        let runs = self.store.unfinished(FLOW, ZERO, None, 100).await.unwrap();
-        runs.iter().map(|run| run.event.id.to_string()).collect()
+    /// The heads of lanes, as whole runs.
+    async fn heads(&self, after: Option<(i64, EventId)>, without: &[&str]) -> Vec<Run> {
+        let without = without.iter().map(|name| (*name).to_owned()).collect();
+        self.store.heads(FLOW, &HeadsOf { partition: ZERO, after, without, limit: 100 }).await.unwrap()
+    }
+
+    /// The heads of lanes, by name.
+    async fn head_names(&self) -> Vec<String> {
+        names(&self.heads(None, &[]).await)
+    }
+
+    /// What is due at that second: heads, and keys of what is behind.
+    async fn due(&self, epoch: i64, seconds: i64) -> (Vec<String>, Vec<String>) {
+        let due = self.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(seconds)).await.unwrap();
+        (names(&due.heads), due.behind.iter().map(|key| key.as_str().to_owned()).collect())
     }
 
     async fn state(&self, event: &str) -> String {
@@ -134,8 +157,32 @@ impl Subject {
     }
 }
 
-fn claim(attempts: u32, generation: u32, request: &[u8]) -> ChangeKind {
-    ChangeKind::Claim { attempts, generation, request: request.to_vec(), until: Timestamp::from_seconds(9) }
+fn names(runs: &[Run]) -> Vec<String> {
+    runs.iter().map(|run| run.event.id.to_string()).collect()
+}
+
+fn claim(made: u32, generation: u32, request: &[u8]) -> ChangeKind {
+    let tries = Tries { made, generation, unanswered: 1, ..Tries::default() };
+    ChangeKind::Claim { tries, request: request.to_vec() }
+}
+
+fn wait(seconds: i64, news_after: Option<i64>) -> ChangeKind {
+    ChangeKind::Wait { until: Timestamp::from_seconds(seconds), news_after }
+}
+
+fn park(seconds: i64, tries: Tries, request: Option<&[u8]>) -> ChangeKind {
+    let request = request.map(<[u8]>::to_vec);
+    ChangeKind::Park { until: Timestamp::from_seconds(seconds), tries, request }
+}
+
+fn dead(in_doubt: bool) -> ChangeKind {
+    let verdict = Some((Reason::InvalidRequest, "422 validation_error".to_owned()));
+    ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt }
+}
+
+fn order(offset: i64, id: &str, key: &str, of: &str, order: Order) -> Arrival {
+    let command = Command { event: EventId::new(of), by: "ann".into(), at: Timestamp::from_seconds(5), order };
+    Arrival { starts: false, command: Some(command), ..arrival(offset, id, key) }
 }
 
 fn effect(id: &str) -> Option<StepEffect> {
@@ -144,28 +191,87 @@ fn effect(id: &str) -> Option<StepEffect> {
 }
 
 fn end(state: RunState) -> ChangeKind {
-    ChangeKind::End { state, effect: None, note: None, verdict: None }
+    ChangeKind::End { state, effect: None, note: None, verdict: None, in_doubt: false }
 }
 
 async fn an_event_is_admitted_once_however_often_it_comes(subject: Subject) {
     let epoch = subject.own().await;
     let first = subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "b"), arrival(2, "e1", "a")]).await;
-    assert_eq!(first.runs.iter().map(|run| run.position).collect::<Vec<_>>(), [0, 1]);
-    let again = subject.admit(epoch, vec![arrival(3, "e1", "a"), arrival(4, "e3", "a")]).await;
-    assert_eq!((again.runs.len(), again.repeated), (1, 1));
+    assert_eq!(first.heads.iter().map(|run| run.position).collect::<Vec<_>>(), [0, 1]);
+    let again = subject.admit(epoch, vec![arrival(3, "e1", "a"), arrival(4, "e3", "c")]).await;
+    assert_eq!((names(&again.heads), again.repeated), (vec!["e3".to_owned()], 1));
     subject.change(epoch, "e1", end(RunState::Done)).await;
     let ended = subject.admit(epoch, vec![arrival(5, "e1", "a")]).await;
-    assert_eq!((ended.runs.len(), ended.repeated), (0, 1), "what has ended does not begin again");
+    assert_eq!((ended.heads.len(), ended.repeated), (0, 1), "what has ended does not begin again");
 }
 
 async fn an_admitted_run_is_found_again_whole(subject: Subject) {
     let epoch = subject.own().await;
     let dead = Arrival { verdict: Some((Reason::Malformed, "why".into())), ..arrival(8, "e2", "") };
-    let admitted = subject.admit(epoch, vec![arrival(7, "e1", "a"), dead]).await.runs;
-    let found = subject.store.unfinished(FLOW, ZERO, None, 100).await.unwrap();
-    assert_eq!(found, admitted);
-    let after = subject.store.unfinished(FLOW, ZERO, Some((7, EventId::new("e1"))), 100).await.unwrap();
-    assert_eq!(after, found[1..]);
+    let admitted = subject.admit(epoch, vec![arrival(7, "e1", "a"), dead]).await.heads;
+    assert_eq!(subject.heads(None, &[]).await, admitted);
+    assert_eq!(subject.heads(Some((7, EventId::new("e1"))), &[]).await, admitted[1..]);
+}
+
+async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: Subject) {
+    let epoch = subject.own().await;
+    let first = subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a"), arrival(2, "f", "b")]).await;
+    assert_eq!((names(&first.heads), first.behind), (vec!["e0".to_owned(), "f".to_owned()], vec![Key::new("a")]));
+    assert_eq!(subject.head_names().await, ["e0", "f"]);
+    subject.change(epoch, "e0", end(RunState::Done)).await;
+    assert_eq!(subject.head_names().await, ["e1", "f"]);
+    // One that waits holds nobody up; the one that has begun is the head, even of what comes back before it.
+    subject.change(epoch, "e1", wait(10, None)).await;
+    let second = subject.admit(epoch, vec![arrival(3, "e3", "a")]).await;
+    assert_eq!(names(&second.heads), ["e3"]);
+    subject.change(epoch, "e3", claim(1, 0, b"x")).await;
+    assert_eq!(subject.due(epoch, 10).await, (vec![], vec!["a".to_owned()]), "it comes back behind");
+    assert_eq!(subject.head_names().await, ["f", "e3"]);
+    let (lane, more) = subject.store.lane(FLOW, &Key::new("a"), 1).await.unwrap();
+    assert_eq!((names(&lane), more), (vec!["e3".to_owned()], true));
+}
+
+async fn heads_that_ask_certain_destinations_can_be_left_out(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "b")]).await;
+    let to = |destination: Option<&str>| ChangeKind::Advance {
+        to: 1,
+        destination: destination.map(str::to_owned),
+        effect: None,
+        results: Default::default(),
+    };
+    subject.change(epoch, "e0", to(Some("stripe"))).await;
+    assert_eq!(names(&subject.heads(None, &["resend"]).await), ["e0"]);
+    assert_eq!(names(&subject.heads(None, &["stripe", "resend"]).await), Vec::<String>::new());
+    subject.change(epoch, "e0", to(None)).await;
+    assert_eq!(names(&subject.heads(None, &["stripe", "resend"]).await), ["e0"], "a wait asks nobody");
+}
+
+async fn a_parked_run_holds_its_lane_wherever_it_is(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
+    subject.change(epoch, "e0", claim(1, 0, b"x")).await;
+    let tries = Tries {
+        made: 4,
+        spent: 2,
+        generation: 3,
+        since: Some(Timestamp::from_millis(5)),
+        asked_at: Some(Timestamp::from_millis(6)),
+        failed_at: Some(Timestamp::from_millis(7)),
+        ..Tries::default()
+    };
+    assert_eq!(subject.change(epoch, "e0", park(10, tries, Some(b"exact"))).await, Changed::Written);
+    assert_eq!(subject.head_names().await, Vec::<String>::new());
+    assert_eq!(subject.store.lane(FLOW, &Key::new("a"), 9).await.unwrap(), (vec![], false));
+    let more = subject.admit(epoch, vec![arrival(2, "e2", "a")]).await;
+    assert_eq!((names(&more.heads), more.behind), (vec![], vec![Key::new("a")]));
+    // Somebody else takes over; the pause goes on there.
+    let epoch = subject.own().await;
+    assert_eq!(subject.due(epoch, 9).await.0, Vec::<String>::new());
+    let due = subject.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(10)).await.unwrap().heads.remove(0);
+    assert_eq!((due.event.id.as_str(), due.begun, due.tries), ("e0", true, tries));
+    assert_eq!(due.request.as_deref(), Some(&b"exact"[..]));
+    assert_eq!(subject.head_names().await, ["e0"], "it is found again after a crash");
 }
 
 async fn a_predecessor_that_wakes_up_late_changes_nothing(subject: Subject) {
@@ -177,10 +283,10 @@ async fn a_predecessor_that_wakes_up_late_changes_nothing(subject: Subject) {
     assert_eq!(subject.change(old, "e1", end(RunState::Done)).await, Changed::Fenced);
     let late = subject.store.admit(FLOW, &batch(old, vec![arrival(1, "e2", "a")])).await;
     assert!(matches!(late, Err(StoreError::Fenced(ZERO))), "{late:?}");
-    let wait = ChangeKind::Wait { until: Timestamp::default(), news_after: None };
-    subject.change(new, "e1", wait).await;
-    assert!(subject.store.due(FLOW, &[(ZERO, old)], Timestamp::from_seconds(1)).await.unwrap().is_empty());
-    assert_eq!((subject.state("e1").await.as_str(), subject.unfinished().await.len()), ("waiting", 0));
+    subject.change(new, "e1", wait(0, None)).await;
+    let due = subject.store.due(FLOW, &[(ZERO, old)], Timestamp::from_seconds(1)).await.unwrap();
+    assert_eq!((due.heads, due.fenced), (vec![], vec![(ZERO, old)]), "and is told so");
+    assert_eq!((subject.state("e1").await.as_str(), subject.head_names().await.len()), ("waiting", 0));
 }
 
 async fn a_batch_is_admitted_whole_or_not_at_all(subject: Subject) {
@@ -188,7 +294,7 @@ async fn a_batch_is_admitted_whole_or_not_at_all(subject: Subject) {
     subject.own().await;
     let late = batch(epoch, vec![news(0, "n1", "a", 5, true), arrival(1, "e1", "a")]);
     assert!(subject.store.admit(FLOW, &late).await.is_err());
-    assert!(subject.unfinished().await.is_empty());
+    assert!(subject.head_names().await.is_empty());
     assert_eq!(subject.store.subject(&Key::new("a")).await.unwrap(), None);
 }
 
@@ -207,8 +313,9 @@ async fn a_claim_keeps_the_exact_request(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
     subject.change(epoch, "e1", claim(2, 1, b"\x00\xffexact")).await;
-    let run = subject.store.unfinished(FLOW, ZERO, None, 1).await.unwrap().remove(0);
-    assert_eq!((run.attempts, run.generation, run.request), (2, 1, Some(b"\x00\xffexact".to_vec())));
+    let run = subject.heads(None, &[]).await.remove(0);
+    assert_eq!((run.tries.made, run.tries.generation, run.tries.unanswered, run.begun), (2, 1, 1, true));
+    assert_eq!(run.request, Some(b"\x00\xffexact".to_vec()));
     assert_eq!(subject.state("e1").await, "running");
 }
 
@@ -217,11 +324,12 @@ async fn an_advance_can_be_written_twice(subject: Subject) {
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
     subject.change(epoch, "e1", claim(3, 2, b"x")).await;
     for _ in 0..2 {
-        let results = r#"{"0":{"id":"m1"}}"#.to_owned();
-        subject.change(epoch, "e1", ChangeKind::Advance { to: 1, effect: effect("m1"), results }).await;
+        let (results, destination) = ([(0, json!({"id": "m1"}))].into(), Some("stripe".to_owned()));
+        subject.change(epoch, "e1", ChangeKind::Advance { to: 1, destination, effect: effect("m1"), results }).await;
     }
-    let run = subject.store.unfinished(FLOW, ZERO, None, 1).await.unwrap().remove(0);
-    assert_eq!((run.step, run.attempts, run.generation, &run.request), (1, 0, 0, &None));
+    let run = subject.heads(None, &[]).await.remove(0);
+    assert_eq!((run.step, run.destination.as_deref(), run.tries), (1, Some("stripe"), Tries::default()));
+    assert_eq!(run.request, None);
     assert_eq!(run.results[&0], json!({"id": "m1"}));
     let shown = subject.store.runs(&RunFilter::default(), 10).await.unwrap().remove(0);
     assert_eq!(shown.effects.len(), 1, "one effect");
@@ -232,9 +340,8 @@ async fn an_end_keeps_the_effect_and_drops_the_body(subject: Subject) {
     subject.admit(epoch, vec![arrival(0, "e1", "user_a")]).await;
     assert!(subject.store.body(FLOW, "e1").await.unwrap().is_some());
     let note = Some("nothing_to_do");
-    subject
-        .change(epoch, "e1", ChangeKind::End { state: RunState::Done, effect: effect("m1"), note, verdict: None })
-        .await;
+    let done = ChangeKind::End { state: RunState::Done, effect: effect("m1"), note, verdict: None, in_doubt: false };
+    subject.change(epoch, "e1", done).await;
     assert_eq!(subject.store.body(FLOW, "e1").await.unwrap(), None);
     // A word that comes after the end changes nothing.
     subject.change(epoch, "e1", end(RunState::Dead)).await;
@@ -247,8 +354,7 @@ async fn an_end_keeps_the_effect_and_drops_the_body(subject: Subject) {
 async fn a_dead_run_keeps_its_body_and_its_reason(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "a")]).await;
-    let verdict = Some((Reason::InvalidRequest, "422 validation_error".to_owned()));
-    subject.change(epoch, "e1", ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict }).await;
+    subject.change(epoch, "e1", dead(false)).await;
     assert!(subject.store.body(FLOW, "e1").await.unwrap().is_some());
     let filter =
         RunFilter { reason: Some(Reason::InvalidRequest), state: Some(RunState::Dead), ..RunFilter::default() };
@@ -282,61 +388,174 @@ async fn newer_snapshots_win_and_a_deletion_is_final(subject: Subject) {
 async fn news_end_a_wait_and_are_not_missed(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "b")]).await;
-    let wait = |news_after| ChangeKind::Wait { until: Timestamp::from_seconds(1_000), news_after };
-    assert_eq!(subject.change(epoch, "e1", wait(Some(0))).await, Changed::Written);
-    assert_eq!(subject.change(epoch, "e2", wait(None)).await, Changed::Written);
-    let woken = subject.admit(epoch, vec![news(2, "n1", "a", 5, true), news(3, "n2", "b", 5, true)]).await.runs;
-    assert_eq!(
-        woken.iter().map(|run| run.event.id.as_str()).collect::<Vec<_>>(),
-        ["e1"],
-        "the other waits for the time"
-    );
+    assert_eq!(subject.change(epoch, "e1", wait(1_000, Some(0))).await, Changed::Written);
+    assert_eq!(subject.change(epoch, "e2", wait(1_000, None)).await, Changed::Written);
+    let woken = subject.admit(epoch, vec![news(2, "n1", "a", 5, true), news(3, "n2", "b", 5, true)]).await.woken;
+    assert_eq!(names(&woken), ["e1"], "the other waits for the time");
     assert_eq!(woken[0].wait_until, Some(Timestamp::from_seconds(1_000)), "the bound stays");
     // News that came between the look and the wait.
-    assert_eq!(subject.change(epoch, "e1", wait(Some(0))).await, Changed::Awake);
-    assert_eq!(subject.change(epoch, "e1", wait(Some(1))).await, Changed::Written);
+    assert_eq!(subject.change(epoch, "e1", wait(1_000, Some(0))).await, Changed::Awake);
+    assert_eq!(subject.change(epoch, "e1", wait(1_000, Some(1))).await, Changed::Written);
 }
 
 async fn a_wait_ends_when_it_is_due(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
-    subject.change(epoch, "e1", ChangeKind::Wait { until: Timestamp::from_seconds(10), news_after: None }).await;
-    let due =
-        async |seconds| subject.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(seconds)).await.unwrap();
-    assert!(due(9).await.is_empty());
-    assert_eq!(due(10).await.len(), 1);
-    assert!(due(11).await.is_empty(), "once");
-    assert_eq!(subject.unfinished().await, ["e1"], "it is found again after a crash");
+    subject.change(epoch, "e1", wait(10, None)).await;
+    assert!(subject.due(epoch, 9).await.0.is_empty());
+    assert_eq!(subject.due(epoch, 10).await.0, ["e1"]);
+    assert!(subject.due(epoch, 11).await.0.is_empty(), "once");
+    assert_eq!(subject.head_names().await, ["e1"], "it is found again after a crash");
 }
 
-async fn a_cancellation_ends_what_came_before_and_has_not_begun(subject: Subject) {
+async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: Subject) {
     let epoch = subject.own().await;
-    subject.admit(epoch, (0..4).map(|n| arrival(n, &format!("e{n}"), "a")).collect()).await;
+    let keys = ["a", "a", "a", "a"];
+    subject.admit(epoch, keys.iter().zip(0..).map(|(key, n)| arrival(n, &format!("e{n}"), key)).collect()).await;
     subject.admit(epoch, vec![arrival(4, "other", "b")]).await;
+    subject.change(epoch, "e1", wait(10, None)).await;
+    subject.change(epoch, "e2", park(10, Tries::default(), Some(b"x"))).await;
     subject.change(epoch, "e0", claim(1, 0, b"x")).await;
-    subject.change(epoch, "e1", ChangeKind::Wait { until: Timestamp::from_seconds(10), news_after: None }).await;
     let cancel = Arrival { starts: false, cancels: true, ..arrival(5, "c", "a") };
     let same_batch = arrival(6, "e6", "a");
     let admission = subject.admit(epoch, vec![cancel, same_batch]).await;
     let mut cancelled: Vec<String> = admission.cancelled.iter().map(|(_, event)| event.to_string()).collect();
     cancelled.sort();
     assert_eq!(cancelled, ["e1", "e2", "e3"]);
-    assert_eq!(subject.unfinished().await, ["e0", "other", "e6"], "one under way finishes, later ones begin");
-    assert_eq!(subject.change(epoch, "e2", claim(1, 0, b"x")).await, Changed::Ended, "and is not attempted any more");
+    assert_eq!(subject.head_names().await, ["e0", "other"]);
+    assert_eq!(subject.change(epoch, "e2", claim(1, 0, b"x")).await, Changed::Ended, "it is not attempted any more");
+    // The one under way ends with its attempt, whatever was to follow.
+    let to = ChangeKind::Advance { to: 1, destination: None, effect: effect("m1"), results: Default::default() };
+    assert_eq!(subject.change(epoch, "e0", to).await, Changed::Ended);
+    assert_eq!((subject.state("e0").await.as_str(), subject.state("e2").await.as_str()), ("cancelled", "cancelled"));
+    let shown = subject.store.runs(&RunFilter { event: Some("e0".into()), ..RunFilter::default() }, 1).await.unwrap();
+    assert_eq!(shown[0].effects.len(), 1, "what it did is kept");
+    assert_eq!(subject.head_names().await, ["other", "e6"], "later ones begin");
 
     // News and the cancellation in one batch: what the news woke is cancelled, not begun.
-    subject.change(epoch, "other", ChangeKind::Wait { until: Timestamp::from_seconds(10), news_after: Some(0) }).await;
+    subject.change(epoch, "other", wait(10, Some(0))).await;
     let gone = Arrival { cancels: true, ..news(8, "c2", "b", 5, false) };
     let admission = subject.admit(epoch, vec![news(7, "n1", "b", 4, true), gone]).await;
-    assert_eq!((admission.runs.len(), admission.cancelled.len()), (0, 1));
+    assert_eq!((admission.woken.len(), admission.cancelled.len()), (0, 1));
 }
 
 async fn a_lane_is_read_in_order(subject: Subject) {
     let epoch = subject.own().await;
     let arrivals = [(3, "e3", "a"), (1, "e1", "a"), (2, "e2", "b")].map(|(o, e, k)| arrival(o, e, k)).to_vec();
     subject.admit(epoch, arrivals).await;
-    let lane = subject.store.lane(FLOW, &Key::new("a"), 10).await.unwrap();
-    assert_eq!(lane.iter().map(|run| run.position).collect::<Vec<_>>(), [1, 3]);
+    let (lane, more) = subject.store.lane(FLOW, &Key::new("a"), 10).await.unwrap();
+    assert_eq!((lane.iter().map(|run| run.position).collect::<Vec<_>>(), more), (vec![1, 3], false));
+}
+
+async fn a_redriven_run_joins_its_lanes_tail_once(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
+    subject.change(epoch, "e0", claim(1, 0, b"x")).await;
+    subject.change(epoch, "e0", dead(false)).await;
+    let redrive = |offset, id: &str, deaths| order(offset, id, "a", "e0", Order::Redrive { deaths });
+    let stale = subject.admit(epoch, vec![redrive(2, "o1", 7)]).await;
+    assert_eq!((stale.woken.len(), subject.state("e0").await.as_str()), (0, "dead"), "of another death");
+    let redriven = subject.admit(epoch, vec![redrive(3, "o2", 1), redrive(4, "o2", 1)]).await;
+    assert_eq!((names(&redriven.woken), redriven.behind), (vec![], vec![Key::new("a")]), "behind e1");
+    subject.change(epoch, "e1", end(RunState::Done)).await;
+    let run = subject.heads(None, &[]).await.remove(0);
+    assert_eq!((run.event.id.as_str(), run.position, run.tries.made), ("e0", 3, 0));
+    assert_eq!((run.tries.generation, &run.request), (1, &None), "a new request under a new key");
+    subject.change(epoch, "e0", end(RunState::Done)).await;
+    let again = subject.admit(epoch, vec![redrive(5, "o3", 1)]).await;
+    assert_eq!((again.woken.len(), subject.state("e0").await.as_str()), (0, "done"), "what is done stays done");
+    let came: Vec<(String, String)> = subject
+        .store
+        .actions(FLOW, "e0")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|action| (format!("{} {}", action.who, action.what), action.came))
+        .collect();
+    assert_eq!(came.iter().map(|(_, came)| came.as_str()).collect::<Vec<_>>(), ["nothing", "queued", "nothing"]);
+    assert!(came.iter().all(|(what, _)| what == "ann redrive"));
+}
+
+async fn a_redriven_run_in_doubt_repeats_its_request_under_its_key(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
+    subject.change(epoch, "e0", claim(1, 2, b"exact")).await;
+    subject.change(epoch, "e0", dead(true)).await;
+    let redriven = subject.admit(epoch, vec![order(1, "o1", "a", "e0", Order::Redrive { deaths: 1 })]).await;
+    let run = &redriven.woken[0];
+    assert_eq!((run.tries.generation, run.request.as_deref()), (2, Some(&b"exact"[..])));
+}
+
+async fn a_run_is_run_again_with_effects_of_its_own(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
+    let rerun = |offset, id: &str| order(offset, id, "a", "e0", Order::Rerun { body: "{\"again\":1}".into() });
+    assert_eq!(subject.admit(epoch, vec![rerun(1, "o1")]).await.woken.len(), 0, "not while it is under way");
+    let done = |id: &str| ChangeKind::End {
+        state: RunState::Done,
+        effect: effect(id),
+        note: None,
+        verdict: None,
+        in_doubt: false,
+    };
+    subject.change(epoch, "e0", done("m1")).await;
+    let again = subject.admit(epoch, vec![rerun(2, "o2")]).await.woken.remove(0);
+    assert_eq!((again.pass, again.step, &again.event.body[..]), (1, 0, &b"{\"again\":1}"[..]));
+    assert_eq!(subject.admit(epoch, vec![rerun(3, "o2")]).await.woken.len(), 0, "the same order");
+    subject.change(epoch, "e0", done("m2")).await;
+    let shown = subject.store.runs(&RunFilter::default(), 1).await.unwrap().remove(0);
+    assert_eq!(shown.effects.iter().map(|effect| effect.id.as_str()).collect::<Vec<_>>(), ["m1", "m2"]);
+}
+
+async fn an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "b")]).await;
+    subject.change(epoch, "e1", claim(1, 0, b"x")).await;
+    let cancel = |offset, id: &str, key: &str, of: &str| order(offset, id, key, of, Order::Cancel);
+    let admission = subject.admit(epoch, vec![cancel(2, "o1", "a", "e0"), cancel(3, "o2", "b", "e1")]).await;
+    assert_eq!(admission.cancelled, [(Key::new("a"), EventId::new("e0"))]);
+    assert_eq!(subject.state("e1").await, "running");
+    assert_eq!(subject.change(epoch, "e1", park(9, Tries::default(), None)).await, Changed::Ended);
+    assert_eq!(subject.state("e1").await, "cancelled");
+}
+
+async fn what_is_forgotten_is_never_taken_for_new(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, (0..3).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
+    subject.change(epoch, "e0", end(RunState::Done)).await;
+    subject.change(epoch, "e1", end(RunState::Done)).await;
+    let occurred = event("e0", "k0").occurred_at;
+    assert_eq!(subject.store.prune(FLOW, occurred, 10).await.unwrap(), 0, "not older");
+    let now = subject.store.now().await.unwrap();
+    let later = Timestamp::from_millis(now.millis() + 60_000);
+    assert_eq!(subject.store.prune(FLOW, later, 1).await.unwrap(), 1, "a bite");
+    assert_eq!(subject.store.prune(FLOW, later, 10).await.unwrap(), 1);
+    assert_eq!(subject.head_names().await, ["e2"], "what has not ended stays");
+    let again = subject.admit(epoch, vec![arrival(3, "e0", "k0"), arrival(4, "e2", "k2")]).await;
+    assert_eq!(again.repeated, 1);
+    let verdict = again.heads[0].verdict.as_ref().map(|(reason, _)| *reason);
+    assert_eq!(verdict, Some(Reason::TooOld));
+}
+
+async fn a_flow_is_paused_and_goes_on(subject: Subject) {
+    let now = Timestamp::from_seconds(1);
+    assert!(subject.store.set_paused(FLOW, true, "ann", now).await.unwrap());
+    assert!(!subject.store.set_paused(FLOW, true, "bob", now).await.unwrap(), "already");
+    assert!(subject.store.paused(FLOW).await.unwrap() && !subject.store.paused("other").await.unwrap());
+    assert_eq!(subject.store.paused_flows().await.unwrap(), [FLOW]);
+    assert!(subject.store.set_paused(FLOW, false, "ann", now).await.unwrap());
+    assert!(!subject.store.paused(FLOW).await.unwrap());
+}
+
+async fn runs_are_counted_by_state(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, (0..4).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
+    subject.change(epoch, "e0", dead(false)).await;
+    subject.change(epoch, "e1", end(RunState::Done)).await;
+    subject.change(epoch, "e2", park(9, Tries::default(), None)).await;
+    let mut counts = subject.store.counts(FLOW).await.unwrap();
+    counts.sort_by_key(|(state, _)| state.label());
+    assert_eq!(counts, [(RunState::Dead, 1), (RunState::Parked, 1), (RunState::Queued, 1)]);
 }
 
 async fn another_number_of_partitions_is_refused_by_the_store(subject: Subject) {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use usher_proto::Timestamp;
+use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
@@ -14,6 +17,11 @@ use crate::engine::{Cause, Outcome};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How much of an answer is read. The destinations' answers are a few kilobytes.
 const MAX_ANSWER: usize = 256 * 1024;
+/// How much of an answer nobody reads is let by, and for how long, so that its connection can be used again.
+const MAX_UNREAD: usize = 16 * 1024;
+const UNREAD_DEADLINE: Duration = Duration::from_secs(1);
+/// No error's name is longer.
+const LONGEST_NAME: usize = 64;
 
 /// A client for one destination. Redirects are not followed: they would carry the key to another place.
 pub(super) fn client() -> Result<Client, BadSetting> {
@@ -39,6 +47,12 @@ pub(super) fn base_url(environment: &Environment, variable: &str, default: &str)
     }
 }
 
+/// A text as one segment of a path or one value of a query.
+pub(super) fn escape(text: &str) -> String {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~');
+    text.bytes().map(|b| if safe(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 /// A whole answer.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -53,10 +67,23 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Seconds that the destination asks to wait. A date, which the header may also hold, is not used by any of them.
+    /// How long the destination asks to wait: it says so in seconds, or as the time from which on it may be asked.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let seconds: f64 = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-        Duration::try_from_secs_f64(seconds).ok()
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Duration::try_from_secs_f64(seconds).ok();
+        }
+        let until = DateTimeParser::new().parse_timestamp(text).ok()?;
+        Some(Timestamp::from_millis(until.as_millisecond()).since(clock::now()))
+    }
+
+    /// Status and the error's name, for dead letters and logs. What does not look like a name is left out: a message may
+    /// repeat an address.
+    pub(super) fn error(&self, name: Option<&str>) -> String {
+        let letter = |b: u8| b.is_ascii_lowercase() || b == b'_' || b == b'.';
+        let name = name.filter(|name| (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(letter));
+        let status = self.status.as_u16();
+        name.map_or_else(|| status.to_string(), |name| format!("{status} {name}"))
     }
 
     /// The outcome to repeat, for this cause, when the destination asks for it.
@@ -80,6 +107,21 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
     }
 }
 
+/// Sends a request of whose answer only status and headers count, however its body comes or does not come.
+pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, Outcome> {
+    let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let rest = async {
+        let mut unread = 0;
+        while let (true, Ok(Some(chunk))) = (unread < MAX_UNREAD, response.chunk().await) {
+            unread += chunk.len();
+        }
+    };
+    // Too long or too slow, the connection is closed, and that is all.
+    let _ = tokio::time::timeout(UNREAD_DEADLINE, rest).await;
+    Ok(Answer { status, headers, body: Vec::new() })
+}
+
 fn cause(error: &reqwest::Error) -> Cause {
     if error.is_connect() {
         Cause::Unreachable
@@ -87,5 +129,36 @@ fn cause(error: &reqwest::Error) -> Cause {
         Cause::Timeout
     } else {
         Cause::Interrupted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_escaped_can_neither_leave_its_segment_nor_its_value() {
+        assert_eq!(escape("../a?b&c=d/Zoë"), "%2E%2E%2Fa%3Fb%26c%3Dd%2FZo%C3%AB");
+        assert_eq!(escape("user_37f2Qe-0"), "user_37f2Qe-0");
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_until_a_time() {
+        let asked = |text: &'static str| {
+            super::super::testing::answer(429, "").with("retry-after", text).retry_after().map(|time| time.as_secs())
+        };
+        assert_eq!((asked("7"), asked(" 0.5 "), asked("-1"), asked("soon")), (Some(7), Some(0), None, None));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0), "it is over");
+        assert!(asked("Fri, 06 Nov 2893 08:49:37 GMT").is_some_and(|seconds| seconds > 1_000_000));
+    }
+
+    #[test]
+    fn an_error_is_told_by_its_name_and_never_by_its_words() {
+        let answer = Answer { status: StatusCode::NOT_FOUND, headers: HeaderMap::new(), body: Vec::new() };
+        assert_eq!(answer.error(Some("api.not_found_error")), "404 api.not_found_error");
+        let long = "a".repeat(LONGEST_NAME + 1);
+        for text in [None, Some(""), Some("No mailbox a@b.test"), Some("a@b.test"), Some("Dana"), Some(&*long)] {
+            assert_eq!(answer.error(text), "404", "{text:?}");
+        }
     }
 }

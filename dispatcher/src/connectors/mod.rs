@@ -5,9 +5,15 @@
 
 mod http;
 
+mod algolia;
 mod database;
+mod mailchimp;
+mod novu;
+mod nylas;
 mod resend;
+mod smtp;
 mod stripe;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,12 +28,24 @@ use usher_service::options::Environment;
 use crate::engine::Outcome;
 use crate::sql::Database;
 
-/// How long one attempt may take in all.
+/// How long one attempt may take in all, unless its step says otherwise.
 pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long destinations with idempotency keys are relied on to remember them: they say a day, and clocks differ.
+const KEYS_LIVE: Duration = Duration::from_secs(23 * 3600);
+
 /// Every connector and what it can do, for the check of flow files.
-pub const OPERATIONS: &[(&str, &[Operation])] =
-    &[("resend", resend::OPERATIONS), ("stripe", stripe::OPERATIONS), ("database", database::OPERATIONS)];
+pub const OPERATIONS: &[(&str, &[Operation])] = &[
+    ("resend", resend::OPERATIONS),
+    ("smtp", smtp::OPERATIONS),
+    ("stripe", stripe::OPERATIONS),
+    ("database", database::OPERATIONS),
+    ("http", webhook::OPERATIONS),
+    ("mailchimp", mailchimp::OPERATIONS),
+    ("novu", novu::OPERATIONS),
+    ("algolia", algolia::OPERATIONS),
+    ("nylas", nylas::OPERATIONS),
+];
 
 /// Something a connector can do.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,6 +82,10 @@ pub enum Shape {
     Number,
     /// A table of texts.
     Table,
+    /// An address that is the same for every event: what comes with an event must not choose where it is sent.
+    Address,
+    /// A name from the flow's file or the environment, never from an event.
+    Name,
 }
 
 impl Shape {
@@ -76,6 +98,10 @@ impl Shape {
             }
             Self::Number => value.is_u64(),
             Self::Table => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
+            Self::Address => value.as_str().is_some_and(webhook::is_address),
+            Self::Name => value.as_str().is_some_and(|name| {
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            }),
         }
     }
 
@@ -86,6 +112,8 @@ impl Shape {
             Self::Texts => "a text or a list of texts",
             Self::Number => "a whole number from 0",
             Self::Table => "a table of texts",
+            Self::Address => "an address such as \"https://host/path\", without user, password and {{ }}",
+            Self::Name => "a name of a-z, 0-9 and _",
         }
     }
 }
@@ -127,11 +155,42 @@ impl Inputs<'_> {
 #[error("{0}")]
 pub struct CannotPrepare(pub String);
 
+/// What a destination makes of the same request under the same idempotency key, when it comes a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The write leaves the same when it is done again.
+    Idempotent,
+    /// It answers as the first time, for so long.
+    For(Duration),
+    /// It does it again.
+    Forgets,
+}
+
+/// Whether a request whose answer was lost has had its effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LookUp {
+    /// It has.
+    Found(crate::engine::Effect),
+    /// It has not, and will not.
+    Absent,
+    /// The destination cannot say.
+    Unknown,
+}
+
 /// One destination.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// The exact request, as bytes that only this connector reads. A pure function of its inputs: it is kept, and sent
-    /// again as it is while its outcome is not known.
+    /// What the destination remembers.
+    fn memory(&self) -> Memory;
+
+    /// Asks the destination whether an earlier attempt had its effect. Called where its memory does not answer that.
+    async fn look_up(&self, request: &[u8], idempotency_key: &str) -> LookUp {
+        let _ = (request, idempotency_key);
+        LookUp::Unknown
+    }
+
+    /// The exact request, as bytes that only this connector reads. A pure function of its inputs, but for a date that the
+    /// request carries: it is kept, and sent again as it is while its outcome is not known.
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare>;
 
     /// Sends it once. `idempotency_key` is the same for every attempt that must have one effect between them.
@@ -148,8 +207,14 @@ pub fn open(used: &[&str], environment: &Environment, database: &Database) -> Re
     for name in used {
         let connector: Arc<dyn Connector> = match *name {
             "resend" => Arc::new(resend::Resend::from_environment(environment)?),
+            "smtp" => Arc::new(smtp::Smtp::from_environment(environment)?),
             "stripe" => Arc::new(stripe::Stripe::from_environment(environment)?),
-            "database" => Arc::new(database::Users::new(database.clone())),
+            "database" => Arc::new(database::Directory::new(database.clone())),
+            "http" => Arc::new(webhook::Webhook::from_environment(environment)?),
+            "mailchimp" => Arc::new(mailchimp::Mailchimp::from_environment(environment)?),
+            "novu" => Arc::new(novu::Novu::from_environment(environment)?),
+            "algolia" => Arc::new(algolia::Algolia::from_environment(environment)?),
+            "nylas" => Arc::new(nylas::Nylas::from_environment(environment)?),
             other => return Err(BadSetting::new("use", format!("there is no connector {other}"))),
         };
         connectors.insert((*name).to_owned(), connector);
@@ -162,6 +227,9 @@ fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, 
     environment.get(name)?.ok_or_else(|| BadSetting::new(name, format!("not set: {what}")))
 }
 
+#[cfg(test)]
+mod testing;
+
 /// Whether an outcome is a retry for this cause, or a rejection for this reason.
 #[cfg(test)]
 fn assert_outcome(outcome: &Outcome, expected: Result<crate::engine::Cause, usher_proto::Reason>, case: &str) {
@@ -171,4 +239,21 @@ fn assert_outcome(outcome: &Outcome, expected: Result<crate::engine::Cause, ushe
         Outcome::Done(_) | Outcome::Overtaken => None,
     };
     assert_eq!(found, Some(expected), "{case}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    /// What a variable says about a real service to test against. Without it the test does nothing, and says so; with
+    /// `CI` set that is a failure.
+    pub(super) fn real(variable: &str) -> Option<String> {
+        let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
+        if value.is_none() {
+            assert!(std::env::var_os("CI").is_none(), "CI is set, so {variable} must say what to test against");
+            // The harness swallows what the macros print, not what is written.
+            let _ = writeln!(std::io::stderr(), "not run here: {variable} is not set");
+        }
+        value
+    }
 }

@@ -13,7 +13,7 @@ use usher_service::options::Environment;
 
 use super::Shape::{Table, Text, Texts};
 use super::http::{self, Answer};
-use super::{CannotPrepare, Connector, Inputs, Operation, optional, optional_or, required, setting};
+use super::{CannotPrepare, Connector, Inputs, KEYS_LIVE, Memory, Operation, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
@@ -52,6 +52,10 @@ impl Resend {
 
 #[async_trait]
 impl Connector for Resend {
+    fn memory(&self) -> Memory {
+        Memory::For(KEYS_LIVE)
+    }
+
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
         let from = inputs.params.get("from").and_then(Value::as_str).or(self.from.as_deref());
         let from = from.ok_or_else(|| CannotPrepare("from is not given, and USHER_FROM is not set".into()))?;

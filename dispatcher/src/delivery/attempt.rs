@@ -12,17 +12,20 @@ use usher_service::clock;
 
 use super::scribe::{Scribe, Stopped};
 use super::versions::Versions;
-use crate::connectors::{ATTEMPT_DEADLINE, Connectors, Inputs};
-use crate::engine::{Cause, Outcome, Report, Run};
-use crate::flows::{self, Action, Call, Context, Flow, FlowStep};
+use crate::connectors::{Connector, Connectors, Inputs, LookUp, Memory};
+use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries};
+use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnDoubt};
 use crate::metrics::Metrics;
-use crate::store::{Change, ChangeKind, Changed, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::subject::Subject;
 
 /// Destinations take keys of at least this many characters.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
 /// The pause before the store is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// How long after its claim was asked for an attempt may still be sent. Whoever takes the partition over waits longer
+/// than that, so a process that was stopped in between finds its claim too old and asks for it again, in vain.
+const LEASE: Duration = Duration::from_secs(5);
 
 /// What all attempts of a flow share.
 pub(super) struct Workshop {
@@ -34,36 +37,34 @@ pub(super) struct Workshop {
     pub(super) stop: CancellationToken,
 }
 
-/// There is nothing to report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gone {
-    /// Somebody else has taken the run's partition over.
-    Fenced,
-    /// The process stops.
-    Stopped,
-}
+/// Work ends early, with this report.
+struct Early(Box<Report>);
 
-/// How work ends early: with a report, or with nothing.
-enum Early {
-    Report(Report),
-    Gone(Gone),
-}
-
-impl From<Gone> for Early {
-    fn from(gone: Gone) -> Self {
-        Self::Gone(gone)
+impl From<Report> for Early {
+    fn from(report: Report) -> Self {
+        Self(Box::new(report))
     }
+}
+
+/// A step that asks a destination, with what is needed for it.
+struct Asking<'a> {
+    run: &'a Run,
+    call: &'a Call,
+    step: &'a FlowStep,
+    connector: &'a dyn Connector,
+    key: String,
 }
 
 impl Workshop {
     /// Works on the present step of `run`. A panic on the way is a retry and harms nobody else.
-    pub(super) async fn work(&self, run: &Run, epoch: i64) -> Result<Report, Gone> {
+    pub(super) async fn work(&self, run: &Run, epoch: i64) -> Report {
         match AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await {
-            Ok(Ok(report) | Err(Early::Report(report))) => Ok(report),
-            Ok(Err(Early::Gone(gone))) => Err(gone),
+            Ok(Ok(report)) => report,
+            Ok(Err(Early(report))) => *report,
             Err(_) => {
                 tracing::error!(flow = self.versions.name(), event = %run.event.id, "a step panicked");
-                Ok(attempted(Outcome::retry(Cause::Panicked), run.request.clone(), false))
+                let outcome = Outcome::retry(Cause::Panicked);
+                Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }
             }
         }
     }
@@ -73,8 +74,9 @@ impl Workshop {
         let Some(flow) = version else {
             return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more"));
         };
-        let Some(step) = flow.steps.get(run.step) else { return Ok(Report::Skipped { last: true }) };
-        let last = run.step + 1 == flow.steps.len();
+        let Some(step) = flow.steps.get(run.step) else { return Ok(Report::Skipped(Next::End)) };
+        let next =
+            if run.step + 1 == flow.steps.len() { Next::End } else { Next::Step(flow.destination(run.step + 1)) };
 
         let subject = self.ask(|| self.store.subject(&run.event.key)).await?;
         let about_deletion = run.event.kind == "user.deleted";
@@ -84,27 +86,32 @@ impl Workshop {
         let context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
         if run.request.is_none()
-            && let Some(report) = not_yet(run, step, last, &context, subject.as_ref(), clock::now())
+            && let Some(report) = not_yet(run, step, &next, &context, subject.as_ref(), clock::now())
                 .map_err(|error| reject(Reason::Template, error.to_string()))?
         {
             return Ok(report);
         }
-        let Action::Call(call) = &step.action else { return Ok(Report::Skipped { last }) };
+        let Action::Call(call) = &step.action else { return Ok(Report::Skipped(next)) };
+        let Some(connector) = self.connectors.get(&call.connector) else {
+            return Err(reject(Reason::Configuration, "its connector is not open"));
+        };
+        let key = idempotency_key(self.versions.name(), &step.name, run);
+        let asking = Asking { run, call, step, connector: &**connector, key };
         let request = match &run.request {
             // Its outcome is not known, so it is this request and no other.
             Some(request) => request.clone(),
-            None => self.prepare(&flow, call, run, &context)?,
+            None => prepare(&flow, &asking, &context)?,
         };
-        self.claim(run, epoch, &request).await?;
-        let outcome = self.attempt(call, step, run, &request).await;
-        Ok(attempted(outcome, Some(request), last))
+        self.claim(&asking, epoch, &request).await?;
+        let outcome = match self.resolve_doubt(&asking, &request).await {
+            Some(outcome) => outcome,
+            None => self.attempt(&asking, &request).await,
+        };
+        Ok(Report::Attempted { outcome, request: Some(request), step: step.name.clone(), next })
     }
 
     /// Asks the store until it answers: its absence is no fault of a run and spends none of its attempts.
-    pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        ask: impl Fn() -> F,
-    ) -> Result<T, Gone> {
+    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Result<T, Early> {
         loop {
             match ask().await {
                 Ok(answer) => return Ok(answer),
@@ -113,44 +120,69 @@ impl Workshop {
                 }
             }
             if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                return Err(Gone::Stopped);
+                return Err(Report::Stopped.into());
             }
         }
     }
 
-    fn prepare(&self, flow: &Flow, call: &Call, run: &Run, context: &Context) -> Result<Vec<u8>, Early> {
-        let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
-        let params = flows::render(flow, call, context).map_err(|error| cannot(&error))?;
-        let connector = self.connectors.get(&call.connector).ok_or_else(|| cannot(&"its connector is not open"))?;
-        let inputs =
-            Inputs { operation: &call.operation, params: &params, event: &run.event, data: context.event_data() };
-        connector.prepare(&inputs).map_err(|error| cannot(&error))
-    }
-
-    async fn claim(&self, run: &Run, epoch: i64, request: &[u8]) -> Result<(), Early> {
-        let kind = ChangeKind::Claim {
-            attempts: run.attempts,
-            generation: run.generation,
-            request: request.to_vec(),
-            until: clock::now().plus(ATTEMPT_DEADLINE),
-        };
-        let change = Change { event: run.event.id.clone(), partition: run.partition, epoch, kind };
-        match self.scribe.change(change).await {
-            Ok(Changed::Written | Changed::Awake) => Ok(()),
-            Ok(Changed::Ended) => Err(Early::Report(Report::Ended)),
-            Ok(Changed::Fenced) => Err(Gone::Fenced.into()),
-            Err(Stopped) => Err(Gone::Stopped.into()),
+    /// Writes that an attempt is about to be made, and with what request. The claim is fresh when this returns.
+    async fn claim(&self, asking: &Asking<'_>, epoch: i64, request: &[u8]) -> Result<(), Early> {
+        let run = asking.run;
+        loop {
+            let asked = clock::since_boot();
+            // A destination that knows the request again may be asked by two at once; nobody need wait.
+            let until = match asking.connector.memory() {
+                Memory::Idempotent | Memory::For(_) => None,
+                Memory::Forgets => Some(clock::now().plus(LEASE + asking.call.timeout)),
+            };
+            let tries = Tries { claimed_until: until, ..run.tries };
+            let kind = ChangeKind::Claim { tries, request: request.to_vec() };
+            let (event, key) = (run.event.id.clone(), run.event.key.clone());
+            match self.scribe.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
+                Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(()),
+                Ok(Changed::Written | Changed::Awake) => {}
+                Ok(Changed::Ended) => return Err(Report::Ended.into()),
+                Ok(Changed::Fenced) => return Err(Report::Fenced.into()),
+                Err(Stopped) => return Err(Report::Stopped.into()),
+            }
         }
     }
 
-    async fn attempt(&self, call: &Call, step: &FlowStep, run: &Run, request: &[u8]) -> Outcome {
-        let key = idempotency_key(self.versions.name(), &step.name, run);
-        let Some(connector) = self.connectors.get(&call.connector) else {
-            return Outcome::reject(Reason::Configuration, "the connector is gone");
+    /// What to do about an earlier attempt whose outcome is not known and which the destination will not recognise: it is
+    /// looked up where that can be done, else the flow says which way to err. None if the request may be sent.
+    async fn resolve_doubt(&self, asking: &Asking<'_>, request: &[u8]) -> Option<Outcome> {
+        asking.run.request.as_ref()?;
+        let recognised = match asking.connector.memory() {
+            Memory::Idempotent => true,
+            Memory::For(life) => asking.run.tries.asked_at.is_some_and(|asked| clock::now().since(asked) < life),
+            Memory::Forgets => false,
         };
+        if recognised {
+            return None;
+        }
+        let (flow, connector) = (self.versions.name(), asking.call.connector.as_str());
+        let looked_up = tokio::time::timeout(asking.call.timeout, asking.connector.look_up(request, &asking.key)).await;
+        let (outcome, word) = match looked_up {
+            Ok(LookUp::Found(effect)) => (Some(Outcome::Done(effect)), "found"),
+            Ok(LookUp::Absent) => (None, "absent"),
+            Ok(LookUp::Unknown) | Err(_) => match asking.call.on_doubt {
+                OnDoubt::Send => (None, "sent"),
+                OnDoubt::DeadLetter => {
+                    let error = "an attempt may have taken effect, and the destination cannot say";
+                    (Some(Outcome::reject(Reason::InDoubt, error)), "dead_letter")
+                }
+            },
+        };
+        self.metrics.doubts.with_label_values(&[flow, connector, word]).inc();
+        tracing::warn!(flow, connector, event = %asking.run.event.id, resolved = word, "an attempt was in doubt");
+        outcome
+    }
+
+    async fn attempt(&self, asking: &Asking<'_>, request: &[u8]) -> Outcome {
+        let Asking { run, call, connector, key, .. } = asking;
         let begun = Instant::now();
-        let attempt = AssertUnwindSafe(connector.attempt(request, &key)).catch_unwind();
-        let outcome = match tokio::time::timeout(ATTEMPT_DEADLINE, attempt).await {
+        let attempt = AssertUnwindSafe(connector.attempt(request, key)).catch_unwind();
+        let outcome = match tokio::time::timeout(call.timeout, attempt).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::retry(Cause::Panicked),
             Err(_) => Outcome::retry(Cause::Timeout),
@@ -169,25 +201,32 @@ impl Workshop {
             let seconds = clock::now().since(run.event.received_at).as_secs_f64();
             self.metrics.effect_seconds.with_label_values(&[flow]).observe(seconds);
         } else {
-            tracing::info!(flow, connector, event = %run.event.id, attempts = run.attempts, outcome = label, "attempt");
+            let (step, attempts) = (&asking.step.name, run.tries.made);
+            tracing::info!(flow, step, connector, event = %run.event.id, attempts, outcome = label, "attempt");
         }
         outcome
     }
 }
 
-const fn attempted(outcome: Outcome, request: Option<Vec<u8>>, last: bool) -> Report {
-    Report::Attempted { outcome, request, last }
+fn prepare(flow: &Flow, asking: &Asking<'_>, context: &Context) -> Result<Vec<u8>, Early> {
+    let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
+    let Asking { run, call, connector, .. } = asking;
+    let params = flows::render(flow, call, context).map_err(|error| cannot(&error))?;
+    let inputs = Inputs { operation: &call.operation, params: &params, event: &run.event, data: context.event_data() };
+    connector.prepare(&inputs).map_err(|error| cannot(&error))
 }
 
+/// Given up before the destination was asked.
 fn reject(reason: Reason, error: impl Into<String>) -> Early {
-    Early::Report(attempted(Outcome::reject(reason, error), None, false))
+    let outcome = Outcome::reject(reason, error);
+    Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
 }
 
 /// Whether something comes before the step's call: it does not apply, or it has to wait.
 fn not_yet(
     run: &Run,
     step: &FlowStep,
-    last: bool,
+    next: &Next,
     context: &Context,
     subject: Option<&Subject>,
     now: Timestamp,
@@ -195,11 +234,11 @@ fn not_yet(
     if let Some(when) = &step.when
         && !flows::evaluate(when, context)?.is_some_and(|value| value.is_true())
     {
-        return Ok(Some(Report::Skipped { last }));
+        return Ok(Some(Report::Skipped(next.clone())));
     }
     let over = run.wait_until.is_some_and(|until| now >= until);
     match &step.action {
-        Action::Wait(_) if over => Ok(Some(Report::Skipped { last })),
+        Action::Wait(_) if over => Ok(Some(Report::Skipped(next.clone()))),
         Action::Wait(pause) => {
             let until = run.wait_until.unwrap_or_else(|| now.plus(*pause));
             Ok(Some(Report::Wait { until, news_after: None }))
@@ -222,10 +261,14 @@ fn not_yet(
 /// The same for every attempt of one step of one run that must have one effect between them. Holds no personal data: an
 /// event's id is the sender's random one.
 fn idempotency_key(flow: &str, step: &str, run: &Run) -> String {
-    let key = format!("usher/{flow}/{step}/{}/{}", run.event.id, run.generation);
+    let again = if run.pass == 0 { String::new() } else { format!("{}.", run.pass) };
+    let key = format!("usher/{flow}/{step}/{}/{again}{}", run.event.id, run.tries.generation);
     if key.len() <= MAX_IDEMPOTENCY_KEY && key.is_ascii() {
         return key;
     }
     let digest = Sha256::digest(key.as_bytes());
     digest.iter().fold(String::from("usher/"), |text, byte| format!("{text}{byte:02x}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ impl Letter<'_> {
             (headers::STEP, self.step.to_owned()),
             (headers::REASON, self.reason.label().to_owned()),
             (headers::ERROR, error),
-            (headers::ATTEMPTS, self.run.attempts.to_string()),
+            (headers::ATTEMPTS, self.run.tries.made.to_string()),
             (headers::ORIGINAL_TOPIC, layout.topics.events()),
             (headers::ORIGINAL_PARTITION, self.run.partition.to_string()),
             (headers::ORIGINAL_OFFSET, self.run.position.to_string()),

@@ -1,31 +1,36 @@
 //! Input and output around the engine: it reads the log, writes the store, asks the destinations, publishes dead
 //! letters, and does nothing of its own accord.
 
+mod arrivals;
 mod attempt;
+mod housekeeping;
 mod letters;
-mod partitions;
 mod scribe;
 mod versions;
 mod worker;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus::Registry;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_log::{Log, LogError};
-use usher_service::Readiness;
 use usher_service::exit::BadSetting;
+use usher_service::{Readiness, clock};
 
 use crate::config::Config;
 use crate::connectors;
+use crate::engine::{Destinations, Engine, Limits};
 use crate::flows::Flow;
 use crate::metrics::Metrics;
 use crate::sql::{Database, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 use attempt::Workshop;
+use housekeeping::Housekeeper;
 use scribe::Scribe;
 use versions::Versions;
 use worker::Worker;
@@ -33,8 +38,14 @@ use worker::Worker;
 /// The pause before asking again for a log or a store that is not there.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often the log is asked whether it is there.
+/// How often the log is asked whether it is there, and the store what time it is.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// How far a process's clock may be from the store's.
+const MAX_SKEW: Duration = Duration::from_secs(2);
+
+/// How long a partition may have something to read, and deliver nothing, before the group is joined anew.
+const STALL: Duration = Duration::from_secs(60);
 
 /// The flows of one process.
 pub struct Dispatcher {
@@ -42,25 +53,37 @@ pub struct Dispatcher {
     log: Arc<dyn Log>,
     readiness: Readiness,
     metrics: Metrics,
+    wrap: Wrap,
 }
+
+/// Puts something around the store.
+type Wrap = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
 
 impl Dispatcher {
     /// What it needs to be ready: its store, and for each flow that it reads the log. A flow counts once its group has its
     /// first offsets, so that nothing that is accepted afterwards can be missed.
     pub fn needs(config: &Config) -> Vec<&'static str> {
-        if config.flows.is_empty() { vec!["store"] } else { vec!["store", "log", "flows"] }
+        if config.flows.is_empty() { vec!["store"] } else { vec!["store", "log", "flows", "clock"] }
     }
 
     /// A dispatcher that has not begun.
     pub fn new(config: Config, log: Arc<dyn Log>, readiness: Readiness, registry: &Registry) -> anyhow::Result<Self> {
-        Ok(Self { config, log, readiness, metrics: Metrics::register(registry)? })
+        Ok(Self { config, log, readiness, metrics: Metrics::register(registry)?, wrap: Box::new(|store| store) })
+    }
+
+    /// Puts something around the store that it will use: tests break a promise of the store there, to see that it is
+    /// missed.
+    #[must_use]
+    pub fn with_store(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static) -> Self {
+        Self { wrap: Box::new(wrap), ..self }
     }
 
     /// Works until `stop`, then finishes what is under way. Ends early, with an error, when a flow cannot go on.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { config, log, readiness, metrics } = self;
+        let Self { config, log, readiness, metrics, wrap } = self;
         let database = Database::open(&config.store).context("USHER_STORE")?;
         let Some(store) = until(&stop, || open_store(&database, &config)).await? else { return Ok(()) };
+        let store = wrap(store);
         readiness.met("store");
         let users = match &config.users {
             None => database,
@@ -76,29 +99,58 @@ impl Dispatcher {
         readiness.met("log");
 
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
-        let mut flows = JoinSet::new();
+        // What is known of a destination holds in every flow that uses it.
+        let destinations = Arc::new(Mutex::new(Destinations::default()));
+        let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
         let mut started = Vec::new();
         for flow in config.flows {
             let flow = Arc::new(flow);
             if until(&stop, || keep_flow(&*store, &flow)).await?.is_none() {
                 return Ok(());
             }
-            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            let (ready, is_ready) = oneshot::channel();
             started.push(is_ready);
-            let scribe =
-                Scribe::start(flow.name.clone(), store.clone(), metrics.clone(), readiness.clone(), stop.clone());
-            let workshop = Arc::new(Workshop {
-                versions: Versions::new(flow.clone(), store.clone()),
-                store: store.clone(),
-                connectors: connectors.clone(),
-                scribe: scribe.clone(),
-                metrics: metrics.clone(),
+            let (answer, answers) = mpsc::unbounded_channel();
+            keepers.spawn(
+                Housekeeper {
+                    flow: flow.name.clone(),
+                    topic: config.layout.topics.events(),
+                    store: store.clone(),
+                    log: log.clone(),
+                    metrics: metrics.clone(),
+                    keep: config.keep,
+                    worker: answer.clone(),
+                }
+                .run(),
+            );
+            let scribe = Scribe::start(
+                flow.name.clone(),
+                owner.clone(),
+                store.clone(),
+                metrics.clone(),
+                readiness.clone(),
+                stop.clone(),
+                answer,
+            );
+            let worker = Worker {
+                engine: Engine::new(limits(&flow), &flow.version, flow.destination(0)),
+                workshop: Arc::new(Workshop {
+                    versions: Versions::new(flow.clone(), store.clone()),
+                    store: store.clone(),
+                    connectors: connectors.clone(),
+                    scribe,
+                    metrics: metrics.clone(),
+                    stop: stop.clone(),
+                }),
+                flow,
+                log: log.clone(),
+                layout: config.layout.clone(),
+                destinations: destinations.clone(),
+                answers,
+                ready: Some(ready),
                 stop: stop.clone(),
-            });
-            let subscription =
-                log.subscribe(&config.layout.topics.group(&flow.name), &config.layout.topics.events()).await?;
-            let worker = Worker::new(flow, workshop, log.clone(), config.layout.clone(), subscription, owner.clone());
-            flows.spawn(worker.run(ready, stop.clone()));
+            };
+            flows.spawn(worker.run());
         }
         let all_started = {
             let readiness = readiness.clone();
@@ -112,7 +164,7 @@ impl Dispatcher {
                 readiness.met("flows");
             })
         };
-        let watch = tokio::spawn(watch(log.clone(), readiness));
+        let watch = tokio::spawn(watch(log.clone(), store, readiness));
         let mut result = Ok(());
         while let Some(ended) = flows.join_next().await {
             if let Err(error) = ended? {
@@ -123,14 +175,39 @@ impl Dispatcher {
         }
         all_started.abort();
         watch.abort();
+        keepers.abort_all();
         log.flush().await;
         result
     }
 }
 
-/// Keeps readiness true to the log.
-async fn watch(log: Arc<dyn Log>, readiness: Readiness) {
+/// The bounds of a flow.
+fn limits(flow: &Flow) -> Limits {
+    let destinations: BTreeSet<String> = (0..flow.steps.len()).filter_map(|step| flow.destination(step)).collect();
+    Limits {
+        in_flight: flow.concurrency,
+        destinations: destinations.len(),
+        retry: flow.retry,
+        expires_after: flow.expires_after,
+        from: flow.from,
+        stall: STALL,
+    }
+}
+
+/// Keeps readiness true to the log and to the clock.
+async fn watch(log: Arc<dyn Log>, store: Arc<dyn Store>, readiness: Readiness) {
     loop {
+        let asked = clock::now();
+        if let Ok(there) = store.now().await {
+            let here = clock::now();
+            // Somewhere between asking and hearing the answer.
+            let skew = (asked.millis() - there.millis()).max(there.millis() - here.millis()).max(0);
+            let close = Duration::from_millis(skew.unsigned_abs()) <= MAX_SKEW;
+            if !close {
+                tracing::error!(skew_ms = skew, "this machine's clock is not the store's: timers would fire wrongly");
+            }
+            readiness.set("clock", close);
+        }
         tokio::time::sleep(CHECK_EVERY).await;
         readiness.set("log", log.check().await.is_ok());
     }

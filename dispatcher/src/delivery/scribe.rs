@@ -1,41 +1,40 @@
-//! All of a flow's writes to the store, in one order: what has gathered shares a transaction.
+//! All that a flow asks of the store, in one order, and answered in that order: the engine relies on both. What has
+//! gathered shares a transaction.
 //!
-//! One order matters: a run that begins to wait and the news that would end its wait cannot miss each other. A store that
-//! does not answer is asked again until it does; nothing is dropped.
+//! One order matters: a run that begins to wait and the news that would end its wait cannot miss each other, and whether
+//! something of a key goes before an event is known for certain. A store that does not answer is asked again until it
+//! does; nothing is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use usher_proto::{Partition, Timestamp};
-use usher_service::Readiness;
+use usher_proto::{EventId, Key, Partition};
+use usher_service::{Readiness, clock};
 
-use crate::engine::Run;
+use crate::engine::arrival::Batch;
+use crate::engine::{Change, Changed, FOUND_AT_ONCE, Input};
 use crate::metrics::Metrics;
-use crate::store::{Admission, Batch, Change, Changed, Store, StoreError};
+use crate::store::{HeadsOf, Store, StoreError};
 
-/// How many changes share a transaction at most.
+/// How many orders are looked at together, and so how many changes share a transaction at most.
 const GROUP: usize = 256;
 /// The pause before the store is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 
-enum Order {
-    Admit(Batch, oneshot::Sender<Result<Answer<Admission>, StoreError>>),
-    Change(Change, oneshot::Sender<Changed>),
-    Due(Vec<(Partition, i64)>, Timestamp, oneshot::Sender<Answer<Vec<Run>>>),
+/// What is asked of the store. See the steps of the engine of the same names.
+pub(super) enum Order {
+    Acquire { assignment: u64, partitions: Vec<Partition> },
+    Admit(Batch),
+    Find { partition: Partition, epoch: i64, after: Option<(i64, EventId)>, without: Vec<String> },
+    Load { key: Key, partition: Partition, epoch: i64, limit: usize },
+    Due(Vec<(Partition, i64)>),
+    Write(Change),
+    Claim(Change, oneshot::Sender<Changed>),
 }
 
-/// What the store answered.
-#[derive(Debug)]
-pub(super) struct Answer<T> {
-    pub(super) answer: T,
-    /// It had to be asked again. An earlier asking may have been carried out and its answer lost, and then this one leaves
-    /// out what that one did.
-    pub(super) asked_again: bool,
-}
-
-/// Hands over what is to be written.
+/// Hands over what is asked.
 #[derive(Clone)]
 pub(super) struct Scribe {
     orders: mpsc::UnboundedSender<Order>,
@@ -46,99 +45,168 @@ pub(super) struct Scribe {
 pub(super) struct Stopped;
 
 impl Scribe {
+    /// Starts the scribe of a flow; it answers to `answers`.
     pub(super) fn start(
         flow: String,
+        owner: String,
         store: Arc<dyn Store>,
         metrics: Metrics,
         readiness: Readiness,
         stop: CancellationToken,
+        answers: mpsc::UnboundedSender<Input>,
     ) -> Self {
         // Not bounded here: what may be under way is bounded by the engine and by the batches of the log.
         let (orders, queue) = mpsc::unbounded_channel();
-        let desk = Desk { flow, store, metrics, readiness, stop };
+        let desk = Desk { flow, owner, store, metrics, readiness, stop, answers };
         tokio::spawn(desk.run(queue));
         Self { orders }
     }
 
-    pub(super) async fn admit(&self, batch: Batch) -> Result<Result<Answer<Admission>, StoreError>, Stopped> {
-        self.hand_over(|answer| Order::Admit(batch, answer)).await
+    /// Hands an order over; its answer comes to the flow's worker.
+    pub(super) fn order(&self, order: Order) {
+        // A desk that is gone has been stopped, and so is whoever would wait for the answer.
+        let _ = self.orders.send(order);
     }
 
-    pub(super) async fn change(&self, change: Change) -> Result<Changed, Stopped> {
-        self.hand_over(|answer| Order::Change(change, answer)).await
-    }
-
-    pub(super) async fn due(
-        &self,
-        partitions: Vec<(Partition, i64)>,
-        now: Timestamp,
-    ) -> Result<Answer<Vec<Run>>, Stopped> {
-        self.hand_over(|answer| Order::Due(partitions, now, answer)).await
-    }
-
-    async fn hand_over<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Stopped> {
+    /// Writes a claim, in its turn, and waits for it.
+    pub(super) async fn claim(&self, change: Change) -> Result<Changed, Stopped> {
         let (answer, answered) = oneshot::channel();
-        self.orders.send(order(answer)).map_err(|_| Stopped)?;
+        self.order(Order::Claim(change, answer));
         answered.await.map_err(|_| Stopped)
     }
 }
 
+/// Who is to hear what came of a change.
+enum Hears {
+    Worker,
+    Attempt(oneshot::Sender<Changed>),
+}
+
 struct Desk {
     flow: String,
+    owner: String,
     store: Arc<dyn Store>,
     metrics: Metrics,
     readiness: Readiness,
     stop: CancellationToken,
+    answers: mpsc::UnboundedSender<Input>,
 }
 
 impl Desk {
     async fn run(self, mut queue: mpsc::UnboundedReceiver<Order>) {
         let mut orders = Vec::with_capacity(GROUP);
         while queue.recv_many(&mut orders, GROUP).await > 0 {
-            let (mut changes, mut answers) = (Vec::new(), Vec::new());
+            let (mut changes, mut hear) = (Vec::new(), Vec::new());
+            let (mut others, mut reads) = (Vec::new(), Vec::new());
             for order in orders.drain(..) {
                 match order {
-                    Order::Change(change, answer) => {
+                    Order::Write(change) => {
                         changes.push(change);
-                        answers.push(answer);
+                        hear.push(Hears::Worker);
                     }
-                    Order::Admit(batch, answer) => {
-                        self.change(&mut changes, &mut answers).await;
-                        if let Some(admitted) = self.ask(|| self.store.admit(&self.flow, &batch)).await {
-                            reply(answer, admitted);
-                        }
+                    Order::Claim(change, answer) => {
+                        changes.push(change);
+                        hear.push(Hears::Attempt(answer));
                     }
-                    Order::Due(partitions, now, answer) => {
-                        self.change(&mut changes, &mut answers).await;
-                        if let Some(Ok(runs)) = self.ask(|| self.store.due(&self.flow, &partitions, now)).await {
-                            reply(answer, runs);
-                        }
-                    }
+                    Order::Find { .. } | Order::Load { .. } => reads.push(order),
+                    Order::Acquire { .. } | Order::Admit(_) | Order::Due(_) => others.push(order),
                 }
             }
-            self.change(&mut changes, &mut answers).await;
-        }
-    }
-
-    async fn change(&self, changes: &mut Vec<Change>, answers: &mut Vec<oneshot::Sender<Changed>>) {
-        if changes.is_empty() {
-            return;
-        }
-        // A change that is written twice is written once, so it does not matter whether it was asked again.
-        if let Some(Ok(changed)) = self.ask(|| self.store.change(&self.flow, changes)).await {
-            for (answer, changed) in answers.drain(..).zip(changed.answer) {
-                reply(answer, changed);
+            // The order within a group is ours to choose, as long as the answers tell of the store as it then was: the
+            // changes first, all at once, and the reads last, for nothing is written between them and their answers.
+            let done = self.change(changes, hear).await.is_some()
+                && self.write(others).await.is_some()
+                && self.read(reads).await.is_some();
+            if !done {
+                return;
             }
         }
-        changes.clear();
-        answers.clear();
     }
 
-    /// Asks until there is an answer; a fence is one. None when the process stops meanwhile.
-    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        ask: impl Fn() -> F,
-    ) -> Option<Result<Answer<T>, StoreError>> {
+    fn answer(&self, input: Input) {
+        // A worker that is gone has been stopped.
+        let _ = self.answers.send(input);
+    }
+
+    async fn change(&self, changes: Vec<Change>, hear: Vec<Hears>) -> Option<()> {
+        if changes.is_empty() {
+            return Some(());
+        }
+        // A change that is written twice is written once, so it does not matter whether it was asked again.
+        let (changed, _) = self.ask(|| self.store.change(&self.flow, &changes)).await?;
+        for ((change, changed), hears) in changes.into_iter().zip(changed).zip(hear) {
+            match hears {
+                Hears::Worker => self.answer(Input::Written { change, changed }),
+                // Whoever asked is gone with the process.
+                Hears::Attempt(answer) => drop(answer.send(changed)),
+            }
+        }
+        Some(())
+    }
+
+    async fn write(&self, orders: Vec<Order>) -> Option<()> {
+        for order in orders {
+            match order {
+                Order::Acquire { assignment, partitions } => {
+                    let (owned, _) = self.ask(|| self.store.acquire(&self.flow, &partitions, &self.owner)).await?;
+                    self.answer(Input::Acquired { assignment, owned });
+                }
+                Order::Admit(batch) => {
+                    let (partition, epoch, frontier) = (batch.partition, batch.epoch, batch.frontier);
+                    let admit = || async {
+                        match self.store.admit(&self.flow, &batch).await {
+                            Ok(admission) => Ok(Some(admission)),
+                            Err(StoreError::Fenced(_)) => Ok(None),
+                            Err(error) => Err(error),
+                        }
+                    };
+                    let (admission, asked_again) = self.ask(admit).await?;
+                    self.answer(Input::Admitted { partition, epoch, frontier, admission, asked_again });
+                }
+                Order::Due(partitions) => {
+                    let now = clock::now();
+                    let (due, asked_again) = self.ask(|| self.store.due(&self.flow, &partitions, now)).await?;
+                    self.answer(Input::Due { heads: due.heads, behind: due.behind, asked_again });
+                    for (partition, epoch) in due.fenced {
+                        self.answer(Input::Fenced { partition, epoch });
+                    }
+                }
+                Order::Find { .. } | Order::Load { .. } | Order::Write(_) | Order::Claim(..) => {}
+            }
+        }
+        Some(())
+    }
+
+    async fn read(&self, orders: Vec<Order>) -> Option<()> {
+        let answers = futures::future::join_all(orders.into_iter().map(|order| self.look(order))).await;
+        for answer in answers {
+            if let Some(input) = answer? {
+                self.answer(input);
+            }
+        }
+        Some(())
+    }
+
+    /// The answer to a question that changes nothing.
+    async fn look(&self, order: Order) -> Option<Option<Input>> {
+        Some(match order {
+            Order::Find { partition, epoch, after, without } => {
+                let of = HeadsOf { partition, after, without, limit: FOUND_AT_ONCE };
+                let (heads, _) = self.ask(|| self.store.heads(&self.flow, &of)).await?;
+                let all = heads.len() < FOUND_AT_ONCE;
+                Some(Input::Found { partition, epoch, heads, all })
+            }
+            Order::Load { key, partition, epoch, limit } => {
+                let ((runs, more), _) = self.ask(|| self.store.lane(&self.flow, &key, limit)).await?;
+                Some(Input::Loaded { key, partition, epoch, runs, more })
+            }
+            Order::Acquire { .. } | Order::Admit(_) | Order::Due(_) | Order::Write(_) | Order::Claim(..) => None,
+        })
+    }
+
+    /// Asks until there is an answer, and says whether it had to be asked again: an earlier asking may have been carried
+    /// out and its answer lost, and then this one leaves out what that one did. None when the process stops meanwhile.
+    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<(T, bool)> {
         let mut asked_again = false;
         loop {
             let timer = self.metrics.store_seconds.start_timer();
@@ -147,11 +215,10 @@ impl Desk {
             match answer {
                 Ok(answer) => {
                     self.readiness.met("store");
-                    return Some(Ok(Answer { answer, asked_again }));
+                    return Some((answer, asked_again));
                 }
-                Err(error @ StoreError::Fenced(_)) => return Some(Err(error)),
                 Err(error) => {
-                    tracing::warn!(flow = self.flow, %error, "the store does not take a write; trying again");
+                    tracing::warn!(flow = self.flow, %error, "the store does not do as asked; trying again");
                     self.readiness.lost("store");
                     asked_again = true;
                     if self.stop.is_cancelled() {
@@ -162,9 +229,4 @@ impl Desk {
             }
         }
     }
-}
-
-fn reply<T>(answer: oneshot::Sender<T>, value: T) {
-    // Whoever asked belongs to a partition that is somebody else's now.
-    let _ = answer.send(value);
 }

@@ -1,415 +1,308 @@
-//! One flow at work. One task owns the engine and the partitions; everything that takes time happens in tasks of its own
-//! and comes back as something that has happened.
+//! One flow at work. One task owns the engine; everything that takes time happens elsewhere and comes back as something
+//! that has happened.
 
-mod steps;
-mod takeover;
-
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use usher_log::{Assigned, Log, LogEvent, LogLayout, Subscription};
-use usher_proto::{Key, Partition, Record};
+use usher_log::{Log, LogEvent, LogLayout, Subscription};
 use usher_service::clock;
 
+use super::arrivals;
 use super::attempt::Workshop;
-use super::partitions::{self, Partitions};
-use super::scribe::Answer;
-use crate::engine::lanes::WINDOW;
-use crate::engine::{Engine, Input, Limits, Report, Run, RunState, Settlement};
+use super::letters::Letter;
+use super::scribe::Order;
+use crate::engine::{ChangeKind, Changed, Destinations, Engine, Given, Input, Run, RunState, Step, death};
 use crate::flows::Flow;
-use crate::store::{Admission, Batch, Changed, Ownership, StoreError};
 
 /// How often timers and gauges are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the store is asked which waits are over.
-const DUE_EVERY: Duration = Duration::from_millis(500);
 /// How long what is under way may take after the process was told to stop. Below the process's own deadline, for the last
 /// commit comes after it.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
-/// Runs in memory and events waiting for admission above which reading pauses; it goes on at half of it.
-const MAX_LOADED: usize = 4096;
-/// What has happened.
-enum Happened {
-    Acquired {
-        assignment: u64,
-        assigned: Vec<Assigned>,
-        owned: Vec<Ownership>,
-    },
-    Found {
-        partition: Partition,
-        epoch: i64,
-        runs: Vec<Run>,
-        all: bool,
-    },
-    Admitted {
-        partition: Partition,
-        epoch: i64,
-        frontier: i64,
-        result: Result<Answer<Admission>, StoreError>,
-    },
-    Worked {
-        run: Box<Run>,
-        epoch: i64,
-        report: Report,
-    },
-    Settled {
-        run: Box<Run>,
-        epoch: i64,
-        settlement: Settlement,
-        changed: Changed,
-    },
-    Buried {
-        run: Box<Run>,
-        epoch: i64,
-        changed: Changed,
-    },
-    Loaded {
-        key: Key,
-        runs: Vec<Run>,
-    },
-    Due(Answer<Vec<Run>>),
-    /// A claim was refused: somebody else has taken the partition over.
-    Fenced {
-        partition: Partition,
-        epoch: i64,
-    },
-    /// The process stops.
-    Nothing,
-}
+/// The pause before the log is joined anew, and how long leaving may take.
+const REJOIN_AFTER: Duration = Duration::from_secs(1);
+const LEAVE_DEADLINE: Duration = Duration::from_secs(8);
 
 pub(super) struct Worker {
-    flow: Arc<Flow>,
-    workshop: Arc<Workshop>,
-    log: Arc<dyn Log>,
-    layout: LogLayout,
+    pub(super) flow: Arc<Flow>,
+    pub(super) workshop: Arc<Workshop>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) layout: LogLayout,
+    pub(super) engine: Engine,
+    pub(super) destinations: Arc<Mutex<Destinations>>,
+    /// What the scribe answers and what housekeeping finds.
+    pub(super) answers: mpsc::UnboundedReceiver<Input>,
+    /// Says that the flow has its first partitions.
+    pub(super) ready: Option<oneshot::Sender<()>>,
+    pub(super) stop: CancellationToken,
+}
+
+/// What of a worker changes as the log is joined and joined anew.
+struct Working {
+    worker: Worker,
     subscription: Subscription,
-    owner: String,
-    engine: Engine,
-    partitions: Partitions,
-    /// Partitions that are being taken over in the store. One that the log takes away meanwhile is not ours.
-    acquiring: BTreeSet<Partition>,
-    tasks: JoinSet<Happened>,
-    paused: bool,
-    asking_due: bool,
-    stop: CancellationToken,
-    ready: Option<oneshot::Sender<()>>,
+    tasks: JoinSet<Option<Input>>,
+    /// The log is to be joined anew.
+    rejoin: bool,
+    failed: Option<anyhow::Error>,
 }
 
 impl Worker {
-    pub(super) fn new(
-        flow: Arc<Flow>,
-        workshop: Arc<Workshop>,
-        log: Arc<dyn Log>,
-        layout: LogLayout,
-        subscription: Subscription,
-        owner: String,
-    ) -> Self {
-        let limits = Limits { in_flight: flow.concurrency, retry: flow.retry, expires_after: flow.expires_after };
-        Self {
-            flow,
-            workshop,
-            log,
-            layout,
-            subscription,
-            owner,
-            engine: Engine::new(limits),
-            partitions: Partitions::default(),
-            acquiring: BTreeSet::new(),
-            tasks: JoinSet::new(),
-            paused: false,
-            asking_due: false,
-            stop: CancellationToken::new(),
-            ready: None,
-        }
+    /// Works until it is stopped. An error means that the flow cannot go on.
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let subscription = self.subscribe().await?;
+        let working = Working { worker: self, subscription, tasks: JoinSet::new(), rejoin: false, failed: None };
+        working.run().await
     }
 
-    /// Works until `stop`; says on `ready` when it has its first partitions. An error means that the flow cannot go on.
-    pub(super) async fn run(mut self, ready: oneshot::Sender<()>, stop: CancellationToken) -> anyhow::Result<()> {
-        self.ready = Some(ready);
-        self.stop = stop.clone();
+    async fn subscribe(&self) -> anyhow::Result<Subscription> {
+        let topics = &self.layout.topics;
+        Ok(self.log.subscribe(&topics.group(&self.flow.name), &topics.events()).await?)
+    }
+
+    fn count(&self, state: RunState, runs: usize) {
+        self.workshop.metrics.runs.with_label_values(&[self.flow.name.as_str(), state.label()]).inc_by(runs as u64);
+    }
+}
+
+impl Working {
+    async fn run(mut self) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut due = tokio::time::interval(DUE_EVERY);
-        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let result = loop {
+        let stop = self.worker.stop.clone();
+        while self.failed.is_none() && !stop.is_cancelled() {
             // What is finished first: it makes room. News of the log last among what can be waited for.
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ok(()),
-                Some(happened) = self.tasks.join_next() => match happened {
-                    Ok(happened) => if let Err(error) = self.happened(happened) { break Err(error) },
-                    Err(error) => break Err(anyhow!("a task of flow {} failed: {error}", self.flow.name)),
-                },
+                () = stop.cancelled() => {}
+                Some(input) = self.worker.answers.recv() => self.answered(input),
+                Some(done) = self.tasks.join_next() => self.done(done),
                 _ = tick.tick() => self.tick(),
-                _ = due.tick() => self.ask_due(),
                 event = self.subscription.events.recv() => match event {
-                    Some(event) => if let Err(error) = self.log_says(event) { break Err(error) },
-                    None => break Err(anyhow!("the subscription of flow {} has ended", self.flow.name)),
+                    Some(event) => self.log_says(event),
+                    None => self.fail(anyhow!("the subscription of flow {} has ended", self.worker.flow.name)),
                 },
             }
-        };
-        self.finish().await;
-        result
+            if self.rejoin && self.failed.is_none() {
+                self.rejoin().await;
+            }
+        }
+        self.finish().await
     }
 
     /// Lets what is under way come to its end and be written, begins nothing new, and leaves the group.
-    async fn finish(mut self) {
-        self.stop.cancel();
-        let drained = tokio::time::timeout(DRAIN_DEADLINE, async {
-            while let Some(happened) = self.tasks.join_next().await {
-                match happened {
-                    Ok(happened) => {
-                        if let Err(error) = self.happened(happened) {
-                            tracing::warn!(flow = self.flow.name, %error, "while stopping");
-                        }
-                    }
-                    Err(error) => tracing::warn!(flow = self.flow.name, %error, "a task failed while stopping"),
+    async fn finish(mut self) -> anyhow::Result<()> {
+        self.worker.stop.cancel();
+        let flow = self.worker.flow.name.clone();
+        self.handle(Input::Stop);
+        let deadline = Instant::now() + DRAIN_DEADLINE;
+        while !self.worker.engine.is_idle() {
+            tokio::select! {
+                Some(input) = self.worker.answers.recv() => self.answered(input),
+                Some(done) = self.tasks.join_next() => self.done(done),
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!(flow, "steps were still under way; their requests are kept and repeated");
+                    self.tasks.abort_all();
+                    break;
                 }
             }
-        });
-        if drained.await.is_err() {
-            tracing::warn!(flow = self.flow.name, "steps were still under way; their requests are kept and repeated");
-            self.tasks.abort_all();
         }
         self.subscription.control.close().await;
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    fn fail(&mut self, error: anyhow::Error) {
+        self.failed.get_or_insert(error);
+    }
+
+    /// Leaves the group and joins it anew. Everything was forgotten; the log tells what is ours.
+    async fn rejoin(&mut self) {
+        let (flow, stop) = (self.worker.flow.name.clone(), self.worker.stop.clone());
+        if tokio::time::timeout(LEAVE_DEADLINE, self.subscription.control.close()).await.is_err() {
+            tracing::warn!(flow, "the group could not be left in time; joining it anew all the same");
+        }
+        self.rejoin = false;
+        loop {
+            if stop.run_until_cancelled(tokio::time::sleep(REJOIN_AFTER)).await.is_none() {
+                return;
+            }
+            match self.worker.subscribe().await {
+                Ok(subscription) => {
+                    self.subscription = subscription;
+                    return;
+                }
+                Err(error) => tracing::warn!(flow, %error, "the log cannot be joined yet"),
+            }
+        }
+    }
+
+    fn log_says(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Assigned { epoch: assignment, partitions } => {
+                let given = |it: usher_log::Assigned| Given {
+                    partition: it.partition,
+                    committed: it.committed,
+                    low: it.low,
+                    end: it.end,
+                };
+                self.handle(Input::Given { assignment, partitions: partitions.into_iter().map(given).collect() });
+                if self.worker.engine.stands_by() {
+                    // Others have them all, and have begun long ago.
+                    self.say_ready();
+                }
+            }
+            LogEvent::Records { epoch: assignment, partition, records } => {
+                let Some((last, _)) = records.last() else { return };
+                let (next, flow) = (last + 1, &self.worker.flow);
+                let events = &self.worker.workshop.metrics.events;
+                events.with_label_values(&[flow.name.as_str()]).inc_by(records.len() as u64);
+                let mean = |(offset, record)| arrivals::arrival(flow, partition, offset, &record);
+                let arrivals = records.into_iter().filter_map(mean).collect();
+                self.handle(Input::Read { assignment, partition, next, arrivals });
+            }
+            LogEvent::Revoked { partitions, lost } => {
+                tracing::info!(flow = self.worker.flow.name, ?partitions, lost, "partitions are taken away");
+                self.handle(Input::Taken { partitions, lost });
+            }
+            LogEvent::Failed(error) => {
+                self.fail(anyhow::Error::new(error).context(format!("flow {}", self.worker.flow.name)));
+            }
+        }
+    }
+
+    /// The store has answered, or housekeeping has found something.
+    fn answered(&mut self, input: Input) {
+        let metrics = self.worker.workshop.metrics.clone();
+        let flow = self.worker.flow.name.clone();
+        match &input {
+            Input::Admitted { admission: Some(admission), .. } => {
+                self.worker.count(RunState::Cancelled, admission.cancelled.len());
+                metrics.repeated.with_label_values(&[&flow]).inc_by(admission.repeated as u64);
+            }
+            Input::Written { change, changed } => match (&change.kind, changed) {
+                (ChangeKind::End { state, .. }, Changed::Written) => self.worker.count(*state, 1),
+                (ChangeKind::Park { .. }, Changed::Written) => metrics.parks.with_label_values(&[&flow]).inc(),
+                _ => {}
+            },
+            Input::Ends(ends) => metrics.lag_events.with_label_values(&[&flow]).set(self.worker.engine.lag(ends)),
+            _ => {}
+        }
+        self.handle(input);
+        if self.worker.engine.has_begun() {
+            self.say_ready();
+        }
+    }
+
+    fn done(&mut self, done: Result<Option<Input>, tokio::task::JoinError>) {
+        match done {
+            Ok(Some(input)) => self.handle(input),
+            Ok(None) => {}
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => self.fail(anyhow!("a task of flow {} failed: {error}", self.worker.flow.name)),
+        }
     }
 
     fn say_ready(&mut self) {
-        if let Some(ready) = self.ready.take() {
+        if let Some(ready) = self.worker.ready.take() {
             // Nobody listens where the process is stopping.
             let _ = ready.send(());
         }
     }
 
-    fn log_says(&mut self, event: LogEvent) -> anyhow::Result<()> {
-        match event {
-            LogEvent::Assigned { partitions, .. } if partitions.is_empty() => {
-                // Others have them all, and have begun long ago.
-                if self.partitions.0.is_empty() && self.acquiring.is_empty() {
-                    self.say_ready();
-                }
-            }
-            LogEvent::Assigned { epoch, partitions } => self.acquire(epoch, partitions),
-            LogEvent::Records { epoch, partition, records } => self.records(epoch, partition, &records),
-            LogEvent::Revoked { partitions, lost } => {
-                for partition in &partitions {
-                    self.forget(*partition);
-                }
-                tracing::info!(flow = self.flow.name, ?partitions, lost, "partitions were taken away");
-                if !lost {
-                    self.subscription.control.release();
-                }
-            }
-            LogEvent::Failed(error) => {
-                return Err(anyhow::Error::new(error).context(format!("flow {}", self.flow.name)));
-            }
-        }
-        Ok(())
-    }
-
-    fn records(&mut self, assignment: u64, partition: Partition, records: &[(i64, Record)]) {
-        self.workshop.metrics.events.with_label_values(&[self.flow.name.as_str()]).inc_by(records.len() as u64);
-        let Some(owned) = self.partitions.0.get_mut(&partition).filter(|owned| owned.assignment == assignment) else {
-            return; // of an assignment that is over
-        };
-        let Some((last, _)) = records.last() else { return };
-        let arrivals = records
-            .iter()
-            .filter_map(|(offset, record)| partitions::arrival(&self.flow, partition, *offset, record))
-            .collect();
-        let (epoch, flow_version) = (owned.epoch, self.flow.version.clone());
-        owned.waiting.push_back(Batch { partition, epoch, frontier: last + 1, arrivals, flow_version });
-        self.admit_next(partition);
-        self.mind_the_bound();
-    }
-
-    fn admit_next(&mut self, partition: Partition) {
-        let Some(batch) = self.partitions.next_batch(partition) else { return };
-        let (scribe, epoch, frontier) = (self.workshop.scribe.clone(), batch.epoch, batch.frontier);
-        if let Some(newest) = batch.arrivals.last() {
-            let lag = clock::now().since(newest.event.received_at).as_secs();
-            let gauge = self.workshop.metrics.lag_seconds.with_label_values(&[self.flow.name.as_str()]);
-            gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
-        }
-        self.tasks.spawn(async move {
-            match scribe.admit(batch).await {
-                Ok(result) => Happened::Admitted { partition, epoch, frontier, result },
-                Err(_) => Happened::Nothing,
-            }
-        });
-    }
-
-    fn happened(&mut self, happened: Happened) -> anyhow::Result<()> {
-        match happened {
-            Happened::Acquired { assignment, assigned, owned } => self.acquired(assignment, &assigned, owned)?,
-            Happened::Found { partition, epoch, runs, all } => {
-                if self.partitions.current(partition, epoch).is_none() {
-                    return Ok(());
-                }
-                let last = runs.last().map(|run| (run.position, run.event.id.clone()));
-                self.handle(Input::Admitted(runs));
-                if !all {
-                    self.find(partition, epoch, last);
-                } else if let Some(owned) = self.partitions.current(partition, epoch) {
-                    owned.recovered = true;
-                    self.admit_next(partition);
-                }
-            }
-            Happened::Admitted { partition, epoch, frontier, result } => {
-                self.admitted(partition, epoch, frontier, result)?;
-            }
-            Happened::Worked { run, epoch, report } => {
-                if self.partitions.current(run.partition, epoch).is_some() {
-                    self.handle(Input::Reported { key: run.event.key, event: run.event.id, report });
-                }
-            }
-            Happened::Settled { run, epoch, settlement, changed } => {
-                if self.still_ours(run.partition, epoch, changed)? {
-                    let awake = changed == Changed::Awake;
-                    self.handle(Input::Settled { key: run.event.key, event: run.event.id, settlement, awake });
-                }
-            }
-            Happened::Buried { run, epoch, changed } => {
-                if self.still_ours(run.partition, epoch, changed)? {
-                    self.handle(Input::Buried { key: run.event.key, event: run.event.id });
-                }
-            }
-            Happened::Loaded { key, mut runs } => {
-                let more = runs.len() > WINDOW;
-                runs.truncate(WINDOW);
-                self.handle(Input::Loaded { key, runs, more });
-            }
-            Happened::Due(Answer { answer: runs, asked_again }) => {
-                self.asking_due = false;
-                let ours = runs.into_iter().filter(|run| self.partitions.0.contains_key(&run.partition)).collect();
-                self.handle(Input::Admitted(ours));
-                if asked_again {
-                    let caught_up = self.partitions.caught_up();
-                    caught_up.into_iter().for_each(|(partition, epoch)| self.look_again(partition, epoch));
-                }
-            }
-            Happened::Fenced { partition, epoch } => {
-                self.still_ours(partition, epoch, Changed::Fenced)?;
-            }
-            Happened::Nothing => {}
-        }
-        if self.partitions.all_begun() {
-            self.say_ready();
-        }
-        self.mind_the_bound();
-        Ok(())
-    }
-
-    /// Whether an answer concerns a partition as we hold it now. A fence where the log still says that it is ours means
-    /// that two of us believe so: this one ends, joins anew, and is told the truth.
-    fn still_ours(&mut self, partition: Partition, epoch: i64, changed: Changed) -> anyhow::Result<bool> {
-        let current = self.partitions.current(partition, epoch).is_some();
-        if current && changed == Changed::Fenced {
-            return Err(self.fenced(partition));
-        }
-        Ok(current)
-    }
-
-    fn fenced(&self, partition: Partition) -> anyhow::Error {
-        anyhow!("flow {}: partition {partition} was taken over by somebody else", self.flow.name)
-    }
-
-    fn admitted(
-        &mut self,
-        partition: Partition,
-        epoch: i64,
-        frontier: i64,
-        result: Result<Answer<Admission>, StoreError>,
-    ) -> anyhow::Result<()> {
-        if self.partitions.current(partition, epoch).is_none() {
-            return Ok(());
-        }
-        // The scribe asks again after every error but the fence.
-        let Answer { answer: admission, asked_again } = result.map_err(|_| self.fenced(partition))?;
-        let Some(owned) = self.partitions.current(partition, epoch) else { return Ok(()) };
-        owned.admitting = false;
-        owned.frontier = frontier;
-        owned.kept = true;
-        self.subscription.control.commit(partition, frontier);
-        if !admission.cancelled.is_empty() {
-            self.count(RunState::Cancelled, admission.cancelled.len());
-            self.handle(Input::Cancelled(admission.cancelled));
-        }
-        self.count_repeated(admission.repeated);
-        self.handle(Input::Admitted(admission.runs));
-        if asked_again {
-            self.look_again(partition, epoch);
-        }
-        self.admit_next(partition);
-        Ok(())
-    }
-
-    /// Nothing new is admitted to the partition before its unfinished runs have been found (again).
-    fn look_again(&mut self, partition: Partition, epoch: i64) {
-        if let Some(owned) = self.partitions.current(partition, epoch) {
-            owned.recovered = false;
-            self.find(partition, epoch, None);
-        }
-    }
-
-    fn count_repeated(&self, events: usize) {
-        let repeated = &self.workshop.metrics.repeated;
-        repeated.with_label_values(&[self.flow.name.as_str()]).inc_by(events as u64);
-    }
-
     fn tick(&mut self) {
         self.handle(Input::Tick);
-        let metrics = &self.workshop.metrics;
+        let (metrics, numbers) = (&self.worker.workshop.metrics, self.worker.engine.numbers());
         let set = |gauge: &prometheus::IntGaugeVec, value: usize| {
-            gauge.with_label_values(&[self.flow.name.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.with_label_values(&[self.worker.flow.name.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        set(&metrics.in_flight, self.engine.in_flight());
-        set(&metrics.retrying, self.engine.resting());
-        set(&metrics.loaded, self.engine.loaded());
-    }
-
-    fn ask_due(&mut self) {
-        let partitions = self.partitions.caught_up();
-        if self.asking_due || partitions.is_empty() {
-            return;
-        }
-        self.asking_due = true;
-        let scribe = self.workshop.scribe.clone();
-        self.tasks.spawn(async move {
-            match scribe.due(partitions, clock::now()).await {
-                Ok(runs) => Happened::Due(runs),
-                Err(_) => Happened::Nothing,
-            }
-        });
-    }
-
-    /// Reading pauses while there is too much in memory, and goes on when half of it is done.
-    fn mind_the_bound(&mut self) {
-        let loaded = self.engine.loaded() + self.partitions.waiting();
-        let pause = if self.paused { loaded > MAX_LOADED / 2 } else { loaded > MAX_LOADED };
-        if pause != self.paused {
-            self.paused = pause;
-            for partition in self.partitions.0.keys() {
-                if pause {
-                    self.subscription.control.pause(*partition);
-                } else {
-                    self.subscription.control.resume(*partition);
-                }
-            }
+        set(&metrics.in_flight, numbers.in_flight);
+        set(&metrics.retrying, numbers.resting);
+        set(&metrics.held, numbers.held);
+        set(&metrics.loaded, numbers.loaded);
+        set(&metrics.loaded_bytes, numbers.weight);
+        let destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, closed) in destinations.states() {
+            metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
         }
     }
 
     /// Tells the engine, and carries out what it says.
     fn handle(&mut self, input: Input) {
-        let steps = self.engine.handle(input, clock::now(), rand::random());
+        let steps = {
+            let mut destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+            self.worker.engine.handle(input, clock::now(), rand::random(), &mut destinations)
+        };
         for step in steps {
             self.carry_out(step);
         }
+    }
+
+    fn carry_out(&mut self, step: Step) {
+        let (scribe, control) = (&self.worker.workshop.scribe, &self.subscription.control);
+        match step {
+            Step::Acquire { assignment, partitions } => scribe.order(Order::Acquire { assignment, partitions }),
+            Step::Admit(batch) => {
+                if let Some(newest) = batch.arrivals.last() {
+                    let lag = clock::now().since(newest.event.received_at).as_secs();
+                    let gauge = &self.worker.workshop.metrics.lag_seconds;
+                    let gauge = gauge.with_label_values(&[self.worker.flow.name.as_str()]);
+                    gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
+                }
+                scribe.order(Order::Admit(batch));
+            }
+            Step::Find { partition, epoch, after, without } => {
+                scribe.order(Order::Find { partition, epoch, after, without });
+            }
+            Step::Load { key, partition, epoch, limit } => scribe.order(Order::Load { key, partition, epoch, limit }),
+            Step::Due(partitions) => scribe.order(Order::Due(partitions)),
+            Step::Write(change) => scribe.order(Order::Write(change)),
+            Step::Start { assignment, offsets } => {
+                tracing::info!(flow = self.worker.flow.name, partitions = ?offsets, "partitions are ours");
+                control.start(assignment, offsets);
+            }
+            Step::Commit(partition, offset) => control.commit(partition, offset),
+            Step::Pause(partition) => control.pause(partition),
+            Step::Resume(partition) => control.resume(partition),
+            Step::Release => control.release(),
+            Step::Rejoin(why) => {
+                tracing::warn!(flow = self.worker.flow.name, why, "joining the group anew");
+                self.worker.workshop.metrics.rejoins.with_label_values(&[self.worker.flow.name.as_str()]).inc();
+                self.rejoin = true;
+            }
+            Step::Fail(partition, problem) => {
+                self.fail(anyhow!("flow {}, partition {partition}: {problem}", self.worker.flow.name));
+            }
+            Step::Work { run, epoch, ticket } => {
+                let workshop = self.worker.workshop.clone();
+                self.tasks.spawn(async move {
+                    let report = workshop.work(&run, epoch).await;
+                    let Run { event, partition, destination, .. } = *run;
+                    let asked = destination.zip(ticket);
+                    Some(Input::Reported { key: event.key, event: event.id, partition, epoch, asked, report })
+                });
+            }
+            Step::Bury { run, epoch, reason, error } => self.bury(run, epoch, reason, error),
+        }
+    }
+
+    fn bury(&mut self, run: Box<Run>, epoch: i64, reason: usher_proto::Reason, error: String) {
+        let name = self.worker.flow.name.clone();
+        tracing::warn!(flow = name, event = %run.event.id, %reason, error, "a run is given up");
+        let version = self.worker.workshop.versions.known(&run.flow_version);
+        let step = version.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
+        let (log, layout) = (self.worker.log.clone(), self.worker.layout.clone());
+        let (scribe, stop) = (self.worker.workshop.scribe.clone(), self.worker.stop.clone());
+        self.tasks.spawn(async move {
+            let letter = Letter { flow: &name, step: &step, run: &run, reason, error: &error };
+            if letter.publish(&log, &layout, &stop).await {
+                scribe.order(Order::Write(death(&run, epoch, reason, error)));
+            }
+            None
+        });
     }
 }

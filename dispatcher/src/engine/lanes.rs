@@ -1,7 +1,7 @@
 //! Lanes: the runs of one key, in order. The head works; the rest waits its turn. All lanes go on at the same time.
 //!
-//! Memory holds only the first few runs of a lane; the others are in the store and are loaded when their turn is near,
-//! so one user's long lane takes no room from anybody.
+//! The store holds every run; memory holds the heads that could be worked on, and of a lane that has more the next few.
+//! A lane that has to wait for long is not here at all: it is found in the store again when its time has come.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -9,11 +9,8 @@ use usher_proto::{EventId, Key, Partition, Timestamp};
 
 use super::Run;
 
-/// How many runs of a lane are held in memory.
-pub const WINDOW: usize = 8;
-
 /// What a lane's head is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Head {
     /// Nothing yet; it is in the queue of lanes that could begin.
     Ready,
@@ -21,198 +18,317 @@ enum Head {
     Busy,
     /// It waits for its next attempt.
     Resting(Timestamp),
+    /// Its destination takes no calls.
+    Held,
 }
 
 #[derive(Debug)]
 struct Lane {
     partition: Partition,
+    /// Empty while more is being loaded.
     runs: VecDeque<Run>,
     head: Head,
-    /// Whether the store holds more runs of this lane than are here.
+    /// Whether the store may hold more runs of this lane than are here.
     more: bool,
-    /// Whether those have been asked for.
-    loading: bool,
-    /// Whether a run was left to the store meanwhile, which the answer may not hold.
-    missed: bool,
+    /// Whether nothing is to be begun any more: its partition is about to be somebody else's.
+    leaving: bool,
 }
 
-/// All lanes of a flow.
+/// All lanes of a flow that are in memory.
 #[derive(Debug, Default)]
-pub struct Lanes {
+pub(super) struct Lanes {
     lanes: HashMap<Key, Lane>,
     /// Lanes whose head could begin, in the order in which that became so.
     ready: VecDeque<Key>,
     resting: BTreeMap<(Timestamp, Key), ()>,
+    held: BTreeMap<String, VecDeque<Key>>,
+    busy: BTreeMap<Option<String>, usize>,
     loaded: usize,
-    busy: usize,
+    weight: usize,
 }
 
 impl Lanes {
     /// Runs in memory.
-    pub fn loaded(&self) -> usize {
+    pub(super) fn loaded(&self) -> usize {
         self.loaded
     }
 
-    /// Puts a run in its place. One that is there already is left as it is; one for which the lane has no room stays in
-    /// the store.
-    pub fn push(&mut self, run: Run) {
-        let key = run.event.key.clone();
-        let lane = self.lanes.entry(key.clone()).or_insert_with(|| {
-            self.ready.push_back(key);
-            Lane {
-                partition: run.partition,
-                runs: VecDeque::new(),
-                head: Head::Ready,
-                more: false,
-                loading: false,
-                missed: false,
-            }
-        });
-        if let Some(known) = lane.runs.iter().position(|known| known.event.id == run.event.id) {
-            // The one at work may be about to leave for a wait that the store has ended meanwhile: look there after it.
-            lane.more |= known == 0 && lane.head == Head::Busy;
-            return;
-        }
-        // A run that waited comes back between those that stayed, but never before the one at work.
-        let earliest = usize::from(lane.head != Head::Ready && !lane.runs.is_empty());
-        let place = lane.runs.partition_point(|known| known.position <= run.position).max(earliest);
-        let beyond_memory = lane.more && place == lane.runs.len();
-        if beyond_memory || place >= WINDOW {
-            lane.more = true;
-            lane.missed = lane.loading;
-            return;
-        }
-        lane.runs.insert(place, run);
-        self.loaded += 1;
-        if lane.runs.len() > WINDOW {
-            lane.runs.pop_back();
-            lane.more = true;
-            self.loaded -= 1;
-        }
+    /// Roughly the bytes they take.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
     }
 
-    /// The next run that may begin, in fair order. Its lane is busy from now on.
-    pub fn begin(&mut self) -> Option<&mut Run> {
+    /// Heads that are being worked on.
+    pub(super) fn busy(&self) -> usize {
+        self.busy.values().sum()
+    }
+
+    /// Those of them that ask this destination.
+    pub(super) fn busy_with(&self, destination: &Option<String>) -> usize {
+        self.busy.get(destination).copied().unwrap_or(0)
+    }
+
+    /// Heads that wait for their next attempt.
+    pub(super) fn resting(&self) -> usize {
+        self.resting.len()
+    }
+
+    /// Heads that wait for a destination to take calls again.
+    pub(super) fn held(&self) -> usize {
+        self.held.values().map(VecDeque::len).sum()
+    }
+
+    /// Those of one destination.
+    pub(super) fn held_for(&self, destination: &str) -> usize {
+        self.held.get(destination).map_or(0, VecDeque::len)
+    }
+
+    /// The destinations that heads are held for.
+    pub(super) fn held_destinations(&self) -> Vec<String> {
+        self.held.iter().filter(|(_, keys)| !keys.is_empty()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes in a run that nothing of its key goes before. A lane that is here already comes to it by itself. `more` if
+    /// there may be others of its key.
+    pub(super) fn head(&mut self, run: Run, more: bool) {
+        let key = run.event.key.clone();
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.more = true;
+            return;
+        }
+        self.count_in(&run);
+        let (partition, runs) = (run.partition, VecDeque::from([run]));
+        self.lanes.insert(key.clone(), Lane { partition, runs, head: Head::Ready, more, leaving: false });
+        self.ready.push_back(key);
+    }
+
+    /// The store has got more of a lane, perhaps between what is here. What has not begun is read again when its turn
+    /// comes.
+    pub(super) fn behind(&mut self, key: &Key) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        lane.more = true;
+        let dropped: Vec<Run> = lane.runs.drain(lane.runs.len().min(1)..).collect();
+        dropped.iter().for_each(|run| self.count_out(run));
+    }
+
+    /// What the store had of a lane that was asked for, in order, and whether there is still more.
+    pub(super) fn loaded_from_store(&mut self, key: &Key, runs: Vec<Run>, more: bool) {
+        let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.runs.is_empty()) else { return };
+        if runs.is_empty() {
+            self.lanes.remove(key);
+            return;
+        }
+        (lane.more, lane.head) = (more, Head::Ready);
+        lane.runs = runs.into();
+        let weights: Vec<usize> = lane.runs.iter().map(Run::weight).collect();
+        self.loaded += weights.len();
+        self.weight += weights.iter().sum::<usize>();
+        self.ready.push_back(key.clone());
+    }
+
+    /// How many lanes stand in the queue of those that could begin.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The next lane of that queue, with its head; it must be begun, held or put back.
+    pub(super) fn next_ready(&mut self) -> Option<(Key, &mut Run)> {
         let key = loop {
             let key = self.ready.pop_front()?;
             if self.lanes.get(&key).is_some_and(|lane| lane.head == Head::Ready && !lane.runs.is_empty()) {
                 break key;
             }
         };
-        let lane = self.lanes.get_mut(&key)?;
-        lane.head = Head::Busy;
-        self.busy += 1;
-        lane.runs.front_mut()
+        let run = self.lanes.get_mut(&key)?.runs.front_mut()?;
+        Some((key, run))
     }
 
-    /// The run at work on this event, if it is still ours.
-    pub fn at_work(&mut self, key: &Key, event: &EventId) -> Option<&mut Run> {
+    /// The head is worked on from now on.
+    pub(super) fn begin(&mut self, key: &Key) -> Option<&mut Run> {
+        let lane = self.lanes.get_mut(key)?;
+        lane.head = Head::Busy;
+        let run = lane.runs.front_mut()?;
+        *self.busy.entry(run.destination.clone()).or_default() += 1;
+        Some(run)
+    }
+
+    /// Back to the end of the queue.
+    pub(super) fn put_back(&mut self, key: Key) {
+        self.ready.push_back(key);
+    }
+
+    /// The head waits for its destination.
+    pub(super) fn hold(&mut self, key: Key, destination: &str) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.head = Head::Held;
+        self.held.entry(destination.to_owned()).or_default().push_back(key);
+    }
+
+    /// The longest held head of a destination joins the queue, at its front. False if there is none.
+    pub(super) fn release(&mut self, destination: &str) -> bool {
+        let Some(keys) = self.held.get_mut(destination) else { return false };
+        while let Some(key) = keys.pop_front() {
+            if let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.head == Head::Held) {
+                lane.head = Head::Ready;
+                self.ready.push_front(key);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The run at work on this event, if it is here.
+    pub(super) fn at_work(&mut self, key: &Key, event: &EventId) -> Option<&mut Run> {
         let lane = self.lanes.get_mut(key).filter(|lane| lane.head == Head::Busy)?;
         lane.runs.front_mut().filter(|run| run.event.id == *event)
     }
 
-    /// The head goes on at once with what it has next.
-    pub fn go_on(&mut self, key: &Key) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            self.busy -= usize::from(lane.head == Head::Busy);
-            lane.head = Head::Ready;
+    /// Whether a lane's partition is about to be somebody else's.
+    pub(super) fn is_leaving(&self, key: &Key) -> bool {
+        self.lanes.get(key).is_some_and(|lane| lane.leaving)
+    }
+
+    /// The head goes on at once with what it has next. What it asked before is said by `asked`.
+    pub(super) fn go_on(&mut self, key: &Key, asked: &Option<String>) {
+        self.no_longer_busy(asked);
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        // Not busy any more, so that it is not counted out a second time, and for what it asks next.
+        lane.head = Head::Ready;
+        if lane.leaving {
+            self.forget(key);
+        } else {
             self.ready.push_back(key.clone());
         }
     }
 
     /// The head rests until `until`, and with it its lane.
-    pub fn rest(&mut self, key: &Key, until: Timestamp) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            self.busy -= usize::from(lane.head == Head::Busy);
-            lane.head = Head::Resting(until);
-            self.resting.insert((until, key.clone()), ());
+    pub(super) fn rest(&mut self, key: &Key, until: Timestamp) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let asked = lane.runs.front().and_then(|run| run.destination.clone());
+        let was_busy = std::mem::replace(&mut lane.head, Head::Resting(until)) == Head::Busy;
+        self.resting.insert((until, key.clone()), ());
+        if was_busy {
+            self.no_longer_busy(&asked);
         }
     }
 
     /// Wakes the lanes that have rested long enough.
-    pub fn wake(&mut self, now: Timestamp) {
+    pub(super) fn wake(&mut self, now: Timestamp) {
         while let Some(entry) = self.resting.first_entry().filter(|entry| entry.key().0 <= now) {
             let (until, key) = entry.remove_entry().0;
-            if self.lanes.get(&key).is_some_and(|lane| lane.head == Head::Resting(until)) {
-                self.go_on(&key);
+            if let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.head == Head::Resting(until)) {
+                lane.head = Head::Ready;
+                self.ready.push_back(key);
             }
         }
     }
 
-    /// The head has left, and the next one's turn comes. Returns the key if the store must be asked for more of its lane.
+    /// The head has left the lane. True if the store must be asked for more of it.
     #[must_use]
-    pub fn leave(&mut self, key: &Key) -> Option<Key> {
-        let lane = self.lanes.get_mut(key)?;
-        let left = lane.runs.pop_front();
-        self.loaded -= usize::from(left.is_some());
-        self.busy -= usize::from(lane.head == Head::Busy);
-        lane.head = Head::Ready;
+    pub(super) fn leave(&mut self, key: &Key) -> bool {
+        let Some(lane) = self.lanes.get_mut(key) else { return false };
+        let was_busy = lane.head == Head::Busy;
+        if let Some(left) = lane.runs.pop_front() {
+            self.count_out(&left);
+            if was_busy {
+                self.no_longer_busy(&left.destination);
+            }
+        }
         self.after_removal(key)
     }
 
-    /// Takes out a run that is not at work. Returns the key if the store must be asked for more of its lane.
+    /// Takes out a run that is not at work. True if the store must be asked for more of its lane.
     #[must_use]
-    pub fn cancel(&mut self, key: &Key, event: &EventId) -> Option<Key> {
-        let lane = self.lanes.get_mut(key)?;
+    pub(super) fn cancel(&mut self, key: &Key, event: &EventId) -> bool {
+        let Some(lane) = self.lanes.get_mut(key) else { return false };
         let at_work = usize::from(lane.head == Head::Busy);
-        let place = at_work + lane.runs.iter().skip(at_work).position(|run| run.event.id == *event)?;
-        lane.runs.remove(place);
-        self.loaded -= 1;
-        if place > 0 {
-            return None;
+        let Some(place) = lane.runs.iter().skip(at_work).position(|run| run.event.id == *event) else { return false };
+        if let Some(run) = lane.runs.remove(at_work + place) {
+            self.count_out(&run);
         }
-        lane.head = Head::Ready;
+        if at_work + place > 0 {
+            return false;
+        }
+        self.no_longer_waits(key);
         self.after_removal(key)
     }
 
-    fn after_removal(&mut self, key: &Key) -> Option<Key> {
-        let lane = self.lanes.get_mut(key)?;
-        if !lane.runs.is_empty() {
-            self.ready.push_back(key.clone());
-        } else if lane.more {
-            let first = !std::mem::replace(&mut lane.loading, true);
-            return first.then(|| key.clone());
-        } else {
-            self.lanes.remove(key);
+    /// The head waits for nothing any more, neither for its time nor for its destination.
+    fn no_longer_waits(&mut self, key: &Key) {
+        match self.lanes.get(key).map(|lane| &lane.head) {
+            Some(Head::Resting(until)) => drop(self.resting.remove(&(*until, key.clone()))),
+            Some(Head::Held) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
+            Some(Head::Ready | Head::Busy) | None => {}
         }
-        None
     }
 
-    /// What the store had for a lane, oldest first, and whether there is still more. Returns the key if the store must be
-    /// asked again.
-    #[must_use]
-    pub fn loaded_from_store(&mut self, key: &Key, runs: Vec<Run>, more: bool) -> Option<Key> {
-        let lane = self.lanes.get_mut(key)?;
-        let missed = std::mem::take(&mut lane.missed);
-        (lane.loading, lane.more) = (false, false);
-        for run in runs {
-            self.push(run);
+    fn after_removal(&mut self, key: &Key) -> bool {
+        let Some(lane) = self.lanes.get_mut(key) else { return false };
+        lane.head = Head::Ready;
+        if lane.leaving || (lane.runs.is_empty() && !lane.more) {
+            self.forget(key);
+            return false;
         }
-        let lane = self.lanes.get_mut(key)?;
-        lane.more |= more || missed;
-        if lane.head == Head::Ready { self.after_removal(key) } else { None }
+        if lane.runs.is_empty() {
+            // Not in the queue until it is loaded.
+            lane.more = false;
+            return true;
+        }
+        self.ready.push_back(key.clone());
+        false
+    }
+
+    /// Takes a lane out of memory; the store holds it.
+    pub(super) fn forget(&mut self, key: &Key) {
+        let Some(lane) = self.lanes.remove(key) else { return };
+        lane.runs.iter().for_each(|run| self.count_out(run));
+        match lane.head {
+            Head::Busy => self.no_longer_busy(&lane.runs.front().and_then(|run| run.destination.clone())),
+            Head::Resting(until) => drop(self.resting.remove(&(until, key.clone()))),
+            Head::Held => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
+            Head::Ready => {}
+        }
+    }
+
+    /// Forgets a partition's lanes, but for those at work: these may finish what they are at.
+    pub(super) fn leave_partition(&mut self, partition: Partition) {
+        let (busy, idle) = self.of(partition).partition::<Vec<_>, _>(|key| self.lanes[key].head == Head::Busy);
+        for key in busy {
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.leaving = true;
+            }
+        }
+        idle.iter().for_each(|key| self.forget(key));
+    }
+
+    /// Whether something of a partition is at work.
+    pub(super) fn is_busy(&self, partition: Partition) -> bool {
+        self.lanes.values().any(|lane| lane.partition == partition && lane.head == Head::Busy)
     }
 
     /// Forgets everything of a partition: somebody else works on it now.
-    pub fn drop_partition(&mut self, partition: Partition) {
-        self.lanes.retain(|_, lane| {
-            let stays = lane.partition != partition;
-            if !stays {
-                self.busy -= usize::from(lane.head == Head::Busy);
-                self.loaded -= lane.runs.len();
-            }
-            stays
-        });
-        self.resting.retain(|(_, key), ()| self.lanes.contains_key(key));
+    pub(super) fn drop_partition(&mut self, partition: Partition) {
+        let keys: Vec<Key> = self.of(partition).collect();
+        keys.iter().for_each(|key| self.forget(key));
     }
 
-    /// Lanes whose heads are at work.
-    pub fn busy(&self) -> usize {
-        self.busy
+    fn of(&self, partition: Partition) -> impl Iterator<Item = Key> {
+        self.lanes.iter().filter(move |(_, lane)| lane.partition == partition).map(|(key, _)| key.clone())
     }
 
-    /// Heads that wait for their next attempt.
-    pub fn resting(&self) -> usize {
-        self.resting.len()
+    fn count_in(&mut self, run: &Run) {
+        self.loaded += 1;
+        self.weight += run.weight();
+    }
+
+    fn count_out(&mut self, run: &Run) {
+        self.loaded -= 1;
+        self.weight = self.weight.saturating_sub(run.weight());
+    }
+
+    fn no_longer_busy(&mut self, asked: &Option<String>) {
+        if let Some(busy) = self.busy.get_mut(asked) {
+            *busy = busy.saturating_sub(1);
+        }
     }
 }

@@ -1,289 +1,399 @@
 //! One flow's state machine: what to do next, given what has happened.
+//!
+//! This file holds the state and begins work; `ownership` follows partitions as they come and go, `work` what becomes of
+//! runs.
 
-use std::collections::VecDeque;
+mod ownership;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
 
+pub use work::death;
+
 use super::lanes::Lanes;
-use super::{Effect, Outcome, RetryPolicy, Run, RunState};
+use super::partitions::{Partitions, Search};
+use super::start::From;
+use super::{Destinations, Given, Input, RetryPolicy, Run, Step};
+
+/// Runs in memory and events waiting for admission above which reading pauses; it goes on at half of it.
+const MAX_LOADED: usize = 4096;
+/// The same in bytes.
+const MAX_WEIGHT: usize = 64 * 1024 * 1024;
+/// How many lane heads the store is asked for at once.
+pub const FOUND_AT_ONCE: usize = 256;
+/// How many runs of one lane are read at once.
+const WINDOW: usize = 8;
+/// Heads kept in memory for each destination that takes no calls; the others are found in the store when it does.
+const HELD_KEPT: usize = 256;
+/// Heads left to the store because their destinations take no calls, above which reading pauses: a destination that is
+/// down for long must not fill the store.
+const MAX_LEFT_OUT: usize = 1_000_000;
+/// How often the store is asked which waits and pauses are over.
+const DUE_EVERY: Duration = Duration::from_millis(500);
+/// How often a run may have ended its worker before it is given up.
+const FATAL: u32 = 4;
+/// From so many on it is a suspect: tried by itself, and after a while.
+const SUSPECT: u32 = 2;
+/// How long a suspect is kept back. What ends a process from outside, again and again, finds whatever was begun first
+/// after each start; only what ends it from inside is still there when it was begun much later.
+const APART: Duration = Duration::from_secs(10);
 
 /// The bounds of one flow in one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Steps that may be under way at once.
     pub in_flight: usize,
+    /// How many different destinations the flow asks.
+    pub destinations: usize,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// How old an event may become before its run is worth nothing.
-    pub expires_after: Option<std::time::Duration>,
+    pub expires_after: Option<Duration>,
+    /// Where it begins if it has never read the log.
+    pub from: Option<From>,
+    /// How long a partition may have something to read, and deliver nothing, before its subscription counts as stuck.
+    pub stall: Duration,
 }
 
-/// What came of working on a run's present step.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Report {
-    /// The destination was asked, with this request.
-    Attempted {
-        /// What it came to.
-        outcome: Outcome,
-        /// What was sent, to be repeated as it is while its outcome is not known; none if it did not come to that.
-        request: Option<Vec<u8>>,
-        /// Whether this is the run's last step.
-        last: bool,
-    },
-    /// The step does not apply; the next one's turn comes.
-    Skipped {
-        /// Whether this is the run's last step.
-        last: bool,
-    },
-    /// The run waits: for the time, or for news of its subject.
-    Wait {
-        /// Until when at most.
-        until: Timestamp,
-        /// For news: the subject's revision that was looked at. None waits for the time alone.
-        news_after: Option<i64>,
-    },
-    /// What it waited for did not come; there is nothing to do.
-    NothingToDo,
-    /// Its subject is gone, or something newer has taken effect.
-    Superseded,
-    /// It has ended meanwhile, in the store: there is nothing left to write.
-    Ended,
+/// What is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Numbers {
+    /// Steps under way.
+    pub in_flight: usize,
+    /// Runs that wait in memory for their next attempt.
+    pub resting: usize,
+    /// Runs that wait in memory for their destination to take calls.
+    pub held: usize,
+    /// Runs in memory.
+    pub loaded: usize,
+    /// Roughly the bytes that runs and waiting events take.
+    pub weight: usize,
 }
 
-/// What is to be written about a run before it goes on.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Settlement {
-    /// The step is done (with an effect) or skipped (without); more follow.
-    Advance(Option<Effect>),
-    /// The run waits and leaves its lane.
-    Wait {
-        /// Until when at most.
-        until: Timestamp,
-        /// The subject's revision after which it need not wait.
-        news_after: Option<i64>,
-    },
-    /// The run has ended.
-    End {
-        /// How.
-        state: RunState,
-        /// The effect of its last step.
-        effect: Option<Effect>,
-        /// In a word why, where the state does not say it all.
-        note: Option<&'static str>,
-    },
-}
-
-/// What has happened.
-#[derive(Debug)]
-pub enum Input {
-    /// Runs to be worked on: new ones, those that go on after a wait, and those found unfinished.
-    Admitted(Vec<Run>),
-    /// Runs that an event has cancelled.
-    Cancelled(Vec<(Key, EventId)>),
-    /// More of a lane, as [`Step::Load`] asked.
-    Loaded {
-        /// The lane.
-        key: Key,
-        /// Its next runs, oldest first.
-        runs: Vec<Run>,
-        /// Whether the store holds still more.
-        more: bool,
-    },
-    /// What came of [`Step::Work`].
-    Reported {
-        /// The lane.
-        key: Key,
-        /// The run.
-        event: EventId,
-        /// What came of it.
-        report: Report,
-    },
-    /// A [`Step::Settle`] is written. `awake` if the run need not wait after all.
-    Settled {
-        /// The lane.
-        key: Key,
-        /// The run.
-        event: EventId,
-        /// What was written.
-        settlement: Settlement,
-        /// News came while it was being written.
-        awake: bool,
-    },
-    /// A [`Step::Bury`] is published and written.
-    Buried {
-        /// The lane.
-        key: Key,
-        /// The run.
-        event: EventId,
-    },
-    /// Somebody else works on the partition now.
-    Dropped(Partition),
-    /// Time has passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug, PartialEq)]
-pub enum Step {
-    /// Work on the run's present step and report.
-    Work(Box<Run>),
-    /// Write this about the run.
-    Settle {
-        /// The run, as it stood before.
-        run: Box<Run>,
-        /// What to write.
-        settlement: Settlement,
-    },
-    /// Publish the run's dead letter, then write that it is dead.
-    Bury {
-        /// The run.
-        run: Box<Run>,
-        /// Why.
-        reason: Reason,
-        /// In the destination's words.
-        error: String,
-    },
-    /// Load more of this lane.
-    Load(Key),
-}
-
-/// One flow's lanes and what they are doing.
+/// One flow's partitions and lanes, and what they are doing.
 #[derive(Debug)]
 pub struct Engine {
     limits: Limits,
+    /// The flow's present version, and whom its first step asks.
+    first: (String, Option<String>),
     lanes: Lanes,
+    partitions: Partitions,
+    /// Partitions that are being taken over in the store. One that the log takes away meanwhile is not ours.
+    acquiring: BTreeMap<Partition, (u64, Given)>,
+    /// Whether the log waits for partitions that it has taken.
+    handing_back: bool,
+    /// Destinations for which heads were left to the store, and how many heads in all.
+    left_out: BTreeSet<String>,
+    left_out_heads: usize,
+    /// Whether reading pauses, for want of room or by an operator's word.
+    reading_paused: bool,
+    /// Whether an operator has paused the flow.
+    paused: bool,
+    stopping: bool,
+    /// A run that may have ended workers, at work: one at a time, so that it is known which one it was.
+    suspect: Option<EventId>,
+    asking_due: bool,
+    due_asked_at: Option<Timestamp>,
 }
 
 impl Engine {
-    /// An engine with nothing to do.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, lanes: Lanes::default() }
+    /// An engine with nothing to do. New runs begin with this version of the flow, whose first step asks `destination`.
+    pub fn new(limits: Limits, flow_version: &str, destination: Option<String>) -> Self {
+        Self {
+            limits,
+            first: (flow_version.to_owned(), destination),
+            lanes: Lanes::default(),
+            partitions: Partitions::default(),
+            acquiring: BTreeMap::new(),
+            handing_back: false,
+            left_out: BTreeSet::new(),
+            left_out_heads: 0,
+            reading_paused: false,
+            paused: false,
+            stopping: false,
+            suspect: None,
+            asking_due: false,
+            due_asked_at: None,
+        }
     }
 
     /// Takes in what has happened and says what is to be done. `jitter` is random in 0..1.
-    pub fn handle(&mut self, input: Input, now: Timestamp, jitter: f64) -> Vec<Step> {
+    pub fn handle(&mut self, input: Input, now: Timestamp, jitter: f64, destinations: &mut Destinations) -> Vec<Step> {
         let mut steps = Vec::new();
         match input {
-            Input::Admitted(runs) => runs.into_iter().for_each(|run| self.lanes.push(run)),
-            Input::Cancelled(runs) => {
-                let loads = runs.iter().filter_map(|(key, event)| self.lanes.cancel(key, event));
-                steps.extend(loads.map(Step::Load));
+            Input::Given { assignment, partitions } => self.given(assignment, partitions, &mut steps),
+            Input::Acquired { assignment, owned } => self.acquired(assignment, owned, now, &mut steps),
+            Input::Taken { partitions, lost } => self.taken(&partitions, lost, now),
+            Input::Read { assignment, partition, next, arrivals } => {
+                self.read(assignment, partition, next, arrivals, now);
             }
-            Input::Loaded { key, runs, more } => {
-                steps.extend(self.lanes.loaded_from_store(&key, runs, more).map(Step::Load));
+            Input::Ends(ends) => self.ends(&ends, now, &mut steps),
+            Input::Admitted { partition, epoch, frontier, admission, asked_again } => {
+                self.admitted(partition, epoch, frontier, admission, asked_again, &mut steps);
             }
-            Input::Reported { key, event, report } => steps.extend(self.reported(&key, &event, report, now, jitter)),
-            Input::Settled { key, event, settlement, awake } => {
-                steps.extend(self.settled(&key, &event, &settlement, awake));
-            }
-            Input::Buried { key, event } => {
-                if self.lanes.at_work(&key, &event).is_some() {
-                    steps.extend(self.lanes.leave(&key).map(Step::Load));
+            Input::Found { partition, epoch, heads, all } => self.found(partition, epoch, heads, all),
+            Input::Loaded { key, partition, epoch, runs, more } => {
+                if self.partitions.current(partition, epoch).is_some() {
+                    self.lanes.loaded_from_store(&key, runs, more);
                 }
             }
-            Input::Dropped(partition) => self.lanes.drop_partition(partition),
+            Input::Due { heads, behind, asked_again } => self.due(heads, &behind, asked_again),
+            Input::Fenced { partition, epoch } => {
+                if self.partitions.current(partition, epoch).is_some() {
+                    self.rejoin("the store says that a partition is somebody else's", &mut steps);
+                }
+            }
+            Input::Written { change, changed } => self.written(&change, changed, &mut steps),
+            Input::Reported { key, event, partition, epoch, asked, report } => {
+                self.suspect.take_if(|suspect| *suspect == event);
+                if let Some((destination, ticket)) = asked {
+                    let sign = work::sign(&report);
+                    destinations.answered(&destination, ticket, sign, number(&event), now, jitter);
+                }
+                if self.partitions.epoch(partition) == Some(epoch) {
+                    let epoch_of = (partition, epoch);
+                    self.reported(&key, &event, epoch_of, report, now, jitter, destinations, &mut steps);
+                }
+            }
+            Input::Paused(paused) => self.paused = paused,
+            Input::Stop => {
+                self.stopping = true;
+                let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();
+                ours.into_iter().for_each(|partition| self.lanes.leave_partition(partition));
+            }
             Input::Tick => {}
         }
+        self.hand_back(now, &mut steps);
         self.lanes.wake(now);
-        steps.extend(self.begin(now));
+        self.begin(now, destinations, &mut steps);
+        self.admit_next(&mut steps);
+        self.mind_the_bound(&mut steps);
+        self.search(now, destinations, &mut steps);
+        self.ask_due(now, &mut steps);
         steps
     }
 
-    /// Runs in memory.
-    pub fn loaded(&self) -> usize {
-        self.lanes.loaded()
-    }
-
-    /// Steps under way.
-    pub fn in_flight(&self) -> usize {
-        self.lanes.busy()
-    }
-
-    /// Runs that wait in memory for their next attempt.
-    pub fn resting(&self) -> usize {
-        self.lanes.resting()
-    }
-
-    fn begin(&mut self, now: Timestamp) -> VecDeque<Step> {
-        let mut steps = VecDeque::new();
-        let mut free = self.limits.in_flight.saturating_sub(self.lanes.busy());
-        while free > 0 {
-            let Some(run) = self.lanes.begin() else { break };
-            let expires = self.limits.expires_after.map(|life| run.event.occurred_at.plus(life));
-            steps.push_back(if let Some((reason, error)) = run.verdict.clone() {
-                Step::Bury { run: Box::new(run.clone()), reason, error }
-            } else if expires.is_some_and(|expires| now > expires) {
-                Step::Bury { run: Box::new(run.clone()), reason: Reason::Expired, error: String::new() }
-            } else {
-                run.attempts += 1;
-                Step::Work(Box::new(run.clone()))
-            });
-            free -= 1;
-        }
-        steps
-    }
-
-    fn reported(&mut self, key: &Key, event: &EventId, report: Report, now: Timestamp, jitter: f64) -> Option<Step> {
-        let run = self.lanes.at_work(key, event)?;
-        let settle = |run: &Run, settlement| Some(Step::Settle { run: Box::new(run.clone()), settlement });
-        let ended = |state, effect, note| Settlement::End { state, effect, note };
-        match report {
-            Report::Skipped { last: false } => settle(run, Settlement::Advance(None)),
-            Report::Skipped { last: true } => settle(run, ended(RunState::Done, None, None)),
-            Report::Wait { until, news_after } => settle(run, Settlement::Wait { until, news_after }),
-            Report::NothingToDo => settle(run, ended(RunState::Done, None, Some("nothing_to_do"))),
-            Report::Superseded => settle(run, ended(RunState::Superseded, None, None)),
-            Report::Ended => self.lanes.leave(key).map(Step::Load),
-            Report::Attempted { outcome, request, last } => match outcome {
-                Outcome::Done(effect) if last => settle(run, ended(RunState::Done, Some(effect), None)),
-                Outcome::Done(effect) => settle(run, Settlement::Advance(Some(effect))),
-                Outcome::Overtaken => settle(run, ended(RunState::Superseded, None, None)),
-                Outcome::Reject { reason, error } => Some(Step::Bury { run: Box::new(run.clone()), reason, error }),
-                Outcome::Retry { cause, after } => {
-                    // An earlier attempt under this generation whose outcome is open stays open, whatever this one came
-                    // to: its request goes on being repeated as it is.
-                    if run.request.is_none() {
-                        if cause.nothing_happened() {
-                            run.generation += 1;
-                        } else {
-                            run.request = request;
-                        }
-                    }
-                    match self.limits.retry.next(run.attempts, after, jitter, now) {
-                        Some(at) => {
-                            self.lanes.rest(key, at);
-                            None
-                        }
-                        None => {
-                            let error = cause.label().to_owned();
-                            Some(Step::Bury { run: Box::new(run.clone()), reason: Reason::RetriesSpent, error })
-                        }
-                    }
-                }
-            },
+    /// What is in memory now.
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            in_flight: self.lanes.busy(),
+            resting: self.lanes.resting(),
+            held: self.lanes.held(),
+            loaded: self.lanes.loaded(),
+            weight: self.lanes.weight() + self.partitions.waiting().1,
         }
     }
 
-    fn settled(&mut self, key: &Key, event: &EventId, settlement: &Settlement, awake: bool) -> Option<Step> {
-        let run = self.lanes.at_work(key, event)?;
-        match settlement {
-            Settlement::Wait { until, .. } if awake => {
-                run.wait_until = Some(*until);
-                self.lanes.go_on(key);
-                None
+    /// Whether there are partitions, and the store knows of each where it begins: nothing that is accepted from now on can
+    /// be missed.
+    pub fn has_begun(&self) -> bool {
+        self.acquiring.is_empty() && !self.partitions.0.is_empty() && self.partitions.0.values().all(|owned| owned.kept)
+    }
+
+    /// Whether no partition is ours, nor about to be.
+    pub fn stands_by(&self) -> bool {
+        self.acquiring.is_empty() && self.partitions.0.is_empty()
+    }
+
+    /// Whether nothing is under way any more.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.busy() == 0 && self.partitions.0.values().all(|owned| !owned.admitting)
+    }
+
+    /// How many events of the log each partition has still to read, given where each ends.
+    pub fn lag(&self, ends: &[(Partition, i64)]) -> i64 {
+        let lag = |(partition, end): &(Partition, i64)| Some((end - self.partitions.0.get(partition)?.frontier).max(0));
+        ends.iter().filter_map(lag).sum()
+    }
+
+    fn begin(&mut self, now: Timestamp, destinations: &mut Destinations, steps: &mut Vec<Step>) {
+        if self.paused || self.stopping {
+            return;
+        }
+        // Those that have waited for their destination came first.
+        for destination in self.lanes.held_destinations() {
+            while self.has_slot(&Some(destination.clone()))
+                && destinations.admits(&destination, now)
+                && self.lanes.release(&destination)
+            {
+                self.begin_next(now, destinations, steps);
             }
-            Settlement::Advance(effect) => {
-                if let Some(effect) = effect {
-                    run.results.insert(run.step, effect.result.clone());
-                }
-                run.step += 1;
-                (run.attempts, run.generation, run.request, run.wait_until) = (0, 0, None, None);
-                self.lanes.go_on(key);
-                None
+        }
+        for _ in 0..self.lanes.ready() {
+            if self.lanes.busy() >= self.limits.in_flight {
+                break;
             }
-            Settlement::Wait { .. } | Settlement::End { .. } => self.lanes.leave(key).map(Step::Load),
+            self.begin_next(now, destinations, steps);
         }
     }
+
+    /// Whether one more step may ask this destination. None of several may take all the slots: one that hangs would hold
+    /// up the others.
+    fn has_slot(&self, destination: &Option<String>) -> bool {
+        let all = self.limits.in_flight;
+        let own = if self.limits.destinations > 1 { all - all / 4 } else { all };
+        self.lanes.busy() < all && self.lanes.busy_with(destination) < own
+    }
+
+    fn begin_next(&mut self, now: Timestamp, destinations: &mut Destinations, steps: &mut Vec<Step>) {
+        let Some((key, run)) = self.lanes.next_ready() else { return };
+        let (partition, destination) = (run.partition, run.destination.clone());
+        let Some(epoch) = self.partitions.epoch(partition) else { return self.lanes.forget(&key) };
+        if let Some(until) = run.tries.claimed_until.filter(|until| *until > now) {
+            // Somebody who has lost the partition may still be asking; a destination without a memory would do it twice.
+            return self.lanes.rest(&key, until);
+        }
+        count_own_failure(run, destinations);
+        if let Some((reason, error)) = verdict(run, &self.limits, now) {
+            if let Some(run) = self.lanes.begin(&key) {
+                steps.push(Step::Bury { run: Box::new(run.clone()), epoch, reason, error });
+            }
+            return;
+        }
+        let suspicious = run.tries.unanswered >= SUSPECT;
+        if suspicious && !std::mem::replace(&mut run.apart, true) {
+            return self.lanes.rest(&key, now.plus(APART));
+        }
+        if suspicious && self.suspect.is_some() {
+            return self.lanes.put_back(key);
+        }
+        let ticket = match &destination {
+            None => None,
+            Some(name) => {
+                let ticket = if self.has_slot(&destination) { destinations.permit(name, now) } else { None };
+                if ticket.is_none() {
+                    return self.hold(key, name, destinations);
+                }
+                ticket
+            }
+        };
+        let Some(run) = self.lanes.begin(&key) else { return };
+        run.tries.made += 1;
+        run.tries.unanswered += 1;
+        run.tries.since.get_or_insert(now);
+        run.tries.asked_at.get_or_insert(now);
+        if suspicious {
+            self.suspect = Some(run.event.id.clone());
+        }
+        steps.push(Step::Work { run: Box::new(run.clone()), epoch, ticket });
+    }
+
+    /// Puts a head aside until its destination takes calls; in memory, or where too many wait there, in the store.
+    fn hold(&mut self, key: Key, destination: &str, destinations: &Destinations) {
+        if self.lanes.held_for(destination) >= HELD_KEPT && !destinations.is_closed(destination) {
+            self.lanes.forget(&key);
+            self.left_out.insert(destination.to_owned());
+            self.left_out_heads += 1;
+        } else {
+            if !destinations.is_closed(destination) {
+                // It may take long: only the head stays, or a few hundred deep lanes would fill half of the memory, and
+                // reading would stay paused until the destination is back.
+                self.lanes.behind(&key);
+            }
+            self.lanes.hold(key, destination);
+        }
+    }
+
+    /// Looks in the store for lanes that are not in memory, while there is room for them.
+    fn search(&mut self, now: Timestamp, destinations: &Destinations, steps: &mut Vec<Step>) {
+        let back = |name: &String| destinations.is_closed(name) || destinations.admits(name, now);
+        let few = |name: &String| self.lanes.held_for(name) < HELD_KEPT / 4;
+        if self.left_out.iter().any(|name| back(name) && few(name)) {
+            self.left_out.clear();
+            self.left_out_heads = 0;
+            self.partitions.0.values_mut().for_each(super::partitions::Owned::search_again);
+        }
+        if self.paused || self.stopping {
+            return;
+        }
+        let without = destinations.held(now);
+        // What has been asked for is on its way into memory, too.
+        let mut coming = FOUND_AT_ONCE * self.partitions.asked();
+        for (partition, owned) in &mut self.partitions.0 {
+            let full = self.lanes.loaded() + coming + FOUND_AT_ONCE > MAX_LOADED;
+            let room = !full && self.lanes.weight() < MAX_WEIGHT;
+            let Search::From(after) = &owned.search else { continue };
+            if !room || owned.leaves_by.is_some() {
+                continue;
+            }
+            self.left_out.extend(without.iter().cloned());
+            let (partition, epoch, after, without) = (*partition, owned.epoch, after.clone(), without.clone());
+            steps.push(Step::Find { partition, epoch, after, without });
+            owned.search = Search::Asked;
+            coming += FOUND_AT_ONCE;
+        }
+    }
+
+    fn ask_due(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
+        let recently = self.due_asked_at.is_some_and(|at| now.since(at) < DUE_EVERY);
+        if self.asking_due || recently || self.paused || self.stopping || self.reading_paused {
+            return;
+        }
+        let partitions = self.partitions.caught_up();
+        if !partitions.is_empty() {
+            (self.asking_due, self.due_asked_at) = (true, Some(now));
+            steps.push(Step::Due(partitions));
+        }
+    }
+
+    /// Reading pauses while there is too much in memory, and goes on when half of it is done.
+    fn mind_the_bound(&mut self, steps: &mut Vec<Step>) {
+        let (events, bytes) = self.partitions.waiting();
+        let (loaded, weight) = (self.lanes.loaded() + events, self.lanes.weight() + bytes);
+        let part = if self.reading_paused { 2 } else { 1 };
+        let full = loaded > MAX_LOADED / part || weight > MAX_WEIGHT / part || self.left_out_heads > MAX_LEFT_OUT;
+        let pause = full || self.paused;
+        if pause != self.reading_paused {
+            self.reading_paused = pause;
+            let word = if pause { Step::Pause } else { Step::Resume };
+            steps.extend(self.partitions.0.keys().map(|partition| word(*partition)));
+        }
+    }
+
+    /// The store must be asked for more of a lane.
+    fn load(&self, key: &Key, partition: Partition, steps: &mut Vec<Step>) {
+        if let Some(epoch) = self.partitions.epoch(partition) {
+            let limit = if self.reading_paused { 1 } else { WINDOW };
+            steps.push(Step::Load { key: key.clone(), partition, epoch, limit });
+        }
+    }
+}
+
+/// A failure counts against a run if its destination has served others since. Looked at before the next attempt.
+fn count_own_failure(run: &mut Run, destinations: &Destinations) {
+    if let (Some(failed_at), Some(destination)) = (run.tries.failed_at, &run.destination)
+        && destinations.served_others_since(destination, failed_at)
+    {
+        run.tries.spent += 1;
+        run.tries.failed_at = None;
+    }
+}
+
+/// Why a run is to be given up instead of being worked on.
+fn verdict(run: &Run, limits: &Limits, now: Timestamp) -> Option<(Reason, String)> {
+    let expires = limits.expires_after.map(|life| run.event.occurred_at.plus(life));
+    if run.verdict.is_some() {
+        run.verdict.clone()
+    } else if run.tries.unanswered >= FATAL {
+        Some((Reason::WorkerCrashed, format!("{FATAL} attempts ended with the process")))
+    } else if expires.is_some_and(|expires| now > expires) {
+        Some((Reason::Expired, String::new()))
+    } else if limits.retry.is_spent(&run.tries, now) {
+        Some((Reason::RetriesSpent, format!("{} attempts", run.tries.made)))
+    } else {
+        None
+    }
+}
+
+/// Tells runs apart.
+fn number(event: &EventId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    event.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -1,18 +1,31 @@
 //! The decisions of the dispatcher, without input or output: `(state, input, now) -> (state, steps)`.
 //!
 //! Knows no runtime, no log, no database, no network and no clock; `now` is a parameter. What it says is carried out by
-//! `delivery`, which tells it what came of it.
+//! `delivery`, which tells it what came of it. A simulation drives it through whatever can happen to a group of replicas.
 
+pub mod arrival;
+pub mod breaker;
+pub mod change;
+pub mod destinations;
+pub mod input;
 pub mod outcome;
 pub mod retry;
 pub mod run;
 pub mod start;
+pub mod step;
 
-pub mod lanes;
-
+mod lanes;
 mod machine;
+mod partitions;
 
-pub use machine::{Engine, Input, Limits, Report, Settlement, Step};
+pub use change::{Change, ChangeKind, Changed, StepEffect};
+pub use destinations::Destinations;
+pub use input::{Given, Input, Next, Report};
+pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, death};
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
-pub use run::{Run, RunState};
+pub use run::{Run, RunState, Tries};
+pub use step::Step;
+
+#[cfg(test)]
+mod simulation;

@@ -17,7 +17,7 @@ pub struct Effect {
 /// Why an attempt is to be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// No connection could be made: nothing was sent.
+    /// No connection could be made, or it ended before the destination could have done anything.
     Unreachable,
     /// No answer came in time.
     Timeout,
@@ -29,6 +29,11 @@ pub enum Cause {
     Unavailable,
     /// The destination is still busy with the same request, or with the same object.
     Conflict,
+    /// The destination refuses this request for now, and says that it has done nothing. It may well serve others.
+    Deferred,
+    /// The destination repeats a failure that it keeps under the idempotency key. It was looked up: no attempt under this
+    /// key has had its effect, and none will.
+    Replayed,
     /// The connector failed in a way that is a bug.
     Panicked,
 }
@@ -43,7 +48,18 @@ impl Cause {
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
             Self::Conflict => "conflict",
+            Self::Deferred => "deferred",
+            Self::Replayed => "replayed",
             Self::Panicked => "panicked",
+        }
+    }
+
+    /// Whether the fault lies with the destination as a whole, as far as one attempt can tell: it is not there, does not
+    /// answer, or says that it is out of order.
+    pub const fn speaks_of_an_outage(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Timeout | Self::Interrupted | Self::Unavailable => true,
+            Self::Throttled | Self::Conflict | Self::Deferred | Self::Replayed | Self::Panicked => false,
         }
     }
 
@@ -51,8 +67,23 @@ impl Cause {
     /// idempotency key. Where it is not, the very same request must be repeated under the same key.
     pub const fn nothing_happened(self) -> bool {
         match self {
-            Self::Unreachable | Self::Throttled => true,
+            Self::Unreachable | Self::Throttled | Self::Deferred | Self::Replayed => true,
             Self::Timeout | Self::Interrupted | Self::Unavailable | Self::Conflict | Self::Panicked => false,
+        }
+    }
+
+    /// Whether it also settles earlier attempts under the same key whose outcome was open: they had no effect either.
+    pub const fn settles_earlier_attempts(self) -> bool {
+        match self {
+            Self::Replayed => true,
+            Self::Unreachable
+            | Self::Timeout
+            | Self::Interrupted
+            | Self::Throttled
+            | Self::Unavailable
+            | Self::Conflict
+            | Self::Deferred
+            | Self::Panicked => false,
         }
     }
 }

@@ -4,36 +4,43 @@ use std::time::Duration;
 
 use usher_proto::Timestamp;
 
-/// Exponential back-off with full jitter, bounded in number.
+use super::run::Tries;
+
+/// Exponential back-off with full jitter, bounded in number and in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How many attempts a step gets in all; at least 1.
+    /// How many failed attempts a step may have that count; at least 1. Failures of an outage do not count.
     pub attempts: u32,
     /// The longest pause after the first failure. It doubles with each further one.
     pub first: Duration,
     /// The longest pause of all.
     pub max: Duration,
+    /// How long after its first attempt a step may still be tried while its destination is not known to be down.
+    pub within: Duration,
 }
 
 impl Default for RetryPolicy {
     /// Twenty attempts: with pauses that grow to five minutes, about an hour.
     fn default() -> Self {
-        Self { attempts: 20, first: Duration::from_millis(500), max: Duration::from_secs(300) }
+        let (first, max) = (Duration::from_millis(500), Duration::from_secs(300));
+        Self { attempts: 20, first, max, within: Duration::from_secs(3 * 24 * 3600) }
     }
 }
 
 impl RetryPolicy {
-    /// When to make the attempt after `made` failed ones; none if that was the last. `after` is what the destination
-    /// asked for: it is obeyed, but not beyond `max`. `jitter` is random in 0..1.
-    pub fn next(&self, made: u32, after: Option<Duration>, jitter: f64, now: Timestamp) -> Option<Timestamp> {
-        if made >= self.attempts {
-            return None;
-        }
+    /// When to make the attempt after `made` failed ones. `after` is what the destination asked for: it is obeyed, but
+    /// not beyond `max`. `jitter` is random in 0..1.
+    pub fn next(&self, made: u32, after: Option<Duration>, jitter: f64, now: Timestamp) -> Timestamp {
         let doublings = made.saturating_sub(1).min(30);
         let ceiling = self.first.saturating_mul(1 << doublings).min(self.max);
         let pause = ceiling.mul_f64(jitter.clamp(0.0, 1.0));
         let asked = after.unwrap_or_default().min(self.max);
-        Some(now.plus(pause.max(asked)))
+        now.plus(pause.max(asked))
+    }
+
+    /// Whether a step has been tried enough.
+    pub fn is_spent(&self, tries: &Tries, now: Timestamp) -> bool {
+        tries.spent >= self.attempts || tries.since.is_some_and(|since| now.since(since) > self.within)
     }
 }
 
@@ -42,26 +49,34 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000);
-    const POLICY: RetryPolicy = RetryPolicy { attempts: 5, first: Duration::from_secs(1), max: Duration::from_secs(6) };
+    const POLICY: RetryPolicy = RetryPolicy {
+        attempts: 5,
+        first: Duration::from_secs(1),
+        max: Duration::from_secs(6),
+        within: Duration::from_secs(60),
+    };
 
-    fn pause(made: u32, after: Option<u64>, jitter: f64) -> Option<u64> {
-        let at = POLICY.next(made, after.map(Duration::from_secs), jitter, NOW)?;
-        Some(at.since(NOW).as_secs())
+    fn pause(made: u32, after: Option<u64>, jitter: f64) -> u64 {
+        POLICY.next(made, after.map(Duration::from_secs), jitter, NOW).since(NOW).as_secs()
     }
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        assert_eq!([1, 2, 3, 4].map(|made| pause(made, None, 1.0)), [Some(1), Some(2), Some(4), Some(6)]);
-    }
-
-    #[test]
-    fn the_last_attempt_has_no_successor() {
-        assert_eq!((pause(4, None, 0.5), pause(5, None, 0.5)), (Some(3), None));
+        assert_eq!([1, 2, 3, 4].map(|made| pause(made, None, 1.0)), [1, 2, 4, 6]);
     }
 
     #[test]
     fn the_destination_is_obeyed_within_bounds() {
-        assert_eq!(pause(1, Some(5), 0.0), Some(5));
-        assert_eq!(pause(1, Some(3600), 0.0), Some(6));
+        assert_eq!(pause(1, Some(5), 0.0), 5);
+        assert_eq!(pause(1, Some(3600), 0.0), 6);
+    }
+
+    #[test]
+    fn a_step_is_tried_so_often_and_so_long() {
+        let spent = |spent, since: i64| {
+            let since = Some(Timestamp::from_seconds(1_000 - since));
+            POLICY.is_spent(&Tries { spent, since, ..Tries::default() }, NOW)
+        };
+        assert_eq!((spent(4, 60), spent(5, 0), spent(0, 61)), (false, true, true));
     }
 }

@@ -14,6 +14,8 @@ pub enum RunState {
     Queued,
     /// A step is being attempted, or is to be attempted again shortly.
     Running,
+    /// It is to be attempted again later; its lane waits for it.
+    Parked,
     /// Waiting for a time or for news of its subject; others of its key go on meanwhile.
     Waiting,
     /// All steps are done, or there was nothing to do.
@@ -28,14 +30,23 @@ pub enum RunState {
 
 impl RunState {
     /// Every state.
-    pub const ALL: [Self; 7] =
-        [Self::Queued, Self::Running, Self::Waiting, Self::Done, Self::Dead, Self::Cancelled, Self::Superseded];
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Running,
+        Self::Parked,
+        Self::Waiting,
+        Self::Done,
+        Self::Dead,
+        Self::Cancelled,
+        Self::Superseded,
+    ];
 
     /// The word for it.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Parked => "parked",
             Self::Waiting => "waiting",
             Self::Done => "done",
             Self::Dead => "dead",
@@ -47,7 +58,7 @@ impl RunState {
     /// Whether nothing more will happen by itself.
     pub const fn is_terminal(self) -> bool {
         match self {
-            Self::Queued | Self::Running | Self::Waiting => false,
+            Self::Queued | Self::Running | Self::Parked | Self::Waiting => false,
             Self::Done | Self::Dead | Self::Cancelled | Self::Superseded => true,
         }
     }
@@ -85,10 +96,14 @@ pub struct Run {
     pub flow_version: String,
     /// The index of the step it is at.
     pub step: usize,
-    /// Attempts made of that step.
-    pub attempts: u32,
-    /// Distinguishes requests of one step whose predecessors certainly had no effect.
-    pub generation: u32,
+    /// Whom that step asks: a connector's name. None for a wait.
+    pub destination: Option<String>,
+    /// Whether it has begun and not left its lane since: then nothing of its key goes before it.
+    pub begun: bool,
+    /// How often it was run again after it had ended well; distinguishes the requests of those times.
+    pub pass: u32,
+    /// What has been tried of the present step.
+    pub tries: Tries,
     /// The exact request of an attempt whose outcome is not known; it must be repeated as it is.
     pub request: Option<Vec<u8>>,
     /// The results of the steps done, by index.
@@ -97,4 +112,36 @@ pub struct Run {
     pub wait_until: Option<Timestamp>,
     /// Why it is to be given up, once that is decided.
     pub verdict: Option<(Reason, String)>,
+    /// Whether this process has kept it back for a while, because it may have ended others. No store holds it.
+    pub apart: bool,
+}
+
+impl Run {
+    /// Roughly how many bytes it takes in memory: the body, and as much again for the request that is made of it.
+    pub fn weight(&self) -> usize {
+        /// What a run takes beside its texts.
+        const FIXED: usize = 512;
+        FIXED + 2 * self.event.body.len()
+    }
+}
+
+/// What has been tried of a step so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tries {
+    /// Attempts made.
+    pub made: u32,
+    /// Those of them that count against the flow's bound: the destination served others before the next one was made.
+    pub spent: u32,
+    /// Attempts in a row of which nothing was ever heard, because the process ended.
+    pub unanswered: u32,
+    /// Distinguishes requests whose predecessors certainly had no effect.
+    pub generation: u32,
+    /// When the first attempt was made.
+    pub since: Option<Timestamp>,
+    /// When the kept request was sent first.
+    pub asked_at: Option<Timestamp>,
+    /// When the last attempt failed, if its failure may count.
+    pub failed_at: Option<Timestamp>,
+    /// Until when an attempt of somebody else may still be under way.
+    pub claimed_until: Option<Timestamp>,
 }

@@ -8,15 +8,18 @@ use toml_edit::{Document, Item, TableLike, Value as Toml};
 
 use super::context::ROOTS;
 use super::problem::suggestion;
-use super::{Action, Call, Flow, FlowSource, FlowStep, Needs, Pattern, Problem, template};
-use crate::connectors::{self, Operation};
+use super::{Action, Call, Flow, FlowSource, FlowStep, Needs, OnDoubt, Pattern, Problem, template};
+use crate::connectors::{self, ATTEMPT_DEADLINE, Operation};
 use crate::engine::RetryPolicy;
 use crate::engine::start::From;
 
 const FLOW_KEYS: [&str; 7] = ["on", "cancel_on", "from", "concurrency", "expires_after", "retry", "step"];
-const RETRY_KEYS: [&str; 3] = ["attempts", "first", "max"];
+const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
 const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
-const CALL_KEYS: [&str; 6] = ["name", "when", "use", "template", "needs", "needs_within"];
+const CALL_KEYS: [&str; 8] = ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt"];
+
+/// The longest an attempt may take; what waits for it to end at a rebalance or a stop waits in vain.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Steps of one flow that may be under way at once in a process, unless it says otherwise.
 const CONCURRENCY: usize = 64;
@@ -140,6 +143,7 @@ impl Checker<'_> {
             attempts: self.number(retry, "attempts").map_or(default.attempts, |n| u32::try_from(n).unwrap_or(u32::MAX)),
             first: self.duration(retry, "first").unwrap_or(default.first),
             max: self.duration(retry, "max").unwrap_or(default.max),
+            within: self.duration(retry, "within").unwrap_or(default.within),
         }
     }
 
@@ -234,7 +238,26 @@ impl Checker<'_> {
             params: rendered,
             template: self.template(table, operation, earlier),
             needs: needs.map(|value| Needs { value, within: within.unwrap_or(NEEDS_WITHIN) }),
+            timeout: self.timeout(table),
+            on_doubt: self.on_doubt(table),
         })
+    }
+
+    fn timeout(&mut self, table: &dyn TableLike) -> Duration {
+        let timeout = self.duration(table, "timeout").unwrap_or(ATTEMPT_DEADLINE);
+        if let Some(item) = table.get("timeout").filter(|_| timeout.is_zero() || timeout > LONGEST_TIMEOUT) {
+            self.problem::<()>(item, "timeout may be up to \"5m\"");
+        }
+        timeout
+    }
+
+    fn on_doubt(&mut self, table: &dyn TableLike) -> OnDoubt {
+        let Some(item) = table.get("on_doubt") else { return OnDoubt::DeadLetter };
+        match item.as_str() {
+            Some("send") => OnDoubt::Send,
+            Some("dead_letter") => OnDoubt::DeadLetter,
+            _ => self.problem(item, "on_doubt may be \"send\" or \"dead_letter\"").unwrap_or(OnDoubt::DeadLetter),
+        }
     }
 
     fn operation(&mut self, item: &Item) -> Option<(&'static str, &'static Operation)> {

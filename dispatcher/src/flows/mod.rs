@@ -80,6 +80,19 @@ pub struct Call {
     pub template: Option<String>,
     /// What must be known before it can be made.
     pub needs: Option<Needs>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// What to do when it cannot be known whether an attempt took effect.
+    pub on_doubt: OnDoubt,
+}
+
+/// Which way to err when it cannot be known whether an attempt took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDoubt {
+    /// Do it again: rather twice than not at all.
+    Send,
+    /// Give it up for somebody to look at: rather not at all than twice.
+    DeadLetter,
 }
 
 /// A value that a step cannot do without, and how long to wait for it.
@@ -120,6 +133,14 @@ impl Flow {
     /// Reads and checks a flow; says everything that is wrong with it.
     pub fn check(source: FlowSource) -> Result<Self, Vec<Problem>> {
         check::check(source)
+    }
+
+    /// Whom a step asks: its connector, none for a wait.
+    pub fn destination(&self, step: usize) -> Option<String> {
+        match &self.steps.get(step)?.action {
+            Action::Call(call) => Some(call.connector.clone()),
+            Action::Wait(_) => None,
+        }
     }
 
     /// Whether the event starts a run.

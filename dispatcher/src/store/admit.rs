@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
-use usher_proto::{EventId, Key};
+use usher_proto::{EventId, Key, Reason};
 use usher_service::clock;
 
+use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
+use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
-use super::{Admission, Arrival, Batch, StoreError};
-use crate::engine::Run;
+use super::{StoreError, lanes};
+use crate::engine::arrival::{Admission, Arrival, Batch};
+use crate::engine::{Run, Tries};
 use crate::sql::{Database, Dialect};
 use crate::subject::Snapshot;
 
@@ -44,29 +47,68 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     move_frontier(connection, flow, batch).await?;
 
     let mut admission = Admission::default();
-    let starting: Vec<&Arrival> = batch.arrivals.iter().filter(|arrival| arrival.starts).collect();
+    let starting = starting(connection, flow, batch).await?;
     let mut new = insert(connection, dialect, flow, batch, &starting).await?;
     admission.repeated = starting.len() - new.len();
+    // The first of an event that came twice in one batch is the one that was inserted.
+    let begun = starting.iter().filter(|start| new.remove(start.arrival.event.id.as_str()));
+    let heads: Vec<Run> = begun.map(|start| new_run(batch, start)).collect();
 
     let subjects = newest(&batch.arrivals);
+    let mut woken = Vec::new();
     if !subjects.is_empty() {
         apply(connection, dialect, &subjects).await?;
-        admission.runs = wake(connection, dialect, flow, &subjects).await?;
+        woken = wake(connection, dialect, flow, &subjects).await?;
     }
-    for arrival in batch.arrivals.iter().filter(|arrival| arrival.cancels) {
-        admission.cancelled.extend(cancel(connection, flow, arrival).await?);
+    for arrival in &batch.arrivals {
+        if arrival.cancels {
+            admission.cancelled.extend(cancel(connection, flow, arrival).await?);
+        }
+        if let Some(order) = &arrival.command {
+            match command::carry_out(connection, flow, batch, arrival, order).await? {
+                Came::Queued(run) => woken.push(*run),
+                Came::Cancelled(event) => admission.cancelled.push((arrival.event.key.clone(), event)),
+                Came::Nothing => {}
+            }
+        }
     }
+    let ended: BTreeSet<&EventId> = admission.cancelled.iter().map(|(_, event)| event).collect();
+    let live = |runs: Vec<Run>| runs.into_iter().filter(|run| !ended.contains(&run.event.id)).collect::<Vec<_>>();
+    let (heads, woken) = (live(heads), live(woken));
+    let behind = lanes::behind(connection, dialect, flow, heads.iter().chain(&woken)).await?;
     writing.commit().await?;
 
-    // The first of an event that came twice in one batch is the one that was inserted.
-    for (_, cancelled) in &admission.cancelled {
-        new.remove(cancelled.as_str());
-        admission.runs.retain(|woken| woken.event.id != *cancelled);
-    }
-    let begun = starting.into_iter().filter(|arrival| new.remove(arrival.event.id.as_str()));
-    let begun: Vec<Run> = begun.map(|arrival| new_run(batch, arrival)).collect();
-    admission.runs.extend(begun);
+    let goes_first = |run: &Run| !behind.contains(run.event.id.as_str());
+    let others = heads.iter().chain(&woken).filter(|run| !goes_first(run));
+    admission.behind = others.map(|run| run.event.key.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+    admission.heads = heads.into_iter().filter(goes_first).collect();
+    admission.woken = woken.into_iter().filter(goes_first).collect();
     Ok(admission)
+}
+
+/// An arrival that starts a run, and why that is given up at once.
+struct Start<'a> {
+    arrival: &'a Arrival,
+    verdict: Option<(Reason, String)>,
+}
+
+/// The arrivals that start runs. One from before what is still remembered may have been done already, so it is not taken
+/// for new.
+async fn starting<'a>(
+    connection: &mut AnyConnection,
+    flow: &str,
+    batch: &'a Batch,
+) -> Result<Vec<Start<'a>>, StoreError> {
+    let starting: Vec<&Arrival> = batch.arrivals.iter().filter(|arrival| arrival.starts).collect();
+    if starting.is_empty() {
+        return Ok(Vec::new());
+    }
+    let horizon = horizon(connection, flow).await?;
+    let start = |arrival: &'a Arrival| {
+        let too_old = (arrival.event.occurred_at < horizon).then(|| (Reason::TooOld, format!("before {horizon}")));
+        Start { arrival, verdict: arrival.verdict.clone().or(too_old) }
+    };
+    Ok(starting.into_iter().map(start).collect())
 }
 
 /// Also the fence: who does not own the partition any more moves nothing.
@@ -88,14 +130,14 @@ async fn insert(
     dialect: Dialect,
     flow: &str,
     batch: &Batch,
-    starting: &[&Arrival],
+    starting: &[Start<'_>],
 ) -> Result<BTreeSet<String>, StoreError> {
     if starting.is_empty() {
         return Ok(BTreeSet::new());
     }
     let rows: Vec<serde_json::Value> = starting
         .iter()
-        .map(|Arrival { offset, event, verdict, .. }| {
+        .map(|Start { arrival: Arrival { offset, event, .. }, verdict }| {
             json!({
                 "event": event.id.as_str(),
                 "key": event.key.as_str(),
@@ -114,9 +156,10 @@ async fn insert(
         .collect();
     let sql = format!(
         "INSERT INTO usher_run (flow, event, key, partition, position, origin, source, type, instance, occurred_at, \
-                                received_at, provenance, body, reason, error, flow_version, state, admitted_at) \
+                                received_at, provenance, body, reason, error, flow_version, state, admitted_at, \
+                                destination) \
          SELECT $2, r.event, r.key, $3, r.origin, r.origin, r.source, r.type, r.instance, r.occurred_at, \
-                r.received_at, r.provenance, r.body, r.reason, r.error, $4, 'queued', $5 \
+                r.received_at, r.provenance, r.body, r.reason, r.error, $4, 'queued', $5, $6 \
          FROM {} WHERE true ON CONFLICT (flow, event) DO NOTHING RETURNING event",
         dialect.rows(&ARRIVAL)
     );
@@ -126,6 +169,7 @@ async fn insert(
         .bind(i64::from(batch.partition.0))
         .bind(&batch.flow_version)
         .bind(clock::now().millis())
+        .bind(batch.destination.as_deref())
         .fetch_all(connection)
         .await?;
     Ok(inserted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
@@ -196,37 +240,46 @@ async fn wake(
     runs(&rows)
 }
 
-/// Ends the runs of the key that came before and have not begun. One under way finishes.
+/// Ends the runs of the key that came before. One under way finishes its attempt, and ends then.
 async fn cancel(
     connection: &mut AnyConnection,
     flow: &str,
     arrival: &Arrival,
 ) -> Result<Vec<(Key, EventId)>, StoreError> {
-    let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, request = NULL \
-               WHERE flow = $2 AND key = $3 AND position < $4 AND ended_at IS NULL AND state IN ('queued', 'waiting') \
-               RETURNING event";
-    let rows = sqlx::query(sql)
+    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND key = $3 AND position < $4 RETURNING event");
+    let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(clock::now().millis())
         .bind(flow)
         .bind(arrival.event.key.as_str())
         .bind(arrival.offset)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
+    sqlx::query(
+        "UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND key = $2 AND position < $3 AND ended_at IS NULL",
+    )
+    .bind(flow)
+    .bind(arrival.event.key.as_str())
+    .bind(arrival.offset)
+    .execute(connection)
+    .await?;
     rows.iter().map(|row| Ok((arrival.event.key.clone(), EventId::new(row.try_get::<String, _>(0)?)))).collect()
 }
 
-fn new_run(batch: &Batch, arrival: &Arrival) -> Run {
+fn new_run(batch: &Batch, Start { arrival, verdict }: &Start<'_>) -> Run {
     Run {
         event: arrival.event.clone(),
         partition: batch.partition,
         position: arrival.offset,
         flow_version: batch.flow_version.clone(),
         step: 0,
-        attempts: 0,
-        generation: 0,
+        destination: batch.destination.clone(),
+        begun: false,
+        pass: 0,
+        tries: Tries::default(),
         request: None,
         results: BTreeMap::new(),
         wait_until: None,
-        verdict: arrival.verdict.clone(),
+        verdict: verdict.clone(),
+        apart: false,
     }
 }

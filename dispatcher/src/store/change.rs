@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::any::AnyArguments;
 use sqlx::{AnyConnection, AssertSqlSafe};
-use usher_proto::{EventId, Partition};
+use usher_proto::{EventId, Partition, Timestamp};
 use usher_service::clock;
 
-use super::{Change, ChangeKind, Changed, StepEffect, StoreError};
-use crate::engine::RunState;
+use super::StoreError;
+use crate::engine::{Change, ChangeKind, Changed, RunState, StepEffect, Tries};
 use crate::sql::{Database, Dialect};
 
 pub(super) async fn change(database: &Database, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
@@ -41,71 +42,137 @@ pub(super) async fn current_epoch(
 
 async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> Result<Changed, StoreError> {
     let event = change.event.as_str();
-    match &change.kind {
-        ChangeKind::Claim { attempts, generation, request, until } => {
-            let sql = "UPDATE usher_run SET state = 'running', attempts = $1, generation = $2, request = $3, \
-                       claimed_at = $4, claimed_until = $5 WHERE flow = $6 AND event = $7 AND ended_at IS NULL";
-            let claimed = sqlx::query(sql)
-                .bind(i64::from(*attempts))
-                .bind(i64::from(*generation))
-                .bind(request.as_slice())
+    // A run that an operator or an event has asked to end goes no further.
+    let goes_on = "ended_at IS NULL AND cancel_asked = 0";
+    let written = match &change.kind {
+        ChangeKind::Claim { tries, request } => {
+            let sql = format!(
+                "UPDATE usher_run SET state = 'running', claimed_at = $1, claimed_until = $2, request = $3, {TRIES} \
+                 WHERE flow = $10 AND event = $11 AND {goes_on}"
+            );
+            let query = sqlx::query(AssertSqlSafe(sql))
                 .bind(clock::now().millis())
-                .bind(until.millis())
+                .bind(tries.claimed_until.map(Timestamp::millis))
+                .bind(request.as_slice());
+            with_tries(query, tries)
                 .bind(flow)
                 .bind(event)
-                .execute(connection)
-                .await?;
-            if claimed.rows_affected() == 0 {
-                return Ok(Changed::Ended);
-            }
+                .bind(tries.failed_at.map(Timestamp::millis))
+                .execute(&mut *connection)
+                .await?
+                .rows_affected()
         }
-        ChangeKind::Advance { to, effect, results } => {
+        ChangeKind::Advance { to, destination, effect, results } => {
             keep_effect(connection, flow, &change.event, effect.as_ref()).await?;
-            let sql = "UPDATE usher_run SET state = 'queued', step = $4, attempts = 0, generation = 0, \
-                       request = NULL, claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0, \
-                       results = $1 WHERE flow = $2 AND event = $3 AND ended_at IS NULL";
-            let to = i64::try_from(*to).unwrap_or(i64::MAX);
-            sqlx::query(sql).bind(results).bind(flow).bind(event).bind(to).execute(connection).await?;
+            let sql = format!(
+                "UPDATE usher_run SET state = 'running', step = $1, destination = $2, results = $3, attempts = 0, \
+                   spent = 0, unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, \
+                   request = NULL, claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0 \
+                 WHERE flow = $4 AND event = $5 AND {goes_on}"
+            );
+            sqlx::query(AssertSqlSafe(sql))
+                .bind(i64::try_from(*to).unwrap_or(i64::MAX))
+                .bind(destination.as_deref())
+                // A map of numbers to JSON values is always JSON.
+                .bind(serde_json::to_string(results).unwrap_or_default())
+                .bind(flow)
+                .bind(event)
+                .execute(&mut *connection)
+                .await?
+                .rows_affected()
         }
         ChangeKind::Wait { until, news_after } => {
             // News that were applied after the look that found them missing would otherwise be missed for good.
-            let sql = "UPDATE usher_run SET due_at = $1, awaits_news = $2, state = CASE WHEN $2 = 1 AND EXISTS ( \
-                         SELECT 1 FROM usher_subject s WHERE s.key = usher_run.key AND s.revision > $3) \
-                       THEN 'queued' ELSE 'waiting' END \
-                       WHERE flow = $4 AND event = $5 AND ended_at IS NULL RETURNING state";
-            let row: Option<(String,)> = sqlx::query_as(sql)
+            let sql = format!(
+                "UPDATE usher_run SET due_at = $1, awaits_news = $2, claimed_at = NULL, state = CASE WHEN $2 = 1 AND EXISTS ( \
+                   SELECT 1 FROM usher_subject s WHERE s.key = usher_run.key AND s.revision > $3) \
+                   THEN 'running' ELSE 'waiting' END \
+                 WHERE flow = $4 AND event = $5 AND {goes_on} RETURNING state"
+            );
+            let row: Option<(String,)> = sqlx::query_as(AssertSqlSafe(sql))
                 .bind(until.millis())
                 .bind(i64::from(news_after.is_some()))
                 .bind(news_after.unwrap_or_default())
                 .bind(flow)
                 .bind(event)
-                .fetch_optional(connection)
+                .fetch_optional(&mut *connection)
                 .await?;
-            if row.is_some_and(|(state,)| state == RunState::Queued.label()) {
+            if row.as_ref().is_some_and(|(state,)| state == RunState::Running.label()) {
                 return Ok(Changed::Awake);
             }
+            u64::from(row.is_some())
         }
-        ChangeKind::End { state, effect, note, verdict } => {
+        ChangeKind::Park { until, tries, request } => {
+            let sql = format!(
+                "UPDATE usher_run SET state = 'parked', due_at = $1, request = $2, claimed_until = $3, claimed_at = NULL, \
+                   {TRIES} WHERE flow = $10 AND event = $11 AND {goes_on}"
+            );
+            let query = sqlx::query(AssertSqlSafe(sql))
+                .bind(until.millis())
+                .bind(request.as_deref())
+                .bind(tries.claimed_until.map(Timestamp::millis));
+            with_tries(query, tries)
+                .bind(flow)
+                .bind(event)
+                .bind(tries.failed_at.map(Timestamp::millis))
+                .execute(&mut *connection)
+                .await?
+                .rows_affected()
+        }
+        ChangeKind::End { state, effect, note, verdict, in_doubt } => {
             keep_effect(connection, flow, &change.event, effect.as_ref()).await?;
             // A dead run keeps its body, for it may be redriven.
             let sql = "UPDATE usher_run SET state = $1, note = $2, reason = $3, error = $4, ended_at = $5, \
-                       body = CASE WHEN $1 = 'dead' THEN body END, request = NULL, claimed_at = NULL, \
-                       claimed_until = NULL, due_at = NULL, awaits_news = 0, \
+                       body = CASE WHEN $1 = 'dead' THEN body END, request = CASE WHEN $6 = 1 THEN request END, \
+                       claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0, \
                        deaths = deaths + CASE WHEN $1 = 'dead' THEN 1 ELSE 0 END \
-                       WHERE flow = $6 AND event = $7 AND ended_at IS NULL";
+                       WHERE flow = $7 AND event = $8 AND ended_at IS NULL";
             sqlx::query(sql)
                 .bind(state.label())
                 .bind(*note)
                 .bind(verdict.as_ref().map(|(reason, _)| reason.label()))
                 .bind(verdict.as_ref().map(|(_, error)| error.as_str()))
                 .bind(clock::now().millis())
+                .bind(i64::from(*in_doubt))
                 .bind(flow)
                 .bind(event)
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
+            return Ok(Changed::Written);
         }
+    };
+    if written > 0 {
+        return Ok(Changed::Written);
     }
-    Ok(Changed::Written)
+    cancel_as_asked(connection, flow, event).await?;
+    Ok(Changed::Ended)
+}
+
+/// The columns of [`Tries`], as parameters from `$4` on.
+const TRIES: &str = "attempts = $4, spent = $5, unanswered = $6, generation = $7, tried_since = $8, asked_at = $9, \
+                     failed_at = $12";
+
+type AnyQuery<'q> = sqlx::query::Query<'q, sqlx::Any, AnyArguments>;
+
+fn with_tries<'q>(query: AnyQuery<'q>, tries: &Tries) -> AnyQuery<'q> {
+    let time = |time: Option<Timestamp>| time.map(Timestamp::millis);
+    query
+        .bind(i64::from(tries.made))
+        .bind(i64::from(tries.spent))
+        .bind(i64::from(tries.unanswered))
+        .bind(i64::from(tries.generation))
+        .bind(time(tries.since))
+        .bind(time(tries.asked_at))
+}
+
+/// The attempt that was under way when somebody asked for the run's end is over.
+async fn cancel_as_asked(connection: &mut AnyConnection, flow: &str, event: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, due_at = NULL, claimed_at = NULL, \
+               claimed_until = NULL, awaits_news = 0, request = NULL, \
+               note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END \
+               WHERE flow = $2 AND event = $3 AND ended_at IS NULL AND cancel_asked = 1";
+    sqlx::query(sql).bind(clock::now().millis()).bind(flow).bind(event).execute(connection).await?;
+    Ok(())
 }
 
 async fn keep_effect(
@@ -115,8 +182,9 @@ async fn keep_effect(
     effect: Option<&StepEffect>,
 ) -> Result<(), StoreError> {
     let Some(StepEffect { step, name, connector, effect }) = effect else { return Ok(()) };
-    let sql = "INSERT INTO usher_effect (flow, event, step, step_name, connector, id, at) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (flow, event, step) DO NOTHING";
+    let sql = "INSERT INTO usher_effect (flow, event, step, step_name, connector, id, at, pass) \
+               SELECT flow, event, $3, $4, $5, $6, $7, pass FROM usher_run WHERE flow = $1 AND event = $2 \
+               ON CONFLICT (flow, event, pass, step) DO NOTHING";
     sqlx::query(sql)
         .bind(flow)
         .bind(event.as_str())

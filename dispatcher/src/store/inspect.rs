@@ -10,7 +10,7 @@ use super::{SqlStore, StoreError};
 use crate::engine::RunState;
 
 /// Which runs. What is none does not narrow.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     /// Of this key, which for a person is the user id.
     pub key: Option<String>,
@@ -60,6 +60,8 @@ pub struct RunRecord {
     pub partition: i64,
     /// The offset of the event.
     pub offset: i64,
+    /// How often it has died.
+    pub deaths: i64,
     /// When it was admitted.
     pub admitted_at: Timestamp,
     /// When it ended.
@@ -82,7 +84,7 @@ pub struct EffectRecord {
 }
 
 const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attempts, r.due_at, r.reason, r.error, r.note, \
-                       r.source, r.partition, r.origin, r.admitted_at, r.ended_at";
+                       r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths";
 
 fn record(row: &AnyRow) -> Result<RunRecord, sqlx::Error> {
     let key: String = row.try_get(3)?;
@@ -105,6 +107,7 @@ fn record(row: &AnyRow) -> Result<RunRecord, sqlx::Error> {
         offset: row.try_get(13)?,
         admitted_at: time(14)?.unwrap_or_default(),
         ended_at: time(15)?,
+        deaths: row.try_get(16)?,
         effects: Vec::new(),
     })
 }
@@ -141,7 +144,8 @@ impl SqlStore {
     }
 
     async fn effects(&self, flow: &str, event: &str) -> Result<Vec<EffectRecord>, StoreError> {
-        let sql = "SELECT connector, step_name, id, at FROM usher_effect WHERE flow = $1 AND event = $2 ORDER BY step";
+        let sql =
+            "SELECT connector, step_name, id, at FROM usher_effect WHERE flow = $1 AND event = $2 ORDER BY pass, step";
         let rows: Vec<(String, String, String, i64)> =
             sqlx::query_as(sql).bind(flow).bind(event).fetch_all(&self.database.pool).await?;
         let effect = |(connector, step, id, at)| EffectRecord { connector, step, id, at: Timestamp::from_millis(at) };

@@ -5,16 +5,22 @@
 
 mod admit;
 mod change;
+mod command;
 mod inspect;
+mod lanes;
+mod operate;
+mod prune;
 mod rows;
 mod sql_store;
 
 use async_trait::async_trait;
-use usher_proto::{Event, EventId, Key, Partition, Timestamp};
+use usher_proto::{EventId, Key, Partition, Timestamp};
 
-use crate::engine::{Effect, Run, RunState};
-use crate::subject::{Snapshot, Subject};
+use crate::engine::arrival::{Admission, Batch, Ownership};
+use crate::engine::{Change, Changed, Run, RunState};
+use crate::subject::Subject;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
+pub use operate::ActionRecord;
 pub use sql_store::SqlStore;
 
 /// The store could not do as asked.
@@ -45,140 +51,28 @@ pub enum StoreError {
     Unreadable(String),
 }
 
-/// A partition that has been taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ownership {
-    /// Which.
-    pub partition: Partition,
-    /// What every write must carry from now on.
-    pub epoch: i64,
-    /// The offset below which every event is accounted for; none if the flow never read it.
-    pub frontier: Option<i64>,
-}
-
-/// An event on its way into the store.
+/// What is asked of a search for the heads of lanes.
 #[derive(Debug, Clone)]
-pub struct Arrival {
-    /// Its offset.
-    pub offset: i64,
-    /// The event.
-    pub event: Event,
-    /// Whether it starts a run.
-    pub starts: bool,
-    /// Whether it ends the runs of its key that came before it.
-    pub cancels: bool,
-    /// What it says of its subject.
-    pub snapshot: Option<Snapshot>,
-    /// Why its run is to be given up at once.
-    pub verdict: Option<(usher_proto::Reason, String)>,
-}
-
-/// Consecutive events of one partition.
-#[derive(Debug, Clone)]
-pub struct Batch {
+pub struct HeadsOf {
     /// The partition.
     pub partition: Partition,
-    /// Its epoch.
-    pub epoch: i64,
-    /// The offset below which everything is accounted for once this is written.
-    pub frontier: i64,
-    /// Those of the events that mean something to the flow.
-    pub arrivals: Vec<Arrival>,
-    /// The flow's present version, which new runs begin with.
-    pub flow_version: String,
+    /// After this place.
+    pub after: Option<(i64, EventId)>,
+    /// Leaving out those that ask these destinations.
+    pub without: Vec<String>,
+    /// At most so many.
+    pub limit: usize,
 }
 
-/// What came of a batch.
+/// Runs whose wait or pause is over.
 #[derive(Debug, Default)]
-pub struct Admission {
-    /// New runs, and those whose wait the batch has ended.
-    pub runs: Vec<Run>,
-    /// Runs that it has cancelled.
-    pub cancelled: Vec<(Key, EventId)>,
-    /// Events whose run was known already.
-    pub repeated: usize,
-}
-
-/// A change of one run.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The run.
-    pub event: EventId,
-    /// Its partition.
-    pub partition: Partition,
-    /// The partition's epoch.
-    pub epoch: i64,
-    /// What changes.
-    pub kind: ChangeKind,
-}
-
-/// What changes about a run.
-#[derive(Debug, Clone)]
-pub enum ChangeKind {
-    /// An attempt is about to be made.
-    Claim {
-        /// How many have been made of this step, this one included.
-        attempts: u32,
-        /// The idempotency key's generation.
-        generation: u32,
-        /// The exact request.
-        request: Vec<u8>,
-        /// By when the attempt has ended, whatever came of it.
-        until: Timestamp,
-    },
-    /// A step is done or skipped, and more follow.
-    Advance {
-        /// The index of the next step.
-        to: usize,
-        /// What it did.
-        effect: Option<StepEffect>,
-        /// The results of all steps done, as JSON.
-        results: String,
-    },
-    /// The run waits.
-    Wait {
-        /// Until when at most.
-        until: Timestamp,
-        /// The subject's revision after which it need not.
-        news_after: Option<i64>,
-    },
-    /// The run has ended.
-    End {
-        /// How.
-        state: RunState,
-        /// What its last step did.
-        effect: Option<StepEffect>,
-        /// In a word why.
-        note: Option<&'static str>,
-        /// For a dead one: the reason and the destination's words.
-        verdict: Option<(usher_proto::Reason, String)>,
-    },
-}
-
-/// An effect and the step that had it.
-#[derive(Debug, Clone)]
-pub struct StepEffect {
-    /// The step's index.
-    pub step: usize,
-    /// Its name.
-    pub name: String,
-    /// The connector.
-    pub connector: String,
-    /// What it did.
-    pub effect: Effect,
-}
-
-/// What came of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changed {
-    /// It is written.
-    Written,
-    /// It was to wait, but news have come meanwhile.
-    Awake,
-    /// The run has ended already; nothing was written.
-    Ended,
-    /// Somebody else owns the partition now; nothing was written.
-    Fenced,
+pub struct Due {
+    /// Those that nothing of their key goes before.
+    pub heads: Vec<Run>,
+    /// The keys of the others.
+    pub behind: Vec<Key>,
+    /// Partitions that have something due and are somebody else's now.
+    pub fenced: Vec<(Partition, i64)>,
 }
 
 /// The store, as the dispatcher uses it.
@@ -193,20 +87,15 @@ pub trait Store: Send + Sync {
     /// Writes changes in order, all in one transaction; those of partitions that are somebody else's are left out.
     async fn change(&self, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError>;
 
-    /// Runs of a partition that are queued or under way, by position, after the one given.
-    async fn unfinished(
-        &self,
-        flow: &str,
-        partition: Partition,
-        after: Option<(i64, EventId)>,
-        limit: u32,
-    ) -> Result<Vec<Run>, StoreError>;
+    /// The heads of a partition's lanes that are queued or under way, by place. The head of a lane is the run that has
+    /// begun, else the first by place; a lane whose head is parked has none to show.
+    async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError>;
 
-    /// The next runs of a lane that are queued or under way.
-    async fn lane(&self, flow: &str, key: &Key, limit: u32) -> Result<Vec<Run>, StoreError>;
+    /// The next runs of a lane, in order, and whether there are more. None while its head is parked.
+    async fn lane(&self, flow: &str, key: &Key, limit: usize) -> Result<(Vec<Run>, bool), StoreError>;
 
-    /// Ends the waits that are over by `now`, in these partitions (with their epochs), and returns their runs.
-    async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Vec<Run>, StoreError>;
+    /// Ends the waits and pauses that are over by `now`, in these partitions (with their epochs).
+    async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Due, StoreError>;
 
     /// Whom a key stands for.
     async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError>;
@@ -217,6 +106,16 @@ pub trait Store: Send + Sync {
     /// A version of a flow that was kept.
     async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError>;
 
-    /// Whether the store answers.
-    async fn check(&self) -> Result<(), StoreError>;
+    /// Whether an operator has paused a flow.
+    async fn paused(&self, flow: &str) -> Result<bool, StoreError>;
+
+    /// How many runs of a flow are in each state that needs somebody's attention: all but those that ended well.
+    async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError>;
+
+    /// Forgets some of the runs of a flow that have ended and whose events are older than `older_than`. Returns how many;
+    /// fewer than `limit` means that there are no more.
+    async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// What time it is by the store's clock.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
 }

@@ -1,56 +1,111 @@
 //! Runs as rows.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use usher_proto::{Event, EventId, Key, Partition, Source, Timestamp};
 
 use super::StoreError;
-use crate::engine::Run;
+use crate::engine::{Run, RunState, Tries};
 
 /// The columns that [`run`] reads, in its order.
 pub(super) const RUN_COLUMNS: &str = "event, key, partition, position, source, type, instance, occurred_at, \
-     received_at, provenance, body, flow_version, step, attempts, generation, request, results, due_at, reason, error";
+     received_at, provenance, body, flow_version, step, destination, state, pass, attempts, spent, unanswered, generation, \
+     tried_since, asked_at, failed_at, claimed_until, request, results, due_at, reason, error";
+
+/// An SQL expression: 0 for a run that has begun, and so goes before all others of its key, else 1.
+pub(super) fn rank(run: &str) -> String {
+    format!("CASE WHEN {run}.state IN ('running', 'parked') THEN 0 ELSE 1 END")
+}
+
+/// An SQL condition: whether some other run of its key goes before `run`, a row of `usher_run`.
+pub(super) fn preceded(run: &str) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM usher_run o WHERE o.flow = {run}.flow AND o.key = {run}.key AND o.ended_at IS NULL \
+           AND o.state <> 'waiting' AND ({}, o.position, o.event) < ({}, {run}.position, {run}.event))",
+        rank("o"),
+        rank(run)
+    )
+}
+
+/// Reads columns one after the other.
+struct Columns<'a> {
+    row: &'a AnyRow,
+    next: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn take<T: sqlx::Decode<'a, sqlx::Any> + sqlx::Type<sqlx::Any>>(&mut self) -> Result<T, sqlx::Error> {
+        self.next += 1;
+        self.row.try_get(self.next - 1)
+    }
+
+    fn time(&mut self) -> Result<Option<Timestamp>, sqlx::Error> {
+        Ok(self.take::<Option<i64>>()?.map(Timestamp::from_millis))
+    }
+
+    fn small(&mut self, what: &str) -> Result<u32, StoreError> {
+        u32::try_from(self.take::<i64>()?).map_err(|_| unreadable(what))
+    }
+}
+
+fn unreadable(what: &str) -> StoreError {
+    StoreError::Unreadable(what.to_owned())
+}
 
 /// Reads a run out of a row of [`RUN_COLUMNS`].
-fn run(row: &AnyRow) -> Result<Run, StoreError> {
-    let unreadable = |what: &str| StoreError::Unreadable(what.to_owned());
-    let number = |index: usize| -> Result<i64, sqlx::Error> { row.try_get(index) };
-    let source: String = row.try_get(4)?;
-    let provenance: String = row.try_get(9)?;
-    let body: Option<String> = row.try_get(10)?;
-    let results: String = row.try_get(16)?;
-    let (reason, error): (Option<String>, Option<String>) = (row.try_get(18)?, row.try_get(19)?);
+pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
+    let mut columns = Columns { row, next: 0 };
+    let c = &mut columns;
+    let id = EventId::new(c.take::<String>()?);
+    let key = Key::new(c.take::<String>()?);
+    let partition = Partition(i32::try_from(c.take::<i64>()?).map_err(|_| unreadable("partition"))?);
+    let position = c.take()?;
+    let source = c.take::<String>()?.parse::<Source>().map_err(|_| unreadable("source"))?;
+    let (kind, instance) = (c.take()?, c.take()?);
+    let (occurred_at, received_at) = (Timestamp::from_millis(c.take()?), Timestamp::from_millis(c.take()?));
+    let provenance = serde_json::from_str(&c.take::<String>()?).map_err(|_| unreadable("provenance"))?;
+    let body = Bytes::from(c.take::<Option<String>>()?.unwrap_or_default());
+    let event = Event { id, kind, source, instance, key, occurred_at, received_at, provenance, body };
+    let flow_version = c.take()?;
+    let step = usize::try_from(c.take::<i64>()?).map_err(|_| unreadable("step"))?;
+    let destination = c.take()?;
+    let state = c.take::<String>()?.parse::<RunState>().map_err(|_| unreadable("state"))?;
+    let pass = c.small("pass")?;
+    let tries = Tries {
+        made: c.small("attempts")?,
+        spent: c.small("spent")?,
+        unanswered: c.small("unanswered")?,
+        generation: c.small("generation")?,
+        since: c.time()?,
+        asked_at: c.time()?,
+        failed_at: c.time()?,
+        claimed_until: c.time()?,
+    };
+    let request = c.take()?;
+    let results = serde_json::from_str(&c.take::<String>()?).map_err(|_| unreadable("results"))?;
+    let wait_until = c.time()?;
+    let (reason, error): (Option<String>, Option<String>) = (c.take()?, c.take()?);
     let verdict = match reason {
         None => None,
         Some(label) => Some((label.parse().map_err(|_| unreadable("reason"))?, error.unwrap_or_default())),
     };
-    let results: BTreeMap<usize, serde_json::Value> =
-        serde_json::from_str(&results).map_err(|_| unreadable("results"))?;
+    let begun = matches!(state, RunState::Running | RunState::Parked);
     Ok(Run {
-        event: Event {
-            id: EventId::new(row.try_get::<String, _>(0)?),
-            kind: row.try_get(5)?,
-            source: source.parse::<Source>().map_err(|_| unreadable("source"))?,
-            instance: row.try_get(6)?,
-            key: Key::new(row.try_get::<String, _>(1)?),
-            occurred_at: Timestamp::from_millis(number(7)?),
-            received_at: Timestamp::from_millis(number(8)?),
-            provenance: serde_json::from_str(&provenance).map_err(|_| unreadable("provenance"))?,
-            body: Bytes::from(body.unwrap_or_default()),
-        },
-        partition: Partition(i32::try_from(number(2)?).map_err(|_| unreadable("partition"))?),
-        position: number(3)?,
-        flow_version: row.try_get(11)?,
-        step: usize::try_from(number(12)?).map_err(|_| unreadable("step"))?,
-        attempts: u32::try_from(number(13)?).map_err(|_| unreadable("attempts"))?,
-        generation: u32::try_from(number(14)?).map_err(|_| unreadable("generation"))?,
-        request: row.try_get(15)?,
+        event,
+        partition,
+        position,
+        flow_version,
+        step,
+        destination,
+        begun,
+        pass,
+        tries,
+        request,
         results,
-        wait_until: row.try_get::<Option<i64>, _>(17)?.map(Timestamp::from_millis),
+        wait_until,
         verdict,
+        apart: false,
     })
 }
 

@@ -1,20 +1,14 @@
-//! The store in SQL. The statements that only read, and those about ownership, are here; admission and changes of runs
-//! have files of their own.
+//! The store in SQL. What is small is here; admission, changes, lanes and pruning have files of their own.
 
 use async_trait::async_trait;
-use sqlx::AssertSqlSafe;
-use usher_proto::{EventId, Key, Partition, Timestamp};
+use usher_proto::{Key, Partition, Timestamp};
 use usher_service::clock;
 
-use super::change;
-use super::rows::{RUN_COLUMNS, runs};
-use super::{Admission, Batch, Change, Changed, Ownership, Store, StoreError};
-use crate::engine::Run;
+use super::{Due, HeadsOf, Store, StoreError};
+use crate::engine::arrival::{Admission, Batch, Ownership};
+use crate::engine::{Change, Changed, Run, RunState};
 use crate::sql::{Database, Tables};
 use crate::subject::Subject;
-
-/// How many waits are ended at once.
-const DUE_AT_ONCE: i64 = 256;
 
 /// The store in a database.
 pub struct SqlStore {
@@ -80,72 +74,16 @@ impl Store for SqlStore {
         super::change::change(&self.database, flow, changes).await
     }
 
-    async fn unfinished(
-        &self,
-        flow: &str,
-        partition: Partition,
-        after: Option<(i64, EventId)>,
-        limit: u32,
-    ) -> Result<Vec<Run>, StoreError> {
-        let (position, event) = after.map_or((i64::MIN, String::new()), |(p, e)| (p, e.as_str().to_owned()));
-        let sql = format!(
-            "SELECT {RUN_COLUMNS} FROM usher_run \
-             WHERE flow = $1 AND partition = $2 AND ended_at IS NULL AND state <> 'waiting' \
-               AND (position, event) > ($3, $4) ORDER BY position, event LIMIT $5"
-        );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(flow)
-            .bind(i64::from(partition.0))
-            .bind(position)
-            .bind(event)
-            .bind(i64::from(limit))
-            .fetch_all(&self.database.pool)
-            .await?;
-        runs(&rows)
+    async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError> {
+        super::lanes::heads(&self.database, flow, of).await
     }
 
-    async fn lane(&self, flow: &str, key: &Key, limit: u32) -> Result<Vec<Run>, StoreError> {
-        let sql = format!(
-            "SELECT {RUN_COLUMNS} FROM usher_run \
-             WHERE flow = $1 AND key = $2 AND ended_at IS NULL AND state <> 'waiting' \
-             ORDER BY position, event LIMIT $3"
-        );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(flow)
-            .bind(key.as_str())
-            .bind(i64::from(limit))
-            .fetch_all(&self.database.pool)
-            .await?;
-        runs(&rows)
+    async fn lane(&self, flow: &str, key: &Key, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
+        super::lanes::lane(&self.database, flow, key, limit).await
     }
 
-    async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Vec<Run>, StoreError> {
-        let mut ended = Vec::new();
-        let mut writing = self.database.write().await?;
-        for (partition, epoch) in partitions {
-            let current = change::current_epoch(writing.connection(), self.database.dialect, flow, *partition).await?;
-            if current != Some(*epoch) {
-                continue;
-            }
-            let sql = format!(
-                "UPDATE usher_run SET state = 'queued' \
-                 WHERE flow = $1 AND event IN ( \
-                     SELECT event FROM usher_run WHERE flow = $1 AND state = 'waiting' AND due_at <= $2 AND partition = $3 \
-                     ORDER BY due_at LIMIT $4) \
-                   AND state = 'waiting' \
-                 RETURNING {RUN_COLUMNS}"
-            );
-            let rows = sqlx::query(AssertSqlSafe(sql))
-                .bind(flow)
-                .bind(now.millis())
-                .bind(i64::from(partition.0))
-                .bind(DUE_AT_ONCE)
-                .fetch_all(writing.connection())
-                .await?;
-            ended.extend(runs(&rows)?);
-        }
-        writing.commit().await?;
-        Ok(ended)
+    async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Due, StoreError> {
+        super::lanes::due(&self.database, flow, partitions, now).await
     }
 
     async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError> {
@@ -177,7 +115,20 @@ impl Store for SqlStore {
         Ok(row.map(|(source,)| source))
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        Ok(self.database.check().await?)
+    async fn paused(&self, flow: &str) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM usher_pause WHERE flow = $1").bind(flow);
+        Ok(row.fetch_optional(&self.database.pool).await?.is_some())
+    }
+
+    async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
+        super::prune::counts(&self.database, flow).await
+    }
+
+    async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        super::prune::prune(&self.database, flow, older_than, limit).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.database.now().await?)
     }
 }

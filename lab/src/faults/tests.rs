@@ -13,12 +13,9 @@ fn outage() -> Fault {
 fn a_share_strikes_about_that_many_and_always_the_same() {
     let struck = || {
         let (faults, now) = (Faults::default(), Instant::now());
-        faults.set(Fault { share: 0.3, ..outage() }, now).expect("a fault");
+        faults.set(vec![Fault { share: 0.3, ..outage() }], now).expect("a fault");
         let struck: Vec<bool> = (0..1000).map(|_| faults.strike(&mail("a@b.test"), now).is_some()).collect();
-        assert_eq!(
-            faults.in_force(now).map(|fault| fault.struck),
-            Some(struck.iter().filter(|hit| **hit).count() as u64)
-        );
+        assert_eq!(faults.in_force(now)[0].struck, struck.iter().filter(|hit| **hit).count() as u64);
         struck
     };
     let first = struck();
@@ -28,9 +25,34 @@ fn a_share_strikes_about_that_many_and_always_the_same() {
 }
 
 #[test]
+fn of_several_faults_the_first_that_strikes_counts_and_none_follows_the_lots_of_another() {
+    let (faults, now) = (Faults::default(), Instant::now());
+    let hang = Fault { hang: true, share: 0.1, ..Fault::default() };
+    let silent = Fault { drop_after_effect: true, share: 0.5, ..Fault::default() };
+    faults.set(vec![Fault { share: 0.2, ..outage() }, hang, silent], now).expect("faults");
+    let mut struck = [0_u64; 3];
+    for _ in 0..1000 {
+        let Some(strike) = faults.strike(&mail("a@b.test"), now) else { continue };
+        struck[if strike.fault.status.is_some() { 0 } else { 1 + usize::from(strike.fault.drop_after_effect) }] += 1;
+    }
+    assert_eq!(faults.in_force(now).iter().map(|fault| fault.struck).collect::<Vec<_>>(), struck);
+    // A tenth of what the first lets through, and half of what these two do.
+    let expected = [150..250, 50..110, 300..420];
+    assert!(struck.iter().zip(&expected).all(|(count, range)| range.contains(count)), "{struck:?} of 1000");
+}
+
+#[tokio::test]
+async fn a_hanging_request_is_not_served_after_its_own_time() {
+    let (faults, now) = (Faults::default(), Instant::now());
+    let hang = Fault { hang: true, hang_seconds: Some(0.01), ..Fault::default() };
+    faults.set(vec![hang], now).expect("a fault");
+    assert!(!faults.strike(&mail("a@b.test"), now).expect("a strike").hung().await);
+}
+
+#[test]
 fn a_match_strikes_one_users_requests_only() {
     let (faults, now) = (Faults::default(), Instant::now());
-    faults.set(Fault { containing: Some("dana@".into()), ..outage() }, now).expect("a fault");
+    faults.set(vec![Fault { containing: Some("dana@".into()), ..outage() }], now).expect("a fault");
     assert!(faults.strike(&mail("dana@work.test"), now).is_some());
     assert!(faults.strike(&mail("lee@work.test"), now).is_none());
 }
@@ -38,25 +60,25 @@ fn a_match_strikes_one_users_requests_only() {
 #[test]
 fn a_fault_ends_by_itself() {
     let (faults, now) = (Faults::default(), Instant::now());
-    faults.set(Fault { for_seconds: Some(2.0), ..outage() }, now).expect("a fault");
+    faults.set(vec![Fault { for_seconds: Some(2.0), ..outage() }], now).expect("a fault");
     let just_before = now + Duration::from_millis(1999);
-    assert_eq!(faults.in_force(now).and_then(|fault| fault.seconds_left), Some(2.0));
+    assert_eq!(faults.in_force(now)[0].seconds_left, Some(2.0));
     assert!(faults.strike(&mail("a@b.test"), just_before).is_some());
     assert!(faults.strike(&mail("a@b.test"), now + Duration::from_secs(2)).is_none());
-    assert_eq!(faults.in_force(now + Duration::from_secs(2)), None);
+    assert_eq!(faults.in_force(now + Duration::from_secs(2)), []);
 }
 
 #[tokio::test]
 async fn a_fault_is_over_when_it_is_ended_or_replaced() {
     let (faults, now) = (Faults::default(), Instant::now());
     let hang = Fault { hang: true, ..Fault::default() };
-    faults.set(hang.clone(), now).expect("a fault");
+    faults.set(vec![hang.clone()], now).expect("a fault");
     let first = faults.strike(&mail("a@b.test"), now).expect("a strike");
-    faults.set(hang, now).expect("a fault");
-    first.over().await;
+    faults.set(vec![hang], now).expect("a fault");
+    assert!(first.hung().await);
     let second = faults.strike(&mail("a@b.test"), now).expect("a strike");
     faults.end();
-    second.over().await;
+    assert!(second.hung().await);
 }
 
 #[test]
@@ -70,6 +92,8 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         (Fault { for_seconds: Some(-1.0), ..outage() }, InvalidFault::ForSeconds(-1.0)),
         (Fault { for_seconds: Some(1e30), ..outage() }, InvalidFault::ForSeconds(1e30)),
         (Fault { latency_ms: u64::MAX, ..fault() }, InvalidFault::Latency(u64::MAX)),
+        (Fault { hang_seconds: Some(1.0), ..outage() }, InvalidFault::HangSeconds(1.0)),
+        (Fault { hang: true, hang_seconds: Some(0.0), ..fault() }, InvalidFault::HangSeconds(0.0)),
         (Fault { hang: true, ..outage() }, InvalidFault::Contradiction),
         (Fault { hang: true, drop_after_effect: true, ..fault() }, InvalidFault::Contradiction),
         (Fault { hang: true, retry_after: Some(1), ..fault() }, InvalidFault::WithoutStatus),

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use usher_proto::Timestamp;
 
-use super::customers::{Customer, Details};
+use super::customers::{self, Customer, Details};
 use super::error::Error;
 use super::parameters::Page;
+use super::search::{INDEX_LAG, Query};
 use super::subscriptions::{Order, Subscription, Wanted};
 
 /// Everything, by id, with the orders and indexes that lists need: an account may grow to many thousands in a test.
@@ -81,14 +82,25 @@ impl Books {
         Ok(shown)
     }
 
-    /// Newest first. The filter is exact, case included.
-    pub(super) fn list_customers(&self, email: Option<&str>, page: &Page) -> Result<Value, Error> {
-        let ids = match email {
+    /// Newest first.
+    pub(super) fn list_customers(&self, wanted: &customers::Wanted, page: &Page) -> Result<Value, Error> {
+        let ids = match wanted.email.as_deref() {
             Some(email) => self.customers_by_email.get(email).map(Vec::as_slice).unwrap_or_default(),
             None => &self.customers_by_age,
         };
-        let found = ids.iter().rev().filter_map(|id| self.customers.get(id)).filter(|customer| !customer.deleted);
+        let found = ids.iter().rev().filter_map(|id| self.customers.get(id)).filter(|customer| wanted.takes(customer));
         list(page, |id| self.customers.contains_key(id), found)
+    }
+
+    /// Newest first, and only those that have come into the index.
+    pub(super) fn search_customers(&self, query: &Query, now: Timestamp) -> Result<Value, Error> {
+        let indexed = |customer: &&Customer| !customer.deleted && customer.created + INDEX_LAG <= now.seconds();
+        let all = self.customers_by_age.iter().rev().filter_map(|id| self.customers.get(id)).filter(indexed);
+        let mut found = all.filter(|customer| query.takes(&customer.metadata)).skip(query.skip);
+        let data: Vec<Value> = found.by_ref().take(query.limit).map(Customer::show).collect();
+        let next = found.next().map(|_| (query.skip + data.len()).to_string());
+        let (url, more) = ("/v1/customers/search", next.is_some());
+        Ok(json!({ "object": "search_result", "url": url, "has_more": more, "next_page": next, "data": data }))
     }
 
     pub(super) fn create_subscription(&mut self, order: Order, now: Timestamp) -> Result<Value, Error> {

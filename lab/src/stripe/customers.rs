@@ -1,5 +1,7 @@
 //! A customer: what may be said about one, and how one is shown.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
@@ -32,9 +34,9 @@ pub(super) struct Customer {
     pub(super) deleted: bool,
     /// Whether an invoice could be charged.
     pub(super) payable: bool,
-    created: i64,
+    pub(super) created: i64,
     fields: Map<String, Value>,
-    metadata: Map<String, Value>,
+    pub(super) metadata: Map<String, Value>,
 }
 
 impl Details {
@@ -67,10 +69,25 @@ impl Details {
     }
 }
 
-/// `email`, and which page.
-pub(super) fn read_list(parameters: &Parameters<'_>) -> Result<(Option<String>, Page), Error> {
-    parameters.only(&["email", "limit", "starting_after"])?;
-    Ok((parameters.text_up_to("email", LONGEST_EMAIL)?.map(str::to_owned), parameters.page()?))
+/// Which customers are listed.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Exactly this address, case included.
+    pub(super) email: Option<String>,
+    created: RangeInclusive<i64>,
+}
+
+impl Wanted {
+    pub(super) fn takes(&self, customer: &Customer) -> bool {
+        !customer.deleted && self.created.contains(&customer.created)
+    }
+}
+
+/// `email` and `created[…]`, and which page.
+pub(super) fn read_list(parameters: &Parameters<'_>) -> Result<(Wanted, Page), Error> {
+    parameters.only(&["created", "email", "limit", "starting_after"])?;
+    let email = parameters.text_up_to("email", LONGEST_EMAIL)?.map(str::to_owned);
+    Ok((Wanted { email, created: parameters.times("created")? }, parameters.page()?))
 }
 
 fn is_address(text: &str) -> bool {

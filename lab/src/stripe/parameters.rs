@@ -100,6 +100,16 @@ impl<'a> Parameters<'a> {
         Ok(Some(number))
     }
 
+    /// A range of times in seconds, `name[gte]` and its like. All times where it is not given.
+    pub(super) fn times(&self, name: &str) -> Result<RangeInclusive<i64>, Error> {
+        let Some(bounds) = self.object(name)? else { return Ok(0..=i64::MAX) };
+        bounds.only(&["gt", "gte", "lt", "lte"])?;
+        let bound = |name| bounds.integer(name, 0..=i64::MAX - 1);
+        let from = bound("gte")?.max(bound("gt")?.map(|time| time + 1)).unwrap_or(0);
+        let (before, until) = (bound("lt")?.map(|time| time - 1), bound("lte")?);
+        Ok(from..=before.into_iter().chain(until).min().unwrap_or(i64::MAX))
+    }
+
     pub(super) fn boolean(&self, name: &str) -> Result<Option<bool>, Error> {
         Ok(self.one_of(name, &["true", "false"])?.map(|text| text == "true"))
     }

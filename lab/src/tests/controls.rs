@@ -72,6 +72,38 @@ async fn a_fault_is_set_shown_and_ended() {
 }
 
 #[tokio::test]
+async fn several_faults_are_set_shown_and_ended_together() {
+    let bench = Bench::new().await;
+    let body = r#" [{"status":503,"match":"dana"}, {"status":429,"match":"lee"}]"#;
+    let set = ask(&bench, Method::PUT, "/faults/resend", body).await;
+    assert_eq!((set.status, &set.body[0]["status"], &set.body[1]["status"]), (200, &json!(503), &json!(429)));
+    let sent = async |to: &str| bench.mail("", &mail(to)).await.status;
+    assert_eq!(
+        [sent("dana@work.test").await, sent("lee@work.test").await, sent("ann@work.test").await],
+        [503, 429, 200]
+    );
+    let shown = get(&bench, "/faults/resend").await;
+    assert_eq!((&shown.body[0]["struck"], &shown.body[1]["struck"]), (&json!(1), &json!(1)));
+    assert_eq!(ask(&bench, Method::PUT, "/faults/resend", "[]").await.body, Value::Null);
+    assert_eq!(sent("dana@work.test").await, 200);
+}
+
+#[tokio::test]
+async fn a_double_that_has_forgotten_its_keys_does_it_again() {
+    let bench = Bench::new().await;
+    for key in ["k1", "k1"] {
+        bench.mail(key, &mail("a@work.test")).await;
+        bench.post("/v1/customers", key, "name=Dana").await;
+    }
+    let done = || bench.effects().iter().filter(|effect| !effect.replayed).count();
+    assert_eq!(done(), 2);
+    assert_eq!(ask(&bench, Method::DELETE, "/keys/resend", "").await.status, 204);
+    bench.mail("k1", &mail("a@work.test")).await;
+    bench.post("/v1/customers", "k1", "name=Dana").await;
+    assert_eq!(done(), 3);
+}
+
+#[tokio::test]
 async fn a_limit_is_set_shown_and_ended() {
     let bench = Bench::new().await;
     assert_eq!(get(&bench, "/limits/stripe").await.body, Value::Null);
@@ -90,14 +122,16 @@ async fn bad_controls_say_what_would_be_right() {
         (Method::PUT, "/faults/resend", r#"{"statsu":503}"#, 400, "drop_after_effect"),
         (Method::PUT, "/faults/resend", "{}", 400, "give status, latency_ms, hang or drop_after_effect"),
         (Method::PUT, "/faults/resend", "", 400, "EOF"),
+        (Method::PUT, "/faults/resend", r#"[{"status":503},{"statsu":503}]"#, 400, "drop_after_effect"),
+        (Method::DELETE, "/keys/mailgun", "", 404, "resend or"),
         (Method::PUT, "/limits/resend", r#"{"per_second":0}"#, 400, "1 to"),
         (Method::PUT, "/limits/resend", r#"{"per_minute":9}"#, 400, "per_second"),
-        (Method::PUT, "/faults/mailgun", "", 404, "resend or stripe"),
-        (Method::GET, "/limits/mailgun", "", 404, "resend or stripe"),
-        (Method::GET, "/effects?provider=mailgun", "", 404, "resend or stripe"),
+        (Method::PUT, "/faults/mailgun", "", 404, "resend or"),
+        (Method::GET, "/limits/mailgun", "", 404, "resend or"),
+        (Method::GET, "/effects?provider=mailgun", "", 404, "resend or"),
         (Method::GET, "/effects?since=yesterday", "", 400, "since"),
         (Method::GET, "/effects?user=user_1", "", 400, "provider"),
-        (Method::POST, "/mailgun/v3/messages", "", 404, "resend or stripe"),
+        (Method::POST, "/mailgun/v3/messages", "", 404, "resend or"),
     ];
     for (method, path, body, status, says) in cases {
         let reply = ask(&bench, method, path, body).await;
@@ -112,6 +146,8 @@ async fn bad_controls_say_what_would_be_right() {
 async fn the_front_page_lists_what_there_is() {
     let bench = Bench::new().await;
     let page = get(&bench, "/").await;
-    assert_eq!(page.body["doubles"], json!({"resend": "/resend", "stripe": "/stripe"}));
+    assert_eq!(page.body["doubles"]["resend"], json!("/resend"));
+    assert_eq!(page.body["doubles"]["smtp"], "on a port of its own");
+    assert_eq!(page.body["doubles"].as_object().map(serde_json::Map::len), Some(bench.lab().providers().len()));
     assert_eq!(get(&bench, "/healthz").await.status, 200);
 }

@@ -83,10 +83,8 @@ async fn a_dropped_answer_leaves_its_effect_behind() {
     assert_eq!(bench.effects().iter().filter(|effect| !effect.replayed).count(), 2);
 }
 
-#[tokio::test]
-async fn a_dropped_connection_carries_not_one_byte() {
-    let bench = Bench::new().await;
-    bench.lab().set_fault("resend", Fault { drop_after_effect: true, ..fault() }).expect("a fault");
+/// Sends a mail over a connection of its own.
+async fn send_mail(bench: &Bench) -> TcpStream {
     let address = bench.url().trim_start_matches("http://").to_owned();
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let body = mail("a@work.test").to_string();
@@ -96,6 +94,14 @@ async fn a_dropped_connection_carries_not_one_byte() {
         body.len()
     );
     stream.write_all(request.as_bytes()).await.expect("it is sent");
+    stream
+}
+
+#[tokio::test]
+async fn a_dropped_connection_carries_not_one_byte() {
+    let bench = Bench::new().await;
+    bench.lab().set_fault("resend", Fault { drop_after_effect: true, ..fault() }).expect("a fault");
+    let mut stream = send_mail(&bench).await;
     let mut received = Vec::new();
     // A reset is as good an end as a close.
     let _ = stream.read_to_end(&mut received).await;
@@ -122,7 +128,30 @@ async fn a_hanging_fault_ends_by_itself_too() {
     let bench = Bench::new().await;
     bench.lab().set_fault("resend", Fault { for_seconds: Some(0.05), ..hang() }).expect("a fault");
     assert_eq!(bench.mail("", &mail("a@work.test")).await.status, 200);
-    assert_eq!(bench.lab().fault("resend"), Ok(None));
+    assert_eq!(bench.lab().faults("resend"), Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_hanging_request_whose_time_is_over_is_cut_off_without_effect() {
+    let bench = Bench::new().await;
+    bench.lab().set_fault("resend", Fault { hang_seconds: Some(0.02), ..hang() }).expect("a fault");
+    assert!(read(bench.mailing("k1", &mail("a@work.test"))).await.is_err());
+    bench.lab().end_fault("resend").expect("resend");
+    assert_eq!((bench.effects().len(), bench.mail("k1", &mail("a@work.test")).await.status), (0, 200));
+}
+
+#[tokio::test]
+async fn a_hanging_request_whose_client_has_gone_has_no_effect_when_the_fault_is_over() {
+    let bench = Bench::new().await;
+    bench.lab().set_fault("resend", hang()).expect("a fault");
+    let mut stream = send_mail(&bench).await;
+    bench.until(|bench| bench.requests().len() == 1).await;
+    stream.shutdown().await.expect("the client goes");
+    // That the connection ends is how one sees that the lab has noticed.
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+    bench.lab().end_fault("resend").expect("resend");
+    assert_eq!(bench.mail("", &mail("b@work.test")).await.status, 200);
+    assert_eq!(bench.effects().iter().map(|effect| effect.to.as_deref()).collect::<Vec<_>>(), [Some("b@work.test")]);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ pub(crate) struct Bench {
     handle: Option<LabHandle>,
     lab: Lab,
     url: String,
+    smtp: String,
     pub(crate) stop: CancellationToken,
     client: Client,
 }
@@ -63,11 +64,23 @@ impl Bench {
         let stop = CancellationToken::new();
         let handle = Lab::start(listener, stop.clone()).expect("a lab");
         let client = Client::builder().timeout(PATIENCE).build().expect("a client");
-        Self { lab: handle.lab().clone(), url: handle.url(), handle: Some(handle), stop, client }
+        Self {
+            lab: handle.lab().clone(),
+            url: handle.url(),
+            smtp: handle.smtp_url(),
+            handle: Some(handle),
+            stop,
+            client,
+        }
     }
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where its mail server listens.
+    pub(crate) fn smtp(&self) -> &str {
+        &self.smtp
     }
 
     pub(crate) fn lab(&self) -> &Lab {

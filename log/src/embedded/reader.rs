@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::TryStreamExt as _;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use usher_proto::{Key, Partition, Record};
+use usher_proto::{Partition, Record};
 
+use super::look;
 use super::writer::Write;
 use crate::LogError;
 use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, LogSide};
@@ -191,8 +191,7 @@ impl Reader {
         while bytes < BATCH_BYTES
             && let Some((offset, key, headers, body)) = rows.try_next().await?
         {
-            let headers = serde_json::from_str(&headers).map_err(|error| LogError::Unavailable(error.to_string()))?;
-            let record = Record { key: Key::new(key), headers, body: Bytes::from(body) };
+            let record = look::record(key, &headers, body)?;
             bytes += record.size();
             records.push((offset, record));
         }

@@ -25,9 +25,9 @@ pub struct Retention {
 }
 
 impl Default for Retention {
-    /// Seven days, like Kafka's, and 8 GiB.
+    /// The age that Kafka is told, too, and 8 GiB.
     fn default() -> Self {
-        Self { age: Duration::from_secs(7 * 24 * 3600), max_bytes: 8 << 30 }
+        Self { age: crate::RETENTION, max_bytes: 8 << 30 }
     }
 }
 

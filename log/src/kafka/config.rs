@@ -105,6 +105,15 @@ impl Settings {
         }
         self.with_properties(config)
     }
+
+    /// For reading one record where it stands. librdkafka wants the name of a group for any assignment, though this one is
+    /// never joined; the topic's is one that access rules will know.
+    pub(super) fn looker(&self, topic: &str) -> ClientConfig {
+        let mut config = self.consumer(topic);
+        // Where nothing comes any more must be heard of.
+        config.set("enable.partition.eof", "true");
+        config
+    }
 }
 
 #[cfg(test)]

@@ -7,25 +7,33 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::oneshot;
-use usher_proto::{Key, Partition, Record};
+use usher_proto::{Partition, Record};
 
-use super::QUESTION_DEADLINE;
 use super::config::Settings;
-use super::rebalance::{Change, Rebalances};
+use super::look::offsets;
+use super::rebalance::{self, Change, Rebalances};
+use super::record::record;
+use super::unanswered::Unanswered;
+use super::{QUESTION_DEADLINE, unavailable};
 use crate::LogError;
 use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, LogSide};
 
 /// How long a poll waits when nothing is there; commands wait this long at most.
 const POLL: Duration = Duration::from_millis(20);
+/// How long to wait before asking again where to go on.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How often commits are written.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// How often they are written again, unchanged: rdkafka does not tell what became of a commit that was not waited for, and
+/// the group refuses those that come while it changes. One that never came would one day point below what retention has
+/// left. librdkafka says in the log why one failed.
+const COMMIT_AGAIN: Duration = Duration::from_secs(5);
 /// How long a revoked partition may be kept to finish what is under way. Below the session's ten seconds, so that the
 /// group does not take us for dead meanwhile.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(6);
@@ -35,12 +43,11 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 /// Starts the thread.
 pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: LogSide) -> Result<(), LogError> {
-    let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable(error.to_string());
     let consumer: BaseConsumer<Rebalances> = settings
         .consumer(group)
         .create_with_context(Rebalances::default())
         .map_err(|error| LogError::configuration(&error))?;
-    consumer.subscribe(&[topic]).map_err(|error| unavailable(&error))?;
+    consumer.subscribe(&[topic]).map_err(unavailable)?;
     let reader = Reader {
         consumer,
         group: group.to_owned(),
@@ -49,13 +56,14 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: LogSide
         pending: VecDeque::new(),
         held_back: false,
         partitions: BTreeMap::new(),
-        awaiting_start: None,
-        awaiting_release: None,
-        assign_again: None,
+        unanswered: Unanswered::default(),
+        unasked: BTreeSet::new(),
+        ask_at: Instant::now(),
         committed_at: Instant::now(),
+        committed_again_at: Instant::now(),
     };
     let thread = std::thread::Builder::new().name(format!("log-{group}"));
-    thread.spawn(move || reader.run()).map(drop).map_err(|error| unavailable(&error))
+    thread.spawn(move || reader.run()).map(drop).map_err(unavailable)
 }
 
 /// What is known of a partition that we read.
@@ -77,11 +85,12 @@ struct Reader {
     /// Whether everything is paused because of that.
     held_back: bool,
     partitions: BTreeMap<Partition, Owned>,
-    awaiting_start: Option<(u64, Vec<Partition>)>,
-    awaiting_release: Option<(Vec<Partition>, Instant)>,
-    /// An assignment whose offsets could not be asked for yet.
-    assign_again: Option<Vec<Partition>>,
+    unanswered: Unanswered,
+    /// Partitions that are ours and whose offsets could not be asked for yet, and when to ask again.
+    unasked: BTreeSet<Partition>,
+    ask_at: Instant,
     committed_at: Instant,
+    committed_again_at: Instant,
 }
 
 impl Reader {
@@ -99,8 +108,8 @@ impl Reader {
             }
             self.hand_over();
         };
-        self.leave();
-        drop(self.consumer);
+        // Dropped first: it leaves the group.
+        drop(self);
         if let Some(closed) = closed {
             // Whoever asked may have stopped waiting.
             let _ = closed.send(());
@@ -110,7 +119,8 @@ impl Reader {
     /// One poll, and what follows from it.
     fn turn(&mut self) -> Result<(), LogError> {
         self.read()?;
-        if let Some(partitions) = self.assign_again.take() {
+        if !self.unasked.is_empty() && Instant::now() >= self.ask_at {
+            let partitions = std::mem::take(&mut self.unasked).into_iter().collect();
             self.assigned(partitions);
         }
         while let Some(change) = self.consumer.context().take() {
@@ -121,15 +131,15 @@ impl Reader {
                 Change::Unchanged => self.pending.push_back(LogEvent::Assigned { epoch: 0, partitions: Vec::new() }),
             }
         }
-        if self.awaiting_release.as_ref().is_some_and(|(_, deadline)| Instant::now() >= *deadline) {
+        while let Some(partitions) = self.unanswered.overdue(Instant::now()) {
             tracing::warn!(group = self.group, "revoked partitions are given back before all was finished");
-            self.release();
+            self.hand_back(&partitions);
         }
-        if self.consumer.context().a_commit_failed() {
+        if self.committed_again_at.elapsed() >= COMMIT_AGAIN {
             self.commit_again();
         }
         if self.committed_at.elapsed() >= COMMIT_EVERY {
-            self.commit(CommitMode::Async, |_| true);
+            self.commit(|_| true);
             self.committed_at = Instant::now();
         }
         Ok(())
@@ -182,37 +192,48 @@ impl Reader {
         match self.whereabouts(&partitions) {
             Ok(assigned) => {
                 let epoch = EPOCH.fetch_add(1, Ordering::SeqCst) + 1;
-                self.awaiting_start = Some((epoch, partitions));
+                self.unanswered.assigned(epoch, &partitions);
                 self.pending.push_back(LogEvent::Assigned { epoch, partitions: assigned });
             }
             Err(error) => {
                 tracing::warn!(group = self.group, %error, "where to go on cannot be asked yet");
-                self.assign_again = Some(partitions);
+                self.unasked.extend(partitions);
+                self.ask_at = Instant::now() + ASK_AGAIN;
             }
         }
     }
 
-    fn whereabouts(&self, partitions: &[Partition]) -> Result<Vec<Assigned>, KafkaError> {
-        let committed = self.consumer.committed_offsets(self.list(partitions, Offset::Invalid)?, QUESTION_DEADLINE)?;
+    fn whereabouts(&self, partitions: &[Partition]) -> Result<Vec<Assigned>, LogError> {
+        let list = self.list(partitions, Offset::Invalid).map_err(unavailable)?;
+        let committed = self.consumer.committed_offsets(list.clone(), QUESTION_DEADLINE).map_err(unavailable)?;
+        // The low ones before the ends, so that none is above its end.
+        let low = offsets(&self.consumer, list.clone(), Offset::Beginning)?;
+        let end = offsets(&self.consumer, list, Offset::End)?;
         let mut assigned = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let (low, end) = self.consumer.fetch_watermarks(&self.topic, partition.0, QUESTION_DEADLINE)?;
-            let committed = committed.find_partition(&self.topic, partition.0).and_then(|found| match found.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ => None,
-            });
+            let (Some(&low), Some(&end)) = (low.get(partition), end.get(partition)) else {
+                return Err(unavailable(format!("nothing was said of partition {partition}")));
+            };
+            let committed = match committed.find_partition(&self.topic, partition.0) {
+                Some(found) => {
+                    found.error().map_err(unavailable)?;
+                    found.offset()
+                }
+                None => Offset::Invalid,
+            };
+            let committed = if let Offset::Offset(offset) = committed { Some(offset) } else { None };
             assigned.push(Assigned { partition: *partition, committed, low, end });
         }
         Ok(assigned)
     }
 
     fn start(&mut self, epoch: u64, offsets: &[(Partition, i64)]) {
-        if self.awaiting_start.as_ref().is_none_or(|(awaited, _)| *awaited != epoch) {
+        let awaited = self.unanswered.start(epoch);
+        if awaited.is_empty() {
             return; // revoked again meanwhile
         }
-        self.awaiting_start = None;
         let mut list = TopicPartitionList::new();
-        for (partition, offset) in offsets {
+        for (partition, offset) in offsets.iter().filter(|(partition, _)| awaited.contains(partition)) {
             self.partitions.insert(*partition, Owned { epoch, frontier: None, paused: false });
             if let Err(error) = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)) {
                 tracing::error!(group = self.group, %error, offset, "no such offset");
@@ -221,48 +242,47 @@ impl Reader {
         if let Err(error) = self.consumer.incremental_assign(&list) {
             tracing::error!(group = self.group, %error, "an assignment could not be taken up");
         }
+        // What was committed while the group changed was refused.
+        self.commit_again();
         // A partition that was paused when it last left us is still paused in librdkafka's eyes.
-        self.set_paused(offsets.iter().map(|(partition, _)| *partition).collect(), self.held_back);
+        self.set_paused(awaited, self.held_back);
     }
 
     fn revoked(&mut self, partitions: Vec<Partition>) {
-        let deadline = Instant::now() + RELEASE_DEADLINE;
-        self.drop_pending(&partitions);
-        self.awaiting_release = Some((partitions.clone(), deadline));
+        self.forget(&partitions);
+        self.unanswered.revoked(&partitions, Instant::now() + RELEASE_DEADLINE);
         self.pending.push_back(LogEvent::Revoked { partitions, lost: false });
     }
 
     fn lost(&mut self, partitions: Vec<Partition>) {
-        self.drop_pending(&partitions);
+        self.forget(&partitions);
+        self.unanswered.lost(&partitions);
         self.partitions.retain(|partition, _| !partitions.contains(partition));
         self.pending.push_back(LogEvent::Revoked { partitions, lost: true });
     }
 
     /// What was read of these partitions and not handed over is read again by whoever gets them next.
-    fn drop_pending(&mut self, partitions: &[Partition]) {
-        if self.awaiting_start.as_ref().is_some_and(|(_, awaited)| awaited.iter().any(|p| partitions.contains(p))) {
-            self.awaiting_start = None;
-        }
-        self.assign_again = None;
+    fn forget(&mut self, partitions: &[Partition]) {
+        self.unasked.retain(|partition| !partitions.contains(partition));
         self.pending.retain(|event| match event {
             LogEvent::Records { partition, .. } => !partitions.contains(partition),
             LogEvent::Assigned { .. } | LogEvent::Revoked { .. } | LogEvent::Failed(_) => true,
         });
     }
 
-    fn release(&mut self) {
-        let Some((partitions, _)) = self.awaiting_release.take() else { return };
-        self.commit(CommitMode::Sync, |partition| partitions.contains(partition));
+    /// Gives revoked partitions up. Their last commit need not be waited for: librdkafka answers the group after it.
+    fn hand_back(&mut self, partitions: &BTreeSet<Partition>) {
+        self.commit(|partition| partitions.contains(partition));
         self.partitions.retain(|partition, _| !partitions.contains(partition));
         let handed_back =
-            self.list(&partitions, Offset::Invalid).and_then(|list| self.consumer.incremental_unassign(&list));
+            self.list(partitions, Offset::Invalid).and_then(|list| rebalance::hand_back(&self.consumer, &list));
         if let Err(error) = handed_back {
             tracing::warn!(group = self.group, %error, "revoked partitions could not be handed back");
         }
     }
 
     /// Writes what may be committed of the partitions that `which` names.
-    fn commit(&mut self, mode: CommitMode, which: impl Fn(&Partition) -> bool) {
+    fn commit(&mut self, which: impl Fn(&Partition) -> bool) {
         let mut list = TopicPartitionList::new();
         for (partition, owned) in self.partitions.iter_mut().filter(|(partition, _)| which(partition)) {
             if let Some((offset, written @ false)) = &mut owned.frontier {
@@ -272,7 +292,7 @@ impl Reader {
         if list.count() == 0 {
             return;
         }
-        match self.consumer.commit(&list, mode) {
+        match self.consumer.commit(&list, CommitMode::Async) {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(group = self.group, %error, "a commit was not written; it is written again");
@@ -281,8 +301,9 @@ impl Reader {
         }
     }
 
-    /// What the store holds is the truth, but a commit that never comes would one day point below what retention has left.
+    /// Has everything written with the next commits, whether it was or not.
     fn commit_again(&mut self) {
+        self.committed_again_at = Instant::now();
         for owned in self.partitions.values_mut() {
             if let Some((_, written)) = &mut owned.frontier {
                 *written = false;
@@ -290,29 +311,37 @@ impl Reader {
         }
     }
 
-    /// Writes the last commits and answers every change that is not answered yet: the close waits for those for ever.
+    /// Writes the last commits and answers every change that is not answered yet: the close, which follows and waits for
+    /// the commits, waits for those answers for ever.
     fn leave(&mut self) {
-        self.commit(CommitMode::Sync, |_| true);
+        self.commit(|_| true);
         self.consumer.context().close();
-        let unanswered = self.awaiting_start.take().map(|(_, partitions)| partitions).or(self.assign_again.take());
-        if let Some(partitions) = unanswered {
-            let taken = self.list(&partitions, Offset::End).and_then(|list| self.consumer.incremental_assign(&list));
+        let mut untaken: BTreeSet<Partition> =
+            self.unanswered.starts().chain(std::mem::take(&mut self.unasked)).collect();
+        while let Some(change) = self.consumer.context().take() {
+            match change {
+                Change::Assigned(partitions) => untaken.extend(partitions),
+                Change::Revoked(partitions) => self.unanswered.revoked(&partitions, Instant::now()),
+                Change::Lost(_) | Change::Unchanged => {}
+            }
+        }
+        if !untaken.is_empty() {
+            let taken = self.list(&untaken, Offset::End).and_then(|list| self.consumer.incremental_assign(&list));
             if let Err(error) = taken {
                 tracing::warn!(group = self.group, %error, "while leaving");
             }
         }
-        while let Some(change) = self.consumer.context().take() {
-            if let Change::Revoked(partitions) = change {
-                self.awaiting_release = Some((partitions, Instant::now()));
-            }
+        while let Some(partitions) = self.unanswered.next_release() {
+            self.hand_back(&partitions);
         }
-        self.release();
     }
 
     /// Carries out the subscriber's words. `Some` when it asked to close, an error when it is gone.
     fn obey(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
         loop {
             match self.side.commands.try_recv() {
+                // Somebody who hears nothing any more may still hold the other end.
+                Err(TryRecvError::Empty) if self.side.events.is_closed() => return Err(()),
                 Err(TryRecvError::Empty) => return Ok(None),
                 Err(TryRecvError::Disconnected) => return Err(()),
                 Ok(Command::Close(closed)) => return Ok(Some(closed)),
@@ -324,7 +353,11 @@ impl Reader {
                 }
                 Ok(Command::Pause(partition)) => self.pause(partition, true),
                 Ok(Command::Resume(partition)) => self.pause(partition, false),
-                Ok(Command::Release) => self.release(),
+                Ok(Command::Release) => {
+                    if let Some(partitions) = self.unanswered.release() {
+                        self.hand_back(&partitions);
+                    }
+                }
             }
         }
     }
@@ -359,7 +392,6 @@ impl Reader {
     }
 
     fn set_paused(&self, partitions: BTreeSet<Partition>, paused: bool) {
-        let partitions: Vec<Partition> = partitions.into_iter().collect();
         let done = self
             .list(&partitions, Offset::Invalid)
             .and_then(|list| if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) });
@@ -368,7 +400,11 @@ impl Reader {
         }
     }
 
-    fn list(&self, partitions: &[Partition], offset: Offset) -> Result<TopicPartitionList, KafkaError> {
+    fn list<'a>(
+        &self,
+        partitions: impl IntoIterator<Item = &'a Partition>,
+        offset: Offset,
+    ) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition_offset(&self.topic, partition.0, offset)?;
@@ -377,20 +413,13 @@ impl Reader {
     }
 }
 
-/// Copies a message out of librdkafka's buffer, which would otherwise stay whole for as long as one message of it.
-/// Another producer's key or header that is no UTF-8 is read as best it can be; the event in it will not be accepted.
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| {
-                (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
-            })
-            .collect()
-    });
-    Record {
-        key: Key::new(String::from_utf8_lossy(message.key().unwrap_or_default())),
-        headers,
-        body: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+/// Whatever ends the thread, a panic too, leaves the group: the consumer that is dropped next would otherwise wait for
+/// answers that nobody gives, and keep its partitions from others.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
+
+#[cfg(test)]
+mod tests;

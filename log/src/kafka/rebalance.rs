@@ -30,17 +30,11 @@ pub(super) enum Change {
 pub(super) struct Rebalances {
     changes: Mutex<VecDeque<Change>>,
     closing: AtomicBool,
-    commit_failed: AtomicBool,
 }
 
 impl Rebalances {
     pub(super) fn take(&self) -> Option<Change> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    /// Whether a commit has failed since this was asked last.
-    pub(super) fn a_commit_failed(&self) -> bool {
-        self.commit_failed.swap(false, Ordering::SeqCst)
     }
 
     pub(super) fn close(&self) {
@@ -68,11 +62,11 @@ impl ConsumerContext for Rebalances {
                 Ok(())
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if partitions.is_empty() || closing => {
-                consumer.incremental_unassign(list)
+                hand_back(consumer, list)
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if consumer.assignment_lost() => {
                 self.note(Change::Lost(partitions));
-                consumer.incremental_unassign(list)
+                hand_back(consumer, list)
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 self.note(Change::Revoked(partitions));
@@ -88,11 +82,17 @@ impl ConsumerContext for Rebalances {
             tracing::warn!(%error, "a rebalance could not be answered");
         }
     }
+}
 
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::warn!(%error, "a commit was not written; it is written again");
-            self.commit_failed.store(true, Ordering::SeqCst);
+/// Answers a revocation. librdkafka refuses the whole answer, and waits for another, if it names a partition that was
+/// never taken up; so those are left out.
+pub(super) fn hand_back(consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) -> KafkaResult<()> {
+    let taken_up = consumer.assignment()?;
+    let mut answer = TopicPartitionList::new();
+    for element in list.elements() {
+        if taken_up.find_partition(element.topic(), element.partition()).is_some() {
+            answer.add_partition(element.topic(), element.partition());
         }
     }
+    consumer.incremental_unassign(&answer)
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 
-use super::QUESTION_DEADLINE;
 use super::config::Settings;
-use crate::{Kept, LogError, MAX_RECORD, TopicSpec};
+use super::{QUESTION_DEADLINE, blocking, retention, unavailable};
+use crate::{Kept, LogError, MAX_RECORD, RETENTION, TopicSpec};
 
 /// Kafka's word for "as many replicas as the cluster's default says".
 const CLUSTER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
@@ -27,6 +27,8 @@ pub(super) async fn ensure(settings: &Settings, topics: &[TopicSpec]) -> Result<
     let admin = Arc::new(admin);
     // Looking comes first: where the topics exist already, Usher need not be allowed to make any.
     let missing = missing(&admin, topics).await?;
+    let kept = topics.iter().filter(|topic| topic.kept == Kept::ForRetention && !missing.contains(topic));
+    retention::check(&admin, kept.map(|topic| topic.name.as_str())).await;
     if missing.is_empty() {
         return Ok(());
     }
@@ -44,12 +46,14 @@ pub(super) async fn ensure(settings: &Settings, topics: &[TopicSpec]) -> Result<
 async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[TopicSpec]) -> Result<(), LogError> {
     // The limit is on the stored batch, so it stands above the largest record.
     let largest = (MAX_RECORD + 64 * 1024).to_string();
+    let retention = RETENTION.as_millis().to_string();
     let new: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|topic| {
             let made = NewTopic::new(&topic.name, topic.partitions, CLUSTER_DEFAULT).set("max.message.bytes", &largest);
             match topic.kept {
-                Kept::ForRetention => made,
+                // Both said, for a cluster may have other defaults.
+                Kept::ForRetention => made.set("cleanup.policy", "delete").set("retention.ms", &retention),
                 Kept::NewestOfKey => made.set("cleanup.policy", "compact"),
             }
         })
@@ -57,7 +61,7 @@ async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[TopicSpec]) -
     let options =
         AdminOptions::new().request_timeout(Some(QUESTION_DEADLINE)).operation_timeout(Some(QUESTION_DEADLINE));
     let results = admin.create_topics(&new, &options).await;
-    for result in results.map_err(|error| LogError::Unavailable(error.to_string()))? {
+    for result in results.map_err(unavailable)? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(LogError::Unavailable(format!("topic {topic} cannot be made: {code}"))),
@@ -72,13 +76,12 @@ async fn missing(
     topics: &[TopicSpec],
 ) -> Result<Vec<TopicSpec>, LogError> {
     let admin = admin.clone();
-    let asked = tokio::task::spawn_blocking(move || {
-        let metadata = admin.inner().fetch_metadata(None, QUESTION_DEADLINE)?;
+    let found: HashMap<String, usize> = blocking(move || {
+        let metadata = admin.inner().fetch_metadata(None, QUESTION_DEADLINE).map_err(unavailable)?;
         let count = |found: &MetadataTopic| (found.name().to_owned(), found.partitions().len());
-        Ok::<HashMap<String, usize>, KafkaError>(metadata.topics().iter().map(count).collect())
-    });
-    let found = asked.await.map_err(|error| LogError::Unavailable(error.to_string()))?;
-    let found = found.map_err(|error| LogError::Unavailable(error.to_string()))?;
+        Ok(metadata.topics().iter().map(count).collect())
+    })
+    .await?;
     let mut missing = Vec::new();
     for topic in topics {
         match i32::try_from(found.get(&topic.name).copied().unwrap_or(0)).unwrap_or(i32::MAX) {

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod farewell;
 mod first_run;
 mod full_disk;
+mod memory;
+mod operators;
 mod order;
 mod outages;
 mod records;

@@ -71,6 +71,34 @@ async fn two_customers_may_share_an_address_and_are_found_by_its_exact_case() {
 }
 
 #[tokio::test]
+async fn customers_are_found_by_metadata_once_the_index_has_them_and_listed_at_once() {
+    let bench = Bench::new().await;
+    let wanted = customer(&bench, "metadata[clerk_user_id]=user_1&metadata[plan]=it%27s").await;
+    customer(&bench, "metadata[clerk_user_id]=user_2&metadata[plan]=it%27s").await;
+    let ids = async |query: &str| {
+        let reply = bench.get(&format!("/v1/customers{query}")).await;
+        let data = reply.body["data"].as_array().unwrap_or_else(|| panic!("a list: {reply:?}")).clone();
+        data.iter().map(|customer| customer["id"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let search = "/search?query=metadata%5B%27clerk_user_id%27%5D%3A%27user_1%27%20AND%20\
+                  metadata%5B%27plan%27%5D%3A%27it%5C%27s%27";
+    assert_eq!(ids(search).await, Vec::<String>::new(), "the index is not that fast");
+    let now = usher_service::clock::now().seconds();
+    assert_eq!(ids(&format!("?created[gte]={}&created[lte]={}", now - 60, now + 60)).await.len(), 2);
+    assert_eq!(ids(&format!("?created[gt]={}", now + 60)).await.len(), 0);
+    let found = async {
+        while ids(search).await.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), found).await.expect("the index follows");
+    assert_eq!(ids(search).await, std::slice::from_ref(&wanted));
+    bench.delete(&format!("/v1/customers/{wanted}")).await;
+    assert_eq!(ids(search).await, Vec::<String>::new());
+    assert_eq!(bench.get("/v1/customers/search?query=email:%27x%27").await.error().3, Some("query"));
+}
+
+#[tokio::test]
 async fn a_trial_begins_now_and_ends_after_its_days() {
     let bench = Bench::new().await;
     let id = customer(&bench, "email=dana%40work.test&metadata[clerk_user_id]=user_1").await;

@@ -1,73 +1,13 @@
-//! What is known of the partitions that a flow owns, and the batches that wait to be admitted.
-
-use std::collections::{BTreeMap, VecDeque};
+//! What records of the log mean to a flow.
 
 use bytes::Bytes;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Record, Source};
 use usher_service::clock;
 
+use crate::engine::arrival::Arrival;
 use crate::flows::Flow;
-use crate::store::{Arrival, Batch};
+use crate::orders;
 use crate::subject::Snapshot;
-
-/// One partition that is ours.
-#[derive(Debug)]
-pub(super) struct Owned {
-    /// The log's number of the assignment.
-    pub(super) assignment: u64,
-    /// The store's number of the ownership.
-    pub(super) epoch: i64,
-    /// The end of the log when the partition became ours: until the frontier has reached it, no wait ends, for what would
-    /// cancel it may not have been read yet.
-    pub(super) end_seen: i64,
-    /// Everything below is accounted for.
-    pub(super) frontier: i64,
-    /// Whether the store knows where it begins.
-    pub(super) kept: bool,
-    /// Whether the runs that were unfinished have all been found. Before that nothing new is admitted, for it could
-    /// overtake them.
-    pub(super) recovered: bool,
-    /// Whether a batch is being admitted.
-    pub(super) admitting: bool,
-    /// Batches that wait for their turn.
-    pub(super) waiting: VecDeque<Batch>,
-}
-
-/// All of them.
-#[derive(Debug, Default)]
-pub(super) struct Partitions(pub(super) BTreeMap<Partition, Owned>);
-
-impl Partitions {
-    /// The partition, if it is (still) ours under this epoch.
-    pub(super) fn current(&mut self, partition: Partition, epoch: i64) -> Option<&mut Owned> {
-        self.0.get_mut(&partition).filter(|owned| owned.epoch == epoch)
-    }
-
-    /// The next batch of a partition whose turn has come.
-    pub(super) fn next_batch(&mut self, partition: Partition) -> Option<Batch> {
-        let owned = self.0.get_mut(&partition).filter(|owned| owned.recovered && !owned.admitting)?;
-        let batch = owned.waiting.pop_front()?;
-        owned.admitting = true;
-        Some(batch)
-    }
-
-    /// Whether there are partitions, and the store knows of each where it begins: nothing that is accepted from now on can
-    /// be missed.
-    pub(super) fn all_begun(&self) -> bool {
-        !self.0.is_empty() && self.0.values().all(|owned| owned.kept)
-    }
-
-    /// Events that wait to be admitted.
-    pub(super) fn waiting(&self) -> usize {
-        self.0.values().flat_map(|owned| &owned.waiting).map(|batch| batch.arrivals.len()).sum()
-    }
-
-    /// The partitions in which waits may end, with their epochs.
-    pub(super) fn caught_up(&self) -> Vec<(Partition, i64)> {
-        let caught_up = self.0.iter().filter(|(_, owned)| owned.recovered && owned.frontier >= owned.end_seen);
-        caught_up.map(|(partition, owned)| (*partition, owned.epoch)).collect()
-    }
-}
 
 /// What a record means to the flow; none if nothing. A record that is no event becomes a run that is given up at once,
 /// so that it is seen.
@@ -83,10 +23,12 @@ pub(super) fn arrival(flow: &Flow, partition: Partition, offset: i64, record: &R
         starts: flow.starts_on(&event),
         cancels: flow.cancels_on(&event),
         snapshot: Snapshot::of(&event),
+        command: orders::read(&event, &flow.name),
         event,
         verdict: None,
     };
-    (arrival.starts || arrival.cancels || arrival.snapshot.is_some()).then_some(arrival)
+    let means_something = arrival.starts || arrival.cancels || arrival.snapshot.is_some() || arrival.command.is_some();
+    means_something.then_some(arrival)
 }
 
 /// No JSON text holds one, and Postgres takes none in a text.
@@ -111,7 +53,7 @@ fn unreadable(partition: Partition, offset: i64, record: &Record, why: &str) -> 
         body: Bytes::from(String::from_utf8_lossy(&record.body).replace('\0', "\u{fffd}")),
     };
     let verdict = Some((Reason::Malformed, why.to_owned()));
-    Arrival { offset, event, starts: true, cancels: false, snapshot: None, verdict }
+    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, verdict }
 }
 
 #[cfg(test)]

@@ -1,0 +1,52 @@
+# Part of services.sh: what others have written to be tested against. Stripe's own stripe-mock checks what we ask of Stripe
+# against its published specification; aiosmtpd is a mail server. DIR/stripe-mock holds the first one's pid and log.
+
+# go.mod of this version says Go 1.22; the specification is built in, so it needs no network when it runs.
+stripe_mock_version=v0.197.0
+stripe_mock=$root/target/ci/bin/stripe-mock-$stripe_mock_version
+
+# Leaves its address in stripe_mock_address; empty where there is no Go to install it with.
+stripe_mock_up() {
+  local dir=$1/stripe-mock
+  stripe_mock_address=
+  if [[ ! -x $stripe_mock ]]; then
+    if ! command -v go >/dev/null; then
+      say "stripe-mock is left out: Go is not installed"
+      return
+    fi
+    say "installing stripe-mock"
+    mkdir -p "$root/target/ci/bin"
+    GOBIN=$root/target/ci/bin.part retry 3 go install "github.com/stripe/stripe-mock@$stripe_mock_version" >&2 ||
+      die "stripe-mock cannot be installed"
+    mv "$root/target/ci/bin.part/stripe-mock" "$stripe_mock"
+  fi
+  mkdir -p "$dir"
+  free_port stripe_mock_port
+  free_port stripe_mock_tls
+  # Told nothing of HTTPS it would take its usual port for that.
+  nohup "$stripe_mock" -http-addr "127.0.0.1:$stripe_mock_port" -https-addr "127.0.0.1:$stripe_mock_tls" \
+    </dev/null >"$dir/log" 2>&1 &
+  echo $! >"$dir/pid"
+  await 20 kill -0 $! -- stripe_mock_answers "$stripe_mock_port" || die_with "$dir/log" "stripe-mock did not start"
+  stripe_mock_address=127.0.0.1:$stripe_mock_port
+}
+
+stripe_mock_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# By the command line too, as for Kafka.
+stripe_mock_down() {
+  local pid
+  pid=$(cat "$1/stripe-mock/pid" 2>/dev/null) || return 0
+  if [[ $(ps -ww -o args= -p "$pid" 2>/dev/null) == "$stripe_mock "* ]]; then kill "$pid" 2>/dev/null || true; fi
+}
+
+# A Python that has aiosmtpd, from PyPI or from Debian's python3-aiosmtpd.
+mail_python() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    if command -v "$python" >/dev/null && "$python" -c 'import aiosmtpd' 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+}

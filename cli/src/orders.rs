@@ -1,0 +1,134 @@
+//! Operators' orders about runs, given through the log: `usher cancel`, `usher rerun`, and what `usher dlq redrive` uses.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use usher_dispatcher::engine::RunState;
+use usher_dispatcher::engine::arrival::Order;
+use usher_dispatcher::orders;
+use usher_dispatcher::store::{RunFilter, RunRecord};
+use usher_log::{Log, LogAddress, LogLayout};
+use usher_proto::{Key, Partition, headers};
+use usher_service::clock;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use crate::data::Place;
+use crate::output;
+
+/// Where the operator's orders go: the store tells what there is, the log takes what is to become of it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Desk {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Where the log is, if not in the data directory: kafka://host:9092 or sqlite:PATH.
+    #[arg(long, env = "USHER_LOG")]
+    log: Option<LogAddress>,
+    /// How its topics are laid out.
+    #[command(flatten)]
+    pub(crate) layout: LogLayout,
+    /// Who gives the order: kept with what came of it.
+    #[arg(long, env = "USER", default_value = "unknown")]
+    pub(crate) by: String,
+}
+
+impl Desk {
+    /// Opens the log that the flows read.
+    pub(crate) async fn log(&self, environment: &Environment) -> anyhow::Result<Arc<dyn Log>> {
+        let address = match &self.log {
+            Some(address) => address.clone(),
+            None => self.place.log()?,
+        };
+        let log = usher_log::open(&address, &usher_log::kafka_properties(environment)?).await?;
+        // An order in a topic that nobody reads would never be heard of.
+        let topic = self.layout.topics.events();
+        let extents = log.extents(&topic).await.with_context(|| format!("{address} has no topic {topic}"))?;
+        if extents.len() != usize::try_from(self.layout.partitions)? {
+            let why = format!("topic {topic} has {} partitions: say --partitions {0}", extents.len());
+            return Err(BadSetting::new("USHER_PARTITIONS", why).into());
+        }
+        Ok(log)
+    }
+
+    /// Gives an order about a run.
+    pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &Order) -> anyhow::Result<()> {
+        let key = Key::new(run.key.as_str());
+        let event = orders::event(&run.flow, &run.event, &key, &self.by, order, clock::now());
+        log.append(&self.layout.topics.events(), event.into_record()).await?;
+        Ok(())
+    }
+}
+
+/// A run: FLOW/EVENT, as `usher runs` shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct RunName {
+    flow: String,
+    event: String,
+}
+
+impl FromStr for RunName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((flow, event)) if !flow.is_empty() && !event.is_empty() => {
+                Ok(Self { flow: flow.to_owned(), event: event.to_owned() })
+            }
+            _ => Err("a run is FLOW/EVENT, for instance email/msg_2ab, as `usher runs` shows it".to_owned()),
+        }
+    }
+}
+
+/// Ends a run that has not ended. An attempt that is under way is finished; nothing follows it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cancel {
+    #[command(flatten)]
+    desk: Desk,
+    /// The run: FLOW/EVENT.
+    run: RunName,
+}
+
+/// Runs once more what has ended, from its first step. It has its effects again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rerun {
+    #[command(flatten)]
+    desk: Desk,
+    /// The run: FLOW/EVENT.
+    run: RunName,
+}
+
+pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyhow::Result<()> {
+    let Cancel { desk, run } = arguments;
+    let found = find(&desk, &run).await?;
+    if found.state.parse::<RunState>()?.is_terminal() {
+        bail!("{}/{} has ended already: {}", run.flow, run.event, found.state);
+    }
+    let log = desk.log(environment).await?;
+    desk.order(&*log, &found, &Order::Cancel).await?;
+    output::line(&format!("{}/{} is to end; it was {}", run.flow, run.event, found.state))
+}
+
+pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow::Result<()> {
+    let Rerun { desk, run } = arguments;
+    let found = find(&desk, &run).await?;
+    if !found.state.parse::<RunState>()?.is_terminal() {
+        bail!("{}/{} has not ended yet: {}", run.flow, run.event, found.state);
+    }
+    let log = desk.log(environment).await?;
+    // The store drops a body when its run has ended; the log still has it for a while.
+    let partition = Partition(i32::try_from(found.partition)?);
+    let record = log.read(&desk.layout.topics.events(), partition, found.offset).await?;
+    let record = record.filter(|record| record.header(headers::EVENT_ID) == Some(&run.event));
+    let record =
+        record.ok_or_else(|| anyhow!("the log does not hold {} any more: it cannot be run again", run.event))?;
+    let body = String::from_utf8(record.body.to_vec()).context("the event's body")?;
+    desk.order(&*log, &found, &Order::Rerun { body }).await?;
+    output::line(&format!("{}/{} is run again; it was {}", run.flow, run.event, found.state))
+}
+
+async fn find(desk: &Desk, run: &RunName) -> anyhow::Result<RunRecord> {
+    let filter = RunFilter { event: Some(run.event.clone()), flow: Some(run.flow.clone()), ..RunFilter::default() };
+    let found = desk.place.store()?.runs(&filter, 1).await?.pop();
+    found.ok_or_else(|| anyhow!("flow {} has no run on {}", run.flow, run.event))
+}

@@ -1,0 +1,183 @@
+//! Algolia: records of a search index.
+//!
+//! Facts: algolia.com/doc (REST API, partial updates, built-in operations, retry strategy) and
+//! algoliasearch-client-python. What is accepted is queued; Algolia carries it out in the order in which it came.
+//!
+//! A record keeps the time of the state that it holds in `usher_updated_at`. An update raises it with `IncrementSet`,
+//! which Algolia carries out only where it is greater than what is stored, and otherwise passes the whole update over: an
+//! older state cannot overwrite a newer one, and a repeated update does nothing. A deletion leaves nothing to compare
+//! with: an update that is still under way when its object is deleted makes it anew. The order of one key's events is what
+//! guards against that, not Algolia.
+
+use async_trait::async_trait;
+use reqwest::{Client, Method};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use usher_proto::Reason;
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::Shape::{Table, Text};
+use super::http::{self, Answer};
+use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
+use crate::engine::{Cause, Effect, Outcome};
+
+const SAVE: &str = "save";
+const DELETE: &str = "delete";
+const INDEX: Param = optional_or("index", Text, "ALGOLIA_INDEX");
+/// Where a record keeps the time of the state that it holds, in milliseconds.
+const GUARD: &str = "usher_updated_at";
+/// What of a user is never put into an index, which browsers search.
+const PRIVATE: [&str; 2] = ["private_metadata", "unsafe_metadata"];
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: SAVE,
+        params: &[required("object_id", Text), INDEX, optional("fields", Table)],
+        takes_template: false,
+    },
+    Operation { name: DELETE, params: &[required("object_id", Text), INDEX], takes_template: false },
+];
+
+/// The connector.
+pub(super) struct Algolia {
+    client: Client,
+    /// The host to ask, and those to ask when it is not there.
+    hosts: Vec<String>,
+    application: String,
+    key: Secret,
+    index: Option<String>,
+}
+
+impl Algolia {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let application = setting(environment, "ALGOLIA_APP_ID", "an application's id, from Algolia's dashboard")?;
+        if !application.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(BadSetting::new("ALGOLIA_APP_ID", "it has letters and digits only: it is part of an address"));
+        }
+        let key = setting(environment, "ALGOLIA_API_KEY", "a key that may add, change and delete records")?;
+        let hosts = match environment.get("ALGOLIA_BASE_URL")? {
+            Some(_) => vec![http::base_url(environment, "ALGOLIA_BASE_URL", "http://127.0.0.1:8090/algolia")?],
+            None => {
+                let fallback = |n| format!("https://{application}-{n}.algolianet.com");
+                let first = format!("https://{application}.algolia.net");
+                std::iter::once(first).chain((1..=3).map(fallback)).collect()
+            }
+        };
+        let (client, index) = (http::client()?, environment.get("ALGOLIA_INDEX")?);
+        Ok(Self { client, hosts, application, key: Secret::new(key), index })
+    }
+
+    /// Asks the hosts in turn until one is there: each write may be done twice.
+    async fn ask(&self, change: &Change) -> Result<Answer, Outcome> {
+        let mut last = Err(Outcome::retry(Cause::Unreachable));
+        for host in &self.hosts {
+            let method = if change.body.is_some() { Method::POST } else { Method::DELETE };
+            let mut request = self
+                .client
+                .request(method, format!("{host}{}", change.path))
+                .header("x-algolia-application-id", &self.application)
+                .header("x-algolia-api-key", self.key.expose());
+            if let Some(body) = &change.body {
+                request = request.header("Content-Type", "application/json").body(body.clone());
+            }
+            last = http::send(request).await;
+            let absent = match &last {
+                Ok(answer) => answer.status.is_server_error(),
+                Err(Outcome::Retry { cause: Cause::Unreachable | Cause::Interrupted, .. }) => true,
+                // No answer in time: there is none left for another host.
+                Err(_) => false,
+            };
+            if !absent {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// A request as it is kept. One with a body is a partial update, one without a deletion.
+#[derive(Debug, Serialize, Deserialize)]
+struct Change {
+    object: String,
+    path: String,
+    body: Option<String>,
+}
+
+#[async_trait]
+impl Connector for Algolia {
+    fn memory(&self) -> Memory {
+        Memory::Idempotent
+    }
+
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        let object = inputs.required("object_id")?.as_str().unwrap_or_default().to_owned();
+        let index = inputs.params.get("index").and_then(Value::as_str).or(self.index.as_deref());
+        let index = index.ok_or_else(|| CannotPrepare("index is not given, and ALGOLIA_INDEX is not set".into()))?;
+        let record = format!("/1/indexes/{}/{}", http::escape(index), http::escape(&object));
+        let change = match inputs.operation {
+            SAVE => {
+                let mut record_fields = fields(inputs)?;
+                record_fields.insert(GUARD.into(), json!({ "_operation": "IncrementSet", "value": age(inputs) }));
+                let body = Some(Value::Object(record_fields).to_string());
+                // Without the parameter it would be true as well; it is the first save that makes the record.
+                Change { object, path: format!("{record}/partial?createIfNotExists=true"), body }
+            }
+            DELETE => Change { object, path: record, body: None },
+            other => return Err(CannotPrepare(format!("algolia cannot {other}"))),
+        };
+        serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
+        let Ok(change) = serde_json::from_slice::<Change>(request) else {
+            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        };
+        match self.ask(&change).await {
+            Ok(answer) => classify(&answer, change.object),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// What the record is to hold: what the flow says, or the user of the event. A field of the flow that comes out empty is
+/// not among the parameters, so the record keeps what it had there.
+fn fields(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
+    let mut fields = match (inputs.params.get("fields"), inputs.data.as_object()) {
+        (Some(fields), _) => fields.as_object().cloned().unwrap_or_default(),
+        (None, Some(user)) if inputs.data["object"] == "user" && inputs.data["deleted"] != true => {
+            let public = |(name, _): &(&String, &Value)| !PRIVATE.contains(&name.as_str());
+            user.iter().filter(public).map(|(name, value)| (name.clone(), value.clone())).collect()
+        }
+        (None, _) => return Err(CannotPrepare("fields are not given, and the event brings no user".into())),
+    };
+    // It is the path that says which object.
+    fields.remove("objectID");
+    Ok(fields)
+}
+
+/// When the state that is written came about, in milliseconds: by the object's own clock, else by the event's.
+fn age(inputs: &Inputs<'_>) -> i64 {
+    inputs.data["updated_at"].as_i64().unwrap_or_else(|| inputs.event.occurred_at.millis())
+}
+
+/// Errors have a message and no name. A 429 is "too many jobs" and passes; Algolia's own clients leave that to the caller.
+fn classify(answer: &Answer, object: String) -> Outcome {
+    let error = answer.error(None);
+    match answer.status.as_u16() {
+        200..=299 => match answer.json()["taskID"].as_u64() {
+            Some(task) => Outcome::Done(Effect { result: json!({ "id": object, "task": task }), id: object }),
+            None => Outcome::retry(Cause::Interrupted),
+        },
+        429 => answer.retry(Cause::Throttled),
+        408 => answer.retry(Cause::Timeout),
+        500..=599 => answer.retry(Cause::Unavailable),
+        401 | 403 => Outcome::reject(Reason::Configuration, error),
+        404 => Outcome::reject(Reason::NotFound, error),
+        _ => Outcome::reject(Reason::InvalidRequest, error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

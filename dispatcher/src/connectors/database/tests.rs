@@ -1,0 +1,243 @@
+//! The tables, on SQLite and, where `USHER_TEST_POSTGRES` says where, on Postgres.
+
+use bytes::Bytes;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Row as _};
+use tempfile::TempDir;
+use usher_proto::{Event, EventId, Key, Source, Timestamp};
+
+use super::*;
+use crate::sql::{DatabaseAddress, Tables};
+
+struct Scene {
+    directory: Directory,
+    kept_by: KeptBy,
+}
+
+/// Where the tables are, to be thrown away in the end.
+enum KeptBy {
+    Folder(#[expect(dead_code, reason = "it goes when this is dropped")] TempDir),
+    Server { address: String, database: String },
+}
+
+fn open(address: &str) -> Database {
+    Database::open(&DatabaseAddress::parse("DATABASE_URL", address).expect("an address")).expect("a database")
+}
+
+async fn scenes() -> Vec<Scene> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = open(&format!("sqlite:{}", folder.path().join("users.db").display()));
+    let mut scenes = vec![Scene { directory: Directory::new(file), kept_by: KeptBy::Folder(folder) }];
+    if let Some(server) = crate::connectors::tests::real("USHER_TEST_POSTGRES") {
+        let name = format!("usher_test_directory_{:016x}", rand::random::<u64>());
+        let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        sqlx::query(create).execute(&open(&server).pool).await.expect("a database is made");
+        let base = server.rsplit_once('/').expect("a database in the address").0.to_owned();
+        let directory = Directory::new(open(&format!("{base}/{name}")));
+        scenes.push(Scene { directory, kept_by: KeptBy::Server { address: server, database: name } });
+    }
+    for scene in &scenes {
+        scene.directory.database.migrate(Tables::Users).await.expect("the tables are made");
+    }
+    scenes
+}
+
+impl Scene {
+    /// What became of an event: `upserted`, `deleted` or `overtaken`.
+    async fn sync(&self, operation: &str, kind: &str, at: i64, data: Value) -> String {
+        let request = prepared(&self.directory, operation, kind, at, &data).expect("a request");
+        match self.directory.attempt(&request, "").await {
+            Outcome::Done(effect) => effect.result["operation"].as_str().expect("an operation").to_owned(),
+            Outcome::Overtaken => "overtaken".to_owned(),
+            other => panic!("{kind}: {other:?}"),
+        }
+    }
+
+    /// The texts of some columns of all rows, in the order of their ids.
+    async fn rows(&self, table: &str, columns: &[&str]) -> Vec<Vec<Option<String>>> {
+        let list: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
+        let sql = format!("SELECT {} FROM {table} ORDER BY id", list.join(", "));
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.directory.database.pool).await.expect("rows");
+        let read = |row: &sqlx::any::AnyRow| (0..columns.len()).map(|index| row.get(index)).collect();
+        rows.iter().map(read).collect()
+    }
+
+    async fn end(self) {
+        self.directory.database.pool.close().await;
+        if let KeptBy::Server { address, database } = self.kept_by {
+            let drop = AssertSqlSafe(format!("DROP DATABASE {database} WITH (FORCE)"));
+            sqlx::query(drop).execute(&open(&address).pool).await.expect("it is thrown away");
+        }
+    }
+
+    async fn count(&self, table: &str) -> usize {
+        self.rows(table, &["id"]).await.len()
+    }
+}
+
+fn prepared(
+    directory: &Directory,
+    operation: &str,
+    kind: &str,
+    at: i64,
+    data: &Value,
+) -> Result<Vec<u8>, CannotPrepare> {
+    let event = Event {
+        id: EventId::new("msg_1"),
+        kind: kind.into(),
+        source: Source::Clerk,
+        instance: "default".into(),
+        key: Key::new("org_1"),
+        occurred_at: Timestamp::from_millis(at),
+        received_at: Timestamp::from_millis(at),
+        provenance: Vec::new(),
+        body: Bytes::from_static(b"{}"),
+    };
+    let params = serde_json::Map::new();
+    directory.prepare(&Inputs { operation, params: &params, event: &event, data })
+}
+
+fn organization(name: &str, updated_at: i64) -> Value {
+    json!({ "object": "organization", "id": "org_1", "name": name, "slug": "work", "created_by": "user_1",
+            "members_count": 1, "created_at": 1000, "updated_at": updated_at })
+}
+
+fn membership(role: &str, created_at: i64, updated_at: i64) -> Value {
+    json!({ "object": "organization_membership", "id": "orgmem_1", "role": role, "permissions": ["org:read"],
+            "organization": {"id": "org_1", "name": "Work"}, "created_at": created_at, "updated_at": updated_at,
+            "public_user_data": {"user_id": "user_1", "identifier": "dana@work.test"} })
+}
+
+fn invitation(status: &str, updated_at: i64) -> Value {
+    json!({ "object": "organization_invitation", "id": "orginv_1", "email_address": "guest@b.test", "role": "org:member",
+            "organization_id": "org_1", "inviter_id": "user_1", "status": status, "expires_at": 9000,
+            "created_at": 1000, "updated_at": updated_at })
+}
+
+#[tokio::test]
+async fn an_organization_is_kept_as_its_newest_state() {
+    for scene in scenes().await {
+        let sync = async |kind, at, data| scene.sync("sync_organization", kind, at, data).await;
+        assert_eq!(sync("organization.updated", 2100, organization("New", 2000)).await, "upserted");
+        assert_eq!(sync("organization.created", 1100, organization("Old", 1000)).await, "overtaken");
+        assert_eq!(sync("organization.updated", 2050, organization("Late", 2000)).await, "overtaken");
+        assert_eq!(sync("organization.updated", 2100, organization("New", 2000)).await, "upserted", "again the same");
+        let columns = ["id", "name", "slug", "created_by", "created_at", "updated_at", "event_at"];
+        let expected = ["org_1", "New", "work", "user_1", "1000", "2000", "2100"].map(|text| Some(text.to_owned()));
+        assert_eq!(scene.rows("usher_organizations", &columns).await, [expected]);
+        let extra = scene.rows("usher_organizations", &["extra"]).await[0][0].clone().expect("the rest");
+        let extra: Value = serde_json::from_str(&extra).expect("JSON");
+        assert_eq!(extra, json!({"object": "organization", "members_count": 1}));
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_membership_is_deleted_by_an_event_that_looks_like_any_other() {
+    for scene in scenes().await {
+        let sync = async |kind, at, data| scene.sync("sync_membership", kind, at, data).await;
+        let created = "organizationMembership.created";
+        assert_eq!(sync(created, 1100, membership("org:admin", 1000, 1000)).await, "upserted");
+        let expected = ["org_1", "user_1", "org:admin"].map(|text| Some(text.to_owned()));
+        assert_eq!(scene.rows("usher_memberships", &["organization_id", "user_id", "role"]).await, [expected]);
+        assert_eq!(sync("organizationMembership.deleted", 3000, membership("org:admin", 1000, 1000)).await, "deleted");
+        assert_eq!(sync("organizationMembership.updated", 2000, membership("org:x", 1000, 2000)).await, "overtaken");
+        assert_eq!(scene.count("usher_memberships").await, 0);
+        // Let in again later: if Clerk gives out the same id, it is another membership.
+        assert_eq!(sync(created, 4100, membership("org:member", 4000, 4000)).await, "upserted");
+        assert_eq!(sync("organizationMembership.deleted", 3000, membership("org:admin", 1000, 1000)).await, "deleted");
+        assert_eq!(scene.count("usher_memberships").await, 1, "the deletion of the first one came again");
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_invitations_status_only_goes_forward() {
+    for scene in scenes().await {
+        let sync = async |kind, at, data| scene.sync("sync_invitation", kind, at, data).await;
+        // Created under the organization's key, accepted under the user's: in any order.
+        let mut accepted = invitation("accepted", 2000);
+        accepted["user_id"] = json!("user_2");
+        assert_eq!(sync("organizationInvitation.accepted", 2100, accepted).await, "upserted");
+        assert_eq!(sync("organizationInvitation.created", 1100, invitation("pending", 1000)).await, "overtaken");
+        let columns = ["email", "status", "user_id", "inviter_id", "expires_at"];
+        let expected = ["guest@b.test", "accepted", "user_2", "user_1", "9000"].map(|text| Some(text.to_owned()));
+        assert_eq!(scene.rows("usher_invitations", &columns).await, [expected]);
+        let mut bare = invitation("revoked", 3000);
+        for optional in ["organization_id", "status", "inviter_id", "object"] {
+            bare.as_object_mut().expect("an object").remove(optional);
+        }
+        assert_eq!(sync("organizationInvitation.revoked", 3100, bare).await, "upserted");
+        assert_eq!(scene.rows("usher_invitations", &["organization_id", "status"]).await, [[None, None]]);
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn with_an_organization_or_a_user_goes_what_belongs_to_them_and_stays_away() {
+    for scene in scenes().await {
+        let fill = async || {
+            let member = membership("org:admin", 1000, 1000);
+            let made = scene.sync("sync_membership", "organizationMembership.created", 1100, member).await;
+            let mut accepted = invitation("accepted", 2000);
+            accepted["user_id"] = json!("user_1");
+            (made, scene.sync("sync_invitation", "organizationInvitation.accepted", 2100, accepted).await)
+        };
+        assert_eq!(fill().await, ("upserted".into(), "upserted".into()));
+        let gone = json!({"object": "organization", "id": "org_2", "deleted": true});
+        assert_eq!(scene.sync("sync_organization", "organization.deleted", 3000, gone).await, "deleted");
+        assert_eq!((scene.count("usher_memberships").await, scene.count("usher_invitations").await), (1, 1));
+        let (operation, data) = if matches!(scene.kept_by, KeptBy::Folder(_)) {
+            ("sync_organization", json!({"object": "organization", "id": "org_1", "slug": "work", "deleted": true}))
+        } else {
+            ("sync_user", json!({"object": "user", "id": "user_1", "deleted": true}))
+        };
+        assert_eq!(scene.sync(operation, "x.deleted", 3000, data).await, "deleted");
+        assert_eq!((scene.count("usher_memberships").await, scene.count("usher_invitations").await), (0, 0));
+        assert_eq!(fill().await, ("overtaken".into(), "overtaken".into()));
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_user_is_kept_as_before() {
+    for scene in scenes().await {
+        let user = |name: &str, updated_at: i64| {
+            json!({ "object": "user", "id": "user_1", "first_name": name, "primary_email_address_id": "idn_2",
+                    "email_addresses": [{"id": "idn_2", "email_address": "dana@work.test"}], "updated_at": updated_at })
+        };
+        let sync = async |kind, at, data| scene.sync("sync_user", kind, at, data).await;
+        assert_eq!(sync("user.updated", 2100, user("Dana", 2000)).await, "upserted");
+        assert_eq!(sync("user.created", 1100, user("Old", 1000)).await, "overtaken");
+        let expected = ["dana@work.test", "Dana"].map(|text| Some(text.to_owned()));
+        assert_eq!(scene.rows("usher_users", &["email", "first_name"]).await, [expected]);
+        // As an earlier version has kept it.
+        let kept = br#"{"Upsert":{"id":"user_1","email":null,"phone":null,"username":null,"first_name":"Kept",
+            "last_name":null,"image_url":null,"external_id":null,"created_at":null,"updated_at":3000,"event_at":3100,
+            "extra":"{}"}}"#;
+        assert!(matches!(scene.directory.attempt(kept, "").await, Outcome::Done(_)));
+        assert_eq!(scene.rows("usher_users", &["first_name"]).await, [[Some("Kept".to_owned())]]);
+        let kept = br#"{"Delete":{"id":"user_1","at":4000}}"#;
+        assert!(matches!(scene.directory.attempt(kept, "").await, Outcome::Done(_)));
+        assert_eq!(sync("user.updated", 5100, user("Back", 5000)).await, "overtaken");
+        assert_eq!(scene.count("usher_users").await, 0);
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_about_something_else_makes_no_row() {
+    let mut scenes = scenes().await;
+    let scene = &scenes[0];
+    for (operation, data) in [
+        ("sync_user", organization("Work", 1000)),
+        ("sync_organization", membership("org:admin", 1000, 1000)),
+        ("sync_membership", json!({"object": "organization_membership", "id": ""})),
+        ("sync_invitation", Value::Null),
+    ] {
+        assert!(prepared(&scene.directory, operation, "x.created", 1, &data).is_err(), "{operation}");
+    }
+    for scene in scenes.drain(..) {
+        scene.end().await;
+    }
+}

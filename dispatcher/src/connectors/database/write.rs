@@ -1,0 +1,103 @@
+//! Writing rows: newer over older, nothing over a deletion.
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::row::Row;
+use super::table::{Kind, Table};
+use crate::sql::{Database, Dialect, Writing};
+
+/// The columns of a table in the order in which they are bound: texts, times, and those of every table.
+fn columns(table: &Table) -> Vec<&'static str> {
+    let texts = table.texts.iter().map(|(name, _)| *name);
+    texts.chain(table.times.iter().copied()).chain(["created_at", "updated_at", "event_at", "extra"]).collect()
+}
+
+fn upsert_statement(table: &Table, dialect: Dialect) -> String {
+    let (name, columns) = (table.name, columns(table));
+    let place = |column: &str| columns.iter().position(|known| *known == column).map_or(0, |index| index + 1);
+    let places: Vec<String> = (1..=columns.len()).map(|place| format!("${place}")).collect();
+    let set: Vec<String> = columns[1..].iter().map(|column| format!("{column} = excluded.{column}")).collect();
+    let only_before = if table.may_return {
+        format!(" AND deleted_at >= COALESCE(CAST(${} AS BIGINT), 0)", place("created_at"))
+    } else {
+        String::new()
+    };
+    let mut alive = format!("NOT EXISTS (SELECT 1 FROM {name}_deleted WHERE id = $1{only_before})");
+    for (column, kind) in table.belongs_to {
+        let owner = kind.table().name;
+        alive += &format!(" AND NOT EXISTS (SELECT 1 FROM {owner}_deleted WHERE id = ${})", place(column));
+    }
+    format!(
+        "INSERT INTO {name} ({}) SELECT {}{} WHERE {alive} ON CONFLICT (id) DO UPDATE SET {} \
+         WHERE ({name}.updated_at, {name}.event_at) <= (excluded.updated_at, excluded.event_at)",
+        columns.join(", "),
+        places.join(", "),
+        dialect.as_json(),
+        set.join(", "),
+    )
+}
+
+/// Whether the row is now at least as new as `row` because of this.
+pub(super) async fn upsert(database: &Database, row: &Row) -> Result<bool, sqlx::Error> {
+    let table = row.kind.table();
+    let mut writing = database.write().await?;
+    let owners = table.belongs_to.iter().filter_map(|(column, _)| row.text(column));
+    lock(database, &mut writing, [row.id()].into_iter().chain(owners).collect()).await?;
+    let mut query = sqlx::query(AssertSqlSafe(upsert_statement(table, database.dialect)));
+    for (name, _) in table.texts {
+        query = query.bind(row.text(name).map(str::to_owned));
+    }
+    for name in table.times.iter().copied().chain(["created_at"]) {
+        query = query.bind(row.time(name));
+    }
+    for name in ["updated_at", "event_at"] {
+        query = query.bind(row.time(name).unwrap_or_default());
+    }
+    let extra = row.text("extra").unwrap_or("{}").to_owned();
+    let written = query.bind(extra).execute(writing.connection()).await?;
+    writing.commit().await?;
+    Ok(written.rows_affected() > 0)
+}
+
+/// A deletion always wins. What belonged to it goes, too.
+pub(super) async fn delete(database: &Database, kind: Kind, id: &str, at: i64) -> Result<bool, sqlx::Error> {
+    let name = kind.table().name;
+    let mut writing = database.write().await?;
+    lock(database, &mut writing, vec![id]).await?;
+    // Of two deletions of one that came back the later counts.
+    let tombstone = format!(
+        "INSERT INTO {name}_deleted (id, deleted_at) VALUES ($1, $2) \
+         ON CONFLICT (id) DO UPDATE SET deleted_at = excluded.deleted_at \
+         WHERE {name}_deleted.deleted_at < excluded.deleted_at"
+    );
+    sqlx::query(AssertSqlSafe(tombstone)).bind(id).bind(at).execute(writing.connection()).await?;
+    // One that was made since is another one, where that can be.
+    let until = if kind.table().may_return { at } else { i64::MAX };
+    let gone = format!("DELETE FROM {name} WHERE id = $1 AND COALESCE(created_at, 0) <= $2");
+    sqlx::query(AssertSqlSafe(gone)).bind(id).bind(until).execute(writing.connection()).await?;
+    for other in Kind::ALL {
+        for (column, _) in other.table().belongs_to.iter().filter(|(_, owner)| *owner == kind) {
+            let theirs = format!("DELETE FROM {} WHERE {column} = $1", other.table().name);
+            sqlx::query(AssertSqlSafe(theirs)).bind(id).execute(writing.connection()).await?;
+        }
+    }
+    writing.commit().await?;
+    Ok(true)
+}
+
+/// Keeps an upsert and a deletion of the same thing, or of what it belongs to, apart: neither sees what the other has not
+/// committed, so together they could leave in the table what is deleted. Always in the same order, for others wait.
+async fn lock(database: &Database, writing: &mut Writing, mut ids: Vec<&str>) -> Result<(), sqlx::Error> {
+    if database.dialect == Dialect::Postgres {
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            let row = sqlx::query("SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock(hashtextextended($1, 0))) AS l")
+                .bind(id)
+                .fetch_one(writing.connection())
+                .await?;
+            let _: i64 = row.try_get(0)?;
+        }
+    }
+    Ok(())
+}

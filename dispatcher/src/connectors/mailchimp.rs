@@ -1,0 +1,215 @@
+//! Mailchimp: members of an audience, which its API calls a list.
+//!
+//! Facts: mailchimp.com/developer/marketing (list members, methods and parameters, errors) and mailchimp-marketing-python.
+//! A member is addressed by the MD5 of the address in lower case. There is no idempotency key; all of these leave the
+//! same when they are done again.
+//!
+//! Only `status_if_new` is ever sent: a `status` would subscribe somebody again who has unsubscribed. Who may not be
+//! subscribed at all (unsubscribed before, bounced, erased) is refused, and only that person can change it.
+
+use async_trait::async_trait;
+use md5::{Digest as _, Md5};
+use reqwest::{Client, Method};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use usher_proto::Reason;
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::Shape::{Table, Text, Texts};
+use super::http::{self, Answer};
+use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
+use crate::engine::{Cause, Effect, Outcome};
+
+const PUT_MEMBER: &str = "put_member";
+const UNSUBSCRIBE: &str = "unsubscribe";
+const DELETE_MEMBER: &str = "delete_member";
+
+const LIST: Param = optional_or("list", Text, "MAILCHIMP_LIST_ID");
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: PUT_MEMBER,
+        params: &[
+            required("email", Text),
+            LIST,
+            optional("status_if_new", Text),
+            optional("merge_fields", Table),
+            optional("tags", Texts),
+        ],
+        takes_template: false,
+    },
+    Operation { name: UNSUBSCRIBE, params: &[required("email", Text), LIST], takes_template: false },
+    Operation { name: DELETE_MEMBER, params: &[required("email", Text), LIST], takes_template: false },
+];
+
+const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending", "transactional"];
+
+/// The connector.
+pub(super) struct Mailchimp {
+    client: Client,
+    base: String,
+    key: Secret,
+    list: Option<String>,
+}
+
+impl Mailchimp {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let key = setting(environment, "MAILCHIMP_API_KEY", "an API key (...-us21) from Mailchimp's account page")?;
+        // The data centre stands behind the key, and is its address.
+        let centre = key.rsplit_once('-').map(|(_, centre)| centre);
+        let centre = centre.filter(|c| !c.is_empty() && c.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let centre = centre.ok_or_else(|| {
+            BadSetting::new("MAILCHIMP_API_KEY", "it ends in its data centre, for instance -us21: copy it whole")
+        })?;
+        let own = format!("https://{centre}.api.mailchimp.com");
+        Ok(Self {
+            client: http::client()?,
+            base: http::base_url(environment, "MAILCHIMP_BASE_URL", &own)?,
+            list: environment.get("MAILCHIMP_LIST_ID")?,
+            key: Secret::new(key),
+        })
+    }
+
+    async fn ask(&self, method: Method, path: String, body: Option<String>) -> Result<Answer, Outcome> {
+        // Any user name will do.
+        let url = format!("{}/3.0{path}", self.base);
+        let mut request = self.client.request(method, url).basic_auth("usher", Some(self.key.expose()));
+        if let Some(body) = body {
+            request = request.header("Content-Type", "application/json").body(body);
+        }
+        http::send(request).await
+    }
+
+    /// A 404 for a member may as well be about the list, and a list that is not there must not look like work done.
+    async fn without_member(&self, list: &str, hash: String) -> Outcome {
+        match self.ask(Method::GET, format!("/lists/{list}?fields=id"), None).await {
+            Ok(answer) if answer.status.is_success() => done(hash, "absent"),
+            Ok(answer) => classify(&answer),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// A request as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Change {
+    operation: String,
+    list: String,
+    hash: String,
+    /// The exact body, where there is one.
+    body: Option<String>,
+}
+
+#[async_trait]
+impl Connector for Mailchimp {
+    fn memory(&self) -> Memory {
+        Memory::Idempotent
+    }
+
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
+        let email = inputs.required("email")?.as_str().unwrap_or_default().trim();
+        let list = text("list").or(self.list.as_deref());
+        let list = list.ok_or_else(|| CannotPrepare("list is not given, and MAILCHIMP_LIST_ID is not set".into()))?;
+        if !list.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(CannotPrepare("list is no id: it stands in the audience's settings".into()));
+        }
+        let body = match inputs.operation {
+            PUT_MEMBER => {
+                let status = text("status_if_new").unwrap_or("subscribed");
+                if !STATUSES.contains(&status) {
+                    return Err(CannotPrepare(format!("status_if_new may be {}", STATUSES.join(", "))));
+                }
+                let mut member = Map::new();
+                member.insert("email_address".into(), json!(email));
+                member.insert("status_if_new".into(), json!(status));
+                if let Some(fields) = inputs.params.get("merge_fields") {
+                    member.insert("merge_fields".into(), fields.clone());
+                }
+                match inputs.params.get("tags") {
+                    // They count for a new member only; whether for one that is there already is not documented.
+                    Some(Value::String(tag)) => member.insert("tags".into(), json!([tag])),
+                    Some(tags) => member.insert("tags".into(), tags.clone()),
+                    None => None,
+                };
+                Some(Value::Object(member).to_string())
+            }
+            // A PATCH, for a PUT would make a member of somebody who is none.
+            UNSUBSCRIBE => Some(json!({ "status": "unsubscribed" }).to_string()),
+            DELETE_MEMBER => None,
+            other => return Err(CannotPrepare(format!("mailchimp cannot {other}"))),
+        };
+        let change = Change { operation: inputs.operation.into(), list: list.into(), hash: hash(email), body };
+        serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
+        let Ok(Change { operation, list, hash, body }) = serde_json::from_slice(request) else {
+            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        };
+        let member = format!("/lists/{list}/members/{hash}");
+        let (method, path, did) = match operation.as_str() {
+            // Unless told to skip that, a field that the audience requires would refuse whoever lacks it.
+            PUT_MEMBER => (Method::PUT, format!("{member}?skip_merge_validation=true"), "put"),
+            UNSUBSCRIBE => (Method::PATCH, member, "unsubscribed"),
+            // Archived: the person may come back. Erasing for ever would also bar that.
+            _ => (Method::DELETE, member, "deleted"),
+        };
+        match self.ask(method, path, body).await {
+            Ok(answer) if answer.status.as_u16() == 404 && operation != PUT_MEMBER => {
+                self.without_member(&list, hash).await
+            }
+            Ok(answer) if answer.status.is_success() => match (answer.json()["status"].as_str(), did) {
+                // What an existing member's status is, the member has decided.
+                (Some(status), _) if STATUSES.contains(&status) || status == "archived" => done(hash, status),
+                (_, "deleted") => done(hash, did),
+                _ => Outcome::retry(Cause::Interrupted),
+            },
+            Ok(answer) => classify(&answer),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+fn done(hash: String, status: &str) -> Outcome {
+    let result = json!({ "id": hash, "status": status });
+    Outcome::Done(Effect { id: hash, result })
+}
+
+/// The member's id: MD5 in lower-case hex of the address in lower case. How letters beyond ASCII are lower-cased is not
+/// documented; Unicode's rule is the likeliest.
+fn hash(email: &str) -> String {
+    let digest = Md5::digest(email.to_lowercase().as_bytes());
+    digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Titles of `application/problem+json` that are documented. Others are not repeated.
+const TITLES: [(&str, &str); 6] = [
+    ("Invalid Resource", "invalid_resource"),
+    ("Member Exists", "member_exists"),
+    ("Member In Compliance State", "member_in_compliance_state"),
+    ("Forgotten Email Not Subscribed", "forgotten_email_not_subscribed"),
+    ("API Key Invalid", "api_key_invalid"),
+    ("Resource Not Found", "resource_not_found"),
+];
+
+fn classify(answer: &Answer) -> Outcome {
+    let body = answer.json();
+    let title = body["title"].as_str();
+    let error = answer.error(TITLES.iter().find(|(known, _)| Some(*known) == title).map(|(_, name)| *name));
+    match answer.status.as_u16() {
+        429 => answer.retry(Cause::Throttled),
+        // Under load the edge answers 403 in no form of Mailchimp's.
+        403 if title.is_none() => answer.retry(Cause::Throttled),
+        401 | 403 => Outcome::reject(Reason::Configuration, error),
+        408 => answer.retry(Cause::Timeout),
+        500..=599 => answer.retry(Cause::Unavailable),
+        404 => Outcome::reject(Reason::NotFound, error),
+        _ => Outcome::reject(Reason::InvalidRequest, error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

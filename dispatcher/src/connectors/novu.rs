@@ -1,0 +1,179 @@
+//! Novu: triggers workflows for subscribers, whom it makes or updates on the way.
+//!
+//! Facts: docs.novu.co (trigger, idempotency, rate limits), its OpenAPI file, novu-go, and the server's source for the
+//! wrapping in `data`. A 201 says that the request was understood, not that anything is sent: its `status` tells.
+//!
+//! Twice is once in two ways, neither of them certain. The `Idempotency-Key` header holds a day where Novu's support has
+//! switched it on, and is ignored elsewhere. The `transactionId` is looked at by the worker after the answer has left; the
+//! maintainers do not call it idempotency. So its memory counts as none, and doubt is resolved by asking for the
+//! notifications of the transaction. What is sent again after that still bears the same `transactionId`.
+
+use async_trait::async_trait;
+use reqwest::Client;
+use serde_json::{Map, Value, json};
+use usher_proto::Reason;
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::Shape::{Table, Text};
+use super::http::{self, Answer};
+use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, optional, required, setting};
+use crate::engine::{Cause, Effect, Outcome};
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation {
+    name: "trigger",
+    params: &[
+        required("workflow", Text),
+        required("subscriber_id", Text),
+        optional("email", Text),
+        optional("phone", Text),
+        optional("first_name", Text),
+        optional("last_name", Text),
+        optional("payload", Table),
+    ],
+    takes_template: false,
+}];
+
+/// Novu takes requests of up to 512 KiB; the transaction's id still comes to what is kept.
+const MOST_BYTES: usize = 512 * 1024 - 1024;
+
+/// The connector.
+pub(super) struct Novu {
+    client: Client,
+    base: String,
+    key: Secret,
+}
+
+impl Novu {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let key = setting(environment, "NOVU_SECRET_KEY", "the secret key of an environment, from Novu's dashboard")?;
+        Ok(Self {
+            client: http::client()?,
+            // In the EU it is https://eu.api.novu.co.
+            base: http::base_url(environment, "NOVU_BASE_URL", "https://api.novu.co")?,
+            key: Secret::new(key),
+        })
+    }
+
+    fn authorization(&self) -> String {
+        format!("ApiKey {}", self.key.expose())
+    }
+}
+
+#[async_trait]
+impl Connector for Novu {
+    fn memory(&self) -> Memory {
+        Memory::Forgets
+    }
+
+    async fn look_up(&self, _: &[u8], idempotency_key: &str) -> LookUp {
+        let request = self
+            .client
+            .get(format!("{}/v1/notifications?transactionId={}", self.base, http::escape(idempotency_key)))
+            .header("Authorization", self.authorization());
+        match http::send(request).await {
+            Ok(answer) if answer.status.is_success() => found(&answer, idempotency_key),
+            Ok(_) | Err(_) => LookUp::Unknown,
+        }
+    }
+
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        let mut subscriber = Map::new();
+        subscriber.insert("subscriberId".into(), inputs.required("subscriber_id")?.clone());
+        for (param, field) in
+            [("email", "email"), ("phone", "phone"), ("first_name", "firstName"), ("last_name", "lastName")]
+        {
+            if let Some(value) = inputs.params.get(param) {
+                subscriber.insert(field.into(), value.clone());
+            }
+        }
+        let payload = inputs.params.get("payload").cloned().unwrap_or_else(|| json!({}));
+        let trigger = json!({ "name": inputs.required("workflow")?, "to": subscriber, "payload": payload });
+        let request = serde_json::to_vec(&trigger).map_err(|error| CannotPrepare(error.to_string()))?;
+        if request.len() > MOST_BYTES {
+            return Err(CannotPrepare("payload is larger than the 512 KiB that Novu takes".into()));
+        }
+        Ok(request)
+    }
+
+    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+        let Ok(mut trigger) = serde_json::from_slice::<Map<String, Value>>(request) else {
+            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        };
+        trigger.insert("transactionId".into(), json!(idempotency_key));
+        let request = self
+            .client
+            .post(format!("{}/v1/events/trigger", self.base))
+            .header("Authorization", self.authorization())
+            .header("Idempotency-Key", idempotency_key)
+            .header("Content-Type", "application/json")
+            .body(Value::Object(trigger).to_string());
+        match http::send(request).await {
+            Ok(answer) => classify(&answer),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// The answer without the `data` that servers wrap it in, and the OpenAPI file does not.
+fn unwrapped(answer: &Answer) -> Value {
+    let mut body = answer.json();
+    if body["data"].is_object() { body["data"].take() } else { body }
+}
+
+fn classify(answer: &Answer) -> Outcome {
+    let status = answer.status.as_u16();
+    if answer.status.is_success() {
+        return triggered(answer);
+    }
+    // `message` is a word in some errors, a sentence or a list in others.
+    let body = answer.json();
+    let name = body["message"].as_str();
+    let error = answer.error(name.filter(|name| name.contains('_')));
+    match (status, name) {
+        (429, _) => answer.retry(Cause::Throttled),
+        (409, _) => answer.retry(Cause::Conflict),
+        (408, _) => answer.retry(Cause::Timeout),
+        (500..=599, _) => answer.retry(Cause::Unavailable),
+        (401 | 403, _) => Outcome::reject(Reason::Configuration, error),
+        (404, _) | (422, Some("workflow_not_found")) => Outcome::reject(Reason::NotFound, error),
+        _ => Outcome::reject(Reason::InvalidRequest, error),
+    }
+}
+
+/// What a success says has become of the trigger. Only `processed` is done, and says that it is queued.
+fn triggered(answer: &Answer) -> Outcome {
+    let body = unwrapped(answer);
+    let (Some(status), id) = (body["status"].as_str(), body["transactionId"].as_str().unwrap_or_default()) else {
+        return Outcome::retry(Cause::Interrupted);
+    };
+    let error = answer.error(Some(status));
+    match status {
+        "processed" => Outcome::Done(Effect { id: id.to_owned(), result: json!({ "id": id, "status": status }) }),
+        // Somebody has to switch the workflow on, or give it steps, or make the tenant.
+        "trigger_not_active" | "no_workflow_active_steps_defined" | "no_workflow_steps_defined" | "no_tenant_found" => {
+            Outcome::reject(Reason::Configuration, error)
+        }
+        _ => Outcome::reject(Reason::InvalidRequest, error),
+    }
+}
+
+/// Novu lists what its worker has made of a transaction. A filter that it does not know would be ignored, so the id is
+/// compared as well.
+fn found(answer: &Answer, transaction: &str) -> LookUp {
+    let body = answer.json();
+    let Some(list) = body["data"].as_array().or_else(|| body.as_array()) else { return LookUp::Unknown };
+    let mine = list.iter().find(|notification| notification["transactionId"] == transaction);
+    match mine {
+        Some(_) => {
+            let result = json!({ "id": transaction, "status": "processed" });
+            LookUp::Found(Effect { id: transaction.to_owned(), result })
+        }
+        None if list.is_empty() => LookUp::Absent,
+        None => LookUp::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Nylas: mails sent as one's own mailboxes, by its API v3. A connected mailbox is a grant.
+//!
+//! Facts: developer.nylas.com (sending, idempotency, errors, rate limits, listing messages, headers) and nylas-nodejs.
+//! Its idempotency key holds an hour and keeps errors as well as successes: after a failure that certainly had no effect
+//! the next attempt needs another key, and an error that comes from the key's memory says nothing new. Nylas repeats
+//! nothing itself.
+//!
+//! Each mail bears the key as a header of its own, so that a mail whose answer was lost can be found among those of the
+//! mailbox.
+//!
+//! Whether a grant may send as `from` is Nylas's to say, when it is asked to (402 or 422). A check at the start would be a
+//! call of `GET /v3/grants/{id}`, which tells the mailbox's address; it belongs where connectors are opened, once that may
+//! wait for answers. So would a daily cap for each grant (Google 2,000 mails, Microsoft 30 a minute).
+
+mod mail;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::{Client, Method, RequestBuilder};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use usher_proto::Reason;
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::Shape::{Text, Texts};
+use super::http::{self, Answer};
+use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, optional, required, setting};
+use crate::engine::{Cause, Effect, Outcome};
+
+/// An hour less what clocks may differ by.
+const KEYS_LIVE: Duration = Duration::from_secs(55 * 60);
+/// Sending takes seconds, now and then a minute. It is the step's `timeout` that decides; this only stands behind it.
+const LONGEST: Duration = Duration::from_secs(300);
+/// The header of the mail that bears the key.
+const HEADER: &str = "X-Usher-Key";
+/// How far before the event's arrival a mail is looked for, in seconds: the provider's clock is another one.
+const EARLIER: i64 = 300;
+/// Mails looked through. To one address there are rarely more, and Nylas advises small pages.
+const PAGE: usize = 50;
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation {
+    name: "send",
+    params: &[
+        required("to", Texts),
+        required("subject", Text),
+        optional("from", Text),
+        optional("reply_to", Texts),
+        optional("html", Text),
+        optional("text", Text),
+    ],
+    takes_template: true,
+}];
+
+/// The connector.
+pub(super) struct Nylas {
+    client: Client,
+    base: String,
+    key: Secret,
+    /// The mailboxes; at least one.
+    grants: Vec<String>,
+}
+
+impl Nylas {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let key = setting(environment, "NYLAS_API_KEY", "an API key (nyk_...) from Nylas's dashboard")?;
+        let what = "the id of a connected mailbox, or several separated by spaces";
+        let grants = setting(environment, "NYLAS_GRANT_ID", what)?;
+        let grants: Vec<String> = grants.split_whitespace().map(str::to_owned).collect();
+        if grants.is_empty() {
+            return Err(BadSetting::new("NYLAS_GRANT_ID", format!("not set: {what}")));
+        }
+        Ok(Self {
+            client: http::client()?,
+            // In the EU it is https://api.eu.nylas.com.
+            base: http::base_url(environment, "NYLAS_BASE_URL", "https://api.us.nylas.com")?,
+            key: Secret::new(key),
+            grants,
+        })
+    }
+
+    /// The mailbox for a recipient: always the same one, so that a conversation stays in one place, and for most
+    /// recipients still the same when a mailbox comes or goes (the highest digest of the two wins).
+    fn grant(&self, recipient: &str) -> &str {
+        let weight = |grant: &&String| Sha256::digest(format!("{grant} {}", recipient.to_lowercase()).as_bytes());
+        self.grants.iter().max_by_key(weight).map_or("", String::as_str)
+    }
+
+    fn request(&self, method: Method, grant: &str, rest: &str) -> RequestBuilder {
+        let url = format!("{}/v3/grants/{}/{rest}", self.base, http::escape(grant));
+        self.client.request(method, url).bearer_auth(self.key.expose()).timeout(LONGEST)
+    }
+
+    /// Looks for the mail in its mailbox. The folder is not named: the Sent folder's id differs between providers.
+    async fn find(&self, sent: &Sent, key: &str) -> LookUp {
+        let (since, to) = (sent.since, http::escape(&sent.to));
+        let rest = format!("messages?fields=include_headers&limit={PAGE}&received_after={since}&to={to}");
+        match http::send(self.request(Method::GET, &sent.grant, &rest)).await {
+            Ok(answer) if answer.status.is_success() => found(&answer.json(), &sent.mail["subject"], key),
+            Ok(_) | Err(_) => LookUp::Unknown,
+        }
+    }
+}
+
+/// A request as it is kept. The header with the key is added when it is sent.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sent {
+    grant: String,
+    /// The first recipient's address.
+    to: String,
+    /// From when on the mail can have been sent, in seconds.
+    since: i64,
+    mail: Map<String, Value>,
+}
+
+#[async_trait]
+impl Connector for Nylas {
+    fn memory(&self) -> Memory {
+        Memory::For(KEYS_LIVE)
+    }
+
+    async fn look_up(&self, request: &[u8], idempotency_key: &str) -> LookUp {
+        match serde_json::from_slice(request) {
+            Ok(sent) => self.find(&sent, idempotency_key).await,
+            Err(_) => LookUp::Unknown,
+        }
+    }
+
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        let mail = mail::of(inputs)?;
+        let to = mail["to"][0]["email"].as_str().unwrap_or_default().to_owned();
+        let since = inputs.event.received_at.seconds() - EARLIER;
+        let sent = Sent { grant: self.grant(&to).to_owned(), to, since, mail };
+        serde_json::to_vec(&sent).map_err(|error| CannotPrepare(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+        let Ok(sent) = serde_json::from_slice::<Sent>(request) else {
+            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        };
+        let mut mail = sent.mail.clone();
+        mail.insert("custom_headers".into(), json!([{ "name": HEADER, "value": idempotency_key }]));
+        let request = self
+            .request(Method::POST, &sent.grant, "messages/send")
+            .header("Idempotency-Key", idempotency_key)
+            .header("Content-Type", "application/json")
+            .body(Value::Object(mail).to_string());
+        let answer = match http::send(request).await {
+            Ok(answer) => answer,
+            Err(outcome) => return outcome,
+        };
+        let outcome = classify(&answer);
+        if !matches!(outcome, Outcome::Retry { .. }) || !answer.headers.contains_key("idempotent-response") {
+            return outcome;
+        }
+        // An earlier attempt's error, repeated from memory for the rest of the hour. Whether that one sent anything is
+        // seen in the mailbox; if it did not, only another key gets the mail sent.
+        match self.find(&sent, idempotency_key).await {
+            LookUp::Found(effect) => Outcome::Done(effect),
+            LookUp::Absent => Outcome::retry(Cause::Throttled),
+            LookUp::Unknown => outcome,
+        }
+    }
+}
+
+fn classify(answer: &Answer) -> Outcome {
+    let body = answer.json();
+    if answer.status.is_success() {
+        // IMAP mailboxes give a mail no id.
+        let id = body["data"]["id"].as_str().or_else(|| body["request_id"].as_str());
+        return match id {
+            Some(id) => Outcome::Done(Effect { id: id.to_owned(), result: json!({ "id": id }) }),
+            None => Outcome::retry(Cause::Interrupted),
+        };
+    }
+    let kind = body["error"]["type"].as_str().unwrap_or_default();
+    let error = answer.error(Some(kind));
+    match (answer.status.as_u16(), kind) {
+        (409, "api.invalid_idempotent_request") => Outcome::reject(Reason::IdempotencyConflict, error),
+        (409, _) => answer.retry(Cause::Conflict),
+        (408, _) => answer.retry(Cause::Timeout),
+        (429, _) => answer.retry(Cause::Throttled),
+        // Whether the provider has sent it is not known.
+        (504, _) => answer.retry(Cause::Timeout),
+        (500..=599, _) => answer.retry(Cause::Unavailable),
+        // Blocked: it passes, or a person sees to it.
+        (423, _) => answer.retry(Cause::Conflict),
+        // The key, the mailbox's own login, or a mailbox that is not there: the path names nothing else.
+        (401 | 403 | 404, _) => Outcome::reject(Reason::Configuration, error),
+        // 402: of several recipients some may have it, so it is not for a machine to send it again.
+        _ => Outcome::reject(Reason::InvalidRequest, error),
+    }
+}
+
+/// What a page of the mailbox says about the mail with this key.
+fn found(page: &Value, subject: &Value, key: &str) -> LookUp {
+    let Some(list) = page["data"].as_array() else { return LookUp::Unknown };
+    let header = |message: &Value| {
+        let headers = message["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ours = |header: &&Value| header["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(HEADER));
+        headers.iter().find(ours).and_then(|header| header["value"].as_str()).map(str::to_owned)
+    };
+    if let Some(message) = list.iter().find(|message| header(message).as_deref() == Some(key)) {
+        let id = message["id"].as_str().unwrap_or_default().to_owned();
+        return LookUp::Found(Effect { result: json!({ "id": id }), id });
+    }
+    // Some providers do not give back headers that are not theirs: such a mail may be this one.
+    let nameless = list.iter().any(|message| header(message).is_none() && message["subject"] == *subject);
+    if nameless || page["next_cursor"].is_string() { LookUp::Unknown } else { LookUp::Absent }
+}
+
+#[cfg(test)]
+mod tests;

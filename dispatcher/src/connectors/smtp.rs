@@ -1,0 +1,79 @@
+//! SMTP: mails through any mail server.
+//!
+//! Facts: RFC 5321 (replies 4.2, time limits 4.5.3.2, responsibility 6.1), RFC 3463 (enhanced status codes), RFC 4954
+//! (authentication). A server has done nothing before it has seen the dot that ends the message, and knows no
+//! idempotency keys: once the dot has left, only its answer tells whether the mail is on its way. Where that answer is
+//! lost the flow's `on_doubt` decides. The Message-ID is the idempotency key, so that a mail that was sent twice can be
+//! recognised, and some receivers drop the second.
+
+mod message;
+mod reply;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use serde_json::json;
+use usher_proto::Reason;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::Shape::{Table, Text, Texts};
+use super::{CannotPrepare, Connector, Inputs, Memory, Operation, optional, optional_or, required, setting};
+use crate::engine::{Effect, Outcome};
+use message::Mail;
+use server::Server;
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation {
+    name: "send",
+    params: &[
+        required("to", Texts),
+        required("subject", Text),
+        optional_or("from", Text, "USHER_FROM"),
+        optional("reply_to", Texts),
+        optional("html", Text),
+        optional("text", Text),
+        optional("headers", Table),
+    ],
+    takes_template: true,
+}];
+
+/// The connector.
+pub(super) struct Smtp {
+    server: Server,
+    from: Option<String>,
+}
+
+impl Smtp {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let url = setting(environment, "SMTP_URL", "a mail server, such as smtps://user:password@mail.example.com")?;
+        Ok(Self { server: Server::from_url(&url)?, from: environment.get("USHER_FROM")? })
+    }
+}
+
+#[async_trait]
+impl Connector for Smtp {
+    fn memory(&self) -> Memory {
+        Memory::Forgets
+    }
+
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        let mail = Mail::new(inputs, self.from.as_deref(), usher_service::clock::now())?;
+        serde_json::to_vec(&mail).map_err(|error| CannotPrepare(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+        let Ok(mail) = serde_json::from_slice::<Mail>(request) else {
+            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        };
+        let id = mail.message_id(idempotency_key);
+        match self.server.send(&mail, &id).await {
+            Ok(()) => {
+                let result = json!({ "id": id });
+                Outcome::Done(Effect { id, result })
+            }
+            Err(outcome) => outcome,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The message: every byte of it but the Message-ID, made once and kept.
+
+use std::time::{Duration, SystemTime};
+
+use lettre::Message;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use usher_proto::Timestamp;
+
+use super::{CannotPrepare, Inputs};
+
+/// Headers that are made here, from parameters of their own or from the message itself.
+const OURS: [&str; 14] = [
+    "bcc",
+    "cc",
+    "content-disposition",
+    "content-transfer-encoding",
+    "content-type",
+    "date",
+    "from",
+    "message-id",
+    "mime-version",
+    "reply-to",
+    "return-path",
+    "sender",
+    "subject",
+    "to",
+];
+
+/// A mail as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Mail {
+    /// The address that MAIL FROM names.
+    pub(super) from: String,
+    /// The addresses that RCPT TO names.
+    pub(super) to: Vec<String>,
+    /// Headers and body, but for the Message-ID.
+    pub(super) message: String,
+}
+
+impl Mail {
+    /// Makes the message. `now` becomes its Date: what is sent again later is still the mail of that time.
+    pub(super) fn new(inputs: &Inputs<'_>, from: Option<&str>, now: Timestamp) -> Result<Self, CannotPrepare> {
+        let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
+        let from = text("from").or(from);
+        let from = from.ok_or_else(|| CannotPrepare("from is not given, and USHER_FROM is not set".into()))?;
+        let from: Mailbox = from.parse().map_err(|_| not_an_address("from"))?;
+        let to = mailboxes("to", inputs.required("to")?)?;
+        let millis = Duration::from_millis(u64::try_from(now.millis()).unwrap_or_default());
+        let mut builder = Message::builder()
+            .from(from.clone())
+            .date(SystemTime::UNIX_EPOCH + millis)
+            .subject(one_line(inputs.required("subject")?.as_str().unwrap_or_default()));
+        for mailbox in &to {
+            builder = builder.to(mailbox.clone());
+        }
+        if let Some(reply_to) = inputs.params.get("reply_to") {
+            for mailbox in mailboxes("reply_to", reply_to)? {
+                builder = builder.reply_to(mailbox);
+            }
+        }
+        for (name, value) in inputs.params.get("headers").and_then(Value::as_object).into_iter().flatten() {
+            builder = builder.raw_header(header(name, value.as_str().unwrap_or_default())?);
+        }
+        let message = match (text("text"), text("html")) {
+            (Some(text), Some(html)) => {
+                builder.multipart(MultiPart::alternative_plain_html(text.to_owned(), html.to_owned()))
+            }
+            (Some(text), None) => builder.singlepart(SinglePart::plain(text.to_owned())),
+            (None, Some(html)) => builder.singlepart(SinglePart::html(html.to_owned())),
+            (None, None) => return Err(CannotPrepare("the mail has neither html nor text".into())),
+        };
+        let message = message.map_err(|error| CannotPrepare(error.to_string()))?;
+        let message = String::from_utf8(message.formatted())
+            .map_err(|_| CannotPrepare("the message came out unreadable".into()))?;
+        let to = to.iter().map(|mailbox| mailbox.email.to_string()).collect();
+        Ok(Self { from: from.email.to_string(), to, message })
+    }
+
+    /// The Message-ID of the mail under this key, without its angle brackets: the key itself where RFC 5322 lets it stand
+    /// there (3.6.4, dot-atom), else a digest of it.
+    pub(super) fn message_id(&self, key: &str) -> String {
+        let domain = self.from.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let domain = if !domain.is_empty() && domain.is_ascii() { domain } else { "usher.invalid" };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+        if key.split('.').all(|atom| !atom.is_empty() && atom.chars().all(allowed)) {
+            return format!("{key}@{domain}");
+        }
+        let digest = Sha256::digest(key.as_bytes());
+        let digest = digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        format!("usher/{digest}@{domain}")
+    }
+}
+
+fn not_an_address(name: &str) -> CannotPrepare {
+    CannotPrepare(format!("{name} is no address such as \"name@example.com\" or \"Name <name@example.com>\""))
+}
+
+fn mailboxes(name: &str, value: &Value) -> Result<Vec<Mailbox>, CannotPrepare> {
+    let texts = match value {
+        Value::Array(texts) => texts.iter().collect(),
+        text => vec![text],
+    };
+    let read = |text: &Value| text.as_str().unwrap_or_default().parse().map_err(|_| not_an_address(name));
+    let mailboxes: Vec<Mailbox> = texts.into_iter().map(read).collect::<Result<_, _>>()?;
+    if mailboxes.is_empty() { Err(CannotPrepare(format!("{name} came out empty"))) } else { Ok(mailboxes) }
+}
+
+/// A value with a line's end in it would begin a header, or the body, of somebody else's choice.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn header(name: &str, value: &str) -> Result<HeaderValue, CannotPrepare> {
+    let valid = name.bytes().all(|b| b.is_ascii_graphic());
+    if OURS.contains(&name.to_ascii_lowercase().as_str()) || !valid {
+        return Err(CannotPrepare(format!("headers cannot set {name:?}")));
+    }
+    let header = HeaderName::new_from_ascii(name.to_owned());
+    let header = header.map_err(|_| CannotPrepare(format!("headers cannot set {name:?}")))?;
+    Ok(HeaderValue::new(header, one_line(value)))
+}

@@ -1,0 +1,104 @@
+//! Asking Stripe over HTTP.
+
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::answer::{self, is_missing};
+use crate::connectors::http::{self, Answer};
+use crate::connectors::setting;
+use crate::engine::{Cause, Outcome};
+
+/// Pinned, because fields move between versions.
+const API_VERSION: &str = "2026-07-29.dahlia";
+/// Objects in one page of a list, of at most 100: what is read of an answer is bounded.
+const PER_PAGE: &str = "50";
+/// Pages of a list that are read at most.
+const PAGES: usize = 20;
+
+pub(super) struct Api {
+    client: Client,
+    base: String,
+    key: Secret,
+}
+
+/// What was found in a list.
+pub(super) struct Listed {
+    /// The objects that fit.
+    pub(super) found: Vec<Value>,
+    /// Whether all of the list was read.
+    pub(super) whole: bool,
+}
+
+impl Api {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let key = setting(environment, "STRIPE_SECRET_KEY", "a secret key (sk_...) from Stripe's dashboard")?;
+        Ok(Self {
+            client: http::client()?,
+            base: http::base_url(environment, "STRIPE_BASE_URL", "https://api.stripe.com")?,
+            key: Secret::new(key),
+        })
+    }
+
+    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
+        request.bearer_auth(self.key.expose()).header("Stripe-Version", API_VERSION)
+    }
+
+    pub(super) async fn post(&self, path: &str, form: String, key: &str) -> Result<Answer, Outcome> {
+        let request = self.signed(self.client.post(format!("{}{path}", self.base)));
+        let request =
+            request.header("Idempotency-Key", key).header("Content-Type", "application/x-www-form-urlencoded");
+        http::send(request.body(form)).await
+    }
+
+    /// Deletes what a path names: whether it was there. Stripe passes over idempotency keys here.
+    pub(super) async fn delete(&self, path: &str) -> Result<bool, Outcome> {
+        let answer = http::send(self.signed(self.client.delete(format!("{}{path}", self.base)))).await?;
+        if answer.status.is_success() {
+            Ok(true)
+        } else if is_missing(&answer) {
+            Ok(false)
+        } else {
+            Err(answer::classify(&answer))
+        }
+    }
+
+    /// The objects of a list that fit, newest first. A list of something that is not there (any more) is empty.
+    pub(super) async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        fits: impl Fn(&Value) -> bool,
+    ) -> Result<Listed, Outcome> {
+        let mut listed = Listed { found: Vec::new(), whole: true };
+        let mut next: Option<(&str, String)> = None;
+        for _ in 0..PAGES {
+            let mut query = [query, &[("limit", PER_PAGE)]].concat();
+            query.extend(next.as_ref().map(|(name, value)| (*name, value.as_str())));
+            let query = serde_urlencoded::to_string(&query).unwrap_or_default();
+            let request = self.signed(self.client.get(format!("{}{path}?{query}", self.base)));
+            let answer = http::send(request).await?;
+            if is_missing(&answer) {
+                return Ok(listed);
+            }
+            if !answer.status.is_success() {
+                return Err(answer::classify(&answer));
+            }
+            let body = answer.json();
+            let Some(objects) = body["data"].as_array() else { return Err(Outcome::retry(Cause::Interrupted)) };
+            listed.found.extend(objects.iter().filter(|object| fits(object)).cloned());
+            // A list goes on after its last object, a search where it says.
+            next = match (body["has_more"] == true, body["next_page"].as_str(), objects.last()) {
+                (true, Some(page), _) => Some(("page", page.to_owned())),
+                (true, None, Some(last)) => {
+                    Some(("starting_after", last["id"].as_str().unwrap_or_default().to_owned()))
+                }
+                _ => return Ok(listed),
+            };
+        }
+        listed.whole = false;
+        Ok(listed)
+    }
+}

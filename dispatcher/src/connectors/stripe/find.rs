@@ -1,0 +1,97 @@
+//! Finding what was made, and whose it is.
+//!
+//! Facts (docs.stripe.com, search and list): a list is as fresh as the last write. The search index follows within a
+//! minute, in an outage within an hour, and is not there at all in India; so it is never relied on alone.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use usher_service::clock;
+
+use super::kept::{Make, Retire, Whose};
+use super::{LookUp, MARK, Stripe, made};
+use crate::engine::{Cause, Outcome};
+
+/// How far the search index may lie behind, in seconds.
+const INDEX_LAG: i64 = 3600;
+/// How far Stripe's clock and ours may be apart, in seconds.
+const SKEW: i64 = 300;
+
+impl Stripe {
+    /// Whether what was asked for under this key exists: it carries the key. Only a list read to its end says that it does
+    /// not.
+    pub(super) async fn look_up_made(&self, make: &Make, key: &str) -> LookUp {
+        let Some(since) = make.since else { return LookUp::Unknown };
+        let since = (since - SKEW).to_string();
+        let (email, customer) = (make.field("email"), make.field("customer"));
+        // By what narrows it down most. The filter by address is exact, case included: we ask for what we wrote.
+        let query: Vec<(&str, &str)> = match (make.path.as_str(), email.as_deref(), customer.as_deref()) {
+            ("/v1/customers", Some(email), _) => vec![("email", email)],
+            ("/v1/customers", None, _) => vec![("created[gte]", since.as_str())],
+            (_, _, Some(customer)) => vec![("customer", customer), ("status", "all")],
+            _ => return LookUp::Unknown,
+        };
+        match self.api.list(&make.path, &query, |object| object["metadata"][MARK] == key).await {
+            Ok(listed) => match listed.found.first() {
+                Some(object) => LookUp::Found(made(object)),
+                None if listed.whole => LookUp::Absent,
+                None => LookUp::Unknown,
+            },
+            Err(_) => LookUp::Unknown,
+        }
+    }
+
+    /// The customers whose things are to go, ids.
+    pub(super) async fn customers_of(&self, retire: &Retire) -> Result<Vec<String>, Outcome> {
+        let wanted = match &retire.of {
+            Whose::Id(id) => return Ok(vec![id.clone()]),
+            Whose::Metadata(wanted) => wanted,
+        };
+        let query = query(wanted);
+        let fits = |object: &Value| fits(object, wanted);
+        let indexed = self.api.list("/v1/customers/search", &[("query", &query)], fits).await?;
+        let mut ids: Vec<String> = indexed.found.iter().filter_map(id).collect();
+        // Who was made too short a time before may not be in the index yet.
+        let (from, until) = (clock::now().seconds() - INDEX_LAG, retire.at + SKEW);
+        if from <= until {
+            let (from, until) = (from.to_string(), until.to_string());
+            let fresh = [("created[gte]", from.as_str()), ("created[lte]", until.as_str())];
+            let fresh = self.api.list("/v1/customers", &fresh, fits).await?;
+            ids.extend(fresh.found.iter().filter_map(id));
+            if ids.is_empty() && !fresh.whole {
+                // Too many are new to look through; the index catches up.
+                return Err(Outcome::retry(Cause::Deferred));
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+}
+
+pub(super) fn id(object: &Value) -> Option<String> {
+    object["id"].as_str().map(str::to_owned)
+}
+
+fn fits(object: &Value, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(name, value)| object["metadata"][name] == *value)
+}
+
+/// Stripe's query language: `metadata['name']:'value'`, quotes and backslashes escaped.
+fn query(wanted: &BTreeMap<String, String>) -> String {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
+    let parts: Vec<String> =
+        wanted.iter().map(|(name, value)| format!("metadata['{}']:'{}'", quoted(name), quoted(value))).collect();
+    parts.join(" AND ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_cannot_end_the_value_it_stands_in() {
+        let wanted = [("a".to_owned(), "x' OR name:'y".to_owned()), ("b".to_owned(), "2".to_owned())].into();
+        assert_eq!(query(&wanted), r"metadata['a']:'x\' OR name:\'y' AND metadata['b']:'2'");
+    }
+}

@@ -1,0 +1,205 @@
+//! `http`: a signed JSON POST to whoever wants one. (What all connectors over HTTP share stands in `http.rs`.)
+//!
+//! Facts: the Standard Webhooks specification (github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md):
+//! the headers `webhook-id`, `webhook-timestamp` (of the attempt) and `webhook-signature`, HMAC-SHA256 over
+//! `{id}.{timestamp}.{body}`, several signatures while a secret is exchanged, and what a receiver's status means.
+//!
+//! `webhook-id` is the same for every attempt, so that a receiver that remembers ids has each message once. Nothing says
+//! that a receiver does, so its memory counts as none; a flow that knows better says `on_doubt = "send"`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use reqwest::{Client, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use usher_proto::Reason;
+use usher_proto::signature::SigningSecret;
+use usher_service::clock;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::Shape::{Address, Name, Table};
+use super::http::{self, Answer};
+use super::{CannotPrepare, Connector, Inputs, Memory, Operation, optional, optional_or, required};
+use crate::engine::{Cause, Effect, Outcome};
+
+/// The secret of receivers for which a flow names no other; with `_NAME` behind it, the one that `secret = "name"` means.
+const SECRET: &str = "HTTP_SIGNING_SECRET";
+const ALLOW_PLAIN: &str = "HTTP_ALLOW_PLAIN";
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation {
+    name: "post",
+    params: &[required("url", Address), optional("body", Table), optional_or("secret", Name, SECRET)],
+    takes_template: false,
+}];
+
+/// The connector.
+pub(super) struct Webhook {
+    client: Client,
+    /// Everything goes here instead, host and path behind it: a lab, or a proxy that lets only known hosts pass.
+    base: Option<String>,
+    /// By name; the one without a name has the empty one.
+    secrets: BTreeMap<String, Vec<SigningSecret>>,
+    allow_plain: bool,
+}
+
+impl Webhook {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+        let mut secrets = BTreeMap::new();
+        if let Some(text) = environment.get(SECRET)? {
+            secrets.insert(String::new(), read(SECRET, &text)?);
+        }
+        for (name, text) in environment.with_prefix(&format!("{SECRET}_"))? {
+            secrets.insert(name.to_ascii_lowercase(), read(&format!("{SECRET}_{name}"), &text)?);
+        }
+        let allow_plain = match environment.get(ALLOW_PLAIN)?.as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(BadSetting::new(ALLOW_PLAIN, "it may be true or false")),
+        };
+        let base = match environment.get("HTTP_BASE_URL")? {
+            None => None,
+            Some(_) => Some(http::base_url(environment, "HTTP_BASE_URL", "http://127.0.0.1:8090/http")?),
+        };
+        Ok(Self { client: http::client()?, base, secrets, allow_plain })
+    }
+
+    fn secrets(&self, name: Option<&str>) -> Result<&[SigningSecret], CannotPrepare> {
+        let missing = || match name {
+            Some(name) => format!("there is no {SECRET}_{}", name.to_ascii_uppercase()),
+            None => format!("secret is not given, and {SECRET} is not set"),
+        };
+        let found = self.secrets.get(name.unwrap_or_default());
+        found.map(Vec::as_slice).ok_or_else(|| CannotPrepare(missing()))
+    }
+
+    /// Where a request to `url` really goes.
+    fn target(&self, url: &Url) -> String {
+        match &self.base {
+            None => url.to_string(),
+            Some(base) => {
+                let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+                format!("{base}/{}{}{query}", url.authority(), url.path())
+            }
+        }
+    }
+}
+
+/// Several secrets are separated by spaces: while one is exchanged for another, both sign.
+fn read(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
+    let secrets = text.split_whitespace().map(SigningSecret::parse).collect::<Result<Vec<_>, _>>();
+    secrets.map_err(|error| BadSetting::new(variable, error))
+}
+
+/// Whether a flow may give it as an address.
+pub(super) fn is_address(text: &str) -> bool {
+    let is_template = ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark));
+    let is_fit = |url: Url| {
+        let anonymous = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && anonymous
+    };
+    !is_template && text.parse().is_ok_and(is_fit)
+}
+
+/// Whether a host is of this machine or of a private network, as far as its name says: bodies are personal data, and
+/// without TLS everybody on the way can read them.
+fn is_near(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
+        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local(),
+        // Names of one label, as containers have, are nobody's in public.
+        Err(_) => !host.contains('.') || [".localhost", ".internal", ".local"].iter().any(|end| host.ends_with(end)),
+    }
+}
+
+/// A request as it is kept. The signature is made anew for each attempt, for it holds the attempt's time.
+#[derive(Serialize, Deserialize)]
+struct Post {
+    url: String,
+    secret: Option<String>,
+    body: String,
+}
+
+#[async_trait]
+impl Connector for Webhook {
+    fn memory(&self) -> Memory {
+        Memory::Forgets
+    }
+
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
+        let url = text("url").filter(|url| is_address(url));
+        let url = url.and_then(|url| Url::parse(url).ok()).ok_or_else(|| CannotPrepare("url is no address".into()))?;
+        if url.scheme() == "http" && !(self.allow_plain && is_near(&url)) {
+            let why = format!("url is http://, which {ALLOW_PLAIN} can allow to loopback and private addresses only");
+            return Err(CannotPrepare(why));
+        }
+        let secret = text("secret");
+        self.secrets(secret)?;
+        let body = match inputs.params.get("body") {
+            Some(body) => body.to_string(),
+            // The payload that the specification recommends.
+            None => {
+                let event = inputs.event;
+                let timestamp = event.occurred_at.to_string();
+                json!({ "type": event.kind, "timestamp": timestamp, "data": inputs.data }).to_string()
+            }
+        };
+        let post = Post { url: url.into(), secret: secret.map(str::to_owned), body };
+        serde_json::to_vec(&post).map_err(|error| CannotPrepare(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+        let kept = serde_json::from_slice::<Post>(request).ok().and_then(|post| {
+            let url = Url::parse(&post.url).ok()?;
+            Some((post, url))
+        });
+        let Some((Post { secret, body, .. }, url)) = kept else {
+            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        };
+        let Ok(secrets) = self.secrets(secret.as_deref()) else {
+            return Outcome::reject(Reason::Configuration, "its signing secret is not set any more");
+        };
+        // A full stop in the id would let the signed text be cut in another place.
+        let id = idempotency_key.replace('.', "_");
+        let timestamp = clock::now().seconds().to_string();
+        let signatures: Vec<String> =
+            secrets.iter().map(|secret| secret.sign(&id, &timestamp, body.as_bytes())).collect();
+        let request = self
+            .client
+            .post(self.target(&url))
+            .header("webhook-id", &id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signatures.join(" "))
+            .header("Content-Type", "application/json")
+            .body(body);
+        match http::send_for_status(request).await {
+            Ok(answer) => classify(&answer, id),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// By the specification's table. What it calls a failure without more is refused for good where HTTP says that the
+/// request is at fault.
+fn classify(answer: &Answer, id: String) -> Outcome {
+    let (status, error) = (answer.status.as_u16(), answer.error(None));
+    match status {
+        200..=299 => Outcome::Done(Effect { result: json!({ "id": id, "status": status }), id }),
+        // The server gave up waiting, or wants it later: its own kinds of 503.
+        408 | 425 => answer.retry(Cause::Timeout),
+        429 => answer.retry(Cause::Throttled),
+        500..=599 => answer.retry(Cause::Unavailable),
+        // A redirect is not followed: the address is to be set right.
+        300..=399 | 401 | 403 => Outcome::reject(Reason::Configuration, error),
+        // 410: it wants no more of these, which somebody has to act upon.
+        404 | 410 => Outcome::reject(Reason::NotFound, error),
+        _ => Outcome::reject(Reason::InvalidRequest, error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

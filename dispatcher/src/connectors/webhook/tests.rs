@@ -1,0 +1,128 @@
+//! Where it posts to, what it signs, and what statuses mean.
+
+use super::super::assert_outcome;
+use super::super::testing::{answer, prepare};
+use super::*;
+
+const ONE: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OTHER: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0";
+
+fn with<const N: usize>(variables: [(&str, &str); N]) -> Webhook {
+    usher_service::telemetry::install_tls();
+    Webhook::from_environment(&Environment::of(variables)).expect("good settings")
+}
+
+fn post(connector: &Webhook, params: Value) -> Result<Post, String> {
+    let kept = prepare(connector, "post", &params, &json!({ "id": "user_1" })).map_err(|error| error.to_string())?;
+    Ok(serde_json::from_slice(&kept).expect("it reads back"))
+}
+
+#[test]
+fn an_address_is_one_for_all_events_and_has_no_password_in_it() {
+    for text in ["https://a.test/hooks?x=1", "http://127.0.0.1:8080/", "https://[::1]/x"] {
+        assert!(is_address(text), "{text}");
+    }
+    for text in ["", "a.test", "ftp://a.test", "https://u:p@a.test/", "https://{{ user.id }}.a.test/", "file:///etc/x"]
+    {
+        assert!(!is_address(text), "{text}");
+    }
+}
+
+#[test]
+fn no_event_chooses_address_or_secret() {
+    assert!(Address.accepts(&json!("https://a.test/x")) && !Address.accepts(&json!("{{ user.url }}")));
+    assert!(Name.accepts(&json!("billing_2")) && !Name.accepts(&json!("{{ user.name }}")));
+    assert!(!Name.accepts(&json!("")) && !Name.accepts(&json!("Billing")));
+}
+
+#[test]
+fn without_tls_only_what_is_near_is_reached_and_only_when_allowed() {
+    let (strict, lenient) = (with([(SECRET, ONE)]), with([(SECRET, ONE), (ALLOW_PLAIN, "true")]));
+    for (url, near) in [
+        ("http://127.0.0.1:8080/x", true),
+        ("http://[::1]/x", true),
+        ("http://10.1.2.3/x", true),
+        ("http://192.168.0.9/x", true),
+        ("http://[fd00::1]/x", true),
+        ("http://billing/x", true),
+        ("http://billing.svc.internal/x", true),
+        ("http://8.8.8.8/x", false),
+        ("http://169.254.169.254/x", false),
+        ("http://a.test/x", false),
+        ("http://local.a.test/x", false),
+    ] {
+        assert!(post(&strict, json!({ "url": url })).is_err(), "{url}");
+        assert_eq!(post(&lenient, json!({ "url": url })).is_ok(), near, "{url}");
+    }
+    assert!(post(&strict, json!({ "url": "https://a.test/x" })).is_ok());
+}
+
+#[test]
+fn the_body_is_the_flows_or_the_event() {
+    let connector = with([(SECRET, ONE)]);
+    let own = post(&connector, json!({ "url": "https://a.test/x", "body": { "id": "user_1" } })).expect("a request");
+    assert_eq!(own.body, r#"{"id":"user_1"}"#);
+    let event = post(&connector, json!({ "url": "https://a.test/x" })).expect("a request");
+    let expected = json!({
+        "type": "user.updated", "timestamp": "2026-01-01T10:00:00.250Z", "data": { "id": "user_1" },
+    });
+    assert_eq!(serde_json::from_str::<Value>(&event.body).expect("JSON"), expected);
+}
+
+#[test]
+fn a_secret_has_a_name_and_one_that_is_not_there_is_told() {
+    let connector = with([("HTTP_SIGNING_SECRET_BILLING", ONE)]);
+    let of = |secret: Option<&str>| post(&connector, json!({ "url": "https://a.test/x", "secret": secret }));
+    assert!(of(Some("billing")).is_ok());
+    assert_eq!(of(Some("crm")).err().as_deref(), Some("there is no HTTP_SIGNING_SECRET_CRM"));
+    assert!(post(&connector, json!({ "url": "https://a.test/x" })).is_err());
+    let both = with([(SECRET, &format!("{ONE} {OTHER}"))]);
+    assert_eq!(both.secrets(None).expect("secrets").len(), 2);
+}
+
+#[test]
+fn a_secret_that_is_none_is_refused_without_being_repeated() {
+    let error = Webhook::from_environment(&Environment::of([(SECRET, "whsec_!!!")])).err().expect("no base64");
+    assert!(error.to_string().starts_with("HTTP_SIGNING_SECRET: ") && !error.to_string().contains("!!!"), "{error}");
+}
+
+#[test]
+fn a_base_address_takes_everything_with_host_and_path() {
+    let connector = with([(SECRET, ONE), ("HTTP_BASE_URL", "http://127.0.0.1:8090/http/")]);
+    let url = Url::parse("https://a.test:8443/hooks/x?y=1").expect("an address");
+    assert_eq!(connector.target(&url), "http://127.0.0.1:8090/http/a.test:8443/hooks/x?y=1");
+    assert_eq!(with([(SECRET, ONE)]).target(&url), url.as_str());
+}
+
+#[test]
+fn every_status_has_its_outcome() {
+    for (status, expected) in [
+        (301, Err(Reason::Configuration)),
+        (308, Err(Reason::Configuration)),
+        (400, Err(Reason::InvalidRequest)),
+        (401, Err(Reason::Configuration)),
+        (403, Err(Reason::Configuration)),
+        (404, Err(Reason::NotFound)),
+        (405, Err(Reason::InvalidRequest)),
+        (408, Ok(Cause::Timeout)),
+        (409, Err(Reason::InvalidRequest)),
+        (410, Err(Reason::NotFound)),
+        (413, Err(Reason::InvalidRequest)),
+        (422, Err(Reason::InvalidRequest)),
+        (425, Ok(Cause::Timeout)),
+        (429, Ok(Cause::Throttled)),
+        (500, Ok(Cause::Unavailable)),
+        (502, Ok(Cause::Unavailable)),
+        (503, Ok(Cause::Unavailable)),
+        (504, Ok(Cause::Unavailable)),
+    ] {
+        let outcome = classify(&answer(status, "no mailbox a@b.test"), "id".into());
+        assert_outcome(&outcome, expected, &status.to_string());
+        assert!(!format!("{outcome:?}").contains("a@b.test"), "the answer is not repeated");
+    }
+    for status in [200, 202, 204] {
+        assert!(matches!(classify(&answer(status, ""), "id".into()), Outcome::Done(effect) if effect.id == "id"));
+    }
+    let told = classify(&answer(503, "").with("retry-after", "7"), String::new());
+    assert!(matches!(told, Outcome::Retry { after: Some(after), .. } if after.as_secs() == 7));
+}

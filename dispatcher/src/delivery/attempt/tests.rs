@@ -1,0 +1,207 @@
+//! Attempts against a connector that does as told, and a real store.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use usher_proto::{Event, EventId, Key, Partition, Source};
+use usher_service::Readiness;
+
+use super::*;
+use crate::connectors::CannotPrepare;
+use crate::engine::Effect;
+use crate::engine::arrival::{Arrival, Batch};
+use crate::flows::FlowSource;
+use crate::sql::{Database, DatabaseAddress};
+use crate::store::SqlStore;
+
+const FLOW: &str = r#"
+on = ["clerk/user.created"]
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "a@b.test"
+subject = "hello"
+text = "hello"
+from = "c@d.test"
+timeout = "200ms"
+"#;
+
+/// How the destination behaves, and how often it was asked.
+struct Fake {
+    memory: Memory,
+    found: LookUp,
+    does: fn() -> Outcome,
+    asked: AtomicUsize,
+    keys: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Connector for Fake {
+    fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    async fn look_up(&self, _: &[u8], _: &str) -> LookUp {
+        self.found.clone()
+    }
+
+    fn prepare(&self, _: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        Ok(b"exact".to_vec())
+    }
+
+    async fn attempt(&self, _: &[u8], key: &str) -> Outcome {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.keys.lock().expect("no panic while it is held").push(key.to_owned());
+        (self.does)()
+    }
+}
+
+fn done() -> Outcome {
+    Outcome::Done(Effect { id: "1".into(), result: json!({}) })
+}
+
+struct Scene {
+    workshop: Workshop,
+    fake: Arc<Fake>,
+    run: Run,
+    epoch: i64,
+    _folder: TempDir,
+}
+
+async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome) -> Scene {
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = format!("sqlite:{}", folder.path().join("store.db").display());
+    let database = Database::open(&DatabaseAddress::parse("USHER_STORE", &address).expect("an address"));
+    let store: Arc<dyn Store> = Arc::new(SqlStore::open(database.expect("a file"), 1).await.expect("tables are made"));
+    let source =
+        FlowSource { name: "test".into(), file: "test.toml".into(), toml: flow.to_owned(), templates: BTreeMap::new() };
+    let flow = Arc::new(Flow::check(source).expect("a good flow"));
+    let epoch = store.acquire("test", &[Partition(0)], "me").await.expect("it is ours")[0].epoch;
+    let now = clock::now();
+    let event = Event {
+        id: EventId::new("msg_1"),
+        kind: "user.created".into(),
+        source: Source::Clerk,
+        instance: "default".into(),
+        key: Key::new("user_1"),
+        occurred_at: now,
+        received_at: now,
+        provenance: Vec::new(),
+        body: Bytes::from_static(b"{\"data\":{}}"),
+    };
+    let arrival =
+        Arrival { offset: 0, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None };
+    let (flow_version, destination) = (flow.version.clone(), flow.destination(0));
+    let batch =
+        Batch { partition: Partition(0), epoch, frontier: 1, arrivals: vec![arrival], flow_version, destination };
+    let run = store.admit("test", &batch).await.expect("it is admitted").heads.remove(0);
+
+    let (metrics, stop) = (Metrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
+    let (answers, _) = mpsc::unbounded_channel();
+    let readiness = Readiness::needing(vec!["store"]);
+    let scribe =
+        Scribe::start("test".into(), "me".into(), store.clone(), metrics.clone(), readiness, stop.clone(), answers);
+    let (asked, keys) = (AtomicUsize::new(0), Mutex::default());
+    let fake = Arc::new(Fake { memory, found, does, asked, keys });
+    let connectors: Connectors = [("resend".to_owned(), fake.clone() as Arc<dyn Connector>)].into();
+    let versions = Versions::new(flow, store.clone());
+    let workshop = Workshop { versions, store, connectors: Arc::new(connectors), scribe, metrics, stop };
+    Scene { workshop, fake, run, epoch, _folder: folder }
+}
+
+impl Scene {
+    async fn outcome(&self) -> Outcome {
+        match self.workshop.work(&self.run, self.epoch).await {
+            Report::Attempted { outcome, .. } => outcome,
+            other => panic!("an attempt, not {other:?}"),
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.fake.asked.load(Ordering::SeqCst)
+    }
+
+    /// An earlier attempt was made so long ago, and nothing was heard of it.
+    fn in_doubt_since(mut self, ago: Duration) -> Self {
+        let asked_at = clock::now().millis() - i64::try_from(ago.as_millis()).expect("not long");
+        self.run.request = Some(b"exact".to_vec());
+        self.run.tries.asked_at = Some(Timestamp::from_millis(asked_at));
+        self
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_connector_is_a_retry() {
+    let scene = scene(FLOW, Memory::Idempotent, LookUp::Unknown, || panic!("a bug")).await;
+    assert_eq!(scene.outcome().await, Outcome::retry(Cause::Panicked));
+    assert_eq!(scene.outcome().await, Outcome::retry(Cause::Panicked), "and everything else goes on");
+}
+
+#[tokio::test]
+async fn an_attempt_is_claimed_first_and_not_made_by_who_has_lost_the_partition() {
+    let scene = scene(FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    scene.workshop.store.acquire("test", &[Partition(0)], "somebody else").await.expect("it is taken over");
+    assert_eq!(scene.workshop.work(&scene.run, scene.epoch).await, Report::Fenced);
+    assert_eq!(scene.asked(), 0);
+}
+
+#[tokio::test]
+async fn only_a_destination_that_forgets_makes_a_successor_wait() {
+    for (memory, waits) in
+        [(Memory::Forgets, true), (Memory::Idempotent, false), (Memory::For(Duration::from_secs(60)), false)]
+    {
+        let scene = scene(FLOW, memory, LookUp::Unknown, done).await;
+        assert_eq!(scene.outcome().await, done());
+        let of = crate::store::HeadsOf { partition: Partition(0), after: None, without: Vec::new(), limit: 1 };
+        let claimed = scene.workshop.store.heads("test", &of).await.expect("the run").remove(0);
+        let until = claimed.tries.claimed_until.map(|until| until.since(clock::now()));
+        assert_eq!(until.is_some_and(|until| until > Duration::from_secs(4)), waits, "{memory:?}");
+    }
+}
+
+#[tokio::test]
+async fn doubt_is_resolved_by_looking_and_else_as_the_flow_says() {
+    let life = Duration::from_secs(60);
+    let found = LookUp::Found(Effect { id: "there".into(), result: json!({}) });
+    let in_doubt = |outcome: &Outcome| matches!(outcome, Outcome::Reject { reason: Reason::InDoubt, .. });
+    let send = FLOW.to_owned() + "on_doubt = \"send\"\n";
+
+    // (the flow, what the destination remembers, what it can say, how long ago it was asked) -> (asked again, dead)
+    for (flow, memory, looked_up, ago, again, dead) in [
+        (FLOW, Memory::Idempotent, LookUp::Unknown, 2 * life, 1, false),
+        (FLOW, Memory::For(life), LookUp::Unknown, life / 2, 1, false),
+        (FLOW, Memory::For(life), LookUp::Unknown, 2 * life, 0, true),
+        (FLOW, Memory::Forgets, LookUp::Unknown, Duration::ZERO, 0, true),
+        (FLOW, Memory::Forgets, LookUp::Absent, Duration::ZERO, 1, false),
+        (FLOW, Memory::Forgets, found, Duration::ZERO, 0, false),
+        (&send, Memory::Forgets, LookUp::Unknown, Duration::ZERO, 1, false),
+    ] {
+        let scene = scene(flow, memory, looked_up, done).await.in_doubt_since(ago);
+        let outcome = scene.outcome().await;
+        assert_eq!((scene.asked(), in_doubt(&outcome)), (again, dead), "{memory:?} {ago:?} {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_attempt_is_in_no_doubt() {
+    let scene = scene(FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    assert_eq!((scene.outcome().await, scene.asked()), (done(), 1));
+}
+
+#[tokio::test]
+async fn the_key_tells_step_event_generation_and_times_apart() {
+    let mut scene = scene(FLOW, Memory::Idempotent, LookUp::Unknown, done).await;
+    assert_eq!(scene.outcome().await, done());
+    scene.run.tries.generation = 1;
+    assert_eq!(scene.outcome().await, done());
+    (scene.run.tries.generation, scene.run.pass) = (0, 1);
+    assert_eq!(scene.outcome().await, done());
+    let keys = scene.fake.keys.lock().expect("no panic while it is held").clone();
+    assert_eq!(keys, ["usher/test/mail/msg_1/0", "usher/test/mail/msg_1/1", "usher/test/mail/msg_1/1.0"]);
+}

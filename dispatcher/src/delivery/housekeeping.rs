@@ -1,0 +1,101 @@
+//! What has to be looked at from time to time: whether the flow is paused, how far the log reaches, how much there is of
+//! what, and what is old enough to be forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use usher_log::Log;
+use usher_proto::{Partition, Timestamp};
+use usher_service::clock;
+
+use crate::engine::Input;
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+/// How often it is asked whether an operator has paused the flow.
+const PAUSED_EVERY: Duration = Duration::from_secs(2);
+/// How often runs are counted and the log's ends are looked at.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// How often what is old is forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How many runs are forgotten at once: small bites, so that nobody waits long for a lock.
+const BITE: usize = 500;
+
+/// Looks after one flow.
+pub(super) struct Housekeeper {
+    pub(super) flow: String,
+    pub(super) topic: String,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) metrics: Metrics,
+    /// How long runs are remembered after they have ended.
+    pub(super) keep: Duration,
+    pub(super) worker: mpsc::UnboundedSender<Input>,
+}
+
+impl Housekeeper {
+    /// Works until it is dropped. What cannot be had now is asked for again in its time.
+    pub(super) async fn run(self) {
+        let every = |period| {
+            let mut interval = interval(period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        let (mut paused, mut count) = (every(PAUSED_EVERY), every(COUNT_EVERY));
+        let mut prune = tokio::time::interval_at(Instant::now() + PRUNE_EVERY, PRUNE_EVERY);
+        loop {
+            let done = tokio::select! {
+                _ = paused.tick() => self.look_whether_paused().await,
+                _ = count.tick() => {
+                    self.look_at_the_log().await;
+                    self.count().await
+                }
+                _ = prune.tick() => self.forget().await,
+            };
+            if let Err(error) = done {
+                tracing::debug!(flow = self.flow, %error, "housekeeping");
+            }
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        // A worker that is gone has been stopped, and this with it.
+        let _ = self.worker.send(input);
+    }
+
+    async fn look_whether_paused(&self) -> Result<(), StoreError> {
+        self.tell(Input::Paused(self.store.paused(&self.flow).await?));
+        Ok(())
+    }
+
+    async fn look_at_the_log(&self) {
+        match self.log.extents(&self.topic).await {
+            Ok(extents) => {
+                let ends: Vec<(Partition, i64)> =
+                    extents.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
+                self.tell(Input::Ends(ends));
+            }
+            Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how far it reaches"),
+        }
+    }
+
+    async fn count(&self) -> Result<(), StoreError> {
+        let counts = self.store.counts(&self.flow).await?;
+        for state in crate::engine::RunState::ALL {
+            let found = counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, count)| *count);
+            if !state.is_terminal() || state == crate::engine::RunState::Dead {
+                self.metrics.stored.with_label_values(&[self.flow.as_str(), state.label()]).set(found);
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget(&self) -> Result<(), StoreError> {
+        let millis = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
+        let older_than = Timestamp::from_millis(clock::now().millis().saturating_sub(millis));
+        while self.store.prune(&self.flow, older_than, BITE).await? >= BITE as u64 {}
+        Ok(())
+    }
+}

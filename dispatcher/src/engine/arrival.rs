@@ -1,0 +1,116 @@
+//! Events on their way into the store, and what the store makes of them.
+
+use usher_proto::{Event, EventId, Key, Partition, Reason, Timestamp};
+
+use super::Run;
+use crate::subject::Snapshot;
+
+/// An event on its way into the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrival {
+    /// Its offset.
+    pub offset: i64,
+    /// The event.
+    pub event: Event,
+    /// Whether it starts a run.
+    pub starts: bool,
+    /// Whether it ends the runs of its key that came before it.
+    pub cancels: bool,
+    /// What it says of its subject.
+    pub snapshot: Option<Snapshot>,
+    /// What it orders, if it is an operator's.
+    pub command: Option<Command>,
+    /// Why its run is to be given up at once.
+    pub verdict: Option<(Reason, String)>,
+}
+
+/// What an operator orders about one run of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The run's event.
+    pub event: EventId,
+    /// Who orders it, as they name themselves.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub order: Order,
+}
+
+/// What can be ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// To take up a dead run again, at the tail of its lane.
+    Redrive {
+        /// How often it had died when that was ordered: the same order a second time finds another number.
+        deaths: u32,
+    },
+    /// To end it, after the attempt that may be under way.
+    Cancel,
+    /// To do once more what is done.
+    Rerun {
+        /// The event's body, as it came: the store has dropped it.
+        body: String,
+    },
+}
+
+impl Order {
+    /// The word for it.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Redrive { .. } => "redrive",
+            Self::Cancel => "cancel",
+            Self::Rerun { .. } => "rerun",
+        }
+    }
+}
+
+/// Consecutive events of one partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The partition.
+    pub partition: Partition,
+    /// Its epoch.
+    pub epoch: i64,
+    /// The offset below which everything is accounted for once this is written. Offsets may have gaps.
+    pub frontier: i64,
+    /// Those of the events that mean something to the flow.
+    pub arrivals: Vec<Arrival>,
+    /// The flow's present version, which new runs begin with.
+    pub flow_version: String,
+    /// Whom its first step asks.
+    pub destination: Option<String>,
+}
+
+impl Batch {
+    /// Roughly how many bytes it takes in memory.
+    pub fn weight(&self) -> usize {
+        self.arrivals.iter().map(|arrival| arrival.event.body.len() + 512).sum()
+    }
+}
+
+/// What came of a batch.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// New runs that nothing of their key goes before.
+    pub heads: Vec<Run>,
+    /// The same of runs that were known: their wait is over, or an operator has taken them up again.
+    pub woken: Vec<Run>,
+    /// Keys that have got something behind what is under way already.
+    pub behind: Vec<Key>,
+    /// Runs that it has cancelled.
+    pub cancelled: Vec<(Key, EventId)>,
+    /// Events whose run was known already.
+    pub repeated: usize,
+}
+
+/// A partition that has been taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// Which.
+    pub partition: Partition,
+    /// What every write must carry from now on.
+    pub epoch: i64,
+    /// The offset below which every event is accounted for; none if the flow never read it.
+    pub frontier: Option<i64>,
+}

@@ -1,0 +1,271 @@
+//! A breaker: stops the calls of a destination that is down, lets single ones try whether it is back, and opens up step
+//! by step when it is, so that nobody stampedes.
+
+use std::time::Duration;
+
+use usher_proto::Timestamp;
+
+/// Different runs whose attempts must fail in a row, with nobody served in between, before a destination counts as down.
+/// One run that always fails is its own trouble.
+const FAILURES: usize = 8;
+/// The same once it has begun to serve again.
+const FAILURES_WHILE_RECOVERING: usize = 3;
+/// How many calls at once end the recovery. It begins with one, and every answer makes room for one more, so that the
+/// number doubles in the time of a call.
+const RECOVERED: u32 = 64;
+/// The pause before the first try; it doubles with each that fails.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest time for which a destination's word to wait is obeyed.
+const LONGEST_OBEDIENCE: Duration = Duration::from_secs(300);
+/// How long to wait for a destination that says "slower" and not how long.
+const UNSAID: Duration = Duration::from_secs(1);
+
+/// What an attempt says of its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It answers; whether it likes the request is another matter.
+    Serves,
+    /// It seems to be down.
+    Down,
+    /// It asks for a slower pace.
+    Throttles(Option<Duration>),
+    /// Nothing: it was not asked after all.
+    None,
+}
+
+/// Leave to make one call. Which of the breaker's times it was given in tells late answers from those that count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed,
+    Open { until: Timestamp },
+    HalfOpen { allowed: u32, serves: bool },
+}
+
+/// One destination, as its answers show it.
+#[derive(Debug)]
+pub struct Breaker {
+    state: State,
+    /// Counts the changes of state.
+    time: u64,
+    in_flight: u32,
+    /// Who failed since somebody was served last, up to as many as matter.
+    failing: Vec<u64>,
+    /// Pauses since it was closed last.
+    pauses: u32,
+    /// When somebody was served last.
+    served_at: Option<Timestamp>,
+    /// When it was found to be down last.
+    down_at: Option<Timestamp>,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            state: State::Closed,
+            time: 0,
+            in_flight: 0,
+            failing: Vec::new(),
+            pauses: 0,
+            served_at: None,
+            down_at: None,
+        }
+    }
+}
+
+impl Breaker {
+    /// Whether everything may call.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Whether a call may be made now; it is not counted as one.
+    pub fn admits(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Closed => true,
+            State::Open { until } => now >= until,
+            State::HalfOpen { allowed, .. } => self.in_flight < allowed,
+        }
+    }
+
+    /// Leave for one call, if one may be made now. Every leave must be given back with [`Breaker::answered`].
+    pub fn permit(&mut self, now: Timestamp) -> Option<Ticket> {
+        if !self.admits(now) {
+            return None;
+        }
+        if let State::Open { .. } = self.state {
+            self.turn(State::HalfOpen { allowed: 1, serves: false });
+            // What is still under way from before says nothing about now.
+            self.in_flight = 0;
+        }
+        self.in_flight += 1;
+        Some(Ticket(self.time))
+    }
+
+    /// What came of a call. `who` tells runs apart; `jitter` is random in 0..1.
+    pub fn answered(&mut self, ticket: Ticket, sign: Sign, who: u64, now: Timestamp, jitter: f64) {
+        if ticket.0 != self.time {
+            return; // from before the last change
+        }
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match sign {
+            Sign::None => {}
+            Sign::Serves => self.serves(now),
+            Sign::Throttles(after) => {
+                let until = now.plus(after.unwrap_or(UNSAID).min(LONGEST_OBEDIENCE));
+                self.failing.clear();
+                self.turn(State::Open { until });
+            }
+            Sign::Down => self.fails(who, now, jitter),
+        }
+    }
+
+    fn serves(&mut self, now: Timestamp) {
+        self.served_at = Some(now);
+        self.failing.clear();
+        if let State::HalfOpen { allowed, serves } = &mut self.state {
+            (*allowed, *serves) = (*allowed + 1, true);
+            if *allowed >= RECOVERED {
+                self.pauses = 0;
+                // Calls under way count on: they were counted one by one.
+                self.state = State::Closed;
+            }
+        }
+    }
+
+    fn fails(&mut self, who: u64, now: Timestamp, jitter: f64) {
+        if !self.failing.contains(&who) {
+            self.failing.push(who);
+        }
+        let enough = match self.state {
+            State::Closed => FAILURES,
+            State::HalfOpen { serves: true, .. } => FAILURES_WHILE_RECOVERING,
+            State::HalfOpen { serves: false, .. } => 1,
+            State::Open { .. } => return,
+        };
+        if self.failing.len() >= enough {
+            let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(10)).min(LONGEST_PAUSE);
+            self.pauses += 1;
+            self.down_at = Some(now);
+            self.failing.clear();
+            // Between half and the whole: several replicas do not knock at the same moment.
+            self.turn(State::Open { until: now.plus(pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)) });
+        }
+    }
+
+    fn turn(&mut self, state: State) {
+        (self.state, self.in_flight) = (state, 0);
+        self.time += 1;
+    }
+
+    /// Whether a failure at that time was the run's own: others have been served since, and the destination was not found
+    /// to be down in between.
+    pub fn served_others_since(&self, failed_at: Timestamp) -> bool {
+        self.served_at.is_some_and(|at| at >= failed_at) && self.down_at.is_none_or(|at| at < failed_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn call(breaker: &mut Breaker, sign: Sign, who: u64, now: i64) {
+        let ticket = breaker.permit(at(now)).expect("leave");
+        breaker.answered(ticket, sign, who, at(now), 1.0);
+    }
+
+    fn broken() -> Breaker {
+        let mut breaker = Breaker::default();
+        (0..8).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
+        assert!(!breaker.is_closed());
+        breaker
+    }
+
+    #[test]
+    fn it_opens_when_different_runs_fail_in_a_row_and_not_before() {
+        let mut breaker = Breaker::default();
+        (0..100).for_each(|_| call(&mut breaker, Sign::Down, 1, 0));
+        (0..7).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
+        call(&mut breaker, Sign::Serves, 9, 0);
+        (0..7).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
+        assert!(breaker.is_closed());
+        call(&mut breaker, Sign::Down, 7, 0);
+        assert!(!breaker.is_closed());
+        assert_eq!(breaker.permit(at(999)), None);
+    }
+
+    #[test]
+    fn one_call_tries_whether_it_is_back_and_the_pauses_double() {
+        let mut breaker = broken();
+        let ticket = breaker.permit(at(1_000)).expect("one");
+        assert_eq!(breaker.permit(at(1_000)), None, "and no second");
+        breaker.answered(ticket, Sign::Down, 1, at(1_000), 1.0);
+        assert_eq!(breaker.permit(at(2_999)), None);
+        assert!(breaker.permit(at(3_000)).is_some());
+    }
+
+    #[test]
+    fn it_closes_step_by_step() {
+        let mut breaker = broken();
+        let mut admitted = Vec::new();
+        while !breaker.is_closed() {
+            let tickets: Vec<Ticket> = std::iter::from_fn(|| breaker.permit(at(1_000))).collect();
+            admitted.push(tickets.len());
+            tickets.into_iter().for_each(|ticket| breaker.answered(ticket, Sign::Serves, 1, at(1_000), 1.0));
+        }
+        assert_eq!(admitted.first(), Some(&1));
+        assert!(admitted.windows(2).all(|pair| pair[1] <= 2 * pair[0]), "{admitted:?}");
+    }
+
+    #[test]
+    fn a_late_answer_from_before_it_opened_does_not_count() {
+        let mut breaker = Breaker::default();
+        let late = breaker.permit(at(0)).expect("leave");
+        (0..8).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
+        let trial = breaker.permit(at(1_000)).expect("a trial");
+        breaker.answered(late, Sign::Down, 9, at(1_000), 1.0);
+        breaker.answered(trial, Sign::Serves, 1, at(1_000), 1.0);
+        assert!(breaker.admits(at(1_000)));
+    }
+
+    #[test]
+    fn one_run_that_always_fails_does_not_stop_the_recovery() {
+        let mut breaker = broken();
+        call(&mut breaker, Sign::Serves, 1, 1_000);
+        for _ in 0..10 {
+            call(&mut breaker, Sign::Down, 2, 1_000);
+        }
+        assert!(breaker.admits(at(1_000)));
+    }
+
+    #[test]
+    fn a_destination_that_throttles_is_left_alone_for_as_long_as_it_says() {
+        let mut breaker = Breaker::default();
+        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(5))), 1, 0);
+        assert!(!breaker.admits(at(4_999)) && breaker.admits(at(5_000)));
+        let mut breaker = Breaker::default();
+        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(86_400))), 1, 0);
+        assert!(breaker.admits(at(300_000)), "but not for ever");
+    }
+
+    #[test]
+    fn a_failure_is_the_runs_own_where_others_are_served_and_no_outage_came_between() {
+        let mut breaker = Breaker::default();
+        assert!(!breaker.served_others_since(at(5)));
+        call(&mut breaker, Sign::Serves, 1, 4);
+        assert!(!breaker.served_others_since(at(5)), "before it");
+        call(&mut breaker, Sign::Serves, 1, 6);
+        assert!(breaker.served_others_since(at(5)));
+        (0..8).for_each(|who| call(&mut breaker, Sign::Down, who, 7));
+        call(&mut breaker, Sign::Serves, 1, 2_000);
+        assert!(!breaker.served_others_since(at(5)), "an outage came between");
+    }
+}

@@ -1,0 +1,221 @@
+//! Partitions come and go: taking one over, reading on in it, handing it back.
+
+use std::time::Duration;
+
+use usher_proto::{Key, Partition, Timestamp};
+
+use super::Engine;
+use crate::engine::arrival::{Admission, Arrival, Batch, Ownership};
+use crate::engine::partitions::{Owned, Queue, Search};
+use crate::engine::start::start_offset;
+use crate::engine::{Given, Run, Step};
+
+/// How long what is under way in a partition may take once it is to be handed back. Below the log's own deadline.
+const DRAIN: Duration = Duration::from_secs(4);
+/// How many events are admitted at once.
+const BATCH: usize = 256;
+
+impl Engine {
+    pub(super) fn given(&mut self, assignment: u64, partitions: Vec<Given>, steps: &mut Vec<Step>) {
+        if partitions.is_empty() {
+            return;
+        }
+        let names = partitions.iter().map(|given| given.partition).collect();
+        self.acquiring.extend(partitions.into_iter().map(|given| (given.partition, (assignment, given))));
+        steps.push(Step::Acquire { assignment, partitions: names });
+    }
+
+    pub(super) fn acquired(&mut self, assignment: u64, owned: Vec<Ownership>, now: Timestamp, steps: &mut Vec<Step>) {
+        let mut offsets = Vec::with_capacity(owned.len());
+        for Ownership { partition, epoch, frontier } in owned {
+            // One that was taken away and given again meanwhile is acquired again, under the later assignment.
+            let asked = self.acquiring.get(&partition).filter(|(asked, _)| *asked == assignment);
+            let Some((_, given)) = asked.copied() else { continue };
+            self.acquiring.remove(&partition);
+            let start = match start_offset(given.committed, frontier, given.low, given.end, self.limits.from) {
+                Ok(start) => start,
+                Err(problem) => return steps.push(Step::Fail(partition, problem)),
+            };
+            offsets.push((partition, start));
+            let mut owned = Owned {
+                assignment,
+                epoch,
+                end_seen: given.end,
+                frontier: start,
+                next: start,
+                read_at: now,
+                kept: frontier == Some(start),
+                admitting: false,
+                waiting: Queue::default(),
+                search: Search::From(None),
+                leaves_by: None,
+            };
+            if !owned.kept {
+                // Where it begins is kept before anything is read, so that the next start need not be told again.
+                owned.waiting.push(self.batch(partition, epoch, start, Vec::new()), BATCH);
+            }
+            self.forget(partition);
+            self.partitions.0.insert(partition, owned);
+        }
+        if offsets.is_empty() {
+            return; // all of it was taken away again meanwhile
+        }
+        let paused = offsets.iter().filter(|_| self.reading_paused).map(|(partition, _)| Step::Pause(*partition));
+        let paused: Vec<Step> = paused.collect();
+        steps.push(Step::Start { assignment, offsets });
+        steps.extend(paused);
+    }
+
+    fn batch(&self, partition: Partition, epoch: i64, frontier: i64, arrivals: Vec<Arrival>) -> Batch {
+        let (flow_version, destination) = self.first.clone();
+        Batch { partition, epoch, frontier, arrivals, flow_version, destination }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        assignment: u64,
+        partition: Partition,
+        next: i64,
+        arrivals: Vec<Arrival>,
+        now: Timestamp,
+    ) {
+        let ours = |owned: &&mut Owned| owned.assignment == assignment && owned.leaves_by.is_none();
+        let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
+        (owned.next, owned.read_at) = (next, now);
+        let epoch = owned.epoch;
+        // What has to wait is admitted together.
+        let batch = self.batch(partition, epoch, next, arrivals);
+        if let Some(owned) = self.partitions.0.get_mut(&partition) {
+            owned.waiting.push(batch, BATCH);
+        }
+    }
+
+    pub(super) fn admit_next(&mut self, steps: &mut Vec<Step>) {
+        if self.stopping {
+            return;
+        }
+        let partitions: Vec<Partition> = self.partitions.0.keys().copied().collect();
+        steps.extend(partitions.into_iter().filter_map(|p| self.partitions.next_batch(p)).map(Step::Admit));
+    }
+
+    pub(super) fn admitted(
+        &mut self,
+        partition: Partition,
+        epoch: i64,
+        frontier: i64,
+        admission: Option<Admission>,
+        asked_again: bool,
+        steps: &mut Vec<Step>,
+    ) {
+        let Some(owned) = self.partitions.current(partition, epoch) else { return };
+        owned.admitting = false;
+        let Some(Admission { heads, woken, behind, cancelled, .. }) = admission else {
+            return self.rejoin("the store says that a partition is somebody else's", steps);
+        };
+        (owned.frontier, owned.kept) = (frontier, true);
+        if asked_again {
+            owned.search_again();
+        }
+        let leaving = owned.leaves_by.is_some();
+        steps.push(Step::Commit(partition, frontier));
+        for (key, event) in cancelled {
+            if self.lanes.cancel(&key, &event) {
+                self.load(&key, partition, steps);
+            }
+        }
+        if !leaving && !self.stopping {
+            heads.into_iter().for_each(|run| self.lanes.head(run, false));
+            woken.into_iter().for_each(|run| self.lanes.head(run, true));
+        }
+        behind.iter().for_each(|key| self.lanes.behind(key));
+    }
+
+    pub(super) fn found(&mut self, partition: Partition, epoch: i64, heads: Vec<Run>, all: bool) {
+        let Some(owned) = self.partitions.current(partition, epoch) else { return };
+        let last = heads.last().map(|run| (run.position, run.event.id.clone()));
+        owned.search = match owned.search {
+            Search::AskedInVain => Search::From(None),
+            _ if all => Search::Done,
+            _ => Search::From(last),
+        };
+        if owned.leaves_by.is_none() && !self.stopping {
+            heads.into_iter().for_each(|run| self.lanes.head(run, true));
+        }
+    }
+
+    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[Key], asked_again: bool) {
+        self.asking_due = false;
+        for run in heads {
+            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| owned.leaves_by.is_none());
+            if staying && !self.stopping {
+                self.lanes.head(run, true);
+            }
+        }
+        behind.iter().for_each(|key| self.lanes.behind(key));
+        if asked_again {
+            self.partitions.0.values_mut().for_each(Owned::search_again);
+        }
+    }
+
+    pub(super) fn taken(&mut self, partitions: &[Partition], lost: bool, now: Timestamp) {
+        for partition in partitions {
+            self.acquiring.remove(partition);
+            if lost {
+                self.forget(*partition);
+            } else if let Some(owned) = self.partitions.0.get_mut(partition) {
+                owned.leaves_by = Some(now.plus(DRAIN));
+                owned.waiting.clear();
+                self.lanes.leave_partition(*partition);
+            }
+        }
+        self.handing_back |= !lost;
+    }
+
+    /// Hands back what was taken once nothing of it is under way, or its time is up.
+    pub(super) fn hand_back(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
+        if !self.handing_back {
+            return;
+        }
+        let leaving = self.partitions.leaving();
+        let settled = |partition: &Partition| {
+            let owned = &self.partitions.0[partition];
+            let idle = !owned.admitting && !self.lanes.is_busy(*partition);
+            idle || owned.leaves_by.is_some_and(|by| now >= by)
+        };
+        if leaving.iter().all(settled) {
+            leaving.into_iter().for_each(|partition| self.forget(partition));
+            self.handing_back = false;
+            steps.push(Step::Release);
+        }
+    }
+
+    pub(super) fn forget(&mut self, partition: Partition) {
+        self.partitions.0.remove(&partition);
+        self.lanes.drop_partition(partition);
+    }
+
+    /// A partition that has something to read, and room for it, and delivers nothing: the client is stuck.
+    pub(super) fn ends(&mut self, ends: &[(Partition, i64)], now: Timestamp, steps: &mut Vec<Step>) {
+        let mut silent = false;
+        for (partition, end) in ends {
+            let Some(owned) = self.partitions.0.get_mut(partition) else { continue };
+            let unread = *end > owned.next && !self.reading_paused && owned.waiting.is_empty() && !owned.admitting;
+            if !unread || owned.leaves_by.is_some() {
+                owned.read_at = now;
+            }
+            silent |= now.since(owned.read_at) > self.limits.stall;
+        }
+        if silent {
+            self.rejoin("a partition has events and delivers none", steps);
+        }
+    }
+
+    /// Forgets everything; the log is to be joined anew, and tells what is ours.
+    pub(super) fn rejoin(&mut self, why: &'static str, steps: &mut Vec<Step>) {
+        self.acquiring.clear();
+        let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();
+        ours.into_iter().for_each(|partition| self.forget(partition));
+        self.handing_back = false;
+        steps.push(Step::Rejoin(why));
+    }
+}

@@ -1,0 +1,201 @@
+//! Partitions come and go; reading pauses and goes on.
+
+use super::*;
+
+#[test]
+fn what_comes_back_about_a_partition_that_was_taken_away_is_ignored() {
+    let mut bench = Bench::owning(limits());
+    bench.admit(vec![run("a", 1)]);
+    bench.give(Input::Taken { partitions: vec![P], lost: true });
+    assert_eq!(bench.attempted("a-1", done()), []);
+    assert_eq!(bench.admit(vec![run("b", 2)]), []);
+    assert_eq!(bench.numbers(), Numbers::default());
+}
+
+#[test]
+fn an_answer_that_was_lost_is_looked_for() {
+    let mut bench = Bench::owning(limits());
+    let admission = Some(Admission::default());
+    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission, asked_again: true });
+    assert_eq!(found_after(&steps), [None]);
+    // And once more, if that happens while the store is being asked.
+    bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), asked_again: true });
+    assert_eq!(found_after(&bench.found(P, Vec::new(), true)), [None]);
+    assert_eq!(found_after(&bench.found(P, Vec::new(), true)), []);
+}
+
+#[test]
+fn what_is_taken_is_drained_and_handed_back_when_nothing_of_it_is_under_way() {
+    let mut bench = Bench::owning(limits());
+    bench.admit(vec![run("a", 1), run("b", 2), run("c", 3)]);
+    bench.behind("a");
+    assert_eq!(bench.give(Input::Taken { partitions: vec![P], lost: false }), []);
+    assert!(!has_load(&bench.finish("a-1")), "nothing new is begun");
+    let steps = bench.fail("b-2", Cause::Timeout);
+    let change = written(&steps);
+    assert!(matches!(change.kind, ChangeKind::Park { .. }), "what is known is written down: {change:?}");
+    assert!(!bench.wrote(change, Changed::Written).contains(&Step::Release));
+    assert!(bench.finish("c-3").contains(&Step::Release));
+    assert!(bench.engine.stands_by());
+}
+
+#[test]
+fn what_is_taken_is_handed_back_in_time_whatever_is_under_way() {
+    let mut bench = Bench::owning(limits());
+    bench.admit(vec![run("a", 1)]);
+    bench.give(Input::Taken { partitions: vec![P], lost: false });
+    assert!(!bench.after(Duration::from_millis(3_999)).contains(&Step::Release));
+    assert!(bench.after(Duration::from_millis(1)).contains(&Step::Release));
+    assert_eq!(bench.attempted("a-1", done()), [], "it is too late");
+}
+
+#[test]
+fn what_advances_in_a_partition_that_is_taken_is_counted_out_once() {
+    let mut bench = Bench::owning(limits());
+    bench.own(2, &[Partition(1)]);
+    let other = Run { partition: Partition(1), ..run_for("b", 1, Some("e")) };
+    bench.admit(vec![run("a", 1)]);
+    bench.found(Partition(1), vec![other], true);
+    assert_eq!(bench.numbers().in_flight, 2);
+    bench.give(Input::Taken { partitions: vec![P], lost: false });
+    let steps = bench.attempted_before("a-1", done(), Next::Step(Some("e".into())));
+    let steps = bench.wrote(written(&steps), Changed::Written);
+    assert!(steps.contains(&Step::Release));
+    assert_eq!(bench.numbers().in_flight, 1, "the other is still under way");
+}
+
+#[test]
+fn nothing_is_begun_once_the_process_stops_and_what_is_under_way_is_finished() {
+    let mut bench = Bench::owning(Limits { in_flight: 2, ..limits() });
+    bench.admit(vec![run("a", 1), run("b", 2), run("c", 3)]);
+    assert_eq!(bench.give(Input::Stop), []);
+    assert!(!bench.engine.is_idle());
+    assert_eq!(begun(&bench.admit(vec![run("d", 4)])), NONE);
+    let steps = bench.fail("a-1", Cause::Timeout);
+    let change = written(&steps);
+    assert!(matches!(change.kind, ChangeKind::Park { .. }));
+    bench.wrote(change, Changed::Written);
+    assert_eq!(begun(&bench.report("b-2", Report::Stopped)), NONE);
+    assert!(bench.engine.is_idle());
+}
+
+#[test]
+fn whoever_learns_that_a_partition_is_somebody_elses_joins_anew() {
+    let admission: fn(&mut Bench) -> Vec<Step> = |bench| {
+        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission: None, asked_again: false })
+    };
+    let claim: fn(&mut Bench) -> Vec<Step> = |bench| {
+        bench.admit(vec![run("a", 1)]);
+        bench.report("a-1", Report::Fenced)
+    };
+    let write: fn(&mut Bench) -> Vec<Step> = |bench| {
+        bench.admit(vec![run("a", 1)]);
+        let change = written(&bench.attempted("a-1", done()));
+        bench.wrote(change, Changed::Fenced)
+    };
+    let question: fn(&mut Bench) -> Vec<Step> = |bench| bench.give(Input::Fenced { partition: P, epoch: EPOCH });
+    for learn in [admission, claim, write, question] {
+        let mut bench = Bench::owning(limits());
+        assert!(is_rejoin(&learn(&mut bench)));
+        assert!(bench.engine.stands_by());
+        assert_eq!(bench.numbers(), Numbers::default());
+    }
+    let mut bench = Bench::owning(limits());
+    assert!(!is_rejoin(&bench.give(Input::Fenced { partition: P, epoch: EPOCH - 1 })), "of an earlier time");
+}
+
+#[test]
+fn a_partition_that_is_taken_and_given_again_is_ours_under_the_later_assignment() {
+    let mut bench = Bench::new(limits());
+    bench.given(1, &[P]);
+    bench.give(Input::Taken { partitions: vec![P], lost: true });
+    bench.given(2, &[P]);
+    let owned = |epoch| vec![Ownership { partition: P, epoch, frontier: Some(0) }];
+    assert_eq!(bench.give(Input::Acquired { assignment: 1, owned: owned(1) }), []);
+    let steps = bench.give(Input::Acquired { assignment: 2, owned: owned(2) });
+    assert!(steps.contains(&Step::Start { assignment: 2, offsets: vec![(P, 0)] }), "{steps:?}");
+}
+
+#[test]
+fn where_a_partition_begins_is_stored_before_it_is_read() {
+    let mut bench = Bench::new(limits());
+    let given = Given { partition: P, committed: None, low: 3, end: 9 };
+    bench.give(Input::Given { assignment: 1, partitions: vec![given] });
+    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: None }];
+    let steps = bench.give(Input::Acquired { assignment: 1, owned });
+    assert!(steps.contains(&Step::Start { assignment: 1, offsets: vec![(P, 3)] }));
+    let first = steps.iter().find_map(|step| match step {
+        Step::Admit(batch) => Some((batch.frontier, batch.arrivals.len())),
+        _ => None,
+    });
+    assert_eq!(first, Some((3, 0)));
+    assert!(!bench.engine.has_begun());
+    // No wait ends before what was there has been read: it might cancel it.
+    assert!(!steps.iter().any(|step| matches!(step, Step::Due(_))));
+    assert!(bench.admit(Vec::new()).contains(&Step::Due(vec![(P, EPOCH)])));
+    assert!(bench.engine.has_begun());
+}
+
+#[test]
+fn a_partition_that_has_events_and_delivers_none_is_noticed() {
+    let mut bench = Bench::owning(limits());
+    assert!(!is_rejoin(&bench.give(Input::Ends(vec![(P, 5)]))));
+    bench.now = NOW.plus(Duration::from_secs(60));
+    assert!(!is_rejoin(&bench.give(Input::Ends(vec![(P, 5)]))));
+    bench.now = NOW.plus(Duration::from_secs(61));
+    assert!(is_rejoin(&bench.give(Input::Ends(vec![(P, 5)]))));
+
+    let mut quiet = Bench::owning(limits());
+    for second in 0..10 {
+        quiet.now = NOW.plus(Duration::from_secs(second * 50));
+        assert!(!is_rejoin(&quiet.give(Input::Ends(vec![(P, 0)]))), "there is nothing to read");
+    }
+}
+
+#[test]
+fn a_paused_flow_begins_nothing_and_reads_nothing_and_goes_on_where_it_was() {
+    let mut bench = Bench::owning(Limits { in_flight: 1, ..limits() });
+    bench.admit(vec![run("a", 1), run("b", 2)]);
+    assert!(bench.give(Input::Paused(true)).contains(&Step::Pause(P)));
+    assert_eq!(begun(&bench.finish("a-1")), NONE, "what was under way is finished");
+    assert_eq!(bench.after_seconds(60), []);
+    let steps = bench.give(Input::Paused(false));
+    assert!(steps.contains(&Step::Resume(P)));
+    assert_eq!(begun(&steps), ["b-2"]);
+}
+
+#[test]
+fn reading_pauses_when_there_is_too_much_in_memory_and_goes_on_when_half_of_it_is_done() {
+    let mut bench = Bench::owning(Limits { in_flight: 5_000, ..limits() });
+    let read = |from: i64, to: i64| Input::Read {
+        assignment: 1,
+        partition: P,
+        next: to,
+        arrivals: (from..to).map(|n| arrival(&run(&format!("k{n}"), n))).collect(),
+    };
+    let heads = |from: i64, to: i64| (from..to).map(|n| run(&format!("k{n}"), n)).collect::<Vec<Run>>();
+    assert!(bench.give(read(0, 256)).iter().any(|step| matches!(step, Step::Admit(_))));
+    bench.admit(heads(0, 4_000));
+    assert!(!bench.give(read(4_000, 4_050)).contains(&Step::Pause(P)));
+    bench.give(read(4_050, 4_060));
+    let steps = bench.give(read(4_060, 4_260));
+    assert!(steps.contains(&Step::Pause(P)), "what waits for admission counts, too: {steps:?}");
+    let mut resumed = 0;
+    for n in 0..4_000 {
+        if bench.finish(&format!("k{n}-{n}")).contains(&Step::Resume(P)) {
+            resumed = bench.numbers().loaded;
+        }
+    }
+    assert!((1_700..=2_048).contains(&resumed), "{resumed}");
+}
+
+#[test]
+fn a_search_of_many_partitions_at_once_does_not_go_beyond_the_bound() {
+    let mut bench = Bench::new(limits());
+    let partitions: Vec<Partition> = (0..50).map(Partition).collect();
+    bench.given(1, &partitions);
+    let own = |partition: &Partition| Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0) };
+    let steps = bench.give(Input::Acquired { assignment: 1, owned: partitions.iter().map(own).collect() });
+    assert_eq!(found_after(&steps).len(), MAX_LOADED / FOUND_AT_ONCE);
+    assert_eq!(found_after(&bench.found(P, Vec::new(), true)).len(), 1, "the next one's turn");
+}

@@ -1,0 +1,180 @@
+//! What becomes of runs: attempts come back, changes are written.
+
+use std::time::Duration;
+
+use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+
+use super::Engine;
+use crate::engine::breaker::Sign;
+use crate::engine::{
+    Cause, Change, ChangeKind, Changed, Destinations, Effect, Next, Outcome, Report, Run, RunState, Step, StepEffect,
+};
+
+/// A retry further away than this waits in the store.
+const PARK_BEYOND: Duration = Duration::from_secs(5);
+/// Attempts without an answer after which every outcome is written down, not only the last.
+const SUSPICIOUS: u32 = 2;
+
+/// What a report says of the destination.
+pub(super) fn sign(report: &Report) -> Sign {
+    match report {
+        // A request that could not be made, or an attempt that fell over its own feet, says nothing.
+        Report::Attempted { request: None, .. } => Sign::None,
+        Report::Attempted { outcome, .. } => match outcome {
+            Outcome::Done(_) | Outcome::Overtaken | Outcome::Reject { .. } => Sign::Serves,
+            Outcome::Retry { cause: Cause::Throttled, after } => Sign::Throttles(*after),
+            Outcome::Retry { cause, .. } if cause.speaks_of_an_outage() => Sign::Down,
+            // A refusal of one mailbox, or what was kept from an earlier day, says nothing of how it is now.
+            Outcome::Retry { cause: Cause::Panicked | Cause::Deferred | Cause::Replayed, .. } => Sign::None,
+            Outcome::Retry { .. } => Sign::Serves,
+        },
+        _ => Sign::None,
+    }
+}
+
+impl Engine {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one input, and what every decision takes")]
+    pub(super) fn reported(
+        &mut self,
+        key: &Key,
+        event: &EventId,
+        (partition, epoch): (Partition, i64),
+        report: Report,
+        now: Timestamp,
+        jitter: f64,
+        destinations: &Destinations,
+        steps: &mut Vec<Step>,
+    ) {
+        let Some(run) = self.lanes.at_work(key, event) else { return };
+        let end = |state, note| ChangeKind::End { state, effect: None, note, verdict: None, in_doubt: false };
+        let kind = match report {
+            Report::Skipped(next) => self::go_on(run, None, next),
+            Report::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
+            Report::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
+            Report::Superseded => end(RunState::Superseded, None),
+            Report::Fenced => return self.rejoin("a claim says that a partition is somebody else's", steps),
+            Report::Stopped => return self.lanes.forget(key),
+            Report::Ended => {
+                if self.lanes.leave(key) {
+                    self.load(key, partition, steps);
+                }
+                return;
+            }
+            Report::Attempted { outcome, request, step, next } => match outcome {
+                Outcome::Done(effect) => go_on(run, Some((step, effect)), next),
+                Outcome::Overtaken => end(RunState::Superseded, None),
+                Outcome::Reject { reason, error } => {
+                    return steps.push(Step::Bury { run: Box::new(run.clone()), epoch, reason, error });
+                }
+                Outcome::Retry { cause, after } => {
+                    let Some(kind) = self.failed(key, event, cause, after, request, now, jitter, destinations) else {
+                        return;
+                    };
+                    kind
+                }
+            },
+        };
+        steps.push(Step::Write(Change { event: event.clone(), key: key.clone(), partition, epoch, kind }));
+    }
+
+    /// An attempt is to be repeated: soon, later, or when its destination takes calls again. Returns what is to be written
+    /// first, if anything is.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one input, and what every decision takes")]
+    fn failed(
+        &mut self,
+        key: &Key,
+        event: &EventId,
+        cause: Cause,
+        after: Option<Duration>,
+        request: Option<Vec<u8>>,
+        now: Timestamp,
+        jitter: f64,
+        destinations: &Destinations,
+    ) -> Option<ChangeKind> {
+        let leaving = self.stopping || self.lanes.is_leaving(key);
+        let run = self.lanes.at_work(key, event)?;
+        // An earlier attempt under this generation whose outcome is open stays open, whatever this one came to: its
+        // request goes on being repeated as it is, until it is known that it had no effect.
+        if cause.settles_earlier_attempts() {
+            run.request = None;
+        }
+        if run.request.is_none() {
+            if cause.nothing_happened() {
+                run.tries.generation += 1;
+                run.tries.asked_at = None;
+            } else {
+                run.request = request;
+            }
+        }
+        let unanswered = std::mem::take(&mut run.tries.unanswered);
+        run.tries.claimed_until = None;
+        let takes_calls = run.destination.as_ref().is_none_or(|name| destinations.is_closed(name));
+        run.tries.failed_at = None;
+        match cause {
+            Cause::Panicked | Cause::Conflict => run.tries.spent += 1,
+            // Whether it counts is known later, when others have been served or have not.
+            _ if takes_calls && cause != Cause::Throttled => run.tries.failed_at = Some(now),
+            _ => {}
+        }
+        let at = if takes_calls { self.limits.retry.next(run.tries.made, after, jitter, now) } else { now };
+        if leaving || unanswered >= SUSPICIOUS || at.since(now) > PARK_BEYOND {
+            return Some(ChangeKind::Park { until: at, tries: run.tries, request: run.request.clone() });
+        }
+        // Its turn comes again at once where its destination takes no calls; there it is held.
+        self.lanes.rest(key, at);
+        None
+    }
+
+    pub(super) fn written(&mut self, change: &Change, changed: Changed, steps: &mut Vec<Step>) {
+        let Change { event, key, partition, epoch, kind } = change;
+        if self.partitions.epoch(*partition) != Some(*epoch) {
+            return;
+        }
+        if changed == Changed::Fenced {
+            return self.rejoin("a write says that a partition is somebody else's", steps);
+        }
+        let Some(run) = self.lanes.at_work(key, event) else { return };
+        match kind {
+            ChangeKind::Wait { until, .. } if changed == Changed::Awake => {
+                run.wait_until = Some(*until);
+                (run.tries, run.request) = Default::default();
+                let asked = run.destination.clone();
+                self.lanes.go_on(key, &asked);
+            }
+            ChangeKind::Advance { to, destination, results, .. } if changed == Changed::Written => {
+                let asked = std::mem::replace(&mut run.destination, destination.clone());
+                run.step = *to;
+                run.results.clone_from(results);
+                (run.tries, run.request, run.wait_until) = Default::default();
+                self.lanes.go_on(key, &asked);
+            }
+            // The lane waits for it, in the store.
+            ChangeKind::Park { .. } if changed == Changed::Written => self.lanes.forget(key),
+            _ => {
+                if self.lanes.leave(key) {
+                    self.load(key, *partition, steps);
+                }
+            }
+        }
+    }
+}
+
+/// A step is done, or skipped.
+fn go_on(run: &Run, effect: Option<(String, Effect)>, next: Next) -> ChangeKind {
+    let mut results = run.results.clone();
+    let effect = effect.map(|(name, effect)| {
+        results.insert(run.step, effect.result.clone());
+        StepEffect { step: run.step, name, connector: run.destination.clone().unwrap_or_default(), effect }
+    });
+    match next {
+        Next::End => ChangeKind::End { state: RunState::Done, effect, note: None, verdict: None, in_doubt: false },
+        Next::Step(destination) => ChangeKind::Advance { to: run.step + 1, destination, effect, results },
+    }
+}
+
+/// The change that writes a run dead, once its letter is published.
+pub fn death(run: &Run, epoch: i64, reason: Reason, error: String) -> Change {
+    let (verdict, in_doubt) = (Some((reason, error)), run.request.is_some());
+    let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };
+    Change { event: run.event.id.clone(), key: run.event.key.clone(), partition: run.partition, epoch, kind }
+}

@@ -1,0 +1,228 @@
+//! Working on a step: look, claim, send, hear of it.
+
+use rand::Rng as _;
+use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+
+use super::destination::{Call, TIMEOUT, Trouble};
+use super::happening::{Fate, event_number};
+use super::plan::{Breakage, StepPlan};
+use super::replica::Question;
+use super::world::{Happens, World};
+use crate::engine::breaker::Ticket;
+use crate::engine::{Cause, Change, ChangeKind, Changed, Input, Next, Outcome, Report, Run};
+
+/// How long after its claim an attempt may be sent.
+const LEASE: i64 = 5_000;
+/// How long a step waits at most for its subject.
+const NEEDS_WITHIN: i64 = 15_000;
+
+/// An attempt, or whatever else the work on a step comes to.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) r: usize,
+    pub(super) incarnation: u32,
+    key: Key,
+    event: EventId,
+    number: usize,
+    partition: Partition,
+    epoch: i64,
+    step: usize,
+    asked: Option<(String, Ticket)>,
+    destination: usize,
+    generation: u32,
+    claimed_at: i64,
+    request: Vec<u8>,
+    report: Option<Report>,
+}
+
+impl World {
+    fn next(&self, step: usize) -> Next {
+        if step + 1 == self.plan.steps.len() { Next::End } else { Next::Step(self.plan.asked_at(step + 1)) }
+    }
+
+    pub(super) fn work(&mut self, r: usize, run: Run, epoch: i64, ticket: Option<Ticket>) {
+        let number = event_number(&run.event.id);
+        let p = usize::try_from(run.partition.0).expect("from 0");
+        let early = self.early(r, number, &run);
+        let destination = match self.plan.steps[run.step] {
+            StepPlan::Call { destination, .. } => destination,
+            StepPlan::Wait(_) => 0,
+        };
+        let request = run.request.clone().unwrap_or_else(|| {
+            self.requests += 1;
+            self.requests.to_le_bytes().to_vec()
+        });
+        let attempt = Attempt {
+            r,
+            incarnation: self.replicas[r].incarnation,
+            key: run.event.key,
+            event: run.event.id,
+            number,
+            partition: run.partition,
+            epoch,
+            step: run.step,
+            asked: run.destination.zip(ticket),
+            destination,
+            generation: run.tries.generation,
+            claimed_at: self.now,
+            request,
+            report: early,
+        };
+        let is_early = attempt.report.is_some();
+        let mut tries = run.tries;
+        tries.claimed_until = None;
+        if !self.plan.destinations[destination].remembers && self.plan.breakage != Breakage::NoClaims {
+            tries.claimed_until = Some(Timestamp::from_millis(self.now + LEASE + TIMEOUT));
+        }
+        let change = Change {
+            event: attempt.event.clone(),
+            key: attempt.key.clone(),
+            partition: attempt.partition,
+            epoch,
+            kind: ChangeKind::Claim { tries, request: attempt.request.clone() },
+        };
+        let id = match self.free_attempts.pop() {
+            Some(id) => id,
+            None => {
+                self.attempts.push(None);
+                self.attempts.len() - 1
+            }
+        };
+        self.attempts[id] = Some(attempt);
+        self.replicas[r].at_work[p].push(id);
+        if is_early {
+            self.at(self.now + 1, Happens::Reports(id));
+        } else {
+            self.ask(r, Question::Claim(id, change));
+        }
+    }
+
+    /// What the step comes to without asking anybody.
+    fn early(&mut self, r: usize, number: usize, run: &Run) -> Option<Report> {
+        let of = self.events[number];
+        if self.replicas[r].stopping.is_some() && self.rng.random_bool(0.5) {
+            return Some(Report::Stopped);
+        }
+        if of.fate == Fate::Superseded(run.step) {
+            return Some(Report::Superseded);
+        }
+        let over = run.wait_until.is_some_and(|until| self.now >= until.millis());
+        let until = |pause| run.wait_until.unwrap_or(Timestamp::from_millis(self.now + pause));
+        match self.plan.steps[run.step] {
+            StepPlan::Wait(_) if over => Some(Report::Skipped(self.next(run.step))),
+            StepPlan::Wait(pause) => Some(Report::Wait { until: until(pause), news_after: None }),
+            StepPlan::Call { .. } if run.request.is_some() => None,
+            StepPlan::Call { .. } if of.skips & (1 << run.step) != 0 => Some(Report::Skipped(self.next(run.step))),
+            StepPlan::Call { needs, .. } => {
+                let revision = self.store.revision(of.user);
+                if !needs || revision >= of.needs {
+                    None
+                } else if over {
+                    Some(Report::NothingToDo)
+                } else {
+                    Some(Report::Wait { until: until(NEEDS_WITHIN), news_after: Some(revision) })
+                }
+            }
+        }
+    }
+
+    /// The claim is answered: the request is sent, if it is still in time.
+    pub(super) fn claimed(&mut self, id: usize, changed: Changed) {
+        let Some(attempt) = &self.attempts[id] else { return };
+        let (claimed_at, step) = (attempt.claimed_at, attempt.step);
+        let refused = match changed {
+            Changed::Fenced => Some(Report::Fenced),
+            Changed::Ended => Some(Report::Ended),
+            // Somebody else may own the partition by now, and count on nothing being sent any more.
+            Changed::Written | Changed::Awake if self.now - claimed_at > LEASE => Some(Report::Attempted {
+                outcome: Outcome::retry(Cause::Unreachable),
+                request: None,
+                step: String::new(),
+                next: self.next(step),
+            }),
+            Changed::Written | Changed::Awake => None,
+        };
+        if refused.is_some() {
+            self.attempts[id].as_mut().expect("it is there").report = refused;
+            return self.reports(id);
+        }
+        self.send(id);
+    }
+
+    fn send(&mut self, id: usize) {
+        let Some(attempt) = &self.attempts[id] else { return };
+        let (number, step, destination) = (attempt.number, attempt.step, attempt.destination);
+        let call = self.call(number, step, destination);
+        let remembers = self.destinations[destination].plan.remembers;
+        let arrives = call.arrives_in.is_some();
+        self.checker.sent(number, step, remembers, arrives, self.now, &self.store);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.push((self.now, number, step));
+        }
+        let next = self.next(step);
+        let attempt = self.attempts[id].as_mut().expect("it is there");
+        attempt.report = Some(Report::Attempted {
+            outcome: call.outcome,
+            request: Some(attempt.request.clone()),
+            step: String::new(),
+            next,
+        });
+        if let Some(after) = call.arrives_in {
+            self.at(self.now + after.min(TIMEOUT), Happens::Arrives(id));
+        }
+        self.at(self.now + call.answers_in.min(TIMEOUT), Happens::Reports(id));
+    }
+
+    fn call(&mut self, number: usize, step: usize, destination: usize) -> Call {
+        let own = |outcome| Call { arrives_in: None, answers_in: 30, outcome };
+        if self.destinations[destination].trouble == Trouble::None {
+            match self.events[number].fate {
+                // Once nobody else is served, nothing tells its failures from an outage.
+                Fate::Fails(at) if at == step && !self.is_calm => {
+                    let causes = [Cause::Unavailable, Cause::Unavailable, Cause::Interrupted, Cause::Conflict];
+                    return own(Outcome::retry(causes[self.rng.random_range(0..causes.len())]));
+                }
+                Fate::FailsUntil(until) if self.now < until => return own(Outcome::retry(Cause::Unavailable)),
+                Fate::Rejected(at) if at == step => {
+                    return own(Outcome::reject(Reason::InvalidRequest, "422"));
+                }
+                Fate::Overtaken(at) if at == step => return own(Outcome::Overtaken),
+                _ => {}
+            }
+        }
+        self.destinations[destination].call(self.now, &mut self.rng)
+    }
+
+    /// A request reaches its destination, whatever has become of who sent it.
+    pub(super) fn arrives(&mut self, id: usize) {
+        let Some(attempt) = &mut self.attempts[id] else { return };
+        let destination = &mut self.destinations[attempt.destination];
+        let (number, step) = (attempt.number, attempt.step);
+        let name = (u32::try_from(number).expect("few"), u8::try_from(step).expect("few"), attempt.generation);
+        let had_effect = match destination.arrives(name, &attempt.request, self.now) {
+            Ok(had_effect) => had_effect,
+            Err(refusal) => {
+                if let Some(Report::Attempted { outcome, .. }) = &mut attempt.report {
+                    *outcome = refusal;
+                }
+                false
+            }
+        };
+        self.checker.arrived(number, step, destination.plan.remembers, had_effect, self.now, &self.store);
+    }
+
+    /// What came of an attempt reaches the engine that began it, if that still lives.
+    pub(super) fn reports(&mut self, id: usize) {
+        let Some(attempt) = self.attempts[id].take() else { return };
+        self.free_attempts.push(id);
+        let Attempt { r, incarnation, key, event, partition, epoch, asked, report, .. } = attempt;
+        let replica = &mut self.replicas[r];
+        if replica.incarnation != incarnation {
+            return;
+        }
+        let p = usize::try_from(partition.0).expect("from 0");
+        replica.at_work[p].retain(|at_work| *at_work != id);
+        let report = report.expect("something came of it");
+        self.handle(r, Input::Reported { key, event, partition, epoch, asked, report });
+    }
+}

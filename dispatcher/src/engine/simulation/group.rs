@@ -1,0 +1,143 @@
+//! The log's group: who reads which partition, and how that changes.
+
+use rand::Rng as _;
+use usher_proto::Partition;
+
+use super::world::{Happens, World};
+use crate::engine::{Given, Input};
+
+/// How long a member may be silent.
+const SESSION: i64 = 10_000;
+/// How long a member may take to hand back what was taken.
+const HAND_BACK: i64 = 6_000;
+/// How often the coordinator looks.
+pub(super) const TURN: i64 = 500;
+
+/// One replica as the coordinator knows it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Member {
+    joined: bool,
+    /// What it is to hand back, and by when.
+    revoking: Option<(Vec<usize>, i64)>,
+}
+
+/// The coordinator.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) owner: Vec<Option<usize>>,
+    members: Vec<Member>,
+    assignment: u64,
+    rotation: usize,
+}
+
+impl Group {
+    pub(super) fn new(partitions: usize, replicas: usize) -> Self {
+        Self { owner: vec![None; partitions], members: vec![Member::default(); replicas], assignment: 0, rotation: 0 }
+    }
+}
+
+pub(super) fn partition(index: usize) -> Partition {
+    Partition(i32::try_from(index).expect("few"))
+}
+
+impl World {
+    pub(super) fn group_turn(&mut self) {
+        for r in 0..self.replicas.len() {
+            let silent = self.replicas[r].silent_since.is_some_and(|since| self.now - since > SESSION);
+            let late = self.group.members[r].revoking.as_ref().is_some_and(|(_, by)| self.now >= *by);
+            if self.group.members[r].joined && (silent || late) {
+                self.kick(r);
+            }
+        }
+        self.rebalance();
+    }
+
+    /// Partitions move towards who is to have them.
+    fn rebalance(&mut self) {
+        let members: Vec<usize> = (0..self.replicas.len()).filter(|r| self.group.members[*r].joined).collect();
+        if members.is_empty() {
+            return;
+        }
+        let mut given = vec![Vec::new(); self.replicas.len()];
+        let mut taken = vec![Vec::new(); self.replicas.len()];
+        for p in 0..self.plan.partitions {
+            let target = members[(p + self.group.rotation) % members.len()];
+            match self.group.owner[p] {
+                None => given[target].push(p),
+                Some(r) if r != target && self.group.members[r].revoking.is_none() => taken[r].push(p),
+                Some(_) => {}
+            }
+        }
+        for (r, partitions) in given.into_iter().enumerate().filter(|(_, partitions)| !partitions.is_empty()) {
+            self.group.assignment += 1;
+            for p in &partitions {
+                self.group.owner[*p] = Some(r);
+            }
+            let given = |p: &usize| Given {
+                partition: partition(*p),
+                committed: self.log.0[*p].committed,
+                low: 0,
+                end: self.log.0[*p].end,
+            };
+            let partitions = partitions.iter().map(given).collect();
+            self.tell(r, Input::Given { assignment: self.group.assignment, partitions });
+        }
+        for (r, partitions) in taken.into_iter().enumerate().filter(|(_, partitions)| !partitions.is_empty()) {
+            let names = partitions.iter().copied().map(partition).collect();
+            self.group.members[r].revoking = Some((partitions, self.now + HAND_BACK));
+            self.tell(r, Input::Taken { partitions: names, lost: false });
+        }
+    }
+
+    /// A member has handed back what was taken.
+    pub(super) fn released(&mut self, r: usize) {
+        if let Some((partitions, _)) = self.group.members[r].revoking.take() {
+            partitions.into_iter().for_each(|p| self.group.owner[p] = None);
+            self.rebalance();
+        }
+    }
+
+    /// A member counts as gone: others may have what it had, and it learns of that when it can.
+    pub(super) fn kick(&mut self, r: usize) {
+        let lost = self.leaves(r);
+        if self.replicas[r].up {
+            // It goes on with what it believes to have until its client has heard.
+            let unheard =
+                if self.is_calm || self.plan.chaos_every.is_none() { 0 } else { self.rng.random_range(0..4_000) };
+            self.replicas[r].last_told = self.replicas[r].last_told.max(self.now + unheard);
+            let partitions = lost.into_iter().map(partition).collect();
+            self.tell(r, Input::Taken { partitions, lost: true });
+            self.joins_later(r);
+        }
+    }
+
+    /// A member is no member any more. Returns what it had.
+    pub(super) fn leaves(&mut self, r: usize) -> Vec<usize> {
+        self.group.members[r] = Member::default();
+        let had: Vec<usize> = (0..self.plan.partitions).filter(|p| self.group.owner[*p] == Some(r)).collect();
+        had.iter().for_each(|p| self.group.owner[*p] = None);
+        had
+    }
+
+    pub(super) fn joins_later(&mut self, r: usize) {
+        let pause = if self.plan.chaos_every.is_some() { self.rng.random_range(50..2_000) } else { 0 };
+        let incarnation = self.replicas[r].incarnation;
+        self.at(self.now + pause, Happens::Join { r, incarnation });
+    }
+
+    pub(super) fn joins(&mut self, r: usize) {
+        self.group.members[r].joined = true;
+        if self.rng.random_bool(0.3) {
+            self.tell(r, Input::Given { assignment: self.group.assignment, partitions: Vec::new() });
+        }
+        if self.plan.chaos_every.is_none() {
+            self.rebalance();
+        }
+    }
+
+    /// Everything is to be elsewhere.
+    pub(super) fn rotate(&mut self) {
+        self.group.rotation += 1;
+        self.rebalance();
+    }
+}

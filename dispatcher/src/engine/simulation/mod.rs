@@ -1,0 +1,15 @@
+//! A model of everything around the engine, and a checker of its promises.
+
+mod attempt;
+mod chaos;
+mod checker;
+mod destination;
+mod group;
+mod happening;
+mod log;
+mod plan;
+mod promises;
+mod replica;
+mod store;
+mod trouble;
+mod world;

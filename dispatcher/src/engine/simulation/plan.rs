@@ -1,0 +1,190 @@
+//! What a world is like: its flow, its destinations, its load, and what goes wrong in it.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::engine::RetryPolicy;
+
+/// A step of the flow.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StepPlan {
+    /// Asks a destination; with `needs`, only once the subject is new enough for the event, or never.
+    Call { destination: usize, needs: bool },
+    /// Waits so long.
+    Wait(i64),
+}
+
+/// A destination.
+#[derive(Debug, Clone)]
+pub(super) struct DestinationPlan {
+    pub(super) name: String,
+    /// Whether it remembers keys, so that the same request a second time has no second effect.
+    pub(super) remembers: bool,
+    /// How long a call takes, from and to.
+    pub(super) latency: (i64, i64),
+    /// Calls that it serves in a second.
+    pub(super) quota: Option<u32>,
+    /// Single failures, each as a part of 1: an answer 503, a call that hangs, an answer that is lost after the effect,
+    /// a connector that panics, one that says that it is busy with the same.
+    pub(super) unavailable: f64,
+    pub(super) hangs: f64,
+    pub(super) answer_lost: f64,
+    pub(super) panics: f64,
+    pub(super) conflicts: f64,
+}
+
+impl DestinationPlan {
+    /// One that always serves, at once or nearly so.
+    pub(super) fn faultless(name: &str, remembers: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            remembers,
+            latency: (20, 80),
+            quota: None,
+            unavailable: 0.0,
+            hangs: 0.0,
+            answer_lost: 0.0,
+            panics: 0.0,
+            conflicts: 0.0,
+        }
+    }
+}
+
+/// What is wrong with the world itself, so that the checker must notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Breakage {
+    /// Nothing.
+    None,
+    /// The store takes writes of those who have lost a partition.
+    NoFence,
+    /// Destinations that should remember keys do not.
+    NoMemory,
+    /// The store forgets that a step is done when its owner changes.
+    NoEffects,
+    /// The frontier is moved before what it covers is stored.
+    FrontierFirst,
+    /// The same, and the checker does not look at frontiers: it must notice that something is lost.
+    FrontierFirstUnseen,
+    /// A run that is parked leaves its lane.
+    ParkLeavesLane,
+    /// The store's answers come in another order than the questions.
+    AnswersOutOfOrder,
+    /// Nobody waits for an attempt of somebody else that may still be under way.
+    NoClaims,
+}
+
+/// Everything that makes one world differ from another, but for chance.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) replicas: usize,
+    pub(super) partitions: usize,
+    pub(super) users: usize,
+    /// How unequal users are: 0 is equal.
+    pub(super) zipf: f64,
+    pub(super) events: usize,
+    /// The time over which they come.
+    pub(super) arrive_over: i64,
+    pub(super) steps: Vec<StepPlan>,
+    pub(super) destinations: Vec<DestinationPlan>,
+    pub(super) in_flight: usize,
+    pub(super) retry: RetryPolicy,
+    pub(super) expires_after: Option<Duration>,
+    /// Whether there are events that fail, are cancelled, skip, need news, come twice.
+    pub(super) odd_events: bool,
+    /// The mean time between two misfortunes of replicas, log, store and destinations; none if there are none.
+    pub(super) chaos_every: Option<i64>,
+    /// The part of the store's answers that is lost.
+    pub(super) answers_lost: f64,
+    /// How long the store takes for a turn, at most.
+    pub(super) store_latency: i64,
+    pub(super) tick: i64,
+    pub(super) read_at_once: usize,
+    pub(super) body: usize,
+    pub(super) breakage: Breakage,
+}
+
+impl Plan {
+    /// A quiet world: one replica, one step, one destination.
+    pub(super) fn quiet(seed: u64) -> Self {
+        Self {
+            seed,
+            replicas: 1,
+            partitions: 2,
+            users: 50,
+            zipf: 0.0,
+            events: 500,
+            arrive_over: 60_000,
+            steps: vec![StepPlan::Call { destination: 0, needs: false }],
+            destinations: vec![DestinationPlan::faultless("one", true)],
+            in_flight: 32,
+            retry: RetryPolicy::default(),
+            expires_after: None,
+            odd_events: false,
+            chaos_every: None,
+            answers_lost: 0.0,
+            store_latency: 4,
+            tick: 100,
+            read_at_once: 64,
+            body: 0,
+            breakage: Breakage::None,
+        }
+    }
+
+    /// A world in which everything goes wrong that can.
+    pub(super) fn wild(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let destinations: Vec<DestinationPlan> = (0..rng.random_range(1..=3))
+            .map(|number| DestinationPlan {
+                name: format!("d{number}"),
+                remembers: rng.random_bool(0.6),
+                latency: (5, *[20, 100, 600].get(rng.random_range(0..3)).unwrap_or(&20)),
+                quota: rng.random_bool(0.3).then(|| rng.random_range(5..40)),
+                unavailable: rng.random_range(0.0..0.06),
+                hangs: rng.random_range(0.0..0.02),
+                answer_lost: rng.random_range(0.0..0.03),
+                panics: rng.random_range(0.0..0.01),
+                conflicts: rng.random_range(0.0..0.01),
+            })
+            .collect();
+        let mut steps: Vec<StepPlan> = (0..rng.random_range(1..=3))
+            .map(|_| match rng.random_range(0..10) {
+                0 => StepPlan::Wait(rng.random_range(500..20_000)),
+                _ => {
+                    StepPlan::Call { destination: rng.random_range(0..destinations.len()), needs: rng.random_bool(0.2) }
+                }
+            })
+            .collect();
+        if steps.iter().all(|step| matches!(step, StepPlan::Wait(_))) {
+            steps.push(StepPlan::Call { destination: 0, needs: false });
+        }
+        Self {
+            replicas: rng.random_range(1..=3),
+            partitions: rng.random_range(1..=4),
+            users: rng.random_range(5..=60),
+            zipf: rng.random_range(0.0..1.2),
+            events: 700,
+            arrive_over: rng.random_range(60_000..240_000),
+            steps,
+            destinations,
+            in_flight: rng.random_range(1..=24),
+            retry: RetryPolicy {
+                attempts: 12,
+                first: Duration::from_millis(200),
+                max: Duration::from_secs(rng.random_range(4..30)),
+                within: Duration::from_secs(24 * 3600),
+            },
+            expires_after: rng.random_bool(0.15).then(|| Duration::from_secs(rng.random_range(60..600))),
+            odd_events: true,
+            chaos_every: Some(rng.random_range(4_000..20_000)),
+            answers_lost: rng.random_range(0.0..0.02),
+            store_latency: rng.random_range(1..40),
+            tick: rng.random_range(50..=250),
+            read_at_once: rng.random_range(1..100),
+            body: 8,
+            ..Self::quiet(seed)
+        }
+    }
+}

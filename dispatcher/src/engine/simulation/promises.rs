@@ -1,0 +1,90 @@
+//! Many worlds in which everything goes wrong, and every promise is kept; and worlds that are broken, where one is not.
+
+use std::time::Instant;
+
+use super::plan::{Breakage, Plan};
+use super::world::World;
+
+/// The seed that is asked for, to see one world again.
+fn asked_seed() -> Option<u64> {
+    std::env::var("SEED").ok()?.parse().ok()
+}
+
+#[test]
+fn a_million_steps_keep_every_promise() {
+    let begun = Instant::now();
+    let enough = std::env::var("INPUTS").ok().and_then(|inputs| inputs.parse().ok()).unwrap_or(1_000_000);
+    let (mut inputs, mut ended, mut crashed, mut rejoins) = (0, std::collections::BTreeMap::new(), 0, 0);
+    let seeds = asked_seed().map_or(0..1_000_000, |seed| seed..seed + 1);
+    let mut count = 0;
+    for seed in seeds {
+        let mut world = World::new(Plan::wild(seed));
+        if let Err(broken) = world.run() {
+            panic!("SEED={seed}: at {} {}: {}", world.now, broken.promise, broken.how);
+        }
+        count += 1;
+        inputs += world.inputs;
+        crashed += world.checker.crashed;
+        rejoins += world.rejoins;
+        for (state, number) in &world.store.ended {
+            *ended.entry(*state).or_insert(0) += number;
+        }
+        if inputs >= enough {
+            break;
+        }
+    }
+    eprintln!(
+        "{inputs} inputs, {count} worlds, {ended:?}, {crashed} as worker_crashed, {rejoins} rejoins, {:?}",
+        begun.elapsed()
+    );
+    assert!(inputs >= enough || asked_seed().is_some());
+}
+
+/// One of these promises is seen to be broken in a world that is, before long.
+fn is_caught(breakage: Breakage, promises: &[&str]) {
+    for seed in 0..400 {
+        let mut world = World::new(Plan { breakage, ..Plan::wild(seed) });
+        if let Err(broken) = world.run()
+            && promises.contains(&broken.promise)
+        {
+            return;
+        }
+    }
+    panic!("{breakage:?} is not noticed");
+}
+
+#[test]
+fn a_store_without_a_fence_is_noticed() {
+    is_caught(Breakage::NoFence, &["effects", "order"]);
+}
+
+#[test]
+fn a_destination_that_forgets_keys_is_noticed() {
+    is_caught(Breakage::NoMemory, &["effects"]);
+}
+
+#[test]
+fn a_store_that_forgets_what_is_done_is_noticed() {
+    is_caught(Breakage::NoEffects, &["effects"]);
+}
+
+#[test]
+fn a_frontier_that_is_moved_before_the_run_is_stored_is_noticed() {
+    is_caught(Breakage::FrontierFirst, &["frontier"]);
+    is_caught(Breakage::FrontierFirstUnseen, &["nothing lost"]);
+}
+
+#[test]
+fn a_retry_that_leaves_its_lane_is_noticed() {
+    is_caught(Breakage::ParkLeavesLane, &["order"]);
+}
+
+#[test]
+fn a_store_that_answers_out_of_order_is_noticed() {
+    is_caught(Breakage::AnswersOutOfOrder, &["order", "effects", "nothing lost", "in flight"]);
+}
+
+#[test]
+fn claims_that_nobody_waits_out_are_noticed() {
+    is_caught(Breakage::NoClaims, &["effects"]);
+}

@@ -1,0 +1,512 @@
+//! The store: every run, whose each partition is, what is known of subjects. Carries out one question at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde_json::Value;
+use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+
+use super::happening::{self, Happening, event_number, user_number};
+use super::plan::Breakage;
+use crate::engine::arrival::{Admission, Batch, Ownership};
+use crate::engine::{Change, ChangeKind, Changed, FOUND_AT_ONCE, Run, RunState, StepEffect, Tries};
+
+/// How many waits and pauses are ended at once, in each partition.
+const DUE_AT_ONCE: usize = 256;
+
+/// A run as the store holds it.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) user: u32,
+    pub(super) partition: usize,
+    pub(super) position: i64,
+    pub(super) state: RunState,
+    pub(super) step: usize,
+    /// The number of its step's destination.
+    pub(super) destination: Option<usize>,
+    pub(super) tries: Tries,
+    pub(super) request: Option<Vec<u8>>,
+    pub(super) results: BTreeMap<usize, Value>,
+    pub(super) verdict: Option<(Reason, String)>,
+    pub(super) due_at: Option<i64>,
+    pub(super) wait_until: Option<i64>,
+    pub(super) awaits_news: bool,
+    /// Whether an attempt is under way, as far as the store knows.
+    pub(super) claimed: bool,
+    pub(super) cancel_asked: bool,
+    /// Whether it has ever left its lane to wait, and so lost its place.
+    pub(super) has_waited: bool,
+    pub(super) note: Option<&'static str>,
+    pub(super) reason: Option<Reason>,
+    /// The steps whose effect is recorded, a bit for each.
+    pub(super) recorded: u8,
+    /// How often its partition changed hands while an attempt was under way.
+    pub(super) interrupted: u32,
+}
+
+/// A place in a lane's order: what has begun comes first.
+type Place = (bool, i64, u32);
+
+impl Row {
+    fn place(&self, number: u32) -> Option<Place> {
+        match self.state {
+            RunState::Queued => Some((true, self.position, number)),
+            RunState::Running | RunState::Parked => Some((false, self.position, number)),
+            _ => None,
+        }
+    }
+
+    fn due(&self) -> Option<i64> {
+        self.due_at.filter(|_| matches!(self.state, RunState::Waiting | RunState::Parked))
+    }
+}
+
+/// Waits and pauses that are over.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) heads: Vec<Run>,
+    pub(super) behind: Vec<Key>,
+    /// Partitions that are not the asker's any more, with the epochs it named.
+    pub(super) fenced: Vec<(Partition, i64)>,
+}
+
+#[derive(Debug, Default)]
+struct LaneRows {
+    order: BTreeSet<Place>,
+    waiting: Vec<u32>,
+    /// Under which destination and position its head is found, if it is.
+    head: Option<(usize, usize, i64, u32)>,
+}
+
+#[derive(Debug)]
+struct PartitionRows {
+    epoch: i64,
+    frontier: Option<i64>,
+    /// Heads that are queued or running, by destination (the last is none), then position.
+    heads: Vec<BTreeSet<(i64, u32)>>,
+    due: BTreeSet<(i64, u32)>,
+}
+
+/// What is known of a user: the newest snapshot's time and event, and how often it has changed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    updated_at: i64,
+    event: Option<u32>,
+    revision: i64,
+}
+
+/// The store.
+#[derive(Debug)]
+pub(super) struct Store {
+    rows: Vec<Option<Box<Row>>>,
+    lanes: Vec<LaneRows>,
+    partitions: Vec<PartitionRows>,
+    users: Vec<Known>,
+    destinations: Vec<String>,
+    body: Bytes,
+    breakage: Breakage,
+    /// Runs that have not ended.
+    pub(super) live: usize,
+    /// The same, of each state that has.
+    pub(super) ended: BTreeMap<&'static str, usize>,
+    /// Runs that an admission has moved the frontier past and not stored yet; only where that is broken.
+    owed: Vec<Batch>,
+}
+
+impl Store {
+    pub(super) fn new(
+        partitions: usize,
+        users: usize,
+        destinations: Vec<String>,
+        body: Bytes,
+        breakage: Breakage,
+    ) -> Self {
+        let partition = || PartitionRows {
+            epoch: 0,
+            frontier: None,
+            heads: vec![BTreeSet::new(); destinations.len() + 1],
+            due: BTreeSet::new(),
+        };
+        Self {
+            rows: Vec::new(),
+            lanes: (0..users).map(|_| LaneRows::default()).collect(),
+            partitions: (0..partitions).map(|_| partition()).collect(),
+            users: vec![Known::default(); users],
+            destinations,
+            body,
+            breakage,
+            live: 0,
+            ended: BTreeMap::new(),
+            owed: Vec::new(),
+        }
+    }
+
+    pub(super) fn row(&self, number: usize) -> Option<&Row> {
+        self.rows.get(number)?.as_deref()
+    }
+
+    pub(super) fn frontier(&self, partition: usize) -> Option<i64> {
+        self.partitions[partition].frontier
+    }
+
+    pub(super) fn revision(&self, user: u32) -> i64 {
+        self.users[user as usize].revision
+    }
+
+    /// Runs of a user's lane in its order: number and row.
+    pub(super) fn lane(&self, user: u32) -> impl Iterator<Item = (usize, &Row)> {
+        let order = &self.lanes[user as usize].order;
+        order.iter().filter_map(|(_, _, number)| Some((*number as usize, self.row(*number as usize)?)))
+    }
+
+    fn index(partition: Partition) -> usize {
+        usize::try_from(partition.0).expect("partitions are numbered from 0")
+    }
+
+    fn owns(&self, partition: Partition, epoch: i64) -> bool {
+        self.breakage == Breakage::NoFence || self.partitions[Self::index(partition)].epoch == epoch
+    }
+
+    fn destination(&self, name: Option<&String>) -> Option<usize> {
+        let name = name?;
+        Some(self.destinations.iter().position(|known| known == name).expect("a destination of this world"))
+    }
+
+    fn run(&self, number: u32, events: &[Happening]) -> Run {
+        let row = self.row(number as usize).expect("it is in an index");
+        Run {
+            event: happening::event(number as usize, &events[number as usize], &self.body),
+            partition: Partition(i32::try_from(row.partition).expect("few")),
+            position: row.position,
+            flow_version: "1".to_owned(),
+            step: row.step,
+            destination: row.destination.map(|destination| self.destinations[destination].clone()),
+            begun: matches!(row.state, RunState::Running | RunState::Parked),
+            pass: 0,
+            tries: row.tries,
+            request: row.request.clone(),
+            results: row.results.clone(),
+            wait_until: row.wait_until.map(Timestamp::from_millis),
+            verdict: row.verdict.clone(),
+            apart: false,
+        }
+    }
+
+    /// Changes a row, and the indexes with it.
+    fn update(&mut self, number: u32, change: impl FnOnce(&mut Row)) {
+        let row = self.rows[number as usize].as_mut().expect("a row");
+        let before = (row.place(number), row.due(), row.state);
+        change(row);
+        let after = (row.place(number), row.due(), row.state);
+        let (user, partition) = (row.user as usize, row.partition);
+        let lane = &mut self.lanes[user];
+        if before.0 != after.0 {
+            before.0.map(|place| lane.order.remove(&place));
+            after.0.map(|place| lane.order.insert(place));
+        }
+        let due = &mut self.partitions[partition].due;
+        if before.1 != after.1 {
+            before.1.map(|at| due.remove(&(at, number)));
+            after.1.map(|at| due.insert((at, number)));
+        }
+        if before.2 != after.2 {
+            lane.waiting.retain(|waiting| *waiting != number);
+            if after.2 == RunState::Waiting {
+                lane.waiting.push(number);
+            }
+            if after.2.is_terminal() {
+                self.live -= 1;
+                *self.ended.entry(after.2.label()).or_default() += 1;
+            }
+        }
+        self.refresh(user);
+    }
+
+    /// Looks again what a lane's head is.
+    fn refresh(&mut self, user: usize) {
+        let first = self.lanes[user].order.first().map(|(_, _, number)| *number);
+        let head = first.and_then(|number| {
+            let row = self.row(number as usize)?;
+            let slot = row.destination.unwrap_or(self.destinations.len());
+            (row.state != RunState::Parked).then_some((row.partition, slot, row.position, number))
+        });
+        let before = std::mem::replace(&mut self.lanes[user].head, head);
+        if before != head {
+            if let Some((partition, slot, position, number)) = before {
+                self.partitions[partition].heads[slot].remove(&(position, number));
+            }
+            if let Some((partition, slot, position, number)) = head {
+                self.partitions[partition].heads[slot].insert((position, number));
+            }
+        }
+    }
+
+    fn is_first(&self, number: u32) -> bool {
+        let row = self.row(number as usize).expect("a row");
+        self.lanes[row.user as usize].order.first().is_some_and(|(_, _, first)| *first == number)
+    }
+
+    pub(super) fn acquire(&mut self, partitions: &[Partition]) -> Vec<Ownership> {
+        let mut owned = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let index = Self::index(*partition);
+            self.interrupt(index);
+            let rows = &mut self.partitions[index];
+            rows.epoch += 1;
+            owned.push(Ownership { partition: *partition, epoch: rows.epoch, frontier: rows.frontier });
+        }
+        owned
+    }
+
+    /// Another owner: attempts under way will not be heard of.
+    fn interrupt(&mut self, partition: usize) {
+        let heads: Vec<u32> = self.partitions[partition].heads.iter().flatten().map(|(_, number)| *number).collect();
+        for number in heads {
+            let row = self.rows[number as usize].as_mut().expect("a row");
+            row.interrupted += u32::from(row.claimed);
+            if self.breakage == Breakage::NoEffects && row.step > 0 {
+                self.update(number, |row| {
+                    row.step -= 1;
+                    row.destination = Some(0);
+                });
+            }
+        }
+    }
+
+    pub(super) fn admit(&mut self, batch: &Batch, events: &[Happening]) -> Option<Admission> {
+        let index = Self::index(batch.partition);
+        if !self.owns(batch.partition, batch.epoch) {
+            return None;
+        }
+        self.partitions[index].frontier = Some(batch.frontier);
+        if matches!(self.breakage, Breakage::FrontierFirst | Breakage::FrontierFirstUnseen) {
+            // What was owed is stored with the next one.
+            let owed = std::mem::replace(&mut self.owed, vec![batch.clone()]);
+            owed.iter().for_each(|batch| drop(self.insert(batch, events)));
+            return Some(Admission::default());
+        }
+        Some(self.insert(batch, events))
+    }
+
+    /// What was owed is lost with whoever owed it.
+    pub(super) fn lose_what_is_owed(&mut self) {
+        self.owed.clear();
+    }
+
+    fn insert(&mut self, batch: &Batch, events: &[Happening]) -> Admission {
+        let mut admission = Admission::default();
+        let partition = Self::index(batch.partition);
+        let destination = self.destination(batch.destination.as_ref());
+        let mut new = Vec::new();
+        for arrival in batch.arrivals.iter().filter(|arrival| arrival.starts) {
+            let number = event_number(&arrival.event.id);
+            if self.rows.len() <= number {
+                self.rows.resize_with(number + 1, || None);
+            }
+            if self.rows[number].is_some() {
+                admission.repeated += 1;
+                continue;
+            }
+            self.rows[number] = Some(Box::new(Row {
+                user: u32::try_from(user_number(&arrival.event.key)).expect("few"),
+                partition,
+                position: arrival.offset,
+                // It enters the indexes with its first change, which makes it queued.
+                state: RunState::Done,
+                step: 0,
+                destination,
+                tries: Tries::default(),
+                request: None,
+                results: BTreeMap::new(),
+                verdict: arrival.verdict.clone(),
+                due_at: None,
+                wait_until: None,
+                awaits_news: false,
+                claimed: false,
+                cancel_asked: false,
+                has_waited: false,
+                note: None,
+                reason: None,
+                recorded: 0,
+                interrupted: 0,
+            }));
+            self.live += 1;
+            let number = u32::try_from(number).expect("few");
+            self.update(number, |row| row.state = RunState::Queued);
+            new.push(number);
+        }
+        let mut woken = Vec::new();
+        for arrival in &batch.arrivals {
+            let Some(snapshot) = &arrival.snapshot else { continue };
+            let user = user_number(&arrival.event.key);
+            let event = u32::try_from(event_number(&arrival.event.id)).expect("few");
+            let known = &mut self.users[user];
+            if known.event != Some(event) && snapshot.updated_at >= known.updated_at {
+                *known = Known { updated_at: snapshot.updated_at, event: Some(event), revision: known.revision + 1 };
+            }
+            for number in self.lanes[user].waiting.clone() {
+                if self.row(number as usize).is_some_and(|row| row.awaits_news) {
+                    self.update(number, |row| row.state = RunState::Queued);
+                    woken.push(number);
+                }
+            }
+        }
+        for arrival in batch.arrivals.iter().filter(|arrival| arrival.cancels) {
+            self.cancel(&arrival.event.key, arrival.offset, &mut admission.cancelled);
+        }
+        let live = |number: &&u32| !self.row(**number as usize).expect("a row").state.is_terminal();
+        let (heads, behind): (Vec<u32>, Vec<u32>) =
+            new.iter().chain(&woken).filter(live).partition(|number| self.is_first(**number));
+        let run = |number: &u32| self.run(*number, events);
+        admission.heads = heads.iter().filter(|head| !woken.contains(head)).map(run).collect();
+        admission.woken = heads.iter().filter(|head| woken.contains(head)).map(run).collect();
+        let users: BTreeSet<u32> =
+            behind.iter().map(|number| self.row(*number as usize).expect("a row").user).collect();
+        admission.behind = users.into_iter().map(happening::key).collect();
+        admission
+    }
+
+    fn cancel(&mut self, key: &Key, before: i64, cancelled: &mut Vec<(Key, EventId)>) {
+        let lane = &self.lanes[user_number(key)];
+        let numbers: Vec<u32> = lane.order.iter().map(|(_, _, number)| *number).chain(lane.waiting.clone()).collect();
+        for number in numbers {
+            let row = self.row(number as usize).expect("a row");
+            if row.position >= before {
+                continue;
+            }
+            if row.claimed && row.state == RunState::Running {
+                self.update(number, |row| row.cancel_asked = true);
+            } else {
+                self.update(number, |row| row.state = RunState::Cancelled);
+                cancelled.push((key.clone(), EventId::new(format!("e{number}"))));
+            }
+        }
+    }
+
+    pub(super) fn find(
+        &self,
+        partition: Partition,
+        after: Option<&(i64, EventId)>,
+        without: &[String],
+        events: &[Happening],
+    ) -> (Vec<Run>, bool) {
+        let from = after.map_or((i64::MIN, 0), |(position, event)| {
+            (*position, u32::try_from(event_number(event)).expect("few") + 1)
+        });
+        let mut found: Vec<(i64, u32)> = Vec::new();
+        for (slot, heads) in self.partitions[Self::index(partition)].heads.iter().enumerate() {
+            if self.destinations.get(slot).is_none_or(|name| !without.contains(name)) {
+                found.extend(heads.range(from..).take(FOUND_AT_ONCE));
+            }
+        }
+        found.sort_unstable();
+        found.truncate(FOUND_AT_ONCE);
+        (found.iter().map(|(_, number)| self.run(*number, events)).collect(), found.len() < FOUND_AT_ONCE)
+    }
+
+    pub(super) fn load(&self, key: &Key, limit: usize, events: &[Happening]) -> (Vec<Run>, bool) {
+        let order = &self.lanes[user_number(key)].order;
+        let first = order.first().and_then(|(_, _, number)| self.row(*number as usize));
+        if first.is_some_and(|row| row.state == RunState::Parked) {
+            return (Vec::new(), false);
+        }
+        (order.iter().take(limit).map(|(_, _, number)| self.run(*number, events)).collect(), order.len() > limit)
+    }
+
+    pub(super) fn due(&mut self, partitions: &[(Partition, i64)], now: i64, events: &[Happening]) -> Due {
+        let Due { mut heads, mut behind, mut fenced } = Due::default();
+        for (partition, epoch) in partitions {
+            if !self.owns(*partition, *epoch) {
+                fenced.push((*partition, *epoch));
+                continue;
+            }
+            let due = &self.partitions[Self::index(*partition)].due;
+            let over: Vec<u32> = due.range(..=(now, u32::MAX)).take(DUE_AT_ONCE).map(|(_, number)| *number).collect();
+            for number in &over {
+                self.update(*number, |row| {
+                    row.state = if row.state == RunState::Parked { RunState::Running } else { RunState::Queued };
+                });
+            }
+            for number in over {
+                if self.is_first(number) {
+                    heads.push(self.run(number, events));
+                } else {
+                    behind.push(happening::key(self.row(number as usize).expect("a row").user));
+                }
+            }
+        }
+        Due { heads, behind, fenced }
+    }
+
+    pub(super) fn write(&mut self, change: &Change) -> Changed {
+        if !self.owns(change.partition, change.epoch) {
+            return Changed::Fenced;
+        }
+        let number = u32::try_from(event_number(&change.event)).expect("few");
+        let row = self.row(number as usize).expect("what is changed is stored");
+        let (ended, cancel_asked) = (row.state.is_terminal(), row.cancel_asked);
+        let is_end = matches!(change.kind, ChangeKind::End { .. });
+        if let ChangeKind::Advance { effect, .. } | ChangeKind::End { effect, .. } = &change.kind {
+            self.record(number, effect.as_ref());
+        }
+        if ended {
+            return Changed::Ended;
+        }
+        if cancel_asked && !is_end {
+            self.update(number, |row| row.state = RunState::Cancelled);
+            return Changed::Ended;
+        }
+        match &change.kind {
+            ChangeKind::Claim { tries, request } => self.update(number, |row| {
+                (row.state, row.claimed, row.tries, row.request) =
+                    (RunState::Running, true, *tries, Some(request.clone()));
+            }),
+            ChangeKind::Advance { to, destination, results, .. } => {
+                let destination = self.destination(destination.as_ref());
+                self.update(number, |row| {
+                    (row.state, row.claimed, row.step, row.destination) = (RunState::Running, false, *to, destination);
+                    (row.tries, row.request, row.due_at, row.wait_until) = Default::default();
+                    row.awaits_news = false;
+                    row.results.clone_from(results);
+                });
+            }
+            ChangeKind::Wait { until, news_after } => {
+                let user = self.row(number as usize).expect("a row").user;
+                let awake = news_after.is_some_and(|after| self.revision(user) > after);
+                self.update(number, |row| {
+                    row.state = if awake { RunState::Queued } else { RunState::Waiting };
+                    row.has_waited |= !awake;
+                    row.due_at = Some(until.millis());
+                    row.wait_until = row.due_at;
+                    row.awaits_news = news_after.is_some();
+                    row.claimed = false;
+                    (row.tries, row.request) = Default::default();
+                });
+                if awake {
+                    return Changed::Awake;
+                }
+            }
+            ChangeKind::Park { until, tries, request } => {
+                let leaves = self.breakage == Breakage::ParkLeavesLane;
+                self.update(number, |row| {
+                    row.state = if leaves { RunState::Waiting } else { RunState::Parked };
+                    row.due_at = Some(until.millis());
+                    (row.tries, row.request, row.claimed) = (*tries, request.clone(), false);
+                    row.awaits_news = false;
+                });
+            }
+            ChangeKind::End { state, note, verdict, .. } => self.update(number, |row| {
+                (row.state, row.note, row.claimed) = (*state, *note, false);
+                row.reason = verdict.as_ref().map(|(reason, _)| *reason);
+            }),
+        }
+        Changed::Written
+    }
+
+    fn record(&mut self, number: u32, effect: Option<&StepEffect>) {
+        if let Some(effect) = effect {
+            let row = self.rows[number as usize].as_mut().expect("a row");
+            row.recorded |= 1 << effect.step;
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What is to be done, as the engine says.
+
+use usher_proto::{EventId, Key, Partition, Reason};
+
+use super::Run;
+use super::arrival::Batch;
+use super::breaker::Ticket;
+use super::change::Change;
+use super::start::CannotStart;
+
+/// What is to be done. What goes to the store goes there in this order.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// Store: take these partitions over.
+    Acquire {
+        /// The assignment that gave them.
+        assignment: u64,
+        /// The partitions.
+        partitions: Vec<Partition>,
+    },
+    /// Store: admit a batch.
+    Admit(Batch),
+    /// Store: find heads of lanes that are queued or under way.
+    Find {
+        /// The partition.
+        partition: Partition,
+        /// Its epoch.
+        epoch: i64,
+        /// After this place.
+        after: Option<(i64, EventId)>,
+        /// Leaving out those that ask these destinations.
+        without: Vec<String>,
+    },
+    /// Store: read more of a lane.
+    Load {
+        /// The lane.
+        key: Key,
+        /// Its partition.
+        partition: Partition,
+        /// Its epoch.
+        epoch: i64,
+        /// At most so many runs.
+        limit: usize,
+    },
+    /// Store: end the waits and pauses that are over, in these partitions, with their epochs.
+    Due(Vec<(Partition, i64)>),
+    /// Store: write this.
+    Write(Change),
+    /// Publish the run's dead letter, then write that it is dead.
+    Bury {
+        /// The run.
+        run: Box<Run>,
+        /// Its partition's epoch.
+        epoch: i64,
+        /// Why.
+        reason: Reason,
+        /// In the destination's words.
+        error: String,
+    },
+    /// Work on the run's present step, and report.
+    Work {
+        /// The run.
+        run: Box<Run>,
+        /// Its partition's epoch.
+        epoch: i64,
+        /// The leave to ask its destination, if it asks one.
+        ticket: Option<Ticket>,
+    },
+    /// Log: start the partitions of an assignment, all of them.
+    Start {
+        /// The assignment.
+        assignment: u64,
+        /// Where each begins.
+        offsets: Vec<(Partition, i64)>,
+    },
+    /// Log: everything below is accounted for.
+    Commit(Partition, i64),
+    /// Log: deliver nothing of this partition until resumed.
+    Pause(Partition),
+    /// Log: go on with it.
+    Resume(Partition),
+    /// Log: hand back what was taken.
+    Release,
+    /// Log: leave the group and join it anew, for it and the store disagree, or it has gone silent.
+    Rejoin(&'static str),
+    /// A partition cannot be started without losing or inventing something: the flow cannot go on.
+    Fail(Partition, CannotStart),
+}

@@ -1,0 +1,97 @@
+//! Operators' orders about runs, as events of source `usher`: they carry the run's key, so they reach whoever owns it, in
+//! its order, and need no other channel.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use usher_proto::{Event, EventId, Key, Source, Timestamp};
+
+use crate::engine::arrival::{Command, Order};
+
+const REDRIVE: &str = "run.redrive";
+const CANCEL: &str = "run.cancel";
+const RERUN: &str = "run.rerun";
+
+#[derive(Serialize, Deserialize)]
+struct Body {
+    data: Data,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Data {
+    flow: String,
+    event: String,
+    by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deaths: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+}
+
+/// The event that gives an order about the run of `flow` on `event`, whose key is `key`. The same redrive given twice is
+/// the same event.
+pub fn event(flow: &str, event: &str, key: &Key, by: &str, order: &Order, now: Timestamp) -> Event {
+    let (kind, deaths, body, distinct) = match order {
+        Order::Redrive { deaths } => (REDRIVE, Some(*deaths), None, deaths.to_string()),
+        Order::Cancel => (CANCEL, None, None, rand::random::<u64>().to_string()),
+        Order::Rerun { body } => (RERUN, None, Some(body.clone()), rand::random::<u64>().to_string()),
+    };
+    let digest = Sha256::digest(format!("{kind}\n{flow}\n{event}\n{distinct}"));
+    let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let data = Data { flow: flow.to_owned(), event: event.to_owned(), by: by.to_owned(), deaths, body };
+    // Texts and numbers are always JSON.
+    let body = serde_json::to_vec(&Body { data }).unwrap_or_default();
+    Event {
+        id: EventId::new(format!("order_{id}")),
+        kind: kind.to_owned(),
+        source: Source::Usher,
+        instance: usher_proto::event::DEFAULT_INSTANCE.to_owned(),
+        key: key.clone(),
+        occurred_at: now,
+        received_at: now,
+        provenance: Vec::new(),
+        body: Bytes::from(body),
+    }
+}
+
+/// The order that an event gives to this flow, if it gives one.
+pub(crate) fn read(event: &Event, flow: &str) -> Option<Command> {
+    if event.source != Source::Usher {
+        return None;
+    }
+    let Body { data } = serde_json::from_slice(&event.body).ok()?;
+    let order = match event.kind.as_str() {
+        REDRIVE => Order::Redrive { deaths: data.deaths? },
+        CANCEL => Order::Cancel,
+        RERUN => Order::Rerun { body: data.body? },
+        _ => return None,
+    };
+    let command = Command { event: EventId::new(data.event), by: data.by, at: event.occurred_at, order };
+    (data.flow == flow).then_some(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000);
+
+    #[test]
+    fn an_order_is_read_back_by_its_flow_and_by_no_other() {
+        for order in [Order::Redrive { deaths: 2 }, Order::Cancel, Order::Rerun { body: "{\"a\":1}".into() }] {
+            let given = event("email", "msg_1", &Key::new("user_1"), "ann", &order, NOW);
+            let read_back = read(&given, "email").expect("an order");
+            assert_eq!((read_back.event.as_str(), read_back.by.as_str()), ("msg_1", "ann"));
+            assert_eq!(read_back.order, order);
+            assert_eq!(read(&given, "trial"), None);
+            assert_eq!(read(&Event { source: Source::Clerk, ..given }, "email"), None, "not from outside");
+        }
+    }
+
+    #[test]
+    fn the_same_redrive_is_the_same_event() {
+        let given = |deaths| event("email", "msg_1", &Key::new("user_1"), "ann", &Order::Redrive { deaths }, NOW).id;
+        assert_eq!(given(1), given(1));
+        assert_ne!(given(1), given(2));
+    }
+}

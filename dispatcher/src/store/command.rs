@@ -1,0 +1,142 @@
+//! Operators' orders about runs, carried out at admission like every other event of their key. Each is kept with who gave
+//! it and what came of it, and one that comes again is not carried out again.
+
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
+use usher_proto::EventId;
+use usher_service::clock;
+
+use super::rows::{RUN_COLUMNS, run};
+use super::{Batch, StoreError};
+use crate::engine::Run;
+use crate::engine::arrival::{Arrival, Command, Order};
+
+/// What came of an order.
+pub(super) enum Came {
+    /// The run is queued again.
+    Queued(Box<Run>),
+    /// The run has been ended.
+    Cancelled(EventId),
+    /// Nothing to tell.
+    Nothing,
+}
+
+pub(super) async fn carry_out(
+    connection: &mut AnyConnection,
+    flow: &str,
+    batch: &Batch,
+    arrival: &Arrival,
+    command: &Command,
+) -> Result<Came, StoreError> {
+    let kept = sqlx::query(
+        "INSERT INTO usher_action (id, at, who, what, flow, event, came) VALUES ($1, $2, $3, $4, $5, $6, 'nothing') \
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(arrival.event.id.as_str())
+    .bind(command.at.millis())
+    .bind(&command.by)
+    .bind(command.order.label())
+    .bind(flow)
+    .bind(command.event.as_str())
+    .execute(&mut *connection)
+    .await?;
+    if kept.rows_affected() == 0 {
+        return Ok(Came::Nothing);
+    }
+    let (came, word) = match &command.order {
+        Order::Redrive { deaths } => (redrive(connection, flow, batch, arrival, command, *deaths).await?, "queued"),
+        Order::Rerun { body } => (rerun(connection, flow, batch, arrival, command, body).await?, "queued"),
+        Order::Cancel => (cancel(connection, flow, command).await?, "cancelled"),
+    };
+    if !matches!(came, Came::Nothing) {
+        sqlx::query("UPDATE usher_action SET came = $1 WHERE id = $2")
+            .bind(word)
+            .bind(arrival.event.id.as_str())
+            .execute(connection)
+            .await?;
+    }
+    Ok(came)
+}
+
+/// A dead run joins its lane's tail. What it did stays done. If it is not known what came of its last attempt, that very
+/// request is repeated under its key; otherwise the next one is a new request under a new key. A run that has done nothing
+/// yet goes on with the present version of the flow: that is where the operator has mended it.
+async fn redrive(
+    connection: &mut AnyConnection,
+    flow: &str,
+    batch: &Batch,
+    arrival: &Arrival,
+    command: &Command,
+    deaths: u32,
+) -> Result<Came, StoreError> {
+    let sql = format!(
+        "UPDATE usher_run SET state = 'queued', position = $1, attempts = 0, spent = 0, unanswered = 0, \
+           generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
+           failed_at = NULL, reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, cancel_asked = 0, \
+           flow_version = CASE WHEN step = 0 THEN $2 ELSE flow_version END, \
+           destination = CASE WHEN step = 0 THEN $3 ELSE destination END \
+         WHERE flow = $4 AND event = $5 AND state = 'dead' AND deaths = $6 RETURNING {RUN_COLUMNS}"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(arrival.offset)
+        .bind(&batch.flow_version)
+        .bind(batch.destination.as_deref())
+        .bind(flow)
+        .bind(command.event.as_str())
+        .bind(i64::from(deaths))
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
+}
+
+/// A run that has ended begins anew, from its first step, and has its effects again.
+async fn rerun(
+    connection: &mut AnyConnection,
+    flow: &str,
+    batch: &Batch,
+    arrival: &Arrival,
+    command: &Command,
+    body: &str,
+) -> Result<Came, StoreError> {
+    let sql = format!(
+        "UPDATE usher_run SET state = 'queued', position = $1, pass = pass + 1, step = 0, attempts = 0, spent = 0, \
+           unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
+           results = '{{}}', reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, awaits_news = 0, \
+           cancel_asked = 0, body = $2, flow_version = $3, destination = $4 \
+         WHERE flow = $5 AND event = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(arrival.offset)
+        .bind(body)
+        .bind(&batch.flow_version)
+        .bind(batch.destination.as_deref())
+        .bind(flow)
+        .bind(command.event.as_str())
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
+}
+
+async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -> Result<Came, StoreError> {
+    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND event = $3 RETURNING event");
+    let ended = sqlx::query(AssertSqlSafe(sql))
+        .bind(clock::now().millis())
+        .bind(flow)
+        .bind(command.event.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = ended {
+        return Ok(Came::Cancelled(EventId::new(row.try_get::<String, _>(0)?)));
+    }
+    sqlx::query("UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND event = $2 AND ended_at IS NULL")
+        .bind(flow)
+        .bind(command.event.as_str())
+        .execute(connection)
+        .await?;
+    Ok(Came::Nothing)
+}
+
+/// Ends runs of flow `$2` at time `$1` that no attempt is under way for; more conditions follow. One whose last attempt may
+/// have had its effect says so.
+pub(super) const END_WHAT_IS_NOT_UNDER_WAY: &str = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, \
+     note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END, request = NULL, due_at = NULL \
+     WHERE flow = $2 AND ended_at IS NULL AND (state IN ('queued', 'waiting', 'parked') OR claimed_at IS NULL)";

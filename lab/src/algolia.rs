@@ -1,0 +1,159 @@
+//! The double of Algolia: records of indexes, with partial updates and their guards.
+//!
+//! Facts: algolia.com/doc (REST API, partial updates, built-in operations) and algoliasearch-client-python. What is
+//! asked is done at once, where the real one queues it; the answer names a task all the same. There are no idempotency
+//! keys, and an index is there when it is first written to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, Method, StatusCode};
+use rand::Rng as _;
+use serde_json::{Map, Value, json};
+use usher_proto::Timestamp;
+
+use crate::answer::Answer;
+use crate::double::{Call, Double, Refusal, Subject};
+use crate::locked::Locked;
+use crate::request::{Request, Written};
+
+/// A record: index and id, as they stand in the path.
+type Place = (String, String);
+type Records = HashMap<Place, Map<String, Value>>;
+
+/// One application.
+#[derive(Default)]
+pub(crate) struct Algolia {
+    records: Arc<Locked<Records>>,
+}
+
+enum Route {
+    Get(Place),
+    Replace(Place),
+    Partial(Place),
+    Delete(Place),
+}
+
+impl Route {
+    fn of(request: &Request) -> Option<Self> {
+        let segments = request.segments();
+        let ["1", "indexes", index, object, rest @ ..] = segments.as_slice() else { return None };
+        let place = ((*index).to_owned(), (*object).to_owned());
+        match (&request.method, rest) {
+            (&Method::GET, []) => Some(Self::Get(place)),
+            (&Method::PUT, []) => Some(Self::Replace(place)),
+            (&Method::DELETE, []) => Some(Self::Delete(place)),
+            (&Method::POST, ["partial"]) => Some(Self::Partial(place)),
+            _ => None,
+        }
+    }
+}
+
+impl Double for Algolia {
+    fn name(&self) -> &'static str {
+        "algolia"
+    }
+
+    fn describe(&self, request: &Request) -> Subject {
+        let Some(route) = Route::of(request) else { return Subject::default() };
+        let (operation, (index, object)) = match route {
+            Route::Get(place) => ("objects.get", place),
+            Route::Replace(place) => ("objects.save", place),
+            Route::Partial(place) => ("objects.partial", place),
+            Route::Delete(place) => ("objects.delete", place),
+        };
+        Subject { operation: Some(operation), user: Some(object), to: Some(index) }
+    }
+
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
+        let filled = |name| headers.get(name).is_some_and(|value| !value.is_empty());
+        if filled("x-algolia-application-id") && filled("x-algolia-api-key") {
+            Ok(())
+        } else {
+            Err(error(StatusCode::FORBIDDEN, "Invalid Application-ID or API key"))
+        }
+    }
+
+    fn read(&self, request: &Request, _: Timestamp) -> Result<Call, Answer> {
+        let route = Route::of(request).ok_or_else(|| error(StatusCode::NOT_FOUND, "Path not supported by the lab"))?;
+        let writes = matches!(route, Route::Replace(_) | Route::Partial(_));
+        let body = request.body.as_object().cloned().unwrap_or_default();
+        if writes && (request.written != Written::Json || !request.body.is_object()) {
+            return Err(error(StatusCode::BAD_REQUEST, "Invalid JSON"));
+        }
+        let create = request.query()["createIfNotExists"] != "false";
+        let records = self.records.clone();
+        let changes = !matches!(route, Route::Get(_));
+        let run = move |now: Timestamp| records.with(|records| work(records, route, body, create, now));
+        Ok(Call { key: None, changes, run: Box::new(run) })
+    }
+
+    fn refuse(&self, refusal: Refusal<'_>) -> Answer {
+        match refusal {
+            Refusal::Limited(_) | Refusal::KeyReused(_) | Refusal::KeyInUse(_) => {
+                error(StatusCode::TOO_MANY_REQUESTS, "Too many jobs")
+            }
+            Refusal::Fault { status, name, retry_after } => {
+                let answer = error(status, name.unwrap_or("The lab answers this on purpose."));
+                match retry_after {
+                    Some(seconds) => answer.with("retry-after", seconds),
+                    None => answer,
+                }
+            }
+        }
+    }
+}
+
+fn error(status: StatusCode, message: &str) -> Answer {
+    Answer::refused(status, json!({ "message": message, "status": status.as_u16() }))
+}
+
+fn work(records: &mut Records, route: Route, body: Map<String, Value>, create: bool, now: Timestamp) -> Answer {
+    let task = rand::rng().random_range(1..1_000_000_000_u64);
+    let at = now.to_string();
+    match route {
+        Route::Get(place) => records.get(&place).map_or_else(
+            || error(StatusCode::NOT_FOUND, "ObjectID does not exist"),
+            |record| Answer::done(Value::Object(record.clone())),
+        ),
+        Route::Delete(place) => {
+            records.remove(&place);
+            Answer::done(json!({ "deletedAt": at, "taskID": task }))
+        }
+        Route::Replace(place) => {
+            let answer = Answer::done(json!({ "updatedAt": at, "taskID": task, "objectID": place.1 }));
+            records.insert(place, body);
+            answer
+        }
+        Route::Partial(place) => {
+            let answer = Answer::done(json!({ "updatedAt": at, "taskID": task, "objectID": place.1 }));
+            let there = records.contains_key(&place);
+            let mut record = records.get(&place).cloned().unwrap_or_default();
+            if (there || create) && apply(&mut record, body) {
+                record.insert("objectID".into(), json!(place.1));
+                records.insert(place, record);
+            }
+            answer
+        }
+    }
+}
+
+/// Carries out a partial update on a record; whether it counts. First-level attributes are replaced whole.
+fn apply(record: &mut Map<String, Value>, update: Map<String, Value>) -> bool {
+    let number = |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default();
+    for (name, value) in update {
+        let (stored, given) = (number(record.get(&name)), number(value.get("value")));
+        let next = match value.get("_operation").and_then(Value::as_str) {
+            None => value,
+            Some("IncrementSet") if given > stored => json!(given),
+            Some("IncrementFrom") if given == stored => json!(stored + 1),
+            // The guard passes the whole update over, not only its own attribute.
+            Some("IncrementSet" | "IncrementFrom") => return false,
+            Some("Increment") => json!(stored + given),
+            Some("Decrement") => json!(stored - given),
+            Some(_) => continue,
+        };
+        record.insert(name, next);
+    }
+    true
+}

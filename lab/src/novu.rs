@@ -1,0 +1,168 @@
+//! The double of Novu: `POST /v1/events/trigger`, and the notifications of a transaction.
+//!
+//! Facts: docs.novu.co, its OpenAPI file and the server's source. Answers are wrapped in `data`. A workflow that is named
+//! like a status (`trigger_not_active`) answers 201 with that status and sends nothing; one named `missing` is not there.
+//!
+//! `Idempotency-Key` is passed over, as it is where Novu's support has not switched it on. The `transactionId` is what
+//! tells a repeat: it is answered like the first time and makes no second notification. How Novu itself answers one that
+//! comes with other contents is not documented; here it is refused, as its idempotency is documented to do.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use serde_json::{Value, json};
+use usher_proto::Timestamp;
+
+use crate::answer::Answer;
+use crate::double::{Call, Circumstances, DAY, Double, Key, Refusal, Subject};
+use crate::ids;
+use crate::limits::Quota;
+use crate::locked::Locked;
+use crate::request::{Request, Written};
+
+/// Larger requests are refused.
+const MOST_BYTES: usize = 512 * 1024;
+/// What 201 can say besides `processed`.
+const UNSENT: [&str; 6] = [
+    "error",
+    "trigger_not_active",
+    "no_workflow_active_steps_defined",
+    "no_workflow_steps_defined",
+    "no_tenant_found",
+    "invalid_recipients",
+];
+
+/// One environment, with the notifications that it made.
+#[derive(Default)]
+pub(crate) struct Novu {
+    notifications: Arc<Locked<Vec<Value>>>,
+}
+
+enum Route {
+    Trigger,
+    Notifications,
+}
+
+fn route(request: &Request) -> Option<Route> {
+    match (&request.method, request.segments().as_slice()) {
+        (&Method::POST, ["v1", "events", "trigger"]) => Some(Route::Trigger),
+        (&Method::GET, ["v1", "notifications"]) => Some(Route::Notifications),
+        _ => None,
+    }
+}
+
+impl Double for Novu {
+    fn name(&self) -> &'static str {
+        "novu"
+    }
+
+    fn describe(&self, request: &Request) -> Subject {
+        let operation = route(request).map(|route| match route {
+            Route::Trigger => "events.trigger",
+            Route::Notifications => "notifications.list",
+        });
+        let to = &request.body["to"];
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Subject {
+            operation,
+            user: text(to).or_else(|| text(&to["subscriberId"])),
+            to: text(&to["email"]).or_else(|| text(&to["phone"])),
+        }
+    }
+
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match value.strip_prefix("ApiKey ") {
+            Some(key) if !key.trim().is_empty() => Ok(()),
+            Some(_) | None => Err(error(StatusCode::UNAUTHORIZED, "API Key not found")),
+        }
+    }
+
+    fn read(&self, request: &Request, _: Timestamp) -> Result<Call, Answer> {
+        let notifications = self.notifications.clone();
+        match route(request).ok_or_else(|| error(StatusCode::NOT_FOUND, "Cannot find this path"))? {
+            Route::Notifications => {
+                let wanted = request.query()["transactionId"].clone();
+                let run = move |_| {
+                    let fits = |made: &&Value| wanted.is_null() || made["transactionId"] == wanted;
+                    let list: Vec<Value> = notifications.with(|all| all.iter().filter(fits).cloned().collect());
+                    Answer::done(json!({ "data": list, "hasMore": false, "page": 0, "pageSize": 10 }))
+                };
+                Ok(Call { key: None, changes: false, run: Box::new(run) })
+            }
+            Route::Trigger => {
+                if request.raw().len() > MOST_BYTES {
+                    return Err(error(StatusCode::PAYLOAD_TOO_LARGE, "request entity too large"));
+                }
+                if request.written != Written::Json || !request.body.is_object() {
+                    return Err(error(StatusCode::BAD_REQUEST, "Unexpected token in JSON"));
+                }
+                trigger(request, notifications)
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal<'_>) -> Answer {
+        match refusal {
+            Refusal::Limited(quota) => error(StatusCode::TOO_MANY_REQUESTS, "API rate limit exceeded")
+                .with("retry-after", quota.reset_seconds()),
+            Refusal::KeyReused(_) => {
+                error(StatusCode::UNPROCESSABLE_ENTITY, "Request with this key has a different body")
+            }
+            Refusal::KeyInUse(_) => {
+                error(StatusCode::CONFLICT, "Request with this key is being processed").with("retry-after", 1)
+            }
+            Refusal::Fault { status, name, retry_after } => {
+                let answer = error(status, name.unwrap_or("The lab answers this on purpose."));
+                match retry_after {
+                    Some(seconds) => answer.with("retry-after", seconds),
+                    None => answer,
+                }
+            }
+        }
+    }
+
+    fn finish(&self, answer: &mut Answer, circumstances: Circumstances) {
+        if let Some(Quota { limit, remaining, reset }) = circumstances.quota {
+            answer.set("ratelimit-limit", limit);
+            answer.set("ratelimit-remaining", remaining);
+            answer.set("ratelimit-reset", reset.as_secs());
+        }
+    }
+}
+
+fn trigger(request: &Request, notifications: Arc<Locked<Vec<Value>>>) -> Result<Call, Answer> {
+    let body = &request.body;
+    let name = body["name"].as_str().unwrap_or_default().to_owned();
+    let subscriber = body["to"].as_str().or_else(|| body["to"]["subscriberId"].as_str());
+    if name.is_empty() || subscriber.is_none_or(str::is_empty) {
+        return Err(error(StatusCode::UNPROCESSABLE_ENTITY, "Validation Error"));
+    }
+    if name == "missing" {
+        return Err(error(StatusCode::UNPROCESSABLE_ENTITY, "workflow_not_found"));
+    }
+    let transaction = body["transactionId"].as_str().map_or_else(ids::uuid, str::to_owned);
+    let answer = |status: &str, transaction: &str| {
+        let data = json!({ "acknowledged": true, "status": status, "transactionId": transaction });
+        Answer::done(json!({ "data": data })).status(StatusCode::CREATED)
+    };
+    if let Some(status) = UNSENT.iter().find(|status| **status == name) {
+        let (status, transaction) = (*status, transaction);
+        return Ok(Call { key: None, changes: false, run: Box::new(move |_| answer(status, &transaction)) });
+    }
+    let key = Key { text: transaction.clone(), lasts: DAY };
+    let made = json!({ "transactionId": transaction, "subscriber": { "subscriberId": subscriber }, "template": name });
+    let run = move |_| {
+        notifications.with(|all| all.push(made));
+        answer("processed", &transaction)
+    };
+    Ok(Call { key: Some(key), changes: true, run: Box::new(run) })
+}
+
+fn error(status: StatusCode, message: &str) -> Answer {
+    let body = json!({
+        "statusCode": status.as_u16(), "timestamp": usher_service::clock::now().to_string(),
+        "path": "/v1/events/trigger", "message": message, "ctx": {}, "errorId": ids::uuid(),
+    });
+    Answer::refused(status, body)
+}

@@ -1,0 +1,25 @@
+//! The settings under which a connector finds its double.
+
+use crate::webhook;
+
+/// Variables and values for the doubles of a lab at `url`: addresses, keys of the right shape that open nothing real,
+/// and what has to name something. Those of Resend and Stripe are known to whoever starts a lab.
+pub fn settings(url: &str) -> Vec<(&'static str, String)> {
+    let at = |name: &str| format!("{url}/{name}");
+    vec![
+        ("HTTP_BASE_URL", at("http")),
+        ("HTTP_SIGNING_SECRET", webhook::SECRET.into()),
+        ("MAILCHIMP_BASE_URL", at("mailchimp")),
+        ("MAILCHIMP_API_KEY", "0123456789abcdef0123456789abcdef-us1".into()),
+        ("MAILCHIMP_LIST_ID", "1ab0000000".into()),
+        ("NOVU_BASE_URL", at("novu")),
+        ("NOVU_SECRET_KEY", "0123456789abcdef0123456789abcdef".into()),
+        ("ALGOLIA_BASE_URL", at("algolia")),
+        ("ALGOLIA_APP_ID", "LABLABLAB0".into()),
+        ("ALGOLIA_API_KEY", "0123456789abcdef0123456789abcdef".into()),
+        ("ALGOLIA_INDEX", "users".into()),
+        ("NYLAS_BASE_URL", at("nylas")),
+        ("NYLAS_API_KEY", "nyk_lab".into()),
+        ("NYLAS_GRANT_ID", "41009df5-bf11-4c97-aa18-b285b5f2e386".into()),
+    ]
+}

@@ -1,0 +1,129 @@
+//! One connection's state: what was said so far, and what is answered. Knows no sockets.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::{HeaderMap, HeaderValue};
+use serde_json::{Map, Value, json};
+
+use crate::desk::Desk;
+use crate::request::Request;
+
+const HELLO: &str =
+    "250-lab.usher.test\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 41943040";
+
+/// What comes next.
+pub(super) enum Next {
+    Reply(String),
+    /// The message is to follow.
+    Message,
+    Quit,
+    /// The connection is cut off.
+    Close,
+}
+
+pub(super) struct Session {
+    desk: Arc<Desk>,
+    from: Option<String>,
+    to: Vec<String>,
+}
+
+fn reply(text: &str) -> Next {
+    Next::Reply(text.to_owned())
+}
+
+impl Session {
+    pub(super) fn new(desk: Arc<Desk>) -> Self {
+        Self { desk, from: None, to: Vec::new() }
+    }
+
+    /// Answers a command.
+    pub(super) async fn command(&mut self, line: &str) -> Next {
+        if let Some(struck) = self.struck(line).await {
+            return struck;
+        }
+        let (verb, rest) = line.split_once([' ', ':']).unwrap_or((line, ""));
+        match verb.to_ascii_uppercase().as_str() {
+            "EHLO" => reply(HELLO),
+            "HELO" => reply("250 lab.usher.test"),
+            "MAIL" => match address(rest) {
+                Some(from) => {
+                    (self.from, self.to) = (Some(from), Vec::new());
+                    reply("250 2.1.0 Ok")
+                }
+                None => reply("501 5.1.7 Bad sender address"),
+            },
+            "RCPT" if self.from.is_none() => reply("503 5.5.1 MAIL first"),
+            "RCPT" => match address(rest).filter(|address| address.contains('@')) {
+                Some(to) => {
+                    self.to.push(to);
+                    reply("250 2.1.5 Ok")
+                }
+                None => reply("501 5.1.3 Bad recipient address"),
+            },
+            "DATA" if self.to.is_empty() => reply("503 5.5.1 RCPT first"),
+            "DATA" => Next::Message,
+            "RSET" => {
+                (self.from, self.to) = (None, Vec::new());
+                reply("250 2.0.0 Ok")
+            }
+            "NOOP" => reply("250 2.0.0 Ok"),
+            "QUIT" => Next::Quit,
+            _ => reply("502 5.5.2 Not implemented"),
+        }
+    }
+
+    /// A fault that matches this command. Faults that match everything are for messages, which is where they hurt.
+    async fn struck(&self, line: &str) -> Option<Next> {
+        let now = Instant::now();
+        if !self.desk.faults.in_force(now).iter().all(|fault| fault.fault.containing.is_some()) {
+            return None;
+        }
+        let request = Request::made("/command", HeaderMap::new(), json!(line));
+        let strike = self.desk.faults.strike(&request, now)?;
+        tokio::time::sleep(strike.latency()).await;
+        if strike.fault.hang {
+            return if strike.hung().await { None } else { Some(Next::Close) };
+        }
+        if strike.fault.drop_after_effect {
+            return Some(Next::Close);
+        }
+        let code = strike.status()?.as_u16();
+        let text = strike.fault.name.as_deref().unwrap_or("The lab answers this on purpose");
+        Some(Next::Reply(format!("{code} {text}")))
+    }
+
+    /// Takes a message.
+    pub(super) async fn message(&mut self, message: &[u8]) -> Next {
+        let message = String::from_utf8_lossy(message).into_owned();
+        let fields = fields(&message);
+        let mut headers = HeaderMap::new();
+        let id = fields.get("message-id").and_then(Value::as_str).map(|id| id.trim_matches(['<', '>']));
+        if let Some(Ok(id)) = id.map(HeaderValue::from_str) {
+            headers.insert("idempotency-key", id);
+        }
+        let (from, to) = (self.from.take(), std::mem::take(&mut self.to));
+        let body = json!({ "from": from, "to": to, "headers": fields, "message": message });
+        match self.desk.clone().decide(Request::made("/message", headers, body)).await {
+            Some(answer) => Next::Reply(answer.body["reply"].as_str().unwrap_or("451 4.3.0 Odd").to_owned()),
+            None => Next::Close,
+        }
+    }
+}
+
+/// What stands in angle brackets.
+fn address(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('<')?;
+    rest.split_once('>').map(|(address, _)| address.to_owned())
+}
+
+/// The header's fields, folded lines joined, names in lower case, values as they were sent.
+fn fields(message: &str) -> Map<String, Value> {
+    let head = message.split_once("\r\n\r\n").map_or(message, |(head, _)| head);
+    let head = head.replace("\r\n ", " ").replace("\r\n\t", " ");
+    let field = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_ascii_lowercase(), json!(value.trim())))
+    };
+    head.split("\r\n").filter_map(field).collect()
+}

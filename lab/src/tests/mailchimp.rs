@@ -1,0 +1,71 @@
+//! Mailchimp's rules.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use super::support::{Bench, JSON, Reply};
+use crate::{Fault, Limit};
+
+const KEY: (&str, &str) = ("authorization", "Bearer abc-us1");
+const PATH: &str = "/mailchimp/3.0/lists/1ab/members/0cc175b9";
+
+async fn ask(bench: &Bench, method: Method, path: &str, body: &Value) -> Reply {
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    bench.ask(method, path, &[KEY, JSON], &text).await
+}
+
+fn member(email: &str) -> Value {
+    json!({ "email_address": email, "status_if_new": "subscribed", "merge_fields": { "CLERKID": "user_1" } })
+}
+
+#[tokio::test]
+async fn a_member_is_put_changed_and_archived() {
+    let bench = Bench::new().await;
+    let put = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
+    assert_eq!((put.status, &put.body["status"], &put.body["id"]), (200, &json!("subscribed"), &json!("0cc175b9")));
+    let left = ask(&bench, Method::PATCH, PATH, &json!({ "status": "unsubscribed" })).await;
+    assert_eq!(left.body["status"], "unsubscribed");
+    let again = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
+    assert_eq!(again.body["status"], "unsubscribed", "status_if_new changes nobody who is there");
+    assert_eq!(ask(&bench, Method::DELETE, PATH, &Value::Null).await.status, 204);
+    assert_eq!(ask(&bench, Method::DELETE, PATH, &Value::Null).await.status, 404);
+    let effects = bench.effects();
+    let operations: Vec<&str> = effects.iter().map(|effect| effect.operation.as_ref()).collect();
+    assert_eq!(operations, ["members.put", "members.update", "members.put", "members.archive"]);
+    assert!(effects.iter().all(|effect| effect.user.as_deref() == Some("user_1")));
+    assert!(effects.iter().all(|effect| effect.to.as_deref() == Some("a@work.test")));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_a_problem_with_a_title() {
+    let bench = Bench::new().await;
+    let no_status = json!({ "email_address": "a@work.test" });
+    for (path, body, status, title) in [
+        (PATH, no_status, 400, "Invalid Resource"),
+        (PATH, member("nobody"), 400, "Invalid Resource"),
+        (PATH, member("fake@work.test"), 400, "Invalid Resource"),
+        (PATH, member("compliance@work.test"), 400, "Member In Compliance State"),
+        (PATH, member("forgotten@work.test"), 400, "Forgotten Email Not Subscribed"),
+        ("/mailchimp/3.0/lists/missing/members/0cc", member("a@work.test"), 404, "Resource Not Found"),
+    ] {
+        let reply = ask(&bench, Method::PUT, path, &body).await;
+        assert_eq!((reply.status, reply.body["title"].as_str()), (status, Some(title)), "{body}");
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+    }
+    let stranger = bench.ask(Method::PUT, PATH, &[("authorization", "Bearer abc"), JSON], "{}").await;
+    assert_eq!((stranger.status, stranger.body["title"].as_str()), (401, Some("API Key Invalid")));
+    assert!(bench.effects().is_empty());
+}
+
+#[tokio::test]
+async fn too_much_is_refused_without_saying_when_to_come_again() {
+    let bench = Bench::new().await;
+    bench.lab().set_limit("mailchimp", Limit { per_second: 1 }).expect("a limit");
+    ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
+    let refused = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, None));
+    let bare = Fault { status: Some(403), name: Some("bare".into()), ..Fault::default() };
+    bench.lab().set_fault("mailchimp", bare).expect("a fault");
+    let edge = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
+    assert_eq!((edge.status, edge.body["title"].as_str()), (403, None));
+}

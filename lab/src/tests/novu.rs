@@ -1,0 +1,67 @@
+//! Novu's rules.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use super::support::{Bench, JSON, Reply};
+
+const KEY: (&str, &str) = ("authorization", "ApiKey abc");
+
+async fn trigger(bench: &Bench, body: &Value) -> Reply {
+    bench.ask(Method::POST, "/novu/v1/events/trigger", &[KEY, JSON], &body.to_string()).await
+}
+
+fn welcome(transaction: &str) -> Value {
+    let to = json!({ "subscriberId": "user_1", "email": "a@work.test" });
+    json!({ "name": "welcome", "to": to, "payload": {}, "transactionId": transaction })
+}
+
+#[tokio::test]
+async fn a_transaction_makes_one_notification() {
+    let bench = Bench::new().await;
+    let first = trigger(&bench, &welcome("t1")).await;
+    let expected = json!({ "data": { "acknowledged": true, "status": "processed", "transactionId": "t1" } });
+    assert_eq!((first.status, &first.body), (201, &expected));
+    assert_eq!(trigger(&bench, &welcome("t1")).await.body, first.body);
+    let effects = bench.effects();
+    assert_eq!(effects.iter().map(|effect| effect.replayed).collect::<Vec<_>>(), [false, true]);
+    assert_eq!((effects[0].user.as_deref(), effects[0].to.as_deref()), (Some("user_1"), Some("a@work.test")));
+    let listed = async |id: &str| {
+        let path = format!("/novu/v1/notifications?transactionId={id}");
+        bench.ask(Method::GET, &path, &[KEY], "").await.body["data"].as_array().map(Vec::len)
+    };
+    assert_eq!((listed("t1").await, listed("t2").await), (Some(1), Some(0)));
+}
+
+#[tokio::test]
+async fn a_201_may_have_sent_nothing() {
+    let bench = Bench::new().await;
+    let mut inactive = welcome("t1");
+    inactive["name"] = json!("trigger_not_active");
+    let reply = trigger(&bench, &inactive).await;
+    assert_eq!((reply.status, &reply.body["data"]["status"]), (201, &json!("trigger_not_active")));
+    assert!(bench.effects().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said() {
+    let bench = Bench::new().await;
+    let with = |field: &str, value: Value| {
+        let mut body = welcome("t1");
+        body[field] = value;
+        body
+    };
+    for (body, status, message) in [
+        (with("name", json!("missing")), 422, "workflow_not_found"),
+        (with("name", Value::Null), 422, "Validation Error"),
+        (with("to", json!({})), 422, "Validation Error"),
+        (with("payload", json!("x".repeat(600_000))), 413, "request entity too large"),
+        (json!([]), 400, "Unexpected token in JSON"),
+    ] {
+        let reply = trigger(&bench, &body).await;
+        assert_eq!((reply.status, reply.body["message"].as_str()), (status, Some(message)));
+    }
+    let bearer = [("authorization", "Bearer abc"), JSON];
+    let reply = bench.ask(Method::POST, "/novu/v1/events/trigger", &bearer, &welcome("t1").to_string()).await;
+    assert_eq!(reply.status, 401);
+}

@@ -1,0 +1,247 @@
+//! What must hold of a chaos's books, whatever was killed: nothing acknowledged is lost, nothing happens twice, every
+//! user's order is kept, everything ends. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::ledger::{Ledger, Mark, Seen, Sent};
+
+/// What is expected of one flow.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// Its name.
+    pub flow: &'static str,
+    /// The types of events that start it.
+    pub on: &'static [&'static str],
+    /// The steps whose effects the destinations show.
+    pub steps: &'static [&'static str],
+    /// Whether it keeps the table of users.
+    pub keeps_rows: bool,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Acknowledged, and without run, effect or row.
+    Lost,
+    /// More than one effect of one event in one step.
+    Twice,
+    /// A later event of a user before an earlier one.
+    Order,
+    /// Not ended.
+    Stuck,
+    /// Given up, though nothing that happened is a reason to.
+    Dead,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Lost, Self::Twice, Self::Order, Self::Stuck, Self::Dead];
+
+    /// The word for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Twice => "twice",
+            Self::Order => "order",
+            Self::Stuck => "stuck",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// One thing that must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// What kind.
+    pub kind: Kind,
+    /// Which flow.
+    pub flow: String,
+    /// Which event.
+    pub event: String,
+    /// In words.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<5}  {}  {}  {}", self.kind.label(), self.flow, self.event, self.what)
+    }
+}
+
+/// The books, sorted for looking things up.
+struct Books<'a> {
+    expected: &'a [Expected],
+    sent: BTreeMap<&'a str, &'a Sent>,
+    runs: BTreeMap<(&'a str, &'a str), &'a Seen>,
+    /// Each key's events in its flow, by seq.
+    lanes: BTreeMap<(&'a str, &'a str), Vec<&'a Sent>>,
+    first_attempts: BTreeMap<(&'a str, &'a str), i64>,
+    found: Vec<Violation>,
+}
+
+/// Everything that is wrong. A run may be dead for one of the reasons in `may_die`.
+pub fn check(expected: &[Expected], ledger: &Ledger, may_die: &[&str]) -> Vec<Violation> {
+    let mut books = Books::new(expected, ledger);
+    books.runs_and_effects(ledger);
+    books.rows(ledger);
+    books.twice(ledger);
+    books.order_of_effects(ledger);
+    books.order_of_turns();
+    books.ends(ledger, may_die);
+    books.found.sort_by_key(|violation| violation.kind);
+    books.found
+}
+
+impl<'a> Books<'a> {
+    fn new(expected: &'a [Expected], ledger: &'a Ledger) -> Self {
+        let mut lanes: BTreeMap<_, Vec<&Sent>> = BTreeMap::new();
+        for sent in &ledger.sent {
+            for flow in expected.iter().filter(|flow| flow.on.contains(&sent.kind.as_str())) {
+                lanes.entry((flow.flow, sent.key.as_str())).or_default().push(sent);
+            }
+        }
+        lanes.values_mut().for_each(|lane| lane.sort_by_key(|sent| sent.seq));
+        let mut first_attempts = BTreeMap::new();
+        for mark in &ledger.attempts {
+            let first = first_attempts.entry((mark.flow.as_str(), mark.event.as_str())).or_insert(mark.at);
+            *first = (*first).min(mark.at);
+        }
+        Self {
+            expected,
+            sent: ledger.sent.iter().map(|sent| (sent.event.as_str(), sent)).collect(),
+            runs: ledger.runs.iter().map(|run| ((run.flow.as_str(), run.event.as_str()), run)).collect(),
+            lanes,
+            first_attempts,
+            found: Vec::new(),
+        }
+    }
+
+    fn wrong(&mut self, kind: Kind, flow: &str, event: &str, what: impl Into<String>) {
+        self.found.push(Violation { kind, flow: flow.into(), event: event.into(), what: what.into() });
+    }
+
+    /// What was acknowledged has a run in each flow it starts, and what is done has had all its effects.
+    fn runs_and_effects(&mut self, ledger: &'a Ledger) {
+        let effects: BTreeSet<_> = ledger.effects.iter().map(place).collect();
+        for expected in self.expected {
+            let flow = expected.flow;
+            for sent in &ledger.sent {
+                if !sent.acknowledged || !expected.on.contains(&sent.kind.as_str()) {
+                    continue;
+                }
+                let event = sent.event.as_str();
+                let Some(run) = self.runs.get(&(flow, event)).copied() else {
+                    self.wrong(Kind::Lost, flow, event, "acknowledged, and there is no run");
+                    continue;
+                };
+                match run.state.as_str() {
+                    "done" => {
+                        for step in expected.steps.iter().filter(|step| !effects.contains(&(flow, event, *step))) {
+                            self.wrong(Kind::Lost, flow, event, format!("done without the effect of step {step}"));
+                        }
+                    }
+                    "superseded" if self.has_later(flow, sent) => {}
+                    // What has not ended, or is dead, is told as such.
+                    _ if run.ended_at.is_none() || run.state == "dead" => {}
+                    state => self.wrong(Kind::Lost, flow, event, format!("{state}, and nothing newer was done")),
+                }
+            }
+        }
+    }
+
+    /// Whether a later event of the same user is done.
+    fn has_later(&self, flow: &str, than: &Sent) -> bool {
+        let lane = self.lanes.get(&(flow, than.key.as_str())).into_iter().flatten();
+        let mut later = lane.filter(|sent| sent.seq > than.seq);
+        later.any(|sent| self.runs.get(&(flow, sent.event.as_str())).is_some_and(|run| run.state == "done"))
+    }
+
+    /// The last state that was acknowledged is the row's, unless one that was sent after it is.
+    fn rows(&mut self, ledger: &'a Ledger) {
+        let Some(flow) = self.expected.iter().find(|flow| flow.keeps_rows).map(|flow| flow.flow) else { return };
+        let lanes: Vec<_> =
+            self.lanes.iter().filter(|((of, _), _)| *of == flow).map(|((_, key), lane)| (*key, lane.clone())).collect();
+        for (key, lane) in lanes {
+            let Some(last) = lane.iter().rfind(|sent| sent.acknowledged) else { continue };
+            match ledger.rows.get(key) {
+                None => self.wrong(Kind::Lost, flow, &last.event, "acknowledged, and the user has no row"),
+                Some(seq) if *seq < last.seq => {
+                    self.wrong(Kind::Lost, flow, &last.event, format!("the row holds {seq}, not {}", last.seq));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn twice(&mut self, ledger: &'a Ledger) {
+        let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+        for mark in ledger.effects.iter().filter(|mark| !mark.replayed) {
+            *counts.entry(place(mark)).or_default() += 1;
+        }
+        for ((flow, event, step), count) in counts {
+            if count > 1 {
+                self.wrong(Kind::Twice, flow, event, format!("step {step} had its effect {count} times"));
+            }
+        }
+    }
+
+    /// Each user's first effects come in the order of the events.
+    fn order_of_effects(&mut self, ledger: &'a Ledger) {
+        let mut known = BTreeSet::new();
+        let mut newest: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for mark in &ledger.effects {
+            let Some(sent) = self.sent.get(mark.event.as_str()).copied() else { continue };
+            if !known.insert(place(mark)) {
+                continue;
+            }
+            let newest = newest.entry((mark.flow.as_str(), sent.key.as_str())).or_default();
+            if sent.seq < *newest {
+                let what = format!("{}: the effect of {} came after that of {newest}", sent.key, sent.seq);
+                self.wrong(Kind::Order, &mark.flow, &mark.event, what);
+            }
+            *newest = sent.seq.max(*newest);
+        }
+    }
+
+    /// Nobody's turn comes before the one before has ended, and turns end in their order.
+    fn order_of_turns(&mut self) {
+        let lanes = std::mem::take(&mut self.lanes);
+        for ((flow, key), lane) in &lanes {
+            for pair in lane.windows(2) {
+                let (before, after) = (pair[0], pair[1]);
+                let ended = |sent: &Sent| self.runs.get(&(*flow, sent.event.as_str())).map(|run| run.ended_at);
+                let begun = self.first_attempts.get(&(*flow, after.event.as_str())).copied();
+                // Without a run it is lost, which is told elsewhere.
+                let (Some(end), Some(next_end)) = (ended(before), ended(after)) else { continue };
+                let what = match (end, begun, next_end) {
+                    (None, Some(_), _) => "attempted though the one before has not ended",
+                    (None, None, Some(_)) => "ended though the one before has not",
+                    (Some(end), Some(begun), _) if begun < end => "attempted before the one before had ended",
+                    (Some(end), _, Some(next)) if next < end => "ended before the one before it",
+                    _ => continue,
+                };
+                self.wrong(Kind::Order, flow, &after.event, format!("{key}, {}: {what}", after.seq));
+            }
+        }
+        self.lanes = lanes;
+    }
+
+    fn ends(&mut self, ledger: &'a Ledger, may_die: &[&str]) {
+        for run in &ledger.runs {
+            let reason = run.reason.as_deref().unwrap_or("no reason");
+            if run.ended_at.is_none() {
+                self.wrong(Kind::Stuck, &run.flow, &run.event, format!("{}: still {}", run.key, run.state));
+            } else if run.state == "dead" && !may_die.contains(&reason) {
+                self.wrong(Kind::Dead, &run.flow, &run.event, format!("{}: {reason}", run.key));
+            }
+        }
+    }
+}
+
+fn place(mark: &Mark) -> (&str, &str, &str) {
+    (&mark.flow, &mark.event, &mark.step)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! A log whose subscriber never hears that partitions are taken away: others get them, and it goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use usher_log::{AppendError, Extent, Log, LogError, LogEvent, Position, Subscription, TopicSpec};
+use usher_proto::{Partition, Record};
+
+/// A log behind deaf ears.
+pub struct Deaf(pub Arc<dyn Log>);
+
+#[async_trait]
+impl Log for Deaf {
+    async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError> {
+        let Subscription { mut events, control } = self.0.subscribe(group, topic).await?;
+        // Holds nothing back: how much waits is bounded before it.
+        let (heard, hears) = mpsc::channel(1);
+        let answers = control.clone();
+        tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    event = events.recv() => event,
+                    () = heard.closed() => None,
+                };
+                match event {
+                    None => return,
+                    Some(LogEvent::Revoked { lost: false, .. }) => answers.release(),
+                    Some(LogEvent::Revoked { lost: true, .. }) => {}
+                    Some(event) => {
+                        if heard.send(event).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Subscription { events: hears, control })
+    }
+
+    async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        self.0.ensure(topics).await
+    }
+
+    async fn append(&self, topic: &str, record: Record) -> Result<Position, AppendError> {
+        self.0.append(topic, record).await
+    }
+
+    async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+        self.0.extents(topic).await
+    }
+
+    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+        self.0.read(topic, partition, offset).await
+    }
+
+    async fn check(&self) -> Result<(), LogError> {
+        self.0.check().await
+    }
+
+    async fn flush(&self) {
+        self.0.flush().await;
+    }
+}

@@ -1,0 +1,183 @@
+//! A group of replicas in this process, so that a test can put something around the store or the log of each, with the
+//! lab beside them. There is no ingest: events go straight into the log, in the order in which they are sent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::AnyPool;
+use sqlx::any::AnyPoolOptions;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use usher_dispatcher::Config;
+use usher_dispatcher::config::FlowFiles;
+use usher_dispatcher::store::Store;
+use usher_lab::{Lab, LabHandle};
+use usher_log::{Log, LogAddress, LogLayout};
+use usher_proto::Topics;
+use usher_service::options::Environment;
+use usher_service::telemetry;
+
+use crate::checker::Expected;
+use crate::database::OwnDatabase;
+use crate::events::{User, Webhook};
+use crate::ledger::Sent;
+use crate::pair::Pair;
+use crate::replica::Replica;
+use crate::report::{Course, Report};
+use crate::{books, chaos, eventually, settings, unique};
+
+/// How many partitions there are.
+const PARTITIONS: i32 = 8;
+/// How long it may take until something has come to its end.
+const END_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The lab, a log, a store, and what was sent.
+pub struct Group {
+    expected: Vec<Expected>,
+    lab: LabHandle,
+    _lab_stop: tokio_util::sync::DropGuard,
+    environment: Environment,
+    address: LogAddress,
+    layout: LogLayout,
+    /// Outlives the replicas, as a log does.
+    log: Arc<dyn Log>,
+    pool: AnyPool,
+    database: Option<OwnDatabase>,
+    sent: Vec<Sent>,
+    folder: TempDir,
+}
+
+impl Group {
+    /// A group of nobody yet, for these of the chaos's flows.
+    pub async fn new(pair: &Pair, flows: &[&str]) -> Self {
+        telemetry::install_tls();
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let lab = Lab::start(listener, stop.clone()).expect("the lab starts");
+
+        let (address, database) = match pair {
+            Pair::Embedded => (LogAddress::Sqlite { path: folder.path().join("log.db") }, None),
+            Pair::Real(services) => {
+                let address = LogAddress::Kafka { brokers: services.kafka.clone() };
+                (address, Some(OwnDatabase::make(&services.postgres).await))
+            }
+        };
+        let file = || format!("sqlite://{}", folder.path().join("store.db").display());
+        let store = database.as_ref().map_or_else(file, OwnDatabase::url);
+        let prefix = unique("t");
+        let settings = settings::of(&lab, &prefix).into_iter().chain([("USHER_STORE".to_owned(), store.clone())]);
+        let environment =
+            settings.fold(Environment::of([]), |environment, (name, value)| environment.with(&name, value));
+        let files: Vec<_> = chaos::flows().into_iter().filter(|(name, _)| flows.contains(name)).collect();
+        settings::flows(folder.path(), &files);
+        sqlx::any::install_default_drivers();
+        Self {
+            expected: chaos::EXPECTED.into_iter().filter(|expected| flows.contains(&expected.flow)).collect(),
+            lab,
+            _lab_stop: stop.drop_guard(),
+            environment,
+            log: usher_log::open(&address, &[]).await.expect("the log opens"),
+            address,
+            layout: LogLayout { topics: Topics::new(&prefix).expect("a plain word"), partitions: PARTITIONS },
+            pool: AnyPoolOptions::new().max_connections(2).connect_lazy(&store).expect("an address"),
+            database,
+            sent: Vec::new(),
+            folder,
+        }
+    }
+
+    /// The destinations' doubles.
+    pub fn lab(&self) -> &Lab {
+        self.lab.lab()
+    }
+
+    /// The log.
+    pub fn log(&self) -> Arc<dyn Log> {
+        self.log.clone()
+    }
+
+    /// The store's database.
+    pub fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    /// A replica, ready, with something around its store.
+    pub async fn with_store(&self, around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static) -> Replica {
+        self.with_log_and_store(self.log(), around).await
+    }
+
+    /// A replica, ready, with something around its log and its store.
+    pub async fn with_log_and_store(
+        &self,
+        log: Arc<dyn Log>,
+        around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
+    ) -> Replica {
+        let files = FlowFiles { folder: Some(self.folder.path().join("flows")) };
+        let config = Config::new(self.address.clone(), self.layout.clone(), &files, &[], &self.environment);
+        let mut replica = Replica::start(config.expect("good settings"), log, around);
+        replica.ready().await;
+        replica
+    }
+
+    /// A replica as it should be, ready.
+    pub async fn honest(&self) -> Replica {
+        self.with_store(|store| store).await
+    }
+
+    /// Sends the first event of each of these users.
+    pub async fn create(&mut self, users: &[User]) {
+        for user in users {
+            self.send(&user.created(), user.seq).await;
+        }
+    }
+
+    /// Sends another event of each.
+    pub async fn update(&mut self, users: &[User]) {
+        for user in users.iter().map(User::changed) {
+            self.send(&user.updated(), user.seq).await;
+        }
+    }
+
+    async fn send(&mut self, webhook: &Webhook, seq: u64) {
+        self.log.append(&self.layout.topics.events(), webhook.record()).await.expect("it is kept");
+        let (event, key, kind) = (webhook.id.clone(), webhook.user.clone(), webhook.kind.clone());
+        self.sent.push(Sent { event, key, kind, seq, posts: 1, acknowledged: true });
+    }
+
+    /// Waits until each user's last event has ended in every flow that it starts, and nothing is under way.
+    pub async fn settled(&self) {
+        let last: BTreeSet<&str> = self
+            .sent
+            .iter()
+            .filter(|sent| !self.sent.iter().any(|other| other.key == sent.key && other.seq > sent.seq))
+            .map(|sent| sent.event.as_str())
+            .collect();
+        let flows_of = |event: &str| {
+            let sent = self.sent.iter().find(|sent| sent.event == event).expect("it was sent");
+            self.expected.iter().filter(|flow| flow.on.contains(&sent.kind.as_str())).count()
+        };
+        let owed: usize = last.iter().map(|event| flows_of(event)).sum();
+        let sql = "SELECT event, ended_at FROM usher_run";
+        eventually("all last events have ended", END_DEADLINE, || async {
+            let runs: Vec<(String, Option<i64>)> = sqlx::query_as(sql).fetch_all(&self.pool).await.ok()?;
+            let all = runs.iter().all(|(_, ended_at)| ended_at.is_some());
+            (all && runs.iter().filter(|(event, _)| last.contains(event.as_str())).count() == owed).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends it, and closes the books.
+    pub async fn close(self, title: &str) -> Report {
+        let with_rows = self.expected.iter().any(|expected| expected.keeps_rows);
+        let ledger = books::open(&self.pool, self.lab(), self.sent.clone(), with_rows).await;
+        let report = Report::new(Course { title: title.into(), ..Course::default() }, ledger, &self.expected, &[]);
+        self.pool.close().await;
+        if let Some(database) = self.database {
+            database.remove().await;
+        }
+        report
+    }
+}

@@ -1,0 +1,116 @@
+//! A Postgres server of a test's own, for what cannot be done to the shared one. It refuses to run as root, so root runs
+//! it as the user `postgres`, who comes with Debian's package.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::free_port;
+use crate::pair::say;
+
+/// A server. Stopped and removed when dropped.
+pub struct Postgres {
+    programs: PathBuf,
+    folder: TempDir,
+    port: u16,
+}
+
+/// How it goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// Sessions are ended, and everything is written.
+    Fast,
+    /// As in a crash: the next start has to recover.
+    Immediate,
+}
+
+/// Debian keeps the server's programs out of PATH, a directory for each version; the newest is taken.
+fn programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = versions.filter_map(|entry| Some(entry.ok()?.path())).max_by_key(version)?;
+    Some(newest.join("bin")).filter(|programs| programs.join("initdb").exists())
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+impl Postgres {
+    /// Makes a cluster and starts it. None, said so, where there is no server to be had; with `CI` that is a failure.
+    pub fn start() -> Option<Self> {
+        let Some(programs) = programs() else {
+            assert!(std::env::var_os("CI").is_none(), "CI is set, so the programs of Postgres must be installed");
+            say("not run here: the programs of Postgres are not installed (Debian: postgresql)");
+            return None;
+        };
+        // Not below a folder of the test's, whose parents may be closed to the other user.
+        let folder = tempfile::Builder::new().prefix("usher-postgres.").tempdir().expect("a folder");
+        if is_root() {
+            let given = Command::new("chown").arg("postgres:").arg(folder.path()).status().expect("chown runs");
+            assert!(given.success(), "the folder is given to postgres");
+        }
+        let postgres = Self { programs, folder, port: free_port() };
+        postgres.run("initdb", &["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        postgres.up();
+        Some(postgres)
+    }
+
+    /// The database that is always there.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Takes it down and starts it again on what it kept.
+    pub fn restart(&self, down: Down) {
+        self.down(down);
+        self.up();
+    }
+
+    fn up(&self) {
+        let options = format!(
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200",
+            self.port
+        );
+        let log = self.folder.path().join("log");
+        self.run("pg_ctl", &["-l", &log.display().to_string(), "-w", "-t", "60", "start", "-o", &options]);
+    }
+
+    fn down(&self, down: Down) {
+        let mode = match down {
+            Down::Fast => "fast",
+            Down::Immediate => "immediate",
+        };
+        self.run("pg_ctl", &["-m", mode, "-w", "-t", "60", "stop"]);
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let done = self.command(program).args(arguments).status().expect("it runs");
+        let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        assert!(done.success(), "{program} {arguments:?} failed:\n{}", log());
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        let mut command = if is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        // No pipes: the server would hold them open for as long as it runs.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("-D").arg(self.folder.path().join("cluster")).current_dir(Path::new("/"));
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Nothing in it will be missed; a server that is down already is fine, too.
+        let _ = self.command("pg_ctl").args(["-m", "immediate", "-w", "-t", "20", "stop"]).status();
+    }
+}

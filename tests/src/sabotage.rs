@@ -1,0 +1,122 @@
+//! Broken promises of the store, to see that they are missed. Each can be switched off: then the same is done to an honest
+//! store, and only the promise makes the difference.
+
+pub mod ahead;
+pub mod held;
+pub mod unfenced;
+pub mod unwritten;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
+use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
+use usher_dispatcher::store::{Due, HeadsOf, Store, StoreError};
+use usher_dispatcher::subject::Subject;
+use usher_proto::{Key, Partition, Timestamp};
+
+/// What is done in place of the store's own writes; the rest passes through.
+#[async_trait]
+pub trait Sabotage: Send + Sync + 'static {
+    /// In place of [`Store::acquire`].
+    async fn acquire(
+        &self,
+        store: &dyn Store,
+        flow: &str,
+        partitions: &[Partition],
+        owner: &str,
+    ) -> Result<Vec<Ownership>, StoreError> {
+        store.acquire(flow, partitions, owner).await
+    }
+
+    /// In place of [`Store::admit`].
+    async fn admit(&self, store: &dyn Store, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+        store.admit(flow, batch).await
+    }
+
+    /// In place of [`Store::change`].
+    async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+        store.change(flow, changes).await
+    }
+
+    /// In place of [`Store::due`].
+    async fn due(
+        &self,
+        store: &dyn Store,
+        flow: &str,
+        partitions: &[(Partition, i64)],
+        now: Timestamp,
+    ) -> Result<Due, StoreError> {
+        store.due(flow, partitions, now).await
+    }
+}
+
+/// Puts `sabotage` around a store.
+pub fn around<S: Sabotage>(sabotage: &Arc<S>) -> impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + use<S> {
+    let sabotage = sabotage.clone();
+    |store| Arc::new(Sabotaged { store, sabotage })
+}
+
+fn is_claim(change: &Change) -> bool {
+    matches!(change.kind, ChangeKind::Claim { .. })
+}
+
+struct Sabotaged<S> {
+    store: Arc<dyn Store>,
+    sabotage: Arc<S>,
+}
+
+#[async_trait]
+impl<S: Sabotage> Store for Sabotaged<S> {
+    async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError> {
+        self.sabotage.acquire(&*self.store, flow, partitions, owner).await
+    }
+
+    async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+        self.sabotage.admit(&*self.store, flow, batch).await
+    }
+
+    async fn change(&self, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+        self.sabotage.change(&*self.store, flow, changes).await
+    }
+
+    async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError> {
+        self.store.heads(flow, of).await
+    }
+
+    async fn lane(&self, flow: &str, key: &Key, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
+        self.store.lane(flow, key, limit).await
+    }
+
+    async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Due, StoreError> {
+        self.sabotage.due(&*self.store, flow, partitions, now).await
+    }
+
+    async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError> {
+        self.store.subject(key).await
+    }
+
+    async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
+        self.store.keep_flow(flow, version, source).await
+    }
+
+    async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError> {
+        self.store.flow(flow, version).await
+    }
+
+    async fn paused(&self, flow: &str) -> Result<bool, StoreError> {
+        self.store.paused(flow).await
+    }
+
+    async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
+        self.store.counts(flow).await
+    }
+
+    async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.store.prune(flow, older_than, limit).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.store.now().await
+    }
+}

@@ -1,0 +1,132 @@
+//! The fence is off: whoever owned a partition once goes on writing about it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use sqlx::AnyPool;
+use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
+use usher_dispatcher::engine::{Change, ChangeKind, Changed};
+use usher_dispatcher::store::{Due, Store, StoreError};
+use usher_proto::{Partition, Timestamp};
+
+use super::{Sabotage, is_claim};
+use crate::eventually;
+use crate::world::SOON;
+
+/// See above.
+pub struct Unfenced {
+    on: bool,
+    pool: AnyPool,
+    late_claims: AtomicUsize,
+    late_ends: AtomicUsize,
+    acquisitions: AtomicUsize,
+}
+
+impl Unfenced {
+    /// Takes the fence of the store behind `pool` down, or leaves it up if it is not `on`.
+    pub fn new(on: bool, pool: AnyPool) -> Self {
+        let [late_claims, late_ends, acquisitions] = [0; 3].map(AtomicUsize::new);
+        Self { on, pool, late_claims, late_ends, acquisitions }
+    }
+
+    /// How many claims were made of runs whose partition was somebody else's by then, and answered one way or the other.
+    pub fn late_claims(&self) -> usize {
+        self.late_claims.load(Ordering::SeqCst)
+    }
+
+    /// How many such runs have had their effect, and are about to be ended.
+    pub fn late_ends(&self) -> usize {
+        self.late_ends.load(Ordering::SeqCst)
+    }
+
+    /// How often partitions were taken over.
+    pub fn acquisitions(&self) -> usize {
+        self.acquisitions.load(Ordering::SeqCst)
+    }
+
+    /// The epochs that pass the fence, where it is to be passed.
+    async fn passing(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
+        if !self.on {
+            return Ok(BTreeMap::new());
+        }
+        let sql = "SELECT partition, epoch FROM usher_ownership WHERE flow = $1";
+        let rows: Vec<(i64, i64)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.pool).await?;
+        let known = |(partition, epoch)| Some((Partition(i32::try_from(partition).ok()?), epoch));
+        Ok(rows.into_iter().filter_map(known).collect())
+    }
+
+    /// Waits until somebody else has ended a run.
+    async fn ended_by_others(&self, flow: &str, event: &str) {
+        let sql = "SELECT 1 FROM usher_run WHERE flow = $1 AND event = $2 AND ended_at IS NOT NULL";
+        eventually("the other has ended the run, too", SOON, || async {
+            sqlx::query(sql).bind(flow).bind(event).fetch_optional(&self.pool).await.ok()?.map(drop)
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl Sabotage for Unfenced {
+    async fn acquire(
+        &self,
+        store: &dyn Store,
+        flow: &str,
+        partitions: &[Partition],
+        owner: &str,
+    ) -> Result<Vec<Ownership>, StoreError> {
+        let owned = store.acquire(flow, partitions, owner).await?;
+        self.acquisitions.fetch_add(1, Ordering::SeqCst);
+        Ok(owned)
+    }
+
+    async fn admit(&self, store: &dyn Store, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+        loop {
+            let epoch = self.passing(flow).await?.get(&batch.partition).copied().unwrap_or(batch.epoch);
+            match store.admit(flow, &Batch { epoch, ..batch.clone() }).await {
+                // Somebody has taken the partition over since we looked.
+                Err(StoreError::Fenced(_)) if self.on => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+        loop {
+            let epochs = self.passing(flow).await?;
+            let mut passing = Vec::with_capacity(changes.len());
+            for change in changes {
+                let epoch = epochs.get(&change.partition).copied().unwrap_or(change.epoch);
+                // The late one is also the slower one, so that it is not left to chance who writes first.
+                if epoch != change.epoch && matches!(change.kind, ChangeKind::End { .. }) {
+                    self.late_ends.fetch_add(1, Ordering::SeqCst);
+                    self.ended_by_others(flow, change.event.as_str()).await;
+                }
+                passing.push(Change { epoch, ..change.clone() });
+            }
+            let changed = store.change(flow, &passing).await?;
+            if self.on && changed.contains(&Changed::Fenced) {
+                continue; // somebody has taken a partition over since we looked; what is written twice is written once
+            }
+            let all = changes.iter().zip(&passing).zip(&changed);
+            let late = all.filter(|((change, passing), changed)| {
+                is_claim(change) && (change.epoch != passing.epoch || **changed == Changed::Fenced)
+            });
+            self.late_claims.fetch_add(late.count(), Ordering::SeqCst);
+            return Ok(changed);
+        }
+    }
+
+    async fn due(
+        &self,
+        store: &dyn Store,
+        flow: &str,
+        partitions: &[(Partition, i64)],
+        now: Timestamp,
+    ) -> Result<Due, StoreError> {
+        let epochs = self.passing(flow).await?;
+        let passing =
+            |(partition, epoch): &(Partition, i64)| (*partition, epochs.get(partition).copied().unwrap_or(*epoch));
+        store.due(flow, &partitions.iter().map(passing).collect::<Vec<_>>(), now).await
+    }
+}

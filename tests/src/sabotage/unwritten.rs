@@ -1,0 +1,48 @@
+//! Effects are not recorded: what steps did is said to be written, and is not.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use usher_dispatcher::engine::{Change, ChangeKind, Changed, RunState};
+use usher_dispatcher::store::{Store, StoreError};
+
+use super::Sabotage;
+
+/// See above.
+pub struct Unwritten {
+    on: bool,
+    done: AtomicUsize,
+}
+
+impl Unwritten {
+    /// Does not write, or does if it is not `on`.
+    pub fn new(on: bool) -> Self {
+        Self { on, done: AtomicUsize::new(0) }
+    }
+
+    /// How many runs are done, as far as the dispatcher has been told.
+    pub fn done(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    fn drops(&self, change: &Change) -> bool {
+        self.on && (is_done(change) || matches!(change.kind, ChangeKind::Advance { .. }))
+    }
+}
+
+fn is_done(change: &Change) -> bool {
+    matches!(change.kind, ChangeKind::End { state: RunState::Done, .. })
+}
+
+#[async_trait]
+impl Sabotage for Unwritten {
+    async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+        let written: Vec<Change> = changes.iter().filter(|change| !self.drops(change)).cloned().collect();
+        let mut answers = store.change(flow, &written).await?.into_iter();
+        let mut answer = |change: &Change| if self.drops(change) { Some(Changed::Written) } else { answers.next() };
+        let changed: Vec<Changed> = changes.iter().filter_map(&mut answer).collect();
+        let done = changes.iter().zip(&changed).filter(|(change, it)| is_done(change) && **it == Changed::Written);
+        self.done.fetch_add(done.count(), Ordering::SeqCst);
+        Ok(changed)
+    }
+}

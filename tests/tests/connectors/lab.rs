@@ -1,0 +1,225 @@
+//! Connectors against their doubles: what takes effect, how often, and how doubt is resolved.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use usher_dispatcher::connectors::{Connector, LookUp, Memory};
+use usher_dispatcher::engine::{Cause, Outcome};
+use usher_lab::{Entry, Fault, Filter, LabHandle};
+use usher_proto::Reason;
+use usher_service::options::Environment;
+
+use super::subject::{KEY, SUBJECTS, Subject, prepare, subject};
+
+/// A served lab, and the environment in which it stands for everybody.
+struct Bench {
+    lab: LabHandle,
+    environment: Environment,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let lab = usher_lab::Lab::start(listener, stop.clone()).unwrap();
+        let known = [
+            ("RESEND_API_KEY", "re_lab"),
+            ("STRIPE_SECRET_KEY", "sk_test_lab"),
+            ("USHER_FROM", "h@acme.test"),
+            ("STRIPE_PRICE_ID", "price_lab"),
+        ];
+        let mut environment = Environment::of(known);
+        for (name, provider) in [("RESEND_BASE_URL", "resend"), ("STRIPE_BASE_URL", "stripe")] {
+            environment = environment.with(name, lab.base_url(provider).unwrap());
+        }
+        for (name, value) in usher_lab::settings(&lab.url()) {
+            environment = environment.with(name, value);
+        }
+        Self { lab, environment, _stop: stop.drop_guard() }
+    }
+
+    fn open(&self, subject: &Subject) -> Arc<dyn Connector> {
+        subject.open_in(&self.environment)
+    }
+
+    fn fault(&self, subject: &Subject, fault: Fault) {
+        self.lab.lab().set_fault(subject.name, fault).unwrap();
+    }
+
+    fn end_fault(&self, subject: &Subject) {
+        self.lab.lab().end_fault(subject.name).unwrap();
+    }
+
+    /// What was done anew, without what came from a memory.
+    fn effects(&self, name: &str) -> Vec<Arc<Entry>> {
+        let all = self.lab.lab().effects(&Filter { provider: Some(name.into()), ..Filter::default() }).unwrap();
+        all.into_iter().filter(|effect| !effect.replayed).collect()
+    }
+}
+
+/// One attempt of an operation with parameters.
+async fn carry_out(connector: &dyn Connector, operation: &str, params: Value, data: Value) -> Outcome {
+    let request = prepare(connector, operation, &params, &data).unwrap();
+    connector.attempt(&request, KEY).await
+}
+
+fn assert_done(outcome: &Outcome, case: &str) {
+    assert!(matches!(outcome, Outcome::Done(_)), "{case}: {outcome:?}");
+}
+
+#[tokio::test]
+async fn what_is_done_is_an_effect_that_names_whom_it_concerns() {
+    let bench = Bench::new().await;
+    for subject in SUBJECTS {
+        let connector = bench.open(subject);
+        assert_done(&connector.attempt(&subject.prepare(&*connector), KEY).await, subject.name);
+        let effects = bench.effects(subject.name);
+        assert_eq!(effects.len(), 1, "{}", subject.name);
+        assert!(effects[0].to.is_some() || effects[0].user.is_some(), "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_lost_before_the_effect_costs_nothing() {
+    let bench = Bench::new().await;
+    for subject in SUBJECTS {
+        let connector = bench.open(subject);
+        let request = subject.prepare(&*connector);
+        bench.fault(subject, Fault { hang: true, hang_seconds: Some(0.05), ..Fault::default() });
+        assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Interrupted), "{}", subject.name);
+        assert_eq!(bench.effects(subject.name).len(), 0, "{}", subject.name);
+        bench.end_fault(subject);
+        assert_done(&connector.attempt(&request, KEY).await, subject.name);
+        assert_eq!(bench.effects(subject.name).len(), 1, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_lost_after_the_effect_is_made_up_for_without_a_second_one() {
+    let bench = Bench::new().await;
+    for subject in SUBJECTS {
+        let connector = bench.open(subject);
+        let request = subject.prepare(&*connector);
+        bench.fault(subject, Fault { drop_after_effect: true, ..Fault::default() });
+        assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Interrupted), "{}", subject.name);
+        bench.end_fault(subject);
+        assert_eq!(bench.effects(subject.name).len(), 1, "{}", subject.name);
+        assert_done(&connector.attempt(&request, KEY).await, subject.name);
+        let again = match connector.memory() {
+            // Done twice, and the same as once.
+            Memory::Idempotent => 2,
+            // The doubles of those that promise nothing recognise a repeat all the same.
+            Memory::For(_) | Memory::Forgets => 1,
+        };
+        assert_eq!(bench.effects(subject.name).len(), again, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn who_can_be_asked_says_what_has_become_of_a_request() {
+    let bench = Bench::new().await;
+    for subject in SUBJECTS {
+        let connector = bench.open(subject);
+        let request = subject.prepare(&*connector);
+        let can = matches!(subject.name, "nylas" | "novu" | "stripe");
+        let before = connector.look_up(&request, KEY).await;
+        assert_eq!(before, if can { LookUp::Absent } else { LookUp::Unknown }, "{}", subject.name);
+        bench.fault(subject, Fault { drop_after_effect: true, ..Fault::default() });
+        assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Interrupted), "{}", subject.name);
+        bench.end_fault(subject);
+        bench.lab.lab().forget_keys(subject.name).unwrap();
+        let after = connector.look_up(&request, KEY).await;
+        assert_eq!(matches!(after, LookUp::Found(_)), can, "{}: {after:?}", subject.name);
+        bench.fault(subject, Fault { status: Some(503), ..Fault::default() });
+        assert_eq!(connector.look_up(&request, KEY).await, LookUp::Unknown, "{}: it is not there", subject.name);
+        bench.end_fault(subject);
+    }
+}
+
+#[tokio::test]
+async fn nylas_is_asked_anew_when_its_memory_only_repeats_an_error() {
+    let (bench, nylas) = (Bench::new().await, subject("nylas"));
+    let connector = bench.open(nylas);
+    let request = nylas.prepare(&*connector);
+    assert_eq!(connector.memory(), Memory::For(Duration::from_secs(55 * 60)));
+    bench.fault(nylas, Fault { status: Some(500), ..Fault::default() });
+    assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Unavailable));
+    bench.end_fault(nylas);
+    let Outcome::Retry { cause, .. } = connector.attempt(&request, KEY).await else { panic!("the error is kept") };
+    assert!(cause.nothing_happened(), "the mailbox shows that nothing was sent: {cause:?}");
+    assert_done(&connector.attempt(&request, "another key").await, "another key");
+    assert_eq!(bench.effects("nylas").len(), 1);
+}
+
+#[tokio::test]
+async fn mailchimp_never_subscribes_anybody_again_and_misses_nobody() {
+    let (bench, mailchimp) = (Bench::new().await, subject("mailchimp"));
+    let connector = bench.open(mailchimp);
+    let member = |email: &str| json!({ "email": email });
+    let done = async |operation: &str, params: Value| match carry_out(&*connector, operation, params, Value::Null).await
+    {
+        Outcome::Done(effect) => effect.result["status"].as_str().unwrap().to_owned(),
+        other => panic!("{operation}: {other:?}"),
+    };
+    assert_eq!(done("put_member", member("a@work.test")).await, "subscribed");
+    assert_eq!(done("unsubscribe", member("A@Work.test")).await, "unsubscribed");
+    assert_eq!(done("put_member", member("a@work.test")).await, "unsubscribed");
+    assert_eq!(done("delete_member", member("a@work.test")).await, "deleted");
+    assert_eq!(done("delete_member", member("a@work.test")).await, "absent");
+    assert_eq!(done("unsubscribe", member("a@work.test")).await, "absent");
+    for (operation, params, reason) in [
+        ("put_member", member("compliance@work.test"), Reason::InvalidRequest),
+        ("put_member", json!({ "email": "a@work.test", "list": "missing" }), Reason::NotFound),
+        ("delete_member", json!({ "email": "a@work.test", "list": "missing" }), Reason::NotFound),
+    ] {
+        let outcome = carry_out(&*connector, operation, params, Value::Null).await;
+        assert!(matches!(outcome, Outcome::Reject { reason: found, .. } if found == reason), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn algolia_keeps_the_newest_state() {
+    let (bench, algolia) = (Bench::new().await, subject("algolia"));
+    let connector = bench.open(algolia);
+    let save = async |name: &str, at: i64| {
+        let params = json!({ "object_id": "user_1", "fields": { "name": name } });
+        assert_done(&carry_out(&*connector, "save", params, json!({ "updated_at": at })).await, name);
+    };
+    let stored = async || {
+        let url = format!("{}/algolia/1/indexes/users/user_1", bench.lab.url());
+        let keys = [("x-algolia-application-id", "a"), ("x-algolia-api-key", "b")];
+        let request = reqwest::Client::new().get(url);
+        let request = keys.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let text = request.send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["name"].clone()
+    };
+    save("new", 20).await;
+    save("old", 10).await;
+    assert_eq!(stored().await, "new");
+    save("newer", 30).await;
+    assert_eq!(stored().await, "newer");
+    for _ in 0..2 {
+        assert_done(&carry_out(&*connector, "delete", json!({ "object_id": "user_1" }), Value::Null).await, "delete");
+    }
+    assert_eq!(stored().await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_201_of_novu_that_sent_nothing_is_not_done() {
+    let (bench, novu) = (Bench::new().await, subject("novu"));
+    let connector = bench.open(novu);
+    for (workflow, reason) in [
+        ("trigger_not_active", Reason::Configuration),
+        ("missing", Reason::NotFound),
+        ("error", Reason::InvalidRequest),
+    ] {
+        let params = json!({ "workflow": workflow, "subscriber_id": "user_1" });
+        let outcome = carry_out(&*connector, "trigger", params, Value::Null).await;
+        assert!(matches!(outcome, Outcome::Reject { reason: found, .. } if found == reason), "{outcome:?}");
+    }
+    assert_eq!(bench.effects("novu").len(), 0);
+}

@@ -1,0 +1,21 @@
+//! What every connector over HTTP must do: one suite, run against a server that misbehaves as told, and against the lab.
+#![allow(clippy::unwrap_used)]
+
+mod log;
+mod server;
+mod subject;
+
+mod errors;
+mod lab;
+mod ugly;
+
+/// Connectors that do not speak HTTP have suites of their own.
+const ELSEWHERE: [&str; 2] = ["database", "smtp"];
+
+#[test]
+fn every_connector_is_under_test() {
+    for (name, _) in usher_dispatcher::connectors::OPERATIONS {
+        let tested = subject::SUBJECTS.iter().any(|subject| subject.name == *name);
+        assert!(tested || ELSEWHERE.contains(name), "{name} is in no suite");
+    }
+}

@@ -1,0 +1,116 @@
+//! A server that answers every connection in one way, however wrong.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+/// What it does once it has read a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Script {
+    /// Writes this and closes.
+    Write(Vec<u8>),
+    /// Writes this and says no more, but stays.
+    Stall(Vec<u8>),
+    /// Writes this, then without end.
+    Flood(Vec<u8>),
+}
+
+/// A whole answer.
+pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Script {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    Script::Write(format!("{head}{headers}\r\n{body}").into_bytes())
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    /// Every request, as it came.
+    pub(crate) requests: Arc<Mutex<Vec<String>>>,
+    /// Told when a script has written what it writes.
+    pub(crate) written: Arc<Notify>,
+    /// Bytes that a flood got rid of.
+    pub(crate) flooded: Arc<Mutex<usize>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (requests, written, flooded) = (Arc::default(), Arc::new(Notify::new()), Arc::default());
+        let (seen, told, counted) = (Arc::clone(&requests), Arc::clone(&written), Arc::clone(&flooded));
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A client that leaves early is none of the server's business.
+                let _ = serve(stream, &script, &seen, &told, &counted).await;
+            }
+        });
+        Self { port, requests, written, flooded, task }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    script: &Script,
+    requests: &Mutex<Vec<String>>,
+    written: &Notify,
+    flooded: &Mutex<usize>,
+) -> std::io::Result<()> {
+    let request = read(&mut stream).await?;
+    requests.lock().unwrap().push(request);
+    let (Script::Write(bytes) | Script::Stall(bytes) | Script::Flood(bytes)) = script;
+    stream.write_all(bytes).await?;
+    stream.flush().await?;
+    written.notify_one();
+    match script {
+        Script::Write(_) => stream.shutdown().await,
+        Script::Stall(_) => std::future::pending().await,
+        Script::Flood(_) => loop {
+            stream.write_all(&[b' '; 8192]).await?;
+            *flooded.lock().unwrap() += 8192;
+        },
+    }
+}
+
+/// A request to its end, by its `Content-Length`.
+async fn read(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 4096];
+        let count = stream.read(&mut chunk).await?;
+        bytes.extend_from_slice(&chunk[..count]);
+        // The first byte of TLS, which this server does not speak: its answer is soon seen to be none.
+        if bytes.first() == Some(&0x16) {
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            if body.len() >= length.unwrap_or(0_usize) {
+                return Ok(text.into_owned());
+            }
+        }
+        if count == 0 {
+            return Ok(text.into_owned());
+        }
+    }
+}

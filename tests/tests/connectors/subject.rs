@@ -1,0 +1,168 @@
+//! The connectors under test, each with a request that it makes and an answer that it takes for done.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use usher_dispatcher::connectors::{self, CannotPrepare, Connector, Inputs};
+use usher_dispatcher::engine::Outcome;
+use usher_dispatcher::sql::{Database, DatabaseAddress};
+use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_service::options::Environment;
+
+use super::log;
+
+/// `LEAKYSECRET`, which is in every key, as a signing secret.
+const SIGNING: &str = "whsec_TEVBS1lTRUNSRVRMRUFLWVNFQ1JFVA==";
+/// Whom everything is about.
+pub(crate) const ADDRESS: &str = "dana.leaky@work.test";
+/// What must stand in no log and no error: the secret, it in the two encodings in which it is sent or kept, the address,
+/// and the address in a query.
+pub(crate) const PRIVATE: [&str; 5] =
+    ["LEAKYSECRET", "TEVBS1lTRUNSRVRMRUFLWVNFQ1JFVA", "dXNoZXI6TEVBS1lTRUNSRVQ", ADDRESS, "dana%2Eleaky"];
+pub(crate) const KEY: &str = "usher/suite/step/msg_1/0";
+
+/// A connector, and what it is tested with.
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    /// The variable that says where its destination is.
+    pub(crate) base: &'static str,
+    pub(crate) settings: &'static [(&'static str, &'static str)],
+    pub(crate) operation: &'static str,
+    pub(crate) params: fn() -> Value,
+    /// Status and body of an answer that says that it is done.
+    pub(crate) done: (u16, &'static str),
+    /// Whether the answer's body counts; else its status says all.
+    pub(crate) reads: bool,
+}
+
+pub(crate) const SUBJECTS: &[Subject] = &[
+    Subject {
+        name: "resend",
+        base: "RESEND_BASE_URL",
+        settings: &[("RESEND_API_KEY", "re_LEAKYSECRET"), ("USHER_FROM", "h@acme.test")],
+        operation: "send",
+        params: || json!({ "to": ADDRESS, "subject": "Hi", "text": "Hello" }),
+        done: (200, r#"{"id":"m1"}"#),
+        reads: true,
+    },
+    Subject {
+        name: "stripe",
+        base: "STRIPE_BASE_URL",
+        settings: &[("STRIPE_SECRET_KEY", "sk_test_LEAKYSECRET")],
+        operation: "create_customer",
+        params: || json!({ "email": ADDRESS }),
+        done: (200, r#"{"id":"cus_1"}"#),
+        reads: true,
+    },
+    Subject {
+        name: "http",
+        base: "HTTP_BASE_URL",
+        settings: &[("HTTP_SIGNING_SECRET", SIGNING)],
+        operation: "post",
+        params: || json!({ "url": "https://billing.test/hook", "body": { "email": ADDRESS } }),
+        done: (204, ""),
+        reads: false,
+    },
+    Subject {
+        name: "mailchimp",
+        base: "MAILCHIMP_BASE_URL",
+        settings: &[("MAILCHIMP_API_KEY", "LEAKYSECRET-us1"), ("MAILCHIMP_LIST_ID", "1ab")],
+        operation: "put_member",
+        params: || json!({ "email": ADDRESS, "merge_fields": { "CLERKID": "user_1" } }),
+        done: (200, r#"{"id":"x","status":"subscribed"}"#),
+        reads: true,
+    },
+    Subject {
+        name: "novu",
+        base: "NOVU_BASE_URL",
+        settings: &[("NOVU_SECRET_KEY", "LEAKYSECRET")],
+        operation: "trigger",
+        params: || json!({ "workflow": "welcome", "subscriber_id": "user_1", "email": ADDRESS }),
+        done: (201, r#"{"data":{"status":"processed","transactionId":"t"}}"#),
+        reads: true,
+    },
+    Subject {
+        name: "algolia",
+        base: "ALGOLIA_BASE_URL",
+        settings: &[("ALGOLIA_APP_ID", "APP"), ("ALGOLIA_API_KEY", "LEAKYSECRET"), ("ALGOLIA_INDEX", "users")],
+        operation: "save",
+        params: || json!({ "object_id": "user_1", "fields": { "email": ADDRESS } }),
+        done: (200, r#"{"taskID":1,"objectID":"user_1"}"#),
+        reads: true,
+    },
+    Subject {
+        name: "nylas",
+        base: "NYLAS_BASE_URL",
+        settings: &[("NYLAS_API_KEY", "nyk_LEAKYSECRET"), ("NYLAS_GRANT_ID", "g1 g2")],
+        operation: "send",
+        params: || json!({ "to": ADDRESS, "subject": "Hi", "text": "Hello" }),
+        done: (200, r#"{"request_id":"r","data":{"id":"m1"}}"#),
+        reads: true,
+    },
+];
+
+pub(crate) fn subject(name: &str) -> &'static Subject {
+    SUBJECTS.iter().find(|subject| subject.name == name).unwrap()
+}
+
+impl Subject {
+    /// The connector, with its destination at `url`.
+    pub(crate) fn open(&self, url: &str) -> Arc<dyn Connector> {
+        let all = self.settings.iter().fold(Environment::of([]), |all, (name, value)| all.with(name, *value));
+        self.open_in(&all.with(self.base, url))
+    }
+
+    /// The connector, as the environment has it.
+    pub(crate) fn open_in(&self, environment: &Environment) -> Arc<dyn Connector> {
+        log::listen();
+        usher_service::telemetry::install_tls();
+        let opened = connectors::open(&[self.name], environment, database()).unwrap();
+        opened[self.name].clone()
+    }
+
+    pub(crate) fn prepare(&self, connector: &dyn Connector) -> Vec<u8> {
+        prepare(connector, self.operation, &(self.params)(), &Value::Null).unwrap()
+    }
+
+    /// One attempt of its request against a destination at `url`.
+    pub(crate) async fn attempt(&self, url: &str) -> Outcome {
+        let connector = self.open(url);
+        let request = self.prepare(&*connector);
+        connector.attempt(&request, KEY).await
+    }
+}
+
+/// A request about an event that has just come.
+pub(crate) fn prepare(
+    connector: &dyn Connector,
+    operation: &str,
+    params: &Value,
+    data: &Value,
+) -> Result<Vec<u8>, CannotPrepare> {
+    let event = Event {
+        id: EventId::new("msg_1"),
+        kind: "user.created".into(),
+        source: Source::Clerk,
+        instance: "default".into(),
+        key: Key::new("user_1"),
+        occurred_at: Timestamp::from_millis(1_767_261_600_250),
+        received_at: Timestamp::from_millis(1_767_261_601_000),
+        provenance: Vec::new(),
+        body: Bytes::new(),
+    };
+    connector.prepare(&Inputs { operation, params: params.as_object().unwrap(), event: &event, data })
+}
+
+/// A database that nobody writes to: only one connector has a use for it, and that one has a suite of its own.
+fn database() -> &'static Database {
+    static DATABASE: OnceLock<(Database, TempDir)> = OnceLock::new();
+    let made = DATABASE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("sqlite:{}", folder.path().join("unused.db").display());
+        let address = DatabaseAddress::parse("DATABASE_URL", &address).unwrap();
+        (Database::open(&address).unwrap(), folder)
+    });
+    &made.0
+}

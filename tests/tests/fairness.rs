@@ -1,0 +1,160 @@
+//! One user's trouble delays nobody else: what it costs all the others that somebody's event fails all the time, measured
+//! against the same events without the trouble.
+//!
+//! `just fairness` runs it, in a release build, for it measures.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use usher_lab::{Fault, Filter};
+use usher_proto::Timestamp;
+use usher_service::clock;
+use usher_tests::events::{User, Webhook};
+use usher_tests::eventually;
+use usher_tests::ledger::Mark;
+use usher_tests::pair::{Pair, say};
+use usher_tests::world::{Options, SOON, World};
+
+usher_tests::on_both_pairs!(
+    #[ignore = "it measures, for minutes: just fairness"]
+    one_users_trouble_delays_nobody_else,
+);
+
+/// Runs with the trouble, and as many without, by turns.
+const RUNS: usize = 7;
+/// Events in a second.
+const RATE: u32 = 60;
+/// Events in a run: fifteen seconds of them.
+const EVENTS: usize = 900;
+/// Users that have no trouble. Nobody's events are so close that they would wait for each other.
+const OTHERS: usize = 100;
+/// One event in so many is of the user that has it.
+const TROUBLED: usize = 20;
+/// How much slower the slowest of a hundred events of the others may become.
+const BOUND: f64 = 1.5;
+
+const MAIL: &str = r#"
+on = ["clerk/user.*"]
+retry = { attempts = 1000, first = "50ms", max = "2s" }
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "{{ user.email }}"
+subject = "Change {{ event.data.public_metadata.seq }}"
+text = "hello"
+tags = { clerk_user_id = "{{ user.id }}", flow = "mail", step = "mail", event = "{{ event.id }}" }
+"#;
+
+/// Milliseconds from acknowledgement to effect, of all the others' events of one run.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    p50: i64,
+    p99: i64,
+    /// How often the failing event was tried before its trouble was ended.
+    tried: usize,
+}
+
+async fn one_users_trouble_delays_nobody_else(pair: Pair) {
+    let name = pair.name();
+    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+    // Connections are made, caches are filled.
+    run(&world, false).await;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for number in 0..RUNS {
+        // Not always the same first, for what comes first and what comes second may differ.
+        for trouble in [number % 2 == 1, number % 2 == 0] {
+            let measured = run(&world, trouble).await;
+            if trouble { with.push(measured) } else { without.push(measured) }
+        }
+    }
+    world.end().await;
+
+    let mut table = format!("fairness on {name}: {RATE} events/s, ms from acknowledgement to effect, of all others\n");
+    table += "  run     without p50   p99    with trouble p50   p99   tries of the failing event\n";
+    for (number, (a, b)) in without.iter().zip(&with).enumerate() {
+        let (number, tried) = (number + 1, b.tried);
+        table += &format!("  {number:<6}{:>13}{:>6}{:>20}{:>6}{tried:>29}\n", a.p50, a.p99, b.p50, b.p99);
+    }
+    let medians = |of: fn(&Measured) -> i64| (median(&without, of), median(&with, of));
+    let ((a50, b50), (a99, b99)) = (medians(|run| run.p50), medians(|run| run.p99));
+    let ratio = b99 / a99;
+    table += &format!("  median{a50:>13}{a99:>6}{b50:>20}{b99:>6}   ratio of p99: {ratio:.2}");
+    say(&table);
+    assert!(with.iter().all(|run| run.tried > 5), "there was trouble");
+    assert!(ratio <= BOUND, "{ratio} is more than {BOUND}");
+}
+
+/// At least a millisecond, so that it can be divided by.
+fn median(runs: &[Measured], of: fn(&Measured) -> i64) -> f64 {
+    let mut values: Vec<i64> = runs.iter().map(of).collect();
+    values.sort_unstable();
+    f64::from(i32::try_from(values[values.len() / 2].max(1)).unwrap())
+}
+
+/// One run of events, with or without trouble.
+async fn run(world: &World, trouble: bool) -> Measured {
+    world.lab().forget();
+    let (webhooks, troubled) = webhooks();
+    let own: Vec<&str> = troubled.iter().map(|index| webhooks[*index].id.as_str()).collect();
+    let failing = own[0];
+    if trouble {
+        let fault = Fault { status: Some(503), containing: Some(failing.to_owned()), ..Fault::default() };
+        world.lab().set_fault("resend", fault).unwrap();
+    }
+
+    let begin = Instant::now();
+    let sends = webhooks.iter().enumerate().map(|(index, webhook)| async move {
+        let due = Duration::from_secs(1) / RATE * u32::try_from(index).unwrap();
+        tokio::time::sleep_until(begin + due).await;
+        world.send(webhook).await;
+        (webhook.id.as_str(), clock::now())
+    });
+    let mut acknowledged: BTreeMap<&str, Timestamp> = futures::future::join_all(sends).await.into_iter().collect();
+    acknowledged.retain(|event, _| !own.contains(event));
+    let effects = eventually("all the others' effects are there", SOON, || async {
+        let effects = mails(world);
+        acknowledged.keys().all(|event| effects.iter().any(|effect| effect.event == **event)).then_some(effects)
+    })
+    .await;
+
+    let mut tried = 0;
+    if trouble {
+        let early: Vec<&Mark> = effects.iter().filter(|effect| own.contains(&effect.event.as_str())).collect();
+        assert!(early.is_empty(), "the failing event is not over: {early:?}");
+        let requests = world.lab().requests(&Filter::default()).unwrap();
+        tried = requests.iter().filter_map(|entry| Mark::of(entry)).filter(|mark| mark.event == failing).count();
+        world.lab().end_fault("resend").unwrap();
+    }
+    eventually("the effects of the troubled user are there, in order", SOON, || async {
+        let effects = mails(world);
+        let theirs: Vec<&str> = effects.iter().map(|mark| mark.event.as_str()).filter(|e| own.contains(e)).collect();
+        assert!(own.starts_with(&theirs), "in the order of the events");
+        (theirs.len() == own.len()).then_some(())
+    })
+    .await;
+    let late = |effect: &Mark| Some(effect.at - acknowledged.get(effect.event.as_str())?.millis());
+    let mut latencies: Vec<i64> = effects.iter().filter_map(late).collect();
+    assert_eq!(latencies.len(), acknowledged.len(), "each once");
+    latencies.sort_unstable();
+    let at = |share: usize| latencies[latencies.len() * share / 100];
+    Measured { p50: at(50), p99: at(99), tried }
+}
+
+fn mails(world: &World) -> Vec<Mark> {
+    world.effects("resend").iter().filter_map(|entry| Mark::of(entry)).collect()
+}
+
+/// The events of a run, and which of them are the troubled user's: the first is.
+fn webhooks() -> (Vec<Webhook>, Vec<usize>) {
+    let (mut others, mut troubled): (Vec<User>, _) = ((0..OTHERS).map(|_| User::new()).collect(), User::new());
+    let of = |index: usize| index.is_multiple_of(TROUBLED);
+    let webhook = |index: usize| {
+        let user = if of(index) { &mut troubled } else { &mut others[index % OTHERS] };
+        let webhook = if user.seq == 1 { user.created() } else { user.updated() };
+        *user = user.changed();
+        webhook
+    };
+    ((0..EVENTS).map(webhook).collect(), (0..EVENTS).filter(|index| of(*index)).collect())
+}

@@ -1,0 +1,172 @@
+//! What operators order: taking up dead letters, pausing, cancelling, running again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use usher_dispatcher::engine::RunState;
+use usher_dispatcher::store::{RunFilter, RunRecord};
+use usher_lab::{Fault, Filter};
+use usher_tests::events::User;
+use usher_tests::eventually;
+use usher_tests::pair::Pair;
+use usher_tests::world::{Options, SOON, World};
+
+usher_tests::on_both_pairs!(
+    a_thousand_dead_letters_are_redriven_in_order_under_live_traffic,
+    a_paused_flow_begins_nothing_and_goes_on_when_resumed,
+    a_run_is_cancelled_and_run_again,
+);
+
+const MAIL: &str = r#"
+on = ["clerk/user.*"]
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "{{ event.data.id }}@mail.test"
+subject = "{{ event.data.public_metadata.seq }}"
+text = "hello"
+tags = { clerk_user_id = "{{ event.data.id }}" }
+"#;
+
+fn flows() -> Options {
+    Options { flows: vec![("mail", MAIL)], ..Options::default() }
+}
+
+async fn in_state(world: &World, state: RunState) -> Vec<RunRecord> {
+    world.runs(&RunFilter { state: Some(state), ..RunFilter::default() }).await
+}
+
+/// The sequence numbers that a user was sent, in order.
+fn sent(world: &World) -> BTreeMap<String, Vec<u64>> {
+    let mut sent: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for effect in world.effects("resend") {
+        let seq = effect.body["subject"].as_str().unwrap().parse().unwrap();
+        sent.entry(effect.user.clone().unwrap()).or_default().push(seq);
+    }
+    sent
+}
+
+/// How long an event of an idle flow may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+const USERS: usize = 100;
+const DEAD_EACH: u64 = 10;
+const LIVE_EACH: u64 = 5;
+
+async fn a_thousand_dead_letters_are_redriven_in_order_under_live_traffic(pair: Pair) {
+    let world = World::with(pair, flows()).await;
+    world.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
+    let mut users: Vec<User> = (0..USERS).map(|_| User::new()).collect();
+    for round in 0..DEAD_EACH {
+        let webhooks: Vec<_> =
+            users.iter().map(|user| if round == 0 { user.created() } else { user.updated() }).collect();
+        world.send_all(&webhooks).await;
+        users = users.iter().map(User::changed).collect();
+    }
+    let count = USERS * usize::try_from(DEAD_EACH).unwrap();
+    world.all_ended(count, SOON).await;
+    assert_eq!(in_state(&world, RunState::Dead).await.len(), count);
+    world.lab().end_fault("resend").unwrap();
+
+    let (code, out, err) = world.usher(&["dlq", "redrive", "--flow", "mail", "--dry-run"]);
+    assert!(code == 0 && out.ends_with("1000 of 1000 dead letters would be taken up again\n"), "{out}{err}");
+    assert_eq!(in_state(&world, RunState::Dead).await.len(), count, "a dry run changes nothing");
+    let (code, _, err) = world.usher(&["dlq", "redrive"]);
+    assert!(code != 0 && err.contains("--all"), "{err}");
+
+    // Taken up again while the same users go on.
+    let live = async {
+        for _ in 0..LIVE_EACH {
+            world.send_all(&users.iter().map(User::updated).collect::<Vec<_>>()).await;
+            users = users.iter().map(User::changed).collect();
+        }
+    };
+    let redrive = async {
+        eventually("live traffic has effects", SOON, || async { (!world.effects("resend").is_empty()).then_some(()) })
+            .await;
+        tokio::task::block_in_place(|| world.usher(&["dlq", "redrive", "--flow", "mail", "--by", "ann"]))
+    };
+    let ((), (code, out, err)) = tokio::join!(live, redrive);
+    assert!(code == 0 && out.ends_with("1000 of 1000 dead letters are taken up again\n"), "{out}{err}");
+    let runs = world.all_ended(count + USERS * usize::try_from(LIVE_EACH).unwrap(), SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done"), "all are done");
+
+    for (user, sent) in sent(&world) {
+        let (dead, live): (Vec<u64>, Vec<u64>) = sent.iter().partition(|seq| **seq <= DEAD_EACH);
+        assert_eq!(dead, (1..=DEAD_EACH).collect::<Vec<_>>(), "{user}: in their original order, once each");
+        assert_eq!(live, (DEAD_EACH + 1..=DEAD_EACH + LIVE_EACH).collect::<Vec<_>>(), "{user}: in order, once each");
+    }
+    let (_, out, _) = world.usher(&["dlq", "redrive", "--all"]);
+    assert!(out.starts_with("0 of 0"), "a second time there is nothing to do: {out}");
+    assert_eq!(world.effects("resend").len(), runs.len());
+    world.end().await;
+}
+
+async fn a_paused_flow_begins_nothing_and_goes_on_when_resumed(pair: Pair) {
+    let world = World::with(pair, flows()).await;
+    let (code, out, err) = world.usher(&["pause", "mail"]);
+    assert_eq!(code, 0, "{out}{err}");
+    // It takes effect within seconds; until then events go through.
+    let held = eventually("an event does not go through", SOON, || async {
+        let webhook = User::new().created();
+        world.send(&webhook).await;
+        let filter = RunFilter { event: Some(webhook.id.clone()), ..RunFilter::default() };
+        let done = async {
+            while world.runs(&filter).await.first().is_none_or(|run| run.state != "done") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, done).await.is_err().then_some(webhook.id)
+    })
+    .await;
+    let sent = world.effects("resend").len();
+    world.send_all(&(0..20).map(|_| User::new().created()).collect::<Vec<_>>()).await;
+    let (code, out, _) = world.usher(&["pause", "mail"]);
+    assert!(code == 0 && out.contains("is paused already"), "{out}");
+    assert_eq!(world.effects("resend").len(), sent, "and neither do others");
+
+    let (code, out, _) = world.usher(&["resume", "mail"]);
+    assert!(code == 0 && out.contains("goes on"), "{out}");
+    eventually("everything is done", SOON, || async {
+        let runs = world.runs(&RunFilter::default()).await;
+        let done = |run: &RunRecord| run.state == "done";
+        (runs.iter().any(|run| run.event == held) && runs.len() == sent + 21 && runs.iter().all(done)).then_some(())
+    })
+    .await;
+    let (code, _, err) = world.usher(&["pause", "male"]);
+    assert!(code != 0 && err.contains("there are mail"), "{err}");
+    world.end().await;
+}
+
+async fn a_run_is_cancelled_and_run_again(pair: Pair) {
+    let world = World::with(pair, flows()).await;
+    world.lab().set_fault("resend", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    let webhook = User::new().created();
+    let name = format!("mail/{}", webhook.id);
+    world.send(&webhook).await;
+    let requests = || world.lab().requests(&Filter { provider: Some("resend".into()), ..Filter::default() }).unwrap();
+    eventually("it has been asked for", SOON, || async { (!requests().is_empty()).then_some(()) }).await;
+    let (code, _, err) = world.usher(&["rerun", &name]);
+    assert!(code != 0 && err.contains("has not ended yet"), "{err}");
+    let (code, out, err) = world.usher(&["cancel", &name, "--by", "ann"]);
+    assert_eq!(code, 0, "{out}{err}");
+    eventually("it is cancelled", SOON, || async { in_state(&world, RunState::Cancelled).await.pop() }).await;
+    let (code, _, err) = world.usher(&["cancel", &name]);
+    assert!(code != 0 && err.contains("has ended already: cancelled"), "{err}");
+    world.lab().end_fault("resend").unwrap();
+    assert_eq!(world.effects("resend").len(), 0);
+
+    for times in 1..=2 {
+        let (code, out, err) = world.usher(&["rerun", &name, "--by", "bob"]);
+        assert_eq!(code, 0, "{out}{err}");
+        eventually("it has its effect", SOON, || async {
+            let done = in_state(&world, RunState::Done).await.pop();
+            done.filter(|run| run.effects.len() == times)
+        })
+        .await;
+        assert_eq!(world.effects("resend").len(), times, "an effect of its own each time");
+    }
+    let (code, _, err) = world.usher(&["cancel", "nonsense"]);
+    assert!(code == 64 && err.contains("FLOW/EVENT"), "{code} {err}");
+    world.end().await;
+}
