@@ -24,6 +24,10 @@ chaos *options:
 fairness *options:
     cargo test --locked --release --test fairness {{ options }} -- --ignored --test-threads 1
 
+# A backlog of 5,000 mails on an account of 50/s, by three replicas, one of which is killed; needs Kafka and Postgres
+quotas *options:
+    USHER_QUOTA_MAILS=5000 cargo test --locked --release --test quotas {{ options }}
+
 # A million events that came while nobody worked: how fast they are done, and in how much memory
 backlog *options:
     USHER_BACKLOG="${USHER_BACKLOG:-1000000}" cargo test --locked --release --test backlog {{ options }} -- --ignored --test-threads 1

@@ -1,15 +1,16 @@
 //! What the dispatcher needs to know, checked whole before anything starts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use usher_log::{LogAddress, LogLayout};
+use usher_proto::event::DEFAULT_INSTANCE;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use crate::connectors::OPERATIONS;
+use crate::connectors::{OPERATIONS, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
 use crate::sql::DatabaseAddress;
 
@@ -71,8 +72,8 @@ pub struct Config {
     pub layout: LogLayout,
     /// Where the store is.
     pub store: DatabaseAddress,
-    /// Where users are written; none is the store's own database.
-    pub users: Option<DatabaseAddress>,
+    /// Where users of each instance are written; where none is said the store's own database, for the default instance.
+    pub users: BTreeMap<String, DatabaseAddress>,
     /// The flows to run.
     pub flows: Vec<Flow>,
     /// How long runs are remembered after they have ended, so that their events are recognised.
@@ -112,7 +113,9 @@ impl Config {
             BadSetting::new("USHER_STORE", "not set: it may be postgres://user:password@host/database or sqlite:PATH")
         })?;
         for flow in &flows {
-            check_variables(flow, environment)?;
+            for instance in &flow.instances {
+                of_instance(instance, check_variables(flow, &environment.of_instance(instance)))?;
+            }
         }
         if environment.get("USHER_DELIVER_ONLY_TO")?.is_some() {
             let why = "not supported yet, and mailing everybody is not what it asks for: unset it, or use the lab";
@@ -128,18 +131,61 @@ impl Config {
             }
         };
         let kafka = usher_log::kafka_properties(environment)?;
-        let users = address("DATABASE_URL")?.filter(|users| *users != store);
-        Ok(Self { log, kafka, layout, store, users, flows, keep, environment: environment.clone() })
+        let mut config =
+            Self { log, kafka, layout, store, users: BTreeMap::new(), flows, keep, environment: environment.clone() };
+        config.users = config.users_of_instances()?;
+        for (instance, connectors) in config.connectors() {
+            let environment = environment.of_instance(instance);
+            for connector in connectors {
+                of_instance(instance, quota(connector, &environment))?;
+            }
+        }
+        Ok(config)
     }
 
-    /// The connectors that the flows use.
-    pub fn connectors(&self) -> Vec<&str> {
-        let calls = self.flows.iter().flat_map(|flow| &flow.steps).filter_map(|step| match &step.action {
-            Action::Call(call) => Some(call.connector.as_str()),
-            Action::Wait(_) => None,
-        });
-        calls.collect::<BTreeSet<_>>().into_iter().collect()
+    /// The connectors that the flows use, by instance.
+    pub fn connectors(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for flow in &self.flows {
+            for instance in &flow.instances {
+                let connectors = (0..flow.steps.len()).filter_map(|step| flow.connector(step));
+                used.entry(instance).or_default().extend(connectors);
+            }
+        }
+        used
     }
+
+    /// Another instance's users are not written where those of the default one are, unless that is said.
+    fn users_of_instances(&self) -> Result<BTreeMap<String, DatabaseAddress>, BadSetting> {
+        const VARIABLE: &str = "DATABASE_URL";
+        let mut users = BTreeMap::new();
+        for (instance, connectors) in self.connectors() {
+            if !connectors.contains("database") {
+                continue;
+            }
+            let text = self.environment.of_instance(instance).get(VARIABLE)?;
+            match text.map(|text| DatabaseAddress::parse(VARIABLE, &text)).transpose() {
+                Ok(Some(address)) if address == self.store => {}
+                Ok(Some(address)) => drop(users.insert(instance.to_owned(), address)),
+                Ok(None) if instance == DEFAULT_INSTANCE => {}
+                Ok(None) => {
+                    let why = "not set: where this instance's users are written";
+                    return of_instance(instance, Err(BadSetting::new(VARIABLE, why)));
+                }
+                Err(error) => return of_instance(instance, Err(error)),
+            }
+        }
+        Ok(users)
+    }
+}
+
+/// Says of which instance a setting is wrong.
+pub(crate) fn of_instance<T>(instance: &str, result: Result<T, BadSetting>) -> Result<T, BadSetting> {
+    if instance == DEFAULT_INSTANCE {
+        return result;
+    }
+    let suffix = usher_service::options::instance_suffix(instance);
+    result.map_err(|error| BadSetting(format!("for the instance {instance}, whose variables end in {suffix}: {error}")))
 }
 
 /// What a step leaves to a variable must be there; else every run would die of it, one by one.

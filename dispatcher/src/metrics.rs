@@ -44,6 +44,14 @@ pub(crate) struct Metrics {
     pub(crate) lag_events: IntGaugeVec,
     /// Seconds between an event's arrival at ingest and its admission, of the newest event admitted.
     pub(crate) lag_seconds: IntGaugeVec,
+    /// What this process may do of an account's quota: calls in the time that its pace names, or calls at once.
+    pub(crate) quota_share: IntGaugeVec,
+    /// Calls that wait for their turn.
+    pub(crate) quota_waiting: IntGaugeVec,
+    /// Calls that had their turn.
+    pub(crate) quota_used: IntCounterVec,
+    /// Seconds a call waited for its turn.
+    pub(crate) quota_wait_seconds: HistogramVec,
     /// Seconds one write to the store took.
     pub(crate) store_seconds: Histogram,
 }
@@ -104,6 +112,22 @@ impl Metrics {
                 options("lag_seconds", "From arrival at ingest to admission, of the newest event admitted."),
                 &["flow"],
             )?,
+            quota_share: IntGaugeVec::new(
+                options("quota_share", "What this process may do of an account's quota, in calls."),
+                &["account"],
+            )?,
+            quota_waiting: IntGaugeVec::new(
+                options("quota_waiting", "Calls that wait for their account's quota."),
+                &["account"],
+            )?,
+            quota_used: IntCounterVec::new(
+                options("quota_used_total", "Calls that an account's quota let go."),
+                &["account"],
+            )?,
+            quota_wait_seconds: HistogramVec::new(
+                histogram("quota_wait_seconds", "How long a call waited for its account's quota."),
+                &["account", "priority"],
+            )?,
             store_seconds: Histogram::with_opts(histogram("store_seconds", "How long a write to the store took."))?,
         };
         registry.register(Box::new(metrics.events.clone()))?;
@@ -120,6 +144,10 @@ impl Metrics {
         for counter in [&metrics.parks, &metrics.doubts, &metrics.rejoins] {
             registry.register(Box::new(counter.clone()))?;
         }
+        registry.register(Box::new(metrics.quota_share.clone()))?;
+        registry.register(Box::new(metrics.quota_waiting.clone()))?;
+        registry.register(Box::new(metrics.quota_used.clone()))?;
+        registry.register(Box::new(metrics.quota_wait_seconds.clone()))?;
         registry.register(Box::new(metrics.lag_events.clone()))?;
         registry.register(Box::new(metrics.lag_seconds.clone()))?;
         registry.register(Box::new(metrics.store_seconds.clone()))?;

@@ -86,6 +86,14 @@ impl Dialect {
         }
     }
 
+    /// Asks for the time, in milliseconds since 1970.
+    pub(crate) const fn now(self) -> &'static str {
+        match self {
+            Self::Postgres => "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+            Self::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+        }
+    }
+
     /// Makes a text parameter JSON.
     pub(crate) const fn as_json(self) -> &'static str {
         match self {
@@ -173,11 +181,7 @@ impl Database {
 
     /// What time it is by the database's clock; a file has none but ours.
     pub(crate) async fn now(&self) -> Result<Timestamp, sqlx::Error> {
-        let sql = match self.dialect {
-            Dialect::Postgres => "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
-            Dialect::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-        };
-        let (millis,): (i64,) = sqlx::query_as(sql).fetch_one(&self.pool).await?;
+        let (millis,): (i64,) = sqlx::query_as(self.dialect.now()).fetch_one(&self.pool).await?;
         Ok(Timestamp::from_millis(millis))
     }
 }

@@ -7,6 +7,11 @@ use crate::webhook;
 pub fn settings(url: &str) -> Vec<(&'static str, String)> {
     let at = |name: &str| format!("{url}/{name}");
     vec![
+        // The doubles limit nobody unless they are told to.
+        ("RESEND_QUOTA", "none".into()),
+        ("STRIPE_QUOTA", "none".into()),
+        ("NOVU_QUOTA", "none".into()),
+        ("MAILCHIMP_QUOTA", "none".into()),
         ("HTTP_BASE_URL", at("http")),
         ("HTTP_SIGNING_SECRET", webhook::SECRET.into()),
         ("MAILCHIMP_BASE_URL", at("mailchimp")),

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 
 use crate::exit::BadSetting;
+use usher_proto::event::DEFAULT_INSTANCE;
 
 /// A snapshot of the environment in which `X_FILE` has been resolved to `X` on reading.
 #[derive(Clone)]
@@ -53,6 +54,33 @@ impl Environment {
         }
     }
 
+    /// What one of a sender's instances goes by: `X_<INSTANCE>` stands for `X`. Nothing else is there but addresses
+    /// (`..._BASE_URL`) and what is Usher's own, so that one instance never uses another's accounts. The default instance
+    /// goes by the plain names.
+    #[must_use]
+    pub fn of_instance(&self, instance: &str) -> Self {
+        if instance == DEFAULT_INSTANCE {
+            return self.clone();
+        }
+        let suffix = instance_suffix(instance);
+        let in_file = format!("{suffix}_FILE");
+        let shared = |name: &str| name.starts_with("USHER_") || name.contains("_BASE_URL");
+        let mut variables = BTreeMap::new();
+        for (name, value) in self.variables.iter().filter(|(name, _)| shared(name)) {
+            variables.insert(name.clone(), value.clone());
+        }
+        let mut own = Self { variables };
+        for (name, value) in &self.variables {
+            if let Some(plain) = name.strip_suffix(&suffix) {
+                own = own.with(plain, value.clone());
+            } else if let Some(plain) = name.strip_suffix(&in_file) {
+                own.variables.remove(plain);
+                own.variables.insert(format!("{plain}_FILE"), value.clone());
+            }
+        }
+        own
+    }
+
     /// The variables whose names begin with `prefix`: what follows it, and the value, files resolved.
     pub fn with_prefix(&self, prefix: &str) -> Result<Vec<(String, String)>, BadSetting> {
         let mut found = Vec::new();
@@ -65,6 +93,11 @@ impl Environment {
         found.dedup();
         Ok(found)
     }
+}
+
+/// What the names of an instance's variables end in: `_STAGING` for `staging`.
+pub fn instance_suffix(instance: &str) -> String {
+    format!("_{}", instance.to_uppercase().replace('-', "_"))
 }
 
 /// Parses the process's command line into `T`; variables and files stand in for options that are not given. Prints help

@@ -7,11 +7,12 @@ pub mod unfenced;
 pub mod unwritten;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
 use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
-use usher_dispatcher::store::{Due, HeadsOf, Store, StoreError};
+use usher_dispatcher::store::{Due, Grant, HeadsOf, Store, StoreError, Wish};
 use usher_dispatcher::subject::Subject;
 use usher_proto::{Key, Partition, Timestamp};
 
@@ -114,6 +115,14 @@ impl<S: Sabotage> Store for Sabotaged<S> {
 
     async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError> {
         self.store.prune(flow, older_than, limit).await
+    }
+
+    async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError> {
+        self.store.grant(member, lease, wishes).await
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), StoreError> {
+        self.store.leave(member).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {

@@ -27,6 +27,7 @@ pub(crate) fn of(lab: &LabHandle, prefix: &str) -> BTreeMap<String, String> {
         environment.insert(name.into(), lab.base_url(provider).expect("a provider"));
     }
     environment.insert("SMTP_URL".into(), lab.smtp_url());
+    environment.extend(usher_lab::settings(&lab.url()).into_iter().map(|(name, value)| (name.to_owned(), value)));
     environment
 }
 

@@ -33,6 +33,8 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Flow files instead of the built-in ones: name and text.
     pub flows: Vec<(&'static str, &'static str)>,
+    /// Further settings of the programs.
+    pub settings: Vec<(&'static str, String)>,
     /// Where the embedded pair keeps its data, instead of a folder of its own.
     pub data: Option<PathBuf>,
     /// Another Kafka than the shared one.
@@ -74,6 +76,7 @@ impl World {
         let data = options.data.unwrap_or_else(|| folder.path().join("data"));
 
         let mut environment = settings::of(&lab, &unique("t"));
+        environment.extend(options.settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
         if !options.flows.is_empty() {
             environment.insert("USHER_FLOWS".into(), settings::flows(folder.path(), &options.flows));
         }

@@ -116,8 +116,8 @@ fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arriv
 
 fn batch(epoch: i64, arrivals: Vec<Arrival>) -> Batch {
     let frontier = arrivals.iter().map(|arrival| arrival.offset + 1).max().unwrap_or(0);
-    let destination = Some("resend".to_owned());
-    Batch { partition: ZERO, epoch, frontier, arrivals, flow_version: "v1".into(), destination }
+    let connector = Some("resend".to_owned());
+    Batch { partition: ZERO, epoch, frontier, arrivals, flow_version: "v1".into(), connector }
 }
 
 impl Subject {

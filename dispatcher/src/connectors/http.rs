@@ -11,6 +11,7 @@ use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use super::ATTEMPT_DEADLINE;
+use super::room::hear;
 use crate::engine::{Cause, Outcome};
 
 /// How long a connection may take to be made.
@@ -96,6 +97,7 @@ impl Answer {
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
+    hear(&headers);
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
@@ -111,6 +113,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
 pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, Outcome> {
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
+    hear(&headers);
     let rest = async {
         let mut unread = 0;
         while let (true, Ok(Some(chunk))) = (unread < MAX_UNREAD, response.chunk().await) {

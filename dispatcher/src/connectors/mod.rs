@@ -11,6 +11,7 @@ mod mailchimp;
 mod novu;
 mod nylas;
 mod resend;
+mod room;
 mod smtp;
 mod stripe;
 mod webhook;
@@ -26,6 +27,7 @@ use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use crate::engine::Outcome;
+use crate::engine::quota::Quota;
 use crate::sql::Database;
 
 /// How long one attempt may take in all, unless its step says otherwise.
@@ -46,6 +48,30 @@ pub const OPERATIONS: &[(&str, &[Operation])] = &[
     ("algolia", algolia::OPERATIONS),
     ("nylas", nylas::OPERATIONS),
 ];
+
+/// What an account may be asked where nobody says (`<NAME>_QUOTA`), and whether that is only assumed: then the
+/// destination's own word, in the headers of its answers, counts instead.
+const QUOTAS: [(&str, &str, bool); 4] = [
+    // Ten a second for teams of today; two for those of before, which their headers say.
+    ("resend", "2/s", true),
+    // Each endpoint has 25 a second; a live account has four times as many in all.
+    ("stripe", "20/s", false),
+    // The free plan's; others say more.
+    ("novu", "60/s", true),
+    // Ten for all that use the key; somebody else may.
+    ("mailchimp", "8 at once", false),
+];
+
+/// What a connector's account may be asked, and whether that is only assumed. Reads `<NAME>_QUOTA`.
+pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota, bool), BadSetting> {
+    let variable = format!("{}_QUOTA", connector.to_uppercase());
+    let read = |text: &str| text.parse().map_err(|error| BadSetting::new(&variable, error));
+    if let Some(text) = environment.get(&variable)? {
+        return Ok((read(&text)?, false));
+    }
+    let default = QUOTAS.iter().find(|(name, ..)| *name == connector);
+    default.map_or_else(|| Ok(Default::default()), |(_, text, assumed)| Ok((read(text)?, *assumed)))
+}
 
 /// Something a connector can do.
 #[derive(Debug, PartialEq, Eq)]
@@ -197,7 +223,7 @@ pub trait Connector: Send + Sync {
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome;
 }
 
-/// The connectors that some flow uses, by name.
+/// The connectors that some flow uses, by name; in a dispatcher by [account](crate::engine::account).
 pub type Connectors = BTreeMap<String, Arc<dyn Connector>>;
 
 /// Makes the connectors that `used` names, each from its own settings. A missing key is told here, before anything
@@ -226,6 +252,8 @@ pub fn open(used: &[&str], environment: &Environment, database: &Database) -> Re
 fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, BadSetting> {
     environment.get(name)?.ok_or_else(|| BadSetting::new(name, format!("not set: {what}")))
 }
+
+pub(crate) use room::{Room, hearing};
 
 #[cfg(test)]
 mod testing;

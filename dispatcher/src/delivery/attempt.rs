@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use usher_proto::{Reason, Timestamp};
 use usher_service::clock;
 
+use super::quotas::{NotNow, Quotas, Turn};
 use super::scribe::{Scribe, Stopped};
 use super::versions::Versions;
-use crate::connectors::{Connector, Connectors, Inputs, LookUp, Memory};
-use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries};
+use crate::connectors::{Connector, Connectors, Inputs, LookUp, Memory, hearing};
+use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries, account};
 use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnDoubt};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -32,6 +33,7 @@ pub(super) struct Workshop {
     pub(super) versions: Versions,
     pub(super) store: Arc<dyn Store>,
     pub(super) connectors: Arc<Connectors>,
+    pub(super) quotas: Arc<Quotas>,
     pub(super) scribe: Scribe,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
@@ -52,6 +54,8 @@ struct Asking<'a> {
     call: &'a Call,
     step: &'a FlowStep,
     connector: &'a dyn Connector,
+    account: &'a str,
+    urgent: bool,
     key: String,
 }
 
@@ -75,8 +79,11 @@ impl Workshop {
             return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more"));
         };
         let Some(step) = flow.steps.get(run.step) else { return Ok(Report::Skipped(Next::End)) };
-        let next =
-            if run.step + 1 == flow.steps.len() { Next::End } else { Next::Step(flow.destination(run.step + 1)) };
+        let next = if run.step + 1 == flow.steps.len() {
+            Next::End
+        } else {
+            Next::Step(destination(&flow, run.step + 1, run))
+        };
 
         let subject = self.ask(|| self.store.subject(&run.event.key)).await?;
         let about_deletion = run.event.kind == "user.deleted";
@@ -92,22 +99,43 @@ impl Workshop {
             return Ok(report);
         }
         let Action::Call(call) = &step.action else { return Ok(Report::Skipped(next)) };
-        let Some(connector) = self.connectors.get(&call.connector) else {
+        let account = account(&call.connector, &run.event.instance);
+        let Some(connector) = self.connectors.get(&account) else {
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
         let key = idempotency_key(self.versions.name(), &step.name, run);
-        let asking = Asking { run, call, step, connector: &**connector, key };
+        let urgent = flow.urgent;
+        let asking = Asking { run, call, step, connector: &**connector, account: &account, urgent, key };
         let request = match &run.request {
             // Its outcome is not known, so it is this request and no other.
             Some(request) => request.clone(),
             None => prepare(&flow, &asking, &context)?,
         };
-        self.claim(&asking, epoch, &request).await?;
-        let outcome = match self.resolve_doubt(&asking, &request).await {
-            Some(outcome) => outcome,
-            None => self.attempt(&asking, &request).await,
+        self.quotas.take(&account, urgent, &self.stop).await.map_err(|not_now| match not_now {
+            NotNow::UsedUp(until) => Report::UsedUp { until },
+            NotNow::Stopped => Report::Stopped,
+        })?;
+        let outcome = match self.turn(&asking, epoch, &request).await? {
+            // Nothing was sent, and that is known.
+            None => Outcome::retry(Cause::Throttled),
+            Some(_turn) => match self.resolve_doubt(&asking, &request).await {
+                Some(outcome) => outcome,
+                None => self.attempt(&asking, &request).await,
+            },
         };
         Ok(Report::Attempted { outcome, request: Some(request), step: step.name.clone(), next })
+    }
+
+    /// Claims the attempt and waits for its turn. When this returns the claim is fresh, and the request may be sent at once.
+    /// None when stopped meanwhile.
+    async fn turn(&self, asking: &Asking<'_>, epoch: i64, request: &[u8]) -> Result<Option<Turn>, Early> {
+        let mut claimed = self.claim(asking, epoch, request).await?;
+        let turn = self.quotas.turn(asking.account, self.versions.name(), asking.urgent, &self.stop).await;
+        let Ok(turn) = turn else { return Ok(None) };
+        while clock::since_boot() - claimed >= LEASE {
+            claimed = self.claim(asking, epoch, request).await?;
+        }
+        Ok(Some(turn))
     }
 
     /// Asks the store until it answers: its absence is no fault of a run and spends none of its attempts.
@@ -125,8 +153,8 @@ impl Workshop {
         }
     }
 
-    /// Writes that an attempt is about to be made, and with what request. The claim is fresh when this returns.
-    async fn claim(&self, asking: &Asking<'_>, epoch: i64, request: &[u8]) -> Result<(), Early> {
+    /// Writes that an attempt is about to be made, and with what request. Returns since when the claim holds.
+    async fn claim(&self, asking: &Asking<'_>, epoch: i64, request: &[u8]) -> Result<Duration, Early> {
         let run = asking.run;
         loop {
             let asked = clock::since_boot();
@@ -139,7 +167,7 @@ impl Workshop {
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
             let (event, key) = (run.event.id.clone(), run.event.key.clone());
             match self.scribe.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
-                Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(()),
+                Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
                 Ok(Changed::Written | Changed::Awake) => {}
                 Ok(Changed::Ended) => return Err(Report::Ended.into()),
                 Ok(Changed::Fenced) => return Err(Report::Fenced.into()),
@@ -182,7 +210,9 @@ impl Workshop {
         let Asking { run, call, connector, key, .. } = asking;
         let begun = Instant::now();
         let attempt = AssertUnwindSafe(connector.attempt(request, key)).catch_unwind();
-        let outcome = match tokio::time::timeout(call.timeout, attempt).await {
+        let (attempted, room) = hearing(tokio::time::timeout(call.timeout, attempt)).await;
+        self.quotas.told(asking.account, room);
+        let outcome = match attempted {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::retry(Cause::Panicked),
             Err(_) => Outcome::retry(Cause::Timeout),
@@ -206,6 +236,11 @@ impl Workshop {
         }
         outcome
     }
+}
+
+/// Whom a step of this run asks.
+fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
+    flow.connector(step).map(|connector| account(connector, &run.event.instance))
 }
 
 fn prepare(flow: &Flow, asking: &Asking<'_>, context: &Context) -> Result<Vec<u8>, Early> {

@@ -5,6 +5,7 @@ mod arrivals;
 mod attempt;
 mod housekeeping;
 mod letters;
+mod quotas;
 mod scribe;
 mod versions;
 mod worker;
@@ -22,15 +23,16 @@ use usher_log::{Log, LogError};
 use usher_service::exit::BadSetting;
 use usher_service::{Readiness, clock};
 
-use crate::config::Config;
-use crate::connectors;
-use crate::engine::{Destinations, Engine, Limits};
+use crate::config::{Config, of_instance};
+use crate::connectors::{self, Connectors, quota};
+use crate::engine::{Destinations, Engine, Limits, account};
 use crate::flows::Flow;
 use crate::metrics::Metrics;
 use crate::sql::{Database, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 use attempt::Workshop;
 use housekeeping::Housekeeper;
+use quotas::{Limited, Quotas};
 use scribe::Scribe;
 use versions::Versions;
 use worker::Worker;
@@ -85,14 +87,8 @@ impl Dispatcher {
         let Some(store) = until(&stop, || open_store(&database, &config)).await? else { return Ok(()) };
         let store = wrap(store);
         readiness.met("store");
-        let users = match &config.users {
-            None => database,
-            Some(address) => Database::open(address).context("DATABASE_URL")?,
-        };
-        if config.connectors().contains(&"database") && until(&stop, || migrate(&users)).await?.is_none() {
-            return Ok(());
-        }
-        let connectors = Arc::new(connectors::open(&config.connectors(), &config.environment, &users)?);
+        let Some(connectors) = open_connectors(&config, &database, &stop).await? else { return Ok(()) };
+        let connectors = Arc::new(connectors);
         if until(&stop, || ensure(&*log, &config)).await?.is_none() {
             return Ok(());
         }
@@ -102,6 +98,8 @@ impl Dispatcher {
         // What is known of a destination holds in every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
         let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
+        let quotas = Arc::new(Quotas::new(limited(&config)?, metrics.clone()));
+        keepers.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
         let mut started = Vec::new();
         for flow in config.flows {
             let flow = Arc::new(flow);
@@ -133,11 +131,12 @@ impl Dispatcher {
                 answer,
             );
             let worker = Worker {
-                engine: Engine::new(limits(&flow), &flow.version, flow.destination(0)),
+                engine: Engine::new(limits(&flow), &flow.version, flow.connector(0).map(str::to_owned)),
                 workshop: Arc::new(Workshop {
                     versions: Versions::new(flow.clone(), store.clone()),
                     store: store.clone(),
                     connectors: connectors.clone(),
+                    quotas: quotas.clone(),
                     scribe,
                     metrics: metrics.clone(),
                     stop: stop.clone(),
@@ -164,6 +163,7 @@ impl Dispatcher {
                 readiness.met("flows");
             })
         };
+        let member = store.clone();
         let watch = tokio::spawn(watch(log.clone(), store, readiness));
         let mut result = Ok(());
         while let Some(ended) = flows.join_next().await {
@@ -175,7 +175,10 @@ impl Dispatcher {
         }
         all_started.abort();
         watch.abort();
-        keepers.abort_all();
+        keepers.shutdown().await;
+        if let Err(error) = member.leave(&owner).await {
+            tracing::debug!(%error, "quotas are given back when their lease is over");
+        }
         log.flush().await;
         result
     }
@@ -183,15 +186,35 @@ impl Dispatcher {
 
 /// The bounds of a flow.
 fn limits(flow: &Flow) -> Limits {
-    let destinations: BTreeSet<String> = (0..flow.steps.len()).filter_map(|step| flow.destination(step)).collect();
+    let destinations: BTreeSet<&str> = (0..flow.steps.len()).filter_map(|step| flow.connector(step)).collect();
     Limits {
         in_flight: flow.concurrency,
+        urgent: flow.urgent,
         destinations: destinations.len(),
         retry: flow.retry,
         expires_after: flow.expires_after,
         from: flow.from,
         stall: STALL,
     }
+}
+
+/// The accounts that have a quota.
+fn limited(config: &Config) -> anyhow::Result<Vec<Limited>> {
+    let mut limited = Vec::new();
+    for (instance, connectors) in config.connectors() {
+        for connector in connectors {
+            let (quota, assumed) = of_instance(instance, quota(connector, &config.environment.of_instance(instance)))?;
+            let uses = |flow: &&Flow| {
+                let steps = (0..flow.steps.len()).any(|step| flow.connector(step) == Some(connector));
+                steps && flow.instances.contains(instance)
+            };
+            let serves_urgent = config.flows.iter().filter(uses).any(|flow| flow.urgent);
+            if !quota.is_none() {
+                limited.push(Limited { account: account(connector, instance), quota, assumed, serves_urgent });
+            }
+        }
+    }
+    Ok(limited)
 }
 
 /// Keeps readiness true to the log and to the clock.
@@ -244,6 +267,29 @@ async fn open_store(database: &Database, config: &Config) -> Result<Arc<dyn Stor
         }
         Err(error) => Err(Trouble::Passing(error.into())),
     }
+}
+
+/// Opens what the flows use, by account. None when stopped meanwhile.
+async fn open_connectors(
+    config: &Config,
+    store: &Database,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Connectors>> {
+    let mut all = Connectors::new();
+    for (instance, used) in config.connectors() {
+        let users = match config.users.get(instance) {
+            None => store.clone(),
+            Some(address) => Database::open(address).context("DATABASE_URL")?,
+        };
+        if used.contains("database") && until(stop, || migrate(&users)).await?.is_none() {
+            return Ok(None);
+        }
+        let used: Vec<&str> = used.into_iter().collect();
+        let opened = connectors::open(&used, &config.environment.of_instance(instance), &users);
+        let opened = of_instance(instance, opened)?;
+        all.extend(opened.into_iter().map(|(connector, open)| (account(&connector, instance), open)));
+    }
+    Ok(Some(all))
 }
 
 async fn migrate(users: &Database) -> Result<(), Trouble> {

@@ -2,7 +2,7 @@
 
 use usher_proto::{Event, EventId, Key, Partition, Reason, Timestamp};
 
-use super::Run;
+use super::{Run, account};
 use crate::subject::Snapshot;
 
 /// An event on its way into the store.
@@ -78,11 +78,16 @@ pub struct Batch {
     pub arrivals: Vec<Arrival>,
     /// The flow's present version, which new runs begin with.
     pub flow_version: String,
-    /// Whom its first step asks.
-    pub destination: Option<String>,
+    /// The connector of its first step.
+    pub connector: Option<String>,
 }
 
 impl Batch {
+    /// Whom a new run of this event asks first.
+    pub fn destination(&self, event: &Event) -> Option<String> {
+        self.connector.as_deref().map(|connector| account(connector, &event.instance))
+    }
+
     /// Roughly how many bytes it takes in memory.
     pub fn weight(&self) -> usize {
         self.arrivals.iter().map(|arrival| arrival.event.body.len() + 512).sum()

@@ -1,53 +1,93 @@
 //! The destinations as one process knows them: what holds for a destination holds in every flow that uses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use usher_proto::Timestamp;
+use usher_proto::event::DEFAULT_INSTANCE;
 
 use super::breaker::{Breaker, Sign, Ticket};
 
-/// All destinations, by their connectors' names.
+/// The account that a connector uses for events of an instance: `stripe`, or `stripe@staging` for any instance but the
+/// default one. Breakers and quotas belong to accounts.
+pub fn account(connector: &str, instance: &str) -> String {
+    if instance == DEFAULT_INSTANCE { connector.to_owned() } else { format!("{connector}@{instance}") }
+}
+
+/// All destinations, by their accounts.
 #[derive(Debug, Default)]
-pub struct Destinations(BTreeMap<String, Breaker>);
+pub struct Destinations {
+    breakers: BTreeMap<String, Breaker>,
+    /// Accounts whose calls are used up, for usual and for urgent flows, and until when.
+    used_up: BTreeMap<(String, bool), Timestamp>,
+    /// How many calls of one flow may be under way at once, where the account's quota says so.
+    rooms: BTreeMap<String, usize>,
+}
 
 impl Destinations {
     /// Leave for one call; see [`Breaker::permit`].
-    pub fn permit(&mut self, destination: &str, now: Timestamp) -> Option<Ticket> {
-        match self.0.get_mut(destination) {
-            Some(breaker) => breaker.permit(now),
-            None => self.0.entry(destination.to_owned()).or_default().permit(now),
+    pub fn permit(&mut self, destination: &str, urgent: bool, now: Timestamp) -> Option<Ticket> {
+        if self.is_used_up(destination, urgent, now) {
+            return None;
         }
+        match self.breakers.get_mut(destination) {
+            Some(breaker) => breaker.permit(now),
+            None => self.breakers.entry(destination.to_owned()).or_default().permit(now),
+        }
+    }
+
+    /// The account's calls are used up for a while.
+    pub fn use_up(&mut self, destination: &str, urgent: bool, until: Timestamp) {
+        self.used_up.insert((destination.to_owned(), urgent), until);
+    }
+
+    fn is_used_up(&self, destination: &str, urgent: bool, now: Timestamp) -> bool {
+        self.used_up.get(&(destination.to_owned(), urgent)).is_some_and(|until| now < *until)
+    }
+
+    /// Says how many calls of one flow may be under way at once.
+    pub fn make_room(&mut self, destination: &str, calls: usize) {
+        self.rooms.insert(destination.to_owned(), calls);
+    }
+
+    /// How many calls of one flow may be under way at once.
+    pub fn room(&self, destination: &str) -> usize {
+        self.rooms.get(destination).copied().unwrap_or(usize::MAX)
     }
 
     /// What came of a call; see [`Breaker::answered`].
     pub fn answered(&mut self, destination: &str, ticket: Ticket, sign: Sign, who: u64, now: Timestamp, jitter: f64) {
-        if let Some(breaker) = self.0.get_mut(destination) {
+        if let Some(breaker) = self.breakers.get_mut(destination) {
             breaker.answered(ticket, sign, who, now, jitter);
         }
     }
 
     /// Whether a call may be made now.
-    pub fn admits(&self, destination: &str, now: Timestamp) -> bool {
-        self.0.get(destination).is_none_or(|breaker| breaker.admits(now))
+    pub fn admits(&self, destination: &str, urgent: bool, now: Timestamp) -> bool {
+        let breaker = self.breakers.get(destination).is_none_or(|breaker| breaker.admits(now));
+        breaker && !self.is_used_up(destination, urgent, now)
     }
 
-    /// Whether the destination is not known to be in trouble.
-    pub fn is_closed(&self, destination: &str) -> bool {
-        self.0.get(destination).is_none_or(Breaker::is_closed)
+    /// Whether the destination takes calls as usual: it is not known to be in trouble, nor its quota used up.
+    pub fn is_closed(&self, destination: &str, urgent: bool, now: Timestamp) -> bool {
+        let breaker = self.breakers.get(destination).is_none_or(Breaker::is_closed);
+        breaker && !self.is_used_up(destination, urgent, now)
     }
 
     /// Whether a failure at that time was the run's own; see [`Breaker::served_others_since`].
     pub fn served_others_since(&self, destination: &str, failed_at: Timestamp) -> bool {
-        self.0.get(destination).is_some_and(|breaker| breaker.served_others_since(failed_at))
+        self.breakers.get(destination).is_some_and(|breaker| breaker.served_others_since(failed_at))
     }
 
     /// Those that admit no call now.
-    pub fn held(&self, now: Timestamp) -> Vec<String> {
-        self.0.iter().filter(|(_, breaker)| !breaker.admits(now)).map(|(name, _)| name.clone()).collect()
+    pub fn held(&self, urgent: bool, now: Timestamp) -> Vec<String> {
+        let used_up = self.used_up.iter().filter(|((_, whose), until)| *whose == urgent && now < **until);
+        let down = self.breakers.iter().filter(|(_, breaker)| !breaker.admits(now));
+        let names: BTreeSet<&String> = used_up.map(|((name, _), _)| name).chain(down.map(|(name, _)| name)).collect();
+        names.into_iter().cloned().collect()
     }
 
     /// All that have been asked, with whether they are closed.
     pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.0.iter().map(|(name, breaker)| (name.as_str(), breaker.is_closed()))
+        self.breakers.iter().map(|(name, breaker)| (name.as_str(), breaker.is_closed()))
     }
 }

@@ -183,4 +183,9 @@ pub enum Report {
     Fenced,
     /// The process stops, and it was not begun.
     Stopped,
+    /// It was not begun: its account's calls are used up for a while.
+    UsedUp {
+        /// Until when.
+        until: Timestamp,
+    },
 }

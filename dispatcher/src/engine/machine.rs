@@ -47,6 +47,8 @@ const APART: Duration = Duration::from_secs(10);
 pub struct Limits {
     /// Steps that may be under way at once.
     pub in_flight: usize,
+    /// Whether its calls go before those of other flows.
+    pub urgent: bool,
     /// How many different destinations the flow asks.
     pub destinations: usize,
     /// How failed attempts are repeated.
@@ -78,7 +80,7 @@ pub struct Numbers {
 #[derive(Debug)]
 pub struct Engine {
     limits: Limits,
-    /// The flow's present version, and whom its first step asks.
+    /// The flow's present version, and the connector of its first step.
     first: (String, Option<String>),
     lanes: Lanes,
     partitions: Partitions,
@@ -101,11 +103,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with nothing to do. New runs begin with this version of the flow, whose first step asks `destination`.
-    pub fn new(limits: Limits, flow_version: &str, destination: Option<String>) -> Self {
+    /// An engine with nothing to do. New runs begin with this version of the flow, whose first step uses `connector`.
+    pub fn new(limits: Limits, flow_version: &str, connector: Option<String>) -> Self {
         Self {
             limits,
-            first: (flow_version.to_owned(), destination),
+            first: (flow_version.to_owned(), connector),
             lanes: Lanes::default(),
             partitions: Partitions::default(),
             acquiring: BTreeMap::new(),
@@ -216,8 +218,8 @@ impl Engine {
         }
         // Those that have waited for their destination came first.
         for destination in self.lanes.held_destinations() {
-            while self.has_slot(&Some(destination.clone()))
-                && destinations.admits(&destination, now)
+            while self.has_slot(&Some(destination.clone()), destinations)
+                && destinations.admits(&destination, self.limits.urgent, now)
                 && self.lanes.release(&destination)
             {
                 self.begin_next(now, destinations, steps);
@@ -232,10 +234,12 @@ impl Engine {
     }
 
     /// Whether one more step may ask this destination. None of several may take all the slots: one that hangs would hold
-    /// up the others.
-    fn has_slot(&self, destination: &Option<String>) -> bool {
+    /// up the others. What would only wait for its quota is not begun, unless it is urgent and goes before the others.
+    fn has_slot(&self, destination: &Option<String>, destinations: &Destinations) -> bool {
         let all = self.limits.in_flight;
         let own = if self.limits.destinations > 1 { all - all / 4 } else { all };
+        let room = destination.as_deref().filter(|_| !self.limits.urgent).map_or(all, |name| destinations.room(name));
+        let own = own.min(room);
         self.lanes.busy() < all && self.lanes.busy_with(destination) < own
     }
 
@@ -264,9 +268,10 @@ impl Engine {
         let ticket = match &destination {
             None => None,
             Some(name) => {
-                let ticket = if self.has_slot(&destination) { destinations.permit(name, now) } else { None };
+                let slot = self.has_slot(&destination, destinations);
+                let ticket = if slot { destinations.permit(name, self.limits.urgent, now) } else { None };
                 if ticket.is_none() {
-                    return self.hold(key, name, destinations);
+                    return self.hold(key, name, now, destinations);
                 }
                 ticket
             }
@@ -283,13 +288,14 @@ impl Engine {
     }
 
     /// Puts a head aside until its destination takes calls; in memory, or where too many wait there, in the store.
-    fn hold(&mut self, key: Key, destination: &str, destinations: &Destinations) {
-        if self.lanes.held_for(destination) >= HELD_KEPT && !destinations.is_closed(destination) {
+    fn hold(&mut self, key: Key, destination: &str, now: Timestamp, destinations: &Destinations) {
+        let takes_calls = destinations.is_closed(destination, self.limits.urgent, now);
+        if self.lanes.held_for(destination) >= HELD_KEPT && !takes_calls {
             self.lanes.forget(&key);
             self.left_out.insert(destination.to_owned());
             self.left_out_heads += 1;
         } else {
-            if !destinations.is_closed(destination) {
+            if !takes_calls {
                 // It may take long: only the head stays, or a few hundred deep lanes would fill half of the memory, and
                 // reading would stay paused until the destination is back.
                 self.lanes.behind(&key);
@@ -300,7 +306,8 @@ impl Engine {
 
     /// Looks in the store for lanes that are not in memory, while there is room for them.
     fn search(&mut self, now: Timestamp, destinations: &Destinations, steps: &mut Vec<Step>) {
-        let back = |name: &String| destinations.is_closed(name) || destinations.admits(name, now);
+        let urgent = self.limits.urgent;
+        let back = |name: &String| destinations.is_closed(name, urgent, now) || destinations.admits(name, urgent, now);
         let few = |name: &String| self.lanes.held_for(name) < HELD_KEPT / 4;
         if self.left_out.iter().any(|name| back(name) && few(name)) {
             self.left_out.clear();
@@ -310,7 +317,7 @@ impl Engine {
         if self.paused || self.stopping {
             return;
         }
-        let without = destinations.held(now);
+        let without = destinations.held(urgent, now);
         // What has been asked for is on its way into memory, too.
         let mut coming = FOUND_AT_ONCE * self.partitions.asked();
         for (partition, owned) in &mut self.partitions.0 {

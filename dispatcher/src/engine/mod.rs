@@ -9,6 +9,7 @@ pub mod change;
 pub mod destinations;
 pub mod input;
 pub mod outcome;
+pub mod quota;
 pub mod retry;
 pub mod run;
 pub mod start;
@@ -19,7 +20,7 @@ mod machine;
 mod partitions;
 
 pub use change::{Change, ChangeKind, Changed, StepEffect};
-pub use destinations::Destinations;
+pub use destinations::{Destinations, account};
 pub use input::{Given, Input, Next, Report};
 pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, death};
 pub use outcome::{Cause, Effect, Outcome};

@@ -1,10 +1,12 @@
 //! From a flow's text to a [`Flow`], or to everything that is wrong with it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use minijinja::Environment;
 use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike, Value as Toml};
+use usher_proto::event::DEFAULT_INSTANCE;
 
 use super::context::ROOTS;
 use super::problem::suggestion;
@@ -13,7 +15,8 @@ use crate::connectors::{self, ATTEMPT_DEADLINE, Operation};
 use crate::engine::RetryPolicy;
 use crate::engine::start::From;
 
-const FLOW_KEYS: [&str; 7] = ["on", "cancel_on", "from", "concurrency", "expires_after", "retry", "step"];
+const FLOW_KEYS: [&str; 9] =
+    ["on", "cancel_on", "instances", "priority", "from", "concurrency", "expires_after", "retry", "step"];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
 const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
 const CALL_KEYS: [&str; 8] = ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt"];
@@ -87,6 +90,8 @@ impl Checker<'_> {
             Some("now") => Some(From::Now),
             _ => self.problem(item, "from may be \"beginning\" or \"now\""),
         });
+        let instances = self.instances(table);
+        let urgent = self.urgent(table);
         let concurrency = self.number(table, "concurrency").unwrap_or(CONCURRENCY);
         let expires_after = self.duration(table, "expires_after");
         let retry = self.retry(table);
@@ -97,6 +102,8 @@ impl Checker<'_> {
             source: self.source.clone(),
             on,
             cancel_on: self.patterns(table, "cancel_on"),
+            instances,
+            urgent,
             from,
             concurrency,
             expires_after,
@@ -129,6 +136,29 @@ impl Checker<'_> {
             self.problem::<()>(item, wrong);
         }
         patterns.into_iter().flatten().collect()
+    }
+
+    /// Without a word the flow runs for the default instance only: another one must be asked for, so that what is tried
+    /// out at a development instance never reaches the accounts of the live one.
+    fn instances(&mut self, table: &dyn TableLike) -> BTreeSet<String> {
+        let Some(item) = table.get("instances") else { return [DEFAULT_INSTANCE.to_owned()].into() };
+        let wrong = "instances is a list such as [\"default\", \"staging\"]: \"default\" is the one of \
+                     CLERK_WEBHOOK_SIGNING_SECRET, \"staging\" that of CLERK_WEBHOOK_SIGNING_SECRET_STAGING";
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let name = |value: &Toml| {
+            value.as_str().filter(|name| !name.is_empty() && name.bytes().all(letter)).map(str::to_owned)
+        };
+        let names = item.as_array().filter(|list| !list.is_empty()).and_then(|list| list.iter().map(name).collect());
+        names.or_else(|| self.problem(item, wrong)).unwrap_or_default()
+    }
+
+    fn urgent(&mut self, table: &dyn TableLike) -> bool {
+        let Some(item) = table.get("priority") else { return false };
+        match item.as_str() {
+            Some("urgent") => true,
+            Some("normal") => false,
+            _ => self.problem(item, "priority may be \"urgent\" or \"normal\"").unwrap_or_default(),
+        }
     }
 
     fn retry(&mut self, table: &dyn TableLike) -> RetryPolicy {

@@ -7,6 +7,7 @@ mod problem;
 mod source;
 mod template;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -35,6 +36,10 @@ pub struct Flow {
     pub on: Vec<Pattern>,
     /// Which events end the runs of their key that came before them.
     pub cancel_on: Vec<Pattern>,
+    /// The sender's instances whose events start a run.
+    pub instances: BTreeSet<String>,
+    /// Whether its calls go before those of other flows.
+    pub urgent: bool,
     /// Where it begins if it has never read the log.
     pub from: Option<From>,
     /// Steps under way at once, in one process.
@@ -135,17 +140,18 @@ impl Flow {
         check::check(source)
     }
 
-    /// Whom a step asks: its connector, none for a wait.
-    pub fn destination(&self, step: usize) -> Option<String> {
+    /// The connector that a step uses, none for a wait.
+    pub fn connector(&self, step: usize) -> Option<&str> {
         match &self.steps.get(step)?.action {
-            Action::Call(call) => Some(call.connector.clone()),
+            Action::Call(call) => Some(&call.connector),
             Action::Wait(_) => None,
         }
     }
 
     /// Whether the event starts a run.
     pub fn starts_on(&self, event: &Event) -> bool {
-        self.on.iter().any(|pattern| pattern.matches(event))
+        let instance = self.instances.contains(&event.instance);
+        instance && self.on.iter().any(|pattern| pattern.matches(event))
     }
 
     /// Whether the event ends earlier runs of its key.

@@ -16,7 +16,7 @@ use crate::engine::{Run, Tries};
 use crate::sql::{Database, Dialect};
 use crate::subject::Snapshot;
 
-const ARRIVAL: [(&str, &str); 12] = [
+const ARRIVAL: [(&str, &str); 13] = [
     ("event", "text"),
     ("key", "text"),
     ("origin", "bigint"),
@@ -29,6 +29,7 @@ const ARRIVAL: [(&str, &str); 12] = [
     ("body", "text"),
     ("reason", "text"),
     ("error", "text"),
+    ("destination", "text"),
 ];
 
 const SNAPSHOT: [(&str, &str); 6] = [
@@ -151,6 +152,7 @@ async fn insert(
                 "body": String::from_utf8_lossy(&event.body),
                 "reason": verdict.as_ref().map(|(reason, _)| reason.label()),
                 "error": verdict.as_ref().map(|(_, error)| error),
+                "destination": batch.destination(event),
             })
         })
         .collect();
@@ -159,7 +161,7 @@ async fn insert(
                                 received_at, provenance, body, reason, error, flow_version, state, admitted_at, \
                                 destination) \
          SELECT $2, r.event, r.key, $3, r.origin, r.origin, r.source, r.type, r.instance, r.occurred_at, \
-                r.received_at, r.provenance, r.body, r.reason, r.error, $4, 'queued', $5, $6 \
+                r.received_at, r.provenance, r.body, r.reason, r.error, $4, 'queued', $5, r.destination \
          FROM {} WHERE true ON CONFLICT (flow, event) DO NOTHING RETURNING event",
         dialect.rows(&ARRIVAL)
     );
@@ -169,7 +171,6 @@ async fn insert(
         .bind(i64::from(batch.partition.0))
         .bind(&batch.flow_version)
         .bind(clock::now().millis())
-        .bind(batch.destination.as_deref())
         .fetch_all(connection)
         .await?;
     Ok(inserted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
@@ -272,7 +273,7 @@ fn new_run(batch: &Batch, Start { arrival, verdict }: &Start<'_>) -> Run {
         position: arrival.offset,
         flow_version: batch.flow_version.clone(),
         step: 0,
-        destination: batch.destination.clone(),
+        destination: batch.destination(&arrival.event),
         begun: false,
         pass: 0,
         tries: Tries::default(),

@@ -10,6 +10,10 @@ use super::{Batch, StoreError};
 use crate::engine::Run;
 use crate::engine::arrival::{Arrival, Command, Order};
 
+/// Whom a run's first step asks, as [`crate::engine::account`] says: `$3` is its connector.
+const ACCOUNT: &str =
+    "CASE WHEN instance = 'default' THEN CAST($3 AS TEXT) ELSE CAST($3 AS TEXT) || '@' || instance END";
+
 /// What came of an order.
 pub(super) enum Came {
     /// The run is queued again.
@@ -73,13 +77,13 @@ async fn redrive(
            generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
            failed_at = NULL, reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, cancel_asked = 0, \
            flow_version = CASE WHEN step = 0 THEN $2 ELSE flow_version END, \
-           destination = CASE WHEN step = 0 THEN $3 ELSE destination END \
+           destination = CASE WHEN step = 0 THEN {ACCOUNT} ELSE destination END \
          WHERE flow = $4 AND event = $5 AND state = 'dead' AND deaths = $6 RETURNING {RUN_COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(arrival.offset)
         .bind(&batch.flow_version)
-        .bind(batch.destination.as_deref())
+        .bind(batch.connector.as_deref())
         .bind(flow)
         .bind(command.event.as_str())
         .bind(i64::from(deaths))
@@ -101,14 +105,14 @@ async fn rerun(
         "UPDATE usher_run SET state = 'queued', position = $1, pass = pass + 1, step = 0, attempts = 0, spent = 0, \
            unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
            results = '{{}}', reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, awaits_news = 0, \
-           cancel_asked = 0, body = $2, flow_version = $3, destination = $4 \
+           cancel_asked = 0, body = $2, flow_version = $4, destination = {ACCOUNT} \
          WHERE flow = $5 AND event = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(arrival.offset)
         .bind(body)
+        .bind(batch.connector.as_deref())
         .bind(&batch.flow_version)
-        .bind(batch.destination.as_deref())
         .bind(flow)
         .bind(command.event.as_str())
         .fetch_optional(connection)

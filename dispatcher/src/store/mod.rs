@@ -10,8 +10,11 @@ mod inspect;
 mod lanes;
 mod operate;
 mod prune;
+mod quota;
 mod rows;
 mod sql_store;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use usher_proto::{EventId, Key, Partition, Timestamp};
@@ -21,6 +24,7 @@ use crate::engine::{Change, Changed, Run, RunState};
 use crate::subject::Subject;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::ActionRecord;
+pub use quota::{Credit, Grant, Short, Wish};
 pub use sql_store::SqlStore;
 
 /// The store could not do as asked.
@@ -115,6 +119,13 @@ pub trait Store: Send + Sync {
     /// Forgets some of the runs of a flow that have ended and whose events are older than `older_than`. Returns how many;
     /// fewer than `limit` means that there are no more.
     async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// Shares quotas with the other processes that use the same accounts. What is granted to `member` holds for as long as
+    /// `lease`, counted from before it was asked for; then it is everybody's again.
+    async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError>;
+
+    /// Gives back at once what was granted to `member`.
+    async fn leave(&self, member: &str) -> Result<(), StoreError>;
 
     /// What time it is by the store's clock.
     async fn now(&self) -> Result<Timestamp, StoreError>;

@@ -1,10 +1,12 @@
 //! The store in SQL. What is small is here; admission, changes, lanes and pruning have files of their own.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use usher_proto::{Key, Partition, Timestamp};
 use usher_service::clock;
 
-use super::{Due, HeadsOf, Store, StoreError};
+use super::{Due, Grant, HeadsOf, Store, StoreError, Wish};
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::{Change, Changed, Run, RunState};
 use crate::sql::{Database, Tables};
@@ -126,6 +128,14 @@ impl Store for SqlStore {
 
     async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError> {
         super::prune::prune(&self.database, flow, older_than, limit).await
+    }
+
+    async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError> {
+        super::quota::grant(&self.database, member, lease, wishes).await
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), StoreError> {
+        super::quota::leave(&self.database, member).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {

@@ -9,13 +9,16 @@ use bytes::Bytes;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use usher_proto::{Event, EventId, Key, Partition, Source};
 use usher_service::Readiness;
 
 use super::*;
 use crate::connectors::CannotPrepare;
+use crate::delivery::quotas::Limited;
 use crate::engine::Effect;
 use crate::engine::arrival::{Arrival, Batch};
+use crate::engine::quota::Quota;
 use crate::flows::FlowSource;
 use crate::sql::{Database, DatabaseAddress};
 use crate::store::SqlStore;
@@ -71,10 +74,22 @@ struct Scene {
     fake: Arc<Fake>,
     run: Run,
     epoch: i64,
+    sharing: JoinHandle<()>,
     _folder: TempDir,
 }
 
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.sharing.abort();
+    }
+}
+
 async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome) -> Scene {
+    scene_within("none", flow, memory, found, does).await
+}
+
+/// The same where the destination's account has a quota.
+async fn scene_within(quota: &str, flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome) -> Scene {
     let folder = tempfile::tempdir().expect("a folder");
     let address = format!("sqlite:{}", folder.path().join("store.db").display());
     let database = Database::open(&DatabaseAddress::parse("USHER_STORE", &address).expect("an address"));
@@ -97,9 +112,8 @@ async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome)
     };
     let arrival =
         Arrival { offset: 0, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None };
-    let (flow_version, destination) = (flow.version.clone(), flow.destination(0));
-    let batch =
-        Batch { partition: Partition(0), epoch, frontier: 1, arrivals: vec![arrival], flow_version, destination };
+    let (flow_version, connector) = (flow.version.clone(), flow.connector(0).map(str::to_owned));
+    let batch = Batch { partition: Partition(0), epoch, frontier: 1, arrivals: vec![arrival], flow_version, connector };
     let run = store.admit("test", &batch).await.expect("it is admitted").heads.remove(0);
 
     let (metrics, stop) = (Metrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
@@ -111,8 +125,13 @@ async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome)
     let fake = Arc::new(Fake { memory, found, does, asked, keys });
     let connectors: Connectors = [("resend".to_owned(), fake.clone() as Arc<dyn Connector>)].into();
     let versions = Versions::new(flow, store.clone());
-    let workshop = Workshop { versions, store, connectors: Arc::new(connectors), scribe, metrics, stop };
-    Scene { workshop, fake, run, epoch, _folder: folder }
+    let quota: Quota = quota.parse().expect("a quota");
+    let limited = Limited { account: "resend".into(), quota, assumed: false, serves_urgent: false };
+    let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
+    let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
+    let connectors = Arc::new(connectors);
+    let workshop = Workshop { versions, store, connectors, quotas, scribe, metrics, stop };
+    Scene { workshop, fake, run, epoch, sharing, _folder: folder }
 }
 
 impl Scene {
@@ -204,4 +223,28 @@ async fn the_key_tells_step_event_generation_and_times_apart() {
     assert_eq!(scene.outcome().await, done());
     let keys = scene.fake.keys.lock().expect("no panic while it is held").clone();
     assert_eq!(keys, ["usher/test/mail/msg_1/0", "usher/test/mail/msg_1/1", "usher/test/mail/msg_1/1.0"]);
+}
+
+#[tokio::test]
+async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
+    let scene = scene_within("1/d", FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    assert!(matches!(scene.outcome().await, Outcome::Done(_)));
+    let report = scene.workshop.work(&scene.run, scene.epoch).await;
+    let Report::UsedUp { until } = report else { panic!("{report:?}") };
+    assert!(until > clock::now() && scene.asked() == 1);
+}
+
+#[tokio::test]
+async fn who_is_stopped_while_waiting_for_a_turn_has_certainly_sent_nothing() {
+    let scene = scene_within("1/min", FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    let stop = scene.workshop.stop.clone();
+    let claims = async {
+        // It has claimed, and waits.
+        while scene.workshop.quotas.waiting("resend") == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (outcome, ()) = tokio::join!(scene.outcome(), claims);
+    assert_eq!((outcome, scene.asked()), (Outcome::retry(Cause::Throttled), 0));
 }

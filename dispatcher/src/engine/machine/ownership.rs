@@ -67,8 +67,8 @@ impl Engine {
     }
 
     fn batch(&self, partition: Partition, epoch: i64, frontier: i64, arrivals: Vec<Arrival>) -> Batch {
-        let (flow_version, destination) = self.first.clone();
-        Batch { partition, epoch, frontier, arrivals, flow_version, destination }
+        let (flow_version, connector) = self.first.clone();
+        Batch { partition, epoch, frontier, arrivals, flow_version, connector }
     }
 
     pub(super) fn read(

@@ -73,6 +73,7 @@ fn arrival(run: &Run) -> Arrival {
 fn limits() -> Limits {
     let (first, max) = (Duration::from_secs(2), Duration::from_secs(60));
     Limits {
+        urgent: false,
         in_flight: 10,
         destinations: 1,
         retry: RetryPolicy { attempts: 3, first, max, within: Duration::from_secs(3600) },
@@ -247,10 +248,10 @@ impl Bench {
     /// Lets so many different runs fail, so that the destination counts as down.
     fn break_destination(&mut self, destination: &str) {
         for number in 0..8 {
-            let ticket = self.destinations.permit(destination, self.now).expect("leave");
+            let ticket = self.destinations.permit(destination, false, self.now).expect("leave");
             let down = crate::engine::breaker::Sign::Down;
             self.destinations.answered(destination, ticket, down, number, self.now, 1.0);
         }
-        assert!(!self.destinations.admits(destination, self.now));
+        assert!(!self.destinations.admits(destination, false, self.now));
     }
 }

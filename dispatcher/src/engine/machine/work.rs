@@ -42,7 +42,7 @@ impl Engine {
         report: Report,
         now: Timestamp,
         jitter: f64,
-        destinations: &Destinations,
+        destinations: &mut Destinations,
         steps: &mut Vec<Step>,
     ) {
         let Some(run) = self.lanes.at_work(key, event) else { return };
@@ -54,6 +54,18 @@ impl Engine {
             Report::Superseded => end(RunState::Superseded, None),
             Report::Fenced => return self.rejoin("a claim says that a partition is somebody else's", steps),
             Report::Stopped => return self.lanes.forget(key),
+            Report::UsedUp { until } => {
+                // It was not asked: as if it had not been tried. Its turn comes again at once, where it is held.
+                run.tries.made -= 1;
+                run.tries.unanswered -= 1;
+                if run.tries.made == 0 {
+                    (run.tries.since, run.tries.asked_at) = (None, None);
+                }
+                if let Some(name) = &run.destination {
+                    destinations.use_up(name, self.limits.urgent, until);
+                }
+                return self.lanes.rest(key, now);
+            }
             Report::Ended => {
                 if self.lanes.leave(key) {
                     self.load(key, partition, steps);
@@ -108,7 +120,8 @@ impl Engine {
         }
         let unanswered = std::mem::take(&mut run.tries.unanswered);
         run.tries.claimed_until = None;
-        let takes_calls = run.destination.as_ref().is_none_or(|name| destinations.is_closed(name));
+        let takes_calls =
+            run.destination.as_ref().is_none_or(|name| destinations.is_closed(name, self.limits.urgent, now));
         run.tries.failed_at = None;
         match cause {
             Cause::Panicked | Cause::Conflict => run.tries.spent += 1,

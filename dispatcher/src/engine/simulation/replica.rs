@@ -86,6 +86,7 @@ pub(super) struct Replica {
 impl Replica {
     pub(super) fn new(plan: &Plan) -> Self {
         let limits = Limits {
+            urgent: false,
             in_flight: plan.in_flight,
             destinations: plan.destinations.len(),
             retry: plan.retry,
@@ -248,7 +249,7 @@ impl World {
         let is_current = steps.iter().any(|step| matches!(step, Step::Commit(..)));
         let at_once = new.iter().filter(|_| is_current).find(|(key, destination)| {
             let room = numbers.in_flight < self.plan.in_flight - self.plan.in_flight / 4;
-            let healthy = destination.as_ref().is_none_or(|name| replica.destinations.is_closed(name));
+            let healthy = destination.as_ref().is_none_or(|name| replica.destinations.is_closed(name, false, now));
             room && healthy && !begins(key)
         });
         if let Some((key, _)) = at_once {

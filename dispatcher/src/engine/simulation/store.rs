@@ -296,7 +296,7 @@ impl Store {
     fn insert(&mut self, batch: &Batch, events: &[Happening]) -> Admission {
         let mut admission = Admission::default();
         let partition = Self::index(batch.partition);
-        let destination = self.destination(batch.destination.as_ref());
+        let destination = self.destination(batch.connector.as_ref());
         let mut new = Vec::new();
         for arrival in batch.arrivals.iter().filter(|arrival| arrival.starts) {
             let number = event_number(&arrival.event.id);

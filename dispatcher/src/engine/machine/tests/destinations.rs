@@ -36,7 +36,7 @@ fn a_destination_that_is_down_holds_its_heads_and_spends_nothing() {
     let mut bench = Bench::owning(limits());
     bench.admit((0..8).map(|n| run(&format!("k{n}"), n)).collect());
     (0..8).for_each(|n| drop(bench.fail(&format!("k{n}-{n}"), Cause::Unavailable)));
-    assert!(!bench.destinations.is_closed("d"));
+    assert!(!bench.destinations.is_closed("d", false, bench.now));
     bench.admit(vec![run("x", 20)]);
     assert_eq!(begun(&bench.admit(vec![run_for("y", 21, Some("e"))])), ["y-21"], "another is not held up");
     let mut tried = 0;

@@ -1,0 +1,160 @@
+//! The pace of one account in this process: never more calls in any stretch of time than our share, evenly, and with what
+//! was let go late made up for.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, RateLimiter};
+
+use crate::engine::quota::Pace;
+
+/// Calls are counted over this much more than the time in which so many are allowed, so that what is late on its way does
+/// not meet too many of those that come after it.
+const SPREAD: f64 = 1.05;
+/// Of the calls of a second, one in so many may be made up for at once.
+const CATCH_UP: u32 = 4;
+/// How long a larger share is not used at first: whoever had it before may have used it a moment ago.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Sets the pace. Times are since the machine was started.
+#[derive(Default)]
+pub(super) struct Pacer {
+    /// The pace that is shared, and our part of it.
+    pace: Option<(Pace, u32)>,
+    /// A larger part, and from when on it counts.
+    growing: Option<(Duration, u32)>,
+    /// Makes it even.
+    limiter: Option<DefaultDirectRateLimiter>,
+    /// The last calls.
+    let_go: VecDeque<Duration>,
+}
+
+impl Pacer {
+    /// Our part is now this.
+    pub(super) fn share(&mut self, pace: Option<Pace>, part: u32, now: Duration) {
+        let Some(pace) = pace else { return *self = Self::default() };
+        let present = match self.pace {
+            Some((known, present)) if known == pace => present,
+            _ => 0,
+        };
+        if part <= present {
+            self.growing = None;
+            return self.set(pace, part);
+        }
+        let since = self.growing.filter(|(_, to)| *to >= part).map_or(now + SETTLE, |(since, _)| since);
+        self.growing = Some((since, part));
+        self.set(pace, present);
+        self.grow(now);
+    }
+
+    fn grow(&mut self, now: Duration) {
+        if let (Some((since, to)), Some((pace, _))) = (self.growing, self.pace)
+            && since <= now
+        {
+            self.growing = None;
+            self.set(pace, to);
+        }
+    }
+
+    fn set(&mut self, pace: Pace, part: u32) {
+        if self.pace == Some((pace, part)) {
+            return;
+        }
+        self.pace = Some((pace, part));
+        // Of a long time every late call is a small part.
+        let burst = if pace.per <= SETTLE { part / CATCH_UP } else { 1 };
+        let quota = stretch(pace).checked_div(part).and_then(governor::Quota::with_period);
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        self.limiter = quota.map(|quota| RateLimiter::direct(quota.allow_burst(burst)));
+    }
+
+    /// Calls in a second, about.
+    pub(super) fn per_second(&self) -> f64 {
+        let part = self.growing.map(|(_, to)| to).or(self.pace.map(|(_, part)| part)).unwrap_or(0);
+        self.pace.map_or(f64::INFINITY, |(pace, _)| f64::from(part) / pace.per.as_secs_f64())
+    }
+
+    /// Lets one call go, or says after how long to ask again.
+    pub(super) fn let_go(&mut self, now: Duration) -> Result<(), Duration> {
+        self.grow(now);
+        let Some((pace, part)) = self.pace else { return Ok(()) };
+        let (stretch, part) = (stretch(pace), part as usize);
+        while self.let_go.front().is_some_and(|at| *at + stretch <= now) {
+            self.let_go.pop_front();
+        }
+        if self.let_go.len() >= part {
+            let free = self.let_go.len().checked_sub(part.max(1)).and_then(|at| self.let_go.get(at));
+            let free = free.map_or(SETTLE, |at| *at + stretch - now);
+            return Err(self.growing.map_or(free, |(since, _)| free.min(since.saturating_sub(now))));
+        }
+        if let Some(Err(not_until)) = self.limiter.as_ref().map(RateLimiter::check) {
+            return Err(not_until.wait_time_from(DefaultClock::default().now()));
+        }
+        self.let_go.push_back(now);
+        Ok(())
+    }
+}
+
+/// The time over which the calls are counted.
+fn stretch(pace: Pace) -> Duration {
+    pace.per.mul_f64(SPREAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use usher_service::clock;
+
+    use super::*;
+
+    fn second(calls: u32) -> Option<Pace> {
+        Some(Pace { calls, per: Duration::from_secs(1) })
+    }
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn never_more_than_our_share_in_any_stretch_however_late_they_come() {
+        let mut pacer = Pacer::default();
+        let begin = clock::since_boot();
+        pacer.share(second(20), 20, begin);
+        let mut let_go = Vec::new();
+        while let_go.len() < 60 {
+            let now = clock::since_boot();
+            match pacer.let_go(now) {
+                Ok(()) => let_go.push(now),
+                // Nobody comes for a while, now and then.
+                Err(_) if let_go.len() % 7 == 3 => std::thread::sleep(at(40)),
+                Err(wait) => std::thread::sleep(wait),
+            }
+        }
+        let most = let_go.iter().map(|from| let_go.iter().filter(|it| (*from..*from + at(1_050)).contains(it)).count());
+        assert!(most.max() <= Some(20), "{let_go:?}");
+        let took = let_go[59] - let_go[0];
+        assert!(took < at(3_500), "60 calls at 19 a second, and what came late was made up for: {took:?}");
+    }
+
+    #[test]
+    fn a_larger_share_is_used_a_second_later_and_a_smaller_one_at_once() {
+        let mut pacer = Pacer::default();
+        pacer.share(second(10), 2, at(0));
+        assert!(pacer.let_go(at(0)).is_err(), "nothing at first");
+        pacer.share(second(10), 2, at(500));
+        assert_eq!(pacer.let_go(at(1_000)), Ok(()), "asking again does not put it off");
+        pacer.share(second(10), 10, at(1_100));
+        pacer.share(second(10), 9, at(1_600));
+        assert_eq!(pacer.growing, Some((at(2_100), 9)));
+        pacer.share(second(10), 0, at(1_700));
+        assert!(pacer.let_go(at(5_000)).is_err() && pacer.growing.is_none());
+    }
+
+    #[test]
+    fn without_a_pace_everything_goes_at_once() {
+        let mut pacer = Pacer::default();
+        pacer.share(None, 0, at(0));
+        assert!((0..1_000).all(|_| pacer.let_go(at(0)).is_ok()) && pacer.per_second().is_infinite());
+    }
+}

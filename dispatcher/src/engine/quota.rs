@@ -1,0 +1,10 @@
+//! Quotas: what a destination's account may be asked, and how replicas that use it share that.
+
+mod limit;
+mod share;
+
+pub use limit::{BadLimit, Cap, Pace, Quota, Span};
+pub use share::{Member, Wants, share};
+
+/// What part of a cap (calls a day, say) is kept for urgent flows: one in so many.
+pub const RESERVE_OF_CAP: u32 = 10;

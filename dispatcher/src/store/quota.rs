@@ -1,0 +1,307 @@
+//! Quotas shared through the store: who uses an account, how much of its pace each has, and what its caps have left.
+
+use std::time::Duration;
+
+use sqlx::AnyConnection;
+use usher_proto::Timestamp;
+use usher_service::clock;
+
+use super::StoreError;
+use crate::engine::quota::{Cap, Member, Quota, RESERVE_OF_CAP, Wants, share};
+use crate::sql::{Database, Dialect};
+
+/// Whoever shares out does so alone.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || '.usher_quota'))::text";
+/// What is handed out of a cap at once: at most so much of what is left for each member, and at most so many calls, for a
+/// process that ends without a word takes with it what it has not used.
+const PART_OF_CAP: u32 = 4;
+const MOST_OF_CAP: u32 = 100;
+
+/// What a process would like of one account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The account.
+    pub account: String,
+    /// What it may be asked by all together.
+    pub quota: Quota,
+    /// What the process wants.
+    pub wants: Wants,
+    /// Whether an urgent flow of its may want something at any time.
+    pub serves_urgent: bool,
+    /// How many of its calls are under way.
+    pub under_way: u32,
+    /// Whether it is short of calls under the caps, for usual and for urgent flows.
+    pub short: Short,
+}
+
+/// What a process has too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Short {
+    /// Calls for usual flows.
+    pub usual: bool,
+    /// Calls for urgent flows.
+    pub urgent: bool,
+}
+
+/// What a process may do until its lease is over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// Calls in the time that the pace names; of no meaning without one.
+    pub pace: u32,
+    /// Calls under way at once; of no meaning where they are not limited.
+    pub at_once: u32,
+    /// Calls under the caps, for usual flows.
+    pub usual: Credit,
+    /// Calls under the caps, for urgent flows.
+    pub urgent: Credit,
+}
+
+/// Calls under the caps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Credit {
+    /// How many more.
+    pub calls: u32,
+    /// Until when they may be made.
+    pub until: Option<Timestamp>,
+    /// Until when there are none, if there are none.
+    pub none_before: Option<Timestamp>,
+}
+
+pub(super) async fn grant(
+    database: &Database,
+    member: &str,
+    lease: Duration,
+    wishes: &[Wish],
+) -> Result<Vec<Grant>, StoreError> {
+    // Only one process uses a file.
+    let private = database.dialect == Dialect::Sqlite;
+    let nothing_to_write = |wish: &Wish| wish.quota.caps.is_empty() || wish.short == Short::default();
+    if private && wishes.iter().all(nothing_to_write) {
+        return Ok(wishes.iter().map(|wish| shares(wish, member, Vec::new(), clock::now())).collect());
+    }
+    let mut writing = database.write().await?;
+    let connection = writing.connection();
+    if !private {
+        sqlx::query(LOCK).execute(&mut *connection).await?;
+    }
+    let (now,): (i64,) = sqlx::query_as(database.dialect.now()).fetch_one(&mut *connection).await?;
+    let now = Timestamp::from_millis(now);
+    let mut grants = Vec::with_capacity(wishes.len());
+    for wish in wishes {
+        let others = if private { Vec::new() } else { others(connection, &wish.account, member, now).await? };
+        let members = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
+        let mut grant = shares(wish, member, others, now);
+        if !private {
+            keep(connection, wish, member, &grant, now.plus(lease)).await?;
+        }
+        credit(connection, wish, members, now, &mut grant).await?;
+        grants.push(grant);
+    }
+    writing.commit().await?;
+    Ok(grants)
+}
+
+/// A process uses nothing any more.
+pub(super) async fn leave(database: &Database, member: &str) -> Result<(), StoreError> {
+    if database.dialect == Dialect::Sqlite {
+        return Ok(());
+    }
+    sqlx::query("DELETE FROM usher_quota_member WHERE member = $1").bind(member).execute(&database.pool).await?;
+    Ok(())
+}
+
+/// Somebody else who uses an account: what it has of the pace, and of what may be under way at once.
+struct Other {
+    of_pace: Member,
+    at_once: u32,
+}
+
+async fn others(
+    connection: &mut AnyConnection,
+    account: &str,
+    member: &str,
+    now: Timestamp,
+) -> Result<Vec<Other>, StoreError> {
+    sqlx::query("DELETE FROM usher_quota_member WHERE account = $1 AND expires_at <= $2")
+        .bind(account)
+        .bind(now.millis())
+        .execute(&mut *connection)
+        .await?;
+    let sql = "SELECT member, wants, serves_urgent, pace, at_once FROM usher_quota_member \
+               WHERE account = $1 AND member <> $2";
+    let rows: Vec<(String, i64, i64, i64, i64)> =
+        sqlx::query_as(sql).bind(account).bind(member).fetch_all(connection).await?;
+    let count = |number: i64| u32::try_from(number).unwrap_or_default();
+    let other = |(name, wants, serves_urgent, pace, at_once)| {
+        let wants = match wants {
+            0 => Wants::Nothing,
+            1 => Wants::Something,
+            _ => Wants::Urgent,
+        };
+        let of_pace = Member { name, wants, serves_urgent: serves_urgent != 0, has: count(pace) };
+        Other { of_pace, at_once: count(at_once) }
+    };
+    Ok(rows.into_iter().map(other).collect())
+}
+
+fn shares(wish: &Wish, member: &str, others: Vec<Other>, now: Timestamp) -> Grant {
+    let me = Member { name: member.to_owned(), wants: wish.wants, serves_urgent: wish.serves_urgent, has: 0 };
+    let at_once = others.iter().map(|other| Member { has: other.at_once, ..other.of_pace.clone() });
+    let at_once: Vec<Member> = at_once.chain([me.clone()]).collect();
+    let pace: Vec<Member> = others.into_iter().map(|other| other.of_pace).chain([me]).collect();
+    let of = |limit: Option<u32>, members: &[Member]| limit.map_or(0, |limit| share(limit, members, member, now));
+    Grant {
+        pace: of(wish.quota.pace.map(|pace| pace.calls), &pace),
+        at_once: of(wish.quota.at_once, &at_once),
+        ..Grant::default()
+    }
+}
+
+async fn keep(
+    connection: &mut AnyConnection,
+    wish: &Wish,
+    member: &str,
+    grant: &Grant,
+    expires_at: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO usher_quota_member (account, member, wants, serves_urgent, pace, at_once, expires_at) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7) \
+               ON CONFLICT (account, member) DO UPDATE SET wants = excluded.wants, \
+                 serves_urgent = excluded.serves_urgent, pace = excluded.pace, at_once = excluded.at_once, \
+                 expires_at = excluded.expires_at";
+    sqlx::query(sql)
+        .bind(&wish.account)
+        .bind(member)
+        .bind(match wish.wants {
+            Wants::Nothing => 0_i64,
+            Wants::Something => 1,
+            Wants::Urgent => 2,
+        })
+        .bind(i64::from(wish.serves_urgent))
+        .bind(i64::from(grant.pace))
+        // Calls that are under way are not given back before they have ended.
+        .bind(i64::from(grant.at_once.max(wish.under_way)))
+        .bind(expires_at.millis())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Hands out calls under the caps, where the process is short of them.
+async fn credit(
+    connection: &mut AnyConnection,
+    wish: &Wish,
+    members: u32,
+    now: Timestamp,
+    grant: &mut Grant,
+) -> Result<(), StoreError> {
+    if wish.quota.caps.is_empty() || wish.short == Short::default() {
+        return Ok(());
+    }
+    let mut left = Left::default();
+    for cap in &wish.quota.caps {
+        let (span, end) = cap.span.of(now);
+        let row: Option<(i64,)> = sqlx::query_as("SELECT used FROM usher_quota_used WHERE account = $1 AND span = $2")
+            .bind(&wish.account)
+            .bind(&span)
+            .fetch_optional(&mut *connection)
+            .await?;
+        left.count(*cap, row.map_or(0, |(used,)| u32::try_from(used).unwrap_or(u32::MAX)), end);
+    }
+    if wish.short.usual {
+        grant.usual = left.hand_out(false, members);
+    }
+    if wish.short.urgent {
+        grant.urgent = left.hand_out(true, members);
+    }
+    let calls = grant.usual.calls + grant.urgent.calls;
+    if calls == 0 {
+        return Ok(());
+    }
+    for cap in &wish.quota.caps {
+        let (span, end) = cap.span.of(now);
+        let sql = "INSERT INTO usher_quota_used (account, span, used, ends_at) VALUES ($1, $2, $3, $4) \
+                   ON CONFLICT (account, span) DO UPDATE SET used = usher_quota_used.used + excluded.used";
+        sqlx::query(sql)
+            .bind(&wish.account)
+            .bind(span)
+            .bind(i64::from(calls))
+            .bind(end.millis())
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::query("DELETE FROM usher_quota_used WHERE account = $1 AND ends_at <= $2")
+        .bind(&wish.account)
+        .bind(now.millis())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// What all caps together have left.
+#[derive(Debug, Default)]
+struct Left {
+    /// For each cap: what is left for usual and for urgent flows, and until when.
+    caps: Vec<(u32, u32, Timestamp)>,
+    handed_out: u32,
+}
+
+impl Left {
+    fn count(&mut self, cap: Cap, used: u32, end: Timestamp) {
+        let usual = cap.calls - cap.calls / RESERVE_OF_CAP;
+        self.caps.push((usual.saturating_sub(used), cap.calls.saturating_sub(used), end));
+    }
+
+    fn hand_out(&mut self, urgent: bool, members: u32) -> Credit {
+        let left = |(usual, all, end): &(u32, u32, Timestamp)| {
+            ((if urgent { *all } else { *usual }).saturating_sub(self.handed_out), *end)
+        };
+        let Some(scarcest) = self.caps.iter().map(left).min_by_key(|(left, _)| *left) else { return Credit::default() };
+        if scarcest.0 == 0 {
+            // Where several are used up, until the last of them begins anew.
+            let used_up = self.caps.iter().map(left).filter(|(left, _)| *left == 0).map(|(_, end)| end);
+            return Credit { none_before: used_up.max(), ..Credit::default() };
+        }
+        let calls = (scarcest.0 / PART_OF_CAP.saturating_mul(members)).clamp(1, MOST_OF_CAP);
+        self.handed_out += calls;
+        Credit { calls, until: self.caps.iter().map(|(_, _, end)| *end).min(), none_before: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::quota::Span;
+
+    const DAY: Timestamp = Timestamp::from_seconds(86_400);
+    const MONTH: Timestamp = Timestamp::from_seconds(30 * 86_400);
+
+    fn left(used: u32) -> Left {
+        let mut left = Left::default();
+        left.count(Cap { calls: 100, span: Span::Day }, used, DAY);
+        left.count(Cap { calls: 1_000, span: Span::Month }, 0, MONTH);
+        left
+    }
+
+    #[test]
+    fn calls_are_handed_out_in_parts_that_get_smaller() {
+        assert_eq!(left(0).hand_out(false, 1), Credit { calls: 22, until: Some(DAY), none_before: None });
+        assert_eq!(left(0).hand_out(false, 3).calls, 7);
+        assert_eq!(left(89).hand_out(false, 3).calls, 1);
+    }
+
+    #[test]
+    fn the_last_tenth_is_for_urgent_flows() {
+        let none = Credit { calls: 0, until: None, none_before: Some(DAY) };
+        assert_eq!(left(90).hand_out(false, 1), none);
+        assert_eq!(left(90).hand_out(true, 1).calls, 2);
+        assert_eq!(left(100).hand_out(true, 1), none);
+    }
+
+    #[test]
+    fn what_is_handed_out_to_one_is_not_there_for_the_other() {
+        let mut left = left(99);
+        assert_eq!(left.hand_out(true, 1).calls, 1);
+        assert_eq!(left.hand_out(true, 1).calls, 0);
+    }
+}

@@ -1,0 +1,130 @@
+//! A quota belongs to an account, whatever number of replicas and flows uses it: it is never exceeded, it is used well, a
+//! replica that dies gives its share back, and urgent mail does not wait behind a backlog.
+//!
+//! A short one is run with the other tests; `just quotas` runs the full one.
+#![allow(clippy::unwrap_used)]
+
+mod store;
+
+use std::time::Duration;
+
+use usher_lab::{Filter, Limit};
+use usher_service::clock;
+use usher_tests::events::{User, Webhook};
+use usher_tests::eventually;
+use usher_tests::ledger::Mark;
+use usher_tests::pair::{Pair, say};
+use usher_tests::program::Program;
+use usher_tests::world::{Options, SOON, World};
+
+/// Calls a second that the account has.
+const LIMIT: usize = 50;
+/// Calls in any second, by arrival, that are put up with: what is late on its way meets what comes after it.
+const MOST: usize = 52;
+/// Calls a second that must be made of it; fewer where the tests share the machine with others.
+const LEAST: usize = 45;
+const LEAST_IN_SHORT: usize = 40;
+/// From so many mails on it is the full one.
+const FULL: usize = 5_000;
+/// How soon the share of a replica that has died is in use, in milliseconds.
+const BACK: i64 = 5_000;
+/// How soon urgent mail is out.
+const URGENT: i64 = 1_000;
+
+/// Two flows whose mails come from the same account: one of the backlog, one urgent.
+const FLOWS: [(&str, &str); 3] = [
+    ("news", include_str!("news.toml")),
+    ("offers", include_str!("offers.toml")),
+    ("codes", include_str!("codes.toml")),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_and_two_flows_share_one_account() {
+    let Some(pair) = Pair::real() else { return };
+    let mails = std::env::var("USHER_QUOTA_MAILS").map_or(1_200, |count| count.parse().unwrap());
+    let settings = vec![("RESEND_QUOTA", format!("{LIMIT}/s")), ("USHER_KAFKA_SESSION_TIMEOUT_MS", "6000".into())];
+    let mut world = World::with(pair, Options { flows: FLOWS.to_vec(), settings, ..Options::default() }).await;
+    world.lab().set_limit("resend", Limit { per_second: u32::try_from(MOST).unwrap() }).unwrap();
+
+    // A backlog, with nobody there.
+    world.stop_delivering().await;
+    let backlog: Vec<Webhook> = (0..mails / 2).map(|_| User::new().created()).collect();
+    world.send_all(&backlog).await;
+    let mut replicas: Vec<Program> = (0..3).map(|_| world.start_delivering()).collect();
+
+    reached(&world, mails / 4).await;
+    let urgent = urgent(&world).await;
+    reached(&world, mails / 2).await;
+    let killed_at = clock::now().millis();
+    replicas.remove(0).kill().await;
+    reached(&world, mails).await;
+
+    let arrived = Arrivals(arrivals(&world));
+    let (first, last) = (arrived.0[0], arrived.0[mails - 1]);
+    let busiest = arrived.0.iter().map(|at| arrived.within(*at, 1_000)).max().unwrap_or_default();
+    let average = mails as f64 * 1_000.0 / (last - first) as f64;
+    let mut each: Vec<usize> = (first..last).step_by(1_000).map(|from| arrived.within(from, 1_000)).collect();
+    let course = format!("{each:?}, the replica killed {} s after the first", (killed_at - first) / 1_000);
+    each.sort_unstable();
+    let typical = each[each.len() / 2];
+    // Not before some of them are missed.
+    let least = if mails < FULL { LEAST_IN_SHORT } else { LEAST };
+    let missed = (killed_at..last).find(|at| arrived.within(*at, 1_000) < least).unwrap_or(killed_at);
+    let back = (missed..last).find(|at| arrived.within(*at, 1_000) >= least).map(|at| at - killed_at);
+    let slowest = urgent.iter().max().copied().unwrap_or_default();
+    say(&format!(
+        "quotas: {mails} mails of 2 flows by 3 replicas at {LIMIT}/s: {average:.1}/s on average, {typical} in a typical \
+         second, {busiest} in the busiest; the share of a replica that was killed is used after {back:?} ms; {} urgent \
+         mails in the middle, the slowest took {slowest} ms\n  calls in each second: {course}",
+        urgent.len(),
+    ));
+    for mut replica in replicas {
+        replica.terminate();
+        assert!(replica.ended(SOON).await.success(), "{}", replica.output());
+    }
+    world.end().await;
+    assert!(busiest <= MOST);
+    assert!(typical >= least);
+    assert!(back.is_some_and(|back| back <= BACK));
+    assert!(slowest <= URGENT);
+    // The beginning and the kill take their part of a short time.
+    assert!(mails < FULL || average >= LEAST as f64);
+}
+
+/// When the mails arrived, in order.
+struct Arrivals(Vec<i64>);
+
+impl Arrivals {
+    /// How many came in this time.
+    fn within(&self, from: i64, millis: i64) -> usize {
+        self.0.partition_point(|at| *at < from + millis) - self.0.partition_point(|at| *at < from)
+    }
+}
+
+/// Waits until so many mails have reached the destination.
+async fn reached(world: &World, mails: usize) {
+    let deadline = SOON + Duration::from_secs(mails as u64 / 20);
+    eventually("so many mails are sent", deadline, || async { (arrivals(world).len() >= mails).then_some(()) }).await;
+}
+
+/// When the mails arrived, in order.
+fn arrivals(world: &World) -> Vec<i64> {
+    let filter = Filter { provider: Some("resend".into()), ..Filter::default() };
+    world.lab().requests(&filter).unwrap().iter().map(|request| request.at.millis()).collect()
+}
+
+/// Sends codes in the middle of the backlog, one after the other; how long each took from its acknowledgement.
+async fn urgent(world: &World) -> Vec<i64> {
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        let code = User::new().updated();
+        world.send(&code).await;
+        let acknowledged = clock::now().millis();
+        let arrived = eventually("the code is sent", SOON, || async {
+            let effects = world.effects("resend");
+            effects.iter().filter_map(|entry| Mark::of(entry)).find(|mark| mark.event == code.id).map(|mark| mark.at)
+        });
+        took.push(arrived.await - acknowledged);
+    }
+    took
+}

@@ -1,0 +1,129 @@
+//! How processes share quotas through the store.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+use usher_dispatcher::engine::quota::Wants;
+use usher_dispatcher::sql::{Database, DatabaseAddress};
+use usher_dispatcher::store::{Credit, Grant, Short, SqlStore, Store as _, Wish};
+use usher_service::clock;
+use usher_tests::database::OwnDatabase;
+use usher_tests::eventually;
+use usher_tests::pair::setting;
+use usher_tests::world::SOON;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A store on Postgres, which several processes use; none where there is none.
+async fn shared() -> Option<(SqlStore, OwnDatabase)> {
+    let database = OwnDatabase::make(&setting("USHER_TEST_POSTGRES")?).await;
+    Some((open(&database.url()).await, database))
+}
+
+/// A store in a file, which one process uses.
+async fn private() -> (SqlStore, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (open(&format!("sqlite:{}", folder.path().join("store.db").display())).await, folder)
+}
+
+async fn open(address: &str) -> SqlStore {
+    let address = DatabaseAddress::parse("USHER_STORE", address).unwrap();
+    SqlStore::open(Database::open(&address).unwrap(), 8).await.unwrap()
+}
+
+fn wish(quota: &str) -> Wish {
+    Wish {
+        account: "resend".into(),
+        quota: quota.parse().unwrap(),
+        wants: Wants::Something,
+        serves_urgent: false,
+        under_way: 0,
+        short: Short::default(),
+    }
+}
+
+async fn grant(store: &SqlStore, member: &str, wish: &Wish) -> Grant {
+    store.grant(member, LEASE, std::slice::from_ref(wish)).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
+    let Some((store, _database)) = shared().await else { return };
+    let wish = wish("50/s, 10 at once");
+    let has = async |member| {
+        let grant = grant(&store, member, &wish).await;
+        (grant.pace, grant.at_once)
+    };
+    assert_eq!(has("a").await, (50, 10));
+    assert_eq!(has("b").await, (0, 0), "nothing is left");
+    assert_eq!(has("a").await, (25, 5), "it gives back what the other should have");
+    assert_eq!(has("b").await, (25, 5));
+    let other = Wish { account: "resend@staging".into(), ..wish.clone() };
+    assert_eq!(grant(&store, "b", &other).await.pace, 50, "another account has a quota of its own");
+    store.leave("a").await.unwrap();
+    assert_eq!(has("b").await, (50, 10));
+}
+
+#[tokio::test]
+async fn the_share_of_one_that_has_died_is_there_for_others_when_its_lease_is_over() {
+    let Some((store, _database)) = shared().await else { return };
+    let wish = wish("50/s");
+    let (short, long) = (Duration::from_millis(300), std::slice::from_ref(&wish));
+    assert_eq!(store.grant("dead", short, long).await.unwrap()[0].pace, 50);
+    assert_eq!(grant(&store, "b", &wish).await.pace, 0);
+    eventually("its share is free", SOON, || async { (grant(&store, "b", &wish).await.pace == 50).then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn calls_under_way_are_not_given_back_before_they_have_ended() {
+    let Some((store, _database)) = shared().await else { return };
+    let wish = wish("10 at once");
+    let busy = Wish { under_way: 8, ..wish.clone() };
+    assert_eq!(grant(&store, "a", &wish).await.at_once, 10);
+    grant(&store, "b", &wish).await;
+    assert_eq!(grant(&store, "a", &busy).await.at_once, 5);
+    assert_eq!(grant(&store, "b", &wish).await.at_once, 2, "eight are under way");
+    grant(&store, "a", &wish).await;
+    assert_eq!(grant(&store, "b", &wish).await.at_once, 5);
+}
+
+#[tokio::test]
+async fn a_file_is_used_by_one_process_which_has_everything_at_once() {
+    let (store, _folder) = private().await;
+    let wish = wish("50/s, 10 at once");
+    // Also after it was killed and has come back.
+    for member in ["a", "b"] {
+        assert_eq!(grant(&store, member, &wish).await.pace, 50);
+    }
+}
+
+async fn a_cap_is_counted(store: &SqlStore) {
+    let usual = Wish { short: Short { usual: true, urgent: false }, ..wish("20/d") };
+    let urgent = Wish { short: Short { usual: false, urgent: true }, ..wish("20/d") };
+    let mut calls = 0;
+    let none = loop {
+        let Credit { calls: more, none_before, .. } = grant(store, "a", &usual).await.usual;
+        calls += more;
+        if more == 0 {
+            break none_before;
+        }
+    };
+    assert_eq!(calls, 18, "the last tenth is for urgent flows");
+    assert!(none.is_some_and(|until| until > clock::now()));
+    assert_eq!(grant(store, "b", &usual).await.usual.calls, 0, "whoever asks");
+    let urgent = [grant(store, "b", &urgent).await.urgent.calls, grant(store, "a", &urgent).await.urgent.calls];
+    assert_eq!(urgent, [1, 1]);
+}
+
+#[tokio::test]
+async fn a_cap_is_counted_by_a_file() {
+    let (store, _folder) = private().await;
+    a_cap_is_counted(&store).await;
+}
+
+#[tokio::test]
+async fn a_cap_is_counted_by_postgres() {
+    let Some((store, _database)) = shared().await else { return };
+    a_cap_is_counted(&store).await;
+}
