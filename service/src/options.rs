@@ -196,4 +196,27 @@ mod tests {
         let found = environment.with_prefix("P_").expect("fine");
         assert_eq!(found, [("A".to_owned(), "one".to_owned()), ("B".to_owned(), "two".to_owned())]);
     }
+
+    #[test]
+    fn an_instance_has_what_is_its_own_and_no_account_of_another() {
+        let secret = file("re_file\n");
+        let environment = Environment::of([
+            ("RESEND_API_KEY", "re_live"),
+            ("STRIPE_SECRET_KEY", "sk_live"),
+            ("STRIPE_SECRET_KEY_PRE_VIEW", "sk_test"),
+            ("RESEND_API_KEY_PRE_VIEW_FILE", secret.path().to_str().expect("a path")),
+            ("RESEND_BASE_URL", "http://lab"),
+            ("USHER_FROM", "hello@acme.test"),
+        ]);
+        let own = environment.of_instance("pre-view");
+        let get = |name: &str| own.get(name).expect("fine");
+        assert_eq!(get("STRIPE_SECRET_KEY").as_deref(), Some("sk_test"));
+        assert_eq!(get("RESEND_API_KEY").as_deref(), Some("re_file"));
+        assert_eq!(
+            (get("RESEND_BASE_URL").as_deref(), get("USHER_FROM").as_deref()),
+            (Some("http://lab"), Some("hello@acme.test"))
+        );
+        assert_eq!(environment.of_instance("staging").get("RESEND_API_KEY"), Ok(None));
+        assert_eq!(environment.of_instance("default").get("RESEND_API_KEY"), Ok(Some("re_live".to_owned())));
+    }
 }

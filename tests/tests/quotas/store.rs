@@ -68,8 +68,8 @@ async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
 async fn the_share_of_one_that_has_died_is_there_for_others_when_its_lease_is_over() {
     let Some((store, _database)) = shared().await else { return };
     let wish = wish("50/s");
-    let (short, long) = (Duration::from_millis(300), std::slice::from_ref(&wish));
-    assert_eq!(store.grant("dead", short, long).await.unwrap()[0].pace, 50);
+    let lease = Duration::from_millis(300);
+    assert_eq!(store.grant("dead", lease, std::slice::from_ref(&wish)).await.unwrap()[0].pace, 50);
     assert_eq!(grant(&store, "b", &wish).await.pace, 0);
     eventually("its share is free", SOON, || async { (grant(&store, "b", &wish).await.pace == 50).then_some(()) })
         .await;

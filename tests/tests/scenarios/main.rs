@@ -5,6 +5,7 @@ mod crashes;
 mod farewell;
 mod first_run;
 mod full_disk;
+mod instances;
 mod memory;
 mod operators;
 mod order;
