@@ -9,7 +9,7 @@ use usher_log::{LogAddress, LogLayout};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use crate::connectors::OPERATIONS;
+use crate::connectors::{self, Use};
 use crate::flows::{self, Action, Flow, FlowSource};
 use crate::sql::DatabaseAddress;
 
@@ -140,14 +140,25 @@ impl Config {
         });
         calls.collect::<BTreeSet<_>>().into_iter().collect()
     }
+
+    /// What the flows' steps ask of a connector.
+    pub fn uses(&self, connector: &str) -> Vec<Use<'_>> {
+        let steps = self.flows.iter().flat_map(|flow| flow.steps.iter().map(move |step| (flow, step)));
+        let used = steps.filter_map(|(flow, step)| match &step.action {
+            Action::Call(call) if call.connector == connector => {
+                Some(Use { flow: &flow.name, step: &step.name, params: &call.params })
+            }
+            Action::Call(_) | Action::Wait(_) => None,
+        });
+        used.collect()
+    }
 }
 
 /// What a step leaves to a variable must be there; else every run would die of it, one by one.
 fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), BadSetting> {
     for step in &flow.steps {
         let Action::Call(call) = &step.action else { continue };
-        let operations = OPERATIONS.iter().filter(|(connector, _)| *connector == call.connector);
-        let operation = operations.flat_map(|(_, list)| list.iter()).find(|operation| operation.name == call.operation);
+        let operation = connectors::operation(&call.connector, &call.operation);
         for param in operation.into_iter().flat_map(|operation| operation.params) {
             if let Some(variable) = param.variable
                 && !call.params.contains_key(param.name)

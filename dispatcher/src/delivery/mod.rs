@@ -93,6 +93,12 @@ impl Dispatcher {
             return Ok(());
         }
         let connectors = Arc::new(connectors::open(&config.connectors(), &config.environment, &users)?);
+        for (name, connector) in &*connectors {
+            let Some(checked) = stop.run_until_cancelled(connector.check(&config.uses(name))).await else {
+                return Ok(());
+            };
+            checked?;
+        }
         if until(&stop, || ensure(&*log, &config)).await?.is_none() {
             return Ok(());
         }

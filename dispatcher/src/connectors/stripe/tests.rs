@@ -55,7 +55,7 @@ fn event(kind: &str) -> Event {
 fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, CannotPrepare> {
     let (params, data) = (params.as_object().expect("a table"), json!({"id": "user_1", "object": "user"}));
     let event = event("user.deleted");
-    stripe.prepare(&Inputs { operation, params, event: &event, data: &data })
+    stripe.prepare(&Inputs { operation, params, event: &event, data: &data, pass: 0 })
 }
 
 impl Scene {
@@ -134,7 +134,7 @@ async fn nothing_is_deleted_by_an_empty_description() {
     }
     let (params, data) = (serde_json::Map::new(), json!({"id": "org_1"}));
     let event = event("organization.deleted");
-    let inputs = Inputs { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data };
+    let inputs = Inputs { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data, pass: 0 };
     assert!(scene.stripe.prepare(&inputs).is_err(), "an organization is no user");
 }
 
