@@ -88,8 +88,8 @@ pub enum Shape {
     Number,
     /// A table of texts.
     Table,
-    /// A table of texts that is written over what is there: one that comes out empty is null, so that it is emptied there,
-    /// too.
+    /// A table of texts in which one that comes out empty is null, for what it leaves out counts as well: it is written over
+    /// what is there, or says who is meant.
     Record,
     /// An address that is the same for every event: what comes with an event must not choose where it is sent.
     Address,
@@ -285,6 +285,49 @@ fn assert_outcome(outcome: &Outcome, expected: Result<crate::engine::Cause, ushe
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use super::{ATTEMPT_DEADLINE, OPERATIONS};
+
+    /// One section a connector.
+    #[test]
+    fn the_documentation_names_every_operation_parameter_and_variable() {
+        let document = include_str!("../../../docs/destinations.md");
+        for (connector, operations) in OPERATIONS {
+            let (_, section) = document.split_once(&format!("\n## `{connector}`\n")).expect(connector);
+            let section = section.split("\n## ").next().unwrap_or_default();
+            let named = |name: &str| section.contains(&format!("`{name}`"));
+            for operation in *operations {
+                assert!(named(&format!("{connector}.{}", operation.name)), "{connector}.{}", operation.name);
+                for param in operation.params {
+                    assert!(named(param.name), "{connector}.{}: {}", operation.name, param.name);
+                    assert!(param.variable.is_none_or(named), "{connector}: {:?}", param.variable);
+                }
+                assert!(named("template") || !operation.takes_template, "{connector}: template");
+            }
+            for part in ["**Needed**", "**Does**", "**Limits**", "**Once**", "\n| answer | outcome |", "```toml"] {
+                assert!(section.contains(part), "{connector}: {part}");
+            }
+        }
+        assert!(document.contains(&format!("may take {} s", ATTEMPT_DEADLINE.as_secs())));
+    }
+
+    /// Every example step is one that a flow can have.
+    #[test]
+    fn the_documentations_examples_are_steps() {
+        let document = include_str!("../../../docs/destinations.md");
+        let examples: Vec<&str> =
+            document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(examples.len(), OPERATIONS.len());
+        for example in examples {
+            let toml = format!("on = [\"clerk/user.created\"]\n{example}");
+            let templates = [("welcome.html".to_owned(), "Hello".to_owned())].into();
+            let (name, file) = ("example".to_owned(), "example.toml".to_owned());
+            let source = crate::flows::FlowSource { name, file, toml, templates };
+            if let Err(problems) = crate::flows::Flow::check(source) {
+                panic!("{example}{problems:?}");
+            }
+        }
+    }
 
     /// What a variable says about a real service to test against. Without it the test does nothing, and says so; with
     /// `CI` set that is a failure.

@@ -57,7 +57,7 @@ pub(crate) fn evaluate(expression: &str, context: &Context) -> Result<Option<Ren
 }
 
 /// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
-/// out empty is left out, but for those of a record: there it is null.
+/// out empty is left out, or null in a [`Shape::Record`].
 pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
     let mut rendered = Map::new();

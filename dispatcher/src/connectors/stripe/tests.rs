@@ -129,7 +129,13 @@ async fn what_is_gone_already_is_done() {
 #[tokio::test]
 async fn nothing_is_deleted_by_an_empty_description() {
     let scene = scene().await;
-    for params in [json!({"metadata": {}}), json!({"customer": "cus_1/../x"}), json!({"customer": "?"})] {
+    for params in [
+        json!({"metadata": {}}),
+        // What is left of it could fit everybody.
+        json!({"metadata": {"clerk_user_id": null, "plan": "trial"}}),
+        json!({"customer": "cus_1/../x"}),
+        json!({"customer": "?"}),
+    ] {
         assert!(prepared(&scene.stripe, DELETE_CUSTOMER, &params).is_err(), "{params}");
     }
     let (params, data) = (serde_json::Map::new(), json!({"id": "org_1"}));
