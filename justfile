@@ -47,9 +47,9 @@ services:
 services-down:
     @.ci/services.sh down "{{ services_dir }}"
 
-# Ask Stripe's own mock, already running at ADDRESS (host:port), whether it takes our requests
-stripe-mock address="127.0.0.1:12111":
-    USHER_TEST_STRIPE_MOCK={{ address }} cargo test --locked -p usher-dispatcher --lib stripe_mock
+# Let somebody else's program judge what we send: stripe-mock, smtp (aiosmtpd) or postgres
+judge what:
+    .ci/services.sh judge {{ what }}
 
 # What CI runs, services and all
 ci:

@@ -40,10 +40,10 @@ stripe_mock_down() {
   if [[ $(ps -ww -o args= -p "$pid" 2>/dev/null) == "$stripe_mock "* ]]; then kill "$pid" 2>/dev/null || true; fi
 }
 
-# A Python that has aiosmtpd, from PyPI or from Debian's python3-aiosmtpd.
+# A Python that has aiosmtpd, from PyPI or from Debian's python3-aiosmtpd; the one that is named already, if it has.
 mail_python() {
   local python
-  for python in python3 /usr/bin/python3; do
+  for python in ${USHER_TEST_SMTP:+"$USHER_TEST_SMTP"} python3 /usr/bin/python3; do
     if command -v "$python" >/dev/null && "$python" -c 'import aiosmtpd' 2>/dev/null; then
       echo "$python"
       return

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Real Kafka and Postgres on free loopback ports, for the tests and for trying things by hand; and stripe-mock.
 #
+#   services.sh judge WHAT  lets one of them judge what we send: stripe-mock, smtp or postgres; stops it afterwards
 #   services.sh up DIR      starts them; prints the variables that name them, and keeps them in DIR/env
 #   services.sh down DIR    stops them and deletes what they wrote
 #   services.sh jars        only fetches the broker's jars
@@ -117,10 +118,40 @@ missing() {
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
 }
 
+# Runs the tests of what we send against one service of somebody else's.
+judge() {
+  local what=$1 tests
+  dir_of_judge=$(mktemp -d "${TMPDIR:-/tmp}/usher-judge.XXXXXX")
+  touch "$dir_of_judge/usher-services"
+  trap 'down "$dir_of_judge"' EXIT
+  case "$what" in
+    stripe-mock)
+      require go
+      stripe_mock_up "$dir_of_judge"
+      export USHER_TEST_STRIPE_MOCK=$stripe_mock_address
+      tests=connectors::stripe::tests::stripe_mock
+      ;;
+    smtp)
+      USHER_TEST_SMTP=$(mail_python)
+      [[ -n $USHER_TEST_SMTP ]] || die "no Python has aiosmtpd: install python3-aiosmtpd, or name one in USHER_TEST_SMTP"
+      export USHER_TEST_SMTP
+      tests=connectors::smtp
+      ;;
+    postgres)
+      postgres_up "$dir_of_judge"
+      export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
+      tests=connectors::database
+      ;;
+    *) die "judge takes stripe-mock, smtp or postgres" ;;
+  esac
+  (cd "$root" && cargo test --locked --workspace --lib "$tests")
+}
+
 case "${1:-} $#" in
+  'judge 2') judge "$2" ;;
   'up 2') up "$2" ;;
   'down 2') down "$2" ;;
   'jars 1') kafka_jars ;;
   'missing 1') missing ;;
-  *) die "usage: services.sh up DIR | down DIR | jars | missing" ;;
+  *) die "usage: services.sh judge WHAT | up DIR | down DIR | jars | missing" ;;
 esac

@@ -10,7 +10,7 @@ use usher_proto::event::DEFAULT_INSTANCE;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use crate::connectors::{OPERATIONS, quota};
+use crate::connectors::{self, Use, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
 use crate::sql::DatabaseAddress;
 
@@ -155,6 +155,19 @@ impl Config {
         used
     }
 
+    /// What the steps of an instance's flows ask of a connector.
+    pub fn uses(&self, connector: &str, instance: &str) -> Vec<Use<'_>> {
+        let flows = self.flows.iter().filter(|flow| flow.instances.contains(instance));
+        let steps = flows.flat_map(|flow| flow.steps.iter().map(move |step| (flow, step)));
+        let used = steps.filter_map(|(flow, step)| match &step.action {
+            Action::Call(call) if call.connector == connector => {
+                Some(Use { flow: &flow.name, step: &step.name, params: &call.params })
+            }
+            Action::Call(_) | Action::Wait(_) => None,
+        });
+        used.collect()
+    }
+
     /// Another instance's users are not written where those of the default one are, unless that is said.
     fn users_of_instances(&self) -> Result<BTreeMap<String, DatabaseAddress>, BadSetting> {
         const VARIABLE: &str = "DATABASE_URL";
@@ -192,8 +205,7 @@ pub(crate) fn of_instance<T>(instance: &str, result: Result<T, BadSetting>) -> R
 fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), BadSetting> {
     for step in &flow.steps {
         let Action::Call(call) = &step.action else { continue };
-        let operations = OPERATIONS.iter().filter(|(connector, _)| *connector == call.connector);
-        let operation = operations.flat_map(|(_, list)| list.iter()).find(|operation| operation.name == call.operation);
+        let operation = connectors::operation(&call.connector, &call.operation);
         for param in operation.into_iter().flat_map(|operation| operation.params) {
             if let Some(variable) = param.variable
                 && !call.params.contains_key(param.name)

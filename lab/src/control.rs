@@ -79,6 +79,8 @@ async fn contents(State(lab): State<Lab>) -> Response {
             "GET|PUT|DELETE /faults/<provider>": [
                 {"status": 503, "share": 1.0, "for_seconds": 30},
                 [{"status": 503, "share": 0.2}, {"hang": true, "share": 0.02}],
+                {"status": 504, "after_effect": true},
+                {"status": 429, "beyond": 10},
             ],
             "DELETE /keys/<provider>": "forget the idempotency keys, as happens by itself after a day",
             "GET|PUT|DELETE /limits/<provider>": {"per_second": 10},

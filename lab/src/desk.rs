@@ -5,6 +5,7 @@
 //! idempotency keys would keep: then it is the outcome of an execution, and comes where the execution would have been.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use axum::response::{IntoResponse, Response};
@@ -26,7 +27,17 @@ pub(crate) struct Desk {
     pub(crate) limits: Limits,
     pub(crate) memory: Arc<Memory>,
     ledger: Arc<Ledger>,
+    under_way: Arc<AtomicUsize>,
     stop: CancellationToken,
+}
+
+/// Counts a request for as long as it is under way.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What becomes of a request.
@@ -37,18 +48,31 @@ enum Verdict {
         answer: Answer,
         changes: bool,
     },
-    /// It runs, under a key if there is one; or a fault's answer stands for its outcome.
+    /// It runs, under a key if there is one; or a fault's answer stands for its outcome, or is given in its place.
     Run {
         call: Call,
         ticket: Option<Ticket>,
-        instead: Option<Answer>,
+        instead: Option<Instead>,
     },
+}
+
+/// A fault's answer.
+#[derive(Clone)]
+struct Instead {
+    answer: Answer,
+    /// Whether everything is done all the same.
+    after_effect: bool,
 }
 
 impl Desk {
     pub(crate) fn new(double: Box<dyn Double>, ledger: Arc<Ledger>, stop: CancellationToken) -> Self {
         let (faults, limits, memory) = (Faults::default(), Limits::default(), Arc::default());
-        Self { double, faults, limits, memory, ledger, stop }
+        Self { double, faults, limits, memory, ledger, under_way: Arc::default(), stop }
+    }
+
+    /// Requests that have come and are not answered yet.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::SeqCst)
     }
 
     /// Answers a request. When the client leaves, this future is dropped: a hanging request then never happened, one
@@ -61,7 +85,9 @@ impl Desk {
     pub(crate) async fn decide(self: Arc<Self>, request: Request) -> Option<Answer> {
         let entry = self.entry(&request);
         let seq = self.ledger.arrived(entry.clone());
-        let strike = self.faults.strike(&request, Instant::now());
+        let others = self.under_way.fetch_add(1, Ordering::SeqCst);
+        let under_way = UnderWay(self.under_way.clone());
+        let strike = self.faults.strike(&request, others, Instant::now());
         if let Some(strike) = strike.as_ref().filter(|strike| strike.fault.hang) {
             tokio::select! {
                 served = strike.hung() => if !served { return None },
@@ -70,7 +96,12 @@ impl Desk {
         }
         let silent = strike.as_ref().is_some_and(|strike| strike.fault.drop_after_effect);
         let desk = self.clone();
-        let carried_out = tokio::spawn(async move { desk.carry_out(request, strike, entry).await }).await;
+        let carried_out = tokio::spawn(async move {
+            // A client that leaves ends nothing that has begun.
+            let _under_way = under_way;
+            desk.carry_out(request, strike, entry).await
+        })
+        .await;
         match carried_out {
             Ok((answer, replayed)) if !silent => {
                 self.ledger.answered(seq, answer.status.as_u16(), replayed);
@@ -116,8 +147,8 @@ impl Desk {
     /// An error is a refusal: nothing was executed, nothing is kept.
     fn judge(&self, request: &Request, strike: Option<&Strike>, quota: &mut Option<Quota>) -> Result<Verdict, Answer> {
         let instead = strike.and_then(|strike| self.fault(strike));
-        if let Some(answer) = instead.as_ref().filter(|answer| !answer.kept) {
-            return Err(answer.clone());
+        if let Some(refused) = instead.as_ref().filter(|instead| !instead.after_effect && !instead.answer.kept) {
+            return Err(refused.answer.clone());
         }
         self.double.authenticate(&request.headers)?;
         if let Some(taken) = self.limits.take(Instant::now()) {
@@ -138,19 +169,25 @@ impl Desk {
     }
 
     /// The answer that a fault with a status gives.
-    fn fault(&self, strike: &Strike) -> Option<Answer> {
-        let Fault { name, retry_after, .. } = &strike.fault;
+    fn fault(&self, strike: &Strike) -> Option<Instead> {
+        let Fault { name, retry_after, after_effect, .. } = &strike.fault;
         let status = strike.status()?;
-        Some(self.double.refuse(Refusal::Fault { status, name: name.as_deref(), retry_after: *retry_after }))
+        let answer = self.double.refuse(Refusal::Fault { status, name: name.as_deref(), retry_after: *retry_after });
+        Some(Instead { answer, after_effect: *after_effect })
     }
 
     /// Runs what is to run, and records what has changed. Never waits: see [`Call::run`].
     fn conclude(&self, verdict: Verdict, entry: Entry) -> (Answer, bool) {
+        let mut told = None;
         let (answer, replayed, changes, ticket) = match verdict {
             Verdict::Refused(answer) => (answer, false, false, None),
             Verdict::Again { answer, changes } => (answer, true, changes, None),
+            Verdict::Run { call, ticket, instead: Some(Instead { answer, after_effect: false }) } => {
+                (answer, false, call.changes, ticket)
+            }
             Verdict::Run { call, ticket, instead } => {
-                (instead.unwrap_or_else(|| (call.run)(clock::now())), false, call.changes, ticket)
+                told = instead.map(|instead| instead.answer);
+                ((call.run)(clock::now()), false, call.changes, ticket)
             }
         };
         if changes && answer.status.is_success() {
@@ -162,10 +199,11 @@ impl Desk {
                 ..entry
             });
         }
-        // After the record, so that no twin's replay can stand in it before the first.
+        // After the record, so that no twin's replay can stand in it before the first. What the key remembers is what was
+        // told where that is an outcome itself; what a gateway tells, the key knows nothing of.
         if let Some(ticket) = ticket {
-            ticket.settle(&answer);
+            ticket.settle(told.as_ref().filter(|told| told.kept).unwrap_or(&answer));
         }
-        (answer, replayed)
+        (told.unwrap_or(answer), replayed)
     }
 }

@@ -42,6 +42,11 @@ pub struct Fault {
     pub hang_seconds: Option<f64>,
     /// Do everything as it should be done, then close the connection instead of answering.
     pub drop_after_effect: bool,
+    /// Do everything as it should be done, then answer with `status` all the same, as a gateway does that has lost
+    /// patience. Goes with `status`.
+    pub after_effect: bool,
+    /// Strike only requests that find so many others under way: with status 429, a limit of simultaneous connections.
+    pub beyond: Option<usize>,
     /// Strike only requests whose body contains this text.
     #[serde(rename = "match")]
     pub containing: Option<String>,
@@ -59,6 +64,8 @@ impl Default for Fault {
             hang: false,
             hang_seconds: None,
             drop_after_effect: false,
+            after_effect: false,
+            beyond: None,
             containing: None,
         }
     }
@@ -86,7 +93,7 @@ pub enum InvalidFault {
     #[error("status, hang and drop_after_effect exclude each other: give one of them")]
     Contradiction,
     /// No way to answer.
-    #[error("name and retry_after say what the answer with status is like: give a status, too")]
+    #[error("name, retry_after and after_effect say what the answer with status is like: give a status, too")]
     WithoutStatus,
     /// The match is empty.
     #[error(
@@ -104,7 +111,9 @@ impl Fault {
         let answers = [self.status.is_some(), self.hang, self.drop_after_effect];
         match self.status {
             Some(status) if !(400..=599).contains(&status) => return Err(InvalidFault::Status(status)),
-            None if self.name.is_some() || self.retry_after.is_some() => return Err(InvalidFault::WithoutStatus),
+            None if self.name.is_some() || self.retry_after.is_some() || self.after_effect => {
+                return Err(InvalidFault::WithoutStatus);
+            }
             Some(_) | None => {}
         }
         match self.for_seconds {
@@ -231,16 +240,19 @@ impl Faults {
         })
     }
 
-    /// The fault that strikes this request, if one does.
-    pub(crate) fn strike(&self, request: &Request, now: Instant) -> Option<Strike> {
-        self.active.with(|active| active.iter_mut().find_map(|active| active.strike(request, now)))
+    /// The fault that strikes this request, if one does. `others` are under way.
+    pub(crate) fn strike(&self, request: &Request, others: usize, now: Instant) -> Option<Strike> {
+        self.active.with(|active| active.iter_mut().find_map(|active| active.strike(request, others, now)))
     }
 }
 
 impl Active {
     /// Requests that do not match draw no lot.
-    fn strike(&mut self, request: &Request, now: Instant) -> Option<Strike> {
+    fn strike(&mut self, request: &Request, others: usize, now: Instant) -> Option<Strike> {
         if self.is_over(now) || self.fault.containing.as_ref().is_some_and(|text| !request.mentions(text)) {
+            return None;
+        }
+        if self.fault.beyond.is_some_and(|most| others < most) {
             return None;
         }
         if self.lots.random::<f64>() >= self.fault.share {

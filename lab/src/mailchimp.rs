@@ -5,7 +5,8 @@
 //! `missing`. Who may not be subscribed is told by the address: `forgotten@…` was erased, `compliance@…` unsubscribed
 //! long ago, `fake@…` looks invented.
 //!
-//! A fault with status 403 and the name `bare` answers as the edge does under load: in no form of Mailchimp's.
+//! A fault with status 403 and the name `bare` answers as the edge does under load: in no form of Mailchimp's. The real
+//! one's ten simultaneous connections are the fault `{"status":429,"beyond":10}`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -107,7 +107,7 @@ impl Double for Novu {
             Refusal::Limited(quota) => error(StatusCode::TOO_MANY_REQUESTS, "API rate limit exceeded")
                 .with("retry-after", quota.reset_seconds()),
             Refusal::KeyReused(_) => {
-                error(StatusCode::UNPROCESSABLE_ENTITY, "Request with this key has a different body")
+                error(StatusCode::UNPROCESSABLE_ENTITY, "Request with key \"lab\" is being reused for a different body")
             }
             Refusal::KeyInUse(_) => {
                 error(StatusCode::CONFLICT, "Request with this key is being processed").with("retry-after", 1)

@@ -1,12 +1,14 @@
 //! The double of Nylas v3: sending mails as mailboxes, and listing what they sent.
 //!
-//! Facts: developer.nylas.com (sending, idempotency, errors, listing messages). Any grant exists but those that begin with
-//! `missing`. An `Idempotency-Key` holds an hour for its grant and keeps errors as well as successes; what comes again
+//! Facts: developer.nylas.com (sending, idempotency, errors, listing messages, grants). Any grant exists but those that
+//! begin with `missing`. `of-acme` tells that its mailbox is of `acme.test`; others do not tell theirs, for whoever tries
+//! things out sends from where he likes. An `Idempotency-Key` holds an hour for its grant and keeps errors as well as successes; what comes again
 //! from it bears `Idempotent-Response: true`. What is refused before a mailbox is asked (the API key, the rate, the form
 //! of the request) is not kept.
 //!
 //! An address that begins with `refused` is refused by the provider (402), and one that begins with `unknown` as well
-//! (422). Of the answers that a fault gives, 402, 422, 423, 429, 500 and 504 count as outcomes of an execution.
+//! (422). Of the answers that a fault gives, 402, 422, 423, 429, 500 and 504 count as outcomes of an execution. The 504
+//! of a mail that was sent all the same is `{"status":504,"after_effect":true}`.
 
 use std::sync::Arc;
 
@@ -29,12 +31,14 @@ pub(crate) struct Nylas {
 }
 
 enum Route {
+    Grant(String),
     Send(String),
     List(String),
 }
 
 fn route(request: &Request) -> Option<Route> {
     match (&request.method, request.segments().as_slice()) {
+        (&Method::GET, ["v3", "grants", grant]) => Some(Route::Grant((*grant).into())),
         (&Method::POST, ["v3", "grants", grant, "messages", "send"]) => Some(Route::Send((*grant).into())),
         (&Method::GET, ["v3", "grants", grant, "messages"]) => Some(Route::List((*grant).into())),
         _ => None,
@@ -49,6 +53,7 @@ impl Double for Nylas {
     /// The user is nobody's field here: `metadata` may name one.
     fn describe(&self, request: &Request) -> Subject {
         let operation = route(request).map(|route| match route {
+            Route::Grant(_) => "grants.get",
             Route::Send(_) => "messages.send",
             Route::List(_) => "messages.list",
         });
@@ -70,6 +75,11 @@ impl Double for Nylas {
         let not_found = || error(StatusCode::NOT_FOUND, "api.not_found_error");
         let grant = |grant: String| if grant.starts_with("missing") { Err(not_found()) } else { Ok(grant) };
         match route(request).ok_or_else(not_found)? {
+            Route::Grant(id) => {
+                let grant = grant(id)?;
+                let run = move |_| shown(&grant);
+                Ok(Call { key: None, changes: false, run: Box::new(run) })
+            }
             Route::List(id) => {
                 let (grant, query) = (grant(id)?, request.query());
                 let run = move |_| sent.with(|sent| list(sent, &grant, &query));
@@ -129,6 +139,12 @@ impl Double for Nylas {
 fn error(status: StatusCode, kind: &str) -> Answer {
     let error = json!({ "type": kind, "message": "The lab says so." });
     Answer::refused(status, json!({ "request_id": ids::uuid(), "error": error }))
+}
+
+fn shown(grant: &str) -> Answer {
+    let email = grant.strip_prefix("of-").map(|name| format!("mailbox@{name}.test"));
+    let data = json!({ "id": grant, "provider": "google", "grant_status": "valid", "email": email, "scope": [] });
+    Answer::done(json!({ "request_id": ids::uuid(), "data": data }))
 }
 
 fn addresses(list: &Value) -> Option<Vec<&str>> {

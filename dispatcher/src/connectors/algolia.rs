@@ -5,11 +5,13 @@
 //!
 //! A record keeps the time of the state that it holds in `usher_updated_at`. An update raises it with `IncrementSet`,
 //! which Algolia carries out only where it is greater than what is stored, and otherwise passes the whole update over: an
-//! older state cannot overwrite a newer one, and a repeated update does nothing. A deletion leaves nothing to compare
-//! with: an update that is still under way when its object is deleted makes it anew. The order of one key's events is what
-//! guards against that, not Algolia.
+//! older state cannot overwrite a newer one, and a repeated update does nothing. Only partial updates can be guarded so;
+//! a full replace is written whatever is there. A partial update takes no attribute away, so what comes out empty is
+//! written as null. A deletion leaves nothing to compare with: an update that is still under way when its object is
+//! deleted makes it anew. The order of one key's events is what guards against that, not Algolia.
 
 use async_trait::async_trait;
+use rand::seq::SliceRandom as _;
 use reqwest::{Client, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -18,7 +20,7 @@ use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Table, Text};
+use super::Shape::{Record, Text};
 use super::http::{self, Answer};
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
@@ -26,15 +28,18 @@ use crate::engine::{Cause, Effect, Outcome};
 const SAVE: &str = "save";
 const DELETE: &str = "delete";
 const INDEX: Param = optional_or("index", Text, "ALGOLIA_INDEX");
-/// Where a record keeps the time of the state that it holds, in milliseconds.
+/// Where a record keeps the time of the state that it holds: milliseconds, and in three more digits how often its run was
+/// ordered anew. A rerun so writes over its own state, and never over a later one.
 const GUARD: &str = "usher_updated_at";
+/// What a millisecond counts in it.
+const MILLISECOND: i64 = 1000;
 /// What of a user is never put into an index, which browsers search.
 const PRIVATE: [&str; 2] = ["private_metadata", "unsafe_metadata"];
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: SAVE,
-        params: &[required("object_id", Text), INDEX, optional("fields", Table)],
+        params: &[required("object_id", Text), INDEX, optional("fields", Record)],
         takes_template: false,
     },
     Operation { name: DELETE, params: &[required("object_id", Text), INDEX], takes_template: false },
@@ -60,9 +65,10 @@ impl Algolia {
         let hosts = match environment.get("ALGOLIA_BASE_URL")? {
             Some(_) => vec![http::base_url(environment, "ALGOLIA_BASE_URL", "http://127.0.0.1:8090/algolia")?],
             None => {
-                let fallback = |n| format!("https://{application}-{n}.algolianet.com");
-                let first = format!("https://{application}.algolia.net");
-                std::iter::once(first).chain((1..=3).map(fallback)).collect()
+                let mut fallbacks = [1, 2, 3].map(|n| format!("https://{application}-{n}.algolianet.com"));
+                // So that not everybody asks the same one when the first is not there.
+                fallbacks.shuffle(&mut rand::rng());
+                std::iter::once(format!("https://{application}.algolia.net")).chain(fallbacks).collect()
             }
         };
         let (client, index) = (http::client()?, environment.get("ALGOLIA_INDEX")?);
@@ -84,7 +90,7 @@ impl Algolia {
             }
             last = http::send(request).await;
             let absent = match &last {
-                Ok(answer) => answer.status.is_server_error(),
+                Ok(answer) => !answer.status.is_success() && !answer.status.is_client_error(),
                 Err(Outcome::Retry { cause: Cause::Unreachable | Cause::Interrupted, .. }) => true,
                 // No answer in time: there is none left for another host.
                 Err(_) => false,
@@ -141,8 +147,7 @@ impl Connector for Algolia {
     }
 }
 
-/// What the record is to hold: what the flow says, or the user of the event. A field of the flow that comes out empty is
-/// not among the parameters, so the record keeps what it had there.
+/// What the record is to hold: what the flow says, or the user of the event. What is empty there is null in both.
 fn fields(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
     let mut fields = match (inputs.params.get("fields"), inputs.data.as_object()) {
         (Some(fields), _) => fields.as_object().cloned().unwrap_or_default(),
@@ -157,9 +162,10 @@ fn fields(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
     Ok(fields)
 }
 
-/// When the state that is written came about, in milliseconds: by the object's own clock, else by the event's.
+/// When the state that is written came about, as the guard has it: by the object's own clock, else by the event's.
 fn age(inputs: &Inputs<'_>) -> i64 {
-    inputs.data["updated_at"].as_i64().unwrap_or_else(|| inputs.event.occurred_at.millis())
+    let millis = inputs.data["updated_at"].as_i64().unwrap_or_else(|| inputs.event.occurred_at.millis());
+    millis.saturating_mul(MILLISECOND).saturating_add(i64::from(inputs.pass).min(MILLISECOND - 1))
 }
 
 /// Errors have a message and no name. A 429 is "too many jobs" and passes; Algolia's own clients leave that to the caller.

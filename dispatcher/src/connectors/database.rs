@@ -81,12 +81,18 @@ fn done(id: &str, operation: &str) -> Outcome {
     Outcome::Done(Effect { id: id.to_owned(), result })
 }
 
-/// A value the database refuses is refused again; everything else passes.
 fn classify(error: &sqlx::Error) -> Outcome {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
-    // Postgres: class 22, data that is not acceptable; 42, tables that are not as expected or not allowed.
+    refused(&error.as_database_error().and_then(|error| error.code()).unwrap_or_default())
+}
+
+/// A value the database refuses is refused again; everything else passes. SQLite's codes are numbers of other lengths.
+fn refused(code: &str) -> Outcome {
+    // Postgres: class 22, data that is not acceptable; 23, that breaks a constraint; 42, tables that are not as expected
+    // or not allowed.
     match code.get(..2) {
-        Some("22") => Outcome::reject(Reason::InvalidRequest, format!("database error {code}")),
+        Some("22" | "23") if code.len() == 5 => {
+            Outcome::reject(Reason::InvalidRequest, format!("database error {code}"))
+        }
         Some("42") if code.len() == 5 => Outcome::reject(Reason::Configuration, format!("database error {code}")),
         _ => Outcome::retry(Cause::Unavailable),
     }

@@ -17,7 +17,7 @@ use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Table, Text, Texts};
+use super::Shape::{Record, Text, Texts};
 use super::http::{self, Answer};
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
@@ -35,7 +35,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             required("email", Text),
             LIST,
             optional("status_if_new", Text),
-            optional("merge_fields", Table),
+            optional("merge_fields", Record),
             optional("tags", Texts),
         ],
         takes_template: false,
@@ -125,8 +125,11 @@ impl Connector for Mailchimp {
                 let mut member = Map::new();
                 member.insert("email_address".into(), json!(email));
                 member.insert("status_if_new".into(), json!(status));
-                if let Some(fields) = inputs.params.get("merge_fields") {
-                    member.insert("merge_fields".into(), fields.clone());
+                if let Some(fields) = inputs.params.get("merge_fields").and_then(Value::as_object) {
+                    // What is left out is kept as it was; an empty text empties it.
+                    let written = |value: &Value| if value.is_null() { json!("") } else { value.clone() };
+                    let fields = fields.iter().map(|(name, value)| (name.clone(), written(value))).collect();
+                    member.insert("merge_fields".into(), Value::Object(fields));
                 }
                 match inputs.params.get("tags") {
                     // They count for a new member only; whether for one that is there already is not documented.

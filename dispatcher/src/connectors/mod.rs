@@ -97,6 +97,12 @@ pub struct Param {
     pub variable: Option<&'static str>,
 }
 
+/// What a connector can do under this name.
+pub fn operation(connector: &str, name: &str) -> Option<&'static Operation> {
+    let (_, operations) = OPERATIONS.iter().find(|(known, _)| *known == connector)?;
+    operations.iter().find(|operation| operation.name == name)
+}
+
 /// What a parameter may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -108,6 +114,9 @@ pub enum Shape {
     Number,
     /// A table of texts.
     Table,
+    /// A table of texts in which one that comes out empty is null, for what it leaves out counts as well: it is written over
+    /// what is there, or says who is meant.
+    Record,
     /// An address that is the same for every event: what comes with an event must not choose where it is sent.
     Address,
     /// A name from the flow's file or the environment, never from an event.
@@ -123,7 +132,7 @@ impl Shape {
                 value.is_string() || value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
             }
             Self::Number => value.is_u64(),
-            Self::Table => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
+            Self::Table | Self::Record => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
             Self::Address => value.as_str().is_some_and(webhook::is_address),
             Self::Name => value.as_str().is_some_and(|name| {
                 !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
@@ -137,7 +146,7 @@ impl Shape {
             Self::Text => "a text",
             Self::Texts => "a text or a list of texts",
             Self::Number => "a whole number from 0",
-            Self::Table => "a table of texts",
+            Self::Table | Self::Record => "a table of texts",
             Self::Address => "an address such as \"https://host/path\", without user, password and {{ }}",
             Self::Name => "a name of a-z, 0-9 and _",
         }
@@ -161,18 +170,43 @@ const fn optional_or(name: &'static str, shape: Shape, variable: &'static str) -
 pub struct Inputs<'a> {
     /// The operation's name.
     pub operation: &'a str,
-    /// Its parameters, rendered; a text that came out empty is absent.
+    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`Shape::Record`].
     pub params: &'a Map<String, Value>,
     /// The event that started the run.
     pub event: &'a Event,
     /// The event's `data`.
     pub data: &'a Value,
+    /// How often the run was ordered to be done anew.
+    pub pass: u32,
 }
 
 impl Inputs<'_> {
     /// A parameter that may not be empty.
     fn required(&self, name: &str) -> Result<&Value, CannotPrepare> {
         self.params.get(name).ok_or_else(|| CannotPrepare(format!("{name} came out empty")))
+    }
+}
+
+/// What a step of a flow asks of a connector, as its file says it: nothing is rendered yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Use<'a> {
+    /// The flow's name.
+    pub flow: &'a str,
+    /// The step's name.
+    pub step: &'a str,
+    /// Its parameters.
+    pub params: &'a Map<String, Value>,
+}
+
+impl Use<'_> {
+    /// A parameter that is given as a text.
+    fn text(&self, name: &str) -> Option<&str> {
+        self.params.get(name).and_then(Value::as_str)
+    }
+
+    /// The parameter cannot be what it is.
+    fn wrong(&self, param: &str, why: &str) -> BadSetting {
+        BadSetting::new(&format!("flow {}, step {}, {param}", self.flow, self.step), why)
     }
 }
 
@@ -213,6 +247,13 @@ pub trait Connector: Send + Sync {
     async fn look_up(&self, request: &[u8], idempotency_key: &str) -> LookUp {
         let _ = (request, idempotency_key);
         LookUp::Unknown
+    }
+
+    /// Whether what flows ask for goes together with these settings. Asked once, before anything starts. What only the
+    /// destination could say does not prevent a start while the destination is not there.
+    async fn check(&self, uses: &[Use<'_>]) -> Result<(), BadSetting> {
+        let _ = uses;
+        Ok(())
     }
 
     /// The exact request, as bytes that only this connector reads. A pure function of its inputs, but for a date that the
@@ -272,6 +313,49 @@ fn assert_outcome(outcome: &Outcome, expected: Result<crate::engine::Cause, ushe
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use super::{ATTEMPT_DEADLINE, OPERATIONS};
+
+    /// One section a connector.
+    #[test]
+    fn the_documentation_names_every_operation_parameter_and_variable() {
+        let document = include_str!("../../../docs/destinations.md");
+        for (connector, operations) in OPERATIONS {
+            let (_, section) = document.split_once(&format!("\n## `{connector}`\n")).expect(connector);
+            let section = section.split("\n## ").next().unwrap_or_default();
+            let named = |name: &str| section.contains(&format!("`{name}`"));
+            for operation in *operations {
+                assert!(named(&format!("{connector}.{}", operation.name)), "{connector}.{}", operation.name);
+                for param in operation.params {
+                    assert!(named(param.name), "{connector}.{}: {}", operation.name, param.name);
+                    assert!(param.variable.is_none_or(named), "{connector}: {:?}", param.variable);
+                }
+                assert!(named("template") || !operation.takes_template, "{connector}: template");
+            }
+            for part in ["**Needed**", "**Does**", "**Limits**", "**Once**", "\n| answer | outcome |", "```toml"] {
+                assert!(section.contains(part), "{connector}: {part}");
+            }
+        }
+        assert!(document.contains(&format!("may take {} s", ATTEMPT_DEADLINE.as_secs())));
+    }
+
+    /// Every example step is one that a flow can have.
+    #[test]
+    fn the_documentations_examples_are_steps() {
+        let document = include_str!("../../../docs/destinations.md");
+        let examples: Vec<&str> =
+            document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(examples.len(), OPERATIONS.len());
+        for example in examples {
+            let toml = format!("on = [\"clerk/user.created\"]\n{example}");
+            let templates = [("welcome.html".to_owned(), "Hello".to_owned())].into();
+            let (name, file) = ("example".to_owned(), "example.toml".to_owned());
+            let source = crate::flows::FlowSource { name, file, toml, templates };
+            if let Err(problems) = crate::flows::Flow::check(source) {
+                panic!("{example}{problems:?}");
+            }
+        }
+    }
 
     /// What a variable says about a real service to test against. Without it the test does nothing, and says so; with
     /// `CI` set that is a failure.

@@ -35,6 +35,8 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     takes_template: false,
 }];
 
+/// How Novu's server says that a key was used with another body: the error has no other name.
+const KEY_REUSED: &str = "is being reused for a different body";
 /// Novu takes requests of up to 512 KiB; the transaction's id still comes to what is kept.
 const MOST_BYTES: usize = 512 * 1024 - 1024;
 
@@ -109,9 +111,19 @@ impl Connector for Novu {
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(Value::Object(trigger).to_string());
-        match http::send(request).await {
-            Ok(answer) => classify(&answer),
-            Err(outcome) => outcome,
+        let answer = match http::send(request).await {
+            Ok(answer) => answer,
+            Err(outcome) => return outcome,
+        };
+        let outcome = classify(&answer);
+        if !matches!(outcome, Outcome::Retry { .. }) || !answer.headers.contains_key("idempotency-replay") {
+            return outcome;
+        }
+        // Where keys are switched on they keep errors, too, for a day: only another key gets it done.
+        match self.look_up(&[], idempotency_key).await {
+            LookUp::Found(effect) => Outcome::Done(effect),
+            LookUp::Absent => Outcome::retry(Cause::Replayed),
+            LookUp::Unknown => outcome,
         }
     }
 }
@@ -137,6 +149,7 @@ fn classify(answer: &Answer) -> Outcome {
         (408, _) => answer.retry(Cause::Timeout),
         (500..=599, _) => answer.retry(Cause::Unavailable),
         (401 | 403, _) => Outcome::reject(Reason::Configuration, error),
+        (422, Some(text)) if text.ends_with(KEY_REUSED) => Outcome::reject(Reason::IdempotencyConflict, error),
         (404, _) | (422, Some("workflow_not_found")) => Outcome::reject(Reason::NotFound, error),
         _ => Outcome::reject(Reason::InvalidRequest, error),
     }

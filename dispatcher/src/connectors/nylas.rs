@@ -8,15 +8,16 @@
 //! Each mail bears the key as a header of its own, so that a mail whose answer was lost can be found among those of the
 //! mailbox.
 //!
-//! Whether a grant may send as `from` is Nylas's to say, when it is asked to (402 or 422). A check at the start would be a
-//! call of `GET /v3/grants/{id}`, which tells the mailbox's address; it belongs where connectors are opened, once that may
-//! wait for answers. So would a daily cap for each grant (Google 2,000 mails, Microsoft 30 a minute).
+//! Whether a grant may send as `from` is Nylas's to say when it is asked to (402 or 422); at the start the domain of `from`
+//! is compared with that of the mailbox. Providers cap what a mailbox may send (Google 2,000 mails a day, Microsoft 30 a
+//! minute): what is beyond is refused with 429 by Nylas in their name, and waits.
 
 mod mail;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use reqwest::{Client, Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -28,13 +29,17 @@ use usher_service::options::Environment;
 
 use super::Shape::{Text, Texts};
 use super::http::{self, Answer};
-use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, optional, required, setting};
+use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, Use, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
 /// An hour less what clocks may differ by.
 const KEYS_LIVE: Duration = Duration::from_secs(55 * 60);
 /// Sending takes seconds, now and then a minute. It is the step's `timeout` that decides; this only stands behind it.
 const LONGEST: Duration = Duration::from_secs(300);
+/// How long a mailbox's address may take to be told at the start.
+const CHECK_DEADLINE: Duration = Duration::from_secs(5);
+/// The variable that names the mailboxes.
+const GRANTS: &str = "NYLAS_GRANT_ID";
 /// The header of the mail that bears the key.
 const HEADER: &str = "X-Usher-Key";
 /// How far before the event's arrival a mail is looked for, in seconds: the provider's clock is another one.
@@ -68,10 +73,10 @@ impl Nylas {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
         let key = setting(environment, "NYLAS_API_KEY", "an API key (nyk_...) from Nylas's dashboard")?;
         let what = "the id of a connected mailbox, or several separated by spaces";
-        let grants = setting(environment, "NYLAS_GRANT_ID", what)?;
+        let grants = setting(environment, GRANTS, what)?;
         let grants: Vec<String> = grants.split_whitespace().map(str::to_owned).collect();
         if grants.is_empty() {
-            return Err(BadSetting::new("NYLAS_GRANT_ID", format!("not set: {what}")));
+            return Err(BadSetting::new(GRANTS, format!("not set: {what}")));
         }
         Ok(Self {
             client: http::client()?,
@@ -90,14 +95,32 @@ impl Nylas {
     }
 
     fn request(&self, method: Method, grant: &str, rest: &str) -> RequestBuilder {
-        let url = format!("{}/v3/grants/{}/{rest}", self.base, http::escape(grant));
+        let url = format!("{}/v3/grants/{}{rest}", self.base, http::escape(grant));
         self.client.request(method, url).bearer_auth(self.key.expose()).timeout(LONGEST)
+    }
+
+    /// The domain of a mailbox, as far as Nylas tells. It says nothing final when it does not: it may be out of order, and
+    /// one mailbox that has to be connected again must not stop the others, nor other flows.
+    async fn domain(&self, grant: &str) -> Option<String> {
+        let request = self.request(Method::GET, grant, "").timeout(CHECK_DEADLINE);
+        match http::send(request).await {
+            Ok(answer) if answer.status.is_success() => mail::domain(answer.json()["data"]["email"].as_str()?),
+            Ok(answer) => {
+                let error = answer.error(answer.json()["error"]["type"].as_str());
+                tracing::warn!(grant, error, "Nylas does not show this mailbox; mails from it may be refused");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(grant, "Nylas cannot be asked about this mailbox now; it is used unchecked");
+                None
+            }
+        }
     }
 
     /// Looks for the mail in its mailbox. The folder is not named: the Sent folder's id differs between providers.
     async fn find(&self, sent: &Sent, key: &str) -> LookUp {
         let (since, to) = (sent.since, http::escape(&sent.to));
-        let rest = format!("messages?fields=include_headers&limit={PAGE}&received_after={since}&to={to}");
+        let rest = format!("/messages?fields=include_headers&limit={PAGE}&received_after={since}&to={to}");
         match http::send(self.request(Method::GET, &sent.grant, &rest)).await {
             Ok(answer) if answer.status.is_success() => found(&answer.json(), &sent.mail["subject"], key),
             Ok(_) | Err(_) => LookUp::Unknown,
@@ -122,6 +145,24 @@ impl Connector for Nylas {
         Memory::For(KEYS_LIVE)
     }
 
+    async fn check(&self, uses: &[Use<'_>]) -> Result<(), BadSetting> {
+        let told = join_all(self.grants.iter().map(|grant| self.domain(grant))).await;
+        let mailboxes = self.grants.iter().zip(told).filter_map(|(grant, domain)| Some((grant, domain?)));
+        for (grant, mailbox) in mailboxes {
+            // Without a `from` a mail is from its mailbox.
+            for (used, from) in uses.iter().filter_map(|used| Some((used, mail::domain(used.text("from")?)?))) {
+                if from != mailbox {
+                    let why = format!(
+                        "it is of {from}, but the mailbox {grant} is of {mailbox} and can only send as that: write an \
+                         address of {mailbox}, leave it out, or let {GRANTS} name mailboxes of {from} only"
+                    );
+                    return Err(used.wrong("from", &why));
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn look_up(&self, request: &[u8], idempotency_key: &str) -> LookUp {
         match serde_json::from_slice(request) {
             Ok(sent) => self.find(&sent, idempotency_key).await,
@@ -144,7 +185,7 @@ impl Connector for Nylas {
         let mut mail = sent.mail.clone();
         mail.insert("custom_headers".into(), json!([{ "name": HEADER, "value": idempotency_key }]));
         let request = self
-            .request(Method::POST, &sent.grant, "messages/send")
+            .request(Method::POST, &sent.grant, "/messages/send")
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(Value::Object(mail).to_string());
@@ -160,7 +201,7 @@ impl Connector for Nylas {
         // seen in the mailbox; if it did not, only another key gets the mail sent.
         match self.find(&sent, idempotency_key).await {
             LookUp::Found(effect) => Outcome::Done(effect),
-            LookUp::Absent => Outcome::retry(Cause::Throttled),
+            LookUp::Absent => Outcome::retry(Cause::Replayed),
             LookUp::Unknown => outcome,
         }
     }

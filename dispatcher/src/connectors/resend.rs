@@ -3,6 +3,8 @@
 //! Facts: resend.com/docs (API reference, idempotency keys, errors, rate limit) and the error names of its own Rust
 //! client. Its idempotency key holds 24 hours; the same key with another body is refused.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use reqwest::Client;
 use serde_json::{Map, Value, json};
@@ -15,6 +17,9 @@ use super::Shape::{Table, Text, Texts};
 use super::http::{self, Answer};
 use super::{CannotPrepare, Connector, Inputs, KEYS_LIVE, Memory, Operation, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
+
+/// How long to wait for the next day's quota where Resend does not say. When its day begins is not documented.
+const DAILY_QUOTA_PAUSE: Duration = Duration::from_secs(3600);
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
@@ -103,11 +108,14 @@ fn classify(answer: &Answer) -> Outcome {
             None => Outcome::retry(Cause::Interrupted),
         };
     }
-    let name = body["name"].as_str().filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-    let name = name.unwrap_or("unnamed");
-    let error = format!("{} {name}", answer.status.as_u16());
+    let name = body["name"].as_str().unwrap_or_default();
+    let error = answer.error(Some(name));
     match (answer.status.as_u16(), name) {
         (_, "monthly_quota_exceeded") => Outcome::reject(Reason::QuotaExhausted, error),
+        (429, "daily_quota_exceeded") => {
+            let after = answer.retry_after().unwrap_or(DAILY_QUOTA_PAUSE);
+            Outcome::Retry { cause: Cause::Throttled, after: Some(after) }
+        }
         (429, _) => answer.retry(Cause::Throttled),
         (409, "invalid_idempotent_request") => Outcome::reject(Reason::IdempotencyConflict, error),
         (409, _) => answer.retry(Cause::Conflict),
@@ -123,48 +131,8 @@ fn classify(answer: &Answer) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
-
+    use super::super::testing::answer;
     use super::*;
-
-    fn answer(status: u16, body: &str) -> Answer {
-        let status = StatusCode::from_u16(status).expect("a status");
-        Answer { status, headers: reqwest::header::HeaderMap::new(), body: body.into() }
-    }
-
-    fn of(status: u16, name: &str) -> Outcome {
-        classify(&answer(status, &format!(r#"{{"statusCode":{status},"name":"{name}","message":"to: a@b.test"}}"#)))
-    }
-
-    #[test]
-    fn every_documented_error_has_its_outcome() {
-        for (status, name, expected) in [
-            (400, "validation_error", Err(Reason::InvalidRequest)),
-            (400, "invalid_idempotency_key", Err(Reason::InvalidRequest)),
-            (401, "missing_api_key", Err(Reason::Configuration)),
-            (401, "restricted_api_key", Err(Reason::Configuration)),
-            (403, "invalid_api_key", Err(Reason::Configuration)),
-            (403, "validation_error", Err(Reason::Configuration)),
-            (404, "not_found", Err(Reason::NotFound)),
-            (405, "method_not_allowed", Err(Reason::InvalidRequest)),
-            (409, "resource_locked", Ok(Cause::Conflict)),
-            (409, "concurrent_idempotent_requests", Ok(Cause::Conflict)),
-            (409, "invalid_idempotent_request", Err(Reason::IdempotencyConflict)),
-            (422, "missing_required_field", Err(Reason::InvalidRequest)),
-            (429, "rate_limit_exceeded", Ok(Cause::Throttled)),
-            (429, "daily_quota_exceeded", Ok(Cause::Throttled)),
-            (429, "monthly_quota_exceeded", Err(Reason::QuotaExhausted)),
-            (451, "security_error", Err(Reason::InvalidRequest)),
-            (500, "application_error", Ok(Cause::Unavailable)),
-            (503, "service_unavailable", Ok(Cause::Unavailable)),
-            (302, "", Err(Reason::InvalidRequest)),
-            (418, "never_seen", Err(Reason::InvalidRequest)),
-        ] {
-            let outcome = of(status, name);
-            super::super::assert_outcome(&outcome, expected, &format!("{status} {name}"));
-            assert!(!format!("{outcome:?}").contains("a@b.test"), "the message is not repeated");
-        }
-    }
 
     #[test]
     fn a_success_that_cannot_be_read_is_not_done() {

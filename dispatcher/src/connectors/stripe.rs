@@ -23,7 +23,7 @@ use usher_proto::Reason;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Number, Table, Text};
+use super::Shape::{Number, Record, Table, Text};
 use super::{CannotPrepare, Connector, Inputs, KEYS_LIVE, LookUp, Memory, Operation, optional, optional_or, required};
 use crate::engine::{Cause, Effect, Outcome};
 use api::Api;
@@ -63,12 +63,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: CANCEL_SUBSCRIPTION, params: &[required("subscription", Text)], takes_template: false },
     Operation {
         name: CANCEL_SUBSCRIPTIONS,
-        params: &[optional("customer", Text), optional("metadata", Table)],
+        params: &[optional("customer", Text), optional("metadata", Record)],
         takes_template: false,
     },
     Operation {
         name: DELETE_CUSTOMER,
-        params: &[optional("customer", Text), optional("metadata", Table)],
+        params: &[optional("customer", Text), optional("metadata", Record)],
         takes_template: false,
     },
 ];

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use usher_proto::{Event, EventId, Key, Source, Timestamp};
 
 use super::http::Answer;
@@ -23,12 +25,44 @@ impl Answer {
     }
 }
 
+/// The address of a server that gives these answers in turn, the last one again and again: status, header, body.
+pub(super) async fn serve(answers: Vec<(u16, &'static str, &'static str)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        let last = answers.last().copied();
+        let mut answers = answers.into_iter();
+        while let (Some((status, header, body)), Ok((mut stream, _))) =
+            (answers.next().or(last), listener.accept().await)
+        {
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {length}\r\n{header}\r\n\r\n");
+            // A request is small enough to come at once.
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        }
+    });
+    address
+}
+
 /// The request that a connector makes for an event that happened at 2026-01-01T10:00:00.250Z.
 pub(super) fn prepare(
     connector: &dyn Connector,
     operation: &str,
     params: &Value,
     data: &Value,
+) -> Result<Vec<u8>, CannotPrepare> {
+    prepare_anew(connector, operation, params, data, 0)
+}
+
+/// The same, for a run that was ordered to be done anew so often.
+pub(super) fn prepare_anew(
+    connector: &dyn Connector,
+    operation: &str,
+    params: &Value,
+    data: &Value,
+    pass: u32,
 ) -> Result<Vec<u8>, CannotPrepare> {
     let event = Event {
         id: EventId::new("msg_1"),
@@ -42,7 +76,7 @@ pub(super) fn prepare(
         body: Bytes::new(),
     };
     let params = params.as_object().expect("parameters");
-    let inputs = Inputs { operation, params, event: &event, data };
+    let inputs = Inputs { operation, params, event: &event, data, pass };
     let made = connector.prepare(&inputs)?;
     assert_eq!(connector.prepare(&inputs).as_ref(), Ok(&made), "the same comes out again");
     Ok(made)

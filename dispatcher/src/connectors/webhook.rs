@@ -22,7 +22,7 @@ use usher_service::options::Environment;
 
 use super::Shape::{Address, Name, Table};
 use super::http::{self, Answer};
-use super::{CannotPrepare, Connector, Inputs, Memory, Operation, optional, optional_or, required};
+use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Use, optional, optional_or, required};
 use crate::engine::{Cause, Effect, Outcome};
 
 /// The secret of receivers for which a flow names no other; with `_NAME` behind it, the one that `secret = "name"` means.
@@ -67,12 +67,17 @@ impl Webhook {
     }
 
     fn secrets(&self, name: Option<&str>) -> Result<&[SigningSecret], CannotPrepare> {
-        let missing = || match name {
-            Some(name) => format!("there is no {SECRET}_{}", name.to_ascii_uppercase()),
-            None => format!("secret is not given, and {SECRET} is not set"),
-        };
         let found = self.secrets.get(name.unwrap_or_default());
-        found.map(Vec::as_slice).ok_or_else(|| CannotPrepare(missing()))
+        found.map(Vec::as_slice).ok_or_else(|| CannotPrepare(format!("{} is not set", variable(name))))
+    }
+
+    /// Bodies are personal data: without TLS they go no further than this machine or a private network.
+    fn check_scheme(&self, url: &Url) -> Result<(), CannotPrepare> {
+        if url.scheme() == "http" && !(self.allow_plain && is_near(url)) {
+            let why = format!("url is http://, which {ALLOW_PLAIN} can allow to loopback and private addresses only");
+            return Err(CannotPrepare(why));
+        }
+        Ok(())
     }
 
     /// Where a request to `url` really goes.
@@ -85,6 +90,11 @@ impl Webhook {
             }
         }
     }
+}
+
+/// The variable that holds the secret of this name.
+fn variable(secret: Option<&str>) -> String {
+    secret.map_or_else(|| SECRET.to_owned(), |name| format!("{SECRET}_{}", name.to_ascii_uppercase()))
 }
 
 /// Several secrets are separated by spaces: while one is exchanged for another, both sign.
@@ -103,8 +113,7 @@ pub(super) fn is_address(text: &str) -> bool {
     !is_template && text.parse().is_ok_and(is_fit)
 }
 
-/// Whether a host is of this machine or of a private network, as far as its name says: bodies are personal data, and
-/// without TLS everybody on the way can read them.
+/// Whether a host is of this machine or of a private network, as far as its name says.
 fn is_near(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     match host.trim_matches(['[', ']']).parse() {
@@ -129,14 +138,28 @@ impl Connector for Webhook {
         Memory::Forgets
     }
 
+    async fn check(&self, uses: &[Use<'_>]) -> Result<(), BadSetting> {
+        for used in uses {
+            let secret = used.text("secret");
+            if self.secrets(secret).is_err() {
+                let (variable, Use { flow, step, .. }) = (variable(secret), used);
+                let why = format!("not set, and step {step} of flow {flow} signs with it: it is whsec_ and base64");
+                return Err(BadSetting::new(&variable, why));
+            }
+            if let Some(Err(error)) =
+                used.text("url").and_then(|url| url.parse().ok()).map(|url| self.check_scheme(&url))
+            {
+                return Err(used.wrong("url", &error.0));
+            }
+        }
+        Ok(())
+    }
+
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
         let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
         let url = text("url").filter(|url| is_address(url));
         let url = url.and_then(|url| Url::parse(url).ok()).ok_or_else(|| CannotPrepare("url is no address".into()))?;
-        if url.scheme() == "http" && !(self.allow_plain && is_near(&url)) {
-            let why = format!("url is http://, which {ALLOW_PLAIN} can allow to loopback and private addresses only");
-            return Err(CannotPrepare(why));
-        }
+        self.check_scheme(&url)?;
         let secret = text("secret");
         self.secrets(secret)?;
         let body = match inputs.params.get("body") {

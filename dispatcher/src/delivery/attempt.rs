@@ -247,7 +247,8 @@ fn prepare(flow: &Flow, asking: &Asking<'_>, context: &Context) -> Result<Vec<u8
     let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
     let Asking { run, call, connector, .. } = asking;
     let params = flows::render(flow, call, context).map_err(|error| cannot(&error))?;
-    let inputs = Inputs { operation: &call.operation, params: &params, event: &run.event, data: context.event_data() };
+    let (operation, data) = (call.operation.as_str(), context.event_data());
+    let inputs = Inputs { operation, params: &params, event: &run.event, data, pass: run.pass };
     connector.prepare(&inputs).map_err(|error| cannot(&error))
 }
 

@@ -287,6 +287,12 @@ async fn open_connectors(
         let used: Vec<&str> = used.into_iter().collect();
         let opened = connectors::open(&used, &config.environment.of_instance(instance), &users);
         let opened = of_instance(instance, opened)?;
+        for (name, connector) in &opened {
+            let Some(checked) = stop.run_until_cancelled(connector.check(&config.uses(name, instance))).await else {
+                return Ok(None);
+            };
+            of_instance(instance, checked)?;
+        }
         all.extend(opened.into_iter().map(|(connector, open)| (account(&connector, instance), open)));
     }
     Ok(Some(all))

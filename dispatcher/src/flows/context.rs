@@ -46,6 +46,12 @@ impl Context {
         Ok(Self { values: json!({ "user": user, "event": event, "steps": steps }) })
     }
 
+    /// Of these values, for tests.
+    #[cfg(test)]
+    pub(super) fn of(values: Value) -> Self {
+        Self { values }
+    }
+
     /// The event's `data`.
     pub(crate) fn event_data(&self) -> &Value {
         &self.values["event"]["data"]

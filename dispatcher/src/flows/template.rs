@@ -9,6 +9,7 @@ use minijinja::{
 use serde_json::{Map, Value};
 
 use super::{Call, Context, Flow};
+use crate::connectors::{self, Shape};
 
 /// A template or an expression could not be rendered for this event. The text names the place, not the values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,12 +57,15 @@ pub(crate) fn evaluate(expression: &str, context: &Context) -> Result<Option<Ren
 }
 
 /// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
-/// out empty is left out.
+/// out empty is left out, or null in a [`Shape::Record`].
 pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
     let mut rendered = Map::new();
+    let operation = connectors::operation(&call.connector, &call.operation);
+    let params = operation.map_or(&[][..], |operation| operation.params);
     for (name, value) in &call.params {
-        if let Some(value) = render_value(&environment, name, value, context)? {
+        let whole = params.iter().any(|param| param.name == name && param.shape == Shape::Record);
+        if let Some(value) = render_value(&environment, name, value, whole, context)? {
             rendered.insert(name.clone(), value);
         }
     }
@@ -82,6 +86,7 @@ fn render_value(
     environment: &Environment<'_>,
     place: &str,
     value: &Value,
+    whole: bool,
     context: &Context,
 ) -> Result<Option<Value>, Unrenderable> {
     Ok(match value {
@@ -92,18 +97,61 @@ fn render_value(
             (!text.is_empty()).then_some(Value::String(text))
         }
         Value::Array(items) => {
-            let items = items.iter().filter_map(|item| render_value(environment, place, item, context).transpose());
+            let items =
+                items.iter().filter_map(|item| render_value(environment, place, item, whole, context).transpose());
             Some(Value::Array(items.collect::<Result<_, _>>()?))
         }
         Value::Object(fields) => {
             let mut rendered = Map::new();
             for (name, field) in fields {
-                if let Some(field) = render_value(environment, &format!("{place}.{name}"), field, context)? {
-                    rendered.insert(name.clone(), field);
-                }
+                match render_value(environment, &format!("{place}.{name}"), field, whole, context)? {
+                    Some(field) => rendered.insert(name.clone(), field),
+                    None if whole => rendered.insert(name.clone(), Value::Null),
+                    None => None,
+                };
             }
             Some(Value::Object(rendered))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.clone()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::flows::FlowSource;
+
+    #[test]
+    fn what_comes_out_empty_is_left_out_and_emptied_where_it_is_written_over() {
+        let toml = r#"
+on = ["clerk/user.updated"]
+[[step]]
+name = "index"
+use = "algolia.save"
+object_id = "{{ event.data.id }}"
+index = "{{ user.none }}"
+fields = { name = "{{ user.name }}", nick = "{{ user.nick }}" }
+[[step]]
+name = "tell"
+use = "http.post"
+url = "https://a.test/x"
+body = { name = "{{ user.name }}", nick = "{{ user.nick }}" }
+"#;
+        let source =
+            FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates: BTreeMap::new() };
+        let flow = Flow::check(source).expect("a good flow");
+        let context = Context::of(json!({
+            "user": { "name": "Ann", "nick": null, "none": null }, "event": { "data": { "id": "user_1" } },
+        }));
+        let rendered = |step: usize| {
+            let super::super::Action::Call(call) = &flow.steps[step].action else { panic!("a call") };
+            Value::Object(render(&flow, call, &context).expect("it renders"))
+        };
+        assert_eq!(rendered(0), json!({ "object_id": "user_1", "fields": { "name": "Ann", "nick": null } }));
+        assert_eq!(rendered(1)["body"], json!({ "name": "Ann" }));
+    }
 }

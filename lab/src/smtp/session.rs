@@ -80,7 +80,7 @@ impl Session {
             return None;
         }
         let request = Request::made("/command", HeaderMap::new(), json!(line));
-        let strike = self.desk.faults.strike(&request, now)?;
+        let strike = self.desk.faults.strike(&request, self.desk.under_way(), now)?;
         tokio::time::sleep(strike.latency()).await;
         if strike.fault.hang {
             return if strike.hung().await { None } else { Some(Next::Close) };

@@ -69,3 +69,18 @@ async fn too_much_is_refused_without_saying_when_to_come_again() {
     let edge = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
     assert_eq!((edge.status, edge.body["title"].as_str()), (403, None));
 }
+
+#[tokio::test]
+async fn of_more_than_ten_connections_at_once_the_rest_is_refused() {
+    let bench = Bench::new().await;
+    let ten = Fault { status: Some(429), beyond: Some(10), ..Fault::default() };
+    bench.lab().set_faults("mailchimp", vec![ten, Fault { latency_ms: 300, ..Fault::default() }]).expect("faults");
+    let (body, paths) = (member("a@work.test"), (0..14).map(|n| format!("/mailchimp/3.0/lists/1ab/members/{n:08x}")));
+    let paths: Vec<String> = paths.collect();
+    let asked = paths.iter().map(|path| ask(&bench, Method::PUT, path, &body));
+    let replies = futures::future::join_all(asked).await;
+    let refused: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 429).collect();
+    assert_eq!((refused.len(), bench.effects().len()), (4, 10));
+    assert!(refused.iter().all(|reply| reply.body["title"] == "Too Many Requests"), "{refused:?}");
+    assert_eq!(ask(&bench, Method::PUT, PATH, &body).await.status, 200, "they are over, so there is room again");
+}

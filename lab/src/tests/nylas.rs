@@ -53,6 +53,34 @@ async fn errors_are_kept_under_a_key_as_successes_are() {
 }
 
 #[tokio::test]
+async fn a_504_may_have_sent_the_mail_and_is_repeated_all_the_same() {
+    let bench = Bench::new().await;
+    let lost = Fault { status: Some(504), after_effect: true, ..Fault::default() };
+    bench.lab().set_fault("nylas", lost).expect("a fault");
+    assert_eq!(kind(&send(&bench, "k1", &mail("a@work.test")).await), (504, "provider_error"));
+    bench.lab().end_fault("nylas").expect("nylas");
+    let effects = bench.effects();
+    assert_eq!((effects.len(), effects[0].status), (1, Some(200)), "it is sent, whatever was answered");
+    assert_eq!(bench.requests()[0].status, Some(504));
+    let replayed = send(&bench, "k1", &mail("a@work.test")).await;
+    assert_eq!((kind(&replayed).0, replayed.header("idempotent-response")), (504, Some("true")));
+    let page = "/nylas/v3/grants/g1/messages?to=a%40work.test";
+    let page = bench.ask(Method::GET, page, &[KEY], "").await.body;
+    assert_eq!(page["data"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn a_grant_tells_its_mailbox() {
+    let bench = Bench::new().await;
+    let grant = async |id: &str| bench.ask(Method::GET, &format!("/nylas/v3/grants/{id}"), &[KEY], "").await;
+    let known = grant("of-acme").await.body["data"].clone();
+    assert_eq!((&known["id"], &known["email"]), (&json!("of-acme"), &json!("mailbox@acme.test")));
+    assert_eq!(grant("g1").await.body["data"]["email"], Value::Null);
+    assert_eq!(kind(&grant("missing").await), (404, "api.not_found_error"));
+    assert!(bench.effects().is_empty(), "to ask is no effect");
+}
+
+#[tokio::test]
 async fn what_is_wrong_has_its_type() {
     let bench = Bench::new().await;
     let refused = "invalid_request_error";

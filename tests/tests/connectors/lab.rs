@@ -12,7 +12,7 @@ use usher_lab::{Entry, Fault, Filter, LabHandle};
 use usher_proto::Reason;
 use usher_service::options::Environment;
 
-use super::subject::{KEY, SUBJECTS, Subject, prepare, subject};
+use super::subject::{KEY, SUBJECTS, Subject, prepare, prepare_anew, subject};
 
 /// A served lab, and the environment in which it stands for everybody.
 struct Bench {
@@ -150,9 +150,71 @@ async fn nylas_is_asked_anew_when_its_memory_only_repeats_an_error() {
     assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Unavailable));
     bench.end_fault(nylas);
     let Outcome::Retry { cause, .. } = connector.attempt(&request, KEY).await else { panic!("the error is kept") };
-    assert!(cause.nothing_happened(), "the mailbox shows that nothing was sent: {cause:?}");
+    assert_eq!(cause, Cause::Replayed, "the mailbox shows that nothing was sent");
     assert_done(&connector.attempt(&request, "another key").await, "another key");
     assert_eq!(bench.effects("nylas").len(), 1);
+}
+
+#[tokio::test]
+async fn a_504_of_nylas_that_sent_the_mail_sends_no_second_one() {
+    let (bench, nylas) = (Bench::new().await, subject("nylas"));
+    let connector = bench.open(nylas);
+    let request = nylas.prepare(&*connector);
+    bench.fault(nylas, Fault { status: Some(504), after_effect: true, ..Fault::default() });
+    let outcome = connector.attempt(&request, KEY).await;
+    assert_eq!(outcome, Outcome::retry(Cause::Timeout));
+    assert!(!Cause::Timeout.nothing_happened(), "so the same request is repeated");
+    bench.end_fault(nylas);
+    assert_done(&connector.attempt(&request, KEY).await, "the key repeats the 504, the mailbox shows the mail");
+    assert_eq!(bench.effects("nylas").len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_beyond_mailchimps_ten_connections_waits_and_is_not_lost() {
+    let (bench, mailchimp) = (Bench::new().await, subject("mailchimp"));
+    let connector = bench.open(mailchimp);
+    let ten = Fault { status: Some(429), beyond: Some(10), ..Fault::default() };
+    let slow = Fault { latency_ms: 300, ..Fault::default() };
+    bench.lab.lab().set_faults("mailchimp", vec![ten, slow]).unwrap();
+    let put = async |n: usize| {
+        let params = json!({ "email": format!("u{n}@work.test") });
+        carry_out(&*connector, "put_member", params, Value::Null).await
+    };
+    let outcomes = futures::future::join_all((0..14).map(put)).await;
+    let waits = |outcome: &Outcome| *outcome == Outcome::retry(Cause::Throttled);
+    assert_eq!(outcomes.iter().filter(|outcome| waits(outcome)).count(), 4, "{outcomes:?}");
+    for n in (0..14).filter(|n| waits(&outcomes[*n])) {
+        assert_done(&put(n).await, "there is room again");
+    }
+    assert_eq!(bench.effects("mailchimp").len(), 14);
+}
+
+/// As a step's `timeout` does, the attempt is dropped where it stands.
+#[tokio::test]
+async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one() {
+    let bench = Bench::new().await;
+    for subject in SUBJECTS {
+        let connector = bench.open(subject);
+        let request = subject.prepare(&*connector);
+        bench.fault(subject, Fault { latency_ms: 400, ..Fault::default() });
+        let attempt = connector.attempt(&request, KEY);
+        assert!(tokio::time::timeout(Duration::from_millis(200), attempt).await.is_err(), "{}", subject.name);
+        let effects = async || {
+            while bench.effects(subject.name).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), effects()).await.unwrap();
+        bench.end_fault(subject);
+        let again = async || {
+            // The first may still be under way there; each double says so in its own way.
+            while !matches!(connector.attempt(&request, KEY).await, Outcome::Done(_)) {}
+        };
+        tokio::time::timeout(Duration::from_secs(20), again()).await.unwrap();
+        // An idempotent write is done again, and leaves the same.
+        let times = if connector.memory() == Memory::Idempotent { 2 } else { 1 };
+        assert_eq!(bench.effects(subject.name).len(), times, "{}", subject.name);
+    }
 }
 
 #[tokio::test]
@@ -185,10 +247,12 @@ async fn mailchimp_never_subscribes_anybody_again_and_misses_nobody() {
 async fn algolia_keeps_the_newest_state() {
     let (bench, algolia) = (Bench::new().await, subject("algolia"));
     let connector = bench.open(algolia);
-    let save = async |name: &str, at: i64| {
+    let save_anew = async |name: Value, at: i64, pass: u32| {
         let params = json!({ "object_id": "user_1", "fields": { "name": name } });
-        assert_done(&carry_out(&*connector, "save", params, json!({ "updated_at": at })).await, name);
+        let request = prepare_anew(&*connector, "save", &params, &json!({ "updated_at": at }), pass).unwrap();
+        assert_done(&connector.attempt(&request, KEY).await, &name.to_string());
     };
+    let save = async |name: &str, at: i64| save_anew(json!(name), at, 0).await;
     let stored = async || {
         let url = format!("{}/algolia/1/indexes/users/user_1", bench.lab.url());
         let keys = [("x-algolia-application-id", "a"), ("x-algolia-api-key", "b")];
@@ -201,7 +265,14 @@ async fn algolia_keeps_the_newest_state() {
     save("old", 10).await;
     assert_eq!(stored().await, "new");
     save("newer", 30).await;
+    save("the same state again", 30).await;
     assert_eq!(stored().await, "newer");
+    save_anew(json!("as an operator ordered"), 30, 1).await;
+    assert_eq!(stored().await, "as an operator ordered", "a rerun writes over its own state");
+    save_anew(json!("as an operator ordered of an old run"), 29, 3).await;
+    assert_eq!(stored().await, "as an operator ordered", "and over no later one");
+    save_anew(Value::Null, 31, 0).await;
+    assert_eq!(stored().await, Value::Null, "what is emptied is emptied in the index");
     for _ in 0..2 {
         assert_done(&carry_out(&*connector, "delete", json!({ "object_id": "user_1" }), Value::Null).await, "delete");
     }

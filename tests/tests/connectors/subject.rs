@@ -141,6 +141,17 @@ pub(crate) fn prepare(
     params: &Value,
     data: &Value,
 ) -> Result<Vec<u8>, CannotPrepare> {
+    prepare_anew(connector, operation, params, data, 0)
+}
+
+/// The same, for a run that was ordered to be done anew so often.
+pub(crate) fn prepare_anew(
+    connector: &dyn Connector,
+    operation: &str,
+    params: &Value,
+    data: &Value,
+    pass: u32,
+) -> Result<Vec<u8>, CannotPrepare> {
     let event = Event {
         id: EventId::new("msg_1"),
         kind: "user.created".into(),
@@ -152,7 +163,7 @@ pub(crate) fn prepare(
         provenance: Vec::new(),
         body: Bytes::new(),
     };
-    connector.prepare(&Inputs { operation, params: params.as_object().unwrap(), event: &event, data })
+    connector.prepare(&Inputs { operation, params: params.as_object().unwrap(), event: &event, data, pass })
 }
 
 /// A database that nobody writes to: only one connector has a use for it, and that one has a suite of its own.

@@ -94,7 +94,7 @@ fn prepared(
         body: Bytes::from_static(b"{}"),
     };
     let params = serde_json::Map::new();
-    directory.prepare(&Inputs { operation, params: &params, event: &event, data })
+    directory.prepare(&Inputs { operation, params: &params, event: &event, data, pass: 0 })
 }
 
 fn organization(name: &str, updated_at: i64) -> Value {
@@ -239,5 +239,29 @@ async fn an_event_about_something_else_makes_no_row() {
     }
     for scene in scenes.drain(..) {
         scene.end().await;
+    }
+}
+
+#[test]
+fn what_the_database_refuses_for_good_is_told_from_what_passes() {
+    for (code, expected) in [
+        ("22021", Err(Reason::InvalidRequest)),
+        ("22P05", Err(Reason::InvalidRequest)),
+        ("23502", Err(Reason::InvalidRequest)),
+        ("42P01", Err(Reason::Configuration)),
+        ("42501", Err(Reason::Configuration)),
+        ("", Ok(Cause::Unavailable)),
+        ("08006", Ok(Cause::Unavailable)),
+        ("25006", Ok(Cause::Unavailable)),
+        ("40001", Ok(Cause::Unavailable)),
+        ("40P01", Ok(Cause::Unavailable)),
+        ("53300", Ok(Cause::Unavailable)),
+        ("57014", Ok(Cause::Unavailable)),
+        ("57P01", Ok(Cause::Unavailable)),
+        // SQLite: busy, and a disk that is full.
+        ("5", Ok(Cause::Unavailable)),
+        ("2250", Ok(Cause::Unavailable)),
+    ] {
+        crate::connectors::assert_outcome(&refused(code), expected, code);
     }
 }

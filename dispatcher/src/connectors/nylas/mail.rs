@@ -53,6 +53,14 @@ fn address(text: &str) -> Option<Value> {
     Some(if name.is_empty() { json!({ "email": email }) } else { json!({ "email": email, "name": name }) })
 }
 
+/// The domain of an address, in lower case. None where a template leaves it to the event.
+pub(super) fn domain(text: &str) -> Option<String> {
+    let (_, rest) = text.trim().rsplit_once('@')?;
+    let domain = rest.strip_suffix('>').unwrap_or(rest);
+    let literal = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-');
+    (!domain.is_empty() && domain.chars().all(literal)).then(|| domain.to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +71,16 @@ mod tests {
         assert_eq!(address("\"B, A\" <a@b.test>"), Some(json!({ "email": "a@b.test", "name": "B, A" })));
         for text in ["", "a", "@b", "a@", "a b@c.test", "a@b@c", "A <a@b.test", "a@b.test, c@d.test", "A <>"] {
             assert_eq!(address(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_domain_is_known_before_the_event_unless_a_template_makes_it() {
+        for text in ["h@Acme.test", "Acme <h@acme.test>", " {{ user.name }} <{{ user.id }}@acme.test> "] {
+            assert_eq!(domain(text).as_deref(), Some("acme.test"), "{text}");
+        }
+        for text in ["acme.test", "h@", "h@{{ user.domain }}", "{% if user.id %}h@acme.test{% endif %}"] {
+            assert_eq!(domain(text), None, "{text}");
         }
     }
 }

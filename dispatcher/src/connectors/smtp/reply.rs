@@ -1,7 +1,8 @@
 //! What a server's refusals mean.
 //!
 //! Facts: RFC 5321 4.2 (the first digit decides: 4 is for now, 5 for good), RFC 3463 (`X.Y.Z` at the beginning of the
-//! text), RFC 4954 (454, 530, 534, 535, 538 are about authentication). A refusal, also of the dot, says that nothing was
+//! text), RFC 4954 (454, 530, 534, 535, 538 are about authentication), RFC 7372 (`X.7.20` to `X.7.27` are about the
+//! sender's domain), RFC 7505 and 7504 (`5.1.10`, 521, 556: no mail at all). A refusal, also of the dot, says that nothing was
 //! done.
 
 use std::error::Error as _;
@@ -70,16 +71,44 @@ fn refused(stage: Stage, code: u16, text: &str) -> Outcome {
             _ => Cause::Deferred,
         });
     }
-    // Class 5.7: security or policy. Of sender and relay it is about the account; of the message, about its content.
-    let about_policy = enhanced.is_some_and(|code| code.starts_with("5.7."));
-    let reason = match (code, stage) {
-        (530 | 534 | 535 | 538, _) | (_, Stage::Connect | Stage::Login | Stage::Sender) => Reason::Configuration,
-        (_, Stage::Recipient) if about_policy => Reason::Configuration,
-        // 550, 551, 553, 556: no such mailbox; 552: full or too large; 554: refused; 500 to 504, 555: not understood.
-        (_, Stage::Recipient | Stage::Data | Stage::Dot) => Reason::InvalidRequest,
+    let detail = enhanced.and_then(|code| code.strip_prefix("5."));
+    let reason = match (code, detail, stage) {
+        (530 | 534 | 535 | 538, _, _) | (_, _, Stage::Connect | Stage::Login | Stage::Sender) => Reason::Configuration,
+        // RFC 7372: what a receiver checks of the sender's domain. Every mail of that domain fails at it.
+        (_, Some("7.20" | "7.21" | "7.22" | "7.23" | "7.24" | "7.25" | "7.26" | "7.27"), _) => Reason::Configuration,
+        (556, _, Stage::Recipient) | (_, Some("1.1" | "1.2" | "1.6" | "1.10"), _) => Reason::NotFound,
+        // Class 5.7, security or policy: of a recipient it is about who may send there, of the message about its content.
+        (_, Some(detail), Stage::Recipient) if detail.starts_with("7.") => Reason::Configuration,
+        // 550, 551, 553: no such mailbox, or not for us; 552: full or too large; 554: refused; 500 to 504, 555: not
+        // understood.
+        (_, _, Stage::Recipient | Stage::Data | Stage::Dot) => Reason::InvalidRequest,
     };
-    let parts = [Some(code.to_string()), enhanced.map(str::to_owned), Some(format!("at {}", stage.label()))];
-    Outcome::reject(reason, parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    let mut error = code.to_string();
+    error.extend(enhanced.map(|enhanced| format!(" {enhanced}")));
+    error.push_str(&format!(" at {}", stage.label()));
+    error.extend(words(code, detail).map(|words| format!(": {words}")));
+    Outcome::reject(reason, error)
+}
+
+/// What a refusal for good is about, in words of our own: the server's may repeat an address.
+fn words(code: u16, detail: Option<&str>) -> Option<&'static str> {
+    Some(match (detail, code) {
+        (Some("1.1"), _) => "no such mailbox",
+        (Some("1.2" | "1.10"), _) | (None, 556) => "the domain takes no mail",
+        (Some("1.3"), _) => "not an address",
+        (Some("1.6"), _) => "the mailbox has moved",
+        (Some("1.7" | "1.8"), _) => "the sender's address is not accepted",
+        (Some("2.1"), _) => "the mailbox is disabled",
+        (Some("2.2"), _) => "the mailbox is full",
+        (Some("2.3" | "3.4"), _) => "the message is too large",
+        (Some("7.1"), _) => "refused by policy",
+        (Some("7.8"), _) | (None, 535) => "wrong user or password",
+        (Some("7.20" | "7.21" | "7.22" | "7.23" | "7.24" | "7.25" | "7.26" | "7.27"), _) => {
+            "the sender's domain fails SPF, DKIM or DMARC"
+        }
+        (_, 530) => "a login is wanted",
+        _ => return None,
+    })
 }
 
 /// `5.1.1` at the beginning of a reply's text. The rest of it may repeat an address.
@@ -101,25 +130,61 @@ mod tests {
     fn every_documented_reply_has_its_outcome() {
         use Stage::{Connect, Data, Dot, Login, Recipient, Sender};
         for (stage, code, text, expected) in [
+            // For now: the first digit decides.
             (Connect, 421, "4.3.2 shutting down", Ok(Cause::Throttled)),
             (Connect, 454, "4.7.0 TLS not available", Ok(Cause::Unreachable)),
-            (Connect, 554, "no SMTP service here", Err(Reason::Configuration)),
-            (Login, 454, "4.7.0 try later", Ok(Cause::Unreachable)),
-            (Login, 535, "5.7.8 bad credentials", Err(Reason::Configuration)),
-            (Sender, 530, "5.7.0 authenticate first", Err(Reason::Configuration)),
-            (Sender, 553, "5.1.8 not your address", Err(Reason::Configuration)),
+            (Login, 421, "4.7.0 too many connections", Ok(Cause::Throttled)),
+            (Login, 454, "4.7.0 temporary authentication failure", Ok(Cause::Unreachable)),
+            (Sender, 421, "4.7.0 try later", Ok(Cause::Throttled)),
             (Sender, 451, "4.3.0 try later", Ok(Cause::Deferred)),
+            (Sender, 452, "4.3.1 insufficient storage", Ok(Cause::Deferred)),
+            (Sender, 455, "cannot do these parameters now", Ok(Cause::Deferred)),
+            (Recipient, 450, "4.2.1 <a@b.test> mailbox busy", Ok(Cause::Deferred)),
             (Recipient, 450, "4.7.1 greylisted", Ok(Cause::Deferred)),
+            (Recipient, 451, "4.7.1 greylisted", Ok(Cause::Deferred)),
+            (Recipient, 452, "4.2.2 mailbox full", Ok(Cause::Deferred)),
             (Recipient, 452, "4.5.3 too many recipients", Ok(Cause::Deferred)),
-            (Recipient, 550, "5.1.1 <a@b.test> unknown", Err(Reason::InvalidRequest)),
+            (Dot, 421, "closing", Ok(Cause::Throttled)),
+            (Dot, 451, "4.3.0 local error", Ok(Cause::Deferred)),
+            (Dot, 452, "4.3.1 insufficient storage", Ok(Cause::Deferred)),
+            (Dot, 499, "never seen", Ok(Cause::Deferred)),
+            // For good: the account.
+            (Connect, 500, "not understood", Err(Reason::Configuration)),
+            (Connect, 521, "no mail here", Err(Reason::Configuration)),
+            (Connect, 550, "5.7.1 your address is listed", Err(Reason::Configuration)),
+            (Connect, 554, "no SMTP service here", Err(Reason::Configuration)),
+            (Login, 534, "5.7.9 mechanism too weak", Err(Reason::Configuration)),
+            (Login, 535, "5.7.8 bad credentials", Err(Reason::Configuration)),
+            (Login, 538, "5.7.11 encryption required", Err(Reason::Configuration)),
+            (Sender, 530, "5.7.0 authenticate first", Err(Reason::Configuration)),
+            (Sender, 550, "5.7.1 not allowed to send as that", Err(Reason::Configuration)),
+            (Sender, 552, "5.3.4 too large", Err(Reason::Configuration)),
+            (Sender, 553, "5.1.8 not your address", Err(Reason::Configuration)),
+            (Recipient, 530, "5.7.0 authenticate first", Err(Reason::Configuration)),
+            (Recipient, 550, "5.7.1 <a@b.test>: not allowed", Err(Reason::Configuration)),
+            (Recipient, 554, "5.7.1 <a@b.test>: relay access denied", Err(Reason::Configuration)),
+            (Dot, 550, "5.7.26 unauthenticated mail is not accepted", Err(Reason::Configuration)),
+            (Dot, 550, "5.7.23 SPF validation failed", Err(Reason::Configuration)),
+            // For good: the mailbox.
+            (Recipient, 550, "5.1.1 <a@b.test> unknown", Err(Reason::NotFound)),
+            (Recipient, 550, "5.1.2 unknown domain", Err(Reason::NotFound)),
+            (Recipient, 551, "5.1.6 moved", Err(Reason::NotFound)),
+            (Recipient, 556, "5.1.10 null MX", Err(Reason::NotFound)),
+            (Recipient, 556, "takes no mail", Err(Reason::NotFound)),
+            (Dot, 550, "5.1.1 <a@b.test> unknown", Err(Reason::NotFound)),
+            // For good: this mail.
+            (Recipient, 500, "", Err(Reason::InvalidRequest)),
+            (Recipient, 501, "5.1.3 bad address", Err(Reason::InvalidRequest)),
+            (Recipient, 502, "", Err(Reason::InvalidRequest)),
+            (Data, 503, "5.5.1 bad sequence", Err(Reason::InvalidRequest)),
+            (Recipient, 504, "", Err(Reason::InvalidRequest)),
+            (Recipient, 550, "<a@b.test> unavailable", Err(Reason::InvalidRequest)),
+            (Recipient, 550, "5.2.1 disabled", Err(Reason::InvalidRequest)),
             (Recipient, 551, "user not local", Err(Reason::InvalidRequest)),
             (Recipient, 552, "5.2.2 mailbox full", Err(Reason::InvalidRequest)),
             (Recipient, 553, "5.1.3 bad address", Err(Reason::InvalidRequest)),
-            (Recipient, 554, "5.7.1 <a@b.test>: relay access denied", Err(Reason::Configuration)),
-            (Recipient, 556, "5.1.10 null MX", Err(Reason::InvalidRequest)),
-            (Data, 503, "5.5.1 bad sequence", Err(Reason::InvalidRequest)),
-            (Dot, 421, "closing", Ok(Cause::Throttled)),
-            (Dot, 451, "4.3.0 no space", Ok(Cause::Deferred)),
+            (Recipient, 554, "refused", Err(Reason::InvalidRequest)),
+            (Recipient, 555, "parameters not recognised", Err(Reason::InvalidRequest)),
             (Dot, 552, "5.3.4 too large", Err(Reason::InvalidRequest)),
             (Dot, 554, "5.7.1 looks like spam", Err(Reason::InvalidRequest)),
             (Dot, 599, "never seen", Err(Reason::InvalidRequest)),
@@ -131,9 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_code_enhanced_code_and_stage() {
-        let Outcome::Reject { error, .. } = refused(Stage::Recipient, 550, "5.1.1 unknown") else { panic!("refused") };
-        assert_eq!(error, "550 5.1.1 at RCPT");
+    fn an_error_names_code_enhanced_code_and_stage_and_says_what_it_is_about() {
+        for (stage, code, text, expected) in [
+            (Stage::Recipient, 550, "5.1.1 <a@b.test> unknown", "550 5.1.1 at RCPT: no such mailbox"),
+            (Stage::Recipient, 552, "5.2.2 full", "552 5.2.2 at RCPT: the mailbox is full"),
+            (Stage::Recipient, 556, "", "556 at RCPT: the domain takes no mail"),
+            (Stage::Dot, 554, "5.7.1 spam", "554 5.7.1 at message: refused by policy"),
+            (Stage::Dot, 550, "5.7.26 x", "550 5.7.26 at message: the sender's domain fails SPF, DKIM or DMARC"),
+            (Stage::Login, 535, "5.7.8 bad", "535 5.7.8 at AUTH: wrong user or password"),
+            (Stage::Recipient, 550, "no thanks", "550 at RCPT"),
+        ] {
+            let Outcome::Reject { error, .. } = refused(stage, code, text) else { panic!("refused: {expected}") };
+            assert_eq!(error, expected);
+        }
         assert_eq!((enhanced("5.1.1"), enhanced("mail.test refuses"), enhanced("")), (Some("5.1.1"), None, None));
     }
 }

@@ -1,6 +1,7 @@
 //! Against the lab's mail server, and against one that nobody here wrote.
 
 mod aiosmtpd;
+mod tls;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ fn prepared(smtp: &Smtp, params: &Value) -> Result<Vec<u8>, CannotPrepare> {
         body: Bytes::from_static(b"{}"),
     };
     let params = params.as_object().expect("a table");
-    smtp.prepare(&Inputs { operation: "send", params, event: &event, data: &Value::Null })
+    smtp.prepare(&Inputs { operation: "send", params, event: &event, data: &Value::Null, pass: 0 })
 }
 
 fn welcome(to: Value) -> Value {
@@ -134,15 +135,16 @@ async fn a_server_that_hangs_before_the_dot_is_left_before_the_step_is_given_up(
 #[tokio::test]
 async fn refusals_mean_what_they_are_about() {
     let scene = scene().await;
-    for (status, at, expected) in [
-        (550, Some("RCPT TO"), Err(Reason::InvalidRequest)),
-        (450, Some("RCPT TO"), Ok(Cause::Deferred)),
-        (553, Some("MAIL FROM"), Err(Reason::Configuration)),
-        (421, Some("EHLO"), Ok(Cause::Throttled)),
-        (452, None, Ok(Cause::Deferred)),
-        (554, None, Err(Reason::InvalidRequest)),
+    for (status, text, at, expected) in [
+        (550, "5.1.1 no such user", Some("RCPT TO"), Err(Reason::NotFound)),
+        (450, "4.2.1 busy", Some("RCPT TO"), Ok(Cause::Deferred)),
+        (553, "5.1.8 not yours", Some("MAIL FROM"), Err(Reason::Configuration)),
+        (421, "4.3.2 closing", Some("EHLO"), Ok(Cause::Throttled)),
+        (452, "4.3.1 full", None, Ok(Cause::Deferred)),
+        (554, "5.7.1 spam", None, Err(Reason::InvalidRequest)),
     ] {
-        scene.fault(Fault { status: Some(status), containing: at.map(Into::into), ..Fault::default() });
+        let (name, containing) = (Some(text.to_owned()), at.map(Into::into));
+        scene.fault(Fault { status: Some(status), name, containing, ..Fault::default() });
         let outcome = scene.send(welcome(json!("a@b.test"))).await;
         assert_outcome(&outcome, expected, &format!("{status} at {at:?}"));
     }

@@ -66,61 +66,18 @@ pub(super) fn classify(answer: &Answer) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
-    use reqwest::header::{HeaderMap, HeaderValue};
-
     use super::*;
     use crate::connectors::assert_outcome;
-
-    fn answer(status: u16, kind: &str, code: &str, should_retry: Option<&'static str>) -> Answer {
-        let mut headers = HeaderMap::new();
-        if let Some(told) = should_retry {
-            headers.insert("stripe-should-retry", HeaderValue::from_static(told));
-        }
-        let status = StatusCode::from_u16(status).expect("a status");
-        let message = "No such customer: a@b.test";
-        let body = serde_json::json!({"error": {"type": kind, "code": code, "message": message}});
-        Answer { status, headers, body: body.to_string().into_bytes() }
-    }
-
-    #[test]
-    fn every_documented_error_has_its_outcome() {
-        for (status, kind, code, told, expected) in [
-            (400, "invalid_request_error", "", None, Err(Reason::InvalidRequest)),
-            (400, "idempotency_error", "", None, Err(Reason::IdempotencyConflict)),
-            (401, "invalid_request_error", "", None, Err(Reason::Configuration)),
-            (402, "card_error", "card_declined", None, Err(Reason::InvalidRequest)),
-            (403, "invalid_request_error", "", None, Err(Reason::Configuration)),
-            (404, "invalid_request_error", "resource_missing", None, Err(Reason::NotFound)),
-            (409, "idempotency_error", "idempotency_key_in_use", None, Ok(Cause::Conflict)),
-            (424, "api_error", "", None, Ok(Cause::Conflict)),
-            (429, "invalid_request_error", "rate_limit", None, Ok(Cause::Throttled)),
-            (429, "invalid_request_error", "lock_timeout", None, Ok(Cause::Conflict)),
-            (500, "api_error", "", None, Ok(Cause::Unavailable)),
-            (502, "", "", None, Ok(Cause::Unavailable)),
-            (503, "api_error", "", None, Ok(Cause::Unavailable)),
-            (504, "", "", None, Ok(Cause::Unavailable)),
-            (400, "api_error", "", Some("true"), Ok(Cause::Conflict)),
-            (429, "invalid_request_error", "rate_limit", Some("true"), Ok(Cause::Throttled)),
-            (500, "api_error", "", Some("true"), Ok(Cause::Unavailable)),
-            (409, "idempotency_error", "idempotency_key_in_use", Some("false"), Err(Reason::IdempotencyConflict)),
-            (429, "invalid_request_error", "rate_limit", Some("false"), Err(Reason::InvalidRequest)),
-            (500, "api_error", "", Some("false"), Err(Reason::InvalidRequest)),
-            (401, "invalid_request_error", "", Some("false"), Err(Reason::Configuration)),
-        ] {
-            let outcome = classify(&answer(status, kind, code, told));
-            assert_outcome(&outcome, expected, &format!("{status} {kind} {code} {told:?}"));
-            assert!(!format!("{outcome:?}").contains("a@b.test"), "the message is not repeated");
-        }
-    }
+    use crate::connectors::testing::answer;
 
     #[test]
     fn an_object_of_the_other_mode_is_not_gone() {
-        let mut answer = answer(404, "invalid_request_error", "resource_missing", None);
-        assert!(is_missing(&answer));
-        let message = "No such customer: 'cus_1'; a similar object exists in test mode, but a live mode key was used.";
-        answer.body = serde_json::json!({"error": {"code": "resource_missing", "message": message}}).to_string().into();
-        assert!(!is_missing(&answer));
-        assert_outcome(&classify(&answer), Err(Reason::Configuration), "the other mode");
+        let missing = |message: &str| {
+            answer(404, &serde_json::json!({"error": {"code": "resource_missing", "message": message}}).to_string())
+        };
+        assert!(is_missing(&missing("No such customer: 'cus_1'")));
+        let other = "No such customer: 'cus_1'; a similar object exists in test mode, but a live mode key was used.";
+        assert!(!is_missing(&missing(other)));
+        assert_outcome(&classify(&missing(other)), Err(Reason::Configuration), "the other mode");
     }
 }

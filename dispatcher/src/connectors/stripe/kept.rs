@@ -144,12 +144,10 @@ fn whose(inputs: &Inputs<'_>) -> Result<Whose, CannotPrepare> {
     }
     if let Some(wanted) = metadata(inputs) {
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
-        let wanted: BTreeMap<String, String> = wanted.iter().filter_map(text).collect();
-        return if wanted.is_empty() {
-            Err(CannotPrepare("metadata came out empty, and would fit every customer".into()))
-        } else {
-            Ok(Whose::Metadata(wanted))
-        };
+        let whole: Option<BTreeMap<String, String>> = wanted.iter().map(text).collect();
+        let whole = whole.filter(|wanted| !wanted.is_empty());
+        let empty = || CannotPrepare("metadata came out empty, at least in part, and would fit other customers".into());
+        return whole.map(Whose::Metadata).ok_or_else(empty);
     }
     let user = inputs.data["id"].as_str().filter(|id| !id.is_empty() && inputs.event.kind.starts_with("user."));
     let user = user.ok_or_else(|| {

@@ -55,7 +55,7 @@ fn event(kind: &str) -> Event {
 fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, CannotPrepare> {
     let (params, data) = (params.as_object().expect("a table"), json!({"id": "user_1", "object": "user"}));
     let event = event("user.deleted");
-    stripe.prepare(&Inputs { operation, params, event: &event, data: &data })
+    stripe.prepare(&Inputs { operation, params, event: &event, data: &data, pass: 0 })
 }
 
 impl Scene {
@@ -129,12 +129,18 @@ async fn what_is_gone_already_is_done() {
 #[tokio::test]
 async fn nothing_is_deleted_by_an_empty_description() {
     let scene = scene().await;
-    for params in [json!({"metadata": {}}), json!({"customer": "cus_1/../x"}), json!({"customer": "?"})] {
+    for params in [
+        json!({"metadata": {}}),
+        // What is left of it could fit everybody.
+        json!({"metadata": {"clerk_user_id": null, "plan": "trial"}}),
+        json!({"customer": "cus_1/../x"}),
+        json!({"customer": "?"}),
+    ] {
         assert!(prepared(&scene.stripe, DELETE_CUSTOMER, &params).is_err(), "{params}");
     }
     let (params, data) = (serde_json::Map::new(), json!({"id": "org_1"}));
     let event = event("organization.deleted");
-    let inputs = Inputs { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data };
+    let inputs = Inputs { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data, pass: 0 };
     assert!(scene.stripe.prepare(&inputs).is_err(), "an organization is no user");
 }
 

@@ -16,7 +16,7 @@ const MOST_BYTES: &str = "65536";
 const READ: &str = r#"
 import json, pathlib, sys
 from email import message_from_bytes, policy
-mails = [message_from_bytes(path.read_bytes(), policy=policy.default) for path in pathlib.Path(sys.argv[1], "new").iterdir()]
+mails = [message_from_bytes(path.read_bytes(), policy=policy.default) for path in pathlib.Path(sys.argv[1]).glob("new/*")]
 parts = lambda mail: {part.get_content_type(): part.get_content() for part in mail.walk() if not part.is_multipart()}
 print(json.dumps([{"headers": {name.lower(): str(value) for name, value in mail.items()}, "type": mail.get_content_type(),
                    "defects": [str(defect) for part in mail.walk() for defect in part.defects],
@@ -44,7 +44,7 @@ async fn start(python: &str, folder: &Path) -> (Child, String) {
     (child, address)
 }
 
-async fn read(python: &str, folder: &Path) -> Value {
+pub(super) async fn read(python: &str, folder: &Path) -> Value {
     let output = Command::new(python).args(["-c", READ]).arg(folder).output().await.expect("Python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
