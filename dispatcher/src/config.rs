@@ -9,7 +9,7 @@ use usher_log::{LogAddress, LogLayout};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use crate::connectors::OPERATIONS;
+use crate::connectors::{OPERATIONS, SETTINGS};
 use crate::flows::{self, Action, Flow, FlowSource};
 use crate::sql::DatabaseAddress;
 
@@ -75,6 +75,8 @@ pub struct Config {
     pub users: Option<DatabaseAddress>,
     /// The flows to run.
     pub flows: Vec<Flow>,
+    /// Built-in flows that nobody named and that have no destination: each with what the names of its settings begin with.
+    pub left_out: Vec<(String, &'static str)>,
     /// How long runs are remembered after they have ended, so that their events are recognised.
     pub keep: Duration,
     /// The destinations' settings.
@@ -87,7 +89,9 @@ const KEEP: Duration = Duration::from_secs(35 * 24 * 3600);
 const SHORTEST_KEEP: Duration = Duration::from_secs(8 * 24 * 3600);
 
 impl Config {
-    /// Checks what was given. `names` are the flows to run; empty means all there are.
+    /// Checks what was given. `names` are the flows to run; empty means all there are, but of the built-in ones only those
+    /// whose destinations have settings: whoever has an account at two of them need not have one at the others. A flow that
+    /// is named, or stands in a folder of the user's own, is meant, and what it lacks is an error.
     pub fn new(
         log: LogAddress,
         layout: LogLayout,
@@ -104,6 +108,15 @@ impl Config {
             }
         }
         flows.retain(|flow| names.is_empty() || names.contains(&flow.name));
+        let mut left_out = Vec::new();
+        if names.is_empty() && files.folder.is_none() {
+            for flow in std::mem::take(&mut flows) {
+                match unset(&flow, environment)? {
+                    None => flows.push(flow),
+                    Some(settings) => left_out.push((flow.name, settings)),
+                }
+            }
+        }
         let address = |variable: &str| -> Result<Option<DatabaseAddress>, BadSetting> {
             let text = environment.get(variable)?;
             text.map(|text| DatabaseAddress::parse(variable, &text)).transpose()
@@ -129,17 +142,32 @@ impl Config {
         };
         let kafka = usher_log::kafka_properties(environment)?;
         let users = address("DATABASE_URL")?.filter(|users| *users != store);
-        Ok(Self { log, kafka, layout, store, users, flows, keep, environment: environment.clone() })
+        Ok(Self { log, kafka, layout, store, users, flows, left_out, keep, environment: environment.clone() })
     }
 
     /// The connectors that the flows use.
     pub fn connectors(&self) -> Vec<&str> {
-        let calls = self.flows.iter().flat_map(|flow| &flow.steps).filter_map(|step| match &step.action {
-            Action::Call(call) => Some(call.connector.as_str()),
-            Action::Wait(_) => None,
-        });
-        calls.collect::<BTreeSet<_>>().into_iter().collect()
+        self.flows.iter().flat_map(connectors_of).collect::<BTreeSet<_>>().into_iter().collect()
     }
+}
+
+fn connectors_of(flow: &Flow) -> impl Iterator<Item = &str> {
+    flow.steps.iter().filter_map(|step| match &step.action {
+        Action::Call(call) => Some(call.connector.as_str()),
+        Action::Wait(_) => None,
+    })
+}
+
+/// What the settings begin with of a destination of the flow that has none at all. One that has some is meant to be used.
+fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, BadSetting> {
+    for connector in connectors_of(flow) {
+        if let Some((_, prefix)) = SETTINGS.iter().find(|(known, _)| *known == connector)
+            && environment.with_prefix(prefix)?.is_empty()
+        {
+            return Ok(Some(prefix));
+        }
+    }
+    Ok(None)
 }
 
 /// What a step leaves to a variable must be there; else every run would die of it, one by one.

@@ -104,8 +104,7 @@ fn event(id: &str, key: &str) -> Event {
 }
 
 fn arrival(offset: i64, id: &str, key: &str) -> Arrival {
-    let event = event(id, key);
-    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None }
+    Arrival::starting(offset, event(id, key))
 }
 
 fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arrival {

@@ -47,6 +47,17 @@ pub const OPERATIONS: &[(&str, &[Operation])] = &[
     ("nylas", nylas::OPERATIONS),
 ];
 
+/// What the names of a connector's settings begin with. One that can do without any is not here.
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("resend", "RESEND_"),
+    ("smtp", "SMTP_"),
+    ("stripe", "STRIPE_"),
+    ("mailchimp", "MAILCHIMP_"),
+    ("novu", "NOVU_"),
+    ("algolia", "ALGOLIA_"),
+    ("nylas", "NYLAS_"),
+];
+
 /// Something a connector can do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Operation {

@@ -188,7 +188,6 @@ fn limits(flow: &Flow) -> Limits {
         in_flight: flow.concurrency,
         destinations: destinations.len(),
         retry: flow.retry,
-        expires_after: flow.expires_after,
         from: flow.from,
         stall: STALL,
     }

@@ -6,14 +6,15 @@ use minijinja::Environment;
 use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike, Value as Toml};
 
-use super::context::ROOTS;
+use super::context::{BEFORE, EVENT, REMEMBERED, ROOTS};
 use super::problem::suggestion;
 use super::{Action, Call, Flow, FlowSource, FlowStep, Needs, OnDoubt, Pattern, Problem, template};
 use crate::connectors::{self, ATTEMPT_DEADLINE, Operation};
 use crate::engine::RetryPolicy;
 use crate::engine::start::From;
 
-const FLOW_KEYS: [&str; 7] = ["on", "cancel_on", "from", "concurrency", "expires_after", "retry", "step"];
+const FLOW_KEYS: [&str; 10] =
+    ["on", "if", "cancel_on", "from", "concurrency", "expires_after", "expires_if", "remember", "retry", "step"];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
 const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
 const CALL_KEYS: [&str; 8] = ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt"];
@@ -35,7 +36,8 @@ pub(super) fn check(source: FlowSource) -> Result<Flow, Vec<Problem>> {
             return Err(vec![Problem { file: source.file, line, message }]);
         }
     };
-    let mut checker = Checker { source: &source, problems: Vec::new(), environment: template::environment() };
+    let (problems, remember) = (Vec::new(), Vec::new());
+    let mut checker = Checker { source: &source, problems, environment: template::environment(), remember };
     let flow = checker.flow(document.as_table());
     let problems = checker.problems;
     match flow {
@@ -52,6 +54,8 @@ struct Checker<'a> {
     source: &'a FlowSource,
     problems: Vec<Problem>,
     environment: Environment<'static>,
+    /// What the flow remembers of its subjects.
+    remember: Vec<String>,
 }
 
 impl Checker<'_> {
@@ -89,6 +93,11 @@ impl Checker<'_> {
         });
         let concurrency = self.number(table, "concurrency").unwrap_or(CONCURRENCY);
         let expires_after = self.duration(table, "expires_after");
+        let (starts_if, expires_if) = (self.on_event(table, "if"), self.on_event(table, "expires_if"));
+        if let (Some(item), None) = (table.get("expires_if"), expires_after) {
+            self.problem::<()>(item, "expires_if says what expires, but expires_after does not say when");
+        }
+        self.remember = self.remembered(table);
         let retry = self.retry(table);
         let steps = self.steps(table);
         Some(Flow {
@@ -97,9 +106,12 @@ impl Checker<'_> {
             source: self.source.clone(),
             on,
             cancel_on: self.patterns(table, "cancel_on"),
+            starts_if,
             from,
             concurrency,
             expires_after,
+            expires_if,
+            remember: self.remember.clone(),
             retry,
             steps,
         })
@@ -129,6 +141,33 @@ impl Checker<'_> {
             self.problem::<()>(item, wrong);
         }
         patterns.into_iter().flatten().collect()
+    }
+
+    /// An expression that is looked at when an event arrives.
+    fn on_event(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
+        let text = self.text(table, key)?;
+        let item = table.get(key)?;
+        let environment = self.environment.clone();
+        match environment.compile_expression(&text) {
+            Ok(expression) => {
+                let names = expression.undeclared_variables(true);
+                if let Some(name) = names.iter().find(|name| name.split('.').next() != Some(EVENT)) {
+                    let why = "it is looked at when the event arrives, and sees only event, such as event.data.slug";
+                    self.problem::<()>(item, format!("{key} names {name}, but {why}"));
+                }
+            }
+            Err(error) => self.problem(item, error.to_string())?,
+        }
+        Some(text)
+    }
+
+    fn remembered(&mut self, table: &dyn TableLike) -> Vec<String> {
+        let Some(item) = table.get("remember") else { return Vec::new() };
+        let names = item.as_array().map(|list| list.iter().map(|name| name.as_str().map(str::to_owned)).collect());
+        names.flatten().filter(|names: &Vec<String>| !names.is_empty()).unwrap_or_else(|| {
+            self.problem::<()>(item, "remember is a list of fields of the user such as [\"email\", \"totp_enabled\"]");
+            Vec::new()
+        })
     }
 
     fn retry(&mut self, table: &dyn TableLike) -> RetryPolicy {
@@ -339,12 +378,23 @@ impl Checker<'_> {
 
     /// Names must begin with what there is, and `steps.<name>` must be an earlier step.
     fn names(&mut self, item: &Item, place: &str, names: &std::collections::HashSet<String>, earlier: &[String]) {
+        let remembers = !self.remember.is_empty();
+        let roots: Vec<&str> = ROOTS.into_iter().chain(REMEMBERED.into_iter().filter(|_| remembers)).collect();
         for name in names {
             let mut parts = name.split('.');
             let (root, next) = (parts.next().unwrap_or_default(), parts.next());
-            if !ROOTS.contains(&root) {
-                let hint = suggestion(root, ROOTS);
+            if !roots.contains(&root) {
+                let hint = if REMEMBERED.contains(&root) {
+                    "; say remember = [\"email\"] at the top: which fields the flow is to compare".to_owned()
+                } else {
+                    suggestion(root, roots.iter().copied())
+                };
                 self.problem::<()>(item, format!("{place}{root} is not known here{hint}"));
+            } else if let (BEFORE, Some(field)) = (root, next)
+                && !self.remember.iter().any(|known| known == field)
+            {
+                let hint = suggestion(field, self.remember.iter().map(String::as_str));
+                self.problem::<()>(item, format!("{place}the flow does not remember {field}{hint}"));
             } else if let ("steps", Some(step)) = (root, next)
                 && !earlier.iter().any(|known| known == step)
             {

@@ -1,5 +1,6 @@
 //! Flows: files that say which events start a run, and what its steps are. Read and checked whole before anything starts.
 
+mod arrival;
 mod builtin;
 mod check;
 mod context;
@@ -35,12 +36,18 @@ pub struct Flow {
     pub on: Vec<Pattern>,
     /// Which events end the runs of their key that came before them.
     pub cancel_on: Vec<Pattern>,
+    /// An expression on the event: where it is false the event starts no run.
+    pub starts_if: Option<String>,
     /// Where it begins if it has never read the log.
     pub from: Option<From>,
     /// Steps under way at once, in one process.
     pub concurrency: usize,
     /// How old an event may become before its run is worth nothing.
     pub expires_after: Option<Duration>,
+    /// An expression on the event: where it is false the event does not expire.
+    pub expires_if: Option<String>,
+    /// Fields of subjects that it remembers, to know what an event changes.
+    pub remember: Vec<String>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// What is done, in order. At least one.
@@ -141,11 +148,6 @@ impl Flow {
             Action::Call(call) => Some(call.connector.clone()),
             Action::Wait(_) => None,
         }
-    }
-
-    /// Whether the event starts a run.
-    pub fn starts_on(&self, event: &Event) -> bool {
-        self.on.iter().any(|pattern| pattern.matches(event))
     }
 
     /// Whether the event ends earlier runs of its key.

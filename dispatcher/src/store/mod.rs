@@ -10,6 +10,7 @@ mod inspect;
 mod lanes;
 mod operate;
 mod prune;
+mod remember;
 mod rows;
 mod sql_store;
 

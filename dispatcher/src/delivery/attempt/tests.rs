@@ -95,8 +95,7 @@ async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome)
         provenance: Vec::new(),
         body: Bytes::from_static(b"{\"data\":{}}"),
     };
-    let arrival =
-        Arrival { offset: 0, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None };
+    let arrival = Arrival::starting(0, event);
     let (flow_version, destination) = (flow.version.clone(), flow.destination(0));
     let batch =
         Batch { partition: Partition(0), epoch, frontier: 1, arrivals: vec![arrival], flow_version, destination };
