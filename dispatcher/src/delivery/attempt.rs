@@ -80,8 +80,9 @@ impl Workshop {
 
         let subject = self.ask(|| self.store.subject(&run.event.key)).await?;
         let about_deletion = run.event.kind == "user.deleted";
-        if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion {
-            return Ok(Report::Superseded);
+        if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
+            let rest = flow.goes_on_deleted(run.step);
+            return Ok(if rest { Report::Skipped(next) } else { Report::Superseded });
         }
         let context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;

@@ -17,7 +17,8 @@ const FLOW_KEYS: [&str; 10] =
     ["on", "if", "cancel_on", "from", "concurrency", "expires_after", "expires_if", "remember", "retry", "step"];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
 const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
-const CALL_KEYS: [&str; 8] = ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt"];
+const CALL_KEYS: [&str; 9] =
+    ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt", "for_deleted"];
 
 /// The longest an attempt may take; what waits for it to end at a rebalance or a stop waits in vain.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -198,6 +199,11 @@ impl Checker<'_> {
         duration.or_else(|| self.problem(item, format!("{key} is a time such as \"30s\", \"10m\", \"12h\" or \"3d\"")))
     }
 
+    fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {
+        let Some(item) = table.get(key) else { return false };
+        item.as_bool().or_else(|| self.problem(item, format!("{key} is true or false"))).unwrap_or(false)
+    }
+
     fn text(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
         let item = table.get(key)?;
         item.as_str().map(str::to_owned).or_else(|| self.problem(item, format!("{key} is a text")))
@@ -279,6 +285,7 @@ impl Checker<'_> {
             needs: needs.map(|value| Needs { value, within: within.unwrap_or(NEEDS_WITHIN) }),
             timeout: self.timeout(table),
             on_doubt: self.on_doubt(table),
+            for_deleted: self.flag(table, "for_deleted"),
         })
     }
 

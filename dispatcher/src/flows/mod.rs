@@ -65,6 +65,13 @@ pub struct FlowStep {
     pub action: Action,
 }
 
+impl FlowStep {
+    /// Whether it is made also where its subject was deleted meanwhile.
+    pub fn for_deleted(&self) -> bool {
+        matches!(&self.action, Action::Call(Call { for_deleted: true, .. }))
+    }
+}
+
 /// What a step does.
 #[derive(Debug, Clone)]
 pub enum Action {
@@ -91,6 +98,8 @@ pub struct Call {
     pub timeout: Duration,
     /// What to do when it cannot be known whether an attempt took effect.
     pub on_doubt: OnDoubt,
+    /// Whether it is made also where its subject was deleted meanwhile: it clears away, or warns.
+    pub for_deleted: bool,
 }
 
 /// Which way to err when it cannot be known whether an attempt took effect.
@@ -148,6 +157,11 @@ impl Flow {
             Action::Call(call) => Some(call.connector.clone()),
             Action::Wait(_) => None,
         }
+    }
+
+    /// Whether this step, or a later one, is made also where its subject was deleted meanwhile.
+    pub fn goes_on_deleted(&self, step: usize) -> bool {
+        self.steps.iter().skip(step).any(FlowStep::for_deleted)
     }
 
     /// Whether the event ends earlier runs of its key.

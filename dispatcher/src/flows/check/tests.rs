@@ -53,6 +53,7 @@ fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
         ("on = [\"clerk/user.created\"]", "", "test.toml:1: on is missing"),
         ("on = ", "retries = 3\non = ", "test.toml:2: a flow has no key retries; did you mean retry?"),
         ("on = ", "expires_after = \"soon\"\non = ", "test.toml:2: expires_after is a time"),
+        ("to = ", "for_deleted = 1\nto = ", "test.toml:6: for_deleted is true or false"),
         ("[[step]]", "[[step]]\nwait = \"3d\"", "test.toml:3: a step has either use"),
         ("{{ user.email }}", "{{ user.email", "test.toml:6: syntax error"),
         ("subject = \"Hello\"", "subject = 7", "test.toml:7: subject is a text"),
