@@ -40,9 +40,9 @@ fn samples() -> Vec<(String, Value)> {
     samples
 }
 
-/// The sample, and the same without each field of it that an event may lack, or may have without a value.
+/// The sample without each field of it that an event may lack, or may have without a value.
 fn variants(sample: &Value) -> Vec<(String, Value)> {
-    let mut variants = vec![("as it is".to_owned(), sample.clone())];
+    let mut variants = Vec::new();
     for field in sample["data"].as_object().expect("data").keys() {
         // What an event is about, and whom a mail is for, is always there.
         if ["id", "object", "to_email_address"].contains(&field.as_str()) {
@@ -50,16 +50,15 @@ fn variants(sample: &Value) -> Vec<(String, Value)> {
         }
         let mut without = sample.clone();
         without["data"].as_object_mut().expect("data").remove(field);
-        let (mut null, mut empty) = (sample.clone(), sample.clone());
-        null["data"][field] = Value::Null;
-        if empty["data"][field].is_string() {
-            empty["data"][field] = json!("");
+        variants.push((format!("without {field}"), without));
+        let mut valueless = vec![Value::Null];
+        valueless.extend(sample["data"][field].is_string().then(|| json!("")));
+        for value in valueless {
+            let what = format!("{field} {value}");
+            let mut sample = sample.clone();
+            sample["data"][field] = value;
+            variants.push((what, sample));
         }
-        variants.extend([
-            (format!("without {field}"), without),
-            (format!("{field} null"), null),
-            (format!("{field} empty"), empty),
-        ]);
     }
     variants
 }
@@ -193,16 +192,18 @@ async fn every_flow_makes_its_requests_of_whatever_clerk_may_send() {
         let flow = Flow::check(source).expect("it checks");
         let connectors = connectors(&flow);
         let mut asked = 0;
-        for (name, sample) in &samples {
-            for (variant, sample) in variants(sample) {
-                let own = (sample["data"]["object"] == "user").then_some(&sample["data"]);
-                for known in [None, Some(subject(own)), Some(subject(Some(&person)))] {
-                    for before in [None, Some(Before::default()), all_changed(&flow)] {
-                        let made = requests(&flow, &connectors, &sample, known.as_ref(), before);
-                        let made = made.unwrap_or_else(|error| panic!("{} of {name} {variant}: {error}", flow.name));
-                        asked += made.len();
-                    }
+        for (name, sample) in samples.iter().filter(|(_, sample)| flow.starts_on(&event(sample))) {
+            let mut ask = |variant: &str, sample: &Value, known: Option<Subject>, before| {
+                let made = requests(&flow, &connectors, sample, known.as_ref(), before);
+                asked += made.unwrap_or_else(|error| panic!("{} of {name} {variant}: {error}", flow.name)).len();
+            };
+            for known in [None, Some(subject(None)), Some(subject(Some(&person)))] {
+                for before in [None, Some(Before::default()), all_changed(&flow)] {
+                    ask("as it is", sample, known.clone(), before);
                 }
+            }
+            for (variant, sample) in variants(sample) {
+                ask(&variant, &sample, None, all_changed(&flow));
             }
         }
         assert!(asked > 0, "{} does something", flow.name);
