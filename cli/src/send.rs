@@ -21,7 +21,8 @@ const AT_ONCE: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 /// Signs and posts Clerk events like Svix does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A type with a built-in sample, such as user.created, or a file that holds an event.
+    /// A type with a built-in sample, such as user.created, some with a form behind a colon, such as
+    /// user.updated:new-address; or a file that holds an event.
     what: String,
     /// Where to post; default: the running `usher up` of the data directory.
     #[arg(long)]

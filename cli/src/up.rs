@@ -86,6 +86,9 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     let ingest = usher_ingest::Config::new(ingest_arguments, &environment)?;
     let dispatcher = usher_dispatcher::Config::new(log_address, layout, &arguments.files, &[], &environment)?;
 
+    for (flow, settings) in &dispatcher.left_out {
+        output::line(&format!("flow {flow} is left out: no {settings}... variable is set"))?;
+    }
     let served = serve(ingest, dispatcher, listener, admin, &stop, || {
         data.announce(&addresses)?;
         announce(&addresses, made.as_deref(), &arguments.data)
@@ -150,7 +153,7 @@ fn announce(addresses: &Addresses, secret: Option<&str>, data: &std::path::Path)
     output::line(&format!("  health, metrics http://{} and http://{}", addresses.listen, addresses.admin))?;
     if let Some(lab) = addresses.lab {
         output::line(&format!(
-            "  lab             http://{lab}/effects (doubles of Resend and Stripe: nothing real is reached)"
+            "  lab             http://{lab}/effects (doubles of every destination: nothing real is reached)"
         ))?;
     }
     output::line(&format!("  try             usher send user.created{at}    and then    usher runs{at}"))

@@ -10,7 +10,7 @@ use usher_proto::event::DEFAULT_INSTANCE;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use crate::connectors::{self, Use, quota};
+use crate::connectors::{self, SETTINGS, Use, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
 use crate::sql::DatabaseAddress;
 
@@ -76,6 +76,8 @@ pub struct Config {
     pub users: BTreeMap<String, DatabaseAddress>,
     /// The flows to run.
     pub flows: Vec<Flow>,
+    /// Built-in flows that nobody named and that have no destination: each with what the names of its settings begin with.
+    pub left_out: Vec<(String, &'static str)>,
     /// How long runs are remembered after they have ended, so that their events are recognised.
     pub keep: Duration,
     /// The destinations' settings.
@@ -88,7 +90,9 @@ const KEEP: Duration = Duration::from_secs(35 * 24 * 3600);
 const SHORTEST_KEEP: Duration = Duration::from_secs(8 * 24 * 3600);
 
 impl Config {
-    /// Checks what was given. `names` are the flows to run; empty means all there are.
+    /// Checks what was given. `names` are the flows to run; empty means all there are, but of the built-in ones only those
+    /// whose destinations have settings: whoever has an account at two of them need not have one at the others. A flow that
+    /// is named, or stands in a folder of the user's own, is meant, and what it lacks is an error.
     pub fn new(
         log: LogAddress,
         layout: LogLayout,
@@ -105,6 +109,15 @@ impl Config {
             }
         }
         flows.retain(|flow| names.is_empty() || names.contains(&flow.name));
+        let mut left_out = Vec::new();
+        if names.is_empty() && files.folder.is_none() {
+            for flow in std::mem::take(&mut flows) {
+                match unset(&flow, environment)? {
+                    None => flows.push(flow),
+                    Some(settings) => left_out.push((flow.name, settings)),
+                }
+            }
+        }
         let address = |variable: &str| -> Result<Option<DatabaseAddress>, BadSetting> {
             let text = environment.get(variable)?;
             text.map(|text| DatabaseAddress::parse(variable, &text)).transpose()
@@ -131,8 +144,17 @@ impl Config {
             }
         };
         let kafka = usher_log::kafka_properties(environment)?;
-        let mut config =
-            Self { log, kafka, layout, store, users: BTreeMap::new(), flows, keep, environment: environment.clone() };
+        let mut config = Self {
+            log,
+            kafka,
+            layout,
+            store,
+            users: BTreeMap::new(),
+            flows,
+            left_out,
+            keep,
+            environment: environment.clone(),
+        };
         config.users = config.users_of_instances()?;
         for (instance, connectors) in config.connectors() {
             let environment = environment.of_instance(instance);
@@ -148,8 +170,7 @@ impl Config {
         let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for flow in &self.flows {
             for instance in &flow.instances {
-                let connectors = (0..flow.steps.len()).filter_map(|step| flow.connector(step));
-                used.entry(instance).or_default().extend(connectors);
+                used.entry(instance).or_default().extend(flow.connectors());
             }
         }
         used
@@ -199,6 +220,18 @@ pub(crate) fn of_instance<T>(instance: &str, result: Result<T, BadSetting>) -> R
     }
     let suffix = usher_service::options::instance_suffix(instance);
     result.map_err(|error| BadSetting(format!("for the instance {instance}, whose variables end in {suffix}: {error}")))
+}
+
+/// What the settings begin with of a destination of the flow that has none at all. One that has some is meant to be used.
+fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, BadSetting> {
+    for connector in flow.connectors() {
+        if let Some((_, prefix)) = SETTINGS.iter().find(|(known, _)| *known == connector)
+            && environment.with_prefix(prefix)?.is_empty()
+        {
+            return Ok(Some(prefix));
+        }
+    }
+    Ok(None)
 }
 
 /// What a step leaves to a variable must be there; else every run would die of it, one by one.

@@ -1,5 +1,6 @@
 //! From the log to runs, from runs to outcomes, from outcomes to the frontier: one consumer group a flow.
 
+pub mod before;
 pub mod config;
 pub mod connectors;
 pub mod engine;

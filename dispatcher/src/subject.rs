@@ -85,6 +85,22 @@ pub(crate) fn primary_phone(user: &Map<String, Value>) -> Option<String> {
     primary(user, "primary_phone_number_id", "phone_numbers", "phone_number")
 }
 
+/// Those of its fields that `names` names. What the user does not say, or points at nothing, is left out: that is not
+/// known, and something else than null.
+pub(crate) fn fields(user: &Map<String, Value>, names: &[String]) -> Map<String, Value> {
+    let looked_up = |id_field: &str, found: Option<String>| match (user.get(id_field)?.as_str(), found) {
+        (Some(id), None) if !id.is_empty() => None,
+        (_, found) => Some(found.map_or(Value::Null, Value::String)),
+    };
+    let field = |field: &String| match field.as_str() {
+        "email" => looked_up("primary_email_address_id", primary_email(user)),
+        "phone" => looked_up("primary_phone_number_id", primary_phone(user)),
+        "name" => Some(name(user).map_or(Value::Null, Value::String)),
+        other => user.get(other).cloned(),
+    };
+    names.iter().filter_map(|name| Some((name.clone(), field(name)?))).collect()
+}
+
 /// First and last name, as far as there are any.
 pub(crate) fn name(user: &Map<String, Value>) -> Option<String> {
     let part = |field| user.get(field).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
@@ -117,6 +133,20 @@ mod tests {
     fn a_name_is_made_of_what_there_is() {
         assert_eq!(name(&object(json!({"first_name": "Ann", "last_name": null}))).as_deref(), Some("Ann"));
         assert_eq!(name(&object(json!({"first_name": "", "last_name": " "}))), None);
+    }
+
+    #[test]
+    fn what_is_not_said_is_left_out_and_is_not_null() {
+        let names = ["email", "phone", "totp_enabled", "locale"].map(str::to_owned);
+        let of = |value: Value| Value::Object(fields(&object(value), &names));
+        let addresses = json!([{"id": "idn_1", "email_address": "a@x.test"}]);
+        let known = json!({"primary_email_address_id": "idn_1", "email_addresses": addresses, "totp_enabled": false});
+        assert_eq!(of(known), json!({"email": "a@x.test", "totp_enabled": false}));
+        assert_eq!(
+            of(json!({"primary_email_address_id": null, "locale": null})),
+            json!({"email": null, "locale": null})
+        );
+        assert_eq!(of(json!({"primary_email_address_id": "idn_2", "email_addresses": addresses})), json!({}));
     }
 
     fn snapshot(updated_at: i64, occurred_at: i64, alive: bool) -> Snapshot {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use usher_dispatcher::flows::FlowSource;
 use usher_lab::LabHandle;
 
 use crate::world::SECRET;
@@ -29,6 +30,21 @@ pub(crate) fn of(lab: &LabHandle, prefix: &str) -> BTreeMap<String, String> {
     environment.insert("SMTP_URL".into(), lab.smtp_url());
     environment.extend(usher_lab::settings(&lab.url()).into_iter().map(|(name, value)| (name.to_owned(), value)));
     environment
+}
+
+/// Puts these built-in flows, and the templates, into a folder below `folder`, and gives it for `USHER_FLOWS`.
+pub(crate) fn built_in(folder: &Path, names: &[&str]) -> String {
+    let built_in: Vec<FlowSource> =
+        usher_dispatcher::flows::builtin().into_iter().filter(|source| names.contains(&source.name.as_str())).collect();
+    assert_eq!(built_in.len(), names.len(), "{names:?}");
+    let files: Vec<(&str, &str)> = built_in.iter().map(|source| (source.name.as_str(), source.toml.as_str())).collect();
+    let flows = flows(folder, &files);
+    let templates = Path::new(&flows).join("templates");
+    std::fs::create_dir(&templates).expect("a folder");
+    for (name, text) in built_in.iter().flat_map(|source| &source.templates) {
+        std::fs::write(templates.join(name), text).expect("a template");
+    }
+    flows
 }
 
 /// Writes flow files (name and text) to a folder below `folder`, and gives it for `USHER_FLOWS`.

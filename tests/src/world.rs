@@ -28,13 +28,18 @@ pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// How long things may take that take moments on an idle machine.
 pub const SOON: Duration = Duration::from_secs(60);
 
+/// The built-in flows of the usual world.
+const USUAL: &[&str] = &["email", "trial", "db-sync"];
+
 /// How a world differs from the usual one.
 #[derive(Default)]
 pub struct Options {
-    /// Flow files instead of the built-in ones: name and text.
+    /// Flow files instead of built-in ones: name and text.
     pub flows: Vec<(&'static str, &'static str)>,
     /// Further settings of the programs.
     pub settings: Vec<(&'static str, String)>,
+    /// Built-in flows instead of the usual ones.
+    pub built_in: &'static [&'static str],
     /// Where the embedded pair keeps its data, instead of a folder of its own.
     pub data: Option<PathBuf>,
     /// Another Kafka than the shared one.
@@ -49,6 +54,8 @@ pub struct World {
     _lab_stop: tokio_util::sync::DropGuard,
     environment: Vec<(String, String)>,
     data: PathBuf,
+    /// The folder of its flow files.
+    flows: PathBuf,
     store: DatabaseAddress,
     store_url: String,
     database: Option<OwnDatabase>,
@@ -61,7 +68,7 @@ pub struct World {
 }
 
 impl World {
-    /// The usual world: built-in flows, everything ready.
+    /// The usual world: three of the built-in flows, everything ready.
     pub async fn start(pair: Pair) -> Self {
         Self::with(pair, Options::default()).await
     }
@@ -77,9 +84,13 @@ impl World {
 
         let mut environment = settings::of(&lab, &unique("t"));
         environment.extend(options.settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        if !options.flows.is_empty() {
-            environment.insert("USHER_FLOWS".into(), settings::flows(folder.path(), &options.flows));
-        }
+        let built_in = if options.built_in.is_empty() { USUAL } else { options.built_in };
+        let flows = if options.flows.is_empty() {
+            settings::built_in(folder.path(), built_in)
+        } else {
+            settings::flows(folder.path(), &options.flows)
+        };
+        environment.insert("USHER_FLOWS".into(), flows.clone());
         let mut database = None;
         let store = match &pair {
             Pair::Embedded => format!("sqlite://{}", data.join("store.db").display()),
@@ -100,6 +111,7 @@ impl World {
             _lab_stop: stop.drop_guard(),
             environment: environment.into_iter().collect(),
             data,
+            flows: flows.into(),
             store: DatabaseAddress::parse("USHER_STORE", &store).expect("an address"),
             store_url: store,
             database,
@@ -142,14 +154,12 @@ impl World {
     }
 
     fn flows(&self) -> Vec<String> {
-        let folder = self.environment.iter().find(|(name, _)| name == "USHER_FLOWS");
-        match folder {
-            None => ["email", "trial", "db-sync"].map(String::from).to_vec(),
-            Some((_, folder)) => std::fs::read_dir(folder)
-                .expect("the flows")
-                .map(|entry| entry.expect("a file").path().file_stem().expect("a name").display().to_string())
-                .collect(),
-        }
+        std::fs::read_dir(&self.flows)
+            .expect("the flows")
+            .map(|entry| entry.expect("a file").path())
+            .filter(|path| path.is_file())
+            .map(|path| path.file_stem().expect("a name").display().to_string())
+            .collect()
     }
 
     async fn ready(&self, address: &str) {

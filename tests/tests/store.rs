@@ -1,6 +1,9 @@
 //! What every store must do: one suite, run against SQLite and against Postgres.
 #![allow(clippy::unwrap_used)]
 
+#[path = "store/kept.rs"]
+mod kept;
+
 use bytes::Bytes;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
@@ -12,6 +15,10 @@ use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreErr
 use usher_dispatcher::subject::Snapshot;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Source, Timestamp};
 use usher_tests::pair::{say, setting};
+
+use kept::{
+    a_dead_run_keeps_nothing_when_its_life_is_over, what_an_event_changes_is_compared_once_and_kept_with_its_run,
+};
 use usher_tests::unique;
 
 const FLOW: &str = "test";
@@ -87,6 +94,8 @@ on_every_store!(
     runs_are_counted_by_state,
     another_number_of_partitions_is_refused_by_the_store,
     a_version_of_a_flow_is_kept,
+    what_an_event_changes_is_compared_once_and_kept_with_its_run,
+    a_dead_run_keeps_nothing_when_its_life_is_over,
 );
 
 fn event(id: &str, key: &str) -> Event {
@@ -104,8 +113,7 @@ fn event(id: &str, key: &str) -> Event {
 }
 
 fn arrival(offset: i64, id: &str, key: &str) -> Arrival {
-    let event = event(id, key);
-    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None }
+    Arrival::starting(offset, event(id, key))
 }
 
 fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arrival {

@@ -73,6 +73,17 @@ pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota
     default.map_or_else(|| Ok(Default::default()), |(_, text, assumed)| Ok((read(text)?, *assumed)))
 }
 
+/// What the names of a connector's settings begin with. One that can do without any is not here.
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("resend", "RESEND_"),
+    ("smtp", "SMTP_"),
+    ("stripe", "STRIPE_"),
+    ("mailchimp", "MAILCHIMP_"),
+    ("novu", "NOVU_"),
+    ("algolia", "ALGOLIA_"),
+    ("nylas", "NYLAS_"),
+];
+
 /// Something a connector can do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Operation {

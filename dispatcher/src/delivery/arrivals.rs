@@ -18,11 +18,14 @@ pub(super) fn arrival(flow: &Flow, partition: Partition, offset: i64, record: &R
         Ok(_) => return Some(unreadable(partition, offset, record, "the body is not UTF-8")),
         Err(error) => return Some(unreadable(partition, offset, record, &error.to_string())),
     };
+    let snapshot = Snapshot::of(&event);
     let arrival = Arrival {
         offset,
-        starts: flow.starts_on(&event),
+        starts: flow.starts(&event),
         cancels: flow.cancels_on(&event),
-        snapshot: Snapshot::of(&event),
+        remember: snapshot.as_ref().and_then(|snapshot| flow.remembers(snapshot)),
+        snapshot,
+        expires_at: flow.expires_at(&event),
         command: orders::read(&event, &flow.name),
         event,
         verdict: None,
@@ -52,8 +55,7 @@ fn unreadable(partition: Partition, offset: i64, record: &Record, why: &str) -> 
         provenance: Vec::new(),
         body: Bytes::from(String::from_utf8_lossy(&record.body).replace('\0', "\u{fffd}")),
     };
-    let verdict = Some((Reason::Malformed, why.to_owned()));
-    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, verdict }
+    Arrival { verdict: Some((Reason::Malformed, why.to_owned())), ..Arrival::starting(offset, event) }
 }
 
 #[cfg(test)]

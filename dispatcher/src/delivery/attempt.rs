@@ -87,13 +87,14 @@ impl Workshop {
 
         let subject = self.ask(|| self.store.subject(&run.event.key)).await?;
         let about_deletion = run.event.kind == "user.deleted";
-        if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion {
-            return Ok(Report::Superseded);
+        if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
+            let rest = flow.goes_on_deleted(run.step);
+            return Ok(if rest { Report::Skipped(next) } else { Report::Superseded });
         }
         let context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
         if run.request.is_none()
-            && let Some(report) = not_yet(run, step, &next, &context, subject.as_ref(), clock::now())
+            && let Some(report) = not_yet(&flow, run, &next, &context, subject.as_ref(), clock::now())
                 .map_err(|error| reject(Reason::Template, error.to_string()))?
         {
             return Ok(report);
@@ -260,13 +261,18 @@ fn reject(reason: Reason, error: impl Into<String>) -> Early {
 
 /// Whether something comes before the step's call: it does not apply, or it has to wait.
 fn not_yet(
+    flow: &Flow,
     run: &Run,
-    step: &FlowStep,
     next: &Next,
     context: &Context,
     subject: Option<&Subject>,
     now: Timestamp,
 ) -> Result<Option<Report>, flows::Unrenderable> {
+    let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
+    if run.step == 0 && !flow.wants(context)? {
+        // It could not be evaluated when the event came, or the operator who redrives has changed it.
+        return Ok(Some(Report::NothingToDo));
+    }
     if let Some(when) = &step.when
         && !flows::evaluate(when, context)?.is_some_and(|value| value.is_true())
     {

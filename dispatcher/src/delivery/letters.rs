@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use usher_log::{Log, LogLayout};
 use usher_proto::{Key, Reason, Record, headers};
@@ -31,6 +32,11 @@ impl Letter<'_> {
     fn record(&self, layout: &LogLayout) -> Record {
         let mut record = self.run.event.clone().into_record();
         record.key = Key::new(self.run.event.id.as_str());
+        if self.run.expires_at.is_some() {
+            // The topic keeps it for long, and what is soon worth nothing, a one-time code say, is nothing to keep. The
+            // store has it for as long as the run can be redriven.
+            record.body = Bytes::new();
+        }
         let error: String = self.error.chars().take(MAX_ERROR).collect();
         let more = [
             (headers::FLOW, self.flow.to_owned()),

@@ -186,13 +186,12 @@ impl Dispatcher {
 
 /// The bounds of a flow.
 fn limits(flow: &Flow) -> Limits {
-    let destinations: BTreeSet<&str> = (0..flow.steps.len()).filter_map(|step| flow.connector(step)).collect();
+    let destinations: BTreeSet<&str> = flow.connectors().collect();
     Limits {
         in_flight: flow.concurrency,
         urgent: flow.urgent,
         destinations: destinations.len(),
         retry: flow.retry,
-        expires_after: flow.expires_after,
         from: flow.from,
         stall: STALL,
     }
@@ -204,10 +203,8 @@ fn limited(config: &Config) -> anyhow::Result<Vec<Limited>> {
     for (instance, connectors) in config.connectors() {
         for connector in connectors {
             let (quota, assumed) = of_instance(instance, quota(connector, &config.environment.of_instance(instance)))?;
-            let uses = |flow: &&Flow| {
-                let steps = (0..flow.steps.len()).any(|step| flow.connector(step) == Some(connector));
-                steps && flow.instances.contains(instance)
-            };
+            let uses =
+                |flow: &&Flow| flow.instances.contains(instance) && flow.connectors().any(|used| used == connector);
             let serves_urgent = config.flows.iter().filter(uses).any(|flow| flow.urgent);
             if !quota.is_none() {
                 limited.push(Limited { account: account(connector, instance), quota, assumed, serves_urgent });

@@ -3,6 +3,7 @@
 use usher_proto::{Event, EventId, Key, Partition, Reason, Timestamp};
 
 use super::{Run, account};
+use crate::before::Fields;
 use crate::subject::Snapshot;
 
 /// An event on its way into the store.
@@ -18,10 +19,31 @@ pub struct Arrival {
     pub cancels: bool,
     /// What it says of its subject.
     pub snapshot: Option<Snapshot>,
+    /// Those fields of its subject that the flow remembers, as it says them; none where the flow remembers nothing.
+    pub remember: Option<Fields>,
+    /// From when on its run is worth nothing.
+    pub expires_at: Option<Timestamp>,
     /// What it orders, if it is an operator's.
     pub command: Option<Command>,
     /// Why its run is to be given up at once.
     pub verdict: Option<(Reason, String)>,
+}
+
+impl Arrival {
+    /// One that starts a run, and means nothing else.
+    pub fn starting(offset: i64, event: Event) -> Self {
+        Self {
+            offset,
+            event,
+            starts: true,
+            cancels: false,
+            snapshot: None,
+            remember: None,
+            expires_at: None,
+            command: None,
+            verdict: None,
+        }
+    }
 }
 
 /// What an operator orders about one run of a flow.

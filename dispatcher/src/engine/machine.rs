@@ -53,8 +53,6 @@ pub struct Limits {
     pub destinations: usize,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
-    /// How old an event may become before its run is worth nothing.
-    pub expires_after: Option<Duration>,
     /// Where it begins if it has never read the log.
     pub from: Option<From>,
     /// How long a partition may have something to read, and deliver nothing, before its subscription counts as stuck.
@@ -382,12 +380,11 @@ fn count_own_failure(run: &mut Run, destinations: &Destinations) {
 
 /// Why a run is to be given up instead of being worked on.
 fn verdict(run: &Run, limits: &Limits, now: Timestamp) -> Option<(Reason, String)> {
-    let expires = limits.expires_after.map(|life| run.event.occurred_at.plus(life));
     if run.verdict.is_some() {
         run.verdict.clone()
     } else if run.tries.unanswered >= FATAL {
         Some((Reason::WorkerCrashed, format!("{FATAL} attempts ended with the process")))
-    } else if expires.is_some_and(|expires| now > expires) {
+    } else if run.expires_at.is_some_and(|expires| now > expires) {
         Some((Reason::Expired, String::new()))
     } else if limits.retry.is_spent(&run.tries, now) {
         Some((Reason::RetriesSpent, format!("{} attempts", run.tries.made)))

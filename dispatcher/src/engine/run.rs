@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde_json::Value;
 use usher_proto::{Event, Partition, Reason, Timestamp};
 
+use crate::before::Before;
+
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunState {
@@ -110,6 +112,10 @@ pub struct Run {
     pub results: BTreeMap<usize, Value>,
     /// Until when the present step may wait, once it has begun to.
     pub wait_until: Option<Timestamp>,
+    /// From when on it is worth nothing.
+    pub expires_at: Option<Timestamp>,
+    /// What the flow knew of its subject before the event, where it remembers that.
+    pub before: Option<Before>,
     /// Why it is to be given up, once that is decided.
     pub verdict: Option<(Reason, String)>,
     /// Whether this process has kept it back for a while, because it may have ended others. No store holds it.

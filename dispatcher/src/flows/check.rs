@@ -8,18 +8,31 @@ use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike, Value as Toml};
 use usher_proto::event::DEFAULT_INSTANCE;
 
-use super::context::ROOTS;
+use super::context::{BEFORE, EVENT, REMEMBERED, ROOTS};
 use super::problem::suggestion;
 use super::{Action, Call, Flow, FlowSource, FlowStep, Needs, OnDoubt, Pattern, Problem, template};
 use crate::connectors::{self, ATTEMPT_DEADLINE, Operation};
 use crate::engine::RetryPolicy;
 use crate::engine::start::From;
 
-const FLOW_KEYS: [&str; 9] =
-    ["on", "cancel_on", "instances", "priority", "from", "concurrency", "expires_after", "retry", "step"];
+const FLOW_KEYS: [&str; 12] = [
+    "on",
+    "if",
+    "cancel_on",
+    "instances",
+    "priority",
+    "from",
+    "concurrency",
+    "expires_after",
+    "expires_if",
+    "remember",
+    "retry",
+    "step",
+];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
 const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
-const CALL_KEYS: [&str; 8] = ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt"];
+const CALL_KEYS: [&str; 9] =
+    ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt", "for_deleted"];
 
 /// The longest an attempt may take; what waits for it to end at a rebalance or a stop waits in vain.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -38,7 +51,8 @@ pub(super) fn check(source: FlowSource) -> Result<Flow, Vec<Problem>> {
             return Err(vec![Problem { file: source.file, line, message }]);
         }
     };
-    let mut checker = Checker { source: &source, problems: Vec::new(), environment: template::environment() };
+    let (problems, remember) = (Vec::new(), Vec::new());
+    let mut checker = Checker { source: &source, problems, environment: template::environment(), remember };
     let flow = checker.flow(document.as_table());
     let problems = checker.problems;
     match flow {
@@ -55,6 +69,8 @@ struct Checker<'a> {
     source: &'a FlowSource,
     problems: Vec<Problem>,
     environment: Environment<'static>,
+    /// What the flow remembers of its subjects.
+    remember: Vec<String>,
 }
 
 impl Checker<'_> {
@@ -94,6 +110,11 @@ impl Checker<'_> {
         let urgent = self.urgent(table);
         let concurrency = self.number(table, "concurrency").unwrap_or(CONCURRENCY);
         let expires_after = self.duration(table, "expires_after");
+        let (starts_if, expires_if) = (self.on_event(table, "if"), self.on_event(table, "expires_if"));
+        if let (Some(item), None) = (table.get("expires_if"), expires_after) {
+            self.problem::<()>(item, "expires_if says what expires, but expires_after does not say when");
+        }
+        self.remember = self.remembered(table);
         let retry = self.retry(table);
         let steps = self.steps(table);
         Some(Flow {
@@ -104,9 +125,12 @@ impl Checker<'_> {
             cancel_on: self.patterns(table, "cancel_on"),
             instances,
             urgent,
+            starts_if,
             from,
             concurrency,
             expires_after,
+            expires_if,
+            remember: self.remember.clone(),
             retry,
             steps,
         })
@@ -161,6 +185,33 @@ impl Checker<'_> {
         }
     }
 
+    /// An expression that is looked at when an event arrives.
+    fn on_event(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
+        let text = self.text(table, key)?;
+        let item = table.get(key)?;
+        let environment = self.environment.clone();
+        match environment.compile_expression(&text) {
+            Ok(expression) => {
+                let names = expression.undeclared_variables(true);
+                if let Some(name) = names.iter().find(|name| name.split('.').next() != Some(EVENT)) {
+                    let why = "it is looked at when the event arrives, and sees only event, such as event.data.slug";
+                    self.problem::<()>(item, format!("{key} names {name}, but {why}"));
+                }
+            }
+            Err(error) => self.problem(item, error.to_string())?,
+        }
+        Some(text)
+    }
+
+    fn remembered(&mut self, table: &dyn TableLike) -> Vec<String> {
+        let Some(item) = table.get("remember") else { return Vec::new() };
+        let names = item.as_array().map(|list| list.iter().map(|name| name.as_str().map(str::to_owned)).collect());
+        names.flatten().filter(|names: &Vec<String>| !names.is_empty()).unwrap_or_else(|| {
+            self.problem::<()>(item, "remember is a list of fields of the user such as [\"email\", \"totp_enabled\"]");
+            Vec::new()
+        })
+    }
+
     fn retry(&mut self, table: &dyn TableLike) -> RetryPolicy {
         let default = RetryPolicy::default();
         let Some(item) = table.get("retry") else { return default };
@@ -187,6 +238,11 @@ impl Checker<'_> {
         let item = table.get(key)?;
         let duration = item.as_str().and_then(|text| humantime::parse_duration(text).ok());
         duration.or_else(|| self.problem(item, format!("{key} is a time such as \"30s\", \"10m\", \"12h\" or \"3d\"")))
+    }
+
+    fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {
+        let Some(item) = table.get(key) else { return false };
+        item.as_bool().or_else(|| self.problem(item, format!("{key} is true or false"))).unwrap_or(false)
     }
 
     fn text(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
@@ -270,6 +326,7 @@ impl Checker<'_> {
             needs: needs.map(|value| Needs { value, within: within.unwrap_or(NEEDS_WITHIN) }),
             timeout: self.timeout(table),
             on_doubt: self.on_doubt(table),
+            for_deleted: self.flag(table, "for_deleted"),
         })
     }
 
@@ -369,12 +426,23 @@ impl Checker<'_> {
 
     /// Names must begin with what there is, and `steps.<name>` must be an earlier step.
     fn names(&mut self, item: &Item, place: &str, names: &std::collections::HashSet<String>, earlier: &[String]) {
+        let remembers = !self.remember.is_empty();
+        let roots: Vec<&str> = ROOTS.into_iter().chain(REMEMBERED.into_iter().filter(|_| remembers)).collect();
         for name in names {
             let mut parts = name.split('.');
             let (root, next) = (parts.next().unwrap_or_default(), parts.next());
-            if !ROOTS.contains(&root) {
-                let hint = suggestion(root, ROOTS);
+            if !roots.contains(&root) {
+                let hint = if REMEMBERED.contains(&root) {
+                    "; say remember = [\"email\"] at the top: which fields the flow is to compare".to_owned()
+                } else {
+                    suggestion(root, roots.iter().copied())
+                };
                 self.problem::<()>(item, format!("{place}{root} is not known here{hint}"));
+            } else if let (BEFORE, Some(field)) = (root, next)
+                && !self.remember.iter().any(|known| known == field)
+            {
+                let hint = suggestion(field, self.remember.iter().map(String::as_str));
+                self.problem::<()>(item, format!("{place}the flow does not remember {field}{hint}"));
             } else if let ("steps", Some(step)) = (root, next)
                 && !earlier.iter().any(|known| known == step)
             {

@@ -1,6 +1,8 @@
-//! What templates and expressions of a flow can see: `user`, `event` and `steps`.
+//! What templates and expressions of a flow can see: `user`, `event` and `steps`; where the flow remembers fields of its
+//! subjects, also `before` and `changed`.
 
 use serde_json::{Map, Value, json};
+use usher_proto::Event;
 
 use crate::engine::Run;
 use crate::subject::{Subject, name, primary_email, primary_phone};
@@ -8,7 +10,13 @@ use crate::subject::{Subject, name, primary_email, primary_phone};
 use super::Flow;
 
 /// The names at the top, and so all that a template may begin with.
-pub(super) const ROOTS: [&str; 3] = ["user", "event", "steps"];
+pub(super) const ROOTS: [&str; 3] = [EVENT, "user", "steps"];
+/// What is known of an event by itself, when it arrives.
+pub(super) const EVENT: &str = "event";
+/// The same of a flow that remembers: the fields as they were before the event, null where that is not known, and the
+/// names of those that the event changed.
+pub(super) const REMEMBERED: [&str; 2] = [BEFORE, "changed"];
+pub(super) const BEFORE: &str = "before";
 
 /// What is known when a step is due.
 #[derive(Debug, Clone)]
@@ -20,9 +28,8 @@ impl Context {
     /// From the run and its subject as last known. `user` is the newest snapshot, or the event's own where there is none,
     /// and empty for an event that concerns no user; `user.email`, `user.phone` and `user.name` are added to it.
     pub(crate) fn new(flow: &Flow, run: &Run, subject: Option<&Subject>) -> Result<Self, serde_json::Error> {
-        let body: Value = serde_json::from_slice(&run.event.body)?;
-        let data = body.get("data").cloned().unwrap_or(Value::Null);
-        let own = || if data["object"] == "user" { data.clone() } else { json!({}) };
+        let event = of_event(&run.event)?;
+        let own = || if event["data"]["object"] == "user" { event["data"].clone() } else { json!({}) };
         let mut user = match subject.and_then(|subject| subject.snapshot.as_deref()) {
             Some(snapshot) => serde_json::from_str(snapshot)?,
             None => own(),
@@ -36,14 +43,18 @@ impl Context {
             .iter()
             .filter_map(|(index, result)| Some((flow.steps.get(*index)?.name.clone(), result.clone())))
             .collect();
-        let event = json!({
-            "id": run.event.id.as_str(),
-            "type": run.event.kind,
-            "instance": run.event.instance,
-            "occurred_at": run.event.occurred_at.to_string(),
-            "data": data,
+        let was = run.before.clone().unwrap_or_default();
+        let known = |name: &String| (name.clone(), was.fields.get(name).cloned().unwrap_or_default());
+        let before: Map<String, Value> = flow.remember.iter().map(known).collect();
+        let values = json!({
+            "user": user, EVENT: event, "steps": steps, BEFORE: before, "changed": was.changed,
         });
-        Ok(Self { values: json!({ "user": user, "event": event, "steps": steps }) })
+        Ok(Self { values })
+    }
+
+    /// From an event alone.
+    pub(super) fn of_event(event: &Event) -> Result<Self, serde_json::Error> {
+        Ok(Self { values: json!({ EVENT: of_event(event)? }) })
     }
 
     /// Of these values, for tests.
@@ -60,4 +71,27 @@ impl Context {
     pub(super) fn rendered(&self) -> minijinja::Value {
         minijinja::Value::from(minijinja::value::Serde(&self.values))
     }
+}
+
+fn of_event(event: &Event) -> Result<Value, serde_json::Error> {
+    let mut body: Value = serde_json::from_slice(&event.body)?;
+    let data = body.get_mut("data").map(Value::take).unwrap_or_default();
+    Ok(json!({
+        "id": event.id.as_str(),
+        "type": event.kind,
+        "instance": event.instance,
+        "occurred_at": event.occurred_at.to_string(),
+        "user_id": user_id(&event.kind, &data),
+        "data": data,
+    }))
+}
+
+/// The user whom an event concerns, wherever its type says so; null if it is nobody. Clerk writes an empty text where it
+/// means null.
+fn user_id(kind: &str, data: &Value) -> Value {
+    let own = if kind.starts_with("user.") { &data["id"] } else { &Value::Null };
+    let places =
+        [own, &data["user_id"], &data["user"]["id"], &data["public_user_data"]["user_id"], &data["payer"]["user_id"]];
+    let id = places.into_iter().find(|id| id.as_str().is_some_and(|id| !id.is_empty()));
+    id.cloned().unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! Flows: files that say which events start a run, and what its steps are. Read and checked whole before anything starts.
 
+mod arrival;
 mod builtin;
 mod check;
 mod context;
@@ -40,12 +41,18 @@ pub struct Flow {
     pub instances: BTreeSet<String>,
     /// Whether its calls go before those of other flows.
     pub urgent: bool,
+    /// An expression on the event: where it is false the event starts no run.
+    pub starts_if: Option<String>,
     /// Where it begins if it has never read the log.
     pub from: Option<From>,
     /// Steps under way at once, in one process.
     pub concurrency: usize,
     /// How old an event may become before its run is worth nothing.
     pub expires_after: Option<Duration>,
+    /// An expression on the event: where it is false the event does not expire.
+    pub expires_if: Option<String>,
+    /// Fields of subjects that it remembers, to know what an event changes.
+    pub remember: Vec<String>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// What is done, in order. At least one.
@@ -61,6 +68,13 @@ pub struct FlowStep {
     pub when: Option<String>,
     /// What it does.
     pub action: Action,
+}
+
+impl FlowStep {
+    /// Whether it is made also where its subject was deleted meanwhile.
+    pub fn for_deleted(&self) -> bool {
+        matches!(&self.action, Action::Call(Call { for_deleted: true, .. }))
+    }
 }
 
 /// What a step does.
@@ -89,6 +103,8 @@ pub struct Call {
     pub timeout: Duration,
     /// What to do when it cannot be known whether an attempt took effect.
     pub on_doubt: OnDoubt,
+    /// Whether it is made also where its subject was deleted meanwhile: it clears away, or warns.
+    pub for_deleted: bool,
 }
 
 /// Which way to err when it cannot be known whether an attempt took effect.
@@ -148,10 +164,14 @@ impl Flow {
         }
     }
 
-    /// Whether the event starts a run.
-    pub fn starts_on(&self, event: &Event) -> bool {
-        let instance = self.instances.contains(&event.instance);
-        instance && self.on.iter().any(|pattern| pattern.matches(event))
+    /// The connectors of all steps.
+    pub fn connectors(&self) -> impl Iterator<Item = &str> {
+        (0..self.steps.len()).filter_map(|step| self.connector(step))
+    }
+
+    /// Whether this step, or a later one, is made also where its subject was deleted meanwhile.
+    pub fn goes_on_deleted(&self, step: usize) -> bool {
+        self.steps.iter().skip(step).any(FlowStep::for_deleted)
     }
 
     /// Whether the event ends earlier runs of its key.

@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
-use usher_proto::{EventId, Key, Reason};
+use usher_proto::{EventId, Key, Reason, Timestamp};
 use usher_service::clock;
 
 use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
-use super::{StoreError, lanes};
+use super::{StoreError, lanes, remember};
+use crate::before::Before;
 use crate::engine::arrival::{Admission, Arrival, Batch};
 use crate::engine::{Run, Tries};
 use crate::sql::{Database, Dialect};
 use crate::subject::Snapshot;
 
-const ARRIVAL: [(&str, &str); 13] = [
+const ARRIVAL: [(&str, &str); 15] = [
     ("event", "text"),
     ("key", "text"),
     ("origin", "bigint"),
@@ -30,6 +31,8 @@ const ARRIVAL: [(&str, &str); 13] = [
     ("reason", "text"),
     ("error", "text"),
     ("destination", "text"),
+    ("expires_at", "bigint"),
+    ("before_event", "text"),
 ];
 
 const SNAPSHOT: [(&str, &str); 6] = [
@@ -48,7 +51,8 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     move_frontier(connection, flow, batch).await?;
 
     let mut admission = Admission::default();
-    let starting = starting(connection, flow, batch).await?;
+    let befores = remember::compare(connection, dialect, flow, &batch.arrivals).await?;
+    let starting = starting(connection, flow, batch, befores).await?;
     let mut new = insert(connection, dialect, flow, batch, &starting).await?;
     admission.repeated = starting.len() - new.len();
     // The first of an event that came twice in one batch is the one that was inserted.
@@ -90,6 +94,7 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
 /// An arrival that starts a run, and why that is given up at once.
 struct Start<'a> {
     arrival: &'a Arrival,
+    before: Option<Before>,
     verdict: Option<(Reason, String)>,
 }
 
@@ -99,17 +104,19 @@ async fn starting<'a>(
     connection: &mut AnyConnection,
     flow: &str,
     batch: &'a Batch,
+    mut befores: BTreeMap<i64, Before>,
 ) -> Result<Vec<Start<'a>>, StoreError> {
     let starting: Vec<&Arrival> = batch.arrivals.iter().filter(|arrival| arrival.starts).collect();
     if starting.is_empty() {
         return Ok(Vec::new());
     }
     let horizon = horizon(connection, flow).await?;
-    let start = |arrival: &'a Arrival| {
+    let mut start = |arrival: &'a Arrival| {
         let too_old = (arrival.event.occurred_at < horizon).then(|| (Reason::TooOld, format!("before {horizon}")));
-        Start { arrival, verdict: arrival.verdict.clone().or(too_old) }
+        let before = befores.remove(&arrival.offset);
+        Start { arrival, before, verdict: arrival.verdict.clone().or(too_old) }
     };
-    Ok(starting.into_iter().map(start).collect())
+    Ok(starting.into_iter().map(&mut start).collect())
 }
 
 /// Also the fence: who does not own the partition any more moves nothing.
@@ -138,7 +145,7 @@ async fn insert(
     }
     let rows: Vec<serde_json::Value> = starting
         .iter()
-        .map(|Start { arrival: Arrival { offset, event, .. }, verdict }| {
+        .map(|Start { arrival: Arrival { offset, event, expires_at, .. }, before, verdict }| {
             json!({
                 "event": event.id.as_str(),
                 "key": event.key.as_str(),
@@ -153,15 +160,18 @@ async fn insert(
                 "reason": verdict.as_ref().map(|(reason, _)| reason.label()),
                 "error": verdict.as_ref().map(|(_, error)| error),
                 "destination": batch.destination(event),
+                "expires_at": expires_at.map(Timestamp::millis),
+                "before_event": before.as_ref().map(|before| json!(before).to_string()),
             })
         })
         .collect();
     let sql = format!(
         "INSERT INTO usher_run (flow, event, key, partition, position, origin, source, type, instance, occurred_at, \
-                                received_at, provenance, body, reason, error, flow_version, state, admitted_at, \
-                                destination) \
+                                received_at, provenance, body, reason, error, expires_at, before_event, \
+                                flow_version, state, admitted_at, destination) \
          SELECT $2, r.event, r.key, $3, r.origin, r.origin, r.source, r.type, r.instance, r.occurred_at, \
-                r.received_at, r.provenance, r.body, r.reason, r.error, $4, 'queued', $5, r.destination \
+                r.received_at, r.provenance, r.body, r.reason, r.error, r.expires_at, r.before_event, $4, 'queued', $5, \
+                r.destination \
          FROM {} WHERE true ON CONFLICT (flow, event) DO NOTHING RETURNING event",
         dialect.rows(&ARRIVAL)
     );
@@ -266,7 +276,7 @@ async fn cancel(
     rows.iter().map(|row| Ok((arrival.event.key.clone(), EventId::new(row.try_get::<String, _>(0)?)))).collect()
 }
 
-fn new_run(batch: &Batch, Start { arrival, verdict }: &Start<'_>) -> Run {
+fn new_run(batch: &Batch, Start { arrival, before, verdict }: &Start<'_>) -> Run {
     Run {
         event: arrival.event.clone(),
         partition: batch.partition,
@@ -280,6 +290,8 @@ fn new_run(batch: &Batch, Start { arrival, verdict }: &Start<'_>) -> Run {
         request: None,
         results: BTreeMap::new(),
         wait_until: None,
+        expires_at: arrival.expires_at,
+        before: before.clone(),
         verdict: verdict.clone(),
         apart: false,
     }

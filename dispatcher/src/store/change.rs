@@ -121,13 +121,19 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
         }
         ChangeKind::End { state, effect, note, verdict, in_doubt } => {
             keep_effect(connection, flow, &change.event, effect.as_ref()).await?;
-            // A dead run keeps its body, for it may be redriven.
-            let sql = "UPDATE usher_run SET state = $1, note = $2, reason = $3, error = $4, ended_at = $5, \
-                       body = CASE WHEN $1 = 'dead' THEN body END, request = CASE WHEN $6 = 1 THEN request END, \
+            // A dead run keeps its body, for it may be redriven. One that has expired would only expire again, and what it
+            // carries, a one-time code say, is not kept for nothing.
+            let keeps = "$1 = 'dead' AND COALESCE($3, '') <> 'expired'";
+            let sql = format!(
+                "UPDATE usher_run SET state = $1, note = $2, reason = $3, error = $4, ended_at = $5, \
+                       body = CASE WHEN {keeps} THEN body END, \
+                       before_event = CASE WHEN {keeps} THEN before_event END, \
+                       request = CASE WHEN $6 = 1 AND COALESCE($3, '') <> 'expired' THEN request END, \
                        claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0, \
                        deaths = deaths + CASE WHEN $1 = 'dead' THEN 1 ELSE 0 END \
-                       WHERE flow = $7 AND event = $8 AND ended_at IS NULL";
-            sqlx::query(sql)
+                       WHERE flow = $7 AND event = $8 AND ended_at IS NULL"
+            );
+            sqlx::query(AssertSqlSafe(sql))
                 .bind(state.label())
                 .bind(*note)
                 .bind(verdict.as_ref().map(|(reason, _)| reason.label()))
@@ -167,7 +173,7 @@ fn with_tries<'q>(query: AnyQuery<'q>, tries: &Tries) -> AnyQuery<'q> {
 
 /// The attempt that was under way when somebody asked for the run's end is over.
 async fn cancel_as_asked(connection: &mut AnyConnection, flow: &str, event: &str) -> Result<(), StoreError> {
-    let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, due_at = NULL, claimed_at = NULL, \
+    let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, due_at = NULL, claimed_at = NULL, \
                claimed_until = NULL, awaits_news = 0, request = NULL, \
                note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END \
                WHERE flow = $2 AND event = $3 AND ended_at IS NULL AND cancel_asked = 1";

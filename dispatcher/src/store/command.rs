@@ -141,6 +141,6 @@ async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -
 
 /// Ends runs of flow `$2` at time `$1` that no attempt is under way for; more conditions follow. One whose last attempt may
 /// have had its effect says so.
-pub(super) const END_WHAT_IS_NOT_UNDER_WAY: &str = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, \
+pub(super) const END_WHAT_IS_NOT_UNDER_WAY: &str = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, \
      note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END, request = NULL, due_at = NULL \
      WHERE flow = $2 AND ended_at IS NULL AND (state IN ('queued', 'waiting', 'parked') OR claimed_at IS NULL)";

@@ -11,6 +11,7 @@ mod lanes;
 mod operate;
 mod prune;
 mod quota;
+mod remember;
 mod rows;
 mod sql_store;
 

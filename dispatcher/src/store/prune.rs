@@ -3,6 +3,8 @@
 use sqlx::AnyConnection;
 use usher_proto::Timestamp;
 
+use usher_service::clock;
+
 use super::StoreError;
 use crate::engine::RunState;
 use crate::sql::Database;
@@ -34,6 +36,17 @@ pub(super) async fn prune(
     )
     .bind(flow)
     .bind(older_than.millis())
+    .execute(&mut *connection)
+    .await?;
+    // A dead run is kept to be redriven. Past its life it would only die again, and what it carries may be a one-time code.
+    let spent = "SELECT event FROM usher_run WHERE flow = $1 AND state = 'dead' AND body IS NOT NULL AND expires_at <= $2 \
+                 ORDER BY expires_at LIMIT $3";
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "UPDATE usher_run SET body = NULL, before_event = NULL, request = NULL WHERE flow = $1 AND event IN ({spent})"
+    )))
+    .bind(flow)
+    .bind(clock::now().millis())
+    .bind(limit)
     .execute(&mut *connection)
     .await?;
     for table in ["usher_effect", "usher_action"] {

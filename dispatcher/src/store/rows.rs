@@ -11,7 +11,8 @@ use crate::engine::{Run, RunState, Tries};
 /// The columns that [`run`] reads, in its order.
 pub(super) const RUN_COLUMNS: &str = "event, key, partition, position, source, type, instance, occurred_at, \
      received_at, provenance, body, flow_version, step, destination, state, pass, attempts, spent, unanswered, generation, \
-     tried_since, asked_at, failed_at, claimed_until, request, results, due_at, reason, error";
+     tried_since, asked_at, failed_at, claimed_until, request, results, due_at, reason, error, \
+     expires_at, before_event";
 
 /// An SQL expression: 0 for a run that has begun, and so goes before all others of its key, else 1.
 pub(super) fn rank(run: &str) -> String {
@@ -90,6 +91,10 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
         None => None,
         Some(label) => Some((label.parse().map_err(|_| unreadable("reason"))?, error.unwrap_or_default())),
     };
+    let expires_at = c.time()?;
+    let before: Option<String> = c.take()?;
+    let before = before.map(|text| serde_json::from_str(&text)).transpose();
+    let before = before.map_err(|_| unreadable("before_event"))?;
     let begun = matches!(state, RunState::Running | RunState::Parked);
     Ok(Run {
         event,
@@ -104,6 +109,8 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
         request,
         results,
         wait_until,
+        expires_at,
+        before,
         verdict,
         apart: false,
     })

@@ -133,6 +133,20 @@ mod tests {
     }
 
     #[test]
+    fn a_new_address_is_new_and_the_old_one_is_still_there() {
+        let (_, person, value) = rewritten("user.updated:new-address", 2);
+        let addresses: Vec<&str> = value["data"]["email_addresses"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|entry| entry["email_address"].as_str())
+            .collect();
+        let again = Template::from_text(value.to_string()).expect("an event").about.address.expect("an address");
+        assert!(again != person.address && addresses.contains(&again.as_str()), "{again}");
+        assert!(addresses.contains(&person.address.as_str()), "{addresses:?}");
+    }
+
+    #[test]
     fn times_move_together_with_the_event() {
         let (template, _, value) = rewritten("session.created", 0);
         let apart = |event: &Value| {

@@ -1,6 +1,7 @@
 //! What must hold end to end, each on both pairs: the embedded one, and Kafka with Postgres.
 #![allow(clippy::unwrap_used)]
 
+mod built_in;
 mod crashes;
 mod farewell;
 mod first_run;
@@ -14,3 +15,4 @@ mod records;
 mod refusals;
 mod state;
 mod tools;
+mod up;

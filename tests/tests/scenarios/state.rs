@@ -41,12 +41,12 @@ async fn a_deleted_user_never_comes_back(pair: Pair) {
     world.all_ended(1, SOON).await;
     assert!(world.row(&user.id).await.is_some());
     world.send(&user.deleted()).await;
-    world.all_ended(2, SOON).await;
+    world.all_ended(3, SOON).await;
     assert!(world.row(&user.id).await.is_none());
 
     world.send(&user.changed().updated()).await;
     world.send(&user.created()).await;
-    let runs = world.all_ended(6, SOON).await;
+    let runs = world.all_ended(7, SOON).await;
     assert!(world.row(&user.id).await.is_none());
     assert_eq!(runs.iter().filter(|run| run.state == "superseded").count(), 4, "{runs:?}");
     assert_eq!((world.effects("resend").len(), world.effects("stripe").len()), (0, 0), "no mail and no trial");

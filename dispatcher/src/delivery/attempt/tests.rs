@@ -22,6 +22,7 @@ use crate::engine::quota::Quota;
 use crate::flows::FlowSource;
 use crate::sql::{Database, DatabaseAddress};
 use crate::store::SqlStore;
+use crate::subject::Snapshot;
 
 const FLOW: &str = r#"
 on = ["clerk/user.created"]
@@ -110,8 +111,7 @@ async fn scene_within(quota: &str, flow: &str, memory: Memory, found: LookUp, do
         provenance: Vec::new(),
         body: Bytes::from_static(b"{\"data\":{}}"),
     };
-    let arrival =
-        Arrival { offset: 0, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None };
+    let arrival = Arrival::starting(0, event);
     let (flow_version, connector) = (flow.version.clone(), flow.connector(0).map(str::to_owned));
     let batch = Batch { partition: Partition(0), epoch, frontier: 1, arrivals: vec![arrival], flow_version, connector };
     let run = store.admit("test", &batch).await.expect("it is admitted").heads.remove(0);
@@ -204,6 +204,36 @@ async fn doubt_is_resolved_by_looking_and_else_as_the_flow_says() {
         let scene = scene(flow, memory, looked_up, done).await.in_doubt_since(ago);
         let outcome = scene.outcome().await;
         assert_eq!((scene.asked(), in_doubt(&outcome)), (again, dead), "{memory:?} {ago:?} {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_flow_starts_on_is_looked_at_again_when_its_run_is_worked_on() {
+    let with = |expression: &str| format!("if = \"{expression}\"\n{FLOW}");
+    let of = async |flow: &str| scene(flow, Memory::Idempotent, LookUp::Unknown, done).await;
+    let scene = of(&with("event.data.one.two")).await;
+    assert!(matches!(scene.outcome().await, Outcome::Reject { reason: Reason::Template, .. }), "it cannot be said");
+    assert_eq!(scene.asked(), 0);
+    let scene = of(&with("event.data.one")).await;
+    assert_eq!((scene.workshop.work(&scene.run, scene.epoch).await, scene.asked()), (Report::NothingToDo, 0));
+    let scene = of(&with("event.id")).await;
+    assert_eq!((scene.outcome().await, scene.asked()), (done(), 1));
+}
+
+#[tokio::test]
+async fn of_who_was_deleted_only_the_steps_that_say_so_are_made() {
+    let gone = |epoch, event: Event| {
+        let occurred_at = event.occurred_at.millis();
+        let snapshot = Some(Snapshot { updated_at: occurred_at, occurred_at, data: None });
+        let arrivals = vec![Arrival { starts: false, snapshot, ..Arrival::starting(1, event) }];
+        Batch { partition: Partition(0), epoch, frontier: 2, arrivals, flow_version: "1".into(), connector: None }
+    };
+    for (flow, expected) in [(FLOW.to_owned(), 0), (format!("{FLOW}for_deleted = true\n"), 1)] {
+        let scene = scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await;
+        let event = Event { id: EventId::new("msg_2"), kind: "user.deleted".into(), ..scene.run.event.clone() };
+        scene.workshop.store.admit("test", &gone(scene.epoch, event)).await.expect("it is admitted");
+        let report = scene.workshop.work(&scene.run, scene.epoch).await;
+        assert_eq!((report == Report::Superseded, scene.asked()), (expected == 0, expected), "{report:?}");
     }
 }
 

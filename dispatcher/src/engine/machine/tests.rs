@@ -45,6 +45,8 @@ fn run_for(key: &str, position: i64, destination: Option<&str>) -> Run {
         request: None,
         results: BTreeMap::new(),
         wait_until: None,
+        expires_at: Some(NOW.plus(Duration::from_secs(1800))),
+        before: None,
         verdict: None,
         apart: false,
     }
@@ -59,15 +61,7 @@ fn tried(run: Run, tries: Tries) -> Run {
 }
 
 fn arrival(run: &Run) -> Arrival {
-    Arrival {
-        offset: run.position,
-        event: run.event.clone(),
-        starts: true,
-        cancels: false,
-        snapshot: None,
-        command: None,
-        verdict: None,
-    }
+    Arrival { expires_at: run.expires_at, ..Arrival::starting(run.position, run.event.clone()) }
 }
 
 fn limits() -> Limits {
@@ -77,7 +71,6 @@ fn limits() -> Limits {
         in_flight: 10,
         destinations: 1,
         retry: RetryPolicy { attempts: 3, first, max, within: Duration::from_secs(3600) },
-        expires_after: Some(Duration::from_secs(1800)),
         from: Some(From::Beginning),
         stall: Duration::from_secs(60),
     }

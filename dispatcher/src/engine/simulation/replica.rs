@@ -90,7 +90,6 @@ impl Replica {
             in_flight: plan.in_flight,
             destinations: plan.destinations.len(),
             retry: plan.retry,
-            expires_after: plan.expires_after,
             from: Some(From::Beginning),
             stall: std::time::Duration::from_secs(60),
         };
@@ -212,6 +211,8 @@ impl World {
                     starts: of.starts,
                     cancels: of.cancels,
                     snapshot,
+                    remember: None,
+                    expires_at: self.plan.expires_after.map(|life| Timestamp::from_millis(at).plus(life)),
                     command: None,
                     verdict: (of.fate == Fate::Malformed).then(|| (usher_proto::Reason::Malformed, String::new())),
                 }

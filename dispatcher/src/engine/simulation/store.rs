@@ -104,6 +104,8 @@ pub(super) struct Store {
     users: Vec<Known>,
     destinations: Vec<String>,
     body: Bytes,
+    /// How old an event may become.
+    life: Option<std::time::Duration>,
     breakage: Breakage,
     /// Runs that have not ended.
     pub(super) live: usize,
@@ -119,6 +121,7 @@ impl Store {
         users: usize,
         destinations: Vec<String>,
         body: Bytes,
+        life: Option<std::time::Duration>,
         breakage: Breakage,
     ) -> Self {
         let partition = || PartitionRows {
@@ -134,6 +137,7 @@ impl Store {
             users: vec![Known::default(); users],
             destinations,
             body,
+            life,
             breakage,
             live: 0,
             ended: BTreeMap::new(),
@@ -174,8 +178,11 @@ impl Store {
 
     fn run(&self, number: u32, events: &[Happening]) -> Run {
         let row = self.row(number as usize).expect("it is in an index");
+        let event = happening::event(number as usize, &events[number as usize], &self.body);
         Run {
-            event: happening::event(number as usize, &events[number as usize], &self.body),
+            expires_at: self.life.map(|life| event.occurred_at.plus(life)),
+            before: None,
+            event,
             partition: Partition(i32::try_from(row.partition).expect("few")),
             position: row.position,
             flow_version: "1".to_owned(),

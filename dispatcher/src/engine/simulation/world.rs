@@ -155,7 +155,7 @@ impl World {
             shares,
             log: Log::new(plan.partitions),
             group: Group::new(plan.partitions, plan.replicas),
-            store: Store::new(plan.partitions, plan.users, names, body.clone(), plan.breakage),
+            store: Store::new(plan.partitions, plan.users, names, body.clone(), plan.expires_after, plan.breakage),
             body,
             store_back_at: 0,
             destinations: plan.destinations.iter().map(|of| Destination::new(of.clone(), plan.breakage)).collect(),

@@ -56,14 +56,30 @@ fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
         ("on = ", "priority = \"high\"\non = ", "test.toml:2: priority may be \"urgent\" or \"normal\""),
         ("on = ", "instances = \"staging\"\non = ", "test.toml:2: instances is a list such as"),
         ("on = ", "instances = [\"Staging\"]\non = ", "test.toml:2: instances is a list such as"),
+        ("to = ", "for_deleted = 1\nto = ", "test.toml:6: for_deleted is true or false"),
         ("[[step]]", "[[step]]\nwait = \"3d\"", "test.toml:3: a step has either use"),
         ("{{ user.email }}", "{{ user.email", "test.toml:6: syntax error"),
         ("subject = \"Hello\"", "subject = 7", "test.toml:7: subject is a text"),
+        ("on = ", "if = \"user.email\"\non = ", "test.toml:2: if names user.email, but it is looked at when the event"),
+        ("on = ", "if = \"event.\"\non = ", "test.toml:2: syntax error"),
+        ("on = ", "expires_if = \"event.id\"\non = ", "test.toml:2: expires_if says what expires"),
+        ("on = ", "remember = \"email\"\non = ", "test.toml:2: remember is a list of fields"),
+        ("user.email", "before.email", "test.toml:6: before is not known here; say remember = [\"email\"]"),
         ("on = [", "on = [[", "test.toml:"),
     ] {
         let problems = check_text(&GOOD.replacen(from, to, 1)).expect_err(expected);
         assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected:?} is not among {problems:?}");
     }
+}
+
+#[test]
+fn what_was_before_is_known_of_the_fields_that_are_remembered() {
+    let remembering = GOOD.replacen("on = ", "remember = [\"email\"]\non = ", 1);
+    let flow = check_text(&remembering.replace("user.email", "before.email")).expect("good");
+    assert_eq!(flow.remember, ["email"]);
+    let problems = check_text(&remembering.replace("user.email", "before.emial")).expect_err("it is misspelt");
+    assert_eq!(problems, ["test.toml:7: the flow does not remember emial; did you mean email?"]);
+    check_text(&remembering.replace("[[step]]", "[[step]]\nwhen = \"'email' in changed\"")).expect("good");
 }
 
 #[test]

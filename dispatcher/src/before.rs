@@ -1,0 +1,111 @@
+//! What a flow knew of a subject before an event, and what the event changed in it.
+//!
+//! The subjects that all flows share cannot tell: whichever flow comes first has written the new state already. So each
+//! flow that asks for it remembers a few fields of each subject by itself, and compares.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::subject::Snapshot;
+
+/// Some fields of a subject. One that is not there is not known, which is not the same as null.
+pub type Fields = Map<String, Value>;
+
+/// What was known before an event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// The fields as they were; none at the first sight of a subject.
+    pub fields: Fields,
+    /// Those that the event changed: known before and after it, and different. Late news change nothing.
+    pub changed: Vec<String>,
+}
+
+/// What a flow remembers of a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// When the subject last changed, by its own clock, in milliseconds.
+    pub updated_at: i64,
+    /// When the event that said so happened, in milliseconds.
+    pub occurred_at: i64,
+    /// The fields; none once it is deleted.
+    pub fields: Option<Fields>,
+}
+
+/// Takes in what an event says of a subject: what was known before it, and what is to be remembered from now on, none
+/// where that stays as it was.
+pub fn learn(known: Option<&Remembered>, snapshot: &Snapshot, fields: &Fields) -> (Before, Option<Remembered>) {
+    let remember = |fields| {
+        let Snapshot { updated_at, occurred_at, .. } = *snapshot;
+        Some(Remembered { updated_at, occurred_at, fields })
+    };
+    let deleted = snapshot.data.is_none();
+    let Some(known) = known else {
+        return (Before::default(), remember((!deleted).then(|| fields.clone())));
+    };
+    let late = (snapshot.updated_at, snapshot.occurred_at) < (known.updated_at, known.occurred_at);
+    let Some(old) = known.fields.as_ref().filter(|_| deleted || !late) else {
+        return (Before::default(), None);
+    };
+    if deleted {
+        return (Before { fields: old.clone(), changed: Vec::new() }, remember(None));
+    }
+    let differs = |(name, value): &(&String, &Value)| old.get(*name).is_some_and(|before| before != *value);
+    let changed = fields.iter().filter(differs).map(|(name, _)| name.clone()).collect();
+    // What an event leaves out is still known from before.
+    let mut now = old.clone();
+    now.extend(fields.clone());
+    (Before { fields: old.clone(), changed }, remember(Some(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value) -> Fields {
+        value.as_object().expect("an object").clone()
+    }
+
+    fn seen(updated_at: i64, value: Value) -> Remembered {
+        Remembered { updated_at, occurred_at: updated_at, fields: Some(fields(value)) }
+    }
+
+    fn at(updated_at: i64, alive: bool) -> Snapshot {
+        Snapshot { updated_at, occurred_at: updated_at, data: alive.then(|| "{}".to_owned()) }
+    }
+
+    #[test]
+    fn the_first_sight_of_a_subject_changes_nothing() {
+        let now = fields(json!({"email": "a@b.test"}));
+        let (before, after) = learn(None, &at(5, true), &now);
+        assert_eq!((before, after), (Before::default(), Some(seen(5, json!({"email": "a@b.test"})))));
+    }
+
+    #[test]
+    fn what_is_different_has_changed_and_what_is_left_out_has_not() {
+        let known = seen(5, json!({"email": "a@b.test", "totp_enabled": false}));
+        let (before, after) = learn(Some(&known), &at(6, true), &fields(json!({"email": null, "phone": "+1"})));
+        assert_eq!(before.changed, ["email"]);
+        assert_eq!(before.fields, known.fields.expect("it is alive"));
+        assert_eq!(after, Some(seen(6, json!({"email": null, "phone": "+1", "totp_enabled": false}))));
+    }
+
+    #[test]
+    fn late_news_change_nothing_and_equal_is_not_late() {
+        let known = seen(5, json!({"email": "a@b.test"}));
+        let other = fields(json!({"email": "c@d.test"}));
+        assert_eq!(learn(Some(&known), &at(4, true), &other), (Before::default(), None));
+        assert_eq!(learn(Some(&known), &at(5, true), &other).0.changed, ["email"]);
+    }
+
+    #[test]
+    fn a_deletion_says_what_was_known_last_and_is_final() {
+        let known = seen(5, json!({"email": "a@b.test"}));
+        let (before, after) = learn(Some(&known), &at(1, false), &Fields::new());
+        assert_eq!((before.fields, before.changed), (known.fields.expect("alive"), vec![]));
+        let gone = after.expect("it is remembered as deleted");
+        assert_eq!(gone.fields, None);
+        assert_eq!(learn(Some(&gone), &at(9, true), &fields(json!({"email": "x"}))), (Before::default(), None));
+    }
+}

@@ -1,0 +1,273 @@
+//! Each built-in flow checks, and makes a request of whatever Clerk may send.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use usher_proto::{Event, EventId, Key, Partition, Source, Timestamp};
+use usher_service::options::Environment;
+
+use super::*;
+use crate::before::Before;
+use crate::connectors::{self, Connectors, Inputs};
+use crate::engine::{Run, Tries};
+use crate::flows::{Action, Context, Flow, evaluate, render};
+use crate::sql::{Database, DatabaseAddress};
+use crate::subject::Subject;
+
+const AT: Timestamp = Timestamp::from_millis(1_767_261_600_250);
+
+/// Every sample there is: those that keys are tested with, and those that `usher send` sends.
+fn samples() -> Vec<(String, Value)> {
+    let mut samples = Vec::new();
+    for folder in ["../ingest/tests/clerk", "../lab/src/traffic/samples"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in std::fs::read_dir(folder).expect("the samples are there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let text = std::fs::read(&path).expect("a file");
+            let sample: Value = serde_json::from_slice(&text).expect("JSON");
+            if sample["type"].is_string() {
+                samples.push((path.file_name().expect("a name").display().to_string(), sample));
+            }
+        }
+    }
+    assert!(samples.len() > 30, "{}", samples.len());
+    samples
+}
+
+/// The sample without each field of it that an event may lack, or may have without a value.
+fn variants(sample: &Value) -> Vec<(String, Value)> {
+    let mut variants = Vec::new();
+    for field in sample["data"].as_object().expect("data").keys() {
+        // What an event is about, and whom a mail is for, is always there.
+        if ["id", "object", "to_email_address"].contains(&field.as_str()) {
+            continue;
+        }
+        let mut without = sample.clone();
+        without["data"].as_object_mut().expect("data").remove(field);
+        variants.push((format!("without {field}"), without));
+        let mut valueless = vec![Value::Null];
+        valueless.extend(sample["data"][field].is_string().then(|| json!("")));
+        for value in valueless {
+            let what = format!("{field} {value}");
+            let mut sample = sample.clone();
+            sample["data"][field] = value;
+            variants.push((what, sample));
+        }
+    }
+    variants
+}
+
+fn event(sample: &Value) -> Event {
+    Event {
+        id: EventId::new("msg_1"),
+        kind: sample["type"].as_str().expect("a type").into(),
+        source: Source::Clerk,
+        instance: "default".into(),
+        key: Key::new("user_1"),
+        occurred_at: AT,
+        received_at: AT,
+        provenance: Vec::new(),
+        body: Bytes::from(sample.to_string()),
+    }
+}
+
+fn flow(name: &str) -> Flow {
+    let source = builtin().into_iter().find(|source| source.name == name).expect("a built-in flow");
+    Flow::check(source).expect("it checks")
+}
+
+/// Connectors that ask nobody.
+fn connectors(flow: &Flow) -> Connectors {
+    let environment = Environment::of([
+        ("USHER_FROM", "Acme <hello@acme.test>"),
+        ("RESEND_API_KEY", "re_x"),
+        ("SMTP_URL", "smtp://127.0.0.1:1"),
+        ("STRIPE_SECRET_KEY", "sk_test_x"),
+        ("STRIPE_PRICE_ID", "price_x"),
+        ("MAILCHIMP_API_KEY", "x-us1"),
+        ("MAILCHIMP_LIST_ID", "abc"),
+        ("NOVU_SECRET_KEY", "x"),
+        ("ALGOLIA_APP_ID", "X"),
+        ("ALGOLIA_API_KEY", "x"),
+        ("ALGOLIA_INDEX", "people"),
+        ("NYLAS_API_KEY", "x"),
+        ("NYLAS_GRANT_ID", "x"),
+    ]);
+    usher_service::telemetry::install_tls();
+    let used: Vec<&str> = flow.connectors().collect();
+    let database = DatabaseAddress::parse("USHER_STORE", "sqlite:/nowhere/at/all.db").expect("an address");
+    connectors::open(&used, &environment, &Database::open(&database).expect("nothing is opened")).expect("all is set")
+}
+
+/// The steps that ask somebody, each with its request, where the flow starts on the event at all.
+fn requests(
+    flow: &Flow,
+    connectors: &Connectors,
+    sample: &Value,
+    subject: Option<&Subject>,
+    before: Option<Before>,
+) -> Result<BTreeMap<String, String>, String> {
+    let event = event(sample);
+    let mut requests = BTreeMap::new();
+    if !flow.starts(&event) {
+        return Ok(requests);
+    }
+    // As if every step had made something.
+    let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "cus_1" }))).collect();
+    let run = Run {
+        event: event.clone(),
+        partition: Partition(0),
+        position: 0,
+        flow_version: flow.version.clone(),
+        step: 0,
+        destination: None,
+        begun: false,
+        pass: 0,
+        tries: Tries::default(),
+        request: None,
+        results,
+        wait_until: None,
+        expires_at: None,
+        before,
+        verdict: None,
+        apart: false,
+    };
+    let context = Context::new(flow, &run, subject).map_err(|error| error.to_string())?;
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    if !flow.wants(&context).map_err(|error| told(&error))? {
+        return Ok(requests);
+    }
+    for step in &flow.steps {
+        let Action::Call(call) = &step.action else { continue };
+        let holds = |expression: &str| {
+            evaluate(expression, &context).map(|value| value.is_some_and(|value| value.is_true())).map_err(|e| told(&e))
+        };
+        let due = step.when.as_deref().map_or(Ok(true), holds)?;
+        let there = call.needs.as_ref().map_or(Ok(true), |needs| holds(&needs.value))?;
+        if !due || !there {
+            continue;
+        }
+        let params = render(flow, call, &context).map_err(|error| told(&error))?;
+        let data = context.event_data();
+        let inputs = Inputs { operation: &call.operation, params: &params, event: &event, data, pass: 0 };
+        let request = connectors[&call.connector].prepare(&inputs).map_err(|error| told(&error))?;
+        requests.insert(step.name.clone(), String::from_utf8_lossy(&request).into_owned());
+    }
+    Ok(requests)
+}
+
+fn subject(snapshot: Option<&Value>) -> Subject {
+    Subject { snapshot: snapshot.map(Value::to_string), deleted: snapshot.is_none(), revision: 1 }
+}
+
+/// All the fields that the flow remembers were otherwise.
+fn all_changed(flow: &Flow) -> Option<Before> {
+    let before = |field: &String| (field.clone(), if field == "email" { json!("old@mail.test") } else { json!(1) });
+    let fields: Map<String, Value> = flow.remember.iter().map(before).collect();
+    (!fields.is_empty()).then(|| Before { fields, changed: flow.remember.clone() })
+}
+
+#[test]
+fn the_built_in_flows_pass_their_own_check() {
+    for source in builtin() {
+        let name = source.name.clone();
+        if let Err(problems) = Flow::check(source) {
+            panic!("{name}: {problems:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_flow_makes_its_requests_of_whatever_clerk_may_send() {
+    let samples = samples();
+    let person = samples.iter().find(|(name, _)| name == "user.created.json").expect("a person").1["data"].clone();
+    for source in builtin() {
+        let flow = Flow::check(source).expect("it checks");
+        let connectors = connectors(&flow);
+        let mut asked = 0;
+        for (name, sample) in samples.iter().filter(|(_, sample)| flow.starts_on(&event(sample))) {
+            let mut ask = |variant: &str, sample: &Value, known: Option<Subject>, before| {
+                let made = requests(&flow, &connectors, sample, known.as_ref(), before);
+                asked += made.unwrap_or_else(|error| panic!("{} of {name} {variant}: {error}", flow.name)).len();
+            };
+            for known in [None, Some(subject(None)), Some(subject(Some(&person)))] {
+                for before in [None, Some(Before::default()), all_changed(&flow)] {
+                    ask("as it is", sample, known.clone(), before);
+                }
+            }
+            for (variant, sample) in variants(sample) {
+                ask(&variant, &sample, None, all_changed(&flow));
+            }
+        }
+        assert!(asked > 0, "{} does something", flow.name);
+    }
+}
+
+fn sample(name: &str) -> Value {
+    samples().into_iter().find(|(known, _)| known == name).expect("a sample").1
+}
+
+#[test]
+fn auth_email_takes_what_clerk_does_not_send_itself_and_lets_codes_expire() {
+    let flow = flow("auth-email");
+    let mail = |name: &str| event(&sample(&format!("email.created.{name}.json")));
+    assert!(!flow.starts(&mail("verification_code.delivered-by-clerk")));
+    for name in ["verification_code", "verification_code.sign-up-no-user", "magic_link_sign_in"] {
+        assert!(flow.starts(&mail(name)));
+        assert!(flow.expires_at(&mail(name)).is_some_and(|at| at.since(AT).as_secs() == 600), "{name}");
+    }
+    assert!(flow.starts(&mail("invitation.user-id-null")));
+    assert_eq!(flow.expires_at(&mail("invitation.user-id-null")), None, "an invitation is worth something for long");
+    let mut unknown = sample("email.created.verification_code.json");
+    unknown["data"]["slug"] = Value::Null;
+    assert!(flow.starts(&event(&unknown)) && flow.expires_at(&event(&unknown)).is_some(), "by the code in it");
+}
+
+#[tokio::test]
+async fn auth_email_goes_by_another_destination_with_one_word() {
+    let source = builtin().into_iter().find(|source| source.name == "auth-email").expect("it is built in");
+    for connector in ["resend", "smtp", "nylas"] {
+        let toml = source.toml.replace("\"resend.send\"", &format!("\"{connector}.send\""));
+        let flow = Flow::check(FlowSource { toml, ..source.clone() }).expect("it checks");
+        let made = requests(&flow, &connectors(&flow), &sample("email.created.json"), None, None).expect("a request");
+        assert!(made["mail"].contains("nell.adeyemi@northwind.test"), "{connector}: {made:?}");
+    }
+}
+
+#[tokio::test]
+async fn account_security_writes_of_changes_only_and_to_the_former_address_too() {
+    let flow = flow("account-security");
+    let (connectors, sample) = (connectors(&flow), sample("user.updated.json"));
+    let steps = |fields: Value, changed: &[&str]| {
+        let fields = fields.as_object().expect("fields").clone();
+        let before = Before { fields, changed: changed.iter().map(|name| (*name).to_owned()).collect() };
+        let made = requests(&flow, &connectors, &sample, None, Some(before)).expect("it renders");
+        made.into_keys().collect::<Vec<_>>()
+    };
+    assert!(steps(json!({"email": "a@b.test"}), &[]).is_empty());
+    assert_eq!(steps(json!({"email": "a@b.test"}), &["email"]), ["former-address", "notice"]);
+    assert!(steps(json!({"email": null}), &["email"]).is_empty(), "the first address is no news to anybody");
+    assert_eq!(steps(json!({"totp_enabled": false}), &["totp_enabled"]), ["notice"]);
+}
+
+#[test]
+fn an_expression_that_cannot_be_evaluated_starts_a_run_that_looks_again() {
+    let toml = "on = [\"clerk/*\"]\nif = \"event.data.one.two == 3\"\nexpires_after = \"1m\"\n\
+                expires_if = \"event.data.one.two == 3\"\n[[step]]\nuse = \"database.sync_user\"\n";
+    let source =
+        FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates: BTreeMap::new() };
+    let flow = Arc::new(Flow::check(source).expect("it checks"));
+    let of = |data: Value| event(&json!({ "type": "user.created", "data": data }));
+    assert!(flow.starts(&of(json!({"one": {"two": 3}}))) && !flow.starts(&of(json!({"one": {"two": 4}}))));
+    assert!(flow.starts(&of(json!({"one": {}}))) && flow.starts(&of(json!({}))), "neither yes nor no");
+    assert!(Context::of_event(&of(json!({}))).is_ok_and(|context| flow.wants(&context).is_err()));
+    assert!(flow.expires_at(&of(json!({}))).is_some() && flow.expires_at(&of(json!({"one": {"two": 4}}))).is_none());
+    let unreadable = Event { body: Bytes::from_static(b"<xml>"), ..of(json!({})) };
+    assert!(flow.starts(&unreadable), "it is seen, as a run that is given up");
+}

@@ -1,0 +1,266 @@
+//! The built-in flows that came after the first three: the right call, in order, and nothing where nothing is to follow.
+
+use serde_json::{Value, json};
+use usher_dispatcher::store::RunFilter;
+use usher_lab::Fault;
+use usher_log::LogEvent;
+use usher_tests::events::{User, Webhook};
+use usher_tests::eventually;
+use usher_tests::pair::Pair;
+use usher_tests::world::{Options, SOON, World};
+
+usher_tests::on_both_pairs!(
+    clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire,
+    only_a_real_change_of_how_somebody_signs_in_is_told,
+    whoever_leaves_has_no_trial_any_more,
+    the_newsletter_follows_the_address_and_forgets_who_leaves,
+    the_index_follows_the_newest_state,
+    a_workflow_is_chosen_by_the_type_of_the_event,
+);
+
+async fn world(pair: Pair, flow: &'static [&'static str]) -> World {
+    World::with(pair, Options { built_in: flow, ..Options::default() }).await
+}
+
+/// The webhook with these fields of its `data` set.
+fn with(mut webhook: Webhook, fields: &Value) -> Webhook {
+    let mut body: Value = serde_json::from_str(&webhook.body).unwrap();
+    for (name, value) in fields.as_object().unwrap() {
+        body["data"][name] = value.clone();
+    }
+    webhook.body = body.to_string();
+    webhook
+}
+
+/// The webhook of something that happened `minutes` ago.
+fn old(mut webhook: Webhook, minutes: i64) -> Webhook {
+    let mut body: Value = serde_json::from_str(&webhook.body).unwrap();
+    body["timestamp"] = json!(body["timestamp"].as_i64().unwrap() - minutes * 60_000);
+    webhook.body = body.to_string();
+    webhook
+}
+
+fn mail(key: &str, to: &str, slug: &str, fields: &Value) -> Webhook {
+    let user = key.starts_with("user_").then_some(key);
+    let data = json!({
+        "id": usher_tests::unique("ema_"), "object": "email", "slug": slug, "from_email_name": "notifications",
+        "to_email_address": to, "email_address_id": null, "user_id": user, "reply_to_email_name": null,
+        "subject": "482913 is your code", "body": "<p>482913 &amp; welcome</p>", "body_plain": "482913 & welcome",
+        "status": "queued", "delivered_by_clerk": false, "data": {"otp_code": "482913"},
+    });
+    with(Webhook::new("email.created", key, &data), fields)
+}
+
+async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(pair: Pair) {
+    let world = world(pair, &["auth-email"]).await;
+    let user = User::new();
+    world.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({"delivered_by_clerk": true}))).await;
+    world.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({}))).await;
+    world.send(&mail("new@mail.test", "New@Mail.test", "verification_code", &json!({}))).await;
+    let invitation = mail("guest@mail.test", "guest@mail.test", "invitation", &json!({"data": {}}));
+    world.send(&old(invitation, 11)).await;
+    let late = old(mail(&user.id, "late@mail.test", "reset_password_code", &json!({})), 11);
+    world.send(&late).await;
+    let runs = world.all_ended(4, SOON).await;
+
+    let mails = world.effects("resend");
+    let mut to: Vec<&str> = mails.iter().filter_map(|mail| mail.to.as_deref()).collect();
+    to.sort_unstable();
+    assert_eq!(
+        to,
+        ["New@Mail.test", "a@mail.test", "guest@mail.test"],
+        "none twice, and the code that is late not at all"
+    );
+    for mail in &mails {
+        assert_eq!(mail.body["subject"], "482913 is your code");
+        assert_eq!(mail.body["html"], "<p>482913 &amp; welcome</p>", "as it is");
+        assert_eq!(mail.body["text"], "482913 & welcome");
+    }
+    assert!(runs.iter().any(|run| run.key == "new@mail.test" && run.user.is_none() && run.state == "done"), "{runs:?}");
+    let dead = runs.iter().find(|run| run.event == late.id).unwrap();
+    assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("expired")));
+
+    // Nothing of the code is kept: not in the store, and not in the dead letter.
+    let (kept,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM usher_run WHERE body IS NOT NULL OR request IS NOT NULL")
+            .fetch_one(&world.pool().await)
+            .await
+            .unwrap();
+    assert_eq!(kept, 0);
+    let log = world.log().await;
+    let mut letters = log.subscribe(&world.topic("test"), &world.topic("dlq.auth-email")).await.unwrap();
+    let letter = loop {
+        match letters.events.recv().await.expect("the log goes on") {
+            LogEvent::Assigned { epoch, partitions } => {
+                letters.control.start(epoch, partitions.iter().map(|it| (it.partition, it.low)).collect());
+            }
+            LogEvent::Records { mut records, .. } => break records.remove(0).1,
+            _ => {}
+        }
+    };
+    assert_eq!((letter.header("usher-reason"), letter.body.len()), (Some("expired"), 0));
+    letters.control.close().await;
+    world.end().await;
+}
+
+async fn only_a_real_change_of_how_somebody_signs_in_is_told(pair: Pair) {
+    let world = world(pair, &["account-security"]).await;
+    let safe = json!({"password_enabled": true, "two_factor_enabled": false, "totp_enabled": false});
+    let factor = json!({"password_enabled": true, "two_factor_enabled": true, "totp_enabled": true});
+    let user = User::new();
+    let first = user.email.clone().unwrap();
+    let (named, moved) = (user.changed(), User { email: Some("new@mail.test".into()), ..user.changed().changed() });
+    let (between, last) = (User { email: Some("between@mail.test".into()), ..named.clone() }, moved.changed());
+    world.send(&with(user.created(), &safe)).await;
+    world.send(&with(named.updated(), &safe)).await;
+    world.send(&with(moved.updated(), &safe)).await;
+    // Older than what is known by now: it says another address, and nothing has changed.
+    world.send(&with(between.updated(), &factor)).await;
+    world.send(&with(last.updated(), &factor)).await;
+    // Nobody has heard of this one: whatever it says has not changed.
+    world.send(&with(User::new().updated(), &factor)).await;
+    let runs = world.all_ended(5, SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
+    let mails = world.effects("resend");
+    let told: Vec<(&str, &str)> =
+        mails.iter().map(|mail| (mail.to.as_deref().unwrap(), mail.body["subject"].as_str().unwrap())).collect();
+    let (address, changed) = ("The address of your account was changed", "How you sign in was changed");
+    assert_eq!(told, [(first.as_str(), address), ("new@mail.test", changed), ("new@mail.test", changed)]);
+    let text = |mail: usize| mails[mail].body["text"].as_str().unwrap().to_owned();
+    assert!(text(1).contains("the primary address") && !text(1).contains("authenticator"), "{}", text(1));
+    assert!(text(2).contains("the authenticator app") && !text(2).contains("the primary address"), "{}", text(2));
+    assert_eq!(kept_before(&world).await, 0, "what was before is forgotten with the run");
+
+    world.send(&last.deleted()).await;
+    eventually("the user is forgotten", SOON, || async {
+        let sql = "SELECT count(*) FROM usher_remembered WHERE key = $1 AND fields IS NULL";
+        let (forgotten,): (i64,) = sqlx::query_as(sql).bind(&user.id).fetch_one(&world.pool().await).await.unwrap();
+        (forgotten == 1).then_some(())
+    })
+    .await;
+    world.end().await;
+}
+
+async fn kept_before(world: &World) -> i64 {
+    let sql = "SELECT count(*) FROM usher_run WHERE before_event IS NOT NULL";
+    let (kept,): (i64,) = sqlx::query_as(sql).fetch_one(&world.pool().await).await.unwrap();
+    kept
+}
+
+async fn whoever_leaves_has_no_trial_any_more(pair: Pair) {
+    let world = world(pair, &["trial"]).await;
+    let (stays, leaves, hurries) = (User::new(), User::new(), User::new());
+    world.send_all(&[stays.created(), leaves.created()]).await;
+    world.all_ended(2, SOON).await;
+    world.send(&leaves.deleted()).await;
+    world.all_ended(3, SOON).await;
+    let cancelled = world.effects_by_user("stripe", "subscriptions.cancel");
+    assert_eq!(cancelled.into_iter().collect::<Vec<_>>(), [(leaves.id.clone(), 1)]);
+
+    // Somebody who leaves while Stripe is down: what was to be made is not made any more, or cancelled where it was.
+    world.lab().set_fault("stripe", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    world.send(&hurries.created()).await;
+    world.send(&hurries.deleted()).await;
+    let run = RunFilter { key: Some(hurries.id.clone()), ..RunFilter::default() };
+    eventually("both are known", SOON, || async { (world.runs(&run).await.len() == 2).then_some(()) }).await;
+    world.lab().end_fault("stripe").unwrap();
+    let runs = world.all_ended(5, SOON).await;
+    assert!(runs.iter().filter(|run| run.kind == "user.deleted").all(|run| run.state == "done"), "{runs:?}");
+    let made = world.effects_by_user("stripe", "subscriptions.create");
+    let cancelled = world.effects_by_user("stripe", "subscriptions.cancel");
+    assert_eq!(made.get(&hurries.id), cancelled.get(&hurries.id), "nothing is left running");
+    assert!(!cancelled.contains_key(&stays.id));
+    world.end().await;
+}
+
+async fn the_newsletter_follows_the_address_and_forgets_who_leaves(pair: Pair) {
+    let world = world(pair, &["newsletter"]).await;
+    let user = User::new();
+    let first = user.email.clone().unwrap();
+    let moved = User { email: Some("moved@mail.test".into()), ..user.changed() };
+    let webhooks = [
+        user.created(),
+        user.changed().updated(), // Nothing that a member has is new.
+        moved.changed().updated(),
+        moved.changed().changed().deleted(),
+    ];
+    for (index, webhook) in webhooks.iter().enumerate() {
+        world.send(webhook).await;
+        world.all_ended(index + 1, SOON).await;
+    }
+    let moved = Some("moved@mail.test");
+    let (put, archive) = ("members.put", "members.archive");
+    let did = world.effects("mailchimp");
+    let did: Vec<(&str, Option<&str>)> = did.iter().map(|effect| (&*effect.operation, effect.to.as_deref())).collect();
+    assert_eq!(did, [(put, Some(first.as_str())), (archive, Some(first.as_str())), (put, moved), (archive, moved)]);
+    assert_eq!(world.effects("mailchimp")[0].body["status_if_new"], "pending", "Mailchimp asks for consent");
+
+    // Somebody who moves and leaves at once, while Mailchimp is down: of no address anything is left.
+    world.lab().set_fault("mailchimp", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    let hurries = User { email: Some("one@mail.test".into()), ..User::new() };
+    let moved = User { email: Some("two@mail.test".into()), ..hurries.changed() };
+    world.send(&hurries.created()).await;
+    let failed = usher_lab::Filter { provider: Some("mailchimp".into()), ..usher_lab::Filter::default() };
+    let seen = world.lab().requests(&failed).unwrap().len();
+    eventually("it is tried", SOON, || async { (world.lab().requests(&failed).unwrap().len() > seen).then_some(()) })
+        .await;
+    world.send(&moved.updated()).await;
+    world.lab().end_fault("mailchimp").unwrap();
+    world.send(&moved.changed().deleted()).await;
+    world.all_ended(7, SOON).await;
+    let did = world.effects("mailchimp");
+    for address in ["one@mail.test", "two@mail.test"] {
+        let last = did.iter().rev().find(|effect| effect.to.as_deref() == Some(address));
+        assert!(last.is_none_or(|effect| effect.operation == archive), "{address}: {last:?}");
+    }
+    world.end().await;
+}
+
+async fn the_index_follows_the_newest_state(pair: Pair) {
+    let world = world(pair, &["search"]).await;
+    let (user, leaves) = (User::new(), User::new());
+    let newer = User { first_name: "Zoe".into(), ..user.changed() };
+    for webhook in [newer.updated(), user.created(), leaves.created(), leaves.deleted()] {
+        world.send(&webhook).await;
+    }
+    let runs = world.all_ended(4, SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done" || run.key == leaves.id), "{runs:?}");
+    let did = world.effects("algolia");
+    let of = |user: &User| -> Vec<&str> {
+        did.iter().filter(|it| it.user.as_ref() == Some(&user.id)).map(|it| &*it.operation).collect()
+    };
+    assert_eq!(of(&leaves).last(), Some(&"objects.delete"));
+    for saved in did.iter().filter(|it| it.user.as_ref() == Some(&user.id)) {
+        assert_eq!(saved.body["name"], "Zoe Lee", "the newest, whichever event it is about");
+        assert!(!saved.body.to_string().contains('@'), "no address is put where browsers search: {}", saved.body);
+    }
+    world.end().await;
+}
+
+async fn a_workflow_is_chosen_by_the_type_of_the_event(pair: Pair) {
+    let world = world(pair, &["notify"]).await;
+    let user = User::new();
+    let organization = json!({"id": "org_1", "object": "organization", "name": "Acme & Co"});
+    let membership = json!({
+        "id": "orgmem_1", "object": "organization_membership", "role": "org:member", "organization": organization,
+        "public_user_data": {"user_id": user.id, "first_name": null},
+    });
+    world.send(&user.created()).await;
+    world.send(&user.changed().updated()).await;
+    world.send(&Webhook::new("organizationMembership.created", &user.id, &membership)).await;
+    // An organization pays: nobody in particular is to be told.
+    let payer = json!({"object": "commerce_payer", "id": "cpayer_1", "user_id": "", "organization_id": "org_1"});
+    let bill = json!({"id": "csub_1", "object": "commerce_subscription", "status": "past_due", "payer": payer});
+    world.send(&Webhook::new("subscription.pastDue", "org_1", &bill)).await;
+    let runs = world.all_ended(2, SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
+    let triggered = world.effects("novu");
+    let workflows: Vec<&Value> = triggered.iter().map(|it| &it.body["name"]).collect();
+    assert_eq!(workflows, ["user-created", "organizationmembership-created"]);
+    for it in &triggered {
+        assert_eq!(it.body["to"]["subscriberId"], user.id.as_str());
+        assert_eq!(it.body["to"]["email"], user.email.as_deref().unwrap());
+    }
+    assert_eq!(triggered[1].body["payload"]["organization"], "Acme & Co");
+    world.end().await;
+}

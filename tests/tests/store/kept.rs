@@ -1,0 +1,77 @@
+//! What a flow remembers of its subjects, and what is kept of runs that are over.
+
+use serde_json::{Map, Value, json};
+use usher_dispatcher::before::Before;
+
+use super::*;
+
+/// News of a subject that the flow remembers the address of.
+fn told(offset: i64, id: &str, updated_at: i64, email: Option<&str>) -> Arrival {
+    let fields: Map<String, Value> = email.map(|email| ("email".to_owned(), json!(email))).into_iter().collect();
+    Arrival { starts: true, remember: Some(fields), ..news(offset, id, "a", updated_at, email.is_some()) }
+}
+
+fn before(run: &Run) -> (Option<&str>, Vec<&str>) {
+    let Before { fields, changed } = run.before.as_ref().expect("it was compared");
+    (fields.get("email").and_then(Value::as_str), changed.iter().map(String::as_str).collect())
+}
+
+pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run(subject: Subject) {
+    let epoch = subject.own().await;
+    // Also with what came before it in the same batch, and also with what came late.
+    let first = vec![told(0, "e0", 10, Some("one")), told(1, "e1", 30, Some("two")), told(2, "e2", 20, Some("late"))];
+    let admitted = subject.admit(epoch, first.clone()).await;
+    assert_eq!(before(&admitted.heads[0]), (None, vec![]));
+    let lane = |id: &str| {
+        let (store, id, key) = (&subject.store, id.to_owned(), Key::new("a"));
+        async move {
+            let (runs, _) = store.lane(FLOW, &key, 10).await.unwrap();
+            runs.into_iter().find(|run| run.event.id.as_str() == id).expect("it is there")
+        }
+    };
+    assert_eq!(before(&lane("e1").await), (Some("one"), vec!["email"]));
+    assert_eq!(before(&lane("e2").await), (None, vec![]), "late");
+    // The same events again, as after a lost answer: what was found stays.
+    subject.admit(epoch, first).await;
+    assert_eq!(before(&lane("e1").await), (Some("one"), vec!["email"]));
+
+    let admitted = subject.admit(epoch, vec![told(3, "e3", 40, Some("two")), told(4, "e4", 1, None)]).await;
+    assert_eq!(admitted.repeated, 0);
+    assert_eq!(before(&lane("e3").await), (Some("two"), vec![]), "the same is no change");
+    assert_eq!(before(&lane("e4").await), (Some("two"), vec![]), "a deletion says what was known last");
+    subject.admit(epoch, vec![told(5, "e5", 50, Some("back"))]).await;
+    assert_eq!(before(&lane("e5").await), (None, vec![]), "and is final");
+    subject.change(epoch, "e1", end(RunState::Done)).await;
+    let rerun = order(6, "o1", "a", "e1", Order::Rerun { body: "{}".into() });
+    let again = subject.admit(epoch, vec![rerun]).await;
+    assert!(again.woken.is_empty() && lane("e1").await.before.is_none(), "it has gone with the run");
+}
+
+pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Subject) {
+    let epoch = subject.own().await;
+    let now = usher_service::clock::now();
+    let life = |offset, id: &str, expires_at| Arrival { expires_at, ..arrival(offset, id, id) };
+    let hour = std::time::Duration::from_secs(3600);
+    let past = Some(Timestamp::from_millis(now.millis() - 1));
+    let batch = vec![life(0, "over", past), life(1, "not-yet", Some(now.plus(hour))), life(2, "for-ever", None)];
+    let admitted = subject.admit(epoch, batch).await;
+    assert_eq!(admitted.heads[0].expires_at, past);
+    for event in ["over", "not-yet", "for-ever"] {
+        subject.change(epoch, event, claim(1, 0, b"exact")).await;
+        subject.change(epoch, event, dead(true)).await;
+        assert!(subject.store.body(FLOW, event).await.unwrap().is_some(), "it can be redriven");
+    }
+    subject.store.prune(FLOW, Timestamp::from_millis(0), 10).await.unwrap();
+    for (offset, event, kept) in [(3, "over", false), (4, "not-yet", true), (5, "for-ever", true)] {
+        assert_eq!(subject.store.body(FLOW, event).await.unwrap().is_some(), kept, "{event}");
+        let redrive = order(offset, &format!("o{offset}"), event, event, Order::Redrive { deaths: 1 });
+        let run = subject.admit(epoch, vec![redrive]).await.woken.remove(0);
+        assert_eq!(run.request.is_some(), kept, "{event}");
+    }
+
+    subject.admit(epoch, vec![life(6, "expired", past)]).await;
+    let verdict = Some((Reason::Expired, String::new()));
+    let expired = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt: true };
+    subject.change(epoch, "expired", expired).await;
+    assert!(subject.store.body(FLOW, "expired").await.unwrap().is_none(), "it would only expire again");
+}
