@@ -9,8 +9,9 @@ use usher_log::{LogAddress, LogLayout};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use crate::connectors::OPERATIONS;
+use crate::connectors;
 use crate::flows::{self, Action, Flow, FlowSource};
+use crate::reach::Reach;
 use crate::sql::DatabaseAddress;
 
 /// The command line of `dispatcher`.
@@ -75,6 +76,8 @@ pub struct Config {
     pub users: Option<DatabaseAddress>,
     /// The flows to run.
     pub flows: Vec<Flow>,
+    /// Whom not to write to.
+    pub reach: Reach,
     /// How long runs are remembered after they have ended, so that their events are recognised.
     pub keep: Duration,
     /// The destinations' settings.
@@ -114,10 +117,7 @@ impl Config {
         for flow in &flows {
             check_variables(flow, environment)?;
         }
-        if environment.get("USHER_DELIVER_ONLY_TO")?.is_some() {
-            let why = "not supported yet, and mailing everybody is not what it asks for: unset it, or use the lab";
-            return Err(BadSetting::new("USHER_DELIVER_ONLY_TO", why));
-        }
+        let reach = Reach::from_environment(environment, &flows)?;
         let keep = match environment.get("USHER_KEEP")? {
             None => KEEP,
             Some(text) => {
@@ -129,7 +129,7 @@ impl Config {
         };
         let kafka = usher_log::kafka_properties(environment)?;
         let users = address("DATABASE_URL")?.filter(|users| *users != store);
-        Ok(Self { log, kafka, layout, store, users, flows, keep, environment: environment.clone() })
+        Ok(Self { log, kafka, layout, store, users, flows, reach, keep, environment: environment.clone() })
     }
 
     /// The connectors that the flows use.
@@ -146,8 +146,7 @@ impl Config {
 fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), BadSetting> {
     for step in &flow.steps {
         let Action::Call(call) = &step.action else { continue };
-        let operations = OPERATIONS.iter().filter(|(connector, _)| *connector == call.connector);
-        let operation = operations.flat_map(|(_, list)| list.iter()).find(|operation| operation.name == call.operation);
+        let operation = connectors::operation(&call.connector, &call.operation);
         for param in operation.into_iter().flat_map(|operation| operation.params) {
             if let Some(variable) = param.variable
                 && !call.params.contains_key(param.name)

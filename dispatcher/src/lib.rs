@@ -5,6 +5,7 @@ pub mod connectors;
 pub mod engine;
 pub mod flows;
 pub mod orders;
+pub mod reach;
 pub mod sql;
 pub mod store;
 pub mod subject;

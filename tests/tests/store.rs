@@ -60,6 +60,9 @@ macro_rules! on_every_store {
     };
 }
 
+#[path = "store/reach.rs"]
+mod reach;
+
 on_every_store!(
     an_event_is_admitted_once_however_often_it_comes,
     an_admitted_run_is_found_again_whole,
@@ -105,7 +108,7 @@ fn event(id: &str, key: &str) -> Event {
 
 fn arrival(offset: i64, id: &str, key: &str) -> Arrival {
     let event = event(id, key);
-    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None }
+    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, reach: None, verdict: None }
 }
 
 fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arrival {

@@ -33,6 +33,7 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("payload", Table),
     ],
     takes_template: false,
+    writes_to: &["email"],
 }];
 
 /// Novu takes requests of up to 512 KiB; the transaction's id still comes to what is kept.

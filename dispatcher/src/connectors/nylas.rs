@@ -26,7 +26,7 @@ use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Text, Texts};
+use super::Shape::{Table, Text, Texts};
 use super::http::{self, Answer};
 use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
@@ -51,8 +51,10 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("reply_to", Texts),
         optional("html", Text),
         optional("text", Text),
+        optional("headers", Table),
     ],
     takes_template: true,
+    writes_to: &["to"],
 }];
 
 /// The connector.
@@ -142,7 +144,11 @@ impl Connector for Nylas {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
         let mut mail = sent.mail.clone();
-        mail.insert("custom_headers".into(), json!([{ "name": HEADER, "value": idempotency_key }]));
+        let ours = json!({ "name": HEADER, "value": idempotency_key });
+        match mail.get_mut("custom_headers").and_then(Value::as_array_mut) {
+            Some(headers) => headers.push(ours),
+            None => drop(mail.insert("custom_headers".into(), json!([ours]))),
+        }
         let request = self
             .request(Method::POST, &sent.grant, "messages/send")
             .header("Idempotency-Key", idempotency_key)

@@ -25,9 +25,11 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("reply_to", Texts),
         optional("html", Text),
         optional("text", Text),
+        optional("headers", Table),
         optional("tags", Table),
     ],
     takes_template: true,
+    writes_to: &["to"],
 }];
 
 /// The connector.
@@ -64,7 +66,7 @@ impl Connector for Resend {
         for name in ["to", "subject"] {
             mail.insert(name.into(), inputs.required(name)?.clone());
         }
-        for name in ["reply_to", "html", "text"] {
+        for name in ["reply_to", "html", "text", "headers"] {
             if let Some(value) = inputs.params.get(name) {
                 mail.insert(name.into(), value.clone());
             }

@@ -1,6 +1,7 @@
 //! What records of the log mean to a flow.
 
 use bytes::Bytes;
+use usher_proto::reach::ReachChange;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Record, Source};
 use usher_service::clock;
 
@@ -24,10 +25,12 @@ pub(super) fn arrival(flow: &Flow, partition: Partition, offset: i64, record: &R
         cancels: flow.cancels_on(&event),
         snapshot: Snapshot::of(&event),
         command: orders::read(&event, &flow.name),
+        reach: ReachChange::of(&event),
         event,
         verdict: None,
     };
-    let means_something = arrival.starts || arrival.cancels || arrival.snapshot.is_some() || arrival.command.is_some();
+    let told = arrival.snapshot.is_some() || arrival.command.is_some() || arrival.reach.is_some();
+    let means_something = arrival.starts || arrival.cancels || told;
     means_something.then_some(arrival)
 }
 
@@ -53,7 +56,7 @@ fn unreadable(partition: Partition, offset: i64, record: &Record, why: &str) -> 
         body: Bytes::from(String::from_utf8_lossy(&record.body).replace('\0', "\u{fffd}")),
     };
     let verdict = Some((Reason::Malformed, why.to_owned()));
-    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, verdict }
+    Arrival { offset, event, starts: true, cancels: false, snapshot: None, command: None, reach: None, verdict }
 }
 
 #[cfg(test)]

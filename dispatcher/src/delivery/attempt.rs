@@ -12,10 +12,11 @@ use usher_service::clock;
 
 use super::scribe::{Scribe, Stopped};
 use super::versions::Versions;
-use crate::connectors::{Connector, Connectors, Inputs, LookUp, Memory};
+use crate::connectors::{Connector, Connectors, LookUp, Memory};
 use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries};
-use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnDoubt};
+use crate::flows::{self, Action, Call, Context, FlowStep, OnDoubt};
 use crate::metrics::Metrics;
+use crate::reach::{self, Reach};
 use crate::store::{Store, StoreError};
 use crate::subject::Subject;
 
@@ -32,13 +33,14 @@ pub(super) struct Workshop {
     pub(super) versions: Versions,
     pub(super) store: Arc<dyn Store>,
     pub(super) connectors: Arc<Connectors>,
+    pub(super) reach: Arc<Reach>,
     pub(super) scribe: Scribe,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
 }
 
 /// Work ends early, with this report.
-struct Early(Box<Report>);
+pub(super) struct Early(Box<Report>);
 
 impl From<Report> for Early {
     fn from(report: Report) -> Self {
@@ -47,11 +49,12 @@ impl From<Report> for Early {
 }
 
 /// A step that asks a destination, with what is needed for it.
-struct Asking<'a> {
-    run: &'a Run,
-    call: &'a Call,
-    step: &'a FlowStep,
-    connector: &'a dyn Connector,
+pub(super) struct Asking<'a> {
+    pub(super) run: &'a Run,
+    pub(super) call: &'a Call,
+    pub(super) step: &'a FlowStep,
+    pub(super) next: &'a Next,
+    pub(super) connector: &'a dyn Connector,
     key: String,
 }
 
@@ -96,22 +99,22 @@ impl Workshop {
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
         let key = idempotency_key(self.versions.name(), &step.name, run);
-        let asking = Asking { run, call, step, connector: &**connector, key };
-        let request = match &run.request {
-            // Its outcome is not known, so it is this request and no other.
-            Some(request) => request.clone(),
-            None => prepare(&flow, &asking, &context)?,
-        };
-        self.claim(&asking, epoch, &request).await?;
-        let outcome = match self.resolve_doubt(&asking, &request).await {
+        let asking = Asking { run, call, step, next: &next, connector: &**connector, key };
+        let kept = self.request(&flow, &asking, context).await?;
+        self.claim(&asking, epoch, &kept).await?;
+        let (_, request) = reach::kept(&kept);
+        let outcome = match self.resolve_doubt(&asking, request).await {
             Some(outcome) => outcome,
-            None => self.attempt(&asking, &request).await,
+            None => self.attempt(&asking, request).await,
         };
-        Ok(Report::Attempted { outcome, request: Some(request), step: step.name.clone(), next })
+        Ok(Report::Attempted { outcome, request: Some(kept), step: step.name.clone(), next })
     }
 
     /// Asks the store until it answers: its absence is no fault of a run and spends none of its attempts.
-    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Result<T, Early> {
+    pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Early> {
         loop {
             match ask().await {
                 Ok(answer) => return Ok(answer),
@@ -208,16 +211,8 @@ impl Workshop {
     }
 }
 
-fn prepare(flow: &Flow, asking: &Asking<'_>, context: &Context) -> Result<Vec<u8>, Early> {
-    let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
-    let Asking { run, call, connector, .. } = asking;
-    let params = flows::render(flow, call, context).map_err(|error| cannot(&error))?;
-    let inputs = Inputs { operation: &call.operation, params: &params, event: &run.event, data: context.event_data() };
-    connector.prepare(&inputs).map_err(|error| cannot(&error))
-}
-
 /// Given up before the destination was asked.
-fn reject(reason: Reason, error: impl Into<String>) -> Early {
+pub(super) fn reject(reason: Reason, error: impl Into<String>) -> Early {
     let outcome = Outcome::reject(reason, error);
     Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
 }

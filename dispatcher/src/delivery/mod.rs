@@ -5,6 +5,7 @@ mod arrivals;
 mod attempt;
 mod housekeeping;
 mod letters;
+mod prepare;
 mod scribe;
 mod versions;
 mod worker;
@@ -101,6 +102,7 @@ impl Dispatcher {
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
         // What is known of a destination holds in every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
+        let reach = Arc::new(config.reach);
         let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
         let mut started = Vec::new();
         for flow in config.flows {
@@ -138,6 +140,7 @@ impl Dispatcher {
                     versions: Versions::new(flow.clone(), store.clone()),
                     store: store.clone(),
                     connectors: connectors.clone(),
+                    reach: reach.clone(),
                     scribe,
                     metrics: metrics.clone(),
                     stop: stop.clone(),

@@ -1,5 +1,6 @@
 //! Events on their way into the store, and what the store makes of them.
 
+use usher_proto::reach::ReachChange;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Timestamp};
 
 use super::Run;
@@ -20,6 +21,8 @@ pub struct Arrival {
     pub snapshot: Option<Snapshot>,
     /// What it orders, if it is an operator's.
     pub command: Option<Command>,
+    /// What it says of who may be written to.
+    pub reach: Option<ReachChange>,
     /// Why its run is to be given up at once.
     pub verdict: Option<(Reason, String)>,
 }

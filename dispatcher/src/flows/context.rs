@@ -1,4 +1,5 @@
-//! What templates and expressions of a flow can see: `user`, `event` and `steps`.
+//! What templates and expressions of a flow can see: `user`, `event` and `steps`, and in marketing mail the link that ends
+//! it.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +9,10 @@ use crate::subject::{Subject, name, primary_email, primary_phone};
 use super::Flow;
 
 /// The names at the top, and so all that a template may begin with.
-pub(super) const ROOTS: [&str; 3] = ["user", "event", "steps"];
+pub(super) const ROOTS: [&str; 4] = ["user", "event", "steps", UNSUBSCRIBE_URL];
+
+/// The link that ends marketing mail: known once its recipient is.
+pub(super) const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
 
 /// What is known when a step is due.
 #[derive(Debug, Clone)]
@@ -44,6 +48,11 @@ impl Context {
             "data": data,
         });
         Ok(Self { values: json!({ "user": user, "event": event, "steps": steps }) })
+    }
+
+    /// With the link that ends this mail.
+    pub(crate) fn set_unsubscribe_url(&mut self, url: &str) {
+        self.values[UNSUBSCRIBE_URL] = Value::from(url);
     }
 
     /// The event's `data`.

@@ -1,12 +1,13 @@
 //! The store in SQL. What is small is here; admission, changes, lanes and pruning have files of their own.
 
 use async_trait::async_trait;
-use usher_proto::{Key, Partition, Timestamp};
+use usher_proto::{AddressDigest, Key, Partition, Timestamp};
 use usher_service::clock;
 
 use super::{Due, HeadsOf, Store, StoreError};
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::{Change, Changed, Run, RunState};
+use crate::reach::Listed;
 use crate::sql::{Database, Tables};
 use crate::subject::Subject;
 
@@ -93,6 +94,10 @@ impl Store for SqlStore {
                 .fetch_optional(&self.database.pool)
                 .await?;
         Ok(row.map(|(snapshot, deleted_at, revision)| Subject { snapshot, deleted: deleted_at.is_some(), revision }))
+    }
+
+    async fn listed(&self, list: Option<&str>, addresses: &[AddressDigest]) -> Result<Vec<Listed>, StoreError> {
+        super::reach::listed(&self.database, list, addresses).await
     }
 
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {

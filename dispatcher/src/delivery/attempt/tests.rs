@@ -1,5 +1,7 @@
 //! Attempts against a connector that does as told, and a real store.
 
+mod recipients;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +15,10 @@ use usher_proto::{Event, EventId, Key, Partition, Source};
 use usher_service::Readiness;
 
 use super::*;
-use crate::connectors::CannotPrepare;
+use crate::connectors::{CannotPrepare, Inputs};
 use crate::engine::Effect;
 use crate::engine::arrival::{Arrival, Batch};
-use crate::flows::FlowSource;
+use crate::flows::{Flow, FlowSource};
 use crate::sql::{Database, DatabaseAddress};
 use crate::store::SqlStore;
 
@@ -39,6 +41,7 @@ struct Fake {
     does: fn() -> Outcome,
     asked: AtomicUsize,
     keys: Mutex<Vec<String>>,
+    requests: Mutex<Vec<Vec<u8>>>,
 }
 
 #[async_trait]
@@ -51,12 +54,13 @@ impl Connector for Fake {
         self.found.clone()
     }
 
-    fn prepare(&self, _: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
-        Ok(b"exact".to_vec())
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        Ok(serde_json::to_vec(inputs.params).expect("JSON"))
     }
 
-    async fn attempt(&self, _: &[u8], key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], key: &str) -> Outcome {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        self.requests.lock().expect("no panic while it is held").push(request.to_vec());
         self.keys.lock().expect("no panic while it is held").push(key.to_owned());
         (self.does)()
     }
@@ -95,8 +99,16 @@ async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome)
         provenance: Vec::new(),
         body: Bytes::from_static(b"{\"data\":{}}"),
     };
-    let arrival =
-        Arrival { offset: 0, event, starts: true, cancels: false, snapshot: None, command: None, verdict: None };
+    let arrival = Arrival {
+        offset: 0,
+        event,
+        starts: true,
+        cancels: false,
+        snapshot: None,
+        command: None,
+        reach: None,
+        verdict: None,
+    };
     let (flow_version, destination) = (flow.version.clone(), flow.destination(0));
     let batch =
         Batch { partition: Partition(0), epoch, frontier: 1, arrivals: vec![arrival], flow_version, destination };
@@ -107,11 +119,12 @@ async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome)
     let readiness = Readiness::needing(vec!["store"]);
     let scribe =
         Scribe::start("test".into(), "me".into(), store.clone(), metrics.clone(), readiness, stop.clone(), answers);
-    let (asked, keys) = (AtomicUsize::new(0), Mutex::default());
-    let fake = Arc::new(Fake { memory, found, does, asked, keys });
+    let (asked, keys, requests) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
+    let fake = Arc::new(Fake { memory, found, does, asked, keys, requests });
     let connectors: Connectors = [("resend".to_owned(), fake.clone() as Arc<dyn Connector>)].into();
     let versions = Versions::new(flow, store.clone());
-    let workshop = Workshop { versions, store, connectors: Arc::new(connectors), scribe, metrics, stop };
+    let (connectors, reach) = (Arc::new(connectors), Arc::default());
+    let workshop = Workshop { versions, store, connectors, reach, scribe, metrics, stop };
     Scene { workshop, fake, run, epoch, _folder: folder }
 }
 

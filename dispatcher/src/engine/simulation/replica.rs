@@ -212,6 +212,7 @@ impl World {
                     cancels: of.cancels,
                     snapshot,
                     command: None,
+                    reach: None,
                     verdict: (of.fate == Fate::Malformed).then(|| (usher_proto::Reason::Malformed, String::new())),
                 }
             };
