@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use usher_log::{Log, LogAddress, LogError, LogLayout};
+use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
 use usher_service::Readiness;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -42,6 +43,8 @@ pub struct Config {
     pub layout: LogLayout,
     /// Clerk's secrets, by instance.
     pub clerk: Clerk,
+    /// What the links that end marketing mail are signed with; without it there are none.
+    pub unsubscribe: Option<UnsubscribeSecrets>,
 }
 
 impl Config {
@@ -50,7 +53,9 @@ impl Config {
         let Arguments { listen, log, layout } = arguments;
         let kafka = usher_log::kafka_properties(environment)?;
         let clerk = Clerk::from_environment(environment)?;
-        Ok(Self { listen, log, kafka, layout, clerk })
+        let unsubscribe = environment.get(SECRETS)?.map(|text| UnsubscribeSecrets::parse(&text)).transpose();
+        let unsubscribe = unsubscribe.map_err(|error| BadSetting::new(SECRETS, error))?;
+        Ok(Self { listen, log, kafka, layout, clerk, unsubscribe })
     }
 
     /// Makes or checks the topic, then watches the log, until `stop`. A topic that is not as configured ends it: waiting
