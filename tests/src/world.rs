@@ -37,6 +37,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// Another Kafka than the shared one.
     pub kafka: Option<String>,
+    /// Further variables of the programs.
+    pub settings: Vec<(&'static str, &'static str)>,
 }
 
 /// The lab and the programs.
@@ -77,6 +79,7 @@ impl World {
         if !options.flows.is_empty() {
             environment.insert("USHER_FLOWS".into(), settings::flows(folder.path(), &options.flows));
         }
+        environment.extend(options.settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let mut database = None;
         let store = match &pair {
             Pair::Embedded => format!("sqlite://{}", data.join("store.db").display()),
@@ -292,6 +295,12 @@ impl World {
         let status = response.status().as_u16();
         let text = response.text().await.expect("a body");
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Looks at a page of what takes webhooks: status and text.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("http://{}{path}", self.ingest)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
     }
 
     /// Sends a webhook once: the status, or none if there was no answer.

@@ -9,6 +9,7 @@ mod memory;
 mod operators;
 mod order;
 mod outages;
+mod reach;
 mod records;
 mod refusals;
 mod state;
