@@ -1,13 +1,13 @@
 //! What records of the log mean to a flow.
 
 use bytes::Bytes;
-use usher_proto::reach::ReachChange;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Record, Source};
 use usher_service::clock;
 
 use crate::engine::arrival::Arrival;
 use crate::flows::Flow;
 use crate::orders;
+use crate::reach;
 use crate::subject::Snapshot;
 
 /// What a record means to the flow; none if nothing. A record that is no event becomes a run that is given up at once,
@@ -25,7 +25,7 @@ pub(super) fn arrival(flow: &Flow, partition: Partition, offset: i64, record: &R
         cancels: flow.cancels_on(&event),
         snapshot: Snapshot::of(&event),
         command: orders::read(&event, &flow.name),
-        reach: ReachChange::of(&event),
+        reach: reach::said(&event),
         event,
         verdict: None,
     };

@@ -7,6 +7,7 @@ mod kept;
 mod links;
 mod only_to;
 mod recipients;
+mod said;
 
 use usher_proto::AddressDigest;
 use usher_proto::reach::EVERYTHING;
@@ -19,6 +20,7 @@ pub(crate) use kept::{keep, kept};
 pub use links::Links;
 pub use only_to::OnlyTo;
 pub(crate) use recipients::{leave_out, recipients};
+pub(crate) use said::said;
 
 /// The tag behind the local part of Clerk's addresses for tests. It accepts a code for them and sends nothing; neither do we.
 const CLERK_TEST: &str = "+clerk_test";

@@ -1,16 +1,17 @@
 //! Whom nothing is sent to: who has clicked, who is suppressed, who is left out.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use usher_dispatcher::store::RunFilter;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
 use usher_tests::pair::Pair;
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::world::{Options, SECRET, SOON, World};
 
 usher_tests::on_both_pairs!(
     a_click_ends_marketing_mail_and_nothing_else,
     who_is_suppressed_gets_nothing_until_restored,
     only_who_is_named_is_written_to,
+    a_hard_bounce_suppresses_its_address,
 );
 
 const NEWS: &str = r#"
@@ -59,6 +60,9 @@ async fn came(world: &World, webhook: &Webhook) -> [String; 2] {
         run.note.clone().unwrap_or_else(|| "sent".to_owned())
     })
 }
+
+/// The secret that Resend signs with: another than Clerk's.
+const RESEND: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// The path of the link in the last marketing mail.
 fn link(world: &World) -> String {
@@ -148,5 +152,24 @@ async fn only_who_is_named_is_written_to(pair: Pair) {
     }
     let mails = ["resend", "smtp"].map(|provider| world.effects(provider).len());
     assert_eq!(mails, [2, 2]);
+    world.end().await;
+}
+
+async fn a_hard_bounce_suppresses_its_address(pair: Pair) {
+    let world = World::with(pair, options(&[("RESEND_WEBHOOK_SECRET", RESEND)])).await;
+    let user = User::new();
+    let bounced = async |kind: &str, secret: &str| {
+        let data = json!({
+            "to": [user.email], "bounce": { "type": kind }, "tags": { "clerk_user_id": user.id }, "email_id": "m1",
+        });
+        let webhook = Webhook::new("email.bounced", &user.id, &data);
+        world.post("/webhooks/resend", &webhook.headers(secret), webhook.body.clone().into_bytes()).await.0
+    };
+    assert_eq!(bounced("Permanent", SECRET).await, 401, "Clerk's secret is not Resend's");
+    assert_eq!(bounced("Transient", RESEND).await, 204);
+    assert_eq!(came(&world, &user.updated()).await, ["sent", "sent"]);
+    assert_eq!(bounced("Permanent", RESEND).await, 204);
+    // In order with what else happens to that user, whose id the mail was tagged with.
+    assert_eq!(came(&world, &user.changed().updated()).await, ["suppressed", "suppressed"]);
     world.end().await;
 }
