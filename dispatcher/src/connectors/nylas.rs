@@ -143,12 +143,7 @@ impl Connector for Nylas {
         let Ok(sent) = serde_json::from_slice::<Sent>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
-        let mut mail = sent.mail.clone();
-        let ours = json!({ "name": HEADER, "value": idempotency_key });
-        match mail.get_mut("custom_headers").and_then(Value::as_array_mut) {
-            Some(headers) => headers.push(ours),
-            None => drop(mail.insert("custom_headers".into(), json!([ours]))),
-        }
+        let mail = bearing(sent.mail.clone(), idempotency_key);
         let request = self
             .request(Method::POST, &sent.grant, "messages/send")
             .header("Idempotency-Key", idempotency_key)
@@ -170,6 +165,16 @@ impl Connector for Nylas {
             LookUp::Unknown => outcome,
         }
     }
+}
+
+/// The mail with the header by which it can be found.
+fn bearing(mut mail: Map<String, Value>, key: &str) -> Map<String, Value> {
+    let ours = json!({ "name": HEADER, "value": key });
+    match mail.get_mut("custom_headers").and_then(Value::as_array_mut) {
+        Some(headers) => headers.push(ours),
+        None => drop(mail.insert("custom_headers".into(), json!([ours]))),
+    }
+    mail
 }
 
 fn classify(answer: &Answer) -> Outcome {

@@ -12,7 +12,7 @@ use usher_service::clock;
 
 use super::scribe::{Scribe, Stopped};
 use super::versions::Versions;
-use crate::connectors::{Connector, Connectors, LookUp, Memory};
+use crate::connectors::{self, Connector, Connectors, LookUp, Memory, Operation};
 use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries};
 use crate::flows::{self, Action, Call, Context, FlowStep, OnDoubt};
 use crate::metrics::Metrics;
@@ -55,7 +55,16 @@ pub(super) struct Asking<'a> {
     pub(super) step: &'a FlowStep,
     pub(super) next: &'a Next,
     pub(super) connector: &'a dyn Connector,
+    /// None where this version knows it no more; its connector will say so.
+    pub(super) operation: Option<&'static Operation>,
     key: String,
+}
+
+impl Asking<'_> {
+    /// The parameters that are addresses of people.
+    pub(super) fn writes_to(&self) -> &'static [&'static str] {
+        self.operation.map_or(&[], |operation| operation.writes_to)
+    }
 }
 
 impl Workshop {
@@ -99,7 +108,8 @@ impl Workshop {
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
         let key = idempotency_key(self.versions.name(), &step.name, run);
-        let asking = Asking { run, call, step, next: &next, connector: &**connector, key };
+        let operation = connectors::operation(&call.connector, &call.operation);
+        let asking = Asking { run, call, step, next: &next, connector: &**connector, operation, key };
         let kept = self.request(&flow, &asking, context).await?;
         self.claim(&asking, epoch, &kept).await?;
         let (_, request) = reach::kept(&kept);

@@ -103,6 +103,9 @@ impl Dispatcher {
         // What is known of a destination holds in every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
         let reach = Arc::new(config.reach);
+        if reach.only_to.is_given() {
+            tracing::warn!("only who is named by USHER_DELIVER_ONLY_TO is written to; all else is held back");
+        }
         let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
         let mut started = Vec::new();
         for flow in config.flows {

@@ -7,58 +7,55 @@ use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscr
 use usher_proto::{AddressDigest, Reason};
 
 use super::attempt::{Asking, Early, Workshop, reject};
-use crate::connectors::{self, HEADERS, Inputs};
+use crate::connectors::{HEADERS, Inputs, Operation};
 use crate::engine::{Held, Report};
 use crate::flows::{self, Context, Flow};
 use crate::reach::{self, Rules};
 
 impl Workshop {
-    /// The request as it is kept.
-    pub(super) async fn request(
-        &self,
-        flow: &Flow,
-        asking: &Asking<'_>,
-        mut context: Context,
-    ) -> Result<Vec<u8>, Early> {
-        let Asking { run, call, .. } = asking;
-        let operation = connectors::operation(&call.connector, &call.operation);
-        let writes_to = operation.map_or(&[][..], |operation| operation.writes_to);
-        if let Some(kept) = &run.request {
+    /// The request as it is kept, with whom it goes to.
+    pub(super) async fn request(&self, flow: &Flow, asking: &Asking<'_>, context: Context) -> Result<Vec<u8>, Early> {
+        match &asking.run.request {
             // Its outcome is not known, so it is this request and no other, or none.
-            if !writes_to.is_empty() {
-                let (recipients, _) = reach::kept(kept);
-                let rules = self.rules(call.marketing.as_deref(), &recipients).await?;
-                let held = recipients.iter().find_map(|address| rules.held(address));
-                let unseen = || rules.held_unseen().filter(|_| recipients.is_empty());
-                held.or_else(unseen).map_or(Ok(()), |held| Err(self.held_back(asking, held)))?;
-            }
-            return Ok(kept.clone());
+            Some(kept) => self.repeated(asking, kept).await,
+            None => self.made(flow, asking, context).await,
         }
+    }
 
+    async fn repeated(&self, asking: &Asking<'_>, kept: &[u8]) -> Result<Vec<u8>, Early> {
+        if !asking.writes_to().is_empty() {
+            let (recipients, _) = reach::kept(kept);
+            let rules = self.rules(asking, &recipients).await?;
+            let held = recipients.iter().find_map(|address| rules.held(address));
+            if let Some(held) = held.or_else(|| rules.held_unseen().filter(|_| recipients.is_empty())) {
+                return Err(self.held_back(asking, held));
+            }
+        }
+        Ok(kept.to_vec())
+    }
+
+    async fn made(&self, flow: &Flow, asking: &Asking<'_>, mut context: Context) -> Result<Vec<u8>, Early> {
+        let (run, call, writes_to) = (asking.run, asking.call, asking.writes_to());
         let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
         let mut people = flows::render_some(call, writes_to, &context).map_err(|error| cannot(&error))?;
         let mut recipients = reach::recipients(&people, writes_to).map_err(|error| cannot(&error))?;
         if !writes_to.is_empty() {
-            let rules = self.rules(call.marketing.as_deref(), &recipients).await?;
+            let rules = self.rules(asking, &recipients).await?;
             let unseen = rules.held_unseen().filter(|_| recipients.is_empty());
-            let held = reach::leave_out(&mut people, writes_to, |address| rules.held(address)).or(unseen);
-            held.map_or(Ok(()), |held| Err(self.held_back(asking, held)))?;
+            let held = reach::leave_out(&mut people, writes_to, |address| rules.held(address));
+            if let Some(held) = held.or(unseen) {
+                return Err(self.held_back(asking, held));
+            }
             recipients.retain(|address| rules.held(address).is_none());
         }
-        let link = match &call.marketing {
-            None => None,
-            Some(list) => {
-                let link = self.link(asking, list, &recipients)?;
-                context.set_unsubscribe_url(&link);
-                operation.is_some_and(connectors::Operation::takes_headers).then_some(link)
-            }
-        };
-        let mut params = flows::render(flow, call, &context).map_err(|error| cannot(&error))?;
-        for name in writes_to {
-            params.remove(*name);
+        let link = call.marketing.as_ref().map(|list| self.link(asking, list, &recipients)).transpose()?;
+        if let Some(link) = &link {
+            context.set_unsubscribe_url(link);
         }
+        let mut params = flows::render(flow, call, &context).map_err(|error| cannot(&error))?;
+        params.retain(|name, _| !writes_to.contains(&name.as_str()));
         params.extend(people);
-        if let Some(link) = link {
+        if let Some(link) = link.filter(|_| asking.operation.is_some_and(Operation::takes_headers)) {
             carry(&mut params, &link);
         }
         let inputs =
@@ -68,7 +65,8 @@ impl Workshop {
     }
 
     /// What is known of these addresses.
-    async fn rules(&self, list: Option<&str>, recipients: &[String]) -> Result<Rules<'_>, Early> {
+    async fn rules(&self, asking: &Asking<'_>, recipients: &[String]) -> Result<Rules<'_>, Early> {
+        let list = asking.call.marketing.as_deref();
         let digests: Vec<AddressDigest> = recipients.iter().map(|address| AddressDigest::of(address)).collect();
         let listed = self.ask(|| self.store.listed(list, &digests)).await?;
         Ok(Rules { only_to: &self.reach.only_to, listed })
