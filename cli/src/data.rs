@@ -58,6 +58,7 @@ const STORE: &str = "store.db";
 const LOG: &str = "log.db";
 const LOCK: &str = "lock";
 const SECRET: &str = "signing-secret";
+const UNSUBSCRIBE_SECRET: &str = "unsubscribe-secret";
 const ADDRESSES: &str = "addresses.json";
 
 /// Where a running `usher up` can be reached.
@@ -101,8 +102,17 @@ impl DataDirectory {
 
     /// The signing secret, made at the first start.
     pub(crate) fn signing_secret(&self) -> anyhow::Result<String> {
-        let path = self.path.join(SECRET);
-        if let Some(secret) = read_secret(&self.path)? {
+        self.secret(SECRET)
+    }
+
+    /// The secret that links in marketing mail are signed with, made at the first start.
+    pub(crate) fn unsubscribe_secret(&self) -> anyhow::Result<String> {
+        self.secret(UNSUBSCRIBE_SECRET)
+    }
+
+    fn secret(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.path.join(name);
+        if let Some(secret) = read(&path)? {
             return Ok(secret);
         }
         let secret = SigningSecret::encode(&rand::random::<[u8; 24]>());
@@ -124,11 +134,14 @@ impl DataDirectory {
 
 /// The secret that `usher up` made in this directory, if there is one.
 pub(crate) fn read_secret(data: &Path) -> anyhow::Result<Option<String>> {
-    let path = data.join(SECRET);
+    read(&data.join(SECRET))
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(text.trim().to_owned()))
 }
 

@@ -11,6 +11,7 @@ mod orders;
 mod pause;
 mod runs;
 mod send;
+mod suppress;
 mod up;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ enum Command {
     Resume(pause::Arguments),
     Cancel(orders::Cancel),
     Rerun(orders::Rerun),
+    Suppress(suppress::Arguments),
     Lab(lab::Arguments),
     Health(health::Arguments),
 }
@@ -60,6 +62,7 @@ async fn main() -> ExitCode {
         Command::Resume(arguments) => pause::run(arguments, false).await,
         Command::Cancel(arguments) => orders::cancel(arguments, &environment).await,
         Command::Rerun(arguments) => orders::rerun(arguments, &environment).await,
+        Command::Suppress(arguments) => suppress::run(arguments, &environment).await,
         Command::Lab(arguments) => lab::run(arguments, &environment).await,
         Command::Health(arguments) => health::run(&arguments).await,
     };

@@ -11,6 +11,7 @@ use usher_dispatcher::Dispatcher;
 use usher_dispatcher::config::FlowFiles;
 use usher_lab::Lab;
 use usher_log::{LogAddress, LogLayout};
+use usher_proto::unsubscribe;
 use usher_service::options::Environment;
 use usher_service::{Readiness, health, http, shutdown, telemetry};
 
@@ -76,6 +77,13 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         let secret = data.signing_secret()?;
         environment = environment.with("CLERK_WEBHOOK_SIGNING_SECRET", &secret);
         made = Some(secret);
+    }
+    // Links in marketing mail lead back here, unless it is known how this is reached from outside.
+    if environment.get("USHER_PUBLIC_URL")?.is_none() {
+        environment = environment.with("USHER_PUBLIC_URL", format!("http://{}", addresses.listen));
+    }
+    if environment.get(unsubscribe::SECRETS)?.is_none() {
+        environment = environment.with(unsubscribe::SECRETS, data.unsubscribe_secret()?);
     }
     if let Some(lab) = &lab {
         environment = lab::stand_in(environment, lab)?;

@@ -12,6 +12,7 @@ use usher_service::options::Environment;
 
 use crate::connectors::{self, SETTINGS, Use, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
+use crate::reach::Reach;
 use crate::sql::DatabaseAddress;
 
 /// The command line of `dispatcher`.
@@ -78,6 +79,8 @@ pub struct Config {
     pub flows: Vec<Flow>,
     /// Built-in flows that nobody named and that have no destination: each with what the names of its settings begin with.
     pub left_out: Vec<(String, &'static str)>,
+    /// Whom not to write to.
+    pub reach: Reach,
     /// How long runs are remembered after they have ended, so that their events are recognised.
     pub keep: Duration,
     /// The destinations' settings.
@@ -130,10 +133,7 @@ impl Config {
                 of_instance(instance, check_variables(flow, &environment.of_instance(instance)))?;
             }
         }
-        if environment.get("USHER_DELIVER_ONLY_TO")?.is_some() {
-            let why = "not supported yet, and mailing everybody is not what it asks for: unset it, or use the lab";
-            return Err(BadSetting::new("USHER_DELIVER_ONLY_TO", why));
-        }
+        let reach = Reach::from_environment(environment, &flows)?;
         let keep = match environment.get("USHER_KEEP")? {
             None => KEEP,
             Some(text) => {
@@ -152,6 +152,7 @@ impl Config {
             users: BTreeMap::new(),
             flows,
             left_out,
+            reach,
             keep,
             environment: environment.clone(),
         };

@@ -6,6 +6,7 @@ pub mod connectors;
 pub mod engine;
 pub mod flows;
 pub mod orders;
+pub mod reach;
 pub mod sql;
 pub mod store;
 pub mod subject;

@@ -36,6 +36,8 @@ pub(crate) struct Metrics {
     pub(crate) parks: IntCounterVec,
     /// Attempts of which it was not known whether an earlier one took effect, by what was done about it.
     pub(crate) doubts: IntCounterVec,
+    /// Steps left undone because somebody is not to be written to, by why.
+    pub(crate) held_back: IntCounterVec,
     /// 1 while a destination takes no calls, or only single ones.
     pub(crate) breaker_open: IntGaugeVec,
     /// How often the group was joined anew because the log and the store disagreed, or it was stuck.
@@ -96,6 +98,10 @@ impl Metrics {
                 options("doubts_total", "Attempts whose predecessor may have taken effect, by what was done."),
                 &["flow", "connector", "resolved"],
             )?,
+            held_back: IntCounterVec::new(
+                options("held_back_total", "Steps left undone because somebody is not to be written to, by why."),
+                &["flow", "why"],
+            )?,
             breaker_open: IntGaugeVec::new(
                 options("breaker_open", "1 while a destination takes no calls, or only single ones."),
                 &["connector"],
@@ -141,7 +147,7 @@ impl Metrics {
         for gauge in [&metrics.held, &metrics.loaded, &metrics.loaded_bytes, &metrics.stored, &metrics.breaker_open] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        for counter in [&metrics.parks, &metrics.doubts, &metrics.rejoins] {
+        for counter in [&metrics.parks, &metrics.doubts, &metrics.held_back, &metrics.rejoins] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(metrics.quota_share.clone()))?;

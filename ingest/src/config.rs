@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use usher_log::{Log, LogAddress, LogError, LogLayout};
+use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
 use usher_service::Readiness;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use crate::sources::clerk::Clerk;
+use crate::sources::resend::Resend;
 
 /// How often the log is asked whether it is there.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
@@ -42,6 +44,10 @@ pub struct Config {
     pub layout: LogLayout,
     /// Clerk's secrets, by instance.
     pub clerk: Clerk,
+    /// Resend's secrets; without them it is no source.
+    pub resend: Option<Resend>,
+    /// What the links that end marketing mail are signed with; without it there are none.
+    pub unsubscribe: Option<UnsubscribeSecrets>,
 }
 
 impl Config {
@@ -50,7 +56,10 @@ impl Config {
         let Arguments { listen, log, layout } = arguments;
         let kafka = usher_log::kafka_properties(environment)?;
         let clerk = Clerk::from_environment(environment)?;
-        Ok(Self { listen, log, kafka, layout, clerk })
+        let resend = Resend::from_environment(environment)?;
+        let unsubscribe = environment.get(SECRETS)?.map(|text| UnsubscribeSecrets::parse(&text)).transpose();
+        let unsubscribe = unsubscribe.map_err(|error| BadSetting::new(SECRETS, error))?;
+        Ok(Self { listen, log, kafka, layout, clerk, resend, unsubscribe })
     }
 
     /// Makes or checks the topic, then watches the log, until `stop`. A topic that is not as configured ends it: waiting

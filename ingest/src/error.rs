@@ -7,7 +7,7 @@ use usher_log::AppendError;
 use usher_proto::signature;
 
 /// Seconds after which a sender may try again. Svix has a schedule of its own; others read this.
-const RETRY_AFTER: &str = "2";
+pub(crate) const RETRY_AFTER: &str = "2";
 
 /// A request that is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,6 +10,7 @@ mod error;
 mod metrics;
 mod publish;
 mod server;
+mod unsubscribe;
 
 pub use config::Config;
 pub use server::{NEEDS, router};

@@ -8,13 +8,14 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
 use usher_log::{Log, MAX_BODY};
 use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_service::clock;
 
 use crate::config::Config;
@@ -22,6 +23,7 @@ use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::publish::{DEADLINE, Publisher};
 use crate::sources::{Sender, Senders};
+use crate::unsubscribe;
 
 /// What ingest needs to be ready.
 pub const NEEDS: [&str; 1] = ["log"];
@@ -33,24 +35,24 @@ const MAX_IN_FLIGHT: usize = 512;
 const MAX_DISCARDED: usize = 2 * MAX_BODY;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 
-struct Ingest {
+pub(crate) struct Ingest {
     senders: Senders,
-    publisher: Publisher,
-    metrics: Metrics,
-    in_flight: Semaphore,
+    pub(crate) unsubscribe: Option<UnsubscribeSecrets>,
+    pub(crate) publisher: Publisher,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: Semaphore,
 }
 
-/// The routes that take webhooks.
+/// The routes that take webhooks, and clicks on the links that end marketing mail.
 pub fn router(config: &Config, log: Arc<dyn Log>, registry: &Registry) -> Result<Router, prometheus::Error> {
-    let ingest = Arc::new(Ingest {
-        senders: Senders::new(config),
-        publisher: Publisher::new(log, config.layout.topics.events()),
-        metrics: Metrics::register(registry)?,
-        in_flight: Semaphore::new(MAX_IN_FLIGHT),
-    });
+    let ingest = Arc::new(Ingest::new(config, log, registry)?);
     Ok(Router::new()
         .route("/webhooks/{source}", post(default_instance))
         .route("/webhooks/{source}/{instance}", post(named_instance))
+        .route(
+            &format!("{}/{{token}}", usher_proto::unsubscribe::PATH),
+            get(unsubscribe::show).post(unsubscribe::click),
+        )
         .fallback(|| async { Refusal::NoSuchPath })
         .with_state(ingest))
 }
@@ -72,6 +74,16 @@ async fn named_instance(
 }
 
 impl Ingest {
+    pub(crate) fn new(config: &Config, log: Arc<dyn Log>, registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            senders: Senders::new(config),
+            unsubscribe: config.unsubscribe.clone(),
+            publisher: Publisher::new(log, config.layout.topics.events()),
+            metrics: Metrics::register(registry)?,
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+        })
+    }
+
     async fn answer(&self, source: &str, instance: &str, request: Request<Body>) -> Response {
         let started = Instant::now();
         let _under_way = UnderWay::new(&self.metrics.in_flight);
@@ -118,10 +130,10 @@ impl Ingest {
 }
 
 /// Counts a request for as long as it lives: one whose client goes away ends without an answer.
-struct UnderWay<'a>(&'a IntGauge);
+pub(crate) struct UnderWay<'a>(&'a IntGauge);
 
 impl<'a> UnderWay<'a> {
-    fn new(gauge: &'a IntGauge) -> Self {
+    pub(crate) fn new(gauge: &'a IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
@@ -140,7 +152,7 @@ fn check_head(sender: &dyn Sender, instance: &str, headers: &HeaderMap) -> Resul
 
 /// Reads a refused body away, within bounds and keeping nothing: a sender that is still writing when the connection is
 /// closed would see it break instead of reading why.
-async fn discard(mut body: Body) {
+pub(crate) async fn discard(mut body: Body) {
     let mut left = MAX_DISCARDED;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {

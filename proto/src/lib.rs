@@ -16,6 +16,11 @@ pub mod topics;
 pub mod reason;
 pub mod signature;
 
+pub mod address;
+pub mod reach;
+pub mod unsubscribe;
+
+pub use address::{AddressDigest, Mailbox};
 pub use event::{Event, EventId};
 pub use key::Key;
 pub use partition::Partition;

@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Source {
     /// Clerk's webhooks, delivered and signed by Svix.
     Clerk,
+    /// Resend's webhooks about mails, delivered and signed by Svix.
+    Resend,
     /// Usher itself: commands of its operators, which travel in the same log under the key they concern.
     Usher,
 }
@@ -17,6 +19,7 @@ impl Source {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Clerk => "clerk",
+            Self::Resend => "resend",
             Self::Usher => "usher",
         }
     }
@@ -30,7 +33,7 @@ impl fmt::Display for Source {
 
 /// No source has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no such source: it may be clerk or usher")]
+#[error("no such source: it may be clerk, resend or usher")]
 pub struct UnknownSource;
 
 impl FromStr for Source {
@@ -39,6 +42,7 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "clerk" => Ok(Self::Clerk),
+            "resend" => Ok(Self::Resend),
             "usher" => Ok(Self::Usher),
             _ => Err(UnknownSource),
         }

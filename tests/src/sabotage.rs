@@ -12,9 +12,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
 use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
+use usher_dispatcher::reach::Listed;
 use usher_dispatcher::store::{Due, Grant, HeadsOf, Store, StoreError, Wish};
 use usher_dispatcher::subject::Subject;
-use usher_proto::{Key, Partition, Timestamp};
+use usher_proto::{AddressDigest, Key, Partition, Timestamp};
 
 /// What is done in place of the store's own writes; the rest passes through.
 #[async_trait]
@@ -95,6 +96,10 @@ impl<S: Sabotage> Store for Sabotaged<S> {
 
     async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError> {
         self.store.subject(key).await
+    }
+
+    async fn listed(&self, list: Option<&str>, addresses: &[AddressDigest]) -> Result<Vec<Listed>, StoreError> {
+        self.store.listed(list, addresses).await
     }
 
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {

@@ -36,14 +36,14 @@ const USUAL: &[&str] = &["email", "trial", "db-sync"];
 pub struct Options {
     /// Flow files instead of built-in ones: name and text.
     pub flows: Vec<(&'static str, &'static str)>,
-    /// Further settings of the programs.
-    pub settings: Vec<(&'static str, String)>,
     /// Built-in flows instead of the usual ones.
     pub built_in: &'static [&'static str],
     /// Where the embedded pair keeps its data, instead of a folder of its own.
     pub data: Option<PathBuf>,
     /// Another Kafka than the shared one.
     pub kafka: Option<String>,
+    /// Further variables of the programs.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// The lab and the programs.
@@ -305,6 +305,12 @@ impl World {
         let status = response.status().as_u16();
         let text = response.text().await.expect("a body");
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Looks at a page of what takes webhooks: status and text.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("http://{}{path}", self.ingest)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
     }
 
     /// Sends a webhook once: the status, or none if there was no answer.

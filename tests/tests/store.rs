@@ -67,6 +67,9 @@ macro_rules! on_every_store {
     };
 }
 
+#[path = "store/reach.rs"]
+mod reach;
+
 on_every_store!(
     an_event_is_admitted_once_however_often_it_comes,
     an_admitted_run_is_found_again_whole,

@@ -41,8 +41,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
         name: SAVE,
         params: &[required("object_id", Text), INDEX, optional("fields", Record)],
         takes_template: false,
+        writes_to: &[],
     },
-    Operation { name: DELETE, params: &[required("object_id", Text), INDEX], takes_template: false },
+    Operation { name: DELETE, params: &[required("object_id", Text), INDEX], takes_template: false, writes_to: &[] },
 ];
 
 /// The connector.

@@ -24,10 +24,10 @@ use row::Change;
 use table::Kind;
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "sync_user", params: &[], takes_template: false },
-    Operation { name: "sync_organization", params: &[], takes_template: false },
-    Operation { name: "sync_membership", params: &[], takes_template: false },
-    Operation { name: "sync_invitation", params: &[], takes_template: false },
+    Operation { name: "sync_user", params: &[], takes_template: false, writes_to: &[] },
+    Operation { name: "sync_organization", params: &[], takes_template: false, writes_to: &[] },
+    Operation { name: "sync_membership", params: &[], takes_template: false, writes_to: &[] },
+    Operation { name: "sync_invitation", params: &[], takes_template: false, writes_to: &[] },
 ];
 
 /// The connector.

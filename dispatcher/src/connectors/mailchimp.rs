@@ -39,9 +39,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
             optional("tags", Texts),
         ],
         takes_template: false,
+        writes_to: &["email"],
     },
-    Operation { name: UNSUBSCRIBE, params: &[required("email", Text), LIST], takes_template: false },
-    Operation { name: DELETE_MEMBER, params: &[required("email", Text), LIST], takes_template: false },
+    Operation { name: UNSUBSCRIBE, params: &[required("email", Text), LIST], takes_template: false, writes_to: &[] },
+    Operation { name: DELETE_MEMBER, params: &[required("email", Text), LIST], takes_template: false, writes_to: &[] },
 ];
 
 const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending", "transactional"];

@@ -93,6 +93,25 @@ pub struct Operation {
     pub params: &'static [Param],
     /// Whether it sends a template's HTML and text, as `html` and `text`.
     pub takes_template: bool,
+    /// Which of its parameters are addresses of people that it writes to; the first is whom it is for. Whoever must not be
+    /// written to is left out of them.
+    pub writes_to: &'static [&'static str],
+}
+
+impl Operation {
+    /// Whether it is a mail with headers of the flow's choice.
+    pub fn takes_headers(&self) -> bool {
+        self.params.iter().any(|param| param.name == HEADERS)
+    }
+}
+
+/// The parameter that holds a mail's own headers.
+pub(crate) const HEADERS: &str = "headers";
+
+/// What a connector can do under this name.
+pub fn operation(connector: &str, name: &str) -> Option<&'static Operation> {
+    let (_, operations) = OPERATIONS.iter().find(|(known, _)| *known == connector)?;
+    operations.iter().find(|operation| operation.name == name)
 }
 
 /// A parameter of an operation.
@@ -106,12 +125,6 @@ pub struct Param {
     pub shape: Shape,
     /// The variable that stands in where a flow does not give it; then one of the two must.
     pub variable: Option<&'static str>,
-}
-
-/// What a connector can do under this name.
-pub fn operation(connector: &str, name: &str) -> Option<&'static Operation> {
-    let (_, operations) = OPERATIONS.iter().find(|(known, _)| *known == connector)?;
-    operations.iter().find(|operation| operation.name == name)
 }
 
 /// What a parameter may be.

@@ -33,6 +33,7 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("payload", Table),
     ],
     takes_template: false,
+    writes_to: &["email"],
 }];
 
 /// How Novu's server says that a key was used with another body: the error has no other name.

@@ -27,7 +27,7 @@ use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Text, Texts};
+use super::Shape::{Table, Text, Texts};
 use super::http::{self, Answer};
 use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, Use, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
@@ -56,8 +56,10 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("reply_to", Texts),
         optional("html", Text),
         optional("text", Text),
+        optional("headers", Table),
     ],
     takes_template: true,
+    writes_to: &["to"],
 }];
 
 /// The connector.
@@ -182,8 +184,7 @@ impl Connector for Nylas {
         let Ok(sent) = serde_json::from_slice::<Sent>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
-        let mut mail = sent.mail.clone();
-        mail.insert("custom_headers".into(), json!([{ "name": HEADER, "value": idempotency_key }]));
+        let mail = bearing(sent.mail.clone(), idempotency_key);
         let request = self
             .request(Method::POST, &sent.grant, "/messages/send")
             .header("Idempotency-Key", idempotency_key)
@@ -205,6 +206,16 @@ impl Connector for Nylas {
             LookUp::Unknown => outcome,
         }
     }
+}
+
+/// The mail with the header by which it can be found.
+fn bearing(mut mail: Map<String, Value>, key: &str) -> Map<String, Value> {
+    let ours = json!({ "name": HEADER, "value": key });
+    match mail.get_mut("custom_headers").and_then(Value::as_array_mut) {
+        Some(headers) => headers.push(ours),
+        None => drop(mail.insert("custom_headers".into(), json!([ours]))),
+    }
+    mail
 }
 
 fn classify(answer: &Answer) -> Outcome {

@@ -30,9 +30,11 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("reply_to", Texts),
         optional("html", Text),
         optional("text", Text),
+        optional("headers", Table),
         optional("tags", Table),
     ],
     takes_template: true,
+    writes_to: &["to"],
 }];
 
 /// The connector.
@@ -69,7 +71,7 @@ impl Connector for Resend {
         for name in ["to", "subject"] {
             mail.insert(name.into(), inputs.required(name)?.clone());
         }
-        for name in ["reply_to", "html", "text"] {
+        for name in ["reply_to", "html", "text", "headers"] {
             if let Some(value) = inputs.params.get(name) {
                 mail.insert(name.into(), value.clone());
             }
@@ -133,6 +135,17 @@ fn classify(answer: &Answer) -> Outcome {
 mod tests {
     use super::super::testing::answer;
     use super::*;
+
+    #[test]
+    fn a_mail_bears_the_headers_it_is_given() {
+        usher_service::telemetry::install_tls();
+        let settings = [("RESEND_API_KEY", "re_1"), ("USHER_FROM", "h@acme.test")];
+        let resend = Resend::from_environment(&Environment::of(settings)).expect("good settings");
+        let headers = json!({ "List-Unsubscribe": "<https://acme.test/out>" });
+        let mail = json!({ "to": "a@b.test", "subject": "Hi", "text": "x", "headers": headers });
+        let made = super::super::testing::prepare(&resend, "send", &mail, &Value::Null).expect("a request");
+        assert_eq!(serde_json::from_slice::<Value>(&made).expect("JSON")["headers"], headers);
+    }
 
     #[test]
     fn a_success_that_cannot_be_read_is_not_done() {

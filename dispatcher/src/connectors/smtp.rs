@@ -37,6 +37,7 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("headers", Table),
     ],
     takes_template: true,
+    writes_to: &["to"],
 }];
 
 /// The connector.

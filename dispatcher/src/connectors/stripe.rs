@@ -49,6 +49,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             optional("metadata", Table),
         ],
         takes_template: false,
+        writes_to: &[],
     },
     Operation {
         name: CREATE_SUBSCRIPTION,
@@ -59,17 +60,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
             optional("metadata", Table),
         ],
         takes_template: false,
+        writes_to: &[],
     },
-    Operation { name: CANCEL_SUBSCRIPTION, params: &[required("subscription", Text)], takes_template: false },
+    Operation {
+        name: CANCEL_SUBSCRIPTION,
+        params: &[required("subscription", Text)],
+        takes_template: false,
+        writes_to: &[],
+    },
     Operation {
         name: CANCEL_SUBSCRIPTIONS,
         params: &[optional("customer", Text), optional("metadata", Record)],
         takes_template: false,
+        writes_to: &[],
     },
     Operation {
         name: DELETE_CUSTOMER,
         params: &[optional("customer", Text), optional("metadata", Record)],
         takes_template: false,
+        writes_to: &[],
     },
 ];
 

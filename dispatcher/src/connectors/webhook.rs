@@ -33,6 +33,7 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     name: "post",
     params: &[required("url", Address), optional("body", Table), optional_or("secret", Name, SECRET)],
     takes_template: false,
+    writes_to: &[],
 }];
 
 /// The connector.

@@ -7,6 +7,7 @@ use usher_service::clock;
 use crate::engine::arrival::Arrival;
 use crate::flows::Flow;
 use crate::orders;
+use crate::reach;
 use crate::subject::Snapshot;
 
 /// What a record means to the flow; none if nothing. A record that is no event becomes a run that is given up at once,
@@ -27,10 +28,12 @@ pub(super) fn arrival(flow: &Flow, partition: Partition, offset: i64, record: &R
         snapshot,
         expires_at: flow.expires_at(&event),
         command: orders::read(&event, &flow.name),
+        reach: reach::said(&event),
         event,
         verdict: None,
     };
-    let means_something = arrival.starts || arrival.cancels || arrival.snapshot.is_some() || arrival.command.is_some();
+    let told = arrival.snapshot.is_some() || arrival.command.is_some() || arrival.reach.is_some();
+    let means_something = arrival.starts || arrival.cancels || told;
     means_something.then_some(arrival)
 }
 

@@ -13,10 +13,11 @@ use usher_service::clock;
 use super::quotas::{NotNow, Quotas, Turn};
 use super::scribe::{Scribe, Stopped};
 use super::versions::Versions;
-use crate::connectors::{Connector, Connectors, Inputs, LookUp, Memory, hearing};
+use crate::connectors::{self, Connector, Connectors, LookUp, Memory, Operation, hearing};
 use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries, account};
 use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnDoubt};
 use crate::metrics::Metrics;
+use crate::reach::{self, Reach};
 use crate::store::{Store, StoreError};
 use crate::subject::Subject;
 
@@ -34,13 +35,14 @@ pub(super) struct Workshop {
     pub(super) store: Arc<dyn Store>,
     pub(super) connectors: Arc<Connectors>,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) reach: Arc<Reach>,
     pub(super) scribe: Scribe,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
 }
 
 /// Work ends early, with this report.
-struct Early(Box<Report>);
+pub(super) struct Early(Box<Report>);
 
 impl From<Report> for Early {
     fn from(report: Report) -> Self {
@@ -49,14 +51,24 @@ impl From<Report> for Early {
 }
 
 /// A step that asks a destination, with what is needed for it.
-struct Asking<'a> {
-    run: &'a Run,
-    call: &'a Call,
-    step: &'a FlowStep,
-    connector: &'a dyn Connector,
+pub(super) struct Asking<'a> {
+    pub(super) run: &'a Run,
+    pub(super) call: &'a Call,
+    pub(super) step: &'a FlowStep,
+    pub(super) next: &'a Next,
+    pub(super) connector: &'a dyn Connector,
+    /// None where this version knows it no more; its connector will say so.
+    pub(super) operation: Option<&'static Operation>,
     account: &'a str,
     urgent: bool,
     key: String,
+}
+
+impl Asking<'_> {
+    /// The parameters that are addresses of people.
+    pub(super) fn writes_to(&self) -> &'static [&'static str] {
+        self.operation.map_or(&[], |operation| operation.writes_to)
+    }
 }
 
 impl Workshop {
@@ -105,26 +117,24 @@ impl Workshop {
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
         let key = idempotency_key(self.versions.name(), &step.name, run);
-        let urgent = flow.urgent;
-        let asking = Asking { run, call, step, connector: &**connector, account: &account, urgent, key };
-        let request = match &run.request {
-            // Its outcome is not known, so it is this request and no other.
-            Some(request) => request.clone(),
-            None => prepare(&flow, &asking, &context)?,
-        };
-        self.quotas.take(&account, urgent, &self.stop).await.map_err(|not_now| match not_now {
+        let operation = connectors::operation(&call.connector, &call.operation);
+        let (connector, account, urgent) = (&**connector, account.as_str(), flow.urgent);
+        let asking = Asking { run, call, step, next: &next, connector, operation, account, urgent, key };
+        let kept = self.request(&flow, &asking, context).await?;
+        self.quotas.take(account, urgent, &self.stop).await.map_err(|not_now| match not_now {
             NotNow::UsedUp(until) => Report::UsedUp { until },
             NotNow::Stopped => Report::Stopped,
         })?;
-        let outcome = match self.turn(&asking, epoch, &request).await? {
+        let (_, request) = reach::kept(&kept);
+        let outcome = match self.turn(&asking, epoch, &kept).await? {
             // Nothing was sent, and that is known.
             None => Outcome::retry(Cause::Throttled),
-            Some(_turn) => match self.resolve_doubt(&asking, &request).await {
+            Some(_turn) => match self.resolve_doubt(&asking, request).await {
                 Some(outcome) => outcome,
-                None => self.attempt(&asking, &request).await,
+                None => self.attempt(&asking, request).await,
             },
         };
-        Ok(Report::Attempted { outcome, request: Some(request), step: step.name.clone(), next })
+        Ok(Report::Attempted { outcome, request: Some(kept), step: step.name.clone(), next })
     }
 
     /// Claims the attempt and waits for its turn. When this returns the claim is fresh, and the request may be sent at once.
@@ -140,7 +150,10 @@ impl Workshop {
     }
 
     /// Asks the store until it answers: its absence is no fault of a run and spends none of its attempts.
-    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Result<T, Early> {
+    pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Early> {
         loop {
             match ask().await {
                 Ok(answer) => return Ok(answer),
@@ -244,17 +257,8 @@ fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
     flow.connector(step).map(|connector| account(connector, &run.event.instance))
 }
 
-fn prepare(flow: &Flow, asking: &Asking<'_>, context: &Context) -> Result<Vec<u8>, Early> {
-    let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
-    let Asking { run, call, connector, .. } = asking;
-    let params = flows::render(flow, call, context).map_err(|error| cannot(&error))?;
-    let (operation, data) = (call.operation.as_str(), context.event_data());
-    let inputs = Inputs { operation, params: &params, event: &run.event, data, pass: run.pass };
-    connector.prepare(&inputs).map_err(|error| cannot(&error))
-}
-
 /// Given up before the destination was asked.
-fn reject(reason: Reason, error: impl Into<String>) -> Early {
+pub(super) fn reject(reason: Reason, error: impl Into<String>) -> Early {
     let outcome = Outcome::reject(reason, error);
     Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
 }

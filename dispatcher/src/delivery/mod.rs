@@ -5,6 +5,7 @@ mod arrivals;
 mod attempt;
 mod housekeeping;
 mod letters;
+mod prepare;
 mod quotas;
 mod scribe;
 mod versions;
@@ -97,8 +98,12 @@ impl Dispatcher {
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
         // What is known of a destination holds in every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
-        let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
         let quotas = Arc::new(Quotas::new(limited(&config)?, metrics.clone()));
+        let reach = Arc::new(config.reach);
+        if reach.only_to.is_given() {
+            tracing::warn!("only who is named by USHER_DELIVER_ONLY_TO is written to; all else is held back");
+        }
+        let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
         keepers.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
         let mut started = Vec::new();
         for flow in config.flows {
@@ -137,6 +142,7 @@ impl Dispatcher {
                     store: store.clone(),
                     connectors: connectors.clone(),
                     quotas: quotas.clone(),
+                    reach: reach.clone(),
                     scribe,
                     metrics: metrics.clone(),
                     stop: stop.clone(),

@@ -1,5 +1,6 @@
 //! Events on their way into the store, and what the store makes of them.
 
+use usher_proto::reach::ReachChange;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Timestamp};
 
 use super::{Run, account};
@@ -25,6 +26,8 @@ pub struct Arrival {
     pub expires_at: Option<Timestamp>,
     /// What it orders, if it is an operator's.
     pub command: Option<Command>,
+    /// What it says of who may be written to.
+    pub reach: Option<ReachChange>,
     /// Why its run is to be given up at once.
     pub verdict: Option<(Reason, String)>,
 }
@@ -41,6 +44,7 @@ impl Arrival {
             remember: None,
             expires_at: None,
             command: None,
+            reach: None,
             verdict: None,
         }
     }

@@ -5,7 +5,7 @@ use usher_proto::{EventId, Key, Partition, Timestamp};
 use super::arrival::{Admission, Arrival, Ownership};
 use super::breaker::Ticket;
 use super::change::{Change, Changed};
-use super::{Outcome, Run};
+use super::{Held, Outcome, Run};
 
 /// A partition that the log has given us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +166,13 @@ pub enum Report {
     },
     /// The step does not apply; the next one's turn comes.
     Skipped(Next),
+    /// It would write to somebody who is not to be written to; the next one's turn comes.
+    HeldBack {
+        /// Why.
+        held: Held,
+        /// What follows the step.
+        next: Next,
+    },
     /// The run waits: for the time, or for news of its subject.
     Wait {
         /// Until when at most.

@@ -7,6 +7,7 @@ pub mod arrival;
 pub mod breaker;
 pub mod change;
 pub mod destinations;
+pub mod held;
 pub mod input;
 pub mod outcome;
 pub mod quota;
@@ -21,6 +22,7 @@ mod partitions;
 
 pub use change::{Change, ChangeKind, Changed, StepEffect};
 pub use destinations::{Destinations, account};
+pub use held::Held;
 pub use input::{Given, Input, Next, Report};
 pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, death};
 pub use outcome::{Cause, Effect, Outcome};

@@ -7,8 +7,9 @@ use minijinja::Environment;
 use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike, Value as Toml};
 use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::unsubscribe::is_list_name;
 
-use super::context::{BEFORE, EVENT, REMEMBERED, ROOTS};
+use super::context::{BEFORE, EVENT, REMEMBERED, ROOTS, UNSUBSCRIBE_URL};
 use super::problem::suggestion;
 use super::{Action, Call, Flow, FlowSource, FlowStep, Needs, OnDoubt, Pattern, Problem, template};
 use crate::connectors::{self, ATTEMPT_DEADLINE, Operation};
@@ -31,8 +32,8 @@ const FLOW_KEYS: [&str; 12] = [
 ];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
 const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
-const CALL_KEYS: [&str; 9] =
-    ["name", "when", "use", "template", "needs", "needs_within", "timeout", "on_doubt", "for_deleted"];
+const CALL_KEYS: [&str; 10] =
+    ["name", "when", "use", "template", "marketing", "needs", "needs_within", "timeout", "on_doubt", "for_deleted"];
 
 /// The longest an attempt may take; what waits for it to end at a rebalance or a stop waits in vain.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -52,7 +53,8 @@ pub(super) fn check(source: FlowSource) -> Result<Flow, Vec<Problem>> {
         }
     };
     let (problems, remember) = (Vec::new(), Vec::new());
-    let mut checker = Checker { source: &source, problems, environment: template::environment(), remember };
+    let mut checker =
+        Checker { source: &source, problems, environment: template::environment(), remember, has_link: false };
     let flow = checker.flow(document.as_table());
     let problems = checker.problems;
     match flow {
@@ -71,6 +73,8 @@ struct Checker<'a> {
     environment: Environment<'static>,
     /// What the flow remembers of its subjects.
     remember: Vec<String>,
+    /// Whether what is being checked can show the link that ends marketing mail.
+    has_link: bool,
 }
 
 impl Checker<'_> {
@@ -293,8 +297,11 @@ impl Checker<'_> {
         let params: Vec<&str> = operation.params.iter().map(|param| param.name).collect();
         let known: Vec<&str> = CALL_KEYS.into_iter().chain(params.iter().copied()).collect();
         self.only(table, used.as_str().unwrap_or_default(), &known);
+        let marketing = self.marketing(table, operation);
         let mut rendered = Map::new();
         for param in operation.params {
+            // The link is made for its recipient, who must be known before it.
+            self.has_link = marketing.is_some() && !operation.writes_to.contains(&param.name);
             match table.get(param.name) {
                 Some(item) => {
                     let value = self.value(item, earlier)?;
@@ -310,6 +317,9 @@ impl Checker<'_> {
                 None => {}
             }
         }
+        self.has_link = marketing.is_some();
+        let template = self.template(table, operation, earlier);
+        self.has_link = false;
         let needs = self.text(table, "needs");
         if let (Some(needs), Some(item)) = (&needs, table.get("needs")) {
             self.expression(item, needs, earlier);
@@ -322,12 +332,29 @@ impl Checker<'_> {
             connector: connector.to_owned(),
             operation: operation.name.to_owned(),
             params: rendered,
-            template: self.template(table, operation, earlier),
+            template,
+            marketing,
             needs: needs.map(|value| Needs { value, within: within.unwrap_or(NEEDS_WITHIN) }),
             timeout: self.timeout(table),
             on_doubt: self.on_doubt(table),
             for_deleted: self.flag(table, "for_deleted"),
         })
+    }
+
+    fn marketing(&mut self, table: &dyn TableLike, operation: &Operation) -> Option<String> {
+        let item = table.get("marketing")?;
+        let Some(list) = item.as_str().filter(|list| is_list_name(list)) else {
+            let what = "marketing is the name of the list whose mail this is, such as \"news\": a-z, 0-9, - and _";
+            return self.problem(item, what);
+        };
+        let Some(for_whom) = operation.writes_to.first() else {
+            return self.problem(item, format!("{} writes to nobody, so it is no marketing", operation.name));
+        };
+        if table.get(for_whom).and_then(Item::as_array).is_some_and(|list| list.len() > 1) {
+            let why = format!("{for_whom} is one address in marketing mail: the link that ends it is made for one");
+            self.problem::<()>(item, why);
+        }
+        Some(list.to_owned())
     }
 
     fn timeout(&mut self, table: &dyn TableLike) -> Duration {
@@ -443,6 +470,10 @@ impl Checker<'_> {
             {
                 let hint = suggestion(field, self.remember.iter().map(String::as_str));
                 self.problem::<()>(item, format!("{place}the flow does not remember {field}{hint}"));
+            } else if root == UNSUBSCRIBE_URL && !self.has_link {
+                let why =
+                    format!("{place}{root} is known in what marketing mail says, in a step with marketing = \"news\"");
+                self.problem::<()>(item, why);
             } else if let ("steps", Some(step)) = (root, next)
                 && !earlier.iter().any(|known| known == step)
             {

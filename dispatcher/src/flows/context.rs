@@ -1,5 +1,5 @@
 //! What templates and expressions of a flow can see: `user`, `event` and `steps`; where the flow remembers fields of its
-//! subjects, also `before` and `changed`.
+//! subjects, also `before` and `changed`; and in marketing mail the link that ends it.
 
 use serde_json::{Map, Value, json};
 use usher_proto::Event;
@@ -10,7 +10,9 @@ use crate::subject::{Subject, name, primary_email, primary_phone};
 use super::Flow;
 
 /// The names at the top, and so all that a template may begin with.
-pub(super) const ROOTS: [&str; 3] = [EVENT, "user", "steps"];
+pub(super) const ROOTS: [&str; 4] = [EVENT, "user", "steps", UNSUBSCRIBE_URL];
+/// The link that ends marketing mail: known once its recipient is.
+pub(super) const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
 /// What is known of an event by itself, when it arrives.
 pub(super) const EVENT: &str = "event";
 /// The same of a flow that remembers: the fields as they were before the event, null where that is not known, and the
@@ -61,6 +63,11 @@ impl Context {
     #[cfg(test)]
     pub(super) fn of(values: Value) -> Self {
         Self { values }
+    }
+
+    /// With the link that ends this mail.
+    pub(crate) fn set_unsubscribe_url(&mut self, url: &str) {
+        self.values[UNSUBSCRIBE_URL] = Value::from(url);
     }
 
     /// The event's `data`.

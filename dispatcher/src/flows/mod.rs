@@ -22,7 +22,7 @@ pub(crate) use context::Context;
 pub use problem::Problem;
 pub use source::{FlowSource, read_folder};
 pub(crate) use template::Unrenderable;
-pub(crate) use template::{evaluate, render};
+pub(crate) use template::{evaluate, render, render_some};
 
 /// A flow that has been checked.
 #[derive(Debug, Clone)]
@@ -97,6 +97,8 @@ pub struct Call {
     pub params: Map<String, Value>,
     /// The template whose HTML and text it sends.
     pub template: Option<String>,
+    /// The list whose mail it is, if it is marketing: its recipients can end that, and are not written to once they have.
+    pub marketing: Option<String>,
     /// What must be known before it can be made.
     pub needs: Option<Needs>,
     /// How long one attempt may take.

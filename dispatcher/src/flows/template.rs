@@ -60,15 +60,7 @@ pub(crate) fn evaluate(expression: &str, context: &Context) -> Result<Option<Ren
 /// out empty is left out, or null in a [`Shape::Record`].
 pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
-    let mut rendered = Map::new();
-    let operation = connectors::operation(&call.connector, &call.operation);
-    let params = operation.map_or(&[][..], |operation| operation.params);
-    for (name, value) in &call.params {
-        let whole = params.iter().any(|param| param.name == name && param.shape == Shape::Record);
-        if let Some(value) = render_value(&environment, name, value, whole, context)? {
-            rendered.insert(name.clone(), value);
-        }
-    }
+    let mut rendered = render_those(&environment, call, context, |_| true)?;
     if let Some(template) = &call.template {
         for (field, extension) in [("html", "html"), ("text", "txt")] {
             let file = format!("{template}.{extension}");
@@ -77,6 +69,29 @@ pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<
                 .render_named_str(&file, text, context.rendered())
                 .map_err(|error| Unrenderable::new(&file, &error))?;
             rendered.insert(field.to_owned(), Value::String(text));
+        }
+    }
+    Ok(rendered)
+}
+
+/// Some of the parameters of a call, rendered.
+pub(crate) fn render_some(call: &Call, names: &[&str], context: &Context) -> Result<Map<String, Value>, Unrenderable> {
+    render_those(&environment(), call, context, |name| names.contains(&name))
+}
+
+fn render_those(
+    environment: &Environment<'_>,
+    call: &Call,
+    context: &Context,
+    those: impl Fn(&str) -> bool,
+) -> Result<Map<String, Value>, Unrenderable> {
+    let mut rendered = Map::new();
+    let operation = connectors::operation(&call.connector, &call.operation);
+    let params = operation.map_or(&[][..], |operation| operation.params);
+    for (name, value) in call.params.iter().filter(|(name, _)| those(name)) {
+        let whole = params.iter().any(|param| param.name == name && param.shape == Shape::Record);
+        if let Some(value) = render_value(environment, name, value, whole, context)? {
+            rendered.insert(name.clone(), value);
         }
     }
     Ok(rendered)

@@ -10,7 +10,7 @@ use usher_service::clock;
 use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
-use super::{StoreError, lanes, remember};
+use super::{StoreError, lanes, reach, remember};
 use crate::before::Before;
 use crate::engine::arrival::{Admission, Arrival, Batch};
 use crate::engine::{Run, Tries};
@@ -65,6 +65,7 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
         apply(connection, dialect, &subjects).await?;
         woken = wake(connection, dialect, flow, &subjects).await?;
     }
+    reach::apply(connection, &batch.arrivals).await?;
     for arrival in &batch.arrivals {
         if arrival.cancels {
             admission.cancelled.extend(cancel(connection, flow, arrival).await?);

@@ -11,6 +11,7 @@ mod lanes;
 mod operate;
 mod prune;
 mod quota;
+mod reach;
 mod remember;
 mod rows;
 mod sql_store;
@@ -18,14 +19,16 @@ mod sql_store;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_proto::{EventId, Key, Partition, Timestamp};
+use usher_proto::{AddressDigest, EventId, Key, Partition, Timestamp};
 
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::{Change, Changed, Run, RunState};
+use crate::reach::Listed;
 use crate::subject::Subject;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::ActionRecord;
 pub use quota::{Credit, Grant, Short, Wish};
+pub use reach::ReachRecord;
 pub use sql_store::SqlStore;
 
 /// The store could not do as asked.
@@ -86,7 +89,7 @@ pub trait Store: Send + Sync {
     /// Takes over partitions of a flow: from now on only writes with the new epochs count.
     async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError>;
 
-    /// Takes in a batch, all of it or nothing: runs, subjects, wake-ups, cancellations, frontier.
+    /// Takes in a batch, all of it or nothing: runs, subjects, who may be written to, wake-ups, cancellations, frontier.
     async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
 
     /// Writes changes in order, all in one transaction; those of partitions that are somebody else's are left out.
@@ -104,6 +107,9 @@ pub trait Store: Send + Sync {
 
     /// Whom a key stands for.
     async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError>;
+
+    /// Which of these addresses are not to be written to: at all, or with mail of this list.
+    async fn listed(&self, list: Option<&str>, addresses: &[AddressDigest]) -> Result<Vec<Listed>, StoreError>;
 
     /// Keeps a version of a flow for the runs that begin with it.
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError>;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_proto::{Key, Partition, Timestamp};
+use usher_proto::{AddressDigest, Key, Partition, Timestamp};
 use usher_service::clock;
 
 use super::{Due, Grant, HeadsOf, Store, StoreError, Wish};
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::{Change, Changed, Run, RunState};
+use crate::reach::Listed;
 use crate::sql::{Database, Tables};
 use crate::subject::Subject;
 
@@ -95,6 +96,10 @@ impl Store for SqlStore {
                 .fetch_optional(&self.database.pool)
                 .await?;
         Ok(row.map(|(snapshot, deleted_at, revision)| Subject { snapshot, deleted: deleted_at.is_some(), revision }))
+    }
+
+    async fn listed(&self, list: Option<&str>, addresses: &[AddressDigest]) -> Result<Vec<Listed>, StoreError> {
+        super::reach::listed(&self.database, list, addresses).await
     }
 
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {

@@ -2,7 +2,10 @@
 
 pub mod json;
 
+mod svix;
+
 pub mod clerk;
+pub mod resend;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -28,7 +31,8 @@ pub(crate) struct Senders(Vec<Box<dyn Sender>>);
 
 impl Senders {
     pub(crate) fn new(config: &Config) -> Self {
-        Self(vec![Box::new(config.clerk.clone())])
+        let resend = config.resend.clone().map(|resend| Box::new(resend) as Box<dyn Sender>);
+        Self([Some(Box::new(config.clerk.clone()) as Box<dyn Sender>), resend].into_iter().flatten().collect())
     }
 
     pub(crate) fn find(&self, source: &str) -> Option<&dyn Sender> {

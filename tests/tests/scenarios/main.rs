@@ -11,6 +11,7 @@ mod memory;
 mod operators;
 mod order;
 mod outages;
+mod reach;
 mod records;
 mod refusals;
 mod state;

@@ -93,6 +93,18 @@ async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
         ),
         ("dispatcher", vec!["--flow", "db-sync"], vec![("USHER_STORE", "mysql://x")], "postgres://"),
         ("dispatcher", vec!["--flow", "email"], vec![("USHER_FLOWS", "/nowhere")], "/nowhere"),
+        (
+            "dispatcher",
+            vec!["--flow", "db-sync"],
+            vec![("USHER_DELIVER_ONLY_TO", "acme.com")],
+            "pattern 1 is no address",
+        ),
+        (
+            "ingest",
+            vec![],
+            vec![("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("USHER_UNSUBSCRIBE_SECRET", "hunter2")],
+            "USHER_UNSUBSCRIBE_SECRET: each secret has",
+        ),
         ("dispatcher", vec!["--flow", "db-sync"], vec![("USHER_KAFKA_ACKS", "1")], "USHER_KAFKA_ACKS"),
         ("usher", vec!["send", "user.creatd", "--secret", SECRET], vec![], "user.created"),
         ("usher", vec!["check", "/nowhere/x.toml"], vec![], "/nowhere"),

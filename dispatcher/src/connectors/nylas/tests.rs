@@ -30,6 +30,18 @@ fn a_mail_has_addresses_with_names_and_one_body() {
 }
 
 #[test]
+fn a_mail_bears_the_headers_it_is_given_beside_ours() {
+    let headers = json!({ "List-Unsubscribe": "<https://acme.test/out>" });
+    let made = sent(json!({ "to": "d@w.test", "subject": "Hi", "text": "x", "headers": headers })).expect("a request");
+    let theirs = json!({ "name": "List-Unsubscribe", "value": "<https://acme.test/out>" });
+    assert_eq!(made.mail["custom_headers"], json!([theirs]));
+    let ours = json!({ "name": HEADER, "value": "key" });
+    assert_eq!(bearing(made.mail, "key")["custom_headers"], json!([theirs, ours]));
+    let without = sent(json!({ "to": "d@w.test", "subject": "Hi", "text": "x" })).expect("a request");
+    assert_eq!(bearing(without.mail, "key")["custom_headers"], json!([ours]));
+}
+
+#[test]
 fn what_cannot_be_sent_is_told_by_its_parameter() {
     let good = json!({ "to": "d@w.test", "subject": "Hi", "text": "x" });
     for (name, value) in [("to", json!("nobody")), ("to", json!([])), ("from", json!("Acme")), ("text", Value::Null)] {

@@ -1,5 +1,7 @@
 //! Attempts against a connector that does as told, and a real store.
 
+mod recipients;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +16,7 @@ use usher_proto::{Event, EventId, Key, Partition, Source};
 use usher_service::Readiness;
 
 use super::*;
-use crate::connectors::CannotPrepare;
+use crate::connectors::{CannotPrepare, Inputs};
 use crate::delivery::quotas::Limited;
 use crate::engine::Effect;
 use crate::engine::arrival::{Arrival, Batch};
@@ -43,6 +45,7 @@ struct Fake {
     does: fn() -> Outcome,
     asked: AtomicUsize,
     keys: Mutex<Vec<String>>,
+    requests: Mutex<Vec<Vec<u8>>>,
 }
 
 #[async_trait]
@@ -55,12 +58,13 @@ impl Connector for Fake {
         self.found.clone()
     }
 
-    fn prepare(&self, _: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
-        Ok(b"exact".to_vec())
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        Ok(serde_json::to_vec(inputs.params).expect("JSON"))
     }
 
-    async fn attempt(&self, _: &[u8], key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], key: &str) -> Outcome {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        self.requests.lock().expect("no panic while it is held").push(request.to_vec());
         self.keys.lock().expect("no panic while it is held").push(key.to_owned());
         (self.does)()
     }
@@ -121,16 +125,16 @@ async fn scene_within(quota: &str, flow: &str, memory: Memory, found: LookUp, do
     let readiness = Readiness::needing(vec!["store"]);
     let scribe =
         Scribe::start("test".into(), "me".into(), store.clone(), metrics.clone(), readiness, stop.clone(), answers);
-    let (asked, keys) = (AtomicUsize::new(0), Mutex::default());
-    let fake = Arc::new(Fake { memory, found, does, asked, keys });
+    let (asked, keys, requests) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
+    let fake = Arc::new(Fake { memory, found, does, asked, keys, requests });
     let connectors: Connectors = [("resend".to_owned(), fake.clone() as Arc<dyn Connector>)].into();
     let versions = Versions::new(flow, store.clone());
     let quota: Quota = quota.parse().expect("a quota");
     let limited = Limited { account: "resend".into(), quota, assumed: false, serves_urgent: false };
     let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
     let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
-    let connectors = Arc::new(connectors);
-    let workshop = Workshop { versions, store, connectors, quotas, scribe, metrics, stop };
+    let (connectors, reach) = (Arc::new(connectors), Arc::default());
+    let workshop = Workshop { versions, store, connectors, quotas, reach, scribe, metrics, stop };
     Scene { workshop, fake, run, epoch, sharing, _folder: folder }
 }
 

@@ -7,7 +7,8 @@ use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
 use super::Engine;
 use crate::engine::breaker::Sign;
 use crate::engine::{
-    Cause, Change, ChangeKind, Changed, Destinations, Effect, Next, Outcome, Report, Run, RunState, Step, StepEffect,
+    Cause, Change, ChangeKind, Changed, Destinations, Effect, Held, Next, Outcome, Report, Run, RunState, Step,
+    StepEffect,
 };
 
 /// A retry further away than this waits in the store.
@@ -48,7 +49,8 @@ impl Engine {
         let Some(run) = self.lanes.at_work(key, event) else { return };
         let end = |state, note| ChangeKind::End { state, effect: None, note, verdict: None, in_doubt: false };
         let kind = match report {
-            Report::Skipped(next) => self::go_on(run, None, next),
+            Report::Skipped(next) => go_on(run, Came::Nothing, next),
+            Report::HeldBack { held, next } => go_on(run, Came::Held(held), next),
             Report::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
             Report::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
             Report::Superseded => end(RunState::Superseded, None),
@@ -73,7 +75,7 @@ impl Engine {
                 return;
             }
             Report::Attempted { outcome, request, step, next } => match outcome {
-                Outcome::Done(effect) => go_on(run, Some((step, effect)), next),
+                Outcome::Done(effect) => go_on(run, Came::Done(step, effect), next),
                 Outcome::Overtaken => end(RunState::Superseded, None),
                 Outcome::Reject { reason, error } => {
                     return steps.push(Step::Bury { run: Box::new(run.clone()), epoch, reason, error });
@@ -172,15 +174,35 @@ impl Engine {
     }
 }
 
-/// A step is done, or skipped.
-fn go_on(run: &Run, effect: Option<(String, Effect)>, next: Next) -> ChangeKind {
+/// What came of a step that is over.
+enum Came {
+    /// It did not apply.
+    Nothing,
+    /// It was left undone.
+    Held(Held),
+    /// The step of this name is done.
+    Done(String, Effect),
+}
+
+/// A step is over. A run that left something undone says so when it ends, with the last reason.
+fn go_on(run: &Run, came: Came, next: Next) -> ChangeKind {
     let mut results = run.results.clone();
-    let effect = effect.map(|(name, effect)| {
-        results.insert(run.step, effect.result.clone());
-        StepEffect { step: run.step, name, connector: run.destination.clone().unwrap_or_default(), effect }
-    });
+    let effect = match came {
+        Came::Nothing => None,
+        Came::Held(held) => {
+            results.insert(run.step, held.result());
+            None
+        }
+        Came::Done(name, effect) => {
+            results.insert(run.step, effect.result.clone());
+            Some(StepEffect { step: run.step, name, connector: run.destination.clone().unwrap_or_default(), effect })
+        }
+    };
     match next {
-        Next::End => ChangeKind::End { state: RunState::Done, effect, note: None, verdict: None, in_doubt: false },
+        Next::End => {
+            let note = results.values().rev().find_map(Held::of_result).map(Held::label);
+            ChangeKind::End { state: RunState::Done, effect, note, verdict: None, in_doubt: false }
+        }
         Next::Step(destination) => ChangeKind::Advance { to: run.step + 1, destination, effect, results },
     }
 }

@@ -214,6 +214,7 @@ impl World {
                     remember: None,
                     expires_at: self.plan.expires_after.map(|life| Timestamp::from_millis(at).plus(life)),
                     command: None,
+                    reach: None,
                     verdict: (of.fate == Fate::Malformed).then(|| (usher_proto::Reason::Malformed, String::new())),
                 }
             };

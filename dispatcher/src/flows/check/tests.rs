@@ -66,6 +66,20 @@ fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
         ("on = ", "remember = \"email\"\non = ", "test.toml:2: remember is a list of fields"),
         ("user.email", "before.email", "test.toml:6: before is not known here; say remember = [\"email\"]"),
         ("on = [", "on = [[", "test.toml:"),
+        ("name = \"mail\"", "marketing = \"All\"", "test.toml:4: marketing is the name of the list"),
+        ("name = \"mail\"", "marketing = true", "test.toml:4: marketing is the name of the list"),
+        ("to = \"{{ user.email }}\"", "marketing = \"n\"\nto = [\"a\", \"b\"]", "test.toml:6: to is one address"),
+        (
+            "to = \"{{ user.email }}\"",
+            "marketing = \"n\"\nto = \"{{ unsubscribe_url }}\"",
+            "test.toml:7: unsubscribe_url is",
+        ),
+        ("\"Hello\"", "\"{{ unsubscribe_url }}\"", "test.toml:7: unsubscribe_url is known in what marketing mail says"),
+        (
+            "[[step]]",
+            "[[step]]\nuse = \"algolia.delete\"\nobject_id = \"1\"\nmarketing = \"n\"\n[[step]]",
+            "test.toml:6: delete writes to nobody",
+        ),
     ] {
         let problems = check_text(&GOOD.replacen(from, to, 1)).expect_err(expected);
         assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected:?} is not among {problems:?}");
@@ -105,4 +119,11 @@ fn a_star_stands_for_the_rest_of_a_type() {
     };
     assert!(flow.starts_on(&event("user.deleted")));
     assert!(!flow.starts_on(&event("users.created")) && !flow.starts_on(&event("session.created")));
+}
+
+#[test]
+fn marketing_mail_can_show_the_link_that_ends_it() {
+    let text = GOOD.replace("name = \"mail\"", "marketing = \"news\"").replace("Hello", "Hello {{ unsubscribe_url }}");
+    let flow = check_text(&text).expect("good");
+    assert!(matches!(&flow.steps[0].action, Action::Call(call) if call.marketing.as_deref() == Some("news")));
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::super::svix::{STANDARD, SVIX};
 use super::*;
 
 fn samples() -> PathBuf {
@@ -64,7 +65,7 @@ fn every_sample_verifies_and_gets_its_key_and_keeps_its_bytes() {
 fn the_independent_crate_agrees_on_every_sample_both_ways() {
     let index = index();
     let secret = text(&index, "/secret");
-    let theirs = svix::webhooks::Webhook::new(secret).expect("their parser takes it");
+    let theirs = ::svix::webhooks::Webhook::new(secret).expect("their parser takes it");
     let ours = SigningSecret::parse(secret).expect("ours, too");
     for case in index["cases"].as_array().expect("cases") {
         let body = std::fs::read(samples().join(text(case, "/file"))).expect("the sample");

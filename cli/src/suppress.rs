@@ -1,0 +1,76 @@
+//! `usher suppress`: addresses that must not be written to.
+
+use usher_dispatcher::store::ReachRecord;
+use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
+use usher_proto::unsubscribe::{address_key, is_list_name};
+use usher_proto::{AddressDigest, EventId, Mailbox};
+use usher_service::clock;
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use crate::orders::Desk;
+use crate::output;
+
+/// Keeps an address from being written to by any flow, or lets it be written to again. Only its SHA-256 is kept.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    desk: Desk,
+    /// The address.
+    #[arg(required_unless_present = "list")]
+    address: Option<String>,
+    /// Lets it be written to again.
+    #[arg(long)]
+    remove: bool,
+    /// Only mail of this list, as if its owner had unsubscribed; all mail if not given.
+    #[arg(long, value_name = "LIST", value_parser = parse_list)]
+    from: Option<String>,
+    /// Shows what was last said of the address, or of all.
+    #[arg(long, conflicts_with_all = ["remove", "from"])]
+    list: bool,
+    /// With --list: one JSON object a line.
+    #[arg(long, requires = "list")]
+    json: bool,
+}
+
+fn parse_list(text: &str) -> Result<String, String> {
+    if is_list_name(text) { Ok(text.to_owned()) } else { Err("a list's name: a-z, 0-9, - and _".to_owned()) }
+}
+
+pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
+    let Arguments { desk, address, remove, from, list, json } = arguments;
+    let read =
+        |text: String| text.parse::<Mailbox>().map_err(|error| BadSetting::new("ADDRESS", format!("it is {error}")));
+    let address = address.map(read).transpose()?.map(|mailbox| AddressDigest::of(&mailbox.address));
+    if list {
+        return print(&desk.place.store()?.reach(address).await?, json);
+    }
+    // clap has seen to it that there is one.
+    let Some(address) = address else { return Ok(()) };
+    let kind = match (remove, &from) {
+        (true, _) => ReachKind::Restored,
+        (false, None) => ReachKind::Suppressed,
+        (false, Some(_)) => ReachKind::Unsubscribed,
+    };
+    let what = from.as_ref().map_or_else(|| "mail".to_owned(), |list| format!("mail of the list {list}"));
+    let (scope, reason) = (from.unwrap_or_else(|| EVERYTHING.to_owned()), "operator".to_owned());
+    let change = ReachChange { kind, address, scope, reason, by: desk.by.clone() };
+    let id = EventId::new(format!("reach_{:016x}", rand::random::<u64>()));
+    let event = change.into_event(id, address_key(address), clock::now());
+    desk.log(environment).await?.append(&desk.layout.topics.events(), event.into_record()).await?;
+    let becomes = if remove { "is sent to it again" } else { "is sent to it any more" };
+    output::line(&format!("{}{what} {becomes}, as soon as a flow has read so", if remove { "" } else { "no " }))
+}
+
+fn print(records: &[ReachRecord], json: bool) -> anyhow::Result<()> {
+    if json {
+        return records.iter().try_for_each(|record| output::line(&serde_json::to_string(record)?));
+    }
+    let row = |record: &ReachRecord| {
+        let state = if record.held { "not written to" } else { "restored" };
+        let who = if record.who.is_empty() { "-" } else { &record.who };
+        [&record.at.to_string(), &record.address, &record.scope, state, &record.reason, who].map(str::to_owned)
+    };
+    let rows: Vec<[String; 6]> = records.iter().map(row).collect();
+    output::table(["at", "address (SHA-256)", "mail", "state", "why", "who"], &rows)
+}

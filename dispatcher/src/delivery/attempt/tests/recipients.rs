@@ -1,0 +1,133 @@
+//! Whom an attempt does not write to.
+
+use serde_json::Value;
+use usher_proto::AddressDigest;
+use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
+use usher_proto::unsubscribe::UnsubscribeSecrets;
+use usher_service::options::Environment;
+
+use super::*;
+use crate::engine::Held;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+impl Scene {
+    /// With these settings about whom to write to.
+    fn with<const N: usize>(mut self, settings: [(&str, &str); N]) -> Self {
+        self.workshop.reach =
+            Arc::new(Reach::from_environment(&Environment::of(settings), &[]).expect("good settings"));
+        self
+    }
+
+    /// What is said of an address is admitted.
+    async fn told(&self, kind: ReachKind, address: &str, scope: &str) {
+        let change = ReachChange {
+            kind,
+            address: AddressDigest::of(address),
+            scope: scope.into(),
+            reason: "test".into(),
+            by: String::new(),
+        };
+        let event = change.clone().into_event(EventId::new("e"), Key::new("k"), clock::now());
+        let arrival = Arrival { starts: false, reach: Some(change), ..Arrival::starting(1, event) };
+        let batch = Batch {
+            partition: Partition(0),
+            epoch: self.epoch,
+            frontier: 2,
+            arrivals: vec![arrival],
+            flow_version: self.run.flow_version.clone(),
+            connector: None,
+        };
+        self.workshop.store.admit("test", &batch).await.expect("it is admitted");
+    }
+
+    async fn held(&self) -> Option<Held> {
+        match self.workshop.work(&self.run, self.epoch).await {
+            Report::HeldBack { held, next: Next::End } => Some(held),
+            Report::Attempted { outcome: Outcome::Done(_), .. } => None,
+            other => panic!("neither done nor held back: {other:?}"),
+        }
+    }
+
+    /// The parameters of the last request.
+    fn sent(&self) -> Value {
+        let requests = self.fake.requests.lock().expect("no panic while it is held");
+        serde_json::from_slice(requests.last().expect("something was sent")).expect("JSON")
+    }
+}
+
+async fn to(to: &str) -> Scene {
+    scene(&FLOW.replace("\"a@b.test\"", to), Memory::Idempotent, LookUp::Unknown, done).await
+}
+
+#[tokio::test]
+async fn nobody_is_written_to_whom_the_settings_or_the_store_leave_out() {
+    assert_eq!(to("\"a@b.test\"").await.held().await, None);
+    assert_eq!(to("\"A <a+clerk_test@b.test>\"").await.held().await, Some(Held::HeldBack));
+    let scene = to("\"a@b.test\"").await.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]);
+    assert_eq!(scene.held().await, Some(Held::HeldBack));
+    let scene = to("\"a@b.test\"").await;
+    scene.told(ReachKind::Unsubscribed, "a@b.test", "news").await;
+    assert_eq!(scene.held().await, None, "this is no mail of that list");
+    scene.told(ReachKind::Suppressed, "A@B.test", EVERYTHING).await;
+    assert_eq!((scene.held().await, scene.asked()), (Some(Held::Suppressed), 1));
+}
+
+#[tokio::test]
+async fn of_several_only_those_are_left_out() {
+    let scene = to("[\"a@b.test\", \"D <d@c.test>\"]").await.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]);
+    assert_eq!(scene.held().await, None);
+    assert_eq!(scene.sent()["to"], json!(["D <d@c.test>"]));
+}
+
+#[tokio::test]
+async fn a_text_that_might_be_two_addresses_is_given_up() {
+    let outcome = to("\"a@b.test, d@c.test\"").await.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]).outcome().await;
+    assert!(matches!(outcome, Outcome::Reject { reason: Reason::Template, .. }), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_kept_request_goes_to_nobody_who_is_left_out_meanwhile() {
+    let timeout = || Outcome::retry(Cause::Timeout);
+    let mut scene = scene(FLOW, Memory::Idempotent, LookUp::Unknown, timeout).await;
+    let Report::Attempted { request, .. } = scene.workshop.work(&scene.run, scene.epoch).await else { panic!() };
+    scene.run.request = request;
+    assert_eq!(scene.outcome().await, timeout());
+    let requests = scene.fake.requests.lock().expect("no panic while it is held").clone();
+    assert_eq!(requests[0], requests[1], "the very same goes out again");
+
+    scene.told(ReachKind::Suppressed, "a@b.test", EVERYTHING).await;
+    assert_eq!((scene.held().await, scene.asked()), (Some(Held::Suppressed), 2));
+    let scene = scene.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]);
+    assert_eq!(scene.held().await, Some(Held::HeldBack));
+    // One that was kept without its recipients.
+    let scene = to("\"a@b.test\"").await.in_doubt_since(Duration::ZERO).with([("USHER_DELIVER_ONLY_TO", "*@b.test")]);
+    assert_eq!(scene.held().await, Some(Held::HeldBack));
+}
+
+#[tokio::test]
+async fn marketing_mail_carries_its_link_and_ends_with_it() {
+    let settings = [("USHER_UNSUBSCRIBE_SECRET", SECRET), ("USHER_PUBLIC_URL", "https://acme.test")];
+    let own = "marketing = \"news\"\nheaders = { list-unsubscribe = \"<x>\", X-A = \"b\" }\nsubject";
+    let flow = FLOW.replace("subject", own).replace("text = \"hello\"", "text = \"{{ unsubscribe_url }}\"");
+    let scene = scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await.with(settings);
+    assert_eq!(scene.held().await, None);
+    let sent = scene.sent();
+    let url = sent["text"].as_str().expect("a text").to_owned();
+    let expected = json!({
+        "List-Unsubscribe": format!("<{url}>"), "List-Unsubscribe-Post": "List-Unsubscribe=One-Click", "X-A": "b",
+    });
+    assert_eq!(sent["headers"], expected);
+    let token = url.strip_prefix("https://acme.test/unsubscribe/").expect("its place");
+    let link = UnsubscribeSecrets::parse(SECRET).expect("a secret").verify(token).expect("it is signed");
+    assert_eq!(
+        (link.key.as_str(), link.list.as_str(), link.address),
+        ("user_1", "news", AddressDigest::of("a@b.test"))
+    );
+    assert_eq!((scene.held().await, scene.sent()), (None, sent), "the same each time");
+
+    scene.told(ReachKind::Unsubscribed, "a@b.test", "news").await;
+    assert_eq!(scene.held().await, Some(Held::Unsubscribed));
+    let outcome = to("\"a@b.test\"\nmarketing = \"news\"").await.outcome().await;
+    assert!(matches!(outcome, Outcome::Reject { reason: Reason::Configuration, .. }), "{outcome:?}");
+}

@@ -1,0 +1,106 @@
+//! From a step to the exact request, or to the reason why nobody is written to. Whom it would write to is looked at before
+//! each attempt, also of a request that is kept: who has said no meanwhile, or is left out by a process that was started
+//! anew, gets nothing.
+
+use serde_json::{Map, Value};
+use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscribe};
+use usher_proto::{AddressDigest, Reason};
+
+use super::attempt::{Asking, Early, Workshop, reject};
+use crate::connectors::{HEADERS, Inputs, Operation};
+use crate::engine::{Held, Report};
+use crate::flows::{self, Context, Flow};
+use crate::reach::{self, Rules};
+
+impl Workshop {
+    /// The request as it is kept, with whom it goes to.
+    pub(super) async fn request(&self, flow: &Flow, asking: &Asking<'_>, context: Context) -> Result<Vec<u8>, Early> {
+        match &asking.run.request {
+            // Its outcome is not known, so it is this request and no other, or none.
+            Some(kept) => self.repeated(asking, kept).await,
+            None => self.made(flow, asking, context).await,
+        }
+    }
+
+    async fn repeated(&self, asking: &Asking<'_>, kept: &[u8]) -> Result<Vec<u8>, Early> {
+        if !asking.writes_to().is_empty() {
+            let (recipients, _) = reach::kept(kept);
+            let rules = self.rules(asking, &recipients).await?;
+            let held = recipients.iter().find_map(|address| rules.held(address));
+            if let Some(held) = held.or_else(|| rules.held_unseen().filter(|_| recipients.is_empty())) {
+                return Err(self.held_back(asking, held));
+            }
+        }
+        Ok(kept.to_vec())
+    }
+
+    async fn made(&self, flow: &Flow, asking: &Asking<'_>, mut context: Context) -> Result<Vec<u8>, Early> {
+        let (run, call, writes_to) = (asking.run, asking.call, asking.writes_to());
+        let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
+        let mut people = flows::render_some(call, writes_to, &context).map_err(|error| cannot(&error))?;
+        let mut recipients = reach::recipients(&people, writes_to).map_err(|error| cannot(&error))?;
+        if !writes_to.is_empty() {
+            let rules = self.rules(asking, &recipients).await?;
+            let unseen = rules.held_unseen().filter(|_| recipients.is_empty());
+            let held = reach::leave_out(&mut people, writes_to, |address| rules.held(address));
+            if let Some(held) = held.or(unseen) {
+                return Err(self.held_back(asking, held));
+            }
+            recipients.retain(|address| rules.held(address).is_none());
+        }
+        let link = call.marketing.as_ref().map(|list| self.link(asking, list, &recipients)).transpose()?;
+        if let Some(link) = &link {
+            context.set_unsubscribe_url(link);
+        }
+        let mut params = flows::render(flow, call, &context).map_err(|error| cannot(&error))?;
+        params.retain(|name, _| !writes_to.contains(&name.as_str()));
+        params.extend(people);
+        if let Some(link) = link.filter(|_| asking.operation.is_some_and(Operation::takes_headers)) {
+            carry(&mut params, &link);
+        }
+        let (operation, data) = (call.operation.as_str(), context.event_data());
+        let inputs = Inputs { operation, params: &params, event: &run.event, data, pass: run.pass };
+        let request = asking.connector.prepare(&inputs).map_err(|error| cannot(&error))?;
+        Ok(reach::keep(&recipients, request))
+    }
+
+    /// What is known of these addresses.
+    async fn rules(&self, asking: &Asking<'_>, recipients: &[String]) -> Result<Rules<'_>, Early> {
+        let list = asking.call.marketing.as_deref();
+        let digests: Vec<AddressDigest> = recipients.iter().map(|address| AddressDigest::of(address)).collect();
+        let listed = self.ask(|| self.store.listed(list, &digests)).await?;
+        Ok(Rules { only_to: &self.reach.only_to, listed })
+    }
+
+    fn held_back(&self, asking: &Asking<'_>, held: Held) -> Early {
+        let (flow, event) = (self.versions.name(), &asking.run.event.id);
+        self.metrics.held_back.with_label_values(&[flow, held.label()]).inc();
+        tracing::info!(flow, step = asking.step.name, %event, why = held.label(), "nobody is written to");
+        Report::HeldBack { held, next: asking.next.clone() }.into()
+    }
+
+    /// The link that ends mail of this list for its one recipient.
+    fn link(&self, asking: &Asking<'_>, list: &str, recipients: &[String]) -> Result<String, Early> {
+        let Some(links) = &self.reach.links else {
+            // A run that began before the flow lost its marketing and the process its settings.
+            return Err(reject(Reason::Configuration, "USHER_UNSUBSCRIBE_SECRET and USHER_PUBLIC_URL are not set"));
+        };
+        let [recipient] = recipients else {
+            let why = "marketing mail goes to one address: the link that ends it is made for one";
+            return Err(reject(Reason::Template, why));
+        };
+        Ok(links.url(&Unsubscribe::new(&asking.run.event.key, list, AddressDigest::of(recipient))))
+    }
+}
+
+/// The headers that let a mail program end it with one click (RFC 8058). In the place of what the flow may have given.
+fn carry(params: &mut Map<String, Value>, link: &str) {
+    let mut headers = match params.remove(HEADERS) {
+        Some(Value::Object(headers)) => headers,
+        _ => Map::new(),
+    };
+    let ours = [(LIST_UNSUBSCRIBE, format!("<{link}>")), (LIST_UNSUBSCRIBE_POST.0, LIST_UNSUBSCRIBE_POST.1.to_owned())];
+    headers.retain(|name, _| ours.iter().all(|(known, _)| !name.eq_ignore_ascii_case(known)));
+    headers.extend(ours.map(|(name, value)| (name.to_owned(), Value::String(value))));
+    params.insert(HEADERS.to_owned(), Value::Object(headers));
+}

@@ -1,0 +1,146 @@
+//! Resend: what became of mails, signed and delivered by Svix.
+//!
+//! Facts: resend.com/docs (webhooks, event types). The key is the user that the mail's tag `clerk_user_id` names, else the
+//! mail.
+
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use serde::Deserialize;
+use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::signature::{self, SigningSecret};
+use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
+
+use super::json::{self, Object, Text};
+use super::{Sender, svix};
+use crate::error::Refusal;
+
+const VARIABLE: &str = "RESEND_WEBHOOK_SECRET";
+
+/// Resend's webhooks.
+#[derive(Clone)]
+pub struct Resend {
+    secrets: Vec<SigningSecret>,
+}
+
+impl Resend {
+    /// Reads `RESEND_WEBHOOK_SECRET`, which may hold several secrets, separated by spaces. None where it is not set.
+    pub fn from_environment(environment: &Environment) -> Result<Option<Self>, BadSetting> {
+        let Some(text) = environment.get(VARIABLE)? else { return Ok(None) };
+        Ok(Some(Self { secrets: svix::secrets(VARIABLE, &text)? }))
+    }
+}
+
+/// What is read of a body.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type", default)]
+    kind: Text<'a>,
+    #[serde(borrow, default)]
+    created_at: Text<'a>,
+    #[serde(borrow, default)]
+    data: Object<Data<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Data<'a> {
+    #[serde(borrow)]
+    email_id: Text<'a>,
+    #[serde(borrow)]
+    tags: Object<Tags<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Tags<'a> {
+    #[serde(borrow)]
+    clerk_user_id: Text<'a>,
+}
+
+impl Sender for Resend {
+    fn source(&self) -> Source {
+        Source::Resend
+    }
+
+    fn check_head(&self, instance: &str, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
+        if instance != DEFAULT_INSTANCE {
+            return Err(Refusal::NoSuchInstance);
+        }
+        Ok(signature::check_timestamp(svix::signed(headers)?.timestamp, now)?)
+    }
+
+    fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {
+        let signed = svix::signed(headers)?;
+        signature::verify(&self.secrets, signed, &body, now)?;
+        if json::too_deep(&body) || !svix::is_object(&body) {
+            return Err(Refusal::BodyMalformed);
+        }
+        let envelope: Envelope<'_> = serde_json::from_slice(&body).map_err(|_| Refusal::BodyMalformed)?;
+        let kind = envelope.kind.get().ok_or(Refusal::BodyMalformed)?;
+        let Data { email_id, tags } = &envelope.data.0;
+        let key = tags.0.clerk_user_id.get().or(email_id.get()).unwrap_or(signed.id);
+        Ok(Event {
+            id: EventId::new(signed.id),
+            kind: kind.to_owned(),
+            source: Source::Resend,
+            instance: instance.to_owned(),
+            key: Key::new(key),
+            occurred_at: envelope.created_at.get().and_then(|time| time.parse().ok()).unwrap_or(now),
+            received_at: now,
+            provenance: svix::provenance(&signed, headers),
+            body: body.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const NOW: Timestamp = Timestamp::from_seconds(1_767_261_610);
+
+    fn accept(body: &str, secret: &str) -> Result<Event, Refusal> {
+        let environment = Environment::of([(VARIABLE, SECRET)]);
+        let resend = Resend::from_environment(&environment).expect("a good secret").expect("it is set");
+        let time = NOW.seconds().to_string();
+        let signature = SigningSecret::parse(secret).expect("a secret").sign("msg_1", &time, body.as_bytes());
+        let mut headers = HeaderMap::new();
+        for (name, value) in svix::SVIX.iter().zip(["msg_1", &time, &signature]) {
+            headers.insert(*name, value.parse().expect("a header"));
+        }
+        resend.check_head(DEFAULT_INSTANCE, &headers, NOW)?;
+        resend.accept(DEFAULT_INSTANCE, &headers, Bytes::from(body.to_owned()), NOW)
+    }
+
+    #[test]
+    fn an_event_is_keyed_by_the_user_its_mail_was_tagged_with() {
+        let bounced = r#"{"type":"email.bounced","created_at":"2026-01-01T10:00:05.000Z","data":{"email_id":"m1",
+            "to":["dana@workplace.test"],"tags":{"purpose":"welcome","clerk_user_id":"user_1"}}}"#;
+        let event = accept(bounced, SECRET).expect("it verifies");
+        assert_eq!(
+            (event.key.as_str(), event.kind.as_str(), event.source),
+            ("user_1", "email.bounced", Source::Resend)
+        );
+        assert_eq!(
+            (event.occurred_at.to_string().as_str(), event.body.len()),
+            ("2026-01-01T10:00:05.000Z", bounced.len())
+        );
+        let untagged = accept(&bounced.replace("clerk_user_id", "other"), SECRET).expect("it verifies");
+        assert_eq!(untagged.key.as_str(), "m1");
+        let about_a_domain = accept(r#"{"type":"domain.updated","data":[]}"#, SECRET).expect("it verifies");
+        assert_eq!((about_a_domain.key.as_str(), about_a_domain.occurred_at), ("msg_1", NOW));
+    }
+
+    #[test]
+    fn what_does_not_verify_or_has_no_type_is_refused() {
+        let other = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+        assert_eq!(accept("{}", other).err(), Some(Refusal::NotVerified(signature::Refusal::NoMatch)));
+        for body in ["{}", "[]", "nonsense"] {
+            assert_eq!(accept(body, SECRET).err(), Some(Refusal::BodyMalformed), "{body}");
+        }
+        assert!(Resend::from_environment(&Environment::of([])).expect("nothing is wrong").is_none());
+    }
+}

@@ -1,0 +1,52 @@
+//! What senders have in common whose webhooks are signed and delivered by Svix.
+
+use axum::http::HeaderMap;
+use usher_proto::headers::TRACEPARENT;
+use usher_proto::signature::{Signed, SigningSecret};
+use usher_service::exit::BadSetting;
+
+use crate::error::Refusal;
+
+/// Both families of header names: Svix's own, then those of Standard Webhooks. Never mixed.
+pub(super) const SVIX: [&str; 3] = usher_proto::headers::SVIX;
+pub(super) const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+
+/// An id longer than this is no id of Svix's; it would go into headers, keys and a table.
+const MAX_ID: usize = 256;
+
+/// One or more secrets, separated by spaces.
+pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
+    text.split_whitespace()
+        .map(|secret| SigningSecret::parse(secret).map_err(|error| BadSetting::new(variable, error)))
+        .collect()
+}
+
+/// The signature's headers, of one family.
+pub(super) fn signed(headers: &HeaderMap) -> Result<Signed<'_>, Refusal> {
+    let names = if headers.contains_key(SVIX[0]) || !headers.contains_key(STANDARD[0]) { SVIX } else { STANDARD };
+    let value = |name: &'static str| {
+        let value = headers.get(name).ok_or(Refusal::HeaderMissing(name))?;
+        value.to_str().ok().filter(|text| !text.is_empty()).ok_or(Refusal::HeaderMalformed(name))
+    };
+    let signed = Signed { id: value(names[0])?, timestamp: value(names[1])?, signatures: value(names[2])? };
+    if signed.id.len() > MAX_ID {
+        return Err(Refusal::HeaderMalformed(names[0]));
+    }
+    Ok(signed)
+}
+
+/// What is kept of the headers: the signature's parts, under Svix's own names, and the trace.
+pub(super) fn provenance(signed: &Signed<'_>, headers: &HeaderMap) -> Vec<(String, String)> {
+    let values = [signed.id, signed.timestamp, signed.signatures];
+    let mut provenance: Vec<(String, String)> =
+        SVIX.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
+    if let Some(trace) = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()) {
+        provenance.push((TRACEPARENT.to_owned(), trace.to_owned()));
+    }
+    provenance
+}
+
+/// Whether a body is an object; an array would read as a struct, too.
+pub(super) fn is_object(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+}

@@ -1,0 +1,155 @@
+//! The links that end marketing mail: `GET` shows a page with a button, `POST` does it, from that button or with one click
+//! in a mail program (RFC 8058).
+//!
+//! A `GET` changes nothing, for programs that look into mails follow every link. No cookie, no login, no body is asked for:
+//! the signed token in the path says all. What it says is published, and answered 200 once the log has it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use sha2::{Digest as _, Sha256};
+use usher_proto::reach::{ReachChange, ReachKind};
+use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE_POST, Unsubscribe};
+use usher_proto::{Event, EventId, Timestamp};
+use usher_service::clock;
+
+use crate::error::RETRY_AFTER;
+use crate::publish::DEADLINE;
+use crate::server::{Ingest, UnderWay, discard};
+
+/// What these requests are counted under, in the place of a source.
+const LABEL: &str = "unsubscribe";
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// It was shown what a click would do.
+    Shown,
+    /// It is kept that this person wants no more of this.
+    Kept,
+    /// The link is none of ours, or not whole.
+    NoSuchLink,
+    /// Too many requests are under way.
+    Busy,
+    /// The log cannot keep it now.
+    NotKept,
+}
+
+impl Came {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Shown => "shown",
+            Self::Kept => "kept",
+            Self::NoSuchLink => "no_such_link",
+            Self::Busy => "busy",
+            Self::NotKept => "not_kept",
+        }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::Shown | Self::Kept => StatusCode::OK,
+            Self::NoSuchLink => StatusCode::NOT_FOUND,
+            Self::Busy | Self::NotKept => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Shown => "No more of these mails?",
+            Self::Kept => "You will get no more of these mails",
+            Self::NoSuchLink => "This link does not work",
+            Self::Busy | Self::NotKept => "That did not work just now",
+        }
+    }
+
+    fn text(self) -> String {
+        let (name, value) = LIST_UNSUBSCRIBE_POST.1.split_once('=').unwrap_or_default();
+        match self {
+            // Posted to where it came from.
+            Self::Shown => format!(
+                "<form method=\"post\"><input type=\"hidden\" name=\"{name}\" value=\"{value}\">\
+                 <button>Unsubscribe</button></form>"
+            ),
+            Self::Kept => "<p>Mails about your account itself still come.</p>".to_owned(),
+            Self::NoSuchLink => "<p>Please use the whole link from the mail.</p>".to_owned(),
+            Self::Busy | Self::NotKept => "<p>Please try again in a moment.</p>".to_owned(),
+        }
+    }
+}
+
+pub(crate) async fn show(State(ingest): State<Arc<Ingest>>, Path(token): Path<String>) -> Response {
+    let started = Instant::now();
+    let came = if ingest.link(&token).is_some() { Came::Shown } else { Came::NoSuchLink };
+    ingest.tell(came, started)
+}
+
+pub(crate) async fn click(
+    State(ingest): State<Arc<Ingest>>,
+    Path(token): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    let started = Instant::now();
+    let _under_way = UnderWay::new(&ingest.metrics.in_flight);
+    // One click posts a form, the button another; neither says anything that the token does not.
+    discard(request.into_body()).await;
+    let came = match ingest.link(&token) {
+        None => Came::NoSuchLink,
+        Some(link) => ingest.keep_click(link, &token).await,
+    };
+    ingest.tell(came, started)
+}
+
+impl Ingest {
+    fn link(&self, token: &str) -> Option<Unsubscribe> {
+        self.unsubscribe.as_ref()?.verify(token)
+    }
+
+    async fn keep_click(&self, link: Unsubscribe, token: &str) -> Came {
+        let Ok(_room) = self.in_flight.try_acquire() else { return Came::Busy };
+        let event = event(link, token, clock::now());
+        let _timer = self.metrics.publish_seconds.start_timer();
+        match tokio::time::timeout(DEADLINE, self.publisher.publish(event)).await {
+            Ok(Ok(())) => Came::Kept,
+            Ok(Err(_)) | Err(_) => Came::NotKept,
+        }
+    }
+
+    fn tell(&self, came: Came, started: Instant) -> Response {
+        self.metrics.requests.with_label_values(&[LABEL, came.label()]).inc();
+        self.metrics.request_seconds.with_label_values(&[came.label()]).observe(started.elapsed().as_secs_f64());
+        let (title, text) = (came.title(), came.text());
+        let page = format!(
+            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+             content=\"width=device-width\"><title>{title}</title><h1>{title}</h1>{text}</html>\n"
+        );
+        let mut headers = HeaderMap::new();
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::CACHE_CONTROL, "no-store");
+        // The address holds the token.
+        set(header::REFERRER_POLICY, "no-referrer");
+        set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; form-action 'self'; frame-ancestors 'none'");
+        if came.status() == StatusCode::SERVICE_UNAVAILABLE {
+            set(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        (came.status(), headers, Html(page)).into_response()
+    }
+}
+
+/// What a click says. The same click on the same day is the same event, so that flows that start on it start once.
+fn event(link: Unsubscribe, token: &str, now: Timestamp) -> Event {
+    let day = now.seconds() / (24 * 3600);
+    let digest = Sha256::digest(format!("{day}\n{token}"));
+    let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let Unsubscribe { key, list, address } = link;
+    let kind = ReachKind::Unsubscribed;
+    let change = ReachChange { kind, address, scope: list, reason: "one_click".to_owned(), by: String::new() };
+    change.into_event(EventId::new(format!("click_{id}")), key, now)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What a link shows and does, against a log that keeps what it is given, or does not.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use http_body_util::BodyExt as _;
+use prometheus::Registry;
+use usher_log::{AppendError, Extent, Log, LogError, Position, Subscription, TopicSpec};
+use usher_proto::unsubscribe::UnsubscribeSecrets;
+use usher_proto::{AddressDigest, Key, Partition, Record};
+use usher_service::options::Environment;
+
+use super::*;
+use crate::Config;
+use crate::config::Arguments;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A log that remembers, while it is there.
+#[derive(Default)]
+struct Notebook {
+    away: AtomicBool,
+    records: Mutex<Vec<Record>>,
+}
+
+fn away<T>() -> Result<T, LogError> {
+    Err(LogError::Unavailable("nobody reads here".into()))
+}
+
+#[async_trait]
+impl Log for Notebook {
+    async fn ensure(&self, _: &[TopicSpec]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    async fn append(&self, _: &str, record: Record) -> Result<Position, AppendError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(AppendError::Unavailable("away".into()));
+        }
+        self.records.lock().expect("no panic while it is held").push(record);
+        Ok(Position { partition: Partition(0), offset: 0 })
+    }
+
+    async fn subscribe(&self, _: &str, _: &str) -> Result<Subscription, LogError> {
+        away()
+    }
+
+    async fn extents(&self, _: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+        away()
+    }
+
+    async fn read(&self, _: &str, _: Partition, _: i64) -> Result<Option<Record>, LogError> {
+        away()
+    }
+
+    async fn check(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    async fn flush(&self) {}
+}
+
+struct Scene {
+    ingest: Arc<Ingest>,
+    log: Arc<Notebook>,
+    token: String,
+}
+
+fn scene() -> Scene {
+    use clap::Parser as _;
+    let arguments = Arguments::parse_from(["ingest", "--log", "kafka://127.0.0.1:1"]);
+    let known = [("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
+    let environment = Environment::of(known).with("USHER_UNSUBSCRIBE_SECRET", SECRET);
+    let config = Config::new(arguments, &environment).expect("a good configuration");
+    let log = Arc::new(Notebook::default());
+    let ingest = Arc::new(Ingest::new(&config, log.clone(), &Registry::new()).expect("metrics"));
+    let link = Unsubscribe::new(&Key::new("user_1"), "news", AddressDigest::of("dana@work.test"));
+    let token = UnsubscribeSecrets::parse(SECRET).expect("a secret").sign(&link);
+    Scene { ingest, log, token }
+}
+
+impl Scene {
+    async fn show(&self, token: &str) -> (StatusCode, String) {
+        read(show(State(self.ingest.clone()), Path(token.to_owned())).await).await
+    }
+
+    async fn click(&self, token: &str) -> (StatusCode, String) {
+        let request = Request::builder().body(Body::from("List-Unsubscribe=One-Click")).expect("a request");
+        read(click(State(self.ingest.clone()), Path(token.to_owned()), request).await).await
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let records = self.log.records.lock().expect("no panic while it is held");
+        records.iter().map(|record| Event::from_record(record).expect("an event")).collect()
+    }
+}
+
+async fn read(response: Response) -> (StatusCode, String) {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    (head.status, String::from_utf8(body.to_vec()).expect("a text"))
+}
+
+#[tokio::test]
+async fn looking_changes_nothing_and_one_click_is_kept_under_the_persons_key() {
+    let scene = scene();
+    let (status, page) = scene.show(&scene.token).await;
+    assert!(status == StatusCode::OK && page.contains("<form method=\"post\">"), "{page}");
+    assert_eq!(scene.events(), []);
+
+    assert_eq!(scene.click(&scene.token).await.0, StatusCode::OK);
+    assert_eq!(scene.click(&scene.token).await.0, StatusCode::OK, "a second click does no harm");
+    let events = scene.events();
+    assert_eq!((events[0].key.as_str(), &events[0].id), ("user_1", &events[1].id));
+    let change = ReachChange::of(&events[0]).expect("it says who is not to be written to");
+    assert_eq!((change.kind, change.scope.as_str()), (ReachKind::Unsubscribed, "news"));
+    assert_eq!((change.address, change.reason.as_str()), (AddressDigest::of("dana@work.test"), "one_click"));
+}
+
+#[tokio::test]
+async fn a_link_that_is_not_ours_does_nothing_and_is_not_repeated() {
+    let scene = scene();
+    let forged = format!("{}AAAA", scene.token);
+    for token in ["x", &forged, "<script>"] {
+        for (status, page) in [scene.show(token).await, scene.click(token).await] {
+            assert!(status == StatusCode::NOT_FOUND && !page.contains(token), "{status} {page}");
+        }
+    }
+    assert_eq!(scene.events(), []);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_said_to_be_done() {
+    let scene = scene();
+    scene.log.away.store(true, Ordering::SeqCst);
+    let (status, page) = scene.click(&scene.token).await;
+    assert!(status == StatusCode::SERVICE_UNAVAILABLE && page.contains("try again"), "{page}");
+    scene.log.away.store(false, Ordering::SeqCst);
+    assert_eq!((scene.click(&scene.token).await.0, scene.events().len()), (StatusCode::OK, 1));
+}

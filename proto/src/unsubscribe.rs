@@ -1,0 +1,203 @@
+//! The link in a marketing mail with which its recipient ends such mail: who it is for, signed, so that nobody can make
+//! one for somebody else, and without the address, so that the link does not give it away.
+//!
+//! Facts: RFC 8058 (one click), RFC 2369 (the header). A token never expires: people click in mails that are years old, laws
+//! ask that it works for weeks at least, and all that a stolen one can do is to stop mail.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use subtle::{Choice, ConstantTimeEq as _};
+
+use crate::Key;
+use crate::address::AddressDigest;
+
+/// The variable that holds the secrets.
+pub const SECRETS: &str = "USHER_UNSUBSCRIBE_SECRET";
+/// The path at which the links are served, before the token.
+pub const PATH: &str = "/unsubscribe";
+/// The header that shows a mail program the link.
+pub const LIST_UNSUBSCRIBE: &str = "List-Unsubscribe";
+/// The header that says that one POST to it does it, and what is to be posted.
+pub const LIST_UNSUBSCRIBE_POST: (&str, &str) = ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
+
+/// Kept apart from whatever else may be signed with the same secret.
+const PURPOSE: &[u8] = b"usher/unsubscribe/1\n";
+const SHORTEST_SECRET: usize = 32;
+/// A longer token is none of ours; a longer key does not go into one.
+const LONGEST_TOKEN: usize = 1024;
+const LONGEST_KEY: usize = 256;
+const LONGEST_LIST: usize = 64;
+
+/// Whom a link unsubscribes, and from what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsubscribe {
+    /// The key under which it is published, so that it is in order with what else happens to this person.
+    pub key: Key,
+    /// The list.
+    pub list: String,
+    /// The address.
+    pub address: AddressDigest,
+}
+
+impl Unsubscribe {
+    /// For the mail that a run of `key` writes to `address`. A key that is an address itself, or too long for a link, is
+    /// replaced by one made of the digest.
+    pub fn new(key: &Key, list: &str, address: AddressDigest) -> Self {
+        let fits = key.as_str().len() <= LONGEST_KEY && !key.as_str().contains('@');
+        let key = if fits { key.clone() } else { address_key(address) };
+        Self { key, list: list.to_owned(), address }
+    }
+}
+
+/// The key of what concerns an address and nobody that is known.
+pub fn address_key(address: AddressDigest) -> Key {
+    Key::new(format!("address:{address}"))
+}
+
+/// Whether a list may have this name: it stands in flow files, in links and in a table.
+pub fn is_list_name(name: &str) -> bool {
+    let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    (1..=LONGEST_LIST).contains(&name.len()) && name.bytes().all(valid) && name != crate::reach::EVERYTHING
+}
+
+/// The secrets that links are signed with. Never printed.
+#[derive(Clone)]
+pub struct UnsubscribeSecrets {
+    /// The first signs, all verify. Never empty.
+    keyed: Vec<Hmac<Sha256>>,
+}
+
+impl fmt::Debug for UnsubscribeSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnsubscribeSecrets(..)")
+    }
+}
+
+/// The text holds no secret, or a weak one. It is not repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "each secret has at least {SHORTEST_SECRET} characters, such as `openssl rand -hex 32` makes; several are separated by \
+     spaces, the first signs"
+)]
+pub struct WeakSecret;
+
+impl UnsubscribeSecrets {
+    /// One or more secrets, separated by spaces.
+    pub fn parse(text: &str) -> Result<Self, WeakSecret> {
+        let keyed = |secret: &str| {
+            let long = secret.chars().count() >= SHORTEST_SECRET;
+            // HMAC takes keys of any length; the error exists for other constructions.
+            if long { Hmac::new_from_slice(secret.as_bytes()).map_err(|_| WeakSecret) } else { Err(WeakSecret) }
+        };
+        let keyed: Vec<_> = text.split_whitespace().map(keyed).collect::<Result<_, _>>()?;
+        if keyed.is_empty() { Err(WeakSecret) } else { Ok(Self { keyed }) }
+    }
+
+    /// The token of a link: the same for the same link, whenever it is made.
+    pub fn sign(&self, link: &Unsubscribe) -> String {
+        let mut content = link.address.as_bytes().to_vec();
+        content.extend_from_slice(link.list.as_bytes());
+        content.push(b'\n');
+        content.extend_from_slice(link.key.as_str().as_bytes());
+        let signature = self.keyed.first().map(|keyed| digest(keyed, &content)).unwrap_or_default();
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(content), URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// What a token says, if one of the secrets has signed it. The comparison takes the same time whichever bytes differ.
+    pub fn verify(&self, token: &str) -> Option<Unsubscribe> {
+        if token.len() > LONGEST_TOKEN {
+            return None;
+        }
+        let (content, signature) = token.split_once('.')?;
+        let content = URL_SAFE_NO_PAD.decode(content).ok()?;
+        let signature: [u8; 32] = URL_SAFE_NO_PAD.decode(signature).ok()?.try_into().ok()?;
+        let matches = |matched: Choice, keyed| matched | digest(keyed, &content).ct_eq(&signature);
+        if !bool::from(self.keyed.iter().fold(Choice::from(0), matches)) {
+            return None;
+        }
+        let (address, rest) = content.split_first_chunk::<32>()?;
+        let (list, key) = std::str::from_utf8(rest).ok()?.split_once('\n')?;
+        let (list, address) = (list.to_owned(), AddressDigest::from_bytes(*address));
+        Some(Unsubscribe { key: Key::new(key), list, address })
+    }
+}
+
+fn digest(keyed: &Hmac<Sha256>, content: &[u8]) -> [u8; 32] {
+    let mut mac = keyed.clone();
+    mac.update(PURPOSE);
+    mac.update(content);
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "0123456789abcdef0123456789abcdef";
+    const NEW: &str = "fedcba9876543210fedcba9876543210";
+
+    fn secrets(text: &str) -> UnsubscribeSecrets {
+        UnsubscribeSecrets::parse(text).expect("good secrets")
+    }
+
+    fn link(key: &str) -> Unsubscribe {
+        Unsubscribe::new(&Key::new(key), "news", AddressDigest::of("dana@work.test"))
+    }
+
+    #[test]
+    fn a_token_reads_back_and_is_the_same_each_time() {
+        let token = secrets(OLD).sign(&link("user_1"));
+        assert_eq!(token, secrets(OLD).sign(&link("user_1")));
+        assert_eq!(secrets(OLD).verify(&token), Some(link("user_1")));
+        assert!(
+            token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)),
+            "it stands in a path: {token}"
+        );
+    }
+
+    #[test]
+    fn a_token_that_was_changed_or_signed_by_others_says_nothing() {
+        let token = secrets(OLD).sign(&link("user_1"));
+        let (content, signature) = token.split_once('.').expect("two parts");
+        let other = secrets(OLD).sign(&link("user_2"));
+        let (other, _) = other.split_once('.').expect("two parts");
+        let long = "a".repeat(5000);
+        for bad in
+            ["", ".", content, &format!("{other}.{signature}"), &format!("{content}."), &format!("{token}A"), &long]
+        {
+            assert_eq!(secrets(OLD).verify(bad), None, "{bad}");
+        }
+        assert_eq!(secrets(NEW).verify(&token), None);
+    }
+
+    #[test]
+    fn the_first_secret_signs_and_all_of_them_verify() {
+        let (old, both) = (secrets(OLD), secrets(&format!("{NEW} {OLD}")));
+        assert_eq!(both.verify(&old.sign(&link("user_1"))), Some(link("user_1")));
+        assert_eq!(old.verify(&both.sign(&link("user_1"))), None);
+        for weak in ["", " ", "short", &format!("{NEW} short")] {
+            assert!(UnsubscribeSecrets::parse(weak).is_err(), "{weak}");
+        }
+    }
+
+    #[test]
+    fn no_address_and_nothing_long_goes_into_a_link() {
+        for key in ["dana@work.test", &"k".repeat(300)] {
+            assert_eq!(link(key).key, address_key(AddressDigest::of("dana@work.test")));
+            assert!(secrets(OLD).sign(&link(key)).len() < LONGEST_TOKEN);
+        }
+        assert!(secrets(OLD).sign(&link(&"k".repeat(LONGEST_KEY))).len() < LONGEST_TOKEN);
+    }
+
+    #[test]
+    fn a_list_has_a_plain_name() {
+        assert!(is_list_name("news") && is_list_name("product-news_2"));
+        for bad in ["", "all", "News", "a b", "a\nb", &"n".repeat(65)] {
+            assert!(!is_list_name(bad), "{bad:?}");
+        }
+    }
+}
