@@ -123,6 +123,32 @@ async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
 }
 
 #[tokio::test]
+async fn what_a_flow_asks_of_a_destination_is_checked_before_anything_starts() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let lab = usher_lab::Lab::start(listener, stop.clone()).unwrap();
+    let _stop = stop.drop_guard();
+    let nylas = lab.base_url("nylas").unwrap();
+    let mail = "use = \"nylas.send\"\nto = \"{{ user.email }}\"\nfrom = \"Acme <h@acme.test>\"\nsubject = \"Hi\"\ntext = \"Hi\"";
+    let tell = "use = \"http.post\"\nurl = \"https://billing.test/x\"\nsecret = \"billing\"";
+    for (step, expected) in [
+        (mail, "flow asks, step one, from: it is of acme.test, but the mailbox of-other is of other.test"),
+        (tell, "HTTP_SIGNING_SECRET_BILLING: not set, and step one of flow asks signs with it"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let toml = format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{step}\n");
+        std::fs::write(folder.path().join("asks.toml"), toml).unwrap();
+        let (flows, data) = (folder.path().display().to_string(), folder.path().join("data").display().to_string());
+        let (anywhere, settings) = ("127.0.0.1:0", [("NYLAS_API_KEY", "nyk_1"), ("NYLAS_GRANT_ID", "of-other")]);
+        let arguments =
+            ["up", "--no-lab", "--data", &data, "--flows", &flows, "--listen", anywhere, "--admin", anywhere];
+        let (code, output) = ended("usher", &arguments, &[&settings[..], &[("NYLAS_BASE_URL", &nylas)]].concat()).await;
+        assert_eq!(code, Some(64), "{output}");
+        assert!(output.contains(expected) && !output.contains("h@acme.test"), "{output}");
+    }
+}
+
+#[tokio::test]
 async fn flow_files_are_checked_with_line_and_suggestion() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mail.toml");
