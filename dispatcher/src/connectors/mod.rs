@@ -280,6 +280,17 @@ pub trait Connector: Send + Sync {
         Ok(())
     }
 
+    /// The accounts behind this one, where the quota is of each and not of all together: mailboxes, say. None for most.
+    fn parts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Which of them a request goes through.
+    fn part(&self, request: &[u8]) -> Option<String> {
+        let _ = request;
+        None
+    }
+
     /// The exact request, as bytes that only this connector reads. A pure function of its inputs, but for a date that the
     /// request carries: it is kept, and sent again as it is while its outcome is not known.
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare>;

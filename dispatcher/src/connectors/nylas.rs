@@ -172,6 +172,14 @@ impl Connector for Nylas {
         }
     }
 
+    fn parts(&self) -> Vec<String> {
+        self.grants.clone()
+    }
+
+    fn part(&self, request: &[u8]) -> Option<String> {
+        serde_json::from_slice::<Sent>(request).ok().map(|sent| sent.grant)
+    }
+
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
         let mail = mail::of(inputs)?;
         let to = mail["to"][0]["email"].as_str().unwrap_or_default().to_owned();

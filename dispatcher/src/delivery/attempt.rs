@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use usher_proto::{Reason, Timestamp};
 use usher_service::clock;
 
-use super::quotas::{NotNow, Quotas, Turn};
+use super::quotas::{self, NotNow, Quotas, Turn};
 use super::scribe::{Scribe, Stopped};
 use super::versions::Versions;
 use crate::connectors::{self, Connector, Connectors, LookUp, Memory, Operation, hearing};
@@ -59,7 +59,6 @@ pub(super) struct Asking<'a> {
     pub(super) connector: &'a dyn Connector,
     /// None where this version knows it no more; its connector will say so.
     pub(super) operation: Option<&'static Operation>,
-    account: &'a str,
     urgent: bool,
     key: String,
 }
@@ -119,19 +118,26 @@ impl Workshop {
         let key = idempotency_key(self.versions.name(), &step.name, run);
         let operation = connectors::operation(&call.connector, &call.operation);
         let (connector, account, urgent) = (&**connector, account.as_str(), flow.urgent);
-        let asking = Asking { run, call, step, next: &next, connector, operation, account, urgent, key };
+        let asking = Asking { run, call, step, next: &next, connector, operation, urgent, key };
         let kept = self.request(&flow, &asking, context).await?;
-        self.quotas.take(account, urgent, &self.stop).await.map_err(|not_now| match not_now {
-            NotNow::UsedUp(until) => Report::UsedUp { until },
+        let (_, request) = reach::kept(&kept);
+        let part = connector.part(request).map(|part| quotas::part(account, &part));
+        let quota = part.as_deref().unwrap_or(account);
+        self.quotas.take(quota, urgent, &self.stop).await.map_err(|not_now| match not_now {
+            NotNow::UsedUp(until) if part.is_none() => Report::UsedUp { until },
+            NotNow::UsedUp(until) => {
+                // The other parts still take calls.
+                let outcome = Outcome::Retry { cause: Cause::Throttled, after: Some(until.since(clock::now())) };
+                Report::Attempted { outcome, request: None, step: step.name.clone(), next: next.clone() }
+            }
             NotNow::Stopped => Report::Stopped,
         })?;
-        let (_, request) = reach::kept(&kept);
-        let outcome = match self.turn(&asking, epoch, &kept).await? {
+        let outcome = match self.turn(&asking, epoch, &kept, quota).await? {
             // Nothing was sent, and that is known.
             None => Outcome::retry(Cause::Throttled),
             Some(_turn) => match self.resolve_doubt(&asking, request).await {
                 Some(outcome) => outcome,
-                None => self.attempt(&asking, request).await,
+                None => self.attempt(&asking, request, quota).await,
             },
         };
         Ok(Report::Attempted { outcome, request: Some(kept), step: step.name.clone(), next })
@@ -139,9 +145,9 @@ impl Workshop {
 
     /// Claims the attempt and waits for its turn. When this returns the claim is fresh, and the request may be sent at once.
     /// None when stopped meanwhile.
-    async fn turn(&self, asking: &Asking<'_>, epoch: i64, request: &[u8]) -> Result<Option<Turn>, Early> {
+    async fn turn(&self, asking: &Asking<'_>, epoch: i64, request: &[u8], quota: &str) -> Result<Option<Turn>, Early> {
         let mut claimed = self.claim(asking, epoch, request).await?;
-        let turn = self.quotas.turn(asking.account, self.versions.name(), asking.urgent, &self.stop).await;
+        let turn = self.quotas.turn(quota, self.versions.name(), asking.urgent, &self.stop).await;
         let Ok(turn) = turn else { return Ok(None) };
         while clock::since_boot() - claimed >= LEASE {
             claimed = self.claim(asking, epoch, request).await?;
@@ -220,12 +226,12 @@ impl Workshop {
         outcome
     }
 
-    async fn attempt(&self, asking: &Asking<'_>, request: &[u8]) -> Outcome {
+    async fn attempt(&self, asking: &Asking<'_>, request: &[u8], quota: &str) -> Outcome {
         let Asking { run, call, connector, key, .. } = asking;
         let begun = Instant::now();
         let attempt = AssertUnwindSafe(connector.attempt(request, key)).catch_unwind();
         let (attempted, room) = hearing(tokio::time::timeout(call.timeout, attempt)).await;
-        self.quotas.told(asking.account, room);
+        self.quotas.told(quota, room);
         let outcome = match attempted {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::retry(Cause::Panicked),

@@ -98,7 +98,7 @@ impl Dispatcher {
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
         // What is known of a destination holds in every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
-        let quotas = Arc::new(Quotas::new(limited(&config)?, metrics.clone()));
+        let quotas = Arc::new(Quotas::new(limited(&config, &connectors)?, metrics.clone()));
         let reach = Arc::new(config.reach);
         if reach.only_to.is_given() {
             tracing::warn!("only who is named by USHER_DELIVER_ONLY_TO is written to; all else is held back");
@@ -204,17 +204,27 @@ fn limits(flow: &Flow) -> Limits {
 }
 
 /// The accounts that have a quota.
-fn limited(config: &Config) -> anyhow::Result<Vec<Limited>> {
+fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limited>> {
     let mut limited = Vec::new();
-    for (instance, connectors) in config.connectors() {
-        for connector in connectors {
+    for (instance, used) in config.connectors() {
+        for connector in used {
             let (quota, assumed) = of_instance(instance, quota(connector, &config.environment.of_instance(instance)))?;
             let uses =
                 |flow: &&Flow| flow.instances.contains(instance) && flow.connectors().any(|used| used == connector);
             let serves_urgent = config.flows.iter().filter(uses).any(|flow| flow.urgent);
-            if !quota.is_none() {
-                limited.push(Limited { account: account(connector, instance), quota, assumed, serves_urgent });
+            if quota.is_none() {
+                continue;
             }
+            let destination = account(connector, instance);
+            let parts = connectors.get(&destination).map(|open| open.parts()).unwrap_or_default();
+            let names: Vec<String> = match parts.is_empty() {
+                true => vec![destination.clone()],
+                false => parts.iter().map(|part| quotas::part(&destination, part)).collect(),
+            };
+            limited.extend(names.into_iter().map(|account| {
+                let (destination, quota) = (destination.clone(), quota.clone());
+                Limited { account, destination, quota, assumed, serves_urgent }
+            }));
         }
     }
     Ok(limited)

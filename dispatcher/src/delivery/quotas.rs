@@ -36,12 +36,20 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// An account with a quota, and how it is used here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Limited {
+    /// The account, or one part of it: `nylas`, `nylas/<mailbox>`.
     pub(super) account: String,
+    /// The account that the engine knows.
+    pub(super) destination: String,
     pub(super) quota: Quota,
     /// Whether the quota is only our assumption, and the destination's own word counts instead.
     pub(super) assumed: bool,
     /// Whether an urgent flow uses it.
     pub(super) serves_urgent: bool,
+}
+
+/// The name of a part of an account that has a quota of its own.
+pub(super) fn part(account: &str, part: &str) -> String {
+    format!("{account}/{part}")
 }
 
 /// All accounts of a process that have a quota.
@@ -135,10 +143,13 @@ impl Quotas {
     }
 
     fn granted(&self, wishes: &[Wish], grants: Vec<Grant>, until: Duration, destinations: &Mutex<Destinations>) {
-        let mut destinations = destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rooms: BTreeMap<&str, usize> = BTreeMap::new();
         for ((wish, grant), desk) in wishes.iter().zip(grants).zip(self.desks.values()) {
             desk.granted(wish, grant, until);
-            destinations.make_room(&wish.account, desk.room());
+            let room = rooms.entry(desk.destination()).or_default();
+            *room = room.saturating_add(desk.room());
         }
+        let mut destinations = destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.into_iter().for_each(|(destination, room)| destinations.make_room(destination, room));
     }
 }

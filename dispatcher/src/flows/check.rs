@@ -63,6 +63,12 @@ pub(super) fn check(source: FlowSource) -> Result<Flow, Vec<Problem>> {
     }
 }
 
+/// What to do in doubt unless the step says it: rather not at all than twice. But receivers of Standard Webhooks are to
+/// know a message again by its id, and a 503 of theirs must not be the end of it.
+fn default_on_doubt(connector: &str) -> OnDoubt {
+    if connector == "http" { OnDoubt::Send } else { OnDoubt::DeadLetter }
+}
+
 fn line_of(text: &str, offset: usize) -> usize {
     text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1)
 }
@@ -336,7 +342,7 @@ impl Checker<'_> {
             marketing,
             needs: needs.map(|value| Needs { value, within: within.unwrap_or(NEEDS_WITHIN) }),
             timeout: self.timeout(table),
-            on_doubt: self.on_doubt(table),
+            on_doubt: self.on_doubt(table, connector),
             for_deleted: self.flag(table, "for_deleted"),
         })
     }
@@ -365,8 +371,8 @@ impl Checker<'_> {
         timeout
     }
 
-    fn on_doubt(&mut self, table: &dyn TableLike) -> OnDoubt {
-        let Some(item) = table.get("on_doubt") else { return OnDoubt::DeadLetter };
+    fn on_doubt(&mut self, table: &dyn TableLike, connector: &str) -> OnDoubt {
+        let Some(item) = table.get("on_doubt") else { return default_on_doubt(connector) };
         match item.as_str() {
             Some("send") => OnDoubt::Send,
             Some("dead_letter") => OnDoubt::DeadLetter,

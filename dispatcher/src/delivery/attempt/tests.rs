@@ -40,6 +40,7 @@ timeout = "200ms"
 
 /// How the destination behaves, and how often it was asked.
 struct Fake {
+    part: Option<String>,
     memory: Memory,
     found: LookUp,
     does: fn() -> Outcome,
@@ -58,6 +59,10 @@ impl Connector for Fake {
         self.found.clone()
     }
 
+    fn part(&self, _: &[u8]) -> Option<String> {
+        self.part.clone()
+    }
+
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
         Ok(serde_json::to_vec(inputs.params).expect("JSON"))
     }
@@ -67,6 +72,13 @@ impl Connector for Fake {
         self.requests.lock().expect("no panic while it is held").push(request.to_vec());
         self.keys.lock().expect("no panic while it is held").push(key.to_owned());
         (self.does)()
+    }
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        let (memory, found, asked) = (Memory::Forgets, LookUp::Unknown, AtomicUsize::new(0));
+        Self { part: None, memory, found, does: done, asked, keys: Mutex::default(), requests: Mutex::default() }
     }
 }
 
@@ -90,11 +102,16 @@ impl Drop for Scene {
 }
 
 async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome) -> Scene {
-    scene_within("none", flow, memory, found, does).await
+    let fake = Fake { part: None, memory, found, does, ..Fake::default() };
+    scene_of(fake, "none", flow).await
 }
 
-/// The same where the destination's account has a quota.
-async fn scene_within(quota: &str, flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome) -> Scene {
+/// The same where the destination's account, or a part of it, has a quota.
+async fn scene_within(quota: &str, part: Option<&str>) -> Scene {
+    scene_of(Fake { part: part.map(str::to_owned), ..Fake::default() }, quota, FLOW).await
+}
+
+async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let folder = tempfile::tempdir().expect("a folder");
     let address = format!("sqlite:{}", folder.path().join("store.db").display());
     let database = Database::open(&DatabaseAddress::parse("USHER_STORE", &address).expect("an address"));
@@ -125,12 +142,13 @@ async fn scene_within(quota: &str, flow: &str, memory: Memory, found: LookUp, do
     let readiness = Readiness::needing(vec!["store"]);
     let scribe =
         Scribe::start("test".into(), "me".into(), store.clone(), metrics.clone(), readiness, stop.clone(), answers);
-    let (asked, keys, requests) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
-    let fake = Arc::new(Fake { memory, found, does, asked, keys, requests });
+    let fake = Arc::new(fake);
     let connectors: Connectors = [("resend".to_owned(), fake.clone() as Arc<dyn Connector>)].into();
     let versions = Versions::new(flow, store.clone());
     let quota: Quota = quota.parse().expect("a quota");
-    let limited = Limited { account: "resend".into(), quota, assumed: false, serves_urgent: false };
+    let destination = "resend".to_owned();
+    let account = fake.part.as_ref().map_or_else(|| destination.clone(), |part| quotas::part(&destination, part));
+    let limited = Limited { account, destination, quota, assumed: false, serves_urgent: false };
     let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
     let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
     let (connectors, reach) = (Arc::new(connectors), Arc::default());
@@ -261,7 +279,7 @@ async fn the_key_tells_step_event_generation_and_times_apart() {
 
 #[tokio::test]
 async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
-    let scene = scene_within("1/d", FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    let scene = scene_within("1/d", None).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
     let report = scene.workshop.work(&scene.run, scene.epoch).await;
     let Report::UsedUp { until } = report else { panic!("{report:?}") };
@@ -269,8 +287,19 @@ async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
 }
 
 #[tokio::test]
+async fn of_an_account_with_parts_one_that_is_used_up_holds_nobody_but_its_own() {
+    let scene = scene_within("1/d", Some("box")).await;
+    assert!(matches!(scene.outcome().await, Outcome::Done(_)));
+    let report = scene.workshop.work(&scene.run, scene.epoch).await;
+    let Report::Attempted { outcome: Outcome::Retry { cause, after: Some(_) }, request: None, .. } = report else {
+        panic!("{report:?}")
+    };
+    assert_eq!((cause, scene.asked()), (Cause::Throttled, 1));
+}
+
+#[tokio::test]
 async fn who_is_stopped_while_waiting_for_a_turn_has_certainly_sent_nothing() {
-    let scene = scene_within("1/min", FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    let scene = scene_within("1/min", None).await;
     let stop = scene.workshop.stop.clone();
     let claims = async {
         // It has claimed, and waits.

@@ -24,6 +24,7 @@ const SHORTEST_LINE: usize = 2;
 /// Where calls of one account wait for their turn.
 pub(super) struct Desk {
     account: String,
+    destination: String,
     serves_urgent: bool,
     assumed: bool,
     configured: Quota,
@@ -85,7 +86,7 @@ enum Next {
 
 impl Desk {
     pub(super) fn new(limited: Limited, short: Arc<Notify>, metrics: Metrics) -> Self {
-        let Limited { account, quota, assumed, serves_urgent } = limited;
+        let Limited { account, destination, quota, assumed, serves_urgent } = limited;
         let state = State {
             quota: quota.clone(),
             waiting: Waiting::default(),
@@ -101,7 +102,23 @@ impl Desk {
             busy: false,
         };
         let (state, changed, credited) = (Mutex::new(state), Notify::new(), Notify::new());
-        Self { account, serves_urgent, assumed, configured: quota, state, changed, credited, short, metrics }
+        Self {
+            account,
+            destination,
+            serves_urgent,
+            assumed,
+            configured: quota,
+            state,
+            changed,
+            credited,
+            short,
+            metrics,
+        }
+    }
+
+    /// The account that the engine knows.
+    pub(super) fn destination(&self) -> &str {
+        &self.destination
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -303,7 +320,8 @@ mod tests {
     fn desk(quota: &str, assumed: bool) -> Arc<Desk> {
         let metrics = Metrics::register(&prometheus::Registry::new()).expect("metrics");
         let quota = quota.parse().expect("a quota");
-        let limited = Limited { account: "resend".into(), quota, assumed, serves_urgent: false };
+        let (account, destination) = ("resend".to_owned(), "resend".to_owned());
+        let limited = Limited { account, destination, quota, assumed, serves_urgent: false };
         Arc::new(Desk::new(limited, Arc::default(), metrics))
     }
 
