@@ -28,6 +28,10 @@ fairness *options:
 quotas *options:
     USHER_QUOTA_MAILS=5000 cargo test --locked --release --test quotas {{ options }}
 
+# Ten thousand signups with every flow on while every destination fails now and then; in about ten minutes
+signups *options:
+    USHER_SIGNUPS="${USHER_SIGNUPS:-10000}" cargo test --locked --release --test signups {{ options }} -- --test-threads 1
+
 # A million events that came while nobody worked: how fast they are done, and in how much memory
 backlog *options:
     USHER_BACKLOG="${USHER_BACKLOG:-1000000}" cargo test --locked --release --test backlog {{ options }} -- --ignored --test-threads 1

@@ -80,7 +80,7 @@ impl Cluster {
         let listen = format!("127.0.0.1:{}", free_port());
         let mut environment: BTreeMap<String, String> = settings::of(&lab, &unique("t"));
         environment.insert("USHER_LISTEN".into(), listen.clone());
-        environment.insert("USHER_FLOWS".into(), settings::flows(folder.path(), &chaos::flows()));
+        environment.insert("USHER_FLOWS".into(), settings::flows(folder.path(), &[], &chaos::flows()));
         environment.insert("USHER_DATA".into(), folder.path().join("data").display().to_string());
         let mut store = format!("sqlite://{}", folder.path().join("data/store.db").display());
         if let Some(Services { broker, postgres }) = &services {

@@ -72,7 +72,7 @@ impl Group {
         let environment =
             settings.fold(Environment::of([]), |environment, (name, value)| environment.with(&name, value));
         let files: Vec<_> = chaos::flows().into_iter().filter(|(name, _)| flows.contains(name)).collect();
-        settings::flows(folder.path(), &files);
+        settings::flows(folder.path(), &[], &files);
         sqlx::any::install_default_drivers();
         Self {
             expected: chaos::EXPECTED.into_iter().filter(|expected| flows.contains(&expected.flow)).collect(),

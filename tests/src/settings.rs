@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use usher_dispatcher::flows::FlowSource;
 use usher_lab::LabHandle;
 
 use crate::world::SECRET;
@@ -32,27 +31,24 @@ pub(crate) fn of(lab: &LabHandle, prefix: &str) -> BTreeMap<String, String> {
     environment
 }
 
-/// Puts these built-in flows, and the templates, into a folder below `folder`, and gives it for `USHER_FLOWS`.
-pub(crate) fn built_in(folder: &Path, names: &[&str]) -> String {
-    let built_in: Vec<FlowSource> =
-        usher_dispatcher::flows::builtin().into_iter().filter(|source| names.contains(&source.name.as_str())).collect();
-    assert_eq!(built_in.len(), names.len(), "{names:?}");
-    let files: Vec<(&str, &str)> = built_in.iter().map(|source| (source.name.as_str(), source.toml.as_str())).collect();
-    let flows = flows(folder, &files);
-    let templates = Path::new(&flows).join("templates");
-    std::fs::create_dir(&templates).expect("a folder");
-    for (name, text) in built_in.iter().flat_map(|source| &source.templates) {
-        std::fs::write(templates.join(name), text).expect("a template");
-    }
-    flows
-}
-
-/// Writes flow files (name and text) to a folder below `folder`, and gives it for `USHER_FLOWS`.
-pub(crate) fn flows<T: AsRef<str>>(folder: &Path, files: &[(&str, T)]) -> String {
+/// Puts built-in flows, the templates, and flow files (name and text) into a folder below `folder`, and gives it for
+/// `USHER_FLOWS`.
+pub(crate) fn flows<T: AsRef<str>>(folder: &Path, built_in: &[&str], files: &[(&str, T)]) -> String {
+    let mut sources = usher_dispatcher::flows::builtin();
+    sources.retain(|source| built_in.contains(&source.name.as_str()));
+    assert_eq!(sources.len(), built_in.len(), "{built_in:?}");
     let flows = folder.join("flows");
-    std::fs::create_dir(&flows).expect("a folder");
-    for (name, text) in files {
-        std::fs::write(flows.join(format!("{name}.toml")), text.as_ref()).expect("a flow file");
+    let templates = flows.join("templates");
+    std::fs::create_dir_all(&templates).expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(flows.join(format!("{name}.toml")), text).expect("a flow file");
+    };
+    for source in &sources {
+        write(&source.name, &source.toml);
+        for (name, text) in &source.templates {
+            std::fs::write(templates.join(name), text).expect("a template");
+        }
     }
+    files.iter().for_each(|(name, text)| write(name, text.as_ref()));
     flows.display().to_string()
 }

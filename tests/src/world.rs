@@ -34,7 +34,7 @@ const USUAL: &[&str] = &["email", "trial", "db-sync"];
 /// How a world differs from the usual one.
 #[derive(Default)]
 pub struct Options {
-    /// Flow files instead of built-in ones: name and text.
+    /// Flow files beside the built-in ones, or instead of the usual ones: name and text.
     pub flows: Vec<(&'static str, &'static str)>,
     /// Built-in flows instead of the usual ones.
     pub built_in: &'static [&'static str],
@@ -84,12 +84,9 @@ impl World {
 
         let mut environment = settings::of(&lab, &unique("t"));
         environment.extend(options.settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let built_in = if options.built_in.is_empty() { USUAL } else { options.built_in };
-        let flows = if options.flows.is_empty() {
-            settings::built_in(folder.path(), built_in)
-        } else {
-            settings::flows(folder.path(), &options.flows)
-        };
+        let usual = options.built_in.is_empty() && options.flows.is_empty();
+        let built_in = if usual { USUAL } else { options.built_in };
+        let flows = settings::flows(folder.path(), built_in, &options.flows);
         environment.insert("USHER_FLOWS".into(), flows.clone());
         let mut database = None;
         let store = match &pair {

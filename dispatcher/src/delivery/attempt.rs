@@ -146,9 +146,15 @@ impl Workshop {
     /// Claims the attempt and waits for its turn. When this returns the claim is fresh, and the request may be sent at once.
     /// None when stopped meanwhile.
     async fn turn(&self, asking: &Asking<'_>, epoch: i64, request: &[u8], quota: &str) -> Result<Option<Turn>, Early> {
+        let turn = || self.quotas.turn(quota, self.versions.name(), asking.urgent, &self.stop);
+        if !self.quotas.is_near(quota) {
+            // Whoever takes the partition over while this waits would have to take the claim for an attempt.
+            let turn = turn().await.map_err(|Stopped| Report::Stopped)?;
+            self.claim(asking, epoch, request).await?;
+            return Ok(Some(turn));
+        }
         let mut claimed = self.claim(asking, epoch, request).await?;
-        let turn = self.quotas.turn(quota, self.versions.name(), asking.urgent, &self.stop).await;
-        let Ok(turn) = turn else { return Ok(None) };
+        let Ok(turn) = turn().await else { return Ok(None) };
         while clock::since_boot() - claimed >= LEASE {
             claimed = self.claim(asking, epoch, request).await?;
         }

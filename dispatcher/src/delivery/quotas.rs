@@ -82,6 +82,11 @@ impl Quotas {
         stop.run_until_cancelled(desk.take(urgent)).await.unwrap_or(Err(NotNow::Stopped))
     }
 
+    /// Whether who waits for a turn now will have it in a moment.
+    pub(super) fn is_near(&self, account: &str) -> bool {
+        self.desks.get(account).is_none_or(|desk| desk.is_near())
+    }
+
     /// Waits for leave to make one call now.
     pub(super) async fn turn(
         &self,

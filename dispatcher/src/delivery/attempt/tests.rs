@@ -299,15 +299,25 @@ async fn of_an_account_with_parts_one_that_is_used_up_holds_nobody_but_its_own()
 
 #[tokio::test]
 async fn who_is_stopped_while_waiting_for_a_turn_has_certainly_sent_nothing() {
-    let scene = scene_within("1/min", None).await;
-    let stop = scene.workshop.stop.clone();
-    let claims = async {
-        // It has claimed, and waits.
-        while scene.workshop.quotas.waiting("resend") == 0 {
+    // In a minute: not claimed. In a second, which is the first of its lease: claimed, and known not to have been sent.
+    for (quota, claimed) in [("1/min", false), ("1/s", true)] {
+        let scene = scene_within(quota, None).await;
+        while claimed && !scene.workshop.quotas.is_near("resend") {
             tokio::task::yield_now().await;
         }
-        stop.cancel();
-    };
-    let (outcome, ()) = tokio::join!(scene.outcome(), claims);
-    assert_eq!((outcome, scene.asked()), (Outcome::retry(Cause::Throttled), 0));
+        let stop = scene.workshop.stop.clone();
+        let waits = async {
+            while scene.workshop.quotas.waiting("resend") == 0 {
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+        };
+        let (report, ()) = tokio::join!(scene.workshop.work(&scene.run, scene.epoch), waits);
+        match report {
+            Report::Stopped if !claimed => {}
+            Report::Attempted { outcome, .. } if claimed => assert_eq!(outcome, Outcome::retry(Cause::Throttled)),
+            other => panic!("{quota}: {other:?}"),
+        }
+        assert_eq!(scene.asked(), 0);
+    }
 }

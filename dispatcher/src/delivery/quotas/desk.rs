@@ -18,6 +18,8 @@ use crate::store::{Credit, Grant, Short, Wish};
 const LONGEST_QUIET: Duration = Duration::from_secs(60);
 /// How long a flow's calls that are under way wait here at most, roughly: what is begun and waits cannot be handed over.
 const LINE: Duration = Duration::from_secs(1);
+/// A turn within this time is near.
+const NEAR: Duration = Duration::from_secs(2);
 /// So many of a flow's calls may always wait.
 const SHORTEST_LINE: usize = 2;
 
@@ -225,6 +227,14 @@ impl Desk {
         let in_line = state.quota.pace.map(|_| (state.pacer.per_second() * LINE.as_secs_f64()).ceil() as usize);
         let at_once = state.quota.at_once.map(|_| state.at_once as usize);
         in_line.into_iter().chain(at_once).min().map_or(usize::MAX, |room| room.max(SHORTEST_LINE))
+    }
+
+    /// Whether who waits now will be let go in a moment, by all that is known.
+    pub(super) fn is_near(&self) -> bool {
+        let state = self.state();
+        let open = state.quota.at_once.is_none() && clock::since_boot() >= state.quiet_until;
+        let line = (state.waiting.len() + 1) as f64;
+        open && state.has_something() && line <= state.pacer.per_second() * NEAR.as_secs_f64()
     }
 
     /// Whether somebody waits and the process has nothing.
