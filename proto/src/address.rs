@@ -41,7 +41,28 @@ impl FromStr for Mailbox {
         if local.is_empty() || domain.is_empty() || local.contains(odd) || domain.contains(odd) {
             return Err(NotAnAddress);
         }
-        Ok(Self { name: name.trim().trim_matches('"').to_owned(), address: address.to_owned() })
+        let name = name.trim();
+        let name = match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(quoted) => quoted.replace("\\\"", "\"").replace("\\\\", "\\"),
+            None => name.to_owned(),
+        };
+        Ok(Self { name, address: address.to_owned() })
+    }
+}
+
+impl Mailbox {
+    /// As it stands in the head of a mail. A name that could be read as something else, a second address say, is quoted:
+    /// names come from people.
+    pub fn to_text(&self) -> String {
+        let name: String = self.name.chars().filter(|c| !c.is_control()).collect();
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '\'');
+        if name.is_empty() {
+            self.address.clone()
+        } else if name.chars().all(plain) {
+            format!("{name} <{}>", self.address)
+        } else {
+            format!("\"{}\" <{}>", name.replace('\\', "\\\\").replace('"', "\\\""), self.address)
+        }
     }
 }
 
@@ -102,6 +123,19 @@ mod tests {
         for text in ["", "a", "@b", "a@", "a b@c.test", "a@b@c", "A <a@b.test", "a@b.test, c@d.test", "A <>"] {
             assert_eq!(read(text), Err(NotAnAddress), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_is_never_read_as_another_address() {
+        let text = |text: &str| text.parse::<Mailbox>().map(|mailbox| mailbox.to_text());
+        for whole in
+            ["a@b.test", "Zo\u{eb} O'Neil-Smith <a@b.test>", "\"B, A\" <a@b.test>", "\"a \\\"b\\\"\" <a@b.test>"]
+        {
+            assert_eq!(text(whole).as_deref(), Ok(whole));
+        }
+        assert_eq!(text("x@y.test, Bob <a@b.test>").as_deref(), Ok("\"x@y.test, Bob\" <a@b.test>"));
+        assert_eq!(text("<x@y.test> <a@b.test>").as_deref(), Ok("\"<x@y.test>\" <a@b.test>"));
+        assert_eq!(text("\"x\" <x@y.test>, \"y\" <a@b.test>").as_deref(), Ok("\"x\\\" <x@y.test>, \\\"y\" <a@b.test>"));
     }
 
     #[test]

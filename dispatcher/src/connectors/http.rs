@@ -10,8 +10,8 @@ use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::ATTEMPT_DEADLINE;
-use super::room::hear;
+use super::room::{hear, turn};
+use super::{ATTEMPT_DEADLINE, LookUp};
 use crate::engine::{Cause, Outcome};
 
 /// How long a connection may take to be made.
@@ -95,6 +95,7 @@ impl Answer {
 
 /// Sends a request and reads the whole answer, or says why there is none.
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
+    turn().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
     hear(&headers);
@@ -109,8 +110,23 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
     }
 }
 
+/// What an answer that tells nothing means to a look-up: whoever is out of order or throttles is asked again later.
+pub(super) fn no_look_up(answer: Result<Answer, Outcome>) -> LookUp {
+    match answer {
+        Ok(answer) => match answer.status.as_u16() {
+            408 => LookUp::Later(answer.retry(Cause::Timeout)),
+            429 => LookUp::Later(answer.retry(Cause::Throttled)),
+            500.. => LookUp::Later(answer.retry(Cause::Unavailable)),
+            _ => LookUp::Unknown,
+        },
+        Err(outcome @ Outcome::Retry { .. }) => LookUp::Later(outcome),
+        Err(_) => LookUp::Unknown,
+    }
+}
+
 /// Sends a request of whose answer only status and headers count, however its body comes or does not come.
 pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, Outcome> {
+    turn().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
     hear(&headers);

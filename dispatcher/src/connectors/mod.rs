@@ -259,6 +259,8 @@ pub enum LookUp {
     Absent,
     /// The destination cannot say.
     Unknown,
+    /// It does not answer now, but will: an outcome to repeat.
+    Later(Outcome),
 }
 
 /// One destination.
@@ -329,7 +331,7 @@ fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, 
     environment.get(name)?.ok_or_else(|| BadSetting::new(name, format!("not set: {what}")))
 }
 
-pub(crate) use room::{Room, hearing};
+pub(crate) use room::{Room, Turnstile, calling};
 
 #[cfg(test)]
 mod testing;

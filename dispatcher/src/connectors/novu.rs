@@ -77,7 +77,7 @@ impl Connector for Novu {
             .header("Authorization", self.authorization());
         match http::send(request).await {
             Ok(answer) if answer.status.is_success() => found(&answer, idempotency_key),
-            Ok(_) | Err(_) => LookUp::Unknown,
+            other => http::no_look_up(other),
         }
     }
 
@@ -124,7 +124,7 @@ impl Connector for Novu {
         match self.look_up(&[], idempotency_key).await {
             LookUp::Found(effect) => Outcome::Done(effect),
             LookUp::Absent => Outcome::retry(Cause::Replayed),
-            LookUp::Unknown => outcome,
+            LookUp::Unknown | LookUp::Later(_) => outcome,
         }
     }
 }

@@ -77,8 +77,9 @@ impl Nylas {
         let what = "the id of a connected mailbox, or several separated by spaces";
         let grants = setting(environment, GRANTS, what)?;
         let grants: Vec<String> = grants.split_whitespace().map(str::to_owned).collect();
-        if grants.is_empty() {
-            return Err(BadSetting::new(GRANTS, format!("not set: {what}")));
+        if grants.is_empty() || grants.iter().any(|grant| grant.contains('@')) {
+            // An address would stand in metrics and logs.
+            return Err(BadSetting::new(GRANTS, format!("it is {what}")));
         }
         Ok(Self {
             client: http::client()?,
@@ -125,7 +126,7 @@ impl Nylas {
         let rest = format!("/messages?fields=include_headers&limit={PAGE}&received_after={since}&to={to}");
         match http::send(self.request(Method::GET, &sent.grant, &rest)).await {
             Ok(answer) if answer.status.is_success() => found(&answer.json(), &sent.mail["subject"], key),
-            Ok(_) | Err(_) => LookUp::Unknown,
+            other => http::no_look_up(other),
         }
     }
 }
@@ -211,7 +212,7 @@ impl Connector for Nylas {
         match self.find(&sent, idempotency_key).await {
             LookUp::Found(effect) => Outcome::Done(effect),
             LookUp::Absent => Outcome::retry(Cause::Replayed),
-            LookUp::Unknown => outcome,
+            LookUp::Unknown | LookUp::Later(_) => outcome,
         }
     }
 }

@@ -4,8 +4,10 @@
 //! send them: `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` (seconds), `ratelimit-policy` (`2;w=1`).
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use reqwest::header::HeaderMap;
 
 /// What the headers of an answer say of an account's limit.
@@ -21,25 +23,46 @@ pub(crate) struct Room {
     pub(crate) reset: Option<Duration>,
 }
 
-tokio::task_local! {
-    static HEARD: Cell<Room>;
+/// Where the further requests of a call wait for their turns: the first one has had its own.
+#[async_trait]
+pub(crate) trait Turnstile: Send + Sync {
+    /// Waits for leave to make one more request now.
+    async fn pass(&self);
 }
 
-/// Makes a call, and hears what the last of its answers said. It need not be handed through the connectors, which have no
-/// use for it.
-pub(crate) async fn hearing<F: Future>(call: F) -> (F::Output, Room) {
-    HEARD
-        .scope(Cell::default(), async {
-            let output = call.await;
-            (output, HEARD.with(Cell::get))
-        })
-        .await
+/// A call that is being made.
+struct Call {
+    heard: Cell<Room>,
+    begun: Cell<bool>,
+    turnstile: Arc<dyn Turnstile>,
+}
+
+tokio::task_local! {
+    static CALL: Call;
+}
+
+/// Makes a call, lets its requests go in turn, and hears what the last of its answers said. It need not be handed through
+/// the connectors, which have no use for it.
+pub(crate) async fn calling<F: Future>(call: F, turnstile: Arc<dyn Turnstile>) -> (F::Output, Room) {
+    let of = Call { heard: Cell::default(), begun: Cell::new(false), turnstile };
+    CALL.scope(of, async {
+        let output = call.await;
+        (output, CALL.with(|call| call.heard.get()))
+    })
+    .await
+}
+
+/// A request is about to be made. Outside of a call of ours nothing is counted.
+pub(super) async fn turn() {
+    let further = |call: &Call| call.begun.replace(true).then(|| call.turnstile.clone());
+    if let Ok(Some(turnstile)) = CALL.try_with(further) {
+        turnstile.pass().await;
+    }
 }
 
 /// An answer has come.
 pub(super) fn hear(headers: &HeaderMap) {
-    // Outside of a call of ours nobody listens.
-    let _ = HEARD.try_with(|heard| heard.set(Room::of(headers)));
+    let _ = CALL.try_with(|call| call.heard.set(Room::of(headers)));
 }
 
 impl Room {
@@ -64,6 +87,30 @@ impl Room {
 mod tests {
     use super::*;
     use crate::connectors::testing::answer;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Passed(AtomicUsize);
+
+    #[async_trait]
+    impl Turnstile for Passed {
+        async fn pass(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_request_of_a_call_but_the_first_waits_for_a_turn_of_its_own() {
+        let passed = Arc::new(Passed::default());
+        let three = async {
+            for _ in 0..3 {
+                turn().await;
+            }
+        };
+        calling(three, passed.clone()).await;
+        turn().await;
+        assert_eq!(passed.0.load(Ordering::SeqCst), 2);
+    }
 
     #[tokio::test]
     async fn the_last_answer_of_a_call_is_heard() {
@@ -73,7 +120,11 @@ mod tests {
             .with("ratelimit-remaining", "0")
             .with("ratelimit-reset", "0.5")
             .headers;
-        let ((), room) = hearing(async { hear(&headers) }).await;
+        let calling = |headers: Option<HeaderMap>| {
+            let call = async move { headers.iter().for_each(hear) };
+            async { super::calling(call, Arc::new(Passed::default())).await.1 }
+        };
+        let room = calling(Some(headers.clone())).await;
         let expected = Room {
             limit: Some(2),
             window: Some(Duration::from_secs(1)),
@@ -81,7 +132,7 @@ mod tests {
             reset: Some(Duration::from_millis(500)),
         };
         assert_eq!(room, expected);
-        assert_eq!(hearing(async {}).await.1, Room::default(), "nothing of another call's");
+        assert_eq!(calling(None).await, Room::default(), "nothing of another call's");
         hear(&headers);
     }
 

@@ -120,7 +120,8 @@ impl Stripe {
             (LookUp::Found(effect), _) => Outcome::Done(effect),
             (LookUp::Absent, true) => Outcome::retry(Cause::Replayed),
             // Stays under this key until it can be looked up, or until the key is forgotten.
-            (LookUp::Unknown, true) => Outcome::retry(Cause::Unavailable),
+            (LookUp::Unknown | LookUp::Later(_), true) => Outcome::retry(Cause::Unavailable),
+            (LookUp::Later(outcome), false) => outcome,
             (LookUp::Absent | LookUp::Unknown, false) => refused,
         }
     }

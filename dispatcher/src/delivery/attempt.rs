@@ -13,7 +13,7 @@ use usher_service::clock;
 use super::quotas::{self, NotNow, Quotas, Turn};
 use super::scribe::{Scribe, Stopped};
 use super::versions::Versions;
-use crate::connectors::{self, Connector, Connectors, LookUp, Memory, Operation, hearing};
+use crate::connectors::{self, Connector, Connectors, LookUp, Memory, Operation, calling};
 use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries, account};
 use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnDoubt};
 use crate::metrics::Metrics;
@@ -124,21 +124,28 @@ impl Workshop {
         let part = connector.part(request).map(|part| quotas::part(account, &part));
         let quota = part.as_deref().unwrap_or(account);
         self.quotas.take(quota, urgent, &self.stop).await.map_err(|not_now| match not_now {
-            NotNow::UsedUp(until) if part.is_none() => Report::UsedUp { until },
-            NotNow::UsedUp(until) => {
-                // The other parts still take calls.
-                let outcome = Outcome::Retry { cause: Cause::Throttled, after: Some(until.since(clock::now())) };
-                Report::Attempted { outcome, request: None, step: step.name.clone(), next: next.clone() }
-            }
+            NotNow::UsedUp(until) => Report::UsedUp { until, whole: part.is_none() },
             NotNow::Stopped => Report::Stopped,
         })?;
         let outcome = match self.turn(&asking, epoch, &kept, quota).await? {
             // Nothing was sent, and that is known.
             None => Outcome::retry(Cause::Throttled),
-            Some(_turn) => match self.resolve_doubt(&asking, request).await {
-                Some(outcome) => outcome,
-                None => self.attempt(&asking, request, quota).await,
-            },
+            // It has waited, and nobody was asked.
+            Some(_) if run.expires_at.is_some_and(|expires| clock::now() > expires) => {
+                return Err(reject(Reason::Expired, ""));
+            }
+            Some(_turn) => {
+                let asked = async {
+                    match self.resolve_doubt(&asking, request).await {
+                        Some(outcome) => outcome,
+                        None => self.attempt(&asking, request).await,
+                    }
+                };
+                let further = self.quotas.further(quota, self.versions.name(), urgent);
+                let (outcome, room) = calling(asked, further).await;
+                self.quotas.told(quota, room);
+                outcome
+            }
         };
         Ok(Report::Attempted { outcome, request: Some(kept), step: step.name.clone(), next })
     }
@@ -219,7 +226,9 @@ impl Workshop {
         let (outcome, word) = match looked_up {
             Ok(LookUp::Found(effect)) => (Some(Outcome::Done(effect)), "found"),
             Ok(LookUp::Absent) => (None, "absent"),
-            Ok(LookUp::Unknown) | Err(_) => match asking.call.on_doubt {
+            Ok(LookUp::Later(outcome)) => (Some(outcome), "later"),
+            Err(_) => (Some(Outcome::retry(Cause::Timeout)), "later"),
+            Ok(LookUp::Unknown) => match asking.call.on_doubt {
                 OnDoubt::Send => (None, "sent"),
                 OnDoubt::DeadLetter => {
                     let error = "an attempt may have taken effect, and the destination cannot say";
@@ -232,13 +241,11 @@ impl Workshop {
         outcome
     }
 
-    async fn attempt(&self, asking: &Asking<'_>, request: &[u8], quota: &str) -> Outcome {
+    async fn attempt(&self, asking: &Asking<'_>, request: &[u8]) -> Outcome {
         let Asking { run, call, connector, key, .. } = asking;
         let begun = Instant::now();
         let attempt = AssertUnwindSafe(connector.attempt(request, key)).catch_unwind();
-        let (attempted, room) = hearing(tokio::time::timeout(call.timeout, attempt)).await;
-        self.quotas.told(quota, room);
-        let outcome = match attempted {
+        let outcome = match tokio::time::timeout(call.timeout, attempt).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::retry(Cause::Panicked),
             Err(_) => Outcome::retry(Cause::Timeout),

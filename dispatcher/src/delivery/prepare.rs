@@ -38,7 +38,7 @@ impl Workshop {
         let (run, call, writes_to) = (asking.run, asking.call, asking.writes_to());
         let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
         let mut people = flows::render_some(call, writes_to, &context).map_err(|error| cannot(&error))?;
-        let mut recipients = reach::recipients(&people, writes_to).map_err(|error| cannot(&error))?;
+        let mut recipients = reach::recipients(&mut people, writes_to).map_err(|error| cannot(&error))?;
         if !writes_to.is_empty() {
             let rules = self.rules(asking, &recipients).await?;
             let unseen = rules.held_unseen().filter(|_| recipients.is_empty());

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use usher_proto::Timestamp;
 use usher_service::clock;
 
 use super::scribe::Stopped;
-use crate::connectors::Room;
+use crate::connectors::{Room, Turnstile};
 use crate::engine::Destinations;
 use crate::engine::quota::Quota;
 use crate::metrics::Metrics;
@@ -45,6 +46,24 @@ pub(super) struct Limited {
     pub(super) assumed: bool,
     /// Whether an urgent flow uses it.
     pub(super) serves_urgent: bool,
+}
+
+/// The further requests of one call. They keep the pace; the call as a whole is one that is under way, and one of those that
+/// caps count.
+struct Further {
+    desk: Option<Arc<Desk>>,
+    flow: String,
+    urgent: bool,
+}
+
+#[async_trait]
+impl Turnstile for Further {
+    async fn pass(&self) {
+        // Where calls at once are limited, one that waited for another would wait for itself.
+        if let Some(desk) = self.desk.as_ref().filter(|desk| !desk.limits_at_once()) {
+            drop(desk.turn(&self.flow, self.urgent).await);
+        }
+    }
 }
 
 /// The name of a part of an account that has a quota of its own.
@@ -102,6 +121,11 @@ impl Quotas {
         let priority = if urgent { "urgent" } else { "normal" };
         self.metrics.quota_wait_seconds.with_label_values(&[account, priority]).observe(waited.as_secs_f64());
         Ok(turn)
+    }
+
+    /// Where the further requests of a call wait.
+    pub(super) fn further(&self, account: &str, flow: &str, urgent: bool) -> Arc<dyn Turnstile> {
+        Arc::new(Further { desk: self.desks.get(account).cloned(), flow: flow.to_owned(), urgent })
     }
 
     /// How many calls of an account wait for their turn.

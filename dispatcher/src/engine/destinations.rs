@@ -49,6 +49,11 @@ impl Destinations {
         self.rooms.insert(destination.to_owned(), calls);
     }
 
+    /// Whether a quota says how many calls may be under way at once: heads may have to wait long for room.
+    pub fn has_quota(&self, destination: &str) -> bool {
+        self.room(destination) < usize::MAX
+    }
+
     /// How many calls of one flow may be under way at once.
     pub fn room(&self, destination: &str) -> usize {
         self.rooms.get(destination).copied().unwrap_or(usize::MAX)

@@ -194,5 +194,7 @@ pub enum Report {
     UsedUp {
         /// Until when.
         until: Timestamp,
+        /// Whether those of the whole account are; else only of the part that this run goes through.
+        whole: bool,
     },
 }

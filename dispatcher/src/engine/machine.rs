@@ -27,7 +27,8 @@ const MAX_WEIGHT: usize = 64 * 1024 * 1024;
 pub const FOUND_AT_ONCE: usize = 256;
 /// How many runs of one lane are read at once.
 const WINDOW: usize = 8;
-/// Heads kept in memory for each destination that takes no calls; the others are found in the store when it does.
+/// Heads kept in memory for each destination that takes no calls, or only as many as its quota allows; the others are found
+/// in the store when there are few left.
 const HELD_KEPT: usize = 256;
 /// Heads left to the store because their destinations take no calls, above which reading pauses: a destination that is
 /// down for long must not fill the store.
@@ -288,7 +289,7 @@ impl Engine {
     /// Puts a head aside until its destination takes calls; in memory, or where too many wait there, in the store.
     fn hold(&mut self, key: Key, destination: &str, now: Timestamp, destinations: &Destinations) {
         let takes_calls = destinations.is_closed(destination, self.limits.urgent, now);
-        if self.lanes.held_for(destination) >= HELD_KEPT && !takes_calls {
+        if self.lanes.held_for(destination) >= HELD_KEPT && (!takes_calls || destinations.has_quota(destination)) {
             self.lanes.forget(&key);
             self.left_out.insert(destination.to_owned());
             self.left_out_heads += 1;
@@ -315,7 +316,10 @@ impl Engine {
         if self.paused || self.stopping {
             return;
         }
-        let without = destinations.held(urgent, now);
+        let mut without = destinations.held(urgent, now);
+        let full = |name: &String| self.lanes.held_for(name) >= HELD_KEPT && destinations.has_quota(name);
+        without.extend(self.lanes.held_destinations().into_iter().filter(full));
+        without.dedup();
         // What has been asked for is on its way into memory, too.
         let mut coming = FOUND_AT_ONCE * self.partitions.asked();
         for (partition, owned) in &mut self.partitions.0 {

@@ -7,12 +7,19 @@ use crate::connectors::CannotPrepare;
 use crate::engine::Held;
 
 /// The addresses in the parameters that `writes_to` names, each read strictly: a text that might be two addresses would be
-/// judged by one of them.
-pub(crate) fn recipients(params: &Map<String, Value>, writes_to: &[&str]) -> Result<Vec<String>, CannotPrepare> {
+/// judged by one of them. The parameters are written anew, so that everybody else reads them in the same way.
+pub(crate) fn recipients(params: &mut Map<String, Value>, writes_to: &[&str]) -> Result<Vec<String>, CannotPrepare> {
     let mut addresses = Vec::new();
     for name in writes_to {
-        for text in texts(params.get(*name)) {
+        let items = match params.get_mut(*name) {
+            Some(Value::Array(list)) => list.as_mut_slice(),
+            Some(value) => std::slice::from_mut(value),
+            None => continue,
+        };
+        for item in items {
+            let Some(text) = item.as_str() else { continue };
             let mailbox: Mailbox = text.parse().map_err(|error| CannotPrepare(format!("{name} is {error}")))?;
+            *item = Value::String(mailbox.to_text());
             addresses.push(mailbox.address);
         }
     }
@@ -67,11 +74,11 @@ mod tests {
     #[test]
     fn all_addresses_of_all_such_parameters_are_read() {
         let found =
-            recipients(&params(json!({"to": "A <a@b.test>", "cc": ["c@d.test"], "from": "x@y.test"})), &WRITES_TO);
+            recipients(&mut params(json!({"to": "A <a@b.test>", "cc": ["c@d.test"], "from": "x@y.test"})), &WRITES_TO);
         assert_eq!(found, Ok(vec!["a@b.test".to_owned(), "c@d.test".to_owned()]));
-        assert_eq!(recipients(&params(json!({})), &WRITES_TO), Ok(Vec::new()));
+        assert_eq!(recipients(&mut params(json!({})), &WRITES_TO), Ok(Vec::new()));
         let error =
-            recipients(&params(json!({"to": ["a@b.test", "ann@c.test, d@e.test"]})), &WRITES_TO).expect_err("two");
+            recipients(&mut params(json!({"to": ["a@b.test", "ann@c.test, d@e.test"]})), &WRITES_TO).expect_err("two");
         assert!(error.0.starts_with("to is no address") && !error.0.contains("ann"), "{error}");
     }
 

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Executor as _};
 use usher_proto::Timestamp;
 use usher_service::clock;
 
 use super::StoreError;
-use crate::engine::quota::{Cap, Member, Quota, RESERVE_OF_CAP, Wants, share};
+use crate::engine::quota::{Cap, Member, Pace, Quota, RESERVE_OF_CAP, Wants, share};
 use crate::sql::{Database, Dialect};
 
+/// One who is stopped in the middle must not hold up the others until their leases are over.
+const SOON: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '1s'";
 /// Whoever shares out does so alone.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || '.usher_quota'))::text";
 /// What is handed out of a cap at once: at most so much of what is left for each member, and at most so many calls, for a
@@ -28,8 +30,14 @@ pub struct Wish {
     pub wants: Wants,
     /// Whether an urgent flow of its may want something at any time.
     pub serves_urgent: bool,
+    /// How many calls at once it goes by.
+    pub at_once: u32,
     /// How many of its calls are under way.
     pub under_way: u32,
+    /// The pace that the destination itself has named to the process.
+    pub heard: Option<Pace>,
+    /// Whether the quota's pace is only assumed, and what the destination says counts instead.
+    pub assumed: bool,
     /// Whether it is short of calls under the caps, for usual and for urgent flows.
     pub short: Short,
 }
@@ -46,8 +54,8 @@ pub struct Short {
 /// What a process may do until its lease is over.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grant {
-    /// Calls in the time that the pace names; of no meaning without one.
-    pub pace: u32,
+    /// The pace that all go by, and the process's part of it in calls.
+    pub pace: Option<(Pace, u32)>,
     /// Calls under way at once; of no meaning where they are not limited.
     pub at_once: u32,
     /// Calls under the caps, for usual flows.
@@ -82,6 +90,7 @@ pub(super) async fn grant(
     let mut writing = database.write().await?;
     let connection = writing.connection();
     if !private {
+        connection.execute(SOON).await?;
         sqlx::query(LOCK).execute(&mut *connection).await?;
     }
     let (now,): (i64,) = sqlx::query_as(database.dialect.now()).fetch_one(&mut *connection).await?;
@@ -90,11 +99,12 @@ pub(super) async fn grant(
     for wish in wishes {
         let others = if private { Vec::new() } else { others(connection, &wish.account, member, now).await? };
         let members = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
+        let reserve = wish.serves_urgent || others.iter().any(|other| other.of_pace.serves_urgent);
         let mut grant = shares(wish, member, others, now);
         if !private {
             keep(connection, wish, member, &grant, now.plus(lease)).await?;
         }
-        credit(connection, wish, members, now, &mut grant).await?;
+        credit(connection, wish, members, reserve, now, &mut grant).await?;
         grants.push(grant);
     }
     writing.commit().await?;
@@ -114,6 +124,7 @@ pub(super) async fn leave(database: &Database, member: &str) -> Result<(), Store
 struct Other {
     of_pace: Member,
     at_once: u32,
+    heard: Option<Pace>,
 }
 
 async fn others(
@@ -127,33 +138,45 @@ async fn others(
         .bind(now.millis())
         .execute(&mut *connection)
         .await?;
-    let sql = "SELECT member, wants, serves_urgent, pace, at_once FROM usher_quota_member \
+    let sql = "SELECT member, wants, serves_urgent, pace, at_once, heard, heard_ms FROM usher_quota_member \
                WHERE account = $1 AND member <> $2";
-    let rows: Vec<(String, i64, i64, i64, i64)> =
+    let rows: Vec<(String, i64, i64, i64, i64, i64, i64)> =
         sqlx::query_as(sql).bind(account).bind(member).fetch_all(connection).await?;
     let count = |number: i64| u32::try_from(number).unwrap_or_default();
-    let other = |(name, wants, serves_urgent, pace, at_once)| {
+    let other = |(name, wants, serves_urgent, pace, at_once, heard, heard_ms)| {
+        let per = Duration::from_millis(u64::try_from(heard_ms).unwrap_or_default());
+        let heard = (heard > 0 && !per.is_zero()).then(|| Pace { calls: count(heard), per });
         let wants = match wants {
             0 => Wants::Nothing,
             1 => Wants::Something,
             _ => Wants::Urgent,
         };
         let of_pace = Member { name, wants, serves_urgent: serves_urgent != 0, has: count(pace) };
-        Other { of_pace, at_once: count(at_once) }
+        Other { of_pace, at_once: count(at_once), heard }
     };
     Ok(rows.into_iter().map(other).collect())
 }
 
 fn shares(wish: &Wish, member: &str, others: Vec<Other>, now: Timestamp) -> Grant {
     let me = Member { name: member.to_owned(), wants: wish.wants, serves_urgent: wish.serves_urgent, has: 0 };
+    let quota_pace = pace_of(wish, &others);
     let at_once = others.iter().map(|other| Member { has: other.at_once, ..other.of_pace.clone() });
     let at_once: Vec<Member> = at_once.chain([me.clone()]).collect();
     let pace: Vec<Member> = others.into_iter().map(|other| other.of_pace).chain([me]).collect();
-    let of = |limit: Option<u32>, members: &[Member]| limit.map_or(0, |limit| share(limit, members, member, now));
     Grant {
-        pace: of(wish.quota.pace.map(|pace| pace.calls), &pace),
-        at_once: of(wish.quota.at_once, &at_once),
+        pace: quota_pace.map(|all| (all, share(all.calls, &pace, member, now, all.per))),
+        at_once: wish.quota.at_once.map_or(0, |all| share(all, &at_once, member, now, Duration::ZERO)),
         ..Grant::default()
+    }
+}
+
+/// The pace that counts: where it is only assumed, what the destination has named to any of those that use it.
+fn pace_of(wish: &Wish, others: &[Other]) -> Option<Pace> {
+    let heard = wish.heard.or_else(|| others.iter().find_map(|other| other.heard));
+    match (wish.quota.pace?, heard) {
+        (pace, None) => Some(pace),
+        (_, Some(heard)) if wish.assumed => Some(heard),
+        (pace, Some(heard)) => Some(if heard.rate() < pace.rate() { heard } else { pace }),
     }
 }
 
@@ -164,11 +187,13 @@ async fn keep(
     grant: &Grant,
     expires_at: Timestamp,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO usher_quota_member (account, member, wants, serves_urgent, pace, at_once, expires_at) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7) \
+    let sql = "INSERT INTO usher_quota_member (account, member, wants, serves_urgent, pace, at_once, expires_at, heard, \
+                                               heard_ms) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
                ON CONFLICT (account, member) DO UPDATE SET wants = excluded.wants, \
                  serves_urgent = excluded.serves_urgent, pace = excluded.pace, at_once = excluded.at_once, \
-                 expires_at = excluded.expires_at";
+                 expires_at = excluded.expires_at, heard = excluded.heard, heard_ms = excluded.heard_ms";
+    let heard_ms = wish.heard.map_or(0, |heard| i64::try_from(heard.per.as_millis()).unwrap_or(i64::MAX));
     sqlx::query(sql)
         .bind(&wish.account)
         .bind(member)
@@ -178,10 +203,12 @@ async fn keep(
             Wants::Urgent => 2,
         })
         .bind(i64::from(wish.serves_urgent))
-        .bind(i64::from(grant.pace))
-        // Calls that are under way are not given back before they have ended.
-        .bind(i64::from(grant.at_once.max(wish.under_way)))
+        .bind(grant.pace.map_or(0, |(_, part)| i64::from(part)))
+        // What the process still goes by is not given back before it has heard of it, nor a call before it has ended.
+        .bind(i64::from(grant.at_once.max(wish.at_once).max(wish.under_way)))
         .bind(expires_at.millis())
+        .bind(wish.heard.map_or(0, |heard| i64::from(heard.calls)))
+        .bind(heard_ms)
         .execute(connection)
         .await?;
     Ok(())
@@ -192,6 +219,8 @@ async fn credit(
     connection: &mut AnyConnection,
     wish: &Wish,
     members: u32,
+    // Whether somebody may have something urgent.
+    reserve: bool,
     now: Timestamp,
     grant: &mut Grant,
 ) -> Result<(), StoreError> {
@@ -206,7 +235,7 @@ async fn credit(
             .bind(&span)
             .fetch_optional(&mut *connection)
             .await?;
-        left.count(*cap, row.map_or(0, |(used,)| u32::try_from(used).unwrap_or(u32::MAX)), end);
+        left.count(*cap, reserve, row.map_or(0, |(used,)| u32::try_from(used).unwrap_or(u32::MAX)), end);
     }
     if wish.short.usual {
         grant.usual = left.hand_out(false, members);
@@ -247,8 +276,8 @@ struct Left {
 }
 
 impl Left {
-    fn count(&mut self, cap: Cap, used: u32, end: Timestamp) {
-        let usual = cap.calls - cap.calls / RESERVE_OF_CAP;
+    fn count(&mut self, cap: Cap, reserve: bool, used: u32, end: Timestamp) {
+        let usual = if reserve { cap.calls - cap.calls / RESERVE_OF_CAP } else { cap.calls };
         self.caps.push((usual.saturating_sub(used), cap.calls.saturating_sub(used), end));
     }
 
@@ -271,6 +300,35 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn wish(quota: &str, assumed: bool) -> Wish {
+        Wish {
+            account: "resend".into(),
+            quota: quota.parse().expect("a quota"),
+            wants: Wants::Something,
+            serves_urgent: false,
+            at_once: 0,
+            under_way: 0,
+            heard: None,
+            assumed,
+            short: Short::default(),
+        }
+    }
+
+    #[test]
+    fn a_destinations_own_word_counts_where_ours_is_assumed_and_only_lowers_what_is_configured() {
+        let heard = |calls| Some(Pace { calls, per: Duration::from_secs(1) });
+        let counts = |quota, assumed, own, others: Option<Pace>| {
+            let of_pace = Member { name: "b".into(), wants: Wants::Something, serves_urgent: false, has: 0 };
+            let other = Other { of_pace, at_once: 0, heard: others };
+            pace_of(&Wish { heard: own, ..wish(quota, assumed) }, &[other]).map(|pace| pace.calls)
+        };
+        assert_eq!(counts("2/s", true, heard(10), None), Some(10));
+        assert_eq!(counts("2/s", true, None, heard(10)), Some(10), "who has not heard it goes by what others have");
+        assert_eq!(counts("20/s", true, heard(10), None), Some(10));
+        assert_eq!(counts("2/s", false, heard(10), None), Some(2));
+        assert_eq!(counts("20/s", false, None, heard(10)), Some(10));
+    }
     use crate::engine::quota::Span;
 
     const DAY: Timestamp = Timestamp::from_seconds(86_400);
@@ -278,8 +336,8 @@ mod tests {
 
     fn left(used: u32) -> Left {
         let mut left = Left::default();
-        left.count(Cap { calls: 100, span: Span::Day }, used, DAY);
-        left.count(Cap { calls: 1_000, span: Span::Month }, 0, MONTH);
+        left.count(Cap { calls: 100, span: Span::Day }, true, used, DAY);
+        left.count(Cap { calls: 1_000, span: Span::Month }, true, 0, MONTH);
         left
     }
 

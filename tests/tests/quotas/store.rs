@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use usher_dispatcher::engine::quota::Wants;
+use usher_dispatcher::engine::quota::{Pace, Wants};
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{Credit, Grant, Short, SqlStore, Store as _, Wish};
 use usher_service::clock;
@@ -37,9 +37,17 @@ fn wish(quota: &str) -> Wish {
         quota: quota.parse().unwrap(),
         wants: Wants::Something,
         serves_urgent: false,
+        at_once: 0,
         under_way: 0,
+        heard: None,
+        assumed: false,
         short: Short::default(),
     }
+}
+
+/// The part of the pace, in calls.
+fn part(grant: &Grant) -> u32 {
+    grant.pace.map_or(0, |(_, part)| part)
 }
 
 async fn grant(store: &SqlStore, member: &str, wish: &Wish) -> Grant {
@@ -50,18 +58,21 @@ async fn grant(store: &SqlStore, member: &str, wish: &Wish) -> Grant {
 async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
     let Some((store, _database)) = shared().await else { return };
     let wish = wish("50/s, 10 at once");
-    let has = async |member| {
-        let grant = grant(&store, member, &wish).await;
-        (grant.pace, grant.at_once)
+    // With how many calls at once it goes by until it hears the answer.
+    let has = async |member, at_once| {
+        let grant = grant(&store, member, &Wish { at_once, ..wish.clone() }).await;
+        (part(&grant), grant.at_once)
     };
-    assert_eq!(has("a").await, (50, 10));
-    assert_eq!(has("b").await, (0, 0), "nothing is left");
-    assert_eq!(has("a").await, (25, 5), "it gives back what the other should have");
-    assert_eq!(has("b").await, (25, 5));
+    assert_eq!(has("a", 0).await, (50, 10));
+    assert_eq!(has("b", 0).await, (0, 0), "nothing is left");
+    assert_eq!(has("a", 10).await, (25, 5), "it gives back what the other should have");
+    assert_eq!(has("b", 0).await, (25, 0), "not what may be under way before it has heard of it");
+    assert_eq!(has("a", 5).await, (25, 5));
+    assert_eq!(has("b", 0).await, (25, 5));
     let other = Wish { account: "resend@staging".into(), ..wish.clone() };
-    assert_eq!(grant(&store, "b", &other).await.pace, 50, "another account has a quota of its own");
+    assert_eq!(part(&grant(&store, "b", &other).await), 50, "another account has a quota of its own");
     store.leave("a").await.unwrap();
-    assert_eq!(has("b").await, (50, 10));
+    assert_eq!(has("b", 5).await, (50, 10));
 }
 
 #[tokio::test]
@@ -69,10 +80,21 @@ async fn the_share_of_one_that_has_died_is_there_for_others_when_its_lease_is_ov
     let Some((store, _database)) = shared().await else { return };
     let wish = wish("50/s");
     let lease = Duration::from_millis(300);
-    assert_eq!(store.grant("dead", lease, std::slice::from_ref(&wish)).await.unwrap()[0].pace, 50);
-    assert_eq!(grant(&store, "b", &wish).await.pace, 0);
-    eventually("its share is free", SOON, || async { (grant(&store, "b", &wish).await.pace == 50).then_some(()) })
-        .await;
+    assert_eq!(part(&store.grant("dead", lease, std::slice::from_ref(&wish)).await.unwrap()[0]), 50);
+    assert_eq!(part(&grant(&store, "b", &wish).await), 0);
+    let free = || async { (part(&grant(&store, "b", &wish).await) == 50).then_some(()) };
+    eventually("its share is free", SOON, free).await;
+}
+
+#[tokio::test]
+async fn who_has_not_heard_the_destinations_own_word_goes_by_what_others_have_heard() {
+    let Some((store, _database)) = shared().await else { return };
+    let assumed = Wish { assumed: true, ..wish("2/s") };
+    let heard = Wish { heard: Some(Pace { calls: 10, per: Duration::from_secs(1) }), ..assumed.clone() };
+    assert_eq!(part(&grant(&store, "a", &heard).await), 10);
+    assert_eq!(part(&grant(&store, "b", &assumed).await), 0);
+    assert_eq!(part(&grant(&store, "a", &heard).await), 5);
+    assert_eq!(part(&grant(&store, "b", &assumed).await), 5, "half of ten, not of two");
 }
 
 #[tokio::test]
@@ -94,13 +116,13 @@ async fn a_file_is_used_by_one_process_which_has_everything_at_once() {
     let wish = wish("50/s, 10 at once");
     // Also after it was killed and has come back.
     for member in ["a", "b"] {
-        assert_eq!(grant(&store, member, &wish).await.pace, 50);
+        assert_eq!(part(&grant(&store, member, &wish).await), 50);
     }
 }
 
 async fn a_cap_is_counted(store: &SqlStore) {
-    let usual = Wish { short: Short { usual: true, urgent: false }, ..wish("20/d") };
-    let urgent = Wish { short: Short { usual: false, urgent: true }, ..wish("20/d") };
+    let usual = Wish { short: Short { usual: true, urgent: false }, serves_urgent: true, ..wish("20/d") };
+    let urgent = Wish { serves_urgent: true, short: Short { usual: false, urgent: true }, ..wish("20/d") };
     let mut calls = 0;
     let none = loop {
         let Credit { calls: more, none_before, .. } = grant(store, "a", &usual).await.usual;

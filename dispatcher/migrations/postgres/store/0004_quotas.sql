@@ -8,6 +8,8 @@ CREATE TABLE usher_quota_member (
     pace          BIGINT NOT NULL, -- calls in the time that the quota names
     at_once       BIGINT NOT NULL,
     expires_at    BIGINT NOT NULL, -- by this database's clock, in milliseconds
+    heard         BIGINT NOT NULL, -- the pace that the destination has named to it: so many calls, 0 for none,
+    heard_ms      BIGINT NOT NULL, -- in so many milliseconds
     PRIMARY KEY (account, member)
 );
 

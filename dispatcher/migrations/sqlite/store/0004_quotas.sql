@@ -8,6 +8,8 @@ CREATE TABLE usher_quota_member (
     pace          INTEGER NOT NULL, -- calls in the time that the quota names
     at_once       INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL, -- by this database's clock, in milliseconds
+    heard         INTEGER NOT NULL, -- the pace that the destination has named to it: so many calls, 0 for none,
+    heard_ms      INTEGER NOT NULL, -- in so many milliseconds
     PRIMARY KEY (account, member)
 );
 

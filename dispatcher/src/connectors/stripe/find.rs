@@ -37,6 +37,7 @@ impl Stripe {
                 None if listed.whole => LookUp::Absent,
                 None => LookUp::Unknown,
             },
+            Err(outcome @ Outcome::Retry { .. }) => LookUp::Later(outcome),
             Err(_) => LookUp::Unknown,
         }
     }

@@ -278,11 +278,18 @@ async fn the_key_tells_step_event_generation_and_times_apart() {
 }
 
 #[tokio::test]
+async fn who_cannot_be_asked_now_is_asked_later_and_nothing_is_given_up() {
+    let later = LookUp::Later(Outcome::retry(Cause::Unavailable));
+    let scene = scene(FLOW, Memory::Forgets, later, done).await.in_doubt_since(Duration::ZERO);
+    assert_eq!((scene.outcome().await, scene.asked()), (Outcome::retry(Cause::Unavailable), 0));
+}
+
+#[tokio::test]
 async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
     let scene = scene_within("1/d", None).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
     let report = scene.workshop.work(&scene.run, scene.epoch).await;
-    let Report::UsedUp { until } = report else { panic!("{report:?}") };
+    let Report::UsedUp { until, whole: true } = report else { panic!("{report:?}") };
     assert!(until > clock::now() && scene.asked() == 1);
 }
 
@@ -291,10 +298,7 @@ async fn of_an_account_with_parts_one_that_is_used_up_holds_nobody_but_its_own()
     let scene = scene_within("1/d", Some("box")).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
     let report = scene.workshop.work(&scene.run, scene.epoch).await;
-    let Report::Attempted { outcome: Outcome::Retry { cause, after: Some(_) }, request: None, .. } = report else {
-        panic!("{report:?}")
-    };
-    assert_eq!((cause, scene.asked()), (Cause::Throttled, 1));
+    assert!(matches!(report, Report::UsedUp { whole: false, .. }) && scene.asked() == 1, "{report:?}");
 }
 
 #[tokio::test]

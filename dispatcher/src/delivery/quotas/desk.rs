@@ -29,7 +29,7 @@ pub(super) struct Desk {
     destination: String,
     serves_urgent: bool,
     assumed: bool,
-    configured: Quota,
+    quota: Quota,
     state: Mutex<State>,
     /// Something has changed that those who wait may have waited for.
     changed: Notify,
@@ -41,7 +41,10 @@ pub(super) struct Desk {
 }
 
 struct State {
+    /// Of the quota: whether there is a pace, and a limit to calls at once, and what the caps are.
     quota: Quota,
+    /// The pace that the destination has named.
+    heard: Option<Pace>,
     waiting: Waiting<oneshot::Sender<Turn>>,
     under_way: u32,
     /// Until when what was granted holds, in time since the machine was started.
@@ -91,6 +94,7 @@ impl Desk {
         let Limited { account, destination, quota, assumed, serves_urgent } = limited;
         let state = State {
             quota: quota.clone(),
+            heard: None,
             waiting: Waiting::default(),
             under_way: 0,
             until: Duration::ZERO,
@@ -104,18 +108,12 @@ impl Desk {
             busy: false,
         };
         let (state, changed, credited) = (Mutex::new(state), Notify::new(), Notify::new());
-        Self {
-            account,
-            destination,
-            serves_urgent,
-            assumed,
-            configured: quota,
-            state,
-            changed,
-            credited,
-            short,
-            metrics,
-        }
+        Self { account, destination, serves_urgent, assumed, quota, state, changed, credited, short, metrics }
+    }
+
+    /// Whether so many calls may be under way at once and no more.
+    pub(super) fn limits_at_once(&self) -> bool {
+        self.quota.at_once.is_some()
     }
 
     /// The account that the engine knows.
@@ -191,10 +189,13 @@ impl Desk {
         self.metrics.quota_waiting.with_label_values(&[&self.account]).set(waiting);
         Wish {
             account: self.account.clone(),
-            quota: state.quota.clone(),
+            quota: self.quota.clone(),
             wants,
             serves_urgent: self.serves_urgent,
+            at_once: if clock::since_boot() < state.until { state.at_once } else { 0 },
             under_way: state.under_way,
+            heard: state.heard,
+            assumed: self.assumed,
             short: state.short,
         }
     }
@@ -205,8 +206,8 @@ impl Desk {
             let mut state = self.state();
             state.until = until;
             state.at_once = grant.at_once;
-            state.paced = grant.pace > 0;
-            state.pacer.share(wish.quota.pace, grant.pace, clock::since_boot());
+            state.paced = grant.pace.is_some_and(|(_, part)| part > 0);
+            state.pacer.share(grant.pace, clock::since_boot());
             if wish.short.usual {
                 state.usual = grant.usual;
             }
@@ -215,7 +216,7 @@ impl Desk {
             }
             state.short = Short::default();
         }
-        let share = if wish.quota.pace.is_some() { grant.pace } else { grant.at_once };
+        let share = grant.pace.map_or(grant.at_once, |(_, part)| part);
         self.metrics.quota_share.with_label_values(&[&self.account]).set(i64::from(share));
         self.credited.notify_waiters();
         self.changed.notify_one();
@@ -249,16 +250,13 @@ impl Desk {
         let quiet = room.reset.filter(|_| room.remaining == Some(0)).unwrap_or_default();
         // Within the time of our own pace it is we who have used it up, as we should, and the headers are coarse: whole
         // seconds, rounded up.
-        if quiet > self.configured.pace.map_or(Duration::ZERO, |pace| pace.per) {
+        if quiet > self.quota.pace.map_or(Duration::ZERO, |pace| pace.per) {
             let quiet = quiet.min(LONGEST_QUIET);
             state.quiet_until = state.quiet_until.max(clock::since_boot() + quiet);
         }
-        if let (Some(limit), Some(configured)) = (room.limit.filter(|limit| *limit > 0), self.configured.pace) {
+        if let (Some(limit), Some(configured)) = (room.limit.filter(|limit| *limit > 0), self.quota.pace) {
             let per = room.window.filter(|window| !window.is_zero()).unwrap_or(configured.per);
-            let said = Pace { calls: limit, per };
-            let lower =
-                f64::from(limit) / per.as_secs_f64() < f64::from(configured.calls) / configured.per.as_secs_f64();
-            state.quota.pace = Some(if self.assumed || lower { said } else { configured });
+            state.heard = Some(Pace { calls: limit, per });
         }
     }
 }
@@ -327,25 +325,25 @@ mod tests {
 
     use super::*;
 
-    fn desk(quota: &str, assumed: bool) -> Arc<Desk> {
+    fn desk(quota: &str) -> Arc<Desk> {
         let metrics = Metrics::register(&prometheus::Registry::new()).expect("metrics");
         let quota = quota.parse().expect("a quota");
         let (account, destination) = ("resend".to_owned(), "resend".to_owned());
-        let limited = Limited { account, destination, quota, assumed, serves_urgent: false };
+        let limited = Limited { account, destination, quota, assumed: false, serves_urgent: false };
         Arc::new(Desk::new(limited, Arc::default(), metrics))
     }
 
     /// Grants everything, for so long.
     fn grant(desk: &Desk, seconds: u64) {
         let wish = desk.wish();
-        let (pace, at_once) = (wish.quota.pace.map_or(0, |pace| pace.calls), wish.quota.at_once.unwrap_or(0));
+        let (pace, at_once) = (wish.quota.pace.map(|pace| (pace, pace.calls)), wish.quota.at_once.unwrap_or(0));
         let grant = Grant { pace, at_once, ..Grant::default() };
         desk.granted(&wish, grant, clock::since_boot() + Duration::from_secs(seconds));
     }
 
     #[tokio::test]
     async fn the_pace_is_kept_in_every_second_and_used_well() {
-        let desk = desk("50/s", false);
+        let desk = desk("50/s");
         grant(&desk, 60);
         let handing_out = tokio::spawn(desk.clone().hand_out());
         let begun = Instant::now();
@@ -365,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_gets_a_turn_when_the_lease_is_over() {
-        let desk = desk("1000/s", false);
+        let desk = desk("1000/s");
         grant(&desk, 0);
         let handing_out = tokio::spawn(desk.clone().hand_out());
         let turn = tokio::time::timeout(Duration::from_millis(50), desk.turn("a", false)).await;
@@ -378,7 +376,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_are_under_way_at_once_and_no_more() {
-        let desk = desk("2 at once", false);
+        let desk = desk("2 at once");
         grant(&desk, 60);
         let handing_out = tokio::spawn(desk.clone().hand_out());
         let (first, _second) = (desk.turn("a", false).await, desk.turn("a", false).await);
@@ -391,19 +389,8 @@ mod tests {
     }
 
     #[test]
-    fn a_destinations_own_word_counts_where_ours_is_assumed_and_only_lowers_what_is_configured() {
-        let said = |quota, assumed, limit| {
-            let desk = desk(quota, assumed);
-            desk.told(Room { limit: Some(limit), window: Some(Duration::from_secs(1)), ..Room::default() });
-            desk.wish().quota.to_string()
-        };
-        assert_eq!((said("2/s", true, 10), said("20/s", true, 10)), ("10/s".into(), "10/s".into()));
-        assert_eq!((said("2/s", false, 10), said("20/s", false, 10)), ("2/s".into(), "10/s".into()));
-    }
-
-    #[test]
     fn none_left_is_believed_until_there_are_more() {
-        let desk = desk("1000/s", false);
+        let desk = desk("1000/s");
         grant(&desk, 60);
         desk.told(Room { remaining: Some(0), reset: Some(Duration::from_secs(3_600)), ..Room::default() });
         let (who, _turn) = oneshot::channel();
@@ -415,7 +402,7 @@ mod tests {
 
     #[test]
     fn urgent_flows_may_use_what_others_have_of_the_caps_and_not_the_other_way_round() {
-        let desk = desk("10/d", false);
+        let desk = desk("10/d");
         let mut state = desk.state();
         assert_eq!((state.take(false), state.short), (None, Short { usual: true, urgent: false }));
         state.usual = Credit { calls: 1, ..Credit::default() };

@@ -33,8 +33,8 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// Our part is now this.
-    pub(super) fn share(&mut self, pace: Option<Pace>, part: u32, now: Duration) {
-        let Some(pace) = pace else { return *self = Self::default() };
+    pub(super) fn share(&mut self, part: Option<(Pace, u32)>, now: Duration) {
+        let Some((pace, part)) = part else { return *self = Self::default() };
         let present = match self.pace {
             Some((known, present)) if known == pace => present,
             _ => 0,
@@ -68,6 +68,12 @@ impl Pacer {
         let quota = stretch(pace).checked_div(part).and_then(governor::Quota::with_period);
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         self.limiter = quota.map(|quota| RateLimiter::direct(quota.allow_burst(burst)));
+        if pace.per > SETTLE
+            && let Some(limiter) = &self.limiter
+        {
+            // Whoever had this call before may have made it just now: it comes when its time is over once.
+            let _ = limiter.check();
+        }
     }
 
     /// Calls in a second, about.
@@ -108,8 +114,8 @@ mod tests {
 
     use super::*;
 
-    fn second(calls: u32) -> Option<Pace> {
-        Some(Pace { calls, per: Duration::from_secs(1) })
+    fn second(calls: u32, part: u32) -> Option<(Pace, u32)> {
+        Some((Pace { calls, per: Duration::from_secs(1) }, part))
     }
 
     fn at(millis: u64) -> Duration {
@@ -120,7 +126,7 @@ mod tests {
     fn never_more_than_our_share_in_any_stretch_however_late_they_come() {
         let mut pacer = Pacer::default();
         let begin = clock::since_boot();
-        pacer.share(second(20), 20, begin);
+        pacer.share(second(20, 20), begin);
         let mut let_go = Vec::new();
         while let_go.len() < 60 {
             let now = clock::since_boot();
@@ -141,21 +147,21 @@ mod tests {
     #[test]
     fn a_larger_share_is_used_a_second_later_and_a_smaller_one_at_once() {
         let mut pacer = Pacer::default();
-        pacer.share(second(10), 2, at(0));
+        pacer.share(second(10, 2), at(0));
         assert!(pacer.let_go(at(0)).is_err(), "nothing at first");
-        pacer.share(second(10), 2, at(500));
+        pacer.share(second(10, 2), at(500));
         assert_eq!(pacer.let_go(at(1_000)), Ok(()), "asking again does not put it off");
-        pacer.share(second(10), 10, at(1_100));
-        pacer.share(second(10), 9, at(1_600));
+        pacer.share(second(10, 10), at(1_100));
+        pacer.share(second(10, 9), at(1_600));
         assert_eq!(pacer.growing, Some((at(2_100), 9)));
-        pacer.share(second(10), 0, at(1_700));
+        pacer.share(second(10, 0), at(1_700));
         assert!(pacer.let_go(at(5_000)).is_err() && pacer.growing.is_none());
     }
 
     #[test]
     fn without_a_pace_everything_goes_at_once() {
         let mut pacer = Pacer::default();
-        pacer.share(None, 0, at(0));
+        pacer.share(None, at(0));
         assert!((0..1_000).all(|_| pacer.let_go(at(0)).is_ok()) && pacer.per_second().is_infinite());
     }
 }

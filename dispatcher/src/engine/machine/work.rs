@@ -56,16 +56,28 @@ impl Engine {
             Report::Superseded => end(RunState::Superseded, None),
             Report::Fenced => return self.rejoin("a claim says that a partition is somebody else's", steps),
             Report::Stopped => return self.lanes.forget(key),
-            Report::UsedUp { until } => {
-                // It was not asked: as if it had not been tried. Its turn comes again at once, where it is held.
+            Report::UsedUp { until, whole } => {
+                // It was not asked: as if it had not been tried, and the time until it is does not count.
                 run.tries.made -= 1;
                 run.tries.unanswered -= 1;
-                if run.tries.made == 0 {
-                    (run.tries.since, run.tries.asked_at) = (None, None);
+                run.tries.since = None;
+                if run.request.is_none() {
+                    run.tries.asked_at = None;
+                }
+                if !whole {
+                    let kind = ChangeKind::Park { until, tries: run.tries, request: run.request.clone() };
+                    return steps.push(Step::Write(Change {
+                        event: event.clone(),
+                        key: key.clone(),
+                        partition,
+                        epoch,
+                        kind,
+                    }));
                 }
                 if let Some(name) = &run.destination {
                     destinations.use_up(name, self.limits.urgent, until);
                 }
+                // Its turn comes again at once, where it is held.
                 return self.lanes.rest(key, now);
             }
             Report::Ended => {

@@ -29,6 +29,13 @@ pub struct Pace {
     pub per: Duration,
 }
 
+impl Pace {
+    /// Calls in a second.
+    pub fn rate(&self) -> f64 {
+        f64::from(self.calls) / self.per.as_secs_f64()
+    }
+}
+
 /// So many calls from one full hour, midnight or first of a month to the next, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cap {

@@ -3,12 +3,15 @@
 //! Nobody takes more than what the others have not taken, so that the sum never exceeds the limit, whoever asks when. What
 //! somebody should have less of, he gives back when he asks next; then others can take it.
 
+use std::time::Duration;
+
 use usher_proto::Timestamp;
 
 /// What is left to urgent flows of a limit that others use up: one call in so many. Below that there is no reserve: it would
 /// be a large part of a small limit.
 const RESERVE: u32 = 20;
-/// How long what cannot be divided stays with the same members, in milliseconds.
+/// How long what cannot be divided stays with the same members, in milliseconds; twice the time that the limit is for, where
+/// that is longer: who gets it does not use it before that time is over once.
 const TURN: i64 = 10_000;
 
 /// What somebody wants to send.
@@ -35,17 +38,18 @@ pub struct Member {
     pub has: u32,
 }
 
-/// How much of `limit` one of the members may take now. `members` are all that are alive.
-pub fn share(limit: u32, members: &[Member], name: &str, now: Timestamp) -> u32 {
+/// How much of `limit`, calls in the time `per`, one of the members may take now. `members` are all that are alive.
+pub fn share(limit: u32, members: &[Member], name: &str, now: Timestamp, per: Duration) -> u32 {
     let taken = members.iter().filter(|member| member.name != name).fold(0_u32, |sum, it| sum.saturating_add(it.has));
-    fair(limit, members, name, now).min(limit.saturating_sub(taken))
+    fair(limit, members, name, now, per).min(limit.saturating_sub(taken))
 }
 
 /// What it should have.
-fn fair(limit: u32, members: &[Member], name: &str, now: Timestamp) -> u32 {
+fn fair(limit: u32, members: &[Member], name: &str, now: Timestamp, per: Duration) -> u32 {
     let mut members: Vec<&Member> = members.iter().collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    let turn = usize::try_from(now.millis() / TURN).unwrap_or_default();
+    let length = TURN.max(i64::try_from(2 * per.as_millis()).unwrap_or(i64::MAX));
+    let turn = usize::try_from(now.millis() / length).unwrap_or_default();
     let of = |list: &[&Member], total: u32| {
         list.iter().position(|it| it.name == name).map(|at| part(total, list.len(), at + turn))
     };
@@ -82,6 +86,7 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_seconds(0);
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn member(name: &str, wants: Wants, has: u32) -> Member {
         Member { name: name.into(), wants, serves_urgent: false, has }
@@ -92,7 +97,7 @@ mod tests {
         for _ in 0..2 {
             for at in 0..members.len() {
                 let name = members[at].name.clone();
-                members[at].has = share(limit, members, &name, now);
+                members[at].has = share(limit, members, &name, now, SECOND);
                 assert!(members.iter().map(|member| member.has).sum::<u32>() <= limit, "{members:?}");
             }
         }
@@ -115,8 +120,8 @@ mod tests {
     #[test]
     fn a_newcomer_takes_only_what_others_have_given_back() {
         let members = vec![member("a", Wants::Something, 50), member("b", Wants::Something, 0)];
-        assert_eq!(share(50, &members, "b", NOW), 0);
-        assert_eq!(share(50, &members, "a", NOW), 25);
+        assert_eq!(share(50, &members, "b", NOW, SECOND), 0);
+        assert_eq!(share(50, &members, "a", NOW, SECOND), 25);
     }
 
     #[test]
@@ -171,7 +176,7 @@ mod tests {
                         members[at].wants = [Wants::Nothing, Wants::Something, Wants::Urgent][choice as usize % 3];
                         members[at].serves_urgent = random(2) == 0;
                         let name = members[at].name.clone();
-                        members[at].has = share(limit, &members, &name, Timestamp::from_seconds(step));
+                        members[at].has = share(limit, &members, &name, Timestamp::from_seconds(step), SECOND);
                     }
                 }
                 assert!(members.iter().map(|member| member.has).sum::<u32>() <= limit, "{limit}: {members:?}");

@@ -127,3 +127,20 @@ fn of_a_lane_whose_destination_is_down_only_the_head_stays_in_memory() {
     assert_eq!(begun(&bench.after_seconds(2)), ["a-2"]);
     assert!(has_load(&bench.finish("a-2")));
 }
+
+#[test]
+fn a_slow_quota_fills_no_memory_and_holds_up_nobody_else() {
+    let mut bench = Bench::owning(Limits { destinations: 2, ..limits() });
+    bench.destinations.make_room("d", 2);
+    let mut asked = begun(&bench.admit((0..1_000).map(|n| run(&format!("k{n}"), n)).collect()));
+    assert_eq!((asked.len(), bench.engine.numbers().held), (2, 256), "the others are left to the store");
+    assert_eq!(begun(&bench.admit(vec![run_for("x", 2_000, Some("e"))])), ["x-2000"]);
+    // Those that are left to the store are looked for when few of the others are left, and not before.
+    let mut looked = 0;
+    while looked == 0 && !asked.is_empty() {
+        let steps = bench.finish(&asked.remove(0));
+        asked.extend(begun(&steps));
+        looked = steps.iter().filter(|step| matches!(step, Step::Find { without, .. } if without.is_empty())).count();
+    }
+    assert_eq!((looked, bench.engine.numbers().held), (1, 63));
+}
