@@ -358,7 +358,8 @@ mod tests {
             .iter()
             .map(|at| let_go.iter().filter(|other| **other >= *at && **other < *at + Duration::from_secs(1)).count());
         assert!(most.max() <= Some(50), "{let_go:?}");
-        assert!(begun.elapsed() < Duration::from_secs(4), "100 calls at 47.6 a second: {:?}", begun.elapsed());
+        // Two seconds and the first one, by what is left of a busy machine.
+        assert!(begun.elapsed() < Duration::from_secs(6), "100 calls at 47.6 a second: {:?}", begun.elapsed());
     }
 
     #[tokio::test]
