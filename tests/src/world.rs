@@ -340,7 +340,7 @@ impl World {
     /// The runs that a filter lets through.
     pub async fn runs(&self, filter: &RunFilter) -> Vec<RunRecord> {
         let database = Database::open(&self.store).expect("the store opens");
-        SqlStore::reader(database).runs(filter, 100_000).await.expect("the runs")
+        SqlStore::reader(database).runs(filter, 1_000_000).await.expect("the runs")
     }
 
     /// Waits until `count` runs have ended and none is under way, and returns them all.
