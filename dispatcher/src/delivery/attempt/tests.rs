@@ -285,6 +285,13 @@ async fn who_cannot_be_asked_now_is_asked_later_and_nothing_is_given_up() {
 }
 
 #[tokio::test]
+async fn what_has_expired_while_it_waited_for_its_turn_is_not_sent() {
+    let mut scene = scene(FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    scene.run.expires_at = Some(Timestamp::from_millis(clock::now().millis() - 1));
+    assert_eq!((scene.outcome().await, scene.asked()), (Outcome::reject(Reason::Expired, ""), 0));
+}
+
+#[tokio::test]
 async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
     let scene = scene_within("1/d", None).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
