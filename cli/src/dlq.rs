@@ -6,7 +6,7 @@ use anyhow::bail;
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::engine::arrival::Order;
 use usher_dispatcher::store::RunFilter;
-use usher_proto::{Reason, Timestamp};
+use usher_proto::{Instance, Reason, Timestamp};
 use usher_service::options::Environment;
 
 use crate::data::Place;
@@ -45,6 +45,9 @@ struct Which {
     /// About this event.
     #[arg(long)]
     event: Option<String>,
+    /// Of this instance of the sender.
+    #[arg(long)]
+    instance: Option<Instance>,
     /// Admitted since: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 2h.
     #[arg(long, value_parser = runs::parse_since)]
     since: Option<Timestamp>,
@@ -52,8 +55,8 @@ struct Which {
 
 impl Which {
     fn filter(self) -> RunFilter {
-        let Self { flow, reason, user, event, since } = self;
-        RunFilter { key: user, flow, state: Some(RunState::Dead), reason, event, since }
+        let Self { flow, reason, user, event, instance, since } = self;
+        RunFilter { key: user, flow, state: Some(RunState::Dead), reason, event, instance, since }
     }
 }
 
@@ -122,10 +125,10 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
                 bail!("no flow has given up on {event}");
             }
             for run in dead {
-                let body = store.body(&run.flow, &run.event).await?;
+                let body = store.body(&run.flow, &run.reference).await?;
                 let mut shown = serde_json::to_value(&run)?;
                 shown["body"] = body.unwrap_or_default();
-                shown["orders"] = serde_json::to_value(store.actions(&run.flow, &run.event).await?)?;
+                shown["orders"] = serde_json::to_value(store.actions(&run.flow, &run.reference).await?)?;
                 output::line(&serde_json::to_string_pretty(&shown)?)?;
             }
             Ok(())

@@ -9,7 +9,7 @@ use usher_dispatcher::engine::arrival::Order;
 use usher_dispatcher::orders;
 use usher_dispatcher::store::{RunFilter, RunRecord};
 use usher_log::{Log, LogAddress, LogLayout};
-use usher_proto::{Key, Partition, headers};
+use usher_proto::{Partition, headers};
 use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -53,8 +53,7 @@ impl Desk {
 
     /// Gives an order about a run.
     pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &Order) -> anyhow::Result<()> {
-        let key = Key::new(run.key.as_str());
-        let event = orders::event(&run.flow, &run.event, &key, &self.by, order, clock::now());
+        let event = orders::event(&run.flow, &run.reference, &run.subject, &self.by, order, clock::now());
         log.append(&self.layout.topics.events(), event.into_record()).await?;
         Ok(())
     }
@@ -119,7 +118,7 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
     // The store drops a body when its run has ended; the log still has it for a while.
     let partition = Partition(i32::try_from(found.partition)?);
     let record = log.read(&desk.layout.topics.events(), partition, found.offset).await?;
-    let record = record.filter(|record| record.header(headers::EVENT_ID) == Some(&run.event));
+    let record = record.filter(|record| record.header(headers::EVENT_ID) == Some(&found.event));
     let record =
         record.ok_or_else(|| anyhow!("the log does not hold {} any more: it cannot be run again", run.event))?;
     let body = String::from_utf8(record.body.to_vec()).context("the event's body")?;
@@ -129,6 +128,10 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
 
 async fn find(desk: &Desk, run: &RunName) -> anyhow::Result<RunRecord> {
     let filter = RunFilter { event: Some(run.event.clone()), flow: Some(run.flow.clone()), ..RunFilter::default() };
-    let found = desk.place.store()?.runs(&filter, 1).await?.pop();
-    found.ok_or_else(|| anyhow!("flow {} has no run on {}", run.flow, run.event))
+    let mut found = desk.place.store()?.runs(&filter, 10).await?;
+    if found.len() > 1 {
+        let names: Vec<String> = found.iter().map(|of| format!("{}/{}", of.flow, of.reference)).collect();
+        bail!("flow {} has several runs on {}: specify one of {}", run.flow, run.event, names.join(", "));
+    }
+    found.pop().ok_or_else(|| anyhow!("flow {} has no run on {}", run.flow, run.event))
 }

@@ -2,7 +2,7 @@
 
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::{RunFilter, RunRecord};
-use usher_proto::Timestamp;
+use usher_proto::{Instance, Timestamp};
 use usher_service::clock;
 
 use crate::data::Place;
@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// About this event.
     #[arg(long)]
     event: Option<String>,
+    /// Of this instance of the sender.
+    #[arg(long)]
+    instance: Option<Instance>,
     /// Admitted since: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 2h.
     #[arg(long, value_parser = parse_since)]
     since: Option<Timestamp>,
@@ -48,8 +51,8 @@ pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { place, user, flow, state, event, since, limit, json } = arguments;
-    let filter = RunFilter { key: user, flow, state, reason: None, event, since };
+    let Arguments { place, user, flow, state, event, instance, since, limit, json } = arguments;
+    let filter = RunFilter { key: user, flow, state, reason: None, event, instance, since };
     let runs = place.store()?.runs(&filter, i64::from(limit)).await?;
     print(&runs, limit, json)
 }
@@ -71,10 +74,13 @@ pub(crate) fn print(runs: &[RunRecord], limit: u32, json: bool) -> anyhow::Resul
 
 fn row(run: &RunRecord) -> [String; 7] {
     let why = [&run.reason, &run.error, &run.note].into_iter().flatten().cloned().collect::<Vec<_>>().join(": ");
+    // As a command takes it: an id alone is enough where only one sender's one instance has it.
+    let plain = run.source == "clerk" && run.instance == Instance::DEFAULT;
+    let event = if plain { run.event.clone() } else { run.reference.to_string() };
     let effects: Vec<String> = run.effects.iter().map(|effect| format!("{} {}", effect.connector, effect.id)).collect();
     [
         run.admitted_at.to_string(),
-        format!("{}/{}", run.flow, run.event),
+        format!("{}/{event}", run.flow),
         run.kind.clone(),
         run.key.clone(),
         run.state.clone(),

@@ -3,7 +3,7 @@
 use usher_dispatcher::store::ReachRecord;
 use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
 use usher_proto::unsubscribe::{address_key, is_list_name};
-use usher_proto::{AddressDigest, EventId, Mailbox};
+use usher_proto::{AddressDigest, EventId, Instance, Mailbox, Source, SubjectId};
 use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -25,8 +25,11 @@ pub(crate) struct Arguments {
     /// Only mail of this list, as if its owner had unsubscribed; all mail if not given.
     #[arg(long, value_name = "LIST", value_parser = parse_list)]
     from: Option<String>,
+    /// Only mail of this instance of the sender; that of every one if not given.
+    #[arg(long)]
+    instance: Option<Instance>,
     /// Shows what was last said of the address, or of all.
-    #[arg(long, conflicts_with_all = ["remove", "from"])]
+    #[arg(long, conflicts_with_all = ["remove", "from", "instance"])]
     list: bool,
     /// With --list: one JSON object a line.
     #[arg(long, requires = "list")]
@@ -38,7 +41,7 @@ fn parse_list(text: &str) -> Result<String, String> {
 }
 
 pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let Arguments { desk, address, remove, from, list, json } = arguments;
+    let Arguments { desk, address, remove, from, instance, list, json } = arguments;
     let read =
         |text: String| text.parse::<Mailbox>().map_err(|error| BadSetting::new("ADDRESS", format!("it is {error}")));
     let address = address.map(read).transpose()?.map(|mailbox| AddressDigest::of(&mailbox.address));
@@ -54,9 +57,10 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     };
     let what = from.as_ref().map_or_else(|| "mail".to_owned(), |list| format!("mail of the list {list}"));
     let (scope, reason) = (from.unwrap_or_else(|| EVERYTHING.to_owned()), "operator".to_owned());
-    let change = ReachChange { kind, address, scope, reason, by: desk.by.clone() };
+    let subject = SubjectId::new(Source::Usher, &instance.clone().unwrap_or_default(), &address_key(address));
+    let change = ReachChange { kind, address, scope, reason, by: desk.by.clone(), instance };
     let id = EventId::new(format!("reach_{:016x}", rand::random::<u64>()));
-    let event = change.into_event(id, address_key(address), clock::now());
+    let event = change.into_event(id, subject, clock::now());
     desk.log(environment).await?.append(&desk.layout.topics.events(), event.into_record()).await?;
     let becomes = if remove { "is sent to it again" } else { "is sent to it any more" };
     output::line(&format!("{}{what} {becomes}, as soon as a flow has read so", if remove { "" } else { "no " }))
@@ -69,8 +73,9 @@ fn print(records: &[ReachRecord], json: bool) -> anyhow::Result<()> {
     let row = |record: &ReachRecord| {
         let state = if record.held { "not written to" } else { "restored" };
         let who = if record.who.is_empty() { "-" } else { &record.who };
-        [&record.at.to_string(), &record.address, &record.scope, state, &record.reason, who].map(str::to_owned)
+        [&record.at.to_string(), &record.address, &record.instance, &record.scope, state, &record.reason, who]
+            .map(str::to_owned)
     };
-    let rows: Vec<[String; 6]> = records.iter().map(row).collect();
-    output::table(["at", "address (SHA-256)", "mail", "state", "why", "who"], &rows)
+    let rows: Vec<[String; 7]> = records.iter().map(row).collect();
+    output::table(["at", "address (SHA-256)", "instance", "mail", "state", "why", "who"], &rows)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use usher_log::{LogAddress, LogLayout};
-use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::Instance;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
@@ -129,7 +129,7 @@ impl Config {
             BadSetting::new("USHER_STORE", "not set: it may be postgres://user:password@host/database or sqlite:PATH")
         })?;
         for flow in &flows {
-            for instance in &flow.instances {
+            for instance in flow.instances.iter().map(Instance::as_str) {
                 of_instance(instance, check_variables(flow, &environment.of_instance(instance)))?;
             }
         }
@@ -170,7 +170,7 @@ impl Config {
     pub fn connectors(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for flow in &self.flows {
-            for instance in &flow.instances {
+            for instance in flow.instances.iter().map(Instance::as_str) {
                 used.entry(instance).or_default().extend(flow.connectors());
             }
         }
@@ -202,7 +202,7 @@ impl Config {
             match text.map(|text| DatabaseAddress::parse(VARIABLE, &text)).transpose() {
                 Ok(Some(address)) if address == self.store => {}
                 Ok(Some(address)) => drop(users.insert(instance.to_owned(), address)),
-                Ok(None) if instance == DEFAULT_INSTANCE => {}
+                Ok(None) if instance == Instance::DEFAULT => {}
                 Ok(None) => {
                     let why = "not set: where this instance's users are written";
                     return of_instance(instance, Err(BadSetting::new(VARIABLE, why)));
@@ -216,7 +216,7 @@ impl Config {
 
 /// Says of which instance a setting is wrong.
 pub(crate) fn of_instance<T>(instance: &str, result: Result<T, BadSetting>) -> Result<T, BadSetting> {
-    if instance == DEFAULT_INSTANCE {
+    if instance == Instance::DEFAULT {
         return result;
     }
     let suffix = usher_service::options::instance_suffix(instance);

@@ -1,6 +1,6 @@
 //! Everything the dispatcher counts, registered in one place.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// From a hundredth of a second to an hour.
 const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 600.0, 3600.0];
@@ -10,8 +10,10 @@ const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60
 pub(crate) struct Metrics {
     /// Events read from the log.
     pub(crate) events: IntCounterVec,
-    /// Events whose run was known already.
+    /// Events that were known already.
     pub(crate) repeated: IntCounterVec,
+    /// Records that no flow can take, each counted once.
+    pub(crate) refused_records: IntCounter,
     /// Runs that ended, by outcome: a terminal state.
     pub(crate) runs: IntCounterVec,
     /// Attempts, by connector and outcome: `done`, `overtaken`, a cause or a reason.
@@ -65,9 +67,13 @@ impl Metrics {
         let metrics = Self {
             events: IntCounterVec::new(options("events_total", "Events read from the log."), &["flow"])?,
             repeated: IntCounterVec::new(
-                options("events_repeated_total", "Events whose run was known already."),
+                options("events_repeated_total", "Events that were known already."),
                 &["flow"],
             )?,
+            refused_records: IntCounter::with_opts(options(
+                "records_refused_total",
+                "Records that no flow can take, each counted once.",
+            ))?,
             runs: IntCounterVec::new(options("runs_total", "Runs that ended, by outcome."), &["flow", "outcome"])?,
             attempts: IntCounterVec::new(
                 options("attempts_total", "Attempts, by connector and outcome."),
@@ -138,6 +144,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.repeated.clone()))?;
+        registry.register(Box::new(metrics.refused_records.clone()))?;
         registry.register(Box::new(metrics.runs.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.attempt_seconds.clone()))?;

@@ -1,10 +1,10 @@
-//! Operators' orders about runs, as events of source `usher`: they carry the run's key, so they reach whoever owns it, in
+//! Operators' orders about runs, as events of source `usher`: they carry the run's subject, so they reach whoever owns it, in
 //! its order, and need no other channel.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_proto::{Event, EventId, EventRef, Instance, Source, SubjectId, Timestamp};
 
 use crate::engine::arrival::{Command, Order};
 
@@ -20,6 +20,7 @@ struct Body {
 #[derive(Serialize, Deserialize)]
 struct Data {
     flow: String,
+    /// The run's event: source, instance and id. What earlier versions wrote is an id of Clerk's default instance.
     event: String,
     by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,25 +29,24 @@ struct Data {
     body: Option<String>,
 }
 
-/// The event that gives an order about the run of `flow` on `event`, whose key is `key`. The same redrive given twice is
-/// the same event.
-pub fn event(flow: &str, event: &str, key: &Key, by: &str, order: &Order, now: Timestamp) -> Event {
+/// The event that gives an order about the run of `flow` on `run`, in order with what else concerns its subject. The same
+/// redrive given twice is the same event.
+pub fn event(flow: &str, run: &EventRef, subject: &SubjectId, by: &str, order: &Order, now: Timestamp) -> Event {
     let (kind, deaths, body, distinct) = match order {
         Order::Redrive { deaths } => (REDRIVE, Some(*deaths), None, deaths.to_string()),
         Order::Cancel => (CANCEL, None, None, rand::random::<u64>().to_string()),
         Order::Rerun { body } => (RERUN, None, Some(body.clone()), rand::random::<u64>().to_string()),
     };
-    let digest = Sha256::digest(format!("{kind}\n{flow}\n{event}\n{distinct}"));
+    let digest = Sha256::digest(format!("{kind}\n{flow}\n{run}\n{distinct}"));
     let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    let data = Data { flow: flow.to_owned(), event: event.to_owned(), by: by.to_owned(), deaths, body };
+    let data = Data { flow: flow.to_owned(), event: run.to_string(), by: by.to_owned(), deaths, body };
     // Texts and numbers are always JSON.
     let body = serde_json::to_vec(&Body { data }).unwrap_or_default();
     Event {
         id: EventId::new(format!("order_{id}")),
         kind: kind.to_owned(),
         source: Source::Usher,
-        instance: usher_proto::event::DEFAULT_INSTANCE.to_owned(),
-        key: key.clone(),
+        subject: subject.clone(),
         occurred_at: now,
         received_at: now,
         provenance: Vec::new(),
@@ -66,22 +66,34 @@ pub(crate) fn read(event: &Event, flow: &str) -> Option<Command> {
         RERUN => Order::Rerun { body: data.body? },
         _ => return None,
     };
-    let command = Command { event: EventId::new(data.event), by: data.by, at: event.occurred_at, order };
+    let of_an_earlier_version = || EventRef::new(Source::Clerk, &Instance::default(), &EventId::new(&data.event));
+    let run = data.event.parse().unwrap_or_else(|_| of_an_earlier_version());
+    let command = Command { run, by: data.by, at: event.occurred_at, order };
     (data.flow == flow).then_some(command)
 }
 
 #[cfg(test)]
 mod tests {
+    use usher_proto::Key;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000);
 
+    fn run() -> (EventRef, SubjectId) {
+        let staging: Instance = "staging".parse().expect("a name");
+        let run = EventRef::new(Source::Clerk, &staging, &EventId::new("msg_1"));
+        (run, SubjectId::new(Source::Clerk, &staging, &Key::new("user_1")))
+    }
+
     #[test]
     fn an_order_is_read_back_by_its_flow_and_by_no_other() {
         for order in [Order::Redrive { deaths: 2 }, Order::Cancel, Order::Rerun { body: "{\"a\":1}".into() }] {
-            let given = event("email", "msg_1", &Key::new("user_1"), "ann", &order, NOW);
+            let (run, subject) = run();
+            let given = event("email", &run, &subject, "ann", &order, NOW);
             let read_back = read(&given, "email").expect("an order");
-            assert_eq!((read_back.event.as_str(), read_back.by.as_str()), ("msg_1", "ann"));
+            assert_eq!((&read_back.run, read_back.by.as_str()), (&run, "ann"));
+            assert_eq!(given.subject, subject);
             assert_eq!(read_back.order, order);
             assert_eq!(read(&given, "trial"), None);
             assert_eq!(read(&Event { source: Source::Clerk, ..given }, "email"), None, "not from outside");
@@ -90,7 +102,8 @@ mod tests {
 
     #[test]
     fn the_same_redrive_is_the_same_event() {
-        let given = |deaths| event("email", "msg_1", &Key::new("user_1"), "ann", &Order::Redrive { deaths }, NOW).id;
+        let (run, subject) = run();
+        let given = |deaths| event("email", &run, &subject, "ann", &Order::Redrive { deaths }, NOW).id;
         assert_eq!(given(1), given(1));
         assert_ne!(given(1), given(2));
     }

@@ -42,7 +42,7 @@ impl Snapshot {
     /// Reads the snapshot out of an event that holds one. Every `user.*` event of Clerk is a whole snapshot, but for the
     /// deletion, which says only that.
     pub fn of(event: &Event) -> Option<Self> {
-        if event.source != Source::Clerk {
+        if event.source != Source::Clerk || event.subject.source() != Source::Clerk.label() {
             return None;
         }
         let occurred_at = event.occurred_at.millis();

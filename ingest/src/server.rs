@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
 use usher_log::{Log, MAX_BODY};
-use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::Instance;
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_service::clock;
 
@@ -62,7 +62,7 @@ async fn default_instance(
     Path(source): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    ingest.answer(&source, DEFAULT_INSTANCE, request).await
+    ingest.answer(&source, Instance::DEFAULT, request).await
 }
 
 async fn named_instance(

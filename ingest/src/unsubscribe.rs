@@ -145,10 +145,11 @@ fn event(link: Unsubscribe, token: &str, now: Timestamp) -> Event {
     let day = now.seconds() / (24 * 3600);
     let digest = Sha256::digest(format!("{day}\n{token}"));
     let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    let Unsubscribe { key, list, address } = link;
+    let Unsubscribe { subject, list, address } = link;
     let kind = ReachKind::Unsubscribed;
-    let change = ReachChange { kind, address, scope: list, reason: "one_click".to_owned(), by: String::new() };
-    change.into_event(EventId::new(format!("click_{id}")), key, now)
+    let (reason, by) = ("one_click".to_owned(), String::new());
+    let change = ReachChange { kind, address, scope: list, reason, by, instance: subject.instance().parse().ok() };
+    change.into_event(EventId::new(format!("click_{id}")), subject, now)
 }
 
 #[cfg(test)]

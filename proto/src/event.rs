@@ -4,9 +4,13 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{Key, Record, Source, Timestamp, headers};
+use crate::{EventRef, Instance, Key, Record, Source, SubjectId, Timestamp, headers};
 
-/// What identifies an event: for Clerk the `svix-id`, which stays the same on every retry and on a manual replay.
+/// The longest id of an event, in bytes. Svix's have 30 or so; ids stand in headers, in idempotency keys and in indexes.
+pub const MAX_ID: usize = 256;
+
+/// A sender's id of an event: for Clerk the `svix-id`, which stays the same on every retry and on a manual replay. Alone it
+/// identifies nothing: [`EventRef`] does, which names source and instance, too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(String);
 
@@ -37,10 +41,8 @@ pub struct Event {
     pub kind: String,
     /// Who sent it.
     pub source: Source,
-    /// Which of the sender's instances; `default` where there is only one.
-    pub instance: String,
-    /// Whom it concerns.
-    pub key: Key,
+    /// Whom it concerns, at which of the sender's instances.
+    pub subject: SubjectId,
     /// When it happened, by the sender's clock.
     pub occurred_at: Timestamp,
     /// When ingest received it.
@@ -50,9 +52,6 @@ pub struct Event {
     /// The body, byte for byte.
     pub body: Bytes,
 }
-
-/// The instance of a sender that has only one.
-pub const DEFAULT_INSTANCE: &str = "default";
 
 /// A record is not an event that ingest wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,25 +65,52 @@ pub enum NotAnEvent {
 }
 
 impl Event {
+    /// The name of the sender's instance; `default` where there is only one.
+    pub fn instance(&self) -> &str {
+        self.subject.instance()
+    }
+
+    /// Which event it is, among those of all senders and instances.
+    pub fn reference(&self) -> EventRef {
+        EventRef::of(self)
+    }
+
     /// The record that carries this event.
     pub fn into_record(self) -> Record {
         let mut headers = vec![
             (headers::EVENT_ID.to_owned(), self.id.0),
             (headers::TYPE.to_owned(), self.kind),
             (headers::SOURCE.to_owned(), self.source.label().to_owned()),
-            (headers::INSTANCE.to_owned(), self.instance),
+            (headers::INSTANCE.to_owned(), self.subject.instance().to_owned()),
             (headers::OCCURRED_AT.to_owned(), self.occurred_at.to_string()),
             (headers::RECEIVED_AT.to_owned(), self.received_at.to_string()),
         ];
+        if self.subject.source() != self.source.label() {
+            headers.push((headers::SUBJECT_SOURCE.to_owned(), self.subject.source().to_owned()));
+        }
         headers.extend(self.provenance);
-        Record { key: self.key, headers, body: self.body }
+        Record { key: Key::new(self.subject.key()), headers, body: self.body }
     }
 
-    /// Reads back what [`Event::into_record`] wrote. Another producer may write such records too; what is missing or
-    /// unreadable is named.
+    /// Reads back what [`Event::into_record`] wrote. Another producer may write such records too.
+    ///
+    /// # Errors
+    /// A header that is missing, or whose value no store would take, is named.
     pub fn from_record(record: &Record) -> Result<Self, NotAnEvent> {
         let text = |name| record.header(name).ok_or(NotAnEvent::Missing(name));
         let time = |name| text(name)?.parse().map_err(|_| NotAnEvent::Unreadable(name));
+        let source_in = |name| text(name)?.parse::<Source>().map_err(|_| NotAnEvent::Unreadable(name));
+        let source = source_in(headers::SOURCE)?;
+        let subject_source =
+            if record.header(headers::SUBJECT_SOURCE).is_some() { source_in(headers::SUBJECT_SOURCE)? } else { source };
+        let instance = match record.header(headers::INSTANCE) {
+            None => Instance::default(),
+            Some(name) => name.parse().map_err(|_| NotAnEvent::Unreadable(headers::INSTANCE))?,
+        };
+        let id = text(headers::EVENT_ID)?;
+        if id.is_empty() || id.len() > MAX_ID || id.contains(char::is_control) {
+            return Err(NotAnEvent::Unreadable(headers::EVENT_ID));
+        }
         let provenance = record
             .headers
             .iter()
@@ -92,11 +118,10 @@ impl Event {
             .cloned()
             .collect();
         Ok(Self {
-            id: EventId::new(text(headers::EVENT_ID)?),
+            id: EventId::new(id),
             kind: text(headers::TYPE)?.to_owned(),
-            source: text(headers::SOURCE)?.parse().map_err(|_| NotAnEvent::Unreadable(headers::SOURCE))?,
-            instance: record.header(headers::INSTANCE).unwrap_or(DEFAULT_INSTANCE).to_owned(),
-            key: record.key.clone(),
+            source,
+            subject: SubjectId::new(subject_source, &instance, &record.key),
             occurred_at: time(headers::OCCURRED_AT)?,
             received_at: time(headers::RECEIVED_AT)?,
             provenance,
@@ -114,8 +139,7 @@ mod tests {
             id: EventId::new("msg_1"),
             kind: "user.created".into(),
             source: Source::Clerk,
-            instance: "default".into(),
-            key: Key::new("user_1"),
+            subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
             occurred_at: Timestamp::from_millis(1_767_261_600_250),
             received_at: Timestamp::from_millis(1_767_261_601_000),
             provenance: vec![("svix-id".into(), "msg_1".into()), ("traceparent".into(), "00-0-0-01".into())],
@@ -126,6 +150,10 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_the_same_event() {
         assert_eq!(Event::from_record(&event().into_record()), Ok(event()));
+        let staging: Instance = "staging".parse().expect("a name");
+        let subject = SubjectId::new(Source::Clerk, &staging, &Key::new("user_1"));
+        let of_another = Event { source: Source::Resend, subject, ..event() };
+        assert_eq!(Event::from_record(&of_another.clone().into_record()), Ok(of_another));
     }
 
     #[test]
@@ -133,5 +161,21 @@ mod tests {
         let mut record = event().into_record();
         record.headers.retain(|(name, _)| name != headers::TYPE);
         assert_eq!(Event::from_record(&record), Err(NotAnEvent::Missing(headers::TYPE)));
+        let long = "x".repeat(MAX_ID + 1);
+        for (header, value) in [
+            (headers::EVENT_ID, ""),
+            (headers::EVENT_ID, "a\0b"),
+            (headers::EVENT_ID, &long),
+            (headers::SOURCE, "nobody"),
+            (headers::SUBJECT_SOURCE, "nobody"),
+            (headers::INSTANCE, "No Such"),
+            (headers::INSTANCE, ""),
+            (headers::RECEIVED_AT, "now"),
+        ] {
+            let mut record = event().into_record();
+            record.headers.retain(|(name, _)| name != header);
+            record.headers.push((header.to_owned(), value.to_owned()));
+            assert_eq!(Event::from_record(&record), Err(NotAnEvent::Unreadable(header)), "{header}: {value:?}");
+        }
     }
 }

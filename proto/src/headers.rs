@@ -8,6 +8,8 @@ pub const TYPE: &str = "usher-type";
 pub const SOURCE: &str = "usher-source";
 /// Which of the sender's instances, by the name its secret was configured under.
 pub const INSTANCE: &str = "usher-instance";
+/// Who gave out the record's key, where that is not the event's own source: an event of Resend may concern a user of Clerk.
+pub const SUBJECT_SOURCE: &str = "usher-subject-source";
 /// When it happened by the sender's clock, RFC 3339 with milliseconds.
 pub const OCCURRED_AT: &str = "usher-occurred-at";
 /// When it was received, RFC 3339 with milliseconds.

@@ -2,7 +2,16 @@
 
 use std::fmt;
 
-/// A user id where there is one, else an organization id, else the object's own id. Opaque text of unstated length.
+use sha2::{Digest as _, Sha256};
+
+/// The longest key that stands as it is, in bytes. Senders state no bound for their ids; databases have one for what they
+/// index.
+const MAX_KEY: usize = 512;
+
+/// A user id where there is one, else an organization id, else the object's own id. Opaque text.
+///
+/// Every key can be stored and indexed: one that is empty, longer than 512 bytes or holds control characters is replaced by
+/// its SHA-256, the same whoever reads it, so that its events stay in order.
 ///
 /// It may hold an address (a code sent before the account exists is keyed by its recipient), so `Debug` hides it; show
 /// it to operators only, never in logs or metrics.
@@ -10,9 +19,14 @@ use std::fmt;
 pub struct Key(String);
 
 impl Key {
-    /// A key with this text. Empty text is no key: use what identifies the event instead.
+    /// A key with this text, or with its digest.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        let text = text.into();
+        if (1..=MAX_KEY).contains(&text.len()) && !text.contains(char::is_control) {
+            return Self(text);
+        }
+        let digest = Sha256::digest(text.as_bytes());
+        Self(digest.iter().fold(String::from("sha256:"), |text, byte| format!("{text}{byte:02x}")))
     }
 
     /// The text that goes into the log.
@@ -24,5 +38,24 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_can_be_stored_and_stays_the_same_key() {
+        for plain in ["user_1", "org_1", "é", &"x".repeat(MAX_KEY)] {
+            assert_eq!(Key::new(plain).as_str(), plain);
+        }
+        for odd in ["", "a\0b", "a\nb", "\u{9b}1m", &"x".repeat(MAX_KEY + 1), &"x".repeat(1_000_000)] {
+            let key = Key::new(odd);
+            assert!(key.as_str().starts_with("sha256:") && key.as_str().len() == 71, "{:?}", key.as_str());
+            assert_eq!(Key::new(odd), key);
+            assert_eq!(Key::new(key.as_str()), key, "it is not digested twice");
+        }
+        assert_ne!(Key::new("a\0b"), Key::new("a\0c"));
     }
 }

@@ -7,6 +7,8 @@ pub mod time;
 
 pub mod event;
 pub mod headers;
+pub mod identity;
+pub mod instance;
 pub mod key;
 pub mod partition;
 pub mod record;
@@ -22,6 +24,8 @@ pub mod unsubscribe;
 
 pub use address::{AddressDigest, Mailbox};
 pub use event::{Event, EventId};
+pub use identity::{EventRef, SubjectId};
+pub use instance::Instance;
 pub use key::Key;
 pub use partition::Partition;
 pub use reason::Reason;

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddressDigest;
-use crate::event::DEFAULT_INSTANCE;
-use crate::{Event, EventId, Key, Source, Timestamp};
+use crate::{Event, EventId, Instance, Source, SubjectId, Timestamp};
 
 /// The scope of all mail, whatever list it belongs to.
 pub const EVERYTHING: &str = "all";
@@ -49,6 +48,8 @@ pub struct ReachChange {
     pub reason: String,
     /// Who says so; empty where it is nobody in particular.
     pub by: String,
+    /// The instance whose mail it concerns; none where it concerns that of every one, as only an operator can say.
+    pub instance: Option<Instance>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,21 +63,24 @@ struct Data {
     scope: String,
     reason: String,
     by: String,
+    /// Absent in what earlier versions wrote, which concerned every instance.
+    #[serde(default)]
+    one_instance: bool,
 }
 
 impl ReachChange {
-    /// The event that says so.
-    pub fn into_event(self, id: EventId, key: Key, now: Timestamp) -> Event {
-        let Self { kind, address, scope, reason, by } = self;
-        let data = Data { address: address.to_string(), scope, reason, by };
+    /// The event that says so, in order with what else concerns `subject`. Where it concerns one instance, that is the
+    /// subject's.
+    pub fn into_event(self, id: EventId, subject: SubjectId, now: Timestamp) -> Event {
+        let Self { kind, address, scope, reason, by, instance } = self;
+        let data = Data { address: address.to_string(), scope, reason, by, one_instance: instance.is_some() };
         // Texts are always JSON.
         let body = serde_json::to_vec(&Body { data }).unwrap_or_default();
         Event {
             id,
             kind: kind.label().to_owned(),
             source: Source::Usher,
-            instance: DEFAULT_INSTANCE.to_owned(),
-            key,
+            subject,
             occurred_at: now,
             received_at: now,
             provenance: Vec::new(),
@@ -90,26 +94,32 @@ impl ReachChange {
             return None;
         }
         let kind = ReachKind::ALL.into_iter().find(|kind| kind.label() == event.kind)?;
-        let Body { data: Data { address, scope, reason, by } } = serde_json::from_slice(&event.body).ok()?;
-        Some(Self { kind, address: address.parse().ok()?, scope, reason, by })
+        let Body { data } = serde_json::from_slice(&event.body).ok()?;
+        let Data { address, scope, reason, by, one_instance } = data;
+        let instance = if one_instance { Some(event.instance().parse().ok()?) } else { None };
+        Some(Self { kind, address: address.parse().ok()?, scope, reason, by, instance })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Key;
 
     #[test]
     fn a_change_is_read_back_and_only_from_usher_itself() {
-        for kind in ReachKind::ALL {
+        let staging: Instance = "staging".parse().expect("a name");
+        for (kind, instance) in ReachKind::ALL.into_iter().zip([None, Some(staging.clone()), Some(staging.clone())]) {
             let change = ReachChange {
                 kind,
                 address: AddressDigest::of("dana@work.test"),
                 scope: "news".into(),
                 reason: "one_click".into(),
                 by: String::new(),
+                instance,
             };
-            let event = change.clone().into_event(EventId::new("e"), Key::new("user_1"), Timestamp::from_seconds(9));
+            let subject = SubjectId::new(Source::Clerk, &staging, &Key::new("user_1"));
+            let event = change.clone().into_event(EventId::new("e"), subject, Timestamp::from_seconds(9));
             assert!(!String::from_utf8_lossy(&event.body).contains('@'), "no address in clear");
             assert_eq!(ReachChange::of(&event), Some(change));
             assert_eq!(ReachChange::of(&Event { source: Source::Clerk, ..event.clone() }), None);

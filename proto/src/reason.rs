@@ -28,6 +28,8 @@ macro_rules! reasons {
 reasons! {
     /// The record or its body cannot be read as the event it claims to be.
     Malformed = "malformed",
+    /// Its id is that of an earlier event with another body.
+    EventConflict = "event_conflict",
     /// A template or an expression of the flow cannot be rendered for this event.
     Template = "template",
     /// The destination says that the request itself is wrong; repeating it cannot help.

@@ -12,8 +12,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use crate::Key;
 use crate::address::AddressDigest;
+use crate::{Instance, Key, Source, SubjectId};
 
 /// The variable that holds the secrets.
 pub const SECRETS: &str = "USHER_UNSUBSCRIBE_SECRET";
@@ -26,6 +26,9 @@ pub const LIST_UNSUBSCRIBE_POST: (&str, &str) = ("List-Unsubscribe-Post", "List-
 
 /// Kept apart from whatever else may be signed with the same secret.
 const PURPOSE: &[u8] = b"usher/unsubscribe/1\n";
+/// Stands before the list where a whole subject follows it; no list begins with it. Links in older mails have a key of the
+/// default instance in its place, and work for as long as mails are kept.
+const WITH_SUBJECT: u8 = b':';
 const SHORTEST_SECRET: usize = 32;
 /// A longer token is none of ours; a longer key does not go into one.
 const LONGEST_TOKEN: usize = 1024;
@@ -35,8 +38,9 @@ const LONGEST_LIST: usize = 64;
 /// Whom a link unsubscribes, and from what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsubscribe {
-    /// The key under which it is published, so that it is in order with what else happens to this person.
-    pub key: Key,
+    /// Whom it concerns, so that it is in order with what else happens to this person. Its instance is the one whose mail
+    /// ends.
+    pub subject: SubjectId,
     /// The list.
     pub list: String,
     /// The address.
@@ -44,12 +48,12 @@ pub struct Unsubscribe {
 }
 
 impl Unsubscribe {
-    /// For the mail that a run of `key` writes to `address`. A key that is an address itself, or too long for a link, is
-    /// replaced by one made of the digest.
-    pub fn new(key: &Key, list: &str, address: AddressDigest) -> Self {
-        let fits = key.as_str().len() <= LONGEST_KEY && !key.as_str().contains('@');
-        let key = if fits { key.clone() } else { address_key(address) };
-        Self { key, list: list.to_owned(), address }
+    /// For the mail that a run of `subject` writes to `address`. A key that is an address itself, or too long for a link,
+    /// is replaced by one made of the digest.
+    pub fn new(subject: &SubjectId, list: &str, address: AddressDigest) -> Self {
+        let fits = subject.key().len() <= LONGEST_KEY && !subject.key().contains('@');
+        let subject = if fits { subject.clone() } else { subject.with_key(&address_key(address)) };
+        Self { subject, list: list.to_owned(), address }
     }
 }
 
@@ -100,9 +104,10 @@ impl UnsubscribeSecrets {
     /// The token of a link: the same for the same link, whenever it is made.
     pub fn sign(&self, link: &Unsubscribe) -> String {
         let mut content = link.address.as_bytes().to_vec();
+        content.push(WITH_SUBJECT);
         content.extend_from_slice(link.list.as_bytes());
         content.push(b'\n');
-        content.extend_from_slice(link.key.as_str().as_bytes());
+        content.extend_from_slice(link.subject.as_str().as_bytes());
         let signature = self.keyed.first().map(|keyed| digest(keyed, &content)).unwrap_or_default();
         format!("{}.{}", URL_SAFE_NO_PAD.encode(content), URL_SAFE_NO_PAD.encode(signature))
     }
@@ -120,9 +125,12 @@ impl UnsubscribeSecrets {
             return None;
         }
         let (address, rest) = content.split_first_chunk::<32>()?;
-        let (list, key) = std::str::from_utf8(rest).ok()?.split_once('\n')?;
-        let (list, address) = (list.to_owned(), AddressDigest::from_bytes(*address));
-        Some(Unsubscribe { key: Key::new(key), list, address })
+        let (list, rest) = std::str::from_utf8(rest).ok()?.split_once('\n')?;
+        let (list, subject) = match list.strip_prefix(char::from(WITH_SUBJECT)) {
+            Some(list) => (list, rest.parse().ok()?),
+            None => (list, SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(rest))),
+        };
+        Some(Unsubscribe { subject, list: list.to_owned(), address: AddressDigest::from_bytes(*address) })
     }
 }
 
@@ -144,8 +152,12 @@ mod tests {
         UnsubscribeSecrets::parse(text).expect("good secrets")
     }
 
+    fn subject(key: &str) -> SubjectId {
+        SubjectId::new(Source::Clerk, &"staging".parse().expect("a name"), &Key::new(key))
+    }
+
     fn link(key: &str) -> Unsubscribe {
-        Unsubscribe::new(&Key::new(key), "news", AddressDigest::of("dana@work.test"))
+        Unsubscribe::new(&subject(key), "news", AddressDigest::of("dana@work.test"))
     }
 
     #[test]
@@ -157,6 +169,17 @@ mod tests {
             token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)),
             "it stands in a path: {token}"
         );
+    }
+
+    #[test]
+    fn a_link_of_an_earlier_version_still_works() {
+        let keyed = Hmac::<Sha256>::new_from_slice(OLD.as_bytes()).expect("any length");
+        let content = [AddressDigest::of("dana@work.test").as_bytes().as_slice(), b"news\nuser_1"].concat();
+        let signature = URL_SAFE_NO_PAD.encode(digest(&keyed, &content));
+        let token = format!("{}.{signature}", URL_SAFE_NO_PAD.encode(content));
+        let found = secrets(OLD).verify(&token).expect("it is ours");
+        assert_eq!(found.subject, SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")));
+        assert_eq!(found.list, "news");
     }
 
     #[test]
@@ -187,7 +210,8 @@ mod tests {
     #[test]
     fn no_address_and_nothing_long_goes_into_a_link() {
         for key in ["dana@work.test", &"k".repeat(300)] {
-            assert_eq!(link(key).key, address_key(AddressDigest::of("dana@work.test")));
+            let digest = address_key(AddressDigest::of("dana@work.test"));
+            assert_eq!(link(key).subject, subject(digest.as_str()));
             assert!(secrets(OLD).sign(&link(key)).len() < LONGEST_TOKEN);
         }
         assert!(secrets(OLD).sign(&link(&"k".repeat(LONGEST_KEY))).len() < LONGEST_TOKEN);

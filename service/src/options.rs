@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 
 use crate::exit::BadSetting;
-use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::Instance;
 
 /// A snapshot of the environment in which `X_FILE` has been resolved to `X` on reading.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl Environment {
     /// goes by the plain names.
     #[must_use]
     pub fn of_instance(&self, instance: &str) -> Self {
-        if instance == DEFAULT_INSTANCE {
+        if instance == Instance::DEFAULT {
             return self.clone();
         }
         let suffix = instance_suffix(instance);

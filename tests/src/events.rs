@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use usher_proto::event::DEFAULT_INSTANCE;
 use usher_proto::signature::SigningSecret;
-use usher_proto::{Event, EventId, Key, Record, Source};
+use usher_proto::{Event, EventId, Instance, Key, Record, Source, SubjectId};
 use usher_service::clock;
 
 /// An event as it is sent. Sending it again is the same webhook again.
@@ -45,8 +44,7 @@ impl Webhook {
             id: EventId::new(&self.id),
             kind: self.kind.clone(),
             source: Source::Clerk,
-            instance: DEFAULT_INSTANCE.into(),
-            key: Key::new(&self.user),
+            subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(&self.user)),
             occurred_at: now,
             received_at: now,
             provenance: Vec::new(),

@@ -15,7 +15,7 @@ use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
 use usher_dispatcher::reach::Listed;
 use usher_dispatcher::store::{Due, Grant, HeadsOf, Store, StoreError, Wish};
 use usher_dispatcher::subject::Subject;
-use usher_proto::{AddressDigest, Key, Partition, Timestamp};
+use usher_proto::{AddressDigest, Partition, SubjectId, Timestamp};
 
 /// What is done in place of the store's own writes; the rest passes through.
 #[async_trait]
@@ -86,7 +86,7 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.store.heads(flow, of).await
     }
 
-    async fn lane(&self, flow: &str, key: &Key, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
+    async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
         self.store.lane(flow, key, limit).await
     }
 
@@ -94,12 +94,17 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.sabotage.due(&*self.store, flow, partitions, now).await
     }
 
-    async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError> {
-        self.store.subject(key).await
+    async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError> {
+        self.store.subject(subject).await
     }
 
-    async fn listed(&self, list: Option<&str>, addresses: &[AddressDigest]) -> Result<Vec<Listed>, StoreError> {
-        self.store.listed(list, addresses).await
+    async fn listed(
+        &self,
+        instance: &str,
+        list: Option<&str>,
+        addresses: &[AddressDigest],
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.store.listed(instance, list, addresses).await
     }
 
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
@@ -118,8 +123,12 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.store.counts(flow).await
     }
 
-    async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        self.store.prune(flow, older_than, limit).await
+    async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
+        self.store.prune(flow, keep, limit).await
+    }
+
+    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError> {
+        self.store.drop_spent(flow, now, limit).await
     }
 
     async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError> {

@@ -4,6 +4,8 @@
 #[path = "store/kept.rs"]
 mod kept;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
@@ -13,7 +15,7 @@ use usher_dispatcher::engine::{Change, ChangeKind, Changed, Effect, Run, RunStat
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
 use usher_dispatcher::subject::Snapshot;
-use usher_proto::{Event, EventId, Key, Partition, Reason, Source, Timestamp};
+use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp};
 use usher_tests::pair::{say, setting};
 
 use kept::{
@@ -29,6 +31,8 @@ const ZERO: Partition = Partition(0);
 struct Subject {
     store: SqlStore,
     address: DatabaseAddress,
+    /// The same as a text, for what no store does.
+    url: String,
     _folder: TempDir,
 }
 
@@ -44,9 +48,10 @@ async fn subject(postgres: bool) -> Option<Subject> {
         format!("sqlite:{}", folder.path().join("store.db").display())
     };
     say(&format!("store: {}", if postgres { "Postgres" } else { "SQLite" }));
-    let address = DatabaseAddress::parse("USHER_STORE", &address).unwrap();
+    let url = address;
+    let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
-    Some(Subject { store, address, _folder: folder })
+    Some(Subject { store, address, url, _folder: folder })
 }
 
 macro_rules! on_every_store {
@@ -67,6 +72,8 @@ macro_rules! on_every_store {
     };
 }
 
+#[path = "store/identity.rs"]
+mod identity;
 #[path = "store/reach.rs"]
 mod reach;
 
@@ -101,13 +108,20 @@ on_every_store!(
     a_dead_run_keeps_nothing_when_its_life_is_over,
 );
 
+fn id(key: &str) -> SubjectId {
+    SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(key))
+}
+
+fn reference(event: &str) -> EventRef {
+    EventRef::new(Source::Clerk, &Instance::default(), &EventId::new(event))
+}
+
 fn event(id: &str, key: &str) -> Event {
     Event {
         id: EventId::new(id),
         kind: "user.created".into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new(key),
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(key)),
         occurred_at: Timestamp::from_millis(1_767_261_600_250),
         received_at: Timestamp::from_millis(1_767_261_601_000),
         provenance: vec![("svix-id".into(), id.into())],
@@ -128,7 +142,7 @@ fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arriv
 fn batch(epoch: i64, arrivals: Vec<Arrival>) -> Batch {
     let frontier = arrivals.iter().map(|arrival| arrival.offset + 1).max().unwrap_or(0);
     let connector = Some("resend".to_owned());
-    Batch { partition: ZERO, epoch, frontier, arrivals, flow_version: "v1".into(), connector }
+    Batch { partition: ZERO, epoch, frontier, arrivals, refused: Vec::new(), flow_version: "v1".into(), connector }
 }
 
 impl Subject {
@@ -141,12 +155,12 @@ impl Subject {
     }
 
     async fn change(&self, epoch: i64, event: &str, kind: ChangeKind) -> Changed {
-        let change = Change { event: EventId::new(event), key: Key::new("a"), partition: ZERO, epoch, kind };
+        let change = Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind };
         self.store.change(FLOW, &[change]).await.unwrap()[0]
     }
 
     /// The heads of lanes, as whole runs.
-    async fn heads(&self, after: Option<(i64, EventId)>, without: &[&str]) -> Vec<Run> {
+    async fn heads(&self, after: Option<(i64, EventRef)>, without: &[&str]) -> Vec<Run> {
         let without = without.iter().map(|name| (*name).to_owned()).collect();
         self.store.heads(FLOW, &HeadsOf { partition: ZERO, after, without, limit: 100 }).await.unwrap()
     }
@@ -159,7 +173,7 @@ impl Subject {
     /// What is due at that second: heads, and keys of what is behind.
     async fn due(&self, epoch: i64, seconds: i64) -> (Vec<String>, Vec<String>) {
         let due = self.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(seconds)).await.unwrap();
-        (names(&due.heads), due.behind.iter().map(|key| key.as_str().to_owned()).collect())
+        (names(&due.heads), due.behind.iter().map(|subject| subject.key().to_owned()).collect())
     }
 
     async fn state(&self, event: &str) -> String {
@@ -192,7 +206,7 @@ fn dead(in_doubt: bool) -> ChangeKind {
 }
 
 fn order(offset: i64, id: &str, key: &str, of: &str, order: Order) -> Arrival {
-    let command = Command { event: EventId::new(of), by: "ann".into(), at: Timestamp::from_seconds(5), order };
+    let command = Command { run: reference(of), by: "ann".into(), at: Timestamp::from_seconds(5), order };
     Arrival { starts: false, command: Some(command), ..arrival(offset, id, key) }
 }
 
@@ -221,13 +235,13 @@ async fn an_admitted_run_is_found_again_whole(subject: Subject) {
     let dead = Arrival { verdict: Some((Reason::Malformed, "why".into())), ..arrival(8, "e2", "") };
     let admitted = subject.admit(epoch, vec![arrival(7, "e1", "a"), dead]).await.heads;
     assert_eq!(subject.heads(None, &[]).await, admitted);
-    assert_eq!(subject.heads(Some((7, EventId::new("e1"))), &[]).await, admitted[1..]);
+    assert_eq!(subject.heads(Some((7, reference("e1"))), &[]).await, admitted[1..]);
 }
 
 async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: Subject) {
     let epoch = subject.own().await;
     let first = subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a"), arrival(2, "f", "b")]).await;
-    assert_eq!((names(&first.heads), first.behind), (vec!["e0".to_owned(), "f".to_owned()], vec![Key::new("a")]));
+    assert_eq!((names(&first.heads), first.behind), (vec!["e0".to_owned(), "f".to_owned()], vec![id("a")]));
     assert_eq!(subject.head_names().await, ["e0", "f"]);
     subject.change(epoch, "e0", end(RunState::Done)).await;
     assert_eq!(subject.head_names().await, ["e1", "f"]);
@@ -238,7 +252,7 @@ async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: Subject) {
     subject.change(epoch, "e3", claim(1, 0, b"x")).await;
     assert_eq!(subject.due(epoch, 10).await, (vec![], vec!["a".to_owned()]), "it comes back behind");
     assert_eq!(subject.head_names().await, ["f", "e3"]);
-    let (lane, more) = subject.store.lane(FLOW, &Key::new("a"), 1).await.unwrap();
+    let (lane, more) = subject.store.lane(FLOW, &id("a"), 1).await.unwrap();
     assert_eq!((names(&lane), more), (vec!["e3".to_owned()], true));
 }
 
@@ -273,9 +287,9 @@ async fn a_parked_run_holds_its_lane_wherever_it_is(subject: Subject) {
     };
     assert_eq!(subject.change(epoch, "e0", park(10, tries, Some(b"exact"))).await, Changed::Written);
     assert_eq!(subject.head_names().await, Vec::<String>::new());
-    assert_eq!(subject.store.lane(FLOW, &Key::new("a"), 9).await.unwrap(), (vec![], false));
+    assert_eq!(subject.store.lane(FLOW, &id("a"), 9).await.unwrap(), (vec![], false));
     let more = subject.admit(epoch, vec![arrival(2, "e2", "a")]).await;
-    assert_eq!((names(&more.heads), more.behind), (vec![], vec![Key::new("a")]));
+    assert_eq!((names(&more.heads), more.behind), (vec![], vec![id("a")]));
     // Somebody else takes over; the pause goes on there.
     let epoch = subject.own().await;
     assert_eq!(subject.due(epoch, 9).await.0, Vec::<String>::new());
@@ -306,7 +320,7 @@ async fn a_batch_is_admitted_whole_or_not_at_all(subject: Subject) {
     let late = batch(epoch, vec![news(0, "n1", "a", 5, true), arrival(1, "e1", "a")]);
     assert!(subject.store.admit(FLOW, &late).await.is_err());
     assert!(subject.head_names().await.is_empty());
-    assert_eq!(subject.store.subject(&Key::new("a")).await.unwrap(), None);
+    assert_eq!(subject.store.subject(&id("a")).await.unwrap(), None);
 }
 
 async fn the_frontier_is_kept_with_the_runs(subject: Subject) {
@@ -349,11 +363,11 @@ async fn an_advance_can_be_written_twice(subject: Subject) {
 async fn an_end_keeps_the_effect_and_drops_the_body(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "user_a")]).await;
-    assert!(subject.store.body(FLOW, "e1").await.unwrap().is_some());
+    assert!(subject.store.body(FLOW, &reference("e1")).await.unwrap().is_some());
     let note = Some("nothing_to_do");
     let done = ChangeKind::End { state: RunState::Done, effect: effect("m1"), note, verdict: None, in_doubt: false };
     subject.change(epoch, "e1", done).await;
-    assert_eq!(subject.store.body(FLOW, "e1").await.unwrap(), None);
+    assert_eq!(subject.store.body(FLOW, &reference("e1")).await.unwrap(), None);
     // A word that comes after the end changes nothing.
     subject.change(epoch, "e1", end(RunState::Dead)).await;
     let run = subject.store.runs(&RunFilter::default(), 10).await.unwrap().remove(0);
@@ -366,7 +380,7 @@ async fn a_dead_run_keeps_its_body_and_its_reason(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "a")]).await;
     subject.change(epoch, "e1", dead(false)).await;
-    assert!(subject.store.body(FLOW, "e1").await.unwrap().is_some());
+    assert!(subject.store.body(FLOW, &reference("e1")).await.unwrap().is_some());
     let filter =
         RunFilter { reason: Some(Reason::InvalidRequest), state: Some(RunState::Dead), ..RunFilter::default() };
     let dead = subject.store.runs(&filter, 10).await.unwrap();
@@ -376,7 +390,7 @@ async fn a_dead_run_keeps_its_body_and_its_reason(subject: Subject) {
 async fn newer_snapshots_win_and_a_deletion_is_final(subject: Subject) {
     let epoch = subject.own().await;
     let known = async || {
-        let found = subject.store.subject(&Key::new("a")).await.unwrap().unwrap();
+        let found = subject.store.subject(&id("a")).await.unwrap().unwrap();
         (found.snapshot, found.deleted)
     };
     let version = |v: i64| (Some(format!("{{\"v\":{v}}}")), false);
@@ -386,9 +400,9 @@ async fn newer_snapshots_win_and_a_deletion_is_final(subject: Subject) {
     assert_eq!(known().await, version(5), "and across batches");
     subject.admit(epoch, vec![news(3, "n4", "a", 6, true)]).await;
     assert_eq!(known().await, version(6));
-    let revision = subject.store.subject(&Key::new("a")).await.unwrap().unwrap().revision;
+    let revision = subject.store.subject(&id("a")).await.unwrap().unwrap().revision;
     subject.admit(epoch, vec![news(4, "n4", "a", 6, true)]).await;
-    let again = subject.store.subject(&Key::new("a")).await.unwrap().unwrap().revision;
+    let again = subject.store.subject(&id("a")).await.unwrap().unwrap().revision;
     assert_eq!(again, revision, "the same event again is no news");
     subject.admit(epoch, vec![news(5, "n5", "a", 1, false)]).await;
     assert_eq!(known().await, (None, true));
@@ -430,7 +444,7 @@ async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: Subj
     let cancel = Arrival { starts: false, cancels: true, ..arrival(5, "c", "a") };
     let same_batch = arrival(6, "e6", "a");
     let admission = subject.admit(epoch, vec![cancel, same_batch]).await;
-    let mut cancelled: Vec<String> = admission.cancelled.iter().map(|(_, event)| event.to_string()).collect();
+    let mut cancelled: Vec<String> = admission.cancelled.iter().map(|(_, event)| event.id().to_owned()).collect();
     cancelled.sort();
     assert_eq!(cancelled, ["e1", "e2", "e3"]);
     assert_eq!(subject.head_names().await, ["e0", "other"]);
@@ -454,7 +468,7 @@ async fn a_lane_is_read_in_order(subject: Subject) {
     let epoch = subject.own().await;
     let arrivals = [(3, "e3", "a"), (1, "e1", "a"), (2, "e2", "b")].map(|(o, e, k)| arrival(o, e, k)).to_vec();
     subject.admit(epoch, arrivals).await;
-    let (lane, more) = subject.store.lane(FLOW, &Key::new("a"), 10).await.unwrap();
+    let (lane, more) = subject.store.lane(FLOW, &id("a"), 10).await.unwrap();
     assert_eq!((lane.iter().map(|run| run.position).collect::<Vec<_>>(), more), (vec![1, 3], false));
 }
 
@@ -467,7 +481,7 @@ async fn a_redriven_run_joins_its_lanes_tail_once(subject: Subject) {
     let stale = subject.admit(epoch, vec![redrive(2, "o1", 7)]).await;
     assert_eq!((stale.woken.len(), subject.state("e0").await.as_str()), (0, "dead"), "of another death");
     let redriven = subject.admit(epoch, vec![redrive(3, "o2", 1), redrive(4, "o2", 1)]).await;
-    assert_eq!((names(&redriven.woken), redriven.behind), (vec![], vec![Key::new("a")]), "behind e1");
+    assert_eq!((names(&redriven.woken), redriven.behind), (vec![], vec![id("a")]), "behind e1");
     subject.change(epoch, "e1", end(RunState::Done)).await;
     let run = subject.heads(None, &[]).await.remove(0);
     assert_eq!((run.event.id.as_str(), run.position, run.tries.made), ("e0", 3, 0));
@@ -477,7 +491,7 @@ async fn a_redriven_run_joins_its_lanes_tail_once(subject: Subject) {
     assert_eq!((again.woken.len(), subject.state("e0").await.as_str()), (0, "done"), "what is done stays done");
     let came: Vec<(String, String)> = subject
         .store
-        .actions(FLOW, "e0")
+        .actions(FLOW, &reference("e0"))
         .await
         .unwrap()
         .into_iter()
@@ -524,7 +538,7 @@ async fn an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt
     subject.change(epoch, "e1", claim(1, 0, b"x")).await;
     let cancel = |offset, id: &str, key: &str, of: &str| order(offset, id, key, of, Order::Cancel);
     let admission = subject.admit(epoch, vec![cancel(2, "o1", "a", "e0"), cancel(3, "o2", "b", "e1")]).await;
-    assert_eq!(admission.cancelled, [(Key::new("a"), EventId::new("e0"))]);
+    assert_eq!(admission.cancelled, [(id("a"), reference("e0"))]);
     assert_eq!(subject.state("e1").await, "running");
     assert_eq!(subject.change(epoch, "e1", park(9, Tries::default(), None)).await, Changed::Ended);
     assert_eq!(subject.state("e1").await, "cancelled");
@@ -535,14 +549,16 @@ async fn what_is_forgotten_is_never_taken_for_new(subject: Subject) {
     subject.admit(epoch, (0..3).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
     subject.change(epoch, "e0", end(RunState::Done)).await;
     subject.change(epoch, "e1", end(RunState::Done)).await;
-    let occurred = event("e0", "k0").occurred_at;
-    assert_eq!(subject.store.prune(FLOW, occurred, 10).await.unwrap(), 0, "not older");
-    let now = subject.store.now().await.unwrap();
-    let later = Timestamp::from_millis(now.millis() + 60_000);
-    assert_eq!(subject.store.prune(FLOW, later, 1).await.unwrap(), 1, "a bite");
-    assert_eq!(subject.store.prune(FLOW, later, 10).await.unwrap(), 1);
+    let hour = Duration::from_secs(3600);
+    assert_eq!(subject.store.prune(FLOW, hour, 10).await.unwrap(), 0, "nothing newer has come");
+    let received_at = event("e0", "k0").received_at.plus(2 * hour);
+    let newer = Event { received_at, ..event("e3", "k3") };
+    subject.admit(epoch, vec![Arrival { starts: false, cancels: true, ..Arrival::starting(3, newer) }]).await;
+    assert_eq!(subject.store.prune(FLOW, 3 * hour, 10).await.unwrap(), 0, "not that long ago");
+    assert_eq!(subject.store.prune(FLOW, hour, 1).await.unwrap(), 1, "a bite");
+    assert_eq!(subject.store.prune(FLOW, hour, 10).await.unwrap(), 1);
     assert_eq!(subject.head_names().await, ["e2"], "what has not ended stays");
-    let again = subject.admit(epoch, vec![arrival(3, "e0", "k0"), arrival(4, "e2", "k2")]).await;
+    let again = subject.admit(epoch, vec![arrival(4, "e0", "k0"), arrival(5, "e2", "k2")]).await;
     assert_eq!(again.repeated, 1);
     let verdict = again.heads[0].verdict.as_ref().map(|(reason, _)| *reason);
     assert_eq!(verdict, Some(Reason::TooOld));

@@ -6,7 +6,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 
 use super::http::Answer;
 use super::{CannotPrepare, Connector, Inputs};
@@ -68,8 +68,7 @@ pub(super) fn prepare_anew(
         id: EventId::new("msg_1"),
         kind: "user.updated".into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new("user_1"),
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
         occurred_at: Timestamp::from_millis(1_767_261_600_250),
         received_at: Timestamp::from_millis(1_767_261_601_000),
         provenance: Vec::new(),

@@ -1,100 +1,143 @@
 //! What records of the log mean to a flow.
 
-use bytes::Bytes;
-use usher_proto::{Event, EventId, Key, Partition, Reason, Record, Source};
-use usher_service::clock;
+use usher_proto::{Event, Reason, Record, headers};
 
-use crate::engine::arrival::Arrival;
+use crate::engine::arrival::{Arrival, RefusedRecord};
 use crate::flows::Flow;
 use crate::orders;
 use crate::reach;
 use crate::subject::Snapshot;
 
-/// What a record means to the flow; none if nothing. A record that is no event becomes a run that is given up at once,
-/// so that it is seen.
-pub(super) fn arrival(flow: &Flow, partition: Partition, offset: i64, record: &Record) -> Option<Arrival> {
-    let event = match Event::from_record(record) {
-        Ok(_) if holds_nul(record) => return Some(unreadable(partition, offset, record, "it holds a NUL byte")),
-        Ok(event) if std::str::from_utf8(&event.body).is_ok() => event,
-        Ok(_) => return Some(unreadable(partition, offset, record, "the body is not UTF-8")),
-        Err(error) => return Some(unreadable(partition, offset, record, &error.to_string())),
+/// What a record means to a flow.
+#[derive(Debug)]
+pub(super) enum Meaning {
+    /// Nothing: it is of another type, or of an instance that the flow does not serve.
+    Nothing,
+    /// Something: it starts a run, or has another effect.
+    Arrival(Box<Arrival>),
+    /// Nothing to any flow, for it is no event.
+    Refused(RefusedRecord),
+}
+
+/// What a record means to the flow. A flow takes nothing from an event of an instance that it does not serve, whatever the
+/// event says.
+pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
+    let event = match read(&record) {
+        Ok(event) => event,
+        Err(error) => return Meaning::Refused(refused(offset, record, error)),
     };
-    let snapshot = Snapshot::of(&event);
+    let serves = flow.instances.contains(event.instance());
+    let suppression = reach::said(&event)
+        .filter(|change| change.instance.as_ref().is_none_or(|instance| flow.instances.contains(instance)));
+    let snapshot = Snapshot::of(&event).filter(|_| serves);
     let arrival = Arrival {
         offset,
         starts: flow.starts(&event),
-        cancels: flow.cancels_on(&event),
+        cancels: serves && flow.cancels_on(&event),
         remember: snapshot.as_ref().and_then(|snapshot| flow.remembers(snapshot)),
         snapshot,
         expires_at: flow.expires_at(&event),
         command: orders::read(&event, &flow.name),
-        reach: reach::said(&event),
+        reach: suppression,
         event,
         verdict: None,
     };
     let told = arrival.snapshot.is_some() || arrival.command.is_some() || arrival.reach.is_some();
     let means_something = arrival.starts || arrival.cancels || told;
-    means_something.then_some(arrival)
+    if means_something { Meaning::Arrival(Box::new(arrival)) } else { Meaning::Nothing }
 }
 
-/// No JSON text holds one, and Postgres takes none in a text.
-fn holds_nul(record: &Record) -> bool {
+/// The event that a record carries, or why it carries none that a store could take.
+fn read(record: &Record) -> Result<Event, String> {
+    let event = Event::from_record(record).map_err(|error| error.to_string())?;
+    // No JSON text holds one, and Postgres takes none in a text.
     let in_headers = record.headers.iter().any(|(name, value)| name.contains('\0') || value.contains('\0'));
-    in_headers || record.key.as_str().contains('\0') || record.body.contains(&0)
+    if in_headers || event.body.contains(&0) {
+        return Err("it holds a NUL byte".to_owned());
+    }
+    if std::str::from_utf8(&event.body).is_err() {
+        return Err("the body is not UTF-8".to_owned());
+    }
+    Ok(event)
 }
 
-/// A run that is given up at once. What cannot be stored as it is, is replaced; the log still holds the original.
-fn unreadable(partition: Partition, offset: i64, record: &Record, why: &str) -> Arrival {
-    let now = clock::now();
-    let event = Event {
-        // Where it stands is all that identifies it.
-        id: EventId::new(format!("unreadable-{partition}-{offset}")),
-        kind: "unreadable".to_owned(),
-        source: Source::Usher,
-        instance: usher_proto::event::DEFAULT_INSTANCE.to_owned(),
-        key: Key::new(record.key.as_str().replace('\0', "\u{fffd}")),
-        occurred_at: now,
-        received_at: now,
-        provenance: Vec::new(),
-        body: Bytes::from(String::from_utf8_lossy(&record.body).replace('\0', "\u{fffd}")),
-    };
-    Arrival { verdict: Some((Reason::Malformed, why.to_owned())), ..Arrival::starting(offset, event) }
+fn refused(offset: i64, record: Record, error: String) -> RefusedRecord {
+    let event = record.header(headers::EVENT_ID).unwrap_or_default().to_owned();
+    RefusedRecord { offset, reason: Reason::Malformed, error, event, key: record.key, body: record.body }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use usher_proto::{EventId, Instance, Key, Source, SubjectId};
+    use usher_service::clock;
+
     use super::*;
     use crate::flows::builtin;
 
-    #[test]
-    fn a_record_that_is_no_event_becomes_a_run_that_every_store_takes() {
-        let flow = Flow::check(builtin().remove(0)).expect("a good flow");
-        let good = Event {
+    fn of(kind: &str, source: Source, instance: &str) -> Event {
+        let instance: Instance = instance.parse().expect("a name");
+        Event {
             id: EventId::new("e"),
-            kind: "user.created".into(),
-            source: Source::Clerk,
-            instance: "default".into(),
-            key: Key::new("user_1"),
+            kind: kind.into(),
+            source,
+            subject: SubjectId::new(Source::Clerk, &instance, &Key::new("user_1")),
             occurred_at: clock::now(),
             received_at: clock::now(),
             provenance: Vec::new(),
-            body: Bytes::from_static(b"{}"),
-        };
-        let record = good.into_record();
-        let verdict = |record: &Record| {
-            let arrival = arrival(&flow, Partition(1), 7, record).expect("it means something");
-            let texts =
-                [arrival.event.id.as_str(), arrival.event.key.as_str(), &String::from_utf8_lossy(&arrival.event.body)];
-            assert!(texts.iter().all(|text| !text.contains('\0')));
-            arrival.verdict.map(|(reason, _)| reason)
-        };
-        assert_eq!(verdict(&record), None);
-        let foreign = Record { headers: Vec::new(), ..record.clone() };
-        let binary_key = Record { key: Key::new("a\0b"), ..record.clone() };
-        let nul = Record { body: Bytes::from_static(b"{\0}"), ..record.clone() };
-        let not_utf8 = Record { body: Bytes::from_static(b"{\xff}"), ..record };
-        for bad in [foreign, binary_key, nul, not_utf8] {
-            assert_eq!(verdict(&bad), Some(Reason::Malformed));
+            body: Bytes::from_static(b"{\"data\":{\"id\":\"user_1\"}}"),
+        }
+    }
+
+    fn flow() -> Flow {
+        let mut source = builtin().remove(0);
+        source.toml = source.toml.replace("cancel_on", "instances = [\"staging\"]\ncancel_on");
+        Flow::check(source).expect("a good flow")
+    }
+
+    #[test]
+    fn a_record_that_is_no_event_is_refused_with_what_it_held() {
+        let good = of("user.created", Source::Clerk, "staging").into_record();
+        assert!(matches!(meaning(&flow(), 7, good.clone()), Meaning::Arrival(arrival) if arrival.starts));
+        let foreign = Record { headers: Vec::new(), ..good.clone() };
+        let nul = Record { body: Bytes::from_static(b"{\0}"), ..good.clone() };
+        let not_utf8 = Record { body: Bytes::from_static(b"{\xff}"), ..good.clone() };
+        let mut in_a_header = good;
+        in_a_header.headers.push(("x".into(), "a\0".into()));
+        for bad in [foreign, nul, not_utf8, in_a_header] {
+            let Meaning::Refused(refused) = meaning(&flow(), 7, bad.clone()) else { panic!("{bad:?}") };
+            assert_eq!((refused.offset, refused.reason, &refused.body), (7, Reason::Malformed, &bad.body));
+        }
+    }
+
+    #[test]
+    fn a_flow_takes_nothing_of_an_instance_that_it_does_not_serve() {
+        for kind in ["user.created", "user.updated", "user.deleted"] {
+            assert!(matches!(meaning(&flow(), 0, of(kind, Source::Clerk, "default").into_record()), Meaning::Nothing));
+            let own = meaning(&flow(), 0, of(kind, Source::Clerk, "staging").into_record());
+            let Meaning::Arrival(arrival) = own else { panic!("{kind}") };
+            assert!(arrival.snapshot.is_some(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_operators_word_about_an_address_holds_at_every_instance_and_a_senders_at_its_own() {
+        use usher_proto::AddressDigest;
+        use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
+        for (of_instance, taken) in [(None, true), (Some("staging"), true), (Some("default"), false)] {
+            let instance = of_instance.map(|name| name.parse::<Instance>().expect("a name"));
+            let subject = SubjectId::new(Source::Usher, &instance.clone().unwrap_or_default(), &Key::new("address:1"));
+            let change = ReachChange {
+                kind: ReachKind::Suppressed,
+                address: AddressDigest::of("dana@work.test"),
+                scope: EVERYTHING.into(),
+                reason: "test".into(),
+                by: String::new(),
+                instance,
+            };
+            let event = change.into_event(EventId::new("e"), subject, clock::now());
+            let found = meaning(&flow(), 0, event.into_record());
+            assert_eq!(matches!(found, Meaning::Arrival(_)), taken, "{of_instance:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
-use usher_proto::{Reason, Timestamp};
+use usher_proto::{Instance, Reason, Source, Timestamp};
 use usher_service::clock;
 
 use super::quotas::{self, NotNow, Quotas, Turn};
@@ -96,7 +96,7 @@ impl Workshop {
             Next::Step(destination(&flow, run.step + 1, run))
         };
 
-        let subject = self.ask(|| self.store.subject(&run.event.key)).await?;
+        let subject = self.ask(|| self.store.subject(&run.event.subject)).await?;
         let about_deletion = run.event.kind == "user.deleted";
         if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
             let rest = flow.goes_on_deleted(run.step);
@@ -111,7 +111,7 @@ impl Workshop {
             return Ok(report);
         }
         let Action::Call(call) = &step.action else { return Ok(Report::Skipped(next)) };
-        let account = account(&call.connector, &run.event.instance);
+        let account = account(&call.connector, run.event.instance());
         let Some(connector) = self.connectors.get(&account) else {
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
@@ -198,7 +198,7 @@ impl Workshop {
             };
             let tries = Tries { claimed_until: until, ..run.tries };
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
-            let (event, key) = (run.event.id.clone(), run.event.key.clone());
+            let (event, key) = (run.event.reference(), run.event.subject.clone());
             match self.scribe.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
                 Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
                 Ok(Changed::Written | Changed::Awake) => {}
@@ -273,7 +273,7 @@ impl Workshop {
 
 /// Whom a step of this run asks.
 fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
-    flow.connector(step).map(|connector| account(connector, &run.event.instance))
+    flow.connector(step).map(|connector| account(connector, run.event.instance()))
 }
 
 /// Given up before the destination was asked.
@@ -327,7 +327,11 @@ fn not_yet(
 /// event's id is the sender's random one.
 fn idempotency_key(flow: &str, step: &str, run: &Run) -> String {
     let again = if run.pass == 0 { String::new() } else { format!("{}.", run.pass) };
-    let key = format!("usher/{flow}/{step}/{}/{again}{}", run.event.id, run.tries.generation);
+    // Two events may share an id, at two senders or two of one sender's instances, and a destination's account may be the
+    // same for both. What is unique by itself stays as it always was.
+    let plain = run.event.source == Source::Clerk && run.event.instance() == Instance::DEFAULT;
+    let event = if plain { run.event.id.to_string() } else { run.event.reference().to_string() };
+    let key = format!("usher/{flow}/{step}/{event}/{again}{}", run.tries.generation);
     if key.len() <= MAX_IDEMPOTENCY_KEY && key.is_ascii() {
         return key;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use usher_log::Log;
-use usher_proto::{Partition, Timestamp};
+use usher_proto::Partition;
 use usher_service::clock;
 
 use crate::engine::Input;
@@ -93,9 +93,8 @@ impl Housekeeper {
     }
 
     async fn forget(&self) -> Result<(), StoreError> {
-        let millis = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
-        let older_than = Timestamp::from_millis(clock::now().millis().saturating_sub(millis));
-        while self.store.prune(&self.flow, older_than, BITE).await? >= BITE as u64 {}
+        self.store.drop_spent(&self.flow, clock::now(), BITE).await?;
+        while self.store.prune(&self.flow, self.keep, BITE).await? >= BITE as u64 {}
         Ok(())
     }
 }

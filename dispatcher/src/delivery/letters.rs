@@ -27,11 +27,11 @@ pub(super) struct Letter<'a> {
 }
 
 impl Letter<'_> {
-    /// The event's record with what happened to it. Its key is the event's id, so that a letter written twice is one after
-    /// compaction.
+    /// The event's record with what happened to it. Its key is the event, so that a letter written twice is one after
+    /// compaction, and that of another event with the same id is another.
     fn record(&self, layout: &LogLayout) -> Record {
         let mut record = self.run.event.clone().into_record();
-        record.key = Key::new(self.run.event.id.as_str());
+        record.key = Key::new(self.run.event.reference().as_str());
         if self.run.expires_at.is_some() {
             // The topic keeps it for long, and what is soon worth nothing, a one-time code say, is nothing to keep. The
             // store has it for as long as the run can be redriven.

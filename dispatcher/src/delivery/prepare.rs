@@ -68,7 +68,8 @@ impl Workshop {
     async fn rules(&self, asking: &Asking<'_>, recipients: &[String]) -> Result<Rules<'_>, Early> {
         let list = asking.call.marketing.as_deref();
         let digests: Vec<AddressDigest> = recipients.iter().map(|address| AddressDigest::of(address)).collect();
-        let listed = self.ask(|| self.store.listed(list, &digests)).await?;
+        let instance = asking.run.event.instance();
+        let listed = self.ask(|| self.store.listed(instance, list, &digests)).await?;
         Ok(Rules { only_to: &self.reach.only_to, listed })
     }
 
@@ -89,7 +90,7 @@ impl Workshop {
             let why = "marketing mail goes to one address: the link that ends it is made for one";
             return Err(reject(Reason::Template, why));
         };
-        Ok(links.url(&Unsubscribe::new(&asking.run.event.key, list, AddressDigest::of(recipient))))
+        Ok(links.url(&Unsubscribe::new(&asking.run.event.subject, list, AddressDigest::of(recipient))))
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use usher_proto::{EventId, Key, Partition};
+use usher_proto::{EventRef, Partition, SubjectId};
 use usher_service::{Readiness, clock};
 
 use crate::engine::arrival::Batch;
@@ -27,8 +27,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(300);
 pub(super) enum Order {
     Acquire { assignment: u64, partitions: Vec<Partition> },
     Admit(Batch),
-    Find { partition: Partition, epoch: i64, after: Option<(i64, EventId)>, without: Vec<String> },
-    Load { key: Key, partition: Partition, epoch: i64, limit: usize },
+    Find { partition: Partition, epoch: i64, after: Option<(i64, EventRef)>, without: Vec<String> },
+    Load { key: SubjectId, partition: Partition, epoch: i64, limit: usize },
     Due(Vec<(Partition, i64)>),
     Write(Change),
     Claim(Change, oneshot::Sender<Changed>),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use usher_log::{Log, LogEvent, LogLayout, Subscription};
 use usher_service::clock;
 
-use super::arrivals;
+use super::arrivals::{self, Meaning};
 use super::attempt::Workshop;
 use super::letters::Letter;
 use super::scribe::Order;
@@ -161,9 +161,15 @@ impl Working {
                 let (next, flow) = (last + 1, &self.worker.flow);
                 let events = &self.worker.workshop.metrics.events;
                 events.with_label_values(&[flow.name.as_str()]).inc_by(records.len() as u64);
-                let mean = |(offset, record)| arrivals::arrival(flow, partition, offset, &record);
-                let arrivals = records.into_iter().filter_map(mean).collect();
-                self.handle(Input::Read { assignment, partition, next, arrivals });
+                let (mut arrivals, mut refused) = (Vec::new(), Vec::new());
+                for (offset, record) in records {
+                    match arrivals::meaning(flow, offset, record) {
+                        Meaning::Nothing => {}
+                        Meaning::Arrival(arrival) => arrivals.push(*arrival),
+                        Meaning::Refused(record) => refused.push(record),
+                    }
+                }
+                self.handle(Input::Read { assignment, partition, next, arrivals, refused });
             }
             LogEvent::Revoked { partitions, lost } => {
                 tracing::info!(flow = self.worker.flow.name, ?partitions, lost, "partitions are taken away");
@@ -183,6 +189,10 @@ impl Working {
             Input::Admitted { admission: Some(admission), .. } => {
                 self.worker.count(RunState::Cancelled, admission.cancelled.len());
                 metrics.repeated.with_label_values(&[&flow]).inc_by(admission.repeated as u64);
+                if admission.refused > 0 {
+                    metrics.refused_records.inc_by(admission.refused as u64);
+                    tracing::error!(flow, records = admission.refused, "records refused: usher dlq list shows why");
+                }
             }
             Input::Written { change, changed } => match (&change.kind, changed) {
                 (ChangeKind::End { state, .. }, Changed::Written) => self.worker.count(*state, 1),
@@ -283,7 +293,14 @@ impl Working {
                     let report = workshop.work(&run, epoch).await;
                     let Run { event, partition, destination, .. } = *run;
                     let asked = destination.zip(ticket);
-                    Some(Input::Reported { key: event.key, event: event.id, partition, epoch, asked, report })
+                    Some(Input::Reported {
+                        key: event.subject.clone(),
+                        event: event.reference(),
+                        partition,
+                        epoch,
+                        asked,
+                        report,
+                    })
                 });
             }
             Step::Bury { run, epoch, reason, error } => self.bury(run, epoch, reason, error),

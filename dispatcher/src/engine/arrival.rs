@@ -1,7 +1,8 @@
 //! Events on their way into the store, and what the store makes of them.
 
+use bytes::Bytes;
 use usher_proto::reach::ReachChange;
-use usher_proto::{Event, EventId, Key, Partition, Reason, Timestamp};
+use usher_proto::{Event, EventRef, Key, Partition, Reason, SubjectId, Timestamp};
 
 use super::{Run, account};
 use crate::before::Fields;
@@ -54,7 +55,7 @@ impl Arrival {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// The run's event.
-    pub event: EventId,
+    pub run: EventRef,
     /// Who orders it, as they name themselves.
     pub by: String,
     /// When.
@@ -91,6 +92,23 @@ impl Order {
     }
 }
 
+/// A record that no flow can take. It is kept once for all of them, with why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRecord {
+    /// Its offset.
+    pub offset: i64,
+    /// Why, in one of the words that dead runs have, too.
+    pub reason: Reason,
+    /// The same in a sentence.
+    pub error: String,
+    /// The event's id, as far as there is one.
+    pub event: String,
+    /// The record's key.
+    pub key: Key,
+    /// Its value, byte for byte.
+    pub body: Bytes,
+}
+
 /// Consecutive events of one partition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -102,6 +120,8 @@ pub struct Batch {
     pub frontier: i64,
     /// Those of the events that mean something to the flow.
     pub arrivals: Vec<Arrival>,
+    /// Those of the records that are no events.
+    pub refused: Vec<RefusedRecord>,
     /// The flow's present version, which new runs begin with.
     pub flow_version: String,
     /// The connector of its first step.
@@ -111,12 +131,23 @@ pub struct Batch {
 impl Batch {
     /// Whom a new run of this event asks first.
     pub fn destination(&self, event: &Event) -> Option<String> {
-        self.connector.as_deref().map(|connector| account(connector, &event.instance))
+        self.connector.as_deref().map(|connector| account(connector, event.instance()))
+    }
+
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.arrivals.len() + self.refused.len()
+    }
+
+    /// Whether it only moves the frontier.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Roughly how many bytes it takes in memory.
     pub fn weight(&self) -> usize {
-        self.arrivals.iter().map(|arrival| arrival.event.body.len() + 512).sum()
+        let arrivals = self.arrivals.iter().map(|arrival| arrival.event.body.len() + 512);
+        arrivals.chain(self.refused.iter().map(|refused| refused.body.len() + 512)).sum()
     }
 }
 
@@ -128,11 +159,13 @@ pub struct Admission {
     /// The same of runs that were known: their wait is over, or an operator has taken them up again.
     pub woken: Vec<Run>,
     /// Keys that have got something behind what is under way already.
-    pub behind: Vec<Key>,
+    pub behind: Vec<SubjectId>,
     /// Runs that it has cancelled.
-    pub cancelled: Vec<(Key, EventId)>,
-    /// Events whose run was known already.
+    pub cancelled: Vec<(SubjectId, EventRef)>,
+    /// Events that were known already: none of their effects happens again.
     pub repeated: usize,
+    /// Records that no flow can take and that nobody had kept before.
+    pub refused: usize,
 }
 
 /// A partition that has been taken over.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::run::Tries;
 use super::{Effect, RunState};
@@ -12,9 +12,9 @@ use super::{Effect, RunState};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The run.
-    pub event: EventId,
+    pub event: EventRef,
     /// Its lane.
-    pub key: Key,
+    pub key: SubjectId,
     /// Its partition.
     pub partition: Partition,
     /// The partition's epoch.

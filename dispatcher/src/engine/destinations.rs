@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use usher_proto::Timestamp;
-use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::{Instance, Timestamp};
 
 use super::breaker::{Breaker, Sign, Ticket};
 
 /// The account that a connector uses for events of an instance: `stripe`, or `stripe@staging` for any instance but the
 /// default one. Breakers and quotas belong to accounts.
 pub fn account(connector: &str, instance: &str) -> String {
-    if instance == DEFAULT_INSTANCE { connector.to_owned() } else { format!("{connector}@{instance}") }
+    if instance == Instance::DEFAULT { connector.to_owned() } else { format!("{connector}@{instance}") }
 }
 
 /// All destinations, by their accounts.

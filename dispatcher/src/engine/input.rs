@@ -1,8 +1,8 @@
 //! What has happened, as the engine is told.
 
-use usher_proto::{EventId, Key, Partition, Timestamp};
+use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 
-use super::arrival::{Admission, Arrival, Ownership};
+use super::arrival::{Admission, Arrival, Ownership, RefusedRecord};
 use super::breaker::Ticket;
 use super::change::{Change, Changed};
 use super::{Held, Outcome, Run};
@@ -40,6 +40,8 @@ pub enum Input {
         next: i64,
         /// What of it means something to the flow.
         arrivals: Vec<Arrival>,
+        /// What of it no flow can take.
+        refused: Vec<RefusedRecord>,
     },
     /// The log takes partitions away.
     Taken {
@@ -84,7 +86,7 @@ pub enum Input {
     /// The store: more of a lane, as [`super::Step::Load`] asked.
     Loaded {
         /// The lane.
-        key: Key,
+        key: SubjectId,
         /// Its partition.
         partition: Partition,
         /// Its epoch.
@@ -99,7 +101,7 @@ pub enum Input {
         /// Runs that nothing of their key goes before.
         heads: Vec<Run>,
         /// Keys that have got something behind what is under way already.
-        behind: Vec<Key>,
+        behind: Vec<SubjectId>,
         /// Whether an earlier asking may have been carried out and its answer lost.
         asked_again: bool,
     },
@@ -121,9 +123,9 @@ pub enum Input {
     /// What came of [`super::Step::Work`]. Comes exactly once for each.
     Reported {
         /// The lane.
-        key: Key,
+        key: SubjectId,
         /// The run.
-        event: EventId,
+        event: EventRef,
         /// The run's partition.
         partition: Partition,
         /// Its epoch.

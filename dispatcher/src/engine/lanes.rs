@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use usher_proto::{EventId, Key, Partition, Timestamp};
+use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 
 use super::Run;
 
@@ -37,11 +37,11 @@ struct Lane {
 /// All lanes of a flow that are in memory.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<Key, Lane>,
+    lanes: HashMap<SubjectId, Lane>,
     /// Lanes whose head could begin, in the order in which that became so.
-    ready: VecDeque<Key>,
-    resting: BTreeMap<(Timestamp, Key), ()>,
-    held: BTreeMap<String, VecDeque<Key>>,
+    ready: VecDeque<SubjectId>,
+    resting: BTreeMap<(Timestamp, SubjectId), ()>,
+    held: BTreeMap<String, VecDeque<SubjectId>>,
     busy: BTreeMap<Option<String>, usize>,
     loaded: usize,
     weight: usize,
@@ -91,7 +91,7 @@ impl Lanes {
     /// Takes in a run that nothing of its key goes before. A lane that is here already comes to it by itself. `more` if
     /// there may be others of its key.
     pub(super) fn head(&mut self, run: Run, more: bool) {
-        let key = run.event.key.clone();
+        let key = run.event.subject.clone();
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.more = true;
             return;
@@ -104,7 +104,7 @@ impl Lanes {
 
     /// The store has got more of a lane, perhaps between what is here. What has not begun is read again when its turn
     /// comes.
-    pub(super) fn behind(&mut self, key: &Key) {
+    pub(super) fn behind(&mut self, key: &SubjectId) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         lane.more = true;
         let dropped: Vec<Run> = lane.runs.drain(lane.runs.len().min(1)..).collect();
@@ -112,7 +112,7 @@ impl Lanes {
     }
 
     /// What the store had of a lane that was asked for, in order, and whether there is still more.
-    pub(super) fn loaded_from_store(&mut self, key: &Key, runs: Vec<Run>, more: bool) {
+    pub(super) fn loaded_from_store(&mut self, key: &SubjectId, runs: Vec<Run>, more: bool) {
         let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.runs.is_empty()) else { return };
         if runs.is_empty() {
             self.lanes.remove(key);
@@ -132,7 +132,7 @@ impl Lanes {
     }
 
     /// The next lane of that queue, with its head; it must be begun, held or put back.
-    pub(super) fn next_ready(&mut self) -> Option<(Key, &mut Run)> {
+    pub(super) fn next_ready(&mut self) -> Option<(SubjectId, &mut Run)> {
         let key = loop {
             let key = self.ready.pop_front()?;
             if self.lanes.get(&key).is_some_and(|lane| lane.head == Head::Ready && !lane.runs.is_empty()) {
@@ -144,7 +144,7 @@ impl Lanes {
     }
 
     /// The head is worked on from now on.
-    pub(super) fn begin(&mut self, key: &Key) -> Option<&mut Run> {
+    pub(super) fn begin(&mut self, key: &SubjectId) -> Option<&mut Run> {
         let lane = self.lanes.get_mut(key)?;
         lane.head = Head::Busy;
         let run = lane.runs.front_mut()?;
@@ -153,12 +153,12 @@ impl Lanes {
     }
 
     /// Back to the end of the queue.
-    pub(super) fn put_back(&mut self, key: Key) {
+    pub(super) fn put_back(&mut self, key: SubjectId) {
         self.ready.push_back(key);
     }
 
     /// The head waits for its destination.
-    pub(super) fn hold(&mut self, key: Key, destination: &str) {
+    pub(super) fn hold(&mut self, key: SubjectId, destination: &str) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.head = Head::Held;
         self.held.entry(destination.to_owned()).or_default().push_back(key);
@@ -178,18 +178,18 @@ impl Lanes {
     }
 
     /// The run at work on this event, if it is here.
-    pub(super) fn at_work(&mut self, key: &Key, event: &EventId) -> Option<&mut Run> {
+    pub(super) fn at_work(&mut self, key: &SubjectId, event: &EventRef) -> Option<&mut Run> {
         let lane = self.lanes.get_mut(key).filter(|lane| lane.head == Head::Busy)?;
-        lane.runs.front_mut().filter(|run| run.event.id == *event)
+        lane.runs.front_mut().filter(|run| event.is(&run.event))
     }
 
     /// Whether a lane's partition is about to be somebody else's.
-    pub(super) fn is_leaving(&self, key: &Key) -> bool {
+    pub(super) fn is_leaving(&self, key: &SubjectId) -> bool {
         self.lanes.get(key).is_some_and(|lane| lane.leaving)
     }
 
     /// The head goes on at once with what it has next. What it asked before is said by `asked`.
-    pub(super) fn go_on(&mut self, key: &Key, asked: &Option<String>) {
+    pub(super) fn go_on(&mut self, key: &SubjectId, asked: &Option<String>) {
         self.no_longer_busy(asked);
         let Some(lane) = self.lanes.get_mut(key) else { return };
         // Not busy any more, so that it is not counted out a second time, and for what it asks next.
@@ -202,7 +202,7 @@ impl Lanes {
     }
 
     /// The head rests until `until`, and with it its lane.
-    pub(super) fn rest(&mut self, key: &Key, until: Timestamp) {
+    pub(super) fn rest(&mut self, key: &SubjectId, until: Timestamp) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         let asked = lane.runs.front().and_then(|run| run.destination.clone());
         let was_busy = std::mem::replace(&mut lane.head, Head::Resting(until)) == Head::Busy;
@@ -225,7 +225,7 @@ impl Lanes {
 
     /// The head has left the lane. True if the store must be asked for more of it.
     #[must_use]
-    pub(super) fn leave(&mut self, key: &Key) -> bool {
+    pub(super) fn leave(&mut self, key: &SubjectId) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else { return false };
         let was_busy = lane.head == Head::Busy;
         if let Some(left) = lane.runs.pop_front() {
@@ -239,10 +239,10 @@ impl Lanes {
 
     /// Takes out a run that is not at work. True if the store must be asked for more of its lane.
     #[must_use]
-    pub(super) fn cancel(&mut self, key: &Key, event: &EventId) -> bool {
+    pub(super) fn cancel(&mut self, key: &SubjectId, event: &EventRef) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else { return false };
         let at_work = usize::from(lane.head == Head::Busy);
-        let Some(place) = lane.runs.iter().skip(at_work).position(|run| run.event.id == *event) else { return false };
+        let Some(place) = lane.runs.iter().skip(at_work).position(|run| event.is(&run.event)) else { return false };
         if let Some(run) = lane.runs.remove(at_work + place) {
             self.count_out(&run);
         }
@@ -254,7 +254,7 @@ impl Lanes {
     }
 
     /// The head waits for nothing any more, neither for its time nor for its destination.
-    fn no_longer_waits(&mut self, key: &Key) {
+    fn no_longer_waits(&mut self, key: &SubjectId) {
         match self.lanes.get(key).map(|lane| &lane.head) {
             Some(Head::Resting(until)) => drop(self.resting.remove(&(*until, key.clone()))),
             Some(Head::Held) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
@@ -262,7 +262,7 @@ impl Lanes {
         }
     }
 
-    fn after_removal(&mut self, key: &Key) -> bool {
+    fn after_removal(&mut self, key: &SubjectId) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else { return false };
         lane.head = Head::Ready;
         if lane.leaving || (lane.runs.is_empty() && !lane.more) {
@@ -279,7 +279,7 @@ impl Lanes {
     }
 
     /// Takes a lane out of memory; the store holds it.
-    pub(super) fn forget(&mut self, key: &Key) {
+    pub(super) fn forget(&mut self, key: &SubjectId) {
         let Some(lane) = self.lanes.remove(key) else { return };
         lane.runs.iter().for_each(|run| self.count_out(run));
         match lane.head {
@@ -308,11 +308,11 @@ impl Lanes {
 
     /// Forgets everything of a partition: somebody else works on it now.
     pub(super) fn drop_partition(&mut self, partition: Partition) {
-        let keys: Vec<Key> = self.of(partition).collect();
+        let keys: Vec<SubjectId> = self.of(partition).collect();
         keys.iter().for_each(|key| self.forget(key));
     }
 
-    fn of(&self, partition: Partition) -> impl Iterator<Item = Key> {
+    fn of(&self, partition: Partition) -> impl Iterator<Item = SubjectId> {
         self.lanes.iter().filter(move |(_, lane)| lane.partition == partition).map(|(key, _)| key.clone())
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 pub use work::death;
 
@@ -96,7 +96,7 @@ pub struct Engine {
     paused: bool,
     stopping: bool,
     /// A run that may have ended workers, at work: one at a time, so that it is known which one it was.
-    suspect: Option<EventId>,
+    suspect: Option<EventRef>,
     asking_due: bool,
     due_asked_at: Option<Timestamp>,
 }
@@ -129,8 +129,8 @@ impl Engine {
             Input::Given { assignment, partitions } => self.given(assignment, partitions, &mut steps),
             Input::Acquired { assignment, owned } => self.acquired(assignment, owned, now, &mut steps),
             Input::Taken { partitions, lost } => self.taken(&partitions, lost, now),
-            Input::Read { assignment, partition, next, arrivals } => {
-                self.read(assignment, partition, next, arrivals, now);
+            Input::Read { assignment, partition, next, arrivals, refused } => {
+                self.read(assignment, partition, next, (arrivals, refused), now);
             }
             Input::Ends(ends) => self.ends(&ends, now, &mut steps),
             Input::Admitted { partition, epoch, frontier, admission, asked_again } => {
@@ -281,13 +281,13 @@ impl Engine {
         run.tries.since.get_or_insert(now);
         run.tries.asked_at.get_or_insert(now);
         if suspicious {
-            self.suspect = Some(run.event.id.clone());
+            self.suspect = Some(run.event.reference());
         }
         steps.push(Step::Work { run: Box::new(run.clone()), epoch, ticket });
     }
 
     /// Puts a head aside until its destination takes calls; in memory, or where too many wait there, in the store.
-    fn hold(&mut self, key: Key, destination: &str, now: Timestamp, destinations: &Destinations) {
+    fn hold(&mut self, key: SubjectId, destination: &str, now: Timestamp, destinations: &Destinations) {
         let takes_calls = destinations.is_closed(destination, self.limits.urgent, now);
         if self.lanes.held_for(destination) >= HELD_KEPT && (!takes_calls || destinations.has_quota(destination)) {
             self.lanes.forget(&key);
@@ -364,7 +364,7 @@ impl Engine {
     }
 
     /// The store must be asked for more of a lane.
-    fn load(&self, key: &Key, partition: Partition, steps: &mut Vec<Step>) {
+    fn load(&self, key: &SubjectId, partition: Partition, steps: &mut Vec<Step>) {
         if let Some(epoch) = self.partitions.epoch(partition) {
             let limit = if self.reading_paused { 1 } else { WINDOW };
             steps.push(Step::Load { key: key.clone(), partition, epoch, limit });
@@ -398,7 +398,7 @@ fn verdict(run: &Run, limits: &Limits, now: Timestamp) -> Option<(Reason, String
 }
 
 /// Tells runs apart.
-fn number(event: &EventId) -> u64 {
+fn number(event: &EventRef) -> u64 {
     let mut hasher = DefaultHasher::new();
     event.hash(&mut hasher);
     hasher.finish()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use usher_proto::{EventId, Partition, Timestamp};
+use usher_proto::{EventRef, Partition, Timestamp};
 
 use super::arrival::Batch;
 
@@ -12,7 +12,7 @@ pub(super) enum Search {
     /// There are none, as far as is known.
     Done,
     /// To be gone on with, after this place.
-    From(Option<(i64, EventId)>),
+    From(Option<(i64, EventRef)>),
     /// The store has been asked.
     Asked,
     /// The store has been asked, and the search is to begin again after it.
@@ -30,11 +30,12 @@ pub(super) struct Queue {
 impl Queue {
     /// Adds arrivals to the last batch if it has room for them, up to `most`, else as this batch of their own.
     pub(super) fn push(&mut self, batch: Batch, most: usize) {
-        self.events += batch.arrivals.len();
+        self.events += batch.len();
         self.bytes += batch.weight();
-        match self.batches.back_mut().filter(|last| last.arrivals.len() + batch.arrivals.len() <= most) {
+        match self.batches.back_mut().filter(|last| last.len() + batch.len() <= most) {
             Some(last) => {
                 last.arrivals.extend(batch.arrivals);
+                last.refused.extend(batch.refused);
                 last.frontier = batch.frontier;
             }
             None => self.batches.push_back(batch),
@@ -44,7 +45,7 @@ impl Queue {
     /// The first batch.
     pub(super) fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
-        self.events -= batch.arrivals.len();
+        self.events -= batch.len();
         self.bytes -= batch.weight();
         Some(batch)
     }

@@ -1,6 +1,6 @@
 //! What is to be done, as the engine says.
 
-use usher_proto::{EventId, Key, Partition, Reason};
+use usher_proto::{EventRef, Partition, Reason, SubjectId};
 
 use super::Run;
 use super::arrival::Batch;
@@ -27,14 +27,14 @@ pub enum Step {
         /// Its epoch.
         epoch: i64,
         /// After this place.
-        after: Option<(i64, EventId)>,
+        after: Option<(i64, EventRef)>,
         /// Leaving out those that ask these destinations.
         without: Vec<String>,
     },
     /// Store: read more of a lane.
     Load {
         /// The lane.
-        key: Key,
+        key: SubjectId,
         /// Its partition.
         partition: Partition,
         /// Its epoch.

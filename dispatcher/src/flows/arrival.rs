@@ -14,7 +14,7 @@ use crate::subject::{Snapshot, fields};
 impl Flow {
     /// Whether the event is of a type, and of an instance, that starts a run.
     pub fn starts_on(&self, event: &Event) -> bool {
-        let instance = self.instances.contains(&event.instance);
+        let instance = self.instances.contains(event.instance());
         instance && self.on.iter().any(|pattern| pattern.matches(event))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use minijinja::Environment;
 use serde_json::{Map, Value};
 use toml_edit::{Document, Item, TableLike, Value as Toml};
-use usher_proto::event::DEFAULT_INSTANCE;
+use usher_proto::Instance;
 use usher_proto::unsubscribe::is_list_name;
 
 use super::context::{BEFORE, EVENT, REMEMBERED, ROOTS, UNSUBSCRIBE_URL};
@@ -174,14 +174,11 @@ impl Checker<'_> {
 
     /// Without a word the flow runs for the default instance only: another one must be asked for, so that what is tried
     /// out at a development instance never reaches the accounts of the live one.
-    fn instances(&mut self, table: &dyn TableLike) -> BTreeSet<String> {
-        let Some(item) = table.get("instances") else { return [DEFAULT_INSTANCE.to_owned()].into() };
+    fn instances(&mut self, table: &dyn TableLike) -> BTreeSet<Instance> {
+        let Some(item) = table.get("instances") else { return [Instance::default()].into() };
         let wrong = "instances is a list such as [\"default\", \"staging\"]: \"default\" is the one of \
                      CLERK_WEBHOOK_SIGNING_SECRET, \"staging\" that of CLERK_WEBHOOK_SIGNING_SECRET_STAGING";
-        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let name = |value: &Toml| {
-            value.as_str().filter(|name| !name.is_empty() && name.bytes().all(letter)).map(str::to_owned)
-        };
+        let name = |value: &Toml| value.as_str()?.parse::<Instance>().ok();
         let names = item.as_array().filter(|list| !list.is_empty()).and_then(|list| list.iter().map(name).collect());
         names.or_else(|| self.problem(item, wrong)).unwrap_or_default()
     }

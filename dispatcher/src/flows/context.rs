@@ -86,7 +86,7 @@ fn of_event(event: &Event) -> Result<Value, serde_json::Error> {
     Ok(json!({
         "id": event.id.as_str(),
         "type": event.kind,
-        "instance": event.instance,
+        "instance": event.instance(),
         "occurred_at": event.occurred_at.to_string(),
         "user_id": user_id(&event.kind, &data),
         "data": data,

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use usher_proto::Event;
+use usher_proto::{Event, Instance};
 
 use crate::engine::RetryPolicy;
 use crate::engine::start::From;
@@ -38,7 +38,7 @@ pub struct Flow {
     /// Which events end the runs of their key that came before them.
     pub cancel_on: Vec<Pattern>,
     /// The sender's instances whose events start a run.
-    pub instances: BTreeSet<String>,
+    pub instances: BTreeSet<Instance>,
     /// Whether its calls go before those of other flows.
     pub urgent: bool,
     /// An expression on the event: where it is false the event starts no run.

@@ -56,7 +56,7 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
-    use usher_proto::{AddressDigest, Key};
+    use usher_proto::{AddressDigest, Instance, Key, Source, SubjectId};
 
     use super::*;
 
@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn a_link_leads_to_ingest_and_reads_back() {
         let links = links(SECRET, "https://acme.test/hooks/").expect("good").expect("both are set");
-        let link = Unsubscribe::new(&Key::new("user_1"), "news", AddressDigest::of("a@b.test"));
+        let subject = SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1"));
+        let link = Unsubscribe::new(&subject, "news", AddressDigest::of("a@b.test"));
         let url = links.url(&link);
         let token = url.strip_prefix("https://acme.test/hooks/unsubscribe/").expect("its place");
         assert_eq!(UnsubscribeSecrets::parse(SECRET).expect("a secret").verify(token), Some(link));

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
-use usher_proto::{AddressDigest, Event, Mailbox, Source};
+use usher_proto::{AddressDigest, Event, Instance, Mailbox, Source};
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -43,14 +43,17 @@ fn resend(event: &Event) -> Option<ReachChange> {
     let [to] = mail.to.as_slice() else { return None };
     let address = AddressDigest::of(&to.parse::<Mailbox>().ok()?.address);
     let (scope, by) = (EVERYTHING.to_owned(), Source::Resend.label().to_owned());
-    Some(ReachChange { kind: ReachKind::Suppressed, address, scope, reason: reason.to_owned(), by })
+    // Of the account of this instance: another one may reach the address.
+    let instance: Instance = event.instance().parse().ok()?;
+    let (kind, reason, instance) = (ReachKind::Suppressed, reason.to_owned(), Some(instance));
+    Some(ReachChange { kind, address, scope, reason, by, instance })
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use serde_json::{Value, json};
-    use usher_proto::{EventId, Key, Timestamp};
+    use usher_proto::{EventId, Key, SubjectId, Timestamp};
 
     use super::*;
 
@@ -59,8 +62,7 @@ mod tests {
             id: EventId::new("msg_1"),
             kind: kind.into(),
             source: Source::Resend,
-            instance: "default".into(),
-            key: Key::new("user_1"),
+            subject: SubjectId::new(Source::Clerk, &"staging".parse().expect("a name"), &Key::new("user_1")),
             occurred_at: Timestamp::from_seconds(5),
             received_at: Timestamp::from_seconds(6),
             provenance: Vec::new(),
@@ -85,6 +87,7 @@ mod tests {
             if let Some(change) = change {
                 let expected = (ReachKind::Suppressed, AddressDigest::of("dana@work.test"), EVERYTHING);
                 assert_eq!((change.kind, change.address, change.scope.as_str()), expected);
+                assert_eq!(change.instance.as_ref().map(Instance::as_str), Some("staging"));
             }
             assert_eq!(said(&Event { source: Source::Clerk, ..event(kind, &data) }), None);
         }

@@ -3,21 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
-use usher_proto::{EventId, Key, Reason, Timestamp};
+use usher_proto::{EventRef, Reason, Source, SubjectId, Timestamp};
 use usher_service::clock;
 
 use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
-use super::{StoreError, lanes, reach, remember};
+use super::{StoreError, known, lanes, reach, remember};
 use crate::before::Before;
 use crate::engine::arrival::{Admission, Arrival, Batch};
 use crate::engine::{Run, Tries};
 use crate::sql::{Database, Dialect};
 use crate::subject::Snapshot;
 
-const ARRIVAL: [(&str, &str); 15] = [
+const ARRIVAL: [(&str, &str); 18] = [
+    ("event_ref", "text"),
+    ("subject", "text"),
+    ("digest", "text"),
     ("event", "text"),
     ("key", "text"),
     ("origin", "bigint"),
@@ -36,7 +40,7 @@ const ARRIVAL: [(&str, &str); 15] = [
 ];
 
 const SNAPSHOT: [(&str, &str); 6] = [
-    ("key", "text"),
+    ("subject", "text"),
     ("updated_at", "bigint"),
     ("occurred_at", "bigint"),
     ("event", "text"),
@@ -51,42 +55,45 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     move_frontier(connection, flow, batch).await?;
 
     let mut admission = Admission::default();
-    let befores = remember::compare(connection, dialect, flow, &batch.arrivals).await?;
-    let starting = starting(connection, flow, batch, befores).await?;
-    let mut new = insert(connection, dialect, flow, batch, &starting).await?;
-    admission.repeated = starting.len() - new.len();
-    // The first of an event that came twice in one batch is the one that was inserted.
-    let begun = starting.iter().filter(|start| new.remove(start.arrival.event.id.as_str()));
+    let known::Sorted { new, repeated, conflicts } = known::sort(connection, dialect, flow, batch).await?;
+    admission.repeated = repeated;
+    admission.refused = known::refuse(connection, batch, &conflicts).await?;
+    let befores = remember::compare(connection, dialect, flow, &new).await?;
+    let starting = starting(connection, flow, &new, befores).await?;
+    let made = insert(connection, dialect, flow, batch, &starting).await?;
+    known::keep(connection, dialect, flow, &new).await?;
+    let begun = starting.iter().filter(|start| made.contains(start.arrival.event.reference().as_str()));
     let heads: Vec<Run> = begun.map(|start| new_run(batch, start)).collect();
 
-    let subjects = newest(&batch.arrivals);
+    let subjects = newest(&new);
     let mut woken = Vec::new();
     if !subjects.is_empty() {
         apply(connection, dialect, &subjects).await?;
         woken = wake(connection, dialect, flow, &subjects).await?;
     }
-    reach::apply(connection, &batch.arrivals).await?;
-    for arrival in &batch.arrivals {
+    reach::apply(connection, &new).await?;
+    for arrival in new {
         if arrival.cancels {
             admission.cancelled.extend(cancel(connection, flow, arrival).await?);
         }
         if let Some(order) = &arrival.command {
             match command::carry_out(connection, flow, batch, arrival, order).await? {
                 Came::Queued(run) => woken.push(*run),
-                Came::Cancelled(event) => admission.cancelled.push((arrival.event.key.clone(), event)),
+                Came::Cancelled(event) => admission.cancelled.push((arrival.event.subject.clone(), event)),
                 Came::Nothing => {}
             }
         }
     }
-    let ended: BTreeSet<&EventId> = admission.cancelled.iter().map(|(_, event)| event).collect();
-    let live = |runs: Vec<Run>| runs.into_iter().filter(|run| !ended.contains(&run.event.id)).collect::<Vec<_>>();
+    let ended: BTreeSet<&EventRef> = admission.cancelled.iter().map(|(_, event)| event).collect();
+    let is_live = |run: &Run| !ended.contains(&run.event.reference());
+    let live = |runs: Vec<Run>| runs.into_iter().filter(is_live).collect::<Vec<_>>();
     let (heads, woken) = (live(heads), live(woken));
     let behind = lanes::behind(connection, dialect, flow, heads.iter().chain(&woken)).await?;
     writing.commit().await?;
 
-    let goes_first = |run: &Run| !behind.contains(run.event.id.as_str());
+    let goes_first = |run: &Run| !behind.contains(run.event.reference().as_str());
     let others = heads.iter().chain(&woken).filter(|run| !goes_first(run));
-    admission.behind = others.map(|run| run.event.key.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+    admission.behind = others.map(|run| run.event.subject.clone()).collect::<BTreeSet<_>>().into_iter().collect();
     admission.heads = heads.into_iter().filter(goes_first).collect();
     admission.woken = woken.into_iter().filter(goes_first).collect();
     Ok(admission)
@@ -99,41 +106,50 @@ struct Start<'a> {
     verdict: Option<(Reason, String)>,
 }
 
-/// The arrivals that start runs. One from before what is still remembered may have been done already, so it is not taken
-/// for new.
+/// The arrivals that start runs. One that was received before what is still remembered may have been done already, so it
+/// is not taken for new. Ingest's clock says when it was received, and ingest takes no webhook that its own clock does not
+/// agree with; when something happened by the sender's own clock says nothing of our memory.
 async fn starting<'a>(
     connection: &mut AnyConnection,
     flow: &str,
-    batch: &'a Batch,
+    new: &[&'a Arrival],
     mut befores: BTreeMap<i64, Before>,
 ) -> Result<Vec<Start<'a>>, StoreError> {
-    let starting: Vec<&Arrival> = batch.arrivals.iter().filter(|arrival| arrival.starts).collect();
+    let starting: Vec<&Arrival> = new.iter().copied().filter(|arrival| arrival.starts).collect();
     if starting.is_empty() {
         return Ok(Vec::new());
     }
     let horizon = horizon(connection, flow).await?;
     let mut start = |arrival: &'a Arrival| {
-        let too_old = (arrival.event.occurred_at < horizon).then(|| (Reason::TooOld, format!("before {horizon}")));
+        let too_old =
+            (arrival.event.received_at < horizon).then(|| (Reason::TooOld, format!("received before {horizon}")));
         let before = befores.remove(&arrival.offset);
         Start { arrival, before, verdict: arrival.verdict.clone().or(too_old) }
     };
     Ok(starting.into_iter().map(&mut start).collect())
 }
 
-/// Also the fence: who does not own the partition any more moves nothing.
+/// Also the fence: who does not own the partition any more moves nothing. And how new the newest webhook is that the flow
+/// has seen, which bounds what may be forgotten; Usher's own events may carry the time of any machine.
 async fn move_frontier(connection: &mut AnyConnection, flow: &str, batch: &Batch) -> Result<(), StoreError> {
-    let sql = "UPDATE usher_ownership SET frontier = $1 WHERE flow = $2 AND partition = $3 AND epoch = $4";
+    let sent = batch.arrivals.iter().filter(|arrival| arrival.event.source != Source::Usher);
+    let newest = sent.map(|arrival| arrival.event.received_at.millis()).max();
+    let sql = "UPDATE usher_ownership SET frontier = $1, \
+                 newest_at = CASE WHEN COALESCE(newest_at, 0) < $5 THEN $5 ELSE newest_at END \
+               WHERE flow = $2 AND partition = $3 AND epoch = $4";
     let moved = sqlx::query(sql)
         .bind(batch.frontier)
         .bind(flow)
         .bind(i64::from(batch.partition.0))
         .bind(batch.epoch)
+        .bind(newest.unwrap_or(0))
         .execute(connection)
         .await?;
     if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced(batch.partition)) }
 }
 
-/// Makes the runs that are not known yet and says which.
+/// Makes the runs and says which. One that another partition has made meanwhile, as a foreign producer may bring about, is
+/// left as it is.
 async fn insert(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -146,14 +162,17 @@ async fn insert(
     }
     let rows: Vec<serde_json::Value> = starting
         .iter()
-        .map(|Start { arrival: Arrival { offset, event, expires_at, .. }, before, verdict }| {
+        .map(|Start { arrival: arrival @ Arrival { offset, event, expires_at, .. }, before, verdict }| {
             json!({
+                "event_ref": event.reference().as_str(),
+                "subject": event.subject.as_str(),
+                "digest": known::digest(arrival),
                 "event": event.id.as_str(),
-                "key": event.key.as_str(),
+                "key": event.subject.key(),
                 "origin": offset,
                 "source": event.source.label(),
                 "type": event.kind,
-                "instance": event.instance,
+                "instance": event.instance(),
                 "occurred_at": event.occurred_at.millis(),
                 "received_at": event.received_at.millis(),
                 "provenance": serde_json::to_string(&event.provenance).unwrap_or_default(),
@@ -167,13 +186,13 @@ async fn insert(
         })
         .collect();
     let sql = format!(
-        "INSERT INTO usher_run (flow, event, key, partition, position, origin, source, type, instance, occurred_at, \
+        "INSERT INTO usher_run (flow, event_ref, subject, digest, event, key, partition, position, origin, source, type, instance, occurred_at, \
                                 received_at, provenance, body, reason, error, expires_at, before_event, \
                                 flow_version, state, admitted_at, destination) \
-         SELECT $2, r.event, r.key, $3, r.origin, r.origin, r.source, r.type, r.instance, r.occurred_at, \
+         SELECT $2, r.event_ref, r.subject, r.digest, r.event, r.key, $3, r.origin, r.origin, r.source, r.type, r.instance, r.occurred_at, \
                 r.received_at, r.provenance, r.body, r.reason, r.error, r.expires_at, r.before_event, $4, 'queued', $5, \
                 r.destination \
-         FROM {} WHERE true ON CONFLICT (flow, event) DO NOTHING RETURNING event",
+         FROM {} WHERE true ON CONFLICT (flow, event_ref) DO NOTHING RETURNING event_ref",
         dialect.rows(&ARRIVAL)
     );
     let inserted = sqlx::query(AssertSqlSafe(sql))
@@ -187,30 +206,28 @@ async fn insert(
     Ok(inserted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-/// The snapshot that counts of each key, in the order of keys: flows that write the same subjects at the same time must
-/// not wait for each other in a circle.
-fn newest(arrivals: &[Arrival]) -> BTreeMap<&Key, (&EventId, &Snapshot)> {
-    let mut newest: BTreeMap<&Key, (&EventId, &Snapshot)> = BTreeMap::new();
+/// What counts of what is said of each subject, in their order: flows that write the same ones at the same time must not
+/// wait for each other in a circle.
+type News<'a> = BTreeMap<&'a SubjectId, (EventRef, &'a Snapshot)>;
+
+fn newest<'a>(arrivals: &[&'a Arrival]) -> News<'a> {
+    let mut newest = News::new();
     for arrival in arrivals {
         let Some(snapshot) = &arrival.snapshot else { continue };
-        let entry = newest.entry(&arrival.event.key).or_insert((&arrival.event.id, snapshot));
+        let entry = newest.entry(&arrival.event.subject).or_insert((arrival.event.reference(), snapshot));
         if snapshot.replaces(entry.1) {
-            *entry = (&arrival.event.id, snapshot);
+            *entry = (arrival.event.reference(), snapshot);
         }
     }
     newest
 }
 
-async fn apply(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    subjects: &BTreeMap<&Key, (&EventId, &Snapshot)>,
-) -> Result<(), StoreError> {
+async fn apply(connection: &mut AnyConnection, dialect: Dialect, subjects: &News<'_>) -> Result<(), StoreError> {
     let rows: Vec<serde_json::Value> = subjects
         .iter()
         .map(|(key, (event, snapshot))| {
             json!({
-                "key": key.as_str(),
+                "subject": key.as_str(),
                 "updated_at": snapshot.updated_at,
                 "occurred_at": snapshot.occurred_at,
                 "event": event.as_str(),
@@ -221,9 +238,9 @@ async fn apply(
         .collect();
     // Every flow applies every snapshot; the same event a second time changes nothing.
     let sql = format!(
-        "INSERT INTO usher_subject (key, updated_at, occurred_at, event, snapshot, deleted_at, revision) \
-         SELECT r.key, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, 1 FROM {} WHERE true \
-         ON CONFLICT (key) DO UPDATE SET \
+        "INSERT INTO usher_subject (subject, updated_at, occurred_at, event, snapshot, deleted_at, revision) \
+         SELECT r.subject, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, 1 FROM {} WHERE true \
+         ON CONFLICT (subject) DO UPDATE SET \
            updated_at = excluded.updated_at, occurred_at = excluded.occurred_at, event = excluded.event, \
            snapshot = excluded.snapshot, deleted_at = excluded.deleted_at, revision = usher_subject.revision + 1 \
          WHERE usher_subject.deleted_at IS NULL AND usher_subject.event <> excluded.event AND ( \
@@ -240,12 +257,12 @@ async fn wake(
     connection: &mut AnyConnection,
     dialect: Dialect,
     flow: &str,
-    subjects: &BTreeMap<&Key, (&EventId, &Snapshot)>,
+    subjects: &News<'_>,
 ) -> Result<Vec<Run>, StoreError> {
     let keys: Vec<&str> = subjects.keys().map(|key| key.as_str()).collect();
     let sql = format!(
         "UPDATE usher_run SET state = 'queued' WHERE flow = $1 AND state = 'waiting' AND awaits_news = 1 \
-         AND key IN ({}) RETURNING {RUN_COLUMNS}",
+         AND subject IN ({}) RETURNING {RUN_COLUMNS}",
         dialect.texts()
     );
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(flow).bind(json!(keys).to_string()).fetch_all(connection).await?;
@@ -257,24 +274,28 @@ async fn cancel(
     connection: &mut AnyConnection,
     flow: &str,
     arrival: &Arrival,
-) -> Result<Vec<(Key, EventId)>, StoreError> {
-    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND key = $3 AND position < $4 RETURNING event");
+) -> Result<Vec<(SubjectId, EventRef)>, StoreError> {
+    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND subject = $3 AND position < $4 RETURNING event_ref");
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(clock::now().millis())
         .bind(flow)
-        .bind(arrival.event.key.as_str())
+        .bind(arrival.event.subject.as_str())
         .bind(arrival.offset)
         .fetch_all(&mut *connection)
         .await?;
     sqlx::query(
-        "UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND key = $2 AND position < $3 AND ended_at IS NULL",
+        "UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND subject = $2 AND position < $3 AND ended_at IS NULL",
     )
     .bind(flow)
-    .bind(arrival.event.key.as_str())
+    .bind(arrival.event.subject.as_str())
     .bind(arrival.offset)
     .execute(connection)
     .await?;
-    rows.iter().map(|row| Ok((arrival.event.key.clone(), EventId::new(row.try_get::<String, _>(0)?)))).collect()
+    let ended = |row: &AnyRow| {
+        let event = row.try_get::<String, _>(0)?.parse().map_err(|_| StoreError::Unreadable("event_ref".into()))?;
+        Ok((arrival.event.subject.clone(), event))
+    };
+    rows.iter().map(ended).collect()
 }
 
 fn new_run(batch: &Batch, Start { arrival, before, verdict }: &Start<'_>) -> Run {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::any::AnyArguments;
 use sqlx::{AnyConnection, AssertSqlSafe};
-use usher_proto::{EventId, Partition, Timestamp};
+use usher_proto::{EventRef, Partition, Timestamp};
 use usher_service::clock;
 
 use super::StoreError;
@@ -47,8 +47,8 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
     let written = match &change.kind {
         ChangeKind::Claim { tries, request } => {
             let sql = format!(
-                "UPDATE usher_run SET state = 'running', claimed_at = $1, claimed_until = $2, request = $3, {TRIES} \
-                 WHERE flow = $10 AND event = $11 AND {goes_on}"
+                "UPDATE usher_run SET state = 'running', claimed_at = $1, changed_at = $1, claimed_until = $2, request = $3, {TRIES} \
+                 WHERE flow = $10 AND event_ref = $11 AND {goes_on}"
             );
             let query = sqlx::query(AssertSqlSafe(sql))
                 .bind(clock::now().millis())
@@ -68,7 +68,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                 "UPDATE usher_run SET state = 'running', step = $1, destination = $2, results = $3, attempts = 0, \
                    spent = 0, unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, \
                    request = NULL, claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0 \
-                 WHERE flow = $4 AND event = $5 AND {goes_on}"
+                 WHERE flow = $4 AND event_ref = $5 AND {goes_on}"
             );
             sqlx::query(AssertSqlSafe(sql))
                 .bind(i64::try_from(*to).unwrap_or(i64::MAX))
@@ -84,10 +84,10 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
         ChangeKind::Wait { until, news_after } => {
             // News that were applied after the look that found them missing would otherwise be missed for good.
             let sql = format!(
-                "UPDATE usher_run SET due_at = $1, awaits_news = $2, claimed_at = NULL, state = CASE WHEN $2 = 1 AND EXISTS ( \
-                   SELECT 1 FROM usher_subject s WHERE s.key = usher_run.key AND s.revision > $3) \
+                "UPDATE usher_run SET due_at = $1, changed_at = $6, awaits_news = $2, claimed_at = NULL, state = CASE WHEN $2 = 1 AND EXISTS ( \
+                   SELECT 1 FROM usher_subject s WHERE s.subject = usher_run.subject AND s.revision > $3) \
                    THEN 'running' ELSE 'waiting' END \
-                 WHERE flow = $4 AND event = $5 AND {goes_on} RETURNING state"
+                 WHERE flow = $4 AND event_ref = $5 AND {goes_on} RETURNING state"
             );
             let row: Option<(String,)> = sqlx::query_as(AssertSqlSafe(sql))
                 .bind(until.millis())
@@ -95,6 +95,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                 .bind(news_after.unwrap_or_default())
                 .bind(flow)
                 .bind(event)
+                .bind(clock::now().millis())
                 .fetch_optional(&mut *connection)
                 .await?;
             if row.as_ref().is_some_and(|(state,)| state == RunState::Running.label()) {
@@ -105,7 +106,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
         ChangeKind::Park { until, tries, request } => {
             let sql = format!(
                 "UPDATE usher_run SET state = 'parked', due_at = $1, request = $2, claimed_until = $3, claimed_at = NULL, \
-                   {TRIES} WHERE flow = $10 AND event = $11 AND {goes_on}"
+                   changed_at = $13, {TRIES} WHERE flow = $10 AND event_ref = $11 AND {goes_on}"
             );
             let query = sqlx::query(AssertSqlSafe(sql))
                 .bind(until.millis())
@@ -115,6 +116,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                 .bind(flow)
                 .bind(event)
                 .bind(tries.failed_at.map(Timestamp::millis))
+                .bind(clock::now().millis())
                 .execute(&mut *connection)
                 .await?
                 .rows_affected()
@@ -131,7 +133,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                        request = CASE WHEN $6 = 1 AND COALESCE($3, '') <> 'expired' THEN request END, \
                        claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0, \
                        deaths = deaths + CASE WHEN $1 = 'dead' THEN 1 ELSE 0 END \
-                       WHERE flow = $7 AND event = $8 AND ended_at IS NULL"
+                       WHERE flow = $7 AND event_ref = $8 AND ended_at IS NULL"
             );
             sqlx::query(AssertSqlSafe(sql))
                 .bind(state.label())
@@ -176,7 +178,7 @@ async fn cancel_as_asked(connection: &mut AnyConnection, flow: &str, event: &str
     let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, due_at = NULL, claimed_at = NULL, \
                claimed_until = NULL, awaits_news = 0, request = NULL, \
                note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END \
-               WHERE flow = $2 AND event = $3 AND ended_at IS NULL AND cancel_asked = 1";
+               WHERE flow = $2 AND event_ref = $3 AND ended_at IS NULL AND cancel_asked = 1";
     sqlx::query(sql).bind(clock::now().millis()).bind(flow).bind(event).execute(connection).await?;
     Ok(())
 }
@@ -184,13 +186,13 @@ async fn cancel_as_asked(connection: &mut AnyConnection, flow: &str, event: &str
 async fn keep_effect(
     connection: &mut AnyConnection,
     flow: &str,
-    event: &EventId,
+    event: &EventRef,
     effect: Option<&StepEffect>,
 ) -> Result<(), StoreError> {
     let Some(StepEffect { step, name, connector, effect }) = effect else { return Ok(()) };
-    let sql = "INSERT INTO usher_effect (flow, event, step, step_name, connector, id, at, pass) \
-               SELECT flow, event, $3, $4, $5, $6, $7, pass FROM usher_run WHERE flow = $1 AND event = $2 \
-               ON CONFLICT (flow, event, pass, step) DO NOTHING";
+    let sql = "INSERT INTO usher_effect (flow, event_ref, step, step_name, connector, id, at, pass) \
+               SELECT flow, event_ref, $3, $4, $5, $6, $7, pass FROM usher_run WHERE flow = $1 AND event_ref = $2 \
+               ON CONFLICT (flow, event_ref, pass, step) DO NOTHING";
     sqlx::query(sql)
         .bind(flow)
         .bind(event.as_str())

@@ -2,7 +2,7 @@
 //! it and what came of it, and one that comes again is not carried out again.
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
-use usher_proto::EventId;
+use usher_proto::EventRef;
 use usher_service::clock;
 
 use super::rows::{RUN_COLUMNS, run};
@@ -19,7 +19,7 @@ pub(super) enum Came {
     /// The run is queued again.
     Queued(Box<Run>),
     /// The run has been ended.
-    Cancelled(EventId),
+    Cancelled(EventRef),
     /// Nothing to tell.
     Nothing,
 }
@@ -32,7 +32,7 @@ pub(super) async fn carry_out(
     command: &Command,
 ) -> Result<Came, StoreError> {
     let kept = sqlx::query(
-        "INSERT INTO usher_action (id, at, who, what, flow, event, came) VALUES ($1, $2, $3, $4, $5, $6, 'nothing') \
+        "INSERT INTO usher_action (id, at, who, what, flow, event_ref, came) VALUES ($1, $2, $3, $4, $5, $6, 'nothing') \
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(arrival.event.id.as_str())
@@ -40,7 +40,7 @@ pub(super) async fn carry_out(
     .bind(&command.by)
     .bind(command.order.label())
     .bind(flow)
-    .bind(command.event.as_str())
+    .bind(command.run.as_str())
     .execute(&mut *connection)
     .await?;
     if kept.rows_affected() == 0 {
@@ -78,14 +78,14 @@ async fn redrive(
            failed_at = NULL, reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, cancel_asked = 0, \
            flow_version = CASE WHEN step = 0 THEN $2 ELSE flow_version END, \
            destination = CASE WHEN step = 0 THEN {ACCOUNT} ELSE destination END \
-         WHERE flow = $4 AND event = $5 AND state = 'dead' AND deaths = $6 RETURNING {RUN_COLUMNS}"
+         WHERE flow = $4 AND event_ref = $5 AND state = 'dead' AND deaths = $6 RETURNING {RUN_COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(arrival.offset)
         .bind(&batch.flow_version)
         .bind(batch.connector.as_deref())
         .bind(flow)
-        .bind(command.event.as_str())
+        .bind(command.run.as_str())
         .bind(i64::from(deaths))
         .fetch_optional(connection)
         .await?;
@@ -106,7 +106,7 @@ async fn rerun(
            unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
            results = '{{}}', reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, awaits_news = 0, \
            cancel_asked = 0, body = $2, flow_version = $4, destination = {ACCOUNT} \
-         WHERE flow = $5 AND event = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
+         WHERE flow = $5 AND event_ref = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(arrival.offset)
@@ -114,26 +114,27 @@ async fn rerun(
         .bind(batch.connector.as_deref())
         .bind(&batch.flow_version)
         .bind(flow)
-        .bind(command.event.as_str())
+        .bind(command.run.as_str())
         .fetch_optional(connection)
         .await?;
     row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
 }
 
 async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -> Result<Came, StoreError> {
-    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND event = $3 RETURNING event");
+    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND event_ref = $3 RETURNING event_ref");
     let ended = sqlx::query(AssertSqlSafe(sql))
         .bind(clock::now().millis())
         .bind(flow)
-        .bind(command.event.as_str())
+        .bind(command.run.as_str())
         .fetch_optional(&mut *connection)
         .await?;
     if let Some(row) = ended {
-        return Ok(Came::Cancelled(EventId::new(row.try_get::<String, _>(0)?)));
+        let found = row.try_get::<String, _>(0)?.parse();
+        return Ok(Came::Cancelled(found.map_err(|_| StoreError::Unreadable("event_ref".into()))?));
     }
-    sqlx::query("UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND event = $2 AND ended_at IS NULL")
+    sqlx::query("UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND event_ref = $2 AND ended_at IS NULL")
         .bind(flow)
-        .bind(command.event.as_str())
+        .bind(command.run.as_str())
         .execute(connection)
         .await?;
     Ok(Came::Nothing)

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
-use usher_proto::{Reason, Timestamp};
+use usher_proto::{EventRef, Instance, Reason, SubjectId, Timestamp};
 
 use super::{SqlStore, StoreError};
 use crate::engine::RunState;
@@ -20,8 +20,10 @@ pub struct RunFilter {
     pub state: Option<RunState>,
     /// Given up for this reason.
     pub reason: Option<Reason>,
-    /// About this event.
+    /// About this event: its sender's id, or the whole reference.
     pub event: Option<String>,
+    /// Of this instance.
+    pub instance: Option<Instance>,
     /// Admitted since.
     pub since: Option<Timestamp>,
 }
@@ -31,8 +33,14 @@ pub struct RunFilter {
 pub struct RunRecord {
     /// The flow.
     pub flow: String,
-    /// The event's id.
+    /// The event's id, as its sender has it.
     pub event: String,
+    /// Which event that is, among those of all senders and instances.
+    #[serde(skip)]
+    pub reference: EventRef,
+    /// Whom it concerns, among those of all senders and instances.
+    #[serde(skip)]
+    pub subject: SubjectId,
     /// The event's type.
     #[serde(rename = "type")]
     pub kind: String,
@@ -56,6 +64,8 @@ pub struct RunRecord {
     pub note: Option<String>,
     /// The source of the event.
     pub source: String,
+    /// The sender's instance.
+    pub instance: String,
     /// The partition and the offset of the event.
     pub partition: i64,
     /// The offset of the event.
@@ -84,14 +94,18 @@ pub struct EffectRecord {
 }
 
 const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attempts, r.due_at, r.reason, r.error, r.note, \
-                       r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths";
+                       r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths, r.instance, r.event_ref, r.subject";
 
-fn record(row: &AnyRow) -> Result<RunRecord, sqlx::Error> {
+fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
+    let unreadable = |what: &str| StoreError::Unreadable(what.to_owned());
     let key: String = row.try_get(3)?;
     let time = |index: usize| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(index)?.map(Timestamp::from_millis));
     Ok(RunRecord {
         flow: row.try_get(0)?,
         event: row.try_get(1)?,
+        reference: row.try_get::<String, _>(18)?.parse().map_err(|_| unreadable("event_ref"))?,
+        subject: row.try_get::<String, _>(19)?.parse().map_err(|_| unreadable("subject"))?,
+        instance: row.try_get(17)?,
         kind: row.try_get(2)?,
         user: key.starts_with("user_").then(|| key.clone()),
         key,
@@ -112,6 +126,11 @@ fn record(row: &AnyRow) -> Result<RunRecord, sqlx::Error> {
     })
 }
 
+/// The column that says which event somebody means.
+fn event_column(event: Option<&str>) -> &'static str {
+    if event.is_some_and(|event| event.parse::<EventRef>().is_ok()) { "r.event_ref" } else { "r.event" }
+}
+
 impl SqlStore {
     /// The runs that the filter lets through: the newest `limit`, oldest first.
     pub async fn runs(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunRecord>, StoreError> {
@@ -120,7 +139,8 @@ impl SqlStore {
             ("r.flow", filter.flow.clone()),
             ("r.state", filter.state.map(|state| state.label().to_owned())),
             ("r.reason", filter.reason.map(|reason| reason.label().to_owned())),
-            ("r.event", filter.event.clone()),
+            ("r.instance", filter.instance.as_ref().map(Instance::to_string)),
+            (event_column(filter.event.as_deref()), filter.event.clone()),
         ];
         let given: Vec<(&str, String)> =
             texts.into_iter().filter_map(|(column, value)| Some((column, value?))).collect();
@@ -138,26 +158,25 @@ impl SqlStore {
         let mut records = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
         records.reverse();
         for record in &mut records {
-            record.effects = self.effects(&record.flow, &record.event).await?;
+            record.effects = self.effects(&record.flow, &record.reference).await?;
         }
         Ok(records)
     }
 
-    async fn effects(&self, flow: &str, event: &str) -> Result<Vec<EffectRecord>, StoreError> {
-        let sql =
-            "SELECT connector, step_name, id, at FROM usher_effect WHERE flow = $1 AND event = $2 ORDER BY pass, step";
+    async fn effects(&self, flow: &str, run: &EventRef) -> Result<Vec<EffectRecord>, StoreError> {
+        let sql = "SELECT connector, step_name, id, at FROM usher_effect WHERE flow = $1 AND event_ref = $2 ORDER BY pass, step";
         let rows: Vec<(String, String, String, i64)> =
-            sqlx::query_as(sql).bind(flow).bind(event).fetch_all(&self.database.pool).await?;
+            sqlx::query_as(sql).bind(flow).bind(run.as_str()).fetch_all(&self.database.pool).await?;
         let effect = |(connector, step, id, at)| EffectRecord { connector, step, id, at: Timestamp::from_millis(at) };
         Ok(rows.into_iter().map(effect).collect())
     }
 
     /// The body of a run's event, while it is kept: until the run has ended well.
-    pub async fn body(&self, flow: &str, event: &str) -> Result<Option<Value>, StoreError> {
+    pub async fn body(&self, flow: &str, run: &EventRef) -> Result<Option<Value>, StoreError> {
         let row: Option<(Option<String>,)> =
-            sqlx::query_as("SELECT body FROM usher_run WHERE flow = $1 AND event = $2")
+            sqlx::query_as("SELECT body FROM usher_run WHERE flow = $1 AND event_ref = $2")
                 .bind(flow)
-                .bind(event)
+                .bind(run.as_str())
                 .fetch_optional(&self.database.pool)
                 .await?;
         let text = row.and_then(|(body,)| body);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
-use usher_proto::{Key, Partition, Timestamp};
+use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::change::current_epoch;
 use super::rows::{RUN_COLUMNS, preceded, rank, run, runs};
@@ -20,8 +20,8 @@ pub(super) async fn heads(database: &Database, flow: &str, of: &HeadsOf) -> Resu
     let sql = format!(
         "SELECT {RUN_COLUMNS} FROM usher_run r \
          WHERE flow = $1 AND partition = $3 AND ended_at IS NULL AND state IN ('queued', 'running') \
-           AND (position, event) > ($4, $5) AND (destination IS NULL OR destination NOT IN ({})) AND NOT {} \
-         ORDER BY position, event LIMIT $6",
+           AND (position, event_ref) > ($4, $5) AND (destination IS NULL OR destination NOT IN ({})) AND NOT {} \
+         ORDER BY position, event_ref LIMIT $6",
         database.dialect.texts(),
         preceded("r")
     );
@@ -40,13 +40,13 @@ pub(super) async fn heads(database: &Database, flow: &str, of: &HeadsOf) -> Resu
 pub(super) async fn lane(
     database: &Database,
     flow: &str,
-    key: &Key,
+    key: &SubjectId,
     limit: usize,
 ) -> Result<(Vec<Run>, bool), StoreError> {
     let sql = format!(
         "SELECT {RUN_COLUMNS} FROM usher_run r \
-         WHERE flow = $1 AND key = $2 AND ended_at IS NULL AND state <> 'waiting' \
-         ORDER BY {}, position, event LIMIT $3",
+         WHERE flow = $1 AND subject = $2 AND ended_at IS NULL AND state <> 'waiting' \
+         ORDER BY {}, position, event_ref LIMIT $3",
         rank("r")
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
@@ -84,8 +84,8 @@ pub(super) async fn due(
         }
         let sql = format!(
             "UPDATE usher_run SET state = CASE state WHEN 'parked' THEN 'running' ELSE 'queued' END \
-             WHERE flow = $1 AND state IN ('waiting', 'parked') AND event IN ( \
-                 SELECT event FROM usher_run WHERE flow = $1 AND partition = $3 AND state IN ('waiting', 'parked') \
+             WHERE flow = $1 AND state IN ('waiting', 'parked') AND event_ref IN ( \
+                 SELECT event_ref FROM usher_run WHERE flow = $1 AND partition = $3 AND state IN ('waiting', 'parked') \
                    AND due_at <= $2 ORDER BY due_at LIMIT $4) \
              RETURNING {RUN_COLUMNS}"
         );
@@ -101,8 +101,8 @@ pub(super) async fn due(
     let behind = behind(connection, database.dialect, flow, ended.iter()).await?;
     writing.commit().await?;
     let (behind, heads): (Vec<Run>, Vec<Run>) =
-        ended.into_iter().partition(|run| behind.contains(run.event.id.as_str()));
-    Ok(Due { heads, behind: behind.into_iter().map(|run| run.event.key).collect(), fenced })
+        ended.into_iter().partition(|run| behind.contains(run.event.reference().as_str()));
+    Ok(Due { heads, behind: behind.into_iter().map(|run| run.event.subject).collect(), fenced })
 }
 
 /// Asked first, because mostly there are none, and reading costs less than a transaction that writes nothing.
@@ -130,12 +130,12 @@ pub(super) async fn behind(
     flow: &str,
     of: impl Iterator<Item = &Run>,
 ) -> Result<BTreeSet<String>, StoreError> {
-    let events: Vec<&str> = of.map(|run| run.event.id.as_str()).collect();
+    let events: Vec<String> = of.map(|run| run.event.reference().to_string()).collect();
     if events.is_empty() {
         return Ok(BTreeSet::new());
     }
     let sql = format!(
-        "SELECT event FROM usher_run r WHERE flow = $1 AND event IN ({}) AND {}",
+        "SELECT event_ref FROM usher_run r WHERE flow = $1 AND event_ref IN ({}) AND {}",
         dialect.texts(),
         preceded("r")
     );

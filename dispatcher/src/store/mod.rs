@@ -7,11 +7,13 @@ mod admit;
 mod change;
 mod command;
 mod inspect;
+mod known;
 mod lanes;
 mod operate;
 mod prune;
 mod quota;
 mod reach;
+mod refused;
 mod remember;
 mod rows;
 mod sql_store;
@@ -19,7 +21,7 @@ mod sql_store;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_proto::{AddressDigest, EventId, Key, Partition, Timestamp};
+use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
 
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::{Change, Changed, Run, RunState};
@@ -27,8 +29,10 @@ use crate::reach::Listed;
 use crate::subject::Subject;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::ActionRecord;
+pub use prune::MendedHorizon;
 pub use quota::{Credit, Grant, Short, Wish};
 pub use reach::ReachRecord;
+pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
 
 /// The store could not do as asked.
@@ -65,7 +69,7 @@ pub struct HeadsOf {
     /// The partition.
     pub partition: Partition,
     /// After this place.
-    pub after: Option<(i64, EventId)>,
+    pub after: Option<(i64, EventRef)>,
     /// Leaving out those that ask these destinations.
     pub without: Vec<String>,
     /// At most so many.
@@ -78,7 +82,7 @@ pub struct Due {
     /// Those that nothing of their key goes before.
     pub heads: Vec<Run>,
     /// The keys of the others.
-    pub behind: Vec<Key>,
+    pub behind: Vec<SubjectId>,
     /// Partitions that have something due and are somebody else's now.
     pub fenced: Vec<(Partition, i64)>,
 }
@@ -100,16 +104,21 @@ pub trait Store: Send + Sync {
     async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError>;
 
     /// The next runs of a lane, in order, and whether there are more. None while its head is parked.
-    async fn lane(&self, flow: &str, key: &Key, limit: usize) -> Result<(Vec<Run>, bool), StoreError>;
+    async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError>;
 
     /// Ends the waits and pauses that are over by `now`, in these partitions (with their epochs).
     async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Due, StoreError>;
 
-    /// Whom a key stands for.
-    async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError>;
+    /// Its newest state.
+    async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError>;
 
-    /// Which of these addresses are not to be written to: at all, or with mail of this list.
-    async fn listed(&self, list: Option<&str>, addresses: &[AddressDigest]) -> Result<Vec<Listed>, StoreError>;
+    /// Which of these addresses an instance does not write to: at all, or with mail of this list.
+    async fn listed(
+        &self,
+        instance: &str,
+        list: Option<&str>,
+        addresses: &[AddressDigest],
+    ) -> Result<Vec<Listed>, StoreError>;
 
     /// Keeps a version of a flow for the runs that begin with it.
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError>;
@@ -123,9 +132,12 @@ pub trait Store: Send + Sync {
     /// How many runs of a flow are in each state that needs somebody's attention: all but those that ended well.
     async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError>;
 
-    /// Forgets some of the runs of a flow that have ended and whose events are older than `older_than`. Returns how many;
-    /// fewer than `limit` means that there are no more.
-    async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError>;
+    /// Forgets some of the runs of a flow that have ended, and of its events, that were received longer ago than `keep`
+    /// before the newest webhook that the flow has seen. Returns how many; fewer than `limit` means that there are no more.
+    async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError>;
+
+    /// Drops what dead runs carry whose life is over by `now`.
+    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError>;
 
     /// Shares quotas with the other processes that use the same accounts. What is granted to `member` holds for as long as
     /// `lease`, counted from before it was asked for; then it is everybody's again.

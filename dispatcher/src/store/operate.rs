@@ -1,7 +1,7 @@
 //! What operators change in the store themselves: which flows are paused. Everything about runs goes through the log.
 
 use serde::Serialize;
-use usher_proto::Timestamp;
+use usher_proto::{EventRef, Timestamp};
 
 use super::{SqlStore, StoreError};
 
@@ -49,10 +49,10 @@ impl SqlStore {
     }
 
     /// What operators have ordered about a run, oldest first.
-    pub async fn actions(&self, flow: &str, event: &str) -> Result<Vec<ActionRecord>, StoreError> {
-        let sql = "SELECT at, who, what, came FROM usher_action WHERE flow = $1 AND event = $2 ORDER BY at, id";
+    pub async fn actions(&self, flow: &str, run: &EventRef) -> Result<Vec<ActionRecord>, StoreError> {
+        let sql = "SELECT at, who, what, came FROM usher_action WHERE flow = $1 AND event_ref = $2 ORDER BY at, id";
         let rows: Vec<(i64, String, String, String)> =
-            sqlx::query_as(sql).bind(flow).bind(event).fetch_all(&self.database.pool).await?;
+            sqlx::query_as(sql).bind(flow).bind(run.as_str()).fetch_all(&self.database.pool).await?;
         let record = |(at, who, what, came)| ActionRecord { at: Timestamp::from_millis(at), who, what, came };
         Ok(rows.into_iter().map(record).collect())
     }

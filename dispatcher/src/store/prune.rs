@@ -1,15 +1,18 @@
 //! The memory of what was done: how much of it there is, and forgetting what is old.
+//!
+//! Forgetting cannot be undone, so no single clock decides it. The horizon lies `keep` before the newest webhook that the
+//! flow has seen, and before the store's own clock: a clock that is ahead, or jumps, moves it nowhere.
+
+use std::time::Duration;
 
 use sqlx::AnyConnection;
 use usher_proto::Timestamp;
-
-use usher_service::clock;
 
 use super::StoreError;
 use crate::engine::RunState;
 use crate::sql::Database;
 
-/// Before this time everything may be forgotten.
+/// What was received before this time may be forgotten.
 pub(super) async fn horizon(connection: &mut AnyConnection, flow: &str) -> Result<Timestamp, StoreError> {
     let sql = "SELECT older_than FROM usher_pruned WHERE flow = $1";
     let row: Option<(i64,)> = sqlx::query_as(sql).bind(flow).fetch_optional(connection).await?;
@@ -17,19 +20,13 @@ pub(super) async fn horizon(connection: &mut AnyConnection, flow: &str) -> Resul
 }
 
 /// The horizon is written first and in the same transaction, so that nothing is forgotten that is then taken for new.
-pub(super) async fn prune(
-    database: &Database,
-    flow: &str,
-    older_than: Timestamp,
-    limit: usize,
-) -> Result<u64, StoreError> {
-    let old =
-        "SELECT event FROM usher_run WHERE flow = $1 AND ended_at < $2 AND occurred_at < $2 ORDER BY event LIMIT $3";
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let bind =
-        |sql: String| sqlx::query(sqlx::AssertSqlSafe(sql)).bind(flow.to_owned()).bind(older_than.millis()).bind(limit);
+/// Returns how many runs and events were forgotten.
+pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
+    let there = database.now().await?;
     let mut writing = database.write().await?;
     let connection = writing.connection();
+    let Some(newest) = newest(connection, flow).await? else { return Ok(0) };
+    let older_than = newest.min(there).minus(keep);
     sqlx::query(
         "INSERT INTO usher_pruned (flow, older_than) VALUES ($1, $2) ON CONFLICT (flow) DO UPDATE SET \
          older_than = excluded.older_than WHERE usher_pruned.older_than < excluded.older_than",
@@ -38,24 +35,90 @@ pub(super) async fn prune(
     .bind(older_than.millis())
     .execute(&mut *connection)
     .await?;
-    // A dead run is kept to be redriven. Past its life it would only die again, and what it carries may be a one-time code.
-    let spent = "SELECT event FROM usher_run WHERE flow = $1 AND state = 'dead' AND body IS NOT NULL AND expires_at <= $2 \
-                 ORDER BY expires_at LIMIT $3";
+    let old = "SELECT event_ref FROM usher_run WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 \
+               ORDER BY event_ref LIMIT $3";
+    let old_event =
+        "SELECT event_ref FROM usher_event WHERE flow = $1 AND received_at < $2 ORDER BY event_ref LIMIT $3";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut forgotten = 0;
+    for (table, which, counts) in [
+        ("usher_effect", old, false),
+        ("usher_action", old, false),
+        ("usher_run", old, true),
+        ("usher_event", old_event, true),
+    ] {
+        let sql = format!("DELETE FROM {table} WHERE flow = $1 AND event_ref IN ({which})");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(flow).bind(older_than.millis()).bind(limit);
+        let deleted = query.execute(&mut *connection).await?.rows_affected();
+        forgotten += if counts { deleted } else { 0 };
+    }
+    sqlx::query("DELETE FROM usher_refused WHERE at < $1").bind(older_than.millis()).execute(&mut *connection).await?;
+    writing.commit().await?;
+    Ok(forgotten)
+}
+
+/// How new the newest webhook is that the flow has seen; none if it has seen none.
+async fn newest(connection: &mut AnyConnection, flow: &str) -> Result<Option<Timestamp>, StoreError> {
+    let sql = "SELECT max(newest_at) FROM usher_ownership WHERE flow = $1";
+    let (newest,): (Option<i64>,) = sqlx::query_as(sql).bind(flow).fetch_one(connection).await?;
+    Ok(newest.filter(|millis| *millis > 0).map(Timestamp::from_millis))
+}
+
+/// Drops what dead runs carry whose life is over: redriven, they would only die again, and it may be a one-time code.
+pub(super) async fn drop_spent(
+    database: &Database,
+    flow: &str,
+    now: Timestamp,
+    limit: usize,
+) -> Result<(), StoreError> {
+    let spent = "SELECT event_ref FROM usher_run WHERE flow = $1 AND state = 'dead' AND body IS NOT NULL \
+                   AND expires_at <= $2 ORDER BY expires_at LIMIT $3";
+    let mut writing = database.write().await?;
     sqlx::query(sqlx::AssertSqlSafe(format!(
-        "UPDATE usher_run SET body = NULL, before_event = NULL, request = NULL WHERE flow = $1 AND event IN ({spent})"
+        "UPDATE usher_run SET body = NULL, before_event = NULL, request = NULL WHERE flow = $1 AND event_ref IN ({spent})"
     )))
     .bind(flow)
-    .bind(clock::now().millis())
-    .bind(limit)
-    .execute(&mut *connection)
+    .bind(now.millis())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .execute(writing.connection())
     .await?;
-    for table in ["usher_effect", "usher_action"] {
-        bind(format!("DELETE FROM {table} WHERE flow = $1 AND event IN ({old})")).execute(&mut *connection).await?;
+    Ok(writing.commit().await?)
+}
+
+/// A horizon that was set back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MendedHorizon {
+    /// The flow.
+    pub flow: String,
+    /// Where it was.
+    pub was: Timestamp,
+    /// Where it is.
+    pub is: Timestamp,
+}
+
+/// Sets back every horizon that lies beyond the newest webhook that its flow has seen: an earlier version took the clock of
+/// its process for it. What had been received until then may have been forgotten and is still not taken for new; what
+/// comes from now on is.
+pub(super) async fn mend_horizons(database: &Database) -> Result<Vec<MendedHorizon>, StoreError> {
+    let mut writing = database.write().await?;
+    let connection = writing.connection();
+    let flows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT flow, older_than FROM usher_pruned ORDER BY flow").fetch_all(&mut *connection).await?;
+    let mut moved = Vec::new();
+    for (flow, was) in flows {
+        let Some(is) = newest(connection, &flow).await? else { continue };
+        let was = Timestamp::from_millis(was);
+        if was > is {
+            sqlx::query("UPDATE usher_pruned SET older_than = $1 WHERE flow = $2")
+                .bind(is.millis())
+                .bind(&flow)
+                .execute(&mut *connection)
+                .await?;
+            moved.push(MendedHorizon { flow, was, is });
+        }
     }
-    let pruned =
-        bind(format!("DELETE FROM usher_run WHERE flow = $1 AND event IN ({old})")).execute(connection).await?;
     writing.commit().await?;
-    Ok(pruned.rows_affected())
+    Ok(moved)
 }
 
 pub(super) async fn counts(database: &Database, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe};
-use usher_proto::Key;
+use usher_proto::SubjectId;
 
 use super::StoreError;
 use crate::before::{Before, Remembered, learn};
@@ -13,7 +13,7 @@ use crate::engine::arrival::Arrival;
 use crate::sql::Dialect;
 
 const REMEMBERED: [(&str, &str); 4] =
-    [("key", "text"), ("updated_at", "bigint"), ("occurred_at", "bigint"), ("fields", "text")];
+    [("subject", "text"), ("updated_at", "bigint"), ("occurred_at", "bigint"), ("fields", "text")];
 
 /// What was known before each of the arrivals, by offset; nothing of those that say nothing of their subject, or whose
 /// flow does not ask. Each is compared with the one before it, also where that is of the same batch.
@@ -21,10 +21,10 @@ pub(super) async fn compare(
     connection: &mut AnyConnection,
     dialect: Dialect,
     flow: &str,
-    arrivals: &[Arrival],
+    arrivals: &[&Arrival],
 ) -> Result<BTreeMap<i64, Before>, StoreError> {
-    let say = |arrival: &'_ Arrival| arrival.remember.is_some() && arrival.snapshot.is_some();
-    let keys: Vec<&str> = arrivals.iter().filter(|arrival| say(arrival)).map(|a| a.event.key.as_str()).collect();
+    let say = |arrival: &Arrival| arrival.remember.is_some() && arrival.snapshot.is_some();
+    let keys: Vec<&str> = arrivals.iter().filter(|arrival| say(arrival)).map(|a| a.event.subject.as_str()).collect();
     if keys.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -32,7 +32,7 @@ pub(super) async fn compare(
     let (mut befores, mut learnt) = (BTreeMap::new(), BTreeMap::new());
     for arrival in arrivals {
         let (Some(snapshot), Some(fields)) = (&arrival.snapshot, &arrival.remember) else { continue };
-        let key = &arrival.event.key;
+        let key = &arrival.event.subject;
         let (before, after) = learn(known.get(key), snapshot, fields);
         befores.insert(arrival.offset, before);
         if let Some(after) = after {
@@ -49,17 +49,18 @@ async fn known(
     dialect: Dialect,
     flow: &str,
     keys: &[&str],
-) -> Result<BTreeMap<Key, Remembered>, StoreError> {
+) -> Result<BTreeMap<SubjectId, Remembered>, StoreError> {
     let sql = format!(
-        "SELECT key, updated_at, occurred_at, fields FROM usher_remembered WHERE flow = $1 AND key IN ({})",
+        "SELECT subject, updated_at, occurred_at, fields FROM usher_remembered WHERE flow = $1 AND subject IN ({})",
         dialect.texts()
     );
     let rows: Vec<(String, i64, i64, Option<String>)> =
         sqlx::query_as(AssertSqlSafe(sql)).bind(flow).bind(json!(keys).to_string()).fetch_all(connection).await?;
-    let read = |(key, updated_at, occurred_at, fields): (String, i64, i64, Option<String>)| {
+    let read = |(subject, updated_at, occurred_at, fields): (String, i64, i64, Option<String>)| {
         let fields = fields.map(|text| serde_json::from_str(&text)).transpose();
         let fields = fields.map_err(|_| StoreError::Unreadable("fields".into()))?;
-        Ok((Key::new(key), Remembered { updated_at, occurred_at, fields }))
+        let subject = subject.parse().map_err(|_| StoreError::Unreadable("subject".into()))?;
+        Ok((subject, Remembered { updated_at, occurred_at, fields }))
     };
     rows.into_iter().map(read).collect()
 }
@@ -68,11 +69,11 @@ async fn keep(
     connection: &mut AnyConnection,
     dialect: Dialect,
     flow: &str,
-    learnt: &BTreeMap<&Key, Remembered>,
+    learnt: &BTreeMap<&SubjectId, Remembered>,
 ) -> Result<(), StoreError> {
-    let row = |(key, Remembered { updated_at, occurred_at, fields }): (&&Key, &Remembered)| {
+    let row = |(key, Remembered { updated_at, occurred_at, fields }): (&&SubjectId, &Remembered)| {
         let fields = fields.as_ref().map(|fields| json!(fields).to_string());
-        json!({ "key": key.as_str(), "updated_at": updated_at, "occurred_at": occurred_at, "fields": fields })
+        json!({ "subject": key.as_str(), "updated_at": updated_at, "occurred_at": occurred_at, "fields": fields })
     };
     let rows: Vec<serde_json::Value> = learnt.iter().map(row).collect();
     if rows.is_empty() {
@@ -80,9 +81,9 @@ async fn keep(
     }
     // Compared already: whoever owns the partition is the only one who writes these.
     let sql = format!(
-        "INSERT INTO usher_remembered (flow, key, updated_at, occurred_at, fields) \
-         SELECT $2, r.key, r.updated_at, r.occurred_at, r.fields FROM {} WHERE true \
-         ON CONFLICT (flow, key) DO UPDATE SET \
+        "INSERT INTO usher_remembered (flow, subject, updated_at, occurred_at, fields) \
+         SELECT $2, r.subject, r.updated_at, r.occurred_at, r.fields FROM {} WHERE true \
+         ON CONFLICT (flow, subject) DO UPDATE SET \
            updated_at = excluded.updated_at, occurred_at = excluded.occurred_at, fields = excluded.fields",
         dialect.rows(&REMEMBERED)
     );

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use usher_proto::{Event, EventId, Key, Partition, Source, Timestamp};
+use usher_proto::{Event, EventId, Partition, Source, Timestamp};
 
 use super::StoreError;
 use crate::engine::{Run, RunState, Tries};
 
 /// The columns that [`run`] reads, in its order.
-pub(super) const RUN_COLUMNS: &str = "event, key, partition, position, source, type, instance, occurred_at, \
+pub(super) const RUN_COLUMNS: &str = "event, subject, partition, position, source, type, occurred_at, \
      received_at, provenance, body, flow_version, step, destination, state, pass, attempts, spent, unanswered, generation, \
      tried_since, asked_at, failed_at, claimed_until, request, results, due_at, reason, error, \
      expires_at, before_event";
@@ -22,8 +22,8 @@ pub(super) fn rank(run: &str) -> String {
 /// An SQL condition: whether some other run of its key goes before `run`, a row of `usher_run`.
 pub(super) fn preceded(run: &str) -> String {
     format!(
-        "EXISTS (SELECT 1 FROM usher_run o WHERE o.flow = {run}.flow AND o.key = {run}.key AND o.ended_at IS NULL \
-           AND o.state <> 'waiting' AND ({}, o.position, o.event) < ({}, {run}.position, {run}.event))",
+        "EXISTS (SELECT 1 FROM usher_run o WHERE o.flow = {run}.flow AND o.subject = {run}.subject AND o.ended_at IS NULL \
+           AND o.state <> 'waiting' AND ({}, o.position, o.event_ref) < ({}, {run}.position, {run}.event_ref))",
         rank("o"),
         rank(run)
     )
@@ -59,15 +59,15 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
     let mut columns = Columns { row, next: 0 };
     let c = &mut columns;
     let id = EventId::new(c.take::<String>()?);
-    let key = Key::new(c.take::<String>()?);
+    let subject = c.take::<String>()?.parse().map_err(|_| unreadable("subject"))?;
     let partition = Partition(i32::try_from(c.take::<i64>()?).map_err(|_| unreadable("partition"))?);
     let position = c.take()?;
     let source = c.take::<String>()?.parse::<Source>().map_err(|_| unreadable("source"))?;
-    let (kind, instance) = (c.take()?, c.take()?);
+    let kind = c.take()?;
     let (occurred_at, received_at) = (Timestamp::from_millis(c.take()?), Timestamp::from_millis(c.take()?));
     let provenance = serde_json::from_str(&c.take::<String>()?).map_err(|_| unreadable("provenance"))?;
     let body = Bytes::from(c.take::<Option<String>>()?.unwrap_or_default());
-    let event = Event { id, kind, source, instance, key, occurred_at, received_at, provenance, body };
+    let event = Event { id, kind, source, subject, occurred_at, received_at, provenance, body };
     let flow_version = c.take()?;
     let step = usize::try_from(c.take::<i64>()?).map_err(|_| unreadable("step"))?;
     let destination = c.take()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_proto::{AddressDigest, Key, Partition, Timestamp};
+use usher_proto::{AddressDigest, Partition, SubjectId, Timestamp};
 use usher_service::clock;
 
 use super::{Due, Grant, HeadsOf, Store, StoreError, Wish};
@@ -35,6 +35,14 @@ impl SqlStore {
             return Err(StoreError::PartitionCount { found, wanted: partitions });
         }
         Ok(Self { database })
+    }
+
+    /// Sets back every horizon of forgetting that a wrong clock has moved too far.
+    ///
+    /// # Errors
+    /// The store is not there.
+    pub async fn mend_horizons(&self) -> Result<Vec<super::MendedHorizon>, StoreError> {
+        super::prune::mend_horizons(&self.database).await
     }
 
     /// Looks into a store that somebody else has laid out.
@@ -81,7 +89,7 @@ impl Store for SqlStore {
         super::lanes::heads(&self.database, flow, of).await
     }
 
-    async fn lane(&self, flow: &str, key: &Key, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
+    async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
         super::lanes::lane(&self.database, flow, key, limit).await
     }
 
@@ -89,17 +97,22 @@ impl Store for SqlStore {
         super::lanes::due(&self.database, flow, partitions, now).await
     }
 
-    async fn subject(&self, key: &Key) -> Result<Option<Subject>, StoreError> {
+    async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError> {
         let row: Option<(Option<String>, Option<i64>, i64)> =
-            sqlx::query_as("SELECT snapshot, deleted_at, revision FROM usher_subject WHERE key = $1")
-                .bind(key.as_str())
+            sqlx::query_as("SELECT snapshot, deleted_at, revision FROM usher_subject WHERE subject = $1")
+                .bind(subject.as_str())
                 .fetch_optional(&self.database.pool)
                 .await?;
         Ok(row.map(|(snapshot, deleted_at, revision)| Subject { snapshot, deleted: deleted_at.is_some(), revision }))
     }
 
-    async fn listed(&self, list: Option<&str>, addresses: &[AddressDigest]) -> Result<Vec<Listed>, StoreError> {
-        super::reach::listed(&self.database, list, addresses).await
+    async fn listed(
+        &self,
+        instance: &str,
+        list: Option<&str>,
+        addresses: &[AddressDigest],
+    ) -> Result<Vec<Listed>, StoreError> {
+        super::reach::listed(&self.database, instance, list, addresses).await
     }
 
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
@@ -131,8 +144,12 @@ impl Store for SqlStore {
         super::prune::counts(&self.database, flow).await
     }
 
-    async fn prune(&self, flow: &str, older_than: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        super::prune::prune(&self.database, flow, older_than, limit).await
+    async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
+        super::prune::prune(&self.database, flow, keep, limit).await
+    }
+
+    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError> {
+        super::prune::drop_spent(&self.database, flow, now, limit).await
     }
 
     async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError> {

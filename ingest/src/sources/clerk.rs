@@ -2,19 +2,17 @@
 
 mod key;
 
-use std::collections::BTreeMap;
-
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use serde::Deserialize;
-use usher_proto::event::DEFAULT_INSTANCE;
-use usher_proto::signature::{self, SigningSecret};
-use usher_proto::{Event, EventId, Source, Timestamp};
+use usher_proto::signature;
+use usher_proto::{Event, EventId, Source, SubjectId, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
+use super::Sender;
 use super::json::{self, Number, Object, Text};
-use super::{Sender, svix};
+use super::svix::{self, InstanceSecrets};
 use crate::error::Refusal;
 use key::Data;
 
@@ -23,31 +21,18 @@ const VARIABLE: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
 /// Clerk's instances and their secrets.
 #[derive(Clone)]
 pub struct Clerk {
-    secrets: BTreeMap<String, Vec<SigningSecret>>,
+    secrets: InstanceSecrets,
 }
 
 impl Clerk {
     /// Reads `CLERK_WEBHOOK_SIGNING_SECRET` and `CLERK_WEBHOOK_SIGNING_SECRET_<INSTANCE>`; each may hold several secrets,
     /// separated by spaces. At least one is needed: without any, nothing could ever verify.
     pub fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
-        let mut secrets = BTreeMap::new();
-        if let Some(text) = environment.get(VARIABLE)? {
-            secrets.insert(DEFAULT_INSTANCE.to_owned(), svix::secrets(VARIABLE, &text)?);
-        }
-        for (suffix, text) in environment.with_prefix(&format!("{VARIABLE}_"))?.into_iter().filter(|(s, _)| s != "FILE")
-        {
-            let instance = suffix.to_lowercase().replace('_', "-");
-            secrets.insert(instance, svix::secrets(&format!("{VARIABLE}_{suffix}"), &text)?);
-        }
-        if secrets.is_empty() {
+        let secrets = InstanceSecrets::from_environment(VARIABLE, environment)?.ok_or_else(|| {
             let why = "not set: copy the signing secret (whsec_...) from the endpoint's page in Clerk's dashboard";
-            return Err(BadSetting::new(VARIABLE, why));
-        }
+            BadSetting::new(VARIABLE, why)
+        })?;
         Ok(Self { secrets })
-    }
-
-    fn secrets(&self, instance: &str) -> Result<&[SigningSecret], Refusal> {
-        self.secrets.get(instance).map(Vec::as_slice).ok_or(Refusal::NoSuchInstance)
     }
 }
 
@@ -70,25 +55,26 @@ impl Sender for Clerk {
     }
 
     fn check_head(&self, instance: &str, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
-        self.secrets(instance)?;
+        self.secrets.of(instance)?;
         Ok(signature::check_timestamp(svix::signed(headers)?.timestamp, now)?)
     }
 
     fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {
         let signed = svix::signed(headers)?;
-        signature::verify(self.secrets(instance)?, signed, &body, now)?;
+        let (instance, secrets) = self.secrets.of(instance)?;
+        signature::verify(secrets, signed, &body, now)?;
         if json::too_deep(&body) {
             return Err(Refusal::BodyMalformed);
         }
         let envelope: Envelope<'_> =
             serde_json::from_slice(&body).ok().filter(|_| svix::is_object(&body)).ok_or(Refusal::BodyMalformed)?;
         let kind = envelope.kind.get().ok_or(Refusal::BodyMalformed)?;
+        let key = key::key(kind, &envelope.data.0, envelope.instance_id.get(), signed.id);
         Ok(Event {
             id: EventId::new(signed.id),
             kind: kind.to_owned(),
             source: Source::Clerk,
-            instance: instance.to_owned(),
-            key: key::key(kind, &envelope.data.0, envelope.instance_id.get(), signed.id),
+            subject: SubjectId::new(Source::Clerk, instance, &key),
             occurred_at: envelope.timestamp.0.and_then(Timestamp::from_seconds_or_millis).unwrap_or(now),
             received_at: now,
             provenance: svix::provenance(&signed, headers),

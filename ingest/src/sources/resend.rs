@@ -6,29 +6,29 @@
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use serde::Deserialize;
-use usher_proto::event::DEFAULT_INSTANCE;
-use usher_proto::signature::{self, SigningSecret};
-use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_proto::signature;
+use usher_proto::{Event, EventId, Key, Source, SubjectId, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
+use super::Sender;
 use super::json::{self, Object, Text};
-use super::{Sender, svix};
+use super::svix::{self, InstanceSecrets};
 use crate::error::Refusal;
 
 const VARIABLE: &str = "RESEND_WEBHOOK_SECRET";
 
-/// Resend's webhooks.
+/// Resend's webhooks: of the account of each instance.
 #[derive(Clone)]
 pub struct Resend {
-    secrets: Vec<SigningSecret>,
+    secrets: InstanceSecrets,
 }
 
 impl Resend {
-    /// Reads `RESEND_WEBHOOK_SECRET`, which may hold several secrets, separated by spaces. None where it is not set.
+    /// Reads `RESEND_WEBHOOK_SECRET` and `RESEND_WEBHOOK_SECRET_<INSTANCE>`; each may hold several secrets, separated by
+    /// spaces. None where none is set.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, BadSetting> {
-        let Some(text) = environment.get(VARIABLE)? else { return Ok(None) };
-        Ok(Some(Self { secrets: svix::secrets(VARIABLE, &text)? }))
+        Ok(InstanceSecrets::from_environment(VARIABLE, environment)?.map(|secrets| Self { secrets }))
     }
 }
 
@@ -65,28 +65,30 @@ impl Sender for Resend {
     }
 
     fn check_head(&self, instance: &str, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
-        if instance != DEFAULT_INSTANCE {
-            return Err(Refusal::NoSuchInstance);
-        }
+        self.secrets.of(instance)?;
         Ok(signature::check_timestamp(svix::signed(headers)?.timestamp, now)?)
     }
 
     fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {
         let signed = svix::signed(headers)?;
-        signature::verify(&self.secrets, signed, &body, now)?;
+        let (instance, secrets) = self.secrets.of(instance)?;
+        signature::verify(secrets, signed, &body, now)?;
         if json::too_deep(&body) || !svix::is_object(&body) {
             return Err(Refusal::BodyMalformed);
         }
         let envelope: Envelope<'_> = serde_json::from_slice(&body).map_err(|_| Refusal::BodyMalformed)?;
         let kind = envelope.kind.get().ok_or(Refusal::BodyMalformed)?;
         let Data { email_id, tags } = &envelope.data.0;
-        let key = tags.0.clerk_user_id.get().or(email_id.get()).unwrap_or(signed.id);
+        // A mail that is tagged with a user of Clerk concerns that user, at the instance whose account has sent it.
+        let (whose, key) = match tags.0.clerk_user_id.get() {
+            Some(user) => (Source::Clerk, user),
+            None => (Source::Resend, email_id.get().unwrap_or(signed.id)),
+        };
         Ok(Event {
             id: EventId::new(signed.id),
             kind: kind.to_owned(),
             source: Source::Resend,
-            instance: instance.to_owned(),
-            key: Key::new(key),
+            subject: SubjectId::new(whose, instance, &Key::new(key)),
             occurred_at: envelope.created_at.get().and_then(|time| time.parse().ok()).unwrap_or(now),
             received_at: now,
             provenance: svix::provenance(&signed, headers),
@@ -97,6 +99,9 @@ impl Sender for Resend {
 
 #[cfg(test)]
 mod tests {
+    use usher_proto::Instance;
+    use usher_proto::signature::SigningSecret;
+
     use super::*;
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -111,8 +116,8 @@ mod tests {
         for (name, value) in svix::SVIX.iter().zip(["msg_1", &time, &signature]) {
             headers.insert(*name, value.parse().expect("a header"));
         }
-        resend.check_head(DEFAULT_INSTANCE, &headers, NOW)?;
-        resend.accept(DEFAULT_INSTANCE, &headers, Bytes::from(body.to_owned()), NOW)
+        resend.check_head(Instance::DEFAULT, &headers, NOW)?;
+        resend.accept(Instance::DEFAULT, &headers, Bytes::from(body.to_owned()), NOW)
     }
 
     #[test]
@@ -121,17 +126,17 @@ mod tests {
             "to":["dana@workplace.test"],"tags":{"purpose":"welcome","clerk_user_id":"user_1"}}}"#;
         let event = accept(bounced, SECRET).expect("it verifies");
         assert_eq!(
-            (event.key.as_str(), event.kind.as_str(), event.source),
-            ("user_1", "email.bounced", Source::Resend)
+            (event.subject.key(), event.subject.source(), event.kind.as_str(), event.source),
+            ("user_1", "clerk", "email.bounced", Source::Resend)
         );
         assert_eq!(
             (event.occurred_at.to_string().as_str(), event.body.len()),
             ("2026-01-01T10:00:05.000Z", bounced.len())
         );
         let untagged = accept(&bounced.replace("clerk_user_id", "other"), SECRET).expect("it verifies");
-        assert_eq!(untagged.key.as_str(), "m1");
+        assert_eq!((untagged.subject.key(), untagged.subject.source()), ("m1", "resend"));
         let about_a_domain = accept(r#"{"type":"domain.updated","data":[]}"#, SECRET).expect("it verifies");
-        assert_eq!((about_a_domain.key.as_str(), about_a_domain.occurred_at), ("msg_1", NOW));
+        assert_eq!((about_a_domain.subject.key(), about_a_domain.occurred_at), ("msg_1", NOW));
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! What senders have in common whose webhooks are signed and delivered by Svix.
 
+use std::collections::BTreeMap;
+
 use axum::http::HeaderMap;
+use usher_proto::Instance;
+use usher_proto::event::MAX_ID;
 use usher_proto::headers::TRACEPARENT;
 use usher_proto::signature::{Signed, SigningSecret};
 use usher_service::exit::BadSetting;
+use usher_service::options::Environment;
 
 use crate::error::Refusal;
 
@@ -11,14 +16,45 @@ use crate::error::Refusal;
 pub(super) const SVIX: [&str; 3] = usher_proto::headers::SVIX;
 pub(super) const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
-/// An id longer than this is no id of Svix's; it would go into headers, keys and a table.
-const MAX_ID: usize = 256;
-
 /// One or more secrets, separated by spaces.
 pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
     text.split_whitespace()
         .map(|secret| SigningSecret::parse(secret).map_err(|error| BadSetting::new(variable, error)))
         .collect()
+}
+
+/// The secrets of a sender's instances.
+#[derive(Clone)]
+pub(super) struct InstanceSecrets(BTreeMap<Instance, Vec<SigningSecret>>);
+
+impl InstanceSecrets {
+    /// Reads `variable` for the default instance and `<variable>_<INSTANCE>` for every other; each may hold several,
+    /// separated by spaces. None where none is set.
+    ///
+    /// # Errors
+    /// A secret that is none, or a name that no instance can have.
+    pub(super) fn from_environment(variable: &str, environment: &Environment) -> Result<Option<Self>, BadSetting> {
+        let mut secrets = BTreeMap::new();
+        if let Some(text) = environment.get(variable)? {
+            secrets.insert(Instance::default(), self::secrets(variable, &text)?);
+        }
+        for (suffix, text) in environment.with_prefix(&format!("{variable}_"))?.into_iter().filter(|(s, _)| s != "FILE")
+        {
+            let variable = format!("{variable}_{suffix}");
+            let name = suffix.to_lowercase().replace('_', "-");
+            let instance = name.parse().map_err(|error| BadSetting::new(&variable, error))?;
+            secrets.insert(instance, self::secrets(&variable, &text)?);
+        }
+        Ok((!secrets.is_empty()).then_some(Self(secrets)))
+    }
+
+    /// An instance of this name, with its secrets.
+    ///
+    /// # Errors
+    /// No secret is configured for it.
+    pub(super) fn of(&self, instance: &str) -> Result<(&Instance, &[SigningSecret]), Refusal> {
+        self.0.get_key_value(instance).map(|(name, secrets)| (name, secrets.as_slice())).ok_or(Refusal::NoSuchInstance)
+    }
 }
 
 /// The signature's headers, of one family.
@@ -29,7 +65,7 @@ pub(super) fn signed(headers: &HeaderMap) -> Result<Signed<'_>, Refusal> {
         value.to_str().ok().filter(|text| !text.is_empty()).ok_or(Refusal::HeaderMalformed(name))
     };
     let signed = Signed { id: value(names[0])?, timestamp: value(names[1])?, signatures: value(names[2])? };
-    if signed.id.len() > MAX_ID {
+    if signed.id.len() > MAX_ID || signed.id.contains(char::is_control) {
         return Err(Refusal::HeaderMalformed(names[0]));
     }
     Ok(signed)

@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use prometheus::Registry;
 use usher_log::{AppendError, Extent, Log, LogError, Position, Subscription, TopicSpec};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
-use usher_proto::{AddressDigest, Key, Partition, Record};
+use usher_proto::{AddressDigest, Instance, Key, Partition, Record, Source, SubjectId};
 use usher_service::options::Environment;
 
 use super::*;
@@ -76,7 +76,8 @@ fn scene() -> Scene {
     let config = Config::new(arguments, &environment).expect("a good configuration");
     let log = Arc::new(Notebook::default());
     let ingest = Arc::new(Ingest::new(&config, log.clone(), &Registry::new()).expect("metrics"));
-    let link = Unsubscribe::new(&Key::new("user_1"), "news", AddressDigest::of("dana@work.test"));
+    let subject = SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1"));
+    let link = Unsubscribe::new(&subject, "news", AddressDigest::of("dana@work.test"));
     let token = UnsubscribeSecrets::parse(SECRET).expect("a secret").sign(&link);
     Scene { ingest, log, token }
 }
@@ -113,7 +114,7 @@ async fn looking_changes_nothing_and_one_click_is_kept_under_the_persons_key() {
     assert_eq!(scene.click(&scene.token).await.0, StatusCode::OK);
     assert_eq!(scene.click(&scene.token).await.0, StatusCode::OK, "a second click does no harm");
     let events = scene.events();
-    assert_eq!((events[0].key.as_str(), &events[0].id), ("user_1", &events[1].id));
+    assert_eq!((events[0].subject.key(), &events[0].id), ("user_1", &events[1].id));
     let change = ReachChange::of(&events[0]).expect("it says who is not to be written to");
     assert_eq!((change.kind, change.scope.as_str()), (ReachKind::Unsubscribed, "news"));
     assert_eq!((change.address, change.reason.as_str()), (AddressDigest::of("dana@work.test"), "one_click"));

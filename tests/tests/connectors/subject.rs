@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use usher_dispatcher::connectors::{self, CannotPrepare, Connector, Inputs};
 use usher_dispatcher::engine::Outcome;
 use usher_dispatcher::sql::{Database, DatabaseAddress};
-use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 use usher_service::options::Environment;
 
 use super::log;
@@ -156,8 +156,7 @@ pub(crate) fn prepare_anew(
         id: EventId::new("msg_1"),
         kind: "user.created".into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new("user_1"),
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
         occurred_at: Timestamp::from_millis(1_767_261_600_250),
         received_at: Timestamp::from_millis(1_767_261_601_000),
         provenance: Vec::new(),

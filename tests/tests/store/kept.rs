@@ -23,7 +23,7 @@ pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run
     let admitted = subject.admit(epoch, first.clone()).await;
     assert_eq!(before(&admitted.heads[0]), (None, vec![]));
     let lane = |id: &str| {
-        let (store, id, key) = (&subject.store, id.to_owned(), Key::new("a"));
+        let (store, id, key) = (&subject.store, id.to_owned(), super::id("a"));
         async move {
             let (runs, _) = store.lane(FLOW, &key, 10).await.unwrap();
             runs.into_iter().find(|run| run.event.id.as_str() == id).expect("it is there")
@@ -59,11 +59,11 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Subj
     for event in ["over", "not-yet", "for-ever"] {
         subject.change(epoch, event, claim(1, 0, b"exact")).await;
         subject.change(epoch, event, dead(true)).await;
-        assert!(subject.store.body(FLOW, event).await.unwrap().is_some(), "it can be redriven");
+        assert!(subject.store.body(FLOW, &reference(event)).await.unwrap().is_some(), "it can be redriven");
     }
-    subject.store.prune(FLOW, Timestamp::from_millis(0), 10).await.unwrap();
+    subject.store.drop_spent(FLOW, now, 10).await.unwrap();
     for (offset, event, kept) in [(3, "over", false), (4, "not-yet", true), (5, "for-ever", true)] {
-        assert_eq!(subject.store.body(FLOW, event).await.unwrap().is_some(), kept, "{event}");
+        assert_eq!(subject.store.body(FLOW, &reference(event)).await.unwrap().is_some(), kept, "{event}");
         let redrive = order(offset, &format!("o{offset}"), event, event, Order::Redrive { deaths: 1 });
         let run = subject.admit(epoch, vec![redrive]).await.woken.remove(0);
         assert_eq!(run.request.is_some(), kept, "{event}");
@@ -73,5 +73,5 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Subj
     let verdict = Some((Reason::Expired, String::new()));
     let expired = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt: true };
     subject.change(epoch, "expired", expired).await;
-    assert!(subject.store.body(FLOW, "expired").await.unwrap().is_none(), "it would only expire again");
+    assert!(subject.store.body(FLOW, &reference("expired")).await.unwrap().is_none(), "it would only expire again");
 }

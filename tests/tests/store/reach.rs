@@ -19,10 +19,11 @@ fn said(at: i64, kind: ReachKind, address: &str, scope: &str) -> Arrival {
         scope: scope.into(),
         reason: "test".into(),
         by: "ann".into(),
+        instance: None,
     };
     let event = change.clone().into_event(
         EventId::new(format!("{at}-{address}-{scope}")),
-        Key::new("k"),
+        SubjectId::new(Source::Usher, &Instance::default(), &Key::new("k")),
         Timestamp::from_seconds(at),
     );
     Arrival { starts: false, reach: Some(change), event, ..arrival(at, "e", "k") }
@@ -32,7 +33,7 @@ impl Subject {
     /// The addresses of these that are listed, with their scopes.
     async fn listed(&self, list: Option<&str>, addresses: &[&str]) -> Vec<(usize, String)> {
         let digests: Vec<AddressDigest> = addresses.iter().map(|address| AddressDigest::of(address)).collect();
-        let listed = self.store.listed(list, &digests).await.unwrap();
+        let listed = self.store.listed(Instance::DEFAULT, list, &digests).await.unwrap();
         let place = |digest| digests.iter().position(|known| *known == digest).unwrap();
         let mut listed: Vec<_> = listed.into_iter().map(|it| (place(it.address), it.scope)).collect();
         listed.sort();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 use tempfile::TempDir;
-use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 
 use super::*;
 use crate::sql::{DatabaseAddress, Tables};
@@ -86,8 +86,7 @@ fn prepared(
         id: EventId::new("msg_1"),
         kind: kind.into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new("org_1"),
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("org_1")),
         occurred_at: Timestamp::from_millis(at),
         received_at: Timestamp::from_millis(at),
         provenance: Vec::new(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use usher_lab::{Fault, Filter, Lab, LabHandle};
-use usher_proto::{Event, EventId, Key, Source};
+use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId};
 use usher_service::clock;
 
 use super::*;
@@ -42,8 +42,7 @@ fn prepared(smtp: &Smtp, params: &Value) -> Result<Vec<u8>, CannotPrepare> {
         id: EventId::new("msg_1"),
         kind: "user.created".into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new("user_1"),
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
         occurred_at: clock::now(),
         received_at: clock::now(),
         provenance: Vec::new(),

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use usher_proto::{Event, EventId, Key, Partition, Source};
+use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId};
 use usher_service::Readiness;
 
 use super::*;
@@ -125,8 +125,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
         id: EventId::new("msg_1"),
         kind: "user.created".into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new("user_1"),
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
         occurred_at: now,
         received_at: now,
         provenance: Vec::new(),
@@ -134,7 +133,15 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     };
     let arrival = Arrival::starting(0, event);
     let (flow_version, connector) = (flow.version.clone(), flow.connector(0).map(str::to_owned));
-    let batch = Batch { partition: Partition(0), epoch, frontier: 1, arrivals: vec![arrival], flow_version, connector };
+    let batch = Batch {
+        partition: Partition(0),
+        epoch,
+        frontier: 1,
+        arrivals: vec![arrival],
+        refused: Vec::new(),
+        flow_version,
+        connector,
+    };
     let run = store.admit("test", &batch).await.expect("it is admitted").heads.remove(0);
 
     let (metrics, stop) = (Metrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
@@ -248,7 +255,15 @@ async fn of_who_was_deleted_only_the_steps_that_say_so_are_made() {
         let occurred_at = event.occurred_at.millis();
         let snapshot = Some(Snapshot { updated_at: occurred_at, occurred_at, data: None });
         let arrivals = vec![Arrival { starts: false, snapshot, ..Arrival::starting(1, event) }];
-        Batch { partition: Partition(0), epoch, frontier: 2, arrivals, flow_version: "1".into(), connector: None }
+        Batch {
+            partition: Partition(0),
+            epoch,
+            frontier: 2,
+            arrivals,
+            refused: Vec::new(),
+            flow_version: "1".into(),
+            connector: None,
+        }
     };
     for (flow, expected) in [(FLOW.to_owned(), 0), (format!("{FLOW}for_deleted = true\n"), 1)] {
         let scene = scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await;

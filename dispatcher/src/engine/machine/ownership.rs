@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use usher_proto::{Key, Partition, Timestamp};
+use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::Engine;
-use crate::engine::arrival::{Admission, Arrival, Batch, Ownership};
+use crate::engine::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
 use crate::engine::partitions::{Owned, Queue, Search};
 use crate::engine::start::start_offset;
 use crate::engine::{Given, Run, Step};
@@ -14,6 +14,9 @@ use crate::engine::{Given, Run, Step};
 const DRAIN: Duration = Duration::from_secs(4);
 /// How many events are admitted at once.
 const BATCH: usize = 256;
+
+/// Records by what they mean: something to the flow, or nothing to anybody.
+type Records = (Vec<Arrival>, Vec<RefusedRecord>);
 
 impl Engine {
     pub(super) fn given(&mut self, assignment: u64, partitions: Vec<Given>, steps: &mut Vec<Step>) {
@@ -52,7 +55,7 @@ impl Engine {
             };
             if !owned.kept {
                 // Where it begins is kept before anything is read, so that the next start need not be told again.
-                owned.waiting.push(self.batch(partition, epoch, start, Vec::new()), BATCH);
+                owned.waiting.push(self.batch(partition, epoch, start, Default::default()), BATCH);
             }
             self.forget(partition);
             self.partitions.0.insert(partition, owned);
@@ -66,25 +69,18 @@ impl Engine {
         steps.extend(paused);
     }
 
-    fn batch(&self, partition: Partition, epoch: i64, frontier: i64, arrivals: Vec<Arrival>) -> Batch {
+    fn batch(&self, partition: Partition, epoch: i64, frontier: i64, (arrivals, refused): Records) -> Batch {
         let (flow_version, connector) = self.first.clone();
-        Batch { partition, epoch, frontier, arrivals, flow_version, connector }
+        Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector }
     }
 
-    pub(super) fn read(
-        &mut self,
-        assignment: u64,
-        partition: Partition,
-        next: i64,
-        arrivals: Vec<Arrival>,
-        now: Timestamp,
-    ) {
+    pub(super) fn read(&mut self, assignment: u64, partition: Partition, next: i64, records: Records, now: Timestamp) {
         let ours = |owned: &&mut Owned| owned.assignment == assignment && owned.leaves_by.is_none();
         let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
         (owned.next, owned.read_at) = (next, now);
         let epoch = owned.epoch;
         // What has to wait is admitted together.
-        let batch = self.batch(partition, epoch, next, arrivals);
+        let batch = self.batch(partition, epoch, next, records);
         if let Some(owned) = self.partitions.0.get_mut(&partition) {
             owned.waiting.push(batch, BATCH);
         }
@@ -132,7 +128,7 @@ impl Engine {
 
     pub(super) fn found(&mut self, partition: Partition, epoch: i64, heads: Vec<Run>, all: bool) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
-        let last = heads.last().map(|run| (run.position, run.event.id.clone()));
+        let last = heads.last().map(|run| (run.position, run.event.reference()));
         owned.search = match owned.search {
             Search::AskedInVain => Search::From(None),
             _ if all => Search::Done,
@@ -143,7 +139,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[Key], asked_again: bool) {
+    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[SubjectId], asked_again: bool) {
         self.asking_due = false;
         for run in heads {
             let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| owned.leaves_by.is_none());

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::json;
-use usher_proto::{Event, Source};
+use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp};
 
 use super::*;
 use crate::engine::arrival::{Admission, Arrival, Ownership};
@@ -21,13 +21,20 @@ const NOW: Timestamp = Timestamp::from_seconds(1_000);
 const EPOCH: i64 = 7;
 const P: Partition = Partition(0);
 
+fn subject(key: &str) -> SubjectId {
+    SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(key))
+}
+
+fn reference(event: &str) -> EventRef {
+    EventRef::new(Source::Clerk, &Instance::default(), &EventId::new(event))
+}
+
 fn run_for(key: &str, position: i64, destination: Option<&str>) -> Run {
     let event = Event {
         id: EventId::new(format!("{key}-{position}")),
         kind: "user.created".into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new(key),
+        subject: subject(key),
         occurred_at: NOW,
         received_at: NOW,
         provenance: Vec::new(),
@@ -185,17 +192,17 @@ impl Bench {
     }
 
     fn behind(&mut self, key: &str) -> Vec<Step> {
-        self.admitted(Admission { behind: vec![Key::new(key)], ..Admission::default() })
+        self.admitted(Admission { behind: vec![subject(key)], ..Admission::default() })
     }
 
     fn loaded(&mut self, key: &str, runs: Vec<Run>, more: bool) -> Vec<Step> {
-        self.give(Input::Loaded { key: Key::new(key), partition: P, epoch: EPOCH, runs, more })
+        self.give(Input::Loaded { key: subject(key), partition: P, epoch: EPOCH, runs, more })
     }
 
     fn report(&mut self, event: &str, report: Report) -> Vec<Step> {
         let (run, epoch, ticket) = self.at_work.remove(event).unwrap_or_else(|| panic!("{event} is at work"));
         let asked = run.destination.clone().zip(ticket);
-        let (key, event, partition) = (run.event.key, run.event.id, run.partition);
+        let (key, event, partition) = (run.event.subject.clone(), run.event.reference(), run.partition);
         self.give(Input::Reported { key, event, partition, epoch, asked, report })
     }
 

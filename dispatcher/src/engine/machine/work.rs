@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::Engine;
 use crate::engine::breaker::Sign;
@@ -37,8 +37,8 @@ impl Engine {
     #[expect(clippy::too_many_arguments, reason = "the parts of one input, and what every decision takes")]
     pub(super) fn reported(
         &mut self,
-        key: &Key,
-        event: &EventId,
+        key: &SubjectId,
+        event: &EventRef,
         (partition, epoch): (Partition, i64),
         report: Report,
         now: Timestamp,
@@ -108,8 +108,8 @@ impl Engine {
     #[expect(clippy::too_many_arguments, reason = "the parts of one input, and what every decision takes")]
     fn failed(
         &mut self,
-        key: &Key,
-        event: &EventId,
+        key: &SubjectId,
+        event: &EventRef,
         cause: Cause,
         after: Option<Duration>,
         request: Option<Vec<u8>>,
@@ -223,5 +223,5 @@ fn go_on(run: &Run, came: Came, next: Next) -> ChangeKind {
 pub fn death(run: &Run, epoch: i64, reason: Reason, error: String) -> Change {
     let (verdict, in_doubt) = (Some((reason, error)), run.request.is_some());
     let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };
-    Change { event: run.event.id.clone(), key: run.event.key.clone(), partition: run.partition, epoch, kind }
+    Change { event: run.event.reference(), key: run.event.subject.clone(), partition: run.partition, epoch, kind }
 }

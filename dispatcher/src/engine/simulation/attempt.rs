@@ -1,7 +1,7 @@
 //! Working on a step: look, claim, send, hear of it.
 
 use rand::Rng as _;
-use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::destination::{Call, TIMEOUT, Trouble};
 use super::happening::{Fate, event_number};
@@ -21,8 +21,8 @@ const NEEDS_WITHIN: i64 = 15_000;
 pub(super) struct Attempt {
     pub(super) r: usize,
     pub(super) incarnation: u32,
-    key: Key,
-    event: EventId,
+    key: SubjectId,
+    event: EventRef,
     number: usize,
     partition: Partition,
     epoch: i64,
@@ -41,7 +41,7 @@ impl World {
     }
 
     pub(super) fn work(&mut self, r: usize, run: Run, epoch: i64, ticket: Option<Ticket>) {
-        let number = event_number(&run.event.id);
+        let number = event_number(&run.event.reference());
         let p = usize::try_from(run.partition.0).expect("from 0");
         let early = self.early(r, number, &run);
         let destination = match self.plan.steps[run.step] {
@@ -55,8 +55,8 @@ impl World {
         let attempt = Attempt {
             r,
             incarnation: self.replicas[r].incarnation,
-            key: run.event.key,
-            event: run.event.id,
+            key: run.event.subject.clone(),
+            event: run.event.reference(),
             number,
             partition: run.partition,
             epoch,

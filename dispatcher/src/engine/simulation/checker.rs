@@ -170,14 +170,30 @@ impl Checker {
         }
     }
 
+    /// A run that was cancelled has come before an event of its own user that cancels: the first time that one came.
+    fn cancelled(&mut self, number: usize, row: &Row, events: &[Happening], log: &Log) {
+        let partition = &log.0[row.partition];
+        let cancels = |event: &u32| {
+            let of = &events[*event as usize];
+            of.cancels && of.user == row.user
+        };
+        let came_later = |event: &u32| partition.first(*event).is_some_and(|offset| offset > row.position);
+        if !partition.records.iter().any(|(_, event)| cancels(event) && came_later(event)) {
+            self.breaks("cancelled by its own", format!("e{number} is cancelled by no event of its user: {row:?}"));
+        }
+    }
+
     /// Every run has ended, and what is done has had all its effects.
-    pub(super) fn end(&mut self, events: &[Happening], store: &Store, plan: &Plan) {
+    pub(super) fn end(&mut self, events: &[Happening], store: &Store, log: &Log, plan: &Plan) {
         for (number, of) in events.iter().enumerate().filter(|(_, of)| of.starts) {
             let Some(row) = store.row(number) else {
                 return self.breaks("nothing lost", format!("e{number} was never stored"));
             };
             if !row.state.is_terminal() {
                 return self.breaks("nothing lost", format!("e{number} has not ended: {row:?}"));
+            }
+            if row.state == RunState::Cancelled {
+                self.cancelled(number, row, events, log);
             }
             if row.state != RunState::Done || row.note.is_some() {
                 continue;

@@ -1,7 +1,7 @@
 //! The events of a world: who, what it does, and what is wrong with it.
 
 use bytes::Bytes;
-use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_proto::{Event, EventId, EventRef, Instance, Key, Source, SubjectId, Timestamp};
 
 /// What befalls the run of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,18 +43,32 @@ fn number(name: &str) -> usize {
 }
 
 /// Which event has this id.
-pub(super) fn event_number(id: &EventId) -> usize {
-    number(id.as_str())
+pub(super) fn event_number(event: &EventRef) -> usize {
+    number(event.id())
 }
 
-/// Which user has this key.
-pub(super) fn user_number(key: &Key) -> usize {
-    number(key.as_str())
+const INSTANCES: [&str; 2] = [Instance::DEFAULT, "staging"];
+
+/// Which user a subject is. Two users have each key, one at each instance.
+pub(super) fn user_number(subject: &SubjectId) -> usize {
+    user_of_key(subject) + usize::from(subject.instance() != INSTANCES[0])
 }
 
-/// The key of a user.
-pub(super) fn key(user: u32) -> Key {
-    Key::new(format!("u{user}"))
+/// The user of the default instance that has the subject's key.
+pub(super) fn user_of_key(subject: &SubjectId) -> usize {
+    2 * number(subject.key())
+}
+
+/// Whom a user's events concern.
+pub(super) fn key(user: u32) -> SubjectId {
+    let instance = INSTANCES[user as usize % 2].parse().expect("a name");
+    SubjectId::new(Source::Clerk, &instance, &Key::new(format!("u{}", user / 2)))
+}
+
+/// The reference of the event with this number, of a user.
+pub(super) fn reference(number: u32, user: u32) -> EventRef {
+    let instance = INSTANCES[user as usize % 2].parse().expect("a name");
+    EventRef::new(Source::Clerk, &instance, &EventId::new(format!("e{number}")))
 }
 
 /// The event with this number.
@@ -63,8 +77,7 @@ pub(super) fn event(number: usize, of: &Happening, body: &Bytes) -> Event {
         id: EventId::new(format!("e{number}")),
         kind: String::new(),
         source: Source::Clerk,
-        instance: String::new(),
-        key: key(of.user),
+        subject: key(of.user),
         occurred_at: Timestamp::from_millis(of.at),
         received_at: Timestamp::from_millis(of.at),
         provenance: Vec::new(),

@@ -10,6 +10,13 @@ pub(super) struct PartitionLog {
     pub(super) committed: Option<i64>,
 }
 
+impl PartitionLog {
+    /// Where an event stands that may have come more than once: the first time.
+    pub(super) fn first(&self, event: u32) -> Option<i64> {
+        self.records.iter().find(|(_, other)| *other == event).map(|(offset, _)| *offset)
+    }
+}
+
 /// All partitions.
 #[derive(Debug, Default)]
 pub(super) struct Log(pub(super) Vec<PartitionLog>);

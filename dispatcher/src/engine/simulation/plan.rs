@@ -71,6 +71,10 @@ pub(super) enum Breakage {
     ParkLeavesLane,
     /// The store's answers come in another order than the questions.
     AnswersOutOfOrder,
+    /// The store cancels by the key alone, whatever the instance.
+    OneInstance,
+    /// The store applies an event again that it has admitted before.
+    RepeatedEffects,
     /// Nobody waits for an attempt of somebody else that may still be under way.
     NoClaims,
 }

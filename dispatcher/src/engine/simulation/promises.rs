@@ -85,6 +85,16 @@ fn a_store_that_answers_out_of_order_is_noticed() {
 }
 
 #[test]
+fn a_store_that_takes_two_instances_for_one_is_noticed() {
+    is_caught(Breakage::OneInstance, &["cancelled by its own"]);
+}
+
+#[test]
+fn a_store_that_applies_an_event_again_is_noticed() {
+    is_caught(Breakage::RepeatedEffects, &["cancelled by its own"]);
+}
+
+#[test]
 fn claims_that_nobody_waits_out_are_noticed() {
     is_caught(Breakage::NoClaims, &["effects"]);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::Rng as _;
-use usher_proto::{EventId, Key, Partition, Timestamp};
+use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 
 use super::group::partition;
 use super::happening::{self, Fate, event_number, user_number};
@@ -34,8 +34,8 @@ struct Reader {
 pub(super) enum Question {
     Acquire(u64, Vec<Partition>),
     Admit(Batch),
-    Find(Partition, i64, Option<(i64, EventId)>, Vec<String>),
-    Load(Key, Partition, i64, usize),
+    Find(Partition, i64, Option<(i64, EventRef)>, Vec<String>),
+    Load(SubjectId, Partition, i64, usize),
     Due(Vec<(Partition, i64)>),
     Write(Change),
     Claim(usize, Change),
@@ -117,7 +117,7 @@ impl Replica {
         }
     }
 
-    fn unbusy(&mut self, key: &Key) {
+    fn unbusy(&mut self, key: &SubjectId) {
         let user = user_number(key);
         if let Some(count) = self.busy.get_mut(&user) {
             *count -= 1;
@@ -220,7 +220,13 @@ impl World {
             };
             let arrivals = records.iter().map(arrival).collect();
             reader.next = next;
-            read.push(Input::Read { assignment: reader.assignment, partition: partition(*p), next, arrivals });
+            read.push(Input::Read {
+                assignment: reader.assignment,
+                partition: partition(*p),
+                next,
+                arrivals,
+                refused: Vec::new(),
+            });
         }
         read.into_iter().for_each(|input| self.tell(r, input));
     }
@@ -241,10 +247,10 @@ impl World {
         }
         let now = Timestamp::from_millis(self.now);
         let steps = replica.engine.handle(input, now, jitter, &mut replica.destinations);
-        let begins = |key: &Key| {
-            steps
-                .iter()
-                .any(|step| matches!(step, Step::Work { run, .. } | Step::Bury { run, .. } if run.event.key == *key))
+        let begins = |key: &SubjectId| {
+            steps.iter().any(
+                |step| matches!(step, Step::Work { run, .. } | Step::Bury { run, .. } if run.event.subject == *key),
+            )
         };
         let numbers = replica.engine.numbers();
         // An answer that comes too late is none of its business any more; otherwise it commits.
@@ -285,13 +291,13 @@ impl World {
                 self.ask(r, Question::Write(change));
             }
             Step::Bury { run, epoch, reason, error } => {
-                self.replicas[r].is_busy(&run.event.key);
+                self.replicas[r].is_busy(&run.event.subject);
                 let change = Box::new(death(&run, epoch, reason, error));
                 let incarnation = self.replicas[r].incarnation;
                 self.at(self.now + 3, Happens::Buried { r, incarnation, change });
             }
             Step::Work { run, epoch, ticket } => {
-                self.replicas[r].is_busy(&run.event.key);
+                self.replicas[r].is_busy(&run.event.subject);
                 self.work(r, *run, epoch, ticket);
             }
             Step::Start { assignment, offsets } => {
@@ -504,7 +510,7 @@ impl World {
 }
 
 impl Replica {
-    fn is_busy(&mut self, key: &Key) {
+    fn is_busy(&mut self, key: &SubjectId) {
         *self.busy.entry(user_number(key)).or_default() += 1;
     }
 
@@ -515,19 +521,19 @@ impl Replica {
     }
 
     /// New heads that must begin as soon as they are known, if their destinations serve and there is room.
-    fn to_begin_at_once(&self, input: &Input) -> Vec<(Key, Option<String>)> {
+    fn to_begin_at_once(&self, input: &Input) -> Vec<(SubjectId, Option<String>)> {
         let Input::Admitted { partition, admission: Some(admission), .. } = input else { return Vec::new() };
         let p = index(*partition);
         if self.paused || self.stopping.is_some() || self.leaving.contains(&p) || !self.held.contains_key(&p) {
             return Vec::new();
         }
         // What is under way of a lane, or has just been cancelled, is done with first.
-        let cancelled = |key: &Key| admission.cancelled.iter().any(|(of, _)| of == key);
-        let is_free = |key: &Key| {
+        let cancelled = |key: &SubjectId| admission.cancelled.iter().any(|(of, _)| of == key);
+        let is_free = |key: &SubjectId| {
             let user = user_number(key);
             !self.busy.contains_key(&user) && !cancelled(key) && !self.cancelled_unheard.contains(&user)
         };
-        let free = admission.heads.iter().filter(|run| is_free(&run.event.key));
-        free.map(|run| (run.event.key.clone(), run.destination.clone())).collect()
+        let free = admission.heads.iter().filter(|run| is_free(&run.event.subject));
+        free.map(|run| (run.event.subject.clone(), run.destination.clone())).collect()
     }
 }

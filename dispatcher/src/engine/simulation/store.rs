@@ -1,14 +1,14 @@
 //! The store: every run, whose each partition is, what is known of subjects. Carries out one question at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 use serde_json::Value;
-use usher_proto::{EventId, Key, Partition, Reason, Timestamp};
+use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
-use super::happening::{self, Happening, event_number, user_number};
+use super::happening::{self, Happening, event_number, user_number, user_of_key};
 use super::plan::Breakage;
-use crate::engine::arrival::{Admission, Batch, Ownership};
+use crate::engine::arrival::{Admission, Arrival, Batch, Ownership};
 use crate::engine::{Change, ChangeKind, Changed, FOUND_AT_ONCE, Run, RunState, StepEffect, Tries};
 
 /// How many waits and pauses are ended at once, in each partition.
@@ -65,7 +65,7 @@ impl Row {
 #[derive(Debug, Default)]
 pub(super) struct Due {
     pub(super) heads: Vec<Run>,
-    pub(super) behind: Vec<Key>,
+    pub(super) behind: Vec<SubjectId>,
     /// Partitions that are not the asker's any more, with the epochs it named.
     pub(super) fenced: Vec<(Partition, i64)>,
 }
@@ -111,6 +111,8 @@ pub(super) struct Store {
     pub(super) live: usize,
     /// The same, of each state that has.
     pub(super) ended: BTreeMap<&'static str, usize>,
+    /// Events that have been admitted.
+    seen: HashSet<usize>,
     /// Runs that an admission has moved the frontier past and not stored yet; only where that is broken.
     owed: Vec<Batch>,
 }
@@ -141,6 +143,7 @@ impl Store {
             breakage,
             live: 0,
             ended: BTreeMap::new(),
+            seen: HashSet::new(),
             owed: Vec::new(),
         }
     }
@@ -305,17 +308,22 @@ impl Store {
         let partition = Self::index(batch.partition);
         let destination = self.destination(batch.connector.as_ref());
         let mut new = Vec::new();
-        for arrival in batch.arrivals.iter().filter(|arrival| arrival.starts) {
-            let number = event_number(&arrival.event.id);
+        let sees = |arrival: &&Arrival| {
+            let number = event_number(&arrival.event.reference());
+            self.seen.insert(number) || self.breakage == Breakage::RepeatedEffects
+        };
+        let fresh: Vec<&Arrival> = batch.arrivals.iter().filter(sees).collect();
+        admission.repeated = batch.arrivals.len() - fresh.len();
+        for arrival in fresh.iter().filter(|arrival| arrival.starts) {
+            let number = event_number(&arrival.event.reference());
             if self.rows.len() <= number {
                 self.rows.resize_with(number + 1, || None);
             }
             if self.rows[number].is_some() {
-                admission.repeated += 1;
                 continue;
             }
             self.rows[number] = Some(Box::new(Row {
-                user: u32::try_from(user_number(&arrival.event.key)).expect("few"),
+                user: u32::try_from(user_number(&arrival.event.subject)).expect("few"),
                 partition,
                 position: arrival.offset,
                 // It enters the indexes with its first change, which makes it queued.
@@ -343,10 +351,10 @@ impl Store {
             new.push(number);
         }
         let mut woken = Vec::new();
-        for arrival in &batch.arrivals {
+        for arrival in &fresh {
             let Some(snapshot) = &arrival.snapshot else { continue };
-            let user = user_number(&arrival.event.key);
-            let event = u32::try_from(event_number(&arrival.event.id)).expect("few");
+            let user = user_number(&arrival.event.subject);
+            let event = u32::try_from(event_number(&arrival.event.reference())).expect("few");
             let known = &mut self.users[user];
             if known.event != Some(event) && snapshot.updated_at >= known.updated_at {
                 *known = Known { updated_at: snapshot.updated_at, event: Some(event), revision: known.revision + 1 };
@@ -358,8 +366,8 @@ impl Store {
                 }
             }
         }
-        for arrival in batch.arrivals.iter().filter(|arrival| arrival.cancels) {
-            self.cancel(&arrival.event.key, arrival.offset, &mut admission.cancelled);
+        for arrival in fresh.iter().filter(|arrival| arrival.cancels) {
+            self.cancel(&arrival.event.subject, arrival.offset, &mut admission.cancelled);
         }
         let live = |number: &&u32| !self.row(**number as usize).expect("a row").state.is_terminal();
         let (heads, behind): (Vec<u32>, Vec<u32>) =
@@ -373,19 +381,21 @@ impl Store {
         admission
     }
 
-    fn cancel(&mut self, key: &Key, before: i64, cancelled: &mut Vec<(Key, EventId)>) {
-        let lane = &self.lanes[user_number(key)];
+    fn cancel(&mut self, key: &SubjectId, before: i64, cancelled: &mut Vec<(SubjectId, EventRef)>) {
+        let user = if self.breakage == Breakage::OneInstance { user_of_key(key) } else { user_number(key) };
+        let lane = &self.lanes[user];
         let numbers: Vec<u32> = lane.order.iter().map(|(_, _, number)| *number).chain(lane.waiting.clone()).collect();
         for number in numbers {
             let row = self.row(number as usize).expect("a row");
             if row.position >= before {
                 continue;
             }
+            let row_user = row.user;
             if row.claimed && row.state == RunState::Running {
                 self.update(number, |row| row.cancel_asked = true);
             } else {
                 self.update(number, |row| row.state = RunState::Cancelled);
-                cancelled.push((key.clone(), EventId::new(format!("e{number}"))));
+                cancelled.push((happening::key(row_user), happening::reference(number, row_user)));
             }
         }
     }
@@ -393,7 +403,7 @@ impl Store {
     pub(super) fn find(
         &self,
         partition: Partition,
-        after: Option<&(i64, EventId)>,
+        after: Option<&(i64, EventRef)>,
         without: &[String],
         events: &[Happening],
     ) -> (Vec<Run>, bool) {
@@ -411,7 +421,7 @@ impl Store {
         (found.iter().map(|(_, number)| self.run(*number, events)).collect(), found.len() < FOUND_AT_ONCE)
     }
 
-    pub(super) fn load(&self, key: &Key, limit: usize, events: &[Happening]) -> (Vec<Run>, bool) {
+    pub(super) fn load(&self, key: &SubjectId, limit: usize, events: &[Happening]) -> (Vec<Run>, bool) {
         let order = &self.lanes[user_number(key)].order;
         let first = order.first().and_then(|(_, _, number)| self.row(*number as usize));
         if first.is_some_and(|row| row.state == RunState::Parked) {

@@ -198,7 +198,7 @@ impl World {
     /// Goes on until everything has come to its end, or a promise is broken.
     pub(super) fn run(&mut self) -> Result<(), Broken> {
         self.run_until(i64::MAX)?;
-        self.checker.end(&self.events, &self.store, &self.plan);
+        self.checker.end(&self.events, &self.store, &self.log, &self.plan);
         self.checker.broken.take().map_or(Ok(()), Err)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use usher_proto::{Event, EventId, Key, Partition, Source, Timestamp};
+use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId, Timestamp};
 use usher_service::options::Environment;
 
 use super::*;
@@ -68,8 +68,7 @@ fn event(sample: &Value) -> Event {
         id: EventId::new("msg_1"),
         kind: sample["type"].as_str().expect("a type").into(),
         source: Source::Clerk,
-        instance: "default".into(),
-        key: Key::new("user_1"),
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
         occurred_at: AT,
         received_at: AT,
         provenance: Vec::new(),

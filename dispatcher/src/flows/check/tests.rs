@@ -110,8 +110,11 @@ fn a_star_stands_for_the_rest_of_a_type() {
         id: usher_proto::EventId::new("1"),
         kind: kind.into(),
         source: usher_proto::Source::Clerk,
-        instance: "default".into(),
-        key: usher_proto::Key::new("k"),
+        subject: usher_proto::SubjectId::new(
+            usher_proto::Source::Clerk,
+            &usher_proto::Instance::default(),
+            &usher_proto::Key::new("k"),
+        ),
         occurred_at: usher_proto::Timestamp::default(),
         received_at: usher_proto::Timestamp::default(),
         provenance: Vec::new(),

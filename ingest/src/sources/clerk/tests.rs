@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::super::svix::{STANDARD, SVIX};
+use usher_proto::Instance;
+use usher_proto::signature::SigningSecret;
+
 use super::*;
 
 fn samples() -> PathBuf {
@@ -47,9 +50,9 @@ fn every_sample_verifies_and_gets_its_key_and_keeps_its_bytes() {
         let body = Bytes::from(std::fs::read(samples().join(file)).expect(file));
         for names in [SVIX, STANDARD] {
             let headers = head(case, names);
-            clerk.check_head(DEFAULT_INSTANCE, &headers, at(case)).expect(file);
-            let event = clerk.accept(DEFAULT_INSTANCE, &headers, body.clone(), at(case)).expect(file);
-            assert_eq!(event.key.as_str(), text(case, "/key_value"), "{file}");
+            clerk.check_head(Instance::DEFAULT, &headers, at(case)).expect(file);
+            let event = clerk.accept(Instance::DEFAULT, &headers, body.clone(), at(case)).expect(file);
+            assert_eq!(event.subject.key(), text(case, "/key_value"), "{file}");
             assert_eq!(event.kind, text(case, "/type"), "{file}");
             assert_eq!(event.id.as_str(), text(case, "/headers/svix-id"), "{file}");
             assert_eq!(event.body, body, "{file}");
@@ -85,7 +88,7 @@ fn accept(body: &str) -> Result<Event, Refusal> {
     headers.insert("svix-timestamp", "1000".parse().expect("a header"));
     headers.insert("svix-signature", secret.sign("msg_1", "1000", body.as_bytes()).parse().expect("a header"));
     clerk("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").accept(
-        DEFAULT_INSTANCE,
+        Instance::DEFAULT,
         &headers,
         Bytes::copy_from_slice(body.as_bytes()),
         Timestamp::from_seconds(1000),
@@ -120,8 +123,8 @@ fn a_body_that_is_no_object_with_a_type_is_refused() {
 fn unknown_types_and_fields_are_no_error() {
     let event =
         accept(r#" {"type":"brand.new","more":[{}],"data":{"user_id":"user_1","id":{"odd":1}}} "#).expect("kept");
-    assert_eq!((event.kind.as_str(), event.key.as_str()), ("brand.new", "user_1"));
-    assert_eq!(accept(r#"{"type":"brand.new","data":"text"}"#).expect("kept").key.as_str(), "msg_1");
+    assert_eq!((event.kind.as_str(), event.subject.key()), ("brand.new", "user_1"));
+    assert_eq!(accept(r#"{"type":"brand.new","data":"text"}"#).expect("kept").subject.key(), "msg_1");
 }
 
 #[test]
@@ -131,8 +134,8 @@ fn instances_have_secrets_of_their_own() {
         "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     )]);
     let clerk = Clerk::from_environment(&environment).expect("a secret");
-    assert_eq!(clerk.secrets("staging-eu").expect("configured").len(), 2);
-    assert_eq!(clerk.secrets(DEFAULT_INSTANCE).err(), Some(Refusal::NoSuchInstance));
+    assert_eq!(clerk.secrets.of("staging-eu").expect("configured").1.len(), 2);
+    assert_eq!(clerk.secrets.of(Instance::DEFAULT).err(), Some(Refusal::NoSuchInstance));
 }
 
 #[test]

@@ -27,10 +27,13 @@ impl Scene {
             scope: scope.into(),
             reason: "test".into(),
             by: String::new(),
+            instance: None,
         };
-        let event = change.clone().into_event(EventId::new("e"), Key::new("k"), clock::now());
+        let subject = SubjectId::new(Source::Usher, &Instance::default(), &Key::new("k"));
+        let event = change.clone().into_event(EventId::new(format!("e{:x}", rand::random::<u64>())), subject, clock::now());
         let arrival = Arrival { starts: false, reach: Some(change), ..Arrival::starting(1, event) };
         let batch = Batch {
+            refused: Vec::new(),
             partition: Partition(0),
             epoch: self.epoch,
             frontier: 2,
@@ -121,7 +124,7 @@ async fn marketing_mail_carries_its_link_and_ends_with_it() {
     let token = url.strip_prefix("https://acme.test/unsubscribe/").expect("its place");
     let link = UnsubscribeSecrets::parse(SECRET).expect("a secret").verify(token).expect("it is signed");
     assert_eq!(
-        (link.key.as_str(), link.list.as_str(), link.address),
+        (link.subject.key(), link.list.as_str(), link.address),
         ("user_1", "news", AddressDigest::of("a@b.test"))
     );
     assert_eq!((scene.held().await, scene.sent()), (None, sent), "the same each time");

@@ -28,7 +28,7 @@ fn a_long_lane_is_held_in_the_store_and_loaded_when_its_turn_comes() {
     bench.admit(vec![run("a", 1)]);
     bench.behind("a");
     let steps = bench.finish("a-1");
-    let asked = Step::Load { key: Key::new("a"), partition: P, epoch: EPOCH, limit: WINDOW };
+    let asked = Step::Load { key: subject("a"), partition: P, epoch: EPOCH, limit: WINDOW };
     assert!(steps.contains(&asked), "{steps:?}");
     assert_eq!(begun(&bench.loaded("a", vec![run("a", 2), run("a", 3)], true)), ["a-2"]);
     assert_eq!(begun(&bench.finish("a-2")), ["a-3"]);
@@ -141,7 +141,7 @@ fn cancelling_takes_what_has_not_begun_and_leaves_what_is_under_way() {
     bench.behind("a");
     bench.finish("a-1");
     bench.loaded("a", vec![run("a", 2), run("a", 3)], false);
-    let cancelled = ["a-2", "a-3"].map(|id| (Key::new("a"), EventId::new(id))).to_vec();
+    let cancelled = ["a-2", "a-3"].map(|id| (subject("a"), reference(id))).to_vec();
     bench.admitted(Admission { cancelled, ..Admission::default() });
     assert_eq!((bench.numbers().loaded, bench.numbers().in_flight), (1, 1));
     // The store knows that the one under way has ended, so that of its change only the effect is written.
@@ -157,7 +157,7 @@ fn cancelling_a_held_head_lets_its_lane_go_on() {
     bench.admit(vec![run("a", 1)]);
     bench.behind("a");
     assert_eq!(bench.numbers().held, 1);
-    let cancelled = vec![(Key::new("a"), EventId::new("a-1"))];
+    let cancelled = vec![(subject("a"), reference("a-1"))];
     assert!(has_load(&bench.admitted(Admission { cancelled, ..Admission::default() })));
     assert_eq!(bench.numbers().held, 0);
     assert_eq!(begun(&bench.loaded("a", vec![run_for("a", 2, Some("other"))], false)), ["a-2"]);

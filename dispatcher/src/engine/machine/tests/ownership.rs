@@ -168,6 +168,7 @@ fn a_paused_flow_begins_nothing_and_reads_nothing_and_goes_on_where_it_was() {
 fn reading_pauses_when_there_is_too_much_in_memory_and_goes_on_when_half_of_it_is_done() {
     let mut bench = Bench::owning(Limits { in_flight: 5_000, ..limits() });
     let read = |from: i64, to: i64| Input::Read {
+        refused: Vec::new(),
         assignment: 1,
         partition: P,
         next: to,

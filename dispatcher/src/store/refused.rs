@@ -1,0 +1,91 @@
+//! Records that no flow can take: kept once for all flows, whichever comes first, for an operator to see.
+
+use serde::Serialize;
+use sqlx::AnyConnection;
+use usher_proto::{Partition, Timestamp};
+use usher_service::clock;
+
+use super::{SqlStore, StoreError};
+use crate::engine::arrival::RefusedRecord;
+
+/// One of them, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefusedRow {
+    /// The partition of the record in the topic of events.
+    pub partition: i64,
+    /// Its offset there.
+    pub offset: i64,
+    /// When a flow came to it first.
+    pub at: Timestamp,
+    /// Why, in a word.
+    pub reason: String,
+    /// The same in a sentence.
+    pub error: String,
+    /// The event's id, as far as there is one; else empty.
+    pub event: String,
+    /// The record's key.
+    pub key: String,
+}
+
+/// Keeps one. Returns 0 if another flow has.
+pub(super) async fn keep(
+    connection: &mut AnyConnection,
+    partition: Partition,
+    record: &RefusedRecord,
+) -> Result<usize, StoreError> {
+    // It may be refused because no store would take it as it is.
+    let storable = |text: &str| text.chars().take(MAX_TEXT).filter(|c| *c != '\0').collect::<String>();
+    let sql = "INSERT INTO usher_refused (partition, position, at, reason, error, event, record_key, body) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (partition, position) DO NOTHING";
+    let kept = sqlx::query(sql)
+        .bind(i64::from(partition.0))
+        .bind(record.offset)
+        .bind(clock::now().millis())
+        .bind(record.reason.label())
+        .bind(storable(&record.error))
+        .bind(storable(&record.event))
+        .bind(record.key.as_str())
+        .bind(record.body.as_ref())
+        .execute(connection)
+        .await?;
+    Ok(usize::from(kept.rows_affected() > 0))
+}
+
+/// The most characters of a text that is shown.
+const MAX_TEXT: usize = 300;
+
+impl SqlStore {
+    /// Records that no flow could take, since a time: the newest `limit`, oldest first.
+    ///
+    /// # Errors
+    /// The store is not there, or cannot be read.
+    pub async fn refused(&self, since: Timestamp, limit: i64) -> Result<Vec<RefusedRow>, StoreError> {
+        let sql = "SELECT partition, position, at, reason, error, event, record_key FROM usher_refused WHERE at >= $1 \
+                   ORDER BY at DESC, partition DESC, position DESC LIMIT $2";
+        let rows: Vec<(i64, i64, i64, String, String, String, String)> =
+            sqlx::query_as(sql).bind(since.millis()).bind(limit).fetch_all(&self.database.pool).await?;
+        let row = |(partition, offset, at, reason, error, event, key)| RefusedRow {
+            partition,
+            offset,
+            at: Timestamp::from_millis(at),
+            reason,
+            error,
+            event,
+            key,
+        };
+        let mut rows: Vec<RefusedRow> = rows.into_iter().map(row).collect();
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// The value of one of them, byte for byte.
+    ///
+    /// # Errors
+    /// The store is not there, or cannot be read.
+    pub async fn refused_body(&self, partition: i64, offset: i64) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT body FROM usher_refused WHERE partition = $1 AND position = $2";
+        let row: Option<(Vec<u8>,)> =
+            sqlx::query_as(sql).bind(partition).bind(offset).fetch_optional(&self.database.pool).await?;
+        Ok(row.map(|(body,)| body))
+    }
+}

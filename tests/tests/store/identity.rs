@@ -1,0 +1,237 @@
+//! Who is who: the same key and the same id at two instances are two; an event that comes again changes nothing; and what
+//! is forgotten is bounded by what has been seen, whatever a clock says.
+
+use usher_dispatcher::engine::arrival::RefusedRecord;
+use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
+use usher_proto::{AddressDigest, Instance};
+
+use super::*;
+
+on_every_store!(
+    an_instance_reaches_nothing_of_another,
+    an_event_has_each_of_its_effects_once,
+    another_body_under_a_known_id_is_kept_where_it_can_be_seen,
+    a_record_that_no_flow_can_take_is_kept_once_for_all_of_them,
+    a_suppression_of_one_instance_is_not_one_of_another,
+    a_clock_that_jumps_forgets_nothing,
+    a_horizon_that_a_wrong_clock_has_moved_is_set_back,
+);
+
+fn staging() -> Instance {
+    "staging".parse().unwrap()
+}
+
+/// The same at the instance `staging`.
+fn staged(arrival: Arrival) -> Arrival {
+    let subject = SubjectId::new(Source::Clerk, &staging(), &Key::new(arrival.event.subject.key()));
+    Arrival { event: Event { subject, ..arrival.event }, ..arrival }
+}
+
+fn cancels(arrival: Arrival) -> Arrival {
+    Arrival { starts: false, cancels: true, ..arrival }
+}
+
+async fn an_instance_reaches_nothing_of_another(subject: Subject) {
+    let epoch = subject.own().await;
+    let both = vec![arrival(0, "e0", "a"), staged(arrival(1, "e0", "a"))];
+    let admitted = subject.admit(epoch, both).await;
+    assert_eq!(
+        (admitted.heads.len(), admitted.repeated),
+        (2, 0),
+        "one id at two instances is two events, in two lanes"
+    );
+
+    // Deleted, cancelled, and waited for there: here nothing of it is so.
+    subject.change(epoch, "e0", wait(100, Some(0))).await;
+    let ended = subject.admit(epoch, vec![cancels(staged(news(2, "d", "a", 9, false)))]).await;
+    assert_eq!(
+        ended.cancelled,
+        [(staged(arrival(0, "e0", "a")).event.subject, staged(arrival(0, "e0", "a")).event.reference())]
+    );
+    assert!(ended.woken.is_empty());
+    assert_eq!(subject.store.subject(&id("a")).await.unwrap(), None);
+    let there = SubjectId::new(Source::Clerk, &staging(), &Key::new("a"));
+    assert!(subject.store.subject(&there).await.unwrap().unwrap().deleted);
+    let woken = subject.admit(epoch, vec![news(3, "n", "a", 1, true)]).await.woken;
+    assert_eq!(names(&woken), ["e0"]);
+    assert!(!subject.store.subject(&id("a")).await.unwrap().unwrap().deleted);
+
+    // What each remembers, and what was recorded of each.
+    let told = |offset, id: &str, v: i64| Arrival {
+        starts: true,
+        remember: Some([("email".to_owned(), json!(v))].into_iter().collect()),
+        ..news(offset, id, "b", v, true)
+    };
+    subject.admit(epoch, vec![told(4, "t0", 1)]).await;
+    let other = subject.admit(epoch, vec![staged(told(5, "t1", 2))]).await.heads.remove(0);
+    assert_eq!(other.before.unwrap().changed, Vec::<String>::new(), "the first sight of this one");
+    let runs = subject.store.runs(&RunFilter { event: Some("e0".into()), ..RunFilter::default() }, 10).await.unwrap();
+    assert_eq!(runs.iter().map(|run| run.instance.as_str()).collect::<Vec<_>>(), ["default", "staging"]);
+    let own = RunFilter { event: Some("e0".into()), instance: Some(staging()), ..RunFilter::default() };
+    assert_eq!(subject.store.runs(&own, 10).await.unwrap().remove(0).state, "cancelled");
+    let whole = RunFilter { event: Some("clerk/staging/e0".into()), ..RunFilter::default() };
+    assert_eq!(subject.store.runs(&whole, 10).await.unwrap().len(), 1);
+}
+
+async fn an_event_has_each_of_its_effects_once(subject: Subject) {
+    let epoch = subject.own().await;
+    // Two that start a run, and in between one that cancels; then that one again, in a batch of its own and twice in it.
+    subject.admit(epoch, vec![arrival(0, "due1", "a"), cancels(arrival(1, "paid1", "a"))]).await;
+    assert_eq!(subject.state("due1").await, "cancelled");
+    subject.admit(epoch, vec![arrival(2, "due2", "a")]).await;
+    let again = subject.admit(epoch, vec![cancels(arrival(3, "paid1", "a")), cancels(arrival(4, "paid1", "a"))]).await;
+    assert_eq!((again.cancelled.len(), again.repeated), (0, 2));
+    assert_eq!(subject.state("due2").await, "queued");
+
+    // News end a wait once: of what has begun to wait since, they say nothing.
+    subject.admit(epoch, vec![news(5, "n1", "b", 1, true), arrival(6, "w", "b")]).await;
+    let revision = subject.store.subject(&id("b")).await.unwrap().unwrap().revision;
+    subject.change(epoch, "w", wait(1_000, Some(revision))).await;
+    let again = subject.admit(epoch, vec![news(7, "n1", "b", 1, true)]).await;
+    assert!(again.woken.is_empty() && subject.state("w").await == "waiting");
+
+    // A word about an address: what was said since stays said.
+    let said = |offset, id: &str, kind| {
+        let change = ReachChange {
+            kind,
+            address: AddressDigest::of("a@b.test"),
+            scope: EVERYTHING.into(),
+            reason: "test".into(),
+            by: String::new(),
+            instance: None,
+        };
+        let event = change.clone().into_event(EventId::new(id), super::id("k"), Timestamp::from_seconds(5));
+        Arrival { starts: false, reach: Some(change), ..Arrival::starting(offset, event) }
+    };
+    subject.admit(epoch, vec![said(8, "s", ReachKind::Suppressed), said(9, "t", ReachKind::Restored)]).await;
+    subject.admit(epoch, vec![said(10, "s", ReachKind::Suppressed)]).await;
+    let listed = subject.store.listed(Instance::DEFAULT, None, &[AddressDigest::of("a@b.test")]).await.unwrap();
+    assert!(listed.is_empty());
+
+    // Each flow by itself: another one has not seen any of it.
+    let other = subject.store.acquire("other", &[ZERO], "me").await.unwrap()[0].epoch;
+    subject.store.admit("other", &batch(other, vec![arrival(2, "due2", "a")])).await.unwrap();
+    let there = batch(other, vec![cancels(arrival(3, "paid1", "a"))]);
+    assert_eq!(subject.store.admit("other", &there).await.unwrap().cancelled.len(), 1);
+}
+
+async fn another_body_under_a_known_id_is_kept_where_it_can_be_seen(subject: Subject) {
+    let epoch = subject.own().await;
+    let other = |offset, id: &str| {
+        let event = Event { body: Bytes::from_static(b"{\"another\":1}"), ..event(id, "a") };
+        Arrival { starts: false, cancels: true, ..Arrival::starting(offset, event) }
+    };
+    // To a run, to what started none, and within one batch.
+    subject.admit(epoch, vec![arrival(0, "e0", "a"), cancels(arrival(1, "c", "b"))]).await;
+    let second = vec![other(2, "e0"), other(3, "c"), arrival(4, "e4", "a"), other(5, "e4"), arrival(6, "e4", "a")];
+    let admitted = subject.admit(epoch, second).await;
+    assert_eq!((admitted.cancelled.len(), admitted.refused, admitted.repeated), (0, 3, 1));
+    let refused = subject.store.refused(Timestamp::default(), 10).await.unwrap();
+    let shown: Vec<_> = refused.iter().map(|row| (row.offset, row.event.as_str(), row.reason.as_str())).collect();
+    assert_eq!(shown, [(2, "e0", "event_conflict"), (3, "c", "event_conflict"), (5, "e4", "event_conflict")]);
+    assert_eq!(subject.store.refused_body(0, 5).await.unwrap().unwrap(), b"{\"another\":1}");
+    // The same at another instance is another event, and no conflict.
+    assert_eq!(subject.admit(epoch, vec![staged(other(7, "e0"))]).await.refused, 0);
+}
+
+async fn a_record_that_no_flow_can_take_is_kept_once_for_all_of_them(subject: Subject) {
+    let refused = |offset| RefusedRecord {
+        offset,
+        reason: Reason::Malformed,
+        error: "the body is not UTF-8 \0".into(),
+        event: "a\0b".into(),
+        key: Key::new("k\0"),
+        body: Bytes::from_static(b"\xff\0"),
+    };
+    let mut counted = Vec::new();
+    for flow in [FLOW, "other"] {
+        let epoch = subject.store.acquire(flow, &[ZERO], "me").await.unwrap()[0].epoch;
+        let batch = Batch { refused: vec![refused(3), refused(4)], frontier: 5, ..batch(epoch, vec![]) };
+        counted.push(subject.store.admit(flow, &batch).await.unwrap().refused);
+    }
+    assert_eq!(counted, [2, 0]);
+    let rows = subject.store.refused(Timestamp::default(), 10).await.unwrap();
+    assert_eq!(rows.iter().map(|row| (row.offset, row.event.as_str())).collect::<Vec<_>>(), [(3, "ab"), (4, "ab")]);
+    assert_eq!(subject.store.refused_body(0, 3).await.unwrap().unwrap(), b"\xff\0");
+}
+
+async fn a_suppression_of_one_instance_is_not_one_of_another(subject: Subject) {
+    let epoch = subject.own().await;
+    let digest = AddressDigest::of("a@b.test");
+    let said = |at: i64, kind, instance: Option<Instance>| {
+        let change = ReachChange {
+            kind,
+            address: digest,
+            scope: EVERYTHING.into(),
+            reason: "test".into(),
+            by: String::new(),
+            instance: instance.clone(),
+        };
+        let subject = SubjectId::new(Source::Usher, &instance.unwrap_or_default(), &Key::new("k"));
+        let event = change.clone().into_event(EventId::new(format!("s{at}")), subject, Timestamp::from_seconds(at));
+        Arrival { starts: false, reach: Some(change), ..Arrival::starting(at, event) }
+    };
+    let listed = async |instance: &str| !subject.store.listed(instance, None, &[digest]).await.unwrap().is_empty();
+    use ReachKind::{Restored, Suppressed};
+    subject.admit(epoch, vec![said(1, Suppressed, Some(staging()))]).await;
+    assert_eq!((listed("default").await, listed("staging").await), (false, true));
+    subject.admit(epoch, vec![said(2, Suppressed, None)]).await;
+    assert_eq!((listed("default").await, listed("staging").await), (true, true), "an operator's word is for all");
+    subject.admit(epoch, vec![said(3, Restored, Some(staging()))]).await;
+    assert_eq!((listed("default").await, listed("staging").await), (true, false), "the newest word counts");
+    subject.admit(epoch, vec![said(4, Restored, None)]).await;
+    assert_eq!((listed("default").await, listed("staging").await), (false, false));
+}
+
+/// Makes the store's rows such as a process would have left them whose clock was ahead by 40 days.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn a_clock_that_jumps_forgets_nothing(subject: Subject) {
+    let epoch = subject.own().await;
+    let now = subject.store.now().await.unwrap();
+    let at = |offset: i64, id: &str, received_at: Timestamp| {
+        Arrival::starting(offset, Event { received_at, occurred_at: Timestamp::from_seconds(9), ..event(id, id) })
+    };
+    subject.admit(epoch, vec![at(0, "e0", now), at(1, "e1", now)]).await;
+    subject.change(epoch, "e0", end(RunState::Done)).await;
+    // An operator's own event has the time of a machine that is ahead; a webhook is taken only where the clocks agree.
+    let ahead = now.plus(40 * DAY);
+    let command = Event { source: Source::Usher, ..at(2, "o", ahead).event };
+    subject.admit(epoch, vec![cancels(Arrival::starting(2, command))]).await;
+    assert_eq!(subject.store.prune(FLOW, 35 * DAY, 10).await.unwrap(), 0);
+    // A record that claims to be from the future moves nothing beyond the store's own clock.
+    subject.admit(epoch, vec![at(3, "liar", now.plus(400 * DAY))]).await;
+    assert_eq!(subject.store.prune(FLOW, 35 * DAY, 10).await.unwrap(), 0);
+    // What is received from now on is new, however long ago its sender says that it happened.
+    let new = subject.admit(epoch, vec![at(4, "new", now)]).await;
+    assert_eq!(new.heads[0].verdict, None);
+    // And one that was behind has been left behind by nothing.
+    let behind = subject.admit(epoch, vec![at(5, "behind", now.minus(34 * DAY))]).await;
+    assert_eq!(behind.heads[0].verdict, None);
+}
+
+async fn a_horizon_that_a_wrong_clock_has_moved_is_set_back(subject: Subject) {
+    let epoch = subject.own().await;
+    let now = subject.store.now().await.unwrap();
+    let at = |offset, id: &str, received_at| Arrival::starting(offset, Event { received_at, ..event(id, id) });
+    subject.admit(epoch, vec![at(0, "e0", now)]).await;
+    subject.execute(&format!("INSERT INTO usher_pruned VALUES ('{FLOW}', {})", now.plus(5 * DAY).millis())).await;
+    let lost = subject.admit(epoch, vec![at(1, "e1", now.plus(Duration::from_secs(1)))]).await;
+    assert!(matches!(lost.heads[0].verdict, Some((Reason::TooOld, _))), "spoilt");
+    let mended = subject.store.mend_horizons().await.unwrap();
+    assert_eq!((mended.len(), mended[0].flow.as_str()), (1, FLOW));
+    assert_eq!((mended[0].was, mended[0].is), (now.plus(5 * DAY), now.plus(Duration::from_secs(1))));
+    let next = subject.admit(epoch, vec![at(2, "e2", now.plus(Duration::from_secs(2)))]).await;
+    assert_eq!(next.heads[0].verdict, None);
+    let before = subject.admit(epoch, vec![at(3, "e3", now)]).await;
+    assert!(matches!(before.heads[0].verdict, Some((Reason::TooOld, _))), "it may have been done and forgotten");
+    assert!(subject.store.mend_horizons().await.unwrap().is_empty(), "once");
+}
+
+impl Subject {
+    async fn execute(&self, sql: &str) {
+        sqlx::any::install_default_drivers();
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(sql.to_owned())).await.unwrap();
+    }
+}
