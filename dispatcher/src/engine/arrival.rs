@@ -177,4 +177,6 @@ pub struct Ownership {
     pub epoch: i64,
     /// The offset below which every event is accounted for; none if the flow never read it.
     pub frontier: Option<i64>,
+    /// Where an operator wants the flow to go on, whatever else is known.
+    pub sought: Option<i64>,
 }

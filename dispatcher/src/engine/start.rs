@@ -11,6 +11,17 @@ pub enum From {
     Now,
 }
 
+/// What is known of where a flow stands in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// The group's commit.
+    pub committed: Option<i64>,
+    /// The store's frontier.
+    pub stored: Option<i64>,
+    /// An operator's word, which counts more than both.
+    pub sought: Option<i64>,
+}
+
 /// A partition cannot be started without losing or inventing something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CannotStart {
@@ -30,6 +41,11 @@ pub enum CannotStart {
         /// The offset the next record will get.
         end: i64,
     },
+    /// The group has read events, and the store knows nothing of it: the store was lost, or is another one.
+    StoreEmpty {
+        /// How far the group has read.
+        committed: i64,
+    },
 }
 
 impl fmt::Display for CannotStart {
@@ -40,11 +56,21 @@ impl fmt::Display for CannotStart {
             ),
             Self::Gone { at, low } => write!(
                 f,
-                "the flow must go on at offset {at} but the log begins at {low}: events it had not read are gone"
+                "the flow must go on at offset {at} but the log begins at {low}: events it had not read are gone, by \
+                 retention or by a restore. Restore the log, or accept that they are lost: usher seek FLOW --to beginning"
             ),
             Self::Ahead { at, end } => write!(
                 f,
-                "the flow must go on at offset {at} but the log ends at {end}: the log was reset or restored"
+                "the flow must go on at offset {at} but the log ends at {end}: the log was reset or restored, or USHER_LOG \
+                 names another one. Restore the log that belongs to the store; or go on with this one, usher seek FLOW --to \
+                 beginning (what it holds and the store knows is not done again) or --to end (what it holds is passed over)"
+            ),
+            Self::StoreEmpty { committed } => write!(
+                f,
+                "the group has read up to offset {committed} and the store knows nothing of the flow: its database was lost, \
+                 or USHER_STORE names another one. Restore the store; or go on without it: usher seek FLOW --to committed \
+                 (what was under way is gone), or --to beginning or a time (what was done since may be done again: \
+                 destinations recognise it for a day or so)"
             ),
         }
     }
@@ -52,17 +78,20 @@ impl fmt::Display for CannotStart {
 
 /// The offset to begin at: the smaller of what the group committed and what the store holds, so that neither a lost
 /// commit nor a restored store skips anything. `low` and `end` are the oldest offset and the next one.
-pub fn start_offset(
-    committed: Option<i64>,
-    stored: Option<i64>,
-    low: i64,
-    end: i64,
-    from: Option<From>,
-) -> Result<i64, CannotStart> {
-    let at = match (committed, stored) {
-        (Some(committed), Some(stored)) => committed.min(stored),
-        (Some(at), None) | (None, Some(at)) => at,
-        (None, None) => {
+///
+/// # Errors
+/// Something would be lost or invented, which only an operator may decide.
+pub fn start_offset(known: Known, low: i64, end: i64, from: Option<From>) -> Result<i64, CannotStart> {
+    let at = match known {
+        // Retention may have moved the log on since.
+        Known { sought: Some(sought), .. } => return Ok(sought.clamp(low, end.max(low))),
+        Known { committed: Some(committed), stored: Some(stored), .. } => committed.min(stored),
+        Known { committed: None, stored: Some(at), .. } => at,
+        // A frontier is stored before anything is committed.
+        Known { committed: Some(committed), stored: None, .. } if committed > 0 => {
+            return Err(CannotStart::StoreEmpty { committed });
+        }
+        Known { stored: None, .. } => {
             return match from {
                 Some(From::Beginning) => Ok(low),
                 Some(From::Now) => Ok(end),
@@ -84,24 +113,44 @@ pub fn start_offset(
 mod tests {
     use super::*;
 
+    fn known(committed: Option<i64>, stored: Option<i64>) -> Known {
+        Known { committed, stored, sought: None }
+    }
+
     #[test]
     fn the_smaller_of_both_memories_counts() {
-        assert_eq!(start_offset(Some(7), Some(5), 0, 9, None), Ok(5));
-        assert_eq!(start_offset(Some(4), Some(5), 0, 9, None), Ok(4));
-        assert_eq!(start_offset(None, Some(5), 0, 9, None), Ok(5));
+        assert_eq!(start_offset(known(Some(7), Some(5)), 0, 9, None), Ok(5));
+        assert_eq!(start_offset(known(Some(4), Some(5)), 0, 9, None), Ok(4));
+        assert_eq!(start_offset(known(None, Some(5)), 0, 9, None), Ok(5));
     }
 
     #[test]
     fn a_new_flow_on_a_log_with_events_must_say_from_where() {
-        assert_eq!(start_offset(None, None, 0, 9, None), Err(CannotStart::SayFrom));
-        assert_eq!(start_offset(None, None, 2, 9, Some(From::Beginning)), Ok(2));
-        assert_eq!(start_offset(None, None, 2, 9, Some(From::Now)), Ok(9));
-        assert_eq!(start_offset(None, None, 3, 3, None), Ok(3));
+        let new = known(None, None);
+        assert_eq!(start_offset(new, 0, 9, None), Err(CannotStart::SayFrom));
+        assert_eq!(start_offset(new, 2, 9, Some(From::Beginning)), Ok(2));
+        assert_eq!(start_offset(new, 2, 9, Some(From::Now)), Ok(9));
+        assert_eq!(start_offset(new, 3, 3, None), Ok(3));
+        assert_eq!(start_offset(known(Some(0), None), 0, 0, None), Ok(0), "a commit of nothing says nothing");
     }
 
     #[test]
-    fn lost_events_are_reported_and_never_skipped() {
-        assert_eq!(start_offset(Some(1), None, 4, 9, None), Err(CannotStart::Gone { at: 1, low: 4 }));
-        assert_eq!(start_offset(Some(12), Some(12), 0, 9, None), Err(CannotStart::Ahead { at: 12, end: 9 }));
+    fn lost_events_and_a_lost_store_are_reported_and_never_skipped() {
+        assert_eq!(start_offset(known(Some(1), Some(1)), 4, 9, None), Err(CannotStart::Gone { at: 1, low: 4 }));
+        assert_eq!(start_offset(known(Some(12), Some(12)), 0, 9, None), Err(CannotStart::Ahead { at: 12, end: 9 }));
+        for from in [None, Some(From::Now), Some(From::Beginning)] {
+            let found = start_offset(known(Some(7), None), 0, 9, from);
+            assert_eq!(found, Err(CannotStart::StoreEmpty { committed: 7 }), "{from:?}");
+        }
+    }
+
+    #[test]
+    fn an_operators_word_counts_more_than_what_is_known_and_stays_within_the_log() {
+        for (sought, expected) in [(5, 5), (0, 2), (99, 9)] {
+            for of in [known(Some(12), Some(12)), known(Some(7), None), known(Some(1), Some(1)), known(None, None)] {
+                let of = Known { sought: Some(sought), ..of };
+                assert_eq!(start_offset(of, 2, 9, None), Ok(expected), "{of:?}");
+            }
+        }
     }
 }

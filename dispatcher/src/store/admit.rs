@@ -134,7 +134,7 @@ async fn starting<'a>(
 async fn move_frontier(connection: &mut AnyConnection, flow: &str, batch: &Batch) -> Result<(), StoreError> {
     let sent = batch.arrivals.iter().filter(|arrival| arrival.event.source != Source::Usher);
     let newest = sent.map(|arrival| arrival.event.received_at.millis()).max();
-    let sql = "UPDATE usher_ownership SET frontier = $1, \
+    let sql = "UPDATE usher_ownership SET frontier = $1, sought = NULL, \
                  newest_at = CASE WHEN COALESCE(newest_at, 0) < $5 THEN $5 ELSE newest_at END \
                WHERE flow = $2 AND partition = $3 AND epoch = $4";
     let moved = sqlx::query(sql)

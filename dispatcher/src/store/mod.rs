@@ -16,6 +16,7 @@ mod reach;
 mod refused;
 mod remember;
 mod rows;
+mod seek;
 mod sql_store;
 
 use std::time::Duration;

@@ -63,15 +63,15 @@ impl Store for SqlStore {
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at) VALUES ($1, $2, 1, $3, $4) \
                        ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at \
-                       RETURNING epoch, frontier";
-            let (epoch, frontier): (i64, Option<i64>) = sqlx::query_as(sql)
+                       RETURNING epoch, frontier, sought";
+            let (epoch, frontier, sought): (i64, Option<i64>, Option<i64>) = sqlx::query_as(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))
                 .bind(owner)
                 .bind(clock::now().millis())
                 .fetch_one(writing.connection())
                 .await?;
-            owned.push(Ownership { partition, epoch, frontier });
+            owned.push(Ownership { partition, epoch, frontier, sought });
         }
         writing.commit().await?;
         Ok(owned)

@@ -77,3 +77,6 @@ CREATE TABLE usher_refused (
 ALTER TABLE usher_ownership ADD COLUMN newest_at BIGINT;
 UPDATE usher_ownership o SET newest_at = (
     SELECT max(received_at) FROM usher_run r WHERE r.flow = o.flow AND r.partition = o.partition AND r.source <> 'usher');
+
+-- Where an operator wants a flow to go on in a partition, until it does.
+ALTER TABLE usher_ownership ADD COLUMN sought BIGINT;

@@ -156,3 +156,6 @@ ALTER TABLE usher_ownership ADD COLUMN newest_at INTEGER;
 UPDATE usher_ownership SET newest_at = (
     SELECT max(received_at) FROM usher_run r
     WHERE r.flow = usher_ownership.flow AND r.partition = usher_ownership.partition AND r.source <> 'usher');
+
+-- Where an operator wants a flow to go on in a partition, until it does.
+ALTER TABLE usher_ownership ADD COLUMN sought INTEGER;

@@ -1,0 +1,121 @@
+//! Where a flow goes on, as an operator says: after a log or a store was lost, restored or moved.
+
+use std::collections::BTreeMap;
+
+use sqlx::AnyConnection;
+use usher_proto::{Key, Partition, Timestamp};
+
+use super::{SqlStore, StoreError};
+
+impl SqlStore {
+    /// Lets a flow go on at these offsets, each partition of it. Whoever works on one is fenced, joins the group again and
+    /// begins there. Runs that have not ended keep their order and come before everything that is read from then on.
+    ///
+    /// # Errors
+    /// The store is not there; nothing is changed then.
+    pub async fn seek(
+        &self,
+        flow: &str,
+        offsets: &BTreeMap<Partition, i64>,
+        who: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut writing = self.database.write().await?;
+        let connection = writing.connection();
+        for (partition, offset) in offsets {
+            let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, sought) \
+                       VALUES ($1, $2, 1, $3, $4, $5) ON CONFLICT (flow, partition) DO UPDATE SET \
+                         epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at, \
+                         sought = excluded.sought";
+            sqlx::query(sql)
+                .bind(flow)
+                .bind(i64::from(partition.0))
+                .bind(who)
+                .bind(now.millis())
+                .bind(offset)
+                .execute(&mut *connection)
+                .await?;
+            // Offsets of another log say nothing of these: a cancellation that comes at offset 5 is later than all of them.
+            let shifted = "UPDATE usher_run SET position = position - ( \
+                             SELECT max(position) - $3 + 1 FROM usher_run \
+                             WHERE flow = $1 AND partition = $2 AND ended_at IS NULL) \
+                           WHERE flow = $1 AND partition = $2 AND ended_at IS NULL AND $3 <= ( \
+                             SELECT max(position) FROM usher_run \
+                             WHERE flow = $1 AND partition = $2 AND ended_at IS NULL)";
+            sqlx::query(shifted)
+                .bind(flow)
+                .bind(i64::from(partition.0))
+                .bind(offset)
+                .execute(&mut *connection)
+                .await?;
+        }
+        let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, 'seek', $4, 'done')";
+        sqlx::query(sql)
+            .bind(format!("seek-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
+            .bind(now.millis())
+            .bind(who)
+            .bind(flow)
+            .execute(connection)
+            .await?;
+        Ok(writing.commit().await?)
+    }
+
+    /// Lays the store out for another number of partitions: every run that has not ended moves to the partition that its
+    /// key then has, before everything that is read there, and every flow begins at the beginning of the new topic. Only
+    /// while nothing of the old topic is unread and no dispatcher works.
+    ///
+    /// # Errors
+    /// The store is not there; nothing is changed then.
+    pub async fn repartition(&self, partitions: i32, who: &str, now: Timestamp) -> Result<u64, StoreError> {
+        let mut writing = self.database.write().await?;
+        let connection = writing.connection();
+        let moved = move_runs(connection, partitions).await?;
+        // Higher than all before, so that whoever comes too late is fenced.
+        let (epoch,): (i64,) =
+            sqlx::query_as("SELECT COALESCE(max(epoch), 0) + 1 FROM usher_ownership").fetch_one(&mut *connection).await?;
+        sqlx::query("DELETE FROM usher_ownership").execute(&mut *connection).await?;
+        let flows: Vec<(String,)> =
+            sqlx::query_as("SELECT DISTINCT flow FROM usher_flow").fetch_all(&mut *connection).await?;
+        for (flow,) in flows {
+            for partition in 0..partitions {
+                let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, sought) \
+                           VALUES ($1, $2, $5, $3, $4, 0)";
+                sqlx::query(sql)
+                    .bind(&flow)
+                    .bind(i64::from(partition))
+                    .bind(who)
+                    .bind(now.millis())
+                    .bind(epoch)
+                    .execute(&mut *connection)
+                    .await?;
+            }
+        }
+        sqlx::query("UPDATE usher_meta SET value = $1 WHERE name = 'partitions'")
+            .bind(partitions.to_string())
+            .execute(&mut *connection)
+            .await?;
+        writing.commit().await?;
+        Ok(moved)
+    }
+}
+
+/// Places runs in their new partitions, in the order that they had within their keys.
+async fn move_runs(connection: &mut AnyConnection, partitions: i32) -> Result<u64, StoreError> {
+    let runs: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT flow, event_ref, key FROM usher_run WHERE ended_at IS NULL ORDER BY flow, position, event_ref",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let count = i64::try_from(runs.len()).unwrap_or(i64::MAX);
+    for ((flow, event, key), place) in runs.into_iter().zip(0_i64..) {
+        let partition = Partition::of(&Key::new(key), partitions);
+        sqlx::query("UPDATE usher_run SET partition = $1, position = $2 WHERE flow = $3 AND event_ref = $4")
+            .bind(i64::from(partition.0))
+            .bind(place - count)
+            .bind(flow)
+            .bind(event)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(count.unsigned_abs())
+}
