@@ -144,4 +144,6 @@ pub struct Ownership {
     pub epoch: i64,
     /// The offset below which every event is accounted for; none if the flow never read it.
     pub frontier: Option<i64>,
+    /// Whether the topic has grown by it after the flow had begun: it is read from its first record.
+    pub late: bool,
 }

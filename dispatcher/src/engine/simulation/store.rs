@@ -260,7 +260,7 @@ impl Store {
             self.interrupt(index);
             let rows = &mut self.partitions[index];
             rows.epoch += 1;
-            owned.push(Ownership { partition: *partition, epoch: rows.epoch, frontier: rows.frontier });
+            owned.push(Ownership { partition: *partition, epoch: rows.epoch, frontier: rows.frontier, late: false });
         }
         owned
     }
