@@ -75,19 +75,22 @@ pub(crate) struct Addresses {
 /// A data directory that is ours until this is dropped.
 pub(crate) struct DataDirectory {
     path: PathBuf,
-    _lock: File,
+    /// The directory itself and a file in it, both locked. Who has the directory cannot be undone by removing the file;
+    /// earlier versions know only the file.
+    _locks: [File; 2],
 }
 
 impl DataDirectory {
     /// Makes it if it is missing, and takes it for this process alone.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(path).with_context(|| format!("cannot make the data directory {}", path.display()))?;
+        let directory = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let lock = File::create(path.join(LOCK)).with_context(|| format!("cannot write to {}", path.display()))?;
-        if lock.try_lock().is_err() {
+        if directory.try_lock().is_err() || lock.try_lock().is_err() {
             let why = format!("{} is in use by another process: stop that one, or say --data", path.display());
             return Err(BadSetting::new("USHER_DATA", why).into());
         }
-        Ok(Self { path: path.canonicalize()?, _lock: lock })
+        Ok(Self { path: path.canonicalize()?, _locks: [directory, lock] })
     }
 
     /// The address of the log in it.

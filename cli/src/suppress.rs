@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     let change = ReachChange { kind, address, scope, reason, by: desk.by.clone(), instance };
     let id = EventId::new(format!("reach_{:016x}", rand::random::<u64>()));
     let event = change.into_event(id, subject, clock::now());
-    desk.log(environment).await?.append(&desk.layout.topics.events(), event.into_record()).await?;
+    desk.log(environment).await?.append(&desk.layout.events(), event.into_record()).await?;
     let becomes = if remove { "is sent to it again" } else { "is sent to it any more" };
     output::line(&format!("{}{what} {becomes}, as soon as a flow has read so", if remove { "" } else { "no " }))
 }

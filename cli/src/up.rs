@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::Dispatcher;
 use usher_dispatcher::config::FlowFiles;
 use usher_lab::Lab;
-use usher_log::{LogAddress, LogLayout};
+use usher_log::{LogAddress, LogLayout, LogWatch};
 use usher_proto::unsubscribe;
 use usher_service::options::Environment;
 use usher_service::{Readiness, health, http, shutdown, telemetry};
@@ -131,8 +131,9 @@ async fn serve(
     if stop.run_until_cancelled(ready.ready()).await.is_some() {
         let (ready, registry) = (Readiness::needing(usher_ingest::NEEDS), Registry::new());
         let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
+        let watch = LogWatch::new(log.clone(), ingest.layout.topics.events(), ready.clone(), &registry)?;
         let router = router.merge(health::router(ready.clone(), registry));
-        let watch = tokio::spawn(ingest.prepare(log.clone(), ready.clone(), stop.clone()));
+        let watch = tokio::spawn(ingest.prepare(log.clone(), watch, stop.clone()));
         let server = tokio::spawn(http::serve(listener, router, stop.clone()));
         if stop.run_until_cancelled(ready.ready()).await.is_some() {
             on_ready()?;

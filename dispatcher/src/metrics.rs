@@ -46,6 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) rejoins: IntCounterVec,
     /// Events in the log that are not admitted yet, of the partitions that are ours.
     pub(crate) lag_events: IntGaugeVec,
+    /// Those of them that the log has kept for more than half of its retention: soon they are gone.
+    pub(crate) lag_half_kept: IntGaugeVec,
     /// Seconds between an event's arrival at ingest and its admission, of the newest event admitted.
     pub(crate) lag_seconds: IntGaugeVec,
     /// What this process may do of an account's quota: calls in the time that its pace names, or calls at once.
@@ -120,6 +122,13 @@ impl Metrics {
                 options("lag_events", "Events in the log that are not admitted yet, of our partitions."),
                 &["flow"],
             )?,
+            lag_half_kept: IntGaugeVec::new(
+                options(
+                    "lag_half_retention_events",
+                    "Those of lag_events that the log has kept for more than half of its retention.",
+                ),
+                &["flow"],
+            )?,
             lag_seconds: IntGaugeVec::new(
                 options("lag_seconds", "From arrival at ingest to admission, of the newest event admitted."),
                 &["flow"],
@@ -162,6 +171,7 @@ impl Metrics {
         registry.register(Box::new(metrics.quota_used.clone()))?;
         registry.register(Box::new(metrics.quota_wait_seconds.clone()))?;
         registry.register(Box::new(metrics.lag_events.clone()))?;
+        registry.register(Box::new(metrics.lag_half_kept.clone()))?;
         registry.register(Box::new(metrics.lag_seconds.clone()))?;
         registry.register(Box::new(metrics.store_seconds.clone()))?;
         Ok(metrics)

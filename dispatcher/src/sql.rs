@@ -3,8 +3,9 @@
 //! Both understand `$1`, `ON CONFLICT`, `RETURNING` and row values, so what differs is small: how a JSON text becomes
 //! rows, how a row is locked, and that a SQLite file has one writer at a time.
 
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -15,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use usher_proto::Timestamp;
 use usher_service::Secret;
 use usher_service::exit::BadSetting;
+use usher_service::file::FileIdentity;
 
 /// Connections of one process to Postgres. Each flow uses one to write and a few to read.
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -126,6 +128,12 @@ impl DatabaseAddress {
         Ok(Self { dialect, url: Secret::new(url) })
     }
 
+    /// The path of a SQLite file.
+    fn file(&self) -> Option<PathBuf> {
+        let path = self.url.expose().strip_prefix("sqlite://")?;
+        Some(PathBuf::from(path.split_once('?').map_or(path, |(path, _)| path)))
+    }
+
     /// The same, but a file that does not exist is not made: for looking into a database of somebody else.
     #[must_use]
     pub fn existing(&self) -> Self {
@@ -140,6 +148,10 @@ pub struct Database {
     pub(crate) dialect: Dialect,
     /// Whoever writes to a SQLite file waits here, in turn, instead of trying again and again at the file's own lock.
     gate: Option<Arc<Mutex<()>>>,
+    /// How to connect once the file is there: one that is gone is not made again.
+    existing: AnyConnectOptions,
+    /// A SQLite file, and what it was when it was first opened.
+    file: Option<Arc<(PathBuf, OnceLock<FileIdentity>)>>,
 }
 
 impl Database {
@@ -148,19 +160,30 @@ impl Database {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let sqlite = address.dialect == Dialect::Sqlite;
+        let file = address.file().map(|path| Arc::new((path, OnceLock::new())));
+        let opened = file.clone();
         let options = AnyConnectOptions::from_str(address.url.expose())?.disable_statement_logging();
         let pool = AnyPoolOptions::new()
             .max_connections(if sqlite { SQLITE_CONNECTIONS } else { POSTGRES_CONNECTIONS })
             .acquire_timeout(ACQUIRE_DEADLINE)
-            .after_connect(move |connection, _| Box::pin(async move { set_up(connection, sqlite).await }))
+            .after_connect(move |connection, _| {
+                let file = opened.clone();
+                Box::pin(async move {
+                    set_up(connection, sqlite).await?;
+                    file.as_deref().map_or(Ok(()), still_there)
+                })
+            })
             .connect_lazy_with(options);
         let gate = sqlite.then(Arc::default);
-        Ok(Self { pool, dialect: address.dialect, gate })
+        let existing = AnyConnectOptions::from_str(address.existing().url.expose())?.disable_statement_logging();
+        Ok(Self { pool, dialect: address.dialect, gate, existing, file })
     }
 
     /// Makes the tables, or brings them up to this version.
     pub async fn migrate(&self, tables: Tables) -> Result<(), sqlx::migrate::MigrateError> {
-        tables.migrator(self.dialect).run(&self.pool).await
+        tables.migrator(self.dialect).run(&self.pool).await?;
+        self.pool.set_connect_options(self.existing.clone());
+        Ok(())
     }
 
     /// Begins to write. What is not committed is undone.
@@ -176,14 +199,28 @@ impl Database {
             Dialect::Sqlite => "BEGIN IMMEDIATE",
         };
         writing.connection.execute(begin).await?;
+        self.file.as_deref().map_or(Ok(()), still_there)?;
         Ok(writing)
     }
 
     /// What time it is by the database's clock; a file has none but ours.
     pub(crate) async fn now(&self) -> Result<Timestamp, sqlx::Error> {
+        self.file.as_deref().map_or(Ok(()), still_there)?;
         let (millis,): (i64,) = sqlx::query_as(self.dialect.now()).fetch_one(&self.pool).await?;
         Ok(Timestamp::from_millis(millis))
     }
+}
+
+/// An error where the path of a SQLite file no longer leads to what was opened: what is written there nobody reads.
+fn still_there((path, opened): &(PathBuf, OnceLock<FileIdentity>)) -> Result<(), sqlx::Error> {
+    let identity = match opened.get() {
+        Some(identity) => identity,
+        None => {
+            let found = FileIdentity::of(path)?;
+            opened.get_or_init(|| found)
+        }
+    };
+    identity.check().map_err(|moved| sqlx::Error::Io(std::io::Error::other(moved)))
 }
 
 async fn set_up(connection: &mut AnyConnection, sqlite: bool) -> Result<(), sqlx::Error> {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use usher_log::{Log, LogAddress, LogError, LogLayout};
+use usher_log::{Log, LogAddress, LogError, LogLayout, LogWatch};
 use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
-use usher_service::Readiness;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
@@ -67,24 +66,23 @@ impl Config {
     pub fn prepare(
         &self,
         log: Arc<dyn Log>,
-        readiness: Readiness,
+        mut watch: LogWatch,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), BadSetting>> + Send + 'static {
         let topic = self.layout.events();
         async move {
             let mut ensured = false;
             loop {
-                let state = if ensured { log.check().await } else { log.ensure(std::slice::from_ref(&topic)).await };
-                ensured |= state.is_ok();
-                readiness.set("log", state.is_ok());
-                match state {
-                    Ok(()) => {}
-                    Err(error @ (LogError::PartitionCount { .. } | LogError::Setting(_))) => {
+                if ensured {
+                    // What it finds it has told.
+                    let _ = watch.look().await;
+                } else {
+                    let state = log.ensure(std::slice::from_ref(&topic)).await;
+                    watch.tell(&state);
+                    ensured = state.is_ok();
+                    if let Some(error) = state.err().filter(LogError::is_lasting) {
                         stop.cancel();
                         return Err(BadSetting::new("USHER_LOG", error));
-                    }
-                    Err(error @ (LogError::Unavailable(_) | LogError::OffsetGone { .. })) => {
-                        tracing::warn!(%error, "not ready");
                     }
                 }
                 if stop.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_none() {

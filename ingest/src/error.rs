@@ -36,9 +36,9 @@ pub(crate) enum Refusal {
         crate::sources::json::MAX_DEPTH
     )]
     BodyMalformed,
-    /// The body is too large.
-    #[error("the body is larger than {} bytes", usher_log::MAX_BODY)]
-    TooLarge,
+    /// The event is larger than this.
+    #[error("the body, with its headers, is larger than {0} bytes")]
+    TooLarge(usize),
     /// The body did not arrive in time, or not whole.
     #[error("the body did not arrive")]
     BodyIncomplete,
@@ -61,7 +61,7 @@ impl Refusal {
             Self::HeaderMalformed(_) => "header_malformed",
             Self::NotVerified(_) => "not_verified",
             Self::BodyMalformed => "body_malformed",
-            Self::TooLarge => "too_large",
+            Self::TooLarge(_) => "too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::Busy => "busy",
             Self::NotKept => "not_kept",
@@ -75,7 +75,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Self::NotVerified(_) => StatusCode::UNAUTHORIZED,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy | Self::NotKept => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -92,10 +92,11 @@ impl From<signature::Refusal> for Refusal {
     }
 }
 
-impl From<AppendError> for Refusal {
-    fn from(error: AppendError) -> Self {
+impl Refusal {
+    /// Why the log does not keep an event. `largest` is the size of the largest body that it keeps.
+    pub(crate) const fn of(error: &AppendError, largest: usize) -> Self {
         match error {
-            AppendError::TooLarge => Self::TooLarge,
+            AppendError::TooLarge => Self::TooLarge(largest),
             AppendError::Full(_) | AppendError::Unavailable(_) => Self::NotKept,
         }
     }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use usher_ingest::{Config, NEEDS};
-use usher_log::LogAddress;
+use usher_log::{LogAddress, LogWatch};
 use usher_service::exit::{self, BadSetting};
 use usher_service::options::{self, Environment};
 use usher_service::{Readiness, health, http, shutdown, telemetry};
@@ -41,7 +41,8 @@ async fn run(arguments: usher_ingest::config::Arguments, environment: Environmen
 
     let pages = health::router(readiness.clone(), registry.clone());
     let router = usher_ingest::router(&config, log.clone(), &registry)?.merge(pages);
-    let watch = tokio::spawn(config.prepare(log.clone(), readiness, stop.clone()));
+    let watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness, &registry)?;
+    let watch = tokio::spawn(config.prepare(log.clone(), watch, stop.clone()));
     let finished = shutdown::drain(&stop, http::serve(listener, router, stop.clone())).await;
     if finished.is_none() {
         tracing::warn!("some requests were still open at the deadline; their senders will repeat them");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use usher_log::{AppendError, Log, MAX_EVENT};
+use usher_log::{AppendError, Log, MAX_BODY, MAX_EVENT, TopicSpec};
 use usher_proto::Event;
 
 /// How long a request may take in all, its body's arrival included. The sender waits fifteen seconds; an answer after
@@ -13,12 +13,17 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// Publishes to one topic.
 pub(crate) struct Publisher {
     log: Arc<dyn Log>,
-    topic: String,
+    topic: TopicSpec,
 }
 
 impl Publisher {
-    pub(crate) fn new(log: Arc<dyn Log>, topic: String) -> Self {
+    pub(crate) fn new(log: Arc<dyn Log>, topic: TopicSpec) -> Self {
         Self { log, topic }
+    }
+
+    /// The size of the largest body that can be kept: that of the largest record, where the topic takes little.
+    pub(crate) fn largest_body(&self) -> usize {
+        self.log.state(&self.topic.name).largest.map_or(MAX_BODY, |largest| largest.min(MAX_BODY))
     }
 
     /// Returns when the log has acknowledged the event.

@@ -78,7 +78,7 @@ impl Ingest {
         Ok(Self {
             senders: Senders::new(config),
             unsubscribe: config.unsubscribe.clone(),
-            publisher: Publisher::new(log, config.layout.topics.events()),
+            publisher: Publisher::new(log, config.layout.events()),
             metrics: Metrics::register(registry)?,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
         })
@@ -109,13 +109,14 @@ impl Ingest {
     /// From the cheapest check to the dearest: head, size, room, body, signature, shape, log.
     async fn keep(&self, sender: &dyn Sender, instance: &str, request: Request<Body>) -> Result<(), Refusal> {
         let (head, body) = request.into_parts();
-        if let Err(refusal) = check_head(sender, instance, &head.headers) {
+        let largest = self.publisher.largest_body();
+        if let Err(refusal) = check_head(sender, instance, &head.headers, largest) {
             discard(body).await;
             return Err(refusal);
         }
         let _room = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
         let within_deadline = tokio::time::timeout(DEADLINE, async {
-            let body = read(body).await?;
+            let body = read(body, largest).await?;
             let event = {
                 let _timer = self.metrics.verify_seconds.start_timer();
                 sender.accept(instance, &head.headers, body, clock::now())?
@@ -123,7 +124,7 @@ impl Ingest {
             #[expect(clippy::cast_precision_loss, reason = "a size below 2^53")]
             self.metrics.body_bytes.observe(event.body.len() as f64);
             let _timer = self.metrics.publish_seconds.start_timer();
-            Ok(self.publisher.publish(event).await?)
+            self.publisher.publish(event).await.map_err(|error| Refusal::of(&error, largest))
         });
         within_deadline.await.unwrap_or(Err(Refusal::NotKept))
     }
@@ -145,9 +146,12 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-fn check_head(sender: &dyn Sender, instance: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_head(sender: &dyn Sender, instance: &str, headers: &HeaderMap, largest: usize) -> Result<(), Refusal> {
     sender.check_head(instance, headers, clock::now())?;
-    if declared_length(headers).is_some_and(|length| length > MAX_BODY) { Err(Refusal::TooLarge) } else { Ok(()) }
+    match declared_length(headers) {
+        Some(length) if length > largest => Err(Refusal::TooLarge(largest)),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Reads a refused body away, within bounds and keeping nothing: a sender that is still writing when the connection is
@@ -170,10 +174,10 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
-    to_bytes(body, MAX_BODY).await.map_err(|error| {
+async fn read(body: Body, largest: usize) -> Result<Bytes, Refusal> {
+    to_bytes(body, largest).await.map_err(|error| {
         // axum wraps the limit's error; a body that breaks off is the other way this fails.
         let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("limit"));
-        if too_large { Refusal::TooLarge } else { Refusal::BodyIncomplete }
+        if too_large { Refusal::TooLarge(largest) } else { Refusal::BodyIncomplete }
     })
 }

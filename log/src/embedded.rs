@@ -3,36 +3,36 @@
 //! Durable when acknowledged: WAL with `synchronous=FULL`, one writer that commits what has gathered in one transaction.
 //! Bounded by age and size, but what a group has not read is never deleted: then there is no room, and appends say so.
 
+mod file;
 mod look;
 mod reader;
 mod retention;
+mod schema;
 mod transaction;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use usher_proto::{Partition, Record};
+use usher_proto::{Key, Partition, Record};
 
 use crate::subscription::{self, Subscription};
-use crate::{AppendError, Extent, Log, LogError, Position, TopicSpec};
+use crate::{AppendError, Extent, Kept, Log, LogError, Position, TopicProblem, TopicSpec};
+use file::File;
 pub use retention::Retention;
 use transaction::Transaction;
-use writer::Write;
+use writer::{Place, Write};
 
 /// How many writes may wait for the writer. Ingest's own limit on requests under way is below it.
 const WRITE_QUEUE: usize = 4096;
-/// Readers' connections. Each flow reads a page at a time.
-const READERS: u32 = 4;
 
 /// A SQLite file as the log.
 pub struct EmbeddedLog {
-    pool: SqlitePool,
+    file: File,
     writes: mpsc::Sender<Write>,
     /// Changes whenever something was appended, for readers that have reached the end.
     appended: watch::Receiver<u64>,
@@ -41,23 +41,28 @@ pub struct EmbeddedLog {
 
 impl EmbeddedLog {
     /// Opens or makes the file. Whoever opens it must hold its directory for itself.
+    ///
+    /// # Errors
+    /// The file is damaged or no database, which [lasts](LogError::is_lasting), or it cannot be opened now.
     pub async fn open(path: &Path, retention: Retention) -> Result<Self, LogError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5));
-        let unavailable = |error| LogError::Unavailable(format!("{}: {error}", path.display()));
-        let pool =
-            SqlitePoolOptions::new().max_connections(READERS + 2).connect_with(options).await.map_err(unavailable)?;
-        sqlx::raw_sql(include_str!("embedded/schema.sql")).execute(&pool).await?;
+        let file = File::open(path).await?;
         let stop = CancellationToken::new();
         let (writes, write_queue) = mpsc::channel(WRITE_QUEUE);
         let (append_signal, appended) = watch::channel(0);
-        tokio::spawn(writer::run(pool.clone(), write_queue, append_signal, retention.max_bytes));
-        tokio::spawn(retention::run(pool.clone(), retention, stop.clone()));
-        Ok(Self { pool, writes, appended, stop })
+        tokio::spawn(writer::run(file.clone(), write_queue, append_signal, retention.max_bytes));
+        tokio::spawn(retention::run(file.clone(), retention, stop.clone()));
+        Ok(Self { file, writes, appended, stop })
+    }
+}
+
+impl EmbeddedLog {
+    async fn write(&self, topic: &TopicSpec, record: Record, erases: bool) -> Result<Position, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        let place = Place { topic: topic.name.clone(), partition: Partition::of(&record.key, topic.partitions) };
+        self.writes
+            .try_send(Write::Append { place, record, erases, answer })
+            .map_err(|_| AppendError::Full("too many records wait to be written".into()))?;
+        answered.await.unwrap_or_else(|_| Err(AppendError::Unavailable("the log was closed".into())))
     }
 }
 
@@ -70,15 +75,21 @@ impl Drop for EmbeddedLog {
 #[async_trait]
 impl Log for EmbeddedLog {
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        let mut transaction = Transaction::begin(&self.pool).await?;
+        let mut transaction = Transaction::begin(self.file.pool()?).await?;
         for topic in topics {
             let (found,): (i32,) = sqlx::query_as("SELECT count(*) FROM partition WHERE topic = $1")
                 .bind(&topic.name)
                 .fetch_one(transaction.connection())
                 .await?;
-            if found != 0 && found != topic.partitions {
+            if (1..topic.partitions).contains(&found) {
                 return Err(LogError::PartitionCount { topic: topic.name.clone(), found, wanted: topic.partitions });
             }
+            if found > topic.partitions {
+                let problem = TopicProblem::MorePartitions { found, wanted: topic.partitions };
+                tracing::warn!(topic = topic.name, problem = problem.label(), "topic {} {problem}", topic.name);
+            }
+            // A topic is missing here only in a file that is new: one that was taken away ends the flows by their
+            // frontiers.
             for partition in found..topic.partitions {
                 sqlx::query("INSERT INTO partition (topic, partition, low, next) VALUES ($1, $2, 0, 0)")
                     .bind(&topic.name)
@@ -86,40 +97,49 @@ impl Log for EmbeddedLog {
                     .execute(transaction.connection())
                     .await?;
             }
+            if let Kept::NewestOfKey(time) = topic.kept {
+                let sql = "INSERT INTO compacted (topic, keeps_for) VALUES ($1, $2) \
+                           ON CONFLICT (topic) DO UPDATE SET keeps_for = excluded.keeps_for";
+                sqlx::query(sql)
+                    .bind(&topic.name)
+                    .bind(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+                    .execute(transaction.connection())
+                    .await?;
+            }
         }
         Ok(transaction.commit().await?)
     }
 
-    async fn append(&self, topic: &str, record: Record) -> Result<Position, AppendError> {
+    async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError> {
         if record.size() > crate::MAX_RECORD {
             return Err(AppendError::TooLarge);
         }
-        let (answer, answered) = oneshot::channel();
-        self.writes
-            .try_send(Write::Append { topic: topic.to_owned(), record, answer })
-            .map_err(|_| AppendError::Full("too many records wait to be written".into()))?;
-        answered.await.unwrap_or_else(|_| Err(AppendError::Unavailable("the log was closed".into())))
+        self.write(topic, record, false).await
+    }
+
+    async fn erase(&self, topic: &TopicSpec, key: &Key) -> Result<Position, AppendError> {
+        let tombstone = Record { key: key.clone(), headers: Vec::new(), body: Bytes::new() };
+        self.write(topic, tombstone, true).await
     }
 
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError> {
         let (subscription, side) = subscription::channels();
-        let reader = reader::Reader::new(self.pool.clone(), self.writes.clone(), group, topic, self.appended.clone());
+        let reader = reader::Reader::new(self.file.clone(), self.writes.clone(), group, topic, self.appended.clone());
         reader.register().await?;
         tokio::spawn(reader.run(side));
         Ok(subscription)
     }
 
     async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
-        look::extents(&self.pool, topic).await
+        look::extents(self.file.pool()?, topic).await
     }
 
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
-        look::read(&self.pool, topic, partition, offset).await
+        look::read(self.file.pool()?, topic, partition, offset).await
     }
 
     async fn check(&self) -> Result<(), LogError> {
-        sqlx::query("SELECT 1 FROM partition LIMIT 1").execute(&self.pool).await?;
-        Ok(())
+        self.file.check_thoroughly().await
     }
 
     async fn flush(&self) {

@@ -3,6 +3,8 @@
 use rdkafka::error::KafkaError;
 use usher_service::exit::BadSetting;
 
+use crate::{Severity, TopicProblem};
+
 /// A record could not be appended, or it is not known whether it was. It may be in the log all the same, so whoever
 /// repeats it must recognise the repetition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum AppendError {
 /// The log cannot be used as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// A topic has another number of partitions than configured.
+    /// A topic has fewer partitions than configured.
     #[error(
         "topic {topic} has {found} partitions but USHER_PARTITIONS says {wanted}: changing the number moves users to \
          other partitions and breaks their order; set USHER_PARTITIONS={found}, or use another USHER_TOPIC_PREFIX"
@@ -33,6 +35,14 @@ pub enum LogError {
         found: i32,
         /// What was configured.
         wanted: i32,
+    },
+    /// A topic is not as it must be.
+    #[error("topic {topic} {problem}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        problem: TopicProblem,
     },
     /// A setting of the log is not allowed or not known.
     #[error("{0}")]
@@ -58,6 +68,15 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether a process that meets it at its start ends, because waiting does not mend it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::PartitionCount { .. } | Self::Setting(_) => true,
+            Self::Topic { problem, .. } => problem.severity() == Severity::Refuse,
+            Self::OffsetGone { .. } | Self::Unavailable(_) => false,
+        }
+    }
+
     /// librdkafka does not take its configuration. Its own text would repeat the value, which may be a password.
     pub(crate) fn configuration(error: &KafkaError) -> Self {
         Self::Setting(match error {

@@ -1,29 +1,30 @@
 //! Apache Kafka, through librdkafka.
 
+mod audit;
 mod config;
 mod consumer;
 mod look;
+mod news;
 mod producer;
 mod rebalance;
 mod record;
-mod retention;
 mod topics;
 mod unanswered;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::producer::Producer as _;
-use usher_proto::{Partition, Record};
+use usher_proto::{Key, Partition, Record, Timestamp};
 
 use crate::subscription::{self, Subscription};
-use crate::{AppendError, Extent, Log, LogError, Position, TopicSpec};
+use crate::{AppendError, Extent, Log, LogError, MAX_RECORD, Position, TopicSpec, TopicState};
 use config::Settings;
 use look::Extents;
-use producer::Appender;
+use producer::{Appender, Contents};
+use topics::Topics;
 
 /// How long an append may take. Below ingest's own deadline of ten seconds, which is below the sender's of fifteen.
 pub(crate) const APPEND_DEADLINE: Duration = Duration::from_secs(8);
@@ -35,8 +36,7 @@ const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
 pub struct KafkaLog {
     settings: Settings,
     appender: Appender,
-    /// A topic that is known to exist: asking a cluster about one that does not may create it.
-    known: OnceLock<String>,
+    topics: Topics,
     extents: Extents,
 }
 
@@ -45,8 +45,33 @@ impl KafkaLog {
     /// by their own names; those that Usher's promises hang on are refused.
     pub fn open(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
         let settings = Settings::new(brokers, properties)?;
-        let appender = Appender::new(settings.producer())?;
-        Ok(Self { appender, settings, known: OnceLock::new(), extents: Extents::default() })
+        let appender = Appender::new(settings.clone())?;
+        Ok(Self { appender, settings, topics: Topics::default(), extents: Extents::default() })
+    }
+
+    async fn write(
+        &self,
+        topic: &TopicSpec,
+        key: &Key,
+        size: usize,
+        contents: Contents<'_>,
+    ) -> Result<Position, AppendError> {
+        let state = self.topics.state(&topic.name);
+        if let Some(problem) = state.blocked() {
+            return Err(AppendError::Unavailable(format!("topic {} {problem}", topic.name)));
+        }
+        if state.largest.is_some_and(|largest| size > largest) {
+            return Err(AppendError::TooLarge);
+        }
+        let partition = Partition::of(key, topic.partitions);
+        match self.appender.append(&topic.name, partition, key, contents).await {
+            // The topic takes less than it did a moment ago; the next look tells how much.
+            Err(AppendError::TooLarge) if state.largest.is_some() && size <= MAX_RECORD => {
+                let why = format!("topic {} takes only smaller records since a short while", topic.name);
+                Err(AppendError::Unavailable(why))
+            }
+            result => result,
+        }
     }
 }
 
@@ -64,15 +89,17 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl Log for KafkaLog {
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        topics::ensure(&self.settings, topics).await?;
-        if let Some(topic) = topics.first() {
-            self.known.get_or_init(|| topic.name.clone());
-        }
-        Ok(())
+        let ensured = self.topics.ensure(&self.settings, topics).await;
+        self.appender.limit_batches(self.topics.smallest_limit());
+        ensured
     }
 
-    async fn append(&self, topic: &str, record: Record) -> Result<Position, AppendError> {
-        self.appender.append(topic, record).await
+    async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError> {
+        self.write(topic, &record.key, record.size(), Some((&record.headers, &record.body))).await
+    }
+
+    async fn erase(&self, topic: &TopicSpec, key: &Key) -> Result<Position, AppendError> {
+        self.write(topic, key, key.as_str().len(), None).await
     }
 
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError> {
@@ -85,16 +112,22 @@ impl Log for KafkaLog {
         self.extents.of(&self.settings, topic).await
     }
 
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+        self.extents.at(&self.settings, topic, at).await
+    }
+
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
         look::read(&self.settings, topic, partition, offset).await
     }
 
     async fn check(&self) -> Result<(), LogError> {
-        let (producer, topic) = (self.appender.client(), self.known.get().cloned());
-        blocking(move || {
-            producer.client().fetch_metadata(topic.as_deref(), QUESTION_DEADLINE).map(drop).map_err(unavailable)
-        })
-        .await
+        let checked = self.topics.check(&self.settings, &self.extents).await;
+        self.appender.limit_batches(self.topics.smallest_limit());
+        checked
+    }
+
+    fn state(&self, topic: &str) -> TopicState {
+        self.topics.state(topic)
     }
 
     async fn flush(&self) {

@@ -4,7 +4,7 @@ use usher_proto::Topics;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use crate::{Kept, TopicSpec};
+use crate::{Creation, DEAD_LETTER_RETENTION, Kept, TopicSpec};
 
 /// The options about topics that every process takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -12,7 +12,7 @@ pub struct LogLayout {
     /// What the topics' and groups' names begin with.
     #[arg(long = "topic-prefix", env = "USHER_TOPIC_PREFIX", default_value = "usher")]
     pub topics: Topics,
-    /// How many partitions the topics have; fixed once they are made.
+    /// How many partitions of the topics are written to; fixed once they are made.
     #[arg(long, env = "USHER_PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=1024))]
     pub partitions: i32,
 }
@@ -20,13 +20,23 @@ pub struct LogLayout {
 impl LogLayout {
     /// The topic of all events.
     pub fn events(&self) -> TopicSpec {
-        TopicSpec { name: self.topics.events(), partitions: self.partitions, kept: Kept::ForRetention }
+        TopicSpec {
+            name: self.topics.events(),
+            partitions: self.partitions,
+            kept: Kept::ForRetention,
+            creation: Creation::FirstStart { groups: self.topics.group("") },
+        }
     }
 
     /// The topic of a flow's dead letters.
     pub fn dead_letters(&self, flow: &str) -> TopicSpec {
-        let name = self.topics.dead_letters(flow);
-        TopicSpec { name, partitions: self.partitions, kept: Kept::NewestOfKey }
+        TopicSpec {
+            name: self.topics.dead_letters(flow),
+            partitions: self.partitions,
+            kept: Kept::NewestOfKey(DEAD_LETTER_RETENTION),
+            // The store is the truth about dead letters, so a topic made again hides nothing.
+            creation: Creation::Always,
+        }
     }
 }
 

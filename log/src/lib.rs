@@ -8,16 +8,17 @@ pub mod address;
 pub mod error;
 pub mod layout;
 pub mod subscription;
+pub mod topic;
+pub mod watch;
 
 mod embedded;
 mod kafka;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_proto::{Partition, Record};
+use usher_proto::{Key, Partition, Record, Timestamp};
 
 pub use address::LogAddress;
 pub use embedded::{EmbeddedLog, Retention};
@@ -25,6 +26,8 @@ pub use error::{AppendError, LogError};
 pub use kafka::KafkaLog;
 pub use layout::{LogLayout, kafka_properties};
 pub use subscription::{Assigned, Control, LogEvent, Subscription};
+pub use topic::{Creation, DEAD_LETTER_RETENTION, Kept, RETENTION, Severity, TopicProblem, TopicSpec, TopicState};
+pub use watch::LogWatch;
 
 /// The largest body that is accepted from a sender, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -53,39 +56,30 @@ pub struct Extent {
     pub end: i64,
 }
 
-/// How long records stay in a topic that keeps each for the log's retention. What the store remembers of events must
-/// outlive it, so that an event that is read again is recognised.
-pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// How long a topic's records stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// Each for [`RETENTION`], where the log makes the topic.
-    ForRetention,
-    /// The newest of each key, until it is erased.
-    NewestOfKey,
-}
-
-/// A topic that must exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicSpec {
-    /// Its full name.
-    pub name: String,
-    /// How many partitions it has. A topic that exists with another number is refused: the order of keys hangs on it.
-    pub partitions: i32,
-    /// How long its records stay.
-    pub kept: Kept,
-}
-
 /// The log.
 #[async_trait]
 pub trait Log: Send + Sync {
-    /// Creates the topics that are missing and checks those that exist.
+    /// Makes the topics that are missing, as far as each says, and checks those that exist. The first of them is the one
+    /// that [`check`](Log::check) answers for.
+    ///
+    /// # Errors
+    /// [`LogError::is_lasting`] tells those that waiting does not mend.
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError>;
 
-    /// Appends to the partition that the key decides. Resolves when the record is durable (Kafka: on all in-sync
-    /// replicas; embedded: synced to the disk), or after eight seconds in which that could not be had.
-    async fn append(&self, topic: &str, record: Record) -> Result<Position, AppendError>;
+    /// Appends to the partition that the key decides among those of the layout, however many the topic has. Resolves when
+    /// the record is durable (Kafka: on all in-sync replicas; embedded: synced to the disk), or after eight seconds in
+    /// which that could not be had.
+    ///
+    /// # Errors
+    /// Nothing is known to be kept; see [`AppendError`].
+    async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError>;
+
+    /// Appends a tombstone: of a topic that keeps the newest of each key, nothing of `key` stays that came before. Whoever
+    /// reads the tombstone gets a record without headers and with an empty body.
+    ///
+    /// # Errors
+    /// As those of [`append`](Log::append).
+    async fn erase(&self, topic: &TopicSpec, key: &Key) -> Result<Position, AppendError>;
 
     /// Joins `group` and reads `topic`. See [`Subscription`] for the conversation that follows.
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError>;
@@ -94,11 +88,28 @@ pub trait Log: Send + Sync {
     /// disturbs no subscription.
     async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError>;
 
+    /// The first offset of each partition of `topic` whose record came at `at` or later, or the partition's end. Nothing
+    /// where the log removes nothing that a group has not read.
+    ///
+    /// # Errors
+    /// The log does not answer.
+    async fn offsets_at(&self, _topic: &str, _at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+        Ok(BTreeMap::new())
+    }
+
     /// The record that stands at `offset`. None where it is gone, has not come yet, or the offset holds no record.
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError>;
 
-    /// Whether the log answers at all.
+    /// Looks whether the log can be written to and the topics that were [`ensured`](Log::ensure) are still as they were.
+    ///
+    /// # Errors
+    /// Nothing can be accepted now, and appends fail.
     async fn check(&self) -> Result<(), LogError>;
+
+    /// How a topic was found when it was last looked at. Asks nobody.
+    fn state(&self, _topic: &str) -> TopicState {
+        TopicState::default()
+    }
 
     /// Waits for what has been appended and is not acknowledged yet.
     async fn flush(&self);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use usher_log::{AppendError, Extent, Log, LogError, LogEvent, Position, Subscription, TopicSpec};
-use usher_proto::{Partition, Record};
+use usher_log::{AppendError, Extent, Log, LogError, LogEvent, Position, Subscription, TopicSpec, TopicState};
+use usher_proto::{Key, Partition, Record, Timestamp};
 
 /// A log behind deaf ears.
 pub struct Deaf(pub Arc<dyn Log>);
@@ -43,12 +43,24 @@ impl Log for Deaf {
         self.0.ensure(topics).await
     }
 
-    async fn append(&self, topic: &str, record: Record) -> Result<Position, AppendError> {
+    async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError> {
         self.0.append(topic, record).await
+    }
+
+    async fn erase(&self, topic: &TopicSpec, key: &Key) -> Result<Position, AppendError> {
+        self.0.erase(topic, key).await
+    }
+
+    fn state(&self, topic: &str) -> TopicState {
+        self.0.state(topic)
     }
 
     async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
         self.0.extents(topic).await
+    }
+
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+        self.0.offsets_at(topic, at).await
     }
 
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {

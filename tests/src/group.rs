@@ -142,7 +142,7 @@ impl Group {
     }
 
     async fn send(&mut self, webhook: &Webhook, seq: u64) {
-        self.log.append(&self.layout.topics.events(), webhook.record()).await.expect("it is kept");
+        self.log.append(&self.layout.events(), webhook.record()).await.expect("it is kept");
         let (event, key, kind) = (webhook.id.clone(), webhook.user.clone(), webhook.kind.clone());
         self.sent.push(Sent { event, key, kind, seq, posts: 1, acknowledged: true });
     }

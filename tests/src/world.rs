@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{RunFilter, RunRecord, SqlStore};
 use usher_lab::{Entry, Filter, Lab, LabHandle};
-use usher_log::{Log, LogAddress};
+use usher_log::{Log, LogAddress, LogLayout};
 use usher_service::telemetry;
 
 use crate::database::OwnDatabase;
@@ -227,6 +227,11 @@ impl World {
         Program::start(name, &arguments, &environment, self.folder.path())
     }
 
+    /// What takes webhooks where it is a service of its own, without waiting until it is ready.
+    pub fn start_ingest(&self) -> Program {
+        Program::start("ingest", &[], &self.environment, self.folder.path())
+    }
+
     /// Takes a copy of the store while nothing delivers, and returns its name.
     pub async fn back_up_store(&self) -> String {
         let Some(database) = &self.database else {
@@ -270,6 +275,12 @@ impl World {
     /// The name of the topic with this suffix.
     pub fn topic(&self, suffix: &str) -> String {
         format!("{}.{suffix}", self.variable("USHER_TOPIC_PREFIX").expect("it is set"))
+    }
+
+    /// How the topics are laid out.
+    pub fn layout(&self) -> LogLayout {
+        let prefix = self.variable("USHER_TOPIC_PREFIX").expect("it is set");
+        LogLayout { topics: prefix.parse().expect("a prefix"), partitions: 8 }
     }
 
     /// Runs `usher` with these arguments to its end: exit code and both streams.

@@ -152,7 +152,7 @@ impl Backlog {
         let mut world = World::with(pair, Options { flows: vec![("flow", flow)], ..Options::default() }).await;
         let pool = world.pool().await;
         world.stop_delivering().await;
-        let (log, topic) = (world.log().await, world.topic("events"));
+        let (log, topic) = (world.log().await, world.layout().events());
         let users = USERS.min(events / 4);
         futures::stream::iter(0..events)
             .for_each_concurrent(APPENDS, |number| {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use usher_log::{
-    AppendError, Assigned, Extent, Kept, Log, LogAddress, LogError, LogEvent, MAX_BODY, Position, Subscription,
-    TopicSpec,
+    AppendError, Assigned, Creation, DEAD_LETTER_RETENTION, Extent, Kept, Log, LogAddress, LogError, LogEvent,
+    MAX_BODY, Position, Subscription, TopicSpec,
 };
 use usher_proto::{Key, Partition, Record};
 use usher_tests::broker::Broker;
@@ -25,11 +25,12 @@ struct Subject {
     log: Arc<dyn Log>,
     address: LogAddress,
     topic: String,
+    spec: TopicSpec,
     _folder: TempDir,
 }
 
 fn spec(topic: &str, partitions: i32) -> TopicSpec {
-    TopicSpec { name: topic.into(), partitions, kept: Kept::ForRetention }
+    TopicSpec { name: topic.into(), partitions, kept: Kept::ForRetention, creation: Creation::Always }
 }
 
 async fn subject(kafka: bool) -> Option<Subject> {
@@ -42,7 +43,7 @@ async fn subject(kafka: bool) -> Option<Subject> {
     say(&format!("log: {}", if kafka { "Kafka" } else { "embedded" }));
     let (log, topic) = (usher_log::open(&address, &[]).await.unwrap(), unique("t"));
     log.ensure(&[spec(&topic, PARTITIONS)]).await.unwrap();
-    Some(Subject { log, address, topic, _folder: folder })
+    Some(Subject { spec: spec(&topic, PARTITIONS), log, address, topic, _folder: folder })
 }
 
 macro_rules! on_every_log {
@@ -70,7 +71,9 @@ on_every_log!(
     a_subscriber_starts_where_it_says,
     every_group_reads_everything,
     a_paused_partition_delivers_nothing_and_then_all,
-    another_number_of_partitions_is_refused,
+    fewer_partitions_than_the_layout_are_refused,
+    more_partitions_than_the_layout_are_read_and_not_written_to,
+    a_tombstone_has_a_key_and_nothing_else,
     a_record_that_is_too_large_is_refused_and_harms_no_other,
     what_was_acknowledged_is_there_after_reopening,
     a_topic_says_how_far_its_partitions_reach,
@@ -123,7 +126,7 @@ async fn append(subject: &Subject, count: usize) -> Vec<Record> {
     let mut appended = Vec::new();
     for number in 0..count {
         let record = record(&format!("user_{}", number % 10), format!("{number} \u{0} \u{1f600}"));
-        subject.log.append(&subject.topic, record.clone()).await.unwrap();
+        subject.log.append(&subject.spec, record.clone()).await.unwrap();
         appended.push(record);
     }
     appended
@@ -147,7 +150,7 @@ async fn what_is_appended_is_read_back_in_order_byte_for_byte(subject: Subject) 
 async fn a_key_is_always_in_the_partition_that_murmur2_says(subject: Subject) {
     for number in 0..50 {
         let key = format!("user_{number}");
-        let position = subject.log.append(&subject.topic, record(&key, "x")).await.unwrap();
+        let position = subject.log.append(&subject.spec, record(&key, "x")).await.unwrap();
         assert_eq!(position.partition, Partition::of(&Key::new(key), PARTITIONS));
     }
 }
@@ -204,12 +207,12 @@ async fn a_paused_partition_delivers_nothing_and_then_all(subject: Subject) {
     let free = free.unwrap();
     subscription.control.pause(held);
     // Commands are carried out in order, and a record of another partition shows that this one has been.
-    subject.log.append(&subject.topic, record(&free, "first")).await.unwrap();
+    subject.log.append(&subject.spec, record(&free, "first")).await.unwrap();
     read(&mut subscription, epoch, 1).await;
     for number in 0..5 {
-        subject.log.append(&subject.topic, record("held", format!("{number}"))).await.unwrap();
+        subject.log.append(&subject.spec, record("held", format!("{number}"))).await.unwrap();
     }
-    subject.log.append(&subject.topic, record(&free, "second")).await.unwrap();
+    subject.log.append(&subject.spec, record(&free, "second")).await.unwrap();
     let seen = read(&mut subscription, epoch, 1).await;
     assert!(seen.iter().all(|(partition, _, _)| *partition != held), "nothing of the paused one");
 
@@ -219,7 +222,7 @@ async fn a_paused_partition_delivers_nothing_and_then_all(subject: Subject) {
     subscription.control.close().await;
 }
 
-async fn another_number_of_partitions_is_refused(subject: Subject) {
+async fn fewer_partitions_than_the_layout_are_refused(subject: Subject) {
     subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.expect("the same number is fine");
     let error = subject.log.ensure(&[spec(&subject.topic, PARTITIONS + 1)]).await.expect_err("another is not");
     let LogError::PartitionCount { found, wanted, .. } = &error else { panic!("{error}") };
@@ -227,24 +230,56 @@ async fn another_number_of_partitions_is_refused(subject: Subject) {
     assert!(error.to_string().contains("USHER_PARTITIONS=4"), "it says what would be right: {error}");
 }
 
+async fn more_partitions_than_the_layout_are_read_and_not_written_to(subject: Subject) {
+    let layout = spec(&subject.topic, 2);
+    subject.log.ensure(std::slice::from_ref(&layout)).await.expect("a topic that has grown is fine");
+    subject.log.check().await.expect("and stays so");
+    for number in 0..20 {
+        let key = format!("user_{number}");
+        let position = subject.log.append(&layout, record(&key, "x")).await.unwrap();
+        assert_eq!(position.partition, Partition::of(&Key::new(key), 2));
+    }
+    // One that was laid out for more has written before.
+    let beyond =
+        (0..).map(|n| format!("old_{n}")).find(|key| Partition::of(&Key::new(key.as_str()), PARTITIONS).0 >= 2);
+    subject.log.append(&subject.spec, record(&beyond.unwrap(), "left over")).await.unwrap();
+    let (mut subscription, epoch, assigned) = join(&subject, "g").await;
+    subscription.control.start(epoch, from_low(&assigned));
+    let found = read(&mut subscription, epoch, 21).await;
+    assert_eq!(found.iter().filter(|(partition, _, _)| partition.0 >= 2).count(), 1, "what stands there is read");
+    subscription.control.close().await;
+}
+
+async fn a_tombstone_has_a_key_and_nothing_else(subject: Subject) {
+    let topic = unique("letters");
+    let kept = Kept::NewestOfKey(DEAD_LETTER_RETENTION);
+    let letters = TopicSpec { kept, ..spec(&topic, PARTITIONS) };
+    subject.log.ensure(std::slice::from_ref(&letters)).await.unwrap();
+    let written = subject.log.append(&letters, record("msg_1", "a letter")).await.unwrap();
+    let erased = subject.log.erase(&letters, &Key::new("msg_1")).await.unwrap();
+    assert_eq!((erased.partition, erased.offset), (written.partition, written.offset + 1), "where its key is");
+    let nothing = Record { key: Key::new("msg_1"), headers: Vec::new(), body: Bytes::new() };
+    assert_eq!(subject.log.read(&topic, erased.partition, erased.offset).await.unwrap(), Some(nothing));
+}
+
 async fn a_record_that_is_too_large_is_refused_and_harms_no_other(subject: Subject) {
     let (large, largest) = (vec![b'x'; 2 * MAX_BODY], vec![b'y'; MAX_BODY]);
     let (first, refused, last) = tokio::join!(
-        subject.log.append(&subject.topic, record("k", "small")),
-        subject.log.append(&subject.topic, record("k", large)),
-        subject.log.append(&subject.topic, record("k", largest)),
+        subject.log.append(&subject.spec, record("k", "small")),
+        subject.log.append(&subject.spec, record("k", large)),
+        subject.log.append(&subject.spec, record("k", largest)),
     );
     assert_eq!(refused, Err(AppendError::TooLarge));
     assert!(first.is_ok() && last.is_ok(), "{first:?} {last:?}");
 }
 
 async fn what_was_acknowledged_is_there_after_reopening(subject: Subject) {
-    let Subject { log, address, topic, _folder } = subject;
-    let position = log.append(&topic, record("k", "kept")).await.unwrap();
+    let Subject { log, address, topic, spec, _folder } = subject;
+    let position = log.append(&spec, record("k", "kept")).await.unwrap();
     log.flush().await;
     drop(log);
-    let subject = Subject { log: usher_log::open(&address, &[]).await.unwrap(), address, topic, _folder };
-    subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.unwrap();
+    let subject = Subject { log: usher_log::open(&address, &[]).await.unwrap(), address, topic, spec, _folder };
+    subject.log.ensure(std::slice::from_ref(&subject.spec)).await.unwrap();
     let (mut subscription, epoch, assigned) = join(&subject, "g").await;
     subscription.control.start(epoch, from_low(&assigned));
     let found = read(&mut subscription, epoch, 1).await;
@@ -258,7 +293,7 @@ async fn a_topic_says_how_far_its_partitions_reach(subject: Subject) {
     assert_eq!(subject.log.extents(&subject.topic).await.unwrap(), nothing);
     let mut ends = nothing;
     for number in 0..20 {
-        let position = subject.log.append(&subject.topic, record(&format!("user_{number}"), "x")).await.unwrap();
+        let position = subject.log.append(&subject.spec, record(&format!("user_{number}"), "x")).await.unwrap();
         ends.get_mut(&position.partition).unwrap().end = position.offset + 1;
     }
     assert_eq!(subject.log.extents(&subject.topic).await.unwrap(), ends);
@@ -272,7 +307,7 @@ async fn one_record_is_read_where_it_stands(subject: Subject) {
     let mut written = Vec::new();
     for number in 0..3 {
         let record = record("one", format!("{number} \u{0}"));
-        written.push((subject.log.append(&subject.topic, record.clone()).await.unwrap(), record));
+        written.push((subject.log.append(&subject.spec, record.clone()).await.unwrap(), record));
     }
     for (Position { partition, offset }, record) in &written {
         let found = subject.log.read(&subject.topic, *partition, *offset).await.unwrap();
@@ -512,7 +547,8 @@ async fn a_subscription_outlives_its_broker_and_closes_without_it() {
     broker.start().await;
     let address = LogAddress::Kafka { brokers: broker.address() };
     let log = usher_log::open(&address, &[]).await.unwrap();
-    let subject = Subject { log, address, topic: unique("t"), _folder: folder };
+    let topic = unique("t");
+    let subject = Subject { log, address, spec: spec(&topic, PARTITIONS), topic, _folder: folder };
     subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.unwrap();
     let mut read = Vec::new();
     let mut member = Member::of(&subject).await;

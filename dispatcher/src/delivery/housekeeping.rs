@@ -1,13 +1,13 @@
 //! What has to be looked at from time to time: whether the flow is paused, how far the log reaches, how much there is of
 //! what, and what is old enough to be forgotten.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use usher_log::Log;
-use usher_proto::Partition;
+use usher_proto::{Partition, Timestamp};
 use usher_service::clock;
 
 use crate::engine::Input;
@@ -33,7 +33,12 @@ pub(super) struct Housekeeper {
     /// How long runs are remembered after they have ended.
     pub(super) keep: Duration,
     pub(super) worker: mpsc::UnboundedSender<Input>,
+    pub(super) half_kept: HalfKept,
 }
+
+/// Of each partition, the offset below which records have been kept for more than half of the topic's retention. Empty
+/// where nothing is removed unread. For the worker, which knows what is read.
+pub(super) type HalfKept = Arc<Mutex<Vec<(Partition, i64)>>>;
 
 impl Housekeeper {
     /// Works until it is dropped. What cannot be had now is asked for again in its time.
@@ -50,6 +55,7 @@ impl Housekeeper {
                 _ = paused.tick() => self.look_whether_paused().await,
                 _ = count.tick() => {
                     self.look_at_the_log().await;
+                    self.look_at_the_retention().await;
                     self.count().await
                 }
                 _ = prune.tick() => self.forget().await,
@@ -78,6 +84,18 @@ impl Housekeeper {
                 self.tell(Input::Ends(ends));
             }
             Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how far it reaches"),
+        }
+    }
+
+    async fn look_at_the_retention(&self) {
+        let Some(retention) = self.log.state(&self.topic).retention else { return };
+        let half = i64::try_from(retention.as_millis() / 2).unwrap_or(i64::MAX);
+        let at = Timestamp::from_millis(clock::now().millis().saturating_sub(half));
+        match self.log.offsets_at(&self.topic, at).await {
+            Ok(offsets) => {
+                *self.half_kept.lock().unwrap_or_else(PoisonError::into_inner) = offsets.into_iter().collect();
+            }
+            Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how old its records are"),
         }
     }
 

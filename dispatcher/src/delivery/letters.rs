@@ -56,7 +56,7 @@ impl Letter<'_> {
     /// Publishes it; a log that does not take it is asked until it does, for a letter is never dropped. False when the
     /// process stops meanwhile.
     pub(super) async fn publish(&self, log: &Arc<dyn Log>, layout: &LogLayout, stop: &CancellationToken) -> bool {
-        let topic = layout.topics.dead_letters(self.flow);
+        let topic = layout.dead_letters(self.flow);
         let record = self.record(layout);
         loop {
             match log.append(&topic, record.clone()).await {

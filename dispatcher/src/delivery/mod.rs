@@ -20,7 +20,7 @@ use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use usher_log::{Log, LogError};
+use usher_log::{Creation, Log, LogWatch};
 use usher_service::exit::BadSetting;
 use usher_service::{Readiness, clock};
 
@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::sql::{Database, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 use attempt::Workshop;
-use housekeeping::Housekeeper;
+use housekeeping::{HalfKept, Housekeeper};
 use quotas::{Limited, Quotas};
 use scribe::Scribe;
 use versions::Versions;
@@ -56,6 +56,7 @@ pub struct Dispatcher {
     log: Arc<dyn Log>,
     readiness: Readiness,
     metrics: Metrics,
+    log_watch: LogWatch,
     wrap: Wrap,
 }
 
@@ -71,7 +72,9 @@ impl Dispatcher {
 
     /// A dispatcher that has not begun.
     pub fn new(config: Config, log: Arc<dyn Log>, readiness: Readiness, registry: &Registry) -> anyhow::Result<Self> {
-        Ok(Self { config, log, readiness, metrics: Metrics::register(registry)?, wrap: Box::new(|store| store) })
+        let log_watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), registry)?;
+        let metrics = Metrics::register(registry)?;
+        Ok(Self { config, log, readiness, metrics, log_watch, wrap: Box::new(|store| store) })
     }
 
     /// Puts something around the store that it will use: tests break a promise of the store there, to see that it is
@@ -83,17 +86,17 @@ impl Dispatcher {
 
     /// Works until `stop`, then finishes what is under way. Ends early, with an error, when a flow cannot go on.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { config, log, readiness, metrics, wrap } = self;
+        let Self { config, log, readiness, metrics, mut log_watch, wrap } = self;
         let database = Database::open(&config.store).context("USHER_STORE")?;
-        let Some(store) = until(&stop, || open_store(&database, &config)).await? else { return Ok(()) };
+        let Some((store, has_read)) = until(&stop, || open_store(&database, &config)).await? else { return Ok(()) };
         let store = wrap(store);
         readiness.met("store");
         let Some(connectors) = open_connectors(&config, &database, &stop).await? else { return Ok(()) };
         let connectors = Arc::new(connectors);
-        if until(&stop, || ensure(&*log, &config)).await?.is_none() {
+        if until(&stop, || ensure(&*log, &config, has_read)).await?.is_none() {
             return Ok(());
         }
-        readiness.met("log");
+        log_watch.tell(&Ok(()));
 
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
         // What is known of a destination holds in every flow that uses it.
@@ -114,6 +117,7 @@ impl Dispatcher {
             let (ready, is_ready) = oneshot::channel();
             started.push(is_ready);
             let (answer, answers) = mpsc::unbounded_channel();
+            let half_kept = HalfKept::default();
             keepers.spawn(
                 Housekeeper {
                     flow: flow.name.clone(),
@@ -123,6 +127,7 @@ impl Dispatcher {
                     metrics: metrics.clone(),
                     keep: config.keep,
                     worker: answer.clone(),
+                    half_kept: half_kept.clone(),
                 }
                 .run(),
             );
@@ -152,6 +157,7 @@ impl Dispatcher {
                 layout: config.layout.clone(),
                 destinations: destinations.clone(),
                 answers,
+                half_kept,
                 ready: Some(ready),
                 stop: stop.clone(),
             };
@@ -170,7 +176,7 @@ impl Dispatcher {
             })
         };
         let member = store.clone();
-        let watch = tokio::spawn(watch(log.clone(), store, readiness));
+        let watch = tokio::spawn(watch(log_watch, store, readiness));
         let mut result = Ok(());
         while let Some(ended) = flows.join_next().await {
             if let Err(error) = ended? {
@@ -231,7 +237,7 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
 }
 
 /// Keeps readiness true to the log and to the clock.
-async fn watch(log: Arc<dyn Log>, store: Arc<dyn Store>, readiness: Readiness) {
+async fn watch(mut log: LogWatch, store: Arc<dyn Store>, readiness: Readiness) {
     loop {
         let asked = clock::now();
         if let Ok(there) = store.now().await {
@@ -245,7 +251,8 @@ async fn watch(log: Arc<dyn Log>, store: Arc<dyn Store>, readiness: Readiness) {
             readiness.set("clock", close);
         }
         tokio::time::sleep(CHECK_EVERY).await;
-        readiness.set("log", log.check().await.is_ok());
+        // What it finds it has told.
+        let _ = log.look().await;
     }
 }
 
@@ -272,9 +279,13 @@ enum Trouble {
     Lasting(anyhow::Error),
 }
 
-async fn open_store(database: &Database, config: &Config) -> Result<Arc<dyn Store>, Trouble> {
+/// The store, and whether a flow has ever read the log by it.
+async fn open_store(database: &Database, config: &Config) -> Result<(Arc<dyn Store>, bool), Trouble> {
     match SqlStore::open(database.clone(), config.layout.partitions).await {
-        Ok(store) => Ok(Arc::new(store)),
+        Ok(store) => {
+            let has_read = store.has_read().await.map_err(|error| Trouble::Passing(error.into()))?;
+            Ok((Arc::new(store), has_read))
+        }
         Err(error @ StoreError::PartitionCount { .. }) => {
             Err(Trouble::Lasting(BadSetting::new("USHER_STORE", error).into()))
         }
@@ -318,15 +329,17 @@ async fn migrate(users: &Database) -> Result<(), Trouble> {
         .map_err(|error| Trouble::Passing(anyhow::Error::new(error).context("DATABASE_URL")))
 }
 
-async fn ensure(log: &dyn Log, config: &Config) -> Result<(), Trouble> {
+async fn ensure(log: &dyn Log, config: &Config, has_read: bool) -> Result<(), Trouble> {
     let letters = config.flows.iter().map(|flow| config.layout.dead_letters(&flow.name));
-    let topics: Vec<_> = std::iter::once(config.layout.events()).chain(letters).collect();
+    let mut events = config.layout.events();
+    if has_read {
+        events.creation = Creation::Never;
+    }
+    let topics: Vec<_> = std::iter::once(events).chain(letters).collect();
     match log.ensure(&topics).await {
         Ok(()) => Ok(()),
-        Err(error @ (LogError::PartitionCount { .. } | LogError::Setting(_))) => {
-            Err(Trouble::Lasting(BadSetting::new("USHER_LOG", error).into()))
-        }
-        Err(error @ (LogError::Unavailable(_) | LogError::OffsetGone { .. })) => Err(Trouble::Passing(error.into())),
+        Err(error) if error.is_lasting() => Err(Trouble::Lasting(BadSetting::new("USHER_LOG", error).into())),
+        Err(error) => Err(Trouble::Passing(error.into())),
     }
 }
 

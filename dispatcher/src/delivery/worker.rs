@@ -14,6 +14,7 @@ use usher_service::clock;
 
 use super::arrivals::{self, Meaning};
 use super::attempt::Workshop;
+use super::housekeeping::HalfKept;
 use super::letters::Letter;
 use super::scribe::Order;
 use crate::engine::{ChangeKind, Changed, Destinations, Engine, Given, Input, Run, RunState, Step, death};
@@ -37,6 +38,7 @@ pub(super) struct Worker {
     pub(super) destinations: Arc<Mutex<Destinations>>,
     /// What the scribe answers and what housekeeping finds.
     pub(super) answers: mpsc::UnboundedReceiver<Input>,
+    pub(super) half_kept: HalfKept,
     /// Says that the flow has its first partitions.
     pub(super) ready: Option<oneshot::Sender<()>>,
     pub(super) stop: CancellationToken,
@@ -235,6 +237,9 @@ impl Working {
         set(&metrics.held, numbers.held);
         set(&metrics.loaded, numbers.loaded);
         set(&metrics.loaded_bytes, numbers.weight);
+        let half_kept = self.worker.half_kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = metrics.lag_half_kept.with_label_values(&[self.worker.flow.name.as_str()]);
+        late.set(self.worker.engine.lag(&half_kept));
         let destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, closed) in destinations.states() {
             metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));

@@ -179,4 +179,6 @@ pub struct Ownership {
     pub frontier: Option<i64>,
     /// Where an operator wants the flow to go on, whatever else is known.
     pub sought: Option<i64>,
+    /// Whether the topic has grown by it after the flow had begun: it is read from its first record.
+    pub late: bool,
 }

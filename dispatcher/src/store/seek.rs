@@ -42,12 +42,7 @@ impl SqlStore {
                            WHERE flow = $1 AND partition = $2 AND ended_at IS NULL AND $3 <= ( \
                              SELECT max(position) FROM usher_run \
                              WHERE flow = $1 AND partition = $2 AND ended_at IS NULL)";
-            sqlx::query(shifted)
-                .bind(flow)
-                .bind(i64::from(partition.0))
-                .bind(offset)
-                .execute(&mut *connection)
-                .await?;
+            sqlx::query(shifted).bind(flow).bind(i64::from(partition.0)).bind(offset).execute(&mut *connection).await?;
         }
         let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, 'seek', $4, 'done')";
         sqlx::query(sql)
@@ -71,8 +66,9 @@ impl SqlStore {
         let connection = writing.connection();
         let moved = move_runs(connection, partitions).await?;
         // Higher than all before, so that whoever comes too late is fenced.
-        let (epoch,): (i64,) =
-            sqlx::query_as("SELECT COALESCE(max(epoch), 0) + 1 FROM usher_ownership").fetch_one(&mut *connection).await?;
+        let (epoch,): (i64,) = sqlx::query_as("SELECT COALESCE(max(epoch), 0) + 1 FROM usher_ownership")
+            .fetch_one(&mut *connection)
+            .await?;
         sqlx::query("DELETE FROM usher_ownership").execute(&mut *connection).await?;
         let flows: Vec<(String,)> =
             sqlx::query_as("SELECT DISTINCT flow FROM usher_flow").fetch_all(&mut *connection).await?;

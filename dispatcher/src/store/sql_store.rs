@@ -45,6 +45,16 @@ impl SqlStore {
         super::prune::mend_horizons(&self.database).await
     }
 
+    /// Whether a flow has ever read the log: then its topic existed, and is not made anew.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn has_read(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT count(*) FROM usher_ownership";
+        let (owned,): (i64,) = sqlx::query_as(sql).fetch_one(&self.database.pool).await?;
+        Ok(owned > 0)
+    }
+
     /// Looks into a store that somebody else has laid out.
     pub fn reader(database: Database) -> Self {
         Self { database }
@@ -59,6 +69,11 @@ impl Store for SqlStore {
         // In one order everywhere, so that two who take over at once do not wait for each other.
         let mut partitions = partitions.to_vec();
         partitions.sort_unstable();
+        let sql = "SELECT CAST(m.value AS BIGINT), \
+                     (SELECT count(*) FROM usher_ownership o WHERE o.flow = $1 AND o.frontier IS NOT NULL \
+                        AND o.partition < CAST(m.value AS BIGINT)) \
+                   FROM usher_meta m WHERE m.name = 'partitions'";
+        let (laid_out, begun): (i64, i64) = sqlx::query_as(sql).bind(flow).fetch_one(writing.connection()).await?;
         for partition in partitions {
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at) VALUES ($1, $2, 1, $3, $4) \
                        ON CONFLICT (flow, partition) DO UPDATE SET \
@@ -71,7 +86,8 @@ impl Store for SqlStore {
                 .bind(clock::now().millis())
                 .fetch_one(writing.connection())
                 .await?;
-            owned.push(Ownership { partition, epoch, frontier, sought });
+            let late = frontier.is_none() && i64::from(partition.0) >= laid_out && begun == laid_out;
+            owned.push(Ownership { partition, epoch, frontier, sought, late });
         }
         writing.commit().await?;
         Ok(owned)

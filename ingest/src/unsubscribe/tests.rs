@@ -35,12 +35,16 @@ impl Log for Notebook {
         Ok(())
     }
 
-    async fn append(&self, _: &str, record: Record) -> Result<Position, AppendError> {
+    async fn append(&self, _: &TopicSpec, record: Record) -> Result<Position, AppendError> {
         if self.away.load(Ordering::SeqCst) {
             return Err(AppendError::Unavailable("away".into()));
         }
         self.records.lock().expect("no panic while it is held").push(record);
         Ok(Position { partition: Partition(0), offset: 0 })
+    }
+
+    async fn erase(&self, _: &TopicSpec, _: &Key) -> Result<Position, AppendError> {
+        Err(AppendError::Unavailable("nothing is erased here".into()))
     }
 
     async fn subscribe(&self, _: &str, _: &str) -> Result<Subscription, LogError> {

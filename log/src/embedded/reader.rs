@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
-use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use usher_proto::{Partition, Record};
 
+use super::file::File;
 use super::look;
 use super::writer::Write;
 use crate::LogError;
@@ -24,7 +24,7 @@ const AFTER_ERROR: Duration = Duration::from_millis(500);
 const EPOCH: u64 = 1;
 
 pub(super) struct Reader {
-    pool: SqlitePool,
+    file: File,
     writes: mpsc::Sender<Write>,
     group: String,
     topic: String,
@@ -42,21 +42,21 @@ struct Place {
 
 impl Reader {
     pub(super) fn new(
-        pool: SqlitePool,
+        file: File,
         writes: mpsc::Sender<Write>,
         group: &str,
         topic: &str,
         appended: watch::Receiver<u64>,
     ) -> Self {
         let (group, topic) = (group.to_owned(), topic.to_owned());
-        Self { pool, writes, group, topic, appended, positions: BTreeMap::new() }
+        Self { file, writes, group, topic, appended, positions: BTreeMap::new() }
     }
 
     /// Makes the group known, so that nothing is deleted before it has read it.
     pub(super) async fn register(&self) -> Result<(), LogError> {
         let sql = "INSERT INTO cursor (\"group\", topic, partition) \
                    SELECT $1, topic, partition FROM partition WHERE topic = $2 ON CONFLICT DO NOTHING";
-        sqlx::query(sql).bind(&self.group).bind(&self.topic).execute(&self.pool).await?;
+        sqlx::query(sql).bind(&self.group).bind(&self.topic).execute(self.file.pool()?).await?;
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl Reader {
                    LEFT JOIN cursor c ON c.topic = p.topic AND c.partition = p.partition AND c.\"group\" = $1 \
                    WHERE p.topic = $2 ORDER BY p.partition";
         let rows: Vec<(i32, Option<i64>, i64, i64)> =
-            sqlx::query_as(sql).bind(&self.group).bind(&self.topic).fetch_all(&self.pool).await?;
+            sqlx::query_as(sql).bind(&self.group).bind(&self.topic).fetch_all(self.file.pool()?).await?;
         let assigned =
             |(partition, committed, low, end)| Assigned { partition: Partition(partition), committed, low, end };
         Ok(rows.into_iter().map(assigned).collect())
@@ -154,7 +154,7 @@ impl Reader {
     async fn next_batch(&mut self) -> Result<Option<LogEvent>, LogError> {
         let ends: Vec<(i32, i64, i64)> = sqlx::query_as("SELECT partition, low, next FROM partition WHERE topic = $1")
             .bind(&self.topic)
-            .fetch_all(&self.pool)
+            .fetch_all(self.file.pool()?)
             .await?;
         // The one furthest behind first, so that no partition starves.
         let behind = ends
@@ -186,7 +186,7 @@ impl Reader {
             .bind(partition.0)
             .bind(from)
             .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
-            .fetch(&self.pool);
+            .fetch(self.file.pool()?);
         let (mut records, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES
             && let Some((offset, key, headers, body)) = rows.try_next().await?

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqlitePool;
 use tokio_util::sync::CancellationToken;
 use usher_service::clock;
 
+use super::file::File;
 use super::transaction::Transaction;
 use super::writer;
 
@@ -31,22 +32,62 @@ impl Default for Retention {
     }
 }
 
-pub(super) async fn run(pool: SqlitePool, retention: Retention, stop: CancellationToken) {
+pub(super) async fn run(file: File, retention: Retention, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        if let Err(error) = apply(&pool, retention).await {
+        let Ok(pool) = file.pool() else { continue }; // told by whoever checks the log
+        if let Err(error) = apply(pool, retention).await {
+            file.note(&error);
             tracing::warn!(%error, "old records could not be deleted");
         }
     }
 }
 
-/// Deletes what may go. Records that only keep the newest of a key are few and stay.
+/// Deletes what may go.
 pub(super) async fn apply(pool: &SqlitePool, retention: Retention) -> Result<u64, sqlx::Error> {
+    Ok(delete_read(pool, retention).await? + compact(pool).await?)
+}
+
+/// Of the topics that keep the newest of each key: deletes what a later record of its key replaces or erases, and what has
+/// been there for too long, tombstones too.
+async fn compact(pool: &SqlitePool) -> Result<u64, sqlx::Error> {
+    let mut deleted = 0;
+    loop {
+        // Looked for without the file's write lock, for most of the time there is nothing.
+        let sql = "SELECT r.rowid FROM compacted c JOIN record r ON r.topic = c.topic \
+                   WHERE r.appended_at < $1 - c.keeps_for OR EXISTS ( \
+                     SELECT 1 FROM record later WHERE later.topic = r.topic AND later.partition = r.partition \
+                       AND later.key = r.key AND later.\"offset\" > r.\"offset\") \
+                   LIMIT $2";
+        let found: Vec<(i64,)> = sqlx::query_as(sql).bind(clock::now().millis()).bind(BITE).fetch_all(pool).await?;
+        if found.is_empty() {
+            return Ok(deleted);
+        }
+        let mut transaction = Transaction::begin(pool).await?;
+        for (row,) in &found {
+            let gone = sqlx::query("DELETE FROM record WHERE rowid = $1").bind(row);
+            deleted += gone.execute(transaction.connection()).await?.rows_affected();
+        }
+        raise_low(&mut transaction).await?;
+        transaction.commit().await?;
+    }
+}
+
+async fn raise_low(transaction: &mut Transaction) -> Result<(), sqlx::Error> {
+    let low = "UPDATE partition SET low = coalesce( \
+                 (SELECT min(\"offset\") FROM record r \
+                  WHERE r.topic = partition.topic AND r.partition = partition.partition), next)";
+    sqlx::query(low).execute(transaction.connection()).await?;
+    Ok(())
+}
+
+/// Deletes what every group has read and what is old, or in the way.
+async fn delete_read(pool: &SqlitePool, retention: Retention) -> Result<u64, sqlx::Error> {
     let cutoff = clock::now().millis() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
     let mut deleted = 0;
     loop {
         let mut transaction = Transaction::begin(pool).await?;
         let crowded = writer::size(transaction.connection()).await? > retention.max_bytes / 4 * 3;
-        // A topic that no group reads (dead letters) is not touched: the store decides about those.
+        // A topic that no group reads (dead letters) is not touched here.
         let sql = "DELETE FROM record WHERE rowid IN ( \
                      SELECT r.rowid FROM record r \
                      JOIN (SELECT topic, partition, min(coalesce(committed, 0)) AS read FROM cursor \
@@ -56,10 +97,7 @@ pub(super) async fn apply(pool: &SqlitePool, retention: Retention) -> Result<u64
         let older_than = if crowded { i64::MAX } else { cutoff };
         let bite = sqlx::query(sql).bind(older_than).bind(BITE).execute(transaction.connection()).await?;
         if bite.rows_affected() > 0 {
-            let low = "UPDATE partition SET low = coalesce( \
-                         (SELECT min(\"offset\") FROM record r \
-                          WHERE r.topic = partition.topic AND r.partition = partition.partition), next)";
-            sqlx::query(low).execute(transaction.connection()).await?;
+            raise_low(&mut transaction).await?;
         }
         transaction.commit().await?;
         deleted += bite.rows_affected();
@@ -74,13 +112,16 @@ mod tests {
     use usher_proto::{Key, Record};
 
     use super::*;
-    use crate::{AppendError, EmbeddedLog, Kept, Log as _, LogEvent, TopicSpec};
+    use crate::{AppendError, Creation, EmbeddedLog, Kept, Log as _, LogEvent, TopicSpec};
+
+    fn topic(kept: Kept) -> TopicSpec {
+        TopicSpec { name: "t".into(), partitions: 1, kept, creation: Creation::Always }
+    }
 
     async fn log(retention: Retention) -> (tempfile::TempDir, EmbeddedLog) {
         let directory = tempfile::tempdir().expect("a directory");
         let log = EmbeddedLog::open(&directory.path().join("log.db"), retention).await.expect("it opens");
-        let topic = TopicSpec { name: "t".into(), partitions: 1, kept: Kept::ForRetention };
-        log.ensure(&[topic]).await.expect("a topic");
+        log.ensure(&[topic(Kept::ForRetention)]).await.expect("a topic");
         (directory, log)
     }
 
@@ -94,8 +135,12 @@ mod tests {
         let (_directory, log) = log(retention).await;
         let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
         let full = loop {
-            match log.append("t", record(20_000)).await {
-                Ok(_) => assert_eq!(apply(&log.pool, retention).await.expect("it runs"), 0, "nothing is read yet"),
+            match log.append(&topic(Kept::ForRetention), record(20_000)).await {
+                Ok(_) => assert_eq!(
+                    apply(log.file.pool().expect("there"), retention).await.expect("it runs"),
+                    0,
+                    "nothing is read yet"
+                ),
                 Err(error) => break error,
             }
         };
@@ -107,8 +152,8 @@ mod tests {
         subscription.control.start(epoch, vec![(partitions[0].partition, 0)]);
         subscription.control.commit(partitions[0].partition, i64::MAX);
         subscription.control.close().await;
-        assert!(apply(&log.pool, retention).await.expect("it runs") > 0, "all is read now");
-        log.append("t", record(20_000)).await.expect("there is room again");
+        assert!(apply(log.file.pool().expect("there"), retention).await.expect("it runs") > 0, "all is read now");
+        log.append(&topic(Kept::ForRetention), record(20_000)).await.expect("there is room again");
     }
 
     #[tokio::test]
@@ -116,16 +161,46 @@ mod tests {
         let retention = Retention { age: Duration::ZERO, max_bytes: 1 << 30 };
         let (_directory, log) = log(retention).await;
         let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
-        let first = log.append("t", record(10)).await.expect("appended");
+        let first = log.append(&topic(Kept::ForRetention), record(10)).await.expect("appended");
         let Some(LogEvent::Assigned { epoch, .. }) = subscription.events.recv().await else { panic!("assignment") };
         subscription.control.start(epoch, vec![(first.partition, 0)]);
         subscription.control.commit(first.partition, first.offset + 1);
         subscription.control.close().await;
         // The cutoff is exclusive, so let the millisecond of the append pass.
-        while apply(&log.pool, retention).await.expect("it runs") == 0 {
+        while apply(log.file.pool().expect("there"), retention).await.expect("it runs") == 0 {
             tokio::task::yield_now().await;
         }
-        let second = log.append("t", record(10)).await.expect("appended");
+        let second = log.append(&topic(Kept::ForRetention), record(10)).await.expect("appended");
         assert_eq!(second.offset, first.offset + 1);
+    }
+
+    #[tokio::test]
+    async fn a_tombstone_removes_what_came_before_it_and_ends_itself() {
+        let retention = Retention::default();
+        let (_directory, log) = log(retention).await;
+        let letters = |time| topic(Kept::NewestOfKey(time));
+        let day = letters(Duration::from_secs(86_400));
+        log.ensure(std::slice::from_ref(&day)).await.expect("kept otherwise from now on");
+        let keyed = |key: &str| Record { key: Key::new(key), ..record(10) };
+        for key in ["a", "b", "a", "c"] {
+            log.append(&day, keyed(key)).await.expect("appended");
+        }
+        log.erase(&day, &Key::new("b")).await.expect("erased");
+        let pool = log.file.pool().expect("there");
+        let left = async || {
+            let sql = "SELECT \"offset\", key, erases FROM record ORDER BY \"offset\"";
+            let rows: Vec<(i64, String, bool)> = sqlx::query_as(sql).fetch_all(pool).await.expect("rows");
+            rows
+        };
+        assert_eq!(apply(pool, retention).await.expect("it runs"), 2);
+        assert_eq!(left().await, [(2, "a".into(), false), (3, "c".into(), false), (4, "b".into(), true)]);
+        assert_eq!(apply(pool, retention).await.expect("it runs"), 0, "the newest of each key stays");
+
+        log.ensure(&[letters(Duration::ZERO)]).await.expect("for no time from now on");
+        while !left().await.is_empty() {
+            apply(pool, retention).await.expect("it runs");
+        }
+        let next = log.append(&day, keyed("d")).await.expect("appended");
+        assert_eq!(next.offset, 5, "offsets go on");
     }
 }

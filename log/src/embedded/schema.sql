@@ -30,3 +30,10 @@ CREATE TABLE IF NOT EXISTS cursor (
     committed INTEGER,
     PRIMARY KEY ("group", topic, partition)
 ) WITHOUT ROWID;
+
+-- Topics that keep the newest record of each key, and for how long. Added later: a topic without a row keeps each record
+-- until every group has read it and it is old.
+CREATE TABLE IF NOT EXISTS compacted (
+    topic     TEXT    NOT NULL PRIMARY KEY,
+    keeps_for INTEGER NOT NULL -- milliseconds
+) WITHOUT ROWID;

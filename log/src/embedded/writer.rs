@@ -6,40 +6,39 @@ use tokio::sync::{mpsc, oneshot, watch};
 use usher_proto::{Partition, Record};
 use usher_service::clock;
 
+use super::file::File;
 use super::transaction::Transaction;
-use crate::{AppendError, Position};
+use crate::{AppendError, LogError, Position};
 
 /// How many writes share a transaction at most.
 const GROUP: usize = 256;
 
+/// Where a record goes.
+pub(super) struct Place {
+    pub(super) topic: String,
+    pub(super) partition: Partition,
+}
+
 /// Something to be written.
 pub(super) enum Write {
     Append {
-        topic: String,
+        place: Place,
         record: Record,
+        /// A tombstone: nothing of its key stays that came before.
+        erases: bool,
         answer: oneshot::Sender<Result<Position, AppendError>>,
     },
     /// How far a group has come; answered with whether it is written.
-    Commit {
-        group: String,
-        topic: String,
-        offsets: Vec<(Partition, i64)>,
-        answer: oneshot::Sender<bool>,
-    },
+    Commit { group: String, topic: String, offsets: Vec<(Partition, i64)>, answer: oneshot::Sender<bool> },
     /// Answered when everything before it has been.
     Flush(oneshot::Sender<()>),
 }
 
 /// Writes until the last sender is gone.
-pub(super) async fn run(
-    pool: SqlitePool,
-    mut queue: mpsc::Receiver<Write>,
-    appended: watch::Sender<u64>,
-    max_bytes: u64,
-) {
+pub(super) async fn run(file: File, mut queue: mpsc::Receiver<Write>, appended: watch::Sender<u64>, max_bytes: u64) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
-        let written = write(&pool, &group, max_bytes).await;
+        let written = write(&file, &group, max_bytes).await;
         if written.is_ok() {
             appended.send_modify(|count| *count += 1);
         }
@@ -71,28 +70,56 @@ fn no_room() -> AppendError {
 
 /// Writes a group, all of it or nothing; the positions are those of its appends, in order, or none if there is no room
 /// for them.
-async fn write(pool: &SqlitePool, group: &[Write], max_bytes: u64) -> Result<Vec<Position>, AppendError> {
+async fn write(file: &File, group: &[Write], max_bytes: u64) -> Result<Vec<Position>, AppendError> {
     if group.iter().all(|write| matches!(write, Write::Flush(_))) {
         return Ok(Vec::new());
     }
-    let mut transaction = Transaction::begin(pool).await.map_err(classify)?;
+    let pool = file.pool().map_err(unavailable)?;
+    let written = write_into(pool, group, max_bytes).await.map_err(|failure| match failure {
+        Failure::Refused(error) => error,
+        Failure::Database(error) => {
+            file.note(&error);
+            classify(error)
+        }
+    });
+    // What went into a file that was moved away meanwhile is not acknowledged.
+    file.check().map_err(unavailable)?;
+    written
+}
+
+/// Why a group was not written.
+enum Failure {
+    Database(sqlx::Error),
+    Refused(AppendError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+async fn write_into(pool: &SqlitePool, group: &[Write], max_bytes: u64) -> Result<Vec<Position>, Failure> {
+    let mut transaction = Transaction::begin(pool).await?;
     let connection = transaction.connection();
     let appends = group.iter().any(|write| matches!(write, Write::Append { .. }));
     // Without room for more, how far groups have come is still written: that is what makes room.
-    let room = !appends || size(connection).await.map_err(classify)? < max_bytes;
+    let room = !appends || size(connection).await? < max_bytes;
     let mut positions = Vec::with_capacity(group.len());
     for write in group {
         match write {
-            Write::Append { topic, record, .. } if room => positions.push(insert(connection, topic, record).await?),
+            Write::Append { place, record, erases, .. } if room => {
+                positions.push(insert(connection, place, record, *erases).await?);
+            }
             Write::Commit { group, topic, offsets, .. } => {
                 for (partition, offset) in offsets {
-                    commit(connection, group, topic, *partition, *offset).await.map_err(classify)?;
+                    commit(connection, group, topic, *partition, *offset).await?;
                 }
             }
             Write::Append { .. } | Write::Flush(_) => {}
         }
     }
-    transaction.commit().await.map_err(classify)?;
+    transaction.commit().await?;
     Ok(positions)
 }
 
@@ -116,23 +143,24 @@ pub(super) async fn size(connection: &mut SqliteConnection) -> Result<u64, sqlx:
     Ok(bytes.unsigned_abs())
 }
 
-async fn insert(connection: &mut SqliteConnection, topic: &str, record: &Record) -> Result<Position, AppendError> {
-    let count: Option<(i32,)> = sqlx::query_as("SELECT count(*) FROM partition WHERE topic = $1 HAVING count(*) > 0")
-        .bind(topic)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(classify)?;
-    let Some((count,)) = count else {
-        return Err(AppendError::Unavailable(format!("there is no topic {topic}")));
-    };
-    let partition = Partition::of(&record.key, count);
+async fn insert(
+    connection: &mut SqliteConnection,
+    place: &Place,
+    record: &Record,
+    erases: bool,
+) -> Result<Position, Failure> {
+    let Place { topic, partition } = place;
     let taken = "UPDATE partition SET next = next + 1 WHERE topic = $1 AND partition = $2 RETURNING next - 1";
-    let (offset,): (i64,) =
-        sqlx::query_as(taken).bind(topic).bind(partition.0).fetch_one(&mut *connection).await.map_err(classify)?;
-    let headers =
-        serde_json::to_string(&record.headers).map_err(|error| AppendError::Unavailable(error.to_string()))?;
-    let inserted = "INSERT INTO record (topic, partition, \"offset\", key, headers, body, appended_at) \
-                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let offset: Option<(i64,)> =
+        sqlx::query_as(taken).bind(topic).bind(partition.0).fetch_optional(&mut *connection).await?;
+    let Some((offset,)) = offset else {
+        let why = format!("there is no partition {partition} of topic {topic}");
+        return Err(Failure::Refused(AppendError::Unavailable(why)));
+    };
+    let headers = serde_json::to_string(&record.headers)
+        .map_err(|error| Failure::Refused(AppendError::Unavailable(error.to_string())))?;
+    let inserted = "INSERT INTO record (topic, partition, \"offset\", key, headers, body, appended_at, erases) \
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     sqlx::query(inserted)
         .bind(topic)
         .bind(partition.0)
@@ -141,10 +169,17 @@ async fn insert(connection: &mut SqliteConnection, topic: &str, record: &Record)
         .bind(headers)
         .bind(record.body.as_ref())
         .bind(clock::now().millis())
+        .bind(erases)
         .execute(connection)
-        .await
-        .map_err(classify)?;
-    Ok(Position { partition, offset })
+        .await?;
+    Ok(Position { partition: *partition, offset })
+}
+
+fn unavailable(error: LogError) -> AppendError {
+    AppendError::Unavailable(match error {
+        LogError::Unavailable(why) => why,
+        other => other.to_string(),
+    })
 }
 
 /// SQLite's primary result code for "the disk is full".

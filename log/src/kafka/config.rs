@@ -1,14 +1,17 @@
 //! What librdkafka is told, and why.
 
+use std::sync::Arc;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use usher_service::exit::BadSetting;
 
 use super::APPEND_DEADLINE;
+use super::news::News;
 use crate::{LogError, MAX_RECORD};
 
 /// Properties that Usher's promises hang on: whoever changes them would lose or repeat events.
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 14] = [
     "bootstrap.servers",
     "acks",
     "request.required.acks",
@@ -21,14 +24,42 @@ const FIXED: [&str; 13] = [
     "enable.auto.commit",
     "enable.auto.offset.store",
     "auto.offset.reset",
+    "allow.auto.create.topics",
     "partition.assignment.strategy",
 ];
+
+/// The size of librdkafka's batches unless it is told otherwise.
+const USUAL_BATCH: usize = 1_000_000;
+
+/// Whether a property can only be had with TLS: librdkafka takes SCRAM and tokens from OpenSSL, too.
+fn needs_tls(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match name {
+        "security.protocol" => value.contains("ssl"),
+        "sasl.mechanism" | "sasl.mechanisms" => value.contains("scram") || value.contains("oauthbearer"),
+        _ => name.starts_with("ssl.") || name.starts_with("sasl.oauthbearer."),
+    }
+}
+
+/// The value is told only where it is a word of librdkafka's: that of others may be a secret.
+fn without_tls(name: &str, value: &str) -> LogError {
+    let given = match name {
+        "security.protocol" | "sasl.mechanism" | "sasl.mechanisms" => format!("{name}={value}"),
+        _ => name.to_owned(),
+    };
+    let why = format!(
+        "{given} needs TLS, and this build has none: use the image of deploy/Dockerfile, or build with \
+         `cargo build --release --features kafka-tls`, which needs the system's OpenSSL"
+    );
+    LogError::Setting(BadSetting::new(&format!("USHER_KAFKA_{}", name.replace('.', "_").to_uppercase()), why))
+}
 
 /// The configuration of every client of one cluster.
 #[derive(Clone)]
 pub(super) struct Settings {
     brokers: String,
     properties: Vec<(String, String)>,
+    news: Arc<News>,
 }
 
 impl Settings {
@@ -38,7 +69,17 @@ impl Settings {
             let why = format!("{name} is not yours to set, Usher's promises hang on it");
             return Err(LogError::Setting(BadSetting::new(&format!("USHER_KAFKA_{variable}"), why)));
         }
-        Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec() })
+        if !cfg!(feature = "kafka-tls")
+            && let Some((name, value)) = properties.iter().find(|(name, value)| needs_tls(name, value))
+        {
+            return Err(without_tls(name, value));
+        }
+        Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec(), news: Arc::default() })
+    }
+
+    /// Who tells what librdkafka says.
+    pub(super) fn news(&self) -> Arc<News> {
+        self.news.clone()
     }
 
     fn common(&self) -> ClientConfig {
@@ -52,6 +93,8 @@ impl Settings {
             .set("socket.nagle.disable", "true")
             .set("enable.metrics.push", "false")
             .set("message.max.bytes", MAX_RECORD.to_string())
+            // A topic that somebody deleted must not come back empty because it is asked about.
+            .set("allow.auto.create.topics", "false")
             .set_log_level(RDKafkaLogLevel::Warning);
         config
     }
@@ -69,12 +112,12 @@ impl Settings {
     }
 
     /// Idempotent and acknowledged by all in-sync replicas, so that what was answered 2xx is kept, once and in order.
-    pub(super) fn producer(&self) -> ClientConfig {
+    /// Where the topics take less than a usual batch, batches are no larger: one that is too large is refused whole.
+    pub(super) fn producer(&self, largest_batch: Option<usize>) -> ClientConfig {
         let mut config = self.common();
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("partitioner", "murmur2_random")
             .set("message.timeout.ms", APPEND_DEADLINE.as_millis().to_string())
             // Little is gained by waiting for company: under load, requests under way make batches by themselves.
             .set("linger.ms", "0.5")
@@ -82,7 +125,11 @@ impl Settings {
             .set("queue.buffering.max.messages", "20000")
             .set("queue.buffering.max.kbytes", "131072")
             .set("compression.codec", "lz4");
-        self.with_properties(config)
+        let mut config = self.with_properties(config);
+        if let Some(bytes) = largest_batch.filter(|bytes| *bytes < USUAL_BATCH) {
+            config.set("batch.size", bytes.max(1).to_string());
+        }
+        config
     }
 
     /// Offsets are committed by us alone, and one that is gone is an error, never a silent jump.
@@ -96,7 +143,9 @@ impl Settings {
             .set("enable.partition.eof", "false")
             // Bounds what is fetched ahead; a full local queue is looked at again soon, not after a second.
             .set("queued.max.messages.kbytes", "16384")
-            .set("fetch.queue.backoff.ms", "20");
+            .set("fetch.queue.backoff.ms", "20")
+            // A topic that grows is soon read whole, not after five minutes.
+            .set("topic.metadata.refresh.interval.ms", "10000");
         let protocol =
             self.properties.iter().find(|(name, _)| name == "group.protocol").map(|(_, value)| value.as_str());
         if protocol != Some("consumer") {
@@ -124,6 +173,34 @@ mod tests {
     fn a_property_that_promises_hang_on_is_refused_by_its_variable() {
         let error = Settings::new("a:1", &[("enable.auto.commit".into(), "true".into())]).err().expect("refused");
         assert!(error.to_string().starts_with("USHER_KAFKA_ENABLE_AUTO_COMMIT: "), "{error}");
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn a_build_without_tls_says_so_and_which_one_has_it() {
+        for (name, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("security.protocol", "ssl"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.mechanisms", "OAUTHBEARER"),
+            ("ssl.ca.location", "/hunter2"),
+        ] {
+            let error = Settings::new("a:1", &[(name.into(), value.into())]).err().expect(name);
+            let said = error.to_string();
+            assert!(error.is_lasting() && said.contains("--features kafka-tls"), "{said}");
+            assert!(said.starts_with("USHER_KAFKA_S") && !said.contains("hunter2"), "{said}");
+        }
+        for (name, value) in [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")] {
+            assert!(Settings::new("a:1", &[(name.into(), value.into())]).is_ok(), "{name}={value} needs none");
+        }
+    }
+
+    #[test]
+    fn batches_are_no_larger_than_topics_take() {
+        let settings = Settings::new("a:1", &[]).expect("fine");
+        assert_eq!(settings.producer(None).get("batch.size"), None);
+        assert_eq!(settings.producer(Some(2_000_000)).get("batch.size"), None);
+        assert_eq!(settings.producer(Some(20_000)).get("batch.size"), Some("20000"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: LogSide) -> Result<(), LogError> {
     let consumer: BaseConsumer<Rebalances> = settings
         .consumer(group)
-        .create_with_context(Rebalances::default())
+        .create_with_context(Rebalances::new(settings.news()))
         .map_err(|error| LogError::configuration(&error))?;
     consumer.subscribe(&[topic]).map_err(unavailable)?;
     let reader = Reader {
@@ -182,7 +182,7 @@ impl Reader {
             Some(RDKafkaErrorCode::Fatal) => Err(LogError::Unavailable(error.to_string())),
             // The rest passes by itself (a broker restarts, a leader moves); librdkafka goes on trying.
             _ => {
-                tracing::warn!(group = self.group, %error, "reading");
+                self.consumer.context().news().error(error, &self.group);
                 Ok(())
             }
         }

@@ -10,9 +10,10 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{OnceCell, oneshot};
-use usher_proto::{Partition, Record};
+use usher_proto::{Partition, Record, Timestamp};
 
 use super::config::Settings;
+use super::news::Asks;
 use super::record::record;
 use super::{QUESTION_DEADLINE, blocking, unavailable};
 use crate::{Extent, LogError};
@@ -20,30 +21,52 @@ use crate::{Extent, LogError};
 /// How long reading one record may take once it is known to be there.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
+type Client = BaseConsumer<Asks>;
+
 /// Asks how far partitions reach. Its client is made when it is first needed and kept, for this is asked again and again.
 #[derive(Default)]
 pub(super) struct Extents {
     /// A consumer, for only a consumer can ask about all partitions at once, and asking does not create a topic.
-    client: OnceCell<Arc<BaseConsumer>>,
+    client: OnceCell<Arc<Client>>,
 }
 
 impl Extents {
     pub(super) async fn of(&self, settings: &Settings, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+        let topic = topic.to_owned();
+        self.ask(settings, move |client| extents(client, &topic)).await
+    }
+
+    /// The first offset of each partition at this time or later, or its end.
+    pub(super) async fn at(
+        &self,
+        settings: &Settings,
+        topic: &str,
+        at: Timestamp,
+    ) -> Result<BTreeMap<Partition, i64>, LogError> {
+        let topic = topic.to_owned();
+        self.ask(settings, move |client| offsets_at(client, &topic, at)).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        settings: &Settings,
+        question: impl FnOnce(&Client) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
         let make = async || {
-            let made = settings.admin().create::<BaseConsumer>();
+            let made = settings.admin().create_with_context::<_, Client>(Asks(settings.news()));
             made.map(Arc::new).map_err(|error| LogError::configuration(&error))
         };
-        let (client, topic) = (self.client.get_or_try_init(make).await?.clone(), topic.to_owned());
+        let client = self.client.get_or_try_init(make).await?.clone();
         blocking(move || {
             // Nothing is consumed; these are errors of the past, which would pile up.
             while client.poll(Duration::ZERO).is_some() {}
-            extents(&client, &topic)
+            question(&client)
         })
         .await
     }
 }
 
-fn extents(client: &BaseConsumer, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+fn partitions(client: &Client, topic: &str) -> Result<TopicPartitionList, LogError> {
     let metadata = client.fetch_metadata(Some(topic), QUESTION_DEADLINE).map_err(unavailable)?;
     let mut partitions = TopicPartitionList::new();
     for found in metadata.topics().iter().filter(|found| found.name() == topic) {
@@ -54,6 +77,25 @@ fn extents(client: &BaseConsumer, topic: &str) -> Result<BTreeMap<Partition, Ext
     if partitions.count() == 0 {
         return Err(LogError::Unavailable(format!("there is no topic {topic}")));
     }
+    Ok(partitions)
+}
+
+fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let mut partitions = partitions(client, topic)?;
+    let mut found = offsets(client, partitions.clone(), Offset::End)?;
+    partitions.set_all_offsets(Offset::Offset(at.millis())).map_err(unavailable)?;
+    let answer = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
+    for element in answer.elements() {
+        // Where nothing is that young, the answer is the end.
+        if let Offset::Offset(offset) = element.offset() {
+            found.insert(Partition(element.partition()), offset);
+        }
+    }
+    Ok(found)
+}
+
+fn extents(client: &Client, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+    let partitions = partitions(client, topic)?;
     // The low ones first, so that none is above its end.
     let low = offsets(client, partitions.clone(), Offset::Beginning)?;
     let end = offsets(client, partitions, Offset::End)?;
@@ -88,7 +130,10 @@ pub(super) async fn read(
     partition: Partition,
     offset: i64,
 ) -> Result<Option<Record>, LogError> {
-    let consumer: BaseConsumer = settings.looker(topic).create().map_err(|error| LogError::configuration(&error))?;
+    let consumer: Client = settings
+        .looker(topic)
+        .create_with_context(Asks(settings.news()))
+        .map_err(|error| LogError::configuration(&error))?;
     let (answer, answered) = oneshot::channel();
     let topic = topic.to_owned();
     // A thread of its own: ending a consumer may take a while when brokers are away, and nobody should wait for that.
@@ -101,7 +146,7 @@ pub(super) async fn read(
     answered.await.unwrap_or_else(|_| Err(unavailable("the thread that reads has ended")))
 }
 
-fn find(consumer: &BaseConsumer, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+fn find(consumer: &Client, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
     let (low, end) = match consumer.fetch_watermarks(topic, partition.0, QUESTION_DEADLINE) {
         Ok(ends) => ends,
         Err(error) => return Err(missing(&error, topic, partition).unwrap_or_else(|| unavailable(error))),

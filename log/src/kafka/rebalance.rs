@@ -4,14 +4,17 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use usher_proto::Partition;
+
+use super::news::News;
 
 /// What the group coordinator decided.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,13 +29,21 @@ pub(super) enum Change {
     Unchanged,
 }
 
-#[derive(Default)]
 pub(super) struct Rebalances {
+    news: Arc<News>,
     changes: Mutex<VecDeque<Change>>,
     closing: AtomicBool,
 }
 
 impl Rebalances {
+    pub(super) fn new(news: Arc<News>) -> Self {
+        Self { news, changes: Mutex::default(), closing: AtomicBool::default() }
+    }
+
+    pub(super) fn news(&self) -> &News {
+        &self.news
+    }
+
     pub(super) fn take(&self) -> Option<Change> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -46,7 +57,15 @@ impl Rebalances {
     }
 }
 
-impl ClientContext for Rebalances {}
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.news.line(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.news.error(&error, reason);
+    }
+}
 
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {

@@ -7,7 +7,7 @@ use usher_proto::{Partition, SubjectId, Timestamp};
 use super::Engine;
 use crate::engine::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
 use crate::engine::partitions::{Owned, Queue, Search};
-use crate::engine::start::{Known, start_offset};
+use crate::engine::start::{From, Known, start_offset};
 use crate::engine::{Given, Run, Step};
 
 /// How long what is under way in a partition may take once it is to be handed back. Below the log's own deadline.
@@ -30,13 +30,14 @@ impl Engine {
 
     pub(super) fn acquired(&mut self, assignment: u64, owned: Vec<Ownership>, now: Timestamp, steps: &mut Vec<Step>) {
         let mut offsets = Vec::with_capacity(owned.len());
-        for Ownership { partition, epoch, frontier, sought } in owned {
+        for Ownership { partition, epoch, frontier, sought, late } in owned {
             // One that was taken away and given again meanwhile is acquired again, under the later assignment.
             let asked = self.acquiring.get(&partition).filter(|(asked, _)| *asked == assignment);
             let Some((_, given)) = asked.copied() else { continue };
             self.acquiring.remove(&partition);
             let known = Known { committed: given.committed, stored: frontier, sought };
-            let start = match start_offset(known, given.low, given.end, self.limits.from) {
+            let from = if late { Some(From::Beginning) } else { self.limits.from };
+            let start = match start_offset(known, given.low, given.end, from) {
                 Ok(start) => start,
                 Err(problem) => return steps.push(Step::Fail(partition, problem)),
             };

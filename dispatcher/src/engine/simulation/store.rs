@@ -263,7 +263,13 @@ impl Store {
             self.interrupt(index);
             let rows = &mut self.partitions[index];
             rows.epoch += 1;
-            owned.push(Ownership { partition: *partition, epoch: rows.epoch, frontier: rows.frontier, sought: None });
+            owned.push(Ownership {
+                partition: *partition,
+                epoch: rows.epoch,
+                frontier: rows.frontier,
+                sought: None,
+                late: false,
+            });
         }
         owned
     }

@@ -30,7 +30,8 @@ impl Scene {
             instance: None,
         };
         let subject = SubjectId::new(Source::Usher, &Instance::default(), &Key::new("k"));
-        let event = change.clone().into_event(EventId::new(format!("e{:x}", rand::random::<u64>())), subject, clock::now());
+        let event =
+            change.clone().into_event(EventId::new(format!("e{:x}", rand::random::<u64>())), subject, clock::now());
         let arrival = Arrival { starts: false, reach: Some(change), ..Arrival::starting(1, event) };
         let batch = Batch {
             refused: Vec::new(),

@@ -103,7 +103,7 @@ fn a_search_leaves_out_who_takes_no_calls_and_goes_on_after_each_page() {
     let mut bench = Bench::new(Limits { in_flight: 1000, ..limits() });
     bench.break_destination("d");
     bench.given(1, &[P]);
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), sought: None }];
+    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 1, owned });
     let without = vec!["d".to_owned()];
     assert!(steps.contains(&Step::Find { partition: P, epoch: EPOCH, after: None, without }), "{steps:?}");

@@ -110,7 +110,7 @@ fn a_partition_that_is_taken_and_given_again_is_ours_under_the_later_assignment(
     bench.given(1, &[P]);
     bench.give(Input::Taken { partitions: vec![P], lost: true });
     bench.given(2, &[P]);
-    let owned = |epoch| vec![Ownership { partition: P, epoch, frontier: Some(0), sought: None }];
+    let owned = |epoch| vec![Ownership { partition: P, epoch, frontier: Some(0), sought: None, late: false }];
     assert_eq!(bench.give(Input::Acquired { assignment: 1, owned: owned(1) }), []);
     let steps = bench.give(Input::Acquired { assignment: 2, owned: owned(2) });
     assert!(steps.contains(&Step::Start { assignment: 2, offsets: vec![(P, 0)] }), "{steps:?}");
@@ -121,7 +121,7 @@ fn where_a_partition_begins_is_stored_before_it_is_read() {
     let mut bench = Bench::new(limits());
     let given = Given { partition: P, committed: None, low: 3, end: 9 };
     bench.give(Input::Given { assignment: 1, partitions: vec![given] });
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: None, sought: None }];
+    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: None, sought: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 1, owned });
     assert!(steps.contains(&Step::Start { assignment: 1, offsets: vec![(P, 3)] }));
     let first = steps.iter().find_map(|step| match step {
@@ -195,7 +195,13 @@ fn a_search_of_many_partitions_at_once_does_not_go_beyond_the_bound() {
     let mut bench = Bench::new(limits());
     let partitions: Vec<Partition> = (0..50).map(Partition).collect();
     bench.given(1, &partitions);
-    let own = |partition: &Partition| Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0), sought: None };
+    let own = |partition: &Partition| Ownership {
+        partition: *partition,
+        epoch: EPOCH,
+        frontier: Some(0),
+        sought: None,
+        late: false,
+    };
     let steps = bench.give(Input::Acquired { assignment: 1, owned: partitions.iter().map(own).collect() });
     assert_eq!(found_after(&steps).len(), MAX_LOADED / FOUND_AT_ONCE);
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)).len(), 1, "the next one's turn");

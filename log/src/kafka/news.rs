@@ -1,0 +1,162 @@
+//! librdkafka's own words, for all clients of a log alike: a broker that is away is one line every ten seconds, however
+//! many clients and threads meet it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// How often the same is told.
+const EVERY: Duration = Duration::from_secs(10);
+/// How many different things are remembered as told.
+const MOST: usize = 256;
+
+/// Tells what librdkafka says, and nothing twice within ten seconds.
+#[derive(Default)]
+pub(super) struct News {
+    told: Mutex<HashMap<String, Instant>>,
+}
+
+impl News {
+    /// A line of librdkafka's log.
+    pub(super) fn line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if let Some(away) = Away::read(text) {
+            return self.away(&away);
+        }
+        // What is said of all brokers at once repeats what was said of each.
+        if text.contains("brokers are down") || text.contains("broker connections are down") {
+            return;
+        }
+        if !self.is_new(text) {
+            return;
+        }
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::error!(target: "librdkafka", facility, "{text}");
+            }
+            RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{text}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(target: "librdkafka", facility, "{text}"),
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{text}"),
+        }
+    }
+
+    /// An error of a client as a whole, or of its reading.
+    pub(super) fn error(&self, error: &KafkaError, reason: &str) {
+        if let Some(away) = Away::read(reason) {
+            return self.away(&away);
+        }
+        let passing = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::Resolve
+                    | RDKafkaErrorCode::OperationTimedOut
+            )
+        );
+        if !passing && self.is_new(&error.to_string()) {
+            tracing::warn!(%error, reason, "Kafka client failed");
+        }
+    }
+
+    fn away(&self, away: &Away<'_>) {
+        if self.is_new(away.broker) {
+            tracing::warn!("no connection to {}: {}; trying again", away.broker, away.why);
+        }
+    }
+
+    fn is_new(&self, text: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(text).is_some_and(|at| at.elapsed() < EVERY) {
+            return false;
+        }
+        if told.len() >= MOST {
+            told.retain(|_, at| at.elapsed() < EVERY);
+        }
+        if told.len() < MOST {
+            told.insert(text.to_owned(), Instant::now());
+        }
+        true
+    }
+}
+
+/// A broker that cannot be reached, and why.
+#[derive(Debug, PartialEq, Eq)]
+struct Away<'a> {
+    broker: &'a str,
+    why: String,
+}
+
+impl<'a> Away<'a> {
+    /// Reads librdkafka's `HOST:PORT/ID: WORDS: REASON (after 3ms in state CONNECT)`, wherever in the text it begins.
+    fn read(text: &'a str) -> Option<Self> {
+        let (words, _) = text.split_once(" (after ")?;
+        let mut rest = words;
+        loop {
+            let (first, after) = rest.split_once(": ")?;
+            // The name of a thread looks like a broker's, in brackets.
+            let broker = first.rsplit_once(' ').map_or(first, |(_, last)| last);
+            if let Some((broker, id)) = broker.split_once('/')
+                && !first.contains('[')
+                && (id == "bootstrap" || id.parse::<i32>().is_ok())
+            {
+                let why = after.split_once(" failed: ").map_or(after, |(_, why)| why);
+                let mut letters = why.chars();
+                let first = letters.next()?.to_lowercase();
+                return Some(Self { broker, why: first.chain(letters).collect() });
+            }
+            rest = after;
+        }
+    }
+}
+
+/// The context of a client that only asks.
+pub(super) struct Asks(pub(super) Arc<News>);
+
+impl ClientContext for Asks {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.0.line(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Asks {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_is_away_is_told_by_address_and_reason() {
+        for text in [
+            "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused \
+             (after 0ms in state CONNECT, 1 identical error(s) suppressed)",
+            "[thrd:app]: usher#producer-1: 127.0.0.1:1/7: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms \
+             in state CONNECT)",
+            "127.0.0.1:1/1: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 9ms in state CONNECT)",
+        ] {
+            let expected = Away { broker: "127.0.0.1:1", why: "connection refused".into() };
+            assert_eq!(Away::read(text), Some(expected), "{text}");
+        }
+        let resolving = "kafka:9092/bootstrap: Failed to resolve 'kafka:9092': Name or service not known (after 4ms in \
+                         state CONNECT)";
+        let away = Away::read(resolving).expect("understood");
+        assert_eq!(away.why, "failed to resolve 'kafka:9092': Name or service not known");
+        assert_eq!(Away::read("[thrd:main]: Group \"g\" received unknown topic"), None);
+    }
+
+    #[test]
+    fn the_same_is_told_once_within_ten_seconds() {
+        let news = News::default();
+        assert!(news.is_new("a"));
+        assert!(!news.is_new("a"));
+        assert!(news.is_new("b"));
+    }
+}

@@ -1,0 +1,94 @@
+//! Watching the log while a process runs: readiness, metrics, and one line when something changes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use usher_service::Readiness;
+
+use crate::{Log, LogError, TopicProblem};
+
+/// How often a problem that stays is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+/// Keeps readiness and metrics true to the log and to one of its topics.
+pub struct LogWatch {
+    log: Arc<dyn Log>,
+    topic: String,
+    readiness: Readiness,
+    problems: IntGaugeVec,
+    retention: IntGauge,
+    /// What readiness lacks at present because of the topic.
+    blocked: Option<&'static str>,
+    /// What was told last, and when.
+    told: Option<(String, Instant)>,
+}
+
+impl LogWatch {
+    /// A watch of `topic`.
+    ///
+    /// # Errors
+    /// The registry has metrics of these names already.
+    pub fn new(
+        log: Arc<dyn Log>,
+        topic: String,
+        readiness: Readiness,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let options = |name: &str, help: &str| Opts::new(format!("usher_log_{name}"), help.to_owned());
+        let problems =
+            IntGaugeVec::new(options("topic_problem", "1 while the events topic has this problem."), &["problem"])?;
+        let retention = IntGauge::with_opts(options(
+            "retention_seconds",
+            "How long the events topic keeps events; 0 without a limit, or where that is not known.",
+        ))?;
+        registry.register(Box::new(problems.clone()))?;
+        registry.register(Box::new(retention.clone()))?;
+        Ok(Self { log, topic, readiness, problems, retention, blocked: None, told: None })
+    }
+
+    /// Looks once.
+    ///
+    /// # Errors
+    /// The log's own; it has been told.
+    pub async fn look(&mut self) -> Result<(), LogError> {
+        let found = self.log.check().await;
+        self.tell(&found);
+        found
+    }
+
+    /// Makes readiness, metrics and the process's own lines say what was found.
+    pub fn tell(&mut self, found: &Result<(), LogError>) {
+        let state = self.log.state(&self.topic);
+        for label in TopicProblem::LABELS {
+            let there = state.problems.iter().any(|problem| problem.label() == label);
+            self.problems.with_label_values(&[label]).set(i64::from(there));
+        }
+        self.retention.set(state.retention.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)));
+        let blocked = match found {
+            Err(LogError::Topic { problem, .. }) => problem.need(),
+            Ok(()) | Err(_) => None,
+        };
+        if blocked != self.blocked {
+            self.blocked.into_iter().for_each(|need| self.readiness.met(need));
+            blocked.into_iter().for_each(|need| self.readiness.lost(need));
+            self.blocked = blocked;
+        }
+        self.readiness.set("log", found.is_ok());
+        match (found, &self.told) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => {
+                tracing::info!("log is available");
+                self.told = None;
+            }
+            (Err(error), told) => {
+                let text = error.to_string();
+                let fresh = told.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < TELL_AGAIN);
+                if !fresh {
+                    tracing::warn!(%error, "log is not available");
+                    self.told = Some((text, Instant::now()));
+                }
+            }
+        }
+    }
+}

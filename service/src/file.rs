@@ -1,0 +1,63 @@
+//! The identity of an open file: whether its path still leads to it. A file that was moved away, deleted or replaced stays
+//! open for who has it, and nobody else ever reads what is written there.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// A file as it was when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileIdentity {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// The path leads to another file now, or to none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is no longer the file that was opened: it was moved, deleted or replaced; put it back, or restart", .0.display())]
+pub struct FileMoved(PathBuf);
+
+impl FileIdentity {
+    /// The file at `path`, which has just been opened.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// Looks whether the path still leads to the file. Costs one system call.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check(&self) -> Result<(), FileMoved> {
+        match std::fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => Ok(()),
+            Ok(_) | Err(_) => Err(FileMoved(self.path.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_moved_or_replaced_is_noticed_and_one_that_is_put_back_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, away) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&path, "x").expect("written");
+        let identity = FileIdentity::of(&path).expect("there");
+        identity.check().expect("untouched");
+        std::fs::write(&path, "longer").expect("written");
+        identity.check().expect("the same file with other contents");
+        std::fs::rename(&path, &away).expect("moved");
+        assert!(identity.check().expect_err("moved").to_string().contains("moved, deleted or replaced"));
+        std::fs::write(&path, "x").expect("written");
+        identity.check().expect_err("replaced");
+        std::fs::rename(&away, &path).expect("moved back");
+        identity.check().expect("put back");
+    }
+}
