@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::engine::arrival::Order;
-use usher_dispatcher::store::RunFilter;
+use usher_dispatcher::store::{RefusedRow, RunFilter};
 use usher_proto::{Instance, Reason, Timestamp};
 use usher_service::options::Environment;
 
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Lists them.
+    /// Lists them, and the records of the log that no flow could take.
     List(List),
     /// Shows one whole, with the event's body and what operators have ordered about it.
     Show(Show),
@@ -53,7 +53,31 @@ struct Which {
     since: Option<Timestamp>,
 }
 
+/// Records that no flow could take, below the dead letters.
+fn print_refused(refused: &[RefusedRow], json: bool) -> anyhow::Result<()> {
+    if json {
+        return refused.iter().try_for_each(|row| output::line(&serde_json::to_string(row)?));
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let row = |row: &RefusedRow| {
+        let record = format!("{}/{}", row.partition, row.offset);
+        let why = format!("{}: {}", row.reason, row.error);
+        [row.at.to_string(), record, row.event.clone(), row.key.clone(), why]
+    };
+    let rows: Vec<[String; 5]> = refused.iter().map(row).collect();
+    output::table(["refused", "record", "event", "key", "why"], &rows)
+}
+
 impl Which {
+    /// Whether it is about the letters of every flow and every event.
+    fn is_of_all(&self) -> bool {
+        let Self { flow, reason, user, event, instance, since: _ } = self;
+        flow.is_none() && reason.is_none() && user.is_none() && event.is_none() && instance.is_none()
+    }
+
     fn filter(self) -> RunFilter {
         let Self { flow, reason, user, event, instance, since } = self;
         RunFilter { key: user, flow, state: Some(RunState::Dead), reason, event, instance, since }
@@ -113,7 +137,11 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
     match arguments.command {
         Command::List(List { place, which, limit, json }) => {
-            runs::print(&place.store()?.runs(&which.filter(), i64::from(limit)).await?, limit, json)
+            let (store, since) = (place.store()?, which.since.unwrap_or_default());
+            // No flow has given these up, so none of what says which narrows them but the time.
+            let refused = if which.is_of_all() { store.refused(since, i64::from(limit)).await? } else { Vec::new() };
+            runs::print(&store.runs(&which.filter(), i64::from(limit)).await?, limit, json)?;
+            print_refused(&refused, json)
         }
         Command::Redrive(redrive) => redrive.run(environment).await,
         Command::Show(Show { place, event, flow }) => {

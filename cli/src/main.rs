@@ -9,7 +9,9 @@ mod health;
 mod lab;
 mod orders;
 mod pause;
+mod repair;
 mod runs;
+mod seek;
 mod send;
 mod suppress;
 mod up;
@@ -41,6 +43,9 @@ enum Command {
     Cancel(orders::Cancel),
     Rerun(orders::Rerun),
     Suppress(suppress::Arguments),
+    Seek(seek::Seek),
+    Move(seek::Move),
+    Repair(repair::Arguments),
     Lab(lab::Arguments),
     Health(health::Arguments),
 }
@@ -63,6 +68,9 @@ async fn main() -> ExitCode {
         Command::Cancel(arguments) => orders::cancel(arguments, &environment).await,
         Command::Rerun(arguments) => orders::rerun(arguments, &environment).await,
         Command::Suppress(arguments) => suppress::run(arguments, &environment).await,
+        Command::Seek(arguments) => seek::seek(arguments, &environment).await,
+        Command::Move(arguments) => seek::relocate(arguments, &environment).await,
+        Command::Repair(arguments) => repair::run(arguments).await,
         Command::Lab(arguments) => lab::run(arguments, &environment).await,
         Command::Health(arguments) => health::run(&arguments).await,
     };

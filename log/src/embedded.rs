@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use usher_proto::{Key, Partition, Record};
+use usher_proto::{Key, Partition, Record, Timestamp};
 
 use crate::subscription::{self, Subscription};
 use crate::{AppendError, Extent, Kept, Log, LogError, Position, TopicProblem, TopicSpec};
@@ -132,6 +132,14 @@ impl Log for EmbeddedLog {
 
     async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
         look::extents(self.file.pool()?, topic).await
+    }
+
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+        look::offsets_at(self.file.pool()?, topic, at).await
+    }
+
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+        look::committed(self.file.pool()?, group, topic).await
     }
 
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {

@@ -116,6 +116,10 @@ impl Log for KafkaLog {
         self.extents.at(&self.settings, topic, at).await
     }
 
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+        look::committed(&self.settings, group, topic).await
+    }
+
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
         look::read(&self.settings, topic, partition, offset).await
     }

@@ -88,14 +88,18 @@ pub trait Log: Send + Sync {
     /// disturbs no subscription.
     async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError>;
 
-    /// The first offset of each partition of `topic` whose record came at `at` or later, or the partition's end. Nothing
-    /// where the log removes nothing that a group has not read.
+    /// The first offset of each partition of `topic` whose record came at `at` or later, or the partition's end.
     ///
     /// # Errors
     /// The log does not answer.
-    async fn offsets_at(&self, _topic: &str, _at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
-        Ok(BTreeMap::new())
-    }
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError>;
+
+    /// Where `group` has committed that it goes on in each partition of `topic`; nothing of those without a commit. Joins
+    /// nothing and disturbs no subscription.
+    ///
+    /// # Errors
+    /// The log does not answer.
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError>;
 
     /// The record that stands at `offset`. None where it is gone, has not come yet, or the offset holds no record.
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError>;

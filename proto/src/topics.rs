@@ -31,6 +31,11 @@ impl Topics {
         Ok(Self { prefix: prefix.to_owned() })
     }
 
+    /// What the names begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The one topic of all sources.
     pub fn events(&self) -> String {
         format!("{}.events", self.prefix)

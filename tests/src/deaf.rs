@@ -63,6 +63,10 @@ impl Log for Deaf {
         self.0.offsets_at(topic, at).await
     }
 
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+        self.0.committed(group, topic).await
+    }
+
     async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
         self.0.read(topic, partition, offset).await
     }

@@ -72,6 +72,8 @@ macro_rules! on_every_store {
     };
 }
 
+#[path = "store/earlier.rs"]
+mod earlier;
 #[path = "store/identity.rs"]
 mod identity;
 #[path = "store/reach.rs"]

@@ -55,39 +55,71 @@ impl SqlStore {
         Ok(writing.commit().await?)
     }
 
-    /// Lays the store out for another number of partitions: every run that has not ended moves to the partition that its
-    /// key then has, before everything that is read there, and every flow begins at the beginning of the new topic. Only
-    /// while nothing of the old topic is unread and no dispatcher works.
+    /// How far a flow has come in each partition: the offset below which every event is accounted for.
+    ///
+    /// # Errors
+    /// The store is not there.
+    pub async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
+        let sql = "SELECT partition, frontier FROM usher_ownership WHERE flow = $1 AND frontier IS NOT NULL";
+        let rows: Vec<(i64, i64)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
+        let of = |(partition, frontier)| Some((Partition(i32::try_from(partition).ok()?), frontier));
+        Ok(rows.into_iter().filter_map(of).collect())
+    }
+
+    /// How many partitions the store is laid out for.
+    ///
+    /// # Errors
+    /// The store is not there, or was never opened by a dispatcher.
+    pub async fn partitions(&self) -> Result<i32, StoreError> {
+        let (value,): (String,) = sqlx::query_as("SELECT value FROM usher_meta WHERE name = 'partitions'")
+            .fetch_one(&self.database.pool)
+            .await?;
+        value.parse().map_err(|_| StoreError::Unreadable("partitions".into()))
+    }
+
+    /// Lays the store out for another topic, with as many partitions as `offsets` names: every flow begins there. Every run
+    /// that has not ended moves to the partition that its key then has, before everything that is read there. Only while
+    /// nothing of the old topic is unread. Returns how many runs have moved.
     ///
     /// # Errors
     /// The store is not there; nothing is changed then.
-    pub async fn repartition(&self, partitions: i32, who: &str, now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn relocate(
+        &self,
+        offsets: &BTreeMap<Partition, i64>,
+        who: &str,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let mut writing = self.database.write().await?;
         let connection = writing.connection();
-        let moved = move_runs(connection, partitions).await?;
+        let count = i32::try_from(offsets.len()).unwrap_or(i32::MAX);
+        let moved = move_runs(connection, count).await?;
         // Higher than all before, so that whoever comes too late is fenced.
         let (epoch,): (i64,) = sqlx::query_as("SELECT COALESCE(max(epoch), 0) + 1 FROM usher_ownership")
             .fetch_one(&mut *connection)
             .await?;
+        let newest: Vec<(String, Option<i64>)> =
+            sqlx::query_as("SELECT flow, max(newest_at) FROM usher_ownership GROUP BY flow")
+                .fetch_all(&mut *connection)
+                .await?;
         sqlx::query("DELETE FROM usher_ownership").execute(&mut *connection).await?;
-        let flows: Vec<(String,)> =
-            sqlx::query_as("SELECT DISTINCT flow FROM usher_flow").fetch_all(&mut *connection).await?;
-        for (flow,) in flows {
-            for partition in 0..partitions {
-                let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, sought) \
-                           VALUES ($1, $2, $5, $3, $4, 0)";
+        for (flow, newest_at) in newest {
+            for (partition, offset) in offsets {
+                let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, newest_at, sought) \
+                           VALUES ($1, $2, $3, $4, $5, $6, $7)";
                 sqlx::query(sql)
                     .bind(&flow)
-                    .bind(i64::from(partition))
+                    .bind(i64::from(partition.0))
+                    .bind(epoch)
                     .bind(who)
                     .bind(now.millis())
-                    .bind(epoch)
+                    .bind(newest_at)
+                    .bind(offset)
                     .execute(&mut *connection)
                     .await?;
             }
         }
         sqlx::query("UPDATE usher_meta SET value = $1 WHERE name = 'partitions'")
-            .bind(partitions.to_string())
+            .bind(count.to_string())
             .execute(&mut *connection)
             .await?;
         writing.commit().await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sqlx::sqlite::SqlitePool;
-use usher_proto::{Key, Partition, Record};
+use usher_proto::{Key, Partition, Record, Timestamp};
 
 use crate::{Extent, LogError};
 
@@ -20,6 +20,29 @@ pub(super) async fn extents(pool: &SqlitePool, topic: &str) -> Result<BTreeMap<P
         return Err(LogError::Unavailable(format!("there is no topic {topic}")));
     }
     Ok(rows.into_iter().map(|(partition, low, end)| (Partition(partition), Extent { low, end })).collect())
+}
+
+/// The first offset of each partition at this time or later, or its end.
+pub(super) async fn offsets_at(
+    pool: &SqlitePool,
+    topic: &str,
+    at: Timestamp,
+) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let sql = "SELECT p.partition, COALESCE((SELECT min(r.\"offset\") FROM record r WHERE r.topic = p.topic \
+                 AND r.partition = p.partition AND r.appended_at >= $2), p.next) FROM partition p WHERE p.topic = $1";
+    let rows: Vec<(i32, i64)> = sqlx::query_as(sql).bind(topic).bind(at.millis()).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(partition, offset)| (Partition(partition), offset)).collect())
+}
+
+/// Where a group has committed that it goes on.
+pub(super) async fn committed(
+    pool: &SqlitePool,
+    group: &str,
+    topic: &str,
+) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let sql = "SELECT partition, committed FROM cursor WHERE \"group\" = $1 AND topic = $2 AND committed IS NOT NULL";
+    let rows: Vec<(i32, i64)> = sqlx::query_as(sql).bind(group).bind(topic).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(partition, offset)| (Partition(partition), offset)).collect())
 }
 
 pub(super) async fn read(

@@ -66,6 +66,30 @@ impl Extents {
     }
 }
 
+/// Where a group has committed that it goes on. By a client of the group that joins nothing.
+pub(super) async fn committed(
+    settings: &Settings,
+    group: &str,
+    topic: &str,
+) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let mut config = settings.admin();
+    config.set("group.id", group);
+    let made = config.create_with_context::<_, Client>(Asks(settings.news()));
+    let client = made.map_err(|error| LogError::configuration(&error))?;
+    let topic = topic.to_owned();
+    blocking(move || {
+        let asked = partitions(&client, &topic)?;
+        let found = client.committed_offsets(asked, QUESTION_DEADLINE).map_err(unavailable)?;
+        let offset = |element: TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some((Partition(element.partition()), offset)),
+            // There is none.
+            _ => None,
+        };
+        Ok(found.elements().into_iter().filter_map(offset).collect())
+    })
+    .await
+}
+
 fn partitions(client: &Client, topic: &str) -> Result<TopicPartitionList, LogError> {
     let metadata = client.fetch_metadata(Some(topic), QUESTION_DEADLINE).map_err(unavailable)?;
     let mut partitions = TopicPartitionList::new();

@@ -1,0 +1,196 @@
+//! `usher seek` and `usher move`: where flows go on after a log or a store was lost, restored or moved.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use usher_dispatcher::store::SqlStore;
+use usher_log::{Creation, Extent, Log, LogAddress, LogLayout, TopicSpec};
+use usher_proto::{Partition, Timestamp, Topics};
+use usher_service::clock;
+use usher_service::options::Environment;
+
+use crate::orders::Desk;
+use crate::output;
+
+/// Sets where a flow goes on reading, after a log or a store was lost or restored. Dispatchers that run take it up at once.
+///
+/// Events that are read again and that the store knows have no effect again. What a lost store knew is not known any more:
+/// destinations recognise requests of a day or so, see docs/guarantees.md.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Seek {
+    #[command(flatten)]
+    desk: Desk,
+    /// The flow.
+    #[arg(required_unless_present = "all")]
+    flow: Option<String>,
+    /// Every flow that has ever run.
+    #[arg(long, conflicts_with = "flow")]
+    all: bool,
+    /// To the beginning or the end of the log, to what the flow's group has committed, or to a time such as
+    /// 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "beginning|end|committed|TIME")]
+    to: Goal,
+    /// Only says what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Beginning,
+    End,
+    Committed,
+    Time(Timestamp),
+}
+
+impl FromStr for Goal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "end" => Ok(Self::End),
+            "committed" => Ok(Self::Committed),
+            time => time
+                .parse()
+                .map(Self::Time)
+                .map_err(|_| "it is beginning, end, committed, or a time such as 2026-01-31T12:00:00Z".to_owned()),
+        }
+    }
+}
+
+pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::Result<()> {
+    let Seek { desk, flow, all, to, dry_run } = arguments;
+    let (store, log) = (desk.place.store()?, desk.log(environment).await?);
+    let known = store.flow_names().await?;
+    if let Some(unknown) = flow.as_ref().filter(|flow| !known.contains(flow)) {
+        bail!("there is no flow {unknown:?}; there are {}", known.join(", "));
+    }
+    let flows = if all { known } else { flow.into_iter().collect() };
+    let topics = &desk.layout.topics;
+    let extents = log.extents(&topics.events()).await?;
+    for flow in flows {
+        let offsets = match to {
+            Goal::Beginning => extents.iter().map(|(partition, extent)| (*partition, extent.low)).collect(),
+            Goal::End => ends(&extents),
+            Goal::Time(at) => log.offsets_at(&topics.events(), at).await?,
+            Goal::Committed => {
+                let committed = log.committed(&topics.group(&flow), &topics.events()).await?;
+                let of = |(partition, extent): (&Partition, &Extent)| {
+                    (*partition, committed.get(partition).copied().unwrap_or(extent.low))
+                };
+                extents.iter().map(of).collect()
+            }
+        };
+        let (ahead, again) = difference(&store.frontiers(&flow).await?, &offsets);
+        if !dry_run {
+            store.seek(&flow, &offsets, &desk.by, clock::now()).await?;
+        }
+        let does = if dry_run { "would go on" } else { "goes on" };
+        output::line(&format!(
+            "flow {flow} {does} there: {ahead} offsets are passed over, {again} are read again, of {} in the log",
+            extents.values().map(|extent| extent.end - extent.low).sum::<i64>()
+        ))?;
+    }
+    Ok(())
+}
+
+fn ends(extents: &BTreeMap<Partition, Extent>) -> BTreeMap<Partition, i64> {
+    extents.iter().map(|(partition, extent)| (*partition, extent.end)).collect()
+}
+
+/// How many offsets lie between where a flow stands and where it is to go on: ahead of it, and behind it.
+fn difference(stands: &BTreeMap<Partition, i64>, offsets: &BTreeMap<Partition, i64>) -> (i64, i64) {
+    let apart = |(partition, offset): (&Partition, &i64)| offset - stands.get(partition).unwrap_or(offset);
+    let sum = |(ahead, again), apart: i64| (ahead + apart.max(0), again + (-apart).max(0));
+    offsets.iter().map(apart).fold((0, 0), sum)
+}
+
+/// Moves everything to another topic: of another cluster, or with another number of partitions. What waits goes along.
+///
+/// Stop ingest first, let every flow read what there is, and stop the dispatchers; docs/operations.md has the steps.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Move {
+    #[command(flatten)]
+    desk: Desk,
+    /// The log to move to; the same if not given.
+    #[arg(long)]
+    to_log: Option<LogAddress>,
+    /// What its topics' names begin with; the same if not given.
+    #[arg(long)]
+    to_prefix: Option<Topics>,
+    /// How many partitions they have; as many as now if not given.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1024))]
+    to_partitions: Option<i32>,
+}
+
+pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyhow::Result<()> {
+    let Move { desk, to_log, to_prefix, to_partitions } = arguments;
+    if to_log.is_none() && to_prefix.is_none() {
+        bail!("specify where to: --to-log, or --to-prefix for another topic of the same log");
+    }
+    let (store, old) = (desk.place.store()?, desk.log(environment).await?);
+    let flows = store.flow_names().await?;
+    all_is_read(&store, &*old, &desk.layout, &flows).await?;
+
+    let partitions = to_partitions.unwrap_or(desk.layout.partitions);
+    let layout = LogLayout { topics: to_prefix.unwrap_or_else(|| desk.layout.topics.clone()), partitions };
+    let new: Arc<dyn Log> = match &to_log {
+        None => old,
+        Some(address) => usher_log::open(address, &usher_log::kafka_properties(environment)?).await?,
+    };
+    let events = TopicSpec { creation: Creation::Always, ..layout.events() };
+    let letters = flows.iter().map(|flow| layout.dead_letters(flow));
+    let topics: Vec<TopicSpec> = std::iter::once(events).chain(letters).collect();
+    new.ensure(&topics).await.context("the topics to move to")?;
+    let extents = new.extents(&layout.topics.events()).await?;
+    if extents.values().any(|extent| extent.end > extent.low) {
+        bail!("topic {} holds events already: move to an empty one, by --to-prefix", layout.topics.events());
+    }
+    let own = extents.into_iter().filter(|(partition, _)| partition.0 < partitions).collect();
+    let moved = store.relocate(&ends(&own), &desk.by, clock::now()).await?;
+    output::line(&format!("{moved} runs that have not ended moved along; start everything again with"))?;
+    if let Some(address) = to_log {
+        output::line(&format!("  USHER_LOG={address}"))?;
+    }
+    output::line(&format!("  USHER_TOPIC_PREFIX={}", layout.topics.prefix()))?;
+    output::line(&format!("  USHER_PARTITIONS={partitions}"))
+}
+
+/// Nothing that was accepted may be left behind.
+async fn all_is_read(store: &SqlStore, log: &dyn Log, layout: &LogLayout, flows: &[String]) -> anyhow::Result<()> {
+    let extents = log.extents(&layout.topics.events()).await?;
+    for flow in flows {
+        let stands = store.frontiers(flow).await?;
+        let left = |(partition, extent): (&Partition, &Extent)| {
+            (extent.end - stands.get(partition).copied().unwrap_or(extent.low)).max(0)
+        };
+        let unread: i64 = extents.iter().map(left).sum();
+        if unread > 0 {
+            bail!("flow {flow} has {unread} offsets to read yet: stop ingest, and let the dispatchers read them first");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_passed_over_and_what_is_read_again_is_told_apart() {
+        let of = |offsets: [i64; 3]| offsets.into_iter().zip(0..).map(|(at, p)| (Partition(p), at)).collect();
+        assert_eq!(difference(&of([5, 5, 5]), &of([9, 5, 2])), (4, 3));
+        assert_eq!(difference(&BTreeMap::new(), &of([9, 5, 2])), (0, 0), "it stands nowhere");
+    }
+
+    #[test]
+    fn a_goal_is_a_word_or_a_time() {
+        assert_eq!("end".parse(), Ok(Goal::End));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(Goal::Time(Timestamp::from_seconds(1))));
+        assert!("now".parse::<Goal>().is_err());
+    }
+}
