@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use usher_dispatcher::store::SqlStore;
@@ -146,7 +147,7 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
     let letters = flows.iter().map(|flow| layout.dead_letters(flow));
     let topics: Vec<TopicSpec> = std::iter::once(events).chain(letters).collect();
     new.ensure(&topics).await.context("the topics to move to")?;
-    let extents = new.extents(&layout.topics.events()).await?;
+    let extents = extents_of_new(&*new, &layout.topics.events()).await?;
     if extents.values().any(|extent| extent.end > extent.low) {
         bail!("topic {} holds events already: move to an empty one, by --to-prefix", layout.topics.events());
     }
@@ -158,6 +159,19 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
     }
     output::line(&format!("  USHER_TOPIC_PREFIX={}", layout.topics.prefix()))?;
     output::line(&format!("  USHER_PARTITIONS={partitions}"))
+}
+
+/// A topic that was made just now has its leaders a moment later.
+async fn extents_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<Partition, Extent>> {
+    let mut tries = 0;
+    loop {
+        match log.extents(topic).await {
+            Ok(extents) => return Ok(extents),
+            Err(error) if tries >= 50 => return Err(error.into()),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Nothing that was accepted may be left behind.

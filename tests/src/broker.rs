@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
 use usher_log::LogAddress;
 
 use crate::pair::setting;
@@ -85,4 +87,11 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Deletes a topic of a cluster, as somebody else might.
+pub async fn delete_topic(brokers: &str, topic: &str) {
+    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
+    let results = admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("the cluster answers");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
 }

@@ -39,6 +39,12 @@ impl OwnDatabase {
         self.execute(&format!("ALTER DATABASE {copy} RENAME TO {}", self.name)).await;
     }
 
+    /// Puts an empty one in its place.
+    pub async fn empty(&self) {
+        self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+        self.execute(&format!("CREATE DATABASE {}", self.name)).await;
+    }
+
     /// Removes it, whoever still uses it.
     pub async fn remove(self) {
         self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;

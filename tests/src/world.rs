@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{RunFilter, RunRecord, SqlStore};
 use usher_lab::{Entry, Filter, Lab, LabHandle};
-use usher_log::{Log, LogAddress, LogLayout};
+use usher_log::{Creation, Log, LogAddress, LogLayout, TopicSpec};
 use usher_service::telemetry;
 
 use crate::database::OwnDatabase;
@@ -254,6 +254,60 @@ impl World {
                 self.store = DatabaseAddress::parse("USHER_STORE", &self.store_url).expect("an address");
                 self.environment.push(("USHER_STORE".into(), self.store_url.clone()));
             }
+        }
+    }
+
+    /// Loses the store while nothing delivers: what is made anew in its place is empty.
+    pub async fn lose_store(&mut self) {
+        match &self.database {
+            Some(database) => database.empty().await,
+            None => {
+                for name in ["store.db", "store.db-wal", "store.db-shm"] {
+                    // Not each is there at every time.
+                    let _ = std::fs::remove_file(self.data.join(name));
+                }
+            }
+        }
+    }
+
+    /// Loses the log while nothing runs: what stands in its place is empty. What the groups have committed is lost with it.
+    pub async fn lose_log(&self) {
+        let layout = self.layout();
+        match self.variable("USHER_LOG") {
+            None => {
+                for name in ["log.db", "log.db-wal", "log.db-shm"] {
+                    let _ = std::fs::remove_file(self.data.join(name));
+                }
+            }
+            Some(address) => {
+                let brokers = address.strip_prefix("kafka://").expect("Kafka");
+                crate::broker::delete_topic(brokers, &layout.topics.events()).await;
+            }
+        }
+        // As an operator makes it anew.
+        let log = self.log().await;
+        let events = TopicSpec { creation: Creation::Always, ..layout.events() };
+        eventually("the topic is made anew", SOON, || async { log.ensure(std::slice::from_ref(&events)).await.ok() })
+            .await;
+    }
+
+    /// Changes a variable of the programs that start from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// `kill -9` of what takes webhooks, where it is a process of its own.
+    pub async fn kill_front_if_apart(&mut self) {
+        if matches!(self.pair, Pair::Real(_)) {
+            self.kill_front().await;
+        }
+    }
+
+    /// Starts it again, and waits until it is ready.
+    pub async fn start_front_if_apart(&mut self) {
+        if matches!(self.pair, Pair::Real(_)) {
+            self.start_front().await;
         }
     }
 

@@ -1,14 +1,24 @@
 //! A sender's instances keep apart: each has accounts of its own, and nothing is done for one that a flow does not name.
 
+use bytes::Bytes;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use usher_dispatcher::store::RunFilter;
 use usher_lab::{Filter, Lab};
-use usher_tests::events::User;
+use usher_proto::{Key, Record, headers};
+use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
 use usher_tests::pair::Pair;
 use usher_tests::world::{Options, SOON, World};
 
-usher_tests::on_both_pairs!(an_instance_reaches_its_own_accounts_and_no_others);
+usher_tests::on_both_pairs!(
+    an_instance_reaches_its_own_accounts_and_no_others,
+    the_secret_of_one_instance_rules_over_nobody_of_another,
+    one_id_at_two_instances_is_two_events_and_two_bodies_under_one_id_are_seen,
+    a_webhook_that_comes_again_cancels_nothing_later,
+    a_record_that_is_no_event_is_shown_once,
+);
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -62,5 +72,145 @@ async fn an_instance_reaches_its_own_accounts_and_no_others(pair: Pair) {
     eventually("the mails are there", SOON, || async { (sent(staging.lab()).len() == 1).then_some(()) }).await;
     assert_eq!(sent(staging.lab()), [format!("both to {there}")]);
     assert_eq!(sent(world.lab()), [format!("both to {here}"), format!("live to {here}")]);
+    world.end().await;
+}
+
+/// A mail, a wait, and another mail to the address as it then is; cancelled by what its user does.
+const CAMPAIGN: &str = r#"
+on = ["clerk/user.created"]
+cancel_on = ["clerk/user.deleted", "clerk/session.created"]
+[[step]]
+name = "later"
+wait = "4s"
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "{{ user.email }}"
+subject = "campaign"
+text = "hello"
+"#;
+
+const THERE: &str = r#"
+on = ["clerk/user.created"]
+instances = ["staging"]
+[[step]]
+use = "resend.send"
+to = "{{ user.email }}"
+subject = "there"
+text = "hello"
+"#;
+
+async fn with_staging(pair: Pair, flows: Vec<(&'static str, &'static str)>) -> World {
+    let settings = vec![
+        ("CLERK_WEBHOOK_SIGNING_SECRET_STAGING", SECRET.to_owned()),
+        ("RESEND_API_KEY_STAGING", "re_staging".to_owned()),
+    ];
+    World::with(pair, Options { flows, settings, ..Options::default() }).await
+}
+
+async fn send_to_staging(world: &World, webhook: &Webhook) {
+    let body = webhook.body.clone().into_bytes();
+    assert_eq!(world.post("/webhooks/clerk/staging", &webhook.headers(SECRET), body).await.0, 204);
+}
+
+async fn the_secret_of_one_instance_rules_over_nobody_of_another(pair: Pair) {
+    let world = with_staging(pair, vec![("campaign", CAMPAIGN), ("there", THERE)]).await;
+    let user = User::new();
+    world.send(&user.created()).await;
+    eventually("the run waits", SOON, || async {
+        let runs = world.runs(&RunFilter { flow: Some("campaign".into()), ..RunFilter::default() }).await;
+        runs.first().filter(|run| run.state == "waiting").map(drop)
+    })
+    .await;
+    // Whoever has the other secret knows the user's id, and says that the user has moved, and then that the user is gone.
+    let moved = User { email: Some("thief@mail.test".into()), updated_at: user.updated_at + 1_000_000, ..user.clone() };
+    for webhook in
+        [moved.updated(), moved.deleted(), Webhook::new("session.created", &user.id, &json!({"user_id": user.id}))]
+    {
+        send_to_staging(&world, &webhook).await;
+    }
+    // All of it has been read once what came after it has been worked off.
+    let other = User::new();
+    send_to_staging(&world, &other.created()).await;
+    let runs = world.all_ended(2, SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done" && run.note.is_none()), "{runs:?}");
+    let mut to: Vec<String> = world.effects("resend").iter().filter_map(|mail| mail.to.clone()).collect();
+    to.sort();
+    let mut expected = vec![user.email.clone().unwrap(), other.email.unwrap()];
+    expected.sort();
+    assert_eq!(to, expected);
+    // Not even later: a tombstone there is none here.
+    world.send(&user.changed().created()).await;
+    let again = world.all_ended(3, SOON).await;
+    assert!(again.iter().all(|run| run.state == "done"), "{again:?}");
+    world.end().await;
+}
+
+async fn one_id_at_two_instances_is_two_events_and_two_bodies_under_one_id_are_seen(pair: Pair) {
+    let world = with_staging(pair, vec![("live", LIVE), ("there", THERE)]).await;
+    let first = User::new().created();
+    world.send(&first).await;
+    send_to_staging(&world, &first).await;
+    let runs = world.all_ended(2, SOON).await;
+    let mut flows: Vec<&str> = runs.iter().map(|run| run.flow.as_str()).collect();
+    flows.sort_unstable();
+    assert_eq!(flows, ["live", "there"]);
+
+    let other = Webhook { id: first.id.clone(), ..User::new().created() };
+    world.send(&other).await;
+    eventually("the second body is shown", SOON, || async {
+        let (code, listed, _) = world.usher(&["dlq", "list"]);
+        (code == 0 && listed.contains("event_conflict") && listed.contains(&other.id)).then_some(())
+    })
+    .await;
+    assert_eq!(world.runs(&RunFilter::default()).await.len(), 2, "it started nothing");
+    world.end().await;
+}
+
+async fn a_webhook_that_comes_again_cancels_nothing_later(pair: Pair) {
+    let world = with_staging(pair, vec![("campaign", CAMPAIGN)]).await;
+    let user = User::new();
+    let back = Webhook::new("session.created", &user.id, &json!({"user_id": user.id}));
+    let state_of = async |id: &str| {
+        let runs = world.runs(&RunFilter { event: Some(id.to_owned()), ..RunFilter::default() }).await;
+        runs.first().map(|run| run.state.clone())
+    };
+    let (first, second) = (user.created(), user.changed().created());
+    world.send(&first).await;
+    world.send(&back).await;
+    eventually("the first is cancelled", SOON, || async {
+        state_of(&first.id).await.filter(|state| state == "cancelled").map(drop)
+    })
+    .await;
+    world.send(&second).await;
+    world.send(&back).await;
+    let runs = world.all_ended(2, SOON).await;
+    assert_eq!(state_of(&second.id).await.as_deref(), Some("done"), "{runs:?}");
+    assert_eq!(world.effects("resend").len(), 1);
+    world.end().await;
+}
+
+async fn a_record_that_is_no_event_is_shown_once(pair: Pair) {
+    let world = with_staging(pair, vec![("live", LIVE), ("there", THERE)]).await;
+    let log = world.log().await;
+    let good = User::new().created().record();
+    let not_utf8 = Record { body: Bytes::from_static(b"{\xff}"), ..good.clone() };
+    let mut long_id = good.clone();
+    long_id.headers.retain(|(name, _)| name != headers::EVENT_ID);
+    long_id.headers.push((headers::EVENT_ID.into(), "x".repeat(10_000)));
+    let foreign =
+        Record { key: Key::new("k"), headers: vec![("a".into(), "b".into())], body: Bytes::from_static(b"\0") };
+    for record in [not_utf8, long_id, foreign] {
+        log.append(&world.layout().events(), record).await.unwrap();
+    }
+    world.send(&User::new().created()).await;
+    world.all_ended(1, SOON).await;
+    let listed = eventually("all three are shown", SOON, || async {
+        let (_, listed, _) = world.usher(&["dlq", "list", "--json"]);
+        (listed.lines().count() >= 3).then_some(listed)
+    })
+    .await;
+    assert_eq!(listed.lines().count(), 3, "once for both flows: {listed}");
+    assert!(listed.lines().all(|line| line.contains("\"malformed\"")), "{listed}");
     world.end().await;
 }

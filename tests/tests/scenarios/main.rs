@@ -17,3 +17,4 @@ mod refusals;
 mod state;
 mod tools;
 mod up;
+mod ways_on;

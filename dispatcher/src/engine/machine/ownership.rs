@@ -7,7 +7,7 @@ use usher_proto::{Partition, SubjectId, Timestamp};
 use super::Engine;
 use crate::engine::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
 use crate::engine::partitions::{Owned, Queue, Search};
-use crate::engine::start::{From, Known, start_offset};
+use crate::engine::start::{CannotStart, From, Known, start_offset};
 use crate::engine::{Given, Run, Step};
 
 /// How long what is under way in a partition may take once it is to be handed back. Below the log's own deadline.
@@ -29,18 +29,17 @@ impl Engine {
     }
 
     pub(super) fn acquired(&mut self, assignment: u64, owned: Vec<Ownership>, now: Timestamp, steps: &mut Vec<Step>) {
+        if let Some((partition, problem)) = self.cannot_start(assignment, &owned) {
+            return steps.push(Step::Fail(partition, problem));
+        }
         let mut offsets = Vec::with_capacity(owned.len());
         for Ownership { partition, epoch, frontier, sought, late } in owned {
             // One that was taken away and given again meanwhile is acquired again, under the later assignment.
             let asked = self.acquiring.get(&partition).filter(|(asked, _)| *asked == assignment);
             let Some((_, given)) = asked.copied() else { continue };
             self.acquiring.remove(&partition);
-            let known = Known { committed: given.committed, stored: frontier, sought };
-            let from = if late { Some(From::Beginning) } else { self.limits.from };
-            let start = match start_offset(known, given.low, given.end, from) {
-                Ok(start) => start,
-                Err(problem) => return steps.push(Step::Fail(partition, problem)),
-            };
+            // A problem has been told already.
+            let Ok(start) = self.start(&given, frontier, sought, late) else { continue };
             offsets.push((partition, start));
             let mut owned = Owned {
                 assignment,
@@ -69,6 +68,24 @@ impl Engine {
         let paused: Vec<Step> = paused.collect();
         steps.push(Step::Start { assignment, offsets });
         steps.extend(paused);
+    }
+
+    fn start(&self, given: &Given, stored: Option<i64>, sought: Option<i64>, late: bool) -> Result<i64, CannotStart> {
+        let from = if late { Some(From::Beginning) } else { self.limits.from };
+        start_offset(Known { committed: given.committed, stored, sought }, given.low, given.end, from)
+    }
+
+    /// Why one of these partitions cannot be started, if it cannot. A store that is empty says so in some partitions only:
+    /// in others the group may have committed nothing yet, and there the flow looks new.
+    fn cannot_start(&self, assignment: u64, owned: &[Ownership]) -> Option<(Partition, CannotStart)> {
+        let problem = |of: &Ownership| {
+            let (_, given) = self.acquiring.get(&of.partition).filter(|(asked, _)| *asked == assignment)?;
+            Some((of.partition, self.start(given, of.frontier, of.sought, of.late).err()?))
+        };
+        let problems: Vec<_> = owned.iter().filter_map(problem).collect();
+        let is_of_the_store =
+            |(_, problem): &&(Partition, CannotStart)| matches!(problem, CannotStart::StoreEmpty { .. });
+        problems.iter().find(is_of_the_store).or(problems.first()).copied()
     }
 
     fn batch(&self, partition: Partition, epoch: i64, frontier: i64, (arrivals, refused): Records) -> Batch {
