@@ -16,9 +16,7 @@ const MAX_ID: usize = 256;
 
 /// One or more secrets, separated by spaces.
 pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
-    text.split_whitespace()
-        .map(|secret| SigningSecret::parse(secret).map_err(|error| BadSetting::new(variable, error)))
-        .collect()
+    SigningSecret::parse_list(text).map_err(|error| BadSetting::new(variable, error))
 }
 
 /// The signature's headers, of one family.
