@@ -8,12 +8,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use usher_proto::event::DEFAULT_INSTANCE;
 use usher_proto::signature::{self, SigningSecret};
-use usher_proto::{Event, EventId, Key, Source, Timestamp};
+use usher_proto::{Event, EventId, Source, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use super::json::{self, Object, Text};
-use super::{Sender, svix};
+use super::{Sender, subject, svix};
 use crate::error::Refusal;
 
 const VARIABLE: &str = "RESEND_WEBHOOK_SECRET";
@@ -86,7 +86,7 @@ impl Sender for Resend {
             kind: kind.to_owned(),
             source: Source::Resend,
             instance: instance.to_owned(),
-            key: Key::new(key),
+            key: subject::key(key),
             occurred_at: envelope.created_at.get().and_then(|time| time.parse().ok()).unwrap_or(now),
             received_at: now,
             provenance: svix::provenance(&signed, headers),
@@ -130,6 +130,8 @@ mod tests {
         );
         let untagged = accept(&bounced.replace("clerk_user_id", "other"), SECRET).expect("it verifies");
         assert_eq!(untagged.key.as_str(), "m1");
+        let odd = accept(&bounced.replace("user_1", "dana@workplace.test"), SECRET).expect("it verifies");
+        assert!(!odd.key.as_str().contains('@'));
         let about_a_domain = accept(r#"{"type":"domain.updated","data":[]}"#, SECRET).expect("it verifies");
         assert_eq!((about_a_domain.key.as_str(), about_a_domain.occurred_at), ("msg_1", NOW));
     }
