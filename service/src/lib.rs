@@ -7,6 +7,7 @@ pub mod secret;
 
 pub mod clock;
 pub mod exit;
+pub mod files;
 pub mod telemetry;
 
 pub mod health;

@@ -3,6 +3,7 @@
 
 mod built_in;
 mod crashes;
+mod doors;
 mod farewell;
 mod first_run;
 mod full_disk;
