@@ -42,6 +42,7 @@ pub struct EmbeddedLog {
 impl EmbeddedLog {
     /// Opens or makes the file. Whoever opens it must hold its directory for itself.
     pub async fn open(path: &Path, retention: Retention) -> Result<Self, LogError> {
+        usher_service::files::tighten_database(path).map_err(|error| LogError::Unavailable(error.to_string()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
