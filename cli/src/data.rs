@@ -1,9 +1,8 @@
 //! The data directory of `usher up`: the log, the store, the signing secret it made, and where it can be reached.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -13,6 +12,7 @@ use usher_dispatcher::store::SqlStore;
 use usher_log::LogAddress;
 use usher_proto::signature::SigningSecret;
 use usher_service::exit::BadSetting;
+use usher_service::files;
 
 /// Where the operator's commands find what they read.
 #[derive(Debug, clap::Args)]
@@ -84,6 +84,7 @@ impl DataDirectory {
     /// Makes it if it is missing, and takes it for this process alone.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(path).with_context(|| format!("cannot make the data directory {}", path.display()))?;
+        make_private(path)?;
         let directory = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let lock = File::create(path.join(LOCK)).with_context(|| format!("cannot write to {}", path.display()))?;
         if directory.try_lock().is_err() || lock.try_lock().is_err() {
@@ -119,19 +120,16 @@ impl DataDirectory {
             return Ok(secret);
         }
         let secret = SigningSecret::encode(&rand::random::<[u8; 24]>());
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
+        files::write_whole(&path, format!("{secret}\n").as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(file, "{secret}")?;
         Ok(secret)
     }
 
     /// Leaves word where this process can be reached.
     pub(crate) fn announce(&self, addresses: &Addresses) -> anyhow::Result<()> {
-        Ok(fs::write(self.path.join(ADDRESSES), serde_json::to_vec_pretty(addresses)?)?)
+        let path = self.path.join(ADDRESSES);
+        files::write_whole(&path, &serde_json::to_vec_pretty(addresses)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -140,12 +138,55 @@ pub(crate) fn read_secret(data: &Path) -> anyhow::Result<Option<String>> {
     read(&data.join(SECRET))
 }
 
+/// Closes the folder, and every file in it, to others than its owner. One that others use, too, is refused instead: closing
+/// it would take away from them what is theirs.
+fn make_private(path: &Path) -> anyhow::Result<()> {
+    const STICKY: u32 = 0o1000;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
+        names.push(entry?.file_name());
+    }
+    let mode = fs::metadata(path)?.permissions().mode();
+    let ours = names.iter().any(|name| name == LOCK) || names.iter().all(|name| name == "lost+found");
+    if mode & 0o077 != 0 && (!ours || mode & STICKY != 0) {
+        let why = format!(
+            "{} is open to others, and holds files that are not Usher's: say a folder of its own, or close this one (chmod \
+             700)",
+            path.display()
+        );
+        return Err(BadSetting::new("USHER_DATA", why).into());
+    }
+    let cannot = |error: std::io::Error| BadSetting::new("USHER_DATA", error);
+    let folder = files::tighten(path).map_err(cannot)?;
+    let mut closed = 0;
+    for file in names.iter().map(|name| path.join(name)) {
+        if file.symlink_metadata().is_ok_and(|found| found.is_file()) && files::tighten(&file).map_err(cannot)? {
+            closed += 1;
+        }
+    }
+    if folder || closed > 0 {
+        tracing::warn!(path = %path.display(), files = closed, "closed the data directory to others than its owner");
+    }
+    Ok(())
+}
+
+/// Reads a secret that was made here. `None` where there is no such file.
 fn read(path: &Path) -> anyhow::Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Some(text.trim().to_owned()))
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    let secret = text.trim();
+    if SigningSecret::parse(secret).is_err() {
+        let why = format!(
+            "{} is empty or damaged: put its former content back, or remove it, and the next start makes a new secret \
+             (whoever uses the former one has to be given that)",
+            path.display()
+        );
+        return Err(BadSetting::new("USHER_DATA", why).into());
+    }
+    Ok(Some(secret.to_owned()))
 }
 
 /// Where the `usher up` of this directory can be reached, if it ever ran.
@@ -155,5 +196,7 @@ pub(crate) fn read_addresses(data: &Path) -> anyhow::Result<Option<Addresses>> {
         return Ok(None);
     }
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?))
+    Ok(Some(serde_json::from_slice(&text).with_context(|| {
+        format!("{} is damaged: the next start of `usher up` writes it anew; until then say --to", path.display())
+    })?))
 }

@@ -39,8 +39,8 @@ struct Which {
     /// Given up for this reason.
     #[arg(long)]
     reason: Option<Reason>,
-    /// Of this user, or any other key.
-    #[arg(long)]
+    /// Of this user, or any other key; an address stands for the key of who is known by it alone.
+    #[arg(long, value_parser = runs::parse_key)]
     user: Option<String>,
     /// About this event.
     #[arg(long)]

@@ -32,7 +32,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
         Some(mail) => Lab::start_with_mail(listener, bind(mail).await?, stop.clone())?,
         None => Lab::start(listener, stop.clone())?,
     };
-    output::line(&format!("the lab is ready on {}, its mail server on {}", lab.url(), lab.smtp_url()))?;
+    output::notice(&format!("the lab is ready on {}, its mail server on {}", lab.url(), lab.smtp_url()));
     shutdown::drain(&stop, lab.stopped()).await;
     Ok(())
 }

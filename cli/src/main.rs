@@ -18,8 +18,8 @@ mod up;
 
 use std::process::ExitCode;
 
-use usher_service::exit;
 use usher_service::options::{self, Environment};
+use usher_service::{exit, files};
 
 /// Carries Clerk's webhooks to everything that should follow from them.
 #[derive(Debug, clap::Parser)]
@@ -52,6 +52,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    files::private_by_default();
     let environment = Environment::of_process();
     let Arguments { command } = match options::parse(&environment) {
         Ok(arguments) => arguments,

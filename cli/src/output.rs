@@ -10,6 +10,17 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Prints one line that only accompanies the work, as a program that serves does: where it cannot be printed, to a full disk
+/// say, the work goes on.
+pub(crate) fn notice(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Prints one line beside what was asked for, to standard error.
+pub(crate) fn hint(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Prints rows under a head, in columns as wide as their widest entry.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> anyhow::Result<()> {
     let width = |column: usize| {

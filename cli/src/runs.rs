@@ -2,7 +2,8 @@
 
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::{RunFilter, RunRecord};
-use usher_proto::{Instance, Timestamp};
+use usher_proto::unsubscribe::address_key;
+use usher_proto::{AddressDigest, Instance, Timestamp};
 use usher_service::clock;
 
 use crate::data::Place;
@@ -13,8 +14,8 @@ use crate::output;
 pub(crate) struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Of this user, or any other key.
-    #[arg(long)]
+    /// Of this user, or any other key; an address stands for the key of who is known by it alone.
+    #[arg(long, value_parser = parse_key)]
     user: Option<String>,
     /// Of this flow.
     #[arg(long)]
@@ -39,6 +40,13 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// A key. No key is an address: what concerns one is under its digest.
+#[expect(clippy::unnecessary_wraps, reason = "what clap asks of a parser")]
+pub(crate) fn parse_key(text: &str) -> Result<String, std::convert::Infallible> {
+    let key = text.contains('@').then(|| address_key(AddressDigest::of(text)).as_str().to_owned());
+    Ok(key.unwrap_or_else(|| text.to_owned()))
+}
+
 /// A time, or how long ago.
 pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
@@ -60,7 +68,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Prints runs as JSON lines or as a table.
 pub(crate) fn print(runs: &[RunRecord], limit: u32, json: bool) -> anyhow::Result<()> {
     if runs.len() == limit as usize {
-        eprintln!("the newest {limit}; there may be older ones: say --limit, or what to look for");
+        output::hint(&format!("the newest {limit}; there may be older ones: say --limit, or what to look for"));
     }
     if json {
         for run in runs {

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// The address to take webhooks on.
     #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The address of the dispatcher's /healthz, /readyz and /metrics.
+    /// The address of /healthz, /readyz and /metrics.
     #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081")]
     admin: SocketAddr,
     /// The address of the lab: doubles of the destinations, so that nothing real is reached.
@@ -89,17 +89,22 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         environment = lab::stand_in(environment, lab)?;
     }
     let layout = arguments.layout;
-    let ingest_arguments =
-        usher_ingest::config::Arguments { listen: addresses.listen, log: log_address.clone(), layout: layout.clone() };
+    let ingest_arguments = usher_ingest::config::Arguments {
+        listen: addresses.listen,
+        admin: addresses.admin,
+        log: log_address.clone(),
+        layout: layout.clone(),
+    };
     let ingest = usher_ingest::Config::new(ingest_arguments, &environment)?;
     let dispatcher = usher_dispatcher::Config::new(log_address, layout, &arguments.files, &[], &environment)?;
 
     for (flow, settings) in &dispatcher.left_out {
-        output::line(&format!("flow {flow} is left out: no {settings}... variable is set"))?;
+        output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
     }
     let served = serve(ingest, dispatcher, listener, admin, &stop, || {
         data.announce(&addresses)?;
-        announce(&addresses, made.as_deref(), &arguments.data)
+        announce(&addresses, made.as_deref(), &arguments.data);
+        Ok(())
     });
     let result = shutdown::drain(&stop, served).await;
     stop.cancel();
@@ -124,18 +129,19 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let log = usher_log::open(&ingest.log, &ingest.kafka).await?;
     let (ready, registry) = (Readiness::needing(Dispatcher::needs(&dispatcher)), Registry::new());
+    let door = Readiness::needing(usher_ingest::NEEDS);
+    let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
     let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;
     let flows = tokio::spawn(stop_after(flows.run(stop.clone()), stop.clone()));
-    let pages = tokio::spawn(http::serve(admin, health::router(ready.clone(), registry), stop.clone()));
+    let pages = health::router(ready.clone().and(&door), registry);
+    let pages = tokio::spawn(http::serve(admin, pages, stop.clone()));
 
     if stop.run_until_cancelled(ready.ready()).await.is_some() {
-        let (ready, registry) = (Readiness::needing(usher_ingest::NEEDS), Registry::new());
-        let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
-        let watch = LogWatch::new(log.clone(), ingest.layout.topics.events(), ready.clone(), &registry)?;
-        let router = router.merge(health::router(ready.clone(), registry));
+        // The dispatcher's has the same metrics on the page already.
+        let watch = LogWatch::new(log.clone(), ingest.layout.topics.events(), door.clone(), &Registry::new())?;
         let watch = tokio::spawn(ingest.prepare(log.clone(), watch, stop.clone()));
         let server = tokio::spawn(http::serve(listener, router, stop.clone()));
-        if stop.run_until_cancelled(ready.ready()).await.is_some() {
+        if stop.run_until_cancelled(door.ready()).await.is_some() {
             on_ready()?;
         }
         server.await?;
@@ -153,17 +159,17 @@ async fn stop_after<T>(work: impl Future<Output = T>, stop: CancellationToken) -
     result
 }
 
-fn announce(addresses: &Addresses, secret: Option<&str>, data: &std::path::Path) -> anyhow::Result<()> {
+fn announce(addresses: &Addresses, secret: Option<&str>, data: &std::path::Path) {
     let secret = secret.unwrap_or("as configured");
     let default = data == std::path::Path::new("./usher-data");
     let at = if default { String::new() } else { format!(" --data {}", data.display()) };
-    output::line(&format!("usher is ready: webhooks on http://{}/webhooks/clerk", addresses.listen))?;
-    output::line(&format!("  signing secret  {secret}"))?;
-    output::line(&format!("  health, metrics http://{} and http://{}", addresses.listen, addresses.admin))?;
+    output::notice(&format!("usher is ready: webhooks on http://{}/webhooks/clerk", addresses.listen));
+    output::notice(&format!("  signing secret  {secret}"));
+    output::notice(&format!("  health, metrics http://{}", addresses.admin));
     if let Some(lab) = addresses.lab {
-        output::line(&format!(
+        output::notice(&format!(
             "  lab             http://{lab}/effects (doubles of every destination: nothing real is reached)"
-        ))?;
+        ));
     }
-    output::line(&format!("  try             usher send user.created{at}    and then    usher runs{at}"))
+    output::notice(&format!("  try             usher send user.created{at}    and then    usher runs{at}"));
 }

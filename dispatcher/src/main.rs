@@ -10,10 +10,11 @@ use usher_dispatcher::{Config, Dispatcher};
 use usher_log::LogAddress;
 use usher_service::exit::{self, BadSetting};
 use usher_service::options::{self, Environment};
-use usher_service::{Readiness, health, http, shutdown, telemetry};
+use usher_service::{Readiness, files, health, http, shutdown, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    files::private_by_default();
     let environment = Environment::of_process();
     let arguments = match options::parse(&environment) {
         Ok(arguments) => arguments,

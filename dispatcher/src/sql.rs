@@ -3,7 +3,7 @@
 //! Both understand `$1`, `ON CONFLICT`, `RETURNING` and row values, so what differs is small: how a JSON text becomes
 //! rows, how a row is locked, and that a SQLite file has one writer at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
@@ -134,6 +134,11 @@ impl DatabaseAddress {
         Some(PathBuf::from(path.split_once('?').map_or(path, |(path, _)| path)))
     }
 
+    /// The file of a SQLite database of ours.
+    fn own_file(&self) -> Option<&Path> {
+        self.url.expose().strip_prefix("sqlite://")?.strip_suffix("?mode=rwc").map(Path::new)
+    }
+
     /// The same, but a file that does not exist is not made: for looking into a database of somebody else.
     #[must_use]
     pub fn existing(&self) -> Self {
@@ -155,8 +160,11 @@ pub struct Database {
 }
 
 impl Database {
-    /// Prepares connections, made when they are needed.
+    /// Prepares connections, made when they are needed. A file that is open to others than its owner is closed to them.
     pub fn open(address: &DatabaseAddress) -> Result<Self, sqlx::Error> {
+        if let Some(path) = address.own_file() {
+            usher_service::files::tighten_database(path)?;
+        }
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let sqlite = address.dialect == Dialect::Sqlite;

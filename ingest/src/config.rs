@@ -10,6 +10,7 @@ use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
+use crate::published;
 use crate::sources::clerk::Clerk;
 use crate::sources::resend::Resend;
 
@@ -20,9 +21,12 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Parser)]
 #[command(name = "ingest", version, about = "Verifies webhooks and publishes them to the log")]
 pub struct Arguments {
-    /// The address to serve webhooks, /healthz, /readyz and /metrics on.
+    /// The address to take webhooks on.
     #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// The address to serve /healthz, /readyz and /metrics on.
+    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081")]
+    pub admin: SocketAddr,
     /// Where the log is: `kafka://host:9092[,host:9092]`.
     #[arg(long, env = "USHER_LOG")]
     pub log: LogAddress,
@@ -33,8 +37,10 @@ pub struct Arguments {
 
 /// A configuration that has been checked whole.
 pub struct Config {
-    /// The address to serve on.
+    /// The address to take webhooks on.
     pub listen: SocketAddr,
+    /// The address of the pages for operators.
+    pub admin: SocketAddr,
     /// Where the log is.
     pub log: LogAddress,
     /// librdkafka's properties.
@@ -52,13 +58,14 @@ pub struct Config {
 impl Config {
     /// Checks the command line and the environment.
     pub fn new(arguments: Arguments, environment: &Environment) -> Result<Self, BadSetting> {
-        let Arguments { listen, log, layout } = arguments;
+        let Arguments { listen, admin, log, layout } = arguments;
+        published::refuse_beside_real_destinations(environment)?;
         let kafka = usher_log::kafka_properties(environment)?;
         let clerk = Clerk::from_environment(environment)?;
         let resend = Resend::from_environment(environment)?;
         let unsubscribe = environment.get(SECRETS)?.map(|text| UnsubscribeSecrets::parse(&text)).transpose();
         let unsubscribe = unsubscribe.map_err(|error| BadSetting::new(SECRETS, error))?;
-        Ok(Self { listen, log, kafka, layout, clerk, resend, unsubscribe })
+        Ok(Self { listen, admin, log, kafka, layout, clerk, resend, unsubscribe })
     }
 
     /// Makes or checks the topic, then watches the log, until `stop`. A topic that is not as configured ends it: waiting

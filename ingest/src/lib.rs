@@ -9,6 +9,7 @@ pub mod sources;
 mod error;
 mod metrics;
 mod publish;
+mod published;
 mod server;
 mod unsubscribe;
 

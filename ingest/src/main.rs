@@ -1,5 +1,6 @@
 //! The service `ingest`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -9,10 +10,11 @@ use usher_ingest::{Config, NEEDS};
 use usher_log::{LogAddress, LogWatch};
 use usher_service::exit::{self, BadSetting};
 use usher_service::options::{self, Environment};
-use usher_service::{Readiness, health, http, shutdown, telemetry};
+use usher_service::{Readiness, files, health, http, shutdown, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    files::private_by_default();
     let environment = Environment::of_process();
     let arguments = match options::parse(&environment) {
         Ok(arguments) => arguments,
@@ -35,13 +37,20 @@ async fn run(arguments: usher_ingest::config::Arguments, environment: Environmen
     let stop = shutdown::on_signal()?;
     let (readiness, registry) = (Readiness::needing(NEEDS), Registry::new());
     let log = usher_log::open(&config.log, &config.kafka).await?;
-    let listener =
-        TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-    tracing::info!(listen = %listener.local_addr()?, log = %config.log, "ingest is listening");
+    let bind = async |address: SocketAddr| {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    };
+    let (listener, admin) = (bind(config.listen).await?, bind(config.admin).await?);
+    tracing::info!(
+        listen = %listener.local_addr()?,
+        admin = %admin.local_addr()?,
+        log = %config.log,
+        "ingest is listening"
+    );
 
-    let pages = health::router(readiness.clone(), registry.clone());
-    let router = usher_ingest::router(&config, log.clone(), &registry)?.merge(pages);
-    let watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness, &registry)?;
+    let router = usher_ingest::router(&config, log.clone(), &registry)?;
+    let watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), &registry)?;
+    let pages = tokio::spawn(http::serve(admin, health::router(readiness, registry), stop.clone()));
     let watch = tokio::spawn(config.prepare(log.clone(), watch, stop.clone()));
     let finished = shutdown::drain(&stop, http::serve(listener, router, stop.clone())).await;
     if finished.is_none() {
@@ -49,6 +58,8 @@ async fn run(arguments: usher_ingest::config::Arguments, environment: Environmen
     }
     log.flush().await;
     stop.cancel();
+    // A client that still reads a page must not hold up the stop.
+    pages.abort();
     watch.await??;
     Ok(())
 }

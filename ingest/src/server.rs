@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
@@ -28,8 +28,12 @@ use crate::unsubscribe;
 /// What ingest needs to be ready.
 pub const NEEDS: [&str; 1] = ["log"];
 
-/// Requests under way at once; more are told to come back. With bodies of 1 MiB that is at most this many MiB.
+/// Verified requests under way at once; more are told to come back. With bodies of 1 MiB that is at most this many MiB. An
+/// unverified request takes no permit, for anybody could hold permits that way: [`usher_service::http`] bounds those.
 const MAX_IN_FLIGHT: usize = 512;
+
+/// Time for a body to arrive.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How much of a refused body is read away, and for how long.
 const MAX_DISCARDED: usize = 2 * MAX_BODY;
@@ -106,7 +110,7 @@ impl Ingest {
         }
     }
 
-    /// From the cheapest check to the dearest: head, size, room, body, signature, shape, log.
+    /// Checks run cheapest first: head, declared length, body, signature, shape; then a permit, and the log.
     async fn keep(&self, sender: &dyn Sender, instance: &str, request: Request<Body>) -> Result<(), Refusal> {
         let (head, body) = request.into_parts();
         let largest = self.publisher.largest_body();
@@ -114,15 +118,16 @@ impl Ingest {
             discard(body).await;
             return Err(refusal);
         }
-        let _room = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
         let within_deadline = tokio::time::timeout(DEADLINE, async {
-            let body = read(body, largest).await?;
+            let reading = tokio::time::timeout(READ_DEADLINE, read(body, largest)).await;
+            let body = reading.unwrap_or(Err(Refusal::BodyIncomplete))?;
             let event = {
                 let _timer = self.metrics.verify_seconds.start_timer();
-                sender.accept(instance, &head.headers, body, clock::now())?
+                sender.accept(instance, &head.headers, body, clock::wall())?
             };
             #[expect(clippy::cast_precision_loss, reason = "a size below 2^53")]
             self.metrics.body_bytes.observe(event.body.len() as f64);
+            let _permit = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
             let _timer = self.metrics.publish_seconds.start_timer();
             self.publisher.publish(event).await.map_err(|error| Refusal::of(&error, largest))
         });
@@ -147,7 +152,7 @@ impl Drop for UnderWay<'_> {
 }
 
 fn check_head(sender: &dyn Sender, instance: &str, headers: &HeaderMap, largest: usize) -> Result<(), Refusal> {
-    sender.check_head(instance, headers, clock::now())?;
+    sender.check_head(instance, headers, clock::wall())?;
     match declared_length(headers) {
         Some(length) if length > largest => Err(Refusal::TooLarge(largest)),
         Some(_) | None => Ok(()),
@@ -174,10 +179,16 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn read(body: Body, largest: usize) -> Result<Bytes, Refusal> {
-    to_bytes(body, largest).await.map_err(|error| {
-        // axum wraps the limit's error; a body that breaks off is the other way this fails.
-        let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("limit"));
-        if too_large { Refusal::TooLarge(largest) } else { Refusal::BodyIncomplete }
-    })
+/// Reads a body into memory of its own: kept as they came, many small frames would each hold the buffer that they came in.
+async fn read(mut body: Body, largest: usize) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::BodyIncomplete)?;
+        let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
+        if whole.len() + data.len() > largest {
+            return Err(Refusal::TooLarge(largest));
+        }
+        whole.extend_from_slice(data);
+    }
+    Ok(whole.freeze())
 }

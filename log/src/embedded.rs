@@ -45,6 +45,7 @@ impl EmbeddedLog {
     /// # Errors
     /// The file is damaged or no database, which [lasts](LogError::is_lasting), or it cannot be opened now.
     pub async fn open(path: &Path, retention: Retention) -> Result<Self, LogError> {
+        usher_service::files::tighten_database(path).map_err(|error| LogError::Unavailable(error.to_string()))?;
         let file = File::open(path).await?;
         let stop = CancellationToken::new();
         let (writes, write_queue) = mpsc::channel(WRITE_QUEUE);

@@ -4,6 +4,7 @@
 //! parameter, and the only allocation on the way is the list of decoded candidates, bounded by the header's length.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,6 +17,9 @@ use crate::Timestamp;
 
 /// How far the signed timestamp may be from now, either way. Exactly this far is still accepted.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Bytes of a secret's key, as in the specification of Standard Webhooks. A shorter key can be guessed.
+const KEY_BYTES: RangeInclusive<usize> = 24..=64;
 
 const PREFIX: &str = "whsec_";
 
@@ -34,12 +38,22 @@ impl fmt::Debug for SigningSecret {
 /// The text is no signing secret. The text itself is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSecret {
-    /// Nothing is left after the prefix.
+    /// There is none.
     #[error("the signing secret is empty: copy it from the endpoint's page, it begins with whsec_")]
     Empty,
+    /// It does not begin with the prefix.
+    #[error("the signing secret does not begin with whsec_: copy it from the endpoint's page, without quotes")]
+    NoPrefix,
     /// What follows the prefix is not standard base64 with padding.
-    #[error("the signing secret is not base64 after whsec_: copy it whole from the endpoint's page")]
+    #[error("the signing secret is not base64 after whsec_: copy it whole from the endpoint's page, without quotes")]
     NotBase64,
+    /// Its key can be guessed, or is longer than a sender makes one.
+    #[error(
+        "the signing secret holds {0} bytes after whsec_, not {min} to {max}: copy it whole from the endpoint's page",
+        min = KEY_BYTES.start(),
+        max = KEY_BYTES.end()
+    )]
+    Length(usize),
 }
 
 /// Why a request did not verify.
@@ -71,16 +85,37 @@ pub struct Signed<'a> {
 }
 
 impl SigningSecret {
-    /// From `whsec_` and base64, or the base64 alone. The length of the key is the sender's business: Svix's own test
-    /// vectors have 18 bytes.
+    /// From `whsec_` and the base64 of 24 to 64 bytes.
+    ///
+    /// # Errors
+    ///
+    /// It is anything else.
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
-        let encoded = text.strip_prefix(PREFIX).unwrap_or(text);
-        let bytes = STANDARD.decode(encoded).map_err(|_| InvalidSecret::NotBase64)?;
-        if bytes.is_empty() {
+        if text.is_empty() {
             return Err(InvalidSecret::Empty);
         }
+        let encoded = text.strip_prefix(PREFIX).ok_or(InvalidSecret::NoPrefix)?;
+        let bytes = STANDARD.decode(encoded).map_err(|_| InvalidSecret::NotBase64)?;
+        if !KEY_BYTES.contains(&bytes.len()) {
+            return Err(InvalidSecret::Length(bytes.len()));
+        }
+        Self::with_key(&bytes)
+    }
+
+    /// One or more secrets, separated by spaces: while one replaces another, either is right.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or one of them is not right.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidSecret> {
+        let secrets = text.split_whitespace().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        if secrets.is_empty() { Err(InvalidSecret::Empty) } else { Ok(secrets) }
+    }
+
+    /// With a key of any length: Svix's own test vectors have 18 bytes.
+    fn with_key(key: &[u8]) -> Result<Self, InvalidSecret> {
         // HMAC takes keys of any length; the error exists for other constructions.
-        let keyed = Hmac::new_from_slice(&bytes).map_err(|_| InvalidSecret::Empty)?;
+        let keyed = Hmac::new_from_slice(key).map_err(|_| InvalidSecret::Length(key.len()))?;
         Ok(Self { keyed })
     }
 

@@ -1,5 +1,6 @@
 //! Exit codes, by the convention of `sysexits.h`.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Everything went as asked.
@@ -36,6 +37,7 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
         }
         source = cause.source();
     }
-    eprintln!("error: {}", chain.join(": "));
+    // The exit code tells the same to whoever cannot read it.
+    let _ = writeln!(std::io::stderr(), "error: {}", chain.join(": "));
     ExitCode::from(if bad_setting { USAGE } else { FAILURE })
 }

@@ -15,12 +15,21 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Readiness {
     missing: Arc<watch::Sender<BTreeSet<&'static str>>>,
+    /// Parts of the same process, whose needs are listed with its own.
+    others: Vec<Readiness>,
 }
 
 impl Readiness {
     /// Not ready until each of `needs` has been [`met`](Readiness::met).
     pub fn needing(needs: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { missing: Arc::new(watch::Sender::new(needs.into_iter().collect())) }
+        Self { missing: Arc::new(watch::Sender::new(needs.into_iter().collect())), others: Vec::new() }
+    }
+
+    /// For a page about several parts of one process: what this one lacks, and what `other` lacks.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.others.push(other.clone());
+        self
     }
 
     /// `need` is there now.
@@ -38,18 +47,21 @@ impl Readiness {
         if met { self.met(need) } else { self.lost(need) }
     }
 
-    /// Waits until nothing is missing.
+    /// Waits until nothing of its own is missing.
     pub async fn ready(&self) {
         // The sender lives as long as `self`, so the wait cannot end otherwise.
         let _ = self.missing.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
-    fn list(&self) -> Vec<&'static str> {
-        self.missing.borrow().iter().copied().collect()
+    fn list(&self) -> BTreeSet<&'static str> {
+        let mut missing = self.missing.borrow().clone();
+        missing.extend(self.others.iter().flat_map(Self::list));
+        missing
     }
 }
 
-/// `GET /healthz`, `/readyz` and `/metrics`.
+/// `GET /healthz`, `/readyz` and `/metrics`. They tell of the inside, so they belong on an address that only operators
+/// reach.
 pub fn router(readiness: Readiness, registry: Registry) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -62,7 +74,7 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     if missing.is_empty() {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("missing: {}\n", missing.join(", "))).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, format!("missing: {}\n", Vec::from_iter(missing).join(", "))).into_response()
     }
 }
 
@@ -84,6 +96,10 @@ mod tests {
         assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
         let text = axum::body::to_bytes(page.into_body(), 1000).await.expect("a body");
         assert_eq!(text, "missing: log, store\n");
+
+        let both = readiness.clone().and(&Readiness::needing(["log", "door"]));
+        let text = axum::body::to_bytes(readyz(State(both)).await.into_body(), 1000).await.expect("a body");
+        assert_eq!(text, "missing: door, log, store\n", "of both parts, once each");
 
         readiness.met("store");
         readiness.met("log");

@@ -8,6 +8,7 @@ pub mod secret;
 pub mod clock;
 pub mod exit;
 pub mod file;
+pub mod files;
 pub mod telemetry;
 
 pub mod health;

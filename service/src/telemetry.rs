@@ -1,6 +1,6 @@
 //! Logging: structured, to standard error, with no personal data in it by everybody's discipline.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
@@ -15,7 +15,10 @@ pub fn start(environment: &Environment) -> Result<(), BadSetting> {
         Some(text) => EnvFilter::try_new(&text)
             .map_err(|error| BadSetting::new("RUST_LOG", format!("{error}; for instance info or ingest=debug")))?,
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(|| Unfailing(io::stderr()));
     // Colours are for people; a file or a collector gets plain text.
     let subscriber = subscriber.with_ansi(std::io::stderr().is_terminal());
     let started = match environment.get("USHER_LOG_FORMAT")?.as_deref() {
@@ -28,8 +31,48 @@ pub fn start(environment: &Environment) -> Result<(), BadSetting> {
     started.map_err(|error| BadSetting::new("logging", error))
 }
 
+/// A writer that never fails: a log line that cannot be written (a full disk, a pipe whose reader is gone) is lost. The work
+/// goes on, which would otherwise end in a panic of whatever task wanted to say something.
+struct Unfailing<W>(W);
+
+impl<W: Write> Write for Unfailing<W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
 /// Chooses the cryptography behind every TLS connection of the process. Call once, before the first.
 pub fn install_tls() {
     // An error means that one is installed already, which is what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails like a full disk and a pipe without a reader.
+    struct Failing;
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_no_error() {
+        let mut writer = Unfailing(Failing);
+        assert!(writer.write_all(b"line").is_ok() && writer.flush().is_ok());
+    }
 }

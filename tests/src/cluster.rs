@@ -59,8 +59,10 @@ impl Cluster {
             let admin = replica.says("\"admin\":\"").await;
             ready(&admin).await;
         }
-        cluster.ingest = Some(Program::start("ingest", &[], &cluster.environment, cluster.folder.path()));
-        ready(&cluster.listen).await;
+        let mut ingest = Program::start("ingest", &[], &cluster.environment, cluster.folder.path());
+        let admin = ingest.says("\"admin\":\"").await;
+        cluster.ingest = Some(ingest);
+        ready(&admin).await;
         Some(cluster)
     }
 
@@ -68,7 +70,8 @@ impl Cluster {
     pub async fn embedded() -> Self {
         let mut cluster = Self::new(tempfile::tempdir().expect("a folder"), None).await;
         cluster.scale(1).await;
-        ready(&cluster.listen).await;
+        let admin = cluster.replicas[0].says("health, metrics http://").await;
+        ready(&admin).await;
         cluster
     }
 

@@ -46,13 +46,25 @@ impl Program {
     pub fn start(name: &str, arguments: &[&str], environment: &[(String, String)], folder: &Path) -> Self {
         let output = folder.join(format!("{}.log", crate::unique(name)));
         let file = File::create(&output).expect("a file for the output");
+        let streams = [file.try_clone().expect("a second handle").into(), file.into()];
+        Self::writing_to(streams, output, name, arguments, environment)
+    }
+
+    /// The same, but standard output and standard error go elsewhere; `output` is what is read of it.
+    pub fn writing_to(
+        [out, err]: [Stdio; 2],
+        output: PathBuf,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
         let child = Command::new(programs().join(name))
             .args(arguments)
             .env_clear()
             .envs(environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))
             .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("a second handle"))
-            .stderr(file)
+            .stdout(out)
+            .stderr(err)
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));

@@ -64,6 +64,8 @@ pub struct World {
     /// `dispatcher`, where it is a service of its own.
     back: Option<Program>,
     ingest: String,
+    /// Address of the operators' pages of ingest, or of `usher up`.
+    admin: String,
     client: reqwest::Client,
 }
 
@@ -115,6 +117,7 @@ impl World {
             front: None,
             back: None,
             ingest: String::new(),
+            admin: String::new(),
             client: reqwest::Client::new(),
         };
         world.start_back().await;
@@ -133,8 +136,10 @@ impl World {
         };
         let mut program = Program::start(name, &arguments, &self.environment, self.folder.path());
         self.ingest = program.says(says).await;
+        let says = if embedded { "health, metrics http://" } else { "\"admin\":\"" };
+        self.admin = program.says(says).await;
         self.front = Some(program);
-        self.ready(&self.ingest.clone()).await;
+        self.ready(&self.admin).await;
     }
 
     /// Starts `dispatcher` with all flows, where it is a service of its own, and waits until it is ready.
@@ -357,6 +362,16 @@ impl World {
             |text| text.parse().expect("an address"),
         );
         usher_log::open(&address, &[]).await.expect("the log opens")
+    }
+
+    /// Address that takes webhooks.
+    pub fn address(&self) -> &str {
+        &self.ingest
+    }
+
+    /// Address of the operators' pages of ingest, or of `usher up`.
+    pub fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// Posts to a path with these headers: status and body.

@@ -100,8 +100,7 @@ fn variable(secret: Option<&str>) -> String {
 
 /// Several secrets are separated by spaces: while one is exchanged for another, both sign.
 fn read(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
-    let secrets = text.split_whitespace().map(SigningSecret::parse).collect::<Result<Vec<_>, _>>();
-    secrets.map_err(|error| BadSetting::new(variable, error))
+    SigningSecret::parse_list(text).map_err(|error| BadSetting::new(variable, error))
 }
 
 /// Whether a flow may give it as an address.

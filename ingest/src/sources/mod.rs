@@ -2,6 +2,7 @@
 
 pub mod json;
 
+mod subject;
 mod svix;
 
 pub mod clerk;

@@ -7,12 +7,13 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use serde::Deserialize;
 use usher_proto::signature;
-use usher_proto::{Event, EventId, Key, Source, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Source, SubjectId, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use super::Sender;
 use super::json::{self, Object, Text};
+use super::subject;
 use super::svix::{self, InstanceSecrets};
 use crate::error::Refusal;
 
@@ -88,7 +89,7 @@ impl Sender for Resend {
             id: EventId::new(signed.id),
             kind: kind.to_owned(),
             source: Source::Resend,
-            subject: SubjectId::new(whose, instance, &Key::new(key)),
+            subject: SubjectId::new(whose, instance, &subject::key(key)),
             occurred_at: envelope.created_at.get().and_then(|time| time.parse().ok()).unwrap_or(now),
             received_at: now,
             provenance: svix::provenance(&signed, headers),
@@ -135,6 +136,8 @@ mod tests {
         );
         let untagged = accept(&bounced.replace("clerk_user_id", "other"), SECRET).expect("it verifies");
         assert_eq!((untagged.subject.key(), untagged.subject.source()), ("m1", "resend"));
+        let odd = accept(&bounced.replace("user_1", "dana@workplace.test"), SECRET).expect("it verifies");
+        assert!(!odd.subject.key().contains('@'));
         let about_a_domain = accept(r#"{"type":"domain.updated","data":[]}"#, SECRET).expect("it verifies");
         assert_eq!((about_a_domain.subject.key(), about_a_domain.occurred_at), ("msg_1", NOW));
     }

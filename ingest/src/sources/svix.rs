@@ -18,9 +18,7 @@ pub(super) const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webh
 
 /// One or more secrets, separated by spaces.
 pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
-    text.split_whitespace()
-        .map(|secret| SigningSecret::parse(secret).map_err(|error| BadSetting::new(variable, error)))
-        .collect()
+    SigningSecret::parse_list(text).map_err(|error| BadSetting::new(variable, error))
 }
 
 /// The secrets of a sender's instances.

@@ -55,6 +55,14 @@ impl Log for Notebook {
         away()
     }
 
+    async fn offsets_at(&self, _: &str, _: usher_proto::Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+        unreachable!("ingest only appends")
+    }
+
+    async fn committed(&self, _: &str, _: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+        unreachable!("ingest only appends")
+    }
+
     async fn read(&self, _: &str, _: Partition, _: i64) -> Result<Option<Record>, LogError> {
         away()
     }

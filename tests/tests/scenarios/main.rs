@@ -3,10 +3,13 @@
 
 mod built_in;
 mod crashes;
+mod data;
+mod doors;
 mod farewell;
 mod first_run;
 mod full_disk;
 mod instances;
+mod logs;
 mod memory;
 mod operators;
 mod order;

@@ -46,6 +46,9 @@ async fn runs_and_dead_letters_are_shown(pair: Pair) {
     world.end().await;
 }
 
+/// A signing secret that is published nowhere.
+const OWN: &str = "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl";
+
 /// Runs a program to its end with this environment: its exit code, and what it wrote.
 async fn ended(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -73,9 +76,42 @@ async fn the_split_services_refuse_an_embedded_log() {
 #[tokio::test]
 async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
     let good = [("USHER_LOG", "kafka://127.0.0.1:1"), ("USHER_STORE", "sqlite:/tmp/x.db")];
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
     for (name, arguments, more, expected) in [
         ("ingest", vec![], vec![], "CLERK_WEBHOOK_SIGNING_SECRET: not set"),
         ("ingest", vec![], vec![("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_???")], "not base64"),
+        ("ingest", vec![], vec![("CLERK_WEBHOOK_SIGNING_SECRET", "hunter2")], "does not begin with whsec_"),
+        (
+            "ingest",
+            vec![],
+            vec![("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_aA==")],
+            "holds 1 bytes after whsec_, not 24 to 64",
+        ),
+        (
+            "ingest",
+            vec![],
+            vec![("CLERK_WEBHOOK_SIGNING_SECRET", " ")],
+            "CLERK_WEBHOOK_SIGNING_SECRET: the signing secret is empty",
+        ),
+        (
+            "ingest",
+            vec![],
+            vec![("CLERK_WEBHOOK_SIGNING_SECRET", OWN), ("RESEND_WEBHOOK_SECRET", "\"hunter2\"")],
+            "RESEND_WEBHOOK_SECRET: the signing secret does not begin with whsec_",
+        ),
+        (
+            "ingest",
+            vec![],
+            vec![("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("RESEND_BASE_URL", "https://api.resend.com")],
+            "CLERK_WEBHOOK_SIGNING_SECRET: it is a secret that is published",
+        ),
+        (
+            "usher",
+            vec!["up", "--no-lab", "--data", &data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+            vec![("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("RESEND_API_KEY", "re_hunter2")],
+            "CLERK_WEBHOOK_SIGNING_SECRET: it is a secret that is published",
+        ),
         ("ingest", vec!["--partitions", "0"], vec![], "1..=1024"),
         ("dispatcher", vec!["--flow", "emial"], vec![], "there is no flow \"emial\"; there are email"),
         (

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use usher_proto::Key;
 
 use crate::sources::json::{Object, Text};
+use crate::sources::subject::{self, address, phone};
 
 /// The fields of `data` that may hold an id. `deserialize` borrows from the body.
 #[derive(Debug, Default, Deserialize)]
@@ -80,28 +81,30 @@ pub(super) fn key(kind: &str, data: &Data<'_>, instance_id: Option<&str>, svix_i
     let candidates: &[&Text<'_>] = match group {
         "user" | "organization" => &[&data.id],
         "session" => &[&data.user_id, &data.user.0.id, &data.id],
-        // Addresses in whatever case are one recipient.
-        "email" => return data.user_id.get().map_or_else(|| address(&data.to_email_address, svix_id), Key::new),
-        "sms" => &[&data.user_id, &data.to_phone_number],
+        "email" => return of_recipient(&data.user_id, &data.to_email_address, address, svix_id),
+        "sms" => return of_recipient(&data.user_id, &data.to_phone_number, phone, svix_id),
         "organizationMembership" => &[&data.public_user_data.0.user_id, &data.organization.0.id],
         "organizationInvitation" if action == "accepted" => &[&data.user_id, &data.organization_id],
-        "organizationInvitation" => {
-            return data.organization_id.get().map_or_else(|| address(&data.email_address, svix_id), Key::new);
-        }
+        "organizationInvitation" => return of_recipient(&data.organization_id, &data.email_address, address, svix_id),
         "organizationDomain" => &[&data.organization_id, &data.id],
-        "role" | "permission" => return Key::new(data.id.get().or(instance_id).unwrap_or(svix_id)),
-        "waitlistEntry" => return address(&data.email_address, svix_id),
+        "role" | "permission" => return subject::key(data.id.get().or(instance_id).unwrap_or(svix_id)),
+        "waitlistEntry" => return of_recipient(&Text::default(), &data.email_address, address, svix_id),
         "subscription" | "subscriptionItem" | "paymentAttempt" => {
             &[&payer.user_id, &payer.organization_id, &data.payer_id, &payer.id, &data.subscription_id, &data.id]
         }
         _ if data.object.get() == Some("user") => &[&data.user_id, &data.public_user_data.0.user_id, &data.id],
         _ => &[&data.user_id, &data.public_user_data.0.user_id, &data.organization_id, &data.id],
     };
-    Key::new(candidates.iter().find_map(|text| text.get()).unwrap_or(svix_id))
+    subject::key(candidates.iter().find_map(|text| text.get()).unwrap_or(svix_id))
 }
 
-fn address(text: &Text<'_>, otherwise: &str) -> Key {
-    text.get().map_or_else(|| Key::new(otherwise), |address| Key::new(address.to_lowercase()))
+/// The key of what has an owner, else a recipient that is known by an address or a number alone.
+fn of_recipient(owner: &Text<'_>, recipient: &Text<'_>, digest: fn(&str) -> Key, svix_id: &str) -> Key {
+    match (owner.get(), recipient.get()) {
+        (Some(owner), _) => subject::key(owner),
+        (None, Some(recipient)) => digest(recipient),
+        (None, None) => subject::key(svix_id),
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +125,10 @@ mod tests {
 
     #[test]
     fn what_a_mail_itself_is_called_is_never_a_user() {
-        assert_eq!(of("email.created", r#"{"id":"ema_1","to_email_address":"Ann@Mail.test"}"#), "ann@mail.test");
+        assert_eq!(
+            of("email.created", r#"{"id":"ema_1","to_email_address":"Ann@Mail.test"}"#),
+            address("ann@mail.test").as_str()
+        );
         assert_eq!(of("email.created", r#"{"id":"ema_1","user_id":null}"#), "msg_1");
     }
 
@@ -138,7 +144,10 @@ mod tests {
     fn events_without_a_user_fall_back_in_the_documented_order() {
         assert_eq!(of("session.created", r#"{"user":{"id":"user_1"},"id":"sess_1"}"#), "user_1");
         assert_eq!(of("organizationMembership.deleted", r#"{"organization":{"id":"org_1"}}"#), "org_1");
-        assert_eq!(of("organizationInvitation.created", r#"{"email_address":"A@b.test"}"#), "a@b.test");
+        assert_eq!(
+            of("organizationInvitation.created", r#"{"email_address":"A@b.test"}"#),
+            address("a@b.test").as_str()
+        );
         assert_eq!(of("organizationInvitation.accepted", r#"{"organization_id":"org_1"}"#), "org_1");
         assert_eq!(of("organizationDomain.deleted", r#"{"id":"orgdmn_1"}"#), "orgdmn_1");
         assert_eq!(of("role.created", r#"{}"#), "ins_1");

@@ -96,6 +96,60 @@ fn accept(body: &str) -> Result<Event, Refusal> {
 }
 
 #[test]
+fn no_key_is_an_address_or_a_phone_number_whatever_the_event_looks_like() {
+    let names_somebody =
+        |key: &str| key.contains('@') || key.bytes().all(|b| b.is_ascii_digit() || b"+-. ()".contains(&b));
+    for case in index()["cases"].as_array().expect("cases") {
+        assert!(!names_somebody(text(case, "/key_value")), "{case}");
+    }
+    let fields = [
+        "id",
+        "object",
+        "user_id",
+        "organization_id",
+        "to_email_address",
+        "to_phone_number",
+        "email_address",
+        "payer_id",
+        "subscription_id",
+        "slug",
+    ];
+    let nested = [("user", "id"), ("public_user_data", "user_id"), ("organization", "id"), ("payer", "user_id")];
+    let kinds = [
+        "user.created",
+        "session.created",
+        "email.created",
+        "sms.created",
+        "organizationMembership.created",
+        "organizationInvitation.created",
+        "organizationInvitation.accepted",
+        "organizationDomain.created",
+        "role.created",
+        "waitlistEntry.created",
+        "subscription.created",
+        "paymentAttempt.updated",
+        "brand.new",
+        "brandnew",
+    ];
+    for kind in kinds {
+        for value in ["Dana@Work.test", "+15550100100", "+1 (555) 010-0100"] {
+            let flat = fields.map(|field| serde_json::json!({ field: value }));
+            let deep = nested.map(|(object, field)| serde_json::json!({ object: { field: value } }));
+            let all: Value = fields
+                .iter()
+                .map(|field| ((*field).to_owned(), Value::from(value)))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            for data in flat.into_iter().chain(deep).chain([all]) {
+                let body = serde_json::json!({ "type": kind, "instance_id": value, "data": data }).to_string();
+                let subject = accept(&body).expect("kept").subject;
+                assert!(!names_somebody(subject.key()), "{kind} {data}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_body_that_is_no_object_with_a_type_is_refused() {
     let deep = format!("{{\"type\":\"a\",\"data\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
     let unclosed = format!("{{\"type\":\"a\",\"data\":{}", "{\"a\":".repeat(100_000));

@@ -1,0 +1,132 @@
+//! Files with secrets or personal data in them: only their owner may read them, and what is written as a whole is there
+//! whole or not at all.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+
+/// Every bit that lets others than the owner in.
+const OTHERS: u32 = 0o077;
+
+/// From now on all files and folders that this process makes are its owner's alone, also those that a library makes, such
+/// as SQLite's beside a database. Call it first in `main`.
+pub fn private_by_default() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Takes from a file or folder whatever lets others than its owner in. Says whether there was such a thing; one that does
+/// not exist has none.
+///
+/// # Errors
+///
+/// It belongs to somebody else, so that its permissions cannot be changed.
+pub fn tighten(path: &Path) -> io::Result<bool> {
+    let mode = match fs::metadata(path) {
+        Ok(found) => found.permissions().mode(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if mode & OTHERS == 0 {
+        return Ok(false);
+    }
+    let why = |error: io::Error| {
+        let text = format!("{} is open to others than its owner, and cannot be closed: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    };
+    fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS)).map_err(why)?;
+    Ok(true)
+}
+
+/// [`tighten`]s a SQLite database and the files beside it, which get their permissions from it.
+///
+/// # Errors
+///
+/// As [`tighten`].
+pub fn tighten_database(path: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        if tighten(&beside(path, suffix))? {
+            tracing::warn!(path = %path.display(), "closed a database to others than its owner");
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file that only its owner can read: beside its place, and then into it. A full disk or a crash leaves what was
+/// there before.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = beside(path, ".new");
+    // One that a crash has left; where it cannot be removed, making it fails and says why.
+    let _ = fs::remove_file(&new);
+    let written = write_new(&new, content).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // The error that is told is the first one.
+        let _ = fs::remove_file(&new);
+        return written;
+    }
+    // The name has to be on the disk, too.
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        fs::write(beside(&path, ".new"), "left by a crash").unwrap();
+        write_whole(&path, b"new").unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("new", 0o600));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        assert!(write_whole(&path, b"new").is_err());
+        assert!(path.is_dir() && fs::read_dir(folder.path()).unwrap().count() == 1);
+    }
+
+    #[test]
+    fn databases_are_closed_to_others_with_what_is_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        for file in [path.clone(), beside(&path, "-wal")] {
+            fs::write(&file, "").unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(0o664)).unwrap();
+        }
+        tighten_database(&path).unwrap();
+        assert_eq!((mode(&path), mode(&beside(&path, "-wal"))), (0o600, 0o600));
+        assert!(!tighten(&path).unwrap(), "there is nothing more to do");
+        assert!(!tighten(&folder.path().join("none")).unwrap());
+    }
+}

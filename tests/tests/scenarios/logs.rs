@@ -1,0 +1,102 @@
+//! Output that nobody can write or reads: the work goes on, and a stop is a stop.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use usher_tests::eventually;
+use usher_tests::program::{Program, programs};
+use usher_tests::world::{SECRET, SOON};
+
+/// A full disk, and a pipe whose reader is gone.
+fn nowhere() -> [(&'static str, [Stdio; 2]); 2] {
+    let full = || OpenOptions::new().write(true).open("/dev/full").expect("Linux has it").into();
+    let pipe = || std::io::pipe().expect("a pipe").1.into();
+    [("a full disk", [full(), full()]), ("no reader", [pipe(), pipe()])]
+}
+
+fn variables(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A file for what a program writes, of which nothing comes here.
+fn empty(folder: &Path) -> std::path::PathBuf {
+    let path = folder.join("output");
+    File::create(&path).expect("a file");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usher_up_works_and_stops_though_nothing_it_says_can_be_written() {
+    for (case, streams) in nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let anywhere = "127.0.0.1:0";
+        let path = data.display().to_string();
+        let arguments = ["up", "--data", &path, "--listen", anywhere, "--admin", anywhere, "--lab", anywhere];
+        let environment = variables(&[("RUST_LOG", "debug")]);
+        let mut program = Program::writing_to(streams, empty(folder.path()), "usher", &arguments, &environment);
+        eventually(&format!("it is ready: {case}"), SOON, || {
+            program.assert_running();
+            let ready = data.join("addresses.json").exists();
+            async move { ready.then_some(()) }
+        })
+        .await;
+        let usher = |arguments: &[&str]| {
+            let output =
+                Command::new(programs().join("usher")).args(arguments).env_clear().env("USHER_DATA", &data).output();
+            String::from_utf8(output.expect("usher runs").stdout).expect("UTF-8")
+        };
+        assert!(usher(&["send", "user.created"]).starts_with("204"), "{case}");
+        eventually("its runs are done", SOON, || async {
+            (usher(&["runs"]).matches(" done ").count() == 6).then_some(())
+        })
+        .await;
+        program.terminate();
+        assert!(program.ended(Duration::from_secs(15)).await.success(), "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_services_stop_when_asked_though_nothing_they_say_can_be_written() {
+    for (name, flow) in [("ingest", ""), ("dispatcher", "db-sync")] {
+        for (case, streams) in nowhere() {
+            let folder = tempfile::tempdir().unwrap();
+            let store = format!("sqlite:{}", folder.path().join("store.db").display());
+            // Without its log a service has something to say every other second.
+            let environment = variables(&[
+                ("USHER_LOG", "kafka://127.0.0.1:1"),
+                ("USHER_STORE", &store),
+                ("USHER_FLOW", flow),
+                ("USHER_LISTEN", "127.0.0.1:0"),
+                ("USHER_ADMIN", "127.0.0.1:0"),
+                ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+            ]);
+            let mut program = Program::writing_to(streams, empty(folder.path()), name, &[], &environment);
+            let ended = program.ended_within(Duration::from_secs(4)).await;
+            assert!(ended.is_none(), "{name}, {case}: {ended:?}");
+            program.terminate();
+            let ended = program.ended_within(Duration::from_secs(15)).await;
+            assert!(ended.is_some_and(|status| status.success()), "{name}, {case}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn commands_end_quietly_when_their_reader_is_gone() {
+    let code = |arguments: &[&str], [out, err]: [Stdio; 2]| {
+        let status =
+            Command::new(programs().join("usher")).args(arguments).env_clear().stdout(out).stderr(err).status();
+        status.expect("usher runs").code()
+    };
+    let [full, gone] = nowhere().map(|(_, streams)| streams);
+    assert_eq!(code(&["check"], gone), Some(0));
+    assert_eq!(code(&["check"], full), Some(1), "what was asked for could not be written");
+    for (_, streams) in nowhere() {
+        assert_eq!(code(&["check", "/nowhere/x.toml"], streams), Some(64));
+    }
+    for (_, streams) in nowhere() {
+        assert_eq!(code(&["runs", "--state", "ended"], streams), Some(64));
+    }
+}
