@@ -58,8 +58,7 @@ async fn compact(pool: &SqlitePool) -> Result<u64, sqlx::Error> {
                      SELECT 1 FROM record later WHERE later.topic = r.topic AND later.partition = r.partition \
                        AND later.key = r.key AND later.\"offset\" > r.\"offset\") \
                    LIMIT $2";
-        let found: Vec<(i64,)> =
-            sqlx::query_as(sql).bind(clock::now().millis()).bind(BITE).fetch_all(pool).await?;
+        let found: Vec<(i64,)> = sqlx::query_as(sql).bind(clock::now().millis()).bind(BITE).fetch_all(pool).await?;
         if found.is_empty() {
             return Ok(deleted);
         }
@@ -137,7 +136,11 @@ mod tests {
         let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
         let full = loop {
             match log.append(&topic(Kept::ForRetention), record(20_000)).await {
-                Ok(_) => assert_eq!(apply(log.file.pool().expect("there"), retention).await.expect("it runs"), 0, "nothing is read yet"),
+                Ok(_) => assert_eq!(
+                    apply(log.file.pool().expect("there"), retention).await.expect("it runs"),
+                    0,
+                    "nothing is read yet"
+                ),
                 Err(error) => break error,
             }
         };

@@ -29,23 +29,13 @@ pub(super) enum Write {
         answer: oneshot::Sender<Result<Position, AppendError>>,
     },
     /// How far a group has come; answered with whether it is written.
-    Commit {
-        group: String,
-        topic: String,
-        offsets: Vec<(Partition, i64)>,
-        answer: oneshot::Sender<bool>,
-    },
+    Commit { group: String, topic: String, offsets: Vec<(Partition, i64)>, answer: oneshot::Sender<bool> },
     /// Answered when everything before it has been.
     Flush(oneshot::Sender<()>),
 }
 
 /// Writes until the last sender is gone.
-pub(super) async fn run(
-    file: File,
-    mut queue: mpsc::Receiver<Write>,
-    appended: watch::Sender<u64>,
-    max_bytes: u64,
-) {
+pub(super) async fn run(file: File, mut queue: mpsc::Receiver<Write>, appended: watch::Sender<u64>, max_bytes: u64) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
         let written = write(&file, &group, max_bytes).await;

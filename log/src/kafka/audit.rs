@@ -104,8 +104,7 @@ mod tests {
 
     #[test]
     fn the_largest_record_is_what_the_topic_takes() {
-        let spec =
-            TopicSpec { name: "t".into(), partitions: 1, kept: Kept::ForRetention, creation: Creation::Always };
+        let spec = TopicSpec { name: "t".into(), partitions: 1, kept: Kept::ForRetention, creation: Creation::Always };
         let found = state(&spec, &config(&[("max.message.bytes", "20000")]));
         assert_eq!(found.problems, [TopicProblem::SmallRecords { limit: 20_000, wanted: MAX_EVENT }]);
         assert_eq!(found.largest, Some(20_000 - BATCH_OVERHEAD));

@@ -105,9 +105,8 @@ impl Appender {
     ) -> Result<Position, AppendError> {
         let client = self.client();
         let (answer, answered) = oneshot::channel();
-        let mut message = BaseRecord::with_opaque_to(topic, Box::new(answer))
-            .partition(partition.0)
-            .key(key.as_str().as_bytes());
+        let mut message =
+            BaseRecord::with_opaque_to(topic, Box::new(answer)).partition(partition.0).key(key.as_str().as_bytes());
         if let Some((headers, body)) = contents {
             let mut owned = OwnedHeaders::new_with_capacity(headers.len());
             for (name, value) in headers {

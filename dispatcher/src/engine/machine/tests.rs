@@ -138,7 +138,8 @@ impl Bench {
 
     fn own(&mut self, assignment: u64, partitions: &[Partition]) -> Vec<Step> {
         self.given(assignment, partitions);
-        let own = |partition: &Partition| Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0), late: false };
+        let own =
+            |partition: &Partition| Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0), late: false };
         let owned = partitions.iter().map(own).collect();
         let steps = self.give(Input::Acquired { assignment, owned });
         for partition in partitions {

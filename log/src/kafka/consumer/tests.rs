@@ -6,9 +6,9 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use super::*;
 use usher_proto::Key;
 
-use crate::{Creation, Kept, Log as _, TopicSpec};
 use crate::kafka::KafkaLog;
 use crate::subscription::Subscription;
+use crate::{Creation, Kept, Log as _, TopicSpec};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -33,12 +33,7 @@ async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_
     let quick = quick.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let log = KafkaLog::open(&cluster.bootstrap_servers(), &quick).expect("a client");
     let record = Record { key: Key::new("k"), headers: Vec::new(), body: "x".into() };
-    let topic = TopicSpec {
-        name: "t".into(),
-        partitions: 1,
-        kept: Kept::ForRetention,
-        creation: Creation::Never,
-    };
+    let topic = TopicSpec { name: "t".into(), partitions: 1, kept: Kept::ForRetention, creation: Creation::Never };
     for _ in 0..3 {
         log.append(&topic, record.clone()).await.expect("appended");
     }
