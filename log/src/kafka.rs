@@ -70,7 +70,12 @@ impl KafkaLog {
                 let why = format!("topic {} takes only smaller records since a short while", topic.name);
                 Err(AppendError::Unavailable(why))
             }
-            result => result,
+            result => {
+                if let Ok(position) = result {
+                    self.topics.appended(&topic.name, position);
+                }
+                result
+            }
         }
     }
 }

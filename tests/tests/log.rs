@@ -13,6 +13,7 @@ use usher_log::{
     MAX_BODY, Position, Subscription, TopicSpec,
 };
 use usher_proto::{Key, Partition, Record};
+use usher_service::clock;
 use usher_tests::broker::Broker;
 use usher_tests::pair::{say, setting};
 use usher_tests::unique;
@@ -436,6 +437,26 @@ async fn members_come_and_go(subject: Subject) {
 async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out() {
     let Some(subject) = subject(true).await else { return };
     members_come_and_go(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_says_which_records_came_since_a_time() {
+    let Some(subject) = subject(true).await else { return };
+    let mut before = subject.log.append(&subject.spec, record("k", "before")).await.unwrap();
+    before.offset += 1;
+    let acknowledged = clock::now();
+    while clock::now() == acknowledged {
+        tokio::task::yield_now().await;
+    }
+    let since = clock::now();
+    let ends = subject.log.offsets_at(&subject.topic, clock::now()).await.unwrap();
+    assert_eq!(ends[&before.partition], before.offset, "the end, where nothing has come since");
+    for _ in 0..2 {
+        subject.log.append(&subject.spec, record("k", "after")).await.unwrap();
+    }
+    let found = subject.log.offsets_at(&subject.topic, since).await.unwrap();
+    assert_eq!(found[&before.partition], before.offset, "the first that came then or later");
+    assert_eq!(found.len(), PARTITIONS as usize, "of every partition");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

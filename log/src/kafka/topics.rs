@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
+    ResourceSpecifier, TopicReplication,
 };
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
@@ -17,7 +18,9 @@ use super::look::Extents;
 use super::news::Asks;
 use super::{QUESTION_DEADLINE, audit, blocking, unavailable};
 use crate::topic::BATCH_ROOM;
-use crate::{Creation, Extent, Kept, LogError, MAX_RECORD, RETENTION, Severity, TopicProblem, TopicSpec, TopicState};
+use crate::{
+    Creation, Extent, Kept, LogError, MAX_RECORD, Position, RETENTION, Severity, TopicProblem, TopicSpec, TopicState,
+};
 
 /// Kafka's word for "as many replicas as the cluster's default says".
 const CLUSTER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
@@ -114,6 +117,14 @@ impl Topics {
         self.known().topics.get(topic).map(Topic::state).unwrap_or_default()
     }
 
+    /// A record has been acknowledged there.
+    pub(super) fn appended(&self, topic: &str, position: Position) {
+        if let Some(topic) = self.known().topics.get_mut(topic) {
+            let end = topic.ends.entry(position.partition).or_default();
+            *end = (position.offset + 1).max(*end);
+        }
+    }
+
     /// The smallest limit on records of all topics.
     pub(super) fn smallest_limit(&self) -> Option<usize> {
         self.known().topics.values().filter_map(|topic| topic.settings.largest).min()
@@ -177,14 +188,16 @@ impl Topics {
             })
             .await;
         };
-        let spec = self.known().topics.get(&first).map(|topic| topic.spec.clone());
+        // How far it had reached is noted before it is asked, for records are acknowledged meanwhile.
+        let known = self.known().topics.get(&first).map(|topic| (topic.spec.clone(), topic.ends.clone()));
+        let (spec, seen) = known.unzip();
         let found = partitions(&admin, spec.as_slice()).await?.get(&first).copied();
         // Not asked of a topic that is gone.
         let ends = match found {
             Some(_) => extents.of(settings, &first).await?,
             None => BTreeMap::new(),
         };
-        self.found(&first, found, &ends);
+        self.found(&first, found, &seen.unwrap_or_default(), &ends);
         if self.known().audited_at.is_none_or(|at| at.elapsed() >= AUDIT_EVERY) {
             self.audit(&admin).await;
         }
@@ -194,17 +207,23 @@ impl Topics {
         }
     }
 
-    fn found(&self, name: &str, partitions: Option<i32>, ends: &BTreeMap<Partition, Extent>) {
+    fn found(
+        &self,
+        name: &str,
+        partitions: Option<i32>,
+        seen: &BTreeMap<Partition, i64>,
+        ends: &BTreeMap<Partition, Extent>,
+    ) {
         let mut known = self.known();
         let Some(topic) = known.topics.get_mut(name) else { return };
         topic.exists = partitions.is_some();
         if let Some(partitions) = partitions {
             topic.replaced |= partitions < topic.partitions;
             topic.partitions = partitions;
-            for (partition, extent) in ends {
-                let seen = topic.ends.entry(*partition).or_insert(extent.end);
-                topic.replaced |= extent.end < *seen;
-                *seen = extent.end.max(*seen);
+            for (partition, Extent { end, .. }) in ends {
+                topic.replaced |= seen.get(partition).is_some_and(|seen| end < seen);
+                let reached = topic.ends.entry(*partition).or_default();
+                *reached = (*end).max(*reached);
             }
         }
         topic.tell();
@@ -222,21 +241,25 @@ impl Topics {
                 return;
             }
         };
-        for (spec, answer) in specs.iter().zip(answers) {
-            let settings = match answer {
-                Ok(config) => {
-                    let state = audit::state(spec, &config);
-                    if state.problems.contains(&TopicProblem::EndlessLetters) && end_letters(admin, spec, &config).await
+        let denied = |code: &RDKafkaErrorCode| {
+            matches!(code, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)
+        };
+        let hidden = answers.iter().any(|answer| answer.as_ref().is_err_and(denied));
+        for spec in &specs {
+            // Answers come in an order of their own, and a refusal does not name its topic.
+            let of_topic = |config: &&ConfigResource| matches!(&config.specifier, OwnedResourceSpecifier::Topic(name) if *name == spec.name);
+            let settings = match answers.iter().flatten().find(of_topic) {
+                Some(config) => {
+                    let state = audit::state(spec, config);
+                    if state.problems.contains(&TopicProblem::EndlessLetters) && end_letters(admin, spec, config).await
                     {
                         continue; // read again with the next audit
                     }
                     state
                 }
-                Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
-                    TopicState { problems: vec![TopicProblem::SettingsHidden], ..TopicState::default() }
-                }
+                None if hidden => TopicState { problems: vec![TopicProblem::SettingsHidden], ..TopicState::default() },
                 // It is gone, which is found elsewhere, or nobody answers for it now.
-                Err(_) => continue,
+                None => continue,
             };
             if let Some(topic) = self.known().topics.get_mut(&spec.name) {
                 topic.settings = settings;

@@ -1,11 +1,13 @@
 //! What must hold end to end, each on both pairs: the embedded one, and Kafka with Postgres.
 #![allow(clippy::unwrap_used)]
 
+mod brokers;
 mod built_in;
 mod crashes;
 mod data;
 mod doors;
 mod farewell;
+mod files;
 mod first_run;
 mod full_disk;
 mod instances;

@@ -142,6 +142,13 @@ async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
             "USHER_UNSUBSCRIBE_SECRET: each secret has",
         ),
         ("dispatcher", vec!["--flow", "db-sync"], vec![("USHER_KAFKA_ACKS", "1")], "USHER_KAFKA_ACKS"),
+        (
+            "ingest",
+            vec![],
+            vec![("CLERK_WEBHOOK_SIGNING_SECRET", SECRET), ("USHER_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")],
+            "this build has none: use the image of deploy/Dockerfile, or build with `cargo build --release --features \
+             kafka-tls`",
+        ),
         ("usher", vec!["send", "user.creatd", "--secret", SECRET], vec![], "user.created"),
         ("usher", vec!["check", "/nowhere/x.toml"], vec![], "/nowhere"),
         ("usher", vec!["runs", "--store", "sqlite:/nowhere/at/all.db", "--state", "ended"], vec![], "superseded"),

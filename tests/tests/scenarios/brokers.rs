@@ -1,0 +1,225 @@
+//! Brokers as people have them: topics that grow, are deleted, made again, compacted and shortened while all runs, and
+//! brokers that are away.
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use usher_log::{Creation, TopicSpec};
+use usher_proto::Partition;
+use usher_tests::events::{User, Webhook};
+use usher_tests::pair::Pair;
+use usher_tests::program::Program;
+use usher_tests::world::{Options, SECRET, SOON, World};
+use usher_tests::{eventually, free_port};
+
+const MAIL: &str = r#"
+on = ["clerk/user.created"]
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "{{ user.email }}"
+subject = "Welcome"
+text = "hello"
+tags = { clerk_user_id = "{{ user.id }}" }
+"#;
+
+/// A world with one flow, and who administers its broker.
+async fn world() -> Option<(World, AdminClient<DefaultClientContext>)> {
+    let pair = Pair::real()?;
+    let Pair::Real(services) = &pair else { return None };
+    let admin = ClientConfig::new().set("bootstrap.servers", &services.kafka).create().expect("a client");
+    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+    Some((world, admin))
+}
+
+fn signups(count: usize) -> Vec<Webhook> {
+    (0..count).map(|_| User::new().created()).collect()
+}
+
+/// Events that a producer that knows of `partitions` puts beyond the layout's eight.
+async fn append_beyond(world: &World, partitions: i32, count: usize) {
+    let topic = TopicSpec { partitions, creation: Creation::Never, ..world.layout().events() };
+    let log = world.log().await;
+    // A producer that has seen fewer would not look again for minutes.
+    eventually("the broker shows the partitions", SOON, || async {
+        let found = log.extents(&topic.name).await.ok()?;
+        (found.len() == usize::try_from(partitions).expect("few")).then_some(())
+    })
+    .await;
+    let beyond = |webhook: &Webhook| Partition::of(&webhook.record().key, partitions).0 >= 8;
+    let webhooks = std::iter::repeat_with(|| User::new().created()).filter(beyond).take(count);
+    for webhook in webhooks {
+        // A partition that has just been made takes a moment to have a leader.
+        eventually("it is kept", SOON, || async { log.append(&topic, webhook.record()).await.ok() }).await;
+    }
+}
+
+async fn set(admin: &AdminClient<DefaultClientContext>, topic: &str, settings: &[(&str, &str)]) {
+    let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in settings {
+        change = change.set(name, value);
+    }
+    admin.alter_configs(&[change], &AdminOptions::new()).await.expect("an answer")[0].as_ref().expect("it is set");
+}
+
+/// Waits until what takes webhooks is ready, or says of its topic that it has this problem.
+async fn until_readiness(world: &World, problem: Option<&str>) {
+    eventually(&format!("readiness: {problem:?}"), SOON, || async {
+        let (status, text) = world.get("/readyz").await;
+        match problem {
+            None => status == 200,
+            Some(problem) => status == 503 && text.contains(problem),
+        }
+        .then_some(())
+    })
+    .await;
+}
+
+async fn until_metric(world: &World, line: &str) {
+    eventually(line, SOON, || async {
+        let (_, metrics) = world.get("/metrics").await;
+        metrics.lines().any(|found| found == line).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_grows_while_all_runs_loses_nothing() {
+    let Some((mut world, admin)) = world().await else { return };
+    world.send_all(&signups(10)).await;
+    let topic = world.topic("events");
+    let grown = admin.create_partitions(&[NewPartitions::new(&topic, 12)], &AdminOptions::new()).await;
+    grown.expect("an answer")[0].as_ref().expect("it grows");
+    append_beyond(&world, 12, 5).await;
+    world.send_all(&signups(30)).await;
+    world.all_ended(45, SOON).await;
+    until_metric(&world, "usher_log_topic_problem{problem=\"more_partitions\"} 1").await;
+    until_readiness(&world, None).await;
+
+    // What stands there is done at the next start, too, with the layout as it was.
+    world.stop_delivering().await;
+    append_beyond(&world, 12, 5).await;
+    world.send_all(&signups(10)).await;
+    world.go_on_delivering().await;
+    world.all_ended(60, SOON).await;
+    let extents = world.log().await.extents(&topic).await.expect("the topic's ends");
+    let beyond: i64 = extents.iter().filter(|(partition, _)| partition.0 >= 8).map(|(_, found)| found.end).sum();
+    assert_eq!(beyond, 10, "nothing of ours went there");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_anew() {
+    let Some((mut world, admin)) = world().await else { return };
+    world.send_all(&signups(10)).await;
+    world.all_ended(10, SOON).await;
+    let topic = world.topic("events");
+    admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("an answer")[0].as_ref().expect("it is deleted");
+    until_readiness(&world, Some("topic deleted")).await;
+    assert_eq!(world.send_once(&User::new().created()).await, Some(503));
+    world.kill_delivering().await;
+    let mut dispatcher = world.start_delivering();
+    let mut ingest = world.start_ingest();
+    for program in [&mut dispatcher, &mut ingest] {
+        program.says("events is missing and is not made again").await;
+    }
+    ingest.kill().await;
+    dispatcher.kill().await;
+    let all = admin.inner().fetch_metadata(None, SOON).expect("metadata");
+    assert!(all.topics().iter().all(|found| found.name() != topic), "nothing is made anew");
+
+    // Somebody else makes it: what was acknowledged is not in it.
+    let made = NewTopic::new(&topic, 8, TopicReplication::Fixed(1));
+    admin.create_topics(&[made], &AdminOptions::new()).await.expect("an answer")[0].as_ref().expect("it is made");
+    until_readiness(&world, Some("topic made again")).await;
+    assert_eq!(world.send_once(&User::new().created()).await, Some(503));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_do_to_a_topics_settings_is_noticed_while_it_runs_and_at_the_start() {
+    let Some((mut world, admin)) = world().await else { return };
+    let topic = world.topic("events");
+    let of_size = |size: usize| {
+        let mut webhook = User::new().created();
+        let noise: String = (0..size / 16).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
+        webhook.body = webhook.body.replacen('{', &format!("{{\"noise\":\"{noise}\","), 1);
+        webhook
+    };
+    world.send(&of_size(60_000)).await;
+    until_metric(&world, "usher_log_retention_seconds 604800").await;
+
+    // An hour, and 20 kB.
+    set(&admin, &topic, &[("retention.ms", "3600000"), ("max.message.bytes", "20000")]).await;
+    until_metric(&world, "usher_log_topic_problem{problem=\"short_retention\"} 1").await;
+    until_metric(&world, "usher_log_topic_problem{problem=\"small_records\"} 1").await;
+    until_metric(&world, "usher_log_retention_seconds 3600").await;
+    let large = of_size(60_000);
+    let (status, answer) = world.post("/webhooks/clerk", &large.headers(SECRET), large.body.clone().into()).await;
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(status == 413 && message.contains("19488 bytes"), "{status}: {answer}");
+    // Many at once would be one batch that is larger than the topic takes.
+    world.send_all(&(0..40).map(|_| of_size(4000)).collect::<Vec<_>>()).await;
+    let output = world.front().output();
+    for said in ["keeps its events for 60 minutes", "takes records of 20000 bytes"] {
+        assert!(output.contains(said), "{said}: {output}");
+    }
+
+    set(&admin, &topic, &[("cleanup.policy", "compact,delete")]).await;
+    until_readiness(&world, Some("topic compacted")).await;
+    assert_eq!(world.send_once(&User::new().created()).await, Some(503));
+    world.all_ended(41, SOON).await;
+    for mut starts in [world.start_ingest(), world.start_delivering()] {
+        let ended = starts.ended(SOON).await;
+        let output = starts.output();
+        assert_eq!(ended.code(), Some(64), "{output}");
+        assert!(output.contains("cleanup.policy=compact,delete") && output.contains("set cleanup.policy=delete"));
+    }
+
+    set(&admin, &topic, &[("cleanup.policy", "delete")]).await;
+    until_readiness(&world, None).await;
+    world.send(&of_size(60_000)).await;
+    world.all_ended(42, SOON).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_that_were_kept_for_ever_end_from_the_next_start_on() {
+    let Some((mut world, admin)) = world().await else { return };
+    let letters = world.topic("dlq.mail");
+    let settings = async || {
+        let found = admin.describe_configs(&[ResourceSpecifier::Topic(&letters)], &AdminOptions::new()).await;
+        let found = found.expect("an answer").remove(0).expect("its settings");
+        let value = |name| found.get(name).and_then(|entry| entry.value.clone());
+        [value("cleanup.policy"), value("retention.ms"), value("segment.bytes")].map(Option::unwrap_or_default)
+    };
+    let ending = ["compact,delete", "3024000000", "123456789"];
+    set(&admin, &letters, &[("cleanup.policy", "compact"), ("segment.bytes", "123456789")]).await;
+    world.stop_delivering().await;
+    world.go_on_delivering().await;
+    eventually("they end, and what else was set stays", SOON, || async { (settings().await == ending).then_some(()) })
+        .await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_is_one_line_in_ten_seconds() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let environment = [
+        ("USHER_LOG", format!("kafka://127.0.0.1:{port}")),
+        ("USHER_LISTEN", "127.0.0.1:0".to_owned()),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET.to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value));
+    let ingest = Program::start("ingest", &[], &environment, folder.path());
+    let told = format!("no connection to 127.0.0.1:{port}: connection refused; trying again");
+    eventually("it is told twice", SOON, || async { (ingest.output().matches(&told).count() == 2).then_some(()) })
+        .await;
+    let output = ingest.output();
+    let others = output.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+    let others: Vec<&str> = others.filter(|line| !line.contains(&told)).collect();
+    assert!(others.len() <= 2, "and little else: {others:#?}");
+    ingest.kill().await;
+}
