@@ -14,6 +14,7 @@ use usher_service::clock;
 
 use super::arrivals;
 use super::attempt::Workshop;
+use super::catching_up::{CatchingUp, look};
 use super::letters::Letter;
 use super::scribe::Order;
 use crate::engine::{ChangeKind, Changed, Destinations, Engine, Given, Input, Run, RunState, Step, death};
@@ -47,6 +48,7 @@ struct Working {
     worker: Worker,
     subscription: Subscription,
     tasks: JoinSet<Option<Input>>,
+    catching_up: CatchingUp,
     /// The log is to be joined anew.
     rejoin: bool,
     failed: Option<anyhow::Error>,
@@ -56,7 +58,9 @@ impl Worker {
     /// Works until it is stopped. An error means that the flow cannot go on.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let subscription = self.subscribe().await?;
-        let working = Working { worker: self, subscription, tasks: JoinSet::new(), rejoin: false, failed: None };
+        let catching_up = CatchingUp::default();
+        let working =
+            Working { worker: self, subscription, tasks: JoinSet::new(), catching_up, rejoin: false, failed: None };
         working.run().await
     }
 
@@ -165,6 +169,9 @@ impl Working {
                 let arrivals = records.into_iter().filter_map(mean).collect();
                 self.handle(Input::Read { assignment, partition, next, arrivals });
             }
+            LogEvent::Reached { epoch: assignment, partition, next } => {
+                self.handle(Input::Read { assignment, partition, next, arrivals: Vec::new() });
+            }
             LogEvent::Revoked { partitions, lost } => {
                 tracing::info!(flow = self.worker.flow.name, ?partitions, lost, "partitions are taken away");
                 self.handle(Input::Taken { partitions, lost });
@@ -225,6 +232,10 @@ impl Working {
         set(&metrics.held, numbers.held);
         set(&metrics.loaded, numbers.loaded);
         set(&metrics.loaded_bytes, numbers.weight);
+        let unread = self.worker.engine.catching_up();
+        set(&metrics.paused, usize::from(self.worker.engine.is_paused()));
+        set(&metrics.catching_up, usize::from(unread.is_some()));
+        set(&metrics.catching_up_events, unread.map_or(0, |unread| usize::try_from(unread.events).unwrap_or(0)));
         let destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, closed) in destinations.states() {
             metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
@@ -240,6 +251,7 @@ impl Working {
         for step in steps {
             self.carry_out(step);
         }
+        self.catching_up.follow(&self.worker.flow.name, &self.worker.engine);
     }
 
     fn carry_out(&mut self, step: Step) {
@@ -261,6 +273,28 @@ impl Working {
             Step::Load { key, partition, epoch, limit } => scribe.order(Order::Load { key, partition, epoch, limit }),
             Step::Due(partitions) => scribe.order(Order::Due(partitions)),
             Step::Write(change) => scribe.order(Order::Write(change)),
+            Step::Look(number) => {
+                let (store, log) = (self.worker.workshop.store.clone(), self.worker.log.clone());
+                let (flow, topic) = (self.worker.flow.name.clone(), self.worker.layout.topics.events());
+                self.tasks.spawn(async move {
+                    let seen = look(&*store, &*log, &flow, &topic).await;
+                    Some(Input::Looked { look: number, seen })
+                });
+            }
+            Step::AskFrontiers => {
+                let (store, flow) = (self.worker.workshop.store.clone(), self.worker.flow.name.clone());
+                self.tasks.spawn(async move {
+                    let frontiers = store.frontiers(&flow).await;
+                    let asked = frontiers.inspect_err(|error| {
+                        tracing::debug!(flow, %error, "frontiers cannot be asked for yet; asking again");
+                    });
+                    Some(Input::Frontiers(asked.ok()))
+                });
+            }
+            Step::ConfirmPause { since, under_way } => {
+                tracing::info!(flow = self.worker.flow.name, under_way, "flow is paused; nothing is begun");
+                scribe.order(Order::ConfirmPause { since, under_way });
+            }
             Step::Start { assignment, offsets } => {
                 tracing::info!(flow = self.worker.flow.name, partitions = ?offsets, "partitions are ours");
                 control.start(assignment, offsets);

@@ -8,7 +8,7 @@ use super::APPEND_DEADLINE;
 use crate::{LogError, MAX_RECORD};
 
 /// Properties that Usher's promises hang on: whoever changes them would lose or repeat events.
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 14] = [
     "bootstrap.servers",
     "acks",
     "request.required.acks",
@@ -21,6 +21,7 @@ const FIXED: [&str; 13] = [
     "enable.auto.commit",
     "enable.auto.offset.store",
     "auto.offset.reset",
+    "enable.partition.eof",
     "partition.assignment.strategy",
 ];
 
@@ -93,7 +94,8 @@ impl Settings {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "false")
+            // The only word that offsets without a record, at the end of a partition, have been read.
+            .set("enable.partition.eof", "true")
             // Bounds what is fetched ahead; a full local queue is looked at again soon, not after a second.
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "20");
@@ -109,10 +111,7 @@ impl Settings {
     /// For reading one record where it stands. librdkafka wants the name of a group for any assignment, though this one is
     /// never joined; the topic's is one that access rules will know.
     pub(super) fn looker(&self, topic: &str) -> ClientConfig {
-        let mut config = self.consumer(topic);
-        // Where nothing comes any more must be heard of.
-        config.set("enable.partition.eof", "true");
-        config
+        self.consumer(topic)
     }
 }
 

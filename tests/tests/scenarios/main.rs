@@ -8,6 +8,7 @@ mod first_run;
 mod full_disk;
 mod instances;
 mod memory;
+mod old_news;
 mod operators;
 mod order;
 mod outages;

@@ -88,3 +88,9 @@ fn a_store_that_answers_out_of_order_is_noticed() {
 fn claims_that_nobody_waits_out_are_noticed() {
     is_caught(Breakage::NoClaims, &["effects"]);
 }
+
+#[test]
+fn news_that_nobody_waits_for_is_noticed() {
+    is_caught(Breakage::NoEnds, &["no old news"]);
+    is_caught(Breakage::NoFrontiers, &["no old news"]);
+}
