@@ -1,10 +1,18 @@
 //! `usher pause` and `usher resume`: a flow that is to begin nothing for a while.
 
+use std::time::{Duration, Instant};
+
 use anyhow::bail;
+use usher_dispatcher::store::{ReplicaPause, SqlStore};
 use usher_service::clock;
 
 use crate::data::Place;
 use crate::output;
+
+/// How long replicas may take to confirm a pause, and what is under way to end. They look every two seconds.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is asked who has confirmed.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// A flow, and who orders what.
 #[derive(Debug, clap::Args)]
@@ -26,9 +34,47 @@ pub(crate) async fn run(arguments: Arguments, paused: bool) -> anyhow::Result<()
         bail!("there is no flow {flow:?}; there are {}", known.join(", "));
     }
     let changed = store.set_paused(&flow, paused, &by, clock::now()).await?;
-    let (now, already) = match paused {
-        true => ("begins nothing new from now on; what is under way finishes", "is paused already"),
-        false => ("goes on", "is not paused"),
-    };
-    output::line(&format!("flow {flow} {}", if changed { now } else { already }))
+    if !paused {
+        let came = if changed { "goes on, once it has caught up with the log" } else { "is not paused" };
+        return output::line(&format!("flow {flow} {came}"));
+    }
+    let replicas = confirmed(&store, &flow).await?;
+    let already = if changed { "" } else { " already" };
+    output::line(&format!("flow {flow} is paused{already}: {}", outcome(&replicas)))?;
+    let silent: Vec<&str> =
+        replicas.iter().filter(|it| it.under_way.is_none()).map(|replica| replica.owner.as_str()).collect();
+    if !silent.is_empty() {
+        bail!(
+            "the pause is written, but {} did not confirm it within {} s and may still begin steps unless it is gone: {}",
+            if silent.len() == 1 { "one replica" } else { "some replicas" },
+            CONFIRMED_WITHIN.as_secs(),
+            silent.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Waits until every replica has confirmed and nothing is under way, or for as long as that may take.
+async fn confirmed(store: &SqlStore, flow: &str) -> anyhow::Result<Vec<ReplicaPause>> {
+    let begun = Instant::now();
+    loop {
+        let replicas = store.pausing(flow).await?;
+        if replicas.iter().all(|replica| replica.under_way == Some(0)) || begun.elapsed() >= CONFIRMED_WITHIN {
+            return Ok(replicas);
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// What the replicas that have confirmed are at.
+fn outcome(replicas: &[ReplicaPause]) -> String {
+    let confirmed = replicas.iter().filter(|replica| replica.under_way.is_some()).count();
+    let under_way: usize = replicas.iter().filter_map(|replica| replica.under_way).sum();
+    match (replicas.len(), under_way) {
+        (0, _) => "no replica works on it".to_owned(),
+        (all, 0) => format!("{confirmed} of {all} replicas begin nothing, and nothing is under way there"),
+        (all, left) => {
+            format!("{confirmed} of {all} replicas begin nothing; up to {left} steps begun before are still under way")
+        }
+    }
 }

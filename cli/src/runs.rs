@@ -61,7 +61,13 @@ pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { place, user, flow, state, event, instance, since, limit, json } = arguments;
     let filter = RunFilter { key: user, flow, state, reason: None, event, instance, since };
-    let runs = place.store()?.runs(&filter, i64::from(limit)).await?;
+    let store = place.store()?;
+    for paused in store.paused_flows().await? {
+        if filter.flow.as_ref().is_none_or(|flow| *flow == paused) {
+            eprintln!("flow {paused} is paused: its runs are kept, and none is begun");
+        }
+    }
+    let runs = store.runs(&filter, i64::from(limit)).await?;
     print(&runs, limit, json)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use usher_dispatcher::store::SqlStore;
+use usher_dispatcher::store::{SqlStore, Store as _};
 use usher_log::{Creation, Extent, Log, LogAddress, LogLayout, TopicSpec};
 use usher_proto::{Partition, Timestamp, Topics};
 use usher_service::clock;
@@ -86,7 +86,7 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
                 extents.iter().map(of).collect()
             }
         };
-        let (ahead, again) = difference(&store.frontiers(&flow).await?, &offsets);
+        let (ahead, again) = difference(&stands(&store, &flow).await?, &offsets);
         if !dry_run {
             store.seek(&flow, &offsets, &desk.by, clock::now()).await?;
         }
@@ -97,6 +97,12 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
         ))?;
     }
     Ok(())
+}
+
+/// Where a flow stands, in the partitions that it has ever read.
+async fn stands(store: &SqlStore, flow: &str) -> anyhow::Result<BTreeMap<Partition, i64>> {
+    let frontiers = store.frontiers(flow).await?;
+    Ok(frontiers.into_iter().filter_map(|(partition, frontier)| Some((partition, frontier?))).collect())
 }
 
 fn ends(extents: &BTreeMap<Partition, Extent>) -> BTreeMap<Partition, i64> {
@@ -178,7 +184,7 @@ async fn extents_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<P
 async fn all_is_read(store: &SqlStore, log: &dyn Log, layout: &LogLayout, flows: &[String]) -> anyhow::Result<()> {
     let extents = log.extents(&layout.topics.events()).await?;
     for flow in flows {
-        let stands = store.frontiers(flow).await?;
+        let stands = stands(store, flow).await?;
         let left = |(partition, extent): (&Partition, &Extent)| {
             (extent.end - stands.get(partition).copied().unwrap_or(extent.low)).max(0)
         };

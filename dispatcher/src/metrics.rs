@@ -44,6 +44,12 @@ pub(crate) struct Metrics {
     pub(crate) breaker_open: IntGaugeVec,
     /// How often the group was joined anew because the log and the store disagreed, or it was stuck.
     pub(crate) rejoins: IntCounterVec,
+    /// 1 while an operator has paused the flow.
+    pub(crate) paused: IntGaugeVec,
+    /// 1 while the flow begins nothing because it has not caught up with the log.
+    pub(crate) catching_up: IntGaugeVec,
+    /// Events in the log that it has still to admit before it begins anything, in all partitions.
+    pub(crate) catching_up_events: IntGaugeVec,
     /// Events in the log that are not admitted yet, of the partitions that are ours.
     pub(crate) lag_events: IntGaugeVec,
     /// Those of them that the log has kept for more than half of its retention: soon they are gone.
@@ -118,6 +124,15 @@ impl Metrics {
                 options("rejoins_total", "How often the group was joined anew by our own decision."),
                 &["flow"],
             )?,
+            paused: IntGaugeVec::new(options("paused", "1 while an operator has paused the flow."), &["flow"])?,
+            catching_up: IntGaugeVec::new(
+                options("catching_up", "1 while nothing is begun until the log has been read to the end seen."),
+                &["flow"],
+            )?,
+            catching_up_events: IntGaugeVec::new(
+                options("catching_up_events", "Events to be read in all partitions before anything is begun."),
+                &["flow"],
+            )?,
             lag_events: IntGaugeVec::new(
                 options("lag_events", "Events in the log that are not admitted yet, of our partitions."),
                 &["flow"],
@@ -161,6 +176,9 @@ impl Metrics {
         registry.register(Box::new(metrics.in_flight.clone()))?;
         registry.register(Box::new(metrics.retrying.clone()))?;
         for gauge in [&metrics.held, &metrics.loaded, &metrics.loaded_bytes, &metrics.stored, &metrics.breaker_open] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        for gauge in [&metrics.paused, &metrics.catching_up, &metrics.catching_up_events] {
             registry.register(Box::new(gauge.clone()))?;
         }
         for counter in [&metrics.parks, &metrics.doubts, &metrics.held_back, &metrics.rejoins] {

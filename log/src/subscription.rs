@@ -53,6 +53,16 @@ pub enum LogEvent {
         /// Offset and record, ascending.
         records: Vec<(i64, Record)>,
     },
+    /// Everything of a partition below `next` has been delivered, though the last record is not the last offset: what a
+    /// producer's transactions leave behind takes offsets and holds no record.
+    Reached {
+        /// The assignment under which it was read.
+        epoch: u64,
+        /// The partition.
+        partition: Partition,
+        /// The offset that is read next.
+        next: i64,
+    },
     /// Partitions that are being taken away. The log waits a bounded time for [`Control::release`] unless they are lost.
     Revoked {
         /// The partitions.

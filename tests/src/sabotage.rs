@@ -6,6 +6,7 @@ pub mod held;
 pub mod unfenced;
 pub mod unwritten;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,8 +116,16 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.store.flow(flow, version).await
     }
 
-    async fn paused(&self, flow: &str) -> Result<bool, StoreError> {
+    async fn paused(&self, flow: &str) -> Result<Option<Timestamp>, StoreError> {
         self.store.paused(flow).await
+    }
+
+    async fn confirm_pause(&self, flow: &str, owner: &str, since: Timestamp, n: usize) -> Result<(), StoreError> {
+        self.store.confirm_pause(flow, owner, since, n).await
+    }
+
+    async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<i64>>, StoreError> {
+        self.store.frontiers(flow).await
     }
 
     async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {

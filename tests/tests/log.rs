@@ -365,6 +365,7 @@ impl Member {
                     self.subscription.control.commit(partition, after);
                 }
             }
+            LogEvent::Reached { partition, next, .. } => self.subscription.control.commit(partition, next),
             LogEvent::Revoked { partitions, lost } => {
                 self.owned.retain(|partition, _| !partitions.contains(partition));
                 assert!(!lost || self.may_lose, "nobody was away");

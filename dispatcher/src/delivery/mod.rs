@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod attempt;
+mod catching_up;
 mod housekeeping;
 mod letters;
 mod prepare;
@@ -141,7 +142,11 @@ impl Dispatcher {
                 answer,
             );
             let worker = Worker {
-                engine: Engine::new(limits(&flow), &flow.version, flow.connector(0).map(str::to_owned)),
+                engine: Engine::new(
+                    limits(&flow, config.layout.partitions),
+                    &flow.version,
+                    flow.connector(0).map(str::to_owned),
+                ),
                 workshop: Arc::new(Workshop {
                     versions: Versions::new(flow.clone(), store.clone()),
                     store: store.clone(),
@@ -197,7 +202,7 @@ impl Dispatcher {
 }
 
 /// The bounds of a flow.
-fn limits(flow: &Flow) -> Limits {
+fn limits(flow: &Flow, partitions: i32) -> Limits {
     let destinations: BTreeSet<&str> = flow.connectors().collect();
     Limits {
         in_flight: flow.concurrency,
@@ -205,6 +210,7 @@ fn limits(flow: &Flow) -> Limits {
         destinations: destinations.len(),
         retry: flow.retry,
         from: flow.from,
+        partitions,
         stall: STALL,
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use usher_proto::{EventRef, Partition, SubjectId};
+use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 use usher_service::{Readiness, clock};
 
 use crate::engine::arrival::Batch;
@@ -31,6 +31,7 @@ pub(super) enum Order {
     Load { key: SubjectId, partition: Partition, epoch: i64, limit: usize },
     Due(Vec<(Partition, i64)>),
     Write(Change),
+    ConfirmPause { since: Timestamp, under_way: usize },
     Claim(Change, oneshot::Sender<Changed>),
 }
 
@@ -109,7 +110,9 @@ impl Desk {
                         hear.push(Hears::Attempt(answer));
                     }
                     Order::Find { .. } | Order::Load { .. } => reads.push(order),
-                    Order::Acquire { .. } | Order::Admit(_) | Order::Due(_) => others.push(order),
+                    Order::Acquire { .. } | Order::Admit(_) | Order::Due(_) | Order::ConfirmPause { .. } => {
+                        others.push(order);
+                    }
                 }
             }
             // The order within a group is ours to choose, as long as the answers tell of the store as it then was: the
@@ -171,6 +174,9 @@ impl Desk {
                         self.answer(Input::Fenced { partition, epoch });
                     }
                 }
+                Order::ConfirmPause { since, under_way } => {
+                    self.ask(|| self.store.confirm_pause(&self.flow, &self.owner, since, under_way)).await?;
+                }
                 Order::Find { .. } | Order::Load { .. } | Order::Write(_) | Order::Claim(..) => {}
             }
         }
@@ -200,7 +206,12 @@ impl Desk {
                 let ((runs, more), _) = self.ask(|| self.store.lane(&self.flow, &key, limit)).await?;
                 Some(Input::Loaded { key, partition, epoch, runs, more })
             }
-            Order::Acquire { .. } | Order::Admit(_) | Order::Due(_) | Order::Write(_) | Order::Claim(..) => None,
+            Order::Acquire { .. }
+            | Order::Admit(_)
+            | Order::Due(_)
+            | Order::Write(_)
+            | Order::ConfirmPause { .. }
+            | Order::Claim(..) => None,
         })
     }
 

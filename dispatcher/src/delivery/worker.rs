@@ -14,6 +14,7 @@ use usher_service::clock;
 
 use super::arrivals::{self, Meaning};
 use super::attempt::Workshop;
+use super::catching_up::{CatchingUp, look};
 use super::housekeeping::HalfKept;
 use super::letters::Letter;
 use super::scribe::Order;
@@ -49,6 +50,7 @@ struct Working {
     worker: Worker,
     subscription: Subscription,
     tasks: JoinSet<Option<Input>>,
+    catching_up: CatchingUp,
     /// The log is to be joined anew.
     rejoin: bool,
     failed: Option<anyhow::Error>,
@@ -58,7 +60,9 @@ impl Worker {
     /// Works until it is stopped. An error means that the flow cannot go on.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let subscription = self.subscribe().await?;
-        let working = Working { worker: self, subscription, tasks: JoinSet::new(), rejoin: false, failed: None };
+        let catching_up = CatchingUp::default();
+        let working =
+            Working { worker: self, subscription, tasks: JoinSet::new(), catching_up, rejoin: false, failed: None };
         working.run().await
     }
 
@@ -173,6 +177,9 @@ impl Working {
                 }
                 self.handle(Input::Read { assignment, partition, next, arrivals, refused });
             }
+            LogEvent::Reached { epoch: assignment, partition, next } => {
+                self.handle(Input::Read { assignment, partition, next, arrivals: Vec::new(), refused: Vec::new() });
+            }
             LogEvent::Revoked { partitions, lost } => {
                 tracing::info!(flow = self.worker.flow.name, ?partitions, lost, "partitions are taken away");
                 self.handle(Input::Taken { partitions, lost });
@@ -240,6 +247,10 @@ impl Working {
         let half_kept = self.worker.half_kept.lock().unwrap_or_else(PoisonError::into_inner);
         let late = metrics.lag_half_kept.with_label_values(&[self.worker.flow.name.as_str()]);
         late.set(self.worker.engine.lag(&half_kept));
+        let unread = self.worker.engine.catching_up();
+        set(&metrics.paused, usize::from(self.worker.engine.is_paused()));
+        set(&metrics.catching_up, usize::from(unread.is_some()));
+        set(&metrics.catching_up_events, unread.map_or(0, |unread| usize::try_from(unread.events).unwrap_or(0)));
         let destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, closed) in destinations.states() {
             metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
@@ -255,6 +266,7 @@ impl Working {
         for step in steps {
             self.carry_out(step);
         }
+        self.catching_up.follow(&self.worker.flow.name, &self.worker.engine);
     }
 
     fn carry_out(&mut self, step: Step) {
@@ -276,6 +288,28 @@ impl Working {
             Step::Load { key, partition, epoch, limit } => scribe.order(Order::Load { key, partition, epoch, limit }),
             Step::Due(partitions) => scribe.order(Order::Due(partitions)),
             Step::Write(change) => scribe.order(Order::Write(change)),
+            Step::Look(number) => {
+                let (store, log) = (self.worker.workshop.store.clone(), self.worker.log.clone());
+                let (flow, topic) = (self.worker.flow.name.clone(), self.worker.layout.topics.events());
+                self.tasks.spawn(async move {
+                    let seen = look(&*store, &*log, &flow, &topic).await;
+                    Some(Input::Looked { look: number, seen })
+                });
+            }
+            Step::AskFrontiers => {
+                let (store, flow) = (self.worker.workshop.store.clone(), self.worker.flow.name.clone());
+                self.tasks.spawn(async move {
+                    let frontiers = store.frontiers(&flow).await;
+                    let asked = frontiers.inspect_err(|error| {
+                        tracing::debug!(flow, %error, "frontiers cannot be asked for yet; asking again");
+                    });
+                    Some(Input::Frontiers(asked.ok()))
+                });
+            }
+            Step::ConfirmPause { since, under_way } => {
+                tracing::info!(flow = self.worker.flow.name, under_way, "flow is paused; nothing is begun");
+                scribe.order(Order::ConfirmPause { since, under_way });
+            }
             Step::Start { assignment, offsets } => {
                 tracing::info!(flow = self.worker.flow.name, partitions = ?offsets, "partitions are ours");
                 control.start(assignment, offsets);

@@ -1,11 +1,13 @@
 //! What has happened, as the engine is told.
 
+use std::collections::BTreeMap;
+
 use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 
 use super::arrival::{Admission, Arrival, Ownership, RefusedRecord};
 use super::breaker::Ticket;
 use super::change::{Change, Changed};
-use super::{Held, Outcome, Run};
+use super::{Held, Outcome, Run, Seen};
 
 /// A partition that the log has given us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,15 @@ pub struct Given {
     pub low: i64,
     /// The offset the next record will get.
     pub end: i64,
+}
+
+/// Where the flow stands, looked at after its partitions were taken over in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// Since when an operator has paused the flow; none if it is not paused.
+    pub paused: Option<Timestamp>,
+    /// How far every partition of the topic reaches, whoever owns it.
+    pub ends: Vec<Seen>,
 }
 
 /// What has happened. The store's answers come in the order in which it was asked, all of them.
@@ -135,8 +146,18 @@ pub enum Input {
         /// What came of it.
         report: Report,
     },
-    /// Whether an operator has paused the flow.
-    Paused(bool),
+    /// Since when an operator has paused the flow; none if it is not paused.
+    Paused(Option<Timestamp>),
+    /// The answer to [`super::Step::Look`].
+    Looked {
+        /// The look's number.
+        look: u64,
+        /// What was seen; none if the log or the store could not be asked.
+        seen: Option<Looked>,
+    },
+    /// The answer to [`super::Step::AskFrontiers`]: how far each partition that the flow has ever owned is admitted; none if
+    /// the store could not be asked.
+    Frontiers(Option<BTreeMap<Partition, Option<i64>>>),
     /// Nothing new is to be begun: the process stops.
     Stop,
     /// Time has passed.

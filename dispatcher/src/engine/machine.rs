@@ -1,8 +1,10 @@
 //! One flow's state machine: what to do next, given what has happened.
 //!
-//! This file holds the state and begins work; `ownership` follows partitions as they come and go, `work` what becomes of
-//! runs.
+//! This file holds the state and begins work; `ownership` follows partitions as they come and go, `holding` says when nothing
+//! is begun, `memory` what of the store is in memory, `work` what becomes of runs.
 
+mod holding;
+mod memory;
 mod ownership;
 mod work;
 
@@ -14,25 +16,18 @@ use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 pub use work::death;
 
+use super::catch_up::CatchUp;
 use super::lanes::Lanes;
-use super::partitions::{Partitions, Search};
+use super::partitions::Partitions;
 use super::start::From;
 use super::{Destinations, Given, Input, RetryPolicy, Run, Step};
+use holding::Pause;
 
-/// Runs in memory and events waiting for admission above which reading pauses; it goes on at half of it.
-const MAX_LOADED: usize = 4096;
-/// The same in bytes.
-const MAX_WEIGHT: usize = 64 * 1024 * 1024;
 /// How many lane heads the store is asked for at once.
 pub const FOUND_AT_ONCE: usize = 256;
-/// How many runs of one lane are read at once.
-const WINDOW: usize = 8;
 /// Heads kept in memory for each destination that takes no calls, or only as many as its quota allows; the others are found
 /// in the store when there are few left.
 const HELD_KEPT: usize = 256;
-/// Heads left to the store because their destinations take no calls, above which reading pauses: a destination that is
-/// down for long must not fill the store.
-const MAX_LEFT_OUT: usize = 1_000_000;
 /// How often the store is asked which waits and pauses are over.
 const DUE_EVERY: Duration = Duration::from_millis(500);
 /// How often a run may have ended its worker before it is given up.
@@ -56,6 +51,8 @@ pub struct Limits {
     pub retry: RetryPolicy,
     /// Where it begins if it has never read the log.
     pub from: Option<From>,
+    /// How many partitions the topic was laid out with.
+    pub partitions: i32,
     /// How long a partition may have something to read, and deliver nothing, before its subscription counts as stuck.
     pub stall: Duration,
 }
@@ -90,10 +87,11 @@ pub struct Engine {
     /// Destinations for which heads were left to the store, and how many heads in all.
     left_out: BTreeSet<String>,
     left_out_heads: usize,
-    /// Whether reading pauses, for want of room or by an operator's word.
+    /// Whether reading pauses for want of room.
     reading_paused: bool,
     /// Whether an operator has paused the flow.
-    paused: bool,
+    pause: Pause,
+    catch_up: CatchUp,
     stopping: bool,
     /// A run that may have ended workers, at work: one at a time, so that it is known which one it was.
     suspect: Option<EventRef>,
@@ -114,7 +112,8 @@ impl Engine {
             left_out: BTreeSet::new(),
             left_out_heads: 0,
             reading_paused: false,
-            paused: false,
+            pause: Pause::Unknown,
+            catch_up: CatchUp::new(),
             stopping: false,
             suspect: None,
             asking_due: false,
@@ -160,7 +159,9 @@ impl Engine {
                     self.reported(&key, &event, epoch_of, report, now, jitter, destinations, &mut steps);
                 }
             }
-            Input::Paused(paused) => self.paused = paused,
+            Input::Paused(since) => self.paused(since),
+            Input::Looked { look, seen } => self.looked(look, seen, now),
+            Input::Frontiers(frontiers) => self.catch_up.told(frontiers.as_ref(), self.limits.partitions),
             Input::Stop => {
                 self.stopping = true;
                 let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();
@@ -169,6 +170,8 @@ impl Engine {
             Input::Tick => {}
         }
         self.hand_back(now, &mut steps);
+        self.catch_up(now, &mut steps);
+        self.confirm_pause(&mut steps);
         self.lanes.wake(now);
         self.begin(now, destinations, &mut steps);
         self.admit_next(&mut steps);
@@ -212,7 +215,7 @@ impl Engine {
     }
 
     fn begin(&mut self, now: Timestamp, destinations: &mut Destinations, steps: &mut Vec<Step>) {
-        if self.paused || self.stopping {
+        if self.is_holding() || self.stopping {
             return;
         }
         // Those that have waited for their destination came first.
@@ -303,71 +306,16 @@ impl Engine {
         }
     }
 
-    /// Looks in the store for lanes that are not in memory, while there is room for them.
-    fn search(&mut self, now: Timestamp, destinations: &Destinations, steps: &mut Vec<Step>) {
-        let urgent = self.limits.urgent;
-        let back = |name: &String| destinations.is_closed(name, urgent, now) || destinations.admits(name, urgent, now);
-        let few = |name: &String| self.lanes.held_for(name) < HELD_KEPT / 4;
-        if self.left_out.iter().any(|name| back(name) && few(name)) {
-            self.left_out.clear();
-            self.left_out_heads = 0;
-            self.partitions.0.values_mut().for_each(super::partitions::Owned::search_again);
-        }
-        if self.paused || self.stopping {
-            return;
-        }
-        let mut without = destinations.held(urgent, now);
-        let full = |name: &String| self.lanes.held_for(name) >= HELD_KEPT && destinations.has_quota(name);
-        without.extend(self.lanes.held_destinations().into_iter().filter(full));
-        without.dedup();
-        // What has been asked for is on its way into memory, too.
-        let mut coming = FOUND_AT_ONCE * self.partitions.asked();
-        for (partition, owned) in &mut self.partitions.0 {
-            let full = self.lanes.loaded() + coming + FOUND_AT_ONCE > MAX_LOADED;
-            let room = !full && self.lanes.weight() < MAX_WEIGHT;
-            let Search::From(after) = &owned.search else { continue };
-            if !room || owned.leaves_by.is_some() {
-                continue;
-            }
-            self.left_out.extend(without.iter().cloned());
-            let (partition, epoch, after, without) = (*partition, owned.epoch, after.clone(), without.clone());
-            steps.push(Step::Find { partition, epoch, after, without });
-            owned.search = Search::Asked;
-            coming += FOUND_AT_ONCE;
-        }
-    }
-
     fn ask_due(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
         let recently = self.due_asked_at.is_some_and(|at| now.since(at) < DUE_EVERY);
-        if self.asking_due || recently || self.paused || self.stopping || self.reading_paused {
+        // Not while something in the log may still be unread that would cancel what waits.
+        if self.asking_due || recently || self.is_holding() || self.stopping || !self.has_room() {
             return;
         }
-        let partitions = self.partitions.caught_up();
+        let partitions = self.partitions.staying();
         if !partitions.is_empty() {
             (self.asking_due, self.due_asked_at) = (true, Some(now));
             steps.push(Step::Due(partitions));
-        }
-    }
-
-    /// Reading pauses while there is too much in memory, and goes on when half of it is done.
-    fn mind_the_bound(&mut self, steps: &mut Vec<Step>) {
-        let (events, bytes) = self.partitions.waiting();
-        let (loaded, weight) = (self.lanes.loaded() + events, self.lanes.weight() + bytes);
-        let part = if self.reading_paused { 2 } else { 1 };
-        let full = loaded > MAX_LOADED / part || weight > MAX_WEIGHT / part || self.left_out_heads > MAX_LEFT_OUT;
-        let pause = full || self.paused;
-        if pause != self.reading_paused {
-            self.reading_paused = pause;
-            let word = if pause { Step::Pause } else { Step::Resume };
-            steps.extend(self.partitions.0.keys().map(|partition| word(*partition)));
-        }
-    }
-
-    /// The store must be asked for more of a lane.
-    fn load(&self, key: &SubjectId, partition: Partition, steps: &mut Vec<Step>) {
-        if let Some(epoch) = self.partitions.epoch(partition) {
-            let limit = if self.reading_paused { 1 } else { WINDOW };
-            steps.push(Step::Load { key: key.clone(), partition, epoch, limit });
         }
     }
 }

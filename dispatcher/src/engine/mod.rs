@@ -16,14 +16,16 @@ pub mod run;
 pub mod start;
 pub mod step;
 
+mod catch_up;
 mod lanes;
 mod machine;
 mod partitions;
 
+pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
 pub use destinations::{Destinations, account};
 pub use held::Held;
-pub use input::{Given, Input, Next, Report};
+pub use input::{Given, Input, Looked, Next, Report};
 pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, death};
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use usher_proto::{EventRef, Partition, Timestamp};
 
+use super::Run;
 use super::arrival::Batch;
+
+/// A place in a partition's order; none is before all others.
+pub(super) type Place = Option<(i64, EventRef)>;
 
 /// How far the search for lanes has come that the store holds and memory does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,11 +16,11 @@ pub(super) enum Search {
     /// There are none, as far as is known.
     Done,
     /// To be gone on with, after this place.
-    From(Option<(i64, EventRef)>),
+    From(Place),
     /// The store has been asked.
     Asked,
-    /// The store has been asked, and the search is to begin again after it.
-    AskedInVain,
+    /// The store has been asked, and what comes after this place is to be searched again after it.
+    AskedInVain(Place),
 }
 
 /// Batches that wait for admission. Counted as they come and go: it is asked after every input how much there is.
@@ -68,9 +72,6 @@ pub(super) struct Owned {
     pub(super) assignment: u64,
     /// The store's number of the ownership.
     pub(super) epoch: i64,
-    /// The end of the log when the partition became ours: until the frontier has reached it, no wait ends, for what would
-    /// cancel it may not have been read yet.
-    pub(super) end_seen: i64,
     /// Everything below is accounted for.
     pub(super) frontier: i64,
     /// The offset that is read next.
@@ -92,9 +93,36 @@ pub(super) struct Owned {
 impl Owned {
     /// Lanes of this partition are to be looked for from the beginning.
     pub(super) fn search_again(&mut self) {
-        self.search = match self.search {
-            Search::Asked | Search::AskedInVain => Search::AskedInVain,
-            Search::Done | Search::From(_) => Search::From(None),
+        self.search_after(None);
+    }
+
+    /// This head has been left to the store, and is to be found there.
+    pub(super) fn search_from(&mut self, head: &Run) {
+        // Some place before it: nothing is lost by finding what stands between.
+        self.search_after(Some((head.position - 1, head.event.reference())));
+    }
+
+    fn search_after(&mut self, place: Place) {
+        self.search = match std::mem::replace(&mut self.search, Search::Done) {
+            Search::Asked => Search::AskedInVain(place),
+            Search::AskedInVain(earlier) => Search::AskedInVain(earlier.min(place)),
+            Search::Done => Search::From(place),
+            Search::From(earlier) => Search::From(earlier.min(place)),
+        };
+    }
+
+    /// Whether the store holds no lanes that memory does not, as far as is known.
+    pub(super) fn is_searched(&self) -> bool {
+        self.search == Search::Done
+    }
+
+    /// The store has answered with heads up to this place; `all` if there are no more.
+    pub(super) fn searched(&mut self, last: Place, all: bool) {
+        self.search = match std::mem::replace(&mut self.search, Search::Done) {
+            Search::AskedInVain(again) if all => Search::From(again),
+            Search::AskedInVain(again) => Search::From(again.min(last)),
+            Search::Done | Search::From(_) | Search::Asked if all => Search::Done,
+            Search::Done | Search::From(_) | Search::Asked => Search::From(last),
         };
     }
 }
@@ -131,15 +159,19 @@ impl Partitions {
 
     /// In how many the store is being asked for lanes.
     pub(super) fn asked(&self) -> usize {
-        let is_asked = |owned: &&Owned| matches!(owned.search, Search::Asked | Search::AskedInVain);
+        let is_asked = |owned: &&Owned| matches!(owned.search, Search::Asked | Search::AskedInVain(_));
         self.0.values().filter(is_asked).count()
     }
 
-    /// The partitions in which waits may end, with their epochs.
-    pub(super) fn caught_up(&self) -> Vec<(Partition, i64)> {
-        let caught_up =
-            self.0.iter().filter(|(_, owned)| owned.frontier >= owned.end_seen && owned.leaves_by.is_none());
-        caught_up.map(|(partition, owned)| (*partition, owned.epoch)).collect()
+    /// Those that are not being taken away, with their epochs.
+    pub(super) fn staying(&self) -> Vec<(Partition, i64)> {
+        let staying = self.0.iter().filter(|(_, owned)| owned.leaves_by.is_none());
+        staying.map(|(partition, owned)| (*partition, owned.epoch)).collect()
+    }
+
+    /// How far a partition is admitted, if it is ours to read on in.
+    pub(super) fn frontier(&self, partition: Partition) -> Option<i64> {
+        self.0.get(&partition).filter(|owned| owned.leaves_by.is_none()).map(|owned| owned.frontier)
     }
 
     /// Those that have been taken away and not been handed back yet.

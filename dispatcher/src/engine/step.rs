@@ -1,6 +1,6 @@
 //! What is to be done, as the engine says.
 
-use usher_proto::{EventRef, Partition, Reason, SubjectId};
+use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::Run;
 use super::arrival::Batch;
@@ -65,6 +65,19 @@ pub enum Step {
         epoch: i64,
         /// The leave to ask its destination, if it asks one.
         ticket: Option<Ticket>,
+    },
+    /// Log and store: look how far every partition of the topic reaches, and whether the flow is paused. Nothing is begun
+    /// before everything below those ends is admitted. Answered by [`super::Input::Looked`], whatever comes of it.
+    Look(u64),
+    /// Store: say how far the partitions of the flow are admitted. Answered by [`super::Input::Frontiers`], whatever comes
+    /// of it.
+    AskFrontiers,
+    /// Store: write that this replica begins nothing since it has seen the flow paused.
+    ConfirmPause {
+        /// Since when the flow is paused.
+        since: Timestamp,
+        /// Steps that had been begun before and are under way.
+        under_way: usize,
     },
     /// Log: start the partitions of an assignment, all of them.
     Start {

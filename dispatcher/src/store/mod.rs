@@ -19,6 +19,7 @@ mod rows;
 mod seek;
 mod sql_store;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,7 +30,7 @@ use crate::engine::{Change, Changed, Run, RunState};
 use crate::reach::Listed;
 use crate::subject::Subject;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
-pub use operate::ActionRecord;
+pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;
 pub use quota::{Credit, Grant, Short, Wish};
 pub use reach::ReachRecord;
@@ -127,8 +128,20 @@ pub trait Store: Send + Sync {
     /// A version of a flow that was kept.
     async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError>;
 
-    /// Whether an operator has paused a flow.
-    async fn paused(&self, flow: &str) -> Result<bool, StoreError>;
+    /// Since when an operator has paused a flow; none if it is not paused.
+    async fn paused(&self, flow: &str) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Writes that `owner` begins nothing of a flow that is paused since then, with `under_way` steps begun before.
+    async fn confirm_pause(
+        &self,
+        flow: &str,
+        owner: &str,
+        since: Timestamp,
+        under_way: usize,
+    ) -> Result<(), StoreError>;
+
+    /// How far a flow has admitted each partition that any replica has ever owned; none where it has not begun to.
+    async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<i64>>, StoreError>;
 
     /// How many runs of a flow are in each state that needs somebody's attention: all but those that ended well.
     async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError>;
@@ -144,7 +157,7 @@ pub trait Store: Send + Sync {
     /// `lease`, counted from before it was asked for; then it is everybody's again.
     async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError>;
 
-    /// Gives back at once what was granted to `member`.
+    /// Gives back at once what was granted to `member`, which stops: it is not asked to confirm a pause any more.
     async fn leave(&self, member: &str) -> Result<(), StoreError>;
 
     /// What time it is by the store's clock.

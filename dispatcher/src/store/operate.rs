@@ -4,6 +4,7 @@ use serde::Serialize;
 use usher_proto::{EventRef, Timestamp};
 
 use super::{SqlStore, StoreError};
+use crate::sql::Database;
 
 /// Something an operator has ordered.
 #[derive(Debug, Clone, Serialize)]
@@ -18,8 +19,61 @@ pub struct ActionRecord {
     pub came: String,
 }
 
+/// A replica that owns partitions of a paused flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaPause {
+    /// The replica's name: its process's number, and chance.
+    pub owner: String,
+    /// How many partitions it owns.
+    pub partitions: usize,
+    /// How many steps it had begun before and has still under way; none while it has not confirmed the pause.
+    pub under_way: Option<usize>,
+}
+
+pub(super) async fn paused(database: &Database, flow: &str) -> Result<Option<Timestamp>, StoreError> {
+    let row: Option<(i64,)> =
+        sqlx::query_as("SELECT at FROM usher_pause WHERE flow = $1").bind(flow).fetch_optional(&database.pool).await?;
+    Ok(row.map(|(at,)| Timestamp::from_millis(at)))
+}
+
+pub(super) async fn confirm_pause(
+    database: &Database,
+    flow: &str,
+    owner: &str,
+    since: Timestamp,
+    under_way: usize,
+) -> Result<(), StoreError> {
+    let mut writing = database.write().await?;
+    let sql = "INSERT INTO usher_pause_seen (flow, owner, paused_at, under_way) VALUES ($1, $2, $3, $4) \
+               ON CONFLICT (flow, owner) DO UPDATE SET \
+                 paused_at = excluded.paused_at, under_way = excluded.under_way";
+    sqlx::query(sql)
+        .bind(flow)
+        .bind(owner)
+        .bind(since.millis())
+        .bind(i64::try_from(under_way).unwrap_or(i64::MAX))
+        .execute(writing.connection())
+        .await?;
+    Ok(writing.commit().await?)
+}
+
+/// Whatever `owner` owns is nobody's until somebody takes it over.
+pub(super) async fn disown(database: &Database, owner: &str) -> Result<(), StoreError> {
+    let mut writing = database.write().await?;
+    for sql in
+        ["UPDATE usher_ownership SET owner = '' WHERE owner = $1", "DELETE FROM usher_pause_seen WHERE owner = $1"]
+    {
+        sqlx::query(sql).bind(owner).execute(writing.connection()).await?;
+    }
+    Ok(writing.commit().await?)
+}
+
 impl SqlStore {
-    /// Pauses a flow, or lets it go on. The flow's replicas look every few seconds. False if it was so already.
+    /// Pauses a flow, or lets it go on. Replicas look every few seconds; [`Self::pausing`] says which have seen a pause.
+    /// False if it was so already.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
     pub async fn set_paused(&self, flow: &str, paused: bool, who: &str, now: Timestamp) -> Result<bool, StoreError> {
         let mut writing = self.database.write().await?;
         let changed = if paused {
@@ -30,6 +84,8 @@ impl SqlStore {
                 .execute(writing.connection())
                 .await?
         } else {
+            let seen = sqlx::query("DELETE FROM usher_pause_seen WHERE flow = $1").bind(flow);
+            seen.execute(writing.connection()).await?;
             sqlx::query("DELETE FROM usher_pause WHERE flow = $1").bind(flow).execute(writing.connection()).await?
         };
         let what = if paused { "pause" } else { "resume" };
@@ -46,6 +102,26 @@ impl SqlStore {
         }
         writing.commit().await?;
         Ok(changed.rows_affected() > 0)
+    }
+
+    /// The replicas that own partitions of a paused flow, by name, and which of them have confirmed the pause.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn pausing(&self, flow: &str) -> Result<Vec<ReplicaPause>, StoreError> {
+        let sql = "SELECT o.owner, COUNT(*), s.under_way FROM usher_ownership o \
+                   LEFT JOIN usher_pause p ON p.flow = o.flow \
+                   LEFT JOIN usher_pause_seen s ON s.flow = o.flow AND s.owner = o.owner AND s.paused_at = p.at \
+                   WHERE o.flow = $1 AND o.owner <> '' GROUP BY o.owner, s.under_way ORDER BY o.owner";
+        let rows: Vec<(String, i64, Option<i64>)> =
+            sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
+        let count = |count: i64| usize::try_from(count).unwrap_or(0);
+        let replica = |(owner, partitions, under_way): (String, i64, Option<i64>)| ReplicaPause {
+            owner,
+            partitions: count(partitions),
+            under_way: under_way.map(count),
+        };
+        Ok(rows.into_iter().map(replica).collect())
     }
 
     /// What operators have ordered about a run, oldest first.

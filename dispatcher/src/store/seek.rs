@@ -23,10 +23,11 @@ impl SqlStore {
         let mut writing = self.database.write().await?;
         let connection = writing.connection();
         for (partition, offset) in offsets {
+            // A frontier of another log says nothing of what has been read of this one.
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, sought) \
                        VALUES ($1, $2, 1, $3, $4, $5) ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at, \
-                         sought = excluded.sought";
+                         frontier = NULL, sought = excluded.sought";
             sqlx::query(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))
@@ -53,17 +54,6 @@ impl SqlStore {
             .execute(connection)
             .await?;
         Ok(writing.commit().await?)
-    }
-
-    /// How far a flow has come in each partition: the offset below which every event is accounted for.
-    ///
-    /// # Errors
-    /// The store is not there.
-    pub async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
-        let sql = "SELECT partition, frontier FROM usher_ownership WHERE flow = $1 AND frontier IS NOT NULL";
-        let rows: Vec<(i64, i64)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
-        let of = |(partition, frontier)| Some((Partition(i32::try_from(partition).ok()?), frontier));
-        Ok(rows.into_iter().filter_map(of).collect())
     }
 
     /// How many partitions the store is laid out for.

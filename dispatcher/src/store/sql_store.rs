@@ -1,5 +1,6 @@
 //! The store in SQL. What is small is here; admission, changes, lanes and pruning have files of their own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -151,9 +152,28 @@ impl Store for SqlStore {
         Ok(row.map(|(source,)| source))
     }
 
-    async fn paused(&self, flow: &str) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT 1 FROM usher_pause WHERE flow = $1").bind(flow);
-        Ok(row.fetch_optional(&self.database.pool).await?.is_some())
+    async fn paused(&self, flow: &str) -> Result<Option<Timestamp>, StoreError> {
+        super::operate::paused(&self.database, flow).await
+    }
+
+    async fn confirm_pause(
+        &self,
+        flow: &str,
+        owner: &str,
+        since: Timestamp,
+        under_way: usize,
+    ) -> Result<(), StoreError> {
+        super::operate::confirm_pause(&self.database, flow, owner, since, under_way).await
+    }
+
+    async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<i64>>, StoreError> {
+        let rows: Vec<(i64, Option<i64>)> =
+            sqlx::query_as("SELECT partition, frontier FROM usher_ownership WHERE flow = $1")
+                .bind(flow)
+                .fetch_all(&self.database.pool)
+                .await?;
+        let row = |(partition, frontier)| Some((Partition(i32::try_from(partition).ok()?), frontier));
+        Ok(rows.into_iter().filter_map(row).collect())
     }
 
     async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
@@ -173,6 +193,7 @@ impl Store for SqlStore {
     }
 
     async fn leave(&self, member: &str) -> Result<(), StoreError> {
+        super::operate::disown(&self.database, member).await?;
         super::quota::leave(&self.database, member).await
     }
 

@@ -11,7 +11,7 @@ use super::news::News;
 use crate::{LogError, MAX_RECORD};
 
 /// Properties that Usher's promises hang on: whoever changes them would lose or repeat events.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 15] = [
     "bootstrap.servers",
     "acks",
     "request.required.acks",
@@ -25,6 +25,7 @@ const FIXED: [&str; 14] = [
     "enable.auto.offset.store",
     "auto.offset.reset",
     "allow.auto.create.topics",
+    "enable.partition.eof",
     "partition.assignment.strategy",
 ];
 
@@ -140,7 +141,8 @@ impl Settings {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "false")
+            // The only word that offsets without a record, at the end of a partition, have been read.
+            .set("enable.partition.eof", "true")
             // Bounds what is fetched ahead; a full local queue is looked at again soon, not after a second.
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "20")
@@ -158,10 +160,7 @@ impl Settings {
     /// For reading one record where it stands. librdkafka wants the name of a group for any assignment, though this one is
     /// never joined; the topic's is one that access rules will know.
     pub(super) fn looker(&self, topic: &str) -> ClientConfig {
-        let mut config = self.consumer(topic);
-        // Where nothing comes any more must be heard of.
-        config.set("enable.partition.eof", "true");
-        config
+        self.consumer(topic)
     }
 }
 

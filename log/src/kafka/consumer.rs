@@ -57,6 +57,7 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: LogSide
         held_back: false,
         partitions: BTreeMap::new(),
         unanswered: Unanswered::default(),
+        ends: BTreeMap::new(),
         unasked: BTreeSet::new(),
         ask_at: Instant::now(),
         committed_at: Instant::now(),
@@ -71,6 +72,10 @@ struct Owned {
     epoch: u64,
     /// What may be committed, and whether it has been.
     frontier: Option<(i64, bool)>,
+    /// Where the partition ended when it was given to us, until everything below that has been delivered.
+    end: Option<i64>,
+    /// The offset after the last record delivered.
+    next: i64,
     /// Paused by the subscriber.
     paused: bool,
 }
@@ -86,6 +91,8 @@ struct Reader {
     held_back: bool,
     partitions: BTreeMap<Partition, Owned>,
     unanswered: Unanswered,
+    /// Where partitions ended that have been given to us and not started.
+    ends: BTreeMap<Partition, i64>,
     /// Partitions that are ours and whose offsets could not be asked for yet, and when to ask again.
     unasked: BTreeSet<Partition>,
     ask_at: Instant,
@@ -148,6 +155,7 @@ impl Reader {
     /// Reads what is there, up to a batch, into `pending`.
     fn read(&mut self) -> Result<(), LogError> {
         let mut batches: BTreeMap<Partition, Vec<(i64, Record)>> = BTreeMap::new();
+        let mut at_end = BTreeSet::new();
         let (mut count, mut bytes, mut wait) = (0, 0, POLL);
         while count < BATCH && bytes < BATCH_BYTES {
             match self.consumer.poll(wait) {
@@ -158,16 +166,30 @@ impl Reader {
                     bytes += record.size();
                     batches.entry(Partition(message.partition())).or_default().push((message.offset(), record));
                 }
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(at_end.insert(Partition(partition))),
                 Some(Err(error)) => self.poll_error(&error)?,
             }
             wait = Duration::ZERO;
         }
         for (partition, records) in batches {
-            if let Some(owned) = self.partitions.get(&partition) {
+            if let Some(owned) = self.partitions.get_mut(&partition) {
+                owned.next = records.last().map_or(owned.next, |(last, _)| last + 1);
                 self.pending.push_back(LogEvent::Records { epoch: owned.epoch, partition, records });
             }
         }
+        at_end.into_iter().for_each(|partition| self.reached_the_end(partition));
         Ok(())
+    }
+
+    /// Everything up to some end of a partition has been delivered. Which end is not said; it is not below the one of before
+    /// the first fetch.
+    fn reached_the_end(&mut self, partition: Partition) {
+        if let Some(owned) = self.partitions.get_mut(&partition)
+            && let Some(next) = owned.end.take()
+            && next > owned.next
+        {
+            self.pending.push_back(LogEvent::Reached { epoch: owned.epoch, partition, next });
+        }
     }
 
     fn poll_error(&self, error: &KafkaError) -> Result<(), LogError> {
@@ -193,6 +215,7 @@ impl Reader {
             Ok(assigned) => {
                 let epoch = EPOCH.fetch_add(1, Ordering::SeqCst) + 1;
                 self.unanswered.assigned(epoch, &partitions);
+                self.ends.extend(assigned.iter().map(|found| (found.partition, found.end)));
                 self.pending.push_back(LogEvent::Assigned { epoch, partitions: assigned });
             }
             Err(error) => {
@@ -234,7 +257,8 @@ impl Reader {
         }
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets.iter().filter(|(partition, _)| awaited.contains(partition)) {
-            self.partitions.insert(*partition, Owned { epoch, frontier: None, paused: false });
+            let end = self.ends.remove(partition);
+            self.partitions.insert(*partition, Owned { epoch, frontier: None, end, next: *offset, paused: false });
             if let Err(error) = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)) {
                 tracing::error!(group = self.group, %error, offset, "no such offset");
             }
@@ -265,7 +289,9 @@ impl Reader {
     fn forget(&mut self, partitions: &[Partition]) {
         self.unasked.retain(|partition| !partitions.contains(partition));
         self.pending.retain(|event| match event {
-            LogEvent::Records { partition, .. } => !partitions.contains(partition),
+            LogEvent::Records { partition, .. } | LogEvent::Reached { partition, .. } => {
+                !partitions.contains(partition)
+            }
             LogEvent::Assigned { .. } | LogEvent::Revoked { .. } | LogEvent::Failed(_) => true,
         });
     }

@@ -13,6 +13,7 @@ mod full_disk;
 mod instances;
 mod logs;
 mod memory;
+mod old_news;
 mod operators;
 mod order;
 mod outages;

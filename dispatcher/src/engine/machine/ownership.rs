@@ -23,6 +23,7 @@ impl Engine {
         if partitions.is_empty() {
             return;
         }
+        self.catch_up.start();
         let names = partitions.iter().map(|given| given.partition).collect();
         self.acquiring.extend(partitions.into_iter().map(|given| (given.partition, (assignment, given))));
         steps.push(Step::Acquire { assignment, partitions: names });
@@ -44,7 +45,6 @@ impl Engine {
             let mut owned = Owned {
                 assignment,
                 epoch,
-                end_seen: given.end,
                 frontier: start,
                 next: start,
                 read_at: now,
@@ -96,6 +96,8 @@ impl Engine {
     pub(super) fn read(&mut self, assignment: u64, partition: Partition, next: i64, records: Records, now: Timestamp) {
         let ours = |owned: &&mut Owned| owned.assignment == assignment && owned.leaves_by.is_none();
         let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
+        // The log may say late that it has reached an end.
+        let next = next.max(owned.next);
         (owned.next, owned.read_at) = (next, now);
         let epoch = owned.epoch;
         // What has to wait is admitted together.
@@ -139,22 +141,17 @@ impl Engine {
             }
         }
         if !leaving && !self.stopping {
-            heads.into_iter().for_each(|run| self.lanes.head(run, false));
-            woken.into_iter().for_each(|run| self.lanes.head(run, true));
+            heads.into_iter().for_each(|run| self.take_in(run, false));
+            woken.into_iter().for_each(|run| self.take_in(run, true));
         }
         behind.iter().for_each(|key| self.lanes.behind(key));
     }
 
     pub(super) fn found(&mut self, partition: Partition, epoch: i64, heads: Vec<Run>, all: bool) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
-        let last = heads.last().map(|run| (run.position, run.event.reference()));
-        owned.search = match owned.search {
-            Search::AskedInVain => Search::From(None),
-            _ if all => Search::Done,
-            _ => Search::From(last),
-        };
+        owned.searched(heads.last().map(|run| (run.position, run.event.reference())), all);
         if owned.leaves_by.is_none() && !self.stopping {
-            heads.into_iter().for_each(|run| self.lanes.head(run, true));
+            heads.into_iter().for_each(|run| self.take_in(run, true));
         }
     }
 
@@ -163,7 +160,7 @@ impl Engine {
         for run in heads {
             let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| owned.leaves_by.is_none());
             if staying && !self.stopping {
-                self.lanes.head(run, true);
+                self.take_in(run, true);
             }
         }
         behind.iter().for_each(|key| self.lanes.behind(key));

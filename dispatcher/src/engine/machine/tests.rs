@@ -1,5 +1,6 @@
 //! The claims of the engine, driven by hand: no clock, no store, no network.
 
+mod catching_up;
 mod destinations;
 mod held;
 mod lanes;
@@ -12,10 +13,11 @@ use bytes::Bytes;
 use serde_json::json;
 use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp};
 
+use super::memory::{MAX_RUNS, WINDOW};
 use super::*;
 use crate::engine::arrival::{Admission, Arrival, Ownership};
 use crate::engine::breaker::Ticket;
-use crate::engine::{Cause, Change, ChangeKind, Changed, Effect, Next, Outcome, Report, RunState, Tries};
+use crate::engine::{Cause, Change, ChangeKind, Changed, Effect, Looked, Next, Outcome, Report, RunState, Seen, Tries};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
 const EPOCH: i64 = 7;
@@ -80,6 +82,7 @@ fn limits() -> Limits {
         destinations: 1,
         retry: RetryPolicy { attempts: 3, first, max, within: Duration::from_secs(3600) },
         from: Some(From::Beginning),
+        partitions: 1,
         stall: Duration::from_secs(60),
     }
 }
@@ -113,6 +116,14 @@ fn found_after(steps: &[Step]) -> Vec<Option<i64>> {
         _ => None,
     };
     steps.iter().filter_map(after).collect()
+}
+
+/// The number of the look at the log that is asked for.
+fn look(steps: &[Step]) -> Option<u64> {
+    steps.iter().find_map(|step| match step {
+        Step::Look(number) => Some(*number),
+        _ => None,
+    })
 }
 
 fn is_rejoin(steps: &[Step]) -> bool {
@@ -153,11 +164,20 @@ impl Bench {
             late: false,
         };
         let owned = partitions.iter().map(own).collect();
-        let steps = self.give(Input::Acquired { assignment, owned });
+        let mut steps = self.give(Input::Acquired { assignment, owned });
+        let caught_up = self.looked(&steps, &[]);
+        steps.extend(caught_up);
         for partition in partitions {
             self.found(*partition, Vec::new(), true);
         }
         steps
+    }
+
+    /// Answers the look at the log that the steps ask for: the flow is not paused, and this is where partitions end.
+    fn looked(&mut self, steps: &[Step], ends: &[(Partition, i64)]) -> Vec<Step> {
+        let look = look(steps).unwrap_or_else(|| panic!("the log is looked at: {steps:?}"));
+        let ends = ends.iter().map(|(partition, end)| Seen { partition: *partition, low: 0, end: *end }).collect();
+        self.give(Input::Looked { look, seen: Some(Looked { paused: None, ends }) })
     }
 
     fn given(&mut self, assignment: u64, partitions: &[Partition]) -> Vec<Step> {

@@ -9,7 +9,7 @@ use super::plan::{Breakage, StepPlan};
 use super::replica::Question;
 use super::world::{Happens, World};
 use crate::engine::breaker::Ticket;
-use crate::engine::{Cause, Change, ChangeKind, Changed, Input, Next, Outcome, Report, Run};
+use crate::engine::{Cause, Change, ChangeKind, Changed, Held, Input, Next, Outcome, Report, Run};
 
 /// How long after its claim an attempt may be sent.
 const LEASE: i64 = 5_000;
@@ -69,6 +69,10 @@ impl World {
             report: early,
         };
         let is_early = attempt.report.is_some();
+        if !is_early {
+            let news_at = self.replicas[r].news_at;
+            self.checker.begun(number, news_at, self.now, &self.store);
+        }
         let mut tries = run.tries;
         tries.claimed_until = None;
         if !self.plan.destinations[destination].remembers && self.plan.breakage != Breakage::NoClaims {
@@ -111,6 +115,9 @@ impl World {
         match self.plan.steps[run.step] {
             StepPlan::Wait(_) if over => Some(Report::Skipped(self.next(run.step))),
             StepPlan::Wait(pause) => Some(Report::Wait { until: until(pause), news_after: None }),
+            StepPlan::Call { .. } if self.store.is_suppressed(of.user) => {
+                Some(Report::HeldBack { held: Held::Suppressed, next: self.next(run.step) })
+            }
             StepPlan::Call { .. } if run.request.is_some() => None,
             StepPlan::Call { .. } if of.skips & (1 << run.step) != 0 => Some(Report::Skipped(self.next(run.step))),
             StepPlan::Call { needs, .. } => {

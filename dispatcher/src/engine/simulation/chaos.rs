@@ -1,6 +1,7 @@
 //! Misfortunes.
 
 use rand::Rng as _;
+use usher_proto::Timestamp;
 
 use super::destination::Trouble;
 use super::world::{Happens, World};
@@ -23,7 +24,7 @@ impl World {
             4 => self.kick(r),
             5 | 6 if is_up && self.replicas[r].frozen.is_none() => self.stops(r),
             7..=9 => self.rotate(),
-            10 => {
+            10 | 14 => {
                 let pause = self.rng.random_range(500..15_000);
                 self.pause(true);
                 self.at(self.now + pause, Happens::Paused(false));
@@ -53,12 +54,12 @@ impl World {
 
     /// An operator pauses the flow, or lets it go on.
     pub(super) fn pause(&mut self, paused: bool) {
-        self.paused = paused;
+        self.paused = paused.then_some(Timestamp::from_millis(self.now));
         for r in 0..self.replicas.len() {
             let incarnation = self.replicas[r].incarnation;
             self.at(
                 self.now,
-                Happens::Told { r, incarnation, subscription: None, input: Box::new(Input::Paused(paused)) },
+                Happens::Told { r, incarnation, subscription: None, input: Box::new(Input::Paused(self.paused)) },
             );
         }
     }

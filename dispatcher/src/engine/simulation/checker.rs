@@ -37,6 +37,8 @@ pub(super) struct Checker {
     asked: Vec<[Asked; STEPS]>,
     /// Per partition, how many records are known to be stored.
     stored: Vec<usize>,
+    /// Since when the log says of a user that nobody is to write to them.
+    suppressed: std::collections::HashMap<usize, i64>,
     pub(super) broken: Option<Broken>,
     /// The most that was ever in memory.
     pub(super) most_loaded: usize,
@@ -54,6 +56,22 @@ impl Checker {
 
     pub(super) fn breaks(&mut self, promise: &'static str, how: String) {
         self.broken.get_or_insert(Broken { promise, how });
+    }
+
+    /// The log says that nobody is to write to this user any more.
+    pub(super) fn suppressed(&mut self, user: usize, now: i64) {
+        self.suppressed.entry(user).or_insert(now);
+    }
+
+    /// A call is begun by a replica whose last assignment or resume was at `news_at`: what stood in the log then is known.
+    pub(super) fn begun(&mut self, event: usize, news_at: i64, now: i64, store: &Store) {
+        let user = store.row(event).expect("it was admitted").user;
+        let said_at = self.suppressed.get(&(user as usize)).filter(|said_at| **said_at <= news_at);
+        if let Some(said_at) = said_at.filter(|_| !store.is_suppressed(user)) {
+            let how =
+                format!("e{event} is begun at {now}, on the news of {news_at}, though the log said no at {said_at}");
+            self.breaks("no old news", how);
+        }
     }
 
     fn asked(&mut self, event: usize, step: usize) -> &mut Asked {

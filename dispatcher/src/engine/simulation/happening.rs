@@ -29,6 +29,8 @@ pub(super) struct Happening {
     pub(super) starts: bool,
     pub(super) cancels: bool,
     pub(super) snapshot: bool,
+    /// A user who is not to be written to from now on, mostly of another partition.
+    pub(super) suppresses: Option<u32>,
     pub(super) fate: Fate,
     /// Steps that do not apply to it, a bit for each.
     pub(super) skips: u8,

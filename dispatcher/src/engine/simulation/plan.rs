@@ -77,6 +77,10 @@ pub(super) enum Breakage {
     RepeatedEffects,
     /// Nobody waits for an attempt of somebody else that may still be under way.
     NoClaims,
+    /// The log says that it ends where it begins, so that nobody waits until it has been read.
+    NoEnds,
+    /// The store says that what others own has been admitted.
+    NoFrontiers,
 }
 
 /// Everything that makes one world differ from another, but for chance.

@@ -98,3 +98,9 @@ fn a_store_that_applies_an_event_again_is_noticed() {
 fn claims_that_nobody_waits_out_are_noticed() {
     is_caught(Breakage::NoClaims, &["effects"]);
 }
+
+#[test]
+fn news_that_nobody_waits_for_is_noticed() {
+    is_caught(Breakage::NoEnds, &["no old news"]);
+    is_caught(Breakage::NoFrontiers, &["no old news"]);
+}

@@ -11,7 +11,7 @@ use super::plan::{Breakage, Plan, StepPlan};
 use super::world::{Happens, World};
 use crate::engine::arrival::{Arrival, Batch};
 use crate::engine::start::From;
-use crate::engine::{Change, Changed, Destinations, Engine, Input, Limits, Step, death};
+use crate::engine::{Change, Changed, Destinations, Engine, Input, Limits, Looked, Seen, Step, death};
 use crate::subject::Snapshot;
 
 /// How many questions the store answers in one turn.
@@ -61,6 +61,8 @@ pub(super) struct Replica {
     /// Since when the group has heard nothing of it.
     pub(super) silent_since: Option<i64>,
     pub(super) paused: bool,
+    /// When it was given partitions or resumed last.
+    pub(super) news_at: i64,
     /// It is to stop, by then.
     pub(super) stopping: Option<i64>,
     /// Counts its subscriptions to the log.
@@ -91,6 +93,7 @@ impl Replica {
             destinations: plan.destinations.len(),
             retry: plan.retry,
             from: Some(From::Beginning),
+            partitions: i32::try_from(plan.partitions).expect("few"),
             stall: std::time::Duration::from_secs(60),
         };
         Self {
@@ -101,6 +104,7 @@ impl Replica {
             frozen: None,
             silent_since: None,
             paused: false,
+            news_at: 0,
             stopping: None,
             subscription: 0,
             held: BTreeMap::new(),
@@ -156,6 +160,9 @@ impl World {
         let replica = &mut self.replicas[r];
         match &input {
             Input::Given { assignment, partitions } => {
+                if !partitions.is_empty() {
+                    replica.news_at = self.now;
+                }
                 replica.held.extend(partitions.iter().map(|given| (index(given.partition), *assignment)));
             }
             Input::Taken { partitions, lost } => {
@@ -169,7 +176,12 @@ impl World {
                     }
                 }
             }
-            Input::Paused(paused) => replica.paused = *paused,
+            Input::Paused(since) => {
+                if replica.paused && since.is_none() {
+                    replica.news_at = self.now;
+                }
+                replica.paused = since.is_some();
+            }
             _ => {}
         }
         self.handle(r, input);
@@ -241,7 +253,8 @@ impl World {
             Input::Loaded { key, .. } | Input::Reported { key, .. } => replica.unbusy(key),
             _ => {}
         }
-        let new = replica.to_begin_at_once(&input);
+        let holding = replica.engine.is_holding();
+        let new = if holding { Vec::new() } else { replica.to_begin_at_once(&input) };
         if self.trace && !matches!(input, Input::Tick | Input::Ends(_)) {
             eprintln!("{} r{r} <- {input:?}", self.now);
         }
@@ -300,6 +313,23 @@ impl World {
                 self.replicas[r].is_busy(&run.event.subject);
                 self.work(r, *run, epoch, ticket);
             }
+            Step::Look(look) => {
+                let end = |p: usize| if self.plan.breakage == Breakage::NoEnds { 0 } else { self.log.0[p].end };
+                let seen = |p| Seen { partition: partition(p), low: 0, end: end(p) };
+                let ends = (0..self.plan.partitions).map(seen).collect();
+                let seen = self.is_answered().then_some(Looked { paused: self.paused, ends });
+                self.answers_later(r, Input::Looked { look, seen });
+            }
+            Step::AskFrontiers => {
+                let frontier = |p: usize| match self.plan.breakage {
+                    Breakage::NoFrontiers => Some(i64::MAX),
+                    _ => self.store.frontier(p),
+                };
+                let frontiers = (0..self.plan.partitions).map(|p| (partition(p), frontier(p))).collect();
+                let frontiers = self.is_answered().then_some(frontiers);
+                self.answers_later(r, Input::Frontiers(frontiers));
+            }
+            Step::ConfirmPause { .. } => {}
             Step::Start { assignment, offsets } => {
                 let replica = &mut self.replicas[r];
                 for (partition, next) in offsets {
@@ -339,6 +369,18 @@ impl World {
                 self.checker.breaks("nothing lost", format!("partition {partition} cannot start: {problem}"));
             }
         }
+    }
+
+    /// Whether the log and the store answer what changes nothing.
+    fn is_answered(&mut self) -> bool {
+        self.now >= self.store_back_at && !self.rng.random_bool(self.plan.answers_lost)
+    }
+
+    /// The answer to a question that stands in no order with others.
+    fn answers_later(&mut self, r: usize, input: Input) {
+        let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
+        let incarnation = self.replicas[r].incarnation;
+        self.at(self.now + latency, Happens::Told { r, incarnation, subscription: None, input: Box::new(input) });
     }
 
     fn resubscribes(&mut self, r: usize) {
@@ -501,9 +543,7 @@ impl World {
         let replica = &mut self.replicas[r];
         (replica.up, replica.silent_since) = (true, None);
         let incarnation = replica.incarnation;
-        if self.paused {
-            self.told(r, Input::Paused(true));
-        }
+        self.told(r, Input::Paused(self.paused));
         self.at(self.now, Happens::Tick { r, incarnation });
         self.joins_later(r);
     }

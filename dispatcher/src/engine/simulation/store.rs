@@ -102,6 +102,8 @@ pub(super) struct Store {
     lanes: Vec<LaneRows>,
     partitions: Vec<PartitionRows>,
     users: Vec<Known>,
+    /// Users who are not to be written to.
+    suppressed: BTreeSet<u32>,
     destinations: Vec<String>,
     body: Bytes,
     /// How old an event may become.
@@ -137,6 +139,7 @@ impl Store {
             lanes: (0..users).map(|_| LaneRows::default()).collect(),
             partitions: (0..partitions).map(|_| partition()).collect(),
             users: vec![Known::default(); users],
+            suppressed: BTreeSet::new(),
             destinations,
             body,
             life,
@@ -154,6 +157,10 @@ impl Store {
 
     pub(super) fn frontier(&self, partition: usize) -> Option<i64> {
         self.partitions[partition].frontier
+    }
+
+    pub(super) fn is_suppressed(&self, user: u32) -> bool {
+        self.suppressed.contains(&user)
     }
 
     pub(super) fn revision(&self, user: u32) -> i64 {
@@ -358,6 +365,7 @@ impl Store {
         }
         let mut woken = Vec::new();
         for arrival in &fresh {
+            self.suppressed.extend(events[event_number(&arrival.event.reference())].suppresses);
             let Some(snapshot) = &arrival.snapshot else { continue };
             let user = user_number(&arrival.event.subject);
             let event = u32::try_from(event_number(&arrival.event.reference())).expect("few");

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use usher_proto::Timestamp;
 
 use super::attempt::Attempt;
 use super::checker::{Broken, Checker};
@@ -128,7 +129,8 @@ pub(super) struct World {
     pub(super) ticks: u64,
     pub(super) rejoins: u64,
     pub(super) trace: bool,
-    pub(super) paused: bool,
+    /// Since when the flow is paused.
+    pub(super) paused: Option<Timestamp>,
     pub(super) is_calm: bool,
     /// When which event's which step was attempted, if anybody wants to know.
     pub(super) timeline: Option<Vec<(i64, usize, usize)>>,
@@ -168,7 +170,7 @@ impl World {
             ticks: 0,
             rejoins: 0,
             trace: std::env::var("TRACE").is_ok(),
-            paused: false,
+            paused: None,
             is_calm: false,
             timeline: None,
             fates: Vec::new(),
@@ -336,6 +338,7 @@ impl World {
             starts: true,
             cancels: false,
             snapshot: true,
+            suppresses: None,
             fate: Fate::Fine,
             skips: 0,
             needs: 0,
@@ -355,6 +358,8 @@ impl World {
             of.snapshot = rng.random_bool(0.6);
             of.cancels = rng.random_bool(0.03);
             of.starts = !of.cancels || rng.random_bool(0.3);
+            of.suppresses =
+                rng.random_bool(0.015).then(|| rng.random_range(0..u32::try_from(self.plan.users).expect("few")));
             of.skips = if rng.random_bool(0.1) { rng.random() } else { 0 };
             of.needs = if rng.random_bool(0.7) { 0 } else { self.store.revision(of.user) + rng.random_range(0..3) };
         }
@@ -379,6 +384,9 @@ impl World {
     fn append(&mut self, number: u32) {
         let user = self.events[number as usize].user as usize;
         let gap = if self.rng_of_events.random_bool(0.1) { self.rng_of_events.random_range(1..5) } else { 0 };
+        if let Some(suppressed) = self.events[number as usize].suppresses {
+            self.checker.suppressed(suppressed as usize, self.now);
+        }
         self.log.append(user % self.plan.partitions, number, gap);
     }
 }

@@ -57,6 +57,7 @@ async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_
                 LogEvent::Records { partition, records, .. } => {
                     control.commit(partition, records.last().expect("never empty").0 + 1);
                 }
+                LogEvent::Reached { .. } => {}
                 // An illegal generation means that somebody else may have the partition.
                 LogEvent::Revoked { lost: true, .. } => {}
                 LogEvent::Revoked { lost: false, .. } => control.release(),

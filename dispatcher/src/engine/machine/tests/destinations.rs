@@ -105,6 +105,7 @@ fn a_search_leaves_out_who_takes_no_calls_and_goes_on_after_each_page() {
     bench.given(1, &[P]);
     let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 1, owned });
+    let steps = bench.looked(&steps, &[]);
     let without = vec!["d".to_owned()];
     assert!(steps.contains(&Step::Find { partition: P, epoch: EPOCH, after: None, without }), "{steps:?}");
     let heads = (0..256).map(|n| run_for(&format!("k{n}"), n, Some("e"))).collect();
