@@ -50,3 +50,14 @@ mail_python() {
     fi
   done
 }
+
+# A library that gives a program a clock of its own, from Debian's libfaketime.
+faketime_library() {
+  local library
+  for library in ${USHER_TEST_FAKETIME:+"$USHER_TEST_FAKETIME"} /usr/lib/*/faketime/libfaketimeMT.so.1; do
+    if [[ -e $library ]]; then
+      echo "$library"
+      return
+    fi
+  done
+}

@@ -96,6 +96,7 @@ export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
 export USHER_TEST_KAFKA_LIBS=$(printf '%q' "$kafka_libs")
 export USHER_TEST_STRIPE_MOCK=$stripe_mock_address
 export USHER_TEST_SMTP=$(printf '%q' "$(mail_python)")
+export USHER_TEST_FAKETIME=$(faketime_library)
 ENV
   cat "$dir/env"
 }
@@ -116,6 +117,7 @@ missing() {
   if ! command -v kcat >/dev/null; then echo kcat; fi
   if ! command -v ps >/dev/null; then echo procps; fi
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
+  if [[ -z $(faketime_library) ]]; then echo libfaketime; fi
 }
 
 # Runs the tests of what we send against one service of somebody else's.

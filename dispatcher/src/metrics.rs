@@ -1,6 +1,8 @@
 //! Everything the dispatcher counts, registered in one place.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// From a hundredth of a second to an hour.
 const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 600.0, 3600.0];
@@ -12,6 +14,8 @@ pub(crate) struct Metrics {
     pub(crate) events: IntCounterVec,
     /// Events that were known already.
     pub(crate) repeated: IntCounterVec,
+    /// 1 while the clock is right, as far as anything can tell.
+    pub(crate) clock_right: IntGauge,
     /// Records that no flow can take, each counted once.
     pub(crate) refused_records: IntCounter,
     /// Runs that ended, by outcome: a terminal state.
@@ -78,6 +82,10 @@ impl Metrics {
                 options("events_repeated_total", "Events that were known already."),
                 &["flow"],
             )?,
+            clock_right: IntGauge::with_opts(options(
+                "clock_right",
+                "1 while this process's clock is right, as far as anything can tell.",
+            ))?,
             refused_records: IntCounter::with_opts(options(
                 "records_refused_total",
                 "Records that no flow can take, each counted once.",
@@ -168,6 +176,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.repeated.clone()))?;
+        registry.register(Box::new(metrics.clock_right.clone()))?;
         registry.register(Box::new(metrics.refused_records.clone()))?;
         registry.register(Box::new(metrics.runs.clone()))?;
         registry.register(Box::new(metrics.attempts.clone()))?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
+use usher_dispatcher::engine::clock::Witness;
 use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
 use usher_dispatcher::reach::Listed;
 use usher_dispatcher::store::{Due, Grant, HeadsOf, Store, StoreError, Wish};
@@ -146,6 +147,10 @@ impl<S: Sabotage> Store for Sabotaged<S> {
 
     async fn leave(&self, member: &str) -> Result<(), StoreError> {
         self.store.leave(member).await
+    }
+
+    async fn witness(&self, now: Timestamp, right: bool) -> Result<Witness, StoreError> {
+        self.store.witness(now, right).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {

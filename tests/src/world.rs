@@ -390,6 +390,12 @@ impl World {
         (response.status().as_u16(), response.text().await.expect("a body"))
     }
 
+    /// Looks at one of the operators' pages of ingest, or of `usher up`: status and text.
+    pub async fn admin_page(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
+    }
+
     /// Sends a webhook once: the status, or none if there was no answer.
     pub async fn send_once(&self, webhook: &Webhook) -> Option<u16> {
         let url = format!("http://{}/webhooks/clerk", self.ingest);

@@ -4,13 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use usher_log::Log;
 use usher_proto::{Partition, Timestamp};
 use usher_service::clock;
 
 use crate::engine::Input;
+use crate::engine::clock::ClockState;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
@@ -34,6 +35,8 @@ pub(super) struct Housekeeper {
     pub(super) keep: Duration,
     pub(super) worker: mpsc::UnboundedSender<Input>,
     pub(super) half_kept: HalfKept,
+    /// Nothing is forgotten while this is not right.
+    pub(super) clock: watch::Receiver<ClockState>,
 }
 
 /// Of each partition, the offset below which records have been kept for more than half of the topic's retention. Empty
@@ -111,6 +114,9 @@ impl Housekeeper {
     }
 
     async fn forget(&self) -> Result<(), StoreError> {
+        if *self.clock.borrow() != ClockState::Right {
+            return Ok(());
+        }
         self.store.drop_spent(&self.flow, clock::now(), BITE).await?;
         while self.store.prune(&self.flow, self.keep, BITE).await? >= BITE as u64 {}
         Ok(())

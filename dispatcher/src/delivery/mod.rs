@@ -4,6 +4,7 @@
 mod arrivals;
 mod attempt;
 mod catching_up;
+mod clock_watch;
 mod housekeeping;
 mod letters;
 mod prepare;
@@ -22,8 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_log::{Creation, Log, LogWatch};
+use usher_service::Readiness;
 use usher_service::exit::BadSetting;
-use usher_service::{Readiness, clock};
 
 use crate::config::{Config, of_instance};
 use crate::connectors::{self, Connectors, quota};
@@ -33,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::sql::{Database, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 use attempt::Workshop;
+use clock_watch::ClockWatch;
 use housekeeping::{HalfKept, Housekeeper};
 use quotas::{Limited, Quotas};
 use scribe::Scribe;
@@ -42,11 +44,8 @@ use worker::Worker;
 /// The pause before asking again for a log or a store that is not there.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often the log is asked whether it is there, and the store what time it is.
+/// How often the log is asked whether it is there.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-
-/// How far a process's clock may be from the store's.
-const MAX_SKEW: Duration = Duration::from_secs(2);
 
 /// How long a partition may have something to read, and deliver nothing, before the group is joined anew.
 const STALL: Duration = Duration::from_secs(60);
@@ -99,6 +98,14 @@ impl Dispatcher {
         }
         log_watch.tell(&Ok(()));
 
+        let clock_watch = ClockWatch::new(store.clone(), readiness.clone(), metrics.clone());
+        if until(&stop, || async { clock_watch.look().await.map_err(|error| Trouble::Passing(error.into())) })
+            .await?
+            .is_none()
+        {
+            return Ok(());
+        }
+
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
         // What is known of a destination holds in every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
@@ -129,6 +136,7 @@ impl Dispatcher {
                     keep: config.keep,
                     worker: answer.clone(),
                     half_kept: half_kept.clone(),
+                    clock: clock_watch.state(),
                 }
                 .run(),
             );
@@ -155,6 +163,7 @@ impl Dispatcher {
                     reach: reach.clone(),
                     scribe,
                     metrics: metrics.clone(),
+                    clock: clock_watch.state(),
                     stop: stop.clone(),
                 }),
                 flow,
@@ -163,6 +172,7 @@ impl Dispatcher {
                 destinations: destinations.clone(),
                 answers,
                 half_kept,
+                clock: clock_watch.state(),
                 ready: Some(ready),
                 stop: stop.clone(),
             };
@@ -181,7 +191,8 @@ impl Dispatcher {
             })
         };
         let member = store.clone();
-        let watch = tokio::spawn(watch(log_watch, store, readiness));
+        keepers.spawn(clock_watch.run());
+        let watch = tokio::spawn(watch(log_watch));
         let mut result = Ok(());
         while let Some(ended) = flows.join_next().await {
             if let Err(error) = ended? {
@@ -242,20 +253,9 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
     Ok(limited)
 }
 
-/// Keeps readiness true to the log and to the clock.
-async fn watch(mut log: LogWatch, store: Arc<dyn Store>, readiness: Readiness) {
+/// Keeps readiness true to the log.
+async fn watch(mut log: LogWatch) {
     loop {
-        let asked = clock::now();
-        if let Ok(there) = store.now().await {
-            let here = clock::now();
-            // Somewhere between asking and hearing the answer.
-            let skew = (asked.millis() - there.millis()).max(there.millis() - here.millis()).max(0);
-            let close = Duration::from_millis(skew.unsigned_abs()) <= MAX_SKEW;
-            if !close {
-                tracing::error!(skew_ms = skew, "this machine's clock is not the store's: timers would fire wrongly");
-            }
-            readiness.set("clock", close);
-        }
         tokio::time::sleep(CHECK_EVERY).await;
         // What it finds it has told.
         let _ = log.look().await;

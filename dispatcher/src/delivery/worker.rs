@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::catching_up::{CatchingUp, look};
 use super::housekeeping::HalfKept;
 use super::letters::Letter;
 use super::scribe::Order;
+use crate::engine::clock::ClockState;
 use crate::engine::{ChangeKind, Changed, Destinations, Engine, Given, Input, Run, RunState, Step, death};
 use crate::flows::Flow;
 
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     /// What the scribe answers and what housekeeping finds.
     pub(super) answers: mpsc::UnboundedReceiver<Input>,
     pub(super) half_kept: HalfKept,
+    pub(super) clock: watch::Receiver<ClockState>,
     /// Says that the flow has its first partitions.
     pub(super) ready: Option<oneshot::Sender<()>>,
     pub(super) stop: CancellationToken,
@@ -81,6 +83,7 @@ impl Working {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.worker.stop.clone();
+        self.mind_the_clock();
         while self.failed.is_none() && !stop.is_cancelled() {
             // What is finished first: it makes room. News of the log last among what can be waited for.
             tokio::select! {
@@ -89,6 +92,7 @@ impl Working {
                 Some(input) = self.worker.answers.recv() => self.answered(input),
                 Some(done) = self.tasks.join_next() => self.done(done),
                 _ = tick.tick() => self.tick(),
+                Ok(()) = self.worker.clock.changed() => self.mind_the_clock(),
                 event = self.subscription.events.recv() => match event {
                     Some(event) => self.log_says(event),
                     None => self.fail(anyhow!("the subscription of flow {} has ended", self.worker.flow.name)),
@@ -99,6 +103,11 @@ impl Working {
             }
         }
         self.finish().await
+    }
+
+    fn mind_the_clock(&mut self) {
+        let clock = *self.worker.clock.borrow_and_update();
+        self.handle(Input::Clock(clock));
     }
 
     /// Lets what is under way come to its end and be written, begins nothing new, and leaves the group.

@@ -7,6 +7,7 @@ use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 use super::arrival::{Admission, Arrival, Ownership, RefusedRecord};
 use super::breaker::Ticket;
 use super::change::{Change, Changed};
+use super::clock::ClockState;
 use super::{Held, Outcome, Run, Seen};
 
 /// A partition that the log has given us.
@@ -158,6 +159,8 @@ pub enum Input {
     /// The answer to [`super::Step::AskFrontiers`]: how far each partition that the flow has ever owned is admitted; none if
     /// the store could not be asked.
     Frontiers(Option<BTreeMap<Partition, Option<i64>>>),
+    /// What is known of the clock that the times given come from.
+    Clock(ClockState),
     /// Nothing new is to be begun: the process stops.
     Stop,
     /// Time has passed.

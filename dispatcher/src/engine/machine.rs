@@ -17,6 +17,7 @@ use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 pub use work::death;
 
 use super::catch_up::CatchUp;
+use super::clock::ClockState;
 use super::lanes::Lanes;
 use super::partitions::Partitions;
 use super::start::From;
@@ -37,6 +38,8 @@ const SUSPECT: u32 = 2;
 /// How long a suspect is kept back. What ends a process from outside, again and again, finds whatever was begun first
 /// after each start; only what ends it from inside is still there when it was begun much later.
 const APART: Duration = Duration::from_secs(10);
+/// How long a run rests that would have expired by a clock that nothing proves.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The bounds of one flow in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +95,7 @@ pub struct Engine {
     /// Whether an operator has paused the flow.
     pause: Pause,
     catch_up: CatchUp,
+    clock: ClockState,
     stopping: bool,
     /// A run that may have ended workers, at work: one at a time, so that it is known which one it was.
     suspect: Option<EventRef>,
@@ -114,6 +118,7 @@ impl Engine {
             reading_paused: false,
             pause: Pause::Unknown,
             catch_up: CatchUp::new(),
+            clock: ClockState::Right,
             stopping: false,
             suspect: None,
             asking_due: false,
@@ -159,6 +164,7 @@ impl Engine {
                     self.reported(&key, &event, epoch_of, report, now, jitter, destinations, &mut steps);
                 }
             }
+            Input::Clock(clock) => self.clock = clock,
             Input::Paused(since) => self.paused(since),
             Input::Looked { look, seen } => self.looked(look, seen, now),
             Input::Frontiers(frontiers) => self.catch_up.told(frontiers.as_ref(), self.limits.partitions),
@@ -246,6 +252,7 @@ impl Engine {
     }
 
     fn begin_next(&mut self, now: Timestamp, destinations: &mut Destinations, steps: &mut Vec<Step>) {
+        let time_ends = self.time_ends();
         let Some((key, run)) = self.lanes.next_ready() else { return };
         let (partition, destination) = (run.partition, run.destination.clone());
         let Some(epoch) = self.partitions.epoch(partition) else { return self.lanes.forget(&key) };
@@ -254,7 +261,12 @@ impl Engine {
             return self.lanes.rest(&key, until);
         }
         count_own_failure(run, destinations);
-        if let Some((reason, error)) = verdict(run, &self.limits, now) {
+        let verdict = verdict(run, &self.limits, now);
+        if ends_by_time(&verdict) && !time_ends {
+            // Neither ended nor sent before it is known what time it is.
+            return self.lanes.rest(&key, now.plus(LOOK_AGAIN));
+        }
+        if let Some((reason, error)) = verdict {
             if let Some(run) = self.lanes.begin(&key) {
                 steps.push(Step::Bury { run: Box::new(run.clone()), epoch, reason, error });
             }
@@ -309,7 +321,7 @@ impl Engine {
     fn ask_due(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
         let recently = self.due_asked_at.is_some_and(|at| now.since(at) < DUE_EVERY);
         // Not while something in the log may still be unread that would cancel what waits.
-        if self.asking_due || recently || self.is_holding() || self.stopping || !self.has_room() {
+        if self.asking_due || recently || self.is_holding() || self.stopping || !self.has_room() || !self.time_ends() {
             return;
         }
         let partitions = self.partitions.staying();
@@ -343,6 +355,11 @@ fn verdict(run: &Run, limits: &Limits, now: Timestamp) -> Option<(Reason, String
     } else {
         None
     }
+}
+
+/// Whether nothing but the time that has passed ends a run.
+fn ends_by_time(verdict: &Option<(Reason, String)>) -> bool {
+    matches!(verdict, Some((Reason::Expired | Reason::RetriesSpent, _)))
 }
 
 /// Tells runs apart.

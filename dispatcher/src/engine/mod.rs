@@ -6,6 +6,7 @@
 pub mod arrival;
 pub mod breaker;
 pub mod change;
+pub mod clock;
 pub mod destinations;
 pub mod held;
 pub mod input;

@@ -18,6 +18,7 @@ mod remember;
 mod rows;
 mod seek;
 mod sql_store;
+mod time;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use async_trait::async_trait;
 use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
 
 use crate::engine::arrival::{Admission, Batch, Ownership};
+use crate::engine::clock::Witness;
 use crate::engine::{Change, Changed, Run, RunState};
 use crate::reach::Listed;
 use crate::subject::Subject;
@@ -162,4 +164,9 @@ pub trait Store: Send + Sync {
 
     /// What time it is by the store's clock.
     async fn now(&self) -> Result<Timestamp, StoreError>;
+
+    /// What the store knows of time. It also remembers that it is used at `now`, by a clock that is right or not; and where
+    /// it has been used at a later time, by a clock that was ahead, it sets back what was written then: waits, pauses and
+    /// claims keep their length.
+    async fn witness(&self, now: Timestamp, right: bool) -> Result<Witness, StoreError>;
 }

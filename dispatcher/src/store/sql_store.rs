@@ -9,6 +9,7 @@ use usher_service::clock;
 
 use super::{Due, Grant, HeadsOf, Store, StoreError, Wish};
 use crate::engine::arrival::{Admission, Batch, Ownership};
+use crate::engine::clock::Witness;
 use crate::engine::{Change, Changed, Run, RunState};
 use crate::reach::Listed;
 use crate::sql::{Database, Tables};
@@ -199,5 +200,9 @@ impl Store for SqlStore {
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(self.database.now().await?)
+    }
+
+    async fn witness(&self, now: Timestamp, right: bool) -> Result<Witness, StoreError> {
+        super::time::witness(&self.database, now, right).await
     }
 }

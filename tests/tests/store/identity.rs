@@ -15,6 +15,7 @@ on_every_store!(
     a_suppression_of_one_instance_is_not_one_of_another,
     a_clock_that_jumps_forgets_nothing,
     a_horizon_that_a_wrong_clock_has_moved_is_set_back,
+    what_a_clock_that_was_ahead_has_written_keeps_its_length,
 );
 
 fn staging() -> Instance {
@@ -183,7 +184,6 @@ async fn a_suppression_of_one_instance_is_not_one_of_another(subject: Subject) {
     assert_eq!((listed("default").await, listed("staging").await), (false, false));
 }
 
-/// Makes the store's rows such as a process would have left them whose clock was ahead by 40 days.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 async fn a_clock_that_jumps_forgets_nothing(subject: Subject) {
@@ -226,6 +226,37 @@ async fn a_horizon_that_a_wrong_clock_has_moved_is_set_back(subject: Subject) {
     let before = subject.admit(epoch, vec![at(3, "e3", now)]).await;
     assert!(matches!(before.heads[0].verdict, Some((Reason::TooOld, _))), "it may have been done and forgotten");
     assert!(subject.store.mend_horizons().await.unwrap().is_empty(), "once");
+}
+
+async fn what_a_clock_that_was_ahead_has_written_keeps_its_length(subject: Subject) {
+    let epoch = subject.own().await;
+    let now = usher_service::clock::now();
+    let hour = Duration::from_secs(3600);
+    subject.admit(epoch, (0..3).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
+    let until = now.plus(3 * hour);
+    for event in ["e0", "e1"] {
+        subject.change(epoch, event, ChangeKind::Wait { until, news_after: None }).await;
+    }
+    let witness = subject.store.witness(now, true).await.unwrap();
+    if witness.own.is_some() {
+        return; // it has a clock of its own, and a process that does not agree with it begins nothing
+    }
+    assert_eq!(witness.last_used, None);
+    assert_eq!(subject.store.witness(now, true).await.unwrap().last_used, Some(now));
+    // Used by a clock that is ahead: its own wait is written 40 days too late.
+    let ahead = now.plus(40 * DAY);
+    subject.store.witness(ahead, false).await.unwrap();
+    let shift = (40 * DAY).as_millis();
+    subject
+        .execute(&format!(
+            "UPDATE usher_run SET due_at = due_at + {shift}, changed_at = changed_at + {shift} WHERE event = 'e1'"
+        ))
+        .await;
+    let used = subject.store.witness(now.plus(hour), false).await.unwrap().last_used;
+    assert_eq!(used, Some(now), "a clock that nobody has found right says nothing");
+    let due = async |at: Timestamp| subject.store.due(FLOW, &[(ZERO, epoch)], at).await.unwrap().heads.len();
+    assert_eq!(due(until.plus(Duration::from_secs(1))).await, 1);
+    assert_eq!(due(until.plus(hour).plus(Duration::from_secs(1))).await, 1, "as long from now on as it was then");
 }
 
 impl Subject {

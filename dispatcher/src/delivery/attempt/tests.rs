@@ -20,6 +20,7 @@ use crate::connectors::{CannotPrepare, Inputs};
 use crate::delivery::quotas::Limited;
 use crate::engine::Effect;
 use crate::engine::arrival::{Arrival, Batch};
+use crate::engine::clock::ClockState;
 use crate::engine::quota::Quota;
 use crate::flows::FlowSource;
 use crate::sql::{Database, DatabaseAddress};
@@ -159,7 +160,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
     let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
     let (connectors, reach) = (Arc::new(connectors), Arc::default());
-    let workshop = Workshop { versions, store, connectors, quotas, reach, scribe, metrics, stop };
+    let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
+    let workshop = Workshop { versions, store, connectors, quotas, reach, scribe, metrics, clock, stop };
     Scene { workshop, fake, run, epoch, sharing, _folder: folder }
 }
 

@@ -1,8 +1,9 @@
-//! When nothing is begun: while the flow is paused, and until it has caught up with the log.
+//! When nothing is begun: while the flow is paused, until it has caught up with the log, and while the clock is wrong.
 
 use usher_proto::{Partition, Timestamp};
 
 use super::Engine;
+use crate::engine::clock::ClockState;
 use crate::engine::{Looked, Step, Unread};
 
 /// Whether an operator has paused the flow.
@@ -19,7 +20,12 @@ pub(super) enum Pause {
 impl Engine {
     /// Whether nothing may be begun. The one gate: all that leaves begins behind it.
     pub(in crate::engine) fn is_holding(&self) -> bool {
-        self.pause != Pause::No || !self.catch_up.is_done()
+        self.pause != Pause::No || !self.catch_up.is_done() || self.clock == ClockState::Wrong
+    }
+
+    /// Whether time may end anything: a wait, a run that expires.
+    pub(super) fn time_ends(&self) -> bool {
+        self.clock == ClockState::Right
     }
 
     /// Whether the flow has partitions and begins nothing because it has not caught up with the log.

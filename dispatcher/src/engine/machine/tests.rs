@@ -1,6 +1,7 @@
 //! The claims of the engine, driven by hand: no clock, no store, no network.
 
 mod catching_up;
+mod clock;
 mod destinations;
 mod held;
 mod lanes;

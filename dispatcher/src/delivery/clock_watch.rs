@@ -1,0 +1,106 @@
+//! Watches the process's clock: whether it agrees with the store's, or with what the store has seen, and what the flows are
+//! told of it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use usher_proto::Timestamp;
+use usher_service::{Readiness, clock};
+
+use crate::engine::clock::{ClockState, MAX_SKEW, Witness, judge};
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+/// How often the clock is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Watches one process's clock.
+pub(super) struct ClockWatch {
+    store: Arc<dyn Store>,
+    readiness: Readiness,
+    metrics: Metrics,
+    started: Duration,
+    /// When the store was used last before this process used it.
+    used_before: OnceLock<Option<Timestamp>>,
+    state: watch::Sender<ClockState>,
+}
+
+impl ClockWatch {
+    /// A watch that has not looked yet: until it has, the clock counts as wrong.
+    pub(super) fn new(store: Arc<dyn Store>, readiness: Readiness, metrics: Metrics) -> Self {
+        let (started, state) = (clock::since_boot(), watch::Sender::new(ClockState::Wrong));
+        Self { store, readiness, metrics, started, used_before: OnceLock::new(), state }
+    }
+
+    /// What is known of the clock, as it changes.
+    pub(super) fn state(&self) -> watch::Receiver<ClockState> {
+        self.state.subscribe()
+    }
+
+    /// Looks, again and again.
+    pub(super) async fn run(self) {
+        loop {
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "the store does not say what time it is");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Looks once.
+    ///
+    /// # Errors
+    /// The store does not answer; what was known stays so.
+    pub(super) async fn look(&self) -> Result<(), StoreError> {
+        let asked = clock::now();
+        let right = *self.state.borrow() == ClockState::Right;
+        let mut witness = self.store.witness(asked, right).await?;
+        witness.last_used = *self.used_before.get_or_init(|| witness.last_used);
+        let now = clock::now();
+        if let Some(own) = &mut witness.own {
+            if apart(clock::wall(), *own) <= MAX_SKEW && apart(now, *own) > MAX_SKEW {
+                // The machine's clock was set, and set right.
+                clock::adopt_wall();
+            }
+            // It was asked for somewhere between the two.
+            *own = (*own).clamp(asked.min(*own), now.max(*own));
+        }
+        self.judged(&witness, clock::now());
+        Ok(())
+    }
+
+    fn judged(&self, witness: &Witness, now: Timestamp) {
+        let state = judge(witness, now, clock::since_boot().saturating_sub(self.started));
+        // After a jump this process keeps the old time for a while; others that read the machine's clock do not.
+        let jumped = witness.own.is_none() && apart(clock::wall(), now) > MAX_SKEW;
+        let ready = state != ClockState::Wrong && !jumped;
+        self.readiness.set("clock", ready);
+        self.metrics.clock_right.set(i64::from(ready && state == ClockState::Right));
+        let changed = self.state.send_if_modified(|known| std::mem::replace(known, state) != state);
+        match state {
+            ClockState::Right if jumped => {
+                let ahead_ms = clock::wall().millis() - now.millis();
+                tracing::error!(ahead_ms, "the machine's clock was set while this runs: timers keep the old time");
+            }
+            ClockState::Right if changed => tracing::info!("the clock is right"),
+            ClockState::Right => {}
+            ClockState::Unproven if changed => {
+                tracing::warn!(
+                    last_used = ?witness.last_used,
+                    "nothing says yet that the clock is right: no wait ends, nothing expires and nothing is forgotten, \
+                     until a webhook comes or ten minutes have passed"
+                );
+            }
+            ClockState::Unproven => {}
+            ClockState::Wrong => {
+                let (store, newest_webhook) = (witness.own, witness.newest);
+                tracing::error!(%now, ?store, ?newest_webhook, "the clock is wrong: nothing is begun; set the machine's clock");
+            }
+        }
+    }
+}
+
+fn apart(one: Timestamp, other: Timestamp) -> Duration {
+    one.since(other).max(other.since(one))
+}
