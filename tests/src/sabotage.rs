@@ -17,7 +17,7 @@ use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
 use usher_dispatcher::reach::Listed;
 use usher_dispatcher::store::{Due, Grant, HeadsOf, Store, StoreError, Wish};
 use usher_dispatcher::subject::Subject;
-use usher_proto::{AddressDigest, Partition, SubjectId, Timestamp};
+use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
 
 /// What is done in place of the store's own writes; the rest passes through.
 #[async_trait]
@@ -135,6 +135,14 @@ impl<S: Sabotage> Store for Sabotaged<S> {
 
     async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
         self.store.prune(flow, keep, limit).await
+    }
+
+    async fn letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {
+        self.store.letters_to_erase(flow, limit).await
+    }
+
+    async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
+        self.store.letters_erased(flow, runs).await
     }
 
     async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError> {

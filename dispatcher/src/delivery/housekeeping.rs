@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use usher_log::Log;
-use usher_proto::{Partition, Timestamp};
+use usher_log::{Log, TopicSpec};
+use usher_proto::{Key, Partition, Timestamp};
 use usher_service::clock;
 
 use crate::engine::Input;
@@ -28,6 +28,8 @@ const BITE: usize = 500;
 pub(super) struct Housekeeper {
     pub(super) flow: String,
     pub(super) topic: String,
+    /// The topic of its dead letters.
+    pub(super) letters: TopicSpec,
     pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn Log>,
     pub(super) metrics: Metrics,
@@ -59,7 +61,10 @@ impl Housekeeper {
                 _ = count.tick() => {
                     self.look_at_the_log().await;
                     self.look_at_the_retention().await;
-                    self.count().await
+                    match self.erase_letters().await {
+                        Ok(()) => self.count().await,
+                        error => error,
+                    }
                 }
                 _ = prune.tick() => self.forget().await,
             };
@@ -99,6 +104,25 @@ impl Housekeeper {
                 *self.half_kept.lock().unwrap_or_else(PoisonError::into_inner) = offsets.into_iter().collect();
             }
             Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how old its records are"),
+        }
+    }
+
+    /// Ends the dead letters of runs that are dead no longer, each with a tombstone. What is erased twice is erased once.
+    async fn erase_letters(&self) -> Result<(), StoreError> {
+        loop {
+            let runs = self.store.letters_to_erase(&self.flow, BITE).await?;
+            for run in &runs {
+                if let Err(error) = self.log.erase(&self.letters, &Key::new(run.as_str())).await {
+                    tracing::debug!(flow = self.flow, %error, "dead letters cannot be erased yet");
+                    return Ok(());
+                }
+            }
+            if !runs.is_empty() {
+                self.store.letters_erased(&self.flow, &runs).await?;
+            }
+            if runs.len() < BITE {
+                return Ok(());
+            }
         }
     }
 

@@ -130,6 +130,7 @@ impl Dispatcher {
                 Housekeeper {
                     flow: flow.name.clone(),
                     topic: config.layout.topics.events(),
+                    letters: config.layout.dead_letters(&flow.name),
                     store: store.clone(),
                     log: log.clone(),
                     metrics: metrics.clone(),

@@ -132,7 +132,8 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                        before_event = CASE WHEN {keeps} THEN before_event END, \
                        request = CASE WHEN $6 = 1 AND COALESCE($3, '') <> 'expired' THEN request END, \
                        claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0, \
-                       deaths = deaths + CASE WHEN $1 = 'dead' THEN 1 ELSE 0 END \
+                       deaths = deaths + CASE WHEN $1 = 'dead' THEN 1 ELSE 0 END, \
+                       letter = CASE WHEN $1 = 'dead' THEN 1 ELSE letter END \
                        WHERE flow = $7 AND event_ref = $8 AND ended_at IS NULL"
             );
             sqlx::query(AssertSqlSafe(sql))

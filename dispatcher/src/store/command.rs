@@ -73,7 +73,7 @@ async fn redrive(
     deaths: u32,
 ) -> Result<Came, StoreError> {
     let sql = format!(
-        "UPDATE usher_run SET state = 'queued', position = $1, attempts = 0, spent = 0, unanswered = 0, \
+        "UPDATE usher_run SET state = 'queued', position = $1, letter = 2, attempts = 0, spent = 0, unanswered = 0, \
            generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
            failed_at = NULL, reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, cancel_asked = 0, \
            flow_version = CASE WHEN step = 0 THEN $2 ELSE flow_version END, \

@@ -152,6 +152,12 @@ pub trait Store: Send + Sync {
     /// before the newest webhook that the flow has seen. Returns how many; fewer than `limit` means that there are no more.
     async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError>;
 
+    /// Some of the runs of a flow whose dead letters are to be erased from their topic.
+    async fn letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError>;
+
+    /// Remembers that they are.
+    async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError>;
+
     /// Drops what dead runs carry whose life is over by `now`.
     async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError>;
 

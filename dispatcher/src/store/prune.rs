@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sqlx::AnyConnection;
-use usher_proto::Timestamp;
+use usher_proto::{EventRef, Timestamp};
 
 use super::StoreError;
 use crate::engine::RunState;
@@ -35,8 +35,16 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     .bind(older_than.millis())
     .execute(&mut *connection)
     .await?;
+    // A run whose dead letter is still published stays until that is erased.
     let old = "SELECT event_ref FROM usher_run WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 \
-               ORDER BY event_ref LIMIT $3";
+               AND letter = 0 ORDER BY event_ref LIMIT $3";
+    sqlx::query(
+        "UPDATE usher_run SET letter = 2 WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 AND letter = 1",
+    )
+    .bind(flow)
+    .bind(older_than.millis())
+    .execute(&mut *connection)
+    .await?;
     let old_event =
         "SELECT event_ref FROM usher_event WHERE flow = $1 AND received_at < $2 ORDER BY event_ref LIMIT $3";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -55,6 +63,37 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     sqlx::query("DELETE FROM usher_refused WHERE at < $1").bind(older_than.millis()).execute(&mut *connection).await?;
     writing.commit().await?;
     Ok(forgotten)
+}
+
+/// Runs whose dead letters are published no longer for a reason: they were taken up again, or are about to be forgotten.
+/// Not while they may die again.
+pub(super) async fn letters_to_erase(
+    database: &Database,
+    flow: &str,
+    limit: usize,
+) -> Result<Vec<EventRef>, StoreError> {
+    let sql = "SELECT event_ref FROM usher_run WHERE flow = $1 AND letter = 2 AND state NOT IN ('queued', 'running') \
+               ORDER BY event_ref LIMIT $2";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows: Vec<(String,)> = sqlx::query_as(sql).bind(flow).bind(limit).fetch_all(&database.pool).await?;
+    let read = |(event,): (String,)| event.parse().map_err(|_| StoreError::Unreadable("event_ref".into()));
+    rows.into_iter().map(read).collect()
+}
+
+/// The dead letters of these runs are erased.
+pub(super) async fn letters_erased(database: &Database, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
+    let texts: Vec<&str> = runs.iter().map(EventRef::as_str).collect();
+    let sql = format!(
+        "UPDATE usher_run SET letter = 0 WHERE flow = $1 AND letter = 2 AND event_ref IN ({})",
+        database.dialect.texts()
+    );
+    let mut writing = database.write().await?;
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(flow)
+        .bind(serde_json::json!(texts).to_string())
+        .execute(writing.connection())
+        .await?;
+    Ok(writing.commit().await?)
 }
 
 /// How new the newest webhook is that the flow has seen; none if it has seen none.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_proto::{AddressDigest, Partition, SubjectId, Timestamp};
+use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
 use usher_service::clock;
 
 use super::{Due, Grant, HeadsOf, Store, StoreError, Wish};
@@ -183,6 +183,14 @@ impl Store for SqlStore {
 
     async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
         super::prune::prune(&self.database, flow, keep, limit).await
+    }
+
+    async fn letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {
+        super::prune::letters_to_erase(&self.database, flow, limit).await
+    }
+
+    async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
+        super::prune::letters_erased(&self.database, flow, runs).await
     }
 
     async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ usher_tests::on_both_pairs!(
     a_thousand_dead_letters_are_redriven_in_order_under_live_traffic,
     a_paused_flow_begins_nothing_and_goes_on_when_resumed,
     a_run_is_cancelled_and_run_again,
+    a_dead_letter_ends_when_its_run_is_taken_up_again,
 );
 
 const MAIL: &str = r#"
@@ -155,5 +156,40 @@ async fn a_run_is_cancelled_and_run_again(pair: Pair) {
     }
     let (code, _, err) = world.usher(&["cancel", "nonsense"]);
     assert!(code == 64 && err.contains("FLOW/EVENT"), "{code} {err}");
+    world.end().await;
+}
+
+async fn a_dead_letter_ends_when_its_run_is_taken_up_again(pair: Pair) {
+    let world = World::with(pair, flows()).await;
+    world.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
+    let (mended, given_up) = (User::new(), User::new());
+    world.send_all(&[mended.created(), given_up.created()]).await;
+    world.all_ended(2, SOON).await;
+    let dead = in_state(&world, RunState::Dead).await;
+    let log = world.log().await;
+    // The newest record of each key of the topic: none where it is a tombstone.
+    let published = async || {
+        let topic = world.topic("dlq.mail");
+        let mut letters: BTreeMap<String, bool> = BTreeMap::new();
+        for (partition, extent) in log.extents(&topic).await.unwrap() {
+            for offset in extent.low..extent.end {
+                if let Some(record) = log.read(&topic, partition, offset).await.unwrap() {
+                    letters.insert(record.key.as_str().to_owned(), !record.headers.is_empty());
+                }
+            }
+        }
+        letters
+    };
+    assert_eq!(published().await.values().filter(|stands| **stands).count(), 2);
+    world.lab().end_fault("resend").unwrap();
+    let event = &dead.iter().find(|run| run.key == mended.id).unwrap().event;
+    let (code, _, error) = world.usher(&["dlq", "redrive", "--event", event]);
+    assert_eq!(code, 0, "{error}");
+    eventually("its letter is erased", SOON, || async {
+        (published().await.values().filter(|stands| **stands).count() == 1).then_some(())
+    })
+    .await;
+    let left = published().await.into_iter().find(|(_, stands)| *stands).unwrap().0;
+    assert!(!left.contains(event.as_str()), "the other one stays: {left}");
     world.end().await;
 }

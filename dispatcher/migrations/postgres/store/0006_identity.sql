@@ -5,8 +5,10 @@ ALTER TABLE usher_run
     ADD COLUMN event_ref  TEXT,
     ADD COLUMN subject    TEXT,   -- whose lane it is in
     ADD COLUMN digest     TEXT,   -- of its event's body; none of what earlier versions have admitted
+    ADD COLUMN letter     BIGINT NOT NULL DEFAULT 0, -- 1: its dead letter is published; 2: and is to be erased
     ADD COLUMN changed_at BIGINT; -- when due_at and claimed_until were written, by the clock they count from
 UPDATE usher_run SET
+    letter    = CASE WHEN state = 'dead' THEN 1 ELSE 0 END,
     event_ref = source || '/' || instance || '/' || event,
     subject   = CASE WHEN key LIKE 'user\_%' THEN 'clerk' ELSE source END || '/' || instance || '/' || key;
 ALTER TABLE usher_run ALTER COLUMN event_ref SET NOT NULL, ALTER COLUMN subject SET NOT NULL;
@@ -26,6 +28,7 @@ ALTER TABLE usher_run ADD PRIMARY KEY (flow, event_ref);
 CREATE INDEX usher_run_lane  ON usher_run (flow, subject, position) WHERE ended_at IS NULL;
 CREATE INDEX usher_run_news  ON usher_run (flow, subject)           WHERE state = 'waiting';
 CREATE INDEX usher_run_event ON usher_run (event);
+CREATE INDEX usher_run_letter ON usher_run (flow, event_ref) WHERE letter = 2;
 
 ALTER TABLE usher_effect ALTER COLUMN event_ref SET NOT NULL;
 ALTER TABLE usher_effect DROP CONSTRAINT usher_effect_pkey;

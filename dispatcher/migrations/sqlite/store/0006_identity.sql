@@ -28,6 +28,7 @@ CREATE TABLE usher_run_by_reference (
     unanswered    INTEGER NOT NULL DEFAULT 0, -- attempts in a row that ended with the process
     generation    INTEGER NOT NULL DEFAULT 0, -- of the present step's idempotency key
     deaths        INTEGER NOT NULL DEFAULT 0,
+    letter        INTEGER NOT NULL DEFAULT 0, -- 1: its dead letter is published; 2: and is to be erased
     tried_since   INTEGER,                    -- the first attempt of the present step
     asked_at      INTEGER,                    -- when the kept request was sent first
     failed_at     INTEGER,
@@ -50,7 +51,7 @@ CREATE TABLE usher_run_by_reference (
 );
 INSERT INTO usher_run_by_reference (
     flow, event_ref, subject, event, key, partition, position, origin, source, type, instance, occurred_at, received_at,
-    provenance, body, flow_version, state, step, destination, pass, attempts, spent, unanswered, generation, deaths,
+    provenance, body, flow_version, state, step, destination, pass, attempts, spent, unanswered, generation, deaths, letter,
     tried_since, asked_at, failed_at, request, claimed_at, claimed_until, results, due_at, awaits_news, cancel_asked,
     reason, error, note, before_event, expires_at, admitted_at, ended_at)
 SELECT
@@ -58,6 +59,7 @@ SELECT
     CASE WHEN key LIKE 'user\_%' ESCAPE '\' THEN 'clerk' ELSE source END || '/' || instance || '/' || key,
     event, key, partition, position, origin, source, type, instance, occurred_at, received_at,
     provenance, body, flow_version, state, step, destination, pass, attempts, spent, unanswered, generation, deaths,
+    CASE WHEN state = 'dead' THEN 1 ELSE 0 END,
     tried_since, asked_at, failed_at, request, claimed_at, claimed_until, results, due_at, awaits_news, cancel_asked,
     reason, error, note, before_event, expires_at, admitted_at, ended_at
 FROM usher_run;
@@ -110,6 +112,7 @@ CREATE INDEX usher_run_dead       ON usher_run (flow, ended_at)            WHERE
 CREATE INDEX usher_run_expired    ON usher_run (flow, expires_at) WHERE state = 'dead' AND body IS NOT NULL AND expires_at IS NOT NULL;
 CREATE INDEX usher_run_key        ON usher_run (key);
 CREATE INDEX usher_run_event      ON usher_run (event);
+CREATE INDEX usher_run_letter     ON usher_run (flow, event_ref)           WHERE letter = 2;
 CREATE INDEX usher_run_ended      ON usher_run (ended_at)                  WHERE ended_at IS NOT NULL;
 
 -- Who may not be written to, by instance; '*' stands for every one, which is what a row meant until now.
