@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::visible;
+
 /// Everything went as asked.
 pub const OK: u8 = 0;
 /// It failed while doing what was asked.
@@ -36,6 +38,7 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
         }
         source = cause.source();
     }
-    eprintln!("error: {}", chain.join(": "));
+    // It may repeat what came from outside; what is wrong with several files stands on several lines.
+    eprintln!("error: {}", visible::lines(&chain.join(": ")));
     ExitCode::from(if bad_setting { USAGE } else { FAILURE })
 }

@@ -8,6 +8,7 @@ pub mod secret;
 pub mod clock;
 pub mod exit;
 pub mod telemetry;
+pub mod visible;
 
 pub mod health;
 pub mod http;
