@@ -19,6 +19,7 @@ pub mod step;
 mod lanes;
 mod machine;
 mod partitions;
+mod storable;
 
 pub use change::{Change, ChangeKind, Changed, StepEffect};
 pub use destinations::{Destinations, account};
