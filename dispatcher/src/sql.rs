@@ -4,6 +4,7 @@
 //! rows, how a row is locked, and that a SQLite file has one writer at a time.
 
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -140,6 +141,8 @@ pub struct Database {
     pub(crate) dialect: Dialect,
     /// Whoever writes to a SQLite file waits here, in turn, instead of trying again and again at the file's own lock.
     gate: Option<Arc<Mutex<()>>>,
+    /// Whether something was written since the last checkpoint.
+    written: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -155,7 +158,7 @@ impl Database {
             .after_connect(move |connection, _| Box::pin(async move { set_up(connection, sqlite).await }))
             .connect_lazy_with(options);
         let gate = sqlite.then(Arc::default);
-        Ok(Self { pool, dialect: address.dialect, gate })
+        Ok(Self { pool, dialect: address.dialect, gate, written: Arc::default() })
     }
 
     /// Makes the tables, or brings them up to this version.
@@ -170,6 +173,7 @@ impl Database {
             None => None,
         };
         let mut writing = Writing { connection: self.pool.acquire().await?, committed: false, _turn: turn };
+        self.written.store(true, Ordering::SeqCst);
         let begin = match self.dialect {
             Dialect::Postgres => "BEGIN",
             // Takes the file's lock now, instead of failing in the middle because somebody else wrote meanwhile.
@@ -177,6 +181,24 @@ impl Database {
         };
         writing.connection.execute(begin).await?;
         Ok(writing)
+    }
+
+    /// Moves what was written from SQLite's write-ahead log into the file, and empties the log: until then it holds what
+    /// has been deleted since. Does nothing where nothing was written, or where the database is Postgres, whose dead rows
+    /// are its own to clear away. A reader that is in the way for longer than a moment leaves it to the next time.
+    pub(crate) async fn checkpoint(&self) -> Result<(), sqlx::Error> {
+        let Some(gate) = self.gate.as_ref().filter(|_| self.written.load(Ordering::SeqCst)) else { return Ok(()) };
+        let _turn = gate.lock().await;
+        let mut connection = self.pool.acquire().await?;
+        // With the patience of other statements it would hold up whoever writes.
+        connection.execute("PRAGMA busy_timeout = 200").await?;
+        let done: Result<(i64, i64, i64), _> =
+            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
+        // Its patience is another one now.
+        connection.close().await?;
+        let (busy, ..) = done?;
+        self.written.store(busy != 0, Ordering::SeqCst);
+        Ok(())
     }
 
     /// What time it is by the database's clock; a file has none but ours.
@@ -188,7 +210,8 @@ impl Database {
 
 async fn set_up(connection: &mut AnyConnection, sqlite: bool) -> Result<(), sqlx::Error> {
     let settings = if sqlite {
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;"
+        // What is deleted, a one-time code say, is overwritten, not only forgotten.
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON;"
     } else {
         // A machine that vanishes in the middle of a transaction must not keep its successor waiting for hours.
         "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s';"
