@@ -157,7 +157,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
                 let mut shown = serde_json::to_value(&run)?;
                 shown["body"] = body.unwrap_or_default();
                 shown["orders"] = serde_json::to_value(store.actions(&run.flow, &run.reference).await?)?;
-                output::line(&serde_json::to_string_pretty(&shown)?)?;
+                output::pretty_json(&shown)?;
             }
             Ok(())
         }

@@ -19,6 +19,14 @@ pub(crate) struct Arguments {
     /// The address of its mail server, for SMTP_URL; any free port where it is not given.
     #[arg(long, env = "USHER_LAB_SMTP")]
     smtp: Option<SocketAddr>,
+    /// How many of the newest effects and requests it keeps; the others are counted.
+    #[arg(long, env = "USHER_LAB_KEEP", default_value_t = usher_lab::KEEP, value_parser = parse_keep)]
+    keep: usize,
+}
+
+/// Reads a number of entries to keep.
+pub(crate) fn parse_keep(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|keep| *keep > 0).ok_or_else(|| "a whole number from 1".to_owned())
 }
 
 pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
@@ -28,10 +36,11 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
     let listener = bind(arguments.listen).await?;
-    let lab = match arguments.smtp {
-        Some(mail) => Lab::start_with_mail(listener, bind(mail).await?, stop.clone())?,
-        None => Lab::start(listener, stop.clone())?,
+    let mail = match arguments.smtp {
+        Some(mail) => Some(bind(mail).await?),
+        None => None,
     };
+    let lab = Lab::start_with(listener, mail, arguments.keep, stop.clone())?;
     output::notice(&format!("the lab is ready on {}, its mail server on {}", lab.url(), lab.smtp_url()));
     shutdown::drain(&stop, lab.stopped()).await;
     Ok(())

@@ -1,9 +1,28 @@
-//! Printing to standard output. A reader that goes away (`usher runs | head`) is no error.
+//! Printing to standard output: the one place in the command that does. Ids, types, keys and errors come from outside, so
+//! control characters in them are shown and never sent to the terminal. A reader that goes away (`usher runs | head`) is no
+//! error.
 
 use std::io::{ErrorKind, Write as _};
 
-/// Prints one line.
+use serde::Serialize;
+use usher_service::visible;
+
+/// Prints one line, whatever the text holds.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    print(&visible::line(text))
+}
+
+/// Prints a value as JSON on one line.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&visible::json(&serde_json::to_string(value)?))
+}
+
+/// Prints a value as JSON over several lines.
+pub(crate) fn pretty_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&visible::json(&serde_json::to_string_pretty(value)?))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
@@ -23,17 +42,19 @@ pub(crate) fn hint(text: &str) {
 
 /// Prints rows under a head, in columns as wide as their widest entry.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> anyhow::Result<()> {
+    let rows: Vec<[String; N]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| visible::line(cell).into_owned())).collect();
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max().unwrap_or_default()
     };
     let widths: [usize; N] = std::array::from_fn(width);
-    let print = |cells: [&str; N]| {
+    let padded_line = |cells: [&str; N]| {
         let padded: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         line(padded.join("  ").trim_end())
     };
-    print(head)?;
-    for row in rows {
-        print(row.each_ref().map(String::as_str))?;
+    padded_line(head)?;
+    for row in &rows {
+        padded_line(row.each_ref().map(String::as_str))?;
     }
     Ok(())
 }

@@ -78,7 +78,7 @@ pub(crate) fn print(runs: &[RunRecord], limit: u32, json: bool) -> anyhow::Resul
     }
     if json {
         for run in runs {
-            output::line(&serde_json::to_string(run)?)?;
+            output::json(run)?;
         }
         return Ok(());
     }

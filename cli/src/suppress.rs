@@ -68,7 +68,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
 
 fn print(records: &[ReachRecord], json: bool) -> anyhow::Result<()> {
     if json {
-        return records.iter().try_for_each(|record| output::line(&serde_json::to_string(record)?));
+        return records.iter().try_for_each(output::json);
     }
     let row = |record: &ReachRecord| {
         let state = if record.held { "not written to" } else { "restored" };

@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// The address of the lab: doubles of the destinations, so that nothing real is reached.
     #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090")]
     lab: SocketAddr,
+    /// How many of the newest effects and requests the lab keeps; the others are counted.
+    #[arg(long, env = "USHER_LAB_KEEP", default_value_t = usher_lab::KEEP, value_parser = lab::parse_keep)]
+    lab_keep: usize,
     /// Without the lab: the destinations are those of the environment.
     #[arg(long)]
     no_lab: bool,
@@ -62,7 +65,10 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     let (listener, admin) = (bind(arguments.listen).await?, bind(arguments.admin).await?);
     // The lab outlives the flows, so that what is under way when they stop still gets its answers.
     let lab_stop = CancellationToken::new();
-    let lab = if arguments.no_lab { None } else { Some(Lab::start(bind(arguments.lab).await?, lab_stop.clone())?) };
+    let lab = match arguments.no_lab {
+        true => None,
+        false => Some(Lab::start_with(bind(arguments.lab).await?, None, arguments.lab_keep, lab_stop.clone())?),
+    };
     let addresses = Addresses {
         listen: listener.local_addr()?,
         admin: admin.local_addr()?,

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
@@ -157,6 +158,8 @@ pub struct Database {
     existing: AnyConnectOptions,
     /// A SQLite file, and what it was when it was first opened.
     file: Option<Arc<(PathBuf, OnceLock<FileIdentity>)>>,
+    /// Whether something was written since the last checkpoint.
+    written: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -184,7 +187,7 @@ impl Database {
             .connect_lazy_with(options);
         let gate = sqlite.then(Arc::default);
         let existing = AnyConnectOptions::from_str(address.existing().url.expose())?.disable_statement_logging();
-        Ok(Self { pool, dialect: address.dialect, gate, existing, file })
+        Ok(Self { pool, dialect: address.dialect, gate, existing, file, written: Arc::default() })
     }
 
     /// Makes the tables, or brings them up to this version.
@@ -201,6 +204,7 @@ impl Database {
             None => None,
         };
         let mut writing = Writing { connection: self.pool.acquire().await?, committed: false, _turn: turn };
+        self.written.store(true, Ordering::SeqCst);
         let begin = match self.dialect {
             Dialect::Postgres => "BEGIN",
             // Takes the file's lock now, instead of failing in the middle because somebody else wrote meanwhile.
@@ -209,6 +213,24 @@ impl Database {
         writing.connection.execute(begin).await?;
         self.file.as_deref().map_or(Ok(()), still_there)?;
         Ok(writing)
+    }
+
+    /// Moves what was written from SQLite's write-ahead log into the file, and empties the log: until then it holds what
+    /// has been deleted since. Does nothing where nothing was written, or where the database is Postgres, whose dead rows
+    /// are its own to clear away. A reader that is in the way for longer than a moment leaves it to the next time.
+    pub(crate) async fn checkpoint(&self) -> Result<(), sqlx::Error> {
+        let Some(gate) = self.gate.as_ref().filter(|_| self.written.load(Ordering::SeqCst)) else { return Ok(()) };
+        let _turn = gate.lock().await;
+        let mut connection = self.pool.acquire().await?;
+        // With the patience of other statements it would hold up whoever writes.
+        connection.execute("PRAGMA busy_timeout = 200").await?;
+        let done: Result<(i64, i64, i64), _> =
+            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
+        // Its patience is another one now.
+        connection.close().await?;
+        let (busy, ..) = done?;
+        self.written.store(busy != 0, Ordering::SeqCst);
+        Ok(())
     }
 
     /// What time it is by the database's clock; a file has none but ours.
@@ -233,7 +255,8 @@ fn still_there((path, opened): &(PathBuf, OnceLock<FileIdentity>)) -> Result<(),
 
 async fn set_up(connection: &mut AnyConnection, sqlite: bool) -> Result<(), sqlx::Error> {
     let settings = if sqlite {
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;"
+        // What is deleted, a one-time code say, is overwritten, not only forgotten.
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON;"
     } else {
         // A machine that vanishes in the middle of a transaction must not keep its successor waiting for hours.
         "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s';"

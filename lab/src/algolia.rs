@@ -4,7 +4,6 @@
 //! asked is done at once, where the real one queues it; the answer names a task all the same. There are no idempotency
 //! keys, and an index is there when it is first written to.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -13,18 +12,24 @@ use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
 use crate::answer::Answer;
+use crate::bounded::Bounded;
 use crate::double::{Call, Double, Refusal, Subject};
 use crate::locked::Locked;
 use crate::request::{Request, Written};
 
 /// A record: index and id, as they stand in the path.
 type Place = (String, String);
-type Records = HashMap<Place, Map<String, Value>>;
+type Records = Bounded<Place, Map<String, Value>>;
 
 /// One application.
-#[derive(Default)]
 pub(crate) struct Algolia {
     records: Arc<Locked<Records>>,
+}
+
+impl Algolia {
+    pub(crate) fn holding(most: usize) -> Self {
+        Self { records: Arc::new(Locked::new(Bounded::new(most))) }
+    }
 }
 
 enum Route {

@@ -61,6 +61,28 @@ impl Answer {
     }
 }
 
+/// An answer as it is kept for long: its body is text, a fraction of the size that it has as a value.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    answer: Answer,
+    body: Box<str>,
+}
+
+impl Answer {
+    pub(crate) fn keep(&self) -> Kept {
+        let body = self.body.to_string().into_boxed_str();
+        Kept { answer: Self { body: Arc::default(), ..self.clone() }, body }
+    }
+}
+
+impl Kept {
+    /// The answer as it was.
+    pub(crate) fn give(&self) -> Answer {
+        // It was written from a value.
+        Answer { body: Arc::new(serde_json::from_str(&self.body).unwrap_or_default()), ..self.answer.clone() }
+    }
+}
+
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(&*self.body)).into_response();

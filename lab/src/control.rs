@@ -1,4 +1,4 @@
-//! The lab over HTTP: `/effects`, `/requests`, `/faults/<provider>`, `/limits/<provider>`, `/keys/<provider>`, and
+//! The lab over HTTP: `/effects`, `/requests`, `/counts`, `/faults/<provider>`, `/limits/<provider>`, `/keys/<provider>`, and
 //! behind any other first segment the double of that name. Only translates; what the controls do stands in [`crate::lab`].
 
 use std::sync::Arc;
@@ -50,6 +50,9 @@ impl From<ControlError> for Problem {
     }
 }
 
+/// Entries of a list in one answer, unless it is asked for others.
+const PAGE: usize = crate::KEEP;
+
 type Asked = Result<Query<Filter>, QueryRejection>;
 
 pub(crate) fn router(lab: Lab) -> Router {
@@ -58,6 +61,7 @@ pub(crate) fn router(lab: Lab) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/effects", get(effects).delete(forget))
         .route("/requests", get(requests))
+        .route("/counts", get(counts))
         .route("/faults/{provider}", get(faults).put(set_faults).delete(end_faults))
         .route("/keys/{provider}", delete(forget_keys))
         .route("/limits/{provider}", get(limit).put(set_limit).delete(end_limit))
@@ -73,8 +77,9 @@ async fn contents(State(lab): State<Lab>) -> Response {
         "name": "usher lab",
         "doubles": doubles,
         "controls": {
-            "GET /effects[?provider=&key=&since=]": "what the doubles accepted",
-            "GET /requests[?provider=&key=&since=]": "every request that arrived",
+            "GET /effects[?provider=&key=&since=&limit=]": "what the doubles accepted, the newest of it; a page of 10000",
+            "GET /requests[?provider=&key=&since=&limit=]": "the requests that arrived, likewise",
+            "GET /counts": "how many there were of each double, also of those that are not kept any more",
             "DELETE /effects": "forget both lists",
             "GET|PUT|DELETE /faults/<provider>": [
                 {"status": 503, "share": 1.0, "for_seconds": 30},
@@ -89,6 +94,10 @@ async fn contents(State(lab): State<Lab>) -> Response {
     Json(body).into_response()
 }
 
+async fn counts(State(lab): State<Lab>) -> Response {
+    Json(lab.counts()).into_response()
+}
+
 async fn effects(State(lab): State<Lab>, asked: Asked) -> Result<Response, Problem> {
     Ok(list(lab.effects(&filter(asked)?)?).await)
 }
@@ -98,8 +107,9 @@ async fn requests(State(lab): State<Lab>, asked: Asked) -> Result<Response, Prob
 }
 
 fn filter(asked: Asked) -> Result<Filter, Problem> {
-    let Query(filter) =
+    let Query(mut filter) =
         asked.map_err(|rejection| Problem::Bad { code: "invalid_filter", message: rejection.body_text() })?;
+    filter.limit.get_or_insert(PAGE);
     Ok(filter)
 }
 

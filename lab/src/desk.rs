@@ -65,8 +65,9 @@ struct Instead {
 }
 
 impl Desk {
-    pub(crate) fn new(double: Box<dyn Double>, ledger: Arc<Ledger>, stop: CancellationToken) -> Self {
-        let (faults, limits, memory) = (Faults::default(), Limits::default(), Arc::default());
+    /// A desk that remembers up to `keys` idempotency keys.
+    pub(crate) fn new(double: Box<dyn Double>, ledger: Arc<Ledger>, keys: usize, stop: CancellationToken) -> Self {
+        let (faults, limits, memory) = (Faults::default(), Limits::default(), Arc::new(Memory::of(keys)));
         Self { double, faults, limits, memory, ledger, under_way: Arc::default(), stop }
     }
 

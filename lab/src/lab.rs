@@ -1,6 +1,7 @@
 //! The lab as a whole: which doubles there are, how it is started, and the controls as functions. The same controls
 //! over HTTP stand in [`crate::control`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,21 +14,28 @@ use tokio_util::sync::CancellationToken;
 use crate::desk::Desk;
 use crate::double::Double;
 use crate::faults::{Fault, FaultInForce};
-use crate::ledger::{Entry, Filter, Ledger};
+use crate::ledger::{Counts, Entry, Filter, Ledger};
 use crate::limits::Limit;
 use crate::{ControlError, UnknownProvider, algolia, control, mailchimp, novu, nylas, resend, smtp, stripe, webhook};
 
-/// Every double there is, in the order in which they are listed.
-fn doubles() -> Vec<Box<dyn Double>> {
+/// How many requests and effects a lab keeps unless it is told otherwise.
+pub const KEEP: usize = 10_000;
+/// How many objects of each kind a double holds, and how many idempotency keys it remembers, for each effect that is kept:
+/// a signup is several requests, and a request may be repeated long after it was made.
+const OBJECTS: usize = 2;
+const KEYS: usize = 10;
+
+/// Every double there is, in the order in which they are listed. Each holds up to `most` objects of a kind.
+fn doubles(most: usize) -> Vec<Box<dyn Double>> {
     vec![
         Box::new(resend::Resend),
         Box::new(smtp::Smtp),
-        Box::new(stripe::Stripe::default()),
+        Box::new(stripe::Stripe::holding(most)),
         Box::new(webhook::Webhook),
-        Box::new(mailchimp::Mailchimp::default()),
-        Box::new(novu::Novu::default()),
-        Box::new(algolia::Algolia::default()),
-        Box::new(nylas::Nylas::default()),
+        Box::new(mailchimp::Mailchimp::holding(most)),
+        Box::new(novu::Novu::holding(most)),
+        Box::new(algolia::Algolia::holding(most)),
+        Box::new(nylas::Nylas::holding(most)),
     ]
 }
 
@@ -41,27 +49,37 @@ pub struct Lab {
 impl Lab {
     /// A lab in which nothing has happened yet. After `stop` no request waits for a fault any more, so that a server
     /// that finishes what it has begun comes to its end.
-    pub fn new(stop: &CancellationToken) -> Self {
-        let ledger = Arc::new(Ledger::default());
-        let desk = |double| Arc::new(Desk::new(double, ledger.clone(), stop.clone()));
-        Self { desks: doubles().into_iter().map(desk).collect(), ledger: ledger.clone() }
+    ///
+    /// It keeps the newest `keep` requests and effects, and bounds what its doubles hold and remember in proportion.
+    pub fn new(keep: usize, stop: &CancellationToken) -> Self {
+        let (ledger, keys) = (Arc::new(Ledger::keeping(keep)), keep.saturating_mul(KEYS));
+        let desk = |double| Arc::new(Desk::new(double, ledger.clone(), keys, stop.clone()));
+        Self { desks: doubles(keep.saturating_mul(OBJECTS)).into_iter().map(desk).collect(), ledger: ledger.clone() }
     }
 
     /// Serves a new lab on `listener` until `stop`, and its mail server on any free port beside it.
     pub fn start(listener: TcpListener, stop: CancellationToken) -> std::io::Result<LabHandle> {
-        let mail = std::net::TcpListener::bind((listener.local_addr()?.ip(), 0))?;
-        mail.set_nonblocking(true)?;
-        Self::start_with_mail(listener, TcpListener::from_std(mail)?, stop)
+        Self::start_with(listener, None, KEEP, stop)
     }
 
-    /// The same, with the mail server on a port of its own.
-    pub fn start_with_mail(
+    /// The same, with the mail server on a port of its own where one is given, and keeping the newest `keep` requests and
+    /// effects.
+    pub fn start_with(
         listener: TcpListener,
-        mail: TcpListener,
+        mail: Option<TcpListener>,
+        keep: usize,
         stop: CancellationToken,
     ) -> std::io::Result<LabHandle> {
+        let mail = match mail {
+            Some(mail) => mail,
+            None => {
+                let mail = std::net::TcpListener::bind((listener.local_addr()?.ip(), 0))?;
+                mail.set_nonblocking(true)?;
+                TcpListener::from_std(mail)?
+            }
+        };
         let (address, mail_address) = (listener.local_addr()?, mail.local_addr()?);
-        let lab = Self::new(&stop);
+        let lab = Self::new(keep, &stop);
         if let Some(desk) = lab.desks.iter().find(|desk| desk.double.name() == smtp::NAME) {
             tokio::spawn(smtp::serve(mail, desk.clone(), stop.clone()));
         }
@@ -79,13 +97,18 @@ impl Lab {
         self.desks.iter().map(|desk| desk.double.name()).collect()
     }
 
-    /// What the doubles accepted, oldest first.
+    /// How much there was of each double since the start or the last [`forget`](Self::forget), also of what is not kept.
+    pub fn counts(&self) -> BTreeMap<&'static str, Counts> {
+        self.ledger.counts()
+    }
+
+    /// The newest of what the doubles accepted, oldest first.
     pub fn effects(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>, UnknownProvider> {
         self.known(filter)?;
         Ok(self.ledger.effects(filter))
     }
 
-    /// Every request that arrived, oldest first.
+    /// The newest of the requests that arrived, oldest first.
     pub fn requests(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>, UnknownProvider> {
         self.known(filter)?;
         Ok(self.ledger.requests(filter))

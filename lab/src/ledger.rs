@@ -1,7 +1,8 @@
-//! The record of what arrived and of what it did, in two lists that only grow until they are forgotten. Locked for as
-//! long as it takes to copy pointers, so that reading a long record never holds up a request.
+//! The record of what arrived and of what it did: two lists of the newest entries, and counts of all. Locked for as long as
+//! it takes to copy pointers, so that reading a long record never holds up a request.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -9,6 +10,9 @@ use serde_json::Value;
 use usher_proto::Timestamp;
 
 use crate::locked::Locked;
+
+/// Bytes that an entry may take on an average: bodies of common size fit several times.
+const ENTRY: usize = 16 * 1024;
 
 /// One request, or one effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -58,6 +62,19 @@ pub struct Filter {
     pub key: Option<String>,
     /// After this `seq`.
     pub since: Option<u64>,
+    /// At most so many, the oldest of them. The next page is `since` the last one's `seq`.
+    pub limit: Option<usize>,
+}
+
+/// How much there was since the start, or since all was forgotten, also of what the lists do not hold any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Requests that arrived.
+    pub requests: u64,
+    /// Effects that were done, replays left out.
+    pub effects: u64,
+    /// Effects that were answered from the memory of idempotency keys.
+    pub replays: u64,
 }
 
 impl Filter {
@@ -67,26 +84,37 @@ impl Filter {
     }
 }
 
-/// Entries in the order of their `seq`, without gaps.
+/// The newest entries in the order of their `seq`, without gaps.
 #[derive(Debug)]
 struct List {
+    /// The most entries, and the most bytes of them.
+    keep: usize,
+    most_bytes: usize,
     /// The `seq` of the first entry.
     first: u64,
-    entries: Vec<Arc<Entry>>,
-}
-
-impl Default for List {
-    fn default() -> Self {
-        Self { first: 1, entries: Vec::new() }
-    }
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
 }
 
 impl List {
-    fn push(&mut self, mut entry: Entry) -> u64 {
+    fn keeping(keep: usize) -> Self {
+        Self { keep, most_bytes: keep.saturating_mul(ENTRY), first: 1, entries: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Adds an entry, and returns its `seq` with what is forgotten for it.
+    fn push(&mut self, mut entry: Entry) -> (u64, Vec<Arc<Entry>>) {
         entry.seq = self.first + self.entries.len() as u64;
         let seq = entry.seq;
-        self.entries.push(Arc::new(entry));
-        seq
+        self.bytes += size(&entry.body);
+        self.entries.push_back(Arc::new(entry));
+        let mut forgotten = Vec::new();
+        while self.entries.len() > self.keep || (self.bytes > self.most_bytes && self.entries.len() > 1) {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.first += 1;
+            self.bytes -= size(&oldest.body);
+            forgotten.push(oldest);
+        }
+        (seq, forgotten)
     }
 
     fn get_mut(&mut self, seq: u64) -> Option<&mut Entry> {
@@ -97,26 +125,58 @@ impl List {
     fn select(&self, filter: &Filter) -> Vec<Arc<Entry>> {
         let skipped = filter.since.map_or(0, |since| since.saturating_add(1).saturating_sub(self.first));
         let entries = self.entries.iter().skip(usize::try_from(skipped).unwrap_or(usize::MAX));
-        entries.filter(|entry| filter.takes(entry)).cloned().collect()
+        entries.filter(|entry| filter.takes(entry)).take(filter.limit.unwrap_or(usize::MAX)).cloned().collect()
     }
 
-    fn forget(&mut self) -> Vec<Arc<Entry>> {
+    fn forget(&mut self) -> VecDeque<Arc<Entry>> {
         self.first += self.entries.len() as u64;
+        self.bytes = 0;
         std::mem::take(&mut self.entries)
     }
 }
 
-/// The two lists.
-#[derive(Debug, Default)]
+/// About how many bytes a body takes in memory.
+fn size(body: &Value) -> usize {
+    /// A value with its place in a list or a map.
+    const VALUE: usize = 64;
+    VALUE
+        + match body {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(size).sum(),
+            Value::Object(fields) => fields.iter().map(|(name, field)| name.len() + size(field)).sum(),
+        }
+}
+
+/// The two lists, and the counts by provider.
+#[derive(Debug)]
 pub(crate) struct Ledger {
     requests: Locked<List>,
     effects: Locked<List>,
+    counts: Locked<BTreeMap<&'static str, Counts>>,
 }
 
 impl Ledger {
+    /// A ledger of the newest `keep` requests and effects.
+    pub(crate) fn keeping(keep: usize) -> Self {
+        let list = || Locked::new(List::keeping(keep));
+        Self { requests: list(), effects: list(), counts: Locked::default() }
+    }
+
+    fn count(&self, provider: &'static str, add: impl FnOnce(&mut Counts)) {
+        self.counts.with(|counts| add(counts.entry(provider).or_default()));
+    }
+
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, Counts> {
+        self.counts.with(|counts| counts.clone())
+    }
+
     /// A request has arrived. Gives its `seq`.
     pub(crate) fn arrived(&self, entry: Entry) -> u64 {
-        self.requests.with(|list| list.push(entry))
+        self.count(entry.provider, |counts| counts.requests += 1);
+        let (seq, forgotten) = self.requests.with(|list| list.push(entry));
+        drop(forgotten);
+        seq
     }
 
     /// The answer to a request leaves. Nothing happens if the request was forgotten meanwhile.
@@ -131,7 +191,9 @@ impl Ledger {
 
     /// A double has accepted something.
     pub(crate) fn effect(&self, entry: Entry) {
-        self.effects.with(|list| list.push(entry));
+        self.count(entry.provider, |counts| if entry.replayed { counts.replays += 1 } else { counts.effects += 1 });
+        let (_, forgotten) = self.effects.with(|list| list.push(entry));
+        drop(forgotten);
     }
 
     pub(crate) fn requests(&self, filter: &Filter) -> Vec<Arc<Entry>> {
@@ -142,8 +204,9 @@ impl Ledger {
         self.effects.with(|list| list.select(filter))
     }
 
-    /// Forgets both lists. What was taken out is freed after the locks are open again.
+    /// Forgets both lists, and the counts. What was taken out is freed after the locks are open again.
     pub(crate) fn forget(&self) {
+        self.counts.with(BTreeMap::clear);
         let requests = self.requests.with(List::forget);
         let effects = self.effects.with(List::forget);
         drop((requests, effects));

@@ -6,7 +6,7 @@
 //! server listens on a port of its own. `/effects` and `/requests` show what they did,
 //! `/faults` (one, or a list of several at once) and `/limits` make them misbehave, `/keys` makes them forget what they
 //! were asked.
-//! All state is in memory and ends with the process.
+//! All state is in memory, bounded, and ends with the process: the newest effects and requests are kept, the rest is counted.
 //!
 //! [`traffic`] makes signed Clerk events and posts them.
 //!
@@ -20,6 +20,7 @@ mod control;
 mod desk;
 
 mod answer;
+mod bounded;
 mod double;
 mod form;
 mod request;
@@ -44,8 +45,8 @@ mod locked;
 mod settings;
 
 pub use faults::{Fault, FaultInForce, InvalidFault};
-pub use lab::{Lab, LabHandle};
-pub use ledger::{Entry, Filter};
+pub use lab::{KEEP, Lab, LabHandle};
+pub use ledger::{Counts, Entry, Filter};
 pub use limits::{InvalidLimit, Limit};
 pub use settings::settings;
 

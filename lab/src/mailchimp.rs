@@ -8,7 +8,6 @@
 //! A fault with status 403 and the name `bare` answers as the edge does under load: in no form of Mailchimp's. The real
 //! one's ten simultaneous connections are the fault `{"status":429,"beyond":10}`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -18,6 +17,7 @@ use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
 use crate::answer::Answer;
+use crate::bounded::Bounded;
 use crate::double::{Call, Double, Refusal, Subject};
 use crate::locked::Locked;
 use crate::request::{Request, Written};
@@ -27,12 +27,17 @@ const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending",
 const USER_FIELD: &str = "CLERKID";
 
 /// The members by list and id.
-type Members = HashMap<(String, String), Map<String, Value>>;
+type Members = Bounded<(String, String), Map<String, Value>>;
 
 /// One account.
-#[derive(Default)]
 pub(crate) struct Mailchimp {
     members: Arc<Locked<Members>>,
+}
+
+impl Mailchimp {
+    pub(crate) fn holding(most: usize) -> Self {
+        Self { members: Arc::new(Locked::new(Bounded::new(most))) }
+    }
 }
 
 /// A member: list and id.

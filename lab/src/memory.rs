@@ -1,29 +1,24 @@
 //! What one double remembers by idempotency keys. Decides what a key means now; never what is said about it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::http::Method;
-use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use usher_proto::Timestamp;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Kept};
+use crate::bounded::Bounded;
 use crate::double::Key;
 use crate::locked::Locked;
 use crate::request::Request;
 
-/// What makes two requests the same under one key: endpoint and parameters, compared by value. The order in which
-/// parameters were written is not among it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Fingerprint {
-    method: Method,
-    path: String,
-    parameters: Arc<Value>,
-}
+/// What makes two requests the same under one key, as a digest: endpoint and parameters, compared by value. The order in
+/// which parameters were written is not among it, for JSON's objects are sorted by name here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint([u8; 32]);
 
 impl From<&Request> for Fingerprint {
     fn from(request: &Request) -> Self {
-        Self { method: request.method.clone(), path: request.path.clone(), parameters: request.body.clone() }
+        Self(Sha256::digest(format!("{} {}\n{}", request.method, request.path, request.body)).into())
     }
 }
 
@@ -44,25 +39,33 @@ pub(crate) enum Claim {
 struct Remembered {
     fingerprint: Fingerprint,
     /// None while it runs.
-    answer: Option<Answer>,
+    answer: Option<Kept>,
     forgotten_at: Timestamp,
 }
 
-/// The memory of one double. Kept until the process ends: a key that is too old counts as new when it comes again.
-#[derive(Debug, Default)]
+/// The memory of one double: the newest keys, for as long as the real one remembers them.
+#[derive(Debug)]
 pub(crate) struct Memory {
-    keys: Locked<HashMap<String, Remembered>>,
+    keys: Locked<Bounded<String, Remembered>>,
 }
 
 impl Memory {
+    pub(crate) fn of(most: usize) -> Self {
+        Self { keys: Locked::new(Bounded::new(most)) }
+    }
+
     /// Claims `key` for a request, or says why it cannot be had.
     pub(crate) fn claim(self: &Arc<Self>, key: Key, fingerprint: Fingerprint, now: Timestamp) -> Claim {
         self.keys.with(|keys| {
+            // All keys of a double last as long, so the oldest is the first to end.
+            while keys.oldest().is_some_and(|(_, oldest)| oldest.answer.is_some() && oldest.forgotten_at <= now) {
+                keys.pop_oldest();
+            }
             match keys.get(&key.text) {
                 Some(have) if have.answer.is_some() && have.forgotten_at <= now => {}
                 Some(have) if have.fingerprint != fingerprint => return Claim::Reused,
                 Some(Remembered { answer: None, .. }) => return Claim::InUse,
-                Some(Remembered { answer: Some(answer), .. }) => return Claim::Again(answer.clone()),
+                Some(Remembered { answer: Some(answer), .. }) => return Claim::Again(answer.give()),
                 None => {}
             }
             let forgotten_at = now.plus(key.lasts);
@@ -73,7 +76,7 @@ impl Memory {
 
     /// Forgets every key that was answered, as if its time were over. Those that still run stay taken.
     pub(crate) fn forget(&self) {
-        self.keys.with(|keys| keys.retain(|_, remembered| remembered.answer.is_none()));
+        self.keys.with(|keys| keys.retain(|remembered| remembered.answer.is_none()));
     }
 }
 
@@ -94,7 +97,7 @@ impl Ticket {
         if let Some(key) = self.key.take() {
             self.memory.keys.with(|keys| {
                 if let Some(remembered) = keys.get_mut(&key) {
-                    remembered.answer = Some(answer.clone());
+                    remembered.answer = Some(answer.keep());
                 }
             });
         }
@@ -104,7 +107,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.memory.keys.with(|keys| keys.remove(&key));
+            self.memory.keys.with(|keys| drop(keys.remove(&key)));
         }
     }
 }
@@ -113,7 +116,7 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
     use crate::double::DAY;
-    use axum::http::StatusCode;
+    use axum::http::{Method, StatusCode};
     use serde_json::json;
 
     fn fingerprint(body: &str) -> Fingerprint {
@@ -134,14 +137,14 @@ mod tests {
 
     #[test]
     fn the_first_answer_comes_again() {
-        let memory = Arc::default();
+        let memory = Arc::new(Memory::of(10));
         ticket(claim(&memory, "{}", 0)).settle(&Answer::done(json!({"id": 1})));
         assert!(matches!(claim(&memory, "{}", 5), Claim::Again(answer) if *answer.body == json!({"id": 1})));
     }
 
     #[test]
     fn the_order_of_parameters_makes_no_difference_but_their_values_do() {
-        let memory = Arc::default();
+        let memory = Arc::new(Memory::of(10));
         ticket(claim(&memory, r#"{"a":1,"b":2}"#, 0)).settle(&Answer::done(json!({})));
         assert!(matches!(claim(&memory, r#"{"b":2, "a":1}"#, 0), Claim::Again(_)));
         assert!(matches!(claim(&memory, r#"{"a":1,"b":3}"#, 0), Claim::Reused));
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_twin_waits_for_the_first() {
-        let memory = Arc::default();
+        let memory = Arc::new(Memory::of(10));
         let _running = ticket(claim(&memory, "{}", 0));
         assert!(matches!(claim(&memory, "{}", 0), Claim::InUse));
         assert!(matches!(claim(&memory, r#"{"a":1}"#, 0), Claim::Reused));
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_leaves_the_key_free() {
-        let memory = Arc::default();
+        let memory = Arc::new(Memory::of(10));
         ticket(claim(&memory, "{}", 0)).settle(&Answer::refused(StatusCode::BAD_REQUEST, json!({})));
         drop(ticket(claim(&memory, r#"{"other":1}"#, 0)));
         drop(ticket(claim(&memory, "{}", 0)));
@@ -165,7 +168,7 @@ mod tests {
 
     #[test]
     fn forgotten_keys_start_anew_unless_they_run() {
-        let memory = Arc::default();
+        let memory = Arc::new(Memory::of(10));
         ticket(claim(&memory, "{}", 0)).settle(&Answer::done(json!({})));
         memory.forget();
         let _running = ticket(claim(&memory, r#"{"a":1}"#, 0));
@@ -174,8 +177,22 @@ mod tests {
     }
 
     #[test]
+    fn of_many_keys_the_newest_are_remembered() {
+        let memory = Arc::new(Memory::of(2));
+        for text in ["a", "b", "c"] {
+            let key = Key { text: text.into(), lasts: DAY };
+            ticket(memory.claim(key, fingerprint("{}"), Timestamp::from_seconds(0))).settle(&Answer::done(json!({})));
+        }
+        let known = |text: &str| {
+            let key = Key { text: text.into(), lasts: DAY };
+            matches!(memory.claim(key, fingerprint("{}"), Timestamp::from_seconds(0)), Claim::Again(_))
+        };
+        assert_eq!(["c", "b", "a"].map(known), [true, true, false]);
+    }
+
+    #[test]
     fn after_a_day_the_key_starts_anew() {
-        let memory = Arc::default();
+        let memory = Arc::new(Memory::of(10));
         ticket(claim(&memory, "{}", 0)).settle(&Answer::done(json!({})));
         let day = DAY.as_secs().cast_signed();
         assert!(matches!(claim(&memory, r#"{"a":1}"#, day - 1), Claim::Reused));

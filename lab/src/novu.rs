@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use usher_proto::Timestamp;
 
 use crate::answer::Answer;
+use crate::bounded::Bounded;
 use crate::double::{Call, Circumstances, DAY, Double, Key, Refusal, Subject};
 use crate::ids;
 use crate::limits::Quota;
@@ -33,9 +34,17 @@ const UNSENT: [&str; 6] = [
 ];
 
 /// One environment, with the notifications that it made.
-#[derive(Default)]
 pub(crate) struct Novu {
-    notifications: Arc<Locked<Vec<Value>>>,
+    notifications: Arc<Locked<Notifications>>,
+}
+
+/// By the id of their transaction.
+type Notifications = Bounded<String, Value>;
+
+impl Novu {
+    pub(crate) fn holding(most: usize) -> Self {
+        Self { notifications: Arc::new(Locked::new(Bounded::new(most))) }
+    }
 }
 
 enum Route {
@@ -85,7 +94,7 @@ impl Double for Novu {
                 let wanted = request.query()["transactionId"].clone();
                 let run = move |_| {
                     let fits = |made: &&Value| wanted.is_null() || made["transactionId"] == wanted;
-                    let list: Vec<Value> = notifications.with(|all| all.iter().filter(fits).cloned().collect());
+                    let list: Vec<Value> = notifications.with(|all| all.newest_first().filter(fits).cloned().collect());
                     Answer::done(json!({ "data": list, "hasMore": false, "page": 0, "pageSize": 10 }))
                 };
                 Ok(Call { key: None, changes: false, run: Box::new(run) })
@@ -131,7 +140,7 @@ impl Double for Novu {
     }
 }
 
-fn trigger(request: &Request, notifications: Arc<Locked<Vec<Value>>>) -> Result<Call, Answer> {
+fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Result<Call, Answer> {
     let body = &request.body;
     let name = body["name"].as_str().unwrap_or_default().to_owned();
     let subscriber = body["to"].as_str().or_else(|| body["to"]["subscriberId"].as_str());
@@ -153,7 +162,7 @@ fn trigger(request: &Request, notifications: Arc<Locked<Vec<Value>>>) -> Result<
     let key = Key { text: transaction.clone(), lasts: DAY };
     let made = json!({ "transactionId": transaction, "subscriber": { "subscriberId": subscriber }, "template": name });
     let run = move |_| {
-        notifications.with(|all| all.push(made));
+        notifications.with(|all| drop(all.insert(transaction.clone(), made)));
         answer("processed", &transaction)
     };
     Ok(Call { key: Some(key), changes: true, run: Box::new(run) })

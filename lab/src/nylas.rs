@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use usher_proto::Timestamp;
 
 use crate::answer::Answer;
+use crate::bounded::Bounded;
 use crate::double::{Call, Circumstances, Double, HOUR, Key, Refusal, Subject};
 use crate::ids;
 use crate::locked::Locked;
@@ -25,9 +26,17 @@ use crate::request::{Request, Written};
 const LONGEST_KEY: usize = 256;
 
 /// All mailboxes.
-#[derive(Default)]
 pub(crate) struct Nylas {
-    sent: Arc<Locked<Vec<Value>>>,
+    sent: Arc<Locked<Sent>>,
+}
+
+/// The mails by their id.
+type Sent = Bounded<String, Value>;
+
+impl Nylas {
+    pub(crate) fn holding(most: usize) -> Self {
+        Self { sent: Arc::new(Locked::new(Bounded::new(most))) }
+    }
 }
 
 enum Route {
@@ -165,7 +174,7 @@ fn check(mail: &Value) -> Result<(), Answer> {
     if texts { Ok(()) } else { Err(invalid()) }
 }
 
-fn send(sent: &mut Vec<Value>, grant: String, mail: &Value, now: Timestamp) -> Answer {
+fn send(sent: &mut Sent, grant: String, mail: &Value, now: Timestamp) -> Answer {
     let to = addresses(&mail["to"]).unwrap_or_default();
     if to.iter().any(|email| email.starts_with("refused") || !email.is_ascii()) {
         return error(StatusCode::PAYMENT_REQUIRED, "provider_error");
@@ -180,7 +189,7 @@ fn send(sent: &mut Vec<Value>, grant: String, mail: &Value, now: Timestamp) -> A
     message["object"] = json!("message");
     message["grant_id"] = json!(grant);
     message["date"] = json!(now.seconds());
-    sent.push(message.clone());
+    sent.insert(id, message.clone());
     if let Some(fields) = message.as_object_mut() {
         fields.remove("custom_headers");
     }
@@ -188,7 +197,7 @@ fn send(sent: &mut Vec<Value>, grant: String, mail: &Value, now: Timestamp) -> A
 }
 
 /// The newest first. Headers are shown when they are asked for.
-fn list(sent: &[Value], grant: &str, query: &Value) -> Answer {
+fn list(sent: &Sent, grant: &str, query: &Value) -> Answer {
     let text = |name: &str| query[name].as_str();
     let since: i64 = text("received_after").and_then(|text| text.parse().ok()).unwrap_or(i64::MIN);
     let limit: usize = text("limit").and_then(|text| text.parse().ok()).unwrap_or(50).clamp(1, 200);
@@ -198,7 +207,7 @@ fn list(sent: &[Value], grant: &str, query: &Value) -> Answer {
             && mail["date"].as_i64() > Some(since)
             && text("to").is_none_or(|one| to.contains(&one))
     };
-    let all: Vec<&Value> = sent.iter().rev().filter(fits).collect();
+    let all: Vec<&Value> = sent.newest_first().filter(fits).collect();
     let show = |mail: &&Value| {
         let mut shown = (*mail).clone();
         let headers = shown.as_object_mut().and_then(|fields| fields.remove("custom_headers"));

@@ -37,9 +37,14 @@ use subscriptions::Order;
 const LONGEST_KEY: usize = 255;
 
 /// One account.
-#[derive(Default)]
 pub(crate) struct Stripe {
     books: Arc<Locked<Books>>,
+}
+
+impl Stripe {
+    pub(crate) fn holding(most: usize) -> Self {
+        Self { books: Arc::new(Locked::new(Books::holding(most))) }
+    }
 }
 
 /// The paths that this double has.

@@ -42,6 +42,10 @@ impl FromStr for Mailbox {
             return Err(NotAnAddress);
         }
         let name = name.trim();
+        // What ends a line of a mail's head begins another one; no name has such a thing in it.
+        if name.contains(|c: char| (c.is_control() && c != '\t') || matches!(c, '\u{2028}' | '\u{2029}')) {
+            return Err(NotAnAddress);
+        }
         let name = match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(quoted) => quoted.replace("\\\"", "\"").replace("\\\\", "\\"),
             None => name.to_owned(),
@@ -120,7 +124,21 @@ mod tests {
         let read = |text: &str| text.parse::<Mailbox>().map(|mailbox| (mailbox.name, mailbox.address));
         assert_eq!(read(" a@b.test "), Ok((String::new(), "a@b.test".to_owned())));
         assert_eq!(read("\"B, A\" <a@b.test>"), Ok(("B, A".to_owned(), "a@b.test".to_owned())));
-        for text in ["", "a", "@b", "a@", "a b@c.test", "a@b@c", "A <a@b.test", "a@b.test, c@d.test", "A <>"] {
+        for text in [
+            "",
+            "a",
+            "@b",
+            "a@",
+            "a b@c.test",
+            "a@b@c",
+            "A <a@b.test",
+            "a@b.test, c@d.test",
+            "A <>",
+            "A\r\nBcc: x@y.test <a@b.test>",
+            "A\0 <a@b.test>",
+            "A\u{85}B <a@b.test>",
+            "A\u{2028}B <a@b.test>",
+        ] {
             assert_eq!(read(text), Err(NotAnAddress), "{text}");
         }
     }

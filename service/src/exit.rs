@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::visible;
+
 /// Everything went as asked.
 pub const OK: u8 = 0;
 /// It failed while doing what was asked.
@@ -37,7 +39,8 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
         }
         source = cause.source();
     }
-    // The exit code tells the same to whoever cannot read it.
-    let _ = writeln!(std::io::stderr(), "error: {}", chain.join(": "));
+    // It may repeat what came from outside; what is wrong with several files stands on several lines. The exit code tells the
+    // same to whoever cannot read it.
+    let _ = writeln!(std::io::stderr(), "error: {}", visible::lines(&chain.join(": ")));
     ExitCode::from(if bad_setting { USAGE } else { FAILURE })
 }

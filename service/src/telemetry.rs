@@ -1,12 +1,18 @@
 //! Logging: structured, to standard error, with no personal data in it by everybody's discipline.
 
+use std::fmt::Debug;
 use std::io::{self, IsTerminal as _, Write};
 
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::exit::BadSetting;
 use crate::options::Environment;
+use crate::visible;
 
 /// Starts logging. `RUST_LOG` chooses what (default `info`), `USHER_LOG_FORMAT` how: `text` (default) or `json`.
 pub fn start(environment: &Environment) -> Result<(), BadSetting> {
@@ -22,7 +28,7 @@ pub fn start(environment: &Environment) -> Result<(), BadSetting> {
     // Colours are for people; a file or a collector gets plain text.
     let subscriber = subscriber.with_ansi(std::io::stderr().is_terminal());
     let started = match environment.get("USHER_LOG_FORMAT")?.as_deref() {
-        None | Some("text") => subscriber.try_init(),
+        None | Some("text") => subscriber.fmt_fields(fields()).try_init(),
         Some("json") => subscriber.json().flatten_event(true).try_init(),
         Some(other) => {
             return Err(BadSetting::new("USHER_LOG_FORMAT", format!("{other:?} is not known: it may be text or json")));
@@ -47,6 +53,16 @@ impl<W: Write> Write for Unfailing<W> {
     }
 }
 
+/// Fields as text, each on its line whatever its value holds: ids and types of events come from outside.
+fn fields() -> impl for<'w> FormatFields<'w> + 'static {
+    let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+        let text = format!("{value:?}");
+        let text = visible::line(&text);
+        if field.name() == "message" { write!(writer, "{text}") } else { write!(writer, "{field}={text}") }
+    };
+    debug_fn(write).delimited(" ")
+}
+
 /// Chooses the cryptography behind every TLS connection of the process. Call once, before the first.
 pub fn install_tls() {
     // An error means that one is installed already, which is what is wanted.
@@ -55,7 +71,22 @@ pub fn install_tls() {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("nobody panicked").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
 
     /// Fails like a full disk and a pipe without a reader.
     struct Failing;
@@ -74,5 +105,20 @@ mod tests {
     fn a_line_that_cannot_be_written_is_no_error() {
         let mut writer = Unfailing(Failing);
         assert!(writer.write_all(b"line").is_ok() && writer.flush().is_ok());
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_its_fields_hold() {
+        let (odd, written) = ("\u{1b}[2J\n2026  forged\u{9b}\u{202e}", Written::default());
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).fmt_fields(fields());
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(text = odd, shown = %odd, debug = ?odd, number = 7, "{odd}");
+        });
+        let text = String::from_utf8(written.0.lock().expect("nobody panicked").clone()).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert!(text.ends_with('\n') && !text.trim_end().contains(visible::is_control), "{text:?}");
+        assert!(text.contains("number=7") && text.contains("shown=\\u{1b}[2J\\u{a}2026"), "{text}");
     }
 }

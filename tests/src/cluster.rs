@@ -79,7 +79,7 @@ impl Cluster {
         telemetry::install_tls();
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let lab = Lab::start(listener, stop.clone()).expect("the lab starts");
+        let lab = Lab::start_with(listener, None, settings::EVERYTHING, stop.clone()).expect("the lab starts");
         let listen = format!("127.0.0.1:{}", free_port());
         let mut environment: BTreeMap<String, String> = settings::of(&lab, &unique("t"));
         environment.insert("USHER_LISTEN".into(), listen.clone());

@@ -56,7 +56,7 @@ impl Group {
         let folder = tempfile::tempdir().expect("a folder");
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let lab = Lab::start(listener, stop.clone()).expect("the lab starts");
+        let lab = Lab::start_with(listener, None, settings::EVERYTHING, stop.clone()).expect("the lab starts");
 
         let (address, database) = match pair {
             Pair::Embedded => (LogAddress::Sqlite { path: folder.path().join("log.db") }, None),

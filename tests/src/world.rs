@@ -81,7 +81,7 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let lab = Lab::start(listener, stop.clone()).expect("the lab starts");
+        let lab = Lab::start_with(listener, None, settings::EVERYTHING, stop.clone()).expect("the lab starts");
         let data = options.data.unwrap_or_else(|| folder.path().join("data"));
 
         let mut environment = settings::of(&lab, &unique("t"));

@@ -214,7 +214,7 @@ fn order(offset: i64, id: &str, key: &str, of: &str, order: Order) -> Arrival {
 }
 
 fn effect(id: &str) -> Option<StepEffect> {
-    let effect = Effect { id: id.into(), result: json!({"id": id}) };
+    let effect = Effect::new(id, json!({}));
     Some(StepEffect { step: 0, name: "first".into(), connector: "resend".into(), effect })
 }
 

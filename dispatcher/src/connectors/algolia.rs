@@ -12,7 +12,7 @@
 
 use async_trait::async_trait;
 use rand::seq::SliceRandom as _;
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
@@ -22,12 +22,14 @@ use usher_service::options::Environment;
 
 use super::Shape::{Record, Text};
 use super::http::{self, Answer};
+use super::path::{Client, Path};
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
 const SAVE: &str = "save";
 const DELETE: &str = "delete";
-const INDEX: Param = optional_or("index", Text, "ALGOLIA_INDEX");
+const INDEX: Param = optional_or("index", Text, INDEX_VARIABLE);
+const INDEX_VARIABLE: &str = "ALGOLIA_INDEX";
 /// Where a record keeps the time of the state that it holds: milliseconds, and in three more digits how often its run was
 /// ordered anew. A rerun so writes over its own state, and never over a later one.
 const GUARD: &str = "usher_updated_at";
@@ -72,18 +74,21 @@ impl Algolia {
                 std::iter::once(format!("https://{application}.algolia.net")).chain(fallbacks).collect()
             }
         };
-        let (client, index) = (http::client()?, environment.get("ALGOLIA_INDEX")?);
+        let (client, index) = (http::client()?, environment.get(INDEX_VARIABLE)?);
+        if let Some(index) = &index {
+            Path::of("").segment("it", index).map_err(|error| BadSetting::new(INDEX_VARIABLE, error))?;
+        }
         Ok(Self { client, hosts, application, key: Secret::new(key), index })
     }
 
     /// Asks the hosts in turn until one is there: each write may be done twice.
-    async fn ask(&self, change: &Change) -> Result<Answer, Outcome> {
+    async fn ask(&self, path: &Path, change: &Change) -> Result<Answer, Outcome> {
         let mut last = Err(Outcome::retry(Cause::Unreachable));
         for host in &self.hosts {
             let method = if change.body.is_some() { Method::POST } else { Method::DELETE };
             let mut request = self
                 .client
-                .request(method, format!("{host}{}", change.path))
+                .request(method, host, path)?
                 .header("x-algolia-application-id", &self.application)
                 .header("x-algolia-api-key", self.key.expose());
             if let Some(body) = &change.body {
@@ -122,16 +127,17 @@ impl Connector for Algolia {
         let object = inputs.required("object_id")?.as_str().unwrap_or_default().to_owned();
         let index = inputs.params.get("index").and_then(Value::as_str).or(self.index.as_deref());
         let index = index.ok_or_else(|| CannotPrepare("index is not given, and ALGOLIA_INDEX is not set".into()))?;
-        let record = format!("/1/indexes/{}/{}", http::escape(index), http::escape(&object));
+        let record = Path::of("/1/indexes").segment("index", index)?.segment("object_id", &object)?;
         let change = match inputs.operation {
             SAVE => {
                 let mut record_fields = fields(inputs)?;
                 record_fields.insert(GUARD.into(), json!({ "_operation": "IncrementSet", "value": age(inputs) }));
                 let body = Some(Value::Object(record_fields).to_string());
                 // Without the parameter it would be true as well; it is the first save that makes the record.
-                Change { object, path: format!("{record}/partial?createIfNotExists=true"), body }
+                let path = record.then("/partial").query("createIfNotExists", "true");
+                Change { object, path: path.into_text(), body }
             }
-            DELETE => Change { object, path: record, body: None },
+            DELETE => Change { object, path: record.into_text(), body: None },
             other => return Err(CannotPrepare(format!("algolia cannot {other}"))),
         };
         serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
@@ -141,7 +147,10 @@ impl Connector for Algolia {
         let Ok(change) = serde_json::from_slice::<Change>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
-        match self.ask(&change).await {
+        let Some(path) = Path::kept(change.path.clone()) else {
+            return Outcome::reject(Reason::InvalidRequest, "the kept request could go to another path");
+        };
+        match self.ask(&path, &change).await {
             Ok(answer) => classify(&answer, change.object),
             Err(outcome) => outcome,
         }
@@ -174,7 +183,7 @@ fn classify(answer: &Answer, object: String) -> Outcome {
     let error = answer.error(None);
     match answer.status.as_u16() {
         200..=299 => match answer.json()["taskID"].as_u64() {
-            Some(task) => Outcome::Done(Effect { result: json!({ "id": object, "task": task }), id: object }),
+            Some(task) => Outcome::Done(Effect::new(object, json!({ "task": task }))),
             None => Outcome::retry(Cause::Interrupted),
         },
         429 => answer.retry(Cause::Throttled),

@@ -77,8 +77,7 @@ impl Connector for Directory {
 }
 
 fn done(id: &str, operation: &str) -> Outcome {
-    let result = json!({ "id": id, "operation": operation });
-    Outcome::Done(Effect { id: id.to_owned(), result })
+    Outcome::Done(Effect::new(id, json!({ "operation": operation })))
 }
 
 fn classify(error: &sqlx::Error) -> Outcome {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use reqwest::{RequestBuilder, StatusCode, Url};
 use usher_proto::Timestamp;
 use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
+use super::path::Client;
 use super::room::{hear, turn};
 use super::{ATTEMPT_DEADLINE, LookUp};
 use crate::engine::{Cause, Outcome};
@@ -26,12 +27,13 @@ const LONGEST_NAME: usize = 64;
 
 /// A client for one destination. Redirects are not followed: they would carry the key to another place.
 pub(super) fn client() -> Result<Client, BadSetting> {
-    Client::builder()
+    reqwest::Client::builder()
         .user_agent(concat!("usher/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_DEADLINE)
         .timeout(ATTEMPT_DEADLINE)
         .redirect(reqwest::redirect::Policy::none())
         .build()
+        .map(Client::new)
         .map_err(|error| BadSetting::new("TLS", error))
 }
 
@@ -41,17 +43,12 @@ pub(super) fn base_url(environment: &Environment, variable: &str, default: &str)
     let url: Url = text
         .parse()
         .map_err(|error| BadSetting::new(variable, format!("{error}; it is an address such as {default}")))?;
-    if matches!(url.scheme(), "http" | "https") && url.has_host() {
-        Ok(text.trim_end_matches('/').to_owned())
+    let plain = url.query().is_none() && url.fragment().is_none();
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && plain {
+        Ok(url.as_str().trim_end_matches('/').to_owned())
     } else {
         Err(BadSetting::new(variable, format!("it is an address such as {default}")))
     }
-}
-
-/// A text as one segment of a path or one value of a query.
-pub(super) fn escape(text: &str) -> String {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~');
-    text.bytes().map(|b| if safe(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// A whole answer.
@@ -63,9 +60,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; null where it is none.
+    /// The body as JSON; null where it is none. Bytes and escapes that are no character become U+FFFD: an answer that is
+    /// odd in a field nobody needs must not make what was done look undone.
     pub(super) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(&self.body);
+            serde_json::from_str(&without_lone_surrogates(&text)).unwrap_or_default()
+        })
     }
 
     /// How long the destination asks to wait: it says so in seconds, or as the time from which on it may be asked.
@@ -141,6 +142,33 @@ pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, O
     Ok(Answer { status, headers, body: Vec::new() })
 }
 
+/// JSON in which every escape of half a surrogate pair is one of U+FFFD instead.
+fn without_lone_surrogates(json: &str) -> String {
+    let unit = |at: usize| match json.as_bytes().get(at..at + 6) {
+        Some([b'\\', b'u', ..]) => json.get(at + 2..at + 6).and_then(|digits| u16::from_str_radix(digits, 16).ok()),
+        _ => None,
+    };
+    let (mut whole, mut copied, mut at) = (String::with_capacity(json.len()), 0, 0);
+    while let Some(found) = json[at..].find('\\') {
+        at += found;
+        let length = match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                whole.push_str(&json[copied..at]);
+                whole.push_str("\\ufffd");
+                copied = at + 6;
+                6
+            }
+            (Some(_), _) => 6,
+            // An escape of one character, be it of several bytes where this is no JSON at all.
+            (None, _) => 1 + json[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        at += length;
+    }
+    whole.push_str(&json[copied..]);
+    whole
+}
+
 fn cause(error: &reqwest::Error) -> Cause {
     if error.is_connect() {
         Cause::Unreachable
@@ -156,9 +184,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_escaped_can_neither_leave_its_segment_nor_its_value() {
-        assert_eq!(escape("../a?b&c=d/Zoë"), "%2E%2E%2Fa%3Fb%26c%3Dd%2FZo%C3%AB");
-        assert_eq!(escape("user_37f2Qe-0"), "user_37f2Qe-0");
+    fn half_a_character_does_not_make_an_answer_unreadable() {
+        let read = |body: &[u8]| Answer { body: body.to_vec(), ..super::super::testing::answer(200, "") }.json();
+        for (body, a) in [
+            (&br#"{"a":"\ud800x"}"#[..], "\u{fffd}x"),
+            (br#"{"a":"\udc00\ud83d\ude00\ud83d"}"#, "\u{fffd}\u{1f600}\u{fffd}"),
+            (br#"{"a":"\\ud800","b":"\ud800"}"#, r"\ud800"),
+            (b"{\"a\":\"\xff\"}", "\u{fffd}"),
+        ] {
+            assert_eq!(read(body)["a"], a, "{}", String::from_utf8_lossy(body));
+        }
+        for body in ["", "\\", r#"{"a":"\u"#, r#"{"a":"\ud8"#, "\\\u{1f600}", "<html>"] {
+            assert_eq!(read(body.as_bytes()), serde_json::Value::Null, "{body}");
+        }
     }
 
     #[test]

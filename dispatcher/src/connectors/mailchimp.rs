@@ -9,7 +9,7 @@
 
 use async_trait::async_trait;
 use md5::{Digest as _, Md5};
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
@@ -17,8 +17,9 @@ use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Record, Text, Texts};
+use super::Shape::{Email, Record, Text, Texts};
 use super::http::{self, Answer};
+use super::path::{Client, Path};
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
@@ -26,13 +27,15 @@ const PUT_MEMBER: &str = "put_member";
 const UNSUBSCRIBE: &str = "unsubscribe";
 const DELETE_MEMBER: &str = "delete_member";
 
-const LIST: Param = optional_or("list", Text, "MAILCHIMP_LIST_ID");
+const LIST: Param = optional_or("list", Text, LIST_VARIABLE);
+const LIST_VARIABLE: &str = "MAILCHIMP_LIST_ID";
+const NO_ID: &str = "is no id: it stands in the audience's settings";
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: PUT_MEMBER,
         params: &[
-            required("email", Text),
+            required("email", Email),
             LIST,
             optional("status_if_new", Text),
             optional("merge_fields", Record),
@@ -41,8 +44,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         takes_template: false,
         writes_to: &["email"],
     },
-    Operation { name: UNSUBSCRIBE, params: &[required("email", Text), LIST], takes_template: false, writes_to: &[] },
-    Operation { name: DELETE_MEMBER, params: &[required("email", Text), LIST], takes_template: false, writes_to: &[] },
+    Operation { name: UNSUBSCRIBE, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
+    Operation { name: DELETE_MEMBER, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
 ];
 
 const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending", "transactional"];
@@ -65,18 +68,26 @@ impl Mailchimp {
             BadSetting::new("MAILCHIMP_API_KEY", "it ends in its data centre, for instance -us21: copy it whole")
         })?;
         let own = format!("https://{centre}.api.mailchimp.com");
+        let list = environment.get(LIST_VARIABLE)?;
+        if list.as_deref().is_some_and(|list| !is_id(list)) {
+            return Err(BadSetting::new(LIST_VARIABLE, format!("it {NO_ID}")));
+        }
         Ok(Self {
             client: http::client()?,
             base: http::base_url(environment, "MAILCHIMP_BASE_URL", &own)?,
-            list: environment.get("MAILCHIMP_LIST_ID")?,
+            list,
             key: Secret::new(key),
         })
     }
 
-    async fn ask(&self, method: Method, path: String, body: Option<String>) -> Result<Answer, Outcome> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: Result<Path, CannotPrepare>,
+        body: Option<String>,
+    ) -> Result<Answer, Outcome> {
         // Any user name will do.
-        let url = format!("{}/3.0{path}", self.base);
-        let mut request = self.client.request(method, url).basic_auth("usher", Some(self.key.expose()));
+        let mut request = self.client.request(method, &self.base, &path?)?.basic_auth("usher", Some(self.key.expose()));
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
         }
@@ -85,12 +96,21 @@ impl Mailchimp {
 
     /// A 404 for a member may as well be about the list, and a list that is not there must not look like work done.
     async fn without_member(&self, list: &str, hash: String) -> Outcome {
-        match self.ask(Method::GET, format!("/lists/{list}?fields=id"), None).await {
+        match self.ask(Method::GET, of_list(list).map(|list| list.query("fields", "id")), None).await {
             Ok(answer) if answer.status.is_success() => done(hash, "absent"),
             Ok(answer) => classify(&answer),
             Err(outcome) => outcome,
         }
     }
+}
+
+fn is_id(list: &str) -> bool {
+    !list.is_empty() && list.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// The path of an audience.
+fn of_list(list: &str) -> Result<Path, CannotPrepare> {
+    Path::of("/3.0/lists").segment("list", list)
 }
 
 /// A request as it is kept.
@@ -111,11 +131,12 @@ impl Connector for Mailchimp {
 
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
         let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
-        let email = inputs.required("email")?.as_str().unwrap_or_default().trim();
+        inputs.required("email")?;
+        let email = inputs.email()?.unwrap_or_default();
         let list = text("list").or(self.list.as_deref());
         let list = list.ok_or_else(|| CannotPrepare("list is not given, and MAILCHIMP_LIST_ID is not set".into()))?;
-        if !list.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(CannotPrepare("list is no id: it stands in the audience's settings".into()));
+        if !is_id(list) {
+            return Err(CannotPrepare(format!("list {NO_ID}")));
         }
         let body = match inputs.operation {
             PUT_MEMBER => {
@@ -145,7 +166,7 @@ impl Connector for Mailchimp {
             DELETE_MEMBER => None,
             other => return Err(CannotPrepare(format!("mailchimp cannot {other}"))),
         };
-        let change = Change { operation: inputs.operation.into(), list: list.into(), hash: hash(email), body };
+        let change = Change { operation: inputs.operation.into(), list: list.into(), hash: hash(&email), body };
         serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
     }
 
@@ -153,10 +174,10 @@ impl Connector for Mailchimp {
         let Ok(Change { operation, list, hash, body }) = serde_json::from_slice(request) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
-        let member = format!("/lists/{list}/members/{hash}");
+        let member = of_list(&list).and_then(|list| list.then("/members").segment("member", &hash));
         let (method, path, did) = match operation.as_str() {
             // Unless told to skip that, a field that the audience requires would refuse whoever lacks it.
-            PUT_MEMBER => (Method::PUT, format!("{member}?skip_merge_validation=true"), "put"),
+            PUT_MEMBER => (Method::PUT, member.map(|member| member.query("skip_merge_validation", "true")), "put"),
             UNSUBSCRIBE => (Method::PATCH, member, "unsubscribed"),
             // Archived: the person may come back. Erasing for ever would also bar that.
             _ => (Method::DELETE, member, "deleted"),
@@ -178,8 +199,7 @@ impl Connector for Mailchimp {
 }
 
 fn done(hash: String, status: &str) -> Outcome {
-    let result = json!({ "id": hash, "status": status });
-    Outcome::Done(Effect { id: hash, result })
+    Outcome::Done(Effect::new(hash, json!({ "status": status })))
 }
 
 /// The member's id: MD5 in lower-case hex of the address in lower case. How letters beyond ASCII are lower-cased is not

@@ -4,6 +4,7 @@
 //! an exact request, sends one, and says what it came to. Adding one costs a file and its lines in the lists below.
 
 mod http;
+mod path;
 
 mod algolia;
 mod database;
@@ -22,7 +23,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use usher_proto::Event;
+use usher_proto::address::NotAnAddress;
+use usher_proto::{Event, Mailbox};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
@@ -132,6 +134,14 @@ pub struct Param {
 pub enum Shape {
     /// A text, rendered as a template.
     Text,
+    /// A text that is sent as HTML: what a template puts into it is escaped.
+    Html,
+    /// One mailbox, and none in its name: who a mail is from.
+    Sender,
+    /// One mailbox, or a list of them.
+    Mailboxes,
+    /// One mailbox of which the address alone is sent.
+    Email,
     /// A text or a list of texts.
     Texts,
     /// A whole number.
@@ -151,7 +161,12 @@ impl Shape {
     /// Whether a value has this shape.
     pub fn accepts(self, value: &Value) -> bool {
         match self {
-            Self::Text => value.is_string(),
+            Self::Text | Self::Html => value.is_string(),
+            Self::Sender | Self::Email => value.as_str().is_some_and(|text| self.may_be_mailbox(text)),
+            Self::Mailboxes => match value.as_array() {
+                Some(items) => items.iter().all(|item| item.as_str().is_some_and(|text| self.may_be_mailbox(text))),
+                None => value.as_str().is_some_and(|text| self.may_be_mailbox(text)),
+            },
             Self::Texts => {
                 value.is_string() || value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
             }
@@ -164,14 +179,22 @@ impl Shape {
         }
     }
 
+    /// A template is looked at when it is rendered.
+    fn may_be_mailbox(self, text: &str) -> bool {
+        is_template(text) || if self == Self::Sender { sender(text).is_ok() } else { text.parse::<Mailbox>().is_ok() }
+    }
+
     /// How to say what it is.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Text => "a text",
+            Self::Html => "a text, sent as HTML",
+            Self::Sender | Self::Email => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\"",
+            Self::Mailboxes => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\", or a list of them",
             Self::Texts => "a text or a list of texts",
             Self::Number => "a whole number from 0",
             Self::Table | Self::Record => "a table of texts",
-            Self::Address => "an address such as \"https://host/path\", without user, password and {{ }}",
+            Self::Address => "an address such as \"https://host/path\", without user, password, dot segments and {{ }}",
             Self::Name => "a name of a-z, 0-9 and _",
         }
     }
@@ -209,6 +232,65 @@ impl Inputs<'_> {
     fn required(&self, name: &str) -> Result<&Value, CannotPrepare> {
         self.params.get(name).ok_or_else(|| CannotPrepare(format!("{name} came out empty")))
     }
+
+    /// Who a mail is from: the parameter, else what the settings say.
+    fn sender(&self, default: Option<&Mailbox>) -> Result<Mailbox, CannotPrepare> {
+        match self.params.get("from") {
+            Some(text) => sender(text.as_str().unwrap_or_default()).map_err(|error| not_an_address("from", error)),
+            None => default.cloned().ok_or_else(|| CannotPrepare(format!("from is not given, and {FROM} is not set"))),
+        }
+    }
+
+    /// The mailboxes of a parameter, none where it is absent. Each text is one, or the request is refused.
+    fn mailboxes(&self, name: &str) -> Result<Vec<Mailbox>, CannotPrepare> {
+        let texts = match self.params.get(name) {
+            None => &[][..],
+            Some(Value::Array(texts)) => texts,
+            Some(text) => std::slice::from_ref(text),
+        };
+        let read =
+            |text: &Value| text.as_str().unwrap_or_default().parse().map_err(|error| not_an_address(name, error));
+        texts.iter().map(read).collect()
+    }
+
+    /// Whom a mail is to; at least one.
+    fn recipients(&self) -> Result<Vec<Mailbox>, CannotPrepare> {
+        self.required("to")?;
+        let to = self.mailboxes("to")?;
+        if to.is_empty() { Err(CannotPrepare("to came out empty".into())) } else { Ok(to) }
+    }
+
+    /// The address of a person, where it is given.
+    fn email(&self) -> Result<Option<String>, CannotPrepare> {
+        Ok(self.mailboxes("email")?.pop().map(|mailbox| mailbox.address))
+    }
+}
+
+/// The variable that says who mails are from where a flow does not.
+const FROM: &str = "USHER_FROM";
+
+/// Who mails are from where a flow does not say.
+fn default_sender(environment: &Environment) -> Result<Option<Mailbox>, BadSetting> {
+    let read = |text: String| sender(&text).map_err(|error| BadSetting::new(FROM, format!("it is {error}")));
+    environment.get(FROM)?.map(read).transpose()
+}
+
+/// Reads who a mail is from. A name that holds another address would be shown in its place, or be read as a second one.
+fn sender(text: &str) -> Result<Mailbox, NotAnAddress> {
+    let mailbox: Mailbox = text.parse()?;
+    let is_address =
+        |word: &str| word.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    let between = |c: char| c.is_whitespace() || ",;:<>()\"".contains(c);
+    if mailbox.name.split(between).any(is_address) { Err(NotAnAddress) } else { Ok(mailbox) }
+}
+
+fn not_an_address(name: &str, error: NotAnAddress) -> CannotPrepare {
+    CannotPrepare(format!("{name} is {error}"))
+}
+
+/// Whether a text of a flow is a template.
+fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 
 /// What a step of a flow asks of a connector, as its file says it: nothing is rendered yet.

@@ -9,15 +9,16 @@
 //! notifications of the transaction. What is sent again after that still bears the same `transactionId`.
 
 use async_trait::async_trait;
-use reqwest::Client;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
 use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Table, Text};
+use super::Shape::{Email, Table, Text};
 use super::http::{self, Answer};
+use super::path::{Client, Path};
 use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
@@ -26,7 +27,7 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     params: &[
         required("workflow", Text),
         required("subscriber_id", Text),
-        optional("email", Text),
+        optional("email", Email),
         optional("phone", Text),
         optional("first_name", Text),
         optional("last_name", Text),
@@ -59,8 +60,20 @@ impl Novu {
         })
     }
 
-    fn authorization(&self) -> String {
-        format!("ApiKey {}", self.key.expose())
+    fn request(&self, method: Method, path: &Path) -> Result<RequestBuilder, Outcome> {
+        let request = self.client.request(method, &self.base, path)?;
+        Ok(request.header("Authorization", format!("ApiKey {}", self.key.expose())))
+    }
+
+    async fn notifications(&self, transaction: &str) -> Result<Answer, Outcome> {
+        let path = Path::of("/v1/notifications").query("transactionId", transaction);
+        http::send(self.request(Method::GET, &path)?).await
+    }
+
+    async fn trigger(&self, trigger: String, key: &str) -> Result<Answer, Outcome> {
+        let request = self.request(Method::POST, &Path::of("/v1/events/trigger"))?;
+        let request = request.header("Idempotency-Key", key).header("Content-Type", "application/json");
+        http::send(request.body(trigger)).await
     }
 }
 
@@ -71,11 +84,7 @@ impl Connector for Novu {
     }
 
     async fn look_up(&self, _: &[u8], idempotency_key: &str) -> LookUp {
-        let request = self
-            .client
-            .get(format!("{}/v1/notifications?transactionId={}", self.base, http::escape(idempotency_key)))
-            .header("Authorization", self.authorization());
-        match http::send(request).await {
+        match self.notifications(idempotency_key).await {
             Ok(answer) if answer.status.is_success() => found(&answer, idempotency_key),
             other => http::no_look_up(other),
         }
@@ -84,9 +93,10 @@ impl Connector for Novu {
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
         let mut subscriber = Map::new();
         subscriber.insert("subscriberId".into(), inputs.required("subscriber_id")?.clone());
-        for (param, field) in
-            [("email", "email"), ("phone", "phone"), ("first_name", "firstName"), ("last_name", "lastName")]
-        {
+        if let Some(email) = inputs.email()? {
+            subscriber.insert("email".into(), json!(email));
+        }
+        for (param, field) in [("phone", "phone"), ("first_name", "firstName"), ("last_name", "lastName")] {
             if let Some(value) = inputs.params.get(param) {
                 subscriber.insert(field.into(), value.clone());
             }
@@ -105,14 +115,7 @@ impl Connector for Novu {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
         trigger.insert("transactionId".into(), json!(idempotency_key));
-        let request = self
-            .client
-            .post(format!("{}/v1/events/trigger", self.base))
-            .header("Authorization", self.authorization())
-            .header("Idempotency-Key", idempotency_key)
-            .header("Content-Type", "application/json")
-            .body(Value::Object(trigger).to_string());
-        let answer = match http::send(request).await {
+        let answer = match self.trigger(Value::Object(trigger).to_string(), idempotency_key).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };
@@ -164,7 +167,7 @@ fn triggered(answer: &Answer) -> Outcome {
     };
     let error = answer.error(Some(status));
     match status {
-        "processed" => Outcome::Done(Effect { id: id.to_owned(), result: json!({ "id": id, "status": status }) }),
+        "processed" => Outcome::Done(Effect::new(id, json!({ "status": status }))),
         // Somebody has to switch the workflow on, or give it steps, or make the tenant.
         "trigger_not_active" | "no_workflow_active_steps_defined" | "no_workflow_steps_defined" | "no_tenant_found" => {
             Outcome::reject(Reason::Configuration, error)
@@ -180,10 +183,7 @@ fn found(answer: &Answer, transaction: &str) -> LookUp {
     let Some(list) = body["data"].as_array().or_else(|| body.as_array()) else { return LookUp::Unknown };
     let mine = list.iter().find(|notification| notification["transactionId"] == transaction);
     match mine {
-        Some(_) => {
-            let result = json!({ "id": transaction, "status": "processed" });
-            LookUp::Found(Effect { id: transaction.to_owned(), result })
-        }
+        Some(_) => LookUp::Found(Effect::new(transaction, json!({ "status": "processed" }))),
         None if list.is_empty() => LookUp::Absent,
         None => LookUp::Unknown,
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -27,8 +27,9 @@ use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Table, Text, Texts};
+use super::Shape::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, Answer};
+use super::path::{Client, Path};
 use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, Use, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
@@ -45,16 +46,16 @@ const HEADER: &str = "X-Usher-Key";
 /// How far before the event's arrival a mail is looked for, in seconds: the provider's clock is another one.
 const EARLIER: i64 = 300;
 /// Mails looked through. To one address there are rarely more, and Nylas advises small pages.
-const PAGE: usize = 50;
+const PAGE: &str = "50";
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
-        required("to", Texts),
+        required("to", Mailboxes),
         required("subject", Text),
-        optional("from", Text),
-        optional("reply_to", Texts),
-        optional("html", Text),
+        optional("from", Sender),
+        optional("reply_to", Mailboxes),
+        optional("html", Html),
         optional("text", Text),
         optional("headers", Table),
     ],
@@ -77,7 +78,8 @@ impl Nylas {
         let what = "the id of a connected mailbox, or several separated by spaces";
         let grants = setting(environment, GRANTS, what)?;
         let grants: Vec<String> = grants.split_whitespace().map(str::to_owned).collect();
-        if grants.is_empty() || grants.iter().any(|grant| grant.contains('@')) {
+        let unfit = |grant: &String| grant.contains('@') || of_grant(grant).is_err();
+        if grants.is_empty() || grants.iter().any(unfit) {
             // An address would stand in metrics and logs.
             return Err(BadSetting::new(GRANTS, format!("it is {what}")));
         }
@@ -97,16 +99,20 @@ impl Nylas {
         self.grants.iter().max_by_key(weight).map_or("", String::as_str)
     }
 
-    fn request(&self, method: Method, grant: &str, rest: &str) -> RequestBuilder {
-        let url = format!("{}/v3/grants/{}{rest}", self.base, http::escape(grant));
-        self.client.request(method, url).bearer_auth(self.key.expose()).timeout(LONGEST)
+    fn request(&self, method: Method, path: &Path) -> Result<RequestBuilder, Outcome> {
+        let request = self.client.request(method, &self.base, path)?;
+        Ok(request.bearer_auth(self.key.expose()).timeout(LONGEST))
+    }
+
+    /// Asks about a mailbox.
+    async fn ask(&self, path: Result<Path, CannotPrepare>, deadline: Duration) -> Result<Answer, Outcome> {
+        http::send(self.request(Method::GET, &path?)?.timeout(deadline)).await
     }
 
     /// The domain of a mailbox, as far as Nylas tells. It says nothing final when it does not: it may be out of order, and
     /// one mailbox that has to be connected again must not stop the others, nor other flows.
     async fn domain(&self, grant: &str) -> Option<String> {
-        let request = self.request(Method::GET, grant, "").timeout(CHECK_DEADLINE);
-        match http::send(request).await {
+        match self.ask(of_grant(grant), CHECK_DEADLINE).await {
             Ok(answer) if answer.status.is_success() => mail::domain(answer.json()["data"]["email"].as_str()?),
             Ok(answer) => {
                 let error = answer.error(answer.json()["error"]["type"].as_str());
@@ -122,13 +128,20 @@ impl Nylas {
 
     /// Looks for the mail in its mailbox. The folder is not named: the Sent folder's id differs between providers.
     async fn find(&self, sent: &Sent, key: &str) -> LookUp {
-        let (since, to) = (sent.since, http::escape(&sent.to));
-        let rest = format!("/messages?fields=include_headers&limit={PAGE}&received_after={since}&to={to}");
-        match http::send(self.request(Method::GET, &sent.grant, &rest)).await {
+        let path = of_grant(&sent.grant).map(|grant| {
+            let page = grant.then("/messages").query("fields", "include_headers").query("limit", PAGE);
+            page.query("received_after", &sent.since.to_string()).query("to", &sent.to)
+        });
+        match self.ask(path, LONGEST).await {
             Ok(answer) if answer.status.is_success() => found(&answer.json(), &sent.mail["subject"], key),
             other => http::no_look_up(other),
         }
     }
+}
+
+/// The path of a mailbox.
+fn of_grant(grant: &str) -> Result<Path, CannotPrepare> {
+    Path::of("/v3/grants").segment("grant", grant)
 }
 
 /// A request as it is kept. The header with the key is added when it is sent.
@@ -194,8 +207,12 @@ impl Connector for Nylas {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
         let mail = bearing(sent.mail.clone(), idempotency_key);
-        let request = self
-            .request(Method::POST, &sent.grant, "/messages/send")
+        let path = of_grant(&sent.grant).map(|grant| grant.then("/messages/send"));
+        let request = match path.map_err(Outcome::from).and_then(|path| self.request(Method::POST, &path)) {
+            Ok(request) => request,
+            Err(outcome) => return outcome,
+        };
+        let request = request
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(Value::Object(mail).to_string());
@@ -233,7 +250,7 @@ fn classify(answer: &Answer) -> Outcome {
         // IMAP mailboxes give a mail no id.
         let id = body["data"]["id"].as_str().or_else(|| body["request_id"].as_str());
         return match id {
-            Some(id) => Outcome::Done(Effect { id: id.to_owned(), result: json!({ "id": id }) }),
+            Some(id) => Outcome::Done(Effect::new(id, json!({}))),
             None => Outcome::retry(Cause::Interrupted),
         };
     }
@@ -265,8 +282,7 @@ fn found(page: &Value, subject: &Value, key: &str) -> LookUp {
         headers.iter().find(ours).and_then(|header| header["value"].as_str()).map(str::to_owned)
     };
     if let Some(message) = list.iter().find(|message| header(message).as_deref() == Some(key)) {
-        let id = message["id"].as_str().unwrap_or_default().to_owned();
-        return LookUp::Found(Effect { result: json!({ "id": id }), id });
+        return LookUp::Found(Effect::new(message["id"].as_str().unwrap_or_default(), json!({})));
     }
     // Some providers do not give back headers that are not theirs: such a mail may be this one.
     let nameless = list.iter().any(|message| header(message).is_none() && message["subject"] == *subject);

@@ -6,16 +6,20 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Client;
+use reqwest::Method;
 use serde_json::{Map, Value, json};
-use usher_proto::Reason;
+use usher_proto::{Mailbox, Reason};
 use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Table, Text, Texts};
+use super::Shape::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, Answer};
-use super::{CannotPrepare, Connector, Inputs, KEYS_LIVE, Memory, Operation, optional, optional_or, required, setting};
+use super::path::{Client, Path};
+use super::{
+    CannotPrepare, Connector, FROM, Inputs, KEYS_LIVE, Memory, Operation, default_sender, optional, optional_or,
+    required, setting,
+};
 use crate::engine::{Cause, Effect, Outcome};
 
 /// How long to wait for the next day's quota where Resend does not say. When its day begins is not documented.
@@ -24,11 +28,11 @@ const DAILY_QUOTA_PAUSE: Duration = Duration::from_secs(3600);
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
-        required("to", Texts),
+        required("to", Mailboxes),
         required("subject", Text),
-        optional_or("from", Text, "USHER_FROM"),
-        optional("reply_to", Texts),
-        optional("html", Text),
+        optional_or("from", Sender, FROM),
+        optional("reply_to", Mailboxes),
+        optional("html", Html),
         optional("text", Text),
         optional("headers", Table),
         optional("tags", Table),
@@ -42,7 +46,7 @@ pub(super) struct Resend {
     client: Client,
     base: String,
     key: Secret,
-    from: Option<String>,
+    from: Option<Mailbox>,
 }
 
 impl Resend {
@@ -52,7 +56,7 @@ impl Resend {
             client: http::client()?,
             base: http::base_url(environment, "RESEND_BASE_URL", "https://api.resend.com")?,
             key: Secret::new(key),
-            from: environment.get("USHER_FROM")?,
+            from: default_sender(environment)?,
         })
     }
 }
@@ -64,14 +68,15 @@ impl Connector for Resend {
     }
 
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
-        let from = inputs.params.get("from").and_then(Value::as_str).or(self.from.as_deref());
-        let from = from.ok_or_else(|| CannotPrepare("from is not given, and USHER_FROM is not set".into()))?;
         let mut mail = Map::new();
-        mail.insert("from".into(), json!(from));
-        for name in ["to", "subject"] {
-            mail.insert(name.into(), inputs.required(name)?.clone());
+        mail.insert("from".into(), json!(inputs.sender(self.from.as_ref())?.to_text()));
+        mail.insert("to".into(), texts(&inputs.recipients()?));
+        mail.insert("subject".into(), inputs.required("subject")?.clone());
+        let reply_to = inputs.mailboxes("reply_to")?;
+        if !reply_to.is_empty() {
+            mail.insert("reply_to".into(), texts(&reply_to));
         }
-        for name in ["reply_to", "html", "text", "headers"] {
+        for name in ["html", "text", "headers"] {
             if let Some(value) = inputs.params.get(name) {
                 mail.insert(name.into(), value.clone());
             }
@@ -87,17 +92,27 @@ impl Connector for Resend {
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
-        let request = self
-            .client
-            .post(format!("{}/emails", self.base))
+        let posted = match self.client.request(Method::POST, &self.base, &Path::of("/emails")) {
+            Ok(posted) => posted,
+            Err(outcome) => return outcome,
+        };
+        let posted = posted
             .bearer_auth(self.key.expose())
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(request.to_vec());
-        match http::send(request).await {
+        match http::send(posted).await {
             Ok(answer) => classify(&answer),
             Err(outcome) => outcome,
         }
+    }
+}
+
+/// One address stands for itself, several are a list.
+fn texts(mailboxes: &[Mailbox]) -> Value {
+    match mailboxes {
+        [one] => json!(one.to_text()),
+        several => several.iter().map(Mailbox::to_text).collect(),
     }
 }
 
@@ -106,7 +121,7 @@ fn classify(answer: &Answer) -> Outcome {
     let body = answer.json();
     if answer.status.is_success() {
         return match body["id"].as_str() {
-            Some(id) => Outcome::Done(Effect { id: id.to_owned(), result: json!({ "id": id }) }),
+            Some(id) => Outcome::Done(Effect::new(id, json!({}))),
             None => Outcome::retry(Cause::Interrupted),
         };
     }

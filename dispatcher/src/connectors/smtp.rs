@@ -15,12 +15,14 @@ mod tests;
 
 use async_trait::async_trait;
 use serde_json::json;
-use usher_proto::Reason;
+use usher_proto::{Mailbox, Reason};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Table, Text, Texts};
-use super::{CannotPrepare, Connector, Inputs, Memory, Operation, optional, optional_or, required, setting};
+use super::Shape::{Html, Mailboxes, Sender, Table, Text};
+use super::{
+    CannotPrepare, Connector, FROM, Inputs, Memory, Operation, default_sender, optional, optional_or, required, setting,
+};
 use crate::engine::{Effect, Outcome};
 use message::Mail;
 use server::Server;
@@ -28,11 +30,11 @@ use server::Server;
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
-        required("to", Texts),
+        required("to", Mailboxes),
         required("subject", Text),
-        optional_or("from", Text, "USHER_FROM"),
-        optional("reply_to", Texts),
-        optional("html", Text),
+        optional_or("from", Sender, FROM),
+        optional("reply_to", Mailboxes),
+        optional("html", Html),
         optional("text", Text),
         optional("headers", Table),
     ],
@@ -43,13 +45,13 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
 /// The connector.
 pub(super) struct Smtp {
     server: Server,
-    from: Option<String>,
+    from: Option<Mailbox>,
 }
 
 impl Smtp {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
         let url = setting(environment, "SMTP_URL", "a mail server, such as smtps://user:password@mail.example.com")?;
-        Ok(Self { server: Server::from_url(&url)?, from: environment.get("USHER_FROM")? })
+        Ok(Self { server: Server::from_url(&url)?, from: default_sender(environment)? })
     }
 }
 
@@ -60,7 +62,7 @@ impl Connector for Smtp {
     }
 
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
-        let mail = Mail::new(inputs, self.from.as_deref(), usher_service::clock::now())?;
+        let mail = Mail::new(inputs, self.from.as_ref(), usher_service::clock::now())?;
         serde_json::to_vec(&mail).map_err(|error| CannotPrepare(error.to_string()))
     }
 
@@ -70,10 +72,7 @@ impl Connector for Smtp {
         };
         let id = mail.message_id(idempotency_key);
         match self.server.send(&mail, &id).await {
-            Ok(()) => {
-                let result = json!({ "id": id });
-                Outcome::Done(Effect { id, result })
-            }
+            Ok(()) => Outcome::Done(Effect::new(id, json!({}))),
             Err(outcome) => outcome,
         }
     }

@@ -23,7 +23,7 @@ use usher_proto::Reason;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Number, Record, Table, Text};
+use super::Shape::{Email, Number, Record, Table, Text};
 use super::{CannotPrepare, Connector, Inputs, KEYS_LIVE, LookUp, Memory, Operation, optional, optional_or, required};
 use crate::engine::{Cause, Effect, Outcome};
 use api::Api;
@@ -43,7 +43,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: CREATE_CUSTOMER,
         params: &[
-            optional("email", Text),
+            optional("email", Email),
             optional("full_name", Text),
             optional("phone", Text),
             optional("metadata", Table),
@@ -96,7 +96,10 @@ impl Stripe {
     /// Sends a request that makes something. A failure that is only repeated to us, or that Stripe says is not worth
     /// repeating though it may have had an effect, is looked into: the key will not tell more for a day.
     async fn make(&self, make: &Make, key: &str) -> Outcome {
-        let answer = match self.api.post(&make.path, make.form_under(key), key).await {
+        let Some(path) = make.path() else {
+            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        };
+        let answer = match self.api.post(&path, make.form_under(key), key).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };
@@ -159,5 +162,5 @@ impl Connector for Stripe {
 /// The effect of having made an object, as Stripe shows it.
 fn made(object: &serde_json::Value) -> Effect {
     let id = object["id"].as_str().unwrap_or_default();
-    Effect { id: id.to_owned(), result: json!({ "id": id, "status": object["status"] }) }
+    Effect::new(id, json!({ "status": object["status"] }))
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use reqwest::{Client, Url};
+use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use usher_proto::Reason;
@@ -22,7 +22,8 @@ use usher_service::options::Environment;
 
 use super::Shape::{Address, Name, Table};
 use super::http::{self, Answer};
-use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Use, optional, optional_or, required};
+use super::path::{self, Client, Path};
+use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Use, is_template, optional, optional_or, required};
 use crate::engine::{Cause, Effect, Outcome};
 
 /// The secret of receivers for which a flow names no other; with `_NAME` behind it, the one that `secret = "name"` means.
@@ -82,13 +83,10 @@ impl Webhook {
     }
 
     /// Where a request to `url` really goes.
-    fn target(&self, url: &Url) -> String {
+    fn target(&self, url: &Url) -> (String, Path) {
         match &self.base {
-            None => url.to_string(),
-            Some(base) => {
-                let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
-                format!("{base}/{}{}{query}", url.authority(), url.path())
-            }
+            None => (format!("{}://{}", url.scheme(), url.authority()), Path::of_address("", url)),
+            Some(base) => (base.clone(), Path::of_address(&format!("/{}", url.authority()), url)),
         }
     }
 }
@@ -105,12 +103,11 @@ fn read(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
 
 /// Whether a flow may give it as an address.
 pub(super) fn is_address(text: &str) -> bool {
-    let is_template = ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark));
     let is_fit = |url: Url| {
         let anonymous = url.username().is_empty() && url.password().is_none();
         matches!(url.scheme(), "http" | "https") && url.has_host() && anonymous
     };
-    !is_template && text.parse().is_ok_and(is_fit)
+    !is_template(text) && path::is_unambiguous(text) && text.parse().is_ok_and(is_fit)
 }
 
 /// Whether a host is of this machine or of a private network, as far as its name says.
@@ -191,9 +188,12 @@ impl Connector for Webhook {
         let timestamp = clock::now().seconds().to_string();
         let signatures: Vec<String> =
             secrets.iter().map(|secret| secret.sign(&id, &timestamp, body.as_bytes())).collect();
-        let request = self
-            .client
-            .post(self.target(&url))
+        let (base, path) = self.target(&url);
+        let request = match self.client.request(Method::POST, &base, &path) {
+            Ok(request) => request,
+            Err(outcome) => return outcome,
+        };
+        let request = request
             .header("webhook-id", &id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signatures.join(" "))
@@ -211,7 +211,7 @@ impl Connector for Webhook {
 fn classify(answer: &Answer, id: String) -> Outcome {
     let (status, error) = (answer.status.as_u16(), answer.error(None));
     match status {
-        200..=299 => Outcome::Done(Effect { result: json!({ "id": id, "status": status }), id }),
+        200..=299 => Outcome::Done(Effect::new(id, json!({ "status": status }))),
         // The server gave up waiting, or wants it later: its own kinds of 503.
         408 | 425 => answer.retry(Cause::Timeout),
         429 => answer.retry(Cause::Throttled),

@@ -283,7 +283,7 @@ fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
 }
 
 /// Given up before the destination was asked.
-pub(super) fn reject(reason: Reason, error: impl Into<String>) -> Early {
+pub(super) fn reject(reason: Reason, error: impl AsRef<str>) -> Early {
     let outcome = Outcome::reject(reason, error);
     Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
 }

@@ -47,6 +47,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the log is asked whether it is there.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
+/// How long what was deleted from the store may stay in its files.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
 /// How long a partition may have something to read, and deliver nothing, before the group is joined anew.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -115,6 +118,7 @@ impl Dispatcher {
             tracing::warn!("only who is named by USHER_DELIVER_ONLY_TO is written to; all else is held back");
         }
         let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
+        keepers.spawn(checkpoint_now_and_then(store.clone()));
         keepers.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
         let mut started = Vec::new();
         for flow in config.flows {
@@ -208,6 +212,9 @@ impl Dispatcher {
         if let Err(error) = member.leave(&owner).await {
             tracing::debug!(%error, "quotas are given back when their lease is over");
         }
+        if let Err(error) = member.checkpoint().await {
+            tracing::warn!(%error, "the store's files may still hold what was deleted from it last");
+        }
         log.flush().await;
         result
     }
@@ -252,6 +259,16 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
         }
     }
     Ok(limited)
+}
+
+/// Keeps what was deleted, one-time codes say, from staying in the store's files.
+async fn checkpoint_now_and_then(store: Arc<dyn Store>) {
+    loop {
+        tokio::time::sleep(CHECKPOINT_EVERY).await;
+        if let Err(error) = store.checkpoint().await {
+            tracing::debug!(%error, "the store was not checkpointed; it is in a moment");
+        }
+    }
 }
 
 /// Keeps readiness true to the log.

@@ -21,6 +21,7 @@ mod catch_up;
 mod lanes;
 mod machine;
 mod partitions;
+mod storable;
 
 pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};

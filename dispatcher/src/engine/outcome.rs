@@ -2,16 +2,46 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use usher_proto::Reason;
 
-/// What a step did outside.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Effect {
-    /// The destination's own id of what was made: a mail's, a customer's, a row's.
-    pub id: String,
-    /// What later steps may use as `steps.<name>`.
-    pub result: Value,
+use super::storable;
+
+pub use effect::Effect;
+
+/// In a module of its own, so that nothing but [`Effect::new`] can make one.
+mod effect {
+    use serde_json::{Value, json};
+
+    use super::storable;
+
+    /// What a step did outside. Both stores take it, whatever the destination answered.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Effect {
+        /// The destination's own id of what was made: a mail's, a customer's, a row's.
+        pub id: String,
+        /// What later steps may use as `steps.<name>`; an object with the `id` in it.
+        pub result: Value,
+        /// Keeps others from building one by its fields.
+        _made_by_new: (),
+    }
+
+    impl Effect {
+        /// An effect with the destination's id and the fields `more` of its result. What a destination answers may hold
+        /// anything: control characters are replaced by their names (`\u{0}`), what is too long is cut, and a result that
+        /// is too large is its id alone.
+        pub fn new(id: impl AsRef<str>, more: Value) -> Self {
+            let id = storable::text(id.as_ref(), storable::LONGEST_ID);
+            let mut result = match storable::json(more) {
+                fields @ Value::Object(_) => fields,
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => json!({}),
+            };
+            if result.to_string().len() > storable::LARGEST_RESULT {
+                result = json!({ "cut": true });
+            }
+            result["id"] = json!(id);
+            Self { id, result, _made_by_new: () }
+        }
+    }
 }
 
 /// Why an attempt is to be repeated.
@@ -118,8 +148,40 @@ impl Outcome {
         Self::Retry { cause, after: None }
     }
 
-    /// Repeating cannot help.
-    pub fn reject(reason: Reason, error: impl Into<String>) -> Self {
-        Self::Reject { reason, error: error.into() }
+    /// Repeating cannot help. The text is made storable, for part of it may come from the destination.
+    pub fn reject(reason: Reason, error: impl AsRef<str>) -> Self {
+        Self::Reject { reason, error: storable::text(error.as_ref(), storable::LONGEST_ERROR) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_effect_is_storable_whatever_was_answered() {
+        let effect = Effect::new("re_\0x\u{9b}", json!({ "a\0": ["\u{1b}[2J", { "deep": "\0" }], "id": "other" }));
+        assert_eq!(effect.id, "re_\\u{0}x\\u{9b}");
+        let result = json!({ "id": effect.id, "a\\u{0}": ["\\u{1b}[2J", { "deep": "\\u{0}" }] });
+        assert_eq!(effect.result, result);
+
+        let long = "\u{1f600}".repeat(1_000_000);
+        assert_eq!(Effect::new(&long, Value::Null).id.chars().count(), storable::LONGEST_ID);
+        assert!(Effect::new("1", json!({ "a": long })).result.to_string().len() < storable::LARGEST_RESULT);
+        let many: Vec<u32> = (0..100_000).collect();
+        assert_eq!(Effect::new("1", json!({ "many": many })).result, json!({ "id": "1", "cut": true }));
+        let deep = (0..200).fold(json!("\0"), |inner, _| json!([inner]));
+        assert!(!Effect::new("1", json!({ "deep": deep })).result.to_string().contains("\\u0000"));
+        assert_eq!(Effect::new("1", json!("no object")).result, json!({ "id": "1" }));
+    }
+
+    #[test]
+    fn an_error_is_storable_whatever_was_answered() {
+        let Outcome::Reject { error, .. } = Outcome::reject(Reason::InvalidRequest, "400 \0\n".repeat(100_000)) else {
+            panic!("a rejection")
+        };
+        assert!(error.starts_with("400 \\u{0}\\u{a}400") && error.chars().count() <= storable::LONGEST_ERROR);
     }
 }

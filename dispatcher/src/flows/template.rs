@@ -29,6 +29,11 @@ impl Unrenderable {
     }
 }
 
+/// How the names of templates end whose result is HTML.
+const HTML: &str = ".html";
+/// The name of all others that have none of their own.
+const TEXT: &str = ".txt";
+
 /// The environment in which everything of a flow is rendered.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -38,11 +43,7 @@ pub(super) fn environment() -> Environment<'static> {
             if value.is_none() { Ok(()) } else { escape_formatter(out, state, value) }
         },
     );
-    environment.set_auto_escape_callback(
-        |name| {
-            if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
-        },
-    );
+    environment.set_auto_escape_callback(|name| if name.ends_with(HTML) { AutoEscape::Html } else { AutoEscape::None });
     environment
 }
 
@@ -89,8 +90,8 @@ fn render_those(
     let operation = connectors::operation(&call.connector, &call.operation);
     let params = operation.map_or(&[][..], |operation| operation.params);
     for (name, value) in call.params.iter().filter(|(name, _)| those(name)) {
-        let whole = params.iter().any(|param| param.name == name && param.shape == Shape::Record);
-        if let Some(value) = render_value(environment, name, value, whole, context)? {
+        let shape = params.iter().find(|param| param.name == name).map_or(Shape::Text, |param| param.shape);
+        if let Some(value) = render_value(environment, name, value, shape, context)? {
             rendered.insert(name.clone(), value);
         }
     }
@@ -101,27 +102,29 @@ fn render_value(
     environment: &Environment<'_>,
     place: &str,
     value: &Value,
-    whole: bool,
+    shape: Shape,
     context: &Context,
 ) -> Result<Option<Value>, Unrenderable> {
     Ok(match value {
         Value::String(template) => {
+            // The environment escapes by the name.
+            let kind = if shape == Shape::Html { HTML } else { TEXT };
             let text = environment
-                .render_str(template, context.rendered())
+                .render_named_str(kind, template, context.rendered())
                 .map_err(|error| Unrenderable::new(place, &error))?;
             (!text.is_empty()).then_some(Value::String(text))
         }
         Value::Array(items) => {
             let items =
-                items.iter().filter_map(|item| render_value(environment, place, item, whole, context).transpose());
+                items.iter().filter_map(|item| render_value(environment, place, item, shape, context).transpose());
             Some(Value::Array(items.collect::<Result<_, _>>()?))
         }
         Value::Object(fields) => {
             let mut rendered = Map::new();
             for (name, field) in fields {
-                match render_value(environment, &format!("{place}.{name}"), field, whole, context)? {
+                match render_value(environment, &format!("{place}.{name}"), field, shape, context)? {
                     Some(field) => rendered.insert(name.clone(), field),
-                    None if whole => rendered.insert(name.clone(), Value::Null),
+                    None if shape == Shape::Record => rendered.insert(name.clone(), Value::Null),
                     None => None,
                 };
             }
@@ -139,6 +142,58 @@ mod tests {
 
     use super::*;
     use crate::flows::FlowSource;
+
+    /// The parameters of an operation, each with the same text in it.
+    fn everywhere(operation: &connectors::Operation, text: &str) -> String {
+        let value = |param: &connectors::Param| match param.shape {
+            Shape::Number => "7".to_owned(),
+            Shape::Table | Shape::Record => format!("{{ a = \"{text}\" }}"),
+            Shape::Texts | Shape::Mailboxes => format!("[\"{text}\"]"),
+            Shape::Address => "\"https://a.test/x\"".to_owned(),
+            Shape::Name => "\"billing\"".to_owned(),
+            Shape::Text | Shape::Html | Shape::Sender | Shape::Email => format!("\"{text}\""),
+        };
+        operation.params.iter().map(|param| format!("{} = {}\n", param.name, value(param))).collect()
+    }
+
+    #[test]
+    fn what_is_html_is_escaped_in_every_operation_and_nothing_else_is() {
+        let name = r#"<a href="x">&'"#;
+        let context = Context::of(json!({ "user": { "name": name, "list": [name] } }));
+        let mut escaped = Vec::new();
+        for (connector, operations) in connectors::OPERATIONS {
+            for operation in *operations {
+                let rendered = |text: &str| {
+                    let step = format!("use = \"{connector}.{}\"\n{}", operation.name, everywhere(operation, text));
+                    let toml = format!("on = [\"clerk/user.updated\"]\n[[step]]\nname = \"one\"\n{step}");
+                    let (name, file) = ("test".to_owned(), "test.toml".to_owned());
+                    let source = FlowSource { name, file, toml, templates: BTreeMap::new() };
+                    let flow = Flow::check(source).unwrap_or_else(|problems| panic!("{problems:?}"));
+                    let super::super::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
+                    render(&flow, call, &context).expect("it renders")
+                };
+                for text in ["{{ user.name }}", "{% for name in user.list %}{{ name }}{% endfor %}"] {
+                    for (param, value) in rendered(text) {
+                        let is_html = param.contains("html") || param == "body" && value.is_string();
+                        let inner = match &value {
+                            Value::Object(fields) => &fields["a"],
+                            Value::Array(items) => &items[0],
+                            other => other,
+                        };
+                        let Some(inner) = inner.as_str().filter(|inner| inner.contains("href")) else { continue };
+                        assert_eq!(inner != name, is_html, "{connector}.{}: {param}: {inner}", operation.name);
+                        if is_html {
+                            assert_eq!(inner, "&lt;a href=&quot;x&quot;&gt;&amp;&#x27;");
+                            escaped.push(*connector);
+                        }
+                    }
+                }
+                assert!(rendered("{{ user.name | safe }}").get("html").is_none_or(|html| html == name));
+            }
+        }
+        escaped.dedup();
+        assert_eq!(escaped, ["resend", "smtp", "nylas"]);
+    }
 
     #[test]
     fn what_comes_out_empty_is_left_out_and_emptied_where_it_is_written_over() {

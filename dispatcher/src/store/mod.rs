@@ -168,6 +168,11 @@ pub trait Store: Send + Sync {
     /// Gives back at once what was granted to `member`, which stops: it is not asked to confirm a pause any more.
     async fn leave(&self, member: &str) -> Result<(), StoreError>;
 
+    /// Removes what has been deleted from the store's files, where that takes an act of its own.
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// What time it is by the store's clock.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 

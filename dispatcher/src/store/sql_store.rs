@@ -206,6 +206,10 @@ impl Store for SqlStore {
         super::quota::leave(&self.database, member).await
     }
 
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(self.database.checkpoint().await?)
+    }
+
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(self.database.now().await?)
     }

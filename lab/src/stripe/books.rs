@@ -10,15 +10,14 @@ use super::error::Error;
 use super::parameters::Page;
 use super::search::{INDEX_LAG, Query};
 use super::subscriptions::{Order, Subscription, Wanted};
+use crate::bounded::Bounded;
 
-/// Everything, by id, with the orders and indexes that lists need: an account may grow to many thousands in a test.
-#[derive(Debug, Default)]
+/// The newest, by id, with the indexes that lists need: an account may grow to many thousands in a test.
+#[derive(Debug)]
 pub(super) struct Books {
-    customers: HashMap<String, Customer>,
-    subscriptions: HashMap<String, Subscription>,
-    customers_by_age: Vec<String>,
+    customers: Bounded<String, Customer>,
+    subscriptions: Bounded<String, Subscription>,
     customers_by_email: HashMap<String, Vec<String>>,
-    subscriptions_by_age: Vec<String>,
     subscriptions_by_customer: HashMap<String, Vec<String>>,
 }
 
@@ -30,6 +29,15 @@ pub(super) struct Person {
 }
 
 impl Books {
+    pub(super) fn holding(most: usize) -> Self {
+        Self {
+            customers: Bounded::new(most),
+            subscriptions: Bounded::new(most),
+            customers_by_email: HashMap::new(),
+            subscriptions_by_customer: HashMap::new(),
+        }
+    }
+
     /// Whom a customer stands for.
     pub(super) fn person(&self, customer: &str) -> Option<Person> {
         let customer = self.customers.get(customer)?;
@@ -46,9 +54,13 @@ impl Books {
     pub(super) fn create_customer(&mut self, details: Details, now: Timestamp) -> Result<Value, Error> {
         let customer = Customer::new(details, now)?;
         let shown = customer.show();
-        self.customers_by_age.push(customer.id.clone());
-        self.list_under_email(&customer.id, customer.email());
-        self.customers.insert(customer.id.clone(), customer);
+        list_under(&mut self.customers_by_email, customer.email(), &customer.id);
+        if let Some((id, forgotten)) = self.customers.insert(customer.id.clone(), customer) {
+            unlist(&mut self.customers_by_email, forgotten.email(), &id);
+            for subscription in self.subscriptions_by_customer.remove(&id).into_iter().flatten() {
+                self.subscriptions.remove(&subscription);
+            }
+        }
         Ok(shown)
     }
 
@@ -58,8 +70,8 @@ impl Books {
         customer.update(details)?;
         let (after, shown) = (customer.email().map(str::to_owned), customer.show());
         if before != after {
-            self.unlist_under_email(id, before.as_deref());
-            self.list_under_email(id, after.as_deref());
+            unlist(&mut self.customers_by_email, before.as_deref(), id);
+            list_under(&mut self.customers_by_email, after.as_deref(), id);
         }
         Ok(shown)
     }
@@ -73,7 +85,7 @@ impl Books {
         let customer = self.living(id).ok_or_else(|| Error::no_such("customer", id))?;
         customer.deleted = true;
         let (email, shown) = (customer.email().map(str::to_owned), customer.show());
-        self.unlist_under_email(id, email.as_deref());
+        unlist(&mut self.customers_by_email, email.as_deref(), id);
         for subscription in self.subscriptions_by_customer.get(id).into_iter().flatten() {
             if let Some(subscription) = self.subscriptions.get_mut(subscription).filter(|found| !found.is_canceled()) {
                 subscription.cancel(now);
@@ -84,18 +96,21 @@ impl Books {
 
     /// Newest first.
     pub(super) fn list_customers(&self, wanted: &customers::Wanted, page: &Page) -> Result<Value, Error> {
-        let ids = match wanted.email.as_deref() {
-            Some(email) => self.customers_by_email.get(email).map(Vec::as_slice).unwrap_or_default(),
-            None => &self.customers_by_age,
+        let all: Box<dyn Iterator<Item = &Customer>> = match wanted.email.as_deref() {
+            Some(email) => {
+                let ids = self.customers_by_email.get(email).map(Vec::as_slice).unwrap_or_default();
+                Box::new(ids.iter().rev().filter_map(|id| self.customers.get(id)))
+            }
+            None => Box::new(self.customers.newest_first()),
         };
-        let found = ids.iter().rev().filter_map(|id| self.customers.get(id)).filter(|customer| wanted.takes(customer));
+        let found = all.filter(|customer| wanted.takes(customer));
         list(page, |id| self.customers.contains_key(id), found)
     }
 
     /// Newest first, and only those that have come into the index.
     pub(super) fn search_customers(&self, query: &Query, now: Timestamp) -> Result<Value, Error> {
         let indexed = |customer: &&Customer| !customer.deleted && customer.created + INDEX_LAG <= now.seconds();
-        let all = self.customers_by_age.iter().rev().filter_map(|id| self.customers.get(id)).filter(indexed);
+        let all = self.customers.newest_first().filter(indexed);
         let mut found = all.filter(|customer| query.takes(&customer.metadata)).skip(query.skip);
         let data: Vec<Value> = found.by_ref().take(query.limit).map(Customer::show).collect();
         let next = found.next().map(|_| (query.skip + data.len()).to_string());
@@ -109,9 +124,10 @@ impl Books {
         let payable = customer.payable;
         let subscription = Subscription::new(order, payable, now)?;
         let shown = subscription.show();
-        self.subscriptions_by_age.push(subscription.id.clone());
-        self.subscriptions_by_customer.entry(id).or_default().push(subscription.id.clone());
-        self.subscriptions.insert(subscription.id.clone(), subscription);
+        list_under(&mut self.subscriptions_by_customer, Some(&id), &subscription.id);
+        if let Some((id, forgotten)) = self.subscriptions.insert(subscription.id.clone(), subscription) {
+            unlist(&mut self.subscriptions_by_customer, Some(&forgotten.customer), &id);
+        }
         Ok(shown)
     }
 
@@ -129,30 +145,39 @@ impl Books {
 
     /// Newest first.
     pub(super) fn list_subscriptions(&self, wanted: &Wanted, page: &Page) -> Result<Value, Error> {
-        let ids = match &wanted.customer {
+        let all: Box<dyn Iterator<Item = &Subscription>> = match &wanted.customer {
             Some(customer) if !self.customers.contains_key(customer) => {
                 return Err(Error::no_such_in("customer", "customer", customer));
             }
-            Some(customer) => self.subscriptions_by_customer.get(customer).map(Vec::as_slice).unwrap_or_default(),
-            None => &self.subscriptions_by_age,
+            Some(customer) => {
+                let ids = self.subscriptions_by_customer.get(customer).map(Vec::as_slice).unwrap_or_default();
+                Box::new(ids.iter().rev().filter_map(|id| self.subscriptions.get(id)))
+            }
+            None => Box::new(self.subscriptions.newest_first()),
         };
-        let found = ids.iter().rev().filter_map(|id| self.subscriptions.get(id)).filter(|found| wanted.takes(found));
+        let found = all.filter(|found| wanted.takes(found));
         list(page, |id| self.subscriptions.contains_key(id), found)
     }
 
     fn living(&mut self, customer: &str) -> Option<&mut Customer> {
         self.customers.get_mut(customer).filter(|customer| !customer.deleted)
     }
+}
 
-    fn list_under_email(&mut self, customer: &str, email: Option<&str>) {
-        if let Some(email) = email {
-            self.customers_by_email.entry(email.to_owned()).or_default().push(customer.to_owned());
-        }
+/// Puts an id into an index under this name, if there is one.
+fn list_under(index: &mut HashMap<String, Vec<String>>, name: Option<&str>, id: &str) {
+    if let Some(name) = name {
+        index.entry(name.to_owned()).or_default().push(id.to_owned());
     }
+}
 
-    fn unlist_under_email(&mut self, customer: &str, email: Option<&str>) {
-        if let Some(ids) = email.and_then(|email| self.customers_by_email.get_mut(email)) {
-            ids.retain(|id| id != customer);
+/// Takes it out again.
+fn unlist(index: &mut HashMap<String, Vec<String>>, name: Option<&str>, id: &str) {
+    let Some(name) = name else { return };
+    if let Some(ids) = index.get_mut(name) {
+        ids.retain(|listed| listed != id);
+        if ids.is_empty() {
+            index.remove(name);
         }
     }
 }

@@ -168,7 +168,7 @@ async fn a_stop_cuts_hanging_requests_off() {
 
 /// The desk alone: dropping the future is what hyper does when a client leaves.
 fn desk_with(fault: Fault) -> (Lab, Request) {
-    let lab = Lab::new(&CancellationToken::new());
+    let lab = Lab::new(crate::KEEP, &CancellationToken::new());
     lab.set_fault("stripe", fault).expect("a fault");
     let form = "application/x-www-form-urlencoded";
     let mut request = Request::of(Method::POST, "/v1/customers", form, "name=Dana");

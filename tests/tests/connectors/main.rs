@@ -5,8 +5,11 @@ mod log;
 mod server;
 mod subject;
 
+mod addresses;
 mod errors;
 mod lab;
+mod paths;
+mod results;
 mod ugly;
 
 /// Connectors that do not speak HTTP have suites of their own.

@@ -59,7 +59,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
         name: "http",
         base: "HTTP_BASE_URL",
-        settings: &[("HTTP_SIGNING_SECRET", SIGNING)],
+        settings: &[("HTTP_SIGNING_SECRET", SIGNING), ("HTTP_SIGNING_SECRET_BILLING", SIGNING)],
         operation: "post",
         params: || json!({ "url": "https://billing.test/hook", "body": { "email": ADDRESS } }),
         done: (204, ""),
@@ -166,7 +166,7 @@ pub(crate) fn prepare_anew(
 }
 
 /// A database that nobody writes to: only one connector has a use for it, and that one has a suite of its own.
-fn database() -> &'static Database {
+pub(crate) fn database() -> &'static Database {
     static DATABASE: OnceLock<(Database, TempDir)> = OnceLock::new();
     let made = DATABASE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();

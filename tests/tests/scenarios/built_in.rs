@@ -103,6 +103,38 @@ async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(pair:
     world.end().await;
 }
 
+#[tokio::test]
+async fn a_code_is_gone_from_the_stores_files_soon_after_its_run_has_ended() {
+    const CODE: &str = "code-7261-of-nobody-else";
+    let mut world = world(Pair::Embedded, &["auth-email"]).await;
+    let user = User::new();
+    for _ in 0..20 {
+        let body = json!({"body": format!("<p>{CODE}</p>"), "body_plain": CODE, "data": {"otp_code": CODE}});
+        world.send(&mail(&user.id, "a@mail.test", "verification_code", &body)).await;
+    }
+    let data = world.folder().join("data");
+    let holding = || {
+        let names = ["store.db", "store.db-wal"].into_iter();
+        let holds = |name: &&str| {
+            // A log that was emptied may be gone.
+            let bytes = std::fs::read(data.join(name)).unwrap_or_default();
+            bytes.windows(CODE.len()).any(|window| window == CODE.as_bytes())
+        };
+        names.filter(holds).collect::<Vec<_>>()
+    };
+    let runs = world.all_ended(20, SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
+    eventually("no file of the store has the code any more", SOON, || async { holding().is_empty().then_some(()) })
+        .await;
+
+    // At a stop there is no waiting.
+    world.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({"body": CODE, "body_plain": CODE}))).await;
+    world.all_ended(21, SOON).await;
+    world.stop_delivering().await;
+    assert_eq!(holding(), [""; 0]);
+    world.end().await;
+}
+
 async fn only_a_real_change_of_how_somebody_signs_in_is_told(pair: Pair) {
     let world = world(pair, &["account-security"]).await;
     let safe = json!({"password_enabled": true, "two_factor_enabled": false, "totp_enabled": false});

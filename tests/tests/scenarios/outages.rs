@@ -1,5 +1,7 @@
 //! Destinations that are out of order, and ones that refuse.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::RunFilter;
 use usher_lab::Fault;
@@ -14,7 +16,39 @@ usher_tests::on_both_pairs!(
     an_effect_whose_answer_was_lost_happens_once,
     a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on,
     retries_are_spent_where_others_are_served,
+    an_odd_answer_stops_no_flow,
 );
+
+/// A destination that answers every request with 200 and this body.
+async fn answering(body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            // A request is small enough to come at once; a client that has left is asked no more.
+            let _ = stream.read(&mut [0; 8192]).await;
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        }
+    });
+    address
+}
+
+async fn an_odd_answer_stops_no_flow(pair: Pair) {
+    let odd = answering(r#"{"id":"re_\u0000x\u001b[2J\ud800"}"#).await;
+    let settings = vec![("RESEND_BASE_URL", odd)];
+    let world = World::with(pair, Options { built_in: &["email"], settings, ..Options::default() }).await;
+    let users: Vec<User> = (0..3).map(|_| User::new()).collect();
+    world.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
+    for run in world.all_ended(3, SOON).await {
+        assert_eq!(
+            (run.state.as_str(), run.effects[0].id.as_str()),
+            ("done", "re_\\u{0}x\\u{1b}[2J\u{fffd}"),
+            "{run:?}"
+        );
+    }
+    world.end().await;
+}
 
 /// So many runs must fail in a row before their destination is left alone; what is asked after that are trials.
 const FAILURES_THAT_OPEN_A_BREAKER: usize = 8;

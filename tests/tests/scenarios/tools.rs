@@ -3,9 +3,10 @@
 use serde_json::Value;
 use usher_lab::Fault;
 use usher_tests::events::User;
+use usher_tests::eventually;
 use usher_tests::pair::Pair;
 use usher_tests::program::Program;
-use usher_tests::world::{SECRET, SOON, World};
+use usher_tests::world::{Options, SECRET, SOON, World};
 
 usher_tests::on_both_pairs!(runs_and_dead_letters_are_shown);
 
@@ -48,6 +49,100 @@ async fn runs_and_dead_letters_are_shown(pair: Pair) {
 
 /// A signing secret that is published nowhere.
 const OWN: &str = "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl";
+
+/// A flow that every event of a user starts, whatever else its type says.
+const ANY: &str = r#"on = ["clerk/user.*"]
+[[step]]
+name = "mail"
+use = "resend.send"
+to = "a@mail.test"
+subject = "Hi"
+text = "Hi"
+"#;
+
+#[tokio::test]
+async fn what_comes_from_outside_is_shown_and_never_obeyed_by_the_terminal() {
+    // Clears the screen, forges a row, turns the line around; in C0, C1 and Unicode.
+    let odd = "\u{1b}[2J\r\n2026-01-01  forged\u{7f}\u{9b}31m\u{202e}\u{2066}\u{200f}\u{2028}";
+    let settings = vec![("USHER_LOG_FORMAT", "text".to_owned())];
+    let options = Options { flows: vec![("any", ANY)], settings, ..Options::default() };
+    let mut world = World::with(Pair::Embedded, options).await;
+    world.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
+    let user = User { id: format!("user_{odd}"), ..User::new() };
+    let mut webhook = user.updated();
+    let mut body: Value = serde_json::from_str(&webhook.body).unwrap();
+    body["type"] = format!("user.updated{odd}").into();
+    webhook.body = body.to_string();
+    world.send(&webhook).await;
+    let runs = world.all_ended(1, SOON).await;
+    let (code, _, err) =
+        world.usher(&["suppress", "x@mail.test", "--by", &format!("dana{}", odd.replace(['\r', '\n'], ""))]);
+    assert_eq!(code, 0, "{err}");
+    eventually("the suppression is kept", SOON, || async {
+        world.usher(&["suppress", "--list"]).1.contains("dana").then_some(())
+    })
+    .await;
+
+    let is_odd = |c: char| c != '\n' && usher_service::visible::is_control(c);
+    for (arguments, lines) in [
+        (&["runs"][..], Some(2)),
+        (&["dlq", "list"], Some(2)),
+        (&["dlq", "redrive", "--all", "--dry-run"], Some(2)),
+        (&["suppress", "--list"], Some(2)),
+        (&["dlq", "show", &webhook.id], None),
+        (&["runs", "--json"], Some(1)),
+        (&["suppress", "--list", "--json"], Some(1)),
+        (&["cancel", &format!("any/{odd}")], Some(0)),
+        (&["pause", odd], Some(0)),
+    ] {
+        let (_, out, err) = world.usher(arguments);
+        assert!(!out.contains(is_odd) && !err.contains(is_odd), "{arguments:?}: {out:?} {err:?}");
+        assert!(lines.is_none_or(|lines| lines == out.lines().count()), "{arguments:?}: {out}");
+    }
+    let (_, out, _) = world.usher(&["runs"]);
+    assert!(out.contains("user_\\u{1b}[2J\\u{d}\\u{a}2026"), "it is shown: {out}");
+    let (_, out, _) = world.usher(&["dlq", "list", "--json"]);
+    let run: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&run["key"], &run["type"]), (&runs[0].key.clone().into(), &runs[0].kind.clone().into()));
+    assert!(runs[0].kind.contains(odd), "{:?}", runs[0].kind);
+    let logged = world.front().output();
+    assert!(logged.contains("a run is given up") && !logged.contains(is_odd), "{logged:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_lab_stays_small_whatever_it_is_sent() {
+    const MAILS: usize = 1500;
+    usher_service::telemetry::install_tls();
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Program::start("usher", &["lab", "--listen", "127.0.0.1:0", "--keep", "100"], &[], folder.path());
+    let address = lab.says("the lab is ready on http://").await;
+    let address = address.trim_end_matches(',');
+    let client = reqwest::Client::new();
+    let at_first = lab.peak_memory();
+    for n in 0..MAILS {
+        let (to, text) = (format!("{n}@mail.test"), "x".repeat(40_000));
+        let mail = serde_json::json!({"from": "h@acme.test", "to": to, "subject": "Hi", "text": text}).to_string();
+        let mail = client.post(format!("http://{address}/resend/emails")).body(mail);
+        let mail = mail.bearer_auth("re_1").header("idempotency-key", n).header("content-type", "application/json");
+        assert_eq!(mail.send().await.unwrap().status().as_u16(), 200);
+    }
+    let grown = lab.peak_memory() - at_first;
+    assert!(grown < 20 << 20, "{grown} bytes for 60 MB of mails");
+
+    let get = async |path: &str| -> Value {
+        let text = client.get(format!("http://{address}/{path}")).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let counts = get("counts").await;
+    assert_eq!(counts["resend"], serde_json::json!({"requests": MAILS, "effects": MAILS, "replays": 0}));
+    let kept = get("effects").await.as_array().unwrap().len();
+    assert!((1..=100).contains(&kept), "{kept}");
+    let first = get("effects?limit=2").await;
+    let next = get(&format!("effects?limit=2&since={}", first[1]["seq"])).await;
+    assert_eq!(next[0]["seq"].as_u64(), first[1]["seq"].as_u64().map(|seq| seq + 1), "page by page");
+    lab.kill().await;
+}
 
 /// Runs a program to its end with this environment: its exit code, and what it wrote.
 async fn ended(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {

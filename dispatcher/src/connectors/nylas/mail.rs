@@ -8,15 +8,15 @@ use super::super::{CannotPrepare, Inputs};
 /// The mail that these inputs make. Nylas takes one body: HTML, or plain text where there is no HTML.
 pub(super) fn of(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
     let mut mail = Map::new();
-    inputs.required("to")?;
-    for name in ["to", "from", "reply_to"] {
-        if let Some(value) = inputs.params.get(name) {
-            let addresses = addresses(value).filter(|list| !list.is_empty());
-            let addresses = addresses.ok_or_else(|| {
-                CannotPrepare(format!("{name} is no address such as \"dana@work.test\" or \"Dana <dana@work.test>\""))
-            })?;
-            mail.insert(name.into(), Value::Array(addresses));
-        }
+    // Without a `from` the mail is from its mailbox.
+    let from = inputs.params.contains_key("from").then(|| inputs.sender(None)).transpose()?;
+    let lists = [
+        ("to", inputs.recipients()?),
+        ("from", from.into_iter().collect()),
+        ("reply_to", inputs.mailboxes("reply_to")?),
+    ];
+    for (name, mailboxes) in lists.into_iter().filter(|(_, mailboxes)| !mailboxes.is_empty()) {
+        mail.insert(name.into(), mailboxes.into_iter().map(entry).collect());
     }
     mail.insert("subject".into(), inputs.required("subject")?.clone());
     if let Some(headers) = inputs.params.get("headers").and_then(Value::as_object) {
@@ -34,18 +34,8 @@ pub(super) fn of(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepar
     Ok(mail)
 }
 
-/// One or several addresses.
-fn addresses(value: &Value) -> Option<Vec<Value>> {
-    match value {
-        Value::String(one) => Some(vec![address(one)?]),
-        Value::Array(several) => several.iter().map(|one| address(one.as_str()?)).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
-    }
-}
-
-fn address(text: &str) -> Option<Value> {
-    let Mailbox { name, address } = text.parse().ok()?;
-    Some(if name.is_empty() { json!({ "email": address }) } else { json!({ "email": address, "name": name }) })
+fn entry(Mailbox { name, address }: Mailbox) -> Value {
+    if name.is_empty() { json!({ "email": address }) } else { json!({ "email": address, "name": name }) }
 }
 
 /// The domain of an address, in lower case. None where a template leaves it to the event.

@@ -4,13 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use lettre::Message;
 use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::message::{Mailbox as Written, MultiPart, SinglePart};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use usher_proto::Timestamp;
+use usher_proto::address::NotAnAddress;
+use usher_proto::{Mailbox, Timestamp};
 
 use super::{CannotPrepare, Inputs};
+use crate::connectors::not_an_address;
 
 /// Headers that are made here, from parameters of their own or from the message itself.
 const OURS: [&str; 14] = [
@@ -43,12 +45,11 @@ pub(super) struct Mail {
 
 impl Mail {
     /// Makes the message. `now` becomes its Date: what is sent again later is still the mail of that time.
-    pub(super) fn new(inputs: &Inputs<'_>, from: Option<&str>, now: Timestamp) -> Result<Self, CannotPrepare> {
+    pub(super) fn new(inputs: &Inputs<'_>, from: Option<&Mailbox>, now: Timestamp) -> Result<Self, CannotPrepare> {
         let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
-        let from = text("from").or(from);
-        let from = from.ok_or_else(|| CannotPrepare("from is not given, and USHER_FROM is not set".into()))?;
-        let from: Mailbox = from.parse().map_err(|_| not_an_address("from"))?;
-        let to = mailboxes("to", inputs.required("to")?)?;
+        let from = written("from", inputs.sender(from)?)?;
+        let to = inputs.recipients()?.into_iter().map(|mailbox| written("to", mailbox));
+        let to: Vec<Written> = to.collect::<Result<_, _>>()?;
         let millis = Duration::from_millis(u64::try_from(now.millis()).unwrap_or_default());
         let mut builder = Message::builder()
             .from(from.clone())
@@ -57,10 +58,8 @@ impl Mail {
         for mailbox in &to {
             builder = builder.to(mailbox.clone());
         }
-        if let Some(reply_to) = inputs.params.get("reply_to") {
-            for mailbox in mailboxes("reply_to", reply_to)? {
-                builder = builder.reply_to(mailbox);
-            }
+        for mailbox in inputs.mailboxes("reply_to")? {
+            builder = builder.reply_to(written("reply_to", mailbox)?);
         }
         for (name, value) in inputs.params.get("headers").and_then(Value::as_object).into_iter().flatten() {
             builder = builder.raw_header(header(name, value.as_str().unwrap_or_default())?);
@@ -95,18 +94,11 @@ impl Mail {
     }
 }
 
-fn not_an_address(name: &str) -> CannotPrepare {
-    CannotPrepare(format!("{name} is no address such as \"name@example.com\" or \"Name <name@example.com>\""))
-}
-
-fn mailboxes(name: &str, value: &Value) -> Result<Vec<Mailbox>, CannotPrepare> {
-    let texts = match value {
-        Value::Array(texts) => texts.iter().collect(),
-        text => vec![text],
-    };
-    let read = |text: &Value| text.as_str().unwrap_or_default().parse().map_err(|_| not_an_address(name));
-    let mailboxes: Vec<Mailbox> = texts.into_iter().map(read).collect::<Result<_, _>>()?;
-    if mailboxes.is_empty() { Err(CannotPrepare(format!("{name} came out empty"))) } else { Ok(mailboxes) }
+/// A mailbox as it is written into the head, encoded where its name has other letters than ASCII's. Fewer addresses go by
+/// SMTP than others take.
+fn written(name: &str, mailbox: Mailbox) -> Result<Written, CannotPrepare> {
+    let address = mailbox.address.parse().map_err(|_| not_an_address(name, NotAnAddress))?;
+    Ok(Written::new(Some(mailbox.name).filter(|name| !name.is_empty()), address))
 }
 
 /// A value with a line's end in it would begin a header, or the body, of somebody else's choice.

@@ -1,6 +1,6 @@
 //! Asking Stripe over HTTP.
 
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use usher_service::Secret;
 use usher_service::exit::BadSetting;
@@ -8,6 +8,7 @@ use usher_service::options::Environment;
 
 use super::answer::{self, is_missing};
 use crate::connectors::http::{self, Answer};
+use crate::connectors::path::{Client, Path};
 use crate::connectors::setting;
 use crate::engine::{Cause, Outcome};
 
@@ -42,20 +43,22 @@ impl Api {
         })
     }
 
-    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
-        request.bearer_auth(self.key.expose()).header("Stripe-Version", API_VERSION)
+    fn signed(&self, method: Method, path: &Path) -> Result<RequestBuilder, Outcome> {
+        let request = self.client.request(method, &self.base, path)?;
+        Ok(request.bearer_auth(self.key.expose()).header("Stripe-Version", API_VERSION))
     }
 
-    pub(super) async fn post(&self, path: &str, form: String, key: &str) -> Result<Answer, Outcome> {
-        let request = self.signed(self.client.post(format!("{}{path}", self.base)));
+    pub(super) async fn post(&self, path: &Path, form: String, key: &str) -> Result<Answer, Outcome> {
+        let request = self.signed(Method::POST, path)?;
         let request =
             request.header("Idempotency-Key", key).header("Content-Type", "application/x-www-form-urlencoded");
         http::send(request.body(form)).await
     }
 
-    /// Deletes what a path names: whether it was there. Stripe passes over idempotency keys here.
-    pub(super) async fn delete(&self, path: &str) -> Result<bool, Outcome> {
-        let answer = http::send(self.signed(self.client.delete(format!("{}{path}", self.base)))).await?;
+    /// Deletes one of the `objects`: whether it was there. Stripe passes over idempotency keys here.
+    pub(super) async fn delete(&self, objects: &'static str, id: &str) -> Result<bool, Outcome> {
+        let path = Path::of(objects).segment("id", id)?;
+        let answer = http::send(self.signed(Method::DELETE, &path)?).await?;
         if answer.status.is_success() {
             Ok(true)
         } else if is_missing(&answer) {
@@ -68,18 +71,17 @@ impl Api {
     /// The objects of a list that fit, newest first. A list of something that is not there (any more) is empty.
     pub(super) async fn list(
         &self,
-        path: &str,
+        path: &Path,
         query: &[(&str, &str)],
         fits: impl Fn(&Value) -> bool,
     ) -> Result<Listed, Outcome> {
         let mut listed = Listed { found: Vec::new(), whole: true };
         let mut next: Option<(&str, String)> = None;
         for _ in 0..PAGES {
-            let mut query = [query, &[("limit", PER_PAGE)]].concat();
-            query.extend(next.as_ref().map(|(name, value)| (*name, value.as_str())));
-            let query = serde_urlencoded::to_string(&query).unwrap_or_default();
-            let request = self.signed(self.client.get(format!("{}{path}?{query}", self.base)));
-            let answer = http::send(request).await?;
+            let next_query = next.as_ref().map(|(name, value)| (*name, value.as_str()));
+            let query = query.iter().copied().chain([("limit", PER_PAGE)]).chain(next_query);
+            let page = query.fold(path.clone(), |page, (name, value)| page.query(name, value));
+            let answer = http::send(self.signed(Method::GET, &page)?).await?;
             if is_missing(&answer) {
                 return Ok(listed);
             }

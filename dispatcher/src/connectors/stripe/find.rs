@@ -10,6 +10,7 @@ use usher_service::clock;
 
 use super::kept::{Make, Retire, Whose};
 use super::{LookUp, MARK, Stripe, made};
+use crate::connectors::path::Path;
 use crate::engine::{Cause, Outcome};
 
 /// How far the search index may lie behind, in seconds.
@@ -31,7 +32,8 @@ impl Stripe {
             (_, _, Some(customer)) => vec![("customer", customer), ("status", "all")],
             _ => return LookUp::Unknown,
         };
-        match self.api.list(&make.path, &query, |object| object["metadata"][MARK] == key).await {
+        let Some(path) = make.path() else { return LookUp::Unknown };
+        match self.api.list(&path, &query, |object| object["metadata"][MARK] == key).await {
             Ok(listed) => match listed.found.first() {
                 Some(object) => LookUp::Found(made(object)),
                 None if listed.whole => LookUp::Absent,
@@ -50,14 +52,14 @@ impl Stripe {
         };
         let query = query(wanted);
         let fits = |object: &Value| fits(object, wanted);
-        let indexed = self.api.list("/v1/customers/search", &[("query", &query)], fits).await?;
+        let indexed = self.api.list(&Path::of("/v1/customers/search"), &[("query", &query)], fits).await?;
         let mut ids: Vec<String> = indexed.found.iter().filter_map(id).collect();
         // Who was made too short a time before may not be in the index yet.
         let (from, until) = (clock::now().seconds() - INDEX_LAG, retire.at + SKEW);
         if from <= until {
             let (from, until) = (from.to_string(), until.to_string());
             let fresh = [("created[gte]", from.as_str()), ("created[lte]", until.as_str())];
-            let fresh = self.api.list("/v1/customers", &fresh, fits).await?;
+            let fresh = self.api.list(&Path::of("/v1/customers"), &fresh, fits).await?;
             ids.extend(fresh.found.iter().filter_map(id));
             if ids.is_empty() && !fresh.whole {
                 // Too many are new to look through; the index catches up.

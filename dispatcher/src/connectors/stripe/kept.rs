@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::connectors::path::Path;
+
 use super::{
     CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, CannotPrepare, DELETE_CUSTOMER,
     Inputs, MARK,
@@ -65,6 +67,11 @@ impl Kept {
 }
 
 impl Make {
+    /// The path, unless it could be read as another one.
+    pub(super) fn path(&self) -> Option<Path> {
+        Path::kept(self.path.clone())
+    }
+
     /// The form to send under a key: the same for every attempt under it, as Stripe demands.
     pub(super) fn form_under(&self, key: &str) -> String {
         if self.since.is_none() {
@@ -87,7 +94,7 @@ pub(super) fn prepare(inputs: &Inputs<'_>, price: Option<&str>) -> Result<Kept, 
     let at = inputs.event.received_at.seconds();
     let retire = |what, of| Kept::Retire(Retire { retire: what, of, at });
     Ok(match inputs.operation {
-        CREATE_CUSTOMER => make("/v1/customers", customer(inputs), inputs, at)?,
+        CREATE_CUSTOMER => make("/v1/customers", customer(inputs)?, inputs, at)?,
         CREATE_SUBSCRIPTION => make("/v1/subscriptions", subscription(inputs, price)?, inputs, at)?,
         CANCEL_SUBSCRIPTION => retire(What::Subscription, Whose::Id(id(inputs.required("subscription")?)?)),
         CANCEL_SUBSCRIPTIONS => retire(What::Subscriptions, whose(inputs)?),
@@ -114,9 +121,9 @@ fn make(path: &str, mut form: Form, inputs: &Inputs<'_>, since: i64) -> Result<K
     Ok(Kept::Make(Make { path: path.to_owned(), form, since: Some(since) }))
 }
 
-fn customer(inputs: &Inputs<'_>) -> Form {
-    let fields = [("email", "email"), ("full_name", "name"), ("phone", "phone")];
-    fields.into_iter().filter_map(|(param, field)| Some((field.to_owned(), text(inputs, param)?))).collect()
+fn customer(inputs: &Inputs<'_>) -> Result<Form, CannotPrepare> {
+    let fields = [("email", inputs.email()?), ("name", text(inputs, "full_name")), ("phone", text(inputs, "phone"))];
+    Ok(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
 }
 
 fn subscription(inputs: &Inputs<'_>, price: Option<&str>) -> Result<Form, CannotPrepare> {

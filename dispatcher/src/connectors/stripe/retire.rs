@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Stripe;
 use super::find::id;
 use super::kept::{Retire, What, Whose};
+use crate::connectors::path::Path;
 use crate::engine::{Effect, Outcome};
 
 impl Stripe {
@@ -32,7 +33,7 @@ impl Stripe {
                 let (customers, mut deleted) = (self.customers_of(retire).await?, Vec::new());
                 for customer in &customers {
                     // Cancels the customer's subscriptions at once, and cannot be undone.
-                    if self.api.delete(&format!("/v1/customers/{customer}")).await? {
+                    if self.api.delete("/v1/customers", customer).await? {
                         deleted.push(customer);
                     }
                 }
@@ -44,12 +45,12 @@ impl Stripe {
     /// The customer's subscriptions that can still be cancelled. The list leaves out canceled ones by itself.
     async fn running(&self, customer: &str) -> Result<Vec<String>, Outcome> {
         let runs = |object: &Value| !matches!(object["status"].as_str(), Some("canceled" | "incomplete_expired"));
-        let listed = self.api.list("/v1/subscriptions", &[("customer", customer)], runs).await?;
+        let listed = self.api.list(&Path::of("/v1/subscriptions"), &[("customer", customer)], runs).await?;
         Ok(listed.found.iter().filter_map(id).collect())
     }
 
     async fn cancel(&self, subscription: &str) -> Result<bool, Outcome> {
-        self.api.delete(&format!("/v1/subscriptions/{subscription}")).await
+        self.api.delete("/v1/subscriptions", subscription).await
     }
 }
 
@@ -58,7 +59,6 @@ fn first(ids: &[String]) -> &str {
     ids.first().map_or("none", String::as_str)
 }
 
-fn done(id: &str, mut result: Value) -> Outcome {
-    result["id"] = json!(id);
-    Outcome::Done(Effect { id: id.to_owned(), result })
+fn done(id: &str, more: Value) -> Outcome {
+    Outcome::Done(Effect::new(id, more))
 }

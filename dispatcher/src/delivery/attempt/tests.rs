@@ -84,7 +84,7 @@ impl Default for Fake {
 }
 
 fn done() -> Outcome {
-    Outcome::Done(Effect { id: "1".into(), result: json!({}) })
+    Outcome::Done(Effect::new("1", json!({})))
 }
 
 struct Scene {
@@ -218,7 +218,7 @@ async fn only_a_destination_that_forgets_makes_a_successor_wait() {
 #[tokio::test]
 async fn doubt_is_resolved_by_looking_and_else_as_the_flow_says() {
     let life = Duration::from_secs(60);
-    let found = LookUp::Found(Effect { id: "there".into(), result: json!({}) });
+    let found = LookUp::Found(Effect::new("there", json!({})));
     let in_doubt = |outcome: &Outcome| matches!(outcome, Outcome::Reject { reason: Reason::InDoubt, .. });
     let send = FLOW.to_owned() + "on_doubt = \"send\"\n";
 

@@ -89,7 +89,7 @@ fn limits() -> Limits {
 }
 
 fn done() -> Outcome {
-    Outcome::Done(Effect { id: "1".into(), result: json!({}) })
+    Outcome::Done(Effect::new("1", json!({})))
 }
 
 /// The events whose work the steps begin.

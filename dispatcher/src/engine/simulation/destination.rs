@@ -51,7 +51,7 @@ pub(super) struct Destination {
 }
 
 fn done() -> Outcome {
-    Outcome::Done(Effect { id: String::new(), result: serde_json::Value::Null })
+    Outcome::Done(Effect::new("", serde_json::Value::Null))
 }
 
 impl Destination {

@@ -86,7 +86,8 @@ async fn of_several_only_those_are_left_out() {
 
 #[tokio::test]
 async fn a_text_that_might_be_two_addresses_is_given_up() {
-    let outcome = to("\"a@b.test, d@c.test\"").await.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]).outcome().await;
+    let outcome =
+        to("\"{{ 'a@b.test' }}, d@c.test\"").await.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]).outcome().await;
     assert!(matches!(outcome, Outcome::Reject { reason: Reason::Template, .. }), "{outcome:?}");
 }
 

@@ -1,0 +1,248 @@
+//! Where a request goes: the one place in which the address of a request is put together.
+//!
+//! A path is built segment by segment. Escaping alone does not keep a value in its segment: a URL parser reads `%2E` as a
+//! dot segment (WHATWG URL, "double-dot path segment") and takes it away with the segment before, and proxies decode once
+//! more. So a value that anybody could read as another path is refused before anything is sent, and what the URL parser
+//! makes of the whole is compared with what was built.
+
+use reqwest::{Method, RequestBuilder, Url};
+
+use super::CannotPrepare;
+use crate::engine::Outcome;
+use usher_proto::Reason;
+
+/// Servers refuse longer ones (RFC 9110, 4.1: at least 8,000 octets are to be supported).
+const LONGEST: usize = 8000;
+/// How often a value is decoded to see what it could be read as; one that can be decoded more often is refused.
+const DECODED: usize = 4;
+
+/// A path of a destination's API, with its query: `/v1/customers/cus_1?limit=1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Path(String);
+
+impl Path {
+    /// A path without values, as the destination documents it.
+    pub(super) fn of(fixed: &'static str) -> Self {
+        Self(fixed.to_owned())
+    }
+
+    /// Goes on with a part without values.
+    pub(super) fn then(mut self, fixed: &'static str) -> Self {
+        self.0.push_str(fixed);
+        self
+    }
+
+    /// Goes on with the value of the parameter `name` as one segment.
+    pub(super) fn segment(mut self, name: &str, value: &str) -> Result<Self, CannotPrepare> {
+        if is_ambiguous(value, false) {
+            return Err(CannotPrepare(format!("{name} could be read as another path, so it cannot be part of one")));
+        }
+        self.0.push('/');
+        self.0.push_str(&escape(value));
+        Ok(self)
+    }
+
+    /// With one more parameter in the query.
+    pub(super) fn query(mut self, name: &str, value: &str) -> Self {
+        self.0.push(if self.0.contains('?') { '&' } else { '?' });
+        self.0.push_str(&escape(name));
+        self.0.push('=');
+        self.0.push_str(&escape(value));
+        self
+    }
+
+    /// A path that was kept with its request. None if it could be read as another one.
+    pub(super) fn kept(text: String) -> Option<Self> {
+        let path = text.split('?').next().unwrap_or_default();
+        let mut segments = path.strip_prefix('/')?.split('/');
+        segments.all(|segment| !is_ambiguous(segment, false)).then_some(Self(text))
+    }
+
+    /// The path and query of an address, behind these segments. The address is [one](is_unambiguous).
+    pub(super) fn of_address(behind: &str, url: &Url) -> Self {
+        let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+        Self(format!("{behind}{}{query}", url.path()))
+    }
+
+    /// As it is kept.
+    pub(super) fn into_text(self) -> String {
+        self.0
+    }
+
+    /// The address of this path under `base`. None if a URL parser makes another one of it.
+    fn under(&self, base: &str) -> Option<Url> {
+        let own = Url::parse(base).ok()?;
+        let url = Url::parse(&format!("{base}{}", self.0)).ok()?;
+        let (path, query) = match self.0.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.0.as_str(), None),
+        };
+        let stays = url.origin() == own.origin()
+            && url.path().strip_prefix(own.path().trim_end_matches('/')) == Some(path)
+            && url.query() == query
+            && url.fragment().is_none();
+        (stays && url.as_str().len() <= LONGEST).then_some(url)
+    }
+}
+
+/// Makes requests to paths under a base address, and no others. Follows no redirect.
+#[derive(Debug, Clone)]
+pub(super) struct Client(reqwest::Client);
+
+impl Client {
+    pub(super) const fn new(client: reqwest::Client) -> Self {
+        Self(client)
+    }
+
+    /// A request to this path; a rejection if it would go to another one.
+    pub(super) fn request(&self, method: Method, base: &str, path: &Path) -> Result<RequestBuilder, Outcome> {
+        let url = path.under(base).ok_or_else(|| {
+            Outcome::reject(Reason::InvalidRequest, "the request would go to another path than its operation's")
+        })?;
+        Ok(self.0.request(method, url))
+    }
+}
+
+/// A path that cannot be built where a request is sent, of what a destination has answered.
+impl From<CannotPrepare> for Outcome {
+    fn from(error: CannotPrepare) -> Self {
+        Self::reject(Reason::InvalidRequest, error.0)
+    }
+}
+
+/// Whether the text of an address stays as it is written: it has no dot segment, no backslash, and nothing that a URL
+/// parser takes away or could read as such.
+pub(super) fn is_unambiguous(address: &str) -> bool {
+    let Some((_, rest)) = address.split_once("://") else { return false };
+    let path = rest.find('/').map_or("", |begin| &rest[begin..]);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let odd = |b: u8| b <= b' ' || b == 0x7f || b == b'\\';
+    !address.bytes().any(odd) && !is_ambiguous(path, true)
+}
+
+/// Whether somebody could read more, or something else, than one segment in this value: a dot segment, an empty one, or a
+/// separator beside either; also after decoding, and after what parsers take away (tabs and line ends, parameters behind
+/// a semicolon). A slash between other text is no harm, for it is sent escaped.
+fn is_ambiguous(value: &str, may_be_empty: bool) -> bool {
+    let mut text = value.as_bytes().to_vec();
+    for _ in 0..=DECODED {
+        if text.contains(&b'\\') || text.split(|b| *b == b'/').any(|part| is_dotted(part, may_be_empty)) {
+            return true;
+        }
+        let decoded = decode(&text);
+        if decoded == text {
+            return false;
+        }
+        text = decoded;
+    }
+    true
+}
+
+fn is_dotted(part: &[u8], may_be_empty: bool) -> bool {
+    let seen = |part: &[u8]| part.iter().copied().filter(|b| *b > b' ' && *b != 0x7f).collect::<Vec<u8>>();
+    let (whole, name) = (seen(part), seen(part.split(|b| *b == b';').next().unwrap_or_default()));
+    matches!(name.as_slice(), b"." | b"..") || (whole.is_empty() && !may_be_empty)
+}
+
+/// The text with its percent escapes decoded once.
+fn decode(text: &[u8]) -> Vec<u8> {
+    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
+    let (mut decoded, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let [first, tail @ ..] = rest {
+        match (first, digit(tail.first()), digit(tail.get(1))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(high << 4 | low);
+                rest = &tail[2..];
+            }
+            _ => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}
+
+/// A text as one segment of a path or one part of a query.
+fn escape(text: &str) -> String {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~');
+    text.bytes().map(|b| if safe(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_escaped_can_neither_leave_its_segment_nor_its_value() {
+        assert_eq!(escape("../a?b&c=d/Zoë"), "%2E%2E%2Fa%3Fb%26c%3Dd%2FZo%C3%AB");
+        assert_eq!(escape("user_37f2Qe-0"), "user_37f2Qe-0");
+        let path =
+            Path::of("/a").segment("id", "b/c?d=e#f").map(|path| path.then("/g").query("h[i]", "j&k").query("l", ""));
+        assert_eq!(path.map(Path::into_text).as_deref(), Ok("/a/b%2Fc%3Fd%3De%23f/g?h%5Bi%5D=j%26k&l="));
+    }
+
+    #[test]
+    fn a_value_that_could_be_another_path_is_no_segment() {
+        for value in [
+            "",
+            ".",
+            "..",
+            "%2e",
+            "%2E%2e",
+            ".%2E",
+            "%252e",
+            "%25252e.",
+            "./",
+            "a/..",
+            "../a",
+            "a//b",
+            "/",
+            "\\",
+            "a\\b",
+            "%5c",
+            ".\t",
+            "\t.\n.",
+            ". ",
+            "\0.",
+            "..;a",
+            "%2e%2e%2fa",
+            "\r\n",
+            "%2525252525252e",
+        ] {
+            assert!(Path::of("/a").segment("id", value).is_err(), "{value:?}");
+            assert!(
+                !value.contains('/') && !value.is_empty() || Path::kept(format!("/a/{value}")).is_none(),
+                "{value:?}"
+            );
+        }
+        for value in ["a", "...", ".a", "a.", "user_1", "a/b", "a b", "100%", "%41", "a%", "Zo\u{eb}", "a;b", "\r\na"] {
+            let path = Path::of("/a").segment("id", value).expect(value);
+            let url = path.under("http://x.test/base").expect(value);
+            assert_eq!(url.path().matches('/').count(), 3, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_was_kept_by_others_stays_under_its_base() {
+        for path in ["/1/indexes/users/%2E", "/1/indexes/users/", "/1/indexes/users/..", "/1//users", "1", ""] {
+            assert_eq!(Path::kept(path.to_owned()), None, "{path}");
+        }
+        let path = Path("/a/%2E%2E/b".to_owned());
+        assert_eq!(path.under("http://x.test"), None, "seen also where it was not refused before");
+        assert_eq!(Path("@y.test/a".to_owned()).under("http://x.test"), None);
+        assert_eq!(Path("/a#b".to_owned()).under("http://x.test"), None);
+        assert!(Path("/a?b=c".to_owned()).under("http://x.test/").is_none(), "a base has no slash at its end");
+    }
+
+    #[test]
+    fn an_address_stays_as_it_is_written() {
+        for address in ["https://a.test", "https://a.test/", "https://a.test/b//c/?d=../e#.", "http://[::1]:80/b%20c"] {
+            assert!(is_unambiguous(address), "{address}");
+        }
+        for address in ["https://a.test/..", "https://a.test/b/%2e%2E/c", "https://a.test/\tb", "https:\\\\a.test", "a"]
+        {
+            assert!(!is_unambiguous(address), "{address}");
+        }
+    }
+}

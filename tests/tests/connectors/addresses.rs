@@ -1,0 +1,166 @@
+//! Every address of every operation is read in the same strict way, wherever it comes from.
+
+use serde_json::{Map, Value, json};
+use usher_dispatcher::connectors::{self, OPERATIONS, Operation, Shape};
+use usher_dispatcher::flows::{Flow, FlowSource};
+use usher_service::options::Environment;
+
+use super::subject::{SUBJECTS, database, prepare};
+
+/// No address, or more than one, or one with more than an address in it.
+const ODD: [&str; 13] = [
+    "nobody",
+    "@work.test",
+    "dana@",
+    "dana@work.test, eve@evil.test",
+    "dana@work.test;eve@evil.test",
+    "dana@work.test eve@evil.test",
+    "Dana <dana@work.test",
+    "Dana <dana@work.test>\r\nBcc: eve@evil.test",
+    "Dana\r\nBcc: eve@evil.test <dana@work.test>",
+    "Dana\n<eve@evil.test>\n <dana@work.test>",
+    "Dana\u{2028}Eve <dana@work.test>",
+    "dana@work.test\r\nBcc: eve@evil.test",
+    "Dana\0 <dana@work.test>",
+];
+/// The same of whoever a mail is from, for whom a name has no address in it.
+const ODD_SENDERS: [&str; 4] = [
+    "Dana <dana@work.test>, Eve <eve@evil.test>",
+    "dana@work.test, Eve <eve@evil.test>",
+    "\"dana@work.test\" <eve@evil.test>",
+    "<dana@work.test> <eve@evil.test>",
+];
+
+fn odd(shape: Shape) -> Vec<&'static str> {
+    let more = if shape == Shape::Sender { &ODD_SENDERS[..] } else { &[] };
+    ODD.iter().chain(more).copied().collect()
+}
+
+/// A value that an operation takes.
+fn good(param: &str, shape: Shape) -> Value {
+    match shape {
+        _ if param == "status_if_new" => json!("pending"),
+        Shape::Text | Shape::Html | Shape::Texts => json!("one"),
+        Shape::Sender | Shape::Mailboxes => json!("Dana <dana@work.test>"),
+        Shape::Email => json!("dana@work.test"),
+        Shape::Number => json!(7),
+        Shape::Table | Shape::Record => json!({ "a": "one" }),
+        Shape::Address => json!("https://billing.test/hook"),
+        Shape::Name => json!("billing"),
+    }
+}
+
+fn params(operation: &Operation) -> Map<String, Value> {
+    operation.params.iter().map(|param| (param.name.to_owned(), good(param.name, param.shape))).collect()
+}
+
+/// Every operation with every parameter of it that is an address.
+fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'static str, Shape)> {
+    let all = OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |operation| (*connector, operation)));
+    all.flat_map(|(connector, operation)| {
+        let addresses = operation.params.iter().filter(move |param| {
+            let is_address = matches!(param.shape, Shape::Sender | Shape::Mailboxes | Shape::Email);
+            let named = ["to", "from", "reply_to", "cc", "bcc", "email"].contains(&param.name);
+            assert_eq!(is_address, named, "{connector}.{}: {}", operation.name, param.name);
+            is_address
+        });
+        addresses.map(move |param| (connector, operation, param.name, param.shape))
+    })
+}
+
+fn environment() -> Environment {
+    let all = SUBJECTS.iter().flat_map(|subject| subject.settings.iter().copied());
+    all.fold(Environment::of([("SMTP_URL", "smtp://127.0.0.1:1")]), |all, (name, value)| all.with(name, value))
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_or_more_than_one_is_refused_by_every_operation() {
+    usher_service::telemetry::install_tls();
+    let mut tried = 0;
+    for (connector, operation, name, shape) in addresses() {
+        let case = format!("{connector}.{}, {name}", operation.name);
+        let opened = connectors::open(&[connector], &environment(), database()).unwrap();
+        let ask = |value: Value| {
+            let mut params = params(operation);
+            params.insert(name.into(), value);
+            prepare(&*opened[connector], operation.name, &Value::Object(params), &Value::Null)
+        };
+        ask(good(name, shape)).unwrap_or_else(|error| panic!("{case}: {error}"));
+        for odd in odd(shape) {
+            let lists =
+                if shape == Shape::Mailboxes { vec![json!([odd]), json!(["a@work.test", odd])] } else { vec![] };
+            for value in std::iter::once(json!(odd)).chain(lists) {
+                let error = ask(value.clone()).expect_err(&format!("{case}: {value}")).to_string();
+                assert!(error.starts_with(&format!("{name} is no address")), "{case}: {value}: {error}");
+                assert!(!error.contains("evil"), "{case}: {error}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 300, "{tried}");
+}
+
+#[test]
+fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
+    for (connector, operation, name, shape) in addresses() {
+        let toml = |value: &str| {
+            let params = params(operation).into_iter().map(|(param, good)| {
+                let value = if param == name { json!(value) } else { good };
+                match value.as_object() {
+                    Some(_) => format!("{param} = {{ a = \"one\" }}\n"),
+                    None => format!("{param} = {value}\n"),
+                }
+            });
+            let step = format!("use = \"{connector}.{}\"\n{}", operation.name, params.collect::<String>());
+            format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{step}")
+        };
+        let check = |value: &str| {
+            let (name, file, templates) = ("test".into(), "test.toml".into(), Default::default());
+            Flow::check(FlowSource { name, file, toml: toml(value), templates })
+        };
+        let case = format!("{connector}.{}, {name}", operation.name);
+        for good in ["dana@work.test", "{{ user.email }}", "Dana <{{ user.email }}>"] {
+            assert!(check(good).is_ok(), "{case}: {good}: {:?}", check(good).err());
+        }
+        // TOML and JSON write these in the same way.
+        for odd in odd(shape).into_iter().filter(|odd| !odd.contains(['\0', '\u{2028}'])) {
+            let problems = check(odd).err().unwrap_or_else(|| panic!("{case}: {odd:?} is refused"));
+            let told = problems[0].to_string();
+            assert!(
+                told.contains(&format!("{name} is an address such as")) && !told.contains("evil"),
+                "{case}: {told}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_senders_setting_is_read_at_the_start() {
+    usher_service::telemetry::install_tls();
+    for connector in ["resend", "smtp"] {
+        for odd in odd(Shape::Sender) {
+            let environment = environment().with("USHER_FROM", odd);
+            let error = connectors::open(&[connector], &environment, database()).err().expect(odd).to_string();
+            assert!(error.starts_with("USHER_FROM: it is no address such as") && !error.contains("evil"), "{error}");
+        }
+    }
+}
+
+/// A name comes from people, and may look like anything; it stays a name.
+#[tokio::test]
+async fn a_name_is_sent_as_a_name() {
+    usher_service::telemetry::install_tls();
+    for connector in ["resend", "smtp", "nylas"] {
+        let opened = connectors::open(&[connector], &environment(), database()).unwrap();
+        let mail = json!({ "to": "Eve, eve@evil.test <dana@work.test>", "subject": "Hi", "text": "Hi" });
+        let request = prepare(&*opened[connector], "send", &mail, &Value::Null).unwrap();
+        let text = String::from_utf8(request).unwrap();
+        let quoted = [
+            r#"\"Eve, eve@evil.test\" <dana@work.test>"#,
+            r#""email":"dana@work.test","name":"Eve, eve@evil.test""#,
+            // The same name, in base64.
+            "To: =?utf-8?b?RXZlLCBldmVAZXZpbC50ZXN0?= <dana@work.test>",
+        ];
+        assert!(quoted.iter().any(|quoted| text.contains(quoted)), "{connector}: {text}");
+    }
+}

@@ -1,0 +1,144 @@
+//! Nothing is sent to another path than the operation's own, whatever stands in its parameters: read off the bytes that
+//! leave.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use usher_dispatcher::connectors::{Connector, OPERATIONS, Operation, Shape};
+
+use super::server::{Server, answer};
+use super::subject::{KEY, SUBJECTS, prepare};
+
+/// What somebody might read as more, or as something else, than one segment.
+const ODD: [&str; 34] = [
+    ".",
+    "..",
+    "%2e",
+    "%2E%2e",
+    ".%2E",
+    "%2e.",
+    "%252e",
+    "%25252e.",
+    "./",
+    "../",
+    "../..",
+    "a/..",
+    "../a",
+    "a//b",
+    "/",
+    "//",
+    "\\",
+    "..\\",
+    "a\\..\\b",
+    "%5c..",
+    ".\t",
+    "\t.\n.",
+    ". ",
+    " ",
+    "\0.",
+    "..;a",
+    "%2e%2e%2f",
+    "\r\nX: y",
+    "..?a=b",
+    "..#a",
+    "a?b#c",
+    "\u{ff0e}\u{ff0e}",
+    "@x.test/",
+    "a HTTP/1.1",
+];
+
+/// Read as an answer by every connector. Lists name an object whose id is no id.
+const ANSWER: &str = r#"{"id":"..","request_id":"r","status":"subscribed","taskID":1,
+    "data":[{"id":"..","status":"active","metadata":{}},{"id":"%2e","status":"active","metadata":{}}]}"#;
+
+/// A value for a parameter, `text` wherever its shape lets it stand.
+fn value(param: &str, shape: Shape, text: &str) -> Value {
+    match shape {
+        _ if param == "status_if_new" => json!("pending"),
+        Shape::Text | Shape::Html | Shape::Texts => json!(text),
+        Shape::Sender | Shape::Mailboxes | Shape::Email => json!(format!("{text}@work.test")),
+        Shape::Number => json!(7),
+        Shape::Table | Shape::Record => json!({ "a": text }),
+        Shape::Address => json!(format!("https://billing.test/hook/{text}")),
+        Shape::Name => json!("billing"),
+    }
+}
+
+/// An operation, and a server that it asks.
+struct Asked {
+    operation: &'static Operation,
+    connector: Arc<dyn Connector>,
+    server: Server,
+}
+
+impl Asked {
+    /// The first lines of the requests that these parameters make.
+    async fn lines(&self, params: Map<String, Value>, id: &str) -> Vec<String> {
+        let before = self.server.requests().len();
+        let data = json!({ "object": "user", "id": id });
+        if let Ok(request) = prepare(&*self.connector, self.operation.name, &Value::Object(params), &data) {
+            // What becomes of it is another test's.
+            let _ = self.connector.attempt(&request, KEY).await;
+            let _ = self.connector.look_up(&request, KEY).await;
+        }
+        let first = |request: &String| request.lines().next().unwrap_or_default().to_owned();
+        self.server.requests()[before..].iter().map(first).collect()
+    }
+
+    /// The parameters with the same text wherever one can stand.
+    fn params(&self, text: &str) -> Map<String, Value> {
+        self.operation.params.iter().map(|it| (it.name.into(), value(it.name, it.shape, text))).collect()
+    }
+}
+
+/// Method and segments of a request line.
+fn place(line: &str) -> Vec<String> {
+    let (method, rest) = line.split_once(' ').unwrap();
+    let path = rest.strip_suffix(" HTTP/1.1").unwrap().split('?').next().unwrap();
+    assert!(!path.contains(' ') && path.starts_with('/'), "{line:?}");
+    let parsed = reqwest::Url::parse(&format!("http://x.test{path}")).unwrap();
+    assert_eq!(parsed.path(), path, "every parser reads {line:?} as it stands");
+    std::iter::once(method).chain(path.split('/').skip(1)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn no_value_sends_a_request_to_another_path_than_the_operations_own() {
+    for subject in SUBJECTS {
+        let (_, operations) = OPERATIONS.iter().find(|(name, _)| *name == subject.name).unwrap();
+        for operation in *operations {
+            let case = format!("{}.{}", subject.name, operation.name);
+            let server = Server::start(answer(200, &[], ANSWER)).await;
+            let asked = Asked { operation, connector: subject.open(&server.url()), server };
+            let one = asked.lines(asked.params("one"), "one").await;
+            let two = asked.lines(asked.params("two"), "two").await;
+            assert!(!one.is_empty(), "{case} sends something");
+            // Where they differ a value stands.
+            let own: Vec<Vec<Option<String>>> = one
+                .iter()
+                .zip(&two)
+                .map(|(one, two)| place(one).into_iter().zip(place(two)).map(|(a, b)| (a == b).then_some(a)).collect())
+                .collect();
+            for param in operation.params {
+                for odd in ODD {
+                    let case = format!("{case}, {} = {odd:?}", param.name);
+                    let mut params = asked.params("plain");
+                    params.insert(param.name.into(), value(param.name, param.shape, odd));
+                    for line in asked.lines(params, odd).await {
+                        let place = place(&line);
+                        let fits = |own: &Vec<Option<String>>| {
+                            own.len() == place.len()
+                                && own.iter().zip(&place).all(|(own, found)| match own {
+                                    Some(own) => own == found,
+                                    None => !found.is_empty(),
+                                })
+                        };
+                        // Where an address is the parameter, the path is as the flow has written it.
+                        let written = param.shape == Shape::Address
+                            && line.starts_with(&format!("POST /billing.test/hook/{odd}"));
+                        assert!(own.iter().any(fits) || written, "{case}: {line}");
+                    }
+                }
+            }
+        }
+    }
+}
