@@ -60,12 +60,11 @@ async fn suppress(world: &World, log: &Arc<dyn Log>, users: &[User]) {
 }
 
 /// Every run has ended, and none of these people was written to.
-async fn nobody_was_written_to(world: World) {
+async fn nobody_was_written_to(world: &World) {
     let runs = world.all_ended(USERS, SOON).await;
     let mailed = world.effects("resend").len();
     assert_eq!(mailed, 0, "{mailed} of {USERS} were written to though they had said no");
-    assert!(runs.iter().all(|run| run.note.as_deref() == Some("suppressed")), "{runs:?}");
-    world.end().await;
+    assert!(runs.iter().all(|run| run.note.as_deref() == Some("suppressed")), "{:?}", runs[0]);
 }
 
 async fn who_is_suppressed_while_the_flow_is_down_gets_nothing_when_it_is_back(pair: Pair) {
@@ -75,7 +74,8 @@ async fn who_is_suppressed_while_the_flow_is_down_gets_nothing_when_it_is_back(p
     suppress(&world, &log, &users).await;
     world.lab().end_fault("resend").unwrap();
     world.go_on_delivering().await;
-    nobody_was_written_to(world).await;
+    nobody_was_written_to(&world).await;
+    world.end().await;
 }
 
 async fn who_is_suppressed_while_the_flow_is_paused_gets_nothing_when_it_goes_on(pair: Pair) {
@@ -124,8 +124,7 @@ async fn who_is_suppressed_while_replicas_change_gets_nothing_from_any_of_them(p
     let mut other = world.start_delivering();
     world.go_on_delivering().await;
     other.assert_running();
-    let runs = world.all_ended(USERS, SOON).await;
-    assert!(runs.iter().all(|run| run.note.as_deref() == Some("suppressed")), "{runs:?}");
+    nobody_was_written_to(&world).await;
     other.kill().await;
-    nobody_was_written_to(world).await;
+    world.end().await;
 }

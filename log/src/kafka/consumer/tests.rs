@@ -1,6 +1,7 @@
 //! What cannot be had from a real broker: refusals when they are wanted.
 
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
@@ -67,4 +68,44 @@ async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_
         }
     }
     control.close().await;
+}
+
+/// A partition that ends with what a transaction leaves behind: an offset that holds no record.
+#[tokio::test]
+async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
+    let Some(brokers) = std::env::var("USHER_TEST_KAFKA").ok().filter(|value| !value.is_empty()) else {
+        assert!(std::env::var_os("CI").is_none(), "CI is set, so USHER_TEST_KAFKA must say where Kafka is");
+        return;
+    };
+    for (name, commits, read) in [("committed", true, vec![0]), ("aborted", false, vec![])] {
+        let log = KafkaLog::open(&brokers, &[]).expect("a client");
+        let topic = format!("{name}{}", usher_service::clock::now().millis());
+        let spec = TopicSpec { name: topic.clone(), partitions: 1, kept: crate::Kept::ForRetention };
+        log.ensure(&[spec]).await.expect("a topic");
+        let mut config = log.settings.producer();
+        config.set("transactional.id", &topic).set("message.timeout.ms", "8000");
+        let producer: BaseProducer = config.create().expect("a producer");
+        producer.init_transactions(DEADLINE).expect("transactions");
+        producer.begin_transaction().expect("begun");
+        producer.send(BaseRecord::to(&topic).key("k").payload("x")).map_err(|(error, _)| error).expect("queued");
+        producer.flush(DEADLINE).expect("sent");
+        if commits { producer.commit_transaction(DEADLINE) } else { producer.abort_transaction(DEADLINE) }
+            .expect("ended");
+
+        let Subscription { mut events, control } = log.subscribe(&topic, &topic).await.expect("subscribed");
+        let (mut offsets, mut end) = (Vec::new(), None);
+        let reached = loop {
+            match tokio::time::timeout(DEADLINE, events.recv()).await.expect("in time").expect("it goes on") {
+                LogEvent::Assigned { epoch, partitions } => {
+                    end = partitions.first().map(|found| found.end);
+                    control.start(epoch, partitions.iter().map(|found| (found.partition, found.low)).collect());
+                }
+                LogEvent::Records { records, .. } => offsets.extend(records.iter().map(|(offset, _)| *offset)),
+                LogEvent::Reached { next, .. } => break next,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((offsets, Some(reached), reached), (read, end, 2), "{name}");
+        control.close().await;
+    }
 }
