@@ -80,9 +80,9 @@ async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
     for (name, commits, read) in [("committed", true, vec![0]), ("aborted", false, vec![])] {
         let log = KafkaLog::open(&brokers, &[]).expect("a client");
         let topic = format!("{name}{}", usher_service::clock::now().millis());
-        let spec = TopicSpec { name: topic.clone(), partitions: 1, kept: crate::Kept::ForRetention };
+        let spec = TopicSpec { name: topic.clone(), partitions: 1, kept: Kept::ForRetention, creation: Creation::Always };
         log.ensure(&[spec]).await.expect("a topic");
-        let mut config = log.settings.producer();
+        let mut config = log.settings.producer(None);
         config.set("transactional.id", &topic).set("message.timeout.ms", "8000");
         let producer: BaseProducer = config.create().expect("a producer");
         producer.init_transactions(DEADLINE).expect("transactions");
