@@ -129,6 +129,6 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
 
 async fn find(desk: &Desk, run: &RunName) -> anyhow::Result<RunRecord> {
     let filter = RunFilter { event: Some(run.event.clone()), flow: Some(run.flow.clone()), ..RunFilter::default() };
-    let found = desk.place.store()?.runs(&filter, 1).await?.pop();
+    let found = desk.place.store().await?.runs(&filter, 1).await?.pop();
     found.ok_or_else(|| anyhow!("flow {} has no run on {}", run.flow, run.event))
 }

@@ -50,7 +50,7 @@ pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { place, user, flow, state, event, since, limit, json } = arguments;
     let filter = RunFilter { key: user, flow, state, reason: None, event, since };
-    let runs = place.store()?.runs(&filter, i64::from(limit)).await?;
+    let runs = place.store().await?.runs(&filter, i64::from(limit)).await?;
     print(&runs, limit, json)
 }
 

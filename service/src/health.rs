@@ -1,5 +1,6 @@
 //! The three pages every service has: alive, able to work, and its metrics.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -14,27 +15,29 @@ use tokio::sync::watch;
 /// What a service still lacks to do its work, by name. It is ready when nothing is missing.
 #[derive(Clone)]
 pub struct Readiness {
-    missing: Arc<watch::Sender<BTreeSet<&'static str>>>,
+    missing: Arc<watch::Sender<BTreeSet<Cow<'static, str>>>>,
 }
 
 impl Readiness {
     /// Not ready until each of `needs` has been [`met`](Readiness::met).
     pub fn needing(needs: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { missing: Arc::new(watch::Sender::new(needs.into_iter().collect())) }
+        Self { missing: Arc::new(watch::Sender::new(needs.into_iter().map(Cow::Borrowed).collect())) }
     }
 
     /// `need` is there now.
-    pub fn met(&self, need: &'static str) {
-        self.missing.send_if_modified(|missing| missing.remove(need));
+    pub fn met(&self, need: impl Into<Cow<'static, str>>) {
+        let need = need.into();
+        self.missing.send_if_modified(|missing| missing.remove(&need));
     }
 
     /// `need` is missing (again).
-    pub fn lost(&self, need: &'static str) {
+    pub fn lost(&self, need: impl Into<Cow<'static, str>>) {
+        let need = need.into();
         self.missing.send_if_modified(|missing| missing.insert(need));
     }
 
     /// Sets `need` as met or missing.
-    pub fn set(&self, need: &'static str, met: bool) {
+    pub fn set(&self, need: impl Into<Cow<'static, str>>, met: bool) {
         if met { self.met(need) } else { self.lost(need) }
     }
 
@@ -44,8 +47,8 @@ impl Readiness {
         let _ = self.missing.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
-    fn list(&self) -> Vec<&'static str> {
-        self.missing.borrow().iter().copied().collect()
+    fn list(&self) -> Vec<Cow<'static, str>> {
+        self.missing.borrow().iter().cloned().collect()
     }
 }
 

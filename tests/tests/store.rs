@@ -16,6 +16,11 @@ use usher_dispatcher::subject::Snapshot;
 use usher_proto::{Event, EventId, Key, Partition, Reason, Source, Timestamp};
 use usher_tests::pair::{say, setting};
 
+use refused::{
+    a_change_that_is_refused_is_told_and_all_others_are_written,
+    a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
+};
+
 use kept::{
     a_dead_run_keeps_nothing_when_its_life_is_over, what_an_event_changes_is_compared_once_and_kept_with_its_run,
 };
@@ -29,6 +34,8 @@ const ZERO: Partition = Partition(0);
 struct Subject {
     store: SqlStore,
     address: DatabaseAddress,
+    url: String,
+    postgres: bool,
     _folder: TempDir,
 }
 
@@ -44,9 +51,10 @@ async fn subject(postgres: bool) -> Option<Subject> {
         format!("sqlite:{}", folder.path().join("store.db").display())
     };
     say(&format!("store: {}", if postgres { "Postgres" } else { "SQLite" }));
-    let address = DatabaseAddress::parse("USHER_STORE", &address).unwrap();
+    let url = address;
+    let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
-    Some(Subject { store, address, _folder: folder })
+    Some(Subject { store, address, url, postgres, _folder: folder })
 }
 
 macro_rules! on_every_store {
@@ -69,6 +77,8 @@ macro_rules! on_every_store {
 
 #[path = "store/reach.rs"]
 mod reach;
+#[path = "store/refused.rs"]
+mod refused;
 
 on_every_store!(
     an_event_is_admitted_once_however_often_it_comes,
@@ -99,6 +109,8 @@ on_every_store!(
     a_version_of_a_flow_is_kept,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
     a_dead_run_keeps_nothing_when_its_life_is_over,
+    a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
+    a_change_that_is_refused_is_told_and_all_others_are_written,
 );
 
 fn event(id: &str, key: &str) -> Event {

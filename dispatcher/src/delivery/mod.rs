@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ use crate::connectors::{self, Connectors, quota};
 use crate::engine::{Destinations, Engine, Limits, account};
 use crate::flows::Flow;
 use crate::metrics::Metrics;
-use crate::sql::{Database, Tables};
+use crate::sql::{Database, DatabaseAddress, Outage, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 use attempt::Workshop;
 use housekeeping::Housekeeper;
@@ -85,10 +85,13 @@ impl Dispatcher {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { config, log, readiness, metrics, wrap } = self;
         let database = Database::open(&config.store).context("USHER_STORE")?;
-        let Some(store) = until(&stop, || open_store(&database, &config)).await? else { return Ok(()) };
+        say_ignored(&config.store);
+        let outage = Outage::of(&database, "store", readiness.clone());
+        let Some(store) = until(&stop, || open_store(&outage, &database, &config)).await? else { return Ok(()) };
         let store = wrap(store);
-        readiness.met("store");
-        let Some(connectors) = open_connectors(&config, &database, &stop).await? else { return Ok(()) };
+        outage.over();
+        let mut outages = vec![outage.clone()];
+        let Some(connectors) = open_connectors(&config, &mut outages, &readiness, &stop).await? else { return Ok(()) };
         let connectors = Arc::new(connectors);
         if until(&stop, || ensure(&*log, &config)).await?.is_none() {
             return Ok(());
@@ -105,12 +108,15 @@ impl Dispatcher {
         }
         let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
         keepers.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
+        // All before the first begins: once one has begun, what it ends with must be heard.
+        for flow in &config.flows {
+            if until(&stop, || keep_flow(&*store, &outage, flow)).await?.is_none() {
+                return Ok(());
+            }
+        }
         let mut started = Vec::new();
         for flow in config.flows {
             let flow = Arc::new(flow);
-            if until(&stop, || keep_flow(&*store, &flow)).await?.is_none() {
-                return Ok(());
-            }
             let (ready, is_ready) = oneshot::channel();
             started.push(is_ready);
             let (answer, answers) = mpsc::unbounded_channel();
@@ -131,7 +137,7 @@ impl Dispatcher {
                 owner.clone(),
                 store.clone(),
                 metrics.clone(),
-                readiness.clone(),
+                outage.clone(),
                 stop.clone(),
                 answer,
             );
@@ -145,6 +151,7 @@ impl Dispatcher {
                     reach: reach.clone(),
                     scribe,
                     metrics: metrics.clone(),
+                    outage: outage.clone(),
                     stop: stop.clone(),
                 }),
                 flow,
@@ -153,6 +160,7 @@ impl Dispatcher {
                 destinations: destinations.clone(),
                 answers,
                 ready: Some(ready),
+                readiness: readiness.clone(),
                 stop: stop.clone(),
             };
             flows.spawn(worker.run());
@@ -170,15 +178,8 @@ impl Dispatcher {
             })
         };
         let member = store.clone();
-        let watch = tokio::spawn(watch(log.clone(), store, readiness));
-        let mut result = Ok(());
-        while let Some(ended) = flows.join_next().await {
-            if let Err(error) = ended? {
-                // The others finish what they have begun; the first error is what is told.
-                stop.cancel();
-                result = result.and(Err(error));
-            }
-        }
+        let watch = tokio::spawn(watch(log.clone(), store, readiness, outages.clone()));
+        let result = supervise(flows, &outages, &stop).await;
         all_started.abort();
         watch.abort();
         keepers.shutdown().await;
@@ -187,6 +188,43 @@ impl Dispatcher {
         }
         log.flush().await;
         result
+    }
+}
+
+/// Waits until all flows have ended, and says what the first of them ended with that did not end well.
+async fn supervise(
+    mut flows: JoinSet<anyhow::Result<()>>,
+    outages: &[Outage],
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if flows.is_empty() {
+        stop.cancelled().await;
+    }
+    let mut damaged = futures::future::select_all(outages.iter().map(|outage| Box::pin(outage.damaged())));
+    let (mut result, mut is_damaged) = (Ok(()), false);
+    loop {
+        let ended = tokio::select! {
+            ended = flows.join_next() => match ended {
+                None => return result,
+                Some(ended) => ended.unwrap_or_else(|error| Err(anyhow!("a flow's task has failed: {error}"))),
+            },
+            (line, ..) = &mut damaged, if !is_damaged => {
+                is_damaged = true;
+                Err(line.into())
+            }
+        };
+        if let Err(error) = ended {
+            // The others finish what they have begun; the first error is what is told.
+            stop.cancel();
+            result = result.and(Err(error));
+        }
+    }
+}
+
+/// Names the parameters of an address that have no meaning here, once.
+fn say_ignored(address: &DatabaseAddress) {
+    if !address.ignored().is_empty() {
+        tracing::warn!("ignored parameters of {}: {}", address.variable(), address.ignored().join(", "));
     }
 }
 
@@ -230,9 +268,13 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
     Ok(limited)
 }
 
-/// Keeps readiness true to the log and to the clock.
-async fn watch(log: Arc<dyn Log>, store: Arc<dyn Store>, readiness: Readiness) {
+/// Keeps readiness true to the log, to the clock, and to databases that are asked only when something is to be written.
+async fn watch(log: Arc<dyn Log>, store: Arc<dyn Store>, readiness: Readiness, outages: Vec<Outage>) {
     loop {
+        // The first is the store's: the flows ask it all the time.
+        for outage in outages.iter().skip(1) {
+            outage.check().await;
+        }
         let asked = clock::now();
         if let Ok(there) = store.now().await {
             let here = clock::now();
@@ -259,8 +301,10 @@ async fn until<T, F: Future<Output = Result<T, Trouble>>>(
             None => return Ok(None),
             Some(Ok(answer)) => return Ok(Some(answer)),
             Some(Err(Trouble::Lasting(error))) => return Err(error),
-            Some(Err(Trouble::Passing(error))) => {
-                tracing::warn!(error = %format!("{error:#}"), "not ready");
+            Some(Err(trouble)) => {
+                if let Trouble::Passing(error) = trouble {
+                    tracing::warn!(error = %format!("{error:#}"), "not ready");
+                }
                 stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
             }
         }
@@ -269,36 +313,63 @@ async fn until<T, F: Future<Output = Result<T, Trouble>>>(
 
 enum Trouble {
     Passing(anyhow::Error),
+    /// Passing, and said already.
+    Said,
     Lasting(anyhow::Error),
 }
 
-async fn open_store(database: &Database, config: &Config) -> Result<Arc<dyn Store>, Trouble> {
+async fn open_store(outage: &Outage, database: &Database, config: &Config) -> Result<Arc<dyn Store>, Trouble> {
+    prepare(outage, Tables::Store).await?;
     match SqlStore::open(database.clone(), config.layout.partitions).await {
         Ok(store) => Ok(Arc::new(store)),
         Err(error @ StoreError::PartitionCount { .. }) => {
             Err(Trouble::Lasting(BadSetting::new("USHER_STORE", error).into()))
         }
-        Err(error) => Err(Trouble::Passing(error.into())),
+        Err(error) => {
+            outage.failed(error.fault(), &error.to_string()).await;
+            Err(Trouble::Said)
+        }
     }
 }
 
-/// Opens what the flows use, by account. None when stopped meanwhile.
+/// Makes the tables. A password or a right that is wrong at the start does not mend itself.
+async fn prepare(outage: &Outage, tables: Tables) -> Result<(), Trouble> {
+    match outage.prepare(tables).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Trouble::Said),
+        Err(line) => Err(Trouble::Lasting(line.into())),
+    }
+}
+
+/// Opens what the flows use, by account. None when stopped meanwhile. Databases of users are added to `outages`, whose
+/// first is the store's.
 async fn open_connectors(
     config: &Config,
-    store: &Database,
+    outages: &mut Vec<Outage>,
+    readiness: &Readiness,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Connectors>> {
     let mut all = Connectors::new();
     for (instance, used) in config.connectors() {
-        let users = match config.users.get(instance) {
-            None => store.clone(),
-            Some(address) => Database::open(address).context("DATABASE_URL")?,
+        let outage = match config.users.get(instance) {
+            None => outages[0].clone(),
+            Some(address) => {
+                say_ignored(address);
+                let database = Database::open(address).with_context(|| address.variable().to_owned())?;
+                Outage::of(&database, address.variable().to_owned(), readiness.clone())
+            }
         };
-        if used.contains("database") && until(stop, || migrate(&users)).await?.is_none() {
-            return Ok(None);
+        if used.contains("database") {
+            if until(stop, || prepare(&outage, Tables::Users)).await?.is_none() {
+                return Ok(None);
+            }
+            outage.over();
+            if config.users.contains_key(instance) {
+                outages.push(outage.clone());
+            }
         }
         let used: Vec<&str> = used.into_iter().collect();
-        let opened = connectors::open(&used, &config.environment.of_instance(instance), &users);
+        let opened = connectors::open(&used, &config.environment.of_instance(instance), outage.database());
         let opened = of_instance(instance, opened)?;
         for (name, connector) in &opened {
             let Some(checked) = stop.run_until_cancelled(connector.check(&config.uses(name, instance))).await else {
@@ -309,13 +380,6 @@ async fn open_connectors(
         all.extend(opened.into_iter().map(|(connector, open)| (account(&connector, instance), open)));
     }
     Ok(Some(all))
-}
-
-async fn migrate(users: &Database) -> Result<(), Trouble> {
-    users
-        .migrate(Tables::Users)
-        .await
-        .map_err(|error| Trouble::Passing(anyhow::Error::new(error).context("DATABASE_URL")))
 }
 
 async fn ensure(log: &dyn Log, config: &Config) -> Result<(), Trouble> {
@@ -330,8 +394,9 @@ async fn ensure(log: &dyn Log, config: &Config) -> Result<(), Trouble> {
     }
 }
 
-async fn keep_flow(store: &dyn Store, flow: &Flow) -> Result<(), Trouble> {
+async fn keep_flow(store: &dyn Store, outage: &Outage, flow: &Flow) -> Result<(), Trouble> {
     let source = serde_json::to_string(&flow.source).map_err(|error| Trouble::Lasting(error.into()))?;
-    let kept = store.keep_flow(&flow.name, &flow.version, &source).await;
-    kept.map_err(|error| Trouble::Passing(error.into()))
+    let Err(error) = store.keep_flow(&flow.name, &flow.version, &source).await else { return Ok(()) };
+    outage.failed(error.fault(), &error.to_string()).await;
+    Err(Trouble::Said)
 }

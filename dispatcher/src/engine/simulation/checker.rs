@@ -156,6 +156,7 @@ impl Checker {
             Reason::RetriesSpent => matches!(of.fate, Fate::Fails(_) | Fate::FailsUntil(_)),
             Reason::InvalidRequest => matches!(of.fate, Fate::Rejected(_)),
             Reason::Malformed => of.fate == Fate::Malformed,
+            Reason::Unstorable => matches!(of.fate, Fate::Unstorable | Fate::Unwritable(_)),
             Reason::Expired => plan.expires_after.is_some(),
             Reason::WorkerCrashed => {
                 self.crashed += 1;
@@ -178,6 +179,10 @@ impl Checker {
             };
             if !row.state.is_terminal() {
                 return self.breaks("nothing lost", format!("e{number} has not ended: {row:?}"));
+            }
+            let seen = row.state == RunState::Cancelled || row.reason == Some(Reason::Unstorable);
+            if of.fate == Fate::Unstorable && !seen {
+                return self.breaks("given up visibly", format!("e{number} cannot be stored: {row:?}"));
             }
             if row.state != RunState::Done || row.note.is_some() {
                 continue;

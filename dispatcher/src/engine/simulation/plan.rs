@@ -73,6 +73,8 @@ pub(super) enum Breakage {
     AnswersOutOfOrder,
     /// Nobody waits for an attempt of somebody else that may still be under way.
     NoClaims,
+    /// A refusal is taken for an outage: what the store will never take is asked for again, for ever.
+    RefusalIsOutage,
 }
 
 /// Everything that makes one world differ from another, but for chance.
