@@ -20,6 +20,8 @@ fn long(length: usize) -> String {
 }
 
 async fn one_record_that_the_store_cannot_take_stops_nobody(pair: Pair) {
+    // A SQLite file takes keys of any length; there the record is a run like any other.
+    let is_real = matches!(pair, Pair::Real(_));
     let world = World::start(pair).await;
     let webhooks: Vec<Webhook> = (0..120).map(|_| User::new().created()).collect();
     world.send_all(&webhooks[..60]).await;
@@ -27,15 +29,15 @@ async fn one_record_that_the_store_cannot_take_stops_nobody(pair: Pair) {
     let poison = User { id: format!("user_{}", long(6_000)), ..User::new() }.created();
     world.log().await.append(&world.topic("events"), poison.record()).await.expect("the log takes it");
     world.send_all(&webhooks[60..]).await;
-    let runs = world.all_ended(3 * 120, SOON).await;
+    let runs = world.all_ended(3 * 121, SOON).await;
     for flow in ["email", "trial", "db-sync"] {
         let done = |run: &&usher_dispatcher::store::RunRecord| run.flow == flow && run.state == "done";
         assert!(runs.iter().filter(done).count() >= 120, "{flow} goes on");
     }
-    let (code, out, _) = world.usher(&["dlq", "list", "--json"]);
-    assert_eq!(code, 0);
-    for line in out.lines() {
-        assert!(line.contains("unstorable") || line.contains("malformed"), "{line}");
+    if is_real {
+        let (code, out, _) = world.usher(&["dlq", "list", "--json"]);
+        assert_eq!((code, out.lines().count()), (0, 3), "one a flow: {out}");
+        assert!(out.lines().all(|line| line.contains("unstorable") || line.contains("malformed")), "{out}");
     }
     let (status, page) = world.get("/readyz").await;
     assert_eq!(status, 200, "{page}");
@@ -49,6 +51,8 @@ fn start(name: &str, store: &str, more: &[(&str, &str)], folder: &Path) -> Progr
     let arguments: &[&str] = if name == "usher" { &up } else { &["--flow", "db-sync"] };
     let settings = [
         ("USHER_STORE", store),
+        // The broker that is not there is not what is looked at.
+        ("RUST_LOG", "info,librdkafka=off,rdkafka=off"),
         ("USHER_LISTEN", "127.0.0.1:0"),
         ("USHER_ADMIN", "127.0.0.1:0"),
         ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),

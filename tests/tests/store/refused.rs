@@ -81,8 +81,11 @@ fn news_and_run(offset: i64, id: &str, key: &str) -> Arrival {
     Arrival { starts: true, ..news(offset, id, key, offset, true) }
 }
 
+/// A name, and what it makes of a good arrival.
+type Poison = (&'static str, fn(Arrival) -> Arrival);
+
 pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(subject: Subject) {
-    let poisons: Vec<(&str, fn(Arrival) -> Arrival)> = vec![
+    let poisons: Vec<Poison> = vec![
         ("a key beyond an index", |it| of(it, |event| event.key = Key::new(long(6_000)))),
         ("an id beyond an index", |it| of(it, |event| event.id = EventId::new(long(6_000)))),
         ("both", |it| of(it, |event| (event.id, event.key) = (EventId::new(long(9_000)), Key::new(long(9_000))))),
@@ -111,18 +114,19 @@ pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(
     ];
     let epoch = subject.own().await;
     subject.refuse("<body> LIKE '%poison%' OR <event> = 'poison'").await;
-    let each = 8;
+    let (each, arrivals_in_each) = (8, 8);
     for (number, (what, poison)) in (0..).zip(&poisons) {
         let first = number * each;
         let mut arrivals: Vec<Arrival> = (first..first + each).map(good).collect();
         let at = usize::try_from(number % each).unwrap();
         arrivals[at] = poison(news_and_run(first + number % each, &format!("poison-{number}"), &format!("p-{number}")));
-        let before = subject.records().await.len();
+        let (before, starting) = (subject.records().await.len(), arrivals.iter().filter(|it| it.starts).count());
         let isolated = subject.admit_isolated(batch(epoch, arrivals)).await;
         let admission = isolated.admission.expect(what);
         // A database that takes it is free to: then it is a run like any other.
         let records = subject.records().await;
-        assert_eq!(records.len() - before, 8, "{what}: each of them is to be seen");
+        let expected = if isolated.refused > 0 { arrivals_in_each } else { starting };
+        assert_eq!(records.len() - before, expected, "{what}: each of them is to be seen");
         let found: Vec<&str> = records.iter().map(|run| run.event.as_str()).collect();
         for offset in (first..first + each).filter(|offset| *offset != first + number % each) {
             assert!(found.contains(&format!("good-{offset}").as_str()), "{what}: good-{offset}");
