@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use usher_dispatcher::config::STORE_SCHEMA;
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::SqlStore;
 use usher_log::LogAddress;
@@ -23,6 +24,9 @@ pub(crate) struct Place {
     /// Where the store is, if not in the data directory: postgres://... or sqlite:PATH.
     #[arg(long, env = "USHER_STORE")]
     pub(crate) store: Option<String>,
+    /// The schema of Postgres that holds the store's tables.
+    #[arg(long, env = "USHER_STORE_SCHEMA")]
+    pub(crate) store_schema: Option<String>,
 }
 
 impl Place {
@@ -37,7 +41,7 @@ impl Place {
     }
 
     /// Opens the store to look into it.
-    pub(crate) fn store(&self) -> anyhow::Result<SqlStore> {
+    pub(crate) async fn store(&self) -> anyhow::Result<SqlStore> {
         let text = match &self.store {
             Some(text) => text.clone(),
             None => {
@@ -50,7 +54,13 @@ impl Place {
             }
         };
         let address = DatabaseAddress::parse("USHER_STORE", &text)?;
-        Ok(SqlStore::reader(Database::open(&address.existing())?))
+        let address = match &self.store_schema {
+            Some(schema) => address.in_schema(STORE_SCHEMA, schema)?,
+            None => address,
+        };
+        let database = Database::open(&address.existing())?;
+        database.reach().await.map_err(|error| address.complaint(&error))?;
+        Ok(SqlStore::reader(database))
     }
 }
 

@@ -137,7 +137,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
     match arguments.command {
         Command::List(List { place, which, limit, json }) => {
-            let (store, since) = (place.store()?, which.since.unwrap_or_default());
+            let (store, since) = (place.store().await?, which.since.unwrap_or_default());
             // No flow has given these up, so none of what says which narrows them but the time.
             let refused = if which.is_of_all() { store.refused(since, i64::from(limit)).await? } else { Vec::new() };
             runs::print(&store.runs(&which.filter(), i64::from(limit)).await?, limit, json)?;
@@ -145,7 +145,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
         }
         Command::Redrive(redrive) => redrive.run(environment).await,
         Command::Show(Show { place, event, flow }) => {
-            let store = place.store()?;
+            let store = place.store().await?;
             let state = Some(RunState::Dead);
             let filter = RunFilter { event: Some(event.clone()), flow, state, ..RunFilter::default() };
             let dead = store.runs(&filter, 100).await?;
@@ -172,7 +172,7 @@ impl Redrive {
         if !narrowed && !all {
             bail!("say which: --flow, --reason, --user, --event, --since, or --all");
         }
-        let mut dead = desk.place.store()?.runs(&filter, i64::MAX).await?;
+        let mut dead = desk.place.store().await?.runs(&filter, i64::MAX).await?;
         // The order in which their events came; within a key that is the order in which they are taken up.
         dead.sort_by(|a, b| (a.partition, a.offset, &a.flow).cmp(&(b.partition, b.offset, &b.flow)));
         let matching = dead.len();

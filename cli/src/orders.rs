@@ -128,7 +128,7 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
 
 async fn find(desk: &Desk, run: &RunName) -> anyhow::Result<RunRecord> {
     let filter = RunFilter { event: Some(run.event.clone()), flow: Some(run.flow.clone()), ..RunFilter::default() };
-    let mut found = desk.place.store()?.runs(&filter, 10).await?;
+    let mut found = desk.place.store().await?.runs(&filter, 10).await?;
     if found.len() > 1 {
         let names: Vec<String> = found.iter().map(|of| format!("{}/{}", of.flow, of.reference)).collect();
         bail!("flow {} has several runs on {}: specify one of {}", run.flow, run.event, names.join(", "));

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments, paused: bool) -> anyhow::Result<()> {
     let Arguments { place, flow, by } = arguments;
-    let store = place.store()?;
+    let store = place.store().await?;
     let known = store.flow_names().await?;
     if !known.contains(&flow) {
         bail!("there is no flow {flow:?}; there are {}", known.join(", "));

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mended = arguments.place.store()?.mend_horizons().await?;
+    let mended = arguments.place.store().await?.mend_horizons().await?;
     for horizon in &mended {
         output::line(&format!(
             "flow {}: events received since {} are new again; until now only those since {} were",

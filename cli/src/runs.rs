@@ -61,7 +61,7 @@ pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { place, user, flow, state, event, instance, since, limit, json } = arguments;
     let filter = RunFilter { key: user, flow, state, reason: None, event, instance, since };
-    let store = place.store()?;
+    let store = place.store().await?;
     for paused in store.paused_flows().await? {
         if filter.flow.as_ref().is_none_or(|flow| *flow == paused) {
             eprintln!("flow {paused} is paused: its runs are kept, and none is begun");

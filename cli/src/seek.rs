@@ -65,7 +65,7 @@ impl FromStr for Goal {
 
 pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::Result<()> {
     let Seek { desk, flow, all, to, dry_run } = arguments;
-    let (store, log) = (desk.place.store()?, desk.log(environment).await?);
+    let (store, log) = (desk.place.store().await?, desk.log(environment).await?);
     let known = store.flow_names().await?;
     if let Some(unknown) = flow.as_ref().filter(|flow| !known.contains(flow)) {
         bail!("there is no flow {unknown:?}; there are {}", known.join(", "));
@@ -139,7 +139,7 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
     if to_log.is_none() && to_prefix.is_none() {
         bail!("specify where to: --to-log, or --to-prefix for another topic of the same log");
     }
-    let (store, old) = (desk.place.store()?, desk.log(environment).await?);
+    let (store, old) = (desk.place.store().await?, desk.log(environment).await?);
     let flows = store.flow_names().await?;
     all_is_read(&store, &*old, &desk.layout, &flows).await?;
 

@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
         |text: String| text.parse::<Mailbox>().map_err(|error| BadSetting::new("ADDRESS", format!("it is {error}")));
     let address = address.map(read).transpose()?.map(|mailbox| AddressDigest::of(&mailbox.address));
     if list {
-        return print(&desk.place.store()?.reach(address).await?, json);
+        return print(&desk.place.store().await?.reach(address).await?, json);
     }
     // clap has seen to it that there is one.
     let Some(address) = address else { return Ok(()) };

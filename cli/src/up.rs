@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use prometheus::Registry;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_dispatcher::Dispatcher;
 use usher_dispatcher::config::FlowFiles;
@@ -57,7 +59,9 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     telemetry::start(&environment)?;
     telemetry::install_tls();
     let data = DataDirectory::take(&arguments.data)?;
-    let stop = shutdown::on_signal()?;
+    let asked = shutdown::on_signal()?;
+    let parts = Parts { stop: asked.child_token(), failed: Arc::default() };
+    let stop = parts.stop.clone();
 
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
@@ -107,21 +111,56 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     for (flow, settings) in &dispatcher.left_out {
         output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
     }
-    let served = serve(ingest, dispatcher, listener, admin, &stop, || {
+    let lab = lab.map(|lab| tokio::spawn(parts.clone().watch("the lab", lab_stop.clone(), lab.stopped())));
+    let served = serve(ingest, dispatcher, listener, admin, &parts, || {
         data.announce(&addresses)?;
         announce(&addresses, made.as_deref(), &arguments.data);
         Ok(())
     });
-    let result = shutdown::drain(&stop, served).await;
-    stop.cancel();
+    let in_time = shutdown::drain(&stop, served).await.is_some();
     lab_stop.cancel();
     if let Some(lab) = lab {
-        lab.stopped().await;
+        lab.await?;
     }
-    result.unwrap_or_else(|| {
-        tracing::warn!("work was still under way at the deadline; it goes on at the next start");
-        Ok(())
-    })
+    match parts.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => return Err(error),
+        None if !asked.is_cancelled() => anyhow::bail!("a part of the process has ended by itself"),
+        None if !in_time => tracing::warn!("work was still under way at the deadline; it goes on at the next start"),
+        None => {}
+    }
+    Ok(())
+}
+
+/// The parts of the process. However one ends, a panic included, all stop; what the first one failed with is kept and told.
+#[derive(Clone)]
+struct Parts {
+    stop: CancellationToken,
+    failed: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+impl Parts {
+    fn fail(&self, error: anyhow::Error) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stop.cancel();
+    }
+
+    /// Waits for the end of a part, which is an error unless everything is to stop.
+    async fn run(self, name: &'static str, work: impl Future<Output = anyhow::Result<()>>) {
+        let _stops = self.stop.clone().drop_guard();
+        match work.await {
+            Err(error) => self.fail(error),
+            Ok(()) if !self.stop.is_cancelled() => self.fail(anyhow!("{name} has ended by itself")),
+            Ok(()) => {}
+        }
+    }
+
+    /// The same for a part that stops by a token of its own.
+    async fn watch(self, name: &'static str, stops: CancellationToken, work: impl Future<Output = ()>) {
+        work.await;
+        if !stops.is_cancelled() {
+            self.fail(anyhow!("{name} has ended by itself"));
+        }
+    }
 }
 
 /// The dispatcher first, then ingest: nothing is accepted before every flow has its first offsets.
@@ -130,39 +169,62 @@ async fn serve(
     dispatcher: usher_dispatcher::Config,
     listener: TcpListener,
     admin: TcpListener,
-    stop: &CancellationToken,
+    parts: &Parts,
+    on_ready: impl FnOnce() -> anyhow::Result<()>,
+) {
+    let mut running = JoinSet::new();
+    if let Err(error) = start(ingest, dispatcher, listener, admin, parts, &mut running, on_ready).await {
+        parts.fail(error);
+    }
+    while let Some(ended) = running.join_next().await {
+        if let Err(error) = ended {
+            parts.fail(error.into());
+        }
+    }
+}
+
+async fn start(
+    ingest: usher_ingest::Config,
+    dispatcher: usher_dispatcher::Config,
+    listener: TcpListener,
+    admin: TcpListener,
+    parts: &Parts,
+    running: &mut JoinSet<()>,
     on_ready: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let stop = &parts.stop;
     let log = usher_log::open(&ingest.log, &ingest.kafka).await?;
     let (ready, registry) = (Readiness::needing(Dispatcher::needs(&dispatcher)), Registry::new());
     let door = Readiness::needing(usher_ingest::NEEDS);
     let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
     let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;
-    let flows = tokio::spawn(stop_after(flows.run(stop.clone()), stop.clone()));
-    let pages = health::router(ready.clone().and(&door), registry);
-    let pages = tokio::spawn(http::serve(admin, pages, stop.clone()));
-
-    if stop.run_until_cancelled(ready.ready()).await.is_some() {
-        // The dispatcher's has the same metrics on the page already.
-        let watch = LogWatch::new(log.clone(), ingest.layout.topics.events(), door.clone(), &Registry::new())?;
-        let watch = tokio::spawn(ingest.prepare(log.clone(), watch, stop.clone()));
-        let server = tokio::spawn(http::serve(listener, router, stop.clone()));
-        if stop.run_until_cancelled(door.ready()).await.is_some() {
-            on_ready()?;
-        }
-        server.await?;
-        log.flush().await;
-        watch.await??;
+    running.spawn(parts.clone().run("the flows", flows.run(stop.clone())));
+    // One page for both: who sends webhooks should know that they are kept, and that nothing is done about them.
+    let serve_pages = http::serve(admin, health::router(ready.clone().and(&door), registry), stop.clone());
+    let pages = async move {
+        serve_pages.await;
+        Ok(())
+    };
+    running.spawn(parts.clone().run("the server of the admin pages", pages));
+    if stop.run_until_cancelled(ready.ready()).await.is_none() {
+        return Ok(());
     }
-    pages.await?;
-    flows.await?
-}
 
-/// Whatever ends the flows ends the process.
-async fn stop_after<T>(work: impl Future<Output = T>, stop: CancellationToken) -> T {
-    let result = work.await;
-    stop.cancel();
-    result
+    // The dispatcher's has the same metrics on the page already.
+    let watch = LogWatch::new(log.clone(), ingest.layout.topics.events(), door.clone(), &Registry::new())?;
+    let prepare = ingest.prepare(log.clone(), watch, stop.clone());
+    running.spawn(parts.clone().run("ingest's look at the log", async move { Ok(prepare.await?) }));
+    let serve_webhooks = http::serve(listener, router, stop.clone());
+    let server = async move {
+        serve_webhooks.await;
+        log.flush().await;
+        Ok(())
+    };
+    running.spawn(parts.clone().run("the server of webhooks", server));
+    if stop.run_until_cancelled(door.ready()).await.is_some() {
+        on_ready()?;
+    }
+    Ok(())
 }
 
 fn announce(addresses: &Addresses, secret: Option<&str>, data: &std::path::Path) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use usher_log::{LogAddress, LogLayout};
 use usher_proto::Instance;
 use usher_service::exit::BadSetting;
-use usher_service::options::Environment;
+use usher_service::options::{Environment, instance_suffix};
 
 use crate::connectors::{self, SETTINGS, Use, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
@@ -87,6 +87,8 @@ pub struct Config {
     pub environment: Environment,
 }
 
+/// The setting of the schema that holds the store's tables.
+pub const STORE_SCHEMA: &str = "USHER_STORE_SCHEMA";
 /// How long runs are remembered unless configured: five times as long as the log keeps its events.
 const KEEP: Duration = Duration::from_secs(35 * 24 * 3600);
 /// The shortest memory: the log's week and a day.
@@ -125,9 +127,14 @@ impl Config {
             let text = environment.get(variable)?;
             text.map(|text| DatabaseAddress::parse(variable, &text)).transpose()
         };
+        let in_schema = |address: DatabaseAddress| match environment.get(STORE_SCHEMA)? {
+            Some(schema) => address.in_schema(STORE_SCHEMA, &schema),
+            None => Ok(address),
+        };
         let store = address("USHER_STORE")?.ok_or_else(|| {
             BadSetting::new("USHER_STORE", "not set: it may be postgres://user:password@host/database or sqlite:PATH")
         })?;
+        let store = in_schema(store)?;
         for flow in &flows {
             for instance in flow.instances.iter().map(Instance::as_str) {
                 of_instance(instance, check_variables(flow, &environment.of_instance(instance)))?;
@@ -192,25 +199,45 @@ impl Config {
 
     /// Another instance's users are not written where those of the default one are, unless that is said.
     fn users_of_instances(&self) -> Result<BTreeMap<String, DatabaseAddress>, BadSetting> {
-        const VARIABLE: &str = "DATABASE_URL";
-        let mut users = BTreeMap::new();
+        let (mut users, mut places) = (BTreeMap::new(), Vec::new());
         for (instance, connectors) in self.connectors() {
             if !connectors.contains("database") {
                 continue;
             }
-            let text = self.environment.of_instance(instance).get(VARIABLE)?;
-            match text.map(|text| DatabaseAddress::parse(VARIABLE, &text)).transpose() {
-                Ok(Some(address)) if address == self.store => {}
-                Ok(Some(address)) => drop(users.insert(instance.to_owned(), address)),
-                Ok(None) if instance == Instance::DEFAULT => {}
-                Ok(None) => {
-                    let why = "not set: where this instance's users are written";
-                    return of_instance(instance, Err(BadSetting::new(VARIABLE, why)));
-                }
-                Err(error) => return of_instance(instance, Err(error)),
+            let address = of_instance(instance, self.users_of(instance))?;
+            let place = address.as_ref().unwrap_or(&self.store);
+            if places.contains(place) {
+                let why = "this is where another instance's users are written, and one id may stand for two people: name \
+                           another database, or another schema by DATABASE_SCHEMA";
+                return of_instance(instance, Err(BadSetting::new("DATABASE_URL", why)));
+            }
+            places.push(place.clone());
+            if let Some(address) = address.filter(|address| *address != self.store) {
+                users.insert(instance.to_owned(), address);
             }
         }
         Ok(users)
+    }
+
+    /// Where an instance's users are written; none where that is the store.
+    fn users_of(&self, instance: &str) -> Result<Option<DatabaseAddress>, BadSetting> {
+        const ADDRESS: &str = "DATABASE_URL";
+        const SCHEMA: &str = "DATABASE_SCHEMA";
+        let environment = self.environment.of_instance(instance);
+        let (address, schema) = (environment.get(ADDRESS)?, environment.get(SCHEMA)?);
+        let address = match (address, &schema) {
+            (Some(text), _) => DatabaseAddress::parse(ADDRESS, &text)?,
+            // Another schema of the store's database.
+            (None, Some(_)) => self.store.clone(),
+            (None, None) if instance == Instance::DEFAULT => return Ok(None),
+            (None, None) => return Err(BadSetting::new(ADDRESS, "not set: where this instance's users are written")),
+        };
+        let address = match schema {
+            Some(schema) => address.in_schema(SCHEMA, &schema)?,
+            None => address,
+        };
+        let suffix = if instance == Instance::DEFAULT { String::new() } else { instance_suffix(instance) };
+        Ok(Some(address.named(&format!("{ADDRESS}{suffix}"))))
     }
 }
 
@@ -219,7 +246,7 @@ pub(crate) fn of_instance<T>(instance: &str, result: Result<T, BadSetting>) -> R
     if instance == Instance::DEFAULT {
         return result;
     }
-    let suffix = usher_service::options::instance_suffix(instance);
+    let suffix = instance_suffix(instance);
     result.map_err(|error| BadSetting(format!("for the instance {instance}, whose variables end in {suffix}: {error}")))
 }
 

@@ -36,7 +36,8 @@ async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<(
                    kafka://host:9092, or run everything in one process with `usher up`";
         return Err(BadSetting::new("USHER_LOG", why).into());
     }
-    let stop = shutdown::on_signal()?;
+    let asked = shutdown::on_signal()?;
+    let stop = asked.child_token();
     let (readiness, registry) = (Readiness::needing(Dispatcher::needs(&config)), Registry::new());
     let listener = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
     tracing::info!(admin = %listener.local_addr()?, log = %config.log, flows = ?names, "dispatcher is starting");
@@ -49,6 +50,10 @@ async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<(
     // Whoever still reads a page does not hold the stop.
     pages.abort();
     finished.unwrap_or_else(|| {
+        anyhow::ensure!(
+            asked.is_cancelled(),
+            "a flow cannot go on, and others did not end by the deadline: see the log"
+        );
         tracing::warn!("work was still under way at the deadline; it goes on at the next start");
         Ok(())
     })

@@ -70,6 +70,10 @@ pub(crate) struct Metrics {
     pub(crate) quota_wait_seconds: HistogramVec,
     /// Seconds one write to the store took.
     pub(crate) store_seconds: Histogram,
+    /// Records that the store refused for good and that were given up, by what was to be written.
+    pub(crate) unstorable: IntCounterVec,
+    /// Seconds for which the store has not answered what the flow has asked.
+    pub(crate) stalled_seconds: IntGaugeVec,
 }
 
 impl Metrics {
@@ -173,6 +177,14 @@ impl Metrics {
                 &["account", "priority"],
             )?,
             store_seconds: Histogram::with_opts(histogram("store_seconds", "How long a write to the store took."))?,
+            unstorable: IntCounterVec::new(
+                options("unstorable_total", "Records that the store refused for good and that were given up."),
+                &["flow", "what"],
+            )?,
+            stalled_seconds: IntGaugeVec::new(
+                options("stalled_seconds", "For how long the store has not answered what the flow has asked."),
+                &["flow"],
+            )?,
         };
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.repeated.clone()))?;
@@ -201,6 +213,8 @@ impl Metrics {
         registry.register(Box::new(metrics.lag_half_kept.clone()))?;
         registry.register(Box::new(metrics.lag_seconds.clone()))?;
         registry.register(Box::new(metrics.store_seconds.clone()))?;
+        registry.register(Box::new(metrics.unstorable.clone()))?;
+        registry.register(Box::new(metrics.stalled_seconds.clone()))?;
         Ok(metrics)
     }
 }

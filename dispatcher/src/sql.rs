@@ -3,8 +3,12 @@
 //! Both understand `$1`, `ON CONFLICT`, `RETURNING` and row values, so what differs is small: how a JSON text becomes
 //! rows, how a row is locked, and that a SQLite file has one writer at a time.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+mod address;
+pub mod fault;
+mod outage;
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
@@ -12,12 +16,16 @@ use std::time::Duration;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Executor as _};
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use usher_proto::Timestamp;
-use usher_service::Secret;
-use usher_service::exit::BadSetting;
 use usher_service::file::FileIdentity;
+
+pub use address::DatabaseAddress;
+pub use outage::Outage;
+
+use address::quoted;
+use fault::Fault;
 
 /// Connections of one process to Postgres. Each flow uses one to write and a few to read.
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -106,52 +114,12 @@ impl Dialect {
     }
 }
 
-/// Where a database is: `postgres://...` or `sqlite:PATH`. Never printed, for it may hold a password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseAddress {
-    dialect: Dialect,
-    url: Secret,
-}
-
-impl DatabaseAddress {
-    /// Reads the setting `variable`.
-    pub fn parse(variable: &str, text: &str) -> Result<Self, BadSetting> {
-        let (dialect, url) = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            (Dialect::Postgres, text.to_owned())
-        } else if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
-            (Dialect::Sqlite, format!("sqlite://{}?mode=rwc", path.strip_prefix("//").unwrap_or(path)))
-        } else {
-            return Err(BadSetting::new(variable, "it may be postgres://user:password@host/database or sqlite:PATH"));
-        };
-        if AnyConnectOptions::from_str(&url).is_err() {
-            return Err(BadSetting::new(variable, "the address cannot be read"));
-        }
-        Ok(Self { dialect, url: Secret::new(url) })
-    }
-
-    /// The path of a SQLite file.
-    fn file(&self) -> Option<PathBuf> {
-        let path = self.url.expose().strip_prefix("sqlite://")?;
-        Some(PathBuf::from(path.split_once('?').map_or(path, |(path, _)| path)))
-    }
-
-    /// The file of a SQLite database of ours.
-    fn own_file(&self) -> Option<&Path> {
-        self.url.expose().strip_prefix("sqlite://")?.strip_suffix("?mode=rwc").map(Path::new)
-    }
-
-    /// The same, but a file that does not exist is not made: for looking into a database of somebody else.
-    #[must_use]
-    pub fn existing(&self) -> Self {
-        Self { dialect: self.dialect, url: Secret::new(self.url.expose().replace("?mode=rwc", "?mode=rw")) }
-    }
-}
-
 /// An open database.
 #[derive(Clone)]
 pub struct Database {
     pub(crate) pool: AnyPool,
     pub(crate) dialect: Dialect,
+    address: Arc<DatabaseAddress>,
     /// Whoever writes to a SQLite file waits here, in turn, instead of trying again and again at the file's own lock.
     gate: Option<Arc<Mutex<()>>>,
     /// How to connect once the file is there: one that is gone is not made again.
@@ -164,6 +132,9 @@ pub struct Database {
 
 impl Database {
     /// Prepares connections, made when they are needed. A file that is open to others than its owner is closed to them.
+    ///
+    /// # Errors
+    /// The address cannot be read.
     pub fn open(address: &DatabaseAddress) -> Result<Self, sqlx::Error> {
         if let Some(path) = address.own_file() {
             usher_service::files::tighten_database(path)?;
@@ -173,28 +144,89 @@ impl Database {
         let sqlite = address.dialect == Dialect::Sqlite;
         let file = address.file().map(|path| Arc::new((path, OnceLock::new())));
         let opened = file.clone();
-        let options = AnyConnectOptions::from_str(address.url.expose())?.disable_statement_logging();
+        let address = Arc::new(address.clone());
+        let setting_up = address.clone();
         let pool = AnyPoolOptions::new()
             .max_connections(if sqlite { SQLITE_CONNECTIONS } else { POSTGRES_CONNECTIONS })
             .acquire_timeout(ACQUIRE_DEADLINE)
             .after_connect(move |connection, _| {
-                let file = opened.clone();
+                let (address, file) = (setting_up.clone(), opened.clone());
                 Box::pin(async move {
-                    set_up(connection, sqlite).await?;
-                    file.as_deref().map_or(Ok(()), still_there)
+                    match set_up(connection, &address).await {
+                        // The pool would try again and again, and then say that it has timed out. The first statement fails
+                        // for the same reason, and says it.
+                        Err(error) if Fault::of(&error) != Fault::Passing => Ok(()),
+                        Err(error) => Err(error),
+                        Ok(()) => file.as_deref().map_or(Ok(()), still_there),
+                    }
                 })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(options(&address)?);
         let gate = sqlite.then(Arc::default);
-        let existing = AnyConnectOptions::from_str(address.existing().url.expose())?.disable_statement_logging();
-        Ok(Self { pool, dialect: address.dialect, gate, existing, file, written: Arc::default() })
+        let existing = options(&address.existing())?;
+        Ok(Self { pool, dialect: address.dialect, address, gate, existing, file, written: Arc::default() })
     }
 
-    /// Makes the tables, or brings them up to this version.
+    /// Where it is.
+    pub fn address(&self) -> &DatabaseAddress {
+        &self.address
+    }
+
+    /// Connects once, beside the pool, and asks for something: to know why it cannot be reached.
+    ///
+    /// # Errors
+    /// It cannot be reached, and this is why.
+    pub async fn reach(&self) -> Result<(), sqlx::Error> {
+        let reach = async {
+            let mut connection = options(&self.address)?.connect().await?;
+            set_up(&mut connection, &self.address).await?;
+            // Reads the file's first page, and with it whether the rest is there.
+            if self.dialect == Dialect::Sqlite {
+                connection.execute("SELECT count(*) FROM sqlite_master").await?;
+            }
+            connection.close().await
+        };
+        tokio::time::timeout(ACQUIRE_DEADLINE, reach).await.unwrap_or_else(|_| {
+            let why = format!("no answer within {} s", ACQUIRE_DEADLINE.as_secs());
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, why)))
+        })
+    }
+
+    /// Makes the tables, or brings them up to this version; first the schema, where one is named.
+    ///
+    /// # Errors
+    /// There is no right to, or tables are there that are not as Usher made them.
     pub async fn migrate(&self, tables: Tables) -> Result<(), sqlx::migrate::MigrateError> {
+        if let Some(schema) = &self.address.schema {
+            self.make_schema(schema).await?;
+        }
         tables.migrator(self.dialect).run(&self.pool).await?;
         self.pool.set_connect_options(self.existing.clone());
         Ok(())
+    }
+
+    async fn make_schema(&self, schema: &str) -> Result<(), sqlx::Error> {
+        // CREATE SCHEMA IF NOT EXISTS asks for the right to create even where there is nothing to create.
+        if self.has_schema(schema).await? {
+            return Ok(());
+        }
+        let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema));
+        match self.pool.execute(AssertSqlSafe(sql)).await {
+            Ok(_) => Ok(()),
+            // Two that make it at once: one of them may be told that it is there.
+            Err(error) => {
+                if self.has_schema(schema).await? {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    async fn has_schema(&self, schema: &str) -> Result<bool, sqlx::Error> {
+        let found = sqlx::query("SELECT 1::bigint FROM pg_namespace WHERE nspname = $1").bind(schema);
+        Ok(found.fetch_optional(&self.pool).await?.is_some())
     }
 
     /// Begins to write. What is not committed is undone.
@@ -253,15 +285,27 @@ fn still_there((path, opened): &(PathBuf, OnceLock<FileIdentity>)) -> Result<(),
     identity.check().map_err(|moved| sqlx::Error::Io(std::io::Error::other(moved)))
 }
 
-async fn set_up(connection: &mut AnyConnection, sqlite: bool) -> Result<(), sqlx::Error> {
-    let settings = if sqlite {
-        // What is deleted, a one-time code say, is overwritten, not only forgotten.
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON;"
-    } else {
-        // A machine that vanishes in the middle of a transaction must not keep its successor waiting for hours.
-        "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s';"
+fn options(address: &DatabaseAddress) -> Result<AnyConnectOptions, sqlx::Error> {
+    Ok(AnyConnectOptions::from_str(address.url.expose())?.disable_statement_logging())
+}
+
+async fn set_up(connection: &mut AnyConnection, address: &DatabaseAddress) -> Result<(), sqlx::Error> {
+    let settings = match address.dialect {
+        Dialect::Sqlite => {
+            // What is deleted, a one-time code say, is overwritten, not only forgotten.
+            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;"
+                .to_owned()
+        }
+        // A machine that vanishes in the middle of a transaction must not keep its successor waiting for hours. Notices
+        // ("already exists, skipping") are for people at a prompt. The schema is set for the session, so a pooler in
+        // between has to keep sessions.
+        Dialect::Postgres => format!(
+            "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s'; \
+             SET client_min_messages = warning; {}",
+            address.search_path()
+        ),
     };
-    connection.execute(settings).await.map(drop)
+    connection.execute(AssertSqlSafe(settings)).await.map(drop)
 }
 
 /// A transaction that writes. What is not committed is undone by closing its connection: after a failed commit (a full

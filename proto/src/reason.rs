@@ -54,6 +54,8 @@ reasons! {
     TooOld = "too_old",
     /// The run began under a flow, or a step, that the running version no longer has.
     FlowChanged = "flow_changed",
+    /// The store will never take the event, or what became of it: a value is not acceptable to it, or too large.
+    Unstorable = "unstorable",
 }
 
 impl fmt::Display for Reason {

@@ -1,5 +1,6 @@
 //! The three pages every service has: alive, able to work, and its metrics.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 /// What a service still lacks to do its work, by name. It is ready when nothing is missing.
 #[derive(Clone)]
 pub struct Readiness {
-    missing: Arc<watch::Sender<BTreeSet<&'static str>>>,
+    missing: Arc<watch::Sender<BTreeSet<Cow<'static, str>>>>,
     /// Parts of the same process, whose needs are listed with its own.
     others: Vec<Readiness>,
 }
@@ -22,7 +23,10 @@ pub struct Readiness {
 impl Readiness {
     /// Not ready until each of `needs` has been [`met`](Readiness::met).
     pub fn needing(needs: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { missing: Arc::new(watch::Sender::new(needs.into_iter().collect())), others: Vec::new() }
+        Self {
+            missing: Arc::new(watch::Sender::new(needs.into_iter().map(Cow::Borrowed).collect())),
+            others: Vec::new(),
+        }
     }
 
     /// For a page about several parts of one process: what this one lacks, and what `other` lacks.
@@ -33,17 +37,19 @@ impl Readiness {
     }
 
     /// `need` is there now.
-    pub fn met(&self, need: &'static str) {
-        self.missing.send_if_modified(|missing| missing.remove(need));
+    pub fn met(&self, need: impl Into<Cow<'static, str>>) {
+        let need = need.into();
+        self.missing.send_if_modified(|missing| missing.remove(&need));
     }
 
     /// `need` is missing (again).
-    pub fn lost(&self, need: &'static str) {
+    pub fn lost(&self, need: impl Into<Cow<'static, str>>) {
+        let need = need.into();
         self.missing.send_if_modified(|missing| missing.insert(need));
     }
 
     /// Sets `need` as met or missing.
-    pub fn set(&self, need: &'static str, met: bool) {
+    pub fn set(&self, need: impl Into<Cow<'static, str>>, met: bool) {
         if met { self.met(need) } else { self.lost(need) }
     }
 
@@ -53,7 +59,7 @@ impl Readiness {
         let _ = self.missing.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
-    fn list(&self) -> BTreeSet<&'static str> {
+    fn list(&self) -> BTreeSet<Cow<'static, str>> {
         let mut missing = self.missing.borrow().clone();
         missing.extend(self.others.iter().flat_map(Self::list));
         missing

@@ -18,6 +18,11 @@ use usher_dispatcher::subject::Snapshot;
 use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp};
 use usher_tests::pair::{say, setting};
 
+use refused::{
+    a_change_that_is_refused_is_told_and_all_others_are_written,
+    a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
+};
+
 use kept::{
     a_dead_run_keeps_nothing_when_its_life_is_over, what_an_event_changes_is_compared_once_and_kept_with_its_run,
 };
@@ -33,6 +38,7 @@ struct Subject {
     address: DatabaseAddress,
     /// The same as a text, for what no store does.
     url: String,
+    postgres: bool,
     _folder: TempDir,
 }
 
@@ -51,7 +57,7 @@ async fn subject(postgres: bool) -> Option<Subject> {
     let url = address;
     let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
-    Some(Subject { store, address, url, _folder: folder })
+    Some(Subject { store, address, url, postgres, _folder: folder })
 }
 
 macro_rules! on_every_store {
@@ -78,6 +84,8 @@ mod earlier;
 mod identity;
 #[path = "store/reach.rs"]
 mod reach;
+#[path = "store/refused.rs"]
+mod refused;
 
 on_every_store!(
     an_event_is_admitted_once_however_often_it_comes,
@@ -109,6 +117,8 @@ on_every_store!(
     a_version_of_a_flow_is_kept,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
     a_dead_run_keeps_nothing_when_its_life_is_over,
+    a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
+    a_change_that_is_refused_is_told_and_all_others_are_written,
 );
 
 fn id(key: &str) -> SubjectId {

@@ -20,6 +20,7 @@ use usher_proto::Reason;
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation};
 use crate::engine::{Cause, Effect, Outcome};
 use crate::sql::Database;
+use crate::sql::fault::{self, Fault};
 use row::Change;
 use table::Kind;
 
@@ -80,19 +81,19 @@ fn done(id: &str, operation: &str) -> Outcome {
     Outcome::Done(Effect::new(id, json!({ "operation": operation })))
 }
 
+/// By the same table as the store's errors.
 fn classify(error: &sqlx::Error) -> Outcome {
-    refused(&error.as_database_error().and_then(|error| error.code()).unwrap_or_default())
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    outcome(Fault::of(error), &code, fault::describe(error))
 }
 
-/// A value the database refuses is refused again; everything else passes. SQLite's codes are numbers of other lengths.
-fn refused(code: &str) -> Outcome {
-    // Postgres: class 22, data that is not acceptable; 23, that breaks a constraint; 42, tables that are not as expected
-    // or not allowed.
-    match code.get(..2) {
-        Some("22" | "23") if code.len() == 5 => {
-            Outcome::reject(Reason::InvalidRequest, format!("database error {code}"))
-        }
-        Some("42") if code.len() == 5 => Outcome::reject(Reason::Configuration, format!("database error {code}")),
-        _ => Outcome::retry(Cause::Unavailable),
+fn outcome(fault: Fault, code: &str, error: String) -> Outcome {
+    match fault {
+        Fault::Refused => Outcome::reject(Reason::InvalidRequest, error),
+        // SQLSTATE class 42: a table, a column, or a right to them is not there.
+        Fault::Setting if code.len() == 5 && code.starts_with("42") => Outcome::reject(Reason::Configuration, error),
+        // A password or a certificate that is wrong keeps everybody out, and lets everybody in once it is right. What is
+        // unclear counts against a run only while others are served.
+        Fault::Setting | Fault::Passing | Fault::Damaged | Fault::Unclear => Outcome::retry(Cause::Unavailable),
     }
 }

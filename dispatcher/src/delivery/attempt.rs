@@ -20,6 +20,7 @@ use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, R
 use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnDoubt};
 use crate::metrics::Metrics;
 use crate::reach::{self, Reach};
+use crate::sql::Outage;
 use crate::store::{Store, StoreError};
 use crate::subject::Subject;
 
@@ -41,6 +42,7 @@ pub(super) struct Workshop {
     pub(super) scribe: Scribe,
     pub(super) metrics: Metrics,
     pub(super) clock: watch::Receiver<ClockState>,
+    pub(super) outage: Outage,
     pub(super) stop: CancellationToken,
 }
 
@@ -182,9 +184,7 @@ impl Workshop {
         loop {
             match ask().await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    tracing::warn!(flow = self.versions.name(), %error, "the store does not answer; asking again")
-                }
+                Err(error) => self.outage.failed(error.fault(), &error.to_string()).await,
             }
             if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
                 return Err(Report::Stopped.into());
@@ -210,6 +210,7 @@ impl Workshop {
                 Ok(Changed::Written | Changed::Awake) => {}
                 Ok(Changed::Ended) => return Err(Report::Ended.into()),
                 Ok(Changed::Fenced) => return Err(Report::Fenced.into()),
+                Ok(Changed::Refused) => return Err(reject(Reason::Unstorable, "the store refuses the request")),
                 Err(Stopped) => return Err(Report::Stopped.into()),
             }
         }

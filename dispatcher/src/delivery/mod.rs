@@ -7,6 +7,7 @@ mod catching_up;
 mod clock_watch;
 mod housekeeping;
 mod letters;
+mod opening;
 mod prepare;
 mod quotas;
 mod scribe;
@@ -17,25 +18,25 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use usher_log::{Creation, Log, LogWatch};
+use usher_log::{Log, LogWatch};
 use usher_service::Readiness;
-use usher_service::exit::BadSetting;
 
 use crate::config::{Config, of_instance};
-use crate::connectors::{self, Connectors, quota};
+use crate::connectors::{Connectors, quota};
 use crate::engine::{Destinations, Engine, Limits, account};
 use crate::flows::Flow;
 use crate::metrics::Metrics;
-use crate::sql::{Database, Tables};
-use crate::store::{SqlStore, Store, StoreError};
+use crate::sql::{Database, Outage};
+use crate::store::Store;
 use attempt::Workshop;
 use clock_watch::ClockWatch;
 use housekeeping::{HalfKept, Housekeeper};
+use opening::{Trouble, ensure, keep_flow, open_connectors, open_store, say_ignored, until};
 use quotas::{Limited, Quotas};
 use scribe::Scribe;
 use versions::Versions;
@@ -91,10 +92,15 @@ impl Dispatcher {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { config, log, readiness, metrics, mut log_watch, wrap } = self;
         let database = Database::open(&config.store).context("USHER_STORE")?;
-        let Some((store, has_read)) = until(&stop, || open_store(&database, &config)).await? else { return Ok(()) };
+        say_ignored(&config.store);
+        let outage = Outage::of(&database, "store", readiness.clone());
+        let Some((store, has_read)) = until(&stop, || open_store(&outage, &database, &config)).await? else {
+            return Ok(());
+        };
         let store = wrap(store);
-        readiness.met("store");
-        let Some(connectors) = open_connectors(&config, &database, &stop).await? else { return Ok(()) };
+        outage.over();
+        let mut outages = vec![outage.clone()];
+        let Some(connectors) = open_connectors(&config, &mut outages, &readiness, &stop).await? else { return Ok(()) };
         let connectors = Arc::new(connectors);
         if until(&stop, || ensure(&*log, &config, has_read)).await?.is_none() {
             return Ok(());
@@ -120,12 +126,15 @@ impl Dispatcher {
         let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
         keepers.spawn(checkpoint_now_and_then(store.clone()));
         keepers.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
+        // All before the first begins: once one has begun, what it ends with must be heard.
+        for flow in &config.flows {
+            if until(&stop, || keep_flow(&*store, &outage, flow)).await?.is_none() {
+                return Ok(());
+            }
+        }
         let mut started = Vec::new();
         for flow in config.flows {
             let flow = Arc::new(flow);
-            if until(&stop, || keep_flow(&*store, &flow)).await?.is_none() {
-                return Ok(());
-            }
             let (ready, is_ready) = oneshot::channel();
             started.push(is_ready);
             let (answer, answers) = mpsc::unbounded_channel();
@@ -150,7 +159,7 @@ impl Dispatcher {
                 owner.clone(),
                 store.clone(),
                 metrics.clone(),
-                readiness.clone(),
+                outage.clone(),
                 stop.clone(),
                 answer,
             );
@@ -169,6 +178,7 @@ impl Dispatcher {
                     scribe,
                     metrics: metrics.clone(),
                     clock: clock_watch.state(),
+                    outage: outage.clone(),
                     stop: stop.clone(),
                 }),
                 flow,
@@ -179,6 +189,7 @@ impl Dispatcher {
                 half_kept,
                 clock: clock_watch.state(),
                 ready: Some(ready),
+                readiness: readiness.clone(),
                 stop: stop.clone(),
             };
             flows.spawn(worker.run());
@@ -197,15 +208,8 @@ impl Dispatcher {
         };
         let member = store.clone();
         keepers.spawn(clock_watch.run());
-        let watch = tokio::spawn(watch(log_watch));
-        let mut result = Ok(());
-        while let Some(ended) = flows.join_next().await {
-            if let Err(error) = ended? {
-                // The others finish what they have begun; the first error is what is told.
-                stop.cancel();
-                result = result.and(Err(error));
-            }
-        }
+        let watch = tokio::spawn(watch(log_watch, outages.clone()));
+        let result = supervise(flows, &outages, &stop).await;
         all_started.abort();
         watch.abort();
         keepers.shutdown().await;
@@ -217,6 +221,36 @@ impl Dispatcher {
         }
         log.flush().await;
         result
+    }
+}
+
+/// Waits until all flows have ended, and says what the first of them ended with that did not end well.
+async fn supervise(
+    mut flows: JoinSet<anyhow::Result<()>>,
+    outages: &[Outage],
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if flows.is_empty() {
+        stop.cancelled().await;
+    }
+    let mut damaged = futures::future::select_all(outages.iter().map(|outage| Box::pin(outage.damaged())));
+    let (mut result, mut is_damaged) = (Ok(()), false);
+    loop {
+        let ended = tokio::select! {
+            ended = flows.join_next() => match ended {
+                None => return result,
+                Some(ended) => ended.unwrap_or_else(|error| Err(anyhow!("a flow's task has failed: {error}"))),
+            },
+            (line, ..) = &mut damaged, if !is_damaged => {
+                is_damaged = true;
+                Err(line.into())
+            }
+        };
+        if let Err(error) = ended {
+            // The others finish what they have begun; the first error is what is told.
+            stop.cancel();
+            result = result.and(Err(error));
+        }
     }
 }
 
@@ -271,104 +305,15 @@ async fn checkpoint_now_and_then(store: Arc<dyn Store>) {
     }
 }
 
-/// Keeps readiness true to the log.
-async fn watch(mut log: LogWatch) {
+/// Keeps readiness true to the log, and to databases that are asked only when something is to be written.
+async fn watch(mut log: LogWatch, outages: Vec<Outage>) {
     loop {
+        // The first is the store's: the flows ask it all the time.
+        for outage in outages.iter().skip(1) {
+            outage.check().await;
+        }
         tokio::time::sleep(CHECK_EVERY).await;
         // What it finds it has told.
         let _ = log.look().await;
     }
-}
-
-/// Asks until there is an answer, or an error that waiting does not mend. None when stopped meanwhile.
-async fn until<T, F: Future<Output = Result<T, Trouble>>>(
-    stop: &CancellationToken,
-    ask: impl Fn() -> F,
-) -> anyhow::Result<Option<T>> {
-    loop {
-        match stop.run_until_cancelled(ask()).await {
-            None => return Ok(None),
-            Some(Ok(answer)) => return Ok(Some(answer)),
-            Some(Err(Trouble::Lasting(error))) => return Err(error),
-            Some(Err(Trouble::Passing(error))) => {
-                tracing::warn!(error = %format!("{error:#}"), "not ready");
-                stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
-            }
-        }
-    }
-}
-
-enum Trouble {
-    Passing(anyhow::Error),
-    Lasting(anyhow::Error),
-}
-
-/// The store, and whether a flow has ever read the log by it.
-async fn open_store(database: &Database, config: &Config) -> Result<(Arc<dyn Store>, bool), Trouble> {
-    match SqlStore::open(database.clone(), config.layout.partitions).await {
-        Ok(store) => {
-            let has_read = store.has_read().await.map_err(|error| Trouble::Passing(error.into()))?;
-            Ok((Arc::new(store), has_read))
-        }
-        Err(error @ StoreError::PartitionCount { .. }) => {
-            Err(Trouble::Lasting(BadSetting::new("USHER_STORE", error).into()))
-        }
-        Err(error) => Err(Trouble::Passing(error.into())),
-    }
-}
-
-/// Opens what the flows use, by account. None when stopped meanwhile.
-async fn open_connectors(
-    config: &Config,
-    store: &Database,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<Connectors>> {
-    let mut all = Connectors::new();
-    for (instance, used) in config.connectors() {
-        let users = match config.users.get(instance) {
-            None => store.clone(),
-            Some(address) => Database::open(address).context("DATABASE_URL")?,
-        };
-        if used.contains("database") && until(stop, || migrate(&users)).await?.is_none() {
-            return Ok(None);
-        }
-        let used: Vec<&str> = used.into_iter().collect();
-        let opened = connectors::open(&used, &config.environment.of_instance(instance), &users);
-        let opened = of_instance(instance, opened)?;
-        for (name, connector) in &opened {
-            let Some(checked) = stop.run_until_cancelled(connector.check(&config.uses(name, instance))).await else {
-                return Ok(None);
-            };
-            of_instance(instance, checked)?;
-        }
-        all.extend(opened.into_iter().map(|(connector, open)| (account(&connector, instance), open)));
-    }
-    Ok(Some(all))
-}
-
-async fn migrate(users: &Database) -> Result<(), Trouble> {
-    users
-        .migrate(Tables::Users)
-        .await
-        .map_err(|error| Trouble::Passing(anyhow::Error::new(error).context("DATABASE_URL")))
-}
-
-async fn ensure(log: &dyn Log, config: &Config, has_read: bool) -> Result<(), Trouble> {
-    let letters = config.flows.iter().map(|flow| config.layout.dead_letters(&flow.name));
-    let mut events = config.layout.events();
-    if has_read {
-        events.creation = Creation::Never;
-    }
-    let topics: Vec<_> = std::iter::once(events).chain(letters).collect();
-    match log.ensure(&topics).await {
-        Ok(()) => Ok(()),
-        Err(error) if error.is_lasting() => Err(Trouble::Lasting(BadSetting::new("USHER_LOG", error).into())),
-        Err(error) => Err(Trouble::Passing(error.into())),
-    }
-}
-
-async fn keep_flow(store: &dyn Store, flow: &Flow) -> Result<(), Trouble> {
-    let source = serde_json::to_string(&flow.source).map_err(|error| Trouble::Lasting(error.into()))?;
-    let kept = store.keep_flow(&flow.name, &flow.version, &source).await;
-    kept.map_err(|error| Trouble::Passing(error.into()))
 }

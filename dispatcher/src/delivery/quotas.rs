@@ -29,6 +29,8 @@ pub(super) use desk::Turn;
 
 /// How long a grant holds. A process that has died has its share for so long, and nobody else.
 const LEASE: Duration = Duration::from_millis(2_500);
+/// How often it is said that quotas cannot be shared.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How often it is renewed; what somebody else is to have more of is given back as often.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// How soon somebody who has nothing asks again.
@@ -155,12 +157,17 @@ impl Quotas {
         for desk in self.desks.values() {
             handing_out.spawn(desk.clone().hand_out());
         }
+        let mut said: Option<Duration> = None;
         loop {
             let asked = clock::since_boot();
             let wishes: Vec<Wish> = self.desks.values().map(|desk| desk.wish()).collect();
             match store.grant(&member, LEASE, &wishes).await {
                 Ok(grants) => self.granted(&wishes, grants, asked + LEASE, &destinations),
-                Err(error) => tracing::warn!(%error, "quotas cannot be shared; what needs them waits"),
+                Err(error) if said.is_none_or(|said| asked - said >= SAY_EVERY) => {
+                    said = Some(asked);
+                    tracing::warn!(%error, "quotas cannot be shared; what needs them waits");
+                }
+                Err(_) => {}
             }
             let starving = self.desks.values().any(|desk| desk.is_starving());
             // Not more often, however many are short of something.

@@ -3,25 +3,35 @@
 //!
 //! One order matters: a run that begins to wait and the news that would end its wait cannot miss each other, and whether
 //! something of a key goes before an event is known for certain. A store that does not answer is asked again until it
-//! does; nothing is dropped.
+//! does; nothing is dropped. A record that it refuses for good is isolated and given up: see [`isolate`].
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
-use usher_service::{Readiness, clock};
+use usher_service::clock;
 
-use crate::engine::arrival::Batch;
+use crate::engine::arrival::{Admission, Batch};
 use crate::engine::{Change, Changed, FOUND_AT_ONCE, Input};
 use crate::metrics::Metrics;
+use crate::sql::Outage;
+use crate::sql::fault::Fault;
+use crate::store::isolate::{self, Asked, Asking};
 use crate::store::{HeadsOf, Store, StoreError};
 
 /// How many orders are looked at together, and so how many changes share a transaction at most.
 const GROUP: usize = 256;
 /// The pause before the store is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// How often the same is asked whose error does not tell whether time mends it. Then it is isolated: where others are
+/// taken meanwhile, the record is at fault.
+const UNCLEAR_TRIES: u32 = 5;
 
 /// What is asked of the store. See the steps of the engine of the same names.
 pub(super) enum Order {
@@ -39,6 +49,21 @@ pub(super) enum Order {
 #[derive(Clone)]
 pub(super) struct Scribe {
     orders: mpsc::UnboundedSender<Order>,
+    waits: Waits,
+}
+
+/// Since when the store has been asked for something without an answer.
+#[derive(Debug, Clone, Default)]
+struct Waits(Arc<Mutex<Option<Instant>>>);
+
+impl Waits {
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn get(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// The process ends before this could be written; it will be found undone.
@@ -52,21 +77,28 @@ impl Scribe {
         owner: String,
         store: Arc<dyn Store>,
         metrics: Metrics,
-        readiness: Readiness,
+        outage: Outage,
         stop: CancellationToken,
         answers: mpsc::UnboundedSender<Input>,
     ) -> Self {
         // Not bounded here: what may be under way is bounded by the engine and by the batches of the log.
         let (orders, queue) = mpsc::unbounded_channel();
-        let desk = Desk { flow, owner, store, metrics, readiness, stop, answers };
+        let waits = Waits::default();
+        let (asked_again, waiting) = (AtomicBool::new(false), waits.clone());
+        let desk = Desk { flow, owner, store, metrics, outage, stop, answers, asked_again, waits };
         tokio::spawn(desk.run(queue));
-        Self { orders }
+        Self { orders, waits: waiting }
     }
 
     /// Hands an order over; its answer comes to the flow's worker.
     pub(super) fn order(&self, order: Order) {
         // A desk that is gone has been stopped, and so is whoever would wait for the answer.
         let _ = self.orders.send(order);
+    }
+
+    /// For how long the store has not answered what it was asked; zero while nothing is asked.
+    pub(super) fn waits_for(&self) -> Duration {
+        self.waits.get()
     }
 
     /// Writes a claim, in its turn, and waits for it.
@@ -88,15 +120,19 @@ struct Desk {
     owner: String,
     store: Arc<dyn Store>,
     metrics: Metrics,
-    readiness: Readiness,
+    outage: Outage,
     stop: CancellationToken,
     answers: mpsc::UnboundedSender<Input>,
+    /// Whether something of the present order had to be asked again.
+    asked_again: AtomicBool,
+    waits: Waits,
 }
 
 impl Desk {
     async fn run(self, mut queue: mpsc::UnboundedReceiver<Order>) {
         let mut orders = Vec::with_capacity(GROUP);
         while queue.recv_many(&mut orders, GROUP).await > 0 {
+            self.waits.set(Some(Instant::now()));
             let (mut changes, mut hear) = (Vec::new(), Vec::new());
             let (mut others, mut reads) = (Vec::new(), Vec::new());
             for order in orders.drain(..) {
@@ -123,6 +159,7 @@ impl Desk {
             if !done {
                 return;
             }
+            self.waits.set(None);
         }
     }
 
@@ -135,8 +172,9 @@ impl Desk {
         if changes.is_empty() {
             return Some(());
         }
-        // A change that is written twice is written once, so it does not matter whether it was asked again.
-        let (changed, _) = self.ask(|| self.store.change(&self.flow, &changes)).await?;
+        let changed = isolate::change(self, &changes).await?;
+        let refused = changed.iter().filter(|changed| **changed == Changed::Refused).count();
+        self.gave_up("change", refused);
         for ((change, changed), hears) in changes.into_iter().zip(changed).zip(hear) {
             match hears {
                 Hears::Worker => self.answer(Input::Written { change, changed }),
@@ -156,14 +194,12 @@ impl Desk {
                 }
                 Order::Admit(batch) => {
                     let (partition, epoch, frontier) = (batch.partition, batch.epoch, batch.frontier);
-                    let admit = || async {
-                        match self.store.admit(&self.flow, &batch).await {
-                            Ok(admission) => Ok(Some(admission)),
-                            Err(StoreError::Fenced(_)) => Ok(None),
-                            Err(error) => Err(error),
-                        }
-                    };
-                    let (admission, asked_again) = self.ask(admit).await?;
+                    self.asked_again.store(false, Ordering::Relaxed);
+                    let isolated = isolate::admit(self, batch).await?;
+                    self.gave_up("admission", isolated.refused);
+                    // In parts, what is a head may have been taken up by a later part: it is looked for again.
+                    let asked_again = isolated.in_parts || self.asked_again.load(Ordering::Relaxed);
+                    let admission = isolated.admission;
                     self.answer(Input::Admitted { partition, epoch, frontier, admission, asked_again });
                 }
                 Order::Due(partitions) => {
@@ -215,29 +251,91 @@ impl Desk {
         })
     }
 
+    fn gave_up(&self, what: &str, records: usize) {
+        if records > 0 {
+            let counter = self.metrics.unstorable.with_label_values(&[self.flow.as_str(), what]);
+            counter.inc_by(records as u64);
+            tracing::error!(flow = self.flow, what, records, "the store refuses records for good; they are given up");
+        }
+    }
+
     /// Asks until there is an answer, and says whether it had to be asked again: an earlier asking may have been carried
     /// out and its answer lost, and then this one leaves out what that one did. None when the process stops meanwhile.
     async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<(T, bool)> {
         let mut asked_again = false;
         loop {
-            let timer = self.metrics.store_seconds.start_timer();
-            let answer = ask().await;
-            timer.observe_duration();
-            match answer {
-                Ok(answer) => {
-                    self.readiness.met("store");
-                    return Some((answer, asked_again));
-                }
-                Err(error) => {
-                    tracing::warn!(flow = self.flow, %error, "the store does not do as asked; trying again");
-                    self.readiness.lost("store");
-                    asked_again = true;
-                    if self.stop.is_cancelled() {
-                        return None;
-                    }
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
+            match self.ask_once(&ask).await {
+                Ok(answer) => return Some((answer, asked_again)),
+                // What only asks holds no data that could be refused.
+                Err(error) => self.wait(&error).await?,
             }
+            asked_again = true;
         }
+    }
+
+    /// The same where the store may refuse what it is asked.
+    async fn ask_for<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<Asked<T>> {
+        let mut unclear = 0;
+        loop {
+            let error = match self.ask_once(&ask).await {
+                Ok(answer) => return Some(Asked::Done(answer)),
+                Err(error) => error,
+            };
+            match error.fault() {
+                Fault::Refused => return Some(Asked::Refused(error)),
+                Fault::Unclear if unclear + 1 >= UNCLEAR_TRIES => return Some(Asked::Refused(error)),
+                Fault::Unclear => unclear += 1,
+                Fault::Passing | Fault::Setting | Fault::Damaged => unclear = 0,
+            }
+            self.wait(&error).await?;
+            self.asked_again.store(true, Ordering::Relaxed);
+        }
+    }
+
+    async fn ask_once<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        ask: &impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        let timer = self.metrics.store_seconds.start_timer();
+        let answer = ask().await;
+        timer.observe_duration();
+        if answer.is_ok() {
+            self.outage.over();
+            self.waits.set(Some(Instant::now()));
+        }
+        answer
+    }
+
+    /// Says that the store does not do as asked, and lets some time pass. None when the process stops.
+    async fn wait(&self, error: &StoreError) -> Option<()> {
+        self.outage.failed(error.fault(), &error.to_string()).await;
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+        Some(())
+    }
+}
+
+#[async_trait]
+impl Asking for Desk {
+    async fn admit(&self, batch: &Batch) -> Option<Asked<Option<Admission>>> {
+        let admit = || async {
+            match self.store.admit(&self.flow, batch).await {
+                Ok(admission) => Ok(Some(admission)),
+                Err(StoreError::Fenced(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.ask_for(admit).await
+    }
+
+    async fn change(&self, changes: &[Change]) -> Option<Asked<Vec<Changed>>> {
+        // A change that is written twice is written once, so it does not matter whether it was asked again.
+        self.ask_for(|| self.store.change(&self.flow, changes)).await
+    }
+
+    async fn refuses_everything(&self, error: &StoreError) -> Option<()> {
+        self.wait(error).await
     }
 }

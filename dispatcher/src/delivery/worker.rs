@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use usher_log::{Log, LogEvent, LogLayout, Subscription};
-use usher_service::clock;
+use usher_service::{Readiness, clock};
 
 use super::arrivals::{self, Meaning};
 use super::attempt::Workshop;
@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long what is under way may take after the process was told to stop. Below the process's own deadline, for the last
 /// commit comes after it.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
+/// How long the store may leave a flow without an answer before readiness names the flow.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// The pause before the log is joined anew, and how long leaving may take.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
 const LEAVE_DEADLINE: Duration = Duration::from_secs(8);
@@ -44,6 +46,7 @@ pub(super) struct Worker {
     pub(super) clock: watch::Receiver<ClockState>,
     /// Says that the flow has its first partitions.
     pub(super) ready: Option<oneshot::Sender<()>>,
+    pub(super) readiness: Readiness,
     pub(super) stop: CancellationToken,
 }
 
@@ -132,6 +135,7 @@ impl Working {
     }
 
     fn fail(&mut self, error: anyhow::Error) {
+        tracing::error!(flow = self.worker.flow.name, error = %format!("{error:#}"), "a flow cannot go on");
         self.failed.get_or_insert(error);
     }
 
@@ -260,6 +264,9 @@ impl Working {
         set(&metrics.paused, usize::from(self.worker.engine.is_paused()));
         set(&metrics.catching_up, usize::from(unread.is_some()));
         set(&metrics.catching_up_events, unread.map_or(0, |unread| usize::try_from(unread.events).unwrap_or(0)));
+        let waits_for = self.worker.workshop.scribe.waits_for();
+        set(&metrics.stalled_seconds, usize::try_from(waits_for.as_secs()).unwrap_or(usize::MAX));
+        self.worker.readiness.set(format!("flow {}", self.worker.flow.name), waits_for < STALLED_AFTER);
         let destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, closed) in destinations.states() {
             metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));

@@ -99,4 +99,6 @@ pub enum Changed {
     Ended,
     /// Somebody else owns the partition now; nothing was written.
     Fenced,
+    /// The store will never take it; nothing was written.
+    Refused,
 }

@@ -8,6 +8,7 @@ use usher_proto::{EventRef, Partition, Timestamp};
 use usher_service::clock;
 
 use super::StoreError;
+use super::isolate::storable;
 use crate::engine::{Change, ChangeKind, Changed, RunState, StepEffect, Tries};
 use crate::sql::{Database, Dialect};
 
@@ -140,7 +141,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                 .bind(state.label())
                 .bind(*note)
                 .bind(verdict.as_ref().map(|(reason, _)| reason.label()))
-                .bind(verdict.as_ref().map(|(_, error)| error.as_str()))
+                .bind(verdict.as_ref().map(|(_, error)| storable(error)))
                 .bind(clock::now().millis())
                 .bind(i64::from(*in_doubt))
                 .bind(flow)
@@ -200,7 +201,8 @@ async fn keep_effect(
         .bind(i64::try_from(*step).unwrap_or(i64::MAX))
         .bind(name)
         .bind(connector)
-        .bind(&effect.id)
+        // A destination chooses it. What has been done must be known, however its id is spelt.
+        .bind(storable(&effect.id))
         .bind(clock::now().millis())
         .execute(connection)
         .await?;

@@ -7,6 +7,7 @@ mod admit;
 mod change;
 mod command;
 mod inspect;
+pub mod isolate;
 mod known;
 mod lanes;
 mod operate;
@@ -25,11 +26,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
+use usher_service::exit::BadSetting;
 
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::clock::Witness;
 use crate::engine::{Change, Changed, Run, RunState};
 use crate::reach::Listed;
+use crate::sql::fault::{self, Fault};
 use crate::subject::Subject;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::{ActionRecord, ReplicaPause};
@@ -57,14 +60,47 @@ pub enum StoreError {
         wanted: i32,
     },
     /// The database does not answer, or refuses.
-    #[error("the store is not available: {0}")]
-    Unavailable(#[from] sqlx::Error),
+    #[error("{}", fault::describe(.0))]
+    Database(sqlx::Error),
+    /// The file is damaged, or no database.
+    #[error("{0}")]
+    Damaged(#[source] BadSetting),
     /// Its tables cannot be made or brought up to this version.
-    #[error("the store's tables cannot be brought up to date: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("{}", fault::describe_migration(.0))]
+    Migration(sqlx::migrate::MigrateError),
     /// A row cannot be read.
     #[error("the store holds what cannot be read: {0}")]
     Unreadable(String),
+}
+
+impl StoreError {
+    /// The kind of trouble.
+    pub fn fault(&self) -> Fault {
+        match self {
+            // Whoever owns the partition now does not give it back, and what cannot be read stays so: asked again all the
+            // same, for a person may mend it.
+            Self::Fenced(_) | Self::Unreadable(_) => Fault::Passing,
+            Self::PartitionCount { .. } => Fault::Setting,
+            Self::Damaged(_) => Fault::Damaged,
+            Self::Database(error) => Fault::of(error),
+            Self::Migration(error) => Fault::of_migration(error),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match Fault::of(&error) {
+            Fault::Damaged => Self::Damaged(BadSetting::new("USHER_STORE", fault::damaged(&fault::describe(&error)))),
+            Fault::Passing | Fault::Refused | Fault::Setting | Fault::Unclear => Self::Database(error),
+        }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Migration(error)
+    }
 }
 
 /// What is asked of a search for the heads of lanes.

@@ -58,7 +58,7 @@ impl Unfenced {
 
     /// Waits until somebody else has ended a run.
     async fn ended_by_others(&self, flow: &str, event: &str) {
-        let sql = "SELECT 1 FROM usher_run WHERE flow = $1 AND event = $2 AND ended_at IS NOT NULL";
+        let sql = "SELECT 1 FROM usher_run WHERE flow = $1 AND event_ref = $2 AND ended_at IS NOT NULL";
         eventually("the other has ended the run, too", SOON, || async {
             sqlx::query(sql).bind(flow).bind(event).fetch_optional(&self.pool).await.ok()?.map(drop)
         })

@@ -21,6 +21,7 @@ mod outages;
 mod reach;
 mod records;
 mod refusals;
+mod refused;
 mod state;
 mod tools;
 mod up;

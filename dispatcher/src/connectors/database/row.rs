@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::table::{From, Kind};
 use super::{CannotPrepare, Inputs};
+use crate::store::isolate::storable;
 
 /// A change as it is kept.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ impl Change {
             return Err(CannotPrepare(format!("the event is about no {}", table.object)));
         }
         let id = data.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
-        let id = id.ok_or_else(|| CannotPrepare(format!("the event has no id of a {}", table.object)))?.to_owned();
+        let id = storable(id.ok_or_else(|| CannotPrepare(format!("the event has no id of a {}", table.object)))?);
         let at = inputs.event.occurred_at.millis();
         // Most deletions hold no more than that they are; that of a membership holds all of it, and only its type tells.
         let deleted = data.get("deleted") == Some(&Value::Bool(true)) || inputs.event.kind.ends_with(".deleted");
@@ -50,6 +51,7 @@ impl Change {
 impl Row {
     fn of(kind: Kind, data: &Map<String, Value>, event_at: i64) -> Self {
         let table = kind.table();
+        let data = &readable(data);
         let mut columns = Map::new();
         let mut extra = data.clone();
         for (name, from) in table.texts {
@@ -83,6 +85,21 @@ impl Row {
 
     pub(super) fn time(&self, column: &str) -> Option<i64> {
         self.columns.get(column)?.as_i64()
+    }
+}
+
+/// The object with every NUL replaced by U+FFFD, in names and texts: Postgres keeps one inside JSON, and then fails every
+/// query that looks at it. Lone surrogates never come this far: no Rust text holds one.
+fn readable(data: &Map<String, Value>) -> Map<String, Value> {
+    data.iter().map(|(name, value)| (storable(name), readable_value(value))).collect()
+}
+
+fn readable_value(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(storable(text)),
+        Value::Array(values) => Value::Array(values.iter().map(readable_value).collect()),
+        Value::Object(object) => Value::Object(readable(object)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 

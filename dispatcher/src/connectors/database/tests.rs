@@ -114,6 +114,25 @@ fn invitation(status: &str, updated_at: i64) -> Value {
 }
 
 #[tokio::test]
+async fn what_is_kept_can_be_read_by_the_users_own_sql() {
+    for scene in scenes().await {
+        // A NUL in a value, in a name, deep inside, and in a field with a column of its own; and text that only looks so.
+        let text = r#"{"object": "user", "id": "user_1", "first_name": "A\u0000B", "updated_at": 1,
+            "public_metadata": {"x": "a\u0000b", "n\u0000": [{"y": "\u0000"}], "plain": "\\u0000", "face": "\ud83d\ude00"}}"#;
+        let data = serde_json::from_str(text).expect("JSON");
+        assert_eq!(scene.sync("sync_user", "user.created", 1, data).await, "upserted");
+        let columns = ["first_name", "extra ->> 'public_metadata'", "extra -> 'public_metadata' ->> 'x'"];
+        let found = scene.rows("usher_users", &columns).await.remove(0);
+        assert_eq!((found[0].as_deref(), found[2].as_deref()), (Some("A\u{fffd}B"), Some("a\u{fffd}b")));
+        let metadata: Value = serde_json::from_str(found[1].as_deref().expect("the metadata")).expect("JSON");
+        let expected =
+            json!({"x": "a\u{fffd}b", "n\u{fffd}": [{"y": "\u{fffd}"}], "plain": "\\u0000", "face": "\u{1f600}"});
+        assert_eq!(metadata, expected);
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
 async fn an_organization_is_kept_as_its_newest_state() {
     for scene in scenes().await {
         let sync = async |kind, at, data| scene.sync("sync_organization", kind, at, data).await;
@@ -257,10 +276,20 @@ fn what_the_database_refuses_for_good_is_told_from_what_passes() {
         ("53300", Ok(Cause::Unavailable)),
         ("57014", Ok(Cause::Unavailable)),
         ("57P01", Ok(Cause::Unavailable)),
-        // SQLite: busy, and a disk that is full.
-        ("5", Ok(Cause::Unavailable)),
-        ("2250", Ok(Cause::Unavailable)),
+        ("28P01", Ok(Cause::Unavailable)),
+        ("54000", Err(Reason::InvalidRequest)),
+        ("P0001", Ok(Cause::Unavailable)),
     ] {
-        crate::connectors::assert_outcome(&refused(code), expected, code);
+        crate::connectors::assert_outcome(&outcome(Fault::of_sqlstate(code), code, String::new()), expected, code);
+    }
+    // SQLite: busy, a disk that is full, a constraint, and too large.
+    for (code, expected) in [
+        (5, Ok(Cause::Unavailable)),
+        (2250, Ok(Cause::Unavailable)),
+        (2067, Err(Reason::InvalidRequest)),
+        (18, Err(Reason::InvalidRequest)),
+    ] {
+        let outcome = outcome(Fault::of_sqlite(code), &code.to_string(), String::new());
+        crate::connectors::assert_outcome(&outcome, expected, &code.to_string());
     }
 }

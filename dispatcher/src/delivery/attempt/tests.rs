@@ -23,7 +23,7 @@ use crate::engine::arrival::{Arrival, Batch};
 use crate::engine::clock::ClockState;
 use crate::engine::quota::Quota;
 use crate::flows::FlowSource;
-use crate::sql::{Database, DatabaseAddress};
+use crate::sql::{Database, DatabaseAddress, Outage};
 use crate::store::SqlStore;
 use crate::subject::Snapshot;
 
@@ -115,8 +115,9 @@ async fn scene_within(quota: &str, part: Option<&str>) -> Scene {
 async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let folder = tempfile::tempdir().expect("a folder");
     let address = format!("sqlite:{}", folder.path().join("store.db").display());
-    let database = Database::open(&DatabaseAddress::parse("USHER_STORE", &address).expect("an address"));
-    let store: Arc<dyn Store> = Arc::new(SqlStore::open(database.expect("a file"), 1).await.expect("tables are made"));
+    let address = DatabaseAddress::parse("USHER_STORE", &address).expect("an address");
+    let database = Database::open(&address).expect("a file");
+    let store: Arc<dyn Store> = Arc::new(SqlStore::open(database.clone(), 1).await.expect("tables are made"));
     let source =
         FlowSource { name: "test".into(), file: "test.toml".into(), toml: flow.to_owned(), templates: BTreeMap::new() };
     let flow = Arc::new(Flow::check(source).expect("a good flow"));
@@ -147,9 +148,16 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
 
     let (metrics, stop) = (Metrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
     let (answers, _) = mpsc::unbounded_channel();
-    let readiness = Readiness::needing(vec!["store"]);
-    let scribe =
-        Scribe::start("test".into(), "me".into(), store.clone(), metrics.clone(), readiness, stop.clone(), answers);
+    let outage = Outage::of(&database, "store", Readiness::needing(["store"]));
+    let scribe = Scribe::start(
+        "test".into(),
+        "me".into(),
+        store.clone(),
+        metrics.clone(),
+        outage.clone(),
+        stop.clone(),
+        answers,
+    );
     let fake = Arc::new(fake);
     let connectors: Connectors = [("resend".to_owned(), fake.clone() as Arc<dyn Connector>)].into();
     let versions = Versions::new(flow, store.clone());
@@ -161,7 +169,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
     let (connectors, reach) = (Arc::new(connectors), Arc::default());
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
-    let workshop = Workshop { versions, store, connectors, quotas, reach, scribe, metrics, clock, stop };
+    let workshop = Workshop { versions, store, connectors, quotas, reach, scribe, metrics, clock, outage, stop };
     Scene { workshop, fake, run, epoch, sharing, _folder: folder }
 }
 

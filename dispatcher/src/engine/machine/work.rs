@@ -161,6 +161,12 @@ impl Engine {
             return self.rejoin("a write says that a partition is somebody else's", steps);
         }
         let Some(run) = self.lanes.at_work(key, event) else { return };
+        if changed == Changed::Refused {
+            // Its lane goes on once it is dead. That it is dead holds nothing that could be refused again.
+            let error = "the store refuses what became of it".to_owned();
+            let run = Box::new(run.clone());
+            return steps.push(Step::Bury { run, epoch: *epoch, reason: Reason::Unstorable, error });
+        }
         match kind {
             ChangeKind::Wait { until, .. } if changed == Changed::Awake => {
                 run.wait_until = Some(*until);

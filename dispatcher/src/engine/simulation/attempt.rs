@@ -139,6 +139,12 @@ impl World {
         let (claimed_at, step) = (attempt.claimed_at, attempt.step);
         let refused = match changed {
             Changed::Fenced => Some(Report::Fenced),
+            Changed::Refused => Some(Report::Attempted {
+                outcome: Outcome::reject(Reason::Unstorable, ""),
+                request: None,
+                step: String::new(),
+                next: self.next(step),
+            }),
             Changed::Ended => Some(Report::Ended),
             // Somebody else may own the partition by now, and count on nothing being sent any more.
             Changed::Written | Changed::Awake if self.now - claimed_at > LEASE => Some(Report::Attempted {

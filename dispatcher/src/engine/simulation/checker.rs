@@ -174,6 +174,7 @@ impl Checker {
             Reason::RetriesSpent => matches!(of.fate, Fate::Fails(_) | Fate::FailsUntil(_)),
             Reason::InvalidRequest => matches!(of.fate, Fate::Rejected(_)),
             Reason::Malformed => of.fate == Fate::Malformed,
+            Reason::Unstorable => matches!(of.fate, Fate::Unstorable | Fate::Unwritable(_)),
             Reason::Expired => plan.expires_after.is_some(),
             Reason::WorkerCrashed => {
                 self.crashed += 1;
@@ -212,6 +213,10 @@ impl Checker {
             }
             if row.state == RunState::Cancelled {
                 self.cancelled(number, row, events, log);
+            }
+            let seen = row.state == RunState::Cancelled || row.reason == Some(Reason::Unstorable);
+            if of.fate == Fate::Unstorable && !seen {
+                return self.breaks("given up visibly", format!("e{number} cannot be stored: {row:?}"));
             }
             if row.state != RunState::Done || row.note.is_some() {
                 continue;

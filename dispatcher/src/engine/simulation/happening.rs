@@ -20,6 +20,10 @@ pub(super) enum Fate {
     Superseded(usize),
     /// It cannot be read.
     Malformed,
+    /// The store will never take it.
+    Unstorable,
+    /// The store takes it, and will never take what becomes of it at this step.
+    Unwritable(usize),
 }
 
 /// One event.

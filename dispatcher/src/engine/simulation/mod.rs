@@ -9,6 +9,7 @@ mod happening;
 mod log;
 mod plan;
 mod promises;
+mod refusal;
 mod replica;
 mod store;
 mod trouble;

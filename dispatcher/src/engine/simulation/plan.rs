@@ -81,6 +81,8 @@ pub(super) enum Breakage {
     NoEnds,
     /// The store says that what others own has been admitted.
     NoFrontiers,
+    /// A refusal is taken for an outage: what the store will never take is asked for again, for ever.
+    RefusalIsOutage,
 }
 
 /// Everything that makes one world differ from another, but for chance.

@@ -95,6 +95,11 @@ fn a_store_that_applies_an_event_again_is_noticed() {
 }
 
 #[test]
+fn a_refusal_that_is_taken_for_an_outage_is_noticed() {
+    is_caught(Breakage::RefusalIsOutage, &["nothing lost"]);
+}
+
+#[test]
 fn claims_that_nobody_waits_out_are_noticed() {
     is_caught(Breakage::NoClaims, &["effects"]);
 }

@@ -8,6 +8,7 @@ use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 use super::group::partition;
 use super::happening::{self, Fate, event_number, user_number};
 use super::plan::{Breakage, Plan, StepPlan};
+use super::refusal;
 use super::world::{Happens, World};
 use crate::engine::arrival::{Arrival, Batch};
 use crate::engine::start::From;
@@ -419,6 +420,11 @@ impl World {
             && let Some(question) = self.replicas[r].questions.pop_front()
         {
             let again = std::mem::take(&mut self.replicas[r].asked_again);
+            if self.plan.breakage == Breakage::RefusalIsOutage && self.is_refused(&question) {
+                self.replicas[r].questions.push_front(question);
+                self.replicas[r].asked_again = true;
+                break;
+            }
             let mut answer = self.answer(&question, again);
             if self.plan.answers_lost > 0.0 && self.rng.random_bool(self.plan.answers_lost) {
                 let replica = &mut self.replicas[r];
@@ -459,7 +465,8 @@ impl World {
                 Input::Acquired { assignment: *assignment, owned: store.acquire(partitions) }
             }
             Question::Admit(batch) => {
-                let admission = store.admit(batch, &self.events);
+                let (admission, in_parts) = refusal::admit(store, &self.events, batch);
+                let asked_again = asked_again || in_parts;
                 let p = index(batch.partition);
                 if let Some(frontier) =
                     store.frontier(p).filter(|_| self.plan.breakage != Breakage::FrontierFirstUnseen)
@@ -494,6 +501,9 @@ impl World {
 
     fn write(&mut self, change: &Change) -> Changed {
         use crate::engine::ChangeKind::{Claim, End, Park};
+        if self.refuses(change) {
+            return Changed::Refused;
+        }
         let changed = self.store.write(change);
         if let Claim { tries, .. } | Park { tries, .. } = &change.kind {
             self.checker.most_spent = self.checker.most_spent.max(tries.spent);

@@ -177,7 +177,7 @@ impl Store {
         usize::try_from(partition.0).expect("partitions are numbered from 0")
     }
 
-    fn owns(&self, partition: Partition, epoch: i64) -> bool {
+    pub(super) fn owns(&self, partition: Partition, epoch: i64) -> bool {
         self.breakage == Breakage::NoFence || self.partitions[Self::index(partition)].epoch == epoch
     }
 

@@ -353,6 +353,8 @@ impl World {
                 6 => Fate::Overtaken(step),
                 7 => Fate::Superseded(step),
                 8 => Fate::Malformed,
+                9 => Fate::Unstorable,
+                10 => Fate::Unwritable(step),
                 _ => Fate::Fine,
             };
             of.snapshot = rng.random_bool(0.6);

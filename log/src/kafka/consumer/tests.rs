@@ -80,7 +80,8 @@ async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
     for (name, commits, read) in [("committed", true, vec![0]), ("aborted", false, vec![])] {
         let log = KafkaLog::open(&brokers, &[]).expect("a client");
         let topic = format!("{name}{}", usher_service::clock::now().millis());
-        let spec = TopicSpec { name: topic.clone(), partitions: 1, kept: Kept::ForRetention, creation: Creation::Always };
+        let spec =
+            TopicSpec { name: topic.clone(), partitions: 1, kept: Kept::ForRetention, creation: Creation::Always };
         log.ensure(&[spec]).await.expect("a topic");
         let mut config = log.settings.producer(None);
         config.set("transactional.id", &topic).set("message.timeout.ms", "8000");

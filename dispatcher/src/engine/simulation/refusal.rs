@@ -1,0 +1,79 @@
+//! What the store of this world refuses for good, and the dispatcher's own way with it.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use usher_proto::Reason;
+
+use super::happening::{Fate, Happening, event_number};
+use super::replica::Question;
+use super::store::Store;
+use super::world::World;
+use crate::engine::arrival::{Admission, Arrival, Batch};
+use crate::engine::{Change, ChangeKind, Changed};
+use crate::store::StoreError;
+use crate::store::isolate::{self, Asked, Asking};
+
+/// Whether the store refuses an arrival. Once it is reduced it holds nothing that could be.
+fn is_refused(arrival: &Arrival, events: &[Happening]) -> bool {
+    let is_reduced = matches!(arrival.verdict, Some((Reason::Unstorable, _)));
+    !is_reduced && events[event_number(&arrival.event.reference())].fate == Fate::Unstorable
+}
+
+struct OfWorld<'a> {
+    store: Mutex<&'a mut Store>,
+    events: &'a [Happening],
+}
+
+#[async_trait]
+impl Asking for OfWorld<'_> {
+    async fn admit(&self, batch: &Batch) -> Option<Asked<Option<Admission>>> {
+        Some(if batch.arrivals.iter().any(|arrival| is_refused(arrival, self.events)) {
+            Asked::Refused(StoreError::Unreadable("refused".to_owned()))
+        } else {
+            Asked::Done(self.store.lock().expect("one thread").admit(batch, self.events))
+        })
+    }
+
+    async fn change(&self, _: &[Change]) -> Option<Asked<Vec<Changed>>> {
+        None
+    }
+
+    async fn refuses_everything(&self, _: &StoreError) -> Option<()> {
+        None
+    }
+}
+
+/// Admits a batch as the dispatcher does, and says whether that was done in parts.
+pub(super) fn admit(store: &mut Store, events: &[Happening], batch: &Batch) -> (Option<Admission>, bool) {
+    let of_world = OfWorld { store: Mutex::new(store), events };
+    let isolated = isolate::admit(&of_world, batch.clone()).now_or_never().flatten();
+    let isolated = isolated.expect("this store answers at once, and takes what is reduced");
+    (isolated.admission, isolated.in_parts)
+}
+
+impl World {
+    /// Whether the store will never carry this out as it is.
+    pub(super) fn is_refused(&self, question: &Question) -> bool {
+        match question {
+            Question::Admit(batch) => batch.arrivals.iter().any(|arrival| is_refused(arrival, &self.events)),
+            Question::Write(change) | Question::Claim(_, change) => self.refuses(change),
+            Question::Acquire(..) | Question::Find(..) | Question::Load(..) | Question::Due(_) => false,
+        }
+    }
+
+    /// Whether the store will never take a change: anything but an end of a run that holds nothing of it.
+    pub(super) fn refuses(&self, change: &Change) -> bool {
+        let number = event_number(&change.event);
+        let Fate::Unwritable(step) = self.events[number].fate else { return false };
+        let holds_something = match &change.kind {
+            // The request of some, the result of all.
+            ChangeKind::Claim { .. } => number.is_multiple_of(2),
+            ChangeKind::Advance { .. } | ChangeKind::Wait { .. } | ChangeKind::Park { .. } => true,
+            ChangeKind::End { verdict, .. } => verdict.is_none(),
+        };
+        let at_step = self.store.row(number).is_some_and(|row| row.step == step && !row.state.is_terminal());
+        holds_something && at_step && self.store.owns(change.partition, change.epoch)
+    }
+}

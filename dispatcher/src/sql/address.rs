@@ -1,0 +1,299 @@
+//! Where a database is: the address as it was set, what of it is understood, and how it is called in messages.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+
+use sqlx::any::AnyConnectOptions;
+use usher_service::Secret;
+use usher_service::exit::BadSetting;
+
+use super::Dialect;
+use super::fault::{self, Fault};
+
+/// Parameters of a Postgres address that the driver understands.
+const UNDERSTOOD: [&str; 19] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    SCHEMA,
+];
+/// Those that name a file.
+const FILES: [&str; 7] = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+/// As other tools write it into an address.
+const SCHEMA: &str = "schema";
+/// Postgres cuts longer names.
+const MAX_NAME: usize = 63;
+
+/// Where a database is: `postgres://...` or `sqlite:PATH`. Never printed, for it may hold a password.
+#[derive(Debug, Clone)]
+pub struct DatabaseAddress {
+    pub(super) dialect: Dialect,
+    pub(super) url: Secret,
+    /// The schema that holds the tables; none where the server's default does.
+    pub(super) schema: Option<String>,
+    variable: String,
+    place: String,
+    ignored: Vec<String>,
+}
+
+/// The same place, whichever variable names it.
+impl PartialEq for DatabaseAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url && self.schema == other.schema
+    }
+}
+
+impl Eq for DatabaseAddress {}
+
+impl DatabaseAddress {
+    /// Reads the setting `variable`.
+    ///
+    /// # Errors
+    /// It is no address of a database, or names a file that cannot be read.
+    pub fn parse(variable: &str, text: &str) -> Result<Self, BadSetting> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            Self::postgres(variable, text)
+        } else if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            let url = format!("sqlite://{path}?mode=rwc");
+            if AnyConnectOptions::from_str(&url).is_err() {
+                return Err(unreadable(variable));
+            }
+            Ok(Self {
+                dialect: Dialect::Sqlite,
+                url: Secret::new(url),
+                schema: None,
+                variable: variable.to_owned(),
+                place: path.to_owned(),
+                ignored: Vec::new(),
+            })
+        } else {
+            Err(BadSetting::new(variable, "it may be postgres://user:password@host/database or sqlite:PATH"))
+        }
+    }
+
+    fn postgres(variable: &str, text: &str) -> Result<Self, BadSetting> {
+        let mut url = AnyConnectOptions::from_str(text).map_err(|_| unreadable(variable))?.database_url;
+        let all: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let understood = |name: &str| UNDERSTOOD.contains(&name) || name.starts_with("options[");
+        let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| understood(name));
+        let value = |name: &str| kept.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        for (name, path) in kept.iter().filter(|(name, _)| FILES.contains(&name.as_str())) {
+            // The driver also takes a certificate itself.
+            if !path.starts_with("-----BEGIN") {
+                let problem = |error| BadSetting::new(variable, format!("{name}: cannot read {path:?}: {error}"));
+                File::open(path).map_err(problem)?;
+            }
+        }
+        let host = value("host").or(value("hostaddr")).or(url.host_str().map(str::to_owned));
+        let port = value("port").or(url.port().map(|port| port.to_string()));
+        let database = value("dbname").or(Some(url.path().trim_start_matches('/').to_owned()));
+        let place = format!(
+            "{}:{}/{}",
+            host.filter(|host| !host.is_empty()).unwrap_or_else(|| "localhost".to_owned()),
+            port.unwrap_or_else(|| "5432".to_owned()),
+            database.unwrap_or_default()
+        );
+        let schema = value(SCHEMA);
+        let rest: Vec<&(String, String)> = kept.iter().filter(|(name, _)| name != SCHEMA).collect();
+        url.set_query(None);
+        if !rest.is_empty() {
+            url.query_pairs_mut().extend_pairs(rest);
+        }
+        let mut ignored: Vec<String> = others.into_iter().map(|(name, _)| name).collect();
+        ignored.dedup();
+        let url = Secret::new(url.as_str().to_owned());
+        let address =
+            Self { dialect: Dialect::Postgres, url, schema: None, variable: variable.to_owned(), place, ignored };
+        match schema {
+            None => Ok(address),
+            Some(schema) => address.in_schema(variable, &schema),
+        }
+    }
+
+    /// The same, with its tables in the schema that the setting `variable` names.
+    ///
+    /// # Errors
+    /// A SQLite file has no schemas; the name is none that Postgres takes.
+    pub fn in_schema(self, variable: &str, schema: &str) -> Result<Self, BadSetting> {
+        if self.dialect == Dialect::Sqlite {
+            return Err(BadSetting::new(variable, format!("{} is a SQLite file, which has no schemas", self.variable)));
+        }
+        if schema.is_empty() || schema.len() > MAX_NAME || schema.contains('\0') || schema.starts_with("pg_") {
+            let why = format!("it is a name of 1 to {MAX_NAME} bytes that does not begin with pg_");
+            return Err(BadSetting::new(variable, why));
+        }
+        Ok(Self { schema: Some(schema.to_owned()), ..self })
+    }
+
+    /// The same place, named by another setting.
+    #[must_use]
+    pub fn named(self, variable: &str) -> Self {
+        Self { variable: variable.to_owned(), ..self }
+    }
+
+    /// The path of a SQLite file.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let path = self.url.expose().strip_prefix("sqlite://")?;
+        Some(PathBuf::from(path.split_once('?').map_or(path, |(path, _)| path)))
+    }
+
+    /// The file of a SQLite database of ours.
+    pub(super) fn own_file(&self) -> Option<&Path> {
+        self.url.expose().strip_prefix("sqlite://")?.strip_suffix("?mode=rwc").map(Path::new)
+    }
+
+    /// The same, but a file that does not exist is not made: for looking into a database of somebody else.
+    #[must_use]
+    pub fn existing(&self) -> Self {
+        Self { url: Secret::new(self.url.expose().replace("?mode=rwc", "?mode=rw")), ..self.clone() }
+    }
+
+    /// The setting that names it.
+    pub fn variable(&self) -> &str {
+        &self.variable
+    }
+
+    /// Parameters of the address that are not understood.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// The statement that makes the schema the one that all names are looked up in.
+    pub(super) fn search_path(&self) -> String {
+        self.schema.as_deref().map(|schema| format!("SET search_path = {};", quoted(schema))).unwrap_or_default()
+    }
+
+    /// The problem in one line without a secret: setting, place, cause, and what would be right.
+    pub fn complaint(&self, error: &sqlx::Error) -> BadSetting {
+        self.says(Fault::of(error), &fault::describe(error), error)
+    }
+
+    /// The same while tables are made.
+    pub(crate) fn complaint_of_tables(&self, error: &sqlx::migrate::MigrateError) -> BadSetting {
+        let problem = fault::describe_migration(error);
+        match (fault::root(error), Fault::of_migration(error)) {
+            (Some(inner), fault) if Fault::of(inner) != Fault::Unclear => self.says(fault, &problem, inner),
+            // A table that is there already has no code of its own in SQLite.
+            (Some(_), _) => BadSetting::new(&self.variable, format!("{}: {problem}; {}", self.place, self.foreign())),
+            (None, _) => BadSetting::new(&self.variable, format!("{}: {problem}", self.place)),
+        }
+    }
+
+    fn says(&self, fault: Fault, problem: &str, error: &sqlx::Error) -> BadSetting {
+        let place = &self.place;
+        let text = match (fault, error) {
+            (Fault::Damaged, _) => format!("{place}: {}", fault::damaged(problem)),
+            (Fault::Passing, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
+                format!("no connection to {place}: {problem}")
+            }
+            (Fault::Setting, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
+                let why =
+                    "name the authority that signed the server's certificate with sslrootcert=PATH in the address";
+                format!("{place}: the secure connection fails: {problem}; {why}")
+            }
+            (Fault::Setting, sqlx::Error::Database(database)) => {
+                let code = database.code().unwrap_or_default();
+                format!("{place}: {problem}; {}", self.right(&code))
+            }
+            _ => format!("{place}: {problem}"),
+        };
+        BadSetting::new(&self.variable, text)
+    }
+
+    /// What would be right where this code comes.
+    fn right(&self, code: &str) -> String {
+        let schema = self.schema_variable();
+        let primary = code.parse::<i32>().map(|code| code & 0xff);
+        match (code.get(..2).unwrap_or_default(), primary) {
+            ("28", Err(_) | Ok(_)) if code.len() == 5 => "set a user and password that the server takes".to_owned(),
+            ("3D", _) => "create the database, or name one that exists".to_owned(),
+            ("3F", _) => format!("create the schema, or name another one with {schema}"),
+            _ if code == "42501" => {
+                format!("give the user the right to create there, or name a schema where it may with {schema}")
+            }
+            ("42", _) => self.foreign(),
+            (_, Ok(14)) => "its folder must exist and be writable".to_owned(),
+            (_, Ok(3 | 8 | 23)) => "the file and its folder must be writable".to_owned(),
+            _ => "see the server's log".to_owned(),
+        }
+    }
+
+    fn foreign(&self) -> String {
+        let other = match self.dialect {
+            Dialect::Postgres => format!("name a schema of Usher's own with {}", self.schema_variable()),
+            Dialect::Sqlite => "name another file".to_owned(),
+        };
+        format!("its tables are not as Usher made them: {other}")
+    }
+
+    /// The setting that names the schema beside this one.
+    fn schema_variable(&self) -> String {
+        match self.variable.strip_prefix("DATABASE_URL") {
+            Some(instance) => format!("DATABASE_SCHEMA{instance}"),
+            None => "USHER_STORE_SCHEMA".to_owned(),
+        }
+    }
+}
+
+fn unreadable(variable: &str) -> BadSetting {
+    BadSetting::new(variable, "the address cannot be read")
+}
+
+/// A name as an identifier in SQL.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_are_not_understood_are_named_and_the_schema_is_taken() {
+        let text = "postgres://u:p@h:6432/d?schema=usher&pgbouncer=true&connection_limit=5&sslmode=require";
+        let address = DatabaseAddress::parse("USHER_STORE", text).expect("an address");
+        assert_eq!(address.ignored(), ["pgbouncer", "connection_limit"]);
+        assert_eq!(address.schema.as_deref(), Some("usher"));
+        assert_eq!(address.url.expose(), "postgres://u:p@h:6432/d?sslmode=require");
+        assert_eq!(address.place, "h:6432/d");
+        let other = address.clone().in_schema("USHER_STORE_SCHEMA", "a\"b").expect("a name");
+        assert_eq!(other.search_path(), "SET search_path = \"a\"\"b\";");
+        assert!(other != address && address == address.clone().named("DATABASE_URL"));
+        for bad in ["", "pg_x", &"x".repeat(64)] {
+            assert!(address.clone().in_schema("USHER_STORE_SCHEMA", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_no_schemas_and_a_certificate_that_is_not_there_is_said() {
+        let file = DatabaseAddress::parse("USHER_STORE", "sqlite:/tmp/x.db").expect("an address");
+        assert!(file.in_schema("USHER_STORE_SCHEMA", "usher").is_err());
+        let error = DatabaseAddress::parse("USHER_STORE", "postgres://h/d?sslrootcert=/nowhere/ca.pem");
+        assert!(error.expect_err("no file").to_string().contains("/nowhere/ca.pem"));
+    }
+
+    #[test]
+    fn a_complaint_names_setting_place_cause_and_remedy_and_no_password() {
+        let address = DatabaseAddress::parse("USHER_STORE", "postgres://u:hunter2@h/d").expect("an address");
+        let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        let text = address.complaint(&refused).to_string();
+        assert_eq!(text, "USHER_STORE: no connection to h:5432/d: connection refused");
+    }
+}

@@ -1,0 +1,263 @@
+//! The kind of trouble that an error of a database stands for. It decides between asking again, giving one record up, and
+//! telling a person.
+//!
+//! Facts: SQLSTATE classes from PostgreSQL's documentation, appendix A; SQLite's result codes from
+//! sqlite.org/rescode.html. The lower eight bits of an extended code are the primary one.
+
+use std::io;
+
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::PgDatabaseError;
+
+/// The kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Time mends it: no connection, a lock, a full disk. Asked again for as long as it lasts.
+    Passing,
+    /// The data will never be taken. Asking again cannot help; others' data are taken all the same.
+    Refused,
+    /// A person mends it: a password, a right, tables that are not as Usher made them.
+    Setting,
+    /// The file is damaged or no database at all. Nothing mends it while the process runs.
+    Damaged,
+    /// The code does not tell. Counts as passing until one record keeps failing alone while others succeed.
+    Unclear,
+}
+
+impl Fault {
+    /// The kind of an error of sqlx.
+    pub fn of(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => match error.code() {
+                Some(code) if error.try_downcast_ref::<PgDatabaseError>().is_some() => Self::of_sqlstate(&code),
+                Some(code) => code.parse().map_or(Self::Unclear, Self::of_sqlite),
+                None => Self::Unclear,
+            },
+            // Certificates that cannot be verified come as invalid data of the stream.
+            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::Setting,
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Passing,
+            sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) | sqlx::Error::ConfigFile(_) => Self::Setting,
+            // Raised before anything is sent: by the values alone.
+            sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Self::Refused,
+            sqlx::Error::Migrate(error) => Self::of_migration(error),
+            // The driver's own, and whatever its next version adds.
+            _ => Self::Unclear,
+        }
+    }
+
+    /// The kind of an error while tables are made: what the database does not like about them is not about data.
+    pub fn of_migration(error: &MigrateError) -> Self {
+        match root(error).map(Self::of) {
+            Some(fault @ (Self::Passing | Self::Damaged)) => fault,
+            Some(Self::Refused | Self::Setting | Self::Unclear) | None => Self::Setting,
+        }
+    }
+
+    /// The kind of an SQLSTATE.
+    pub fn of_sqlstate(code: &str) -> Self {
+        match (code.get(..2).unwrap_or_default(), code) {
+            // A transaction that may only read: the server is a standby for now. In a failed one, the first error counts.
+            (_, "25006" | "25P02") => Self::Passing,
+            // Connection; prepared statements that a pooler has lost; rollback; resources; not in the needed state;
+            // intervention of an operator; the system; a snapshot too old.
+            ("08" | "26" | "40" | "53" | "55" | "57" | "58" | "72" | "25", _) => Self::Passing,
+            // Cardinality; data; a constraint; a view's check; limits of the program, such as the size of an index row.
+            ("21" | "22" | "23" | "44" | "54", _) => Self::Refused,
+            // Not who may connect; no such role, database or schema; access rules and names; the server's configuration.
+            ("0P" | "28" | "3D" | "3F" | "42" | "F0", _) => Self::Setting,
+            // Features ("cached plan must not change result type" has the code 0A000 and passes), triggers of others (P0),
+            // internal errors (XX: both bugs and data that are too large) and all that is not known.
+            _ => Self::Unclear,
+        }
+    }
+
+    /// The kind of SQLite's result code, primary or extended.
+    pub const fn of_sqlite(code: i32) -> Self {
+        const IOERR_CORRUPTFS: i32 = 10 | (33 << 8);
+        if code == IOERR_CORRUPTFS {
+            return Self::Damaged;
+        }
+        match code & 0xff {
+            // ABORT, BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, PROTOCOL (of locks), SCHEMA
+            4..=7 | 9 | 10 | 13 | 15 | 17 => Self::Passing,
+            // TOOBIG, CONSTRAINT, MISMATCH
+            18..=20 => Self::Refused,
+            // PERM, READONLY, CANTOPEN, NOLFS, AUTH
+            3 | 8 | 14 | 22 | 23 => Self::Setting,
+            // CORRUPT, NOTADB
+            11 | 26 => Self::Damaged,
+            // ERROR, INTERNAL, NOTFOUND, EMPTY, MISUSE, FORMAT, RANGE, NOTICE, WARNING, ROW, DONE and all that is not known
+            _ => Self::Unclear,
+        }
+    }
+}
+
+/// The error below what migrations wrap around it, often several times.
+pub(super) fn root(error: &MigrateError) -> Option<&sqlx::Error> {
+    match error {
+        MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => match inner {
+            sqlx::Error::Migrate(deeper) => root(deeper),
+            other => Some(other),
+        },
+        _ => None,
+    }
+}
+
+/// The error in words, once, without a value that was to be written: servers repeat those in their messages.
+pub fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            match Fault::of(error) {
+                Fault::Passing | Fault::Setting | Fault::Damaged => format!("{} ({code})", database.message()),
+                // Of limits the message names index and size, never the value.
+                Fault::Refused if code.starts_with("54") => format!("{} ({code})", database.message()),
+                Fault::Refused | Fault::Unclear => match database.constraint().or(database.table()) {
+                    Some(name) => format!("database error {code} at {name}"),
+                    None => format!("database error {code}"),
+                },
+            }
+        }
+        sqlx::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::PoolTimedOut => "no connection became free in time".to_owned(),
+        sqlx::Error::Migrate(error) => describe_migration(error),
+        other => other.to_string(),
+    }
+}
+
+/// The same of an error while tables are made.
+pub fn describe_migration(error: &MigrateError) -> String {
+    match root(error) {
+        Some(inner) => match inner {
+            // No data are written here, so the message holds none.
+            sqlx::Error::Database(database) => {
+                format!("{} ({})", database.message(), database.code().unwrap_or_default())
+            }
+            other => describe(other),
+        },
+        None => match error {
+            MigrateError::VersionMissing(version) => {
+                format!("its tables were made by a newer version of Usher (step {version}): start that one")
+            }
+            other => other.to_string(),
+        },
+    }
+}
+
+/// Of a file that is damaged or no database: the problem, and what would be right.
+pub fn damaged(problem: &str) -> String {
+    format!(
+        "the file is damaged or no SQLite database: {problem}; restore it from a backup, or move it away to begin anew"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fault::{Damaged, Passing, Refused, Setting, Unclear};
+    use super::*;
+
+    #[test]
+    fn every_sqlstate_class_has_its_kind() {
+        let table: [(&str, Fault); 50] = [
+            ("00000", Unclear),
+            ("01000", Unclear),
+            ("02000", Unclear),
+            ("03000", Unclear),
+            ("08000", Passing),
+            ("08006", Passing),
+            ("08P01", Passing),
+            ("09000", Unclear),
+            ("0A000", Unclear),
+            ("0B000", Unclear),
+            ("0F000", Unclear),
+            ("0L000", Unclear),
+            ("0P000", Setting),
+            ("0Z000", Unclear),
+            ("10608", Unclear),
+            ("20000", Unclear),
+            ("21000", Refused),
+            ("22021", Refused),
+            ("22P05", Refused),
+            ("23505", Refused),
+            ("24000", Unclear),
+            ("25000", Passing),
+            ("25006", Passing),
+            ("25P02", Passing),
+            ("26000", Passing),
+            ("27000", Unclear),
+            ("28000", Setting),
+            ("28P01", Setting),
+            ("2BP01", Unclear),
+            ("2D000", Unclear),
+            ("2F000", Unclear),
+            ("34000", Unclear),
+            ("38000", Unclear),
+            ("39000", Unclear),
+            ("3B000", Unclear),
+            ("3D000", Setting),
+            ("3F000", Setting),
+            ("40P01", Passing),
+            ("42501", Setting),
+            ("42P01", Setting),
+            ("44000", Refused),
+            ("53100", Passing),
+            ("54000", Refused),
+            ("55P03", Passing),
+            ("57P01", Passing),
+            ("58030", Passing),
+            ("72000", Passing),
+            ("F0000", Setting),
+            ("P0001", Unclear),
+            ("XX000", Unclear),
+        ];
+        for (code, kind) in table {
+            assert_eq!(Fault::of_sqlstate(code), kind, "{code}");
+        }
+        for strange in ["", "2", "é0", "HV000", "99999"] {
+            assert_eq!(Fault::of_sqlstate(strange), Unclear, "{strange}");
+        }
+    }
+
+    #[test]
+    fn every_result_code_of_sqlite_has_its_kind() {
+        let kinds = [
+            Unclear, Unclear, Unclear, Setting, Passing, Passing, Passing, Passing, Setting, Passing, Passing, Damaged,
+            Unclear, Passing, Setting, Passing, Unclear, Passing, Refused, Refused, Refused, Unclear, Setting, Setting,
+            Unclear, Unclear, Damaged, Unclear, Unclear,
+        ];
+        for (code, kind) in (0..).zip(kinds) {
+            assert_eq!(Fault::of_sqlite(code), kind, "{code}");
+            // An extended code has the kind of its primary one.
+            assert_eq!(Fault::of_sqlite(code | (2 << 8)), kind, "{code}, extended");
+        }
+        for (code, kind) in [(100, Unclear), (101, Unclear), (2067, Refused), (8458, Damaged), (-1, Unclear)] {
+            assert_eq!(Fault::of_sqlite(code), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_comes_from_the_driver_has_a_kind_of_its_own() {
+        let io = |kind: io::ErrorKind| sqlx::Error::Io(io::Error::from(kind));
+        for (error, kind) in [
+            (io(io::ErrorKind::ConnectionRefused), Passing),
+            (io(io::ErrorKind::InvalidData), Setting),
+            (sqlx::Error::PoolTimedOut, Passing),
+            (sqlx::Error::Tls("no TLS".into()), Setting),
+            (sqlx::Error::Encode("too long".into()), Refused),
+            (sqlx::Error::InvalidArgument("NUL".into()), Refused),
+            (sqlx::Error::Protocol("?".into()), Unclear),
+            (sqlx::Error::RowNotFound, Unclear),
+        ] {
+            assert_eq!(Fault::of(&error), kind, "{error}");
+        }
+        let wrapped =
+            MigrateError::Execute(sqlx::Error::Migrate(Box::new(MigrateError::Execute(sqlx::Error::PoolTimedOut))));
+        assert_eq!(Fault::of_migration(&wrapped), Passing);
+        assert_eq!(Fault::of_migration(&MigrateError::VersionMismatch(1)), Setting);
+    }
+}

@@ -1,0 +1,174 @@
+//! One record that the store can never take does not stop the others: what is refused is split in halves until the record
+//! is alone, and that one is given up where an operator sees it.
+//!
+//! Each part of a batch moves the frontier in the transaction of its own runs and under the batch's epoch, so a crash or a
+//! new owner in between finds the same as after a smaller batch.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use usher_proto::{Event, Key, Reason};
+
+use super::StoreError;
+use crate::engine::arrival::{Admission, Arrival, Batch, RefusedRecord};
+use crate::engine::{Change, ChangeKind, Changed};
+
+/// The store's answer to one question.
+#[derive(Debug)]
+pub enum Asked<T> {
+    /// It is carried out.
+    Done(T),
+    /// The store will never take it.
+    Refused(StoreError),
+}
+
+/// A store that is asked until it answers. None means that the process stops.
+#[async_trait]
+pub trait Asking: Send + Sync {
+    /// Admits a batch; `Done(None)` where the partition is somebody else's.
+    async fn admit(&self, batch: &Batch) -> Option<Asked<Option<Admission>>>;
+
+    /// Writes changes in one transaction.
+    async fn change(&self, changes: &[Change]) -> Option<Asked<Vec<Changed>>>;
+
+    /// The store refuses what holds nothing of any record, so no record is at fault: waits before it is asked again.
+    async fn refuses_everything(&self, error: &StoreError) -> Option<()>;
+}
+
+/// What came of a batch, part by part.
+#[derive(Debug)]
+pub struct Isolated {
+    /// All parts as if they were one; none where the partition is somebody else's.
+    pub admission: Option<Admission>,
+    /// Records that were given up.
+    pub refused: usize,
+    /// Whether it was carried out in parts.
+    pub in_parts: bool,
+}
+
+/// Admits a batch, whole if the store takes it so.
+pub async fn admit(asking: &dyn Asking, batch: Batch) -> Option<Isolated> {
+    struct Part {
+        batch: Batch,
+        /// The record as it came, once less of it is asked for: a run without a body, then no run.
+        original: Option<Box<Arrival>>,
+    }
+    let mut isolated = Isolated { admission: None, refused: 0, in_parts: false };
+    let mut admission = Admission::default();
+    let mut parts = vec![Part { batch, original: None }];
+    while let Some(Part { mut batch, original }) = parts.pop() {
+        match asking.admit(&batch).await? {
+            Asked::Done(None) => return Some(isolated),
+            Asked::Done(Some(of_part)) => {
+                isolated.refused += usize::from(original.is_some());
+                merge(&mut admission, of_part);
+            }
+            Asked::Refused(error) => {
+                isolated.in_parts = true;
+                match (batch.arrivals.len(), original) {
+                    (0, None) => {
+                        asking.refuses_everything(&error).await?;
+                        parts.push(Part { batch, original: None });
+                    }
+                    (0, Some(original)) => {
+                        asking.refuses_everything(&error).await?;
+                        batch.refused.retain(|record| record.offset != original.offset);
+                        batch.arrivals = vec![*original];
+                        parts.push(Part { batch, original: None });
+                    }
+                    (1, None) => {
+                        let original = Box::new(batch.arrivals.remove(0));
+                        batch.arrivals.push(reduced(&original, &error));
+                        parts.push(Part { batch, original: Some(original) });
+                    }
+                    (1, Some(original)) => {
+                        batch.arrivals.clear();
+                        batch.refused.push(record(&original, &error));
+                        parts.push(Part { batch, original: Some(original) });
+                    }
+                    (count, _) => {
+                        let right = batch.arrivals.split_off(count / 2);
+                        // Nothing between the two halves means anything to the flow.
+                        let frontier = right.first().map_or(batch.frontier, |first| first.offset);
+                        let right = Batch { arrivals: right, refused: Vec::new(), ..batch.clone() };
+                        parts.push(Part { batch: right, original: None });
+                        parts.push(Part { batch: Batch { frontier, ..batch }, original: None });
+                    }
+                }
+            }
+        }
+    }
+    isolated.admission = Some(admission);
+    Some(isolated)
+}
+
+/// Adds what came of a later part.
+fn merge(all: &mut Admission, later: Admission) {
+    // Of one batch nothing is a head that the batch itself has cancelled.
+    let ended = |event: &Event| later.cancelled.iter().any(|(_, cancelled)| cancelled.is(event));
+    all.heads.retain(|run| !ended(&run.event));
+    all.woken.retain(|run| !ended(&run.event));
+    all.heads.extend(later.heads);
+    all.woken.extend(later.woken);
+    all.behind.extend(later.behind);
+    all.cancelled.extend(later.cancelled);
+    all.repeated += later.repeated;
+    all.refused += later.refused;
+}
+
+/// A run that is given up at once, without its body: the log still holds that.
+fn reduced(original: &Arrival, error: &StoreError) -> Arrival {
+    let verdict = Some((Reason::Unstorable, refusal(error)));
+    let event = Event { provenance: Vec::new(), body: Bytes::new(), ..original.event.clone() };
+    // A deletion holds no data, and is final: it counts if it can.
+    let snapshot = original.snapshot.clone().filter(|snapshot| snapshot.data.is_none());
+    Arrival { starts: true, verdict, event, snapshot, remember: None, ..original.clone() }
+}
+
+/// The record, to be kept beside all runs: nothing of it stands where a store might refuse it.
+fn record(original: &Arrival, error: &StoreError) -> RefusedRecord {
+    let event = &original.event;
+    RefusedRecord {
+        offset: original.offset,
+        reason: Reason::Unstorable,
+        error: refusal(error),
+        event: event.id.to_string(),
+        key: Key::new(event.subject.key()),
+        body: event.body.clone(),
+    }
+}
+
+fn refusal(error: &StoreError) -> String {
+    storable(&format!("the store refuses the event: {error}"))
+}
+
+/// The text as every database takes it: Postgres refuses NUL in a text, and nothing else that a Rust string can hold.
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Writes changes, all at once if the store takes them so. One that is refused comes back as [`Changed::Refused`].
+pub async fn change(asking: &dyn Asking, changes: &[Change]) -> Option<Vec<Changed>> {
+    let mut done = Vec::with_capacity(changes.len());
+    let mut parts = vec![changes];
+    while let Some(part) = parts.pop() {
+        match (asking.change(part).await?, part) {
+            (Asked::Done(changed), _) => done.extend(changed),
+            (Asked::Refused(_), []) => {}
+            // It holds nothing of a record any more.
+            (Asked::Refused(error), [only]) if gives_up_unstorable(only) => {
+                asking.refuses_everything(&error).await?;
+                parts.push(part);
+            }
+            (Asked::Refused(_), [_]) => done.push(Changed::Refused),
+            (Asked::Refused(_), _) => {
+                let (left, right) = part.split_at(part.len() / 2);
+                parts.extend([right, left]);
+            }
+        }
+    }
+    Some(done)
+}
+
+fn gives_up_unstorable(change: &Change) -> bool {
+    matches!(&change.kind, ChangeKind::End { verdict: Some((Reason::Unstorable, _)), .. })
+}

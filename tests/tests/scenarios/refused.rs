@@ -1,0 +1,212 @@
+//! What will never be taken, and what is not there: by databases as people have them.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+use usher_tests::database::OwnDatabase;
+use usher_tests::events::{User, Webhook};
+use usher_tests::pair::{Pair, setting};
+use usher_tests::program::Program;
+use usher_tests::world::{SECRET, SOON, World};
+use usher_tests::{eventually, free_port, unique};
+
+usher_tests::on_both_pairs!(one_record_that_the_store_cannot_take_stops_nobody);
+
+/// Random: a text that repeats itself is compressed, and fits.
+fn long(length: usize) -> String {
+    (0..length).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
+}
+
+async fn one_record_that_the_store_cannot_take_stops_nobody(pair: Pair) {
+    let is_real = matches!(pair, Pair::Real(_));
+    let world = World::start(pair).await;
+    let webhooks: Vec<Webhook> = (0..120).map(|_| User::new().created()).collect();
+    world.send_all(&webhooks[..60]).await;
+    world.send(&User { id: format!("user_{}", long(6_000)), ..User::new() }.created()).await;
+    world.send_all(&webhooks[60..]).await;
+    let runs = world.all_ended(3 * 121, SOON).await;
+    for flow in ["email", "trial", "db-sync"] {
+        let done = |run: &&usher_dispatcher::store::RunRecord| run.flow == flow && run.state == "done";
+        assert!(runs.iter().filter(done).count() >= 120, "{flow} goes on");
+    }
+    let (code, out, _) = world.usher(&["dlq", "list", "--json"]);
+    // A SQLite file takes keys of any length; the index of a table in Postgres does not.
+    let refused = usize::from(is_real);
+    assert_eq!((code, out.lines().count()), (0, refused), "the row alone is given up: {out}");
+    let (status, page) = world.admin_page("/readyz").await;
+    assert_eq!(status, 200, "{page}");
+    world.end().await;
+}
+
+/// Starts `usher up` or `dispatcher` with this store, and nothing else to wait for.
+fn start(name: &str, store: &str, more: &[(&str, &str)], folder: &Path) -> Program {
+    let data = folder.join("data").display().to_string();
+    let up = ["up", "--no-lab", "--data", &data];
+    let arguments: &[&str] = if name == "usher" { &up } else { &["--flow", "db-sync"] };
+    let settings = [
+        ("USHER_STORE", store),
+        // The broker that is not there is not what is looked at.
+        ("RUST_LOG", "info,librdkafka=off,rdkafka=off"),
+        ("USHER_LISTEN", "127.0.0.1:0"),
+        ("USHER_ADMIN", "127.0.0.1:0"),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),
+    ];
+    let log = [("USHER_LOG", "kafka://127.0.0.1:1")];
+    let settings = settings.iter().chain(log.iter().filter(|_| name != "usher")).chain(more);
+    let environment: Vec<(String, String)> =
+        settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Program::start(name, arguments, &environment, folder)
+}
+
+/// Both programs end with code 64 and one line that has all of this.
+async fn is_refused_in_one_line(store: &str, more: &[(&str, &str)], says: &[&str]) {
+    for name in ["usher", "dispatcher"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut program = start(name, store, more, folder.path());
+        let code = program.ended(SOON).await.code();
+        let output = program.output();
+        let lines: Vec<&str> = output.lines().filter(|line| !line.contains(" INFO ")).collect();
+        let errors: Vec<&&str> = lines.iter().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!((code, errors.len()), (Some(64), 1), "{name}: {output}");
+        for part in says {
+            assert!(errors[0].contains(part), "{name} says {part:?}: {output}");
+        }
+        let others: Vec<&&str> =
+            lines.iter().filter(|line| !line.starts_with("error: ") && !line.starts_with("flow ")).collect();
+        assert!(others.is_empty(), "{name}: {output}");
+        assert!(!output.contains("hunter2") && output.matches("while executing").count() == 0, "{name}: {output}");
+    }
+}
+
+async fn execute(url: &str, sql: &str) {
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    connection.execute(AssertSqlSafe(sql)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_that_only_a_person_mends_ends_the_start_in_one_line() {
+    let Some(server) = setting("USHER_TEST_POSTGRES") else { return };
+    let database = OwnDatabase::make(&server).await;
+    let (role, url) = (unique("usher_role_"), database.url());
+    execute(&url, &format!("CREATE ROLE {role} LOGIN PASSWORD 'right'")).await;
+    execute(&url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let host = server.rsplit_once('@').map_or(server.trim_start_matches("postgres://"), |(_, host)| host);
+    let host = host.split('/').next().unwrap();
+    let name = url.rsplit_once('/').unwrap().1;
+    let of = |database: &str, password: &str| format!("postgres://{role}:{password}@{host}/{database}");
+
+    is_refused_in_one_line(
+        &of("no_such_database", "right"),
+        &[],
+        &["USHER_STORE: ", host, "3D000", "create the database"],
+    )
+    .await;
+    is_refused_in_one_line(&of(name, "right"), &[], &["USHER_STORE: ", name, "42501", "USHER_STORE_SCHEMA"]).await;
+    let schema = [("USHER_STORE_SCHEMA", "usher")];
+    is_refused_in_one_line(&of(name, "right"), &schema, &["USHER_STORE: ", name, "42501"]).await;
+    // Where the server asks for no password, a role that is not there stands for one that is wrong.
+    let stranger = of(name, "hunter2").replace(&role, "nobody_of_this_name");
+    is_refused_in_one_line(&stranger, &[], &["USHER_STORE: ", host, "28", "set a user and password"]).await;
+    // Tables of our names that are somebody else's.
+    execute(&url, "CREATE TABLE usher_run (id int)").await;
+    is_refused_in_one_line(&url, &[], &["USHER_STORE: ", name, "42P07", "not as Usher made them"]).await;
+
+    execute(&url, &format!("DROP ROLE {role}")).await;
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_no_database_is_said_in_one_line_by_every_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let garbage = folder.path().join("garbage.db");
+    std::fs::write(&garbage, long(100_000)).unwrap();
+    let store = format!("sqlite:{}", garbage.display());
+    let says = ["USHER_STORE: ", "garbage.db", "damaged or no SQLite database"];
+    is_refused_in_one_line(&store, &[], &says).await;
+
+    // One that was a store, and is cut off.
+    let whole = folder.path().join("whole.db");
+    let address = format!("sqlite:{}", whole.display());
+    let mut program = start("usher", &address, &[], folder.path());
+    program.says("usher is ready").await;
+    program.terminate();
+    assert!(program.ended(SOON).await.success(), "{}", program.output());
+    let bytes = std::fs::read(&whole).unwrap();
+    let cut = folder.path().join("cut.db");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let cut = format!("sqlite:{}", cut.display());
+    is_refused_in_one_line(&cut, &[], &["USHER_STORE: ", "cut.db", "damaged or no SQLite database"]).await;
+
+    for store in [&store, &cut] {
+        for arguments in [&["runs"][..], &["dlq", "list"], &["pause", "email"]] {
+            let output = std::process::Command::new(usher_tests::program::programs().join("usher"))
+                .args(arguments)
+                .env_clear()
+                .env("USHER_STORE", store)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((output.status.code(), text.lines().count()), (Some(64), 1), "{arguments:?}: {text}");
+            assert!(text.contains("USHER_STORE: ") && text.contains("damaged"), "{arguments:?}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_not_there_yet_is_waited_for_with_few_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    // Nobody answers there, and nobody else takes it.
+    let program = start("dispatcher", &format!("postgres://u:hunter2@127.0.0.1:{port}/d"), &[], folder.path());
+    let line = format!("USHER_STORE: no connection to 127.0.0.1:{port}/d: connection refused; trying again");
+    eventually("it says so again", SOON, || async {
+        program.output().contains(&format!("{line}, for 1")).then_some(())
+    })
+    .await;
+    let output = program.output();
+    assert_eq!(output.matches("no connection").count(), 2, "{output}");
+    assert!(!output.contains("hunter2") && !output.contains("pool timed out"), "{output}");
+    program.kill().await;
+    drop(TcpListener::bind(("127.0.0.1", port)).expect("it was free all the time"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usher_up_says_why_a_flow_cannot_go_on_and_ends_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("elsewhere.db").display());
+    let mut program = start("usher", &store, &[], folder.path());
+    let address = program.says("usher is ready: webhooks on http://").await;
+    let client = reqwest::Client::new();
+    for _ in 0..8 {
+        let webhook = User::new().created();
+        let request = client.post(format!("http://{address}/webhooks/clerk")).body(webhook.body.clone());
+        let headers = webhook.headers(SECRET);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        assert_eq!(request.send().await.unwrap().status(), 204);
+    }
+    let ended = "SELECT count(*) FROM usher_run WHERE state = 'done'";
+    let pool = sqlx::SqlitePool::connect(&store).await.unwrap();
+    eventually("all is done", SOON, || async {
+        let (done,): (i64,) = sqlx::query_as(ended).fetch_one(&pool).await.ok()?;
+        (done == 8).then_some(())
+    })
+    .await;
+    pool.close().await;
+    program.terminate();
+    assert!(program.ended(SOON).await.success(), "{}", program.output());
+
+    for file in std::fs::read_dir(folder.path().join("data")).unwrap() {
+        let path = file.unwrap().path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log.db")) {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let mut program = start("usher", &store, &[], folder.path());
+    let ended = tokio::time::timeout(Duration::from_secs(60), program.ended(SOON)).await.unwrap();
+    let output = program.output();
+    assert!(!ended.success(), "{output}");
+    let lines = output.lines().filter(|line| line.starts_with("error: ") && line.contains("the log was reset")).count();
+    assert_eq!(lines, 1, "{output}");
+}
