@@ -47,9 +47,10 @@ impl CatchingUp {
             return;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        let soon = self.said_at.map_or(Duration::ZERO, |at| SAY_EVERY.saturating_sub(at.elapsed()));
-        // Asked after every input, so nothing is counted until it is to be said.
-        let Some(unread) = Some(()).filter(|()| soon.is_zero()).and_then(|()| engine.catching_up()) else { return };
+        if self.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
+            return;
+        }
+        let Some(unread) = engine.catching_up() else { return };
         if unread.partitions.is_empty() && since.elapsed() < SAY_EVERY {
             return; // the log has only just been asked how far it reaches
         }

@@ -16,6 +16,7 @@ mod effect {
 
     /// What a step did outside. Both stores take it, whatever the destination answered.
     #[derive(Debug, Clone, PartialEq)]
+    #[expect(clippy::manual_non_exhaustive, reason = "nobody in this crate is to build one by its fields either")]
     pub struct Effect {
         /// The destination's own id of what was made: a mail's, a customer's, a row's.
         pub id: String,
