@@ -64,7 +64,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let store = place.store().await?;
     for paused in store.paused_flows().await? {
         if filter.flow.as_ref().is_none_or(|flow| *flow == paused) {
-            eprintln!("flow {paused} is paused: its runs are kept, and none is begun");
+            output::hint(&format!("flow {paused} is paused: its runs are kept, and none is begun"));
         }
     }
     let runs = store.runs(&filter, i64::from(limit)).await?;

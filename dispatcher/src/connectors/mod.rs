@@ -227,7 +227,7 @@ pub struct Inputs<'a> {
     pub pass: u32,
 }
 
-impl Inputs<'_> {
+impl<'a> Inputs<'a> {
     /// A parameter that may not be empty.
     fn required(&self, name: &str) -> Result<&Value, CannotPrepare> {
         self.params.get(name).ok_or_else(|| CannotPrepare(format!("{name} came out empty")))
@@ -260,10 +260,36 @@ impl Inputs<'_> {
         if to.is_empty() { Err(CannotPrepare("to came out empty".into())) } else { Ok(to) }
     }
 
+    /// What a mail is about, in one line.
+    fn subject(&self) -> Result<String, CannotPrepare> {
+        Ok(one_line(self.required("subject")?.as_str().unwrap_or_default()))
+    }
+
+    /// The headers that a mail has besides its own, each in one line.
+    fn headers(&self) -> Result<Vec<(&'a str, String)>, CannotPrepare> {
+        let given = self.params.get("headers").and_then(Value::as_object).into_iter().flatten();
+        let header = |(name, value): (&'a String, &Value)| {
+            // RFC 5322, 3.6.8: printable ASCII except the colon.
+            let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+            let value = one_line(value.as_str().unwrap_or_default());
+            if valid { Ok((name.as_str(), value)) } else { Err(cannot_set(name)) }
+        };
+        given.map(header).collect()
+    }
+
     /// The address of a person, where it is given.
     fn email(&self) -> Result<Option<String>, CannotPrepare> {
         Ok(self.mailboxes("email")?.pop().map(|mailbox| mailbox.address))
     }
+}
+
+/// A value with a line's end in it would begin a header, or the body, of somebody else's choice.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn cannot_set(header: &str) -> CannotPrepare {
+    CannotPrepare(format!("headers cannot set {header:?}"))
 }
 
 /// The variable that says who mails are from where a flow does not.

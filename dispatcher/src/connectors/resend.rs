@@ -71,15 +71,20 @@ impl Connector for Resend {
         let mut mail = Map::new();
         mail.insert("from".into(), json!(inputs.sender(self.from.as_ref())?.to_text()));
         mail.insert("to".into(), texts(&inputs.recipients()?));
-        mail.insert("subject".into(), inputs.required("subject")?.clone());
+        mail.insert("subject".into(), json!(inputs.subject()?));
         let reply_to = inputs.mailboxes("reply_to")?;
         if !reply_to.is_empty() {
             mail.insert("reply_to".into(), texts(&reply_to));
         }
-        for name in ["html", "text", "headers"] {
+        for name in ["html", "text"] {
             if let Some(value) = inputs.params.get(name) {
                 mail.insert(name.into(), value.clone());
             }
+        }
+        let headers = inputs.headers()?;
+        if !headers.is_empty() {
+            let header = |(name, value): (&str, String)| (name.to_owned(), json!(value));
+            mail.insert("headers".into(), headers.into_iter().map(header).collect());
         }
         if !mail.contains_key("html") && !mail.contains_key("text") {
             return Err(CannotPrepare("the mail has neither html nor text".into()));

@@ -100,6 +100,44 @@ async fn an_address_that_is_none_or_more_than_one_is_refused_by_every_operation(
     assert!(tried > 300, "{tried}");
 }
 
+/// All texts in a value.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::Object(fields) => fields.values().flat_map(texts).collect(),
+        _ => vec![],
+    }
+}
+
+#[tokio::test]
+async fn a_line_end_in_a_subject_or_a_header_begins_no_other() {
+    usher_service::telemetry::install_tls();
+    let with_headers = |operation: &&Operation| operation.params.iter().any(|param| param.name == "headers");
+    let all = OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |operation| (*connector, operation)));
+    let mails: Vec<_> = all.filter(|(_, operation)| with_headers(operation)).collect();
+    assert_eq!(mails.len(), 3, "resend, nylas and smtp");
+    for (connector, operation) in mails {
+        let opened = connectors::open(&[connector], &environment(), database()).unwrap();
+        let ask = |subject: &str, headers: Value| {
+            let mut params = params(operation);
+            params.insert("subject".into(), json!(subject));
+            params.insert("headers".into(), headers);
+            prepare(&*opened[connector], operation.name, &Value::Object(params), &Value::Null)
+        };
+        let line = "Hi Dana\r\nBcc: eve@evil.test\u{85}\0";
+        let request = ask(line, json!({ "X-Name": line })).unwrap_or_else(|error| panic!("{connector}: {error}"));
+        let request: Value = serde_json::from_slice(&request).unwrap();
+        let texts = texts(&request);
+        assert!(texts.iter().any(|text| text.contains("Hi Dana")), "{connector}: {request}");
+        assert!(!texts.iter().any(|text| text.contains("\nBcc")), "{connector}: {request}");
+        for name in ["", "X\r\nBcc", "X: y", "X Y", "\u{e9}"] {
+            let error = ask("Hi", json!({ name: "one" })).expect_err(name).to_string();
+            assert!(error.contains("headers cannot set"), "{connector}: {error}");
+        }
+    }
+}
+
 #[test]
 fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
     for (connector, operation, name, shape) in addresses() {

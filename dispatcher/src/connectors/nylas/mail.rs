@@ -18,10 +18,11 @@ pub(super) fn of(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepar
     for (name, mailboxes) in lists.into_iter().filter(|(_, mailboxes)| !mailboxes.is_empty()) {
         mail.insert(name.into(), mailboxes.into_iter().map(entry).collect());
     }
-    mail.insert("subject".into(), inputs.required("subject")?.clone());
-    if let Some(headers) = inputs.params.get("headers").and_then(Value::as_object) {
-        let header = |(name, value): (&String, &Value)| json!({ "name": name, "value": value });
-        mail.insert("custom_headers".into(), headers.iter().map(header).collect());
+    mail.insert("subject".into(), json!(inputs.subject()?));
+    let headers = inputs.headers()?;
+    if !headers.is_empty() {
+        let header = |(name, value): (&str, String)| json!({ "name": name, "value": value });
+        mail.insert("custom_headers".into(), headers.into_iter().map(header).collect());
     }
     match (inputs.params.get("html"), inputs.params.get("text")) {
         (Some(html), _) => mail.insert("body".into(), html.clone()),

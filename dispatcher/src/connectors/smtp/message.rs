@@ -12,7 +12,7 @@ use usher_proto::address::NotAnAddress;
 use usher_proto::{Mailbox, Timestamp};
 
 use super::{CannotPrepare, Inputs};
-use crate::connectors::not_an_address;
+use crate::connectors::{cannot_set, not_an_address};
 
 /// Headers that are made here, from parameters of their own or from the message itself.
 const OURS: [&str; 14] = [
@@ -51,18 +51,16 @@ impl Mail {
         let to = inputs.recipients()?.into_iter().map(|mailbox| written("to", mailbox));
         let to: Vec<Written> = to.collect::<Result<_, _>>()?;
         let millis = Duration::from_millis(u64::try_from(now.millis()).unwrap_or_default());
-        let mut builder = Message::builder()
-            .from(from.clone())
-            .date(SystemTime::UNIX_EPOCH + millis)
-            .subject(one_line(inputs.required("subject")?.as_str().unwrap_or_default()));
+        let mut builder =
+            Message::builder().from(from.clone()).date(SystemTime::UNIX_EPOCH + millis).subject(inputs.subject()?);
         for mailbox in &to {
             builder = builder.to(mailbox.clone());
         }
         for mailbox in inputs.mailboxes("reply_to")? {
             builder = builder.reply_to(written("reply_to", mailbox)?);
         }
-        for (name, value) in inputs.params.get("headers").and_then(Value::as_object).into_iter().flatten() {
-            builder = builder.raw_header(header(name, value.as_str().unwrap_or_default())?);
+        for (name, value) in inputs.headers()? {
+            builder = builder.raw_header(header(name, value)?);
         }
         let message = match (text("text"), text("html")) {
             (Some(text), Some(html)) => {
@@ -101,17 +99,10 @@ fn written(name: &str, mailbox: Mailbox) -> Result<Written, CannotPrepare> {
     Ok(Written::new(Some(mailbox.name).filter(|name| !name.is_empty()), address))
 }
 
-/// A value with a line's end in it would begin a header, or the body, of somebody else's choice.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn header(name: &str, value: &str) -> Result<HeaderValue, CannotPrepare> {
-    let valid = name.bytes().all(|b| b.is_ascii_graphic());
-    if OURS.contains(&name.to_ascii_lowercase().as_str()) || !valid {
-        return Err(CannotPrepare(format!("headers cannot set {name:?}")));
+fn header(name: &str, value: String) -> Result<HeaderValue, CannotPrepare> {
+    if OURS.contains(&name.to_ascii_lowercase().as_str()) {
+        return Err(cannot_set(name));
     }
-    let header = HeaderName::new_from_ascii(name.to_owned());
-    let header = header.map_err(|_| CannotPrepare(format!("headers cannot set {name:?}")))?;
-    Ok(HeaderValue::new(header, one_line(value)))
+    let header = HeaderName::new_from_ascii(name.to_owned()).map_err(|_| cannot_set(name))?;
+    Ok(HeaderValue::new(header, value))
 }
