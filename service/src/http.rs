@@ -2,7 +2,7 @@
 //! connections are bounded, none of them keeps others out, and a stop finishes the requests under way.
 //!
 //! `axum::serve` has no limit on the time a request's head may take and does not set TCP_NODELAY, so the accept loop is
-//! our own, on hyper's connection builder. [`crowd`] decides which connection is closed.
+//! our own, on hyper's connection builder. Of a crowd of connections, `crowd.rs` decides which one is closed.
 
 mod crowd;
 mod guest;
