@@ -92,13 +92,19 @@ async fn an_empty_store_beside_a_log_that_was_read_is_refused_until_somebody_say
     world.end().await;
 }
 
-async fn a_log_that_ends_before_its_store_is_refused_until_somebody_says_how_to_go_on(pair: Pair) {
+/// Twenty people who wait, and everything was killed since.
+async fn killed_with_20_waits(pair: Pair) -> (World, Vec<User>, Vec<Webhook>) {
     let mut world = world(pair).await;
     let (users, webhooks) = signups(20);
     world.send_all(&webhooks).await;
     are(&world, 20, "waiting").await;
     world.kill_delivering().await;
     world.kill_front_if_apart().await;
+    (world, users, webhooks)
+}
+
+async fn a_log_that_ends_before_its_store_is_refused_until_somebody_says_how_to_go_on(pair: Pair) {
+    let (mut world, users, _) = killed_with_20_waits(pair).await;
     world.lose_log().await;
     is_refused(&world, "the log was reset or restored", "usher seek FLOW --to").await;
     seek(&world, "beginning");
@@ -114,12 +120,7 @@ async fn a_log_that_ends_before_its_store_is_refused_until_somebody_says_how_to_
 }
 
 async fn everything_moves_to_a_topic_with_more_partitions_and_waits_go_along(pair: Pair) {
-    let mut world = world(pair).await;
-    let (users, webhooks) = signups(20);
-    world.send_all(&webhooks).await;
-    are(&world, 20, "waiting").await;
-    world.kill_delivering().await;
-    world.kill_front_if_apart().await;
+    let (mut world, users, webhooks) = killed_with_20_waits(pair).await;
     let prefix = unique("moved");
     let (code, said, error) = world.usher(&["move", "--to-prefix", &prefix, "--to-partitions", "12"]);
     assert!(code == 0 && said.contains("20 runs") && said.contains("USHER_PARTITIONS=12"), "{said}{error}");

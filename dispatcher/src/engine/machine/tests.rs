@@ -143,6 +143,10 @@ struct Bench {
     at_work: BTreeMap<String, (Run, i64, Option<Ticket>)>,
 }
 
+fn owned_from_the_start(partition: &Partition) -> Ownership {
+    Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0), sought: None, late: false }
+}
+
 impl Bench {
     fn new(limits: Limits) -> Self {
         let engine = Engine::new(limits, "1", Some("d".to_owned()));
@@ -157,14 +161,7 @@ impl Bench {
 
     fn own(&mut self, assignment: u64, partitions: &[Partition]) -> Vec<Step> {
         self.given(assignment, partitions);
-        let own = |partition: &Partition| Ownership {
-            partition: *partition,
-            epoch: EPOCH,
-            frontier: Some(0),
-            sought: None,
-            late: false,
-        };
-        let owned = partitions.iter().map(own).collect();
+        let owned = partitions.iter().map(owned_from_the_start).collect();
         let mut steps = self.give(Input::Acquired { assignment, owned });
         let caught_up = self.looked(&steps, &[]);
         steps.extend(caught_up);

@@ -197,14 +197,8 @@ fn a_search_of_many_partitions_at_once_does_not_go_beyond_the_bound() {
     let mut bench = Bench::new(limits());
     let partitions: Vec<Partition> = (0..50).map(Partition).collect();
     bench.given(1, &partitions);
-    let own = |partition: &Partition| Ownership {
-        partition: *partition,
-        epoch: EPOCH,
-        frontier: Some(0),
-        sought: None,
-        late: false,
-    };
-    let steps = bench.give(Input::Acquired { assignment: 1, owned: partitions.iter().map(own).collect() });
+    let owned = partitions.iter().map(owned_from_the_start).collect();
+    let steps = bench.give(Input::Acquired { assignment: 1, owned });
     let steps = bench.looked(&steps, &[]);
     assert_eq!(found_after(&steps).len(), MAX_RUNS / FOUND_AT_ONCE);
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)).len(), 1, "the next one's turn");
