@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, Write as _};
 
 use serde::Serialize;
-use usher_service::visible;
+use usher_service::{unfailing, visible};
 
 /// Prints one line, whatever the text holds.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
@@ -29,15 +29,15 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints one line that only accompanies the work, as a program that serves does: where it cannot be printed, to a full disk
-/// say, the work goes on.
+/// Prints one line that only accompanies the work, as a program that serves does: where it cannot be printed, the work
+/// goes on.
 pub(crate) fn notice(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    unfailing::stdout().line(text);
 }
 
 /// Prints one line beside what was asked for, to standard error.
 pub(crate) fn hint(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    unfailing::stderr().line(text);
 }
 
 /// Prints rows under a head, in columns as wide as their widest entry.

@@ -1,9 +1,8 @@
 //! Exit codes, by the convention of `sysexits.h`.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::visible;
+use crate::{unfailing, visible};
 
 /// Everything went as asked.
 pub const OK: u8 = 0;
@@ -41,6 +40,6 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     }
     // It may repeat what came from outside; what is wrong with several files stands on several lines. The exit code tells the
     // same to whoever cannot read it.
-    let _ = writeln!(std::io::stderr(), "error: {}", visible::lines(&chain.join(": ")));
+    unfailing::stderr().line(&format!("error: {}", visible::lines(&chain.join(": "))));
     ExitCode::from(if bad_setting { USAGE } else { FAILURE })
 }

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod file;
 pub mod files;
 pub mod telemetry;
+pub mod unfailing;
 pub mod visible;
 
 pub mod health;

@@ -1,7 +1,7 @@
 //! Logging: structured, to standard error, with no personal data in it by everybody's discipline.
 
 use std::fmt::Debug;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::IsTerminal as _;
 
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::exit::BadSetting;
 use crate::options::Environment;
-use crate::visible;
+use crate::{unfailing, visible};
 
 /// Starts logging. `RUST_LOG` chooses what (default `info`), `USHER_LOG_FORMAT` how: `text` (default) or `json`.
 pub fn start(environment: &Environment) -> Result<(), BadSetting> {
@@ -21,10 +21,8 @@ pub fn start(environment: &Environment) -> Result<(), BadSetting> {
         Some(text) => EnvFilter::try_new(&text)
             .map_err(|error| BadSetting::new("RUST_LOG", format!("{error}; for instance info or ingest=debug")))?,
     };
-    let subscriber = tracing_subscriber::fmt()
-        .log_internal_errors(false)
-        .with_env_filter(filter)
-        .with_writer(|| Unfailing(io::stderr()));
+    let subscriber =
+        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(unfailing::stderr);
     // Colours are for people; a file or a collector gets plain text.
     let subscriber = subscriber.with_ansi(std::io::stderr().is_terminal());
     let started = match environment.get("USHER_LOG_FORMAT")?.as_deref() {
@@ -35,22 +33,6 @@ pub fn start(environment: &Environment) -> Result<(), BadSetting> {
         }
     };
     started.map_err(|error| BadSetting::new("logging", error))
-}
-
-/// A writer that never fails: a log line that cannot be written (a full disk, a pipe whose reader is gone) is lost. The work
-/// goes on, which would otherwise end in a panic of whatever task wanted to say something.
-struct Unfailing<W>(W);
-
-impl<W: Write> Write for Unfailing<W> {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        let _ = self.0.write_all(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let _ = self.0.flush();
-        Ok(())
-    }
 }
 
 /// Fields as text, each on its line whatever its value holds: ids and types of events come from outside.
@@ -71,6 +53,7 @@ pub fn install_tls() {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -86,25 +69,6 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
-    }
-
-    /// Fails like a full disk and a pipe without a reader.
-    struct Failing;
-
-    impl Write for Failing {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::StorageFull.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-    }
-
-    #[test]
-    fn a_line_that_cannot_be_written_is_no_error() {
-        let mut writer = Unfailing(Failing);
-        assert!(writer.write_all(b"line").is_ok() && writer.flush().is_ok());
     }
 
     #[test]

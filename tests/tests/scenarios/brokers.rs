@@ -67,7 +67,7 @@ async fn set(admin: &AdminClient<DefaultClientContext>, topic: &str, settings: &
 /// Waits until what takes webhooks is ready, or says of its topic that it has this problem.
 async fn until_readiness(world: &World, problem: Option<&str>) {
     eventually(&format!("readiness: {problem:?}"), SOON, || async {
-        let (status, text) = world.get("/readyz").await;
+        let (status, text) = world.admin_page("/readyz").await;
         match problem {
             None => status == 200,
             Some(problem) => status == 503 && text.contains(problem),
@@ -79,7 +79,7 @@ async fn until_readiness(world: &World, problem: Option<&str>) {
 
 async fn until_metric(world: &World, line: &str) {
     eventually(line, SOON, || async {
-        let (_, metrics) = world.get("/metrics").await;
+        let (_, metrics) = world.admin_page("/metrics").await;
         metrics.lines().any(|found| found == line).then_some(())
     })
     .await;

@@ -11,7 +11,7 @@ async fn world(folder: &std::path::Path) -> World {
 }
 
 async fn until_not_ready(world: &World) {
-    eventually("it is not ready", SOON, || async { (world.get("/readyz").await.0 == 503).then_some(()) }).await;
+    eventually("it is not ready", SOON, || async { (world.admin_page("/readyz").await.0 == 503).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

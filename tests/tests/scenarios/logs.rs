@@ -1,19 +1,31 @@
 //! Output that nobody can write or reads: the work goes on, and a stop is a stop.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use usher_tests::eventually;
 use usher_tests::program::{Program, programs};
 use usher_tests::world::{SECRET, SOON};
 
-/// A full disk, and a pipe whose reader is gone.
-fn nowhere() -> [(&'static str, [Stdio; 2]); 2] {
+/// A full disk, a pipe whose reader is gone, and one whose reader no longer reads.
+fn nowhere() -> [(&'static str, [Stdio; 2]); 3] {
     let full = || OpenOptions::new().write(true).open("/dev/full").expect("Linux has it").into();
     let pipe = || std::io::pipe().expect("a pipe").1.into();
-    [("a full disk", [full(), full()]), ("no reader", [pipe(), pipe()])]
+    [("a full disk", [full(), full()]), ("no reader", [pipe(), pipe()]), ("a stopped reader", [stopped(), stopped()])]
+}
+
+/// A pipe that is full, and whose reader reads no more for as long as the tests run.
+fn stopped() -> Stdio {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    std::mem::forget(reader);
+    while poll(&mut [PollFd::new(&writer, PollFlags::OUT)], Some(&Timespec::default())).expect("a poll") > 0 {
+        writer.write_all(&[b'x'; 4096]).expect("room for it");
+    }
+    writer.into()
 }
 
 fn variables(variables: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -90,7 +102,8 @@ fn commands_end_quietly_when_their_reader_is_gone() {
             Command::new(programs().join("usher")).args(arguments).env_clear().stdout(out).stderr(err).status();
         status.expect("usher runs").code()
     };
-    let [full, gone] = nowhere().map(|(_, streams)| streams);
+    // What was asked for waits for its reader, as a pager's wants it.
+    let [full, gone, _] = nowhere().map(|(_, streams)| streams);
     assert_eq!(code(&["check"], gone), Some(0));
     assert_eq!(code(&["check"], full), Some(1), "what was asked for could not be written");
     for (_, streams) in nowhere() {

@@ -1,0 +1,137 @@
+//! Output that only accompanies the work: log lines, notices, the last error. What cannot be written (a full disk, a pipe
+//! whose reader is gone, or stopped and no longer reads) is lost, and the work goes on.
+
+use std::io::{self, StderrLock, StdoutLock, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+
+/// A pipe that is writable takes this much without blocking (POSIX, `PIPE_BUF` on Linux).
+const PART: usize = 4096;
+/// Longer than a reader that lives needs to take something out of a full pipe.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A stream that never fails, and is never waited for longer than a moment.
+#[derive(Debug)]
+pub struct Unfailing<'a, W> {
+    /// Locked: between the look at it and the write nobody else may fill it.
+    stream: W,
+    /// Whether its reader was waited for and has not read: the next line does not wait again.
+    is_stalled: &'a AtomicBool,
+    /// How long a reader that is only slow is waited for.
+    patience: Duration,
+}
+
+/// Standard error.
+pub fn stderr() -> Unfailing<'static, StderrLock<'static>> {
+    static IS_STALLED: AtomicBool = AtomicBool::new(false);
+    Unfailing { stream: io::stderr().lock(), is_stalled: &IS_STALLED, patience: PATIENCE }
+}
+
+/// Standard output.
+pub fn stdout() -> Unfailing<'static, StdoutLock<'static>> {
+    static IS_STALLED: AtomicBool = AtomicBool::new(false);
+    Unfailing { stream: io::stdout().lock(), is_stalled: &IS_STALLED, patience: PATIENCE }
+}
+
+impl<W: Write + AsFd> Unfailing<'_, W> {
+    /// Writes one line.
+    pub fn line(&mut self, text: &str) {
+        let _ = self.write(format!("{text}\n").as_bytes());
+    }
+
+    /// Whether a write does not block; one that fails does not.
+    fn takes_a_part(&self) -> bool {
+        let patience = if self.is_stalled.load(Ordering::Relaxed) { Duration::ZERO } else { self.patience };
+        let ready = retry_on_intr(|| {
+            let timeout = Timespec::try_from(patience).ok();
+            poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], timeout.as_ref())
+        });
+        // Where it cannot be known, the write tells.
+        let takes = ready.is_err() || ready.is_ok_and(|ready| ready > 0);
+        self.is_stalled.store(!takes, Ordering::Relaxed);
+        takes
+    }
+}
+
+impl<W: Write + AsFd> Write for Unfailing<'_, W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        for part in text.chunks(PART) {
+            if !self.takes_a_part() || self.stream.write_all(part).is_err() {
+                break;
+            }
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.stream.flush();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, PipeWriter, Read as _, pipe};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A pipe that takes nothing more.
+    fn full() -> (PipeReader, PipeWriter) {
+        let (reader, mut writer) = pipe().expect("a pipe");
+        while poll(&mut [PollFd::new(&writer, PollFlags::OUT)], Some(&Timespec::default())).expect("a poll") > 0 {
+            writer.write_all(&[b'x'; PART]).expect("room for it");
+        }
+        (reader, writer)
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_no_error() {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let mut full = Unfailing { stream: full, is_stalled: &AtomicBool::new(false), patience: PATIENCE };
+        assert!(full.write_all(b"line").is_ok() && full.flush().is_ok());
+        let (reader, writer) = pipe().expect("a pipe");
+        drop(reader);
+        Unfailing { stream: writer, is_stalled: &AtomicBool::new(false), patience: PATIENCE }.line("line");
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_is_not_waited_for_and_one_that_reads_again_gets_what_comes_then() {
+        let (mut reader, writer) = full();
+        let is_stalled = AtomicBool::new(false);
+        let mut stream = Unfailing { stream: writer, is_stalled: &is_stalled, patience: PATIENCE };
+        let started = Instant::now();
+        for _ in 0..100 {
+            stream.line("lost");
+        }
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        let mut read = vec![0; 16 * PART];
+        reader.read_exact(&mut read).expect("what had filled it");
+        stream.line("found");
+        drop(stream);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "found\n");
+    }
+
+    #[test]
+    fn a_long_line_is_written_whole_to_who_reads() {
+        let (mut reader, writer) = pipe().expect("a pipe");
+        let long = "x".repeat(10 * 64 * 1024);
+        let writing = std::thread::spawn({
+            let long = long.clone();
+            move || {
+                Unfailing { stream: writer, is_stalled: &AtomicBool::new(false), patience: Duration::from_secs(60) }
+                    .line(&long)
+            }
+        });
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        writing.join().expect("it ended");
+        assert_eq!(text, format!("{long}\n"));
+    }
+}
