@@ -113,6 +113,9 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
             match Fault::of(error) {
+                Fault::Passing if NO_ROOM.iter().any(|known| code == *known) => {
+                    format!("{} ({code}), perhaps because the disk is full", database.message())
+                }
                 Fault::Passing | Fault::Setting | Fault::Damaged => format!("{} ({code})", database.message()),
                 // Of limits the message names index and size, never the value.
                 Fault::Refused if code.starts_with("54") => format!("{} ({code})", database.message()),
@@ -129,6 +132,9 @@ pub fn describe(error: &sqlx::Error) -> String {
         other => other.to_string(),
     }
 }
+
+/// What SQLite answers for want of room besides FULL: IOERR_WRITE, IOERR_SHMOPEN and IOERR_SHMSIZE (sqlite.org/rescode.html).
+const NO_ROOM: [&str; 3] = ["778", "4618", "4874"];
 
 /// The same of an error while tables are made.
 pub fn describe_migration(error: &MigrateError) -> String {
