@@ -145,7 +145,7 @@ async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(pair: Pair
         }
     };
     assert_eq!(record.body, first.body.as_bytes());
-    assert_eq!(record.key.as_str(), first.id);
+    assert_eq!(record.key.as_str(), format!("clerk/default/{}", first.id));
     for (name, value) in [
         ("usher-flow", "mail"),
         ("usher-step", "mail"),

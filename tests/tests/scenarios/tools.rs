@@ -100,7 +100,7 @@ async fn what_comes_from_outside_is_shown_and_never_obeyed_by_the_terminal() {
         assert!(lines.is_none_or(|lines| lines == out.lines().count()), "{arguments:?}: {out}");
     }
     let (_, out, _) = world.usher(&["runs"]);
-    assert!(out.contains("user_\\u{1b}[2J\\u{d}\\u{a}2026"), "it is shown: {out}");
+    assert!(out.contains("user.updated\\u{1b}[2J\\u{d}\\u{a}2026"), "it is shown: {out}");
     let (_, out, _) = world.usher(&["dlq", "list", "--json"]);
     let run: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&run["key"], &run["type"]), (&runs[0].key.clone().into(), &runs[0].kind.clone().into()));
