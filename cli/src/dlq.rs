@@ -72,7 +72,7 @@ fn print_refused(refused: &[RefusedRow], json: bool) -> anyhow::Result<()> {
 }
 
 impl Which {
-    /// Whether it is about the letters of every flow and every event.
+    /// True if no option narrows the letters to a flow, an event or a person.
     fn is_of_all(&self) -> bool {
         let Self { flow, reason, user, event, instance, since: _ } = self;
         flow.is_none() && reason.is_none() && user.is_none() && event.is_none() && instance.is_none()

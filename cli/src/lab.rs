@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// The address of its mail server, for SMTP_URL; any free port where it is not given.
     #[arg(long, env = "USHER_LAB_SMTP")]
     smtp: Option<SocketAddr>,
-    /// How many of the newest effects and requests it keeps; the others are counted.
+    /// Number of newest effects and requests to keep; older ones are only counted.
     #[arg(long, env = "USHER_LAB_KEEP", default_value_t = usher_lab::KEEP, value_parser = parse_keep)]
     keep: usize,
 }

@@ -9,9 +9,10 @@ use usher_service::clock;
 use crate::data::Place;
 use crate::output;
 
-/// How long replicas may take to confirm a pause, and what is under way to end. They look every two seconds.
+/// Time limit for all replicas to confirm a pause and to end the steps under way; beyond it the command fails. Replicas
+/// look for a pause every two seconds.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
-/// How often it is asked who has confirmed.
+/// Interval between two looks at the confirmations.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// A flow, and who orders what.
@@ -66,7 +67,7 @@ async fn confirmed(store: &SqlStore, flow: &str) -> anyhow::Result<Vec<ReplicaPa
     }
 }
 
-/// What the replicas that have confirmed are at.
+/// The confirmations and the steps still under way, in words.
 fn outcome(replicas: &[ReplicaPause]) -> String {
     let confirmed = replicas.iter().filter(|replica| replica.under_way.is_some()).count();
     let under_way: usize = replicas.iter().filter_map(|replica| replica.under_way).sum();

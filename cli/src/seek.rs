@@ -109,7 +109,7 @@ fn ends(extents: &BTreeMap<Partition, Extent>) -> BTreeMap<Partition, i64> {
     extents.iter().map(|(partition, extent)| (*partition, extent.end)).collect()
 }
 
-/// How many offsets lie between where a flow stands and where it is to go on: ahead of it, and behind it.
+/// Offsets between a flow's place and its new one, over all partitions: skipped, and read again.
 fn difference(stands: &BTreeMap<Partition, i64>, offsets: &BTreeMap<Partition, i64>) -> (i64, i64) {
     let apart = |(partition, offset): (&Partition, &i64)| offset - stands.get(partition).unwrap_or(offset);
     let sum = |(ahead, again), apart: i64| (ahead + apart.max(0), again + (-apart).max(0));
@@ -126,10 +126,10 @@ pub(crate) struct Move {
     /// The log to move to; the same if not given.
     #[arg(long)]
     to_log: Option<LogAddress>,
-    /// What its topics' names begin with; the same if not given.
+    /// Prefix of the new topics' names; the present one if not given.
     #[arg(long)]
     to_prefix: Option<Topics>,
-    /// How many partitions they have; as many as now if not given.
+    /// Number of partitions of the new topics; the present number if not given.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1024))]
     to_partitions: Option<i32>,
 }

@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// The address of the lab: doubles of the destinations, so that nothing real is reached.
     #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090")]
     lab: SocketAddr,
-    /// How many of the newest effects and requests the lab keeps; the others are counted.
+    /// Number of newest effects and requests that the lab keeps; older ones are only counted.
     #[arg(long, env = "USHER_LAB_KEEP", default_value_t = usher_lab::KEEP, value_parser = lab::parse_keep)]
     lab_keep: usize,
     /// Without the lab: the destinations are those of the environment.

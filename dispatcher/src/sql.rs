@@ -19,7 +19,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use usher_proto::Timestamp;
-use usher_service::file::FileIdentity;
+use usher_service::file_identity::FileIdentity;
 
 pub use address::DatabaseAddress;
 pub use outage::Outage;

@@ -14,7 +14,7 @@ use crate::published;
 use crate::sources::clerk::Clerk;
 use crate::sources::resend::Resend;
 
-/// How often the log is asked whether it is there.
+/// Interval between checks that the log can be reached.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// The command line of `ingest`.

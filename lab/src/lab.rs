@@ -18,7 +18,7 @@ use crate::ledger::{Counts, Entry, Filter, Ledger};
 use crate::limits::Limit;
 use crate::{ControlError, UnknownProvider, algolia, control, mailchimp, novu, nylas, resend, smtp, stripe, webhook};
 
-/// How many requests and effects a lab keeps unless it is told otherwise.
+/// Default number of requests and effects that a lab keeps.
 pub const KEEP: usize = 10_000;
 /// How many objects of each kind a double holds, and how many idempotency keys it remembers, for each effect that is kept:
 /// a signup is several requests, and a request may be repeated long after it was made.

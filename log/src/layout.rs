@@ -12,7 +12,7 @@ pub struct LogLayout {
     /// What the topics' and groups' names begin with.
     #[arg(long = "topic-prefix", env = "USHER_TOPIC_PREFIX", default_value = "usher")]
     pub topics: Topics,
-    /// How many partitions of the topics are written to; fixed once they are made.
+    /// Number of partitions written to; fixed once the topics exist.
     #[arg(long, env = "USHER_PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=1024))]
     pub partitions: i32,
 }

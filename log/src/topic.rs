@@ -19,7 +19,7 @@ pub(crate) const SHORT_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// What the store can be relied upon to remember.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How long a topic's records stay.
+/// The retention of a topic's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// Each for [`RETENTION`], where the log makes the topic.
@@ -48,9 +48,9 @@ pub enum Creation {
 pub struct TopicSpec {
     /// Its full name.
     pub name: String,
-    /// How many partitions are written to. A topic with fewer is refused; those beyond are read and not written to.
+    /// Number of partitions written to. A topic with fewer is refused; those beyond are read only.
     pub partitions: i32,
-    /// How long its records stay.
+    /// The retention of its records.
     pub kept: Kept,
     /// When it is made.
     pub creation: Creation,
@@ -256,7 +256,7 @@ fn words(time: Duration) -> String {
 pub struct TopicState {
     /// What is not as it should be.
     pub problems: Vec<TopicProblem>,
-    /// How long it keeps records; none without a limit, or where that is not known.
+    /// The retention of its records; none if unlimited or unknown.
     pub retention: Option<Duration>,
     /// The size of the largest record it takes, where that is known.
     pub largest: Option<usize>,

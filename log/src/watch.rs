@@ -8,7 +8,7 @@ use usher_service::Readiness;
 
 use crate::{Log, LogError, TopicProblem};
 
-/// How often a problem that stays is told again.
+/// Interval between log lines about one lasting problem.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Keeps readiness and metrics true to the log and to one of its topics.

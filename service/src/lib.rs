@@ -7,7 +7,7 @@ pub mod secret;
 
 pub mod clock;
 pub mod exit;
-pub mod file;
+pub mod file_identity;
 pub mod files;
 pub mod telemetry;
 pub mod unfailing;

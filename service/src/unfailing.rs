@@ -21,7 +21,7 @@ pub struct Unfailing<'a, W> {
     stream: W,
     /// Whether its reader was waited for and has not read: the next line does not wait again.
     is_stalled: &'a AtomicBool,
-    /// How long a reader that is only slow is waited for.
+    /// Longest wait for a slow reader.
     patience: Duration,
 }
 

@@ -8,7 +8,7 @@ use usher_log::Log;
 use crate::engine::{Engine, Looked, Seen};
 use crate::store::Store;
 
-/// How often it is said what is still waited for.
+/// Interval between log lines about what a start still waits for.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the flow stands: paused or not, and how far every partition of the topic reaches. None if it cannot be had now.

@@ -12,7 +12,7 @@ use crate::engine::clock::{ClockState, MAX_SKEW, Witness, judge};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
-/// How often the clock is looked at.
+/// Interval between looks at the clock.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Watches one process's clock.

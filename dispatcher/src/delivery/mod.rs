@@ -45,10 +45,10 @@ use worker::Worker;
 /// The pause before asking again for a log or a store that is not there.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often the log is asked whether it is there.
+/// Interval between checks that the log can be reached.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long what was deleted from the store may stay in its files.
+/// Longest time that deleted content stays in the store's files.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a partition may have something to read, and deliver nothing, before the group is joined anew.

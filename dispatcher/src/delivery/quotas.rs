@@ -29,7 +29,7 @@ pub(super) use desk::Turn;
 
 /// How long a grant holds. A process that has died has its share for so long, and nobody else.
 const LEASE: Duration = Duration::from_millis(2_500);
-/// How often it is said that quotas cannot be shared.
+/// Interval between log lines that quotas cannot be shared.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How often it is renewed; what somebody else is to have more of is given back as often.
 const RENEW_EVERY: Duration = Duration::from_millis(500);

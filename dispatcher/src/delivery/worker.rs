@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long what is under way may take after the process was told to stop. Below the process's own deadline, for the last
 /// commit comes after it.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
-/// How long the store may leave a flow without an answer before readiness names the flow.
+/// Time without an answer from the store after which a flow is not ready.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// The pause before the log is joined anew, and how long leaving may take.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);

@@ -134,7 +134,7 @@ impl Batch {
         self.connector.as_deref().map(|connector| account(connector, event.instance()))
     }
 
-    /// How many records it holds.
+    /// Number of records in it.
     pub fn len(&self) -> usize {
         self.arrivals.len() + self.refused.len()
     }

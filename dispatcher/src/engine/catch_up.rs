@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use usher_proto::{Partition, Timestamp};
 
-/// How often the store is asked how far the partitions of others have been admitted.
+/// Interval between reads of the other replicas' frontiers from the store.
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// How long until the log is asked again that did not say where it ends.
+/// Delay before a failed read of the log's ends is repeated.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// How far a partition reached when it was looked at.
+/// The end of a partition when it was last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// The partition.

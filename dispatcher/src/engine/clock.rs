@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use usher_proto::Timestamp;
 
-/// How far a clock may be from another one that is right.
+/// Largest accepted difference between two clocks.
 pub const MAX_SKEW: Duration = Duration::from_secs(2);
 /// A store that was not used for longer than this says nothing of whether the machine's clock has been set since.
 const LONG_UNUSED: Duration = Duration::from_secs(24 * 3600);
-/// How long a clock that nothing proves is distrusted after a start.
+/// Time after a start during which an unproven clock ends nothing.
 const DISTRUSTED_FOR: Duration = Duration::from_secs(10 * 60);
 /// How new a webhook must be that proves a clock: ingest takes none whose signed time is further from its own clock.
 const PROOF_AGE: Duration = Duration::from_secs(5 * 60);

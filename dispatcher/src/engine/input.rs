@@ -28,7 +28,7 @@ pub struct Given {
 pub struct Looked {
     /// Since when an operator has paused the flow; none if it is not paused.
     pub paused: Option<Timestamp>,
-    /// How far every partition of the topic reaches, whoever owns it.
+    /// The end of every partition of the topic, whoever owns it.
     pub ends: Vec<Seen>,
 }
 

@@ -38,7 +38,7 @@ const SUSPECT: u32 = 2;
 /// How long a suspect is kept back. What ends a process from outside, again and again, finds whatever was begun first
 /// after each start; only what ends it from inside is still there when it was begun much later.
 const APART: Duration = Duration::from_secs(10);
-/// How long a run rests that would have expired by a clock that nothing proves.
+/// Delay of a run that would have expired by an unproven clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The bounds of one flow in one process.
@@ -54,7 +54,7 @@ pub struct Limits {
     pub retry: RetryPolicy,
     /// Where it begins if it has never read the log.
     pub from: Option<From>,
-    /// How many partitions the topic was laid out with.
+    /// Number of partitions in the topic's layout.
     pub partitions: i32,
     /// How long a partition may have something to read, and deliver nothing, before its subscription counts as stuck.
     pub stall: Duration,

@@ -169,7 +169,7 @@ impl Partitions {
         staying.map(|(partition, owned)| (*partition, owned.epoch)).collect()
     }
 
-    /// How far a partition is admitted, if it is ours to read on in.
+    /// The frontier of a partition that is ours and being read.
     pub(super) fn frontier(&self, partition: Partition) -> Option<i64> {
         self.0.get(&partition).filter(|owned| owned.leaves_by.is_none()).map(|owned| owned.frontier)
     }

@@ -43,7 +43,7 @@ pub enum CannotStart {
     },
     /// The group has read events, and the store knows nothing of it: the store was lost, or is another one.
     StoreEmpty {
-        /// How far the group has read.
+        /// The group's committed offset.
         committed: i64,
     },
 }

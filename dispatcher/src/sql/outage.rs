@@ -14,7 +14,7 @@ use super::address::DatabaseAddress;
 use super::fault::Fault;
 use super::{Database, Tables};
 
-/// How often a trouble that lasts is said again.
+/// Interval between log lines about one lasting outage.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// The state of one database as its users see it. Clones share it.

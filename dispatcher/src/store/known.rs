@@ -17,7 +17,7 @@ use crate::sql::Dialect;
 pub(super) struct Sorted<'a> {
     /// Those that come for the first time.
     pub(super) new: Vec<&'a Arrival>,
-    /// How many are known.
+    /// Number of known ones.
     pub(super) repeated: usize,
     /// Those whose id is known with another body: one of the two would be lost without a word.
     pub(super) conflicts: Vec<RefusedRecord>,

@@ -178,7 +178,7 @@ pub trait Store: Send + Sync {
         under_way: usize,
     ) -> Result<(), StoreError>;
 
-    /// How far a flow has admitted each partition that any replica has ever owned; none where it has not begun to.
+    /// A flow's frontier in each partition that any replica has ever owned; none where nothing was admitted.
     async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<i64>>, StoreError>;
 
     /// How many runs of a flow are in each state that needs somebody's attention: all but those that ended well.

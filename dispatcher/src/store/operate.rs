@@ -24,9 +24,9 @@ pub struct ActionRecord {
 pub struct ReplicaPause {
     /// The replica's name: its process's number, and chance.
     pub owner: String,
-    /// How many partitions it owns.
+    /// Number of partitions it owns.
     pub partitions: usize,
-    /// How many steps it had begun before and has still under way; none while it has not confirmed the pause.
+    /// Number of steps begun before the pause and still running; none until the replica has confirmed the pause.
     pub under_way: Option<usize>,
 }
 

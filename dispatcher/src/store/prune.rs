@@ -96,7 +96,7 @@ pub(super) async fn letters_erased(database: &Database, flow: &str, runs: &[Even
     Ok(writing.commit().await?)
 }
 
-/// How new the newest webhook is that the flow has seen; none if it has seen none.
+/// Receive time of the newest webhook that the flow has seen; none before the first.
 async fn newest(connection: &mut AnyConnection, flow: &str) -> Result<Option<Timestamp>, StoreError> {
     let sql = "SELECT max(newest_at) FROM usher_ownership WHERE flow = $1";
     let (newest,): (Option<i64>,) = sqlx::query_as(sql).bind(flow).fetch_one(connection).await?;

@@ -56,7 +56,7 @@ impl SqlStore {
         Ok(writing.commit().await?)
     }
 
-    /// How many partitions the store is laid out for.
+    /// Number of partitions that the store is laid out for.
     ///
     /// # Errors
     /// The store is not there, or was never opened by a dispatcher.

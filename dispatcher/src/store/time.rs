@@ -10,7 +10,7 @@ use super::StoreError;
 use crate::engine::clock::Witness;
 use crate::sql::{Database, Dialect};
 
-/// How far ahead something must have been written to have been written by a wrong clock.
+/// A time further ahead than this was written by a wrong clock.
 const AHEAD: Duration = Duration::from_secs(60);
 /// How often it is written that the store is used. Rarely, for it is a synced write.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Mutex;
 use usher_service::exit::BadSetting;
-use usher_service::file::FileIdentity;
+use usher_service::file_identity::FileIdentity;
 
 use crate::LogError;
 

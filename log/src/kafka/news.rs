@@ -10,9 +10,9 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// How often the same is told.
+/// Interval after which a repeated message is logged again.
 const EVERY: Duration = Duration::from_secs(10);
-/// How many different things are remembered as told.
+/// Maximum number of messages remembered as logged.
 const MOST: usize = 256;
 
 /// Tells what librdkafka says, and nothing twice within ten seconds.

@@ -29,7 +29,7 @@ const CLUSTER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
 const LOOKS: u32 = 50;
 /// And how long to wait in between.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
-/// How often settings are read again while a process runs.
+/// Interval between reads of the topics' settings.
 const AUDIT_EVERY: Duration = Duration::from_secs(10);
 
 type Admin = AdminClient<Asks>;
@@ -53,12 +53,12 @@ struct Topic {
     spec: TopicSpec,
     /// What the settings say.
     settings: TopicState,
-    /// How many partitions it has.
+    /// Number of partitions.
     partitions: i32,
     exists: bool,
     /// Whether it once held more than it does. It stays so until the process ends: somebody has to look.
     replaced: bool,
-    /// How far each partition has reached.
+    /// The highest end seen of each partition.
     ends: BTreeMap<Partition, i64>,
     /// What has been told of it.
     told: Vec<TopicProblem>,
@@ -352,7 +352,7 @@ async fn make(admin: &Admin, topics: &[&TopicSpec]) -> Result<(), LogError> {
     Ok(())
 }
 
-/// How many partitions those of the topics have that exist.
+/// Number of partitions of each topic that exists.
 async fn partitions(admin: &Arc<Admin>, topics: &[TopicSpec]) -> Result<HashMap<String, i32>, LogError> {
     let admin = admin.clone();
     // One by its name; several in one question.

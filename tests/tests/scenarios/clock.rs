@@ -51,7 +51,7 @@ async fn world(file: &Path) -> Option<World> {
     Some(World::with(Pair::Embedded, Options { flows, settings, ..Options::default() }).await)
 }
 
-/// How many runs of the flow are in this state.
+/// Number of the flow's runs in this state.
 async fn count(world: &World, flow: &str, state: &str) -> usize {
     let state = Some(state.parse().unwrap());
     world.runs(&RunFilter { flow: Some(flow.to_owned()), state, ..RunFilter::default() }).await.len()

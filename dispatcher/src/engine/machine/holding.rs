@@ -60,7 +60,7 @@ impl Engine {
         };
     }
 
-    /// How far the log reaches and whether the flow is paused, as both were looked at together.
+    /// The log's ends and the flow's pause, read together.
     pub(super) fn looked(&mut self, look: u64, seen: Option<Looked>, now: Timestamp) {
         if !self.catch_up.is_current(look) {
             return;

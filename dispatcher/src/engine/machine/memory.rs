@@ -19,7 +19,7 @@ const MAX_WAITING_WEIGHT: usize = 16 * 1024 * 1024;
 /// Heads left to the store, for want of room or because their destinations take no calls, above which reading pauses: a
 /// backlog, or a destination that is down for long, must not fill the store.
 const MAX_LEFT_OUT: usize = 1_000_000;
-/// How many runs of one lane are read at once.
+/// Maximum number of runs read from one lane at once.
 pub(super) const WINDOW: usize = 8;
 
 impl Engine {
