@@ -60,15 +60,17 @@ impl LogWatch {
     /// Makes readiness, metrics and the process's own lines say what was found.
     pub fn tell(&mut self, found: &Result<(), LogError>) {
         let state = self.log.state(&self.topic);
+        // A topic that was missing at the start has no state yet.
+        let refused = match found {
+            Err(LogError::Topic { problem, .. }) => Some(problem),
+            Ok(()) | Err(_) => None,
+        };
         for label in TopicProblem::LABELS {
-            let there = state.problems.iter().any(|problem| problem.label() == label);
+            let there = state.problems.iter().chain(refused).any(|problem| problem.label() == label);
             self.problems.with_label_values(&[label]).set(i64::from(there));
         }
         self.retention.set(state.retention.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)));
-        let blocked = match found {
-            Err(LogError::Topic { problem, .. }) => problem.need(),
-            Ok(()) | Err(_) => None,
-        };
+        let blocked = refused.and_then(TopicProblem::need);
         if blocked != self.blocked {
             self.blocked.into_iter().for_each(|need| self.readiness.met(need));
             blocked.into_iter().for_each(|need| self.readiness.lost(need));

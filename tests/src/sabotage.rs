@@ -145,7 +145,7 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.store.letters_erased(flow, runs).await
     }
 
-    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError> {
+    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         self.store.drop_spent(flow, now, limit).await
     }
 

@@ -76,7 +76,7 @@ impl Answer {
             return Duration::try_from_secs_f64(seconds).ok();
         }
         let until = DateTimeParser::new().parse_timestamp(text).ok()?;
-        Some(Timestamp::from_millis(until.as_millisecond()).since(clock::now()))
+        Some(Timestamp::from_millis(until.as_millisecond()).since(clock::wall()))
     }
 
     /// Status and the error's name, for dead letters and logs. What does not look like a name is left out: a message may

@@ -185,7 +185,7 @@ impl Connector for Webhook {
         };
         // A full stop in the id would let the signed text be cut in another place.
         let id = idempotency_key.replace('.', "_");
-        let timestamp = clock::now().seconds().to_string();
+        let timestamp = clock::wall().seconds().to_string();
         let signatures: Vec<String> =
             secrets.iter().map(|secret| secret.sign(&id, &timestamp, body.as_bytes())).collect();
         let (base, path) = self.target(&url);

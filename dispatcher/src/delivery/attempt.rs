@@ -109,8 +109,11 @@ impl Workshop {
         }
         let context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
+        let now = clock::now();
+        // A clock that nothing proves ends no wait.
+        let is_over = *self.clock.borrow() == ClockState::Right && run.wait_until.is_some_and(|until| now >= until);
         if run.request.is_none()
-            && let Some(report) = not_yet(&flow, run, &next, &context, subject.as_ref(), clock::now())
+            && let Some(report) = not_yet(&flow, run, &next, &context, subject.as_ref(), now, is_over)
                 .map_err(|error| reject(Reason::Template, error.to_string()))?
         {
             return Ok(report);
@@ -132,15 +135,17 @@ impl Workshop {
             NotNow::UsedUp(until) => Report::UsedUp { until, whole: part.is_none() },
             NotNow::Stopped => Report::Stopped,
         })?;
+        // Nothing was sent, and that is known. Without a request it says nothing of how the destination is.
+        let outcome = Outcome::retry(Cause::Throttled);
+        let not_asked = Report::Attempted { outcome, request: None, step: step.name.clone(), next: next.clone() };
         let outcome = match self.turn(&asking, epoch, &kept, quota).await? {
-            // Nothing was sent, and that is known.
-            None => Outcome::retry(Cause::Throttled),
+            None => return Ok(not_asked),
             // It has waited, and nobody was asked.
             Some(_) if run.expires_at.is_some_and(|expires| clock::now() > expires) => {
                 if *self.clock.borrow() == ClockState::Right {
                     return Err(reject(Reason::Expired, ""));
                 }
-                Outcome::retry(Cause::Throttled)
+                return Ok(not_asked);
             }
             Some(_turn) => {
                 let asked = async {
@@ -297,6 +302,7 @@ fn not_yet(
     context: &Context,
     subject: Option<&Subject>,
     now: Timestamp,
+    is_over: bool,
 ) -> Result<Option<Report>, flows::Unrenderable> {
     let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
     if run.step == 0 && !flow.wants(context)? {
@@ -308,9 +314,8 @@ fn not_yet(
     {
         return Ok(Some(Report::Skipped(next.clone())));
     }
-    let over = run.wait_until.is_some_and(|until| now >= until);
     match &step.action {
-        Action::Wait(_) if over => Ok(Some(Report::Skipped(next.clone()))),
+        Action::Wait(_) if is_over => Ok(Some(Report::Skipped(next.clone()))),
         Action::Wait(pause) => {
             let until = run.wait_until.unwrap_or_else(|| now.plus(*pause));
             Ok(Some(Report::Wait { until, news_after: None }))
@@ -319,7 +324,7 @@ fn not_yet(
             if flows::evaluate(&needs.value, context)?.is_some() {
                 return Ok(None);
             }
-            if over {
+            if is_over {
                 return Ok(Some(Report::NothingToDo));
             }
             let until = run.wait_until.unwrap_or_else(|| now.plus(needs.within));

@@ -57,14 +57,15 @@ impl ClockWatch {
         let right = *self.state.borrow() == ClockState::Right;
         let mut witness = self.store.witness(asked, right).await?;
         witness.last_used = *self.used_before.get_or_init(|| witness.last_used);
-        let now = clock::now();
-        if let Some(own) = &mut witness.own {
-            if apart(clock::wall(), *own) <= MAX_SKEW && apart(now, *own) > MAX_SKEW {
+        if let Some(own) = witness.own {
+            let at = nearest(own, asked, clock::now());
+            if apart(clock::wall(), own) <= MAX_SKEW && apart(at, own) > MAX_SKEW {
                 // The machine's clock was set, and set right.
                 clock::adopt_wall();
+            } else {
+                self.judged(&witness, at);
+                return Ok(());
             }
-            // It was asked for somewhere between the two.
-            *own = (*own).clamp(asked.min(*own), now.max(*own));
         }
         self.judged(&witness, clock::now());
         Ok(())
@@ -101,6 +102,29 @@ impl ClockWatch {
     }
 }
 
+/// The moment between question and answer that is nearest to the store's time: a slow answer is no wrong clock.
+fn nearest(own: Timestamp, asked: Timestamp, answered: Timestamp) -> Timestamp {
+    own.clamp(asked, answered.max(asked))
+}
+
 fn apart(one: Timestamp, other: Timestamp) -> Duration {
     one.since(other).max(other.since(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_answer_is_no_wrong_clock() {
+        let second = Duration::from_secs(1);
+        let asked = Timestamp::from_seconds(1_767_261_600);
+        let answered = asked.plus(30 * second);
+        let differs = |own| apart(nearest(own, asked, answered), own);
+        for own in [asked, asked.plus(second), answered] {
+            assert_eq!(differs(own), Duration::ZERO);
+        }
+        assert_eq!(differs(asked.minus(5 * second)), 5 * second);
+        assert_eq!(differs(answered.plus(5 * second)), 5 * second);
+    }
 }

@@ -141,7 +141,7 @@ impl Housekeeper {
         if *self.clock.borrow() != ClockState::Right {
             return Ok(());
         }
-        self.store.drop_spent(&self.flow, clock::now(), BITE).await?;
+        while self.store.drop_spent(&self.flow, clock::now(), BITE).await? >= BITE as u64 {}
         while self.store.prune(&self.flow, self.keep, BITE).await? >= BITE as u64 {}
         Ok(())
     }

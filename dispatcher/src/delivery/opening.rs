@@ -142,7 +142,10 @@ pub(super) async fn ensure(log: &dyn Log, config: &Config, has_read: bool) -> Re
 
 pub(super) async fn keep_flow(store: &dyn Store, outage: &Outage, flow: &Flow) -> Result<(), Trouble> {
     let source = serde_json::to_string(&flow.source).map_err(|error| Trouble::Lasting(error.into()))?;
-    let Err(error) = store.keep_flow(&flow.name, &flow.version, &source).await else { return Ok(()) };
+    let Err(error) = store.keep_flow(&flow.name, &flow.version, &source).await else {
+        outage.over();
+        return Ok(());
+    };
     outage.failed(error.fault(), &error.to_string()).await;
     Err(Trouble::Said)
 }

@@ -20,7 +20,8 @@ pub enum Fault {
     Setting,
     /// The file is damaged or no database at all. Nothing mends it while the process runs.
     Damaged,
-    /// The code does not tell. Counts as passing until one record keeps failing alone while others succeed.
+    /// The code does not tell. Counts as passing until one record is refused again after the store has taken a write without
+    /// records.
     Unclear,
 }
 

@@ -1,5 +1,6 @@
 //! One record that the store can never take does not stop the others: what is refused is split in halves until the record
-//! is alone, and that one is given up where an operator sees it.
+//! is alone, and that one is given up where an operator sees it. It is at fault only if the store takes what holds nothing of
+//! any record, and still refuses this: an error whose code tells nothing may be an outage.
 //!
 //! Each part of a batch moves the frontier in the transaction of its own runs and under the batch's epoch, so a crash or a
 //! new owner in between finds the same as after a smaller batch.
@@ -51,11 +52,14 @@ pub async fn admit(asking: &dyn Asking, batch: Batch) -> Option<Isolated> {
         batch: Batch,
         /// The record as it came, once less of it is asked for: a run without a body, then no run.
         original: Option<Box<Arrival>>,
+        /// Whether the store has taken something without records since it refused this record.
+        is_suspect: bool,
     }
+    let part = |batch| Part { batch, original: None, is_suspect: false };
     let mut isolated = Isolated { admission: None, refused: 0, in_parts: false };
     let mut admission = Admission::default();
-    let mut parts = vec![Part { batch, original: None }];
-    while let Some(Part { mut batch, original }) = parts.pop() {
+    let mut parts = vec![part(batch)];
+    while let Some(Part { mut batch, original, is_suspect }) = parts.pop() {
         match asking.admit(&batch).await? {
             Asked::Done(None) => return Some(isolated),
             Asked::Done(Some(of_part)) => {
@@ -67,31 +71,42 @@ pub async fn admit(asking: &dyn Asking, batch: Batch) -> Option<Isolated> {
                 match (batch.arrivals.len(), original) {
                     (0, None) => {
                         asking.refuses_everything(&error).await?;
-                        parts.push(Part { batch, original: None });
+                        parts.push(part(batch));
                     }
                     (0, Some(original)) => {
                         asking.refuses_everything(&error).await?;
                         batch.refused.retain(|record| record.offset != original.offset);
                         batch.arrivals = vec![*original];
-                        parts.push(Part { batch, original: None });
+                        parts.push(part(batch));
+                    }
+                    (1, None) if !is_suspect => {
+                        let frontier = batch.arrivals[0].offset;
+                        let nothing = Batch { arrivals: Vec::new(), refused: Vec::new(), frontier, ..batch.clone() };
+                        match asking.admit(&nothing).await? {
+                            Asked::Done(None) => return Some(isolated),
+                            Asked::Done(Some(_)) => parts.push(Part { is_suspect: true, ..part(batch) }),
+                            Asked::Refused(error) => {
+                                asking.refuses_everything(&error).await?;
+                                parts.push(part(batch));
+                            }
+                        }
                     }
                     (1, None) => {
                         let original = Box::new(batch.arrivals.remove(0));
                         batch.arrivals.push(reduced(&original, &error));
-                        parts.push(Part { batch, original: Some(original) });
+                        parts.push(Part { original: Some(original), ..part(batch) });
                     }
                     (1, Some(original)) => {
                         batch.arrivals.clear();
                         batch.refused.push(record(&original, &error));
-                        parts.push(Part { batch, original: Some(original) });
+                        parts.push(Part { original: Some(original), ..part(batch) });
                     }
                     (count, _) => {
                         let right = batch.arrivals.split_off(count / 2);
                         // Nothing between the two halves means anything to the flow.
                         let frontier = right.first().map_or(batch.frontier, |first| first.offset);
                         let right = Batch { arrivals: right, refused: Vec::new(), ..batch.clone() };
-                        parts.push(Part { batch: right, original: None });
-                        parts.push(Part { batch: Batch { frontier, ..batch }, original: None });
+                        parts.extend([part(right), part(Batch { frontier, ..batch })]);
                     }
                 }
             }
@@ -149,20 +164,28 @@ pub fn storable(text: &str) -> String {
 /// Writes changes, all at once if the store takes them so. One that is refused comes back as [`Changed::Refused`].
 pub async fn change(asking: &dyn Asking, changes: &[Change]) -> Option<Vec<Changed>> {
     let mut done = Vec::with_capacity(changes.len());
-    let mut parts = vec![changes];
-    while let Some(part) = parts.pop() {
+    // With whether the store has taken a write without changes since it refused the part.
+    let mut parts = vec![(changes, false)];
+    while let Some((part, is_suspect)) = parts.pop() {
         match (asking.change(part).await?, part) {
             (Asked::Done(changed), _) => done.extend(changed),
             (Asked::Refused(_), []) => {}
             // It holds nothing of a record any more.
             (Asked::Refused(error), [only]) if gives_up_unstorable(only) => {
                 asking.refuses_everything(&error).await?;
-                parts.push(part);
+                parts.push((part, false));
             }
-            (Asked::Refused(_), [_]) => done.push(Changed::Refused),
+            (Asked::Refused(_), [_]) if is_suspect => done.push(Changed::Refused),
+            (Asked::Refused(_), [_]) => match asking.change(&[]).await? {
+                Asked::Done(_) => parts.push((part, true)),
+                Asked::Refused(error) => {
+                    asking.refuses_everything(&error).await?;
+                    parts.push((part, false));
+                }
+            },
             (Asked::Refused(_), _) => {
                 let (left, right) = part.split_at(part.len() / 2);
-                parts.extend([right, left]);
+                parts.extend([(right, false), (left, false)]);
             }
         }
     }
@@ -171,4 +194,74 @@ pub async fn change(asking: &dyn Asking, changes: &[Change]) -> Option<Vec<Chang
 
 fn gives_up_unstorable(change: &Change) -> bool {
     matches!(&change.kind, ChangeKind::End { verdict: Some((Reason::Unstorable, _)), .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use usher_proto::{EventId, Instance, Partition, Source, SubjectId, Timestamp};
+
+    use super::*;
+    use crate::engine::RunState;
+
+    /// Refuses everything for a while, then nothing.
+    struct Away(AtomicUsize);
+
+    impl Away {
+        fn answer<T>(&self, answer: T) -> Option<Asked<T>> {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            Some(match left {
+                Ok(_) => Asked::Refused(StoreError::Unreadable("anything".into())),
+                Err(_) => Asked::Done(answer),
+            })
+        }
+    }
+
+    #[async_trait]
+    impl Asking for Away {
+        async fn admit(&self, _: &Batch) -> Option<Asked<Option<Admission>>> {
+            self.answer(Some(Admission::default()))
+        }
+
+        async fn change(&self, changes: &[Change]) -> Option<Asked<Vec<Changed>>> {
+            self.answer(vec![Changed::Written; changes.len()])
+        }
+
+        async fn refuses_everything(&self, _: &StoreError) -> Option<()> {
+            Some(())
+        }
+    }
+
+    fn event() -> Event {
+        Event {
+            id: EventId::new("e"),
+            kind: "user.created".into(),
+            source: Source::Clerk,
+            subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("a")),
+            occurred_at: Timestamp::from_millis(0),
+            received_at: Timestamp::from_millis(0),
+            provenance: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outage_with_a_code_that_tells_nothing_gives_nobody_up() {
+        for lasts in 0..20 {
+            let arrivals = (0..4).map(|offset| Arrival::starting(offset, event())).collect();
+            let (partition, epoch, frontier) = (Partition(0), 1, 4);
+            let (refused, flow_version, connector) = (Vec::new(), "1".to_owned(), None);
+            let batch = Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector };
+            let isolated = admit(&Away(AtomicUsize::new(lasts)), batch).await.expect("an answer");
+            assert_eq!((isolated.refused, isolated.admission.is_some()), (0, true), "{lasts}");
+
+            let kind =
+                ChangeKind::End { state: RunState::Done, effect: None, note: None, verdict: None, in_doubt: false };
+            let event = event();
+            let of_one = Change { event: event.reference(), key: event.subject.clone(), partition, epoch, kind };
+            let changed = change(&Away(AtomicUsize::new(lasts)), &vec![of_one; 4]).await.expect("an answer");
+            assert_eq!(changed, vec![Changed::Written; 4], "{lasts}");
+        }
+    }
 }

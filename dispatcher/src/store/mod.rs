@@ -195,7 +195,7 @@ pub trait Store: Send + Sync {
     async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError>;
 
     /// Drops what dead runs carry whose life is over by `now`.
-    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError>;
+    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
     /// Shares quotas with the other processes that use the same accounts. What is granted to `member` holds for as long as
     /// `lease`, counted from before it was asked for; then it is everybody's again.

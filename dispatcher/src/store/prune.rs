@@ -109,19 +109,21 @@ pub(super) async fn drop_spent(
     flow: &str,
     now: Timestamp,
     limit: usize,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     let spent = "SELECT event_ref FROM usher_run WHERE flow = $1 AND state = 'dead' AND body IS NOT NULL \
                    AND expires_at <= $2 ORDER BY expires_at LIMIT $3";
     let mut writing = database.write().await?;
-    sqlx::query(sqlx::AssertSqlSafe(format!(
+    let dropped = sqlx::query(sqlx::AssertSqlSafe(format!(
         "UPDATE usher_run SET body = NULL, before_event = NULL, request = NULL WHERE flow = $1 AND event_ref IN ({spent})"
     )))
     .bind(flow)
     .bind(now.millis())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .execute(writing.connection())
-    .await?;
-    Ok(writing.commit().await?)
+    .await?
+    .rows_affected();
+    writing.commit().await?;
+    Ok(dropped)
 }
 
 /// A horizon that was set back.

@@ -193,7 +193,7 @@ impl Store for SqlStore {
         super::prune::letters_erased(&self.database, flow, runs).await
     }
 
-    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<(), StoreError> {
+    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         super::prune::drop_spent(&self.database, flow, now, limit).await
     }
 

@@ -36,8 +36,7 @@ impl InstanceSecrets {
         if let Some(text) = environment.get(variable)? {
             secrets.insert(Instance::default(), self::secrets(variable, &text)?);
         }
-        for (suffix, text) in environment.with_prefix(&format!("{variable}_"))?.into_iter().filter(|(s, _)| s != "FILE")
-        {
+        for (suffix, text) in environment.with_prefix(&format!("{variable}_"))? {
             let variable = format!("{variable}_{suffix}");
             let name = suffix.to_lowercase().replace('_', "-");
             let instance = name.parse().map_err(|error| BadSetting::new(&variable, error))?;

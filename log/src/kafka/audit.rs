@@ -36,7 +36,7 @@ pub(super) fn state(spec: &TopicSpec, config: &ConfigResource) -> TopicState {
                 problems.push(TopicProblem::SizeRetention(bytes));
             }
         }
-        Kept::NewestOfKey(_) if compacts && (!deletes || retention.is_none()) => {
+        Kept::NewestOfKey(_) if !deletes || milliseconds.is_some_and(|time| time < 0) => {
             problems.push(TopicProblem::EndlessLetters);
         }
         Kept::NewestOfKey(_) => {}
@@ -100,6 +100,7 @@ mod tests {
         assert_eq!(letters("compact,delete", "-1"), ["endless_letters"]);
         assert_eq!(letters("compact,delete", "604800000"), [""; 0]);
         assert_eq!(letters("delete", "604800000"), [""; 0]);
+        assert_eq!(letters("delete", "-1"), ["endless_letters"]);
     }
 
     #[test]

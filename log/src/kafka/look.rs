@@ -28,9 +28,16 @@ type Client = BaseConsumer<Asks>;
 pub(super) struct Extents {
     /// A consumer, for only a consumer can ask about all partitions at once, and asking does not create a topic.
     client: OnceCell<Arc<Client>>,
+    /// Whether an end counts what stands in transactions that are still open. No subscription delivers that yet.
+    with_open_transactions: bool,
 }
 
 impl Extents {
+    /// Ends as appenders see them.
+    pub(super) fn with_open_transactions() -> Self {
+        Self { with_open_transactions: true, ..Self::default() }
+    }
+
     pub(super) async fn of(&self, settings: &Settings, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
         let topic = topic.to_owned();
         self.ask(settings, move |client| extents(client, &topic)).await
@@ -53,7 +60,11 @@ impl Extents {
         question: impl FnOnce(&Client) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         let make = async || {
-            let made = settings.admin().create_with_context::<_, Client>(Asks(settings.news()));
+            let mut config = settings.admin();
+            if self.with_open_transactions {
+                config.set("isolation.level", "read_uncommitted");
+            }
+            let made = config.create_with_context::<_, Client>(Asks(settings.news()));
             made.map(Arc::new).map_err(|error| LogError::configuration(&error))
         };
         let client = self.client.get_or_try_init(make).await?.clone();

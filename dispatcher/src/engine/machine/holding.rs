@@ -66,8 +66,10 @@ impl Engine {
             return;
         }
         let ends = seen.map(|Looked { paused, ends }| {
-            // A resume that is seen here needs no further look: these ends were taken after it.
-            self.learn_pause(paused);
+            // The pause was read before the ends. Its absence is old news where a pause has been learnt since.
+            if paused.is_some() || self.pause == Pause::Unknown {
+                self.learn_pause(paused);
+            }
             ends
         });
         self.catch_up.looked(ends, now);

@@ -87,7 +87,11 @@ impl Engine {
                 return;
             }
             Report::Attempted { outcome, request, step, next } => match outcome {
-                Outcome::Done(effect) => go_on(run, Came::Done(step, effect), next),
+                Outcome::Done(effect) => {
+                    // Until it is written that it had its effect, only a repetition of this very request is harmless.
+                    run.request = request;
+                    go_on(run, Came::Done(step, effect), next)
+                }
                 Outcome::Overtaken => end(RunState::Superseded, None),
                 Outcome::Reject { reason, error } => {
                     return steps.push(Step::Bury { run: Box::new(run.clone()), epoch, reason, error });

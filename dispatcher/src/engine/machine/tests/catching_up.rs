@@ -221,6 +221,17 @@ fn nothing_is_begun_before_it_is_known_that_the_flow_is_not_paused() {
 }
 
 #[test]
+fn a_look_that_was_taken_before_a_pause_does_not_end_it() {
+    let (mut bench, steps) = assigned();
+    let look = look(&steps).unwrap();
+    let steps = bench.give(PAUSED);
+    assert!(steps.contains(&Step::ConfirmPause { since: NOW, under_way: 0 }), "{steps:?}");
+    bench.give(Input::Looked { look, seen: Some(Looked { paused: None, ends: Vec::new() }) });
+    assert!(bench.engine.is_paused());
+    assert_eq!(begun(&bench.admit(vec![run("a", 1)])), NONE);
+}
+
+#[test]
 fn full_memory_does_not_keep_a_flow_from_catching_up() {
     let mut bench = Bench::owning(limits());
     let heads = |from: i64, to: i64| (from..to).map(|n| run(&format!("k{n}"), n)).collect::<Vec<Run>>();

@@ -128,3 +128,18 @@ fn those_that_may_have_ended_workers_are_tried_later_and_one_at_a_time() {
     assert_eq!(tries.unanswered, 0);
     assert_eq!(begun(&steps), ["b-2"]);
 }
+
+#[test]
+fn an_effect_that_cannot_be_recorded_leaves_the_run_in_doubt() {
+    for next in [Next::End, Next::Step(None)] {
+        let mut bench = Bench::owning(limits());
+        bench.admit(vec![run("a", 1)]);
+        let change = written(&bench.attempted_before("a-1", done(), next));
+        let steps = bench.wrote(change, Changed::Refused);
+        let buried = steps.iter().find_map(|step| match step {
+            Step::Bury { run, epoch, reason, error } => Some(death(run, *epoch, *reason, error.clone()).kind),
+            _ => None,
+        });
+        assert!(matches!(buried, Some(ChangeKind::End { state: RunState::Dead, in_doubt: true, .. })), "{buried:?}");
+    }
+}
