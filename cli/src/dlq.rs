@@ -56,7 +56,7 @@ struct Which {
 /// Records that no flow could take, below the dead letters.
 fn print_refused(refused: &[RefusedRow], json: bool) -> anyhow::Result<()> {
     if json {
-        return refused.iter().try_for_each(|row| output::line(&serde_json::to_string(row)?));
+        return refused.iter().try_for_each(output::json);
     }
     if refused.is_empty() {
         return Ok(());

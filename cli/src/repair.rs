@@ -1,5 +1,7 @@
 //! `usher repair`: undoes what a wrong clock has done to a store.
 
+use usher_dispatcher::store::MendedHorizon;
+
 use crate::data::Place;
 use crate::output;
 
@@ -16,11 +18,16 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mended = arguments.place.store().await?.mend_horizons().await?;
-    for horizon in &mended {
-        output::line(&format!(
-            "flow {}: events received since {} are new again; until now only those since {} were",
-            horizon.flow, horizon.is, horizon.was
-        ))?;
+    for MendedHorizon { flow, was, is } in &mended {
+        output::line(&match is {
+            Some(is) => {
+                format!("flow {flow}: events received since {is} are new again; until now only those since {was} were")
+            }
+            None => format!(
+                "flow {flow}: only events received since {was} are new; it has seen no webhook that would say whether that \
+                 is right: let one come, and repair again"
+            ),
+        })?;
     }
     if mended.is_empty() {
         output::line("nothing to repair: every flow takes what comes for new")?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use usher_dispatcher::store::{SqlStore, Store as _};
+use usher_dispatcher::store::SqlStore;
 use usher_log::{Creation, Extent, Log, LogAddress, LogLayout, TopicSpec};
 use usher_proto::{Partition, Timestamp, Topics};
 use usher_service::clock;
@@ -15,7 +15,7 @@ use usher_service::options::Environment;
 use crate::orders::Desk;
 use crate::output;
 
-/// Sets where a flow goes on reading, after a log or a store was lost or restored. Dispatchers that run take it up at once.
+/// Sets where a flow goes on reading, after a log or a store was lost or restored. Dispatchers that run take it up within about a second.
 ///
 /// Events that are read again and that the store knows have no effect again. What a lost store knew is not known any more:
 /// destinations recognise requests of a day or so, see docs/guarantees.md.
@@ -86,7 +86,7 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
                 extents.iter().map(of).collect()
             }
         };
-        let (ahead, again) = difference(&stands(&store, &flow).await?, &offsets);
+        let (ahead, again) = difference(&store.places(&flow).await?, &offsets);
         if !dry_run {
             store.seek(&flow, &offsets, &desk.by, clock::now()).await?;
         }
@@ -97,12 +97,6 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
         ))?;
     }
     Ok(())
-}
-
-/// Where a flow stands, in the partitions that it has ever read.
-async fn stands(store: &SqlStore, flow: &str) -> anyhow::Result<BTreeMap<Partition, i64>> {
-    let frontiers = store.frontiers(flow).await?;
-    Ok(frontiers.into_iter().filter_map(|(partition, frontier)| Some((partition, frontier?))).collect())
 }
 
 fn ends(extents: &BTreeMap<Partition, Extent>) -> BTreeMap<Partition, i64> {
@@ -184,13 +178,16 @@ async fn extents_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<P
 async fn all_is_read(store: &SqlStore, log: &dyn Log, layout: &LogLayout, flows: &[String]) -> anyhow::Result<()> {
     let extents = log.extents(&layout.topics.events()).await?;
     for flow in flows {
-        let stands = stands(store, flow).await?;
+        let stands = store.places(flow).await?;
         let left = |(partition, extent): (&Partition, &Extent)| {
             (extent.end - stands.get(partition).copied().unwrap_or(extent.low)).max(0)
         };
         let unread: i64 = extents.iter().map(left).sum();
         if unread > 0 {
-            bail!("flow {flow} has {unread} offsets to read yet: stop ingest, and let the dispatchers read them first");
+            bail!(
+                "flow {flow} has {unread} offsets to read yet: stop ingest, and let the dispatchers read them first; \
+                 a flow that runs no more is passed over by `usher seek {flow} --to end`"
+            );
         }
     }
     Ok(())

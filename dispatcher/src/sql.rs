@@ -178,7 +178,10 @@ impl Database {
     /// It cannot be reached, and this is why.
     pub async fn reach(&self) -> Result<(), sqlx::Error> {
         let reach = async {
-            let mut connection = options(&self.address)?.connect().await?;
+            // A file that was there and is gone is not made again.
+            let was_there = self.file.as_deref().is_some_and(|(_, identity)| identity.get().is_some());
+            let how = if was_there { self.existing.clone() } else { options(&self.address)? };
+            let mut connection = how.connect().await?;
             set_up(&mut connection, &self.address).await?;
             // Reads the file's first page, and with it whether the rest is there.
             if self.dialect == Dialect::Sqlite {

@@ -78,6 +78,7 @@ on_every_log!(
     a_record_that_is_too_large_is_refused_and_harms_no_other,
     what_was_acknowledged_is_there_after_reopening,
     a_topic_says_how_far_its_partitions_reach,
+    a_topic_says_which_records_came_since_a_time,
     one_record_is_read_where_it_stands,
     what_does_not_exist_is_said_to_be_missing,
 );
@@ -440,9 +441,7 @@ async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_l
     members_come_and_go(subject).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_says_which_records_came_since_a_time() {
-    let Some(subject) = subject(true).await else { return };
+async fn a_topic_says_which_records_came_since_a_time(subject: Subject) {
     let mut before = subject.log.append(&subject.spec, record("k", "before")).await.unwrap();
     before.offset += 1;
     let acknowledged = clock::now();

@@ -21,7 +21,7 @@ mod catch_up;
 mod lanes;
 mod machine;
 mod partitions;
-mod storable;
+pub(crate) mod storable;
 
 pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};

@@ -16,7 +16,7 @@ const LONGEST_STRING: usize = 1024;
 const DEEPEST: usize = 16;
 
 /// The text with its control characters shown and at most `longest` characters long; an ellipsis ends one that was cut.
-pub(super) fn text(text: &str, longest: usize) -> String {
+pub(crate) fn text(text: &str, longest: usize) -> String {
     // No more than this is looked at, whatever its length.
     let end = text.char_indices().nth(longest + 1).map_or(text.len(), |(end, _)| end);
     let shown = visible::line(&text[..end]);

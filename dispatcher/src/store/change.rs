@@ -202,7 +202,7 @@ async fn keep_effect(
         .bind(name)
         .bind(connector)
         // A destination chooses it. What has been done must be known, however its id is spelt.
-        .bind(storable(&effect.id))
+        .bind(&effect.id)
         .bind(clock::now().millis())
         .execute(connection)
         .await?;

@@ -61,9 +61,10 @@ pub(super) async fn carry_out(
     Ok(came)
 }
 
-/// A dead run joins its lane's tail. What it did stays done. If it is not known what came of its last attempt, that very
-/// request is repeated under its key; otherwise the next one is a new request under a new key. A run that has done nothing
-/// yet goes on with the present version of the flow: that is where the operator has mended it.
+/// A dead run joins its lane's tail, in the partition that its key has now. What it did stays done. If it is not known what
+/// came of its last attempt, that very request is repeated under its key; otherwise the next one is a new request under a
+/// new key. A run that has done nothing yet goes on with the present version of the flow: that is where the operator has
+/// mended it.
 async fn redrive(
     connection: &mut AnyConnection,
     flow: &str,
@@ -73,8 +74,8 @@ async fn redrive(
     deaths: u32,
 ) -> Result<Came, StoreError> {
     let sql = format!(
-        "UPDATE usher_run SET state = 'queued', position = $1, letter = 2, attempts = 0, spent = 0, unanswered = 0, \
-           generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
+        "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, letter = 2, attempts = 0, spent = 0, \
+           unanswered = 0, generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
            failed_at = NULL, reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, cancel_asked = 0, \
            flow_version = CASE WHEN step = 0 THEN $2 ELSE flow_version END, \
            destination = CASE WHEN step = 0 THEN {ACCOUNT} ELSE destination END \
@@ -87,6 +88,7 @@ async fn redrive(
         .bind(flow)
         .bind(command.run.as_str())
         .bind(i64::from(deaths))
+        .bind(i64::from(batch.partition.0))
         .fetch_optional(connection)
         .await?;
     row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
@@ -102,8 +104,8 @@ async fn rerun(
     body: &str,
 ) -> Result<Came, StoreError> {
     let sql = format!(
-        "UPDATE usher_run SET state = 'queued', position = $1, pass = pass + 1, step = 0, attempts = 0, spent = 0, \
-           unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
+        "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, pass = pass + 1, step = 0, attempts = 0, \
+           spent = 0, unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
            results = '{{}}', reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, awaits_news = 0, \
            cancel_asked = 0, body = $2, flow_version = $4, destination = {ACCOUNT} \
          WHERE flow = $5 AND event_ref = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
@@ -115,6 +117,7 @@ async fn rerun(
         .bind(&batch.flow_version)
         .bind(flow)
         .bind(command.run.as_str())
+        .bind(i64::from(batch.partition.0))
         .fetch_optional(connection)
         .await?;
     row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))

@@ -72,7 +72,7 @@ pub(super) async fn due(
 ) -> Result<Due, StoreError> {
     let with_due = with_due(database, flow, partitions, now).await?;
     if with_due.is_empty() {
-        return Ok(Due::default());
+        return Ok(Due { fenced: lost(database, flow, partitions).await?, ..Due::default() });
     }
     let (mut ended, mut fenced) = (Vec::new(), Vec::new());
     let mut writing = database.write().await?;
@@ -103,6 +103,20 @@ pub(super) async fn due(
     let (behind, heads): (Vec<Run>, Vec<Run>) =
         ended.into_iter().partition(|run| behind.contains(run.event.reference().as_str()));
     Ok(Due { heads, behind: behind.into_iter().map(|run| run.event.subject).collect(), fenced })
+}
+
+/// Those that somebody else owns by now. Whoever has nothing to write would not hear of it otherwise.
+async fn lost(
+    database: &Database,
+    flow: &str,
+    partitions: &[(Partition, i64)],
+) -> Result<Vec<(Partition, i64)>, StoreError> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as("SELECT partition, epoch FROM usher_ownership WHERE flow = $1")
+        .bind(flow)
+        .fetch_all(&database.pool)
+        .await?;
+    let is_ours = |(partition, epoch): &(Partition, i64)| rows.contains(&(i64::from(partition.0), *epoch));
+    Ok(partitions.iter().filter(|owned| !is_ours(owned)).copied().collect())
 }
 
 /// Asked first, because mostly there are none, and reading costs less than a transaction that writes nothing.

@@ -37,7 +37,7 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     .await?;
     // A run whose dead letter is still published stays until that is erased.
     let old = "SELECT event_ref FROM usher_run WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 \
-               AND letter = 0 ORDER BY event_ref LIMIT $3";
+               AND letter = 0 ORDER BY received_at LIMIT $3";
     sqlx::query(
         "UPDATE usher_run SET letter = 2 WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 AND letter = 1",
     )
@@ -46,7 +46,7 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     .execute(&mut *connection)
     .await?;
     let old_event =
-        "SELECT event_ref FROM usher_event WHERE flow = $1 AND received_at < $2 ORDER BY event_ref LIMIT $3";
+        "SELECT event_ref FROM usher_event WHERE flow = $1 AND received_at < $2 ORDER BY received_at LIMIT $3";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut forgotten = 0;
     for (table, which, counts) in [
@@ -66,13 +66,13 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
 }
 
 /// Runs whose dead letters are published no longer for a reason: they were taken up again, or are about to be forgotten.
-/// Not while they may die again.
+/// Not while they may die again: the tombstone would come after the next letter.
 pub(super) async fn letters_to_erase(
     database: &Database,
     flow: &str,
     limit: usize,
 ) -> Result<Vec<EventRef>, StoreError> {
-    let sql = "SELECT event_ref FROM usher_run WHERE flow = $1 AND letter = 2 AND state NOT IN ('queued', 'running') \
+    let sql = "SELECT event_ref FROM usher_run WHERE flow = $1 AND letter = 2 AND ended_at IS NOT NULL \
                ORDER BY event_ref LIMIT $2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows: Vec<(String,)> = sqlx::query_as(sql).bind(flow).bind(limit).fetch_all(&database.pool).await?;
@@ -133,8 +133,8 @@ pub struct MendedHorizon {
     pub flow: String,
     /// Where it was.
     pub was: Timestamp,
-    /// Where it is.
-    pub is: Timestamp,
+    /// Where it is. `None` where it cannot be known yet, and was left: the flow has seen no webhook.
+    pub is: Option<Timestamp>,
 }
 
 /// Sets back every horizon that lies beyond the newest webhook that its flow has seen: an earlier version took the clock of
@@ -147,15 +147,18 @@ pub(super) async fn mend_horizons(database: &Database) -> Result<Vec<MendedHoriz
         sqlx::query_as("SELECT flow, older_than FROM usher_pruned ORDER BY flow").fetch_all(&mut *connection).await?;
     let mut moved = Vec::new();
     for (flow, was) in flows {
-        let Some(is) = newest(connection, &flow).await? else { continue };
         let was = Timestamp::from_millis(was);
+        let Some(is) = newest(connection, &flow).await? else {
+            moved.push(MendedHorizon { flow, was, is: None });
+            continue;
+        };
         if was > is {
             sqlx::query("UPDATE usher_pruned SET older_than = $1 WHERE flow = $2")
                 .bind(is.millis())
                 .bind(&flow)
                 .execute(&mut *connection)
                 .await?;
-            moved.push(MendedHorizon { flow, was, is });
+            moved.push(MendedHorizon { flow, was, is: Some(is) });
         }
     }
     writing.commit().await?;

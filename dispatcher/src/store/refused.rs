@@ -7,6 +7,7 @@ use usher_service::clock;
 
 use super::{SqlStore, StoreError};
 use crate::engine::arrival::RefusedRecord;
+use crate::engine::storable::text as storable;
 
 /// One of them, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,23 +28,25 @@ pub struct RefusedRow {
     pub key: String,
 }
 
-/// Keeps one. Returns 0 if another flow has.
+/// Keeps one, in place of what stood there in another log. Returns 0 if another flow has.
 pub(super) async fn keep(
     connection: &mut AnyConnection,
     partition: Partition,
     record: &RefusedRecord,
 ) -> Result<usize, StoreError> {
     // It may be refused because no store would take it as it is.
-    let storable = |text: &str| text.chars().take(MAX_TEXT).filter(|c| *c != '\0').collect::<String>();
     let sql = "INSERT INTO usher_refused (partition, position, at, reason, error, event, record_key, body) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (partition, position) DO NOTHING";
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (partition, position) DO UPDATE SET \
+                 at = excluded.at, reason = excluded.reason, error = excluded.error, event = excluded.event, \
+                 record_key = excluded.record_key, body = excluded.body \
+               WHERE usher_refused.body <> excluded.body OR usher_refused.record_key <> excluded.record_key";
     let kept = sqlx::query(sql)
         .bind(i64::from(partition.0))
         .bind(record.offset)
         .bind(clock::now().millis())
         .bind(record.reason.label())
-        .bind(storable(&record.error))
-        .bind(storable(&record.event))
+        .bind(storable(&record.error, MAX_TEXT))
+        .bind(storable(&record.event, MAX_TEXT))
         .bind(record.key.as_str())
         .bind(record.body.as_ref())
         .execute(connection)

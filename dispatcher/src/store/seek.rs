@@ -25,13 +25,12 @@ impl SqlStore {
         for (partition, offset) in offsets {
             // A frontier of another log says nothing of what has been read of this one.
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, sought) \
-                       VALUES ($1, $2, 1, $3, $4, $5) ON CONFLICT (flow, partition) DO UPDATE SET \
+                       VALUES ($1, $2, 1, '', $3, $4) ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at, \
                          frontier = NULL, sought = excluded.sought";
             sqlx::query(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))
-                .bind(who)
                 .bind(now.millis())
                 .bind(offset)
                 .execute(&mut *connection)
@@ -45,26 +44,20 @@ impl SqlStore {
                              WHERE flow = $1 AND partition = $2 AND ended_at IS NULL)";
             sqlx::query(shifted).bind(flow).bind(i64::from(partition.0)).bind(offset).execute(&mut *connection).await?;
         }
-        let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, 'seek', $4, 'done')";
-        sqlx::query(sql)
-            .bind(format!("seek-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
-            .bind(now.millis())
-            .bind(who)
-            .bind(flow)
-            .execute(connection)
-            .await?;
+        record_action(connection, "seek", flow, who, now).await?;
         Ok(writing.commit().await?)
     }
 
-    /// Number of partitions that the store is laid out for.
+    /// The offset at which a flow goes on in each partition: where an operator wants it, else its frontier.
     ///
     /// # Errors
-    /// The store is not there, or was never opened by a dispatcher.
-    pub async fn partitions(&self) -> Result<i32, StoreError> {
-        let (value,): (String,) = sqlx::query_as("SELECT value FROM usher_meta WHERE name = 'partitions'")
-            .fetch_one(&self.database.pool)
-            .await?;
-        value.parse().map_err(|_| StoreError::Unreadable("partitions".into()))
+    /// The store is not there.
+    pub async fn places(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
+        let sql = "SELECT partition, COALESCE(sought, frontier) FROM usher_ownership WHERE flow = $1";
+        let rows: Vec<(i64, Option<i64>)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
+        let place =
+            |(partition, offset): (i64, Option<i64>)| Some((Partition(i32::try_from(partition).ok()?), offset?));
+        Ok(rows.into_iter().filter_map(place).collect())
     }
 
     /// Lays the store out for another topic, with as many partitions as `offsets` names: every flow begins there. Every run
@@ -93,14 +86,14 @@ impl SqlStore {
                 .await?;
         sqlx::query("DELETE FROM usher_ownership").execute(&mut *connection).await?;
         for (flow, newest_at) in newest {
+            record_action(connection, "move", &flow, who, now).await?;
             for (partition, offset) in offsets {
                 let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, newest_at, sought) \
-                           VALUES ($1, $2, $3, $4, $5, $6, $7)";
+                           VALUES ($1, $2, $3, '', $4, $5, $6)";
                 sqlx::query(sql)
                     .bind(&flow)
                     .bind(i64::from(partition.0))
                     .bind(epoch)
-                    .bind(who)
                     .bind(now.millis())
                     .bind(newest_at)
                     .bind(offset)
@@ -115,6 +108,25 @@ impl SqlStore {
         writing.commit().await?;
         Ok(moved)
     }
+}
+
+async fn record_action(
+    connection: &mut AnyConnection,
+    what: &str,
+    flow: &str,
+    who: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, $4, $5, 'done')";
+    sqlx::query(sql)
+        .bind(format!("{what}-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
+        .bind(now.millis())
+        .bind(who)
+        .bind(what)
+        .bind(flow)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Places runs in their new partitions, in the order that they had within their keys.

@@ -204,7 +204,7 @@ impl Reader {
             Some(RDKafkaErrorCode::Fatal) => Err(LogError::Unavailable(error.to_string())),
             // The rest passes by itself (a broker restarts, a leader moves); librdkafka goes on trying.
             _ => {
-                self.consumer.context().news().error(error, &self.group);
+                self.consumer.context().news().error(error, &format!("group {} reads", self.group));
                 Ok(())
             }
         }

@@ -44,7 +44,7 @@ impl News {
         }
     }
 
-    /// An error of a client as a whole, or of its reading.
+    /// An error of a client as a whole, or of its reading, with librdkafka's words for it or what was done meanwhile.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         if let Some(away) = Away::read(reason) {
             return self.away(&away);
@@ -58,7 +58,7 @@ impl News {
                     | RDKafkaErrorCode::OperationTimedOut
             )
         );
-        if !passing && self.is_new(&error.to_string()) {
+        if !passing && self.is_new(&format!("{error} {reason}")) {
             tracing::warn!(%error, reason, "Kafka client failed");
         }
     }

@@ -1,13 +1,15 @@
 //! Brokers as people have them: topics that grow, are deleted, made again, compacted and shortened while all runs, and
 //! brokers that are away.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use usher_log::{Creation, TopicSpec};
-use usher_proto::Partition;
+use usher_proto::{Partition, Timestamp};
 use usher_tests::events::{User, Webhook};
 use usher_tests::pair::Pair;
 use usher_tests::program::Program;
@@ -204,6 +206,11 @@ async fn dead_letters_that_were_kept_for_ever_end_from_the_next_start_on() {
     world.end().await;
 }
 
+/// Time of a line of a log.
+fn logged_at(line: &str) -> Timestamp {
+    line.split_once(' ').expect("a time and more").0.parse().expect("RFC 3339")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_is_one_line_in_ten_seconds() {
     let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
@@ -218,7 +225,13 @@ async fn a_broker_that_is_away_is_one_line_in_ten_seconds() {
     eventually("it is told twice", SOON, || async { (ingest.output().matches(&told).count() == 2).then_some(()) })
         .await;
     let output = ingest.output();
-    let others = output.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+    let [first, second] = output.lines().filter(|line| line.contains(&told)).collect::<Vec<_>>()[..] else {
+        panic!("it is told thrice: {output}");
+    };
+    let apart = logged_at(second).since(logged_at(first));
+    // Their times are cut to whole microseconds, and taken a little after the clock was looked at.
+    assert!(apart >= Duration::from_millis(9_900), "{apart:?}");
+    let others = output.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
     let others: Vec<&str> = others.filter(|line| !line.contains(&told)).collect();
     assert!(others.len() <= 2, "and little else: {others:#?}");
     ingest.kill().await;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
@@ -221,12 +221,14 @@ async fn usher_up_says_why_a_flow_cannot_go_on_and_ends_with_an_error() {
     }
     let frontiers = "SELECT count(*) FROM usher_ownership WHERE frontier > 0";
     let mut connection = sqlx::PgConnection::connect(&store).await.unwrap();
+    let started = Instant::now();
     loop {
         let (moved,): (i64,) = sqlx::query_as(frontiers).fetch_one(&mut connection).await.unwrap();
         if moved >= 8 {
             break;
         }
         program.assert_running();
+        assert!(started.elapsed() < SOON, "{moved} partitions of all flows were read: {}", program.output());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     connection.close().await.unwrap();

@@ -13,6 +13,10 @@ on_every_store!(
     another_body_under_a_known_id_is_kept_where_it_can_be_seen,
     a_record_that_no_flow_can_take_is_kept_once_for_all_of_them,
     a_suppression_of_one_instance_is_not_one_of_another,
+    what_another_log_has_at_a_place_is_kept_there,
+    a_dead_run_goes_to_the_partition_that_its_key_has_now,
+    whoever_lost_a_partition_hears_of_it_with_nothing_to_do,
+    a_letter_is_not_erased_while_its_run_may_die_again,
     a_clock_that_jumps_forgets_nothing,
     a_horizon_that_a_wrong_clock_has_moved_is_set_back,
     what_a_clock_that_was_ahead_has_written_keeps_its_length,
@@ -152,8 +156,76 @@ async fn a_record_that_no_flow_can_take_is_kept_once_for_all_of_them(subject: Su
     }
     assert_eq!(counted, [2, 0]);
     let rows = subject.store.refused(Timestamp::default(), 10).await.unwrap();
-    assert_eq!(rows.iter().map(|row| (row.offset, row.event.as_str())).collect::<Vec<_>>(), [(3, "ab"), (4, "ab")]);
+    const SHOWN: &str = "a\\u{0}b";
+    assert_eq!(rows.iter().map(|row| (row.offset, row.event.as_str())).collect::<Vec<_>>(), [(3, SHOWN), (4, SHOWN)]);
     assert_eq!(subject.store.refused_body(0, 3).await.unwrap().unwrap(), b"\xff\0");
+}
+
+async fn what_another_log_has_at_a_place_is_kept_there(subject: Subject) {
+    let refused = |body: &'static str| RefusedRecord {
+        offset: 3,
+        reason: Reason::Malformed,
+        error: "it is no event".into(),
+        event: body.into(),
+        key: Key::new("k"),
+        body: Bytes::from_static(body.as_bytes()),
+    };
+    let epoch = subject.own().await;
+    let mut counted = Vec::new();
+    for body in ["one", "one", "other"] {
+        let batch = Batch { refused: vec![refused(body)], ..batch(epoch, vec![]) };
+        counted.push(subject.store.admit(FLOW, &batch).await.unwrap().refused);
+    }
+    assert_eq!(counted, [1, 0, 1], "the same again is nothing new");
+    assert_eq!(subject.store.refused_body(0, 3).await.unwrap().unwrap(), b"other");
+    let rows = subject.store.refused(Timestamp::default(), 10).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.event.as_str()).collect::<Vec<_>>(), ["other"]);
+}
+
+async fn a_dead_run_goes_to_the_partition_that_its_key_has_now(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
+    subject.change(epoch, "e0", dead(false)).await;
+    subject.change(epoch, "e1", end(RunState::Done)).await;
+    // The topic has been laid out anew since.
+    subject.execute("UPDATE usher_run SET partition = 3").await;
+    let redrive = order(2, "o0", "a", "e0", Order::Redrive { deaths: 1 });
+    let rerun = order(3, "o1", "a", "e1", Order::Rerun { body: "{}".into() });
+    let queued = subject.admit(epoch, vec![redrive, rerun]).await;
+    assert_eq!((names(&queued.woken), queued.behind), (vec!["e0".to_owned()], vec![id("a")]));
+    assert_eq!(subject.head_names().await, ["e0"]);
+    assert_eq!(subject.change(epoch, "e0", claim(1, 0, b"x")).await, Changed::Written);
+    subject.change(epoch, "e0", end(RunState::Done)).await;
+    assert_eq!(subject.head_names().await, ["e1"]);
+}
+
+async fn whoever_lost_a_partition_hears_of_it_with_nothing_to_do(subject: Subject) {
+    let epoch = subject.own().await;
+    let due = async || subject.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(1)).await.unwrap();
+    assert_eq!(due().await.fenced, []);
+    let offsets = [(ZERO, 0)].into_iter().collect();
+    subject.store.seek(FLOW, &offsets, "ann", Timestamp::from_seconds(1)).await.unwrap();
+    assert_eq!(due().await.fenced, [(ZERO, epoch)]);
+}
+
+async fn a_letter_is_not_erased_while_its_run_may_die_again(subject: Subject) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
+    subject.change(epoch, "e0", dead(false)).await;
+    let to_erase = async || subject.store.letters_to_erase(FLOW, 10).await.unwrap();
+    assert_eq!(to_erase().await, [], "it says what it is there for");
+    subject.admit(epoch, vec![order(1, "o1", "a", "e0", Order::Redrive { deaths: 1 })]).await;
+    for kind in [claim(1, 1, b"x"), park(9, Tries::default(), Some(b"x"))] {
+        assert_eq!(to_erase().await, []);
+        assert_eq!(subject.change(epoch, "e0", kind).await, Changed::Written);
+    }
+    assert_eq!(to_erase().await, []);
+    assert_eq!(subject.due(epoch, 9).await.0, ["e0"]);
+    assert_eq!(subject.change(epoch, "e0", wait(20, None)).await, Changed::Written);
+    assert_eq!(to_erase().await, []);
+    assert_eq!(subject.due(epoch, 20).await.0, ["e0"]);
+    subject.change(epoch, "e0", end(RunState::Done)).await;
+    assert_eq!(to_erase().await, [reference("e0")]);
 }
 
 async fn a_suppression_of_one_instance_is_not_one_of_another(subject: Subject) {
@@ -220,12 +292,15 @@ async fn a_horizon_that_a_wrong_clock_has_moved_is_set_back(subject: Subject) {
     assert!(matches!(lost.heads[0].verdict, Some((Reason::TooOld, _))), "spoilt");
     let mended = subject.store.mend_horizons().await.unwrap();
     assert_eq!((mended.len(), mended[0].flow.as_str()), (1, FLOW));
-    assert_eq!((mended[0].was, mended[0].is), (now.plus(5 * DAY), now.plus(Duration::from_secs(1))));
+    assert_eq!((mended[0].was, mended[0].is), (now.plus(5 * DAY), Some(now.plus(Duration::from_secs(1)))));
     let next = subject.admit(epoch, vec![at(2, "e2", now.plus(Duration::from_secs(2)))]).await;
     assert_eq!(next.heads[0].verdict, None);
     let before = subject.admit(epoch, vec![at(3, "e3", now)]).await;
     assert!(matches!(before.heads[0].verdict, Some((Reason::TooOld, _))), "it may have been done and forgotten");
     assert!(subject.store.mend_horizons().await.unwrap().is_empty(), "once");
+    subject.execute(&format!("INSERT INTO usher_pruned VALUES ('unseen', {})", now.millis())).await;
+    let left = subject.store.mend_horizons().await.unwrap().remove(0);
+    assert_eq!((left.flow.as_str(), left.was, left.is), ("unseen", now, None), "nothing shows whether it is right");
 }
 
 async fn what_a_clock_that_was_ahead_has_written_keeps_its_length(subject: Subject) {
