@@ -8,10 +8,10 @@ use usher_service::exit::BadSetting;
 
 use crate::output;
 
-/// Checks flow files whole, with file, line and suggestion.
+/// Checks flow files whole: each step is made with samples of the events that start it. Says file, line and what is right.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Flow files; default: those of the folder, else the built-in ones.
+    /// Flow files, or folders of them; default: those of the folder, else the built-in ones.
     paths: Vec<PathBuf>,
     /// Where the flow files are.
     #[command(flatten)]
@@ -23,12 +23,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut problems = Vec::new();
     for source in sources {
         match Flow::check(source) {
-            Ok(flow) => output::line(&format!(
-                "{}: good, {} steps, version {}",
-                flow.source.file,
-                flow.steps.len(),
-                flow.version
-            ))?,
+            Ok(flow) => {
+                for warning in &flow.warnings {
+                    output::line(&format!("warning: {warning}"))?;
+                }
+                let (file, version) = (&flow.source.file, &flow.version);
+                let steps = match flow.steps.len() {
+                    1 => "1 step".to_owned(),
+                    count => format!("{count} steps"),
+                };
+                output::line(&format!("{file}: good, {steps}, version {version}"))?;
+            }
             Err(found) => problems.extend(found),
         }
     }
@@ -39,18 +44,28 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Err(BadSetting(told.join("\n")).into())
 }
 
-/// The named files, each with the templates beside it.
+/// The flows of folders, and files with the templates beside each.
 fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, BadSetting> {
     let mut sources = Vec::new();
     for path in paths {
+        if path.is_dir() {
+            sources.extend(flows::read_folder(path)?);
+            continue;
+        }
+        let shown = path.display().to_string();
+        if !path.exists() {
+            return Err(BadSetting::new(&shown, "no such file"));
+        }
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            return Err(BadSetting::new(&shown, "it is not read: flows are <name>.toml"));
+        }
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
             .map_or_else(|| PathBuf::from("."), PathBuf::from);
         let file = folder.join(path.file_name().unwrap_or_default()).display().to_string();
         let found = flows::read_folder(&folder)?.into_iter().find(|source| source.file == file);
-        let why = "there is no such flow file (<name>.toml)";
-        sources.push(found.ok_or_else(|| BadSetting::new(&path.display().to_string(), why))?);
+        sources.push(found.ok_or_else(|| BadSetting::new(&shown, "it is no file"))?);
     }
     Ok(sources)
 }

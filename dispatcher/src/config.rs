@@ -50,12 +50,18 @@ impl FlowFiles {
         self.folder.as_deref().map_or_else(|| Ok(flows::builtin()), flows::read_folder)
     }
 
-    /// All flows, checked; every problem is told.
+    /// All flows, checked; warnings are logged.
+    ///
+    /// # Errors
+    /// The files cannot be read, or every problem that they have.
     pub fn check(&self) -> Result<Vec<Flow>, BadSetting> {
         let (mut flows, mut problems) = (Vec::new(), Vec::new());
         for source in self.read()? {
             match Flow::check(source) {
-                Ok(flow) => flows.push(flow),
+                Ok(flow) => {
+                    flow.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                    flows.push(flow);
+                }
                 Err(found) => problems.extend(found.iter().map(ToString::to_string)),
             }
         }

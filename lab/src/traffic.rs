@@ -6,7 +6,6 @@
 
 mod person;
 mod rewrite;
-mod samples;
 mod template;
 
 mod generator;
@@ -15,12 +14,14 @@ mod signed;
 mod report;
 mod sender;
 
+/// Names of the built-in events.
+pub use usher_proto::samples::names as sample_names;
+
 /// Where to send to.
 pub use reqwest::Url;
 
 pub use generator::{Event, Generator};
 pub use report::{Latency, Reply, Report, Sent};
-pub use samples::sample_names;
 pub use sender::{Order, SendError, send};
 pub use signed::SignedRequest;
 pub use template::{InvalidTemplate, Template};

@@ -16,6 +16,7 @@ pub mod source;
 pub mod topics;
 
 pub mod reason;
+pub mod samples;
 pub mod signature;
 
 pub mod address;

@@ -15,6 +15,9 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every sender.
+    pub const ALL: [Self; 3] = [Self::Clerk, Self::Resend, Self::Usher];
+
     /// The word used in paths, headers, flow files and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -40,11 +43,6 @@ impl FromStr for Source {
     type Err = UnknownSource;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "clerk" => Ok(Self::Clerk),
-            "resend" => Ok(Self::Resend),
-            "usher" => Ok(Self::Usher),
-            _ => Err(UnknownSource),
-        }
+        Self::ALL.into_iter().find(|source| source.label() == text).ok_or(UnknownSource)
     }
 }

@@ -49,15 +49,7 @@ impl Connector for Directory {
     }
 
     fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
-        let kind = match inputs.operation {
-            "sync_user" => Kind::User,
-            "sync_organization" => Kind::Organization,
-            "sync_membership" => Kind::Membership,
-            "sync_invitation" => Kind::Invitation,
-            other => return Err(CannotPrepare(format!("database cannot {other}"))),
-        };
-        let change = Change::of(kind, inputs)?;
-        serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
+        prepare(inputs)
     }
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
@@ -74,6 +66,36 @@ impl Connector for Directory {
             (Ok(true), Change::Delete { id, .. }) => done(&id, "deleted"),
             (Err(error), _) => classify(&error),
         }
+    }
+}
+
+fn prepare(inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    let kind = match inputs.operation {
+        "sync_user" => Kind::User,
+        "sync_organization" => Kind::Organization,
+        "sync_membership" => Kind::Membership,
+        "sync_invitation" => Kind::Invitation,
+        other => return Err(CannotPrepare(format!("database cannot {other}"))),
+    };
+    let change = Change::of(kind, inputs)?;
+    serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
+}
+
+/// Makes requests where there is no database, for rehearsals.
+pub(super) struct Unconnected;
+
+#[async_trait]
+impl Connector for Unconnected {
+    fn memory(&self) -> Memory {
+        Memory::Idempotent
+    }
+
+    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+        prepare(inputs)
+    }
+
+    async fn attempt(&self, _: &[u8], _: &str) -> Outcome {
+        Outcome::reject(Reason::Configuration, "there is no database")
     }
 }
 

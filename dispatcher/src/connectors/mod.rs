@@ -148,8 +148,11 @@ pub enum Shape {
     Number,
     /// A table of texts.
     Table,
-    /// A table of texts in which one that comes out empty is null, for what it leaves out counts as well: it is written over
-    /// what is there, or says who is meant.
+    /// A table of any JSON. A text that is one `{{ expression }}` has the expression's type; one that comes out empty is
+    /// left out.
+    Json,
+    /// The same, in which one that comes out empty is null, for what it leaves out counts as well: it is written over what
+    /// is there, or says who is meant.
     Record,
     /// An address that is the same for every event: what comes with an event must not choose where it is sent.
     Address,
@@ -171,7 +174,8 @@ impl Shape {
                 value.is_string() || value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
             }
             Self::Number => value.is_u64(),
-            Self::Table | Self::Record => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
+            Self::Table => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
+            Self::Json | Self::Record => value.is_object(),
             Self::Address => value.as_str().is_some_and(webhook::is_address),
             Self::Name => value.as_str().is_some_and(|name| {
                 !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
@@ -193,7 +197,8 @@ impl Shape {
             Self::Mailboxes => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\", or a list of them",
             Self::Texts => "a text or a list of texts",
             Self::Number => "a whole number from 0",
-            Self::Table | Self::Record => "a table of texts",
+            Self::Table => "a table of texts, such as { plan = \"pro\" }",
+            Self::Json | Self::Record => "a table, such as { text = \"hi\", count = 1 }",
             Self::Address => "an address such as \"https://host/path\", without user, password, dot segments and {{ }}",
             Self::Name => "a name of a-z, 0-9 and _",
         }
@@ -414,14 +419,25 @@ pub type Connectors = BTreeMap<String, Arc<dyn Connector>>;
 
 /// Makes the connectors that `used` names, each from its own settings. A missing key is told here, before anything
 /// starts. `database` is where users are written.
+///
+/// # Errors
+/// A setting is missing, or cannot be what it is.
 pub fn open(used: &[&str], environment: &Environment, database: &Database) -> Result<Connectors, BadSetting> {
+    open_with(used, environment, || Arc::new(database::Directory::new(database.clone())))
+}
+
+fn open_with(
+    used: &[&str],
+    environment: &Environment,
+    directory: impl Fn() -> Arc<dyn Connector>,
+) -> Result<Connectors, BadSetting> {
     let mut connectors = Connectors::new();
     for name in used {
         let connector: Arc<dyn Connector> = match *name {
             "resend" => Arc::new(resend::Resend::from_environment(environment)?),
             "smtp" => Arc::new(smtp::Smtp::from_environment(environment)?),
             "stripe" => Arc::new(stripe::Stripe::from_environment(environment)?),
-            "database" => Arc::new(database::Directory::new(database.clone())),
+            "database" => directory(),
             "http" => Arc::new(webhook::Webhook::from_environment(environment)?),
             "mailchimp" => Arc::new(mailchimp::Mailchimp::from_environment(environment)?),
             "novu" => Arc::new(novu::Novu::from_environment(environment)?),
@@ -433,6 +449,40 @@ pub fn open(used: &[&str], environment: &Environment, database: &Database) -> Re
     }
     Ok(connectors)
 }
+
+/// The connectors of a flow with settings that are none, to make its requests and send nothing.
+///
+/// # Errors
+/// One cannot be made, whatever its settings.
+pub(crate) fn for_rehearsal(flow: &crate::flows::Flow) -> Result<Connectors, BadSetting> {
+    usher_service::telemetry::install_tls();
+    let environment = webhook::named_secrets(flow)
+        .fold(Environment::of(REHEARSAL), |environment, variable| environment.with(&variable, REHEARSAL_SECRET));
+    let used: Vec<&str> = flow.connectors().collect();
+    open_with(&used, &environment, || Arc::new(database::Unconnected))
+}
+
+const REHEARSAL_SECRET: &str = "whsec_cmVoZWFyc2FsLXJlaGVhcnNhbC1yZWhlYXJzYWw=";
+
+/// Settings of the right form of every connector that needs some.
+const REHEARSAL: [(&str, &str); 15] = [
+    (FROM, "Acme <hello@acme.test>"),
+    ("RESEND_API_KEY", "re_rehearsal"),
+    ("SMTP_URL", "smtp://127.0.0.1:1"),
+    ("STRIPE_SECRET_KEY", "sk_test_rehearsal"),
+    ("STRIPE_PRICE_ID", "price_rehearsal"),
+    ("MAILCHIMP_API_KEY", "rehearsal-us1"),
+    ("MAILCHIMP_LIST_ID", "abc"),
+    ("NOVU_SECRET_KEY", "rehearsal"),
+    ("ALGOLIA_APP_ID", "REHEARSAL"),
+    ("ALGOLIA_API_KEY", "rehearsal"),
+    ("ALGOLIA_INDEX", "people"),
+    ("NYLAS_API_KEY", "rehearsal"),
+    ("NYLAS_GRANT_ID", "rehearsal"),
+    ("HTTP_SIGNING_SECRET", REHEARSAL_SECRET),
+    // Addresses without TLS are fit or not by what they are.
+    ("HTTP_ALLOW_PLAIN", "true"),
+];
 
 /// The setting `name`, which must be there.
 fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, BadSetting> {

@@ -16,7 +16,7 @@ use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Email, Table, Text};
+use super::Shape::{Email, Json, Text};
 use super::http::{self, Answer};
 use super::path::{Client, Path};
 use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, optional, required, setting};
@@ -31,7 +31,7 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
         optional("phone", Text),
         optional("first_name", Text),
         optional("last_name", Text),
-        optional("payload", Table),
+        optional("payload", Json),
     ],
     takes_template: false,
     writes_to: &["email"],

@@ -20,11 +20,12 @@ use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Address, Name, Table};
+use super::Shape::{Address, Json, Name};
 use super::http::{self, Answer};
 use super::path::{self, Client, Path};
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Use, is_template, optional, optional_or, required};
 use crate::engine::{Cause, Effect, Outcome};
+use crate::flows::Action;
 
 /// The secret of receivers for which a flow names no other; with `_NAME` behind it, the one that `secret = "name"` means.
 const SECRET: &str = "HTTP_SIGNING_SECRET";
@@ -32,7 +33,7 @@ const ALLOW_PLAIN: &str = "HTTP_ALLOW_PLAIN";
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
     name: "post",
-    params: &[required("url", Address), optional("body", Table), optional_or("secret", Name, SECRET)],
+    params: &[required("url", Address), optional("body", Json), optional_or("secret", Name, SECRET)],
     takes_template: false,
     writes_to: &[],
 }];
@@ -94,6 +95,14 @@ impl Webhook {
 /// The variable that holds the secret of this name.
 fn variable(secret: Option<&str>) -> String {
     secret.map_or_else(|| SECRET.to_owned(), |name| format!("{SECRET}_{}", name.to_ascii_uppercase()))
+}
+
+/// The variables of the secrets that a flow names.
+pub(super) fn named_secrets(flow: &crate::flows::Flow) -> impl Iterator<Item = String> {
+    flow.steps.iter().filter_map(|step| match &step.action {
+        Action::Call(call) if call.connector == "http" => Some(variable(Some(call.params.get("secret")?.as_str()?))),
+        Action::Call(_) | Action::Wait(_) => None,
+    })
 }
 
 /// Several secrets are separated by spaces: while one is exchanged for another, both sign.

@@ -114,7 +114,7 @@ impl Workshop {
         let is_over = *self.clock.borrow() == ClockState::Right && run.wait_until.is_some_and(|until| now >= until);
         if run.request.is_none()
             && let Some(report) = not_yet(&flow, run, &next, &context, subject.as_ref(), now, is_over)
-                .map_err(|error| reject(Reason::Template, error.to_string()))?
+                .map_err(|error| reject(Reason::Template, of_step(step, &error)))?
         {
             return Ok(report);
         }
@@ -292,6 +292,11 @@ fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
 pub(super) fn reject(reason: Reason, error: impl AsRef<str>) -> Early {
     let outcome = Outcome::reject(reason, error);
     Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
+}
+
+/// What is wrong with a step of the flow, and with which.
+pub(super) fn of_step(step: &FlowStep, error: &dyn std::fmt::Display) -> String {
+    format!("step {}: {error}", step.name)
 }
 
 /// Whether something comes before the step's call: it does not apply, or it has to wait.

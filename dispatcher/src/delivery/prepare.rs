@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscribe};
 use usher_proto::{AddressDigest, Reason};
 
-use super::attempt::{Asking, Early, Workshop, reject};
+use super::attempt::{Asking, Early, Workshop, of_step, reject};
 use crate::connectors::{HEADERS, Inputs, Operation};
 use crate::engine::{Held, Report};
 use crate::flows::{self, Context, Flow};
@@ -36,7 +36,7 @@ impl Workshop {
 
     async fn made(&self, flow: &Flow, asking: &Asking<'_>, mut context: Context) -> Result<Vec<u8>, Early> {
         let (run, call, writes_to) = (asking.run, asking.call, asking.writes_to());
-        let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, error.to_string());
+        let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, of_step(asking.step, error));
         let mut people = flows::render_some(call, writes_to, &context).map_err(|error| cannot(&error))?;
         let mut recipients = reach::recipients(&mut people, writes_to).map_err(|error| cannot(&error))?;
         if !writes_to.is_empty() {

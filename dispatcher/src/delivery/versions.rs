@@ -37,7 +37,7 @@ impl Versions {
         }
         let Some(source) = self.store.flow(&self.present.name, version).await? else { return Ok(None) };
         let Ok(source) = serde_json::from_str(&source) else { return Ok(None) };
-        let Ok(flow) = Flow::check(source) else { return Ok(None) };
+        let Ok(flow) = Flow::read(source) else { return Ok(None) };
         let flow = Arc::new(flow);
         self.older.lock().unwrap_or_else(PoisonError::into_inner).insert(version.to_owned(), flow.clone());
         Ok(Some(flow))

@@ -75,9 +75,70 @@ impl Context {
         &self.values["event"]["data"]
     }
 
+    /// What there is under a name with dots. Below metadata, which are the user's own, and below a null nothing is known.
+    pub(super) fn look(&self, name: &str) -> Sight<'_> {
+        let (mut owner, mut value) = (String::new(), &self.values);
+        for field in name.split('.') {
+            value = match value {
+                Value::Object(fields) => match fields.get(field) {
+                    Some(value) => value,
+                    None if owner.is_empty() || !is_open(&owner) => {
+                        return Sight::Missing { owner, field: field.to_owned(), known: fields };
+                    }
+                    None => return Sight::Open,
+                },
+                // Positions and lengths are the expression's affair.
+                Value::Null | Value::Array(_) => return Sight::Open,
+                Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                    static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+                    return Sight::Missing { owner, field: field.to_owned(), known: &NONE };
+                }
+            };
+            if !owner.is_empty() {
+                owner.push('.');
+            }
+            owner.push_str(field);
+        }
+        Sight::There(value)
+    }
+
+    /// Puts null where a name with dots leads to nothing.
+    pub(super) fn make_known(&mut self, name: &str) {
+        let mut value = &mut self.values;
+        for field in name.split('.') {
+            let Value::Object(fields) = value else { return };
+            value = fields.entry(field).or_insert(Value::Null);
+        }
+    }
+
     pub(super) fn rendered(&self) -> minijinja::Value {
         minijinja::Value::from(minijinja::value::Serde(&self.values))
     }
+}
+
+/// What a name leads to.
+#[derive(Debug, PartialEq)]
+pub(super) enum Sight<'a> {
+    /// This value, which may be null.
+    There(&'a Value),
+    /// Nothing that could be known: what is above it is null, a list, or the user's own.
+    Open,
+    /// Nothing: `owner` has no `field`, but what is `known`.
+    Missing {
+        /// The part of the name that leads somewhere; empty at the top.
+        owner: String,
+        /// The first part of it that does not.
+        field: String,
+        /// What its owner has.
+        known: &'a Map<String, Value>,
+    },
+}
+
+/// Whether what stands below this name is for somebody else to decide: metadata, a destination's answer, and what Clerk
+/// puts into a mail.
+fn is_open(owner: &str) -> bool {
+    let is_metadata = owner.split('.').any(|part| part.ends_with("_metadata"));
+    is_metadata || owner.starts_with("steps.") || owner == "event.data.data" || owner.starts_with("event.data.data.")
 }
 
 fn of_event(event: &Event) -> Result<Value, serde_json::Error> {

@@ -4,9 +4,12 @@ mod arrival;
 mod builtin;
 mod check;
 mod context;
+mod events;
 mod problem;
+mod rehearsal;
 mod source;
 mod template;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -57,6 +60,8 @@ pub struct Flow {
     pub retry: RetryPolicy,
     /// What is done, in order. At least one.
     pub steps: Vec<FlowStep>,
+    /// What may not be meant, though it can run. Empty unless the flow was checked.
+    pub warnings: Vec<Problem>,
 }
 
 /// One step of a flow.
@@ -145,17 +150,44 @@ impl Pattern {
         valid.then(|| Self { source: source.to_owned(), kind: kind.to_owned(), prefix })
     }
 
+    /// The type that it names of Clerk's, or what its types begin with; none of another sender.
+    fn clerk_type(&self) -> Option<&str> {
+        (self.source == usher_proto::Source::Clerk.label()).then_some(&*self.kind)
+    }
+
+    /// Whether it stands for all types that begin so.
+    fn is_prefix(&self) -> bool {
+        self.prefix
+    }
+
+    /// Whether a type is one of these, whoever sends it.
+    fn takes(&self, kind: &str) -> bool {
+        if self.prefix { kind.starts_with(&self.kind) } else { kind == self.kind }
+    }
+
     /// Whether the event is one of these.
     pub fn matches(&self, event: &Event) -> bool {
-        let kind = if self.prefix { event.kind.starts_with(&self.kind) } else { event.kind == self.kind };
-        kind && event.source.label() == self.source
+        self.takes(&event.kind) && event.source.label() == self.source
     }
 }
 
 impl Flow {
-    /// Reads and checks a flow; says everything that is wrong with it.
+    /// Reads a flow that has been checked when it was new: whatever can run passes.
+    ///
+    /// # Errors
+    /// Everything because of which it cannot run.
+    pub fn read(source: FlowSource) -> Result<Self, Vec<Problem>> {
+        check::read(source).map(|(flow, _)| flow)
+    }
+
+    /// Reads a flow and rehearses it with a sample of every event that it starts on.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it: what cannot run, and what would never work.
     pub fn check(source: FlowSource) -> Result<Self, Vec<Problem>> {
-        check::check(source)
+        let (flow, lines) = check::read(source)?;
+        let rehearsal::Findings { errors, warnings } = rehearsal::rehearse(&flow, &lines);
+        if errors.is_empty() { Ok(Self { warnings, ..flow }) } else { Err(errors) }
     }
 
     /// The connector that a step uses, none for a wait.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One thing that is wrong, or may be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The file.
     pub file: String,
@@ -19,13 +19,22 @@ impl fmt::Display for Problem {
     }
 }
 
-/// `; did you mean ...?` if one of `known` is close to `word`, else the list of all.
+/// How alike two words are at least of which one may be meant by the other.
+const LIKE: f64 = 0.8;
+
+/// The one of `known` that is most like `word`, if any is like it.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |candidate: &'a str| (strsim::jaro_winkler(word, candidate), candidate);
+    let closest = known.into_iter().map(likeness).max_by(|(a, _), (b, _)| a.total_cmp(b));
+    closest.filter(|(likeness, _)| *likeness > LIKE).map(|(_, candidate)| candidate)
+}
+
+/// `; did you mean ...?` if one of `known` is like `word`, else the list of all.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let closest = known.iter().map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
-    match closest.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
-        Some((likeness, candidate)) if likeness > 0.8 => format!("; did you mean {candidate}?"),
-        _ if known.is_empty() => String::new(),
-        _ => format!("; it may be one of: {}", known.join(", ")),
+    match nearest(word, known.iter().copied()) {
+        Some(candidate) => format!("; did you mean {candidate}?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; it may be one of: {}", known.join(", ")),
     }
 }

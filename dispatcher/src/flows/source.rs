@@ -32,8 +32,16 @@ impl FlowSource {
     }
 }
 
-/// Reads the flows of a folder. A folder without any is an error: it is not what somebody meant.
+/// Reads the flows of a folder.
+///
+/// # Errors
+/// It is no folder, it cannot be read, or there are no flows in it: that is not what somebody meant.
 pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, BadSetting> {
+    if folder.is_file() {
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let why = format!("a folder of flow files is wanted, such as {}", parent.display());
+        return Err(BadSetting::new(&folder.display().to_string(), why));
+    }
     let bad = |path: &Path, error: &dyn std::fmt::Display| BadSetting::new(&path.display().to_string(), error);
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| bad(path, &error));
     let files = |folder: &Path| -> Result<Vec<std::path::PathBuf>, BadSetting> {
@@ -64,7 +72,14 @@ pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, BadSetting> {
         });
     }
     if flows.is_empty() {
-        return Err(bad(folder, &"holds no flow files (<name>.toml)"));
+        let others = files(folder)?.into_iter().filter(|path| is_yaml(path)).map(|path| name(&path)).next();
+        let hint = others.map(|file| format!(": {file} is not read")).unwrap_or_default();
+        return Err(bad(folder, &format!("holds no flow files (<name>.toml){hint}")));
     }
     Ok(flows)
+}
+
+/// Whether it is a flow of somebody who takes flows for YAML or JSON.
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|other| extension == *other))
 }

@@ -3,11 +3,14 @@
 //! Undefined names are errors, so that a misspelt one is noticed; a null renders as nothing. What depends on the clock or
 //! on chance is not offered, for a request must come out the same when it is rendered again.
 
+use minijinja::value::ValueKind;
 use minijinja::{
-    AutoEscape, Environment, Error, Output, State, UndefinedBehavior, Value as Rendered, escape_formatter,
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value as Rendered, escape_formatter,
 };
 use serde_json::{Map, Value};
 
+use super::context::Sight;
+use super::tokens::whole;
 use super::{Call, Context, Flow};
 use crate::connectors::{self, Shape};
 
@@ -21,11 +24,35 @@ pub(crate) struct Unrenderable {
     pub(crate) what: String,
 }
 
+/// Said of a table or list where a text is made.
+const NO_TEXT: &str = "a table or a list is no text: write | tojson, or | join(', ')";
+
 impl Unrenderable {
-    pub(super) fn new(place: &str, error: &Error) -> Self {
+    /// `names` are those that the text uses.
+    fn new(place: &str, error: &Error, context: &Context, names: impl IntoIterator<Item = String>) -> Self {
+        let place = place.to_owned();
+        if error.kind() == ErrorKind::UndefinedError {
+            let mut names: Vec<String> = names.into_iter().collect();
+            names.sort();
+            if let Some(what) = names.iter().find_map(|name| missing(context, name)) {
+                return Self { place, what };
+            }
+        }
+        if error.detail() == Some(NO_TEXT) {
+            return Self { place, what: NO_TEXT.to_owned() };
+        }
         // The detail of an error may quote a value, which may be personal; its kind never does.
         let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
-        Self { place: place.to_owned(), what: format!("{}{line}", error.kind()) }
+        Self { place, what: format!("{}{line}", error.kind()) }
+    }
+}
+
+/// `user has no emial`, if that is so. Names stand in the flow's file, and are nobody's secret.
+fn missing(context: &Context, name: &str) -> Option<String> {
+    match context.look(name) {
+        Sight::Missing { owner, field, .. } if owner.is_empty() => Some(format!("there is no {field}")),
+        Sight::Missing { owner, field, .. } => Some(format!("{owner} has no {field}")),
+        Sight::There(_) | Sight::Open => None,
     }
 }
 
@@ -38,23 +65,51 @@ const TEXT: &str = ".txt";
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-    environment.set_formatter(
-        |out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Rendered| {
-            if value.is_none() { Ok(()) } else { escape_formatter(out, state, value) }
-        },
-    );
+    environment.set_formatter(|out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Rendered| match value.kind() {
+        ValueKind::None => Ok(()),
+        // It would come out in the notation of another language, with everything that is in it.
+        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => Err(Error::new(ErrorKind::InvalidOperation, NO_TEXT)),
+        _ => escape_formatter(out, state, value),
+    });
     environment.set_auto_escape_callback(|name| if name.ends_with(HTML) { AutoEscape::Html } else { AutoEscape::None });
     environment
 }
 
 /// The value of an expression. None where it is undefined, null or an empty text.
 pub(crate) fn evaluate(expression: &str, context: &Context) -> Result<Option<Rendered>, Unrenderable> {
-    let value = environment()
+    evaluate_at(&environment(), expression, expression, context)
+}
+
+fn evaluate_at(
+    environment: &Environment<'_>,
+    place: &str,
+    expression: &str,
+    context: &Context,
+) -> Result<Option<Rendered>, Unrenderable> {
+    let compiled = environment
         .compile_expression(expression)
-        .and_then(|compiled| compiled.eval(context.rendered()))
-        .map_err(|error| Unrenderable::new(expression, &error))?;
+        .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
+    let value = compiled
+        .eval(context.rendered())
+        .map_err(|error| Unrenderable::new(place, &error, context, compiled.undeclared_variables(true)))?;
     let empty = value.is_undefined() || value.is_none() || value.as_str() == Some("");
     Ok((!empty).then_some(value))
+}
+
+fn render_text(
+    environment: &Environment<'_>,
+    place: &str,
+    kind: &str,
+    template: &str,
+    context: &Context,
+) -> Result<String, Unrenderable> {
+    // The environment escapes by the name.
+    let compiled = environment
+        .template_from_named_str(kind, template)
+        .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
+    compiled
+        .render(context.rendered())
+        .map_err(|error| Unrenderable::new(place, &error, context, compiled.undeclared_variables(true)))
 }
 
 /// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
@@ -66,9 +121,7 @@ pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<
         for (field, extension) in [("html", "html"), ("text", "txt")] {
             let file = format!("{template}.{extension}");
             let Some(text) = flow.source.templates.get(&file) else { continue };
-            let text = environment
-                .render_named_str(&file, text, context.rendered())
-                .map_err(|error| Unrenderable::new(&file, &error))?;
+            let text = render_text(&environment, &file, &file, text, context)?;
             rendered.insert(field.to_owned(), Value::String(text));
         }
     }
@@ -105,15 +158,23 @@ fn render_value(
     shape: Shape,
     context: &Context,
 ) -> Result<Option<Value>, Unrenderable> {
+    let empty = (shape == Shape::Record).then_some(Value::Null);
     Ok(match value {
-        Value::String(template) => {
-            // The environment escapes by the name.
-            let kind = if shape == Shape::Html { HTML } else { TEXT };
-            let text = environment
-                .render_named_str(kind, template, context.rendered())
-                .map_err(|error| Unrenderable::new(place, &error))?;
-            (!text.is_empty()).then_some(Value::String(text))
-        }
+        Value::String(text) => match whole(text).filter(|_| matches!(shape, Shape::Json | Shape::Record)) {
+            // It keeps its type: a number stays one, and a list or a table goes along whole.
+            Some(expression) => match evaluate_at(environment, place, expression, context)? {
+                Some(value) => {
+                    let what = "it is no JSON".to_owned();
+                    Some(serde_json::to_value(value).map_err(|_| Unrenderable { place: place.to_owned(), what })?)
+                }
+                None => None,
+            },
+            None => {
+                let kind = if shape == Shape::Html { HTML } else { TEXT };
+                let text = render_text(environment, place, kind, text, context)?;
+                (!text.is_empty()).then_some(Value::String(text))
+            }
+        },
         Value::Array(items) => {
             let items =
                 items.iter().filter_map(|item| render_value(environment, place, item, shape, context).transpose());
@@ -122,11 +183,10 @@ fn render_value(
         Value::Object(fields) => {
             let mut rendered = Map::new();
             for (name, field) in fields {
-                match render_value(environment, &format!("{place}.{name}"), field, shape, context)? {
-                    Some(field) => rendered.insert(name.clone(), field),
-                    None if shape == Shape::Record => rendered.insert(name.clone(), Value::Null),
-                    None => None,
-                };
+                let field = render_value(environment, &format!("{place}.{name}"), field, shape, context)?;
+                if let Some(field) = field.or_else(|| empty.clone()) {
+                    rendered.insert(name.clone(), field);
+                }
             }
             Some(Value::Object(rendered))
         }
@@ -147,7 +207,7 @@ mod tests {
     fn everywhere(operation: &connectors::Operation, text: &str) -> String {
         let value = |param: &connectors::Param| match param.shape {
             Shape::Number => "7".to_owned(),
-            Shape::Table | Shape::Record => format!("{{ a = \"{text}\" }}"),
+            Shape::Table | Shape::Json | Shape::Record => format!("{{ a = \"{text}\" }}"),
             Shape::Texts | Shape::Mailboxes => format!("[\"{text}\"]"),
             Shape::Address => "\"https://a.test/x\"".to_owned(),
             Shape::Name => "\"billing\"".to_owned(),
@@ -168,7 +228,7 @@ mod tests {
                     let toml = format!("on = [\"clerk/user.updated\"]\n[[step]]\nname = \"one\"\n{step}");
                     let (name, file) = ("test".to_owned(), "test.toml".to_owned());
                     let source = FlowSource { name, file, toml, templates: BTreeMap::new() };
-                    let flow = Flow::check(source).unwrap_or_else(|problems| panic!("{problems:?}"));
+                    let flow = Flow::read(source).unwrap_or_else(|problems| panic!("{problems:?}"));
                     let super::super::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
                     render(&flow, call, &context).expect("it renders")
                 };
@@ -213,7 +273,7 @@ body = { name = "{{ user.name }}", nick = "{{ user.nick }}" }
 "#;
         let source =
             FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates: BTreeMap::new() };
-        let flow = Flow::check(source).expect("a good flow");
+        let flow = Flow::read(source).expect("it can run");
         let context = Context::of(json!({
             "user": { "name": "Ann", "nick": null, "none": null }, "event": { "data": { "id": "user_1" } },
         }));

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-
-use super::samples;
+use usher_proto::samples;
 
 /// The event in which the person of all built-in ones is introduced.
 const PERSON: &str = "user.created";
@@ -30,7 +29,7 @@ pub(super) struct About {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidTemplate {
     /// There is no built-in event of this type.
-    #[error("there is no built-in event {name:?}: it may be {}, or a file", samples::sample_names().join(", "))]
+    #[error("there is no built-in event {name:?}: it may be {}, or a file", samples::names().join(", "))]
     UnknownSample {
         /// The name asked for.
         name: String,

@@ -24,5 +24,6 @@ mod refusals;
 mod refused;
 mod state;
 mod tools;
+mod typed;
 mod up;
 mod ways_on;

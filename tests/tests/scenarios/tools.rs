@@ -296,5 +296,30 @@ async fn flow_files_are_checked_with_line_and_suggestion() {
     assert_eq!(code, Some(64), "{output}");
     assert!(output.contains(&format!("{path}:3: ")) && output.contains("did you mean resend.send?"), "{output}");
     let (code, output) = ended("usher", &["check"], &[]).await;
-    assert!(code == Some(0) && output.contains("flows/email.toml: good"), "{output}");
+    assert!(code == Some(0) && output.contains("flows/email.toml: good") && !output.contains("warning"), "{output}");
+}
+
+#[tokio::test]
+async fn flow_files_are_found_by_file_and_by_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let flow = |name: &str| folder.path().join(name).display().to_string();
+    let asks = |path: String| async move { ended("usher", &["check", &path], &[]).await };
+    let text = "on = [\"clerk/user.create\"]\n[[step]]\nuse = \"database.sync_user\"\n";
+    for name in ["one.toml", "two.toml", "three.yaml"] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let (code, output) = asks(flow("")).await;
+    assert_eq!(code, Some(0), "{output}");
+    for expected in ["one.toml: good, 1 step, ", "two.toml: good", "warning: ", "did you mean user.created?"] {
+        assert!(output.contains(expected), "{expected}: {output}");
+    }
+    for (name, expected) in [("none.toml", "none.toml: no such file"), ("three.yaml", "flows are <name>.toml")] {
+        let (code, output) = asks(flow(name)).await;
+        assert!(code == Some(64) && output.contains(expected), "{output}");
+    }
+    // Also by the setting, where a folder is wanted.
+    let environment = [("USHER_FLOWS", flow("one.toml"))];
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (code, output) = ended("usher", &["check"], &environment).await;
+    assert!(code == Some(64) && output.contains("a folder of flow files is wanted"), "{output}");
 }

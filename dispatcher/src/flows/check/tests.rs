@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::flow::CONCURRENCY;
 use super::*;
+use crate::flows::Action;
 
 fn check_text(toml: &str) -> Result<Flow, Vec<String>> {
     let templates = BTreeMap::from([("welcome.html".to_owned(), "{{ user.email }}".to_owned())]);
     let source = FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates };
-    check(source).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    Flow::check(source).map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
 const GOOD: &str = r#"
@@ -49,7 +51,11 @@ fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
             "\"welcom\"",
             "test.toml:8: there is no templates/welcom.html or templates/welcom.txt; did you mean welcome?",
         ),
-        ("clerk/user.created", "user.created", "test.toml:2: on is a list of events"),
+        (
+            "clerk/user.created",
+            "user.created",
+            "test.toml:2: \"user.created\" lacks its source: did you mean \"clerk/user.created\"?",
+        ),
         ("on = [\"clerk/user.created\"]", "", "test.toml:1: on is missing"),
         ("on = ", "retries = 3\non = ", "test.toml:2: a flow has no key retries; did you mean retry?"),
         ("on = ", "expires_after = \"soon\"\non = ", "test.toml:2: expires_after is a time"),
@@ -68,7 +74,7 @@ fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
         ("on = [", "on = [[", "test.toml:"),
         ("name = \"mail\"", "marketing = \"All\"", "test.toml:4: marketing is the name of the list"),
         ("name = \"mail\"", "marketing = true", "test.toml:4: marketing is the name of the list"),
-        ("to = \"{{ user.email }}\"", "marketing = \"n\"\nto = [\"a\", \"b\"]", "test.toml:6: to is one address"),
+        ("to = \"{{ user.email }}\"", "marketing = \"n\"\nto = [\"a\", \"b\"]", "test.toml:7: to is one address"),
         (
             "to = \"{{ user.email }}\"",
             "marketing = \"n\"\nto = \"{{ unsubscribe_url }}\"",
@@ -105,7 +111,8 @@ fn all_mistakes_are_told_at_once() {
 
 #[test]
 fn a_star_stands_for_the_rest_of_a_type() {
-    let flow = check_text(&GOOD.replace("user.created", "user.*")).expect("good");
+    let flow = check_text(&GOOD.replace("user.created", "user.*").replace("name = ", "when = \"user.email\"\nname = "));
+    let flow = flow.expect("good");
     let event = |kind: &str| usher_proto::Event {
         id: usher_proto::EventId::new("1"),
         kind: kind.into(),

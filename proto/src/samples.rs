@@ -1,5 +1,5 @@
-//! The built-in events: one of each common type, and some in another form, about the same invented person, whose primary
-//! address is not the first in the list.
+//! Samples of Clerk's events: one of each common type, and some in another form, about the same invented person, whose
+//! primary address is not the first in the list.
 
 /// Name and text. The name is the event's type; what follows a colon says which form of it.
 const SAMPLES: [(&str, &str); 16] = [
@@ -21,12 +21,12 @@ const SAMPLES: [(&str, &str); 16] = [
     ("waitlistEntry.created", include_str!("samples/waitlistEntry.created.json")),
 ];
 
-/// The built-in events: types, some with a form behind a colon.
-pub fn sample_names() -> Vec<&'static str> {
+/// Names of the samples: types, some with a form behind a colon.
+pub fn names() -> Vec<&'static str> {
     SAMPLES.iter().map(|(name, _)| *name).collect()
 }
 
-/// The built-in event of this name.
-pub(super) fn sample(name: &str) -> Option<&'static str> {
+/// The sample of this name, as JSON.
+pub fn sample(name: &str) -> Option<&'static str> {
     SAMPLES.iter().find(|(have, _)| *have == name).map(|(_, text)| *text)
 }

@@ -1,0 +1,297 @@
+//! Expressions and templates as they are written: their syntax, the filters, tests and names in them, and what somebody
+//! means who writes another language.
+
+use minijinja::{Environment, Error};
+
+use super::super::context::{BEFORE, EVENT, REMEMBERED, ROOTS, UNSUBSCRIBE_URL};
+use super::super::problem::{nearest, suggestion};
+use super::super::tokens::{Token, blocks, tokens};
+use super::{Checker, Place};
+
+/// Filters for the nearest right word; whether one exists is asked of the environment.
+const FILTERS: [&str; 31] = [
+    "abs",
+    "batch",
+    "bool",
+    "capitalize",
+    "count",
+    "default",
+    "dictsort",
+    "escape",
+    "first",
+    "float",
+    "format",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "replace",
+    "round",
+    "safe",
+    "slice",
+    "sort",
+    "split",
+    "title",
+    "tojson",
+    "trim",
+    "upper",
+];
+/// Tests likewise.
+const TESTS: [&str; 14] = [
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "even",
+    "false",
+    "integer",
+    "mapping",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
+    "string",
+    "true",
+];
+/// Words of an expression that are no names.
+const WORDS: [&str; 12] = ["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False"];
+/// How other languages say that there is nothing.
+const NOTHING: [&str; 4] = ["null", "nil", "undefined", "NULL"];
+/// Statements that fetch another template; there is none to fetch.
+const FETCHING: [&str; 4] = ["include", "import", "extends", "from"];
+
+impl Checker<'_> {
+    /// Checks an expression, such as that of `when`.
+    pub(super) fn expression(&mut self, place: &Place, text: &str, earlier: &[String]) {
+        let before = self.problems.len();
+        self.spelling(place, text, earlier);
+        let environment = self.environment.clone();
+        match environment.compile_expression(text) {
+            Ok(expression) => self.names(place, text, &expression.undeclared_variables(true), earlier),
+            // What has been said in plain words need not be said by the parser, too.
+            Err(error) if self.problems.len() == before => self.note(place, syntax(&error)),
+            Err(_) => {}
+        }
+    }
+
+    /// Checks a template.
+    pub(super) fn template_text(&mut self, place: &Place, text: &str, earlier: &[String]) {
+        let before = self.problems.len();
+        for block in blocks(text) {
+            self.spelling(place, block, earlier);
+        }
+        if text.contains("{{#") {
+            self.note(place, "a condition is written {% if x %} ... {% endif %}");
+        }
+        let environment = self.environment.clone();
+        match environment.template_from_str(text) {
+            Ok(template) => self.names(place, text, &template.undeclared_variables(true), earlier),
+            Err(error) if self.problems.len() == before => {
+                let place = error.line().map_or_else(|| place.clone(), |line| place.at_line(line));
+                self.note(&place, syntax(&error));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// What can be told from the words alone.
+    fn spelling(&mut self, place: &Place, text: &str, earlier: &[String]) {
+        if text.contains("{{") || text.contains("}}") {
+            return self.note(place, format!("an expression has no braces: {}", text.replace(['{', '}'], "").trim()));
+        }
+        let found = tokens(text);
+        for (at, token) in found.iter().enumerate() {
+            let previous = at.checked_sub(1).and_then(|at| found.get(at));
+            match token {
+                Token::Sign(sign @ ("&&" | "||" | "!")) => {
+                    let word = match *sign {
+                        "&&" => "and",
+                        "||" => "or",
+                        _ => "not",
+                    };
+                    self.note(place, format!("{sign} is written {word}"));
+                }
+                Token::Sign("=") if !is_assignment(&found, at) => self.note(place, "= is written =="),
+                Token::Path(parts) if previous == Some(&Token::Sign("|")) => {
+                    self.filter(place, parts.join(".").as_str())
+                }
+                Token::Path(parts) if is_word(previous, "is") || is_negated_test(&found, at) => {
+                    if parts[..] != ["not"] {
+                        self.test(place, parts.join(".").as_str());
+                    }
+                }
+                Token::Path(parts)
+                    if at == 0 && FETCHING.contains(&parts[0]) && parts.len() == 1 && found.len() > 1 =>
+                {
+                    self.note(place, format!("there is no {}: a template stands by itself", parts[0]));
+                }
+                Token::Path(parts) if found.get(at + 1) == Some(&Token::Sign("(")) => self.method(place, parts),
+                Token::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Token::Sign("-")) => {
+                    if let Some(step) = dashed(&found[at..], earlier) {
+                        self.note(place, format!("write steps['{step}']: a name with a dash is no name here"));
+                    }
+                }
+                Token::Path(_) | Token::Text(_) | Token::Number(_) | Token::Sign(_) => {}
+            }
+        }
+    }
+
+    fn filter(&mut self, place: &Place, name: &str) {
+        if !is_known(&self.environment, name, "filter") {
+            self.note(place, format!("there is no filter {name}{}", suggestion(name, FILTERS)));
+        }
+    }
+
+    fn test(&mut self, place: &Place, name: &str) {
+        if !is_known(&self.environment, name, "test") {
+            self.note(place, format!("there is no test {name}{}", suggestion(name, TESTS)));
+        }
+    }
+
+    /// `user.name.upper()`: values have no methods.
+    fn method(&mut self, place: &Place, parts: &[&str]) {
+        let Some((name, owner)) = parts.split_last().filter(|(_, owner)| !owner.is_empty()) else { return };
+        if !ROOTS.contains(&owner[0]) && !REMEMBERED.contains(&owner[0]) {
+            return;
+        }
+        let known = nearest(name, FILTERS).unwrap_or(name);
+        self.note(place, format!("values have no methods such as {name}(): write {} | {known}", owner.join(".")));
+    }
+
+    /// Names must begin with what there is, and `steps.<name>` must be an earlier step.
+    fn names(&mut self, place: &Place, text: &str, names: &std::collections::HashSet<String>, earlier: &[String]) {
+        let remembers = !self.remember.is_empty();
+        let roots: Vec<&str> = ROOTS.into_iter().chain(REMEMBERED.into_iter().filter(|_| remembers)).collect();
+        let mut names: Vec<&String> = names.iter().collect();
+        names.sort();
+        // A dash in a step's name has been told, and what follows it is no name.
+        let has_dashes = text.contains("steps.")
+            && earlier.iter().any(|step| text.contains(&format!("steps.{step}")) && step.contains('-'));
+        for name in names.into_iter().filter(|_| !has_dashes) {
+            let mut parts = name.split('.');
+            let (root, next) = (parts.next().unwrap_or_default(), parts.next());
+            if !roots.contains(&root) {
+                let hint = if NOTHING.contains(&root) {
+                    "; write none".to_owned()
+                } else if REMEMBERED.contains(&root) {
+                    "; say remember = [\"email\"] at the top: which fields the flow is to compare".to_owned()
+                } else if next.is_none() && is_compared(text, root) {
+                    format!("; a text needs quotes: '{root}'")
+                } else {
+                    suggestion(root, roots.iter().copied())
+                };
+                self.note(place, format!("{root} is not known here{hint}"));
+            } else if let (BEFORE, Some(field)) = (root, next)
+                && !self.remember.iter().any(|known| known == field)
+            {
+                let hint = suggestion(field, self.remember.iter().map(String::as_str));
+                self.note(place, format!("the flow does not remember {field}{hint}"));
+            } else if root == UNSUBSCRIBE_URL && !self.has_link {
+                let why = format!("{root} is known in what marketing mail says, in a step with marketing = \"news\"");
+                self.note(place, why);
+            } else if let ("steps", Some(step)) = (root, next)
+                && !earlier.iter().any(|known| known == step)
+            {
+                let hint = suggestion(step, earlier.iter().map(String::as_str));
+                self.note(place, format!("there is no earlier step {step}{hint}"));
+            }
+        }
+    }
+
+    /// An expression that sees the event alone.
+    pub(super) fn expression_on_event(&mut self, place: &Place, key: &str, text: &str) {
+        let before = self.problems.len();
+        self.spelling(place, text, &[]);
+        let environment = self.environment.clone();
+        match environment.compile_expression(text) {
+            Ok(expression) => {
+                let names = expression.undeclared_variables(true);
+                if let Some(name) = names.iter().filter(|name| name.split('.').next() != Some(EVENT)).min() {
+                    let why = "it is looked at when the event arrives, and sees only event, such as event.data.slug";
+                    self.note(place, format!("{key} names {name}, but {why}"));
+                }
+            }
+            Err(error) if self.problems.len() == before => self.note(place, syntax(&error)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What the parser says, without the name that it gives to a text without one.
+fn syntax(error: &Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
+}
+
+fn is_known(environment: &Environment<'_>, name: &str, kind: &str) -> bool {
+    let asked = environment.compile_expression_owned(format!("name is {kind}"));
+    asked.and_then(|asked| asked.eval(minijinja::context! { name })).is_ok_and(|known| known.is_true())
+}
+
+fn is_word(token: Option<&Token<'_>>, word: &str) -> bool {
+    matches!(token, Some(Token::Path(parts)) if parts[..] == [word])
+}
+
+/// Whether what stands at `at` follows `is not`.
+fn is_negated_test(found: &[Token<'_>], at: usize) -> bool {
+    let Some(two_before) = at.checked_sub(2) else { return false };
+    is_word(found.get(at - 1), "not") && is_word(found.get(two_before), "is")
+}
+
+/// `{% set x = 1 %}`, and a named argument.
+fn is_assignment(found: &[Token<'_>], at: usize) -> bool {
+    let statement = ["set", "with", "macro", "call", "for"].iter().any(|word| is_word(found.first(), word));
+    statement || found[..at].contains(&Token::Sign("("))
+}
+
+/// Whether a bare word stands beside a comparison, where a text was meant.
+fn is_compared(text: &str, word: &str) -> bool {
+    let found: Vec<Token<'_>> = match blocks(text)[..] {
+        [] => tokens(text),
+        ref parts => parts.iter().flat_map(|part| tokens(part)).collect(),
+    };
+    let compares = |token: Option<&Token<'_>>| matches!(token, Some(Token::Sign("==" | "!="))) || is_word(token, "in");
+    (0..found.len()).any(|at| {
+        is_word(found.get(at), word)
+            && !WORDS.contains(&word)
+            && (compares(found.get(at + 1)) || at.checked_sub(1).is_some_and(|at| compares(found.get(at))))
+    })
+}
+
+/// The earlier step with dashes in its name that `steps.<name>` was to mean.
+fn dashed<'a>(found: &[Token<'_>], earlier: &'a [String]) -> Option<&'a String> {
+    let Some(Token::Path(parts)) = found.first() else { return None };
+    let mut written = parts.get(1)?.to_string();
+    let mut rest = &found[1..];
+    while let [Token::Sign("-"), Token::Path(more), after @ ..] = rest {
+        written = format!("{written}-{}", more[0]);
+        if let Some(step) = earlier.iter().find(|step| **step == written) {
+            return Some(step);
+        }
+        rest = after;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::template::environment;
+
+    #[test]
+    fn what_is_suggested_exists() {
+        let environment = environment();
+        for name in FILTERS {
+            assert!(is_known(&environment, name, "filter"), "{name}");
+        }
+        for name in TESTS {
+            assert!(is_known(&environment, name, "test"), "{name}");
+        }
+        assert!(!is_known(&environment, "lowercase", "filter") && !is_known(&environment, "empty", "test"));
+    }
+}

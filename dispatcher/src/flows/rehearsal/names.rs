@@ -1,0 +1,257 @@
+//! The names that a flow uses, looked up in the samples: one that leads nowhere is never an error where it runs, but a
+//! condition that is never true.
+
+use serde_json::Value;
+
+use super::super::check::Lines;
+use super::super::context::{EVENT, Sight};
+use super::super::problem::nearest;
+use super::super::template::environment;
+use super::super::tokens::{Token, blocks, tokens};
+use super::super::{Action, Flow, Problem};
+use super::scenes::{self, Scene};
+use super::{Findings, problem};
+
+/// A text of a flow, and where it stands.
+pub(super) struct Uses {
+    /// `step welcome: ` or nothing.
+    whose: String,
+    file: String,
+    line: usize,
+    text: String,
+    is_expression: bool,
+}
+
+/// Every expression and template of a flow.
+pub(super) fn uses(flow: &Flow, lines: &Lines) -> Vec<Uses> {
+    let mut uses = Vec::new();
+    let file = flow.source.file.as_str();
+    let mut add = |whose: &str, file: &str, line: usize, text: &str, is_expression: bool| {
+        let (whose, file, text) = (whose.to_owned(), file.to_owned(), text.to_owned());
+        uses.push(Uses { whose, file, line, text, is_expression });
+    };
+    for (key, expression) in [("if", &flow.starts_if), ("expires_if", &flow.expires_if)] {
+        if let Some(expression) = expression {
+            add("", file, lines.top.get(key).copied().unwrap_or(1), expression, true);
+        }
+    }
+    for (index, step) in flow.steps.iter().enumerate() {
+        let whose = format!("step {}: ", step.name);
+        if let Some(when) = &step.when {
+            add(&whose, file, lines.of(index, "when"), when, true);
+        }
+        let Action::Call(call) = &step.action else { continue };
+        if let Some(needs) = &call.needs {
+            add(&whose, file, lines.of(index, "needs"), &needs.value, true);
+        }
+        for (name, value) in &call.params {
+            for text in texts(value) {
+                add(&whose, file, lines.of(index, name), text, false);
+            }
+        }
+        for extension in ["html", "txt"] {
+            let Some(template) = &call.template else { continue };
+            let name = format!("{template}.{extension}");
+            if let Some(text) = flow.source.templates.get(&name) {
+                let folder = std::path::Path::new(file).parent().unwrap_or(std::path::Path::new(""));
+                add(&whose, &folder.join("templates").join(name).display().to_string(), 1, text, false);
+            }
+        }
+    }
+    uses
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::Object(fields) => fields.values().flat_map(texts).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
+    }
+}
+
+/// Looks the names up in the scenes. One that no sample has, and that is like none that there are, may be new at Clerk: it
+/// is made known, and warned of.
+pub(super) fn check(flow: &Flow, uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
+    remembered(flow, findings);
+    for used in uses {
+        for name in used.names() {
+            used.look_up(&name, scenes, findings);
+        }
+        for expression in used.expressions() {
+            for (path, literal) in comparisons(expression) {
+                if let Some(message) = mismatch(&path, &literal, scenes) {
+                    findings.errors.push(used.problem(message));
+                }
+            }
+        }
+    }
+}
+
+/// Fields that no user has change never.
+fn remembered(flow: &Flow, findings: &mut Findings) {
+    let Some(known) = scenes::known_fields() else { return };
+    for field in flow.remember.iter().filter(|field| !known.contains_key(*field)) {
+        let line = flow.source.toml.lines().position(|line| line.contains(&format!("\"{field}\""))).unwrap_or(0) + 1;
+        match nearest(field, known.keys().map(String::as_str)) {
+            Some(meant) => {
+                findings.errors.push(problem(
+                    flow,
+                    line,
+                    format!("remember: a user has no {field}; did you mean {meant}?"),
+                ));
+            }
+            None => findings.warnings.push(problem(flow, line, format!("remember: no sample of a user has {field}"))),
+        }
+    }
+}
+
+impl Uses {
+    fn problem(&self, message: impl std::fmt::Display) -> Problem {
+        Problem { file: self.file.clone(), line: self.line, message: format!("{}{message}", self.whose) }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let environment = environment();
+        let names = if self.is_expression {
+            environment.compile_expression(&self.text).map(|compiled| compiled.undeclared_variables(true))
+        } else {
+            environment.template_from_str(&self.text).map(|compiled| compiled.undeclared_variables(true))
+        };
+        let mut names: Vec<String> = names.unwrap_or_default().into_iter().collect();
+        names.sort();
+        names
+    }
+
+    fn expressions(&self) -> Vec<&str> {
+        if self.is_expression { vec![&self.text] } else { blocks(&self.text) }
+    }
+
+    fn look_up(&self, name: &str, scenes: &mut [Scene], findings: &mut Findings) {
+        let root = name.split('.').next().unwrap_or_default();
+        if root != "user" && root != EVENT {
+            return;
+        }
+        let Some(message) = missing(name, scenes) else { return };
+        match message {
+            Missing { what, meant: Some(meant) } => {
+                findings.errors.push(self.problem(format!("{what}; did you mean {meant}?")));
+            }
+            Missing { what, meant: None } => {
+                findings.warnings.push(self.problem(format!("{what} in any sample of these events")));
+                for scene in scenes {
+                    scene.context.make_known(name);
+                }
+            }
+        }
+    }
+}
+
+struct Missing {
+    what: String,
+    meant: Option<String>,
+}
+
+/// What is missing, if no scene knows the name.
+fn missing(name: &str, scenes: &[Scene]) -> Option<Missing> {
+    let mut found = None;
+    for scene in scenes {
+        match scene.context.look(name) {
+            Sight::There(_) | Sight::Open => return None,
+            Sight::Missing { owner, field, known } => {
+                // A deleted user, say, has little to be like.
+                let meant = nearest(&field, known.keys().map(String::as_str)).map(str::to_owned);
+                let is_better = found.as_ref().is_none_or(|found: &Missing| found.meant.is_none());
+                if is_better {
+                    found = Some(Missing { what: format!("{owner} has no {field}"), meant });
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Names that are compared with a constant.
+fn comparisons(expression: &str) -> Vec<(String, Literal)> {
+    const SIGNS: [&str; 6] = ["==", "!=", "<", ">", "<=", ">="];
+    let found = tokens(expression);
+    let mut compared = Vec::new();
+    for (at, window) in found.windows(3).enumerate() {
+        let [left, Token::Sign(sign), right] = window else { continue };
+        if !SIGNS.contains(sign) {
+            continue;
+        }
+        // What a filter makes of a value has another type than the value.
+        let is_filtered = |at: Option<usize>| at.and_then(|at| found.get(at)) == Some(&Token::Sign("|"));
+        let pair = match (left, right) {
+            (Token::Path(path), literal) if !is_filtered(at.checked_sub(1)) => Some((path, literal)),
+            (literal, Token::Path(path)) if !is_filtered(Some(at + 3)) => Some((path, literal)),
+            _ => None,
+        };
+        if let Some((path, literal)) = pair
+            && let Some(literal) = Literal::of(literal)
+        {
+            compared.push((path.join("."), literal));
+        }
+    }
+    compared
+}
+
+/// A constant of an expression.
+#[derive(Debug)]
+enum Literal {
+    Text(String),
+    Number(String),
+    Flag(bool),
+}
+
+impl Literal {
+    fn of(token: &Token<'_>) -> Option<Self> {
+        match token {
+            Token::Text(text) => Some(Self::Text((*text).to_owned())),
+            Token::Number(number) => Some(Self::Number((*number).to_owned())),
+            Token::Path(parts) if parts[..] == ["true"] => Some(Self::Flag(true)),
+            Token::Path(parts) if parts[..] == ["false"] => Some(Self::Flag(false)),
+            Token::Path(_) | Token::Sign(_) => None,
+        }
+    }
+
+    fn is_like(&self, value: &Value) -> bool {
+        match self {
+            Self::Text(_) => value.is_string(),
+            Self::Number(_) => value.is_number(),
+            Self::Flag(_) => value.is_boolean(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Text(text) => format!("'{text}' is a text"),
+            Self::Number(number) => format!("{number} is a number"),
+            Self::Flag(flag) => format!("{flag} is true or false"),
+        }
+    }
+}
+
+/// That a value and the constant it is compared with are never of one type: the comparison always comes out the same.
+fn mismatch(path: &str, literal: &Literal, scenes: &[Scene]) -> Option<String> {
+    let mut other = None;
+    for scene in scenes {
+        match scene.context.look(path) {
+            Sight::There(Value::Null) | Sight::Missing { .. } => {}
+            Sight::Open => return None,
+            Sight::There(value) if literal.is_like(value) => return None,
+            Sight::There(value) => other = Some(value),
+        }
+    }
+    let what = match other? {
+        Value::String(_) => "a text",
+        Value::Number(_) if path.ends_with("_at") => "a number, milliseconds since 1970",
+        Value::Number(_) => "a number",
+        Value::Bool(_) => "true or false",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a table",
+        Value::Null => return None,
+    };
+    Some(format!("{path} is {what}, and {}: that comes out the same for everybody", literal.describe()))
+}

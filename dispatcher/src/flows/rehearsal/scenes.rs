@@ -1,0 +1,168 @@
+//! What a flow is rehearsed with: sample events, each whole and without what it may lack.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId, Timestamp};
+
+use super::super::{Context, Flow, events};
+use crate::before::{Before, Fields};
+use crate::engine::{Run, Tries};
+use crate::subject::{self, Subject};
+
+/// When all samples happen.
+const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
+
+/// Fields of a user that Clerk leaves out now and then, or sends to some applications only.
+const OPTIONAL: [&str; 11] = [
+    "locale",
+    "image_url",
+    "profile_image_url",
+    "private_metadata",
+    "unsafe_metadata",
+    "password_last_updated_at",
+    "organization_memberships",
+    "deprovisioned",
+    "create_organizations_limit",
+    "bypass_client_trust",
+    "scim",
+];
+
+/// One event, and what is known when it is worked on.
+pub(super) struct Scene {
+    /// The event's type.
+    pub(super) kind: String,
+    pub(super) event: Event,
+    pub(super) context: Context,
+    /// What it lacks; empty for a whole sample.
+    lacks: &'static str,
+}
+
+impl Scene {
+    /// Whether nothing is missing in it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.lacks.is_empty()
+    }
+
+    /// In words.
+    pub(super) fn describe(&self) -> String {
+        format!("with {} {}", self.kind, self.lacks).trim_end().to_owned()
+    }
+}
+
+/// All scenes of a flow: of every known type that starts it.
+pub(super) fn of(flow: &Flow) -> Vec<Scene> {
+    let starts = |kind: &&&str| flow.on.iter().any(|pattern| pattern.clerk_type().is_some() && pattern.takes(kind));
+    events::CLERK.iter().filter(starts).flat_map(|kind| of_type(flow, kind)).collect()
+}
+
+fn of_type(flow: &Flow, kind: &str) -> Vec<Scene> {
+    let mut scenes = Vec::new();
+    for sample in events::samples(kind) {
+        for (lacks, sample, user) in forms(kind, sample) {
+            scenes.extend(scene(flow, kind, lacks, &sample, user.as_ref()));
+        }
+    }
+    scenes
+}
+
+/// A sample whole, and without what may be missing; each with the user whom it concerns, as far as that one is known.
+fn forms(kind: &str, sample: Value) -> Vec<(&'static str, Value, Option<Value>)> {
+    if kind == "user.deleted" {
+        return vec![("", sample, None)];
+    }
+    if !kind.starts_with("user.") {
+        let concerns_user = ["user_id", "public_user_data", "payer", "user"]
+            .iter()
+            .any(|field| !sample["data"][*field].is_null() && sample["data"].get(*field).is_some());
+        let user = events::samples("user.created").into_iter().next().map(|user| whole_user(user["data"].clone()));
+        return match user.filter(|_| concerns_user) {
+            Some(user) => vec![("", sample.clone(), Some(user)), ("of a user that is not known", sample, None)],
+            None => vec![("", sample, None)],
+        };
+    }
+    let user = whole_user(sample["data"].clone());
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut other = user.clone();
+        change(&mut other);
+        json!({ "type": sample["type"], "timestamp": sample["timestamp"], "data": other })
+    };
+    let nobody = |fields: &'static [&'static str]| {
+        with(&|user| {
+            for field in fields {
+                user[*field] = Value::Null;
+            }
+        })
+    };
+    vec![
+        ("", with(&|_| {}), None),
+        ("of somebody without a name", nobody(&["first_name", "last_name", "username"]), None),
+        ("of somebody without an address", nobody(&["primary_email_address_id"]), None),
+        ("of somebody without a phone", nobody(&["primary_phone_number_id"]), None),
+        ("of somebody without metadata", nobody(&["private_metadata", "unsafe_metadata"]), None),
+    ]
+}
+
+/// Somebody who has said everything that can be said.
+fn whole_user(mut user: Value) -> Value {
+    for field in OPTIONAL {
+        if user.get(field).is_none() {
+            user[field] = Value::Null;
+        }
+    }
+    user["username"] = json!("nell");
+    user["primary_phone_number_id"] = json!("idn_phone");
+    user["phone_numbers"] = json!([{ "id": "idn_phone", "object": "phone_number", "phone_number": "+4930901820" }]);
+    user
+}
+
+fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Option<&Value>) -> Option<Scene> {
+    let event = Event {
+        id: EventId::new("msg_rehearsal"),
+        kind: kind.to_owned(),
+        source: Source::Clerk,
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_rehearsal")),
+        occurred_at: AT,
+        received_at: AT,
+        provenance: Vec::new(),
+        body: Bytes::from(sample.to_string()),
+    };
+    let subject = user.map(|user| Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 });
+    // As if every earlier step had made something.
+    let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "made_1" }))).collect();
+    let run = Run {
+        event: event.clone(),
+        partition: Partition(0),
+        position: 0,
+        flow_version: String::new(),
+        step: 0,
+        destination: None,
+        begun: false,
+        pass: 0,
+        tries: Tries::default(),
+        request: None,
+        results,
+        wait_until: None,
+        expires_at: None,
+        before: (!flow.remember.is_empty()).then(|| before(flow)),
+        verdict: None,
+        apart: false,
+    };
+    let context = Context::new(flow, &run, subject.as_ref()).ok()?;
+    Some(Scene { kind: kind.to_owned(), event, context, lacks })
+}
+
+/// As if everything that the flow remembers had changed: then every step that looks for a change is due.
+fn before(flow: &Flow) -> Before {
+    let known = known_fields().map(|user| subject::fields(&user, &flow.remember));
+    Before { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
+}
+
+/// What can be remembered of a user: Clerk's fields, and those that are derived from them.
+pub(super) fn known_fields() -> Option<Fields> {
+    let sample = events::samples("user.created").into_iter().next()?;
+    let Value::Object(mut user) = whole_user(sample["data"].clone()) else { return None };
+    let derived = ["email", "phone", "name"].map(str::to_owned);
+    let values = subject::fields(&user, &derived);
+    user.extend(values);
+    Some(user)
+}
