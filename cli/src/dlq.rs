@@ -11,7 +11,7 @@ use usher_service::options::Environment;
 
 use crate::data::Place;
 use crate::orders::Desk;
-use crate::{output, runs};
+use crate::{output, runs, values};
 
 /// Looks into the dead letters, runs that were given up on, and takes them up again.
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ struct Which {
     #[arg(long)]
     instance: Option<Instance>,
     /// Admitted since: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 2h.
-    #[arg(long, value_parser = runs::parse_since)]
+    #[arg(long, value_parser = values::since)]
     since: Option<Timestamp>,
 }
 

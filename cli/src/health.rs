@@ -6,6 +6,8 @@ use anyhow::bail;
 use usher_lab::traffic::Url;
 use usher_service::telemetry;
 
+use crate::values;
+
 /// How long the page may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -13,6 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The page, such as http://127.0.0.1:8081/readyz.
+    #[arg(value_parser = values::address)]
     url: Url,
 }
 

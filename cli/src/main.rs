@@ -15,6 +15,7 @@ mod seek;
 mod send;
 mod suppress;
 mod up;
+mod values;
 
 use std::process::ExitCode;
 

@@ -4,10 +4,10 @@ use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::{RunFilter, RunRecord};
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, Instance, Timestamp};
-use usher_service::clock;
+use usher_service::exit::BadSetting;
 
 use crate::data::Place;
-use crate::output;
+use crate::{output, values};
 
 /// Lists runs: what became of events, flow by flow.
 #[derive(Debug, clap::Args)]
@@ -29,11 +29,11 @@ pub(crate) struct Arguments {
     /// Of this instance of the sender.
     #[arg(long)]
     instance: Option<Instance>,
-    /// Admitted since: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 2h.
-    #[arg(long, value_parser = parse_since)]
+    /// Admitted since: a time such as 2026-01-31T12:00:00Z, a day such as 2026-01-31, or so long ago, such as 2h.
+    #[arg(long, value_parser = values::since)]
     since: Option<Timestamp>,
     /// At most so many.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = values::limit)]
     limit: u32,
     /// One JSON object a line.
     #[arg(long)]
@@ -47,27 +47,27 @@ pub(crate) fn parse_key(text: &str) -> Result<String, std::convert::Infallible> 
     Ok(key.unwrap_or_else(|| text.to_owned()))
 }
 
-/// A time, or how long ago.
-pub(crate) fn parse_since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let ago =
-        humantime::parse_duration(text).map_err(|_| "a time such as 2026-01-31T12:00:00Z, or such as 2h".to_owned())?;
-    let millis = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-    Ok(Timestamp::from_millis(clock::now().millis().saturating_sub(millis)))
-}
-
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { place, user, flow, state, event, instance, since, limit, json } = arguments;
     let filter = RunFilter { key: user, flow, state, reason: None, event, instance, since };
     let store = place.store().await?;
+    if let Some(flow) = &filter.flow {
+        let known = store.flow_names().await?;
+        if !known.contains(flow) {
+            return Err(
+                BadSetting::new("--flow", format!("there is no flow {flow}; there are {}", known.join(", "))).into()
+            );
+        }
+    }
     for paused in store.paused_flows().await? {
         if filter.flow.as_ref().is_none_or(|flow| *flow == paused) {
             output::hint(&format!("flow {paused} is paused: its runs are kept, and none is begun"));
         }
     }
     let runs = store.runs(&filter, i64::from(limit)).await?;
+    if runs.is_empty() && filter.key.as_ref().is_some_and(|key| !key.starts_with("user_")) {
+        output::hint("no runs of that key: a user is named by its id (user_...)");
+    }
     print(&runs, limit, json)
 }
 

@@ -1,7 +1,7 @@
 //! `usher send`: signs Clerk events like Svix does, and posts them.
 
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,7 +11,7 @@ use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 use usher_service::{Secret, shutdown, telemetry};
 
-use crate::{data, output};
+use crate::{data, output, values};
 
 /// Up to this many events each get a line of their own.
 const LISTED: usize = 20;
@@ -25,19 +25,19 @@ pub(crate) struct Arguments {
     /// user.updated:new-address; or a file that holds an event.
     what: String,
     /// Where to post; default: the running `usher up` of the data directory.
-    #[arg(long)]
+    #[arg(long, value_parser = values::address)]
     to: Option<Url>,
     /// The signing secret (whsec_...); default: the one in the data directory.
     #[arg(long, env = "CLERK_WEBHOOK_SIGNING_SECRET")]
     secret: Option<Secret>,
     /// How many events.
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", value_parser = values::count)]
     count: NonZeroU64,
     /// How many a second, such as 50 or 50/s; default: as fast as they are answered.
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
     /// How many users they are spread over; default: each event is another user's. A file is sent as it is without this.
-    #[arg(long)]
+    #[arg(long, value_parser = values::count)]
     users: Option<NonZeroU64>,
     /// Chooses the users: the same seed, the same users. Default: by chance.
     #[arg(long)]
@@ -57,11 +57,10 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     telemetry::install_tls();
     let secret = match &arguments.secret {
         Some(secret) => secret.expose().to_owned(),
-        None => data::read_secret(&arguments.data)?.ok_or_else(|| {
-            let why =
-                format!("not set, and {} holds none: start `usher up`, or say --secret", arguments.data.display());
-            BadSetting::new("CLERK_WEBHOOK_SIGNING_SECRET", why)
-        })?,
+        None => {
+            let made = data::read_secret(&arguments.data)?;
+            made.map_or_else(|| Err(anyhow::Error::from(no_secret(&arguments.data))), Ok)?
+        }
     };
     // Several are configured while one replaces another; any of them will do.
     let secret = secret.split_whitespace().next().unwrap_or_default();
@@ -96,10 +95,24 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
         }
     }
     let refused = report.sent.len() as u64 - report.accepted();
+    for (why, count) in report.reasons() {
+        output::line(&format!("{count} refused: {why}"))?;
+    }
     if refused > 0 {
         bail!("{refused} of {} events were not kept", report.sent.len());
     }
     Ok(())
+}
+
+/// There is no secret in the data directory: it was given to the server there, or there is no server.
+fn no_secret(data: &Path) -> BadSetting {
+    let is_served = data::read_addresses(data).is_ok_and(|addresses| addresses.is_some());
+    let why = if is_served {
+        format!("not set, and `usher up` in {} was given a secret of its own: say --secret", data.display())
+    } else {
+        format!("not set, and {} holds none: start `usher up`, or say --secret", data.display())
+    };
+    BadSetting::new("CLERK_WEBHOOK_SIGNING_SECRET", why)
 }
 
 fn template(

@@ -43,6 +43,8 @@ pub struct Sent {
     pub user: Option<String>,
     /// What came of it.
     pub reply: Reply,
+    /// Why it was refused, in the receiver's words, if it said so.
+    pub why: Option<String>,
     /// From sending to the end of the answer.
     pub took: Duration,
 }
@@ -79,6 +81,15 @@ impl Report {
         replies
     }
 
+    /// How many were refused for which reason, of those that were told one.
+    pub fn reasons(&self) -> BTreeMap<&str, u64> {
+        let mut reasons = BTreeMap::new();
+        for why in self.sent.iter().filter_map(|sent| sent.why.as_deref()) {
+            *reasons.entry(why).or_default() += 1;
+        }
+        reasons
+    }
+
     /// How many were accepted.
     pub fn accepted(&self) -> u64 {
         self.sent.iter().filter(|sent| sent.reply.is_accepted()).count() as u64
@@ -105,6 +116,7 @@ mod tests {
             id: format!("msg_{number}"),
             user: None,
             reply,
+            why: None,
             took: Duration::from_millis(millis),
         });
         Report { sent: sent.collect(), elapsed: Duration::from_secs(1) }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -115,16 +117,22 @@ impl Sending {
             post = post.header(name, value);
         }
         let begun = Instant::now();
-        let reply = match post.body(request.body).send().await {
+        let (reply, answer) = match post.body(request.body).send().await {
             Ok(response) => {
                 let reply = Reply::Status(response.status().as_u16());
-                // Read to its end, so that the connection can be used again. What it says is of no interest.
-                let _ = response.bytes().await;
-                reply
+                // Read to its end, so that the connection can be used again.
+                (reply, response.bytes().await.unwrap_or_default())
             }
-            Err(error) if error.is_timeout() => Reply::TimedOut,
-            Err(_) => Reply::Unreachable,
+            Err(error) if error.is_timeout() => (Reply::TimedOut, Bytes::new()),
+            Err(_) => (Reply::Unreachable, Bytes::new()),
         };
-        Sent { number, id: request.id, user: request.user, reply, took: begun.elapsed() }
+        let why = (!reply.is_accepted()).then(|| reason(&answer)).flatten();
+        Sent { number, id: request.id, user: request.user, reply, why, took: begun.elapsed() }
     }
+}
+
+/// Why the receiver refused, where it says so as Usher's ingest does.
+fn reason(answer: &[u8]) -> Option<String> {
+    let answer: Value = serde_json::from_slice(answer).ok()?;
+    answer["error"]["message"].as_str().map(str::to_owned)
 }

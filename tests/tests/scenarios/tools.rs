@@ -299,6 +299,21 @@ async fn flow_files_are_checked_with_line_and_suggestion() {
     assert!(code == Some(0) && output.contains("flows/email.toml: good") && !output.contains("warning"), "{output}");
 }
 
+/// What is typed in haste: each is told what would be right.
+#[tokio::test]
+async fn a_slip_on_the_command_line_is_told_what_would_be_right() {
+    for (arguments, expected) in [
+        (vec!["health", "localhost"], "such as http://localhost"),
+        (vec!["send", "user.created", "--to", "localhost:8080"], "such as http://localhost:8080"),
+        (vec!["send", "user.created", "--count", "0"], "a number from 1"),
+        (vec!["runs", "--limit", "all"], "a number from 1"),
+        (vec!["runs", "--since", "yesterday"], "a day such as 2026-01-31"),
+    ] {
+        let (code, output) = ended("usher", &arguments, &[]).await;
+        assert!(code == Some(64) && output.contains(expected), "{arguments:?}: {code:?} {output}");
+    }
+}
+
 #[tokio::test]
 async fn flow_files_are_found_by_file_and_by_folder() {
     let folder = tempfile::tempdir().unwrap();

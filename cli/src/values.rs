@@ -1,0 +1,84 @@
+//! Values of options as people type them, and what is said of those that cannot be one.
+
+use std::num::NonZeroU64;
+
+use usher_lab::traffic::Url;
+use usher_proto::Timestamp;
+use usher_service::clock;
+
+/// A page of this or another machine.
+///
+/// # Errors
+/// It is no address with a scheme and a host, in words that say how one begins.
+pub(crate) fn address(text: &str) -> Result<Url, String> {
+    let parsed = text.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    parsed.ok_or_else(|| {
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        format!("an address begins with http:// or https://, such as http://{rest}")
+    })
+}
+
+/// How many, at least one.
+///
+/// # Errors
+/// It is no such number.
+pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| "a number from 1".to_owned())
+}
+
+/// How many at most.
+///
+/// # Errors
+/// It is no such number.
+pub(crate) fn limit(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| format!("a number from 1 to {}", u32::MAX))
+}
+
+/// A time, the beginning of a day in UTC, or how long ago.
+///
+/// # Errors
+/// It is none of them.
+pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse()) {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text)
+        .map_err(|_| "a time such as 2026-01-31T12:00:00Z, a day such as 2026-01-31, or such as 2h".to_owned())?;
+    let millis = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+    Ok(Timestamp::from_millis(clock::now().millis().saturating_sub(millis)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_scheme_is_told_how_it_begins() {
+        assert!(address("http://127.0.0.1:8081/readyz").is_ok());
+        for (text, meant) in [
+            ("localhost:8080", "http://localhost:8080"),
+            ("127.0.0.1:8080/x", "http://127.0.0.1:8080/x"),
+            ("localhost", "http://localhost"),
+            ("ftp://a.test", "http://a.test"),
+        ] {
+            let error = address(text).expect_err(text);
+            assert!(error.ends_with(&format!("such as {meant}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_moment_a_day_or_so_long_ago() {
+        assert_eq!(since("2026-11-25").expect("a day").to_string(), "2026-11-25T00:00:00.000Z");
+        assert_eq!(since("2026-11-25T10:00:00Z").expect("a moment").seconds() % 86_400, 36_000);
+        assert!(since("2h").is_ok());
+        assert!(since("yesterday").is_err_and(|error| error.contains("2026-01-31")));
+    }
+
+    #[test]
+    fn numbers_begin_with_one() {
+        assert!(count("1").is_ok() && limit("1").is_ok());
+        for text in ["0", "all", "-1", ""] {
+            assert!(count(text).is_err() && limit(text).is_err(), "{text}");
+        }
+    }
+}
