@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
 use crate::answer::Answer;
@@ -70,7 +70,11 @@ impl Double for Novu {
             Route::Trigger => "events.trigger",
             Route::Notifications => "notifications.list",
         });
-        let to = &request.body["to"];
+        // Of a list its first.
+        let to = match &request.body["to"] {
+            Value::Array(list) => list.first().unwrap_or(&Value::Null),
+            one => one,
+        };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Subject {
             operation,
@@ -143,10 +147,28 @@ impl Double for Novu {
 fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Result<Call, Answer> {
     let body = &request.body;
     let name = body["name"].as_str().unwrap_or_default().to_owned();
-    let subscriber = body["to"].as_str().or_else(|| body["to"]["subscriberId"].as_str());
-    if name.is_empty() || subscriber.is_none_or(str::is_empty) {
-        return Err(error(StatusCode::UNPROCESSABLE_ENTITY, "Validation Error"));
+    let subscribers = recipients(&body["to"]);
+    let texts = ["transactionId"].iter().all(|field| body[*field].is_null() || body[*field].is_string());
+    let objects = ["payload", "overrides"].iter().all(|field| body[*field].is_null() || body[*field].is_object());
+    let mut wrong = Map::new();
+    let mut is_wrong = |field: &str, why: &str| {
+        wrong.insert(field.to_owned(), json!({ "messages": [format!("{field} {why}")], "value": body[field] }));
+    };
+    if name.is_empty() {
+        is_wrong("name", "must be a string");
     }
+    if subscribers.is_none() {
+        is_wrong("to", "must be a subscriber, a topic, or an array of up to 100 of them");
+    }
+    if !texts {
+        is_wrong("transactionId", "must be a string");
+    }
+    if !objects {
+        is_wrong("payload", "must be an object");
+    }
+    let Some(subscribers) = subscribers.filter(|_| wrong.is_empty()) else {
+        return Err(invalid(wrong));
+    };
     if name == "missing" {
         return Err(error(StatusCode::UNPROCESSABLE_ENTITY, "workflow_not_found"));
     }
@@ -160,18 +182,69 @@ fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Resu
         return Ok(Call { key: None, changes: false, run: Box::new(move |_| answer(status, &transaction)) });
     }
     let key = Key { text: transaction.clone(), lasts: DAY };
-    let made = json!({ "transactionId": transaction, "subscriber": { "subscriberId": subscriber }, "template": name });
-    let run = move |_| {
+    let payload = body["payload"].clone();
+    let run = move |now: Timestamp| {
+        let made = notification(&transaction, &name, &subscribers, payload, now);
         notifications.with(|all| drop(all.insert(transaction.clone(), made)));
         answer("processed", &transaction)
     };
     Ok(Call { key: Some(key), changes: true, run: Box::new(run) })
 }
 
+/// A list of recipients has up to this many (docs.novu.co, trigger).
+const MOST_RECIPIENTS: usize = 100;
+
+/// Whom a trigger is for: one or a list of subscribers, each an id or an object with one, or topics. By Novu's OpenAPI
+/// document, `TriggerEventRequestDto.to`.
+fn recipients(to: &Value) -> Option<Vec<String>> {
+    let one = |to: &Value| {
+        let topic = || if to["type"] == "Topic" { to["topicKey"].as_str() } else { None };
+        let id = to.as_str().or_else(|| to["subscriberId"].as_str()).or_else(topic)?;
+        (!id.is_empty()).then(|| id.to_owned())
+    };
+    match to {
+        Value::Array(list) if list.is_empty() || list.len() > MOST_RECIPIENTS => None,
+        Value::Array(list) => list.iter().map(one).collect(),
+        other => Some(vec![one(other)?]),
+    }
+}
+
+/// As `/v1/notifications` shows what became of a trigger: every field that Novu's OpenAPI document requires of it
+/// (`ActivityNotificationResponseDto`), and those that its libraries read.
+fn notification(transaction: &str, workflow: &str, subscribers: &[String], payload: Value, now: Timestamp) -> Value {
+    let (at, subscriber) = (now.to_string(), subscribers.first().cloned().unwrap_or_default());
+    json!({
+        "_id": ids::prefixed("6", 23),
+        "_environmentId": "lab-environment",
+        "_organizationId": "lab-organization",
+        "_subscriberId": format!("lab-{subscriber}"),
+        "_templateId": format!("lab-{workflow}"),
+        "transactionId": transaction,
+        "createdAt": at,
+        "updatedAt": at,
+        "channels": [],
+        "subscriber": { "_id": format!("lab-{subscriber}"), "subscriberId": subscriber },
+        "template": { "_id": format!("lab-{workflow}"), "name": workflow, "triggers": [] },
+        "jobs": [],
+        "payload": payload,
+        "tags": [],
+    })
+}
+
+/// A refusal of fields, each with its messages and its value: Novu's OpenAPI document, `ValidationErrorDto`.
+fn invalid(fields: Map<String, Value>) -> Answer {
+    let mut answer = body_of(StatusCode::UNPROCESSABLE_ENTITY, "Validation Error");
+    answer["errors"] = Value::Object(fields);
+    Answer::refused(StatusCode::UNPROCESSABLE_ENTITY, answer)
+}
+
 fn error(status: StatusCode, message: &str) -> Answer {
-    let body = json!({
+    Answer::refused(status, body_of(status, message))
+}
+
+fn body_of(status: StatusCode, message: &str) -> Value {
+    json!({
         "statusCode": status.as_u16(), "timestamp": usher_service::clock::now().to_string(),
         "path": "/v1/events/trigger", "message": message, "ctx": {}, "errorId": ids::uuid(),
-    });
-    Answer::refused(status, body)
+    })
 }

@@ -9,6 +9,7 @@
 
 mod customers;
 mod error;
+mod expand;
 mod parameters;
 mod search;
 mod subscriptions;
@@ -186,7 +187,7 @@ impl Stripe {
         route: Route,
         parameters: &Parameters<'_>,
     ) -> Result<Box<dyn FnOnce(Timestamp) -> Answer + Send>, Error> {
-        let books = self.books.clone();
+        let books = Shown { books: self.books.clone(), expand: parameters.expand()? };
         Ok(match route {
             Route::CreateCustomer => {
                 let details = Details::read(parameters)?;
@@ -232,12 +233,24 @@ impl Stripe {
     }
 }
 
+/// The account's books, and what of an answer is to be shown whole.
+struct Shown {
+    books: Arc<Locked<Books>>,
+    expand: Vec<String>,
+}
+
 /// What is found wrong while running is an outcome too, and is kept like one.
 fn on(
-    books: Arc<Locked<Books>>,
+    shown: Shown,
     work: impl FnOnce(&mut Books, Timestamp) -> Result<Value, Error> + Send + 'static,
 ) -> Box<dyn FnOnce(Timestamp) -> Answer + Send> {
-    Box::new(move |now| match books.with(|books| work(books, now)) {
+    let Shown { books, expand } = shown;
+    let run = move |books: &mut Books, now| {
+        let mut body = work(books, now)?;
+        expand::expand(&mut body, &expand, books)?;
+        Ok::<_, Error>(body)
+    };
+    Box::new(move |now| match books.with(|books| run(books, now)) {
         Ok(body) => Answer::done(body).with(error::REQUEST_ID, ids::prefixed("req_", 14)),
         Err(error) => Answer::from(error).kept(),
     })

@@ -97,6 +97,14 @@ impl Error {
         }
     }
 
+    /// A field with a character in it that may not stand there.
+    pub(super) fn not_allowed(field: &str, character: &str) -> Self {
+        Self {
+            message: format!("The `{character}` is not allowed in the `{field}` field.").into(),
+            ..new(StatusCode::UNPROCESSABLE_ENTITY, "validation_error", "")
+        }
+    }
+
     /// An attachment that is wrong.
     pub(super) fn invalid_attachment(why: &'static str) -> Self {
         new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_attachment", why)

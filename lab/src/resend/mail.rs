@@ -46,6 +46,11 @@ pub(super) fn check(mail: &Value, now: Timestamp) -> Result<(), Error> {
     if template && present(&mail["template"], "id").is_none() {
         return Err(Error::missing("`template.id`"));
     }
+    // Resend's OpenAPI document, `SendEmailRequest.template`: "If provided, do not include html or text."
+    if template && ["html", "text"].iter().any(|field| present(mail, field).is_some()) {
+        return Err(Error::invalid("template", "It cannot be used together with `html` or `text`."));
+    }
+    subject(mail)?;
     let from =
         mail.get("from").and_then(Value::as_str).and_then(address).ok_or_else(|| Error::invalid("from", FORM))?;
     for field in ["to", "cc", "bcc", "reply_to"] {
@@ -59,6 +64,16 @@ pub(super) fn check(mail: &Value, now: Timestamp) -> Result<(), Error> {
         return Err(Error::invalid("headers", "It must be an object of strings."));
     }
     scheduled(mail, now)
+}
+
+/// One line: triggerdotdev/trigger.dev#1745 has the words of the refusal, airwaylab-app/airwaylab#875 its status.
+fn subject(mail: &Value) -> Result<(), Error> {
+    let ends = [('\n', "\\n"), ('\r', "\\r")];
+    let text = mail.get("subject").and_then(Value::as_str).unwrap_or_default();
+    match ends.iter().find(|(end, _)| text.contains(*end)) {
+        Some((_, shown)) => Err(Error::not_allowed("subject", shown)),
+        None => Ok(()),
+    }
 }
 
 /// A field that is there and holds something.
@@ -79,6 +94,11 @@ fn recipients(mail: &Value, field: &str, from: &str) -> Result<(), Error> {
     }
     for text in addresses {
         let address = address(text).ok_or_else(|| Error::invalid(field, FORM))?;
+        // Resend sends by way of Amazon SES, which takes ASCII only, domains in Punycode (its "Troubleshooting" page;
+        // bitwarden/server#1512, alphagov/notifications-api#2582). How Resend itself words it is not confirmed.
+        if !address.is_ascii() {
+            return Err(Error::invalid(field, "The email address contains non-ASCII characters."));
+        }
         if field == "reply_to" {
             continue;
         }

@@ -12,7 +12,8 @@ use crate::double::USER;
 use crate::ids;
 
 const LONGEST_EMAIL: usize = 512;
-const TEXTS: [&str; 3] = ["description", "name", "phone"];
+/// With the longest that each may be, by Stripe's OpenAPI document (`maxLength`); sagemathinc/cocalc#4656 met that of names.
+const TEXTS: [(&str, usize); 3] = [("description", 5000), ("name", 256), ("phone", 20)];
 /// Taken as they come.
 const OTHERS: [&str; 6] = ["address", "invoice_settings", "preferred_locales", "shipping", "tax_exempt", "test_clock"];
 /// Taken, and not shown on the customer.
@@ -41,7 +42,8 @@ pub(super) struct Customer {
 
 impl Details {
     pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, Error> {
-        let known: Vec<&str> = [&["email", "metadata"][..], &TEXTS, &OTHERS, &HIDDEN].concat();
+        let known: Vec<&str> =
+            [&["email", "metadata"][..], &TEXTS.map(|(name, _)| name), &OTHERS, &HIDDEN].concat();
         parameters.only(&known)?;
         let mut fields = Map::new();
         let mut set = |name: &str, text: &str| {
@@ -54,8 +56,8 @@ impl Details {
             }
             set("email", email);
         }
-        for name in TEXTS {
-            if let Some(text) = parameters.text(name)? {
+        for (name, longest) in TEXTS {
+            if let Some(text) = parameters.text_up_to(name, longest)? {
                 set(name, text);
             }
         }

@@ -9,6 +9,8 @@ use crate::request::Request;
 
 /// No text of Stripe's is longer, unless it says so.
 const LONGEST_TEXT: usize = 5000;
+/// The parameter that asks for objects in the place of their ids.
+const EXPAND: &str = "expand";
 const MOST_PAIRS: usize = 50;
 const LONGEST_METADATA_KEY: usize = 40;
 const LONGEST_METADATA_VALUE: usize = 500;
@@ -50,7 +52,9 @@ impl<'a> Parameters<'a> {
 
     /// Refuses every parameter that is not among these.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Error> {
-        match self.fields.into_iter().flat_map(Map::keys).find(|name| !known.contains(&name.as_str())) {
+        // At the top every request may ask for objects in the place of ids.
+        let known = |name: &str| known.contains(&name) || (self.within.is_empty() && name == EXPAND);
+        match self.fields.into_iter().flat_map(Map::keys).find(|name| !known(name)) {
             Some(name) => Err(Error::unknown_parameter(&self.name(name))),
             None => Ok(()),
         }
@@ -147,6 +151,17 @@ impl<'a> Parameters<'a> {
             _ => Err(Error::invalid(format!("{within}[{index}]"), "Invalid object")),
         };
         items.iter().enumerate().map(read).collect()
+    }
+
+    /// What is to be shown whole in the answer: paths such as `customer`, or `data.customer` in a list.
+    pub(super) fn expand(&self) -> Result<Vec<String>, Error> {
+        let items = match self.get(EXPAND) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(items)) => items,
+            Some(_) => return Err(Error::invalid(EXPAND, "Invalid array")),
+        };
+        let text = |item: &Value| item.as_str().map(str::to_owned).ok_or_else(|| Error::invalid(EXPAND, "Invalid array"));
+        items.iter().map(text).collect()
     }
 
     pub(super) fn metadata(&self) -> Result<Metadata, Error> {

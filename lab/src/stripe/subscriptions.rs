@@ -238,27 +238,31 @@ impl Listed for Subscription {
             json!({
                 "id": id,
                 "object": "subscription_item",
+                "billing_thresholds": null,
                 "created": self.created,
                 "current_period_start": self.created,
                 "current_period_end": period_end,
+                "discounts": [],
                 "metadata": {},
-                "price": { "id": item.price, "object": "price", "active": true, "livemode": false },
+                "price": price(&item.price, self.created),
                 "quantity": item.quantity,
                 "subscription": self.id,
+                "tax_rates": [],
             })
         };
-        json!({
+        let mut shown = unused();
+        let used = json!({
             "id": self.id,
             "object": "subscription",
             "billing_cycle_anchor": period_end,
             "cancel_at": null,
             "cancel_at_period_end": false,
             "canceled_at": self.canceled,
+            "cancellation_details": { "comment": null, "feedback": null, "reason": self.canceled.map(|_| "cancellation_requested") },
             "collection_method": self.collection_method,
             "created": self.created,
             "currency": "usd",
             "customer": self.customer,
-            "default_payment_method": null,
             "description": self.description,
             "ended_at": self.canceled,
             "items": {
@@ -276,6 +280,68 @@ impl Listed for Subscription {
             "trial_end": self.trial_end,
             "trial_settings": { "end_behavior": { "missing_payment_method": self.at_trial_end } },
             "trial_start": self.trial_end.map(|_| self.created),
-        })
+        });
+        if let Value::Object(used) = used {
+            shown.extend(used);
+        }
+        Value::Object(shown)
     }
+}
+
+/// What Stripe's OpenAPI document requires of a subscription besides, as it is where nobody has asked for it.
+fn unused() -> Map<String, Value> {
+    let fields = json!({
+        "application": null,
+        "application_fee_percent": null,
+        "automatic_tax": { "disabled_reason": null, "enabled": false, "liability": null },
+        "billing_cycle_anchor_config": null,
+        "billing_mode": { "type": "classic" },
+        "billing_thresholds": null,
+        "days_until_due": null,
+        "default_payment_method": null,
+        "default_source": null,
+        "default_tax_rates": [],
+        "discounts": [],
+        "invoice_settings": { "account_tax_ids": null, "issuer": { "type": "self" } },
+        "next_pending_invoice_item_invoice": null,
+        "on_behalf_of": null,
+        "pause_collection": null,
+        "pending_invoice_item_interval": null,
+        "pending_setup_intent": null,
+        "pending_update": null,
+        "schedule": null,
+        "test_clock": null,
+        "transfer_data": null,
+        "payment_settings": {
+            "payment_method_options": null, "payment_method_types": null, "save_default_payment_method": "off",
+        },
+    });
+    fields.as_object().cloned().unwrap_or_default()
+}
+
+/// A price with every field that Stripe's OpenAPI document requires, as its libraries read it.
+fn price(id: &str, created: i64) -> Value {
+    json!({
+        "id": id,
+        "object": "price",
+        "active": true,
+        "billing_scheme": "per_unit",
+        "created": created,
+        "currency": "usd",
+        "custom_unit_amount": null,
+        "livemode": false,
+        "lookup_key": null,
+        "metadata": {},
+        "nickname": null,
+        "product": "prod_lab",
+        "recurring": {
+            "interval": "month", "interval_count": 1, "meter": null, "trial_period_days": null, "usage_type": "licensed",
+        },
+        "tax_behavior": "unspecified",
+        "tiers_mode": null,
+        "transform_quantity": null,
+        "type": "recurring",
+        "unit_amount": 2000,
+        "unit_amount_decimal": "2000",
+    })
 }

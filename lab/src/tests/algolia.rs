@@ -50,4 +50,8 @@ async fn keys_and_json_are_wanted() {
     let stranger = bench.ask(Method::POST, &format!("{RECORD}/partial"), &[JSON], "{}").await;
     assert_eq!((stranger.status, &stranger.body["status"]), (403, &json!(403)));
     assert_eq!(bench.ask(Method::POST, &format!("{RECORD}/partial"), &KEYS, "{").await.status, 400);
+    // As the official client sends it.
+    let plain = [KEYS[0], KEYS[1], ("content-type", "text/plain")];
+    let sent = bench.ask(Method::POST, &format!("{RECORD}/partial"), &plain, "{\"name\":\"Ann\"}").await;
+    assert_eq!((sent.status, ask(&bench, Method::GET, "", &Value::Null).await.body["name"].as_str()), (200, Some("Ann")));
 }

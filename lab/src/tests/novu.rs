@@ -34,6 +34,48 @@ async fn a_transaction_makes_one_notification() {
 }
 
 #[tokio::test]
+async fn several_may_be_told_at_once_and_what_was_made_is_shown_whole() {
+    let bench = Bench::new().await;
+    for (n, to) in [
+        json!(["user_1", { "subscriberId": "user_2" }]),
+        json!([{ "type": "Topic", "topicKey": "all" }]),
+        json!("user_1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = json!({ "name": "welcome", "to": to, "transactionId": format!("t{n}") });
+        assert_eq!(trigger(&bench, &body).await.status, 201, "{body}");
+    }
+    assert_eq!(bench.effects()[0].user.as_deref(), Some("user_1"));
+    let listed = bench.ask(Method::GET, "/novu/v1/notifications?transactionId=t0", &[KEY], "").await.body;
+    let shown = &listed["data"][0];
+    for field in ["_id", "_environmentId", "_organizationId", "_subscriberId", "_templateId", "createdAt", "updatedAt"] {
+        assert!(shown[field].is_string(), "{field}: {shown}");
+    }
+    assert_eq!((&shown["transactionId"], &shown["template"]["name"]), (&json!("t0"), &json!("welcome")));
+    assert_eq!(shown["subscriber"]["subscriberId"], "user_1");
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_fields() {
+    let bench = Bench::new().await;
+    let many: Vec<String> = (0..101).map(|n| format!("user_{n}")).collect();
+    for (body, field) in [
+        (json!({ "to": "user_1" }), "name"),
+        (json!({ "name": "welcome", "to": [] }), "to"),
+        (json!({ "name": "welcome", "to": many }), "to"),
+        (json!({ "name": "welcome", "to": "user_1", "payload": "x" }), "payload"),
+        (json!({ "name": "welcome", "to": "user_1", "transactionId": 7 }), "transactionId"),
+    ] {
+        let reply = trigger(&bench, &body).await;
+        assert_eq!(reply.status, 422, "{body}");
+        let wrong = &reply.body["errors"][field];
+        assert!(wrong["messages"][0].is_string() && wrong.get("value").is_some(), "{body}: {}", reply.body);
+    }
+}
+
+#[tokio::test]
 async fn a_201_may_have_sent_nothing() {
     let bench = Bench::new().await;
     let mut inactive = welcome("t1");

@@ -77,6 +77,11 @@ async fn what_is_wrong_with_a_mail_is_named() {
         (with(good(), "tags", json!({"purpose": "x"})), "validation_error"),
         (with(good(), "headers", json!({"X-A": 1})), "validation_error"),
         (with(good(), "scheduled_at", json!("2199-01-01T00:00:00Z")), "validation_error"),
+        (with(good(), "subject", json!("Hi\nDana")), "validation_error"),
+        (with(good(), "subject", json!("Hi\r")), "validation_error"),
+        (with(good(), "template", json!({"id": "welcome"})), "validation_error"),
+        (with(good(), "to", json!("a@m\u{fc}nchen.test")), "validation_error"),
+        (with(good(), "reply_to", json!("\u{e4}@work.test")), "validation_error"),
         (with(good(), "attachments", json!([{"filename": "a.txt"}])), "invalid_attachment"),
         (with(good(), "attachments", json!([{"content": "aGk="}])), "invalid_attachment"),
     ];
@@ -95,6 +100,7 @@ async fn what_looks_odd_and_is_allowed_is_accepted() {
     let mails = [
         with(good(), "to", json!(fifty)),
         with(good(), "to", json!("delivered+x@resend.dev")),
+        with(good(), "to", json!("\u{4e2d} <a..b.@xn--mnchen-3ya.test>")),
         with(good(), "reply_to", json!("someone@example.com")),
         with(good(), "scheduled_at", json!("in 1 min")),
         with(good(), "tags", json!([{"name": "clerk_user_id", "value": "user_2abc-DEF"}])),

@@ -185,3 +185,36 @@ async fn deleting_a_customer_cancels_its_subscriptions() {
     assert_eq!(bench.get(&path).await.body["status"], "canceled");
     assert_eq!(bench.post("/v1/subscriptions", "", &form).await.error().3, Some("customer"));
 }
+
+#[tokio::test]
+async fn an_id_is_shown_as_its_object_where_that_is_asked_for() {
+    let bench = Bench::new().await;
+    let id = customer(&bench, "email=dana%40work.test").await;
+    let order = format!("customer={id}&items[0][price]=price_1&trial_period_days=7");
+    let made = bench.post("/v1/subscriptions", "", &format!("{order}&expand[]=customer&expand[]=latest_invoice")).await;
+    assert_eq!((&made.body["customer"]["id"], &made.body["customer"]["email"]), (&json!(id), &json!("dana@work.test")));
+    assert_eq!(made.body["latest_invoice"]["object"], "invoice");
+    let listed = bench.get("/v1/subscriptions?expand[]=data.customer").await;
+    assert_eq!(listed.body["data"][0]["customer"]["id"], json!(id));
+    assert_eq!(bench.get("/v1/subscriptions").await.body["data"][0]["customer"], json!(id));
+    assert_eq!(bench.get("/v1/subscriptions?expand[]=customer").await.error().3, Some("expand"));
+}
+
+/// By the fields that Stripe's OpenAPI document requires, which its libraries read without asking.
+#[tokio::test]
+async fn a_subscription_has_every_field_that_is_required() {
+    let bench = Bench::new().await;
+    let id = customer(&bench, "email=dana%40work.test").await;
+    let order = format!("customer={id}&items[0][price]=price_1&trial_period_days=7");
+    let made = bench.post("/v1/subscriptions", "", &order).await.body;
+    for field in ["automatic_tax", "billing_mode", "default_tax_rates", "discounts", "invoice_settings", "schedule"] {
+        assert!(made.get(field).is_some(), "{field}");
+    }
+    let item = &made["items"]["data"][0];
+    for field in ["billing_scheme", "created", "currency", "metadata", "product", "recurring", "type", "unit_amount"] {
+        assert!(item["price"].get(field).is_some(), "{field}");
+    }
+    for field in ["discounts", "tax_rates", "billing_thresholds"] {
+        assert!(item.get(field).is_some(), "{field}");
+    }
+}
