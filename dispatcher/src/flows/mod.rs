@@ -5,6 +5,7 @@ mod builtin;
 mod check;
 mod context;
 mod events;
+mod greeting;
 mod problem;
 mod rehearsal;
 mod source;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::context::Sight;
 use super::tokens::whole;
-use super::{Call, Context, Flow};
+use super::{Call, Context, Flow, greeting};
 use crate::connectors::{self, Shape};
 
 /// A template or an expression could not be rendered for this event. The text names the place, not the values.
@@ -71,6 +71,7 @@ pub(super) fn environment() -> Environment<'static> {
         ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => Err(Error::new(ErrorKind::InvalidOperation, NO_TEXT)),
         _ => escape_formatter(out, state, value),
     });
+    environment.add_filter(greeting::FILTER, |value: Rendered| greeting::as_name(&value));
     environment.set_auto_escape_callback(|name| if name.ends_with(HTML) { AutoEscape::Html } else { AutoEscape::None });
     environment
 }
