@@ -3,7 +3,9 @@
 //! A connector knows everything of its destination and nothing of flows, retries or the store: it turns parameters into
 //! an exact request, sends one, and says what it came to. Adding one costs a file and its lines in the lists below.
 
+mod fit;
 mod http;
+mod limits;
 mod path;
 
 mod algolia;
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use usher_proto::address::NotAnAddress;
+use usher_proto::address::{NotAnAddress, one_line};
 use usher_proto::{Event, Mailbox};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -288,11 +290,6 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A value with a line's end in it would begin a header, or the body, of somebody else's choice.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 fn cannot_set(header: &str) -> CannotPrepare {
     CannotPrepare(format!("headers cannot set {header:?}"))
 }
@@ -302,7 +299,10 @@ const FROM: &str = "USHER_FROM";
 
 /// Who mails are from where a flow does not say.
 fn default_sender(environment: &Environment) -> Result<Option<Mailbox>, BadSetting> {
-    let read = |text: String| sender(&text).map_err(|error| BadSetting::new(FROM, format!("it is {error}")));
+    let read = |text: String| {
+        let sender = sender(&text).and_then(Mailbox::with_ascii_domain);
+        sender.map_err(|error| BadSetting::new(FROM, format!("it is {error}")))
+    };
     environment.get(FROM)?.map(read).transpose()
 }
 
@@ -489,6 +489,8 @@ fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, 
     environment.get(name)?.ok_or_else(|| BadSetting::new(name, format!("not set: {what}")))
 }
 
+pub use fit::Unfit;
+pub(crate) use fit::{check, fit, phones};
 pub(crate) use room::{Room, Turnstile, calling};
 
 #[cfg(test)]

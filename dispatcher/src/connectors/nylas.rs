@@ -41,6 +41,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 const CHECK_DEADLINE: Duration = Duration::from_secs(5);
 /// The variable that names the mailboxes.
 const GRANTS: &str = "NYLAS_GRANT_ID";
+/// How Nylas names the provider of a mailbox at Microsoft.
+const MICROSOFT: &str = "microsoft";
 /// The header of the mail that bears the key.
 const HEADER: &str = "X-Usher-Key";
 /// How far before the event's arrival a mail is looked for, in seconds: the provider's clock is another one.
@@ -109,11 +111,15 @@ impl Nylas {
         http::send(self.request(Method::GET, &path?)?.timeout(deadline)).await
     }
 
-    /// The domain of a mailbox, as far as Nylas tells. It says nothing final when it does not: it may be out of order, and
+    /// A mailbox, as far as Nylas tells. It says nothing final when it does not: it may be out of order, and
     /// one mailbox that has to be connected again must not stop the others, nor other flows.
-    async fn domain(&self, grant: &str) -> Option<String> {
+    async fn told(&self, grant: &str) -> Option<Told> {
         match self.ask(of_grant(grant), CHECK_DEADLINE).await {
-            Ok(answer) if answer.status.is_success() => mail::domain(answer.json()["data"]["email"].as_str()?),
+            Ok(answer) if answer.status.is_success() => {
+                let data = &answer.json()["data"];
+                let domain = data["email"].as_str().and_then(mail::domain);
+                Some(Told { domain, is_microsoft: data["provider"] == MICROSOFT })
+            }
             Ok(answer) => {
                 let error = answer.error(answer.json()["error"]["type"].as_str());
                 tracing::warn!(grant, error, "Nylas does not show this mailbox; mails from it may be refused");
@@ -139,6 +145,21 @@ impl Nylas {
     }
 }
 
+/// What Nylas says of a mailbox.
+struct Told {
+    /// The domain of its address.
+    domain: Option<String>,
+    is_microsoft: bool,
+}
+
+/// A header of a step that a mailbox of Microsoft may not send: learn.microsoft.com (message resource,
+/// `internetMessageHeaders`) wants names that begin with `x-`. That it holds for what Nylas sends is not confirmed.
+fn foreign_header<'a>(used: &'a Use<'_>) -> Option<&'a str> {
+    let headers = used.params.get("headers")?.as_object()?;
+    let is_own = |name: &str| name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"));
+    headers.keys().map(String::as_str).find(|name| !is_own(name))
+}
+
 /// The path of a mailbox.
 fn of_grant(grant: &str) -> Result<Path, CannotPrepare> {
     Path::of("/v3/grants").segment("grant", grant)
@@ -162,8 +183,22 @@ impl Connector for Nylas {
     }
 
     async fn check(&self, uses: &[Use<'_>]) -> Result<(), BadSetting> {
-        let told = join_all(self.grants.iter().map(|grant| self.domain(grant))).await;
-        let mailboxes = self.grants.iter().zip(told).filter_map(|(grant, domain)| Some((grant, domain?)));
+        let told = join_all(self.grants.iter().map(|grant| self.told(grant))).await;
+        for (grant, _) in
+            self.grants.iter().zip(&told).filter(|(_, told)| told.as_ref().is_some_and(|t| t.is_microsoft))
+        {
+            for (used, header) in uses.iter().filter_map(|used| Some((used, foreign_header(used)?))) {
+                let Use { flow, step, .. } = used;
+                tracing::warn!(
+                    grant,
+                    flow,
+                    step,
+                    header,
+                    "this mailbox is Microsoft's, which may refuse or drop headers that do not begin with x-"
+                );
+            }
+        }
+        let mailboxes = self.grants.iter().zip(told).filter_map(|(grant, told)| Some((grant, told?.domain?)));
         for (grant, mailbox) in mailboxes {
             // Without a `from` a mail is from its mailbox.
             for (used, from) in uses.iter().filter_map(|used| Some((used, mail::domain(used.text("from")?)?))) {

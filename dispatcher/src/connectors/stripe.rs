@@ -37,7 +37,7 @@ const DELETE_CUSTOMER: &str = "delete_customer";
 
 /// The metadata that holds the idempotency key under which an object was made. Keys have up to 40 characters and no
 /// brackets, values up to 500; ours has no personal data in it.
-const MARK: &str = "usher_key";
+pub(super) const MARK: &str = "usher_key";
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {

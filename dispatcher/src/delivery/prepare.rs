@@ -7,7 +7,7 @@ use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscr
 use usher_proto::{AddressDigest, Reason};
 
 use super::attempt::{Asking, Early, Workshop, of_step, reject};
-use crate::connectors::{HEADERS, Inputs, Operation};
+use crate::connectors::{self, CannotPrepare, HEADERS, Inputs, Operation, Unfit};
 use crate::engine::{Held, Report};
 use crate::flows::{self, Context, Flow};
 use crate::reach::{self, Rules};
@@ -37,9 +37,19 @@ impl Workshop {
     async fn made(&self, flow: &Flow, asking: &Asking<'_>, mut context: Context) -> Result<Vec<u8>, Early> {
         let (run, call, writes_to) = (asking.run, asking.call, asking.writes_to());
         let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, of_step(asking.step, error));
-        let mut people = flows::render_some(call, writes_to, &context).map_err(|error| cannot(&error))?;
-        let mut recipients = reach::recipients(&mut people, writes_to).map_err(|error| cannot(&error))?;
+        let unfit = |unfit: Unfit| reject(unfit.reason(), of_step(asking.step, &unfit));
+        let phones = connectors::phones(&call.connector, &call.operation);
+        let asked: Vec<&str> = writes_to.iter().copied().chain(phones.iter().copied()).collect();
+        let mut people = flows::render_some(call, &asked, &context).map_err(|error| cannot(&error))?;
+        connectors::fit(&call.connector, &call.operation, &mut people).map_err(unfit)?;
+        let not_an_address = |error: CannotPrepare| reject(Reason::InvalidAddress, of_step(asking.step, &error));
+        let mut recipients = reach::recipients(&mut people, writes_to).map_err(not_an_address)?;
+        let test_number = reach::leave_out_test_numbers(&mut people, &phones);
         if !writes_to.is_empty() {
+            // Without an address it would be the number that is written to.
+            if test_number && recipients.is_empty() {
+                return Err(self.held_back(asking, Held::HeldBack));
+            }
             let rules = self.rules(asking, &recipients).await?;
             let unseen = rules.held_unseen().filter(|_| recipients.is_empty());
             let held = reach::leave_out(&mut people, writes_to, |address| rules.held(address));
@@ -53,7 +63,8 @@ impl Workshop {
             context.set_unsubscribe_url(link);
         }
         let mut params = flows::render(flow, call, &context).map_err(|error| cannot(&error))?;
-        params.retain(|name, _| !writes_to.contains(&name.as_str()));
+        params.retain(|name, _| !asked.contains(&name.as_str()));
+        connectors::fit(&call.connector, &call.operation, &mut params).map_err(unfit)?;
         params.extend(people);
         if let Some(link) = link.filter(|_| asking.operation.is_some_and(Operation::takes_headers)) {
             carry(&mut params, &link);

@@ -217,6 +217,9 @@ fn request(
         }
     };
     let cannot = |error: connectors::CannotPrepare| of_text(call, &error.0);
+    let fit = |params: &mut Map<String, Value>| {
+        connectors::fit(&call.connector, &call.operation, params).map_err(|unfit| of_text(call, &unfit.what))
+    };
     if let Some(when) = step.when.as_deref().filter(|_| !ignore_when)
         && !evaluate(when, &scene.context).map_err(unrenderable("when"))?.is_some_and(|value| value.is_true())
     {
@@ -229,6 +232,7 @@ fn request(
     }
     let writes_to = connectors::operation(&call.connector, &call.operation).map_or(&[][..], |it| it.writes_to);
     let mut people = render_some(call, writes_to, &scene.context).map_err(unrenderable(""))?;
+    fit(&mut people)?;
     reach::recipients(&mut people, writes_to).map_err(cannot)?;
     let mut context: Context = scene.context.clone();
     if call.marketing.is_some() {
@@ -236,6 +240,7 @@ fn request(
     }
     let mut params: Map<String, Value> = render(flow, call, &context).map_err(unrenderable(""))?;
     params.retain(|name, _| !writes_to.contains(&name.as_str()));
+    fit(&mut params)?;
     params.extend(people);
     let Some(connector) = connectors.get(&call.connector) else { return Ok(false) };
     let (operation, data) = (call.operation.as_str(), context.event_data());

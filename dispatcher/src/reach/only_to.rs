@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use usher_proto::address::normal_form;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
@@ -35,8 +36,8 @@ impl OnlyTo {
         };
         let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
         let pattern = |(index, word): (usize, &str)| {
-            let lower = word.to_lowercase();
-            let parts = lower.split_once('@');
+            let word = normal_form(word);
+            let parts = word.split_once('@');
             let parts =
                 parts.filter(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'));
             let (local, domain) = parts.ok_or_else(|| bad(format!("pattern {} is no address", index + 1)))?;
@@ -51,10 +52,10 @@ impl OnlyTo {
         self.0.is_some()
     }
 
-    /// Whether an address may be written to, in whatever case it is written.
+    /// Whether an address may be written to, however it is spelled.
     pub(super) fn allows(&self, address: &str) -> bool {
         let Some(patterns) = &self.0 else { return true };
-        let address = address.to_lowercase();
+        let address = normal_form(address);
         // Apart, so that no `*` reaches over the `@`.
         address.rsplit_once('@').is_some_and(|(local, domain)| {
             patterns.iter().any(|pattern| matches(&pattern.local, local) && matches(&pattern.domain, domain))
@@ -88,8 +89,16 @@ mod tests {
 
     #[test]
     fn patterns_are_whole_addresses_in_any_case() {
-        let only_to = OnlyTo::parse("*@Acme.com,  dana@work.test\nqa+*@*.lab.test").expect("three patterns");
-        for address in ["a@acme.com", "A@ACME.COM", "Dana@work.test", "qa+1@eu.lab.test"] {
+        let only_to =
+            OnlyTo::parse("*@Acme.com,  dana@work.test\nqa+*@*.lab.test *@*.M\u{fc}nchen.test").expect("patterns");
+        for address in [
+            "a@acme.com",
+            "A@ACME.COM",
+            "Dana@work.test",
+            "qa+1@eu.lab.test",
+            "a@post.m\u{fc}nchen.test",
+            "a@post.xn--mnchen-3ya.test",
+        ] {
             assert!(only_to.allows(address), "{address}");
         }
         for address in [

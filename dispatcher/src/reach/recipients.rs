@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use usher_proto::Mailbox;
 
+use super::clerk_tests::is_test_number;
 use crate::connectors::CannotPrepare;
 use crate::engine::Held;
 
@@ -49,6 +50,14 @@ pub(crate) fn leave_out(
     reason
 }
 
+/// Takes Clerk's numbers for tests out of the parameters that are phone numbers: whether there was one.
+pub(crate) fn leave_out_test_numbers(params: &mut Map<String, Value>, phones: &[&str]) -> bool {
+    let is_test = |params: &Map<String, Value>, name: &str| texts(params.get(name)).any(is_test_number);
+    let found: Vec<&str> = phones.iter().copied().filter(|name| is_test(params, name)).collect();
+    params.retain(|name, _| !found.contains(&name.as_str()));
+    !found.is_empty()
+}
+
 fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
     let items = value.map_or(&[][..], |value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
     items.iter().filter_map(Value::as_str)
@@ -80,6 +89,14 @@ mod tests {
         let error =
             recipients(&mut params(json!({"to": ["a@b.test", "ann@c.test, d@e.test"]})), &WRITES_TO).expect_err("two");
         assert!(error.0.starts_with("to is no address") && !error.0.contains("ann"), "{error}");
+    }
+
+    #[test]
+    fn numbers_for_tests_are_taken_out_and_no_others() {
+        let mut found = params(json!({"phone": "+1 (201) 555-0123", "mobile": "+12015551123", "name": "2015550123"}));
+        assert!(leave_out_test_numbers(&mut found, &["phone", "mobile", "fax"]));
+        assert_eq!(Value::Object(found.clone()), json!({"mobile": "+12015551123", "name": "2015550123"}));
+        assert!(!leave_out_test_numbers(&mut found, &["phone", "mobile", "fax"]));
     }
 
     #[test]

@@ -42,8 +42,7 @@ pub(super) struct Customer {
 
 impl Details {
     pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, Error> {
-        let known: Vec<&str> =
-            [&["email", "metadata"][..], &TEXTS.map(|(name, _)| name), &OTHERS, &HIDDEN].concat();
+        let known: Vec<&str> = [&["email", "metadata"][..], &TEXTS.map(|(name, _)| name), &OTHERS, &HIDDEN].concat();
         parameters.only(&known)?;
         let mut fields = Map::new();
         let mut set = |name: &str, text: &str| {

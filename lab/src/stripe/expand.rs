@@ -26,7 +26,10 @@ pub(super) fn expand(answer: &mut Value, paths: &[String], books: &Books) -> Res
     for path in paths {
         let names: Vec<&str> = path.split('.').collect();
         if names.len() > DEEPEST {
-            return Err(Error::invalid("expand", format!("You cannot expand more than 4 levels of a property: {path}.")));
+            return Err(Error::invalid(
+                "expand",
+                format!("You cannot expand more than 4 levels of a property: {path}."),
+            ));
         }
         let listed = answer["data"].is_array();
         let Some(name) = expandable(&names, listed) else {

@@ -160,7 +160,8 @@ impl<'a> Parameters<'a> {
             Some(Value::Array(items)) => items,
             Some(_) => return Err(Error::invalid(EXPAND, "Invalid array")),
         };
-        let text = |item: &Value| item.as_str().map(str::to_owned).ok_or_else(|| Error::invalid(EXPAND, "Invalid array"));
+        let text =
+            |item: &Value| item.as_str().map(str::to_owned).ok_or_else(|| Error::invalid(EXPAND, "Invalid array"));
         items.iter().map(text).collect()
     }
 

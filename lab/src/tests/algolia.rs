@@ -53,5 +53,8 @@ async fn keys_and_json_are_wanted() {
     // As the official client sends it.
     let plain = [KEYS[0], KEYS[1], ("content-type", "text/plain")];
     let sent = bench.ask(Method::POST, &format!("{RECORD}/partial"), &plain, "{\"name\":\"Ann\"}").await;
-    assert_eq!((sent.status, ask(&bench, Method::GET, "", &Value::Null).await.body["name"].as_str()), (200, Some("Ann")));
+    assert_eq!(
+        (sent.status, ask(&bench, Method::GET, "", &Value::Null).await.body["name"].as_str()),
+        (200, Some("Ann"))
+    );
 }

@@ -50,7 +50,8 @@ async fn several_may_be_told_at_once_and_what_was_made_is_shown_whole() {
     assert_eq!(bench.effects()[0].user.as_deref(), Some("user_1"));
     let listed = bench.ask(Method::GET, "/novu/v1/notifications?transactionId=t0", &[KEY], "").await.body;
     let shown = &listed["data"][0];
-    for field in ["_id", "_environmentId", "_organizationId", "_subscriberId", "_templateId", "createdAt", "updatedAt"] {
+    for field in ["_id", "_environmentId", "_organizationId", "_subscriberId", "_templateId", "createdAt", "updatedAt"]
+    {
         assert!(shown[field].is_string(), "{field}: {shown}");
     }
     assert_eq!((&shown["transactionId"], &shown["template"]["name"]), (&json!("t0"), &json!("welcome")));

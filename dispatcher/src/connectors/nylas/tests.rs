@@ -134,3 +134,16 @@ async fn a_mailbox_that_cannot_be_asked_about_prevents_no_start() {
     assert_eq!(checked("missing untold", from, true).await, Ok(()), "it is not there, or not told");
     assert_eq!(checked("of-acme", from, false).await, Ok(()), "nobody listens");
 }
+
+#[test]
+fn a_header_that_microsoft_may_drop_is_known_by_its_name() {
+    for (headers, expected) in [
+        (json!({ "X-A": "1", "x-b": "2" }), None),
+        (json!({ "X-A": "1", "List-Unsubscribe": "<https://a.test>" }), Some("List-Unsubscribe")),
+        (json!({ "\u{e4}": "1" }), Some("\u{e4}")),
+    ] {
+        let params = Map::from_iter([("headers".to_owned(), headers)]);
+        let used = Use { flow: "welcome", step: "mail", params: &params };
+        assert_eq!(foreign_header(&used), expected);
+    }
+}

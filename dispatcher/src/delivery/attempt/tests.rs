@@ -159,7 +159,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
         answers,
     );
     let fake = Arc::new(fake);
-    let connectors: Connectors = [("resend".to_owned(), fake.clone() as Arc<dyn Connector>)].into();
+    let connectors: Connectors =
+        ["resend", "novu", "stripe"].map(|name| (name.to_owned(), fake.clone() as Arc<dyn Connector>)).into();
     let versions = Versions::new(flow, store.clone());
     let quota: Quota = quota.parse().expect("a quota");
     let destination = "resend".to_owned();

@@ -152,7 +152,8 @@ fn requests(
         if !due || !there {
             continue;
         }
-        let params = render(flow, call, &context).map_err(|error| told(&error))?;
+        let mut params = render(flow, call, &context).map_err(|error| told(&error))?;
+        crate::connectors::fit(&call.connector, &call.operation, &mut params).map_err(|error| told(&error))?;
         let data = context.event_data();
         let inputs = Inputs { operation: &call.operation, params: &params, event: &event, data, pass: 0 };
         let request = connectors[&call.connector].prepare(&inputs).map_err(|error| told(&error))?;
@@ -210,6 +211,27 @@ async fn every_flow_makes_its_requests_of_whatever_clerk_may_send() {
 
 fn sample(name: &str) -> Value {
     samples().into_iter().find(|(known, _)| known == name).expect("a sample").1
+}
+
+/// Whoever signs up chooses the name and the address that is written to.
+#[tokio::test]
+async fn no_built_in_mail_carries_an_advertisement_for_a_name() {
+    let name = "Win $500 at https://evil.test";
+    for (flow, kind, known) in [("email", "user.created", false), ("account-security", "user.updated", true)] {
+        let flow = self::flow(flow);
+        let connectors = connectors(&flow);
+        let mails = |first_name: &str| {
+            let mut sample = sample(&format!("{kind}.json"));
+            sample["data"]["first_name"] = json!(first_name);
+            requests(&flow, &connectors, &sample, None, all_changed(&flow).filter(|_| known)).expect("it renders")
+        };
+        assert!(mails("Zo\u{eb}").values().all(|mail| mail.contains("Zo\u{eb}")), "{}", flow.name);
+        let advertising = mails(name);
+        assert!(!advertising.is_empty());
+        for (step, mail) in advertising {
+            assert!(!mail.contains("evil") && !mail.contains("$500"), "{step}: {mail}");
+        }
+    }
 }
 
 #[test]

@@ -132,6 +132,11 @@ impl Checker<'_> {
             match table.get(param.name) {
                 Some(item) => match self.param(param, item, earlier) {
                     Ok(value) => {
+                        if param.shape.accepts(&value)
+                            && let Err(unfit) = connectors::check(connector, operation.name, param.name, &value)
+                        {
+                            self.note(&self.place(item), unfit.to_string());
+                        }
                         given.insert(param.name.to_owned(), value);
                     }
                     Err(refused) => is_refused = Err(refused),

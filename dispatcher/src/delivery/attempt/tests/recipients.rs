@@ -88,7 +88,59 @@ async fn of_several_only_those_are_left_out() {
 async fn a_text_that_might_be_two_addresses_is_given_up() {
     let outcome =
         to("\"{{ 'a@b.test' }}, d@c.test\"").await.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]).outcome().await;
-    assert!(matches!(outcome, Outcome::Reject { reason: Reason::Template, .. }), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Reject { reason: Reason::InvalidAddress, .. }), "{outcome:?}");
+}
+
+/// What a step of this connector, with these lines, asks for.
+async fn step(lines: &str) -> Scene {
+    let flow = format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{lines}");
+    scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await
+}
+
+#[tokio::test]
+async fn nothing_goes_to_a_phone_number_for_tests() {
+    let novu = "use = \"novu.trigger\"\nworkflow = \"w\"\nsubscriber_id = \"user_1\"\nfirst_name = \"Dana\"\n";
+    let phone = "phone = \"+1 (201) 555-0123\"\n";
+    assert_eq!(step(&format!("{novu}{phone}")).await.held().await, Some(Held::HeldBack));
+    let scene = step(&format!("{novu}{phone}email = \"a@b.test\"\n")).await;
+    assert_eq!(scene.held().await, None);
+    let told = json!({ "workflow": "w", "subscriber_id": "user_1", "first_name": "Dana", "email": "a@b.test" });
+    assert_eq!(scene.sent(), told);
+    let scene = step(&format!("{novu}phone = \"+1 201 555 1123\"\n")).await;
+    assert_eq!(scene.held().await, None);
+    assert_eq!(scene.sent()["phone"], "+1 201 555 1123");
+    // Stripe's customer is made, and its number left out.
+    let scene = step(&format!("use = \"stripe.create_customer\"\nfull_name = \"Dana\"\n{phone}")).await;
+    assert_eq!((scene.held().await, scene.sent()), (None, json!({ "full_name": "Dana" })));
+}
+
+#[tokio::test]
+async fn decoration_is_made_to_fit_before_it_is_sent() {
+    let scene = step(
+        "use = \"resend.send\"\nto = \"{{ 'Dana\\nDoe' }} <dana@m\u{fc}nchen.test>\"\nsubject = \"Hi\\nDana\"\ntext = \"x\"\n\
+         from = \"c@d.test\"\ntags = { plan = \"{{ 'pro plan' }}\" }\n",
+    )
+    .await;
+    assert_eq!(scene.held().await, None);
+    let sent = scene.sent();
+    assert_eq!((&sent["to"], &sent["subject"]), (&json!("Dana Doe <dana@xn--mnchen-3ya.test>"), &json!("Hi Dana")));
+    assert_eq!(sent["tags"], json!({ "plan": "pro_plan" }));
+}
+
+#[tokio::test]
+async fn what_must_not_be_changed_is_given_up_as_what_it_is() {
+    let long = "x".repeat(300);
+    for (to, expected) in [
+        ("{{ 'nobody' }}".to_owned(), "to is no address such as"),
+        (format!("{{{{ '{long}' }}}}@work.test"), "the address in to is longer than 254 octets"),
+    ] {
+        let outcome = self::to(&format!("\"{to}\"")).await.outcome().await;
+        let Outcome::Reject { reason: Reason::InvalidAddress, error } = &outcome else { panic!("{outcome:?}") };
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let novu = format!("use = \"novu.trigger\"\nworkflow = \"w\"\nsubscriber_id = \"{{{{ 'a\\n{long}' }}}}\"\n");
+    let outcome = step(&novu).await.outcome().await;
+    assert!(matches!(outcome, Outcome::Reject { reason: Reason::InvalidRequest, .. }), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,289 @@
+//! Values are made to fit their destination before a connector sees them: decoration is folded into one line and cut,
+//! identity is taken as it is or refused. [`limits`](super::limits) says what fits. Pure.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+use usher_proto::address::{NotAnAddress, one_line};
+use usher_proto::{Mailbox, Reason};
+
+use super::limits::{ValueLimit, limit};
+use super::{is_template, operation};
+
+/// What a text may be, and what becomes of one that is otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TextLimit {
+    /// Control characters and ends of lines.
+    pub(super) ends: Ends,
+    /// A text that is too long.
+    pub(super) long: Long,
+    /// How long it may be.
+    pub(super) longest: Longest,
+    /// Which characters it may have.
+    pub(super) alphabet: Alphabet,
+}
+
+/// What becomes of control characters and ends of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// They stay.
+    Keep,
+    /// Each becomes a space.
+    Fold,
+    /// The value is refused.
+    Refuse,
+}
+
+/// What becomes of a text that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Long {
+    /// It is cut.
+    Cut,
+    /// It is refused.
+    Refuse,
+}
+
+/// How long a text may be, as the provider counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Longest {
+    /// In characters.
+    Characters(usize),
+    /// In octets of UTF-8.
+    Octets(usize),
+    /// The provider does not say.
+    Unknown,
+}
+
+/// Which characters a text may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alphabet {
+    /// All.
+    Any,
+    /// ASCII letters, digits, `_` and `-`. In a text that may be cut the others become `_`.
+    Label,
+    /// All but square brackets.
+    NoBrackets,
+    /// Printable ASCII but the colon.
+    Header,
+}
+
+/// How long the name of a mailbox is at most, in octets. No provider says; quoted, and with its address, it fits a line of a
+/// mail's head.
+const LONGEST_NAME: TextLimit =
+    TextLimit { ends: Ends::Fold, long: Long::Cut, longest: Longest::Octets(256), alphabet: Alphabet::Any };
+
+/// A value that the destination does not take, and that must not be changed. Names the parameter, never the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Unfit {
+    /// Whether it is an address; else it is another value.
+    pub is_address: bool,
+    /// The parameter, and what is wrong with it.
+    pub what: String,
+}
+
+impl Unfit {
+    fn new(what: String) -> Self {
+        Self { is_address: false, what }
+    }
+
+    /// Why a run with such a value is given up.
+    pub const fn reason(&self) -> Reason {
+        if self.is_address { Reason::InvalidAddress } else { Reason::InvalidRequest }
+    }
+}
+
+impl Longest {
+    /// The limit in words.
+    fn describe(self) -> String {
+        match self {
+            Self::Characters(most) => format!("{most} characters"),
+            Self::Octets(most) => format!("{most} octets"),
+            Self::Unknown => "no limit".to_owned(),
+        }
+    }
+
+    /// As much of a text as there may be.
+    fn cut(self, text: &str) -> &str {
+        let end = match self {
+            Self::Characters(most) => text.char_indices().nth(most).map_or(text.len(), |(at, _)| at),
+            Self::Octets(most) => text.floor_char_boundary(most),
+            Self::Unknown => text.len(),
+        };
+        &text[..end]
+    }
+}
+
+impl Alphabet {
+    fn has(self, c: char) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Label => c.is_ascii_alphanumeric() || matches!(c, '_' | '-'),
+            Self::NoBrackets => !matches!(c, '[' | ']'),
+            Self::Header => c.is_ascii_graphic() && c != ':',
+        }
+    }
+
+    const fn describe(self) -> &'static str {
+        match self {
+            Self::Any => "any characters",
+            Self::Label => "ASCII letters, digits, _ and - only",
+            Self::NoBrackets => "no square brackets",
+            Self::Header => "printable ASCII but the colon only",
+        }
+    }
+}
+
+impl TextLimit {
+    /// The same, but never changed: one that does not fit is refused.
+    const fn as_it_is(self) -> Self {
+        Self { long: Long::Refuse, ..self }
+    }
+
+    /// The text as it fits.
+    fn fit(self, place: &str, text: &str) -> Result<String, Unfit> {
+        let folded = one_line(text);
+        let text = match self.ends {
+            Ends::Keep => Cow::Borrowed(text),
+            Ends::Refuse if folded != text => {
+                return Err(Unfit::new(format!("{place} has a line end or another control character in it")));
+            }
+            Ends::Fold | Ends::Refuse => Cow::Owned(folded),
+        };
+        let text = if text.chars().all(|c| self.alphabet.has(c)) {
+            text
+        } else if self.long == Long::Cut {
+            Cow::Owned(text.chars().map(|c| if self.alphabet.has(c) { c } else { '_' }).collect())
+        } else {
+            return Err(Unfit::new(format!("{place} may have {}", self.alphabet.describe())));
+        };
+        let cut = self.longest.cut(&text);
+        if cut.len() < text.len() && self.long == Long::Refuse {
+            return Err(Unfit::new(format!("{place} is longer than {}", self.longest.describe())));
+        }
+        Ok(cut.to_owned())
+    }
+}
+
+/// Makes a step's rendered parameters fit what the destination takes. What fits already stays as it is.
+///
+/// # Errors
+///
+/// A value does not fit and must not be changed: an id, an address, a key.
+pub(crate) fn fit(connector: &str, operation: &str, params: &mut Map<String, Value>) -> Result<(), Unfit> {
+    for (name, value) in params {
+        if let Some(limit) = limit(connector, operation, name) {
+            fit_value(limit, name, value, Mode::Rendered)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the destination can take what a flow's file gives as a parameter, as far as that is the same for every event.
+///
+/// # Errors
+///
+/// It cannot: even what would be cut is told, for whoever writes it can write it shorter.
+pub(crate) fn check(connector: &str, operation: &str, param: &str, value: &Value) -> Result<(), Unfit> {
+    let Some(limit) = limit(connector, operation, param) else { return Ok(()) };
+    fit_value(limit, param, &mut value.clone(), Mode::Written)
+}
+
+/// The parameters of an operation that are phone numbers.
+pub(crate) fn phones(connector: &str, name: &str) -> Vec<&'static str> {
+    let params = operation(connector, name).map_or(&[][..], |operation| operation.params);
+    let is_phone = |param: &str| matches!(limit(connector, name, param), Some(ValueLimit::Phone(_)));
+    params.iter().map(|param| param.name).filter(|param| is_phone(param)).collect()
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// From an event.
+    Rendered,
+    /// From a flow's file: templates are not looked into, and nothing is cut.
+    Written,
+}
+
+fn fit_value(limit: ValueLimit, place: &str, value: &mut Value, mode: Mode) -> Result<(), Unfit> {
+    match limit {
+        ValueLimit::Any => Ok(()),
+        ValueLimit::Text(text) | ValueLimit::Phone(text) => {
+            each(value, mode, &|value| text_value(text, place, value, mode))
+        }
+        ValueLimit::Mailboxes { most, address, smtp } => {
+            if value.as_array().is_some_and(|list| list.len() > most) {
+                return Err(Unfit::new(format!("{place} has more than {most} addresses")));
+            }
+            each(value, mode, &|value| mailbox(address, smtp, place, value, mode))
+        }
+        ValueLimit::Number(from, to) => match value.as_u64() {
+            Some(number) if !(from..=to).contains(&number) => {
+                Err(Unfit::new(format!("{place} is a number from {from} to {to}")))
+            }
+            Some(_) | None => Ok(()),
+        },
+        ValueLimit::Pairs { most, name, ours, value: text, identity } => {
+            let Some(pairs) = value.as_object_mut() else { return Ok(()) };
+            if pairs.len() > most {
+                return Err(Unfit::new(format!("{place} has more than {most} pairs")));
+            }
+            for (key, value) in pairs {
+                if ours == Some(key.as_str()) {
+                    return Err(Unfit::new(format!("{place}.{key} is Usher's own: choose another name")));
+                }
+                if key.is_empty() {
+                    return Err(Unfit::new(format!("{place} has a name without a letter")));
+                }
+                name.as_it_is().fit(&format!("the name {key:?} in {place}"), key)?;
+                let text = if identity == Some(key.as_str()) { text.as_it_is() } else { text };
+                each(value, mode, &|value| text_value(text, &format!("{place}.{key}"), value, mode))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Every text in a value that is looked into.
+fn each(value: &mut Value, mode: Mode, fit: &dyn Fn(&mut Value) -> Result<(), Unfit>) -> Result<(), Unfit> {
+    match value {
+        Value::String(text) if mode == Mode::Written && is_template(text) => Ok(()),
+        Value::String(_) => fit(value),
+        Value::Array(list) => list.iter_mut().try_for_each(|item| each(item, mode, fit)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Ok(()),
+    }
+}
+
+fn text_value(text: TextLimit, place: &str, value: &mut Value, mode: Mode) -> Result<(), Unfit> {
+    let text = if mode == Mode::Written { text.as_it_is() } else { text };
+    let fitted = text.fit(place, value.as_str().unwrap_or_default())?;
+    *value = Value::String(fitted);
+    Ok(())
+}
+
+fn mailbox(address: TextLimit, smtp: bool, place: &str, value: &mut Value, mode: Mode) -> Result<(), Unfit> {
+    let wrong = |what: String| Unfit { is_address: true, what };
+    let none = |error: NotAnAddress| wrong(format!("{place} is {error}"));
+    let text = value.as_str().unwrap_or_default();
+    // A name comes from a person and is folded. An address is not, nor is what stands in a flow's file.
+    let text = match text.rsplit_once('<') {
+        Some((name, address)) if mode == Mode::Rendered => format!("{}<{address}", one_line(name)),
+        Some(_) | None => text.to_owned(),
+    };
+    let read: Mailbox = text.parse().map_err(none)?;
+    let mut read = read.with_ascii_domain().map_err(none)?;
+    if smtp {
+        read = read.with_smtp_local_part();
+        if read.address.parse::<lettre::Address>().is_err() {
+            return Err(wrong(format!("{place} is an address that SMTP does not have")));
+        }
+    }
+    address.fit(&format!("the address in {place}"), &read.address).map_err(|unfit| wrong(unfit.what))?;
+    let name = if mode == Mode::Written { LONGEST_NAME.as_it_is() } else { LONGEST_NAME };
+    read.name = name.fit(&format!("the name in {place}"), &read.name)?.trim().to_owned();
+    *value = Value::String(read.to_text());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
