@@ -25,7 +25,32 @@ pub(super) enum Next {
 pub(super) struct Session {
     desk: Arc<Desk>,
     from: Option<String>,
+    /// Whether MAIL asked for SMTPUTF8.
+    beyond_ascii: bool,
     to: Vec<String>,
+}
+
+/// RFC 5321, 4.5.3.1.3: a path has up to 256 octets, with its angle brackets.
+const LONGEST_ADDRESS: usize = 254;
+
+/// Why an address is refused, as the codes of RFC 5321 and RFC 3463 say it.
+fn refusal(address: &str, beyond_ascii: bool) -> Option<&'static str> {
+    let (local, _) = address.rsplit_once('@')?;
+    let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
+    let is_bare =
+        local.split('.').all(|atom| !atom.is_empty() && !atom.contains([' ', '"', '\\', '(', ')', ',', ';', ':']));
+    if address.len() > LONGEST_ADDRESS {
+        // RFC 5321, 4.5.3.1.10.
+        Some("501 5.1.3 Path too long")
+    } else if !address.is_ascii() && !beyond_ascii {
+        // RFC 6531, 3.5.
+        Some("553 5.6.7 Non-ASCII addresses need SMTPUTF8")
+    } else if !is_quoted && !is_bare {
+        // RFC 5321, 4.1.2: a dot-string or a quoted string.
+        Some("501 5.1.3 Bad address syntax")
+    } else {
+        None
+    }
 }
 
 fn reply(text: &str) -> Next {
@@ -34,7 +59,7 @@ fn reply(text: &str) -> Next {
 
 impl Session {
     pub(super) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, from: None, to: Vec::new() }
+        Self { desk, from: None, beyond_ascii: false, to: Vec::new() }
     }
 
     /// Answers a command.
@@ -48,17 +73,25 @@ impl Session {
             "HELO" => reply("250 lab.usher.test"),
             "MAIL" => match address(rest) {
                 Some(from) => {
-                    (self.from, self.to) = (Some(from), Vec::new());
+                    let parameters = rest.rsplit_once('>').map_or("", |(_, parameters)| parameters);
+                    let asks = parameters.split_whitespace().any(|word| word.eq_ignore_ascii_case("SMTPUTF8"));
+                    if let Some(refused) = refusal(&from, asks) {
+                        return reply(refused);
+                    }
+                    (self.from, self.beyond_ascii, self.to) = (Some(from), asks, Vec::new());
                     reply("250 2.1.0 Ok")
                 }
                 None => reply("501 5.1.7 Bad sender address"),
             },
             "RCPT" if self.from.is_none() => reply("503 5.5.1 MAIL first"),
             "RCPT" => match address(rest).filter(|address| address.contains('@')) {
-                Some(to) => {
-                    self.to.push(to);
-                    reply("250 2.1.5 Ok")
-                }
+                Some(to) => match refusal(&to, self.beyond_ascii) {
+                    Some(refused) => reply(refused),
+                    None => {
+                        self.to.push(to);
+                        reply("250 2.1.5 Ok")
+                    }
+                },
                 None => reply("501 5.1.3 Bad recipient address"),
             },
             "DATA" if self.to.is_empty() => reply("503 5.5.1 RCPT first"),

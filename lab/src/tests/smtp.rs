@@ -106,3 +106,23 @@ async fn faults_refuse_the_message_or_what_they_match() {
     let mut client = Client::greeted(&bench).await;
     assert_eq!((client.mail("a@b.test").await, client.mail("a@b.test").await), ("250".into(), "421".into()));
 }
+
+#[tokio::test]
+async fn addresses_are_as_smtp_has_them() {
+    let bench = Bench::new().await;
+    let mut client = Client::greeted(&bench).await;
+    let long = format!("RCPT TO:<{}@b.test>", "a".repeat(250));
+    for (said, expected) in [
+        ("MAIL FROM:<\u{e4}@acme.test>", "553"),
+        ("MAIL FROM:<hello@acme.test>", "250"),
+        ("RCPT TO:<dana@m\u{fc}nchen.test>", "553"),
+        ("RCPT TO:<dana@xn--mnchen-3ya.test>", "250"),
+        ("RCPT TO:<a..b.@docomo.test>", "501"),
+        ("RCPT TO:<\"a..b.\"@docomo.test>", "250"),
+        (long.as_str(), "501"),
+        ("MAIL FROM:<hello@acme.test> SMTPUTF8", "250"),
+        ("RCPT TO:<\u{e4}@b.test>", "250"),
+    ] {
+        assert_eq!(client.say(said).await, expected, "{said}");
+    }
+}

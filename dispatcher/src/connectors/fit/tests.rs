@@ -1,3 +1,5 @@
+mod doubles;
+
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;

@@ -153,7 +153,10 @@ impl Server {
         let mut parameters = Vec::new();
         if beyond_ascii {
             if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
-                return Err(Outcome::reject(Reason::InvalidRequest, "the server takes no such addresses (SMTPUTF8)"));
+                // Domains are A-labels by now, so it is a local part.
+                let error =
+                    "an address has other letters than ASCII's before its @, and the server takes none (SMTPUTF8)";
+                return Err(Outcome::reject(Reason::InvalidAddress, error));
             }
             parameters.push(MailParameter::SmtpUtfEight);
         }
