@@ -18,7 +18,7 @@ pub(super) fn is_test_address(address: &str) -> bool {
 pub(super) fn is_test_number(number: &str) -> bool {
     let Some(start) = number.find(|c| digit(c).is_some() || is_plus(c)) else { return false };
     // An extension is no part of the number.
-    let number = number[start..].split(|c: char| matches!(c, ';' | '#' | ',' | 'x' | 'X')).next().unwrap_or_default();
+    let number = number[start..].split([';', '#', ',', 'x', 'X']).next().unwrap_or_default();
     let digits: String = number.chars().filter_map(digit).collect();
     // Behind a plus, or the prefix of an international call (011 within the numbering plan itself), stands the country.
     let called = if number.starts_with(is_plus) {
