@@ -5,8 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use usher_proto::AddressDigest;
 
 use crate::subject::Snapshot;
+
+/// The field that is an address.
+pub const EMAIL: &str = "email";
 
 /// Some fields of a subject. One that is not there is not known, which is not the same as null.
 pub type Fields = Map<String, Value>;
@@ -16,7 +20,8 @@ pub type Fields = Map<String, Value>;
 pub struct Before {
     /// The fields as they were; none at the first sight of a subject.
     pub fields: Fields,
-    /// Those that the event changed: known before and after it, and different. Late news change nothing.
+    /// Those that the event changed: known before and after it, and different. Late news change nothing, nor does an address
+    /// in another case.
     pub changed: Vec<String>,
 }
 
@@ -49,12 +54,21 @@ pub fn learn(known: Option<&Remembered>, snapshot: &Snapshot, fields: &Fields) -
     if deleted {
         return (Before { fields: old.clone(), changed: Vec::new() }, remember(None));
     }
-    let differs = |(name, value): &(&String, &Value)| old.get(*name).is_some_and(|before| before != *value);
+    let differs =
+        |(name, value): &(&String, &Value)| old.get(*name).is_some_and(|before| !is_same(name, before, value));
     let changed = fields.iter().filter(differs).map(|(name, _)| name.clone()).collect();
     // What an event leaves out is still known from before.
     let mut now = old.clone();
     now.extend(fields.clone());
     (Before { fields: old.clone(), changed }, remember(Some(now)))
+}
+
+/// Whether a field has the same value. An address is the same mailbox in whatever case it is written.
+fn is_same(name: &str, before: &Value, now: &Value) -> bool {
+    match (name, before.as_str(), now.as_str()) {
+        (EMAIL, Some(before), Some(now)) => AddressDigest::of(before) == AddressDigest::of(now),
+        _ => before == now,
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +103,17 @@ mod tests {
         assert_eq!(before.changed, ["email"]);
         assert_eq!(before.fields, known.fields.expect("it is alive"));
         assert_eq!(after, Some(seen(6, json!({"email": null, "phone": "+1", "totp_enabled": false}))));
+    }
+
+    #[test]
+    fn an_address_in_another_case_is_the_same_and_a_name_is_not() {
+        let known = seen(5, json!({"email": "Dana@Work.test", "first_name": "dana"}));
+        let now = fields(json!({"email": "dana@work.test", "first_name": "Dana"}));
+        let (before, after) = learn(Some(&known), &at(6, true), &now);
+        assert_eq!(before.changed, ["first_name"]);
+        assert_eq!(after.and_then(|after| after.fields), Some(now), "as it is written now");
+        let gone = fields(json!({"email": null}));
+        assert_eq!(learn(Some(&known), &at(6, true), &gone).0.changed, ["email"]);
     }
 
     #[test]

@@ -80,6 +80,18 @@ pub(crate) fn primary_email(user: &Map<String, Value>) -> Option<String> {
     primary(user, "primary_email_address_id", "email_addresses", "email_address")
 }
 
+/// The primary address of a whole user, as JSON; what else stands in it is not read.
+pub(crate) fn primary_address(user: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Addresses {
+        primary_email_address_id: Value,
+        email_addresses: Value,
+    }
+    let Addresses { primary_email_address_id, email_addresses } = serde_json::from_str(user).ok()?;
+    let named = [("primary_email_address_id", primary_email_address_id), ("email_addresses", email_addresses)];
+    primary_email(&named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
 /// The primary phone number, E.164.
 pub(crate) fn primary_phone(user: &Map<String, Value>) -> Option<String> {
     primary(user, "primary_phone_number_id", "phone_numbers", "phone_number")
@@ -127,6 +139,9 @@ mod tests {
         };
         assert_eq!(of(json!("idn_2")).as_deref(), Some("b@x.test"));
         assert_eq!((of(Value::Null), of(json!("idn_3")), of(json!(""))), (None, None, None));
+        let whole = json!({"id": "user_1", "primary_email_address_id": "idn_2", "email_addresses": addresses});
+        assert_eq!(primary_address(&whole.to_string()).as_deref(), Some("b@x.test"));
+        assert_eq!((primary_address("{}"), primary_address("no JSON")), (None, None));
     }
 
     #[test]

@@ -100,6 +100,10 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.store.subject(subject).await
     }
 
+    async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError> {
+        self.store.is_used(subject, address).await
+    }
+
     async fn listed(
         &self,
         instance: &str,

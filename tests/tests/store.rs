@@ -15,7 +15,9 @@ use usher_dispatcher::engine::{Change, ChangeKind, Changed, Effect, Run, RunStat
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
 use usher_dispatcher::subject::Snapshot;
-use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp};
+use usher_proto::{
+    AddressDigest, Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp,
+};
 use usher_tests::pair::{say, setting};
 
 use refused::{
@@ -24,7 +26,8 @@ use refused::{
 };
 
 use kept::{
-    a_dead_run_keeps_nothing_when_its_life_is_over, what_an_event_changes_is_compared_once_and_kept_with_its_run,
+    a_dead_run_keeps_nothing_when_its_life_is_over, an_address_is_used_while_some_living_user_of_the_instance_has_it,
+    what_an_event_changes_is_compared_once_and_kept_with_its_run,
 };
 use usher_tests::unique;
 
@@ -117,6 +120,7 @@ on_every_store!(
     a_version_of_a_flow_is_kept,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
     a_dead_run_keeps_nothing_when_its_life_is_over,
+    an_address_is_used_while_some_living_user_of_the_instance_has_it,
     a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
     a_change_that_is_refused_is_told_and_all_others_are_written,
 );

@@ -107,8 +107,13 @@ impl Workshop {
             let rest = flow.goes_on_deleted(run.step);
             return Ok(if rest { Report::Skipped(next) } else { Report::Superseded });
         }
-        let context = Context::new(&flow, run, subject.as_ref())
+        let mut context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
+        if let Some(former) = run.left_address()
+            && self.ask(|| self.store.is_used(&run.event.subject, former)).await?
+        {
+            context.set_address_still_used();
+        }
         let now = clock::now();
         // A clock that nothing proves ends no wait.
         let is_over = *self.clock.borrow() == ClockState::Right && run.wait_until.is_some_and(|until| now >= until);

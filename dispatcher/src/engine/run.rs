@@ -5,9 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
-use usher_proto::{Event, Partition, Reason, Timestamp};
+use usher_proto::{AddressDigest, Event, Partition, Reason, Timestamp};
 
-use crate::before::Before;
+use crate::before::{Before, EMAIL};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,6 +128,13 @@ impl Run {
         /// What a run takes beside its texts.
         const FIXED: usize = 512;
         FIXED + 2 * self.event.body.len()
+    }
+
+    /// The address that its event says the subject has no longer, where its flow knows that.
+    pub fn left_address(&self) -> Option<AddressDigest> {
+        let before = self.before.as_ref()?;
+        let left = before.changed.iter().any(|field| field == EMAIL) || self.event.kind == "user.deleted";
+        before.fields.get(EMAIL).and_then(Value::as_str).filter(|_| left).map(AddressDigest::of)
     }
 }
 

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 use usher_proto::Event;
 
+use crate::before::EMAIL;
 use crate::engine::Run;
 use crate::subject::{Subject, name, primary_email, primary_phone};
 
@@ -15,9 +16,11 @@ pub(super) const ROOTS: [&str; 4] = [EVENT, "user", "steps", UNSUBSCRIBE_URL];
 pub(super) const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
 /// What is known of an event by itself, when it arrives.
 pub(super) const EVENT: &str = "event";
-/// The same of a flow that remembers: the fields as they were before the event, null where that is not known, and the
-/// names of those that the event changed.
-pub(super) const REMEMBERED: [&str; 2] = [BEFORE, "changed"];
+/// The same of a flow that remembers: the fields as they were before the event, null where that is not known; the names of
+/// those that the event changed; and the names of those whose former value some living user has now, be it the same user.
+/// That is looked up for addresses alone.
+pub(super) const REMEMBERED: [&str; 3] = [BEFORE, "changed", STILL_USED];
+const STILL_USED: &str = "still_used";
 pub(super) const BEFORE: &str = "before";
 
 /// What is known when a step is due.
@@ -50,6 +53,7 @@ impl Context {
         let before: Map<String, Value> = flow.remember.iter().map(known).collect();
         let values = json!({
             "user": user, EVENT: event, "steps": steps, BEFORE: before, "changed": was.changed,
+            STILL_USED: [],
         });
         Ok(Self { values })
     }
@@ -68,6 +72,11 @@ impl Context {
     /// With the link that ends this mail.
     pub(crate) fn set_unsubscribe_url(&mut self, url: &str) {
         self.values[UNSUBSCRIBE_URL] = Value::from(url);
+    }
+
+    /// Says that some living user has the address that the subject had before.
+    pub(crate) fn set_address_still_used(&mut self) {
+        self.values[STILL_USED] = json!([EMAIL]);
     }
 
     /// The event's `data`.

@@ -11,7 +11,7 @@ use usher_service::clock;
 use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
-use super::{StoreError, known, lanes, reach, remember};
+use super::{StoreError, addresses, known, lanes, reach, remember};
 use crate::before::Before;
 use crate::engine::arrival::{Admission, Arrival, Batch};
 use crate::engine::{Run, Tries};
@@ -39,13 +39,14 @@ const ARRIVAL: [(&str, &str); 18] = [
     ("before_event", "text"),
 ];
 
-const SNAPSHOT: [(&str, &str); 6] = [
+const SNAPSHOT: [(&str, &str); 7] = [
     ("subject", "text"),
     ("updated_at", "bigint"),
     ("occurred_at", "bigint"),
     ("event", "text"),
     ("snapshot", "text"),
     ("deleted_at", "bigint"),
+    ("address", "text"),
 ];
 
 pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
@@ -234,16 +235,18 @@ async fn apply(connection: &mut AnyConnection, dialect: Dialect, subjects: &News
                 "event": event.as_str(),
                 "snapshot": snapshot.data,
                 "deleted_at": snapshot.data.is_none().then_some(snapshot.occurred_at),
+                "address": addresses::of(key, snapshot.data.as_deref()),
             })
         })
         .collect();
     // Every flow applies every snapshot; the same event a second time changes nothing.
     let sql = format!(
-        "INSERT INTO usher_subject (subject, updated_at, occurred_at, event, snapshot, deleted_at, revision) \
-         SELECT r.subject, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, 1 FROM {} WHERE true \
+        "INSERT INTO usher_subject (subject, updated_at, occurred_at, event, snapshot, deleted_at, address, revision) \
+         SELECT r.subject, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, r.address, 1 FROM {} WHERE true \
          ON CONFLICT (subject) DO UPDATE SET \
            updated_at = excluded.updated_at, occurred_at = excluded.occurred_at, event = excluded.event, \
-           snapshot = excluded.snapshot, deleted_at = excluded.deleted_at, revision = usher_subject.revision + 1 \
+           snapshot = excluded.snapshot, deleted_at = excluded.deleted_at, address = excluded.address, \
+           revision = usher_subject.revision + 1 \
          WHERE usher_subject.deleted_at IS NULL AND usher_subject.event <> excluded.event AND ( \
            excluded.deleted_at IS NOT NULL OR \
            (usher_subject.updated_at, usher_subject.occurred_at) <= (excluded.updated_at, excluded.occurred_at))",

@@ -3,6 +3,7 @@
 //! One trait, one implementation in SQL for Postgres and SQLite, one suite of tests for both. Every write about a
 //! partition is conditional on its epoch, so a predecessor that wakes up late changes nothing.
 
+mod addresses;
 mod admit;
 mod change;
 mod command;
@@ -151,6 +152,9 @@ pub trait Store: Send + Sync {
 
     /// Its newest state.
     async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError>;
+
+    /// Whether a living user of the same source and instance as `subject`, be it the same user, has this primary address.
+    async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError>;
 
     /// Which of these addresses an instance does not write to: at all, or with mail of this list.
     async fn listed(

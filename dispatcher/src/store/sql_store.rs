@@ -124,6 +124,10 @@ impl Store for SqlStore {
         Ok(row.map(|(snapshot, deleted_at, revision)| Subject { snapshot, deleted: deleted_at.is_some(), revision }))
     }
 
+    async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError> {
+        super::addresses::is_used(&self.database, subject, address).await
+    }
+
     async fn listed(
         &self,
         instance: &str,

@@ -75,3 +75,37 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Subj
     subject.change(epoch, "expired", expired).await;
     assert!(subject.store.body(FLOW, &reference("expired")).await.unwrap().is_none(), "it would only expire again");
 }
+
+/// News of a user with this primary address, or of one who is gone.
+fn has(offset: i64, key: &str, updated_at: i64, email: Option<&str>) -> Arrival {
+    let said = |email| {
+        let addresses = json!([{ "id": "idn_1", "email_address": email }]);
+        json!({ "primary_email_address_id": "idn_1", "email_addresses": addresses }).to_string()
+    };
+    let snapshot = Some(Snapshot { updated_at, occurred_at: updated_at, data: email.map(said) });
+    Arrival { starts: false, snapshot, ..arrival(offset, &format!("e{offset}"), key) }
+}
+
+pub(super) async fn an_address_is_used_while_some_living_user_of_the_instance_has_it(subject: Subject) {
+    let epoch = subject.own().await;
+    let used = async |email: &str| subject.store.is_used(&id("anybody"), AddressDigest::of(email)).await.unwrap();
+    assert!(!used("one@work.test").await);
+    let both = vec![has(0, "a", 1, Some("One@Work.test")), has(1, "b", 1, Some("one@work.test"))];
+    subject.admit(epoch, both).await;
+    assert!(used("one@work.test").await && used("ONE@work.test").await && !used("two@work.test").await);
+    let staging = SubjectId::new(Source::Clerk, &"staging".parse().unwrap(), &Key::new("c"));
+    assert!(!subject.store.is_used(&staging, AddressDigest::of("one@work.test")).await.unwrap(), "not of others");
+
+    subject.admit(epoch, vec![has(2, "a", 3, Some("two@work.test")), has(3, "a", 2, Some("late@work.test"))]).await;
+    assert!(used("one@work.test").await && used("two@work.test").await && !used("late@work.test").await);
+    subject.admit(epoch, vec![has(4, "b", 4, None)]).await;
+    assert!(!used("one@work.test").await);
+
+    // As a version before this one has left it: read when somebody first asks.
+    sqlx::any::install_default_drivers();
+    let mut connection = sqlx::AnyConnection::connect(&subject.url).await.unwrap();
+    connection.execute("UPDATE usher_subject SET address = NULL").await.unwrap();
+    assert!(used("two@work.test").await && !used("one@work.test").await);
+    subject.admit(epoch, vec![has(5, "a", 5, Some("three@work.test"))]).await;
+    assert!(used("three@work.test").await && !used("two@work.test").await);
+}
