@@ -4,24 +4,27 @@
 //! A member is addressed by the MD5 of the address in lower case. There is no idempotency key; all of these leave the
 //! same when they are done again.
 //!
-//! Only `status_if_new` is ever sent: a `status` would subscribe somebody again who has unsubscribed. Who may not be
-//! subscribed at all (unsubscribed before, bounced, erased) is refused, and only that person can change it.
+//! A member has a state, and each operation does something else to each of them: [`change`]. A put says `status_if_new`: a
+//! `status` would subscribe somebody again who has unsubscribed. Who may not be subscribed at all (unsubscribed before,
+//! bounced, erased) is refused, and only that person can change it.
+
+mod change;
 
 use async_trait::async_trait;
 use md5::{Digest as _, Md5};
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
 use usher_service::Secret;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
+use self::change::{Change, State};
 use super::Shape::{Email, Record, Text, Texts};
 use super::http::{self, Answer};
 use super::path::{Client, Path};
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
-use crate::engine::{Cause, Effect, Outcome};
+use crate::engine::{Cause, Outcome};
 
 const PUT_MEMBER: &str = "put_member";
 const UNSUBSCRIBE: &str = "unsubscribe";
@@ -40,6 +43,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             optional("status_if_new", Text),
             optional("merge_fields", Record),
             optional("tags", Texts),
+            optional("former_email", Email),
         ],
         takes_template: false,
         writes_to: &["email"],
@@ -47,8 +51,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: UNSUBSCRIBE, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
     Operation { name: DELETE_MEMBER, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
 ];
-
-const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending", "transactional"];
 
 /// The connector.
 pub(super) struct Mailchimp {
@@ -80,27 +82,13 @@ impl Mailchimp {
         })
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        path: Result<Path, CannotPrepare>,
-        body: Option<String>,
-    ) -> Result<Answer, Outcome> {
+    async fn ask(&self, method: Method, path: Path, body: Option<String>) -> Result<Answer, Outcome> {
         // Any user name will do.
-        let mut request = self.client.request(method, &self.base, &path?)?.basic_auth("usher", Some(self.key.expose()));
+        let mut request = self.client.request(method, &self.base, &path)?.basic_auth("usher", Some(self.key.expose()));
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
         }
         http::send(request).await
-    }
-
-    /// A 404 for a member may as well be about the list, and a list that is not there must not look like work done.
-    async fn without_member(&self, list: &str, hash: String) -> Outcome {
-        match self.ask(Method::GET, of_list(list).map(|list| list.query("fields", "id")), None).await {
-            Ok(answer) if answer.status.is_success() => done(hash, "absent"),
-            Ok(answer) => classify(&answer),
-            Err(outcome) => outcome,
-        }
     }
 }
 
@@ -111,16 +99,6 @@ fn is_id(list: &str) -> bool {
 /// The path of an audience.
 fn of_list(list: &str) -> Result<Path, CannotPrepare> {
     Path::of("/3.0/lists").segment("list", list)
-}
-
-/// A request as it is kept.
-#[derive(Debug, Serialize, Deserialize)]
-struct Change {
-    operation: String,
-    list: String,
-    hash: String,
-    /// The exact body, where there is one.
-    body: Option<String>,
 }
 
 #[async_trait]
@@ -138,11 +116,13 @@ impl Connector for Mailchimp {
         if !is_id(list) {
             return Err(CannotPrepare(format!("list {NO_ID}")));
         }
+        let (mut former, mut tags) = (None, None);
         let body = match inputs.operation {
             PUT_MEMBER => {
-                let status = text("status_if_new").unwrap_or("subscribed");
-                if !STATUSES.contains(&status) {
-                    return Err(CannotPrepare(format!("status_if_new may be {}", STATUSES.join(", "))));
+                let status = text("status_if_new").unwrap_or(State::Subscribed.label());
+                if !State::SAYABLE.iter().any(|state| state.label() == status) {
+                    let states = State::SAYABLE.map(State::label);
+                    return Err(CannotPrepare(format!("status_if_new may be {}", states.join(", "))));
                 }
                 let mut member = Map::new();
                 member.insert("email_address".into(), json!(email));
@@ -153,53 +133,37 @@ impl Connector for Mailchimp {
                     let fields = fields.iter().map(|(name, value)| (name.clone(), written(value))).collect();
                     member.insert("merge_fields".into(), Value::Object(fields));
                 }
-                match inputs.params.get("tags") {
-                    // They count for a new member only; whether for one that is there already is not documented.
-                    Some(Value::String(tag)) => member.insert("tags".into(), json!([tag])),
-                    Some(tags) => member.insert("tags".into(), tags.clone()),
-                    None => None,
+                // In the body of a put they would reach new members only.
+                tags = match inputs.params.get("tags") {
+                    Some(Value::String(tag)) => Some(change::tags([tag.as_str()])),
+                    Some(Value::Array(tags)) => Some(change::tags(tags.iter().filter_map(Value::as_str))),
+                    Some(_) | None => None,
                 };
+                let before = inputs.mailboxes("former_email")?.pop().map(|mailbox| hash(&mailbox.address));
+                former = before.filter(|before| *before != hash(&email));
                 Some(Value::Object(member).to_string())
             }
             // A PATCH, for a PUT would make a member of somebody who is none.
-            UNSUBSCRIBE => Some(json!({ "status": "unsubscribed" }).to_string()),
+            UNSUBSCRIBE => Some(json!({ "status": State::Unsubscribed.label() }).to_string()),
             DELETE_MEMBER => None,
             other => return Err(CannotPrepare(format!("mailchimp cannot {other}"))),
         };
-        let change = Change { operation: inputs.operation.into(), list: list.into(), hash: hash(&email), body };
+        let (operation, list) = (inputs.operation.to_owned(), list.to_owned());
+        let change = Change { operation, list, hash: hash(&email), body, former, tags };
         serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
-        let Ok(Change { operation, list, hash, body }) = serde_json::from_slice(request) else {
+        let Ok(change) = serde_json::from_slice::<Change>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
-        let member = of_list(&list).and_then(|list| list.then("/members").segment("member", &hash));
-        let (method, path, did) = match operation.as_str() {
-            // Unless told to skip that, a field that the audience requires would refuse whoever lacks it.
-            PUT_MEMBER => (Method::PUT, member.map(|member| member.query("skip_merge_validation", "true")), "put"),
-            UNSUBSCRIBE => (Method::PATCH, member, "unsubscribed"),
-            // Archived: the person may come back. Erasing for ever would also bar that.
-            _ => (Method::DELETE, member, "deleted"),
+        let done = match change.operation.as_str() {
+            PUT_MEMBER => self.put(&change).await,
+            UNSUBSCRIBE => self.unsubscribe(&change).await,
+            _ => self.archive(&change).await,
         };
-        match self.ask(method, path, body).await {
-            Ok(answer) if answer.status.as_u16() == 404 && operation != PUT_MEMBER => {
-                self.without_member(&list, hash).await
-            }
-            Ok(answer) if answer.status.is_success() => match (answer.json()["status"].as_str(), did) {
-                // What an existing member's status is, the member has decided.
-                (Some(status), _) if STATUSES.contains(&status) || status == "archived" => done(hash, status),
-                (_, "deleted") => done(hash, did),
-                _ => Outcome::retry(Cause::Interrupted),
-            },
-            Ok(answer) => classify(&answer),
-            Err(outcome) => outcome,
-        }
+        done.unwrap_or_else(|outcome| outcome)
     }
-}
-
-fn done(hash: String, status: &str) -> Outcome {
-    Outcome::Done(Effect::new(hash, json!({ "status": status })))
 }
 
 /// The member's id: MD5 in lower-case hex of the address in lower case. How letters beyond ASCII are lower-cased is not

@@ -7,7 +7,9 @@ use super::support::{Bench, JSON, Reply};
 use crate::{Fault, Limit};
 
 const KEY: (&str, &str) = ("authorization", "Bearer abc-us1");
-const PATH: &str = "/mailchimp/3.0/lists/1ab/members/0cc175b9";
+/// `a@work.test`.
+const ID: &str = "af553f8f1fea8b0a357104d2ec44e02e";
+const PATH: &str = "/mailchimp/3.0/lists/1ab/members/af553f8f1fea8b0a357104d2ec44e02e";
 
 async fn ask(bench: &Bench, method: Method, path: &str, body: &Value) -> Reply {
     let text = if body.is_null() { String::new() } else { body.to_string() };
@@ -22,16 +24,18 @@ fn member(email: &str) -> Value {
 async fn a_member_is_put_changed_and_archived() {
     let bench = Bench::new().await;
     let put = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
-    assert_eq!((put.status, &put.body["status"], &put.body["id"]), (200, &json!("subscribed"), &json!("0cc175b9")));
+    assert_eq!((put.status, &put.body["status"], &put.body["id"]), (200, &json!("subscribed"), &json!(ID)));
     let left = ask(&bench, Method::PATCH, PATH, &json!({ "status": "unsubscribed" })).await;
     assert_eq!(left.body["status"], "unsubscribed");
     let again = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
     assert_eq!(again.body["status"], "unsubscribed", "status_if_new changes nobody who is there");
     assert_eq!(ask(&bench, Method::DELETE, PATH, &Value::Null).await.status, 204);
-    assert_eq!(ask(&bench, Method::DELETE, PATH, &Value::Null).await.status, 404);
+    assert_eq!(ask(&bench, Method::DELETE, PATH, &Value::Null).await.status, 405, "archived already");
+    let back = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
+    assert_eq!((back.status, &back.body["status"]), (200, &json!("archived")));
     let effects = bench.effects();
     let operations: Vec<&str> = effects.iter().map(|effect| effect.operation.as_ref()).collect();
-    assert_eq!(operations, ["members.put", "members.update", "members.put", "members.archive"]);
+    assert_eq!(operations, ["members.put", "members.update", "members.put", "members.archive", "members.put"]);
     assert!(effects.iter().all(|effect| effect.user.as_deref() == Some("user_1")));
     assert!(effects.iter().all(|effect| effect.to.as_deref() == Some("a@work.test")));
 }
@@ -83,4 +87,46 @@ async fn of_more_than_ten_connections_at_once_the_rest_is_refused() {
     assert_eq!((refused.len(), bench.effects().len()), (4, 10));
     assert!(refused.iter().all(|reply| reply.body["title"] == "Too Many Requests"), "{refused:?}");
     assert_eq!(ask(&bench, Method::PUT, PATH, &body).await.status, 200, "they are over, so there is room again");
+}
+
+/// What each state refuses; what it lets through is told by the connector's tests against this double.
+#[tokio::test]
+async fn the_states_of_a_member_refuse_what_the_real_ones_do() {
+    let bench = Bench::new().await;
+    let path = |email: &str| format!("/mailchimp/3.0/lists/1ab/members/{email}");
+    let put = async |email: &str, status: &str| {
+        let body = json!({ "email_address": email, "status": status });
+        assert_eq!(ask(&bench, Method::PUT, &path(email), &body).await.status, 200);
+    };
+    for status in ["pending", "cleaned", "unsubscribed", "subscribed", "transactional"] {
+        put(&format!("{status}@work.test"), status).await;
+    }
+    for status in ["pending", "cleaned"] {
+        let email = format!("{status}@work.test");
+        let refused = ask(&bench, Method::DELETE, &path(&email), &Value::Null).await;
+        assert_eq!((refused.status, refused.body["title"].as_str()), (405, Some("Method Not Allowed")), "{status}");
+    }
+    for (from, to) in [("unsubscribed", "subscribed"), ("cleaned", "subscribed"), ("cleaned", "pending")] {
+        let refused = ask(&bench, Method::PATCH, &path(&format!("{from}@work.test")), &json!({ "status": to })).await;
+        assert_eq!(refused.body["title"], "Member In Compliance State", "{from} to {to}");
+    }
+    let asked = json!({ "status": "pending" });
+    assert_eq!(ask(&bench, Method::PATCH, &path("unsubscribed@work.test"), &asked).await.status, 200);
+    for (from, to) in
+        [("pending", "other"), ("cleaned", "other"), ("transactional", "other"), ("subscribed", "pending")]
+    {
+        let body = json!({ "email_address": format!("{to}@work.test") });
+        let refused = ask(&bench, Method::PATCH, &path(&format!("{from}@work.test")), &body).await;
+        assert_eq!((refused.status, &refused.body["errors"][0]["field"]), (400, &json!("email_address")), "{from}");
+    }
+    let erase = path("subscribed@work.test/actions/delete-permanent");
+    assert_eq!(ask(&bench, Method::POST, &erase, &Value::Null).await.status, 204);
+    let back = ask(&bench, Method::PUT, &path("subscribed@work.test"), &member("subscribed@work.test")).await;
+    assert_eq!(back.body["title"], "Forgotten Email Not Subscribed");
+    let gone = ask(&bench, Method::GET, &path("subscribed@work.test"), &Value::Null).await;
+    assert_eq!(gone.status, 404);
+    for tags in [json!(["news"]), json!([{ "name": "news" }]), json!([{ "name": "news", "status": "on" }])] {
+        let refused = ask(&bench, Method::POST, &path("pending@work.test/tags"), &json!({ "tags": tags })).await;
+        assert_eq!(refused.body["errors"][0]["field"], "tags", "{tags}");
+    }
 }

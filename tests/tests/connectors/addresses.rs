@@ -60,7 +60,7 @@ fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'stat
     all.flat_map(|(connector, operation)| {
         let addresses = operation.params.iter().filter(move |param| {
             let is_address = matches!(param.shape, Shape::Sender | Shape::Mailboxes | Shape::Email);
-            let named = ["to", "from", "reply_to", "cc", "bcc", "email"].contains(&param.name);
+            let named = ["to", "from", "reply_to", "cc", "bcc", "email", "former_email"].contains(&param.name);
             assert_eq!(is_address, named, "{connector}.{}: {}", operation.name, param.name);
             is_address
         });

@@ -10,6 +10,7 @@ mod errors;
 mod lab;
 mod paths;
 mod results;
+mod states;
 mod ugly;
 
 /// Connectors that do not speak HTTP have suites of their own.

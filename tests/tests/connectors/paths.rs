@@ -55,6 +55,8 @@ const ANSWER: &str = r#"{"id":"..","request_id":"r","status":"subscribed","taskI
 fn value(param: &str, shape: Shape, text: &str) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
+        // Another one than the address now: else nobody is asked about it.
+        _ if param == "former_email" => json!(format!("{text}@former.test")),
         Shape::Text | Shape::Html | Shape::Texts => json!(text),
         Shape::Sender | Shape::Mailboxes | Shape::Email => json!(format!("{text}@work.test")),
         Shape::Number => json!(7),

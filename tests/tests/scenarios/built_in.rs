@@ -16,6 +16,7 @@ usher_tests::on_both_pairs!(
     only_a_real_change_of_how_somebody_signs_in_is_told,
     whoever_leaves_has_no_trial_any_more,
     the_newsletter_follows_the_address_and_forgets_who_leaves,
+    a_newsletters_member_is_the_address_and_not_the_user,
     the_index_follows_the_newest_state,
     a_workflow_is_chosen_by_the_type_of_the_event,
 );
@@ -233,11 +234,12 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(pair: Pair) {
         world.send(webhook).await;
         world.all_ended(index + 1, SOON).await;
     }
-    let moved = Some("moved@mail.test");
-    let (put, archive) = ("members.put", "members.archive");
+    let (first, moved) = (Some(first.as_str()), Some("moved@mail.test"));
+    // Whoever has not confirmed yet cannot be archived before having been unsubscribed.
+    let (put, end, archive) = ("members.put", "members.update", "members.archive");
     let did = world.effects("mailchimp");
     let did: Vec<(&str, Option<&str>)> = did.iter().map(|effect| (&*effect.operation, effect.to.as_deref())).collect();
-    assert_eq!(did, [(put, Some(first.as_str())), (archive, Some(first.as_str())), (put, moved), (archive, moved)]);
+    assert_eq!(did, [(put, first), (put, moved), (end, first), (archive, first), (end, moved), (archive, moved)]);
     assert_eq!(world.effects("mailchimp")[0].body["status_if_new"], "pending", "Mailchimp asks for consent");
 
     // Somebody who moves and leaves at once, while Mailchimp is down: of no address anything is left.
@@ -258,6 +260,71 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(pair: Pair) {
         let last = did.iter().rev().find(|effect| effect.to.as_deref() == Some(address));
         assert!(last.is_none_or(|effect| effect.operation == archive), "{address}: {last:?}");
     }
+    world.end().await;
+}
+
+/// What the double of Mailchimp holds of an address.
+async fn member(world: &World, email: &str) -> Value {
+    let url = world.variable("MAILCHIMP_BASE_URL").unwrap();
+    let request = reqwest::Client::new().get(format!("{url}/3.0/lists/1ab0000000/members/{email}"));
+    let text = request.bearer_auth("lab-us1").send().await.unwrap().text().await.unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+async fn a_newsletters_member_is_the_address_and_not_the_user(pair: Pair) {
+    let world = world(pair, &["newsletter"]).await;
+    let mut runs = 0;
+    let mut send = async |webhook: &Webhook| {
+        runs += 1;
+        world.send(webhook).await;
+        let runs = world.all_ended(runs, SOON).await;
+        assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
+    };
+    let with = |user: &User, email: &str| User { email: Some(email.into()), ..user.clone() };
+    let status = async |email: &str| member(&world, email).await["status"].clone();
+
+    // The same address in another case is no news.
+    let ada = with(&User::new(), "Ada@Mail.test");
+    send(&ada.created()).await;
+    let before = world.effects("mailchimp").len();
+    let lower = with(&ada.changed(), "ada@mail.test");
+    send(&lower.updated()).await;
+    assert_eq!((world.effects("mailchimp").len(), status("ada@mail.test").await), (before, json!("pending")));
+
+    // Two users with one address: it has a member until both have left it.
+    let bob = with(&User::new(), "ada@mail.test");
+    send(&bob.created()).await;
+    let moved = with(&lower.changed(), "ada.new@mail.test");
+    send(&moved.updated()).await;
+    assert_eq!(
+        (status("ada@mail.test").await, status("ada.new@mail.test").await),
+        (json!("pending"), json!("pending"))
+    );
+    send(&bob.changed().deleted()).await;
+    assert_eq!(status("ada@mail.test").await, "archived");
+
+    // Whoever comes back is asked again.
+    send(&with(&User::new(), "ADA@mail.test").created()).await;
+    assert_eq!(status("ada@mail.test").await, "pending");
+
+    // Who has confirmed moves with the history, and who goes there and back at once is never taken out.
+    let url = world.variable("MAILCHIMP_BASE_URL").unwrap();
+    let url = format!("{url}/3.0/lists/1ab0000000/members/ada.new@mail.test");
+    let confirm = reqwest::Client::new().patch(url).bearer_auth("lab-us1").header("content-type", "application/json");
+    assert!(confirm.body(r#"{"status":"subscribed"}"#).send().await.unwrap().status().is_success());
+    let history = member(&world, "ada.new@mail.test").await["contact_id"].clone();
+    let again = with(&moved.changed(), "ada.third@mail.test");
+    send(&again.updated()).await;
+    let third = member(&world, "ada.third@mail.test").await;
+    assert_eq!((&third["status"], &third["contact_id"]), (&json!("subscribed"), &history));
+    assert_eq!(status("ada.new@mail.test").await, 404, "it is the same member");
+    world.lab().set_fault("mailchimp", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    let away = with(&again.changed(), "ada.fourth@mail.test");
+    world.send(&away.updated()).await;
+    world.send(&with(&away.changed(), "ada.third@mail.test").updated()).await;
+    world.lab().end_fault("mailchimp").unwrap();
+    world.all_ended(runs + 2, SOON).await;
+    assert_eq!(member(&world, "ada.third@mail.test").await["contact_id"], history);
     world.end().await;
 }
 

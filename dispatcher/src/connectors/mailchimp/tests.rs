@@ -38,10 +38,10 @@ fn nobody_is_ever_subscribed_again() {
     let put = change(PUT_MEMBER, params);
     let body: Value = serde_json::from_str(put.body.as_deref().expect("a body")).expect("JSON");
     let expected = json!({
-        "email_address": "a@b.test", "status_if_new": "subscribed", "tags": ["trial"],
-        "merge_fields": { "FNAME": "Ann", "LNAME": "" },
+        "email_address": "a@b.test", "status_if_new": "subscribed", "merge_fields": { "FNAME": "Ann", "LNAME": "" },
     });
     assert_eq!((put.list.as_str(), body), ("1ab", expected));
+    assert_eq!(put.tags.as_deref(), Some(r#"{"tags":[{"name":"trial","status":"active"}]}"#));
 }
 
 #[test]
@@ -51,4 +51,18 @@ fn a_status_or_a_list_that_cannot_be_is_told() {
         params["email"] = json!("a@b.test");
         assert!(prepare(&connector(), PUT_MEMBER, &params, &Value::Null).is_err(), "{params}");
     }
+}
+
+#[test]
+fn a_request_that_an_earlier_version_has_kept_is_read() {
+    let kept = r#"{"operation":"delete_member","list":"1ab","hash":"00","body":null}"#;
+    let change: Change = serde_json::from_str(kept).expect("it reads");
+    assert_eq!((change.hash.as_str(), change.former, change.tags), ("00", None, None));
+}
+
+#[test]
+fn an_address_before_counts_where_it_is_another_member() {
+    let before = |former: &str| change(PUT_MEMBER, json!({ "email": "a@b.test", "former_email": former })).former;
+    assert_eq!(before("C <c@b.test>"), Some(hash("c@b.test")));
+    assert_eq!(before("A@B.test"), None);
 }

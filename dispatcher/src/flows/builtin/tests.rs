@@ -104,6 +104,28 @@ fn connectors(flow: &Flow) -> Connectors {
     connectors::open(&used, &environment, &Database::open(&database).expect("nothing is opened")).expect("all is set")
 }
 
+/// A run that has done nothing yet.
+fn run(flow: &Flow, event: &Event) -> Run {
+    Run {
+        event: event.clone(),
+        partition: Partition(0),
+        position: 0,
+        flow_version: flow.version.clone(),
+        step: 0,
+        destination: None,
+        begun: false,
+        pass: 0,
+        tries: Tries::default(),
+        request: None,
+        results: BTreeMap::new(),
+        wait_until: None,
+        expires_at: None,
+        before: None,
+        verdict: None,
+        apart: false,
+    }
+}
+
 /// The steps that ask somebody, each with its request, where the flow starts on the event at all.
 fn requests(
     flow: &Flow,
@@ -119,24 +141,7 @@ fn requests(
     }
     // As if every step had made something.
     let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "cus_1" }))).collect();
-    let run = Run {
-        event: event.clone(),
-        partition: Partition(0),
-        position: 0,
-        flow_version: flow.version.clone(),
-        step: 0,
-        destination: None,
-        begun: false,
-        pass: 0,
-        tries: Tries::default(),
-        request: None,
-        results,
-        wait_until: None,
-        expires_at: None,
-        before,
-        verdict: None,
-        apart: false,
-    };
+    let run = Run { before, results, ..run(flow, &event) };
     let context = Context::new(flow, &run, subject).map_err(|error| error.to_string())?;
     let told = |error: &dyn std::fmt::Display| error.to_string();
     if !flow.wants(&context).map_err(|error| told(&error))? {
@@ -275,6 +280,48 @@ async fn account_security_writes_of_changes_only_and_to_the_former_address_too()
     assert_eq!(steps(json!({"email": "a@b.test"}), &["email"]), ["former-address", "notice"]);
     assert!(steps(json!({"email": null}), &["email"]).is_empty(), "the first address is no news to anybody");
     assert_eq!(steps(json!({"totp_enabled": false}), &["totp_enabled"]), ["notice"]);
+}
+
+#[tokio::test]
+async fn the_newsletter_takes_away_only_what_nobody_has_and_puts_back_what_somebody_has_got() {
+    let flow = flow("newsletter");
+    let steps = |kind: &str, changed: bool, used: bool, results: Value| {
+        let mut sample = sample("user.updated.json");
+        sample["type"] = json!(kind);
+        let data =
+            if kind == "user.deleted" { json!({ "object": "user", "deleted": true }) } else { sample["data"].take() };
+        sample["data"] = data;
+        let fields = json!({ "email": "old@mail.test" }).as_object().expect("fields").clone();
+        let changed = changed.then(|| "email".to_owned()).into_iter().collect();
+        let results = results.as_object().expect("results").iter();
+        let results = results.map(|(step, result)| (step.parse().expect("a number"), result.clone())).collect();
+        let run = Run { before: Some(Before { fields, changed }), results, ..run(&flow, &event(&sample)) };
+        let mut context = Context::new(&flow, &run, None).expect("it reads");
+        if used {
+            context.set_address_still_used();
+        }
+        let due = |step: &&crate::flows::FlowStep| {
+            let value = evaluate(step.when.as_deref().expect("a condition"), &context).expect("it evaluates");
+            value.is_some_and(|value| value.is_true())
+        };
+        flow.steps.iter().filter(due).map(|step| step.name.clone()).collect::<Vec<_>>()
+    };
+    let nothing = || json!({});
+    assert_eq!(steps("user.updated", false, false, nothing()), [""; 0]);
+    assert_eq!(steps("user.updated", true, false, nothing()), ["member", "former"]);
+    assert_eq!(steps("user.updated", true, true, nothing()), ["member"], "somebody else has it");
+    assert_eq!(steps("user.deleted", false, false, nothing()), ["former"]);
+    assert_eq!(steps("user.deleted", false, true, nothing()), [""; 0]);
+    let archived = json!({ "0": { "status": "pending" }, "1": { "status": "deleted" } });
+    assert_eq!(steps("user.updated", true, true, archived.clone()), ["member", "again"]);
+    assert_eq!(
+        steps("user.updated", true, false, archived),
+        ["member", "former"],
+        "and so there is nobody to put back"
+    );
+    let moved = json!({ "0": { "status": "subscribed", "moved": true } });
+    assert_eq!(steps("user.updated", true, true, moved), ["member", "again"]);
+    assert_eq!(steps("user.deleted", false, true, json!({ "1": { "status": "deleted" } })), ["again"]);
 }
 
 #[test]

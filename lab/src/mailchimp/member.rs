@@ -1,0 +1,229 @@
+//! The members of audiences, and what each of their states does to each operation. docs/destinations.md has the same as a
+//! table.
+//!
+//! Sources: mailchimp.com/developer/marketing (list members, member tags, errors), and for each refusal a report of
+//! somebody who met it:
+//! - DELETE of who is pending, cleaned or archived is a 405: amro/gibbon#320, hitobito/hitobito#1072;
+//! - `status_if_new` leaves who is archived archived: mailchimp/mc-woocommerce#951; a `status` takes the person back:
+//!   stackoverflow.com/questions/63584277;
+//! - an address changes in place for who is subscribed alone: ibericode/mailchimp-user-sync#96; and not to one that has a
+//!   member, be it an archived one: brandonseydel/MailChimp.Net#201;
+//! - `tags` of a PUT never reach who is there: ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203;
+//! - who has unsubscribed cannot be subscribed, only asked (`pending`): ibericode/mailchimp-for-wordpress#798,
+//!   forem/forem#6256. Whether that also holds where an API call has unsubscribed them is unconfirmed; here it does.
+
+use axum::http::StatusCode;
+use md5::{Digest as _, Md5};
+use serde_json::{Map, Value, json};
+
+use super::{invalid, not_found, problem};
+use crate::answer::Answer;
+use crate::bounded::Bounded;
+
+/// What `status` and `status_if_new` may say. A member may also be `archived`, which no request can say.
+const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending", "transactional"];
+const ARCHIVED: &str = "archived";
+
+/// A member: list and id.
+pub(super) type Place = (String, String);
+
+/// Whoever is or was in an audience, by place.
+pub(super) type Members = Bounded<Place, Entry>;
+
+/// What an audience knows of an address.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    /// A member, in whatever state.
+    Member(Map<String, Value>),
+    /// Erased for ever: nobody but that person can undo it.
+    Erased,
+}
+
+/// The member's id: the MD5 of the address in lower case. A path may also say the address itself.
+pub(super) fn id_of(text: &str) -> String {
+    if !text.contains('@') {
+        return text.to_lowercase();
+    }
+    let digest = Md5::digest(text.to_lowercase().as_bytes());
+    digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// The member, where there is one.
+pub(super) fn find<'a>(members: &'a Members, place: &Place) -> Option<&'a Map<String, Value>> {
+    match members.get(place) {
+        Some(Entry::Member(member)) => Some(member),
+        Some(Entry::Erased) | None => None,
+    }
+}
+
+fn status(member: &Map<String, Value>) -> &str {
+    member.get("status").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What is wrong with a request that writes a member, before anything is looked at. An address that a PATCH leaves out
+/// stays as it is.
+pub(super) fn check(body: &Value, needs_email: bool) -> Result<(), Answer> {
+    let known = |field: &str| body.get(field).is_none_or(|status| STATUSES.iter().any(|known| status == known));
+    for field in ["status", "status_if_new"] {
+        if !known(field) {
+            return Err(invalid(field, "Value is not a known member status."));
+        }
+    }
+    let email = match body.get("email_address") {
+        None if !needs_email => return Ok(()),
+        email => email.and_then(Value::as_str).filter(|email| email.contains('@')),
+    };
+    match email.and_then(|email| email.split('@').next()) {
+        None => Err(invalid("email_address", "This value should be a valid email.")),
+        Some("fake") => Err(invalid("email_address", "This address looks fake or invalid.")),
+        Some("compliance") => Err(in_compliance_state()),
+        Some("forgotten") => Err(forgotten()),
+        Some(_) => Ok(()),
+    }
+}
+
+fn in_compliance_state() -> Answer {
+    problem(
+        StatusCode::BAD_REQUEST,
+        "Member In Compliance State",
+        "The address is in a compliance state due to unsubscribe, bounce, or compliance review and cannot be subscribed.",
+    )
+}
+
+fn forgotten() -> Answer {
+    problem(
+        StatusCode::BAD_REQUEST,
+        "Forgotten Email Not Subscribed",
+        "The address was permanently deleted and cannot be re-imported. The contact must re-subscribe to get back on the list.",
+    )
+}
+
+/// Makes a member of the address, or updates the one of this place. A member who is there keeps the status, unless one is
+/// given.
+pub(super) fn put(members: &mut Members, place: &Place, body: &Value) -> Answer {
+    if find(members, place).is_some() {
+        return update(members, place, body);
+    }
+    // Nobody is here, so the address alone says who is meant.
+    let (list, email) = (&place.0, body["email_address"].as_str().unwrap_or_default());
+    let place = (list.clone(), id_of(email));
+    match members.get(&place) {
+        Some(Entry::Erased) => return forgotten(),
+        Some(Entry::Member(_)) => return update(members, &place, body),
+        None => {}
+    }
+    let status = [&body["status"], &body["status_if_new"]].into_iter().find(|status| status.is_string());
+    let Some(status) = status else { return invalid("status_if_new", "This value should not be blank.") };
+    let member = json!({
+        "id": place.1, "list_id": list, "contact_id": place.1, "unique_email_id": place.1, "email_address": email,
+        "status": status, "merge_fields": {}, "tags": [], "tags_count": 0, "vip": false, "language": "",
+    });
+    let mut member = member.as_object().cloned().unwrap_or_default();
+    for name in body["tags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        set_tag(&mut member, name, true);
+    }
+    members.insert(place.clone(), Entry::Member(member));
+    update(members, &place, body)
+}
+
+/// Updates the member of this place, who may get another address and so another place.
+pub(super) fn update(members: &mut Members, place: &Place, body: &Value) -> Answer {
+    let Some(mut member) = find(members, place).cloned() else { return not_found() };
+    let (now, wanted) = (status(&member).to_owned(), body["status"].as_str());
+    match (now.as_str(), wanted) {
+        ("unsubscribed" | "cleaned", Some("subscribed")) | ("cleaned", Some("pending")) => {
+            return in_compliance_state();
+        }
+        _ => {}
+    }
+    let id = body["email_address"].as_str().map_or_else(|| place.1.clone(), id_of);
+    let new = (place.0.clone(), id);
+    if new != *place {
+        if now != "subscribed" {
+            let why = format!(
+                "This member's status is \"{now}.\" You can only update email addresses for members with a status of \
+                 \"subscribed.\""
+            );
+            return invalid("email_address", &why);
+        }
+        match members.get(&new) {
+            Some(Entry::Erased) => return forgotten(),
+            Some(Entry::Member(there)) => {
+                let why = format!("The address is already in this list with a status of \"{}\".", status(there));
+                return invalid("email_address", &why);
+            }
+            None => {}
+        }
+        members.remove(place);
+        member.insert("id".into(), json!(new.1));
+    }
+    for field in ["email_address", "status", "language", "vip"] {
+        if let Some(value) = body.get(field) {
+            member.insert(field.into(), value.clone());
+        }
+    }
+    if let (Some(given), Some(fields)) = (body["merge_fields"].as_object(), member.get_mut("merge_fields")) {
+        for (name, value) in given {
+            fields[name] = value.clone();
+        }
+    }
+    members.insert(new, Entry::Member(member.clone()));
+    Answer::done(Value::Object(member))
+}
+
+/// Archives the member.
+pub(super) fn archive(members: &mut Members, place: &Place) -> Answer {
+    let Some(Entry::Member(member)) = members.get_mut(place) else { return not_found() };
+    if ["pending", "cleaned", ARCHIVED].contains(&status(member)) {
+        let why = "This list member cannot be removed. Can not archive a contact that is bounced, pending or archived";
+        return problem(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", why);
+    }
+    member.insert("status".into(), json!(ARCHIVED));
+    Answer::done(Value::Null).status(StatusCode::NO_CONTENT)
+}
+
+/// Erases the member for ever, in whatever state.
+pub(super) fn erase(members: &mut Members, place: &Place) -> Answer {
+    if find(members, place).is_none() {
+        return not_found();
+    }
+    members.insert(place.clone(), Entry::Erased);
+    Answer::done(Value::Null).status(StatusCode::NO_CONTENT)
+}
+
+/// Which tags a request gives and takes away.
+pub(super) fn tags(body: &Value) -> Result<Vec<(String, bool)>, Answer> {
+    let read = |tag: &Value| {
+        let active = match tag["status"].as_str()? {
+            "active" => true,
+            "inactive" => false,
+            _ => return None,
+        };
+        Some((tag["name"].as_str()?.to_owned(), active))
+    };
+    let tags = body["tags"].as_array().and_then(|tags| tags.iter().map(read).collect());
+    tags.ok_or_else(|| invalid("tags", "Each tag has a name, and the status active or inactive."))
+}
+
+/// Gives the member tags, or takes them away.
+pub(super) fn tag(members: &mut Members, place: &Place, tags: &[(String, bool)]) -> Answer {
+    let Some(Entry::Member(member)) = members.get_mut(place) else { return not_found() };
+    for (name, active) in tags {
+        set_tag(member, name, *active);
+    }
+    Answer::done(Value::Null).status(StatusCode::NO_CONTENT)
+}
+
+fn set_tag(member: &mut Map<String, Value>, name: &str, active: bool) {
+    let mut tags = member.get("tags").and_then(Value::as_array).cloned().unwrap_or_default();
+    let known = tags.iter().position(|tag| tag["name"] == name);
+    match (known, active) {
+        (None, true) => tags.push(json!({ "id": tags.len() + 1, "name": name })),
+        (Some(at), false) => {
+            tags.remove(at);
+        }
+        (Some(_), true) | (None, false) => {}
+    }
+    member.insert("tags_count".into(), json!(tags.len()));
+    member.insert("tags".into(), Value::Array(tags));
+}
