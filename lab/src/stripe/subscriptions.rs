@@ -173,6 +173,12 @@ impl Subscription {
         {
             return Err(Error::no_such_in(&format!("items[{index}][price]"), "price", &item.price));
         }
+        // One that was archived: invertase/stripe-firebase-extensions#560.
+        let inactive = |(_, item): &(usize, &Item)| item.price.starts_with("price_inactive");
+        if let Some((index, _)) = order.items.iter().enumerate().find(inactive) {
+            let message = "The price specified is inactive. This field only accepts active prices.";
+            return Err(Error::invalid(format!("items[{index}][price]"), message));
+        }
         let trial_end = match order.trial {
             Trial::None => None,
             Trial::Days(days) => Some(now + days * DAY_SECONDS),

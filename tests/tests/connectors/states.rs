@@ -2,3 +2,4 @@
 //! the doubles.
 
 mod mailchimp;
+mod stripe;

@@ -22,6 +22,21 @@ pub(super) fn is_missing(answer: &Answer) -> bool {
         && !is_of_other_mode(answer)
 }
 
+/// Whether it is the price that cannot be: there is none of that id, or it was archived ("The price specified is inactive",
+/// invertase/stripe-firebase-extensions#560). A price is a setting.
+fn is_about_price(answer: &Answer) -> bool {
+    let body = answer.json();
+    let param = body["error"]["param"].as_str().unwrap_or_default();
+    answer.status.as_u16() == 400 && param.starts_with("items[") && param.ends_with("[price]")
+}
+
+/// Whether something that a parameter names is not there, a deleted customer say. A customer without a card has the same
+/// code and other words.
+fn is_no_such(answer: &Answer) -> bool {
+    let says = |text: &str| text.starts_with("No such ");
+    is_missing(answer) && answer.json()["error"]["message"].as_str().is_some_and(says)
+}
+
 fn is_of_other_mode(answer: &Answer) -> bool {
     answer.json()["error"]["message"].as_str().is_some_and(|text| text.contains("a similar object exists in"))
 }
@@ -50,8 +65,9 @@ pub(super) fn classify(answer: &Answer) -> Outcome {
     };
     let reason = match status {
         401 | 403 => Reason::Configuration,
-        _ if is_of_other_mode(answer) => Reason::Configuration,
+        _ if is_of_other_mode(answer) || is_about_price(answer) => Reason::Configuration,
         404 => Reason::NotFound,
+        _ if is_no_such(answer) => Reason::NotFound,
         _ if kind == "idempotency_error" => Reason::IdempotencyConflict,
         _ => Reason::InvalidRequest,
     };
@@ -79,5 +95,20 @@ mod tests {
         let other = "No such customer: 'cus_1'; a similar object exists in test mode, but a live mode key was used.";
         assert!(!is_missing(&missing(other)));
         assert_outcome(&classify(&missing(other)), Err(Reason::Configuration), "the other mode");
+    }
+
+    #[test]
+    fn what_a_parameter_names_may_be_gone_and_a_price_is_a_setting() {
+        for (param, code, message, reason) in [
+            ("customer", "resource_missing", "No such customer: 'cus_1'", Reason::NotFound),
+            ("customer", "resource_missing", "This customer has no attached payment source", Reason::InvalidRequest),
+            ("items[0][price]", "resource_missing", "No such price: 'price_1'", Reason::Configuration),
+            ("items[0][price]", "", "The price specified is inactive.", Reason::Configuration),
+            ("items[0][quantity]", "parameter_invalid_integer", "Invalid integer: x", Reason::InvalidRequest),
+        ] {
+            let error = serde_json::json!({ "param": param, "code": code, "message": message });
+            let answer = answer(400, &serde_json::json!({ "error": error }).to_string());
+            assert_outcome(&classify(&answer), Err(reason), message);
+        }
     }
 }
