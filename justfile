@@ -51,7 +51,7 @@ services:
 services-down:
     @.ci/services.sh down "{{ services_dir }}"
 
-# Let somebody else's program judge what we send: stripe-mock, smtp (aiosmtpd) or postgres
+# Let somebody else's program judge: stripe-mock, smtp (aiosmtpd), sdks (the destinations' own, against the doubles) or postgres
 judge what:
     .ci/services.sh judge {{ what }}
 

@@ -1,5 +1,5 @@
 # Part of services.sh: what others have written to be tested against. Stripe's own stripe-mock checks what we ask of Stripe
-# against its published specification; aiosmtpd is a mail server. DIR/stripe-mock holds the first one's pid and log.
+# against its published specification; aiosmtpd is a mail server; the destinations' SDKs ask the lab's doubles. DIR/stripe-mock holds the first one's pid and log.
 
 # go.mod of this version says Go 1.22; the specification is built in, so it needs no network when it runs.
 stripe_mock_version=v0.197.0
@@ -60,4 +60,20 @@ faketime_library() {
       return
     fi
   done
+}
+
+# Leaves the folder of the destinations' SDKs and the scripts that use them in sdks; empty where there is no Node. Their own
+# install scripts are not run.
+sdks_up() {
+  sdks=
+  if ! command -v npm >/dev/null; then
+    say "the SDKs are left out: Node is not installed"
+    return
+  fi
+  # npm says in this file what it has installed.
+  if ! [[ $root/tests/sdk/node_modules/.package-lock.json -nt $root/tests/sdk/package-lock.json ]]; then
+    say "installing the SDKs"
+    (cd "$root/tests/sdk" && retry 3 npm ci --ignore-scripts >&2) || die "the SDKs cannot be installed"
+  fi
+  sdks=$root/tests/sdk
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real Kafka and Postgres on free loopback ports, for the tests and for trying things by hand; and stripe-mock.
 #
-#   services.sh judge WHAT  lets one of them judge what we send: stripe-mock, smtp or postgres; stops it afterwards
+#   services.sh judge WHAT  lets one of them judge what we send: stripe-mock, smtp, sdks or postgres; stops it afterwards
 #   services.sh up DIR      starts them; prints the variables that name them, and keeps them in DIR/env
 #   services.sh down DIR    stops them and deletes what they wrote
 #   services.sh jars        only fetches the broker's jars
@@ -89,6 +89,7 @@ up() {
   postgres_up "$dir"
   kafka_up "$dir"
   stripe_mock_up "$dir"
+  sdks_up
   trap - EXIT
   cat >"$dir/env" <<ENV
 export USHER_TEST_KAFKA=127.0.0.1:$kafka_port
@@ -97,6 +98,7 @@ export USHER_TEST_KAFKA_LIBS=$(printf '%q' "$kafka_libs")
 export USHER_TEST_STRIPE_MOCK=$stripe_mock_address
 export USHER_TEST_SMTP=$(printf '%q' "$(mail_python)")
 export USHER_TEST_FAKETIME=$(faketime_library)
+export USHER_TEST_SDKS=$(printf '%q' "$sdks")
 ENV
   cat "$dir/env"
 }
@@ -123,6 +125,8 @@ missing() {
 # Runs the tests of what we send against one service of somebody else's.
 judge() {
   local what=$1 tests
+  # Most of them stand beside the code.
+  local where=--lib
   dir_of_judge=$(mktemp -d "${TMPDIR:-/tmp}/usher-judge.XXXXXX")
   touch "$dir_of_judge/usher-services"
   trap 'down "$dir_of_judge"' EXIT
@@ -139,14 +143,20 @@ judge() {
       export USHER_TEST_SMTP
       tests=connectors::smtp
       ;;
+    sdks)
+      require node npm
+      sdks_up
+      export USHER_TEST_SDKS=$sdks
+      where=--test=sdks tests=
+      ;;
     postgres)
       postgres_up "$dir_of_judge"
       export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
       tests=connectors::database
       ;;
-    *) die "judge takes stripe-mock, smtp or postgres" ;;
+    *) die "judge takes stripe-mock, smtp, sdks or postgres" ;;
   esac
-  (cd "$root" && cargo test --locked --workspace --lib "$tests")
+  (cd "$root" && cargo test --locked --workspace "$where" ${tests:+"$tests"})
 }
 
 case "${1:-} $#" in

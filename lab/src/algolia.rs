@@ -37,12 +37,16 @@ enum Route {
     Replace(Place),
     Partial(Place),
     Delete(Place),
+    Task,
 }
 
 impl Route {
     fn of(request: &Request) -> Option<Self> {
         let segments = request.segments();
         let ["1", "indexes", index, object, rest @ ..] = segments.as_slice() else { return None };
+        if let (&Method::GET, "task", [_]) = (&request.method, *object, rest) {
+            return Some(Self::Task);
+        }
         let place = ((*index).to_owned(), (*object).to_owned());
         match (&request.method, rest) {
             (&Method::GET, []) => Some(Self::Get(place)),
@@ -62,6 +66,7 @@ impl Double for Algolia {
     fn describe(&self, request: &Request) -> Subject {
         let Some(route) = Route::of(request) else { return Subject::default() };
         let (operation, (index, object)) = match route {
+            Route::Task => return Subject { operation: Some("tasks.get"), ..Subject::default() },
             Route::Get(place) => ("objects.get", place),
             Route::Replace(place) => ("objects.save", place),
             Route::Partial(place) => ("objects.partial", place),
@@ -91,7 +96,7 @@ impl Double for Algolia {
         let body = body.unwrap_or_default();
         let create = request.query()["createIfNotExists"] != "false";
         let records = self.records.clone();
-        let changes = !matches!(route, Route::Get(_));
+        let changes = !matches!(route, Route::Get(_) | Route::Task);
         let run = move |now: Timestamp| records.with(|records| work(records, route, body, create, now));
         Ok(Call { key: None, changes, run: Box::new(run) })
     }
@@ -120,6 +125,8 @@ fn work(records: &mut Records, route: Route, body: Map<String, Value>, create: b
     let task = rand::rng().random_range(1..1_000_000_000_u64);
     let at = now.to_string();
     match route {
+        // What is asked is done at once.
+        Route::Task => Answer::done(json!({ "status": "published", "pendingTask": false })),
         Route::Get(place) => records.get(&place).map_or_else(
             || error(StatusCode::NOT_FOUND, "ObjectID does not exist"),
             |record| Answer::done(Value::Object(record.clone())),

@@ -139,6 +139,10 @@ impl Double for Nylas {
     }
 
     fn finish(&self, answer: &mut Answer, circumstances: Circumstances) {
+        // The official SDK reads it off the header alone.
+        if let Some(id) = answer.body["request_id"].as_str().map(str::to_owned) {
+            answer.set("x-request-id", id);
+        }
         if circumstances.replayed {
             answer.set("idempotent-response", "true");
         }

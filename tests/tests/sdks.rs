@@ -1,0 +1,42 @@
+//! The destinations' own SDKs ask the lab's doubles for what Usher asks of them. A double that an SDK does not understand
+//! is none. The scripts stand in `tests/sdk`, with the SDKs pinned; `USHER_TEST_SDKS` names that folder once they are
+//! installed there (`npm ci`).
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+use usher_lab::Lab;
+use usher_tests::pair::setting;
+
+/// An SDK repeats some refusals by itself, with pauses.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs a script against a lab of its own.
+async fn judge(sdk: &str) {
+    let Some(folder) = setting("USHER_TEST_SDKS") else { return };
+    let script = Path::new(&folder).join(format!("{sdk}.js"));
+    assert!(script.exists(), "USHER_TEST_SDKS names a folder without {sdk}.js");
+    let stop = CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    let lab = Lab::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), stop).unwrap();
+    let mut node = Command::new("node");
+    node.arg(script).env("USHER_TEST_LAB", lab.url()).kill_on_drop(true);
+    let ended = tokio::time::timeout(PATIENCE, node.output()).await.expect("the script ends").expect("Node is there");
+    let said = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(ended.status.success(), "{sdk}: {said}");
+}
+
+macro_rules! judges {
+    ($($sdk:ident),+ $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $sdk() {
+            judge(stringify!($sdk)).await;
+        })+
+    };
+}
+
+judges!(algolia, mailchimp, novu, nylas, resend, stripe);
