@@ -10,6 +10,7 @@ mod errors;
 mod lab;
 mod paths;
 mod results;
+mod specs;
 mod states;
 mod ugly;
 

@@ -52,7 +52,7 @@ const ANSWER: &str = r#"{"id":"..","request_id":"r","status":"subscribed","taskI
     "data":[{"id":"..","status":"active","metadata":{}},{"id":"%2e","status":"active","metadata":{}}]}"#;
 
 /// A value for a parameter, `text` wherever its shape lets it stand.
-fn value(param: &str, shape: Shape, text: &str) -> Value {
+pub(super) fn value(param: &str, shape: Shape, text: &str) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
         // Another one than the address now: else nobody is asked about it.

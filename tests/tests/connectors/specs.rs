@@ -1,0 +1,100 @@
+//! Every request that leaves is valid by the provider's own OpenAPI document: method, path, query, headers and body, of every
+//! operation with every parameter, hostile values among them. `USHER_TEST_SPECS` names a folder with the documents, as
+//! `resend.json`, `novu.json` and `algolia-search.yml`; they are published by the providers, and not part of this project. Where it
+//! names none nothing is judged, also in CI.
+
+mod openapi;
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use usher_dispatcher::connectors::OPERATIONS;
+use usher_tests::pair::say;
+
+use self::openapi::{Document, Request};
+use super::paths::value;
+use super::server::{Server, answer};
+use super::subject::{KEY, prepare, subject};
+
+/// What people are called, and what comes with an event.
+const HOSTILE: [&str; 12] = [
+    "one",
+    "Zo\u{eb} \u{1f600}",
+    "O'Brien \"the\" \\ <b>&amp;",
+    "a\r\nBcc: eve@evil.test",
+    "{{ user.email }}",
+    "../..%2e?a=b#c",
+    "\u{202e}\u{0}\u{7f}",
+    "=1+1",
+    "null",
+    "12345678901234567890",
+    " ",
+    "https://evil.test/?a[b]=c",
+];
+
+/// Read as an answer by all of them. There is nothing to be found, so that look-ups ask whatever they can.
+const ANSWER: &str = r#"{"id":"x1","status":"processed","transactionId":"t","taskID":1,"data":[]}"#;
+
+async fn judged(connector: &str, file: &str) {
+    let Some(folder) = std::env::var_os("USHER_TEST_SPECS") else {
+        say("not run here: USHER_TEST_SPECS is not set");
+        return;
+    };
+    let document = Document::read(&Path::new(&folder).join(file));
+    let subject = subject(connector);
+    let (_, operations) = OPERATIONS.iter().find(|(name, _)| *name == connector).unwrap();
+    let mut judged = 0;
+    for operation in *operations {
+        let server = Server::start(answer(200, &[], ANSWER)).await;
+        let opened = subject.open(&server.url());
+        let ask = async |params: Map<String, Value>, id: &str| {
+            let before = server.requests().len();
+            let data = json!({ "object": "user", "id": id, "first_name": id, "updated_at": 1_767_261_600_250_i64 });
+            // What cannot be sent is refused before: that is another test's.
+            if let Ok(request) = prepare(&*opened, operation.name, &Value::Object(params), &data) {
+                let _ = opened.attempt(&request, KEY).await;
+                let _ = opened.look_up(&request, KEY).await;
+            }
+            server.requests()[before..].to_vec()
+        };
+        // All parameters, one of them hostile; and those that must be given alone.
+        let plain = |only_required: bool| -> Map<String, Value> {
+            let all = operation.params.iter().filter(|param| !only_required || param.required);
+            all.map(|param| (param.name.into(), value(param.name, param.shape, "one"))).collect()
+        };
+        let mut cases = vec![(plain(true), "one", "what must be given".to_owned())];
+        for hostile in HOSTILE {
+            for param in operation.params {
+                let mut params = plain(false);
+                params.insert(param.name.into(), value(param.name, param.shape, hostile));
+                cases.push((params, hostile, format!("{} = {hostile:?}", param.name)));
+            }
+        }
+        let mut sent = 0;
+        for (params, id, what) in cases {
+            for request in ask(params, id).await {
+                let wrong = document.complaints(&Request::read(&request));
+                assert!(wrong.is_empty(), "{connector}.{}, {what}: {wrong:#?}\n{request}", operation.name);
+                sent += 1;
+            }
+        }
+        assert!(sent > 0, "{connector}.{} sends something", operation.name);
+        judged += sent;
+    }
+    assert!(judged > 20, "{connector}: {judged}");
+}
+
+#[tokio::test]
+async fn resends_document_knows_every_request() {
+    judged("resend", "resend.json").await;
+}
+
+#[tokio::test]
+async fn novus_document_knows_every_request() {
+    judged("novu", "novu.json").await;
+}
+
+#[tokio::test]
+async fn algolias_document_knows_every_request() {
+    judged("algolia", "algolia-search.yml").await;
+}
