@@ -7,7 +7,7 @@ use crate::webhook;
 pub fn settings(url: &str) -> Vec<(&'static str, String)> {
     let at = |name: &str| format!("{url}/{name}");
     vec![
-        // The doubles limit nobody unless they are told to.
+        // The doubles limit nobody unless they are told to, and then they announce it.
         ("RESEND_QUOTA", "none".into()),
         ("STRIPE_QUOTA", "none".into()),
         ("NOVU_QUOTA", "none".into()),

@@ -77,6 +77,12 @@ pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota
     default.map_or_else(|| Ok(Default::default()), |(_, text, assumed)| Ok((read(text)?, *assumed)))
 }
 
+/// Whether a connector's destination may announce limits in its answers. A mail server and a database have no headers, and
+/// behind `http` there is a receiver of its own for each address: what one of them says does not hold for the others.
+pub(crate) fn may_announce(connector: &str) -> bool {
+    !matches!(connector, "smtp" | "database" | "http")
+}
+
 /// What the names of a connector's settings begin with. One that can do without any is not here.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("resend", "RESEND_"),
@@ -491,7 +497,7 @@ fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, 
 
 pub use fit::Unfit;
 pub(crate) use fit::{check, fit, phones};
-pub(crate) use room::{Room, Turnstile, calling};
+pub(crate) use room::{Turnstile, calling};
 
 #[cfg(test)]
 mod testing;

@@ -160,8 +160,10 @@ impl Workshop {
                     }
                 };
                 let further = self.quotas.further(quota, self.versions.name(), urgent);
-                let (outcome, room) = calling(asked, further).await;
-                self.quotas.told(quota, room);
+                let (outcome, headers) = calling(asked, further).await;
+                if let Some(headers) = headers {
+                    self.quotas.told(quota, &headers);
+                }
                 outcome
             }
         };

@@ -27,7 +27,7 @@ use usher_log::{Log, LogWatch};
 use usher_service::Readiness;
 
 use crate::config::{Config, of_instance};
-use crate::connectors::{Connectors, quota};
+use crate::connectors::{Connectors, may_announce, quota};
 use crate::engine::{Destinations, Engine, Limits, account};
 use crate::flows::Flow;
 use crate::metrics::Metrics;
@@ -268,7 +268,7 @@ fn limits(flow: &Flow, partitions: i32) -> Limits {
     }
 }
 
-/// The accounts that have a quota.
+/// The accounts that have a quota, or may announce a limit.
 fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limited>> {
     let mut limited = Vec::new();
     for (instance, used) in config.connectors() {
@@ -277,7 +277,7 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
             let uses =
                 |flow: &&Flow| flow.instances.contains(instance) && flow.connectors().any(|used| used == connector);
             let serves_urgent = config.flows.iter().filter(uses).any(|flow| flow.urgent);
-            if quota.is_none() {
+            if quota.is_none() && !may_announce(connector) {
                 continue;
             }
             let destination = account(connector, instance);

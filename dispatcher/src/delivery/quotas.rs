@@ -1,6 +1,6 @@
 //! Quotas at work: every call of an account that has one waits here for its turn.
 //!
-//! What the process may do of each account is a short lease from the store, renewed twice a second; while the store is away
+//! What a destination announces is held like what is configured. What the process may do of each account is a short lease from the store, renewed twice a second; while the store is away
 //! it runs out, and nothing is sent. Within the process a governor sets the pace, and urgent flows go first.
 
 mod desk;
@@ -19,9 +19,9 @@ use usher_proto::Timestamp;
 use usher_service::clock;
 
 use super::scribe::Stopped;
-use crate::connectors::{Room, Turnstile};
+use crate::connectors::Turnstile;
 use crate::engine::Destinations;
-use crate::engine::quota::Quota;
+use crate::engine::quota::{Quota, RateLimitHeaders};
 use crate::metrics::Metrics;
 use crate::store::{Grant, Store, Wish};
 use desk::Desk;
@@ -36,7 +36,7 @@ const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// How soon somebody who has nothing asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// An account with a quota, and how it is used here.
+/// An account with a quota, or one that may announce a limit, and how it is used here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Limited {
     /// The account, or one part of it: `nylas`, `nylas/<mailbox>`.
@@ -63,7 +63,7 @@ impl Turnstile for Further {
     async fn pass(&self) {
         // Where calls at once are limited, one that waited for another would wait for itself.
         if let Some(desk) = self.desk.as_ref().filter(|desk| !desk.limits_at_once()) {
-            drop(desk.turn(&self.flow, self.urgent).await);
+            desk.turn(&self.flow, self.urgent).await.let_be();
         }
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn part(account: &str, part: &str) -> String {
     format!("{account}/{part}")
 }
 
-/// All accounts of a process that have a quota.
+/// All accounts of a process that have a quota or may announce a limit.
 pub(super) struct Quotas {
     desks: BTreeMap<String, Arc<Desk>>,
     /// Somebody has to wait for what the process does not have.
@@ -136,10 +136,10 @@ impl Quotas {
         self.desks.get(account).map_or(0, |desk| desk.waiting())
     }
 
-    /// What an answer said of how much the account may still be asked.
-    pub(super) fn told(&self, account: &str, room: Room) {
+    /// Takes the rate limit headers of an answer.
+    pub(super) fn told(&self, account: &str, headers: &RateLimitHeaders) {
         if let Some(desk) = self.desks.get(account) {
-            desk.told(room);
+            desk.told(headers);
         }
     }
 

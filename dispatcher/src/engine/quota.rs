@@ -1,8 +1,10 @@
 //! Quotas: what a destination's account may be asked, and how replicas that use it share that.
 
+mod announced;
 mod limit;
 mod share;
 
+pub use announced::{Announced, RateLimitHeaders};
 pub use limit::{BadLimit, Cap, Pace, Quota, Span};
 pub use share::{Member, Wants, share};
 

@@ -34,8 +34,10 @@ pub struct Wish {
     pub at_once: u32,
     /// How many of its calls are under way.
     pub under_way: u32,
-    /// The pace that the destination itself has named to the process.
-    pub heard: Option<Pace>,
+    /// The pace that the destination has announced to the process.
+    pub announced: Option<Pace>,
+    /// Whether the process counts calls of a longer window that was announced to it.
+    pub counts: bool,
     /// Whether the quota's pace is only assumed, and what the destination says counts instead.
     pub assumed: bool,
     /// Whether it is short of calls under the caps, for usual and for urgent flows.
@@ -56,6 +58,8 @@ pub struct Short {
 pub struct Grant {
     /// The pace that all go by, and the process's part of it in calls.
     pub pace: Option<(Pace, u32)>,
+    /// Processes that use the account, this one included; 0 where nobody counts them.
+    pub sharers: u32,
     /// Calls under way at once; of no meaning where they are not limited.
     pub at_once: u32,
     /// Calls under the caps, for usual flows.
@@ -87,6 +91,11 @@ pub(super) async fn grant(
     if private && wishes.iter().all(nothing_to_write) {
         return Ok(wishes.iter().map(|wish| shares(wish, member, Vec::new(), clock::now())).collect());
     }
+    // Most accounts have no limit: they are only looked up, to see if one was announced to somebody else.
+    let limited: Vec<bool> = if private { vec![true; wishes.len()] } else { limited(database, wishes).await? };
+    if !limited.contains(&true) {
+        return Ok(vec![Grant::default(); wishes.len()]);
+    }
     let mut writing = database.write().await?;
     let connection = writing.connection();
     if !private {
@@ -96,7 +105,11 @@ pub(super) async fn grant(
     let (now,): (i64,) = sqlx::query_as(database.dialect.now()).fetch_one(&mut *connection).await?;
     let now = Timestamp::from_millis(now);
     let mut grants = Vec::with_capacity(wishes.len());
-    for wish in wishes {
+    for (wish, limited) in wishes.iter().zip(limited) {
+        if !limited {
+            grants.push(Grant::default());
+            continue;
+        }
         let others = if private { Vec::new() } else { others(connection, &wish.account, member, now).await? };
         let members = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
         let reserve = wish.serves_urgent || others.iter().any(|other| other.of_pace.serves_urgent);
@@ -109,6 +122,19 @@ pub(super) async fn grant(
     }
     writing.commit().await?;
     Ok(grants)
+}
+
+/// Which of the accounts have a limit: a configured one, or one that was announced to this process or to another.
+async fn limited(database: &Database, wishes: &[Wish]) -> Result<Vec<bool>, StoreError> {
+    let own = |wish: &Wish| !wish.quota.is_none() || wish.announced.is_some() || wish.counts;
+    if wishes.iter().all(own) {
+        return Ok(vec![true; wishes.len()]);
+    }
+    // Of Postgres alone: only one process uses a file.
+    let sql = "SELECT DISTINCT account FROM usher_quota_member \
+               WHERE heard > 0 AND expires_at > extract(epoch FROM clock_timestamp()) * 1000";
+    let announced: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&database.pool).await?;
+    Ok(wishes.iter().map(|wish| own(wish) || announced.iter().any(|(account,)| *account == wish.account)).collect())
 }
 
 /// A process uses nothing any more.
@@ -124,7 +150,7 @@ pub(super) async fn leave(database: &Database, member: &str) -> Result<(), Store
 struct Other {
     of_pace: Member,
     at_once: u32,
-    heard: Option<Pace>,
+    announced: Option<Pace>,
 }
 
 async fn others(
@@ -152,7 +178,7 @@ async fn others(
             _ => Wants::Urgent,
         };
         let of_pace = Member { name, wants, serves_urgent: serves_urgent != 0, has: count(pace) };
-        Other { of_pace, at_once: count(at_once), heard }
+        Other { of_pace, at_once: count(at_once), announced: heard }
     };
     Ok(rows.into_iter().map(other).collect())
 }
@@ -160,23 +186,32 @@ async fn others(
 fn shares(wish: &Wish, member: &str, others: Vec<Other>, now: Timestamp) -> Grant {
     let me = Member { name: member.to_owned(), wants: wish.wants, serves_urgent: wish.serves_urgent, has: 0 };
     let quota_pace = pace_of(wish, &others);
+    let sharers = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
     let at_once = others.iter().map(|other| Member { has: other.at_once, ..other.of_pace.clone() });
     let at_once: Vec<Member> = at_once.chain([me.clone()]).collect();
     let pace: Vec<Member> = others.into_iter().map(|other| other.of_pace).chain([me]).collect();
     Grant {
+        sharers,
         pace: quota_pace.map(|all| (all, share(all.calls, &pace, member, now, all.per))),
         at_once: wish.quota.at_once.map_or(0, |all| share(all, &at_once, member, now, Duration::ZERO)),
         ..Grant::default()
     }
 }
 
-/// The pace that counts: where it is only assumed, what the destination has named to any of those that use it.
+/// The slower of two paces.
+fn slower(a: Pace, b: Pace) -> Pace {
+    if b.rate() < a.rate() { b } else { a }
+}
+
+/// The pace that counts: the slowest that the destination has announced to any of those that use it; where one is
+/// configured, that one if it is slower.
 fn pace_of(wish: &Wish, others: &[Other]) -> Option<Pace> {
-    let heard = wish.heard.or_else(|| others.iter().find_map(|other| other.heard));
-    match (wish.quota.pace?, heard) {
-        (pace, None) => Some(pace),
-        (_, Some(heard)) if wish.assumed => Some(heard),
-        (pace, Some(heard)) => Some(if heard.rate() < pace.rate() { heard } else { pace }),
+    let announced = others.iter().filter_map(|other| other.announced).chain(wish.announced).reduce(slower);
+    match (wish.quota.pace, announced) {
+        (None, announced) => announced,
+        (pace, None) => pace,
+        (Some(_), announced) if wish.assumed => announced,
+        (Some(pace), Some(announced)) => Some(slower(pace, announced)),
     }
 }
 
@@ -193,7 +228,7 @@ async fn keep(
                ON CONFLICT (account, member) DO UPDATE SET wants = excluded.wants, \
                  serves_urgent = excluded.serves_urgent, pace = excluded.pace, at_once = excluded.at_once, \
                  expires_at = excluded.expires_at, heard = excluded.heard, heard_ms = excluded.heard_ms";
-    let heard_ms = wish.heard.map_or(0, |heard| i64::try_from(heard.per.as_millis()).unwrap_or(i64::MAX));
+    let heard_ms = wish.announced.map_or(0, |heard| i64::try_from(heard.per.as_millis()).unwrap_or(i64::MAX));
     sqlx::query(sql)
         .bind(&wish.account)
         .bind(member)
@@ -207,7 +242,7 @@ async fn keep(
         // What the process still goes by is not given back before it has heard of it, nor a call before it has ended.
         .bind(i64::from(grant.at_once.max(wish.at_once).max(wish.under_way)))
         .bind(expires_at.millis())
-        .bind(wish.heard.map_or(0, |heard| i64::from(heard.calls)))
+        .bind(wish.announced.map_or(0, |heard| i64::from(heard.calls)))
         .bind(heard_ms)
         .execute(connection)
         .await?;
@@ -309,7 +344,8 @@ mod tests {
             serves_urgent: false,
             at_once: 0,
             under_way: 0,
-            heard: None,
+            announced: None,
+            counts: false,
             assumed,
             short: Short::default(),
         }
@@ -320,14 +356,17 @@ mod tests {
         let heard = |calls| Some(Pace { calls, per: Duration::from_secs(1) });
         let counts = |quota, assumed, own, others: Option<Pace>| {
             let of_pace = Member { name: "b".into(), wants: Wants::Something, serves_urgent: false, has: 0 };
-            let other = Other { of_pace, at_once: 0, heard: others };
-            pace_of(&Wish { heard: own, ..wish(quota, assumed) }, &[other]).map(|pace| pace.calls)
+            let other = Other { of_pace, at_once: 0, announced: others };
+            pace_of(&Wish { announced: own, ..wish(quota, assumed) }, &[other]).map(|pace| pace.calls)
         };
         assert_eq!(counts("2/s", true, heard(10), None), Some(10));
         assert_eq!(counts("2/s", true, None, heard(10)), Some(10), "who has not heard it goes by what others have");
         assert_eq!(counts("20/s", true, heard(10), None), Some(10));
         assert_eq!(counts("2/s", false, heard(10), None), Some(2));
         assert_eq!(counts("20/s", false, None, heard(10)), Some(10));
+        assert_eq!(counts("none", false, heard(20), heard(10)), Some(10), "a limit need not be configured");
+        assert_eq!(counts("none", false, None, heard(10)), Some(10));
+        assert_eq!(counts("none", false, None, None), None);
     }
     use crate::engine::quota::Span;
 

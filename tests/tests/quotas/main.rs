@@ -4,11 +4,13 @@
 //! A short one is run with the other tests; `just quotas` runs the full one.
 #![allow(clippy::unwrap_used)]
 
+mod announced;
 mod store;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use usher_lab::{Filter, Limit};
+use usher_lab::{Entry, Filter, Limit};
 use usher_service::clock;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
@@ -114,8 +116,13 @@ async fn reached(world: &World, mails: usize) {
 
 /// When the mails arrived, in order.
 fn arrivals(world: &World) -> Vec<i64> {
+    requests(world).iter().map(|request| request.at.millis()).collect()
+}
+
+/// The requests for mails, in order.
+fn requests(world: &World) -> Vec<Arc<Entry>> {
     let filter = Filter { provider: Some("resend".into()), ..Filter::default() };
-    world.lab().requests(&filter).unwrap().iter().map(|request| request.at.millis()).collect()
+    world.lab().requests(&filter).unwrap()
 }
 
 /// Sends codes in the middle of the backlog, one after the other; how long each took from its acknowledgement.

@@ -39,7 +39,8 @@ fn wish(quota: &str) -> Wish {
         serves_urgent: false,
         at_once: 0,
         under_way: 0,
-        heard: None,
+        announced: None,
+        counts: false,
         assumed: false,
         short: Short::default(),
     }
@@ -90,7 +91,7 @@ async fn the_share_of_one_that_has_died_is_there_for_others_when_its_lease_is_ov
 async fn who_has_not_heard_the_destinations_own_word_goes_by_what_others_have_heard() {
     let Some((store, _database)) = shared().await else { return };
     let assumed = Wish { assumed: true, ..wish("2/s") };
-    let heard = Wish { heard: Some(Pace { calls: 10, per: Duration::from_secs(1) }), ..assumed.clone() };
+    let heard = Wish { announced: Some(Pace { calls: 10, per: Duration::from_secs(1) }), ..assumed.clone() };
     assert_eq!(part(&grant(&store, "a", &heard).await), 10);
     assert_eq!(part(&grant(&store, "b", &assumed).await), 0);
     assert_eq!(part(&grant(&store, "a", &heard).await), 5);

@@ -9,13 +9,10 @@ use usher_service::clock;
 use super::pace::Pacer;
 use super::waiting::Waiting;
 use super::{Limited, NotNow};
-use crate::connectors::Room;
-use crate::engine::quota::{Pace, Quota, Wants};
+use crate::engine::quota::{Announced, Pace, Quota, RateLimitHeaders, Wants};
 use crate::metrics::Metrics;
 use crate::store::{Credit, Grant, Short, Wish};
 
-/// The longest time for which a destination's "none left" is believed.
-const LONGEST_QUIET: Duration = Duration::from_secs(60);
 /// How long a flow's calls that are under way wait here at most, roughly: what is begun and waits cannot be handed over.
 const LINE: Duration = Duration::from_secs(1);
 /// A turn within this time is near.
@@ -43,18 +40,20 @@ pub(super) struct Desk {
 struct State {
     /// Of the quota: whether there is a pace, and a limit to calls at once, and what the caps are.
     quota: Quota,
-    /// The pace that the destination has named.
-    heard: Option<Pace>,
+    /// The limits that the destination has announced.
+    announced: Announced,
+    /// Whether a header that cannot be read was logged.
+    unreadable_logged: bool,
     waiting: Waiting<oneshot::Sender<Turn>>,
     under_way: u32,
     /// Until when what was granted holds, in time since the machine was started.
     until: Duration,
     at_once: u32,
     pacer: Pacer,
-    /// Whether there is any part of the pace for us.
-    paced: bool,
-    /// The destination says that it has nothing left until then.
-    quiet_until: Duration,
+    /// The pace that was granted, and our part of it.
+    paced: Option<(Pace, u32)>,
+    /// Processes that use the account, this one included.
+    sharers: u32,
     usual: Credit,
     urgent: Credit,
     short: Short,
@@ -62,20 +61,41 @@ struct State {
     busy: bool,
 }
 
-/// Leave to make one call now. It counts as under way until this is dropped.
-pub(in crate::delivery) struct Turn(Option<Arc<Desk>>);
+/// Leave to make one call now. It counts as under way until this is dropped, which is when its answer has come.
+pub(in crate::delivery) struct Turn(Option<Given>);
+
+/// A turn of an account that is looked after.
+struct Given {
+    desk: Arc<Desk>,
+    /// The call's number at the pacer, where it counts calls.
+    number: Option<u64>,
+    measured: bool,
+}
 
 impl Turn {
     /// Of an account without a quota.
     pub(super) const fn free() -> Self {
         Self(None)
     }
+
+    /// Ends it before the call is made: its answer comes elsewhere.
+    pub(super) fn let_be(mut self) {
+        if let Some(given) = &mut self.0 {
+            given.measured = false;
+        }
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(desk) = &self.0 {
-            desk.state().under_way -= 1;
+        if let Some(Given { desk, number, measured }) = &self.0 {
+            {
+                let mut state = desk.state();
+                state.under_way -= 1;
+                if let Some(number) = number {
+                    state.pacer.ended(*number, *measured, clock::since_boot());
+                }
+            }
             desk.changed.notify_one();
         }
     }
@@ -83,7 +103,7 @@ impl Drop for Turn {
 
 /// What is to be done next.
 enum Next {
-    LetGo(oneshot::Sender<Turn>),
+    LetGo(oneshot::Sender<Turn>, Option<u64>),
     In(Duration),
     /// When something has changed.
     Later,
@@ -94,14 +114,15 @@ impl Desk {
         let Limited { account, destination, quota, assumed, serves_urgent } = limited;
         let state = State {
             quota: quota.clone(),
-            heard: None,
+            announced: Announced::default(),
+            unreadable_logged: false,
             waiting: Waiting::default(),
             under_way: 0,
             until: Duration::ZERO,
             at_once: 0,
             pacer: Pacer::default(),
-            paced: false,
-            quiet_until: Duration::ZERO,
+            paced: None,
+            sharers: 1,
             usual: Credit::default(),
             urgent: Credit::default(),
             short: Short::default(),
@@ -160,10 +181,11 @@ impl Desk {
         loop {
             let next = self.state().next();
             match next {
-                Next::LetGo(who) => {
+                Next::LetGo(who, number) => {
                     self.metrics.quota_used.with_label_values(&[&self.account]).inc();
                     // Whoever does not wait any more lets it drop.
-                    drop(who.send(Turn(Some(self.clone()))));
+                    let given = Given { desk: self.clone(), number, measured: true };
+                    drop(who.send(Turn(Some(given))));
                 }
                 Next::In(pause) => drop(tokio::time::timeout(pause, self.changed.notified()).await),
                 Next::Later => self.changed.notified().await,
@@ -178,6 +200,7 @@ impl Desk {
 
     /// What is wanted of the account now.
     pub(super) fn wish(&self) -> Wish {
+        let now = clock::since_boot();
         let mut state = self.state();
         let something = !state.waiting.is_empty() || std::mem::take(&mut state.busy);
         let wants = match something {
@@ -192,9 +215,10 @@ impl Desk {
             quota: self.quota.clone(),
             wants,
             serves_urgent: self.serves_urgent,
-            at_once: if clock::since_boot() < state.until { state.at_once } else { 0 },
+            at_once: if now < state.until { state.at_once } else { 0 },
             under_way: state.under_way,
-            heard: state.heard,
+            announced: state.announced.pace(now),
+            counts: state.announced.counts(now),
             assumed: self.assumed,
             short: state.short,
         }
@@ -206,7 +230,8 @@ impl Desk {
             let mut state = self.state();
             state.until = until;
             state.at_once = grant.at_once;
-            state.paced = grant.pace.is_some_and(|(_, part)| part > 0);
+            state.paced = grant.pace;
+            state.sharers = grant.sharers.max(1);
             state.pacer.share(grant.pace, clock::since_boot());
             if wish.short.usual {
                 state.usual = grant.usual;
@@ -216,8 +241,10 @@ impl Desk {
             }
             state.short = Short::default();
         }
-        let share = grant.pace.map_or(grant.at_once, |(_, part)| part);
-        self.metrics.quota_share.with_label_values(&[&self.account]).set(i64::from(share));
+        if grant.pace.is_some() || self.quota.at_once.is_some() {
+            let share = grant.pace.map_or(grant.at_once, |(_, part)| part);
+            self.metrics.quota_share.with_label_values(&[&self.account]).set(i64::from(share));
+        }
         self.credited.notify_waiters();
         self.changed.notify_one();
     }
@@ -225,7 +252,9 @@ impl Desk {
     /// How many of a flow's calls may wait here: as many as go in about a second, or at once.
     pub(super) fn room(&self) -> usize {
         let state = self.state();
-        let in_line = state.quota.pace.map(|_| (state.pacer.per_second() * LINE.as_secs_f64()).ceil() as usize);
+        let now = clock::since_boot();
+        let in_line = state.is_paced(now).then(|| (state.pacer.per_second() * LINE.as_secs_f64()).ceil() as usize);
+        let in_line = if state.announced.check(state.sharers, now).is_err() { Some(0) } else { in_line };
         let at_once = state.quota.at_once.map(|_| state.at_once as usize);
         in_line.into_iter().chain(at_once).min().map_or(usize::MAX, |room| room.max(SHORTEST_LINE))
     }
@@ -233,7 +262,8 @@ impl Desk {
     /// Whether who waits now will be let go in a moment, by all that is known.
     pub(super) fn is_near(&self) -> bool {
         let state = self.state();
-        let open = state.quota.at_once.is_none() && clock::since_boot() >= state.quiet_until;
+        let now = clock::since_boot();
+        let open = state.quota.at_once.is_none() && state.may_begin(state.waiting.len(), now).is_ok();
         let line = (state.waiting.len() + 1) as f64;
         open && state.has_something() && line <= state.pacer.per_second() * NEAR.as_secs_f64()
     }
@@ -244,20 +274,22 @@ impl Desk {
         !state.waiting.is_empty() && !state.has_something()
     }
 
-    /// What an answer said.
-    pub(super) fn told(&self, room: Room) {
+    /// Takes the rate limit headers of an answer.
+    pub(super) fn told(&self, headers: &RateLimitHeaders) {
+        let now = clock::since_boot();
         let mut state = self.state();
-        let quiet = room.reset.filter(|_| room.remaining == Some(0)).unwrap_or_default();
-        // Within the time of our own pace it is we who have used it up, as we should, and the headers are coarse: whole
-        // seconds, rounded up.
-        if quiet > self.quota.pace.map_or(Duration::ZERO, |pace| pace.per) {
-            let quiet = quiet.min(LONGEST_QUIET);
-            state.quiet_until = state.quiet_until.max(clock::since_boot() + quiet);
+        let before = state.announced.pace(now);
+        let under_way = state.under_way.saturating_sub(1);
+        state.announced.hear(headers, self.quota.pace.map(|pace| pace.per), under_way, now);
+        if state.announced.pace(now) != before {
+            // The others are to know, and our part of it is to be granted.
+            self.short.notify_one();
         }
-        if let (Some(limit), Some(configured)) = (room.limit.filter(|limit| *limit > 0), self.quota.pace) {
-            let per = room.window.filter(|window| !window.is_zero()).unwrap_or(configured.per);
-            state.heard = Some(Pace { calls: limit, per });
+        if let Some(header) = headers.unreadable.filter(|_| !state.unreadable_logged) {
+            state.unreadable_logged = true;
+            tracing::warn!(account = %self.account, header, "ignoring a rate limit header that cannot be read");
         }
+        self.changed.notify_one();
     }
 }
 
@@ -293,9 +325,30 @@ impl State {
 
     /// Whether the process may send at all.
     fn has_something(&self) -> bool {
-        let pace = self.quota.pace.is_none() || self.paced;
-        let at_once = self.quota.at_once.is_none() || self.at_once > 0;
-        pace && at_once && clock::since_boot() < self.until
+        let now = clock::since_boot();
+        let (paced, limits_at_once) = (self.is_paced(now), self.quota.at_once.is_some());
+        // An account without any limit needs no lease.
+        let leased = now < self.until || !(paced || limits_at_once);
+        let pace = !paced || self.paced.is_some_and(|(_, part)| part > 0);
+        let at_once = !limits_at_once || self.at_once > 0;
+        pace && at_once && leased
+    }
+
+    /// Whether there is a pace to hold: configured, announced to us, or announced to another process.
+    fn is_paced(&self, now: Duration) -> bool {
+        let granted = self.paced.is_some() && now < self.until;
+        self.quota.pace.is_some() || self.announced.pace(now).is_some() || granted
+    }
+
+    /// Whether a call may be begun behind as many as wait before it, by what the destination has announced, or may yet
+    /// announce.
+    fn may_begin(&self, waiting: usize, now: Duration) -> Result<(), Duration> {
+        self.announced.check(self.sharers, now)?;
+        if self.is_paced(now) || self.quota.at_once.is_some() {
+            return Ok(());
+        }
+        let before = self.under_way.saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX));
+        self.announced.may_probe(before, now)
     }
 
     fn next(&mut self) -> Next {
@@ -306,16 +359,18 @@ impl State {
         if self.quota.at_once.is_some() && self.under_way >= self.at_once {
             return Next::Later;
         }
-        if now < self.quiet_until {
-            return Next::In(self.quiet_until - now);
-        }
-        if let Err(pause) = self.pacer.let_go(now) {
+        if let Err(pause) = self.may_begin(0, now) {
             return Next::In(pause);
         }
+        let number = match self.pacer.let_go(now) {
+            Ok(number) => number,
+            Err(pause) => return Next::In(pause),
+        };
         let Some(who) = self.waiting.pop() else { return Next::Later };
+        self.announced.count(now);
         self.under_way += 1;
         self.busy = true;
-        Next::LetGo(who)
+        Next::LetGo(who, number)
     }
 }
 
@@ -393,12 +448,51 @@ mod tests {
     fn none_left_is_believed_until_there_are_more() {
         let desk = desk("1000/s");
         grant(&desk, 60);
-        desk.told(Room { remaining: Some(0), reset: Some(Duration::from_secs(3_600)), ..Room::default() });
+        let (remaining, reset) = (Some(0), Some(Duration::from_secs(3_600)));
+        desk.told(&RateLimitHeaders { remaining, reset, ..RateLimitHeaders::default() });
         let (who, _turn) = oneshot::channel();
         let mut state = desk.state();
         state.waiting.push("a", false, who);
         let Next::In(pause) = state.next() else { panic!("it waits") };
-        assert!(pause > Duration::from_secs(50) && pause <= LONGEST_QUIET);
+        assert!(pause > Duration::from_secs(50) && pause <= Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    async fn an_account_without_a_quota_asks_first_and_holds_what_is_announced_once_it_is_granted() {
+        let desk = desk("none");
+        let handing_out = tokio::spawn(desk.clone().hand_out());
+        let soon = Duration::from_millis(50);
+        let (first, second) = (desk.turn("a", false).await, desk.turn("a", false).await);
+        assert!(tokio::time::timeout(soon, desk.turn("a", false)).await.is_err(), "two ask");
+        let second_long = Pace { calls: 20, per: Duration::from_secs(1) };
+        desk.told(&RateLimitHeaders { policies: vec![second_long], ..RateLimitHeaders::default() });
+        drop((first, second));
+        assert!(
+            tokio::time::timeout(soon, desk.turn("a", false)).await.is_err() && desk.is_starving(),
+            "not granted yet"
+        );
+        let wish = desk.wish();
+        assert_eq!(wish.announced, Some(second_long));
+        let grant = Grant { pace: Some((second_long, 20)), ..Grant::default() };
+        desk.granted(&wish, grant, clock::since_boot() + Duration::from_secs(60));
+        let turn = tokio::time::timeout(Duration::from_secs(5), desk.turn("a", false)).await;
+        assert!(turn.is_ok() && desk.room() == 20);
+        handing_out.abort();
+    }
+
+    #[tokio::test]
+    async fn an_account_that_announces_nothing_is_not_limited_and_needs_no_lease() {
+        let desk = desk("none");
+        let handing_out = tokio::spawn(desk.clone().hand_out());
+        let first = desk.turn("a", false).await;
+        desk.told(&RateLimitHeaders::default());
+        drop(first);
+        let mut turns = Vec::new();
+        for _ in 0..200 {
+            turns.push(tokio::time::timeout(Duration::from_secs(5), desk.turn("a", false)).await.expect("at once"));
+        }
+        assert_eq!(desk.room(), usize::MAX);
+        handing_out.abort();
     }
 
     #[test]

@@ -1,0 +1,272 @@
+//! The limits that a destination announces in its answers, and how many calls they leave.
+//!
+//! A limit is a number of calls in a window of time; how they lie within it is the caller's affair. Windows of up to two
+//! seconds are a pace, which the replicas share like a configured one. Of a longer window the calls are counted, and what
+//! the destination says is left counts before our own count: it sees all replicas. Everything here expires with its window.
+//! Times are since the machine was started.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Pace;
+
+/// The longest window that is held as a pace.
+const SHORT: Duration = Duration::from_secs(2);
+/// A limit is held at least this long after it was announced, so that answers that come a little apart keep it in force.
+const HOLD: Duration = Duration::from_secs(3);
+/// The longest time without a call while the destination says that none is left: its word may be wrong.
+const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// Two ends of a window that are not further apart are the same end: headers have whole seconds.
+const SAME_END: Duration = Duration::from_millis(1_500);
+/// Calls under way at once before the first answer has shown if the destination announces a limit. The number doubles with
+/// each second without an answer.
+const PROBES: u32 = 2;
+/// Seconds after which doubling ends.
+const MAX_DOUBLINGS: u64 = 16;
+/// Parts of a window in which calls are counted.
+const BUCKETS: u32 = 60;
+/// Windows that one destination may announce; further ones are not held.
+const MAX_WINDOWS: usize = 4;
+
+/// The rate limit headers of one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RateLimitHeaders {
+    /// The limits that come with their windows.
+    pub policies: Vec<Pace>,
+    /// A limit whose window is not said.
+    pub limit: Option<u32>,
+    /// Calls left until `reset`.
+    pub remaining: Option<u32>,
+    /// Time until the window ends.
+    pub reset: Option<Duration>,
+    /// The name of a header that cannot be read; what it says is left out above.
+    pub unreadable: Option<&'static str>,
+}
+
+impl RateLimitHeaders {
+    fn is_silent(&self) -> bool {
+        self.policies.is_empty() && self.limit.is_none() && self.remaining.is_none()
+    }
+}
+
+/// The limits that are in force for one account.
+#[derive(Debug, Default)]
+pub struct Announced {
+    windows: Vec<Window>,
+    left: Option<Left>,
+    knows: Knowledge,
+    last_call: Option<Duration>,
+}
+
+/// Whether the destination is known to announce limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Knowledge {
+    /// No answer has shown it. Holds the time of the first call that asks.
+    #[default]
+    Unknown,
+    Asking(Duration),
+    /// It has announced none.
+    Silent,
+    /// It has announced one.
+    Announces,
+}
+
+/// Calls that the destination says are left.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    calls: u32,
+    /// Calls made here since it said so.
+    made: u32,
+    heard_at: Duration,
+    until: Duration,
+}
+
+/// One announced limit.
+#[derive(Debug)]
+struct Window {
+    limit: u32,
+    length: Duration,
+    /// Whether the length was said, and not concluded from the time of reset.
+    said: bool,
+    until: Duration,
+    /// Calls made, by the time of the first one of each bucket.
+    calls: VecDeque<(Duration, u32)>,
+}
+
+impl Announced {
+    /// Takes the headers of an answer. `usual` is the window of a limit that comes without one.
+    pub fn hear(&mut self, headers: &RateLimitHeaders, usual: Option<Duration>, under_way: u32, now: Duration) {
+        self.expire(now);
+        if headers.is_silent() {
+            if self.windows.is_empty() && self.left.is_none() {
+                self.knows = Knowledge::Silent;
+            }
+            return;
+        }
+        self.knows = Knowledge::Announces;
+        for policy in &headers.policies {
+            self.hold(policy.calls, policy.per, true, now);
+        }
+        if let Some(limit) = headers.limit.filter(|_| headers.policies.is_empty())
+            && let Some(length) = window_of(headers.reset, usual)
+        {
+            self.hold(limit, length, false, now);
+        }
+        // Within a short window the number is old before it arrives, and the pace holds it anyway.
+        if let (Some(remaining), Some(reset)) = (headers.remaining, headers.reset)
+            && reset > SHORT
+        {
+            let until = now + reset;
+            // Calls under way may not be counted in it yet.
+            let calls = remaining.saturating_sub(under_way);
+            let same = self.left.filter(|left| left.until.abs_diff(until) <= SAME_END);
+            // Answers come in any order: a later one gives nothing back.
+            let calls = same.map_or(calls, |left| left.calls.saturating_sub(left.made).min(calls));
+            self.left = Some(Left { calls, made: 0, heard_at: now, until });
+        }
+    }
+
+    fn hold(&mut self, limit: u32, length: Duration, said: bool, now: Duration) {
+        let until = now + length.max(HOLD);
+        let room = self.windows.len() < MAX_WINDOWS;
+        let known = self.windows.iter_mut().find(|known| if said { known.length == length } else { !known.said });
+        match known {
+            Some(known) => {
+                // A window's end that comes nearer says nothing of its length.
+                known.length = if known.limit == limit { known.length.max(length) } else { length };
+                (known.limit, known.until) = (limit, now + known.length.max(HOLD));
+            }
+            None if room => {
+                self.windows.push(Window { limit, length, said, until, calls: VecDeque::new() });
+            }
+            None => {}
+        }
+    }
+
+    fn expire(&mut self, now: Duration) {
+        self.windows.retain(|window| now < window.until);
+        self.left = self.left.filter(|left| now < left.until);
+        if self.knows == Knowledge::Announces && self.windows.is_empty() && self.left.is_none() {
+            self.knows = Knowledge::Unknown;
+        }
+    }
+
+    /// The pace that is announced: the slowest of the short windows.
+    pub fn pace(&self, now: Duration) -> Option<Pace> {
+        let short = self.windows.iter().filter(|window| window.length <= SHORT && now < window.until);
+        short.map(Window::pace).min_by(|a, b| a.rate().total_cmp(&b.rate()))
+    }
+
+    /// Whether calls of a longer window are counted.
+    pub fn counts(&self, now: Duration) -> bool {
+        self.left.is_some_and(|left| now < left.until) || self.long(now).next().is_some()
+    }
+
+    fn long(&self, now: Duration) -> impl Iterator<Item = &Window> {
+        self.windows.iter().filter(move |window| window.length > SHORT && now < window.until)
+    }
+
+    /// Whether a call may be made now by one of `sharers` processes, by all but the pace.
+    ///
+    /// # Errors
+    ///
+    /// The time after which to ask again.
+    pub fn check(&self, sharers: u32, now: Duration) -> Result<(), Duration> {
+        let sharers = sharers.max(1);
+        let left = self.left.filter(|left| now < left.until);
+        if let Some(left) = left {
+            let share = (left.calls / sharers).max(left.calls.min(1));
+            let quiet_since = self.last_call.map_or(left.heard_at, |call| call.max(left.heard_at));
+            let probe = quiet_since + PROBE_EVERY;
+            if left.made >= share && now < probe {
+                return Err(left.until.min(probe) - now);
+            }
+        }
+        for window in self.long(now) {
+            let share = if left.is_some() { window.limit } else { (window.limit / sharers).max(1) };
+            window.check(share, now)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a call may be begun beside those under way, before it is known if the destination announces a limit.
+    ///
+    /// # Errors
+    ///
+    /// The time after which to ask again.
+    pub fn may_probe(&self, under_way: u32, now: Duration) -> Result<(), Duration> {
+        let since = match self.knows {
+            Knowledge::Silent => return Ok(()),
+            Knowledge::Announces if self.pace(now).is_some() || self.counts(now) => return Ok(()),
+            Knowledge::Asking(since) => since,
+            Knowledge::Announces | Knowledge::Unknown => now,
+        };
+        let seconds = now.saturating_sub(since).as_secs();
+        if under_way < PROBES << seconds.min(MAX_DOUBLINGS) {
+            return Ok(());
+        }
+        Err(since + Duration::from_secs(seconds + 1) - now)
+    }
+
+    /// Counts a call that is made now.
+    pub fn count(&mut self, now: Duration) {
+        self.expire(now);
+        self.last_call = Some(now);
+        if self.knows == Knowledge::Unknown {
+            self.knows = Knowledge::Asking(now);
+        }
+        if let Some(left) = &mut self.left {
+            left.made = left.made.saturating_add(1);
+        }
+        self.windows.iter_mut().filter(|window| window.length > SHORT).for_each(|window| window.count(now));
+    }
+}
+
+/// The window of a limit that comes without one, from the time until it ends.
+fn window_of(reset: Option<Duration>, usual: Option<Duration>) -> Option<Duration> {
+    let whole = |time: Duration| Duration::from_secs((time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1));
+    let reset = reset.map(whole);
+    usual.into_iter().chain(reset).max()
+}
+
+impl Window {
+    const fn pace(&self) -> Pace {
+        Pace { calls: self.limit, per: self.length }
+    }
+
+    /// Whether fewer than `most` calls were made within the window.
+    fn check(&self, most: u32, now: Duration) -> Result<(), Duration> {
+        let mut made = 0_u32;
+        // From the newest back: the bucket with which there are too many is the one whose end is waited for.
+        for (begun, calls) in self.calls.iter().rev() {
+            let over = *begun + self.length + self.bucket();
+            if over <= now {
+                break;
+            }
+            made = made.saturating_add(*calls);
+            if made >= most {
+                return Err(over - now);
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, now: Duration) {
+        let (length, bucket) = (self.length, self.bucket());
+        while self.calls.front().is_some_and(|(begun, _)| *begun + length + bucket <= now) {
+            self.calls.pop_front();
+        }
+        match self.calls.back_mut() {
+            Some((begun, calls)) if now < *begun + bucket => *calls += 1,
+            _ => self.calls.push_back((now, 1)),
+        }
+    }
+
+    /// The length of one bucket.
+    fn bucket(&self) -> Duration {
+        self.length / BUCKETS
+    }
+}
+
+#[cfg(test)]
+mod tests;
