@@ -93,6 +93,10 @@ pub(crate) struct DataDirectory {
 impl DataDirectory {
     /// Makes it if it is missing, and takes it for this process alone.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Self> {
+        if path.exists() && !path.is_dir() {
+            let why = format!("{} is a file: a folder is wanted, or a name that is free", path.display());
+            return Err(BadSetting::new("USHER_DATA", why).into());
+        }
         fs::create_dir_all(path).with_context(|| format!("cannot make the data directory {}", path.display()))?;
         make_private(path)?;
         let directory = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use usher_lab::{Lab, LabHandle};
 use usher_service::options::Environment;
-use usher_service::{shutdown, telemetry};
+use usher_service::{listen, shutdown, telemetry};
 
 use crate::output;
 
@@ -14,10 +14,10 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The address to serve on.
-    #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090")]
+    #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090", value_parser = listen::parse)]
     listen: SocketAddr,
     /// The address of its mail server, for SMTP_URL; any free port where it is not given.
-    #[arg(long, env = "USHER_LAB_SMTP")]
+    #[arg(long, env = "USHER_LAB_SMTP", value_parser = listen::parse)]
     smtp: Option<SocketAddr>,
     /// Number of newest effects and requests to keep; older ones are only counted.
     #[arg(long, env = "USHER_LAB_KEEP", default_value_t = usher_lab::KEEP, value_parser = parse_keep)]

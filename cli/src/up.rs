@@ -14,8 +14,9 @@ use usher_dispatcher::config::FlowFiles;
 use usher_lab::Lab;
 use usher_log::{LogAddress, LogLayout, LogWatch};
 use usher_proto::unsubscribe;
+use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
-use usher_service::{Readiness, health, http, shutdown, telemetry};
+use usher_service::{Readiness, health, http, listen, settings, shutdown, telemetry};
 
 use crate::data::{Addresses, DataDirectory};
 use crate::{lab, output};
@@ -27,13 +28,13 @@ pub(crate) struct Arguments {
     #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
     data: PathBuf,
     /// The address to take webhooks on.
-    #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen::parse)]
     listen: SocketAddr,
     /// The address of /healthz, /readyz and /metrics.
-    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081")]
+    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     admin: SocketAddr,
     /// The address of the lab: doubles of the destinations, so that nothing real is reached.
-    #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090")]
+    #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090", value_parser = listen::parse)]
     lab: SocketAddr,
     /// Number of newest effects and requests that the lab keeps; older ones are only counted.
     #[arg(long, env = "USHER_LAB_KEEP", default_value_t = usher_lab::KEEP, value_parser = lab::parse_keep)]
@@ -58,6 +59,9 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
     telemetry::start(&environment)?;
     telemetry::install_tls();
+    if arguments.no_lab {
+        needs_secret(&environment)?;
+    }
     let data = DataDirectory::take(&arguments.data)?;
     let asked = shutdown::on_signal()?;
     let parts = Parts { stop: asked.child_token(), failed: Arc::default() };
@@ -83,9 +87,9 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     let mut environment = environment.with("USHER_STORE", arguments.store.unwrap_or_else(|| data.store()));
     // Only the one made here is shown; one that was configured is the operator's secret.
     let mut made = None;
-    if environment.get("CLERK_WEBHOOK_SIGNING_SECRET")?.is_none() {
+    if !arguments.no_lab && environment.get(SIGNING_SECRET)?.is_none() {
         let secret = data.signing_secret()?;
-        environment = environment.with("CLERK_WEBHOOK_SIGNING_SECRET", &secret);
+        environment = environment.with(SIGNING_SECRET, &secret);
         made = Some(secret);
     }
     // Links in marketing mail lead back here, unless it is known how this is reached from outside.
@@ -129,6 +133,23 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         None => {}
     }
     Ok(())
+}
+
+const SIGNING_SECRET: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
+
+/// With real destinations the webhooks are a real sender's: no secret that is made here could ever be right.
+fn needs_secret(environment: &Environment) -> Result<(), BadSetting> {
+    if !environment.with_prefix(SIGNING_SECRET)?.is_empty() {
+        return Ok(());
+    }
+    let mut why =
+        "not set: --no-lab is for webhooks of a real endpoint: copy its signing secret (whsec_...) from its page in \
+                   Clerk's dashboard"
+            .to_owned();
+    if let Some(other) = settings::named_otherwise(environment) {
+        why.push_str(&format!("; is it the one in {other}?"));
+    }
+    Err(BadSetting::new(SIGNING_SECRET, why))
 }
 
 /// The parts of the process. However one ends, a panic included, all stop; what the first one failed with is kept and told.

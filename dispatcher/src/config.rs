@@ -9,6 +9,7 @@ use usher_log::{LogAddress, LogLayout};
 use usher_proto::Instance;
 use usher_service::exit::BadSetting;
 use usher_service::options::{Environment, instance_suffix};
+use usher_service::{listen, settings};
 
 use crate::connectors::{self, SETTINGS, Use, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
@@ -23,7 +24,7 @@ pub struct Arguments {
     #[arg(long = "flow", env = "USHER_FLOW", required = true, value_delimiter = ',')]
     pub names: Vec<String>,
     /// The address to serve /healthz, /readyz and /metrics on.
-    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081")]
+    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     pub admin: SocketAddr,
     /// Where the log is: `kafka://host:9092[,host:9092]`.
     #[arg(long, env = "USHER_LOG")]
@@ -111,6 +112,7 @@ impl Config {
         names: &[String],
         environment: &Environment,
     ) -> Result<Self, BadSetting> {
+        settings::check_values(environment)?;
         let mut flows = files.check()?;
         for name in names {
             if !flows.iter().any(|flow| flow.name == *name) {
@@ -172,6 +174,7 @@ impl Config {
         config.users = config.users_of_instances()?;
         for (instance, connectors) in config.connectors() {
             let environment = environment.of_instance(instance);
+            of_instance(instance, connectors::default_sender(&environment))?;
             for connector in connectors {
                 of_instance(instance, quota(connector, &environment))?;
             }

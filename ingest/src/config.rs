@@ -9,6 +9,7 @@ use usher_log::{Log, LogAddress, LogError, LogLayout, LogWatch};
 use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
+use usher_service::{listen, settings};
 
 use crate::published;
 use crate::sources::clerk::Clerk;
@@ -22,10 +23,10 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 #[command(name = "ingest", version, about = "Verifies webhooks and publishes them to the log")]
 pub struct Arguments {
     /// The address to take webhooks on.
-    #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen::parse)]
     pub listen: SocketAddr,
     /// The address to serve /healthz, /readyz and /metrics on.
-    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081")]
+    #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     pub admin: SocketAddr,
     /// Where the log is: `kafka://host:9092[,host:9092]`.
     #[arg(long, env = "USHER_LOG")]
@@ -59,6 +60,7 @@ impl Config {
     /// Checks the command line and the environment.
     pub fn new(arguments: Arguments, environment: &Environment) -> Result<Self, BadSetting> {
         let Arguments { listen, admin, log, layout } = arguments;
+        settings::check_values(environment)?;
         published::refuse_beside_real_destinations(environment)?;
         let kafka = usher_log::kafka_properties(environment)?;
         let clerk = Clerk::from_environment(environment)?;

@@ -41,6 +41,15 @@ pub enum InvalidSecret {
     /// There is none.
     #[error("the signing secret is empty: copy it from the endpoint's page, it begins with whsec_")]
     Empty,
+    /// It is a key for the sender's API.
+    #[error("this is an API key: the signing secret begins with whsec_, copy it from the endpoint's page")]
+    ApiKey,
+    /// Several are not separated as they should be.
+    #[error("several signing secrets are separated by spaces, not by commas or semicolons")]
+    Separator,
+    /// It has quotes around it.
+    #[error("the signing secret has quotes around it: write it alone")]
+    Quoted,
     /// It does not begin with the prefix.
     #[error("the signing secret does not begin with whsec_: copy it from the endpoint's page, without quotes")]
     NoPrefix,
@@ -93,6 +102,16 @@ impl SigningSecret {
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
         if text.is_empty() {
             return Err(InvalidSecret::Empty);
+        }
+        if text.contains([',', ';']) {
+            return Err(InvalidSecret::Separator);
+        }
+        if text.starts_with(['"', '\'', '`']) || text.ends_with(['"', '\'', '`']) {
+            return Err(InvalidSecret::Quoted);
+        }
+        // Clerk's and Stripe's keys, and Resend's.
+        if ["sk_", "pk_", "rk_", "re_"].iter().any(|begin| text.starts_with(begin)) {
+            return Err(InvalidSecret::ApiKey);
         }
         let encoded = text.strip_prefix(PREFIX).ok_or(InvalidSecret::NoPrefix)?;
         let bytes = STANDARD.decode(encoded).map_err(|_| InvalidSecret::NotBase64)?;

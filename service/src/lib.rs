@@ -2,13 +2,16 @@
 //!
 //! Knows nothing of events, logs or flows.
 
+pub mod listen;
 pub mod options;
 pub mod secret;
+pub mod settings;
 
 pub mod clock;
 pub mod exit;
 pub mod file_identity;
 pub mod files;
+mod log_filter;
 pub mod telemetry;
 pub mod unfailing;
 pub mod visible;

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 
 use crate::exit::BadSetting;
+use crate::settings;
 use usher_proto::Instance;
 
 /// A snapshot of the environment in which `X_FILE` has been resolved to `X` on reading.
@@ -37,9 +38,22 @@ impl Environment {
         self
     }
 
+    /// The variables that hold something, as they are set.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = (&str, &str)> {
+        let text = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        text.filter(|(_, value)| !value.is_empty())
+    }
+
     /// The value of `name`, or the content of the file that `<name>_FILE` names, without the line ends after it. Empty
-    /// is unset. Giving both is an error, as is a file that cannot be read.
+    /// is unset. Giving both is an error, as is a file that cannot be read. A name that is not in the list of settings would
+    /// be refused at the start of any program: nobody could give it.
     pub fn get(&self, name: &str) -> Result<Option<String>, BadSetting> {
+        debug_assert!(settings::is_known(name), "{name} is looked up and stands in no list of settings");
+        self.value(name)
+    }
+
+    /// See [`Environment::get`].
+    pub(crate) fn value(&self, name: &str) -> Result<Option<String>, BadSetting> {
         let filled = |name: &str| self.variables.get(name).filter(|value| !value.is_empty());
         let file_name = format!("{name}_FILE");
         match (filled(name), filled(&file_name)) {
@@ -86,7 +100,7 @@ impl Environment {
         let mut found = Vec::new();
         for name in self.variables.keys().filter(|name| name.starts_with(prefix)) {
             let name = name.strip_suffix("_FILE").unwrap_or(name);
-            if let (Some(rest), Some(value)) = (name.strip_prefix(prefix), self.get(name)?) {
+            if let (Some(rest), Some(value)) = (name.strip_prefix(prefix), self.value(name)?) {
                 found.push((rest.to_owned(), value));
             }
         }
@@ -100,8 +114,8 @@ pub fn instance_suffix(instance: &str) -> String {
     format!("_{}", instance.to_uppercase().replace('-', "_"))
 }
 
-/// Parses the process's command line into `T`; variables and files stand in for options that are not given. Prints help
-/// or the error and says with which code to exit instead.
+/// Parses the process's command line into `T`; variables and files stand in for options that are not given. Variables that
+/// are misspelt are refused. Prints help or the error and says with which code to exit instead.
 pub fn parse<T: CommandFactory + FromArgMatches>(environment: &Environment) -> Result<T, u8> {
     parse_from(std::env::args_os(), environment)
 }
@@ -113,7 +127,14 @@ fn parse_from<T: CommandFactory + FromArgMatches>(
     let matches: Result<ArgMatches, clap::Error> = fill(T::command(), environment)
         .map_err(|bad| clap::Error::raw(ErrorKind::InvalidValue, format!("{bad}\n")))
         .and_then(|command| command.try_get_matches_from(arguments));
-    matches.and_then(|matches| T::from_arg_matches(&matches)).map_err(|error| {
+    let parsed = matches.and_then(|matches| T::from_arg_matches(&matches));
+    let asks_for_help = parsed.as_ref().is_err_and(|error| !error.use_stderr());
+    let parsed = match settings::refuse_unknown(environment) {
+        // What seems to be missing may have been misspelt.
+        Err(unknown) if !asks_for_help => Err(clap::Error::raw(ErrorKind::InvalidValue, format!("{unknown}\n"))),
+        _ => parsed,
+    };
+    parsed.map_err(|error| {
         // Nothing sensible is left to do when the terminal itself is gone.
         let _ = error.print();
         if error.use_stderr() { crate::exit::USAGE } else { crate::exit::OK }
@@ -126,8 +147,9 @@ fn fill(mut command: Command, environment: &Environment) -> Result<Command, BadS
     let mut from_files = Vec::new();
     for argument in command.get_arguments() {
         let Some(name) = argument.get_env().and_then(|name| name.to_str()) else { continue };
+        debug_assert!(settings::is_known(name) || is_of_others(name), "{name} stands in no list of settings");
         let in_file = environment.variables.contains_key(&format!("{name}_FILE"));
-        if let (true, Some(value)) = (in_file, environment.get(name)?) {
+        if let (true, Some(value)) = (in_file, environment.value(name)?) {
             from_files.push((argument.get_id().clone(), value));
         }
     }
@@ -143,13 +165,18 @@ fn fill(mut command: Command, environment: &Environment) -> Result<Command, BadS
     Ok(command)
 }
 
+/// Variables that a shell sets, and options take up.
+fn is_of_others(name: &str) -> bool {
+    name == "USER"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[derive(clap::Parser, Debug)]
     struct Options {
-        #[arg(long, env = "USHER_OPTIONS_TEST", default_value = "fallback")]
+        #[arg(long, env = "USHER_TEST_OPTIONS", default_value = "fallback")]
         word: String,
     }
 
@@ -162,7 +189,7 @@ mod tests {
     #[test]
     fn a_file_stands_in_for_a_variable_and_loses_to_the_command_line() {
         let file = file("from the file\n");
-        let environment = Environment::of([("USHER_OPTIONS_TEST_FILE", file.path().to_str().expect("a UTF-8 path"))]);
+        let environment = Environment::of([("USHER_TEST_OPTIONS_FILE", file.path().to_str().expect("a UTF-8 path"))]);
         let parse = |arguments: &[&str]| {
             parse_from::<Options>(arguments.iter().map(OsString::from), &environment).expect("it parses").word
         };
@@ -171,21 +198,30 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_variable_is_refused_and_help_is_still_shown() {
+        let environment = Environment::of([("USHER_FORM", "a")]);
+        let parse = |arguments: &[&str]| parse_from::<Options>(arguments.iter().map(OsString::from), &environment);
+        assert_eq!(parse(&["x"]).expect_err("refused"), crate::exit::USAGE);
+        assert_eq!(parse(&["x", "--nonsense"]).expect_err("refused"), crate::exit::USAGE);
+        assert_eq!(parse(&["x", "--help"]).expect_err("help"), crate::exit::OK);
+    }
+
+    #[test]
     fn a_variable_and_its_file_together_are_refused() {
         let environment = Environment::of([("KEY", "a"), ("KEY_FILE", "/nowhere")]);
-        let error = environment.get("KEY").expect_err("which of the two?");
+        let error = environment.value("KEY").expect_err("which of the two?");
         assert_eq!(error.to_string(), "KEY: set this or KEY_FILE, not both");
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Environment::of([("KEY_FILE", "/nowhere/at/all")]).get("KEY").expect_err("no such file");
+        let error = Environment::of([("KEY_FILE", "/nowhere/at/all")]).value("KEY").expect_err("no such file");
         assert!(error.to_string().starts_with("KEY_FILE: cannot read \"/nowhere/at/all\""), "{error}");
     }
 
     #[test]
     fn an_empty_variable_is_unset() {
-        assert_eq!(Environment::of([("KEY", "")]).get("KEY").expect("fine"), None);
+        assert_eq!(Environment::of([("KEY", "")]).value("KEY").expect("fine"), None);
     }
 
     #[test]

@@ -12,14 +12,17 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::exit::BadSetting;
 use crate::options::Environment;
-use crate::{unfailing, visible};
+use crate::{log_filter, unfailing, visible};
 
 /// Starts logging. `RUST_LOG` chooses what (default `info`), `USHER_LOG_FORMAT` how: `text` (default) or `json`.
 pub fn start(environment: &Environment) -> Result<(), BadSetting> {
     let filter = match environment.get("RUST_LOG")? {
         None => EnvFilter::default().add_directive(Directive::from(tracing::Level::INFO)),
-        Some(text) => EnvFilter::try_new(&text)
-            .map_err(|error| BadSetting::new("RUST_LOG", format!("{error}; for instance info or ingest=debug")))?,
+        Some(text) => {
+            let example = "for instance info, or warn,usher_ingest=debug";
+            log_filter::check(&text).map_err(|why| BadSetting::new("RUST_LOG", why))?;
+            EnvFilter::try_new(&text).map_err(|error| BadSetting::new("RUST_LOG", format!("{error}; {example}")))?
+        }
     };
     let subscriber =
         tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(unfailing::stderr);

@@ -304,7 +304,7 @@ fn cannot_set(header: &str) -> CannotPrepare {
 const FROM: &str = "USHER_FROM";
 
 /// Who mails are from where a flow does not say.
-fn default_sender(environment: &Environment) -> Result<Option<Mailbox>, BadSetting> {
+pub(crate) fn default_sender(environment: &Environment) -> Result<Option<Mailbox>, BadSetting> {
     let read = |text: String| {
         let sender = sender(&text).and_then(Mailbox::with_ascii_domain);
         sender.map_err(|error| BadSetting::new(FROM, format!("it is {error}")))

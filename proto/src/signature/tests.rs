@@ -115,15 +115,23 @@ fn a_secret_is_its_prefix_and_base64_of_24_to_64_bytes() {
         assert_eq!(of(bytes), Some(InvalidSecret::Length(bytes)));
     }
     let quoted = format!("\"{SECRET}\"");
-    for bad in
-        ["changeme", "test", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &quoted, "'whsec_x'", "WHSEC_x", " ", " whsec_x"]
-    {
+    for bad in ["changeme", "test", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "WHSEC_x", " ", " whsec_x"] {
         assert_eq!(SigningSecret::parse(bad).expect_err("refused"), InvalidSecret::NoPrefix, "{bad}");
     }
     let trailing = format!("{SECRET}\"");
-    for bad in
-        ["whsec_!", "whsec_abc", "whsec_ab-_", "whsec_ab==", &trailing, "whsec_\"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\""]
-    {
+    for bad in [&quoted, "'whsec_x'", "\"whsec_x", "`whsec_x`", &trailing, "whsec_\"x\""] {
+        assert_eq!(SigningSecret::parse(bad).expect_err("refused"), InvalidSecret::Quoted, "{bad}");
+    }
+    for bad in ["sk_test_abc", "sk_live_abc", "pk_test_abc", "re_abc"] {
+        let error = SigningSecret::parse(bad).expect_err("refused");
+        assert!(error.to_string().starts_with("this is an API key: the signing secret begins with whsec_"), "{error}");
+        assert!(!error.to_string().contains(bad), "it is not repeated");
+    }
+    for bad in [format!("{SECRET},{SECRET}"), format!("{SECRET}, {SECRET}"), format!("{SECRET};{SECRET}")] {
+        let error = SigningSecret::parse_list(&bad).expect_err("refused");
+        assert!(error.to_string().contains("separated by spaces") && !error.to_string().contains("MfKQ"), "{error}");
+    }
+    for bad in ["whsec_!", "whsec_abc", "whsec_ab-_", "whsec_ab==", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS?"] {
         let error = SigningSecret::parse(bad).expect_err("refused");
         assert_eq!(error, InvalidSecret::NotBase64, "{bad}");
         assert!(!error.to_string().contains("MfKQ"), "it is not repeated");

@@ -22,6 +22,7 @@ mod reach;
 mod records;
 mod refusals;
 mod refused;
+mod settings;
 mod state;
 mod tools;
 mod typed;

@@ -193,7 +193,7 @@ async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
             "ingest",
             vec![],
             vec![("CLERK_WEBHOOK_SIGNING_SECRET", OWN), ("RESEND_WEBHOOK_SECRET", "\"hunter2\"")],
-            "RESEND_WEBHOOK_SECRET: the signing secret does not begin with whsec_",
+            "RESEND_WEBHOOK_SECRET: it has quotes around it",
         ),
         (
             "ingest",
@@ -277,7 +277,12 @@ async fn what_a_flow_asks_of_a_destination_is_checked_before_anything_starts() {
         let toml = format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{step}\n");
         std::fs::write(folder.path().join("asks.toml"), toml).unwrap();
         let (flows, data) = (folder.path().display().to_string(), folder.path().join("data").display().to_string());
-        let (anywhere, settings) = ("127.0.0.1:0", [("NYLAS_API_KEY", "nyk_1"), ("NYLAS_GRANT_ID", "of-other")]);
+        let settings = [
+            ("NYLAS_API_KEY", "nyk_1"),
+            ("NYLAS_GRANT_ID", "of-other"),
+            ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl"),
+        ];
+        let anywhere = "127.0.0.1:0";
         let arguments =
             ["up", "--no-lab", "--data", &data, "--flows", &flows, "--listen", anywhere, "--admin", anywhere];
         let (code, output) = ended("usher", &arguments, &[&settings[..], &[("NYLAS_BASE_URL", &nylas)]].concat()).await;

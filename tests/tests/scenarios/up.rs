@@ -96,6 +96,7 @@ async fn flows_without_any_setting_of_their_destination_are_left_out_and_told() 
         ("STRIPE_SECRET_KEY", "sk_test_x"),
         ("STRIPE_PRICE_ID", "price_x"),
         ("USHER_FROM", "Acme <hello@acme.test>"),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl"),
     ];
     let mut program = up(folder.path(), &["--no-lab"], &keys);
     program.says("usher is ready: webhooks on http://").await;

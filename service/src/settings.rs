@@ -1,0 +1,212 @@
+//! Every setting of every program, by name: what is set and is none of them is refused, for it was meant to be one.
+//!
+//! [`Environment`] looks nothing up that is not listed here, and a test holds that nothing is listed that nobody looks up.
+
+mod shape;
+
+use usher_proto::Instance;
+
+use crate::exit::BadSetting;
+use crate::options::Environment;
+
+use Extent::{Instances, Named, Process};
+
+/// Which names stand for a setting, beside its own and `<NAME>_FILE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// No others.
+    Process,
+    /// `<NAME>_<INSTANCE>`.
+    Instances,
+    /// `<NAME>_<any name>`, and that with an instance.
+    Named,
+}
+
+/// All settings.
+const SETTINGS: &[(&str, Extent)] = &[
+    ("USHER_ADMIN", Process),
+    ("USHER_DATA", Process),
+    ("USHER_DELIVER_ONLY_TO", Process),
+    ("USHER_FLOW", Process),
+    ("USHER_FLOWS", Process),
+    ("USHER_FROM", Instances),
+    ("USHER_KEEP", Process),
+    ("USHER_LAB", Process),
+    ("USHER_LAB_KEEP", Process),
+    ("USHER_LAB_SMTP", Process),
+    ("USHER_LISTEN", Process),
+    ("USHER_LOG", Process),
+    ("USHER_LOG_FORMAT", Process),
+    ("USHER_PARTITIONS", Process),
+    ("USHER_PUBLIC_URL", Process),
+    ("USHER_STORE", Process),
+    ("USHER_STORE_SCHEMA", Process),
+    ("USHER_TOPIC_PREFIX", Process),
+    ("USHER_UNSUBSCRIBE_SECRET", Process),
+    ("RUST_LOG", Process),
+    ("CLERK_WEBHOOK_SIGNING_SECRET", Instances),
+    ("RESEND_WEBHOOK_SECRET", Instances),
+    ("RESEND_API_KEY", Instances),
+    ("RESEND_BASE_URL", Instances),
+    ("RESEND_QUOTA", Instances),
+    ("SMTP_URL", Instances),
+    ("SMTP_QUOTA", Instances),
+    ("STRIPE_SECRET_KEY", Instances),
+    ("STRIPE_PRICE_ID", Instances),
+    ("STRIPE_BASE_URL", Instances),
+    ("STRIPE_QUOTA", Instances),
+    ("DATABASE_URL", Instances),
+    ("DATABASE_SCHEMA", Instances),
+    ("DATABASE_QUOTA", Instances),
+    ("HTTP_SIGNING_SECRET", Named),
+    ("HTTP_ALLOW_PLAIN", Instances),
+    ("HTTP_BASE_URL", Instances),
+    ("HTTP_QUOTA", Instances),
+    ("MAILCHIMP_API_KEY", Instances),
+    ("MAILCHIMP_LIST_ID", Instances),
+    ("MAILCHIMP_BASE_URL", Instances),
+    ("MAILCHIMP_QUOTA", Instances),
+    ("NOVU_SECRET_KEY", Instances),
+    ("NOVU_BASE_URL", Instances),
+    ("NOVU_QUOTA", Instances),
+    ("ALGOLIA_APP_ID", Instances),
+    ("ALGOLIA_API_KEY", Instances),
+    ("ALGOLIA_INDEX", Instances),
+    ("ALGOLIA_BASE_URL", Instances),
+    ("ALGOLIA_QUOTA", Instances),
+    ("NYLAS_API_KEY", Instances),
+    ("NYLAS_GRANT_ID", Instances),
+    ("NYLAS_BASE_URL", Instances),
+    ("NYLAS_QUOTA", Instances),
+];
+
+/// What begins so is read by somebody else: librdkafka, and Usher's own tests.
+const OPEN: &[&str] =
+    &["USHER_KAFKA_", "USHER_TEST_", "USHER_CHAOS", "USHER_QUOTA_MAILS", "USHER_SIGNUPS", "USHER_BACKLOG"];
+
+/// Names that begin so are Usher's alone, or those of a destination that an environment of Usher's is for: an unknown one is
+/// a mistake.
+const OURS: &[&str] =
+    &["USHER_", "CLERK_WEBHOOK_", "RESEND_", "SMTP_", "STRIPE_", "MAILCHIMP_", "NOVU_", "ALGOLIA_", "NYLAS_"];
+/// Names that begin so may be other programs' (`HTTP_PROXY`, `DATABASE_HOST`, `CLERK_SECRET_KEY`): only one that is nearly
+/// ours is a mistake.
+const SHARED: &[&str] = &["HTTP_", "DATABASE_", "CLERK_"];
+/// What other programs call the same.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("CLERK_SIGNING_SECRET", "CLERK_WEBHOOK_SIGNING_SECRET"),
+    ("NOVU_API_KEY", "NOVU_SECRET_KEY"),
+    ("RESEND_FROM", "USHER_FROM"),
+    ("SMTP_FROM", "USHER_FROM"),
+    ("SMTP_HOST", "SMTP_URL"),
+    ("STRIPE_API_KEY", "STRIPE_SECRET_KEY"),
+    ("STRIPE_KEY", "STRIPE_SECRET_KEY"),
+];
+/// How alike two names must be for one to be taken for the other, from 0 to 1.
+const NEARLY: f64 = 0.94;
+/// How alike a name must be to be proposed at all.
+const ALIKE: f64 = 0.8;
+
+/// Whether a program looks this name up.
+pub(crate) fn is_known(name: &str) -> bool {
+    setting(name).is_some() || OPEN.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The setting that a name stands for: itself, or the same of an instance.
+fn setting(name: &str) -> Option<&'static str> {
+    let stands_for = |(known, extent): &&(&str, Extent)| {
+        let Some(rest) = name.strip_prefix(known) else { return false };
+        if rest.is_empty() {
+            return true;
+        }
+        let Some(suffix) = rest.strip_prefix('_') else { return false };
+        match extent {
+            Process => false,
+            Named => !suffix.is_empty(),
+            Instances => suffix.to_lowercase().replace('_', "-").parse::<Instance>().is_ok(),
+        }
+    };
+    SETTINGS.iter().filter(stands_for).map(|(known, _)| *known).max_by_key(|known| known.len())
+}
+
+/// Without the `_FILE` that says where the value stands.
+fn plain(name: &str) -> &str {
+    name.strip_suffix("_FILE").unwrap_or(name)
+}
+
+/// Refuses what is set under a name that is nearly one of ours, or can only be meant to be one.
+///
+/// # Errors
+///
+/// Such names, each with the one that may be meant. Values are not repeated.
+pub fn refuse_unknown(environment: &Environment) -> Result<(), BadSetting> {
+    let unknown = environment.filled().filter(|(name, value)| !is_service_link(name, value));
+    let problems: Vec<String> = unknown.filter_map(|(name, _)| problem(name)).collect();
+    if problems.is_empty() { Ok(()) } else { Err(BadSetting(problems.join("\n"))) }
+}
+
+/// A variable that is none of ours and holds what looks like a signing secret, if there is one. Its value is not told.
+pub fn named_otherwise(environment: &Environment) -> Option<String> {
+    let looks_like_it = |(name, value): &(&str, &str)| setting(plain(name)).is_none() && value.starts_with("whsec_");
+    environment.filled().find(looks_like_it).map(|(name, _)| name.to_owned())
+}
+
+/// Refuses values that cannot be right whatever they are for: with quotes around them, or of another service.
+///
+/// # Errors
+///
+/// The first such setting. Values are not repeated.
+pub fn check_values(environment: &Environment) -> Result<(), BadSetting> {
+    for (name, _) in environment.filled() {
+        let name = plain(name);
+        if let (Some(setting), Some(value)) = (setting(name), environment.value(name)?) {
+            shape::check(setting, &value).map_err(|why| BadSetting::new(name, why))?;
+        }
+    }
+    Ok(())
+}
+
+fn problem(name: &str) -> Option<String> {
+    let plain = plain(name);
+    if is_known(plain) || is_known(name) {
+        return None;
+    }
+    let begins_as = |prefixes: &[&str]| prefixes.iter().any(|prefix| plain.starts_with(prefix));
+    if !begins_as(OURS) && !begins_as(SHARED) {
+        return None;
+    }
+    // An instance's name may follow a name that is wrong.
+    let alike = |known: &str| {
+        let head = plain.char_indices().map(|(at, _)| &plain[..at]).filter(|head| head.len() + 1 >= known.len());
+        let heads = head.filter(|head| plain[head.len()..].starts_with('_')).chain([plain]);
+        heads.map(|head| likeness(head, known)).fold(0.0, f64::max)
+    };
+    let names = SETTINGS.iter().map(|(known, _)| (*known, alike(known)));
+    let nearest = names.max_by(|(_, a), (_, b)| a.total_cmp(b)).filter(|(_, alike)| *alike >= ALIKE);
+    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == plain).map(|(_, known)| *known);
+    if elsewhere.is_none() && !begins_as(OURS) && nearest.is_none_or(|(_, alike)| alike < NEARLY) {
+        return None;
+    }
+    let meant = elsewhere.or(nearest.map(|(known, _)| known));
+    let meant =
+        meant.map_or_else(|| "see the README for all there are".to_owned(), |known| format!("did you mean {known}?"));
+    Some(format!("{name}: there is no such setting; {meant}"))
+}
+
+/// How alike two names are, from 0 to 1. That both begin alike (`USHER_`) says nothing.
+fn likeness(name: &str, known: &str) -> f64 {
+    let tails = name.split_once('_').zip(known.split_once('_'));
+    let tails = tails.filter(|((a, _), (b, _))| a == b).map(|((_, a), (_, b))| (a, b));
+    let (name, known) = tails.unwrap_or((name, known));
+    strsim::jaro_winkler(name, known)
+}
+
+/// What Kubernetes sets in every container for each service of the namespace (`USHER_INGEST_SERVICE_HOST`,
+/// `USHER_INGEST_PORT_8080_TCP_ADDR`), by the names of the services: nobody has written it.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let port = name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || port || (name.ends_with("_PORT") && address)
+}
+
+#[cfg(test)]
+mod tests;
