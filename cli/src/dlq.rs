@@ -140,7 +140,8 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
             let (store, since) = (place.store().await?, which.since.unwrap_or_default());
             // No flow has given these up, so none of what says which narrows them but the time.
             let refused = if which.is_of_all() { store.refused(since, i64::from(limit)).await? } else { Vec::new() };
-            runs::print(&store.runs(&which.filter(), i64::from(limit)).await?, limit, json)?;
+            let worked = store.worked_flows().await?;
+            runs::print(&store.runs(&which.filter(), i64::from(limit)).await?, &worked, limit, json)?;
             print_refused(&refused, json)
         }
         Command::Redrive(redrive) => redrive.run(environment).await,
@@ -178,6 +179,7 @@ impl Redrive {
         let matching = dead.len();
         dead.retain(|run| run.deaths < i64::from(max_deaths));
         let left_alone = matching - dead.len();
+        let mut orders = Vec::new();
         if dry_run {
             for run in &dead {
                 let why = run.reason.as_deref().unwrap_or("-");
@@ -191,11 +193,21 @@ impl Redrive {
                     pace.tick().await;
                 }
                 let deaths = u32::try_from(run.deaths).unwrap_or(u32::MAX);
-                desk.order(&*log, run, &Order::Redrive { deaths }).await?;
+                orders.push((run.flow.clone(), desk.order(&*log, run, &Order::Redrive { deaths }).await?));
             }
         }
-        let did = if dry_run { "would be taken up again" } else { "are taken up again" };
-        output::line(&format!("{} of {matching} dead letters {did}", dead.len()))?;
+        if dry_run {
+            output::line(&format!("{} of {matching} dead letters would be taken up again", dead.len()))?;
+        } else {
+            let came = desk.what_came(orders).await?;
+            let taken_up = came.came.iter().filter(|(_, came)| came == "queued").count();
+            let not = came.came.len() - taken_up;
+            output::line(&format!("{taken_up} of {matching} dead letters are taken up again"))?;
+            if not > 0 {
+                output::line(&format!("{not} are dead no longer, or have died again since: nothing came of it"))?;
+            }
+            came.say_open()?;
+        }
         if left_alone > 0 {
             output::line(&format!("{left_alone} left alone: they have died {max_deaths} times (--max-deaths)"))?;
         }

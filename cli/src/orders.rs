@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use usher_dispatcher::engine::RunState;
@@ -9,7 +10,7 @@ use usher_dispatcher::engine::arrival::Order;
 use usher_dispatcher::orders;
 use usher_dispatcher::store::{RunFilter, RunRecord};
 use usher_log::{Log, LogAddress, LogLayout};
-use usher_proto::{Partition, headers};
+use usher_proto::{EventId, Partition, headers};
 use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -51,10 +52,73 @@ impl Desk {
         Ok(log)
     }
 
-    /// Gives an order about a run.
-    pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &Order) -> anyhow::Result<()> {
+    /// Gives an order about a run, and returns its id.
+    pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &Order) -> anyhow::Result<EventId> {
         let event = orders::event(&run.flow, &run.reference, &run.subject, &self.by, order, clock::now());
+        let id = event.id.clone();
         log.append(&self.layout.events(), event.into_record()).await?;
+        Ok(id)
+    }
+
+    /// Waits until it is known what came of these orders (flow and id), for as long as any of them is carried out within
+    /// [`PATIENCE`].
+    pub(crate) async fn what_came(&self, mut open: Vec<(String, EventId)>) -> anyhow::Result<CameOf> {
+        let store = self.place.store().await?;
+        let mut came = Vec::new();
+        let mut until = Instant::now() + PATIENCE;
+        loop {
+            let mut still_open = Vec::new();
+            let before = came.len();
+            for (flow, order) in open {
+                match store.came_of(&order).await? {
+                    Some(word) => came.push((flow, word)),
+                    None => still_open.push((flow, order)),
+                }
+            }
+            open = still_open;
+            if came.len() > before {
+                until = Instant::now() + PATIENCE;
+            }
+            if open.is_empty() || Instant::now() >= until {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let worked = store.worked_flows().await?;
+        let open = open.into_iter().map(|(flow, _)| flow).collect();
+        Ok(CameOf { came, open, worked })
+    }
+}
+
+/// How long an order is waited for that nobody carries out.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Interval between looks at what came of orders.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What came of orders.
+pub(crate) struct CameOf {
+    /// Of those that were carried out: the flow, and the word for it.
+    pub(crate) came: Vec<(String, String)>,
+    /// The flows of those that were not carried out yet.
+    open: Vec<String>,
+    /// The flows that some process works on.
+    worked: Vec<String>,
+}
+
+impl CameOf {
+    /// Says which orders nobody has carried out yet, flow by flow.
+    pub(crate) fn say_open(&self) -> anyhow::Result<()> {
+        let mut flows = self.open.clone();
+        flows.dedup();
+        for flow in flows {
+            let count = self.open.iter().filter(|open| **open == flow).count();
+            let what = if count == 1 { "asked for".to_owned() } else { format!("{count} asked for") };
+            let why = match self.worked.contains(&flow) {
+                true => format!("not carried out yet: look again with `usher runs --flow {flow}`"),
+                false => format!("no process works on {flow}"),
+            };
+            output::line(&format!("{what}; {why}"))?;
+        }
         Ok(())
     }
 }
@@ -104,8 +168,19 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
         bail!("{}/{} has ended already: {}", run.flow, run.event, found.state);
     }
     let log = desk.log(environment).await?;
-    desk.order(&*log, &found, &Order::Cancel).await?;
-    output::line(&format!("{}/{} is to end; it was {}", run.flow, run.event, found.state))
+    let order = desk.order(&*log, &found, &Order::Cancel).await?;
+    let came = desk.what_came(vec![(run.flow.clone(), order)]).await?;
+    let name = format!("{}/{}", run.flow, run.event);
+    match came.came.first().map(|(_, word)| word.as_str()) {
+        Some("cancelled") => output::line(&format!("{name} is cancelled; it was {}", found.state)),
+        Some(_) => match find(&desk, &run).await? {
+            ended if ended.ended_at.is_some() => {
+                output::line(&format!("{name} ended before the order came: {}", ended.state))
+            }
+            _ => output::line(&format!("{name} ends when the attempt that is under way has been answered")),
+        },
+        None => came.say_open(),
+    }
 }
 
 pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow::Result<()> {
@@ -122,8 +197,13 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
     let record =
         record.ok_or_else(|| anyhow!("the log does not hold {} any more: it cannot be run again", run.event))?;
     let body = String::from_utf8(record.body.to_vec()).context("the event's body")?;
-    desk.order(&*log, &found, &Order::Rerun { body }).await?;
-    output::line(&format!("{}/{} is run again; it was {}", run.flow, run.event, found.state))
+    let order = desk.order(&*log, &found, &Order::Rerun { body }).await?;
+    let came = desk.what_came(vec![(run.flow.clone(), order)]).await?;
+    match came.came.first().map(|(_, word)| word.as_str()) {
+        Some("queued") => output::line(&format!("{}/{} is run again; it was {}", run.flow, run.event, found.state)),
+        Some(_) => bail!("{}/{} is run again already: nothing came of this order", run.flow, run.event),
+        None => came.say_open(),
+    }
 }
 
 async fn find(desk: &Desk, run: &RunName) -> anyhow::Result<RunRecord> {

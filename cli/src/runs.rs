@@ -68,11 +68,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if runs.is_empty() && filter.key.as_ref().is_some_and(|key| !key.starts_with("user_")) {
         output::hint("no runs of that key: a user is named by its id (user_...)");
     }
-    print(&runs, limit, json)
+    print(&runs, &store.worked_flows().await?, limit, json)
 }
 
-/// Prints runs as JSON lines or as a table.
-pub(crate) fn print(runs: &[RunRecord], limit: u32, json: bool) -> anyhow::Result<()> {
+/// Prints runs as JSON lines or as a table. `worked` are the flows that some process works on.
+pub(crate) fn print(runs: &[RunRecord], worked: &[String], limit: u32, json: bool) -> anyhow::Result<()> {
     if runs.len() == limit as usize {
         output::hint(&format!("the newest {limit}; there may be older ones: say --limit, or what to look for"));
     }
@@ -82,12 +82,42 @@ pub(crate) fn print(runs: &[RunRecord], limit: u32, json: bool) -> anyhow::Resul
         }
         return Ok(());
     }
-    let rows: Vec<[String; 7]> = runs.iter().map(row).collect();
+    let rows: Vec<[String; 7]> = runs.iter().map(|run| row(run, worked)).collect();
     output::table(["admitted", "run", "type", "key", "state", "why", "effects"], &rows)
 }
 
-fn row(run: &RunRecord) -> [String; 7] {
-    let why = [&run.reason, &run.error, &run.note].into_iter().flatten().cloned().collect::<Vec<_>>().join(": ");
+/// Where a run that has not ended stands: its step, its attempts, and whom or what it waits for.
+fn standing(run: &RunRecord, worked: &[String]) -> Vec<String> {
+    if run.ended_at.is_some() {
+        return Vec::new();
+    }
+    let mut parts = Vec::new();
+    if !worked.contains(&run.flow) {
+        parts.push(format!("no process works on {}", run.flow));
+    }
+    if run.step > 0 || run.attempts > 0 {
+        // Counted from 1, as people do.
+        parts.push(format!("step {}", run.step + 1));
+    }
+    match run.attempts {
+        0 => {}
+        1 => parts.push("1 attempt".to_owned()),
+        attempts => parts.push(format!("{attempts} attempts")),
+    }
+    parts.extend(run.failed_at.map(|at| format!("failed last at {at}")));
+    match (&run.destination, run.due_at) {
+        (_, Some(due)) if run.state == "waiting" => parts.push(format!("waits until {due}")),
+        (Some(destination), Some(due)) => parts.push(format!("asks {destination} again at {due}")),
+        (None, Some(due)) => parts.push(format!("next at {due}")),
+        (Some(destination), None) if run.attempts > 0 => parts.push(format!("waits for {destination}")),
+        (Some(_) | None, None) => {}
+    }
+    vec![parts.join(", ")].into_iter().filter(|text| !text.is_empty()).collect()
+}
+
+fn row(run: &RunRecord, worked: &[String]) -> [String; 7] {
+    let why = [&run.reason, &run.error, &run.note].into_iter().flatten().cloned();
+    let why = why.chain(standing(run, worked)).collect::<Vec<_>>().join(": ");
     // As a command takes it: an id alone is enough where only one sender's one instance has it.
     let plain = run.source == "clerk" && run.instance == Instance::DEFAULT;
     let event = if plain { run.event.clone() } else { run.reference.to_string() };

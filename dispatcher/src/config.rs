@@ -84,6 +84,8 @@ pub struct Config {
     pub users: BTreeMap<String, DatabaseAddress>,
     /// The flows to run.
     pub flows: Vec<Flow>,
+    /// The names of all flows that have a file, also of those that others run.
+    pub known_flows: Vec<String>,
     /// Built-in flows that nobody named and that have no destination: each with what the names of its settings begin with.
     pub left_out: Vec<(String, &'static str)>,
     /// Whom not to write to.
@@ -121,6 +123,7 @@ impl Config {
                 return Err(BadSetting::new("USHER_FLOW", why));
             }
         }
+        let known_flows = flows.iter().map(|flow| flow.name.clone()).collect();
         flows.retain(|flow| names.is_empty() || names.contains(&flow.name));
         let mut left_out = Vec::new();
         if names.is_empty() && files.folder.is_none() {
@@ -166,6 +169,7 @@ impl Config {
             store,
             users: BTreeMap::new(),
             flows,
+            known_flows,
             left_out,
             reach,
             keep,

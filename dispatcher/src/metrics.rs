@@ -1,5 +1,6 @@
 //! Everything the dispatcher counts, registered in one place.
 
+use prometheus::core::Collector as _;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -44,6 +45,8 @@ pub(crate) struct Metrics {
     pub(crate) doubts: IntCounterVec,
     /// Steps left undone because somebody is not to be written to, by why.
     pub(crate) held_back: IntCounterVec,
+    /// Runs that have not ended of flows without a file, by flow; counted at the start.
+    pub(crate) without_flow: IntGaugeVec,
     /// 1 while a destination takes no calls, or only single ones.
     pub(crate) breaker_open: IntGaugeVec,
     /// How often the group was joined anew because the log and the store disagreed, or it was stuck.
@@ -128,6 +131,10 @@ impl Metrics {
                 options("held_back_total", "Steps left undone because somebody is not to be written to, by why."),
                 &["flow", "why"],
             )?,
+            without_flow: IntGaugeVec::new(
+                options("runs_without_flow", "Runs that have not ended of flows without a file, as at the start."),
+                &["flow"],
+            )?,
             breaker_open: IntGaugeVec::new(
                 options("breaker_open", "1 while a destination takes no calls, or only single ones."),
                 &["connector"],
@@ -199,6 +206,7 @@ impl Metrics {
         for gauge in [&metrics.held, &metrics.loaded, &metrics.loaded_bytes, &metrics.stored, &metrics.breaker_open] {
             registry.register(Box::new(gauge.clone()))?;
         }
+        registry.register(Box::new(metrics.without_flow.clone()))?;
         for gauge in [&metrics.paused, &metrics.catching_up, &metrics.catching_up_events] {
             registry.register(Box::new(gauge.clone()))?;
         }
@@ -216,5 +224,11 @@ impl Metrics {
         registry.register(Box::new(metrics.unstorable.clone()))?;
         registry.register(Box::new(metrics.stalled_seconds.clone()))?;
         Ok(metrics)
+    }
+
+    /// Runs of all flows of this process that wait in memory for their destinations.
+    pub(crate) fn held_by_all_flows(&self) -> i64 {
+        let families = self.held.collect();
+        families.iter().flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value() as i64).sum()
     }
 }

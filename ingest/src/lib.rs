@@ -10,6 +10,7 @@ mod error;
 mod metrics;
 mod publish;
 mod published;
+mod refusals;
 mod server;
 mod unsubscribe;
 

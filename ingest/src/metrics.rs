@@ -10,6 +10,8 @@ const BYTES: [f64; 7] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1
 pub(crate) struct Metrics {
     /// Requests answered, by source and outcome (`kept` or a refusal's code).
     pub(crate) requests: IntCounterVec,
+    /// Requests refused, by source and cause, which is finer than the outcome.
+    pub(crate) refused: IntCounterVec,
     /// Seconds from the request's head to its answer, by outcome.
     pub(crate) request_seconds: HistogramVec,
     /// Seconds for signature and key.
@@ -33,6 +35,10 @@ impl Metrics {
                 options("requests_total", "Requests answered, by source and outcome."),
                 &["source", "outcome"],
             )?,
+            refused: IntCounterVec::new(
+                options("refused_total", "Requests refused, by source and cause."),
+                &["source", "cause"],
+            )?,
             request_seconds: HistogramVec::new(
                 histogram("request_seconds", "From a request's head to its answer.", &SECONDS),
                 &["outcome"],
@@ -43,6 +49,7 @@ impl Metrics {
             in_flight: IntGauge::with_opts(options("requests_in_flight", "Requests under way."))?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.request_seconds.clone()))?;
         registry.register(Box::new(metrics.verify_seconds.clone()))?;
         registry.register(Box::new(metrics.publish_seconds.clone()))?;

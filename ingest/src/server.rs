@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::publish::{DEADLINE, Publisher};
+use crate::refusals::{Cause, Refusals};
 use crate::sources::{Sender, Senders};
 use crate::unsubscribe;
 
@@ -45,6 +46,7 @@ pub(crate) struct Ingest {
     pub(crate) publisher: Publisher,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: Semaphore,
+    refusals: Refusals,
 }
 
 /// The routes that take webhooks, and clicks on the links that end marketing mail.
@@ -79,12 +81,14 @@ async fn named_instance(
 
 impl Ingest {
     pub(crate) fn new(config: &Config, log: Arc<dyn Log>, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let refusals = Refusals::default();
         Ok(Self {
             senders: Senders::new(config),
             unsubscribe: config.unsubscribe.clone(),
-            publisher: Publisher::new(log, config.layout.events()),
+            publisher: Publisher::new(log, config.layout.events(), refusals.clone()),
             metrics: Metrics::register(registry)?,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            refusals,
         })
     }
 
@@ -92,6 +96,7 @@ impl Ingest {
         let started = Instant::now();
         let _under_way = UnderWay::new(&self.metrics.in_flight);
         let sender = self.senders.find(source);
+        let ahead = seconds_ahead(request.headers());
         let result = match sender {
             None => {
                 discard(request.into_body()).await;
@@ -104,6 +109,13 @@ impl Ingest {
         let source = sender.map_or("unknown", |sender| sender.source().label());
         self.metrics.requests.with_label_values(&[source, outcome]).inc();
         self.metrics.request_seconds.with_label_values(&[outcome]).observe(started.elapsed().as_secs_f64());
+        if let Err(refusal) = &result {
+            self.metrics.refused.with_label_values(&[source, Cause::of(refusal).label]).inc();
+            // What the log does not keep is told with the log's error, where that is known.
+            if *refusal != Refusal::NotKept {
+                self.refusals.note(source, refusal, ahead, None);
+            }
+        }
         match result {
             Ok(()) => StatusCode::NO_CONTENT.into_response(),
             Err(refusal) => refusal.into_response(),
@@ -173,6 +185,13 @@ pub(crate) async fn discard(mut body: Body) {
     };
     // Whoever is slower than that is cut off.
     let _ = tokio::time::timeout(DISCARD_DEADLINE, reading).await;
+}
+
+/// How many seconds the signed time of a request is ahead of our clock.
+fn seconds_ahead(headers: &HeaderMap) -> Option<i64> {
+    let names = ["svix-timestamp", "webhook-timestamp"];
+    let signed: i64 = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?.parse().ok()?;
+    Some(signed.saturating_sub(clock::wall().seconds()))
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {

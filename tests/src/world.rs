@@ -187,6 +187,11 @@ impl World {
         self.back.as_mut().or(self.front.as_mut()).expect("it runs")
     }
 
+    /// What the one that delivers has written so far.
+    pub fn deliverer_output(&self) -> String {
+        self.back.as_ref().or(self.front.as_ref()).expect("it runs").output()
+    }
+
     /// Asks what delivers to stop, and waits until it has. Where it is one process with what takes webhooks, both stop.
     pub async fn stop_delivering(&mut self) {
         let mut program = self.back.take().or_else(|| self.front.take()).expect("it runs");

@@ -32,11 +32,11 @@ use crate::engine::{Destinations, Engine, Limits, account};
 use crate::flows::Flow;
 use crate::metrics::Metrics;
 use crate::sql::{Database, Outage};
-use crate::store::Store;
+use crate::store::{SqlStore, Store};
 use attempt::Workshop;
 use clock_watch::ClockWatch;
 use housekeeping::{HalfKept, Housekeeper};
-use opening::{Trouble, ensure, keep_flow, open_connectors, open_store, say_ignored, until};
+use opening::{Trouble, ensure, keep_flow, open_connectors, open_store, say_ignored, say_without_flow, until};
 use quotas::{Limited, Quotas};
 use scribe::Scribe;
 use versions::Versions;
@@ -97,6 +97,10 @@ impl Dispatcher {
         let Some((store, has_read)) = until(&stop, || open_store(&outage, &database, &config)).await? else {
             return Ok(());
         };
+        let reader = SqlStore::reader(database.clone());
+        if until(&stop, || say_without_flow(&reader, &config.known_flows, &metrics)).await?.is_none() {
+            return Ok(());
+        }
         let store = wrap(store);
         outage.over();
         let mut outages = vec![outage.clone()];

@@ -14,6 +14,7 @@ use crate::config::{Config, of_instance};
 use crate::connectors::{self, Connectors};
 use crate::engine::account;
 use crate::flows::Flow;
+use crate::metrics::Metrics;
 use crate::sql::{Database, DatabaseAddress, Outage, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 
@@ -148,4 +149,14 @@ pub(super) async fn keep_flow(store: &dyn Store, outage: &Outage, flow: &Flow) -
     };
     outage.failed(error.fault(), &error.to_string()).await;
     Err(Trouble::Said)
+}
+
+/// Tells of flows that have runs under way and no file: they wait until it is back.
+pub(super) async fn say_without_flow(store: &SqlStore, known: &[String], metrics: &Metrics) -> Result<(), Trouble> {
+    let under_way = store.under_way().await.map_err(|error| Trouble::Passing(error.into()))?;
+    for (flow, runs) in under_way.into_iter().filter(|(flow, _)| !known.contains(flow)) {
+        metrics.without_flow.with_label_values(&[&flow]).set(runs);
+        tracing::warn!(flow, runs, "flow has runs under way and no file: they wait until it is back under that name");
+    }
+    Ok(())
 }

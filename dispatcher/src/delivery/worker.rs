@@ -19,7 +19,7 @@ use super::housekeeping::HalfKept;
 use super::letters::Letter;
 use super::scribe::Order;
 use crate::engine::clock::ClockState;
-use crate::engine::{ChangeKind, Changed, Destinations, Engine, Given, Input, Run, RunState, Step, death};
+use crate::engine::{ChangeKind, Changed, Destinations, Engine, Given, Input, News, Run, RunState, Step, death};
 use crate::flows::Flow;
 
 /// How often timers and gauges are looked at.
@@ -267,9 +267,29 @@ impl Working {
         let waits_for = self.worker.workshop.scribe.waits_for();
         set(&metrics.stalled_seconds, usize::try_from(waits_for.as_secs()).unwrap_or(usize::MAX));
         self.worker.readiness.set(format!("flow {}", self.worker.flow.name), waits_for < STALLED_AFTER);
-        let destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut destinations = self.worker.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, closed) in destinations.states() {
             metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
+        }
+        let now = clock::now();
+        for news in destinations.news(now) {
+            match news {
+                News::Trouble { destination, since, next_probe } => {
+                    let (held, for_seconds) = (metrics.held_by_all_flows(), now.since(since).as_secs());
+                    let next_probe = next_probe.map(tracing::field::display);
+                    tracing::warn!(
+                        destination,
+                        held,
+                        for_seconds,
+                        next_probe,
+                        "destination is in trouble; its runs are held"
+                    );
+                }
+                News::Over { destination, since } => {
+                    let for_seconds = now.since(since).as_secs();
+                    tracing::warn!(destination, for_seconds, "destination serves again; its runs go on");
+                }
+            }
         }
     }
 

@@ -19,6 +19,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest time for which a destination's word to wait is obeyed.
 const LONGEST_OBEDIENCE: Duration = Duration::from_secs(300);
+/// A destination that asks to wait longer than this is told of like one that is down.
+const LONG_THROTTLE: Duration = Duration::from_secs(10);
 /// How long to wait for a destination that says "slower" and not how long.
 const UNSAID: Duration = Duration::from_secs(1);
 
@@ -61,6 +63,8 @@ pub struct Breaker {
     served_at: Option<Timestamp>,
     /// When it was found to be down last.
     down_at: Option<Timestamp>,
+    /// Since when it has been in trouble that an operator should know of.
+    trouble_since: Option<Timestamp>,
 }
 
 impl Default for Breaker {
@@ -73,6 +77,7 @@ impl Default for Breaker {
             pauses: 0,
             served_at: None,
             down_at: None,
+            trouble_since: None,
         }
     }
 }
@@ -81,6 +86,15 @@ impl Breaker {
     /// Whether everything may call.
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
+    }
+
+    /// Since when it has been in trouble, and when it is tried next, where it is not tried already.
+    pub fn trouble(&self) -> Option<(Timestamp, Option<Timestamp>)> {
+        let next = match self.state {
+            State::Open { until } => Some(until),
+            State::Closed | State::HalfOpen { .. } => None,
+        };
+        self.trouble_since.map(|since| (since, next))
     }
 
     /// Whether a call may be made now; it is not counted as one.
@@ -118,6 +132,9 @@ impl Breaker {
             Sign::Throttles(after) => {
                 let until = now.plus(after.unwrap_or(UNSAID).min(LONGEST_OBEDIENCE));
                 self.failing.clear();
+                if until.since(now) >= LONG_THROTTLE {
+                    self.trouble_since.get_or_insert(now);
+                }
                 self.turn(State::Open { until });
             }
             Sign::Down => self.fails(who, now, jitter),
@@ -131,6 +148,7 @@ impl Breaker {
             (*allowed, *serves) = (*allowed + 1, true);
             if *allowed >= RECOVERED {
                 self.pauses = 0;
+                self.trouble_since = None;
                 // Calls under way count on: they were counted one by one.
                 self.state = State::Closed;
             }
@@ -151,6 +169,7 @@ impl Breaker {
             let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(10)).min(LONGEST_PAUSE);
             self.pauses += 1;
             self.down_at = Some(now);
+            self.trouble_since.get_or_insert(now);
             self.failing.clear();
             // Between half and the whole: several replicas do not knock at the same moment.
             self.turn(State::Open { until: now.plus(pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)) });
@@ -254,6 +273,22 @@ mod tests {
         let mut breaker = Breaker::default();
         call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(86_400))), 1, 0);
         assert!(breaker.admits(at(300_000)), "but not for ever");
+    }
+
+    #[test]
+    fn trouble_lasts_from_when_it_is_down_until_it_serves_as_usual() {
+        let mut breaker = broken();
+        assert_eq!(breaker.trouble(), Some((at(0), Some(at(1_000)))));
+        let mut now = 1_000;
+        while !breaker.is_closed() {
+            call(&mut breaker, Sign::Serves, 1, now);
+            now += 1;
+            assert_eq!(breaker.trouble().is_some(), !breaker.is_closed());
+        }
+        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(1))), 1, now);
+        assert_eq!(breaker.trouble(), None, "that is everyday life at a quota");
+        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(60))), 1, now + 1_000);
+        assert_eq!(breaker.trouble().map(|(since, _)| since), Some(at(now + 1_000)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The destinations as one process knows them: what holds for a destination holds in every flow that uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use usher_proto::{Instance, Timestamp};
 
@@ -20,6 +21,32 @@ pub struct Destinations {
     used_up: BTreeMap<(String, bool), Timestamp>,
     /// How many calls of one flow may be under way at once, where the account's quota says so.
     rooms: BTreeMap<String, usize>,
+    /// Of each destination in trouble: since when it is, and when that was told last.
+    told: BTreeMap<String, (Timestamp, Timestamp)>,
+}
+
+/// Interval between two reports of a destination that stays in trouble.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// What an operator should know of a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// It takes no calls, or only single ones.
+    Trouble {
+        /// Its account.
+        destination: String,
+        /// Since when.
+        since: Timestamp,
+        /// When it is tried next; none while it is tried.
+        next_probe: Option<Timestamp>,
+    },
+    /// It serves as usual again.
+    Over {
+        /// Its account.
+        destination: String,
+        /// Since when it had been in trouble.
+        since: Timestamp,
+    },
 }
 
 impl Destinations {
@@ -90,8 +117,57 @@ impl Destinations {
         names.into_iter().cloned().collect()
     }
 
+    /// What has changed since this was asked last, and once a minute what lasts. One of those who ask is told.
+    pub fn news(&mut self, now: Timestamp) -> Vec<News> {
+        let mut news = Vec::new();
+        for (destination, breaker) in &self.breakers {
+            let Some((since, next_probe)) = breaker.trouble() else {
+                if let Some((since, _)) = self.told.remove(destination) {
+                    news.push(News::Over { destination: destination.clone(), since });
+                }
+                continue;
+            };
+            if self.told.get(destination).is_none_or(|(_, told)| now.since(*told) >= TELL_EVERY) {
+                self.told.insert(destination.clone(), (since, now));
+                news.push(News::Trouble { destination: destination.clone(), since, next_probe });
+            }
+        }
+        news
+    }
+
     /// All that have been asked, with whether they are closed.
     pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
         self.breakers.iter().map(|(name, breaker)| (name.as_str(), breaker.is_closed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    fn call(destinations: &mut Destinations, sign: Sign, who: u64, now: Timestamp) {
+        let ticket = destinations.permit("resend", false, now).expect("leave");
+        destinations.answered("resend", ticket, sign, who, now, 1.0);
+    }
+
+    #[test]
+    fn trouble_is_told_when_it_begins_once_a_minute_and_when_it_is_over() {
+        let mut destinations = Destinations::default();
+        call(&mut destinations, Sign::Serves, 1, at(0));
+        assert_eq!(destinations.news(at(0)), []);
+        (0..8).for_each(|who| call(&mut destinations, Sign::Down, who, at(0)));
+        let trouble = |next_probe| News::Trouble { destination: "resend".into(), since: at(0), next_probe };
+        assert_eq!(destinations.news(at(0)), [trouble(Some(at(1)))]);
+        assert_eq!(destinations.news(at(59)), []);
+        assert_eq!(destinations.news(at(60)), [trouble(Some(at(1)))]);
+        while !destinations.is_closed("resend", false, at(61)) {
+            call(&mut destinations, Sign::Serves, 1, at(61));
+        }
+        assert_eq!(destinations.news(at(61)), [News::Over { destination: "resend".into(), since: at(0) }]);
+        assert_eq!(destinations.news(at(200)), []);
     }
 }

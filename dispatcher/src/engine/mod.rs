@@ -25,7 +25,7 @@ pub(crate) mod storable;
 
 pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
-pub use destinations::{Destinations, account};
+pub use destinations::{Destinations, News, account};
 pub use held::Held;
 pub use input::{Given, Input, Looked, Next, Report};
 pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, death};

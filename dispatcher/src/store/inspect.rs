@@ -54,6 +54,10 @@ pub struct RunRecord {
     pub step: i64,
     /// Attempts made of that step.
     pub attempts: i64,
+    /// The account that its step asks; none where it asks nobody.
+    pub destination: Option<String>,
+    /// When its latest attempt failed.
+    pub failed_at: Option<Timestamp>,
     /// Until when it waits.
     pub due_at: Option<Timestamp>,
     /// Why it was given up.
@@ -94,7 +98,8 @@ pub struct EffectRecord {
 }
 
 const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attempts, r.due_at, r.reason, r.error, r.note, \
-                       r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths, r.instance, r.event_ref, r.subject";
+                       r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths, r.instance, r.event_ref, r.subject, \
+                       r.destination, r.failed_at";
 
 fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
     let unreadable = |what: &str| StoreError::Unreadable(what.to_owned());
@@ -112,6 +117,8 @@ fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
         state: row.try_get(4)?,
         step: row.try_get(5)?,
         attempts: row.try_get(6)?,
+        destination: row.try_get(20)?,
+        failed_at: time(21)?,
         due_at: time(7)?,
         reason: row.try_get(8)?,
         error: row.try_get(9)?,

@@ -1,7 +1,7 @@
 //! What operators change in the store themselves: which flows are paused. Everything about runs goes through the log.
 
 use serde::Serialize;
-use usher_proto::{EventRef, Timestamp};
+use usher_proto::{EventId, EventRef, Timestamp};
 
 use super::{SqlStore, StoreError};
 use crate::sql::Database;
@@ -131,6 +131,36 @@ impl SqlStore {
             sqlx::query_as(sql).bind(flow).bind(run.as_str()).fetch_all(&self.database.pool).await?;
         let record = |(at, who, what, came)| ActionRecord { at: Timestamp::from_millis(at), who, what, came };
         Ok(rows.into_iter().map(record).collect())
+    }
+
+    /// What came of an order, by the id of the event that gives it; none while nobody has carried it out.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn came_of(&self, order: &EventId) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT came FROM usher_action WHERE id = $1";
+        let row: Option<(String,)> =
+            sqlx::query_as(sql).bind(order.as_str()).fetch_optional(&self.database.pool).await?;
+        Ok(row.map(|(came,)| came))
+    }
+
+    /// The flows that some process works on, as far as the store knows: one that was killed has not said that it does not.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn worked_flows(&self) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT DISTINCT flow FROM usher_ownership WHERE owner <> '' ORDER BY flow";
+        let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&self.database.pool).await?;
+        Ok(rows.into_iter().map(|(flow,)| flow).collect())
+    }
+
+    /// The flows that have runs which have not ended, with their number.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn under_way(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let sql = "SELECT flow, COUNT(*) FROM usher_run WHERE ended_at IS NULL GROUP BY flow ORDER BY flow";
+        Ok(sqlx::query_as(sql).fetch_all(&self.database.pool).await?)
     }
 
     /// The flows that have ever run here.

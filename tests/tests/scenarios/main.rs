@@ -25,6 +25,7 @@ mod refused;
 mod settings;
 mod state;
 mod tools;
+mod troubles;
 mod typed;
 mod up;
 mod ways_on;

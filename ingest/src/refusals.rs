@@ -1,0 +1,173 @@
+//! Tells an operator which requests are refused: one line a minute for each cause, with its number and what to do, for whoever
+//! floods us must not flood the log.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use usher_proto::signature;
+
+use crate::error::Refusal;
+
+/// Interval between two lines about the same cause.
+const EVERY: Duration = Duration::from_secs(60);
+/// The same about events that the log does not keep: soon over, or an outage.
+const NOT_KEPT_EVERY: Duration = Duration::from_secs(1);
+
+/// What is wrong, more exactly than the answer's code says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cause {
+    /// The word for it in metrics.
+    pub(crate) label: &'static str,
+    /// What an operator may do about it.
+    advice: &'static str,
+}
+
+impl Cause {
+    /// The cause of a refusal.
+    pub(crate) const fn of(refusal: &Refusal) -> Self {
+        let (label, advice) = match refusal {
+            Refusal::NotVerified(signature::Refusal::NoMatch) => (
+                "signature",
+                "the signature matches no configured secret: set the signing secret of this endpoint, from its page at the \
+                 sender",
+            ),
+            Refusal::NotVerified(signature::Refusal::TooOld) => (
+                "clock_old",
+                "the signed time is more than 5 minutes ago: check this machine's clock; if it is right, the request was late, \
+                 or repeated by somebody else",
+            ),
+            Refusal::NotVerified(signature::Refusal::TooNew) => {
+                ("clock_ahead", "the signed time is more than 5 minutes ahead: check this machine's clock")
+            }
+            Refusal::NotVerified(signature::Refusal::MalformedTimestamp) | Refusal::HeaderMalformed(_) => {
+                ("header_malformed", "a header cannot be read: the sender is not the one that is configured")
+            }
+            Refusal::HeaderMissing(_) => {
+                ("header_missing", "the signature's headers are missing: the sender is not the one that is configured")
+            }
+            Refusal::NoSuchInstance => (
+                "no_such_instance",
+                "no signing secret is configured for this instance: set it with the instance's name behind, or mend the \
+                 endpoint's address at the sender",
+            ),
+            Refusal::NoSuchSource => {
+                ("no_such_source", "no such source is configured: mend the endpoint's address at the sender")
+            }
+            Refusal::NoSuchPath => ("no_such_path", "mend the endpoint's address at the sender"),
+            Refusal::BodyMalformed => ("body_malformed", "the body is not what the sender documents"),
+            Refusal::TooLarge(_) => ("too_large", "the body is larger than what the log takes"),
+            Refusal::BodyIncomplete => {
+                ("body_incomplete", "the body did not arrive whole and in time: look at the network")
+            }
+            Refusal::Busy => ("busy", "too many requests are under way: the sender repeats them"),
+            Refusal::NotKept => ("not_kept", "the log does not keep them now: the sender repeats them"),
+        };
+        Self { label, advice }
+    }
+
+    const fn is_of_the_clock(self) -> bool {
+        matches!(self.label.as_bytes(), b"clock_old" | b"clock_ahead")
+    }
+
+    const fn every(self) -> Duration {
+        if matches!(self.label.as_bytes(), b"not_kept") { NOT_KEPT_EVERY } else { EVERY }
+    }
+}
+
+/// The refusals of one source for one cause since the last line about them.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Whether a line was written within the interval.
+    told: bool,
+    count: u64,
+    /// Of the latest: seconds that its signed time is ahead of our clock.
+    ahead: Option<i64>,
+    /// Of the latest: the log's error.
+    error: Option<String>,
+}
+
+impl Seen {
+    /// Counts one. Returns the number to tell now.
+    fn note(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.told {
+            return None;
+        }
+        self.told = true;
+        Some(std::mem::take(&mut self.count))
+    }
+
+    /// An interval is over. Returns the number to tell; none ends the telling.
+    fn over(&mut self) -> Option<u64> {
+        self.told = self.count > 0;
+        self.told.then(|| std::mem::take(&mut self.count))
+    }
+}
+
+/// The refusals of one ingest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals {
+    seen: Arc<Mutex<BTreeMap<(&'static str, Cause), Seen>>>,
+}
+
+impl Refusals {
+    /// Notes a refused request. `ahead` is how many seconds its signed time is ahead of our clock; `error` is the log's.
+    pub(crate) fn note(&self, source: &'static str, refusal: &Refusal, ahead: Option<i64>, error: Option<String>) {
+        let cause = Cause::of(refusal);
+        let first = self.with(source, cause, |seen| {
+            (seen.ahead, seen.error) = (ahead, error);
+            let count = seen.note()?;
+            Some(write(source, cause, count, seen))
+        });
+        if first.is_none() {
+            return;
+        }
+        let refusals = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(cause.every()).await;
+                let told = refusals.with(source, cause, |seen| {
+                    let count = seen.over()?;
+                    Some(write(source, cause, count, seen))
+                });
+                if told.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn with<T>(&self, source: &'static str, cause: Cause, use_it: impl FnOnce(&mut Seen) -> T) -> T {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        use_it(seen.entry((source, cause)).or_default())
+    }
+}
+
+fn write(source: &str, cause: Cause, count: u64, seen: &Seen) {
+    let Cause { label, advice } = cause;
+    let error = seen.error.as_deref();
+    let seconds_ahead = seen.ahead.filter(|_| cause.is_of_the_clock());
+    tracing::warn!(source, cause = label, count, seconds_ahead, error, "webhooks refused: {advice}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_told_at_once_and_the_others_once_an_interval() {
+        let mut seen = Seen::default();
+        assert_eq!((seen.note(), seen.note(), seen.note()), (Some(1), None, None));
+        assert_eq!(seen.over(), Some(2));
+        assert_eq!(seen.over(), None, "nothing was refused since");
+        assert_eq!(seen.note(), Some(1), "and the next is told at once again");
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_from_a_wrong_secret() {
+        let label = |refusal| Cause::of(&Refusal::NotVerified(refusal)).label;
+        use signature::Refusal::{NoMatch, TooNew, TooOld};
+        assert_eq!([label(NoMatch), label(TooOld), label(TooNew)], ["signature", "clock_old", "clock_ahead"]);
+    }
+}
