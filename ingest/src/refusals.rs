@@ -118,7 +118,8 @@ impl Refusals {
         let first = self.with(source, cause, |seen| {
             (seen.ahead, seen.error) = (ahead, error);
             let count = seen.note()?;
-            Some(write(source, cause, count, seen))
+            write(source, cause, count, seen);
+            Some(())
         });
         if first.is_none() {
             return;
@@ -129,7 +130,8 @@ impl Refusals {
                 tokio::time::sleep(cause.every()).await;
                 let told = refusals.with(source, cause, |seen| {
                     let count = seen.over()?;
-                    Some(write(source, cause, count, seen))
+                    write(source, cause, count, seen);
+                    Some(())
                 });
                 if told.is_none() {
                     return;
