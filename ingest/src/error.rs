@@ -31,10 +31,7 @@ pub(crate) enum Refusal {
     #[error("the request does not verify: {0}")]
     NotVerified(signature::Refusal),
     /// The body is not what the source sends.
-    #[error(
-        "the body is not a JSON object with a type, or it is nested deeper than {} levels",
-        crate::sources::json::MAX_DEPTH
-    )]
+    #[error("the body is not a JSON object with a type")]
     BodyMalformed,
     /// The event is larger than this.
     #[error("the body, with its headers, is larger than {0} bytes")]

@@ -3,6 +3,7 @@
 //!
 //! Everything here is pure: no I/O, no clock, no environment, no async runtime. `now` is always a parameter.
 
+pub mod json;
 pub mod time;
 
 pub mod event;
@@ -27,6 +28,7 @@ pub use address::{AddressDigest, Mailbox};
 pub use event::{Event, EventId};
 pub use identity::{EventRef, SubjectId};
 pub use instance::Instance;
+pub use json::Json;
 pub use key::Key;
 pub use partition::Partition;
 pub use reason::Reason;

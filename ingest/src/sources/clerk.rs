@@ -4,17 +4,15 @@ mod key;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use serde::Deserialize;
 use usher_proto::signature;
-use usher_proto::{Event, EventId, Source, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Json, Source, SubjectId, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use super::Sender;
-use super::json::{self, Number, Object, Text};
+use super::body;
 use super::svix::{self, InstanceSecrets};
 use crate::error::Refusal;
-use key::Data;
 
 const VARIABLE: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
 
@@ -36,19 +34,6 @@ impl Clerk {
     }
 }
 
-/// What is read of a body.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, rename = "type", default)]
-    kind: Text<'a>,
-    #[serde(default)]
-    timestamp: Number,
-    #[serde(borrow, default)]
-    instance_id: Text<'a>,
-    #[serde(borrow, default)]
-    data: Object<Data<'a>>,
-}
-
 impl Sender for Clerk {
     fn source(&self) -> Source {
         Source::Clerk
@@ -63,19 +48,18 @@ impl Sender for Clerk {
         let signed = svix::signed(headers)?;
         let (instance, secrets) = self.secrets.of(instance)?;
         signature::verify(secrets, signed, &body, now)?;
-        if json::too_deep(&body) {
-            return Err(Refusal::BodyMalformed);
-        }
-        let envelope: Envelope<'_> =
-            serde_json::from_slice(&body).ok().filter(|_| svix::is_object(&body)).ok_or(Refusal::BodyMalformed)?;
-        let kind = envelope.kind.get().ok_or(Refusal::BodyMalformed)?;
-        let key = key::key(kind, &envelope.data.0, envelope.instance_id.get(), signed.id);
+        let text = String::from_utf8_lossy(&body);
+        let envelope = body::read(&text, &["type", "timestamp", "instance_id", "data"])?;
+        let kind = body::kind(envelope)?;
+        let instance_id = envelope.get("instance_id").and_then(Json::filled);
+        let key = key::key(&kind, envelope.get("data"), instance_id.as_deref(), signed.id);
+        let occurred_at = envelope.get("timestamp").and_then(body::time);
         Ok(Event {
             id: EventId::new(signed.id),
-            kind: kind.to_owned(),
+            kind,
             source: Source::Clerk,
             subject: SubjectId::new(Source::Clerk, instance, &key),
-            occurred_at: envelope.timestamp.0.and_then(Timestamp::from_seconds_or_millis).unwrap_or(now),
+            occurred_at: occurred_at.unwrap_or(now),
             received_at: now,
             provenance: svix::provenance(&signed, headers),
             body: body.clone(),

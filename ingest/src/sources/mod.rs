@@ -1,7 +1,6 @@
 //! The senders of webhooks, one file each: how one signs, and where its key and its time are.
 
-pub mod json;
-
+mod body;
 mod subject;
 mod svix;
 

@@ -5,14 +5,13 @@
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use serde::Deserialize;
 use usher_proto::signature;
 use usher_proto::{Event, EventId, Source, SubjectId, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use super::Sender;
-use super::json::{self, Object, Text};
+use super::body;
 use super::subject;
 use super::svix::{self, InstanceSecrets};
 use crate::error::Refusal;
@@ -33,33 +32,6 @@ impl Resend {
     }
 }
 
-/// What is read of a body.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, rename = "type", default)]
-    kind: Text<'a>,
-    #[serde(borrow, default)]
-    created_at: Text<'a>,
-    #[serde(borrow, default)]
-    data: Object<Data<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Data<'a> {
-    #[serde(borrow)]
-    email_id: Text<'a>,
-    #[serde(borrow)]
-    tags: Object<Tags<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Tags<'a> {
-    #[serde(borrow)]
-    clerk_user_id: Text<'a>,
-}
-
 impl Sender for Resend {
     fn source(&self) -> Source {
         Source::Resend
@@ -74,23 +46,23 @@ impl Sender for Resend {
         let signed = svix::signed(headers)?;
         let (instance, secrets) = self.secrets.of(instance)?;
         signature::verify(secrets, signed, &body, now)?;
-        if json::too_deep(&body) || !svix::is_object(&body) {
-            return Err(Refusal::BodyMalformed);
-        }
-        let envelope: Envelope<'_> = serde_json::from_slice(&body).map_err(|_| Refusal::BodyMalformed)?;
-        let kind = envelope.kind.get().ok_or(Refusal::BodyMalformed)?;
-        let Data { email_id, tags } = &envelope.data.0;
+        let text = String::from_utf8_lossy(&body);
+        let envelope = body::read(&text, &["type", "created_at", "data"])?;
+        let kind = body::kind(envelope)?;
+        let data = |path: &[&str]| envelope.get("data")?.at(path)?.filled();
         // A mail that is tagged with a user of Clerk concerns that user, at the instance whose account has sent it.
-        let (whose, key) = match tags.0.clerk_user_id.get() {
-            Some(user) => (Source::Clerk, user),
-            None => (Source::Resend, email_id.get().unwrap_or(signed.id)),
+        let (whose, key) = match data(&["tags", "clerk_user_id"]) {
+            Some(user) => (Source::Clerk, Some(user)),
+            None => (Source::Resend, data(&["email_id"])),
         };
+        let key = subject::key(key.as_deref().unwrap_or(signed.id));
+        let occurred_at = envelope.get("created_at").and_then(body::time);
         Ok(Event {
             id: EventId::new(signed.id),
-            kind: kind.to_owned(),
+            kind,
             source: Source::Resend,
-            subject: SubjectId::new(whose, instance, &subject::key(key)),
-            occurred_at: envelope.created_at.get().and_then(|time| time.parse().ok()).unwrap_or(now),
+            subject: SubjectId::new(whose, instance, &key),
+            occurred_at: occurred_at.unwrap_or(now),
             received_at: now,
             provenance: svix::provenance(&signed, headers),
             body: body.clone(),

@@ -78,8 +78,3 @@ pub(super) fn provenance(signed: &Signed<'_>, headers: &HeaderMap) -> Vec<(Strin
     }
     provenance
 }
-
-/// Whether a body is an object; an array would read as a struct, too.
-pub(super) fn is_object(body: &[u8]) -> bool {
-    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
-}

@@ -3,106 +3,54 @@
 //! Where the ids sit: Clerk's OpenAPI schema of its webhooks (clerk/openapi-specs, 2025-04-15). Which one is the key is
 //! our choice: the user if there is one, else what the event is about.
 
-use serde::Deserialize;
-use usher_proto::Key;
+use std::borrow::Cow;
 
-use crate::sources::json::{Object, Text};
+use usher_proto::{Json, Key};
+
 use crate::sources::subject::{self, address, phone};
-
-/// The fields of `data` that may hold an id. `deserialize` borrows from the body.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Data<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    #[serde(borrow)]
-    object: Text<'a>,
-    #[serde(borrow)]
-    user_id: Text<'a>,
-    #[serde(borrow)]
-    user: Object<User<'a>>,
-    #[serde(borrow)]
-    public_user_data: Object<PublicUser<'a>>,
-    #[serde(borrow)]
-    organization: Object<Organization<'a>>,
-    #[serde(borrow)]
-    organization_id: Text<'a>,
-    #[serde(borrow)]
-    to_email_address: Text<'a>,
-    #[serde(borrow)]
-    to_phone_number: Text<'a>,
-    #[serde(borrow)]
-    email_address: Text<'a>,
-    #[serde(borrow)]
-    payer: Object<Payer<'a>>,
-    #[serde(borrow)]
-    payer_id: Text<'a>,
-    #[serde(borrow)]
-    subscription_id: Text<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct User<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PublicUser<'a> {
-    #[serde(borrow)]
-    user_id: Text<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Organization<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Payer<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    #[serde(borrow)]
-    user_id: Text<'a>,
-    #[serde(borrow)]
-    organization_id: Text<'a>,
-}
 
 /// The key of an event of type `kind`. Where nothing in it identifies anybody, the delivery's own id is the key: such an
 /// event is in order with nothing but itself.
-pub(super) fn key(kind: &str, data: &Data<'_>, instance_id: Option<&str>, svix_id: &str) -> Key {
-    let payer = &data.payer.0;
+pub(super) fn key(kind: &str, data: Option<Json<'_>>, instance_id: Option<&str>, svix_id: &str) -> Key {
+    let text = |path: &[&str]| data?.at(path)?.filled();
     let (group, action) = kind.split_once('.').unwrap_or((kind, ""));
-    let candidates: &[&Text<'_>] = match group {
-        "user" | "organization" => &[&data.id],
-        "session" => &[&data.user_id, &data.user.0.id, &data.id],
-        "email" => return of_recipient(&data.user_id, &data.to_email_address, address, svix_id),
-        "sms" => return of_recipient(&data.user_id, &data.to_phone_number, phone, svix_id),
-        "organizationMembership" => &[&data.public_user_data.0.user_id, &data.organization.0.id],
-        "organizationInvitation" if action == "accepted" => &[&data.user_id, &data.organization_id],
-        "organizationInvitation" => return of_recipient(&data.organization_id, &data.email_address, address, svix_id),
-        "organizationDomain" => &[&data.organization_id, &data.id],
-        "role" | "permission" => return subject::key(data.id.get().or(instance_id).unwrap_or(svix_id)),
-        "waitlistEntry" => return of_recipient(&Text::default(), &data.email_address, address, svix_id),
-        "subscription" | "subscriptionItem" | "paymentAttempt" => {
-            &[&payer.user_id, &payer.organization_id, &data.payer_id, &payer.id, &data.subscription_id, &data.id]
+    let candidates: &[&[&str]] = match group {
+        "user" | "organization" => &[&["id"]],
+        "session" => &[&["user_id"], &["user", "id"], &["id"]],
+        "email" => return of_recipient(text(&["user_id"]), text(&["to_email_address"]), address, svix_id),
+        "sms" => return of_recipient(text(&["user_id"]), text(&["to_phone_number"]), phone, svix_id),
+        "organizationMembership" => &[&["public_user_data", "user_id"], &["organization", "id"]],
+        "organizationInvitation" if action == "accepted" => &[&["user_id"], &["organization_id"]],
+        "organizationInvitation" => {
+            return of_recipient(text(&["organization_id"]), text(&["email_address"]), address, svix_id);
         }
-        _ if data.object.get() == Some("user") => &[&data.user_id, &data.public_user_data.0.user_id, &data.id],
-        _ => &[&data.user_id, &data.public_user_data.0.user_id, &data.organization_id, &data.id],
+        "organizationDomain" => &[&["organization_id"], &["id"]],
+        "role" | "permission" => return subject::key(text(&["id"]).as_deref().or(instance_id).unwrap_or(svix_id)),
+        "waitlistEntry" => return of_recipient(None, text(&["email_address"]), address, svix_id),
+        "subscription" | "subscriptionItem" | "paymentAttempt" => &[
+            &["payer", "user_id"],
+            &["payer", "organization_id"],
+            &["payer_id"],
+            &["payer", "id"],
+            &["subscription_id"],
+            &["id"],
+        ],
+        _ if text(&["object"]).as_deref() == Some("user") => &[&["user_id"], &["public_user_data", "user_id"], &["id"]],
+        _ => &[&["user_id"], &["public_user_data", "user_id"], &["organization_id"], &["id"]],
     };
-    subject::key(candidates.iter().find_map(|text| text.get()).unwrap_or(svix_id))
+    subject::key(candidates.iter().find_map(|path| text(path)).as_deref().unwrap_or(svix_id))
 }
 
 /// The key of what has an owner, else a recipient that is known by an address or a number alone.
-fn of_recipient(owner: &Text<'_>, recipient: &Text<'_>, digest: fn(&str) -> Key, svix_id: &str) -> Key {
-    match (owner.get(), recipient.get()) {
-        (Some(owner), _) => subject::key(owner),
-        (None, Some(recipient)) => digest(recipient),
+fn of_recipient(
+    owner: Option<Cow<'_, str>>,
+    recipient: Option<Cow<'_, str>>,
+    digest: fn(&str) -> Key,
+    svix_id: &str,
+) -> Key {
+    match (owner, recipient) {
+        (Some(owner), _) => subject::key(&owner),
+        (None, Some(recipient)) => digest(&recipient),
         (None, None) => subject::key(svix_id),
     }
 }
@@ -112,8 +60,7 @@ mod tests {
     use super::*;
 
     fn of(kind: &str, data: &str) -> String {
-        let data: Object<Data<'_>> = serde_json::from_str(data).expect("JSON");
-        key(kind, &data.0, Some("ins_1"), "msg_1").as_str().to_owned()
+        key(kind, Json::read(data), Some("ins_1"), "msg_1").as_str().to_owned()
     }
 
     #[test]

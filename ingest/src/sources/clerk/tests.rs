@@ -151,23 +151,11 @@ fn no_key_is_an_address_or_a_phone_number_whatever_the_event_looks_like() {
 
 #[test]
 fn a_body_that_is_no_object_with_a_type_is_refused() {
-    let deep = format!("{{\"type\":\"a\",\"data\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
     let unclosed = format!("{{\"type\":\"a\",\"data\":{}", "{\"a\":".repeat(100_000));
     let twice = r#"{"type":"user.created","type":"user.deleted","data":{"id":"user_1"}}"#;
-    for bad in [
-        "",
-        "null",
-        "7",
-        "[]",
-        r#"["user.created"]"#,
-        "{}",
-        r#"{"type":7}"#,
-        r#"{"type":""}"#,
-        "{",
-        &deep,
-        &unclosed,
-        twice,
-    ] {
+    for bad in
+        ["", "null", "7", "[]", r#"["user.created"]"#, "{}", r#"{"type":7}"#, r#"{"type":""}"#, "{", &unclosed, twice]
+    {
         let shown: String = bad.chars().take(60).collect();
         assert_eq!(accept(bad).expect_err(&shown), Refusal::BodyMalformed, "{shown}");
     }
@@ -179,6 +167,57 @@ fn unknown_types_and_fields_are_no_error() {
         accept(r#" {"type":"brand.new","more":[{}],"data":{"user_id":"user_1","id":{"odd":1}}} "#).expect("kept");
     assert_eq!((event.kind.as_str(), event.subject.key()), ("brand.new", "user_1"));
     assert_eq!(accept(r#"{"type":"brand.new","data":"text"}"#).expect("kept").subject.key(), "msg_1");
+}
+
+/// One value of each type that JSON has, and those of which readers disagree.
+const ANYTHING: [&str; 12] = [
+    "null",
+    "true",
+    "7",
+    "-7.5",
+    "1e400",
+    "123456789012345678901234567890",
+    r#""""#,
+    r#""text""#,
+    r#""7""#,
+    r#""\ud83d""#,
+    r#"[{"id":"user_9"}]"#,
+    r#"{"id":{"id":[]}}"#,
+];
+
+#[test]
+fn whatever_stands_in_a_field_that_is_read_the_event_is_kept() {
+    let fields = ["timestamp", "instance_id", "object", "event_attributes"];
+    let of_data = ["id", "object", "user_id", "user", "public_user_data", "organization", "payer", "email_address"];
+    let kinds = ["user.created", "session.created", "email.created", "organizationMembership.created", "role.created"];
+    let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
+    for kind in kinds {
+        for value in ANYTHING.into_iter().chain([deep.as_str()]) {
+            for field in fields {
+                let body =
+                    format!(r#"{{"type":"{kind}","{field}":{value},"data":{{"id":"user_1","user_id":"user_1"}}}}"#);
+                assert_eq!(accept(&body).expect("kept").body, body, "{kind} {field}");
+            }
+            for field in of_data {
+                let body = format!(r#"{{"type":"{kind}","data":{{"{field}":{value}}}}}"#);
+                assert!(!accept(&body).expect("kept").subject.key().is_empty(), "{kind} {field}");
+            }
+            accept(&format!(r#"{{"type":"{kind}","data":{value}}}"#)).expect("kept");
+            let metadata =
+                format!(r#"{{"type":"user.created","data":{{"unsafe_metadata":{{"n":{value}}},"id":"user_1"}}}}"#);
+            assert_eq!(accept(&metadata).expect("kept").subject.key(), "user_1");
+        }
+    }
+    let time = |timestamp: &str| {
+        let body = format!(r#"{{"type":"user.created","timestamp":{timestamp},"data":{{"id":"user_1"}}}}"#);
+        accept(&body).expect("kept").occurred_at.millis()
+    };
+    for timestamp in ["1767261600250", "1767261600250.0", r#""1767261600250""#, r#""2026-01-01T10:00:00.250Z""#] {
+        assert_eq!(time(timestamp), 1_767_261_600_250, "{timestamp}");
+    }
+    for timestamp in ["null", "1e400", r#""soon""#, "[]"] {
+        assert_eq!(time(timestamp), 1_000_000, "{timestamp}: when it came");
+    }
 }
 
 #[test]

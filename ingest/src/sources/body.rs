@@ -1,0 +1,62 @@
+//! The few fields of a body that ingest reads, and forgiving about everything else.
+//!
+//! Senders change their payloads without notice, and end users write parts of them. A field of another type than
+//! documented is as good as absent; only a text that is no JSON object, that says a field which counts twice, or that has
+//! no type is refused. How deep it is nested is nobody's concern here: what is verified is kept, bounded by its size.
+
+use usher_proto::{Json, Timestamp};
+
+use crate::error::Refusal;
+
+/// The object that a body is.
+///
+/// # Errors
+/// The body is none, or one of `counted` stands in it more than once: readers may differ in which of them they take.
+pub(super) fn read<'a>(body: &'a str, counted: &[&str]) -> Result<Json<'a>, Refusal> {
+    let object = Json::read(body).filter(|body| body.is_object() && !body.repeats(counted));
+    object.ok_or(Refusal::BodyMalformed)
+}
+
+/// The type of an event.
+///
+/// # Errors
+/// The event has none.
+pub(super) fn kind(envelope: Json<'_>) -> Result<String, Refusal> {
+    let kind = envelope.get("type").and_then(Json::filled);
+    Ok(kind.ok_or(Refusal::BodyMalformed)?.into_owned())
+}
+
+/// A time: a number in seconds or milliseconds, the text of one, or RFC 3339.
+pub(super) fn time(value: Json<'_>) -> Option<Timestamp> {
+    match value.whole() {
+        Some(number) => Timestamp::from_seconds_or_millis(number.value),
+        None => value.text()?.trim().parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_in_whatever_type_it_comes() {
+        let of = |text: &str| time(Json::read(text).expect("JSON")).map(Timestamp::millis);
+        for (text, expected) in [
+            ("1767261600", Some(1_767_261_600_000)),
+            ("1767261600250", Some(1_767_261_600_250)),
+            ("1767261600250.0", Some(1_767_261_600_250)),
+            (r#""1767261600250""#, Some(1_767_261_600_250)),
+            (r#""2026-01-01T10:00:00.250Z""#, Some(1_767_261_600_250)),
+            ("1e400", None),
+            ("9223372036854775807", None),
+            (r#""soon""#, None),
+            (r#""""#, None),
+            ("null", None),
+            ("true", None),
+            ("[1767261600]", None),
+            ("{}", None),
+        ] {
+            assert_eq!(of(text), expected, "{text}");
+        }
+    }
+}

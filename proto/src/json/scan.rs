@@ -1,0 +1,189 @@
+//! JSON's grammar over bytes, without recursion.
+
+use std::borrow::Cow;
+
+/// The first place from `at` on that is no white space.
+pub(super) fn space(text: &[u8], at: usize) -> usize {
+    at + text[at.min(text.len())..].iter().take_while(|byte| b" \t\n\r".contains(byte)).count()
+}
+
+/// Behind the value that begins at `at`; none where there is none. Takes one byte of memory a level.
+pub(super) fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
+    let mut open = Vec::new();
+    loop {
+        // A value begins here.
+        at = match text.get(at)? {
+            start @ (b'{' | b'[') => {
+                let closer = if *start == b'{' { b'}' } else { b']' };
+                let inner = space(text, at + 1);
+                if text.get(inner) == Some(&closer) {
+                    inner + 1
+                } else {
+                    open.push(closer);
+                    at = if closer == b'}' { name_end(text, inner)? } else { inner };
+                    continue;
+                }
+            }
+            b'"' => string_end(text, at)?,
+            b'-' | b'0'..=b'9' => number_end(text, at)?,
+            _ => ["true", "false", "null"]
+                .iter()
+                .find(|word| text[at..].starts_with(word.as_bytes()))
+                .map(|word| at + word.len())?,
+        };
+        // A value has ended here.
+        loop {
+            let Some(closer) = open.last() else { return Some(at) };
+            at = space(text, at);
+            match text.get(at)? {
+                b',' => {
+                    at = space(text, at + 1);
+                    if *closer == b'}' {
+                        at = name_end(text, at)?;
+                    }
+                    break;
+                }
+                byte if byte == closer => {
+                    open.pop();
+                    at += 1;
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Where the value begins whose name begins at `at`.
+fn name_end(text: &[u8], at: usize) -> Option<usize> {
+    let colon = space(text, string_end(text, at)?);
+    (text.get(colon) == Some(&b':')).then(|| space(text, colon + 1))
+}
+
+/// Behind the string that begins at `at`.
+fn string_end(text: &[u8], at: usize) -> Option<usize> {
+    if text.get(at) != Some(&b'"') {
+        return None;
+    }
+    let mut at = at + 1;
+    loop {
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => {
+                at += match text.get(at + 1)? {
+                    b'u' => unit(text, at).map(|_| 6)?,
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+                    _ => return None,
+                }
+            }
+            0..=0x1f => return None,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The UTF-16 unit whose escape begins at `at`.
+pub(super) fn unit(text: &[u8], at: usize) -> Option<u16> {
+    let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u16::try_from(digit).ok());
+    digits.iter().try_fold(0, |unit, byte| digit(byte).map(|digit| unit << 4 | digit))
+}
+
+/// Behind the number that begins at `at`.
+pub(super) fn number_end(text: &[u8], at: usize) -> Option<usize> {
+    let digits = |at: usize| at + text[at.min(text.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let some_digits = |at: usize| Some(digits(at)).filter(|end| *end > at);
+    let mut at = if text.get(at) == Some(&b'-') { at + 1 } else { at };
+    at = if text.get(at) == Some(&b'0') { at + 1 } else { some_digits(at)? };
+    if text.get(at) == Some(&b'.') {
+        at = some_digits(at + 1)?;
+    }
+    if matches!(text.get(at), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
+        at = some_digits(at + 1 + sign)?;
+    }
+    Some(at)
+}
+
+/// What stands between the quotes of a string, as it is meant. Half a surrogate pair is U+FFFD.
+pub(super) fn decoded(inner: &str) -> Cow<'_, str> {
+    let Some(first) = inner.find('\\') else { return Cow::Borrowed(inner) };
+    let bytes = inner.as_bytes();
+    let mut text = inner[..first].to_owned();
+    let mut at = first;
+    while at < inner.len() {
+        let Some(plain) = inner[at..].find('\\') else {
+            text.push_str(&inner[at..]);
+            break;
+        };
+        text.push_str(&inner[at..at + plain]);
+        at += plain;
+        let (meant, length) = escaped(bytes, at);
+        text.push(meant);
+        at += length;
+    }
+    Cow::Owned(text)
+}
+
+/// What the escape at `at` means, and how long it is.
+fn escaped(text: &[u8], at: usize) -> (char, usize) {
+    let Some(first) = unit(text, at) else {
+        let meant = match text.get(at + 1) {
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(byte) => char::from(*byte),
+            None => char::REPLACEMENT_CHARACTER,
+        };
+        return (meant, 2);
+    };
+    let second = unit(text, at + 6);
+    let pair = second.and_then(|second| char::decode_utf16([first, second]).next()?.ok());
+    match (char::decode_utf16([first]).next(), pair) {
+        (Some(Ok(meant)), _) => (meant, 6),
+        (_, Some(meant)) => (meant, 12),
+        (_, None) => (char::REPLACEMENT_CHARACTER, 6),
+    }
+}
+
+/// The entries of a list or an object: the name that an entry has, with its escapes, and the value. Of a list the names
+/// are empty.
+#[derive(Debug, Clone)]
+pub(super) struct Entries<'a> {
+    text: &'a str,
+    at: usize,
+    named: bool,
+}
+
+impl<'a> Entries<'a> {
+    /// Those of a valid value that begins with `opener`; none of any other.
+    pub(super) fn of(text: &'a str, opener: u8) -> Self {
+        let bytes = text.as_bytes();
+        let at = if bytes.first() == Some(&opener) { space(bytes, 1) } else { text.len() };
+        Self { text, at, named: opener == b'{' }
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = self.text.as_bytes();
+        if matches!(bytes.get(self.at), None | Some(b'}' | b']')) {
+            return None;
+        }
+        let (name, start) = if self.named {
+            let end = string_end(bytes, self.at)?;
+            (&self.text[self.at + 1..end - 1], name_end(bytes, self.at)?)
+        } else {
+            ("", self.at)
+        };
+        let end = value_end(bytes, start)?;
+        self.at = space(bytes, end);
+        if bytes.get(self.at) == Some(&b',') {
+            self.at = space(bytes, self.at + 1);
+        }
+        Some((name, &self.text[start..end]))
+    }
+}

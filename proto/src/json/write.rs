@@ -1,0 +1,59 @@
+//! A text of JSON with as little changed as its next reader needs.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::scan;
+
+/// The text with every escape of a UTF-16 unit that stands alone and is `unwanted` replaced by that of U+FFFD.
+pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let (mut whole, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(found) = text[at..].find('\\') {
+        at += found;
+        at += match (scan::unit(bytes, at), scan::unit(bytes, at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(unit), _) => {
+                if unwanted(unit) {
+                    whole.push_str(&text[copied..at]);
+                    whole.push_str("\\ufffd");
+                    copied = at + 6;
+                }
+                6
+            }
+            // An escape of one character, be it of several bytes where this is no JSON at all.
+            (None, _) => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    whole.push_str(&text[copied..]);
+    Cow::Owned(whole)
+}
+
+/// The text of a valid value with every list and object that is nested deeper than `max_depth` as a text; none where there
+/// is no such thing.
+pub(super) fn flattened(text: &str, max_depth: usize) -> Option<String> {
+    let bytes = text.as_bytes();
+    let (mut flat, mut copied, mut at, mut depth, mut in_string) = (String::new(), 0, 0, 0, false);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' => at += 1,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string && depth == max_depth => {
+                let end = scan::value_end(bytes, at)?;
+                flat.push_str(&text[copied..at]);
+                flat.push_str(&Value::from(&text[at..end]).to_string());
+                copied = end;
+                at = end - 1;
+            }
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    (copied > 0).then(|| flat + &text[copied..])
+}
