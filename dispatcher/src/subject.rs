@@ -1,9 +1,7 @@
 //! Whom a key stands for: what events say of a subject, which of two sayings counts, and what is read out of it.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use usher_proto::{Event, Source};
+use usher_proto::{Event, Json, Source};
 
 /// Whom a key stands for, as last known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +25,15 @@ pub struct Snapshot {
     pub data: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    data: &'a RawValue,
+/// The `data` of an event as it was sent; none where the body is no JSON, or has none.
+pub(crate) fn data(event: &Event) -> Option<Json<'_>> {
+    Json::read(std::str::from_utf8(&event.body).ok()?)?.get("data")
 }
 
-#[derive(Deserialize)]
-struct Versioned {
-    updated_at: Option<i64>,
+/// When an object last changed, in milliseconds: by its own `updated_at`, in whatever type that came, else by the event's
+/// time, which lies a moment after it.
+pub(crate) fn updated_at(object: Json<'_>, occurred_at: i64) -> i64 {
+    object.get("updated_at").and_then(Json::millis).map_or(occurred_at, |time| time.value)
 }
 
 impl Snapshot {
@@ -49,10 +47,9 @@ impl Snapshot {
         match event.kind.as_str() {
             "user.deleted" => Some(Self { updated_at: occurred_at, occurred_at, data: None }),
             "user.created" | "user.updated" => {
-                let envelope: Envelope<'_> = serde_json::from_slice(&event.body).ok()?;
-                let version: Versioned = serde_json::from_str(envelope.data.get()).ok()?;
-                let updated_at = version.updated_at.unwrap_or(occurred_at);
-                Some(Self { updated_at, occurred_at, data: Some(envelope.data.get().to_owned()) })
+                let user = data(event).filter(|data| data.is_object())?;
+                let updated_at = updated_at(user, occurred_at);
+                Some(Self { updated_at, occurred_at, data: Some(user.as_str().to_owned()) })
             }
             _ => None,
         }
@@ -69,54 +66,47 @@ impl Snapshot {
 }
 
 /// The entry of `list` whose id is the one under `id_field`: its `field`. Clerk's first address is not its primary one.
-fn primary(user: &Map<String, Value>, id_field: &str, list: &str, field: &str) -> Option<String> {
-    let id = user.get(id_field)?.as_str().filter(|id| !id.is_empty())?;
-    let entry = user.get(list)?.as_array()?.iter().find(|entry| entry["id"] == id)?;
-    entry[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+fn primary(user: Json<'_>, id_field: &str, list: &str, field: &str) -> Option<String> {
+    let id = user.get(id_field)?.filled()?;
+    let is_primary = |entry: &Json<'_>| entry.get("id").and_then(Json::text).is_some_and(|known| known == id);
+    user.get(list)?.items().find(is_primary)?.get(field)?.filled().map(Into::into)
 }
 
 /// The primary address; none where the id is null, or points at nothing.
-pub(crate) fn primary_email(user: &Map<String, Value>) -> Option<String> {
+pub(crate) fn primary_email(user: Json<'_>) -> Option<String> {
     primary(user, "primary_email_address_id", "email_addresses", "email_address")
 }
 
 /// The primary address of a whole user, as JSON; what else stands in it is not read.
 pub(crate) fn primary_address(user: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Addresses {
-        primary_email_address_id: Value,
-        email_addresses: Value,
-    }
-    let Addresses { primary_email_address_id, email_addresses } = serde_json::from_str(user).ok()?;
-    let named = [("primary_email_address_id", primary_email_address_id), ("email_addresses", email_addresses)];
-    primary_email(&named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    Json::read(user).and_then(primary_email)
 }
 
 /// The primary phone number, E.164.
-pub(crate) fn primary_phone(user: &Map<String, Value>) -> Option<String> {
+pub(crate) fn primary_phone(user: Json<'_>) -> Option<String> {
     primary(user, "primary_phone_number_id", "phone_numbers", "phone_number")
 }
 
 /// Those of its fields that `names` names. What the user does not say, or points at nothing, is left out: that is not
 /// known, and something else than null.
-pub(crate) fn fields(user: &Map<String, Value>, names: &[String]) -> Map<String, Value> {
-    let looked_up = |id_field: &str, found: Option<String>| match (user.get(id_field)?.as_str(), found) {
-        (Some(id), None) if !id.is_empty() => None,
+pub(crate) fn fields(user: Json<'_>, names: &[String]) -> Map<String, Value> {
+    let looked_up = |id_field: &str, found: Option<String>| match (user.get(id_field)?.filled(), found) {
+        (Some(_), None) => None,
         (_, found) => Some(found.map_or(Value::Null, Value::String)),
     };
     let field = |field: &String| match field.as_str() {
         "email" => looked_up("primary_email_address_id", primary_email(user)),
         "phone" => looked_up("primary_phone_number_id", primary_phone(user)),
         "name" => Some(name(user).map_or(Value::Null, Value::String)),
-        other => user.get(other).cloned(),
+        other => user.get(other).map(Json::to_value),
     };
     names.iter().filter_map(|name| Some((name.clone(), field(name)?))).collect()
 }
 
 /// First and last name, as far as there are any.
-pub(crate) fn name(user: &Map<String, Value>) -> Option<String> {
-    let part = |field| user.get(field).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
-    let parts: Vec<&str> = [part("first_name"), part("last_name")].into_iter().flatten().collect();
+pub(crate) fn name(user: Json<'_>) -> Option<String> {
+    let part = |field| Some(user.get(field)?.text()?.trim().to_owned()).filter(|text| !text.is_empty());
+    let parts: Vec<String> = [part("first_name"), part("last_name")].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
@@ -126,8 +116,8 @@ mod tests {
 
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
-        value.as_object().expect("an object").clone()
+    fn read(text: &str) -> Json<'_> {
+        Json::read(text).expect("JSON")
     }
 
     #[test]
@@ -135,7 +125,7 @@ mod tests {
         let addresses =
             json!([{"id": "idn_1", "email_address": "a@x.test"}, {"id": "idn_2", "email_address": "b@x.test"}]);
         let of = |primary: Value| {
-            primary_email(&object(json!({"primary_email_address_id": primary, "email_addresses": addresses})))
+            primary_email(read(&json!({"primary_email_address_id": primary, "email_addresses": addresses}).to_string()))
         };
         assert_eq!(of(json!("idn_2")).as_deref(), Some("b@x.test"));
         assert_eq!((of(Value::Null), of(json!("idn_3")), of(json!(""))), (None, None, None));
@@ -146,14 +136,14 @@ mod tests {
 
     #[test]
     fn a_name_is_made_of_what_there_is() {
-        assert_eq!(name(&object(json!({"first_name": "Ann", "last_name": null}))).as_deref(), Some("Ann"));
-        assert_eq!(name(&object(json!({"first_name": "", "last_name": " "}))), None);
+        assert_eq!(name(read(r#"{"first_name": "Ann", "last_name": null}"#)).as_deref(), Some("Ann"));
+        assert_eq!(name(read(r#"{"first_name": "", "last_name": " "}"#)), None);
     }
 
     #[test]
     fn what_is_not_said_is_left_out_and_is_not_null() {
         let names = ["email", "phone", "totp_enabled", "locale"].map(str::to_owned);
-        let of = |value: Value| Value::Object(fields(&object(value), &names));
+        let of = |value: Value| Value::Object(fields(read(&value.to_string()), &names));
         let addresses = json!([{"id": "idn_1", "email_address": "a@x.test"}]);
         let known = json!({"primary_email_address_id": "idn_1", "email_addresses": addresses, "totp_enabled": false});
         assert_eq!(of(known), json!({"email": "a@x.test", "totp_enabled": false}));
@@ -162,6 +152,72 @@ mod tests {
             json!({"email": null, "locale": null})
         );
         assert_eq!(of(json!({"primary_email_address_id": "idn_2", "email_addresses": addresses})), json!({}));
+    }
+
+    fn event(data: &str) -> Event {
+        Event {
+            id: usher_proto::EventId::new("msg_1"),
+            kind: "user.updated".into(),
+            source: Source::Clerk,
+            subject: usher_proto::SubjectId::new(
+                Source::Clerk,
+                &usher_proto::Instance::default(),
+                &usher_proto::Key::new("user_1"),
+            ),
+            occurred_at: usher_proto::Timestamp::from_millis(9_000),
+            received_at: usher_proto::Timestamp::from_millis(9_001),
+            provenance: Vec::new(),
+            body: format!(r#"{{"type":"user.updated","data":{data}}}"#).into(),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_read_whatever_stands_in_it_and_its_time_in_every_type() {
+        for (updated_at, expected) in [
+            ("5000", 5_000),
+            (r#""5000""#, 5_000),
+            ("5000.0", 5_000),
+            ("5000.9", 5_000),
+            (r#""1970-01-01T00:00:05Z""#, 5_000),
+            ("null", 9_000),
+            ("true", 9_000),
+            ("1e400", 9_000),
+            ("123456789012345678901234567890", 9_000),
+            (r#""soon""#, 9_000),
+            ("[5000]", 9_000),
+            ("{}", 9_000),
+        ] {
+            let nested = "[".repeat(5_000) + &"]".repeat(5_000);
+            let data = format!(
+                r#"{{"id":"user_1","unsafe_metadata":{{"a":"\ud83d","b":1e400,"c":{nested}}},"updated_at":{updated_at}}}"#
+            );
+            let snapshot = Snapshot::of(&event(&data)).expect("a snapshot");
+            assert_eq!(
+                (snapshot.updated_at, snapshot.data.as_deref()),
+                (expected, Some(data.as_str())),
+                "{updated_at}"
+            );
+        }
+        assert_eq!(Snapshot::of(&event(r#"{"id":"user_1"}"#)).map(|snapshot| snapshot.updated_at), Some(9_000));
+        for no_user in ["null", "[]", r#""text""#, "7"] {
+            assert_eq!(Snapshot::of(&event(no_user)), None, "{no_user}");
+        }
+    }
+
+    #[test]
+    fn no_type_in_any_field_keeps_the_others_from_being_read() {
+        for odd in ["null", "true", "7", "1e400", r#""x""#, r#""\ud83d""#, "[]", "[7]", "{}", r#"{"id":{}}"#] {
+            for field in ["primary_phone_number_id", "phone_numbers", "last_name", "locale", "updated_at"] {
+                let user = format!(
+                    r#"{{"first_name":"Ann","primary_email_address_id":"idn_1","email_addresses":[7,{{"id":{odd}}},
+                    {{"id":"idn_1","email_address":"a@x.test"}}],"{field}":{odd}}}"#
+                );
+                assert_eq!(primary_email(read(&user)).as_deref(), Some("a@x.test"), "{field} {odd}");
+                assert!(name(read(&user)).is_some_and(|name| name.starts_with("Ann")), "{field} {odd}");
+                let names = ["email", "phone", "locale"].map(str::to_owned);
+                assert_eq!(fields(read(&user), &names)["email"], "a@x.test", "{field} {odd}");
+            }
+        }
     }
 
     fn snapshot(updated_at: i64, occurred_at: i64, alive: bool) -> Snapshot {

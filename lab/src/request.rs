@@ -1,5 +1,6 @@
 //! A request as the doubles see it: read to its end, its parameters as JSON whatever they came in. Judges nothing.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
@@ -7,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use bytes::Bytes;
 use serde_json::Value;
+use usher_proto::Json;
 
 use crate::form;
 
@@ -62,7 +64,7 @@ impl Request {
             (Written::Not, query.filter(|query| !query.is_empty()).and_then(|query| form::parse(query.as_bytes()).ok()))
         } else {
             match content_type(&headers) {
-                Some("application/json") => (Written::Json, serde_json::from_slice(&raw).ok()),
+                Some("application/json") => (Written::Json, json(&raw)),
                 Some("application/x-www-form-urlencoded") => (Written::Form, form::parse(&raw).ok()),
                 Some(_) | None => (Written::Unreadably, None),
             }
@@ -104,6 +106,13 @@ impl Request {
     pub(crate) fn mentions(&self, text: &str) -> bool {
         self.raw.windows(text.len().max(1)).any(|window| window == text.as_bytes()) || within(&self.body, text)
     }
+}
+
+/// JSON of any depth and with numbers of any size, as `JSON.parse` takes them. Half a surrogate pair is refused, as strict
+/// readers do: nothing that Usher sends may hold one.
+fn json(raw: &[u8]) -> Option<Value> {
+    let json = Json::read(std::str::from_utf8(raw).ok()?)?;
+    matches!(json.well_formed(), Cow::Borrowed(_)).then(|| json.to_value())
 }
 
 fn within(value: &Value, text: &str) -> bool {

@@ -41,6 +41,9 @@ pub enum JsonKind {
 }
 
 impl<'a> Json<'a> {
+    /// An object without members.
+    pub const EMPTY: Self = Self("{}");
+
     /// The value that a text holds; none where the text is no JSON.
     pub fn read(text: &'a str) -> Option<Self> {
         let bytes = text.as_bytes();

@@ -25,6 +25,7 @@ use super::http::{self, Answer};
 use super::path::{Client, Path};
 use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
+use crate::subject;
 
 const SAVE: &str = "save";
 const DELETE: &str = "delete";
@@ -174,7 +175,8 @@ fn fields(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
 
 /// When the state that is written came about, as the guard has it: by the object's own clock, else by the event's.
 fn age(inputs: &Inputs<'_>) -> i64 {
-    let millis = inputs.data["updated_at"].as_i64().unwrap_or_else(|| inputs.event.occurred_at.millis());
+    let occurred_at = inputs.event.occurred_at.millis();
+    let millis = inputs.sent().map_or(occurred_at, |object| subject::updated_at(object, occurred_at));
     millis.saturating_mul(MILLISECOND).saturating_add(i64::from(inputs.pass).min(MILLISECOND - 1))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode, Url};
-use usher_proto::Timestamp;
+use usher_proto::{Json, Timestamp};
 use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -63,10 +63,7 @@ impl Answer {
     /// The body as JSON; null where it is none. Bytes and escapes that are no character become U+FFFD: an answer that is
     /// odd in a field nobody needs must not make what was done look undone.
     pub(super) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| {
-            let text = String::from_utf8_lossy(&self.body);
-            serde_json::from_str(&without_lone_surrogates(&text)).unwrap_or_default()
-        })
+        Json::read(&String::from_utf8_lossy(&self.body)).map(Json::to_value).unwrap_or_default()
     }
 
     /// How long the destination asks to wait: it says so in seconds, or as the time from which on it may be asked.
@@ -140,33 +137,6 @@ pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, O
     // Too long or too slow, the connection is closed, and that is all.
     let _ = tokio::time::timeout(UNREAD_DEADLINE, rest).await;
     Ok(Answer { status, headers, body: Vec::new() })
-}
-
-/// JSON in which every escape of half a surrogate pair is one of U+FFFD instead.
-fn without_lone_surrogates(json: &str) -> String {
-    let unit = |at: usize| match json.as_bytes().get(at..at + 6) {
-        Some([b'\\', b'u', ..]) => json.get(at + 2..at + 6).and_then(|digits| u16::from_str_radix(digits, 16).ok()),
-        _ => None,
-    };
-    let (mut whole, mut copied, mut at) = (String::with_capacity(json.len()), 0, 0);
-    while let Some(found) = json[at..].find('\\') {
-        at += found;
-        let length = match (unit(at), unit(at + 6)) {
-            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
-            (Some(0xd800..=0xdfff), _) => {
-                whole.push_str(&json[copied..at]);
-                whole.push_str("\\ufffd");
-                copied = at + 6;
-                6
-            }
-            (Some(_), _) => 6,
-            // An escape of one character, be it of several bytes where this is no JSON at all.
-            (None, _) => 1 + json[at + 1..].chars().next().map_or(0, char::len_utf8),
-        };
-        at += length;
-    }
-    whole.push_str(&json[copied..]);
-    whole
 }
 
 fn cause(error: &reqwest::Error) -> Cause {

@@ -26,13 +26,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use usher_proto::address::{NotAnAddress, one_line};
-use usher_proto::{Event, Mailbox};
+use usher_proto::{Event, Json, Mailbox};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use crate::engine::Outcome;
 use crate::engine::quota::Quota;
 use crate::sql::Database;
+use crate::subject;
 
 /// How long one attempt may take in all, unless its step says otherwise.
 pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(30);
@@ -234,13 +235,19 @@ pub struct Inputs<'a> {
     pub params: &'a Map<String, Value>,
     /// The event that started the run.
     pub event: &'a Event,
-    /// The event's `data`.
+    /// The event's `data` as a tree, in which a number or a depth that no tree has stands as the text that was sent; see
+    /// [`Inputs::sent`].
     pub data: &'a Value,
     /// How often the run was ordered to be done anew.
     pub pass: u32,
 }
 
 impl<'a> Inputs<'a> {
+    /// The event's `data` as it was sent; none where it has none.
+    fn sent(&self) -> Option<Json<'a>> {
+        subject::data(self.event)
+    }
+
     /// A parameter that may not be empty.
     fn required(&self, name: &str) -> Result<&Value, CannotPrepare> {
         self.params.get(name).ok_or_else(|| CannotPrepare(format!("{name} came out empty")))

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
@@ -86,7 +86,7 @@ pub(super) fn prepare_once(
         occurred_at: Timestamp::from_millis(1_767_261_600_250),
         received_at: Timestamp::from_millis(1_767_261_601_000),
         provenance: Vec::new(),
-        body: Bytes::new(),
+        body: Bytes::from(json!({ "type": "user.updated", "data": data }).to_string()),
     };
     let params = params.as_object().expect("parameters");
     let inputs = Inputs { operation, params, event: &event, data, pass };

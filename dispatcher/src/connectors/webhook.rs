@@ -7,6 +7,7 @@
 //! `webhook-id` is the same for every attempt, so that a receiver that remembers ids has each message once. Nothing says
 //! that a receiver does, so its memory counts as none; a flow that knows better says `on_doubt = "send"`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -14,8 +15,8 @@ use async_trait::async_trait;
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use usher_proto::Reason;
 use usher_proto::signature::SigningSecret;
+use usher_proto::{Json as Sent, Reason};
 use usher_service::clock;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -174,7 +175,10 @@ impl Connector for Webhook {
             None => {
                 let event = inputs.event;
                 let timestamp = event.occurred_at.to_string();
-                json!({ "type": event.kind, "timestamp": timestamp, "data": inputs.data }).to_string()
+                // As it was sent, but for what strict readers refuse.
+                let data = inputs.sent().map_or(Cow::Borrowed("null"), Sent::well_formed);
+                let kind = Value::from(event.kind.as_str());
+                format!(r#"{{"data":{data},"timestamp":"{timestamp}","type":{kind}}}"#)
             }
         };
         let post = Post { url: url.into(), secret: secret.map(str::to_owned), body };

@@ -4,8 +4,7 @@
 //! which looks again when it is worked on and is given up where an operator sees it; and it expires, so that what may be a
 //! one-time code is not kept.
 
-use serde_json::{Map, Value};
-use usher_proto::{Event, Timestamp};
+use usher_proto::{Event, Json, Timestamp};
 
 use super::{Context, Flow, Unrenderable, evaluate};
 use crate::before::Fields;
@@ -43,9 +42,8 @@ impl Flow {
         if self.remember.is_empty() {
             return None;
         }
-        let user: Option<Map<String, Value>> =
-            snapshot.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
-        Some(user.map(|user| fields(&user, &self.remember)).unwrap_or_default())
+        let user = snapshot.data.as_deref().and_then(Json::read);
+        Some(user.map(|user| fields(user, &self.remember)).unwrap_or_default())
     }
 }
 

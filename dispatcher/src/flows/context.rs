@@ -1,14 +1,17 @@
 //! What templates and expressions of a flow can see: `user`, `event` and `steps`; where the flow remembers fields of its
 //! subjects, also `before` and `changed`; and in marketing mail the link that ends it.
 
-use serde_json::{Map, Value, json};
-use usher_proto::Event;
+use std::collections::BTreeMap;
 
+use minijinja::Value as Rendered;
+use serde_json::{Map, Value, json};
+use usher_proto::{Event, Json};
+
+use super::Flow;
+use super::sent::Sent;
 use crate::before::EMAIL;
 use crate::engine::Run;
 use crate::subject::{Subject, name, primary_email, primary_phone};
-
-use super::Flow;
 
 /// The names at the top, and so all that a template may begin with.
 pub(super) const ROOTS: [&str; 4] = [EVENT, "user", "steps", UNSUBSCRIBE_URL];
@@ -23,26 +26,33 @@ pub(super) const REMEMBERED: [&str; 3] = [BEFORE, "changed", STILL_USED];
 const STILL_USED: &str = "still_used";
 pub(super) const BEFORE: &str = "before";
 
-/// What is known when a step is due.
+/// What is known when a step is due: as a tree, to look names up in, and as expressions take it, which is what was sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     values: Value,
+    roots: BTreeMap<&'static str, Rendered>,
 }
+
+/// The event's body is no JSON object, so nothing of it can be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body cannot be read")]
+pub(crate) struct UnreadableBody;
 
 impl Context {
     /// From the run and its subject as last known. `user` is the newest snapshot, or the event's own where there is none,
     /// and empty for an event that concerns no user; `user.email`, `user.phone` and `user.name` are added to it.
-    pub(crate) fn new(flow: &Flow, run: &Run, subject: Option<&Subject>) -> Result<Self, serde_json::Error> {
-        let event = of_event(&run.event)?;
-        let own = || if event["data"]["object"] == "user" { event["data"].clone() } else { json!({}) };
-        let mut user = match subject.and_then(|subject| subject.snapshot.as_deref()) {
-            Some(snapshot) => serde_json::from_str(snapshot)?,
+    ///
+    /// # Errors
+    /// The event's body is no JSON object.
+    pub(crate) fn new(flow: &Flow, run: &Run, subject: Option<&Subject>) -> Result<Self, UnreadableBody> {
+        let mut context = Self::of_event(&run.event)?;
+        let data = crate::subject::data(&run.event);
+        let own = || data.filter(|data| data.get("object").and_then(Json::text).as_deref() == Some("user"));
+        let user = match subject.and_then(|subject| subject.snapshot.as_deref()) {
+            // One that is no JSON says nothing; what does not ask for it goes on.
+            Some(snapshot) => Json::read(snapshot),
             None => own(),
         };
-        if let Some(fields) = user.as_object_mut() {
-            let derived = [("email", primary_email(fields)), ("phone", primary_phone(fields)), ("name", name(fields))];
-            fields.extend(derived.map(|(field, value)| (field.to_owned(), value.map_or(Value::Null, Value::String))));
-        }
         let steps: Map<String, Value> = run
             .results
             .iter()
@@ -51,32 +61,78 @@ impl Context {
         let was = run.before.clone().unwrap_or_default();
         let known = |name: &String| (name.clone(), was.fields.get(name).cloned().unwrap_or_default());
         let before: Map<String, Value> = flow.remember.iter().map(known).collect();
-        let values = json!({
-            "user": user, EVENT: event, "steps": steps, BEFORE: before, "changed": was.changed,
-            STILL_USED: [],
-        });
-        Ok(Self { values })
+        context.set_sent("user", &with_derived(user));
+        context.set("steps", Value::Object(steps));
+        context.set(BEFORE, Value::Object(before));
+        context.set("changed", json!(was.changed));
+        context.set(STILL_USED, json!([]));
+        Ok(context)
     }
 
     /// From an event alone.
-    pub(super) fn of_event(event: &Event) -> Result<Self, serde_json::Error> {
-        Ok(Self { values: json!({ EVENT: of_event(event)? }) })
+    ///
+    /// # Errors
+    /// The event's body is no JSON object.
+    pub(super) fn of_event(event: &Event) -> Result<Self, UnreadableBody> {
+        let body = std::str::from_utf8(&event.body).ok().and_then(Json::read).filter(|body| body.is_object());
+        let data = body.ok_or(UnreadableBody)?.get("data");
+        let known = [
+            ("id", event.id.to_string()),
+            ("type", event.kind.clone()),
+            ("instance", event.instance().to_owned()),
+            ("occurred_at", event.occurred_at.to_string()),
+        ];
+        let user_id = data.and_then(|data| user_id(&event.kind, data));
+        let known = known.map(|(name, text)| (name, Value::from(text))).into_iter();
+        let known = known.chain([("user_id", Value::from(user_id))]).map(|(name, value)| (name, value.to_string()));
+        let data = ("data", data.map_or("null", Json::as_str).to_owned());
+        let mut context = Self::none();
+        context.set_sent(EVENT, &object(known.chain([data]).map(|(name, text)| (name.to_owned(), text))));
+        Ok(context)
+    }
+
+    fn none() -> Self {
+        Self { values: json!({}), roots: BTreeMap::new() }
+    }
+
+    fn set(&mut self, root: &'static str, value: Value) {
+        self.set_sent(root, &value.to_string());
+        self.values[root] = value;
+    }
+
+    /// Sets what a text of JSON holds; an empty object where it holds none.
+    fn set_sent(&mut self, root: &'static str, text: &str) {
+        let json = Json::read(text).unwrap_or(Json::EMPTY);
+        self.values[root] = json.to_value();
+        self.roots.insert(root, Sent::value(json));
     }
 
     /// Of these values, for tests.
     #[cfg(test)]
     pub(super) fn of(values: Value) -> Self {
-        Self { values }
+        let texts: Vec<_> = ROOTS.into_iter().chain(REMEMBERED).map(|root| (root, values[root].to_string())).collect();
+        let texts = texts.iter().filter(|(root, _)| values.get(root).is_some());
+        Self::of_texts(&texts.map(|(root, text)| (*root, text.as_str())).collect::<Vec<_>>())
+    }
+
+    /// Of these texts of JSON, for tests.
+    #[cfg(test)]
+    pub(super) fn of_texts(texts: &[(&'static str, &str)]) -> Self {
+        let mut context = Self::none();
+        for (root, text) in texts {
+            context.set_sent(root, text);
+        }
+        context
     }
 
     /// With the link that ends this mail.
     pub(crate) fn set_unsubscribe_url(&mut self, url: &str) {
-        self.values[UNSUBSCRIBE_URL] = Value::from(url);
+        self.set(UNSUBSCRIBE_URL, Value::from(url));
     }
 
     /// Says that some living user has the address that the subject had before.
     pub(crate) fn set_address_still_used(&mut self) {
-        self.values[STILL_USED] = json!([EMAIL]);
+        self.set(STILL_USED, json!([EMAIL]));
     }
 
     /// The event's `data`.
@@ -115,13 +171,17 @@ impl Context {
     pub(super) fn make_known(&mut self, name: &str) {
         let mut value = &mut self.values;
         for field in name.split('.') {
-            let Value::Object(fields) = value else { return };
+            let Value::Object(fields) = value else { break };
             value = fields.entry(field).or_insert(Value::Null);
+        }
+        let root = ROOTS.into_iter().chain(REMEMBERED).find(|root| name.split('.').next() == Some(root));
+        if let Some(root) = root {
+            self.set(root, self.values[root].clone());
         }
     }
 
-    pub(super) fn rendered(&self) -> minijinja::Value {
-        minijinja::Value::from(minijinja::value::Serde(&self.values))
+    pub(super) fn rendered(&self) -> Rendered {
+        Rendered::from(self.roots.clone())
     }
 }
 
@@ -150,25 +210,28 @@ fn is_open(owner: &str) -> bool {
     is_metadata || owner.starts_with("steps.") || owner == "event.data.data" || owner.starts_with("event.data.data.")
 }
 
-fn of_event(event: &Event) -> Result<Value, serde_json::Error> {
-    let mut body: Value = serde_json::from_slice(&event.body)?;
-    let data = body.get_mut("data").map(Value::take).unwrap_or_default();
-    Ok(json!({
-        "id": event.id.as_str(),
-        "type": event.kind,
-        "instance": event.instance(),
-        "occurred_at": event.occurred_at.to_string(),
-        "user_id": user_id(&event.kind, &data),
-        "data": data,
-    }))
+/// A user with what templates are given beside what Clerk sends, in the place of what has the same name.
+fn with_derived(user: Option<Json<'_>>) -> String {
+    let user = user.filter(|user| user.is_object()).unwrap_or(Json::EMPTY);
+    let derived = [("email", primary_email(user)), ("phone", primary_phone(user)), ("name", name(user))];
+    let names = derived.each_ref().map(|(name, _)| *name);
+    let own = user.members().filter(|(name, _)| !names.contains(&&**name));
+    let own = own.map(|(name, value)| (name.into_owned(), value.as_str().to_owned()));
+    let derived = derived.map(|(name, value)| (name.to_owned(), Value::from(value).to_string()));
+    object(own.chain(derived))
+}
+
+/// The text of an object with members of these names and texts.
+fn object(members: impl Iterator<Item = (String, String)>) -> String {
+    let members: Vec<String> = members.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
+    format!("{{{}}}", members.join(","))
 }
 
 /// The user whom an event concerns, wherever its type says so; null if it is nobody. Clerk writes an empty text where it
 /// means null.
-fn user_id(kind: &str, data: &Value) -> Value {
-    let own = if kind.starts_with("user.") { &data["id"] } else { &Value::Null };
-    let places =
-        [own, &data["user_id"], &data["user"]["id"], &data["public_user_data"]["user_id"], &data["payer"]["user_id"]];
-    let id = places.into_iter().find(|id| id.as_str().is_some_and(|id| !id.is_empty()));
-    id.cloned().unwrap_or_default()
+fn user_id(kind: &str, data: Json<'_>) -> Option<String> {
+    let own: &[&str] = if kind.starts_with("user.") { &["id"] } else { &[] };
+    let places: [&[&str]; 5] =
+        [own, &["user_id"], &["user", "id"], &["public_user_data", "user_id"], &["payer", "user_id"]];
+    places.into_iter().filter(|place| !place.is_empty()).find_map(|place| data.at(place)?.filled()).map(Into::into)
 }

@@ -1,6 +1,7 @@
 //! Rendering a step's parameters, templates and expressions.
 //!
-//! Undefined names are errors, so that a misspelt one is noticed; a null renders as nothing. What depends on the clock or
+//! Undefined names are errors, so that a misspelt one is noticed; a null renders as nothing, and what is absent below
+//! metadata is null. What depends on the clock or
 //! on chance is not offered, for a request must come out the same when it is rendered again.
 
 use minijinja::value::ValueKind;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::context::Sight;
 use super::tokens::whole;
-use super::{Call, Context, Flow, greeting};
+use super::{Call, Context, Flow, functions, greeting, nulls};
 use crate::connectors::{self, Shape};
 
 /// A template or an expression could not be rendered for this event. The text names the place, not the values.
@@ -72,27 +73,31 @@ pub(super) fn environment() -> Environment<'static> {
         _ => escape_formatter(out, state, value),
     });
     environment.add_filter(greeting::FILTER, |value: Rendered| greeting::as_name(&value));
+    functions::add_to(&mut environment);
     environment.set_auto_escape_callback(|name| if name.ends_with(HTML) { AutoEscape::Html } else { AutoEscape::None });
     environment
 }
 
 /// The value of an expression. None where it is undefined, null or an empty text.
 pub(crate) fn evaluate(expression: &str, context: &Context) -> Result<Option<Rendered>, Unrenderable> {
-    evaluate_at(&environment(), expression, expression, context)
+    evaluate_at(&environment(), expression, expression, &nulls::expression(expression), context)
 }
 
 fn evaluate_at(
     environment: &Environment<'_>,
     place: &str,
     expression: &str,
+    rewritten: &str,
     context: &Context,
 ) -> Result<Option<Rendered>, Unrenderable> {
+    // The names are those that the flow's file has.
+    let names =
+        || environment.compile_expression(expression).map(|it| it.undeclared_variables(true)).unwrap_or_default();
     let compiled = environment
-        .compile_expression(expression)
+        .compile_expression(rewritten)
         .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
-    let value = compiled
-        .eval(context.rendered())
-        .map_err(|error| Unrenderable::new(place, &error, context, compiled.undeclared_variables(true)))?;
+    let value =
+        compiled.eval(context.rendered()).map_err(|error| Unrenderable::new(place, &error, context, names()))?;
     let empty = value.is_undefined() || value.is_none() || value.as_str() == Some("");
     Ok((!empty).then_some(value))
 }
@@ -104,13 +109,13 @@ fn render_text(
     template: &str,
     context: &Context,
 ) -> Result<String, Unrenderable> {
+    let names = || environment.template_from_str(template).map(|it| it.undeclared_variables(true)).unwrap_or_default();
+    let rewritten = nulls::template(template);
     // The environment escapes by the name.
     let compiled = environment
-        .template_from_named_str(kind, template)
+        .template_from_named_str(kind, &rewritten)
         .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
-    compiled
-        .render(context.rendered())
-        .map_err(|error| Unrenderable::new(place, &error, context, compiled.undeclared_variables(true)))
+    compiled.render(context.rendered()).map_err(|error| Unrenderable::new(place, &error, context, names()))
 }
 
 /// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
@@ -163,13 +168,13 @@ fn render_value(
     Ok(match value {
         Value::String(text) => match whole(text).filter(|_| matches!(shape, Shape::Json | Shape::Record)) {
             // It keeps its type: a number stays one, and a list or a table goes along whole.
-            Some(expression) => match evaluate_at(environment, place, expression, context)? {
-                Some(value) => {
-                    let what = "it is no JSON".to_owned();
-                    Some(serde_json::to_value(value).map_err(|_| Unrenderable { place: place.to_owned(), what })?)
-                }
-                None => None,
-            },
+            Some(expression) => {
+                let value = evaluate_at(environment, place, expression, &nulls::printed(expression), context)?;
+                let what = || "it is no JSON".to_owned();
+                let tree = |value: &Rendered| functions::to_tree(value).ok_or_else(what);
+                let tree = value.as_ref().map(tree).transpose();
+                tree.map_err(|what| Unrenderable { place: place.to_owned(), what })?
+            }
             None => {
                 let kind = if shape == Shape::Html { HTML } else { TEXT };
                 let text = render_text(environment, place, kind, text, context)?;
@@ -284,5 +289,145 @@ body = { name = "{{ user.name }}", nick = "{{ user.nick }}" }
         };
         assert_eq!(rendered(0), json!({ "object_id": "user_1", "fields": { "name": "Ann", "nick": null } }));
         assert_eq!(rendered(1)["body"], json!({ "name": "Ann" }));
+    }
+
+    fn context(user: &str) -> Context {
+        let user = usher_proto::Json::read(user).expect("JSON");
+        Context::of_texts(&[("user", user.as_str()), ("event", r#"{"type":"user.created","data":{}}"#)])
+    }
+
+    fn holds(expression: &str, context: &Context) -> Result<bool, String> {
+        let value = evaluate(expression, context).map_err(|error| error.to_string())?;
+        Ok(value.is_some_and(|value| value.is_true()))
+    }
+
+    fn printed(template: &str, context: &Context) -> Result<String, String> {
+        let value = Value::from(template);
+        let text =
+            render_value(&environment(), "text", &value, Shape::Text, context).map_err(|error| error.to_string())?;
+        Ok(text.and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default())
+    }
+
+    const METADATA: [&str; 3] = ["public_metadata", "private_metadata", "unsafe_metadata"];
+
+    #[test]
+    fn absent_metadata_is_null_at_every_depth() {
+        for metadata in METADATA {
+            for user in [
+                "{}".to_owned(),
+                format!(r#"{{"{metadata}":null}}"#),
+                format!(r#"{{"{metadata}":{{}}}}"#),
+                format!(r#"{{"{metadata}":{{"plan":null}}}}"#),
+                format!(r#"{{"{metadata}":[]}}"#),
+                format!(r#"{{"{metadata}":7}}"#),
+            ] {
+                for path in ["plan", "plan.tier", "plan.tier.name", "plan['tier']", "plan[0]", "plan.tier[0].name"] {
+                    let value = format!("user.{metadata}.{path}");
+                    for (expression, expected) in [
+                        ("X == 'pro'", false),
+                        ("X != 'pro'", true),
+                        ("X == true", false),
+                        ("X is none", true),
+                        ("X == none", true),
+                        ("X > 5", false),
+                        ("X >= 5", false),
+                        ("X < 5", false),
+                        ("X <= 5", false),
+                        ("5 > X", false),
+                        ("5 < X", false),
+                        ("'a' > X", false),
+                        ("'beta' in X", false),
+                        ("'beta' not in X", true),
+                        ("X in ['pro', 'team']", false),
+                        ("X", false),
+                        ("not X", true),
+                        ("X or user", user != "{}"),
+                        ("(X or 'free') == 'free'", true),
+                        ("X | default('free') == 'free'", true),
+                        ("X == 'pro' or X == 'team'", false),
+                        ("'a' if X == 'pro' else ''", false),
+                    ] {
+                        let expression = expression.replace('X', &value);
+                        assert_eq!(holds(&expression, &context(&user)), Ok(expected), "{user}: {expression}");
+                    }
+                    for (template, expected) in [
+                        ("a{{ X }}b", "ab"),
+                        ("{{ X | tojson }}", "null"),
+                        ("{% if X == 'pro' %}yes{% else %}no{% endif %}", "no"),
+                        ("{% for item in X %}{{ item }}{% endfor %}", ""),
+                        ("{% if 'beta' in X %}yes{% endif %}", ""),
+                    ] {
+                        let template = template.replace('X', &value);
+                        assert_eq!(printed(&template, &context(&user)).as_deref(), Ok(expected), "{user}: {template}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_that_is_there_counts_as_what_it_is() {
+        let user = r#"{"unsafe_metadata":{"newsletter":true,"age":30,"plan":{"tier":"pro"},"tags":["beta",{"a":1}]}}"#;
+        for (expression, expected) in [
+            ("user.unsafe_metadata.newsletter == true", true),
+            ("user.unsafe_metadata.age > 18 and user.unsafe_metadata.age < 31", true),
+            ("user.unsafe_metadata.age >= 31", false),
+            ("user.unsafe_metadata.plan.tier in ['pro']", true),
+            ("'beta' in user.unsafe_metadata.tags", true),
+            ("user.unsafe_metadata.tags[1].a == 1", true),
+            ("user.unsafe_metadata.tags | length == 2", true),
+            ("'plan' in user.unsafe_metadata", true),
+            ("'plans' in user.unsafe_metadata", false),
+            ("user.unsafe_metadata.plan == {'tier': 'pro'}", true),
+            ("user.public_metadata is none", true),
+        ] {
+            assert_eq!(holds(expression, &context(user)), Ok(expected), "{expression}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_elsewhere_is_still_an_error() {
+        let context = context(r#"{"email":"a@b.test","public_metadata":{}}"#);
+        for expression in
+            ["user.emial == 'x'", "user.emial > 5", "'x' in user.emial", "user.emial in ['x']", "user.public_metdata.a"]
+        {
+            assert!(holds(expression, &context).is_err(), "{expression}");
+        }
+        assert!(printed("{{ user.emial }}", &context).is_err());
+        // As before: whether something is there may be asked.
+        assert_eq!(holds("user.emial", &context), Ok(false));
+        assert_eq!(holds("user.emial is defined", &context), Ok(false));
+    }
+
+    #[test]
+    fn what_is_printed_as_json_keeps_its_bytes() {
+        let metadata =
+            r#"{"z": 117.63331139400017,"e":9007199254740991.0, "huge":1e400,"half":"\ud83d","it":"it's <b>"}"#;
+        let context = context(&format!(r#"{{"public_metadata":{metadata}}}"#));
+        let sent = metadata.replace("ud83d", "ufffd");
+        for (template, expected) in [
+            ("{{ user.public_metadata | tojson }}", sent.as_str()),
+            ("{{ user.public_metadata.huge | tojson }}", "1e400"),
+            ("{{ user.public_metadata.huge }}", "1e400"),
+            ("{{ user.public_metadata.e }}", "9007199254740991.0"),
+            ("{{ user.public_metadata.half }}", "\u{fffd}"),
+            ("{{ [user.public_metadata.z, 'a'] | tojson }}", "[117.63331139400017, \"a\"]"),
+            ("{{ {'m': user.public_metadata} | tojson }}", &format!("{{\"m\": {sent}}}")),
+        ] {
+            assert_eq!(printed(template, &context).as_deref(), Ok(expected), "{template}");
+        }
+        assert_eq!(holds("user.public_metadata.huge > 5", &context), Ok(true));
+        let html = environment().render_named_str("x.html", "{{ user.public_metadata | tojson }}", context.rendered());
+        assert!(html.is_ok_and(|html| html.contains("it\\u0027s \\u003cb\\u003e") && html.contains("1e400")));
+    }
+
+    #[test]
+    fn no_depth_and_no_type_of_what_is_not_asked_for_matters() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        let context = context(&format!(r#"{{"first_name":"Ann","public_metadata":{{"deep":{deep},"plan":"pro"}}}}"#));
+        assert_eq!(printed("{{ user.first_name }}", &context).as_deref(), Ok("Ann"));
+        assert_eq!(holds("user.public_metadata.plan == 'pro'", &context), Ok(true));
+        assert!(printed("{{ user.public_metadata | tojson }}", &context).is_ok_and(|text| text.contains(&deep)));
+        assert!(printed("{{ user | tojson(indent=1) }}", &context).is_ok_and(|text| text.contains("[[")));
     }
 }

@@ -160,7 +160,7 @@ pub(crate) fn prepare_anew(
         occurred_at: Timestamp::from_millis(1_767_261_600_250),
         received_at: Timestamp::from_millis(1_767_261_601_000),
         provenance: Vec::new(),
-        body: Bytes::new(),
+        body: Bytes::from(json!({ "type": "user.created", "data": data }).to_string()),
     };
     connector.prepare(&Inputs { operation, params: params.as_object().unwrap(), event: &event, data, pass })
 }

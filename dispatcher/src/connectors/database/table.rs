@@ -1,7 +1,7 @@
 //! Which tables there are, and where their columns come from.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use usher_proto::Json;
 
 use crate::subject::{primary_email, primary_phone};
 
@@ -21,9 +21,9 @@ pub(super) enum From {
     /// The field of the same name.
     Field,
     /// A field of another name, or inside another.
-    At(&'static str),
+    At(&'static [&'static str]),
     /// Found in the object.
-    Found(fn(&Map<String, Value>) -> Option<String>),
+    Found(fn(Json<'_>) -> Option<String>),
 }
 
 /// A table. Each also has `created_at`, `updated_at`, `event_at` and `extra`, which holds all that has no column.
@@ -88,9 +88,9 @@ static MEMBERSHIPS: Table = Table {
     object: "organization_membership",
     texts: &[
         ID,
-        ("organization_id", From::At("/organization/id")),
+        ("organization_id", From::At(&["organization", "id"])),
         // Clerk's schema does not require it; every example has it.
-        ("user_id", From::At("/public_user_data/user_id")),
+        ("user_id", From::At(&["public_user_data", "user_id"])),
         ("role", From::Field),
         ("role_name", From::Field),
     ],
@@ -106,7 +106,7 @@ static INVITATIONS: Table = Table {
     texts: &[
         ID,
         ("organization_id", From::Field),
-        ("email", From::At("/email_address")),
+        ("email", From::At(&["email_address"])),
         ("role", From::Field),
         // pending, accepted or revoked; neither it nor organization_id is required by Clerk's schema.
         ("status", From::Field),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 use tempfile::TempDir;
-use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Instance, Json, Key, Source, SubjectId, Timestamp};
 
 use super::*;
 use crate::sql::{DatabaseAddress, Tables};
@@ -45,7 +45,12 @@ async fn scenes() -> Vec<Scene> {
 impl Scene {
     /// What became of an event: `upserted`, `deleted` or `overtaken`.
     async fn sync(&self, operation: &str, kind: &str, at: i64, data: Value) -> String {
-        let request = prepared(&self.directory, operation, kind, at, &data).expect("a request");
+        self.sync_text(operation, kind, at, &data.to_string()).await
+    }
+
+    /// The same of a text that no tree holds.
+    async fn sync_text(&self, operation: &str, kind: &str, at: i64, data: &str) -> String {
+        let request = prepared(&self.directory, operation, kind, at, data).expect("a request");
         match self.directory.attempt(&request, "").await {
             Outcome::Done(effect) => effect.result["operation"].as_str().expect("an operation").to_owned(),
             Outcome::Overtaken => "overtaken".to_owned(),
@@ -62,6 +67,11 @@ impl Scene {
         rows.iter().map(read).collect()
     }
 
+    /// The same of one row.
+    async fn row(&self, table: &str, id: &str, columns: &[&str]) -> Vec<Option<String>> {
+        self.rows(&format!("(SELECT * FROM {table} WHERE id = '{id}') AS one"), columns).await.remove(0)
+    }
+
     async fn end(self) {
         self.directory.database.pool.close().await;
         if let KeptBy::Server { address, database } = self.kept_by {
@@ -75,13 +85,7 @@ impl Scene {
     }
 }
 
-fn prepared(
-    directory: &Directory,
-    operation: &str,
-    kind: &str,
-    at: i64,
-    data: &Value,
-) -> Result<Vec<u8>, CannotPrepare> {
+fn prepared(directory: &Directory, operation: &str, kind: &str, at: i64, data: &str) -> Result<Vec<u8>, CannotPrepare> {
     let event = Event {
         id: EventId::new("msg_1"),
         kind: kind.into(),
@@ -90,10 +94,10 @@ fn prepared(
         occurred_at: Timestamp::from_millis(at),
         received_at: Timestamp::from_millis(at),
         provenance: Vec::new(),
-        body: Bytes::from_static(b"{}"),
+        body: Bytes::from(format!(r#"{{"type":"{kind}","data":{data}}}"#)),
     };
     let params = serde_json::Map::new();
-    directory.prepare(&Inputs { operation, params: &params, event: &event, data, pass: 0 })
+    directory.prepare(&Inputs { operation, params: &params, event: &event, data: &Value::Null, pass: 0 })
 }
 
 fn organization(name: &str, updated_at: i64) -> Value {
@@ -128,6 +132,139 @@ async fn what_is_kept_can_be_read_by_the_users_own_sql() {
         let expected =
             json!({"x": "a\u{fffd}b", "n\u{fffd}": [{"y": "\u{fffd}"}], "plain": "\\u0000", "face": "\u{1f600}"});
         assert_eq!(metadata, expected);
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_keeps_its_bytes_and_every_row_can_be_queried() {
+    let deep = "[".repeat(300) + &"]".repeat(300);
+    let too_deep = "[".repeat(20_000) + &"]".repeat(20_000);
+    let exact =
+        r#"{"a": 117.63331139400017,"b":122.416294033786585,"c":9007199254740991.0,"d":1e400,"e":1E+2,"f":-0.0}"#;
+    for scene in scenes().await {
+        for (user, metadata) in [
+            ("user_1", exact),
+            ("user_2", r#"{"half":"a\ud83d","x":"b","\udc00":1}"#),
+            ("user_3", r#"{"nul":"a\u0000b","x":"c","\u0000":1}"#),
+            ("user_4", &format!(r#"{{"x":"d","n":{deep}}}"#)),
+            ("user_5", &format!(r#"{{"x":"e","n":{too_deep}}}"#)),
+            ("user_6", "null"),
+            ("user_7", "1e400"),
+        ] {
+            let data = format!(
+                r#"{{"object":"user","id":"{user}","unsafe_metadata":{metadata},"unsafe_metadata":{metadata},"updated_at":1}}"#
+            );
+            assert_eq!(scene.sync_text("sync_user", "user.created", 1, &data).await, "upserted", "{user}");
+        }
+        // Over the whole table, which one bad row would fail.
+        let columns =
+            ["extra -> 'unsafe_metadata' ->> 'x'", "extra ->> 'nothing'", "extra -> 'unsafe_metadata' ->> 'a'"];
+        let found = scene.rows("usher_users", &columns[..2]).await;
+        let expected = [None, Some("b"), Some("c"), Some("d"), Some("e"), None, None];
+        assert_eq!(found.iter().map(|row| row[0].as_deref()).collect::<Vec<_>>(), expected);
+        let extra: Vec<String> = scene.rows("usher_users", &["extra"]).await.into_iter().flatten().flatten().collect();
+        assert!(extra[0].contains(exact) && extra[3].contains(&deep), "byte for byte");
+        assert_eq!(extra[1], r#"{"object":"user","unsafe_metadata":{"half":"a\ufffd","x":"b","\ufffd":1}}"#);
+        assert_eq!(extra[2], r#"{"object":"user","unsafe_metadata":{"nul":"a\ufffdb","x":"c","\ufffd":1}}"#);
+        assert!(extra[4].contains("\"[[["), "what no database reads is a text");
+        assert!(extra[6].ends_with(r#""unsafe_metadata":1e400}"#), "{}", extra[6]);
+        if matches!(scene.kept_by, KeptBy::Server { .. }) {
+            let found = scene.rows("usher_users", &columns).await;
+            assert_eq!(found[0][2].as_deref(), Some("117.63331139400017"));
+            let numbers = scene.rows("usher_users", &["(extra -> 'unsafe_metadata' ->> 'd')::numeric > 5"]).await;
+            assert_eq!(numbers[0][0].as_deref(), Some("true"));
+        }
+        scene.end().await;
+    }
+}
+
+/// One value of each type that JSON has, and some that have to be read with care.
+const ANYTHING: [&str; 15] = [
+    "null",
+    "true",
+    "12345",
+    "12345.0",
+    "12345.5",
+    "1e400",
+    "123456789012345678901234567890",
+    r#""""#,
+    r#""text""#,
+    r#""12345""#,
+    r#""1970-01-01T00:00:12.345Z""#,
+    r#""\ud83d""#,
+    "[7]",
+    r#"{"a":7}"#,
+    r#"{"id":{}}"#,
+];
+
+#[tokio::test]
+async fn a_value_of_another_type_stands_in_its_column_without_loss_or_in_the_rest() {
+    for scene in scenes().await {
+        for (operation, kind, table) in [
+            ("sync_user", Kind::User, "usher_users"),
+            ("sync_organization", Kind::Organization, "usher_organizations"),
+            ("sync_membership", Kind::Membership, "usher_memberships"),
+            ("sync_invitation", Kind::Invitation, "usher_invitations"),
+        ] {
+            let texts = kind.table().texts.iter().filter(|(_, from)| matches!(from, table::From::Field));
+            let texts: Vec<&str> = texts.map(|(name, _)| *name).filter(|name| *name != "id").collect();
+            let times: Vec<&str> = kind.table().times.iter().copied().chain(["created_at", "updated_at"]).collect();
+            let (is_text, mut at) = (|name: &str| texts.contains(&name), 1);
+            for field in texts.iter().chain(&times).copied() {
+                for value in ANYTHING {
+                    at += 100_000;
+                    let id = format!("{field}_{at}");
+                    let data = format!(r#"{{"id":"{id}","{field}":{value}}}"#);
+                    assert_eq!(scene.sync_text(operation, "x.updated", at, &data).await, "upserted", "{data}");
+                    let columns = [field, "extra"];
+                    let row = scene.row(table, &id, &columns).await;
+                    let extra: Value = Json::read(row[1].as_deref().expect("the rest")).expect("JSON").to_value();
+                    let text = serde_json::from_str::<String>(value).ok();
+                    let column = match value {
+                        "null" => None,
+                        r#""""# if is_text(field) => Some("").filter(|_| !field.ends_with("_id")),
+                        "12345" | r#""12345""# => Some("12345"),
+                        "12345.0" => Some(if is_text(field) { "12345.0" } else { "12345" }),
+                        r#""1970-01-01T00:00:12.345Z""# if !is_text(field) => Some("12345"),
+                        r#""\ud83d""# if is_text(field) => Some("\u{fffd}"),
+                        _ if is_text(field) => text.as_deref().or(Json::read(value).expect("JSON").number()),
+                        _ => None,
+                    };
+                    let in_the_rest = extra.get(field) == Some(&Json::read(value).expect("JSON").to_value());
+                    let own_time = (field == "updated_at").then(|| at.to_string());
+                    match (column, value) {
+                        (Some(column), _) => assert_eq!(row[0].as_deref(), Some(column), "{data}"),
+                        // Inexact: the column has it as near as it can, and the rest as it was sent.
+                        (None, "12345.5") => assert!(row[0].as_deref() == Some("12345") && in_the_rest, "{data}"),
+                        (None, "null" | r#""""#) => assert_eq!(row[0], own_time, "{data}"),
+                        (None, _) => assert!(row[0] == own_time && in_the_rest, "{data}: {row:?}"),
+                    }
+                }
+            }
+        }
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_older_row_overwrites_no_newer_one_whatever_type_its_time_has() {
+    for scene in scenes().await {
+        for (user, newer, older) in [
+            ("user_1", r#""5000""#, r#""4000""#),
+            ("user_2", "5000.0", "4000.0"),
+            ("user_3", r#""1970-01-01T00:00:05Z""#, "4000"),
+            ("user_4", "5000", r#""4000.5""#),
+            ("user_5", "1e400", r#""4000""#),
+            ("user_6", "null", "[]"),
+        ] {
+            let user = |name: &str, time: &str| {
+                format!(r#"{{"object":"user","id":"{user}","first_name":"{name}","updated_at":{time}}}"#)
+            };
+            let new = scene.sync_text("sync_user", "user.updated", 5_100, &user("New", newer)).await;
+            let old = scene.sync_text("sync_user", "user.updated", 4_100, &user("Old", older)).await;
+            assert_eq!((new.as_str(), old.as_str()), ("upserted", "overtaken"), "{newer} {older}");
+        }
         scene.end().await;
     }
 }
@@ -253,7 +390,7 @@ async fn an_event_about_something_else_makes_no_row() {
         ("sync_membership", json!({"object": "organization_membership", "id": ""})),
         ("sync_invitation", Value::Null),
     ] {
-        assert!(prepared(&scene.directory, operation, "x.created", 1, &data).is_err(), "{operation}");
+        assert!(prepared(&scene.directory, operation, "x.created", 1, &data.to_string()).is_err(), "{operation}");
     }
     for scene in scenes.drain(..) {
         scene.end().await;

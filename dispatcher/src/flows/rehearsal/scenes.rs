@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, SubjectId, Timestamp};
 
 use super::super::{Context, Flow, events};
 use crate::before::{Before, Fields};
@@ -153,7 +153,8 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
 
 /// As if everything that the flow remembers had changed: then every step that looks for a change is due.
 fn before(flow: &Flow) -> Before {
-    let known = known_fields().map(|user| subject::fields(&user, &flow.remember));
+    let user = Value::Object(known_fields().unwrap_or_default()).to_string();
+    let known = Json::read(&user).map(|user| subject::fields(user, &flow.remember));
     Before { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
 }
 
@@ -162,7 +163,7 @@ pub(super) fn known_fields() -> Option<Fields> {
     let sample = events::samples("user.created").into_iter().next()?;
     let Value::Object(mut user) = whole_user(sample["data"].clone()) else { return None };
     let derived = ["email", "phone", "name"].map(str::to_owned);
-    let values = subject::fields(&user, &derived);
-    user.extend(values);
+    let text = Value::Object(user.clone()).to_string();
+    user.extend(Json::read(&text).map(|user| subject::fields(user, &derived)).unwrap_or_default());
     Some(user)
 }

@@ -1,0 +1,144 @@
+//! Where the expressions of a template are, and what they are made of.
+
+use std::ops::Range;
+
+/// A piece of a template that holds an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Region {
+    pub(super) range: Range<usize>,
+    /// Whether what it comes out as is printed: `{{ ... }}`.
+    pub(super) is_printed: bool,
+}
+
+/// A word of an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) range: Range<usize>,
+    pub(super) kind: TokenKind,
+}
+
+/// What a word is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    /// A name or a keyword.
+    Name,
+    /// A text with its quotes.
+    Text,
+    /// Digits.
+    Number,
+    /// Anything else.
+    Sign,
+}
+
+/// The expressions of a template, without what is a comment or raw.
+pub(super) fn regions(text: &str) -> Vec<Region> {
+    let (mut regions, mut at) = (Vec::new(), 0);
+    while let Some(found) = text[at..].find('{') {
+        let start = at + found;
+        let (is_printed, closer) = match text.as_bytes().get(start + 1) {
+            Some(b'{') => (true, "}}"),
+            Some(b'%') => (false, "%}"),
+            Some(b'#') => {
+                let Some(end) = text[start..].find("#}") else { break };
+                at = start + end + 2;
+                continue;
+            }
+            _ => {
+                at = start + 1;
+                continue;
+            }
+        };
+        let inner = start + 2;
+        let Some(end) = region_end(text, inner, closer) else { break };
+        let words = text[inner..end].trim_matches(['-', '+']).trim();
+        at = end + 2;
+        if !is_printed && words == "raw" {
+            at = raw_end(text, at).unwrap_or(text.len());
+            continue;
+        }
+        let signs = |text: &str| text.len() - text.trim_start_matches(['-', '+']).len();
+        let behind = text[inner..end].len() - text[inner..end].trim_end_matches(['-', '+']).len();
+        let range = inner + signs(&text[inner..end])..end - behind;
+        if range.start < range.end {
+            regions.push(Region { range, is_printed });
+        }
+    }
+    regions
+}
+
+/// Where the closer stands that is in no text and in no brackets.
+fn region_end(text: &str, start: usize, closer: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut at = start;
+    while at < text.len() {
+        let token = token(text, at..text.len())?;
+        if depth == 0 && text[token.range.start..].starts_with(closer) {
+            return Some(token.range.start);
+        }
+        match &text[token.range.clone()] {
+            "{" | "(" | "[" => depth += 1,
+            "}" | ")" | "]" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at = token.range.end;
+    }
+    None
+}
+
+/// Where the text goes on behind `{% endraw %}`.
+fn raw_end(text: &str, start: usize) -> Option<usize> {
+    let mut at = start;
+    loop {
+        let open = at + text[at..].find("{%")?;
+        let close = open + text[open..].find("%}")?;
+        at = open + 2;
+        if text[open + 2..close].trim_matches(['-', '+']).trim() == "endraw" {
+            return Some(close + 2);
+        }
+    }
+}
+
+/// The words of an expression.
+pub(super) fn tokens(text: &str, range: Range<usize>) -> Vec<Token> {
+    let (mut tokens, mut at) = (Vec::new(), range.start);
+    while let Some(token) = token(text, at..range.end) {
+        at = token.range.end;
+        tokens.push(token);
+    }
+    tokens
+}
+
+/// The first word in the range.
+fn token(text: &str, range: Range<usize>) -> Option<Token> {
+    let rest = &text[range.clone()];
+    let start = range.end - rest.trim_start().len();
+    let rest = &text[start..range.end];
+    let first = rest.chars().next()?;
+    let run = |part: fn(char) -> bool| rest.find(|letter| !part(letter)).unwrap_or(rest.len());
+    let (kind, length) = match first {
+        '"' | '\'' => (TokenKind::Text, quoted(rest, first)),
+        '0'..='9' => (TokenKind::Number, run(|letter| letter.is_ascii_digit() || letter == '_')),
+        _ if first == '_' || first.is_alphabetic() => {
+            (TokenKind::Name, run(|letter| letter == '_' || letter.is_alphanumeric()))
+        }
+        _ => {
+            let is_long = ["==", "!=", "<=", ">=", "//", "**"].iter().any(|sign| rest.starts_with(sign));
+            (TokenKind::Sign, if is_long { 2 } else { first.len_utf8() })
+        }
+    };
+    Some(Token { range: start..start + length, kind })
+}
+
+/// How long the text is that begins with this quote. One that does not end is long to the end.
+fn quoted(rest: &str, quote: char) -> usize {
+    let mut is_escaped = false;
+    for (at, letter) in rest.char_indices().skip(1) {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            _ if letter == quote => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
