@@ -1,0 +1,168 @@
+//! Bodies as end users and other programs write them: what no flow asks for changes nothing, and what is passed on arrives as
+//! it was sent.
+
+use sqlx::{AssertSqlSafe, Row as _};
+use usher_dispatcher::engine::RunState;
+use usher_dispatcher::store::RunFilter;
+use usher_tests::events::{User, Webhook};
+use usher_tests::eventually;
+use usher_tests::pair::Pair;
+use usher_tests::world::{Options, SOON, World};
+
+usher_tests::on_both_pairs!(
+    what_no_flow_asks_for_changes_nothing,
+    a_time_in_another_type_wakes_and_orders_all_the_same,
+    an_example_of_long_ago_is_carried_out,
+);
+
+const BUILT_IN: &[&str] = &["email", "trial", "db-sync", "newsletter", "search", "account-security"];
+
+const TELL: &str = r#"
+on = ["clerk/user.created"]
+[[step]]
+name = "tell"
+use = "http.post"
+url = "https://billing.test/x"
+[[step]]
+name = "print"
+use = "http.post"
+url = "https://crm.test/x"
+body = { id = "{{ user.id }}", sent = "{{ user.unsafe_metadata | tojson }}" }
+"#;
+
+const CONSENT: &str = r#"
+on = ["clerk/user.created"]
+if = "event.data.private_metadata.level != 'internal'"
+[[step]]
+name = "consent"
+when = "user.unsafe_metadata.newsletter == true or user.public_metadata.plan.tier > 5 or 'beta' in user.public_metadata.flags"
+use = "http.post"
+url = "https://consent.test/x"
+body = { id = "{{ user.id }}" }
+"#;
+
+/// The webhook with the text of its `unsafe_metadata`, which no tree has to hold.
+fn with_metadata(mut webhook: Webhook, metadata: &str) -> Webhook {
+    webhook.body = webhook.body.replacen(
+        r#""public_metadata":"#,
+        &format!(r#""unsafe_metadata":{metadata},"public_metadata":"#),
+        1,
+    );
+    webhook
+}
+
+async fn what_no_flow_asks_for_changes_nothing(pair: Pair) {
+    let is_real = matches!(pair, Pair::Real(_));
+    let flows = vec![("tell", TELL), ("consent", CONSENT)];
+    let world = World::with(pair, Options { built_in: BUILT_IN, flows, ..Options::default() }).await;
+    let deep = format!("{{\"x\":\"d\",\"n\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000));
+    let exact = r#"{"x":"f","lat": 117.63331139400017,"e":9007199254740991.0,"huge":1e400}"#;
+    let bodies = [
+        (r#"{"x":"a","bio":"hello \ud83d"}"#, Some("a")),
+        (r#"{"x":"b","nul":"a\u0000b","\u0000":1}"#, Some("b")),
+        (r#"{"x":"c","newsletter":true}"#, Some("c")),
+        (deep.as_str(), Some("d")),
+        (r#"[{"x":1}]"#, None),
+        (exact, Some("f")),
+        ("null", None),
+        ("1e400", None),
+        (r#""\ud83d""#, None),
+        ("true", None),
+    ];
+    let mut users = Vec::new();
+    for (metadata, _) in bodies {
+        let user = User::new();
+        world.send(&with_metadata(user.created(), metadata)).await;
+        users.push(user);
+    }
+    // The flow of account-security starts on other events.
+    let runs = world.all_ended(bodies.len() * 7, SOON).await;
+    let failed: Vec<_> = runs.iter().filter(|run| run.state != "done").collect();
+    assert!(failed.is_empty(), "{failed:?}");
+
+    for (provider, operation) in [("resend", "send"), ("stripe", "create_customer"), ("stripe", "create_subscription")]
+    {
+        let effects = world.effects(provider);
+        let of = |user: &User| effects.iter().filter(|effect| effect.user.as_deref() == Some(&*user.id)).count();
+        let at_least = if provider == "stripe" { 2 } else { 1 };
+        assert!(users.iter().all(|user| of(user) == at_least), "{provider} {operation}");
+    }
+    assert_eq!(world.effects("mailchimp").len(), bodies.len());
+    assert_eq!(world.effects("algolia").len(), bodies.len());
+    let posts = world.effects("http");
+    let to = |host: &str| posts.iter().filter(|post| post.to.as_deref() == Some(host)).collect::<Vec<_>>();
+    assert_eq!((to("billing.test").len(), to("crm.test").len()), (bodies.len(), bodies.len()));
+    assert_eq!(to("consent.test").iter().map(|post| &post.body["id"]).collect::<Vec<_>>(), [users[2].id.as_str()]);
+    let sent = |user: &User| {
+        to("crm.test").iter().find(|post| post.body["id"] == user.id.as_str()).unwrap().body["sent"].clone()
+    };
+    assert_eq!((sent(&users[5]), sent(&users[3])), (exact.into(), deep.as_str().into()), "byte for byte");
+    assert_eq!(sent(&users[0]), r#"{"x":"a","bio":"hello \ufffd"}"#, "but for half a character");
+
+    // The table can be queried as a whole.
+    let sql = "SELECT id, extra -> 'unsafe_metadata' ->> 'x' FROM usher_users";
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&world.pool().await).await.unwrap();
+    for (user, (_, expected)) in users.iter().zip(bodies) {
+        let row = rows.iter().find(|row| row.get::<String, _>(0) == user.id).expect("its row");
+        assert_eq!(row.get::<Option<String>, _>(1).as_deref(), expected, "{}", user.id);
+    }
+    let sql = format!("SELECT CAST(extra AS TEXT) FROM usher_users WHERE id = '{}'", users[5].id);
+    let (extra,): (String,) = sqlx::query_as(AssertSqlSafe(sql)).fetch_one(&world.pool().await).await.unwrap();
+    assert!(extra.contains(exact), "{extra}, on a real database: {is_real}");
+    world.end().await;
+}
+
+/// The webhook with its `updated_at` as this text.
+fn at(mut webhook: Webhook, user: &User, updated_at: &str) -> Webhook {
+    let was = format!(r#""updated_at":{}"#, user.updated_at);
+    assert!(webhook.body.contains(&was));
+    webhook.body = webhook.body.replace(&was, &format!(r#""updated_at":{updated_at}"#));
+    webhook
+}
+
+async fn a_time_in_another_type_wakes_and_orders_all_the_same(pair: Pair) {
+    let world =
+        World::with(pair, Options { built_in: &["email", "db-sync", "newsletter"], ..Options::default() }).await;
+    for form in ["\"X\"", "X.0", "null"] {
+        let of = |user: &User| form.replace('X', &user.updated_at.to_string());
+        let waiting = User::without_email();
+        world.send(&at(waiting.created(), &waiting, &of(&waiting))).await;
+        let filter = RunFilter { state: Some(RunState::Waiting), ..RunFilter::default() };
+        eventually("the welcome waits", SOON, || async { (world.runs(&filter).await.len() == 1).then_some(()) }).await;
+        let brought = User { email: Some(format!("{}@mail.test", waiting.id.replace('_', "."))), ..waiting.changed() };
+        world.send(&at(brought.updated(), &brought, &of(&brought))).await;
+        eventually("it is woken", SOON, || async { world.runs(&filter).await.is_empty().then_some(()) }).await;
+        eventually("the member is made", SOON, || async {
+            let member = |effect: &std::sync::Arc<usher_lab::Entry>| effect.to == brought.email;
+            (world.effects("mailchimp").iter().any(member) && world.effects("resend").iter().any(member)).then_some(())
+        })
+        .await;
+        if form != "null" {
+            world.send(&at(waiting.updated(), &waiting, &of(&waiting))).await;
+            let late = |run: &usher_dispatcher::store::RunRecord| run.key == waiting.id && run.state == "superseded";
+            eventually("the older one is late", SOON, || async {
+                world
+                    .runs(&RunFilter::default())
+                    .await
+                    .iter()
+                    .any(|run| run.flow == "db-sync" && late(run))
+                    .then_some(())
+            })
+            .await;
+        }
+        assert_eq!(world.row(&waiting.id).await.expect("its row")["email"], brought.email.unwrap());
+    }
+    world.end().await;
+}
+
+async fn an_example_of_long_ago_is_carried_out(pair: Pair) {
+    let world = World::start(pair).await;
+    let user = User { updated_at: 1_654_012_591_835, ..User::new() };
+    let mut webhook = user.created();
+    let now = webhook.body.rfind(r#""timestamp":"#).unwrap() + r#""timestamp":"#.len();
+    webhook.body.replace_range(now..now + 13, "1654012591835");
+    world.send(&webhook).await;
+    let runs = world.all_ended(3, SOON).await;
+    assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
+    world.end().await;
+}
