@@ -3,6 +3,7 @@
 mod support;
 
 mod resend;
+mod samples;
 mod smtp;
 mod stripe;
 

@@ -1,0 +1,73 @@
+//! The built-in events, judged by Clerk's own specification of its webhooks where `USHER_TEST_SPECS` names a folder that has
+//! it: `clerk-webhooks-2025-04-15.yml` of clerk/openapi-specs. It is no part of this project, and skipped without.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::traffic::{Template, sample_names};
+
+fn specification() -> Option<Value> {
+    let folder = std::env::var_os("USHER_TEST_SPECS")?;
+    let file = Path::new(&folder).join("clerk-webhooks-2025-04-15.yml");
+    let text = std::fs::read_to_string(&file).expect("the folder holds the specification");
+    Some(serde_yaml_ng::from_str(&text).expect("YAML"))
+}
+
+/// OpenAPI 3.0's dialect as JSON Schema: `nullable` is a type of its own, and what an `allOf` extends is open. Clerk extends
+/// a `Session` without further properties by a `user` that is required, which read to the letter nothing could fulfil.
+fn json_schema(schema: &Value, of: &Value) -> Value {
+    match schema {
+        Value::Array(items) => items.iter().map(|item| json_schema(item, of)).collect(),
+        Value::Object(fields) => {
+            let mut converted = Map::new();
+            for (name, field) in fields {
+                match (name.as_str(), field) {
+                    ("example" | "nullable", _) => {}
+                    ("allOf", Value::Array(parts)) => {
+                        converted.insert(name.clone(), parts.iter().map(|part| opened(part, of)).collect());
+                    }
+                    _ => {
+                        converted.insert(name.clone(), json_schema(field, of));
+                    }
+                }
+            }
+            if fields.get("nullable") == Some(&Value::Bool(true)) {
+                return json!({ "anyOf": [converted, { "type": "null" }] });
+            }
+            Value::Object(converted)
+        }
+        other => other.clone(),
+    }
+}
+
+fn opened(part: &Value, of: &Value) -> Value {
+    let named = part["$ref"].as_str().and_then(|name| of.pointer(name.trim_start_matches('#')));
+    let mut part = json_schema(named.unwrap_or(part), of);
+    if let (Some(_), Some(fields)) = (named, part.as_object_mut()) {
+        fields.remove("additionalProperties");
+    }
+    part
+}
+
+#[test]
+fn every_sample_is_what_clerks_specification_says() {
+    let Some(specification) = specification() else { return };
+    let components = json_schema(&specification["components"], &specification);
+    for name in sample_names() {
+        let template = Template::sample(name).expect(name);
+        let place = format!("/x-webhooks/{}/post/requestBody/content/application~1json/schema", template.kind());
+        let schema = specification.pointer(&place).unwrap_or_else(|| panic!("{name}: no such event"));
+        let mut schema = json_schema(schema, &specification);
+        schema["components"] = components.clone();
+        let validator = jsonschema::draft4::new(&schema).expect("a schema");
+        let problems = |sample: &Value| {
+            let problem = |error: jsonschema::ValidationError<'_>| format!("{}: {error}", error.instance_path());
+            validator.iter_errors(sample).map(problem).collect::<Vec<_>>()
+        };
+        let mut sample: Value = serde_json::from_slice(template.text()).expect("JSON");
+        assert_eq!(problems(&sample), Vec::<String>::new(), "{name}");
+        sample["data"]["object"] = json!(7);
+        assert!(!problems(&sample).is_empty(), "{name}: the specification is asked");
+    }
+}
