@@ -78,7 +78,14 @@ pub(super) fn prepare_once(
     data: &Value,
     pass: u32,
 ) -> Result<Vec<u8>, CannotPrepare> {
-    let event = Event {
+    let event = event(data);
+    let params = params.as_object().expect("parameters");
+    connector.prepare(&Inputs { operation, params, event: &event, data, pass })
+}
+
+/// An event that happened at 2026-01-01T10:00:00.250Z.
+pub(super) fn event(data: &Value) -> Event {
+    Event {
         id: EventId::new("msg_1"),
         kind: "user.updated".into(),
         source: Source::Clerk,
@@ -87,8 +94,5 @@ pub(super) fn prepare_once(
         received_at: Timestamp::from_millis(1_767_261_601_000),
         provenance: Vec::new(),
         body: Bytes::from(json!({ "type": "user.updated", "data": data }).to_string()),
-    };
-    let params = params.as_object().expect("parameters");
-    let inputs = Inputs { operation, params, event: &event, data, pass };
-    connector.prepare(&inputs)
+    }
 }

@@ -1,6 +1,6 @@
 //! Where it posts to, what it signs, and what statuses mean.
 
-use super::super::testing::{answer, prepare};
+use super::super::testing::{answer, event, prepare};
 use super::*;
 
 const ONE: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -85,6 +85,22 @@ fn the_body_is_the_flows_or_the_event() {
         "type": "user.updated", "timestamp": "2026-01-01T10:00:00.250Z", "data": { "id": "user_1" },
     });
     assert_eq!(serde_json::from_str::<Value>(&event.body).expect("JSON"), expected);
+}
+
+#[test]
+fn the_event_is_posted_as_it_was_sent() {
+    let connector = with([(SECRET, ONE)]);
+    let sent = r#"{ "n": 117.63331139400017,"e":9007199254740991.0,"huge":1e400, "half":"\ud83d","deep":[[[[1E+2]]]]}"#;
+    let event = usher_proto::Event { body: format!(r#"{{"data":{sent},"type":"x"}}"#).into(), ..event(&Value::Null) };
+    let (params, data) = (json!({ "url": "https://a.test/x" }), Value::Null);
+    let params = params.as_object().expect("a table");
+    let inputs = Inputs { operation: "post", params, event: &event, data: &data, pass: 0 };
+    let post: Post = serde_json::from_slice(&connector.prepare(&inputs).expect("a request")).expect("it reads back");
+    let expected = sent.replace("ud83d", "ufffd");
+    assert_eq!(
+        post.body,
+        format!(r#"{{"data":{expected},"timestamp":"2026-01-01T10:00:00.250Z","type":"user.updated"}}"#)
+    );
 }
 
 #[test]

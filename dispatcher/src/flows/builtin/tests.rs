@@ -339,3 +339,30 @@ fn an_expression_that_cannot_be_evaluated_starts_a_run_that_looks_again() {
     let unreadable = Event { body: Bytes::from_static(b"<xml>"), ..of(json!({})) };
     assert!(flow.starts(&unreadable), "it is seen, as a run that is given up");
 }
+
+#[tokio::test]
+async fn the_example_of_the_newsletter_passes_over_who_has_not_agreed() {
+    let mut source = builtin().into_iter().find(|source| source.name == "newsletter").expect("a built-in flow");
+    let example = "user.unsafe_metadata.newsletter == true";
+    assert!(source.toml.contains(example), "the comment names it");
+    source.toml = source.toml.replace("when  = \"user.email and", &format!("when  = \"{example} and user.email and"));
+    let flow = Flow::check(source).expect("it checks");
+    let connectors = connectors(&flow);
+    for (metadata, is_member) in [
+        (json!({ "unsafe_metadata": { "newsletter": true } }), true),
+        (json!({ "unsafe_metadata": { "newsletter": false } }), false),
+        (json!({ "unsafe_metadata": { "newsletter": "yes" } }), false),
+        (json!({ "unsafe_metadata": {} }), false),
+        (json!({ "unsafe_metadata": null }), false),
+        (json!({}), false),
+    ] {
+        let mut data = json!({
+            "object": "user", "id": "user_1", "primary_email_address_id": "idn_1", "first_name": "Ann", "last_name": null,
+            "email_addresses": [{ "id": "idn_1", "email_address": "ann@mail.test" }],
+        });
+        data.as_object_mut().expect("an object").extend(metadata.as_object().expect("an object").clone());
+        let sample = json!({ "type": "user.created", "data": data });
+        let made = requests(&flow, &connectors, &sample, None, None).expect("nothing dies");
+        assert_eq!(made.contains_key("member"), is_member, "{metadata}");
+    }
+}
