@@ -29,7 +29,7 @@ pub fn flows() -> [(&'static str, String); 3] {
     };
     let mail = format!(
         r#"
-        on = ["clerk/user.*"]
+        on = ["clerk/user.created", "clerk/user.updated"]
         {retry}
         [[step]]
         name = "mail"

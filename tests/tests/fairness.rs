@@ -36,7 +36,7 @@ const TROUBLED: usize = 20;
 const BOUND: f64 = 1.5;
 
 const MAIL: &str = r#"
-on = ["clerk/user.*"]
+on = ["clerk/user.created", "clerk/user.updated"]
 retry = { attempts = 1000, first = "50ms", max = "2s" }
 [[step]]
 name = "mail"

@@ -85,10 +85,10 @@ const TAG: TextLimit =
 /// Usher's own, so 49 are left.
 const fn metadata(most: usize, value: TextLimit, ours: Option<&'static str>) -> ValueLimit {
     let name = TextLimit { alphabet: Alphabet::NoBrackets, ..id(Longest::Characters(40)) };
-    ValueLimit::Pairs { most, name, ours, value, identity: None }
+    ValueLimit::Pairs { most, name, ours, value, identity: Some("clerk_user_id") }
 }
 
-/// What is written: what is too long is cut. Nobody can be found by it then, for [`WANTED`] refuses it.
+/// What is written: what is too long is cut, but for the id by which customers are found again.
 const WRITTEN: ValueLimit = metadata(
     49,
     TextLimit { ends: Ends::Keep, long: Long::Cut, longest: Longest::Characters(500), alphabet: Alphabet::Any },

@@ -146,7 +146,8 @@ fn judge(
             .filter(|scene| scene.is_whole() && always(&scene.kind))
             .map(|scene| scene.kind.as_str())
             .collect();
-        let is_error = if is_forced { all_always && !fatal.is_empty() } else { !fatal.is_empty() };
+        let for_everybody = !fatal.is_empty() && !is_of_metadata(call, failure);
+        let is_error = for_everybody && (!is_forced || all_always);
         if is_forced && !is_error {
             continue;
         }
@@ -166,6 +167,12 @@ fn judge(
         let list = if is_error { &mut findings.errors } else { &mut findings.warnings };
         list.push(problem(flow, lines.of(index, key), message));
     }
+}
+
+/// Whether a parameter is made of metadata: what stands in them is the application's own, and in no sample.
+fn is_of_metadata(call: &Call, failure: &Failure) -> bool {
+    let key = failure.place.split('.').next().unwrap_or_default();
+    call.params.get(key).is_some_and(|value| names::texts(value).iter().any(|text| text.contains("_metadata")))
 }
 
 /// The most types of events that a message names.

@@ -18,7 +18,7 @@ const FLOWS: [(&str, &str); 3] = [
     (
         "mails",
         r#"
-        on = ["clerk/user.*"]
+        on = ["clerk/user.created", "clerk/user.updated"]
         [[step]]
         use = "resend.send"
         to = "{{ user.email }}"

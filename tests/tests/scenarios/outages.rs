@@ -102,7 +102,7 @@ async fn an_effect_whose_answer_was_lost_happens_once(pair: Pair) {
 }
 
 const MAIL: &str = r#"
-on = ["clerk/user.*"]
+on = ["clerk/user.created", "clerk/user.updated"]
 retry = { attempts = 3, first = "10ms", max = "50ms" }
 [[step]]
 name = "mail"

@@ -36,7 +36,6 @@ async fn what_does_not_hold_is_refused_and_leaves_no_trace(pair: Pair) {
     let webhook = User::new().created();
     let body = || webhook.body.clone().into_bytes();
     let other_secret = webhook.headers("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").to_vec();
-    let deep = format!("{{\"type\":\"a\",\"data\":{}1{}}}", "[".repeat(500), "]".repeat(500)).into_bytes();
     let large = vec![b' '; usher_log::MAX_BODY + 1];
 
     let cases: Vec<Case> = vec![
@@ -55,7 +54,6 @@ async fn what_does_not_hold_is_refused_and_leaves_no_trace(pair: Pair) {
         ("no JSON", PATH, signed(b"<xml/>", 0), b"<xml/>".to_vec(), 400, "body_malformed"),
         ("no object", PATH, signed(b"[1]", 0), b"[1]".to_vec(), 400, "body_malformed"),
         ("no type", PATH, signed(b"{\"data\":{}}", 0), b"{\"data\":{}}".to_vec(), 400, "body_malformed"),
-        ("too deep", PATH, signed(&deep, 0), deep, 400, "body_malformed"),
         ("too large", PATH, signed(&large, 0), large, 413, "too_large"),
         ("no such source", "/webhooks/paypal", webhook.headers(SECRET).to_vec(), body(), 404, "no_such_source"),
         ("no such instance", "/webhooks/clerk/eu", webhook.headers(SECRET).to_vec(), body(), 404, "no_such_instance"),

@@ -54,6 +54,7 @@ fn inputs() -> Vec<(String, String)> {
         "to = \"{{ usr.email }}\"",
         "from = \"Acme hello@acme\"",
         "subject = \"\"",
+        "subject = \"{{ user.public_metadata.greeting }}\"",
         "subject = \"{{ user.first_name | lowercase }}\"",
         "subject = \"{{ user.first_name.upper() }}\"",
         "subject = \"{{ user.email_addresses }}\"",

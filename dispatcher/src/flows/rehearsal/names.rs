@@ -61,7 +61,8 @@ pub(super) fn uses(flow: &Flow, lines: &Lines) -> Vec<Uses> {
     uses
 }
 
-fn texts(value: &Value) -> Vec<&str> {
+/// The texts in a parameter.
+pub(super) fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => vec![text],
         Value::Array(items) => items.iter().flat_map(texts).collect(),
