@@ -236,7 +236,7 @@ pub struct Inputs<'a> {
     /// The event that started the run.
     pub event: &'a Event,
     /// The event's `data` as a tree, in which a number or a depth that no tree has stands as the text that was sent; see
-    /// [`Inputs::sent`].
+    /// `sent`.
     pub data: &'a Value,
     /// How often the run was ordered to be done anew.
     pub pass: u32,
