@@ -7,13 +7,14 @@ mod context;
 mod events;
 mod functions;
 mod greeting;
+mod lexer;
 mod nulls;
+mod pieces;
 mod problem;
 mod rehearsal;
 mod sent;
 mod source;
 mod template;
-mod tokens;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

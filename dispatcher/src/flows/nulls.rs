@@ -12,17 +12,15 @@
 //!
 //! Every line stays where it is, so that errors name the right one.
 
-mod tokens;
-
 use std::ops::Range;
 
 use super::functions::{AT_MOST, BELOW, MEMBERS, PRINTED};
+use super::lexer::{self, Region, Token, TokenKind};
 use super::sent::METADATA;
-use tokens::{Region, Token, TokenKind};
 
 /// A template with its expressions rewritten.
 pub(super) fn template(text: &str) -> String {
-    rewritten(text, &tokens::regions(text))
+    rewritten(text, &lexer::regions(text))
 }
 
 /// An expression, rewritten.
@@ -38,7 +36,7 @@ pub(super) fn printed(text: &str) -> String {
 fn rewritten(text: &str, regions: &[Region]) -> String {
     let mut edits = Vec::new();
     for region in regions {
-        let tokens = tokens::tokens(text, region.range.clone());
+        let tokens = lexer::tokens(text, region.range.clone());
         let rewriter = Rewriter { text, tokens: &tokens, is_printed: region.is_printed };
         rewriter.chains(&mut edits);
         rewriter.operators(&mut edits);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::check::Lines;
-use super::tokens::whole;
+use super::pieces::whole;
 use super::{Action, Call, Context, Flow, FlowStep, Problem, evaluate, events, render, render_some};
 use crate::connectors::{self, Connectors, Inputs};
 use crate::reach;

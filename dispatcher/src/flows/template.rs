@@ -11,7 +11,7 @@ use minijinja::{
 use serde_json::{Map, Value};
 
 use super::context::Sight;
-use super::tokens::whole;
+use super::pieces::whole;
 use super::{Call, Context, Flow, functions, greeting, nulls};
 use crate::connectors::{self, Shape};
 

@@ -4,8 +4,8 @@
 use minijinja::{Environment, Error};
 
 use super::super::context::{BEFORE, EVENT, REMEMBERED, ROOTS, UNSUBSCRIBE_URL};
+use super::super::pieces::{Piece, blocks, pieces};
 use super::super::problem::{nearest, suggestion};
-use super::super::tokens::{Token, blocks, tokens};
 use super::{Checker, Place};
 
 /// Filters for the nearest right word; whether one exists is asked of the environment.
@@ -105,11 +105,11 @@ impl Checker<'_> {
         if text.contains("{{") || text.contains("}}") {
             return self.note(place, format!("an expression has no braces: {}", text.replace(['{', '}'], "").trim()));
         }
-        let found = tokens(text);
+        let found = pieces(text);
         for (at, token) in found.iter().enumerate() {
             let previous = at.checked_sub(1).and_then(|at| found.get(at));
             match token {
-                Token::Sign(sign @ ("&&" | "||" | "!")) => {
+                Piece::Sign(sign @ ("&&" | "||" | "!")) => {
                     let word = match *sign {
                         "&&" => "and",
                         "||" => "or",
@@ -117,27 +117,27 @@ impl Checker<'_> {
                     };
                     self.note(place, format!("{sign} is written {word}"));
                 }
-                Token::Sign("=") if !is_assignment(&found, at) => self.note(place, "= is written =="),
-                Token::Path(parts) if previous == Some(&Token::Sign("|")) => {
+                Piece::Sign("=") if !is_assignment(&found, at) => self.note(place, "= is written =="),
+                Piece::Path(parts) if previous == Some(&Piece::Sign("|")) => {
                     self.filter(place, parts.join(".").as_str())
                 }
-                Token::Path(parts) if is_word(previous, "is") || is_negated_test(&found, at) => {
+                Piece::Path(parts) if is_word(previous, "is") || is_negated_test(&found, at) => {
                     if parts[..] != ["not"] {
                         self.test(place, parts.join(".").as_str());
                     }
                 }
-                Token::Path(parts)
+                Piece::Path(parts)
                     if at == 0 && FETCHING.contains(&parts[0]) && parts.len() == 1 && found.len() > 1 =>
                 {
                     self.note(place, format!("there is no {}: a template stands by itself", parts[0]));
                 }
-                Token::Path(parts) if found.get(at + 1) == Some(&Token::Sign("(")) => self.method(place, parts),
-                Token::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Token::Sign("-")) => {
+                Piece::Path(parts) if found.get(at + 1) == Some(&Piece::Sign("(")) => self.method(place, parts),
+                Piece::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Piece::Sign("-")) => {
                     if let Some(step) = dashed(&found[at..], earlier) {
                         self.note(place, format!("write steps['{step}']: a name with a dash is no name here"));
                     }
                 }
-                Token::Path(_) | Token::Text(_) | Token::Number(_) | Token::Sign(_) => {}
+                Piece::Path(_) | Piece::Text(_) | Piece::Number(_) | Piece::Sign(_) => {}
             }
         }
     }
@@ -233,29 +233,29 @@ fn is_known(environment: &Environment<'_>, name: &str, kind: &str) -> bool {
     asked.and_then(|asked| asked.eval(minijinja::context! { name })).is_ok_and(|known| known.is_true())
 }
 
-fn is_word(token: Option<&Token<'_>>, word: &str) -> bool {
-    matches!(token, Some(Token::Path(parts)) if parts[..] == [word])
+fn is_word(token: Option<&Piece<'_>>, word: &str) -> bool {
+    matches!(token, Some(Piece::Path(parts)) if parts[..] == [word])
 }
 
 /// Whether what stands at `at` follows `is not`.
-fn is_negated_test(found: &[Token<'_>], at: usize) -> bool {
+fn is_negated_test(found: &[Piece<'_>], at: usize) -> bool {
     let Some(two_before) = at.checked_sub(2) else { return false };
     is_word(found.get(at - 1), "not") && is_word(found.get(two_before), "is")
 }
 
 /// `{% set x = 1 %}`, and a named argument.
-fn is_assignment(found: &[Token<'_>], at: usize) -> bool {
+fn is_assignment(found: &[Piece<'_>], at: usize) -> bool {
     let statement = ["set", "with", "macro", "call", "for"].iter().any(|word| is_word(found.first(), word));
-    statement || found[..at].contains(&Token::Sign("("))
+    statement || found[..at].contains(&Piece::Sign("("))
 }
 
 /// Whether a bare word stands beside a comparison, where a text was meant.
 fn is_compared(text: &str, word: &str) -> bool {
-    let found: Vec<Token<'_>> = match blocks(text)[..] {
-        [] => tokens(text),
-        ref parts => parts.iter().flat_map(|part| tokens(part)).collect(),
+    let found: Vec<Piece<'_>> = match blocks(text)[..] {
+        [] => pieces(text),
+        ref parts => parts.iter().flat_map(|part| pieces(part)).collect(),
     };
-    let compares = |token: Option<&Token<'_>>| matches!(token, Some(Token::Sign("==" | "!="))) || is_word(token, "in");
+    let compares = |token: Option<&Piece<'_>>| matches!(token, Some(Piece::Sign("==" | "!="))) || is_word(token, "in");
     (0..found.len()).any(|at| {
         is_word(found.get(at), word)
             && !WORDS.contains(&word)
@@ -264,11 +264,11 @@ fn is_compared(text: &str, word: &str) -> bool {
 }
 
 /// The earlier step with dashes in its name that `steps.<name>` was to mean.
-fn dashed<'a>(found: &[Token<'_>], earlier: &'a [String]) -> Option<&'a String> {
-    let Some(Token::Path(parts)) = found.first() else { return None };
+fn dashed<'a>(found: &[Piece<'_>], earlier: &'a [String]) -> Option<&'a String> {
+    let Some(Piece::Path(parts)) = found.first() else { return None };
     let mut written = parts.get(1)?.to_string();
     let mut rest = &found[1..];
-    while let [Token::Sign("-"), Token::Path(more), after @ ..] = rest {
+    while let [Piece::Sign("-"), Piece::Path(more), after @ ..] = rest {
         written = format!("{written}-{}", more[0]);
         if let Some(step) = earlier.iter().find(|step| **step == written) {
             return Some(step);

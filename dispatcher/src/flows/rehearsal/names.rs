@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::super::check::Lines;
 use super::super::context::{EVENT, Sight};
+use super::super::pieces::{Piece, blocks, pieces};
 use super::super::problem::nearest;
 use super::super::template::environment;
-use super::super::tokens::{Token, blocks, tokens};
 use super::super::{Action, Flow, Problem};
 use super::scenes::{self, Scene};
 use super::{Findings, problem};
@@ -175,18 +175,18 @@ fn missing(name: &str, scenes: &[Scene]) -> Option<Missing> {
 /// Names that are compared with a constant.
 fn comparisons(expression: &str) -> Vec<(String, Literal)> {
     const SIGNS: [&str; 6] = ["==", "!=", "<", ">", "<=", ">="];
-    let found = tokens(expression);
+    let found = pieces(expression);
     let mut compared = Vec::new();
     for (at, window) in found.windows(3).enumerate() {
-        let [left, Token::Sign(sign), right] = window else { continue };
+        let [left, Piece::Sign(sign), right] = window else { continue };
         if !SIGNS.contains(sign) {
             continue;
         }
         // What a filter makes of a value has another type than the value.
-        let is_filtered = |at: Option<usize>| at.and_then(|at| found.get(at)) == Some(&Token::Sign("|"));
+        let is_filtered = |at: Option<usize>| at.and_then(|at| found.get(at)) == Some(&Piece::Sign("|"));
         let pair = match (left, right) {
-            (Token::Path(path), literal) if !is_filtered(at.checked_sub(1)) => Some((path, literal)),
-            (literal, Token::Path(path)) if !is_filtered(Some(at + 3)) => Some((path, literal)),
+            (Piece::Path(path), literal) if !is_filtered(at.checked_sub(1)) => Some((path, literal)),
+            (literal, Piece::Path(path)) if !is_filtered(Some(at + 3)) => Some((path, literal)),
             _ => None,
         };
         if let Some((path, literal)) = pair
@@ -207,13 +207,13 @@ enum Literal {
 }
 
 impl Literal {
-    fn of(token: &Token<'_>) -> Option<Self> {
+    fn of(token: &Piece<'_>) -> Option<Self> {
         match token {
-            Token::Text(text) => Some(Self::Text((*text).to_owned())),
-            Token::Number(number) => Some(Self::Number((*number).to_owned())),
-            Token::Path(parts) if parts[..] == ["true"] => Some(Self::Flag(true)),
-            Token::Path(parts) if parts[..] == ["false"] => Some(Self::Flag(false)),
-            Token::Path(_) | Token::Sign(_) => None,
+            Piece::Text(text) => Some(Self::Text((*text).to_owned())),
+            Piece::Number(number) => Some(Self::Number((*number).to_owned())),
+            Piece::Path(parts) if parts[..] == ["true"] => Some(Self::Flag(true)),
+            Piece::Path(parts) if parts[..] == ["false"] => Some(Self::Flag(false)),
+            Piece::Path(_) | Piece::Sign(_) => None,
         }
     }
 

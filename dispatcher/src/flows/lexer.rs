@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// Signs of two characters, those of other languages among them.
+const LONG_SIGNS: [&str; 8] = ["==", "!=", "<=", ">=", "//", "**", "&&", "||"];
+
 /// A piece of a template that holds an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
@@ -122,7 +125,7 @@ fn token(text: &str, range: Range<usize>) -> Option<Token> {
             (TokenKind::Name, run(|letter| letter == '_' || letter.is_alphanumeric()))
         }
         _ => {
-            let is_long = ["==", "!=", "<=", ">=", "//", "**"].iter().any(|sign| rest.starts_with(sign));
+            let is_long = LONG_SIGNS.iter().any(|sign| rest.starts_with(sign));
             (TokenKind::Sign, if is_long { 2 } else { first.len_utf8() })
         }
     };
