@@ -90,12 +90,12 @@ impl Desk {
     }
 }
 
-/// How long an order is waited for that nobody carries out.
+/// Time limit for an order to be carried out, in which nothing else was.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Interval between looks at what came of orders.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What came of orders.
+/// Results of orders.
 pub(crate) struct CameOf {
     /// Of those that were carried out: the flow, and the word for it.
     pub(crate) came: Vec<(String, String)>,

@@ -86,7 +86,7 @@ pub(crate) fn print(runs: &[RunRecord], worked: &[String], limit: u32, json: boo
     output::table(["admitted", "run", "type", "key", "state", "why", "effects"], &rows)
 }
 
-/// Where a run that has not ended stands: its step, its attempts, and whom or what it waits for.
+/// Progress of a run that has not ended: its step, its attempts, and whom or what it waits for.
 fn standing(run: &RunRecord, worked: &[String]) -> Vec<String> {
     if run.ended_at.is_some() {
         return Vec::new();

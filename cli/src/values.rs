@@ -18,7 +18,7 @@ pub(crate) fn address(text: &str) -> Result<Url, String> {
     })
 }
 
-/// How many, at least one.
+/// A number of things, from 1.
 ///
 /// # Errors
 /// It is no such number.
@@ -26,7 +26,7 @@ pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| "a number from 1".to_owned())
 }
 
-/// How many at most.
+/// The largest number allowed, from 1.
 ///
 /// # Errors
 /// It is no such number.

@@ -63,7 +63,7 @@ pub fn learn(known: Option<&Remembered>, snapshot: &Snapshot, fields: &Fields) -
     (Before { fields: old.clone(), changed }, remember(Some(now)))
 }
 
-/// Whether a field has the same value. An address is the same mailbox in whatever case it is written.
+/// True if a field has the same value. An address is the same mailbox in whatever case it is written.
 fn is_same(name: &str, before: &Value, now: &Value) -> bool {
     match (name, before.as_str(), now.as_str()) {
         (EMAIL, Some(before), Some(now)) => AddressDigest::of(before) == AddressDigest::of(now),

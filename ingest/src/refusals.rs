@@ -14,13 +14,17 @@ const EVERY: Duration = Duration::from_secs(60);
 /// The same about events that the log does not keep: soon over, or an outage.
 const NOT_KEPT_EVERY: Duration = Duration::from_secs(1);
 
-/// What is wrong, more exactly than the answer's code says it.
+/// Cause of a refusal, more exact than the answer's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cause {
     /// The word for it in metrics.
     pub(crate) label: &'static str,
-    /// What an operator may do about it.
+    /// Advice for an operator.
     advice: &'static str,
+    /// Interval between two lines about it.
+    every: Duration,
+    /// True if the signed time tells more.
+    shows_clock: bool,
 }
 
 impl Cause {
@@ -63,22 +67,17 @@ impl Cause {
             Refusal::Busy => ("busy", "too many requests are under way: the sender repeats them"),
             Refusal::NotKept => ("not_kept", "the log does not keep them now: the sender repeats them"),
         };
-        Self { label, advice }
-    }
-
-    const fn is_of_the_clock(self) -> bool {
-        matches!(self.label.as_bytes(), b"clock_old" | b"clock_ahead")
-    }
-
-    const fn every(self) -> Duration {
-        if matches!(self.label.as_bytes(), b"not_kept") { NOT_KEPT_EVERY } else { EVERY }
+        let every = if matches!(refusal, Refusal::NotKept) { NOT_KEPT_EVERY } else { EVERY };
+        let shows_clock =
+            matches!(refusal, Refusal::NotVerified(signature::Refusal::TooOld | signature::Refusal::TooNew));
+        Self { label, advice, every, shows_clock }
     }
 }
 
 /// The refusals of one source for one cause since the last line about them.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Whether a line was written within the interval.
+    /// True if a line was written within the interval.
     told: bool,
     count: u64,
     /// Of the latest: seconds that its signed time is ahead of our clock.
@@ -127,7 +126,7 @@ impl Refusals {
         let refusals = self.clone();
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(cause.every()).await;
+                tokio::time::sleep(cause.every).await;
                 let told = refusals.with(source, cause, |seen| {
                     let count = seen.over()?;
                     write(source, cause, count, seen);
@@ -147,9 +146,9 @@ impl Refusals {
 }
 
 fn write(source: &str, cause: Cause, count: u64, seen: &Seen) {
-    let Cause { label, advice } = cause;
+    let Cause { label, advice, shows_clock, .. } = cause;
     let error = seen.error.as_deref();
-    let seconds_ahead = seen.ahead.filter(|_| cause.is_of_the_clock());
+    let seconds_ahead = seen.ahead.filter(|_| shows_clock);
     tracing::warn!(source, cause = label, count, seconds_ahead, error, "webhooks refused: {advice}");
 }
 

@@ -111,7 +111,7 @@ impl Ingest {
         self.metrics.request_seconds.with_label_values(&[outcome]).observe(started.elapsed().as_secs_f64());
         if let Err(refusal) = &result {
             self.metrics.refused.with_label_values(&[source, Cause::of(refusal).label]).inc();
-            // What the log does not keep is told with the log's error, where that is known.
+            // A record that the log does not keep is told with the log's error, where that is known.
             if *refusal != Refusal::NotKept {
                 self.refusals.note(source, refusal, ahead, None);
             }
@@ -187,7 +187,7 @@ pub(crate) async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_DEADLINE, reading).await;
 }
 
-/// How many seconds the signed time of a request is ahead of our clock.
+/// Seconds by which the signed time of a request is ahead of our clock.
 fn seconds_ahead(headers: &HeaderMap) -> Option<i64> {
     let names = ["svix-timestamp", "webhook-timestamp"];
     let signed: i64 = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?.parse().ok()?;

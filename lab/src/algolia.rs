@@ -125,7 +125,7 @@ fn work(records: &mut Records, route: Route, body: Map<String, Value>, create: b
     let task = rand::rng().random_range(1..1_000_000_000_u64);
     let at = now.to_string();
     match route {
-        // What is asked is done at once.
+        // Requests take effect at once.
         Route::Task => Answer::done(json!({ "status": "published", "pendingTask": false })),
         Route::Get(place) => records.get(&place).map_or_else(
             || error(StatusCode::NOT_FOUND, "ObjectID does not exist"),

@@ -68,12 +68,12 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if ends_line(c) { ' ' } else { c }).collect()
 }
 
-/// Whether a character ends a line, or is another control character.
+/// True if a character ends a line, or is another control character.
 fn ends_line(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// What a quoted local part stands for, without quotes and backslashes; none where it is not quoted, or not well.
+/// The meaning of a quoted local part, without quotes and backslashes; none where it is not quoted, or not well.
 fn quoted(local: &str) -> Option<String> {
     let mut content = String::new();
     let mut letters = local.strip_prefix('"')?.strip_suffix('"')?.chars();

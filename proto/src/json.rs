@@ -16,14 +16,14 @@ use serde_json::Value;
 
 pub use number::{Whole, whole_number};
 
-/// How deep [`Json::to_value`] builds: serde_json reads 128 levels back, and stacks are finite.
+/// Levels that [`Json::to_value`] builds: serde_json reads 128 levels back, and stacks are finite.
 pub const MAX_DEPTH: usize = 100;
 
 /// One value of a text that was checked as a whole. It is as long as it was sent, and may hold personal data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonKind {
     /// `null`.
@@ -57,7 +57,7 @@ impl<'a> Json<'a> {
         self.0
     }
 
-    /// What it is.
+    /// Its type.
     pub fn kind(self) -> JsonKind {
         match self.0.as_bytes().first() {
             Some(b'{') => JsonKind::Object,
@@ -69,17 +69,17 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Whether it is null.
+    /// True if it is null.
     pub fn is_null(self) -> bool {
         self.kind() == JsonKind::Null
     }
 
-    /// Whether it is an object.
+    /// True if it is an object.
     pub fn is_object(self) -> bool {
         self.kind() == JsonKind::Object
     }
 
-    /// Whether it is `true`.
+    /// True if it is `true`.
     pub fn is_true(self) -> bool {
         self.0 == "true"
     }
@@ -141,7 +141,7 @@ impl<'a> Json<'a> {
         Items(scan::Entries::of(self.0, b'['))
     }
 
-    /// Whether a member of one of these names comes more than once.
+    /// True if a member of one of these names comes more than once.
     pub fn repeats(self, names: &[&str]) -> bool {
         names.iter().any(|name| self.members().filter(|(known, _)| known == name).count() > 1)
     }

@@ -32,7 +32,7 @@ reasons! {
     EventConflict = "event_conflict",
     /// A template or an expression of the flow cannot be rendered for this event.
     Template = "template",
-    /// Whom it would write to has no address, or one that the destination cannot take.
+    /// The recipient has no address, or one that the destination cannot take.
     InvalidAddress = "invalid_address",
     /// The destination says that the request itself is wrong; repeating it cannot help.
     InvalidRequest = "invalid_request",

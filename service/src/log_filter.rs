@@ -3,7 +3,7 @@
 
 /// The levels, the quietest first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-/// What our crates are called in a filter. A filter holds for every name that begins with its own.
+/// Names of our crates in a filter. A filter holds for every name that begins with its own.
 const OURS: [&str; 9] = [
     "usher",
     "ingest",
@@ -20,7 +20,7 @@ const OURS: [&str; 9] = [
 ///
 /// # Errors
 ///
-/// Why it cannot be meant.
+/// The mistake in a filter.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let mut speaks = false;
     for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {

@@ -130,7 +130,7 @@ fn parse_from<T: CommandFactory + FromArgMatches>(
     let parsed = matches.and_then(|matches| T::from_arg_matches(&matches));
     let asks_for_help = parsed.as_ref().is_err_and(|error| !error.use_stderr());
     let parsed = match settings::refuse_unknown(environment) {
-        // What seems to be missing may have been misspelt.
+        // A name that seems to be missing may have been misspelt.
         Err(unknown) if !asks_for_help => Err(clap::Error::raw(ErrorKind::InvalidValue, format!("{unknown}\n"))),
         _ => parsed,
     };

@@ -11,7 +11,7 @@ use crate::options::Environment;
 
 use Extent::{Instances, Named, Process};
 
-/// Which names stand for a setting, beside its own and `<NAME>_FILE`.
+/// Further names of a setting, beside its own and `<NAME>_FILE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     /// No others.
@@ -80,7 +80,7 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("NYLAS_QUOTA", Instances),
 ];
 
-/// What begins so is read by somebody else: librdkafka, and Usher's own tests.
+/// Beginnings of names that others read: librdkafka, and Usher's own tests.
 const OPEN: &[&str] =
     &["USHER_KAFKA_", "USHER_TEST_", "USHER_CHAOS", "USHER_QUOTA_MAILS", "USHER_SIGNUPS", "USHER_BACKLOG"];
 
@@ -91,7 +91,7 @@ const OURS: &[&str] =
 /// Names that begin so may be other programs' (`HTTP_PROXY`, `DATABASE_HOST`, `CLERK_SECRET_KEY`): only one that is nearly
 /// ours is a mistake.
 const SHARED: &[&str] = &["HTTP_", "DATABASE_", "CLERK_"];
-/// What other programs call the same.
+/// Other programs' names for the same.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("CLERK_SIGNING_SECRET", "CLERK_WEBHOOK_SIGNING_SECRET"),
     ("NOVU_API_KEY", "NOVU_SECRET_KEY"),
@@ -101,12 +101,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("STRIPE_API_KEY", "STRIPE_SECRET_KEY"),
     ("STRIPE_KEY", "STRIPE_SECRET_KEY"),
 ];
-/// How alike two names must be for one to be taken for the other, from 0 to 1.
+/// Least likeness of two names, from 0 to 1, for one to be taken for the other.
 const NEARLY: f64 = 0.94;
-/// How alike a name must be to be proposed at all.
+/// Least likeness of a name, from 0 to 1, to be proposed.
 const ALIKE: f64 = 0.8;
 
-/// Whether a program looks this name up.
+/// True if a program looks this name up.
 pub(crate) fn is_known(name: &str) -> bool {
     setting(name).is_some() || OPEN.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -192,7 +192,7 @@ fn problem(name: &str) -> Option<String> {
     Some(format!("{name}: there is no such setting; {meant}"))
 }
 
-/// How alike two names are, from 0 to 1. That both begin alike (`USHER_`) says nothing.
+/// Likeness of two names, from 0 to 1. That both begin alike (`USHER_`) says nothing.
 fn likeness(name: &str, known: &str) -> f64 {
     let tails = name.split_once('_').zip(known.split_once('_'));
     let tails = tails.filter(|((a, _), (b, _))| a == b).map(|((_, a), (_, b))| (a, b));
@@ -200,7 +200,7 @@ fn likeness(name: &str, known: &str) -> f64 {
     strsim::jaro_winkler(name, known)
 }
 
-/// What Kubernetes sets in every container for each service of the namespace (`USHER_INGEST_SERVICE_HOST`,
+/// Names that Kubernetes sets in every container for each service of the namespace (`USHER_INGEST_SERVICE_HOST`,
 /// `USHER_INGEST_PORT_8080_TCP_ADDR`), by the names of the services: nobody has written it.
 fn is_service_link(name: &str, value: &str) -> bool {
     let port = name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));

@@ -1,4 +1,4 @@
-// What the judges share: where the lab is, faults to order, and how a refusal is expected.
+// Shared by the judges: where the lab is, faults to order, and how a refusal is expected.
 
 import assert from "node:assert/strict";
 

@@ -187,7 +187,7 @@ impl World {
         self.back.as_mut().or(self.front.as_mut()).expect("it runs")
     }
 
-    /// What the one that delivers has written so far.
+    /// The output so far of the process that delivers.
     pub fn deliverer_output(&self) -> String {
         self.back.as_ref().or(self.front.as_ref()).expect("it runs").output()
     }

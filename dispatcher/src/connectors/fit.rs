@@ -10,20 +10,20 @@ use usher_proto::{Mailbox, Reason};
 use super::limits::{ValueLimit, limit};
 use super::{is_template, operation};
 
-/// What a text may be, and what becomes of one that is otherwise.
+/// Form of a text, and the treatment of one that has another form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextLimit {
     /// Control characters and ends of lines.
     pub(super) ends: Ends,
     /// A text that is too long.
     pub(super) long: Long,
-    /// How long it may be.
+    /// Its length.
     pub(super) longest: Longest,
-    /// Which characters it may have.
+    /// Its characters.
     pub(super) alphabet: Alphabet,
 }
 
-/// What becomes of control characters and ends of lines.
+/// Treatment of control characters and ends of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
     /// They stay.
@@ -34,7 +34,7 @@ pub(super) enum Ends {
     Refuse,
 }
 
-/// What becomes of a text that is too long.
+/// Treatment of a text that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Long {
     /// It is cut.
@@ -43,7 +43,7 @@ pub(super) enum Long {
     Refuse,
 }
 
-/// How long a text may be, as the provider counts.
+/// Longest text, as the provider counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Longest {
     /// In characters.
@@ -54,7 +54,7 @@ pub(super) enum Longest {
     Unknown,
 }
 
-/// Which characters a text may have.
+/// Characters that a text may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Alphabet {
     /// All.
@@ -67,7 +67,7 @@ pub(super) enum Alphabet {
     Header,
 }
 
-/// How long the name of a mailbox is at most, in octets. No provider says; quoted, and with its address, it fits a line of a
+/// Longest name of a mailbox, in octets. No provider says; quoted, and with its address, it fits a line of a
 /// mail's head.
 const LONGEST_NAME: TextLimit =
     TextLimit { ends: Ends::Fold, long: Long::Cut, longest: Longest::Octets(256), alphabet: Alphabet::Any };
@@ -76,7 +76,7 @@ const LONGEST_NAME: TextLimit =
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct Unfit {
-    /// Whether it is an address; else it is another value.
+    /// True if it is an address; else it is another value.
     pub is_address: bool,
     /// The parameter, and what is wrong with it.
     pub what: String,
@@ -87,7 +87,7 @@ impl Unfit {
         Self { is_address: false, what }
     }
 
-    /// Why a run with such a value is given up.
+    /// The reason of a dead letter with such a value.
     pub const fn reason(&self) -> Reason {
         if self.is_address { Reason::InvalidAddress } else { Reason::InvalidRequest }
     }
@@ -179,7 +179,7 @@ pub(crate) fn fit(connector: &str, operation: &str, params: &mut Map<String, Val
     Ok(())
 }
 
-/// Whether the destination can take what a flow's file gives as a parameter, as far as that is the same for every event.
+/// True if the destination can take what a flow's file gives as a parameter, as far as that is the same for every event.
 ///
 /// # Errors
 ///
@@ -196,7 +196,7 @@ pub(crate) fn phones(connector: &str, name: &str) -> Vec<&'static str> {
     params.iter().map(|param| param.name).filter(|param| is_phone(param)).collect()
 }
 
-/// Where a value comes from.
+/// Origin of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// From an event.

@@ -1,10 +1,10 @@
-//! What each destination takes as a value of each parameter: one table for all of them. [`fit`](super::fit) holds every
+//! Values that each destination takes for each parameter: one table for all of them. [`fit`](super::fit) holds every
 //! value to it before a connector sees it, so that decoration (a subject, a name) never costs the effect, and an identity
 //! is never changed. Facts have their source beside them; where a provider documents nothing, nothing is cut.
 
 use super::fit::{Alphabet, Ends, Long, Longest, TextLimit};
 
-/// What a destination takes as a value.
+/// The values that a destination takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ValueLimit {
     /// Nothing is known to be refused, or the connector itself checks it: paths, addresses of the web, whole documents.
@@ -15,18 +15,18 @@ pub(crate) enum ValueLimit {
     Phone(TextLimit),
     /// Mailboxes.
     Mailboxes {
-        /// How many at most.
+        /// Largest number of entries.
         most: usize,
-        /// How long an address may be.
+        /// Form of the address.
         address: TextLimit,
-        /// Whether the local part is written as SMTP has it.
+        /// True if the local part is written as SMTP has it.
         smtp: bool,
     },
     /// A whole number, from the first to the second.
     Number(u64, u64),
     /// Pairs of a name, which stands in the flow's file, and a text.
     Pairs {
-        /// How many at most.
+        /// Largest number of entries.
         most: usize,
         /// The names.
         name: TextLimit,
@@ -44,7 +44,7 @@ const fn line(longest: Longest) -> TextLimit {
     TextLimit { ends: Ends::Fold, long: Long::Cut, longest, alphabet: Alphabet::Any }
 }
 
-/// What names something: as it is, or not at all.
+/// A text that names something: taken as it is, or refused.
 const fn id(longest: Longest) -> TextLimit {
     TextLimit { ends: Ends::Refuse, long: Long::Refuse, longest, alphabet: Alphabet::Any }
 }
@@ -88,13 +88,13 @@ const fn metadata(most: usize, value: TextLimit, ours: Option<&'static str>) -> 
     ValueLimit::Pairs { most, name, ours, value, identity: Some("clerk_user_id") }
 }
 
-/// What is written: what is too long is cut, but for the id by which customers are found again.
+/// Metadata that are written: a value that is too long is cut, but for the id by which customers are found again.
 const WRITTEN: ValueLimit = metadata(
     49,
     TextLimit { ends: Ends::Keep, long: Long::Cut, longest: Longest::Characters(500), alphabet: Alphabet::Any },
     Some(super::stripe::MARK),
 );
-/// What says whose things are to go.
+/// Metadata that say whose things are to go.
 const WANTED: ValueLimit = metadata(50, id(Longest::Characters(500)), None);
 
 /// docs.stripe.com/upgrades: no id of Stripe's is longer.
@@ -168,7 +168,7 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("algolia", "fields", ValueLimit::Any),
 ];
 
-/// What the destination takes as this parameter; none where the table has no word about it.
+/// The values that the destination takes for this parameter; none where the table has no word about it.
 pub(super) fn limit(connector: &str, operation: &str, param: &str) -> Option<ValueLimit> {
     let whole = format!("{connector}.{operation}");
     let of = |wanted: &str, all: &str| {

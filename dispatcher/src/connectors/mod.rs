@@ -7,6 +7,7 @@ mod fit;
 mod http;
 mod limits;
 mod path;
+mod rehearsal;
 
 mod algolia;
 mod database;
@@ -78,7 +79,7 @@ pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota
     default.map_or_else(|| Ok(Default::default()), |(_, text, assumed)| Ok((read(text)?, *assumed)))
 }
 
-/// Whether a connector's destination may announce limits in its answers. A mail server and a database have no headers, and
+/// True if a connector's destination may announce limits in its answers. A mail server and a database have no headers, and
 /// behind `http` there is a receiver of its own for each address: what one of them says does not hold for the others.
 pub(crate) fn may_announce(connector: &str) -> bool {
     !matches!(connector, "smtp" | "database" | "http")
@@ -463,40 +464,6 @@ fn open_with(
     Ok(connectors)
 }
 
-/// The connectors of a flow with settings that are none, to make its requests and send nothing.
-///
-/// # Errors
-/// One cannot be made, whatever its settings.
-pub(crate) fn for_rehearsal(flow: &crate::flows::Flow) -> Result<Connectors, BadSetting> {
-    usher_service::telemetry::install_tls();
-    let environment = webhook::named_secrets(flow)
-        .fold(Environment::of(REHEARSAL), |environment, variable| environment.with(&variable, REHEARSAL_SECRET));
-    let used: Vec<&str> = flow.connectors().collect();
-    open_with(&used, &environment, || Arc::new(database::Unconnected))
-}
-
-const REHEARSAL_SECRET: &str = "whsec_cmVoZWFyc2FsLXJlaGVhcnNhbC1yZWhlYXJzYWw=";
-
-/// Settings of the right form of every connector that needs some.
-const REHEARSAL: [(&str, &str); 15] = [
-    (FROM, "Acme <hello@acme.test>"),
-    ("RESEND_API_KEY", "re_rehearsal"),
-    ("SMTP_URL", "smtp://127.0.0.1:1"),
-    ("STRIPE_SECRET_KEY", "sk_test_rehearsal"),
-    ("STRIPE_PRICE_ID", "price_rehearsal"),
-    ("MAILCHIMP_API_KEY", "rehearsal-us1"),
-    ("MAILCHIMP_LIST_ID", "abc"),
-    ("NOVU_SECRET_KEY", "rehearsal"),
-    ("ALGOLIA_APP_ID", "REHEARSAL"),
-    ("ALGOLIA_API_KEY", "rehearsal"),
-    ("ALGOLIA_INDEX", "people"),
-    ("NYLAS_API_KEY", "rehearsal"),
-    ("NYLAS_GRANT_ID", "rehearsal"),
-    ("HTTP_SIGNING_SECRET", REHEARSAL_SECRET),
-    // Addresses without TLS are fit or not by what they are.
-    ("HTTP_ALLOW_PLAIN", "true"),
-];
-
 /// The setting `name`, which must be there.
 fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, BadSetting> {
     environment.get(name)?.ok_or_else(|| BadSetting::new(name, format!("not set: {what}")))
@@ -504,6 +471,7 @@ fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, 
 
 pub use fit::Unfit;
 pub(crate) use fit::{check, fit, phones};
+pub(crate) use rehearsal::for_rehearsal;
 pub(crate) use room::{Turnstile, calling};
 
 #[cfg(test)]

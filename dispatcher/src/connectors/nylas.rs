@@ -41,7 +41,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 const CHECK_DEADLINE: Duration = Duration::from_secs(5);
 /// The variable that names the mailboxes.
 const GRANTS: &str = "NYLAS_GRANT_ID";
-/// How Nylas names the provider of a mailbox at Microsoft.
+/// Nylas' name for the provider of a mailbox at Microsoft.
 const MICROSOFT: &str = "microsoft";
 /// The header of the mail that bears the key.
 const HEADER: &str = "X-Usher-Key";
@@ -145,7 +145,7 @@ impl Nylas {
     }
 }
 
-/// What Nylas says of a mailbox.
+/// Nylas' description of a mailbox.
 struct Told {
     /// The domain of its address.
     domain: Option<String>,

@@ -301,7 +301,7 @@ pub(super) fn reject(reason: Reason, error: impl AsRef<str>) -> Early {
     Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
 }
 
-/// What is wrong with a step of the flow, and with which.
+/// An error of a step, with the step's name.
 pub(super) fn of_step(step: &FlowStep, error: &dyn std::fmt::Display) -> String {
     format!("step {}: {error}", step.name)
 }

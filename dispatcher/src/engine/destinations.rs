@@ -28,7 +28,7 @@ pub struct Destinations {
 /// Interval between two reports of a destination that stays in trouble.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// What an operator should know of a destination.
+/// News of a destination for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
     /// It takes no calls, or only single ones.
@@ -37,7 +37,7 @@ pub enum News {
         destination: String,
         /// Since when.
         since: Timestamp,
-        /// When it is tried next; none while it is tried.
+        /// Time of the next try; none while it is tried.
         next_probe: Option<Timestamp>,
     },
     /// It serves as usual again.
@@ -117,7 +117,7 @@ impl Destinations {
         names.into_iter().cloned().collect()
     }
 
-    /// What has changed since this was asked last, and once a minute what lasts. One of those who ask is told.
+    /// The changes since the last call, and once a minute the troubles that last. One of those who ask is told.
     pub fn news(&mut self, now: Timestamp) -> Vec<News> {
         let mut news = Vec::new();
         for (destination, breaker) in &self.breakers {

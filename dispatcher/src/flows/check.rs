@@ -20,7 +20,7 @@ use super::{Flow, FlowSource, Problem, template};
 /// Longest wait, bound and retention that a flow may ask for: a slip of the pen is longer.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Where the parts of a flow stand in its file, as lines from 1.
+/// Lines of a flow's parts in its file, from 1.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     /// Keys at the top.
@@ -63,7 +63,7 @@ struct Refused(());
 /// A part of a flow, or the proof that it was refused.
 type Checked<T> = Result<T, Refused>;
 
-/// Where something stands.
+/// A line of a file.
 #[derive(Debug, Clone)]
 struct Place {
     file: String,
@@ -84,7 +84,7 @@ struct Checker<'a> {
     environment: Environment<'static>,
     /// Names of the fields of its subjects that the flow remembers.
     remember: Vec<String>,
-    /// Whether the parameter that is being checked may show the link that ends marketing mail.
+    /// True if the parameter that is being checked may show the link that ends marketing mail.
     has_link: bool,
     lines: Lines,
 }

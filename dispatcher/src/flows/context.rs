@@ -26,7 +26,7 @@ pub(super) const REMEMBERED: [&str; 3] = [BEFORE, "changed", STILL_USED];
 const STILL_USED: &str = "still_used";
 pub(super) const BEFORE: &str = "before";
 
-/// What is known when a step is due: as a tree, to look names up in, and as expressions take it, which is what was sent.
+/// The values that a step sees when it is due: as a tree, to look names up in, and as expressions take it, which is what was sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     values: Value,
@@ -140,7 +140,7 @@ impl Context {
         &self.values["event"]["data"]
     }
 
-    /// What there is under a name with dots. Below metadata, which are the user's own, and below a null nothing is known.
+    /// Looks a name with dots up. Below metadata, which are the user's own, and below a null nothing is known.
     pub(super) fn look(&self, name: &str) -> Sight<'_> {
         let (mut owner, mut value) = (String::new(), &self.values);
         for field in name.split('.') {
@@ -185,7 +185,7 @@ impl Context {
     }
 }
 
-/// What a name leads to.
+/// The result of looking a name up.
 #[derive(Debug, PartialEq)]
 pub(super) enum Sight<'a> {
     /// This value, which may be null.
@@ -198,12 +198,12 @@ pub(super) enum Sight<'a> {
         owner: String,
         /// The first part of it that does not.
         field: String,
-        /// What its owner has.
+        /// The fields of its owner.
         known: &'a Map<String, Value>,
     },
 }
 
-/// Whether what stands below this name is for somebody else to decide: metadata, a destination's answer, and what Clerk
+/// True if what stands below this name is for somebody else to decide: metadata, a destination's answer, and what Clerk
 /// puts into a mail.
 fn is_open(owner: &str) -> bool {
     let is_metadata = owner.split('.').any(|part| part.ends_with("_metadata"));

@@ -15,9 +15,9 @@ use super::sent::{Digits, Sent};
 pub(super) const BELOW: &str = "_below";
 /// The same for a value that is only printed.
 pub(super) const PRINTED: &str = "_printed";
-/// What `in` looks through.
+/// Filter on the right side of `in`.
 pub(super) const MEMBERS: &str = "_members";
-/// What `<` and `>` compare.
+/// Filter on one side of `<` and `>`.
 pub(super) const AT_MOST: &str = "_at_most";
 
 pub(super) fn add_to(environment: &mut Environment<'_>) {
@@ -146,7 +146,7 @@ pub(super) fn to_tree(value: &Rendered) -> Option<Value> {
         .or_else(|| serde_json::to_value(value).ok())
 }
 
-/// What ends a script or an attribute stands in JSON inside texts alone, and can be escaped there.
+/// Characters that end a script or an attribute stand inside texts of JSON alone, and can be escaped there.
 fn write_for_html(text: &mut String, json: &str) {
     for letter in json.chars() {
         match letter {

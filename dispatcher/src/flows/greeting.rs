@@ -1,4 +1,4 @@
-//! What a stranger calls himself, in a mail that he has us send to somebody: whoever signs up chooses both the name and the
+//! Names that strangers give themselves, in mails that they have us send to others: who signs up chooses both the name and the
 //! address, so a name can be an advertisement with a link, sent in our name to people who never asked. A greeting carries a
 //! name that looks like one, and goes without it otherwise. The one rule for all templates: the filter [`FILTER`].
 
@@ -12,9 +12,9 @@ const LONGEST: usize = 40;
 const MOST_WORDS: usize = 5;
 /// The most digits: a name may have a number, and no price or telephone.
 const MOST_DIGITS: usize = 2;
-/// What stands in links, addresses, mark-up, prices and slogans, and in no name.
+/// Characters of links, addresses, mark-up, prices and slogans that no name has.
 const NEVER: &str = "/\\:;@#$%&=?!*+|~^_<>[]{}()\"\u{a3}\u{20ac}\u{a5}\u{2044}\u{2215}\u{ff0f}\u{ff1a}\u{ff20}";
-/// What separates the labels of a domain, in ASCII and for IDNA (RFC 3490, 3.1), and what looks like it.
+/// Separators of a domain's labels, in ASCII and for IDNA (RFC 3490, 3.1), and characters that look like them.
 const DOTS: [char; 5] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}', '\u{2024}'];
 
 /// The text if it can be a name, in one line; else none, as where it is null or no text.
@@ -32,7 +32,7 @@ pub(super) fn as_name(value: &Value) -> Value {
     if is_name { Value::from(name) } else { Value::from(()) }
 }
 
-/// Whether a word can be read as a host's name: a mail program makes a link of it. Initials are none.
+/// True if a word can be read as a host's name: a mail program makes a link of it. Initials are none.
 fn is_domain(word: &str) -> bool {
     let labels: Vec<&str> = word.split(DOTS).collect();
     let last = labels.iter().rev().find(|label| !label.is_empty());

@@ -1,4 +1,4 @@
-//! Where the expressions of a template are, and what they are made of.
+//! Finds the expressions of a template, and cuts them into words.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ const LONG_SIGNS: [&str; 8] = ["==", "!=", "<=", ">=", "//", "**", "&&", "||"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
     pub(super) range: Range<usize>,
-    /// Whether what it comes out as is printed: `{{ ... }}`.
+    /// True if what it comes out as is printed: `{{ ... }}`.
     pub(super) is_printed: bool,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Token {
     pub(super) kind: TokenKind,
 }
 
-/// What a word is.
+/// The kind of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
     /// A name or a keyword.
@@ -69,7 +69,7 @@ pub(super) fn regions(text: &str) -> Vec<Region> {
     regions
 }
 
-/// Where the closer stands that is in no text and in no brackets.
+/// The position of the first closer that is in no text and in no brackets.
 fn region_end(text: &str, start: usize, closer: &str) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = start;
@@ -88,7 +88,7 @@ fn region_end(text: &str, start: usize, closer: &str) -> Option<usize> {
     None
 }
 
-/// Where the text goes on behind `{% endraw %}`.
+/// The position behind `{% endraw %}`.
 fn raw_end(text: &str, start: usize) -> Option<usize> {
     let mut at = start;
     loop {
@@ -132,7 +132,7 @@ fn token(text: &str, range: Range<usize>) -> Option<Token> {
     Some(Token { range: start..start + length, kind })
 }
 
-/// How long the text is that begins with this quote. One that does not end is long to the end.
+/// Length of the text that begins with this quote. One that does not end reaches to the end.
 fn quoted(rest: &str, quote: char) -> usize {
     let mut is_escaped = false;
     for (at, letter) in rest.char_indices().skip(1) {

@@ -65,7 +65,7 @@ pub struct Flow {
     pub retry: RetryPolicy,
     /// What is done, in order. At least one.
     pub steps: Vec<FlowStep>,
-    /// What may not be meant, though it can run. Empty unless the flow was checked.
+    /// Warnings about parts that can run and may not be meant. Empty unless the flow was checked.
     pub warnings: Vec<Problem>,
 }
 
@@ -160,12 +160,12 @@ impl Pattern {
         (self.source == usher_proto::Source::Clerk.label()).then_some(&*self.kind)
     }
 
-    /// Whether it stands for all types that begin so.
+    /// True if it stands for all types that begin so.
     fn is_prefix(&self) -> bool {
         self.prefix
     }
 
-    /// Whether a type is one of these, whoever sends it.
+    /// True if a type is one of these, whoever sends it.
     fn takes(&self, kind: &str) -> bool {
         if self.prefix { kind.starts_with(&self.kind) } else { kind == self.kind }
     }

@@ -1,4 +1,4 @@
-//! What null means in an expression, where the engine's own rules are not those of an absent value: it has no field, yet
+//! The meaning of null in an expression, where the engine's own rules are not those of an absent value: it has no field, yet
 //! what is below it is null again; nothing is in it; and it is neither less nor greater than anything.
 //!
 //! The engine offers no place to say so, therefore an expression is rewritten before it is compiled:
@@ -59,7 +59,7 @@ struct Edit {
     text: String,
 }
 
-/// What ends there comes before what begins there; a chain stands inside an operand.
+/// Ends come before beginnings at one place; a chain stands inside an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     ChainEnds,
@@ -77,14 +77,14 @@ impl Edit {
 
 /// Words that are no names.
 const KEYWORDS: [&str; 10] = ["and", "or", "not", "if", "elif", "else", "in", "is", "for", "set"];
-/// What ends an operand of a comparison.
+/// Words that end an operand of a comparison.
 const BETWEEN: [&str; 7] = ["and", "or", "if", "elif", "else", "in", "not"];
 const BETWEEN_SIGNS: [&str; 9] = ["==", "!=", "<", "<=", ">", ">=", ",", ":", "="];
 
 struct Rewriter<'a> {
     text: &'a str,
     tokens: &'a [Token],
-    /// Whether the tokens are all of what is printed in one place.
+    /// True if the tokens are all of what is printed in one place.
     is_printed: bool,
 }
 
@@ -157,7 +157,7 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Where the token at `index` names metadata of something: the token behind that.
+    /// The token behind the one at `index`, if that names metadata of something.
     fn behind_metadata(&self, index: usize) -> Option<usize> {
         let before = index.checked_sub(1)?;
         let token = &self.tokens[index];
@@ -203,7 +203,7 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Where the chain begins that the metadata at `index` is of.
+    /// The first token of the chain that ends in the metadata at `index`.
     fn chain_start(&self, index: usize) -> Option<usize> {
         // The sign before it: the point or the bracket.
         let mut at = index.checked_sub(2)?;

@@ -19,7 +19,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// How alike two words are at least of which one may be meant by the other.
+/// Least likeness of two words, from 0 to 1, of which one may be meant by the other.
 const LIKE: f64 = 0.8;
 
 /// The one of `known` that is most like `word`, if any is like it.

@@ -1,4 +1,4 @@
-//! What templates and expressions see of JSON that was sent: looked into as far as they ask, and no further.
+//! JSON that was sent, for templates and expressions: looked into as far as they ask, and no further.
 //!
 //! Metadata are absent by nature: their owner writes them as they like, or not at all. So everything below
 //! `public_metadata`, `private_metadata` and `unsafe_metadata` that is not there is null, and they are themselves;
@@ -21,7 +21,7 @@ pub(super) struct Sent {
     text: Box<str>,
     is_list: bool,
     in_metadata: bool,
-    /// How many levels below this one are looked into. What is deeper is its text: the engine recurses.
+    /// Levels below this one that are looked into. A deeper value is its text: the engine recurses.
     levels: usize,
     entries: OnceLock<Entries>,
 }

@@ -82,7 +82,7 @@ pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, BadSetting> {
     Ok(flows)
 }
 
-/// Whether it is a flow of somebody who takes flows for YAML or JSON.
+/// True if it is a flow of somebody who takes flows for YAML or JSON.
 fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|other| extension == *other))
 }

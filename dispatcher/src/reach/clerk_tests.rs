@@ -6,15 +6,15 @@
 use usher_proto::address::local_part;
 
 const SUBADDRESS: &str = "+clerk_test";
-/// What every such number has behind its area code, before the last two digits.
+/// Digits of every such number behind its area code, before the last two.
 const EXCHANGE: &str = "55501";
 
-/// Whether an address is one for tests: in any spelling, with any suffix, on any domain.
+/// True if an address is one for tests: in any spelling, with any suffix, on any domain.
 pub(super) fn is_test_address(address: &str) -> bool {
     local_part(address).is_some_and(|local| local.contains(SUBADDRESS))
 }
 
-/// Whether a phone number is one for tests, however it is grouped, with or without its country.
+/// True if a phone number is one for tests, however it is grouped, with or without its country.
 pub(super) fn is_test_number(number: &str) -> bool {
     let Some(start) = number.find(|c| digit(c).is_some() || is_plus(c)) else { return false };
     // An extension is no part of the number.

@@ -52,7 +52,7 @@ impl OnlyTo {
         self.0.is_some()
     }
 
-    /// Whether an address may be written to, however it is spelled.
+    /// True if an address may be written to, however it is spelled.
     pub(super) fn allows(&self, address: &str) -> bool {
         let Some(patterns) = &self.0 else { return true };
         let address = normal_form(address);

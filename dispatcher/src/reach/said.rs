@@ -1,4 +1,4 @@
-//! What events say of who may be written to: Usher's own, and Resend's of addresses to which delivery has ended.
+//! Reads suppressions and their ends out of events: Usher's own, and Resend's of addresses to which delivery has ended.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,7 +10,7 @@ struct Envelope {
     data: Data,
 }
 
-/// What is read of an event's `data`: nothing else in it can make the rest unreadable.
+/// The fields of an event's `data` that are read: nothing else in it can make them unreadable.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Data {

@@ -1,4 +1,4 @@
-//! Which addresses living users have. Two users may have the same one, and what belongs to the address, a newsletter's
+//! The addresses of living users. Two users may have the same one, and what belongs to the address, a newsletter's
 //! member say, is taken away only when nobody has it any more.
 //!
 //! Written with the subject's state, in the transaction that admits the event. So whoever asks after having taken something
@@ -25,13 +25,13 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// What the row of a subject with this state says: its primary address, empty where it has none. None once it is deleted.
+/// The address in the row of a subject in this state, empty where it has no primary one. None once it is deleted.
 pub(super) fn of(subject: &SubjectId, snapshot: Option<&str>) -> Option<String> {
     let address = subject::primary_address(snapshot?);
     Some(address.map_or_else(String::new, |address| Place(subject, AddressDigest::of(&address)).to_string()))
 }
 
-/// Whether a living user of the same source and instance as `subject` has this primary address.
+/// True if a living user of the same source and instance as `subject` has this primary address.
 pub(super) async fn is_used(
     database: &Database,
     subject: &SubjectId,

@@ -167,7 +167,7 @@ async fn insert(
             json!({
                 "event_ref": event.reference().as_str(),
                 "subject": event.subject.as_str(),
-                // What is kept without its body is known again by its id alone.
+                // An event that is kept without its body is known again by its id alone.
                 "digest": (!matches!(verdict, Some((Reason::Unstorable, _)))).then(|| known::digest(arrival)),
                 "event": event.id.as_str(),
                 "key": event.subject.key(),

@@ -56,7 +56,7 @@ pub struct RunRecord {
     pub attempts: i64,
     /// The account that its step asks; none where it asks nobody.
     pub destination: Option<String>,
-    /// When its latest attempt failed.
+    /// Time at which its latest attempt failed.
     pub failed_at: Option<Timestamp>,
     /// Until when it waits.
     pub due_at: Option<Timestamp>,

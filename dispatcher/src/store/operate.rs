@@ -1,6 +1,7 @@
 //! What operators change in the store themselves: which flows are paused. Everything about runs goes through the log.
 
 use serde::Serialize;
+use sqlx::AnyConnection;
 use usher_proto::{EventId, EventRef, Timestamp};
 
 use super::{SqlStore, StoreError};
@@ -73,7 +74,7 @@ impl SqlStore {
     /// False if it was so already.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// The store cannot be asked.
     pub async fn set_paused(&self, flow: &str, paused: bool, who: &str, now: Timestamp) -> Result<bool, StoreError> {
         let mut writing = self.database.write().await?;
         let changed = if paused {
@@ -90,15 +91,7 @@ impl SqlStore {
         };
         let what = if paused { "pause" } else { "resume" };
         if changed.rows_affected() > 0 {
-            let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, $4, $5, 'done')";
-            sqlx::query(sql)
-                .bind(format!("{what}-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
-                .bind(now.millis())
-                .bind(who)
-                .bind(what)
-                .bind(flow)
-                .execute(writing.connection())
-                .await?;
+            record_action(writing.connection(), what, flow, who, now).await?;
         }
         writing.commit().await?;
         Ok(changed.rows_affected() > 0)
@@ -107,7 +100,7 @@ impl SqlStore {
     /// The replicas that own partitions of a paused flow, by name, and which of them have confirmed the pause.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// The store cannot be asked.
     pub async fn pausing(&self, flow: &str) -> Result<Vec<ReplicaPause>, StoreError> {
         let sql = "SELECT o.owner, COUNT(*), s.under_way FROM usher_ownership o \
                    LEFT JOIN usher_pause p ON p.flow = o.flow \
@@ -133,10 +126,10 @@ impl SqlStore {
         Ok(rows.into_iter().map(record).collect())
     }
 
-    /// What came of an order, by the id of the event that gives it; none while nobody has carried it out.
+    /// The result of an order, by the id of the event that gives it; none while nobody has carried it out.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// The store cannot be asked.
     pub async fn came_of(&self, order: &EventId) -> Result<Option<String>, StoreError> {
         let sql = "SELECT came FROM usher_action WHERE id = $1";
         let row: Option<(String,)> =
@@ -147,7 +140,7 @@ impl SqlStore {
     /// The flows that some process works on, as far as the store knows: one that was killed has not said that it does not.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// The store cannot be asked.
     pub async fn worked_flows(&self) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT DISTINCT flow FROM usher_ownership WHERE owner <> '' ORDER BY flow";
         let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&self.database.pool).await?;
@@ -157,7 +150,7 @@ impl SqlStore {
     /// The flows that have runs which have not ended, with their number.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// The store cannot be asked.
     pub async fn under_way(&self) -> Result<Vec<(String, i64)>, StoreError> {
         let sql = "SELECT flow, COUNT(*) FROM usher_run WHERE ended_at IS NULL GROUP BY flow ORDER BY flow";
         Ok(sqlx::query_as(sql).fetch_all(&self.database.pool).await?)
@@ -176,4 +169,24 @@ impl SqlStore {
             sqlx::query_as("SELECT flow FROM usher_pause ORDER BY flow").fetch_all(&self.database.pool).await?;
         Ok(rows.into_iter().map(|(flow,)| flow).collect())
     }
+}
+
+/// Keeps what an operator has done to a flow, with who and when.
+pub(super) async fn record_action(
+    connection: &mut AnyConnection,
+    what: &str,
+    flow: &str,
+    who: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, $4, $5, 'done')";
+    sqlx::query(sql)
+        .bind(format!("{what}-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
+        .bind(now.millis())
+        .bind(who)
+        .bind(what)
+        .bind(flow)
+        .execute(connection)
+        .await?;
+    Ok(())
 }

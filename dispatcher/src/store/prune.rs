@@ -133,7 +133,7 @@ pub struct MendedHorizon {
     pub flow: String,
     /// Where it was.
     pub was: Timestamp,
-    /// Where it is. `None` where it cannot be known yet, and was left: the flow has seen no webhook.
+    /// Its place now. `None` if it was left because the flow has seen no webhook that would show where it belongs.
     pub is: Option<Timestamp>,
 }
 

@@ -36,7 +36,7 @@ pub struct Wish {
     pub under_way: u32,
     /// The pace that the destination has announced to the process.
     pub announced: Option<Pace>,
-    /// Whether the process counts calls of a longer window that was announced to it.
+    /// True if the process counts calls of a longer window that was announced to it.
     pub counts: bool,
     /// Whether the quota's pace is only assumed, and what the destination says counts instead.
     pub assumed: bool,
@@ -124,7 +124,7 @@ pub(super) async fn grant(
     Ok(grants)
 }
 
-/// Which of the accounts have a limit: a configured one, or one that was announced to this process or to another.
+/// The accounts that have a limit: a configured one, or one that was announced to this process or to another.
 async fn limited(database: &Database, wishes: &[Wish]) -> Result<Vec<bool>, StoreError> {
     let own = |wish: &Wish| !wish.quota.is_none() || wish.announced.is_some() || wish.counts;
     if wishes.iter().all(own) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::AnyConnection;
 use usher_proto::{Key, Partition, Timestamp};
 
+use super::operate::record_action;
 use super::{SqlStore, StoreError};
 
 impl SqlStore {
@@ -108,25 +109,6 @@ impl SqlStore {
         writing.commit().await?;
         Ok(moved)
     }
-}
-
-async fn record_action(
-    connection: &mut AnyConnection,
-    what: &str,
-    flow: &str,
-    who: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, $4, $5, 'done')";
-    sqlx::query(sql)
-        .bind(format!("{what}-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
-        .bind(now.millis())
-        .bind(who)
-        .bind(what)
-        .bind(flow)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 /// Places runs in their new partitions, in the order that they had within their keys.

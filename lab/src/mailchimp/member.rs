@@ -20,17 +20,17 @@ use super::{invalid, not_found, problem};
 use crate::answer::Answer;
 use crate::bounded::Bounded;
 
-/// What `status` and `status_if_new` may say. A member may also be `archived`, which no request can say.
+/// Values of `status` and `status_if_new`. A member may also be `archived`, which no request can say.
 const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending", "transactional"];
 const ARCHIVED: &str = "archived";
 
 /// A member: list and id.
 pub(super) type Place = (String, String);
 
-/// Whoever is or was in an audience, by place.
+/// Present and former members of an audience, by place.
 pub(super) type Members = Bounded<Place, Entry>;
 
-/// What an audience knows of an address.
+/// An audience's record of an address.
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
     /// A member, in whatever state.
@@ -60,7 +60,7 @@ fn status(member: &Map<String, Value>) -> &str {
     member.get("status").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// What is wrong with a request that writes a member, before anything is looked at. An address that a PATCH leaves out
+/// The mistake in a request that writes a member, before anything is looked at. An address that a PATCH leaves out
 /// stays as it is.
 pub(super) fn check(body: &Value, needs_email: bool) -> Result<(), Answer> {
     let known = |field: &str| body.get(field).is_none_or(|status| STATUSES.iter().any(|known| status == known));
@@ -191,7 +191,7 @@ pub(super) fn erase(members: &mut Members, place: &Place) -> Answer {
     Answer::done(Value::Null).status(StatusCode::NO_CONTENT)
 }
 
-/// Which tags a request gives and takes away.
+/// The tags that a request gives and takes away.
 pub(super) fn tags(body: &Value) -> Result<Vec<(String, bool)>, Answer> {
     let read = |tag: &Value| {
         let active = match tag["status"].as_str()? {

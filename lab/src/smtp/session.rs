@@ -25,7 +25,7 @@ pub(super) enum Next {
 pub(super) struct Session {
     desk: Arc<Desk>,
     from: Option<String>,
-    /// Whether MAIL asked for SMTPUTF8.
+    /// True if MAIL asked for SMTPUTF8.
     beyond_ascii: bool,
     to: Vec<String>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Session {
 /// RFC 5321, 4.5.3.1.3: a path has up to 256 octets, with its angle brackets.
 const LONGEST_ADDRESS: usize = 254;
 
-/// Why an address is refused, as the codes of RFC 5321 and RFC 3463 say it.
+/// The refusal of an address, as the codes of RFC 5321 and RFC 3463 say it.
 fn refusal(address: &str, beyond_ascii: bool) -> Option<&'static str> {
     let (local, _) = address.rsplit_once('@')?;
     let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');

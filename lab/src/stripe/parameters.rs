@@ -153,7 +153,7 @@ impl<'a> Parameters<'a> {
         items.iter().enumerate().map(read).collect()
     }
 
-    /// What is to be shown whole in the answer: paths such as `customer`, or `data.customer` in a list.
+    /// The objects to show whole in the answer: paths such as `customer`, or `data.customer` in a list.
     pub(super) fn expand(&self) -> Result<Vec<String>, Error> {
         let items = match self.get(EXPAND) {
             None => return Ok(Vec::new()),

@@ -294,7 +294,7 @@ impl Listed for Subscription {
     }
 }
 
-/// What Stripe's OpenAPI document requires of a subscription besides, as it is where nobody has asked for it.
+/// Further fields that Stripe's OpenAPI document requires of a subscription, with the values of one for which nobody asked.
 fn unused() -> Map<String, Value> {
     let fields = json!({
         "application": null,

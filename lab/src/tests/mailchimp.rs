@@ -89,7 +89,7 @@ async fn of_more_than_ten_connections_at_once_the_rest_is_refused() {
     assert_eq!(ask(&bench, Method::PUT, PATH, &body).await.status, 200, "they are over, so there is room again");
 }
 
-/// What each state refuses; what it lets through is told by the connector's tests against this double.
+/// The requests that each state refuses; those that it allows are in the connector's tests against this double.
 #[tokio::test]
 async fn the_states_of_a_member_refuse_what_the_real_ones_do() {
     let bench = Bench::new().await;

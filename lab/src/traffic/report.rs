@@ -43,7 +43,7 @@ pub struct Sent {
     pub user: Option<String>,
     /// What came of it.
     pub reply: Reply,
-    /// Why it was refused, in the receiver's words, if it said so.
+    /// The receiver's reason for a refusal, if it gave one.
     pub why: Option<String>,
     /// From sending to the end of the answer.
     pub took: Duration,
@@ -81,7 +81,7 @@ impl Report {
         replies
     }
 
-    /// How many were refused for which reason, of those that were told one.
+    /// Refusals by reason, of those that came with one.
     pub fn reasons(&self) -> BTreeMap<&str, u64> {
         let mut reasons = BTreeMap::new();
         for why in self.sent.iter().filter_map(|sent| sent.why.as_deref()) {

@@ -131,7 +131,7 @@ impl Sending {
     }
 }
 
-/// Why the receiver refused, where it says so as Usher's ingest does.
+/// The receiver's reason for a refusal, where it gives one as Usher's ingest does.
 fn reason(answer: &[u8]) -> Option<String> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     answer["error"]["message"].as_str().map(str::to_owned)

@@ -12,7 +12,7 @@ const EXACT_IN_A_DOUBLE: f64 = 9_007_199_254_740_992.0;
 pub struct Whole {
     /// The number, rounded down.
     pub value: i64,
-    /// Whether it says all that was sent.
+    /// True if it says all that was sent.
     pub is_exact: bool,
 }
 

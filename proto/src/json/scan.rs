@@ -53,7 +53,7 @@ pub(super) fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Where the value begins whose name begins at `at`.
+/// The position of the value whose name begins at `at`.
 fn name_end(text: &[u8], at: usize) -> Option<usize> {
     let colon = space(text, string_end(text, at)?);
     (text.get(colon) == Some(&b':')).then(|| space(text, colon + 1))
@@ -104,7 +104,7 @@ pub(super) fn number_end(text: &[u8], at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// What stands between the quotes of a string, as it is meant. Half a surrogate pair is U+FFFD.
+/// The text between the quotes of a string, with its escapes resolved. Half a surrogate pair is U+FFFD.
 pub(super) fn decoded(inner: &str) -> Cow<'_, str> {
     let Some(first) = inner.find('\\') else { return Cow::Borrowed(inner) };
     let bytes = inner.as_bytes();
@@ -124,7 +124,7 @@ pub(super) fn decoded(inner: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// What the escape at `at` means, and how long it is.
+/// The character of the escape at `at`, and the escape's length.
 fn escaped(text: &[u8], at: usize) -> (char, usize) {
     let Some(first) = unit(text, at) else {
         let meant = match text.get(at + 1) {

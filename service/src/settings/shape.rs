@@ -29,11 +29,11 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ("NOVU_SECRET_KEY", &["sk_"], "the secret key of Novu has no such beginning"),
 ];
 
-/// Whether the value of a setting can be right.
+/// True if the value of a setting can be right.
 ///
 /// # Errors
 ///
-/// Why it cannot; without the value.
+/// The reason, without the value.
 pub(super) fn check(setting: &str, value: &str) -> Result<(), String> {
     if ['"', '\'', '`'].iter().any(|quote| value.len() > 1 && value.starts_with(*quote) && value.ends_with(*quote)) {
         return Err("it has quotes around it: write the value alone".into());

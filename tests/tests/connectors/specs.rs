@@ -16,7 +16,7 @@ use super::paths::value;
 use super::server::{Server, answer};
 use super::subject::{KEY, prepare, subject};
 
-/// What people are called, and what comes with an event.
+/// Names of people, and texts that come with an event.
 const HOSTILE: [&str; 12] = [
     "one",
     "Zo\u{eb} \u{1f600}",
@@ -50,7 +50,7 @@ async fn judged(connector: &str, file: &str) {
         let ask = async |params: Map<String, Value>, id: &str| {
             let before = server.requests().len();
             let data = json!({ "object": "user", "id": id, "first_name": id, "updated_at": 1_767_261_600_250_i64 });
-            // What cannot be sent is refused before: that is another test's.
+            // Values that cannot be sent are refused before: that is another test's.
             if let Ok(request) = prepare(&*opened, operation.name, &Value::Object(params), &data) {
                 let _ = opened.attempt(&request, KEY).await;
                 let _ = opened.look_up(&request, KEY).await;

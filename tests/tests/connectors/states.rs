@@ -1,4 +1,4 @@
-//! What a destination's object is, and what each operation makes of it then: the tables of docs/destinations.md, against
+//! The states of a destination's objects, and each operation's effect in them: the tables of docs/destinations.md, against
 //! the doubles.
 
 mod mailchimp;

@@ -235,7 +235,7 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(pair: Pair) {
         world.all_ended(index + 1, SOON).await;
     }
     let (first, moved) = (Some(first.as_str()), Some("moved@mail.test"));
-    // Whoever has not confirmed yet cannot be archived before having been unsubscribed.
+    // A member who has not confirmed yet is unsubscribed before being archived.
     let (put, end, archive) = ("members.put", "members.update", "members.archive");
     let did = world.effects("mailchimp");
     let did: Vec<(&str, Option<&str>)> = did.iter().map(|effect| (&*effect.operation, effect.to.as_deref())).collect();
@@ -263,7 +263,7 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(pair: Pair) {
     world.end().await;
 }
 
-/// What the double of Mailchimp holds of an address.
+/// The record of an address in the double of Mailchimp.
 async fn member(world: &World, email: &str) -> Value {
     let url = world.variable("MAILCHIMP_BASE_URL").unwrap();
     let request = reqwest::Client::new().get(format!("{url}/3.0/lists/1ab0000000/members/{email}"));
@@ -303,11 +303,11 @@ async fn a_newsletters_member_is_the_address_and_not_the_user(pair: Pair) {
     send(&bob.changed().deleted()).await;
     assert_eq!(status("ada@mail.test").await, "archived");
 
-    // Whoever comes back is asked again.
+    // A user who comes back is asked again.
     send(&with(&User::new(), "ADA@mail.test").created()).await;
     assert_eq!(status("ada@mail.test").await, "pending");
 
-    // Who has confirmed moves with the history, and who goes there and back at once is never taken out.
+    // A confirmed member moves with its history, and one that goes there and back at once is never taken out.
     let url = world.variable("MAILCHIMP_BASE_URL").unwrap();
     let url = format!("{url}/3.0/lists/1ab0000000/members/ada.new@mail.test");
     let confirm = reqwest::Client::new().patch(url).bearer_auth("lab-us1").header("content-type", "application/json");

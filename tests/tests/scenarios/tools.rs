@@ -304,7 +304,7 @@ async fn flow_files_are_checked_with_line_and_suggestion() {
     assert!(code == Some(0) && output.contains("flows/email.toml: good") && !output.contains("warning"), "{output}");
 }
 
-/// What is typed in haste: each is told what would be right.
+/// Slips of the command line: each is told what would be right.
 #[tokio::test]
 async fn a_slip_on_the_command_line_is_told_what_would_be_right() {
     for (arguments, expected) in [

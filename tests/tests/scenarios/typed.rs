@@ -1,4 +1,4 @@
-//! What is posted to whoever takes JSON has the types that its flow gives it.
+//! JSON that is posted has the types that its flow gives it.
 
 use serde_json::json;
 use usher_tests::events::User;

@@ -109,7 +109,7 @@ fn column_text(field: Json<'_>) -> Option<Cow<'_, str>> {
     field.text().or_else(|| field.number().map(Cow::Borrowed))
 }
 
-/// How deep `extra` is nested at most: SQLite reads 1,000 levels (sqlite.org/json1.html, section 3.4), and one row beyond
+/// Levels of nesting in `extra`, at most: SQLite reads 1,000 levels (sqlite.org/json1.html, section 3.4), and one row beyond
 /// fails every query over the table.
 const MAX_DEPTH: usize = 500;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::connectors::{OPERATIONS, Operation, Param, Shape};
 
-/// What people and senders of events have put into names, and worse.
+/// Texts that people and senders of events have put into names, and worse.
 const PARTS: &[&str] = &[
     "Dana",
     " ",
@@ -69,7 +69,7 @@ fn holding(shape: Shape, text: &str, rng: &mut StdRng) -> Value {
     }
 }
 
-/// Whether a text is as a provider takes it: told by other means than those that make it so.
+/// True if a text is as a provider takes it: told by other means than those that make it so.
 fn is_fit(limit: TextLimit, text: &str) -> bool {
     let ends = |c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}';
     let short = match limit.longest {

@@ -42,7 +42,7 @@ struct State {
     quota: Quota,
     /// The limits that the destination has announced.
     announced: Announced,
-    /// Whether a header that cannot be read was logged.
+    /// True if a header that cannot be read was logged.
     unreadable_logged: bool,
     waiting: Waiting<oneshot::Sender<Turn>>,
     under_way: u32,
@@ -334,13 +334,13 @@ impl State {
         pace && at_once && leased
     }
 
-    /// Whether there is a pace to hold: configured, announced to us, or announced to another process.
+    /// True if there is a pace to hold: configured, announced to us, or announced to another process.
     fn is_paced(&self, now: Duration) -> bool {
         let granted = self.paced.is_some() && now < self.until;
         self.quota.pace.is_some() || self.announced.pace(now).is_some() || granted
     }
 
-    /// Whether a call may be begun behind as many as wait before it, by what the destination has announced, or may yet
+    /// True if a call may be begun behind as many as wait before it, by what the destination has announced, or may yet
     /// announce.
     fn may_begin(&self, waiting: usize, now: Duration) -> Result<(), Duration> {
         self.announced.check(self.sharers, now)?;

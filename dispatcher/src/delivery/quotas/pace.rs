@@ -35,7 +35,7 @@ pub(super) struct Pacer {
     let_go: VecDeque<Sent>,
     /// The number of the first of them.
     first: u64,
-    /// How long the latest answers took.
+    /// Durations of the latest answers.
     took: VecDeque<Duration>,
 }
 
@@ -101,7 +101,7 @@ impl Pacer {
         self.pace.map_or(f64::INFINITY, |(pace, _)| f64::from(part) / pace.per.as_secs_f64())
     }
 
-    /// When a call does not count any more.
+    /// Time from which on a call counts no more.
     fn free_at(&self, sent: Sent, stretch: Duration, now: Duration) -> Duration {
         let usual = self.took.iter().min().copied().unwrap_or_default();
         let late = (sent.ended.unwrap_or(now).saturating_sub(sent.at)).saturating_sub(usual);

@@ -58,7 +58,7 @@ pub struct Announced {
     last_call: Option<Duration>,
 }
 
-/// Whether the destination is known to announce limits.
+/// True if the destination is known to announce limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Knowledge {
     /// No answer has shown it. Holds the time of the first call that asks.
@@ -86,7 +86,7 @@ struct Left {
 struct Window {
     limit: u32,
     length: Duration,
-    /// Whether the length was said, and not concluded from the time of reset.
+    /// True if the length was said, and not concluded from the time of reset.
     said: bool,
     until: Duration,
     /// Calls made, by the time of the first one of each bucket.
@@ -157,7 +157,7 @@ impl Announced {
         short.map(Window::pace).min_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
-    /// Whether calls of a longer window are counted.
+    /// True if calls of a longer window are counted.
     pub fn counts(&self, now: Duration) -> bool {
         self.left.is_some_and(|left| now < left.until) || self.long(now).next().is_some()
     }
@@ -166,7 +166,7 @@ impl Announced {
         self.windows.iter().filter(move |window| window.length > SHORT && now < window.until)
     }
 
-    /// Whether a call may be made now by one of `sharers` processes, by all but the pace.
+    /// True if a call may be made now by one of `sharers` processes, by all but the pace.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Announced {
         Ok(())
     }
 
-    /// Whether a call may be begun beside those under way, before it is known if the destination announces a limit.
+    /// True if a call may be begun beside those under way, before it is known if the destination announces a limit.
     ///
     /// # Errors
     ///
@@ -234,7 +234,7 @@ impl Window {
         Pace { calls: self.limit, per: self.length }
     }
 
-    /// Whether fewer than `most` calls were made within the window.
+    /// True if fewer than `most` calls were made within the window.
     fn check(&self, most: u32, now: Duration) -> Result<(), Duration> {
         let mut made = 0_u32;
         // From the newest back: the bucket with which there are too many is the one whose end is waited for.

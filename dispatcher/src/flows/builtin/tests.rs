@@ -218,7 +218,7 @@ fn sample(name: &str) -> Value {
     samples().into_iter().find(|(known, _)| known == name).expect("a sample").1
 }
 
-/// Whoever signs up chooses the name and the address that is written to.
+/// The name and the address that is written to are chosen by who signs up.
 #[tokio::test]
 async fn no_built_in_mail_carries_an_advertisement_for_a_name() {
     let name = "Win $500 at https://evil.test";

@@ -188,7 +188,7 @@ impl Checker<'_> {
     }
 }
 
-/// What is wrong with a text that is no pattern, where that can be said of it alone.
+/// The mistake in a text that is no pattern, where the text alone shows it.
 fn no_pattern(text: &str) -> Option<String> {
     if let Some((source, kind)) = text.split_once('/') {
         let sources = usher_proto::Source::ALL.map(|source| source.label());

@@ -1,4 +1,4 @@
-//! What is said of flow files with one mistake each, as a whole, so that every change of a message is seen.
+//! The messages about flow files with one mistake each, as a whole, so that every change of a message is seen.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

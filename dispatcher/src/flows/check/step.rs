@@ -29,12 +29,12 @@ const NOT_THERE: [(&str, &str); 7] = [
 
 /// The longest an attempt may take; what waits for it to end at a rebalance or a stop waits in vain.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long a step waits for what it needs, unless it says otherwise.
+/// Time that a step waits for what it needs, unless it says otherwise.
 const NEEDS_WITHIN: Duration = Duration::from_secs(24 * 3600);
 /// Longest name of a step, in characters: it becomes part of idempotency keys.
 const LONGEST_NAME: usize = 64;
 
-/// What to do in doubt unless the step says it: rather not at all than twice. But receivers of Standard Webhooks are to
+/// The choice in doubt unless the step makes it: rather not at all than twice. But receivers of Standard Webhooks are to
 /// know a message again by its id, and a 503 of theirs must not be the end of it.
 fn default_on_doubt(connector: &str) -> OnDoubt {
     if connector == "http" { OnDoubt::Send } else { OnDoubt::DeadLetter }
@@ -273,7 +273,7 @@ impl Checker<'_> {
     }
 }
 
-/// What is to be said of a key that no step has, if it is known what was meant.
+/// The message about a key that no step has, where it is known what was meant.
 fn elsewhere(key: &str) -> Option<String> {
     if FLOW_KEYS.contains(&key) && key != "from" {
         return Some(format!("{key} is a key of the flow: move it above the first [[step]]"));

@@ -1,4 +1,4 @@
-//! What is wrong with a text that is no TOML, in the words of somebody who knows what is usually meant.
+//! The mistake in a text that is no TOML, in the words of somebody who knows what is usually meant.
 
 use toml_edit::TomlError;
 
@@ -48,7 +48,7 @@ fn unclosed(toml: &str, error: usize) -> Option<usize> {
     None
 }
 
-/// What follows the text that `found` begins with.
+/// The rest behind the text that `found` begins with; none if that is not closed.
 fn closed(found: &str) -> Option<&str> {
     let quote = found.chars().next()?;
     let mut chars = found.char_indices().skip(1);

@@ -55,7 +55,7 @@ impl Checker<'_> {
     }
 }
 
-/// What would be right for a parameter that is something else.
+/// The message about a parameter of another form.
 fn mismatch(param: &Param, value: &Value) -> String {
     let name = param.name;
     match (param.shape, value) {

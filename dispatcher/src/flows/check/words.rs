@@ -61,7 +61,7 @@ const TESTS: [&str; 14] = [
 ];
 /// Words of an expression that are no names.
 const WORDS: [&str; 12] = ["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False"];
-/// How other languages say that there is nothing.
+/// Words of other languages for none.
 const NOTHING: [&str; 4] = ["null", "nil", "undefined", "NULL"];
 /// Statements that fetch another template; there is none to fetch.
 const FETCHING: [&str; 4] = ["include", "import", "extends", "from"];
@@ -74,7 +74,7 @@ impl Checker<'_> {
         let environment = self.environment.clone();
         match environment.compile_expression(text) {
             Ok(expression) => self.names(place, text, &expression.undeclared_variables(true), earlier),
-            // What has been said in plain words need not be said by the parser, too.
+            // The parser's words add nothing to a problem that has been told in plain ones.
             Err(error) if self.problems.len() == before => self.note(place, syntax(&error)),
             Err(_) => {}
         }
@@ -100,7 +100,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What can be told from the words alone.
+    /// Checks the words of an expression, whatever it means.
     fn spelling(&mut self, place: &Place, text: &str, earlier: &[String]) {
         if text.contains("{{") || text.contains("}}") {
             return self.note(place, format!("an expression has no braces: {}", text.replace(['{', '}'], "").trim()));
@@ -223,7 +223,7 @@ impl Checker<'_> {
     }
 }
 
-/// What the parser says, without the name that it gives to a text without one.
+/// The parser's message, without the name that it gives to a text without one.
 fn syntax(error: &Error) -> String {
     error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
 }
@@ -237,7 +237,7 @@ fn is_word(token: Option<&Piece<'_>>, word: &str) -> bool {
     matches!(token, Some(Piece::Path(parts)) if parts[..] == [word])
 }
 
-/// Whether what stands at `at` follows `is not`.
+/// True if what stands at `at` follows `is not`.
 fn is_negated_test(found: &[Piece<'_>], at: usize) -> bool {
     let Some(two_before) = at.checked_sub(2) else { return false };
     is_word(found.get(at - 1), "not") && is_word(found.get(two_before), "is")
@@ -249,7 +249,7 @@ fn is_assignment(found: &[Piece<'_>], at: usize) -> bool {
     statement || found[..at].contains(&Piece::Sign("("))
 }
 
-/// Whether a bare word stands beside a comparison, where a text was meant.
+/// True if a bare word stands beside a comparison, where a text was meant.
 fn is_compared(text: &str, word: &str) -> bool {
     let found: Vec<Piece<'_>> = match blocks(text)[..] {
         [] => pieces(text),

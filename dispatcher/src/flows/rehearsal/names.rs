@@ -73,8 +73,8 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
 
 /// Looks the names up in the scenes. One that no sample has, and that is like none that there are, may be new at Clerk: it
 /// is made known, and warned of.
-pub(super) fn check(flow: &Flow, uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
-    remembered(flow, findings);
+pub(super) fn check(flow: &Flow, lines: &Lines, uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
+    remembered(flow, lines, findings);
     for used in uses {
         for name in used.names() {
             used.look_up(&name, scenes, findings);
@@ -90,10 +90,10 @@ pub(super) fn check(flow: &Flow, uses: &[Uses], scenes: &mut [Scene], findings: 
 }
 
 /// Fields that no user has change never.
-fn remembered(flow: &Flow, findings: &mut Findings) {
+fn remembered(flow: &Flow, lines: &Lines, findings: &mut Findings) {
     let Some(known) = scenes::known_fields() else { return };
     for field in flow.remember.iter().filter(|field| !known.contains_key(*field)) {
-        let line = flow.source.toml.lines().position(|line| line.contains(&format!("\"{field}\""))).unwrap_or(0) + 1;
+        let line = lines.top.get("remember").copied().unwrap_or(1);
         match nearest(field, known.keys().map(String::as_str)) {
             Some(meant) => {
                 findings.errors.push(problem(
@@ -153,7 +153,7 @@ struct Missing {
     meant: Option<String>,
 }
 
-/// What is missing, if no scene knows the name.
+/// The missing part of a name that no scene knows.
 fn missing(name: &str, scenes: &[Scene]) -> Option<Missing> {
     let mut found = None;
     for scene in scenes {
@@ -182,7 +182,7 @@ fn comparisons(expression: &str) -> Vec<(String, Literal)> {
         if !SIGNS.contains(sign) {
             continue;
         }
-        // What a filter makes of a value has another type than the value.
+        // A filter's result has another type than the value.
         let is_filtered = |at: Option<usize>| at.and_then(|at| found.get(at)) == Some(&Piece::Sign("|"));
         let pair = match (left, right) {
             (Piece::Path(path), literal) if !is_filtered(at.checked_sub(1)) => Some((path, literal)),

@@ -1,4 +1,4 @@
-//! What a flow is rehearsed with: sample events, each whole and without what it may lack.
+//! The material of a rehearsal: sample events, each whole and without what it may lack.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::before::{Before, Fields};
 use crate::engine::{Run, Tries};
 use crate::subject::{self, Subject};
 
-/// When all samples happen.
+/// Time of all samples.
 const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
 
 /// Fields of a user that Clerk leaves out now and then, or sends to some applications only.
@@ -33,12 +33,12 @@ pub(super) struct Scene {
     pub(super) kind: String,
     pub(super) event: Event,
     pub(super) context: Context,
-    /// What it lacks; empty for a whole sample.
+    /// The part that it lacks, in words; empty for a whole sample.
     lacks: &'static str,
 }
 
 impl Scene {
-    /// Whether nothing is missing in it.
+    /// True if nothing is missing in it.
     pub(super) fn is_whole(&self) -> bool {
         self.lacks.is_empty()
     }
@@ -158,7 +158,7 @@ fn before(flow: &Flow) -> Before {
     Before { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
 }
 
-/// What can be remembered of a user: Clerk's fields, and those that are derived from them.
+/// Fields of a user that can be remembered: Clerk's, and those that are derived from them.
 pub(super) fn known_fields() -> Option<Fields> {
     let sample = events::samples("user.created").into_iter().next()?;
     let Value::Object(mut user) = whole_user(sample["data"].clone()) else { return None };

@@ -44,7 +44,7 @@ impl Document {
         Self { root: serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())) }
     }
 
-    /// What is wrong with a request; nothing where it is valid.
+    /// The violations of a request; none where it is valid.
     pub(super) fn complaints(&self, request: &Request) -> Vec<String> {
         let Some((item, placed)) = self.find(request) else {
             return vec![format!("no such operation: {} /{}", request.method, request.path.join("/"))];
@@ -125,7 +125,7 @@ impl Document {
             (true, Some(body)) => {
                 let schema = &wanted["content"]["application/json"]["schema"];
                 let mut wrong = self.against(schema, body);
-                // What a schema does not name it lets pass, and the provider may refuse.
+                // A schema lets pass what it does not name, and the provider may refuse it.
                 let schema = self.resolved(schema);
                 if let (Some(known), Some(given), None) =
                     (schema["properties"].as_object(), body.as_object(), schema.get("additionalProperties"))
@@ -139,7 +139,7 @@ impl Document {
         }
     }
 
-    /// What `#/...` stands for.
+    /// The schema that `#/...` refers to.
     fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str().and_then(|place| place.strip_prefix('#')) {
             Some(place) => self.resolved(self.root.pointer(place).unwrap_or_else(|| panic!("{place} is not there"))),
@@ -163,7 +163,7 @@ fn translated(schema: &Value) -> Value {
     match schema {
         Value::Array(items) => items.iter().map(translated).collect(),
         Value::Object(fields) => {
-            // What else OpenAPI has of its own (`example`, `discriminator`) JSON Schema passes over.
+            // JSON Schema passes over OpenAPI's other words (`example`, `discriminator`).
             let mut made: Map<String, Value> =
                 fields.iter().map(|(name, value)| (name.clone(), translated(value))).collect();
             if fields.get("nullable") == Some(&Value::Bool(true)) {

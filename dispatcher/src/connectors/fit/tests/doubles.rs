@@ -10,7 +10,7 @@ use crate::connectors::testing::prepare_once;
 use crate::engine::Outcome;
 use crate::sql::{Database, DatabaseAddress};
 
-/// What the destinations can do with a text in each of these places; `HERE` is where it stands.
+/// Parameters in which the destinations take a text; `HERE` is where it stands.
 fn steps() -> Vec<(&'static str, &'static str, Value)> {
     let mail = json!({
         "to": ["HERE <dana@m\u{fc}nchen.test>", "a@b.test"], "from": "Acme <hello@acme.test>", "reply_to": "HERE <c@d.test>",

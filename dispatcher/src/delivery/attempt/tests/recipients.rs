@@ -91,7 +91,7 @@ async fn a_text_that_might_be_two_addresses_is_given_up() {
     assert!(matches!(outcome, Outcome::Reject { reason: Reason::InvalidAddress, .. }), "{outcome:?}");
 }
 
-/// What a step of this connector, with these lines, asks for.
+/// The request of a step of this connector with these lines.
 async fn step(lines: &str) -> Scene {
     let flow = format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{lines}");
     scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await

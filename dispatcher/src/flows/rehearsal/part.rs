@@ -1,0 +1,110 @@
+//! One step of a flow in one scene: its request is made as an attempt does, but for what only the store and the settings
+//! know.
+
+use serde_json::{Map, Value};
+
+use super::super::{Call, Context, Flow, FlowStep, Unrenderable, evaluate, render, render_some};
+use super::LINK;
+use super::scenes::Scene;
+use crate::connectors::{self, Connectors, Inputs};
+use crate::reach;
+
+/// Result of a step in one scene.
+pub(super) enum Played {
+    /// It does not apply: `when` is false, or it waits for what it needs.
+    LeftOut,
+    /// Its request was made.
+    Made,
+    /// It would be given up.
+    Failed(Failure),
+}
+
+/// The cause of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Failure {
+    /// A key of the step, or a template's file.
+    pub(super) place: String,
+    pub(super) what: String,
+}
+
+impl Failure {
+    /// The key of the step that it is about; a template's file, or nothing, is none.
+    pub(super) fn key(&self) -> &str {
+        self.place.split('.').next().unwrap_or_default()
+    }
+}
+
+/// A step that asks a destination, with what it needs.
+pub(super) struct Part<'a> {
+    pub(super) flow: &'a Flow,
+    pub(super) step: &'a FlowStep,
+    pub(super) call: &'a Call,
+    pub(super) connectors: &'a Connectors,
+}
+
+impl Part<'_> {
+    /// Makes the request in a scene, also where `when` is false if that is to be ignored.
+    pub(super) fn play(&self, scene: &Scene, ignore_when: bool) -> Played {
+        match self.request(scene, ignore_when) {
+            Ok(true) => Played::Made,
+            Ok(false) => Played::LeftOut,
+            Err(failure) => Played::Failed(failure),
+        }
+    }
+
+    /// Returns false where nothing is to be done.
+    fn request(&self, scene: &Scene, ignore_when: bool) -> Result<bool, Failure> {
+        let Self { flow, step, call, connectors } = self;
+        let unrenderable = |key: &'static str| {
+            move |error: Unrenderable| {
+                let place = if key.is_empty() { error.place } else { key.to_owned() };
+                Failure { place, what: error.what }
+            }
+        };
+        let cannot = |error: connectors::CannotPrepare| of_text(call, &error.0);
+        let fit = |params: &mut Map<String, Value>| {
+            connectors::fit(&call.connector, &call.operation, params).map_err(|unfit| of_text(call, &unfit.what))
+        };
+        if let Some(when) = step.when.as_deref().filter(|_| !ignore_when)
+            && !evaluate(when, &scene.context).map_err(unrenderable("when"))?.is_some_and(|value| value.is_true())
+        {
+            return Ok(false);
+        }
+        if let Some(needs) = &call.needs
+            && evaluate(&needs.value, &scene.context).map_err(unrenderable("needs"))?.is_none()
+        {
+            return Ok(false);
+        }
+        let writes_to = connectors::operation(&call.connector, &call.operation).map_or(&[][..], |it| it.writes_to);
+        let mut people = render_some(call, writes_to, &scene.context).map_err(unrenderable(""))?;
+        fit(&mut people)?;
+        reach::recipients(&mut people, writes_to).map_err(cannot)?;
+        let mut context: Context = scene.context.clone();
+        if call.marketing.is_some() {
+            context.set_unsubscribe_url(LINK);
+        }
+        let mut params: Map<String, Value> = render(flow, call, &context).map_err(unrenderable(""))?;
+        params.retain(|name, _| !writes_to.contains(&name.as_str()));
+        fit(&mut params)?;
+        params.extend(people);
+        let Some(connector) = connectors.get(&call.connector) else { return Ok(false) };
+        let (operation, data) = (call.operation.as_str(), context.event_data());
+        let inputs = Inputs { operation, params: &params, event: &scene.event, data, pass: 0 };
+        connector.prepare(&inputs).map_err(cannot)?;
+        Ok(true)
+    }
+}
+
+/// A connector's words begin with the parameter, where it is one.
+fn of_text(call: &Call, text: &str) -> Failure {
+    let operation = connectors::operation(&call.connector, &call.operation);
+    let params = operation.map_or(&[][..], |operation| operation.params);
+    let first = text.split_whitespace().next().unwrap_or_default();
+    match params.iter().find(|param| param.name == first) {
+        Some(param) => {
+            let what = text[param.name.len()..].trim_start().to_owned();
+            Failure { place: param.name.to_owned(), what }
+        }
+        None => Failure { place: String::new(), what: text.to_owned() },
+    }
+}
