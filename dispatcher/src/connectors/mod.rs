@@ -161,9 +161,10 @@ pub enum Shape {
     /// A table of any JSON. A text that is one `{{ expression }}` has the expression's type; one that comes out empty is
     /// left out.
     Json,
-    /// The same, in which one that comes out empty is null, for what it leaves out counts as well: it is written over what
-    /// is there, or says who is meant.
+    /// The same, in which one that comes out empty is null: it is written over what is there.
     Record,
+    /// A table of texts that say who is meant. One that comes out empty is null, for without it others would be meant.
+    Whose,
     /// An address that is the same for every event: what comes with an event must not choose where it is sent.
     Address,
     /// A name from the flow's file or the environment, never from an event.
@@ -184,7 +185,7 @@ impl Shape {
                 value.is_string() || value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
             }
             Self::Number => value.is_u64(),
-            Self::Table => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
+            Self::Table | Self::Whose => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
             Self::Json | Self::Record => value.is_object(),
             Self::Address => value.as_str().is_some_and(webhook::is_address),
             Self::Name => value.as_str().is_some_and(|name| {
@@ -207,7 +208,7 @@ impl Shape {
             Self::Mailboxes => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\", or a list of them",
             Self::Texts => "a text or a list of texts",
             Self::Number => "a whole number from 0",
-            Self::Table => "a table of texts, such as { plan = \"pro\" }",
+            Self::Table | Self::Whose => "a table of texts, such as { plan = \"pro\" }",
             Self::Json | Self::Record => "a table, such as { text = \"hi\", count = 1 }",
             Self::Address => "an address such as \"https://host/path\", without user, password, dot segments and {{ }}",
             Self::Name => "a name of a-z, 0-9 and _",
@@ -232,7 +233,7 @@ const fn optional_or(name: &'static str, shape: Shape, variable: &'static str) -
 pub struct Inputs<'a> {
     /// The operation's name.
     pub operation: &'a str,
-    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`Shape::Record`].
+    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`Shape::Record`] and a [`Shape::Whose`].
     pub params: &'a Map<String, Value>,
     /// The event that started the run.
     pub event: &'a Event,

@@ -23,7 +23,7 @@ use usher_proto::Reason;
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Email, Number, Record, Table, Text};
+use super::Shape::{Email, Number, Table, Text, Whose};
 use super::{CannotPrepare, Connector, Inputs, KEYS_LIVE, LookUp, Memory, Operation, optional, optional_or, required};
 use crate::engine::{Cause, Effect, Outcome};
 use api::Api;
@@ -70,13 +70,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: CANCEL_SUBSCRIPTIONS,
-        params: &[optional("customer", Text), optional("metadata", Record)],
+        params: &[optional("customer", Text), optional("metadata", Whose)],
         takes_template: false,
         writes_to: &[],
     },
     Operation {
         name: DELETE_CUSTOMER,
-        params: &[optional("customer", Text), optional("metadata", Record)],
+        params: &[optional("customer", Text), optional("metadata", Whose)],
         takes_template: false,
         writes_to: &[],
     },

@@ -36,25 +36,36 @@ impl Lines {
     }
 }
 
-/// Reads a flow. Whatever can run passes, also what was written for an earlier version and would not be called good today.
-pub(super) fn read(source: FlowSource) -> Result<(Flow, Lines), Vec<Problem>> {
+/// A flow as its file says it.
+pub(super) struct Reading {
+    pub(super) flow: Flow,
+    pub(super) lines: Lines,
+    /// Problems of a flow that can run: it would not be called good today, and may have been when it began.
+    pub(super) objections: Vec<Problem>,
+}
+
+/// Reads a flow.
+///
+/// # Errors
+/// Everything because of which it cannot run, and every objection.
+pub(super) fn read(source: FlowSource) -> Result<Reading, Vec<Problem>> {
     let document = Document::parse(source.toml.clone()).map_err(|error| vec![toml::problem(&source, &error)])?;
     let mut checker = Checker {
         source: &source,
         problems: Vec::new(),
+        objections: Vec::new(),
         environment: template::environment(),
         remember: Vec::new(),
         has_link: false,
         lines: Lines::default(),
     };
     let flow = checker.flow(document.as_table());
-    let Checker { mut problems, lines, .. } = checker;
+    let Checker { mut problems, objections, lines, .. } = checker;
     if problems.is_empty() {
-        return Ok((Flow { version: source.version(), source, ..flow }, lines));
+        return Ok(Reading { flow: Flow { version: source.version(), source, ..flow }, lines, objections });
     }
-    problems.sort();
-    problems.dedup();
-    Err(problems)
+    problems.extend(objections);
+    Err(Problem::in_order(problems))
 }
 
 /// Proof that a problem is recorded: [`Checker::refuse`] alone makes one, so that nothing is left out in silence.
@@ -81,6 +92,8 @@ impl Place {
 struct Checker<'a> {
     source: &'a FlowSource,
     problems: Vec<Problem>,
+    /// Problems of what can run all the same.
+    objections: Vec<Problem>,
     environment: Environment<'static>,
     /// Names of the fields of its subjects that the flow remembers.
     remember: Vec<String>,
@@ -98,6 +111,11 @@ impl Checker<'_> {
     /// Records a problem that the rest can be checked in spite of.
     fn note(&mut self, place: &Place, message: impl Into<String>) {
         let Refused(()) = self.refuse(place, message);
+    }
+
+    /// Records a problem of something that can run all the same: a run that began under an earlier version goes on.
+    fn object(&mut self, place: &Place, message: impl Into<String>) {
+        self.objections.push(Problem { file: place.file.clone(), line: place.line, message: message.into() });
     }
 
     fn place(&self, item: &Item) -> Place {
@@ -147,18 +165,18 @@ impl Checker<'_> {
     fn duration(&mut self, table: &dyn TableLike, key: &str) -> Option<Duration> {
         let item = table.get(key)?;
         let example = format!("{key} is a time such as \"30s\", \"10m\", \"12h\" or \"3d\"");
-        let problem = match item.as_str() {
-            // A month for humantime, and a slip for "m" in a flow.
-            Some(text) if text.trim_end().ends_with('M') => format!("{example}: m is a minute, and a month is \"30d\""),
-            Some(text) => match humantime::parse_duration(text) {
-                Ok(duration) if duration <= LONGEST => return Some(duration),
-                Ok(_) => format!("{key} is a year at most"),
-                Err(_) => example,
-            },
-            None => example,
+        let Some((text, duration)) = item.as_str().and_then(|text| Some((text, humantime::parse_duration(text).ok()?)))
+        else {
+            self.note(&self.place(item), example);
+            return None;
         };
-        self.note(&self.place(item), problem);
-        None
+        // A month for humantime, and a slip for "m" in a flow.
+        if text.trim_end().ends_with('M') {
+            self.object(&self.place(item), format!("{example}: m is a minute, and a month is \"30d\""));
+        } else if duration > LONGEST {
+            self.object(&self.place(item), format!("{key} is a year at most"));
+        }
+        Some(duration)
     }
 
     fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {

@@ -63,6 +63,12 @@ pub(super) fn nearest(word: &str) -> Option<&'static str> {
     problem::nearest(word, CLERK)
 }
 
+/// The family of types that is most like `word`, with its point, if any is like it.
+pub(super) fn nearest_family(word: &str) -> Option<&'static str> {
+    let families = CLERK.iter().filter_map(|kind| kind.split_inclusive('.').next());
+    problem::nearest(word, families)
+}
+
 /// Samples of events of this type: those that there are, else one of its family. Empty where nothing of the kind is known.
 pub(super) fn samples(kind: &str) -> Vec<Value> {
     let read = |name: &str| samples::sample(name).and_then(|text| serde_json::from_str::<Value>(text).ok());
@@ -72,7 +78,8 @@ pub(super) fn samples(kind: &str) -> Vec<Value> {
         return own;
     }
     let family = kind.split('.').next().unwrap_or_default();
-    if kind.ends_with(".deleted") {
+    let is_known = samples::names().iter().any(|name| name.split('.').next() == Some(family));
+    if kind.ends_with(".deleted") && is_known {
         let data = json!({ "object": family, "id": "deleted_1", "slug": null, "deleted": true });
         return vec![json!({ "object": "event", "type": kind, "timestamp": 1_775_037_600_000_i64, "data": data })];
     }

@@ -182,7 +182,7 @@ impl Flow {
     /// # Errors
     /// Everything because of which it cannot run.
     pub fn read(source: FlowSource) -> Result<Self, Vec<Problem>> {
-        check::read(source).map(|(flow, _)| flow)
+        check::read(source).map(|reading| reading.flow)
     }
 
     /// Reads a flow and rehearses it with a sample of every event that it starts on.
@@ -190,7 +190,10 @@ impl Flow {
     /// # Errors
     /// Everything that is wrong with it: what cannot run, and what would never work.
     pub fn check(source: FlowSource) -> Result<Self, Vec<Problem>> {
-        let (flow, lines) = check::read(source)?;
+        let check::Reading { flow, lines, objections } = check::read(source)?;
+        if !objections.is_empty() {
+            return Err(Problem::in_order(objections));
+        }
         let rehearsal::Findings { errors, warnings } = rehearsal::rehearse(&flow, &lines);
         if errors.is_empty() { Ok(Self { warnings, ..flow }) } else { Err(errors) }
     }

@@ -78,7 +78,9 @@ impl Edit {
 /// Words that are no names.
 const KEYWORDS: [&str; 10] = ["and", "or", "not", "if", "elif", "else", "in", "is", "for", "set"];
 /// Words that end an operand of a comparison.
-const BETWEEN: [&str; 7] = ["and", "or", "if", "elif", "else", "in", "not"];
+const BETWEEN: [&str; 8] = ["and", "or", "if", "elif", "else", "in", "not", "recursive"];
+/// Operators within an operand.
+const ARITHMETIC: [&str; 8] = ["+", "-", "~", "*", "/", "//", "%", "**"];
 const BETWEEN_SIGNS: [&str; 9] = ["==", "!=", "<", "<=", ">", ">=", ",", ":", "="];
 
 struct Rewriter<'a> {
@@ -231,6 +233,8 @@ impl Rewriter<'_> {
         for index in 0..self.tokens.len() {
             let (operand, filter) = match (self.tokens[index].kind, self.word(index)) {
                 // The `in` of a loop is none of an expression.
+                // A field of that name.
+                (TokenKind::Name, "in") if self.is_field(index) => continue,
                 (TokenKind::Name, "in") if is_loop => {
                     is_loop = false;
                     continue;
@@ -246,15 +250,23 @@ impl Rewriter<'_> {
                 continue;
             };
             if !operand.is_empty() {
-                edits.push(Edit::inserted(first.range.start, Rank::OperandBegins, "("));
-                edits.push(Edit::inserted(last.range.end, Rank::OperandEnds, &format!("|{filter})")));
+                // A filter binds tighter than these.
+                let is_compound = operand.clone().any(|index| ARITHMETIC.contains(&self.word(index)));
+                let (begin, end) = if is_compound { ("((", ")") } else { ("(", "") };
+                edits.push(Edit::inserted(first.range.start, Rank::OperandBegins, begin));
+                edits.push(Edit::inserted(last.range.end, Rank::OperandEnds, &format!("{end}|{filter})")));
             }
         }
     }
 
+    /// True if a name stands behind a point.
+    fn is_field(&self, index: usize) -> bool {
+        index.checked_sub(1).is_some_and(|before| self.word(before) == ".")
+    }
+
     fn is_between(&self, index: usize) -> bool {
         match self.tokens[index].kind {
-            TokenKind::Name => BETWEEN.contains(&self.word(index)),
+            TokenKind::Name => BETWEEN.contains(&self.word(index)) && !self.is_field(index),
             TokenKind::Sign => BETWEEN_SIGNS.contains(&self.word(index)),
             TokenKind::Text | TokenKind::Number => false,
         }

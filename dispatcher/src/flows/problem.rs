@@ -13,6 +13,15 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// By file and line, each once.
+    pub(super) fn in_order(mut problems: Vec<Self>) -> Vec<Self> {
+        problems.sort();
+        problems.dedup();
+        problems
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file, self.line, self.message)

@@ -48,12 +48,8 @@ pub(super) fn rehearse(flow: &Flow, lines: &Lines) -> Findings {
 }
 
 impl Findings {
-    fn in_order(mut self) -> Self {
-        for list in [&mut self.errors, &mut self.warnings] {
-            list.sort();
-            list.dedup();
-        }
-        self
+    fn in_order(self) -> Self {
+        Self { errors: Problem::in_order(self.errors), warnings: Problem::in_order(self.warnings) }
     }
 }
 
@@ -69,9 +65,10 @@ fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
             if events::CLERK.iter().any(|known| pattern.takes(known)) {
                 continue;
             }
-            let hint = events::nearest(kind).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
             let line = lines.top.get(key).copied().unwrap_or(1);
             let star = if pattern.is_prefix() { "*" } else { "" };
+            let meant = if pattern.is_prefix() { events::nearest_family(kind) } else { events::nearest(kind) };
+            let hint = meant.map(|known| format!("; did you mean {known}{star}?")).unwrap_or_default();
             findings.warnings.push(problem(
                 flow,
                 line,
@@ -83,7 +80,12 @@ fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
 
 fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene], findings: &mut Findings) {
     let wanted = |scene: &&Scene| flow.wants(&scene.context).unwrap_or(true);
-    let wanted: Vec<&Scene> = scenes.iter().filter(wanted).collect();
+    let mut wanted: Vec<&Scene> = scenes.iter().filter(wanted).collect();
+    // No sample is one that the flow takes; there will be some all the same.
+    let none_wanted = wanted.is_empty();
+    if none_wanted {
+        wanted = scenes.iter().collect();
+    }
     for (index, step) in flow.steps.iter().enumerate() {
         let Action::Call(call) = &step.action else { continue };
         let part = Part { flow, step, call, connectors };
@@ -92,10 +94,11 @@ fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene]
         };
         let mut results = play(false);
         // A step that no sample brings about is tried all the same; then only a constant failure is told.
-        let is_forced = results.iter().all(|(_, played)| matches!(played, Played::LeftOut));
-        if is_forced {
+        let is_left_out = results.iter().all(|(_, played)| matches!(played, Played::LeftOut));
+        if is_left_out {
             results = play(true);
         }
+        let is_forced = is_left_out || none_wanted;
         for (key, is_error, message) in judge(&part, &results, is_forced) {
             let list = if is_error { &mut findings.errors } else { &mut findings.warnings };
             list.push(problem(flow, lines.of(index, &key), message));
@@ -122,7 +125,7 @@ fn judge(part: &Part<'_>, results: &[(&Scene, Played)], is_forced: bool) -> Vec<
         // It is an error where every whole sample of one type of event fails.
         let whole = scenes.iter().filter(|scene| scene.is_whole()).map(|scene| scene.kind.as_str());
         let fatal: BTreeSet<&str> = whole.filter(|kind| !made.contains(kind)).collect();
-        let is_error = !fatal.is_empty() && !is_of_metadata(part.call, failure) && (!is_forced || made.is_empty());
+        let is_error = !fatal.is_empty() && !part.is_of_metadata(failure) && (!is_forced || made.is_empty());
         if is_forced && !is_error {
             continue;
         }
@@ -136,13 +139,6 @@ fn judge(part: &Part<'_>, results: &[(&Scene, Played)], is_forced: bool) -> Vec<
         told.push((failure.key().to_owned(), is_error, message));
     }
     told
-}
-
-/// True if a parameter is made of metadata: what stands in them is the application's own, and in no sample.
-fn is_of_metadata(call: &Call, failure: &Failure) -> bool {
-    call.params
-        .get(failure.key())
-        .is_some_and(|value| names::texts(value).iter().any(|text| text.contains("_metadata")))
 }
 
 /// The most types of events that a message names.

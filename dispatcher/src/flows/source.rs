@@ -53,9 +53,6 @@ pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, BadSetting> {
         paths.sort();
         Ok(paths)
     };
-    if folder.is_file() {
-        return Err(bad(folder, &"a folder of flow files is wanted, and this is a file"));
-    }
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
 
     let mut templates = BTreeMap::new();

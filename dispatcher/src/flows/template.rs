@@ -119,7 +119,7 @@ fn render_text(
 }
 
 /// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
-/// out empty is left out, or null in a [`Shape::Record`].
+/// out empty is left out, or null in a [`Shape::Record`] and a [`Shape::Whose`].
 pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
     let mut rendered = render_those(&environment, call, context, |_| true)?;
@@ -164,7 +164,7 @@ fn render_value(
     shape: Shape,
     context: &Context,
 ) -> Result<Option<Value>, Unrenderable> {
-    let empty = (shape == Shape::Record).then_some(Value::Null);
+    let empty = matches!(shape, Shape::Record | Shape::Whose).then_some(Value::Null);
     Ok(match value {
         Value::String(text) => match whole(text).filter(|_| matches!(shape, Shape::Json | Shape::Record)) {
             // It keeps its type: a number stays one, and a list or a table goes along whole.
@@ -213,7 +213,7 @@ mod tests {
     fn everywhere(operation: &connectors::Operation, text: &str) -> String {
         let value = |param: &connectors::Param| match param.shape {
             Shape::Number => "7".to_owned(),
-            Shape::Table | Shape::Json | Shape::Record => format!("{{ a = \"{text}\" }}"),
+            Shape::Table | Shape::Json | Shape::Record | Shape::Whose => format!("{{ a = \"{text}\" }}"),
             Shape::Texts | Shape::Mailboxes => format!("[\"{text}\"]"),
             Shape::Address => "\"https://a.test/x\"".to_owned(),
             Shape::Name => "\"billing\"".to_owned(),
@@ -259,6 +259,26 @@ mod tests {
         }
         escaped.dedup();
         assert_eq!(escaped, ["resend", "smtp", "nylas"]);
+    }
+
+    /// A number stays one where any JSON is sent, and is a text where it says whose things are to go.
+    #[test]
+    fn one_expression_keeps_its_type_only_where_any_json_is_sent() {
+        let context = Context::of(json!({ "user": { "public_metadata": { "n": 7 } } }));
+        let rendered = |step: &str| {
+            let toml = format!("on = [\"clerk/user.updated\"]\n[[step]]\n{step}");
+            let (name, file) = ("test".to_owned(), "test.toml".to_owned());
+            let flow = Flow::read(FlowSource { name, file, toml, templates: BTreeMap::new() }).expect("it can run");
+            let super::super::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
+            Value::Object(render(&flow, call, &context).expect("it renders"))
+        };
+        let n = "{ n = \"{{ user.public_metadata.n }}\" }";
+        let body = rendered(&format!("use = \"http.post\"\nurl = \"https://a.test/x\"\nbody = {n}"));
+        assert_eq!(body["body"], json!({ "n": 7 }));
+        for operation in ["cancel_subscriptions", "delete_customer", "create_customer"] {
+            let metadata = rendered(&format!("use = \"stripe.{operation}\"\nmetadata = {n}"));
+            assert_eq!(metadata["metadata"], json!({ "n": "7" }), "{operation}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn good(param: &str, shape: Shape) -> Value {
         Shape::Sender | Shape::Mailboxes => json!("Dana <dana@work.test>"),
         Shape::Email => json!("dana@work.test"),
         Shape::Number => json!(7),
-        Shape::Table | Shape::Json | Shape::Record => json!({ "a": "one" }),
+        Shape::Table | Shape::Json | Shape::Record | Shape::Whose => json!({ "a": "one" }),
         Shape::Address => json!("https://billing.test/hook"),
         Shape::Name => json!("billing"),
     }

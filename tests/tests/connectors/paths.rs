@@ -60,7 +60,7 @@ pub(super) fn value(param: &str, shape: Shape, text: &str) -> Value {
         Shape::Text | Shape::Html | Shape::Texts => json!(text),
         Shape::Sender | Shape::Mailboxes | Shape::Email => json!(format!("{text}@work.test")),
         Shape::Number => json!(7),
-        Shape::Table | Shape::Json | Shape::Record => json!({ "a": text }),
+        Shape::Table | Shape::Json | Shape::Record | Shape::Whose => json!({ "a": text }),
         Shape::Address => json!(format!("https://billing.test/hook/{text}")),
         Shape::Name => json!("billing"),
     }

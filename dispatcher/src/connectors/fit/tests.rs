@@ -52,7 +52,7 @@ fn hostile(rng: &mut StdRng) -> String {
 fn holding(shape: Shape, text: &str, rng: &mut StdRng) -> Value {
     match shape {
         Shape::Number => json!(rng.random_range(0..2000)),
-        Shape::Table | Shape::Record => {
+        Shape::Table | Shape::Json | Shape::Record | Shape::Whose => {
             let many = if rng.random_range(0..4) == 0 { 60 } else { 2 };
             let pairs = (0..rng.random_range(0..=many)).map(|n| (format!("name{n}"), json!(text)));
             let odd = if rng.random_range(0..4) == 0 { text } else { "clerk_user_id" };

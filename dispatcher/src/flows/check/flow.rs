@@ -175,7 +175,7 @@ impl Checker<'_> {
                 shown(policy.first),
                 shown(policy.max)
             );
-            self.note(place, why);
+            self.object(place, why);
         }
         if policy.first > policy.within {
             let why = format!(
@@ -183,7 +183,7 @@ impl Checker<'_> {
                 shown(policy.first),
                 shown(policy.within)
             );
-            self.note(place, why);
+            self.object(place, why);
         }
     }
 }

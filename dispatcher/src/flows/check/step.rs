@@ -110,7 +110,7 @@ impl Checker<'_> {
             let meant = operation.and_then(|operation| operation.params.iter().find(|it| it.name.ends_with("_name")));
             let hint = meant.map(|param| format!("; the name that {used} sends is {}", param.name)).unwrap_or_default();
             let what = format!("name is the step's own: up to {LONGEST_NAME} letters, digits, - and _{hint}");
-            self.note(&place, what);
+            self.object(&place, what);
         }
         if earlier.contains(&name) {
             self.note(&place, format!("there is a step {name} already; give this one a name of its own"));
@@ -135,7 +135,7 @@ impl Checker<'_> {
                         if param.shape.accepts(&value)
                             && let Err(unfit) = connectors::check(connector, operation.name, param.name, &value)
                         {
-                            self.note(&self.place(item), unfit.to_string());
+                            self.object(&self.place(item), unfit.to_string());
                         }
                         given.insert(param.name.to_owned(), value);
                     }
@@ -265,7 +265,7 @@ impl Checker<'_> {
         for (param, file, text) in texts {
             if table.contains_key(param) {
                 let twice = format!("templates/{file} is what {param} says: give one of the two");
-                self.note(&self.place_of_key(table, param), twice);
+                self.object(&self.place_of_key(table, param), twice);
             }
             self.template_text(&self.place_in(file), text, earlier);
         }

@@ -137,3 +137,23 @@ fn marketing_mail_can_show_the_link_that_ends_it() {
     let flow = check_text(&text).expect("good");
     assert!(matches!(&flow.steps[0].action, Action::Call(call) if call.marketing.as_deref() == Some("news")));
 }
+
+/// A run goes on with the version that it began with, whatever has been found to be unwise since.
+#[test]
+fn a_version_that_would_not_be_called_good_today_can_still_be_read() {
+    let flow =
+        |toml: String| FlowSource { name: "test".into(), file: "test.toml".into(), toml, templates: BTreeMap::new() };
+    let text = GOOD.replace("template = \"welcome\"", "text = \"Hello\"");
+    for (from, to) in [
+        ("name = \"mail\"", "name = \"a.b\""),
+        ("on = ", "retry = { first = \"10m\", max = \"1s\" }\non = "),
+        ("on = ", "expires_after = \"2y\"\non = "),
+        ("to = ", "needs = \"user.email\"\nneeds_within = \"1M\"\nto = "),
+        ("\"Hello\"", "\"{{ user.first_name | lowercase }}\""),
+        ("subject = \"Hello\"", "subject = \"{{ user.emial }}\""),
+    ] {
+        let toml = text.replacen(from, to, 1);
+        assert!(Flow::check(flow(toml.clone())).is_err(), "{to}");
+        assert!(Flow::read(flow(toml)).is_ok(), "{to}");
+    }
+}

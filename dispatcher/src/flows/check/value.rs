@@ -62,7 +62,7 @@ fn mismatch(param: &Param, value: &Value) -> String {
         (Shape::Number, Value::String(text)) if text.parse::<u64>().is_ok() => {
             format!("{name} is a number: write {name} = {text}, without quotes")
         }
-        (Shape::Table, Value::Object(fields)) => {
+        (Shape::Table | Shape::Whose, Value::Object(fields)) => {
             let wrong = fields.iter().find(|(_, field)| !field.is_string());
             wrong.map_or_else(
                 || format!("{name} is {}", param.shape.describe()),

@@ -69,42 +69,53 @@ const FETCHING: [&str; 4] = ["include", "import", "extends", "from"];
 impl Checker<'_> {
     /// Checks an expression, such as that of `when`.
     pub(super) fn expression(&mut self, place: &Place, text: &str, earlier: &[String]) {
-        let before = self.problems.len();
-        self.spelling(place, text, earlier);
         let environment = self.environment.clone();
         match environment.compile_expression(text) {
-            Ok(expression) => self.names(place, text, &expression.undeclared_variables(true), earlier),
-            // The parser's words add nothing to a problem that has been told in plain ones.
-            Err(error) if self.problems.len() == before => self.note(place, syntax(&error)),
-            Err(_) => {}
+            Ok(expression) => {
+                self.spelling(place, text, earlier);
+                self.names(place, text, &expression.undeclared_variables(true), earlier);
+            }
+            Err(error) => self.not_parsed(place, &error, &[text], earlier),
         }
     }
 
     /// Checks a template.
     pub(super) fn template_text(&mut self, place: &Place, text: &str, earlier: &[String]) {
-        let before = self.problems.len();
-        for block in blocks(text) {
-            self.spelling(place, block, earlier);
-        }
-        if text.contains("{{#") {
-            self.note(place, "a condition is written {% if x %} ... {% endif %}");
-        }
         let environment = self.environment.clone();
+        let inside = blocks(text);
         match environment.template_from_str(text) {
-            Ok(template) => self.names(place, text, &template.undeclared_variables(true), earlier),
-            Err(error) if self.problems.len() == before => {
-                let place = error.line().map_or_else(|| place.clone(), |line| place.at_line(line));
-                self.note(&place, syntax(&error));
+            Ok(template) => {
+                inside.iter().for_each(|block| self.spelling(place, block, earlier));
+                self.names(place, text, &template.undeclared_variables(true), earlier);
             }
-            Err(_) => {}
+            Err(_) if text.contains("{{#") => self.note(place, "a condition is written {% if x %} ... {% endif %}"),
+            Err(error) => {
+                let place = error.line().map_or_else(|| place.clone(), |line| place.at_line(line));
+                self.not_parsed(&place, &error, &inside, earlier);
+            }
         }
+    }
+
+    /// Tells a text that the parser refuses: in plain words where those show the mistake, else in the parser's.
+    fn not_parsed(&mut self, place: &Place, error: &Error, texts: &[&str], earlier: &[String]) {
+        let before = self.objections.len();
+        for text in texts {
+            if text.contains("{{") || text.contains("}}") {
+                let bare = text.replace(['{', '}'], "");
+                self.object(place, format!("an expression has no braces: {}", bare.trim()));
+            } else {
+                self.spelling(place, text, earlier);
+            }
+        }
+        let told = self.objections.split_off(before);
+        if told.is_empty() {
+            self.note(place, syntax(error));
+        }
+        self.problems.extend(told);
     }
 
     /// Checks the words of an expression, whatever it means.
     fn spelling(&mut self, place: &Place, text: &str, earlier: &[String]) {
-        if text.contains("{{") || text.contains("}}") {
-            return self.note(place, format!("an expression has no braces: {}", text.replace(['{', '}'], "").trim()));
-        }
         let found = pieces(text);
         for (at, token) in found.iter().enumerate() {
             let previous = at.checked_sub(1).and_then(|at| found.get(at));
@@ -115,9 +126,9 @@ impl Checker<'_> {
                         "||" => "or",
                         _ => "not",
                     };
-                    self.note(place, format!("{sign} is written {word}"));
+                    self.object(place, format!("{sign} is written {word}"));
                 }
-                Piece::Sign("=") if !is_assignment(&found, at) => self.note(place, "= is written =="),
+                Piece::Sign("=") if !is_assignment(&found, at) => self.object(place, "= is written =="),
                 Piece::Path(parts) if previous == Some(&Piece::Sign("|")) => {
                     self.filter(place, parts.join(".").as_str())
                 }
@@ -129,12 +140,12 @@ impl Checker<'_> {
                 Piece::Path(parts)
                     if at == 0 && FETCHING.contains(&parts[0]) && parts.len() == 1 && found.len() > 1 =>
                 {
-                    self.note(place, format!("there is no {}: a template stands by itself", parts[0]));
+                    self.object(place, format!("there is no {}: a template stands by itself", parts[0]));
                 }
                 Piece::Path(parts) if found.get(at + 1) == Some(&Piece::Sign("(")) => self.method(place, parts),
                 Piece::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Piece::Sign("-")) => {
                     if let Some(step) = dashed(&found[at..], earlier) {
-                        self.note(place, format!("write steps['{step}']: a name with a dash is no name here"));
+                        self.object(place, format!("write steps['{step}']: a name with a dash is no name here"));
                     }
                 }
                 Piece::Path(_) | Piece::Text(_) | Piece::Number(_) | Piece::Sign(_) => {}
@@ -144,13 +155,13 @@ impl Checker<'_> {
 
     fn filter(&mut self, place: &Place, name: &str) {
         if !is_known(&self.environment, name, "filter") {
-            self.note(place, format!("there is no filter {name}{}", suggestion(name, FILTERS)));
+            self.object(place, format!("there is no filter {name}{}", suggestion(name, FILTERS)));
         }
     }
 
     fn test(&mut self, place: &Place, name: &str) {
         if !is_known(&self.environment, name, "test") {
-            self.note(place, format!("there is no test {name}{}", suggestion(name, TESTS)));
+            self.object(place, format!("there is no test {name}{}", suggestion(name, TESTS)));
         }
     }
 
@@ -161,7 +172,7 @@ impl Checker<'_> {
             return;
         }
         let known = nearest(name, FILTERS).unwrap_or(name);
-        self.note(place, format!("values have no methods such as {name}(): write {} | {known}", owner.join(".")));
+        self.object(place, format!("values have no methods such as {name}(): write {} | {known}", owner.join(".")));
     }
 
     /// Names must begin with what there is, and `steps.<name>` must be an earlier step.
@@ -206,19 +217,17 @@ impl Checker<'_> {
 
     /// An expression that sees the event alone.
     pub(super) fn expression_on_event(&mut self, place: &Place, key: &str, text: &str) {
-        let before = self.problems.len();
-        self.spelling(place, text, &[]);
         let environment = self.environment.clone();
         match environment.compile_expression(text) {
             Ok(expression) => {
+                self.spelling(place, text, &[]);
                 let names = expression.undeclared_variables(true);
                 if let Some(name) = names.iter().filter(|name| name.split('.').next() != Some(EVENT)).min() {
                     let why = "it is looked at when the event arrives, and sees only event, such as event.data.slug";
                     self.note(place, format!("{key} names {name}, but {why}"));
                 }
             }
-            Err(error) if self.problems.len() == before => self.note(place, syntax(&error)),
-            Err(_) => {}
+            Err(error) => self.not_parsed(place, &error, &[text], &[]),
         }
     }
 }

@@ -182,11 +182,14 @@ fn comparisons(expression: &str) -> Vec<(String, Literal)> {
         if !SIGNS.contains(sign) {
             continue;
         }
-        // A filter's result has another type than the value.
-        let is_filtered = |at: Option<usize>| at.and_then(|at| found.get(at)) == Some(&Piece::Sign("|"));
+        // Beside another sign it is a part of something else, of another type.
+        if !at.checked_sub(1).is_none_or(|at| is_boundary(&found[at])) || !found.get(at + 3).is_none_or(is_boundary) {
+            continue;
+        }
         let pair = match (left, right) {
-            (Piece::Path(path), literal) if !is_filtered(at.checked_sub(1)) => Some((path, literal)),
-            (literal, Piece::Path(path)) if !is_filtered(Some(at + 3)) => Some((path, literal)),
+            (Piece::Path(path), literal) | (literal, Piece::Path(path)) if Literal::of(literal).is_some() => {
+                Some((path, literal))
+            }
             _ => None,
         };
         if let Some((path, literal)) = pair
@@ -196,6 +199,15 @@ fn comparisons(expression: &str) -> Vec<(String, Literal)> {
         }
     }
     compared
+}
+
+/// True if a comparison can begin behind this piece, and end before it.
+fn is_boundary(piece: &Piece<'_>) -> bool {
+    match piece {
+        Piece::Path(parts) => matches!(parts[..], ["and" | "or" | "not" | "if" | "elif" | "else"]),
+        Piece::Sign(sign) => matches!(*sign, "(" | ")" | ","),
+        Piece::Text(_) | Piece::Number(_) => false,
+    }
 }
 
 /// A constant of an expression.

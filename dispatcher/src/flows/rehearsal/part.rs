@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::super::{Call, Context, Flow, FlowStep, Unrenderable, evaluate, render, render_some};
 use super::LINK;
+use super::names::texts;
 use super::scenes::Scene;
 use crate::connectors::{self, Connectors, Inputs};
 use crate::reach;
@@ -43,6 +44,20 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// True if the text that fails looks into metadata: what stands in them is the application's own, and in no sample.
+    pub(super) fn is_of_metadata(&self, failure: &Failure) -> bool {
+        let call = self.call;
+        let texts = match failure.key() {
+            "when" => self.step.when.as_deref().into_iter().collect(),
+            "needs" => call.needs.iter().map(|needs| needs.value.as_str()).collect(),
+            key => match call.params.get(key) {
+                Some(value) => texts(value),
+                None => self.flow.source.templates.get(&failure.place).map(String::as_str).into_iter().collect(),
+            },
+        };
+        texts.iter().any(|text| text.contains("_metadata"))
+    }
+
     /// Makes the request in a scene, also where `when` is false if that is to be ignored.
     pub(super) fn play(&self, scene: &Scene, ignore_when: bool) -> Played {
         match self.request(scene, ignore_when) {
