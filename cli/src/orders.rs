@@ -1,5 +1,6 @@
 //! Operators' orders about runs, given through the log: `usher cancel`, `usher rerun`, and what `usher dlq redrive` uses.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,12 +109,11 @@ pub(crate) struct CameOf {
 impl CameOf {
     /// Says which orders nobody has carried out yet, flow by flow.
     pub(crate) fn say_open(&self) -> anyhow::Result<()> {
-        let mut flows = self.open.clone();
-        flows.dedup();
-        for flow in flows {
-            let count = self.open.iter().filter(|open| **open == flow).count();
+        let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
+        self.open.iter().for_each(|flow| *counts.entry(flow).or_default() += 1);
+        for (flow, count) in counts {
             let what = if count == 1 { "asked for".to_owned() } else { format!("{count} asked for") };
-            let why = match self.worked.contains(&flow) {
+            let why = match self.worked.contains(flow) {
                 true => format!("not carried out yet: look again with `usher runs --flow {flow}`"),
                 false => format!("no process works on {flow}"),
             };

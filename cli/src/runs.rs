@@ -54,9 +54,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(flow) = &filter.flow {
         let known = store.flow_names().await?;
         if !known.contains(flow) {
-            return Err(
-                BadSetting::new("--flow", format!("there is no flow {flow}; there are {}", known.join(", "))).into()
-            );
+            let others = if known.is_empty() { "no flow has".to_owned() } else { format!("{} have", known.join(", ")) };
+            return Err(BadSetting::new("--flow", format!("no flow {flow} has run here; {others}")).into());
         }
     }
     for paused in store.paused_flows().await? {

@@ -143,9 +143,7 @@ impl Connector for Mailchimp {
                 former = before.filter(|before| *before != hash(&email));
                 Some(Value::Object(member).to_string())
             }
-            // A PATCH, for a PUT would make a member of somebody who is none.
-            UNSUBSCRIBE => Some(json!({ "status": State::Unsubscribed.label() }).to_string()),
-            DELETE_MEMBER => None,
+            UNSUBSCRIBE | DELETE_MEMBER => None,
             other => return Err(CannotPrepare(format!("mailchimp cannot {other}"))),
         };
         let (operation, list) = (inputs.operation.to_owned(), list.to_owned());

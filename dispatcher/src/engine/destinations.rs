@@ -127,7 +127,9 @@ impl Destinations {
                 }
                 continue;
             };
-            if self.told.get(destination).is_none_or(|(_, told)| now.since(*told) >= TELL_EVERY) {
+            // One that is tried, and serves, may take long to be as usual where few ask it.
+            let lasts = |told: Timestamp| next_probe.is_some() && now.since(told) >= TELL_EVERY;
+            if self.told.get(destination).is_none_or(|(_, told)| lasts(*told)) {
                 self.told.insert(destination.clone(), (since, now));
                 news.push(News::Trouble { destination: destination.clone(), since, next_probe });
             }
@@ -164,6 +166,8 @@ mod tests {
         assert_eq!(destinations.news(at(0)), [trouble(Some(at(1)))]);
         assert_eq!(destinations.news(at(59)), []);
         assert_eq!(destinations.news(at(60)), [trouble(Some(at(1)))]);
+        call(&mut destinations, Sign::Serves, 1, at(61));
+        assert_eq!(destinations.news(at(200)), [], "it serves, if not as usual yet");
         while !destinations.is_closed("resend", false, at(61)) {
             call(&mut destinations, Sign::Serves, 1, at(61));
         }

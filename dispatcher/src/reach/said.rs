@@ -1,28 +1,12 @@
 //! Reads suppressions and their ends out of events: Usher's own, and Resend's of addresses to which delivery has ended.
 
-use serde::Deserialize;
-use serde_json::Value;
+use usher_proto::json::JsonKind;
 use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
-use usher_proto::{AddressDigest, Event, Instance, Mailbox, Source};
+use usher_proto::{AddressDigest, Event, Instance, Json, Mailbox, Source};
 
-#[derive(Deserialize)]
-struct Envelope {
-    data: Data,
-}
+use crate::subject;
 
-/// The fields of an event's `data` that are read: nothing else in it can make them unreadable.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Data {
-    to: Value,
-    email: Value,
-    bounce: Value,
-    suppressed: Value,
-    failed: Value,
-    origin: Value,
-}
-
-/// What an event says of an address, if it says such a thing.
+/// The change of whom to write to that an event brings, if it brings one.
 pub(crate) fn said(event: &Event) -> Option<ReachChange> {
     match event.source {
         Source::Usher => ReachChange::of(event),
@@ -33,9 +17,9 @@ pub(crate) fn said(event: &Event) -> Option<ReachChange> {
 
 /// Only what lasts: a full mailbox is no reason. Of a mail to several it is not told which of them it was.
 fn resend(event: &Event) -> Option<ReachChange> {
-    let Envelope { data } = serde_json::from_slice(&event.body).ok()?;
-    let reason = ended(&event.kind, &data)?;
-    let Some(address) = whom(&data) else {
+    let data = subject::data(event)?;
+    let reason = ended(&event.kind, data)?;
+    let Some(address) = whom(data) else {
         tracing::warn!(
             event = %event.id, kind = event.kind, reason,
             "Resend ended delivery without naming one address; nobody is suppressed"
@@ -54,35 +38,32 @@ fn resend(event: &Event) -> Option<ReachChange> {
 /// Facts: resend.com/docs (webhook event types, email bounces, suppressions) and its OpenAPI document. `email.failed` is
 /// told for many reasons, nearly all of them the account's; that one of them names the recipient is documented, its word is
 /// not. Events that take an address off Resend's list change nothing here: others may have put it on ours.
-fn ended(kind: &str, data: &Data) -> Option<&'static str> {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_ascii_lowercase();
+fn ended(kind: &str, data: Json<'_>) -> Option<&'static str> {
+    let word = |path: &[&str]| data.at(path).and_then(Json::text).unwrap_or_default().to_ascii_lowercase();
     match kind {
-        "email.bounced" => (word(&data.bounce["type"]) == "permanent").then_some("bounce"),
+        "email.bounced" => (word(&["bounce", "type"]) == "permanent").then_some("bounce"),
         "email.complained" => Some("complaint"),
-        "email.suppressed" => Some(match word(&data.suppressed["reason"]).as_str() {
+        "email.suppressed" => Some(match word(&["suppressed", "reason"]).as_str() {
             "previous_bounce" => "bounce",
             "previous_complaint" => "complaint",
             _ => "suppressed",
         }),
-        "suppression.added" => Some(match word(&data.origin).as_str() {
+        "suppression.added" => Some(match word(&["origin"]).as_str() {
             "bounce" => "bounce",
             "complaint" => "complaint",
             _ => "suppressed",
         }),
-        "email.failed" => word(&data.failed["reason"]).contains("recipient").then_some("bounce"),
+        "email.failed" => word(&["failed", "reason"]).contains("recipient").then_some("bounce"),
         _ => None,
     }
 }
 
 /// The one address that an event names, in a list (as documented) or as a text; a suppression has it as `email`.
-fn whom(data: &Data) -> Option<AddressDigest> {
-    let texts = match (&data.to, &data.email) {
-        (Value::Array(list), _) => list.as_slice(),
-        (Value::Null, email) => std::slice::from_ref(email),
-        (to, _) => std::slice::from_ref(to),
-    };
-    let read = |text: &Value| Some(AddressDigest::of(&text.as_str()?.parse::<Mailbox>().ok()?.address));
-    let mut addresses: Vec<AddressDigest> = texts.iter().map(read).collect::<Option<_>>()?;
+fn whom(data: Json<'_>) -> Option<AddressDigest> {
+    let named = data.get("to").filter(|to| !to.is_null()).or_else(|| data.get("email"))?;
+    let texts = if named.kind() == JsonKind::List { named.items().collect() } else { vec![named] };
+    let read = |text: Json<'_>| Some(AddressDigest::of(&text.text()?.parse::<Mailbox>().ok()?.address));
+    let mut addresses: Vec<AddressDigest> = texts.into_iter().map(read).collect::<Option<_>>()?;
     addresses.sort_unstable();
     addresses.dedup();
     <[AddressDigest; 1]>::try_from(addresses).ok().map(|[address]| address)
@@ -91,7 +72,7 @@ fn whom(data: &Data) -> Option<AddressDigest> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use usher_proto::{EventId, Key, SubjectId, Timestamp};
 
     use super::*;
@@ -158,6 +139,19 @@ mod tests {
                 assert_eq!(change.instance.as_ref().map(Instance::as_str), Some("staging"));
             }
             assert_eq!(said(&Event { source: Source::Clerk, ..event(kind, &data) }), None);
+        }
+    }
+
+    /// A remote server's own words stand in it.
+    #[test]
+    fn nothing_else_in_a_bounce_makes_it_unreadable() {
+        let deep = "[".repeat(300) + &"]".repeat(300);
+        for odd in [r#""\ud83d""#, "1e400", &deep] {
+            let body = format!(
+                r#"{{"type":"email.bounced","data":{{"to":["a@b.test"],"bounce":{{"type":"Permanent","message":{odd}}}}}}}"#
+            );
+            let event = Event { body: Bytes::from(body), ..event("email.bounced", &Value::Null) };
+            assert_eq!(said(&event).map(|change| change.reason).as_deref(), Some("bounce"), "{odd}");
         }
     }
 }

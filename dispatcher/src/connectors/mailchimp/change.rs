@@ -176,6 +176,7 @@ impl Mailchimp {
         }
     }
 
+    /// A PATCH, for a PUT would make a member of somebody who is none.
     async fn say_unsubscribed(&self, change: &Change) -> Result<State, Outcome> {
         let body = json!({ "status": State::Unsubscribed.label() }).to_string();
         let answer = self.ask(Method::PATCH, of_member(&change.list, &change.hash)?, Some(body)).await?;

@@ -103,7 +103,6 @@ impl Announced {
             }
             return;
         }
-        self.knows = Knowledge::Announces;
         for policy in &headers.policies {
             self.hold(policy.calls, policy.per, true, now);
         }
@@ -119,11 +118,16 @@ impl Announced {
             let until = now + reset;
             // Calls under way may not be counted in it yet.
             let calls = remaining.saturating_sub(under_way);
-            let same = self.left.filter(|left| left.until.abs_diff(until) <= SAME_END);
+            // An answer after a pause is the answer to the call that ended it, and to no earlier one.
+            let is_probe = |left: &Left| self.last_call.is_some_and(|call| call >= left.heard_at + PROBE_EVERY);
+            let same = self.left.filter(|left| left.until.abs_diff(until) <= SAME_END && !is_probe(left));
             // Answers come in any order: a later one gives nothing back.
             let calls = same.map_or(calls, |left| left.calls.saturating_sub(left.made).min(calls));
             self.left = Some(Left { calls, made: 0, heard_at: now, until });
         }
+        // A limit without a window, or one that says only how little is left of a second, is none that can be held.
+        let is_held = !self.windows.is_empty() || self.left.is_some();
+        self.knows = if is_held { Knowledge::Announces } else { Knowledge::Silent };
     }
 
     fn hold(&mut self, limit: u32, length: Duration, said: bool, now: Duration) {

@@ -68,6 +68,7 @@ fn a_window_that_is_not_said_is_as_long_as_the_longest_time_until_its_end() {
     assert_eq!(announced.pace(at(59_000)), None, "it has not become five a second");
     let mut lower = heard(&RateLimitHeaders { limit: Some(5), ..RateLimitHeaders::default() });
     assert!(!lower.counts(at(0)) && lower.pace(at(0)).is_none(), "five in what time?");
+    assert_eq!(lower.may_probe(1_000, at(5_000)), Ok(()), "what cannot be held holds nobody up");
     lower.hear(&RateLimitHeaders { limit: Some(5), ..RateLimitHeaders::default() }, Some(at(1_000)), 0, at(0));
     assert!(lower.pace(at(0)).is_some());
 }
@@ -90,6 +91,11 @@ fn while_nothing_is_left_for_long_one_call_a_minute_asks() {
     assert_eq!(announced.check(1, at(0)), Err(Duration::from_secs(60)));
     assert_eq!(burst(&mut announced, 1, at(60_000)), 1);
     assert_eq!(announced.check(1, at(61_000)), Err(Duration::from_secs(59)));
+    announced.hear(&remaining(0, 20 * DAY - 62), None, 0, at(62_000));
+    assert!(announced.check(1, at(62_000)).is_err(), "still none");
+    assert_eq!(burst(&mut announced, 1, at(122_000)), 1);
+    announced.hear(&remaining(5, 20 * DAY - 123), None, 0, at(123_000));
+    assert_eq!(burst(&mut announced, 1, at(123_000)), 5, "the plan was raised, or its word was wrong");
 }
 
 #[test]
