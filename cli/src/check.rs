@@ -8,7 +8,8 @@ use usher_service::exit::BadSetting;
 
 use crate::output;
 
-/// Checks flow files whole: each step is made with samples of the events that start it. Says file, line and what is right.
+/// Checks flow files whole: each step is made with samples of the events that start it. Says file, line and what is
+/// right.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Flow files, or folders of them; default: those of the folder, else the built-in ones.

@@ -15,7 +15,8 @@ use usher_service::options::Environment;
 use crate::orders::Desk;
 use crate::output;
 
-/// Sets where a flow goes on reading, after a log or a store was lost or restored. Dispatchers that run take it up within about a second.
+/// Sets where a flow goes on reading, after a log or a store was lost or restored. Dispatchers that run take it up
+/// within about a second.
 ///
 /// Events that are read again and that the store knows have no effect again. What a lost store knew is not known any more:
 /// destinations recognise requests of a day or so, see docs/guarantees.md.

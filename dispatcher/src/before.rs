@@ -20,7 +20,8 @@ pub type Fields = Map<String, Value>;
 pub struct Before {
     /// The fields as they were; none at the first sight of a subject.
     pub fields: Fields,
-    /// Those that the event changed: known before and after it, and different. Late news change nothing, nor does an address
+    /// Those that the event changed: known before and after it, and different. Late news change nothing, nor does an
+    /// address
     /// in another case.
     pub changed: Vec<String>,
 }

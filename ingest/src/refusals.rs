@@ -1,4 +1,5 @@
-//! Tells an operator which requests are refused: one line a minute for each cause, with its number and what to do, for whoever
+//! Tells an operator which requests are refused: one line a minute for each cause, with its number and what to do, for
+//! whoever
 //! floods us must not flood the log.
 
 use std::collections::BTreeMap;
@@ -111,7 +112,8 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// Notes a refused request. `ahead` is how many seconds its signed time is ahead of our clock; `error` is the log's.
+    /// Notes a refused request. `ahead` is how many seconds its signed time is ahead of our clock; `error` is the
+    /// log's.
     pub(crate) fn note(&self, source: &'static str, refusal: &Refusal, ahead: Option<i64>, error: Option<String>) {
         let cause = Cause::of(refusal);
         let first = self.with(source, cause, |seen| {

@@ -194,7 +194,8 @@ fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Resu
 /// A list of recipients has up to this many (docs.novu.co, trigger).
 const MOST_RECIPIENTS: usize = 100;
 
-/// The subscribers of a trigger: one or a list of subscribers, each an id or an object with one, or topics. By Novu's OpenAPI
+/// The subscribers of a trigger: one or a list of subscribers, each an id or an object with one, or topics. By Novu's
+/// OpenAPI
 /// document, `TriggerEventRequestDto.to`.
 fn recipients(to: &Value) -> Option<Vec<String>> {
     let one = |to: &Value| {

@@ -108,7 +108,8 @@ impl Request {
     }
 }
 
-/// JSON of any depth and with numbers of any size, as `JSON.parse` takes them. Half a surrogate pair is refused, as strict
+/// JSON of any depth and with numbers of any size, as `JSON.parse` takes them. Half a surrogate pair is refused, as
+/// strict
 /// readers do: nothing that Usher sends may hold one.
 fn json(raw: &[u8]) -> Option<Value> {
     let json = Json::read(std::str::from_utf8(raw).ok()?)?;

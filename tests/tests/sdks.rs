@@ -1,4 +1,5 @@
-//! The destinations' own SDKs ask the lab's doubles for what Usher asks of them. A double that an SDK does not understand
+//! The destinations' own SDKs ask the lab's doubles for what Usher asks of them. A double that an SDK does not
+//! understand
 //! is none. The scripts stand in `tests/sdk`, with the SDKs pinned; `USHER_TEST_SDKS` names that folder once they are
 //! installed there (`npm ci`).
 #![allow(clippy::unwrap_used)]

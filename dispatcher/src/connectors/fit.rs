@@ -179,7 +179,8 @@ pub(crate) fn fit(connector: &str, operation: &str, params: &mut Map<String, Val
     Ok(())
 }
 
-/// True if the destination can take what a flow's file gives as a parameter, as far as that is the same for every event.
+/// True if the destination can take what a flow's file gives as a parameter, as far as that is the same for every
+/// event.
 ///
 /// # Errors
 ///

@@ -79,7 +79,8 @@ pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota
     default.map_or_else(|| Ok(Default::default()), |(_, text, assumed)| Ok((read(text)?, *assumed)))
 }
 
-/// True if a connector's destination may announce limits in its answers. A mail server and a database have no headers, and
+/// True if a connector's destination may announce limits in its answers. A mail server and a database have no headers,
+/// and
 /// behind `http` there is a receiver of its own for each address: what one of them says does not hold for the others.
 pub(crate) fn may_announce(connector: &str) -> bool {
     !matches!(connector, "smtp" | "database" | "http")
@@ -158,7 +159,8 @@ pub enum Shape {
     Number,
     /// A table of texts.
     Table,
-    /// A table of any JSON. A text that is one `{{ expression }}` has the expression's type; one that comes out empty is
+    /// A table of any JSON. A text that is one `{{ expression }}` has the expression's type; one that comes out empty
+    /// is
     /// left out.
     Json,
     /// The same, in which one that comes out empty is null: it is written over what is there.
@@ -233,11 +235,13 @@ const fn optional_or(name: &'static str, shape: Shape, variable: &'static str) -
 pub struct Inputs<'a> {
     /// The operation's name.
     pub operation: &'a str,
-    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`Shape::Record`] and a [`Shape::Whose`].
+    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`Shape::Record`] and a
+    /// [`Shape::Whose`].
     pub params: &'a Map<String, Value>,
     /// The event that started the run.
     pub event: &'a Event,
-    /// The event's `data` as a tree, in which a number or a depth that no tree has stands as the text that was sent; see
+    /// The event's `data` as a tree, in which a number or a depth that no tree has stands as the text that was sent;
+    /// see
     /// `sent`.
     pub data: &'a Value,
     /// How often the run was ordered to be done anew.

@@ -1,8 +1,10 @@
 //! What a destination's answers say of how much it may still be asked.
 //!
 //! Facts: the header fields of the IETF's draft "RateLimit header fields for HTTP" (up to version 7), as Resend and Novu
-//! send them: `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` (seconds), `ratelimit-policy` (`2;w=1`; several
-//! with commas). Others put the time of the reset there instead, as epoch in seconds or milliseconds, and later versions of
+//! send them: `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` (seconds), `ratelimit-policy` (`2;w=1`;
+//! several
+//! with commas). Others put the time of the reset there instead, as epoch in seconds or milliseconds, and later
+//! versions of
 //! the draft the limit behind a name (`"burst";q=100;w=60`).
 
 use std::cell::{Cell, RefCell};
@@ -41,7 +43,8 @@ tokio::task_local! {
     static CALL: Call;
 }
 
-/// Makes a call, lets its requests go in turn, and hears what the last of its answers said; none if there was no answer. It
+/// Makes a call, lets its requests go in turn, and hears what the last of its answers said; none if there was no
+/// answer. It
 /// need not be handed through the connectors, which have no use for it.
 pub(crate) async fn calling<F: Future>(
     call: F,
@@ -120,7 +123,8 @@ fn listed(text: &str) -> Option<Vec<Pace>> {
     text.split(',').map(policy).collect()
 }
 
-/// The time until a reset that is said in seconds or as an epoch; nothing where it is over. None beyond what is believed.
+/// The time until a reset that is said in seconds or as an epoch; nothing where it is over. None beyond what is
+/// believed.
 fn until_reset(number: f64, answered_at: impl Fn() -> Timestamp) -> Option<Duration> {
     let seconds = match number {
         millis if millis >= EPOCH_MILLIS => (millis - answered_at().millis() as f64) / 1e3,

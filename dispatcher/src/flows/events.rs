@@ -1,6 +1,7 @@
 //! The events that Clerk sends, as far as they are known: their types, and a sample of most.
 //!
-//! Source: Clerk's webhook specification (clerk/openapi-specs, 2025-04-15) and its pages on webhooks. It grows about once a
+//! Source: Clerk's webhook specification (clerk/openapi-specs, 2025-04-15) and its pages on webhooks. It grows about
+//! once a
 //! month, so a type that is not here may be right.
 
 use serde_json::{Value, json};
@@ -69,7 +70,8 @@ pub(super) fn nearest_family(word: &str) -> Option<&'static str> {
     problem::nearest(word, families)
 }
 
-/// Samples of events of this type: those that there are, else one of its family. Empty where nothing of the kind is known.
+/// Samples of events of this type: those that there are, else one of its family. Empty where nothing of the kind is
+/// known.
 pub(super) fn samples(kind: &str) -> Vec<Value> {
     let read = |name: &str| samples::sample(name).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let of_kind = |name: &&str| name.split(':').next() == Some(kind);

@@ -1,4 +1,5 @@
-//! Filters of our own: those that `nulls` puts into expressions, and built-in ones that have to know of null and of JSON
+//! Filters of our own: those that `nulls` puts into expressions, and built-in ones that have to know of null and of
+//! JSON
 //! that was sent.
 
 use std::fmt;
@@ -50,7 +51,8 @@ fn printed(value: &Rendered, key: &Rendered) -> Rendered {
     digits.map_or(found, |digits| Rendered::from_object(Digits(digits.into())))
 }
 
-/// Nothing is in what holds nothing: null, a number, true. Below metadata every name is known, so their names are listed.
+/// Nothing is in what holds nothing: null, a number, true. Below metadata every name is known, so their names are
+/// listed.
 fn members(value: &Rendered) -> Rendered {
     match value.kind() {
         ValueKind::None | ValueKind::Bool | ValueKind::Number => Rendered::from(Vec::<Rendered>::new()),

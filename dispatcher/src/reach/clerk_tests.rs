@@ -1,7 +1,10 @@
-//! The addresses and phone numbers that Clerk has for tests. It accepts a code for them and sends nothing; neither do we.
+//! The addresses and phone numbers that Clerk has for tests. It accepts a code for them and sends nothing; neither do
+//! we.
 //!
-//! Facts: clerk.com/docs, "Test emails and phones": any address with the subaddress `+clerk_test`, and the fictional numbers
-//! +1 (XXX) 555-0100 to 555-0199. That a suffix behind `+clerk_test` counts is not said there; it is how people write them.
+//! Facts: clerk.com/docs, "Test emails and phones": any address with the subaddress `+clerk_test`, and the fictional
+//! numbers
+//! +1 (XXX) 555-0100 to 555-0199. That a suffix behind `+clerk_test` counts is not said there; it is how people write
+//! them.
 
 use usher_proto::address::local_part;
 

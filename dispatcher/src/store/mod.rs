@@ -153,7 +153,8 @@ pub trait Store: Send + Sync {
     /// Its newest state.
     async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError>;
 
-    /// True if a living user of the same source and instance as `subject`, be it the same user, has this primary address.
+    /// True if a living user of the same source and instance as `subject`, be it the same user, has this primary
+    /// address.
     async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError>;
 
     /// Which of these addresses an instance does not write to: at all, or with mail of this list.

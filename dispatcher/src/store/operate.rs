@@ -137,7 +137,8 @@ impl SqlStore {
         Ok(row.map(|(came,)| came))
     }
 
-    /// The flows that some process works on, as far as the store knows: one that was killed has not said that it does not.
+    /// The flows that some process works on, as far as the store knows: one that was killed has not said that it does
+    /// not.
     ///
     /// # Errors
     /// The store cannot be asked.

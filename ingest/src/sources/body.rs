@@ -1,7 +1,8 @@
 //! The few fields of a body that ingest reads, and forgiving about everything else.
 //!
 //! Senders change their payloads without notice, and end users write parts of them. A field of another type than
-//! documented is as good as absent; only a text that is no JSON object, that says a field which counts twice, or that has
+//! documented is as good as absent; only a text that is no JSON object, that says a field which counts twice, or that
+//! has
 //! no type is refused. How deep it is nested is nobody's concern here: what is verified is kept, bounded by its size.
 
 use usher_proto::{Json, Timestamp};

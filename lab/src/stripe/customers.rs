@@ -12,7 +12,8 @@ use crate::double::USER;
 use crate::ids;
 
 const LONGEST_EMAIL: usize = 512;
-/// With the longest that each may be, by Stripe's OpenAPI document (`maxLength`); sagemathinc/cocalc#4656 met that of names.
+/// With the longest that each may be, by Stripe's OpenAPI document (`maxLength`); sagemathinc/cocalc#4656 met that of
+/// names.
 const TEXTS: [(&str, usize); 3] = [("description", 5000), ("name", 256), ("phone", 20)];
 /// Taken as they come.
 const OTHERS: [&str; 6] = ["address", "invoice_settings", "preferred_locales", "shipping", "tax_exempt", "test_clock"];

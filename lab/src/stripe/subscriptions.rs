@@ -294,7 +294,8 @@ impl Listed for Subscription {
     }
 }
 
-/// Further fields that Stripe's OpenAPI document requires of a subscription, with the values of one for which nobody asked.
+/// Further fields that Stripe's OpenAPI document requires of a subscription, with the values of one for which nobody
+/// asked.
 fn unused() -> Map<String, Value> {
     let fields = json!({
         "application": null,

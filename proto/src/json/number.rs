@@ -16,7 +16,8 @@ pub struct Whole {
     pub is_exact: bool,
 }
 
-/// The whole number that is written so in JSON: `7`, `7.0`, `7e0`; of `7.9` it is 7, and inexact. None where the text is no
+/// The whole number that is written so in JSON: `7`, `7.0`, `7e0`; of `7.9` it is 7, and inexact. None where the text
+/// is no
 /// number, or beyond 64 bits.
 pub fn whole_number(text: &str) -> Option<Whole> {
     if let Ok(value) = text.parse() {

@@ -33,7 +33,8 @@ pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, st
     Cow::Owned(whole)
 }
 
-/// The text of a valid value with every list and object that is nested deeper than `max_depth` as a text; none where there
+/// The text of a valid value with every list and object that is nested deeper than `max_depth` as a text; none where
+/// there
 /// is no such thing.
 pub(super) fn flattened(text: &str, max_depth: usize) -> Option<String> {
     let bytes = text.as_bytes();

@@ -109,11 +109,13 @@ fn column_text(field: Json<'_>) -> Option<Cow<'_, str>> {
     field.text().or_else(|| field.number().map(Cow::Borrowed))
 }
 
-/// Levels of nesting in `extra`, at most: SQLite reads 1,000 levels (sqlite.org/json1.html, section 3.4), and one row beyond
+/// Levels of nesting in `extra`, at most: SQLite reads 1,000 levels (sqlite.org/json1.html, section 3.4), and one row
+/// beyond
 /// fails every query over the table.
 const MAX_DEPTH: usize = 500;
 
-/// The members that no column holds, byte for byte, but for what the user's own SQL could not read: NUL and half surrogate
+/// The members that no column holds, byte for byte, but for what the user's own SQL could not read: NUL and half
+/// surrogate
 /// pairs become U+FFFD, and what is nested too deep stands as a text.
 fn extra(data: Json<'_>, in_columns: &[&str]) -> String {
     let rest = data.members().filter(|(name, _)| !in_columns.contains(&&**name));

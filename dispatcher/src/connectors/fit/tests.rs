@@ -135,7 +135,8 @@ fn every_parameter_has_its_line_in_the_table() {
     }
 }
 
-/// Whatever text goes in: what comes out is as the table has it, or is refused by the parameter's name and without the text.
+/// Whatever text goes in: what comes out is as the table has it, or is refused by the parameter's name and without the
+/// text.
 #[test]
 fn whatever_goes_in_fits_or_is_refused_by_name() {
     let mut rng = StdRng::seed_from_u64(25);

@@ -1,10 +1,13 @@
-//! Carrying out what is asked of a member, whatever state the member is in. docs/destinations.md has the same as a table.
+//! Carrying out what is asked of a member, whatever state the member is in. docs/destinations.md has the same as a
+//! table.
 //!
 //! Sources: mailchimp.com/developer/marketing (list members, member tags), and reports of those who met it:
 //! - DELETE of who is pending, cleaned or archived is a 405: amro/gibbon#320;
-//! - `status_if_new` leaves who is archived archived: mailchimp/mc-woocommerce#951; a `status` takes the person back, and
+//! - `status_if_new` leaves who is archived archived: mailchimp/mc-woocommerce#951; a `status` takes the person back,
+//! and
 //!   what the state was before is not told: stackoverflow.com/questions/63584277;
-//! - an address changes in place for who is subscribed alone (ibericode/mailchimp-user-sync#96), and not to one that has a
+//! - an address changes in place for who is subscribed alone (ibericode/mailchimp-user-sync#96), and not to one that
+//! has a
 //!   member already, be it an archived one (brandonseydel/MailChimp.Net#201);
 //! - `tags` of a PUT never reach who is there: ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203.
 //!
@@ -37,7 +40,8 @@ pub(super) struct Change {
     pub(super) tags: Option<String>,
 }
 
-/// The state of a member. One who was erased for ever is told from one who never was only by the refusal to make a member.
+/// The state of a member. One who was erased for ever is told from one who never was only by the refusal to make a
+/// member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Gets mail.
@@ -117,7 +121,8 @@ impl Mailchimp {
         }
         let mut state = self.write(change, &body).await?;
         if state == State::Archived {
-            // A no that was said before the archiving cannot be seen any more, so nobody is subscribed without being asked.
+            // A no that was said before the archiving cannot be seen any more, so nobody is subscribed without being
+            // asked.
             let subscribed = body["status_if_new"] == State::Subscribed.label();
             body["status"] = if subscribed { json!(State::Pending.label()) } else { body["status_if_new"].clone() };
             state = self.write(change, &body).await?;
@@ -136,7 +141,8 @@ impl Mailchimp {
         if answer.status.is_success() { State::of(&answer) } else { Err(classify(&answer)) }
     }
 
-    /// Gives the member at the former address the new one, and says the state. None where Mailchimp does not do that: the
+    /// Gives the member at the former address the new one, and says the state. None where Mailchimp does not do that:
+    /// the
     /// new address has a member, or the state has changed meanwhile.
     async fn change_address(&self, change: &Change, former: &str, body: &Value) -> Result<Option<State>, Outcome> {
         let path = of_member(&change.list, former)?.query("skip_merge_validation", "true");
@@ -204,7 +210,8 @@ impl Mailchimp {
         if answer.status.is_success() { Ok(done(&change.hash, "deleted")) } else { Err(classify(&answer)) }
     }
 
-    /// The state of a member; none where there is no such member. A 404 may as well be about the list, and a list that is
+    /// The state of a member; none where there is no such member. A 404 may as well be about the list, and a list that
+    /// is
     /// not there must not look like work done.
     async fn state(&self, list: &str, hash: &str) -> Result<Option<State>, Outcome> {
         let answer = self.ask(Method::GET, of_member(list, hash)?.query("fields", "status"), None).await?;

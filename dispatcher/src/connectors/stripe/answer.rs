@@ -22,7 +22,8 @@ pub(super) fn is_missing(answer: &Answer) -> bool {
         && !is_of_other_mode(answer)
 }
 
-/// True if it is the price that cannot be: there is none of that id, or it was archived ("The price specified is inactive",
+/// True if it is the price that cannot be: there is none of that id, or it was archived ("The price specified is
+/// inactive",
 /// invertase/stripe-firebase-extensions#560). A price is a setting.
 fn is_about_price(answer: &Answer) -> bool {
     let body = answer.json();
@@ -30,7 +31,8 @@ fn is_about_price(answer: &Answer) -> bool {
     answer.status.as_u16() == 400 && param.starts_with("items[") && param.ends_with("[price]")
 }
 
-/// True if something that a parameter names is not there, a deleted customer say. A customer without a card has the same
+/// True if something that a parameter names is not there, a deleted customer say. A customer without a card has the
+/// same
 /// code and other words.
 fn is_no_such(answer: &Answer) -> bool {
     let says = |text: &str| text.starts_with("No such ");

@@ -12,7 +12,8 @@ use crate::engine::quota::Pace;
 
 /// Calls are counted over this much more than the time in which so many are allowed: clocks are not alike.
 const SPREAD: f64 = 1.02;
-/// The longest time for which a call counts on because its answer is late: the request may have arrived as late, and must not
+/// The longest time for which a call counts on because its answer is late: the request may have arrived as late, and
+/// must not
 /// meet too many of those that come after it.
 const MAX_LATENESS: Duration = Duration::from_millis(500);
 /// Number of latest answers of which the fastest tells how long an answer takes that nothing delays.
@@ -207,7 +208,8 @@ mod tests {
         assert!(pacer.let_go(at(5_000)).is_err() && pacer.growing.is_none());
     }
 
-    /// However late requests arrive and answers come: what arrives in any second is never more than the limit, as long as
+    /// However late requests arrive and answers come: what arrives in any second is never more than the limit, as long
+    /// as
     /// nothing is later than what is allowed for.
     #[test]
     fn late_requests_do_not_meet_those_that_come_after_them() {

@@ -1,8 +1,11 @@
 //! The limits that a destination announces in its answers, and how many calls they leave.
 //!
-//! A limit is a number of calls in a window of time; how they lie within it is the caller's affair. Windows of up to two
-//! seconds are a pace, which the replicas share like a configured one. Of a longer window the calls are counted, and what
-//! the destination says is left counts before our own count: it sees all replicas. Everything here expires with its window.
+//! A limit is a number of calls in a window of time; how they lie within it is the caller's affair. Windows of up to
+//! two
+//! seconds are a pace, which the replicas share like a configured one. Of a longer window the calls are counted, and
+//! what
+//! the destination says is left counts before our own count: it sees all replicas. Everything here expires with its
+//! window.
 //! Times are since the machine was started.
 
 use std::collections::VecDeque;
@@ -12,13 +15,15 @@ use super::Pace;
 
 /// The longest window that is held as a pace.
 const SHORT: Duration = Duration::from_secs(2);
-/// A limit is held at least this long after it was announced, so that answers that come a little apart keep it in force.
+/// A limit is held at least this long after it was announced, so that answers that come a little apart keep it in
+/// force.
 const HOLD: Duration = Duration::from_secs(3);
 /// The longest time without a call while the destination says that none is left: its word may be wrong.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// Two ends of a window that are not further apart are the same end: headers have whole seconds.
 const SAME_END: Duration = Duration::from_millis(1_500);
-/// Calls under way at once before the first answer has shown if the destination announces a limit. The number doubles with
+/// Calls under way at once before the first answer has shown if the destination announces a limit. The number doubles
+/// with
 /// each second without an answer.
 const PROBES: u32 = 2;
 /// Seconds after which doubling ends.

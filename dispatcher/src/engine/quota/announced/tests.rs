@@ -112,7 +112,8 @@ fn a_few_calls_ask_first_and_all_go_once_no_limit_is_announced() {
     assert!(announced.may_probe(2, at(9_000)).is_err(), "the limit has expired, and may be announced again");
 }
 
-/// However calls come, how often the limit is announced and whatever is under way: never more than the limit in any window.
+/// However calls come, how often the limit is announced and whatever is under way: never more than the limit in any
+/// window.
 #[test]
 fn no_window_ever_holds_more_than_its_limit() {
     let mut random = Random(7);
@@ -140,7 +141,8 @@ fn no_window_ever_holds_more_than_its_limit() {
     }
 }
 
-/// A fixed window at the destination, of which several processes are told: none of them ever has more refused than it had
+/// A fixed window at the destination, of which several processes are told: none of them ever has more refused than it
+/// had
 /// under way, and what the window allows is used.
 #[test]
 fn processes_that_are_told_what_is_left_use_it_up_and_no_more() {
