@@ -62,8 +62,7 @@ impl Desk {
     }
 
     /// Waits until it is known what came of these orders (flow and id), for as long as any of them is carried out
-    /// within
-    /// [`PATIENCE`].
+    /// within [`PATIENCE`].
     pub(crate) async fn what_came(&self, mut open: Vec<(String, EventId)>) -> anyhow::Result<CameOf> {
         let store = self.place.store().await?;
         let mut came = Vec::new();

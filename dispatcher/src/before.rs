@@ -21,8 +21,7 @@ pub struct Before {
     /// The fields as they were; none at the first sight of a subject.
     pub fields: Fields,
     /// Those that the event changed: known before and after it, and different. Late news change nothing, nor does an
-    /// address
-    /// in another case.
+    /// address in another case.
     pub changed: Vec<String>,
 }
 

@@ -31,8 +31,7 @@ pub(crate) fn data(event: &Event) -> Option<Json<'_>> {
 }
 
 /// Time of an object's last change, in milliseconds: by its own `updated_at`, in whatever type that came, else by the
-/// event's
-/// time, which lies a moment after it.
+/// event's time, which lies a moment after it.
 pub(crate) fn updated_at(object: Json<'_>, occurred_at: i64) -> i64 {
     object.get("updated_at").and_then(Json::millis).map_or(occurred_at, |time| time.value)
 }

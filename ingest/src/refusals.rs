@@ -1,6 +1,5 @@
 //! Tells an operator which requests are refused: one line a minute for each cause, with its number and what to do, for
-//! whoever
-//! floods us must not flood the log.
+//! whoever floods us must not flood the log.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

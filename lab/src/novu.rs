@@ -195,8 +195,7 @@ fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Resu
 const MOST_RECIPIENTS: usize = 100;
 
 /// The subscribers of a trigger: one or a list of subscribers, each an id or an object with one, or topics. By Novu's
-/// OpenAPI
-/// document, `TriggerEventRequestDto.to`.
+/// OpenAPI document, `TriggerEventRequestDto.to`.
 fn recipients(to: &Value) -> Option<Vec<String>> {
     let one = |to: &Value| {
         let topic = || if to["type"] == "Topic" { to["topicKey"].as_str() } else { None };

@@ -109,8 +109,7 @@ impl Request {
 }
 
 /// JSON of any depth and with numbers of any size, as `JSON.parse` takes them. Half a surrogate pair is refused, as
-/// strict
-/// readers do: nothing that Usher sends may hold one.
+/// strict readers do: nothing that Usher sends may hold one.
 fn json(raw: &[u8]) -> Option<Value> {
     let json = Json::read(std::str::from_utf8(raw).ok()?)?;
     matches!(json.well_formed(), Cow::Borrowed(_)).then(|| json.to_value())

@@ -42,8 +42,7 @@ impl FromStr for Mailbox {
         let odd = |c: char| c.is_whitespace() || c.is_control() || between(c);
         let good = match quoted(local) {
             // RFC 5321, 4.1.2: a quoted local part may have spaces. One with what separates addresses in it could be
-            // read as
-            // two by others, quoted or not.
+            // read as two by others, quoted or not.
             Some(content) => !content.contains(|c: char| c.is_control() || between(c)),
             None => !local.is_empty() && !local.contains(|c: char| odd(c) || c == '"'),
         };
@@ -90,8 +89,7 @@ fn quoted(local: &str) -> Option<String> {
 
 /// The one spelling of all spellings of an address, for comparing and for digests: the domain in lower case and as
 /// A-labels (RFC 5890), the local part without quotes that mean nothing (RFC 5321, 4.1.2) and in lower case, for no
-/// server
-/// in use tells two people apart by case. Of an address in lower-case ASCII it is the address itself.
+/// server in use tells two people apart by case. Of an address in lower-case ASCII it is the address itself.
 pub fn normal_form(address: &str) -> String {
     let address = address.trim();
     let Some((local, domain)) = address.rsplit_once('@') else { return address.to_lowercase() };
@@ -108,8 +106,7 @@ pub fn local_part(address: &str) -> Option<String> {
 
 impl Mailbox {
     /// The same mailbox with a domain of ASCII letters, as A-labels (RFC 5890): RFC 6531, 3.2, wants them where a
-    /// server does
-    /// not take others. The local part stays as it is: only its own server may change it.
+    /// server does not take others. The local part stays as it is: only its own server may change it.
     ///
     /// # Errors
     ///
@@ -124,8 +121,7 @@ impl Mailbox {
     }
 
     /// The same mailbox with a local part as SMTP has it (RFC 5321, 4.1.2): quoted where it has dots in places where
-    /// they may
-    /// not stand bare, as addresses of some mobile providers do. It means the same.
+    /// they may not stand bare, as addresses of some mobile providers do. It means the same.
     #[must_use]
     pub fn with_smtp_local_part(mut self) -> Self {
         let Some((local, domain)) = self.address.rsplit_once('@') else { return self };
@@ -151,8 +147,7 @@ impl Mailbox {
 }
 
 /// Stands for an address where that must not be kept: the SHA-256 of its one spelling ([`normal_form`]). Not keyed, so
-/// that a list outlives
-/// every secret, and can be compared with that of another sender.
+/// that a list outlives every secret, and can be compared with that of another sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressDigest([u8; 32]);
 

@@ -1,12 +1,9 @@
 //! JSON as it was sent: a text that is looked into without building a tree, so that a value which nobody asks for
-//! changes
-//! nothing, and one which is passed on keeps its bytes.
+//! changes nothing, and one which is passed on keeps its bytes.
 //!
 //! Taken is every text that JSON's grammar allows (RFC 8259), at any depth: numbers beyond a double, and escapes of
-//! half a
-//! surrogate pair, which `JSON.parse` takes, too (section 8.2). Of members with the same name the last counts, as
-//! there.
-//! Nothing here recurses with the depth of the text, except where a depth is given.
+//! half a surrogate pair, which `JSON.parse` takes, too (section 8.2). Of members with the same name the last counts,
+//! as there. Nothing here recurses with the depth of the text, except where a depth is given.
 
 mod number;
 mod scan;
@@ -113,8 +110,7 @@ impl<'a> Json<'a> {
     }
 
     /// The point in time that it is: milliseconds since 1970 as a number, or as the text of one, or RFC 3339. None
-    /// where
-    /// no time in RFC 3339 is meant.
+    /// where no time in RFC 3339 is meant.
     pub fn millis(self) -> Option<Whole> {
         let is_time = |millis: i64| jiff::Timestamp::from_millisecond(millis).is_ok();
         if let Some(whole) = self.whole() {
@@ -156,8 +152,7 @@ impl<'a> Json<'a> {
     }
 
     /// The same without NUL, which Postgres keeps in JSON and then fails every query that meets it; and with what is
-    /// nested
-    /// deeper than `max_depth` as a text, which every database can read.
+    /// nested deeper than `max_depth` as a text, which every database can read.
     pub fn storable(self, max_depth: usize) -> Cow<'a, str> {
         let replaced = write::replaced(self.0, |unit| unit == 0 || (0xd800..=0xdfff).contains(&unit));
         match write::flattened(&replaced, max_depth) {
@@ -167,8 +162,7 @@ impl<'a> Json<'a> {
     }
 
     /// The value as a tree. A number that is none of serde_json's (beyond 64 bits and a double) and what is nested
-    /// deeper
-    /// than [`MAX_DEPTH`] stand in it as the text that was sent.
+    /// deeper than [`MAX_DEPTH`] stand in it as the text that was sent.
     pub fn to_value(self) -> Value {
         self.to_value_within(MAX_DEPTH)
     }

@@ -1,6 +1,5 @@
 //! Says of a log filter if it can be meant: one that silences everything hides every trouble, and a level that is
-//! misspelt
-//! is taken for the name of a crate.
+//! misspelt is taken for the name of a crate.
 
 /// The levels, the quietest first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];

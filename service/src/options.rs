@@ -46,8 +46,7 @@ impl Environment {
 
     /// The value of `name`, or the content of the file that `<name>_FILE` names, without the line ends after it. Empty
     /// is unset. Giving both is an error, as is a file that cannot be read. A name that is not in the list of settings
-    /// would
-    /// be refused at the start of any program: nobody could give it.
+    /// would be refused at the start of any program: nobody could give it.
     pub fn get(&self, name: &str) -> Result<Option<String>, BadSetting> {
         debug_assert!(settings::is_known(name), "{name} is looked up and stands in no list of settings");
         self.value(name)
@@ -116,8 +115,7 @@ pub fn instance_suffix(instance: &str) -> String {
 }
 
 /// Parses the process's command line into `T`; variables and files stand in for options that are not given. Variables
-/// that
-/// are misspelt are refused. Prints help or the error and says with which code to exit instead.
+/// that are misspelt are refused. Prints help or the error and says with which code to exit instead.
 pub fn parse<T: CommandFactory + FromArgMatches>(environment: &Environment) -> Result<T, u8> {
     parse_from(std::env::args_os(), environment)
 }

@@ -86,13 +86,11 @@ const OPEN: &[&str] =
     &["USHER_KAFKA_", "USHER_TEST_", "USHER_CHAOS", "USHER_QUOTA_MAILS", "USHER_SIGNUPS", "USHER_BACKLOG"];
 
 /// Names that begin so are Usher's alone, or those of a destination that an environment of Usher's is for: an unknown
-/// one is
-/// a mistake.
+/// one is a mistake.
 const OURS: &[&str] =
     &["USHER_", "CLERK_WEBHOOK_", "RESEND_", "SMTP_", "STRIPE_", "MAILCHIMP_", "NOVU_", "ALGOLIA_", "NYLAS_"];
 /// Names that begin so may be other programs' (`HTTP_PROXY`, `DATABASE_HOST`, `CLERK_SECRET_KEY`): only one that is
-/// nearly
-/// ours is a mistake.
+/// nearly ours is a mistake.
 const SHARED: &[&str] = &["HTTP_", "DATABASE_", "CLERK_"];
 /// Other programs' names for the same.
 const ELSEWHERE: &[(&str, &str)] = &[

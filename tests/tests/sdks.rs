@@ -1,7 +1,6 @@
 //! The destinations' own SDKs ask the lab's doubles for what Usher asks of them. A double that an SDK does not
-//! understand
-//! is none. The scripts stand in `tests/sdk`, with the SDKs pinned; `USHER_TEST_SDKS` names that folder once they are
-//! installed there (`npm ci`).
+//! understand is none. The scripts stand in `tests/sdk`, with the SDKs pinned; `USHER_TEST_SDKS` names that folder once
+//! they are installed there (`npm ci`).
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

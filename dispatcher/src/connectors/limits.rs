@@ -1,7 +1,6 @@
 //! Values that each destination takes for each parameter: one table for all of them. [`fit`](super::fit) holds every
 //! value to it before a connector sees it, so that decoration (a subject, a name) never costs the effect, and an
-//! identity
-//! is never changed. Facts have their source beside them; where a provider documents nothing, nothing is cut.
+//! identity is never changed. Facts have their source beside them; where a provider documents nothing, nothing is cut.
 
 use super::fit::{Alphabet, Ends, Long, Longest, TextLimit};
 
@@ -54,20 +53,17 @@ const fn id(longest: Longest) -> TextLimit {
 const ADDRESS: TextLimit = id(Longest::Octets(254));
 
 /// Mailboxes of a mail. No provider of these documents how many names may stand there; beyond RFC 5321's hundred
-/// recipients
-/// (4.5.3.1.8) a server may refuse.
+/// recipients (4.5.3.1.8) a server may refuse.
 const fn mailboxes(most: usize, smtp: bool) -> ValueLimit {
     ValueLimit::Mailboxes { most, address: ADDRESS, smtp }
 }
 
 /// RFC 5322, 2.1.1: a line of a mail has up to 998 octets, here with `Subject: ` before it. A longer subject without
-/// spaces
-/// could not be folded.
+/// spaces could not be folded.
 const SUBJECT: ValueLimit = ValueLimit::Text(line(Longest::Octets(989)));
 
 /// A mail's further headers. Their names are RFC 5322's (3.6.8), which the connectors check; their values may be links,
-/// so
-/// they are refused rather than cut.
+/// so they are refused rather than cut.
 const HEADERS: ValueLimit = ValueLimit::Pairs {
     most: usize::MAX,
     name: TextLimit {

@@ -5,9 +5,8 @@
 //! same when they are done again.
 //!
 //! A member has a state, and each operation does something else to each of them: [`change`]. A put says
-//! `status_if_new`: a
-//! `status` would subscribe somebody again who has unsubscribed. Who may not be subscribed at all (unsubscribed before,
-//! bounced, erased) is refused, and only that person can change it.
+//! `status_if_new`: a `status` would subscribe somebody again who has unsubscribed. Who may not be subscribed at all
+//! (unsubscribed before, bounced, erased) is refused, and only that person can change it.
 
 mod change;
 

@@ -80,8 +80,8 @@ pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota
 }
 
 /// True if a connector's destination may announce limits in its answers. A mail server and a database have no headers,
-/// and
-/// behind `http` there is a receiver of its own for each address: what one of them says does not hold for the others.
+/// and behind `http` there is a receiver of its own for each address: what one of them says does not hold for the
+/// others.
 pub(crate) fn may_announce(connector: &str) -> bool {
     !matches!(connector, "smtp" | "database" | "http")
 }
@@ -160,8 +160,7 @@ pub enum Shape {
     /// A table of texts.
     Table,
     /// A table of any JSON. A text that is one `{{ expression }}` has the expression's type; one that comes out empty
-    /// is
-    /// left out.
+    /// is left out.
     Json,
     /// The same, in which one that comes out empty is null: it is written over what is there.
     Record,
@@ -241,8 +240,7 @@ pub struct Inputs<'a> {
     /// The event that started the run.
     pub event: &'a Event,
     /// The event's `data` as a tree, in which a number or a depth that no tree has stands as the text that was sent;
-    /// see
-    /// `sent`.
+    /// see `sent`.
     pub data: &'a Value,
     /// How often the run was ordered to be done anew.
     pub pass: u32,

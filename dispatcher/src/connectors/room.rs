@@ -1,11 +1,9 @@
 //! What a destination's answers say of how much it may still be asked.
 //!
-//! Facts: the header fields of the IETF's draft "RateLimit header fields for HTTP" (up to version 7), as Resend and Novu
-//! send them: `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` (seconds), `ratelimit-policy` (`2;w=1`;
-//! several
-//! with commas). Others put the time of the reset there instead, as epoch in seconds or milliseconds, and later
-//! versions of
-//! the draft the limit behind a name (`"burst";q=100;w=60`).
+//! Facts: the header fields of the IETF's draft "RateLimit header fields for HTTP" (up to version 7), as Resend and
+//! Novu send them: `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` (seconds), `ratelimit-policy` (`2;w=1`;
+//! several with commas). Others put the time of the reset there instead, as epoch in seconds or milliseconds, and later
+//! versions of the draft the limit behind a name (`"burst";q=100;w=60`).
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -44,8 +42,7 @@ tokio::task_local! {
 }
 
 /// Makes a call, lets its requests go in turn, and hears what the last of its answers said; none if there was no
-/// answer. It
-/// need not be handed through the connectors, which have no use for it.
+/// answer. It need not be handed through the connectors, which have no use for it.
 pub(crate) async fn calling<F: Future>(
     call: F,
     turnstile: Arc<dyn Turnstile>,

@@ -1,8 +1,8 @@
 //! Quotas at work: every call of an account that has one waits here for its turn.
 //!
 //! A limit that a destination announces is held like one that is configured. The process' share of each account is a
-//! short lease from the store, renewed twice a second; while the store is away
-//! it runs out, and nothing is sent. Within the process a governor sets the pace, and urgent flows go first.
+//! short lease from the store, renewed twice a second; while the store is away it runs out, and nothing is sent. Within
+//! the process a governor sets the pace, and urgent flows go first.
 
 mod desk;
 mod pace;

@@ -20,10 +20,8 @@ pub(super) const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
 /// What is known of an event by itself, when it arrives.
 pub(super) const EVENT: &str = "event";
 /// The same of a flow that remembers: the fields as they were before the event, null where that is not known; the names
-/// of
-/// those that the event changed; and the names of those whose former value some living user has now, be it the same
-/// user.
-/// That is looked up for addresses alone.
+/// of those that the event changed; and the names of those whose former value some living user has now, be it the same
+/// user. That is looked up for addresses alone.
 pub(super) const REMEMBERED: [&str; 3] = [BEFORE, "changed", STILL_USED];
 const STILL_USED: &str = "still_used";
 pub(super) const BEFORE: &str = "before";

@@ -1,8 +1,7 @@
 //! The events that Clerk sends, as far as they are known: their types, and a sample of most.
 //!
 //! Source: Clerk's webhook specification (clerk/openapi-specs, 2025-04-15) and its pages on webhooks. It grows about
-//! once a
-//! month, so a type that is not here may be right.
+//! once a month, so a type that is not here may be right.
 
 use serde_json::{Value, json};
 use usher_proto::samples;

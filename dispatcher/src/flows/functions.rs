@@ -1,6 +1,5 @@
 //! Filters of our own: those that `nulls` puts into expressions, and built-in ones that have to know of null and of
-//! JSON
-//! that was sent.
+//! JSON that was sent.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,8 +1,7 @@
 //! Names that strangers give themselves, in mails that they have us send to others: who signs up chooses both the name
-//! and the
-//! address, so a name can be an advertisement with a link, sent in our name to people who never asked. A greeting
-//! carries a
-//! name that looks like one, and goes without it otherwise. The one rule for all templates: the filter [`FILTER`].
+//! and the address, so a name can be an advertisement with a link, sent in our name to people who never asked. A
+//! greeting carries a name that looks like one, and goes without it otherwise. The one rule for all templates: the
+//! filter [`FILTER`].
 
 use minijinja::Value;
 

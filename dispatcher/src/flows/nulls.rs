@@ -1,6 +1,5 @@
 //! The meaning of null in an expression, where the engine's own rules are not those of an absent value: it has no
-//! field, yet
-//! what is below it is null again; nothing is in it; and it is neither less nor greater than anything.
+//! field, yet what is below it is null again; nothing is in it; and it is neither less nor greater than anything.
 //!
 //! The engine offers no place to say so, therefore an expression is rewritten before it is compiled:
 //!

@@ -1,6 +1,5 @@
 //! An expression cut into words, as far as the check asks about it: which filters it names, what it compares with what,
-//! and
-//! which signs of other languages it holds. What an expression means is minijinja's to say.
+//! and which signs of other languages it holds. What an expression means is minijinja's to say.
 
 use super::lexer::{self, Token, TokenKind};
 

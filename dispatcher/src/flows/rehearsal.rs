@@ -1,8 +1,6 @@
 //! Trying a flow out before anything depends on it: each step is made, up to the exact request, with a sample of every
-//! event
-//! that the flow starts on, with and without what an event may lack. What would die for everybody is an error; what
-//! would
-//! die for some is a warning.
+//! event that the flow starts on, with and without what an event may lack. What would die for everybody is an error;
+//! what would die for some is a warning.
 
 mod names;
 mod part;

@@ -2,9 +2,8 @@
 //! we.
 //!
 //! Facts: clerk.com/docs, "Test emails and phones": any address with the subaddress `+clerk_test`, and the fictional
-//! numbers
-//! +1 (XXX) 555-0100 to 555-0199. That a suffix behind `+clerk_test` counts is not said there; it is how people write
-//! them.
+//! numbers +1 (XXX) 555-0100 to 555-0199. That a suffix behind `+clerk_test` counts is not said there; it is how people
+//! write them.
 
 use usher_proto::address::local_part;
 

@@ -36,10 +36,8 @@ fn resend(event: &Event) -> Option<ReachChange> {
 /// In a word why nothing is delivered to an address any more; none where something may be.
 ///
 /// Facts: resend.com/docs (webhook event types, email bounces, suppressions) and its OpenAPI document. `email.failed`
-/// is
-/// told for many reasons, nearly all of them the account's; that one of them names the recipient is documented, its
-/// word is
-/// not. Events that take an address off Resend's list change nothing here: others may have put it on ours.
+/// is told for many reasons, nearly all of them the account's; that one of them names the recipient is documented, its
+/// word is not. Events that take an address off Resend's list change nothing here: others may have put it on ours.
 fn ended(kind: &str, data: Json<'_>) -> Option<&'static str> {
     let word = |path: &[&str]| data.at(path).and_then(Json::text).unwrap_or_default().to_ascii_lowercase();
     match kind {

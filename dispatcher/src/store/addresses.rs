@@ -2,8 +2,7 @@
 //! member say, is taken away only when nobody has it any more.
 //!
 //! Written with the subject's state, in the transaction that admits the event. So whoever asks after having taken
-//! something
-//! away learns of everybody whose own effects may have come before, and can put it back.
+//! something away learns of everybody whose own effects may have come before, and can put it back.
 
 use std::fmt;
 

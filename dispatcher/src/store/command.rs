@@ -62,12 +62,9 @@ pub(super) async fn carry_out(
 }
 
 /// A dead run joins its lane's tail, in the partition that its key has now. What it did stays done. If it is not known
-/// what
-/// came of its last attempt, that very request is repeated under its key; otherwise the next one is a new request under
-/// a
-/// new key. A run that has done nothing yet goes on with the present version of the flow: that is where the operator
-/// has
-/// mended it.
+/// what came of its last attempt, that very request is repeated under its key; otherwise the next one is a new request
+/// under a new key. A run that has done nothing yet goes on with the present version of the flow: that is where the
+/// operator has mended it.
 async fn redrive(
     connection: &mut AnyConnection,
     flow: &str,

@@ -2,8 +2,8 @@
 //!
 //! Senders change their payloads without notice, and end users write parts of them. A field of another type than
 //! documented is as good as absent; only a text that is no JSON object, that says a field which counts twice, or that
-//! has
-//! no type is refused. How deep it is nested is nobody's concern here: what is verified is kept, bounded by its size.
+//! has no type is refused. How deep it is nested is nobody's concern here: what is verified is kept, bounded by its
+//! size.
 
 use usher_proto::{Json, Timestamp};
 

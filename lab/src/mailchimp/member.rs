@@ -1,6 +1,5 @@
 //! The members of audiences, and what each of their states does to each operation. docs/destinations.md has the same as
-//! a
-//! table.
+//! a table.
 //!
 //! Sources: mailchimp.com/developer/marketing (list members, member tags, errors), and for each refusal a report of
 //! somebody who met it:
@@ -8,8 +7,7 @@
 //! - `status_if_new` leaves who is archived archived: mailchimp/mc-woocommerce#951; a `status` takes the person back:
 //!   stackoverflow.com/questions/63584277;
 //! - an address changes in place for who is subscribed alone: ibericode/mailchimp-user-sync#96; and not to one that has
-//! a
-//!   member, be it an archived one: brandonseydel/MailChimp.Net#201;
+//!   a member, be it an archived one: brandonseydel/MailChimp.Net#201;
 //! - `tags` of a PUT never reach who is there: ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203;
 //! - who has unsubscribed cannot be subscribed, only asked (`pending`): ibericode/mailchimp-for-wordpress#798,
 //!   forem/forem#6256. Whether that also holds where an API call has unsubscribed them is unconfirmed; here it does.
@@ -101,8 +99,7 @@ fn forgotten() -> Answer {
 }
 
 /// Makes a member of the address, or updates the one of this place. A member who is there keeps the status, unless one
-/// is
-/// given.
+/// is given.
 pub(super) fn put(members: &mut Members, place: &Place, body: &Value) -> Answer {
     if find(members, place).is_some() {
         return update(members, place, body);

@@ -1,6 +1,6 @@
 //! The built-in events, judged by Clerk's own specification of its webhooks where `USHER_TEST_SPECS` names a folder
-//! that has
-//! it: `clerk-webhooks-2025-04-15.yml` of clerk/openapi-specs. It is no part of this project, and skipped without.
+//! that has it: `clerk-webhooks-2025-04-15.yml` of clerk/openapi-specs. It is no part of this project, and skipped
+//! without.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ fn specification() -> Option<Value> {
 }
 
 /// OpenAPI 3.0's dialect as JSON Schema: `nullable` is a type of its own, and what an `allOf` extends is open. Clerk
-/// extends
-/// a `Session` without further properties by a `user` that is required, which read to the letter nothing could fulfil.
+/// extends a `Session` without further properties by a `user` that is required, which read to the letter nothing could
+/// fulfil.
 fn json_schema(schema: &Value, of: &Value) -> Value {
     match schema {
         Value::Array(items) => items.iter().map(|item| json_schema(item, of)).collect(),

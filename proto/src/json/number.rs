@@ -17,8 +17,7 @@ pub struct Whole {
 }
 
 /// The whole number that is written so in JSON: `7`, `7.0`, `7e0`; of `7.9` it is 7, and inexact. None where the text
-/// is no
-/// number, or beyond 64 bits.
+/// is no number, or beyond 64 bits.
 pub fn whole_number(text: &str) -> Option<Whole> {
     if let Ok(value) = text.parse() {
         let plain = !text.starts_with('+');

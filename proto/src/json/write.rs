@@ -34,8 +34,7 @@ pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, st
 }
 
 /// The text of a valid value with every list and object that is nested deeper than `max_depth` as a text; none where
-/// there
-/// is no such thing.
+/// there is no such thing.
 pub(super) fn flattened(text: &str, max_depth: usize) -> Option<String> {
     let bytes = text.as_bytes();
     let (mut flat, mut copied, mut at, mut depth, mut in_string) = (String::new(), 0, 0, 0, false);

@@ -1,9 +1,8 @@
 //! Values that cannot be right, by what they look like. Says nothing of what a key opens.
 //!
 //! Facts: the beginnings of keys and ids, from the services' own documentation (Stripe's API keys and object ids,
-//! Resend's
-//! and Nylas's API keys, Svix's signing secrets). Where a service has no such beginning, anything that is no other's
-//! passes.
+//! Resend's and Nylas's API keys, Svix's signing secrets). Where a service has no such beginning, anything that is no
+//! other's passes.
 
 /// Beginnings that tell whose a key or an id is.
 const BEGINNINGS: &[(&str, &str)] = &[

@@ -1,9 +1,7 @@
 //! Every request that leaves is valid by the provider's own OpenAPI document: method, path, query, headers and body, of
-//! every
-//! operation with every parameter, hostile values among them. `USHER_TEST_SPECS` names a folder with the documents, as
-//! `resend.json`, `novu.json` and `algolia-search.yml`; they are published by the providers, and not part of this
-//! project. Where it
-//! names none nothing is judged, also in CI.
+//! every operation with every parameter, hostile values among them. `USHER_TEST_SPECS` names a folder with the
+//! documents, as `resend.json`, `novu.json` and `algolia-search.yml`; they are published by the providers, and not part
+//! of this project. Where it names none nothing is judged, also in CI.
 
 mod openapi;
 

@@ -1,6 +1,5 @@
 //! Bodies as end users and other programs write them: what no flow asks for changes nothing, and what is passed on
-//! arrives as
-//! it was sent.
+//! arrives as it was sent.
 
 use sqlx::{AssertSqlSafe, Row as _};
 use usher_dispatcher::engine::RunState;

@@ -1,6 +1,5 @@
 //! Settings are looked at whole before anything starts, by every program: what cannot be meant is refused with exit
-//! code 64
-//! and the right word, and no value that may be secret is repeated.
+//! code 64 and the right word, and no value that may be secret is repeated.
 
 use std::process::Command;
 

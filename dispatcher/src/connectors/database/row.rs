@@ -110,13 +110,11 @@ fn column_text(field: Json<'_>) -> Option<Cow<'_, str>> {
 }
 
 /// Levels of nesting in `extra`, at most: SQLite reads 1,000 levels (sqlite.org/json1.html, section 3.4), and one row
-/// beyond
-/// fails every query over the table.
+/// beyond fails every query over the table.
 const MAX_DEPTH: usize = 500;
 
 /// The members that no column holds, byte for byte, but for what the user's own SQL could not read: NUL and half
-/// surrogate
-/// pairs become U+FFFD, and what is nested too deep stands as a text.
+/// surrogate pairs become U+FFFD, and what is nested too deep stands as a text.
 fn extra(data: Json<'_>, in_columns: &[&str]) -> String {
     let rest = data.members().filter(|(name, _)| !in_columns.contains(&&**name));
     // Of two of the same name the last one counts.

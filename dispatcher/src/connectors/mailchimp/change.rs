@@ -4,11 +4,9 @@
 //! Sources: mailchimp.com/developer/marketing (list members, member tags), and reports of those who met it:
 //! - DELETE of who is pending, cleaned or archived is a 405: amro/gibbon#320;
 //! - `status_if_new` leaves who is archived archived: mailchimp/mc-woocommerce#951; a `status` takes the person back,
-//! and
-//!   what the state was before is not told: stackoverflow.com/questions/63584277;
+//!   and what the state was before is not told: stackoverflow.com/questions/63584277;
 //! - an address changes in place for who is subscribed alone (ibericode/mailchimp-user-sync#96), and not to one that
-//! has a
-//!   member already, be it an archived one (brandonseydel/MailChimp.Net#201);
+//!   has a member already, be it an archived one (brandonseydel/MailChimp.Net#201);
 //! - `tags` of a PUT never reach who is there: ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203.
 //!
 //! Each ends the same when it is done again from its beginning, so a repeat after a crash needs no memory.
@@ -142,8 +140,7 @@ impl Mailchimp {
     }
 
     /// Gives the member at the former address the new one, and says the state. None where Mailchimp does not do that:
-    /// the
-    /// new address has a member, or the state has changed meanwhile.
+    /// the new address has a member, or the state has changed meanwhile.
     async fn change_address(&self, change: &Change, former: &str, body: &Value) -> Result<Option<State>, Outcome> {
         let path = of_member(&change.list, former)?.query("skip_merge_validation", "true");
         let mut changes = body.clone();
@@ -211,8 +208,7 @@ impl Mailchimp {
     }
 
     /// The state of a member; none where there is no such member. A 404 may as well be about the list, and a list that
-    /// is
-    /// not there must not look like work done.
+    /// is not there must not look like work done.
     async fn state(&self, list: &str, hash: &str) -> Result<Option<State>, Outcome> {
         let answer = self.ask(Method::GET, of_member(list, hash)?.query("fields", "status"), None).await?;
         match answer.status.as_u16() {

@@ -23,8 +23,7 @@ pub(super) fn is_missing(answer: &Answer) -> bool {
 }
 
 /// True if it is the price that cannot be: there is none of that id, or it was archived ("The price specified is
-/// inactive",
-/// invertase/stripe-firebase-extensions#560). A price is a setting.
+/// inactive", invertase/stripe-firebase-extensions#560). A price is a setting.
 fn is_about_price(answer: &Answer) -> bool {
     let body = answer.json();
     let param = body["error"]["param"].as_str().unwrap_or_default();
@@ -32,8 +31,7 @@ fn is_about_price(answer: &Answer) -> bool {
 }
 
 /// True if something that a parameter names is not there, a deleted customer say. A customer without a card has the
-/// same
-/// code and other words.
+/// same code and other words.
 fn is_no_such(answer: &Answer) -> bool {
     let says = |text: &str| text.starts_with("No such ");
     is_missing(answer) && answer.json()["error"]["message"].as_str().is_some_and(says)

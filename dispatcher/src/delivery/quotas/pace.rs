@@ -13,8 +13,7 @@ use crate::engine::quota::Pace;
 /// Calls are counted over this much more than the time in which so many are allowed: clocks are not alike.
 const SPREAD: f64 = 1.02;
 /// The longest time for which a call counts on because its answer is late: the request may have arrived as late, and
-/// must not
-/// meet too many of those that come after it.
+/// must not meet too many of those that come after it.
 const MAX_LATENESS: Duration = Duration::from_millis(500);
 /// Number of latest answers of which the fastest tells how long an answer takes that nothing delays.
 const MEASURED: usize = 64;
@@ -209,8 +208,7 @@ mod tests {
     }
 
     /// However late requests arrive and answers come: what arrives in any second is never more than the limit, as long
-    /// as
-    /// nothing is later than what is allowed for.
+    /// as nothing is later than what is allowed for.
     #[test]
     fn late_requests_do_not_meet_those_that_come_after_them() {
         let mut seed = 3_u64;

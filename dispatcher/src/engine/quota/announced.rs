@@ -1,12 +1,9 @@
 //! The limits that a destination announces in its answers, and how many calls they leave.
 //!
 //! A limit is a number of calls in a window of time; how they lie within it is the caller's affair. Windows of up to
-//! two
-//! seconds are a pace, which the replicas share like a configured one. Of a longer window the calls are counted, and
-//! what
-//! the destination says is left counts before our own count: it sees all replicas. Everything here expires with its
-//! window.
-//! Times are since the machine was started.
+//! two seconds are a pace, which the replicas share like a configured one. Of a longer window the calls are counted,
+//! and what the destination says is left counts before our own count: it sees all replicas. Everything here expires
+//! with its window. Times are since the machine was started.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,8 +20,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// Two ends of a window that are not further apart are the same end: headers have whole seconds.
 const SAME_END: Duration = Duration::from_millis(1_500);
 /// Calls under way at once before the first answer has shown if the destination announces a limit. The number doubles
-/// with
-/// each second without an answer.
+/// with each second without an answer.
 const PROBES: u32 = 2;
 /// Seconds after which doubling ends.
 const MAX_DOUBLINGS: u64 = 16;

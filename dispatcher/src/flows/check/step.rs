@@ -35,8 +35,7 @@ const NEEDS_WITHIN: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_NAME: usize = 64;
 
 /// The choice in doubt unless the step makes it: rather not at all than twice. But receivers of Standard Webhooks are
-/// to
-/// know a message again by its id, and a 503 of theirs must not be the end of it.
+/// to know a message again by its id, and a 503 of theirs must not be the end of it.
 fn default_on_doubt(connector: &str) -> OnDoubt {
     if connector == "http" { OnDoubt::Send } else { OnDoubt::DeadLetter }
 }

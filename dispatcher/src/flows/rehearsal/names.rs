@@ -72,8 +72,7 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
 }
 
 /// Looks the names up in the scenes. One that no sample has, and that is like none that there are, may be new at Clerk:
-/// it
-/// is made known, and warned of.
+/// it is made known, and warned of.
 pub(super) fn check(flow: &Flow, lines: &Lines, uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
     remembered(flow, lines, findings);
     for used in uses {

@@ -1,6 +1,5 @@
 //! One step of a flow in one scene: its request is made as an attempt does, but for what only the store and the
-//! settings
-//! know.
+//! settings know.
 
 use serde_json::{Map, Value};
 

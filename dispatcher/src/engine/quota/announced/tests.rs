@@ -142,8 +142,7 @@ fn no_window_ever_holds_more_than_its_limit() {
 }
 
 /// A fixed window at the destination, of which several processes are told: none of them ever has more refused than it
-/// had
-/// under way, and what the window allows is used.
+/// had under way, and what the window allows is used.
 #[test]
 fn processes_that_are_told_what_is_left_use_it_up_and_no_more() {
     let mut random = Random(11);
