@@ -64,6 +64,20 @@ impl Place {
     }
 }
 
+/// Refuses the name of a flow that the store does not know.
+///
+/// # Errors
+///
+/// No such flow has run, or the store does not answer.
+pub(crate) async fn known_flow(store: &SqlStore, flow: &str) -> anyhow::Result<()> {
+    let known = store.flow_names().await?;
+    if known.iter().any(|name| name == flow) {
+        return Ok(());
+    }
+    let others = if known.is_empty() { "no flow has".to_owned() } else { format!("{} have", known.join(", ")) };
+    Err(BadSetting(format!("no flow {flow} has run here; {others}")).into())
+}
+
 const STORE: &str = "store.db";
 const LOG: &str = "log.db";
 const LOCK: &str = "lock";

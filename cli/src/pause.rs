@@ -6,7 +6,7 @@ use anyhow::bail;
 use usher_dispatcher::store::{ReplicaPause, SqlStore};
 use usher_service::clock;
 
-use crate::data::Place;
+use crate::data::{self, Place};
 use crate::output;
 
 /// Time limit for all replicas to confirm a pause and to end the steps under way; beyond it the command fails. Replicas
@@ -30,10 +30,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, paused: bool) -> anyhow::Result<()> {
     let Arguments { place, flow, by } = arguments;
     let store = place.store().await?;
-    let known = store.flow_names().await?;
-    if !known.contains(&flow) {
-        bail!("there is no flow {flow:?}; there are {}", known.join(", "));
-    }
+    data::known_flow(&store, &flow).await?;
     let changed = store.set_paused(&flow, paused, &by, clock::now()).await?;
     if !paused {
         let came = if changed { "goes on, once it has caught up with the log" } else { "is not paused" };

@@ -4,9 +4,8 @@ use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::{RunFilter, RunRecord};
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, Instance, Timestamp};
-use usher_service::exit::BadSetting;
 
-use crate::data::Place;
+use crate::data::{self, Place};
 use crate::{output, values};
 
 /// Lists runs: what became of events, flow by flow.
@@ -52,11 +51,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let filter = RunFilter { key: user, flow, state, reason: None, event, instance, since };
     let store = place.store().await?;
     if let Some(flow) = &filter.flow {
-        let known = store.flow_names().await?;
-        if !known.contains(flow) {
-            let others = if known.is_empty() { "no flow has".to_owned() } else { format!("{} have", known.join(", ")) };
-            return Err(BadSetting::new("--flow", format!("no flow {flow} has run here; {others}")).into());
-        }
+        data::known_flow(&store, flow).await?;
     }
     for paused in store.paused_flows().await? {
         if filter.flow.as_ref().is_none_or(|flow| *flow == paused) {

@@ -10,10 +10,11 @@ use usher_dispatcher::store::SqlStore;
 use usher_log::{Creation, Extent, Log, LogAddress, LogLayout, TopicSpec};
 use usher_proto::{Partition, Timestamp, Topics};
 use usher_service::clock;
+use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use crate::orders::Desk;
-use crate::output;
+use crate::{data, output};
 
 /// Sets where a flow goes on reading, after a log or a store was lost or restored. Dispatchers that run take it up
 /// within about a second.
@@ -67,11 +68,10 @@ impl FromStr for Goal {
 pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::Result<()> {
     let Seek { desk, flow, all, to, dry_run } = arguments;
     let (store, log) = (desk.place.store().await?, desk.log(environment).await?);
-    let known = store.flow_names().await?;
-    if let Some(unknown) = flow.as_ref().filter(|flow| !known.contains(flow)) {
-        bail!("there is no flow {unknown:?}; there are {}", known.join(", "));
+    if let Some(flow) = &flow {
+        data::known_flow(&store, flow).await?;
     }
-    let flows = if all { known } else { flow.into_iter().collect() };
+    let flows = if all { store.flow_names().await? } else { flow.into_iter().collect() };
     let topics = &desk.layout.topics;
     let extents = log.extents(&topics.events()).await?;
     for flow in flows {
@@ -132,7 +132,8 @@ pub(crate) struct Move {
 pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyhow::Result<()> {
     let Move { desk, to_log, to_prefix, to_partitions } = arguments;
     if to_log.is_none() && to_prefix.is_none() {
-        bail!("specify where to: --to-log, or --to-prefix for another topic of the same log");
+        let why = "specify where to: --to-log, or --to-prefix for another topic of the same log";
+        return Err(BadSetting(why.to_owned()).into());
     }
     let (store, old) = (desk.place.store().await?, desk.log(environment).await?);
     let flows = store.flow_names().await?;

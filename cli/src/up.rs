@@ -1,5 +1,6 @@
 //! `usher up`: everything in one process, with nothing to install and nothing to configure.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +12,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_dispatcher::Dispatcher;
 use usher_dispatcher::config::FlowFiles;
+use usher_dispatcher::flows::Flow;
 use usher_lab::Lab;
 use usher_log::{LogAddress, LogLayout, LogWatch};
-use usher_proto::unsubscribe;
+use usher_proto::{Instance, unsubscribe};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 use usher_service::{Readiness, health, http, listen, settings, shutdown, telemetry};
@@ -115,6 +117,14 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     for (flow, settings) in &dispatcher.left_out {
         output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
     }
+    for (instance, flows) in flows_by_instance(&dispatcher.flows) {
+        if let Some(setting) = ingest.unset_secret(instance) {
+            let flows = flows.join(", ");
+            output::notice(&format!(
+                "no webhook of instance {instance} is taken (flows: {flows}): {setting} is not set"
+            ));
+        }
+    }
     let lab = lab.map(|lab| tokio::spawn(parts.clone().watch("the lab", lab_stop.clone(), lab.stopped())));
     let served = serve(ingest, dispatcher, listener, admin, &parts, || {
         data.announce(&addresses)?;
@@ -133,6 +143,17 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         None => {}
     }
     Ok(())
+}
+
+/// The names of the flows that each instance's events start.
+fn flows_by_instance(flows: &[Flow]) -> BTreeMap<&Instance, Vec<&str>> {
+    let mut of: BTreeMap<&Instance, Vec<&str>> = BTreeMap::new();
+    for flow in flows {
+        for instance in &flow.instances {
+            of.entry(instance).or_default().push(&flow.name);
+        }
+    }
+    of
 }
 
 const SIGNING_SECRET: &str = "CLERK_WEBHOOK_SIGNING_SECRET";

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use usher_log::{Log, LogAddress, LogError, LogLayout, LogWatch};
+use usher_proto::Instance;
 use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
@@ -68,6 +69,12 @@ impl Config {
         let unsubscribe = environment.get(SECRETS)?.map(|text| UnsubscribeSecrets::parse(&text)).transpose();
         let unsubscribe = unsubscribe.map_err(|error| BadSetting::new(SECRETS, error))?;
         Ok(Self { listen, admin, log, kafka, layout, clerk, resend, unsubscribe })
+    }
+
+    /// The setting that lacks for webhooks of an instance, where no sender's can verify: what waits for them waits in vain.
+    pub fn unset_secret(&self, instance: &Instance) -> Option<String> {
+        let elsewhere = self.resend.as_ref().is_some_and(|resend| resend.takes(instance));
+        self.clerk.unset(instance).filter(|_| !elsewhere)
     }
 
     /// Makes or checks the topic, then watches the log, until `stop`. A topic that is not as configured ends it: waiting

@@ -160,7 +160,7 @@ pub enum Shape {
     /// A table of texts.
     Table,
     /// A table of any JSON. A text that is one `{{ expression }}` has the expression's type; one that comes out empty
-    /// is left out.
+    /// is left out. It is rendered to the text of its JSON.
     Json,
     /// The same, in which one that comes out empty is null: it is written over what is there.
     Record,
@@ -235,7 +235,7 @@ pub struct Inputs<'a> {
     /// The operation's name.
     pub operation: &'a str,
     /// Its parameters, rendered; a text that came out empty is absent, or null in a [`Shape::Record`] and a
-    /// [`Shape::Whose`].
+    /// [`Shape::Whose`]. A [`Shape::Json`] is a text: see `json`.
     pub params: &'a Map<String, Value>,
     /// The event that started the run.
     pub event: &'a Event,
@@ -250,6 +250,11 @@ impl<'a> Inputs<'a> {
     /// The event's `data` as it was sent; none where it has none.
     fn sent(&self) -> Option<Json<'a>> {
         subject::data(self.event)
+    }
+
+    /// A parameter of any JSON, as text: numbers have the digits that were sent.
+    fn json(&self, name: &str) -> Option<&'a str> {
+        self.params.get(name)?.as_str()
     }
 
     /// A parameter that may not be empty.

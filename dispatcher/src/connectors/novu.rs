@@ -8,8 +8,11 @@
 //! maintainers do not call it idempotency. So its memory counts as none, and doubt is resolved by asking for the
 //! notifications of the transaction. What is sent again after that still bears the same `transactionId`.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use reqwest::{Method, RequestBuilder};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
 use usher_service::Secret;
@@ -101,8 +104,12 @@ impl Connector for Novu {
                 subscriber.insert(field.into(), value.clone());
             }
         }
-        let payload = inputs.params.get("payload").cloned().unwrap_or_else(|| json!({}));
-        let trigger = json!({ "name": inputs.required("workflow")?, "to": subscriber, "payload": payload });
+        let raw = |json: String| RawValue::from_string(json).map_err(|error| CannotPrepare(error.to_string()));
+        let trigger = Trigger::from([
+            ("name".to_owned(), raw(inputs.required("workflow")?.to_string())?),
+            ("payload".to_owned(), raw(inputs.json("payload").unwrap_or("{}").to_owned())?),
+            ("to".to_owned(), raw(Value::Object(subscriber).to_string())?),
+        ]);
         let request = serde_json::to_vec(&trigger).map_err(|error| CannotPrepare(error.to_string()))?;
         if request.len() > MOST_BYTES {
             return Err(CannotPrepare("payload is larger than the 512 KiB that Novu takes".into()));
@@ -111,11 +118,10 @@ impl Connector for Novu {
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
-        let Ok(mut trigger) = serde_json::from_slice::<Map<String, Value>>(request) else {
+        let Some(trigger) = with_transaction(request, idempotency_key) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
-        trigger.insert("transactionId".into(), json!(idempotency_key));
-        let answer = match self.trigger(Value::Object(trigger).to_string(), idempotency_key).await {
+        let answer = match self.trigger(trigger, idempotency_key).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };
@@ -130,6 +136,16 @@ impl Connector for Novu {
             LookUp::Unknown | LookUp::Later(_) => outcome,
         }
     }
+}
+
+/// A trigger's fields, in the order in which they are sent. Their values are passed on as they are.
+type Trigger = BTreeMap<String, Box<RawValue>>;
+
+/// A kept trigger, with the transaction that it is to be.
+fn with_transaction(request: &[u8], id: &str) -> Option<String> {
+    let mut trigger: Trigger = serde_json::from_slice(request).ok()?;
+    trigger.insert("transactionId".to_owned(), RawValue::from_string(Value::from(id).to_string()).ok()?);
+    serde_json::to_string(&trigger).ok()
 }
 
 /// The answer without the `data` that servers wrap it in, and the OpenAPI file does not.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
@@ -79,8 +79,17 @@ pub(super) fn prepare_once(
     pass: u32,
 ) -> Result<Vec<u8>, CannotPrepare> {
     let event = event(data);
-    let params = params.as_object().expect("parameters");
-    connector.prepare(&Inputs { operation, params, event: &event, data, pass })
+    let params = as_rendered(params.as_object().expect("parameters"));
+    connector.prepare(&Inputs { operation, params: &params, event: &event, data, pass })
+}
+
+/// The parameters with those of any JSON as the texts that rendering makes of them.
+fn as_rendered(params: &Map<String, Value>) -> Map<String, Value> {
+    let text = |name: &str, value: &Value| match name {
+        "body" | "payload" if !value.is_string() => Value::String(value.to_string()),
+        _ => value.clone(),
+    };
+    params.iter().map(|(name, value)| (name.clone(), text(name, value))).collect()
 }
 
 /// An event that happened at 2026-01-01T10:00:00.250Z.

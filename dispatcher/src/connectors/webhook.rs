@@ -169,8 +169,8 @@ impl Connector for Webhook {
         self.check_scheme(&url)?;
         let secret = text("secret");
         self.secrets(secret)?;
-        let body = match inputs.params.get("body") {
-            Some(body) => body.to_string(),
+        let body = match inputs.json("body") {
+            Some(body) => body.to_owned(),
             // The payload that the specification recommends.
             None => {
                 let event = inputs.event;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Object, ObjectRepr, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, State, Value as Rendered, filters};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value as Rendered, filters};
 use serde_json::Value;
 use usher_proto::Json;
 
@@ -107,7 +107,12 @@ fn to_json(
     Ok(Rendered::from_safe_string(text))
 }
 
-fn write_json(text: &mut String, value: &Rendered, in_html: bool) -> Result<(), Error> {
+/// Writes a value as JSON: what was sent as it was, digit by digit, but for half surrogate pairs.
+///
+/// # Errors
+///
+/// It is no JSON.
+pub(super) fn write_json(text: &mut String, value: &Rendered, in_html: bool) -> Result<(), Error> {
     if let Some(Digits(digits)) = value.downcast_object_ref() {
         text.push_str(digits);
     } else if let Some(json) = value.downcast_object_ref::<Sent>().and_then(Sent::json) {
@@ -129,9 +134,14 @@ fn write_json(text: &mut String, value: &Rendered, in_html: bool) -> Result<(), 
             write_json(text, &item, in_html)?;
         }
         text.push(']');
-    } else {
+    } else if in_html {
         let none: [(&str, Rendered); 0] = [];
         text.push_str(&filters::tojson(value, None, Kwargs::from_iter(none))?.to_string());
+    } else {
+        let json = serde_json::to_string(value);
+        text.push_str(
+            &json.map_err(|error| Error::new(ErrorKind::BadSerialization, "it is no JSON").with_source(error))?,
+        );
     }
     Ok(())
 }

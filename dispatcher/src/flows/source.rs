@@ -42,6 +42,9 @@ pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, BadSetting> {
         let why = format!("a folder of flow files is wanted, such as {}", parent.display());
         return Err(BadSetting::new(&folder.display().to_string(), why));
     }
+    if !folder.exists() {
+        return Err(BadSetting::new(&folder.display().to_string(), "there is no such folder"));
+    }
     let bad = |path: &Path, error: &dyn std::fmt::Display| BadSetting::new(&path.display().to_string(), error);
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| bad(path, &error));
     let files = |folder: &Path| -> Result<Vec<std::path::PathBuf>, BadSetting> {

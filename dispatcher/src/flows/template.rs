@@ -10,6 +10,8 @@ use minijinja::{
 };
 use serde_json::{Map, Value};
 
+mod json;
+
 use super::context::Sight;
 use super::pieces::whole;
 use super::{Call, Context, Flow, functions, greeting, nulls};
@@ -119,7 +121,7 @@ fn render_text(
 }
 
 /// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
-/// out empty is left out, or null in a [`Shape::Record`] and a [`Shape::Whose`].
+/// out empty is left out, or null in a [`Shape::Record`] and a [`Shape::Whose`]. A [`Shape::Json`] is the text of its JSON.
 pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
     let mut rendered = render_those(&environment, call, context, |_| true)?;
@@ -166,14 +168,13 @@ fn render_value(
 ) -> Result<Option<Value>, Unrenderable> {
     let empty = matches!(shape, Shape::Record | Shape::Whose).then_some(Value::Null);
     Ok(match value {
-        Value::String(text) => match whole(text).filter(|_| matches!(shape, Shape::Json | Shape::Record)) {
+        _ if shape == Shape::Json => json::render(environment, place, value, context)?.map(Value::String),
+        Value::String(text) => match whole(text).filter(|_| shape == Shape::Record) {
             // It keeps its type: a number stays one, and a list or a table goes along whole.
             Some(expression) => {
                 let value = evaluate_at(environment, place, expression, &nulls::printed(expression), context)?;
-                let what = || "it is no JSON".to_owned();
-                let tree = |value: &Rendered| functions::to_tree(value).ok_or_else(what);
-                let tree = value.as_ref().map(tree).transpose();
-                tree.map_err(|what| Unrenderable { place: place.to_owned(), what })?
+                let tree = |value: &Rendered| functions::to_tree(value).ok_or_else(|| json::not_json(place));
+                value.as_ref().map(tree).transpose()?
             }
             None => {
                 let kind = if shape == Shape::Html { HTML } else { TEXT };
@@ -240,7 +241,11 @@ mod tests {
                 };
                 for text in ["{{ user.name }}", "{% for name in user.list %}{{ name }}{% endfor %}"] {
                     for (param, value) in rendered(text) {
-                        let is_html = param.contains("html") || param == "body" && value.is_string();
+                        let is_html = param.contains("html");
+                        // Any JSON is the text of it.
+                        let json =
+                            value.as_str().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+                        let value = json.map_or(value, Value::Object);
                         let inner = match &value {
                             Value::Object(fields) => &fields["a"],
                             Value::Array(items) => &items[0],
@@ -274,7 +279,7 @@ mod tests {
         };
         let n = "{ n = \"{{ user.public_metadata.n }}\" }";
         let body = rendered(&format!("use = \"http.post\"\nurl = \"https://a.test/x\"\nbody = {n}"));
-        assert_eq!(body["body"], json!({ "n": 7 }));
+        assert_eq!(body["body"], r#"{"n":7}"#);
         for operation in ["cancel_subscriptions", "delete_customer", "create_customer"] {
             let metadata = rendered(&format!("use = \"stripe.{operation}\"\nmetadata = {n}"));
             assert_eq!(metadata["metadata"], json!({ "n": "7" }), "{operation}");
@@ -308,7 +313,7 @@ body = { name = "{{ user.name }}", nick = "{{ user.nick }}" }
             Value::Object(render(&flow, call, &context).expect("it renders"))
         };
         assert_eq!(rendered(0), json!({ "object_id": "user_1", "fields": { "name": "Ann", "nick": null } }));
-        assert_eq!(rendered(1)["body"], json!({ "name": "Ann" }));
+        assert_eq!(rendered(1)["body"], r#"{"name":"Ann"}"#);
     }
 
     fn context(user: &str) -> Context {

@@ -5,7 +5,7 @@ mod key;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use usher_proto::signature;
-use usher_proto::{Event, EventId, Json, Source, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Instance, Json, Source, SubjectId, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
@@ -31,6 +31,15 @@ impl Clerk {
             BadSetting::new(VARIABLE, why)
         })?;
         Ok(Self { secrets })
+    }
+
+    /// The setting for the signing secret of an instance, where it has none.
+    pub(crate) fn unset(&self, instance: &Instance) -> Option<String> {
+        let suffix = instance.as_str().to_uppercase().replace('-', "_");
+        (!self.secrets.has(instance)).then(|| match instance.is_default() {
+            true => VARIABLE.to_owned(),
+            false => format!("{VARIABLE}_{suffix}"),
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use usher_proto::signature;
-use usher_proto::{Event, EventId, Source, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Instance, Source, SubjectId, Timestamp};
 use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
@@ -29,6 +29,11 @@ impl Resend {
     /// spaces. None where none is set.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, BadSetting> {
         Ok(InstanceSecrets::from_environment(VARIABLE, environment)?.map(|secrets| Self { secrets }))
+    }
+
+    /// True if webhooks of this instance can verify.
+    pub(crate) fn takes(&self, instance: &Instance) -> bool {
+        self.secrets.has(instance)
     }
 }
 

@@ -45,6 +45,11 @@ impl InstanceSecrets {
         Ok((!secrets.is_empty()).then_some(Self(secrets)))
     }
 
+    /// True if webhooks of this instance can verify.
+    pub(super) fn has(&self, instance: &Instance) -> bool {
+        self.0.contains_key(instance)
+    }
+
     /// An instance of this name, with its secrets.
     ///
     /// # Errors

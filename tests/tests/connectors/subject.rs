@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use usher_dispatcher::connectors::{self, CannotPrepare, Connector, Inputs};
 use usher_dispatcher::engine::Outcome;
@@ -162,7 +162,17 @@ pub(crate) fn prepare_anew(
         provenance: Vec::new(),
         body: Bytes::from(json!({ "type": "user.created", "data": data }).to_string()),
     };
-    connector.prepare(&Inputs { operation, params: params.as_object().unwrap(), event: &event, data, pass })
+    let params = as_rendered(params.as_object().unwrap());
+    connector.prepare(&Inputs { operation, params: &params, event: &event, data, pass })
+}
+
+/// The parameters with those of any JSON as the texts that rendering makes of them.
+fn as_rendered(params: &Map<String, Value>) -> Map<String, Value> {
+    let text = |name: &str, value: &Value| match name {
+        "body" | "payload" if !value.is_string() => Value::String(value.to_string()),
+        _ => value.clone(),
+    };
+    params.iter().map(|(name, value)| (name.clone(), text(name, value))).collect()
 }
 
 /// A database that nobody writes to: only one connector has a use for it, and that one has a suite of its own.

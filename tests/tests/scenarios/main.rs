@@ -15,6 +15,7 @@ mod hostile;
 mod instances;
 mod logs;
 mod memory;
+mod messages;
 mod old_news;
 mod operators;
 mod order;

@@ -81,6 +81,7 @@ fn values_that_cannot_be_right_stop_the_start() {
         ("RUST_LOG", "inof", "\"inof\" is no level: error, warn, info, debug, trace; did you mean info?"),
         ("RUST_LOG", "off", "it silences everything"),
         ("USHER_FLOWS", "/etc/hostname", "a folder of flow files is wanted"),
+        ("USHER_FLOWS", "/nowhere", "there is no such folder"),
         ("USHER_DATA", "/etc/hostname", "is a file"),
         ("USHER_LISTEN", ":8080", "127.0.0.1:8080 for this machine"),
         ("USHER_ADMIN", "8081", "127.0.0.1:8081 for this machine"),

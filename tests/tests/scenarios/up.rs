@@ -89,6 +89,28 @@ fn ended(folder: &Path) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_without_a_signing_secret_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let flows = folder.path().join("flows");
+    std::fs::create_dir(&flows).unwrap();
+    for (name, instances) in [("here", "[\"default\", \"us-east\"]"), ("there", "[\"us-east\", \"eu\"]")] {
+        let flow = format!("on = [\"clerk/user.created\"]\ninstances = {instances}\n[[step]]\nwait = \"1m\"\n");
+        std::fs::write(flows.join(format!("{name}.toml")), flow).unwrap();
+    }
+    let secret = ("CLERK_WEBHOOK_SIGNING_SECRET_EU", "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl");
+    let flows = flows.to_str().unwrap();
+    let mut program = up(folder.path(), &["--flows", flows], &[secret]);
+    program.says("usher is ready: webhooks on http://").await;
+    let told: Vec<String> =
+        program.output().lines().filter(|line| line.contains("is taken")).map(str::to_owned).collect();
+    let why =
+        "no webhook of instance us-east is taken (flows: here, there): CLERK_WEBHOOK_SIGNING_SECRET_US_EAST is not set";
+    assert_eq!(told, [why]);
+    program.terminate();
+    assert!(program.ended(SOON).await.success(), "{}", program.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flows_without_any_setting_of_their_destination_are_left_out_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let keys = [

@@ -57,3 +57,12 @@ async fn an_error_that_novu_only_repeats_is_settled_by_what_was_made_of_it() {
         }
     }
 }
+
+#[test]
+fn a_payload_keeps_its_digits_to_the_end() {
+    let params = json!({ "workflow": "w", "subscriber_id": "u", "payload": r#"{"n":12345678901234567890.10}"# });
+    let kept = prepare(&connector(), "trigger", &params, &Value::Null).expect("a request");
+    let sent = r#"{"name":"w","payload":{"n":12345678901234567890.10},"to":{"subscriberId":"u"},"transactionId":"t1"}"#;
+    assert_eq!(with_transaction(&kept, "t1").as_deref(), Some(sent));
+    assert_eq!(with_transaction(b"no JSON", "t1"), None);
+}
