@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use usher_dispatcher::config::FlowFiles;
 use usher_dispatcher::flows::{self, Flow, FlowSource};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 
 use crate::output;
 
@@ -42,11 +42,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Err(BadSetting(told.join("\n")).into())
+    Err(ConfigError(told.join("\n")).into())
 }
 
 /// The flows of folders, and files with the templates beside each.
-fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, BadSetting> {
+fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, ConfigError> {
     let mut sources = Vec::new();
     for path in paths {
         if path.is_dir() {
@@ -55,10 +55,10 @@ fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, BadSetting> {
         }
         let shown = path.display().to_string();
         if !path.exists() {
-            return Err(BadSetting::new(&shown, "no such file"));
+            return Err(ConfigError::new(&shown, "no such file"));
         }
         if path.extension().is_none_or(|extension| extension != "toml") {
-            return Err(BadSetting::new(&shown, "it is not read: flows are <name>.toml"));
+            return Err(ConfigError::new(&shown, "it is not read: flows are <name>.toml"));
         }
         let folder = path
             .parent()
@@ -66,7 +66,7 @@ fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, BadSetting> {
             .map_or_else(|| PathBuf::from("."), PathBuf::from);
         let file = folder.join(path.file_name().unwrap_or_default()).display().to_string();
         let found = flows::read_folder(&folder)?.into_iter().find(|source| source.file == file);
-        sources.push(found.ok_or_else(|| BadSetting::new(&shown, "it is no file"))?);
+        sources.push(found.ok_or_else(|| ConfigError::new(&shown, "it is no file"))?);
     }
     Ok(sources)
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use usher_dispatcher::config::STORE_SCHEMA;
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::SqlStore;
-use usher_log::LogAddress;
+use usher_eventlog::LogAddress;
 use usher_proto::signature::SigningSecret;
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::files;
 
 /// Where the operator's commands find what they read.
@@ -35,7 +35,7 @@ impl Place {
         let path = self.data.join(LOG);
         if !path.exists() {
             let why = format!("there is no log in {}: say --data or --log", self.data.display());
-            return Err(BadSetting::new("USHER_DATA", why).into());
+            return Err(ConfigError::new("USHER_DATA", why).into());
         }
         Ok(LogAddress::Sqlite { path })
     }
@@ -48,7 +48,7 @@ impl Place {
                 let path = self.data.join(STORE);
                 if !path.exists() {
                     let why = format!("there is no store in {}: say --data or --store", self.data.display());
-                    return Err(BadSetting::new("USHER_DATA", why).into());
+                    return Err(ConfigError::new("USHER_DATA", why).into());
                 }
                 format!("sqlite:{}", path.display())
             }
@@ -75,7 +75,7 @@ pub(crate) async fn known_flow(store: &SqlStore, flow: &str) -> anyhow::Result<(
         return Ok(());
     }
     let others = if known.is_empty() { "no flow has".to_owned() } else { format!("{} have", known.join(", ")) };
-    Err(BadSetting(format!("no flow {flow} has run here; {others}")).into())
+    Err(ConfigError(format!("no flow {flow} has run here; {others}")).into())
 }
 
 const STORE: &str = "store.db";
@@ -109,7 +109,7 @@ impl DataDirectory {
     pub(crate) fn take(path: &Path) -> anyhow::Result<Self> {
         if path.exists() && !path.is_dir() {
             let why = format!("{} is a file: a folder is wanted, or a name that is free", path.display());
-            return Err(BadSetting::new("USHER_DATA", why).into());
+            return Err(ConfigError::new("USHER_DATA", why).into());
         }
         fs::create_dir_all(path).with_context(|| format!("cannot make the data directory {}", path.display()))?;
         make_private(path)?;
@@ -117,7 +117,7 @@ impl DataDirectory {
         let lock = File::create(path.join(LOCK)).with_context(|| format!("cannot write to {}", path.display()))?;
         if directory.try_lock().is_err() || lock.try_lock().is_err() {
             let why = format!("{} is in use by another process: stop that one, or say --data", path.display());
-            return Err(BadSetting::new("USHER_DATA", why).into());
+            return Err(ConfigError::new("USHER_DATA", why).into());
         }
         Ok(Self { path: path.canonicalize()?, _locks: [directory, lock] })
     }
@@ -182,9 +182,9 @@ fn make_private(path: &Path) -> anyhow::Result<()> {
              700)",
             path.display()
         );
-        return Err(BadSetting::new("USHER_DATA", why).into());
+        return Err(ConfigError::new("USHER_DATA", why).into());
     }
-    let cannot = |error: std::io::Error| BadSetting::new("USHER_DATA", error);
+    let cannot = |error: std::io::Error| ConfigError::new("USHER_DATA", error);
     let folder = files::tighten(path).map_err(cannot)?;
     let mut closed = 0;
     for file in names.iter().map(|name| path.join(name)) {
@@ -212,7 +212,7 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
              (whoever uses the former one has to be given that)",
             path.display()
         );
-        return Err(BadSetting::new("USHER_DATA", why).into());
+        return Err(ConfigError::new("USHER_DATA", why).into());
     }
     Ok(Some(secret.to_owned()))
 }

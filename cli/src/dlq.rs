@@ -7,7 +7,7 @@ use usher_dispatcher::engine::RunState;
 use usher_dispatcher::engine::arrival::Order;
 use usher_dispatcher::store::{RefusedRow, RunFilter};
 use usher_proto::{Instance, Reason, Timestamp};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use crate::data::Place;
@@ -173,7 +173,7 @@ impl Redrive {
         let narrowed = RunFilter { state: Some(RunState::Dead), ..RunFilter::default() } != filter;
         if !narrowed && !all {
             let why = "specify which dead letters: --flow, --reason, --user, --event, --since, or --all";
-            return Err(BadSetting(why.to_owned()).into());
+            return Err(ConfigError(why.to_owned()).into());
         }
         let mut dead = desk.place.store().await?.runs(&filter, i64::MAX).await?;
         // The order in which their events came; within a key that is the order in which they are taken up.

@@ -54,7 +54,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     files::private_by_default();
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let Arguments { command } = match options::parse(&environment) {
         Ok(arguments) => arguments,
         Err(code) => return code.into(),

@@ -10,10 +10,10 @@ use usher_dispatcher::engine::RunState;
 use usher_dispatcher::engine::arrival::Order;
 use usher_dispatcher::orders;
 use usher_dispatcher::store::{RunFilter, RunRecord};
-use usher_log::{Log, LogAddress, LogLayout};
+use usher_eventlog::{Log, LogAddress, LogLayout};
 use usher_proto::{EventId, Partition, headers};
+use usher_service::ConfigError;
 use usher_service::clock;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use crate::data::Place;
@@ -42,13 +42,13 @@ impl Desk {
             Some(address) => address.clone(),
             None => self.place.log()?,
         };
-        let log = usher_log::open(&address, &usher_log::kafka_properties(environment)?).await?;
+        let log = usher_eventlog::open(&address, &usher_eventlog::kafka_properties(environment)?).await?;
         // An order in a topic that nobody reads would never be heard of.
         let topic = self.layout.topics.events();
-        let extents = log.extents(&topic).await.with_context(|| format!("{address} has no topic {topic}"))?;
-        if extents.len() < usize::try_from(self.layout.partitions)? {
-            let why = format!("topic {topic} has {} partitions: say --partitions {0}", extents.len());
-            return Err(BadSetting::new("USHER_PARTITIONS", why).into());
+        let watermarks = log.watermarks(&topic).await.with_context(|| format!("{address} has no topic {topic}"))?;
+        if watermarks.len() < usize::try_from(self.layout.partitions)? {
+            let why = format!("topic {topic} has {} partitions: say --partitions {0}", watermarks.len());
+            return Err(ConfigError::new("USHER_PARTITIONS", why).into());
         }
         Ok(log)
     }

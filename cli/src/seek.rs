@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use usher_dispatcher::store::SqlStore;
-use usher_log::{Creation, Extent, Log, LogAddress, LogLayout, TopicSpec};
+use usher_eventlog::{Creation, Log, LogAddress, LogLayout, TopicSpec, Watermarks};
 use usher_proto::{Partition, Timestamp, Topics};
+use usher_service::ConfigError;
 use usher_service::clock;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use crate::orders::Desk;
@@ -73,18 +73,18 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
     }
     let flows = if all { store.flow_names().await? } else { flow.into_iter().collect() };
     let topics = &desk.layout.topics;
-    let extents = log.extents(&topics.events()).await?;
+    let watermarks = log.watermarks(&topics.events()).await?;
     for flow in flows {
         let offsets = match to {
-            Goal::Beginning => extents.iter().map(|(partition, extent)| (*partition, extent.low)).collect(),
-            Goal::End => ends(&extents),
+            Goal::Beginning => watermarks.iter().map(|(partition, marks)| (*partition, marks.low)).collect(),
+            Goal::End => ends(&watermarks),
             Goal::Time(at) => log.offsets_at(&topics.events(), at).await?,
             Goal::Committed => {
                 let committed = log.committed(&topics.group(&flow), &topics.events()).await?;
-                let of = |(partition, extent): (&Partition, &Extent)| {
-                    (*partition, committed.get(partition).copied().unwrap_or(extent.low))
+                let of = |(partition, marks): (&Partition, &Watermarks)| {
+                    (*partition, committed.get(partition).copied().unwrap_or(marks.low))
                 };
-                extents.iter().map(of).collect()
+                watermarks.iter().map(of).collect()
             }
         };
         let (ahead, again) = difference(&store.places(&flow).await?, &offsets);
@@ -94,14 +94,14 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
         let does = if dry_run { "would go on" } else { "goes on" };
         output::line(&format!(
             "flow {flow} {does} there: {ahead} offsets are passed over, {again} are read again, of {} in the log",
-            extents.values().map(|extent| extent.end - extent.low).sum::<i64>()
+            watermarks.values().map(|marks| marks.high - marks.low).sum::<i64>()
         ))?;
     }
     Ok(())
 }
 
-fn ends(extents: &BTreeMap<Partition, Extent>) -> BTreeMap<Partition, i64> {
-    extents.iter().map(|(partition, extent)| (*partition, extent.end)).collect()
+fn ends(watermarks: &BTreeMap<Partition, Watermarks>) -> BTreeMap<Partition, i64> {
+    watermarks.iter().map(|(partition, marks)| (*partition, marks.high)).collect()
 }
 
 /// Offsets between a flow's place and its new one, over all partitions: skipped, and read again.
@@ -133,7 +133,7 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
     let Move { desk, to_log, to_prefix, to_partitions } = arguments;
     if to_log.is_none() && to_prefix.is_none() {
         let why = "specify where to: --to-log, or --to-prefix for another topic of the same log";
-        return Err(BadSetting(why.to_owned()).into());
+        return Err(ConfigError(why.to_owned()).into());
     }
     let (store, old) = (desk.place.store().await?, desk.log(environment).await?);
     let flows = store.flow_names().await?;
@@ -143,17 +143,17 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
     let layout = LogLayout { topics: to_prefix.unwrap_or_else(|| desk.layout.topics.clone()), partitions };
     let new: Arc<dyn Log> = match &to_log {
         None => old,
-        Some(address) => usher_log::open(address, &usher_log::kafka_properties(environment)?).await?,
+        Some(address) => usher_eventlog::open(address, &usher_eventlog::kafka_properties(environment)?).await?,
     };
     let events = TopicSpec { creation: Creation::Always, ..layout.events() };
-    let letters = flows.iter().map(|flow| layout.dead_letters(flow));
-    let topics: Vec<TopicSpec> = std::iter::once(events).chain(letters).collect();
+    let dead_letters = flows.iter().map(|flow| layout.dead_letters(flow));
+    let topics: Vec<TopicSpec> = std::iter::once(events).chain(dead_letters).collect();
     new.ensure(&topics).await.context("the topics to move to")?;
-    let extents = extents_of_new(&*new, &layout.topics.events()).await?;
-    if extents.values().any(|extent| extent.end > extent.low) {
+    let watermarks = watermarks_of_new(&*new, &layout.topics.events()).await?;
+    if watermarks.values().any(|marks| marks.high > marks.low) {
         bail!("topic {} holds events already: move to an empty one, by --to-prefix", layout.topics.events());
     }
-    let own = extents.into_iter().filter(|(partition, _)| partition.0 < partitions).collect();
+    let own = watermarks.into_iter().filter(|(partition, _)| partition.0 < partitions).collect();
     let moved = store.relocate(&ends(&own), &desk.by, clock::now()).await?;
     output::line(&format!("{moved} runs that have not ended moved along; start everything again with"))?;
     if let Some(address) = to_log {
@@ -164,11 +164,11 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
 }
 
 /// A topic that was made just now has its leaders a moment later.
-async fn extents_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<Partition, Extent>> {
+async fn watermarks_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<Partition, Watermarks>> {
     let mut tries = 0;
     loop {
-        match log.extents(topic).await {
-            Ok(extents) => return Ok(extents),
+        match log.watermarks(topic).await {
+            Ok(watermarks) => return Ok(watermarks),
             Err(error) if tries >= 50 => return Err(error.into()),
             Err(_) => tries += 1,
         }
@@ -178,13 +178,13 @@ async fn extents_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<P
 
 /// Nothing that was accepted may be left behind.
 async fn all_is_read(store: &SqlStore, log: &dyn Log, layout: &LogLayout, flows: &[String]) -> anyhow::Result<()> {
-    let extents = log.extents(&layout.topics.events()).await?;
+    let watermarks = log.watermarks(&layout.topics.events()).await?;
     for flow in flows {
         let stands = store.places(flow).await?;
-        let left = |(partition, extent): (&Partition, &Extent)| {
-            (extent.end - stands.get(partition).copied().unwrap_or(extent.low)).max(0)
+        let left = |(partition, marks): (&Partition, &Watermarks)| {
+            (marks.high - stands.get(partition).copied().unwrap_or(marks.low)).max(0)
         };
-        let unread: i64 = extents.iter().map(left).sum();
+        let unread: i64 = watermarks.iter().map(left).sum();
         if unread > 0 {
             bail!(
                 "flow {flow} has {unread} offsets to read yet: stop ingest, and let the dispatchers read them first; \

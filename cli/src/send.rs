@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use usher_lab::traffic::{self, Generator, Order, Template, Url};
 use usher_proto::signature::SigningSecret;
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{Secret, shutdown, telemetry};
 
@@ -65,7 +65,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     // Several are configured while one replaces another; any of them will do.
     let secret = secret.split_whitespace().next().unwrap_or_default();
     let secret =
-        SigningSecret::parse(secret).map_err(|error| BadSetting::new("CLERK_WEBHOOK_SIGNING_SECRET", error))?;
+        SigningSecret::parse(secret).map_err(|error| ConfigError::new("CLERK_WEBHOOK_SIGNING_SECRET", error))?;
     let to = match arguments.to {
         Some(to) => to,
         None => {
@@ -76,7 +76,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     };
     let (template, users) = template(&arguments.what, arguments.users, arguments.count)?;
     let generator = Generator::new(template, users, arguments.seed.unwrap_or_else(rand::random));
-    let order = Order { to, count: arguments.count.get(), per_second: arguments.rate, at_once: AT_ONCE };
+    let order = Order { to, count: arguments.count.get(), per_second: arguments.rate, max_concurrent: AT_ONCE };
     let report = traffic::send(&order, &secret, &generator, &shutdown::on_signal()?).await?;
 
     if report.sent.len() <= LISTED {
@@ -105,14 +105,14 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
 }
 
 /// There is no secret in the data directory: it was given to the server there, or there is no server.
-fn no_secret(data: &Path) -> BadSetting {
+fn no_secret(data: &Path) -> ConfigError {
     let is_served = data::read_addresses(data).is_ok_and(|addresses| addresses.is_some());
     let why = if is_served {
         format!("not set, and `usher up` in {} was given a secret of its own: say --secret", data.display())
     } else {
         format!("not set, and {} holds none: start `usher up`, or say --secret", data.display())
     };
-    BadSetting::new("CLERK_WEBHOOK_SIGNING_SECRET", why)
+    ConfigError::new("CLERK_WEBHOOK_SIGNING_SECRET", why)
 }
 
 fn template(
@@ -126,9 +126,9 @@ fn template(
     let path = PathBuf::from(what);
     if !path.exists() {
         let known = traffic::sample_names().join(", ");
-        return Err(BadSetting::new(what, format!("neither a file nor a type with a sample: {known}")).into());
+        return Err(ConfigError::new(what, format!("neither a file nor a type with a sample: {known}")).into());
     }
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let template = Template::from_text(text).map_err(|error| BadSetting::new(what, error))?;
+    let template = Template::from_text(text).map_err(|error| ConfigError::new(what, error))?;
     Ok((template, users))
 }

@@ -1,11 +1,11 @@
 //! `usher suppress`: addresses that must not be written to.
 
-use usher_dispatcher::store::ReachRecord;
-use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
+use usher_dispatcher::store::SuppressionRecord;
+use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::{address_key, is_list_name};
 use usher_proto::{AddressDigest, EventId, Instance, Mailbox, Source, SubjectId};
+use usher_service::ConfigError;
 use usher_service::clock;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use crate::orders::Desk;
@@ -43,22 +43,22 @@ fn parse_list(text: &str) -> Result<String, String> {
 pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
     let Arguments { desk, address, remove, from, instance, list, json } = arguments;
     let read =
-        |text: String| text.parse::<Mailbox>().map_err(|error| BadSetting::new("ADDRESS", format!("it is {error}")));
+        |text: String| text.parse::<Mailbox>().map_err(|error| ConfigError::new("ADDRESS", format!("it is {error}")));
     let address = address.map(read).transpose()?.map(|mailbox| AddressDigest::of(&mailbox.address));
     if list {
-        return print(&desk.place.store().await?.reach(address).await?, json);
+        return print(&desk.place.store().await?.suppressions(address).await?, json);
     }
     // clap has seen to it that there is one.
     let Some(address) = address else { return Ok(()) };
     let kind = match (remove, &from) {
-        (true, _) => ReachKind::Restored,
-        (false, None) => ReachKind::Suppressed,
-        (false, Some(_)) => ReachKind::Unsubscribed,
+        (true, _) => SuppressionKind::Restored,
+        (false, None) => SuppressionKind::Suppressed,
+        (false, Some(_)) => SuppressionKind::Unsubscribed,
     };
     let what = from.as_ref().map_or_else(|| "mail".to_owned(), |list| format!("mail of the list {list}"));
     let (scope, reason) = (from.unwrap_or_else(|| EVERYTHING.to_owned()), "operator".to_owned());
     let subject = SubjectId::new(Source::Usher, &instance.clone().unwrap_or_default(), &address_key(address));
-    let change = ReachChange { kind, address, scope, reason, by: desk.by.clone(), instance };
+    let change = SuppressionChange { kind, address, scope, reason, by: desk.by.clone(), instance };
     let id = EventId::new(format!("reach_{:016x}", rand::random::<u64>()));
     let event = change.into_event(id, subject, clock::now());
     desk.log(environment).await?.append(&desk.layout.events(), event.into_record()).await?;
@@ -66,11 +66,11 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     output::line(&format!("{}{what} {becomes}, as soon as a flow has read so", if remove { "" } else { "no " }))
 }
 
-fn print(records: &[ReachRecord], json: bool) -> anyhow::Result<()> {
+fn print(records: &[SuppressionRecord], json: bool) -> anyhow::Result<()> {
     if json {
         return records.iter().try_for_each(output::json);
     }
-    let row = |record: &ReachRecord| {
+    let row = |record: &SuppressionRecord| {
         let state = if record.held { "not written to" } else { "restored" };
         let who = if record.who.is_empty() { "-" } else { &record.who };
         [&record.at.to_string(), &record.address, &record.instance, &record.scope, state, &record.reason, who]

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::Dispatcher;
 use usher_dispatcher::config::FlowFiles;
 use usher_dispatcher::flows::Flow;
+use usher_eventlog::{LogAddress, LogLayout, LogWatch};
 use usher_lab::Lab;
-use usher_log::{LogAddress, LogLayout, LogWatch};
 use usher_proto::{Instance, unsubscribe};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{Readiness, health, http, listen, settings, shutdown, telemetry};
 
@@ -159,7 +159,7 @@ fn flows_by_instance(flows: &[Flow]) -> BTreeMap<&Instance, Vec<&str>> {
 const SIGNING_SECRET: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
 
 /// With real destinations the webhooks are a real sender's: no secret that is made here could ever be right.
-fn needs_secret(environment: &Environment) -> Result<(), BadSetting> {
+fn needs_secret(environment: &Environment) -> Result<(), ConfigError> {
     if !environment.with_prefix(SIGNING_SECRET)?.is_empty() {
         return Ok(());
     }
@@ -170,7 +170,7 @@ fn needs_secret(environment: &Environment) -> Result<(), BadSetting> {
     if let Some(other) = settings::named_otherwise(environment) {
         why.push_str(&format!("; is it the one in {other}?"));
     }
-    Err(BadSetting::new(SIGNING_SECRET, why))
+    Err(ConfigError::new(SIGNING_SECRET, why))
 }
 
 /// The parts of the process. However one ends, a panic included, all stop; what the first one failed with is kept and told.
@@ -235,7 +235,7 @@ async fn start(
     on_ready: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let stop = &parts.stop;
-    let log = usher_log::open(&ingest.log, &ingest.kafka).await?;
+    let log = usher_eventlog::open(&ingest.log, &ingest.kafka).await?;
     let (ready, registry) = (Readiness::needing(Dispatcher::needs(&dispatcher)), Registry::new());
     let door = Readiness::needing(usher_ingest::NEEDS);
     let router = usher_ingest::router(&ingest, log.clone(), &registry)?;

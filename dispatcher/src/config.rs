@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use usher_log::{LogAddress, LogLayout};
+use usher_eventlog::{LogAddress, LogLayout};
 use usher_proto::Instance;
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::{Environment, instance_suffix};
 use usher_service::{listen, settings};
 
 use crate::connectors::{self, SETTINGS, Use, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
-use crate::reach::Reach;
 use crate::sql::DatabaseAddress;
+use crate::suppression::SuppressionPolicy;
 
 /// The command line of `dispatcher`.
 #[derive(Debug, clap::Parser)]
@@ -47,7 +47,7 @@ pub struct FlowFiles {
 
 impl FlowFiles {
     /// The files as they are, not checked yet.
-    pub fn read(&self) -> Result<Vec<FlowSource>, BadSetting> {
+    pub fn read(&self) -> Result<Vec<FlowSource>, ConfigError> {
         self.folder.as_deref().map_or_else(|| Ok(flows::builtin()), flows::read_folder)
     }
 
@@ -55,7 +55,7 @@ impl FlowFiles {
     ///
     /// # Errors
     /// The files cannot be read, or every problem that they have.
-    pub fn check(&self) -> Result<Vec<Flow>, BadSetting> {
+    pub fn check(&self) -> Result<Vec<Flow>, ConfigError> {
         let (mut flows, mut problems) = (Vec::new(), Vec::new());
         for source in self.read()? {
             match Flow::check(source) {
@@ -66,7 +66,7 @@ impl FlowFiles {
                 Err(found) => problems.extend(found.iter().map(ToString::to_string)),
             }
         }
-        if problems.is_empty() { Ok(flows) } else { Err(BadSetting(problems.join("\n"))) }
+        if problems.is_empty() { Ok(flows) } else { Err(ConfigError(problems.join("\n"))) }
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Config {
     /// Built-in flows that nobody named and that have no destination: each with what the names of its settings begin with.
     pub left_out: Vec<(String, &'static str)>,
     /// Whom not to write to.
-    pub reach: Reach,
+    pub suppression: SuppressionPolicy,
     /// How long runs are remembered after they have ended, so that their events are recognised.
     pub keep: Duration,
     /// The destinations' settings.
@@ -113,14 +113,14 @@ impl Config {
         files: &FlowFiles,
         names: &[String],
         environment: &Environment,
-    ) -> Result<Self, BadSetting> {
+    ) -> Result<Self, ConfigError> {
         settings::check_values(environment)?;
         let mut flows = files.check()?;
         for name in names {
             if !flows.iter().any(|flow| flow.name == *name) {
                 let known: Vec<&str> = flows.iter().map(|flow| flow.name.as_str()).collect();
                 let why = format!("there is no flow {name:?}; there are {}", known.join(", "));
-                return Err(BadSetting::new("USHER_FLOW", why));
+                return Err(ConfigError::new("USHER_FLOW", why));
             }
         }
         let known_flows = flows.iter().map(|flow| flow.name.clone()).collect();
@@ -134,7 +134,7 @@ impl Config {
                 }
             }
         }
-        let address = |variable: &str| -> Result<Option<DatabaseAddress>, BadSetting> {
+        let address = |variable: &str| -> Result<Option<DatabaseAddress>, ConfigError> {
             let text = environment.get(variable)?;
             text.map(|text| DatabaseAddress::parse(variable, &text)).transpose()
         };
@@ -143,25 +143,25 @@ impl Config {
             None => Ok(address),
         };
         let store = address("USHER_STORE")?.ok_or_else(|| {
-            BadSetting::new("USHER_STORE", "not set: it may be postgres://user:password@host/database or sqlite:PATH")
+            ConfigError::new("USHER_STORE", "not set: it may be postgres://user:password@host/database or sqlite:PATH")
         })?;
         let store = in_schema(store)?;
         for flow in &flows {
             for instance in flow.instances.iter().map(Instance::as_str) {
-                of_instance(instance, check_variables(flow, &environment.of_instance(instance)))?;
+                for_instance(instance, check_variables(flow, &environment.scoped_to(instance)))?;
             }
         }
-        let reach = Reach::from_environment(environment, &flows)?;
-        let keep = match environment.get("USHER_KEEP")? {
+        let suppression = SuppressionPolicy::from_environment(environment, &flows)?;
+        let keep = match environment.get("USHER_RUN_RETENTION")? {
             None => KEEP,
             Some(text) => {
                 humantime::parse_duration(&text).ok().filter(|keep| *keep >= SHORTEST_KEEP).ok_or_else(|| {
                     let why = "it is a time from \"8d\" on, longer than the log keeps its events, such as \"35d\"";
-                    BadSetting::new("USHER_KEEP", why)
+                    ConfigError::new("USHER_RUN_RETENTION", why)
                 })?
             }
         };
-        let kafka = usher_log::kafka_properties(environment)?;
+        let kafka = usher_eventlog::kafka_properties(environment)?;
         let mut config = Self {
             log,
             kafka,
@@ -171,16 +171,16 @@ impl Config {
             flows,
             known_flows,
             left_out,
-            reach,
+            suppression,
             keep,
             environment: environment.clone(),
         };
         config.users = config.users_of_instances()?;
         for (instance, connectors) in config.connectors() {
-            let environment = environment.of_instance(instance);
-            of_instance(instance, connectors::default_sender(&environment))?;
+            let environment = environment.scoped_to(instance);
+            for_instance(instance, connectors::default_sender(&environment))?;
             for connector in connectors {
-                of_instance(instance, quota(connector, &environment))?;
+                for_instance(instance, quota(connector, &environment))?;
             }
         }
         Ok(config)
@@ -211,18 +211,18 @@ impl Config {
     }
 
     /// Another instance's users are not written where those of the default one are, unless that is said.
-    fn users_of_instances(&self) -> Result<BTreeMap<String, DatabaseAddress>, BadSetting> {
+    fn users_of_instances(&self) -> Result<BTreeMap<String, DatabaseAddress>, ConfigError> {
         let (mut users, mut places) = (BTreeMap::new(), Vec::new());
         for (instance, connectors) in self.connectors() {
             if !connectors.contains("database") {
                 continue;
             }
-            let address = of_instance(instance, self.users_of(instance))?;
+            let address = for_instance(instance, self.users_of(instance))?;
             let place = address.as_ref().unwrap_or(&self.store);
             if places.contains(place) {
                 let why = "this is where another instance's users are written, and one id may stand for two people: name \
                            another database, or another schema by DATABASE_SCHEMA";
-                return of_instance(instance, Err(BadSetting::new("DATABASE_URL", why)));
+                return for_instance(instance, Err(ConfigError::new("DATABASE_URL", why)));
             }
             places.push(place.clone());
             if let Some(address) = address.filter(|address| *address != self.store) {
@@ -233,17 +233,17 @@ impl Config {
     }
 
     /// Where an instance's users are written; none where that is the store.
-    fn users_of(&self, instance: &str) -> Result<Option<DatabaseAddress>, BadSetting> {
+    fn users_of(&self, instance: &str) -> Result<Option<DatabaseAddress>, ConfigError> {
         const ADDRESS: &str = "DATABASE_URL";
         const SCHEMA: &str = "DATABASE_SCHEMA";
-        let environment = self.environment.of_instance(instance);
+        let environment = self.environment.scoped_to(instance);
         let (address, schema) = (environment.get(ADDRESS)?, environment.get(SCHEMA)?);
         let address = match (address, &schema) {
             (Some(text), _) => DatabaseAddress::parse(ADDRESS, &text)?,
             // Another schema of the store's database.
             (None, Some(_)) => self.store.clone(),
             (None, None) if instance == Instance::DEFAULT => return Ok(None),
-            (None, None) => return Err(BadSetting::new(ADDRESS, "not set: where this instance's users are written")),
+            (None, None) => return Err(ConfigError::new(ADDRESS, "not set: where this instance's users are written")),
         };
         let address = match schema {
             Some(schema) => address.in_schema(SCHEMA, &schema)?,
@@ -255,16 +255,17 @@ impl Config {
 }
 
 /// Says of which instance a setting is wrong.
-pub(crate) fn of_instance<T>(instance: &str, result: Result<T, BadSetting>) -> Result<T, BadSetting> {
+pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) -> Result<T, ConfigError> {
     if instance == Instance::DEFAULT {
         return result;
     }
     let suffix = instance_suffix(instance);
-    result.map_err(|error| BadSetting(format!("for the instance {instance}, whose variables end in {suffix}: {error}")))
+    result
+        .map_err(|error| ConfigError(format!("for the instance {instance}, whose variables end in {suffix}: {error}")))
 }
 
 /// What the settings begin with of a destination of the flow that has none at all. One that has some is meant to be used.
-fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, BadSetting> {
+fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, ConfigError> {
     for connector in flow.connectors() {
         if let Some((_, prefix)) = SETTINGS.iter().find(|(known, _)| *known == connector)
             && environment.with_prefix(prefix)?.is_empty()
@@ -276,7 +277,7 @@ fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>,
 }
 
 /// What a step leaves to a variable must be there; else every run would die of it, one by one.
-fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), BadSetting> {
+fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), ConfigError> {
     for step in &flow.steps {
         let Action::Call(call) = &step.action else { continue };
         let operation = connectors::operation(&call.connector, &call.operation);
@@ -286,7 +287,7 @@ fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), BadSett
                 && environment.get(variable)?.is_none()
             {
                 let why = format!("not set, and step {} of flow {} gives no {}", step.name, flow.name, param.name);
-                return Err(BadSetting::new(variable, why));
+                return Err(ConfigError::new(variable, why));
             }
         }
     }

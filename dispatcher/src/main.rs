@@ -7,15 +7,15 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use usher_dispatcher::config::Arguments;
 use usher_dispatcher::{Config, Dispatcher};
-use usher_log::LogAddress;
-use usher_service::exit::{self, BadSetting};
+use usher_eventlog::LogAddress;
 use usher_service::options::{self, Environment};
+use usher_service::{ConfigError, exit};
 use usher_service::{Readiness, files, health, http, shutdown, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     files::private_by_default();
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let arguments = match options::parse(&environment) {
         Ok(arguments) => arguments,
         Err(code) => return code.into(),
@@ -34,7 +34,7 @@ async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<(
     if let LogAddress::Sqlite { .. } = config.log {
         let why = "dispatcher is a service of its own and cannot share a SQLite log with ingest: set \
                    kafka://host:9092, or run everything in one process with `usher up`";
-        return Err(BadSetting::new("USHER_LOG", why).into());
+        return Err(ConfigError::new("USHER_LOG", why).into());
     }
     let asked = shutdown::on_signal()?;
     let stop = asked.child_token();
@@ -42,7 +42,7 @@ async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<(
     let listener = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
     tracing::info!(admin = %listener.local_addr()?, log = %config.log, flows = ?names, "dispatcher is starting");
 
-    let log = usher_log::open(&config.log, &config.kafka).await?;
+    let log = usher_eventlog::open(&config.log, &config.kafka).await?;
     let dispatcher = Dispatcher::new(config, log, readiness.clone(), &registry)?;
     let pages = tokio::spawn(http::serve(listener, health::router(readiness, registry), stop.clone()));
     let finished = shutdown::drain(&stop, dispatcher.run(stop.clone())).await;

@@ -32,7 +32,7 @@ pub(crate) struct Metrics {
     /// Runs waiting for their next attempt.
     pub(crate) retrying: IntGaugeVec,
     /// Runs that wait in memory for their destination to take calls.
-    pub(crate) held: IntGaugeVec,
+    pub(crate) lanes_blocked: IntGaugeVec,
     /// Runs in memory.
     pub(crate) loaded: IntGaugeVec,
     /// Roughly the bytes they and the events that wait for admission take.
@@ -40,11 +40,11 @@ pub(crate) struct Metrics {
     /// Runs in the store that have not ended well, by state; every replica counts them all.
     pub(crate) stored: IntGaugeVec,
     /// Retries that were parked in the store.
-    pub(crate) parks: IntCounterVec,
+    pub(crate) runs_parked: IntCounterVec,
     /// Attempts of which it was not known whether an earlier one took effect, by what was done about it.
-    pub(crate) doubts: IntCounterVec,
+    pub(crate) unknown_outcomes: IntCounterVec,
     /// Steps left undone because somebody is not to be written to, by why.
-    pub(crate) held_back: IntCounterVec,
+    pub(crate) recipients_skipped: IntCounterVec,
     /// Runs that have not ended of flows without a file, by flow; counted at the start.
     pub(crate) without_flow: IntGaugeVec,
     /// 1 while a destination takes no calls, or only single ones.
@@ -112,7 +112,10 @@ impl Metrics {
             )?,
             in_flight: IntGaugeVec::new(options("in_flight", "Steps under way."), &["flow"])?,
             retrying: IntGaugeVec::new(options("retrying", "Runs waiting for their next attempt."), &["flow"])?,
-            held: IntGaugeVec::new(options("held", "Runs waiting in memory for their destination."), &["flow"])?,
+            lanes_blocked: IntGaugeVec::new(
+                options("lanes_blocked", "Runs waiting in memory for their destination."),
+                &["flow"],
+            )?,
             loaded: IntGaugeVec::new(options("runs_loaded", "Runs in memory."), &["flow"])?,
             loaded_bytes: IntGaugeVec::new(
                 options("loaded_bytes", "Roughly the bytes that runs and waiting events take in memory."),
@@ -122,13 +125,22 @@ impl Metrics {
                 options("runs_stored", "Runs in the store that have not ended well, by state, of all replicas."),
                 &["flow", "state"],
             )?,
-            parks: IntCounterVec::new(options("parks_total", "Retries that were parked in the store."), &["flow"])?,
-            doubts: IntCounterVec::new(
-                options("doubts_total", "Attempts whose predecessor may have taken effect, by what was done."),
+            runs_parked: IntCounterVec::new(
+                options("runs_parked_total", "Retries that were parked in the store."),
+                &["flow"],
+            )?,
+            unknown_outcomes: IntCounterVec::new(
+                options(
+                    "unknown_outcomes_total",
+                    "Attempts whose predecessor may have taken effect, by what was done.",
+                ),
                 &["flow", "connector", "resolved"],
             )?,
-            held_back: IntCounterVec::new(
-                options("held_back_total", "Steps left undone because somebody is not to be written to, by why."),
+            recipients_skipped: IntCounterVec::new(
+                options(
+                    "recipients_skipped_total",
+                    "Steps left undone because somebody is not to be written to, by why.",
+                ),
                 &["flow", "why"],
             )?,
             without_flow: IntGaugeVec::new(
@@ -203,14 +215,17 @@ impl Metrics {
         registry.register(Box::new(metrics.effect_seconds.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         registry.register(Box::new(metrics.retrying.clone()))?;
-        for gauge in [&metrics.held, &metrics.loaded, &metrics.loaded_bytes, &metrics.stored, &metrics.breaker_open] {
+        for gauge in
+            [&metrics.lanes_blocked, &metrics.loaded, &metrics.loaded_bytes, &metrics.stored, &metrics.breaker_open]
+        {
             registry.register(Box::new(gauge.clone()))?;
         }
         registry.register(Box::new(metrics.without_flow.clone()))?;
         for gauge in [&metrics.paused, &metrics.catching_up, &metrics.catching_up_events] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        for counter in [&metrics.parks, &metrics.doubts, &metrics.held_back, &metrics.rejoins] {
+        for counter in [&metrics.runs_parked, &metrics.unknown_outcomes, &metrics.recipients_skipped, &metrics.rejoins]
+        {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(metrics.quota_share.clone()))?;
@@ -228,7 +243,7 @@ impl Metrics {
 
     /// Runs of all flows of this process that wait in memory for their destinations.
     pub(crate) fn held_by_all_flows(&self) -> i64 {
-        let families = self.held.collect();
+        let families = self.lanes_blocked.collect();
         families.iter().flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value() as i64).sum()
     }
 }

@@ -177,7 +177,7 @@ impl Database {
     /// # Errors
     /// It cannot be reached, and this is why.
     pub async fn reach(&self) -> Result<(), sqlx::Error> {
-        let reach = async {
+        let reached = async {
             // A file that was there and is gone is not made again.
             let was_there = self.file.as_deref().is_some_and(|(_, identity)| identity.get().is_some());
             let how = if was_there { self.existing.clone() } else { options(&self.address)? };
@@ -189,7 +189,7 @@ impl Database {
             }
             connection.close().await
         };
-        tokio::time::timeout(ACQUIRE_DEADLINE, reach).await.unwrap_or_else(|_| {
+        tokio::time::timeout(ACQUIRE_DEADLINE, reached).await.unwrap_or_else(|_| {
             let why = format!("no answer within {} s", ACQUIRE_DEADLINE.as_secs());
             Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, why)))
         })

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use usher_log::{Log, LogAddress, LogError, LogLayout, LogWatch};
+use usher_eventlog::{Log, LogAddress, LogError, LogLayout, LogWatch};
 use usher_proto::Instance;
 use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{listen, settings};
 
@@ -59,15 +59,15 @@ pub struct Config {
 
 impl Config {
     /// Checks the command line and the environment.
-    pub fn new(arguments: Arguments, environment: &Environment) -> Result<Self, BadSetting> {
+    pub fn new(arguments: Arguments, environment: &Environment) -> Result<Self, ConfigError> {
         let Arguments { listen, admin, log, layout } = arguments;
         settings::check_values(environment)?;
         published::refuse_beside_real_destinations(environment)?;
-        let kafka = usher_log::kafka_properties(environment)?;
+        let kafka = usher_eventlog::kafka_properties(environment)?;
         let clerk = Clerk::from_environment(environment)?;
         let resend = Resend::from_environment(environment)?;
         let unsubscribe = environment.get(SECRETS)?.map(|text| UnsubscribeSecrets::parse(&text)).transpose();
-        let unsubscribe = unsubscribe.map_err(|error| BadSetting::new(SECRETS, error))?;
+        let unsubscribe = unsubscribe.map_err(|error| ConfigError::new(SECRETS, error))?;
         Ok(Self { listen, admin, log, kafka, layout, clerk, resend, unsubscribe })
     }
 
@@ -84,7 +84,7 @@ impl Config {
         log: Arc<dyn Log>,
         mut watch: LogWatch,
         stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), BadSetting>> + Send + 'static {
+    ) -> impl Future<Output = Result<(), ConfigError>> + Send + 'static {
         let topic = self.layout.events();
         async move {
             let mut ensured = false;
@@ -98,7 +98,7 @@ impl Config {
                     ensured = state.is_ok();
                     if let Some(error) = state.err().filter(LogError::is_lasting) {
                         stop.cancel();
-                        return Err(BadSetting::new("USHER_LOG", error));
+                        return Err(ConfigError::new("USHER_LOG", error));
                     }
                 }
                 if stop.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_none() {

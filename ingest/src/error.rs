@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use usher_log::AppendError;
+use usher_eventlog::AppendError;
 use usher_proto::signature;
 
 /// Seconds after which a sender may try again. Svix has a schedule of its own; others read this.

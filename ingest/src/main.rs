@@ -6,16 +6,16 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use prometheus::Registry;
 use tokio::net::TcpListener;
+use usher_eventlog::{LogAddress, LogWatch};
 use usher_ingest::{Config, NEEDS};
-use usher_log::{LogAddress, LogWatch};
-use usher_service::exit::{self, BadSetting};
 use usher_service::options::{self, Environment};
+use usher_service::{ConfigError, exit};
 use usher_service::{Readiness, files, health, http, shutdown, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     files::private_by_default();
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let arguments = match options::parse(&environment) {
         Ok(arguments) => arguments,
         Err(code) => return code.into(),
@@ -32,11 +32,11 @@ async fn run(arguments: usher_ingest::config::Arguments, environment: Environmen
     if let LogAddress::Sqlite { .. } = config.log {
         let why = "ingest is a service of its own and cannot share a SQLite log with the dispatcher: set \
                    kafka://host:9092, or run everything in one process with `usher up`";
-        return Err(BadSetting::new("USHER_LOG", why).into());
+        return Err(ConfigError::new("USHER_LOG", why).into());
     }
     let stop = shutdown::on_signal()?;
     let (readiness, registry) = (Readiness::needing(NEEDS), Registry::new());
-    let log = usher_log::open(&config.log, &config.kafka).await?;
+    let log = usher_eventlog::open(&config.log, &config.kafka).await?;
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };

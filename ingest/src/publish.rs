@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use usher_log::{AppendError, Log, MAX_BODY, MAX_EVENT, TopicSpec};
+use usher_eventlog::{AppendError, Log, MAX_BODY, MAX_EVENT, TopicSpec};
 use usher_proto::Event;
 
 use crate::error::Refusal;

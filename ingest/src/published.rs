@@ -2,7 +2,7 @@
 //! they are for the lab alone.
 
 use axum::http::Uri;
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 /// Svix's examples, the first of which `docker-compose.yml` has as its default; and the lab's own.
@@ -28,18 +28,18 @@ const DESTINATIONS: [(&str, &str, &str); 7] = [
 ];
 
 /// Refuses a published secret beside a real destination.
-pub(crate) fn refuse_beside_real_destinations(environment: &Environment) -> Result<(), BadSetting> {
+pub(crate) fn refuse_beside_real_destinations(environment: &Environment) -> Result<(), ConfigError> {
     let Some(secret) = published(environment)? else { return Ok(()) };
     let Some(destination) = real_destination(environment)? else { return Ok(()) };
     let why = format!(
         "it is a secret that is published, with which anybody can sign, and {destination} is a real destination's: set \
          the signing secret of your own endpoint, from its page at the sender"
     );
-    Err(BadSetting::new(&secret, why))
+    Err(ConfigError::new(&secret, why))
 }
 
 /// The setting that holds a published secret, if one does.
-fn published(environment: &Environment) -> Result<Option<String>, BadSetting> {
+fn published(environment: &Environment) -> Result<Option<String>, ConfigError> {
     for variable in SIGNING {
         for (suffix, text) in environment.with_prefix(variable)? {
             if text.split_whitespace().any(|secret| PUBLISHED.contains(&secret)) {
@@ -52,7 +52,7 @@ fn published(environment: &Environment) -> Result<Option<String>, BadSetting> {
 
 /// A setting that shows that something real is reached: a key that is not the lab's where nothing says that it goes to this
 /// machine, or an address elsewhere. Ingest by itself is given the addresses alone.
-fn real_destination(environment: &Environment) -> Result<Option<String>, BadSetting> {
+fn real_destination(environment: &Environment) -> Result<Option<String>, ConfigError> {
     for (key, base_url, lab_key) in DESTINATIONS {
         let keys = environment.with_prefix(key)?;
         for (suffix, text) in &keys {
@@ -120,7 +120,8 @@ mod tests {
             (vec![known, ("HTTP_SIGNING_SECRET_BILLING", OWN)], Some("HTTP_SIGNING_SECRET_BILLING")),
             (vec![known, ("NOVU_SECRET_KEY", "9f8e7d"), ("NYLAS_API_KEY", "nyk_lab")], Some("NOVU_SECRET_KEY")),
         ] {
-            let environment = settings.iter().fold(Environment::of([]), |all, (name, value)| all.with(name, *value));
+            let environment =
+                settings.iter().fold(Environment::from_vars([]), |all, (name, value)| all.with(name, *value));
             let said = refuse_beside_real_destinations(&environment).err().map(|error| error.to_string());
             match (refused, said) {
                 (None, None) => {}
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn every_setting_that_holds_a_signing_secret_is_looked_at() {
-        let real = Environment::of([("RESEND_API_KEY", "re_live")]);
+        let real = Environment::from_vars([("RESEND_API_KEY", "re_live")]);
         for variable in
             ["CLERK_WEBHOOK_SIGNING_SECRET_STAGING", "RESEND_WEBHOOK_SECRET", "CLERK_WEBHOOK_SIGNING_SECRET"]
         {

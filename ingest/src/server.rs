@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
-use usher_log::{Log, MAX_BODY};
+use usher_eventlog::{Log, MAX_BODY};
 use usher_proto::Instance;
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_service::clock;
@@ -57,7 +57,7 @@ pub fn router(config: &Config, log: Arc<dyn Log>, registry: &Registry) -> Result
         .route("/webhooks/{source}/{instance}", post(named_instance))
         .route(
             &format!("{}/{{token}}", usher_proto::unsubscribe::PATH),
-            get(unsubscribe::show).post(unsubscribe::click),
+            get(unsubscribe::confirm_page).post(unsubscribe::unsubscribe),
         )
         .fallback(|| async { Refusal::NoSuchPath })
         .with_state(ingest))
@@ -94,7 +94,7 @@ impl Ingest {
 
     async fn answer(&self, source: &str, instance: &str, request: Request<Body>) -> Response {
         let started = Instant::now();
-        let _under_way = UnderWay::new(&self.metrics.in_flight);
+        let _under_way = InFlightGuard::new(&self.metrics.in_flight);
         let sender = self.senders.find(source);
         let ahead = seconds_ahead(request.headers());
         let result = match sender {
@@ -148,16 +148,16 @@ impl Ingest {
 }
 
 /// Counts a request for as long as it lives: one whose client goes away ends without an answer.
-pub(crate) struct UnderWay<'a>(&'a IntGauge);
+pub(crate) struct InFlightGuard<'a>(&'a IntGauge);
 
-impl<'a> UnderWay<'a> {
+impl<'a> InFlightGuard<'a> {
     pub(crate) fn new(gauge: &'a IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

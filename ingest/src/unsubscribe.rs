@@ -1,4 +1,4 @@
-//! The links that end marketing mail: `GET` shows a page with a button, `POST` does it, from that button or with one click
+//! The links that end marketing mail: `GET` shows a page with a button, `POST` does it, from that button or with one unsubscribe
 //! in a mail program (RFC 8058).
 //!
 //! A `GET` changes nothing, for programs that look into mails follow every link. No cookie, no login, no body is asked for:
@@ -12,22 +12,22 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
-use usher_proto::reach::{ReachChange, ReachKind};
+use usher_proto::suppression::{SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE_POST, Unsubscribe};
 use usher_proto::{Event, EventId, Timestamp};
 use usher_service::clock;
 
 use crate::error::RETRY_AFTER;
 use crate::publish::DEADLINE;
-use crate::server::{Ingest, UnderWay, discard};
+use crate::server::{InFlightGuard, Ingest, discard};
 
 /// What these requests are counted under, in the place of a source.
 const LABEL: &str = "unsubscribe";
 
 /// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
-    /// It was shown what a click would do.
+enum UnsubscribeOutcome {
+    /// It was shown what a unsubscribe would do.
     Shown,
     /// It is kept that this person wants no more of this.
     Kept,
@@ -39,7 +39,7 @@ enum Came {
     NotKept,
 }
 
-impl Came {
+impl UnsubscribeOutcome {
     const fn label(self) -> &'static str {
         match self {
             Self::Shown => "shown",
@@ -82,23 +82,23 @@ impl Came {
     }
 }
 
-pub(crate) async fn show(State(ingest): State<Arc<Ingest>>, Path(token): Path<String>) -> Response {
+pub(crate) async fn confirm_page(State(ingest): State<Arc<Ingest>>, Path(token): Path<String>) -> Response {
     let started = Instant::now();
-    let came = if ingest.link(&token).is_some() { Came::Shown } else { Came::NoSuchLink };
+    let came = if ingest.link(&token).is_some() { UnsubscribeOutcome::Shown } else { UnsubscribeOutcome::NoSuchLink };
     ingest.tell(came, started)
 }
 
-pub(crate) async fn click(
+pub(crate) async fn unsubscribe(
     State(ingest): State<Arc<Ingest>>,
     Path(token): Path<String>,
     request: Request<Body>,
 ) -> Response {
     let started = Instant::now();
-    let _under_way = UnderWay::new(&ingest.metrics.in_flight);
-    // One click posts a form, the button another; neither says anything that the token does not.
+    let _under_way = InFlightGuard::new(&ingest.metrics.in_flight);
+    // One unsubscribe posts a form, the button another; neither says anything that the token does not.
     discard(request.into_body()).await;
     let came = match ingest.link(&token) {
-        None => Came::NoSuchLink,
+        None => UnsubscribeOutcome::NoSuchLink,
         Some(link) => ingest.keep_click(link, &token).await,
     };
     ingest.tell(came, started)
@@ -109,17 +109,17 @@ impl Ingest {
         self.unsubscribe.as_ref()?.verify(token)
     }
 
-    async fn keep_click(&self, link: Unsubscribe, token: &str) -> Came {
-        let Ok(_room) = self.in_flight.try_acquire() else { return Came::Busy };
+    async fn keep_click(&self, link: Unsubscribe, token: &str) -> UnsubscribeOutcome {
+        let Ok(_room) = self.in_flight.try_acquire() else { return UnsubscribeOutcome::Busy };
         let event = event(link, token, clock::now());
         let _timer = self.metrics.publish_seconds.start_timer();
         match tokio::time::timeout(DEADLINE, self.publisher.publish(event)).await {
-            Ok(Ok(())) => Came::Kept,
-            Ok(Err(_)) | Err(_) => Came::NotKept,
+            Ok(Ok(())) => UnsubscribeOutcome::Kept,
+            Ok(Err(_)) | Err(_) => UnsubscribeOutcome::NotKept,
         }
     }
 
-    fn tell(&self, came: Came, started: Instant) -> Response {
+    fn tell(&self, came: UnsubscribeOutcome, started: Instant) -> Response {
         self.metrics.requests.with_label_values(&[LABEL, came.label()]).inc();
         self.metrics.request_seconds.with_label_values(&[came.label()]).observe(started.elapsed().as_secs_f64());
         let (title, text) = (came.title(), came.text());
@@ -140,15 +140,16 @@ impl Ingest {
     }
 }
 
-/// What a click says. The same click on the same day is the same event, so that flows that start on it start once.
+/// What a unsubscribe says. The same unsubscribe on the same day is the same event, so that flows that start on it start once.
 fn event(link: Unsubscribe, token: &str, now: Timestamp) -> Event {
     let day = now.seconds() / (24 * 3600);
     let digest = Sha256::digest(format!("{day}\n{token}"));
     let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let Unsubscribe { subject, list, address } = link;
-    let kind = ReachKind::Unsubscribed;
+    let kind = SuppressionKind::Unsubscribed;
     let (reason, by) = ("one_click".to_owned(), String::new());
-    let change = ReachChange { kind, address, scope: list, reason, by, instance: subject.instance().parse().ok() };
+    let change =
+        SuppressionChange { kind, address, scope: list, reason, by, instance: subject.instance().parse().ok() };
     change.into_event(EventId::new(format!("click_{id}")), subject, now)
 }
 

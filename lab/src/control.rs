@@ -140,7 +140,7 @@ async fn faults(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<
 }
 
 async fn set_faults(State(lab): State<Lab>, Path(provider): Path<String>, body: Bytes) -> Result<Response, Problem> {
-    lab.desk(&provider)?;
+    lab.server(&provider)?;
     // Told apart by hand: a choice between the two that serde makes would not say which field is wrong.
     let list = body.trim_ascii_start().starts_with(b"[");
     let set = if list { read("invalid_fault", &body)? } else { vec![read("invalid_fault", &body)?] };
@@ -163,7 +163,7 @@ async fn limit(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<R
 }
 
 async fn set_limit(State(lab): State<Lab>, Path(provider): Path<String>, body: Bytes) -> Result<Response, Problem> {
-    lab.desk(&provider)?;
+    lab.server(&provider)?;
     lab.set_limit(&provider, read("invalid_limit", &body)?)?;
     Ok(Json(lab.limit(&provider)?).into_response())
 }
@@ -183,8 +183,8 @@ async fn double(State(lab): State<Lab>, request: Request) -> Result<Response, Pr
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().trim_start_matches('/');
     let (provider, rest) = path.split_once('/').unwrap_or((path, ""));
-    let desk = lab.desk(provider)?.clone();
+    let server = lab.server(provider)?.clone();
     let rest = format!("/{rest}");
     let read = request::Request::read(parts, body, rest).await.map_err(|request::Unread| Problem::TooLarge)?;
-    Ok(desk.answer(read).await)
+    Ok(server.answer(read).await)
 }

@@ -1,5 +1,5 @@
 //! What a destination's double has to know itself. Everything else (faults, limits, the memory of idempotency keys, the
-//! record of what happened) is the same for all and stands in [`crate::desk`].
+//! record of what happened) is the same for all and stands in [`crate::server`].
 
 use std::time::Duration;
 

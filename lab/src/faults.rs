@@ -45,9 +45,9 @@ pub struct Fault {
     /// Do everything as it should be done, then answer with `status` all the same, as a gateway does that has lost
     /// patience. Goes with `status`.
     pub after_effect: bool,
-    /// Strike only requests that find so many others under way: with status 429, a limit of simultaneous connections.
+    /// MatchedFault only requests that find so many others under way: with status 429, a limit of simultaneous connections.
     pub beyond: Option<usize>,
-    /// Strike only requests whose body contains this text.
+    /// MatchedFault only requests whose body contains this text.
     #[serde(rename = "match")]
     pub containing: Option<String>,
 }
@@ -170,13 +170,13 @@ pub(crate) struct Faults {
 
 /// A request is struck.
 #[derive(Debug, Clone)]
-pub(crate) struct Strike {
+pub(crate) struct MatchedFault {
     pub(crate) fault: Fault,
     until: Option<Instant>,
     over: CancellationToken,
 }
 
-impl Strike {
+impl MatchedFault {
     /// Waits as long as a hanging request hangs: whether it is served then.
     pub(crate) async fn hung(&self) -> bool {
         let longest = Duration::from_secs_f64(self.fault.hang_seconds.unwrap_or(LONGEST_SECONDS));
@@ -241,14 +241,14 @@ impl Faults {
     }
 
     /// The fault that strikes this request, if one does. `others` are under way.
-    pub(crate) fn strike(&self, request: &Request, others: usize, now: Instant) -> Option<Strike> {
-        self.active.with(|active| active.iter_mut().find_map(|active| active.strike(request, others, now)))
+    pub(crate) fn take_match(&self, request: &Request, others: usize, now: Instant) -> Option<MatchedFault> {
+        self.active.with(|active| active.iter_mut().find_map(|active| active.take_match(request, others, now)))
     }
 }
 
 impl Active {
     /// Requests that do not match draw no lot.
-    fn strike(&mut self, request: &Request, others: usize, now: Instant) -> Option<Strike> {
+    fn take_match(&mut self, request: &Request, others: usize, now: Instant) -> Option<MatchedFault> {
         if self.is_over(now) || self.fault.containing.as_ref().is_some_and(|text| !request.mentions(text)) {
             return None;
         }
@@ -259,7 +259,7 @@ impl Active {
             return None;
         }
         self.struck += 1;
-        Some(Strike { fault: self.fault.clone(), until: self.until, over: self.over.clone() })
+        Some(MatchedFault { fault: self.fault.clone(), until: self.until, over: self.over.clone() })
     }
 
     fn is_over(&self, now: Instant) -> bool {

@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::desk::Desk;
 use crate::double::Double;
+use crate::fake_server::FakeServer;
 use crate::faults::{Fault, FaultInForce};
 use crate::ledger::{Counts, Entry, Filter, Ledger};
 use crate::limits::Limit;
@@ -42,7 +42,7 @@ fn doubles(most: usize) -> Vec<Box<dyn Double>> {
 /// All doubles with their state. Clones share it.
 #[derive(Clone)]
 pub struct Lab {
-    desks: Arc<[Arc<Desk>]>,
+    servers: Arc<[Arc<FakeServer>]>,
     ledger: Arc<Ledger>,
 }
 
@@ -53,8 +53,11 @@ impl Lab {
     /// It keeps the newest `keep` requests and effects, and bounds what its doubles hold and remember in proportion.
     pub fn new(keep: usize, stop: &CancellationToken) -> Self {
         let (ledger, keys) = (Arc::new(Ledger::keeping(keep)), keep.saturating_mul(KEYS));
-        let desk = |double| Arc::new(Desk::new(double, ledger.clone(), keys, stop.clone()));
-        Self { desks: doubles(keep.saturating_mul(OBJECTS)).into_iter().map(desk).collect(), ledger: ledger.clone() }
+        let server = |double| Arc::new(FakeServer::new(double, ledger.clone(), keys, stop.clone()));
+        Self {
+            servers: doubles(keep.saturating_mul(OBJECTS)).into_iter().map(server).collect(),
+            ledger: ledger.clone(),
+        }
     }
 
     /// Serves a new lab on `listener` until `stop`, and its mail server on any free port beside it.
@@ -80,8 +83,8 @@ impl Lab {
         };
         let (address, mail_address) = (listener.local_addr()?, mail.local_addr()?);
         let lab = Self::new(keep, &stop);
-        if let Some(desk) = lab.desks.iter().find(|desk| desk.double.name() == smtp::NAME) {
-            tokio::spawn(smtp::serve(mail, desk.clone(), stop.clone()));
+        if let Some(server) = lab.servers.iter().find(|server| server.double.name() == smtp::NAME) {
+            tokio::spawn(smtp::serve(mail, server.clone(), stop.clone()));
         }
         let served = tokio::spawn(usher_service::http::serve(listener, lab.router(), stop));
         Ok(LabHandle { lab, address, mail_address, served })
@@ -94,7 +97,7 @@ impl Lab {
 
     /// The names of the doubles.
     pub fn providers(&self) -> Vec<&'static str> {
-        self.desks.iter().map(|desk| desk.double.name()).collect()
+        self.servers.iter().map(|server| server.double.name()).collect()
     }
 
     /// How much there was of each double since the start or the last [`forget`](Self::forget), also of what is not kept.
@@ -128,50 +131,50 @@ impl Lab {
     /// Puts several faults in force at once, in place of earlier ones. Each draws its own lots; for each request the
     /// first that strikes counts.
     pub fn set_faults(&self, provider: &str, faults: Vec<Fault>) -> Result<(), ControlError> {
-        Ok(self.desk(provider)?.faults.set(faults, Instant::now())?)
+        Ok(self.server(provider)?.faults.set(faults, Instant::now())?)
     }
 
     /// Ends whatever faults are in force.
     pub fn end_fault(&self, provider: &str) -> Result<(), UnknownProvider> {
-        self.desk(provider)?.faults.end();
+        self.server(provider)?.faults.end();
         Ok(())
     }
 
     /// The faults in force, in the order in which they are asked.
     pub fn faults(&self, provider: &str) -> Result<Vec<FaultInForce>, UnknownProvider> {
-        Ok(self.desk(provider)?.faults.in_force(Instant::now()))
+        Ok(self.server(provider)?.faults.in_force(Instant::now()))
     }
 
     /// Makes a double forget the idempotency keys it has answered, as it does by itself after a day: a request that is
     /// repeated then has its effect again.
     pub fn forget_keys(&self, provider: &str) -> Result<(), UnknownProvider> {
-        self.desk(provider)?.memory.forget();
+        self.server(provider)?.memory.forget();
         Ok(())
     }
 
     /// Limits the requests per second in place of an earlier limit.
     pub fn set_limit(&self, provider: &str, limit: Limit) -> Result<(), ControlError> {
-        Ok(self.desk(provider)?.limits.set(limit)?)
+        Ok(self.server(provider)?.limits.set(limit)?)
     }
 
     /// Ends the limit, if there is one.
     pub fn end_limit(&self, provider: &str) -> Result<(), UnknownProvider> {
-        self.desk(provider)?.limits.end();
+        self.server(provider)?.limits.end();
         Ok(())
     }
 
     /// The limit in force.
     pub fn limit(&self, provider: &str) -> Result<Option<Limit>, UnknownProvider> {
-        Ok(self.desk(provider)?.limits.in_force())
+        Ok(self.server(provider)?.limits.in_force())
     }
 
-    pub(crate) fn desk(&self, provider: &str) -> Result<&Arc<Desk>, UnknownProvider> {
+    pub(crate) fn server(&self, provider: &str) -> Result<&Arc<FakeServer>, UnknownProvider> {
         let unknown = || UnknownProvider { name: provider.to_owned(), known: self.providers() };
-        self.desks.iter().find(|desk| desk.double.name() == provider).ok_or_else(unknown)
+        self.servers.iter().find(|server| server.double.name() == provider).ok_or_else(unknown)
     }
 
     fn known(&self, filter: &Filter) -> Result<(), UnknownProvider> {
-        filter.provider.as_deref().map_or(Ok(()), |provider| self.desk(provider).map(|_| ()))
+        filter.provider.as_deref().map_or(Ok(()), |provider| self.server(provider).map(|_| ()))
     }
 }
 
@@ -206,7 +209,7 @@ impl LabHandle {
 
     /// The base address to give to a connector in place of the real one: `<NAME>_BASE_URL`.
     pub fn base_url(&self, provider: &str) -> Result<String, UnknownProvider> {
-        let name = self.lab.desk(provider)?.double.name();
+        let name = self.lab.server(provider)?.double.name();
         Ok(format!("{}/{name}", self.url()))
     }
 

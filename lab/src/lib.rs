@@ -17,7 +17,7 @@ mod lab;
 pub mod traffic;
 
 mod control;
-mod desk;
+mod fake_server;
 
 mod answer;
 mod bounded;

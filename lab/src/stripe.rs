@@ -14,7 +14,7 @@ mod parameters;
 mod search;
 mod subscriptions;
 
-mod books;
+mod account;
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::double::{Call, Circumstances, DAY, Double, Key, Refusal, Subject, USE
 use crate::ids;
 use crate::locked::Locked;
 use crate::request::{Request, Written};
-use books::{Books, Person};
+use account::{Person, StripeAccount};
 use customers::Details;
 use error::Error;
 use parameters::Parameters;
@@ -39,12 +39,12 @@ const LONGEST_KEY: usize = 255;
 
 /// One account.
 pub(crate) struct Stripe {
-    books: Arc<Locked<Books>>,
+    account: Arc<Locked<StripeAccount>>,
 }
 
 impl Stripe {
     pub(crate) fn holding(most: usize) -> Self {
-        Self { books: Arc::new(Locked::new(Books::holding(most))) }
+        Self { account: Arc::new(Locked::new(StripeAccount::holding(most))) }
     }
 }
 
@@ -104,13 +104,13 @@ impl Double for Stripe {
     fn describe(&self, request: &Request) -> Subject {
         let route = Route::of(request);
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let stored = self.books.with(|books| match &route {
+        let stored = self.account.with(|account| match &route {
             Some(Route::RetrieveCustomer(id) | Route::UpdateCustomer(id) | Route::DeleteCustomer(id)) => {
-                books.person(id)
+                account.person(id)
             }
-            Some(Route::RetrieveSubscription(id) | Route::CancelSubscription(id)) => books.subscriber(id),
+            Some(Route::RetrieveSubscription(id) | Route::CancelSubscription(id)) => account.subscriber(id),
             Some(Route::CreateSubscription | Route::ListSubscriptions) => {
-                request.body["customer"].as_str().and_then(|id| books.person(id))
+                request.body["customer"].as_str().and_then(|id| account.person(id))
             }
             Some(Route::CreateCustomer | Route::ListCustomers | Route::SearchCustomers) | None => None,
         });
@@ -187,70 +187,70 @@ impl Stripe {
         route: Route,
         parameters: &Parameters<'_>,
     ) -> Result<Box<dyn FnOnce(Timestamp) -> Answer + Send>, Error> {
-        let books = Shown { books: self.books.clone(), expand: parameters.expand()? };
+        let account = Shown { account: self.account.clone(), expand: parameters.expand()? };
         Ok(match route {
             Route::CreateCustomer => {
                 let details = Details::read(parameters)?;
-                on(books, move |books, now| books.create_customer(details, now))
+                on(account, move |account, now| account.create_customer(details, now))
             }
             Route::UpdateCustomer(id) => {
                 let details = Details::read(parameters)?;
-                on(books, move |books, _| books.update_customer(&id, details))
+                on(account, move |account, _| account.update_customer(&id, details))
             }
             Route::ListCustomers => {
                 let (wanted, page) = customers::read_list(parameters)?;
-                on(books, move |books, _| books.list_customers(&wanted, &page))
+                on(account, move |account, _| account.list_customers(&wanted, &page))
             }
             Route::SearchCustomers => {
                 let query = search::read(parameters)?;
-                on(books, move |books, now| books.search_customers(&query, now))
+                on(account, move |account, now| account.search_customers(&query, now))
             }
             Route::RetrieveCustomer(id) => {
                 parameters.only(&[])?;
-                on(books, move |books, _| books.retrieve_customer(&id))
+                on(account, move |account, _| account.retrieve_customer(&id))
             }
             Route::DeleteCustomer(id) => {
                 parameters.only(&[])?;
-                on(books, move |books, now| books.delete_customer(&id, now))
+                on(account, move |account, now| account.delete_customer(&id, now))
             }
             Route::CreateSubscription => {
                 let order = Order::read(parameters)?;
-                on(books, move |books, now| books.create_subscription(order, now))
+                on(account, move |account, now| account.create_subscription(order, now))
             }
             Route::ListSubscriptions => {
                 let (wanted, page) = subscriptions::read_list(parameters)?;
-                on(books, move |books, _| books.list_subscriptions(&wanted, &page))
+                on(account, move |account, _| account.list_subscriptions(&wanted, &page))
             }
             Route::RetrieveSubscription(id) => {
                 parameters.only(&[])?;
-                on(books, move |books, _| books.retrieve_subscription(&id))
+                on(account, move |account, _| account.retrieve_subscription(&id))
             }
             Route::CancelSubscription(id) => {
                 parameters.only(&["cancellation_details", "invoice_now", "prorate"])?;
-                on(books, move |books, now| books.cancel_subscription(&id, now))
+                on(account, move |account, now| account.cancel_subscription(&id, now))
             }
         })
     }
 }
 
-/// The account's books, and what of an answer is to be shown whole.
+/// The account's account, and what of an answer is to be shown whole.
 struct Shown {
-    books: Arc<Locked<Books>>,
+    account: Arc<Locked<StripeAccount>>,
     expand: Vec<String>,
 }
 
 /// What is found wrong while running is an outcome too, and is kept like one.
 fn on(
     shown: Shown,
-    work: impl FnOnce(&mut Books, Timestamp) -> Result<Value, Error> + Send + 'static,
+    work: impl FnOnce(&mut StripeAccount, Timestamp) -> Result<Value, Error> + Send + 'static,
 ) -> Box<dyn FnOnce(Timestamp) -> Answer + Send> {
-    let Shown { books, expand } = shown;
-    let run = move |books: &mut Books, now| {
-        let mut body = work(books, now)?;
-        expand::expand(&mut body, &expand, books)?;
+    let Shown { account, expand } = shown;
+    let run = move |account: &mut StripeAccount, now| {
+        let mut body = work(account, now)?;
+        expand::expand(&mut body, &expand, account)?;
         Ok::<_, Error>(body)
     };
-    Box::new(move |now| match books.with(|books| run(books, now)) {
+    Box::new(move |now| match account.with(|account| run(account, now)) {
         Ok(body) => Answer::done(body).with(error::REQUEST_ID, ids::prefixed("req_", 14)),
         Err(error) => Answer::from(error).kept(),
     })

@@ -21,7 +21,7 @@ pub mod samples;
 pub mod signature;
 
 pub mod address;
-pub mod reach;
+pub mod suppression;
 pub mod unsubscribe;
 
 pub use address::{AddressDigest, Mailbox};

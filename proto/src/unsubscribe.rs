@@ -65,7 +65,7 @@ pub fn address_key(address: AddressDigest) -> Key {
 /// Whether a list may have this name: it stands in flow files, in links and in a table.
 pub fn is_list_name(name: &str) -> bool {
     let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
-    (1..=LONGEST_LIST).contains(&name.len()) && name.bytes().all(valid) && name != crate::reach::EVERYTHING
+    (1..=LONGEST_LIST).contains(&name.len()) && name.bytes().all(valid) && name != crate::suppression::EVERYTHING
 }
 
 /// The secrets that links are signed with. Never printed.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{unfailing, visible};
+use crate::{ConfigError, unfailing, visible};
 
 /// Everything went as asked.
 pub const OK: u8 = 0;
@@ -11,26 +11,14 @@ pub const FAILURE: u8 = 1;
 /// It was asked wrongly: an option, a setting or a flow file is not right (`EX_USAGE`).
 pub const USAGE: u8 = 64;
 
-/// A setting that is not right: names the key, what it was (unless secret), and what it may be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadSetting(pub String);
-
-impl BadSetting {
-    /// A setting `key` for which `explanation` says what is wrong and what would be right.
-    pub fn new(key: &str, explanation: impl std::fmt::Display) -> Self {
-        Self(format!("{key}: {explanation}"))
-    }
-}
-
-/// Prints the error, whole chain, to standard error and turns it into the exit code: [`USAGE`] where a [`BadSetting`] is
+/// Prints the error, whole chain, to standard error and turns it into the exit code: [`USAGE`] where a [`ConfigError`] is
 /// at its root, else [`FAILURE`].
 pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     let mut chain = vec![error.to_string()];
-    let mut bad_setting = error.is::<BadSetting>();
+    let mut bad_setting = error.is::<ConfigError>();
     let mut source = error.source();
     while let Some(cause) = source {
-        bad_setting |= cause.is::<BadSetting>();
+        bad_setting |= cause.is::<ConfigError>();
         let text = cause.to_string();
         // Some libraries repeat the cause in their own text; once is enough.
         if chain.last().is_none_or(|last| !last.contains(&text)) {

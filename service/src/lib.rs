@@ -8,6 +8,7 @@ pub mod secret;
 pub mod settings;
 
 pub mod clock;
+mod config_error;
 pub mod exit;
 pub mod file_identity;
 pub mod files;
@@ -20,5 +21,6 @@ pub mod health;
 pub mod http;
 pub mod shutdown;
 
+pub use config_error::ConfigError;
 pub use health::Readiness;
 pub use secret::Secret;

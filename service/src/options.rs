@@ -8,7 +8,7 @@ use std::ffi::OsString;
 
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 
-use crate::exit::BadSetting;
+use crate::ConfigError;
 use crate::settings;
 use usher_proto::Instance;
 
@@ -20,13 +20,13 @@ pub struct Environment {
 
 impl Environment {
     /// The process's own. Variables that are no UTF-8 are left out.
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         Self { variables: std::env::vars_os().filter_map(text).collect() }
     }
 
     /// Exactly these, for tests and for processes that are configured by another.
-    pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
+    pub fn from_vars<const N: usize>(variables: [(&str, &str); N]) -> Self {
         Self { variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
     }
 
@@ -47,21 +47,21 @@ impl Environment {
     /// The value of `name`, or the content of the file that `<name>_FILE` names, without the line ends after it. Empty
     /// is unset. Giving both is an error, as is a file that cannot be read. A name that is not in the list of settings
     /// would be refused at the start of any program: nobody could give it.
-    pub fn get(&self, name: &str) -> Result<Option<String>, BadSetting> {
+    pub fn get(&self, name: &str) -> Result<Option<String>, ConfigError> {
         debug_assert!(settings::is_known(name), "{name} is looked up and stands in no list of settings");
         self.value(name)
     }
 
     /// See [`Environment::get`].
-    pub(crate) fn value(&self, name: &str) -> Result<Option<String>, BadSetting> {
+    pub(crate) fn value(&self, name: &str) -> Result<Option<String>, ConfigError> {
         let filled = |name: &str| self.variables.get(name).filter(|value| !value.is_empty());
         let file_name = format!("{name}_FILE");
         match (filled(name), filled(&file_name)) {
-            (Some(_), Some(_)) => Err(BadSetting::new(name, format!("set this or {file_name}, not both"))),
+            (Some(_), Some(_)) => Err(ConfigError::new(name, format!("set this or {file_name}, not both"))),
             (Some(value), None) => Ok(Some(value.clone())),
             (None, Some(path)) => {
                 let text = std::fs::read_to_string(path)
-                    .map_err(|error| BadSetting::new(&file_name, format!("cannot read {path:?}: {error}")))?;
+                    .map_err(|error| ConfigError::new(&file_name, format!("cannot read {path:?}: {error}")))?;
                 Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|text| !text.is_empty()))
             }
             (None, None) => Ok(None),
@@ -72,7 +72,7 @@ impl Environment {
     /// (`..._BASE_URL`) and what is Usher's own, so that one instance never uses another's accounts. The default instance
     /// goes by the plain names.
     #[must_use]
-    pub fn of_instance(&self, instance: &str) -> Self {
+    pub fn scoped_to(&self, instance: &str) -> Self {
         if instance == Instance::DEFAULT {
             return self.clone();
         }
@@ -96,7 +96,7 @@ impl Environment {
     }
 
     /// The variables whose names begin with `prefix`: what follows it, and the value, files resolved.
-    pub fn with_prefix(&self, prefix: &str) -> Result<Vec<(String, String)>, BadSetting> {
+    pub fn with_prefix(&self, prefix: &str) -> Result<Vec<(String, String)>, ConfigError> {
         let mut found = Vec::new();
         for name in self.variables.keys().filter(|name| name.starts_with(prefix)) {
             let name = name.strip_suffix("_FILE").unwrap_or(name);
@@ -143,7 +143,7 @@ fn parse_from<T: CommandFactory + FromArgMatches>(
 
 /// Makes the files' contents the defaults of the options that name a variable, in `command` and all below it. The value
 /// of a variable is never shown in help, for some are secret.
-fn fill(mut command: Command, environment: &Environment) -> Result<Command, BadSetting> {
+fn fill(mut command: Command, environment: &Environment) -> Result<Command, ConfigError> {
     let mut from_files = Vec::new();
     for argument in command.get_arguments() {
         let Some(name) = argument.get_env().and_then(|name| name.to_str()) else { continue };
@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn a_file_stands_in_for_a_variable_and_loses_to_the_command_line() {
         let file = file("from the file\n");
-        let environment = Environment::of([("USHER_TEST_OPTIONS_FILE", file.path().to_str().expect("a UTF-8 path"))]);
+        let environment =
+            Environment::from_vars([("USHER_TEST_OPTIONS_FILE", file.path().to_str().expect("a UTF-8 path"))]);
         let parse = |arguments: &[&str]| {
             parse_from::<Options>(arguments.iter().map(OsString::from), &environment).expect("it parses").word
         };
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_variable_is_refused_and_help_is_still_shown() {
-        let environment = Environment::of([("USHER_FORM", "a")]);
+        let environment = Environment::from_vars([("USHER_FORM", "a")]);
         let parse = |arguments: &[&str]| parse_from::<Options>(arguments.iter().map(OsString::from), &environment);
         assert_eq!(parse(&["x"]).expect_err("refused"), crate::exit::USAGE);
         assert_eq!(parse(&["x", "--nonsense"]).expect_err("refused"), crate::exit::USAGE);
@@ -208,27 +209,27 @@ mod tests {
 
     #[test]
     fn a_variable_and_its_file_together_are_refused() {
-        let environment = Environment::of([("KEY", "a"), ("KEY_FILE", "/nowhere")]);
+        let environment = Environment::from_vars([("KEY", "a"), ("KEY_FILE", "/nowhere")]);
         let error = environment.value("KEY").expect_err("which of the two?");
         assert_eq!(error.to_string(), "KEY: set this or KEY_FILE, not both");
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Environment::of([("KEY_FILE", "/nowhere/at/all")]).value("KEY").expect_err("no such file");
+        let error = Environment::from_vars([("KEY_FILE", "/nowhere/at/all")]).value("KEY").expect_err("no such file");
         assert!(error.to_string().starts_with("KEY_FILE: cannot read \"/nowhere/at/all\""), "{error}");
     }
 
     #[test]
     fn an_empty_variable_is_unset() {
-        assert_eq!(Environment::of([("KEY", "")]).value("KEY").expect("fine"), None);
+        assert_eq!(Environment::from_vars([("KEY", "")]).value("KEY").expect("fine"), None);
     }
 
     #[test]
     fn a_prefix_finds_values_and_files_once() {
         let file = file("two");
         let path = file.path().to_str().expect("a UTF-8 path");
-        let environment = Environment::of([("P_A", "one"), ("P_B_FILE", path), ("Q", "no")]);
+        let environment = Environment::from_vars([("P_A", "one"), ("P_B_FILE", path), ("Q", "no")]);
         let found = environment.with_prefix("P_").expect("fine");
         assert_eq!(found, [("A".to_owned(), "one".to_owned()), ("B".to_owned(), "two".to_owned())]);
     }
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn an_instance_has_what_is_its_own_and_no_account_of_another() {
         let secret = file("re_file\n");
-        let environment = Environment::of([
+        let environment = Environment::from_vars([
             ("RESEND_API_KEY", "re_live"),
             ("STRIPE_SECRET_KEY", "sk_live"),
             ("STRIPE_SECRET_KEY_PRE_VIEW", "sk_test"),
@@ -244,7 +245,7 @@ mod tests {
             ("RESEND_BASE_URL", "http://lab"),
             ("USHER_FROM", "hello@acme.test"),
         ]);
-        let own = environment.of_instance("pre-view");
+        let own = environment.scoped_to("pre-view");
         let get = |name: &str| own.get(name).expect("fine");
         assert_eq!(get("STRIPE_SECRET_KEY").as_deref(), Some("sk_test"));
         assert_eq!(get("RESEND_API_KEY").as_deref(), Some("re_file"));
@@ -252,7 +253,7 @@ mod tests {
             (get("RESEND_BASE_URL").as_deref(), get("USHER_FROM").as_deref()),
             (Some("http://lab"), Some("hello@acme.test"))
         );
-        assert_eq!(environment.of_instance("staging").get("RESEND_API_KEY"), Ok(None));
-        assert_eq!(environment.of_instance("default").get("RESEND_API_KEY"), Ok(Some("re_live".to_owned())));
+        assert_eq!(environment.scoped_to("staging").get("RESEND_API_KEY"), Ok(None));
+        assert_eq!(environment.scoped_to("default").get("RESEND_API_KEY"), Ok(Some("re_live".to_owned())));
     }
 }

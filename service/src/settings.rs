@@ -7,7 +7,7 @@ mod shape;
 
 use usher_proto::Instance;
 
-use crate::exit::BadSetting;
+use crate::ConfigError;
 use crate::options::Environment;
 
 use Extent::{Instances, Named, Process};
@@ -31,7 +31,7 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("USHER_FLOW", Process),
     ("USHER_FLOWS", Process),
     ("USHER_FROM", Instances),
-    ("USHER_KEEP", Process),
+    ("USHER_RUN_RETENTION", Process),
     ("USHER_LAB", Process),
     ("USHER_LAB_KEEP", Process),
     ("USHER_LAB_SMTP", Process),
@@ -139,10 +139,10 @@ fn plain(name: &str) -> &str {
 /// # Errors
 ///
 /// Such names, each with the one that may be meant. Values are not repeated.
-pub fn refuse_unknown(environment: &Environment) -> Result<(), BadSetting> {
+pub fn refuse_unknown(environment: &Environment) -> Result<(), ConfigError> {
     let unknown = environment.filled().filter(|(name, value)| !is_service_link(name, value));
     let problems: Vec<String> = unknown.filter_map(|(name, _)| problem(name)).collect();
-    if problems.is_empty() { Ok(()) } else { Err(BadSetting(problems.join("\n"))) }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems.join("\n"))) }
 }
 
 /// A variable that is none of ours and holds what looks like a signing secret, if there is one. Its value is not told.
@@ -156,11 +156,11 @@ pub fn named_otherwise(environment: &Environment) -> Option<String> {
 /// # Errors
 ///
 /// The first such setting. Values are not repeated.
-pub fn check_values(environment: &Environment) -> Result<(), BadSetting> {
+pub fn check_values(environment: &Environment) -> Result<(), ConfigError> {
     for (name, _) in environment.filled() {
         let name = plain(name);
         if let (Some(setting), Some(value)) = (setting(name), environment.value(name)?) {
-            shape::check(setting, &value).map_err(|why| BadSetting::new(name, why))?;
+            shape::check(setting, &value).map_err(|why| ConfigError::new(name, why))?;
         }
     }
     Ok(())

@@ -10,18 +10,18 @@ use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
-use crate::exit::BadSetting;
+use crate::ConfigError;
 use crate::options::Environment;
 use crate::{log_filter, unfailing, visible};
 
 /// Starts logging. `RUST_LOG` chooses what (default `info`), `USHER_LOG_FORMAT` how: `text` (default) or `json`.
-pub fn start(environment: &Environment) -> Result<(), BadSetting> {
+pub fn start(environment: &Environment) -> Result<(), ConfigError> {
     let filter = match environment.get("RUST_LOG")? {
         None => EnvFilter::default().add_directive(Directive::from(tracing::Level::INFO)),
         Some(text) => {
             let example = "for instance info, or warn,usher_ingest=debug";
-            log_filter::check(&text).map_err(|why| BadSetting::new("RUST_LOG", why))?;
-            EnvFilter::try_new(&text).map_err(|error| BadSetting::new("RUST_LOG", format!("{error}; {example}")))?
+            log_filter::check(&text).map_err(|why| ConfigError::new("RUST_LOG", why))?;
+            EnvFilter::try_new(&text).map_err(|error| ConfigError::new("RUST_LOG", format!("{error}; {example}")))?
         }
     };
     let subscriber =
@@ -32,10 +32,13 @@ pub fn start(environment: &Environment) -> Result<(), BadSetting> {
         None | Some("text") => subscriber.fmt_fields(fields()).try_init(),
         Some("json") => subscriber.json().flatten_event(true).try_init(),
         Some(other) => {
-            return Err(BadSetting::new("USHER_LOG_FORMAT", format!("{other:?} is not known: it may be text or json")));
+            return Err(ConfigError::new(
+                "USHER_LOG_FORMAT",
+                format!("{other:?} is not known: it may be text or json"),
+            ));
         }
     };
-    started.map_err(|error| BadSetting::new("logging", error))
+    started.map_err(|error| ConfigError::new("logging", error))
 }
 
 /// Fields as text, each on its line whatever its value holds: ids and types of events come from outside.

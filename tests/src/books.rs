@@ -1,4 +1,4 @@
-//! Opens the books: what the store and the destinations' doubles have to say of what was sent.
+//! Opens the books: what the store and the destinations' doubles have to log_once of what was sent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use usher_lab::{Entry, Filter, Lab};
 
 use crate::eventually;
 use crate::ledger::{Ledger, Mark, Seen, Sent, seq_of_row};
-use crate::world::SOON;
+use crate::test_env::SOON;
 
 /// All there is to be known of what was sent. The store is asked until it answers.
 pub async fn open(pool: &AnyPool, lab: &Lab, sent: Vec<Sent>, with_rows: bool) -> Ledger {

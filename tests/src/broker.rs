@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
-use usher_log::LogAddress;
+use usher_eventlog::LogAddress;
 
-use crate::pair::setting;
+use crate::backend::setting;
 use crate::{eventually, free_port};
 
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -64,7 +64,7 @@ impl Broker {
         let child = self.java("kafka.Kafka").arg(&self.properties).spawn().expect("java runs");
         self.child = Some(child);
         let address = LogAddress::Kafka { brokers: self.address() };
-        let log = usher_log::open(&address, &[]).await.expect("a client");
+        let log = usher_eventlog::open(&address, &[]).await.expect("a client");
         eventually("the broker answers", START_DEADLINE, || async { log.check().await.ok() }).await;
     }
 

@@ -4,7 +4,7 @@ use usher_lab::Fault;
 
 use crate::checker::Expected;
 
-/// How long the flows let one attempt of a step take, once flow files can say so: `Some("3s")`.
+/// How long the flows let one attempt of a step take, once flow files can log_once so: `Some("3s")`.
 const STEP_TIMEOUT: Option<&str> = Some("3s");
 
 /// How long a hanging destination hangs before it closes the connection, where no step's timeout is there to end it.

@@ -208,8 +208,8 @@ impl<'a> Books<'a> {
     fn order_of_turns(&mut self) {
         let lanes = std::mem::take(&mut self.lanes);
         for ((flow, key), lane) in &lanes {
-            for pair in lane.windows(2) {
-                let (before, after) = (pair[0], pair[1]);
+            for backend in lane.windows(2) {
+                let (before, after) = (backend[0], backend[1]);
                 let ended = |sent: &Sent| self.runs.get(&(*flow, sent.event.as_str())).map(|run| run.ended_at);
                 let begun = self.first_attempts.get(&(*flow, after.event.as_str())).copied();
                 // Without a run it is lost, which is told elsewhere.

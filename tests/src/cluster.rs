@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::ledger::{Ledger, Sent};
 use crate::postgres::Postgres;
 use crate::program::Program;
-use crate::world::SOON;
+use crate::test_env::SOON;
 use crate::{books, chaos, eventually, free_port, settings, unique};
 
 /// How long a program may take to stop when it is asked to.
@@ -202,7 +202,7 @@ impl Cluster {
         Some(owners.iter().filter_map(|(owner,)| owner.split_once('-')?.0.parse().ok()).collect())
     }
 
-    /// What the store and the lab have to say about what was sent.
+    /// What the store and the lab have to log_once about what was sent.
     pub async fn ledger(&self, sent: Vec<Sent>) -> Ledger {
         books::open(&self.pool, self.lab(), sent, true).await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use usher_log::{AppendError, Extent, Log, LogError, LogEvent, Position, Subscription, TopicSpec, TopicState};
+use usher_eventlog::{AppendError, Log, LogError, LogEvent, Position, Subscription, TopicSpec, TopicState, Watermarks};
 use usher_proto::{Key, Partition, Record, Timestamp};
 
 /// A log behind deaf ears.
@@ -55,8 +55,8 @@ impl Log for Deaf {
         self.0.state(topic)
     }
 
-    async fn extents(&self, topic: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
-        self.0.extents(topic).await
+    async fn watermarks(&self, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
+        self.0.watermarks(topic).await
     }
 
     async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {

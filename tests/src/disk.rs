@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::pair::say;
+use crate::backend::log_once;
 
 /// A mounted file system. Unmounted when dropped.
 pub struct Disk {
@@ -19,7 +19,7 @@ impl Disk {
         let mounted = mount(&format!("size={kilobytes}k"), &path);
         if !mounted {
             assert!(std::env::var_os("CI").is_none(), "CI is set, so a small file system must be mountable");
-            say("not run here: a file system cannot be mounted (it takes root)");
+            log_once("not run here: a file system cannot be mounted (it takes root)");
         }
         mounted.then_some(Self { path })
     }
@@ -45,7 +45,7 @@ impl Drop for Disk {
         // Lazily: a program that is being killed may still hold a file.
         let unmounted = Command::new("umount").arg("-l").arg(&self.path).status();
         if !unmounted.is_ok_and(|status| status.success()) {
-            say(&format!("{} stays mounted", self.path.display()));
+            log_once(&format!("{} stays mounted", self.path.display()));
         }
     }
 }

@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::Config;
 use usher_dispatcher::config::FlowFiles;
 use usher_dispatcher::store::Store;
+use usher_eventlog::{Log, LogAddress, LogLayout};
 use usher_lab::{Lab, LabHandle};
-use usher_log::{Log, LogAddress, LogLayout};
 use usher_proto::Topics;
 use usher_service::options::Environment;
 use usher_service::telemetry;
 
+use crate::backend::Backend;
 use crate::checker::Expected;
 use crate::database::OwnDatabase;
 use crate::events::{User, Webhook};
 use crate::ledger::Sent;
-use crate::pair::Pair;
 use crate::replica::Replica;
 use crate::report::{Course, Report};
 use crate::{books, chaos, eventually, settings, unique};
@@ -51,16 +51,16 @@ pub struct Group {
 
 impl Group {
     /// A group of nobody yet, for these of the chaos's flows.
-    pub async fn new(pair: &Pair, flows: &[&str]) -> Self {
+    pub async fn new(backend: &Backend, flows: &[&str]) -> Self {
         telemetry::install_tls();
         let folder = tempfile::tempdir().expect("a folder");
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let lab = Lab::start_with(listener, None, settings::EVERYTHING, stop.clone()).expect("the lab starts");
 
-        let (address, database) = match pair {
-            Pair::Embedded => (LogAddress::Sqlite { path: folder.path().join("log.db") }, None),
-            Pair::Real(services) => {
+        let (address, database) = match backend {
+            Backend::Embedded => (LogAddress::Sqlite { path: folder.path().join("log.db") }, None),
+            Backend::Real(services) => {
                 let address = LogAddress::Kafka { brokers: services.kafka.clone() };
                 (address, Some(OwnDatabase::make(&services.postgres).await))
             }
@@ -70,7 +70,7 @@ impl Group {
         let prefix = unique("t");
         let settings = settings::of(&lab, &prefix).into_iter().chain([("USHER_STORE".to_owned(), store.clone())]);
         let environment =
-            settings.fold(Environment::of([]), |environment, (name, value)| environment.with(&name, value));
+            settings.fold(Environment::from_vars([]), |environment, (name, value)| environment.with(&name, value));
         let files: Vec<_> = chaos::flows().into_iter().filter(|(name, _)| flows.contains(name)).collect();
         settings::flows(folder.path(), &[], &files);
         sqlx::any::install_default_drivers();
@@ -79,7 +79,7 @@ impl Group {
             lab,
             _lab_stop: stop.drop_guard(),
             environment,
-            log: usher_log::open(&address, &[]).await.expect("the log opens"),
+            log: usher_eventlog::open(&address, &[]).await.expect("the log opens"),
             address,
             layout: LogLayout { topics: Topics::new(&prefix).expect("a plain word"), partitions: PARTITIONS },
             pool: AnyPoolOptions::new().max_connections(2).connect_lazy(&store).expect("an address"),

@@ -42,7 +42,7 @@ pub struct Seen {
     pub ended_at: Option<i64>,
 }
 
-/// One request that reached a destination, or one effect that it had: they say themselves which step of which flow asks
+/// One request that reached a destination, or one effect that it had: they log_once themselves which step of which flow asks
 /// for them, and on account of which event. Lists of them are in the destinations' order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
@@ -61,7 +61,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Reads it from a mail's tags or from an object's metadata. None where they do not say.
+    /// Reads it from a mail's tags or from an object's metadata. None where they do not log_once.
     pub fn of(entry: &Entry) -> Option<Self> {
         let said = |name: &str| {
             let tags = entry.body["tags"].as_array().into_iter().flatten();

@@ -3,6 +3,7 @@
 //! Everything here waits for something to happen, with a deadline; nothing sleeps for luck.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+pub mod backend;
 pub mod books;
 pub mod broker;
 pub mod chaos;
@@ -15,13 +16,12 @@ pub mod events;
 pub mod group;
 pub mod ledger;
 pub mod load;
-pub mod pair;
 pub mod postgres;
 pub mod program;
 pub mod replica;
 pub mod report;
 pub mod sabotage;
-pub mod world;
+pub mod test_env;
 
 mod settings;
 

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::checker::Expected;
 use crate::events::{User, Webhook};
 use crate::ledger::Sent;
-use crate::world::SECRET;
+use crate::test_env::SECRET;
 
 /// How long the sender waits for an answer. Shorter than what ingest allows itself, so that in an outage some webhooks are
 /// kept and repeated all the same.
@@ -26,7 +26,7 @@ const NEW_USERS: u32 = 8;
 
 /// What load to make.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct ParamType {
     /// Events begun in a second.
     pub rate: u32,
     /// Users at a time. The first is the liveliest by far; the n-th has an n-th of its events.
@@ -48,7 +48,7 @@ fn with<R>(books: &Books, work: impl FnOnce(&mut Vec<Sent>) -> R) -> R {
 
 impl Load {
     /// Begins to send to the ingest at `address`.
-    pub fn start(address: &str, shape: Shape, seed: u64) -> Self {
+    pub fn start(address: &str, shape: ParamType, seed: u64) -> Self {
         let (books, senders, stop) = (Books::default(), TaskTracker::new(), CancellationToken::new());
         let sender = Sender {
             url: format!("http://{address}/webhooks/clerk"),
@@ -85,7 +85,7 @@ impl Load {
 
 /// Begins events at the rate. Each user is a lock: whoever holds it has the only event of that user under way, and the
 /// others wait in line.
-async fn send(sender: Sender, shape: Shape, seed: u64, senders: TaskTracker) {
+async fn send(sender: Sender, shape: ParamType, seed: u64, senders: TaskTracker) {
     let mut rng = StdRng::seed_from_u64(seed);
     let users: Vec<Arc<tokio::sync::Mutex<Option<User>>>> = (0..shape.users).map(|_| Arc::default()).collect();
     let weights: Vec<f64> = (1..=shape.users).map(|rank| 1.0 / f64::from(rank)).collect();

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::backend::log_once;
 use crate::free_port;
-use crate::pair::say;
 
 /// A server. Stopped and removed when dropped.
 pub struct Postgres {
@@ -43,7 +43,7 @@ impl Postgres {
     pub fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(std::env::var_os("CI").is_none(), "CI is set, so the programs of Postgres must be installed");
-            say("not run here: the programs of Postgres are not installed (Debian: postgresql)");
+            log_once("not run here: the programs of Postgres are not installed (Debian: postgresql)");
             return None;
         };
         // Not below a folder of the test's, whose parents may be closed to the other user.

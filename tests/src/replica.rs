@@ -9,10 +9,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use usher_dispatcher::store::Store;
 use usher_dispatcher::{Config, Dispatcher};
-use usher_log::Log;
+use usher_eventlog::Log;
 use usher_service::Readiness;
 
-use crate::world::SOON;
+use crate::test_env::SOON;
 
 /// How long a crash may take: what has left for the store or the log does not come back.
 const CRASH_DEADLINE: Duration = Duration::from_secs(15);

@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
 use usher_dispatcher::engine::clock::Witness;
 use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
-use usher_dispatcher::reach::Listed;
-use usher_dispatcher::store::{Due, Grant, HeadsOf, Store, StoreError, Wish};
+use usher_dispatcher::store::{Due, HeadsOf, QuotaLease, QuotaRequest, Store, StoreError};
 use usher_dispatcher::subject::Subject;
+use usher_dispatcher::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
 
 /// What is done in place of the store's own writes; the rest passes through.
@@ -109,7 +109,7 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         instance: &str,
         list: Option<&str>,
         addresses: &[AddressDigest],
-    ) -> Result<Vec<Listed>, StoreError> {
+    ) -> Result<Vec<SuppressionEntry>, StoreError> {
         self.store.listed(instance, list, addresses).await
     }
 
@@ -153,7 +153,12 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.store.drop_spent(flow, now, limit).await
     }
 
-    async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError> {
+    async fn grant(
+        &self,
+        member: &str,
+        lease: Duration,
+        wishes: &[QuotaRequest],
+    ) -> Result<Vec<QuotaLease>, StoreError> {
         self.store.grant(member, lease, wishes).await
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use usher_lab::LabHandle;
 
-use crate::world::SECRET;
+use crate::test_env::SECRET;
 
 /// What all programs need: secrets, free addresses, and the lab in place of every destination.
 pub(crate) fn of(lab: &LabHandle, prefix: &str) -> BTreeMap<String, String> {

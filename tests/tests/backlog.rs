@@ -9,11 +9,11 @@ use serde_json::json;
 use sqlx::AnyPool;
 use tokio::sync::Mutex;
 use usher_lab::Fault;
+use usher_tests::backend::{Backend, log_once};
 use usher_tests::events::Webhook;
-use usher_tests::pair::{Pair, say};
-use usher_tests::world::{Options, World};
+use usher_tests::test_env::{Options, TestEnv};
 
-usher_tests::on_both_pairs!(
+usher_tests::on_both_backends!(
     #[ignore = "it measures, for minutes: just backlog"]
     a_backlog_is_worked_off_in_bounded_memory,
     #[ignore = "it measures, for minutes: just backlog"]
@@ -82,42 +82,42 @@ fn lengths(most: usize) -> Vec<usize> {
     if long > EVENTS { vec![EVENTS, long] } else { vec![long] }
 }
 
-async fn a_backlog_is_worked_off_in_bounded_memory(pair: Pair) {
+async fn a_backlog_is_worked_off_in_bounded_memory(backend: Backend) {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let name = pair.name();
+    let name = backend.name();
     let mut peaks = Vec::new();
     for events in lengths(usize::MAX) {
-        let mut backlog = Backlog::new(pair.clone(), NOTHING, events).await;
+        let mut backlog = Backlog::new(backend.clone(), NOTHING, events).await;
         let began = Instant::now();
-        backlog.world.go_on_delivering().await;
+        backlog.env.go_on_delivering().await;
         backlog.is_done().await;
-        let peak = backlog.world.deliverer().peak_memory();
-        say(&format!("backlog on {name}: {}, at most {}", per_second(events, began), mib(peak)));
+        let peak = backlog.env.deliverer().peak_memory();
+        log_once(&format!("backlog on {name}: {}, at most {}", per_second(events, began), mib(peak)));
         peaks.push(peak);
         backlog.end().await;
     }
     bounded(&peaks);
 }
 
-async fn a_backlog_for_a_destination_that_is_down_is_held_in_bounded_memory(pair: Pair) {
+async fn a_backlog_for_a_destination_that_is_down_is_held_in_bounded_memory(backend: Backend) {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let name = pair.name();
+    let name = backend.name();
     let mut peaks = Vec::new();
     for events in lengths(HELD) {
-        let mut backlog = Backlog::new(pair.clone(), MAIL, events).await;
-        backlog.world.lab().set_fault("resend", Fault { status: Some(503), ..Fault::default() }).unwrap();
+        let mut backlog = Backlog::new(backend.clone(), MAIL, events).await;
+        backlog.env.lab().set_fault("resend", Fault { status: Some(503), ..Fault::default() }).unwrap();
         let began = Instant::now();
-        backlog.world.go_on_delivering().await;
+        backlog.env.go_on_delivering().await;
         backlog.is_admitted().await;
-        let (held, peak) = (per_second(events, began), backlog.world.deliverer().peak_memory());
-        say(&format!("backlog on {name}: destination down, held {held}, at most {}", mib(peak)));
+        let (held, peak) = (per_second(events, began), backlog.env.deliverer().peak_memory());
+        log_once(&format!("backlog on {name}: destination down, held {held}, at most {}", mib(peak)));
 
-        backlog.world.lab().end_fault("resend").unwrap();
+        backlog.env.lab().end_fault("resend").unwrap();
         let began = Instant::now();
         backlog.is_done().await;
-        let (done, peak) = (per_second(events, began), backlog.world.deliverer().peak_memory());
-        say(&format!("backlog on {name}: destination back, done {done}, at most {}", mib(peak)));
-        assert_eq!(backlog.world.effects("resend").len(), events, "each once");
+        let (done, peak) = (per_second(events, began), backlog.env.deliverer().peak_memory());
+        log_once(&format!("backlog on {name}: destination back, done {done}, at most {}", mib(peak)));
+        assert_eq!(backlog.env.effects("resend").len(), events, "each once");
         peaks.push(peak);
         backlog.end().await;
     }
@@ -141,18 +141,18 @@ fn bounded(peaks: &[u64]) {
 
 /// Events that are in the log and that nobody has read.
 struct Backlog {
-    world: World,
+    env: TestEnv,
     pool: AnyPool,
     events: usize,
 }
 
 impl Backlog {
-    /// A world whose flow has begun and been stopped before the events came.
-    async fn new(pair: Pair, flow: &'static str, events: usize) -> Self {
-        let mut world = World::with(pair, Options { flows: vec![("flow", flow)], ..Options::default() }).await;
-        let pool = world.pool().await;
-        world.stop_delivering().await;
-        let (log, topic) = (world.log().await, world.layout().events());
+    /// An environment whose flow has begun and been stopped before the events came.
+    async fn new(backend: Backend, flow: &'static str, events: usize) -> Self {
+        let mut env = TestEnv::with(backend, Options { flows: vec![("flow", flow)], ..Options::default() }).await;
+        let pool = env.pool().await;
+        env.stop_delivering().await;
+        let (log, topic) = (env.log().await, env.layout().events());
         let users = USERS.min(events / 4);
         futures::stream::iter(0..events)
             .for_each_concurrent(APPENDS, |number| {
@@ -160,7 +160,7 @@ impl Backlog {
                 async { _ = log.append(&topic, record).await.expect("it is kept") }
             })
             .await;
-        Self { world, pool, events }
+        Self { env, pool, events }
     }
 
     /// Waits until all of it has left the log for the store.
@@ -199,7 +199,7 @@ impl Backlog {
 
     async fn end(self) {
         self.pool.close().await;
-        self.world.end().await;
+        self.env.end().await;
     }
 }
 

@@ -12,12 +12,12 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::Mutex;
 use usher_lab::{Fault, Filter};
+use usher_tests::backend::log_once;
 use usher_tests::chaos::{EXPECTED, faults};
 use usher_tests::checker::Kind;
 use usher_tests::cluster::Cluster;
 use usher_tests::ledger::Mark;
-use usher_tests::load::{Load, Shape};
-use usher_tests::pair::say;
+use usher_tests::load::{Load, ParamType};
 use usher_tests::postgres::Down;
 use usher_tests::program::{Program, programs};
 use usher_tests::report::{Course, Report};
@@ -42,7 +42,7 @@ struct Plan {
     scalings: usize,
     restarts: usize,
     embedded_kills: usize,
-    load: Shape,
+    load: ParamType,
 }
 
 const FULL: Plan = Plan {
@@ -52,7 +52,7 @@ const FULL: Plan = Plan {
     scalings: 10,
     restarts: 5,
     embedded_kills: 50,
-    load: Shape { rate: 25, users: 200 },
+    load: ParamType { rate: 25, users: 200 },
 };
 const SHORT: Plan = Plan {
     kills: 3,
@@ -61,7 +61,7 @@ const SHORT: Plan = Plan {
     scalings: 1,
     restarts: 1,
     embedded_kills: 8,
-    load: Shape { rate: 20, users: 60 },
+    load: ParamType { rate: 20, users: 60 },
 };
 
 fn plan() -> &'static Plan {
@@ -126,7 +126,7 @@ struct Chaos {
 impl Chaos {
     fn new(title: &str, cluster: Cluster, plan: &Plan) -> Self {
         let seed = std::env::var("USHER_CHAOS_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-        say(&format!("chaos on {title}: USHER_CHAOS_SEED={seed}"));
+        log_once(&format!("chaos on {title}: USHER_CHAOS_SEED={seed}"));
         for provider in cluster.lab().providers() {
             cluster.lab().set_faults(provider, faults()).unwrap();
         }
@@ -253,7 +253,11 @@ impl Chaos {
         let slowest = self.course.slowest.entry(blow).or_default();
         *slowest = began.elapsed().max(*slowest);
         if last {
-            say(&format!("  after {} s: {blow}, {} times", self.began.elapsed().as_secs(), self.course.blows[blow]));
+            log_once(&format!(
+                "  after {} s: {blow}, {} times",
+                self.began.elapsed().as_secs(),
+                self.course.blows[blow]
+            ));
         }
         Ok(())
     }
@@ -310,10 +314,10 @@ impl Chaos {
         (cluster, report)
     }
 
-    /// Closes the books, shows and keeps what they say, and fails if it is not good.
+    /// Closes the books, shows and keeps what they log_once, and fails if it is not good.
     async fn end(self, name: &str, went: Result<(), Stuck>) {
         let (cluster, report) = self.close(went).await;
-        say(&report.to_string());
+        log_once(&report.to_string());
 
         let folder = programs().parent().expect("target").join("chaos");
         std::fs::create_dir_all(&folder).expect("a folder");

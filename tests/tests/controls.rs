@@ -7,21 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use usher_lab::{Fault, Filter};
+use usher_tests::backend::{Backend, log_once};
 use usher_tests::checker::Kind;
 use usher_tests::deaf::Deaf;
 use usher_tests::events::User;
 use usher_tests::eventually;
 use usher_tests::group::Group;
-use usher_tests::pair::{Pair, say};
 use usher_tests::report::Report;
 use usher_tests::sabotage::ahead::{Ahead, Second};
 use usher_tests::sabotage::around;
 use usher_tests::sabotage::held::Held;
 use usher_tests::sabotage::unfenced::Unfenced;
 use usher_tests::sabotage::unwritten::Unwritten;
-use usher_tests::world::SOON;
+use usher_tests::test_env::SOON;
 
-usher_tests::on_both_pairs!(effects_that_are_not_recorded_happen_twice, a_frontier_ahead_of_its_runs_loses_them,);
+usher_tests::on_both_backends!(effects_that_are_not_recorded_happen_twice, a_frontier_ahead_of_its_runs_loses_them,);
 
 /// How often destinations forget what they know: all the time.
 const FORGET_EVERY: Duration = Duration::from_millis(1);
@@ -31,19 +31,19 @@ fn users(count: usize) -> Vec<User> {
 }
 
 /// Says what was found, and fails if it is of another kind than this one; gives how many there are of it.
-fn only(kind: Kind, pair: &Pair, what: &str, report: &Report) -> usize {
+fn only(kind: Kind, backend: &Backend, what: &str, report: &Report) -> usize {
     let found = Kind::ALL.map(|kind| format!("{} {}", kind.label(), report.count(kind))).join(", ");
-    say(&format!("control on {}: {what}: {found}", pair.name()));
+    log_once(&format!("control on {}: {what}: {found}", backend.name()));
     let others = Kind::ALL.into_iter().filter(|other| *other != kind);
     assert_eq!(others.map(|other| report.count(other)).sum::<usize>(), 0, "{report}");
     report.count(kind)
 }
 
 /// A replica does its work and crashes; another takes over, and the destinations have forgotten what they did.
-async fn effects_that_are_not_recorded_happen_twice(pair: Pair) {
+async fn effects_that_are_not_recorded_happen_twice(backend: Backend) {
     const EVENTS: usize = 40;
     for recorded in [false, true] {
-        let mut group = Group::new(&pair, &["mail"]).await;
+        let mut group = Group::new(&backend, &["mail"]).await;
         let unwritten = Arc::new(Unwritten::new(!recorded));
         let first = group.with_store(around(&unwritten)).await;
         let users = users(EVENTS);
@@ -62,16 +62,16 @@ async fn effects_that_are_not_recorded_happen_twice(pair: Pair) {
         second.crash().await;
         let what = if recorded { "effects are recorded" } else { "effects are not recorded" };
         let report = group.close(what).await;
-        assert_eq!(only(Kind::Twice, &pair, what, &report), if recorded { 0 } else { EVENTS }, "{report}");
+        assert_eq!(only(Kind::Twice, &backend, what, &report), if recorded { 0 } else { EVENTS }, "{report}");
     }
 }
 
 /// A replica moves the frontier and stops; another goes on from there. In one transaction with the runs it loses nothing;
 /// without them, all. Where it crashes before it has heard back, the log has not heard either, and tells everything again.
-async fn a_frontier_ahead_of_its_runs_loses_them(pair: Pair) {
+async fn a_frontier_ahead_of_its_runs_loses_them(backend: Backend) {
     const EVENTS: usize = 40;
     for second_step in [Second::Lost, Second::InOne, Second::Crash] {
-        let mut group = Group::new(&pair, &["mail"]).await;
+        let mut group = Group::new(&backend, &["mail"]).await;
         // So that the log, too, knows where the flow stands.
         group.honest().await.stop().await;
         let ahead = Arc::new(Ahead::new(second_step));
@@ -96,7 +96,7 @@ async fn a_frontier_ahead_of_its_runs_loses_them(pair: Pair) {
             Second::Crash => ("a crash when the frontier has moved, and nobody has heard", 0),
         };
         let report = group.close(what).await;
-        assert_eq!(only(Kind::Lost, &pair, what, &report), lost, "{report}");
+        assert_eq!(only(Kind::Lost, &backend, what, &report), lost, "{report}");
     }
 }
 
@@ -105,9 +105,9 @@ async fn a_frontier_ahead_of_its_runs_loses_them(pair: Pair) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_fence_two_replicas_do_the_same() {
     const EVENTS: usize = 200;
-    let Some(pair) = Pair::real() else { return };
+    let Some(backend) = Backend::real() else { return };
     for fenced in [false, true] {
-        let mut group = Group::new(&pair, &["mail"]).await;
+        let mut group = Group::new(&backend, &["mail"]).await;
         let unfenced = Arc::new(Unfenced::new(!fenced, group.pool().clone()));
         let first = group.with_log_and_store(Arc::new(Deaf(group.log())), around(&unfenced)).await;
         // What does not make it count as down, so that every event is tried again soon, by whoever has it.
@@ -165,6 +165,6 @@ async fn without_a_fence_two_replicas_do_the_same() {
         second.crash().await;
         let what = if fenced { "a fence" } else { "no fence" };
         let report = group.close(what).await;
-        assert_eq!(only(Kind::Twice, &pair, what, &report) > 0, !fenced, "{report}");
+        assert_eq!(only(Kind::Twice, &backend, what, &report) > 0, !fenced, "{report}");
     }
 }

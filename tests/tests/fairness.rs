@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use usher_lab::{Fault, Filter};
 use usher_proto::Timestamp;
 use usher_service::clock;
+use usher_tests::backend::{Backend, log_once};
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
 use usher_tests::ledger::Mark;
-use usher_tests::pair::{Pair, say};
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(
+usher_tests::on_both_backends!(
     #[ignore = "it measures, for minutes: just fairness"]
     one_users_trouble_delays_nobody_else,
 );
@@ -56,20 +56,20 @@ struct Measured {
     tried: usize,
 }
 
-async fn one_users_trouble_delays_nobody_else(pair: Pair) {
-    let name = pair.name();
-    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+async fn one_users_trouble_delays_nobody_else(backend: Backend) {
+    let name = backend.name();
+    let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
     // Connections are made, caches are filled.
-    run(&world, false).await;
+    run(&env, false).await;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for number in 0..RUNS {
         // Not always the same first, for what comes first and what comes second may differ.
         for trouble in [number % 2 == 1, number % 2 == 0] {
-            let measured = run(&world, trouble).await;
+            let measured = run(&env, trouble).await;
             if trouble { with.push(measured) } else { without.push(measured) }
         }
     }
-    world.end().await;
+    env.end().await;
 
     let mut table = format!("fairness on {name}: {RATE} events/s, ms from acknowledgement to effect, of all others\n");
     table += "  run     without p50   p99    with trouble p50   p99   tries of the failing event\n";
@@ -81,7 +81,7 @@ async fn one_users_trouble_delays_nobody_else(pair: Pair) {
     let ((a50, b50), (a99, b99)) = (medians(|run| run.p50), medians(|run| run.p99));
     let ratio = b99 / a99;
     table += &format!("  median{a50:>13}{a99:>6}{b50:>20}{b99:>6}   ratio of p99: {ratio:.2}");
-    say(&table);
+    log_once(&table);
     assert!(with.iter().all(|run| run.tried > 5), "there was trouble");
     assert!(ratio <= BOUND, "{ratio} is more than {BOUND}");
 }
@@ -94,27 +94,27 @@ fn median(runs: &[Measured], of: fn(&Measured) -> i64) -> f64 {
 }
 
 /// One run of events, with or without trouble.
-async fn run(world: &World, trouble: bool) -> Measured {
-    world.lab().forget();
+async fn run(env: &TestEnv, trouble: bool) -> Measured {
+    env.lab().forget();
     let (webhooks, troubled) = webhooks();
     let own: Vec<&str> = troubled.iter().map(|index| webhooks[*index].id.as_str()).collect();
     let failing = own[0];
     if trouble {
         let fault = Fault { status: Some(503), containing: Some(failing.to_owned()), ..Fault::default() };
-        world.lab().set_fault("resend", fault).unwrap();
+        env.lab().set_fault("resend", fault).unwrap();
     }
 
     let begin = Instant::now();
     let sends = webhooks.iter().enumerate().map(|(index, webhook)| async move {
         let due = Duration::from_secs(1) / RATE * u32::try_from(index).unwrap();
         tokio::time::sleep_until(begin + due).await;
-        world.send(webhook).await;
+        env.send(webhook).await;
         (webhook.id.as_str(), clock::now())
     });
     let mut acknowledged: BTreeMap<&str, Timestamp> = futures::future::join_all(sends).await.into_iter().collect();
     acknowledged.retain(|event, _| !own.contains(event));
     let effects = eventually("all the others' effects are there", SOON, || async {
-        let effects = mails(world);
+        let effects = mails(env);
         acknowledged.keys().all(|event| effects.iter().any(|effect| effect.event == **event)).then_some(effects)
     })
     .await;
@@ -123,12 +123,12 @@ async fn run(world: &World, trouble: bool) -> Measured {
     if trouble {
         let early: Vec<&Mark> = effects.iter().filter(|effect| own.contains(&effect.event.as_str())).collect();
         assert!(early.is_empty(), "the failing event is not over: {early:?}");
-        let requests = world.lab().requests(&Filter::default()).unwrap();
+        let requests = env.lab().requests(&Filter::default()).unwrap();
         tried = requests.iter().filter_map(|entry| Mark::of(entry)).filter(|mark| mark.event == failing).count();
-        world.lab().end_fault("resend").unwrap();
+        env.lab().end_fault("resend").unwrap();
     }
     eventually("the effects of the troubled user are there, in order", SOON, || async {
-        let effects = mails(world);
+        let effects = mails(env);
         let theirs: Vec<&str> = effects.iter().map(|mark| mark.event.as_str()).filter(|e| own.contains(e)).collect();
         assert!(own.starts_with(&theirs), "in the order of the events");
         (theirs.len() == own.len()).then_some(())
@@ -142,8 +142,8 @@ async fn run(world: &World, trouble: bool) -> Measured {
     Measured { p50: at(50), p99: at(99), tried }
 }
 
-fn mails(world: &World) -> Vec<Mark> {
-    world.effects("resend").iter().filter_map(|entry| Mark::of(entry)).collect()
+fn mails(env: &TestEnv) -> Vec<Mark> {
+    env.effects("resend").iter().filter_map(|entry| Mark::of(entry)).collect()
 }
 
 /// The events of a run, and which of them are the troubled user's: the first is.

@@ -8,14 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::timeout;
-use usher_log::{
-    AppendError, Assigned, Creation, DEAD_LETTER_RETENTION, Extent, Kept, Log, LogAddress, LogError, LogEvent,
-    MAX_BODY, Position, Subscription, TopicSpec,
+use usher_eventlog::{
+    AppendError, Assigned, Creation, DEAD_LETTER_RETENTION, Log, LogAddress, LogError, LogEvent, MAX_BODY, Position,
+    Retention, Subscription, TopicSpec, Watermarks,
 };
 use usher_proto::{Key, Partition, Record};
 use usher_service::clock;
+use usher_tests::backend::{log_once, setting};
 use usher_tests::broker::Broker;
-use usher_tests::pair::{say, setting};
 use usher_tests::unique;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ struct Subject {
 }
 
 fn spec(topic: &str, partitions: i32) -> TopicSpec {
-    TopicSpec { name: topic.into(), partitions, kept: Kept::ForRetention, creation: Creation::Always }
+    TopicSpec { name: topic.into(), partitions, retention: Retention::Time, creation: Creation::Always }
 }
 
 async fn subject(kafka: bool) -> Option<Subject> {
@@ -41,8 +41,8 @@ async fn subject(kafka: bool) -> Option<Subject> {
     } else {
         LogAddress::Sqlite { path: folder.path().join("log.db") }
     };
-    say(&format!("log: {}", if kafka { "Kafka" } else { "embedded" }));
-    let (log, topic) = (usher_log::open(&address, &[]).await.unwrap(), unique("t"));
+    log_once(&format!("log: {}", if kafka { "Kafka" } else { "embedded" }));
+    let (log, topic) = (usher_eventlog::open(&address, &[]).await.unwrap(), unique("t"));
     log.ensure(&[spec(&topic, PARTITIONS)]).await.unwrap();
     Some(Subject { spec: spec(&topic, PARTITIONS), log, address, topic, _folder: folder })
 }
@@ -254,8 +254,8 @@ async fn more_partitions_than_the_layout_are_read_and_not_written_to(subject: Su
 
 async fn a_tombstone_has_a_key_and_nothing_else(subject: Subject) {
     let topic = unique("letters");
-    let kept = Kept::NewestOfKey(DEAD_LETTER_RETENTION);
-    let letters = TopicSpec { kept, ..spec(&topic, PARTITIONS) };
+    let kept = Retention::Compact(DEAD_LETTER_RETENTION);
+    let letters = TopicSpec { retention: kept, ..spec(&topic, PARTITIONS) };
     subject.log.ensure(std::slice::from_ref(&letters)).await.unwrap();
     let written = subject.log.append(&letters, record("msg_1", "a letter")).await.unwrap();
     let erased = subject.log.erase(&letters, &Key::new("msg_1")).await.unwrap();
@@ -280,7 +280,7 @@ async fn what_was_acknowledged_is_there_after_reopening(subject: Subject) {
     let position = log.append(&spec, record("k", "kept")).await.unwrap();
     log.flush().await;
     drop(log);
-    let subject = Subject { log: usher_log::open(&address, &[]).await.unwrap(), address, topic, spec, _folder };
+    let subject = Subject { log: usher_eventlog::open(&address, &[]).await.unwrap(), address, topic, spec, _folder };
     subject.log.ensure(std::slice::from_ref(&subject.spec)).await.unwrap();
     let (mut subscription, epoch, assigned) = join(&subject, "g").await;
     subscription.control.start(epoch, from_low(&assigned));
@@ -291,16 +291,17 @@ async fn what_was_acknowledged_is_there_after_reopening(subject: Subject) {
 
 async fn a_topic_says_how_far_its_partitions_reach(subject: Subject) {
     let all = || (0..PARTITIONS).map(Partition);
-    let nothing: BTreeMap<Partition, Extent> = all().map(|partition| (partition, Extent { low: 0, end: 0 })).collect();
-    assert_eq!(subject.log.extents(&subject.topic).await.unwrap(), nothing);
+    let nothing: BTreeMap<Partition, Watermarks> =
+        all().map(|partition| (partition, Watermarks { low: 0, high: 0 })).collect();
+    assert_eq!(subject.log.watermarks(&subject.topic).await.unwrap(), nothing);
     let mut ends = nothing;
     for number in 0..20 {
         let position = subject.log.append(&subject.spec, record(&format!("user_{number}"), "x")).await.unwrap();
-        ends.get_mut(&position.partition).unwrap().end = position.offset + 1;
+        ends.get_mut(&position.partition).unwrap().high = position.offset + 1;
     }
-    assert_eq!(subject.log.extents(&subject.topic).await.unwrap(), ends);
+    assert_eq!(subject.log.watermarks(&subject.topic).await.unwrap(), ends);
     let (subscription, _, assigned) = join(&subject, "g").await;
-    let known = assigned.iter().map(|known| (known.partition, Extent { low: known.low, end: known.end }));
+    let known = assigned.iter().map(|known| (known.partition, Watermarks { low: known.low, high: known.end }));
     assert_eq!(known.collect::<BTreeMap<_, _>>(), ends, "a subscriber is told the same");
     subscription.control.close().await;
 }
@@ -324,10 +325,10 @@ async fn one_record_is_read_where_it_stands(subject: Subject) {
 async fn what_does_not_exist_is_said_to_be_missing(subject: Subject) {
     let nowhere = unique("nowhere");
     for (found, what) in [
-        (subject.log.extents(&nowhere).await.map(drop), "a topic's extents"),
+        (subject.log.watermarks(&nowhere).await.map(drop), "a topic's watermarks"),
         (subject.log.read(&nowhere, Partition(0), 0).await.map(drop), "a topic's record"),
         (subject.log.read(&subject.topic, Partition(PARTITIONS), 0).await.map(drop), "a partition's record"),
-        (subject.log.extents(&nowhere).await.map(drop), "what was asked about, which is not made by asking"),
+        (subject.log.watermarks(&nowhere).await.map(drop), "what was asked about, which is not made by asking"),
     ] {
         let said = found.expect_err(what).to_string();
         assert!(said.contains("there is no "), "{what}: {said}");
@@ -463,7 +464,7 @@ async fn a_topic_says_which_records_came_since_a_time(subject: Subject) {
 async fn they_move_by_the_new_group_protocol_too() {
     let Some(mut subject) = subject(true).await else { return };
     let new = ("group.protocol".to_owned(), "consumer".to_owned());
-    subject.log = usher_log::open(&subject.address, &[new]).await.unwrap();
+    subject.log = usher_eventlog::open(&subject.address, &[new]).await.unwrap();
     members_come_and_go(subject).await;
 }
 
@@ -567,7 +568,7 @@ async fn a_subscription_outlives_its_broker_and_closes_without_it() {
     let Some(mut broker) = Broker::prepare(folder.path(), &folder.path().join("data")) else { return };
     broker.start().await;
     let address = LogAddress::Kafka { brokers: broker.address() };
-    let log = usher_log::open(&address, &[]).await.unwrap();
+    let log = usher_eventlog::open(&address, &[]).await.unwrap();
     let topic = unique("t");
     let subject = Subject { log, address, spec: spec(&topic, PARTITIONS), topic, _folder: folder };
     subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.unwrap();

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use usher_lab::Lab;
-use usher_tests::pair::setting;
+use usher_tests::backend::setting;
 
 /// An SDK repeats some refusals by itself, with pauses.
 const PATIENCE: Duration = Duration::from_secs(120);

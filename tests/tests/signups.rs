@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use usher_lab::{Entry, Fault, Filter};
+use usher_tests::backend::{Backend, log_once};
 use usher_tests::events::{User, Webhook};
-use usher_tests::pair::{Pair, say};
-use usher_tests::world::{Options, World};
+use usher_tests::test_env::{Options, TestEnv};
 
-usher_tests::on_both_pairs!(everybody_who_signs_up_has_everything_once);
+usher_tests::on_both_backends!(everybody_who_signs_up_has_everything_once);
 
 /// All that are built in. What they do not use comes from the files beside this one.
 const BUILT_IN: &[&str] =
@@ -33,28 +33,28 @@ const FULL: usize = 10_000;
 const RUNS: usize = BUILT_IN.len() + MORE.len() - 1;
 const DESTINATIONS: [&str; 8] = ["resend", "stripe", "novu", "mailchimp", "algolia", "nylas", "smtp", "http"];
 
-async fn everybody_who_signs_up_has_everything_once(pair: Pair) {
+async fn everybody_who_signs_up_has_everything_once(backend: Backend) {
     let signups: usize = std::env::var("USHER_SIGNUPS").map_or(100, |count| count.parse().unwrap());
-    let name = pair.name();
+    let name = backend.name();
     // Of a few signups, enough lose an answer to see what becomes of it.
     let lost = if signups < FULL { 0.05 } else { 0.01 };
     let options = Options { built_in: BUILT_IN, flows: MORE.to_vec(), ..Options::default() };
-    let world = World::with(pair, options).await;
+    let env = TestEnv::with(backend, options).await;
     for destination in DESTINATIONS {
         let refused = if destination == "smtp" { 451 } else { 503 };
         let faults = vec![
             Fault { status: Some(refused), share: 0.09, ..Fault::default() },
             Fault { drop_after_effect: true, share: lost, ..Fault::default() },
         ];
-        world.lab().set_faults(destination, faults).unwrap();
+        env.lab().set_faults(destination, faults).unwrap();
     }
 
     let users: Vec<User> = (0..signups).map(|_| User::new()).collect();
     let webhooks: Vec<Webhook> = users.iter().flat_map(|user| [code(user), user.created()]).collect();
     let begun = Instant::now();
-    world.send_all(&webhooks).await;
+    env.send_all(&webhooks).await;
     let deadline = Duration::from_secs(240) + Duration::from_secs(signups as u64 / 4);
-    let runs = world.all_ended(signups * RUNS, deadline).await;
+    let runs = env.all_ended(signups * RUNS, deadline).await;
     let took = begun.elapsed().as_secs_f64();
 
     let all: BTreeSet<&str> = users.iter().map(|user| user.id.as_str()).collect();
@@ -69,7 +69,7 @@ async fn everybody_who_signs_up_has_everything_once(pair: Pair) {
         ("notifications", "novu", &|it: &Entry| it.operation == "events.trigger"),
         ("hooks", "http", &|it: &Entry| it.body["flow"] == "hook"),
     ] {
-        let times = times(&world.effects(provider), which, &users);
+        let times = times(&env.effects(provider), which, &users);
         assert_eq!(times.keys().copied().collect::<BTreeSet<_>>(), all, "{what}: everybody");
         let twice: Vec<_> = times.iter().filter(|(_, times)| **times != 1).collect();
         assert!(twice.is_empty(), "{what}: {twice:?}");
@@ -77,17 +77,17 @@ async fn everybody_who_signs_up_has_everything_once(pair: Pair) {
     }
     for (what, provider) in [("members", "mailchimp"), ("records", "algolia")] {
         // Written again, it is the same one.
-        let times = times(&world.effects(provider), &|_| true, &users);
+        let times = times(&env.effects(provider), &|_| true, &users);
         assert_eq!(times.keys().copied().collect::<BTreeSet<_>>(), all, "{what}: everybody");
         counted.push(format!("{what} {}", times.len()));
     }
-    assert_eq!(usize::try_from(world.rows().await).unwrap(), signups);
+    assert_eq!(usize::try_from(env.rows().await).unwrap(), signups);
 
     // Without: as the flow says. What was answered with a refusal had no effect; what was not answered had one.
     let post = |flow: &'static str| move |it: &Entry| it.body["headers"]["subject"] == flow;
     let (twice, once) = (post("post-twice"), post("post-once"));
-    let sent = times(&world.effects("smtp"), &twice, &users);
-    let lost = unanswered(&world, "smtp", &twice).len();
+    let sent = times(&env.effects("smtp"), &twice, &users);
+    let lost = unanswered(&env, "smtp", &twice).len();
     assert_eq!((sent.len(), sent.values().sum::<usize>()), (signups, signups + lost), "once more for each lost answer");
     let set = |users: Vec<String>| users.into_iter().collect::<BTreeSet<_>>();
     let in_doubt = |flow: &str| -> BTreeSet<String> {
@@ -95,28 +95,24 @@ async fn everybody_who_signs_up_has_everything_once(pair: Pair) {
         let dead: Vec<_> = dead.inspect(|run| assert_eq!(run.reason.as_deref(), Some("in_doubt"), "{run:?}")).collect();
         dead.into_iter().filter_map(|run| run.user.clone()).collect()
     };
-    let sent = times(&world.effects("smtp"), &once, &users);
+    let sent = times(&env.effects("smtp"), &once, &users);
     assert!(sent.len() == signups && sent.values().all(|times| *times == 1), "never twice");
     let given_up = in_doubt("post-once");
-    assert_eq!(
-        given_up,
-        set(unanswered(&world, "smtp", &once)),
-        "given up where the answer was lost, and nowhere else"
-    );
+    assert_eq!(given_up, set(unanswered(&env, "smtp", &once)), "given up where the answer was lost, and nowhere else");
     let hook = |it: &Entry| it.body["flow"] == "hook-once";
-    let hooks = times(&world.effects("http"), &hook, &users);
+    let hooks = times(&env.effects("http"), &hook, &users);
     assert!(hooks.values().all(|times| *times == 1), "never twice");
     let hooks_given_up = in_doubt("hook-once");
     assert_eq!(
         hooks_given_up,
-        set(unanswered(&world, "http", &hook)),
+        set(unanswered(&env, "http", &hook)),
         "given up where it is not known, and nowhere else"
     );
     let dead = runs.iter().filter(|run| run.state == "dead").count();
     assert_eq!(dead, given_up.len() + hooks_given_up.len());
     assert!(runs.iter().all(|run| run.state == "done" || run.state == "dead"));
 
-    say(&format!(
+    log_once(&format!(
         "signups on {name}: {signups} in {took:.0} s, {} runs: {}; rows {signups}\n  by mail without a key: {lost} of them \
          twice for {lost} lost answers where the flow says \"send\", {} given up for as many where it says \"dead_letter\"; \
          {} hooks given up for as many 503s and lost answers",
@@ -125,7 +121,7 @@ async fn everybody_who_signs_up_has_everything_once(pair: Pair) {
         given_up.len(),
         hooks_given_up.len(),
     ));
-    world.end().await;
+    env.end().await;
 }
 
 const SUBJECT: &str = "482913 is your code";
@@ -157,8 +153,8 @@ fn times<'a>(effects: &[Arc<Entry>], which: &Which<'_>, users: &'a [User]) -> BT
 }
 
 /// Of which users it is not known whether a request had its effect: no answer left, or one that says nothing.
-fn unanswered(world: &World, provider: &str, which: &Which<'_>) -> Vec<String> {
-    let requests = world.lab().requests(&Filter { provider: Some(provider.into()), ..Filter::default() }).unwrap();
+fn unanswered(env: &TestEnv, provider: &str, which: &Which<'_>) -> Vec<String> {
+    let requests = env.lab().requests(&Filter { provider: Some(provider.into()), ..Filter::default() }).unwrap();
     let open = requests.iter().filter(|it| which(it) && it.status.is_none_or(|status| status == 503));
     open.filter_map(|it| it.user.clone()).collect()
 }

@@ -11,14 +11,14 @@ use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
 use usher_dispatcher::engine::arrival::{Admission, Arrival, Batch, Command, Order};
-use usher_dispatcher::engine::{Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect, Tries};
+use usher_dispatcher::engine::{AttemptState, Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect};
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
 use usher_dispatcher::subject::Snapshot;
 use usher_proto::{
     AddressDigest, Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp,
 };
-use usher_tests::pair::{say, setting};
+use usher_tests::backend::{log_once, setting};
 
 use refused::{
     a_change_that_is_refused_is_told_and_all_others_are_written,
@@ -56,7 +56,7 @@ async fn subject(postgres: bool) -> Option<Subject> {
     } else {
         format!("sqlite:{}", folder.path().join("store.db").display())
     };
-    say(&format!("store: {}", if postgres { "Postgres" } else { "SQLite" }));
+    log_once(&format!("store: {}", if postgres { "Postgres" } else { "SQLite" }));
     let url = address;
     let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
@@ -85,10 +85,10 @@ macro_rules! on_every_store {
 mod earlier;
 #[path = "store/identity.rs"]
 mod identity;
-#[path = "store/reach.rs"]
-mod reach;
 #[path = "store/refused.rs"]
 mod refused;
+#[path = "store/suppression.rs"]
+mod suppression;
 
 on_every_store!(
     an_event_is_admitted_once_however_often_it_comes,
@@ -204,7 +204,7 @@ fn names(runs: &[Run]) -> Vec<String> {
 }
 
 fn claim(made: u32, generation: u32, request: &[u8]) -> ChangeKind {
-    let tries = Tries { made, generation, unanswered: 1, ..Tries::default() };
+    let tries = AttemptState { attempts: made, generation, unanswered: 1, ..AttemptState::default() };
     ChangeKind::Claim { tries, request: request.to_vec() }
 }
 
@@ -212,7 +212,7 @@ fn wait(seconds: i64, news_after: Option<i64>) -> ChangeKind {
     ChangeKind::Wait { until: Timestamp::from_seconds(seconds), news_after }
 }
 
-fn park(seconds: i64, tries: Tries, request: Option<&[u8]>) -> ChangeKind {
+fn park(seconds: i64, tries: AttemptState, request: Option<&[u8]>) -> ChangeKind {
     let request = request.map(<[u8]>::to_vec);
     ChangeKind::Park { until: Timestamp::from_seconds(seconds), tries, request }
 }
@@ -293,14 +293,14 @@ async fn a_parked_run_holds_its_lane_wherever_it_is(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
     subject.change(epoch, "e0", claim(1, 0, b"x")).await;
-    let tries = Tries {
-        made: 4,
-        spent: 2,
+    let tries = AttemptState {
+        attempts: 4,
+        counted: 2,
         generation: 3,
-        since: Some(Timestamp::from_millis(5)),
-        asked_at: Some(Timestamp::from_millis(6)),
+        first_at: Some(Timestamp::from_millis(5)),
+        first_sent_at: Some(Timestamp::from_millis(6)),
         failed_at: Some(Timestamp::from_millis(7)),
-        ..Tries::default()
+        ..AttemptState::default()
     };
     assert_eq!(subject.change(epoch, "e0", park(10, tries, Some(b"exact"))).await, Changed::Written);
     assert_eq!(subject.head_names().await, Vec::<String>::new());
@@ -356,7 +356,7 @@ async fn a_claim_keeps_the_exact_request(subject: Subject) {
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
     subject.change(epoch, "e1", claim(2, 1, b"\x00\xffexact")).await;
     let run = subject.heads(None, &[]).await.remove(0);
-    assert_eq!((run.tries.made, run.tries.generation, run.tries.unanswered, run.begun), (2, 1, 1, true));
+    assert_eq!((run.tries.attempts, run.tries.generation, run.tries.unanswered, run.begun), (2, 1, 1, true));
     assert_eq!(run.request, Some(b"\x00\xffexact".to_vec()));
     assert_eq!(subject.state("e1").await, "running");
 }
@@ -370,7 +370,7 @@ async fn an_advance_can_be_written_twice(subject: Subject) {
         subject.change(epoch, "e1", ChangeKind::Advance { to: 1, destination, effect: effect("m1"), results }).await;
     }
     let run = subject.heads(None, &[]).await.remove(0);
-    assert_eq!((run.step, run.destination.as_deref(), run.tries), (1, Some("stripe"), Tries::default()));
+    assert_eq!((run.step, run.destination.as_deref(), run.tries), (1, Some("stripe"), AttemptState::default()));
     assert_eq!(run.request, None);
     assert_eq!(run.results[&0], json!({"id": "m1"}));
     let shown = subject.store.runs(&RunFilter::default(), 10).await.unwrap().remove(0);
@@ -456,7 +456,7 @@ async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: Subj
     subject.admit(epoch, keys.iter().zip(0..).map(|(key, n)| arrival(n, &format!("e{n}"), key)).collect()).await;
     subject.admit(epoch, vec![arrival(4, "other", "b")]).await;
     subject.change(epoch, "e1", wait(10, None)).await;
-    subject.change(epoch, "e2", park(10, Tries::default(), Some(b"x"))).await;
+    subject.change(epoch, "e2", park(10, AttemptState::default(), Some(b"x"))).await;
     subject.change(epoch, "e0", claim(1, 0, b"x")).await;
     let cancel = Arrival { starts: false, cancels: true, ..arrival(5, "c", "a") };
     let same_batch = arrival(6, "e6", "a");
@@ -501,7 +501,7 @@ async fn a_redriven_run_joins_its_lanes_tail_once(subject: Subject) {
     assert_eq!((names(&redriven.woken), redriven.behind), (vec![], vec![id("a")]), "behind e1");
     subject.change(epoch, "e1", end(RunState::Done)).await;
     let run = subject.heads(None, &[]).await.remove(0);
-    assert_eq!((run.event.id.as_str(), run.position, run.tries.made), ("e0", 3, 0));
+    assert_eq!((run.event.id.as_str(), run.position, run.tries.attempts), ("e0", 3, 0));
     assert_eq!((run.tries.generation, &run.request), (1, &None), "a new request under a new key");
     subject.change(epoch, "e0", end(RunState::Done)).await;
     let again = subject.admit(epoch, vec![redrive(5, "o3", 1)]).await;
@@ -542,7 +542,7 @@ async fn a_run_is_run_again_with_effects_of_its_own(subject: Subject) {
     };
     subject.change(epoch, "e0", done("m1")).await;
     let again = subject.admit(epoch, vec![rerun(2, "o2")]).await.woken.remove(0);
-    assert_eq!((again.pass, again.step, &again.event.body[..]), (1, 0, &b"{\"again\":1}"[..]));
+    assert_eq!((again.rerun, again.step, &again.event.body[..]), (1, 0, &b"{\"again\":1}"[..]));
     assert_eq!(subject.admit(epoch, vec![rerun(3, "o2")]).await.woken.len(), 0, "the same order");
     subject.change(epoch, "e0", done("m2")).await;
     let shown = subject.store.runs(&RunFilter::default(), 1).await.unwrap().remove(0);
@@ -557,7 +557,7 @@ async fn an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt
     let admission = subject.admit(epoch, vec![cancel(2, "o1", "a", "e0"), cancel(3, "o2", "b", "e1")]).await;
     assert_eq!(admission.cancelled, [(id("a"), reference("e0"))]);
     assert_eq!(subject.state("e1").await, "running");
-    assert_eq!(subject.change(epoch, "e1", park(9, Tries::default(), None)).await, Changed::Ended);
+    assert_eq!(subject.change(epoch, "e1", park(9, AttemptState::default(), None)).await, Changed::Ended);
     assert_eq!(subject.state("e1").await, "cancelled");
 }
 
@@ -624,7 +624,7 @@ async fn runs_are_counted_by_state(subject: Subject) {
     subject.admit(epoch, (0..4).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
     subject.change(epoch, "e0", dead(false)).await;
     subject.change(epoch, "e1", end(RunState::Done)).await;
-    subject.change(epoch, "e2", park(9, Tries::default(), None)).await;
+    subject.change(epoch, "e2", park(9, AttemptState::default(), None)).await;
     let mut counts = subject.store.counts(FLOW).await.unwrap();
     counts.sort_by_key(|(state, _)| state.label());
     assert_eq!(counts, [(RunState::Dead, 1), (RunState::Parked, 1), (RunState::Queued, 1)]);

@@ -16,14 +16,16 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
+use usher_service::ConfigError;
 use usher_service::Secret;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Record, Text};
+use super::ParamType::{Record, Text};
 use super::http::{self, Answer};
 use super::path::{Client, Path};
-use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
+use super::{
+    Connector, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required, setting,
+};
 use crate::engine::{Cause, Effect, Outcome};
 use crate::subject;
 
@@ -60,10 +62,10 @@ pub(super) struct Algolia {
 }
 
 impl Algolia {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let application = setting(environment, "ALGOLIA_APP_ID", "an application's id, from Algolia's dashboard")?;
         if !application.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(BadSetting::new("ALGOLIA_APP_ID", "it has letters and digits only: it is part of an address"));
+            return Err(ConfigError::new("ALGOLIA_APP_ID", "it has letters and digits only: it is part of an address"));
         }
         let key = setting(environment, "ALGOLIA_API_KEY", "a key that may add, change and delete records")?;
         let hosts = match environment.get("ALGOLIA_BASE_URL")? {
@@ -77,7 +79,7 @@ impl Algolia {
         };
         let (client, index) = (http::client()?, environment.get(INDEX_VARIABLE)?);
         if let Some(index) = &index {
-            Path::of("").segment("it", index).map_err(|error| BadSetting::new(INDEX_VARIABLE, error))?;
+            Path::of("").segment("it", index).map_err(|error| ConfigError::new(INDEX_VARIABLE, error))?;
         }
         Ok(Self { client, hosts, application, key: Secret::new(key), index })
     }
@@ -120,14 +122,14 @@ struct Change {
 
 #[async_trait]
 impl Connector for Algolia {
-    fn memory(&self) -> Memory {
-        Memory::Idempotent
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::Natural
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let object = inputs.required("object_id")?.as_str().unwrap_or_default().to_owned();
         let index = inputs.params.get("index").and_then(Value::as_str).or(self.index.as_deref());
-        let index = index.ok_or_else(|| CannotPrepare("index is not given, and ALGOLIA_INDEX is not set".into()))?;
+        let index = index.ok_or_else(|| PrepareError("index is not given, and ALGOLIA_INDEX is not set".into()))?;
         let record = Path::of("/1/indexes").segment("index", index)?.segment("object_id", &object)?;
         let change = match inputs.operation {
             SAVE => {
@@ -139,9 +141,9 @@ impl Connector for Algolia {
                 Change { object, path: path.into_text(), body }
             }
             DELETE => Change { object, path: record.into_text(), body: None },
-            other => return Err(CannotPrepare(format!("algolia cannot {other}"))),
+            other => return Err(PrepareError(format!("algolia cannot {other}"))),
         };
-        serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
+        serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
@@ -159,14 +161,14 @@ impl Connector for Algolia {
 }
 
 /// What the record is to hold: what the flow says, or the user of the event. What is empty there is null in both.
-fn fields(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
+fn fields(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
     let mut fields = match (inputs.params.get("fields"), inputs.data.as_object()) {
         (Some(fields), _) => fields.as_object().cloned().unwrap_or_default(),
         (None, Some(user)) if inputs.data["object"] == "user" && inputs.data["deleted"] != true => {
             let public = |(name, _): &(&String, &Value)| !PRIVATE.contains(&name.as_str());
             user.iter().filter(public).map(|(name, value)| (name.clone(), value.clone())).collect()
         }
-        (None, _) => return Err(CannotPrepare("fields are not given, and the event brings no user".into())),
+        (None, _) => return Err(PrepareError("fields are not given, and the event brings no user".into())),
     };
     // It is the path that says which object.
     fields.remove("objectID");
@@ -174,10 +176,10 @@ fn fields(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
 }
 
 /// When the state that is written came about, as the guard has it: by the object's own clock, else by the event's.
-fn age(inputs: &Inputs<'_>) -> i64 {
+fn age(inputs: &StepInput<'_>) -> i64 {
     let occurred_at = inputs.event.occurred_at.millis();
     let millis = inputs.sent().map_or(occurred_at, |object| subject::updated_at(object, occurred_at));
-    millis.saturating_mul(MILLISECOND).saturating_add(i64::from(inputs.pass).min(MILLISECOND - 1))
+    millis.saturating_mul(MILLISECOND).saturating_add(i64::from(inputs.rerun).min(MILLISECOND - 1))
 }
 
 /// Errors have a message and no name. A 429 is "too many jobs" and passes; Algolia's own clients leave that to the caller.

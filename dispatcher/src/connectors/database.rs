@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use usher_proto::Reason;
 
-use super::{CannotPrepare, Connector, Inputs, Memory, Operation};
+use super::{Connector, Idempotency, Operation, PrepareError, StepInput};
 use crate::engine::{Cause, Effect, Outcome};
 use crate::sql::Database;
 use crate::sql::fault::{self, Fault};
@@ -44,11 +44,11 @@ impl Directory {
 
 #[async_trait]
 impl Connector for Directory {
-    fn memory(&self) -> Memory {
-        Memory::Idempotent
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::Natural
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         prepare(inputs)
     }
 
@@ -69,16 +69,16 @@ impl Connector for Directory {
     }
 }
 
-fn prepare(inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+fn prepare(inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
     let kind = match inputs.operation {
         "sync_user" => Kind::User,
         "sync_organization" => Kind::Organization,
         "sync_membership" => Kind::Membership,
         "sync_invitation" => Kind::Invitation,
-        other => return Err(CannotPrepare(format!("database cannot {other}"))),
+        other => return Err(PrepareError(format!("database cannot {other}"))),
     };
     let change = Change::of(kind, inputs)?;
-    serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
+    serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
 }
 
 /// Makes requests where there is no database, for rehearsals.
@@ -86,11 +86,11 @@ pub(super) struct Unconnected;
 
 #[async_trait]
 impl Connector for Unconnected {
-    fn memory(&self) -> Memory {
-        Memory::Idempotent
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::Natural
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         prepare(inputs)
     }
 

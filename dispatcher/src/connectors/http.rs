@@ -6,13 +6,13 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode, Url};
 use usher_proto::{Json, Timestamp};
+use usher_service::ConfigError;
 use usher_service::clock;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use super::path::Client;
-use super::room::{hear, turn};
-use super::{ATTEMPT_DEADLINE, LookUp};
+use super::request_gate::{observe_headers, wait_for_gate};
+use super::{ATTEMPT_DEADLINE, Lookup};
 use crate::engine::{Cause, Outcome};
 
 /// How long a connection may take to be made.
@@ -26,7 +26,7 @@ const UNREAD_DEADLINE: Duration = Duration::from_secs(1);
 const LONGEST_NAME: usize = 64;
 
 /// A client for one destination. Redirects are not followed: they would carry the key to another place.
-pub(super) fn client() -> Result<Client, BadSetting> {
+pub(super) fn client() -> Result<Client, ConfigError> {
     reqwest::Client::builder()
         .user_agent(concat!("usher/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_DEADLINE)
@@ -34,20 +34,20 @@ pub(super) fn client() -> Result<Client, BadSetting> {
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map(Client::new)
-        .map_err(|error| BadSetting::new("TLS", error))
+        .map_err(|error| ConfigError::new("TLS", error))
 }
 
 /// The address of a destination: `variable`, or its own. Paths are appended to it.
-pub(super) fn base_url(environment: &Environment, variable: &str, default: &str) -> Result<String, BadSetting> {
+pub(super) fn base_url(environment: &Environment, variable: &str, default: &str) -> Result<String, ConfigError> {
     let text = environment.get(variable)?.unwrap_or_else(|| default.to_owned());
     let url: Url = text
         .parse()
-        .map_err(|error| BadSetting::new(variable, format!("{error}; it is an address such as {default}")))?;
+        .map_err(|error| ConfigError::new(variable, format!("{error}; it is an address such as {default}")))?;
     let plain = url.query().is_none() && url.fragment().is_none();
     if matches!(url.scheme(), "http" | "https") && url.has_host() && plain {
         Ok(url.as_str().trim_end_matches('/').to_owned())
     } else {
-        Err(BadSetting::new(variable, format!("it is an address such as {default}")))
+        Err(ConfigError::new(variable, format!("it is an address such as {default}")))
     }
 }
 
@@ -93,10 +93,10 @@ impl Answer {
 
 /// Sends a request and reads the whole answer, or says why there is none.
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
-    turn().await;
+    wait_for_gate().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    hear(&headers);
+    observe_headers(&headers);
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
@@ -109,25 +109,25 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
 }
 
 /// What an answer that tells nothing means to a look-up: whoever is out of order or throttles is asked again later.
-pub(super) fn no_look_up(answer: Result<Answer, Outcome>) -> LookUp {
+pub(super) fn no_lookup(answer: Result<Answer, Outcome>) -> Lookup {
     match answer {
         Ok(answer) => match answer.status.as_u16() {
-            408 => LookUp::Later(answer.retry(Cause::Timeout)),
-            429 => LookUp::Later(answer.retry(Cause::Throttled)),
-            500.. => LookUp::Later(answer.retry(Cause::Unavailable)),
-            _ => LookUp::Unknown,
+            408 => Lookup::Later(answer.retry(Cause::Timeout)),
+            429 => Lookup::Later(answer.retry(Cause::Throttled)),
+            500.. => Lookup::Later(answer.retry(Cause::Unavailable)),
+            _ => Lookup::Unknown,
         },
-        Err(outcome @ Outcome::Retry { .. }) => LookUp::Later(outcome),
-        Err(_) => LookUp::Unknown,
+        Err(outcome @ Outcome::Retry { .. }) => Lookup::Later(outcome),
+        Err(_) => Lookup::Unknown,
     }
 }
 
 /// Sends a request of whose answer only status and headers count, however its body comes or does not come.
 pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, Outcome> {
-    turn().await;
+    wait_for_gate().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    hear(&headers);
+    observe_headers(&headers);
     let rest = async {
         let mut unread = 0;
         while let (true, Ok(Some(chunk))) = (unread < MAX_UNREAD, response.chunk().await) {

@@ -15,15 +15,17 @@ use md5::{Digest as _, Md5};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
+use usher_service::ConfigError;
 use usher_service::Secret;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use self::change::{Change, State};
-use super::Shape::{Email, Record, Text, Texts};
+use super::ParamType::{Email, Record, Text, Texts};
 use super::http::{self, Answer};
 use super::path::{Client, Path};
-use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Param, optional, optional_or, required, setting};
+use super::{
+    Connector, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required, setting,
+};
 use crate::engine::{Cause, Outcome};
 
 const PUT_MEMBER: &str = "put_member";
@@ -61,18 +63,18 @@ pub(super) struct Mailchimp {
 }
 
 impl Mailchimp {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "MAILCHIMP_API_KEY", "an API key (...-us21) from Mailchimp's account page")?;
         // The data centre stands behind the key, and is its address.
         let centre = key.rsplit_once('-').map(|(_, centre)| centre);
         let centre = centre.filter(|c| !c.is_empty() && c.bytes().all(|b| b.is_ascii_alphanumeric()));
         let centre = centre.ok_or_else(|| {
-            BadSetting::new("MAILCHIMP_API_KEY", "it ends in its data centre, for instance -us21: copy it whole")
+            ConfigError::new("MAILCHIMP_API_KEY", "it ends in its data centre, for instance -us21: copy it whole")
         })?;
         let own = format!("https://{centre}.api.mailchimp.com");
         let list = environment.get(LIST_VARIABLE)?;
         if list.as_deref().is_some_and(|list| !is_id(list)) {
-            return Err(BadSetting::new(LIST_VARIABLE, format!("it {NO_ID}")));
+            return Err(ConfigError::new(LIST_VARIABLE, format!("it {NO_ID}")));
         }
         Ok(Self {
             client: http::client()?,
@@ -97,24 +99,24 @@ fn is_id(list: &str) -> bool {
 }
 
 /// The path of an audience.
-fn of_list(list: &str) -> Result<Path, CannotPrepare> {
+fn of_list(list: &str) -> Result<Path, PrepareError> {
     Path::of("/3.0/lists").segment("list", list)
 }
 
 #[async_trait]
 impl Connector for Mailchimp {
-    fn memory(&self) -> Memory {
-        Memory::Idempotent
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::Natural
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
         inputs.required("email")?;
         let email = inputs.email()?.unwrap_or_default();
         let list = text("list").or(self.list.as_deref());
-        let list = list.ok_or_else(|| CannotPrepare("list is not given, and MAILCHIMP_LIST_ID is not set".into()))?;
+        let list = list.ok_or_else(|| PrepareError("list is not given, and MAILCHIMP_LIST_ID is not set".into()))?;
         if !is_id(list) {
-            return Err(CannotPrepare(format!("list {NO_ID}")));
+            return Err(PrepareError(format!("list {NO_ID}")));
         }
         let (mut former, mut tags) = (None, None);
         let body = match inputs.operation {
@@ -122,7 +124,7 @@ impl Connector for Mailchimp {
                 let status = text("status_if_new").unwrap_or(State::Subscribed.label());
                 if !State::SAYABLE.iter().any(|state| state.label() == status) {
                     let states = State::SAYABLE.map(State::label);
-                    return Err(CannotPrepare(format!("status_if_new may be {}", states.join(", "))));
+                    return Err(PrepareError(format!("status_if_new may be {}", states.join(", "))));
                 }
                 let mut member = Map::new();
                 member.insert("email_address".into(), json!(email));
@@ -144,11 +146,11 @@ impl Connector for Mailchimp {
                 Some(Value::Object(member).to_string())
             }
             UNSUBSCRIBE | DELETE_MEMBER => None,
-            other => return Err(CannotPrepare(format!("mailchimp cannot {other}"))),
+            other => return Err(PrepareError(format!("mailchimp cannot {other}"))),
         };
         let (operation, list) = (inputs.operation.to_owned(), list.to_owned());
         let change = Change { operation, list, hash: hash(&email), body, former, tags };
-        serde_json::to_vec(&change).map_err(|error| CannotPrepare(error.to_string()))
+        serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {

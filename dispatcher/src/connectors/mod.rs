@@ -14,8 +14,8 @@ mod database;
 mod mailchimp;
 mod novu;
 mod nylas;
+mod request_gate;
 mod resend;
-mod room;
 mod smtp;
 mod stripe;
 mod webhook;
@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use usher_proto::address::{NotAnAddress, one_line};
 use usher_proto::{Event, Json, Mailbox};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use crate::engine::Outcome;
@@ -69,9 +69,9 @@ const QUOTAS: [(&str, &str, bool); 4] = [
 ];
 
 /// What a connector's account may be asked, and whether that is only assumed. Reads `<NAME>_QUOTA`.
-pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota, bool), BadSetting> {
+pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota, bool), ConfigError> {
     let variable = format!("{}_QUOTA", connector.to_uppercase());
-    let read = |text: &str| text.parse().map_err(|error| BadSetting::new(&variable, error));
+    let read = |text: &str| text.parse().map_err(|error| ConfigError::new(&variable, error));
     if let Some(text) = environment.get(&variable)? {
         return Ok((read(&text)?, false));
     }
@@ -135,14 +135,14 @@ pub struct Param {
     /// Whether a flow must give it.
     pub required: bool,
     /// What it may be.
-    pub shape: Shape,
+    pub shape: ParamType,
     /// The variable that stands in where a flow does not give it; then one of the two must.
     pub variable: Option<&'static str>,
 }
 
 /// What a parameter may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum ParamType {
     /// A text, rendered as a template.
     Text,
     /// A text that is sent as HTML: what a template puts into it is escaped.
@@ -172,7 +172,7 @@ pub enum Shape {
     Name,
 }
 
-impl Shape {
+impl ParamType {
     /// Whether a value has this shape.
     pub fn accepts(self, value: &Value) -> bool {
         match self {
@@ -217,25 +217,25 @@ impl Shape {
     }
 }
 
-const fn required(name: &'static str, shape: Shape) -> Param {
+const fn required(name: &'static str, shape: ParamType) -> Param {
     Param { name, required: true, shape, variable: None }
 }
 
-const fn optional(name: &'static str, shape: Shape) -> Param {
+const fn optional(name: &'static str, shape: ParamType) -> Param {
     Param { name, required: false, shape, variable: None }
 }
 
-const fn optional_or(name: &'static str, shape: Shape, variable: &'static str) -> Param {
+const fn optional_or(name: &'static str, shape: ParamType, variable: &'static str) -> Param {
     Param { name, required: false, shape, variable: Some(variable) }
 }
 
 /// What an operation is to do it with.
 #[derive(Debug)]
-pub struct Inputs<'a> {
+pub struct StepInput<'a> {
     /// The operation's name.
     pub operation: &'a str,
-    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`Shape::Record`] and a
-    /// [`Shape::Whose`]. A [`Shape::Json`] is a text: see `json`.
+    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`ParamType::Record`] and a
+    /// [`ParamType::Whose`]. A [`ParamType::Json`] is a text: see `json`.
     pub params: &'a Map<String, Value>,
     /// The event that started the run.
     pub event: &'a Event,
@@ -243,10 +243,10 @@ pub struct Inputs<'a> {
     /// see `sent`.
     pub data: &'a Value,
     /// How often the run was ordered to be done anew.
-    pub pass: u32,
+    pub rerun: u32,
 }
 
-impl<'a> Inputs<'a> {
+impl<'a> StepInput<'a> {
     /// The event's `data` as it was sent; none where it has none.
     fn sent(&self) -> Option<Json<'a>> {
         subject::data(self.event)
@@ -258,20 +258,20 @@ impl<'a> Inputs<'a> {
     }
 
     /// A parameter that may not be empty.
-    fn required(&self, name: &str) -> Result<&Value, CannotPrepare> {
-        self.params.get(name).ok_or_else(|| CannotPrepare(format!("{name} came out empty")))
+    fn required(&self, name: &str) -> Result<&Value, PrepareError> {
+        self.params.get(name).ok_or_else(|| PrepareError(format!("{name} came out empty")))
     }
 
     /// Who a mail is from: the parameter, else what the settings say.
-    fn sender(&self, default: Option<&Mailbox>) -> Result<Mailbox, CannotPrepare> {
+    fn sender(&self, default: Option<&Mailbox>) -> Result<Mailbox, PrepareError> {
         match self.params.get("from") {
             Some(text) => sender(text.as_str().unwrap_or_default()).map_err(|error| not_an_address("from", error)),
-            None => default.cloned().ok_or_else(|| CannotPrepare(format!("from is not given, and {FROM} is not set"))),
+            None => default.cloned().ok_or_else(|| PrepareError(format!("from is not given, and {FROM} is not set"))),
         }
     }
 
     /// The mailboxes of a parameter, none where it is absent. Each text is one, or the request is refused.
-    fn mailboxes(&self, name: &str) -> Result<Vec<Mailbox>, CannotPrepare> {
+    fn mailboxes(&self, name: &str) -> Result<Vec<Mailbox>, PrepareError> {
         let texts = match self.params.get(name) {
             None => &[][..],
             Some(Value::Array(texts)) => texts,
@@ -283,19 +283,19 @@ impl<'a> Inputs<'a> {
     }
 
     /// Whom a mail is to; at least one.
-    fn recipients(&self) -> Result<Vec<Mailbox>, CannotPrepare> {
+    fn recipients(&self) -> Result<Vec<Mailbox>, PrepareError> {
         self.required("to")?;
         let to = self.mailboxes("to")?;
-        if to.is_empty() { Err(CannotPrepare("to came out empty".into())) } else { Ok(to) }
+        if to.is_empty() { Err(PrepareError("to came out empty".into())) } else { Ok(to) }
     }
 
     /// What a mail is about, in one line.
-    fn subject(&self) -> Result<String, CannotPrepare> {
+    fn subject(&self) -> Result<String, PrepareError> {
         Ok(one_line(self.required("subject")?.as_str().unwrap_or_default()))
     }
 
     /// The headers that a mail has besides its own, each in one line.
-    fn headers(&self) -> Result<Vec<(&'a str, String)>, CannotPrepare> {
+    fn headers(&self) -> Result<Vec<(&'a str, String)>, PrepareError> {
         let given = self.params.get("headers").and_then(Value::as_object).into_iter().flatten();
         let header = |(name, value): (&'a String, &Value)| {
             // RFC 5322, 3.6.8: printable ASCII except the colon.
@@ -307,23 +307,23 @@ impl<'a> Inputs<'a> {
     }
 
     /// The address of a person, where it is given.
-    fn email(&self) -> Result<Option<String>, CannotPrepare> {
+    fn email(&self) -> Result<Option<String>, PrepareError> {
         Ok(self.mailboxes("email")?.pop().map(|mailbox| mailbox.address))
     }
 }
 
-fn cannot_set(header: &str) -> CannotPrepare {
-    CannotPrepare(format!("headers cannot set {header:?}"))
+fn cannot_set(header: &str) -> PrepareError {
+    PrepareError(format!("headers cannot set {header:?}"))
 }
 
 /// The variable that says who mails are from where a flow does not.
 const FROM: &str = "USHER_FROM";
 
 /// Who mails are from where a flow does not say.
-pub(crate) fn default_sender(environment: &Environment) -> Result<Option<Mailbox>, BadSetting> {
+pub(crate) fn default_sender(environment: &Environment) -> Result<Option<Mailbox>, ConfigError> {
     let read = |text: String| {
         let sender = sender(&text).and_then(Mailbox::with_ascii_domain);
-        sender.map_err(|error| BadSetting::new(FROM, format!("it is {error}")))
+        sender.map_err(|error| ConfigError::new(FROM, format!("it is {error}")))
     };
     environment.get(FROM)?.map(read).transpose()
 }
@@ -337,8 +337,8 @@ fn sender(text: &str) -> Result<Mailbox, NotAnAddress> {
     if mailbox.name.split(between).any(is_address) { Err(NotAnAddress) } else { Ok(mailbox) }
 }
 
-fn not_an_address(name: &str, error: NotAnAddress) -> CannotPrepare {
-    CannotPrepare(format!("{name} is {error}"))
+fn not_an_address(name: &str, error: NotAnAddress) -> PrepareError {
+    PrepareError(format!("{name} is {error}"))
 }
 
 /// Whether a text of a flow is a template.
@@ -364,30 +364,30 @@ impl Use<'_> {
     }
 
     /// The parameter cannot be what it is.
-    fn wrong(&self, param: &str, why: &str) -> BadSetting {
-        BadSetting::new(&format!("flow {}, step {}, {param}", self.flow, self.step), why)
+    fn wrong(&self, param: &str, why: &str) -> ConfigError {
+        ConfigError::new(&format!("flow {}, step {}, {param}", self.flow, self.step), why)
     }
 }
 
 /// A request cannot be made of these inputs. Names the parameter, not its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct CannotPrepare(pub String);
+pub struct PrepareError(pub String);
 
 /// What a destination makes of the same request under the same idempotency key, when it comes a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// The write leaves the same when it is done again.
-    Idempotent,
-    /// It answers as the first time, for so long.
-    For(Duration),
-    /// It does it again.
-    Forgets,
+pub enum Idempotency {
+    /// A repeated write leaves the same state.
+    Natural,
+    /// Requests with the same key have one effect, for this long.
+    KeyFor(Duration),
+    /// A repeated request has its effect again.
+    None,
 }
 
 /// Whether a request whose answer was lost has had its effect.
 #[derive(Debug, Clone, PartialEq)]
-pub enum LookUp {
+pub enum Lookup {
     /// It has.
     Found(crate::engine::Effect),
     /// It has not, and will not.
@@ -402,23 +402,23 @@ pub enum LookUp {
 #[async_trait]
 pub trait Connector: Send + Sync {
     /// What the destination remembers.
-    fn memory(&self) -> Memory;
+    fn idempotency(&self) -> Idempotency;
 
-    /// Asks the destination whether an earlier attempt had its effect. Called where its memory does not answer that.
-    async fn look_up(&self, request: &[u8], idempotency_key: &str) -> LookUp {
+    /// Asks the destination whether an earlier attempt had its effect. Called where its idempotency does not answer that.
+    async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
         let _ = (request, idempotency_key);
-        LookUp::Unknown
+        Lookup::Unknown
     }
 
     /// Whether what flows ask for goes together with these settings. Asked once, before anything starts. What only the
     /// destination could say does not prevent a start while the destination is not there.
-    async fn check(&self, uses: &[Use<'_>]) -> Result<(), BadSetting> {
+    async fn check(&self, uses: &[Use<'_>]) -> Result<(), ConfigError> {
         let _ = uses;
         Ok(())
     }
 
     /// The accounts behind this one, where the quota is of each and not of all together: mailboxes, say. None for most.
-    fn parts(&self) -> Vec<String> {
+    fn sub_accounts(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -430,7 +430,7 @@ pub trait Connector: Send + Sync {
 
     /// The exact request, as bytes that only this connector reads. A pure function of its inputs, but for a date that the
     /// request carries: it is kept, and sent again as it is while its outcome is not known.
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare>;
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError>;
 
     /// Sends it once. `idempotency_key` is the same for every attempt that must have one effect between them.
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome;
@@ -444,7 +444,7 @@ pub type Connectors = BTreeMap<String, Arc<dyn Connector>>;
 ///
 /// # Errors
 /// A setting is missing, or cannot be what it is.
-pub fn open(used: &[&str], environment: &Environment, database: &Database) -> Result<Connectors, BadSetting> {
+pub fn open(used: &[&str], environment: &Environment, database: &Database) -> Result<Connectors, ConfigError> {
     open_with(used, environment, || Arc::new(database::Directory::new(database.clone())))
 }
 
@@ -452,7 +452,7 @@ fn open_with(
     used: &[&str],
     environment: &Environment,
     directory: impl Fn() -> Arc<dyn Connector>,
-) -> Result<Connectors, BadSetting> {
+) -> Result<Connectors, ConfigError> {
     let mut connectors = Connectors::new();
     for name in used {
         let connector: Arc<dyn Connector> = match *name {
@@ -465,7 +465,7 @@ fn open_with(
             "novu" => Arc::new(novu::Novu::from_environment(environment)?),
             "algolia" => Arc::new(algolia::Algolia::from_environment(environment)?),
             "nylas" => Arc::new(nylas::Nylas::from_environment(environment)?),
-            other => return Err(BadSetting::new("use", format!("there is no connector {other}"))),
+            other => return Err(ConfigError::new("use", format!("there is no connector {other}"))),
         };
         connectors.insert((*name).to_owned(), connector);
     }
@@ -473,14 +473,14 @@ fn open_with(
 }
 
 /// The setting `name`, which must be there.
-fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, BadSetting> {
-    environment.get(name)?.ok_or_else(|| BadSetting::new(name, format!("not set: {what}")))
+fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, ConfigError> {
+    environment.get(name)?.ok_or_else(|| ConfigError::new(name, format!("not set: {what}")))
 }
 
 pub use fit::Unfit;
 pub(crate) use fit::{check, fit, phones};
 pub(crate) use rehearsal::for_rehearsal;
-pub(crate) use room::{Turnstile, calling};
+pub(crate) use request_gate::{RequestGate, calling};
 
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@
 //!
 //! Twice is once in two ways, neither of them certain. The `Idempotency-Key` header holds a day where Novu's support has
 //! switched it on, and is ignored elsewhere. The `transactionId` is looked at by the worker after the answer has left; the
-//! maintainers do not call it idempotency. So its memory counts as none, and doubt is resolved by asking for the
+//! maintainers do not call it idempotency. So its idempotency counts as none, and doubt is resolved by asking for the
 //! notifications of the transaction. What is sent again after that still bears the same `transactionId`.
 
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
+use usher_service::ConfigError;
 use usher_service::Secret;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Email, Json, Text};
+use super::ParamType::{Email, Json, Text};
 use super::http::{self, Answer};
 use super::path::{Client, Path};
-use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, optional, required, setting};
+use super::{Connector, Idempotency, Lookup, Operation, PrepareError, StepInput, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
@@ -53,7 +53,7 @@ pub(super) struct Novu {
 }
 
 impl Novu {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "NOVU_SECRET_KEY", "the secret key of an environment, from Novu's dashboard")?;
         Ok(Self {
             client: http::client()?,
@@ -82,18 +82,18 @@ impl Novu {
 
 #[async_trait]
 impl Connector for Novu {
-    fn memory(&self) -> Memory {
-        Memory::Forgets
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::None
     }
 
-    async fn look_up(&self, _: &[u8], idempotency_key: &str) -> LookUp {
+    async fn lookup(&self, _: &[u8], idempotency_key: &str) -> Lookup {
         match self.notifications(idempotency_key).await {
             Ok(answer) if answer.status.is_success() => found(&answer, idempotency_key),
-            other => http::no_look_up(other),
+            other => http::no_lookup(other),
         }
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let mut subscriber = Map::new();
         subscriber.insert("subscriberId".into(), inputs.required("subscriber_id")?.clone());
         if let Some(email) = inputs.email()? {
@@ -104,15 +104,15 @@ impl Connector for Novu {
                 subscriber.insert(field.into(), value.clone());
             }
         }
-        let raw = |json: String| RawValue::from_string(json).map_err(|error| CannotPrepare(error.to_string()));
+        let raw = |json: String| RawValue::from_string(json).map_err(|error| PrepareError(error.to_string()));
         let trigger = Trigger::from([
             ("name".to_owned(), raw(inputs.required("workflow")?.to_string())?),
             ("payload".to_owned(), raw(inputs.json("payload").unwrap_or("{}").to_owned())?),
             ("to".to_owned(), raw(Value::Object(subscriber).to_string())?),
         ]);
-        let request = serde_json::to_vec(&trigger).map_err(|error| CannotPrepare(error.to_string()))?;
+        let request = serde_json::to_vec(&trigger).map_err(|error| PrepareError(error.to_string()))?;
         if request.len() > MOST_BYTES {
-            return Err(CannotPrepare("payload is larger than the 512 KiB that Novu takes".into()));
+            return Err(PrepareError("payload is larger than the 512 KiB that Novu takes".into()));
         }
         Ok(request)
     }
@@ -130,10 +130,10 @@ impl Connector for Novu {
             return outcome;
         }
         // Where keys are switched on they keep errors, too, for a day: only another key gets it done.
-        match self.look_up(&[], idempotency_key).await {
-            LookUp::Found(effect) => Outcome::Done(effect),
-            LookUp::Absent => Outcome::retry(Cause::Replayed),
-            LookUp::Unknown | LookUp::Later(_) => outcome,
+        match self.lookup(&[], idempotency_key).await {
+            Lookup::Found(effect) => Outcome::Done(effect),
+            Lookup::Absent => Outcome::retry(Cause::Replayed),
+            Lookup::Unknown | Lookup::Later(_) => outcome,
         }
     }
 }
@@ -194,14 +194,14 @@ fn triggered(answer: &Answer) -> Outcome {
 
 /// Novu lists what its worker has made of a transaction. A filter that it does not know would be ignored, so the id is
 /// compared as well.
-fn found(answer: &Answer, transaction: &str) -> LookUp {
+fn found(answer: &Answer, transaction: &str) -> Lookup {
     let body = answer.json();
-    let Some(list) = body["data"].as_array().or_else(|| body.as_array()) else { return LookUp::Unknown };
+    let Some(list) = body["data"].as_array().or_else(|| body.as_array()) else { return Lookup::Unknown };
     let mine = list.iter().find(|notification| notification["transactionId"] == transaction);
     match mine {
-        Some(_) => LookUp::Found(Effect::new(transaction, json!({ "status": "processed" }))),
-        None if list.is_empty() => LookUp::Absent,
-        None => LookUp::Unknown,
+        Some(_) => Lookup::Found(Effect::new(transaction, json!({ "status": "processed" }))),
+        None if list.is_empty() => Lookup::Absent,
+        None => Lookup::Unknown,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Facts: developer.nylas.com (sending, idempotency, errors, rate limits, listing messages, headers) and nylas-nodejs.
 //! Its idempotency key holds an hour and keeps errors as well as successes: after a failure that certainly had no effect
-//! the next attempt needs another key, and an error that comes from the key's memory says nothing new. Nylas repeats
+//! the next attempt needs another key, and an error that comes from the key's idempotency says nothing new. Nylas repeats
 //! nothing itself.
 //!
 //! Each mail bears the key as a header of its own, so that a mail whose answer was lost can be found among those of the
@@ -23,14 +23,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use usher_proto::Reason;
+use usher_service::ConfigError;
 use usher_service::Secret;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Html, Mailboxes, Sender, Table, Text};
+use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, Answer};
 use super::path::{Client, Path};
-use super::{CannotPrepare, Connector, Inputs, LookUp, Memory, Operation, Use, optional, required, setting};
+use super::{Connector, Idempotency, Lookup, Operation, PrepareError, StepInput, Use, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
 /// An hour less what clocks may differ by.
@@ -75,7 +75,7 @@ pub(super) struct Nylas {
 }
 
 impl Nylas {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "NYLAS_API_KEY", "an API key (nyk_...) from Nylas's dashboard")?;
         let what = "the id of a connected mailbox, or several separated by spaces";
         let grants = setting(environment, GRANTS, what)?;
@@ -83,7 +83,7 @@ impl Nylas {
         let unfit = |grant: &String| grant.contains('@') || of_grant(grant).is_err();
         if grants.is_empty() || grants.iter().any(unfit) {
             // An address would stand in metrics and logs.
-            return Err(BadSetting::new(GRANTS, format!("it is {what}")));
+            return Err(ConfigError::new(GRANTS, format!("it is {what}")));
         }
         Ok(Self {
             client: http::client()?,
@@ -107,7 +107,7 @@ impl Nylas {
     }
 
     /// Asks about a mailbox.
-    async fn ask(&self, path: Result<Path, CannotPrepare>, deadline: Duration) -> Result<Answer, Outcome> {
+    async fn ask(&self, path: Result<Path, PrepareError>, deadline: Duration) -> Result<Answer, Outcome> {
         http::send(self.request(Method::GET, &path?)?.timeout(deadline)).await
     }
 
@@ -133,14 +133,14 @@ impl Nylas {
     }
 
     /// Looks for the mail in its mailbox. The folder is not named: the Sent folder's id differs between providers.
-    async fn find(&self, sent: &Sent, key: &str) -> LookUp {
+    async fn find(&self, sent: &Sent, key: &str) -> Lookup {
         let path = of_grant(&sent.grant).map(|grant| {
             let page = grant.then("/messages").query("fields", "include_headers").query("limit", PAGE);
             page.query("received_after", &sent.since.to_string()).query("to", &sent.to)
         });
         match self.ask(path, LONGEST).await {
             Ok(answer) if answer.status.is_success() => found(&answer.json(), &sent.mail["subject"], key),
-            other => http::no_look_up(other),
+            other => http::no_lookup(other),
         }
     }
 }
@@ -152,8 +152,8 @@ struct Told {
     is_microsoft: bool,
 }
 
-/// A header of a step that a mailbox of Microsoft may not send: learn.microsoft.com (message resource,
-/// `internetMessageHeaders`) wants names that begin with `x-`. That it holds for what Nylas sends is not confirmed.
+/// A header of a step that a mailbox of Microsoft may not send: diff.microsoft.com (message resource,
+/// `internetMessageHeaders`) demand names that begin with `x-`. That it holds for what Nylas sends is not confirmed.
 fn foreign_header<'a>(used: &'a Use<'_>) -> Option<&'a str> {
     let headers = used.params.get("headers")?.as_object()?;
     let is_own = |name: &str| name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"));
@@ -161,7 +161,7 @@ fn foreign_header<'a>(used: &'a Use<'_>) -> Option<&'a str> {
 }
 
 /// The path of a mailbox.
-fn of_grant(grant: &str) -> Result<Path, CannotPrepare> {
+fn of_grant(grant: &str) -> Result<Path, PrepareError> {
     Path::of("/v3/grants").segment("grant", grant)
 }
 
@@ -178,11 +178,11 @@ struct Sent {
 
 #[async_trait]
 impl Connector for Nylas {
-    fn memory(&self) -> Memory {
-        Memory::For(KEYS_LIVE)
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::KeyFor(KEYS_LIVE)
     }
 
-    async fn check(&self, uses: &[Use<'_>]) -> Result<(), BadSetting> {
+    async fn check(&self, uses: &[Use<'_>]) -> Result<(), ConfigError> {
         let told = join_all(self.grants.iter().map(|grant| self.told(grant))).await;
         for (grant, _) in
             self.grants.iter().zip(&told).filter(|(_, told)| told.as_ref().is_some_and(|t| t.is_microsoft))
@@ -214,14 +214,14 @@ impl Connector for Nylas {
         Ok(())
     }
 
-    async fn look_up(&self, request: &[u8], idempotency_key: &str) -> LookUp {
+    async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
         match serde_json::from_slice(request) {
             Ok(sent) => self.find(&sent, idempotency_key).await,
-            Err(_) => LookUp::Unknown,
+            Err(_) => Lookup::Unknown,
         }
     }
 
-    fn parts(&self) -> Vec<String> {
+    fn sub_accounts(&self) -> Vec<String> {
         self.grants.clone()
     }
 
@@ -229,12 +229,12 @@ impl Connector for Nylas {
         serde_json::from_slice::<Sent>(request).ok().map(|sent| sent.grant)
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let mail = mail::of(inputs)?;
         let to = mail["to"][0]["email"].as_str().unwrap_or_default().to_owned();
         let since = inputs.event.received_at.seconds() - EARLIER;
         let sent = Sent { grant: self.grant(&to).to_owned(), to, since, mail };
-        serde_json::to_vec(&sent).map_err(|error| CannotPrepare(error.to_string()))
+        serde_json::to_vec(&sent).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
@@ -259,12 +259,12 @@ impl Connector for Nylas {
         if !matches!(outcome, Outcome::Retry { .. }) || !answer.headers.contains_key("idempotent-response") {
             return outcome;
         }
-        // An earlier attempt's error, repeated from memory for the rest of the hour. Whether that one sent anything is
+        // An earlier attempt's error, repeated from idempotency for the rest of the hour. Whether that one sent anything is
         // seen in the mailbox; if it did not, only another key gets the mail sent.
         match self.find(&sent, idempotency_key).await {
-            LookUp::Found(effect) => Outcome::Done(effect),
-            LookUp::Absent => Outcome::retry(Cause::Replayed),
-            LookUp::Unknown | LookUp::Later(_) => outcome,
+            Lookup::Found(effect) => Outcome::Done(effect),
+            Lookup::Absent => Outcome::retry(Cause::Replayed),
+            Lookup::Unknown | Lookup::Later(_) => outcome,
         }
     }
 }
@@ -309,19 +309,19 @@ fn classify(answer: &Answer) -> Outcome {
 }
 
 /// What a page of the mailbox says about the mail with this key.
-fn found(page: &Value, subject: &Value, key: &str) -> LookUp {
-    let Some(list) = page["data"].as_array() else { return LookUp::Unknown };
+fn found(page: &Value, subject: &Value, key: &str) -> Lookup {
+    let Some(list) = page["data"].as_array() else { return Lookup::Unknown };
     let header = |message: &Value| {
         let headers = message["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
         let ours = |header: &&Value| header["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(HEADER));
         headers.iter().find(ours).and_then(|header| header["value"].as_str()).map(str::to_owned)
     };
     if let Some(message) = list.iter().find(|message| header(message).as_deref() == Some(key)) {
-        return LookUp::Found(Effect::new(message["id"].as_str().unwrap_or_default(), json!({})));
+        return Lookup::Found(Effect::new(message["id"].as_str().unwrap_or_default(), json!({})));
     }
     // Some providers do not give back headers that are not theirs: such a mail may be this one.
     let nameless = list.iter().any(|message| header(message).is_none() && message["subject"] == *subject);
-    if nameless || page["next_cursor"].is_string() { LookUp::Unknown } else { LookUp::Absent }
+    if nameless || page["next_cursor"].is_string() { Lookup::Unknown } else { Lookup::Absent }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use reqwest::{Method, RequestBuilder, Url};
 
-use super::CannotPrepare;
+use super::PrepareError;
 use crate::engine::Outcome;
 use usher_proto::Reason;
 
@@ -33,9 +33,9 @@ impl Path {
     }
 
     /// Goes on with the value of the parameter `name` as one segment.
-    pub(super) fn segment(mut self, name: &str, value: &str) -> Result<Self, CannotPrepare> {
+    pub(super) fn segment(mut self, name: &str, value: &str) -> Result<Self, PrepareError> {
         if is_ambiguous(value, false) {
-            return Err(CannotPrepare(format!("{name} could be read as another path, so it cannot be part of one")));
+            return Err(PrepareError(format!("{name} could be read as another path, so it cannot be part of one")));
         }
         self.0.push('/');
         self.0.push_str(&escape(value));
@@ -104,8 +104,8 @@ impl Client {
 }
 
 /// A path that cannot be built where a request is sent, of what a destination has answered.
-impl From<CannotPrepare> for Outcome {
-    fn from(error: CannotPrepare) -> Self {
+impl From<PrepareError> for Outcome {
+    fn from(error: PrepareError) -> Self {
         Self::reject(Reason::InvalidRequest, error.0)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::{Connectors, FROM, database, open_with, webhook};
@@ -11,10 +11,10 @@ use super::{Connectors, FROM, database, open_with, webhook};
 ///
 /// # Errors
 /// One cannot be made, whatever its settings.
-pub(crate) fn for_rehearsal(flow: &crate::flows::Flow) -> Result<Connectors, BadSetting> {
+pub(crate) fn for_rehearsal(flow: &crate::flows::Flow) -> Result<Connectors, ConfigError> {
     usher_service::telemetry::install_tls();
     let environment = webhook::named_secrets(flow)
-        .fold(Environment::of(REHEARSAL), |environment, variable| environment.with(&variable, REHEARSAL_SECRET));
+        .fold(Environment::from_vars(REHEARSAL), |environment, variable| environment.with(&variable, REHEARSAL_SECRET));
     let used: Vec<&str> = flow.connectors().collect();
     open_with(&used, &environment, || Arc::new(database::Unconnected))
 }

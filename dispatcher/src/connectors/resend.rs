@@ -9,15 +9,15 @@ use async_trait::async_trait;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use usher_proto::{Mailbox, Reason};
+use usher_service::ConfigError;
 use usher_service::Secret;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Html, Mailboxes, Sender, Table, Text};
+use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, Answer};
 use super::path::{Client, Path};
 use super::{
-    CannotPrepare, Connector, FROM, Inputs, KEYS_LIVE, Memory, Operation, default_sender, optional, optional_or,
+    Connector, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput, default_sender, optional, optional_or,
     required, setting,
 };
 use crate::engine::{Cause, Effect, Outcome};
@@ -50,7 +50,7 @@ pub(super) struct Resend {
 }
 
 impl Resend {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "RESEND_API_KEY", "an API key (re_...) from Resend's dashboard")?;
         Ok(Self {
             client: http::client()?,
@@ -63,11 +63,11 @@ impl Resend {
 
 #[async_trait]
 impl Connector for Resend {
-    fn memory(&self) -> Memory {
-        Memory::For(KEYS_LIVE)
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::KeyFor(KEYS_LIVE)
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let mut mail = Map::new();
         mail.insert("from".into(), json!(inputs.sender(self.from.as_ref())?.to_text()));
         mail.insert("to".into(), texts(&inputs.recipients()?));
@@ -87,13 +87,13 @@ impl Connector for Resend {
             mail.insert("headers".into(), headers.into_iter().map(header).collect());
         }
         if !mail.contains_key("html") && !mail.contains_key("text") {
-            return Err(CannotPrepare("the mail has neither html nor text".into()));
+            return Err(PrepareError("the mail has neither html nor text".into()));
         }
         if let Some(tags) = inputs.params.get("tags").and_then(Value::as_object) {
             let tag = |(name, value): (&String, &Value)| json!({ "name": name, "value": value });
             mail.insert("tags".into(), tags.iter().map(tag).collect());
         }
-        serde_json::to_vec(&mail).map_err(|error| CannotPrepare(error.to_string()))
+        serde_json::to_vec(&mail).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
@@ -160,7 +160,7 @@ mod tests {
     fn a_mail_bears_the_headers_it_is_given() {
         usher_service::telemetry::install_tls();
         let settings = [("RESEND_API_KEY", "re_1"), ("USHER_FROM", "h@acme.test")];
-        let resend = Resend::from_environment(&Environment::of(settings)).expect("good settings");
+        let resend = Resend::from_environment(&Environment::from_vars(settings)).expect("good settings");
         let headers = json!({ "List-Unsubscribe": "<https://acme.test/out>" });
         let mail = json!({ "to": "a@b.test", "subject": "Hi", "text": "x", "headers": headers });
         let made = super::super::testing::prepare(&resend, "send", &mail, &Value::Null).expect("a request");

@@ -3,7 +3,7 @@
 //! Facts: RFC 5321 (replies 4.2, time limits 4.5.3.2, responsibility 6.1), RFC 3463 (enhanced status codes), RFC 4954
 //! (authentication). A server has done nothing before it has seen the dot that ends the message, and knows no
 //! idempotency keys: once the dot has left, only its answer tells whether the mail is on its way. Where that answer is
-//! lost the flow's `on_doubt` decides. The Message-ID is the idempotency key, so that a mail that was sent twice can be
+//! lost the flow's `on_unknown_outcome` decides. The Message-ID is the idempotency key, so that a mail that was sent twice can be
 //! recognised, and some receivers drop the second.
 
 mod message;
@@ -16,12 +16,13 @@ mod tests;
 use async_trait::async_trait;
 use serde_json::json;
 use usher_proto::{Mailbox, Reason};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-use super::Shape::{Html, Mailboxes, Sender, Table, Text};
+use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::{
-    CannotPrepare, Connector, FROM, Inputs, Memory, Operation, default_sender, optional, optional_or, required, setting,
+    Connector, FROM, Idempotency, Operation, PrepareError, StepInput, default_sender, optional, optional_or, required,
+    setting,
 };
 use crate::engine::{Effect, Outcome};
 use message::Mail;
@@ -49,7 +50,7 @@ pub(super) struct Smtp {
 }
 
 impl Smtp {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let url = setting(environment, "SMTP_URL", "a mail server, such as smtps://user:password@mail.example.com")?;
         Ok(Self { server: Server::from_url(&url)?, from: default_sender(environment)? })
     }
@@ -57,13 +58,13 @@ impl Smtp {
 
 #[async_trait]
 impl Connector for Smtp {
-    fn memory(&self) -> Memory {
-        Memory::Forgets
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::None
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let mail = Mail::new(inputs, self.from.as_ref(), usher_service::clock::now())?;
-        serde_json::to_vec(&mail).map_err(|error| CannotPrepare(error.to_string()))
+        serde_json::to_vec(&mail).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {

@@ -20,11 +20,13 @@ mod tests;
 use async_trait::async_trait;
 use serde_json::json;
 use usher_proto::Reason;
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-use super::Shape::{Email, Number, Table, Text, Whose};
-use super::{CannotPrepare, Connector, Inputs, KEYS_LIVE, LookUp, Memory, Operation, optional, optional_or, required};
+use super::ParamType::{Email, Number, Table, Text, Whose};
+use super::{
+    Connector, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError, StepInput, optional, optional_or, required,
+};
 use crate::engine::{Cause, Effect, Outcome};
 use api::Api;
 use kept::{Kept, Make};
@@ -89,7 +91,7 @@ pub(super) struct Stripe {
 }
 
 impl Stripe {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         Ok(Self { api: Api::from_environment(environment)?, price: environment.get("STRIPE_PRICE_ID")? })
     }
 
@@ -120,34 +122,34 @@ impl Stripe {
             return refused;
         }
         match (self.look_up_made(make, key).await, kept) {
-            (LookUp::Found(effect), _) => Outcome::Done(effect),
-            (LookUp::Absent, true) => Outcome::retry(Cause::Replayed),
+            (Lookup::Found(effect), _) => Outcome::Done(effect),
+            (Lookup::Absent, true) => Outcome::retry(Cause::Replayed),
             // Stays under this key until it can be looked up, or until the key is forgotten.
-            (LookUp::Unknown | LookUp::Later(_), true) => Outcome::retry(Cause::Unavailable),
-            (LookUp::Later(outcome), false) => outcome,
-            (LookUp::Absent | LookUp::Unknown, false) => refused,
+            (Lookup::Unknown | Lookup::Later(_), true) => Outcome::retry(Cause::Unavailable),
+            (Lookup::Later(outcome), false) => outcome,
+            (Lookup::Absent | Lookup::Unknown, false) => refused,
         }
     }
 }
 
 #[async_trait]
 impl Connector for Stripe {
-    fn memory(&self) -> Memory {
-        Memory::For(KEYS_LIVE)
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::KeyFor(KEYS_LIVE)
     }
 
-    async fn look_up(&self, request: &[u8], idempotency_key: &str) -> LookUp {
+    async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
         match Kept::read(request) {
             Some(Kept::Make(make)) => self.look_up_made(&make, idempotency_key).await,
             // Doing it again leaves the same, whatever was done.
-            Some(Kept::Retire(_)) => LookUp::Absent,
-            None => LookUp::Unknown,
+            Some(Kept::Retire(_)) => Lookup::Absent,
+            None => Lookup::Unknown,
         }
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let kept = kept::prepare(inputs, self.price.as_deref())?;
-        serde_json::to_vec(&kept).map_err(|error| CannotPrepare(error.to_string()))
+        serde_json::to_vec(&kept).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {

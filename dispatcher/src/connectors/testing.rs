@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 
 use super::http::Answer;
-use super::{CannotPrepare, Connector, Inputs};
+use super::{Connector, PrepareError, StepInput};
 
 /// An answer as it would have come.
 pub(super) fn answer(status: u16, body: &str) -> Answer {
@@ -52,7 +52,7 @@ pub(super) fn prepare(
     operation: &str,
     params: &Value,
     data: &Value,
-) -> Result<Vec<u8>, CannotPrepare> {
+) -> Result<Vec<u8>, PrepareError> {
     prepare_anew(connector, operation, params, data, 0)
 }
 
@@ -62,10 +62,10 @@ pub(super) fn prepare_anew(
     operation: &str,
     params: &Value,
     data: &Value,
-    pass: u32,
-) -> Result<Vec<u8>, CannotPrepare> {
-    let made = prepare_once(connector, operation, params, data, pass)?;
-    let again = prepare_once(connector, operation, params, data, pass);
+    rerun: u32,
+) -> Result<Vec<u8>, PrepareError> {
+    let made = prepare_once(connector, operation, params, data, rerun)?;
+    let again = prepare_once(connector, operation, params, data, rerun);
     assert_eq!(again.as_ref(), Ok(&made), "the same comes out again");
     Ok(made)
 }
@@ -76,11 +76,11 @@ pub(super) fn prepare_once(
     operation: &str,
     params: &Value,
     data: &Value,
-    pass: u32,
-) -> Result<Vec<u8>, CannotPrepare> {
+    rerun: u32,
+) -> Result<Vec<u8>, PrepareError> {
     let event = event(data);
     let params = as_rendered(params.as_object().expect("parameters"));
-    connector.prepare(&Inputs { operation, params: &params, event: &event, data, pass })
+    connector.prepare(&StepInput { operation, params: &params, event: &event, data, rerun })
 }
 
 /// The parameters with those of any JSON as the texts that rendering makes of them.

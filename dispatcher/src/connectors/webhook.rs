@@ -1,11 +1,11 @@
-//! `http`: a signed JSON POST to whoever wants one. (What all connectors over HTTP share stands in `http.rs`.)
+//! `http`: a signed JSON POST to whoever demand one. (What all connectors over HTTP share stands in `http.rs`.)
 //!
 //! Facts: the Standard Webhooks specification (github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md):
 //! the headers `webhook-id`, `webhook-timestamp` (of the attempt) and `webhook-signature`, HMAC-SHA256 over
 //! `{id}.{timestamp}.{body}`, several signatures while a secret is exchanged, and what a receiver's status means.
 //!
 //! `webhook-id` is the same for every attempt, so that a receiver that remembers ids has each message once. Nothing says
-//! that a receiver does, so its memory counts as none; a flow that knows better says `on_doubt = "send"`.
+//! that a receiver does, so its idempotency counts as none; a flow that knows better says `on_unknown_outcome = "send"`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,14 +17,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use usher_proto::signature::SigningSecret;
 use usher_proto::{Json as Sent, Reason};
+use usher_service::ConfigError;
 use usher_service::clock;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
-use super::Shape::{Address, Json, Name};
+use super::ParamType::{Address, Json, Name};
 use super::http::{self, Answer};
 use super::path::{self, Client, Path};
-use super::{CannotPrepare, Connector, Inputs, Memory, Operation, Use, is_template, optional, optional_or, required};
+use super::{
+    Connector, Idempotency, Operation, PrepareError, StepInput, Use, is_template, optional, optional_or, required,
+};
 use crate::engine::{Cause, Effect, Outcome};
 use crate::flows::Action;
 
@@ -50,7 +52,7 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let mut secrets = BTreeMap::new();
         if let Some(text) = environment.get(SECRET)? {
             secrets.insert(String::new(), read(SECRET, &text)?);
@@ -61,7 +63,7 @@ impl Webhook {
         let allow_plain = match environment.get(ALLOW_PLAIN)?.as_deref() {
             None | Some("false") => false,
             Some("true") => true,
-            Some(_) => return Err(BadSetting::new(ALLOW_PLAIN, "it may be true or false")),
+            Some(_) => return Err(ConfigError::new(ALLOW_PLAIN, "it may be true or false")),
         };
         let base = match environment.get("HTTP_BASE_URL")? {
             None => None,
@@ -70,16 +72,16 @@ impl Webhook {
         Ok(Self { client: http::client()?, base, secrets, allow_plain })
     }
 
-    fn secrets(&self, name: Option<&str>) -> Result<&[SigningSecret], CannotPrepare> {
+    fn secrets(&self, name: Option<&str>) -> Result<&[SigningSecret], PrepareError> {
         let found = self.secrets.get(name.unwrap_or_default());
-        found.map(Vec::as_slice).ok_or_else(|| CannotPrepare(format!("{} is not set", variable(name))))
+        found.map(Vec::as_slice).ok_or_else(|| PrepareError(format!("{} is not set", variable(name))))
     }
 
     /// Bodies are personal data: without TLS they go no further than this machine or a private network.
-    fn check_scheme(&self, url: &Url) -> Result<(), CannotPrepare> {
+    fn check_scheme(&self, url: &Url) -> Result<(), PrepareError> {
         if url.scheme() == "http" && !(self.allow_plain && is_near(url)) {
             let why = format!("url is http://, which {ALLOW_PLAIN} can allow to loopback and private addresses only");
-            return Err(CannotPrepare(why));
+            return Err(PrepareError(why));
         }
         Ok(())
     }
@@ -107,8 +109,8 @@ pub(super) fn named_secrets(flow: &crate::flows::Flow) -> impl Iterator<Item = S
 }
 
 /// Several secrets are separated by spaces: while one is exchanged for another, both sign.
-fn read(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
-    SigningSecret::parse_list(text).map_err(|error| BadSetting::new(variable, error))
+fn read(variable: &str, text: &str) -> Result<Vec<SigningSecret>, ConfigError> {
+    SigningSecret::parse_list(text).map_err(|error| ConfigError::new(variable, error))
 }
 
 /// Whether a flow may give it as an address.
@@ -141,17 +143,17 @@ struct Post {
 
 #[async_trait]
 impl Connector for Webhook {
-    fn memory(&self) -> Memory {
-        Memory::Forgets
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::None
     }
 
-    async fn check(&self, uses: &[Use<'_>]) -> Result<(), BadSetting> {
+    async fn check(&self, uses: &[Use<'_>]) -> Result<(), ConfigError> {
         for used in uses {
             let secret = used.text("secret");
             if self.secrets(secret).is_err() {
                 let (variable, Use { flow, step, .. }) = (variable(secret), used);
                 let why = format!("not set, and step {step} of flow {flow} signs with it: it is whsec_ and base64");
-                return Err(BadSetting::new(&variable, why));
+                return Err(ConfigError::new(&variable, why));
             }
             if let Some(Err(error)) =
                 used.text("url").and_then(|url| url.parse().ok()).map(|url| self.check_scheme(&url))
@@ -162,10 +164,10 @@ impl Connector for Webhook {
         Ok(())
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
         let url = text("url").filter(|url| is_address(url));
-        let url = url.and_then(|url| Url::parse(url).ok()).ok_or_else(|| CannotPrepare("url is no address".into()))?;
+        let url = url.and_then(|url| Url::parse(url).ok()).ok_or_else(|| PrepareError("url is no address".into()))?;
         self.check_scheme(&url)?;
         let secret = text("secret");
         self.secrets(secret)?;
@@ -182,7 +184,7 @@ impl Connector for Webhook {
             }
         };
         let post = Post { url: url.into(), secret: secret.map(str::to_owned), body };
-        serde_json::to_vec(&post).map_err(|error| CannotPrepare(error.to_string()))
+        serde_json::to_vec(&post).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
@@ -225,13 +227,13 @@ fn classify(answer: &Answer, id: String) -> Outcome {
     let (status, error) = (answer.status.as_u16(), answer.error(None));
     match status {
         200..=299 => Outcome::Done(Effect::new(id, json!({ "status": status }))),
-        // The server gave up waiting, or wants it later: its own kinds of 503.
+        // The server gave up waiting, or demand it later: its own kinds of 503.
         408 | 425 => answer.retry(Cause::Timeout),
         429 => answer.retry(Cause::Throttled),
         500..=599 => answer.retry(Cause::Unavailable),
         // A redirect is not followed: the address is to be set right.
         300..=399 | 401 | 403 => Outcome::reject(Reason::Configuration, error),
-        // 410: it wants no more of these, which somebody has to act upon.
+        // 410: it demand no more of these, which somebody has to act upon.
         404 | 410 => Outcome::reject(Reason::NotFound, error),
         _ => Outcome::reject(Reason::InvalidRequest, error),
     }

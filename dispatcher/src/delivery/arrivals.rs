@@ -5,8 +5,8 @@ use usher_proto::{Event, Reason, Record, headers};
 use crate::engine::arrival::{Arrival, RefusedRecord};
 use crate::flows::Flow;
 use crate::orders;
-use crate::reach;
 use crate::subject::Snapshot;
+use crate::suppression;
 
 /// What a record means to a flow.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
         Err(error) => return Meaning::Refused(refused(offset, record, error)),
     };
     let serves = flow.instances.contains(event.instance());
-    let suppression = reach::said(&event)
+    let suppression = suppression::suppression_change(&event)
         .filter(|change| change.instance.as_ref().is_none_or(|instance| flow.instances.contains(instance)));
     let snapshot = Snapshot::of(&event).filter(|_| serves);
     let arrival = Arrival {
@@ -38,11 +38,11 @@ pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
         snapshot,
         expires_at: flow.expires_at(&event),
         command: orders::read(&event, &flow.name),
-        reach: suppression,
+        suppression,
         event,
         verdict: None,
     };
-    let told = arrival.snapshot.is_some() || arrival.command.is_some() || arrival.reach.is_some();
+    let told = arrival.snapshot.is_some() || arrival.command.is_some() || arrival.suppression.is_some();
     let means_something = arrival.starts || arrival.cancels || told;
     if means_something { Meaning::Arrival(Box::new(arrival)) } else { Meaning::Nothing }
 }
@@ -123,12 +123,12 @@ mod tests {
     #[test]
     fn an_operators_word_about_an_address_holds_at_every_instance_and_a_senders_at_its_own() {
         use usher_proto::AddressDigest;
-        use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
-        for (of_instance, taken) in [(None, true), (Some("staging"), true), (Some("default"), false)] {
-            let instance = of_instance.map(|name| name.parse::<Instance>().expect("a name"));
+        use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+        for (scoped_to, taken) in [(None, true), (Some("staging"), true), (Some("default"), false)] {
+            let instance = scoped_to.map(|name| name.parse::<Instance>().expect("a name"));
             let subject = SubjectId::new(Source::Usher, &instance.clone().unwrap_or_default(), &Key::new("address:1"));
-            let change = ReachChange {
-                kind: ReachKind::Suppressed,
+            let change = SuppressionChange {
+                kind: SuppressionKind::Suppressed,
                 address: AddressDigest::of("dana@work.test"),
                 scope: EVERYTHING.into(),
                 reason: "test".into(),
@@ -137,7 +137,7 @@ mod tests {
             };
             let event = change.into_event(EventId::new("e"), subject, clock::now());
             let found = meaning(&flow(), 0, event.into_record());
-            assert_eq!(matches!(found, Meaning::Arrival(_)), taken, "{of_instance:?}");
+            assert_eq!(matches!(found, Meaning::Arrival(_)), taken, "{scoped_to:?}");
         }
     }
 }

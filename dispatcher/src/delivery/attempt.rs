@@ -1,4 +1,4 @@
-//! Working on a run's present step: look at its subject, render, claim, ask the destination.
+//! JoinedConsumer on a run's present step: look at its subject, render, claim, ask the destination.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use tokio_util::sync::CancellationToken;
 use usher_proto::{Instance, Reason, Source, Timestamp};
 use usher_service::clock;
 
-use super::quotas::{self, NotNow, Quotas, Turn};
-use super::scribe::{Scribe, Stopped};
+use super::quotas::{self, CallPermit, QuotaError, Quotas};
+use super::store_actor::{Stopped, StoreWriter};
 use super::versions::Versions;
-use crate::connectors::{self, Connector, Connectors, LookUp, Memory, Operation, calling};
+use crate::connectors::{self, Connector, Connectors, Idempotency, Lookup, Operation, calling};
 use crate::engine::clock::ClockState;
-use crate::engine::{Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, Tries, account};
-use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnDoubt};
+use crate::engine::{AttemptState, Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, account};
+use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
 use crate::metrics::Metrics;
-use crate::reach::{self, Reach};
 use crate::sql::Outage;
 use crate::store::{Store, StoreError};
 use crate::subject::Subject;
+use crate::suppression::{self, SuppressionPolicy};
 
 /// Destinations take keys of at least this many characters.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
@@ -33,13 +33,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const LEASE: Duration = Duration::from_secs(5);
 
 /// What all attempts of a flow share.
-pub(super) struct Workshop {
+pub(super) struct StepExecutor {
     pub(super) versions: Versions,
     pub(super) store: Arc<dyn Store>,
     pub(super) connectors: Arc<Connectors>,
     pub(super) quotas: Arc<Quotas>,
-    pub(super) reach: Arc<Reach>,
-    pub(super) scribe: Scribe,
+    pub(super) suppression: Arc<SuppressionPolicy>,
+    pub(super) store_writer: StoreWriter,
     pub(super) metrics: Metrics,
     pub(super) clock: watch::Receiver<ClockState>,
     pub(super) outage: Outage,
@@ -47,16 +47,16 @@ pub(super) struct Workshop {
 }
 
 /// Work ends early, with this report.
-pub(super) struct Early(Box<Report>);
+pub(super) struct StepExit(Box<Report>);
 
-impl From<Report> for Early {
+impl From<Report> for StepExit {
     fn from(report: Report) -> Self {
         Self(Box::new(report))
     }
 }
 
 /// A step that asks a destination, with what is needed for it.
-pub(super) struct Asking<'a> {
+pub(super) struct StepCall<'a> {
     pub(super) run: &'a Run,
     pub(super) call: &'a Call,
     pub(super) step: &'a FlowStep,
@@ -68,19 +68,19 @@ pub(super) struct Asking<'a> {
     key: String,
 }
 
-impl Asking<'_> {
+impl StepCall<'_> {
     /// The parameters that are addresses of people.
     pub(super) fn writes_to(&self) -> &'static [&'static str] {
         self.operation.map_or(&[], |operation| operation.writes_to)
     }
 }
 
-impl Workshop {
+impl StepExecutor {
     /// Works on the present step of `run`. A panic on the way is a retry and harms nobody else.
     pub(super) async fn work(&self, run: &Run, epoch: i64) -> Report {
         match AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await {
             Ok(Ok(report)) => report,
-            Ok(Err(Early(report))) => *report,
+            Ok(Err(StepExit(report))) => *report,
             Err(_) => {
                 tracing::error!(flow = self.versions.name(), event = %run.event.id, "a step panicked");
                 let outcome = Outcome::retry(Cause::Panicked);
@@ -89,7 +89,7 @@ impl Workshop {
         }
     }
 
-    async fn step(&self, run: &Run, epoch: i64) -> Result<Report, Early> {
+    async fn step(&self, run: &Run, epoch: i64) -> Result<Report, StepExit> {
         let version = self.ask(|| self.versions.get(&run.flow_version)).await?;
         let Some(flow) = version else {
             return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more"));
@@ -131,19 +131,19 @@ impl Workshop {
         let key = idempotency_key(self.versions.name(), &step.name, run);
         let operation = connectors::operation(&call.connector, &call.operation);
         let (connector, account, urgent) = (&**connector, account.as_str(), flow.urgent);
-        let asking = Asking { run, call, step, next: &next, connector, operation, urgent, key };
-        let kept = self.request(&flow, &asking, context).await?;
-        let (_, request) = reach::kept(&kept);
+        let step_call = StepCall { run, call, step, next: &next, connector, operation, urgent, key };
+        let kept = self.request(&flow, &step_call, context).await?;
+        let (_, request) = suppression::kept(&kept);
         let part = connector.part(request).map(|part| quotas::part(account, &part));
         let quota = part.as_deref().unwrap_or(account);
         self.quotas.take(quota, urgent, &self.stop).await.map_err(|not_now| match not_now {
-            NotNow::UsedUp(until) => Report::UsedUp { until, whole: part.is_none() },
-            NotNow::Stopped => Report::Stopped,
+            QuotaError::UsedUp(until) => Report::UsedUp { until, whole: part.is_none() },
+            QuotaError::Stopped => Report::Stopped,
         })?;
         // Nothing was sent, and that is known. Without a request it says nothing of how the destination is.
         let outcome = Outcome::retry(Cause::Throttled);
         let not_asked = Report::Attempted { outcome, request: None, step: step.name.clone(), next: next.clone() };
-        let outcome = match self.turn(&asking, epoch, &kept, quota).await? {
+        let outcome = match self.permit(&step_call, epoch, &kept, quota).await? {
             None => return Ok(not_asked),
             // It has waited, and nobody was asked.
             Some(_) if run.expires_at.is_some_and(|expires| clock::now() > expires) => {
@@ -154,15 +154,15 @@ impl Workshop {
             }
             Some(_turn) => {
                 let asked = async {
-                    match self.resolve_doubt(&asking, request).await {
+                    match self.resolve_doubt(&step_call, request).await {
                         Some(outcome) => outcome,
-                        None => self.attempt(&asking, request).await,
+                        None => self.attempt(&step_call, request).await,
                     }
                 };
-                let further = self.quotas.further(quota, self.versions.name(), urgent);
-                let (outcome, headers) = calling(asked, further).await;
+                let extra_requests = self.quotas.extra_requests(quota, self.versions.name(), urgent);
+                let (outcome, headers) = calling(asked, extra_requests).await;
                 if let Some(headers) = headers {
-                    self.quotas.told(quota, &headers);
+                    self.quotas.observe_headers(quota, &headers);
                 }
                 outcome
             }
@@ -172,27 +172,33 @@ impl Workshop {
 
     /// Claims the attempt and waits for its turn. When this returns the claim is fresh, and the request may be sent at once.
     /// None when stopped meanwhile.
-    async fn turn(&self, asking: &Asking<'_>, epoch: i64, request: &[u8], quota: &str) -> Result<Option<Turn>, Early> {
-        let turn = || self.quotas.turn(quota, self.versions.name(), asking.urgent, &self.stop);
+    async fn permit(
+        &self,
+        step_call: &StepCall<'_>,
+        epoch: i64,
+        request: &[u8],
+        quota: &str,
+    ) -> Result<Option<CallPermit>, StepExit> {
+        let permit = || self.quotas.permit(quota, self.versions.name(), step_call.urgent, &self.stop);
         if !self.quotas.is_near(quota) {
             // Whoever takes the partition over while this waits would have to take the claim for an attempt.
-            let turn = turn().await.map_err(|Stopped| Report::Stopped)?;
-            self.claim(asking, epoch, request).await?;
-            return Ok(Some(turn));
+            let permit = permit().await.map_err(|Stopped| Report::Stopped)?;
+            self.claim(step_call, epoch, request).await?;
+            return Ok(Some(permit));
         }
-        let mut claimed = self.claim(asking, epoch, request).await?;
-        let Ok(turn) = turn().await else { return Ok(None) };
+        let mut claimed = self.claim(step_call, epoch, request).await?;
+        let Ok(permit) = permit().await else { return Ok(None) };
         while clock::since_boot() - claimed >= LEASE {
-            claimed = self.claim(asking, epoch, request).await?;
+            claimed = self.claim(step_call, epoch, request).await?;
         }
-        Ok(Some(turn))
+        Ok(Some(permit))
     }
 
     /// Asks the store until it answers: its absence is no fault of a run and spends none of its attempts.
     pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         ask: impl Fn() -> F,
-    ) -> Result<T, Early> {
+    ) -> Result<T, StepExit> {
         loop {
             match ask().await {
                 Ok(answer) => return Ok(answer),
@@ -205,19 +211,19 @@ impl Workshop {
     }
 
     /// Writes that an attempt is about to be made, and with what request. Returns since when the claim holds.
-    async fn claim(&self, asking: &Asking<'_>, epoch: i64, request: &[u8]) -> Result<Duration, Early> {
-        let run = asking.run;
+    async fn claim(&self, step_call: &StepCall<'_>, epoch: i64, request: &[u8]) -> Result<Duration, StepExit> {
+        let run = step_call.run;
         loop {
             let asked = clock::since_boot();
             // A destination that knows the request again may be asked by two at once; nobody need wait.
-            let until = match asking.connector.memory() {
-                Memory::Idempotent | Memory::For(_) => None,
-                Memory::Forgets => Some(clock::now().plus(LEASE + asking.call.timeout)),
+            let until = match step_call.connector.idempotency() {
+                Idempotency::Natural | Idempotency::KeyFor(_) => None,
+                Idempotency::None => Some(clock::now().plus(LEASE + step_call.call.timeout)),
             };
-            let tries = Tries { claimed_until: until, ..run.tries };
+            let tries = AttemptState { claimed_until: until, ..run.tries };
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
             let (event, key) = (run.event.reference(), run.event.subject.clone());
-            match self.scribe.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
+            match self.store_writer.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
                 Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
                 Ok(Changed::Written | Changed::Awake) => {}
                 Ok(Changed::Ended) => return Err(Report::Ended.into()),
@@ -230,38 +236,41 @@ impl Workshop {
 
     /// What to do about an earlier attempt whose outcome is not known and which the destination will not recognise: it is
     /// looked up where that can be done, else the flow says which way to err. None if the request may be sent.
-    async fn resolve_doubt(&self, asking: &Asking<'_>, request: &[u8]) -> Option<Outcome> {
-        asking.run.request.as_ref()?;
-        let recognised = match asking.connector.memory() {
-            Memory::Idempotent => true,
-            Memory::For(life) => asking.run.tries.asked_at.is_some_and(|asked| clock::now().since(asked) < life),
-            Memory::Forgets => false,
+    async fn resolve_doubt(&self, step_call: &StepCall<'_>, request: &[u8]) -> Option<Outcome> {
+        step_call.run.request.as_ref()?;
+        let recognised = match step_call.connector.idempotency() {
+            Idempotency::Natural => true,
+            Idempotency::KeyFor(life) => {
+                step_call.run.tries.first_sent_at.is_some_and(|asked| clock::now().since(asked) < life)
+            }
+            Idempotency::None => false,
         };
         if recognised {
             return None;
         }
-        let (flow, connector) = (self.versions.name(), asking.call.connector.as_str());
-        let looked_up = tokio::time::timeout(asking.call.timeout, asking.connector.look_up(request, &asking.key)).await;
+        let (flow, connector) = (self.versions.name(), step_call.call.connector.as_str());
+        let looked_up =
+            tokio::time::timeout(step_call.call.timeout, step_call.connector.lookup(request, &step_call.key)).await;
         let (outcome, word) = match looked_up {
-            Ok(LookUp::Found(effect)) => (Some(Outcome::Done(effect)), "found"),
-            Ok(LookUp::Absent) => (None, "absent"),
-            Ok(LookUp::Later(outcome)) => (Some(outcome), "later"),
+            Ok(Lookup::Found(effect)) => (Some(Outcome::Done(effect)), "found"),
+            Ok(Lookup::Absent) => (None, "absent"),
+            Ok(Lookup::Later(outcome)) => (Some(outcome), "later"),
             Err(_) => (Some(Outcome::retry(Cause::Timeout)), "later"),
-            Ok(LookUp::Unknown) => match asking.call.on_doubt {
-                OnDoubt::Send => (None, "sent"),
-                OnDoubt::DeadLetter => {
+            Ok(Lookup::Unknown) => match step_call.call.on_unknown_outcome {
+                OnUnknownOutcome::Send => (None, "sent"),
+                OnUnknownOutcome::DeadLetter => {
                     let error = "an attempt may have taken effect, and the destination cannot say";
                     (Some(Outcome::reject(Reason::InDoubt, error)), "dead_letter")
                 }
             },
         };
-        self.metrics.doubts.with_label_values(&[flow, connector, word]).inc();
-        tracing::warn!(flow, connector, event = %asking.run.event.id, resolved = word, "an attempt was in doubt");
+        self.metrics.unknown_outcomes.with_label_values(&[flow, connector, word]).inc();
+        tracing::warn!(flow, connector, event = %step_call.run.event.id, resolved = word, "an attempt was in doubt");
         outcome
     }
 
-    async fn attempt(&self, asking: &Asking<'_>, request: &[u8]) -> Outcome {
-        let Asking { run, call, connector, key, .. } = asking;
+    async fn attempt(&self, step_call: &StepCall<'_>, request: &[u8]) -> Outcome {
+        let StepCall { run, call, connector, key, .. } = step_call;
         let begun = Instant::now();
         let attempt = AssertUnwindSafe(connector.attempt(request, key)).catch_unwind();
         let outcome = match tokio::time::timeout(call.timeout, attempt).await {
@@ -283,7 +292,7 @@ impl Workshop {
             let seconds = clock::now().since(run.event.received_at).as_secs_f64();
             self.metrics.effect_seconds.with_label_values(&[flow]).observe(seconds);
         } else {
-            let (step, attempts) = (&asking.step.name, run.tries.made);
+            let (step, attempts) = (&step_call.step.name, run.tries.attempts);
             tracing::info!(flow, step, connector, event = %run.event.id, attempts, outcome = label, "attempt");
         }
         outcome
@@ -296,7 +305,7 @@ fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
 }
 
 /// Given up before the destination was asked.
-pub(super) fn reject(reason: Reason, error: impl AsRef<str>) -> Early {
+pub(super) fn reject(reason: Reason, error: impl AsRef<str>) -> StepExit {
     let outcome = Outcome::reject(reason, error);
     Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
 }
@@ -317,7 +326,7 @@ fn not_yet(
     is_over: bool,
 ) -> Result<Option<Report>, flows::Unrenderable> {
     let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
-    if run.step == 0 && !flow.wants(context)? {
+    if run.step == 0 && !flow.demand(context)? {
         // It could not be evaluated when the event came, or the operator who redrives has changed it.
         return Ok(Some(Report::NothingToDo));
     }
@@ -350,7 +359,7 @@ fn not_yet(
 /// The same for every attempt of one step of one run that must have one effect between them. Holds no personal data: an
 /// event's id is the sender's random one.
 fn idempotency_key(flow: &str, step: &str, run: &Run) -> String {
-    let again = if run.pass == 0 { String::new() } else { format!("{}.", run.pass) };
+    let again = if run.rerun == 0 { String::new() } else { format!("{}.", run.rerun) };
     // Two events may share an id, at two senders or two of one sender's instances, and a destination's account may be the
     // same for both. What is unique by itself stays as it always was.
     let plain = run.event.source == Source::Clerk && run.event.instance() == Instance::DEFAULT;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use usher_log::Log;
+use usher_eventlog::Log;
 
 use crate::engine::{Engine, Looked, Seen};
 use crate::store::Store;
@@ -18,13 +18,14 @@ pub(super) async fn look(store: &dyn Store, log: &dyn Log, flow: &str, topic: &s
         .await
         .inspect_err(|error| tracing::debug!(flow, %error, "whether the flow is paused cannot be asked yet"))
         .ok()?;
-    let extents = log
-        .extents(topic)
+    let watermarks = log
+        .watermarks(topic)
         .await
         .inspect_err(|error| tracing::debug!(flow, %error, "the log does not say how far it reaches"))
         .ok()?;
-    let seen = |(partition, extent): (_, usher_log::Extent)| Seen { partition, low: extent.low, end: extent.end };
-    Some(Looked { paused, ends: extents.into_iter().map(seen).collect() })
+    let seen =
+        |(partition, marks): (_, usher_eventlog::Watermarks)| Seen { partition, low: marks.low, end: marks.high };
+    Some(Looked { paused, ends: watermarks.into_iter().map(seen).collect() })
 }
 
 /// Says when a flow begins to catch up, what it waits for while that lasts, and when it is done.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use usher_log::{Log, TopicSpec};
+use usher_eventlog::{Log, TopicSpec};
 use usher_proto::{Key, Partition, Timestamp};
 use usher_service::clock;
 
@@ -22,27 +22,27 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// How often what is old is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How many runs are forgotten at once: small bites, so that nobody waits long for a lock.
-const BITE: usize = 500;
+const PRUNE_BATCH: usize = 500;
 
 /// Looks after one flow.
 pub(super) struct Housekeeper {
     pub(super) flow: String,
     pub(super) topic: String,
     /// The topic of its dead letters.
-    pub(super) letters: TopicSpec,
+    pub(super) dead_letters: TopicSpec,
     pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn Log>,
     pub(super) metrics: Metrics,
     /// How long runs are remembered after they have ended.
     pub(super) keep: Duration,
-    pub(super) worker: mpsc::UnboundedSender<Input>,
+    pub(super) consumer: mpsc::UnboundedSender<Input>,
     pub(super) half_kept: HalfKept,
     /// Nothing is forgotten while this is not right.
     pub(super) clock: watch::Receiver<ClockState>,
 }
 
 /// Of each partition, the offset below which records have been kept for more than half of the topic's retention. Empty
-/// where nothing is removed unread. For the worker, which knows what is read.
+/// where nothing is removed unread. For the consumer, which knows what is read.
 pub(super) type HalfKept = Arc<Mutex<Vec<(Partition, i64)>>>;
 
 impl Housekeeper {
@@ -75,8 +75,8 @@ impl Housekeeper {
     }
 
     fn tell(&self, input: Input) {
-        // A worker that is gone has been stopped, and this with it.
-        let _ = self.worker.send(input);
+        // A consumer that is gone has been stopped, and this with it.
+        let _ = self.consumer.send(input);
     }
 
     async fn look_whether_paused(&self) -> Result<(), StoreError> {
@@ -85,10 +85,10 @@ impl Housekeeper {
     }
 
     async fn look_at_the_log(&self) {
-        match self.log.extents(&self.topic).await {
-            Ok(extents) => {
+        match self.log.watermarks(&self.topic).await {
+            Ok(watermarks) => {
                 let ends: Vec<(Partition, i64)> =
-                    extents.into_iter().map(|(partition, extent)| (partition, extent.end)).collect();
+                    watermarks.into_iter().map(|(partition, marks)| (partition, marks.high)).collect();
                 self.tell(Input::Ends(ends));
             }
             Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how far it reaches"),
@@ -110,9 +110,9 @@ impl Housekeeper {
     /// Ends the dead letters of runs that are dead no longer, each with a tombstone. What is erased twice is erased once.
     async fn erase_letters(&self) -> Result<(), StoreError> {
         loop {
-            let runs = self.store.letters_to_erase(&self.flow, BITE).await?;
+            let runs = self.store.letters_to_erase(&self.flow, PRUNE_BATCH).await?;
             for run in &runs {
-                if let Err(error) = self.log.erase(&self.letters, &Key::new(run.as_str())).await {
+                if let Err(error) = self.log.erase(&self.dead_letters, &Key::new(run.as_str())).await {
                     tracing::debug!(flow = self.flow, %error, "dead letters cannot be erased yet");
                     return Ok(());
                 }
@@ -120,7 +120,7 @@ impl Housekeeper {
             if !runs.is_empty() {
                 self.store.letters_erased(&self.flow, &runs).await?;
             }
-            if runs.len() < BITE {
+            if runs.len() < PRUNE_BATCH {
                 return Ok(());
             }
         }
@@ -141,8 +141,8 @@ impl Housekeeper {
         if *self.clock.borrow() != ClockState::Right {
             return Ok(());
         }
-        while self.store.drop_spent(&self.flow, clock::now(), BITE).await? >= BITE as u64 {}
-        while self.store.prune(&self.flow, self.keep, BITE).await? >= BITE as u64 {}
+        while self.store.drop_spent(&self.flow, clock::now(), PRUNE_BATCH).await? >= PRUNE_BATCH as u64 {}
+        while self.store.prune(&self.flow, self.keep, PRUNE_BATCH).await? >= PRUNE_BATCH as u64 {}
         Ok(())
     }
 }

@@ -1,18 +1,18 @@
 //! Input and output around the engine: it reads the log, writes the store, asks the destinations, publishes dead
-//! letters, and does nothing of its own accord.
+//! dead_letters, and does nothing of its own accord.
 
 mod arrivals;
 mod attempt;
 mod catching_up;
 mod clock_watch;
+mod consumer;
+mod dead_letters;
 mod housekeeping;
-mod letters;
 mod opening;
 mod prepare;
 mod quotas;
-mod scribe;
+mod store_actor;
 mod versions;
-mod worker;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -23,24 +23,24 @@ use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use usher_log::{Log, LogWatch};
+use usher_eventlog::{Log, LogWatch};
 use usher_service::Readiness;
 
-use crate::config::{Config, of_instance};
+use crate::config::{Config, for_instance};
 use crate::connectors::{Connectors, may_announce, quota};
 use crate::engine::{Destinations, Engine, Limits, account};
 use crate::flows::Flow;
 use crate::metrics::Metrics;
 use crate::sql::{Database, Outage};
 use crate::store::{SqlStore, Store};
-use attempt::Workshop;
+use attempt::StepExecutor;
 use clock_watch::ClockWatch;
+use consumer::FlowConsumer;
 use housekeeping::{HalfKept, Housekeeper};
 use opening::{Trouble, ensure, keep_flow, open_connectors, open_store, say_ignored, say_without_flow, until};
 use quotas::{Limited, Quotas};
-use scribe::Scribe;
+use store_actor::StoreWriter;
 use versions::Versions;
-use worker::Worker;
 
 /// The pause before asking again for a log or a store that is not there.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -123,8 +123,8 @@ impl Dispatcher {
         // What is known of a destination holds in every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
         let quotas = Arc::new(Quotas::new(limited(&config, &connectors)?, metrics.clone()));
-        let reach = Arc::new(config.reach);
-        if reach.only_to.is_given() {
+        let suppression = Arc::new(config.suppression);
+        if suppression.allowlist.is_given() {
             tracing::warn!("only who is named by USHER_DELIVER_ONLY_TO is written to; all else is held back");
         }
         let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
@@ -147,18 +147,18 @@ impl Dispatcher {
                 Housekeeper {
                     flow: flow.name.clone(),
                     topic: config.layout.topics.events(),
-                    letters: config.layout.dead_letters(&flow.name),
+                    dead_letters: config.layout.dead_letters(&flow.name),
                     store: store.clone(),
                     log: log.clone(),
                     metrics: metrics.clone(),
                     keep: config.keep,
-                    worker: answer.clone(),
+                    consumer: answer.clone(),
                     half_kept: half_kept.clone(),
                     clock: clock_watch.state(),
                 }
                 .run(),
             );
-            let scribe = Scribe::start(
+            let store_writer = StoreWriter::start(
                 flow.name.clone(),
                 owner.clone(),
                 store.clone(),
@@ -167,19 +167,19 @@ impl Dispatcher {
                 stop.clone(),
                 answer,
             );
-            let worker = Worker {
+            let consumer = FlowConsumer {
                 engine: Engine::new(
                     limits(&flow, config.layout.partitions),
                     &flow.version,
                     flow.connector(0).map(str::to_owned),
                 ),
-                workshop: Arc::new(Workshop {
+                executor: Arc::new(StepExecutor {
                     versions: Versions::new(flow.clone(), store.clone()),
                     store: store.clone(),
                     connectors: connectors.clone(),
                     quotas: quotas.clone(),
-                    reach: reach.clone(),
-                    scribe,
+                    suppression: suppression.clone(),
+                    store_writer,
                     metrics: metrics.clone(),
                     clock: clock_watch.state(),
                     outage: outage.clone(),
@@ -196,7 +196,7 @@ impl Dispatcher {
                 readiness: readiness.clone(),
                 stop: stop.clone(),
             };
-            flows.spawn(worker.run());
+            flows.spawn(consumer.run());
         }
         let all_started = {
             let readiness = readiness.clone();
@@ -277,7 +277,7 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
     let mut limited = Vec::new();
     for (instance, used) in config.connectors() {
         for connector in used {
-            let (quota, assumed) = of_instance(instance, quota(connector, &config.environment.of_instance(instance)))?;
+            let (quota, assumed) = for_instance(instance, quota(connector, &config.environment.scoped_to(instance)))?;
             let uses =
                 |flow: &&Flow| flow.instances.contains(instance) && flow.connectors().any(|used| used == connector);
             let serves_urgent = config.flows.iter().filter(uses).any(|flow| flow.urgent);
@@ -285,10 +285,10 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
                 continue;
             }
             let destination = account(connector, instance);
-            let parts = connectors.get(&destination).map(|open| open.parts()).unwrap_or_default();
-            let names: Vec<String> = match parts.is_empty() {
+            let sub_accounts = connectors.get(&destination).map(|open| open.sub_accounts()).unwrap_or_default();
+            let names: Vec<String> = match sub_accounts.is_empty() {
                 true => vec![destination.clone()],
-                false => parts.iter().map(|part| quotas::part(&destination, part)).collect(),
+                false => sub_accounts.iter().map(|part| quotas::part(&destination, part)).collect(),
             };
             limited.extend(names.into_iter().map(|account| {
                 let (destination, quota) = (destination.clone(), quota.clone());

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
-use usher_log::{Creation, Log};
+use usher_eventlog::{Creation, Log};
+use usher_service::ConfigError;
 use usher_service::Readiness;
-use usher_service::exit::BadSetting;
 
 use super::ASK_AGAIN;
-use crate::config::{Config, of_instance};
+use crate::config::{Config, for_instance};
 use crate::connectors::{self, Connectors};
 use crate::engine::account;
 use crate::flows::Flow;
@@ -67,7 +67,7 @@ pub(super) async fn open_store(
     match opened.await {
         Ok(opened) => Ok(opened),
         Err(error @ StoreError::PartitionCount { .. }) => {
-            Err(Trouble::Lasting(BadSetting::new("USHER_STORE", error).into()))
+            Err(Trouble::Lasting(ConfigError::new("USHER_STORE", error).into()))
         }
         Err(error) => {
             outage.failed(error.fault(), &error.to_string()).await;
@@ -113,13 +113,13 @@ pub(super) async fn open_connectors(
             }
         }
         let used: Vec<&str> = used.into_iter().collect();
-        let opened = connectors::open(&used, &config.environment.of_instance(instance), outage.database());
-        let opened = of_instance(instance, opened)?;
+        let opened = connectors::open(&used, &config.environment.scoped_to(instance), outage.database());
+        let opened = for_instance(instance, opened)?;
         for (name, connector) in &opened {
             let Some(checked) = stop.run_until_cancelled(connector.check(&config.uses(name, instance))).await else {
                 return Ok(None);
             };
-            of_instance(instance, checked)?;
+            for_instance(instance, checked)?;
         }
         all.extend(opened.into_iter().map(|(connector, open)| (account(&connector, instance), open)));
     }
@@ -128,15 +128,15 @@ pub(super) async fn open_connectors(
 
 /// Makes and checks the topics. One of events that a flow has read is not made again.
 pub(super) async fn ensure(log: &dyn Log, config: &Config, has_read: bool) -> Result<(), Trouble> {
-    let letters = config.flows.iter().map(|flow| config.layout.dead_letters(&flow.name));
+    let dead_letters = config.flows.iter().map(|flow| config.layout.dead_letters(&flow.name));
     let mut events = config.layout.events();
     if has_read {
         events.creation = Creation::Never;
     }
-    let topics: Vec<_> = std::iter::once(events).chain(letters).collect();
+    let topics: Vec<_> = std::iter::once(events).chain(dead_letters).collect();
     match log.ensure(&topics).await {
         Ok(()) => Ok(()),
-        Err(error) if error.is_lasting() => Err(Trouble::Lasting(BadSetting::new("USHER_LOG", error).into())),
+        Err(error) if error.is_lasting() => Err(Trouble::Lasting(ConfigError::new("USHER_LOG", error).into())),
         Err(error) => Err(Trouble::Passing(error.into())),
     }
 }

@@ -6,59 +6,64 @@ use serde_json::{Map, Value};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscribe};
 use usher_proto::{AddressDigest, Reason};
 
-use super::attempt::{Asking, Early, Workshop, of_step, reject};
-use crate::connectors::{self, CannotPrepare, HEADERS, Inputs, Operation, Unfit};
-use crate::engine::{Held, Report};
+use super::attempt::{StepCall, StepExecutor, StepExit, of_step, reject};
+use crate::connectors::{self, HEADERS, Operation, PrepareError, StepInput, Unfit};
+use crate::engine::{Report, SkipReason};
 use crate::flows::{self, Context, Flow};
-use crate::reach::{self, Rules};
+use crate::suppression::{self, Rules};
 
-impl Workshop {
+impl StepExecutor {
     /// The request as it is kept, with whom it goes to.
-    pub(super) async fn request(&self, flow: &Flow, asking: &Asking<'_>, context: Context) -> Result<Vec<u8>, Early> {
-        match &asking.run.request {
+    pub(super) async fn request(
+        &self,
+        flow: &Flow,
+        step_call: &StepCall<'_>,
+        context: Context,
+    ) -> Result<Vec<u8>, StepExit> {
+        match &step_call.run.request {
             // Its outcome is not known, so it is this request and no other, or none.
-            Some(kept) => self.repeated(asking, kept).await,
-            None => self.made(flow, asking, context).await,
+            Some(kept) => self.repeated(step_call, kept).await,
+            None => self.made(flow, step_call, context).await,
         }
     }
 
-    async fn repeated(&self, asking: &Asking<'_>, kept: &[u8]) -> Result<Vec<u8>, Early> {
-        if !asking.writes_to().is_empty() {
-            let (recipients, _) = reach::kept(kept);
-            let rules = self.rules(asking, &recipients).await?;
+    async fn repeated(&self, step_call: &StepCall<'_>, kept: &[u8]) -> Result<Vec<u8>, StepExit> {
+        if !step_call.writes_to().is_empty() {
+            let (recipients, _) = suppression::kept(kept);
+            let rules = self.rules(step_call, &recipients).await?;
             let held = recipients.iter().find_map(|address| rules.held(address));
             if let Some(held) = held.or_else(|| rules.held_unseen().filter(|_| recipients.is_empty())) {
-                return Err(self.held_back(asking, held));
+                return Err(self.held_back(step_call, held));
             }
         }
         Ok(kept.to_vec())
     }
 
-    async fn made(&self, flow: &Flow, asking: &Asking<'_>, mut context: Context) -> Result<Vec<u8>, Early> {
-        let (run, call, writes_to) = (asking.run, asking.call, asking.writes_to());
-        let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, of_step(asking.step, error));
-        let unfit = |unfit: Unfit| reject(unfit.reason(), of_step(asking.step, &unfit));
+    async fn made(&self, flow: &Flow, step_call: &StepCall<'_>, mut context: Context) -> Result<Vec<u8>, StepExit> {
+        let (run, call, writes_to) = (step_call.run, step_call.call, step_call.writes_to());
+        let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, of_step(step_call.step, error));
+        let unfit = |unfit: Unfit| reject(unfit.reason(), of_step(step_call.step, &unfit));
         let phones = connectors::phones(&call.connector, &call.operation);
         let asked: Vec<&str> = writes_to.iter().copied().chain(phones.iter().copied()).collect();
         let mut people = flows::render_some(call, &asked, &context).map_err(|error| cannot(&error))?;
         connectors::fit(&call.connector, &call.operation, &mut people).map_err(unfit)?;
-        let not_an_address = |error: CannotPrepare| reject(Reason::InvalidAddress, of_step(asking.step, &error));
-        let mut recipients = reach::recipients(&mut people, writes_to).map_err(not_an_address)?;
-        let test_number = reach::leave_out_test_numbers(&mut people, &phones);
+        let not_an_address = |error: PrepareError| reject(Reason::InvalidAddress, of_step(step_call.step, &error));
+        let mut recipients = suppression::recipients(&mut people, writes_to).map_err(not_an_address)?;
+        let test_number = suppression::drop_test_numbers(&mut people, &phones);
         if !writes_to.is_empty() {
             // Without an address it would be the number that is written to.
             if test_number && recipients.is_empty() {
-                return Err(self.held_back(asking, Held::HeldBack));
+                return Err(self.held_back(step_call, SkipReason::HeldBack));
             }
-            let rules = self.rules(asking, &recipients).await?;
+            let rules = self.rules(step_call, &recipients).await?;
             let unseen = rules.held_unseen().filter(|_| recipients.is_empty());
-            let held = reach::leave_out(&mut people, writes_to, |address| rules.held(address));
+            let held = suppression::drop_suppressed(&mut people, writes_to, |address| rules.held(address));
             if let Some(held) = held.or(unseen) {
-                return Err(self.held_back(asking, held));
+                return Err(self.held_back(step_call, held));
             }
             recipients.retain(|address| rules.held(address).is_none());
         }
-        let link = call.marketing.as_ref().map(|list| self.link(asking, list, &recipients)).transpose()?;
+        let link = call.marketing.as_ref().map(|list| self.link(step_call, list, &recipients)).transpose()?;
         if let Some(link) = &link {
             context.set_unsubscribe_url(link);
         }
@@ -66,34 +71,34 @@ impl Workshop {
         params.retain(|name, _| !asked.contains(&name.as_str()));
         connectors::fit(&call.connector, &call.operation, &mut params).map_err(unfit)?;
         params.extend(people);
-        if let Some(link) = link.filter(|_| asking.operation.is_some_and(Operation::takes_headers)) {
+        if let Some(link) = link.filter(|_| step_call.operation.is_some_and(Operation::takes_headers)) {
             carry(&mut params, &link);
         }
         let (operation, data) = (call.operation.as_str(), context.event_data());
-        let inputs = Inputs { operation, params: &params, event: &run.event, data, pass: run.pass };
-        let request = asking.connector.prepare(&inputs).map_err(|error| cannot(&error))?;
-        Ok(reach::keep(&recipients, request))
+        let inputs = StepInput { operation, params: &params, event: &run.event, data, rerun: run.rerun };
+        let request = step_call.connector.prepare(&inputs).map_err(|error| cannot(&error))?;
+        Ok(suppression::keep(&recipients, request))
     }
 
     /// What is known of these addresses.
-    async fn rules(&self, asking: &Asking<'_>, recipients: &[String]) -> Result<Rules<'_>, Early> {
-        let list = asking.call.marketing.as_deref();
+    async fn rules(&self, step_call: &StepCall<'_>, recipients: &[String]) -> Result<Rules<'_>, StepExit> {
+        let list = step_call.call.marketing.as_deref();
         let digests: Vec<AddressDigest> = recipients.iter().map(|address| AddressDigest::of(address)).collect();
-        let instance = asking.run.event.instance();
+        let instance = step_call.run.event.instance();
         let listed = self.ask(|| self.store.listed(instance, list, &digests)).await?;
-        Ok(Rules { only_to: &self.reach.only_to, listed })
+        Ok(Rules { allowlist: &self.suppression.allowlist, listed })
     }
 
-    fn held_back(&self, asking: &Asking<'_>, held: Held) -> Early {
-        let (flow, event) = (self.versions.name(), &asking.run.event.id);
-        self.metrics.held_back.with_label_values(&[flow, held.label()]).inc();
-        tracing::info!(flow, step = asking.step.name, %event, why = held.label(), "nobody is written to");
-        Report::HeldBack { held, next: asking.next.clone() }.into()
+    fn held_back(&self, step_call: &StepCall<'_>, held: SkipReason) -> StepExit {
+        let (flow, event) = (self.versions.name(), &step_call.run.event.id);
+        self.metrics.recipients_skipped.with_label_values(&[flow, held.label()]).inc();
+        tracing::info!(flow, step = step_call.step.name, %event, why = held.label(), "nobody is written to");
+        Report::HeldBack { held, next: step_call.next.clone() }.into()
     }
 
     /// The link that ends mail of this list for its one recipient.
-    fn link(&self, asking: &Asking<'_>, list: &str, recipients: &[String]) -> Result<String, Early> {
-        let Some(links) = &self.reach.links else {
+    fn link(&self, step_call: &StepCall<'_>, list: &str, recipients: &[String]) -> Result<String, StepExit> {
+        let Some(links) = &self.suppression.links else {
             // A run that began before the flow lost its marketing and the process its settings.
             return Err(reject(Reason::Configuration, "USHER_UNSUBSCRIBE_SECRET and USHER_PUBLIC_URL are not set"));
         };
@@ -101,7 +106,7 @@ impl Workshop {
             let why = "marketing mail goes to one address: the link that ends it is made for one";
             return Err(reject(Reason::Template, why));
         };
-        Ok(links.url(&Unsubscribe::new(&asking.run.event.subject, list, AddressDigest::of(recipient))))
+        Ok(links.url(&Unsubscribe::new(&step_call.run.event.subject, list, AddressDigest::of(recipient))))
     }
 }
 

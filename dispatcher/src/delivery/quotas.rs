@@ -1,12 +1,12 @@
-//! Quotas at work: every call of an account that has one waits here for its turn.
+//! Quotas at work: every call of an account that has one waits here for its permit.
 //!
 //! A limit that a destination announces is held like one that is configured. The process' share of each account is a
 //! short lease from the store, renewed twice a second; while the store is away it runs out, and nothing is sent. Within
 //! the process a governor sets the pace, and urgent flows go first.
 
-mod desk;
+mod fair_queue;
+mod limiter;
 mod pace;
-mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 use usher_proto::Timestamp;
 use usher_service::clock;
 
-use super::scribe::Stopped;
-use crate::connectors::Turnstile;
+use super::store_actor::Stopped;
+use crate::connectors::RequestGate;
 use crate::engine::Destinations;
 use crate::engine::quota::{Quota, RateLimitHeaders};
 use crate::metrics::Metrics;
-use crate::store::{Grant, Store, Wish};
-use desk::Desk;
-pub(super) use desk::Turn;
+use crate::store::{QuotaLease, QuotaRequest, Store};
+use limiter::AccountLimiter;
+pub(super) use limiter::CallPermit;
 
 /// How long a grant holds. A process that has died has its share for so long, and nobody else.
 const LEASE: Duration = Duration::from_millis(2_500);
@@ -51,20 +51,20 @@ pub(super) struct Limited {
     pub(super) serves_urgent: bool,
 }
 
-/// The further requests of one call. They keep the pace; the call as a whole is one that is under way, and one of those that
+/// The extra_requests requests of one call. They keep the pace; the call as a whole is one that is under way, and one of those that
 /// caps count.
-struct Further {
-    desk: Option<Arc<Desk>>,
+struct ExtraRequests {
+    limiter: Option<Arc<AccountLimiter>>,
     flow: String,
     urgent: bool,
 }
 
 #[async_trait]
-impl Turnstile for Further {
+impl RequestGate for ExtraRequests {
     async fn pass(&self) {
         // Where calls at once are limited, one that waited for another would wait for itself.
-        if let Some(desk) = self.desk.as_ref().filter(|desk| !desk.limits_at_once()) {
-            desk.turn(&self.flow, self.urgent).await.let_be();
+        if let Some(limiter) = self.limiter.as_ref().filter(|limiter| !limiter.limits_at_once()) {
+            limiter.permit(&self.flow, self.urgent).await.release_early();
         }
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn part(account: &str, part: &str) -> String {
 
 /// All accounts of a process that have a quota or may announce a limit.
 pub(super) struct Quotas {
-    desks: BTreeMap<String, Arc<Desk>>,
+    limiters: BTreeMap<String, Arc<AccountLimiter>>,
     /// Somebody has to wait for what the process does not have.
     short: Arc<Notify>,
     metrics: Metrics,
@@ -84,7 +84,7 @@ pub(super) struct Quotas {
 
 /// Why there is no call to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotNow {
+pub(super) enum QuotaError {
     /// The account's calls are used up until then.
     UsedUp(Timestamp),
     /// The process is stopping.
@@ -94,53 +94,54 @@ pub(super) enum NotNow {
 impl Quotas {
     pub(super) fn new(limited: Vec<Limited>, metrics: Metrics) -> Self {
         let short = Arc::new(Notify::new());
-        let desk = |it: Limited| (it.account.clone(), Arc::new(Desk::new(it, short.clone(), metrics.clone())));
-        Self { desks: limited.into_iter().map(desk).collect(), short: short.clone(), metrics }
+        let limiter =
+            |it: Limited| (it.account.clone(), Arc::new(AccountLimiter::new(it, short.clone(), metrics.clone())));
+        Self { limiters: limited.into_iter().map(limiter).collect(), short: short.clone(), metrics }
     }
 
     /// Takes one call out of what the account has left for the day, or whatever its caps count.
-    pub(super) async fn take(&self, account: &str, urgent: bool, stop: &CancellationToken) -> Result<(), NotNow> {
-        let Some(desk) = self.desks.get(account) else { return Ok(()) };
-        stop.run_until_cancelled(desk.take(urgent)).await.unwrap_or(Err(NotNow::Stopped))
+    pub(super) async fn take(&self, account: &str, urgent: bool, stop: &CancellationToken) -> Result<(), QuotaError> {
+        let Some(limiter) = self.limiters.get(account) else { return Ok(()) };
+        stop.run_until_cancelled(limiter.take(urgent)).await.unwrap_or(Err(QuotaError::Stopped))
     }
 
-    /// Whether who waits for a turn now will have it in a moment.
+    /// Whether who waits for a permit now will have it in a moment.
     pub(super) fn is_near(&self, account: &str) -> bool {
-        self.desks.get(account).is_none_or(|desk| desk.is_near())
+        self.limiters.get(account).is_none_or(|limiter| limiter.is_near())
     }
 
     /// Waits for leave to make one call now.
-    pub(super) async fn turn(
+    pub(super) async fn permit(
         &self,
         account: &str,
         flow: &str,
         urgent: bool,
         stop: &CancellationToken,
-    ) -> Result<Turn, Stopped> {
-        let Some(desk) = self.desks.get(account) else { return Ok(Turn::free()) };
+    ) -> Result<CallPermit, Stopped> {
+        let Some(limiter) = self.limiters.get(account) else { return Ok(CallPermit::free()) };
         let begun = clock::since_boot();
-        let turn = stop.run_until_cancelled(desk.turn(flow, urgent)).await.ok_or(Stopped)?;
+        let permit = stop.run_until_cancelled(limiter.permit(flow, urgent)).await.ok_or(Stopped)?;
         let waited = clock::since_boot().saturating_sub(begun);
         let priority = if urgent { "urgent" } else { "normal" };
         self.metrics.quota_wait_seconds.with_label_values(&[account, priority]).observe(waited.as_secs_f64());
-        Ok(turn)
+        Ok(permit)
     }
 
-    /// Where the further requests of a call wait.
-    pub(super) fn further(&self, account: &str, flow: &str, urgent: bool) -> Arc<dyn Turnstile> {
-        Arc::new(Further { desk: self.desks.get(account).cloned(), flow: flow.to_owned(), urgent })
+    /// Where the extra_requests requests of a call wait.
+    pub(super) fn extra_requests(&self, account: &str, flow: &str, urgent: bool) -> Arc<dyn RequestGate> {
+        Arc::new(ExtraRequests { limiter: self.limiters.get(account).cloned(), flow: flow.to_owned(), urgent })
     }
 
-    /// How many calls of an account wait for their turn.
+    /// How many calls of an account wait for their permit.
     #[cfg(test)]
     pub(super) fn waiting(&self, account: &str) -> usize {
-        self.desks.get(account).map_or(0, |desk| desk.waiting())
+        self.limiters.get(account).map_or(0, |limiter| limiter.waiting())
     }
 
     /// Takes the rate limit headers of an answer.
-    pub(super) fn told(&self, account: &str, headers: &RateLimitHeaders) {
-        if let Some(desk) = self.desks.get(account) {
-            desk.told(headers);
+    pub(super) fn observe_headers(&self, account: &str, headers: &RateLimitHeaders) {
+        if let Some(limiter) = self.limiters.get(account) {
+            limiter.observe_headers(headers);
         }
     }
 
@@ -151,26 +152,27 @@ impl Quotas {
         store: Arc<dyn Store>,
         destinations: Arc<Mutex<Destinations>>,
     ) {
-        if self.desks.is_empty() {
+        if self.limiters.is_empty() {
             return;
         }
         let mut handing_out = JoinSet::new();
-        for desk in self.desks.values() {
-            handing_out.spawn(desk.clone().hand_out());
+        for limiter in self.limiters.values() {
+            handing_out.spawn(limiter.clone().hand_out());
         }
         let mut said: Option<Duration> = None;
         loop {
             let asked = clock::since_boot();
-            let wishes: Vec<Wish> = self.desks.values().map(|desk| desk.wish()).collect();
-            match store.grant(&member, LEASE, &wishes).await {
-                Ok(grants) => self.granted(&wishes, grants, asked + LEASE, &destinations),
+            let quota_requests: Vec<QuotaRequest> =
+                self.limiters.values().map(|limiter| limiter.quota_request()).collect();
+            match store.grant(&member, LEASE, &quota_requests).await {
+                Ok(grants) => self.granted(&quota_requests, grants, asked + LEASE, &destinations),
                 Err(error) if said.is_none_or(|said| asked - said >= SAY_EVERY) => {
                     said = Some(asked);
                     tracing::warn!(%error, "quotas cannot be shared; what needs them waits");
                 }
                 Err(_) => {}
             }
-            let starving = self.desks.values().any(|desk| desk.is_starving());
+            let starving = self.limiters.values().any(|limiter| limiter.is_starving());
             // Not more often, however many are short of something.
             tokio::time::sleep(ASK_AGAIN).await;
             if !starving {
@@ -179,12 +181,18 @@ impl Quotas {
         }
     }
 
-    fn granted(&self, wishes: &[Wish], grants: Vec<Grant>, until: Duration, destinations: &Mutex<Destinations>) {
+    fn granted(
+        &self,
+        quota_requests: &[QuotaRequest],
+        grants: Vec<QuotaLease>,
+        until: Duration,
+        destinations: &Mutex<Destinations>,
+    ) {
         let mut rooms: BTreeMap<&str, usize> = BTreeMap::new();
-        for ((wish, grant), desk) in wishes.iter().zip(grants).zip(self.desks.values()) {
-            desk.granted(wish, grant, until);
-            let room = rooms.entry(desk.destination()).or_default();
-            *room = room.saturating_add(desk.room());
+        for ((quota_request, grant), limiter) in quota_requests.iter().zip(grants).zip(self.limiters.values()) {
+            limiter.granted(quota_request, grant, until);
+            let room = rooms.entry(limiter.destination()).or_default();
+            *room = room.saturating_add(limiter.room());
         }
         let mut destinations = destinations.lock().unwrap_or_else(PoisonError::into_inner);
         rooms.into_iter().for_each(|(destination, room)| destinations.make_room(destination, room));

@@ -1,11 +1,11 @@
 //! Events on their way into the store, and what the store makes of them.
 
 use bytes::Bytes;
-use usher_proto::reach::ReachChange;
+use usher_proto::suppression::SuppressionChange;
 use usher_proto::{Event, EventRef, Key, Partition, Reason, SubjectId, Timestamp};
 
 use super::{Run, account};
-use crate::before::Fields;
+use crate::field_diff::Fields;
 use crate::subject::Snapshot;
 
 /// An event on its way into the store.
@@ -28,7 +28,7 @@ pub struct Arrival {
     /// What it orders, if it is an operator's.
     pub command: Option<Command>,
     /// What it says of who may be written to.
-    pub reach: Option<ReachChange>,
+    pub suppression: Option<SuppressionChange>,
     /// Why its run is to be given up at once.
     pub verdict: Option<(Reason, String)>,
 }
@@ -45,7 +45,7 @@ impl Arrival {
             remember: None,
             expires_at: None,
             command: None,
-            reach: None,
+            suppression: None,
             verdict: None,
         }
     }
@@ -177,7 +177,7 @@ pub struct Ownership {
     pub epoch: i64,
     /// The offset below which every event is accounted for; none if the flow never read it.
     pub frontier: Option<i64>,
-    /// Where an operator wants the flow to go on, whatever else is known.
+    /// Where an operator demand the flow to go on, whatever else is known.
     pub sought: Option<i64>,
     /// Whether the topic has grown by it after the flow had begun: it is read from its first record.
     pub late: bool,

@@ -18,7 +18,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest time for which a destination's word to wait is obeyed.
-const LONGEST_OBEDIENCE: Duration = Duration::from_secs(300);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// A destination that asks to wait longer than this is told of like one that is down.
 const LONG_THROTTLE: Duration = Duration::from_secs(10);
 /// How long to wait for a destination that says "slower" and not how long.
@@ -26,7 +26,7 @@ const UNSAID: Duration = Duration::from_secs(1);
 
 /// What an attempt says of its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
+pub enum Health {
     /// It answers; whether it likes the request is another matter.
     Serves,
     /// It seems to be down.
@@ -39,7 +39,7 @@ pub enum Sign {
 
 /// Leave to make one call. Which of the breaker's times it was given in tells late answers from those that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct Permit(u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -107,7 +107,7 @@ impl Breaker {
     }
 
     /// Leave for one call, if one may be made now. Every leave must be given back with [`Breaker::answered`].
-    pub fn permit(&mut self, now: Timestamp) -> Option<Ticket> {
+    pub fn permit(&mut self, now: Timestamp) -> Option<Permit> {
         if !self.admits(now) {
             return None;
         }
@@ -117,27 +117,27 @@ impl Breaker {
             self.in_flight = 0;
         }
         self.in_flight += 1;
-        Some(Ticket(self.time))
+        Some(Permit(self.time))
     }
 
-    /// What came of a call. `who` tells runs apart; `jitter` is random in 0..1.
-    pub fn answered(&mut self, ticket: Ticket, sign: Sign, who: u64, now: Timestamp, jitter: f64) {
-        if ticket.0 != self.time {
+    /// What came of a call. `who` tells runs quarantined; `jitter` is random in 0..1.
+    pub fn answered(&mut self, permit: Permit, health: Health, who: u64, now: Timestamp, jitter: f64) {
+        if permit.0 != self.time {
             return; // from before the last change
         }
         self.in_flight = self.in_flight.saturating_sub(1);
-        match sign {
-            Sign::None => {}
-            Sign::Serves => self.serves(now),
-            Sign::Throttles(after) => {
-                let until = now.plus(after.unwrap_or(UNSAID).min(LONGEST_OBEDIENCE));
+        match health {
+            Health::None => {}
+            Health::Serves => self.serves(now),
+            Health::Throttles(after) => {
+                let until = now.plus(after.unwrap_or(UNSAID).min(MAX_RETRY_AFTER));
                 self.failing.clear();
                 if until.since(now) >= LONG_THROTTLE {
                     self.trouble_since.get_or_insert(now);
                 }
                 self.turn(State::Open { until });
             }
-            Sign::Down => self.fails(who, now, jitter),
+            Health::Down => self.fails(who, now, jitter),
         }
     }
 
@@ -196,14 +196,14 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    fn call(breaker: &mut Breaker, sign: Sign, who: u64, now: i64) {
-        let ticket = breaker.permit(at(now)).expect("leave");
-        breaker.answered(ticket, sign, who, at(now), 1.0);
+    fn call(breaker: &mut Breaker, health: Health, who: u64, now: i64) {
+        let permit = breaker.permit(at(now)).expect("leave");
+        breaker.answered(permit, health, who, at(now), 1.0);
     }
 
     fn broken() -> Breaker {
         let mut breaker = Breaker::default();
-        (0..8).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
+        (0..8).for_each(|who| call(&mut breaker, Health::Down, who, 0));
         assert!(!breaker.is_closed());
         breaker
     }
@@ -211,12 +211,12 @@ mod tests {
     #[test]
     fn it_opens_when_different_runs_fail_in_a_row_and_not_before() {
         let mut breaker = Breaker::default();
-        (0..100).for_each(|_| call(&mut breaker, Sign::Down, 1, 0));
-        (0..7).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
-        call(&mut breaker, Sign::Serves, 9, 0);
-        (0..7).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
+        (0..100).for_each(|_| call(&mut breaker, Health::Down, 1, 0));
+        (0..7).for_each(|who| call(&mut breaker, Health::Down, who, 0));
+        call(&mut breaker, Health::Serves, 9, 0);
+        (0..7).for_each(|who| call(&mut breaker, Health::Down, who, 0));
         assert!(breaker.is_closed());
-        call(&mut breaker, Sign::Down, 7, 0);
+        call(&mut breaker, Health::Down, 7, 0);
         assert!(!breaker.is_closed());
         assert_eq!(breaker.permit(at(999)), None);
     }
@@ -224,9 +224,9 @@ mod tests {
     #[test]
     fn one_call_tries_whether_it_is_back_and_the_pauses_double() {
         let mut breaker = broken();
-        let ticket = breaker.permit(at(1_000)).expect("one");
+        let permit = breaker.permit(at(1_000)).expect("one");
         assert_eq!(breaker.permit(at(1_000)), None, "and no second");
-        breaker.answered(ticket, Sign::Down, 1, at(1_000), 1.0);
+        breaker.answered(permit, Health::Down, 1, at(1_000), 1.0);
         assert_eq!(breaker.permit(at(2_999)), None);
         assert!(breaker.permit(at(3_000)).is_some());
     }
@@ -236,9 +236,9 @@ mod tests {
         let mut breaker = broken();
         let mut admitted = Vec::new();
         while !breaker.is_closed() {
-            let tickets: Vec<Ticket> = std::iter::from_fn(|| breaker.permit(at(1_000))).collect();
-            admitted.push(tickets.len());
-            tickets.into_iter().for_each(|ticket| breaker.answered(ticket, Sign::Serves, 1, at(1_000), 1.0));
+            let permits: Vec<Permit> = std::iter::from_fn(|| breaker.permit(at(1_000))).collect();
+            admitted.push(permits.len());
+            permits.into_iter().for_each(|permit| breaker.answered(permit, Health::Serves, 1, at(1_000), 1.0));
         }
         assert_eq!(admitted.first(), Some(&1));
         assert!(admitted.windows(2).all(|pair| pair[1] <= 2 * pair[0]), "{admitted:?}");
@@ -248,19 +248,19 @@ mod tests {
     fn a_late_answer_from_before_it_opened_does_not_count() {
         let mut breaker = Breaker::default();
         let late = breaker.permit(at(0)).expect("leave");
-        (0..8).for_each(|who| call(&mut breaker, Sign::Down, who, 0));
+        (0..8).for_each(|who| call(&mut breaker, Health::Down, who, 0));
         let trial = breaker.permit(at(1_000)).expect("a trial");
-        breaker.answered(late, Sign::Down, 9, at(1_000), 1.0);
-        breaker.answered(trial, Sign::Serves, 1, at(1_000), 1.0);
+        breaker.answered(late, Health::Down, 9, at(1_000), 1.0);
+        breaker.answered(trial, Health::Serves, 1, at(1_000), 1.0);
         assert!(breaker.admits(at(1_000)));
     }
 
     #[test]
     fn one_run_that_always_fails_does_not_stop_the_recovery() {
         let mut breaker = broken();
-        call(&mut breaker, Sign::Serves, 1, 1_000);
+        call(&mut breaker, Health::Serves, 1, 1_000);
         for _ in 0..10 {
-            call(&mut breaker, Sign::Down, 2, 1_000);
+            call(&mut breaker, Health::Down, 2, 1_000);
         }
         assert!(breaker.admits(at(1_000)));
     }
@@ -268,10 +268,10 @@ mod tests {
     #[test]
     fn a_destination_that_throttles_is_left_alone_for_as_long_as_it_says() {
         let mut breaker = Breaker::default();
-        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(5))), 1, 0);
+        call(&mut breaker, Health::Throttles(Some(Duration::from_secs(5))), 1, 0);
         assert!(!breaker.admits(at(4_999)) && breaker.admits(at(5_000)));
         let mut breaker = Breaker::default();
-        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(86_400))), 1, 0);
+        call(&mut breaker, Health::Throttles(Some(Duration::from_secs(86_400))), 1, 0);
         assert!(breaker.admits(at(300_000)), "but not for ever");
     }
 
@@ -281,13 +281,13 @@ mod tests {
         assert_eq!(breaker.trouble(), Some((at(0), Some(at(1_000)))));
         let mut now = 1_000;
         while !breaker.is_closed() {
-            call(&mut breaker, Sign::Serves, 1, now);
+            call(&mut breaker, Health::Serves, 1, now);
             now += 1;
             assert_eq!(breaker.trouble().is_some(), !breaker.is_closed());
         }
-        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(1))), 1, now);
+        call(&mut breaker, Health::Throttles(Some(Duration::from_secs(1))), 1, now);
         assert_eq!(breaker.trouble(), None, "that is everyday life at a quota");
-        call(&mut breaker, Sign::Throttles(Some(Duration::from_secs(60))), 1, now + 1_000);
+        call(&mut breaker, Health::Throttles(Some(Duration::from_secs(60))), 1, now + 1_000);
         assert_eq!(breaker.trouble().map(|(since, _)| since), Some(at(now + 1_000)));
     }
 
@@ -295,12 +295,12 @@ mod tests {
     fn a_failure_is_the_runs_own_where_others_are_served_and_no_outage_came_between() {
         let mut breaker = Breaker::default();
         assert!(!breaker.served_others_since(at(5)));
-        call(&mut breaker, Sign::Serves, 1, 4);
+        call(&mut breaker, Health::Serves, 1, 4);
         assert!(!breaker.served_others_since(at(5)), "before it");
-        call(&mut breaker, Sign::Serves, 1, 6);
+        call(&mut breaker, Health::Serves, 1, 6);
         assert!(breaker.served_others_since(at(5)));
-        (0..8).for_each(|who| call(&mut breaker, Sign::Down, who, 7));
-        call(&mut breaker, Sign::Serves, 1, 2_000);
+        (0..8).for_each(|who| call(&mut breaker, Health::Down, who, 7));
+        call(&mut breaker, Health::Serves, 1, 2_000);
         assert!(!breaker.served_others_since(at(5)), "an outage came between");
     }
 }

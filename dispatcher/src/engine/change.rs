@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
-use super::run::Tries;
+use super::run::AttemptState;
 use super::{Effect, RunState};
 
 /// A change of one run.
@@ -29,7 +29,7 @@ pub enum ChangeKind {
     /// An attempt is about to be made.
     Claim {
         /// What has been tried, this attempt included, and until when it may be under way.
-        tries: Tries,
+        tries: AttemptState,
         /// The exact request.
         request: Vec<u8>,
     },
@@ -56,7 +56,7 @@ pub enum ChangeKind {
         /// When.
         until: Timestamp,
         /// What has been tried.
-        tries: Tries,
+        tries: AttemptState,
         /// The request whose outcome is not known.
         request: Option<Vec<u8>>,
     },

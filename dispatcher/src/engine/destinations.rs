@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use usher_proto::{Instance, Timestamp};
 
-use super::breaker::{Breaker, Sign, Ticket};
+use super::breaker::{Breaker, Health, Permit};
 
 /// The account that a connector uses for events of an instance: `stripe`, or `stripe@staging` for any instance but the
 /// default one. Breakers and quotas belong to accounts.
@@ -51,7 +51,7 @@ pub enum News {
 
 impl Destinations {
     /// Leave for one call; see [`Breaker::permit`].
-    pub fn permit(&mut self, destination: &str, urgent: bool, now: Timestamp) -> Option<Ticket> {
+    pub fn permit(&mut self, destination: &str, urgent: bool, now: Timestamp) -> Option<Permit> {
         if self.is_used_up(destination, urgent, now) {
             return None;
         }
@@ -86,9 +86,17 @@ impl Destinations {
     }
 
     /// What came of a call; see [`Breaker::answered`].
-    pub fn answered(&mut self, destination: &str, ticket: Ticket, sign: Sign, who: u64, now: Timestamp, jitter: f64) {
+    pub fn answered(
+        &mut self,
+        destination: &str,
+        permit: Permit,
+        health: Health,
+        who: u64,
+        now: Timestamp,
+        jitter: f64,
+    ) {
         if let Some(breaker) = self.breakers.get_mut(destination) {
-            breaker.answered(ticket, sign, who, now, jitter);
+            breaker.answered(permit, health, who, now, jitter);
         }
     }
 
@@ -151,25 +159,25 @@ mod tests {
         Timestamp::from_seconds(seconds)
     }
 
-    fn call(destinations: &mut Destinations, sign: Sign, who: u64, now: Timestamp) {
-        let ticket = destinations.permit("resend", false, now).expect("leave");
-        destinations.answered("resend", ticket, sign, who, now, 1.0);
+    fn call(destinations: &mut Destinations, health: Health, who: u64, now: Timestamp) {
+        let permit = destinations.permit("resend", false, now).expect("leave");
+        destinations.answered("resend", permit, health, who, now, 1.0);
     }
 
     #[test]
     fn trouble_is_told_when_it_begins_once_a_minute_and_when_it_is_over() {
         let mut destinations = Destinations::default();
-        call(&mut destinations, Sign::Serves, 1, at(0));
+        call(&mut destinations, Health::Serves, 1, at(0));
         assert_eq!(destinations.news(at(0)), []);
-        (0..8).for_each(|who| call(&mut destinations, Sign::Down, who, at(0)));
+        (0..8).for_each(|who| call(&mut destinations, Health::Down, who, at(0)));
         let trouble = |next_probe| News::Trouble { destination: "resend".into(), since: at(0), next_probe };
         assert_eq!(destinations.news(at(0)), [trouble(Some(at(1)))]);
         assert_eq!(destinations.news(at(59)), []);
         assert_eq!(destinations.news(at(60)), [trouble(Some(at(1)))]);
-        call(&mut destinations, Sign::Serves, 1, at(61));
+        call(&mut destinations, Health::Serves, 1, at(61));
         assert_eq!(destinations.news(at(200)), [], "it serves, if not as usual yet");
         while !destinations.is_closed("resend", false, at(61)) {
-            call(&mut destinations, Sign::Serves, 1, at(61));
+            call(&mut destinations, Health::Serves, 1, at(61));
         }
         assert_eq!(destinations.news(at(61)), [News::Over { destination: "resend".into(), since: at(0) }]);
         assert_eq!(destinations.news(at(200)), []);

@@ -4,16 +4,16 @@ use serde_json::{Value, json};
 
 /// Why somebody is not written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Held {
+pub enum SkipReason {
     /// Mail does not go there for now: `USHER_DELIVER_ONLY_TO` leaves the address out, or it is one of Clerk's for tests.
     HeldBack,
     /// Mail never goes there: it bounces, its owner has complained, or an operator says so.
     Suppressed,
-    /// Its owner wants no more mail of this list.
+    /// Its owner demand no more mail of this list.
     Unsubscribed,
 }
 
-impl Held {
+impl SkipReason {
     /// Every word.
     pub const ALL: [Self; 3] = [Self::HeldBack, Self::Suppressed, Self::Unsubscribed];
 

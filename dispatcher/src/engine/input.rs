@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 
 use super::arrival::{Admission, Arrival, Ownership, RefusedRecord};
-use super::breaker::Ticket;
+use super::breaker::Permit;
 use super::change::{Change, Changed};
 use super::clock::ClockState;
-use super::{Held, Outcome, Run, Seen};
+use super::{Outcome, Run, Seen, SkipReason};
 
 /// A partition that the log has given us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub enum Input {
         asked_again: bool,
     },
     /// The store: a partition is somebody else's, as a question about it has shown. A partition in which nothing is
-    /// written would never learn of it otherwise.
+    /// written would never diff of it otherwise.
     Fenced {
         /// The partition.
         partition: Partition,
@@ -143,7 +143,7 @@ pub enum Input {
         /// Its epoch.
         epoch: i64,
         /// Whom it was to ask, and the leave that was given.
-        asked: Option<(String, Ticket)>,
+        asked: Option<(String, Permit)>,
         /// What came of it.
         report: Report,
     },
@@ -195,7 +195,7 @@ pub enum Report {
     /// It would write to somebody who is not to be written to; the next one's turn comes.
     HeldBack {
         /// Why.
-        held: Held,
+        held: SkipReason,
         /// What follows the step.
         next: Next,
     },

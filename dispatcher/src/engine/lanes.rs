@@ -19,7 +19,7 @@ enum Head {
     /// It waits for its next attempt.
     Resting(Timestamp),
     /// Its destination takes no calls.
-    Held,
+    SkipReason,
 }
 
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Lanes {
     /// The head waits for its destination.
     pub(super) fn hold(&mut self, key: SubjectId, destination: &str) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
-        lane.head = Head::Held;
+        lane.head = Head::SkipReason;
         self.held.entry(destination.to_owned()).or_default().push_back(key);
     }
 
@@ -168,7 +168,7 @@ impl Lanes {
     pub(super) fn release(&mut self, destination: &str) -> bool {
         let Some(keys) = self.held.get_mut(destination) else { return false };
         while let Some(key) = keys.pop_front() {
-            if let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.head == Head::Held) {
+            if let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.head == Head::SkipReason) {
                 lane.head = Head::Ready;
                 self.ready.push_front(key);
                 return true;
@@ -189,7 +189,7 @@ impl Lanes {
     }
 
     /// The head goes on at once with what it has next. What it asked before is said by `asked`.
-    pub(super) fn go_on(&mut self, key: &SubjectId, asked: &Option<String>) {
+    pub(super) fn continue_run(&mut self, key: &SubjectId, asked: &Option<String>) {
         self.no_longer_busy(asked);
         let Some(lane) = self.lanes.get_mut(key) else { return };
         // Not busy any more, so that it is not counted out a second time, and for what it asks next.
@@ -257,7 +257,7 @@ impl Lanes {
     fn no_longer_waits(&mut self, key: &SubjectId) {
         match self.lanes.get(key).map(|lane| &lane.head) {
             Some(Head::Resting(until)) => drop(self.resting.remove(&(*until, key.clone()))),
-            Some(Head::Held) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
+            Some(Head::SkipReason) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
             Some(Head::Ready | Head::Busy) | None => {}
         }
     }
@@ -285,7 +285,7 @@ impl Lanes {
         match lane.head {
             Head::Busy => self.no_longer_busy(&lane.runs.front().and_then(|run| run.destination.clone())),
             Head::Resting(until) => drop(self.resting.remove(&(until, key.clone()))),
-            Head::Held => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
+            Head::SkipReason => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
             Head::Ready => {}
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
-pub use work::death;
+pub use work::dead_letter_change;
 
 use super::catch_up::CatchUp;
 use super::clock::ClockState;
@@ -32,12 +32,12 @@ const HELD_KEPT: usize = 256;
 /// How often the store is asked which waits and pauses are over.
 const DUE_EVERY: Duration = Duration::from_millis(500);
 /// How often a run may have ended its worker before it is given up.
-const FATAL: u32 = 4;
+const MAX_CRASHES: u32 = 4;
 /// From so many on it is a suspect: tried by itself, and after a while.
-const SUSPECT: u32 = 2;
+const QUARANTINE_AFTER_CRASHES: u32 = 2;
 /// How long a suspect is kept back. What ends a process from outside, again and again, finds whatever was begun first
 /// after each start; only what ends it from inside is still there when it was begun much later.
-const APART: Duration = Duration::from_secs(10);
+const QUARANTINE_DELAY: Duration = Duration::from_secs(10);
 /// Delay of a run that would have expired by an unproven clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -155,9 +155,9 @@ impl Engine {
             Input::Written { change, changed } => self.written(&change, changed, &mut steps),
             Input::Reported { key, event, partition, epoch, asked, report } => {
                 self.suspect.take_if(|suspect| *suspect == event);
-                if let Some((destination, ticket)) = asked {
-                    let sign = work::sign(&report);
-                    destinations.answered(&destination, ticket, sign, number(&event), now, jitter);
+                if let Some((destination, permit)) = asked {
+                    let health = work::health(&report);
+                    destinations.answered(&destination, permit, health, number(&event), now, jitter);
                 }
                 if self.partitions.epoch(partition) == Some(epoch) {
                     let epoch_of = (partition, epoch);
@@ -181,7 +181,7 @@ impl Engine {
         self.lanes.wake(now);
         self.begin(now, destinations, &mut steps);
         self.admit_next(&mut steps);
-        self.mind_the_bound(&mut steps);
+        self.apply_backpressure(&mut steps);
         self.search(now, destinations, &mut steps);
         self.ask_due(now, &mut steps);
         steps
@@ -268,37 +268,37 @@ impl Engine {
         }
         if let Some((reason, error)) = verdict {
             if let Some(run) = self.lanes.begin(&key) {
-                steps.push(Step::Bury { run: Box::new(run.clone()), epoch, reason, error });
+                steps.push(Step::DeadLetter { run: Box::new(run.clone()), epoch, reason, error });
             }
             return;
         }
-        let suspicious = run.tries.unanswered >= SUSPECT;
-        if suspicious && !std::mem::replace(&mut run.apart, true) {
-            return self.lanes.rest(&key, now.plus(APART));
+        let suspicious = run.tries.unanswered >= QUARANTINE_AFTER_CRASHES;
+        if suspicious && !std::mem::replace(&mut run.quarantined, true) {
+            return self.lanes.rest(&key, now.plus(QUARANTINE_DELAY));
         }
         if suspicious && self.suspect.is_some() {
             return self.lanes.put_back(key);
         }
-        let ticket = match &destination {
+        let permit = match &destination {
             None => None,
             Some(name) => {
                 let slot = self.has_slot(&destination, destinations);
-                let ticket = if slot { destinations.permit(name, self.limits.urgent, now) } else { None };
-                if ticket.is_none() {
+                let permit = if slot { destinations.permit(name, self.limits.urgent, now) } else { None };
+                if permit.is_none() {
                     return self.hold(key, name, now, destinations);
                 }
-                ticket
+                permit
             }
         };
         let Some(run) = self.lanes.begin(&key) else { return };
-        run.tries.made += 1;
+        run.tries.attempts += 1;
         run.tries.unanswered += 1;
-        run.tries.since.get_or_insert(now);
-        run.tries.asked_at.get_or_insert(now);
+        run.tries.first_at.get_or_insert(now);
+        run.tries.first_sent_at.get_or_insert(now);
         if suspicious {
             self.suspect = Some(run.event.reference());
         }
-        steps.push(Step::Work { run: Box::new(run.clone()), epoch, ticket });
+        steps.push(Step::Work { run: Box::new(run.clone()), epoch, permit });
     }
 
     /// Puts a head aside until its destination takes calls; in memory, or where too many wait there, in the store.
@@ -337,7 +337,7 @@ fn count_own_failure(run: &mut Run, destinations: &Destinations) {
     if let (Some(failed_at), Some(destination)) = (run.tries.failed_at, &run.destination)
         && destinations.served_others_since(destination, failed_at)
     {
-        run.tries.spent += 1;
+        run.tries.counted += 1;
         run.tries.failed_at = None;
     }
 }
@@ -346,12 +346,12 @@ fn count_own_failure(run: &mut Run, destinations: &Destinations) {
 fn verdict(run: &Run, limits: &Limits, now: Timestamp) -> Option<(Reason, String)> {
     if run.verdict.is_some() {
         run.verdict.clone()
-    } else if run.tries.unanswered >= FATAL {
-        Some((Reason::WorkerCrashed, format!("{FATAL} attempts ended with the process")))
+    } else if run.tries.unanswered >= MAX_CRASHES {
+        Some((Reason::WorkerCrashed, format!("{MAX_CRASHES} attempts ended with the process")))
     } else if run.expires_at.is_some_and(|expires| now > expires) {
         Some((Reason::Expired, String::new()))
     } else if limits.retry.is_spent(&run.tries, now) {
-        Some((Reason::RetriesSpent, format!("{} attempts", run.tries.made)))
+        Some((Reason::RetriesSpent, format!("{} attempts", run.tries.attempts)))
     } else {
         None
     }
@@ -362,7 +362,7 @@ fn ends_by_time(verdict: &Option<(Reason, String)>) -> bool {
     matches!(verdict, Some((Reason::Expired | Reason::RetriesSpent, _)))
 }
 
-/// Tells runs apart.
+/// Tells runs quarantined.
 fn number(event: &EventRef) -> u64 {
     let mut hasher = DefaultHasher::new();
     event.hash(&mut hasher);

@@ -26,12 +26,12 @@ pub(crate) mod storable;
 pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
 pub use destinations::{Destinations, News, account};
-pub use held::Held;
+pub use held::SkipReason;
 pub use input::{Given, Input, Looked, Next, Report};
-pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, death};
+pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, dead_letter_change};
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
-pub use run::{Run, RunState, Tries};
+pub use run::{AttemptState, Run, RunState};
 pub use step::Step;
 
 #[cfg(test)]

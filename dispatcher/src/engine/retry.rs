@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use usher_proto::Timestamp;
 
-use super::run::Tries;
+use super::run::AttemptState;
 
 /// Exponential back-off with full jitter, bounded in number and in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ impl RetryPolicy {
     }
 
     /// Whether a step has been tried enough.
-    pub fn is_spent(&self, tries: &Tries, now: Timestamp) -> bool {
-        tries.spent >= self.attempts || tries.since.is_some_and(|since| now.since(since) > self.within)
+    pub fn is_spent(&self, tries: &AttemptState, now: Timestamp) -> bool {
+        tries.counted >= self.attempts || tries.first_at.is_some_and(|since| now.since(since) > self.within)
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
     fn a_step_is_tried_so_often_and_so_long() {
         let spent = |spent, since: i64| {
             let since = Some(Timestamp::from_seconds(1_000 - since));
-            POLICY.is_spent(&Tries { spent, since, ..Tries::default() }, NOW)
+            POLICY.is_spent(&AttemptState { counted: spent, first_at: since, ..AttemptState::default() }, NOW)
         };
         assert_eq!((spent(4, 60), spent(5, 0), spent(0, 61)), (false, true, true));
     }

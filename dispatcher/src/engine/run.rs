@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde_json::Value;
 use usher_proto::{AddressDigest, Event, Partition, Reason, Timestamp};
 
-use crate::before::{Before, EMAIL};
+use crate::field_diff::{EMAIL, PreviousFields};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -103,9 +103,9 @@ pub struct Run {
     /// Whether it has begun and not left its lane since: then nothing of its key goes before it.
     pub begun: bool,
     /// How often it was run again after it had ended well; distinguishes the requests of those times.
-    pub pass: u32,
+    pub rerun: u32,
     /// What has been tried of the present step.
-    pub tries: Tries,
+    pub tries: AttemptState,
     /// The exact request of an attempt whose outcome is not known; it must be repeated as it is.
     pub request: Option<Vec<u8>>,
     /// The results of the steps done, by index.
@@ -115,11 +115,11 @@ pub struct Run {
     /// From when on it is worth nothing.
     pub expires_at: Option<Timestamp>,
     /// What the flow knew of its subject before the event, where it remembers that.
-    pub before: Option<Before>,
+    pub before: Option<PreviousFields>,
     /// Why it is to be given up, once that is decided.
     pub verdict: Option<(Reason, String)>,
     /// Whether this process has kept it back for a while, because it may have ended others. No store holds it.
-    pub apart: bool,
+    pub quarantined: bool,
 }
 
 impl Run {
@@ -140,19 +140,19 @@ impl Run {
 
 /// What has been tried of a step so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tries {
+pub struct AttemptState {
     /// Attempts made.
-    pub made: u32,
+    pub attempts: u32,
     /// Those of them that count against the flow's bound: the destination served others before the next one was made.
-    pub spent: u32,
+    pub counted: u32,
     /// Attempts in a row of which nothing was ever heard, because the process ended.
     pub unanswered: u32,
     /// Distinguishes requests whose predecessors certainly had no effect.
     pub generation: u32,
     /// When the first attempt was made.
-    pub since: Option<Timestamp>,
+    pub first_at: Option<Timestamp>,
     /// When the kept request was sent first.
-    pub asked_at: Option<Timestamp>,
+    pub first_sent_at: Option<Timestamp>,
     /// When the last attempt failed, if its failure may count.
     pub failed_at: Option<Timestamp>,
     /// Until when an attempt of somebody else may still be under way.

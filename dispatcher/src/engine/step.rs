@@ -4,7 +4,7 @@ use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::Run;
 use super::arrival::Batch;
-use super::breaker::Ticket;
+use super::breaker::Permit;
 use super::change::Change;
 use super::start::CannotStart;
 
@@ -47,7 +47,7 @@ pub enum Step {
     /// Store: write this.
     Write(Change),
     /// Publish the run's dead letter, then write that it is dead.
-    Bury {
+    DeadLetter {
         /// The run.
         run: Box<Run>,
         /// Its partition's epoch.
@@ -64,7 +64,7 @@ pub enum Step {
         /// Its partition's epoch.
         epoch: i64,
         /// The leave to ask its destination, if it asks one.
-        ticket: Option<Ticket>,
+        permit: Option<Permit>,
     },
     /// Log and store: look how far every partition of the topic reaches, and whether the flow is paused. Nothing is begun
     /// before everything below those ends is admitted. Answered by [`super::Input::Looked`], whatever comes of it.

@@ -7,7 +7,7 @@
 use usher_proto::{Event, Json, Timestamp};
 
 use super::{Context, Flow, Unrenderable, evaluate};
-use crate::before::Fields;
+use crate::field_diff::Fields;
 use crate::subject::{Snapshot, fields};
 
 impl Flow {
@@ -19,12 +19,12 @@ impl Flow {
 
     /// Whether the event starts a run: by its type, and by `if`.
     pub(crate) fn starts(&self, event: &Event) -> bool {
-        let unwanted = || Context::of_event(event).is_ok_and(|context| self.wants(&context) == Ok(false));
+        let unwanted = || Context::of_event(event).is_ok_and(|context| self.demand(&context) == Ok(false));
         self.starts_on(event) && (self.starts_if.is_none() || !unwanted())
     }
 
     /// What `if` says.
-    pub(crate) fn wants(&self, context: &Context) -> Result<bool, Unrenderable> {
+    pub(crate) fn demand(&self, context: &Context) -> Result<bool, Unrenderable> {
         self.starts_if.as_deref().map_or(Ok(true), |expression| is_true(expression, context))
     }
 

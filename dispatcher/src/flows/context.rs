@@ -9,8 +9,8 @@ use usher_proto::{Event, Json};
 
 use super::Flow;
 use super::sent::Sent;
-use crate::before::EMAIL;
 use crate::engine::Run;
+use crate::field_diff::EMAIL;
 use crate::subject::{Subject, name, primary_email, primary_phone};
 
 /// The names at the top, and so all that a template may begin with.

@@ -30,7 +30,7 @@ pub(super) enum TokenKind {
     /// Digits.
     Number,
     /// Anything else.
-    Sign,
+    Health,
 }
 
 /// The expressions of a template, without what is a comment or raw.
@@ -126,7 +126,7 @@ fn token(text: &str, range: Range<usize>) -> Option<Token> {
         }
         _ => {
             let is_long = LONG_SIGNS.iter().any(|sign| rest.starts_with(sign));
-            (TokenKind::Sign, if is_long { 2 } else { first.len_utf8() })
+            (TokenKind::Health, if is_long { 2 } else { first.len_utf8() })
         }
     };
     Some(Token { range: start..start + length, kind })

@@ -114,14 +114,14 @@ pub struct Call {
     /// How long one attempt may take.
     pub timeout: Duration,
     /// What to do when it cannot be known whether an attempt took effect.
-    pub on_doubt: OnDoubt,
+    pub on_unknown_outcome: OnUnknownOutcome,
     /// Whether it is made also where its subject was deleted meanwhile: it clears away, or warns.
     pub for_deleted: bool,
 }
 
 /// Which way to err when it cannot be known whether an attempt took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDoubt {
+pub enum OnUnknownOutcome {
     /// Do it again: rather twice than not at all.
     Send,
     /// Give it up for somebody to look at: rather not at all than twice.

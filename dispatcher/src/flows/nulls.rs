@@ -240,8 +240,8 @@ impl Rewriter<'_> {
                     continue;
                 }
                 (TokenKind::Name, "in") => (self.operand_behind(index), MEMBERS),
-                (TokenKind::Sign, "<" | "<=") => (self.operand_before(index), AT_MOST),
-                (TokenKind::Sign, ">" | ">=") => (self.operand_behind(index), AT_MOST),
+                (TokenKind::Health, "<" | "<=") => (self.operand_before(index), AT_MOST),
+                (TokenKind::Health, ">" | ">=") => (self.operand_behind(index), AT_MOST),
                 _ => continue,
             };
             let (Some(first), Some(last)) =
@@ -267,7 +267,7 @@ impl Rewriter<'_> {
     fn is_between(&self, index: usize) -> bool {
         match self.tokens[index].kind {
             TokenKind::Name => BETWEEN.contains(&self.word(index)) && !self.is_field(index),
-            TokenKind::Sign => BETWEEN_SIGNS.contains(&self.word(index)),
+            TokenKind::Health => BETWEEN_SIGNS.contains(&self.word(index)),
             TokenKind::Text | TokenKind::Number => false,
         }
     }

@@ -13,7 +13,7 @@ pub(super) enum Piece<'a> {
     /// A number.
     Number(&'a str),
     /// Anything else: an operator, a bracket, a comma.
-    Sign(&'a str),
+    Health(&'a str),
 }
 
 /// The pieces of an expression, in order.
@@ -69,7 +69,7 @@ impl<'a> Reader<'a, '_> {
                 (Piece::Number(&self.text[range]), at + 3)
             }
             TokenKind::Number => (Piece::Number(self.word(at)), at + 1),
-            TokenKind::Sign => (Piece::Sign(self.word(at)), at + 1),
+            TokenKind::Health => (Piece::Health(self.word(at)), at + 1),
         }
     }
 
@@ -104,21 +104,21 @@ mod tests {
 
     #[test]
     fn an_expression_is_cut_into_paths_texts_numbers_and_signs() {
-        use Piece::{Number, Path, Sign, Text};
+        use Piece::{Health, Number, Path, Text};
         let found = pieces("user.public_metadata['plan'] >= 1.5 and not x[0]|lower != \"it's \\\" \"");
         let expected = [
             Path(vec!["user", "public_metadata", "plan"]),
-            Sign(">="),
+            Health(">="),
             Number("1.5"),
             Path(vec!["and"]),
             Path(vec!["not"]),
             Path(vec!["x"]),
-            Sign("["),
+            Health("["),
             Number("0"),
-            Sign("]"),
-            Sign("|"),
+            Health("]"),
+            Health("|"),
             Path(vec!["lower"]),
-            Sign("!="),
+            Health("!="),
             Text("it's \\\" "),
         ];
         assert_eq!(found, expected);

@@ -79,7 +79,7 @@ fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
 }
 
 fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene], findings: &mut Findings) {
-    let wanted = |scene: &&Scene| flow.wants(&scene.context).unwrap_or(true);
+    let wanted = |scene: &&Scene| flow.demand(&scene.context).unwrap_or(true);
     let mut wanted: Vec<&Scene> = scenes.iter().filter(wanted).collect();
     // No sample is one that the flow takes; there will be some all the same.
     let none_wanted = wanted.is_empty();

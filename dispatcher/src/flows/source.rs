@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 
 /// A flow as it was written, with the templates beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,18 +36,18 @@ impl FlowSource {
 ///
 /// # Errors
 /// It is no folder, it cannot be read, or there are no flows in it: that is not what somebody meant.
-pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, BadSetting> {
+pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, ConfigError> {
     if folder.is_file() {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let why = format!("a folder of flow files is wanted, such as {}", parent.display());
-        return Err(BadSetting::new(&folder.display().to_string(), why));
+        return Err(ConfigError::new(&folder.display().to_string(), why));
     }
     if !folder.exists() {
-        return Err(BadSetting::new(&folder.display().to_string(), "there is no such folder"));
+        return Err(ConfigError::new(&folder.display().to_string(), "there is no such folder"));
     }
-    let bad = |path: &Path, error: &dyn std::fmt::Display| BadSetting::new(&path.display().to_string(), error);
+    let bad = |path: &Path, error: &dyn std::fmt::Display| ConfigError::new(&path.display().to_string(), error);
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| bad(path, &error));
-    let files = |folder: &Path| -> Result<Vec<std::path::PathBuf>, BadSetting> {
+    let files = |folder: &Path| -> Result<Vec<std::path::PathBuf>, ConfigError> {
         let entries = std::fs::read_dir(folder).map_err(|error| bad(folder, &error))?;
         let mut paths = entries
             .map(|entry| entry.map(|entry| entry.path()).map_err(|error| bad(folder, &error)))

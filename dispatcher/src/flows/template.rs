@@ -15,7 +15,7 @@ mod json;
 use super::context::Sight;
 use super::pieces::whole;
 use super::{Call, Context, Flow, functions, greeting, nulls};
-use crate::connectors::{self, Shape};
+use crate::connectors::{self, ParamType};
 
 /// A template or an expression could not be rendered for this event. The text names the place, not the values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +121,7 @@ fn render_text(
 }
 
 /// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
-/// out empty is left out, or null in a [`Shape::Record`] and a [`Shape::Whose`]. A [`Shape::Json`] is the text of its JSON.
+/// out empty is left out, or null in a [`ParamType::Record`] and a [`ParamType::Whose`]. A [`ParamType::Json`] is the text of its JSON.
 pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
     let mut rendered = render_those(&environment, call, context, |_| true)?;
@@ -151,7 +151,7 @@ fn render_those(
     let operation = connectors::operation(&call.connector, &call.operation);
     let params = operation.map_or(&[][..], |operation| operation.params);
     for (name, value) in call.params.iter().filter(|(name, _)| those(name)) {
-        let shape = params.iter().find(|param| param.name == name).map_or(Shape::Text, |param| param.shape);
+        let shape = params.iter().find(|param| param.name == name).map_or(ParamType::Text, |param| param.shape);
         if let Some(value) = render_value(environment, name, value, shape, context)? {
             rendered.insert(name.clone(), value);
         }
@@ -163,13 +163,13 @@ fn render_value(
     environment: &Environment<'_>,
     place: &str,
     value: &Value,
-    shape: Shape,
+    shape: ParamType,
     context: &Context,
 ) -> Result<Option<Value>, Unrenderable> {
-    let empty = matches!(shape, Shape::Record | Shape::Whose).then_some(Value::Null);
+    let empty = matches!(shape, ParamType::Record | ParamType::Whose).then_some(Value::Null);
     Ok(match value {
-        _ if shape == Shape::Json => json::render(environment, place, value, context)?.map(Value::String),
-        Value::String(text) => match whole(text).filter(|_| shape == Shape::Record) {
+        _ if shape == ParamType::Json => json::render(environment, place, value, context)?.map(Value::String),
+        Value::String(text) => match whole(text).filter(|_| shape == ParamType::Record) {
             // It keeps its type: a number stays one, and a list or a table goes along whole.
             Some(expression) => {
                 let value = evaluate_at(environment, place, expression, &nulls::printed(expression), context)?;
@@ -177,7 +177,7 @@ fn render_value(
                 value.as_ref().map(tree).transpose()?
             }
             None => {
-                let kind = if shape == Shape::Html { HTML } else { TEXT };
+                let kind = if shape == ParamType::Html { HTML } else { TEXT };
                 let text = render_text(environment, place, kind, text, context)?;
                 (!text.is_empty()).then_some(Value::String(text))
             }
@@ -213,12 +213,14 @@ mod tests {
     /// The parameters of an operation, each with the same text in it.
     fn everywhere(operation: &connectors::Operation, text: &str) -> String {
         let value = |param: &connectors::Param| match param.shape {
-            Shape::Number => "7".to_owned(),
-            Shape::Table | Shape::Json | Shape::Record | Shape::Whose => format!("{{ a = \"{text}\" }}"),
-            Shape::Texts | Shape::Mailboxes => format!("[\"{text}\"]"),
-            Shape::Address => "\"https://a.test/x\"".to_owned(),
-            Shape::Name => "\"billing\"".to_owned(),
-            Shape::Text | Shape::Html | Shape::Sender | Shape::Email => format!("\"{text}\""),
+            ParamType::Number => "7".to_owned(),
+            ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => {
+                format!("{{ a = \"{text}\" }}")
+            }
+            ParamType::Texts | ParamType::Mailboxes => format!("[\"{text}\"]"),
+            ParamType::Address => "\"https://a.test/x\"".to_owned(),
+            ParamType::Name => "\"billing\"".to_owned(),
+            ParamType::Text | ParamType::Html | ParamType::Sender | ParamType::Email => format!("\"{text}\""),
         };
         operation.params.iter().map(|param| format!("{} = {}\n", param.name, value(param))).collect()
     }
@@ -328,8 +330,8 @@ body = { name = "{{ user.name }}", nick = "{{ user.nick }}" }
 
     fn printed(template: &str, context: &Context) -> Result<String, String> {
         let value = Value::from(template);
-        let text =
-            render_value(&environment(), "text", &value, Shape::Text, context).map_err(|error| error.to_string())?;
+        let text = render_value(&environment(), "text", &value, ParamType::Text, context)
+            .map_err(|error| error.to_string())?;
         Ok(text.and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default())
     }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use sqlx::any::AnyConnectOptions;
+use usher_service::ConfigError;
 use usher_service::Secret;
-use usher_service::exit::BadSetting;
 
 use super::Dialect;
 use super::fault::{self, Fault};
@@ -66,7 +66,7 @@ impl DatabaseAddress {
     ///
     /// # Errors
     /// It is no address of a database, or names a file that cannot be read.
-    pub fn parse(variable: &str, text: &str) -> Result<Self, BadSetting> {
+    pub fn parse(variable: &str, text: &str) -> Result<Self, ConfigError> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             Self::postgres(variable, text)
         } else if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
@@ -84,11 +84,11 @@ impl DatabaseAddress {
                 ignored: Vec::new(),
             })
         } else {
-            Err(BadSetting::new(variable, "it may be postgres://user:password@host/database or sqlite:PATH"))
+            Err(ConfigError::new(variable, "it may be postgres://user:password@host/database or sqlite:PATH"))
         }
     }
 
-    fn postgres(variable: &str, text: &str) -> Result<Self, BadSetting> {
+    fn postgres(variable: &str, text: &str) -> Result<Self, ConfigError> {
         let mut url = AnyConnectOptions::from_str(text).map_err(|_| unreadable(variable))?.database_url;
         let all: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let understood = |name: &str| UNDERSTOOD.contains(&name) || name.starts_with("options[");
@@ -97,7 +97,7 @@ impl DatabaseAddress {
         for (name, path) in kept.iter().filter(|(name, _)| FILES.contains(&name.as_str())) {
             // The driver also takes a certificate itself.
             if !path.starts_with("-----BEGIN") {
-                let problem = |error| BadSetting::new(variable, format!("{name}: cannot read {path:?}: {error}"));
+                let problem = |error| ConfigError::new(variable, format!("{name}: cannot read {path:?}: {error}"));
                 File::open(path).map_err(problem)?;
             }
         }
@@ -131,13 +131,16 @@ impl DatabaseAddress {
     ///
     /// # Errors
     /// A SQLite file has no schemas; the name is none that Postgres takes.
-    pub fn in_schema(self, variable: &str, schema: &str) -> Result<Self, BadSetting> {
+    pub fn in_schema(self, variable: &str, schema: &str) -> Result<Self, ConfigError> {
         if self.dialect == Dialect::Sqlite {
-            return Err(BadSetting::new(variable, format!("{} is a SQLite file, which has no schemas", self.variable)));
+            return Err(ConfigError::new(
+                variable,
+                format!("{} is a SQLite file, which has no schemas", self.variable),
+            ));
         }
         if schema.is_empty() || schema.len() > MAX_NAME || schema.contains('\0') || schema.starts_with("pg_") {
             let why = format!("it is a name of 1 to {MAX_NAME} bytes that does not begin with pg_");
-            return Err(BadSetting::new(variable, why));
+            return Err(ConfigError::new(variable, why));
         }
         Ok(Self { schema: Some(schema.to_owned()), ..self })
     }
@@ -181,22 +184,22 @@ impl DatabaseAddress {
     }
 
     /// The problem in one line without a secret: setting, place, cause, and what would be right.
-    pub fn complaint(&self, error: &sqlx::Error) -> BadSetting {
+    pub fn complaint(&self, error: &sqlx::Error) -> ConfigError {
         self.says(Fault::of(error), &fault::describe(error), error)
     }
 
     /// The same while tables are made.
-    pub(crate) fn complaint_of_tables(&self, error: &sqlx::migrate::MigrateError) -> BadSetting {
+    pub(crate) fn complaint_of_tables(&self, error: &sqlx::migrate::MigrateError) -> ConfigError {
         let problem = fault::describe_migration(error);
         match (fault::root(error), Fault::of_migration(error)) {
             (Some(inner), fault) if Fault::of(inner) != Fault::Unclear => self.says(fault, &problem, inner),
             // A table that is there already has no code of its own in SQLite.
-            (Some(_), _) => BadSetting::new(&self.variable, format!("{}: {problem}; {}", self.place, self.foreign())),
-            (None, _) => BadSetting::new(&self.variable, format!("{}: {problem}", self.place)),
+            (Some(_), _) => ConfigError::new(&self.variable, format!("{}: {problem}; {}", self.place, self.foreign())),
+            (None, _) => ConfigError::new(&self.variable, format!("{}: {problem}", self.place)),
         }
     }
 
-    fn says(&self, fault: Fault, problem: &str, error: &sqlx::Error) -> BadSetting {
+    fn says(&self, fault: Fault, problem: &str, error: &sqlx::Error) -> ConfigError {
         let place = &self.place;
         let text = match (fault, error) {
             (Fault::Damaged, _) => format!("{place}: {}", fault::damaged(problem)),
@@ -214,7 +217,7 @@ impl DatabaseAddress {
             }
             _ => format!("{place}: {problem}"),
         };
-        BadSetting::new(&self.variable, text)
+        ConfigError::new(&self.variable, text)
     }
 
     /// What would be right where this code comes.
@@ -252,8 +255,8 @@ impl DatabaseAddress {
     }
 }
 
-fn unreadable(variable: &str) -> BadSetting {
-    BadSetting::new(variable, "the address cannot be read")
+fn unreadable(variable: &str) -> ConfigError {
+    ConfigError::new(variable, "the address cannot be read")
 }
 
 /// A name as an identifier in SQL.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use usher_service::ConfigError;
 use usher_service::Readiness;
-use usher_service::exit::BadSetting;
 
 use super::address::DatabaseAddress;
 use super::fault::Fault;
@@ -24,7 +24,7 @@ pub struct Outage {
     need: Cow<'static, str>,
     readiness: Readiness,
     state: Arc<Mutex<State>>,
-    damaged: Arc<watch::Sender<Option<BadSetting>>>,
+    damaged: Arc<watch::Sender<Option<ConfigError>>>,
 }
 
 #[derive(Debug, Default)]
@@ -84,23 +84,23 @@ impl Outage {
             // A pool that has no connection to give does not know why; one attempt to connect does.
             let cause =
                 self.database.reach().await.err().map(|error| (Fault::of(&error), self.address().complaint(&error)));
-            let (fault, line) = cause.unwrap_or_else(|| (fault, BadSetting::new(self.address().variable(), text)));
+            let (fault, line) = cause.unwrap_or_else(|| (fault, ConfigError::new(self.address().variable(), text)));
             let lasted = if lasted < SAY_EVERY { String::new() } else { format!(", for {} s now", lasted.as_secs()) };
             tracing::warn!("{line}; trying again{lasted}");
             self.damage(fault, line);
         } else if fault == Fault::Damaged {
-            self.damage(fault, BadSetting::new(self.address().variable(), text));
+            self.damage(fault, ConfigError::new(self.address().variable(), text));
         }
     }
 
-    fn damage(&self, fault: Fault, line: BadSetting) {
+    fn damage(&self, fault: Fault, line: ConfigError) {
         if fault == Fault::Damaged {
             self.damaged.send_if_modified(|known| known.is_none() && known.replace(line).is_none());
         }
     }
 
     /// Waits until it is known that the file is damaged, which nothing mends, and says how.
-    pub async fn damaged(&self) -> BadSetting {
+    pub async fn damaged(&self) -> ConfigError {
         let mut damaged = self.damaged.subscribe();
         match damaged.wait_for(Option::is_some).await.map(|known| known.clone()) {
             Ok(Some(line)) => line,
@@ -121,7 +121,7 @@ impl Outage {
     ///
     /// # Errors
     /// Only a person mends it. What passes is said here, and asked for again by the caller.
-    pub async fn prepare(&self, tables: Tables) -> Result<bool, BadSetting> {
+    pub async fn prepare(&self, tables: Tables) -> Result<bool, ConfigError> {
         let (fault, line) = match self.database.reach().await {
             Err(error) => (Fault::of(&error), self.address().complaint(&error)),
             Ok(()) => match self.database.migrate(tables).await {

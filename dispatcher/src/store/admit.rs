@@ -11,10 +11,10 @@ use usher_service::clock;
 use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
-use super::{StoreError, addresses, known, lanes, reach, remember};
-use crate::before::Before;
+use super::{StoreError, addresses, known, lanes, remember, suppression};
 use crate::engine::arrival::{Admission, Arrival, Batch};
-use crate::engine::{Run, Tries};
+use crate::engine::{AttemptState, Run};
+use crate::field_diff::PreviousFields;
 use crate::sql::{Database, Dialect};
 use crate::subject::Snapshot;
 
@@ -72,7 +72,7 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
         apply(connection, dialect, &subjects).await?;
         woken = wake(connection, dialect, flow, &subjects).await?;
     }
-    reach::apply(connection, &new).await?;
+    suppression::apply(connection, &new).await?;
     for arrival in new {
         if arrival.cancels {
             admission.cancelled.extend(cancel(connection, flow, arrival).await?);
@@ -103,7 +103,7 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
 /// An arrival that starts a run, and why that is given up at once.
 struct Start<'a> {
     arrival: &'a Arrival,
-    before: Option<Before>,
+    before: Option<PreviousFields>,
     verdict: Option<(Reason, String)>,
 }
 
@@ -114,7 +114,7 @@ async fn starting<'a>(
     connection: &mut AnyConnection,
     flow: &str,
     new: &[&'a Arrival],
-    mut befores: BTreeMap<i64, Before>,
+    mut befores: BTreeMap<i64, PreviousFields>,
 ) -> Result<Vec<Start<'a>>, StoreError> {
     let starting: Vec<&Arrival> = new.iter().copied().filter(|arrival| arrival.starts).collect();
     if starting.is_empty() {
@@ -311,14 +311,14 @@ fn new_run(batch: &Batch, Start { arrival, before, verdict }: &Start<'_>) -> Run
         step: 0,
         destination: batch.destination(&arrival.event),
         begun: false,
-        pass: 0,
-        tries: Tries::default(),
+        rerun: 0,
+        tries: AttemptState::default(),
         request: None,
         results: BTreeMap::new(),
         wait_until: None,
         expires_at: arrival.expires_at,
         before: before.clone(),
         verdict: verdict.clone(),
-        apart: false,
+        quarantined: false,
     }
 }

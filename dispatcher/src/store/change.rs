@@ -9,7 +9,7 @@ use usher_service::clock;
 
 use super::StoreError;
 use super::isolate::storable;
-use crate::engine::{Change, ChangeKind, Changed, RunState, StepEffect, Tries};
+use crate::engine::{AttemptState, Change, ChangeKind, Changed, RunState, StepEffect};
 use crate::sql::{Database, Dialect};
 
 pub(super) async fn change(database: &Database, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
@@ -158,21 +158,21 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
     Ok(Changed::Ended)
 }
 
-/// The columns of [`Tries`], as parameters from `$4` on.
+/// The columns of [`AttemptState`], as parameters from `$4` on.
 const TRIES: &str = "attempts = $4, spent = $5, unanswered = $6, generation = $7, tried_since = $8, asked_at = $9, \
                      failed_at = $12";
 
 type AnyQuery<'q> = sqlx::query::Query<'q, sqlx::Any, AnyArguments>;
 
-fn with_tries<'q>(query: AnyQuery<'q>, tries: &Tries) -> AnyQuery<'q> {
+fn with_tries<'q>(query: AnyQuery<'q>, tries: &AttemptState) -> AnyQuery<'q> {
     let time = |time: Option<Timestamp>| time.map(Timestamp::millis);
     query
-        .bind(i64::from(tries.made))
-        .bind(i64::from(tries.spent))
+        .bind(i64::from(tries.attempts))
+        .bind(i64::from(tries.counted))
         .bind(i64::from(tries.unanswered))
         .bind(i64::from(tries.generation))
-        .bind(time(tries.since))
-        .bind(time(tries.asked_at))
+        .bind(time(tries.first_at))
+        .bind(time(tries.first_sent_at))
 }
 
 /// The attempt that was under way when somebody asked for the run's end is over.

@@ -15,7 +15,7 @@ use crate::engine::{Change, ChangeKind, Changed};
 
 /// The store's answer to one question.
 #[derive(Debug)]
-pub enum Asked<T> {
+pub enum StoreAnswer<T> {
     /// It is carried out.
     Done(T),
     /// The store will never take it.
@@ -24,12 +24,12 @@ pub enum Asked<T> {
 
 /// A store that is asked until it answers. None means that the process stops.
 #[async_trait]
-pub trait Asking: Send + Sync {
+pub trait RetryingStore: Send + Sync {
     /// Admits a batch; `Done(None)` where the partition is somebody else's.
-    async fn admit(&self, batch: &Batch) -> Option<Asked<Option<Admission>>>;
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>>;
 
     /// Writes changes in one transaction.
-    async fn change(&self, changes: &[Change]) -> Option<Asked<Vec<Changed>>>;
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>>;
 
     /// The store refuses what holds nothing of any record, so no record is at fault: waits before it is asked again.
     async fn refuses_everything(&self, error: &StoreError) -> Option<()>;
@@ -47,7 +47,7 @@ pub struct Isolated {
 }
 
 /// Admits a batch, whole if the store takes it so.
-pub async fn admit(asking: &dyn Asking, batch: Batch) -> Option<Isolated> {
+pub async fn admit(store: &dyn RetryingStore, batch: Batch) -> Option<Isolated> {
     struct Part {
         batch: Batch,
         /// The record as it came, once less of it is asked for: a run without a body, then no run.
@@ -60,21 +60,21 @@ pub async fn admit(asking: &dyn Asking, batch: Batch) -> Option<Isolated> {
     let mut admission = Admission::default();
     let mut parts = vec![part(batch)];
     while let Some(Part { mut batch, original, is_suspect }) = parts.pop() {
-        match asking.admit(&batch).await? {
-            Asked::Done(None) => return Some(isolated),
-            Asked::Done(Some(of_part)) => {
+        match store.admit(&batch).await? {
+            StoreAnswer::Done(None) => return Some(isolated),
+            StoreAnswer::Done(Some(of_part)) => {
                 isolated.refused += usize::from(original.is_some());
                 merge(&mut admission, of_part);
             }
-            Asked::Refused(error) => {
+            StoreAnswer::Refused(error) => {
                 isolated.in_parts = true;
                 match (batch.arrivals.len(), original) {
                     (0, None) => {
-                        asking.refuses_everything(&error).await?;
+                        store.refuses_everything(&error).await?;
                         parts.push(part(batch));
                     }
                     (0, Some(original)) => {
-                        asking.refuses_everything(&error).await?;
+                        store.refuses_everything(&error).await?;
                         batch.refused.retain(|record| record.offset != original.offset);
                         batch.arrivals = vec![*original];
                         parts.push(part(batch));
@@ -82,11 +82,11 @@ pub async fn admit(asking: &dyn Asking, batch: Batch) -> Option<Isolated> {
                     (1, None) if !is_suspect => {
                         let frontier = batch.arrivals[0].offset;
                         let nothing = Batch { arrivals: Vec::new(), refused: Vec::new(), frontier, ..batch.clone() };
-                        match asking.admit(&nothing).await? {
-                            Asked::Done(None) => return Some(isolated),
-                            Asked::Done(Some(_)) => parts.push(Part { is_suspect: true, ..part(batch) }),
-                            Asked::Refused(error) => {
-                                asking.refuses_everything(&error).await?;
+                        match store.admit(&nothing).await? {
+                            StoreAnswer::Done(None) => return Some(isolated),
+                            StoreAnswer::Done(Some(_)) => parts.push(Part { is_suspect: true, ..part(batch) }),
+                            StoreAnswer::Refused(error) => {
+                                store.refuses_everything(&error).await?;
                                 parts.push(part(batch));
                             }
                         }
@@ -162,28 +162,28 @@ pub fn storable(text: &str) -> String {
 }
 
 /// Writes changes, all at once if the store takes them so. One that is refused comes back as [`Changed::Refused`].
-pub async fn change(asking: &dyn Asking, changes: &[Change]) -> Option<Vec<Changed>> {
+pub async fn change(store: &dyn RetryingStore, changes: &[Change]) -> Option<Vec<Changed>> {
     let mut done = Vec::with_capacity(changes.len());
     // With whether the store has taken a write without changes since it refused the part.
     let mut parts = vec![(changes, false)];
     while let Some((part, is_suspect)) = parts.pop() {
-        match (asking.change(part).await?, part) {
-            (Asked::Done(changed), _) => done.extend(changed),
-            (Asked::Refused(_), []) => {}
+        match (store.change(part).await?, part) {
+            (StoreAnswer::Done(changed), _) => done.extend(changed),
+            (StoreAnswer::Refused(_), []) => {}
             // It holds nothing of a record any more.
-            (Asked::Refused(error), [only]) if gives_up_unstorable(only) => {
-                asking.refuses_everything(&error).await?;
+            (StoreAnswer::Refused(error), [only]) if gives_up_unstorable(only) => {
+                store.refuses_everything(&error).await?;
                 parts.push((part, false));
             }
-            (Asked::Refused(_), [_]) if is_suspect => done.push(Changed::Refused),
-            (Asked::Refused(_), [_]) => match asking.change(&[]).await? {
-                Asked::Done(_) => parts.push((part, true)),
-                Asked::Refused(error) => {
-                    asking.refuses_everything(&error).await?;
+            (StoreAnswer::Refused(_), [_]) if is_suspect => done.push(Changed::Refused),
+            (StoreAnswer::Refused(_), [_]) => match store.change(&[]).await? {
+                StoreAnswer::Done(_) => parts.push((part, true)),
+                StoreAnswer::Refused(error) => {
+                    store.refuses_everything(&error).await?;
                     parts.push((part, false));
                 }
             },
-            (Asked::Refused(_), _) => {
+            (StoreAnswer::Refused(_), _) => {
                 let (left, right) = part.split_at(part.len() / 2);
                 parts.extend([(right, false), (left, false)]);
             }
@@ -209,22 +209,22 @@ mod tests {
     struct Away(AtomicUsize);
 
     impl Away {
-        fn answer<T>(&self, answer: T) -> Option<Asked<T>> {
+        fn answer<T>(&self, answer: T) -> Option<StoreAnswer<T>> {
             let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             Some(match left {
-                Ok(_) => Asked::Refused(StoreError::Unreadable("anything".into())),
-                Err(_) => Asked::Done(answer),
+                Ok(_) => StoreAnswer::Refused(StoreError::Unreadable("anything".into())),
+                Err(_) => StoreAnswer::Done(answer),
             })
         }
     }
 
     #[async_trait]
-    impl Asking for Away {
-        async fn admit(&self, _: &Batch) -> Option<Asked<Option<Admission>>> {
+    impl RetryingStore for Away {
+        async fn admit(&self, _: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
             self.answer(Some(Admission::default()))
         }
 
-        async fn change(&self, changes: &[Change]) -> Option<Asked<Vec<Changed>>> {
+        async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
             self.answer(vec![Changed::Written; changes.len()])
         }
 

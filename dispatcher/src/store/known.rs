@@ -12,7 +12,7 @@ use super::{StoreError, refused};
 use crate::engine::arrival::{Arrival, Batch, RefusedRecord};
 use crate::sql::Dialect;
 
-/// A batch's arrivals, told apart.
+/// A batch's arrivals, told quarantined.
 #[derive(Default)]
 pub(super) struct Sorted<'a> {
     /// Those that come for the first time.

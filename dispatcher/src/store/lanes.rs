@@ -1,4 +1,4 @@
-//! Lanes as the store holds them: their heads, what follows, and what is due. Memory holds only some.
+//! Lanes as the store holds them: their heads, what follows, and what is due. Idempotency holds only some.
 
 use std::collections::BTreeSet;
 

@@ -14,12 +14,12 @@ mod lanes;
 mod operate;
 mod prune;
 mod quota;
-mod reach;
 mod refused;
 mod remember;
 mod rows;
 mod seek;
 mod sql_store;
+mod suppression;
 mod time;
 
 use std::collections::BTreeMap;
@@ -27,21 +27,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::clock::Witness;
 use crate::engine::{Change, Changed, Run, RunState};
-use crate::reach::Listed;
 use crate::sql::fault::{self, Fault};
 use crate::subject::Subject;
+use crate::suppression::SuppressionEntry;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;
-pub use quota::{Credit, Grant, Short, Wish};
-pub use reach::ReachRecord;
+pub use quota::{CapBudget, CapShortage, QuotaLease, QuotaRequest};
 pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
+pub use suppression::SuppressionRecord;
 
 /// The store could not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub enum StoreError {
     Database(sqlx::Error),
     /// The file is damaged, or no database.
     #[error("{0}")]
-    Damaged(#[source] BadSetting),
+    Damaged(#[source] ConfigError),
     /// Its tables cannot be made or brought up to this version.
     #[error("{}", fault::describe_migration(.0))]
     Migration(sqlx::migrate::MigrateError),
@@ -92,7 +92,7 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match Fault::of(&error) {
-            Fault::Damaged => Self::Damaged(BadSetting::new("USHER_STORE", fault::damaged(&fault::describe(&error)))),
+            Fault::Damaged => Self::Damaged(ConfigError::new("USHER_STORE", fault::damaged(&fault::describe(&error)))),
             Fault::Passing | Fault::Refused | Fault::Setting | Fault::Unclear => Self::Database(error),
         }
     }
@@ -163,7 +163,7 @@ pub trait Store: Send + Sync {
         instance: &str,
         list: Option<&str>,
         addresses: &[AddressDigest],
-    ) -> Result<Vec<Listed>, StoreError>;
+    ) -> Result<Vec<SuppressionEntry>, StoreError>;
 
     /// Keeps a version of a flow for the runs that begin with it.
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError>;
@@ -204,7 +204,12 @@ pub trait Store: Send + Sync {
 
     /// Shares quotas with the other processes that use the same accounts. What is granted to `member` holds for as long as
     /// `lease`, counted from before it was asked for; then it is everybody's again.
-    async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError>;
+    async fn grant(
+        &self,
+        member: &str,
+        lease: Duration,
+        quota_requests: &[QuotaRequest],
+    ) -> Result<Vec<QuotaLease>, StoreError>;
 
     /// Gives back at once what was granted to `member`, which stops: it is not asked to confirm a pause any more.
     async fn leave(&self, member: &str) -> Result<(), StoreError>;

@@ -7,11 +7,11 @@ use usher_proto::Timestamp;
 use usher_service::clock;
 
 use super::StoreError;
-use crate::engine::quota::{Cap, Member, Pace, Quota, RESERVE_OF_CAP, Wants, share};
+use crate::engine::quota::{Cap, Demand, Member, Pace, Quota, RESERVE_OF_CAP, share};
 use crate::sql::{Database, Dialect};
 
 /// One who is stopped in the middle must not hold up the others until their leases are over.
-const SOON: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '1s'";
+const SHORT_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '1s'";
 /// Whoever shares out does so alone.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || '.usher_quota'))::text";
 /// What is handed out of a cap at once: at most so much of what is left for each member, and at most so many calls, for a
@@ -21,17 +21,17 @@ const MOST_OF_CAP: u32 = 100;
 
 /// What a process would like of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct QuotaRequest {
     /// The account.
     pub account: String,
     /// What it may be asked by all together.
     pub quota: Quota,
-    /// What the process wants.
-    pub wants: Wants,
+    /// What the process demand.
+    pub demand: Demand,
     /// Whether an urgent flow of its may want something at any time.
     pub serves_urgent: bool,
     /// How many calls at once it goes by.
-    pub at_once: u32,
+    pub max_concurrent: u32,
     /// How many of its calls are under way.
     pub under_way: u32,
     /// The pace that the destination has announced to the process.
@@ -41,12 +41,12 @@ pub struct Wish {
     /// Whether the quota's pace is only assumed, and what the destination says counts instead.
     pub assumed: bool,
     /// Whether it is short of calls under the caps, for usual and for urgent flows.
-    pub short: Short,
+    pub short: CapShortage,
 }
 
 /// What a process has too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Short {
+pub struct CapShortage {
     /// Calls for usual flows.
     pub usual: bool,
     /// Calls for urgent flows.
@@ -55,22 +55,22 @@ pub struct Short {
 
 /// What a process may do until its lease is over.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Grant {
+pub struct QuotaLease {
     /// The pace that all go by, and the process's part of it in calls.
     pub pace: Option<(Pace, u32)>,
     /// Processes that use the account, this one included; 0 where nobody counts them.
     pub sharers: u32,
     /// Calls under way at once; of no meaning where they are not limited.
-    pub at_once: u32,
+    pub max_concurrent: u32,
     /// Calls under the caps, for usual flows.
-    pub usual: Credit,
+    pub usual: CapBudget,
     /// Calls under the caps, for urgent flows.
-    pub urgent: Credit,
+    pub urgent: CapBudget,
 }
 
 /// Calls under the caps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Credit {
+pub struct CapBudget {
     /// How many more.
     pub calls: u32,
     /// Until when they may be made.
@@ -83,41 +83,47 @@ pub(super) async fn grant(
     database: &Database,
     member: &str,
     lease: Duration,
-    wishes: &[Wish],
-) -> Result<Vec<Grant>, StoreError> {
+    quota_requests: &[QuotaRequest],
+) -> Result<Vec<QuotaLease>, StoreError> {
     // Only one process uses a file.
     let private = database.dialect == Dialect::Sqlite;
-    let nothing_to_write = |wish: &Wish| wish.quota.caps.is_empty() || wish.short == Short::default();
-    if private && wishes.iter().all(nothing_to_write) {
-        return Ok(wishes.iter().map(|wish| shares(wish, member, Vec::new(), clock::now())).collect());
+    let nothing_to_write = |quota_request: &QuotaRequest| {
+        quota_request.quota.caps.is_empty() || quota_request.short == CapShortage::default()
+    };
+    if private && quota_requests.iter().all(nothing_to_write) {
+        return Ok(quota_requests
+            .iter()
+            .map(|quota_request| shares(quota_request, member, Vec::new(), clock::now()))
+            .collect());
     }
     // Most accounts have no limit: they are only looked up, to see if one was announced to somebody else.
-    let limited: Vec<bool> = if private { vec![true; wishes.len()] } else { limited(database, wishes).await? };
+    let limited: Vec<bool> =
+        if private { vec![true; quota_requests.len()] } else { limited(database, quota_requests).await? };
     if !limited.contains(&true) {
-        return Ok(vec![Grant::default(); wishes.len()]);
+        return Ok(vec![QuotaLease::default(); quota_requests.len()]);
     }
     let mut writing = database.write().await?;
     let connection = writing.connection();
     if !private {
-        connection.execute(SOON).await?;
+        connection.execute(SHORT_TIMEOUT).await?;
         sqlx::query(LOCK).execute(&mut *connection).await?;
     }
     let (now,): (i64,) = sqlx::query_as(database.dialect.now()).fetch_one(&mut *connection).await?;
     let now = Timestamp::from_millis(now);
-    let mut grants = Vec::with_capacity(wishes.len());
-    for (wish, limited) in wishes.iter().zip(limited) {
+    let mut grants = Vec::with_capacity(quota_requests.len());
+    for (quota_request, limited) in quota_requests.iter().zip(limited) {
         if !limited {
-            grants.push(Grant::default());
+            grants.push(QuotaLease::default());
             continue;
         }
-        let others = if private { Vec::new() } else { others(connection, &wish.account, member, now).await? };
+        let others = if private { Vec::new() } else { others(connection, &quota_request.account, member, now).await? };
         let members = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
-        let reserve = wish.serves_urgent || others.iter().any(|other| other.of_pace.serves_urgent);
-        let mut grant = shares(wish, member, others, now);
+        let reserve = quota_request.serves_urgent || others.iter().any(|other| other.of_pace.serves_urgent);
+        let mut grant = shares(quota_request, member, others, now);
         if !private {
-            keep(connection, wish, member, &grant, now.plus(lease)).await?;
+            keep(connection, quota_request, member, &grant, now.plus(lease)).await?;
         }
-        credit(connection, wish, members, reserve, now, &mut grant).await?;
+        cap_budget(connection, quota_request, members, reserve, now, &mut grant).await?;
         grants.push(grant);
     }
     writing.commit().await?;
@@ -125,16 +131,21 @@ pub(super) async fn grant(
 }
 
 /// The accounts that have a limit: a configured one, or one that was announced to this process or to another.
-async fn limited(database: &Database, wishes: &[Wish]) -> Result<Vec<bool>, StoreError> {
-    let own = |wish: &Wish| !wish.quota.is_none() || wish.announced.is_some() || wish.counts;
-    if wishes.iter().all(own) {
-        return Ok(vec![true; wishes.len()]);
+async fn limited(database: &Database, quota_requests: &[QuotaRequest]) -> Result<Vec<bool>, StoreError> {
+    let own = |quota_request: &QuotaRequest| {
+        !quota_request.quota.is_none() || quota_request.announced.is_some() || quota_request.counts
+    };
+    if quota_requests.iter().all(own) {
+        return Ok(vec![true; quota_requests.len()]);
     }
     // Of Postgres alone: only one process uses a file.
     let sql = "SELECT DISTINCT account FROM usher_quota_member \
                WHERE heard > 0 AND expires_at > extract(epoch FROM clock_timestamp()) * 1000";
     let announced: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&database.pool).await?;
-    Ok(wishes.iter().map(|wish| own(wish) || announced.iter().any(|(account,)| *account == wish.account)).collect())
+    Ok(quota_requests
+        .iter()
+        .map(|quota_request| own(quota_request) || announced.iter().any(|(account,)| *account == quota_request.account))
+        .collect())
 }
 
 /// A process uses nothing any more.
@@ -149,7 +160,7 @@ pub(super) async fn leave(database: &Database, member: &str) -> Result<(), Store
 /// Somebody else who uses an account: what it has of the pace, and of what may be under way at once.
 struct Other {
     of_pace: Member,
-    at_once: u32,
+    max_concurrent: u32,
     announced: Option<Pace>,
 }
 
@@ -169,32 +180,40 @@ async fn others(
     let rows: Vec<(String, i64, i64, i64, i64, i64, i64)> =
         sqlx::query_as(sql).bind(account).bind(member).fetch_all(connection).await?;
     let count = |number: i64| u32::try_from(number).unwrap_or_default();
-    let other = |(name, wants, serves_urgent, pace, at_once, heard, heard_ms)| {
+    let other = |(name, demand, serves_urgent, pace, max_concurrent, heard, heard_ms)| {
         let per = Duration::from_millis(u64::try_from(heard_ms).unwrap_or_default());
         let heard = (heard > 0 && !per.is_zero()).then(|| Pace { calls: count(heard), per });
-        let wants = match wants {
-            0 => Wants::Nothing,
-            1 => Wants::Something,
-            _ => Wants::Urgent,
+        let demand = match demand {
+            0 => Demand::Idle,
+            1 => Demand::Normal,
+            _ => Demand::Urgent,
         };
-        let of_pace = Member { name, wants, serves_urgent: serves_urgent != 0, has: count(pace) };
-        Other { of_pace, at_once: count(at_once), announced: heard }
+        let of_pace = Member { name, demand, serves_urgent: serves_urgent != 0, has: count(pace) };
+        Other { of_pace, max_concurrent: count(max_concurrent), announced: heard }
     };
     Ok(rows.into_iter().map(other).collect())
 }
 
-fn shares(wish: &Wish, member: &str, others: Vec<Other>, now: Timestamp) -> Grant {
-    let me = Member { name: member.to_owned(), wants: wish.wants, serves_urgent: wish.serves_urgent, has: 0 };
-    let quota_pace = pace_of(wish, &others);
+fn shares(quota_request: &QuotaRequest, member: &str, others: Vec<Other>, now: Timestamp) -> QuotaLease {
+    let me = Member {
+        name: member.to_owned(),
+        demand: quota_request.demand,
+        serves_urgent: quota_request.serves_urgent,
+        has: 0,
+    };
+    let quota_pace = pace_of(quota_request, &others);
     let sharers = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
-    let at_once = others.iter().map(|other| Member { has: other.at_once, ..other.of_pace.clone() });
-    let at_once: Vec<Member> = at_once.chain([me.clone()]).collect();
+    let max_concurrent = others.iter().map(|other| Member { has: other.max_concurrent, ..other.of_pace.clone() });
+    let max_concurrent: Vec<Member> = max_concurrent.chain([me.clone()]).collect();
     let pace: Vec<Member> = others.into_iter().map(|other| other.of_pace).chain([me]).collect();
-    Grant {
+    QuotaLease {
         sharers,
         pace: quota_pace.map(|all| (all, share(all.calls, &pace, member, now, all.per))),
-        at_once: wish.quota.at_once.map_or(0, |all| share(all, &at_once, member, now, Duration::ZERO)),
-        ..Grant::default()
+        max_concurrent: quota_request
+            .quota
+            .max_concurrent
+            .map_or(0, |all| share(all, &max_concurrent, member, now, Duration::ZERO)),
+        ..QuotaLease::default()
     }
 }
 
@@ -205,21 +224,21 @@ fn slower(a: Pace, b: Pace) -> Pace {
 
 /// The pace that counts: the slowest that the destination has announced to any of those that use it; where one is
 /// configured, that one if it is slower.
-fn pace_of(wish: &Wish, others: &[Other]) -> Option<Pace> {
-    let announced = others.iter().filter_map(|other| other.announced).chain(wish.announced).reduce(slower);
-    match (wish.quota.pace, announced) {
+fn pace_of(quota_request: &QuotaRequest, others: &[Other]) -> Option<Pace> {
+    let announced = others.iter().filter_map(|other| other.announced).chain(quota_request.announced).reduce(slower);
+    match (quota_request.quota.pace, announced) {
         (None, announced) => announced,
         (pace, None) => pace,
-        (Some(_), announced) if wish.assumed => announced,
+        (Some(_), announced) if quota_request.assumed => announced,
         (Some(pace), Some(announced)) => Some(slower(pace, announced)),
     }
 }
 
 async fn keep(
     connection: &mut AnyConnection,
-    wish: &Wish,
+    quota_request: &QuotaRequest,
     member: &str,
-    grant: &Grant,
+    grant: &QuotaLease,
     expires_at: Timestamp,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO usher_quota_member (account, member, wants, serves_urgent, pace, at_once, expires_at, heard, \
@@ -228,21 +247,21 @@ async fn keep(
                ON CONFLICT (account, member) DO UPDATE SET wants = excluded.wants, \
                  serves_urgent = excluded.serves_urgent, pace = excluded.pace, at_once = excluded.at_once, \
                  expires_at = excluded.expires_at, heard = excluded.heard, heard_ms = excluded.heard_ms";
-    let heard_ms = wish.announced.map_or(0, |heard| i64::try_from(heard.per.as_millis()).unwrap_or(i64::MAX));
+    let heard_ms = quota_request.announced.map_or(0, |heard| i64::try_from(heard.per.as_millis()).unwrap_or(i64::MAX));
     sqlx::query(sql)
-        .bind(&wish.account)
+        .bind(&quota_request.account)
         .bind(member)
-        .bind(match wish.wants {
-            Wants::Nothing => 0_i64,
-            Wants::Something => 1,
-            Wants::Urgent => 2,
+        .bind(match quota_request.demand {
+            Demand::Idle => 0_i64,
+            Demand::Normal => 1,
+            Demand::Urgent => 2,
         })
-        .bind(i64::from(wish.serves_urgent))
+        .bind(i64::from(quota_request.serves_urgent))
         .bind(grant.pace.map_or(0, |(_, part)| i64::from(part)))
         // What the process still goes by is not given back before it has heard of it, nor a call before it has ended.
-        .bind(i64::from(grant.at_once.max(wish.at_once).max(wish.under_way)))
+        .bind(i64::from(grant.max_concurrent.max(quota_request.max_concurrent).max(quota_request.under_way)))
         .bind(expires_at.millis())
-        .bind(wish.announced.map_or(0, |heard| i64::from(heard.calls)))
+        .bind(quota_request.announced.map_or(0, |heard| i64::from(heard.calls)))
         .bind(heard_ms)
         .execute(connection)
         .await?;
@@ -250,44 +269,44 @@ async fn keep(
 }
 
 /// Hands out calls under the caps, where the process is short of them.
-async fn credit(
+async fn cap_budget(
     connection: &mut AnyConnection,
-    wish: &Wish,
+    quota_request: &QuotaRequest,
     members: u32,
     // Whether somebody may have something urgent.
     reserve: bool,
     now: Timestamp,
-    grant: &mut Grant,
+    grant: &mut QuotaLease,
 ) -> Result<(), StoreError> {
-    if wish.quota.caps.is_empty() || wish.short == Short::default() {
+    if quota_request.quota.caps.is_empty() || quota_request.short == CapShortage::default() {
         return Ok(());
     }
     let mut left = Left::default();
-    for cap in &wish.quota.caps {
+    for cap in &quota_request.quota.caps {
         let (span, end) = cap.span.of(now);
         let row: Option<(i64,)> = sqlx::query_as("SELECT used FROM usher_quota_used WHERE account = $1 AND span = $2")
-            .bind(&wish.account)
+            .bind(&quota_request.account)
             .bind(&span)
             .fetch_optional(&mut *connection)
             .await?;
         left.count(*cap, reserve, row.map_or(0, |(used,)| u32::try_from(used).unwrap_or(u32::MAX)), end);
     }
-    if wish.short.usual {
+    if quota_request.short.usual {
         grant.usual = left.hand_out(false, members);
     }
-    if wish.short.urgent {
+    if quota_request.short.urgent {
         grant.urgent = left.hand_out(true, members);
     }
     let calls = grant.usual.calls + grant.urgent.calls;
     if calls == 0 {
         return Ok(());
     }
-    for cap in &wish.quota.caps {
+    for cap in &quota_request.quota.caps {
         let (span, end) = cap.span.of(now);
         let sql = "INSERT INTO usher_quota_used (account, span, used, ends_at) VALUES ($1, $2, $3, $4) \
                    ON CONFLICT (account, span) DO UPDATE SET used = usher_quota_used.used + excluded.used";
         sqlx::query(sql)
-            .bind(&wish.account)
+            .bind(&quota_request.account)
             .bind(span)
             .bind(i64::from(calls))
             .bind(end.millis())
@@ -295,7 +314,7 @@ async fn credit(
             .await?;
     }
     sqlx::query("DELETE FROM usher_quota_used WHERE account = $1 AND ends_at <= $2")
-        .bind(&wish.account)
+        .bind(&quota_request.account)
         .bind(now.millis())
         .execute(connection)
         .await?;
@@ -316,19 +335,21 @@ impl Left {
         self.caps.push((usual.saturating_sub(used), cap.calls.saturating_sub(used), end));
     }
 
-    fn hand_out(&mut self, urgent: bool, members: u32) -> Credit {
+    fn hand_out(&mut self, urgent: bool, members: u32) -> CapBudget {
         let left = |(usual, all, end): &(u32, u32, Timestamp)| {
             ((if urgent { *all } else { *usual }).saturating_sub(self.handed_out), *end)
         };
-        let Some(scarcest) = self.caps.iter().map(left).min_by_key(|(left, _)| *left) else { return Credit::default() };
+        let Some(scarcest) = self.caps.iter().map(left).min_by_key(|(left, _)| *left) else {
+            return CapBudget::default();
+        };
         if scarcest.0 == 0 {
             // Where several are used up, until the last of them begins anew.
             let used_up = self.caps.iter().map(left).filter(|(left, _)| *left == 0).map(|(_, end)| end);
-            return Credit { none_before: used_up.max(), ..Credit::default() };
+            return CapBudget { none_before: used_up.max(), ..CapBudget::default() };
         }
         let calls = (scarcest.0 / PART_OF_CAP.saturating_mul(members)).clamp(1, MOST_OF_CAP);
         self.handed_out += calls;
-        Credit { calls, until: self.caps.iter().map(|(_, _, end)| *end).min(), none_before: None }
+        CapBudget { calls, until: self.caps.iter().map(|(_, _, end)| *end).min(), none_before: None }
     }
 }
 
@@ -336,18 +357,18 @@ impl Left {
 mod tests {
     use super::*;
 
-    fn wish(quota: &str, assumed: bool) -> Wish {
-        Wish {
+    fn quota_request(quota: &str, assumed: bool) -> QuotaRequest {
+        QuotaRequest {
             account: "resend".into(),
             quota: quota.parse().expect("a quota"),
-            wants: Wants::Something,
+            demand: Demand::Normal,
             serves_urgent: false,
-            at_once: 0,
+            max_concurrent: 0,
             under_way: 0,
             announced: None,
             counts: false,
             assumed,
-            short: Short::default(),
+            short: CapShortage::default(),
         }
     }
 
@@ -355,9 +376,9 @@ mod tests {
     fn a_destinations_own_word_counts_where_ours_is_assumed_and_only_lowers_what_is_configured() {
         let heard = |calls| Some(Pace { calls, per: Duration::from_secs(1) });
         let counts = |quota, assumed, own, others: Option<Pace>| {
-            let of_pace = Member { name: "b".into(), wants: Wants::Something, serves_urgent: false, has: 0 };
-            let other = Other { of_pace, at_once: 0, announced: others };
-            pace_of(&Wish { announced: own, ..wish(quota, assumed) }, &[other]).map(|pace| pace.calls)
+            let of_pace = Member { name: "b".into(), demand: Demand::Normal, serves_urgent: false, has: 0 };
+            let other = Other { of_pace, max_concurrent: 0, announced: others };
+            pace_of(&QuotaRequest { announced: own, ..quota_request(quota, assumed) }, &[other]).map(|pace| pace.calls)
         };
         assert_eq!(counts("2/s", true, heard(10), None), Some(10));
         assert_eq!(counts("2/s", true, None, heard(10)), Some(10), "who has not heard it goes by what others have");
@@ -382,14 +403,14 @@ mod tests {
 
     #[test]
     fn calls_are_handed_out_in_parts_that_get_smaller() {
-        assert_eq!(left(0).hand_out(false, 1), Credit { calls: 22, until: Some(DAY), none_before: None });
+        assert_eq!(left(0).hand_out(false, 1), CapBudget { calls: 22, until: Some(DAY), none_before: None });
         assert_eq!(left(0).hand_out(false, 3).calls, 7);
         assert_eq!(left(89).hand_out(false, 3).calls, 1);
     }
 
     #[test]
     fn the_last_tenth_is_for_urgent_flows() {
-        let none = Credit { calls: 0, until: None, none_before: Some(DAY) };
+        let none = CapBudget { calls: 0, until: None, none_before: Some(DAY) };
         assert_eq!(left(90).hand_out(false, 1), none);
         assert_eq!(left(90).hand_out(true, 1).calls, 2);
         assert_eq!(left(100).hand_out(true, 1), none);

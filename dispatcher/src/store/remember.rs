@@ -8,8 +8,8 @@ use sqlx::{AnyConnection, AssertSqlSafe};
 use usher_proto::SubjectId;
 
 use super::StoreError;
-use crate::before::{Before, Remembered, learn};
 use crate::engine::arrival::Arrival;
+use crate::field_diff::{PreviousFields, RememberedFields, diff};
 use crate::sql::Dialect;
 
 const REMEMBERED: [(&str, &str); 4] =
@@ -22,7 +22,7 @@ pub(super) async fn compare(
     dialect: Dialect,
     flow: &str,
     arrivals: &[&Arrival],
-) -> Result<BTreeMap<i64, Before>, StoreError> {
+) -> Result<BTreeMap<i64, PreviousFields>, StoreError> {
     let say = |arrival: &Arrival| arrival.remember.is_some() && arrival.snapshot.is_some();
     let keys: Vec<&str> = arrivals.iter().filter(|arrival| say(arrival)).map(|a| a.event.subject.as_str()).collect();
     if keys.is_empty() {
@@ -33,7 +33,7 @@ pub(super) async fn compare(
     for arrival in arrivals {
         let (Some(snapshot), Some(fields)) = (&arrival.snapshot, &arrival.remember) else { continue };
         let key = &arrival.event.subject;
-        let (before, after) = learn(known.get(key), snapshot, fields);
+        let (before, after) = diff(known.get(key), snapshot, fields);
         befores.insert(arrival.offset, before);
         if let Some(after) = after {
             known.insert(key.clone(), after.clone());
@@ -49,7 +49,7 @@ async fn known(
     dialect: Dialect,
     flow: &str,
     keys: &[&str],
-) -> Result<BTreeMap<SubjectId, Remembered>, StoreError> {
+) -> Result<BTreeMap<SubjectId, RememberedFields>, StoreError> {
     let sql = format!(
         "SELECT subject, updated_at, occurred_at, fields FROM usher_remembered WHERE flow = $1 AND subject IN ({})",
         dialect.texts()
@@ -60,7 +60,7 @@ async fn known(
         let fields = fields.map(|text| serde_json::from_str(&text)).transpose();
         let fields = fields.map_err(|_| StoreError::Unreadable("fields".into()))?;
         let subject = subject.parse().map_err(|_| StoreError::Unreadable("subject".into()))?;
-        Ok((subject, Remembered { updated_at, occurred_at, fields }))
+        Ok((subject, RememberedFields { updated_at, occurred_at, fields }))
     };
     rows.into_iter().map(read).collect()
 }
@@ -69,9 +69,9 @@ async fn keep(
     connection: &mut AnyConnection,
     dialect: Dialect,
     flow: &str,
-    learnt: &BTreeMap<&SubjectId, Remembered>,
+    learnt: &BTreeMap<&SubjectId, RememberedFields>,
 ) -> Result<(), StoreError> {
-    let row = |(key, Remembered { updated_at, occurred_at, fields }): (&&SubjectId, &Remembered)| {
+    let row = |(key, RememberedFields { updated_at, occurred_at, fields }): (&&SubjectId, &RememberedFields)| {
         let fields = fields.as_ref().map(|fields| json!(fields).to_string());
         json!({ "subject": key.as_str(), "updated_at": updated_at, "occurred_at": occurred_at, "fields": fields })
     };

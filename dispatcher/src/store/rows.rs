@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use usher_proto::{Event, EventId, Partition, Source, Timestamp};
 
 use super::StoreError;
-use crate::engine::{Run, RunState, Tries};
+use crate::engine::{AttemptState, Run, RunState};
 
 /// The columns that [`run`] reads, in its order.
 pub(super) const RUN_COLUMNS: &str = "event, subject, partition, position, source, type, occurred_at, \
@@ -72,14 +72,14 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
     let step = usize::try_from(c.take::<i64>()?).map_err(|_| unreadable("step"))?;
     let destination = c.take()?;
     let state = c.take::<String>()?.parse::<RunState>().map_err(|_| unreadable("state"))?;
-    let pass = c.small("pass")?;
-    let tries = Tries {
-        made: c.small("attempts")?,
-        spent: c.small("spent")?,
+    let rerun = c.small("pass")?;
+    let tries = AttemptState {
+        attempts: c.small("attempts")?,
+        counted: c.small("spent")?,
         unanswered: c.small("unanswered")?,
         generation: c.small("generation")?,
-        since: c.time()?,
-        asked_at: c.time()?,
+        first_at: c.time()?,
+        first_sent_at: c.time()?,
         failed_at: c.time()?,
         claimed_until: c.time()?,
     };
@@ -104,7 +104,7 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
         step,
         destination,
         begun,
-        pass,
+        rerun,
         tries,
         request,
         results,
@@ -112,7 +112,7 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
         expires_at,
         before,
         verdict,
-        apart: false,
+        quarantined: false,
     })
 }
 

@@ -49,7 +49,7 @@ impl SqlStore {
         Ok(writing.commit().await?)
     }
 
-    /// The offset at which a flow goes on in each partition: where an operator wants it, else its frontier.
+    /// The offset at which a flow goes on in each partition: where an operator demand it, else its frontier.
     ///
     /// # Errors
     /// The store is not there.

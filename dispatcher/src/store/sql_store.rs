@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
 use usher_service::clock;
 
-use super::{Due, Grant, HeadsOf, Store, StoreError, Wish};
+use super::{Due, HeadsOf, QuotaLease, QuotaRequest, Store, StoreError};
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::clock::Witness;
 use crate::engine::{Change, Changed, Run, RunState};
-use crate::reach::Listed;
 use crate::sql::{Database, Tables};
 use crate::subject::Subject;
+use crate::suppression::SuppressionEntry;
 
 /// The store in a database.
 pub struct SqlStore {
@@ -133,8 +133,8 @@ impl Store for SqlStore {
         instance: &str,
         list: Option<&str>,
         addresses: &[AddressDigest],
-    ) -> Result<Vec<Listed>, StoreError> {
-        super::reach::listed(&self.database, instance, list, addresses).await
+    ) -> Result<Vec<SuppressionEntry>, StoreError> {
+        super::suppression::listed(&self.database, instance, list, addresses).await
     }
 
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
@@ -201,8 +201,13 @@ impl Store for SqlStore {
         super::prune::drop_spent(&self.database, flow, now, limit).await
     }
 
-    async fn grant(&self, member: &str, lease: Duration, wishes: &[Wish]) -> Result<Vec<Grant>, StoreError> {
-        super::quota::grant(&self.database, member, lease, wishes).await
+    async fn grant(
+        &self,
+        member: &str,
+        lease: Duration,
+        quota_requests: &[QuotaRequest],
+    ) -> Result<Vec<QuotaLease>, StoreError> {
+        super::quota::grant(&self.database, member, lease, quota_requests).await
     }
 
     async fn leave(&self, member: &str) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use usher_proto::signature;
 use usher_proto::{Event, EventId, Instance, Json, Source, SubjectId, Timestamp};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::Sender;
@@ -25,10 +25,10 @@ pub struct Clerk {
 impl Clerk {
     /// Reads `CLERK_WEBHOOK_SIGNING_SECRET` and `CLERK_WEBHOOK_SIGNING_SECRET_<INSTANCE>`; each may hold several secrets,
     /// separated by spaces. At least one is needed: without any, nothing could ever verify.
-    pub fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let secrets = InstanceSecrets::from_environment(VARIABLE, environment)?.ok_or_else(|| {
             let why = "not set: copy the signing secret (whsec_...) from the endpoint's page in Clerk's dashboard";
-            BadSetting::new(VARIABLE, why)
+            ConfigError::new(VARIABLE, why)
         })?;
         Ok(Self { secrets })
     }

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use usher_proto::signature;
 use usher_proto::{Event, EventId, Instance, Source, SubjectId, Timestamp};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::Sender;
@@ -27,7 +27,7 @@ pub struct Resend {
 impl Resend {
     /// Reads `RESEND_WEBHOOK_SECRET` and `RESEND_WEBHOOK_SECRET_<INSTANCE>`; each may hold several secrets, separated by
     /// spaces. None where none is set.
-    pub fn from_environment(environment: &Environment) -> Result<Option<Self>, BadSetting> {
+    pub fn from_environment(environment: &Environment) -> Result<Option<Self>, ConfigError> {
         Ok(InstanceSecrets::from_environment(VARIABLE, environment)?.map(|secrets| Self { secrets }))
     }
 
@@ -86,7 +86,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_seconds(1_767_261_610);
 
     fn accept(body: &str, secret: &str) -> Result<Event, Refusal> {
-        let environment = Environment::of([(VARIABLE, SECRET)]);
+        let environment = Environment::from_vars([(VARIABLE, SECRET)]);
         let resend = Resend::from_environment(&environment).expect("a good secret").expect("it is set");
         let time = NOW.seconds().to_string();
         let signature = SigningSecret::parse(secret).expect("a secret").sign("msg_1", &time, body.as_bytes());
@@ -126,6 +126,6 @@ mod tests {
         for body in ["{}", "[]", "nonsense"] {
             assert_eq!(accept(body, SECRET).err(), Some(Refusal::BodyMalformed), "{body}");
         }
-        assert!(Resend::from_environment(&Environment::of([])).expect("nothing is wrong").is_none());
+        assert!(Resend::from_environment(&Environment::from_vars([])).expect("nothing is wrong").is_none());
     }
 }

@@ -7,7 +7,7 @@ use usher_proto::Instance;
 use usher_proto::event::MAX_ID;
 use usher_proto::headers::TRACEPARENT;
 use usher_proto::signature::{Signed, SigningSecret};
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use crate::error::Refusal;
@@ -17,8 +17,8 @@ pub(super) const SVIX: [&str; 3] = usher_proto::headers::SVIX;
 pub(super) const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
 /// One or more secrets, separated by spaces.
-pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, BadSetting> {
-    SigningSecret::parse_list(text).map_err(|error| BadSetting::new(variable, error))
+pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, ConfigError> {
+    SigningSecret::parse_list(text).map_err(|error| ConfigError::new(variable, error))
 }
 
 /// The secrets of a sender's instances.
@@ -31,7 +31,7 @@ impl InstanceSecrets {
     ///
     /// # Errors
     /// A secret that is none, or a name that no instance can have.
-    pub(super) fn from_environment(variable: &str, environment: &Environment) -> Result<Option<Self>, BadSetting> {
+    pub(super) fn from_environment(variable: &str, environment: &Environment) -> Result<Option<Self>, ConfigError> {
         let mut secrets = BTreeMap::new();
         if let Some(text) = environment.get(variable)? {
             secrets.insert(Instance::default(), self::secrets(variable, &text)?);
@@ -39,7 +39,7 @@ impl InstanceSecrets {
         for (suffix, text) in environment.with_prefix(&format!("{variable}_"))? {
             let variable = format!("{variable}_{suffix}");
             let name = suffix.to_lowercase().replace('_', "-");
-            let instance = name.parse().map_err(|error| BadSetting::new(&variable, error))?;
+            let instance = name.parse().map_err(|error| ConfigError::new(&variable, error))?;
             secrets.insert(instance, self::secrets(&variable, &text)?);
         }
         Ok((!secrets.is_empty()).then_some(Self(secrets)))

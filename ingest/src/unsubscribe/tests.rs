@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use http_body_util::BodyExt as _;
 use prometheus::Registry;
-use usher_log::{AppendError, Extent, Log, LogError, Position, Subscription, TopicSpec};
+use usher_eventlog::{AppendError, Log, LogError, Position, Subscription, TopicSpec, Watermarks};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_proto::{AddressDigest, Instance, Key, Partition, Record, Source, SubjectId};
 use usher_service::options::Environment;
@@ -51,7 +51,7 @@ impl Log for Notebook {
         away()
     }
 
-    async fn extents(&self, _: &str) -> Result<BTreeMap<Partition, Extent>, LogError> {
+    async fn watermarks(&self, _: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
         away()
     }
 
@@ -84,7 +84,7 @@ fn scene() -> Scene {
     use clap::Parser as _;
     let arguments = Arguments::parse_from(["ingest", "--log", "kafka://127.0.0.1:1"]);
     let known = [("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
-    let environment = Environment::of(known).with("USHER_UNSUBSCRIBE_SECRET", SECRET);
+    let environment = Environment::from_vars(known).with("USHER_UNSUBSCRIBE_SECRET", SECRET);
     let config = Config::new(arguments, &environment).expect("a good configuration");
     let log = Arc::new(Notebook::default());
     let ingest = Arc::new(Ingest::new(&config, log.clone(), &Registry::new()).expect("metrics"));
@@ -95,13 +95,13 @@ fn scene() -> Scene {
 }
 
 impl Scene {
-    async fn show(&self, token: &str) -> (StatusCode, String) {
-        read(show(State(self.ingest.clone()), Path(token.to_owned())).await).await
+    async fn confirm_page(&self, token: &str) -> (StatusCode, String) {
+        read(confirm_page(State(self.ingest.clone()), Path(token.to_owned())).await).await
     }
 
-    async fn click(&self, token: &str) -> (StatusCode, String) {
+    async fn unsubscribe(&self, token: &str) -> (StatusCode, String) {
         let request = Request::builder().body(Body::from("List-Unsubscribe=One-Click")).expect("a request");
-        read(click(State(self.ingest.clone()), Path(token.to_owned()), request).await).await
+        read(unsubscribe(State(self.ingest.clone()), Path(token.to_owned()), request).await).await
     }
 
     fn events(&self) -> Vec<Event> {
@@ -119,16 +119,16 @@ async fn read(response: Response) -> (StatusCode, String) {
 #[tokio::test]
 async fn looking_changes_nothing_and_one_click_is_kept_under_the_persons_key() {
     let scene = scene();
-    let (status, page) = scene.show(&scene.token).await;
+    let (status, page) = scene.confirm_page(&scene.token).await;
     assert!(status == StatusCode::OK && page.contains("<form method=\"post\">"), "{page}");
     assert_eq!(scene.events(), []);
 
-    assert_eq!(scene.click(&scene.token).await.0, StatusCode::OK);
-    assert_eq!(scene.click(&scene.token).await.0, StatusCode::OK, "a second click does no harm");
+    assert_eq!(scene.unsubscribe(&scene.token).await.0, StatusCode::OK);
+    assert_eq!(scene.unsubscribe(&scene.token).await.0, StatusCode::OK, "a second click does no harm");
     let events = scene.events();
     assert_eq!((events[0].subject.key(), &events[0].id), ("user_1", &events[1].id));
-    let change = ReachChange::of(&events[0]).expect("it says who is not to be written to");
-    assert_eq!((change.kind, change.scope.as_str()), (ReachKind::Unsubscribed, "news"));
+    let change = SuppressionChange::of(&events[0]).expect("it says who is not to be written to");
+    assert_eq!((change.kind, change.scope.as_str()), (SuppressionKind::Unsubscribed, "news"));
     assert_eq!((change.address, change.reason.as_str()), (AddressDigest::of("dana@work.test"), "one_click"));
 }
 
@@ -137,7 +137,7 @@ async fn a_link_that_is_not_ours_does_nothing_and_is_not_repeated() {
     let scene = scene();
     let forged = format!("{}AAAA", scene.token);
     for token in ["x", &forged, "<script>"] {
-        for (status, page) in [scene.show(token).await, scene.click(token).await] {
+        for (status, page) in [scene.confirm_page(token).await, scene.unsubscribe(token).await] {
             assert!(status == StatusCode::NOT_FOUND && !page.contains(token), "{status} {page}");
         }
     }
@@ -148,8 +148,8 @@ async fn a_link_that_is_not_ours_does_nothing_and_is_not_repeated() {
 async fn what_cannot_be_kept_is_not_said_to_be_done() {
     let scene = scene();
     scene.log.away.store(true, Ordering::SeqCst);
-    let (status, page) = scene.click(&scene.token).await;
+    let (status, page) = scene.unsubscribe(&scene.token).await;
     assert!(status == StatusCode::SERVICE_UNAVAILABLE && page.contains("try again"), "{page}");
     scene.log.away.store(false, Ordering::SeqCst);
-    assert_eq!((scene.click(&scene.token).await.0, scene.events().len()), (StatusCode::OK, 1));
+    assert_eq!((scene.unsubscribe(&scene.token).await.0, scene.events().len()), (StatusCode::OK, 1));
 }

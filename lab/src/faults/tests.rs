@@ -14,7 +14,7 @@ fn a_share_strikes_about_that_many_and_always_the_same() {
     let struck = || {
         let (faults, now) = (Faults::default(), Instant::now());
         faults.set(vec![Fault { share: 0.3, ..outage() }], now).expect("a fault");
-        let struck: Vec<bool> = (0..1000).map(|_| faults.strike(&mail("a@b.test"), 0, now).is_some()).collect();
+        let struck: Vec<bool> = (0..1000).map(|_| faults.take_match(&mail("a@b.test"), 0, now).is_some()).collect();
         assert_eq!(faults.in_force(now)[0].struck, struck.iter().filter(|hit| **hit).count() as u64);
         struck
     };
@@ -32,8 +32,8 @@ fn of_several_faults_the_first_that_strikes_counts_and_none_follows_the_lots_of_
     faults.set(vec![Fault { share: 0.2, ..outage() }, hang, silent], now).expect("faults");
     let mut struck = [0_u64; 3];
     for _ in 0..1000 {
-        let Some(strike) = faults.strike(&mail("a@b.test"), 0, now) else { continue };
-        struck[if strike.fault.status.is_some() { 0 } else { 1 + usize::from(strike.fault.drop_after_effect) }] += 1;
+        let Some(matched) = faults.take_match(&mail("a@b.test"), 0, now) else { continue };
+        struck[if matched.fault.status.is_some() { 0 } else { 1 + usize::from(matched.fault.drop_after_effect) }] += 1;
     }
     assert_eq!(faults.in_force(now).iter().map(|fault| fault.struck).collect::<Vec<_>>(), struck);
     // A tenth of what the first lets through, and half of what these two do.
@@ -46,15 +46,15 @@ async fn a_hanging_request_is_not_served_after_its_own_time() {
     let (faults, now) = (Faults::default(), Instant::now());
     let hang = Fault { hang: true, hang_seconds: Some(0.01), ..Fault::default() };
     faults.set(vec![hang], now).expect("a fault");
-    assert!(!faults.strike(&mail("a@b.test"), 0, now).expect("a strike").hung().await);
+    assert!(!faults.take_match(&mail("a@b.test"), 0, now).expect("a match").hung().await);
 }
 
 #[test]
 fn a_match_strikes_one_users_requests_only() {
     let (faults, now) = (Faults::default(), Instant::now());
     faults.set(vec![Fault { containing: Some("dana@".into()), ..outage() }], now).expect("a fault");
-    assert!(faults.strike(&mail("dana@work.test"), 0, now).is_some());
-    assert!(faults.strike(&mail("lee@work.test"), 0, now).is_none());
+    assert!(faults.take_match(&mail("dana@work.test"), 0, now).is_some());
+    assert!(faults.take_match(&mail("lee@work.test"), 0, now).is_none());
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn a_fault_ends_by_itself() {
     faults.set(vec![Fault { for_seconds: Some(2.0), ..outage() }], now).expect("a fault");
     let just_before = now + Duration::from_millis(1999);
     assert_eq!(faults.in_force(now)[0].seconds_left, Some(2.0));
-    assert!(faults.strike(&mail("a@b.test"), 0, just_before).is_some());
-    assert!(faults.strike(&mail("a@b.test"), 0, now + Duration::from_secs(2)).is_none());
+    assert!(faults.take_match(&mail("a@b.test"), 0, just_before).is_some());
+    assert!(faults.take_match(&mail("a@b.test"), 0, now + Duration::from_secs(2)).is_none());
     assert_eq!(faults.in_force(now + Duration::from_secs(2)), []);
 }
 
@@ -73,10 +73,10 @@ async fn a_fault_is_over_when_it_is_ended_or_replaced() {
     let (faults, now) = (Faults::default(), Instant::now());
     let hang = Fault { hang: true, ..Fault::default() };
     faults.set(vec![hang.clone()], now).expect("a fault");
-    let first = faults.strike(&mail("a@b.test"), 0, now).expect("a strike");
+    let first = faults.take_match(&mail("a@b.test"), 0, now).expect("a match");
     faults.set(vec![hang], now).expect("a fault");
     assert!(first.hung().await);
-    let second = faults.strike(&mail("a@b.test"), 0, now).expect("a strike");
+    let second = faults.take_match(&mail("a@b.test"), 0, now).expect("a match");
     faults.end();
     assert!(second.hung().await);
 }

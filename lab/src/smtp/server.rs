@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Next, Session};
-use crate::desk::Desk;
+use crate::fake_server::FakeServer;
 
 /// The longest line that is read: far beyond what RFC 5321 (4.5.3.1) allows.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -18,14 +18,14 @@ const MOST_BYTES: usize = 40 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Takes connections until `stop`.
-pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, server: Arc<FakeServer>, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
-                let (desk, stop) = (desk.clone(), stop.clone());
+                let (server, stop) = (server.clone(), stop.clone());
                 tokio::spawn(async move {
                     // A client that vanishes is no matter of ours.
-                    let _ = stop.run_until_cancelled(talk(stream, desk)).await;
+                    let _ = stop.run_until_cancelled(talk(stream, server)).await;
                 });
             }
             // Out of file handles, say: others may be given back meanwhile.
@@ -34,10 +34,10 @@ pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: Cancella
     }
 }
 
-async fn talk(stream: TcpStream, desk: Arc<Desk>) -> std::io::Result<()> {
+async fn talk(stream: TcpStream, server: Arc<FakeServer>) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader);
-    let mut session = Session::new(desk);
+    let mut session = Session::new(server);
     writer.write_all(b"220 lab.usher.test ESMTP\r\n").await?;
     loop {
         let Some(line) = line(&mut lines).await? else { return Ok(()) };

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
 
-use crate::desk::Desk;
+use crate::fake_server::FakeServer;
 use crate::request::Request;
 
 const HELLO: &str =
@@ -23,7 +23,7 @@ pub(super) enum Next {
 }
 
 pub(super) struct Session {
-    desk: Arc<Desk>,
+    server: Arc<FakeServer>,
     from: Option<String>,
     /// True if MAIL asked for SMTPUTF8.
     beyond_ascii: bool,
@@ -58,8 +58,8 @@ fn reply(text: &str) -> Next {
 }
 
 impl Session {
-    pub(super) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, from: None, beyond_ascii: false, to: Vec::new() }
+    pub(super) fn new(server: Arc<FakeServer>) -> Self {
+        Self { server, from: None, beyond_ascii: false, to: Vec::new() }
     }
 
     /// Answers a command.
@@ -109,20 +109,20 @@ impl Session {
     /// A fault that matches this command. Faults that match everything are for messages, which is where they hurt.
     async fn struck(&self, line: &str) -> Option<Next> {
         let now = Instant::now();
-        if !self.desk.faults.in_force(now).iter().all(|fault| fault.fault.containing.is_some()) {
+        if !self.server.faults.in_force(now).iter().all(|fault| fault.fault.containing.is_some()) {
             return None;
         }
         let request = Request::made("/command", HeaderMap::new(), json!(line));
-        let strike = self.desk.faults.strike(&request, self.desk.under_way(), now)?;
-        tokio::time::sleep(strike.latency()).await;
-        if strike.fault.hang {
-            return if strike.hung().await { None } else { Some(Next::Close) };
+        let matched = self.server.faults.take_match(&request, self.server.under_way(), now)?;
+        tokio::time::sleep(matched.latency()).await;
+        if matched.fault.hang {
+            return if matched.hung().await { None } else { Some(Next::Close) };
         }
-        if strike.fault.drop_after_effect {
+        if matched.fault.drop_after_effect {
             return Some(Next::Close);
         }
-        let code = strike.status()?.as_u16();
-        let text = strike.fault.name.as_deref().unwrap_or("The lab answers this on purpose");
+        let code = matched.status()?.as_u16();
+        let text = matched.fault.name.as_deref().unwrap_or("The lab answers this on purpose");
         Some(Next::Reply(format!("{code} {text}")))
     }
 
@@ -137,7 +137,7 @@ impl Session {
         }
         let (from, to) = (self.from.take(), std::mem::take(&mut self.to));
         let body = json!({ "from": from, "to": to, "headers": fields, "message": message });
-        match self.desk.clone().decide(Request::made("/message", headers, body)).await {
+        match self.server.clone().decide(Request::made("/message", headers, body)).await {
             Some(answer) => Next::Reply(answer.body["reply"].as_str().unwrap_or("451 4.3.0 Odd").to_owned()),
             None => Next::Close,
         }

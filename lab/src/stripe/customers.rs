@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
-use super::books::Listed;
+use super::account::Listed;
 use super::error::Error;
 use super::parameters::{Metadata, Page, Parameters};
 use crate::double::USER;

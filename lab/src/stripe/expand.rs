@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::books::Books;
+use super::account::StripeAccount;
 use super::error::Error;
 
 const DEEPEST: usize = 4;
@@ -22,7 +22,7 @@ const EXPANDABLE: [&str; 7] = [
 ];
 
 /// Expands what `paths` name in an answer.
-pub(super) fn expand(answer: &mut Value, paths: &[String], books: &Books) -> Result<(), Error> {
+pub(super) fn expand(answer: &mut Value, paths: &[String], account: &StripeAccount) -> Result<(), Error> {
     for path in paths {
         let names: Vec<&str> = path.split('.').collect();
         if names.len() > DEEPEST {
@@ -36,8 +36,8 @@ pub(super) fn expand(answer: &mut Value, paths: &[String], books: &Books) -> Res
             return Err(Error::invalid("expand", format!("This property cannot be expanded ({path}).")));
         };
         match answer["data"].as_array_mut() {
-            Some(objects) => objects.iter_mut().for_each(|object| one(object, name, books)),
-            None => one(answer, name, books),
+            Some(objects) => objects.iter_mut().for_each(|object| one(object, name, account)),
+            None => one(answer, name, account),
         }
     }
     Ok(())
@@ -51,10 +51,10 @@ fn expandable<'a>(names: &[&'a str], listed: bool) -> Option<&'a str> {
     }
 }
 
-fn one(object: &mut Value, name: &str, books: &Books) {
+fn one(object: &mut Value, name: &str, account: &StripeAccount) {
     let Some(id) = object[name].as_str().map(str::to_owned) else { return };
     let whole = match name {
-        "customer" => books.retrieve_customer(&id).ok(),
+        "customer" => account.retrieve_customer(&id).ok(),
         "latest_invoice" => Some(json!({
             "id": id, "object": "invoice", "amount_due": 0, "amount_paid": 0, "currency": "usd", "customer": object["customer"],
             "livemode": false, "status": "paid", "total": 0,

@@ -166,7 +166,7 @@ async fn a_stop_cuts_hanging_requests_off() {
     assert_eq!(lab.effects(&Filter::default()), Ok(vec![]));
 }
 
-/// The desk alone: dropping the future is what hyper does when a client leaves.
+/// The server alone: dropping the future is what hyper does when a client leaves.
 fn desk_with(fault: Fault) -> (Lab, Request) {
     let lab = Lab::new(crate::KEEP, &CancellationToken::new());
     lab.set_fault("stripe", fault).expect("a fault");
@@ -180,7 +180,7 @@ fn desk_with(fault: Fault) -> (Lab, Request) {
 async fn a_hanging_request_is_forgotten_when_the_client_leaves() {
     let (lab, request) = desk_with(hang());
     {
-        let mut answer = pin!(lab.desk("stripe").expect("stripe").clone().answer(request));
+        let mut answer = pin!(lab.server("stripe").expect("stripe").clone().answer(request));
         assert!(poll!(&mut answer).is_pending());
     }
     lab.end_fault("stripe").expect("stripe");
@@ -193,7 +193,7 @@ async fn a_hanging_request_is_forgotten_when_the_client_leaves() {
 async fn a_slow_request_is_carried_out_though_the_client_leaves() {
     let (lab, request) = desk_with(Fault { latency_ms: 20, ..fault() });
     {
-        let mut answer = pin!(lab.desk("stripe").expect("stripe").clone().answer(request));
+        let mut answer = pin!(lab.server("stripe").expect("stripe").clone().answer(request));
         assert!(poll!(&mut answer).is_pending());
     }
     until(|| lab.effects(&Filter::default()).is_ok_and(|effects| effects.len() == 1)).await;

@@ -54,7 +54,7 @@ fn order(url: &str, count: u64) -> Order {
         to: url.parse().expect("a URL"),
         count,
         per_second: None,
-        at_once: NonZeroUsize::new(8).expect("more than none"),
+        max_concurrent: NonZeroUsize::new(8).expect("more than none"),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Order {
     /// How many a second; as fast as the receiver takes them if none.
     pub per_second: Option<f64>,
     /// How many at once at most. Where they are not answered fast enough for the rate, the rate falls.
-    pub at_once: NonZeroUsize,
+    pub max_concurrent: NonZeroUsize,
 }
 
 /// Nothing was sent.
@@ -69,7 +69,7 @@ pub async fn send(
         next: AtomicU64::new(0),
         begun: Instant::now(),
     });
-    let workers = u64::try_from(order.at_once.get()).unwrap_or(u64::MAX).min(order.count);
+    let workers = u64::try_from(order.max_concurrent.get()).unwrap_or(u64::MAX).min(order.count);
     let mut running = JoinSet::new();
     for _ in 0..workers {
         running.spawn(sending.clone().work());

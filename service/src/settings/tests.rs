@@ -3,7 +3,7 @@ use std::path::Path;
 use super::*;
 
 fn refused(name: &str) -> Option<String> {
-    refuse_unknown(&Environment::of([(name, "hidden")])).err().map(|error| error.to_string())
+    refuse_unknown(&Environment::from_vars([(name, "hidden")])).err().map(|error| error.to_string())
 }
 
 #[test]
@@ -11,7 +11,7 @@ fn a_name_that_is_nearly_a_setting_is_refused_with_the_right_one() {
     for (name, meant) in [
         ("USHER_DELIVERY_ONLY_TO", "USHER_DELIVER_ONLY_TO"),
         ("USHER_FORM", "USHER_FROM"),
-        ("USHER_KEEPS", "USHER_KEEP"),
+        ("USHER_RUN_RETENTIONS", "USHER_RUN_RETENTION"),
         ("USHER_LISTEN_STAGING", "USHER_LISTEN"),
         ("USHER_DELIVERY_ONLY_TO_FILE", "USHER_DELIVER_ONLY_TO"),
         ("RESEND_QOUTA", "RESEND_QUOTA"),
@@ -35,7 +35,7 @@ fn a_name_that_is_nearly_a_setting_is_refused_with_the_right_one() {
 
 #[test]
 fn all_that_are_wrong_are_told_at_once() {
-    let environment = Environment::of([("USHER_FORM", "a"), ("RESEND_QOUTA", "b"), ("USHER_FROM", "c")]);
+    let environment = Environment::from_vars([("USHER_FORM", "a"), ("RESEND_QOUTA", "b"), ("USHER_FROM", "c")]);
     let said = refuse_unknown(&environment).expect_err("two are wrong").to_string();
     assert_eq!(said.lines().count(), 2, "{said}");
 }
@@ -68,15 +68,18 @@ fn what_is_ours_or_of_others_passes() {
     ] {
         assert_eq!(refused(name), None, "{name}");
     }
-    assert_eq!(refuse_unknown(&Environment::of([("USHER_PORT", "tcp://10.0.0.1:80"), ("USHER_FORM", "")])), Ok(()));
+    assert_eq!(
+        refuse_unknown(&Environment::from_vars([("USHER_PORT", "tcp://10.0.0.1:80"), ("USHER_FORM", "")])),
+        Ok(())
+    );
 }
 
 #[test]
 fn a_signing_secret_under_another_name_is_found() {
-    let named = |name| named_otherwise(&Environment::of([(name, "whsec_1")]));
+    let named = |name| named_otherwise(&Environment::from_vars([(name, "whsec_1")]));
     assert_eq!(named("SVIX_SECRET").as_deref(), Some("SVIX_SECRET"));
     assert_eq!(named("RESEND_WEBHOOK_SECRET"), None);
-    assert_eq!(named_otherwise(&Environment::of([("SVIX_SECRET", "other")])), None);
+    assert_eq!(named_otherwise(&Environment::from_vars([("SVIX_SECRET", "other")])), None);
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn values_that_cannot_be_right_are_told_without_being_repeated() {
         ("STRIPE_PRICE_ID", "prod_1", "this is the id of a product: a price begins with price_"),
         ("NYLAS_API_KEY", "re_1", "this is an API key of Resend: an API key of Nylas begins with nyk_"),
     ] {
-        let said = check_values(&Environment::of([(name, value)])).expect_err(name).to_string();
+        let said = check_values(&Environment::from_vars([(name, value)])).expect_err(name).to_string();
         assert_eq!(said, format!("{name}: {why}"));
     }
     for (name, value) in [
@@ -106,7 +109,7 @@ fn values_that_cannot_be_right_are_told_without_being_repeated() {
         ("NYLAS_GRANT_ID", "one two"),
         ("PATH", "\"quoted\""),
     ] {
-        assert_eq!(check_values(&Environment::of([(name, value)])), Ok(()), "{name}");
+        assert_eq!(check_values(&Environment::from_vars([(name, value)])), Ok(()), "{name}");
     }
 }
 

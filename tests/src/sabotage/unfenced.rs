@@ -12,7 +12,7 @@ use usher_proto::{Partition, Timestamp};
 
 use super::{Sabotage, is_claim};
 use crate::eventually;
-use crate::world::SOON;
+use crate::test_env::SOON;
 
 /// See above.
 pub struct Unfenced {

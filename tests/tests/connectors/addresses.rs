@@ -1,7 +1,7 @@
 //! Every address of every operation is read in the same strict way, wherever it comes from.
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::connectors::{self, OPERATIONS, Operation, Shape};
+use usher_dispatcher::connectors::{self, OPERATIONS, Operation, ParamType};
 use usher_dispatcher::flows::{Flow, FlowSource};
 use usher_service::options::Environment;
 
@@ -31,22 +31,22 @@ const ODD_SENDERS: [&str; 4] = [
     "<dana@work.test> <eve@evil.test>",
 ];
 
-fn odd(shape: Shape) -> Vec<&'static str> {
-    let more = if shape == Shape::Sender { &ODD_SENDERS[..] } else { &[] };
+fn odd(shape: ParamType) -> Vec<&'static str> {
+    let more = if shape == ParamType::Sender { &ODD_SENDERS[..] } else { &[] };
     ODD.iter().chain(more).copied().collect()
 }
 
 /// A value that an operation takes.
-fn good(param: &str, shape: Shape) -> Value {
+fn good(param: &str, shape: ParamType) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
-        Shape::Text | Shape::Html | Shape::Texts => json!("one"),
-        Shape::Sender | Shape::Mailboxes => json!("Dana <dana@work.test>"),
-        Shape::Email => json!("dana@work.test"),
-        Shape::Number => json!(7),
-        Shape::Table | Shape::Json | Shape::Record | Shape::Whose => json!({ "a": "one" }),
-        Shape::Address => json!("https://billing.test/hook"),
-        Shape::Name => json!("billing"),
+        ParamType::Text | ParamType::Html | ParamType::Texts => json!("one"),
+        ParamType::Sender | ParamType::Mailboxes => json!("Dana <dana@work.test>"),
+        ParamType::Email => json!("dana@work.test"),
+        ParamType::Number => json!(7),
+        ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => json!({ "a": "one" }),
+        ParamType::Address => json!("https://billing.test/hook"),
+        ParamType::Name => json!("billing"),
     }
 }
 
@@ -55,11 +55,11 @@ fn params(operation: &Operation) -> Map<String, Value> {
 }
 
 /// Every operation with every parameter of it that is an address.
-fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'static str, Shape)> {
+fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'static str, ParamType)> {
     let all = OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |operation| (*connector, operation)));
     all.flat_map(|(connector, operation)| {
         let addresses = operation.params.iter().filter(move |param| {
-            let is_address = matches!(param.shape, Shape::Sender | Shape::Mailboxes | Shape::Email);
+            let is_address = matches!(param.shape, ParamType::Sender | ParamType::Mailboxes | ParamType::Email);
             let named = ["to", "from", "reply_to", "cc", "bcc", "email", "former_email"].contains(&param.name);
             assert_eq!(is_address, named, "{connector}.{}: {}", operation.name, param.name);
             is_address
@@ -70,7 +70,7 @@ fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'stat
 
 fn environment() -> Environment {
     let all = SUBJECTS.iter().flat_map(|subject| subject.settings.iter().copied());
-    all.fold(Environment::of([("SMTP_URL", "smtp://127.0.0.1:1")]), |all, (name, value)| all.with(name, value))
+    all.fold(Environment::from_vars([("SMTP_URL", "smtp://127.0.0.1:1")]), |all, (name, value)| all.with(name, value))
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn an_address_that_is_none_or_more_than_one_is_refused_by_every_operation(
         ask(good(name, shape)).unwrap_or_else(|error| panic!("{case}: {error}"));
         for odd in odd(shape) {
             let lists =
-                if shape == Shape::Mailboxes { vec![json!([odd]), json!(["a@work.test", odd])] } else { vec![] };
+                if shape == ParamType::Mailboxes { vec![json!([odd]), json!(["a@work.test", odd])] } else { vec![] };
             for value in std::iter::once(json!(odd)).chain(lists) {
                 let error = ask(value.clone()).expect_err(&format!("{case}: {value}")).to_string();
                 assert!(error.starts_with(&format!("{name} is no address")), "{case}: {value}: {error}");
@@ -176,7 +176,7 @@ fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
 async fn the_senders_setting_is_read_at_the_start() {
     usher_service::telemetry::install_tls();
     for connector in ["resend", "smtp"] {
-        for odd in odd(Shape::Sender) {
+        for odd in odd(ParamType::Sender) {
             let environment = environment().with("USHER_FROM", odd);
             let error = connectors::open(&[connector], &environment, database()).err().expect(odd).to_string();
             assert!(error.starts_with("USHER_FROM: it is no address such as") && !error.contains("evil"), "{error}");

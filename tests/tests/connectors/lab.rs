@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use usher_dispatcher::connectors::{Connector, LookUp, Memory};
+use usher_dispatcher::connectors::{Connector, Idempotency, Lookup};
 use usher_dispatcher::engine::{Cause, Outcome};
 use usher_lab::{Entry, Fault, Filter, LabHandle};
 use usher_proto::Reason;
@@ -32,7 +32,7 @@ impl Bench {
             ("USHER_FROM", "h@acme.test"),
             ("STRIPE_PRICE_ID", "price_lab"),
         ];
-        let mut environment = Environment::of(known);
+        let mut environment = Environment::from_vars(known);
         for (name, provider) in [("RESEND_BASE_URL", "resend"), ("STRIPE_BASE_URL", "stripe")] {
             environment = environment.with(name, lab.base_url(provider).unwrap());
         }
@@ -54,7 +54,7 @@ impl Bench {
         self.lab.lab().end_fault(subject.name).unwrap();
     }
 
-    /// What was done anew, without what came from a memory.
+    /// What was done anew, without what came from a idempotency.
     pub(crate) fn effects(&self, name: &str) -> Vec<Arc<Entry>> {
         let all = self.lab.lab().effects(&Filter { provider: Some(name.into()), ..Filter::default() }).unwrap();
         all.into_iter().filter(|effect| !effect.replayed).collect()
@@ -109,11 +109,11 @@ async fn an_answer_lost_after_the_effect_is_made_up_for_without_a_second_one() {
         bench.end_fault(subject);
         assert_eq!(bench.effects(subject.name).len(), 1, "{}", subject.name);
         assert_done(&connector.attempt(&request, KEY).await, subject.name);
-        let again = match connector.memory() {
+        let again = match connector.idempotency() {
             // Done twice, and the same as once.
-            Memory::Idempotent => 2,
+            Idempotency::Natural => 2,
             // The doubles of those that promise nothing recognise a repeat all the same.
-            Memory::For(_) | Memory::Forgets => 1,
+            Idempotency::KeyFor(_) | Idempotency::None => 1,
         };
         assert_eq!(bench.effects(subject.name).len(), again, "{}", subject.name);
     }
@@ -126,18 +126,18 @@ async fn who_can_be_asked_says_what_has_become_of_a_request() {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
         let can = matches!(subject.name, "nylas" | "novu" | "stripe");
-        let before = connector.look_up(&request, KEY).await;
-        assert_eq!(before, if can { LookUp::Absent } else { LookUp::Unknown }, "{}", subject.name);
+        let before = connector.lookup(&request, KEY).await;
+        assert_eq!(before, if can { Lookup::Absent } else { Lookup::Unknown }, "{}", subject.name);
         bench.fault(subject, Fault { drop_after_effect: true, ..Fault::default() });
         assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Interrupted), "{}", subject.name);
         bench.end_fault(subject);
         bench.lab.lab().forget_keys(subject.name).unwrap();
-        let after = connector.look_up(&request, KEY).await;
-        assert_eq!(matches!(after, LookUp::Found(_)), can, "{}: {after:?}", subject.name);
+        let after = connector.lookup(&request, KEY).await;
+        assert_eq!(matches!(after, Lookup::Found(_)), can, "{}: {after:?}", subject.name);
         bench.fault(subject, Fault { status: Some(503), ..Fault::default() });
-        let down = connector.look_up(&request, KEY).await;
-        let later = matches!(down, LookUp::Later(Outcome::Retry { cause: Cause::Unavailable, .. }));
-        assert!(if can { later } else { down == LookUp::Unknown }, "{}: it is not there: {down:?}", subject.name);
+        let down = connector.lookup(&request, KEY).await;
+        let later = matches!(down, Lookup::Later(Outcome::Retry { cause: Cause::Unavailable, .. }));
+        assert!(if can { later } else { down == Lookup::Unknown }, "{}: it is not there: {down:?}", subject.name);
         bench.end_fault(subject);
     }
 }
@@ -147,7 +147,7 @@ async fn nylas_is_asked_anew_when_its_memory_only_repeats_an_error() {
     let (bench, nylas) = (Bench::new().await, subject("nylas"));
     let connector = bench.open(nylas);
     let request = nylas.prepare(&*connector);
-    assert_eq!(connector.memory(), Memory::For(Duration::from_secs(55 * 60)));
+    assert_eq!(connector.idempotency(), Idempotency::KeyFor(Duration::from_secs(55 * 60)));
     bench.fault(nylas, Fault { status: Some(500), ..Fault::default() });
     assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Unavailable));
     bench.end_fault(nylas);
@@ -214,7 +214,7 @@ async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one
         };
         tokio::time::timeout(Duration::from_secs(20), again()).await.unwrap();
         // An idempotent write is done again, and leaves the same.
-        let times = if connector.memory() == Memory::Idempotent { 2 } else { 1 };
+        let times = if connector.idempotency() == Idempotency::Natural { 2 } else { 1 };
         assert_eq!(bench.effects(subject.name).len(), times, "{}", subject.name);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::connectors::{Connector, OPERATIONS, Operation, Shape};
+use usher_dispatcher::connectors::{Connector, OPERATIONS, Operation, ParamType};
 
 use super::server::{Server, answer};
 use super::subject::{KEY, SUBJECTS, prepare};
@@ -52,17 +52,17 @@ const ANSWER: &str = r#"{"id":"..","request_id":"r","status":"subscribed","taskI
     "data":[{"id":"..","status":"active","metadata":{}},{"id":"%2e","status":"active","metadata":{}}]}"#;
 
 /// A value for a parameter, `text` wherever its shape lets it stand.
-pub(super) fn value(param: &str, shape: Shape, text: &str) -> Value {
+pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
         // Another one than the address now: else nobody is asked about it.
         _ if param == "former_email" => json!(format!("{text}@former.test")),
-        Shape::Text | Shape::Html | Shape::Texts => json!(text),
-        Shape::Sender | Shape::Mailboxes | Shape::Email => json!(format!("{text}@work.test")),
-        Shape::Number => json!(7),
-        Shape::Table | Shape::Json | Shape::Record | Shape::Whose => json!({ "a": text }),
-        Shape::Address => json!(format!("https://billing.test/hook/{text}")),
-        Shape::Name => json!("billing"),
+        ParamType::Text | ParamType::Html | ParamType::Texts => json!(text),
+        ParamType::Sender | ParamType::Mailboxes | ParamType::Email => json!(format!("{text}@work.test")),
+        ParamType::Number => json!(7),
+        ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => json!({ "a": text }),
+        ParamType::Address => json!(format!("https://billing.test/hook/{text}")),
+        ParamType::Name => json!("billing"),
     }
 }
 
@@ -81,7 +81,7 @@ impl Asked {
         if let Ok(request) = prepare(&*self.connector, self.operation.name, &Value::Object(params), &data) {
             // What becomes of it is another test's.
             let _ = self.connector.attempt(&request, KEY).await;
-            let _ = self.connector.look_up(&request, KEY).await;
+            let _ = self.connector.lookup(&request, KEY).await;
         }
         let first = |request: &String| request.lines().next().unwrap_or_default().to_owned();
         self.server.requests()[before..].iter().map(first).collect()
@@ -135,7 +135,7 @@ async fn no_value_sends_a_request_to_another_path_than_the_operations_own() {
                                 })
                         };
                         // Where an address is the parameter, the path is as the flow has written it.
-                        let written = param.shape == Shape::Address
+                        let written = param.shape == ParamType::Address
                             && line.starts_with(&format!("POST /billing.test/hook/{odd}"));
                         assert!(own.iter().any(fits) || written, "{case}: {line}");
                     }

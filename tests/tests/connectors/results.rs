@@ -1,6 +1,6 @@
 //! Whatever a destination answers, what is kept of it can be kept.
 
-use usher_dispatcher::connectors::LookUp;
+use usher_dispatcher::connectors::Lookup;
 use usher_dispatcher::engine::{Effect, Outcome};
 use usher_service::visible;
 
@@ -48,7 +48,7 @@ async fn an_odd_answer_gives_an_effect_that_can_be_kept() {
                     assert_storable(&effect, &case);
                     done += 1;
                 }
-                if let LookUp::Found(effect) = connector.look_up(&request, KEY).await {
+                if let Lookup::Found(effect) = connector.lookup(&request, KEY).await {
                     assert_storable(&effect, &case);
                     done += 1;
                 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use usher_dispatcher::connectors::OPERATIONS;
-use usher_tests::pair::say;
+use usher_tests::backend::log_once;
 
 use self::openapi::{Document, Request};
 use super::paths::value;
@@ -37,7 +37,7 @@ const ANSWER: &str = r#"{"id":"x1","status":"processed","transactionId":"t","tas
 
 async fn judged(connector: &str, file: &str) {
     let Some(folder) = std::env::var_os("USHER_TEST_SPECS") else {
-        say("not run here: USHER_TEST_SPECS is not set");
+        log_once("not run here: USHER_TEST_SPECS is not set");
         return;
     };
     let document = Document::read(&Path::new(&folder).join(file));
@@ -53,7 +53,7 @@ async fn judged(connector: &str, file: &str) {
             // Values that cannot be sent are refused before: that is another test's.
             if let Ok(request) = prepare(&*opened, operation.name, &Value::Object(params), &data) {
                 let _ = opened.attempt(&request, KEY).await;
-                let _ = opened.look_up(&request, KEY).await;
+                let _ = opened.lookup(&request, KEY).await;
             }
             server.requests()[before..].to_vec()
         };

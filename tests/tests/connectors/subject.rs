@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use usher_dispatcher::connectors::{self, CannotPrepare, Connector, Inputs};
+use usher_dispatcher::connectors::{self, Connector, PrepareError, StepInput};
 use usher_dispatcher::engine::Outcome;
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
@@ -110,7 +110,7 @@ pub(crate) fn subject(name: &str) -> &'static Subject {
 impl Subject {
     /// The connector, with its destination at `url`.
     pub(crate) fn open(&self, url: &str) -> Arc<dyn Connector> {
-        let all = self.settings.iter().fold(Environment::of([]), |all, (name, value)| all.with(name, *value));
+        let all = self.settings.iter().fold(Environment::from_vars([]), |all, (name, value)| all.with(name, *value));
         self.open_in(&all.with(self.base, url))
     }
 
@@ -140,7 +140,7 @@ pub(crate) fn prepare(
     operation: &str,
     params: &Value,
     data: &Value,
-) -> Result<Vec<u8>, CannotPrepare> {
+) -> Result<Vec<u8>, PrepareError> {
     prepare_anew(connector, operation, params, data, 0)
 }
 
@@ -150,8 +150,8 @@ pub(crate) fn prepare_anew(
     operation: &str,
     params: &Value,
     data: &Value,
-    pass: u32,
-) -> Result<Vec<u8>, CannotPrepare> {
+    rerun: u32,
+) -> Result<Vec<u8>, PrepareError> {
     let event = Event {
         id: EventId::new("msg_1"),
         kind: "user.created".into(),
@@ -163,7 +163,7 @@ pub(crate) fn prepare_anew(
         body: Bytes::from(json!({ "type": "user.created", "data": data }).to_string()),
     };
     let params = as_rendered(params.as_object().unwrap());
-    connector.prepare(&Inputs { operation, params: &params, event: &event, data, pass })
+    connector.prepare(&StepInput { operation, params: &params, event: &event, data, rerun })
 }
 
 /// The parameters with those of any JSON as the texts that rendering makes of them.

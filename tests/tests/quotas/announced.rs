@@ -1,10 +1,10 @@
 //! A limit that nobody has configured and the destination announces is held, by one process and by three replicas.
 
 use usher_lab::Limit;
+use usher_tests::backend::{Backend, log_once};
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
-use usher_tests::pair::{Pair, say};
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
 use super::{FULL, arrivals, reached, requests};
 
@@ -19,34 +19,34 @@ const LEAST_IN_SHORT: f64 = 14.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_holds_what_is_announced() {
-    let Some(pair) = Pair::embedded() else { return };
-    // The lab's settings say "none": nothing of our own.
-    hold(pair, 1, vec![]).await;
+    let Some(backend) = Backend::embedded() else { return };
+    // The lab's settings log_once "none": nothing of our own.
+    hold(backend, 1, vec![]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_hold_what_is_announced() {
-    let Some(pair) = Pair::real() else { return };
+    let Some(backend) = Backend::real() else { return };
     // Unset: what is assumed then gives way to what is announced.
-    hold(pair, 3, vec![("RESEND_QUOTA", String::new())]).await;
+    hold(backend, 3, vec![("RESEND_QUOTA", String::new())]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_hold_what_is_announced_where_nothing_is_assumed() {
-    let Some(pair) = Pair::real() else { return };
-    hold(pair, 3, vec![]).await;
+    let Some(backend) = Backend::real() else { return };
+    hold(backend, 3, vec![]).await;
 }
 
-async fn hold(pair: Pair, replicas: usize, settings: Vec<(&'static str, String)>) {
+async fn hold(backend: Backend, replicas: usize, settings: Vec<(&'static str, String)>) {
     let full =
         std::env::var("USHER_QUOTA_MAILS").is_ok_and(|count| count.parse().is_ok_and(|count: usize| count >= FULL));
     let (mails, least) = if full { (FULL_MAILS, LEAST) } else { (SHORT_MAILS, LEAST_IN_SHORT) };
     let flows = vec![("news", include_str!("news.toml"))];
-    let world = World::with(pair, Options { flows, settings, ..Options::default() }).await;
-    world.lab().set_limit("resend", Limit { per_second: LIMIT }).unwrap();
-    let others: Vec<_> = (1..replicas).map(|_| world.start_delivering()).collect();
+    let env = TestEnv::with(backend, Options { flows, settings, ..Options::default() }).await;
+    env.lab().set_limit("resend", Limit { per_second: LIMIT }).unwrap();
+    let others: Vec<_> = (1..replicas).map(|_| env.start_delivering()).collect();
     if replicas > 1 {
-        let pool = world.pool().await;
+        let pool = env.pool().await;
         eventually("all have partitions", SOON, || async {
             let owners = sqlx::query_as("SELECT count(DISTINCT owner) FROM usher_ownership").fetch_one(&pool).await;
             owners.is_ok_and(|(owners,): (i64,)| owners == replicas as i64).then_some(())
@@ -54,26 +54,26 @@ async fn hold(pair: Pair, replicas: usize, settings: Vec<(&'static str, String)>
         .await;
     }
     let backlog: Vec<Webhook> = (0..mails).map(|_| User::new().created()).collect();
-    world.send_all(&backlog).await;
+    env.send_all(&backlog).await;
     // Every request that was refused is made again.
-    reached(&world, mails).await;
-    world.all_ended(mails, SOON).await;
+    reached(&env, mails).await;
+    env.all_ended(mails, SOON).await;
 
-    let arrived = arrivals(&world);
+    let arrived = arrivals(&env);
     let (first, last) = (arrived[0], arrived[arrived.len() - 1]);
-    let refused = requests(&world).iter().filter(|request| request.status == Some(429)).count();
+    let refused = requests(&env).iter().filter(|request| request.status == Some(429)).count();
     let rate = mails as f64 * 1_000.0 / (last - first) as f64;
     let mut each = vec![0; usize::try_from((last - first) / 1_000).unwrap() + 1];
     arrived.iter().for_each(|at| each[usize::try_from((at - first) / 1_000).unwrap()] += 1);
-    say(&format!(
+    log_once(&format!(
         "announced: {mails} mails by {replicas} process(es) at {LIMIT}/s that nobody configured: {rate:.1}/s, {refused} \
          refused\n  requests in each second: {each:?}"
     ));
     for replica in others {
         replica.kill().await;
     }
-    let sent = world.effects("resend").len();
-    world.end().await;
+    let sent = env.effects("resend").len();
+    env.end().await;
     assert_eq!(sent, mails);
     assert!(refused * 100 <= mails, "{refused} of {mails} were refused");
     assert!(rate >= least, "{rate:.1} a second");

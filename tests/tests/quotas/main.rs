@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use usher_lab::{Entry, Filter, Limit};
 use usher_service::clock;
+use usher_tests::backend::{Backend, log_once};
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
 use usher_tests::ledger::Mark;
-use usher_tests::pair::{Pair, say};
 use usher_tests::program::Program;
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
 /// Calls a second that the account has.
 const LIMIT: usize = 50;
@@ -42,14 +42,14 @@ const FLOWS: [(&str, &str); 3] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_and_two_flows_share_one_account() {
-    let Some(pair) = Pair::real() else { return };
+    let Some(backend) = Backend::real() else { return };
     let mails = std::env::var("USHER_QUOTA_MAILS").map_or(1_200, |count| count.parse().unwrap());
     let settings = vec![("RESEND_QUOTA", format!("{LIMIT}/s")), ("USHER_KAFKA_SESSION_TIMEOUT_MS", "6000".into())];
-    let world = World::with(pair, Options { flows: FLOWS.to_vec(), settings, ..Options::default() }).await;
-    world.lab().set_limit("resend", Limit { per_second: u32::try_from(MOST).unwrap() }).unwrap();
+    let env = TestEnv::with(backend, Options { flows: FLOWS.to_vec(), settings, ..Options::default() }).await;
+    env.lab().set_limit("resend", Limit { per_second: u32::try_from(MOST).unwrap() }).unwrap();
 
-    let mut replicas: Vec<Program> = (0..2).map(|_| world.start_delivering()).collect();
-    let pool = world.pool().await;
+    let mut replicas: Vec<Program> = (0..2).map(|_| env.start_delivering()).collect();
+    let pool = env.pool().await;
     eventually("all three have partitions", SOON, || async {
         let owners = sqlx::query_as("SELECT count(DISTINCT owner) FROM usher_ownership").fetch_one(&pool).await;
         owners.is_ok_and(|(owners,): (i64,)| owners == 3).then_some(())
@@ -57,16 +57,16 @@ async fn three_replicas_and_two_flows_share_one_account() {
     .await;
     // It comes many times faster than it can be worked off.
     let backlog: Vec<Webhook> = (0..mails / 2).map(|_| User::new().created()).collect();
-    world.send_all(&backlog).await;
+    env.send_all(&backlog).await;
 
-    reached(&world, mails / 4).await;
-    let urgent = urgent(&world).await;
-    reached(&world, mails / 2).await;
+    reached(&env, mails / 4).await;
+    let urgent = urgent(&env).await;
+    reached(&env, mails / 2).await;
     let killed_at = clock::now().millis();
     replicas.remove(0).kill().await;
-    reached(&world, mails).await;
+    reached(&env, mails).await;
 
-    let arrived = Arrivals(arrivals(&world));
+    let arrived = Arrivals(arrivals(&env));
     let (first, last) = (arrived.0[0], arrived.0[mails - 1]);
     let busiest = arrived.0.iter().map(|at| arrived.within(*at, 1_000)).max().unwrap_or_default();
     let average = mails as f64 * 1_000.0 / (last - first) as f64;
@@ -79,7 +79,7 @@ async fn three_replicas_and_two_flows_share_one_account() {
     let missed = (killed_at..last).find(|at| arrived.within(*at, 1_000) < least).unwrap_or(killed_at);
     let back = (missed..last).find(|at| arrived.within(*at, 1_000) >= least).map(|at| at - killed_at);
     let slowest = urgent.iter().max().copied().unwrap_or_default();
-    say(&format!(
+    log_once(&format!(
         "quotas: {mails} mails of 2 flows by 3 replicas at {LIMIT}/s: {average:.1}/s on average, {typical} in a typical \
          second, {busiest} in the busiest; the share of a replica that was killed is used after {back:?} ms; {} urgent \
          mails in the middle, the slowest took {slowest} ms\n  calls in each second: {course}",
@@ -89,7 +89,7 @@ async fn three_replicas_and_two_flows_share_one_account() {
         replica.terminate();
         assert!(replica.ended(SOON).await.success(), "{}", replica.output());
     }
-    world.end().await;
+    env.end().await;
     assert!(busiest <= MOST);
     assert!(typical >= least);
     assert!(back.is_some_and(|back| back <= BACK));
@@ -109,31 +109,31 @@ impl Arrivals {
 }
 
 /// Waits until so many mails have reached the destination.
-async fn reached(world: &World, mails: usize) {
+async fn reached(env: &TestEnv, mails: usize) {
     let deadline = SOON + Duration::from_secs(mails as u64 / 20);
-    eventually("so many mails are sent", deadline, || async { (arrivals(world).len() >= mails).then_some(()) }).await;
+    eventually("so many mails are sent", deadline, || async { (arrivals(env).len() >= mails).then_some(()) }).await;
 }
 
 /// When the mails arrived, in order.
-fn arrivals(world: &World) -> Vec<i64> {
-    requests(world).iter().map(|request| request.at.millis()).collect()
+fn arrivals(env: &TestEnv) -> Vec<i64> {
+    requests(env).iter().map(|request| request.at.millis()).collect()
 }
 
 /// The requests for mails, in order.
-fn requests(world: &World) -> Vec<Arc<Entry>> {
+fn requests(env: &TestEnv) -> Vec<Arc<Entry>> {
     let filter = Filter { provider: Some("resend".into()), ..Filter::default() };
-    world.lab().requests(&filter).unwrap()
+    env.lab().requests(&filter).unwrap()
 }
 
 /// Sends codes in the middle of the backlog, one after the other; how long each took from its acknowledgement.
-async fn urgent(world: &World) -> Vec<i64> {
+async fn urgent(env: &TestEnv) -> Vec<i64> {
     let mut took = Vec::new();
     for _ in 0..10 {
         let code = User::new().updated();
-        world.send(&code).await;
+        env.send(&code).await;
         let acknowledged = clock::now().millis();
         let arrived = eventually("the code is sent", SOON, || async {
-            let effects = world.effects("resend");
+            let effects = env.effects("resend");
             effects.iter().filter_map(|entry| Mark::of(entry)).find(|mark| mark.event == code.id).map(|mark| mark.at)
         });
         took.push(arrived.await - acknowledged);

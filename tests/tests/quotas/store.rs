@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use usher_dispatcher::engine::quota::{Pace, Wants};
+use usher_dispatcher::engine::quota::{Demand, Pace};
 use usher_dispatcher::sql::{Database, DatabaseAddress};
-use usher_dispatcher::store::{Credit, Grant, Short, SqlStore, Store as _, Wish};
+use usher_dispatcher::store::{CapBudget, CapShortage, QuotaLease, QuotaRequest, SqlStore, Store as _};
 use usher_service::clock;
+use usher_tests::backend::setting;
 use usher_tests::database::OwnDatabase;
 use usher_tests::eventually;
-use usher_tests::pair::setting;
-use usher_tests::world::SOON;
+use usher_tests::test_env::SOON;
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -31,27 +31,27 @@ async fn open(address: &str) -> SqlStore {
     SqlStore::open(Database::open(&address).unwrap(), 8).await.unwrap()
 }
 
-fn wish(quota: &str) -> Wish {
-    Wish {
+fn wish(quota: &str) -> QuotaRequest {
+    QuotaRequest {
         account: "resend".into(),
         quota: quota.parse().unwrap(),
-        wants: Wants::Something,
+        demand: Demand::Normal,
         serves_urgent: false,
-        at_once: 0,
+        max_concurrent: 0,
         under_way: 0,
         announced: None,
         counts: false,
         assumed: false,
-        short: Short::default(),
+        short: CapShortage::default(),
     }
 }
 
 /// The part of the pace, in calls.
-fn part(grant: &Grant) -> u32 {
+fn part(grant: &QuotaLease) -> u32 {
     grant.pace.map_or(0, |(_, part)| part)
 }
 
-async fn grant(store: &SqlStore, member: &str, wish: &Wish) -> Grant {
+async fn grant(store: &SqlStore, member: &str, wish: &QuotaRequest) -> QuotaLease {
     store.grant(member, LEASE, std::slice::from_ref(wish)).await.unwrap().remove(0)
 }
 
@@ -60,9 +60,9 @@ async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
     let Some((store, _database)) = shared().await else { return };
     let wish = wish("50/s, 10 at once");
     // With how many calls at once it goes by until it hears the answer.
-    let has = async |member, at_once| {
-        let grant = grant(&store, member, &Wish { at_once, ..wish.clone() }).await;
-        (part(&grant), grant.at_once)
+    let has = async |member, max_concurrent| {
+        let grant = grant(&store, member, &QuotaRequest { max_concurrent, ..wish.clone() }).await;
+        (part(&grant), grant.max_concurrent)
     };
     assert_eq!(has("a", 0).await, (50, 10));
     assert_eq!(has("b", 0).await, (0, 0), "nothing is left");
@@ -70,7 +70,7 @@ async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
     assert_eq!(has("b", 0).await, (25, 0), "not what may be under way before it has heard of it");
     assert_eq!(has("a", 5).await, (25, 5));
     assert_eq!(has("b", 0).await, (25, 5));
-    let other = Wish { account: "resend@staging".into(), ..wish.clone() };
+    let other = QuotaRequest { account: "resend@staging".into(), ..wish.clone() };
     assert_eq!(part(&grant(&store, "b", &other).await), 50, "another account has a quota of its own");
     store.leave("a").await.unwrap();
     assert_eq!(has("b", 5).await, (50, 10));
@@ -90,8 +90,8 @@ async fn the_share_of_one_that_has_died_is_there_for_others_when_its_lease_is_ov
 #[tokio::test]
 async fn who_has_not_heard_the_destinations_own_word_goes_by_what_others_have_heard() {
     let Some((store, _database)) = shared().await else { return };
-    let assumed = Wish { assumed: true, ..wish("2/s") };
-    let heard = Wish { announced: Some(Pace { calls: 10, per: Duration::from_secs(1) }), ..assumed.clone() };
+    let assumed = QuotaRequest { assumed: true, ..wish("2/s") };
+    let heard = QuotaRequest { announced: Some(Pace { calls: 10, per: Duration::from_secs(1) }), ..assumed.clone() };
     assert_eq!(part(&grant(&store, "a", &heard).await), 10);
     assert_eq!(part(&grant(&store, "b", &assumed).await), 0);
     assert_eq!(part(&grant(&store, "a", &heard).await), 5);
@@ -102,13 +102,13 @@ async fn who_has_not_heard_the_destinations_own_word_goes_by_what_others_have_he
 async fn calls_under_way_are_not_given_back_before_they_have_ended() {
     let Some((store, _database)) = shared().await else { return };
     let wish = wish("10 at once");
-    let busy = Wish { under_way: 8, ..wish.clone() };
-    assert_eq!(grant(&store, "a", &wish).await.at_once, 10);
+    let busy = QuotaRequest { under_way: 8, ..wish.clone() };
+    assert_eq!(grant(&store, "a", &wish).await.max_concurrent, 10);
     grant(&store, "b", &wish).await;
-    assert_eq!(grant(&store, "a", &busy).await.at_once, 5);
-    assert_eq!(grant(&store, "b", &wish).await.at_once, 2, "eight are under way");
+    assert_eq!(grant(&store, "a", &busy).await.max_concurrent, 5);
+    assert_eq!(grant(&store, "b", &wish).await.max_concurrent, 2, "eight are under way");
     grant(&store, "a", &wish).await;
-    assert_eq!(grant(&store, "b", &wish).await.at_once, 5);
+    assert_eq!(grant(&store, "b", &wish).await.max_concurrent, 5);
 }
 
 #[tokio::test]
@@ -122,11 +122,12 @@ async fn a_file_is_used_by_one_process_which_has_everything_at_once() {
 }
 
 async fn a_cap_is_counted(store: &SqlStore) {
-    let usual = Wish { short: Short { usual: true, urgent: false }, serves_urgent: true, ..wish("20/d") };
-    let urgent = Wish { serves_urgent: true, short: Short { usual: false, urgent: true }, ..wish("20/d") };
+    let usual = QuotaRequest { short: CapShortage { usual: true, urgent: false }, serves_urgent: true, ..wish("20/d") };
+    let urgent =
+        QuotaRequest { serves_urgent: true, short: CapShortage { usual: false, urgent: true }, ..wish("20/d") };
     let mut calls = 0;
     let none = loop {
-        let Credit { calls: more, none_before, .. } = grant(store, "a", &usual).await.usual;
+        let CapBudget { calls: more, none_before, .. } = grant(store, "a", &usual).await.usual;
         calls += more;
         if more == 0 {
             break none_before;

@@ -8,12 +8,12 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use usher_log::{Creation, TopicSpec};
+use usher_eventlog::{Creation, TopicSpec};
 use usher_proto::{Partition, Timestamp};
+use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
-use usher_tests::pair::Pair;
 use usher_tests::program::Program;
-use usher_tests::world::{Options, SECRET, SOON, World};
+use usher_tests::test_env::{Options, SECRET, SOON, TestEnv};
 use usher_tests::{eventually, free_port};
 
 const MAIL: &str = r#"
@@ -27,13 +27,13 @@ text = "hello"
 tags = { clerk_user_id = "{{ user.id }}" }
 "#;
 
-/// A world with one flow, and who administers its broker.
-async fn world() -> Option<(World, AdminClient<DefaultClientContext>)> {
-    let pair = Pair::real()?;
-    let Pair::Real(services) = &pair else { return None };
+/// An environment with one flow, and who administers its broker.
+async fn env() -> Option<(TestEnv, AdminClient<DefaultClientContext>)> {
+    let backend = Backend::real()?;
+    let Backend::Real(services) = &backend else { return None };
     let admin = ClientConfig::new().set("bootstrap.servers", &services.kafka).create().expect("a client");
-    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
-    Some((world, admin))
+    let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+    Some((env, admin))
 }
 
 fn signups(count: usize) -> Vec<Webhook> {
@@ -41,12 +41,12 @@ fn signups(count: usize) -> Vec<Webhook> {
 }
 
 /// Events that a producer that knows of `partitions` puts beyond the layout's eight.
-async fn append_beyond(world: &World, partitions: i32, count: usize) {
-    let topic = TopicSpec { partitions, creation: Creation::Never, ..world.layout().events() };
-    let log = world.log().await;
+async fn append_beyond(env: &TestEnv, partitions: i32, count: usize) {
+    let topic = TopicSpec { partitions, creation: Creation::Never, ..env.layout().events() };
+    let log = env.log().await;
     // A producer that has seen fewer would not look again for minutes.
     eventually("the broker shows the partitions", SOON, || async {
-        let found = log.extents(&topic.name).await.ok()?;
+        let found = log.watermarks(&topic.name).await.ok()?;
         (found.len() == usize::try_from(partitions).expect("few")).then_some(())
     })
     .await;
@@ -67,9 +67,9 @@ async fn set(admin: &AdminClient<DefaultClientContext>, topic: &str, settings: &
 }
 
 /// Waits until what takes webhooks is ready, or says of its topic that it has this problem.
-async fn until_readiness(world: &World, problem: Option<&str>) {
+async fn until_readiness(env: &TestEnv, problem: Option<&str>) {
     eventually(&format!("readiness: {problem:?}"), SOON, || async {
-        let (status, text) = world.admin_page("/readyz").await;
+        let (status, text) = env.admin_page("/readyz").await;
         match problem {
             None => status == 200,
             Some(problem) => status == 503 && text.contains(problem),
@@ -79,9 +79,9 @@ async fn until_readiness(world: &World, problem: Option<&str>) {
     .await;
 }
 
-async fn until_metric(world: &World, line: &str) {
+async fn until_metric(env: &TestEnv, line: &str) {
     eventually(line, SOON, || async {
-        let (_, metrics) = world.admin_page("/metrics").await;
+        let (_, metrics) = env.admin_page("/metrics").await;
         metrics.lines().any(|found| found == line).then_some(())
     })
     .await;
@@ -89,41 +89,41 @@ async fn until_metric(world: &World, line: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_grows_while_all_runs_loses_nothing() {
-    let Some((mut world, admin)) = world().await else { return };
-    world.send_all(&signups(10)).await;
-    let topic = world.topic("events");
+    let Some((mut env, admin)) = env().await else { return };
+    env.send_all(&signups(10)).await;
+    let topic = env.topic("events");
     let grown = admin.create_partitions(&[NewPartitions::new(&topic, 12)], &AdminOptions::new()).await;
     grown.expect("an answer")[0].as_ref().expect("it grows");
-    append_beyond(&world, 12, 5).await;
-    world.send_all(&signups(30)).await;
-    world.all_ended(45, SOON).await;
-    until_metric(&world, "usher_log_topic_problem{problem=\"more_partitions\"} 1").await;
-    until_readiness(&world, None).await;
+    append_beyond(&env, 12, 5).await;
+    env.send_all(&signups(30)).await;
+    env.all_ended(45, SOON).await;
+    until_metric(&env, "usher_log_topic_problem{problem=\"more_partitions\"} 1").await;
+    until_readiness(&env, None).await;
 
     // What stands there is done at the next start, too, with the layout as it was.
-    world.stop_delivering().await;
-    append_beyond(&world, 12, 5).await;
-    world.send_all(&signups(10)).await;
-    world.go_on_delivering().await;
-    world.all_ended(60, SOON).await;
-    let extents = world.log().await.extents(&topic).await.expect("the topic's ends");
-    let beyond: i64 = extents.iter().filter(|(partition, _)| partition.0 >= 8).map(|(_, found)| found.end).sum();
+    env.stop_delivering().await;
+    append_beyond(&env, 12, 5).await;
+    env.send_all(&signups(10)).await;
+    env.go_on_delivering().await;
+    env.all_ended(60, SOON).await;
+    let watermarks = env.log().await.watermarks(&topic).await.expect("the topic's ends");
+    let beyond: i64 = watermarks.iter().filter(|(partition, _)| partition.0 >= 8).map(|(_, found)| found.high).sum();
     assert_eq!(beyond, 10, "nothing of ours went there");
-    world.end().await;
+    env.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_anew() {
-    let Some((mut world, admin)) = world().await else { return };
-    world.send_all(&signups(10)).await;
-    world.all_ended(10, SOON).await;
-    let topic = world.topic("events");
+    let Some((mut env, admin)) = env().await else { return };
+    env.send_all(&signups(10)).await;
+    env.all_ended(10, SOON).await;
+    let topic = env.topic("events");
     admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("an answer")[0].as_ref().expect("it is deleted");
-    until_readiness(&world, Some("topic deleted")).await;
-    assert_eq!(world.send_once(&User::new().created()).await, Some(503));
-    world.kill_delivering().await;
-    let mut dispatcher = world.start_delivering();
-    let mut ingest = world.start_ingest();
+    until_readiness(&env, Some("topic deleted")).await;
+    assert_eq!(env.send_once(&User::new().created()).await, Some(503));
+    env.kill_delivering().await;
+    let mut dispatcher = env.start_delivering();
+    let mut ingest = env.spawn_ingest();
     for program in [&mut dispatcher, &mut ingest] {
         program.says("events is missing and is not made again").await;
     }
@@ -135,45 +135,45 @@ async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_anew()
     // Somebody else makes it: what was acknowledged is not in it.
     let made = NewTopic::new(&topic, 8, TopicReplication::Fixed(1));
     admin.create_topics(&[made], &AdminOptions::new()).await.expect("an answer")[0].as_ref().expect("it is made");
-    until_readiness(&world, Some("topic made again")).await;
-    assert_eq!(world.send_once(&User::new().created()).await, Some(503));
-    world.end().await;
+    until_readiness(&env, Some("topic made again")).await;
+    assert_eq!(env.send_once(&User::new().created()).await, Some(503));
+    env.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_do_to_a_topics_settings_is_noticed_while_it_runs_and_at_the_start() {
-    let Some((mut world, admin)) = world().await else { return };
-    let topic = world.topic("events");
+    let Some((mut env, admin)) = env().await else { return };
+    let topic = env.topic("events");
     let of_size = |size: usize| {
         let mut webhook = User::new().created();
         let noise: String = (0..size / 16).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
         webhook.body = webhook.body.replacen('{', &format!("{{\"noise\":\"{noise}\","), 1);
         webhook
     };
-    world.send(&of_size(60_000)).await;
-    until_metric(&world, "usher_log_retention_seconds 604800").await;
+    env.send(&of_size(60_000)).await;
+    until_metric(&env, "usher_log_retention_seconds 604800").await;
 
     // An hour, and 20 kB.
     set(&admin, &topic, &[("retention.ms", "3600000"), ("max.message.bytes", "20000")]).await;
-    until_metric(&world, "usher_log_topic_problem{problem=\"short_retention\"} 1").await;
-    until_metric(&world, "usher_log_topic_problem{problem=\"small_records\"} 1").await;
-    until_metric(&world, "usher_log_retention_seconds 3600").await;
+    until_metric(&env, "usher_log_topic_problem{problem=\"short_retention\"} 1").await;
+    until_metric(&env, "usher_log_topic_problem{problem=\"small_records\"} 1").await;
+    until_metric(&env, "usher_log_retention_seconds 3600").await;
     let large = of_size(60_000);
-    let (status, answer) = world.post("/webhooks/clerk", &large.headers(SECRET), large.body.clone().into()).await;
+    let (status, answer) = env.post("/webhooks/clerk", &large.headers(SECRET), large.body.clone().into()).await;
     let message = answer["error"]["message"].as_str().unwrap_or_default();
     assert!(status == 413 && message.contains("19488 bytes"), "{status}: {answer}");
     // Many at once would be one batch that is larger than the topic takes.
-    world.send_all(&(0..40).map(|_| of_size(4000)).collect::<Vec<_>>()).await;
-    let output = world.front().output();
+    env.send_all(&(0..40).map(|_| of_size(4000)).collect::<Vec<_>>()).await;
+    let output = env.ingest().output();
     for said in ["keeps its events for 60 minutes", "takes records of 20000 bytes"] {
         assert!(output.contains(said), "{said}: {output}");
     }
 
     set(&admin, &topic, &[("cleanup.policy", "compact,delete")]).await;
-    until_readiness(&world, Some("topic compacted")).await;
-    assert_eq!(world.send_once(&User::new().created()).await, Some(503));
-    world.all_ended(41, SOON).await;
-    for mut starts in [world.start_ingest(), world.start_delivering()] {
+    until_readiness(&env, Some("topic compacted")).await;
+    assert_eq!(env.send_once(&User::new().created()).await, Some(503));
+    env.all_ended(41, SOON).await;
+    for mut starts in [env.spawn_ingest(), env.start_delivering()] {
         let ended = starts.ended(SOON).await;
         let output = starts.output();
         assert_eq!(ended.code(), Some(64), "{output}");
@@ -181,16 +181,16 @@ async fn what_others_do_to_a_topics_settings_is_noticed_while_it_runs_and_at_the
     }
 
     set(&admin, &topic, &[("cleanup.policy", "delete")]).await;
-    until_readiness(&world, None).await;
-    world.send(&of_size(60_000)).await;
-    world.all_ended(42, SOON).await;
-    world.end().await;
+    until_readiness(&env, None).await;
+    env.send(&of_size(60_000)).await;
+    env.all_ended(42, SOON).await;
+    env.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_that_were_kept_for_ever_end_from_the_next_start_on() {
-    let Some((mut world, admin)) = world().await else { return };
-    let letters = world.topic("dlq.mail");
+    let Some((mut env, admin)) = env().await else { return };
+    let letters = env.topic("dlq.mail");
     let settings = async || {
         let found = admin.describe_configs(&[ResourceSpecifier::Topic(&letters)], &AdminOptions::new()).await;
         let found = found.expect("an answer").remove(0).expect("its settings");
@@ -199,11 +199,11 @@ async fn dead_letters_that_were_kept_for_ever_end_from_the_next_start_on() {
     };
     let ending = ["compact,delete", "3024000000", "123456789"];
     set(&admin, &letters, &[("cleanup.policy", "compact"), ("segment.bytes", "123456789")]).await;
-    world.stop_delivering().await;
-    world.go_on_delivering().await;
+    env.stop_delivering().await;
+    env.go_on_delivering().await;
     eventually("they end, and what else was set stays", SOON, || async { (settings().await == ending).then_some(()) })
         .await;
-    world.end().await;
+    env.end().await;
 }
 
 /// Time of a line of a log.

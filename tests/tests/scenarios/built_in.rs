@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 use usher_dispatcher::store::RunFilter;
+use usher_eventlog::LogEvent;
 use usher_lab::Fault;
-use usher_log::LogEvent;
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, Instance, Key, Source, SubjectId};
+use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
-use usher_tests::pair::Pair;
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(
+usher_tests::on_both_backends!(
     clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire,
     only_a_real_change_of_how_somebody_signs_in_is_told,
     whoever_leaves_has_no_trial_any_more,
@@ -21,8 +21,8 @@ usher_tests::on_both_pairs!(
     a_workflow_is_chosen_by_the_type_of_the_event,
 );
 
-async fn world(pair: Pair, flow: &'static [&'static str]) -> World {
-    World::with(pair, Options { built_in: flow, ..Options::default() }).await
+async fn env(backend: Backend, flow: &'static [&'static str]) -> TestEnv {
+    TestEnv::with(backend, Options { built_in: flow, ..Options::default() }).await
 }
 
 /// The webhook with these fields of its `data` set.
@@ -54,19 +54,19 @@ fn mail(key: &str, to: &str, slug: &str, fields: &Value) -> Webhook {
     with(Webhook::new("email.created", key, &data), fields)
 }
 
-async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(pair: Pair) {
-    let world = world(pair, &["auth-email"]).await;
+async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(backend: Backend) {
+    let env = env(backend, &["auth-email"]).await;
     let user = User::new();
-    world.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({"delivered_by_clerk": true}))).await;
-    world.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({}))).await;
-    world.send(&mail("new@mail.test", "New@Mail.test", "verification_code", &json!({}))).await;
+    env.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({"delivered_by_clerk": true}))).await;
+    env.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({}))).await;
+    env.send(&mail("new@mail.test", "New@Mail.test", "verification_code", &json!({}))).await;
     let invitation = mail("guest@mail.test", "guest@mail.test", "invitation", &json!({"data": {}}));
-    world.send(&old(invitation, 11)).await;
+    env.send(&old(invitation, 11)).await;
     let late = old(mail(&user.id, "late@mail.test", "reset_password_code", &json!({})), 11);
-    world.send(&late).await;
-    let runs = world.all_ended(4, SOON).await;
+    env.send(&late).await;
+    let runs = env.all_ended(4, SOON).await;
 
-    let mails = world.effects("resend");
+    let mails = env.effects("resend");
     let mut to: Vec<&str> = mails.iter().filter_map(|mail| mail.to.as_deref()).collect();
     to.sort_unstable();
     assert_eq!(
@@ -88,16 +88,16 @@ async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(pair:
     // Nothing of the code is kept: not in the store, and not in the dead letter.
     let (kept,): (i64,) =
         sqlx::query_as("SELECT count(*) FROM usher_run WHERE body IS NOT NULL OR request IS NOT NULL")
-            .fetch_one(&world.pool().await)
+            .fetch_one(&env.pool().await)
             .await
             .unwrap();
     assert_eq!(kept, 0);
     // One that is refused can be redriven for as long as it lives, from the store: its letter has no body either.
-    world.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
-    world.send(&mail(&user.id, "refused@mail.test", "verification_code", &json!({}))).await;
-    world.all_ended(runs.len() + 1, SOON).await;
-    let log = world.log().await;
-    let mut letters = log.subscribe(&world.topic("test"), &world.topic("dlq.auth-email")).await.unwrap();
+    env.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
+    env.send(&mail(&user.id, "refused@mail.test", "verification_code", &json!({}))).await;
+    env.all_ended(runs.len() + 1, SOON).await;
+    let log = env.log().await;
+    let mut letters = log.subscribe(&env.topic("test"), &env.topic("dlq.auth-email")).await.unwrap();
     let mut found = Vec::new();
     while found.len() < 2 {
         match letters.events.recv().await.expect("the log goes on") {
@@ -112,19 +112,19 @@ async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(pair:
     told.sort_unstable();
     assert_eq!(told, [(Some("expired"), 0), (Some("invalid_request"), 0)]);
     letters.control.close().await;
-    world.end().await;
+    env.end().await;
 }
 
 #[tokio::test]
 async fn a_code_is_gone_from_the_stores_files_soon_after_its_run_has_ended() {
     const CODE: &str = "code-7261-of-nobody-else";
-    let mut world = world(Pair::Embedded, &["auth-email"]).await;
+    let mut env = env(Backend::Embedded, &["auth-email"]).await;
     let user = User::new();
     for _ in 0..20 {
         let body = json!({"body": format!("<p>{CODE}</p>"), "body_plain": CODE, "data": {"otp_code": CODE}});
-        world.send(&mail(&user.id, "a@mail.test", "verification_code", &body)).await;
+        env.send(&mail(&user.id, "a@mail.test", "verification_code", &body)).await;
     }
-    let data = world.folder().join("data");
+    let data = env.folder().join("data");
     let holding = || {
         let names = ["store.db", "store.db-wal"].into_iter();
         let holds = |name: &&str| {
@@ -134,38 +134,38 @@ async fn a_code_is_gone_from_the_stores_files_soon_after_its_run_has_ended() {
         };
         names.filter(holds).collect::<Vec<_>>()
     };
-    let runs = world.all_ended(20, SOON).await;
+    let runs = env.all_ended(20, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
     eventually("no file of the store has the code any more", SOON, || async { holding().is_empty().then_some(()) })
         .await;
 
     // At a stop there is no waiting.
-    world.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({"body": CODE, "body_plain": CODE}))).await;
-    world.all_ended(21, SOON).await;
-    world.stop_delivering().await;
+    env.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({"body": CODE, "body_plain": CODE}))).await;
+    env.all_ended(21, SOON).await;
+    env.stop_delivering().await;
     assert_eq!(holding(), [""; 0]);
-    world.end().await;
+    env.end().await;
 }
 
-async fn only_a_real_change_of_how_somebody_signs_in_is_told(pair: Pair) {
-    let world = world(pair, &["account-security"]).await;
+async fn only_a_real_change_of_how_somebody_signs_in_is_told(backend: Backend) {
+    let env = env(backend, &["account-security"]).await;
     let safe = json!({"password_enabled": true, "two_factor_enabled": false, "totp_enabled": false});
     let factor = json!({"password_enabled": true, "two_factor_enabled": true, "totp_enabled": true});
     let user = User::new();
     let first = user.email.clone().unwrap();
     let (named, moved) = (user.changed(), User { email: Some("new@mail.test".into()), ..user.changed().changed() });
     let (between, last) = (User { email: Some("between@mail.test".into()), ..named.clone() }, moved.changed());
-    world.send(&with(user.created(), &safe)).await;
-    world.send(&with(named.updated(), &safe)).await;
-    world.send(&with(moved.updated(), &safe)).await;
+    env.send(&with(user.created(), &safe)).await;
+    env.send(&with(named.updated(), &safe)).await;
+    env.send(&with(moved.updated(), &safe)).await;
     // Older than what is known by now: it says another address, and nothing has changed.
-    world.send(&with(between.updated(), &factor)).await;
-    world.send(&with(last.updated(), &factor)).await;
+    env.send(&with(between.updated(), &factor)).await;
+    env.send(&with(last.updated(), &factor)).await;
     // Nobody has heard of this one: whatever it says has not changed.
-    world.send(&with(User::new().updated(), &factor)).await;
-    let runs = world.all_ended(5, SOON).await;
+    env.send(&with(User::new().updated(), &factor)).await;
+    let runs = env.all_ended(5, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
-    let mails = world.effects("resend");
+    let mails = env.effects("resend");
     let told: Vec<(&str, &str)> =
         mails.iter().map(|mail| (mail.to.as_deref().unwrap(), mail.body["subject"].as_str().unwrap())).collect();
     let (address, changed) = ("The address of your account was changed", "How you sign in was changed");
@@ -173,54 +173,54 @@ async fn only_a_real_change_of_how_somebody_signs_in_is_told(pair: Pair) {
     let text = |mail: usize| mails[mail].body["text"].as_str().unwrap().to_owned();
     assert!(text(1).contains("the primary address") && !text(1).contains("authenticator"), "{}", text(1));
     assert!(text(2).contains("the authenticator app") && !text(2).contains("the primary address"), "{}", text(2));
-    assert_eq!(kept_before(&world).await, 0, "what was before is forgotten with the run");
+    assert_eq!(kept_before(&env).await, 0, "what was before is forgotten with the run");
 
-    world.send(&last.deleted()).await;
+    env.send(&last.deleted()).await;
     eventually("the user is forgotten", SOON, || async {
         let sql = "SELECT count(*) FROM usher_remembered WHERE subject = $1 AND fields IS NULL";
         let subject = SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(&user.id));
         let (forgotten,): (i64,) =
-            sqlx::query_as(sql).bind(subject.as_str()).fetch_one(&world.pool().await).await.unwrap();
+            sqlx::query_as(sql).bind(subject.as_str()).fetch_one(&env.pool().await).await.unwrap();
         (forgotten == 1).then_some(())
     })
     .await;
-    world.end().await;
+    env.end().await;
 }
 
-async fn kept_before(world: &World) -> i64 {
+async fn kept_before(env: &TestEnv) -> i64 {
     let sql = "SELECT count(*) FROM usher_run WHERE before_event IS NOT NULL";
-    let (kept,): (i64,) = sqlx::query_as(sql).fetch_one(&world.pool().await).await.unwrap();
+    let (kept,): (i64,) = sqlx::query_as(sql).fetch_one(&env.pool().await).await.unwrap();
     kept
 }
 
-async fn whoever_leaves_has_no_trial_any_more(pair: Pair) {
-    let world = world(pair, &["trial"]).await;
+async fn whoever_leaves_has_no_trial_any_more(backend: Backend) {
+    let env = env(backend, &["trial"]).await;
     let (stays, leaves, hurries) = (User::new(), User::new(), User::new());
-    world.send_all(&[stays.created(), leaves.created()]).await;
-    world.all_ended(2, SOON).await;
-    world.send(&leaves.deleted()).await;
-    world.all_ended(3, SOON).await;
-    let cancelled = world.effects_by_user("stripe", "subscriptions.cancel");
+    env.send_all(&[stays.created(), leaves.created()]).await;
+    env.all_ended(2, SOON).await;
+    env.send(&leaves.deleted()).await;
+    env.all_ended(3, SOON).await;
+    let cancelled = env.effects_by_user("stripe", "subscriptions.cancel");
     assert_eq!(cancelled.into_iter().collect::<Vec<_>>(), [(leaves.id.clone(), 1)]);
 
     // Somebody who leaves while Stripe is down: what was to be made is not made any more, or cancelled where it was.
-    world.lab().set_fault("stripe", Fault { status: Some(503), ..Fault::default() }).unwrap();
-    world.send(&hurries.created()).await;
-    world.send(&hurries.deleted()).await;
+    env.lab().set_fault("stripe", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    env.send(&hurries.created()).await;
+    env.send(&hurries.deleted()).await;
     let run = RunFilter { key: Some(hurries.id.clone()), ..RunFilter::default() };
-    eventually("both are known", SOON, || async { (world.runs(&run).await.len() == 2).then_some(()) }).await;
-    world.lab().end_fault("stripe").unwrap();
-    let runs = world.all_ended(5, SOON).await;
+    eventually("both are known", SOON, || async { (env.runs(&run).await.len() == 2).then_some(()) }).await;
+    env.lab().end_fault("stripe").unwrap();
+    let runs = env.all_ended(5, SOON).await;
     assert!(runs.iter().filter(|run| run.kind == "user.deleted").all(|run| run.state == "done"), "{runs:?}");
-    let made = world.effects_by_user("stripe", "subscriptions.create");
-    let cancelled = world.effects_by_user("stripe", "subscriptions.cancel");
+    let made = env.effects_by_user("stripe", "subscriptions.create");
+    let cancelled = env.effects_by_user("stripe", "subscriptions.cancel");
     assert_eq!(made.get(&hurries.id), cancelled.get(&hurries.id), "nothing is left running");
     assert!(!cancelled.contains_key(&stays.id));
-    world.end().await;
+    env.end().await;
 }
 
-async fn the_newsletter_follows_the_address_and_forgets_who_leaves(pair: Pair) {
-    let world = world(pair, &["newsletter"]).await;
+async fn the_newsletter_follows_the_address_and_forgets_who_leaves(backend: Backend) {
+    let env = env(backend, &["newsletter"]).await;
     let user = User::new();
     let first = user.email.clone().unwrap();
     let moved = User { email: Some("moved@mail.test".into()), ..user.changed() };
@@ -231,65 +231,65 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(pair: Pair) {
         moved.changed().changed().deleted(),
     ];
     for (index, webhook) in webhooks.iter().enumerate() {
-        world.send(webhook).await;
-        world.all_ended(index + 1, SOON).await;
+        env.send(webhook).await;
+        env.all_ended(index + 1, SOON).await;
     }
     let (first, moved) = (Some(first.as_str()), Some("moved@mail.test"));
     // A member who has not confirmed yet is unsubscribed before being archived.
     let (put, end, archive) = ("members.put", "members.update", "members.archive");
-    let did = world.effects("mailchimp");
+    let did = env.effects("mailchimp");
     let did: Vec<(&str, Option<&str>)> = did.iter().map(|effect| (&*effect.operation, effect.to.as_deref())).collect();
     assert_eq!(did, [(put, first), (put, moved), (end, first), (archive, first), (end, moved), (archive, moved)]);
-    assert_eq!(world.effects("mailchimp")[0].body["status_if_new"], "pending", "Mailchimp asks for consent");
+    assert_eq!(env.effects("mailchimp")[0].body["status_if_new"], "pending", "Mailchimp asks for consent");
 
     // Somebody who moves and leaves at once, while Mailchimp is down: of no address anything is left.
-    world.lab().set_fault("mailchimp", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    env.lab().set_fault("mailchimp", Fault { status: Some(503), ..Fault::default() }).unwrap();
     let hurries = User { email: Some("one@mail.test".into()), ..User::new() };
     let moved = User { email: Some("two@mail.test".into()), ..hurries.changed() };
-    world.send(&hurries.created()).await;
+    env.send(&hurries.created()).await;
     let failed = usher_lab::Filter { provider: Some("mailchimp".into()), ..usher_lab::Filter::default() };
-    let seen = world.lab().requests(&failed).unwrap().len();
-    eventually("it is tried", SOON, || async { (world.lab().requests(&failed).unwrap().len() > seen).then_some(()) })
+    let seen = env.lab().requests(&failed).unwrap().len();
+    eventually("it is tried", SOON, || async { (env.lab().requests(&failed).unwrap().len() > seen).then_some(()) })
         .await;
-    world.send(&moved.updated()).await;
-    world.lab().end_fault("mailchimp").unwrap();
-    world.send(&moved.changed().deleted()).await;
-    world.all_ended(7, SOON).await;
-    let did = world.effects("mailchimp");
+    env.send(&moved.updated()).await;
+    env.lab().end_fault("mailchimp").unwrap();
+    env.send(&moved.changed().deleted()).await;
+    env.all_ended(7, SOON).await;
+    let did = env.effects("mailchimp");
     for address in ["one@mail.test", "two@mail.test"] {
         let last = did.iter().rev().find(|effect| effect.to.as_deref() == Some(address));
         assert!(last.is_none_or(|effect| effect.operation == archive), "{address}: {last:?}");
     }
-    world.end().await;
+    env.end().await;
 }
 
 /// The record of an address in the double of Mailchimp.
-async fn member(world: &World, email: &str) -> Value {
-    let url = world.variable("MAILCHIMP_BASE_URL").unwrap();
+async fn member(env: &TestEnv, email: &str) -> Value {
+    let url = env.variable("MAILCHIMP_BASE_URL").unwrap();
     let request = reqwest::Client::new().get(format!("{url}/3.0/lists/1ab0000000/members/{email}"));
     let text = request.bearer_auth("lab-us1").send().await.unwrap().text().await.unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-async fn a_newsletters_member_is_the_address_and_not_the_user(pair: Pair) {
-    let world = world(pair, &["newsletter"]).await;
+async fn a_newsletters_member_is_the_address_and_not_the_user(backend: Backend) {
+    let env = env(backend, &["newsletter"]).await;
     let mut runs = 0;
     let mut send = async |webhook: &Webhook| {
         runs += 1;
-        world.send(webhook).await;
-        let runs = world.all_ended(runs, SOON).await;
+        env.send(webhook).await;
+        let runs = env.all_ended(runs, SOON).await;
         assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
     };
     let with = |user: &User, email: &str| User { email: Some(email.into()), ..user.clone() };
-    let status = async |email: &str| member(&world, email).await["status"].clone();
+    let status = async |email: &str| member(&env, email).await["status"].clone();
 
     // The same address in another case is no news.
     let ada = with(&User::new(), "Ada@Mail.test");
     send(&ada.created()).await;
-    let before = world.effects("mailchimp").len();
+    let before = env.effects("mailchimp").len();
     let lower = with(&ada.changed(), "ada@mail.test");
     send(&lower.updated()).await;
-    assert_eq!((world.effects("mailchimp").len(), status("ada@mail.test").await), (before, json!("pending")));
+    assert_eq!((env.effects("mailchimp").len(), status("ada@mail.test").await), (before, json!("pending")));
 
     // Two users with one address: it has a member until both have left it.
     let bob = with(&User::new(), "ada@mail.test");
@@ -308,36 +308,36 @@ async fn a_newsletters_member_is_the_address_and_not_the_user(pair: Pair) {
     assert_eq!(status("ada@mail.test").await, "pending");
 
     // A confirmed member moves with its history, and one that goes there and back at once is never taken out.
-    let url = world.variable("MAILCHIMP_BASE_URL").unwrap();
+    let url = env.variable("MAILCHIMP_BASE_URL").unwrap();
     let url = format!("{url}/3.0/lists/1ab0000000/members/ada.new@mail.test");
     let confirm = reqwest::Client::new().patch(url).bearer_auth("lab-us1").header("content-type", "application/json");
     assert!(confirm.body(r#"{"status":"subscribed"}"#).send().await.unwrap().status().is_success());
-    let history = member(&world, "ada.new@mail.test").await["contact_id"].clone();
+    let history = member(&env, "ada.new@mail.test").await["contact_id"].clone();
     let again = with(&moved.changed(), "ada.third@mail.test");
     send(&again.updated()).await;
-    let third = member(&world, "ada.third@mail.test").await;
+    let third = member(&env, "ada.third@mail.test").await;
     assert_eq!((&third["status"], &third["contact_id"]), (&json!("subscribed"), &history));
     assert_eq!(status("ada.new@mail.test").await, 404, "it is the same member");
-    world.lab().set_fault("mailchimp", Fault { status: Some(503), ..Fault::default() }).unwrap();
+    env.lab().set_fault("mailchimp", Fault { status: Some(503), ..Fault::default() }).unwrap();
     let away = with(&again.changed(), "ada.fourth@mail.test");
-    world.send(&away.updated()).await;
-    world.send(&with(&away.changed(), "ada.third@mail.test").updated()).await;
-    world.lab().end_fault("mailchimp").unwrap();
-    world.all_ended(runs + 2, SOON).await;
-    assert_eq!(member(&world, "ada.third@mail.test").await["contact_id"], history);
-    world.end().await;
+    env.send(&away.updated()).await;
+    env.send(&with(&away.changed(), "ada.third@mail.test").updated()).await;
+    env.lab().end_fault("mailchimp").unwrap();
+    env.all_ended(runs + 2, SOON).await;
+    assert_eq!(member(&env, "ada.third@mail.test").await["contact_id"], history);
+    env.end().await;
 }
 
-async fn the_index_follows_the_newest_state(pair: Pair) {
-    let world = world(pair, &["search"]).await;
+async fn the_index_follows_the_newest_state(backend: Backend) {
+    let env = env(backend, &["search"]).await;
     let (user, leaves) = (User::new(), User::new());
     let newer = User { first_name: "Zoe".into(), ..user.changed() };
     for webhook in [newer.updated(), user.created(), leaves.created(), leaves.deleted()] {
-        world.send(&webhook).await;
+        env.send(&webhook).await;
     }
-    let runs = world.all_ended(4, SOON).await;
+    let runs = env.all_ended(4, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done" || run.key == leaves.id), "{runs:?}");
-    let did = world.effects("algolia");
+    let did = env.effects("algolia");
     let of = |user: &User| -> Vec<&str> {
         did.iter().filter(|it| it.user.as_ref() == Some(&user.id)).map(|it| &*it.operation).collect()
     };
@@ -346,27 +346,27 @@ async fn the_index_follows_the_newest_state(pair: Pair) {
         assert_eq!(saved.body["name"], "Zoe Lee", "the newest, whichever event it is about");
         assert!(!saved.body.to_string().contains('@'), "no address is put where browsers search: {}", saved.body);
     }
-    world.end().await;
+    env.end().await;
 }
 
-async fn a_workflow_is_chosen_by_the_type_of_the_event(pair: Pair) {
-    let world = world(pair, &["notify"]).await;
+async fn a_workflow_is_chosen_by_the_type_of_the_event(backend: Backend) {
+    let env = env(backend, &["notify"]).await;
     let user = User::new();
     let organization = json!({"id": "org_1", "object": "organization", "name": "Acme & Co"});
     let membership = json!({
         "id": "orgmem_1", "object": "organization_membership", "role": "org:member", "organization": organization,
         "public_user_data": {"user_id": user.id, "first_name": null},
     });
-    world.send(&user.created()).await;
-    world.send(&user.changed().updated()).await;
-    world.send(&Webhook::new("organizationMembership.created", &user.id, &membership)).await;
+    env.send(&user.created()).await;
+    env.send(&user.changed().updated()).await;
+    env.send(&Webhook::new("organizationMembership.created", &user.id, &membership)).await;
     // An organization pays: nobody in particular is to be told.
     let payer = json!({"object": "commerce_payer", "id": "cpayer_1", "user_id": "", "organization_id": "org_1"});
     let bill = json!({"id": "csub_1", "object": "commerce_subscription", "status": "past_due", "payer": payer});
-    world.send(&Webhook::new("subscription.pastDue", "org_1", &bill)).await;
-    let runs = world.all_ended(2, SOON).await;
+    env.send(&Webhook::new("subscription.pastDue", "org_1", &bill)).await;
+    let runs = env.all_ended(2, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
-    let triggered = world.effects("novu");
+    let triggered = env.effects("novu");
     let workflows: Vec<&Value> = triggered.iter().map(|it| &it.body["name"]).collect();
     assert_eq!(workflows, ["user-created", "organizationmembership-created"]);
     for it in &triggered {
@@ -374,5 +374,5 @@ async fn a_workflow_is_chosen_by_the_type_of_the_event(pair: Pair) {
         assert_eq!(it.body["to"]["email"], user.email.as_deref().unwrap());
     }
     assert_eq!(triggered[1].body["payload"]["organization"], "Acme & Co");
-    world.end().await;
+    env.end().await;
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use usher_tests::disk::Disk;
 use usher_tests::eventually;
 use usher_tests::program::Program;
-use usher_tests::world::SOON;
+use usher_tests::test_env::SOON;
 
 fn up(data: &Path, environment: &[(&str, String)], folder: &Path) -> Program {
     let (path, anywhere) = (data.display().to_string(), "127.0.0.1:0");

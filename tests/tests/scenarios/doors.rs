@@ -7,12 +7,12 @@ use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use usher_service::clock;
+use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
-use usher_tests::pair::Pair;
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(clients_that_stall_keep_nobody_out, answers_that_nobody_reads_hold_up_nothing);
+usher_tests::on_both_backends!(clients_that_stall_keep_nobody_out, answers_that_nobody_reads_hold_up_nothing);
 
 /// Connections that stall: more than there are permits for requests under way.
 const STALLED: usize = 600;
@@ -56,12 +56,12 @@ fn is_closed(stream: &TcpStream) -> bool {
 }
 
 /// Posts from the same address while others stall: all are kept, each at once.
-async fn posts_pass(world: &World, meanwhile: &str) {
+async fn posts_pass(env: &TestEnv, meanwhile: &str) {
     let webhooks: Vec<Webhook> = (0..POSTS).map(|_| User::new().created()).collect();
     let took = futures::stream::iter(&webhooks)
         .map(|webhook| async move {
             let started = Instant::now();
-            (world.send_once(webhook).await, started.elapsed())
+            (env.send_once(webhook).await, started.elapsed())
         })
         .buffer_unordered(4);
     let took: Vec<(Option<u16>, Duration)> = took.collect().await;
@@ -71,16 +71,16 @@ async fn posts_pass(world: &World, meanwhile: &str) {
     assert!(slowest < PROMPT, "{meanwhile}: {slowest:?}");
 }
 
-async fn clients_that_stall_keep_nobody_out(pair: Pair) {
+async fn clients_that_stall_keep_nobody_out(backend: Backend) {
     // No flow starts on these: what is looked at is the door alone.
     let flow = "on = [\"clerk/user.deleted\"]\n[[step]]\nuse = \"stripe.delete_customer\"\n";
     let links =
         [("USHER_UNSUBSCRIBE_SECRET", "0123456789abcdef0123456789abcdef"), ("USHER_PUBLIC_URL", "https://a.test")];
     let settings = links.map(|(name, value)| (name, value.to_owned())).into();
     let options = Options { flows: vec![("quiet", flow)], settings, ..Options::default() };
-    let mut world = World::with(pair, options).await;
-    posts_pass(&world, "nobody stalls").await;
-    let address = world.address().to_owned();
+    let mut env = TestEnv::with(backend, options).await;
+    posts_pass(&env, "nobody stalls").await;
+    let address = env.address().to_owned();
     let clerk = |more: &str| head("/webhooks/clerk", more);
     let unfinished = b"POST /webhooks/clerk HTTP/1.1\r\nhost: usher\r\nsvix-id: m".to_vec();
     let half = [clerk("content-length: 1048576\r\n"), vec![b' '; 256 * 1024]].concat();
@@ -95,13 +95,13 @@ async fn clients_that_stall_keep_nobody_out(pair: Pair) {
         ("forms for nobody", [head("/unsubscribe/x", "content-length: 9\r\n"), b"{".to_vec()].concat()),
     ] {
         let stalled = stall(&address, &begin).await;
-        posts_pass(&world, case).await;
+        posts_pass(&env, case).await;
         drop(stalled);
     }
     let mut dripping = stall(&address, &clerk("content-length: 1000\r\n")).await;
     tokio::select! {
         () = drip(&mut dripping) => {}
-        () = posts_pass(&world, "a byte a second") => {}
+        () = posts_pass(&env, "a byte a second") => {}
     }
     // A body that never ends is cut off.
     eventually("the slow ones are gone", SOON, || {
@@ -109,9 +109,9 @@ async fn clients_that_stall_keep_nobody_out(pair: Pair) {
         async move { gone.then_some(()) }
     })
     .await;
-    let peak = world.front().peak_memory() / (1024 * 1024);
+    let peak = env.ingest().peak_memory() / (1024 * 1024);
     assert!(peak < 500, "{peak} MiB");
-    world.end().await;
+    env.end().await;
 }
 
 /// Connections that ask again and again and read nothing, until nothing more can be written on them.
@@ -130,17 +130,17 @@ async fn deaf(address: &str, count: usize) -> Vec<TcpStream> {
     futures::stream::iter(0..count).map(open).buffer_unordered(count).collect().await
 }
 
-async fn answers_that_nobody_reads_hold_up_nothing(pair: Pair) {
-    let mut world = World::start(pair).await;
+async fn answers_that_nobody_reads_hold_up_nothing(backend: Backend) {
+    let mut env = TestEnv::start(backend).await;
     // Pages for operators are on their own address alone.
     for page in ["/metrics", "/readyz", "/healthz"] {
-        assert_eq!(world.get(page).await.0, 404, "{page}");
-        let shown = reqwest::get(format!("http://{}{page}", world.admin())).await.unwrap();
+        assert_eq!(env.get(page).await.0, 404, "{page}");
+        let shown = reqwest::get(format!("http://{}{page}", env.admin())).await.unwrap();
         assert_eq!(shown.status(), 200, "{page}");
         let text = shown.text().await.unwrap();
         assert!(page != "/metrics" || text.contains("usher_ingest_requests_in_flight"), "{text}");
     }
-    let address = world.address().to_owned();
+    let address = env.address().to_owned();
     let streams = deaf(&address, 50).await;
     eventually("all of them are closed", Duration::from_secs(30), || {
         let gone = streams.iter().all(is_closed);
@@ -151,12 +151,12 @@ async fn answers_that_nobody_reads_hold_up_nothing(pair: Pair) {
     let mut reading = TcpStream::connect(&address).await.unwrap();
     let _streams = deaf(&address, 50).await;
     let started = Instant::now();
-    world.front().terminate();
-    let ended = world.front().ended(SOON).await;
-    assert!(ended.success(), "{}", world.front().output());
+    env.ingest().terminate();
+    let ended = env.ingest().ended(SOON).await;
+    assert!(ended.success(), "{}", env.ingest().output());
     assert!(started.elapsed() < Duration::from_secs(7), "the stop took {:?}", started.elapsed());
-    assert!(!world.front().output().contains("at the deadline"), "{}", world.front().output());
+    assert!(!env.ingest().output().contains("at the deadline"), "{}", env.ingest().output());
     // An idle connection is closed, too.
     assert_eq!(reading.read(&mut [0; 16]).await.unwrap_or(0), 0);
-    world.end().await;
+    env.end().await;
 }

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
+use usher_tests::backend::Backend;
 use usher_tests::broker::Broker;
 use usher_tests::disk::Disk;
 use usher_tests::events::{User, Webhook};
-use usher_tests::pair::Pair;
-use usher_tests::world::{Options, World};
+use usher_tests::test_env::{Options, TestEnv};
 
-usher_tests::on_both_pairs!(a_full_disk_is_503_and_loses_nothing);
+usher_tests::on_both_backends!(a_full_disk_is_503_and_loses_nothing);
 
 /// Sends until something is not kept: what was kept, and what was not.
-async fn fill(world: &World) -> (Vec<Webhook>, Vec<Webhook>) {
+async fn fill(env: &TestEnv) -> (Vec<Webhook>, Vec<Webhook>) {
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..20_000 {
         let mut webhook = User::new().created();
         // Noise, for what can be compressed does not fill a disk.
         let noise: String = (0..4000).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
         webhook.body = webhook.body.replacen('{', &format!("{{\"noise\":\"{noise}\","), 1);
-        match world.send_once(&webhook).await {
+        match env.send_once(&webhook).await {
             Some(204) => kept.push(webhook),
             Some(503) | None => {
                 refused.push(webhook);
@@ -32,9 +32,9 @@ async fn fill(world: &World) -> (Vec<Webhook>, Vec<Webhook>) {
     panic!("the disk is never full");
 }
 
-async fn a_full_disk_is_503_and_loses_nothing(pair: Pair) {
+async fn a_full_disk_is_503_and_loses_nothing(backend: Backend) {
     let folder = tempfile::tempdir().expect("a folder");
-    let embedded = matches!(pair, Pair::Embedded);
+    let embedded = matches!(backend, Backend::Embedded);
     let Some(disk) = Disk::mount(folder.path(), if embedded { 8_000 } else { 60_000 }) else { return };
     let mut broker = None;
     let mut options = Options::default();
@@ -46,23 +46,23 @@ async fn a_full_disk_is_503_and_loses_nothing(pair: Pair) {
         options.kafka = Some(own.address());
         broker = Some(own);
     }
-    let mut world = World::with(pair, options).await;
+    let mut env = TestEnv::with(backend, options).await;
 
-    let (kept, refused) = fill(&world).await;
-    world.front().assert_running();
+    let (kept, refused) = fill(&env).await;
+    env.ingest().assert_running();
     disk.grow(400_000);
     if let Some(broker) = &mut broker {
         // A broker whose disk is full ends itself; somebody makes room and starts it again.
         broker.kill();
         broker.start().await;
     }
-    world.send_all(&refused).await;
+    env.send_all(&refused).await;
 
     let events = kept.len() + refused.len();
-    world.all_ended(3 * events, Duration::from_secs(180)).await;
-    let mails = world.effects_by_user("resend", "emails.send");
+    env.all_ended(3 * events, Duration::from_secs(180)).await;
+    let mails = env.effects_by_user("resend", "emails.send");
     assert_eq!(mails.len(), events, "none is lost");
     assert!(mails.values().all(|count| *count == 1), "none twice");
-    world.front().assert_running();
-    world.end().await;
+    env.ingest().assert_running();
+    env.end().await;
 }

@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::store::RunFilter;
 use usher_lab::{Filter, Lab};
 use usher_proto::{Key, Record, headers};
+use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
-use usher_tests::pair::Pair;
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(
+usher_tests::on_both_backends!(
     an_instance_reaches_its_own_accounts_and_no_others,
     the_secret_of_one_instance_rules_over_nobody_of_another,
     one_id_at_two_instances_is_two_events_and_two_bodies_under_one_id_are_seen,
@@ -41,7 +41,7 @@ subject = "live"
 text = "hello"
 "#;
 
-async fn an_instance_reaches_its_own_accounts_and_no_others(pair: Pair) {
+async fn an_instance_reaches_its_own_accounts_and_no_others(backend: Backend) {
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     let staging = Lab::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), stop).unwrap();
@@ -51,14 +51,14 @@ async fn an_instance_reaches_its_own_accounts_and_no_others(pair: Pair) {
         ("RESEND_BASE_URL_STAGING", staging.base_url("resend").unwrap()),
     ];
     let flows = vec![("both", BOTH), ("live", LIVE)];
-    let world = World::with(pair, Options { flows, settings, ..Options::default() }).await;
+    let env = TestEnv::with(backend, Options { flows, settings, ..Options::default() }).await;
     let (there, here) = (User::new(), User::new());
     let webhook = there.created();
     let body = webhook.body.clone().into_bytes();
-    assert_eq!(world.post("/webhooks/clerk/staging", &webhook.headers(SECRET), body).await.0, 204);
-    world.send(&here.created()).await;
+    assert_eq!(env.post("/webhooks/clerk/staging", &webhook.headers(SECRET), body).await.0, 204);
+    env.send(&here.created()).await;
 
-    world.all_ended(3, SOON).await;
+    env.all_ended(3, SOON).await;
     let sent = |lab: &Lab| {
         let mails = lab.effects(&Filter::default()).unwrap();
         let mail = |entry: &std::sync::Arc<usher_lab::Entry>| {
@@ -71,8 +71,8 @@ async fn an_instance_reaches_its_own_accounts_and_no_others(pair: Pair) {
     let (there, here) = (there.email.unwrap(), here.email.unwrap());
     eventually("the mails are there", SOON, || async { (sent(staging.lab()).len() == 1).then_some(()) }).await;
     assert_eq!(sent(staging.lab()), [format!("both to {there}")]);
-    assert_eq!(sent(world.lab()), [format!("both to {here}"), format!("live to {here}")]);
-    world.end().await;
+    assert_eq!(sent(env.lab()), [format!("both to {here}"), format!("live to {here}")]);
+    env.end().await;
 }
 
 /// A mail, a wait, and another mail to the address as it then is; cancelled by what its user does.
@@ -100,25 +100,25 @@ subject = "there"
 text = "hello"
 "#;
 
-async fn with_staging(pair: Pair, flows: Vec<(&'static str, &'static str)>) -> World {
+async fn with_staging(backend: Backend, flows: Vec<(&'static str, &'static str)>) -> TestEnv {
     let settings = vec![
         ("CLERK_WEBHOOK_SIGNING_SECRET_STAGING", SECRET.to_owned()),
         ("RESEND_API_KEY_STAGING", "re_staging".to_owned()),
     ];
-    World::with(pair, Options { flows, settings, ..Options::default() }).await
+    TestEnv::with(backend, Options { flows, settings, ..Options::default() }).await
 }
 
-async fn send_to_staging(world: &World, webhook: &Webhook) {
+async fn send_to_staging(env: &TestEnv, webhook: &Webhook) {
     let body = webhook.body.clone().into_bytes();
-    assert_eq!(world.post("/webhooks/clerk/staging", &webhook.headers(SECRET), body).await.0, 204);
+    assert_eq!(env.post("/webhooks/clerk/staging", &webhook.headers(SECRET), body).await.0, 204);
 }
 
-async fn the_secret_of_one_instance_rules_over_nobody_of_another(pair: Pair) {
-    let world = with_staging(pair, vec![("campaign", CAMPAIGN), ("there", THERE)]).await;
+async fn the_secret_of_one_instance_rules_over_nobody_of_another(backend: Backend) {
+    let env = with_staging(backend, vec![("campaign", CAMPAIGN), ("there", THERE)]).await;
     let user = User::new();
-    world.send(&user.created()).await;
+    env.send(&user.created()).await;
     eventually("the run waits", SOON, || async {
-        let runs = world.runs(&RunFilter { flow: Some("campaign".into()), ..RunFilter::default() }).await;
+        let runs = env.runs(&RunFilter { flow: Some("campaign".into()), ..RunFilter::default() }).await;
         runs.first().filter(|run| run.state == "waiting").map(drop)
     })
     .await;
@@ -127,72 +127,72 @@ async fn the_secret_of_one_instance_rules_over_nobody_of_another(pair: Pair) {
     for webhook in
         [moved.updated(), moved.deleted(), Webhook::new("session.created", &user.id, &json!({"user_id": user.id}))]
     {
-        send_to_staging(&world, &webhook).await;
+        send_to_staging(&env, &webhook).await;
     }
     // All of it has been read once what came after it has been worked off.
     let other = User::new();
-    send_to_staging(&world, &other.created()).await;
-    let runs = world.all_ended(2, SOON).await;
+    send_to_staging(&env, &other.created()).await;
+    let runs = env.all_ended(2, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done" && run.note.is_none()), "{runs:?}");
-    let mut to: Vec<String> = world.effects("resend").iter().filter_map(|mail| mail.to.clone()).collect();
+    let mut to: Vec<String> = env.effects("resend").iter().filter_map(|mail| mail.to.clone()).collect();
     to.sort();
     let mut expected = vec![user.email.clone().unwrap(), other.email.unwrap()];
     expected.sort();
     assert_eq!(to, expected);
     // Not even later: a tombstone there is none here.
-    world.send(&user.changed().created()).await;
-    let again = world.all_ended(3, SOON).await;
+    env.send(&user.changed().created()).await;
+    let again = env.all_ended(3, SOON).await;
     assert!(again.iter().all(|run| run.state == "done"), "{again:?}");
-    world.end().await;
+    env.end().await;
 }
 
-async fn one_id_at_two_instances_is_two_events_and_two_bodies_under_one_id_are_seen(pair: Pair) {
-    let world = with_staging(pair, vec![("live", LIVE), ("there", THERE)]).await;
+async fn one_id_at_two_instances_is_two_events_and_two_bodies_under_one_id_are_seen(backend: Backend) {
+    let env = with_staging(backend, vec![("live", LIVE), ("there", THERE)]).await;
     let first = User::new().created();
-    world.send(&first).await;
-    send_to_staging(&world, &first).await;
-    let runs = world.all_ended(2, SOON).await;
+    env.send(&first).await;
+    send_to_staging(&env, &first).await;
+    let runs = env.all_ended(2, SOON).await;
     let mut flows: Vec<&str> = runs.iter().map(|run| run.flow.as_str()).collect();
     flows.sort_unstable();
     assert_eq!(flows, ["live", "there"]);
 
     let other = Webhook { id: first.id.clone(), ..User::new().created() };
-    world.send(&other).await;
+    env.send(&other).await;
     eventually("the second body is shown", SOON, || async {
-        let (code, listed, _) = world.usher(&["dlq", "list"]);
+        let (code, listed, _) = env.usher(&["dlq", "list"]);
         (code == 0 && listed.contains("event_conflict") && listed.contains(&other.id)).then_some(())
     })
     .await;
-    assert_eq!(world.runs(&RunFilter::default()).await.len(), 2, "it started nothing");
-    world.end().await;
+    assert_eq!(env.runs(&RunFilter::default()).await.len(), 2, "it started nothing");
+    env.end().await;
 }
 
-async fn a_webhook_that_comes_again_cancels_nothing_later(pair: Pair) {
-    let world = with_staging(pair, vec![("campaign", CAMPAIGN)]).await;
+async fn a_webhook_that_comes_again_cancels_nothing_later(backend: Backend) {
+    let env = with_staging(backend, vec![("campaign", CAMPAIGN)]).await;
     let user = User::new();
     let back = Webhook::new("session.created", &user.id, &json!({"user_id": user.id}));
     let state_of = async |id: &str| {
-        let runs = world.runs(&RunFilter { event: Some(id.to_owned()), ..RunFilter::default() }).await;
+        let runs = env.runs(&RunFilter { event: Some(id.to_owned()), ..RunFilter::default() }).await;
         runs.first().map(|run| run.state.clone())
     };
     let (first, second) = (user.created(), user.changed().created());
-    world.send(&first).await;
-    world.send(&back).await;
+    env.send(&first).await;
+    env.send(&back).await;
     eventually("the first is cancelled", SOON, || async {
         state_of(&first.id).await.filter(|state| state == "cancelled").map(drop)
     })
     .await;
-    world.send(&second).await;
-    world.send(&back).await;
-    let runs = world.all_ended(2, SOON).await;
+    env.send(&second).await;
+    env.send(&back).await;
+    let runs = env.all_ended(2, SOON).await;
     assert_eq!(state_of(&second.id).await.as_deref(), Some("done"), "{runs:?}");
-    assert_eq!(world.effects("resend").len(), 1);
-    world.end().await;
+    assert_eq!(env.effects("resend").len(), 1);
+    env.end().await;
 }
 
-async fn a_record_that_is_no_event_is_shown_once(pair: Pair) {
-    let world = with_staging(pair, vec![("live", LIVE), ("there", THERE)]).await;
-    let log = world.log().await;
+async fn a_record_that_is_no_event_is_shown_once(backend: Backend) {
+    let env = with_staging(backend, vec![("live", LIVE), ("there", THERE)]).await;
+    let log = env.log().await;
     let good = User::new().created().record();
     let not_utf8 = Record { body: Bytes::from_static(b"{\xff}"), ..good.clone() };
     let mut long_id = good.clone();
@@ -201,16 +201,16 @@ async fn a_record_that_is_no_event_is_shown_once(pair: Pair) {
     let foreign =
         Record { key: Key::new("k"), headers: vec![("a".into(), "b".into())], body: Bytes::from_static(b"\0") };
     for record in [not_utf8, long_id, foreign] {
-        log.append(&world.layout().events(), record).await.unwrap();
+        log.append(&env.layout().events(), record).await.unwrap();
     }
-    world.send(&User::new().created()).await;
-    world.all_ended(1, SOON).await;
+    env.send(&User::new().created()).await;
+    env.all_ended(1, SOON).await;
     let listed = eventually("all three are shown", SOON, || async {
-        let (_, listed, _) = world.usher(&["dlq", "list", "--json"]);
+        let (_, listed, _) = env.usher(&["dlq", "list", "--json"]);
         (listed.lines().count() >= 3).then_some(listed)
     })
     .await;
     assert_eq!(listed.lines().count(), 3, "once for both flows: {listed}");
     assert!(listed.lines().all(|line| line.contains("\"malformed\"")), "{listed}");
-    world.end().await;
+    env.end().await;
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use usher_tests::eventually;
 use usher_tests::program::{Program, programs};
-use usher_tests::world::{SECRET, SOON};
+use usher_tests::test_env::{SECRET, SOON};
 
 /// A full disk, a pipe whose reader is gone, and one whose reader no longer reads.
 fn nowhere() -> [(&'static str, [Stdio; 2]); 3] {
@@ -76,7 +76,7 @@ async fn the_services_stop_when_asked_though_nothing_they_say_can_be_written() {
         for (case, streams) in nowhere() {
             let folder = tempfile::tempdir().unwrap();
             let store = format!("sqlite:{}", folder.path().join("store.db").display());
-            // Without its log a service has something to say every other second.
+            // Without its log a service has something to log_once every other second.
             let environment = variables(&[
                 ("USHER_LOG", "kafka://127.0.0.1:1"),
                 ("USHER_STORE", &store),

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use usher_dispatcher::store::RunFilter;
+use usher_tests::backend::Backend;
 use usher_tests::events::User;
-use usher_tests::pair::Pair;
-use usher_tests::world::{Options, World};
+use usher_tests::test_env::{Options, TestEnv};
 
-usher_tests::on_both_pairs!(each_users_order_is_kept_in_every_flow);
+usher_tests::on_both_backends!(each_users_order_is_kept_in_every_flow);
 
 const USERS: usize = 200;
 const EVENTS: u64 = 20;
@@ -39,23 +39,23 @@ const FLOWS: [(&str, &str); 3] = [
     ("rows", "on = [\"clerk/user.*\"]\n[[step]]\nuse = \"database.sync_user\"\n"),
 ];
 
-async fn each_users_order_is_kept_in_every_flow(pair: Pair) {
-    let world = World::with(pair, Options { flows: FLOWS.to_vec(), ..Options::default() }).await;
+async fn each_users_order_is_kept_in_every_flow(backend: Backend) {
+    let env = TestEnv::with(backend, Options { flows: FLOWS.to_vec(), ..Options::default() }).await;
     let mut users: Vec<User> = (0..USERS).map(|_| User::new()).collect();
     for seq in 1..=EVENTS {
         let webhooks: Vec<_> =
             users.iter().map(|user| if seq == 1 { user.created() } else { user.updated() }).collect();
-        world.send_all(&webhooks).await;
+        env.send_all(&webhooks).await;
         users = users.iter().map(User::changed).collect();
     }
     let count = USERS * usize::try_from(EVENTS).unwrap() * FLOWS.len();
-    let runs = world.all_ended(count, Duration::from_secs(300)).await;
+    let runs = env.all_ended(count, Duration::from_secs(300)).await;
     assert!(runs.iter().all(|run| run.state == "done"), "all are done");
 
     let expected: Vec<u64> = (1..=EVENTS).collect();
     for (provider, pointer) in [("resend", "/subject"), ("stripe", "/metadata/seq")] {
         let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for effect in world.effects(provider) {
+        for effect in env.effects(provider) {
             let seq = effect.body.pointer(pointer).and_then(|value| value.as_str()).expect(pointer);
             seen.entry(effect.user.clone().expect("whose")).or_default().push(seq.parse().expect("a number"));
         }
@@ -66,12 +66,12 @@ async fn each_users_order_is_kept_in_every_flow(pair: Pair) {
     }
     // In the table only the last state remains; that the earlier ones were written in order, their ends tell.
     for user in users.iter().take(20) {
-        let row = world.row(&user.id).await.expect("the row");
+        let row = env.row(&user.id).await.expect("the row");
         assert_eq!(row["extra"]["public_metadata"]["seq"], EVENTS);
         let filter = RunFilter { key: Some(user.id.clone()), flow: Some("rows".into()), ..RunFilter::default() };
-        let mut runs = world.runs(&filter).await;
+        let mut runs = env.runs(&filter).await;
         runs.sort_by_key(|run| run.offset);
         assert!(runs.is_sorted_by_key(|run| run.ended_at), "{}", user.id);
     }
-    world.end().await;
+    env.end().await;
 }

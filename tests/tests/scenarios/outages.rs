@@ -4,14 +4,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::RunFilter;
+use usher_eventlog::LogEvent;
 use usher_lab::Fault;
-use usher_log::LogEvent;
+use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::eventually;
-use usher_tests::pair::Pair;
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(
+usher_tests::on_both_backends!(
     an_outage_is_waited_out_and_leaves_other_flows_alone,
     an_effect_whose_answer_was_lost_happens_once,
     a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on,
@@ -34,71 +34,71 @@ async fn answering(body: &'static str) -> String {
     address
 }
 
-async fn an_odd_answer_stops_no_flow(pair: Pair) {
+async fn an_odd_answer_stops_no_flow(backend: Backend) {
     let odd = answering(r#"{"id":"re_\u0000x\u001b[2J\ud800"}"#).await;
     let settings = vec![("RESEND_BASE_URL", odd)];
-    let world = World::with(pair, Options { built_in: &["email"], settings, ..Options::default() }).await;
+    let env = TestEnv::with(backend, Options { built_in: &["email"], settings, ..Options::default() }).await;
     let users: Vec<User> = (0..3).map(|_| User::new()).collect();
-    world.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
-    for run in world.all_ended(3, SOON).await {
+    env.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
+    for run in env.all_ended(3, SOON).await {
         assert_eq!(
             (run.state.as_str(), run.effects[0].id.as_str()),
             ("done", "re_\\u{0}x\\u{1b}[2J\u{fffd}"),
             "{run:?}"
         );
     }
-    world.end().await;
+    env.end().await;
 }
 
 /// So many runs must fail in a row before their destination is left alone; what is asked after that are trials.
 const FAILURES_THAT_OPEN_A_BREAKER: usize = 8;
 
-async fn an_outage_is_waited_out_and_leaves_other_flows_alone(pair: Pair) {
-    let world = World::start(pair).await;
-    world.lab().set_fault("resend", Fault { status: Some(503), ..Fault::default() }).unwrap();
+async fn an_outage_is_waited_out_and_leaves_other_flows_alone(backend: Backend) {
+    let env = TestEnv::start(backend).await;
+    env.lab().set_fault("resend", Fault { status: Some(503), ..Fault::default() }).unwrap();
     let users: Vec<User> = (0..20).map(|_| User::new()).collect();
-    world.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
+    env.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
 
     eventually("trials and rows are there while mails are not", SOON, || async {
-        let trials = world.effects_by_user("stripe", "subscriptions.create").len();
-        (trials == users.len() && world.rows().await == 20).then_some(())
+        let trials = env.effects_by_user("stripe", "subscriptions.create").len();
+        (trials == users.len() && env.rows().await == 20).then_some(())
     })
     .await;
     let requests = || {
         let filter = usher_lab::Filter { provider: Some("resend".into()), ..usher_lab::Filter::default() };
-        world.lab().requests(&filter).unwrap().len()
+        env.lab().requests(&filter).unwrap().len()
     };
     eventually("it is tried again whether mails go out", SOON, || async {
         (requests() > FAILURES_THAT_OPEN_A_BREAKER).then_some(())
     })
     .await;
     assert!(requests() < 10 * users.len(), "the destination is left alone: {}", requests());
-    assert_eq!(world.effects("resend").len(), 0);
+    assert_eq!(env.effects("resend").len(), 0);
 
-    world.lab().end_fault("resend").unwrap();
-    let runs = world.all_ended(60, SOON).await;
+    env.lab().end_fault("resend").unwrap();
+    let runs = env.all_ended(60, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done"), "nobody's work is lost");
-    let mails = world.effects_by_user("resend", "emails.send");
+    let mails = env.effects_by_user("resend", "emails.send");
     assert!(mails.len() == users.len() && mails.values().all(|count| *count == 1), "one mail each: {mails:?}");
-    world.end().await;
+    env.end().await;
 }
 
-async fn an_effect_whose_answer_was_lost_happens_once(pair: Pair) {
-    let world = World::start(pair).await;
+async fn an_effect_whose_answer_was_lost_happens_once(backend: Backend) {
+    let env = TestEnv::start(backend).await;
     for provider in ["resend", "stripe"] {
         let dropped = Fault { drop_after_effect: true, for_seconds: Some(2.0), ..Fault::default() };
-        world.lab().set_fault(provider, dropped).unwrap();
+        env.lab().set_fault(provider, dropped).unwrap();
     }
     let users: Vec<User> = (0..10).map(|_| User::new()).collect();
-    world.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
-    world.all_ended(30, SOON).await;
+    env.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
+    env.all_ended(30, SOON).await;
     for (provider, operation) in
         [("resend", "emails.send"), ("stripe", "customers.create"), ("stripe", "subscriptions.create")]
     {
-        let effects = world.effects_by_user(provider, operation);
+        let effects = env.effects_by_user(provider, operation);
         assert!(effects.len() == 10 && effects.values().all(|count| *count == 1), "{operation}: {effects:?}");
     }
-    world.end().await;
+    env.end().await;
 }
 
 const MAIL: &str = r#"
@@ -113,27 +113,27 @@ text = "hello"
 tags = { clerk_user_id = "{{ user.id }}" }
 "#;
 
-async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(pair: Pair) {
-    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(backend: Backend) {
+    let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
     let poison = User { first_name: "Poison".into(), ..User::new() };
     let refused = Fault { status: Some(422), containing: Some("Poison".into()), ..Fault::default() };
-    world.lab().set_fault("resend", refused).unwrap();
+    env.lab().set_fault("resend", refused).unwrap();
     let first = poison.created();
-    world.send(&first).await;
+    env.send(&first).await;
     let letter = eventually("the run is dead", SOON, || async {
-        world.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
+        env.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
     })
     .await;
     assert_eq!((letter.event.as_str(), letter.reason.as_deref()), (first.id.as_str(), Some("invalid_request")));
 
     let well = User { first_name: "Ann".into(), ..poison.changed() };
-    world.send(&well.updated()).await;
-    let runs = world.all_ended(2, SOON).await;
+    env.send(&well.updated()).await;
+    let runs = env.all_ended(2, SOON).await;
     assert_eq!(runs.iter().filter(|run| run.state == "done").count(), 1, "the next event of the same user");
 
     // The published letter: the event as it came, and what became of it.
-    let log = world.log().await;
-    let mut letters = log.subscribe(&world.topic("test"), &world.topic("dlq.mail")).await.expect("subscribed");
+    let log = env.log().await;
+    let mut letters = log.subscribe(&env.topic("test"), &env.topic("dlq.mail")).await.expect("subscribed");
     let record = loop {
         match letters.events.recv().await.expect("the log goes on") {
             LogEvent::Assigned { epoch, partitions } => {
@@ -158,24 +158,24 @@ async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(pair: Pair
     }
     assert!(!record.header("usher-error").expect("the error").contains('@'), "no address in it");
     letters.control.close().await;
-    world.end().await;
+    env.end().await;
 }
 
-async fn retries_are_spent_where_others_are_served(pair: Pair) {
-    let world = World::with(pair, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+async fn retries_are_spent_where_others_are_served(backend: Backend) {
+    let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
     let broken = Fault { status: Some(500), containing: Some("Poison".into()), ..Fault::default() };
-    world.lab().set_fault("resend", broken).unwrap();
-    world.send(&User { first_name: "Poison".into(), ..User::new() }.created()).await;
+    env.lab().set_fault("resend", broken).unwrap();
+    env.send(&User { first_name: "Poison".into(), ..User::new() }.created()).await;
     let dead = eventually("the run is dead", SOON, || async {
         // As long as nobody else is served the fault may be the destination's, and nothing is spent.
-        world.send(&User::new().created()).await;
-        world.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
+        env.send(&User::new().created()).await;
+        env.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
     })
     .await;
     assert_eq!(dead.reason.as_deref(), Some("retries_spent"));
     let filter = usher_lab::Filter { provider: Some("resend".into()), ..usher_lab::Filter::default() };
-    let asked = world.lab().requests(&filter).unwrap();
+    let asked = env.lab().requests(&filter).unwrap();
     let failed = asked.iter().filter(|request| request.status == Some(500)).count();
     assert!(failed >= 3 && failed == usize::try_from(dead.attempts).unwrap(), "{failed} of {}", dead.attempts);
-    world.end().await;
+    env.end().await;
 }

@@ -2,27 +2,27 @@
 
 use std::process::Command;
 
+use usher_tests::backend::{Backend, log_once, setting};
 use usher_tests::events::User;
-use usher_tests::pair::{Pair, say, setting};
-use usher_tests::world::{SECRET, World};
+use usher_tests::test_env::{SECRET, TestEnv};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_independent_client_reads_key_headers_and_the_exact_body() {
-    let Some(pair @ Pair::Real(_)) = Pair::real() else { return };
-    let kafka = setting("USHER_TEST_KAFKA").expect("the pair is there");
+    let Some(backend @ Backend::Real(_)) = Backend::real() else { return };
+    let kafka = setting("USHER_TEST_KAFKA").expect("the backend is there");
     if Command::new("kcat").arg("-V").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "CI is set, so kcat must be installed");
-        say("not run here: kcat is not installed");
+        log_once("not run here: kcat is not installed");
         return;
     }
-    let world = World::start(pair).await;
+    let env = TestEnv::start(backend).await;
     let user = User::new();
     let mut webhook = user.created();
     webhook.body = format!("  {}\n", webhook.body);
-    world.send(&webhook).await;
+    env.send(&webhook).await;
 
     let read = |format: &str| {
-        let topic = world.topic("events");
+        let topic = env.topic("events");
         let output = Command::new("kcat")
             .args(["-C", "-q", "-b", &kafka, "-t", &topic, "-o", "beginning", "-c", "1", "-f", format])
             .output()
@@ -34,7 +34,7 @@ async fn an_independent_client_reads_key_headers_and_the_exact_body() {
     assert_eq!(read("%s"), webhook.body, "byte for byte");
     let headers = read("%h");
     let header = |name: &str| {
-        let found = headers.split(',').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
+        let found = headers.split(',').find_map(|backend| backend.strip_prefix(&format!("{name}=")));
         found.unwrap_or_else(|| panic!("no {name} in {headers}"))
     };
     assert_eq!(header("usher-event-id"), webhook.id);
@@ -49,5 +49,5 @@ async fn an_independent_client_reads_key_headers_and_the_exact_body() {
     let secret = usher_proto::signature::SigningSecret::parse(SECRET).expect("a secret");
     let signed = secret.sign(&webhook.id, header("svix-timestamp"), webhook.body.as_bytes());
     assert!(headers.contains(&signed), "{headers}");
-    world.end().await;
+    env.end().await;
 }

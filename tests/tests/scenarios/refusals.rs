@@ -3,11 +3,11 @@
 use serde_json::Value;
 use usher_proto::signature::SigningSecret;
 use usher_service::clock;
+use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
-use usher_tests::pair::Pair;
-use usher_tests::world::{SECRET, SOON, World};
+use usher_tests::test_env::{SECRET, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(what_does_not_hold_is_refused_and_leaves_no_trace);
+usher_tests::on_both_backends!(what_does_not_hold_is_refused_and_leaves_no_trace);
 
 const PATH: &str = "/webhooks/clerk";
 
@@ -31,12 +31,12 @@ fn signed(body: &[u8], seconds: i64) -> Vec<(&'static str, String)> {
     vec![("svix-id", id.into()), ("svix-timestamp", timestamp), ("svix-signature", signature)]
 }
 
-async fn what_does_not_hold_is_refused_and_leaves_no_trace(pair: Pair) {
-    let world = World::start(pair).await;
+async fn what_does_not_hold_is_refused_and_leaves_no_trace(backend: Backend) {
+    let env = TestEnv::start(backend).await;
     let webhook = User::new().created();
     let body = || webhook.body.clone().into_bytes();
     let other_secret = webhook.headers("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").to_vec();
-    let large = vec![b' '; usher_log::MAX_BODY + 1];
+    let large = vec![b' '; usher_eventlog::MAX_BODY + 1];
 
     let cases: Vec<Case> = vec![
         ("no header", PATH, vec![], body(), 400, "header_missing"),
@@ -61,7 +61,7 @@ async fn what_does_not_hold_is_refused_and_leaves_no_trace(pair: Pair) {
     ];
     for (case, path, headers, body, status, code) in cases {
         let sent = String::from_utf8_lossy(&body).into_owned();
-        let (found, answer) = world.post(path, &headers, body).await;
+        let (found, answer) = env.post(path, &headers, body).await;
         assert_eq!((found, answer["error"]["code"].as_str()), (status, Some(code)), "{case}: {answer}");
         let Some(Value::String(message)) = answer["error"].get("message").cloned() else {
             panic!("{case}: no message")
@@ -70,7 +70,7 @@ async fn what_does_not_hold_is_refused_and_leaves_no_trace(pair: Pair) {
     }
 
     // A good one still passes, and is all there is.
-    world.send(&webhook).await;
-    world.all_ended(3, SOON).await;
-    world.end().await;
+    env.send(&webhook).await;
+    env.all_ended(3, SOON).await;
+    env.end().await;
 }

@@ -9,34 +9,34 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+use usher_tests::backend::{Backend, setting};
 use usher_tests::database::OwnDatabase;
 use usher_tests::events::{User, Webhook};
-use usher_tests::pair::{Pair, setting};
 use usher_tests::program::Program;
-use usher_tests::world::{SECRET, SOON, World};
+use usher_tests::test_env::{SECRET, SOON, TestEnv};
 use usher_tests::{eventually, free_port, unique};
 
-usher_tests::on_both_pairs!(one_record_that_the_store_cannot_take_stops_nobody);
+usher_tests::on_both_backends!(one_record_that_the_store_cannot_take_stops_nobody);
 
 /// Random: a text that repeats itself is compressed, and fits.
 fn long(length: usize) -> String {
     (0..length).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
 }
 
-async fn one_record_that_the_store_cannot_take_stops_nobody(pair: Pair) {
-    let is_real = matches!(pair, Pair::Real(_));
-    let world = World::start(pair).await;
+async fn one_record_that_the_store_cannot_take_stops_nobody(backend: Backend) {
+    let is_real = matches!(backend, Backend::Real(_));
+    let env = TestEnv::start(backend).await;
     let webhooks: Vec<Webhook> = (0..120).map(|_| User::new().created()).collect();
-    world.send_all(&webhooks[..60]).await;
+    env.send_all(&webhooks[..60]).await;
     let long = User { id: format!("user_{}", long(6_000)), ..User::new() }.created();
-    world.send(&long).await;
-    world.send_all(&webhooks[60..]).await;
-    let runs = world.all_ended(3 * 121, SOON).await;
+    env.send(&long).await;
+    env.send_all(&webhooks[60..]).await;
+    let runs = env.all_ended(3 * 121, SOON).await;
     for flow in ["email", "trial", "db-sync"] {
         let done = |run: &&usher_dispatcher::store::RunRecord| run.flow == flow && run.state == "done";
         assert!(runs.iter().filter(done).count() >= 120, "{flow} goes on");
     }
-    let (code, out, _) = world.usher(&["dlq", "list", "--json"]);
+    let (code, out, _) = env.usher(&["dlq", "list", "--json"]);
     assert_eq!(code, 0, "{out}");
     let letters: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(letters.iter().all(|letter| letter["event"] == long.id.as_str()), "it alone is given up: {out}");
@@ -45,9 +45,9 @@ async fn one_record_that_the_store_cannot_take_stops_nobody(pair: Pair) {
     // Postgres does not.
     let refusing: &[&str] = if is_real { &["db-sync", "email", "trial"] } else { &["email", "trial"] };
     assert_eq!(flows, refusing.iter().copied().collect(), "{out}");
-    let (status, page) = world.admin_page("/readyz").await;
+    let (status, page) = env.admin_page("/readyz").await;
     assert_eq!(status, 200, "{page}");
-    world.end().await;
+    env.end().await;
 }
 
 /// Writes a file that its owner alone may read: a warning about any other is not what is looked at.
@@ -64,7 +64,7 @@ fn start(name: &str, store: &str, more: &[(&str, &str)], folder: &Path) -> Progr
     let settings = [
         ("USHER_STORE", store),
         // The broker that is not there is not what is looked at.
-        ("RUST_LOG", "info,librdkafka=off,rdkafka=off,usher_log=off"),
+        ("RUST_LOG", "info,librdkafka=off,rdkafka=off,usher_eventlog=off"),
         ("USHER_LISTEN", "127.0.0.1:0"),
         ("USHER_ADMIN", "127.0.0.1:0"),
         ("CLERK_WEBHOOK_SIGNING_SECRET", SECRET),

@@ -53,7 +53,7 @@ fn every_program_takes_the_settings_of_the_others() {
         ("USHER_KAFKA_CLIENT_ID", "x"),
         ("USHER_LAB_KEEP", "7"),
         ("USHER_FLOW", "email"),
-        ("USHER_KEEP", "40d"),
+        ("USHER_RUN_RETENTION", "40d"),
         ("USHER_LOG", "kafka:nonsense"),
     ];
     for program in ["ingest", "dispatcher"] {

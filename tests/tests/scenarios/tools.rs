@@ -1,26 +1,26 @@
-//! The commands that people use, and what they say when they are used wrongly.
+//! The commands that people use, and what they log_once when they are used wrongly.
 
 use serde_json::Value;
 use usher_lab::Fault;
+use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::eventually;
-use usher_tests::pair::Pair;
 use usher_tests::program::Program;
-use usher_tests::world::{Options, SECRET, SOON, World};
+use usher_tests::test_env::{Options, SECRET, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(runs_and_dead_letters_are_shown);
+usher_tests::on_both_backends!(runs_and_dead_letters_are_shown);
 
-async fn runs_and_dead_letters_are_shown(pair: Pair) {
-    let world = World::start(pair).await;
+async fn runs_and_dead_letters_are_shown(backend: Backend) {
+    let env = TestEnv::start(backend).await;
     let refused = Fault { status: Some(422), ..Fault::default() };
-    world.lab().set_fault("resend", refused).unwrap();
+    env.lab().set_fault("resend", refused).unwrap();
     let (user, other) = (User::new(), User::new());
     let webhook = user.created();
-    world.send(&webhook).await;
-    world.send(&other.created()).await;
-    world.all_ended(6, SOON).await;
+    env.send(&webhook).await;
+    env.send(&other.created()).await;
+    env.all_ended(6, SOON).await;
 
-    let (code, out, _) = world.usher(&["runs", "--user", &user.id, "--json"]);
+    let (code, out, _) = env.usher(&["runs", "--user", &user.id, "--json"]);
     assert_eq!(code, 0);
     let runs: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(runs.len(), 3, "{out}");
@@ -33,18 +33,18 @@ async fn runs_and_dead_letters_are_shown(pair: Pair) {
     let trial = runs.iter().find(|run| run["flow"] == "trial").expect("the trial");
     assert_eq!(trial["effects"].as_array().map(Vec::len), Some(2), "{trial}");
 
-    let (code, out, _) = world.usher(&["runs", "--user", &user.id]);
+    let (code, out, _) = env.usher(&["runs", "--user", &user.id]);
     assert!(code == 0 && out.lines().count() == 4, "a head and three rows: {out}");
-    let (_, out, _) = world.usher(&["dlq", "list", "--flow", "email", "--json"]);
+    let (_, out, _) = env.usher(&["dlq", "list", "--flow", "email", "--json"]);
     assert_eq!(out.lines().count(), 2, "{out}");
-    let (_, out, _) = world.usher(&["dlq", "list", "--user", &user.id, "--reason", "invalid_request", "--json"]);
+    let (_, out, _) = env.usher(&["dlq", "list", "--user", &user.id, "--reason", "invalid_request", "--json"]);
     assert_eq!(out.lines().count(), 1, "{out}");
-    let (code, out, _) = world.usher(&["dlq", "show", &webhook.id]);
+    let (code, out, _) = env.usher(&["dlq", "show", &webhook.id]);
     let shown: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((code, &shown["body"]["type"]), (0, &"user.created".into()), "{out}");
-    let (code, _, err) = world.usher(&["dlq", "list", "--reason", "bad_luck"]);
+    let (code, _, err) = env.usher(&["dlq", "list", "--reason", "bad_luck"]);
     assert!(code == 64 && err.contains("invalid_request"), "{code} {err}");
-    world.end().await;
+    env.end().await;
 }
 
 /// A signing secret that is published nowhere.
@@ -66,20 +66,20 @@ async fn what_comes_from_outside_is_shown_and_never_obeyed_by_the_terminal() {
     let odd = "\u{1b}[2J\r\n2026-01-01  forged\u{7f}\u{9b}31m\u{202e}\u{2066}\u{200f}\u{2028}";
     let settings = vec![("USHER_LOG_FORMAT", "text".to_owned())];
     let options = Options { flows: vec![("any", ANY)], settings, ..Options::default() };
-    let mut world = World::with(Pair::Embedded, options).await;
-    world.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
+    let mut env = TestEnv::with(Backend::Embedded, options).await;
+    env.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
     let user = User { id: format!("user_{odd}"), ..User::new() };
     let mut webhook = user.updated();
     let mut body: Value = serde_json::from_str(&webhook.body).unwrap();
     body["type"] = format!("user.updated{odd}").into();
     webhook.body = body.to_string();
-    world.send(&webhook).await;
-    let runs = world.all_ended(1, SOON).await;
+    env.send(&webhook).await;
+    let runs = env.all_ended(1, SOON).await;
     let (code, _, err) =
-        world.usher(&["suppress", "x@mail.test", "--by", &format!("dana{}", odd.replace(['\r', '\n'], ""))]);
+        env.usher(&["suppress", "x@mail.test", "--by", &format!("dana{}", odd.replace(['\r', '\n'], ""))]);
     assert_eq!(code, 0, "{err}");
     eventually("the suppression is kept", SOON, || async {
-        world.usher(&["suppress", "--list"]).1.contains("dana").then_some(())
+        env.usher(&["suppress", "--list"]).1.contains("dana").then_some(())
     })
     .await;
 
@@ -95,19 +95,19 @@ async fn what_comes_from_outside_is_shown_and_never_obeyed_by_the_terminal() {
         (&["cancel", &format!("any/{odd}")], Some(0)),
         (&["pause", odd], Some(0)),
     ] {
-        let (_, out, err) = world.usher(arguments);
+        let (_, out, err) = env.usher(arguments);
         assert!(!out.contains(is_odd) && !err.contains(is_odd), "{arguments:?}: {out:?} {err:?}");
         assert!(lines.is_none_or(|lines| lines == out.lines().count()), "{arguments:?}: {out}");
     }
-    let (_, out, _) = world.usher(&["runs"]);
+    let (_, out, _) = env.usher(&["runs"]);
     assert!(out.contains("user.updated\\u{1b}[2J\\u{d}\\u{a}2026"), "it is shown: {out}");
-    let (_, out, _) = world.usher(&["dlq", "list", "--json"]);
+    let (_, out, _) = env.usher(&["dlq", "list", "--json"]);
     let run: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&run["key"], &run["type"]), (&runs[0].key.clone().into(), &runs[0].kind.clone().into()));
     assert!(runs[0].kind.contains(odd), "{:?}", runs[0].kind);
-    let logged = world.front().output();
+    let logged = env.ingest().output();
     assert!(logged.contains("a run is given up") && !logged.contains(is_odd), "{logged:?}");
-    world.end().await;
+    env.end().await;
 }
 
 #[tokio::test]

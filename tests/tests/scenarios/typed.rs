@@ -1,11 +1,11 @@
 //! JSON that is posted has the types that its flow gives it.
 
 use serde_json::json;
+use usher_tests::backend::Backend;
 use usher_tests::events::User;
-use usher_tests::pair::Pair;
-use usher_tests::world::{Options, SOON, World};
+use usher_tests::test_env::{Options, SOON, TestEnv};
 
-usher_tests::on_both_pairs!(a_slack_message_with_blocks_numbers_and_a_list_arrives_as_typed_json);
+usher_tests::on_both_backends!(a_slack_message_with_blocks_numbers_and_a_list_arrives_as_typed_json);
 
 const SLACK: &str = r#"
 on = ["clerk/user.created"]
@@ -28,15 +28,15 @@ text = { type = "mrkdwn", text = "*{{ user.id }}*" }
 type = "divider"
 "#;
 
-async fn a_slack_message_with_blocks_numbers_and_a_list_arrives_as_typed_json(pair: Pair) {
-    let world = World::with(pair, Options { flows: vec![("slack", SLACK)], ..Options::default() }).await;
+async fn a_slack_message_with_blocks_numbers_and_a_list_arrives_as_typed_json(backend: Backend) {
+    let env = TestEnv::with(backend, Options { flows: vec![("slack", SLACK)], ..Options::default() }).await;
     let user = User::new();
     let webhook = user.created();
-    world.send(&webhook).await;
-    world.all_ended(1, SOON).await;
+    env.send(&webhook).await;
+    env.all_ended(1, SOON).await;
     let event: serde_json::Value = serde_json::from_str(&webhook.body).unwrap();
     let sent = &event["data"];
-    let effects = world.effects("http");
+    let effects = env.effects("http");
     assert_eq!(effects.len(), 1);
     let first_name = sent["first_name"].as_str().filter(|name| !name.is_empty()).unwrap_or("Somebody");
     let expected = json!({
@@ -52,5 +52,5 @@ async fn a_slack_message_with_blocks_numbers_and_a_list_arrives_as_typed_json(pa
         ],
     });
     assert_eq!(*effects[0].body, expected);
-    world.end().await;
+    env.end().await;
 }

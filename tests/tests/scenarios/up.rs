@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use usher_tests::eventually;
 use usher_tests::program::{Program, programs};
-use usher_tests::world::SOON;
+use usher_tests::test_env::SOON;
 
 const ADDRESSES: [&str; 6] = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--lab", "127.0.0.1:0"];
 

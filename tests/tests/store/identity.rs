@@ -2,7 +2,7 @@
 //! is forgotten is bounded by what has been seen, whatever a clock says.
 
 use usher_dispatcher::engine::arrival::RefusedRecord;
-use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
+use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::{AddressDigest, Instance};
 
 use super::*;
@@ -88,7 +88,7 @@ async fn an_event_has_each_of_its_effects_once(subject: Subject) {
     assert_eq!((again.cancelled.len(), again.repeated), (0, 2));
     assert_eq!(subject.state("due2").await, "queued");
 
-    // News end a wait once: of what has begun to wait since, they say nothing.
+    // News end a wait once: of what has begun to wait since, they log_once nothing.
     subject.admit(epoch, vec![news(5, "n1", "b", 1, true), arrival(6, "w", "b")]).await;
     let revision = subject.store.subject(&id("b")).await.unwrap().unwrap().revision;
     subject.change(epoch, "w", wait(1_000, Some(revision))).await;
@@ -97,7 +97,7 @@ async fn an_event_has_each_of_its_effects_once(subject: Subject) {
 
     // A word about an address: what was said since stays said.
     let said = |offset, id: &str, kind| {
-        let change = ReachChange {
+        let change = SuppressionChange {
             kind,
             address: AddressDigest::of("a@b.test"),
             scope: EVERYTHING.into(),
@@ -106,10 +106,12 @@ async fn an_event_has_each_of_its_effects_once(subject: Subject) {
             instance: None,
         };
         let event = change.clone().into_event(EventId::new(id), super::id("k"), Timestamp::from_seconds(5));
-        Arrival { starts: false, reach: Some(change), ..Arrival::starting(offset, event) }
+        Arrival { starts: false, suppression: Some(change), ..Arrival::starting(offset, event) }
     };
-    subject.admit(epoch, vec![said(8, "s", ReachKind::Suppressed), said(9, "t", ReachKind::Restored)]).await;
-    subject.admit(epoch, vec![said(10, "s", ReachKind::Suppressed)]).await;
+    subject
+        .admit(epoch, vec![said(8, "s", SuppressionKind::Suppressed), said(9, "t", SuppressionKind::Restored)])
+        .await;
+    subject.admit(epoch, vec![said(10, "s", SuppressionKind::Suppressed)]).await;
     let listed = subject.store.listed(Instance::DEFAULT, None, &[AddressDigest::of("a@b.test")]).await.unwrap();
     assert!(listed.is_empty());
 
@@ -215,7 +217,7 @@ async fn a_letter_is_not_erased_while_its_run_may_die_again(subject: Subject) {
     let to_erase = async || subject.store.letters_to_erase(FLOW, 10).await.unwrap();
     assert_eq!(to_erase().await, [], "it says what it is there for");
     subject.admit(epoch, vec![order(1, "o1", "a", "e0", Order::Redrive { deaths: 1 })]).await;
-    for kind in [claim(1, 1, b"x"), park(9, Tries::default(), Some(b"x"))] {
+    for kind in [claim(1, 1, b"x"), park(9, AttemptState::default(), Some(b"x"))] {
         assert_eq!(to_erase().await, []);
         assert_eq!(subject.change(epoch, "e0", kind).await, Changed::Written);
     }
@@ -232,7 +234,7 @@ async fn a_suppression_of_one_instance_is_not_one_of_another(subject: Subject) {
     let epoch = subject.own().await;
     let digest = AddressDigest::of("a@b.test");
     let said = |at: i64, kind, instance: Option<Instance>| {
-        let change = ReachChange {
+        let change = SuppressionChange {
             kind,
             address: digest,
             scope: EVERYTHING.into(),
@@ -242,10 +244,10 @@ async fn a_suppression_of_one_instance_is_not_one_of_another(subject: Subject) {
         };
         let subject = SubjectId::new(Source::Usher, &instance.unwrap_or_default(), &Key::new("k"));
         let event = change.clone().into_event(EventId::new(format!("s{at}")), subject, Timestamp::from_seconds(at));
-        Arrival { starts: false, reach: Some(change), ..Arrival::starting(at, event) }
+        Arrival { starts: false, suppression: Some(change), ..Arrival::starting(at, event) }
     };
     let listed = async |instance: &str| !subject.store.listed(instance, None, &[digest]).await.unwrap().is_empty();
-    use ReachKind::{Restored, Suppressed};
+    use SuppressionKind::{Restored, Suppressed};
     subject.admit(epoch, vec![said(1, Suppressed, Some(staging()))]).await;
     assert_eq!((listed("default").await, listed("staging").await), (false, true));
     subject.admit(epoch, vec![said(2, Suppressed, None)]).await;

@@ -1,7 +1,7 @@
 //! What a flow remembers of its subjects, and what is kept of runs that are over.
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::before::Before;
+use usher_dispatcher::field_diff::PreviousFields;
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn told(offset: i64, id: &str, updated_at: i64, email: Option<&str>) -> Arrival 
 }
 
 fn before(run: &Run) -> (Option<&str>, Vec<&str>) {
-    let Before { fields, changed } = run.before.as_ref().expect("it was compared");
+    let PreviousFields { fields, changed } = run.before.as_ref().expect("it was compared");
     (fields.get("email").and_then(Value::as_str), changed.iter().map(String::as_str).collect())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use usher_dispatcher::sql::fault::Fault;
-use usher_dispatcher::store::isolate::{self, Asked, Asking, Isolated};
+use usher_dispatcher::store::isolate::{self, Isolated, RetryingStore, StoreAnswer};
 use usher_dispatcher::store::{RefusedRow, RunRecord};
 
 use super::*;
@@ -12,21 +12,21 @@ use super::*;
 /// Asks the store once, and takes it at its word.
 struct Once<'a>(&'a SqlStore);
 
-fn asked<T>(answer: Result<T, StoreError>) -> Option<Asked<T>> {
+fn asked<T>(answer: Result<T, StoreError>) -> Option<StoreAnswer<T>> {
     match answer {
-        Ok(answer) => Some(Asked::Done(answer)),
-        Err(error) if matches!(error.fault(), Fault::Refused | Fault::Unclear) => Some(Asked::Refused(error)),
+        Ok(answer) => Some(StoreAnswer::Done(answer)),
+        Err(error) if matches!(error.fault(), Fault::Refused | Fault::Unclear) => Some(StoreAnswer::Refused(error)),
         Err(error) => panic!("{error}"),
     }
 }
 
 #[async_trait]
-impl Asking for Once<'_> {
-    async fn admit(&self, batch: &Batch) -> Option<Asked<Option<Admission>>> {
+impl RetryingStore for Once<'_> {
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
         asked(self.0.admit(FLOW, batch).await.map(Some))
     }
 
-    async fn change(&self, changes: &[Change]) -> Option<Asked<Vec<Changed>>> {
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
         asked(self.0.change(FLOW, changes).await)
     }
 
@@ -165,15 +165,15 @@ pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(
 struct Fencing<'a>(Once<'a>);
 
 #[async_trait]
-impl Asking for Fencing<'_> {
-    async fn admit(&self, batch: &Batch) -> Option<Asked<Option<Admission>>> {
+impl RetryingStore for Fencing<'_> {
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
         match self.0.0.admit(FLOW, batch).await {
-            Err(StoreError::Fenced(_)) => Some(Asked::Done(None)),
+            Err(StoreError::Fenced(_)) => Some(StoreAnswer::Done(None)),
             answer => asked(answer.map(Some)),
         }
     }
 
-    async fn change(&self, changes: &[Change]) -> Option<Asked<Vec<Changed>>> {
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
         self.0.change(changes).await
     }
 

@@ -8,7 +8,7 @@ use super::*;
 fn connector() -> Algolia {
     usher_service::telemetry::install_tls();
     let settings = [("ALGOLIA_APP_ID", "APP1"), ("ALGOLIA_API_KEY", "abc"), ("ALGOLIA_INDEX", "people")];
-    Algolia::from_environment(&Environment::of(settings)).expect("good settings")
+    Algolia::from_environment(&Environment::from_vars(settings)).expect("good settings")
 }
 
 fn change(operation: &str, params: Value, data: Value) -> (String, Value) {
@@ -38,9 +38,9 @@ fn an_update_says_how_old_its_state_is() {
 #[test]
 fn a_rerun_is_newer_than_its_own_state_and_older_than_the_next() {
     let params = json!({ "object_id": "user_1", "fields": { "name": "Ann" } });
-    let guard = |pass| {
+    let guard = |rerun| {
         let data = json!({ "updated_at": 17 });
-        let kept = prepare_anew(&connector(), SAVE, &params, &data, pass).expect("a request");
+        let kept = prepare_anew(&connector(), SAVE, &params, &data, rerun).expect("a request");
         let Change { body, .. } = serde_json::from_slice(&kept).expect("it reads back");
         let body: Value = serde_json::from_str(&body.expect("a body")).expect("JSON");
         body[GUARD]["value"].as_i64().expect("a number")

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use usher_proto::Json;
 
 use super::table::{From, Kind};
-use super::{CannotPrepare, Inputs};
+use super::{PrepareError, StepInput};
 use crate::store::isolate::storable;
 use crate::subject::updated_at;
 
@@ -37,17 +37,17 @@ pub(super) struct Row {
 }
 
 impl Change {
-    pub(super) fn of(kind: Kind, inputs: &Inputs<'_>) -> Result<Self, CannotPrepare> {
+    pub(super) fn of(kind: Kind, inputs: &StepInput<'_>) -> Result<Self, PrepareError> {
         let table = kind.table();
         let data = inputs.sent().filter(|data| data.is_object());
-        let data = data.ok_or_else(|| CannotPrepare("the event has no data".into()))?;
+        let data = data.ok_or_else(|| PrepareError("the event has no data".into()))?;
         // Old samples of some objects have no `object`.
         let object = data.get("object").and_then(Json::text);
         if object.is_some_and(|object| object != table.object) {
-            return Err(CannotPrepare(format!("the event is about no {}", table.object)));
+            return Err(PrepareError(format!("the event is about no {}", table.object)));
         }
         let id = data.get("id").and_then(Json::filled);
-        let id = storable(&id.ok_or_else(|| CannotPrepare(format!("the event has no id of a {}", table.object)))?);
+        let id = storable(&id.ok_or_else(|| PrepareError(format!("the event has no id of a {}", table.object)))?);
         let at = inputs.event.occurred_at.millis();
         // Most deletions hold no more than that they are; that of a membership holds all of it, and only its type tells.
         let deleted = data.get("deleted").is_some_and(Json::is_true) || inputs.event.kind.ends_with(".deleted");

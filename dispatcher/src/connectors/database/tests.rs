@@ -85,7 +85,7 @@ impl Scene {
     }
 }
 
-fn prepared(directory: &Directory, operation: &str, kind: &str, at: i64, data: &str) -> Result<Vec<u8>, CannotPrepare> {
+fn prepared(directory: &Directory, operation: &str, kind: &str, at: i64, data: &str) -> Result<Vec<u8>, PrepareError> {
     let event = Event {
         id: EventId::new("msg_1"),
         kind: kind.into(),
@@ -97,7 +97,7 @@ fn prepared(directory: &Directory, operation: &str, kind: &str, at: i64, data: &
         body: Bytes::from(format!(r#"{{"type":"{kind}","data":{data}}}"#)),
     };
     let params = serde_json::Map::new();
-    directory.prepare(&Inputs { operation, params: &params, event: &event, data: &Value::Null, pass: 0 })
+    directory.prepare(&StepInput { operation, params: &params, event: &event, data: &Value::Null, rerun: 0 })
 }
 
 fn organization(name: &str, updated_at: i64) -> Value {

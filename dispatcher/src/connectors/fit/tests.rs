@@ -5,7 +5,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 
 use super::*;
-use crate::connectors::{OPERATIONS, Operation, Param, Shape};
+use crate::connectors::{OPERATIONS, Operation, Param, ParamType};
 
 /// Texts that people and senders of events have put into names, and worse.
 const PARTS: &[&str] = &[
@@ -49,17 +49,17 @@ fn hostile(rng: &mut StdRng) -> String {
 }
 
 /// A value of a parameter's shape that holds a text.
-fn holding(shape: Shape, text: &str, rng: &mut StdRng) -> Value {
+fn holding(shape: ParamType, text: &str, rng: &mut StdRng) -> Value {
     match shape {
-        Shape::Number => json!(rng.random_range(0..2000)),
-        Shape::Table | Shape::Json | Shape::Record | Shape::Whose => {
+        ParamType::Number => json!(rng.random_range(0..2000)),
+        ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => {
             let many = if rng.random_range(0..4) == 0 { 60 } else { 2 };
             let pairs = (0..rng.random_range(0..=many)).map(|n| (format!("name{n}"), json!(text)));
             let odd = if rng.random_range(0..4) == 0 { text } else { "clerk_user_id" };
             Value::Object(pairs.chain([(odd.to_owned(), json!(text))]).collect())
         }
-        Shape::Texts => json!([text, "plain"]),
-        Shape::Sender | Shape::Email | Shape::Mailboxes => match rng.random_range(0..4) {
+        ParamType::Texts => json!([text, "plain"]),
+        ParamType::Sender | ParamType::Email | ParamType::Mailboxes => match rng.random_range(0..4) {
             0 => json!(text),
             1 => json!(format!("{text} <dana@work.test>")),
             2 => json!(format!("Dana <{text}@m\u{fc}nchen.test>")),
@@ -130,7 +130,7 @@ fn every_parameter_has_its_line_in_the_table() {
     for (connector, operation, param) in everything() {
         let place = format!("{connector}.{}: {}", operation.name, param.name);
         let limit = limit(connector, operation.name, param.name).unwrap_or_else(|| panic!("{place} has no limit"));
-        let mailbox = matches!(param.shape, Shape::Sender | Shape::Email | Shape::Mailboxes);
+        let mailbox = matches!(param.shape, ParamType::Sender | ParamType::Email | ParamType::Mailboxes);
         assert!(connector == "mailchimp" || mailbox == matches!(limit, ValueLimit::Mailboxes { .. }), "{place}");
     }
 }

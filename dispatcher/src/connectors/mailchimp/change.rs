@@ -9,7 +9,7 @@
 //!   has a member already, be it an archived one (brandonseydel/MailChimp.Net#201);
 //! - `tags` of a PUT never reach who is there: ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203.
 //!
-//! Each ends the same when it is done again from its beginning, so a repeat after a crash needs no memory.
+//! Each ends the same when it is done again from its beginning, so a repeat after a crash needs no idempotency.
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@ use super::*;
 fn connector() -> Mailchimp {
     usher_service::telemetry::install_tls();
     let settings = [("MAILCHIMP_API_KEY", "abc-us21"), ("MAILCHIMP_LIST_ID", "1ab")];
-    Mailchimp::from_environment(&Environment::of(settings)).expect("good settings")
+    Mailchimp::from_environment(&Environment::from_vars(settings)).expect("good settings")
 }
 
 fn change(operation: &str, params: Value) -> Change {
@@ -18,7 +18,7 @@ fn change(operation: &str, params: Value) -> Change {
 fn the_key_says_where_its_data_centre_is() {
     assert_eq!(connector().base, "https://us21.api.mailchimp.com");
     for key in ["abc", "abc-", "abc-us21.evil.test/"] {
-        let environment = Environment::of([("MAILCHIMP_API_KEY", key)]);
+        let environment = Environment::from_vars([("MAILCHIMP_API_KEY", key)]);
         let error = Mailchimp::from_environment(&environment).err().expect(key).to_string();
         assert!(error.starts_with("MAILCHIMP_API_KEY: ") && !error.contains("abc"), "{error}");
     }

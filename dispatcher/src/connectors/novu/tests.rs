@@ -5,7 +5,7 @@ use super::*;
 
 fn connector() -> Novu {
     usher_service::telemetry::install_tls();
-    Novu::from_environment(&Environment::of([("NOVU_SECRET_KEY", "abc")])).expect("good settings")
+    Novu::from_environment(&Environment::from_vars([("NOVU_SECRET_KEY", "abc")])).expect("good settings")
 }
 
 #[test]
@@ -32,10 +32,10 @@ fn a_payload_that_novu_would_not_take_is_told() {
 #[test]
 fn a_transaction_is_found_by_its_id_and_by_nothing_else() {
     let of = |body: Value| found(&answer(200, &body.to_string()), "t1");
-    assert!(matches!(of(json!({ "data": [{ "transactionId": "t1" }] })), LookUp::Found(effect) if effect.id == "t1"));
-    assert_eq!(of(json!({ "data": [], "hasMore": false })), LookUp::Absent);
-    assert_eq!(of(json!({ "data": [{ "transactionId": "t2" }] })), LookUp::Unknown);
-    assert_eq!(of(json!({})), LookUp::Unknown);
+    assert!(matches!(of(json!({ "data": [{ "transactionId": "t1" }] })), Lookup::Found(effect) if effect.id == "t1"));
+    assert_eq!(of(json!({ "data": [], "hasMore": false })), Lookup::Absent);
+    assert_eq!(of(json!({ "data": [{ "transactionId": "t2" }] })), Lookup::Unknown);
+    assert_eq!(of(json!({})), Lookup::Unknown);
 }
 
 #[tokio::test]

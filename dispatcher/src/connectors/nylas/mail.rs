@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 use usher_proto::Mailbox;
 
-use super::super::{CannotPrepare, Inputs};
+use super::super::{PrepareError, StepInput};
 
 /// The mail that these inputs make. Nylas takes one body: HTML, or plain text where there is no HTML.
-pub(super) fn of(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepare> {
+pub(super) fn of(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
     let mut mail = Map::new();
     // Without a `from` the mail is from its mailbox.
     let from = inputs.params.contains_key("from").then(|| inputs.sender(None)).transpose()?;
@@ -30,7 +30,7 @@ pub(super) fn of(inputs: &Inputs<'_>) -> Result<Map<String, Value>, CannotPrepar
             mail.insert("is_plaintext".into(), json!(true));
             mail.insert("body".into(), text.clone())
         }
-        (None, None) => return Err(CannotPrepare("the mail has neither html nor text".into())),
+        (None, None) => return Err(PrepareError("the mail has neither html nor text".into())),
     };
     Ok(mail)
 }

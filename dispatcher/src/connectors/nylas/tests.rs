@@ -6,7 +6,7 @@ use super::*;
 fn connector(grants: &str) -> Nylas {
     usher_service::telemetry::install_tls();
     let settings = [("NYLAS_API_KEY", "nyk_1"), ("NYLAS_GRANT_ID", grants)];
-    Nylas::from_environment(&Environment::of(settings)).expect("good settings")
+    Nylas::from_environment(&Environment::from_vars(settings)).expect("good settings")
 }
 
 fn sent(params: Value) -> Result<Sent, String> {
@@ -90,12 +90,12 @@ fn a_mail_is_found_by_its_header_and_missed_only_where_headers_can_be_seen() {
     let other = message("m2", Some((HEADER, "k2")), "Hi");
     let stranger = message("m3", None, "Re: invoice");
     let bare = message("m4", None, "Hi");
-    assert!(matches!(of(vec![other.clone(), mine], None), LookUp::Found(effect) if effect.id == "m1"));
-    assert_eq!(of(vec![other.clone(), stranger], None), LookUp::Absent);
-    assert_eq!(of(vec![], None), LookUp::Absent);
-    assert_eq!(of(vec![bare], None), LookUp::Unknown);
-    assert_eq!(of(vec![other], Some("page2")), LookUp::Unknown);
-    assert_eq!(found(&Value::Null, &json!("Hi"), "k1"), LookUp::Unknown);
+    assert!(matches!(of(vec![other.clone(), mine], None), Lookup::Found(effect) if effect.id == "m1"));
+    assert_eq!(of(vec![other.clone(), stranger], None), Lookup::Absent);
+    assert_eq!(of(vec![], None), Lookup::Absent);
+    assert_eq!(of(vec![bare], None), Lookup::Unknown);
+    assert_eq!(of(vec![other], Some("page2")), Lookup::Unknown);
+    assert_eq!(found(&Value::Null, &json!("Hi"), "k1"), Lookup::Unknown);
 }
 
 /// What a check at the start says of a flow that sends from `from`, with the mailboxes of a lab, or with nobody there.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use usher_proto::address::NotAnAddress;
 use usher_proto::{Mailbox, Timestamp};
 
-use super::{CannotPrepare, Inputs};
+use super::{PrepareError, StepInput};
 use crate::connectors::{cannot_set, not_an_address};
 
 /// Headers that are made here, from parameters of their own or from the message itself.
@@ -45,7 +45,7 @@ pub(super) struct Mail {
 
 impl Mail {
     /// Makes the message. `now` becomes its Date: what is sent again later is still the mail of that time.
-    pub(super) fn new(inputs: &Inputs<'_>, from: Option<&Mailbox>, now: Timestamp) -> Result<Self, CannotPrepare> {
+    pub(super) fn new(inputs: &StepInput<'_>, from: Option<&Mailbox>, now: Timestamp) -> Result<Self, PrepareError> {
         let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
         let from = written("from", inputs.sender(from)?)?;
         let to = inputs.recipients()?.into_iter().map(|mailbox| written("to", mailbox));
@@ -68,11 +68,11 @@ impl Mail {
             }
             (Some(text), None) => builder.singlepart(SinglePart::plain(text.to_owned())),
             (None, Some(html)) => builder.singlepart(SinglePart::html(html.to_owned())),
-            (None, None) => return Err(CannotPrepare("the mail has neither html nor text".into())),
+            (None, None) => return Err(PrepareError("the mail has neither html nor text".into())),
         };
-        let message = message.map_err(|error| CannotPrepare(error.to_string()))?;
+        let message = message.map_err(|error| PrepareError(error.to_string()))?;
         let message = String::from_utf8(message.formatted())
-            .map_err(|_| CannotPrepare("the message came out unreadable".into()))?;
+            .map_err(|_| PrepareError("the message came out unreadable".into()))?;
         let to = to.iter().map(|mailbox| mailbox.email.to_string()).collect();
         Ok(Self { from: from.email.to_string(), to, message })
     }
@@ -94,12 +94,12 @@ impl Mail {
 
 /// A mailbox as it is written into the head, encoded where its name has other letters than ASCII's. Fewer addresses go by
 /// SMTP than others take.
-fn written(name: &str, mailbox: Mailbox) -> Result<Written, CannotPrepare> {
+fn written(name: &str, mailbox: Mailbox) -> Result<Written, PrepareError> {
     let address = mailbox.address.parse().map_err(|_| not_an_address(name, NotAnAddress))?;
     Ok(Written::new(Some(mailbox.name).filter(|name| !name.is_empty()), address))
 }
 
-fn header(name: &str, value: String) -> Result<HeaderValue, CannotPrepare> {
+fn header(name: &str, value: String) -> Result<HeaderValue, PrepareError> {
     if OURS.contains(&name.to_ascii_lowercase().as_str()) {
         return Err(cannot_set(name));
     }

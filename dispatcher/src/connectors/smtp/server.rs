@@ -13,7 +13,7 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use reqwest::Url;
 use tokio::time::{Instant, timeout, timeout_at};
 use usher_proto::Reason;
-use usher_service::exit::BadSetting;
+use usher_service::ConfigError;
 
 use super::message::Mail;
 use super::reply::{Stage, classify};
@@ -52,15 +52,15 @@ impl Server {
     /// Reads `SMTP_URL`, of the form that lettre uses: `smtps://` (port 465), `smtp://` (25) without TLS, or with
     /// `?tls=required` or `?tls=opportunistic` (587) by STARTTLS; user and password percent-encoded; the path, if there is
     /// one, is the name to say in EHLO.
-    pub(super) fn from_url(text: &str) -> Result<Self, BadSetting> {
+    pub(super) fn from_url(text: &str) -> Result<Self, ConfigError> {
         let wrong = |why: &str| {
             let form = "it is smtps://user:password@host, or smtp://user:password@host?tls=required";
-            BadSetting::new("SMTP_URL", format!("{why}; {form}"))
+            ConfigError::new("SMTP_URL", format!("{why}; {form}"))
         };
         // The parser's words may repeat the password.
         let url: Url = text.parse().map_err(|_| wrong("the address cannot be read"))?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
-        let parameters = || TlsParameters::new(host.to_owned()).map_err(|error| BadSetting::new("SMTP_URL", error));
+        let parameters = || TlsParameters::new(host.to_owned()).map_err(|error| ConfigError::new("SMTP_URL", error));
         let wanted = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
         let (tls, port) = match (url.scheme(), wanted.as_deref()) {
             ("smtps", None) => (Tls::Wrapped(parameters()?), 465),

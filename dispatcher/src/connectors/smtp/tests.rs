@@ -33,11 +33,11 @@ async fn scene() -> Scene {
 
 fn connector(url: &str) -> Smtp {
     usher_service::telemetry::install_tls();
-    let environment = Environment::of([("SMTP_URL", url), ("USHER_FROM", "Acme <hello@acme.test>")]);
+    let environment = Environment::from_vars([("SMTP_URL", url), ("USHER_FROM", "Acme <hello@acme.test>")]);
     Smtp::from_environment(&environment).expect("settings")
 }
 
-fn prepared(smtp: &Smtp, params: &Value) -> Result<Vec<u8>, CannotPrepare> {
+fn prepared(smtp: &Smtp, params: &Value) -> Result<Vec<u8>, PrepareError> {
     let event = Event {
         id: EventId::new("msg_1"),
         kind: "user.created".into(),
@@ -49,7 +49,7 @@ fn prepared(smtp: &Smtp, params: &Value) -> Result<Vec<u8>, CannotPrepare> {
         body: Bytes::from_static(b"{}"),
     };
     let params = params.as_object().expect("a table");
-    smtp.prepare(&Inputs { operation: "send", params, event: &event, data: &Value::Null, pass: 0 })
+    smtp.prepare(&StepInput { operation: "send", params, event: &event, data: &Value::Null, rerun: 0 })
 }
 
 fn welcome(to: Value) -> Value {
@@ -103,7 +103,7 @@ async fn the_same_request_is_sent_byte_for_byte() {
     }
     let mails = scene.mails();
     assert_eq!(mails[0], mails[1]);
-    assert_eq!(scene.smtp.memory(), Memory::Forgets);
+    assert_eq!(scene.smtp.idempotency(), Idempotency::None);
 }
 
 #[tokio::test]

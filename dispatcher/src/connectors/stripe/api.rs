@@ -2,8 +2,8 @@
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
+use usher_service::ConfigError;
 use usher_service::Secret;
-use usher_service::exit::BadSetting;
 use usher_service::options::Environment;
 
 use super::answer::{self, is_missing};
@@ -26,7 +26,7 @@ pub(super) struct Api {
 }
 
 /// What was found in a list.
-pub(super) struct Listed {
+pub(super) struct SuppressionEntry {
     /// The objects that fit.
     pub(super) found: Vec<Value>,
     /// Whether all of the list was read.
@@ -34,7 +34,7 @@ pub(super) struct Listed {
 }
 
 impl Api {
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, BadSetting> {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "STRIPE_SECRET_KEY", "a secret key (sk_...) from Stripe's dashboard")?;
         Ok(Self {
             client: http::client()?,
@@ -74,8 +74,8 @@ impl Api {
         path: &Path,
         query: &[(&str, &str)],
         fits: impl Fn(&Value) -> bool,
-    ) -> Result<Listed, Outcome> {
-        let mut listed = Listed { found: Vec::new(), whole: true };
+    ) -> Result<SuppressionEntry, Outcome> {
+        let mut listed = SuppressionEntry { found: Vec::new(), whole: true };
         let mut next: Option<(&str, String)> = None;
         for _ in 0..PAGES {
             let next_query = next.as_ref().map(|(name, value)| (*name, value.as_str()));

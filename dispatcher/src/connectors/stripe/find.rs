@@ -9,7 +9,7 @@ use serde_json::Value;
 use usher_service::clock;
 
 use super::kept::{Make, Retire, Whose};
-use super::{LookUp, MARK, Stripe, made};
+use super::{Lookup, MARK, Stripe, made};
 use crate::connectors::path::Path;
 use crate::engine::{Cause, Outcome};
 
@@ -21,8 +21,8 @@ const SKEW: i64 = 300;
 impl Stripe {
     /// Whether what was asked for under this key exists: it carries the key. Only a list read to its end says that it does
     /// not.
-    pub(super) async fn look_up_made(&self, make: &Make, key: &str) -> LookUp {
-        let Some(since) = make.since else { return LookUp::Unknown };
+    pub(super) async fn look_up_made(&self, make: &Make, key: &str) -> Lookup {
+        let Some(since) = make.since else { return Lookup::Unknown };
         let since = (since - SKEW).to_string();
         let (email, customer) = (make.field("email"), make.field("customer"));
         // By what narrows it down most. The filter by address is exact, case included: we ask for what we wrote.
@@ -30,17 +30,17 @@ impl Stripe {
             ("/v1/customers", Some(email), _) => vec![("email", email)],
             ("/v1/customers", None, _) => vec![("created[gte]", since.as_str())],
             (_, _, Some(customer)) => vec![("customer", customer), ("status", "all")],
-            _ => return LookUp::Unknown,
+            _ => return Lookup::Unknown,
         };
-        let Some(path) = make.path() else { return LookUp::Unknown };
+        let Some(path) = make.path() else { return Lookup::Unknown };
         match self.api.list(&path, &query, |object| object["metadata"][MARK] == key).await {
             Ok(listed) => match listed.found.first() {
-                Some(object) => LookUp::Found(made(object)),
-                None if listed.whole => LookUp::Absent,
-                None => LookUp::Unknown,
+                Some(object) => Lookup::Found(made(object)),
+                None if listed.whole => Lookup::Absent,
+                None => Lookup::Unknown,
             },
-            Err(outcome @ Outcome::Retry { .. }) => LookUp::Later(outcome),
-            Err(_) => LookUp::Unknown,
+            Err(outcome @ Outcome::Retry { .. }) => Lookup::Later(outcome),
+            Err(_) => Lookup::Unknown,
         }
     }
 

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use crate::connectors::path::Path;
 
 use super::{
-    CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, CannotPrepare, DELETE_CUSTOMER,
-    Inputs, MARK,
+    CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, DELETE_CUSTOMER, MARK,
+    PrepareError, StepInput,
 };
 
 /// The metadata by which a customer is found where a flow names neither customer nor metadata.
@@ -90,7 +90,7 @@ impl Make {
 }
 
 /// Makes the request of an operation. `price` is used where the flow gives none.
-pub(super) fn prepare(inputs: &Inputs<'_>, price: Option<&str>) -> Result<Kept, CannotPrepare> {
+pub(super) fn prepare(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Kept, PrepareError> {
     let at = inputs.event.received_at.seconds();
     let retire = |what, of| Kept::Retire(Retire { retire: what, of, at });
     Ok(match inputs.operation {
@@ -99,36 +99,36 @@ pub(super) fn prepare(inputs: &Inputs<'_>, price: Option<&str>) -> Result<Kept, 
         CANCEL_SUBSCRIPTION => retire(What::Subscription, Whose::Id(id(inputs.required("subscription")?)?)),
         CANCEL_SUBSCRIPTIONS => retire(What::Subscriptions, whose(inputs)?),
         DELETE_CUSTOMER => retire(What::Customer, whose(inputs)?),
-        other => return Err(CannotPrepare(format!("stripe cannot {other}"))),
+        other => return Err(PrepareError(format!("stripe cannot {other}"))),
     })
 }
 
-fn text(inputs: &Inputs<'_>, name: &str) -> Option<String> {
+fn text(inputs: &StepInput<'_>, name: &str) -> Option<String> {
     inputs.params.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn metadata<'a>(inputs: &'a Inputs<'_>) -> Option<&'a Map<String, Value>> {
+fn metadata<'a>(inputs: &'a StepInput<'_>) -> Option<&'a Map<String, Value>> {
     inputs.params.get("metadata").and_then(Value::as_object)
 }
 
 type Form = Vec<(String, String)>;
 
-fn make(path: &str, mut form: Form, inputs: &Inputs<'_>, since: i64) -> Result<Kept, CannotPrepare> {
+fn make(path: &str, mut form: Form, inputs: &StepInput<'_>, since: i64) -> Result<Kept, PrepareError> {
     for (name, value) in metadata(inputs).into_iter().flatten() {
         form.push((format!("metadata[{name}]"), value.as_str().unwrap_or_default().to_owned()));
     }
-    let form = serde_urlencoded::to_string(form).map_err(|error| CannotPrepare(error.to_string()))?;
+    let form = serde_urlencoded::to_string(form).map_err(|error| PrepareError(error.to_string()))?;
     Ok(Kept::Make(Make { path: path.to_owned(), form, since: Some(since) }))
 }
 
-fn customer(inputs: &Inputs<'_>) -> Result<Form, CannotPrepare> {
+fn customer(inputs: &StepInput<'_>) -> Result<Form, PrepareError> {
     let fields = [("email", inputs.email()?), ("name", text(inputs, "full_name")), ("phone", text(inputs, "phone"))];
     Ok(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
 }
 
-fn subscription(inputs: &Inputs<'_>, price: Option<&str>) -> Result<Form, CannotPrepare> {
+fn subscription(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Form, PrepareError> {
     let price = text(inputs, "price").or_else(|| price.map(str::to_owned));
-    let price = price.ok_or_else(|| CannotPrepare("price is not given, and STRIPE_PRICE_ID is not set".into()))?;
+    let price = price.ok_or_else(|| PrepareError("price is not given, and STRIPE_PRICE_ID is not set".into()))?;
     let mut form = vec![("customer".into(), id(inputs.required("customer")?)?), ("items[0][price]".to_owned(), price)];
     if let Some(days) = inputs.params.get("trial_days").and_then(Value::as_u64) {
         form.push(("trial_period_days".into(), days.to_string()));
@@ -139,13 +139,13 @@ fn subscription(inputs: &Inputs<'_>, price: Option<&str>) -> Result<Form, Cannot
 }
 
 /// An id becomes part of a path: anything that is none could name something else.
-fn id(value: &Value) -> Result<String, CannotPrepare> {
+fn id(value: &Value) -> Result<String, PrepareError> {
     let id = value.as_str().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
-    id.map(str::to_owned).ok_or_else(|| CannotPrepare("the id of a Stripe object is letters, digits and _".into()))
+    id.map(str::to_owned).ok_or_else(|| PrepareError("the id of a Stripe object is letters, digits and _".into()))
 }
 
 /// Whose things are to go. What came out empty is refused: the rest would fit others, too.
-fn whose(inputs: &Inputs<'_>) -> Result<Whose, CannotPrepare> {
+fn whose(inputs: &StepInput<'_>) -> Result<Whose, PrepareError> {
     if let Some(customer) = inputs.params.get("customer") {
         return Ok(Whose::Id(id(customer)?));
     }
@@ -153,12 +153,12 @@ fn whose(inputs: &Inputs<'_>) -> Result<Whose, CannotPrepare> {
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let whole: Option<BTreeMap<String, String>> = wanted.iter().map(text).collect();
         let whole = whole.filter(|wanted| !wanted.is_empty());
-        let empty = || CannotPrepare("metadata came out empty, at least in part, and would fit other customers".into());
+        let empty = || PrepareError("metadata came out empty, at least in part, and would fit other customers".into());
         return whole.map(Whose::Metadata).ok_or_else(empty);
     }
     let user = inputs.data["id"].as_str().filter(|id| !id.is_empty() && inputs.event.kind.starts_with("user."));
     let user = user.ok_or_else(|| {
-        CannotPrepare("neither customer nor metadata is given, and the event is not about a user with an id".into())
+        PrepareError("neither customer nor metadata is given, and the event is not about a user with an id".into())
     })?;
     Ok(Whose::Metadata([(USER.to_owned(), user.to_owned())].into()))
 }

@@ -30,7 +30,7 @@ async fn scene() -> Scene {
 }
 
 fn connector(base: &str) -> Stripe {
-    let environment = Environment::of([
+    let environment = Environment::from_vars([
         ("STRIPE_BASE_URL", base),
         ("STRIPE_SECRET_KEY", "sk_test_123"),
         ("STRIPE_PRICE_ID", "price_1"),
@@ -51,10 +51,10 @@ fn event(kind: &str) -> Event {
     }
 }
 
-fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, CannotPrepare> {
+fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, PrepareError> {
     let (params, data) = (params.as_object().expect("a table"), json!({"id": "user_1", "object": "user"}));
     let event = event("user.deleted");
-    stripe.prepare(&Inputs { operation, params, event: &event, data: &data, pass: 0 })
+    stripe.prepare(&StepInput { operation, params, event: &event, data: &data, rerun: 0 })
 }
 
 impl Scene {
@@ -139,7 +139,7 @@ async fn nothing_is_deleted_by_an_empty_description() {
     }
     let (params, data) = (serde_json::Map::new(), json!({"id": "org_1"}));
     let event = event("organization.deleted");
-    let inputs = Inputs { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data, pass: 0 };
+    let inputs = StepInput { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data, rerun: 0 };
     assert!(scene.stripe.prepare(&inputs).is_err(), "an organization is no user");
 }
 
@@ -193,16 +193,16 @@ async fn what_was_made_is_found_after_the_key_is_forgotten() {
     let scene = scene().await;
     let params = json!({"email": "A@b.test", "metadata": {"clerk_user_id": "user_1"}});
     let request = prepared(&scene.stripe, CREATE_CUSTOMER, &params).expect("a request");
-    assert_eq!(scene.stripe.look_up(&request, TRIAL).await, LookUp::Absent);
+    assert_eq!(scene.stripe.lookup(&request, TRIAL).await, Lookup::Absent);
     // The answer is lost.
     scene.fault(Fault { drop_after_effect: true, ..Fault::default() });
     assert_eq!(scene.stripe.attempt(&request, TRIAL).await, Outcome::retry(Cause::Interrupted));
     scene.well_again();
-    let LookUp::Found(effect) = scene.stripe.look_up(&request, TRIAL).await else { panic!("it is there") };
+    let Lookup::Found(effect) = scene.stripe.lookup(&request, TRIAL).await else { panic!("it is there") };
     assert!(effect.id.starts_with("cus_"), "{effect:?}");
-    assert_eq!(scene.stripe.look_up(&request, "usher/trial/customer/msg_2/0").await, LookUp::Absent);
+    assert_eq!(scene.stripe.lookup(&request, "usher/trial/customer/msg_2/0").await, Lookup::Absent);
     scene.fault(Fault { status: Some(503), ..Fault::default() });
-    assert!(matches!(scene.stripe.look_up(&request, TRIAL).await, LookUp::Later(_)));
+    assert!(matches!(scene.stripe.lookup(&request, TRIAL).await, Lookup::Later(_)));
 }
 
 #[tokio::test]
@@ -212,5 +212,5 @@ async fn a_request_kept_by_an_earlier_version_is_repeated_as_it_was() {
     assert!(matches!(scene.stripe.attempt(kept, TRIAL).await, Outcome::Done(_)));
     let body = scene.lab.lab().effects(&Filter::default()).expect("effects")[0].body.clone();
     assert_eq!(*body, json!({"email": "a@b.test"}));
-    assert_eq!(scene.stripe.look_up(kept, TRIAL).await, LookUp::Unknown);
+    assert_eq!(scene.stripe.lookup(kept, TRIAL).await, Lookup::Unknown);
 }

@@ -8,7 +8,7 @@ const OTHER: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0";
 
 fn with<const N: usize>(variables: [(&str, &str); N]) -> Webhook {
     usher_service::telemetry::install_tls();
-    Webhook::from_environment(&Environment::of(variables)).expect("good settings")
+    Webhook::from_environment(&Environment::from_vars(variables)).expect("good settings")
 }
 
 fn post(connector: &Webhook, params: Value) -> Result<Post, String> {
@@ -94,7 +94,7 @@ fn the_event_is_posted_as_it_was_sent() {
     let event = usher_proto::Event { body: format!(r#"{{"data":{sent},"type":"x"}}"#).into(), ..event(&Value::Null) };
     let (params, data) = (json!({ "url": "https://a.test/x" }), Value::Null);
     let params = params.as_object().expect("a table");
-    let inputs = Inputs { operation: "post", params, event: &event, data: &data, pass: 0 };
+    let inputs = StepInput { operation: "post", params, event: &event, data: &data, rerun: 0 };
     let post: Post = serde_json::from_slice(&connector.prepare(&inputs).expect("a request")).expect("it reads back");
     let expected = sent.replace("ud83d", "ufffd");
     assert_eq!(
@@ -116,7 +116,7 @@ fn a_secret_has_a_name_and_one_that_is_not_there_is_told() {
 
 #[test]
 fn a_secret_that_is_none_is_refused_without_being_repeated() {
-    let error = Webhook::from_environment(&Environment::of([(SECRET, "whsec_!!!")])).err().expect("no base64");
+    let error = Webhook::from_environment(&Environment::from_vars([(SECRET, "whsec_!!!")])).err().expect("no base64");
     assert!(error.to_string().starts_with("HTTP_SIGNING_SECRET: ") && !error.to_string().contains("!!!"), "{error}");
 }
 

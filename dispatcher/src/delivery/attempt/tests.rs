@@ -16,7 +16,7 @@ use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId};
 use usher_service::Readiness;
 
 use super::*;
-use crate::connectors::{CannotPrepare, Inputs};
+use crate::connectors::{PrepareError, StepInput};
 use crate::delivery::quotas::Limited;
 use crate::engine::Effect;
 use crate::engine::arrival::{Arrival, Batch};
@@ -42,8 +42,8 @@ timeout = "200ms"
 /// How the destination behaves, and how often it was asked.
 struct Fake {
     part: Option<String>,
-    memory: Memory,
-    found: LookUp,
+    idempotency: Idempotency,
+    found: Lookup,
     does: fn() -> Outcome,
     asked: AtomicUsize,
     keys: Mutex<Vec<String>>,
@@ -52,11 +52,11 @@ struct Fake {
 
 #[async_trait]
 impl Connector for Fake {
-    fn memory(&self) -> Memory {
-        self.memory
+    fn idempotency(&self) -> Idempotency {
+        self.idempotency
     }
 
-    async fn look_up(&self, _: &[u8], _: &str) -> LookUp {
+    async fn lookup(&self, _: &[u8], _: &str) -> Lookup {
         self.found.clone()
     }
 
@@ -64,7 +64,7 @@ impl Connector for Fake {
         self.part.clone()
     }
 
-    fn prepare(&self, inputs: &Inputs<'_>) -> Result<Vec<u8>, CannotPrepare> {
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         Ok(serde_json::to_vec(inputs.params).expect("JSON"))
     }
 
@@ -78,8 +78,8 @@ impl Connector for Fake {
 
 impl Default for Fake {
     fn default() -> Self {
-        let (memory, found, asked) = (Memory::Forgets, LookUp::Unknown, AtomicUsize::new(0));
-        Self { part: None, memory, found, does: done, asked, keys: Mutex::default(), requests: Mutex::default() }
+        let (idempotency, found, asked) = (Idempotency::None, Lookup::Unknown, AtomicUsize::new(0));
+        Self { part: None, idempotency, found, does: done, asked, keys: Mutex::default(), requests: Mutex::default() }
     }
 }
 
@@ -88,7 +88,7 @@ fn done() -> Outcome {
 }
 
 struct Scene {
-    workshop: Workshop,
+    executor: StepExecutor,
     fake: Arc<Fake>,
     run: Run,
     epoch: i64,
@@ -102,8 +102,8 @@ impl Drop for Scene {
     }
 }
 
-async fn scene(flow: &str, memory: Memory, found: LookUp, does: fn() -> Outcome) -> Scene {
-    let fake = Fake { part: None, memory, found, does, ..Fake::default() };
+async fn scene(flow: &str, idempotency: Idempotency, found: Lookup, does: fn() -> Outcome) -> Scene {
+    let fake = Fake { part: None, idempotency, found, does, ..Fake::default() };
     scene_of(fake, "none", flow).await
 }
 
@@ -149,7 +149,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let (metrics, stop) = (Metrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
     let (answers, _) = mpsc::unbounded_channel();
     let outage = Outage::of(&database, "store", Readiness::needing(["store"]));
-    let scribe = Scribe::start(
+    let store_writer = StoreWriter::start(
         "test".into(),
         "me".into(),
         store.clone(),
@@ -168,15 +168,16 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let limited = Limited { account, destination, quota, assumed: false, serves_urgent: false };
     let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
     let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
-    let (connectors, reach) = (Arc::new(connectors), Arc::default());
+    let (connectors, suppression) = (Arc::new(connectors), Arc::default());
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
-    let workshop = Workshop { versions, store, connectors, quotas, reach, scribe, metrics, clock, outage, stop };
-    Scene { workshop, fake, run, epoch, sharing, _folder: folder }
+    let executor =
+        StepExecutor { versions, store, connectors, quotas, suppression, store_writer, metrics, clock, outage, stop };
+    Scene { executor, fake, run, epoch, sharing, _folder: folder }
 }
 
 impl Scene {
     async fn outcome(&self) -> Outcome {
-        match self.workshop.work(&self.run, self.epoch).await {
+        match self.executor.work(&self.run, self.epoch).await {
             Report::Attempted { outcome, .. } => outcome,
             other => panic!("an attempt, not {other:?}"),
         }
@@ -190,72 +191,74 @@ impl Scene {
     fn in_doubt_since(mut self, ago: Duration) -> Self {
         let asked_at = clock::now().millis() - i64::try_from(ago.as_millis()).expect("not long");
         self.run.request = Some(b"exact".to_vec());
-        self.run.tries.asked_at = Some(Timestamp::from_millis(asked_at));
+        self.run.tries.first_sent_at = Some(Timestamp::from_millis(asked_at));
         self
     }
 }
 
 #[tokio::test]
 async fn a_panic_in_a_connector_is_a_retry() {
-    let scene = scene(FLOW, Memory::Idempotent, LookUp::Unknown, || panic!("a bug")).await;
+    let scene = scene(FLOW, Idempotency::Natural, Lookup::Unknown, || panic!("a bug")).await;
     assert_eq!(scene.outcome().await, Outcome::retry(Cause::Panicked));
     assert_eq!(scene.outcome().await, Outcome::retry(Cause::Panicked), "and everything else goes on");
 }
 
 #[tokio::test]
 async fn an_attempt_is_claimed_first_and_not_made_by_who_has_lost_the_partition() {
-    let scene = scene(FLOW, Memory::Forgets, LookUp::Unknown, done).await;
-    scene.workshop.store.acquire("test", &[Partition(0)], "somebody else").await.expect("it is taken over");
-    assert_eq!(scene.workshop.work(&scene.run, scene.epoch).await, Report::Fenced);
+    let scene = scene(FLOW, Idempotency::None, Lookup::Unknown, done).await;
+    scene.executor.store.acquire("test", &[Partition(0)], "somebody else").await.expect("it is taken over");
+    assert_eq!(scene.executor.work(&scene.run, scene.epoch).await, Report::Fenced);
     assert_eq!(scene.asked(), 0);
 }
 
 #[tokio::test]
 async fn only_a_destination_that_forgets_makes_a_successor_wait() {
-    for (memory, waits) in
-        [(Memory::Forgets, true), (Memory::Idempotent, false), (Memory::For(Duration::from_secs(60)), false)]
-    {
-        let scene = scene(FLOW, memory, LookUp::Unknown, done).await;
+    for (idempotency, waits) in [
+        (Idempotency::None, true),
+        (Idempotency::Natural, false),
+        (Idempotency::KeyFor(Duration::from_secs(60)), false),
+    ] {
+        let scene = scene(FLOW, idempotency, Lookup::Unknown, done).await;
         assert_eq!(scene.outcome().await, done());
         let of = crate::store::HeadsOf { partition: Partition(0), after: None, without: Vec::new(), limit: 1 };
-        let claimed = scene.workshop.store.heads("test", &of).await.expect("the run").remove(0);
+        let claimed = scene.executor.store.heads("test", &of).await.expect("the run").remove(0);
         let until = claimed.tries.claimed_until.map(|until| until.since(clock::now()));
-        assert_eq!(until.is_some_and(|until| until > Duration::from_secs(4)), waits, "{memory:?}");
+        assert_eq!(until.is_some_and(|until| until > Duration::from_secs(4)), waits, "{idempotency:?}");
     }
 }
 
 #[tokio::test]
 async fn doubt_is_resolved_by_looking_and_else_as_the_flow_says() {
     let life = Duration::from_secs(60);
-    let found = LookUp::Found(Effect::new("there", json!({})));
+    let found = Lookup::Found(Effect::new("there", json!({})));
     let in_doubt = |outcome: &Outcome| matches!(outcome, Outcome::Reject { reason: Reason::InDoubt, .. });
-    let send = FLOW.to_owned() + "on_doubt = \"send\"\n";
+    let send = FLOW.to_owned() + "on_unknown_outcome = \"send\"\n";
 
     // (the flow, what the destination remembers, what it can say, how long ago it was asked) -> (asked again, dead)
-    for (flow, memory, looked_up, ago, again, dead) in [
-        (FLOW, Memory::Idempotent, LookUp::Unknown, 2 * life, 1, false),
-        (FLOW, Memory::For(life), LookUp::Unknown, life / 2, 1, false),
-        (FLOW, Memory::For(life), LookUp::Unknown, 2 * life, 0, true),
-        (FLOW, Memory::Forgets, LookUp::Unknown, Duration::ZERO, 0, true),
-        (FLOW, Memory::Forgets, LookUp::Absent, Duration::ZERO, 1, false),
-        (FLOW, Memory::Forgets, found, Duration::ZERO, 0, false),
-        (&send, Memory::Forgets, LookUp::Unknown, Duration::ZERO, 1, false),
+    for (flow, idempotency, looked_up, ago, again, dead) in [
+        (FLOW, Idempotency::Natural, Lookup::Unknown, 2 * life, 1, false),
+        (FLOW, Idempotency::KeyFor(life), Lookup::Unknown, life / 2, 1, false),
+        (FLOW, Idempotency::KeyFor(life), Lookup::Unknown, 2 * life, 0, true),
+        (FLOW, Idempotency::None, Lookup::Unknown, Duration::ZERO, 0, true),
+        (FLOW, Idempotency::None, Lookup::Absent, Duration::ZERO, 1, false),
+        (FLOW, Idempotency::None, found, Duration::ZERO, 0, false),
+        (&send, Idempotency::None, Lookup::Unknown, Duration::ZERO, 1, false),
     ] {
-        let scene = scene(flow, memory, looked_up, done).await.in_doubt_since(ago);
+        let scene = scene(flow, idempotency, looked_up, done).await.in_doubt_since(ago);
         let outcome = scene.outcome().await;
-        assert_eq!((scene.asked(), in_doubt(&outcome)), (again, dead), "{memory:?} {ago:?} {outcome:?}");
+        assert_eq!((scene.asked(), in_doubt(&outcome)), (again, dead), "{idempotency:?} {ago:?} {outcome:?}");
     }
 }
 
 #[tokio::test]
 async fn what_a_flow_starts_on_is_looked_at_again_when_its_run_is_worked_on() {
     let with = |expression: &str| format!("if = \"{expression}\"\n{FLOW}");
-    let of = async |flow: &str| scene(flow, Memory::Idempotent, LookUp::Unknown, done).await;
+    let of = async |flow: &str| scene(flow, Idempotency::Natural, Lookup::Unknown, done).await;
     let scene = of(&with("event.data.one.two")).await;
     assert!(matches!(scene.outcome().await, Outcome::Reject { reason: Reason::Template, .. }), "it cannot be said");
     assert_eq!(scene.asked(), 0);
     let scene = of(&with("event.data.one")).await;
-    assert_eq!((scene.workshop.work(&scene.run, scene.epoch).await, scene.asked()), (Report::NothingToDo, 0));
+    assert_eq!((scene.executor.work(&scene.run, scene.epoch).await, scene.asked()), (Report::NothingToDo, 0));
     let scene = of(&with("event.id")).await;
     assert_eq!((scene.outcome().await, scene.asked()), (done(), 1));
 }
@@ -277,27 +280,27 @@ async fn of_who_was_deleted_only_the_steps_that_say_so_are_made() {
         }
     };
     for (flow, expected) in [(FLOW.to_owned(), 0), (format!("{FLOW}for_deleted = true\n"), 1)] {
-        let scene = scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await;
+        let scene = scene(&flow, Idempotency::Natural, Lookup::Unknown, done).await;
         let event = Event { id: EventId::new("msg_2"), kind: "user.deleted".into(), ..scene.run.event.clone() };
-        scene.workshop.store.admit("test", &gone(scene.epoch, event)).await.expect("it is admitted");
-        let report = scene.workshop.work(&scene.run, scene.epoch).await;
+        scene.executor.store.admit("test", &gone(scene.epoch, event)).await.expect("it is admitted");
+        let report = scene.executor.work(&scene.run, scene.epoch).await;
         assert_eq!((report == Report::Superseded, scene.asked()), (expected == 0, expected), "{report:?}");
     }
 }
 
 #[tokio::test]
 async fn a_first_attempt_is_in_no_doubt() {
-    let scene = scene(FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    let scene = scene(FLOW, Idempotency::None, Lookup::Unknown, done).await;
     assert_eq!((scene.outcome().await, scene.asked()), (done(), 1));
 }
 
 #[tokio::test]
 async fn the_key_tells_step_event_generation_and_times_apart() {
-    let mut scene = scene(FLOW, Memory::Idempotent, LookUp::Unknown, done).await;
+    let mut scene = scene(FLOW, Idempotency::Natural, Lookup::Unknown, done).await;
     assert_eq!(scene.outcome().await, done());
     scene.run.tries.generation = 1;
     assert_eq!(scene.outcome().await, done());
-    (scene.run.tries.generation, scene.run.pass) = (0, 1);
+    (scene.run.tries.generation, scene.run.rerun) = (0, 1);
     assert_eq!(scene.outcome().await, done());
     let keys = scene.fake.keys.lock().expect("no panic while it is held").clone();
     assert_eq!(keys, ["usher/test/mail/msg_1/0", "usher/test/mail/msg_1/1", "usher/test/mail/msg_1/1.0"]);
@@ -305,14 +308,14 @@ async fn the_key_tells_step_event_generation_and_times_apart() {
 
 #[tokio::test]
 async fn who_cannot_be_asked_now_is_asked_later_and_nothing_is_given_up() {
-    let later = LookUp::Later(Outcome::retry(Cause::Unavailable));
-    let scene = scene(FLOW, Memory::Forgets, later, done).await.in_doubt_since(Duration::ZERO);
+    let later = Lookup::Later(Outcome::retry(Cause::Unavailable));
+    let scene = scene(FLOW, Idempotency::None, later, done).await.in_doubt_since(Duration::ZERO);
     assert_eq!((scene.outcome().await, scene.asked()), (Outcome::retry(Cause::Unavailable), 0));
 }
 
 #[tokio::test]
 async fn what_has_expired_while_it_waited_for_its_turn_is_not_sent() {
-    let mut scene = scene(FLOW, Memory::Forgets, LookUp::Unknown, done).await;
+    let mut scene = scene(FLOW, Idempotency::None, Lookup::Unknown, done).await;
     scene.run.expires_at = Some(Timestamp::from_millis(clock::now().millis() - 1));
     assert_eq!((scene.outcome().await, scene.asked()), (Outcome::reject(Reason::Expired, ""), 0));
 }
@@ -321,7 +324,7 @@ async fn what_has_expired_while_it_waited_for_its_turn_is_not_sent() {
 async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
     let scene = scene_within("1/d", None).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
-    let report = scene.workshop.work(&scene.run, scene.epoch).await;
+    let report = scene.executor.work(&scene.run, scene.epoch).await;
     let Report::UsedUp { until, whole: true } = report else { panic!("{report:?}") };
     assert!(until > clock::now() && scene.asked() == 1);
 }
@@ -330,7 +333,7 @@ async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
 async fn of_an_account_with_parts_one_that_is_used_up_holds_nobody_but_its_own() {
     let scene = scene_within("1/d", Some("box")).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
-    let report = scene.workshop.work(&scene.run, scene.epoch).await;
+    let report = scene.executor.work(&scene.run, scene.epoch).await;
     assert!(matches!(report, Report::UsedUp { whole: false, .. }) && scene.asked() == 1, "{report:?}");
 }
 
@@ -339,17 +342,17 @@ async fn who_is_stopped_while_waiting_for_a_turn_has_certainly_sent_nothing() {
     // In a minute: not claimed. In a second, which is the first of its lease: claimed, and known not to have been sent.
     for (quota, claimed) in [("1/min", false), ("1/s", true)] {
         let scene = scene_within(quota, None).await;
-        while claimed && !scene.workshop.quotas.is_near("resend") {
+        while claimed && !scene.executor.quotas.is_near("resend") {
             tokio::task::yield_now().await;
         }
-        let stop = scene.workshop.stop.clone();
+        let stop = scene.executor.stop.clone();
         let waits = async {
-            while scene.workshop.quotas.waiting("resend") == 0 {
+            while scene.executor.quotas.waiting("resend") == 0 {
                 tokio::task::yield_now().await;
             }
             stop.cancel();
         };
-        let (report, ()) = tokio::join!(scene.workshop.work(&scene.run, scene.epoch), waits);
+        let (report, ()) = tokio::join!(scene.executor.work(&scene.run, scene.epoch), waits);
         match report {
             Report::Stopped if !claimed => {}
             Report::Attempted { outcome, .. } if claimed => assert_eq!(outcome, Outcome::retry(Cause::Throttled)),

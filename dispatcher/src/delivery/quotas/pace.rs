@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Sets the pace. Times are since the machine was started.
 #[derive(Default)]
-pub(super) struct Pacer {
+pub(super) struct CallPacer {
     /// The pace that is shared, and our part of it.
     pace: Option<(Pace, u32)>,
     /// A larger part, and from when on it counts.
@@ -32,7 +32,7 @@ pub(super) struct Pacer {
     /// Makes it even.
     limiter: Option<DefaultDirectRateLimiter>,
     /// The last calls.
-    let_go: VecDeque<Sent>,
+    granted: VecDeque<PacedCall>,
     /// The number of the first of them.
     first: u64,
     /// Durations of the latest answers.
@@ -41,17 +41,17 @@ pub(super) struct Pacer {
 
 /// A call that was let go.
 #[derive(Debug, Clone, Copy)]
-struct Sent {
+struct PacedCall {
     at: Duration,
     ended: Option<Duration>,
 }
 
-impl Pacer {
+impl CallPacer {
     /// Our part is now this.
     pub(super) fn share(&mut self, part: Option<(Pace, u32)>, now: Duration) {
         let Some((pace, part)) = part else {
             // Calls that are still under way keep their numbers to themselves.
-            let first = self.first + self.let_go.len() as u64;
+            let first = self.first + self.granted.len() as u64;
             return *self = Self { first, ..Self::default() };
         };
         let present = match self.pace {
@@ -102,7 +102,7 @@ impl Pacer {
     }
 
     /// Time from which on a call counts no more.
-    fn free_at(&self, sent: Sent, stretch: Duration, now: Duration) -> Duration {
+    fn free_at(&self, sent: PacedCall, stretch: Duration, now: Duration) -> Duration {
         let usual = self.took.iter().min().copied().unwrap_or_default();
         let late = (sent.ended.unwrap_or(now).saturating_sub(sent.at)).saturating_sub(usual);
         sent.at + stretch + late.min(MAX_LATENESS)
@@ -110,7 +110,7 @@ impl Pacer {
 
     /// A call that was let go has had its answer. `measured`: the time until now is the time that an answer takes.
     pub(super) fn ended(&mut self, number: u64, measured: bool, now: Duration) {
-        let Some(sent) = number.checked_sub(self.first).and_then(|at| self.let_go.get_mut(usize::try_from(at).ok()?))
+        let Some(sent) = number.checked_sub(self.first).and_then(|at| self.granted.get_mut(usize::try_from(at).ok()?))
         else {
             return;
         };
@@ -125,17 +125,17 @@ impl Pacer {
     }
 
     /// Lets one call go and returns its number where calls are counted, or says after how long to ask again.
-    pub(super) fn let_go(&mut self, now: Duration) -> Result<Option<u64>, Duration> {
+    pub(super) fn grant(&mut self, now: Duration) -> Result<Option<u64>, Duration> {
         self.grow(now);
-        let next = self.first + self.let_go.len() as u64;
+        let next = self.first + self.granted.len() as u64;
         let Some((pace, part)) = self.pace else { return Ok(None) };
         let (stretch, part) = (stretch(pace), part as usize);
-        while self.let_go.front().is_some_and(|sent| self.free_at(*sent, stretch, now) <= now) {
-            self.let_go.pop_front();
+        while self.granted.front().is_some_and(|sent| self.free_at(*sent, stretch, now) <= now) {
+            self.granted.pop_front();
             self.first += 1;
         }
-        if self.let_go.len() >= part {
-            let free = self.let_go.len().checked_sub(part.max(1)).and_then(|at| self.let_go.get(at));
+        if self.granted.len() >= part {
+            let free = self.granted.len().checked_sub(part.max(1)).and_then(|at| self.granted.get(at));
             let free = free.map_or(SETTLE, |sent| self.free_at(*sent, stretch, now).saturating_sub(now));
             // One before it may be later.
             let free = free.max(Duration::from_millis(1));
@@ -144,7 +144,7 @@ impl Pacer {
         if let Some(Err(not_until)) = self.limiter.as_ref().map(RateLimiter::check) {
             return Err(not_until.wait_time_from(DefaultClock::default().now()));
         }
-        self.let_go.push_back(Sent { at: now, ended: None });
+        self.granted.push_back(PacedCall { at: now, ended: None });
         Ok(Some(next))
     }
 }
@@ -170,41 +170,41 @@ mod tests {
 
     #[test]
     fn never_more_than_our_share_in_any_stretch_however_late_they_come() {
-        let mut pacer = Pacer::default();
+        let mut pacer = CallPacer::default();
         let begin = clock::since_boot();
         pacer.share(second(20, 20), begin);
-        let mut let_go = Vec::new();
-        while let_go.len() < 60 {
+        let mut granted = Vec::new();
+        while granted.len() < 60 {
             let now = clock::since_boot();
-            match pacer.let_go(now) {
+            match pacer.grant(now) {
                 Ok(number) => {
-                    let_go.push(now);
+                    granted.push(now);
                     pacer.ended(number.expect("counted"), true, now);
                 }
                 // Nobody comes for a while, now and then.
-                Err(_) if let_go.len() % 7 == 3 => std::thread::sleep(at(40)),
+                Err(_) if granted.len() % 7 == 3 => std::thread::sleep(at(40)),
                 Err(wait) => std::thread::sleep(wait),
             }
         }
-        let within = |from: Duration| let_go.iter().filter(|it| **it >= from && **it < from + at(1_020)).count();
-        let most = let_go.iter().map(|from| within(*from));
-        assert!(most.max() <= Some(20), "{let_go:?}");
-        let took = let_go[59] - let_go[0];
+        let within = |from: Duration| granted.iter().filter(|it| **it >= from && **it < from + at(1_020)).count();
+        let most = granted.iter().map(|from| within(*from));
+        assert!(most.max() <= Some(20), "{granted:?}");
+        let took = granted[59] - granted[0];
         assert!(took < at(6_000), "60 calls at 19.6 a second, by what is left of a busy machine: {took:?}");
     }
 
     #[test]
     fn a_larger_share_is_used_a_second_later_and_a_smaller_one_at_once() {
-        let mut pacer = Pacer::default();
+        let mut pacer = CallPacer::default();
         pacer.share(second(10, 2), at(0));
-        assert!(pacer.let_go(at(0)).is_err(), "nothing at first");
+        assert!(pacer.grant(at(0)).is_err(), "nothing at first");
         pacer.share(second(10, 2), at(500));
-        assert_eq!(pacer.let_go(at(1_000)), Ok(Some(0)), "asking again does not put it off");
+        assert_eq!(pacer.grant(at(1_000)), Ok(Some(0)), "asking again does not put it off");
         pacer.share(second(10, 10), at(1_100));
         pacer.share(second(10, 9), at(1_600));
         assert_eq!(pacer.growing, Some((at(2_100), 9)));
         pacer.share(second(10, 0), at(1_700));
-        assert!(pacer.let_go(at(5_000)).is_err() && pacer.growing.is_none());
+        assert!(pacer.grant(at(5_000)).is_err() && pacer.growing.is_none());
     }
 
     /// However late requests arrive and answers come: what arrives in any second is never more than the limit, as long
@@ -217,7 +217,7 @@ mod tests {
             (seed >> 33) % below
         };
         for usual in [0, 5, 200] {
-            let mut pacer = Pacer { limiter: None, ..Pacer::default() };
+            let mut pacer = CallPacer { limiter: None, ..CallPacer::default() };
             pacer.share(second(20, 20), at(0));
             let (mut arrived, mut under_way): (Vec<u64>, Vec<(u64, u64)>) = (Vec::new(), Vec::new());
             for now in 1_000..30_000_u64 {
@@ -231,7 +231,7 @@ mod tests {
                 // Only the counting is looked at, not how even it is.
                 pacer.grow(at(now));
                 pacer.limiter = None;
-                while let Ok(Some(number)) = pacer.let_go(at(now)) {
+                while let Ok(Some(number)) = pacer.grant(at(now)) {
                     let late = if random(4) == 0 { random(400) } else { 0 };
                     arrived.push(now + usual / 2 + late);
                     under_way.push((number, now + usual + late));
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn without_a_pace_everything_goes_at_once() {
-        let mut pacer = Pacer::default();
+        let mut pacer = CallPacer::default();
         pacer.share(None, at(0));
-        assert!((0..1_000).all(|_| pacer.let_go(at(0)).is_ok()) && pacer.per_second().is_infinite());
+        assert!((0..1_000).all(|_| pacer.grant(at(0)).is_ok()) && pacer.per_second().is_infinite());
     }
 }

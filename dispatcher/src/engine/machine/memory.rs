@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// Reading pauses while too much waits for admission, and goes on when half of it is admitted.
-    pub(super) fn mind_the_bound(&mut self, steps: &mut Vec<Step>) {
+    pub(super) fn apply_backpressure(&mut self, steps: &mut Vec<Step>) {
         let (events, bytes) = self.partitions.waiting();
         let part = if self.reading_paused { 2 } else { 1 };
         let filling = self.left_out_heads > MAX_LEFT_OUT && !self.is_holding();

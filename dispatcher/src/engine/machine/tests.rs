@@ -17,8 +17,10 @@ use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, So
 use super::memory::{MAX_RUNS, WINDOW};
 use super::*;
 use crate::engine::arrival::{Admission, Arrival, Ownership};
-use crate::engine::breaker::Ticket;
-use crate::engine::{Cause, Change, ChangeKind, Changed, Effect, Looked, Next, Outcome, Report, RunState, Seen, Tries};
+use crate::engine::breaker::Permit;
+use crate::engine::{
+    AttemptState, Cause, Change, ChangeKind, Changed, Effect, Looked, Next, Outcome, Report, RunState, Seen,
+};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
 const EPOCH: i64 = 7;
@@ -51,15 +53,15 @@ fn run_for(key: &str, position: i64, destination: Option<&str>) -> Run {
         step: 0,
         destination: destination.map(str::to_owned),
         begun: false,
-        pass: 0,
-        tries: Tries::default(),
+        rerun: 0,
+        tries: AttemptState::default(),
         request: None,
         results: BTreeMap::new(),
         wait_until: None,
         expires_at: Some(NOW.plus(Duration::from_secs(1800))),
         before: None,
         verdict: None,
-        apart: false,
+        quarantined: false,
     }
 }
 
@@ -67,7 +69,7 @@ fn run(key: &str, position: i64) -> Run {
     run_for(key, position, Some("d"))
 }
 
-fn tried(run: Run, tries: Tries) -> Run {
+fn tried(run: Run, tries: AttemptState) -> Run {
     Run { tries, ..run }
 }
 
@@ -140,7 +142,7 @@ struct Bench {
     engine: Engine,
     destinations: Destinations,
     now: Timestamp,
-    at_work: BTreeMap<String, (Run, i64, Option<Ticket>)>,
+    at_work: BTreeMap<String, (Run, i64, Option<Permit>)>,
 }
 
 fn owned_from_the_start(partition: &Partition) -> Ownership {
@@ -190,8 +192,8 @@ impl Bench {
     fn give(&mut self, input: Input) -> Vec<Step> {
         let steps = self.engine.handle(input, self.now, 1.0, &mut self.destinations);
         for step in &steps {
-            if let Step::Work { run, epoch, ticket } = step {
-                self.at_work.insert(run.event.id.to_string(), ((**run).clone(), *epoch, *ticket));
+            if let Step::Work { run, epoch, permit } = step {
+                self.at_work.insert(run.event.id.to_string(), ((**run).clone(), *epoch, *permit));
             }
         }
         steps
@@ -224,8 +226,8 @@ impl Bench {
     }
 
     fn report(&mut self, event: &str, report: Report) -> Vec<Step> {
-        let (run, epoch, ticket) = self.at_work.remove(event).unwrap_or_else(|| panic!("{event} is at work"));
-        let asked = run.destination.clone().zip(ticket);
+        let (run, epoch, permit) = self.at_work.remove(event).unwrap_or_else(|| panic!("{event} is at work"));
+        let asked = run.destination.clone().zip(permit);
         let (key, event, partition) = (run.event.subject.clone(), run.event.reference(), run.partition);
         self.give(Input::Reported { key, event, partition, epoch, asked, report })
     }
@@ -257,9 +259,11 @@ impl Bench {
     }
 
     /// Buries the run that the steps give up.
-    fn bury(&mut self, steps: &[Step]) -> (Reason, Vec<Step>) {
+    fn dead_letter(&mut self, steps: &[Step]) -> (Reason, Vec<Step>) {
         let buried = |step: &Step| match step {
-            Step::Bury { run, epoch, reason, error } => Some((*reason, death(run, *epoch, *reason, error.clone()))),
+            Step::DeadLetter { run, epoch, reason, error } => {
+                Some((*reason, dead_letter_change(run, *epoch, *reason, error.clone())))
+            }
             _ => None,
         };
         let (reason, change) = steps.iter().find_map(buried).unwrap_or_else(|| panic!("given up: {steps:?}"));
@@ -273,9 +277,9 @@ impl Bench {
     /// Lets so many different runs fail, so that the destination counts as down.
     fn break_destination(&mut self, destination: &str) {
         for number in 0..8 {
-            let ticket = self.destinations.permit(destination, false, self.now).expect("leave");
-            let down = crate::engine::breaker::Sign::Down;
-            self.destinations.answered(destination, ticket, down, number, self.now, 1.0);
+            let permit = self.destinations.permit(destination, false, self.now).expect("leave");
+            let down = crate::engine::breaker::Health::Down;
+            self.destinations.answered(destination, permit, down, number, self.now, 1.0);
         }
         assert!(!self.destinations.admits(destination, false, self.now));
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::Engine;
-use crate::engine::breaker::Sign;
+use crate::engine::breaker::Health;
 use crate::engine::{
-    Cause, Change, ChangeKind, Changed, Destinations, Effect, Held, Next, Outcome, Report, Run, RunState, Step,
+    Cause, Change, ChangeKind, Changed, Destinations, Effect, Next, Outcome, Report, Run, RunState, SkipReason, Step,
     StepEffect,
 };
 
@@ -17,19 +17,19 @@ const PARK_BEYOND: Duration = Duration::from_secs(5);
 const SUSPICIOUS: u32 = 2;
 
 /// What a report says of the destination.
-pub(super) fn sign(report: &Report) -> Sign {
+pub(super) fn health(report: &Report) -> Health {
     match report {
         // A request that could not be made, or an attempt that fell over its own feet, says nothing.
-        Report::Attempted { request: None, .. } => Sign::None,
+        Report::Attempted { request: None, .. } => Health::None,
         Report::Attempted { outcome, .. } => match outcome {
-            Outcome::Done(_) | Outcome::Overtaken | Outcome::Reject { .. } => Sign::Serves,
-            Outcome::Retry { cause: Cause::Throttled, after } => Sign::Throttles(*after),
-            Outcome::Retry { cause, .. } if cause.speaks_of_an_outage() => Sign::Down,
+            Outcome::Done(_) | Outcome::Overtaken | Outcome::Reject { .. } => Health::Serves,
+            Outcome::Retry { cause: Cause::Throttled, after } => Health::Throttles(*after),
+            Outcome::Retry { cause, .. } if cause.speaks_of_an_outage() => Health::Down,
             // A refusal of one mailbox, or what was kept from an earlier day, says nothing of how it is now.
-            Outcome::Retry { cause: Cause::Panicked | Cause::Deferred | Cause::Replayed, .. } => Sign::None,
-            Outcome::Retry { .. } => Sign::Serves,
+            Outcome::Retry { cause: Cause::Panicked | Cause::Deferred | Cause::Replayed, .. } => Health::None,
+            Outcome::Retry { .. } => Health::Serves,
         },
-        _ => Sign::None,
+        _ => Health::None,
     }
 }
 
@@ -49,8 +49,8 @@ impl Engine {
         let Some(run) = self.lanes.at_work(key, event) else { return };
         let end = |state, note| ChangeKind::End { state, effect: None, note, verdict: None, in_doubt: false };
         let kind = match report {
-            Report::Skipped(next) => go_on(run, Came::Nothing, next),
-            Report::HeldBack { held, next } => go_on(run, Came::Held(held), next),
+            Report::Skipped(next) => continue_run(run, Came::Nothing, next),
+            Report::HeldBack { held, next } => continue_run(run, Came::SkipReason(held), next),
             Report::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
             Report::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
             Report::Superseded => end(RunState::Superseded, None),
@@ -58,11 +58,11 @@ impl Engine {
             Report::Stopped => return self.lanes.forget(key),
             Report::UsedUp { until, whole } => {
                 // It was not asked: as if it had not been tried, and the time until it is does not count.
-                run.tries.made -= 1;
+                run.tries.attempts -= 1;
                 run.tries.unanswered -= 1;
-                run.tries.since = None;
+                run.tries.first_at = None;
                 if run.request.is_none() {
-                    run.tries.asked_at = None;
+                    run.tries.first_sent_at = None;
                 }
                 if !whole {
                     let kind = ChangeKind::Park { until, tries: run.tries, request: run.request.clone() };
@@ -90,11 +90,11 @@ impl Engine {
                 Outcome::Done(effect) => {
                     // Until it is written that it had its effect, only a repetition of this very request is harmless.
                     run.request = request;
-                    go_on(run, Came::Done(step, effect), next)
+                    continue_run(run, Came::Done(step, effect), next)
                 }
                 Outcome::Overtaken => end(RunState::Superseded, None),
                 Outcome::Reject { reason, error } => {
-                    return steps.push(Step::Bury { run: Box::new(run.clone()), epoch, reason, error });
+                    return steps.push(Step::DeadLetter { run: Box::new(run.clone()), epoch, reason, error });
                 }
                 Outcome::Retry { cause, after } => {
                     let Some(kind) = self.failed(key, event, cause, after, request, now, jitter, destinations) else {
@@ -131,7 +131,7 @@ impl Engine {
         if run.request.is_none() {
             if cause.nothing_happened() {
                 run.tries.generation += 1;
-                run.tries.asked_at = None;
+                run.tries.first_sent_at = None;
             } else {
                 run.request = request;
             }
@@ -142,12 +142,12 @@ impl Engine {
             run.destination.as_ref().is_none_or(|name| destinations.is_closed(name, self.limits.urgent, now));
         run.tries.failed_at = None;
         match cause {
-            Cause::Panicked | Cause::Conflict => run.tries.spent += 1,
+            Cause::Panicked | Cause::Conflict => run.tries.counted += 1,
             // Whether it counts is known later, when others have been served or have not.
             _ if takes_calls && cause != Cause::Throttled => run.tries.failed_at = Some(now),
             _ => {}
         }
-        let at = if takes_calls { self.limits.retry.next(run.tries.made, after, jitter, now) } else { now };
+        let at = if takes_calls { self.limits.retry.next(run.tries.attempts, after, jitter, now) } else { now };
         if leaving || unanswered >= SUSPICIOUS || at.since(now) > PARK_BEYOND {
             return Some(ChangeKind::Park { until: at, tries: run.tries, request: run.request.clone() });
         }
@@ -169,21 +169,21 @@ impl Engine {
             // Its lane goes on once it is dead. That it is dead holds nothing that could be refused again.
             let error = "the store refuses what became of it".to_owned();
             let run = Box::new(run.clone());
-            return steps.push(Step::Bury { run, epoch: *epoch, reason: Reason::Unstorable, error });
+            return steps.push(Step::DeadLetter { run, epoch: *epoch, reason: Reason::Unstorable, error });
         }
         match kind {
             ChangeKind::Wait { until, .. } if changed == Changed::Awake => {
                 run.wait_until = Some(*until);
                 (run.tries, run.request) = Default::default();
                 let asked = run.destination.clone();
-                self.lanes.go_on(key, &asked);
+                self.lanes.continue_run(key, &asked);
             }
             ChangeKind::Advance { to, destination, results, .. } if changed == Changed::Written => {
                 let asked = std::mem::replace(&mut run.destination, destination.clone());
                 run.step = *to;
                 run.results.clone_from(results);
                 (run.tries, run.request, run.wait_until) = Default::default();
-                self.lanes.go_on(key, &asked);
+                self.lanes.continue_run(key, &asked);
             }
             // The lane waits for it, in the store.
             ChangeKind::Park { .. } if changed == Changed::Written => self.lanes.forget(key),
@@ -201,17 +201,17 @@ enum Came {
     /// It did not apply.
     Nothing,
     /// It was left undone.
-    Held(Held),
+    SkipReason(SkipReason),
     /// The step of this name is done.
     Done(String, Effect),
 }
 
 /// A step is over. A run that left something undone says so when it ends, with the last reason.
-fn go_on(run: &Run, came: Came, next: Next) -> ChangeKind {
+fn continue_run(run: &Run, came: Came, next: Next) -> ChangeKind {
     let mut results = run.results.clone();
     let effect = match came {
         Came::Nothing => None,
-        Came::Held(held) => {
+        Came::SkipReason(held) => {
             results.insert(run.step, held.result());
             None
         }
@@ -222,7 +222,7 @@ fn go_on(run: &Run, came: Came, next: Next) -> ChangeKind {
     };
     match next {
         Next::End => {
-            let note = results.values().rev().find_map(Held::of_result).map(Held::label);
+            let note = results.values().rev().find_map(SkipReason::of_result).map(SkipReason::label);
             ChangeKind::End { state: RunState::Done, effect, note, verdict: None, in_doubt: false }
         }
         Next::Step(destination) => ChangeKind::Advance { to: run.step + 1, destination, effect, results },
@@ -230,7 +230,7 @@ fn go_on(run: &Run, came: Came, next: Next) -> ChangeKind {
 }
 
 /// The change that writes a run dead, once its letter is published.
-pub fn death(run: &Run, epoch: i64, reason: Reason, error: String) -> Change {
+pub fn dead_letter_change(run: &Run, epoch: i64, reason: Reason, error: String) -> Change {
     let (verdict, in_doubt) = (Some((reason, error)), run.request.is_some());
     let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };
     Change { event: run.event.reference(), key: run.event.subject.clone(), partition: run.partition, epoch, kind }

@@ -12,12 +12,12 @@ use super::Pace;
 
 /// The longest window that is held as a pace.
 const SHORT: Duration = Duration::from_secs(2);
-/// A limit is held at least this long after it was announced, so that answers that come a little apart keep it in
+/// A limit is held at least this long after it was announced, so that answers that come a little quarantined keep it in
 /// force.
 const HOLD: Duration = Duration::from_secs(3);
 /// The longest time without a call while the destination says that none is left: its word may be wrong.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
-/// Two ends of a window that are not further apart are the same end: headers have whole seconds.
+/// Two ends of a window that are not further quarantined are the same end: headers have whole seconds.
 const SAME_END: Duration = Duration::from_millis(1_500);
 /// Calls under way at once before the first answer has shown if the destination announces a limit. The number doubles
 /// with each second without an answer.
@@ -96,7 +96,7 @@ struct Window {
 
 impl Announced {
     /// Takes the headers of an answer. `usual` is the window of a limit that comes without one.
-    pub fn hear(&mut self, headers: &RateLimitHeaders, usual: Option<Duration>, under_way: u32, now: Duration) {
+    pub fn observe(&mut self, headers: &RateLimitHeaders, usual: Option<Duration>, under_way: u32, now: Duration) {
         self.expire(now);
         if headers.is_silent() {
             if self.windows.is_empty() && self.left.is_none() {

@@ -17,7 +17,7 @@ pub struct Quota {
     /// How many calls in a calendar hour, day or month.
     pub caps: Vec<Cap>,
     /// How many calls may be under way at once.
-    pub at_once: Option<u32>,
+    pub max_concurrent: Option<u32>,
 }
 
 /// So many calls in any stretch of time of this length.
@@ -91,7 +91,7 @@ impl FromStr for Quota {
             let wrong = || BadLimit(part.to_owned());
             let number = |text: &str| text.trim().parse().ok().filter(|calls| *calls > 0).ok_or_else(wrong);
             let second_time = if let Some(number_at_once) = part.strip_suffix("at once") {
-                quota.at_once.replace(number(number_at_once)?).is_some()
+                quota.max_concurrent.replace(number(number_at_once)?).is_some()
             } else {
                 let (calls, unit) = part.split_once('/').ok_or_else(wrong)?;
                 let calls = number(calls)?;
@@ -142,7 +142,7 @@ impl fmt::Display for Quota {
             };
             parts.push(format!("{calls}/{unit}"));
         }
-        parts.extend(self.at_once.map(|calls| format!("{calls} at once")));
+        parts.extend(self.max_concurrent.map(|calls| format!("{calls} at once")));
         f.write_str(if parts.is_empty() { "none" } else { "" })?;
         f.write_str(&parts.join(", "))
     }

@@ -14,14 +14,14 @@ const RESERVE: u32 = 20;
 /// that is longer: who gets it does not use it before that time is over once.
 const TURN: i64 = 10_000;
 
-/// What somebody wants to send.
+/// Need of a process for calls to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wants {
-    /// Nothing now.
-    Nothing,
-    /// Something.
-    Something,
-    /// Something urgent.
+pub enum Demand {
+    /// Idle waits.
+    Idle,
+    /// Calls wait, none of them urgent.
+    Normal,
+    /// An urgent call waits.
     Urgent,
 }
 
@@ -30,8 +30,8 @@ pub enum Wants {
 pub struct Member {
     /// Its name, unlike all others'.
     pub name: String,
-    /// What it wants.
-    pub wants: Wants,
+    /// What it demand.
+    pub demand: Demand,
     /// Whether an urgent flow of its may want something at any time.
     pub serves_urgent: bool,
     /// What it has.
@@ -54,21 +54,21 @@ fn fair(limit: u32, members: &[Member], name: &str, now: Timestamp, per: Duratio
         list.iter().position(|it| it.name == name).map(|at| part(total, list.len(), at + turn))
     };
 
-    let wanting: Vec<&Member> = members.iter().copied().filter(|member| member.wants != Wants::Nothing).collect();
+    let wanting: Vec<&Member> = members.iter().copied().filter(|member| member.demand != Demand::Idle).collect();
     if wanting.is_empty() {
         return of(&members, limit).unwrap_or(0);
     }
     let on_call: Vec<&Member> =
-        members.iter().copied().filter(|member| member.wants == Wants::Nothing && member.serves_urgent).collect();
+        members.iter().copied().filter(|member| member.demand == Demand::Idle && member.serves_urgent).collect();
     let reserve = if on_call.is_empty() { 0 } else { limit / RESERVE };
     if let Some(part) = of(&on_call, reserve) {
         return part;
     }
     let rest = limit - reserve;
-    let urgent: Vec<&Member> = wanting.iter().copied().filter(|member| member.wants == Wants::Urgent).collect();
+    let urgent: Vec<&Member> = wanting.iter().copied().filter(|member| member.demand == Demand::Urgent).collect();
     if (rest as usize) < wanting.len() && !urgent.is_empty() {
         // There is not one call for each: those with something urgent come first.
-        let others: Vec<&Member> = wanting.into_iter().filter(|member| member.wants != Wants::Urgent).collect();
+        let others: Vec<&Member> = wanting.into_iter().filter(|member| member.demand != Demand::Urgent).collect();
         let left = rest.saturating_sub(u32::try_from(urgent.len()).unwrap_or(u32::MAX));
         return of(&urgent, rest - left).or_else(|| of(&others, left)).unwrap_or(0);
     }
@@ -88,8 +88,8 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_seconds(0);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn member(name: &str, wants: Wants, has: u32) -> Member {
-        Member { name: name.into(), wants, serves_urgent: false, has }
+    fn member(name: &str, demand: Demand, has: u32) -> Member {
+        Member { name: name.into(), demand, serves_urgent: false, has }
     }
 
     /// Everybody asks in turn, twice; then nothing changes any more.
@@ -106,20 +106,20 @@ mod tests {
 
     #[test]
     fn those_that_want_something_share_equally() {
-        use Wants::{Nothing, Something};
-        let mut members = vec![member("a", Something, 50), member("b", Something, 0), member("c", Nothing, 0)];
+        use Demand::{Idle, Normal};
+        let mut members = vec![member("a", Normal, 50), member("b", Normal, 0), member("c", Idle, 0)];
         assert_eq!(settled(50, &mut members, NOW), [25, 25, 0]);
-        members[2].wants = Something;
+        members[2].demand = Normal;
         assert_eq!(settled(50, &mut members, NOW), [17, 17, 16]);
         members.remove(0);
         assert_eq!(settled(50, &mut members, NOW), [25, 25]);
-        members.iter_mut().for_each(|member| member.wants = Nothing);
+        members.iter_mut().for_each(|member| member.demand = Idle);
         assert_eq!(settled(50, &mut members, NOW), [25, 25], "idle ones are ready");
     }
 
     #[test]
     fn a_newcomer_takes_only_what_others_have_given_back() {
-        let members = vec![member("a", Wants::Something, 50), member("b", Wants::Something, 0)];
+        let members = vec![member("a", Demand::Normal, 50), member("b", Demand::Normal, 0)];
         assert_eq!(share(50, &members, "b", NOW, SECOND), 0);
         assert_eq!(share(50, &members, "a", NOW, SECOND), 25);
     }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn what_cannot_be_divided_goes_round() {
         let mut members: Vec<Member> =
-            ["a", "b", "c"].into_iter().map(|name| member(name, Wants::Something, 0)).collect();
+            ["a", "b", "c"].into_iter().map(|name| member(name, Demand::Normal, 0)).collect();
         let turns = [0, 10, 20].map(|second| settled(2, &mut members, Timestamp::from_seconds(second)));
         assert_eq!(turns.iter().flatten().sum::<u32>(), 6);
         for at in 0..3 {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn urgent_mail_comes_first_where_there_is_not_one_call_for_each() {
         let mut members =
-            vec![member("a", Wants::Something, 1), member("b", Wants::Something, 1), member("c", Wants::Urgent, 0)];
+            vec![member("a", Demand::Normal, 1), member("b", Demand::Normal, 1), member("c", Demand::Urgent, 0)];
         for second in [0, 10, 20] {
             let shares = settled(2, &mut members, Timestamp::from_seconds(second));
             assert_eq!((shares[2], shares[0] + shares[1]), (1, 1));
@@ -147,11 +147,11 @@ mod tests {
 
     #[test]
     fn a_reserve_waits_for_urgent_flows_while_others_send() {
-        let mut members = vec![member("a", Wants::Something, 0), member("b", Wants::Nothing, 0)];
+        let mut members = vec![member("a", Demand::Normal, 0), member("b", Demand::Idle, 0)];
         members[1].serves_urgent = true;
         assert_eq!(settled(50, &mut members, NOW), [48, 2]);
         assert_eq!(settled(10, &mut members, NOW), [10, 0], "a small limit has none");
-        members[1].wants = Wants::Urgent;
+        members[1].demand = Demand::Urgent;
         assert_eq!(settled(50, &mut members, NOW), [25, 25]);
     }
 
@@ -168,12 +168,12 @@ mod tests {
             let mut members: Vec<Member> = Vec::new();
             for step in 0..200_i64 {
                 match random(10) {
-                    0 => members.push(member(&format!("m{step}"), Wants::Nothing, 0)),
+                    0 => members.push(member(&format!("m{step}"), Demand::Idle, 0)),
                     1 if !members.is_empty() => drop(members.remove(random(members.len() as u64) as usize)),
                     _ if members.is_empty() => {}
                     choice => {
                         let at = random(members.len() as u64) as usize;
-                        members[at].wants = [Wants::Nothing, Wants::Something, Wants::Urgent][choice as usize % 3];
+                        members[at].demand = [Demand::Idle, Demand::Normal, Demand::Urgent][choice as usize % 3];
                         members[at].serves_urgent = random(2) == 0;
                         let name = members[at].name.clone();
                         members[at].has = share(limit, &members, &name, Timestamp::from_seconds(step), SECOND);

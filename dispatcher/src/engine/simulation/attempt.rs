@@ -8,8 +8,8 @@ use super::happening::{Fate, event_number};
 use super::plan::{Breakage, StepPlan};
 use super::replica::Question;
 use super::world::{Happens, World};
-use crate::engine::breaker::Ticket;
-use crate::engine::{Cause, Change, ChangeKind, Changed, Held, Input, Next, Outcome, Report, Run};
+use crate::engine::breaker::Permit;
+use crate::engine::{Cause, Change, ChangeKind, Changed, Input, Next, Outcome, Report, Run, SkipReason};
 
 /// How long after its claim an attempt may be sent.
 const LEASE: i64 = 5_000;
@@ -27,7 +27,7 @@ pub(super) struct Attempt {
     partition: Partition,
     epoch: i64,
     step: usize,
-    asked: Option<(String, Ticket)>,
+    asked: Option<(String, Permit)>,
     destination: usize,
     generation: u32,
     claimed_at: i64,
@@ -40,7 +40,7 @@ impl World {
         if step + 1 == self.plan.steps.len() { Next::End } else { Next::Step(self.plan.asked_at(step + 1)) }
     }
 
-    pub(super) fn work(&mut self, r: usize, run: Run, epoch: i64, ticket: Option<Ticket>) {
+    pub(super) fn work(&mut self, r: usize, run: Run, epoch: i64, permit: Option<Permit>) {
         let number = event_number(&run.event.reference());
         let p = usize::try_from(run.partition.0).expect("from 0");
         let early = self.early(r, number, &run);
@@ -61,7 +61,7 @@ impl World {
             partition: run.partition,
             epoch,
             step: run.step,
-            asked: run.destination.zip(ticket),
+            asked: run.destination.zip(permit),
             destination,
             generation: run.tries.generation,
             claimed_at: self.now,
@@ -116,7 +116,7 @@ impl World {
             StepPlan::Wait(_) if over => Some(Report::Skipped(self.next(run.step))),
             StepPlan::Wait(pause) => Some(Report::Wait { until: until(pause), news_after: None }),
             StepPlan::Call { .. } if self.store.is_suppressed(of.user) => {
-                Some(Report::HeldBack { held: Held::Suppressed, next: self.next(run.step) })
+                Some(Report::HeldBack { held: SkipReason::Suppressed, next: self.next(run.step) })
             }
             StepPlan::Call { .. } if run.request.is_some() => None,
             StepPlan::Call { .. } if of.skips & (1 << run.step) != 0 => Some(Report::Skipped(self.next(run.step))),

@@ -13,7 +13,7 @@ use super::world::World;
 use crate::engine::arrival::{Admission, Arrival, Batch};
 use crate::engine::{Change, ChangeKind, Changed};
 use crate::store::StoreError;
-use crate::store::isolate::{self, Asked, Asking};
+use crate::store::isolate::{self, RetryingStore, StoreAnswer};
 
 /// Whether the store refuses an arrival. Once it is reduced it holds nothing that could be.
 fn is_refused(arrival: &Arrival, events: &[Happening]) -> bool {
@@ -27,16 +27,16 @@ struct OfWorld<'a> {
 }
 
 #[async_trait]
-impl Asking for OfWorld<'_> {
-    async fn admit(&self, batch: &Batch) -> Option<Asked<Option<Admission>>> {
+impl RetryingStore for OfWorld<'_> {
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
         Some(if batch.arrivals.iter().any(|arrival| is_refused(arrival, self.events)) {
-            Asked::Refused(StoreError::Unreadable("refused".to_owned()))
+            StoreAnswer::Refused(StoreError::Unreadable("refused".to_owned()))
         } else {
-            Asked::Done(self.store.lock().expect("one thread").admit(batch, self.events))
+            StoreAnswer::Done(self.store.lock().expect("one thread").admit(batch, self.events))
         })
     }
 
-    async fn change(&self, _: &[Change]) -> Option<Asked<Vec<Changed>>> {
+    async fn change(&self, _: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
         None
     }
 

@@ -12,11 +12,11 @@ use super::refusal;
 use super::world::{Happens, World};
 use crate::engine::arrival::{Arrival, Batch};
 use crate::engine::start::From;
-use crate::engine::{Change, Changed, Destinations, Engine, Input, Limits, Looked, Seen, Step, death};
+use crate::engine::{Change, Changed, Destinations, Engine, Input, Limits, Looked, Seen, Step, dead_letter_change};
 use crate::subject::Snapshot;
 
 /// How many questions the store answers in one turn.
-const GROUP: usize = 64;
+const MAX_WRITE_BATCH: usize = 64;
 /// How long until a question is asked again whose answer was lost.
 const ASK_AGAIN: i64 = 300;
 /// How long a process may take to stop.
@@ -227,7 +227,7 @@ impl World {
                     remember: None,
                     expires_at: self.plan.expires_after.map(|life| Timestamp::from_millis(at).plus(life)),
                     command: None,
-                    reach: None,
+                    suppression: None,
                     verdict: (of.fate == Fate::Malformed).then(|| (usher_proto::Reason::Malformed, String::new())),
                 }
             };
@@ -263,18 +263,18 @@ impl World {
         let steps = replica.engine.handle(input, now, jitter, &mut replica.destinations);
         let begins = |key: &SubjectId| {
             steps.iter().any(
-                |step| matches!(step, Step::Work { run, .. } | Step::Bury { run, .. } if run.event.subject == *key),
+                |step| matches!(step, Step::Work { run, .. } | Step::DeadLetter { run, .. } if run.event.subject == *key),
             )
         };
         let numbers = replica.engine.numbers();
         // An answer that comes too late is none of its business any more; otherwise it commits.
         let is_current = steps.iter().any(|step| matches!(step, Step::Commit(..)));
-        let at_once = new.iter().filter(|_| is_current).find(|(key, destination)| {
+        let max_concurrent = new.iter().filter(|_| is_current).find(|(key, destination)| {
             let room = numbers.in_flight < self.plan.in_flight - self.plan.in_flight / 4;
             let healthy = destination.as_ref().is_none_or(|name| replica.destinations.is_closed(name, false, now));
             room && healthy && !begins(key)
         });
-        if let Some((key, _)) = at_once {
+        if let Some((key, _)) = max_concurrent {
             let how = format!("a head of u{} does not begin at {}, with room for it", user_number(key), self.now);
             self.checker.breaks("no other key is delayed", how);
         }
@@ -304,15 +304,15 @@ impl World {
                 self.replicas[r].is_busy(&change.key);
                 self.ask(r, Question::Write(change));
             }
-            Step::Bury { run, epoch, reason, error } => {
+            Step::DeadLetter { run, epoch, reason, error } => {
                 self.replicas[r].is_busy(&run.event.subject);
-                let change = Box::new(death(&run, epoch, reason, error));
+                let change = Box::new(dead_letter_change(&run, epoch, reason, error));
                 let incarnation = self.replicas[r].incarnation;
                 self.at(self.now + 3, Happens::Buried { r, incarnation, change });
             }
-            Step::Work { run, epoch, ticket } => {
+            Step::Work { run, epoch, permit } => {
                 self.replicas[r].is_busy(&run.event.subject);
-                self.work(r, *run, epoch, ticket);
+                self.work(r, *run, epoch, permit);
             }
             Step::Look(look) => {
                 let end = |p: usize| if self.plan.breakage == Breakage::NoEnds { 0 } else { self.log.0[p].end };
@@ -416,7 +416,7 @@ impl World {
         }
         let incarnation = self.replicas[r].incarnation;
         let mut answers = Vec::new();
-        while answers.len() < GROUP
+        while answers.len() < MAX_WRITE_BATCH
             && let Some(question) = self.replicas[r].questions.pop_front()
         {
             let again = std::mem::take(&mut self.replicas[r].asked_again);
@@ -506,7 +506,7 @@ impl World {
         }
         let changed = self.store.write(change);
         if let Claim { tries, .. } | Park { tries, .. } = &change.kind {
-            self.checker.most_spent = self.checker.most_spent.max(tries.spent);
+            self.checker.most_spent = self.checker.most_spent.max(tries.counted);
         }
         if let (Changed::Written, End { verdict: Some((reason, _)), .. }) = (changed, &change.kind) {
             let number = event_number(&change.event);

@@ -9,7 +9,7 @@ use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 use super::happening::{self, Happening, event_number, user_number, user_of_key};
 use super::plan::Breakage;
 use crate::engine::arrival::{Admission, Arrival, Batch, Ownership};
-use crate::engine::{Change, ChangeKind, Changed, FOUND_AT_ONCE, Run, RunState, StepEffect, Tries};
+use crate::engine::{AttemptState, Change, ChangeKind, Changed, FOUND_AT_ONCE, Run, RunState, StepEffect};
 
 /// How many waits and pauses are ended at once, in each partition.
 const DUE_AT_ONCE: usize = 256;
@@ -24,7 +24,7 @@ pub(super) struct Row {
     pub(super) step: usize,
     /// The number of its step's destination.
     pub(super) destination: Option<usize>,
-    pub(super) tries: Tries,
+    pub(super) tries: AttemptState,
     pub(super) request: Option<Vec<u8>>,
     pub(super) results: BTreeMap<usize, Value>,
     pub(super) verdict: Option<(Reason, String)>,
@@ -199,13 +199,13 @@ impl Store {
             step: row.step,
             destination: row.destination.map(|destination| self.destinations[destination].clone()),
             begun: matches!(row.state, RunState::Running | RunState::Parked),
-            pass: 0,
+            rerun: 0,
             tries: row.tries,
             request: row.request.clone(),
             results: row.results.clone(),
             wait_until: row.wait_until.map(Timestamp::from_millis),
             verdict: row.verdict.clone(),
-            apart: false,
+            quarantined: false,
         }
     }
 
@@ -343,7 +343,7 @@ impl Store {
                 state: RunState::Done,
                 step: 0,
                 destination,
-                tries: Tries::default(),
+                tries: AttemptState::default(),
                 request: None,
                 results: BTreeMap::new(),
                 verdict: arrival.verdict.clone(),

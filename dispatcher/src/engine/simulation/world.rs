@@ -124,7 +124,7 @@ pub(super) struct World {
     pub(super) free_attempts: Vec<usize>,
     pub(super) requests: u64,
     pub(super) checker: Checker,
-    /// Inputs that engines have handled.
+    /// StepInput that engines have handled.
     pub(super) inputs: u64,
     pub(super) ticks: u64,
     pub(super) rejoins: u64,
@@ -132,7 +132,7 @@ pub(super) struct World {
     /// Since when the flow is paused.
     pub(super) paused: Option<Timestamp>,
     pub(super) is_calm: bool,
-    /// When which event's which step was attempted, if anybody wants to know.
+    /// When which event's which step was attempted, if anybody demand to know.
     pub(super) timeline: Option<Vec<(i64, usize, usize)>>,
     /// Fates that are decided beforehand, by the event's number.
     pub(super) fates: Vec<(usize, Fate)>,

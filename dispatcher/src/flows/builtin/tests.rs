@@ -10,9 +10,9 @@ use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId, T
 use usher_service::options::Environment;
 
 use super::*;
-use crate::before::Before;
-use crate::connectors::{self, Connectors, Inputs};
-use crate::engine::{Run, Tries};
+use crate::connectors::{self, Connectors, StepInput};
+use crate::engine::{AttemptState, Run};
+use crate::field_diff::PreviousFields;
 use crate::flows::{Action, Context, Flow, evaluate, render};
 use crate::sql::{Database, DatabaseAddress};
 use crate::subject::Subject;
@@ -83,7 +83,7 @@ fn flow(name: &str) -> Flow {
 
 /// Connectors that ask nobody.
 fn connectors(flow: &Flow) -> Connectors {
-    let environment = Environment::of([
+    let environment = Environment::from_vars([
         ("USHER_FROM", "Acme <hello@acme.test>"),
         ("RESEND_API_KEY", "re_x"),
         ("SMTP_URL", "smtp://127.0.0.1:1"),
@@ -114,15 +114,15 @@ fn run(flow: &Flow, event: &Event) -> Run {
         step: 0,
         destination: None,
         begun: false,
-        pass: 0,
-        tries: Tries::default(),
+        rerun: 0,
+        tries: AttemptState::default(),
         request: None,
         results: BTreeMap::new(),
         wait_until: None,
         expires_at: None,
         before: None,
         verdict: None,
-        apart: false,
+        quarantined: false,
     }
 }
 
@@ -132,7 +132,7 @@ fn requests(
     connectors: &Connectors,
     sample: &Value,
     subject: Option<&Subject>,
-    before: Option<Before>,
+    before: Option<PreviousFields>,
 ) -> Result<BTreeMap<String, String>, String> {
     let event = event(sample);
     let mut requests = BTreeMap::new();
@@ -144,7 +144,7 @@ fn requests(
     let run = Run { before, results, ..run(flow, &event) };
     let context = Context::new(flow, &run, subject).map_err(|error| error.to_string())?;
     let told = |error: &dyn std::fmt::Display| error.to_string();
-    if !flow.wants(&context).map_err(|error| told(&error))? {
+    if !flow.demand(&context).map_err(|error| told(&error))? {
         return Ok(requests);
     }
     for step in &flow.steps {
@@ -160,7 +160,7 @@ fn requests(
         let mut params = render(flow, call, &context).map_err(|error| told(&error))?;
         crate::connectors::fit(&call.connector, &call.operation, &mut params).map_err(|error| told(&error))?;
         let data = context.event_data();
-        let inputs = Inputs { operation: &call.operation, params: &params, event: &event, data, pass: 0 };
+        let inputs = StepInput { operation: &call.operation, params: &params, event: &event, data, rerun: 0 };
         let request = connectors[&call.connector].prepare(&inputs).map_err(|error| told(&error))?;
         requests.insert(step.name.clone(), String::from_utf8_lossy(&request).into_owned());
     }
@@ -172,10 +172,10 @@ fn subject(snapshot: Option<&Value>) -> Subject {
 }
 
 /// All the fields that the flow remembers were otherwise.
-fn all_changed(flow: &Flow) -> Option<Before> {
+fn all_changed(flow: &Flow) -> Option<PreviousFields> {
     let before = |field: &String| (field.clone(), if field == "email" { json!("old@mail.test") } else { json!(1) });
     let fields: Map<String, Value> = flow.remember.iter().map(before).collect();
-    (!fields.is_empty()).then(|| Before { fields, changed: flow.remember.clone() })
+    (!fields.is_empty()).then(|| PreviousFields { fields, changed: flow.remember.clone() })
 }
 
 #[test]
@@ -202,7 +202,7 @@ async fn every_flow_makes_its_requests_of_whatever_clerk_may_send() {
                 asked += made.unwrap_or_else(|error| panic!("{} of {name} {variant}: {error}", flow.name)).len();
             };
             for known in [None, Some(subject(None)), Some(subject(Some(&person)))] {
-                for before in [None, Some(Before::default()), all_changed(&flow)] {
+                for before in [None, Some(PreviousFields::default()), all_changed(&flow)] {
                     ask("as it is", sample, known.clone(), before);
                 }
             }
@@ -272,7 +272,7 @@ async fn account_security_writes_of_changes_only_and_to_the_former_address_too()
     let (connectors, sample) = (connectors(&flow), sample("user.updated.json"));
     let steps = |fields: Value, changed: &[&str]| {
         let fields = fields.as_object().expect("fields").clone();
-        let before = Before { fields, changed: changed.iter().map(|name| (*name).to_owned()).collect() };
+        let before = PreviousFields { fields, changed: changed.iter().map(|name| (*name).to_owned()).collect() };
         let made = requests(&flow, &connectors, &sample, None, Some(before)).expect("it renders");
         made.into_keys().collect::<Vec<_>>()
     };
@@ -295,7 +295,7 @@ async fn the_newsletter_takes_away_only_what_nobody_has_and_puts_back_what_someb
         let changed = changed.then(|| "email".to_owned()).into_iter().collect();
         let results = results.as_object().expect("results").iter();
         let results = results.map(|(step, result)| (step.parse().expect("a number"), result.clone())).collect();
-        let run = Run { before: Some(Before { fields, changed }), results, ..run(&flow, &event(&sample)) };
+        let run = Run { before: Some(PreviousFields { fields, changed }), results, ..run(&flow, &event(&sample)) };
         let mut context = Context::new(&flow, &run, None).expect("it reads");
         if used {
             context.set_address_still_used();
@@ -334,7 +334,7 @@ fn an_expression_that_cannot_be_evaluated_starts_a_run_that_looks_again() {
     let of = |data: Value| event(&json!({ "type": "user.created", "data": data }));
     assert!(flow.starts(&of(json!({"one": {"two": 3}}))) && !flow.starts(&of(json!({"one": {"two": 4}}))));
     assert!(flow.starts(&of(json!({"one": {}}))) && flow.starts(&of(json!({}))), "neither yes nor no");
-    assert!(Context::of_event(&of(json!({}))).is_ok_and(|context| flow.wants(&context).is_err()));
+    assert!(Context::of_event(&of(json!({}))).is_ok_and(|context| flow.demand(&context).is_err()));
     assert!(flow.expires_at(&of(json!({}))).is_some() && flow.expires_at(&of(json!({"one": {"two": 4}}))).is_none());
     let unreadable = Event { body: Bytes::from_static(b"<xml>"), ..of(json!({})) };
     assert!(flow.starts(&unreadable), "it is seen, as a run that is given up");

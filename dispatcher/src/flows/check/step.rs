@@ -7,14 +7,24 @@ use toml_edit::{Item, Table, TableLike};
 use usher_proto::unsubscribe::is_list_name;
 
 use super::super::problem::{nearest, suggestion};
-use super::super::{Action, Call, FlowStep, Needs, OnDoubt};
+use super::super::{Action, Call, FlowStep, Needs, OnUnknownOutcome};
 use super::flow::FLOW_KEYS;
 use super::{Checked, Checker};
 use crate::connectors::{self, ATTEMPT_DEADLINE, Operation};
 
 const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
-const CALL_KEYS: [&str; 10] =
-    ["name", "when", "use", "template", "marketing", "needs", "needs_within", "timeout", "on_doubt", "for_deleted"];
+const CALL_KEYS: [&str; 10] = [
+    "name",
+    "when",
+    "use",
+    "template",
+    "marketing",
+    "needs",
+    "needs_within",
+    "timeout",
+    "on_unknown_outcome",
+    "for_deleted",
+];
 
 /// Keys that people look for and that there are not, and what there is.
 const NOT_THERE: [(&str, &str); 7] = [
@@ -36,8 +46,8 @@ const LONGEST_NAME: usize = 64;
 
 /// The choice in doubt unless the step makes it: rather not at all than twice. But receivers of Standard Webhooks are
 /// to know a message again by its id, and a 503 of theirs must not be the end of it.
-fn default_on_doubt(connector: &str) -> OnDoubt {
-    if connector == "http" { OnDoubt::Send } else { OnDoubt::DeadLetter }
+fn default_on_doubt(connector: &str) -> OnUnknownOutcome {
+    if connector == "http" { OnUnknownOutcome::Send } else { OnUnknownOutcome::DeadLetter }
 }
 
 impl Checker<'_> {
@@ -160,7 +170,7 @@ impl Checker<'_> {
             marketing,
             needs: self.needs(table, earlier),
             timeout: self.timeout(table),
-            on_doubt: self.on_doubt(table, connector),
+            on_unknown_outcome: self.on_unknown_outcome(table, connector),
             for_deleted: self.flag(table, "for_deleted"),
         })
     }
@@ -207,14 +217,14 @@ impl Checker<'_> {
         timeout
     }
 
-    fn on_doubt(&mut self, table: &dyn TableLike, connector: &str) -> OnDoubt {
-        let Some(item) = table.get("on_doubt") else { return default_on_doubt(connector) };
+    fn on_unknown_outcome(&mut self, table: &dyn TableLike, connector: &str) -> OnUnknownOutcome {
+        let Some(item) = table.get("on_unknown_outcome") else { return default_on_doubt(connector) };
         match item.as_str() {
-            Some("send") => return OnDoubt::Send,
+            Some("send") => return OnUnknownOutcome::Send,
             Some("dead_letter") => {}
-            _ => self.note(&self.place(item), "on_doubt may be \"send\" or \"dead_letter\""),
+            _ => self.note(&self.place(item), "on_unknown_outcome may be \"send\" or \"dead_letter\""),
         }
-        OnDoubt::DeadLetter
+        OnUnknownOutcome::DeadLetter
     }
 
     fn operation(&mut self, item: &Item) -> Checked<(&'static str, &'static Operation)> {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use toml_edit::{Item, TableLike, Value as Toml};
 
 use super::{Checked, Checker};
-use crate::connectors::{Param, Shape};
+use crate::connectors::{Param, ParamType};
 
 impl Checker<'_> {
     /// A parameter's value as JSON; texts are checked as templates.
@@ -59,10 +59,10 @@ impl Checker<'_> {
 fn mismatch(param: &Param, value: &Value) -> String {
     let name = param.name;
     match (param.shape, value) {
-        (Shape::Number, Value::String(text)) if text.parse::<u64>().is_ok() => {
+        (ParamType::Number, Value::String(text)) if text.parse::<u64>().is_ok() => {
             format!("{name} is a number: write {name} = {text}, without quotes")
         }
-        (Shape::Table | Shape::Whose, Value::Object(fields)) => {
+        (ParamType::Table | ParamType::Whose, Value::Object(fields)) => {
             let wrong = fields.iter().find(|(_, field)| !field.is_string());
             wrong.map_or_else(
                 || format!("{name} is {}", param.shape.describe()),
@@ -72,10 +72,10 @@ fn mismatch(param: &Param, value: &Value) -> String {
                 },
             )
         }
-        (Shape::Text | Shape::Html, Value::Number(_) | Value::Bool(_)) => {
+        (ParamType::Text | ParamType::Html, Value::Number(_) | Value::Bool(_)) => {
             format!("{name} is a text: write \"{value}\"")
         }
-        (Shape::Address, Value::String(text)) if text.contains('$') => {
+        (ParamType::Address, Value::String(text)) if text.contains('$') => {
             format!("{name} is {}; variables are not read here: it stands in the flow as it is", param.shape.describe())
         }
         _ => format!("{name} is {}", param.shape.describe()),

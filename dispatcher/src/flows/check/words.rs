@@ -120,7 +120,7 @@ impl Checker<'_> {
         for (at, token) in found.iter().enumerate() {
             let previous = at.checked_sub(1).and_then(|at| found.get(at));
             match token {
-                Piece::Sign(sign @ ("&&" | "||" | "!")) => {
+                Piece::Health(sign @ ("&&" | "||" | "!")) => {
                     let word = match *sign {
                         "&&" => "and",
                         "||" => "or",
@@ -128,8 +128,8 @@ impl Checker<'_> {
                     };
                     self.object(place, format!("{sign} is written {word}"));
                 }
-                Piece::Sign("=") if !is_assignment(&found, at) => self.object(place, "= is written =="),
-                Piece::Path(parts) if previous == Some(&Piece::Sign("|")) => {
+                Piece::Health("=") if !is_assignment(&found, at) => self.object(place, "= is written =="),
+                Piece::Path(parts) if previous == Some(&Piece::Health("|")) => {
                     self.filter(place, parts.join(".").as_str())
                 }
                 Piece::Path(parts) if is_word(previous, "is") || is_negated_test(&found, at) => {
@@ -142,13 +142,13 @@ impl Checker<'_> {
                 {
                     self.object(place, format!("there is no {}: a template stands by itself", parts[0]));
                 }
-                Piece::Path(parts) if found.get(at + 1) == Some(&Piece::Sign("(")) => self.method(place, parts),
-                Piece::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Piece::Sign("-")) => {
+                Piece::Path(parts) if found.get(at + 1) == Some(&Piece::Health("(")) => self.method(place, parts),
+                Piece::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Piece::Health("-")) => {
                     if let Some(step) = dashed(&found[at..], earlier) {
                         self.object(place, format!("write steps['{step}']: a name with a dash is no name here"));
                     }
                 }
-                Piece::Path(_) | Piece::Text(_) | Piece::Number(_) | Piece::Sign(_) => {}
+                Piece::Path(_) | Piece::Text(_) | Piece::Number(_) | Piece::Health(_) => {}
             }
         }
     }
@@ -255,7 +255,7 @@ fn is_negated_test(found: &[Piece<'_>], at: usize) -> bool {
 /// `{% set x = 1 %}`, and a named argument.
 fn is_assignment(found: &[Piece<'_>], at: usize) -> bool {
     let statement = ["set", "with", "macro", "call", "for"].iter().any(|word| is_word(found.first(), word));
-    statement || found[..at].contains(&Piece::Sign("("))
+    statement || found[..at].contains(&Piece::Health("("))
 }
 
 /// True if a bare word stands beside a comparison, where a text was meant.
@@ -264,7 +264,8 @@ fn is_compared(text: &str, word: &str) -> bool {
         [] => pieces(text),
         ref parts => parts.iter().flat_map(|part| pieces(part)).collect(),
     };
-    let compares = |token: Option<&Piece<'_>>| matches!(token, Some(Piece::Sign("==" | "!="))) || is_word(token, "in");
+    let compares =
+        |token: Option<&Piece<'_>>| matches!(token, Some(Piece::Health("==" | "!="))) || is_word(token, "in");
     (0..found.len()).any(|at| {
         is_word(found.get(at), word)
             && !WORDS.contains(&word)
@@ -277,7 +278,7 @@ fn dashed<'a>(found: &[Piece<'_>], earlier: &'a [String]) -> Option<&'a String> 
     let Some(Piece::Path(parts)) = found.first() else { return None };
     let mut written = parts.get(1)?.to_string();
     let mut rest = &found[1..];
-    while let [Piece::Sign("-"), Piece::Path(more), after @ ..] = rest {
+    while let [Piece::Health("-"), Piece::Path(more), after @ ..] = rest {
         written = format!("{written}-{}", more[0]);
         if let Some(step) = earlier.iter().find(|step| **step == written) {
             return Some(step);

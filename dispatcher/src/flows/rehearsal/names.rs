@@ -77,7 +77,7 @@ pub(super) fn check(flow: &Flow, lines: &Lines, uses: &[Uses], scenes: &mut [Sce
     remembered(flow, lines, findings);
     for used in uses {
         for name in used.names() {
-            used.look_up(&name, scenes, findings);
+            used.lookup(&name, scenes, findings);
         }
         for expression in used.expressions() {
             for (path, literal) in comparisons(expression) {
@@ -128,7 +128,7 @@ impl Uses {
         if self.is_expression { vec![&self.text] } else { blocks(&self.text) }
     }
 
-    fn look_up(&self, name: &str, scenes: &mut [Scene], findings: &mut Findings) {
+    fn lookup(&self, name: &str, scenes: &mut [Scene], findings: &mut Findings) {
         let root = name.split('.').next().unwrap_or_default();
         if root != "user" && root != EVENT {
             return;
@@ -178,7 +178,7 @@ fn comparisons(expression: &str) -> Vec<(String, Literal)> {
     let found = pieces(expression);
     let mut compared = Vec::new();
     for (at, window) in found.windows(3).enumerate() {
-        let [left, Piece::Sign(sign), right] = window else { continue };
+        let [left, Piece::Health(sign), right] = window else { continue };
         if !SIGNS.contains(sign) {
             continue;
         }
@@ -205,7 +205,7 @@ fn comparisons(expression: &str) -> Vec<(String, Literal)> {
 fn is_boundary(piece: &Piece<'_>) -> bool {
     match piece {
         Piece::Path(parts) => matches!(parts[..], ["and" | "or" | "not" | "if" | "elif" | "else"]),
-        Piece::Sign(sign) => matches!(*sign, "(" | ")" | ","),
+        Piece::Health(sign) => matches!(*sign, "(" | ")" | ","),
         Piece::Text(_) | Piece::Number(_) => false,
     }
 }
@@ -225,7 +225,7 @@ impl Literal {
             Piece::Number(number) => Some(Self::Number((*number).to_owned())),
             Piece::Path(parts) if parts[..] == ["true"] => Some(Self::Flag(true)),
             Piece::Path(parts) if parts[..] == ["false"] => Some(Self::Flag(false)),
-            Piece::Path(_) | Piece::Sign(_) => None,
+            Piece::Path(_) | Piece::Health(_) => None,
         }
     }
 

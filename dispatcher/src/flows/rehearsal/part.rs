@@ -7,8 +7,8 @@ use super::super::{Call, Context, Flow, FlowStep, Unrenderable, evaluate, render
 use super::LINK;
 use super::names::texts;
 use super::scenes::Scene;
-use crate::connectors::{self, Connectors, Inputs};
-use crate::reach;
+use crate::connectors::{self, Connectors, StepInput};
+use crate::suppression;
 
 /// Result of a step in one scene.
 pub(super) enum Played {
@@ -76,7 +76,7 @@ impl Part<'_> {
                 Failure { place, what: error.what }
             }
         };
-        let cannot = |error: connectors::CannotPrepare| of_text(call, &error.0);
+        let cannot = |error: connectors::PrepareError| of_text(call, &error.0);
         let fit = |params: &mut Map<String, Value>| {
             connectors::fit(&call.connector, &call.operation, params).map_err(|unfit| of_text(call, &unfit.what))
         };
@@ -93,7 +93,7 @@ impl Part<'_> {
         let writes_to = connectors::operation(&call.connector, &call.operation).map_or(&[][..], |it| it.writes_to);
         let mut people = render_some(call, writes_to, &scene.context).map_err(unrenderable(""))?;
         fit(&mut people)?;
-        reach::recipients(&mut people, writes_to).map_err(cannot)?;
+        suppression::recipients(&mut people, writes_to).map_err(cannot)?;
         let mut context: Context = scene.context.clone();
         if call.marketing.is_some() {
             context.set_unsubscribe_url(LINK);
@@ -104,7 +104,7 @@ impl Part<'_> {
         params.extend(people);
         let Some(connector) = connectors.get(&call.connector) else { return Ok(false) };
         let (operation, data) = (call.operation.as_str(), context.event_data());
-        let inputs = Inputs { operation, params: &params, event: &scene.event, data, pass: 0 };
+        let inputs = StepInput { operation, params: &params, event: &scene.event, data, rerun: 0 };
         connector.prepare(&inputs).map_err(cannot)?;
         Ok(true)
     }

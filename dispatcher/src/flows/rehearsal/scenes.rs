@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, SubjectId, Timestamp};
 
 use super::super::{Context, Flow, events};
-use crate::before::{Before, Fields};
-use crate::engine::{Run, Tries};
+use crate::engine::{AttemptState, Run};
+use crate::field_diff::{Fields, PreviousFields};
 use crate::subject::{self, Subject};
 
 /// Time of all samples.
@@ -137,25 +137,25 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
         step: 0,
         destination: None,
         begun: false,
-        pass: 0,
-        tries: Tries::default(),
+        rerun: 0,
+        tries: AttemptState::default(),
         request: None,
         results,
         wait_until: None,
         expires_at: None,
         before: (!flow.remember.is_empty()).then(|| before(flow)),
         verdict: None,
-        apart: false,
+        quarantined: false,
     };
     let context = Context::new(flow, &run, subject.as_ref()).ok()?;
     Some(Scene { kind: kind.to_owned(), event, context, lacks })
 }
 
 /// As if everything that the flow remembers had changed: then every step that looks for a change is due.
-fn before(flow: &Flow) -> Before {
+fn before(flow: &Flow) -> PreviousFields {
     let user = Value::Object(known_fields().unwrap_or_default()).to_string();
     let known = Json::read(&user).map(|user| subject::fields(user, &flow.remember));
-    Before { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
+    PreviousFields { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
 }
 
 /// Fields of a user that can be remembered: Clerk's, and those that are derived from them.

@@ -19,7 +19,7 @@ fn index() -> Value {
 }
 
 fn clerk(secret: &str) -> Clerk {
-    Clerk::from_environment(&Environment::of([(VARIABLE, secret)])).expect("a secret")
+    Clerk::from_environment(&Environment::from_vars([(VARIABLE, secret)])).expect("a secret")
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
@@ -222,7 +222,7 @@ fn whatever_stands_in_a_field_that_is_read_the_event_is_kept() {
 
 #[test]
 fn instances_have_secrets_of_their_own() {
-    let environment = Environment::of([(
+    let environment = Environment::from_vars([(
         "CLERK_WEBHOOK_SIGNING_SECRET_STAGING_EU",
         "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     )]);
@@ -233,9 +233,9 @@ fn instances_have_secrets_of_their_own() {
 
 #[test]
 fn a_missing_or_broken_secret_is_named_and_not_shown() {
-    let missing = Clerk::from_environment(&Environment::of([])).err().expect("refused").to_string();
+    let missing = Clerk::from_environment(&Environment::from_vars([])).err().expect("refused").to_string();
     assert!(missing.starts_with("CLERK_WEBHOOK_SIGNING_SECRET: not set"), "{missing}");
     let broken =
-        Clerk::from_environment(&Environment::of([(VARIABLE, "whsec_???")])).err().expect("refused").to_string();
+        Clerk::from_environment(&Environment::from_vars([(VARIABLE, "whsec_???")])).err().expect("refused").to_string();
     assert!(broken.contains("not base64") && !broken.contains("???"), "{broken}");
 }

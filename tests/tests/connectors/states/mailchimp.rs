@@ -69,7 +69,7 @@ impl Audience {
         }
     }
 
-    /// Twice: what is done again, after a crash say, ends the same.
+    /// Twice: what is done again, after a crash log_once, ends the same.
     async fn twice(&self, operation: &str, params: &Value) -> String {
         let mut said = Vec::new();
         for _ in 0..2 {

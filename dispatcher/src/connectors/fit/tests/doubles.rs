@@ -50,7 +50,7 @@ async fn what_leaves_is_taken_whatever_the_decoration_holds() {
     let stop = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let lab = usher_lab::Lab::start(listener, stop.clone()).expect("a lab");
-    let own = Environment::of([("RESEND_API_KEY", "re_lab"), ("STRIPE_SECRET_KEY", "sk_test_lab")]);
+    let own = Environment::from_vars([("RESEND_API_KEY", "re_lab"), ("STRIPE_SECRET_KEY", "sk_test_lab")]);
     let settings = usher_lab::settings(&lab.url()).into_iter();
     let bases = [("RESEND_BASE_URL", "resend"), ("STRIPE_BASE_URL", "stripe")];
     let bases = bases.map(|(name, provider)| (name, lab.base_url(provider).expect("it has one")));

@@ -1,4 +1,4 @@
-//! A real mail server that wants TLS and a login: `aiosmtpd` again, with a certificate made here.
+//! A real mail server that demand TLS and a login: `aiosmtpd` again, with a certificate made here.
 //!
 //! Whom to trust is read once a process, from the system or from `SSL_CERT_FILE`, as in a deployment with a certificate of
 //! its own. So the mail is sent by a second process: this test program again, told to run one test.

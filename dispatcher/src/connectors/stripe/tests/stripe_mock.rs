@@ -27,7 +27,7 @@ async fn stripes_own_mock_takes_everything_we_ask() {
         let outcome = stripe.attempt(&request, TRIAL).await;
         assert!(matches!(outcome, Outcome::Done(_)), "{operation} {params}: {outcome:?}");
         // None of its examples is one of ours; what is cancelled or deleted can simply be asked again.
-        assert_eq!(stripe.look_up(&request, TRIAL).await, LookUp::Absent, "{operation} {params}");
+        assert_eq!(stripe.lookup(&request, TRIAL).await, Lookup::Absent, "{operation} {params}");
     }
     let wrong = br#"{"path":"/v1/customers","form":"nmae=Dana"}"#;
     let outcome = stripe.attempt(wrong, TRIAL).await;

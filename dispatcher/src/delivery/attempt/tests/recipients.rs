@@ -2,26 +2,27 @@
 
 use serde_json::Value;
 use usher_proto::AddressDigest;
-use usher_proto::reach::{EVERYTHING, ReachChange, ReachKind};
+use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_service::options::Environment;
 
 use super::*;
-use crate::engine::Held;
+use crate::engine::SkipReason;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 impl Scene {
     /// With these settings about whom to write to.
     fn with<const N: usize>(mut self, settings: [(&str, &str); N]) -> Self {
-        self.workshop.reach =
-            Arc::new(Reach::from_environment(&Environment::of(settings), &[]).expect("good settings"));
+        self.executor.suppression = Arc::new(
+            SuppressionPolicy::from_environment(&Environment::from_vars(settings), &[]).expect("good settings"),
+        );
         self
     }
 
     /// What is said of an address is admitted.
-    async fn told(&self, kind: ReachKind, address: &str, scope: &str) {
-        let change = ReachChange {
+    async fn told(&self, kind: SuppressionKind, address: &str, scope: &str) {
+        let change = SuppressionChange {
             kind,
             address: AddressDigest::of(address),
             scope: scope.into(),
@@ -32,7 +33,7 @@ impl Scene {
         let subject = SubjectId::new(Source::Usher, &Instance::default(), &Key::new("k"));
         let event =
             change.clone().into_event(EventId::new(format!("e{:x}", rand::random::<u64>())), subject, clock::now());
-        let arrival = Arrival { starts: false, reach: Some(change), ..Arrival::starting(1, event) };
+        let arrival = Arrival { starts: false, suppression: Some(change), ..Arrival::starting(1, event) };
         let batch = Batch {
             refused: Vec::new(),
             partition: Partition(0),
@@ -42,11 +43,11 @@ impl Scene {
             flow_version: self.run.flow_version.clone(),
             connector: None,
         };
-        self.workshop.store.admit("test", &batch).await.expect("it is admitted");
+        self.executor.store.admit("test", &batch).await.expect("it is admitted");
     }
 
-    async fn held(&self) -> Option<Held> {
-        match self.workshop.work(&self.run, self.epoch).await {
+    async fn held(&self) -> Option<SkipReason> {
+        match self.executor.work(&self.run, self.epoch).await {
             Report::HeldBack { held, next: Next::End } => Some(held),
             Report::Attempted { outcome: Outcome::Done(_), .. } => None,
             other => panic!("neither done nor held back: {other:?}"),
@@ -61,20 +62,20 @@ impl Scene {
 }
 
 async fn to(to: &str) -> Scene {
-    scene(&FLOW.replace("\"a@b.test\"", to), Memory::Idempotent, LookUp::Unknown, done).await
+    scene(&FLOW.replace("\"a@b.test\"", to), Idempotency::Natural, Lookup::Unknown, done).await
 }
 
 #[tokio::test]
 async fn nobody_is_written_to_whom_the_settings_or_the_store_leave_out() {
     assert_eq!(to("\"a@b.test\"").await.held().await, None);
-    assert_eq!(to("\"A <a+clerk_test@b.test>\"").await.held().await, Some(Held::HeldBack));
+    assert_eq!(to("\"A <a+clerk_test@b.test>\"").await.held().await, Some(SkipReason::HeldBack));
     let scene = to("\"a@b.test\"").await.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]);
-    assert_eq!(scene.held().await, Some(Held::HeldBack));
+    assert_eq!(scene.held().await, Some(SkipReason::HeldBack));
     let scene = to("\"a@b.test\"").await;
-    scene.told(ReachKind::Unsubscribed, "a@b.test", "news").await;
+    scene.told(SuppressionKind::Unsubscribed, "a@b.test", "news").await;
     assert_eq!(scene.held().await, None, "this is no mail of that list");
-    scene.told(ReachKind::Suppressed, "A@B.test", EVERYTHING).await;
-    assert_eq!((scene.held().await, scene.asked()), (Some(Held::Suppressed), 1));
+    scene.told(SuppressionKind::Suppressed, "A@B.test", EVERYTHING).await;
+    assert_eq!((scene.held().await, scene.asked()), (Some(SkipReason::Suppressed), 1));
 }
 
 #[tokio::test]
@@ -94,14 +95,14 @@ async fn a_text_that_might_be_two_addresses_is_given_up() {
 /// The request of a step of this connector with these lines.
 async fn step(lines: &str) -> Scene {
     let flow = format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{lines}");
-    scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await
+    scene(&flow, Idempotency::Natural, Lookup::Unknown, done).await
 }
 
 #[tokio::test]
 async fn nothing_goes_to_a_phone_number_for_tests() {
     let novu = "use = \"novu.trigger\"\nworkflow = \"w\"\nsubscriber_id = \"user_1\"\nfirst_name = \"Dana\"\n";
     let phone = "phone = \"+1 (201) 555-0123\"\n";
-    assert_eq!(step(&format!("{novu}{phone}")).await.held().await, Some(Held::HeldBack));
+    assert_eq!(step(&format!("{novu}{phone}")).await.held().await, Some(SkipReason::HeldBack));
     let scene = step(&format!("{novu}{phone}email = \"a@b.test\"\n")).await;
     assert_eq!(scene.held().await, None);
     let told = json!({ "workflow": "w", "subscriber_id": "user_1", "first_name": "Dana", "email": "a@b.test" });
@@ -146,20 +147,20 @@ async fn what_must_not_be_changed_is_given_up_as_what_it_is() {
 #[tokio::test]
 async fn a_kept_request_goes_to_nobody_who_is_left_out_meanwhile() {
     let timeout = || Outcome::retry(Cause::Timeout);
-    let mut scene = scene(FLOW, Memory::Idempotent, LookUp::Unknown, timeout).await;
-    let Report::Attempted { request, .. } = scene.workshop.work(&scene.run, scene.epoch).await else { panic!() };
+    let mut scene = scene(FLOW, Idempotency::Natural, Lookup::Unknown, timeout).await;
+    let Report::Attempted { request, .. } = scene.executor.work(&scene.run, scene.epoch).await else { panic!() };
     scene.run.request = request;
     assert_eq!(scene.outcome().await, timeout());
     let requests = scene.fake.requests.lock().expect("no panic while it is held").clone();
     assert_eq!(requests[0], requests[1], "the very same goes out again");
 
-    scene.told(ReachKind::Suppressed, "a@b.test", EVERYTHING).await;
-    assert_eq!((scene.held().await, scene.asked()), (Some(Held::Suppressed), 2));
+    scene.told(SuppressionKind::Suppressed, "a@b.test", EVERYTHING).await;
+    assert_eq!((scene.held().await, scene.asked()), (Some(SkipReason::Suppressed), 2));
     let scene = scene.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]);
-    assert_eq!(scene.held().await, Some(Held::HeldBack));
+    assert_eq!(scene.held().await, Some(SkipReason::HeldBack));
     // One that was kept without its recipients.
     let scene = to("\"a@b.test\"").await.in_doubt_since(Duration::ZERO).with([("USHER_DELIVER_ONLY_TO", "*@b.test")]);
-    assert_eq!(scene.held().await, Some(Held::HeldBack));
+    assert_eq!(scene.held().await, Some(SkipReason::HeldBack));
 }
 
 #[tokio::test]
@@ -167,7 +168,7 @@ async fn marketing_mail_carries_its_link_and_ends_with_it() {
     let settings = [("USHER_UNSUBSCRIBE_SECRET", SECRET), ("USHER_PUBLIC_URL", "https://acme.test")];
     let own = "marketing = \"news\"\nheaders = { list-unsubscribe = \"<x>\", X-A = \"b\" }\nsubject";
     let flow = FLOW.replace("subject", own).replace("text = \"hello\"", "text = \"{{ unsubscribe_url }}\"");
-    let scene = scene(&flow, Memory::Idempotent, LookUp::Unknown, done).await.with(settings);
+    let scene = scene(&flow, Idempotency::Natural, Lookup::Unknown, done).await.with(settings);
     assert_eq!(scene.held().await, None);
     let sent = scene.sent();
     let url = sent["text"].as_str().expect("a text").to_owned();
@@ -183,8 +184,8 @@ async fn marketing_mail_carries_its_link_and_ends_with_it() {
     );
     assert_eq!((scene.held().await, scene.sent()), (None, sent), "the same each time");
 
-    scene.told(ReachKind::Unsubscribed, "a@b.test", "news").await;
-    assert_eq!(scene.held().await, Some(Held::Unsubscribed));
+    scene.told(SuppressionKind::Unsubscribed, "a@b.test", "news").await;
+    assert_eq!(scene.held().await, Some(SkipReason::Unsubscribed));
     let outcome = to("\"a@b.test\"\nmarketing = \"news\"").await.outcome().await;
     assert!(matches!(outcome, Outcome::Reject { reason: Reason::Configuration, .. }), "{outcome:?}");
 }

@@ -163,7 +163,7 @@ fn whatever_would_begin_is_held_wherever_it_comes_from() {
     steps.extend(bench.loaded("more", vec![run("more", 7)], false));
     steps.extend(bench.after_seconds(30));
     assert_eq!(begun(&steps), NONE);
-    assert!(!steps.iter().any(|step| matches!(step, Step::Due(_) | Step::Bury { .. })), "{steps:?}");
+    assert!(!steps.iter().any(|step| matches!(step, Step::Due(_) | Step::DeadLetter { .. })), "{steps:?}");
 
     let owned = vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 2, owned });

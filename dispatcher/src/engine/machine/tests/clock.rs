@@ -28,12 +28,12 @@ fn nothing_ends_by_time_while_nothing_proves_the_clock() {
     let admission = Admission { heads: vec![expired, run("b", 2)], ..Admission::default() };
     let steps = bench.admitted(admission);
     assert_eq!(begun(&steps), ["b-2"], "what is fresh goes on");
-    assert!(!steps.iter().any(|step| matches!(step, Step::Bury { .. })), "{steps:?}");
+    assert!(!steps.iter().any(|step| matches!(step, Step::DeadLetter { .. })), "{steps:?}");
     let later = bench.after_seconds(600);
-    assert!(!later.iter().any(|step| matches!(step, Step::Due(_) | Step::Bury { .. })), "{later:?}");
+    assert!(!later.iter().any(|step| matches!(step, Step::Due(_) | Step::DeadLetter { .. })), "{later:?}");
     let mut told = bench.give(Input::Clock(ClockState::Right));
     told.extend(bench.after_seconds(5));
     told.extend(bench.after_seconds(5));
     assert!(told.iter().any(|step| matches!(step, Step::Due(_))), "waits end again: {told:?}");
-    assert!(told.iter().any(|step| matches!(step, Step::Bury { .. })), "and it expires: {told:?}");
+    assert!(told.iter().any(|step| matches!(step, Step::DeadLetter { .. })), "and it expires: {told:?}");
 }

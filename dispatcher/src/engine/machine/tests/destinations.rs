@@ -10,7 +10,7 @@ fn a_failure_counts_only_once_others_have_been_served_after_it() {
         bench.fail("a-1", Cause::Unavailable);
         assert_eq!(begun(&bench.after_seconds(pause)), ["a-1"]);
     }
-    assert_eq!(bench.at_work["a-1"].0.tries.spent, 0, "nobody else has been served");
+    assert_eq!(bench.at_work["a-1"].0.tries.counted, 0, "nobody else has been served");
     let change = written(&bench.fail("a-1", Cause::Unavailable));
     let ChangeKind::Park { tries, .. } = change.kind else { panic!("{change:?}") };
     bench.wrote(change, Changed::Written);
@@ -18,7 +18,7 @@ fn a_failure_counts_only_once_others_have_been_served_after_it() {
     bench.finish("b-2");
     let head = tried(run("a", 1), tries);
     bench.give(Input::Due { heads: vec![head], behind: Vec::new(), asked_again: false });
-    assert_eq!(bench.at_work["a-1"].0.tries.spent, 1);
+    assert_eq!(bench.at_work["a-1"].0.tries.counted, 1);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_destination_that_is_down_holds_its_heads_and_spends_nothing() {
     for _ in 0..600 {
         for event in begun(&bench.after_seconds(1)) {
             tried += 1;
-            assert_eq!(bench.at_work[&event].0.tries.spent, 0);
+            assert_eq!(bench.at_work[&event].0.tries.counted, 0);
             bench.fail(&event, Cause::Unavailable);
         }
     }
@@ -59,7 +59,7 @@ fn a_destination_that_is_down_holds_its_heads_and_spends_nothing() {
             steps = Vec::new();
             for event in events {
                 served += 1;
-                assert_eq!(bench.at_work[&event].0.tries.spent, 0, "{event}");
+                assert_eq!(bench.at_work[&event].0.tries.counted, 0, "{event}");
                 steps.extend(bench.finish(&event));
             }
         }

@@ -130,7 +130,7 @@ fn a_step_follows_a_step_with_its_tries_forgotten() {
     assert_eq!((effect.step, effect.connector.as_str()), (0, "d"));
     assert_eq!(begun(&bench.wrote(change, Changed::Written)), ["a-1"]);
     let (run, ..) = &bench.at_work["a-1"];
-    assert_eq!((run.step, run.destination.as_deref(), run.tries.made), (1, Some("e"), 1));
+    assert_eq!((run.step, run.destination.as_deref(), run.tries.attempts), (1, Some("e"), 1));
     assert_eq!(run.results.len(), 1);
 }
 

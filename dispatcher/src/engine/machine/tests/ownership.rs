@@ -94,9 +94,9 @@ fn whoever_learns_that_a_partition_is_somebody_elses_joins_anew() {
         bench.wrote(change, Changed::Fenced)
     };
     let question: fn(&mut Bench) -> Vec<Step> = |bench| bench.give(Input::Fenced { partition: P, epoch: EPOCH });
-    for learn in [admission, claim, write, question] {
+    for diff in [admission, claim, write, question] {
         let mut bench = Bench::owning(limits());
-        assert!(is_rejoin(&learn(&mut bench)));
+        assert!(is_rejoin(&diff(&mut bench)));
         assert!(bench.engine.stands_by());
         assert_eq!(bench.numbers(), Numbers::default());
     }

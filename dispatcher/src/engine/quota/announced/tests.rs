@@ -17,7 +17,7 @@ fn remaining(calls: u32, reset: u64) -> RateLimitHeaders {
 
 fn heard(headers: &RateLimitHeaders) -> Announced {
     let mut announced = Announced::default();
-    announced.hear(headers, None, 0, at(0));
+    announced.observe(headers, None, 0, at(0));
     announced
 }
 
@@ -64,12 +64,12 @@ fn a_limit_a_second_is_a_pace_and_ends_soon_after_it_is_not_announced_any_more()
 fn a_window_that_is_not_said_is_as_long_as_the_longest_time_until_its_end() {
     let limit = |reset| RateLimitHeaders { limit: Some(5), reset: Some(at(reset)), ..RateLimitHeaders::default() };
     let mut announced = heard(&limit(60_000));
-    announced.hear(&limit(1_000), None, 0, at(59_000));
+    announced.observe(&limit(1_000), None, 0, at(59_000));
     assert_eq!(announced.pace(at(59_000)), None, "it has not become five a second");
     let mut lower = heard(&RateLimitHeaders { limit: Some(5), ..RateLimitHeaders::default() });
     assert!(!lower.counts(at(0)) && lower.pace(at(0)).is_none(), "five in what time?");
     assert_eq!(lower.may_probe(1_000, at(5_000)), Ok(()), "what cannot be held holds nobody up");
-    lower.hear(&RateLimitHeaders { limit: Some(5), ..RateLimitHeaders::default() }, Some(at(1_000)), 0, at(0));
+    lower.observe(&RateLimitHeaders { limit: Some(5), ..RateLimitHeaders::default() }, Some(at(1_000)), 0, at(0));
     assert!(lower.pace(at(0)).is_some());
 }
 
@@ -78,10 +78,10 @@ fn the_destinations_own_count_is_shared_and_ends_with_its_window() {
     let mut announced = heard(&remaining(9, 30));
     assert_eq!(burst(&mut announced, 1, at(0)), 9);
     assert_eq!(announced.check(1, at(0)), Err(Duration::from_secs(30)));
-    announced.hear(&remaining(4, 30), None, 0, at(100));
+    announced.observe(&remaining(4, 30), None, 0, at(100));
     assert!(announced.check(1, at(100)).is_err(), "an answer to an earlier call gives nothing back");
     assert_eq!(announced.check(1, at(30_100)), Ok(()));
-    announced.hear(&remaining(9, 30), None, 3, at(30_200));
+    announced.observe(&remaining(9, 30), None, 3, at(30_200));
     assert_eq!(burst(&mut announced, 1, at(30_200)), 6, "calls under way may not be counted yet");
 }
 
@@ -91,10 +91,10 @@ fn while_nothing_is_left_for_long_one_call_a_minute_asks() {
     assert_eq!(announced.check(1, at(0)), Err(Duration::from_secs(60)));
     assert_eq!(burst(&mut announced, 1, at(60_000)), 1);
     assert_eq!(announced.check(1, at(61_000)), Err(Duration::from_secs(59)));
-    announced.hear(&remaining(0, 20 * DAY - 62), None, 0, at(62_000));
+    announced.observe(&remaining(0, 20 * DAY - 62), None, 0, at(62_000));
     assert!(announced.check(1, at(62_000)).is_err(), "still none");
     assert_eq!(burst(&mut announced, 1, at(122_000)), 1);
-    announced.hear(&remaining(5, 20 * DAY - 123), None, 0, at(123_000));
+    announced.observe(&remaining(5, 20 * DAY - 123), None, 0, at(123_000));
     assert_eq!(burst(&mut announced, 1, at(123_000)), 5, "the plan was raised, or its word was wrong");
 }
 
@@ -105,9 +105,9 @@ fn a_few_calls_ask_first_and_all_go_once_no_limit_is_announced() {
     assert_eq!(announced.may_probe(1, at(0)), Ok(()));
     assert_eq!(announced.may_probe(2, at(400)), Err(at(600)));
     assert_eq!(announced.may_probe(3, at(1_000)), Ok(()), "one that is slow to answer is asked more");
-    announced.hear(&RateLimitHeaders::default(), None, 2, at(1_100));
+    announced.observe(&RateLimitHeaders::default(), None, 2, at(1_100));
     assert_eq!(announced.may_probe(1_000, at(1_100)), Ok(()));
-    announced.hear(&policy(20, 1), None, 0, at(1_200));
+    announced.observe(&policy(20, 1), None, 0, at(1_200));
     assert_eq!(announced.may_probe(1_000, at(1_200)), Ok(()), "now the limit is what holds");
     assert!(announced.may_probe(2, at(9_000)).is_err(), "the limit has expired, and may be announced again");
 }
@@ -124,7 +124,7 @@ fn no_window_ever_holds_more_than_its_limit() {
         let (mut now, mut made) = (at(0), Vec::new());
         for _ in 0..400 {
             now += at(random.below(seconds * 100));
-            announced.hear(&policy(limit, seconds), None, 0, now);
+            announced.observe(&policy(limit, seconds), None, 0, now);
             for _ in 0..random.below(5) {
                 if announced.check(1, now).is_ok() {
                     announced.count(now);
@@ -160,7 +160,7 @@ fn processes_that_are_told_what_is_left_use_it_up_and_no_more() {
             let taken = used < limit;
             (used, refused) = if taken { (used + 1, refused) } else { (used, refused + 1) };
             let answer = RateLimitHeaders { limit: Some(limit), ..remaining(limit - used, 60 - millis / 1_000) };
-            replica.hear(&answer, None, 0, at(millis));
+            replica.observe(&answer, None, 0, at(millis));
         }
         assert_eq!(used, limit);
         assert!(refused <= sharers, "{refused} refused of {limit} by {sharers}");

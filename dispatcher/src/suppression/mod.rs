@@ -1,0 +1,152 @@
+//! Whom not to write to. Decides and asks nobody: what the store knows of addresses is a parameter.
+//!
+//! An operation says which of its parameters are people's addresses (`Operation::writes_to`), so that what is decided here
+//! holds for every connector, also for one that is added later.
+
+mod allowlist;
+mod change;
+mod clerk_tests;
+mod kept;
+mod links;
+mod recipients;
+
+use usher_proto::AddressDigest;
+use usher_proto::suppression::EVERYTHING;
+use usher_service::ConfigError;
+use usher_service::options::Environment;
+
+use crate::engine::SkipReason;
+use crate::flows::{Action, Flow};
+pub use allowlist::RecipientAllowlist;
+pub(crate) use change::suppression_change;
+pub(crate) use kept::{keep, kept};
+pub use links::Links;
+pub(crate) use recipients::{drop_suppressed, drop_test_numbers, recipients};
+
+/// What is configured about whom to write to.
+#[derive(Debug, Clone, Default)]
+pub struct SuppressionPolicy {
+    /// Who may be written to at all.
+    pub allowlist: RecipientAllowlist,
+    /// Makes the links that end marketing mail.
+    pub links: Option<Links>,
+}
+
+impl SuppressionPolicy {
+    /// Reads the settings. Flows with marketing mail need those of its links.
+    pub fn from_environment(environment: &Environment, flows: &[Flow]) -> Result<Self, ConfigError> {
+        let suppression = Self {
+            allowlist: RecipientAllowlist::from_environment(environment)?,
+            links: Links::from_environment(environment)?,
+        };
+        for flow in flows {
+            let marketing = |action: &Action| matches!(action, Action::Call(call) if call.marketing.is_some());
+            let step = flow.steps.iter().find(|step| marketing(&step.action));
+            if let Some(step) = step.filter(|_| suppression.links.is_none()) {
+                return Err(Links::missing(&flow.name, &step.name));
+            }
+        }
+        Ok(suppression)
+    }
+}
+
+/// That an address is not to be written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuppressionEntry {
+    /// The address.
+    pub address: AddressDigest,
+    /// The list, or [`EVERYTHING`].
+    pub scope: String,
+}
+
+/// What is known where a step is about to write to somebody.
+pub(crate) struct Rules<'a> {
+    /// Who may be written to at all.
+    pub(crate) allowlist: &'a RecipientAllowlist,
+    /// What the store knows of the addresses, for all mail and for the step's list.
+    pub(crate) listed: Vec<SuppressionEntry>,
+}
+
+impl Rules<'_> {
+    /// Why an address is not written to; none if it is.
+    pub(crate) fn held(&self, address: &str) -> Option<SkipReason> {
+        if clerk_tests::is_test_address(address) || !self.allowlist.allows(address) {
+            return Some(SkipReason::HeldBack);
+        }
+        let digest = AddressDigest::of(address);
+        let mut listed = self.listed.iter().filter(|listed| listed.address == digest).peekable();
+        listed.peek()?;
+        Some(if listed.any(|listed| listed.scope == EVERYTHING) {
+            SkipReason::Suppressed
+        } else {
+            SkipReason::Unsubscribed
+        })
+    }
+
+    /// The same where nothing is known of whom it goes to, as of a workflow that looks its subscriber up by itself: that
+    /// cannot be let through where only some may be written to.
+    pub(crate) fn held_unseen(&self) -> Option<SkipReason> {
+        self.allowlist.is_given().then_some(SkipReason::HeldBack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::{FlowSource, builtin};
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn allowlist(text: &str) -> RecipientAllowlist {
+        RecipientAllowlist::from_environment(&Environment::from_vars([("USHER_DELIVER_ONLY_TO", text)]))
+            .expect("good patterns")
+    }
+
+    #[test]
+    fn each_reason_has_its_word_and_the_strongest_counts() {
+        let (all, some) = (allowlist(""), allowlist("*@work.test"));
+        let listed = |address: &str, scope: &str| SuppressionEntry {
+            address: AddressDigest::of(address),
+            scope: scope.to_owned(),
+        };
+        let known = vec![
+            listed("gone@work.test", EVERYTHING),
+            listed("out@work.test", "news"),
+            listed("both@work.test", "news"),
+            listed("both@work.test", EVERYTHING),
+            listed("else@elsewhere.test", EVERYTHING),
+            listed("gone@m\u{fc}nchen.test", EVERYTHING),
+        ];
+        let rules = |allowlist| Rules { allowlist, listed: known.clone() };
+        for (address, expected) in [
+            ("dana@work.test", None),
+            ("Dana+clerk_test@work.test", Some(SkipReason::HeldBack)),
+            ("dana+CLERK_TEST@work.test", Some(SkipReason::HeldBack)),
+            ("dana+clerk_test_7@work.test", Some(SkipReason::HeldBack)),
+            ("gone@xn--mnchen-3ya.test", Some(SkipReason::Suppressed)),
+            ("\"gone\"@M\u{fc}nchen.test", Some(SkipReason::Suppressed)),
+            ("clerk_test@work.test", None),
+            ("Gone@Work.test", Some(SkipReason::Suppressed)),
+            ("out@work.test", Some(SkipReason::Unsubscribed)),
+            ("both@work.test", Some(SkipReason::Suppressed)),
+            ("else@elsewhere.test", Some(SkipReason::Suppressed)),
+        ] {
+            assert_eq!(rules(&all).held(address), expected, "{address}");
+        }
+        assert_eq!(rules(&some).held("else@elsewhere.test"), Some(SkipReason::HeldBack));
+        assert_eq!(rules(&some).held("dana@work.test"), None);
+        assert_eq!((rules(&all).held_unseen(), rules(&some).held_unseen()), (None, Some(SkipReason::HeldBack)));
+    }
+
+    #[test]
+    fn a_flow_with_marketing_mail_cannot_start_without_its_links() {
+        let source = builtin().remove(0);
+        let toml = source.toml.replace("template = \"welcome\"", "marketing = \"news\"\ntemplate = \"welcome\"");
+        let flow = Flow::check(FlowSource { toml, ..source }).expect("a good flow");
+        let read = |environment| SuppressionPolicy::from_environment(&environment, std::slice::from_ref(&flow));
+        let error = read(Environment::from_vars([])).expect_err("two variables are missing").to_string();
+        assert!(error.starts_with("USHER_UNSUBSCRIBE_SECRET: not set, and step welcome of flow email"), "{error}");
+        let set = [("USHER_UNSUBSCRIBE_SECRET", SECRET), ("USHER_PUBLIC_URL", "https://acme.test")];
+        assert!(read(Environment::from_vars(set)).expect("both are set").links.is_some());
+    }
+}

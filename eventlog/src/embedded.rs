@@ -1,0 +1,161 @@
+//! The log on one machine: a SQLite file with Kafka's shape, for one process with several threads.
+//!
+//! Durable when acknowledged: WAL with `synchronous=FULL`, one writer that commits what has gathered in one transaction.
+//! Bounded by age and size, but what a group has not read is never deleted: then there is no room, and appends say so.
+
+mod file;
+mod query;
+mod reader;
+mod retention;
+mod schema;
+mod transaction;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use usher_proto::{Key, Partition, Record, Timestamp};
+
+use crate::subscription::{self, Subscription};
+use crate::{AppendError, Log, LogError, Position, Retention, TopicProblem, TopicSpec, Watermarks};
+use file::File;
+pub use retention::LogRetention;
+use transaction::Transaction;
+use writer::{Place, Write};
+
+/// How many writes may wait for the writer. Ingest's own limit on requests under way is below it.
+const WRITE_QUEUE: usize = 4096;
+
+/// A SQLite file as the log.
+pub struct EmbeddedLog {
+    file: File,
+    writes: mpsc::Sender<Write>,
+    /// Changes whenever something was appended, for readers that have reached the end.
+    appended: watch::Receiver<u64>,
+    stop: CancellationToken,
+}
+
+impl EmbeddedLog {
+    /// Opens or makes the file. Whoever opens it must hold its directory for itself.
+    ///
+    /// # Errors
+    /// The file is damaged or no database, which [lasts](LogError::is_lasting), or it cannot be opened now.
+    pub async fn open(path: &Path, retention: LogRetention) -> Result<Self, LogError> {
+        usher_service::files::tighten_database(path).map_err(|error| LogError::Unavailable(error.to_string()))?;
+        let file = File::open(path).await?;
+        let stop = CancellationToken::new();
+        let (writes, write_queue) = mpsc::channel(WRITE_QUEUE);
+        let (append_signal, appended) = watch::channel(0);
+        tokio::spawn(writer::run(file.clone(), write_queue, append_signal, retention.max_bytes));
+        tokio::spawn(retention::run(file.clone(), retention, stop.clone()));
+        Ok(Self { file, writes, appended, stop })
+    }
+}
+
+impl EmbeddedLog {
+    async fn write(&self, topic: &TopicSpec, record: Record, erases: bool) -> Result<Position, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        let place = Place { topic: topic.name.clone(), partition: Partition::of(&record.key, topic.partitions) };
+        self.writes
+            .try_send(Write::Append { place, record, erases, answer })
+            .map_err(|_| AppendError::Full("too many records wait to be written".into()))?;
+        answered.await.unwrap_or_else(|_| Err(AppendError::Unavailable("the log was closed".into())))
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl Log for EmbeddedLog {
+    async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        let mut transaction = Transaction::begin(self.file.pool()?).await?;
+        for topic in topics {
+            let (found,): (i32,) = sqlx::query_as("SELECT count(*) FROM partition WHERE topic = $1")
+                .bind(&topic.name)
+                .fetch_one(transaction.connection())
+                .await?;
+            if (1..topic.partitions).contains(&found) {
+                return Err(LogError::PartitionCount { topic: topic.name.clone(), found, wanted: topic.partitions });
+            }
+            if found > topic.partitions {
+                let problem = TopicProblem::MorePartitions { found, wanted: topic.partitions };
+                tracing::warn!(topic = topic.name, problem = problem.label(), "topic {} {problem}", topic.name);
+            }
+            // A topic is missing here only in a file that is new: one that was taken away ends the flows by their
+            // frontiers.
+            for partition in found..topic.partitions {
+                sqlx::query("INSERT INTO partition (topic, partition, low, next) VALUES ($1, $2, 0, 0)")
+                    .bind(&topic.name)
+                    .bind(partition)
+                    .execute(transaction.connection())
+                    .await?;
+            }
+            if let Retention::Compact(time) = topic.retention {
+                let sql = "INSERT INTO compacted (topic, keeps_for) VALUES ($1, $2) \
+                           ON CONFLICT (topic) DO UPDATE SET keeps_for = excluded.keeps_for";
+                sqlx::query(sql)
+                    .bind(&topic.name)
+                    .bind(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+                    .execute(transaction.connection())
+                    .await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError> {
+        if record.size() > crate::MAX_RECORD {
+            return Err(AppendError::TooLarge);
+        }
+        self.write(topic, record, false).await
+    }
+
+    async fn erase(&self, topic: &TopicSpec, key: &Key) -> Result<Position, AppendError> {
+        let tombstone = Record { key: key.clone(), headers: Vec::new(), body: Bytes::new() };
+        self.write(topic, tombstone, true).await
+    }
+
+    async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError> {
+        let (subscription, side) = subscription::channels();
+        let reader = reader::Reader::new(self.file.clone(), self.writes.clone(), group, topic, self.appended.clone());
+        reader.register().await?;
+        tokio::spawn(reader.run(side));
+        Ok(subscription)
+    }
+
+    async fn watermarks(&self, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
+        query::watermarks(self.file.pool()?, topic).await
+    }
+
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+        query::offsets_at(self.file.pool()?, topic, at).await
+    }
+
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+        query::committed(self.file.pool()?, group, topic).await
+    }
+
+    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+        query::read(self.file.pool()?, topic, partition, offset).await
+    }
+
+    async fn check(&self) -> Result<(), LogError> {
+        self.file.check_thoroughly().await
+    }
+
+    async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.writes.send(Write::Flush(done)).await.is_ok() {
+            // The writer ends only with the log itself.
+            let _ = flushed.await;
+        }
+    }
+}

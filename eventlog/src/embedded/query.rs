@@ -1,0 +1,71 @@
+//! Looking without a group: how far partitions reach, and one record where it stands.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sqlx::sqlite::SqlitePool;
+use usher_proto::{Key, Partition, Record, Timestamp};
+
+use crate::{LogError, Watermarks};
+
+/// Key, headers and body, where there is a record.
+type Columns = (Option<String>, Option<String>, Option<Vec<u8>>);
+
+pub(super) async fn watermarks(pool: &SqlitePool, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
+    let rows: Vec<(i32, i64, i64)> = sqlx::query_as("SELECT partition, low, next FROM partition WHERE topic = $1")
+        .bind(topic)
+        .fetch_all(pool)
+        .await?;
+    if rows.is_empty() {
+        return Err(LogError::Unavailable(format!("there is no topic {topic}")));
+    }
+    Ok(rows.into_iter().map(|(partition, low, end)| (Partition(partition), Watermarks { low, high: end })).collect())
+}
+
+/// The first offset of each partition at this time or later, or its end.
+pub(super) async fn offsets_at(
+    pool: &SqlitePool,
+    topic: &str,
+    at: Timestamp,
+) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let sql = "SELECT p.partition, COALESCE((SELECT min(r.\"offset\") FROM record r WHERE r.topic = p.topic \
+                 AND r.partition = p.partition AND r.appended_at >= $2), p.next) FROM partition p WHERE p.topic = $1";
+    let rows: Vec<(i32, i64)> = sqlx::query_as(sql).bind(topic).bind(at.millis()).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(partition, offset)| (Partition(partition), offset)).collect())
+}
+
+/// Where a group has committed that it goes on.
+pub(super) async fn committed(
+    pool: &SqlitePool,
+    group: &str,
+    topic: &str,
+) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let sql = "SELECT partition, committed FROM cursor WHERE \"group\" = $1 AND topic = $2 AND committed IS NOT NULL";
+    let rows: Vec<(i32, i64)> = sqlx::query_as(sql).bind(group).bind(topic).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(partition, offset)| (Partition(partition), offset)).collect())
+}
+
+pub(super) async fn read(
+    pool: &SqlitePool,
+    topic: &str,
+    partition: Partition,
+    offset: i64,
+) -> Result<Option<Record>, LogError> {
+    // A row comes for a partition that exists, with or without a record in it.
+    let sql = "SELECT r.key, r.headers, r.body FROM partition p LEFT JOIN record r \
+                 ON r.topic = p.topic AND r.partition = p.partition AND r.\"offset\" = $3 \
+               WHERE p.topic = $1 AND p.partition = $2";
+    let row: Option<Columns> =
+        sqlx::query_as(sql).bind(topic).bind(partition.0).bind(offset).fetch_optional(pool).await?;
+    match row {
+        None => Err(LogError::Unavailable(format!("there is no partition {partition} of topic {topic}"))),
+        Some((Some(key), Some(headers), Some(body))) => Ok(Some(record(key, &headers, body)?)),
+        Some(_) => Ok(None),
+    }
+}
+
+/// A record as its row has it.
+pub(super) fn record(key: String, headers: &str, body: Vec<u8>) -> Result<Record, LogError> {
+    let headers = serde_json::from_str(headers).map_err(|error| LogError::Unavailable(error.to_string()))?;
+    Ok(Record { key: Key::new(key), headers, body: Bytes::from(body) })
+}

@@ -1,0 +1,231 @@
+//! One group reading one topic. All partitions are its own from the start, for there is one process.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use usher_proto::{Partition, Record};
+
+use super::file::File;
+use super::query;
+use super::writer::Write;
+use crate::LogError;
+use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, SubscriptionDriver};
+
+/// How often commits are written.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// How often to look again at the end even if nobody said that something came: another process may have appended.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The pause after the file could not be read.
+const AFTER_ERROR: Duration = Duration::from_millis(500);
+/// There is one assignment, which never changes.
+const EPOCH: u64 = 1;
+
+pub(super) struct Reader {
+    file: File,
+    writes: mpsc::Sender<Write>,
+    group: String,
+    topic: String,
+    appended: watch::Receiver<u64>,
+    positions: BTreeMap<Partition, Place>,
+}
+
+/// Where reading stands in one partition.
+struct Place {
+    next: i64,
+    paused: bool,
+    /// What may be committed, and whether it has been.
+    frontier: Option<(i64, bool)>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        file: File,
+        writes: mpsc::Sender<Write>,
+        group: &str,
+        topic: &str,
+        appended: watch::Receiver<u64>,
+    ) -> Self {
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        Self { file, writes, group, topic, appended, positions: BTreeMap::new() }
+    }
+
+    /// Makes the group known, so that nothing is deleted before it has read it.
+    pub(super) async fn register(&self) -> Result<(), LogError> {
+        let sql = "INSERT INTO cursor (\"group\", topic, partition) \
+                   SELECT $1, topic, partition FROM partition WHERE topic = $2 ON CONFLICT DO NOTHING";
+        sqlx::query(sql).bind(&self.group).bind(&self.topic).execute(self.file.pool()?).await?;
+        Ok(())
+    }
+
+    pub(super) async fn run(mut self, side: SubscriptionDriver) {
+        let SubscriptionDriver { events, mut commands } = side;
+        let assigned = match self.fetch_positions().await {
+            Ok(partitions) => LogEvent::Assigned { epoch: EPOCH, partitions },
+            Err(error) => LogEvent::Failed(error),
+        };
+        if events.send(assigned).await.is_err() {
+            return;
+        }
+        let mut commit = tokio::time::interval(COMMIT_EVERY);
+        commit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let closed = loop {
+            // Commands first: they are few, and a close must not wait for the end of the log.
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Close(done)) => break Some(done),
+                    Some(command) => self.apply_command(command),
+                    None => break None,
+                },
+                _ = commit.tick() => self.commit().await,
+                slot = events.reserve(), if self.reading() => match slot {
+                    Ok(slot) => self.read_into(slot).await,
+                    Err(_) => break None,
+                },
+            }
+        };
+        self.commit().await;
+        if let Some(done) = closed {
+            acknowledge(done);
+        }
+    }
+
+    fn reading(&self) -> bool {
+        self.positions.values().any(|place| !place.paused)
+    }
+
+    async fn fetch_positions(&self) -> Result<Vec<Assigned>, LogError> {
+        let sql = "SELECT p.partition, c.committed, p.low, p.next FROM partition p \
+                   LEFT JOIN cursor c ON c.topic = p.topic AND c.partition = p.partition AND c.\"group\" = $1 \
+                   WHERE p.topic = $2 ORDER BY p.partition";
+        let rows: Vec<(i32, Option<i64>, i64, i64)> =
+            sqlx::query_as(sql).bind(&self.group).bind(&self.topic).fetch_all(self.file.pool()?).await?;
+        let assigned =
+            |(partition, committed, low, end)| Assigned { partition: Partition(partition), committed, low, end };
+        Ok(rows.into_iter().map(assigned).collect())
+    }
+
+    fn apply_command(&mut self, command: Command) {
+        let place = |places: &mut BTreeMap<Partition, Place>, partition, change: &dyn Fn(&mut Place)| {
+            if let Some(place) = places.get_mut(&partition) {
+                change(place);
+            }
+        };
+        match command {
+            Command::Start { offsets, .. } => {
+                let start = |(partition, next)| (partition, Place { next, paused: false, frontier: None });
+                self.positions = offsets.into_iter().map(start).collect();
+            }
+            Command::Commit { partition, offset } => {
+                place(&mut self.positions, partition, &|place| place.frontier = Some((offset, false)));
+            }
+            Command::Pause(partition) => place(&mut self.positions, partition, &|place| place.paused = true),
+            Command::Resume(partition) => place(&mut self.positions, partition, &|place| place.paused = false),
+            // Nobody else can take a partition, so nothing is ever revoked, and Close is handled by the loop.
+            Command::Release | Command::Close(_) => {}
+        }
+    }
+
+    /// Fills the slot with the next batch, or waits a while for one to come.
+    async fn read_into(&mut self, slot: mpsc::Permit<'_, LogEvent>) {
+        // Marked as seen before looking, so that what is appended while we look wakes us.
+        self.appended.mark_unchanged();
+        match self.next_batch().await {
+            Ok(Some(batch)) => slot.send(batch),
+            Ok(None) => {
+                // The log's side of this channel lives as long as the log; without it there is nothing to wait for.
+                let _ = tokio::time::timeout(LOOK_AGAIN, self.appended.changed()).await;
+            }
+            Err(error @ LogError::OffsetGone { .. }) => {
+                self.positions.clear();
+                slot.send(LogEvent::Failed(error));
+            }
+            Err(error) => {
+                tracing::warn!(group = self.group, %error, "reading");
+                tokio::time::sleep_until(Instant::now() + AFTER_ERROR).await;
+            }
+        }
+    }
+
+    /// The next records of the partition that has them and was served longest ago.
+    async fn next_batch(&mut self) -> Result<Option<LogEvent>, LogError> {
+        let ends: Vec<(i32, i64, i64)> = sqlx::query_as("SELECT partition, low, next FROM partition WHERE topic = $1")
+            .bind(&self.topic)
+            .fetch_all(self.file.pool()?)
+            .await?;
+        // The one furthest behind first, so that no partition starves.
+        let behind = ends
+            .into_iter()
+            .filter_map(|(partition, low, end)| {
+                let place = self.positions.get(&Partition(partition)).filter(|place| !place.paused)?;
+                (end > place.next).then_some((end - place.next, Partition(partition), low, place.next))
+            })
+            .max();
+        let Some((_, partition, low, next)) = behind else { return Ok(None) };
+        if next < low {
+            let (topic, group) = (self.topic.clone(), self.group.clone());
+            return Err(LogError::OffsetGone { topic, partition: partition.0, group, offset: next });
+        }
+        let records = self.read(partition, next).await?;
+        let Some((last, _)) = records.last() else { return Ok(None) };
+        let after = last + 1;
+        if let Some(place) = self.positions.get_mut(&partition) {
+            place.next = after;
+        }
+        Ok(Some(LogEvent::Records { epoch: EPOCH, partition, records }))
+    }
+
+    async fn read(&self, partition: Partition, from: i64) -> Result<Vec<(i64, Record)>, LogError> {
+        let sql = "SELECT \"offset\", key, headers, body FROM record \
+                   WHERE topic = $1 AND partition = $2 AND \"offset\" >= $3 ORDER BY \"offset\" LIMIT $4";
+        let mut rows = sqlx::query_as::<_, (i64, String, String, Vec<u8>)>(sql)
+            .bind(&self.topic)
+            .bind(partition.0)
+            .bind(from)
+            .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
+            .fetch(self.file.pool()?);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES
+            && let Some((offset, key, headers, body)) = rows.try_next().await?
+        {
+            let record = query::record(key, &headers, body)?;
+            bytes += record.size();
+            records.push((offset, record));
+        }
+        Ok(records)
+    }
+
+    /// Has the writer write what may be committed. What the store holds is the truth, so a commit that is late or lost
+    /// costs only a repeated read.
+    async fn commit(&mut self) {
+        let unwritten = self.positions.iter().filter_map(|(partition, place)| match place.frontier {
+            Some((offset, false)) => Some((*partition, offset)),
+            Some((_, true)) | None => None,
+        });
+        let offsets: Vec<(Partition, i64)> = unwritten.collect();
+        if offsets.is_empty() {
+            return;
+        }
+        let (answer, answered) = oneshot::channel();
+        let (group, topic) = (self.group.clone(), self.topic.clone());
+        let handed_over = self.writes.send(Write::Commit { group, topic, offsets, answer }).await;
+        let written = handed_over.is_ok() && answered.await.unwrap_or(false);
+        if !written {
+            tracing::warn!(group = self.group, "a commit was not written");
+            return;
+        }
+        for place in self.positions.values_mut() {
+            if let Some((_, written)) = &mut place.frontier {
+                *written = true;
+            }
+        }
+    }
+}
+
+fn acknowledge(done: oneshot::Sender<()>) {
+    // Whoever asked may have stopped waiting.
+    let _ = done.send(());
+}

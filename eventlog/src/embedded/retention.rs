@@ -1,0 +1,208 @@
+//! What the file may hold: records go when they are old, or when the file is large, and every group has read them.
+
+use std::time::Duration;
+
+use sqlx::sqlite::SqlitePool;
+use tokio_util::sync::CancellationToken;
+use usher_service::clock;
+
+use super::file::File;
+use super::transaction::Transaction;
+use super::writer;
+
+/// How often to look.
+const EVERY: Duration = Duration::from_secs(30);
+/// How many records go at once: small bites, so that nobody waits long for the file.
+const PRUNE_BATCH: i64 = 1000;
+
+/// The bounds of an embedded log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRetention {
+    /// How long a record stays after everybody has read it.
+    pub age: Duration,
+    /// How large the file may become, in bytes. Records that everybody has read go earlier from three quarters on; when
+    /// it is reached all the same, appends find no room.
+    pub max_bytes: u64,
+}
+
+impl Default for LogRetention {
+    /// The age that Kafka is told, too, and 8 GiB.
+    fn default() -> Self {
+        Self { age: crate::RETENTION, max_bytes: 8 << 30 }
+    }
+}
+
+pub(super) async fn run(file: File, retention: LogRetention, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        let Ok(pool) = file.pool() else { continue }; // told by whoever checks the log
+        if let Err(error) = apply(pool, retention).await {
+            file.note(&error);
+            tracing::warn!(%error, "old records could not be deleted");
+        }
+    }
+}
+
+/// Deletes what may go.
+pub(super) async fn apply(pool: &SqlitePool, retention: LogRetention) -> Result<u64, sqlx::Error> {
+    Ok(delete_read(pool, retention).await? + compact(pool).await?)
+}
+
+/// Of the topics that keep the newest of each key: deletes what a later record of its key replaces or erases, and what has
+/// been there for too long, tombstones too.
+async fn compact(pool: &SqlitePool) -> Result<u64, sqlx::Error> {
+    let mut deleted = 0;
+    loop {
+        // Looked for without the file's write lock, for most of the time there is nothing.
+        // CROSS JOIN: SQLite would otherwise begin with all events. One pass, for no index has the keys.
+        let sql = "SELECT id FROM ( \
+                     SELECT r.rowid AS id, r.appended_at < $1 - c.keeps_for AS old, \
+                       lead(r.\"offset\") OVER (PARTITION BY r.topic, r.partition, r.key ORDER BY r.\"offset\") AS later \
+                     FROM compacted c CROSS JOIN record r ON r.topic = c.topic) \
+                   WHERE old OR later IS NOT NULL LIMIT $2";
+        let found: Vec<(i64,)> =
+            sqlx::query_as(sql).bind(clock::now().millis()).bind(PRUNE_BATCH).fetch_all(pool).await?;
+        if found.is_empty() {
+            return Ok(deleted);
+        }
+        let mut transaction = Transaction::begin(pool).await?;
+        for (row,) in &found {
+            let gone = sqlx::query("DELETE FROM record WHERE rowid = $1").bind(row);
+            deleted += gone.execute(transaction.connection()).await?.rows_affected();
+        }
+        raise_low(&mut transaction).await?;
+        transaction.commit().await?;
+    }
+}
+
+async fn raise_low(transaction: &mut Transaction) -> Result<(), sqlx::Error> {
+    let low = "UPDATE partition SET low = coalesce( \
+                 (SELECT min(\"offset\") FROM record r \
+                  WHERE r.topic = partition.topic AND r.partition = partition.partition), next)";
+    sqlx::query(low).execute(transaction.connection()).await?;
+    Ok(())
+}
+
+/// Deletes what every group has read and what is old, or in the way.
+async fn delete_read(pool: &SqlitePool, retention: LogRetention) -> Result<u64, sqlx::Error> {
+    let cutoff = clock::now().millis() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
+    let mut deleted = 0;
+    loop {
+        let mut transaction = Transaction::begin(pool).await?;
+        let crowded = writer::size(transaction.connection()).await? > retention.max_bytes / 4 * 3;
+        // A topic that no group reads (dead letters) is not touched here.
+        let sql = "DELETE FROM record WHERE rowid IN ( \
+                     SELECT r.rowid FROM record r \
+                     JOIN (SELECT topic, partition, min(coalesce(committed, 0)) AS read FROM cursor \
+                           GROUP BY topic, partition) c \
+                       ON c.topic = r.topic AND c.partition = r.partition AND r.\"offset\" < c.read \
+                     WHERE r.appended_at < $1 ORDER BY r.appended_at LIMIT $2)";
+        let older_than = if crowded { i64::MAX } else { cutoff };
+        let bite = sqlx::query(sql).bind(older_than).bind(PRUNE_BATCH).execute(transaction.connection()).await?;
+        if bite.rows_affected() > 0 {
+            raise_low(&mut transaction).await?;
+        }
+        transaction.commit().await?;
+        deleted += bite.rows_affected();
+        if bite.rows_affected() < PRUNE_BATCH.unsigned_abs() {
+            return Ok(deleted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use usher_proto::{Key, Record};
+
+    use super::*;
+    use crate::{AppendError, Creation, EmbeddedLog, Log as _, LogEvent, Retention, TopicSpec};
+
+    fn topic(retention: Retention) -> TopicSpec {
+        TopicSpec { name: "t".into(), partitions: 1, retention, creation: Creation::Always }
+    }
+
+    async fn log(retention: LogRetention) -> (tempfile::TempDir, EmbeddedLog) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = EmbeddedLog::open(&directory.path().join("log.db"), retention).await.expect("it opens");
+        log.ensure(&[topic(Retention::Time)]).await.expect("a topic");
+        (directory, log)
+    }
+
+    fn record(size: usize) -> Record {
+        Record { key: Key::new("k"), headers: Vec::new(), body: vec![b'x'; size].into() }
+    }
+
+    #[tokio::test]
+    async fn what_a_group_has_not_read_is_never_deleted_and_appends_find_no_room_instead() {
+        let retention = LogRetention { age: Duration::ZERO, max_bytes: 400_000 };
+        let (_directory, log) = log(retention).await;
+        let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
+        let full = loop {
+            match log.append(&topic(Retention::Time), record(20_000)).await {
+                Ok(_) => assert_eq!(
+                    apply(log.file.pool().expect("there"), retention).await.expect("it runs"),
+                    0,
+                    "nothing is read yet"
+                ),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, AppendError::Full(_)), "{full}");
+
+        let Some(LogEvent::Assigned { epoch, partitions }) = subscription.events.recv().await else {
+            panic!("an assignment comes first")
+        };
+        subscription.control.start(epoch, vec![(partitions[0].partition, 0)]);
+        subscription.control.commit(partitions[0].partition, i64::MAX);
+        subscription.control.close().await;
+        assert!(apply(log.file.pool().expect("there"), retention).await.expect("it runs") > 0, "all is read now");
+        log.append(&topic(Retention::Time), record(20_000)).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn offsets_go_on_after_everything_was_deleted() {
+        let retention = LogRetention { age: Duration::ZERO, max_bytes: 1 << 30 };
+        let (_directory, log) = log(retention).await;
+        let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
+        let first = log.append(&topic(Retention::Time), record(10)).await.expect("appended");
+        let Some(LogEvent::Assigned { epoch, .. }) = subscription.events.recv().await else { panic!("assignment") };
+        subscription.control.start(epoch, vec![(first.partition, 0)]);
+        subscription.control.commit(first.partition, first.offset + 1);
+        subscription.control.close().await;
+        // The cutoff is exclusive, so let the millisecond of the append pass.
+        while apply(log.file.pool().expect("there"), retention).await.expect("it runs") == 0 {
+            tokio::task::yield_now().await;
+        }
+        let second = log.append(&topic(Retention::Time), record(10)).await.expect("appended");
+        assert_eq!(second.offset, first.offset + 1);
+    }
+
+    #[tokio::test]
+    async fn a_tombstone_removes_what_came_before_it_and_ends_itself() {
+        let retention = LogRetention::default();
+        let (_directory, log) = log(retention).await;
+        let letters = |time| topic(Retention::Compact(time));
+        let day = letters(Duration::from_secs(86_400));
+        log.ensure(std::slice::from_ref(&day)).await.expect("kept otherwise from now on");
+        let keyed = |key: &str| Record { key: Key::new(key), ..record(10) };
+        for key in ["a", "b", "a", "c"] {
+            log.append(&day, keyed(key)).await.expect("appended");
+        }
+        log.erase(&day, &Key::new("b")).await.expect("erased");
+        let pool = log.file.pool().expect("there");
+        let left = async || {
+            let sql = "SELECT \"offset\", key, erases FROM record ORDER BY \"offset\"";
+            let rows: Vec<(i64, String, bool)> = sqlx::query_as(sql).fetch_all(pool).await.expect("rows");
+            rows
+        };
+        assert_eq!(apply(pool, retention).await.expect("it runs"), 2);
+        assert_eq!(left().await, [(2, "a".into(), false), (3, "c".into(), false), (4, "b".into(), true)]);
+        assert_eq!(apply(pool, retention).await.expect("it runs"), 0, "the newest of each key stays");
+
+        log.ensure(&[letters(Duration::ZERO)]).await.expect("for no time from now on");
+        while !left().await.is_empty() {
+            apply(pool, retention).await.expect("it runs");
+        }
+        let next = log.append(&day, keyed("d")).await.expect("appended");
+        assert_eq!(next.offset, 5, "offsets go on");
+    }
+}

@@ -1,0 +1,213 @@
+//! What librdkafka is told, and why.
+
+use std::sync::Arc;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use usher_service::ConfigError;
+
+use super::APPEND_DEADLINE;
+use super::news::News;
+use crate::{LogError, MAX_RECORD};
+
+/// Properties that Usher's promises hang on: whoever changes them would lose or repeat events.
+const FIXED: [&str; 15] = [
+    "bootstrap.servers",
+    "acks",
+    "request.required.acks",
+    "enable.idempotence",
+    "partitioner",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "message.max.bytes",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "allow.auto.create.topics",
+    "enable.partition.eof",
+    "partition.assignment.strategy",
+];
+
+/// The size of librdkafka's batches unless it is told otherwise.
+const USUAL_BATCH: usize = 1_000_000;
+
+/// Whether a property can only be had with TLS: librdkafka takes SCRAM and tokens from OpenSSL, too.
+fn needs_tls(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match name {
+        "security.protocol" => value.contains("ssl"),
+        "sasl.mechanism" | "sasl.mechanisms" => value.contains("scram") || value.contains("oauthbearer"),
+        _ => name.starts_with("ssl.") || name.starts_with("sasl.oauthbearer."),
+    }
+}
+
+/// The value is told only where it is a word of librdkafka's: that of others may be a secret.
+fn without_tls(name: &str, value: &str) -> LogError {
+    let given = match name {
+        "security.protocol" | "sasl.mechanism" | "sasl.mechanisms" => format!("{name}={value}"),
+        _ => name.to_owned(),
+    };
+    let why = format!(
+        "{given} needs TLS, and this build has none: use the image of deploy/Dockerfile, or build with \
+         `cargo build --release --features kafka-tls`, which needs the system's OpenSSL"
+    );
+    LogError::Setting(ConfigError::new(&format!("USHER_KAFKA_{}", name.replace('.', "_").to_uppercase()), why))
+}
+
+/// The configuration of every client of one cluster.
+#[derive(Clone)]
+pub(super) struct Settings {
+    brokers: String,
+    properties: Vec<(String, String)>,
+    news: Arc<News>,
+}
+
+impl Settings {
+    pub(super) fn new(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
+        if let Some((name, _)) = properties.iter().find(|(name, _)| FIXED.contains(&name.as_str())) {
+            let variable = name.replace('.', "_").to_uppercase();
+            let why = format!("{name} is not yours to set, Usher's promises hang on it");
+            return Err(LogError::Setting(ConfigError::new(&format!("USHER_KAFKA_{variable}"), why)));
+        }
+        if !cfg!(feature = "kafka-tls")
+            && let Some((name, value)) = properties.iter().find(|(name, value)| needs_tls(name, value))
+        {
+            return Err(without_tls(name, value));
+        }
+        Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec(), news: Arc::default() })
+    }
+
+    /// Who tells what librdkafka says.
+    pub(super) fn news(&self) -> Arc<News> {
+        self.news.clone()
+    }
+
+    fn common(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "usher")
+            // A broker that restarts is back within this, not within the default's ten seconds.
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("socket.nagle.disable", "true")
+            .set("enable.metrics.push", "false")
+            .set("message.max.bytes", MAX_RECORD.to_string())
+            // A topic that somebody deleted must not come back empty because it is asked about.
+            .set("allow.auto.create.topics", "false")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    fn with_properties(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// For questions and for making topics.
+    pub(super) fn admin(&self) -> ClientConfig {
+        self.with_properties(self.common())
+    }
+
+    /// Idempotent and acknowledged by all in-sync replicas, so that what was answered 2xx is kept, once and in order.
+    /// Where the topics take less than a usual batch, batches are no larger: one that is too large is refused whole.
+    pub(super) fn producer(&self, largest_batch: Option<usize>) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", APPEND_DEADLINE.as_millis().to_string())
+            // Little is gained by waiting for company: under load, requests under way make batches by themselves.
+            .set("linger.ms", "0.5")
+            // Bounds memory. Ingest's own limit on requests under way is below the number of messages.
+            .set("queue.buffering.max.messages", "20000")
+            .set("queue.buffering.max.kbytes", "131072")
+            .set("compression.codec", "lz4");
+        let mut config = self.with_properties(config);
+        if let Some(bytes) = largest_batch.filter(|bytes| *bytes < USUAL_BATCH) {
+            config.set("batch.size", bytes.max(1).to_string());
+        }
+        config
+    }
+
+    /// Offsets are committed by us alone, and one that is gone is an error, never a silent jump.
+    pub(super) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            // The only word that offsets without a record, at the end of a partition, have been read.
+            .set("enable.partition.eof", "true")
+            // Bounds what is fetched ahead; a full local queue is looked at again soon, not after a second.
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.queue.backoff.ms", "20")
+            // A topic that grows is soon read whole, not after five minutes.
+            .set("topic.metadata.refresh.interval.ms", "10000");
+        let protocol =
+            self.properties.iter().find(|(name, _)| name == "group.protocol").map(|(_, value)| value.as_str());
+        if protocol != Some("consumer") {
+            // The new protocol leaves both to the broker and refuses to be told.
+            config.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "10000");
+        }
+        self.with_properties(config)
+    }
+
+    /// For reading one record where it stands. librdkafka wants the name of a group for any assignment, though this one is
+    /// never joined; the topic's is one that access rules will know.
+    pub(super) fn looker(&self, topic: &str) -> ClientConfig {
+        self.consumer(topic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_that_promises_hang_on_is_refused_by_its_variable() {
+        let error = Settings::new("a:1", &[("enable.auto.commit".into(), "true".into())]).err().expect("refused");
+        assert!(error.to_string().starts_with("USHER_KAFKA_ENABLE_AUTO_COMMIT: "), "{error}");
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn a_build_without_tls_says_so_and_which_one_has_it() {
+        for (name, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("security.protocol", "ssl"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.mechanisms", "OAUTHBEARER"),
+            ("ssl.ca.location", "/hunter2"),
+        ] {
+            let error = Settings::new("a:1", &[(name.into(), value.into())]).err().expect(name);
+            let said = error.to_string();
+            assert!(error.is_lasting() && said.contains("--features kafka-tls"), "{said}");
+            assert!(said.starts_with("USHER_KAFKA_S") && !said.contains("hunter2"), "{said}");
+        }
+        for (name, value) in [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN")] {
+            assert!(Settings::new("a:1", &[(name.into(), value.into())]).is_ok(), "{name}={value} needs none");
+        }
+    }
+
+    #[test]
+    fn batches_are_no_larger_than_topics_take() {
+        let settings = Settings::new("a:1", &[]).expect("fine");
+        assert_eq!(settings.producer(None).get("batch.size"), None);
+        assert_eq!(settings.producer(Some(2_000_000)).get("batch.size"), None);
+        assert_eq!(settings.producer(Some(20_000)).get("batch.size"), Some("20000"));
+    }
+
+    #[test]
+    fn the_new_group_protocol_is_not_told_what_the_broker_decides() {
+        let classic = Settings::new("a:1", &[]).expect("fine").consumer("g");
+        assert_eq!(classic.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        let new = Settings::new("a:1", &[("group.protocol".into(), "consumer".into())]).expect("fine").consumer("g");
+        assert_eq!(new.get("partition.assignment.strategy"), None);
+        assert_eq!(new.get("session.timeout.ms"), None);
+    }
+}

@@ -1,0 +1,451 @@
+//! Reading: a thread of its own that never stops polling, so that the group never takes it for dead.
+//!
+//! When the subscriber is busy, what was read waits here and the partitions are paused; polling goes on. Commits are
+//! written a few times a second. The thread owns the consumer and all its state; the channels are its only seams.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::sync::oneshot;
+use usher_proto::{Partition, Record};
+
+use super::config::Settings;
+use super::pending_rebalances::PendingRebalances;
+use super::query::offsets;
+use super::rebalance::{self, Change, Rebalances};
+use super::record::record;
+use super::{QUESTION_DEADLINE, unavailable};
+use crate::LogError;
+use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, SubscriptionDriver};
+
+/// How long a poll waits when nothing is there; commands wait this long at most.
+const POLL: Duration = Duration::from_millis(20);
+/// How long to wait before asking again where to go on.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// How often commits are written.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// How often they are written again, unchanged: rdkafka does not tell what became of a commit that was not waited for, and
+/// the group refuses those that come while it changes. One that never came would one day point below what retention has
+/// left. librdkafka says in the log why one failed.
+const COMMIT_AGAIN: Duration = Duration::from_secs(5);
+/// How long a revoked partition may be kept to finish what is under way. Below the session's ten seconds, so that the
+/// group does not take us for dead meanwhile.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(6);
+
+/// Numbers the assignments of this process.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the thread.
+pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: SubscriptionDriver) -> Result<(), LogError> {
+    let consumer: BaseConsumer<Rebalances> = settings
+        .consumer(group)
+        .create_with_context(Rebalances::new(settings.news()))
+        .map_err(|error| LogError::configuration(&error))?;
+    consumer.subscribe(&[topic]).map_err(unavailable)?;
+    let reader = Reader {
+        consumer,
+        group: group.to_owned(),
+        topic: topic.to_owned(),
+        side,
+        pending: VecDeque::new(),
+        held_back: false,
+        partitions: BTreeMap::new(),
+        rebalances: PendingRebalances::default(),
+        ends: BTreeMap::new(),
+        unasked: BTreeSet::new(),
+        ask_at: Instant::now(),
+        committed_at: Instant::now(),
+        committed_again_at: Instant::now(),
+    };
+    let thread = std::thread::Builder::new().name(format!("log-{group}"));
+    thread.spawn(move || reader.run()).map(drop).map_err(unavailable)
+}
+
+/// What is known of a partition that we read.
+struct Owned {
+    epoch: u64,
+    /// What may be committed, and whether it has been.
+    frontier: Option<(i64, bool)>,
+    /// Where the partition ended when it was given to us, until everything below that has been delivered.
+    end: Option<i64>,
+    /// The offset after the last record delivered.
+    next: i64,
+    /// Paused by the subscriber.
+    paused: bool,
+}
+
+struct Reader {
+    consumer: BaseConsumer<Rebalances>,
+    group: String,
+    topic: String,
+    side: SubscriptionDriver,
+    /// What the subscriber has had no room for yet.
+    pending: VecDeque<LogEvent>,
+    /// Whether everything is paused because of that.
+    held_back: bool,
+    partitions: BTreeMap<Partition, Owned>,
+    rebalances: PendingRebalances,
+    /// Where partitions ended that have been given to us and not started.
+    ends: BTreeMap<Partition, i64>,
+    /// Partitions that are ours and whose offsets could not be asked for yet, and when to ask again.
+    unasked: BTreeSet<Partition>,
+    ask_at: Instant,
+    committed_at: Instant,
+    committed_again_at: Instant,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let closed = loop {
+            match self.apply_command() {
+                Ok(None) => {}
+                Ok(Some(closed)) => break Some(closed),
+                // The subscriber is gone without a word: leave, so that others may go on.
+                Err(()) => break None,
+            }
+            if let Err(error) = self.turn() {
+                tracing::error!(group = self.group, %error, "the subscription cannot go on");
+                self.pending.push_back(LogEvent::Failed(error));
+            }
+            self.hand_over();
+        };
+        // Dropped first: it leaves the group.
+        drop(self);
+        if let Some(closed) = closed {
+            // Whoever asked may have stopped waiting.
+            let _ = closed.send(());
+        }
+    }
+
+    /// One poll, and what follows from it.
+    fn turn(&mut self) -> Result<(), LogError> {
+        self.read()?;
+        if !self.unasked.is_empty() && Instant::now() >= self.ask_at {
+            let partitions = std::mem::take(&mut self.unasked).into_iter().collect();
+            self.assigned(partitions);
+        }
+        while let Some(change) = self.consumer.context().take() {
+            match change {
+                Change::Assigned(partitions) => self.assigned(partitions),
+                Change::Revoked(partitions) => self.revoked(partitions),
+                Change::Lost(partitions) => self.lost(partitions),
+                Change::Unchanged => self.pending.push_back(LogEvent::Assigned { epoch: 0, partitions: Vec::new() }),
+            }
+        }
+        while let Some(partitions) = self.rebalances.overdue(Instant::now()) {
+            tracing::warn!(group = self.group, "revoked partitions are given back before all was finished");
+            self.hand_back(&partitions);
+        }
+        if self.committed_again_at.elapsed() >= COMMIT_AGAIN {
+            self.commit_again();
+        }
+        if self.committed_at.elapsed() >= COMMIT_EVERY {
+            self.commit(|_| true);
+            self.committed_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, up to a batch, into `pending`.
+    fn read(&mut self) -> Result<(), LogError> {
+        let mut batches: BTreeMap<Partition, Vec<(i64, Record)>> = BTreeMap::new();
+        let mut at_end = BTreeSet::new();
+        let (mut count, mut bytes, mut wait) = (0, 0, POLL);
+        while count < BATCH && bytes < BATCH_BYTES {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let record = record(&message);
+                    count += 1;
+                    bytes += record.size();
+                    batches.entry(Partition(message.partition())).or_default().push((message.offset(), record));
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(at_end.insert(Partition(partition))),
+                Some(Err(error)) => self.poll_error(&error)?,
+            }
+            wait = Duration::ZERO;
+        }
+        for (partition, records) in batches {
+            if let Some(owned) = self.partitions.get_mut(&partition) {
+                owned.next = records.last().map_or(owned.next, |(last, _)| last + 1);
+                self.pending.push_back(LogEvent::Records { epoch: owned.epoch, partition, records });
+            }
+        }
+        at_end.into_iter().for_each(|partition| self.reached_the_end(partition));
+        Ok(())
+    }
+
+    /// Everything up to some end of a partition has been delivered. Which end is not said; it is not below the one of before
+    /// the first fetch.
+    fn reached_the_end(&mut self, partition: Partition) {
+        if let Some(owned) = self.partitions.get_mut(&partition)
+            && let Some(next) = owned.end.take()
+            && next > owned.next
+        {
+            self.pending.push_back(LogEvent::Reached { epoch: owned.epoch, partition, next });
+        }
+    }
+
+    fn poll_error(&self, error: &KafkaError) -> Result<(), LogError> {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                // rdkafka's error holds neither partition nor offset.
+                Err(LogError::Unavailable(format!(
+                    "{} has lost events that {} had not read: {error}",
+                    self.topic, self.group
+                )))
+            }
+            Some(RDKafkaErrorCode::Fatal) => Err(LogError::Unavailable(error.to_string())),
+            // The rest passes by itself (a broker restarts, a leader moves); librdkafka goes on trying.
+            _ => {
+                self.consumer.context().news().error(error, &format!("group {} reads", self.group));
+                Ok(())
+            }
+        }
+    }
+
+    fn assigned(&mut self, partitions: Vec<Partition>) {
+        match self.fetch_positions(&partitions) {
+            Ok(assigned) => {
+                let epoch = EPOCH.fetch_add(1, Ordering::SeqCst) + 1;
+                self.rebalances.assigned(epoch, &partitions);
+                self.ends.extend(assigned.iter().map(|found| (found.partition, found.end)));
+                self.pending.push_back(LogEvent::Assigned { epoch, partitions: assigned });
+            }
+            Err(error) => {
+                tracing::warn!(group = self.group, %error, "where to go on cannot be asked yet");
+                self.unasked.extend(partitions);
+                self.ask_at = Instant::now() + ASK_AGAIN;
+            }
+        }
+    }
+
+    fn fetch_positions(&self, partitions: &[Partition]) -> Result<Vec<Assigned>, LogError> {
+        let list = self.list(partitions, Offset::Invalid).map_err(unavailable)?;
+        let committed = self.consumer.committed_offsets(list.clone(), QUESTION_DEADLINE).map_err(unavailable)?;
+        // The low ones before the ends, so that none is above its end.
+        let low = offsets(&self.consumer, list.clone(), Offset::Beginning)?;
+        let end = offsets(&self.consumer, list, Offset::End)?;
+        let mut assigned = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let (Some(&low), Some(&end)) = (low.get(partition), end.get(partition)) else {
+                return Err(unavailable(format!("nothing was said of partition {partition}")));
+            };
+            let committed = match committed.find_partition(&self.topic, partition.0) {
+                Some(found) => {
+                    found.error().map_err(unavailable)?;
+                    found.offset()
+                }
+                None => Offset::Invalid,
+            };
+            let committed = if let Offset::Offset(offset) = committed { Some(offset) } else { None };
+            assigned.push(Assigned { partition: *partition, committed, low, end });
+        }
+        Ok(assigned)
+    }
+
+    fn start(&mut self, epoch: u64, offsets: &[(Partition, i64)]) {
+        let awaited = self.rebalances.start(epoch);
+        if awaited.is_empty() {
+            return; // revoked again meanwhile
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets.iter().filter(|(partition, _)| awaited.contains(partition)) {
+            let end = self.ends.remove(partition);
+            self.partitions.insert(*partition, Owned { epoch, frontier: None, end, next: *offset, paused: false });
+            if let Err(error) = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)) {
+                tracing::error!(group = self.group, %error, offset, "no such offset");
+            }
+        }
+        if let Err(error) = self.consumer.incremental_assign(&list) {
+            tracing::error!(group = self.group, %error, "an assignment could not be taken up");
+        }
+        // What was committed while the group changed was refused.
+        self.commit_again();
+        // A partition that was paused when it last left us is still paused in librdkafka's eyes.
+        self.set_paused(awaited, self.held_back);
+    }
+
+    fn revoked(&mut self, partitions: Vec<Partition>) {
+        self.forget(&partitions);
+        self.rebalances.revoked(&partitions, Instant::now() + RELEASE_DEADLINE);
+        self.pending.push_back(LogEvent::Revoked { partitions, lost: false });
+    }
+
+    fn lost(&mut self, partitions: Vec<Partition>) {
+        self.forget(&partitions);
+        self.rebalances.lost(&partitions);
+        self.partitions.retain(|partition, _| !partitions.contains(partition));
+        self.pending.push_back(LogEvent::Revoked { partitions, lost: true });
+    }
+
+    /// What was read of these partitions and not handed over is read again by whoever gets them next.
+    fn forget(&mut self, partitions: &[Partition]) {
+        self.unasked.retain(|partition| !partitions.contains(partition));
+        self.pending.retain(|event| match event {
+            LogEvent::Records { partition, .. } | LogEvent::Reached { partition, .. } => {
+                !partitions.contains(partition)
+            }
+            LogEvent::Assigned { .. } | LogEvent::Revoked { .. } | LogEvent::Failed(_) => true,
+        });
+    }
+
+    /// Gives revoked partitions up. Their last commit need not be waited for: librdkafka answers the group after it.
+    fn hand_back(&mut self, partitions: &BTreeSet<Partition>) {
+        self.commit(|partition| partitions.contains(partition));
+        self.partitions.retain(|partition, _| !partitions.contains(partition));
+        let handed_back =
+            self.list(partitions, Offset::Invalid).and_then(|list| rebalance::hand_back(&self.consumer, &list));
+        if let Err(error) = handed_back {
+            tracing::warn!(group = self.group, %error, "revoked partitions could not be handed back");
+        }
+    }
+
+    /// Writes what may be committed of the partitions that `which` names.
+    fn commit(&mut self, which: impl Fn(&Partition) -> bool) {
+        let mut list = TopicPartitionList::new();
+        for (partition, owned) in self.partitions.iter_mut().filter(|(partition, _)| which(partition)) {
+            if let Some((offset, written @ false)) = &mut owned.frontier {
+                *written = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)).is_ok();
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        match self.consumer.commit(&list, CommitMode::Async) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(group = self.group, %error, "a commit was not written; it is written again");
+                self.commit_again();
+            }
+        }
+    }
+
+    /// Has everything written with the next commits, whether it was or not.
+    fn commit_again(&mut self) {
+        self.committed_again_at = Instant::now();
+        for owned in self.partitions.values_mut() {
+            if let Some((_, written)) = &mut owned.frontier {
+                *written = false;
+            }
+        }
+    }
+
+    /// Writes the last commits and answers every change that is not answered yet: the close, which follows and waits for
+    /// the commits, waits for those answers for ever.
+    fn leave(&mut self) {
+        self.commit(|_| true);
+        self.consumer.context().close();
+        let mut untaken: BTreeSet<Partition> =
+            self.rebalances.starts().chain(std::mem::take(&mut self.unasked)).collect();
+        while let Some(change) = self.consumer.context().take() {
+            match change {
+                Change::Assigned(partitions) => untaken.extend(partitions),
+                Change::Revoked(partitions) => self.rebalances.revoked(&partitions, Instant::now()),
+                Change::Lost(_) | Change::Unchanged => {}
+            }
+        }
+        if !untaken.is_empty() {
+            let taken = self.list(&untaken, Offset::End).and_then(|list| self.consumer.incremental_assign(&list));
+            if let Err(error) = taken {
+                tracing::warn!(group = self.group, %error, "while leaving");
+            }
+        }
+        while let Some(partitions) = self.rebalances.next_release() {
+            self.hand_back(&partitions);
+        }
+    }
+
+    /// Carries out the subscriber's words. `Some` when it asked to close, an error when it is gone.
+    fn apply_command(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
+        loop {
+            match self.side.commands.try_recv() {
+                // Somebody who hears nothing any more may still hold the other end.
+                Err(TryRecvError::Empty) if self.side.events.is_closed() => return Err(()),
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Disconnected) => return Err(()),
+                Ok(Command::Close(closed)) => return Ok(Some(closed)),
+                Ok(Command::Start { epoch, offsets }) => self.start(epoch, &offsets),
+                Ok(Command::Commit { partition, offset }) => {
+                    if let Some(owned) = self.partitions.get_mut(&partition) {
+                        owned.frontier = Some((offset, false));
+                    }
+                }
+                Ok(Command::Pause(partition)) => self.pause(partition, true),
+                Ok(Command::Resume(partition)) => self.pause(partition, false),
+                Ok(Command::Release) => {
+                    if let Some(partitions) = self.rebalances.release() {
+                        self.hand_back(&partitions);
+                    }
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, partition: Partition, paused: bool) {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return };
+        if owned.paused != paused {
+            owned.paused = paused;
+            if !self.held_back {
+                self.set_paused(BTreeSet::from([partition]), paused);
+            }
+        }
+    }
+
+    /// Gives the subscriber what it has room for; pauses everything while something is left, resumes after.
+    fn hand_over(&mut self) {
+        while let Some(event) = self.pending.pop_front() {
+            match self.side.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Full(event) | TrySendError::Closed(event)) => {
+                    self.pending.push_front(event);
+                    break;
+                }
+            }
+        }
+        let held_back = !self.pending.is_empty();
+        if held_back != self.held_back {
+            self.held_back = held_back;
+            let unpaused = self.partitions.iter().filter(|(_, owned)| !owned.paused).map(|(partition, _)| *partition);
+            self.set_paused(unpaused.collect(), held_back);
+        }
+    }
+
+    fn set_paused(&self, partitions: BTreeSet<Partition>, paused: bool) {
+        let done = self
+            .list(&partitions, Offset::Invalid)
+            .and_then(|list| if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) });
+        if let Err(error) = done {
+            tracing::warn!(group = self.group, %error, paused, "partitions could not be paused or resumed");
+        }
+    }
+
+    fn list<'a>(
+        &self,
+        partitions: impl IntoIterator<Item = &'a Partition>,
+        offset: Offset,
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(&self.topic, partition.0, offset)?;
+        }
+        Ok(list)
+    }
+}
+
+/// Whatever ends the thread, a panic too, leaves the group: the consumer that is dropped next would otherwise wait for
+/// answers that nobody gives, and keep its partitions from others.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What cannot be had from a real broker: refusals when they are wanted.
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::*;
+use usher_proto::Key;
+
+use crate::kafka::KafkaLog;
+use crate::subscription::Subscription;
+use crate::{Creation, Log as _, Retention, TopicSpec};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the group has committed.
+fn committed(log: &KafkaLog) -> Option<i64> {
+    let asker: BaseConsumer = log.settings.consumer("g").create().expect("a client");
+    let mut list = TopicPartitionList::new();
+    list.add_partition("t", 0);
+    let found = asker.committed_offsets(list, QUESTION_DEADLINE).expect("an answer");
+    match found.find_partition("t", 0).map(|found| found.offset()) {
+        Some(Offset::Offset(offset)) => Some(offset),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_and_ends_nothing() {
+    let cluster = MockCluster::new(1).expect("a mock cluster");
+    cluster.create_topic("t", 1, 1).expect("a topic");
+    // The mock waits for a member that rejoins until it takes its former self for dead.
+    let quick = [("session.timeout.ms", "5000"), ("heartbeat.interval.ms", "500")];
+    let quick = quick.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let log = KafkaLog::open(&cluster.bootstrap_servers(), &quick).expect("a client");
+    let record = Record { key: Key::new("k"), headers: Vec::new(), body: "x".into() };
+    let topic = TopicSpec { name: "t".into(), partitions: 1, retention: Retention::Time, creation: Creation::Never };
+    for _ in 0..3 {
+        log.append(&topic, record.clone()).await.expect("appended");
+    }
+    let refusals = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
+    ];
+    cluster.request_errors(RDKafkaApiKey::OffsetCommit, &refusals);
+    let Subscription { mut events, control } = log.subscribe("g", "t").await.expect("subscribed");
+    let mut look = tokio::time::interval(Duration::from_millis(250));
+    let started = Instant::now();
+    while committed(&log) != Some(3) {
+        assert!(started.elapsed() < DEADLINE, "the commit is written in the end");
+        tokio::select! {
+            event = events.recv() => match event.expect("the subscription goes on") {
+                LogEvent::Assigned { epoch, partitions } => {
+                    let start = |found: &Assigned| (found.partition, found.committed.unwrap_or(found.low));
+                    control.start(epoch, partitions.iter().map(start).collect());
+                }
+                LogEvent::Records { partition, records, .. } => {
+                    control.commit(partition, records.last().expect("never empty").0 + 1);
+                }
+                LogEvent::Reached { .. } => {}
+                // An illegal generation means that somebody else may have the partition.
+                LogEvent::Revoked { lost: true, .. } => {}
+                LogEvent::Revoked { lost: false, .. } => control.release(),
+                LogEvent::Failed(error) => panic!("{error}"),
+            },
+            _ = look.tick() => {}
+        }
+    }
+    control.close().await;
+}
+
+/// A partition that ends with what a transaction leaves behind: an offset that holds no record.
+#[tokio::test]
+async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
+    let Some(brokers) = std::env::var("USHER_TEST_KAFKA").ok().filter(|value| !value.is_empty()) else {
+        assert!(std::env::var_os("CI").is_none(), "CI is set, so USHER_TEST_KAFKA must say where Kafka is");
+        return;
+    };
+    for (name, commits, read) in [("committed", true, vec![0]), ("aborted", false, vec![])] {
+        let log = KafkaLog::open(&brokers, &[]).expect("a client");
+        let topic = format!("{name}{}", usher_service::clock::now().millis());
+        let spec =
+            TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::Time, creation: Creation::Always };
+        log.ensure(&[spec]).await.expect("a topic");
+        let mut config = log.settings.producer(None);
+        config.set("transactional.id", &topic).set("message.timeout.ms", "8000");
+        let producer: BaseProducer = config.create().expect("a producer");
+        producer.init_transactions(DEADLINE).expect("transactions");
+        producer.begin_transaction().expect("begun");
+        producer.send(BaseRecord::to(&topic).key("k").payload("x")).map_err(|(error, _)| error).expect("queued");
+        producer.flush(DEADLINE).expect("sent");
+        if commits { producer.commit_transaction(DEADLINE) } else { producer.abort_transaction(DEADLINE) }
+            .expect("ended");
+
+        let Subscription { mut events, control } = log.subscribe(&topic, &topic).await.expect("subscribed");
+        let (mut offsets, mut end) = (Vec::new(), None);
+        let reached = loop {
+            match tokio::time::timeout(DEADLINE, events.recv()).await.expect("in time").expect("it goes on") {
+                LogEvent::Assigned { epoch, partitions } => {
+                    end = partitions.first().map(|found| found.end);
+                    control.start(epoch, partitions.iter().map(|found| (found.partition, found.low)).collect());
+                }
+                LogEvent::Records { records, .. } => offsets.extend(records.iter().map(|(offset, _)| *offset)),
+                LogEvent::Reached { next, .. } => break next,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((offsets, Some(reached), reached), (read, end, 2), "{name}");
+        control.close().await;
+    }
+}

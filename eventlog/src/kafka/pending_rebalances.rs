@@ -1,0 +1,154 @@
+//! What was said to the subscriber and awaits its answer.
+//!
+//! The group may change its mind before an answer comes, and an answer may come after it was waited for no longer; so each
+//! answer is matched with the question it belongs to. Starts carry their epoch, releases come in the order of the
+//! revocations.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use usher_proto::Partition;
+
+#[derive(Default)]
+pub(super) struct PendingRebalances {
+    /// By epoch, what is to be started.
+    starts: BTreeMap<u64, BTreeSet<Partition>>,
+    /// What is to be released, in the order it was said.
+    releases: VecDeque<Release>,
+    /// How many releases will still come for what was taken without one.
+    late: usize,
+}
+
+struct Release {
+    partitions: BTreeSet<Partition>,
+    deadline: Instant,
+}
+
+impl PendingRebalances {
+    pub(super) fn assigned(&mut self, epoch: u64, partitions: &[Partition]) {
+        self.starts.insert(epoch, partitions.iter().copied().collect());
+    }
+
+    /// The answer to an assignment: what of it is still ours.
+    pub(super) fn start(&mut self, epoch: u64) -> BTreeSet<Partition> {
+        self.starts.remove(&epoch).unwrap_or_default()
+    }
+
+    pub(super) fn revoked(&mut self, partitions: &[Partition], deadline: Instant) {
+        self.no_longer_to_start(partitions);
+        self.releases.push_back(Release { partitions: partitions.iter().copied().collect(), deadline });
+    }
+
+    /// The answer to the oldest revocation: what may be handed back. None if that was taken already.
+    pub(super) fn release(&mut self) -> Option<BTreeSet<Partition>> {
+        if self.late > 0 {
+            self.late -= 1;
+            return None;
+        }
+        self.take_release()
+    }
+
+    /// What must be handed back now, whether it was released or not.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<BTreeSet<Partition>> {
+        self.releases.front().filter(|release| release.deadline <= now)?;
+        self.late += 1;
+        self.take_release()
+    }
+
+    /// Partitions that are gone: there is nothing to start any more, and nothing to hand back.
+    pub(super) fn lost(&mut self, partitions: &[Partition]) {
+        self.no_longer_to_start(partitions);
+        for release in &mut self.releases {
+            release.partitions.retain(|partition| !partitions.contains(partition));
+        }
+    }
+
+    /// All that awaits a start.
+    pub(super) fn starts(&mut self) -> impl Iterator<Item = Partition> {
+        std::mem::take(&mut self.starts).into_values().flatten()
+    }
+
+    /// What awaits a release, one revocation after the other.
+    pub(super) fn next_release(&mut self) -> Option<BTreeSet<Partition>> {
+        while !self.releases.is_empty() {
+            if let Some(partitions) = self.take_release() {
+                return Some(partitions);
+            }
+        }
+        None
+    }
+
+    fn take_release(&mut self) -> Option<BTreeSet<Partition>> {
+        self.releases.pop_front().map(|release| release.partitions).filter(|partitions| !partitions.is_empty())
+    }
+
+    fn no_longer_to_start(&mut self, partitions: &[Partition]) {
+        for awaited in self.starts.values_mut() {
+            awaited.retain(|partition| !partitions.contains(partition));
+        }
+        self.starts.retain(|_, awaited| !awaited.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const A: Partition = Partition(0);
+    const B: Partition = Partition(1);
+
+    fn only(partition: Partition) -> BTreeSet<Partition> {
+        BTreeSet::from([partition])
+    }
+
+    #[test]
+    fn two_assignments_are_started_each_by_its_own_answer() {
+        let mut pending = PendingRebalances::default();
+        pending.assigned(1, &[A]);
+        pending.assigned(2, &[B]);
+        assert_eq!(pending.start(2), only(B));
+        assert_eq!(pending.start(1), only(A));
+        assert_eq!(pending.start(1), BTreeSet::new(), "once");
+    }
+
+    #[test]
+    fn what_is_taken_before_its_start_is_not_started_and_the_rest_is() {
+        let mut pending = PendingRebalances::default();
+        pending.assigned(1, &[A, B]);
+        pending.revoked(&[A], Instant::now());
+        assert_eq!(pending.start(1), only(B));
+    }
+
+    #[test]
+    fn two_revocations_are_released_in_their_order() {
+        let (mut pending, later) = (PendingRebalances::default(), Instant::now() + Duration::from_secs(60));
+        pending.revoked(&[A], later);
+        pending.revoked(&[B], later);
+        assert_eq!(pending.overdue(Instant::now()), None);
+        assert_eq!(pending.release(), Some(only(A)));
+        assert_eq!(pending.release(), Some(only(B)));
+        assert_eq!(pending.release(), None);
+    }
+
+    #[test]
+    fn a_release_that_comes_late_is_not_taken_for_the_next_one() {
+        let (mut pending, now) = (PendingRebalances::default(), Instant::now());
+        pending.revoked(&[A], now);
+        assert_eq!(pending.overdue(now), Some(only(A)));
+        pending.revoked(&[B], now + Duration::from_secs(60));
+        assert_eq!(pending.release(), None, "it answers the first");
+        assert_eq!(pending.release(), Some(only(B)));
+    }
+
+    #[test]
+    fn what_is_lost_is_not_handed_back_and_its_release_is_still_awaited() {
+        let (mut pending, later) = (PendingRebalances::default(), Instant::now() + Duration::from_secs(60));
+        pending.revoked(&[A], later);
+        pending.lost(&[A]);
+        pending.revoked(&[B], later);
+        assert_eq!(pending.release(), None);
+        assert_eq!(pending.release(), Some(only(B)));
+    }
+}

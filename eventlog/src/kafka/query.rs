@@ -1,0 +1,226 @@
+//! Looking without joining a group: how far partitions reach, and one record where it stands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{OnceCell, oneshot};
+use usher_proto::{Partition, Record, Timestamp};
+
+use super::config::Settings;
+use super::news::Asks;
+use super::record::record;
+use super::{QUESTION_DEADLINE, blocking, unavailable};
+use crate::{LogError, Watermarks};
+
+/// How long reading one record may take once it is known to be there.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+
+type Client = BaseConsumer<Asks>;
+
+/// Asks how far partitions reach. Its client is made when it is first needed and kept, for this is asked again and again.
+#[derive(Default)]
+pub(super) struct WatermarkQuery {
+    /// A consumer, for only a consumer can ask about all partitions at once, and asking does not create a topic.
+    client: OnceCell<Arc<Client>>,
+    /// Whether an end counts what stands in transactions that are still open. No subscription delivers that yet.
+    with_open_transactions: bool,
+}
+
+impl WatermarkQuery {
+    /// Ends as appenders see them.
+    pub(super) fn with_open_transactions() -> Self {
+        Self { with_open_transactions: true, ..Self::default() }
+    }
+
+    pub(super) async fn of(
+        &self,
+        settings: &Settings,
+        topic: &str,
+    ) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
+        let topic = topic.to_owned();
+        self.ask(settings, move |client| watermarks(client, &topic)).await
+    }
+
+    /// The first offset of each partition at this time or later, or its end.
+    pub(super) async fn at(
+        &self,
+        settings: &Settings,
+        topic: &str,
+        at: Timestamp,
+    ) -> Result<BTreeMap<Partition, i64>, LogError> {
+        let topic = topic.to_owned();
+        self.ask(settings, move |client| offsets_at(client, &topic, at)).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        settings: &Settings,
+        question: impl FnOnce(&Client) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let make = async || {
+            let mut config = settings.admin();
+            if self.with_open_transactions {
+                config.set("isolation.level", "read_uncommitted");
+            }
+            let made = config.create_with_context::<_, Client>(Asks(settings.news()));
+            made.map(Arc::new).map_err(|error| LogError::configuration(&error))
+        };
+        let client = self.client.get_or_try_init(make).await?.clone();
+        blocking(move || {
+            // Nothing is consumed; these are errors of the past, which would pile up.
+            while client.poll(Duration::ZERO).is_some() {}
+            question(&client)
+        })
+        .await
+    }
+}
+
+/// Where a group has committed that it goes on. By a client of the group that joins nothing.
+pub(super) async fn committed(
+    settings: &Settings,
+    group: &str,
+    topic: &str,
+) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let mut config = settings.admin();
+    config.set("group.id", group);
+    let made = config.create_with_context::<_, Client>(Asks(settings.news()));
+    let client = made.map_err(|error| LogError::configuration(&error))?;
+    let topic = topic.to_owned();
+    blocking(move || {
+        let asked = partitions(&client, &topic)?;
+        let found = client.committed_offsets(asked, QUESTION_DEADLINE).map_err(unavailable)?;
+        let offset = |element: TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some((Partition(element.partition()), offset)),
+            // There is none.
+            _ => None,
+        };
+        Ok(found.elements().into_iter().filter_map(offset).collect())
+    })
+    .await
+}
+
+fn partitions(client: &Client, topic: &str) -> Result<TopicPartitionList, LogError> {
+    let metadata = client.fetch_metadata(Some(topic), QUESTION_DEADLINE).map_err(unavailable)?;
+    let mut partitions = TopicPartitionList::new();
+    for found in metadata.topics().iter().filter(|found| found.name() == topic) {
+        for partition in found.partitions() {
+            partitions.add_partition(topic, partition.id());
+        }
+    }
+    if partitions.count() == 0 {
+        return Err(LogError::Unavailable(format!("there is no topic {topic}")));
+    }
+    Ok(partitions)
+}
+
+fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+    let mut partitions = partitions(client, topic)?;
+    let mut found = offsets(client, partitions.clone(), Offset::End)?;
+    partitions.set_all_offsets(Offset::Offset(at.millis())).map_err(unavailable)?;
+    let answer = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
+    for element in answer.elements() {
+        // Where nothing is that young, the answer is the end.
+        if let Offset::Offset(offset) = element.offset() {
+            found.insert(Partition(element.partition()), offset);
+        }
+    }
+    Ok(found)
+}
+
+fn watermarks(client: &Client, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
+    let partitions = partitions(client, topic)?;
+    // The low ones first, so that none is above its end.
+    let low = offsets(client, partitions.clone(), Offset::Beginning)?;
+    let end = offsets(client, partitions, Offset::End)?;
+    Ok(low
+        .into_iter()
+        .filter_map(|(partition, low)| Some((partition, Watermarks { low, high: *end.get(&partition)? })))
+        .collect())
+}
+
+/// Asks for the offset of one end of all these partitions, with one question to each of their leaders.
+pub(super) fn offsets<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    mut partitions: TopicPartitionList,
+    which: Offset,
+) -> Result<BTreeMap<Partition, i64>, LogError> {
+    partitions.set_all_offsets(which).map_err(unavailable)?;
+    let found = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
+    let offset = |found: TopicPartitionListElem<'_>| {
+        found.error().map_err(unavailable)?;
+        match found.offset() {
+            Offset::Offset(offset) => Ok((Partition(found.partition()), offset)),
+            other => Err(unavailable(format!("{other:?} is no offset of partition {}", found.partition()))),
+        }
+    };
+    found.elements().into_iter().map(offset).collect()
+}
+
+/// Reads one record.
+pub(super) async fn read(
+    settings: &Settings,
+    topic: &str,
+    partition: Partition,
+    offset: i64,
+) -> Result<Option<Record>, LogError> {
+    let consumer: Client = settings
+        .looker(topic)
+        .create_with_context(Asks(settings.news()))
+        .map_err(|error| LogError::configuration(&error))?;
+    let (answer, answered) = oneshot::channel();
+    let topic = topic.to_owned();
+    // A thread of its own: ending a consumer may take a while when brokers are away, and nobody should wait for that.
+    let thread = std::thread::Builder::new().name("log-read".into());
+    let look = move || {
+        // Whoever asked may have stopped waiting.
+        let _ = answer.send(find(&consumer, &topic, partition, offset));
+    };
+    thread.spawn(look).map_err(unavailable)?;
+    answered.await.unwrap_or_else(|_| Err(unavailable("the thread that reads has ended")))
+}
+
+fn find(consumer: &Client, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+    let (low, end) = match consumer.fetch_watermarks(topic, partition.0, QUESTION_DEADLINE) {
+        Ok(ends) => ends,
+        Err(error) => return Err(missing(&error, topic, partition).unwrap_or_else(|| unavailable(error))),
+    };
+    if !(low..end).contains(&offset) {
+        return Ok(None);
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition.0, Offset::Offset(offset)).map_err(unavailable)?;
+    consumer.assign(&list).map_err(unavailable)?;
+    let deadline = Instant::now() + READ_DEADLINE;
+    let mut trouble = "no answer in time".to_owned();
+    while Instant::now() < deadline {
+        match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+            None => {}
+            // The next record that there is: a later one, where this offset holds none.
+            Some(Ok(message)) => return Ok((message.offset() == offset).then(|| record(&message))),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+            Some(Err(error)) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => return Ok(None),
+                // A broker restarts, or a leader moves: librdkafka goes on trying.
+                _ => trouble = error.to_string(),
+            },
+        }
+    }
+    Err(unavailable(trouble))
+}
+
+fn missing(error: &KafkaError, topic: &str, partition: Partition) -> Option<LogError> {
+    match error.rdkafka_error_code()? {
+        RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::UnknownPartition => {
+            Some(LogError::Unavailable(format!("there is no partition {partition} of topic {topic}")))
+        }
+        _ => None,
+    }
+}

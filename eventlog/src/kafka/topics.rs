@@ -1,0 +1,378 @@
+//! The topics of one log: made or checked before anything is read or written, and looked at again while it runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
+    ResourceSpecifier, TopicReplication,
+};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use tokio::sync::OnceCell;
+use usher_proto::Partition;
+
+use super::config::Settings;
+use super::news::Asks;
+use super::query::WatermarkQuery;
+use super::{QUESTION_DEADLINE, audit, blocking, unavailable};
+use crate::topic::BATCH_ROOM;
+use crate::{
+    Creation, LogError, MAX_RECORD, Position, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState,
+    Watermarks,
+};
+
+/// Kafka's word for "as many replicas as the cluster's default says".
+const CLUSTER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
+
+/// How often to look for topics that have been made.
+const LOOKS: u32 = 50;
+/// And how long to wait in between.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// Interval between reads of the topics' settings.
+const AUDIT_EVERY: Duration = Duration::from_secs(10);
+
+type Admin = AdminClient<Asks>;
+
+/// What is known of the topics that were ensured.
+#[derive(Default)]
+pub(super) struct Topics {
+    admin: OnceCell<Arc<Admin>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The first that was ensured: the one that a check answers for.
+    first: Option<String>,
+    topics: BTreeMap<String, Topic>,
+    audited_at: Option<Instant>,
+}
+
+struct Topic {
+    spec: TopicSpec,
+    /// What the settings say.
+    settings: TopicState,
+    /// Number of partitions.
+    partitions: i32,
+    exists: bool,
+    /// Whether it once held more than it does. It stays so until the process ends: somebody has to look.
+    replaced: bool,
+    /// The highest end seen of each partition.
+    ends: BTreeMap<Partition, i64>,
+    /// What has been told of it.
+    told: Vec<TopicProblem>,
+}
+
+impl Topic {
+    fn state(&self) -> TopicState {
+        let mut state = self.settings.clone();
+        if !self.exists {
+            state.problems.push(TopicProblem::Missing);
+        }
+        if self.replaced {
+            state.problems.push(TopicProblem::Replaced);
+        }
+        let (found, wanted) = (self.partitions, self.spec.partitions);
+        if found > wanted {
+            state.problems.push(TopicProblem::MorePartitions { found, wanted });
+        }
+        state
+    }
+
+    /// One line for each problem that is new, and one when it is gone.
+    fn tell(&mut self) {
+        let (topic, found) = (&self.spec.name, self.state().problems);
+        for problem in found.iter().filter(|problem| !self.told.contains(problem)) {
+            match problem.severity() {
+                Severity::Warn => tracing::warn!(topic, problem = problem.label(), "topic {topic} {problem}"),
+                Severity::NotReady | Severity::Refuse => {
+                    tracing::error!(topic, problem = problem.label(), "topic {topic} {problem}");
+                }
+            }
+        }
+        let stays = |gone: &&TopicProblem| found.iter().all(|problem| problem.label() != gone.label());
+        for gone in self.told.iter().filter(stays) {
+            tracing::info!(topic, problem = gone.label(), "topic problem is gone");
+        }
+        self.told = found;
+    }
+}
+
+impl Topics {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn admin(&self, settings: &Settings) -> Result<Arc<Admin>, LogError> {
+        let make = async || {
+            let made = settings.admin().create_with_context::<_, Admin>(Asks(settings.news()));
+            made.map(Arc::new).map_err(|error| LogError::configuration(&error))
+        };
+        self.admin.get_or_try_init(make).await.cloned()
+    }
+
+    /// How a topic was found when it was last looked at.
+    pub(super) fn state(&self, topic: &str) -> TopicState {
+        self.known().topics.get(topic).map(Topic::state).unwrap_or_default()
+    }
+
+    /// A record has been acknowledged there.
+    pub(super) fn appended(&self, topic: &str, position: Position) {
+        if let Some(topic) = self.known().topics.get_mut(topic) {
+            let end = topic.ends.entry(position.partition).or_default();
+            *end = (position.offset + 1).max(*end);
+        }
+    }
+
+    /// The smallest limit on records of all topics.
+    pub(super) fn smallest_limit(&self) -> Option<usize> {
+        self.known().topics.values().filter_map(|topic| topic.settings.largest).min()
+    }
+
+    pub(super) async fn ensure(&self, settings: &Settings, topics: &[TopicSpec]) -> Result<(), LogError> {
+        let admin = self.admin(settings).await?;
+        // Looking comes first: where the topics exist already, Usher need not be allowed to make any.
+        let mut found = partitions(&admin, topics).await?;
+        let missing: Vec<&TopicSpec> = topics.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
+        if !missing.is_empty() {
+            may_be_made(&admin, &missing).await?;
+            make(&admin, &missing).await?;
+            // Looked at again, for somebody else may have made them otherwise; the brokers take a moment.
+            let mut looks = 0;
+            while found.len() < topics.len() {
+                if looks == LOOKS {
+                    return Err(LogError::Unavailable("topics have been made and do not show yet".into()));
+                }
+                looks += 1;
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+                found = partitions(&admin, topics).await?;
+            }
+        }
+        for TopicSpec { name, partitions: wanted, .. } in topics {
+            let found = found.get(name).copied().unwrap_or_default();
+            if found < *wanted {
+                return Err(LogError::PartitionCount { topic: name.clone(), found, wanted: *wanted });
+            }
+        }
+        {
+            let mut known = self.known();
+            known.first = topics.first().map(|topic| topic.name.clone());
+            for spec in topics {
+                let topic = Topic {
+                    spec: spec.clone(),
+                    settings: TopicState::default(),
+                    partitions: found.get(&spec.name).copied().unwrap_or_default(),
+                    exists: true,
+                    replaced: false,
+                    ends: BTreeMap::new(),
+                    told: Vec::new(),
+                };
+                known.topics.insert(spec.name.clone(), topic);
+            }
+        }
+        self.audit(&admin).await;
+        let blocked = |topic: &TopicSpec| {
+            let problem = self.state(&topic.name).blocked().cloned()?;
+            Some(LogError::Topic { topic: topic.name.clone(), problem })
+        };
+        topics.iter().find_map(blocked).map_or(Ok(()), Err)
+    }
+
+    /// Looks at the first topic again, and from time to time at the settings of all.
+    pub(super) async fn check(&self, settings: &Settings, watermarks: &WatermarkQuery) -> Result<(), LogError> {
+        let admin = self.admin(settings).await?;
+        let Some(first) = self.known().first.clone() else {
+            return blocking(move || {
+                admin.inner().fetch_metadata(None, QUESTION_DEADLINE).map(drop).map_err(unavailable)
+            })
+            .await;
+        };
+        // How far it had reached is noted before it is asked, for records are acknowledged meanwhile.
+        let known = self.known().topics.get(&first).map(|topic| (topic.spec.clone(), topic.ends.clone()));
+        let (spec, seen) = known.unzip();
+        let found = partitions(&admin, spec.as_slice()).await?.get(&first).copied();
+        // Not asked of a topic that is gone.
+        let ends = match found {
+            Some(_) => watermarks.of(settings, &first).await?,
+            None => BTreeMap::new(),
+        };
+        self.found(&first, found, &seen.unwrap_or_default(), &ends);
+        if self.known().audited_at.is_none_or(|at| at.elapsed() >= AUDIT_EVERY) {
+            self.audit(&admin).await;
+        }
+        match self.state(&first).blocked().cloned() {
+            None => Ok(()),
+            Some(problem) => Err(LogError::Topic { topic: first, problem }),
+        }
+    }
+
+    fn found(
+        &self,
+        name: &str,
+        partitions: Option<i32>,
+        seen: &BTreeMap<Partition, i64>,
+        ends: &BTreeMap<Partition, Watermarks>,
+    ) {
+        let mut known = self.known();
+        let Some(topic) = known.topics.get_mut(name) else { return };
+        topic.exists = partitions.is_some();
+        if let Some(partitions) = partitions {
+            topic.replaced |= partitions < topic.partitions;
+            topic.partitions = partitions;
+            for (partition, Watermarks { high: end, .. }) in ends {
+                topic.replaced |= seen.get(partition).is_some_and(|seen| end < seen);
+                let reached = topic.ends.entry(*partition).or_default();
+                *reached = (*end).max(*reached);
+            }
+        }
+        topic.tell();
+    }
+
+    /// Reads the settings of all topics. It is advice as long as they are not told, so that harms nothing.
+    async fn audit(&self, admin: &Admin) {
+        let specs: Vec<TopicSpec> = self.known().topics.values().map(|topic| topic.spec.clone()).collect();
+        let names: Vec<ResourceSpecifier<'_>> = specs.iter().map(|spec| ResourceSpecifier::Topic(&spec.name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(QUESTION_DEADLINE));
+        let answers = match admin.describe_configs(&names, &options).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::debug!(%error, "topic settings cannot be read now");
+                return;
+            }
+        };
+        let denied = |code: &RDKafkaErrorCode| {
+            matches!(code, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)
+        };
+        let hidden = answers.iter().any(|answer| answer.as_ref().is_err_and(denied));
+        for spec in &specs {
+            // Answers come in an order of their own, and a refusal does not name its topic.
+            let of_topic = |config: &&ConfigResource| matches!(&config.specifier, OwnedResourceSpecifier::Topic(name) if *name == spec.name);
+            let settings = match answers.iter().flatten().find(of_topic) {
+                Some(config) => {
+                    let state = audit::state(spec, config);
+                    if state.problems.contains(&TopicProblem::EndlessLetters) && end_letters(admin, spec, config).await
+                    {
+                        continue; // read again with the next audit
+                    }
+                    state
+                }
+                None if hidden => TopicState { problems: vec![TopicProblem::SettingsHidden], ..TopicState::default() },
+                // It is gone, which is found elsewhere, or nobody answers for it now.
+                None => continue,
+            };
+            if let Some(topic) = self.known().topics.get_mut(&spec.name) {
+                topic.settings = settings;
+                topic.tell();
+            }
+        }
+        self.known().audited_at = Some(Instant::now());
+    }
+}
+
+/// Lets dead letters end that an earlier version or somebody else has kept for ever. False where that is not allowed.
+async fn end_letters(admin: &Admin, spec: &TopicSpec, found: &ConfigResource) -> bool {
+    let Retention::Compact(retention) = spec.retention else { return false };
+    let retention = retention.as_millis().to_string();
+    // The request replaces all settings of the topic, so those that were set before are set again.
+    let set = |entry: &&rdkafka::admin::ConfigEntry| {
+        entry.source == ConfigSource::DynamicTopic && entry.name != "cleanup.policy" && entry.name != "retention.ms"
+    };
+    let mut change = AlterConfig::new(ResourceSpecifier::Topic(&spec.name))
+        .set("cleanup.policy", "compact,delete")
+        .set("retention.ms", &retention);
+    for entry in found.entries.iter().filter(set) {
+        if let Some(value) = &entry.value {
+            change = change.set(&entry.name, value);
+        }
+    }
+    let options = AdminOptions::new().request_timeout(Some(QUESTION_DEADLINE));
+    let changed = match admin.alter_configs(&[change], &options).await {
+        Ok(results) => results.into_iter().all(|result| result.is_ok()),
+        Err(error) => {
+            tracing::debug!(%error, "topic settings cannot be changed");
+            false
+        }
+    };
+    if changed {
+        tracing::info!(topic = spec.name, retention_ms = retention, "dead letters no longer stay for ever");
+    }
+    changed
+}
+
+/// An error if one of the missing topics is one that existed before.
+async fn may_be_made(admin: &Arc<Admin>, missing: &[&TopicSpec]) -> Result<(), LogError> {
+    for topic in missing {
+        let existed = match &topic.creation {
+            Creation::Always => false,
+            Creation::Never => true,
+            Creation::FirstStart { groups } => {
+                let (admin, prefix) = (admin.clone(), groups.clone());
+                blocking(move || {
+                    let groups = admin.inner().fetch_group_list(None, QUESTION_DEADLINE).map_err(unavailable)?;
+                    // Another installation's prefix may begin with ours; no flow's name has a dot.
+                    let ours = |name: &str| name.strip_prefix(&prefix).is_some_and(|flow| !flow.contains('.'));
+                    Ok(groups.groups().iter().any(|group| ours(group.name())))
+                })
+                .await?
+            }
+        };
+        if existed {
+            return Err(LogError::Topic { topic: topic.name.clone(), problem: TopicProblem::Missing });
+        }
+    }
+    Ok(())
+}
+
+async fn make(admin: &Admin, topics: &[&TopicSpec]) -> Result<(), LogError> {
+    // The limit is on the stored batch, so it stands above the largest record.
+    let largest = (MAX_RECORD + BATCH_ROOM).to_string();
+    let settings = topics.iter().map(|topic| match topic.retention {
+        Retention::Time => ("delete", RETENTION.as_millis().to_string()),
+        Retention::Compact(time) => ("compact,delete", time.as_millis().to_string()),
+    });
+    let settings: Vec<(&str, String)> = settings.collect();
+    let new = topics.iter().zip(&settings).map(|(topic, (policy, time))| {
+        // Both said, for a cluster may have other defaults.
+        NewTopic::new(&topic.name, topic.partitions, CLUSTER_DEFAULT)
+            .set("max.message.bytes", &largest)
+            .set("cleanup.policy", policy)
+            .set("retention.ms", time)
+    });
+    let new: Vec<NewTopic<'_>> = new.collect();
+    let options =
+        AdminOptions::new().request_timeout(Some(QUESTION_DEADLINE)).operation_timeout(Some(QUESTION_DEADLINE));
+    let results = admin.create_topics(&new, &options).await;
+    for result in results.map_err(unavailable)? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(LogError::Unavailable(format!("topic {topic} cannot be made: {code}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Number of partitions of each topic that exists.
+async fn partitions(admin: &Arc<Admin>, topics: &[TopicSpec]) -> Result<HashMap<String, i32>, LogError> {
+    let admin = admin.clone();
+    // One by its name; several in one question.
+    let only = if let [topic] = topics { Some(topic.name.clone()) } else { None };
+    let found: HashMap<String, i32> = blocking(move || {
+        let metadata = admin.inner().fetch_metadata(only.as_deref(), QUESTION_DEADLINE).map_err(unavailable)?;
+        // Not the same as missing.
+        let denied = |found: &&MetadataTopic| {
+            found.error() == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+        };
+        if let Some(topic) = metadata.topics().iter().find(denied) {
+            return Err(LogError::Unavailable(format!("topic {} may not be described by this user", topic.name())));
+        }
+        let count = |found: &MetadataTopic| {
+            let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
+            (found.name().to_owned(), partitions)
+        };
+        Ok(metadata.topics().iter().map(count).filter(|(_, partitions)| *partitions > 0).collect())
+    })
+    .await?;
+    Ok(found.into_iter().filter(|(name, _)| topics.iter().any(|topic| topic.name == *name)).collect())
+}

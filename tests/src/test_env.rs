@@ -1,0 +1,527 @@
+//! A test environment: the lab, and the real programs working against it, on one of the backends.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use usher_dispatcher::sql::{Database, DatabaseAddress};
+use usher_dispatcher::store::{RunFilter, RunRecord, SqlStore};
+use usher_eventlog::{Creation, Log, LogAddress, LogLayout, TopicSpec};
+use usher_lab::{Entry, Filter, Lab, LabHandle};
+use usher_service::telemetry;
+
+use crate::backend::Backend;
+use crate::database::OwnDatabase;
+use crate::events::Webhook;
+use crate::program::Program;
+use crate::{eventually, settings, unique};
+
+/// The secret that everything is signed with.
+pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// How long things may take that take moments on an idle machine.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// The built-in flows of the usual environment.
+const USUAL: &[&str] = &["email", "trial", "db-sync"];
+
+/// Differences of an environment from the usual one.
+#[derive(Default)]
+pub struct Options {
+    /// Flow files beside the built-in ones, or instead of the usual ones: name and text.
+    pub flows: Vec<(&'static str, &'static str)>,
+    /// Built-in flows instead of the usual ones.
+    pub built_in: &'static [&'static str],
+    /// Where the embedded backend keeps its data, instead of a folder of its own.
+    pub data: Option<PathBuf>,
+    /// Another Kafka than the shared one.
+    pub kafka: Option<String>,
+    /// Further variables of the programs.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+/// The lab and the programs.
+pub struct TestEnv {
+    folder: TempDir,
+    backend: Backend,
+    lab: LabHandle,
+    _lab_stop: tokio_util::sync::DropGuard,
+    environment: Vec<(String, String)>,
+    data: PathBuf,
+    /// The folder of its flow files.
+    flows: PathBuf,
+    store: DatabaseAddress,
+    store_url: String,
+    database: Option<OwnDatabase>,
+    /// `usher up`, or `ingest`.
+    ingest: Option<Program>,
+    /// `dispatcher`, where it is a service of its own.
+    dispatcher: Option<Program>,
+    ingest_address: String,
+    /// Address of the operators' pages of ingest, or of `usher up`.
+    admin: String,
+    client: reqwest::Client,
+}
+
+impl TestEnv {
+    /// The usual environment: three of the built-in flows, everything ready.
+    pub async fn start(backend: Backend) -> Self {
+        Self::with(backend, Options::default()).await
+    }
+
+    /// An environment with options, everything ready.
+    pub async fn with(backend: Backend, options: Options) -> Self {
+        telemetry::install_tls();
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let lab = Lab::start_with(listener, None, settings::EVERYTHING, stop.clone()).expect("the lab starts");
+        let data = options.data.unwrap_or_else(|| folder.path().join("data"));
+
+        let mut environment = settings::of(&lab, &unique("t"));
+        environment.extend(options.settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let usual = options.built_in.is_empty() && options.flows.is_empty();
+        let built_in = if usual { USUAL } else { options.built_in };
+        let flows = settings::flows(folder.path(), built_in, &options.flows);
+        environment.insert("USHER_FLOWS".into(), flows.clone());
+        let mut database = None;
+        let store = match &backend {
+            Backend::Embedded => format!("sqlite://{}", data.join("store.db").display()),
+            Backend::Real(services) => {
+                let kafka = options.kafka.as_ref().unwrap_or(&services.kafka);
+                environment.insert("USHER_LOG".into(), format!("kafka://{kafka}"));
+                let own = OwnDatabase::make(&services.postgres).await;
+                let url = own.url();
+                environment.insert("USHER_STORE".into(), url.clone());
+                database = Some(own);
+                url
+            }
+        };
+        let mut env = Self {
+            folder,
+            backend,
+            lab,
+            _lab_stop: stop.drop_guard(),
+            environment: environment.into_iter().collect(),
+            data,
+            flows: flows.into(),
+            store: DatabaseAddress::parse("USHER_STORE", &store).expect("an address"),
+            store_url: store,
+            database,
+            ingest: None,
+            dispatcher: None,
+            ingest_address: String::new(),
+            admin: String::new(),
+            client: reqwest::Client::new(),
+        };
+        env.start_dispatcher().await;
+        env.start_ingest().await;
+        env
+    }
+
+    /// Starts `usher up`, or `ingest`, and waits until it is ready.
+    pub async fn start_ingest(&mut self) {
+        let embedded = matches!(self.backend, Backend::Embedded);
+        let data = self.data.display().to_string();
+        let (name, arguments, says): (_, Vec<&str>, _) = if embedded {
+            ("usher", vec!["up", "--no-lab", "--data", &data], "usher is ready: webhooks on http://")
+        } else {
+            ("ingest", vec![], "\"listen\":\"")
+        };
+        let mut program = Program::start(name, &arguments, &self.environment, self.folder.path());
+        self.ingest_address = program.says(says).await;
+        let says = if embedded { "health, metrics http://" } else { "\"admin\":\"" };
+        self.admin = program.says(says).await;
+        self.ingest = Some(program);
+        self.ready(&self.admin).await;
+    }
+
+    /// Starts `dispatcher` with all flows, where it is a service of its own, and waits until it is ready.
+    pub async fn start_dispatcher(&mut self) {
+        if matches!(self.backend, Backend::Embedded) {
+            return;
+        }
+        let mut environment = self.environment.clone();
+        environment.push(("USHER_FLOW".into(), self.flows().join(",")));
+        let mut program = Program::start("dispatcher", &[], &environment, self.folder.path());
+        let admin = program.says("\"admin\":\"").await;
+        self.dispatcher = Some(program);
+        self.ready(&admin).await;
+    }
+
+    fn flows(&self) -> Vec<String> {
+        std::fs::read_dir(&self.flows)
+            .expect("the flows")
+            .map(|entry| entry.expect("a file").path())
+            .filter(|path| path.is_file())
+            .map(|path| path.file_stem().expect("a name").display().to_string())
+            .collect()
+    }
+
+    async fn ready(&self, address: &str) {
+        let url = format!("http://{address}/readyz");
+        eventually(&format!("{url} is ready"), SOON, || async {
+            self.client.get(&url).send().await.ok().filter(|page| page.status().is_success()).map(drop)
+        })
+        .await;
+    }
+
+    /// What takes webhooks: `usher up`, or `ingest`.
+    pub fn ingest(&mut self) -> &mut Program {
+        self.ingest.as_mut().expect("it runs")
+    }
+
+    /// What delivers, where it is a process of its own.
+    pub fn dispatcher(&mut self) -> Option<&mut Program> {
+        self.dispatcher.as_mut()
+    }
+
+    /// What delivers: `usher up`, or `dispatcher`.
+    pub fn deliverer(&mut self) -> &mut Program {
+        self.dispatcher.as_mut().or(self.ingest.as_mut()).expect("it runs")
+    }
+
+    /// The output so far of the process that delivers.
+    pub fn deliverer_output(&self) -> String {
+        self.dispatcher.as_ref().or(self.ingest.as_ref()).expect("it runs").output()
+    }
+
+    /// Asks what delivers to stop, and waits until it has. Where it is one process with what takes webhooks, both stop.
+    pub async fn stop_delivering(&mut self) {
+        let mut program = self.dispatcher.take().or_else(|| self.ingest.take()).expect("it runs");
+        program.terminate();
+        let ended = program.ended(SOON).await;
+        assert!(ended.success(), "{}", program.output());
+    }
+
+    /// Starts again what was stopped, and waits until it is ready.
+    pub async fn go_on_delivering(&mut self) {
+        if matches!(self.backend, Backend::Embedded) {
+            self.start_ingest().await
+        } else {
+            self.start_dispatcher().await
+        }
+    }
+
+    /// `kill -9` of what takes webhooks.
+    pub async fn kill_ingest(&mut self) {
+        self.ingest.take().expect("it runs").kill().await;
+    }
+
+    /// `kill -9` of what delivers, where it is a process of its own.
+    pub async fn kill_dispatcher(&mut self) {
+        if let Some(program) = self.dispatcher.take() {
+            program.kill().await;
+        }
+    }
+
+    /// `kill -9` of what delivers, be it a process of its own or the whole.
+    pub async fn kill_delivering(&mut self) {
+        self.kill_dispatcher().await;
+        if matches!(self.backend, Backend::Embedded) {
+            self.kill_ingest().await;
+        }
+    }
+
+    /// What delivers, without waiting until it is ready.
+    pub fn start_delivering(&self) -> Program {
+        let mut environment = self.environment.clone();
+        let data = self.data.display().to_string();
+        let (name, arguments): (_, Vec<&str>) = match self.backend {
+            Backend::Embedded => ("usher", vec!["up", "--no-lab", "--data", &data]),
+            Backend::Real(_) => ("dispatcher", vec![]),
+        };
+        environment.push(("USHER_FLOW".into(), self.flows().join(",")));
+        Program::start(name, &arguments, &environment, self.folder.path())
+    }
+
+    /// What takes webhooks where it is a service of its own, without waiting until it is ready.
+    pub fn spawn_ingest(&self) -> Program {
+        Program::start("ingest", &[], &self.environment, self.folder.path())
+    }
+
+    /// Takes a copy of the store while nothing delivers, and returns its name.
+    pub async fn back_up_store(&self) -> String {
+        let Some(database) = &self.database else {
+            // By SQLite itself: files that are copied while somebody closes the database need not belong together.
+            let copy = self.data.join("copy.db").display().to_string();
+            let pool = self.pool().await;
+            sqlx::query("VACUUM INTO $1").bind(&copy).execute(&pool).await.expect("a copy is made");
+            pool.close().await;
+            return copy;
+        };
+        database.copy().await
+    }
+
+    /// Puts a copy in the store's place while nothing delivers.
+    pub async fn restore_store(&mut self, copy: &str) {
+        match &self.database {
+            Some(database) => database.restore(copy).await,
+            None => {
+                self.store_url = format!("sqlite://{copy}");
+                self.store = DatabaseAddress::parse("USHER_STORE", &self.store_url).expect("an address");
+                self.environment.push(("USHER_STORE".into(), self.store_url.clone()));
+            }
+        }
+    }
+
+    /// Loses the store while nothing delivers: what is made anew in its place is empty.
+    pub async fn lose_store(&mut self) {
+        match &self.database {
+            Some(database) => database.empty().await,
+            None => {
+                for name in ["store.db", "store.db-wal", "store.db-shm"] {
+                    // Not each is there at every time.
+                    let _ = std::fs::remove_file(self.data.join(name));
+                }
+            }
+        }
+    }
+
+    /// Loses the log while nothing runs: what stands in its place is empty. What the groups have committed is lost with it.
+    pub async fn lose_log(&self) {
+        let layout = self.layout();
+        match self.variable("USHER_LOG") {
+            None => {
+                for name in ["log.db", "log.db-wal", "log.db-shm"] {
+                    let _ = std::fs::remove_file(self.data.join(name));
+                }
+            }
+            Some(address) => {
+                let brokers = address.strip_prefix("kafka://").expect("Kafka");
+                crate::broker::delete_topic(brokers, &layout.topics.events()).await;
+            }
+        }
+        // As an operator makes it anew.
+        let log = self.log().await;
+        let events = TopicSpec { creation: Creation::Always, ..layout.events() };
+        eventually("the topic is made anew", SOON, || async { log.ensure(std::slice::from_ref(&events)).await.ok() })
+            .await;
+    }
+
+    /// Changes a variable of the programs that start from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// `kill -9` of what takes webhooks, where it is a process of its own.
+    pub async fn kill_ingest_if_apart(&mut self) {
+        if matches!(self.backend, Backend::Real(_)) {
+            self.kill_ingest().await;
+        }
+    }
+
+    /// Starts it again, and waits until it is ready.
+    pub async fn start_ingest_if_apart(&mut self) {
+        if matches!(self.backend, Backend::Real(_)) {
+            self.start_ingest().await;
+        }
+    }
+
+    /// The destinations' doubles.
+    pub fn lab(&self) -> &Lab {
+        self.lab.lab()
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A variable of the programs.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The name of the topic with this suffix.
+    pub fn topic(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.variable("USHER_TOPIC_PREFIX").expect("it is set"))
+    }
+
+    /// How the topics are laid out.
+    pub fn layout(&self) -> LogLayout {
+        let prefix = self.variable("USHER_TOPIC_PREFIX").expect("it is set");
+        LogLayout { topics: prefix.parse().expect("a prefix"), partitions: 8 }
+    }
+
+    /// Runs `usher` with these arguments to its end: exit code and both streams.
+    pub fn usher(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = std::process::Command::new(crate::program::programs().join("usher"))
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            .env("USHER_DATA", &self.data)
+            .output()
+            .expect("usher runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The log that the programs use, opened beside them.
+    pub async fn log(&self) -> Arc<dyn Log> {
+        let address = self.variable("USHER_LOG").map_or_else(
+            || LogAddress::Sqlite { path: self.data.join("log.db") },
+            |text| text.parse().expect("an address"),
+        );
+        usher_eventlog::open(&address, &[]).await.expect("the log opens")
+    }
+
+    /// Address that takes webhooks.
+    pub fn address(&self) -> &str {
+        &self.ingest_address
+    }
+
+    /// Address of the operators' pages of ingest, or of `usher up`.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// Posts to a path with these headers: status and body.
+    pub async fn post(&self, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.ingest_address);
+        let request = headers.iter().fold(self.client.post(url), |request, (name, value)| request.header(*name, value));
+        let response = request.body(body).send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Looks at a page of what takes webhooks: status and text.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response =
+            self.client.get(format!("http://{}{path}", self.ingest_address)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
+    }
+
+    /// Looks at one of the operators' pages of ingest, or of `usher up`: status and text.
+    pub async fn admin_page(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
+    }
+
+    /// Sends a webhook once: the status, or none if there was no answer.
+    pub async fn send_once(&self, webhook: &Webhook) -> Option<u16> {
+        let url = format!("http://{}/webhooks/clerk", self.ingest_address);
+        let headers = webhook.headers(SECRET);
+        let request = headers.iter().fold(self.client.post(url), |request, (name, value)| request.header(*name, value));
+        let response = request.body(webhook.body.clone()).timeout(Duration::from_secs(15)).send().await.ok()?;
+        Some(response.status().as_u16())
+    }
+
+    /// Sends a webhook and expects it to be kept.
+    pub async fn send(&self, webhook: &Webhook) {
+        assert_eq!(self.send_once(webhook).await, Some(204));
+    }
+
+    /// Sends a webhook again and again until it is kept, like its sender would.
+    pub async fn send_until_kept(&self, webhook: &Webhook) {
+        eventually("the webhook is kept", SOON, || async {
+            self.send_once(webhook).await.filter(|status| *status == 204)
+        })
+        .await;
+    }
+
+    /// Sends many at once.
+    pub async fn send_all(&self, webhooks: &[Webhook]) {
+        futures::stream::iter(webhooks).for_each_concurrent(32, |webhook| self.send_until_kept(webhook)).await;
+    }
+
+    /// The runs that a filter lets through.
+    pub async fn runs(&self, filter: &RunFilter) -> Vec<RunRecord> {
+        let database = Database::open(&self.store).expect("the store opens");
+        SqlStore::reader(database).runs(filter, 1_000_000).await.expect("the runs")
+    }
+
+    /// Waits until `count` runs have ended and none is under way, and returns them all.
+    pub async fn all_ended(&self, count: usize, deadline: Duration) -> Vec<RunRecord> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE ended_at IS NULL) FROM usher_run";
+        let pool = self.pool().await;
+        let ended = async {
+            loop {
+                let counted: Result<(i64, i64), _> = sqlx::query_as(sql).fetch_one(&pool).await;
+                let enough = |all| all >= i64::try_from(count).expect("a small number");
+                if counted.is_ok_and(|(all, unfinished)| unfinished == 0 && enough(all)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(deadline, ended).await.is_err() {
+            panic!("after {deadline:?} not {count} runs have ended: {}", self.standing().await);
+        }
+        let runs = self.runs(&RunFilter::default()).await;
+        assert_eq!(runs.len(), count, "no run more than expected");
+        runs
+    }
+
+    /// How many runs of which flow are in which state, and the last words of what delivers.
+    async fn standing(&self) -> String {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for run in self.runs(&RunFilter::default()).await {
+            *counts.entry(format!("{} {}", run.flow, run.state)).or_default() += 1;
+        }
+        let program = self.dispatcher.as_ref().or(self.ingest.as_ref());
+        let output = program.map(Program::output).unwrap_or_default();
+        let last: Vec<&str> = output.lines().rev().take(30).collect();
+        format!("{counts:?}\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Connections to the store's database.
+    pub async fn pool(&self) -> sqlx::AnyPool {
+        sqlx::any::install_default_drivers();
+        sqlx::AnyPool::connect(&self.store_url).await.expect("the store opens")
+    }
+
+    /// How many rows the table of users has.
+    pub async fn rows(&self) -> i64 {
+        let (count,) = sqlx::query_as("SELECT count(*) FROM usher_users")
+            .fetch_one(&self.pool().await)
+            .await
+            .expect("the table is there");
+        count
+    }
+
+    /// What a destination accepted, replays left out.
+    pub fn effects(&self, provider: &str) -> Vec<Arc<Entry>> {
+        let filter = Filter { provider: Some(provider.into()), ..Filter::default() };
+        let mut effects = self.lab().effects(&filter).expect("a provider");
+        effects.retain(|effect| !effect.replayed);
+        effects
+    }
+
+    /// How often each user had this effect.
+    pub fn effects_by_user(&self, provider: &str, operation: &str) -> BTreeMap<String, usize> {
+        let mut users = BTreeMap::new();
+        for effect in self.effects(provider).iter().filter(|effect| effect.operation == operation) {
+            *users.entry(effect.user.clone().expect("whose it is")).or_default() += 1;
+        }
+        users
+    }
+
+    /// A user's row, as JSON of the columns that tests look at.
+    pub async fn row(&self, user: &str) -> Option<Value> {
+        let sql = "SELECT email, first_name, CAST(extra AS TEXT) FROM usher_users WHERE id = $1";
+        let row: Option<(Option<String>, Option<String>, String)> =
+            sqlx::query_as(sql).bind(user).fetch_optional(&self.pool().await).await.expect("the table is there");
+        let (email, name, extra) = row?;
+        let extra: Value = serde_json::from_str(&extra).expect("JSON");
+        Some(json!({"email": email, "first_name": name, "extra": extra}))
+    }
+
+    /// Ends everything and removes what is left of it.
+    pub async fn end(mut self) {
+        for program in [self.ingest.take(), self.dispatcher.take()].into_iter().flatten() {
+            program.kill().await;
+        }
+        if let Some(database) = self.database.take() {
+            database.remove().await;
+        }
+    }
+}
