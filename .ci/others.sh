@@ -77,3 +77,15 @@ sdks_up() {
   fi
   sdks=$root/tests/sdk
 }
+
+# typos, from PyPI: spelling, and one word for one idea (typos.toml). Leaves its path in `typos`.
+typos_version=1.52.0
+typos=$root/target/ci/typos-$typos_version/bin/typos
+typos_install() {
+  if [[ -x $typos ]]; then return; fi
+  local dir=${typos%/bin/typos}
+  say "installing typos"
+  rm -rf "$dir"
+  python3 -m venv "$dir" >&2 || die "Python has no venv: install python3-venv"
+  retry 3 "$dir/bin/pip" install --quiet --disable-pip-version-check "typos==$typos_version" >&2 || die "typos cannot be installed"
+}

@@ -6,6 +6,7 @@
 #   services.sh down DIR    stops them and deletes what they wrote
 #   services.sh jars        only fetches the broker's jars
 #   services.sh missing     names the Debian packages that are not there yet
+#   services.sh typos       checks spelling and vocabulary
 #
 # Only the `export` lines go to standard output, so that `eval "$(services.sh up DIR)"` works.
 set -euo pipefail
@@ -120,6 +121,7 @@ missing() {
   if ! command -v ps >/dev/null; then echo procps; fi
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
   if [[ -z $(faketime_library) ]]; then echo libfaketime; fi
+  if ! python3 -c 'import ensurepip' 2>/dev/null; then echo python3-venv; fi
 }
 
 # Runs the tests of what we send against one service of somebody else's.
@@ -165,5 +167,9 @@ case "${1:-} $#" in
   'down 2') down "$2" ;;
   'jars 1') kafka_jars ;;
   'missing 1') missing ;;
-  *) die "usage: services.sh judge WHAT | up DIR | down DIR | jars | missing" ;;
+  'typos 1')
+    typos_install
+    cd "$root" && exec "$typos"
+    ;;
+  *) die "usage: services.sh judge WHAT | up DIR | down DIR | jars | missing | typos" ;;
 esac

@@ -225,6 +225,6 @@ pub(crate) fn read_addresses(data: &Path) -> anyhow::Result<Option<Addresses>> {
     }
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(serde_json::from_slice(&text).with_context(|| {
-        format!("{} is damaged: the next start of `usher up` writes it anew; until then say --to", path.display())
+        format!("{} is damaged: the next start of `usher up` writes it again; until then say --to", path.display())
     })?))
 }

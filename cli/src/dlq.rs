@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use usher_dispatcher::engine::RunState;
-use usher_dispatcher::engine::arrival::Order;
+use usher_dispatcher::engine::arrival::CommandKind;
 use usher_dispatcher::store::{RefusedRow, RunFilter};
 use usher_proto::{Instance, Reason, Timestamp};
 use usher_service::ConfigError;
@@ -195,7 +195,7 @@ impl Redrive {
                     pace.tick().await;
                 }
                 let deaths = u32::try_from(run.deaths).unwrap_or(u32::MAX);
-                orders.push((run.flow.clone(), desk.order(&*log, run, &Order::Redrive { deaths }).await?));
+                orders.push((run.flow.clone(), desk.order(&*log, run, &CommandKind::Redrive { deaths }).await?));
             }
         }
         if dry_run {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use usher_dispatcher::engine::RunState;
-use usher_dispatcher::engine::arrival::Order;
+use usher_dispatcher::engine::arrival::CommandKind;
 use usher_dispatcher::orders;
 use usher_dispatcher::store::{RunFilter, RunRecord};
 use usher_eventlog::{Log, LogAddress, LogLayout};
@@ -54,7 +54,7 @@ impl Desk {
     }
 
     /// Gives an order about a run, and returns its id.
-    pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &Order) -> anyhow::Result<EventId> {
+    pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &CommandKind) -> anyhow::Result<EventId> {
         let event = orders::event(&run.flow, &run.reference, &run.subject, &self.by, order, clock::now());
         let id = event.id.clone();
         log.append(&self.layout.events(), event.into_record()).await?;
@@ -168,7 +168,7 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
         bail!("{}/{} has ended already: {}", run.flow, run.event, found.state);
     }
     let log = desk.log(environment).await?;
-    let order = desk.order(&*log, &found, &Order::Cancel).await?;
+    let order = desk.order(&*log, &found, &CommandKind::Cancel).await?;
     let came = desk.what_came(vec![(run.flow.clone(), order)]).await?;
     let name = format!("{}/{}", run.flow, run.event);
     match came.came.first().map(|(_, word)| word.as_str()) {
@@ -197,7 +197,7 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
     let record =
         record.ok_or_else(|| anyhow!("the log does not hold {} any more: it cannot be run again", run.event))?;
     let body = String::from_utf8(record.body.to_vec()).context("the event's body")?;
-    let order = desk.order(&*log, &found, &Order::Rerun { body }).await?;
+    let order = desk.order(&*log, &found, &CommandKind::Rerun { body }).await?;
     let came = desk.what_came(vec![(run.flow.clone(), order)]).await?;
     match came.came.first().map(|(_, word)| word.as_str()) {
         Some("queued") => output::line(&format!("{}/{} is run again; it was {}", run.flow, run.event, found.state)),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use usher_lab::traffic::{self, Generator, Order, Template, Url};
+use usher_lab::traffic::{self, Generator, Template, TrafficPlan, Url};
 use usher_proto::signature::SigningSecret;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
@@ -76,7 +76,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     };
     let (template, users) = template(&arguments.what, arguments.users, arguments.count)?;
     let generator = Generator::new(template, users, arguments.seed.unwrap_or_else(rand::random));
-    let order = Order { to, count: arguments.count.get(), per_second: arguments.rate, max_concurrent: AT_ONCE };
+    let order = TrafficPlan { to, count: arguments.count.get(), per_second: arguments.rate, max_concurrent: AT_ONCE };
     let report = traffic::send(&order, &secret, &generator, &shutdown::on_signal()?).await?;
 
     if report.sent.len() <= LISTED {

@@ -105,14 +105,14 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         environment = lab::stand_in(environment, lab)?;
     }
     let layout = arguments.layout;
-    let ingest_arguments = usher_ingest::config::Arguments {
+    let ingest_arguments = usher_ingest::config::IngestArguments {
         listen: addresses.listen,
         admin: addresses.admin,
         log: log_address.clone(),
         layout: layout.clone(),
     };
-    let ingest = usher_ingest::Config::new(ingest_arguments, &environment)?;
-    let dispatcher = usher_dispatcher::Config::new(log_address, layout, &arguments.files, &[], &environment)?;
+    let ingest = usher_ingest::IngestConfig::new(ingest_arguments, &environment)?;
+    let dispatcher = usher_dispatcher::DispatcherConfig::new(log_address, layout, &arguments.files, &[], &environment)?;
 
     for (flow, settings) in &dispatcher.left_out {
         output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
@@ -207,8 +207,8 @@ impl Parts {
 
 /// The dispatcher first, then ingest: nothing is accepted before every flow has its first offsets.
 async fn serve(
-    ingest: usher_ingest::Config,
-    dispatcher: usher_dispatcher::Config,
+    ingest: usher_ingest::IngestConfig,
+    dispatcher: usher_dispatcher::DispatcherConfig,
     listener: TcpListener,
     admin: TcpListener,
     parts: &Parts,
@@ -226,8 +226,8 @@ async fn serve(
 }
 
 async fn start(
-    ingest: usher_ingest::Config,
-    dispatcher: usher_dispatcher::Config,
+    ingest: usher_ingest::IngestConfig,
+    dispatcher: usher_dispatcher::DispatcherConfig,
     listener: TcpListener,
     admin: TcpListener,
     parts: &Parts,

@@ -1,4 +1,4 @@
-//! What the dispatcher needs to know, checked whole before anything starts.
+//! The configuration of the dispatcher. All of it is checked before anything starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,25 +19,25 @@ use crate::suppression::SuppressionPolicy;
 /// The command line of `dispatcher`.
 #[derive(Debug, clap::Parser)]
 #[command(name = "dispatcher", version, about = "Carries events from the log to what should follow from them")]
-pub struct Arguments {
+pub struct DispatcherArguments {
     /// The flows to run, separated by commas; each is a consumer group of its own.
     #[arg(long = "flow", env = "USHER_FLOW", required = true, value_delimiter = ',')]
     pub names: Vec<String>,
     /// The address to serve /healthz, /readyz and /metrics on.
     #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     pub admin: SocketAddr,
-    /// Where the log is: `kafka://host:9092[,host:9092]`.
+    /// The address of the log: `kafka://host:9092[,host:9092]`.
     #[arg(long, env = "USHER_LOG")]
     pub log: LogAddress,
-    /// How its topics are laid out.
+    /// The layout of the log's topics.
     #[command(flatten)]
     pub layout: LogLayout,
-    /// Where the flow files are.
+    /// The location of the flow files.
     #[command(flatten)]
     pub files: FlowFiles,
 }
 
-/// Which flow files to use.
+/// The flow files to use.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct FlowFiles {
     /// A folder of flow files; without it the built-in ones are used.
@@ -46,15 +46,20 @@ pub struct FlowFiles {
 }
 
 impl FlowFiles {
-    /// The files as they are, not checked yet.
+    /// Reads the flow files without checking them.
+    ///
+    /// # Errors
+    ///
+    /// The folder or one of its files cannot be read.
     pub fn read(&self) -> Result<Vec<FlowSource>, ConfigError> {
         self.folder.as_deref().map_or_else(|| Ok(flows::builtin()), flows::read_folder)
     }
 
-    /// All flows, checked; warnings are logged.
+    /// Reads and checks all flows. Warnings are logged.
     ///
     /// # Errors
-    /// The files cannot be read, or every problem that they have.
+    ///
+    /// The files cannot be read, or flows are invalid. The error then lists every problem of all files.
     pub fn check(&self) -> Result<Vec<Flow>, ConfigError> {
         let (mut flows, mut problems) = (Vec::new(), Vec::new());
         for source in self.read()? {
@@ -70,43 +75,51 @@ impl FlowFiles {
     }
 }
 
-/// A configuration that has been checked whole.
-pub struct Config {
-    /// Where the log is.
+/// A configuration that has been checked completely.
+pub struct DispatcherConfig {
+    /// The address of the log.
     pub log: LogAddress,
-    /// librdkafka's properties.
+    /// Properties passed to librdkafka.
     pub kafka: Vec<(String, String)>,
-    /// How its topics are laid out.
+    /// The layout of the log's topics.
     pub layout: LogLayout,
-    /// Where the store is.
+    /// The address of the store.
     pub store: DatabaseAddress,
-    /// Where users of each instance are written; where none is said the store's own database, for the default instance.
+    /// The database that the users of an instance are written to, by instance. An instance without an entry uses the
+    /// store's database; only the default instance can do so without a setting.
     pub users: BTreeMap<String, DatabaseAddress>,
     /// The flows to run.
     pub flows: Vec<Flow>,
-    /// The names of all flows that have a file, also of those that others run.
+    /// The names of all flows that have a file, including flows that other processes run.
     pub known_flows: Vec<String>,
-    /// Built-in flows that nobody named and that have no destination: each with what the names of its settings begin with.
+    /// Built-in flows that are not run, because they were not named and one of their destinations has no settings. Each
+    /// stands with the prefix of the missing settings.
     pub left_out: Vec<(String, &'static str)>,
-    /// Whom not to write to.
+    /// The rules for suppressed recipients.
     pub suppression: SuppressionPolicy,
-    /// How long runs are remembered after they have ended, so that their events are recognised.
+    /// Retention of ended runs. Within it, repeated events are recognised.
     pub keep: Duration,
-    /// The destinations' settings.
+    /// The environment, from which the settings of the destinations are read.
     pub environment: Environment,
 }
 
-/// The setting of the schema that holds the store's tables.
+/// The setting that names the schema of the store's tables.
 pub const STORE_SCHEMA: &str = "USHER_STORE_SCHEMA";
-/// How long runs are remembered unless configured: five times as long as the log keeps its events.
+/// Default retention of ended runs: five times the log's retention.
 const KEEP: Duration = Duration::from_secs(35 * 24 * 3600);
-/// The shortest memory: the log's week and a day.
+/// Minimum retention of ended runs: the log's retention of a week, plus a day.
 const SHORTEST_KEEP: Duration = Duration::from_secs(8 * 24 * 3600);
 
-impl Config {
-    /// Checks what was given. `names` are the flows to run; empty means all there are, but of the built-in ones only those
-    /// whose destinations have settings: whoever has an account at two of them need not have one at the others. A flow that
-    /// is named, or stands in a folder of the user's own, is meant, and what it lacks is an error.
+impl DispatcherConfig {
+    /// Builds and checks the configuration. `names` are the flows to run. An empty list selects all flows, but of the
+    /// built-in ones only those whose destinations have settings: a user with an account at two of the destinations
+    /// need not have one at the others. If a flow is named or comes from a folder of the user's own, missing settings
+    /// are an error.
+    ///
+    /// # Errors
+    ///
+    /// A flow file, a flow name or a setting is invalid, a required setting is missing, or the users of two instances
+    /// would be written to the same place.
     pub fn new(
         log: LogAddress,
         layout: LogLayout,
@@ -186,7 +199,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The connectors that the flows use, by instance.
+    /// Returns the connectors that the flows use, by instance.
     pub fn connectors(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for flow in &self.flows {
@@ -197,7 +210,7 @@ impl Config {
         used
     }
 
-    /// What the steps of an instance's flows ask of a connector.
+    /// Returns the uses of a connector in the steps of an instance's flows.
     pub fn uses(&self, connector: &str, instance: &str) -> Vec<Use<'_>> {
         let flows = self.flows.iter().filter(|flow| flow.instances.contains(instance));
         let steps = flows.flat_map(|flow| flow.steps.iter().map(move |step| (flow, step)));
@@ -210,7 +223,8 @@ impl Config {
         used.collect()
     }
 
-    /// Another instance's users are not written where those of the default one are, unless that is said.
+    /// Returns the users' databases by instance, without those that are the store. Two instances that would share one
+    /// place are an error, because one id may stand for two people.
     fn users_of_instances(&self) -> Result<BTreeMap<String, DatabaseAddress>, ConfigError> {
         let (mut users, mut places) = (BTreeMap::new(), Vec::new());
         for (instance, connectors) in self.connectors() {
@@ -232,7 +246,8 @@ impl Config {
         Ok(users)
     }
 
-    /// Where an instance's users are written; none where that is the store.
+    /// Returns the database that an instance's users are written to; `None` if no setting names one and the instance is
+    /// the default one, whose users are written to the store.
     fn users_of(&self, instance: &str) -> Result<Option<DatabaseAddress>, ConfigError> {
         const ADDRESS: &str = "DATABASE_URL";
         const SCHEMA: &str = "DATABASE_SCHEMA";
@@ -240,7 +255,7 @@ impl Config {
         let (address, schema) = (environment.get(ADDRESS)?, environment.get(SCHEMA)?);
         let address = match (address, &schema) {
             (Some(text), _) => DatabaseAddress::parse(ADDRESS, &text)?,
-            // Another schema of the store's database.
+            // A schema alone means another schema in the store's database.
             (None, Some(_)) => self.store.clone(),
             (None, None) if instance == Instance::DEFAULT => return Ok(None),
             (None, None) => return Err(ConfigError::new(ADDRESS, "not set: where this instance's users are written")),
@@ -254,7 +269,7 @@ impl Config {
     }
 }
 
-/// Says of which instance a setting is wrong.
+/// Adds the instance whose setting is wrong to an error. Errors of the default instance are returned unchanged.
 pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) -> Result<T, ConfigError> {
     if instance == Instance::DEFAULT {
         return result;
@@ -264,7 +279,8 @@ pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) ->
         .map_err(|error| ConfigError(format!("for the instance {instance}, whose variables end in {suffix}: {error}")))
 }
 
-/// What the settings begin with of a destination of the flow that has none at all. One that has some is meant to be used.
+/// Returns the prefix of the settings of the flow's first destination that has no setting at all; `None` if every
+/// destination has some. A destination with at least one setting is meant to be used.
 fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, ConfigError> {
     for connector in flow.connectors() {
         if let Some((_, prefix)) = SETTINGS.iter().find(|(known, _)| *known == connector)
@@ -276,7 +292,8 @@ fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>,
     Ok(None)
 }
 
-/// What a step leaves to a variable must be there; else every run would die of it, one by one.
+/// Checks that every parameter which a step leaves to a variable has one that is set. Otherwise every run of the flow
+/// would be dead-lettered, one by one.
 fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), ConfigError> {
     for step in &flow.steps {
         let Action::Call(call) = &step.action else { continue };

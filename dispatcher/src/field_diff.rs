@@ -1,7 +1,8 @@
-//! What a flow knew of a subject before an event, and what the event changed in it.
+//! The fields of a subject as a flow knew them before an event, and the fields that the event changed.
 //!
-//! The subjects that all flows share cannot tell: whichever flow comes first has written the new state already. So each
-//! flow that asks for it remembers a few fields of each subject by itself, and compares.
+//! The subject state that all flows share cannot be used for this comparison, because the first flow that processes an
+//! event has already written the new state. Each flow that needs the comparison therefore stores a few fields of each
+//! subject for itself.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,35 +10,35 @@ use usher_proto::AddressDigest;
 
 use crate::subject::Snapshot;
 
-/// The field that is an address.
+/// The name of the field that holds an email address.
 pub const EMAIL: &str = "email";
 
-/// Some fields of a subject. One that is not there is not known, which is not the same as null.
+/// Some fields of a subject, by name. An absent field is unknown, which is different from null.
 pub type Fields = Map<String, Value>;
 
-/// What was known before an event.
+/// The fields of a subject before an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviousFields {
-    /// The fields as they were; none at the first sight of a subject.
+    /// The fields as they were. Empty for the first event of a subject.
     pub fields: Fields,
-    /// Those that the event changed: known before and after it, and different. Late news change nothing, nor does an
-    /// address in another case.
+    /// Names of the fields that the event changed: known both before and after it, with different values. A late event
+    /// changes nothing, and an address that differs only in case is unchanged.
     pub changed: Vec<String>,
 }
 
-/// What a flow remembers of a subject.
+/// The fields of a subject that a flow stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RememberedFields {
-    /// When the subject last changed, by its own clock, in milliseconds.
+    /// Time of the subject's last change by the source's clock, in ms since 1970.
     pub updated_at: i64,
-    /// When the event that said so happened, in milliseconds.
+    /// Time of the event that reported this state, in ms since 1970.
     pub occurred_at: i64,
-    /// The fields; none once it is deleted.
+    /// The fields. `None` after the subject was deleted.
     pub fields: Option<Fields>,
 }
 
-/// Takes in what an event says of a subject: what was known before it, and what is to be remembered from now on, none
-/// where that stays as it was.
+/// Compares an event's snapshot with the stored fields. Returns the fields before the event, and the fields to store
+/// from now on; `None` if the stored ones stay unchanged.
 pub fn diff(
     known: Option<&RememberedFields>,
     snapshot: &Snapshot,
@@ -61,13 +62,13 @@ pub fn diff(
     let differs =
         |(name, value): &(&String, &Value)| old.get(*name).is_some_and(|before| !is_same(name, before, value));
     let changed = fields.iter().filter(differs).map(|(name, _)| name.clone()).collect();
-    // What an event leaves out is still known from before.
+    // A field that the event omits keeps its stored value.
     let mut now = old.clone();
     now.extend(fields.clone());
     (PreviousFields { fields: old.clone(), changed }, remember(Some(now)))
 }
 
-/// True if a field has the same value. An address is the same mailbox in whatever case it is written.
+/// True if a field has the same value. Addresses that differ only in case are the same mailbox.
 fn is_same(name: &str, before: &Value, now: &Value) -> bool {
     match (name, before.as_str(), now.as_str()) {
         (EMAIL, Some(before), Some(now)) => AddressDigest::of(before) == AddressDigest::of(now),

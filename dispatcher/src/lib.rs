@@ -1,4 +1,5 @@
-//! From the log to runs, from runs to outcomes, from outcomes to the frontier: one consumer group a flow.
+//! The dispatcher: turns events of the log into runs, runs into outcomes, and outcomes into progress of the frontier.
+//! Each flow is a consumer group of its own.
 
 pub mod config;
 pub mod connectors;
@@ -14,5 +15,5 @@ pub mod suppression;
 mod delivery;
 mod metrics;
 
-pub use config::Config;
+pub use config::DispatcherConfig;
 pub use delivery::Dispatcher;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use usher_dispatcher::config::Arguments;
-use usher_dispatcher::{Config, Dispatcher};
+use usher_dispatcher::config::DispatcherArguments;
+use usher_dispatcher::{Dispatcher, DispatcherConfig};
 use usher_eventlog::LogAddress;
 use usher_service::options::{self, Environment};
 use usher_service::{ConfigError, exit};
@@ -26,11 +26,11 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
+async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow::Result<()> {
     telemetry::start(&environment)?;
     telemetry::install_tls();
-    let Arguments { names, admin, log, layout, files } = arguments;
-    let config = Config::new(log, layout, &files, &names, &environment)?;
+    let DispatcherArguments { names, admin, log, layout, files } = arguments;
+    let config = DispatcherConfig::new(log, layout, &files, &names, &environment)?;
     if let LogAddress::Sqlite { .. } = config.log {
         let why = "dispatcher is a service of its own and cannot share a SQLite log with ingest: set \
                    kafka://host:9092, or run everything in one process with `usher up`";
@@ -47,7 +47,7 @@ async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<(
     let pages = tokio::spawn(http::serve(listener, health::router(readiness, registry), stop.clone()));
     let finished = shutdown::drain(&stop, dispatcher.run(stop.clone())).await;
     stop.cancel();
-    // Whoever still reads a page does not hold the stop.
+    // A client that is still reading a page must not delay the shutdown.
     pages.abort();
     finished.unwrap_or_else(|| {
         anyhow::ensure!(

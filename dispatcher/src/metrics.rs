@@ -1,85 +1,86 @@
-//! Everything the dispatcher counts, registered in one place.
+//! All Prometheus metrics of the dispatcher, registered in one place.
 
 use prometheus::core::Collector as _;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-/// From a hundredth of a second to an hour.
+/// Histogram buckets in seconds, from a hundredth of a second to an hour.
 const SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 600.0, 3600.0];
 
-/// The metrics of one dispatcher. Labels are names of flows and connectors, and words from enums; never what came in.
+/// The metrics of one dispatcher. Labels are names of flows, connectors and accounts, and words from enums. They never
+/// contain data of events.
 #[derive(Clone)]
-pub(crate) struct Metrics {
+pub(crate) struct DispatcherMetrics {
     /// Events read from the log.
     pub(crate) events: IntCounterVec,
-    /// Events that were known already.
+    /// Events that the store already contained.
     pub(crate) repeated: IntCounterVec,
-    /// 1 while the clock is right, as far as anything can tell.
+    /// 1 while this process's clock is right, as far as can be determined.
     pub(crate) clock_right: IntGauge,
-    /// Records that no flow can take, each counted once.
+    /// Records that no flow can process, each counted once.
     pub(crate) refused_records: IntCounter,
-    /// Runs that ended, by outcome: a terminal state.
+    /// Runs that ended, by outcome, which is a terminal state.
     pub(crate) runs: IntCounterVec,
     /// Attempts, by connector and outcome: `done`, `overtaken`, a cause or a reason.
     pub(crate) attempts: IntCounterVec,
-    /// Seconds an attempt took.
+    /// Duration of an attempt, in seconds.
     pub(crate) attempt_seconds: HistogramVec,
-    /// Seconds from an event's arrival at ingest to its effect.
+    /// Time from an event's arrival at ingest to its effect, in seconds.
     pub(crate) effect_seconds: HistogramVec,
-    /// Steps under way.
+    /// Steps in flight.
     pub(crate) in_flight: IntGaugeVec,
     /// Runs waiting for their next attempt.
     pub(crate) retrying: IntGaugeVec,
-    /// Runs that wait in memory for their destination to take calls.
+    /// Runs that wait in memory until their destination accepts calls.
     pub(crate) lanes_blocked: IntGaugeVec,
     /// Runs in memory.
     pub(crate) loaded: IntGaugeVec,
-    /// Roughly the bytes they and the events that wait for admission take.
+    /// Approximate memory used by the loaded runs and by the events that wait for admission, in bytes.
     pub(crate) loaded_bytes: IntGaugeVec,
-    /// Runs in the store that have not ended well, by state; every replica counts them all.
+    /// Runs in the store that have not ended successfully, by state. Every replica counts the runs of all replicas.
     pub(crate) stored: IntGaugeVec,
     /// Retries that were parked in the store.
     pub(crate) runs_parked: IntCounterVec,
-    /// Attempts of which it was not known whether an earlier one took effect, by what was done about it.
+    /// Attempts made after an attempt with an unknown outcome, by how the doubt was resolved.
     pub(crate) unknown_outcomes: IntCounterVec,
-    /// Steps left undone because somebody is not to be written to, by why.
+    /// Steps skipped because their recipients must not be written to, by reason.
     pub(crate) recipients_skipped: IntCounterVec,
-    /// Runs that have not ended of flows without a file, by flow; counted at the start.
+    /// Unfinished runs of flows that have no file, by flow. Counted at the start only.
     pub(crate) without_flow: IntGaugeVec,
-    /// 1 while a destination takes no calls, or only single ones.
+    /// 1 while a destination's breaker is open or half-open.
     pub(crate) breaker_open: IntGaugeVec,
-    /// How often the group was joined anew because the log and the store disagreed, or it was stuck.
+    /// Rejoins of the consumer group because the log and the store disagreed, or because consumption was stuck.
     pub(crate) rejoins: IntCounterVec,
     /// 1 while an operator has paused the flow.
     pub(crate) paused: IntGaugeVec,
-    /// 1 while the flow begins nothing because it has not caught up with the log.
+    /// 1 while the flow starts no runs because it has not caught up with the log.
     pub(crate) catching_up: IntGaugeVec,
-    /// Events in the log that it has still to admit before it begins anything, in all partitions.
+    /// Events in the log that the flow must still admit before it starts runs, in all partitions.
     pub(crate) catching_up_events: IntGaugeVec,
-    /// Events in the log that are not admitted yet, of the partitions that are ours.
+    /// Events in the log that are not admitted yet, in the partitions assigned to this process.
     pub(crate) lag_events: IntGaugeVec,
-    /// Those of them that the log has kept for more than half of its retention: soon they are gone.
+    /// The part of `lag_events` that is older than half of the log's retention and will therefore be deleted soon.
     pub(crate) lag_half_kept: IntGaugeVec,
-    /// Seconds between an event's arrival at ingest and its admission, of the newest event admitted.
+    /// Time between arrival at ingest and admission of the newest event admitted, in seconds.
     pub(crate) lag_seconds: IntGaugeVec,
-    /// What this process may do of an account's quota: calls in the time that its pace names, or calls at once.
+    /// This process's share of an account's quota: calls per rate-limit window, or concurrent calls.
     pub(crate) quota_share: IntGaugeVec,
-    /// Calls that wait for their turn.
+    /// Calls that wait for a permit of their account.
     pub(crate) quota_waiting: IntGaugeVec,
-    /// Calls that had their turn.
+    /// Calls that were given a permit of their account.
     pub(crate) quota_used: IntCounterVec,
-    /// Seconds a call waited for its turn.
+    /// Time that a call waited for its permit, in seconds.
     pub(crate) quota_wait_seconds: HistogramVec,
-    /// Seconds one write to the store took.
+    /// Duration of one write to the store, in seconds.
     pub(crate) store_seconds: Histogram,
-    /// Records that the store refused for good and that were given up, by what was to be written.
+    /// Records that the store refused permanently and that were given up, by kind of record.
     pub(crate) unstorable: IntCounterVec,
-    /// Seconds for which the store has not answered what the flow has asked.
+    /// Seconds for which a pending request of the flow to the store has been without an answer; 0 if none is pending.
     pub(crate) stalled_seconds: IntGaugeVec,
 }
 
-impl Metrics {
+impl DispatcherMetrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let options = |name: &str, help: &str| Opts::new(format!("usher_dispatcher_{name}"), help.to_owned());
         let histogram = |name: &str, help: &str| HistogramOpts::from(options(name, help)).buckets(SECONDS.to_vec());
@@ -152,7 +153,7 @@ impl Metrics {
                 &["connector"],
             )?,
             rejoins: IntCounterVec::new(
-                options("rejoins_total", "How often the group was joined anew by our own decision."),
+                options("rejoins_total", "How often the group was joined again by our own decision."),
                 &["flow"],
             )?,
             paused: IntGaugeVec::new(options("paused", "1 while an operator has paused the flow."), &["flow"])?,
@@ -241,7 +242,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Runs of all flows of this process that wait in memory for their destinations.
+    /// Returns the number of runs, over all flows of this process, that wait in memory for their destinations.
     pub(crate) fn held_by_all_flows(&self) -> i64 {
         let families = self.lanes_blocked.collect();
         families.iter().flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value() as i64).sum()

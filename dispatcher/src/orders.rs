@@ -1,12 +1,13 @@
-//! Operators' orders about runs, as events of source `usher`: they carry the run's subject, so they reach whoever owns it, in
-//! its order, and need no other channel.
+//! Operators' commands about runs, as events of source `usher`. Such an event carries the run's subject. It
+//! therefore reaches the replica that owns the subject's partition, in order with the subject's other events, and
+//! needs no other channel.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use usher_proto::{Event, EventId, EventRef, Instance, Source, SubjectId, Timestamp};
 
-use crate::engine::arrival::{Command, Order};
+use crate::engine::arrival::{Command, CommandKind};
 
 const REDRIVE: &str = "run.redrive";
 const CANCEL: &str = "run.cancel";
@@ -20,7 +21,8 @@ struct Body {
 #[derive(Serialize, Deserialize)]
 struct Data {
     flow: String,
-    /// The run's event: source, instance and id. What earlier versions wrote is an id of Clerk's default instance.
+    /// The run's event: source, instance and id. Earlier versions wrote only the id of an event of
+    /// Clerk's default instance.
     event: String,
     by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,18 +31,18 @@ struct Data {
     body: Option<String>,
 }
 
-/// The event that gives an order about the run of `flow` on `run`, in order with what else concerns its subject. The same
-/// redrive given twice is the same event.
-pub fn event(flow: &str, run: &EventRef, subject: &SubjectId, by: &str, order: &Order, now: Timestamp) -> Event {
+/// Returns the event that carries a command about the run of `flow` on the event `run`. It is ordered with the other
+/// events of its subject. A redrive that is given twice results in the same event, with the same id.
+pub fn event(flow: &str, run: &EventRef, subject: &SubjectId, by: &str, order: &CommandKind, now: Timestamp) -> Event {
     let (kind, deaths, body, distinct) = match order {
-        Order::Redrive { deaths } => (REDRIVE, Some(*deaths), None, deaths.to_string()),
-        Order::Cancel => (CANCEL, None, None, rand::random::<u64>().to_string()),
-        Order::Rerun { body } => (RERUN, None, Some(body.clone()), rand::random::<u64>().to_string()),
+        CommandKind::Redrive { deaths } => (REDRIVE, Some(*deaths), None, deaths.to_string()),
+        CommandKind::Cancel => (CANCEL, None, None, rand::random::<u64>().to_string()),
+        CommandKind::Rerun { body } => (RERUN, None, Some(body.clone()), rand::random::<u64>().to_string()),
     };
     let digest = Sha256::digest(format!("{kind}\n{flow}\n{run}\n{distinct}"));
     let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let data = Data { flow: flow.to_owned(), event: run.to_string(), by: by.to_owned(), deaths, body };
-    // Texts and numbers are always JSON.
+    // A structure of strings and numbers always serialises.
     let body = serde_json::to_vec(&Body { data }).unwrap_or_default();
     Event {
         id: EventId::new(format!("order_{id}")),
@@ -54,16 +56,16 @@ pub fn event(flow: &str, run: &EventRef, subject: &SubjectId, by: &str, order: &
     }
 }
 
-/// The order that an event gives to this flow, if it gives one.
+/// Returns the command that an event carries for this flow, if any.
 pub(crate) fn read(event: &Event, flow: &str) -> Option<Command> {
     if event.source != Source::Usher {
         return None;
     }
     let Body { data } = serde_json::from_slice(&event.body).ok()?;
     let order = match event.kind.as_str() {
-        REDRIVE => Order::Redrive { deaths: data.deaths? },
-        CANCEL => Order::Cancel,
-        RERUN => Order::Rerun { body: data.body? },
+        REDRIVE => CommandKind::Redrive { deaths: data.deaths? },
+        CANCEL => CommandKind::Cancel,
+        RERUN => CommandKind::Rerun { body: data.body? },
         _ => return None,
     };
     let of_an_earlier_version = || EventRef::new(Source::Clerk, &Instance::default(), &EventId::new(&data.event));
@@ -88,7 +90,9 @@ mod tests {
 
     #[test]
     fn an_order_is_read_back_by_its_flow_and_by_no_other() {
-        for order in [Order::Redrive { deaths: 2 }, Order::Cancel, Order::Rerun { body: "{\"a\":1}".into() }] {
+        for order in
+            [CommandKind::Redrive { deaths: 2 }, CommandKind::Cancel, CommandKind::Rerun { body: "{\"a\":1}".into() }]
+        {
             let (run, subject) = run();
             let given = event("email", &run, &subject, "ann", &order, NOW);
             let read_back = read(&given, "email").expect("an order");
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn the_same_redrive_is_the_same_event() {
         let (run, subject) = run();
-        let given = |deaths| event("email", &run, &subject, "ann", &Order::Redrive { deaths }, NOW).id;
+        let given = |deaths| event("email", &run, &subject, "ann", &CommandKind::Redrive { deaths }, NOW).id;
         assert_eq!(given(1), given(1));
         assert_ne!(given(1), given(2));
     }

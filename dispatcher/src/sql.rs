@@ -1,7 +1,7 @@
 //! A database, Postgres or SQLite, behind one set of statements.
 //!
-//! Both understand `$1`, `ON CONFLICT`, `RETURNING` and row values, so what differs is small: how a JSON text becomes
-//! rows, how a row is locked, and that a SQLite file has one writer at a time.
+//! Both support `$1`, `ON CONFLICT`, `RETURNING` and row values. The differences are few: the conversion of a JSON text
+//! into rows, row locks, and the single writer of a SQLite file.
 
 mod address;
 pub mod fault;
@@ -25,22 +25,22 @@ pub use address::DatabaseAddress;
 pub use outage::Outage;
 
 use address::quoted;
-use fault::Fault;
+use fault::DatabaseFault;
 
-/// Connections of one process to Postgres. Each flow uses one to write and a few to read.
+/// Maximum number of connections of one process to Postgres. Each flow uses one to write and a few to read.
 const POSTGRES_CONNECTIONS: u32 = 16;
-/// Connections to a SQLite file: one writes, the others read.
+/// Maximum number of connections to a SQLite file: one writes, the others read.
 const SQLITE_CONNECTIONS: u32 = 6;
-/// How long to wait for a connection before saying that there is none.
+/// Time to wait for a connection before an error is returned.
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a database is used for: each use has tables and a history of its own, so that the users can live in a database
-/// that belongs to somebody else.
+/// A set of tables. Each set has a migration history of its own, so that the users' tables can be in a database that
+/// belongs to another application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
-    /// The store's.
+    /// The tables of the store.
     Store,
-    /// The users'.
+    /// The tables of the users.
     Users,
 }
 
@@ -57,7 +57,7 @@ impl Tables {
     }
 }
 
-/// Which of the two.
+/// The SQL dialect of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Postgres,
@@ -65,7 +65,8 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// Rows from the JSON array in parameter `$1`, with these columns; `bigint` or `text`.
+    /// Returns SQL that turns the JSON array in parameter `$1` into rows named `r`. Each column is a name and a type,
+    /// `bigint` or `text`.
     pub(crate) fn rows(self, columns: &[(&str, &str)]) -> String {
         match self {
             Self::Postgres => {
@@ -80,7 +81,7 @@ impl Dialect {
         }
     }
 
-    /// A list from the JSON array of texts in parameter `$2`.
+    /// Returns SQL that selects the strings of the JSON array in parameter `$2`.
     pub(crate) const fn texts(self) -> &'static str {
         match self {
             Self::Postgres => "SELECT json_array_elements_text($2::json)",
@@ -88,16 +89,16 @@ impl Dialect {
         }
     }
 
-    /// Keeps a row that is read from changing until the transaction ends.
+    /// Returns the clause that protects the selected rows from changes until the transaction ends.
     pub(crate) const fn for_share(self) -> &'static str {
         match self {
             Self::Postgres => " FOR SHARE",
-            // The transaction holds the whole file already.
+            // The transaction already locks the whole file.
             Self::Sqlite => "",
         }
     }
 
-    /// Asks for the time, in milliseconds since 1970.
+    /// Returns SQL that selects the current time, in ms since 1970.
     pub(crate) const fn now(self) -> &'static str {
         match self {
             Self::Postgres => "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
@@ -105,7 +106,7 @@ impl Dialect {
         }
     }
 
-    /// Makes a text parameter JSON.
+    /// Returns the suffix that casts a text parameter to JSON.
     pub(crate) const fn as_json(self) -> &'static str {
         match self {
             Self::Postgres => "::json",
@@ -120,21 +121,24 @@ pub struct Database {
     pub(crate) pool: AnyPool,
     pub(crate) dialect: Dialect,
     address: Arc<DatabaseAddress>,
-    /// Whoever writes to a SQLite file waits here, in turn, instead of trying again and again at the file's own lock.
+    /// Serialises the writers of a SQLite file, in the order of their arrival, instead of polling the file's own lock.
+    /// `None` for Postgres.
     gate: Option<Arc<Mutex<()>>>,
-    /// How to connect once the file is there: one that is gone is not made again.
+    /// Options for connections after the tables were created. They do not create a SQLite file that has disappeared.
     existing: AnyConnectOptions,
-    /// A SQLite file, and what it was when it was first opened.
+    /// The path of a SQLite file and its identity when it was first opened.
     file: Option<Arc<(PathBuf, OnceLock<FileIdentity>)>>,
-    /// Whether something was written since the last checkpoint.
+    /// True if something was written since the last checkpoint.
     written: Arc<AtomicBool>,
 }
 
 impl Database {
-    /// Prepares connections, made when they are needed. A file that is open to others than its owner is closed to them.
+    /// Prepares a pool, which connects when a connection is needed. If a database file is accessible to users other
+    /// than its owner, their access is removed.
     ///
     /// # Errors
-    /// The address cannot be read.
+    ///
+    /// The address cannot be parsed, or the permissions of the file cannot be changed.
     pub fn open(address: &DatabaseAddress) -> Result<Self, sqlx::Error> {
         if let Some(path) = address.own_file() {
             usher_service::files::tighten_database(path)?;
@@ -153,9 +157,9 @@ impl Database {
                 let (address, file) = (setting_up.clone(), opened.clone());
                 Box::pin(async move {
                     match set_up(connection, &address).await {
-                        // The pool would try again and again, and then say that it has timed out. The first statement fails
-                        // for the same reason, and says it.
-                        Err(error) if Fault::of(&error) != Fault::Passing => Ok(()),
+                        // If an error were returned here, the pool would retry and finally report only a timeout. The
+                        // first statement fails for the same reason and reports it.
+                        Err(error) if DatabaseFault::of(&error) != DatabaseFault::Passing => Ok(()),
                         Err(error) => Err(error),
                         Ok(()) => file.as_deref().map_or(Ok(()), still_there),
                     }
@@ -167,23 +171,24 @@ impl Database {
         Ok(Self { pool, dialect: address.dialect, address, gate, existing, file, written: Arc::default() })
     }
 
-    /// Where it is.
+    /// Returns the address of the database.
     pub fn address(&self) -> &DatabaseAddress {
         &self.address
     }
 
-    /// Connects once, beside the pool, and asks for something: to know why it cannot be reached.
+    /// Connects once, outside of the pool, and runs a statement, to find out why the database cannot be reached.
     ///
     /// # Errors
-    /// It cannot be reached, and this is why.
+    ///
+    /// The database cannot be reached; the error is the cause.
     pub async fn reach(&self) -> Result<(), sqlx::Error> {
         let reached = async {
-            // A file that was there and is gone is not made again.
+            // A file that existed and has disappeared is not created again.
             let was_there = self.file.as_deref().is_some_and(|(_, identity)| identity.get().is_some());
             let how = if was_there { self.existing.clone() } else { options(&self.address)? };
             let mut connection = how.connect().await?;
             set_up(&mut connection, &self.address).await?;
-            // Reads the file's first page, and with it whether the rest is there.
+            // Reads the file's first page, which shows whether the file is complete.
             if self.dialect == Dialect::Sqlite {
                 connection.execute("SELECT count(*) FROM sqlite_master").await?;
             }
@@ -195,10 +200,11 @@ impl Database {
         })
     }
 
-    /// Makes the tables, or brings them up to this version; first the schema, where one is named.
+    /// Creates the tables or migrates them to this version. Creates the schema first, if one is named.
     ///
     /// # Errors
-    /// There is no right to, or tables are there that are not as Usher made them.
+    ///
+    /// The database cannot be reached, the user lacks the privilege, or existing tables are not as Usher created them.
     pub async fn migrate(&self, tables: Tables) -> Result<(), sqlx::migrate::MigrateError> {
         if let Some(schema) = &self.address.schema {
             self.make_schema(schema).await?;
@@ -209,14 +215,14 @@ impl Database {
     }
 
     async fn make_schema(&self, schema: &str) -> Result<(), sqlx::Error> {
-        // CREATE SCHEMA IF NOT EXISTS asks for the right to create even where there is nothing to create.
+        // `CREATE SCHEMA IF NOT EXISTS` requires the privilege to create even if the schema exists.
         if self.has_schema(schema).await? {
             return Ok(());
         }
         let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema));
         match self.pool.execute(AssertSqlSafe(sql)).await {
             Ok(_) => Ok(()),
-            // Two that make it at once: one of them may be told that it is there.
+            // If two processes create the schema at the same time, one of them may receive an error that it exists.
             Err(error) => {
                 if self.has_schema(schema).await? {
                     Ok(())
@@ -232,7 +238,7 @@ impl Database {
         Ok(found.fetch_optional(&self.pool).await?.is_some())
     }
 
-    /// Begins to write. What is not committed is undone.
+    /// Begins a transaction that writes. Without a commit its changes are undone.
     pub(crate) async fn write(&self) -> Result<Writing, sqlx::Error> {
         let turn = match &self.gate {
             Some(gate) => Some(gate.clone().lock_owned().await),
@@ -242,7 +248,8 @@ impl Database {
         self.written.store(true, Ordering::SeqCst);
         let begin = match self.dialect {
             Dialect::Postgres => "BEGIN",
-            // Takes the file's lock now, instead of failing in the middle because somebody else wrote meanwhile.
+            // Takes the file's lock now. Otherwise the transaction could fail midway because another
+            // process wrote first.
             Dialect::Sqlite => "BEGIN IMMEDIATE",
         };
         writing.connection.execute(begin).await?;
@@ -250,25 +257,25 @@ impl Database {
         Ok(writing)
     }
 
-    /// Moves what was written from SQLite's write-ahead log into the file, and empties the log: until then it holds what
-    /// has been deleted since. Does nothing where nothing was written, or where the database is Postgres, whose dead rows
-    /// are its own to clear away. A reader that is in the way for longer than a moment leaves it to the next time.
+    /// Moves writes from SQLite's write-ahead log into the file and empties the log, which until then still contains
+    /// data that has been deleted. Does nothing if nothing was written, or for Postgres, which removes dead rows
+    /// itself. If a reader blocks the checkpoint for more than 200 ms, it is left to the next call.
     pub(crate) async fn checkpoint(&self) -> Result<(), sqlx::Error> {
         let Some(gate) = self.gate.as_ref().filter(|_| self.written.load(Ordering::SeqCst)) else { return Ok(()) };
         let _turn = gate.lock().await;
         let mut connection = self.pool.acquire().await?;
-        // With the patience of other statements it would hold up whoever writes.
+        // With the longer timeout of the other statements the checkpoint would delay writers.
         connection.execute("PRAGMA busy_timeout = 200").await?;
         let done: Result<(i64, i64, i64), _> =
             sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
-        // Its patience is another one now.
+        // The connection has a different `busy_timeout` now, so it must not return to the pool.
         connection.close().await?;
         let (busy, ..) = done?;
         self.written.store(busy != 0, Ordering::SeqCst);
         Ok(())
     }
 
-    /// What time it is by the database's clock; a file has none but ours.
+    /// Returns the time of the database's clock. For a SQLite file this is the clock of this machine.
     pub(crate) async fn now(&self) -> Result<Timestamp, sqlx::Error> {
         self.file.as_deref().map_or(Ok(()), still_there)?;
         let (millis,): (i64,) = sqlx::query_as(self.dialect.now()).fetch_one(&self.pool).await?;
@@ -276,7 +283,8 @@ impl Database {
     }
 }
 
-/// An error where the path of a SQLite file no longer leads to what was opened: what is written there nobody reads.
+/// Returns an error if the path of a SQLite file no longer leads to the file that was opened. Data written to the
+/// opened file would then never be read.
 fn still_there((path, opened): &(PathBuf, OnceLock<FileIdentity>)) -> Result<(), sqlx::Error> {
     let identity = match opened.get() {
         Some(identity) => identity,
@@ -295,13 +303,13 @@ fn options(address: &DatabaseAddress) -> Result<AnyConnectOptions, sqlx::Error> 
 async fn set_up(connection: &mut AnyConnection, address: &DatabaseAddress) -> Result<(), sqlx::Error> {
     let settings = match address.dialect {
         Dialect::Sqlite => {
-            // What is deleted, a one-time code say, is overwritten, not only forgotten.
+            // `secure_delete` overwrites deleted data, such as a one-time code, instead of only unlinking it.
             "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;"
                 .to_owned()
         }
-        // A machine that vanishes in the middle of a transaction must not keep its successor waiting for hours. Notices
-        // ("already exists, skipping") are for people at a prompt. The schema is set for the session, so a pooler in
-        // between has to keep sessions.
+        // The timeouts: a machine that disappears in the middle of a transaction must not block its successor for
+        // hours. Notices ("already exists, skipping") are meant for interactive users. The schema is set for the
+        // session, so a connection pooler in between must preserve sessions.
         Dialect::Postgres => format!(
             "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '15s'; \
              SET client_min_messages = warning; {}",
@@ -311,8 +319,8 @@ async fn set_up(connection: &mut AnyConnection, address: &DatabaseAddress) -> Re
     connection.execute(AssertSqlSafe(settings)).await.map(drop)
 }
 
-/// A transaction that writes. What is not committed is undone by closing its connection: after a failed commit (a full
-/// disk, say) neither sqlx nor we know in which state the connection is.
+/// A transaction that writes. If it is not committed, it is undone by closing its connection: after a failed commit
+/// (for example on a full disk) the state of the connection is unknown, also to sqlx.
 pub(crate) struct Writing {
     connection: PoolConnection<Any>,
     committed: bool,

@@ -1,44 +1,44 @@
-//! Whom a key stands for: what events say of a subject, which of two sayings counts, and what is read out of it.
+//! Subjects: the snapshots that events carry, the order between two snapshots, and the fields that are read from them.
 
 use serde_json::{Map, Value};
 use usher_proto::{Event, Json, Source};
 
-/// Whom a key stands for, as last known.
+/// The last known state of a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// The newest snapshot, as JSON; none once deleted.
+    /// The newest snapshot, as JSON. `None` after the subject was deleted.
     pub snapshot: Option<String>,
-    /// Whether it was deleted.
+    /// True if the subject was deleted.
     pub deleted: bool,
-    /// Counts what was applied.
+    /// Number of changes applied to the subject.
     pub revision: i64,
 }
 
-/// The state of a subject as one event has it.
+/// The state of a subject in one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// When the subject last changed, by its own clock, in milliseconds.
+    /// Time of the subject's last change by the source's clock, in ms since 1970.
     pub updated_at: i64,
-    /// When the event happened, in milliseconds: decides between equal `updated_at`.
+    /// Time of the event, in ms since 1970. Decides between snapshots with equal `updated_at`.
     pub occurred_at: i64,
-    /// The whole object as JSON; none if it was deleted.
+    /// The whole object as JSON. `None` if the subject was deleted.
     pub data: Option<String>,
 }
 
-/// The `data` of an event as it was sent; none where the body is no JSON, or has none.
+/// Returns the `data` of an event as it was sent; `None` if the body is not JSON or has no `data`.
 pub(crate) fn data(event: &Event) -> Option<Json<'_>> {
     Json::read(std::str::from_utf8(&event.body).ok()?)?.get("data")
 }
 
-/// Time of an object's last change, in milliseconds: by its own `updated_at`, in whatever type that came, else by the
-/// event's time, which lies a moment after it.
+/// Returns the time of an object's last change, in ms since 1970. This is its own `updated_at`, of any JSON type that
+/// can be read as a time, otherwise the event's time, which is slightly later.
 pub(crate) fn updated_at(object: Json<'_>, occurred_at: i64) -> i64 {
     object.get("updated_at").and_then(Json::millis).map_or(occurred_at, |time| time.value)
 }
 
 impl Snapshot {
-    /// Reads the snapshot out of an event that holds one. Every `user.*` event of Clerk is a whole snapshot, but for the
-    /// deletion, which says only that.
+    /// Reads the snapshot from an event; `None` if the event carries none. Every `user.*` event of Clerk carries a
+    /// complete snapshot, except for the deletion, which only states that the user was deleted.
     pub fn of(event: &Event) -> Option<Self> {
         if event.source != Source::Clerk || event.subject.source() != Source::Clerk.label() {
             return None;
@@ -55,7 +55,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether this one counts where `other` came before it: a deletion always wins, newer wins, equal is not older.
+    /// True if this snapshot replaces `other`, which was applied before it. A deletion always wins and is final.
+    /// Otherwise the newer snapshot wins, and of two with equal times the one that is applied later.
     pub fn replaces(&self, other: &Self) -> bool {
         match (&self.data, &other.data) {
             (_, None) => false,
@@ -65,30 +66,31 @@ impl Snapshot {
     }
 }
 
-/// The entry of `list` whose id is the one under `id_field`: its `field`. Clerk's first address is not its primary one.
+/// Returns `field` of the entry of `list` whose id equals the value of `id_field`. The first address in Clerk's list is
+/// not necessarily the primary one.
 fn primary(user: Json<'_>, id_field: &str, list: &str, field: &str) -> Option<String> {
     let id = user.get(id_field)?.filled()?;
     let is_primary = |entry: &Json<'_>| entry.get("id").and_then(Json::text).is_some_and(|known| known == id);
     user.get(list)?.items().find(is_primary)?.get(field)?.filled().map(Into::into)
 }
 
-/// The primary address; none where the id is null, or points at nothing.
+/// Returns the primary email address; `None` if its id is null or refers to no entry.
 pub(crate) fn primary_email(user: Json<'_>) -> Option<String> {
     primary(user, "primary_email_address_id", "email_addresses", "email_address")
 }
 
-/// The primary address of a whole user, as JSON; what else stands in it is not read.
+/// Returns the primary email address of a complete user, given as JSON. The other fields are not parsed.
 pub(crate) fn primary_address(user: &str) -> Option<String> {
     Json::read(user).and_then(primary_email)
 }
 
-/// The primary phone number, E.164.
+/// Returns the primary phone number in E.164 format.
 pub(crate) fn primary_phone(user: Json<'_>) -> Option<String> {
     primary(user, "primary_phone_number_id", "phone_numbers", "phone_number")
 }
 
-/// Those of its fields that `names` names. What the user does not say, or points at nothing, is left out: that is not
-/// known, and something else than null.
+/// Returns the fields of a user that `names` lists. A field that the user object does not contain, or whose id refers
+/// to no entry, is omitted: it is unknown, which is different from null.
 pub(crate) fn fields(user: Json<'_>, names: &[String]) -> Map<String, Value> {
     let looked_up = |id_field: &str, found: Option<String>| match (user.get(id_field)?.filled(), found) {
         (Some(_), None) => None,
@@ -103,7 +105,7 @@ pub(crate) fn fields(user: Json<'_>, names: &[String]) -> Map<String, Value> {
     names.iter().filter_map(|name| Some((name.clone(), field(name)?))).collect()
 }
 
-/// First and last name, as far as there are any.
+/// Returns the first and last name, as far as they are set; `None` if neither is.
 pub(crate) fn name(user: Json<'_>) -> Option<String> {
     let part = |field| Some(user.get(field)?.text()?.trim().to_owned()).filter(|text| !text.is_empty());
     let parts: Vec<String> = [part("first_name"), part("last_name")].into_iter().flatten().collect();

@@ -1,4 +1,4 @@
-//! Where the log is: `kafka://host:9092[,host:9092]` or `sqlite:PATH`.
+//! The address of the log: `kafka://host:9092[,host:9092]` or `sqlite:PATH`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ pub enum LogAddress {
         /// Bootstrap servers, comma-separated, as librdkafka takes them.
         brokers: String,
     },
-    /// A file on this machine.
+    /// A SQLite file on this machine.
     Sqlite {
-        /// The file; it is created if missing.
+        /// Path of the file, which is created if missing.
         path: PathBuf,
     },
 }
 
-/// The text is no address of a log.
+/// The given text is not the address of a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no log: it may be kafka://host:9092[,host:9092] or sqlite:PATH")]
 pub struct InvalidAddress(String);

@@ -1,7 +1,8 @@
-//! The log on one machine: a SQLite file with Kafka's shape, for one process with several threads.
+//! The log on one machine: a SQLite file with Kafka's model, for one process with several threads.
 //!
-//! Durable when acknowledged: WAL with `synchronous=FULL`, one writer that commits what has gathered in one transaction.
-//! Bounded by age and size, but what a group has not read is never deleted: then there is no room, and appends say so.
+//! Records are durable when acknowledged: WAL mode with `synchronous=FULL`, and one writer that commits the queued
+//! writes in one transaction. Age and size are bounded, but records that a group has not read are never deleted. Once
+//! the bound is reached, appends fail with [`AppendError::Full`].
 
 mod file;
 mod query;
@@ -27,23 +28,25 @@ pub use retention::LogRetention;
 use transaction::Transaction;
 use writer::{Place, Write};
 
-/// How many writes may wait for the writer. Ingest's own limit on requests under way is below it.
+/// Capacity of the writer's queue. Ingest's own limit on requests in flight is lower.
 const WRITE_QUEUE: usize = 4096;
 
-/// A SQLite file as the log.
+/// A log in a SQLite file.
 pub struct EmbeddedLog {
     file: File,
     writes: mpsc::Sender<Write>,
-    /// Changes whenever something was appended, for readers that have reached the end.
+    /// Changes after every append, to wake readers that have reached the end.
     appended: watch::Receiver<u64>,
     stop: CancellationToken,
 }
 
 impl EmbeddedLog {
-    /// Opens or makes the file. Whoever opens it must hold its directory for itself.
+    /// Opens the file, or creates it if missing. The caller must have exclusive use of the directory of the file.
     ///
     /// # Errors
-    /// The file is damaged or no database, which [lasts](LogError::is_lasting), or it cannot be opened now.
+    ///
+    /// The file is damaged or is no database, which is a [lasting](LogError::is_lasting) error, or it cannot be opened
+    /// now.
     pub async fn open(path: &Path, retention: LogRetention) -> Result<Self, LogError> {
         usher_service::files::tighten_database(path).map_err(|error| LogError::Unavailable(error.to_string()))?;
         let file = File::open(path).await?;
@@ -89,8 +92,8 @@ impl Log for EmbeddedLog {
                 let problem = TopicProblem::MorePartitions { found, wanted: topic.partitions };
                 tracing::warn!(topic = topic.name, problem = problem.label(), "topic {} {problem}", topic.name);
             }
-            // A topic is missing here only in a file that is new: one that was taken away ends the flows by their
-            // frontiers.
+            // Here a topic can be missing only because the file is new. If the former file was moved away, the flows
+            // detect it by their frontiers and end.
             for partition in found..topic.partitions {
                 sqlx::query("INSERT INTO partition (topic, partition, low, next) VALUES ($1, $2, 0, 0)")
                     .bind(&topic.name)

@@ -1,26 +1,27 @@
-//! What can go wrong with the log, told apart by what must follow from it.
+//! Errors of the log, distinguished by how the caller must react.
 
 use rdkafka::error::KafkaError;
 use usher_service::ConfigError;
 
 use crate::{Severity, TopicProblem};
 
-/// A record could not be appended, or it is not known whether it was. It may be in the log all the same, so whoever
-/// repeats it must recognise the repetition.
+/// A record could not be appended, or it is unknown if it was. The record may be in the log anyway, so a caller that
+/// repeats the append must be able to recognise the duplicate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// There is no room now: too much is waiting for an acknowledgement, the disk is full, or readers are too far behind.
+    /// The log has no capacity now: too many records await an acknowledgement, the disk is full, or readers are too far
+    /// behind.
     #[error("the log has no room: {0}")]
     Full(String),
-    /// The log does not take such a large record.
+    /// The record is larger than the log accepts.
     #[error("the record is larger than the log takes")]
     TooLarge,
-    /// The log did not acknowledge in time, or cannot be reached.
+    /// The log did not acknowledge the record in time, or cannot be reached.
     #[error("the log did not acknowledge: {0}")]
     Unavailable(String),
 }
 
-/// The log cannot be used as asked.
+/// The log cannot be used as requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// A topic has fewer partitions than configured.
@@ -29,46 +30,46 @@ pub enum LogError {
          other partitions and breaks their order; set USHER_PARTITIONS={found}, or use another USHER_TOPIC_PREFIX"
     )]
     PartitionCount {
-        /// The topic.
+        /// Name of the topic.
         topic: String,
-        /// What it has.
+        /// Number of partitions of the topic.
         found: i32,
-        /// What was configured.
+        /// Configured number of partitions.
         wanted: i32,
     },
-    /// A topic is not as it must be.
+    /// A topic has a problem that blocks writes.
     #[error("topic {topic} {problem}")]
     Topic {
-        /// The topic.
+        /// Name of the topic.
         topic: String,
-        /// What is wrong with it.
+        /// The problem that was found.
         problem: TopicProblem,
     },
-    /// A setting of the log is not allowed or not known.
+    /// A setting of the log is not allowed or not known, or the file of an embedded log is damaged.
     #[error("{0}")]
     Setting(#[source] ConfigError),
-    /// Records that a group has not read are gone: the offset it must go on from does not exist any more.
+    /// Records that a group has not read are deleted: the offset at which it must continue no longer exists.
     #[error(
         "partition {partition} of {topic} no longer holds offset {offset}, where {group} must go on: retention or a \
          restored log has removed events it had not read"
     )]
     OffsetGone {
-        /// The topic.
+        /// Name of the topic.
         topic: String,
-        /// The partition.
+        /// Number of the partition.
         partition: i32,
-        /// The group.
+        /// Name of the consumer group.
         group: String,
-        /// Where the group was to go on.
+        /// Offset at which the group was to continue.
         offset: i64,
     },
-    /// The log cannot be reached or answers with an error.
+    /// The log cannot be reached or returns an error.
     #[error("the log is not available: {0}")]
     Unavailable(String),
 }
 
 impl LogError {
-    /// Whether a process that meets it at its start ends, because waiting does not mend it.
+    /// True if waiting does not fix the error. A process that gets such an error at startup exits.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::PartitionCount { .. } | Self::Setting(_) => true,
@@ -77,7 +78,8 @@ impl LogError {
         }
     }
 
-    /// librdkafka does not take its configuration. Its own text would repeat the value, which may be a password.
+    /// Converts librdkafka's rejection of its configuration. Leaves out librdkafka's own text: it repeats the value,
+    /// which may be a password.
     pub(crate) fn configuration(error: &KafkaError) -> Self {
         Self::Setting(match error {
             KafkaError::ClientConfig(_, description, key, _) => {

@@ -1,4 +1,4 @@
-//! Apache Kafka, through librdkafka.
+//! The log on Apache Kafka, through librdkafka.
 
 mod audit;
 mod config;
@@ -26,25 +26,30 @@ use producer::{Appender, Contents};
 use query::WatermarkQuery;
 use topics::Topics;
 
-/// How long an append may take. Below ingest's own deadline of ten seconds, which is below the sender's of fifteen.
+/// Time limit for an append. Below ingest's own deadline of ten seconds, which is below the sender's of fifteen.
 pub(crate) const APPEND_DEADLINE: Duration = Duration::from_secs(8);
 
-/// How long a question to the cluster may take.
+/// Time limit for a request to the cluster.
 const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A Kafka cluster as the log.
+/// A log in a Kafka cluster.
 pub struct KafkaLog {
     settings: Settings,
     appender: Appender,
     topics: Topics,
     watermarks: WatermarkQuery,
-    /// For what has been acknowledged: somebody's open transaction does not take it away.
+    /// Watermarks that count records of open transactions, so that another producer's open transaction does not hide
+    /// records that were acknowledged.
     written: WatermarkQuery,
 }
 
 impl KafkaLog {
-    /// Prepares clients for the cluster; connects lazily, so this works while it is away. `properties` are librdkafka's,
-    /// by their own names; those that Usher's promises hang on are refused.
+    /// Creates clients for the cluster. They connect lazily, so this succeeds while the cluster is unreachable.
+    /// `properties` are librdkafka properties by their own names; those on which Usher's guarantees depend are refused.
+    ///
+    /// # Errors
+    ///
+    /// A property is refused, needs TLS in a build without it, or is not valid for librdkafka.
     pub fn open(brokers: &str, properties: &[(String, String)]) -> Result<Self, LogError> {
         let settings = Settings::new(brokers, properties)?;
         let appender = Appender::new(settings.clone())?;
@@ -73,7 +78,7 @@ impl KafkaLog {
         }
         let partition = Partition::of(key, topic.partitions);
         match self.appender.append(&topic.name, partition, key, contents).await {
-            // The topic takes less than it did a moment ago; the next look tells how much.
+            // The topic takes smaller records than a moment ago. The next check reads the new limit.
             Err(AppendError::TooLarge) if state.largest.is_some() && size <= MAX_RECORD => {
                 let why = format!("topic {} takes only smaller records since a short while", topic.name);
                 Err(AppendError::Unavailable(why))
@@ -92,7 +97,7 @@ fn unavailable(error: impl Display) -> LogError {
     LogError::Unavailable(error.to_string())
 }
 
-/// Carries out what waits for the cluster where it keeps nobody from working.
+/// Runs `work`, which waits for the cluster, on a thread where it blocks no other task.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {

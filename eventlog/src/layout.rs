@@ -1,4 +1,5 @@
-//! How the topics are laid out: what both sides of the log must be told alike.
+//! Layout of the topics. The processes that write the log and those that read it must be configured with the same
+//! layout.
 
 use usher_proto::Topics;
 use usher_service::ConfigError;
@@ -6,10 +7,10 @@ use usher_service::options::Environment;
 
 use crate::{Creation, DEAD_LETTER_RETENTION, Retention, TopicSpec};
 
-/// The options about topics that every process takes.
+/// Options for the topics of the log, common to all processes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogLayout {
-    /// What the topics' and groups' names begin with.
+    /// Prefix of the names of topics and consumer groups.
     #[arg(long = "topic-prefix", env = "USHER_TOPIC_PREFIX", default_value = "usher")]
     pub topics: Topics,
     /// Number of partitions written to; fixed once the topics exist.
@@ -18,7 +19,7 @@ pub struct LogLayout {
 }
 
 impl LogLayout {
-    /// The topic of all events.
+    /// Returns the specification of the topic that holds all events.
     pub fn events(&self) -> TopicSpec {
         TopicSpec {
             name: self.topics.events(),
@@ -28,19 +29,23 @@ impl LogLayout {
         }
     }
 
-    /// The topic of a flow's dead letters.
+    /// Returns the specification of the topic that holds the dead letters of `flow`.
     pub fn dead_letters(&self, flow: &str) -> TopicSpec {
         TopicSpec {
             name: self.topics.dead_letters(flow),
             partitions: self.partitions,
             retention: Retention::Compact(DEAD_LETTER_RETENTION),
-            // The store is the truth about dead letters, so a topic made again hides nothing.
+            // The store is the authority on dead letters, so a topic that is created again hides no loss.
             creation: Creation::Always,
         }
     }
 }
 
-/// librdkafka's properties from `USHER_KAFKA_<PROPERTY>`, dots written as underscores.
+/// Returns the librdkafka properties that are set as `USHER_KAFKA_<PROPERTY>`, with dots written as underscores.
+///
+/// # Errors
+///
+/// A variable is set both directly and as `<name>_FILE`, or a file cannot be read.
 pub fn kafka_properties(environment: &Environment) -> Result<Vec<(String, String)>, ConfigError> {
     let found = environment.with_prefix("USHER_KAFKA_")?;
     Ok(found.into_iter().map(|(name, value)| (name.to_lowercase().replace('_', "."), value)).collect())

@@ -1,8 +1,9 @@
-//! The log: topics of partitions, keyed, ordered, durable when acknowledged, with a committed offset for each group.
+//! The event log: topics divided into partitions. Records have a key, are ordered within a partition and are durable
+//! once acknowledged. Each consumer group has a committed offset for each partition.
 //!
-//! One narrow trait and two implementations, Apache Kafka and a SQLite file of the same shape, which pass the same
-//! conformance suite. Nothing outside this room names rdkafka. It gives records no meaning and decides nothing: where a
-//! partition starts, what is committed and when to pause are the subscriber's words.
+//! The trait [`Log`] has two implementations, Apache Kafka and a SQLite file with the same model, and both pass the
+//! same conformance suite. No other crate of the product uses rdkafka. The log gives records no meaning and makes no
+//! decisions: the subscriber decides where a partition starts, what is committed and when to pause.
 
 pub mod address;
 pub mod error;
@@ -29,97 +30,122 @@ pub use subscription::{Assigned, Control, LogEvent, Subscription};
 pub use topic::{Creation, DEAD_LETTER_RETENTION, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState};
 pub use watch::LogWatch;
 
-/// The largest body that is accepted from a sender, in bytes.
+/// Maximum size of a request body accepted from a sender, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// The largest event that is accepted, as a record: a body and ample room for key and headers.
+/// Maximum size of an accepted event as a record, in bytes: a body plus 64 KiB for key and headers.
 pub const MAX_EVENT: usize = MAX_BODY + 64 * 1024;
 
-/// The largest record the log takes: an event and what its dead letter adds to it.
+/// Maximum size of a record, in bytes: an event plus 64 KiB for what its dead letter adds.
 pub(crate) const MAX_RECORD: usize = MAX_EVENT + 64 * 1024;
 
-/// Where a record went.
+/// Position of a record in its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The partition its key decided.
+    /// Partition selected by the key of the record.
     pub partition: Partition,
-    /// Its place in it, from 0, with gaps allowed.
+    /// Offset within the partition, from 0. Offsets may have gaps.
     pub offset: i64,
 }
 
-/// How far a partition reaches.
+/// Low and high watermarks of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
-    /// The oldest offset there is.
+    /// Oldest offset that the log still holds.
     pub low: i64,
-    /// The offset the next record will get.
+    /// Offset that the next record will get.
     pub high: i64,
 }
 
-/// The log.
+/// An event log. [`open`] returns an implementation for an address.
 #[async_trait]
 pub trait Log: Send + Sync {
-    /// Makes the topics that are missing, as far as each says, and checks those that exist. The first of them is the one
-    /// that [`check`](Log::check) answers for.
+    /// Creates the missing topics, as far as the [`Creation`] of each permits, and checks the existing ones. The first
+    /// topic is the one that [`check`](Log::check) reports on.
     ///
     /// # Errors
-    /// [`LogError::is_lasting`] tells those that waiting does not mend.
+    ///
+    /// A missing topic may not be created, a topic has too few partitions or a problem that blocks writes, or the log
+    /// is unavailable. Waiting does not fix the errors for which [`LogError::is_lasting`] is true.
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError>;
 
-    /// Appends to the partition that the key decides among those of the layout, however many the topic has. Resolves when
-    /// the record is durable (Kafka: on all in-sync replicas; embedded: synced to the disk), or after eight seconds in
-    /// which that could not be had.
+    /// Appends a record to a partition. The key selects it among the partitions of the layout (`topic.partitions`),
+    /// even if the topic has more. Resolves when the record is durable: on all in-sync replicas with Kafka, synced to
+    /// the disk with an embedded log. Kafka appends fail after eight seconds without that.
     ///
     /// # Errors
-    /// Nothing is known to be kept; see [`AppendError`].
+    ///
+    /// The record is not known to be stored, but it may be; see [`AppendError`].
     async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError>;
 
-    /// Appends a tombstone: of a topic that keeps the newest of each key, nothing of `key` stays that came before. Whoever
-    /// reads the tombstone gets a record without headers and with an empty body.
+    /// Appends a tombstone. A topic with [`Retention::Compact`] then removes all earlier records of `key`. A subscriber
+    /// receives the tombstone as a record without headers and with an empty body.
     ///
     /// # Errors
-    /// As those of [`append`](Log::append).
+    ///
+    /// The same as for [`append`](Log::append).
     async fn erase(&self, topic: &TopicSpec, key: &Key) -> Result<Position, AppendError>;
 
-    /// Joins `group` and reads `topic`. See [`Subscription`] for the conversation that follows.
+    /// Joins `group` and reads `topic`. The module [`subscription`] describes the messages that follow.
+    ///
+    /// # Errors
+    ///
+    /// The consumer cannot be created or the log is unavailable. Later failures arrive as [`LogEvent::Failed`].
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError>;
 
-    /// How far every partition of `topic` reaches, for whoever watches how far its readers are behind. Joins nothing and
-    /// disturbs no subscription.
+    /// Returns the low and high watermarks of each partition of `topic`, for lag metrics. Joins no group and affects no
+    /// subscription.
+    ///
+    /// # Errors
+    ///
+    /// The topic does not exist or the log is unavailable.
     async fn watermarks(&self, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError>;
 
-    /// The first offset of each partition of `topic` whose record came at `at` or later, or the partition's end.
+    /// Returns for each partition of `topic` the first offset whose record has the time `at` or a later one, or the end
+    /// of the partition if there is none.
     ///
     /// # Errors
-    /// The log does not answer.
+    ///
+    /// The log is unavailable.
     async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError>;
 
-    /// Where `group` has committed that it goes on in each partition of `topic`; nothing of those without a commit. Joins
-    /// nothing and disturbs no subscription.
+    /// Returns for each partition of `topic` the offset that `group` has committed: the next one to read. Partitions
+    /// without a commit are absent. Joins no group and affects no subscription.
     ///
     /// # Errors
-    /// The log does not answer.
+    ///
+    /// The log is unavailable.
     async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError>;
 
-    /// The record that stands at `offset`. None where it is gone, has not come yet, or the offset holds no record.
-    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError>;
-
-    /// Looks whether the log can be written to and the topics that were [`ensured`](Log::ensure) are still as they were.
+    /// Returns the record at `offset`. `None` if the record is deleted, is not written yet, or the offset holds no
+    /// record.
     ///
     /// # Errors
-    /// Nothing can be accepted now, and appends fail.
+    ///
+    /// The partition does not exist or the log is unavailable.
+    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError>;
+
+    /// Checks that the log can be written to and that the topics passed to [`ensure`](Log::ensure) are unchanged.
+    ///
+    /// # Errors
+    ///
+    /// The log accepts no records now, and appends fail.
     async fn check(&self) -> Result<(), LogError>;
 
-    /// How a topic was found when it was last looked at. Asks nobody.
+    /// Returns the state of a topic as of its last check. Sends no request.
     fn state(&self, _topic: &str) -> TopicState {
         TopicState::default()
     }
 
-    /// Waits for what has been appended and is not acknowledged yet.
+    /// Waits for the records that were appended and are not acknowledged yet.
     async fn flush(&self);
 }
 
-/// Opens the log at `address`; `properties` are librdkafka's and mean nothing to an embedded log.
+/// Opens the log at `address`. `properties` are librdkafka properties; an embedded log ignores them.
+///
+/// # Errors
+///
+/// A librdkafka property is not allowed or not valid, or the file of an embedded log is damaged or cannot be opened.
 pub async fn open(address: &LogAddress, properties: &[(String, String)]) -> Result<Arc<dyn Log>, LogError> {
     Ok(match address {
         LogAddress::Kafka { brokers } => Arc::new(KafkaLog::open(brokers, properties)?),

@@ -1,9 +1,10 @@
-//! The conversation between a log and one subscriber, the same for both implementations.
+//! The protocol between a log and one subscriber, the same for both implementations.
 //!
-//! The log says [`LogEvent::Assigned`]; the subscriber decides where each partition starts and answers
-//! [`Control::start`]; records flow; the subscriber says what may be committed. When partitions are taken away, the log
-//! says [`LogEvent::Revoked`]; the subscriber finishes what it can and answers [`Control::release`]. Every assignment has
-//! an epoch, and everything that belongs to it carries it, so that a late word about an old assignment is recognised.
+//! The log sends [`LogEvent::Assigned`]; the subscriber decides where each partition starts and answers with
+//! [`Control::start`]. Then the log sends records, and the subscriber reports the offsets that may be committed. When
+//! partitions are revoked, the log sends [`LogEvent::Revoked`]; the subscriber finishes what it can and answers with
+//! [`Control::release`]. Every assignment has an epoch, and every message that belongs to the assignment carries it, so
+//! that late messages about an old assignment are recognised.
 
 use std::time::Duration;
 
@@ -12,69 +13,71 @@ use usher_proto::{Partition, Record};
 
 use crate::LogError;
 
-/// How many events of the log may wait for the subscriber: at most this many batches are in memory.
+/// Maximum number of events that wait for the subscriber; bounds the batches in memory.
 const BACKLOG: usize = 4;
-/// How long a close may take. A healthy log needs milliseconds.
+/// Time limit for a close. A healthy log needs milliseconds.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
-/// How many records a batch may hold.
+/// Maximum number of records in a batch.
 pub(crate) const BATCH: usize = 256;
-/// How many bytes of records a batch may hold, roughly.
+/// Approximate maximum size of a batch, in bytes of records.
 pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// One partition that has just been given to the subscriber.
+/// A partition that was just assigned to the subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assigned {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
-    /// Where the group's commit says to go on; none if it never committed.
+    /// Offset that the group has committed: the next one to read. `None` if the group never committed.
     pub committed: Option<i64>,
-    /// The oldest offset there is.
+    /// Oldest offset that the log still holds.
     pub low: i64,
-    /// The offset the next record will get.
+    /// Offset that the next record will get.
     pub end: i64,
 }
 
-/// What the log tells its subscriber.
+/// Events sent from the log to its subscriber.
 #[derive(Debug)]
 pub enum LogEvent {
-    /// Partitions to work on. Nothing of them is delivered before [`Control::start`].
+    /// Partitions were assigned. None of their records is delivered before [`Control::start`].
     Assigned {
-        /// The assignment's number; higher than every earlier one of this process.
+        /// Epoch of the assignment, higher than those of earlier assignments of this subscription. It has no meaning if
+        /// `partitions` is empty.
         epoch: u64,
-        /// The partitions. None where others have them all for now: the subscriber stands by, and answers nothing.
+        /// The assigned partitions. Empty if other members have all partitions at present: the subscriber is on standby
+        /// and does not answer.
         partitions: Vec<Assigned>,
     },
-    /// Records of one partition, in order, each with its offset.
+    /// Records of one partition were read.
     Records {
-        /// The assignment under which they were read.
+        /// Epoch of the assignment under which they were read.
         epoch: u64,
-        /// Their partition.
+        /// Partition of the records.
         partition: Partition,
-        /// Offset and record, ascending.
+        /// Offsets and records, in ascending order of offset.
         records: Vec<(i64, Record)>,
     },
-    /// Everything of a partition below `next` has been delivered, though the last record is not the last offset: what a
-    /// producer's transactions leave behind takes offsets and holds no record.
+    /// Every record of a partition below `next` has been delivered, although the last record does not have the last
+    /// offset: the control records of a producer's transactions take offsets and hold no record.
     Reached {
-        /// The assignment under which it was read.
+        /// Epoch of the assignment under which the partition was read.
         epoch: u64,
         /// The partition.
         partition: Partition,
-        /// The offset that is read next.
+        /// Offset that is read next.
         next: i64,
     },
-    /// Partitions that are being taken away. The log waits a bounded time for [`Control::release`] unless they are lost.
+    /// Partitions are being revoked. The log waits a bounded time for [`Control::release`], unless they are lost.
     Revoked {
-        /// The partitions.
+        /// The revoked partitions.
         partitions: Vec<Partition>,
-        /// Whether somebody else may work on them already, so that nothing can be committed any more.
+        /// True if another member may already own the partitions. Their offsets can then no longer be committed.
         lost: bool,
     },
-    /// The subscription cannot go on.
+    /// The subscription cannot continue.
     Failed(LogError),
 }
 
-/// What the subscriber tells the log.
+/// Commands sent from the subscriber to the log.
 #[derive(Debug)]
 pub(crate) enum Command {
     Start { epoch: u64, offsets: Vec<(Partition, i64)> },
@@ -85,59 +88,60 @@ pub(crate) enum Command {
     Close(oneshot::Sender<()>),
 }
 
-/// The subscriber's side of the conversation.
+/// The subscriber's side of a subscription.
 pub struct Subscription {
-    /// What the log says, in order.
+    /// Events of the log, in order.
     pub events: mpsc::Receiver<LogEvent>,
-    /// How to answer.
+    /// Handle for answering the log.
     pub control: Control,
 }
 
-/// Answers to the log. None of them waits; all are carried out in the order given.
+/// Handle for sending commands to the log. The log executes them in the order given; only `close` waits for that.
 #[derive(Clone)]
 pub struct Control {
     commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Control {
-    /// Starts the partitions of assignment `epoch` at these offsets. All of the assignment, at once.
+    /// Starts all partitions of assignment `epoch` at these offsets, in one call.
     pub fn start(&self, epoch: u64, offsets: Vec<(Partition, i64)>) {
         self.tell(Command::Start { epoch, offsets });
     }
 
-    /// Everything below `offset` is accounted for. Written to the log a few times a second and when the partition goes.
+    /// Reports that all records below `offset` are accounted for. The log writes the commit about every half second,
+    /// and when the partition is revoked.
     pub fn commit(&self, partition: Partition, offset: i64) {
         self.tell(Command::Commit { partition, offset });
     }
 
-    /// Delivers nothing of `partition` until resumed; what is on its way already still comes.
+    /// Pauses the delivery of `partition` until it is resumed. Records that are already queued are still delivered.
     pub fn pause(&self, partition: Partition) {
         self.tell(Command::Pause(partition));
     }
 
-    /// Goes on with a paused partition, without a gap and without a repetition.
+    /// Resumes a paused partition, without a gap and without repetition.
     pub fn resume(&self, partition: Partition) {
         self.tell(Command::Resume(partition));
     }
 
-    /// Hands the revoked partitions back: their last commit is written first.
+    /// Releases the revoked partitions of the oldest unanswered revocation. The log writes their last commit first.
     pub fn release(&self) {
         self.tell(Command::Release);
     }
 
-    /// Writes the last commits, leaves the group, and ends the subscription. A log that cannot be reached is waited for
-    /// a few seconds only; it learns by itself that we are gone.
+    /// Writes the last commits, leaves the group and ends the subscription. Waits at most a few seconds for a log that
+    /// cannot be reached; that log detects by itself that the member is gone.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         self.tell(Command::Close(done));
-        // If the log's side is gone already, it has left.
+        // An error of `closed` means that the log's side ended before; it has left the group then.
         if tokio::time::timeout(CLOSE_DEADLINE, closed).await.is_err() {
             tracing::warn!("the log did not confirm in time that the subscription has ended");
         }
     }
 
     fn tell(&self, command: Command) {
-        // A log whose side has ended said Failed before; the subscriber learns of it there.
+        // Ignored: a log whose side has ended sent `Failed` before.
         let _ = self.commands.send(command);
     }
 }

@@ -1,63 +1,65 @@
-//! Topics: how they must be, and how they were found to be. People who run a broker grow, delete, compact and shorten
-//! topics, so each is looked at when a process starts and while it runs; every problem is one variant here.
+//! Required and observed properties of topics. People who operate a broker grow, delete, compact and shorten topics, so
+//! each topic is checked when a process starts and while it runs. Each possible problem is one variant of
+//! [`TopicProblem`].
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::{MAX_EVENT, MAX_RECORD};
 
-/// How long records stay in a topic that keeps each for the log's retention. What the store remembers of events must
-/// outlive it, so that an event that is read again is recognised.
+/// Retention of records in a topic with [`Retention::Time`]. The store must remember events for longer, so that an
+/// event that is read again is recognised.
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long a dead letter stays published: as long as a store keeps the runs that ended.
+/// Retention of published dead letters: the time for which a store keeps ended runs.
 pub const DEAD_LETTER_RETENTION: Duration = Duration::from_secs(35 * 24 * 3600);
 
-/// A retention below this is warned of: an outage of that length loses what was acknowledged.
+/// Retention below which a topic is reported: an outage of that length loses acknowledged events.
 pub(crate) const SHORT_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// What the store can be relied upon to remember.
+/// Time for which the store is guaranteed to remember events.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The retention of a topic's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
-    /// Each for [`RETENTION`], where the log makes the topic.
+    /// Each record is kept for [`RETENTION`], if the log creates the topic.
     Time,
-    /// The newest of each key, for at most this long.
+    /// The newest record of each key is kept, for at most this time.
     Compact(Duration),
 }
 
-/// When a topic that does not exist is made.
+/// Conditions under which a missing topic is created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Creation {
-    /// Whenever it is missing.
+    /// The topic is created whenever it is missing.
     Always,
-    /// At the first start of an installation: not where the log knows a consumer group with this prefix and no further
-    /// dot in its name. Somebody has read the topic then, and an empty one in its place would hide that it is gone.
+    /// The topic is created at the first start of an installation: not if the log has a consumer group whose name is
+    /// `groups` followed by a name without a dot. Such a group has read the topic before, and an empty topic in its
+    /// place would hide the loss.
     FirstStart {
-        /// What the names of the groups that read the topic begin with.
+        /// Prefix of the names of the groups that read the topic.
         groups: String,
     },
-    /// Not at all: it is known that the topic existed.
+    /// The topic is never created, because it is known to have existed.
     Never,
 }
 
-/// A topic that must exist.
+/// Specification of a topic that must exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// Its full name.
+    /// Full name of the topic.
     pub name: String,
-    /// Number of partitions written to. A topic with fewer is refused; those beyond are read only.
+    /// Number of partitions written to. A topic with fewer is refused; additional partitions are only read.
     pub partitions: i32,
-    /// The retention of its records.
+    /// Retention of the topic's records.
     pub retention: Retention,
-    /// When it is made.
+    /// Conditions under which the topic is created.
     pub creation: Creation,
 }
 
 impl TopicSpec {
-    /// The size of the largest record that is written to it.
+    /// Returns the size of the largest record written to the topic, in bytes.
     pub(crate) const fn largest(&self) -> usize {
         match self.retention {
             Retention::Time => MAX_EVENT,
@@ -66,57 +68,58 @@ impl TopicSpec {
     }
 }
 
-/// What follows from a problem of a topic.
+/// Consequence of a topic problem, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It is told.
+    /// The problem is logged.
     Warn,
-    /// Nothing is accepted while it lasts.
+    /// No events are accepted while the problem lasts.
     NotReady,
-    /// Nothing is accepted while it lasts, and a process that starts ends: waiting does not mend it.
+    /// No events are accepted while the problem lasts, and a process that starts exits, because waiting does not fix
+    /// it.
     Refuse,
 }
 
-/// A topic is not as it should be.
+/// A difference between a topic and its specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicProblem {
-    /// It does not exist, though it did.
+    /// The topic existed and no longer does.
     Missing,
-    /// It holds less than it did: it was deleted and made again, or has lost acknowledged records.
+    /// The topic holds less than before: it was deleted and created again, or has lost acknowledged records.
     Replaced,
-    /// It has more partitions than the layout.
+    /// The topic has more partitions than the layout.
     MorePartitions {
-        /// What it has.
+        /// Number of partitions of the topic.
         found: i32,
-        /// What the layout says.
+        /// Number of partitions in the layout.
         wanted: i32,
     },
-    /// Compaction removes events that nobody has read.
+    /// Compaction removes events that no group has read.
     Compacted {
-        /// Its `cleanup.policy`.
+        /// The topic's `cleanup.policy`.
         policy: String,
     },
-    /// Records stay for less than a day.
+    /// Records are kept for less than a day. Holds the retention.
     ShortRetention(Duration),
-    /// Records stay longer than the store remembers them; without a limit where none is given.
+    /// Records are kept for longer than the store remembers them. Holds the retention; `None` if it is unlimited.
     LongRetention(Option<Duration>),
-    /// Records go when a partition has this many bytes, read or not.
+    /// Records are deleted when a partition has this many bytes, even if they have not been read.
     SizeRetention(u64),
-    /// It takes smaller records than are accepted.
+    /// The topic takes only smaller records than are accepted otherwise.
     SmallRecords {
-        /// Its `max.message.bytes`.
+        /// The topic's `max.message.bytes`.
         limit: usize,
-        /// The largest record that is accepted otherwise.
+        /// Size of the largest record that is accepted otherwise, in bytes.
         wanted: usize,
     },
-    /// Dead letters stay for ever, and may not be made to end.
+    /// Dead letters are kept without limit, and Usher may not set a limit.
     EndlessLetters,
-    /// Its settings cannot be read.
+    /// The settings of the topic cannot be read.
     SettingsHidden,
 }
 
 impl TopicProblem {
-    /// Every label.
+    /// Labels of all problems.
     pub const LABELS: [&'static str; 10] = [
         "missing",
         "replaced",
@@ -130,7 +133,7 @@ impl TopicProblem {
         "settings_hidden",
     ];
 
-    /// The word for it in metrics.
+    /// Returns the label of the problem in metrics.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -146,7 +149,7 @@ impl TopicProblem {
         }
     }
 
-    /// What readiness lacks while it lasts, if it keeps the topic from being written to.
+    /// Returns the readiness condition that fails while the problem lasts. `None` if the topic can still be written to.
     pub const fn need(&self) -> Option<&'static str> {
         match self {
             Self::Missing => Some("log: topic deleted"),
@@ -162,7 +165,7 @@ impl TopicProblem {
         }
     }
 
-    /// What follows from it.
+    /// Returns the consequence of the problem.
     pub const fn severity(&self) -> Severity {
         match self {
             Self::Compacted { .. } => Severity::Refuse,
@@ -178,12 +181,12 @@ impl TopicProblem {
     }
 }
 
-/// Continues a sentence that begins with the topic's name.
+/// Formats the problem as the continuation of a sentence that begins with the topic's name.
 impl fmt::Display for TopicProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str(
-                "is missing and is not made again, because its events have been read before: restore it; to begin anew, \
+                "is missing and is not made again, because its events have been read before: restore it; to begin again, \
                  make it yourself or set another USHER_TOPIC_PREFIX, and use an empty store",
             ),
             Self::Replaced => f.write_str(
@@ -238,7 +241,8 @@ impl fmt::Display for TopicProblem {
     }
 }
 
-/// The limit on records is on a stored batch, so topics are made with this much more.
+/// Margin of `max.message.bytes` above the largest record, in bytes. Kafka applies that limit to the stored batch, so
+/// topics are created with this much more.
 pub(crate) const BATCH_ROOM: usize = 64 * 1024;
 
 fn words(time: Duration) -> String {
@@ -251,19 +255,19 @@ fn words(time: Duration) -> String {
     }
 }
 
-/// How a topic was found when it was last looked at.
+/// State of a topic as of its last check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicState {
-    /// What is not as it should be.
+    /// Problems of the topic.
     pub problems: Vec<TopicProblem>,
-    /// The retention of its records; none if unlimited or unknown.
+    /// Retention of the topic's records. `None` if it is unlimited or unknown.
     pub retention: Option<Duration>,
-    /// The size of the largest record it takes, where that is known.
+    /// Size of the largest record that the topic takes, in bytes. `None` if it is unknown.
     pub largest: Option<usize>,
 }
 
 impl TopicState {
-    /// The worst of its problems, if one of them keeps it from being written to.
+    /// Returns the most severe problem, if it blocks writes to the topic.
     pub fn blocked(&self) -> Option<&TopicProblem> {
         let worst = self.problems.iter().max_by_key(|problem| problem.severity());
         worst.filter(|problem| problem.severity() >= Severity::NotReady)

@@ -1,4 +1,4 @@
-//! Watching the log while a process runs: readiness, metrics, and one line when something changes.
+//! Monitors the log while a process runs: readiness, metrics, and one log line for each change.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,27 +8,28 @@ use usher_service::Readiness;
 
 use crate::{Log, LogError, TopicProblem};
 
-/// Interval between log lines about one lasting problem.
+/// Minimum interval between log lines about the same lasting problem.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
-/// Keeps readiness and metrics true to the log and to one of its topics.
+/// Keeps readiness and metrics in line with the state of the log and of one of its topics.
 pub struct LogWatch {
     log: Arc<dyn Log>,
     topic: String,
     readiness: Readiness,
     problems: IntGaugeVec,
     retention: IntGauge,
-    /// What readiness lacks at present because of the topic.
+    /// Readiness condition that currently fails because of the topic.
     blocked: Option<&'static str>,
-    /// What was told last, and when.
+    /// Text and time of the last log line about an unavailable log. `None` while the log is available.
     told: Option<(String, Instant)>,
 }
 
 impl LogWatch {
-    /// A watch of `topic`.
+    /// Creates a watch of `topic` and registers its metrics.
     ///
     /// # Errors
-    /// The registry has metrics of these names already.
+    ///
+    /// The registry already has metrics of these names.
     pub fn new(
         log: Arc<dyn Log>,
         topic: String,
@@ -47,17 +48,18 @@ impl LogWatch {
         Ok(Self { log, topic, readiness, problems, retention, blocked: None, told: None })
     }
 
-    /// Looks once.
+    /// Checks the log once and passes the result to [`tell`](Self::tell).
     ///
     /// # Errors
-    /// The log's own; it has been told.
+    ///
+    /// The error of [`Log::check`]; it has been logged.
     pub async fn look(&mut self) -> Result<(), LogError> {
         let found = self.log.check().await;
         self.tell(&found);
         found
     }
 
-    /// Makes readiness, metrics and the process's own lines say what was found.
+    /// Updates readiness and metrics from the result of a check, and logs changes.
     pub fn tell(&mut self, found: &Result<(), LogError>) {
         let state = self.log.state(&self.topic);
         // A topic that was missing at the start has no state yet.

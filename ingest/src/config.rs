@@ -1,4 +1,4 @@
-//! What ingest needs to know, checked before anything starts.
+//! The configuration of `ingest`, checked before anything starts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,72 +13,80 @@ use usher_service::options::Environment;
 use usher_service::{listen, settings};
 
 use crate::published;
-use crate::sources::clerk::Clerk;
-use crate::sources::resend::Resend;
+use crate::sources::clerk::ClerkSource;
+use crate::sources::resend::ResendSource;
 
-/// Interval between checks that the log can be reached.
+/// Interval between checks that the log is reachable.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// The command line of `ingest`.
 #[derive(Debug, clap::Parser)]
 #[command(name = "ingest", version, about = "Verifies webhooks and publishes them to the log")]
-pub struct Arguments {
-    /// The address to take webhooks on.
+pub struct IngestArguments {
+    /// The address to receive webhooks on.
     #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen::parse)]
     pub listen: SocketAddr,
     /// The address to serve /healthz, /readyz and /metrics on.
     #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     pub admin: SocketAddr,
-    /// Where the log is: `kafka://host:9092[,host:9092]`.
+    /// The address of the log: `kafka://host:9092[,host:9092]`.
     #[arg(long, env = "USHER_LOG")]
     pub log: LogAddress,
-    /// How its topics are laid out.
+    /// The layout of the log's topics.
     #[command(flatten)]
     pub layout: LogLayout,
 }
 
-/// A configuration that has been checked whole.
-pub struct Config {
-    /// The address to take webhooks on.
+/// A complete and valid configuration.
+pub struct IngestConfig {
+    /// The address to receive webhooks on.
     pub listen: SocketAddr,
-    /// The address of the pages for operators.
+    /// The address of the health and metrics pages.
     pub admin: SocketAddr,
-    /// Where the log is.
+    /// The address of the log.
     pub log: LogAddress,
-    /// librdkafka's properties.
+    /// Properties for librdkafka, as names and values.
     pub kafka: Vec<(String, String)>,
-    /// How its topics are laid out.
+    /// The layout of the log's topics.
     pub layout: LogLayout,
-    /// Clerk's secrets, by instance.
-    pub clerk: Clerk,
-    /// Resend's secrets; without them it is no source.
-    pub resend: Option<Resend>,
-    /// What the links that end marketing mail are signed with; without it there are none.
+    /// Clerk's signing secrets, by instance.
+    pub clerk: ClerkSource,
+    /// Resend's signing secrets. `None` disables this source.
+    pub resend: Option<ResendSource>,
+    /// The secrets that sign unsubscribe links. `None` disables these links.
     pub unsubscribe: Option<UnsubscribeSecrets>,
 }
 
-impl Config {
-    /// Checks the command line and the environment.
-    pub fn new(arguments: Arguments, environment: &Environment) -> Result<Self, ConfigError> {
-        let Arguments { listen, admin, log, layout } = arguments;
+impl IngestConfig {
+    /// Creates the configuration from the command line and the environment.
+    ///
+    /// # Errors
+    ///
+    /// A setting is invalid or missing, or a published signing secret is used together with a real destination.
+    pub fn new(arguments: IngestArguments, environment: &Environment) -> Result<Self, ConfigError> {
+        let IngestArguments { listen, admin, log, layout } = arguments;
         settings::check_values(environment)?;
         published::refuse_beside_real_destinations(environment)?;
         let kafka = usher_eventlog::kafka_properties(environment)?;
-        let clerk = Clerk::from_environment(environment)?;
-        let resend = Resend::from_environment(environment)?;
+        let clerk = ClerkSource::from_environment(environment)?;
+        let resend = ResendSource::from_environment(environment)?;
         let unsubscribe = environment.get(SECRETS)?.map(|text| UnsubscribeSecrets::parse(&text)).transpose();
         let unsubscribe = unsubscribe.map_err(|error| ConfigError::new(SECRETS, error))?;
         Ok(Self { listen, admin, log, kafka, layout, clerk, resend, unsubscribe })
     }
 
-    /// The setting that lacks for webhooks of an instance, where no sender's can verify: what waits for them waits in vain.
+    /// Returns the missing setting without which webhooks of an instance cannot be verified, whichever sender they come
+    /// from. Flows that wait for such webhooks would wait forever. `None` if some sender has a secret for the instance.
     pub fn unset_secret(&self, instance: &Instance) -> Option<String> {
         let elsewhere = self.resend.as_ref().is_some_and(|resend| resend.takes(instance));
         self.clerk.unset(instance).filter(|_| !elsewhere)
     }
 
-    /// Makes or checks the topic, then watches the log, until `stop`. A topic that is not as configured ends it: waiting
-    /// does not mend that.
+    /// Creates or checks the topic, then watches the log until `stop`.
+    ///
+    /// # Errors
+    ///
+    /// The topic differs from the configuration in a way that waiting does not correct. `stop` is cancelled then.
     pub fn prepare(
         &self,
         log: Arc<dyn Log>,
@@ -90,7 +98,7 @@ impl Config {
             let mut ensured = false;
             loop {
                 if ensured {
-                    // What it finds it has told.
+                    // The watch reports the result itself.
                     let _ = watch.look().await;
                 } else {
                     let state = log.ensure(std::slice::from_ref(&topic)).await;

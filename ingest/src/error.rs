@@ -1,4 +1,5 @@
-//! Why a request is not kept, and how that is said: a status, a code and a sentence, never an echo of what was sent.
+//! The reasons for which a request is refused, and their HTTP responses: a status, a code and a sentence. A response
+//! never repeats what was sent.
 
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -6,49 +7,49 @@ use axum::response::{IntoResponse, Response};
 use usher_eventlog::AppendError;
 use usher_proto::signature;
 
-/// Seconds after which a sender may try again. Svix has a schedule of its own; others read this.
+/// Value of the header `Retry-After`, in seconds. Svix has its own schedule; other senders use the header.
 pub(crate) const RETRY_AFTER: &str = "2";
 
-/// A request that is not kept.
+/// The reason for which a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// There is no such path.
+    /// The path is unknown.
     #[error("webhooks are posted to /webhooks/<source> or /webhooks/<source>/<instance>")]
     NoSuchPath,
-    /// There is no such source.
+    /// The source in the path is unknown.
     #[error("there is no such source")]
     NoSuchSource,
-    /// No secret is configured for the instance.
+    /// No signing secret is configured for the instance.
     #[error("no signing secret is configured for this instance")]
     NoSuchInstance,
-    /// A header is missing.
+    /// The named header is missing.
     #[error("the header {0} is missing")]
     HeaderMissing(&'static str),
-    /// A header cannot be read.
+    /// The named header cannot be read.
     #[error("the header {0} cannot be read")]
     HeaderMalformed(&'static str),
-    /// The signature or its time does not hold.
+    /// The signature or its timestamp is not valid.
     #[error("the request does not verify: {0}")]
-    NotVerified(signature::Refusal),
-    /// The body is not what the source sends.
+    NotVerified(signature::SignatureRefusal),
+    /// The body is not a JSON object with a type.
     #[error("the body is not a JSON object with a type")]
     BodyMalformed,
-    /// The event is larger than this.
+    /// The event is too large. Holds the size of the largest accepted body, in bytes.
     #[error("the body, with its headers, is larger than {0} bytes")]
     TooLarge(usize),
-    /// The body did not arrive in time, or not whole.
+    /// The body did not arrive in time, or is incomplete.
     #[error("the body did not arrive")]
     BodyIncomplete,
-    /// Too many requests are under way.
+    /// Too many requests are in flight.
     #[error("too many requests are under way")]
     Busy,
-    /// The log cannot keep it now.
+    /// The log cannot store the event now.
     #[error("the event cannot be kept now")]
     NotKept,
 }
 
 impl Refusal {
-    /// The word for it, in the answer and in metrics.
+    /// Returns the code that is used in the response and in metrics.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::NoSuchPath => "no_such_path",
@@ -78,19 +79,20 @@ impl Refusal {
     }
 }
 
-impl From<signature::Refusal> for Refusal {
-    fn from(refusal: signature::Refusal) -> Self {
+impl From<signature::SignatureRefusal> for Refusal {
+    fn from(refusal: signature::SignatureRefusal) -> Self {
         match refusal {
-            signature::Refusal::MalformedTimestamp => Self::HeaderMalformed("svix-timestamp"),
-            signature::Refusal::TooOld | signature::Refusal::TooNew | signature::Refusal::NoMatch => {
-                Self::NotVerified(refusal)
-            }
+            signature::SignatureRefusal::MalformedTimestamp => Self::HeaderMalformed("svix-timestamp"),
+            signature::SignatureRefusal::TooOld
+            | signature::SignatureRefusal::TooNew
+            | signature::SignatureRefusal::NoMatch => Self::NotVerified(refusal),
         }
     }
 }
 
 impl Refusal {
-    /// Why the log does not keep an event. `largest` is the size of the largest body that it keeps.
+    /// Returns the refusal for an error of the log. `largest` is the size of the largest body that the log
+    /// accepts, in bytes.
     pub(crate) const fn of(error: &AppendError, largest: usize) -> Self {
         match error {
             AppendError::TooLarge => Self::TooLarge(largest),

@@ -1,7 +1,7 @@
-//! The thin side: an HTTP request comes in, is verified, keyed and published to the log, and is answered 2xx only when
-//! the log has acknowledged it.
+//! The HTTP side of Usher. A webhook is received, verified, keyed and published to the log. The response is 2xx only
+//! after the log has acknowledged the record.
 //!
-//! It keeps no state, reads no more of a body than its type, ids and time, and never touches the store.
+//! `ingest` keeps no state, reads only the type, the ids and the time of a body, and never accesses the store.
 
 pub mod config;
 pub mod sources;
@@ -14,5 +14,5 @@ mod refusals;
 mod server;
 mod unsubscribe;
 
-pub use config::Config;
+pub use config::IngestConfig;
 pub use server::{NEEDS, router};

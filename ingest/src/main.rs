@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use usher_eventlog::{LogAddress, LogWatch};
-use usher_ingest::{Config, NEEDS};
+use usher_ingest::{IngestConfig, NEEDS};
 use usher_service::options::{self, Environment};
 use usher_service::{ConfigError, exit};
 use usher_service::{Readiness, files, health, http, shutdown, telemetry};
@@ -26,9 +26,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: usher_ingest::config::Arguments, environment: Environment) -> anyhow::Result<()> {
+async fn run(arguments: usher_ingest::config::IngestArguments, environment: Environment) -> anyhow::Result<()> {
     telemetry::start(&environment)?;
-    let config = Config::new(arguments, &environment)?;
+    let config = IngestConfig::new(arguments, &environment)?;
     if let LogAddress::Sqlite { .. } = config.log {
         let why = "ingest is a service of its own and cannot share a SQLite log with the dispatcher: set \
                    kafka://host:9092, or run everything in one process with `usher up`";
@@ -58,7 +58,7 @@ async fn run(arguments: usher_ingest::config::Arguments, environment: Environmen
     }
     log.flush().await;
     stop.cancel();
-    // A client that still reads a page must not hold up the stop.
+    // A client that is still reading a page must not delay the stop.
     pages.abort();
     watch.await??;
     Ok(())

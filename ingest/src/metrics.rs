@@ -1,30 +1,31 @@
-//! Everything ingest counts, registered in one place.
+//! All metrics of `ingest`, registered in one place.
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 
-/// From a tenth of a millisecond to the deadline.
+/// Histogram buckets in seconds, from a tenth of a millisecond to the deadline of a request.
 const SECONDS: [f64; 14] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
+/// Histogram buckets in bytes, up to the largest body.
 const BYTES: [f64; 7] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
 
-/// The metrics of one ingest.
-pub(crate) struct Metrics {
-    /// Requests answered, by source and outcome (`kept` or a refusal's code).
+/// The metrics of one `ingest`.
+pub(crate) struct IngestMetrics {
+    /// Answered requests, by source and outcome (`kept` or the code of a refusal).
     pub(crate) requests: IntCounterVec,
-    /// Requests refused, by source and cause, which is finer than the outcome.
+    /// Refused requests, by source and cause. The cause is more specific than the outcome.
     pub(crate) refused: IntCounterVec,
-    /// Seconds from the request's head to its answer, by outcome.
+    /// Seconds from the request's headers to its response, by outcome.
     pub(crate) request_seconds: HistogramVec,
-    /// Seconds for signature and key.
+    /// Seconds for verifying the signature and computing the key.
     pub(crate) verify_seconds: Histogram,
-    /// Seconds until the log acknowledged, or did not.
+    /// Seconds until the log acknowledged the record or refused it.
     pub(crate) publish_seconds: Histogram,
-    /// Bytes of the bodies that verified.
+    /// Size of the verified bodies, in bytes.
     pub(crate) body_bytes: Histogram,
-    /// Requests under way.
+    /// Requests in flight.
     pub(crate) in_flight: IntGauge,
 }
 
-impl Metrics {
+impl IngestMetrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let options = |name: &str, help: &str| Opts::new(format!("usher_ingest_{name}"), help.to_owned());
         let histogram = |name: &str, help: &str, buckets: &[f64]| {

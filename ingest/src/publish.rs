@@ -1,4 +1,4 @@
-//! From a verified event to an acknowledged record, within a deadline.
+//! Publication of a verified event to the log, within a deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use usher_proto::Event;
 use crate::error::Refusal;
 use crate::refusals::Refusals;
 
-/// How long a request may take in all, its body's arrival included. The sender waits fifteen seconds; an answer after
-/// that is a failure to it, so ours comes well before.
+/// Time for a request in total, including the arrival of its body. The sender waits fifteen seconds and treats a later
+/// response as a failure, so the deadline ends well before that.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Publishes to one topic.
+/// Publishes events to one topic.
 pub(crate) struct Publisher {
     log: Arc<dyn Log>,
     topic: TopicSpec,
@@ -25,21 +25,24 @@ impl Publisher {
         Self { log, topic, refusals }
     }
 
-    /// The size of the largest body that can be kept: that of the largest record, where the topic takes little.
+    /// Returns the size of the largest accepted body, in bytes: [`MAX_BODY`], or the size of the topic's largest record
+    /// if that is smaller.
     pub(crate) fn largest_body(&self) -> usize {
         self.log.state(&self.topic.name).largest.map_or(MAX_BODY, |largest| largest.min(MAX_BODY))
     }
 
-    /// Returns when the log has acknowledged the event.
+    /// Appends the event to the log and returns after the log has acknowledged it.
     pub(crate) async fn publish(&self, event: Event) -> Result<(), AppendError> {
         let source = event.source.label();
         let record = event.into_record();
-        // An id or a type can be as long as a body. What the log just takes could have no dead letter.
+        // An id or a type can be as long as a body. A record that the log only just accepts could not be dead-lettered,
+        // because a dead letter is larger.
         if record.size() > MAX_EVENT {
             return Err(AppendError::TooLarge);
         }
         let appended = self.log.append(&self.topic, record).await;
-        // An outage refuses as much as the senders repeat, and a full disk may be the one that the log is written to.
+        // Refusals are logged at a limited rate: during an outage the senders repeat every request, and the process's
+        // own log may be written to the disk that is full.
         if let Err(error @ (AppendError::Full(_) | AppendError::Unavailable(_))) = &appended {
             self.refusals.note(source, &Refusal::NotKept, None, Some(error.to_string()));
         }

@@ -1,22 +1,22 @@
-//! Signing secrets that everybody knows, of examples and of the development setup: with one of them anybody can sign, so
-//! they are for the lab alone.
+//! Published signing secrets, from examples and from the development setup. Anybody can sign with such a secret, so
+//! they are allowed only with the lab.
 
 use axum::http::Uri;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-/// Svix's examples, the first of which `docker-compose.yml` has as its default; and the lab's own.
+/// Svix's examples, the first of which is the default in `docker-compose.yml`, and the lab's own secret.
 const PUBLISHED: [&str; 3] = [
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
     "whsec_dXNoZXItbGFiLXVzaGVyLWxhYi11c2hlci1sYWI=",
 ];
 
-/// The settings that hold signing secrets of senders, also those of named instances.
+/// Settings that hold signing secrets of senders. Those of named instances begin with the same names.
 const SIGNING: [&str; 2] = ["CLERK_WEBHOOK_SIGNING_SECRET", "RESEND_WEBHOOK_SECRET"];
 
-/// The destinations: the setting that holds the key, the one that says where it goes, and the keys that the lab and
-/// `docker-compose.yml` give.
+/// The destinations: the setting of the key, the setting of the base URL, and the key that the lab
+/// and `docker-compose.yml` use.
 const DESTINATIONS: [(&str, &str, &str); 7] = [
     ("RESEND_API_KEY", "RESEND_BASE_URL", "re_lab"),
     ("STRIPE_SECRET_KEY", "STRIPE_BASE_URL", "sk_test_lab"),
@@ -27,7 +27,11 @@ const DESTINATIONS: [(&str, &str, &str); 7] = [
     ("HTTP_SIGNING_SECRET", "HTTP_BASE_URL", PUBLISHED[2]),
 ];
 
-/// Refuses a published secret beside a real destination.
+/// Refuses a published secret together with a real destination.
+///
+/// # Errors
+///
+/// A setting holds a published secret while another one points to a real destination, or a setting cannot be read.
 pub(crate) fn refuse_beside_real_destinations(environment: &Environment) -> Result<(), ConfigError> {
     let Some(secret) = published(environment)? else { return Ok(()) };
     let Some(destination) = real_destination(environment)? else { return Ok(()) };
@@ -38,7 +42,7 @@ pub(crate) fn refuse_beside_real_destinations(environment: &Environment) -> Resu
     Err(ConfigError::new(&secret, why))
 }
 
-/// The setting that holds a published secret, if one does.
+/// Returns the setting that holds a published secret. `None` if there is none.
 fn published(environment: &Environment) -> Result<Option<String>, ConfigError> {
     for variable in SIGNING {
         for (suffix, text) in environment.with_prefix(variable)? {
@@ -50,8 +54,9 @@ fn published(environment: &Environment) -> Result<Option<String>, ConfigError> {
     Ok(None)
 }
 
-/// A setting that shows that something real is reached: a key that is not the lab's where nothing says that it goes to this
-/// machine, or an address elsewhere. Ingest by itself is given the addresses alone.
+/// Returns a setting that points to a real destination: a key that is not the lab's and whose base URL does not lead
+/// to this machine or the lab, or a base URL that leads elsewhere. `ingest` as a process of its own receives only
+/// the base URLs.
 fn real_destination(environment: &Environment) -> Result<Option<String>, ConfigError> {
     for (key, base_url, lab_key) in DESTINATIONS {
         let keys = environment.with_prefix(key)?;
@@ -73,7 +78,7 @@ fn real_destination(environment: &Environment) -> Result<Option<String>, ConfigE
     Ok(mail.map(|(suffix, _)| format!("SMTP_URL{suffix}")))
 }
 
-/// An address of this machine, or of the lab as `docker-compose.yml` calls it.
+/// True for an address of this machine, or of the lab by its name in `docker-compose.yml`.
 fn is_near(address: &str) -> bool {
     let Ok(address) = address.parse::<Uri>() else { return false };
     let host = address.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();

@@ -1,5 +1,5 @@
-//! Tells an operator which requests are refused: one line a minute for each cause, with its number and what to do, for
-//! whoever floods us must not flood the log.
+//! Logs refused requests for operators: one line per minute and cause, with the count and advice. The rate is limited
+//! so that a flood of requests does not flood the process's log.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,42 +9,43 @@ use usher_proto::signature;
 
 use crate::error::Refusal;
 
-/// Interval between two lines about the same cause.
+/// Interval between two log lines about the same cause.
 const EVERY: Duration = Duration::from_secs(60);
-/// The same about events that the log does not keep: soon over, or an outage.
+/// Interval between two log lines about events that the log cannot store. Such a problem is either over soon
+/// or an outage.
 const NOT_KEPT_EVERY: Duration = Duration::from_secs(1);
 
-/// Cause of a refusal, more exact than the answer's code.
+/// The cause of a refusal, more specific than the code in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Cause {
-    /// The word for it in metrics.
+pub(crate) struct RefusalCause {
+    /// Label of the cause in metrics.
     pub(crate) label: &'static str,
     /// Advice for an operator.
     advice: &'static str,
-    /// Interval between two lines about it.
+    /// Interval between two log lines about this cause.
     every: Duration,
-    /// True if the signed time tells more.
+    /// True if the signed timestamp explains the refusal and is logged.
     shows_clock: bool,
 }
 
-impl Cause {
-    /// The cause of a refusal.
+impl RefusalCause {
+    /// Returns the cause of a refusal.
     pub(crate) const fn of(refusal: &Refusal) -> Self {
         let (label, advice) = match refusal {
-            Refusal::NotVerified(signature::Refusal::NoMatch) => (
+            Refusal::NotVerified(signature::SignatureRefusal::NoMatch) => (
                 "signature",
                 "the signature matches no configured secret: set the signing secret of this endpoint, from its page at the \
                  sender",
             ),
-            Refusal::NotVerified(signature::Refusal::TooOld) => (
+            Refusal::NotVerified(signature::SignatureRefusal::TooOld) => (
                 "clock_old",
                 "the signed time is more than 5 minutes ago: check this machine's clock; if it is right, the request was late, \
                  or repeated by somebody else",
             ),
-            Refusal::NotVerified(signature::Refusal::TooNew) => {
+            Refusal::NotVerified(signature::SignatureRefusal::TooNew) => {
                 ("clock_ahead", "the signed time is more than 5 minutes ahead: check this machine's clock")
             }
-            Refusal::NotVerified(signature::Refusal::MalformedTimestamp) | Refusal::HeaderMalformed(_) => {
+            Refusal::NotVerified(signature::SignatureRefusal::MalformedTimestamp) | Refusal::HeaderMalformed(_) => {
                 ("header_malformed", "a header cannot be read: the sender is not the one that is configured")
             }
             Refusal::HeaderMissing(_) => {
@@ -68,26 +69,29 @@ impl Cause {
             Refusal::NotKept => ("not_kept", "the log does not keep them now: the sender repeats them"),
         };
         let every = if matches!(refusal, Refusal::NotKept) { NOT_KEPT_EVERY } else { EVERY };
-        let shows_clock =
-            matches!(refusal, Refusal::NotVerified(signature::Refusal::TooOld | signature::Refusal::TooNew));
+        let shows_clock = matches!(
+            refusal,
+            Refusal::NotVerified(signature::SignatureRefusal::TooOld | signature::SignatureRefusal::TooNew)
+        );
         Self { label, advice, every, shows_clock }
     }
 }
 
-/// The refusals of one source for one cause since the last line about them.
+/// Refusals of one source for one cause since the last log line about them.
 #[derive(Debug, Default)]
 struct Seen {
-    /// True if a line was written within the interval.
+    /// True if a log line was written within the interval.
     told: bool,
+    /// Refusals that were not yet logged.
     count: u64,
-    /// Of the latest: seconds that its signed time is ahead of our clock.
+    /// Seconds by which the signed timestamp of the latest refused request is ahead of our clock.
     ahead: Option<i64>,
-    /// Of the latest: the log's error.
+    /// The log's error for the latest refused request.
     error: Option<String>,
 }
 
 impl Seen {
-    /// Counts one. Returns the number to tell now.
+    /// Counts a refusal. Returns the number of refusals to log now; `None` within an interval.
     fn note(&mut self) -> Option<u64> {
         self.count += 1;
         if self.told {
@@ -97,24 +101,25 @@ impl Seen {
         Some(std::mem::take(&mut self.count))
     }
 
-    /// An interval is over. Returns the number to tell; none ends the telling.
+    /// Ends an interval. Returns the number of refusals to log; `None` if there were none, which ends the
+    /// series of intervals.
     fn over(&mut self) -> Option<u64> {
         self.told = self.count > 0;
         self.told.then(|| std::mem::take(&mut self.count))
     }
 }
 
-/// The refusals of one ingest.
+/// The refusals of one `ingest`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusals {
-    seen: Arc<Mutex<BTreeMap<(&'static str, Cause), Seen>>>,
+    seen: Arc<Mutex<BTreeMap<(&'static str, RefusalCause), Seen>>>,
 }
 
 impl Refusals {
-    /// Notes a refused request. `ahead` is how many seconds its signed time is ahead of our clock; `error` is the
-    /// log's.
+    /// Records a refused request. `ahead` is the number of seconds by which its signed timestamp is ahead of our clock;
+    /// `error` is the log's error.
     pub(crate) fn note(&self, source: &'static str, refusal: &Refusal, ahead: Option<i64>, error: Option<String>) {
-        let cause = Cause::of(refusal);
+        let cause = RefusalCause::of(refusal);
         let first = self.with(source, cause, |seen| {
             (seen.ahead, seen.error) = (ahead, error);
             let count = seen.note()?;
@@ -140,14 +145,14 @@ impl Refusals {
         });
     }
 
-    fn with<T>(&self, source: &'static str, cause: Cause, use_it: impl FnOnce(&mut Seen) -> T) -> T {
+    fn with<T>(&self, source: &'static str, cause: RefusalCause, use_it: impl FnOnce(&mut Seen) -> T) -> T {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         use_it(seen.entry((source, cause)).or_default())
     }
 }
 
-fn write(source: &str, cause: Cause, count: u64, seen: &Seen) {
-    let Cause { label, advice, shows_clock, .. } = cause;
+fn write(source: &str, cause: RefusalCause, count: u64, seen: &Seen) {
+    let RefusalCause { label, advice, shows_clock, .. } = cause;
     let error = seen.error.as_deref();
     let seconds_ahead = seen.ahead.filter(|_| shows_clock);
     tracing::warn!(source, cause = label, count, seconds_ahead, error, "webhooks refused: {advice}");
@@ -168,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_wrong_clock_is_told_from_a_wrong_secret() {
-        let label = |refusal| Cause::of(&Refusal::NotVerified(refusal)).label;
-        use signature::Refusal::{NoMatch, TooNew, TooOld};
+        let label = |refusal| RefusalCause::of(&Refusal::NotVerified(refusal)).label;
+        use signature::SignatureRefusal::{NoMatch, TooNew, TooOld};
         assert_eq!([label(NoMatch), label(TooOld), label(TooNew)], ["signature", "clock_old", "clock_ahead"]);
     }
 }

@@ -1,4 +1,4 @@
-//! One request from its head to its answer.
+//! Handling of a request, from its headers to its response.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,39 +18,45 @@ use usher_proto::Instance;
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_service::clock;
 
-use crate::config::Config;
+use crate::config::IngestConfig;
 use crate::error::Refusal;
-use crate::metrics::Metrics;
+use crate::metrics::IngestMetrics;
 use crate::publish::{DEADLINE, Publisher};
-use crate::refusals::{Cause, Refusals};
+use crate::refusals::{RefusalCause, Refusals};
 use crate::sources::{Sender, Senders};
 use crate::unsubscribe;
 
-/// What ingest needs to be ready.
+/// The needs that must be met before `ingest` is ready.
 pub const NEEDS: [&str; 1] = ["log"];
 
-/// Verified requests under way at once; more are told to come back. With bodies of 1 MiB that is at most this many MiB. An
-/// unverified request takes no permit, for anybody could hold permits that way: [`usher_service::http`] bounds those.
+/// Maximum number of verified requests in flight; further ones are refused and must be repeated. With bodies of 1 MiB
+/// they use at most this many MiB. An unverified request takes no permit, because anybody could occupy permits that
+/// way; [`usher_service::http`] bounds those requests.
 const MAX_IN_FLIGHT: usize = 512;
 
 /// Time for a body to arrive.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How much of a refused body is read away, and for how long.
+/// Bytes of a refused body that are read and discarded, and the time for it.
 const MAX_DISCARDED: usize = 2 * MAX_BODY;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 
+/// State shared by all requests.
 pub(crate) struct Ingest {
     senders: Senders,
     pub(crate) unsubscribe: Option<UnsubscribeSecrets>,
     pub(crate) publisher: Publisher,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: IngestMetrics,
     pub(crate) in_flight: Semaphore,
     refusals: Refusals,
 }
 
-/// The routes that take webhooks, and clicks on the links that end marketing mail.
-pub fn router(config: &Config, log: Arc<dyn Log>, registry: &Registry) -> Result<Router, prometheus::Error> {
+/// Returns the routes for webhooks and for unsubscribe links.
+///
+/// # Errors
+///
+/// A metric is already registered with `registry`.
+pub fn router(config: &IngestConfig, log: Arc<dyn Log>, registry: &Registry) -> Result<Router, prometheus::Error> {
     let ingest = Arc::new(Ingest::new(config, log, registry)?);
     Ok(Router::new()
         .route("/webhooks/{source}", post(default_instance))
@@ -80,13 +86,17 @@ async fn named_instance(
 }
 
 impl Ingest {
-    pub(crate) fn new(config: &Config, log: Arc<dyn Log>, registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(
+        config: &IngestConfig,
+        log: Arc<dyn Log>,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
         let refusals = Refusals::default();
         Ok(Self {
             senders: Senders::new(config),
             unsubscribe: config.unsubscribe.clone(),
             publisher: Publisher::new(log, config.layout.events(), refusals.clone()),
-            metrics: Metrics::register(registry)?,
+            metrics: IngestMetrics::register(registry)?,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             refusals,
         })
@@ -105,13 +115,13 @@ impl Ingest {
             Some(sender) => self.keep(sender, instance, request).await,
         };
         let outcome = result.as_ref().map_or_else(Refusal::code, |()| "kept");
-        // The path is the client's choice, so only names we know become labels.
+        // The client chooses the path, so only the names of configured senders become labels.
         let source = sender.map_or("unknown", |sender| sender.source().label());
         self.metrics.requests.with_label_values(&[source, outcome]).inc();
         self.metrics.request_seconds.with_label_values(&[outcome]).observe(started.elapsed().as_secs_f64());
         if let Err(refusal) = &result {
-            self.metrics.refused.with_label_values(&[source, Cause::of(refusal).label]).inc();
-            // A record that the log does not keep is told with the log's error, where that is known.
+            self.metrics.refused.with_label_values(&[source, RefusalCause::of(refusal).label]).inc();
+            // A record that the log does not store is reported with the log's error, where the error is known.
             if *refusal != Refusal::NotKept {
                 self.refusals.note(source, refusal, ahead, None);
             }
@@ -122,7 +132,8 @@ impl Ingest {
         }
     }
 
-    /// Checks run cheapest first: head, declared length, body, signature, shape; then a permit, and the log.
+    /// Verifies a request and publishes its event. Checks run cheapest first: headers, declared length, body,
+    /// signature, JSON; then a permit is taken and the event is published.
     async fn keep(&self, sender: &dyn Sender, instance: &str, request: Request<Body>) -> Result<(), Refusal> {
         let (head, body) = request.into_parts();
         let largest = self.publisher.largest_body();
@@ -147,7 +158,8 @@ impl Ingest {
     }
 }
 
-/// Counts a request for as long as it lives: one whose client goes away ends without an answer.
+/// Counts a request in the gauge until it is dropped, because a request whose client disconnects ends
+/// without a response.
 pub(crate) struct InFlightGuard<'a>(&'a IntGauge);
 
 impl<'a> InFlightGuard<'a> {
@@ -171,8 +183,8 @@ fn check_head(sender: &dyn Sender, instance: &str, headers: &HeaderMap, largest:
     }
 }
 
-/// Reads a refused body away, within bounds and keeping nothing: a sender that is still writing when the connection is
-/// closed would see it break instead of reading why.
+/// Reads and discards a refused body, within limits on size and time. If the connection were closed while the sender is
+/// still writing, the sender would get a connection error instead of the response with the reason.
 pub(crate) async fn discard(mut body: Body) {
     let mut left = MAX_DISCARDED;
     let reading = async {
@@ -183,11 +195,11 @@ pub(crate) async fn discard(mut body: Body) {
             }
         }
     };
-    // Whoever is slower than that is cut off.
+    // A slower sender is disconnected.
     let _ = tokio::time::timeout(DISCARD_DEADLINE, reading).await;
 }
 
-/// Seconds by which the signed time of a request is ahead of our clock.
+/// Returns the number of seconds by which the signed timestamp of a request is ahead of our clock.
 fn seconds_ahead(headers: &HeaderMap) -> Option<i64> {
     let names = ["svix-timestamp", "webhook-timestamp"];
     let signed: i64 = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?.parse().ok()?;
@@ -198,7 +210,8 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads a body into memory of its own: kept as they came, many small frames would each hold the buffer that they came in.
+/// Copies a body into one buffer. If the frames were kept as received, each small frame would keep the whole buffer
+/// alive in which it arrived.
 async fn read(mut body: Body, largest: usize) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {

@@ -1,8 +1,9 @@
-//! The links that end marketing mail: `GET` shows a page with a button, `POST` does it, from that button or with one unsubscribe
-//! in a mail program (RFC 8058).
+//! Unsubscribe links. `GET` shows a page with a button. `POST` unsubscribes; it is sent by that button, or by a mail
+//! program with one click (RFC 8058).
 //!
-//! A `GET` changes nothing, for programs that look into mails follow every link. No cookie, no login, no body is asked for:
-//! the signed token in the path says all. What it says is published, and answered 200 once the log has it.
+//! A `GET` changes nothing, because programs that scan mails follow every link. No cookie, login or body is required:
+//! the signed token in the path contains everything. The unsubscribe event is published, and the response is 200 after
+//! the log has acknowledged it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,21 +22,21 @@ use crate::error::RETRY_AFTER;
 use crate::publish::DEADLINE;
 use crate::server::{InFlightGuard, Ingest, discard};
 
-/// What these requests are counted under, in the place of a source.
+/// Label of these requests in metrics, in the place of a source.
 const LABEL: &str = "unsubscribe";
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UnsubscribeOutcome {
-    /// It was shown what a unsubscribe would do.
+    /// The page that asks for confirmation was shown.
     Shown,
-    /// It is kept that this person wants no more of this.
+    /// The unsubscribe event is in the log.
     Kept,
-    /// The link is none of ours, or not whole.
+    /// The link was not issued here, or is incomplete.
     NoSuchLink,
-    /// Too many requests are under way.
+    /// Too many requests are in flight.
     Busy,
-    /// The log cannot keep it now.
+    /// The log cannot store the event now.
     NotKept,
 }
 
@@ -70,7 +71,7 @@ impl UnsubscribeOutcome {
     fn text(self) -> String {
         let (name, value) = LIST_UNSUBSCRIBE_POST.1.split_once('=').unwrap_or_default();
         match self {
-            // Posted to where it came from.
+            // Without an action, the form is posted to the URL of the page.
             Self::Shown => format!(
                 "<form method=\"post\"><input type=\"hidden\" name=\"{name}\" value=\"{value}\">\
                  <button>Unsubscribe</button></form>"
@@ -95,7 +96,7 @@ pub(crate) async fn unsubscribe(
 ) -> Response {
     let started = Instant::now();
     let _under_way = InFlightGuard::new(&ingest.metrics.in_flight);
-    // One unsubscribe posts a form, the button another; neither says anything that the token does not.
+    // The button and a mail program both post a form; the token already contains everything needed.
     discard(request.into_body()).await;
     let came = match ingest.link(&token) {
         None => UnsubscribeOutcome::NoSuchLink,
@@ -130,7 +131,7 @@ impl Ingest {
         let mut headers = HeaderMap::new();
         let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
         set(header::CACHE_CONTROL, "no-store");
-        // The address holds the token.
+        // The URL of the page contains the token.
         set(header::REFERRER_POLICY, "no-referrer");
         set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; form-action 'self'; frame-ancestors 'none'");
         if came.status() == StatusCode::SERVICE_UNAVAILABLE {
@@ -140,7 +141,8 @@ impl Ingest {
     }
 }
 
-/// What a unsubscribe says. The same unsubscribe on the same day is the same event, so that flows that start on it start once.
+/// Creates the unsubscribe event. Repeated requests with the same token on the same day create the same event, so that
+/// a flow that starts on this event starts once.
 fn event(link: Unsubscribe, token: &str, now: Timestamp) -> Event {
     let day = now.seconds() / (24 * 3600);
     let digest = Sha256::digest(format!("{day}\n{token}"));

@@ -1,4 +1,5 @@
-//! What a double says: status, JSON, headers, and whether an idempotency key may keep it. Knows no provider.
+//! The response of a double: status, JSON, headers, and a flag that lets an idempotency key store it. Independent
+//! of any provider.
 
 use std::sync::Arc;
 
@@ -10,80 +11,82 @@ use bytes::Bytes;
 use futures::{future, stream};
 use serde_json::Value;
 
-/// An answer of a double. The body is shared: the ledger and the idempotency memory hold the same one.
+/// A response of a double. The body is shared with the ledger.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct FakeResponse {
     pub(crate) status: StatusCode,
     pub(crate) body: Arc<Value>,
-    /// Whether this is the outcome of an execution, which an idempotency key then replays. What was refused before
-    /// anything was executed is not kept.
+    /// True if this is the outcome of an execution, which an idempotency key stores and replays. A refusal before the
+    /// execution is not stored.
     pub(crate) kept: bool,
     headers: Vec<(&'static str, String)>,
 }
 
-impl Answer {
-    /// 200, the outcome of an execution.
+impl FakeResponse {
+    /// Creates a response with status 200 that is the outcome of an execution.
     pub(crate) fn done(body: Value) -> Self {
         Self { status: StatusCode::OK, body: Arc::new(body), kept: true, headers: Vec::new() }
     }
 
-    /// As it is, with another status.
+    /// Replaces the status.
     pub(crate) fn status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
-    /// A refusal before anything was executed.
+    /// Creates a refusal that comes before any execution.
     pub(crate) fn refused(status: StatusCode, body: Value) -> Self {
         Self { status, body: Arc::new(body), kept: false, headers: Vec::new() }
     }
 
-    /// As the outcome of an execution.
+    /// Marks the response as the outcome of an execution.
     pub(crate) fn kept(self) -> Self {
         Self { kept: true, ..self }
     }
 
-    /// With a header, in place of an earlier one of that name. The name is in lower case.
+    /// Adds a header, replacing an earlier one of that name. `name` must be in lower case.
     pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.set(name, value);
         self
     }
 
-    /// See [`Answer::with`].
+    /// Sets a header in place, as [`FakeResponse::with`] does.
     pub(crate) fn set(&mut self, name: &'static str, value: impl ToString) {
         self.take(name);
         self.headers.push((name, value.to_string()));
     }
 
-    /// Takes a header out.
+    /// Removes a header and returns its value. Returns `None` if there is no such header.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let index = self.headers.iter().position(|(have, _)| *have == name)?;
         Some(self.headers.swap_remove(index).1)
     }
 }
 
-/// An answer as it is kept for long: its body is text, a fraction of the size that it has as a value.
+/// A response in the form in which it is stored. Its body is text, which takes a fraction of the memory of
+/// a parsed value.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    answer: Answer,
+pub(crate) struct StoredAnswer {
+    answer: FakeResponse,
     body: Box<str>,
 }
 
-impl Answer {
-    pub(crate) fn keep(&self) -> Kept {
+impl FakeResponse {
+    /// Converts the response into its stored form.
+    pub(crate) fn keep(&self) -> StoredAnswer {
         let body = self.body.to_string().into_boxed_str();
-        Kept { answer: Self { body: Arc::default(), ..self.clone() }, body }
+        StoredAnswer { answer: Self { body: Arc::default(), ..self.clone() }, body }
     }
 }
 
-impl Kept {
-    /// The answer as it was.
-    pub(crate) fn give(&self) -> Answer {
-        // It was written from a value.
-        Answer { body: Arc::new(serde_json::from_str(&self.body).unwrap_or_default()), ..self.answer.clone() }
+impl StoredAnswer {
+    /// Restores the response.
+    pub(crate) fn give(&self) -> FakeResponse {
+        // The text was serialised from a value, so parsing cannot fail.
+        FakeResponse { body: Arc::new(serde_json::from_str(&self.body).unwrap_or_default()), ..self.answer.clone() }
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for FakeResponse {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(&*self.body)).into_response();
         for (name, value) in self.headers {
@@ -95,8 +98,8 @@ impl IntoResponse for Answer {
     }
 }
 
-/// An answer that never arrives: the body fails before hyper has written a byte of the head, and hyper then closes the
-/// connection. To the client it is a server that died after it had read the request.
+/// Builds a response that never arrives: its body fails before hyper has written a byte of the head, and hyper then
+/// closes the connection. To the client this looks like a server that died after it had read the request.
 pub(crate) fn cut_off() -> Response {
     let failure = std::io::Error::other("the lab drops this connection on purpose");
     Response::new(Body::from_stream(stream::once(future::ready(Err::<Bytes, _>(failure)))))

@@ -1,15 +1,15 @@
-//! What a double holds, by id: the newest so many. A real account grows for years, a lab runs in somebody's memory.
+//! A map of bounded size that drops its oldest entries. A real account grows for years; a lab must fit into memory.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-/// A map that forgets what was longest not written once it holds more than `most`.
+/// A map that drops the least recently inserted entry once it holds more than `most` entries.
 #[derive(Debug)]
 pub(crate) struct Bounded<K, V> {
     most: usize,
     values: HashMap<K, (u64, V)>,
-    /// The keys by when they were last inserted.
+    /// The keys by the number of their last insertion, oldest first.
     ages: BTreeMap<u64, K>,
     inserted: u64,
 }
@@ -19,7 +19,8 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         Self { most, values: HashMap::new(), ages: BTreeMap::new(), inserted: 0 }
     }
 
-    /// Inserts in place of what was there, as the newest. Returns what is forgotten for it.
+    /// Inserts a value as the newest entry, replacing an earlier one of that key. Returns the oldest entry if it was
+    /// dropped to make space.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
         self.remove(&key);
         self.inserted += 1;
@@ -58,7 +59,7 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         self.values.contains_key(key)
     }
 
-    /// The oldest, unless there is none.
+    /// Returns the oldest entry. Returns `None` if the map is empty.
     pub(crate) fn oldest(&self) -> Option<(&K, &V)> {
         let key = self.ages.values().next()?;
         Some((key, self.get(key)?))
@@ -76,7 +77,7 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         self.ages.retain(|_, key| values.contains_key(key));
     }
 
-    /// The values, newest first.
+    /// Iterates over the values, newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &V> {
         self.ages.values().rev().filter_map(|key| self.get(key))
     }

@@ -1,5 +1,6 @@
-//! The lab over HTTP: `/effects`, `/requests`, `/counts`, `/faults/<provider>`, `/limits/<provider>`, `/keys/<provider>`, and
-//! behind any other first segment the double of that name. Only translates; what the controls do stands in [`crate::lab`].
+//! The HTTP interface of the lab: `/effects`, `/requests`, `/counts`, `/faults/<provider>`, `/limits/<provider>`,
+//! `/keys/<provider>`; any other first segment names a double. This module only translates; [`crate::lab`]
+//! implements the controls.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use crate::ledger::{Entry, Filter};
 use crate::{ControlError, Lab, UnknownProvider, request, smtp};
 
-/// Why a control was refused: `{"error":{"code","message"}}`, as everywhere in Usher.
+/// The reason why a control was refused. The body is `{"error":{"code","message"}}`, as everywhere in Usher.
 enum Problem {
     UnknownProvider(UnknownProvider),
     Bad { code: &'static str, message: String },
@@ -50,7 +51,7 @@ impl From<ControlError> for Problem {
     }
 }
 
-/// Entries of a list in one answer, unless it is asked for others.
+/// Default page size: the number of entries in one response.
 const PAGE: usize = crate::KEEP;
 
 type Asked = Result<Query<Filter>, QueryRejection>;
@@ -113,7 +114,8 @@ fn filter(asked: Asked) -> Result<Filter, Problem> {
     Ok(filter)
 }
 
-/// Writing a long list takes a while, which must not be taken from the doubles' threads.
+/// Serialises entries as JSON. Runs on a blocking thread, because a long list would stall the threads that
+/// serve the doubles.
 async fn list(entries: Vec<Arc<Entry>>) -> Response {
     let written = tokio::task::spawn_blocking(move || {
         serde_json::to_vec(&entries.iter().map(Arc::as_ref).collect::<Vec<&Entry>>())
@@ -129,7 +131,7 @@ async fn forget(State(lab): State<Lab>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-/// None is `null`, one stands for itself, several are a list.
+/// Returns `null` if no fault is in force, the fault itself if there is one, and a list if there are several.
 async fn faults(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<Response, Problem> {
     let faults = lab.faults(&provider)?;
     Ok(match faults.as_slice() {
@@ -141,7 +143,7 @@ async fn faults(State(lab): State<Lab>, Path(provider): Path<String>) -> Result<
 
 async fn set_faults(State(lab): State<Lab>, Path(provider): Path<String>, body: Bytes) -> Result<Response, Problem> {
     lab.server(&provider)?;
-    // Told apart by hand: a choice between the two that serde makes would not say which field is wrong.
+    // The two forms are distinguished by hand: the error of an untagged serde enum would not name the wrong field.
     let list = body.trim_ascii_start().starts_with(b"[");
     let set = if list { read("invalid_fault", &body)? } else { vec![read("invalid_fault", &body)?] };
     lab.set_faults(&provider, set)?;
@@ -173,18 +175,18 @@ async fn end_limit(State(lab): State<Lab>, Path(provider): Path<String>) -> Resu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads a control's body as JSON, whatever its content type: these are typed by hand.
+/// Reads the body of a control as JSON and ignores its content type, because these requests are typed by hand.
 fn read<T: DeserializeOwned>(code: &'static str, body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| Problem::Bad { code, message: error.to_string() })
 }
 
-/// Hands a request to the double that its path names.
+/// Passes a request to the double that its path names.
 async fn double(State(lab): State<Lab>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().trim_start_matches('/');
     let (provider, rest) = path.split_once('/').unwrap_or((path, ""));
     let server = lab.server(provider)?.clone();
     let rest = format!("/{rest}");
-    let read = request::Request::read(parts, body, rest).await.map_err(|request::Unread| Problem::TooLarge)?;
+    let read = request::Request::read(parts, body, rest).await.map_err(|request::BodyError| Problem::TooLarge)?;
     Ok(server.answer(read).await)
 }

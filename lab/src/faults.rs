@@ -1,5 +1,6 @@
-//! The faults of one double, ordered by a test: what they may be, which of them strikes a request, when they are over.
-//! What a struck request then meets is done elsewhere.
+//! The faults of one double, set by a test: validation, the choice of the fault that matches a request, and
+//! expiry. The effect of a fault on a request is implemented in [`crate::fake_server`] and, for mail
+//! commands, in `smtp/session.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -12,42 +13,45 @@ use tokio_util::sync::CancellationToken;
 use crate::locked::Locked;
 use crate::request::Request;
 
-/// The first fault draws by this, the next by its successor: an experiment with shares strikes the same requests when it
-/// is repeated, and no fault's lots are those of another.
+/// Seed of the first fault's random numbers; each further fault takes the next number. A repeated experiment with
+/// shares therefore hits the same requests, and no two faults draw the same numbers.
 const SEED: u64 = 1;
 const LONGEST_SECONDS: f64 = 366.0 * 24.0 * 60.0 * 60.0;
 const LONGEST_LATENCY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// A fault, as `PUT /faults/<provider>` takes it. Every field may be left out; together they must do something.
+/// A fault, as `PUT /faults/<provider>` takes it. Every field is optional, but the fault must have some effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fault {
-    /// Answer with this status and the provider's error body for it, without effect.
+    /// Answer with this status (400 to 599) and the provider's error body for it. The request has no effect.
     pub status: Option<u16>,
-    /// The provider's error of this name (Resend) or code (Stripe), where a status has several; for instance
-    /// `daily_quota_exceeded` or `lock_timeout`. Goes with `status`.
+    /// The name (Resend) or code (Stripe) of the provider's error if a status has several, for instance
+    /// `daily_quota_exceeded` or `lock_timeout`. Requires `status`.
     pub name: Option<String>,
-    /// Take this long, then go on as otherwise. The client's leaving does not stop what has begun.
+    /// Delay in milliseconds (up to a day) before the request continues normally. A disconnect of the client does not
+    /// stop a request that has started.
     pub latency_ms: u64,
-    /// The share of requests that are struck, above 0 and up to 1.
+    /// The share of matching requests that the fault hits, above 0 and up to 1.
     pub share: f64,
-    /// End by itself after this time.
+    /// Seconds after which the fault ends by itself, up to a year. Without it the fault lasts until it is deleted.
     pub for_seconds: Option<f64>,
-    /// The `Retry-After` of the answer. Goes with `status`.
+    /// The `Retry-After` header of the response, in seconds. Requires `status`.
     pub retry_after: Option<u64>,
-    /// Do not answer until the fault is over or the client leaves; whoever has waited is then served, and whoever has left
-    /// is forgotten without effect.
+    /// Do not answer until the fault is over or the client disconnects. Waiting requests are then served; a request
+    /// whose client has disconnected has no effect.
     pub hang: bool,
-    /// Hang no longer than this, then close the connection without effect, as a proxy in between does. Goes with `hang`.
+    /// Hang for at most this many seconds, then close the connection without effect, as an intermediate proxy
+    /// does. Requires `hang`.
     pub hang_seconds: Option<f64>,
-    /// Do everything as it should be done, then close the connection instead of answering.
+    /// Execute the request, then close the connection instead of answering.
     pub drop_after_effect: bool,
-    /// Do everything as it should be done, then answer with `status` all the same, as a gateway does that has lost
-    /// patience. Goes with `status`.
+    /// Execute the request, then answer with `status` all the same, as a gateway does after its
+    /// timeout. Requires `status`.
     pub after_effect: bool,
-    /// MatchedFault only requests that find so many others under way: with status 429, a limit of simultaneous connections.
+    /// Match only requests that arrive while at least this many others are in flight. With status 429 this simulates a
+    /// limit of simultaneous connections.
     pub beyond: Option<usize>,
-    /// MatchedFault only requests whose body contains this text.
+    /// Match only requests whose body contains this text.
     #[serde(rename = "match")]
     pub containing: Option<String>,
 }
@@ -71,42 +75,46 @@ impl Default for Fault {
     }
 }
 
-/// The fault makes no sense.
+/// The error of an invalid fault.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum InvalidFault {
-    /// No error status.
+    /// `status` is not an error status, 400 to 599.
     #[error("status is {0}: it may be 400 to 599")]
     Status(u16),
-    /// No share.
+    /// `share` is not above 0 and up to 1.
     #[error("share is {0}: it may be above 0 and up to 1")]
     Share(f64),
-    /// No time.
+    /// `for_seconds` is not above 0 and up to a year.
     #[error("for_seconds is {0}: it may be above 0 and up to a year; leave it out for a fault that lasts until DELETE")]
     ForSeconds(f64),
-    /// No time to hang.
+    /// `hang_seconds` is not above 0 and up to a year, or `hang` is not set.
     #[error("hang_seconds is {0}: it may be above 0 and up to a year, and goes with hang")]
     HangSeconds(f64),
-    /// Beyond a day.
+    /// `latency_ms` is more than a day.
     #[error("latency_ms is {0}: it may be up to a day, 86400000")]
     Latency(u64),
-    /// Two ways to answer.
+    /// More than one of `status`, `hang` and `drop_after_effect` is set.
     #[error("status, hang and drop_after_effect exclude each other: give one of them")]
     Contradiction,
-    /// No way to answer.
+    /// `name`, `retry_after` or `after_effect` is set without `status`.
     #[error("name, retry_after and after_effect say what the answer with status is like: give a status, too")]
     WithoutStatus,
-    /// The match is empty.
+    /// `match` is empty.
     #[error(
         "match is empty: give the text that a request's body must contain, or leave it out to strike every request"
     )]
     EmptyMatch,
-    /// Nothing at all.
+    /// The fault would have no effect.
     #[error("the fault would do nothing: give status, latency_ms, hang or drop_after_effect")]
     Nothing,
 }
 
 impl Fault {
-    /// Whether it makes sense.
+    /// Validates the fault.
+    ///
+    /// # Errors
+    ///
+    /// If a field is out of range, or the fields contradict each other or have no effect. See [`InvalidFault`].
     pub fn check(&self) -> Result<(), InvalidFault> {
         let answers = [self.status.is_some(), self.hang, self.drop_after_effect];
         match self.status {
@@ -142,15 +150,15 @@ impl Fault {
     }
 }
 
-/// A fault that is in force, as `GET /faults/<provider>` shows it.
+/// A fault in force, as `GET /faults/<provider>` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FaultInForce {
-    /// As it was ordered.
+    /// The fault as it was set.
     #[serde(flatten)]
     pub fault: Fault,
-    /// How many requests it has struck.
+    /// Number of requests that the fault has hit.
     pub struck: u64,
-    /// When it ends by itself.
+    /// Seconds until the fault ends by itself. `None` if it lasts until it is deleted.
     pub seconds_left: Option<f64>,
 }
 
@@ -162,13 +170,13 @@ struct Active {
     struck: u64,
 }
 
-/// The faults of one double, none at first. For each request they are asked in order; the first that strikes counts.
+/// The faults of one double, initially none. For each request they are tried in order; the first that matches applies.
 #[derive(Default)]
 pub(crate) struct Faults {
     active: Locked<Vec<Active>>,
 }
 
-/// A request is struck.
+/// The fault that applies to a request.
 #[derive(Debug, Clone)]
 pub(crate) struct MatchedFault {
     pub(crate) fault: Fault,
@@ -177,7 +185,8 @@ pub(crate) struct MatchedFault {
 }
 
 impl MatchedFault {
-    /// Waits as long as a hanging request hangs: whether it is served then.
+    /// Waits as long as a hanging request hangs. Returns true if the request is served afterwards, false if its hang
+    /// time ran out.
     pub(crate) async fn hung(&self) -> bool {
         let longest = Duration::from_secs_f64(self.fault.hang_seconds.unwrap_or(LONGEST_SECONDS));
         tokio::time::timeout(longest, self.over()).await.is_ok()
@@ -188,7 +197,7 @@ impl MatchedFault {
         match self.until {
             None => self.over.cancelled().await,
             Some(until) => {
-                // Timed out or cancelled, it is over.
+                // On timeout and on cancellation alike the fault is over.
                 let _ = tokio::time::timeout_at(until.into(), self.over.cancelled()).await;
             }
         }
@@ -204,7 +213,7 @@ impl MatchedFault {
 }
 
 impl Faults {
-    /// Puts these in force, in place of earlier ones, which are over.
+    /// Puts these faults in force and ends all earlier ones.
     pub(crate) fn set(&self, faults: Vec<Fault>, now: Instant) -> Result<(), InvalidFault> {
         faults.iter().try_for_each(Fault::check)?;
         let active = |(fault, seed): (Fault, u64)| Active {
@@ -240,14 +249,15 @@ impl Faults {
         })
     }
 
-    /// The fault that strikes this request, if one does. `others` are under way.
+    /// Returns the fault that applies to this request, if any. `others` is the number of other requests in flight.
     pub(crate) fn take_match(&self, request: &Request, others: usize, now: Instant) -> Option<MatchedFault> {
         self.active.with(|active| active.iter_mut().find_map(|active| active.take_match(request, others, now)))
     }
 }
 
 impl Active {
-    /// Requests that do not match draw no lot.
+    /// Returns the fault if it applies to the request. A request that does not match draws no random number, so that it
+    /// does not shift the draws of those that do.
     fn take_match(&mut self, request: &Request, others: usize, now: Instant) -> Option<MatchedFault> {
         if self.is_over(now) || self.fault.containing.as_ref().is_some_and(|text| !request.mentions(text)) {
             return None;

@@ -1,11 +1,11 @@
-//! Forms with nested names, `items[0][price]=p&metadata[a]=b`, as JSON. Pure; every value is a string.
+//! Parses forms with nested names, `items[0][price]=p&metadata[a]=b`, into JSON. Pure; every value is a string.
 
 use serde_json::{Map, Value};
 
-/// Deeper names than this are nobody's parameters, and would only cost stack.
+/// Maximum nesting of a name. No parameter is nested deeper, and deeper names would only use up stack.
 const DEEPEST: usize = 8;
 
-/// The text is no form, or its names contradict each other.
+/// The error of a text that is not a form, or whose names contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
     #[error("it is not form-encoded")]
@@ -16,8 +16,8 @@ pub(crate) enum Malformed {
     Contradiction,
 }
 
-/// Reads a form. `a[]=x` appends; names that count `0, 1, 2, …` become an array, except inside `metadata`, where they
-/// are the caller's own names. Of two values under one name the last one holds.
+/// Parses a form. `a[]=x` appends. Names that count `0, 1, 2, …` become an array, except inside `metadata`, where names
+/// are chosen by the caller. If a name occurs twice, the last value is used.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Malformed> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(text).map_err(|_| Malformed::Encoding)?;
     let mut root = Map::new();
@@ -27,7 +27,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Malformed> {
     Ok(settle("", Value::Object(root)))
 }
 
-/// `a[b][]` as `a`, `b`, and an empty segment. A name with unbalanced brackets is taken as it stands.
+/// Splits a name into segments: `a[b][]` into `a`, `b`, and an empty segment. A name with unbalanced brackets
+/// is one segment.
 fn path(name: &str) -> Result<Vec<&str>, Malformed> {
     let segments: Vec<&str> = match name.split_once('[') {
         Some((first, rest)) if rest.ends_with(']') => {
@@ -57,7 +58,7 @@ fn insert(into: &mut Map<String, Value>, path: &[&str], value: String) -> Result
     }
 }
 
-/// Turns objects that count from 0 into arrays.
+/// Turns objects whose names count up from 0 into arrays.
 fn settle(name: &str, value: Value) -> Value {
     let Value::Object(mut fields) = value else { return value };
     let counted: Option<Vec<Value>> = (0..fields.len()).map(|index| fields.get(&index.to_string()).cloned()).collect();

@@ -1,19 +1,19 @@
-//! Ids in the shapes that the real services give out. Only shapes: nothing here is unguessable.
+//! Generates ids in the format of the real services. They imitate the format only and are not secrets.
 
 use rand::Rng;
 use rand::distr::Alphanumeric;
 
-/// `length` characters of `0-9A-Za-z`.
+/// Returns `length` random characters of `0-9A-Za-z`.
 pub(crate) fn base62(rng: &mut impl Rng, length: usize) -> String {
     rng.sample_iter(Alphanumeric).take(length).map(char::from).collect()
 }
 
-/// A prefix and random characters behind it, `cus_9s6XKzkNRiz8i3`.
+/// Returns a prefix followed by `length` random characters, such as `cus_9s6XKzkNRiz8i3`.
 pub(crate) fn prefixed(prefix: &str, length: usize) -> String {
     format!("{prefix}{}", base62(&mut rand::rng(), length))
 }
 
-/// A random UUID (version 4).
+/// Returns a random UUID (version 4).
 pub(crate) fn uuid() -> String {
     let bits: u128 = rand::rng().random();
     let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);

@@ -1,5 +1,5 @@
-//! The lab as a whole: which doubles there are, how it is started, and the controls as functions. The same controls
-//! over HTTP stand in [`crate::control`].
+//! The lab as a whole: the list of doubles, starting it, and the controls as functions. [`crate::control`] offers the
+//! same controls over HTTP.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,45 +14,47 @@ use tokio_util::sync::CancellationToken;
 use crate::double::Double;
 use crate::fake_server::FakeServer;
 use crate::faults::{Fault, FaultInForce};
-use crate::ledger::{Counts, Entry, Filter, Ledger};
+use crate::ledger::{Entry, Filter, LedgerCounts, RequestLedger};
 use crate::limits::Limit;
 use crate::{ControlError, UnknownProvider, algolia, control, mailchimp, novu, nylas, resend, smtp, stripe, webhook};
 
-/// Default number of requests and effects that a lab keeps.
+/// Default number of requests, and of effects, that a lab stores.
 pub const KEEP: usize = 10_000;
-/// How many objects of each kind a double holds, and how many idempotency keys it remembers, for each effect that is kept:
-/// a signup is several requests, and a request may be repeated long after it was made.
+/// Objects of each kind that a double stores, per stored effect.
 const OBJECTS: usize = 2;
+/// Idempotency keys that a double remembers, per stored effect. A signup is several requests, and a request may be
+/// repeated long after it was made.
 const KEYS: usize = 10;
 
-/// Every double there is, in the order in which they are listed. Each holds up to `most` objects of a kind.
+/// Creates all doubles, in the order in which they are listed. Each stores up to `most` objects of a kind.
 fn doubles(most: usize) -> Vec<Box<dyn Double>> {
     vec![
-        Box::new(resend::Resend),
-        Box::new(smtp::Smtp),
-        Box::new(stripe::Stripe::holding(most)),
-        Box::new(webhook::Webhook),
-        Box::new(mailchimp::Mailchimp::holding(most)),
-        Box::new(novu::Novu::holding(most)),
-        Box::new(algolia::Algolia::holding(most)),
-        Box::new(nylas::Nylas::holding(most)),
+        Box::new(resend::ResendDouble),
+        Box::new(smtp::SmtpDouble),
+        Box::new(stripe::StripeDouble::holding(most)),
+        Box::new(webhook::WebhookDouble),
+        Box::new(mailchimp::MailchimpDouble::holding(most)),
+        Box::new(novu::NovuDouble::holding(most)),
+        Box::new(algolia::AlgoliaDouble::holding(most)),
+        Box::new(nylas::NylasDouble::holding(most)),
     ]
 }
 
-/// All doubles with their state. Clones share it.
+/// All doubles with their state. Clones share the state.
 #[derive(Clone)]
 pub struct Lab {
     servers: Arc<[Arc<FakeServer>]>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<RequestLedger>,
 }
 
 impl Lab {
-    /// A lab in which nothing has happened yet. After `stop` no request waits for a fault any more, so that a server
-    /// that finishes what it has begun comes to its end.
+    /// Creates an empty lab. Once `stop` is cancelled, no request waits for a fault any longer, so that a server that
+    /// drains its requests can stop.
     ///
-    /// It keeps the newest `keep` requests and effects, and bounds what its doubles hold and remember in proportion.
+    /// The lab stores the newest `keep` requests and the newest `keep` effects. The objects and idempotency keys of its
+    /// doubles are bounded in proportion.
     pub fn new(keep: usize, stop: &CancellationToken) -> Self {
-        let (ledger, keys) = (Arc::new(Ledger::keeping(keep)), keep.saturating_mul(KEYS));
+        let (ledger, keys) = (Arc::new(RequestLedger::keeping(keep)), keep.saturating_mul(KEYS));
         let server = |double| Arc::new(FakeServer::new(double, ledger.clone(), keys, stop.clone()));
         Self {
             servers: doubles(keep.saturating_mul(OBJECTS)).into_iter().map(server).collect(),
@@ -60,13 +62,22 @@ impl Lab {
         }
     }
 
-    /// Serves a new lab on `listener` until `stop`, and its mail server on any free port beside it.
+    /// Serves a new lab on `listener` until `stop` is cancelled, and its mail server on a free port of
+    /// the same address.
+    ///
+    /// # Errors
+    ///
+    /// If the mail server's port cannot be opened, or the address of a listener cannot be read.
     pub fn start(listener: TcpListener, stop: CancellationToken) -> std::io::Result<LabHandle> {
         Self::start_with(listener, None, KEEP, stop)
     }
 
-    /// The same, with the mail server on a port of its own where one is given, and keeping the newest `keep` requests and
-    /// effects.
+    /// Serves a new lab as [`start`](Self::start) does, with the mail server on `mail` if given, and storing the newest
+    /// `keep` requests and effects.
+    ///
+    /// # Errors
+    ///
+    /// If the mail server's port cannot be opened, or the address of a listener cannot be read.
     pub fn start_with(
         listener: TcpListener,
         mail: Option<TcpListener>,
@@ -90,80 +101,121 @@ impl Lab {
         Ok(LabHandle { lab, address, mail_address, served })
     }
 
-    /// All faces of the lab: the doubles and the controls.
+    /// Returns the HTTP routes of the doubles and the controls.
     pub fn router(&self) -> Router {
         control::router(self.clone())
     }
 
-    /// The names of the doubles.
+    /// Returns the names of the doubles.
     pub fn providers(&self) -> Vec<&'static str> {
         self.servers.iter().map(|server| server.double.name()).collect()
     }
 
-    /// How much there was of each double since the start or the last [`forget`](Self::forget), also of what is not kept.
-    pub fn counts(&self) -> BTreeMap<&'static str, Counts> {
+    /// Returns the counts of each double since the start or the last [`forget`](Self::forget), including entries that
+    /// are no longer stored.
+    pub fn counts(&self) -> BTreeMap<&'static str, LedgerCounts> {
         self.ledger.counts()
     }
 
-    /// The newest of what the doubles accepted, oldest first.
+    /// Returns the stored effects, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the filter names an unknown double.
     pub fn effects(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>, UnknownProvider> {
         self.known(filter)?;
         Ok(self.ledger.effects(filter))
     }
 
-    /// The newest of the requests that arrived, oldest first.
+    /// Returns the stored requests, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the filter names an unknown double.
     pub fn requests(&self, filter: &Filter) -> Result<Vec<Arc<Entry>>, UnknownProvider> {
         self.known(filter)?;
         Ok(self.ledger.requests(filter))
     }
 
-    /// Forgets effects and requests. What the doubles themselves hold stays: customers, subscriptions, idempotency
-    /// keys, faults and limits.
+    /// Clears the stored effects and requests, and the counts. The state of the doubles stays: customers,
+    /// subscriptions, idempotency keys, faults and limits.
     pub fn forget(&self) {
         self.ledger.forget();
     }
 
-    /// Puts a fault in force in place of earlier ones.
+    /// Puts a fault in force, replacing earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double, or the fault is invalid.
     pub fn set_fault(&self, provider: &str, fault: Fault) -> Result<(), ControlError> {
         self.set_faults(provider, vec![fault])
     }
 
-    /// Puts several faults in force at once, in place of earlier ones. Each draws its own lots; for each request the
-    /// first that strikes counts.
+    /// Puts several faults in force at once, replacing earlier ones. Each has its own random numbers. For each request
+    /// the first fault that matches applies.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double, or a fault is invalid. Earlier faults then stay in force.
     pub fn set_faults(&self, provider: &str, faults: Vec<Fault>) -> Result<(), ControlError> {
         Ok(self.server(provider)?.faults.set(faults, Instant::now())?)
     }
 
-    /// Ends whatever faults are in force.
+    /// Ends all faults in force.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double.
     pub fn end_fault(&self, provider: &str) -> Result<(), UnknownProvider> {
         self.server(provider)?.faults.end();
         Ok(())
     }
 
-    /// The faults in force, in the order in which they are asked.
+    /// Returns the faults in force, in the order in which they are tried.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double.
     pub fn faults(&self, provider: &str) -> Result<Vec<FaultInForce>, UnknownProvider> {
         Ok(self.server(provider)?.faults.in_force(Instant::now()))
     }
 
-    /// Makes a double forget the idempotency keys it has answered, as it does by itself after a day: a request that is
-    /// repeated then has its effect again.
+    /// Makes a double forget the idempotency keys that have a stored response, as happens by itself after a day (an
+    /// hour at Nylas). A repeated request then has its effect again.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double.
     pub fn forget_keys(&self, provider: &str) -> Result<(), UnknownProvider> {
         self.server(provider)?.memory.forget();
         Ok(())
     }
 
-    /// Limits the requests per second in place of an earlier limit.
+    /// Limits the requests per second, replacing an earlier limit.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double, or the limit is out of range.
     pub fn set_limit(&self, provider: &str, limit: Limit) -> Result<(), ControlError> {
         Ok(self.server(provider)?.limits.set(limit)?)
     }
 
     /// Ends the limit, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double.
     pub fn end_limit(&self, provider: &str) -> Result<(), UnknownProvider> {
         self.server(provider)?.limits.end();
         Ok(())
     }
 
-    /// The limit in force.
+    /// Returns the limit in force, if any.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double.
     pub fn limit(&self, provider: &str) -> Result<Option<Limit>, UnknownProvider> {
         Ok(self.server(provider)?.limits.in_force())
     }
@@ -187,33 +239,37 @@ pub struct LabHandle {
 }
 
 impl LabHandle {
-    /// Its state, also for whoever stays in the process.
+    /// Returns the lab, for use in the same process. A clone of it remains usable after the server has stopped.
     pub fn lab(&self) -> &Lab {
         &self.lab
     }
 
-    /// Where it listens.
+    /// Returns the address of the HTTP server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it listens, as a URL: the controls are behind it.
+    /// Returns the URL of the HTTP server, which is the base of the controls.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where its mail server listens, as `SMTP_URL` takes it.
+    /// Returns the URL of the mail server, in the form of `SMTP_URL`.
     pub fn smtp_url(&self) -> String {
         format!("smtp://{}", self.mail_address)
     }
 
-    /// The base address to give to a connector in place of the real one: `<NAME>_BASE_URL`.
+    /// Returns the base URL of a double, for a connector's `<NAME>_BASE_URL`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such double.
     pub fn base_url(&self, provider: &str) -> Result<String, UnknownProvider> {
         let name = self.lab.server(provider)?.double.name();
         Ok(format!("{}/{name}", self.url()))
     }
 
-    /// Waits until it has stopped: after the token, when every request under way is finished.
+    /// Waits until the server has stopped: after `stop` is cancelled, once all requests in flight are finished.
     pub async fn stopped(self) {
         if let Err(error) = self.served.await {
             tracing::error!(%error, "the lab's server ended early");

@@ -1,5 +1,5 @@
-//! The record of what arrived and of what it did: two lists of the newest entries, and counts of all. Locked for as long as
-//! it takes to copy pointers, so that reading a long record never holds up a request.
+//! The ledger of requests and effects: two lists of the newest entries, and counts of all. The lists are locked only
+//! while pointers are copied, so that reading a long list never blocks a request.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -11,35 +11,36 @@ use usher_proto::Timestamp;
 
 use crate::locked::Locked;
 
-/// Bytes that an entry may take on an average: bodies of common size fit several times.
+/// Average memory budget of an entry, in bytes. It is several times the common size of a body.
 const ENTRY: usize = 16 * 1024;
 
-/// One request, or one effect.
+/// An entry of the ledger: one request, or one effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
-    /// Counts up within its list, also over a `DELETE`.
+    /// Sequence number within the list, ascending from 1. A `DELETE` does not reset it.
     pub seq: u64,
-    /// When the request arrived; when the effect was done.
+    /// Time at which the request arrived, or the effect was executed.
     pub at: Timestamp,
-    /// Whose double it was.
+    /// Name of the double.
     pub provider: &'static str,
-    /// `emails.send`, `customers.create`, …; method and path where the provider has no such operation.
+    /// The operation, such as `emails.send` or `customers.create`. Method and path if the provider has
+    /// no such operation.
     pub operation: Cow<'static, str>,
-    /// The `Idempotency-Key` header.
+    /// The `Idempotency-Key` header; `webhook-id` of a webhook, Message-ID of a mail.
     pub idempotency_key: Option<String>,
-    /// The answer came from memory: nothing was done anew.
+    /// True if the response was a replay of a stored one, and nothing was executed again.
     pub replayed: bool,
-    /// The answer's status. Of a request: none as long as no answer has left, and for ever if none does. Of an effect:
-    /// the status of the answer that was made, whether or not it left.
+    /// Status of the response. For a request: absent until a response is sent, and for ever if none is. For an effect:
+    /// the status of the response that was made, even if it was not sent.
     pub status: Option<u16>,
-    /// The Clerk user whom it concerns.
+    /// Id of the Clerk user that the request concerns, if known.
     pub user: Option<String>,
-    /// The addresses it goes to.
+    /// The recipients' addresses, or the provider's equivalent of them.
     pub to: Option<String>,
-    /// What was sent.
+    /// The parameters of the request as JSON.
     #[serde(serialize_with = "inner")]
     pub body: Arc<Value>,
-    /// Of an effect: what was answered.
+    /// The body of the response. Present on effects only.
     #[serde(serialize_with = "inner_if_any", skip_serializing_if = "Option::is_none")]
     pub result: Option<Arc<Value>>,
 }
@@ -52,28 +53,29 @@ fn inner_if_any<S: Serializer>(value: &Option<Arc<Value>>, serializer: S) -> Res
     value.as_deref().serialize(serializer)
 }
 
-/// Which entries are asked for. All of them by default.
+/// Selects entries of a list. The default selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
-    /// Of this double.
+    /// Name of the double.
     pub provider: Option<String>,
-    /// With this idempotency key.
+    /// The idempotency key.
     pub key: Option<String>,
-    /// After this `seq`.
+    /// Only entries with a `seq` above this one.
     pub since: Option<u64>,
-    /// At most so many, the oldest of them. The next page is `since` the last one's `seq`.
+    /// Maximum number of entries, oldest first. For the next page, set `since` to the `seq` of the last entry.
     pub limit: Option<usize>,
 }
 
-/// How much there was since the start, or since all was forgotten, also of what the lists do not hold any more.
+/// Numbers of requests and effects of a double since the start or the last `DELETE /effects`. They include entries that
+/// are no longer stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct LedgerCounts {
     /// Requests that arrived.
     pub requests: u64,
-    /// Effects that were done, replays left out.
+    /// Effects that were executed, without replays.
     pub effects: u64,
-    /// Effects that were answered from the memory of idempotency keys.
+    /// Requests with an effect that were answered with the stored response of an idempotency key.
     pub replays: u64,
 }
 
@@ -87,10 +89,11 @@ impl Filter {
 /// The newest entries in the order of their `seq`, without gaps.
 #[derive(Debug)]
 struct List {
-    /// The most entries, and the most bytes of them.
+    /// Maximum number of entries.
     keep: usize,
+    /// Maximum size of the bodies of all entries, in bytes. The newest entry is stored even if it is larger.
     most_bytes: usize,
-    /// The `seq` of the first entry.
+    /// The `seq` of the first entry, or of the next one if the list is empty.
     first: u64,
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
@@ -101,7 +104,7 @@ impl List {
         Self { keep, most_bytes: keep.saturating_mul(ENTRY), first: 1, entries: VecDeque::new(), bytes: 0 }
     }
 
-    /// Adds an entry, and returns its `seq` with what is forgotten for it.
+    /// Adds an entry. Returns its `seq` and the entries that were dropped to make space.
     fn push(&mut self, mut entry: Entry) -> (u64, Vec<Arc<Entry>>) {
         entry.seq = self.first + self.entries.len() as u64;
         let seq = entry.seq;
@@ -135,9 +138,9 @@ impl List {
     }
 }
 
-/// About how many bytes a body takes in memory.
+/// Estimates the memory of a body, in bytes.
 fn size(body: &Value) -> usize {
-    /// A value with its place in a list or a map.
+    /// Bytes of a value and its slot in a list or a map.
     const VALUE: usize = 64;
     VALUE
         + match body {
@@ -148,30 +151,30 @@ fn size(body: &Value) -> usize {
         }
 }
 
-/// The two lists, and the counts by provider.
+/// The two lists, and the counts by double.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct RequestLedger {
     requests: Locked<List>,
     effects: Locked<List>,
-    counts: Locked<BTreeMap<&'static str, Counts>>,
+    counts: Locked<BTreeMap<&'static str, LedgerCounts>>,
 }
 
-impl Ledger {
-    /// A ledger of the newest `keep` requests and effects.
+impl RequestLedger {
+    /// Creates a ledger that stores the newest `keep` requests and the newest `keep` effects.
     pub(crate) fn keeping(keep: usize) -> Self {
         let list = || Locked::new(List::keeping(keep));
         Self { requests: list(), effects: list(), counts: Locked::default() }
     }
 
-    fn count(&self, provider: &'static str, add: impl FnOnce(&mut Counts)) {
+    fn count(&self, provider: &'static str, add: impl FnOnce(&mut LedgerCounts)) {
         self.counts.with(|counts| add(counts.entry(provider).or_default()));
     }
 
-    pub(crate) fn counts(&self) -> BTreeMap<&'static str, Counts> {
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, LedgerCounts> {
         self.counts.with(|counts| counts.clone())
     }
 
-    /// A request has arrived. Gives its `seq`.
+    /// Records the arrival of a request. Returns its `seq`.
     pub(crate) fn arrived(&self, entry: Entry) -> u64 {
         self.count(entry.provider, |counts| counts.requests += 1);
         let (seq, forgotten) = self.requests.with(|list| list.push(entry));
@@ -179,7 +182,7 @@ impl Ledger {
         seq
     }
 
-    /// The answer to a request leaves. Nothing happens if the request was forgotten meanwhile.
+    /// Records the response to a request. Does nothing if the request is no longer stored.
     pub(crate) fn answered(&self, seq: u64, status: u16, replayed: bool) {
         self.requests.with(|list| {
             if let Some(entry) = list.get_mut(seq) {
@@ -189,7 +192,7 @@ impl Ledger {
         });
     }
 
-    /// A double has accepted something.
+    /// Records an effect.
     pub(crate) fn effect(&self, entry: Entry) {
         self.count(entry.provider, |counts| if entry.replayed { counts.replays += 1 } else { counts.effects += 1 });
         let (_, forgotten) = self.effects.with(|list| list.push(entry));
@@ -204,7 +207,7 @@ impl Ledger {
         self.effects.with(|list| list.select(filter))
     }
 
-    /// Forgets both lists, and the counts. What was taken out is freed after the locks are open again.
+    /// Clears both lists and the counts. The entries are freed after the locks are released.
     pub(crate) fn forget(&self) {
         self.counts.with(BTreeMap::clear);
         let requests = self.requests.with(List::forget);

@@ -1,16 +1,17 @@
-//! The destinations' doubles, and traffic as Clerk sends it: what one needs to see Usher work, and to break it on
-//! purpose, without an account anywhere.
+//! Doubles of the destinations, and traffic in the form that Clerk sends. With the lab, Usher can be run, and broken on
+//! purpose, without an account at any provider.
 //!
-//! [`Lab`] is a server. Behind `/resend`, `/stripe` and the rest stand doubles that authenticate, validate, remember
-//! idempotency keys and limit as the real ones are documented to do; a mail
-//! server listens on a port of its own. `/effects` and `/requests` show what they did,
-//! `/faults` (one, or a list of several at once) and `/limits` make them misbehave, `/keys` makes them forget what they
-//! were asked.
-//! All state is in memory, bounded, and ends with the process: the newest effects and requests are kept, the rest is counted.
+//! [`Lab`] is a server. Each path prefix (`/resend`, `/stripe` and so on) is a double that authenticates, validates,
+//! remembers idempotency keys and limits the rate as the real service is documented to do. A mail server listens on a
+//! separate port. `/effects` and `/requests` list what the doubles did and received. `/faults` (one fault or a list)
+//! and `/limits` make a double misbehave. `/keys` makes it forget its idempotency keys.
 //!
-//! [`traffic`] makes signed Clerk events and posts them.
+//! All state is in memory, bounded, and lost with the process. The newest effects and requests are stored; older ones
+//! are only counted.
 //!
-//! A further destination is one file beside `resend.rs` that implements `Double`, its `mod` line, and one line in the
+//! [`traffic`] generates signed Clerk events and posts them.
+//!
+//! Another destination needs one file beside `resend.rs` that implements `Double`, its `mod` line, and one line in the
 //! list in `lab.rs`.
 
 mod lab;
@@ -46,30 +47,30 @@ mod settings;
 
 pub use faults::{Fault, FaultInForce, InvalidFault};
 pub use lab::{KEEP, Lab, LabHandle};
-pub use ledger::{Counts, Entry, Filter};
+pub use ledger::{Entry, Filter, LedgerCounts};
 pub use limits::{InvalidLimit, Limit};
 pub use settings::settings;
 
-/// A control names a double that is not there.
+/// Error of a control call that names a double which does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no double of {name:?}: it may be {}", known.join(" or "))]
 pub struct UnknownProvider {
-    /// The name asked for.
+    /// The requested name.
     pub name: String,
-    /// The names there are.
+    /// The names of all doubles.
     pub known: Vec<&'static str>,
 }
 
-/// A control cannot be set.
+/// Error of a control call that sets a fault or a limit.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ControlError {
-    /// For a double that is not there.
+    /// There is no double of that name.
     #[error(transparent)]
     Provider(#[from] UnknownProvider),
-    /// The fault makes no sense.
+    /// The fault is invalid.
     #[error(transparent)]
     Fault(#[from] InvalidFault),
-    /// The limit makes no sense.
+    /// The limit is out of range.
     #[error(transparent)]
     Limit(#[from] InvalidLimit),
 }

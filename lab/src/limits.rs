@@ -1,5 +1,5 @@
-//! The rate limit of one double: at most N requests in any second. The decision is pure; who is refused, and in which
-//! words, is said elsewhere.
+//! The rate limit of one double: at most N requests in any second. The decision is pure. The order of the checks is in
+//! [`crate::fake_server`], and each double builds its own refusal.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::locked::Locked;
 
 const WINDOW: Duration = Duration::from_secs(1);
-/// A window remembers each request that passed; beyond this it is no longer a limit worth testing.
+/// Highest limit, in requests per second. The window stores the time of each request that passed, and a higher limit is
+/// not worth testing.
 const HIGHEST: u32 = 100_000;
 
 /// A rate limit, as `PUT /limits/<provider>` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// Requests let through in any one second.
+    /// Maximum number of requests in any one second, 1 to 100,000.
     pub per_second: u32,
 }
 
@@ -25,23 +26,24 @@ pub struct Limit {
 #[error("per_second is {0}: it may be 1 to {HIGHEST}; DELETE ends the limit")]
 pub struct InvalidLimit(u32);
 
-/// What is left after a request.
+/// The state of the limit after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Quota {
+pub(crate) struct RateWindow {
     pub(crate) limit: u32,
     pub(crate) remaining: u32,
-    /// Until one more request passes.
+    /// Time until one more request passes.
     pub(crate) reset: Duration,
 }
 
-impl Quota {
-    /// `reset` as the whole seconds that headers tell, never 0: a client that waits so long is let through.
+impl RateWindow {
+    /// Returns `reset` rounded up to whole seconds for headers, at least 1. A client that waits for that time
+    /// is let through.
     pub(crate) fn reset_seconds(&self) -> u64 {
         self.reset.as_secs() + u64::from(self.reset.subsec_nanos() > 0 || self.reset.is_zero())
     }
 }
 
-/// Which requests passed within the last second.
+/// The times of the requests that passed within the last second.
 #[derive(Debug)]
 struct Window {
     limit: u32,
@@ -53,8 +55,9 @@ impl Window {
         Self { limit, passed: VecDeque::new() }
     }
 
-    /// Lets a request through, or not. Refused ones do not count, so that refusals cannot keep a window full.
-    fn take(&mut self, now: Instant) -> Result<Quota, Quota> {
+    /// Lets a request through, or refuses it with an error. Refused requests do not count, so that refusals cannot keep
+    /// the window full.
+    fn take(&mut self, now: Instant) -> Result<RateWindow, RateWindow> {
         while self.passed.front().is_some_and(|first| now.saturating_duration_since(*first) >= WINDOW) {
             self.passed.pop_front();
         }
@@ -62,7 +65,7 @@ impl Window {
         if room {
             self.passed.push_back(now);
         }
-        let quota = Quota {
+        let quota = RateWindow {
             limit: self.limit,
             remaining: self.limit.saturating_sub(u32::try_from(self.passed.len()).unwrap_or(u32::MAX)),
             reset: self.passed.front().map_or(WINDOW, |first| WINDOW - now.saturating_duration_since(*first)),
@@ -71,14 +74,14 @@ impl Window {
     }
 }
 
-/// The limit of one double, none at first.
+/// The limit of one double, initially none.
 #[derive(Debug, Default)]
-pub(crate) struct Limits {
+pub(crate) struct ProviderLimits {
     window: Locked<Option<Window>>,
 }
 
-impl Limits {
-    /// Sets a limit in place of an earlier one; the new second starts empty.
+impl ProviderLimits {
+    /// Sets a limit, replacing an earlier one. The new window starts empty.
     pub(crate) fn set(&self, limit: Limit) -> Result<(), InvalidLimit> {
         if !(1..=HIGHEST).contains(&limit.per_second) {
             return Err(InvalidLimit(limit.per_second));
@@ -95,8 +98,8 @@ impl Limits {
         self.window.with(|window| window.as_ref().map(|window| Limit { per_second: window.limit }))
     }
 
-    /// `None` where there is no limit.
-    pub(crate) fn take(&self, now: Instant) -> Option<Result<Quota, Quota>> {
+    /// Counts a request against the limit. Returns `None` if there is no limit, and an error if the request is refused.
+    pub(crate) fn take(&self, now: Instant) -> Option<Result<RateWindow, RateWindow>> {
         self.window.with(|window| window.as_mut().map(|window| window.take(now)))
     }
 }
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_limit_of_zero_is_refused_by_name() {
-        let limits = Limits::default();
+        let limits = ProviderLimits::default();
         assert_eq!(limits.set(Limit { per_second: 0 }), Err(InvalidLimit(0)));
         assert_eq!(limits.take(Instant::now()), None);
     }

@@ -1,4 +1,4 @@
-//! A mutex that is held for the length of a closure and no longer, so that it can never be held across an await.
+//! A mutex that is locked only for the duration of a closure, so that it is never held across an await.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,8 +10,8 @@ impl<T> Locked<T> {
         Self(Mutex::new(value))
     }
 
-    /// Runs `work` on the value. After a panic in an earlier `work` the value is used as it was left: a double with one
-    /// odd object is more use to a test than a double that is dead for everybody.
+    /// Runs `work` on the value. After a panic in an earlier `work` the value is used as it was left: for a test, a
+    /// double with one inconsistent object is more useful than a double that no longer works at all.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,12 +1,12 @@
 //! The double of Mailchimp's Marketing API: the members of audiences.
 //!
 //! Facts: mailchimp.com/developer/marketing (list members, errors) and mailchimp-marketing-python. Errors are
-//! `application/problem+json` with a `title`. There are no idempotency keys. Any list of letters and digits exists but
-//! `missing`. Who may not be subscribed is told by the address: `forgotten@…` was erased, `compliance@…` unsubscribed
-//! long ago, `fake@…` looks invented. What the states of members do stands in [`member`].
+//! `application/problem+json` with a `title`. There are no idempotency keys. Any list id of letters and digits exists
+//! except `missing`. The address selects a refusal: `forgotten@…` was erased, `compliance@…` unsubscribed long ago,
+//! `fake@…` looks invented. The states of members are implemented in [`member`].
 //!
-//! A fault with status 403 and the name `bare` answers as the edge does under load: in no form of Mailchimp's. The real
-//! one's ten simultaneous connections are the fault `{"status":429,"beyond":10}`.
+//! A fault with status 403 and the name `bare` answers as Mailchimp's edge does under load, without Mailchimp's error
+//! format. The real limit of ten simultaneous connections is the fault `{"status":429,"beyond":10}`.
 
 mod member;
 
@@ -18,23 +18,23 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
-use self::member::{Members, Place};
+use self::member::{AudienceMembers, MemberKey};
 
-use crate::answer::Answer;
+use crate::answer::FakeResponse;
 use crate::bounded::Bounded;
-use crate::double::{Call, Double, Refusal, Subject};
+use crate::double::{Double, DoubleCall, DoubleRefusal, EffectSubject};
 use crate::locked::Locked;
-use crate::request::{Request, Written};
+use crate::request::{BodyFormat, Request};
 
 /// The merge field in which Usher's flows put the Clerk user.
 const USER_FIELD: &str = "CLERKID";
 
-/// One account.
-pub(crate) struct Mailchimp {
-    members: Arc<Locked<Members>>,
+/// The double of one Mailchimp account.
+pub(crate) struct MailchimpDouble {
+    members: Arc<Locked<AudienceMembers>>,
 }
 
-impl Mailchimp {
+impl MailchimpDouble {
     pub(crate) fn holding(most: usize) -> Self {
         Self { members: Arc::new(Locked::new(Bounded::new(most))) }
     }
@@ -42,12 +42,12 @@ impl Mailchimp {
 
 enum Route {
     List,
-    Get(Place),
-    Put(Place),
-    Patch(Place),
-    Delete(Place),
-    Tags(Place),
-    Erase(Place),
+    Get(MemberKey),
+    Put(MemberKey),
+    Patch(MemberKey),
+    Delete(MemberKey),
+    Tags(MemberKey),
+    Erase(MemberKey),
 }
 
 impl Route {
@@ -87,8 +87,8 @@ impl Route {
         }
     }
 
-    /// The member whom it is about.
-    fn place(&self) -> Option<&Place> {
+    /// Returns the key of the member that the request concerns.
+    fn place(&self) -> Option<&MemberKey> {
         match self {
             Self::List => None,
             Self::Get(place)
@@ -101,12 +101,12 @@ impl Route {
     }
 }
 
-impl Double for Mailchimp {
+impl Double for MailchimpDouble {
     fn name(&self) -> &'static str {
         "mailchimp"
     }
 
-    fn describe(&self, request: &Request) -> Subject {
+    fn describe(&self, request: &Request) -> EffectSubject {
         let route = Route::of(request);
         let stored = route
             .as_ref()
@@ -115,14 +115,14 @@ impl Double for Mailchimp {
         let stored: Map<String, Value> = stored.unwrap_or_default();
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
         let user = |fields: Option<&Value>| text(fields.and_then(|fields| fields.get(USER_FIELD)));
-        Subject {
+        EffectSubject {
             operation: route.map(|route| route.operation()),
             user: user(request.body.get("merge_fields")).or_else(|| user(stored.get("merge_fields"))),
             to: text(request.body.get("email_address")).or_else(|| text(stored.get("email_address"))),
         }
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), FakeResponse> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, rest) = value.split_once(' ').unwrap_or_default();
         let key = if scheme.eq_ignore_ascii_case("basic") {
@@ -139,19 +139,19 @@ impl Double for Mailchimp {
         }
     }
 
-    fn read(&self, request: &Request, _: Timestamp) -> Result<Call, Answer> {
+    fn read(&self, request: &Request, _: Timestamp) -> Result<DoubleCall, FakeResponse> {
         let route = Route::of(request).ok_or_else(not_found)?;
         let writes = matches!(route, Route::Put(_) | Route::Patch(_) | Route::Tags(_));
-        if writes && (request.written != Written::Json || !request.body.is_object()) {
+        if writes && (request.written != BodyFormat::Json || !request.body.is_object()) {
             return Err(problem(StatusCode::BAD_REQUEST, "JSON Parse Error", "The request body is no JSON object."));
         }
         let (members, body) = (self.members.clone(), request.body.clone());
         let changes = !matches!(route, Route::List | Route::Get(_));
-        let run: Box<dyn FnOnce(Timestamp) -> Answer + Send> = match route {
-            Route::List => Box::new(|_| Answer::done(json!({ "id": "list" }))),
+        let run: Box<dyn FnOnce(Timestamp) -> FakeResponse + Send> = match route {
+            Route::List => Box::new(|_| FakeResponse::done(json!({ "id": "list" }))),
             Route::Get(place) => Box::new(move |_| {
                 let member = members.with(|members| member::find(members, &place).cloned());
-                member.map_or_else(not_found, |member| Answer::done(Value::Object(member)))
+                member.map_or_else(not_found, |member| FakeResponse::done(Value::Object(member)))
             }),
             Route::Put(place) => {
                 member::check(&body, true)?;
@@ -168,13 +168,15 @@ impl Double for Mailchimp {
                 Box::new(move |_| members.with(|members| member::tag(members, &place, &tags)))
             }
         };
-        Ok(Call { key: None, changes, run })
+        Ok(DoubleCall { key: None, changes, run })
     }
 
-    fn refuse(&self, refusal: Refusal<'_>) -> Answer {
+    fn refuse(&self, refusal: DoubleRefusal<'_>) -> FakeResponse {
         match refusal {
-            Refusal::Fault { status, name: Some("bare"), .. } => Answer::refused(status, json!("Forbidden")),
-            Refusal::Fault { status, name, retry_after } => {
+            DoubleRefusal::Fault { status, name: Some("bare"), .. } => {
+                FakeResponse::refused(status, json!("Forbidden"))
+            }
+            DoubleRefusal::Fault { status, name, retry_after } => {
                 let title = name.unwrap_or_else(|| status.canonical_reason().unwrap_or("Error"));
                 let answer = problem(status, title, "The lab says so.");
                 match retry_after {
@@ -182,8 +184,8 @@ impl Double for Mailchimp {
                     None => answer,
                 }
             }
-            // It says neither when to come again nor how much is left.
-            Refusal::Limited(_) | Refusal::KeyReused(_) | Refusal::KeyInUse(_) => problem(
+            // Mailchimp states neither a time to retry nor the remaining number of requests.
+            DoubleRefusal::Limited(_) | DoubleRefusal::KeyReused(_) | DoubleRefusal::KeyInUse(_) => problem(
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too Many Requests",
                 "You have exceeded the limit of connections.",
@@ -192,18 +194,18 @@ impl Double for Mailchimp {
     }
 }
 
-/// A refusal. `detail` never repeats what was sent.
-fn problem(status: StatusCode, title: &str, detail: &str) -> Answer {
+/// Builds a refusal. `detail` never repeats content of the request.
+fn problem(status: StatusCode, title: &str, detail: &str) -> FakeResponse {
     refused(status, title, detail, &json!([]))
 }
 
-/// A field that cannot be what it is.
-fn invalid(field: &str, message: &str) -> Answer {
+/// Builds the refusal of an invalid field.
+fn invalid(field: &str, message: &str) -> FakeResponse {
     let detail = "The resource submitted could not be validated. For field-specific details, see the 'errors' array.";
     refused(StatusCode::BAD_REQUEST, "Invalid Resource", detail, &json!([{ "field": field, "message": message }]))
 }
 
-fn refused(status: StatusCode, title: &str, detail: &str, errors: &Value) -> Answer {
+fn refused(status: StatusCode, title: &str, detail: &str, errors: &Value) -> FakeResponse {
     let mut body = json!({
         "type": "https://mailchimp.com/developer/marketing/docs/errors/",
         "title": title, "status": status.as_u16(), "detail": detail, "instance": "",
@@ -211,9 +213,9 @@ fn refused(status: StatusCode, title: &str, detail: &str, errors: &Value) -> Ans
     if errors.as_array().is_some_and(|errors| !errors.is_empty()) {
         body["errors"] = errors.clone();
     }
-    Answer::refused(status, body).with("content-type", "application/problem+json")
+    FakeResponse::refused(status, body).with("content-type", "application/problem+json")
 }
 
-fn not_found() -> Answer {
+fn not_found() -> FakeResponse {
     problem(StatusCode::NOT_FOUND, "Resource Not Found", "The requested resource could not be found.")
 }

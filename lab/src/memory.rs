@@ -1,18 +1,18 @@
-//! What one double remembers by idempotency keys. Decides what a key means now; never what is said about it.
+//! The idempotency keys of one double. Decides the outcome of claiming a key; the response is built elsewhere.
 
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use usher_proto::Timestamp;
 
-use crate::answer::{Answer, Kept};
+use crate::answer::{FakeResponse, StoredAnswer};
 use crate::bounded::Bounded;
-use crate::double::Key;
+use crate::double::ExpiringKey;
 use crate::locked::Locked;
 use crate::request::Request;
 
-/// What makes two requests the same under one key, as a digest: endpoint and parameters, compared by value. The order in
-/// which parameters were written is not among it, for JSON's objects are sorted by name here.
+/// A digest of endpoint and parameters, by which two requests with one key are the same. The order of the parameters
+/// does not matter, because the fields of JSON objects are sorted by name here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fingerprint([u8; 32]);
 
@@ -22,42 +22,42 @@ impl From<&Request> for Fingerprint {
     }
 }
 
-/// What a key means now.
+/// The outcome of claiming a key.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// Nobody has it: run, and hand the answer to the ticket.
-    First(Ticket),
-    /// It was answered before.
-    Again(Answer),
-    /// It was used for something else.
+    /// The key is free. The caller runs the request and passes the response to the key_claim.
+    First(KeyClaim),
+    /// The key has a stored response.
+    Again(FakeResponse),
+    /// The key was used for another request.
     Reused,
-    /// The first request with it still runs.
+    /// The first request with the key is still in flight.
     InUse,
 }
 
 #[derive(Debug)]
 struct Remembered {
     fingerprint: Fingerprint,
-    /// None while it runs.
-    answer: Option<Kept>,
+    /// The stored response. `None` while the request is in flight.
+    answer: Option<StoredAnswer>,
     forgotten_at: Timestamp,
 }
 
-/// The memory of one double: the newest keys, for as long as the real one remembers them.
+/// The idempotency keys of one double: the newest keys, within the retention of the real service.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct IdempotencyKeys {
     keys: Locked<Bounded<String, Remembered>>,
 }
 
-impl Memory {
+impl IdempotencyKeys {
     pub(crate) fn of(most: usize) -> Self {
         Self { keys: Locked::new(Bounded::new(most)) }
     }
 
-    /// Claims `key` for a request, or says why it cannot be had.
-    pub(crate) fn claim(self: &Arc<Self>, key: Key, fingerprint: Fingerprint, now: Timestamp) -> Claim {
+    /// Claims `key` for a request, or returns why it is not free.
+    pub(crate) fn claim(self: &Arc<Self>, key: ExpiringKey, fingerprint: Fingerprint, now: Timestamp) -> Claim {
         self.keys.with(|keys| {
-            // All keys of a double last as long, so the oldest is the first to end.
+            // All keys of a double have the same retention, so the oldest expires first.
             while keys.oldest().is_some_and(|(_, oldest)| oldest.answer.is_some() && oldest.forgotten_at <= now) {
                 keys.pop_oldest();
             }
@@ -70,27 +70,27 @@ impl Memory {
             }
             let forgotten_at = now.plus(key.lasts);
             keys.insert(key.text.clone(), Remembered { fingerprint, answer: None, forgotten_at });
-            Claim::First(Ticket { memory: self.clone(), key: Some(key.text) })
+            Claim::First(KeyClaim { memory: self.clone(), key: Some(key.text) })
         })
     }
 
-    /// Forgets every key that was answered, as if its time were over. Those that still run stay taken.
+    /// Forgets every key that has a stored response, as if it had expired. Keys of requests in flight stay claimed.
     pub(crate) fn forget(&self) {
         self.keys.with(|keys| keys.retain(|remembered| remembered.answer.is_none()));
     }
 }
 
-/// The right to run under a key. Dropped without an answer it frees the key, so a request that was refused, or that
-/// died, leaves nothing behind.
+/// The claim on a key. If it is dropped without a stored response, it frees the key, so that a request that was refused
+/// or panicked leaves nothing behind.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    memory: Arc<Memory>,
+pub(crate) struct KeyClaim {
+    memory: Arc<IdempotencyKeys>,
     key: Option<String>,
 }
 
-impl Ticket {
-    /// Remembers the answer if it is one that is kept.
-    pub(crate) fn settle(mut self, answer: &Answer) {
+impl KeyClaim {
+    /// Stores the response under the key if it is to be stored; otherwise frees the key.
+    pub(crate) fn settle(mut self, answer: &FakeResponse) {
         if !answer.kept {
             return;
         }
@@ -104,7 +104,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for KeyClaim {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
             self.memory.keys.with(|keys| drop(keys.remove(&key)));
@@ -123,79 +123,80 @@ mod tests {
         Fingerprint::from(&Request::of(Method::POST, "/emails", "application/json", body))
     }
 
-    fn claim(memory: &Arc<Memory>, body: &str, now: i64) -> Claim {
-        let key = Key { text: "k".into(), lasts: DAY };
+    fn claim(memory: &Arc<IdempotencyKeys>, body: &str, now: i64) -> Claim {
+        let key = ExpiringKey { text: "k".into(), lasts: DAY };
         memory.claim(key, fingerprint(body), Timestamp::from_seconds(now))
     }
 
-    fn ticket(claim: Claim) -> Ticket {
+    fn key_claim(claim: Claim) -> KeyClaim {
         match claim {
-            Claim::First(ticket) => ticket,
+            Claim::First(key_claim) => key_claim,
             Claim::Again(_) | Claim::Reused | Claim::InUse => panic!("the key is taken: {claim:?}"),
         }
     }
 
     #[test]
     fn the_first_answer_comes_again() {
-        let memory = Arc::new(Memory::of(10));
-        ticket(claim(&memory, "{}", 0)).settle(&Answer::done(json!({"id": 1})));
+        let memory = Arc::new(IdempotencyKeys::of(10));
+        key_claim(claim(&memory, "{}", 0)).settle(&FakeResponse::done(json!({"id": 1})));
         assert!(matches!(claim(&memory, "{}", 5), Claim::Again(answer) if *answer.body == json!({"id": 1})));
     }
 
     #[test]
     fn the_order_of_parameters_makes_no_difference_but_their_values_do() {
-        let memory = Arc::new(Memory::of(10));
-        ticket(claim(&memory, r#"{"a":1,"b":2}"#, 0)).settle(&Answer::done(json!({})));
+        let memory = Arc::new(IdempotencyKeys::of(10));
+        key_claim(claim(&memory, r#"{"a":1,"b":2}"#, 0)).settle(&FakeResponse::done(json!({})));
         assert!(matches!(claim(&memory, r#"{"b":2, "a":1}"#, 0), Claim::Again(_)));
         assert!(matches!(claim(&memory, r#"{"a":1,"b":3}"#, 0), Claim::Reused));
     }
 
     #[test]
     fn a_twin_waits_for_the_first() {
-        let memory = Arc::new(Memory::of(10));
-        let _running = ticket(claim(&memory, "{}", 0));
+        let memory = Arc::new(IdempotencyKeys::of(10));
+        let _running = key_claim(claim(&memory, "{}", 0));
         assert!(matches!(claim(&memory, "{}", 0), Claim::InUse));
         assert!(matches!(claim(&memory, r#"{"a":1}"#, 0), Claim::Reused));
     }
 
     #[test]
     fn what_was_refused_leaves_the_key_free() {
-        let memory = Arc::new(Memory::of(10));
-        ticket(claim(&memory, "{}", 0)).settle(&Answer::refused(StatusCode::BAD_REQUEST, json!({})));
-        drop(ticket(claim(&memory, r#"{"other":1}"#, 0)));
-        drop(ticket(claim(&memory, "{}", 0)));
+        let memory = Arc::new(IdempotencyKeys::of(10));
+        key_claim(claim(&memory, "{}", 0)).settle(&FakeResponse::refused(StatusCode::BAD_REQUEST, json!({})));
+        drop(key_claim(claim(&memory, r#"{"other":1}"#, 0)));
+        drop(key_claim(claim(&memory, "{}", 0)));
     }
 
     #[test]
-    fn forgotten_keys_start_anew_unless_they_run() {
-        let memory = Arc::new(Memory::of(10));
-        ticket(claim(&memory, "{}", 0)).settle(&Answer::done(json!({})));
+    fn forgotten_keys_start_again_unless_they_run() {
+        let memory = Arc::new(IdempotencyKeys::of(10));
+        key_claim(claim(&memory, "{}", 0)).settle(&FakeResponse::done(json!({})));
         memory.forget();
-        let _running = ticket(claim(&memory, r#"{"a":1}"#, 0));
+        let _running = key_claim(claim(&memory, r#"{"a":1}"#, 0));
         memory.forget();
         assert!(matches!(claim(&memory, r#"{"a":1}"#, 0), Claim::InUse));
     }
 
     #[test]
     fn of_many_keys_the_newest_are_remembered() {
-        let memory = Arc::new(Memory::of(2));
+        let memory = Arc::new(IdempotencyKeys::of(2));
         for text in ["a", "b", "c"] {
-            let key = Key { text: text.into(), lasts: DAY };
-            ticket(memory.claim(key, fingerprint("{}"), Timestamp::from_seconds(0))).settle(&Answer::done(json!({})));
+            let key = ExpiringKey { text: text.into(), lasts: DAY };
+            key_claim(memory.claim(key, fingerprint("{}"), Timestamp::from_seconds(0)))
+                .settle(&FakeResponse::done(json!({})));
         }
         let known = |text: &str| {
-            let key = Key { text: text.into(), lasts: DAY };
+            let key = ExpiringKey { text: text.into(), lasts: DAY };
             matches!(memory.claim(key, fingerprint("{}"), Timestamp::from_seconds(0)), Claim::Again(_))
         };
         assert_eq!(["c", "b", "a"].map(known), [true, true, false]);
     }
 
     #[test]
-    fn after_a_day_the_key_starts_anew() {
-        let memory = Arc::new(Memory::of(10));
-        ticket(claim(&memory, "{}", 0)).settle(&Answer::done(json!({})));
+    fn after_a_day_the_key_starts_again() {
+        let memory = Arc::new(IdempotencyKeys::of(10));
+        key_claim(claim(&memory, "{}", 0)).settle(&FakeResponse::done(json!({})));
         let day = DAY.as_secs().cast_signed();
         assert!(matches!(claim(&memory, r#"{"a":1}"#, day - 1), Claim::Reused));
-        drop(ticket(claim(&memory, r#"{"a":1}"#, day)));
+        drop(key_claim(claim(&memory, r#"{"a":1}"#, day)));
     }
 }

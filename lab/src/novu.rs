@@ -1,11 +1,12 @@
 //! The double of Novu: `POST /v1/events/trigger`, and the notifications of a transaction.
 //!
-//! Facts: docs.novu.co, its OpenAPI file and the server's source. Answers are wrapped in `data`. A workflow that is named
-//! like a status (`trigger_not_active`) answers 201 with that status and sends nothing; one named `missing` is not there.
+//! Facts: docs.novu.co, Novu's OpenAPI document and the server's source. Responses are wrapped in `data`. A workflow
+//! that is named after a status (`trigger_not_active`) answers 201 with that status and sends nothing. A workflow named
+//! `missing` does not exist.
 //!
-//! `Idempotency-Key` is passed over, as it is where Novu's support has not switched it on. The `transactionId` is what
-//! tells a repeat: it is answered like the first time and makes no second notification. How Novu itself answers one that
-//! comes with other contents is not documented; here it is refused, as its idempotency is documented to do.
+//! `Idempotency-ExpiringKey` is ignored, as it is unless Novu's support has enabled it for an account. A repeat is recognised
+//! by its `transactionId`: it gets the first response again and makes no second notification. Novu's response to a
+//! repeat with another body is not documented; here it is refused, as Novu documents it for idempotency keys.
 
 use std::sync::Arc;
 
@@ -13,17 +14,17 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
-use crate::answer::Answer;
+use crate::answer::FakeResponse;
 use crate::bounded::Bounded;
-use crate::double::{Call, Circumstances, DAY, Double, Key, Refusal, Subject};
+use crate::double::{Circumstances, DAY, Double, DoubleCall, DoubleRefusal, EffectSubject, ExpiringKey};
 use crate::ids;
-use crate::limits::Quota;
+use crate::limits::RateWindow;
 use crate::locked::Locked;
-use crate::request::{Request, Written};
+use crate::request::{BodyFormat, Request};
 
-/// Larger requests are refused.
+/// Maximum size of a request body, in bytes. Larger requests are refused.
 const MOST_BYTES: usize = 512 * 1024;
-/// What 201 can say besides `processed`.
+/// Values of `status` in a 201 response besides `processed`. Nothing is sent in these cases.
 const UNSENT: [&str; 6] = [
     "error",
     "trigger_not_active",
@@ -33,15 +34,15 @@ const UNSENT: [&str; 6] = [
     "invalid_recipients",
 ];
 
-/// One environment, with the notifications that it made.
-pub(crate) struct Novu {
+/// The double of one Novu environment, with its notifications.
+pub(crate) struct NovuDouble {
     notifications: Arc<Locked<Notifications>>,
 }
 
-/// By the id of their transaction.
+/// Notifications by transaction id.
 type Notifications = Bounded<String, Value>;
 
-impl Novu {
+impl NovuDouble {
     pub(crate) fn holding(most: usize) -> Self {
         Self { notifications: Arc::new(Locked::new(Bounded::new(most))) }
     }
@@ -60,30 +61,30 @@ fn route(request: &Request) -> Option<Route> {
     }
 }
 
-impl Double for Novu {
+impl Double for NovuDouble {
     fn name(&self) -> &'static str {
         "novu"
     }
 
-    fn describe(&self, request: &Request) -> Subject {
+    fn describe(&self, request: &Request) -> EffectSubject {
         let operation = route(request).map(|route| match route {
             Route::Trigger => "events.trigger",
             Route::Notifications => "notifications.list",
         });
-        // Of a list its first.
+        // Of a list of recipients the first is recorded.
         let to = match &request.body["to"] {
             Value::Array(list) => list.first().unwrap_or(&Value::Null),
             one => one,
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        Subject {
+        EffectSubject {
             operation,
             user: text(to).or_else(|| text(&to["subscriberId"])),
             to: text(&to["email"]).or_else(|| text(&to["phone"])),
         }
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), FakeResponse> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         match value.strip_prefix("ApiKey ") {
             Some(key) if !key.trim().is_empty() => Ok(()),
@@ -91,7 +92,7 @@ impl Double for Novu {
         }
     }
 
-    fn read(&self, request: &Request, _: Timestamp) -> Result<Call, Answer> {
+    fn read(&self, request: &Request, _: Timestamp) -> Result<DoubleCall, FakeResponse> {
         let notifications = self.notifications.clone();
         match route(request).ok_or_else(|| error(StatusCode::NOT_FOUND, "Cannot find this path"))? {
             Route::Notifications => {
@@ -99,15 +100,15 @@ impl Double for Novu {
                 let run = move |_| {
                     let fits = |made: &&Value| wanted.is_null() || made["transactionId"] == wanted;
                     let list: Vec<Value> = notifications.with(|all| all.newest_first().filter(fits).cloned().collect());
-                    Answer::done(json!({ "data": list, "hasMore": false, "page": 0, "pageSize": 10 }))
+                    FakeResponse::done(json!({ "data": list, "hasMore": false, "page": 0, "pageSize": 10 }))
                 };
-                Ok(Call { key: None, changes: false, run: Box::new(run) })
+                Ok(DoubleCall { key: None, changes: false, run: Box::new(run) })
             }
             Route::Trigger => {
                 if request.raw().len() > MOST_BYTES {
                     return Err(error(StatusCode::PAYLOAD_TOO_LARGE, "request entity too large"));
                 }
-                if request.written != Written::Json || !request.body.is_object() {
+                if request.written != BodyFormat::Json || !request.body.is_object() {
                     return Err(error(StatusCode::BAD_REQUEST, "Unexpected token in JSON"));
                 }
                 trigger(request, notifications)
@@ -115,17 +116,17 @@ impl Double for Novu {
         }
     }
 
-    fn refuse(&self, refusal: Refusal<'_>) -> Answer {
+    fn refuse(&self, refusal: DoubleRefusal<'_>) -> FakeResponse {
         match refusal {
-            Refusal::Limited(quota) => error(StatusCode::TOO_MANY_REQUESTS, "API rate limit exceeded")
+            DoubleRefusal::Limited(quota) => error(StatusCode::TOO_MANY_REQUESTS, "API rate limit exceeded")
                 .with("retry-after", quota.reset_seconds()),
-            Refusal::KeyReused(_) => {
+            DoubleRefusal::KeyReused(_) => {
                 error(StatusCode::UNPROCESSABLE_ENTITY, "Request with key \"lab\" is being reused for a different body")
             }
-            Refusal::KeyInUse(_) => {
+            DoubleRefusal::KeyInUse(_) => {
                 error(StatusCode::CONFLICT, "Request with this key is being processed").with("retry-after", 1)
             }
-            Refusal::Fault { status, name, retry_after } => {
+            DoubleRefusal::Fault { status, name, retry_after } => {
                 let answer = error(status, name.unwrap_or("The lab answers this on purpose."));
                 match retry_after {
                     Some(seconds) => answer.with("retry-after", seconds),
@@ -135,8 +136,8 @@ impl Double for Novu {
         }
     }
 
-    fn finish(&self, answer: &mut Answer, circumstances: Circumstances) {
-        if let Some(Quota { limit, remaining, reset }) = circumstances.quota {
+    fn finish(&self, answer: &mut FakeResponse, circumstances: Circumstances) {
+        if let Some(RateWindow { limit, remaining, reset }) = circumstances.quota {
             answer.set("ratelimit-limit", limit);
             answer.set("ratelimit-remaining", remaining);
             answer.set("ratelimit-reset", reset.as_secs());
@@ -144,7 +145,7 @@ impl Double for Novu {
     }
 }
 
-fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Result<Call, Answer> {
+fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Result<DoubleCall, FakeResponse> {
     let body = &request.body;
     let name = body["name"].as_str().unwrap_or_default().to_owned();
     let subscribers = recipients(&body["to"]);
@@ -175,27 +176,27 @@ fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Resu
     let transaction = body["transactionId"].as_str().map_or_else(ids::uuid, str::to_owned);
     let answer = |status: &str, transaction: &str| {
         let data = json!({ "acknowledged": true, "status": status, "transactionId": transaction });
-        Answer::done(json!({ "data": data })).status(StatusCode::CREATED)
+        FakeResponse::done(json!({ "data": data })).status(StatusCode::CREATED)
     };
     if let Some(status) = UNSENT.iter().find(|status| **status == name) {
         let (status, transaction) = (*status, transaction);
-        return Ok(Call { key: None, changes: false, run: Box::new(move |_| answer(status, &transaction)) });
+        return Ok(DoubleCall { key: None, changes: false, run: Box::new(move |_| answer(status, &transaction)) });
     }
-    let key = Key { text: transaction.clone(), lasts: DAY };
+    let key = ExpiringKey { text: transaction.clone(), lasts: DAY };
     let payload = body["payload"].clone();
     let run = move |now: Timestamp| {
         let made = notification(&transaction, &name, &subscribers, payload, now);
         notifications.with(|all| drop(all.insert(transaction.clone(), made)));
         answer("processed", &transaction)
     };
-    Ok(Call { key: Some(key), changes: true, run: Box::new(run) })
+    Ok(DoubleCall { key: Some(key), changes: true, run: Box::new(run) })
 }
 
-/// A list of recipients has up to this many (docs.novu.co, trigger).
+/// Maximum number of recipients in a list (docs.novu.co, trigger).
 const MOST_RECIPIENTS: usize = 100;
 
-/// The subscribers of a trigger: one or a list of subscribers, each an id or an object with one, or topics. By Novu's
-/// OpenAPI document, `TriggerEventRequestDto.to`.
+/// Reads the recipients of a trigger: one or a list, each a subscriber id, an object with one, or a topic. Returns
+/// `None` if they are invalid. Source: Novu's OpenAPI document, `TriggerEventRequestDto.to`.
 fn recipients(to: &Value) -> Option<Vec<String>> {
     let one = |to: &Value| {
         let topic = || if to["type"] == "Topic" { to["topicKey"].as_str() } else { None };
@@ -209,7 +210,7 @@ fn recipients(to: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// As `/v1/notifications` shows what became of a trigger: every field that Novu's OpenAPI document requires of it
+/// Builds a notification as `/v1/notifications` shows it: every field that Novu's OpenAPI document requires
 /// (`ActivityNotificationResponseDto`), and those that its libraries read.
 fn notification(transaction: &str, workflow: &str, subscribers: &[String], payload: Value, now: Timestamp) -> Value {
     let (at, subscriber) = (now.to_string(), subscribers.first().cloned().unwrap_or_default());
@@ -231,15 +232,16 @@ fn notification(transaction: &str, workflow: &str, subscribers: &[String], paylo
     })
 }
 
-/// A refusal of fields, each with its messages and its value: Novu's OpenAPI document, `ValidationErrorDto`.
-fn invalid(fields: Map<String, Value>) -> Answer {
+/// Builds the refusal of invalid fields, each with its messages and its value. Source: Novu's
+/// OpenAPI document, `ValidationErrorDto`.
+fn invalid(fields: Map<String, Value>) -> FakeResponse {
     let mut answer = body_of(StatusCode::UNPROCESSABLE_ENTITY, "Validation Error");
     answer["errors"] = Value::Object(fields);
-    Answer::refused(StatusCode::UNPROCESSABLE_ENTITY, answer)
+    FakeResponse::refused(StatusCode::UNPROCESSABLE_ENTITY, answer)
 }
 
-fn error(status: StatusCode, message: &str) -> Answer {
-    Answer::refused(status, body_of(status, message))
+fn error(status: StatusCode, message: &str) -> FakeResponse {
+    FakeResponse::refused(status, body_of(status, message))
 }
 
 fn body_of(status: StatusCode, message: &str) -> Value {

@@ -1,14 +1,16 @@
-//! The double of Nylas v3: sending mails as mailboxes, and listing what they sent.
+//! The double of Nylas v3: sends mail from mailboxes, and lists the sent mail.
 //!
-//! Facts: developer.nylas.com (sending, idempotency, errors, listing messages, grants). Any grant exists but those that
-//! begin with `missing`. `of-acme` tells that its mailbox is of `acme.test`; others do not tell theirs, for whoever tries
-//! things out sends from where he likes. An `Idempotency-Key` holds an hour for its grant and keeps errors as well as successes; what comes again
-//! from it bears `Idempotent-Response: true`. What is refused before a mailbox is asked (the API key, the rate, the form
-//! of the request) is not kept.
+//! Facts: developer.nylas.com (sending, idempotency, errors, listing messages, grants). Any grant exists except those
+//! that begin with `missing`. The grant `of-acme` reports a mailbox in the domain `acme.test`. Other grants report no
+//! address, so that an experiment may send from any domain.
 //!
-//! An address that begins with `refused` is refused by the provider (402), and one that begins with `unknown` as well
-//! (422). Of the answers that a fault gives, 402, 422, 423, 429, 500 and 504 count as outcomes of an execution. The 504
-//! of a mail that was sent all the same is `{"status":504,"after_effect":true}`.
+//! An `Idempotency-ExpiringKey` is valid for one hour within its grant and stores errors as well as successes. A replayed
+//! response carries `Idempotent-Response: true`. A refusal before the mailbox is contacted (API key, rate limit, form
+//! of the request) is not stored.
+//!
+//! A recipient that begins with `refused` or is not ASCII is refused by the mail provider (402), and one that begins
+//! with `unknown` as well (422). Of the responses of a fault, 402, 422, 423, 429, 500 and 504 count as outcomes of an
+//! execution. The 504 of a mail that was sent all the same is `{"status":504,"after_effect":true}`.
 
 use std::sync::Arc;
 
@@ -16,24 +18,24 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use usher_proto::Timestamp;
 
-use crate::answer::Answer;
+use crate::answer::FakeResponse;
 use crate::bounded::Bounded;
-use crate::double::{Call, Circumstances, Double, HOUR, Key, Refusal, Subject};
+use crate::double::{Circumstances, Double, DoubleCall, DoubleRefusal, EffectSubject, ExpiringKey, HOUR};
 use crate::ids;
 use crate::locked::Locked;
-use crate::request::{Request, Written};
+use crate::request::{BodyFormat, Request};
 
 const LONGEST_KEY: usize = 256;
 
-/// All mailboxes.
-pub(crate) struct Nylas {
+/// The double of Nylas, with all mailboxes.
+pub(crate) struct NylasDouble {
     sent: Arc<Locked<Sent>>,
 }
 
-/// The mails by their id.
+/// Sent mail by id.
 type Sent = Bounded<String, Value>;
 
-impl Nylas {
+impl NylasDouble {
     pub(crate) fn holding(most: usize) -> Self {
         Self { sent: Arc::new(Locked::new(Bounded::new(most))) }
     }
@@ -54,13 +56,13 @@ fn route(request: &Request) -> Option<Route> {
     }
 }
 
-impl Double for Nylas {
+impl Double for NylasDouble {
     fn name(&self) -> &'static str {
         "nylas"
     }
 
-    /// The user is nobody's field here: `metadata` may name one.
-    fn describe(&self, request: &Request) -> Subject {
+    /// Describes the request. Nylas has no field for the user; `metadata` may name one.
+    fn describe(&self, request: &Request) -> EffectSubject {
         let operation = route(request).map(|route| match route {
             Route::Grant(_) => "grants.get",
             Route::Send(_) => "messages.send",
@@ -68,10 +70,10 @@ impl Double for Nylas {
         });
         let to = addresses(&request.body["to"]).filter(|to| !to.is_empty()).map(|to| to.join(", "));
         let user = request.body["metadata"][crate::double::USER].as_str().map(str::to_owned);
-        Subject { operation, user, to }
+        EffectSubject { operation, user, to }
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), FakeResponse> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         match value.split_once(' ') {
             Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") && key.starts_with("nyk_") => Ok(()),
@@ -79,7 +81,7 @@ impl Double for Nylas {
         }
     }
 
-    fn read(&self, request: &Request, _: Timestamp) -> Result<Call, Answer> {
+    fn read(&self, request: &Request, _: Timestamp) -> Result<DoubleCall, FakeResponse> {
         let sent = self.sent.clone();
         let not_found = || error(StatusCode::NOT_FOUND, "api.not_found_error");
         let grant = |grant: String| if grant.starts_with("missing") { Err(not_found()) } else { Ok(grant) };
@@ -87,39 +89,39 @@ impl Double for Nylas {
             Route::Grant(id) => {
                 let grant = grant(id)?;
                 let run = move |_| shown(&grant);
-                Ok(Call { key: None, changes: false, run: Box::new(run) })
+                Ok(DoubleCall { key: None, changes: false, run: Box::new(run) })
             }
             Route::List(id) => {
                 let (grant, query) = (grant(id)?, request.query());
                 let run = move |_| sent.with(|sent| list(sent, &grant, &query));
-                Ok(Call { key: None, changes: false, run: Box::new(run) })
+                Ok(DoubleCall { key: None, changes: false, run: Box::new(run) })
             }
             Route::Send(id) => {
                 let grant = grant(id)?;
                 let key = match request.header("idempotency-key") {
                     None => None,
                     Some(key) if (1..=LONGEST_KEY).contains(&key.chars().count()) => {
-                        Some(Key { text: format!("{grant} {key}"), lasts: HOUR })
+                        Some(ExpiringKey { text: format!("{grant} {key}"), lasts: HOUR })
                     }
                     Some(_) => return Err(error(StatusCode::BAD_REQUEST, "api.invalid_idempotency_key")),
                 };
-                if request.written != Written::Json || !request.body.is_object() {
+                if request.written != BodyFormat::Json || !request.body.is_object() {
                     return Err(error(StatusCode::BAD_REQUEST, "invalid_request_error"));
                 }
                 check(&request.body)?;
                 let mail = request.body.clone();
                 let run = move |now| sent.with(|sent| send(sent, grant, &mail, now)).kept();
-                Ok(Call { key, changes: true, run: Box::new(run) })
+                Ok(DoubleCall { key, changes: true, run: Box::new(run) })
             }
         }
     }
 
-    fn refuse(&self, refusal: Refusal<'_>) -> Answer {
+    fn refuse(&self, refusal: DoubleRefusal<'_>) -> FakeResponse {
         match refusal {
-            Refusal::Limited(_) => error(StatusCode::TOO_MANY_REQUESTS, "nylas_rate_limit_exceeded"),
-            Refusal::KeyReused(_) => error(StatusCode::CONFLICT, "api.invalid_idempotent_request"),
-            Refusal::KeyInUse(_) => error(StatusCode::CONFLICT, "api.concurrent_idempotent_request"),
-            Refusal::Fault { status, name, retry_after } => {
+            DoubleRefusal::Limited(_) => error(StatusCode::TOO_MANY_REQUESTS, "nylas_rate_limit_exceeded"),
+            DoubleRefusal::KeyReused(_) => error(StatusCode::CONFLICT, "api.invalid_idempotent_request"),
+            DoubleRefusal::KeyInUse(_) => error(StatusCode::CONFLICT, "api.concurrent_idempotent_request"),
+            DoubleRefusal::Fault { status, name, retry_after } => {
                 let usual = match status.as_u16() {
                     401 => "api.authentication_error",
                     404 => "api.not_found_error",
@@ -138,8 +140,8 @@ impl Double for Nylas {
         }
     }
 
-    fn finish(&self, answer: &mut Answer, circumstances: Circumstances) {
-        // The official SDK reads it off the header alone.
+    fn finish(&self, answer: &mut FakeResponse, circumstances: Circumstances) {
+        // The official SDK reads the request id from the header only.
         if let Some(id) = answer.body["request_id"].as_str().map(str::to_owned) {
             answer.set("x-request-id", id);
         }
@@ -149,23 +151,23 @@ impl Double for Nylas {
     }
 }
 
-fn error(status: StatusCode, kind: &str) -> Answer {
+fn error(status: StatusCode, kind: &str) -> FakeResponse {
     let error = json!({ "type": kind, "message": "The lab says so." });
-    Answer::refused(status, json!({ "request_id": ids::uuid(), "error": error }))
+    FakeResponse::refused(status, json!({ "request_id": ids::uuid(), "error": error }))
 }
 
-fn shown(grant: &str) -> Answer {
+fn shown(grant: &str) -> FakeResponse {
     let email = grant.strip_prefix("of-").map(|name| format!("mailbox@{name}.test"));
     let data = json!({ "id": grant, "provider": "google", "grant_status": "valid", "email": email, "scope": [] });
-    Answer::done(json!({ "request_id": ids::uuid(), "data": data }))
+    FakeResponse::done(json!({ "request_id": ids::uuid(), "data": data }))
 }
 
 fn addresses(list: &Value) -> Option<Vec<&str>> {
     list.as_array()?.iter().map(|entry| entry["email"].as_str()).collect()
 }
 
-/// What is wrong with a mail before its mailbox is asked.
-fn check(mail: &Value) -> Result<(), Answer> {
+/// Validates a mail before its mailbox is contacted.
+fn check(mail: &Value) -> Result<(), FakeResponse> {
     let invalid = || error(StatusCode::BAD_REQUEST, "invalid_request_error");
     let whole = |list: &[&str]| !list.is_empty() && list.iter().all(|email| email.contains('@'));
     addresses(&mail["to"]).filter(|to| whole(to)).ok_or_else(invalid)?;
@@ -178,7 +180,7 @@ fn check(mail: &Value) -> Result<(), Answer> {
     if texts { Ok(()) } else { Err(invalid()) }
 }
 
-fn send(sent: &mut Sent, grant: String, mail: &Value, now: Timestamp) -> Answer {
+fn send(sent: &mut Sent, grant: String, mail: &Value, now: Timestamp) -> FakeResponse {
     let to = addresses(&mail["to"]).unwrap_or_default();
     if to.iter().any(|email| email.starts_with("refused") || !email.is_ascii()) {
         return error(StatusCode::PAYMENT_REQUIRED, "provider_error");
@@ -197,11 +199,11 @@ fn send(sent: &mut Sent, grant: String, mail: &Value, now: Timestamp) -> Answer 
     if let Some(fields) = message.as_object_mut() {
         fields.remove("custom_headers");
     }
-    Answer::done(json!({ "request_id": ids::uuid(), "grant_id": grant, "data": message }))
+    FakeResponse::done(json!({ "request_id": ids::uuid(), "grant_id": grant, "data": message }))
 }
 
-/// The newest first. Headers are shown when they are asked for.
-fn list(sent: &Sent, grant: &str, query: &Value) -> Answer {
+/// Lists sent mail, newest first. Headers are included only if `fields` is `include_headers`.
+fn list(sent: &Sent, grant: &str, query: &Value) -> FakeResponse {
     let text = |name: &str| query[name].as_str();
     let since: i64 = text("received_after").and_then(|text| text.parse().ok()).unwrap_or(i64::MIN);
     let limit: usize = text("limit").and_then(|text| text.parse().ok()).unwrap_or(50).clamp(1, 200);
@@ -225,5 +227,5 @@ fn list(sent: &Sent, grant: &str, query: &Value) -> Answer {
     if all.len() > limit {
         body["next_cursor"] = json!(ids::base62(&mut rand::rng(), 24));
     }
-    Answer::done(body)
+    FakeResponse::done(body)
 }

@@ -1,4 +1,5 @@
-//! A request as the doubles see it: read to its end, its parameters as JSON whatever they came in. Judges nothing.
+//! A request in the form in which the doubles receive it: read to its end, with its parameters as JSON whatever their
+//! format was. Nothing is validated here.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,17 +13,17 @@ use usher_proto::Json;
 
 use crate::form;
 
-/// Resend takes mails of up to 40 MB; nothing else is as large.
+/// Maximum size of a request body, in bytes. Resend accepts mail of up to 40 MB; no other request is as large.
 const MOST_BYTES: usize = 40 * 1024 * 1024;
 
-/// What the body was written in.
+/// The format of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// There is no body. The parameters, if any, are the query's.
+pub(crate) enum BodyFormat {
+    /// There is no body. The parameters, if any, are those of the query.
     Not,
     Json,
     Form,
-    /// Something else, or not what its content type says.
+    /// Another format, or a body that does not match its content type.
     Unreadably,
 }
 
@@ -30,86 +31,90 @@ pub(crate) enum Written {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// What follows the provider's name: `/v1/customers`.
+    /// The path after the provider's name, such as `/v1/customers`.
     pub(crate) path: String,
-    /// What follows the question mark, as sent.
+    /// The query string as sent, without the question mark.
     pub(crate) query: Option<String>,
     pub(crate) headers: HeaderMap,
-    pub(crate) written: Written,
-    /// The parameters. `null` where there are none, the text where it could not be read.
+    pub(crate) written: BodyFormat,
+    /// The parameters. `null` if there are none, the text of the body if it could not be parsed.
     pub(crate) body: Arc<Value>,
     raw: Bytes,
 }
 
-/// The body is too large, or its end never came.
+/// The error of a body that is too large or was not received completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unread;
+pub(crate) struct BodyError;
 
 impl Request {
-    /// Reads the request to its end. `path` is what follows the provider's name.
-    pub(crate) async fn read(parts: Parts, body: Body, path: String) -> Result<Self, Unread> {
-        let raw = to_bytes(body, MOST_BYTES).await.map_err(|_| Unread)?;
+    /// Reads the request to its end. `path` is the part after the provider's name.
+    pub(crate) async fn read(parts: Parts, body: Body, path: String) -> Result<Self, BodyError> {
+        let raw = to_bytes(body, MOST_BYTES).await.map_err(|_| BodyError)?;
         Ok(Self::new(parts.method, path, parts.uri.query(), parts.headers, raw))
     }
 
-    /// What came over another protocol than HTTP.
+    /// Creates a request that arrived over a protocol other than HTTP.
     pub(crate) fn made(path: &str, headers: HeaderMap, body: Value) -> Self {
         let raw = Bytes::from(body.to_string());
-        let (method, query, written) = (Method::POST, None, Written::Json);
+        let (method, query, written) = (Method::POST, None, BodyFormat::Json);
         Self { method, path: path.into(), query, headers, written, body: Arc::new(body), raw }
     }
 
     fn new(method: Method, path: String, query: Option<&str>, headers: HeaderMap, raw: Bytes) -> Self {
         let (written, body) = if raw.is_empty() {
-            (Written::Not, query.filter(|query| !query.is_empty()).and_then(|query| form::parse(query.as_bytes()).ok()))
+            (
+                BodyFormat::Not,
+                query.filter(|query| !query.is_empty()).and_then(|query| form::parse(query.as_bytes()).ok()),
+            )
         } else {
             match content_type(&headers) {
-                Some("application/json") => (Written::Json, json(&raw)),
-                Some("application/x-www-form-urlencoded") => (Written::Form, form::parse(&raw).ok()),
-                Some(_) | None => (Written::Unreadably, None),
+                Some("application/json") => (BodyFormat::Json, json(&raw)),
+                Some("application/x-www-form-urlencoded") => (BodyFormat::Form, form::parse(&raw).ok()),
+                Some(_) | None => (BodyFormat::Unreadably, None),
             }
         };
         let (written, body) = match body {
             Some(body) => (written, body),
-            None if raw.is_empty() => (Written::Not, Value::Null),
-            None => (Written::Unreadably, Value::from(String::from_utf8_lossy(&raw))),
+            None if raw.is_empty() => (BodyFormat::Not, Value::Null),
+            None => (BodyFormat::Unreadably, Value::from(String::from_utf8_lossy(&raw))),
         };
         Self { method, path, query: query.map(Into::into), headers, written, body: Arc::new(body), raw }
     }
 
-    /// The segments of the path.
+    /// Returns the non-empty segments of the path.
     pub(crate) fn segments(&self) -> Vec<&str> {
         self.path.split('/').filter(|segment| !segment.is_empty()).collect()
     }
 
-    /// A header's text.
+    /// Returns the text of a header. Returns `None` if it is absent or not ASCII.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The header that Resend, Stripe, Nylas and Novu all call the same, and Standard Webhooks otherwise.
+    /// Returns the idempotency key: the `idempotency-key` header of Resend, Stripe, Nylas and Novu, or the `webhook-id`
+    /// header of Standard Webhooks.
     pub(crate) fn idempotency_key(&self) -> Option<&str> {
         self.header("idempotency-key").or_else(|| self.header("webhook-id"))
     }
 
-    /// The body as sent.
+    /// Returns the body as sent.
     pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// The parameters of the query.
+    /// Returns the parameters of the query string. Returns `null` if there are none or they cannot be parsed.
     pub(crate) fn query(&self) -> Value {
         self.query.as_deref().and_then(|query| form::parse(query.as_bytes()).ok()).unwrap_or_default()
     }
 
-    /// Whether the body contains `text`, as sent or in any value once decoded (`@` is `%40` in a form).
+    /// Returns true if the body contains `text`, as sent or in any decoded value (`@` is `%40` in a form).
     pub(crate) fn mentions(&self, text: &str) -> bool {
         self.raw.windows(text.len().max(1)).any(|window| window == text.as_bytes()) || within(&self.body, text)
     }
 }
 
-/// JSON of any depth and with numbers of any size, as `JSON.parse` takes them. Half a surrogate pair is refused, as
-/// strict readers do: nothing that Usher sends may hold one.
+/// Parses JSON of any depth and with numbers of any size, as `JSON.parse` does. An unpaired surrogate is refused, as by
+/// strict parsers: no request that Usher sends may contain one.
 fn json(raw: &[u8]) -> Option<Value> {
     let json = Json::read(std::str::from_utf8(raw).ok()?)?;
     matches!(json.well_formed(), Cow::Borrowed(_)).then(|| json.to_value())
@@ -124,7 +129,7 @@ fn within(value: &Value, text: &str) -> bool {
     }
 }
 
-/// The media type without its parameters.
+/// Returns the media type without its parameters.
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     text.split(';').next().map(str::trim)
@@ -132,7 +137,7 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 impl Request {
-    /// A request for the tests of one double.
+    /// Creates a request for the tests of one double.
     pub(crate) fn of(method: Method, path: &str, content_type: &str, body: &str) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, content_type.parse().expect("a content type"));
@@ -148,13 +153,13 @@ mod tests {
     #[test]
     fn a_query_gives_the_parameters_where_there_is_no_body() {
         let request = Request::of(Method::GET, "/v1/customers?email=a%40b.test", "text/plain", "");
-        assert_eq!((request.written, &*request.body), (Written::Not, &serde_json::json!({"email": "a@b.test"})));
+        assert_eq!((request.written, &*request.body), (BodyFormat::Not, &serde_json::json!({"email": "a@b.test"})));
     }
 
     #[test]
     fn a_body_that_is_not_what_it_says_is_kept_as_text() {
         let request = Request::of(Method::POST, "/emails", "application/json; charset=utf-8", "{oops");
-        assert_eq!((request.written, &*request.body), (Written::Unreadably, &Value::from("{oops")));
+        assert_eq!((request.written, &*request.body), (BodyFormat::Unreadably, &Value::from("{oops")));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The double of Resend: `POST /emails`. Sends nothing; the ledger is its outbox.
+//! The double of Resend: `POST /emails`. It sends nothing; the ledger records the mail.
 //!
-//! Facts: resend.com/docs (errors, idempotency keys, rate limit), the error list of resend-rust. Errors are never kept
-//! under an idempotency key: only a first answer that accepted the mail comes again. Any sender's domain counts as
-//! verified, except that `onboarding@resend.dev` may write to Resend's own test addresses only.
+//! Facts: resend.com/docs (errors, idempotency keys, rate limit), and the error list of resend-rust. An idempotency key
+//! never stores an error; it replays only a response that accepted the mail. Any sender domain counts as verified. The
+//! sender `onboarding@resend.dev` may write to Resend's own test addresses only.
 
 mod error;
 mod mail;
@@ -13,71 +13,71 @@ use axum::http::{HeaderMap, Method, header};
 use serde_json::json;
 use usher_proto::Timestamp;
 
-use crate::answer::Answer;
-use crate::double::{Call, Circumstances, DAY, Double, Key, Refusal, Subject, USER};
+use crate::answer::FakeResponse;
+use crate::double::{Circumstances, DAY, Double, DoubleCall, DoubleRefusal, EffectSubject, ExpiringKey, USER};
 use crate::ids;
-use crate::limits::Quota;
-use crate::request::{Request, Written};
-use error::Error;
+use crate::limits::RateWindow;
+use crate::request::{BodyFormat, Request};
+use error::ResendError;
 
-/// Resend's limit where it has not been asked to be another.
+/// Resend's default rate limit, in requests per second.
 const USUAL_LIMIT: u32 = 10;
 const LONGEST_KEY: usize = 256;
 
-/// Keeps nothing of its own.
-pub(crate) struct Resend;
+/// The double of Resend. It has no state.
+pub(crate) struct ResendDouble;
 
-impl Double for Resend {
+impl Double for ResendDouble {
     fn name(&self) -> &'static str {
         "resend"
     }
 
-    fn describe(&self, request: &Request) -> Subject {
+    fn describe(&self, request: &Request) -> EffectSubject {
         let operation = is_send(request).ok().map(|()| "emails.send");
         let tags = request.body["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
         let user = tags.iter().find(|tag| tag["name"] == USER).and_then(|tag| tag["value"].as_str());
         let to = mail::list(&request.body["to"]).filter(|to| !to.is_empty()).map(|to| to.join(", "));
-        Subject { operation, user: user.map(Into::into), to }
+        EffectSubject { operation, user: user.map(Into::into), to }
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
-        let Some(header) = headers.get(header::AUTHORIZATION) else { return Err(Error::MISSING_API_KEY.into()) };
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), FakeResponse> {
+        let Some(header) = headers.get(header::AUTHORIZATION) else { return Err(ResendError::MISSING_API_KEY.into()) };
         let key = header.to_str().ok().and_then(|text| {
             let (scheme, key) = text.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())?.strip_prefix("re_")
         });
         match key {
             Some(key) if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => Ok(()),
-            Some(_) | None => Err(Error::INVALID_API_KEY.into()),
+            Some(_) | None => Err(ResendError::INVALID_API_KEY.into()),
         }
     }
 
-    fn read(&self, request: &Request, now: Timestamp) -> Result<Call, Answer> {
+    fn read(&self, request: &Request, now: Timestamp) -> Result<DoubleCall, FakeResponse> {
         is_send(request)?;
         let key = match request.headers.contains_key("idempotency-key") {
             false => None,
             true => Some(key(request.idempotency_key())?),
         };
-        if request.written != Written::Json || !request.body.is_object() {
-            return Err(Error::NOT_JSON.into());
+        if request.written != BodyFormat::Json || !request.body.is_object() {
+            return Err(ResendError::NOT_JSON.into());
         }
         mail::check(&request.body, now)?;
-        let run = Box::new(|_| Answer::done(json!({ "id": ids::uuid() })));
-        Ok(Call { key, changes: true, run })
+        let run = Box::new(|_| FakeResponse::done(json!({ "id": ids::uuid() })));
+        Ok(DoubleCall { key, changes: true, run })
     }
 
-    fn refuse(&self, refusal: Refusal<'_>) -> Answer {
+    fn refuse(&self, refusal: DoubleRefusal<'_>) -> FakeResponse {
         match refusal {
-            Refusal::Limited(quota) => {
-                Answer::from(Error::RATE_LIMIT_EXCEEDED).with("retry-after", quota.reset_seconds())
+            DoubleRefusal::Limited(quota) => {
+                FakeResponse::from(ResendError::RATE_LIMIT_EXCEEDED).with("retry-after", quota.reset_seconds())
             }
-            Refusal::KeyReused(_) => Error::INVALID_IDEMPOTENT_REQUEST.into(),
-            Refusal::KeyInUse(_) => Error::CONCURRENT_IDEMPOTENT_REQUESTS.into(),
-            Refusal::Fault { status, name, retry_after } => {
-                let mut answer: Answer = Error::of(status, name).into();
+            DoubleRefusal::KeyReused(_) => ResendError::INVALID_IDEMPOTENT_REQUEST.into(),
+            DoubleRefusal::KeyInUse(_) => ResendError::CONCURRENT_IDEMPOTENT_REQUESTS.into(),
+            DoubleRefusal::Fault { status, name, retry_after } => {
+                let mut answer: FakeResponse = ResendError::of(status, name).into();
                 if status.as_u16() == 429 {
                     let reset = Duration::from_secs(retry_after.unwrap_or(1));
-                    tell(&mut answer, Quota { limit: USUAL_LIMIT, remaining: 0, reset });
+                    tell(&mut answer, RateWindow { limit: USUAL_LIMIT, remaining: 0, reset });
                 }
                 match retry_after {
                     Some(seconds) => answer.with("retry-after", seconds),
@@ -87,30 +87,32 @@ impl Double for Resend {
         }
     }
 
-    fn finish(&self, answer: &mut Answer, circumstances: Circumstances) {
+    fn finish(&self, answer: &mut FakeResponse, circumstances: Circumstances) {
         if let Some(quota) = circumstances.quota {
             tell(answer, quota);
         }
     }
 }
 
-/// Whether the path and method are those of sending.
-fn is_send(request: &Request) -> Result<(), Error> {
+/// Checks that path and method are those of sending a mail.
+fn is_send(request: &Request) -> Result<(), ResendError> {
     match (&request.method, request.segments().as_slice()) {
         (&Method::POST, ["emails"]) => Ok(()),
-        (_, ["emails"]) => Err(Error::METHOD_NOT_ALLOWED),
-        _ => Err(Error::NOT_FOUND),
+        (_, ["emails"]) => Err(ResendError::METHOD_NOT_ALLOWED),
+        _ => Err(ResendError::NOT_FOUND),
     }
 }
 
-fn key(text: Option<&str>) -> Result<Key, Error> {
+fn key(text: Option<&str>) -> Result<ExpiringKey, ResendError> {
     match text {
-        Some(text) if (1..=LONGEST_KEY).contains(&text.chars().count()) => Ok(Key { text: text.into(), lasts: DAY }),
-        Some(_) | None => Err(Error::INVALID_IDEMPOTENCY_KEY),
+        Some(text) if (1..=LONGEST_KEY).contains(&text.chars().count()) => {
+            Ok(ExpiringKey { text: text.into(), lasts: DAY })
+        }
+        Some(_) | None => Err(ResendError::INVALID_IDEMPOTENCY_KEY),
     }
 }
 
-fn tell(answer: &mut Answer, quota: Quota) {
+fn tell(answer: &mut FakeResponse, quota: RateWindow) {
     answer.set("ratelimit-limit", quota.limit);
     answer.set("ratelimit-remaining", quota.remaining);
     answer.set("ratelimit-reset", quota.reset_seconds());

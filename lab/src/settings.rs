@@ -1,13 +1,14 @@
-//! The settings under which a connector finds its double.
+//! The settings with which a connector reaches its double.
 
 use crate::webhook;
 
-/// Variables and values for the doubles of a lab at `url`: addresses, keys of the right shape that open nothing real,
-/// and what has to name something. Those of Resend and Stripe are known to whoever starts a lab.
+/// Returns environment variables and values for the doubles of a lab at `url`: addresses, keys of the right format that
+/// open no real account, and ids that must be set. The addresses and keys of Resend and Stripe are not included; the
+/// caller that starts the lab sets them.
 pub fn settings(url: &str) -> Vec<(&'static str, String)> {
     let at = |name: &str| format!("{url}/{name}");
     vec![
-        // The doubles limit nobody unless they are told to, and then they announce it.
+        // The doubles have no rate limit unless one is set, and then their responses announce it.
         ("RESEND_QUOTA", "none".into()),
         ("STRIPE_QUOTA", "none".into()),
         ("NOVU_QUOTA", "none".into()),

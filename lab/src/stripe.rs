@@ -1,11 +1,12 @@
 //! The double of Stripe's v1 API: customers and subscriptions, with trials.
 //!
-//! Facts: docs.stripe.com (idempotent requests, low-level errors, rate limits, customers, subscriptions) and stripe-node.
-//! There is one account, in test mode, and every key of the right shape opens it. Any `price_…` exists. Lists are as fresh
-//! as the last write; the search index follows after a moment.
+//! Facts: docs.stripe.com (idempotent requests, low-level errors, rate limits, customers, subscriptions) and
+//! stripe-node. There is one account, in test mode, and every key of the right format opens it. Any `price_…` exists.
+//! Lists reflect every write at once; the search index follows after a short delay.
 //!
-//! Of the answers that a fault gives, 402 and 500 count as outcomes of an execution: an idempotency key keeps them and
-//! replays them for a day, as Stripe documents. 429, 502, 503 and the rest come from before it and are not kept.
+//! Of the responses of a fault, 402 and 500 count as outcomes of an execution: an idempotency key stores them
+//! and replays them for a day, as Stripe documents. 429, 502, 503 and the rest come from before the execution
+//! and are not stored.
 
 mod customers;
 mod error;
@@ -24,31 +25,31 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use usher_proto::Timestamp;
 
-use crate::answer::Answer;
-use crate::double::{Call, Circumstances, DAY, Double, Key, Refusal, Subject, USER};
+use crate::answer::FakeResponse;
+use crate::double::{Circumstances, DAY, Double, DoubleCall, DoubleRefusal, EffectSubject, ExpiringKey, USER};
 use crate::ids;
 use crate::locked::Locked;
-use crate::request::{Request, Written};
-use account::{Person, StripeAccount};
+use crate::request::{BodyFormat, Request};
+use account::{CustomerRecord, StripeAccount};
 use customers::Details;
-use error::Error;
+use error::StripeError;
 use parameters::Parameters;
-use subscriptions::Order;
+use subscriptions::NewSubscription;
 
 const LONGEST_KEY: usize = 255;
 
-/// One account.
-pub(crate) struct Stripe {
+/// The double of one Stripe account.
+pub(crate) struct StripeDouble {
     account: Arc<Locked<StripeAccount>>,
 }
 
-impl Stripe {
+impl StripeDouble {
     pub(crate) fn holding(most: usize) -> Self {
         Self { account: Arc::new(Locked::new(StripeAccount::holding(most))) }
     }
 }
 
-/// The paths that this double has.
+/// The requests that this double supports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Route {
     CreateCustomer,
@@ -96,12 +97,12 @@ impl Route {
     }
 }
 
-impl Double for Stripe {
+impl Double for StripeDouble {
     fn name(&self) -> &'static str {
         "stripe"
     }
 
-    fn describe(&self, request: &Request) -> Subject {
+    fn describe(&self, request: &Request) -> EffectSubject {
         let route = Route::of(request);
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let stored = self.account.with(|account| match &route {
@@ -114,50 +115,50 @@ impl Double for Stripe {
             }
             Some(Route::CreateCustomer | Route::ListCustomers | Route::SearchCustomers) | None => None,
         });
-        let Person { user, email } = stored.unwrap_or_default();
-        Subject {
+        let CustomerRecord { user, email } = stored.unwrap_or_default();
+        EffectSubject {
             operation: route.map(|route| route.operation()),
             user: text(&request.body["metadata"][USER]).or(user),
             to: text(&request.body["email"]).or(email),
         }
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
-        let Some(header) = headers.get(header::AUTHORIZATION) else { return Err(Error::no_key().into()) };
-        let key = header.to_str().ok().and_then(key_of).ok_or_else(Error::wrong_key)?;
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), FakeResponse> {
+        let Some(header) = headers.get(header::AUTHORIZATION) else { return Err(StripeError::no_key().into()) };
+        let key = header.to_str().ok().and_then(key_of).ok_or_else(StripeError::wrong_key)?;
         let secret = key.strip_prefix("sk_").or_else(|| key.strip_prefix("rk_"));
         match secret {
             Some(rest) if !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => Ok(()),
-            Some(_) | None => Err(Error::wrong_key().into()),
+            Some(_) | None => Err(StripeError::wrong_key().into()),
         }
     }
 
-    fn read(&self, request: &Request, _now: Timestamp) -> Result<Call, Answer> {
-        let route = Route::of(request).ok_or_else(|| Error::no_such_path(&request.method, &request.path))?;
+    fn read(&self, request: &Request, _now: Timestamp) -> Result<DoubleCall, FakeResponse> {
+        let route = Route::of(request).ok_or_else(|| StripeError::no_such_path(&request.method, &request.path))?;
         match request.written {
-            Written::Not | Written::Form => {}
-            Written::Json | Written::Unreadably => return Err(Error::not_a_form().into()),
+            BodyFormat::Not | BodyFormat::Form => {}
+            BodyFormat::Json | BodyFormat::Unreadably => return Err(StripeError::not_a_form().into()),
         }
         let key = match request.idempotency_key() {
             Some(key) if request.method == Method::POST => {
                 if key.is_empty() || key.chars().count() > LONGEST_KEY {
-                    return Err(Error::key_length().into());
+                    return Err(StripeError::key_length().into());
                 }
-                Some(Key { text: key.to_owned(), lasts: DAY })
+                Some(ExpiringKey { text: key.to_owned(), lasts: DAY })
             }
-            // Reading and deleting are idempotent by nature; Stripe passes over the key.
+            // Reading and deleting are idempotent by nature; Stripe ignores the key.
             Some(_) | None => None,
         };
         let parameters = Parameters::of(request)?;
-        Ok(Call { key, changes: request.method != Method::GET, run: self.operation(route, &parameters)? })
+        Ok(DoubleCall { key, changes: request.method != Method::GET, run: self.operation(route, &parameters)? })
     }
 
-    fn refuse(&self, refusal: Refusal<'_>) -> Answer {
+    fn refuse(&self, refusal: DoubleRefusal<'_>) -> FakeResponse {
         match refusal {
-            Refusal::Limited(_) => error::rate_limited(),
-            Refusal::KeyReused(key) => Error::key_reused(key).into(),
-            Refusal::KeyInUse(key) => Error::key_in_use(key).into(),
-            Refusal::Fault { status, name, retry_after } => {
+            DoubleRefusal::Limited(_) => error::rate_limited(),
+            DoubleRefusal::KeyReused(key) => StripeError::key_reused(key).into(),
+            DoubleRefusal::KeyInUse(key) => StripeError::key_in_use(key).into(),
+            DoubleRefusal::Fault { status, name, retry_after } => {
                 let answer = error::on_purpose(status, name);
                 match retry_after {
                     Some(seconds) => answer.with("retry-after", seconds),
@@ -167,8 +168,8 @@ impl Double for Stripe {
         }
     }
 
-    /// Each answer has an id of its own. A replay also names the request that it repeats.
-    fn finish(&self, answer: &mut Answer, circumstances: Circumstances) {
+    /// Adds the request id, which differs on each response. A replay also names the original request.
+    fn finish(&self, answer: &mut FakeResponse, circumstances: Circumstances) {
         if circumstances.replayed {
             if let Some(original) = answer.take(error::REQUEST_ID) {
                 answer.set("original-request", original);
@@ -180,14 +181,14 @@ impl Double for Stripe {
     }
 }
 
-impl Stripe {
-    /// Checks the parameters of one operation, and gives what remains to be done.
+impl StripeDouble {
+    /// Checks the parameters of one operation, and returns its execution.
     fn operation(
         &self,
         route: Route,
         parameters: &Parameters<'_>,
-    ) -> Result<Box<dyn FnOnce(Timestamp) -> Answer + Send>, Error> {
-        let account = Shown { account: self.account.clone(), expand: parameters.expand()? };
+    ) -> Result<Box<dyn FnOnce(Timestamp) -> FakeResponse + Send>, StripeError> {
+        let account = Expansion { account: self.account.clone(), expand: parameters.expand()? };
         Ok(match route {
             Route::CreateCustomer => {
                 let details = Details::read(parameters)?;
@@ -214,7 +215,7 @@ impl Stripe {
                 on(account, move |account, now| account.delete_customer(&id, now))
             }
             Route::CreateSubscription => {
-                let order = Order::read(parameters)?;
+                let order = NewSubscription::read(parameters)?;
                 on(account, move |account, now| account.create_subscription(order, now))
             }
             Route::ListSubscriptions => {
@@ -233,30 +234,30 @@ impl Stripe {
     }
 }
 
-/// The account's account, and what of an answer is to be shown whole.
-struct Shown {
+/// The account, and the paths to expand in a response.
+struct Expansion {
     account: Arc<Locked<StripeAccount>>,
     expand: Vec<String>,
 }
 
-/// What is found wrong while running is an outcome too, and is kept like one.
+/// Builds the execution of an operation. An error during the execution is an outcome too, and is stored as one.
 fn on(
-    shown: Shown,
-    work: impl FnOnce(&mut StripeAccount, Timestamp) -> Result<Value, Error> + Send + 'static,
-) -> Box<dyn FnOnce(Timestamp) -> Answer + Send> {
-    let Shown { account, expand } = shown;
+    shown: Expansion,
+    work: impl FnOnce(&mut StripeAccount, Timestamp) -> Result<Value, StripeError> + Send + 'static,
+) -> Box<dyn FnOnce(Timestamp) -> FakeResponse + Send> {
+    let Expansion { account, expand } = shown;
     let run = move |account: &mut StripeAccount, now| {
         let mut body = work(account, now)?;
         expand::expand(&mut body, &expand, account)?;
-        Ok::<_, Error>(body)
+        Ok::<_, StripeError>(body)
     };
     Box::new(move |now| match account.with(|account| run(account, now)) {
-        Ok(body) => Answer::done(body).with(error::REQUEST_ID, ids::prefixed("req_", 14)),
-        Err(error) => Answer::from(error).kept(),
+        Ok(body) => FakeResponse::done(body).with(error::REQUEST_ID, ids::prefixed("req_", 14)),
+        Err(error) => FakeResponse::from(error).kept(),
     })
 }
 
-/// The key in `Bearer sk_…`, or the user name in `Basic …`.
+/// Returns the key in `Bearer sk_…`, or the user name in `Basic …` with an empty password.
 fn key_of(header: &str) -> Option<String> {
     let (scheme, rest) = header.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {

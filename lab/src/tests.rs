@@ -1,4 +1,4 @@
-//! The lab from outside: a real server on loopback, asked over HTTP.
+//! Tests the lab from outside: a real server on loopback, accessed over HTTP.
 
 mod support;
 

@@ -1,8 +1,9 @@
-//! Traffic as Clerk sends it: events of invented people, signed as Svix signs them, posted at a rate.
+//! Traffic in the form that Clerk sends: events about generated people, signed as Svix signs them, posted at
+//! a given rate.
 //!
-//! A [`Template`] is one event, built in or the user's own. A [`Generator`] makes many of it, for many people, from a
-//! seed. [`send`] signs and posts them and reports what came of each. Nothing here prints, and nothing tries again:
-//! who wants to know how a lost delivery is made up for, watches the log behind the receiver.
+//! A [`Template`] is one event, built in or given by the user. A [`Generator`] makes many events from it, about many
+//! people, from a seed. [`send`] signs and posts them and reports the result of each. This module neither prints nor
+//! retries; the recovery of a lost delivery can be observed in the event log behind the receiver.
 
 mod person;
 mod rewrite;
@@ -17,11 +18,11 @@ mod sender;
 /// Names of the built-in events.
 pub use usher_proto::samples::names as sample_names;
 
-/// Where to send to.
+/// The type of a receiver's URL.
 pub use reqwest::Url;
 
-pub use generator::{Event, Generator};
-pub use report::{Latency, Reply, Report, Sent};
-pub use sender::{Order, SendError, send};
+pub use generator::{Generator, SignedEvent};
+pub use report::{Latency, Reply, SentEvent, TrafficReport};
+pub use sender::{SendError, TrafficPlan, send};
 pub use signed::SignedRequest;
 pub use template::{InvalidTemplate, Template};

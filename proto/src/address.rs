@@ -1,5 +1,5 @@
-//! Addresses that mail goes to: how one is read, and the digest that stands for it where the address itself must not be
-//! kept.
+//! Email addresses: parsing, comparison, and the digest that replaces an address where the address itself must
+//! not be stored.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,13 @@ use std::str::FromStr;
 use idna::AsciiDenyList;
 use sha2::{Digest as _, Sha256};
 
-/// Whom a mail goes to, as it is written in its head: `dana@work.test` or `Dana <dana@work.test>`. Never printed.
+/// The recipient of a mail as written in a mail header: `dana@work.test` or `Dana <dana@work.test>`. `Debug` does
+/// not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Mailbox {
-    /// The name before the address; empty if there is none.
+    /// Display name; empty if absent.
     pub name: String,
-    /// The address.
+    /// The address, without angle brackets.
     pub address: String,
 }
 
@@ -22,7 +23,7 @@ impl fmt::Debug for Mailbox {
     }
 }
 
-/// The text is no address. It is not repeated, for it may hold one.
+/// The text is not an address. The error does not repeat the text, which may contain one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no address such as \"dana@work.test\" or \"Dana <dana@work.test>\"")]
 pub struct NotAnAddress;
@@ -30,7 +31,8 @@ pub struct NotAnAddress;
 impl FromStr for Mailbox {
     type Err = NotAnAddress;
 
-    /// One address, and nothing else: what could be read as two would be judged by one of them and sent to both.
+    /// Parses exactly one address. A text that could be read as two addresses is refused: Usher would check one of
+    /// them, and the mail would go to both.
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
         let text = text.trim();
         let (name, address) = match text.strip_suffix('>') {
@@ -41,8 +43,8 @@ impl FromStr for Mailbox {
         let between = |c: char| matches!(c, '@' | '<' | '>' | ',' | ';');
         let odd = |c: char| c.is_whitespace() || c.is_control() || between(c);
         let good = match quoted(local) {
-            // RFC 5321, 4.1.2: a quoted local part may have spaces. One with what separates addresses in it could be
-            // read as two by others, quoted or not.
+            // RFC 5321, 4.1.2: a quoted local part may contain spaces. Characters that separate addresses are refused
+            // even inside quotes, because other software could read the text as two addresses.
             Some(content) => !content.contains(|c: char| c.is_control() || between(c)),
             None => !local.is_empty() && !local.contains(|c: char| odd(c) || c == '"'),
         };
@@ -50,7 +52,7 @@ impl FromStr for Mailbox {
             return Err(NotAnAddress);
         }
         let name = name.trim();
-        // What ends a line of a mail's head begins another one; no name has such a thing in it.
+        // A line end in a name would start another header of the mail.
         if name.contains(|c: char| c != '\t' && ends_line(c)) {
             return Err(NotAnAddress);
         }
@@ -62,18 +64,19 @@ impl FromStr for Mailbox {
     }
 }
 
-/// A text in one line: what ends a line of a mail's head would begin another one, of somebody else's choice. Names and
-/// subjects come from people, and are worth less than the mail that they stand in.
+/// Replaces every line end and control character with a space. Names and subjects are written by end users, and a line
+/// end in one would start another mail header of their choice. The mail is sent with the changed text.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if ends_line(c) { ' ' } else { c }).collect()
 }
 
-/// True if a character ends a line, or is another control character.
+/// True if the character ends a line or is another control character.
 fn ends_line(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// The meaning of a quoted local part, without quotes and backslashes; none where it is not quoted, or not well.
+/// Returns the content of a quoted local part, without quotes and backslashes. `None` if it is not quoted, or
+/// not quoted correctly.
 fn quoted(local: &str) -> Option<String> {
     let mut content = String::new();
     let mut letters = local.strip_prefix('"')?.strip_suffix('"')?.chars();
@@ -87,9 +90,10 @@ fn quoted(local: &str) -> Option<String> {
     Some(content)
 }
 
-/// The one spelling of all spellings of an address, for comparing and for digests: the domain in lower case and as
-/// A-labels (RFC 5890), the local part without quotes that mean nothing (RFC 5321, 4.1.2) and in lower case, for no
-/// server in use tells two people apart by case. Of an address in lower-case ASCII it is the address itself.
+/// Returns the canonical spelling of an address, for comparison and for digests. The domain is in lower case
+/// and consists of A-labels (RFC 5890). The local part has no redundant quotes (RFC 5321, 4.1.2) and is in
+/// lower case, because no server in use distinguishes two people by case. An address in lower-case ASCII is its
+/// own canonical spelling.
 pub fn normal_form(address: &str) -> String {
     let address = address.trim();
     let Some((local, domain)) = address.rsplit_once('@') else { return address.to_lowercase() };
@@ -99,18 +103,18 @@ pub fn normal_form(address: &str) -> String {
     format!("{local}@{domain}")
 }
 
-/// The local part of an address, in the form in which addresses are compared.
+/// Returns the local part of an address in its canonical spelling ([`normal_form`]). `None` if the text has no `@`.
 pub fn local_part(address: &str) -> Option<String> {
     normal_form(address).rsplit_once('@').map(|(local, _)| local.to_owned())
 }
 
 impl Mailbox {
-    /// The same mailbox with a domain of ASCII letters, as A-labels (RFC 5890): RFC 6531, 3.2, wants them where a
-    /// server does not take others. The local part stays as it is: only its own server may change it.
+    /// Returns the mailbox with its domain as A-labels (RFC 5890), which RFC 6531, 3.2, requires if a server does not
+    /// accept other domains. The local part is unchanged: only its own server may change it.
     ///
     /// # Errors
     ///
-    /// The domain is none that IDNA knows.
+    /// The address has no `@`, or IDNA does not allow its domain.
     pub fn with_ascii_domain(mut self) -> Result<Self, NotAnAddress> {
         let (local, domain) = self.address.rsplit_once('@').ok_or(NotAnAddress)?;
         if !domain.is_ascii() {
@@ -120,8 +124,9 @@ impl Mailbox {
         Ok(self)
     }
 
-    /// The same mailbox with a local part as SMTP has it (RFC 5321, 4.1.2): quoted where it has dots in places where
-    /// they may not stand bare, as addresses of some mobile providers do. It means the same.
+    /// Returns the mailbox with its local part in SMTP syntax (RFC 5321, 4.1.2). The local part is quoted if it has
+    /// dots in places where an unquoted one must not have them, as addresses of some mobile providers do. Both forms
+    /// mean the same.
     #[must_use]
     pub fn with_smtp_local_part(mut self) -> Self {
         let Some((local, domain)) = self.address.rsplit_once('@') else { return self };
@@ -131,8 +136,8 @@ impl Mailbox {
         self
     }
 
-    /// As it stands in the head of a mail. A name that could be read as something else, a second address say, is quoted:
-    /// names come from people.
+    /// Formats the mailbox for a mail header. A name that could be read as something else, such as a second address, is
+    /// quoted, because names are written by end users.
     pub fn to_text(&self) -> String {
         let name: String = self.name.chars().filter(|c| !c.is_control()).collect();
         let plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '\'');
@@ -146,23 +151,23 @@ impl Mailbox {
     }
 }
 
-/// Stands for an address where that must not be kept: the SHA-256 of its one spelling ([`normal_form`]). Not keyed, so
-/// that a list outlives every secret, and can be compared with that of another sender.
+/// SHA-256 of the canonical spelling of an address ([`normal_form`]), used where the address must not be stored. The
+/// hash has no key, so a list outlives every secret and can be compared with the list of another sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressDigest([u8; 32]);
 
 impl AddressDigest {
-    /// The digest of an address, the same for all of its spellings.
+    /// Computes the digest of an address. All spellings of the address have the same digest.
     pub fn of(address: &str) -> Self {
         Self(Sha256::digest(normal_form(address).as_bytes()).into())
     }
 
-    /// From its bytes.
+    /// Creates a digest from its 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The 32 bytes of the digest.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -177,7 +182,7 @@ impl fmt::Display for AddressDigest {
 impl FromStr for AddressDigest {
     type Err = NotAnAddress;
 
-    /// Reads what `Display` writes: 64 digits in lower case.
+    /// Parses the output of `Display`: 64 hexadecimal digits in lower case.
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
         let digit = |b: u8| match b {
             b'0'..=b'9' => Some(b - b'0'),
@@ -280,7 +285,7 @@ mod tests {
             assert_eq!(AddressDigest::of(text), digest, "{text}");
         }
         assert_ne!(AddressDigest::of("dana@munchen.test"), digest);
-        // As it was before there was a normal form.
+        // These digests were stored before the normal form existed and must not change.
         for text in ["dana@work.test", "a..b.@docomo.test", "a+b@xn--mnchen-3ya.test", "no address"] {
             let plain: [u8; 32] = Sha256::digest(text.as_bytes()).into();
             assert_eq!(AddressDigest::of(text), AddressDigest::from_bytes(plain), "{text}");

@@ -1,4 +1,4 @@
-//! One verified webhook, and how it is written to the log and read back.
+//! One verified webhook, and its conversion to and from a log record.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use bytes::Bytes;
 
 use crate::{EventRef, Instance, Key, Record, Source, SubjectId, Timestamp, headers};
 
-/// The longest id of an event, in bytes. Svix's have 30 or so; ids stand in headers, in idempotency keys and in indexes.
+/// Longest event id, in bytes. Svix's ids have about 30 bytes. Ids are stored in headers, idempotency keys and indexes.
 pub const MAX_ID: usize = 256;
 
-/// A sender's id of an event: for Clerk the `svix-id`, which stays the same on every retry and on a manual replay. Alone it
-/// identifies nothing: [`EventRef`] does, which names source and instance, too.
+/// The sender's id of an event. For Clerk it is the `svix-id`, which stays the same on every retry and on a manual
+/// replay. It is unique only within a source and an instance; [`EventRef`] adds both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(String);
 
 impl EventId {
-    /// An id with this text.
+    /// Creates an id from its text. The length and the characters are not checked here.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -35,25 +35,25 @@ impl fmt::Display for EventId {
 /// One verified webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Identifies it across repeated deliveries.
+    /// The sender's id, the same for repeated deliveries of this event.
     pub id: EventId,
-    /// The sender's name for what happened, for instance `user.created`.
+    /// The sender's event type, such as `user.created`.
     pub kind: String,
-    /// Who sent it.
+    /// The sender.
     pub source: Source,
-    /// Whom it concerns, at which of the sender's instances.
+    /// The user, organization or other object that the event concerns. Contains the sender's instance.
     pub subject: SubjectId,
-    /// When it happened, by the sender's clock.
+    /// Time of the event by the sender's clock.
     pub occurred_at: Timestamp,
-    /// When ingest received it.
+    /// Time at which ingest received the event.
     pub received_at: Timestamp,
-    /// Headers kept as they came: the signature's parts and the trace context.
+    /// Stored request headers, unchanged: the parts of the signature and the trace context.
     pub provenance: Vec<(String, String)>,
     /// The body, byte for byte.
     pub body: Bytes,
 }
 
-/// A record is not an event that ingest wrote.
+/// The record is not an event that ingest wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnEvent {
     /// A header is missing.
@@ -70,12 +70,12 @@ impl Event {
         self.subject.instance()
     }
 
-    /// Which event it is, among those of all senders and instances.
+    /// Returns the identity of this event among the events of all senders and instances.
     pub fn reference(&self) -> EventRef {
         EventRef::of(self)
     }
 
-    /// The record that carries this event.
+    /// Converts the event into the record that is appended to the log.
     pub fn into_record(self) -> Record {
         let mut headers = vec![
             (headers::EVENT_ID.to_owned(), self.id.0),
@@ -92,10 +92,11 @@ impl Event {
         Record { key: Key::new(self.subject.key()), headers, body: self.body }
     }
 
-    /// Reads back what [`Event::into_record`] wrote. Another producer may write such records too.
+    /// Parses a record that [`Event::into_record`] or another producer wrote.
     ///
     /// # Errors
-    /// A header that is missing, or whose value no store would take, is named.
+    ///
+    /// A required header is missing, or its value cannot be read or stored. The error names the header.
     pub fn from_record(record: &Record) -> Result<Self, NotAnEvent> {
         let text = |name| record.header(name).ok_or(NotAnEvent::Missing(name));
         let time = |name| text(name)?.parse().map_err(|_| NotAnEvent::Unreadable(name));

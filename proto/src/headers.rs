@@ -1,40 +1,41 @@
-//! Names of the headers that travel with a record. All values are UTF-8.
+//! Names of the headers of a log record. All values are UTF-8.
 
-/// The event's id: what makes a repeated webhook recognisable.
+/// The event's id, by which repeated webhooks are recognised.
 pub const EVENT_ID: &str = "usher-event-id";
-/// The sender's name for what happened, for instance `user.created`.
+/// The sender's event type, such as `user.created`.
 pub const TYPE: &str = "usher-type";
-/// Who sent it.
+/// Label of the event's source.
 pub const SOURCE: &str = "usher-source";
-/// Which of the sender's instances, by the name its secret was configured under.
+/// The sender's instance, by the name under which its secret is configured.
 pub const INSTANCE: &str = "usher-instance";
-/// Who gave out the record's key, where that is not the event's own source: an event of Resend may concern a user of Clerk.
+/// Label of the source that issued the record's key. Absent if that is the event's own source. An event of Resend may
+/// concern a user of Clerk.
 pub const SUBJECT_SOURCE: &str = "usher-subject-source";
-/// When it happened by the sender's clock, RFC 3339 with milliseconds.
+/// Time of the event by the sender's clock, in RFC 3339 with milliseconds.
 pub const OCCURRED_AT: &str = "usher-occurred-at";
-/// When it was received, RFC 3339 with milliseconds.
+/// Time at which ingest received the event, in RFC 3339 with milliseconds.
 pub const RECEIVED_AT: &str = "usher-received-at";
 
-/// The signature's three parts as they came, so that a record can be verified again.
+/// The three parts of the signature as received, so that a record can be verified again.
 pub const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
-/// W3C trace context.
+/// The W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// On a dead letter: the flow that gave it up.
+/// On a dead letter: the flow whose run failed.
 pub const FLOW: &str = "usher-flow";
-/// On a dead letter: the step it died at.
+/// On a dead letter: the step that failed.
 pub const STEP: &str = "usher-step";
-/// On a dead letter: why, one of [`crate::Reason`]'s labels.
+/// On a dead letter: the reason, as a label of [`crate::Reason`].
 pub const REASON: &str = "usher-reason";
-/// On a dead letter: the destination's words, without personal data.
+/// On a dead letter: the destination's error message, without personal data.
 pub const ERROR: &str = "usher-error";
-/// On a dead letter: how often its last step was attempted.
+/// On a dead letter: number of attempts of the last step.
 pub const ATTEMPTS: &str = "usher-attempts";
-/// On a dead letter: the topic the event came from.
+/// On a dead letter: the topic from which the event was read.
 pub const ORIGINAL_TOPIC: &str = "usher-original-topic";
-/// On a dead letter: the partition the event came from.
+/// On a dead letter: the partition from which the event was read.
 pub const ORIGINAL_PARTITION: &str = "usher-original-partition";
-/// On a dead letter: the offset the event came from.
+/// On a dead letter: the offset at which the event was read.
 pub const ORIGINAL_OFFSET: &str = "usher-original-offset";
-/// On a dead letter: when it was given up.
+/// On a dead letter: the time at which the run was dead-lettered.
 pub const DIED_AT: &str = "usher-died-at";

@@ -1,7 +1,8 @@
-//! Identities: whose events are kept in order, and which event is which. Both hold source and instance, and cannot be
-//! made without them, so that whoever holds the secret of one instance reaches nothing of another.
+//! Identities of subjects (whose events are processed in order) and of events. Both contain source and instance and
+//! cannot be created without them. So a holder of one instance's secret cannot affect the data of another instance.
 //!
-//! Each is one text, `source/instance/rest`, in memory as in the store's tables: neither of the first two can hold a `/`.
+//! Each identity is one text, `source/instance/rest`, in memory and in the store's tables. Neither a source nor an
+//! instance can contain a `/`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use crate::{Event, EventId, Instance, Key, Source};
 
-/// `source/instance/rest`, and where the parts begin.
+/// The text `source/instance/rest`, with the byte positions at which `instance` and `rest` begin.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Scoped {
     text: Arc<str>,
@@ -23,7 +24,7 @@ impl Scoped {
     }
 
     fn join(source: &str, instance: &str, rest: &str) -> Self {
-        // Labels and names of instances are far shorter than 64 KiB.
+        // Labels and instance names are far shorter than 64 KiB.
         let start = |place: usize| u16::try_from(place).unwrap_or(u16::MAX);
         let at_instance = source.len() + 1;
         let at_rest = at_instance + instance.len() + 1;
@@ -50,46 +51,46 @@ impl Scoped {
     }
 }
 
-/// The text is no identity: that would be `source/instance/rest`.
+/// The text is not an identity of the form `source/instance/rest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no identity: that would be source/instance/id")]
 pub struct InvalidIdentity;
 
-/// A user or an organization, or what else events concern: the one whose events are kept in order. Its source is the one
-/// that gave the key out: an event of Resend that names a user of Clerk concerns Clerk's user.
+/// A user, an organization or another object whose events are processed in order. Its source is the source that issued
+/// the key: an event of Resend that names a user of Clerk concerns Clerk's user.
 ///
-/// `Debug` hides the key, for it may be personal.
+/// `Debug` hides the key, because it may be personal data.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubjectId(Scoped);
 
 impl SubjectId {
-    /// The subject that `source` knows in `instance` by `key`.
+    /// Creates the subject to which `source` has given `key` in `instance`.
     pub fn new(source: Source, instance: &Instance, key: &Key) -> Self {
         Self(Scoped::new(source, instance, key.as_str()))
     }
 
-    /// Another subject of the same source and instance.
+    /// Returns another subject of the same source and instance.
     #[must_use]
     pub fn with_key(&self, key: &Key) -> Self {
         Self(Scoped::join(self.source(), self.instance(), key.as_str()))
     }
 
-    /// The label of the source that gave the key out.
+    /// Label of the source that issued the key.
     pub fn source(&self) -> &str {
         self.0.source()
     }
 
-    /// The name of the instance.
+    /// Name of the instance.
     pub fn instance(&self) -> &str {
         self.0.instance()
     }
 
-    /// The key: within source and instance it is unique.
+    /// The key, which is unique within its source and instance.
     pub fn key(&self) -> &str {
         self.0.rest()
     }
 
-    /// The whole as one text, for tables. Personal: never for logs.
+    /// The full identity as one text, for tables. It may be personal data and must not be logged.
     pub fn as_str(&self) -> &str {
         &self.0.text
     }
@@ -110,23 +111,24 @@ impl fmt::Debug for SubjectId {
     }
 }
 
-/// Which event, among those of all senders and instances. The same id at two instances is two events.
+/// The identity of an event among the events of all senders and instances. The same id at two instances
+/// identifies two events.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventRef(Scoped);
 
 impl EventRef {
-    /// The event that `source` has sent to `instance` under `id`.
+    /// Creates the identity of the event that `source` sent to `instance` under `id`.
     pub fn new(source: Source, instance: &Instance, id: &EventId) -> Self {
         Self(Scoped::new(source, instance, id.as_str()))
     }
 
-    /// Which event this is.
+    /// Returns the identity of an event.
     pub fn of(event: &Event) -> Self {
         let Event { source, subject, id, .. } = event;
         Self(Scoped::join(source.label(), subject.instance(), id.as_str()))
     }
 
-    /// Whether it is this event.
+    /// True if this is the identity of `event`.
     pub fn is(&self, event: &Event) -> bool {
         self.id() == event.id.as_str() && self.instance() == event.instance() && self.0.source() == event.source.label()
     }
@@ -136,12 +138,12 @@ impl EventRef {
         self.0.rest()
     }
 
-    /// The name of the instance.
+    /// Name of the instance.
     pub fn instance(&self) -> &str {
         self.0.instance()
     }
 
-    /// The whole as one text, for tables.
+    /// The full identity as one text, for tables.
     pub fn as_str(&self) -> &str {
         &self.0.text
     }

@@ -1,33 +1,33 @@
-//! The instances of a sender: production and staging of one product, say, each with a signing secret of its own.
+//! The instances of a sender, such as production and staging of one product. Each has its own signing secret.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The longest name, in bytes.
+/// Longest instance name, in bytes.
 const MAX_NAME: usize = 64;
 
-/// The name of one of a sender's instances: 1 to 64 of `a-z`, `0-9` and `-`. It stands in paths, headers, tables and,
-/// in upper case with `_` for `-`, at the end of variables' names.
+/// The name of one instance of a sender: 1 to 64 characters of `a-z`, `0-9` and `-`. It is used in paths, headers and
+/// tables, and, in upper case with `_` for `-`, as the suffix of environment variables.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance(Arc<str>);
 
-/// The text is no instance's name.
+/// The text is not a valid instance name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an instance has a name of 1 to {MAX_NAME} of the characters a-z, 0-9 and '-'")]
 pub struct InvalidInstance;
 
 impl Instance {
-    /// The name of the instance of a sender that has only one.
+    /// Instance name of a sender that has only one instance.
     pub const DEFAULT: &'static str = "default";
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// True for the instance whose variables have no suffix.
+    /// True if this is the default instance, whose environment variables have no suffix.
     pub fn is_default(&self) -> bool {
         &*self.0 == Self::DEFAULT
     }
@@ -49,7 +49,7 @@ impl FromStr for Instance {
     }
 }
 
-// Equal and ordered as its text is, so that a set of instances can be asked with a text.
+// Equality and order are those of the text, so a set of instances can be queried with a `&str`.
 impl Borrow<str> for Instance {
     fn borrow(&self) -> &str {
         &self.0

@@ -1,9 +1,10 @@
-//! JSON as it was sent: a text that is looked into without building a tree, so that a value which nobody asks for
-//! changes nothing, and one which is passed on keeps its bytes.
+//! JSON text that is read without building a tree. A value that is not read cannot cause an error, and a value that is
+//! passed on keeps its bytes.
 //!
-//! Taken is every text that JSON's grammar allows (RFC 8259), at any depth: numbers beyond a double, and escapes of
-//! half a surrogate pair, which `JSON.parse` takes, too (section 8.2). Of members with the same name the last counts,
-//! as there. Nothing here recurses with the depth of the text, except where a depth is given.
+//! Every text that the JSON grammar allows (RFC 8259) is accepted, at any depth. That includes numbers outside the
+//! range of a double, and escapes of unpaired surrogates, which `JSON.parse` accepts too (section 8.2). Of members with
+//! the same name the last one counts, as in `JSON.parse`. Nothing here recurses with the depth of the text, except
+//! functions that limit the depth.
 
 mod number;
 mod scan;
@@ -16,10 +17,10 @@ use serde_json::Value;
 
 pub use number::{Whole, whole_number};
 
-/// Levels that [`Json::to_value`] builds: serde_json reads 128 levels back, and stacks are finite.
+/// Number of levels that [`Json::to_value`] builds. `serde_json` parses up to 128 levels, and the stack is finite.
 pub const MAX_DEPTH: usize = 100;
 
-/// One value of a text that was checked as a whole. It is as long as it was sent, and may hold personal data.
+/// One value of a JSON text that was checked as a whole. It has the length that was sent and may contain personal data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
 
@@ -32,19 +33,19 @@ pub enum JsonKind {
     Bool,
     /// A number, however large or exact.
     Number,
-    /// A text.
+    /// A string.
     Text,
-    /// A list.
+    /// An array.
     List,
     /// An object.
     Object,
 }
 
 impl<'a> Json<'a> {
-    /// An object without members.
+    /// An object without members, `{}`.
     pub const EMPTY: Self = Self("{}");
 
-    /// The value that a text holds; none where the text is no JSON.
+    /// Parses a text. `None` if the text is not valid JSON.
     pub fn read(text: &'a str) -> Option<Self> {
         let bytes = text.as_bytes();
         let start = scan::space(bytes, 0);
@@ -52,12 +53,12 @@ impl<'a> Json<'a> {
         (scan::space(bytes, end) == bytes.len()).then(|| Self(&text[start..end]))
     }
 
-    /// Its text, byte for byte.
+    /// The JSON text of the value, byte for byte.
     pub fn as_str(self) -> &'a str {
         self.0
     }
 
-    /// Its type.
+    /// The type of the value.
     pub fn kind(self) -> JsonKind {
         match self.0.as_bytes().first() {
             Some(b'{') => JsonKind::Object,
@@ -69,38 +70,39 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// True if it is null.
+    /// True if the value is `null`.
     pub fn is_null(self) -> bool {
         self.kind() == JsonKind::Null
     }
 
-    /// True if it is an object.
+    /// True if the value is an object.
     pub fn is_object(self) -> bool {
         self.kind() == JsonKind::Object
     }
 
-    /// True if it is `true`.
+    /// True if the value is `true`.
     pub fn is_true(self) -> bool {
         self.0 == "true"
     }
 
-    /// The text that it is, where it is one. Half a surrogate pair becomes U+FFFD.
+    /// Returns the content of a string, with its escapes resolved. `None` for any other type. An unpaired
+    /// surrogate becomes U+FFFD.
     pub fn text(self) -> Option<Cow<'a, str>> {
         (self.kind() == JsonKind::Text).then(|| scan::decoded(&self.0[1..self.0.len() - 1]))
     }
 
-    /// The text that it is, where that is one with something in it. Clerk's billing objects hold `""` where others hold
-    /// null.
+    /// Returns the content of a string that is not empty. Clerk's billing objects contain `""` where
+    /// others contain `null`.
     pub fn filled(self) -> Option<Cow<'a, str>> {
         self.text().filter(|text| !text.is_empty())
     }
 
-    /// The digits that it is, where it is a number.
+    /// Returns the text of a number as it was sent. `None` for any other type.
     pub fn number(self) -> Option<&'a str> {
         (self.kind() == JsonKind::Number).then_some(self.0)
     }
 
-    /// The whole number that it is, or that the text in it is.
+    /// Returns the integer that a number or the text of a string denotes. `None` if there is none.
     pub fn whole(self) -> Option<Whole> {
         match self.kind() {
             JsonKind::Number => whole_number(self.0),
@@ -109,8 +111,8 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The point in time that it is: milliseconds since 1970 as a number, or as the text of one, or RFC 3339. None
-    /// where no time in RFC 3339 is meant.
+    /// Returns a point in time in milliseconds since 1970. The value is a number of milliseconds, the text of such a
+    /// number, or an RFC 3339 time. `None` if it is none of these, or a time that RFC 3339 cannot express.
     pub fn millis(self) -> Option<Whole> {
         let is_time = |millis: i64| jiff::Timestamp::from_millisecond(millis).is_ok();
         if let Some(whole) = self.whole() {
@@ -121,38 +123,39 @@ impl<'a> Json<'a> {
         Some(Whole { value, is_exact: time.as_nanosecond() == i128::from(value) * 1_000_000 })
     }
 
-    /// The member of this name; none where it is absent, or this is no object.
+    /// Returns the member of this name. `None` if it is absent or this is not an object.
     pub fn get(self, name: &str) -> Option<Json<'a>> {
         self.members().filter(|(known, _)| known == name).last().map(|(_, value)| value)
     }
 
-    /// The value behind these names, one inside the other.
+    /// Returns the value at a path of member names, from the outermost to the innermost.
     pub fn at(self, path: &[&str]) -> Option<Json<'a>> {
         path.iter().try_fold(self, |value, name| value.get(name))
     }
 
-    /// The members of an object in their order, each as often as it was sent; nothing else has any.
+    /// Iterates over the members of an object in their order, including repeated names. Other types have no members.
     pub fn members(self) -> Members<'a> {
         Members(scan::Entries::of(self.0, b'{'))
     }
 
-    /// The values in a list; nothing else has any.
+    /// Iterates over the values of an array. Other types have no values.
     pub fn items(self) -> Items<'a> {
         Items(scan::Entries::of(self.0, b'['))
     }
 
-    /// True if a member of one of these names comes more than once.
+    /// True if a member with one of these names occurs more than once.
     pub fn repeats(self, names: &[&str]) -> bool {
         names.iter().any(|name| self.members().filter(|(known, _)| known == name).count() > 1)
     }
 
-    /// Its text with every escape of half a surrogate pair replaced by that of U+FFFD, as strict readers want it.
+    /// Returns the JSON text with every escape of an unpaired surrogate replaced by the escape of U+FFFD, because
+    /// strict parsers reject unpaired surrogates.
     pub fn well_formed(self) -> Cow<'a, str> {
         write::replaced(self.0, |unit| (0xd800..=0xdfff).contains(&unit))
     }
 
-    /// The same without NUL, which Postgres keeps in JSON and then fails every query that meets it; and with what is
-    /// nested deeper than `max_depth` as a text, which every database can read.
+    /// Returns the text of [`Json::well_formed`] without NUL, which Postgres accepts in JSON and which then fails every
+    /// query that reads it. Values nested deeper than `max_depth` become strings, which every database can read.
     pub fn storable(self, max_depth: usize) -> Cow<'a, str> {
         let replaced = write::replaced(self.0, |unit| unit == 0 || (0xd800..=0xdfff).contains(&unit));
         match write::flattened(&replaced, max_depth) {
@@ -161,8 +164,8 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The value as a tree. A number that is none of serde_json's (beyond 64 bits and a double) and what is nested
-    /// deeper than [`MAX_DEPTH`] stand in it as the text that was sent.
+    /// Builds a tree of the value. A number that `serde_json` cannot represent (outside 64 bits and a double) and
+    /// values nested deeper than [`MAX_DEPTH`] become strings that hold the text that was sent.
     pub fn to_value(self) -> Value {
         self.to_value_within(MAX_DEPTH)
     }
@@ -182,14 +185,14 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Bodies are personal data: only what it is can be printed.
+/// Bodies are personal data, so only the type and the length are printed.
 impl fmt::Debug for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Json({:?}, {} bytes)", self.kind(), self.0.len())
     }
 }
 
-/// The members of an object.
+/// Iterator over the members of an object.
 #[derive(Debug, Clone)]
 pub struct Members<'a>(scan::Entries<'a>);
 
@@ -201,7 +204,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The values in a list.
+/// Iterator over the values of an array.
 #[derive(Debug, Clone)]
 pub struct Items<'a>(scan::Entries<'a>);
 

@@ -1,25 +1,25 @@
-//! The key of an event: whom it concerns, and so what is kept in order.
+//! The key of an event: the user or object that it concerns. Events with the same key are processed in order.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// The longest key that stands as it is, in bytes. Senders state no bound for their ids; databases have one for what they
-/// index.
+/// Longest key that is used unchanged, in bytes. Senders document no limit for their ids, but databases limit the size
+/// of indexed values.
 const MAX_KEY: usize = 512;
 
-/// A user id where there is one, else an organization id, else the object's own id. Opaque text.
+/// A user id if there is one, else an organization id, else the id of the object itself. The text is opaque.
 ///
-/// Every key can be stored and indexed: one that is empty, longer than 512 bytes or holds control characters is replaced by
-/// its SHA-256, the same whoever reads it, so that its events stay in order.
+/// Every key can be stored and indexed. A key that is empty, longer than 512 bytes or contains control characters is
+/// replaced by its SHA-256. The digest is the same in every process, so the events of such a key stay in order.
 ///
-/// It may hold an address (a code sent before the account exists is keyed by its recipient), so `Debug` hides it; show
-/// it to operators only, never in logs or metrics.
+/// A key may contain an address, so `Debug` hides it. A code that is sent before the account exists, for example, is
+/// keyed by its recipient. Show a key only to operators, never in logs or metrics.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
 impl Key {
-    /// A key with this text, or with its digest.
+    /// Creates a key from a text, or from its digest if the text cannot be stored unchanged.
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
         if (1..=MAX_KEY).contains(&text.len()) && !text.contains(char::is_control) {
@@ -29,7 +29,7 @@ impl Key {
         Self(digest.iter().fold(String::from("sha256:"), |text, byte| format!("{text}{byte:02x}")))
     }
 
-    /// The text that goes into the log.
+    /// The text that is written to the log.
     pub fn as_str(&self) -> &str {
         &self.0
     }

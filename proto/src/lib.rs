@@ -1,5 +1,5 @@
-//! The contract that both sides of the log depend on: what an event is, how it is keyed, which headers and topics carry
-//! it, how its signature is made.
+//! The contract between the writers and the readers of the log: events, their keys, their headers and topics,
+//! and their signatures.
 //!
 //! Everything here is pure: no I/O, no clock, no environment, no async runtime. `now` is always a parameter.
 

@@ -1,17 +1,17 @@
-//! Which partition a key belongs to: the choice of Apache Kafka's Java client, so that every producer and consumer
-//! agrees whatever it is written in.
+//! The partition of a key, computed as in Apache Kafka's Java client, so that producers and consumers in
+//! every language agree.
 
 use std::fmt;
 
 use crate::Key;
 
-/// The number of a topic's partition, from 0.
+/// The number of a partition within its topic, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(pub i32);
 
 impl Partition {
-    /// The partition of `key` in a topic of `count` partitions (at least 1): murmur2 of its UTF-8 bytes, the sign bit
-    /// dropped, modulo the count.
+    /// Computes the partition of `key` in a topic of `count` partitions (at least 1): murmur2 of the key's UTF-8 bytes
+    /// without the sign bit, modulo the count.
     pub fn of(key: &Key, count: i32) -> Self {
         let positive = (murmur2(key.as_str().as_bytes()) & 0x7fff_ffff).cast_signed();
         Self(positive % count.max(1))
@@ -30,7 +30,7 @@ fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
 
-    // Kafka hashes arrays, whose length is an i32; a key is far shorter.
+    // Kafka hashes byte arrays, whose length is an `i32`. A key is far shorter.
     let mut hash = SEED ^ u32::try_from(data.len()).unwrap_or(u32::MAX);
     let mut words = data.chunks_exact(4);
     for word in words.by_ref() {

@@ -1,21 +1,22 @@
-//! Why a run was given up on.
+//! The reasons for which a run is dead-lettered.
 
 use std::fmt;
 use std::str::FromStr;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
-        /// Why a run is dead. The label stands in the dead letter's header, in the metric and in the store.
+        /// The reason for which a run was dead-lettered. The label is used in the header of the dead letter, in metrics
+        /// and in the store.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[doc = $doc])+ $name,)+
         }
 
         impl Reason {
-            /// Every reason, for metrics that must exist before they first count.
+            /// Every reason, for metrics that must be exported before they first count.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The word used wherever the reason is written.
+            /// The label that is used wherever the reason is written.
             pub const fn label(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)+
@@ -26,37 +27,37 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The record or its body cannot be read as the event it claims to be.
+    /// The record or its body cannot be parsed as an event.
     Malformed = "malformed",
-    /// Its id is that of an earlier event with another body.
+    /// The event has the id of an earlier event but a different body.
     EventConflict = "event_conflict",
     /// A template or an expression of the flow cannot be rendered for this event.
     Template = "template",
-    /// The recipient has no address, or one that the destination cannot take.
+    /// The recipient has no address, or one that the destination does not accept.
     InvalidAddress = "invalid_address",
-    /// The destination says that the request itself is wrong; repeating it cannot help.
+    /// The destination rejects the request itself; a retry cannot succeed.
     InvalidRequest = "invalid_request",
-    /// The destination refuses the account: a key, a permission, a domain that is not verified.
+    /// The destination rejects the account because of a key, a permission or an unverified domain.
     Configuration = "configuration",
-    /// The destination has no such object.
+    /// The destination does not have the object that the request names.
     NotFound = "not_found",
-    /// The idempotency key was used before with another request.
+    /// The idempotency key was already used with a different request.
     IdempotencyConflict = "idempotency_conflict",
-    /// A quota is used up that only a person can raise.
+    /// A quota is exhausted, and only a person can raise it.
     QuotaExhausted = "quota_exhausted",
-    /// Every attempt that the flow allows has failed.
+    /// Every attempt that the retry policy of the flow allows has failed.
     RetriesSpent = "retries_spent",
-    /// What was to be done is worth nothing any more.
+    /// The run has passed its expiry, after which its effect is no longer useful.
     Expired = "expired",
-    /// The process ended during several attempts in a row; it may be the run that ends it.
+    /// The process ended during several attempts in a row; the run itself may be the cause.
     WorkerCrashed = "worker_crashed",
-    /// It cannot be known whether an attempt took effect, and the flow would rather not do it twice.
+    /// It is unknown if an attempt took effect, and the flow does not allow a possible second effect.
     InDoubt = "in_doubt",
-    /// The event is older than the memory of what was done: whether it was done already cannot be known.
+    /// The event is older than the retention of finished runs, so it is unknown if it was already processed.
     TooOld = "too_old",
-    /// The run began under a flow, or a step, that the running version no longer has.
+    /// The run began with a flow or a step that the running version no longer has.
     FlowChanged = "flow_changed",
-    /// The store will never take the event, or what became of it: a value is not acceptable to it, or too large.
+    /// The store cannot store the event or the result of its run: a value is not acceptable to it, or too large.
     Unstorable = "unstorable",
 }
 
@@ -66,7 +67,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// No reason has this label.
+/// The text is not the label of a reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no such reason; it may be one of: {}", Reason::ALL.iter().map(|r| r.label()).collect::<Vec<_>>().join(", "))]
 pub struct UnknownReason;

@@ -1,7 +1,7 @@
-//! Samples of Clerk's events: one of each common type, and some in another form, about the same invented person, whose
-//! primary address is not the first in the list.
+//! Samples of Clerk's events: one of each common type, and variants of some. All concern the same fictitious person,
+//! whose primary address is not the first in the list.
 
-/// Name and text. The name is the event's type; what follows a colon says which form of it.
+/// Name and JSON text of each sample. The name is the event's type; a suffix after a colon names the variant.
 const SAMPLES: [(&str, &str); 16] = [
     ("user.created", include_str!("samples/user.created.json")),
     ("user.updated", include_str!("samples/user.updated.json")),
@@ -21,12 +21,12 @@ const SAMPLES: [(&str, &str); 16] = [
     ("waitlistEntry.created", include_str!("samples/waitlistEntry.created.json")),
 ];
 
-/// Names of the samples: types, some with a form behind a colon.
+/// Returns the names of all samples: event types, some with the name of a variant after a colon.
 pub fn names() -> Vec<&'static str> {
     SAMPLES.iter().map(|(name, _)| *name).collect()
 }
 
-/// The sample of this name, as JSON.
+/// Returns the JSON text of a sample. `None` if no sample has this name.
 pub fn sample(name: &str) -> Option<&'static str> {
     SAMPLES.iter().find(|(have, _)| *have == name).map(|(_, text)| *text)
 }

@@ -1,7 +1,8 @@
 //! Svix's webhook signature (also "Standard Webhooks", version `v1`): HMAC-SHA256 over `{id}.{timestamp}.{body}`.
 //!
-//! Facts: docs.svix.com, "Verifying webhooks manually", and the tests of Svix's own libraries. Pure: the time is a
-//! parameter, and the only allocation on the way is the list of decoded candidates, bounded by the header's length.
+//! Sources: docs.svix.com, "Verifying webhooks manually", and the tests of Svix's own libraries. The code is pure: the
+//! time is a parameter. Verification allocates only the list of decoded signatures, whose size is bounded by the length
+//! of the header.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,15 +16,16 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::Timestamp;
 
-/// How far the signed timestamp may be from now, either way. Exactly this far is still accepted.
+/// Largest accepted difference between the signed timestamp and now, in either direction, inclusive.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// Bytes of a secret's key, as in the specification of Standard Webhooks. A shorter key can be guessed.
+/// Allowed length of a secret's key in bytes, as in the specification of Standard Webhooks. A shorter key
+/// can be guessed.
 const KEY_BYTES: RangeInclusive<usize> = 24..=64;
 
 const PREFIX: &str = "whsec_";
 
-/// A signing secret, decoded, with the HMAC's key schedule done once. Never printed.
+/// A decoded signing secret. The key schedule of the HMAC is computed once. `Debug` does not print the secret.
 #[derive(Clone)]
 pub struct SigningSecret {
     keyed: Hmac<Sha256>,
@@ -35,28 +37,29 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
-/// The text is no signing secret. The text itself is not repeated.
+/// The text is not a signing secret. The error does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSecret {
-    /// There is none.
+    /// The text is empty.
     #[error("the signing secret is empty: copy it from the endpoint's page, it begins with whsec_")]
     Empty,
-    /// It is a key for the sender's API.
+    /// The text is a key for the sender's API.
     #[error("this is an API key: the signing secret begins with whsec_, copy it from the endpoint's page")]
     ApiKey,
-    /// Several are not separated as they should be.
+    /// Several secrets are separated by commas or semicolons instead of spaces.
     #[error("several signing secrets are separated by spaces, not by commas or semicolons")]
     Separator,
-    /// It has quotes around it.
+    /// The text has quotes around it.
     #[error("the signing secret has quotes around it: write it alone")]
     Quoted,
-    /// It does not begin with the prefix.
+    /// The text does not begin with `whsec_`.
     #[error("the signing secret does not begin with whsec_: copy it from the endpoint's page, without quotes")]
     NoPrefix,
-    /// What follows the prefix is not standard base64 with padding.
+    /// The text after the prefix is not standard base64 with padding.
     #[error("the signing secret is not base64 after whsec_: copy it whole from the endpoint's page, without quotes")]
     NotBase64,
-    /// Its key can be guessed, or is longer than a sender makes one.
+    /// The key is so short that it can be guessed, or longer than any key that a sender issues. Holds its
+    /// length in bytes.
     #[error(
         "the signing secret holds {0} bytes after whsec_, not {min} to {max}: copy it whole from the endpoint's page",
         min = KEY_BYTES.start(),
@@ -65,16 +68,16 @@ pub enum InvalidSecret {
     Length(usize),
 }
 
-/// Why a request did not verify.
+/// The reason for which a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The timestamp is no number of seconds.
+pub enum SignatureRefusal {
+    /// The timestamp is not a number of seconds.
     #[error("the timestamp is not a number of seconds")]
     MalformedTimestamp,
-    /// The timestamp is too far in the past.
+    /// The timestamp is older than [`TOLERANCE`].
     #[error("the timestamp is more than 5 minutes old")]
     TooOld,
-    /// The timestamp is too far ahead.
+    /// The timestamp is ahead of now by more than [`TOLERANCE`].
     #[error("the timestamp is more than 5 minutes ahead")]
     TooNew,
     /// No `v1` entry matches any secret.
@@ -94,11 +97,11 @@ pub struct Signed<'a> {
 }
 
 impl SigningSecret {
-    /// From `whsec_` and the base64 of 24 to 64 bytes.
+    /// Parses `whsec_` followed by the base64 of 24 to 64 bytes.
     ///
     /// # Errors
     ///
-    /// It is anything else.
+    /// The text has any other form.
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
         if text.is_empty() {
             return Err(InvalidSecret::Empty);
@@ -109,7 +112,7 @@ impl SigningSecret {
         if text.starts_with(['"', '\'', '`']) || text.ends_with(['"', '\'', '`']) {
             return Err(InvalidSecret::Quoted);
         }
-        // Clerk's and Stripe's keys, and Resend's.
+        // Prefixes of Clerk's, Stripe's and Resend's API keys.
         if ["sk_", "pk_", "rk_", "re_"].iter().any(|begin| text.starts_with(begin)) {
             return Err(InvalidSecret::ApiKey);
         }
@@ -121,29 +124,29 @@ impl SigningSecret {
         Self::with_key(&bytes)
     }
 
-    /// One or more secrets, separated by spaces: while one replaces another, either is right.
+    /// Parses one or more secrets, separated by spaces. During a rotation both the old and the new secret are valid.
     ///
     /// # Errors
     ///
-    /// There is none, or one of them is not right.
+    /// The text contains no secret, or one of the secrets is invalid.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidSecret> {
         let secrets = text.split_whitespace().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
         if secrets.is_empty() { Err(InvalidSecret::Empty) } else { Ok(secrets) }
     }
 
-    /// With a key of any length: Svix's own test vectors have 18 bytes.
+    /// Creates a secret with a key of any length: the keys of Svix's own test vectors have 18 bytes.
     fn with_key(key: &[u8]) -> Result<Self, InvalidSecret> {
-        // HMAC takes keys of any length; the error exists for other constructions.
+        // HMAC accepts keys of any length; the error exists for other constructions.
         let keyed = Hmac::new_from_slice(key).map_err(|_| InvalidSecret::Length(key.len()))?;
         Ok(Self { keyed })
     }
 
-    /// The text of a secret with these bytes, as [`SigningSecret::parse`] reads it.
+    /// Returns the text of a secret with these bytes, in the form that [`SigningSecret::parse`] reads.
     pub fn encode(bytes: &[u8]) -> String {
         format!("{PREFIX}{}", STANDARD.encode(bytes))
     }
 
-    /// The signature header's value for a message, `v1,` and base64.
+    /// Computes the value of the signature header for a message: `v1,` followed by base64.
     pub fn sign(&self, id: &str, timestamp: &str, body: &[u8]) -> String {
         format!("v1,{}", STANDARD.encode(self.digest(id, timestamp, body)))
     }
@@ -157,24 +160,39 @@ impl SigningSecret {
     }
 }
 
-/// Reads the timestamp and holds it against `now`. Costs nothing, so it comes before the hash.
-pub fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<(), Refusal> {
+/// Parses the timestamp, in seconds, and compares it with `now`. The check is cheap, so it precedes the HMAC.
+///
+/// # Errors
+///
+/// The timestamp is not a number of seconds, or differs from `now` by more than [`TOLERANCE`].
+pub fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<(), SignatureRefusal> {
     let digits = !timestamp.is_empty() && timestamp.bytes().all(|b| b.is_ascii_digit());
-    let seconds: i64 = if digits { timestamp.parse().ok() } else { None }.ok_or(Refusal::MalformedTimestamp)?;
+    let seconds: i64 =
+        if digits { timestamp.parse().ok() } else { None }.ok_or(SignatureRefusal::MalformedTimestamp)?;
     let tolerance = TOLERANCE.as_secs().cast_signed();
     let age = now.seconds().saturating_sub(seconds);
     if age > tolerance {
-        Err(Refusal::TooOld)
+        Err(SignatureRefusal::TooOld)
     } else if age < -tolerance {
-        Err(Refusal::TooNew)
+        Err(SignatureRefusal::TooNew)
     } else {
         Ok(())
     }
 }
 
-/// Accepts the message if any `v1` entry matches any of the secrets. Entries of other versions, without a comma or not
-/// decodable are passed over. The comparison takes the same time whichever bytes differ.
-pub fn verify(secrets: &[SigningSecret], signed: Signed<'_>, body: &[u8], now: Timestamp) -> Result<(), Refusal> {
+/// Verifies that any `v1` entry of the signature header matches any of the secrets. Entries of other versions, entries
+/// without a comma and entries that cannot be decoded are ignored. The comparison takes the same time regardless of
+/// which bytes differ.
+///
+/// # Errors
+///
+/// The timestamp is refused by [`check_timestamp`], or no entry matches.
+pub fn verify(
+    secrets: &[SigningSecret],
+    signed: Signed<'_>,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<(), SignatureRefusal> {
     check_timestamp(signed.timestamp, now)?;
     let candidates: Vec<[u8; 32]> = signed
         .signatures
@@ -183,7 +201,7 @@ pub fn verify(secrets: &[SigningSecret], signed: Signed<'_>, body: &[u8], now: T
         .filter_map(|(_, encoded)| STANDARD.decode(encoded).ok()?.try_into().ok())
         .collect();
     if candidates.is_empty() {
-        return Err(Refusal::NoMatch);
+        return Err(SignatureRefusal::NoMatch);
     }
     let mut matched = Choice::from(0);
     for secret in secrets {
@@ -192,7 +210,7 @@ pub fn verify(secrets: &[SigningSecret], signed: Signed<'_>, body: &[u8], now: T
             matched |= expected.ct_eq(candidate);
         }
     }
-    if bool::from(matched) { Ok(()) } else { Err(Refusal::NoMatch) }
+    if bool::from(matched) { Ok(()) } else { Err(SignatureRefusal::NoMatch) }
 }
 
 #[cfg(test)]

@@ -3,22 +3,23 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Who sent an event.
+/// The sender of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// Clerk's webhooks, delivered and signed by Svix.
     Clerk,
-    /// Resend's webhooks about mails, delivered and signed by Svix.
+    /// Resend's webhooks about mail, delivered and signed by Svix.
     Resend,
-    /// Usher itself: commands of its operators, which travel in the same log under the key they concern.
+    /// Usher itself: commands of its operators and unsubscribe requests, which are written to the same log under the
+    /// key that they concern.
     Usher,
 }
 
 impl Source {
-    /// Every sender.
+    /// Every source.
     pub const ALL: [Self; 3] = [Self::Clerk, Self::Resend, Self::Usher];
 
-    /// The word used in paths, headers, flow files and metrics.
+    /// The label that is used in paths, headers, flow files and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Clerk => "clerk",
@@ -34,7 +35,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// No source has this name.
+/// The text is not the label of a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no such source: it may be clerk, resend or usher")]
 pub struct UnknownSource;

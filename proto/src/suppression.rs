@@ -1,5 +1,5 @@
-//! Who may be written to changes: events of source `usher` that every flow applies when it admits them. They name an
-//! address by its digest alone, so that the log and the store keep nothing that would have to be erased.
+//! Changes of the suppression list, as events of source `usher`. Every flow applies them when it admits them. They
+//! identify an address by its digest only, so the log and the store keep nothing that would have to be erased.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 use crate::address::AddressDigest;
 use crate::{Event, EventId, Instance, Source, SubjectId, Timestamp};
 
-/// The scope of all mail, whatever list it belongs to.
+/// The scope that covers all mail, regardless of its list.
 pub const EVERYTHING: &str = "all";
 
-/// What happens to an address.
+/// The kind of a suppression change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuppressionKind {
-    /// It is not to be written to any more: it bounces, its owner has complained, or an operator says so.
+    /// No mail is sent to the address any more: it bounces, its owner complained, or an operator suppressed it.
     Suppressed,
-    /// Its owner wants no more mail of a list.
+    /// The owner of the address unsubscribed from a list.
     Unsubscribed,
-    /// It may be written to again.
+    /// Mail may be sent to the address again.
     Restored,
 }
 
@@ -25,7 +25,7 @@ impl SuppressionKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Suppressed, Self::Unsubscribed, Self::Restored];
 
-    /// The event's type.
+    /// The event's type, such as `address.suppressed`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Suppressed => "address.suppressed",
@@ -35,20 +35,20 @@ impl SuppressionKind {
     }
 }
 
-/// A change of who may be written to.
+/// One change of the suppression list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SuppressionChange {
-    /// What happens.
+    /// The kind of the change.
     pub kind: SuppressionKind,
-    /// To which address.
+    /// Digest of the address.
     pub address: AddressDigest,
-    /// A list, or [`EVERYTHING`].
+    /// The name of a list, or [`EVERYTHING`].
     pub scope: String,
-    /// In a word why: `operator`, `one_click`, `bounce`, `complaint`.
+    /// The reason: `operator`, `one_click`, `bounce` or `complaint`.
     pub reason: String,
-    /// Who says so; empty where it is nobody in particular.
+    /// The person who made the change; empty if it was no specific person.
     pub by: String,
-    /// The instance whose mail it concerns; none where it concerns that of every one, as only an operator can say.
+    /// The instance whose mail is affected. `None` affects every instance, which only an operator can request.
     pub instance: Option<Instance>,
 }
 
@@ -63,18 +63,18 @@ struct Data {
     scope: String,
     reason: String,
     by: String,
-    /// Absent in what earlier versions wrote, which concerned every instance.
+    /// Absent in events of earlier versions, which affected every instance.
     #[serde(default)]
     one_instance: bool,
 }
 
 impl SuppressionChange {
-    /// The event that says so, in order with what else concerns `subject`. Where it concerns one instance, that is the
-    /// subject's.
+    /// Converts the change into an event of `subject`, so that it is processed in order with the other events of that
+    /// subject. If the change affects a single instance, that is the instance of the subject.
     pub fn into_event(self, id: EventId, subject: SubjectId, now: Timestamp) -> Event {
         let Self { kind, address, scope, reason, by, instance } = self;
         let data = Data { address: address.to_string(), scope, reason, by, one_instance: instance.is_some() };
-        // Texts are always JSON.
+        // Serialising strings cannot fail.
         let body = serde_json::to_vec(&Body { data }).unwrap_or_default();
         Event {
             id,
@@ -88,7 +88,7 @@ impl SuppressionChange {
         }
     }
 
-    /// What an event says, if it says such a thing.
+    /// Returns the suppression change that an event carries. `None` if the event carries none.
     pub fn of(event: &Event) -> Option<Self> {
         if event.source != Source::Usher {
             return None;

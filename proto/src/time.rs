@@ -1,4 +1,4 @@
-//! A point in time as Usher stores and prints it: whole milliseconds since the Unix epoch, RFC 3339 in text.
+//! Points in time as Usher stores and prints them: whole milliseconds since the Unix epoch, RFC 3339 as text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
-/// Values below this are seconds, values above are milliseconds: Clerk's `timestamp` is documented in milliseconds and
-/// shown in seconds in its own schema examples. 1e11 seconds is the year 5138, 1e11 milliseconds is March 1973.
+/// Values below this are seconds, other values are milliseconds. Clerk documents its `timestamp` in milliseconds and
+/// shows it in seconds in its own schema examples. 1e11 seconds is the year 5138, 1e11 milliseconds is March 1973.
 const SECONDS_BELOW: i64 = 100_000_000_000;
 
 impl Timestamp {
-    /// From milliseconds since the epoch.
+    /// Creates a time from milliseconds since the epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// From whole seconds since the epoch.
+    /// Creates a time from whole seconds since the epoch.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// From a number whose unit the sender leaves open: seconds if it is small, else milliseconds. None for a time that
-    /// RFC 3339 has no text for.
+    /// Creates a time from a number whose unit the sender does not state: seconds if it is below 1e11, else
+    /// milliseconds. `None` for a time that RFC 3339 cannot express.
     pub fn from_seconds_or_millis(value: i64) -> Option<Self> {
         let time = if value < SECONDS_BELOW { Self::from_seconds(value) } else { Self(value) };
         jiff::Timestamp::from_millisecond(time.0).ok().map(|_| time)
@@ -42,17 +42,17 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// This time, later by `by`.
+    /// Returns the time `by` later.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This time, earlier by `by`.
+    /// Returns the time `by` earlier.
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead.
+    /// Returns the time elapsed since `earlier`; zero if `earlier` is later than this time.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -62,7 +62,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(time) => write!(f, "{time:.3}"),
-            // Beyond the year 9999 there is no RFC 3339 text; the number is still better than nothing.
+            // Years after 9999 have no RFC 3339 text; the number of milliseconds is printed instead.
             Err(_) => write!(f, "{}ms", self.0),
         }
     }
@@ -74,7 +74,7 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// The text is no RFC 3339 time.
+/// The text is not an RFC 3339 time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 time")]
 pub struct InvalidTimestamp;

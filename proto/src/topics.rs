@@ -2,13 +2,14 @@
 
 use std::str::FromStr;
 
-/// The names under one prefix (`usher` unless configured), so that several installations can share a cluster.
+/// Topic and group names with a common prefix (`usher` unless configured), so that several installations can
+/// share a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     prefix: String,
 }
 
-/// The prefix cannot be part of a topic's name.
+/// The prefix cannot be part of a topic name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot begin a topic's name: use 1 to 100 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")]
 pub struct InvalidPrefix(String);
@@ -22,7 +23,13 @@ impl FromStr for Topics {
 }
 
 impl Topics {
-    /// Names under `prefix`. Kafka allows 249 characters in a topic's name; the prefix leaves room for a flow's.
+    /// Creates the names with `prefix`. Kafka allows 249 characters in a topic name; the limit on the prefix leaves
+    /// space for the name of a flow.
+    ///
+    /// # Errors
+    ///
+    /// The prefix is empty, longer than 100 characters, or has a character other than `a-z`, `A-Z`, `0-9`, `.`,
+    /// `_` and `-`.
     pub fn new(prefix: &str) -> Result<Self, InvalidPrefix> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(allowed) {
@@ -31,17 +38,17 @@ impl Topics {
         Ok(Self { prefix: prefix.to_owned() })
     }
 
-    /// What the names begin with.
+    /// The prefix of all names.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The one topic of all sources.
+    /// The topic of the events of all sources.
     pub fn events(&self) -> String {
         format!("{}.events", self.prefix)
     }
 
-    /// Where a flow's dead letters are published.
+    /// The topic of a flow's dead letters.
     pub fn dead_letters(&self, flow: &str) -> String {
         format!("{}.dlq.{flow}", self.prefix)
     }

@@ -1,8 +1,8 @@
-//! The link in a marketing mail with which its recipient ends such mail: who it is for, signed, so that nobody can make
-//! one for somebody else, and without the address, so that the link does not give it away.
+//! The unsubscribe link of a marketing mail. Its token identifies the recipient and is signed, so that nobody can
+//! create a link for another person. It contains no address, so it does not disclose one.
 //!
-//! Facts: RFC 8058 (one click), RFC 2369 (the header). A token never expires: people click in mails that are years old, laws
-//! ask that it works for weeks at least, and all that a stolen one can do is to stop mail.
+//! Sources: RFC 8058 (one click), RFC 2369 (the header). A token never expires: people click links in mails that are
+//! years old, laws require links to work for weeks at least, and a stolen token can only stop mail.
 
 use std::fmt;
 
@@ -15,41 +15,45 @@ use subtle::{Choice, ConstantTimeEq as _};
 use crate::address::AddressDigest;
 use crate::{Instance, Key, Source, SubjectId};
 
-/// The variable that holds the secrets.
+/// The environment variable that holds the secrets.
 pub const SECRETS: &str = "USHER_UNSUBSCRIBE_SECRET";
-/// The path at which the links are served, before the token.
+/// The path of the links, without the token.
 pub const PATH: &str = "/unsubscribe";
-/// The header that shows a mail program the link.
+/// The header that gives a mail program the link.
 pub const LIST_UNSUBSCRIBE: &str = "List-Unsubscribe";
-/// The header that says that one POST to it does it, and what is to be posted.
+/// The header that announces that a single `POST` to the link unsubscribes, and the body of that `POST`.
 pub const LIST_UNSUBSCRIBE_POST: (&str, &str) = ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
 
-/// Kept apart from whatever else may be signed with the same secret.
+/// Prefix of the signed content, so that a signature for another purpose with the same secret is not valid here.
 const PURPOSE: &[u8] = b"usher/unsubscribe/1\n";
-/// Stands before the list where a whole subject follows it; no list begins with it. Links in older mails have a key of the
-/// default instance in its place, and work for as long as mails are kept.
+/// Precedes the list in a token that contains a full subject after the list; no list name begins with this byte.
+/// Links in older mails contain a key of the default instance instead and must keep working for as long as people
+/// keep those mails.
 const WITH_SUBJECT: u8 = b':';
+/// Minimum length of a secret, in characters.
 const SHORTEST_SECRET: usize = 32;
-/// A longer token is none of ours; a longer key does not go into one.
+/// Maximum length of a token, in bytes. Longer tokens were not issued here, because a longer key is not put into one.
 const LONGEST_TOKEN: usize = 1024;
+/// Maximum length of a key in a token, in bytes.
 const LONGEST_KEY: usize = 256;
+/// Maximum length of a list name, in bytes.
 const LONGEST_LIST: usize = 64;
 
-/// Whom a link unsubscribes, and from what.
+/// The recipient and the list of an unsubscribe link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsubscribe {
-    /// Whom it concerns, so that it is in order with what else happens to this person. Its instance is the one whose mail
-    /// ends.
+    /// The subject that unsubscribes, so that the event is processed in order with the other events of this person.
+    /// Mail of the subject's instance is stopped.
     pub subject: SubjectId,
-    /// The list.
+    /// The name of the list.
     pub list: String,
-    /// The address.
+    /// Digest of the address.
     pub address: AddressDigest,
 }
 
 impl Unsubscribe {
-    /// For the mail that a run of `subject` writes to `address`. A key that is an address itself, or too long for a link,
-    /// is replaced by one made of the digest.
+    /// Creates the content of a link for the mail that a run of `subject` sends to `address`. A key that is an address
+    /// itself, or too long for a link, is replaced by a key made of the digest.
     pub fn new(subject: &SubjectId, list: &str, address: AddressDigest) -> Self {
         let fits = subject.key().len() <= LONGEST_KEY && !subject.key().contains('@');
         let subject = if fits { subject.clone() } else { subject.with_key(&address_key(address)) };
@@ -57,21 +61,21 @@ impl Unsubscribe {
     }
 }
 
-/// The key of what concerns an address and nobody that is known.
+/// Returns the key of events that concern an address whose owner is not known.
 pub fn address_key(address: AddressDigest) -> Key {
     Key::new(format!("address:{address}"))
 }
 
-/// Whether a list may have this name: it stands in flow files, in links and in a table.
+/// True if a list may have this name. List names are used in flow files, in links and in a table.
 pub fn is_list_name(name: &str) -> bool {
     let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
     (1..=LONGEST_LIST).contains(&name.len()) && name.bytes().all(valid) && name != crate::suppression::EVERYTHING
 }
 
-/// The secrets that links are signed with. Never printed.
+/// The secrets that sign unsubscribe links. `Debug` does not print them.
 #[derive(Clone)]
 pub struct UnsubscribeSecrets {
-    /// The first signs, all verify. Never empty.
+    /// The first secret signs, and all secrets verify. Never empty.
     keyed: Vec<Hmac<Sha256>>,
 }
 
@@ -81,7 +85,7 @@ impl fmt::Debug for UnsubscribeSecrets {
     }
 }
 
-/// The text holds no secret, or a weak one. It is not repeated.
+/// The text contains no secret, or a weak one. The error does not repeat the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "each secret has at least {SHORTEST_SECRET} characters, such as `openssl rand -hex 32` makes; several are separated by \
@@ -90,18 +94,22 @@ impl fmt::Debug for UnsubscribeSecrets {
 pub struct WeakSecret;
 
 impl UnsubscribeSecrets {
-    /// One or more secrets, separated by spaces.
+    /// Parses one or more secrets, separated by spaces.
+    ///
+    /// # Errors
+    ///
+    /// The text contains no secret, or a secret with fewer than 32 characters.
     pub fn parse(text: &str) -> Result<Self, WeakSecret> {
         let keyed = |secret: &str| {
             let long = secret.chars().count() >= SHORTEST_SECRET;
-            // HMAC takes keys of any length; the error exists for other constructions.
+            // HMAC accepts keys of any length; the error exists for other constructions.
             if long { Hmac::new_from_slice(secret.as_bytes()).map_err(|_| WeakSecret) } else { Err(WeakSecret) }
         };
         let keyed: Vec<_> = text.split_whitespace().map(keyed).collect::<Result<_, _>>()?;
         if keyed.is_empty() { Err(WeakSecret) } else { Ok(Self { keyed }) }
     }
 
-    /// The token of a link: the same for the same link, whenever it is made.
+    /// Returns the token of a link. Equal links always have equal tokens.
     pub fn sign(&self, link: &Unsubscribe) -> String {
         let mut content = link.address.as_bytes().to_vec();
         content.push(WITH_SUBJECT);
@@ -112,7 +120,8 @@ impl UnsubscribeSecrets {
         format!("{}.{}", URL_SAFE_NO_PAD.encode(content), URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// What a token says, if one of the secrets has signed it. The comparison takes the same time whichever bytes differ.
+    /// Returns the content of a token. `None` if none of the secrets signed it, or if it cannot be read. The comparison
+    /// takes the same time regardless of which bytes differ.
     pub fn verify(&self, token: &str) -> Option<Unsubscribe> {
         if token.len() > LONGEST_TOKEN {
             return None;

@@ -1,4 +1,4 @@
-//! The one place that reads the system's clock. Everything that decides takes the time as a parameter instead.
+//! The only place that reads the system clock. Code that makes decisions takes the time as a parameter instead.
 
 mod steady;
 
@@ -9,22 +9,23 @@ use usher_proto::Timestamp;
 
 pub use steady::SteadyClock;
 
-/// This process's time of day. None until it is asked for first.
+/// The steady clock of this process. `None` until its first use.
 static STEADY: Mutex<Option<SteadyClock>> = Mutex::new(None);
 
-/// Now, to the millisecond, by a clock that does not jump when the machine's clock is set; see [`SteadyClock`]. For all that
-/// is compared with what this process, or the store, has written.
+/// Returns the current time in milliseconds, from a clock that does not jump when the machine's clock is set; see
+/// [`SteadyClock`]. Use it for every time that is compared with times written by this process or by the store.
 pub fn now() -> Timestamp {
     steady(|clock, wall, boot| clock.now(wall, boot))
 }
 
-/// Now, by the machine's clock, however it was set: for what others say that is true just now, a signature's time say.
+/// Returns the current time of the machine's clock, including any change of it. Use it for times that other systems
+/// state about the present, such as the time of a signature.
 pub fn wall() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Takes the machine's clock for right at once, where it had been set: another clock agrees with it.
+/// Adopts the machine's clock at once, even after a jump. Call it if another clock agrees with the machine's.
 pub fn adopt_wall() {
     steady(SteadyClock::adopt);
 }
@@ -35,8 +36,8 @@ fn steady<T>(ask: impl FnOnce(&mut SteadyClock, Timestamp, Duration) -> T) -> T 
     ask(clock.get_or_insert_with(|| SteadyClock::new(wall, boot)), wall, boot)
 }
 
-/// Time since the machine was started, counting what it slept. What was asked before a long sleep is old by it, also where
-/// the time of day was set meanwhile.
+/// Returns the time since the machine was started, including the time that it was suspended. A request made before a
+/// long suspension is recognised as old by it, even if the time of day was set in the meantime.
 pub fn since_boot() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())

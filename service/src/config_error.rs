@@ -1,12 +1,12 @@
-//! The error of a setting, an option or a flow file that somebody has to mend.
+//! The error for a setting, an option or a flow file that an operator has to correct.
 
-/// A setting that is not right: names the key, what it was (unless secret), and what it may be.
+/// An invalid setting. The text names the key, its value (unless secret), and the valid values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
 impl ConfigError {
-    /// A setting `key` for which `explanation` says what is wrong and what would be right.
+    /// Creates the error for the setting `key`. `explanation` states the problem and a valid value.
     pub fn new(key: &str, explanation: impl std::fmt::Display) -> Self {
         Self(format!("{key}: {explanation}"))
     }

@@ -1,18 +1,18 @@
-//! Exit codes, by the convention of `sysexits.h`.
+//! Exit codes, following the convention of `sysexits.h`.
 
 use std::process::ExitCode;
 
 use crate::{ConfigError, unfailing, visible};
 
-/// Everything went as asked.
+/// The command succeeded.
 pub const OK: u8 = 0;
-/// It failed while doing what was asked.
+/// The command was valid but failed.
 pub const FAILURE: u8 = 1;
-/// It was asked wrongly: an option, a setting or a flow file is not right (`EX_USAGE`).
+/// An option, a setting or a flow file is invalid (`EX_USAGE`).
 pub const USAGE: u8 = 64;
 
-/// Prints the error, whole chain, to standard error and turns it into the exit code: [`USAGE`] where a [`ConfigError`] is
-/// at its root, else [`FAILURE`].
+/// Prints the error with its whole chain of sources to standard error and returns the exit code: [`USAGE`] if the chain
+/// contains a [`ConfigError`], else [`FAILURE`].
 pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     let mut chain = vec![error.to_string()];
     let mut bad_setting = error.is::<ConfigError>();
@@ -20,14 +20,15 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     while let Some(cause) = source {
         bad_setting |= cause.is::<ConfigError>();
         let text = cause.to_string();
-        // Some libraries repeat the cause in their own text; once is enough.
+        // Some libraries include the text of the source in their own text; it is printed once.
         if chain.last().is_none_or(|last| !last.contains(&text)) {
             chain.push(text);
         }
         source = cause.source();
     }
-    // It may repeat what came from outside; what is wrong with several files stands on several lines. The exit code tells the
-    // same to whoever cannot read it.
+    // The text may contain input from outside, so control characters are escaped. Line feeds stay, because
+    // errors in several files are printed on several lines. If the text cannot be written, the exit code still
+    // reports the failure.
     unfailing::stderr().line(&format!("error: {}", visible::lines(&chain.join(": "))));
     ExitCode::from(if bad_setting { USAGE } else { FAILURE })
 }

@@ -1,11 +1,11 @@
-//! The identity of an open file: whether its path still leads to it. A file that was moved away, deleted or replaced stays
-//! open for who has it, and nobody else ever reads what is written there.
+//! The identity of an open file, to detect that its path leads to another file. A process can still write to a file
+//! that was moved, deleted or replaced, but no other process will read what it writes there.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// A file as it was when it was opened.
+/// Path, device and inode of a file at the time it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileIdentity {
     path: PathBuf,
@@ -13,25 +13,27 @@ pub struct FileIdentity {
     inode: u64,
 }
 
-/// The path leads to another file now, or to none.
+/// The path leads to another file, or to none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is no longer the file that was opened: it was moved, deleted or replaced; put it back, or restart", .0.display())]
 pub struct FileMoved(PathBuf);
 
 impl FileIdentity {
-    /// The file at `path`, which has just been opened.
+    /// Returns the identity of the file at `path`, which has just been opened.
     ///
     /// # Errors
-    /// There is none.
+    ///
+    /// There is no such file, or its metadata cannot be read.
     pub fn of(path: &Path) -> io::Result<Self> {
         let found = std::fs::metadata(path)?;
         Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
     }
 
-    /// Looks whether the path still leads to the file. Costs one system call.
+    /// Checks that the path still leads to the file. Costs one system call.
     ///
     /// # Errors
-    /// It does not.
+    ///
+    /// The path leads to another file, to none, or cannot be read.
     pub fn check(&self) -> Result<(), FileMoved> {
         match std::fs::metadata(&self.path) {
             Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => Ok(()),

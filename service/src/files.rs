@@ -1,5 +1,5 @@
-//! Files with secrets or personal data in them: only their owner may read them, and what is written as a whole is there
-//! whole or not at all.
+//! Files that contain secrets or personal data. Only their owner may read them, and [`write_whole`] never leaves
+//! an incomplete file.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -9,21 +9,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
-/// Every bit that lets others than the owner in.
+/// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// From now on all files and folders that this process makes are its owner's alone, also those that a library makes, such
-/// as SQLite's beside a database. Call it first in `main`.
+/// Restricts all files and folders that this process creates from now on to their owner, including those that a library
+/// creates, such as SQLite's files beside a database. Call it first in `main`.
 pub fn private_by_default() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Takes from a file or folder whatever lets others than its owner in. Says whether there was such a thing; one that does
-/// not exist has none.
+/// Removes all permissions of group and others from a file or folder. Returns true if there were any; false for a path
+/// that does not exist.
 ///
 /// # Errors
 ///
-/// It belongs to somebody else, so that its permissions cannot be changed.
+/// The metadata of the file cannot be read, or it belongs to another user, so that its permissions cannot be changed.
 pub fn tighten(path: &Path) -> io::Result<bool> {
     let mode = match fs::metadata(path) {
         Ok(found) => found.permissions().mode(),
@@ -41,7 +41,7 @@ pub fn tighten(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// [`tighten`]s a SQLite database and the files beside it, which get their permissions from it.
+/// Calls [`tighten`] for a SQLite database and the files beside it, which get their permissions from it.
 ///
 /// # Errors
 ///
@@ -55,23 +55,23 @@ pub fn tighten_database(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file that only its owner can read: beside its place, and then into it. A full disk or a crash leaves what was
-/// there before.
+/// Writes a file that only its owner can read. The content goes to a new file beside it, which then replaces it. A full
+/// disk or a crash leaves the previous content.
 ///
 /// # Errors
 ///
-/// It cannot be written.
+/// The new file cannot be created or written, cannot replace the old one, or the folder cannot be synced.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = beside(path, ".new");
-    // One that a crash has left; where it cannot be removed, making it fails and says why.
+    // Removes a file that a crash left. If that fails, creating the new file fails and reports the reason.
     let _ = fs::remove_file(&new);
     let written = write_new(&new, content).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // The error that is told is the first one.
+        // The first error is returned, so an error of the removal is ignored.
         let _ = fs::remove_file(&new);
         return written;
     }
-    // The name has to be on the disk, too.
+    // Syncs the folder, because the file's new name must be on the disk too.
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 

@@ -1,4 +1,4 @@
-//! The three pages every service has: alive, able to work, and its metrics.
+//! The three pages that every service serves: liveness, readiness and metrics.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -12,16 +12,16 @@ use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::watch;
 
-/// What a service still lacks to do its work, by name. It is ready when nothing is missing.
+/// The unmet needs of a service, by name. The service is ready when there are none.
 #[derive(Clone)]
 pub struct Readiness {
     missing: Arc<watch::Sender<BTreeSet<Cow<'static, str>>>>,
-    /// Parts of the same process, whose needs are listed with its own.
+    /// Other parts of the same process, whose unmet needs are listed too.
     others: Vec<Readiness>,
 }
 
 impl Readiness {
-    /// Not ready until each of `needs` has been [`met`](Readiness::met).
+    /// Creates a state that is not ready until each of `needs` has been [`met`](Readiness::met).
     pub fn needing(needs: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             missing: Arc::new(watch::Sender::new(needs.into_iter().map(Cow::Borrowed).collect())),
@@ -29,33 +29,33 @@ impl Readiness {
         }
     }
 
-    /// For a page about several parts of one process: what this one lacks, and what `other` lacks.
+    /// Combines the unmet needs of this part and of `other`, for one page about several parts of a process.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.others.push(other.clone());
         self
     }
 
-    /// `need` is there now.
+    /// Marks `need` as met.
     pub fn met(&self, need: impl Into<Cow<'static, str>>) {
         let need = need.into();
         self.missing.send_if_modified(|missing| missing.remove(&need));
     }
 
-    /// `need` is missing (again).
+    /// Marks `need` as missing (again).
     pub fn lost(&self, need: impl Into<Cow<'static, str>>) {
         let need = need.into();
         self.missing.send_if_modified(|missing| missing.insert(need));
     }
 
-    /// Sets `need` as met or missing.
+    /// Marks `need` as met or missing.
     pub fn set(&self, need: impl Into<Cow<'static, str>>, met: bool) {
         if met { self.met(need) } else { self.lost(need) }
     }
 
-    /// Waits until nothing of its own is missing.
+    /// Waits until none of its own needs is missing. Needs of other parts are not waited for.
     pub async fn ready(&self) {
-        // The sender lives as long as `self`, so the wait cannot end otherwise.
+        // The sender lives as long as `self`, so the wait cannot fail.
         let _ = self.missing.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
@@ -66,8 +66,8 @@ impl Readiness {
     }
 }
 
-/// `GET /healthz`, `/readyz` and `/metrics`. They tell of the inside, so they belong on an address that only operators
-/// reach.
+/// Serves `GET /healthz`, `/readyz` and `/metrics`. The pages show internal state, so use an address that only
+/// operators can reach.
 pub fn router(readiness: Readiness, registry: Registry) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

@@ -1,8 +1,9 @@
-//! An HTTP/1.1 server for the open internet: slow clients, heads and bodies that do not end, unread answers and floods of
-//! connections are bounded, none of them keeps others out, and a stop finishes the requests under way.
+//! An HTTP/1.1 server for the open internet. Slow clients, endless headers and bodies, unread responses and floods of
+//! connections are bounded, and none of them keeps other clients out. A stop finishes the requests in flight.
 //!
-//! `axum::serve` has no limit on the time a request's head may take and does not set TCP_NODELAY, so the accept loop is
-//! our own, on hyper's connection builder. Of a crowd of connections, `crowd.rs` decides which one is closed.
+//! `axum::serve` has no limit on the time that the headers of a request may take and does not set `TCP_NODELAY`, so
+//! this module has its own accept loop on hyper's connection builder. If there are too many connections, `crowd.rs`
+//! decides which one is closed.
 
 mod crowd;
 mod guest;
@@ -23,37 +24,37 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crowd::{Crowd, Limits, Phase};
+use crowd::{Crowd, CrowdLimits, Phase};
 use guest::{Guest, SharedCrowd, WatchedBody, WatchedStream};
 
-/// How long a client may take to send a request's head. An idle kept-alive connection is closed after this, too.
+/// Time for the headers of a request to arrive. An idle kept-alive connection is closed after this time too.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
-/// Bytes that a connection buffers while they are not read yet, which is also the largest head.
+/// Maximum number of unread bytes that a connection buffers, and so the largest size of a request's headers.
 const MAX_BUFFER: usize = 16 * 1024;
-/// Bytes of unread answers that the kernel holds for a connection (Linux doubles the number). Left to itself it takes
-/// megabytes.
+/// Bytes of unread responses that the kernel holds for a connection (Linux doubles the number). By default
+/// it holds megabytes.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Connections open at once, where the process may have twice as many files.
+/// Maximum number of open connections, if the process may open twice as many files.
 const MAX_CONNECTIONS: usize = 8192;
-/// Bytes of bodies, all together, that have begun to arrive and are not whole.
+/// Maximum total of bytes of bodies that have begun to arrive and are not complete.
 const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
-/// A connection takes no new request after this.
+/// Lifetime of a connection, after which it accepts no new request.
 const LIFETIME: Duration = Duration::from_secs(300);
-/// Time for the last request of a connection, after its lifetime or the order to stop.
+/// Time for the last request of a connection, after the end of its lifetime or after the stop signal.
 const FAREWELL: Duration = Duration::from_secs(15);
-/// Time that a stop leaves to clients, to send the rest of a body or to read an answer.
+/// Time that clients have during a stop to send the rest of a body or to read a response.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-/// Interval of the look at deadlines.
+/// Interval between checks of the deadlines.
 const SWEEP_EVERY: Duration = Duration::from_millis(200);
-/// Interval of log lines about evictions.
+/// Interval between log lines about evictions.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, whose usual cause is that the process has no file descriptor left, and between attempts to
-/// make room.
+/// Pause after a failed accept, whose usual cause is that the process has no file descriptor left, and between attempts
+/// to evict a connection for a new one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` until `stop`, then accepts no more, lets every request under way finish, and returns.
+/// Serves `router` until `stop`. Then accepts no more connections, lets every request in flight finish, and returns.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let limits = Limits { connections: max_connections(), body_bytes: MAX_BODY_BYTES };
+    let limits = CrowdLimits { connections: max_connections(), body_bytes: MAX_BODY_BYTES };
     let (crowd, connections) = (SharedCrowd::new(Crowd::new(limits)), TaskTracker::new());
     tokio::select! {
         () = stop.cancelled() => {}
@@ -71,7 +72,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 async fn accept_all(
     listener: &TcpListener,
     router: &Router,
-    limits: Limits,
+    limits: CrowdLimits,
     crowd: &SharedCrowd,
     connections: &TaskTracker,
     stop: &CancellationToken,
@@ -90,10 +91,10 @@ async fn accept_all(
             }
         };
         let seat = seat(&seats, crowd).await;
-        // Answers are small; waiting to fill a segment would only delay them.
+        // Responses are small; waiting to fill a segment would only delay them.
         let ready = stream.set_nodelay(true).is_ok() && set_socket_send_buffer_size(&stream, SEND_BUFFER).is_ok();
         if !ready {
-            // The client is gone already.
+            // The client has already disconnected.
             continue;
         }
         let guest = crowd.enter(address.ip());
@@ -105,21 +106,21 @@ async fn accept_all(
     }
 }
 
-/// A seat for a newcomer. Evicts another connection where all are taken.
+/// Returns a permit for a new connection. Evicts another connection if all permits are taken.
 async fn seat(seats: &Arc<Semaphore>, crowd: &SharedCrowd) -> Option<OwnedSemaphorePermit> {
     loop {
         if let Ok(seat) = seats.clone().try_acquire_owned() {
             return Some(seat);
         }
         crowd.lock().make_room();
-        // The semaphore is never closed: the wait ends with a seat or with the timeout.
+        // The semaphore is never closed, so the wait ends with a permit or with the timeout.
         if let Ok(seat) = tokio::time::timeout(ACCEPT_PAUSE, seats.clone().acquire_owned()).await {
             return seat.ok();
         }
     }
 }
 
-/// One connection, from its first request to its end.
+/// Serves one connection, from its first request to its end.
 async fn attend(http: &http1::Builder, stream: TcpStream, guest: Arc<Guest>, router: Router, stop: &CancellationToken) {
     let evicted = guest.evicted.clone();
     let io = TokioIo::new(WatchedStream::new(stream, guest.clone()));
@@ -150,13 +151,13 @@ async fn attend(http: &http1::Builder, stream: TcpStream, guest: Arc<Guest>, rou
             }
         }
     };
-    // An error on a connection is the client's doing: it went away, or spoke no HTTP.
+    // The client causes an error on a connection: it disconnected or did not send valid HTTP.
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
     }
 }
 
-/// Enforces the deadlines, and logs the number of evictions. Never returns.
+/// Enforces the deadlines and logs the number of evictions. Never returns.
 async fn sweep_all(crowd: &SharedCrowd) {
     let mut told = tokio::time::Instant::now();
     loop {
@@ -172,7 +173,7 @@ async fn sweep_all(crowd: &SharedCrowd) {
     }
 }
 
-/// Closes connections that wait for their client, while the server stops. Never returns.
+/// Closes connections that wait for their client while the server stops. Never returns.
 async fn dismiss_all(crowd: &SharedCrowd) {
     loop {
         crowd.lock().dismiss(std::time::Instant::now(), STOP_PATIENCE);
@@ -180,11 +181,12 @@ async fn dismiss_all(crowd: &SharedCrowd) {
     }
 }
 
-/// Connections that one server may have: half of the files that the process may open, for there are other servers,
-/// databases and destinations. Raises the limit of open files to the highest that is allowed first.
+/// Returns the largest number of connections of one server: half of the files that the process may open,
+/// because other servers, databases and destinations need files too. First raises the limit of open files to
+/// the highest allowed value.
 fn max_connections() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // A refusal leaves the limit as it is, and the lower limit is used.
+    // If raising fails, the limit stays as it is and is used.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let files = getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX);
     usize::try_from(files / 2).unwrap_or(MAX_CONNECTIONS).clamp(16, MAX_CONNECTIONS)

@@ -1,6 +1,6 @@
-//! What every process of Usher does alike: reading its options, logging, serving HTTP, telling its health, stopping.
+//! Functions that all processes of Usher share: options, logging, an HTTP server, health pages, shutdown.
 //!
-//! Knows nothing of events, logs or flows.
+//! This crate does not depend on events, logs or flows.
 
 pub mod listen;
 pub mod options;

@@ -1,12 +1,12 @@
-//! Addresses to listen on, as people write them.
+//! Parsing of listen addresses as operators write them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// Reads `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`.
+/// Parses `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`.
 ///
 /// # Errors
 ///
-/// It has no host, no port, or another name; says what would be right.
+/// The text has no host, no port, or a host name other than `localhost`. The error suggests a valid address.
 pub fn parse(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);

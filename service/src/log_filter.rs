@@ -1,9 +1,9 @@
-//! Says of a log filter if it can be meant: one that silences everything hides every trouble, and a level that is
-//! misspelt is taken for the name of a crate.
+//! Checks that a log filter is plausible. A filter that silences everything hides every error, and a misspelt level is
+//! taken for the name of a crate.
 
-/// The levels, the quietest first.
+/// The levels, quietest first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-/// Names of our crates in a filter. A filter holds for every name that begins with its own.
+/// Names of Usher's crates in a filter. A filter applies to every name that begins with its target.
 const OURS: [&str; 9] = [
     "usher",
     "ingest",
@@ -16,15 +16,15 @@ const OURS: [&str; 9] = [
     "usher_proto",
 ];
 
-/// Checks a filter such as `info` or `warn,usher_ingest=debug`. Its grammar is checked elsewhere.
+/// Checks a filter such as `info` or `warn,usher_ingest=debug`. The parser of the filter checks its grammar.
 ///
 /// # Errors
 ///
-/// The mistake in a filter.
+/// The filter silences everything, or contains a word that is neither a level nor a crate of Usher.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let mut speaks = false;
     for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
-        // Spans and fields narrow a directive; they are the operator's own affair.
+        // Spans and fields only restrict a directive, so they are not checked.
         let (target, level) = match directive.rsplit_once('=') {
             Some((target, level)) if !target.contains('{') => (target, Some(level.trim())),
             _ => (directive, None),

@@ -1,7 +1,7 @@
 //! Options from the command line, the environment, and files named by the environment.
 //!
-//! Every option of Usher is also a variable, and a variable `X` may be given as `X_FILE` naming a file, the way
-//! containers hand over secrets. clap does the first two; this adds the third.
+//! Every option of Usher can also be set by an environment variable. A variable `X` can be given as `X_FILE`, which
+//! names a file, as containers pass secrets. `clap` reads the first two; this module adds the third.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,25 +12,25 @@ use crate::ConfigError;
 use crate::settings;
 use usher_proto::Instance;
 
-/// A snapshot of the environment in which `X_FILE` has been resolved to `X` on reading.
+/// A snapshot of the environment. Reading `X` also resolves `X_FILE`.
 #[derive(Clone)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// The process's own. Variables that are no UTF-8 are left out.
+    /// Takes the environment of the process. Variables that are not UTF-8 are left out.
     pub fn from_process() -> Self {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         Self { variables: std::env::vars_os().filter_map(text).collect() }
     }
 
-    /// Exactly these, for tests and for processes that are configured by another.
+    /// Creates an environment of exactly these variables, for tests and for processes that another program configures.
     pub fn from_vars<const N: usize>(variables: [(&str, &str); N]) -> Self {
         Self { variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
     }
 
-    /// With `name` set to `value`, whatever it was.
+    /// Sets `name` to `value`, replacing any earlier value and `<name>_FILE`.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.remove(&format!("{name}_FILE"));
@@ -38,21 +38,29 @@ impl Environment {
         self
     }
 
-    /// The variables that hold something, as they are set.
+    /// Iterates over the variables that are not empty, without resolving files.
     pub(crate) fn filled(&self) -> impl Iterator<Item = (&str, &str)> {
         let text = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         text.filter(|(_, value)| !value.is_empty())
     }
 
-    /// The value of `name`, or the content of the file that `<name>_FILE` names, without the line ends after it. Empty
-    /// is unset. Giving both is an error, as is a file that cannot be read. A name that is not in the list of settings
-    /// would be refused at the start of any program: nobody could give it.
+    /// Returns the value of `name`, or the content of the file that `<name>_FILE` names, without trailing line ends.
+    /// `None` if it is unset or empty. `name` must be in the list of settings, because every program refuses unknown
+    /// names at its start and nobody could set it.
+    ///
+    /// # Errors
+    ///
+    /// Both `name` and `<name>_FILE` are set, or the file cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `name` is not in the list of settings.
     pub fn get(&self, name: &str) -> Result<Option<String>, ConfigError> {
         debug_assert!(settings::is_known(name), "{name} is looked up and stands in no list of settings");
         self.value(name)
     }
 
-    /// See [`Environment::get`].
+    /// As [`Environment::get`], for any name.
     pub(crate) fn value(&self, name: &str) -> Result<Option<String>, ConfigError> {
         let filled = |name: &str| self.variables.get(name).filter(|value| !value.is_empty());
         let file_name = format!("{name}_FILE");
@@ -68,9 +76,9 @@ impl Environment {
         }
     }
 
-    /// What one of a sender's instances goes by: `X_<INSTANCE>` stands for `X`. Nothing else is there but addresses
-    /// (`..._BASE_URL`) and what is Usher's own, so that one instance never uses another's accounts. The default instance
-    /// goes by the plain names.
+    /// Returns the environment of one instance of a sender. `X_<INSTANCE>` becomes `X`. Apart from `USHER_*` and
+    /// addresses (`..._BASE_URL`) nothing is inherited, so an instance cannot use another's accounts. The default
+    /// instance uses the plain names.
     #[must_use]
     pub fn scoped_to(&self, instance: &str) -> Self {
         if instance == Instance::DEFAULT {
@@ -95,7 +103,11 @@ impl Environment {
         own
     }
 
-    /// The variables whose names begin with `prefix`: what follows it, and the value, files resolved.
+    /// Returns the variables whose names begin with `prefix`: the rest of the name, and the value with files resolved.
+    ///
+    /// # Errors
+    ///
+    /// A variable is set both directly and as `<name>_FILE`, or a file cannot be read.
     pub fn with_prefix(&self, prefix: &str) -> Result<Vec<(String, String)>, ConfigError> {
         let mut found = Vec::new();
         for name in self.variables.keys().filter(|name| name.starts_with(prefix)) {
@@ -109,13 +121,18 @@ impl Environment {
     }
 }
 
-/// What the names of an instance's variables end in: `_STAGING` for `staging`.
+/// Returns the suffix of an instance's environment variables: `_STAGING` for `staging`.
 pub fn instance_suffix(instance: &str) -> String {
     format!("_{}", instance.to_uppercase().replace('-', "_"))
 }
 
-/// Parses the process's command line into `T`; variables and files stand in for options that are not given. Variables
-/// that are misspelt are refused. Prints help or the error and says with which code to exit instead.
+/// Parses the command line of the process into `T`. Environment variables and files replace options that are not given,
+/// and misspelt variables are refused.
+///
+/// # Errors
+///
+/// The process must exit with the returned code: after the help text was requested and printed, or after an invalid
+/// option or variable was reported.
 pub fn parse<T: CommandFactory + FromArgMatches>(environment: &Environment) -> Result<T, u8> {
     parse_from(std::env::args_os(), environment)
 }
@@ -130,19 +147,19 @@ fn parse_from<T: CommandFactory + FromArgMatches>(
     let parsed = matches.and_then(|matches| T::from_arg_matches(&matches));
     let asks_for_help = parsed.as_ref().is_err_and(|error| !error.use_stderr());
     let parsed = match settings::refuse_unknown(environment) {
-        // A name that seems to be missing may have been misspelt.
+        // A setting that seems to be missing may have been misspelt, so the unknown name is reported first.
         Err(unknown) if !asks_for_help => Err(clap::Error::raw(ErrorKind::InvalidValue, format!("{unknown}\n"))),
         _ => parsed,
     };
     parsed.map_err(|error| {
-        // Nothing sensible is left to do when the terminal itself is gone.
+        // If the terminal is gone, the error cannot be printed.
         let _ = error.print();
         if error.use_stderr() { crate::exit::USAGE } else { crate::exit::OK }
     })
 }
 
-/// Makes the files' contents the defaults of the options that name a variable, in `command` and all below it. The value
-/// of a variable is never shown in help, for some are secret.
+/// Makes the contents of files the defaults of the options that name a variable, in `command` and all its subcommands.
+/// Help never shows the value of a variable, because some are secret.
 fn fill(mut command: Command, environment: &Environment) -> Result<Command, ConfigError> {
     let mut from_files = Vec::new();
     for argument in command.get_arguments() {
@@ -165,7 +182,7 @@ fn fill(mut command: Command, environment: &Environment) -> Result<Command, Conf
     Ok(command)
 }
 
-/// Variables that a shell sets, and options take up.
+/// True for variables that the shell sets and that serve as defaults of options.
 fn is_of_others(name: &str) -> bool {
     name == "USER"
 }

@@ -1,20 +1,20 @@
-//! A text that must not be seen: keys of accounts, addresses of databases with passwords in them.
+//! Texts that must not be shown, such as API keys and database URLs with passwords.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-/// A secret text. `Debug` and `Display` do not show it, so it cannot slip into a log line or an error.
+/// A secret text. `Debug` and `Display` hide it, so that it cannot appear in a log line or an error by accident.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that must use it.
+    /// Returns the text itself, for the code that must use it.
     pub fn expose(&self) -> &str {
         &self.0
     }

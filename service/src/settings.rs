@@ -1,7 +1,7 @@
-//! Every setting of every program, by name: what is set and is none of them is refused, for it was meant to be one.
+//! All settings of all programs, by name. A variable that looks like a setting but is not one of them is refused,
+//! because it was probably meant as a setting.
 //!
-//! [`Environment`] looks nothing up that is not listed here, and a test holds that nothing is listed that nobody looks
-//! up.
+//! [`Environment`] reads no name that is not listed here, and a test ensures that every listed name is read.
 
 mod shape;
 
@@ -12,18 +12,18 @@ use crate::options::Environment;
 
 use Extent::{Instances, Named, Process};
 
-/// Further names of a setting, beside its own and `<NAME>_FILE`.
+/// Additional names of a setting, besides its own and `<NAME>_FILE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
-    /// No others.
+    /// No additional names.
     Process,
     /// `<NAME>_<INSTANCE>`.
     Instances,
-    /// `<NAME>_<any name>`, and that with an instance.
+    /// `<NAME>_<any name>`, and the same with the suffix of an instance.
     Named,
 }
 
-/// All settings.
+/// All settings, with their additional names.
 const SETTINGS: &[(&str, Extent)] = &[
     ("USHER_ADMIN", Process),
     ("USHER_DATA", Process),
@@ -81,18 +81,18 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("NYLAS_QUOTA", Instances),
 ];
 
-/// Beginnings of names that others read: librdkafka, and Usher's own tests.
+/// Prefixes of names that librdkafka and Usher's own tests read.
 const OPEN: &[&str] =
     &["USHER_KAFKA_", "USHER_TEST_", "USHER_CHAOS", "USHER_QUOTA_MAILS", "USHER_SIGNUPS", "USHER_BACKLOG"];
 
-/// Names that begin so are Usher's alone, or those of a destination that an environment of Usher's is for: an unknown
-/// one is a mistake.
+/// Prefixes that are used only by Usher or by the destinations for which an environment of Usher is made. An unknown
+/// name with such a prefix is a mistake.
 const OURS: &[&str] =
     &["USHER_", "CLERK_WEBHOOK_", "RESEND_", "SMTP_", "STRIPE_", "MAILCHIMP_", "NOVU_", "ALGOLIA_", "NYLAS_"];
-/// Names that begin so may be other programs' (`HTTP_PROXY`, `DATABASE_HOST`, `CLERK_SECRET_KEY`): only one that is
-/// nearly ours is a mistake.
+/// Prefixes that other programs may use too (`HTTP_PROXY`, `DATABASE_HOST`, `CLERK_SECRET_KEY`). Such a name is a
+/// mistake only if it is very similar to a setting.
 const SHARED: &[&str] = &["HTTP_", "DATABASE_", "CLERK_"];
-/// Other programs' names for the same.
+/// Names that other programs use for the same settings.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("CLERK_SIGNING_SECRET", "CLERK_WEBHOOK_SIGNING_SECRET"),
     ("NOVU_API_KEY", "NOVU_SECRET_KEY"),
@@ -102,17 +102,17 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("STRIPE_API_KEY", "STRIPE_SECRET_KEY"),
     ("STRIPE_KEY", "STRIPE_SECRET_KEY"),
 ];
-/// Least likeness of two names, from 0 to 1, for one to be taken for the other.
+/// Minimum similarity, from 0 to 1, at which a name with a shared prefix is taken for a misspelt setting.
 const NEARLY: f64 = 0.94;
-/// Least likeness of a name, from 0 to 1, to be proposed.
+/// Minimum similarity, from 0 to 1, at which a setting is suggested.
 const ALIKE: f64 = 0.8;
 
-/// True if a program looks this name up.
+/// True if a program reads this name.
 pub(crate) fn is_known(name: &str) -> bool {
     setting(name).is_some() || OPEN.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The setting that a name stands for: itself, or the same of an instance.
+/// Returns the setting to which a name belongs: the setting of that name, or that of one of its additional names.
 fn setting(name: &str) -> Option<&'static str> {
     let stands_for = |(known, extent): &&(&str, Extent)| {
         let Some(rest) = name.strip_prefix(known) else { return false };
@@ -129,33 +129,34 @@ fn setting(name: &str) -> Option<&'static str> {
     SETTINGS.iter().filter(stands_for).map(|(known, _)| *known).max_by_key(|known| known.len())
 }
 
-/// Without the `_FILE` that says where the value stands.
+/// Removes the suffix `_FILE`, which marks the path of a file.
 fn plain(name: &str) -> &str {
     name.strip_suffix("_FILE").unwrap_or(name)
 }
 
-/// Refuses what is set under a name that is nearly one of ours, or can only be meant to be one.
+/// Refuses variables whose name is very similar to a setting, or whose prefix is used only by Usher.
 ///
 /// # Errors
 ///
-/// Such names, each with the one that may be meant. Values are not repeated.
+/// There are such variables. The error lists each, with the setting that may be meant. It does not repeat values.
 pub fn refuse_unknown(environment: &Environment) -> Result<(), ConfigError> {
     let unknown = environment.filled().filter(|(name, value)| !is_service_link(name, value));
     let problems: Vec<String> = unknown.filter_map(|(name, _)| problem(name)).collect();
     if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems.join("\n"))) }
 }
 
-/// A variable that is none of ours and holds what looks like a signing secret, if there is one. Its value is not told.
+/// Returns the name of a variable that is not a setting and whose value looks like a signing secret. `None` if there is
+/// none. The value is not returned.
 pub fn named_otherwise(environment: &Environment) -> Option<String> {
     let looks_like_it = |(name, value): &(&str, &str)| setting(plain(name)).is_none() && value.starts_with("whsec_");
     environment.filled().find(looks_like_it).map(|(name, _)| name.to_owned())
 }
 
-/// Refuses values that cannot be right whatever they are for: with quotes around them, or of another service.
+/// Refuses values that no setting of their kind can have: values in quotes, and keys of another service.
 ///
 /// # Errors
 ///
-/// The first such setting. Values are not repeated.
+/// The first such setting, or a file of a setting that cannot be read. The error does not repeat the value.
 pub fn check_values(environment: &Environment) -> Result<(), ConfigError> {
     for (name, _) in environment.filled() {
         let name = plain(name);
@@ -175,7 +176,7 @@ fn problem(name: &str) -> Option<String> {
     if !begins_as(OURS) && !begins_as(SHARED) {
         return None;
     }
-    // An instance's name may follow a name that is wrong.
+    // A misspelt name may be followed by the name of an instance.
     let alike = |known: &str| {
         let head = plain.char_indices().map(|(at, _)| &plain[..at]).filter(|head| head.len() + 1 >= known.len());
         let heads = head.filter(|head| plain[head.len()..].starts_with('_')).chain([plain]);
@@ -193,7 +194,7 @@ fn problem(name: &str) -> Option<String> {
     Some(format!("{name}: there is no such setting; {meant}"))
 }
 
-/// Likeness of two names, from 0 to 1. That both begin alike (`USHER_`) says nothing.
+/// Returns the similarity of two names, from 0 to 1. A common first word (`USHER_`) does not count.
 fn likeness(name: &str, known: &str) -> f64 {
     let tails = name.split_once('_').zip(known.split_once('_'));
     let tails = tails.filter(|((a, _), (b, _))| a == b).map(|((_, a), (_, b))| (a, b));
@@ -201,8 +202,8 @@ fn likeness(name: &str, known: &str) -> f64 {
     strsim::jaro_winkler(name, known)
 }
 
-/// Names that Kubernetes sets in every container for each service of the namespace (`USHER_INGEST_SERVICE_HOST`,
-/// `USHER_INGEST_PORT_8080_TCP_ADDR`), by the names of the services: nobody has written it.
+/// True for variables that Kubernetes sets in every container for each service of the namespace, named after the
+/// service (`USHER_INGEST_SERVICE_HOST`, `USHER_INGEST_PORT_8080_TCP_ADDR`). No operator wrote them.
 fn is_service_link(name: &str, value: &str) -> bool {
     let port = name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     let address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));

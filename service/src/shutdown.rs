@@ -1,4 +1,4 @@
-//! When to stop: on SIGTERM or SIGINT, told to everyone through one token.
+//! Shutdown on SIGTERM or SIGINT, signalled to all tasks through one token.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,10 +6,14 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long a process may take from the signal to its end. Container runtimes wait ten seconds before they kill.
+/// Time from the signal to the end of the process. Container runtimes wait ten seconds before they kill a process.
 pub const DEADLINE: Duration = Duration::from_secs(9);
 
-/// A token that is cancelled at the first SIGTERM or SIGINT.
+/// Returns a token that is cancelled at the first SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// A signal handler cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -19,14 +23,14 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        // Before anything is said, so that nothing that goes wrong with that can hold up the stop.
+        // The token is cancelled before the log line is written, so that a failure to write cannot delay the stop.
         stop.cancel();
         tracing::info!(signal, "stopping");
     });
     Ok(token)
 }
 
-/// Waits for `work` after the token was cancelled, but no longer than the deadline. `None` where it did not end in time.
+/// Waits for `work`, after the token was cancelled for at most [`DEADLINE`]. `None` if it did not end in time.
 pub async fn drain<T>(token: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::pin!(work);
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Logging: structured, to standard error, with no personal data in it by everybody's discipline.
+//! Structured logging to standard error. Callers must not log personal data; nothing filters it here.
 
 use std::fmt::Debug;
 use std::io::IsTerminal as _;
@@ -14,7 +14,12 @@ use crate::ConfigError;
 use crate::options::Environment;
 use crate::{log_filter, unfailing, visible};
 
-/// Starts logging. `RUST_LOG` chooses what (default `info`), `USHER_LOG_FORMAT` how: `text` (default) or `json`.
+/// Starts logging. `RUST_LOG` sets the filter (default `info`), `USHER_LOG_FORMAT` the format: `text`
+/// (default) or `json`.
+///
+/// # Errors
+///
+/// One of the two settings is invalid, or logging was already started.
 pub fn start(environment: &Environment) -> Result<(), ConfigError> {
     let filter = match environment.get("RUST_LOG")? {
         None => EnvFilter::default().add_directive(Directive::from(tracing::Level::INFO)),
@@ -26,7 +31,7 @@ pub fn start(environment: &Environment) -> Result<(), ConfigError> {
     };
     let subscriber =
         tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(unfailing::stderr);
-    // Colours are for people; a file or a collector gets plain text.
+    // Colours are used on a terminal only; files and collectors get plain text.
     let subscriber = subscriber.with_ansi(std::io::stderr().is_terminal());
     let started = match environment.get("USHER_LOG_FORMAT")?.as_deref() {
         None | Some("text") => subscriber.fmt_fields(fields()).try_init(),
@@ -41,7 +46,8 @@ pub fn start(environment: &Environment) -> Result<(), ConfigError> {
     started.map_err(|error| ConfigError::new("logging", error))
 }
 
-/// Fields as text, each on its line whatever its value holds: ids and types of events come from outside.
+/// Formats fields as text that stays on one line, regardless of their values: ids and types of events
+/// come from outside.
 fn fields() -> impl for<'w> FormatFields<'w> + 'static {
     let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
         let text = format!("{value:?}");
@@ -51,9 +57,10 @@ fn fields() -> impl for<'w> FormatFields<'w> + 'static {
     debug_fn(write).delimited(" ")
 }
 
-/// Chooses the cryptography behind every TLS connection of the process. Call once, before the first.
+/// Installs the cryptography provider for all TLS connections of the process. Call it once, before
+/// the first connection.
 pub fn install_tls() {
-    // An error means that one is installed already, which is what is wanted.
+    // An error means that a provider is already installed, which is sufficient.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 

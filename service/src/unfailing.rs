@@ -1,5 +1,5 @@
-//! Output that only accompanies the work: log lines, notices, the last error. What cannot be written (a full disk, a pipe
-//! whose reader is gone, or stopped and no longer reads) is lost, and the work goes on.
+//! Output that must not interrupt the work: log lines, notices, the last error. If it cannot be written, it is lost and
+//! the work continues. That happens with a full disk, or with a pipe whose reader has ended or no longer reads.
 
 use std::io::{self, StderrLock, StdoutLock, Write};
 use std::os::fd::AsFd;
@@ -9,48 +9,49 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-/// A pipe that is writable takes this much without blocking (POSIX, `PIPE_BUF` on Linux).
+/// Number of bytes that a writable pipe accepts without blocking (POSIX, `PIPE_BUF` on Linux).
 const PART: usize = 4096;
-/// Longer than a reader that lives needs to take something out of a full pipe.
+/// Longest wait for a full pipe. A reader that works takes less time than this to read from it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A stream that never fails, and is never waited for longer than a moment.
+/// A stream whose writes never fail and wait only briefly for a slow reader.
 #[derive(Debug)]
 pub struct Unfailing<'a, W> {
-    /// Locked: between the look at it and the write nobody else may fill it.
+    /// The locked stream. Without the lock, another writer could fill it between the poll and the write.
     stream: W,
-    /// Whether its reader was waited for and has not read: the next line does not wait again.
+    /// True if the last wait for the reader was in vain: the next write does not wait again.
     is_stalled: &'a AtomicBool,
     /// Longest wait for a slow reader.
     patience: Duration,
 }
 
-/// Standard error.
+/// Returns standard error as a stream that never fails.
 pub fn stderr() -> Unfailing<'static, StderrLock<'static>> {
     static IS_STALLED: AtomicBool = AtomicBool::new(false);
     Unfailing { stream: io::stderr().lock(), is_stalled: &IS_STALLED, patience: PATIENCE }
 }
 
-/// Standard output.
+/// Returns standard output as a stream that never fails.
 pub fn stdout() -> Unfailing<'static, StdoutLock<'static>> {
     static IS_STALLED: AtomicBool = AtomicBool::new(false);
     Unfailing { stream: io::stdout().lock(), is_stalled: &IS_STALLED, patience: PATIENCE }
 }
 
 impl<W: Write + AsFd> Unfailing<'_, W> {
-    /// Writes one line.
+    /// Writes one line, or loses it if it cannot be written.
     pub fn line(&mut self, text: &str) {
         let _ = self.write(format!("{text}\n").as_bytes());
     }
 
-    /// Whether a write does not block; one that fails does not.
+    /// Waits until a write does not block. Returns false if the reader does not read. An error counts as true, because
+    /// a write that fails does not block either.
     fn takes_a_part(&self) -> bool {
         let patience = if self.is_stalled.load(Ordering::Relaxed) { Duration::ZERO } else { self.patience };
         let ready = retry_on_intr(|| {
             let timeout = Timespec::try_from(patience).ok();
             poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], timeout.as_ref())
         });
-        // Where it cannot be known, the write tells.
+        // If the poll fails, the write itself reports the error.
         let takes = ready.is_err() || ready.is_ok_and(|ready| ready > 0);
         self.is_stalled.store(!takes, Ordering::Relaxed);
         takes
@@ -80,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe that takes nothing more.
+    /// Returns a pipe that is full.
     fn full() -> (PipeReader, PipeWriter) {
         let (reader, mut writer) = pipe().expect("a pipe");
         while poll(&mut [PollFd::new(&writer, PollFlags::OUT)], Some(&Timespec::default())).expect("a poll") > 0 {

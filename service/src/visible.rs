@@ -1,10 +1,10 @@
-//! Text from outside, made safe to show: a terminal obeys control characters, and the bidirectional controls change the
-//! order in which a line is read. Here they are shown instead.
+//! Makes text from outside safe to print. A terminal obeys control characters, and bidirectional controls change the
+//! order in which a line is read. Here they are replaced by visible escapes.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character acts on a terminal or on the order of a line instead of standing in it: C0, DEL, C1, line and
+/// True if a character controls a terminal or the order of a line instead of being displayed: C0, DEL, C1, line and
 /// paragraph separators, and Unicode's bidirectional controls.
 pub const fn is_control(c: char) -> bool {
     matches!(
@@ -19,18 +19,18 @@ pub const fn is_control(c: char) -> bool {
     )
 }
 
-/// The text on one line, each control character as `\u{1b}`.
+/// Returns the text as one line, with each control character escaped, such as `\u{1b}`.
 pub fn line(text: &str) -> Cow<'_, str> {
     replace(text, is_control, |shown, c| write!(shown, "{}", c.escape_unicode()))
 }
 
-/// The same for a text of several lines: its line feeds stay.
+/// Returns a text of several lines with control characters escaped as by [`line`], except line feeds.
 pub fn lines(text: &str) -> Cow<'_, str> {
     replace(text, |c| c != '\n' && is_control(c), |shown, c| write!(shown, "{}", c.escape_unicode()))
 }
 
-/// A JSON text, each control character as JSON escapes it (`\u009b`): serializers leave those beyond U+001F as they are.
-/// Line feeds stay, for within a string there is none.
+/// Returns a JSON text with each control character escaped as in JSON (`\u009b`), because serialisers do not escape
+/// those above U+001F. Line feeds stay: JSON strings cannot contain them.
 pub fn json(text: &str) -> Cow<'_, str> {
     replace(text, |c| c != '\n' && is_control(c), |shown, c| write!(shown, "\\u{:04x}", u32::from(c)))
 }
@@ -46,7 +46,7 @@ fn replace(
     let mut shown = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         if hidden(c) {
-            // A String takes whatever is written to it.
+            // Writing to a `String` cannot fail.
             let _ = show(&mut shown, c);
         } else {
             shown.push(c);

@@ -1,40 +1,41 @@
-//! The two pairs of log and store that every scenario runs on: the embedded one always, Kafka and Postgres where
-//! `USHER_TEST_KAFKA` (`host:port`) and `USHER_TEST_POSTGRES` (`postgres://...`) log_once where. With `CI` set, a missing one
-//! is a failure.
+//! The two backends (log and store) on which every scenario runs. The embedded backend always runs. Kafka and Postgres
+//! run if `USHER_TEST_KAFKA` (`host:port`) and `USHER_TEST_POSTGRES` (`postgres://...`) give their addresses. With `CI`
+//! set, a missing variable is a failure.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-/// Real services to test against.
+/// Addresses of real services to test against.
 #[derive(Debug, Clone)]
 pub struct Services {
-    /// Kafka's bootstrap server.
+    /// Bootstrap server of Kafka.
     pub kafka: String,
-    /// A Postgres in which databases can be made.
+    /// URL of a Postgres server on which databases can be created.
     pub postgres: String,
 }
 
 /// A log and a store.
 #[derive(Debug, Clone)]
 pub enum Backend {
-    /// Both SQLite files, in one process.
+    /// Both as SQLite files, in one process.
     Embedded,
-    /// Apache Kafka and Postgres, ingest and dispatcher as services.
+    /// Apache Kafka and Postgres; ingest and dispatcher run as separate services.
     Real(Services),
 }
 
-/// Says something once, where the test harness does not swallow it.
+/// Writes `text` to standard error once per process, bypassing the test harness's output capture.
 pub fn log_once(text: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let new = SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned());
     if new {
-        // The harness swallows what the macros print, not what is written.
+        // The harness captures output of the print macros, but not direct writes to standard error.
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
-/// A setting of the tests. None, said so, where it is missing; with `CI` that is a failure.
+/// Returns a setting of the tests. Returns `None` and logs it if the variable is missing or empty; panics instead if
+/// `CI` is set.
 pub fn setting(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     if value.is_none() {
@@ -45,14 +46,14 @@ pub fn setting(name: &str) -> Option<String> {
 }
 
 impl Backend {
-    /// The backend of real services, if there is one.
+    /// Returns the backend of real services, or `None` if their addresses are not set.
     pub fn real() -> Option<Self> {
         let (kafka, postgres) = (setting("USHER_TEST_KAFKA")?, setting("USHER_TEST_POSTGRES")?);
         log_once(&format!("backend: Kafka at {kafka} and Postgres"));
         Some(Self::Real(Services { kafka, postgres }))
     }
 
-    /// What to call it.
+    /// Display name of the backend.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
@@ -60,14 +61,14 @@ impl Backend {
         }
     }
 
-    /// The backend that needs nothing.
+    /// Returns the embedded backend, which needs no external services. Always `Some`.
     pub fn embedded() -> Option<Self> {
         log_once("backend: embedded log and store");
         Some(Self::Embedded)
     }
 }
 
-/// Makes a test of `scenario` for each backend.
+/// Generates a module per scenario with one test for each backend.
 #[macro_export]
 macro_rules! on_both_backends {
     ($($(#[$attribute:meta])* $scenario:ident),+ $(,)?) => {

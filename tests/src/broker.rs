@@ -1,5 +1,5 @@
-//! A Kafka broker of a test's own, for what cannot be done to the shared one. Its jars are where `USHER_TEST_KAFKA_LIBS`
-//! says, beside the settings that every broker of the tests begins with.
+//! A Kafka broker for one test, for operations that the shared broker must not suffer. `USHER_TEST_KAFKA_LIBS` is the
+//! folder of its jars and of the base settings (`broker.properties`) of every test broker.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use crate::{eventually, free_port};
 
 const START_DEADLINE: Duration = Duration::from_secs(90);
 
-/// A broker. Killed when dropped.
+/// A broker process. Killed when dropped.
 pub struct Broker {
     libs: PathBuf,
     properties: PathBuf,
@@ -23,7 +23,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Prepares one that keeps its log in `data` and its settings in `folder`. None where there are no jars.
+    /// Prepares a broker that stores its log in `data` and its settings in `folder`. Returns `None` if
+    /// `USHER_TEST_KAFKA_LIBS` is not set.
     pub fn prepare(folder: &Path, data: &Path) -> Option<Self> {
         let libs = PathBuf::from(setting("USHER_TEST_KAFKA_LIBS")?);
         let (port, controller) = (free_port(), free_port());
@@ -54,12 +55,12 @@ impl Broker {
         java
     }
 
-    /// Where it is.
+    /// Bootstrap address (`host:port`).
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Starts it, or starts it again on what it kept, and waits until it answers.
+    /// Starts the broker, on its existing data after a restart, and waits until it answers.
     pub async fn start(&mut self) {
         let child = self.java("kafka.Kafka").arg(&self.properties).spawn().expect("java runs");
         self.child = Some(child);
@@ -68,15 +69,15 @@ impl Broker {
         eventually("the broker answers", START_DEADLINE, || async { log.check().await.ok() }).await;
     }
 
-    /// Whether it has ended by itself.
+    /// Returns true if the process has exited by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("its state").is_some())
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills the process with SIGKILL (`kill -9`) and waits until it is gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended already.
+            // The process may have exited already.
             let _ = child.kill();
             child.wait().expect("its state");
         }
@@ -89,7 +90,7 @@ impl Drop for Broker {
     }
 }
 
-/// Deletes a topic of a cluster, as somebody else might.
+/// Deletes a topic of a cluster, as a third party might.
 pub async fn delete_topic(brokers: &str, topic: &str) {
     let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
     let results = admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("the cluster answers");

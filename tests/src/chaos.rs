@@ -1,23 +1,23 @@
-//! What a chaos is made of: the flows that run, what is expected of them, and how unwell their destinations are.
+//! Definitions for the chaos test: its flows, the results expected of them, and the faults of their destinations.
 
 use usher_lab::Fault;
 
 use crate::checker::Expected;
 
-/// How long the flows let one attempt of a step take, once flow files can log_once so: `Some("3s")`.
+/// Timeout of one attempt of a step, as written in the flow files. `None` leaves the timeout out of them.
 const STEP_TIMEOUT: Option<&str> = Some("3s");
 
-/// How long a hanging destination hangs before it closes the connection, where no step's timeout is there to end it.
+/// Time, in seconds, after which a hanging destination closes the connection. Used only without `STEP_TIMEOUT`.
 const HANG_SECONDS: f64 = 3.0;
 
-/// What is expected of each flow.
+/// Expected results of each flow.
 pub const EXPECTED: [Expected; 3] = [
     Expected { flow: "mail", on: &["user.created", "user.updated"], steps: &["mail"], keeps_rows: false },
     Expected { flow: "trial", on: &["user.created"], steps: &["customer", "subscription"], keeps_rows: false },
     Expected { flow: "db-sync", on: &["user.created", "user.updated"], steps: &[], keeps_rows: true },
 ];
 
-/// The flow files: name and text. What they send says itself which step of which flow asks for it, and why.
+/// Returns the flow files (name and text). Their requests carry the flow, the step, and the event that caused them.
 pub fn flows() -> [(&'static str, String); 3] {
     let timeout = STEP_TIMEOUT.map(|timeout| format!("timeout = \"{timeout}\"")).unwrap_or_default();
     let retry = r#"retry = { attempts = 1000, first = "50ms", max = "2s" }"#;
@@ -67,7 +67,7 @@ pub fn flows() -> [(&'static str, String); 3] {
     [("mail", mail), ("trial", trial), ("db-sync", rows)]
 }
 
-/// How every destination is: one request in five fails, one in fifty hangs, and one in fifty is done and not answered.
+/// Faults of every destination: 20% of requests fail with 503, 2% hang, and 2% take effect without an answer.
 pub fn faults() -> Vec<Fault> {
     let usual = Fault::default;
     let hang_seconds = STEP_TIMEOUT.is_none().then_some(HANG_SECONDS);

@@ -1,44 +1,44 @@
-//! What must hold of a chaos's books, whatever was killed: nothing acknowledged is lost, nothing happens twice, every
-//! user's order is kept, everything ends. Pure.
+//! Checks the ledger of a chaos test, whatever was killed: no acknowledged event is lost, no effect happens twice, each
+//! user's order is kept, and every run ends. Pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::ledger::{Ledger, Mark, Seen, Sent};
+use crate::ledger::{Ledger, Mark, RunRow, SentWebhook};
 
-/// What is expected of one flow.
+/// Expected results of one flow.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected {
-    /// Its name.
+    /// Name of the flow.
     pub flow: &'static str,
-    /// The types of events that start it.
+    /// Types of the events that start it, without the source.
     pub on: &'static [&'static str],
-    /// The steps whose effects the destinations show.
+    /// Steps whose effects the destinations record.
     pub steps: &'static [&'static str],
-    /// Whether it keeps the table of users.
+    /// True if the flow maintains the users table.
     pub keeps_rows: bool,
 }
 
-/// What is wrong.
+/// ViolationKind of a violation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Acknowledged, and without run, effect or row.
+pub enum ViolationKind {
+    /// An acknowledged event without a run, an effect or a row.
     Lost,
     /// More than one effect of one event in one step.
     Twice,
-    /// A later event of a user before an earlier one.
+    /// A later event of a user was handled before an earlier one.
     Order,
-    /// Not ended.
+    /// A run that has not ended.
     Stuck,
-    /// Given up, though nothing that happened is a reason to.
+    /// A dead run whose reason is not among the allowed ones.
     Dead,
 }
 
-impl Kind {
-    /// Every kind.
+impl ViolationKind {
+    /// All kinds, in order of display.
     pub const ALL: [Self; 5] = [Self::Lost, Self::Twice, Self::Order, Self::Stuck, Self::Dead];
 
-    /// The word for it.
+    /// Label of the kind in the report.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -50,16 +50,16 @@ impl Kind {
     }
 }
 
-/// One thing that must not be.
+/// One violation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What kind.
-    pub kind: Kind,
-    /// Which flow.
+    /// ViolationKind of the violation.
+    pub kind: ViolationKind,
+    /// Flow concerned.
     pub flow: String,
-    /// Which event.
+    /// Event concerned.
     pub event: String,
-    /// In words.
+    /// Description in words.
     pub what: String,
 }
 
@@ -69,33 +69,33 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The books, sorted for looking things up.
-struct Books<'a> {
+/// Indexes over the ledger.
+struct LedgerIndex<'a> {
     expected: &'a [Expected],
-    sent: BTreeMap<&'a str, &'a Sent>,
-    runs: BTreeMap<(&'a str, &'a str), &'a Seen>,
-    /// Each key's events in its flow, by seq.
-    lanes: BTreeMap<(&'a str, &'a str), Vec<&'a Sent>>,
+    sent: BTreeMap<&'a str, &'a SentWebhook>,
+    runs: BTreeMap<(&'a str, &'a str), &'a RunRow>,
+    /// Events of each key, per flow, ordered by `seq`.
+    lanes: BTreeMap<(&'a str, &'a str), Vec<&'a SentWebhook>>,
     first_attempts: BTreeMap<(&'a str, &'a str), i64>,
     found: Vec<Violation>,
 }
 
-/// Everything that is wrong. A run may be dead for one of the reasons in `may_die`.
+/// Returns all violations, sorted by kind. `may_die`: reasons for which a run may be dead.
 pub fn check(expected: &[Expected], ledger: &Ledger, may_die: &[&str]) -> Vec<Violation> {
-    let mut books = Books::new(expected, ledger);
-    books.runs_and_effects(ledger);
-    books.rows(ledger);
-    books.twice(ledger);
-    books.order_of_effects(ledger);
-    books.order_of_turns();
-    books.ends(ledger, may_die);
-    books.found.sort_by_key(|violation| violation.kind);
-    books.found
+    let mut index = LedgerIndex::new(expected, ledger);
+    index.runs_and_effects(ledger);
+    index.rows(ledger);
+    index.twice(ledger);
+    index.order_of_effects(ledger);
+    index.order_of_turns();
+    index.ends(ledger, may_die);
+    index.found.sort_by_key(|violation| violation.kind);
+    index.found
 }
 
-impl<'a> Books<'a> {
+impl<'a> LedgerIndex<'a> {
     fn new(expected: &'a [Expected], ledger: &'a Ledger) -> Self {
-        let mut lanes: BTreeMap<_, Vec<&Sent>> = BTreeMap::new();
+        let mut lanes: BTreeMap<_, Vec<&SentWebhook>> = BTreeMap::new();
         for sent in &ledger.sent {
             for flow in expected.iter().filter(|flow| flow.on.contains(&sent.kind.as_str())) {
                 lanes.entry((flow.flow, sent.key.as_str())).or_default().push(sent);
@@ -117,11 +117,12 @@ impl<'a> Books<'a> {
         }
     }
 
-    fn wrong(&mut self, kind: Kind, flow: &str, event: &str, what: impl Into<String>) {
+    fn wrong(&mut self, kind: ViolationKind, flow: &str, event: &str, what: impl Into<String>) {
         self.found.push(Violation { kind, flow: flow.into(), event: event.into(), what: what.into() });
     }
 
-    /// What was acknowledged has a run in each flow it starts, and what is done has had all its effects.
+    /// Checks that each acknowledged event has a run in each flow that it starts, and that each done run has
+    /// all its effects.
     fn runs_and_effects(&mut self, ledger: &'a Ledger) {
         let effects: BTreeSet<_> = ledger.effects.iter().map(place).collect();
         for expected in self.expected {
@@ -132,32 +133,39 @@ impl<'a> Books<'a> {
                 }
                 let event = sent.event.as_str();
                 let Some(run) = self.runs.get(&(flow, event)).copied() else {
-                    self.wrong(Kind::Lost, flow, event, "acknowledged, and there is no run");
+                    self.wrong(ViolationKind::Lost, flow, event, "acknowledged, and there is no run");
                     continue;
                 };
                 match run.state.as_str() {
                     "done" => {
                         for step in expected.steps.iter().filter(|step| !effects.contains(&(flow, event, *step))) {
-                            self.wrong(Kind::Lost, flow, event, format!("done without the effect of step {step}"));
+                            self.wrong(
+                                ViolationKind::Lost,
+                                flow,
+                                event,
+                                format!("done without the effect of step {step}"),
+                            );
                         }
                     }
                     "superseded" if self.has_later(flow, sent) => {}
-                    // What has not ended, or is dead, is told as such.
+                    // Unfinished and dead runs are reported by `ends`.
                     _ if run.ended_at.is_none() || run.state == "dead" => {}
-                    state => self.wrong(Kind::Lost, flow, event, format!("{state}, and nothing newer was done")),
+                    state => {
+                        self.wrong(ViolationKind::Lost, flow, event, format!("{state}, and nothing newer was done"))
+                    }
                 }
             }
         }
     }
 
-    /// Whether a later event of the same user is done.
-    fn has_later(&self, flow: &str, than: &Sent) -> bool {
+    /// Returns true if a later event of the same user is done.
+    fn has_later(&self, flow: &str, than: &SentWebhook) -> bool {
         let lane = self.lanes.get(&(flow, than.key.as_str())).into_iter().flatten();
         let mut later = lane.filter(|sent| sent.seq > than.seq);
         later.any(|sent| self.runs.get(&(flow, sent.event.as_str())).is_some_and(|run| run.state == "done"))
     }
 
-    /// The last state that was acknowledged is the row's, unless one that was sent after it is.
+    /// Checks that each row holds the last acknowledged state of its user, or one that was sent after it.
     fn rows(&mut self, ledger: &'a Ledger) {
         let Some(flow) = self.expected.iter().find(|flow| flow.keeps_rows).map(|flow| flow.flow) else { return };
         let lanes: Vec<_> =
@@ -165,9 +173,14 @@ impl<'a> Books<'a> {
         for (key, lane) in lanes {
             let Some(last) = lane.iter().rfind(|sent| sent.acknowledged) else { continue };
             match ledger.rows.get(key) {
-                None => self.wrong(Kind::Lost, flow, &last.event, "acknowledged, and the user has no row"),
+                None => self.wrong(ViolationKind::Lost, flow, &last.event, "acknowledged, and the user has no row"),
                 Some(seq) if *seq < last.seq => {
-                    self.wrong(Kind::Lost, flow, &last.event, format!("the row holds {seq}, not {}", last.seq));
+                    self.wrong(
+                        ViolationKind::Lost,
+                        flow,
+                        &last.event,
+                        format!("the row holds {seq}, not {}", last.seq),
+                    );
                 }
                 Some(_) => {}
             }
@@ -181,12 +194,12 @@ impl<'a> Books<'a> {
         }
         for ((flow, event, step), count) in counts {
             if count > 1 {
-                self.wrong(Kind::Twice, flow, event, format!("step {step} had its effect {count} times"));
+                self.wrong(ViolationKind::Twice, flow, event, format!("step {step} had its effect {count} times"));
             }
         }
     }
 
-    /// Each user's first effects come in the order of the events.
+    /// Checks that the first effects of each user come in the order of the events.
     fn order_of_effects(&mut self, ledger: &'a Ledger) {
         let mut known = BTreeSet::new();
         let mut newest: BTreeMap<(&str, &str), u64> = BTreeMap::new();
@@ -198,21 +211,21 @@ impl<'a> Books<'a> {
             let newest = newest.entry((mark.flow.as_str(), sent.key.as_str())).or_default();
             if sent.seq < *newest {
                 let what = format!("{}: the effect of {} came after that of {newest}", sent.key, sent.seq);
-                self.wrong(Kind::Order, &mark.flow, &mark.event, what);
+                self.wrong(ViolationKind::Order, &mark.flow, &mark.event, what);
             }
             *newest = sent.seq.max(*newest);
         }
     }
 
-    /// Nobody's turn comes before the one before has ended, and turns end in their order.
+    /// Checks that no run of a lane starts before the previous one has ended, and that runs end in order.
     fn order_of_turns(&mut self) {
         let lanes = std::mem::take(&mut self.lanes);
         for ((flow, key), lane) in &lanes {
-            for backend in lane.windows(2) {
-                let (before, after) = (backend[0], backend[1]);
-                let ended = |sent: &Sent| self.runs.get(&(*flow, sent.event.as_str())).map(|run| run.ended_at);
+            for pair in lane.windows(2) {
+                let (before, after) = (pair[0], pair[1]);
+                let ended = |sent: &SentWebhook| self.runs.get(&(*flow, sent.event.as_str())).map(|run| run.ended_at);
                 let begun = self.first_attempts.get(&(*flow, after.event.as_str())).copied();
-                // Without a run it is lost, which is told elsewhere.
+                // A missing run is reported as lost by `runs_and_effects`.
                 let (Some(end), Some(next_end)) = (ended(before), ended(after)) else { continue };
                 let what = match (end, begun, next_end) {
                     (None, Some(_), _) => "attempted though the one before has not ended",
@@ -221,7 +234,7 @@ impl<'a> Books<'a> {
                     (Some(end), _, Some(next)) if next < end => "ended before the one before it",
                     _ => continue,
                 };
-                self.wrong(Kind::Order, flow, &after.event, format!("{key}, {}: {what}", after.seq));
+                self.wrong(ViolationKind::Order, flow, &after.event, format!("{key}, {}: {what}", after.seq));
             }
         }
         self.lanes = lanes;
@@ -231,9 +244,9 @@ impl<'a> Books<'a> {
         for run in &ledger.runs {
             let reason = run.reason.as_deref().unwrap_or("no reason");
             if run.ended_at.is_none() {
-                self.wrong(Kind::Stuck, &run.flow, &run.event, format!("{}: still {}", run.key, run.state));
+                self.wrong(ViolationKind::Stuck, &run.flow, &run.event, format!("{}: still {}", run.key, run.state));
             } else if run.state == "dead" && !may_die.contains(&reason) {
-                self.wrong(Kind::Dead, &run.flow, &run.event, format!("{}: {reason}", run.key));
+                self.wrong(ViolationKind::Dead, &run.flow, &run.event, format!("{}: {reason}", run.key));
             }
         }
     }

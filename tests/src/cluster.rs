@@ -1,5 +1,6 @@
-//! A cluster for chaos: replicas of the dispatcher that come and go, a broker and a database of its own that can be taken
-//! down, one ingest, and the lab in this process. Or all of it but the lab in one process, which then is the only replica.
+//! A cluster for the chaos test: a varying number of dispatcher replicas, a broker and a database of its own that can
+//! be stopped, one ingest, and the lab in this process. With the embedded backend, one process runs everything except
+//! the lab and is the only replica.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,26 +15,26 @@ use usher_lab::{Lab, LabHandle};
 use usher_service::telemetry;
 
 use crate::broker::Broker;
-use crate::ledger::{Ledger, Sent};
+use crate::ledger::{Ledger, SentWebhook};
 use crate::postgres::Postgres;
 use crate::program::Program;
 use crate::test_env::SOON;
-use crate::{books, chaos, eventually, free_port, settings, unique};
+use crate::{chaos, collect, eventually, free_port, settings, unique};
 
-/// How long a program may take to stop when it is asked to.
+/// Maximum time for a program to stop after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// How long the store may take to answer before it is asked anew.
+/// Timeout of one store query before it is retried.
 const ASK_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Kafka and Postgres of its own.
+/// Kafka and Postgres servers that belong to this cluster.
 struct Services {
     broker: Broker,
     postgres: Postgres,
 }
 
-/// The programs and what they work on. Killed when dropped.
+/// The programs and the services that they use. All are killed when dropped.
 pub struct Cluster {
-    // Killed before the services, so that nobody writes down that they are gone.
+    // Dropped before the services, so that the programs do not log the loss of the services.
     replicas: Vec<Program>,
     ingest: Option<Program>,
     services: Option<Services>,
@@ -47,7 +48,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Services of their own with this many replicas, everything ready. None where Kafka or Postgres cannot be had.
+    /// Starts services of its own with this many replicas and waits until all are ready. Returns `None` if Kafka or
+    /// Postgres is not available.
     pub async fn real(replicas: usize) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mut broker = Broker::prepare(folder.path(), &folder.path().join("kafka"))?;
@@ -66,7 +68,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// `usher up`, ready.
+    /// Starts `usher up` and waits until it is ready.
     pub async fn embedded() -> Self {
         let mut cluster = Self::new(tempfile::tempdir().expect("a folder"), None).await;
         cluster.scale(1).await;
@@ -92,7 +94,7 @@ impl Cluster {
             environment.insert("USHER_FLOW".into(), flows.join(","));
             environment.insert("USHER_LOG".into(), format!("kafka://{}", broker.address()));
             environment.insert("USHER_STORE".into(), store.clone());
-            // So that a replica that stands still, or is dead, is soon taken for gone.
+            // A short session timeout, so that the group soon removes a suspended or dead replica.
             environment.insert("USHER_KAFKA_SESSION_TIMEOUT_MS".into(), "6000".into());
         }
         sqlx::any::install_default_drivers();
@@ -111,7 +113,7 @@ impl Cluster {
         }
     }
 
-    /// Where webhooks are taken.
+    /// Address (`host:port`) that receives webhooks.
     pub fn address(&self) -> &str {
         &self.listen
     }
@@ -121,17 +123,17 @@ impl Cluster {
         self.lab.lab()
     }
 
-    /// The broker, where there is one.
+    /// The broker. `None` with the embedded backend.
     pub fn broker(&mut self) -> Option<&mut Broker> {
         self.services.as_mut().map(|services| &mut services.broker)
     }
 
-    /// The database's server, where there is one.
+    /// The Postgres server. `None` with the embedded backend.
     pub fn postgres(&self) -> Option<&Postgres> {
         self.services.as_ref().map(|services| &services.postgres)
     }
 
-    /// The replicas that are meant to run.
+    /// Replicas that should be running.
     pub fn replicas(&self) -> &[Program] {
         &self.replicas
     }
@@ -142,13 +144,14 @@ impl Cluster {
         self.replicas.push(Program::start(name, arguments, &self.environment, self.folder.path()));
     }
 
-    /// `kill -9` of one replica, and the start of another.
+    /// Kills one replica with SIGKILL (`kill -9`) and starts another.
     pub async fn kill(&mut self, index: usize) {
         self.replicas.remove(index).kill().await;
         self.start_replica();
     }
 
-    /// Starts replicas, or asks the oldest to stop and waits until they have, so that there are `count`.
+    /// Changes the number of replicas to `count`: starts new ones, or terminates the oldest and waits until
+    /// they have stopped.
     pub async fn scale(&mut self, count: usize) {
         while self.replicas.len() < count {
             self.start_replica();
@@ -158,35 +161,37 @@ impl Cluster {
         for mut replica in leaving {
             match replica.ended_within(STOP_DEADLINE).await {
                 Some(ended) if ended.success() => {}
-                Some(_) => self.ended_by_itself.push(last_words(&replica)),
-                None => self.ended_by_itself.push(format!("did not stop when asked to: {}", last_words(&replica))),
+                Some(_) => self.ended_by_itself.push(last_output_line(&replica)),
+                None => {
+                    self.ended_by_itself.push(format!("did not stop when asked to: {}", last_output_line(&replica)))
+                }
             }
         }
     }
 
-    /// Notes which programs have ended by themselves, and starts others in their place.
+    /// Replaces programs that have exited by themselves and records their last output line.
     pub fn mend(&mut self) {
         for index in (0..self.replicas.len()).rev() {
             if self.replicas[index].has_ended().is_some() {
                 let replica = self.replicas.remove(index);
-                self.ended_by_itself.push(last_words(&replica));
+                self.ended_by_itself.push(last_output_line(&replica));
                 self.start_replica();
             }
         }
         if let Some(ingest) = &mut self.ingest
             && ingest.has_ended().is_some()
         {
-            self.ended_by_itself.push(last_words(ingest));
+            self.ended_by_itself.push(last_output_line(ingest));
             *ingest = Program::start("ingest", &[], &self.environment, self.folder.path());
         }
     }
 
-    /// The last words of programs that ended by themselves.
+    /// Last output lines of programs that exited by themselves or did not stop properly.
     pub fn ended_by_itself(&self) -> &[String] {
         &self.ended_by_itself
     }
 
-    /// How many runs have ended, and how many have not. None while the store does not answer.
+    /// Returns the number of ended and of unfinished runs, or `None` if the store does not answer.
     pub async fn ended(&self) -> Option<(usize, usize)> {
         let sql = "SELECT count(*) FILTER (WHERE ended_at IS NOT NULL), count(*) FILTER (WHERE ended_at IS NULL) \
                    FROM usher_run";
@@ -195,26 +200,30 @@ impl Cluster {
         Some((usize::try_from(ended).ok()?, usize::try_from(unfinished).ok()?))
     }
 
-    /// The process ids of those who own partitions. None while the store does not answer.
+    /// Returns the process ids of the owners of partitions, or `None` if the store does not answer.
     pub async fn owners(&self) -> Option<Vec<u32>> {
         let asked = sqlx::query_as::<_, (String,)>("SELECT DISTINCT owner FROM usher_ownership").fetch_all(&self.pool);
         let owners = tokio::time::timeout(ASK_DEADLINE, asked).await.ok()?.ok()?;
         Some(owners.iter().filter_map(|(owner,)| owner.split_once('-')?.0.parse().ok()).collect())
     }
 
-    /// What the store and the lab have to log_once about what was sent.
-    pub async fn ledger(&self, sent: Vec<Sent>) -> Ledger {
-        books::open(&self.pool, self.lab(), sent, true).await
+    /// Returns the records of the store and the lab about `sent`.
+    pub async fn ledger(&self, sent: Vec<SentWebhook>) -> Ledger {
+        collect::collect(&self.pool, self.lab(), sent, true).await
     }
 
-    /// Ends everything and removes what is left of it.
+    /// Kills all programs and removes their data.
     pub async fn end(mut self) {
         for program in self.replicas.drain(..).chain(self.ingest.take()) {
             program.kill().await;
         }
     }
 
-    /// Copies what the programs have written to `folder`.
+    /// Copies the output of all programs to `folder`.
+    ///
+    /// # Errors
+    ///
+    /// If a folder or file cannot be created, read or copied.
     pub fn keep_output(&self, folder: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         for entry in std::fs::read_dir(self.folder.path())? {
@@ -235,8 +244,8 @@ async fn ready(address: &str) {
     .await;
 }
 
-/// The end of what a program wrote.
-fn last_words(program: &Program) -> String {
+/// Returns the last non-empty output line of a program, at most 400 characters of it.
+fn last_output_line(program: &Program) -> String {
     let output = program.output();
     let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing");
     last.chars().take(400).collect()

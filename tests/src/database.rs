@@ -1,30 +1,31 @@
-//! A database of a test's own on a Postgres server that others use, too.
+//! A database for one test on a shared Postgres server.
 
 use sqlx::{Connection as _, Executor as _};
 
 use crate::unique;
 
-/// A database.
+/// A database that belongs to one test.
 pub struct OwnDatabase {
     server: String,
     name: String,
 }
 
 impl OwnDatabase {
-    /// Makes one on the server that this address leads to.
+    /// Creates a database on the server at this URL.
     pub async fn make(server: &str) -> Self {
         let made = Self { server: server.to_owned(), name: unique("usher_test_") };
         made.execute(&format!("CREATE DATABASE {}", made.name)).await;
         made
     }
 
-    /// Its address.
+    /// URL of the database.
     pub fn url(&self) -> String {
         let base = self.server.rsplit_once('/').expect("a database in the address").0;
         format!("{base}/{}", self.name)
     }
 
-    /// Makes a copy, whoever still uses it being thrown out, and returns its name.
+    /// Copies the database and returns the name of the copy. Terminates its connections first: Postgres does not copy a
+    /// database in use.
     pub async fn copy(&self) -> String {
         let name = &self.name;
         self.execute(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
@@ -33,19 +34,19 @@ impl OwnDatabase {
         copy
     }
 
-    /// Puts a copy in its place.
+    /// Replaces the database by a copy.
     pub async fn restore(&self, copy: &str) {
         self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
         self.execute(&format!("ALTER DATABASE {copy} RENAME TO {}", self.name)).await;
     }
 
-    /// Puts an empty one in its place.
+    /// Replaces the database by an empty one.
     pub async fn empty(&self) {
         self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
         self.execute(&format!("CREATE DATABASE {}", self.name)).await;
     }
 
-    /// Removes it, whoever still uses it.
+    /// Drops the database and terminates connections that still use it.
     pub async fn remove(self) {
         self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
     }

@@ -1,4 +1,4 @@
-//! A log whose subscriber never hears that partitions are taken away: others get them, and it goes on.
+//! A log that hides revocations from its subscriber, which continues to work on partitions that others own by then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 use usher_eventlog::{AppendError, Log, LogError, LogEvent, Position, Subscription, TopicSpec, TopicState, Watermarks};
 use usher_proto::{Key, Partition, Record, Timestamp};
 
-/// A log behind deaf ears.
-pub struct Deaf(pub Arc<dyn Log>);
+/// The wrapped log.
+pub struct RevocationHidingLog(pub Arc<dyn Log>);
 
 #[async_trait]
-impl Log for Deaf {
+impl Log for RevocationHidingLog {
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError> {
         let Subscription { mut events, control } = self.0.subscribe(group, topic).await?;
-        // Holds nothing back: how much waits is bounded before it.
+        // The smallest capacity: the wrapped log already bounds the number of waiting events.
         let (heard, hears) = mpsc::channel(1);
         let answers = control.clone();
         tokio::spawn(async move {

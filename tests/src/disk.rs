@@ -1,4 +1,4 @@
-//! A disk that can be full: a small file system in memory, which needs root to be mounted.
+//! A disk that can fill up: a small `tmpfs` file system. Mounting it requires root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +11,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Mounts one of this many kilobytes in `folder`. None, said so, where mounting is not allowed; with `CI` that is a
-    /// failure.
+    /// Mounts a file system of this size in `folder`. Returns `None` and logs it if mounting is not allowed; panics
+    /// instead if `CI` is set.
     pub fn mount(folder: &Path, kilobytes: u32) -> Option<Self> {
         let path = folder.join("disk");
         std::fs::create_dir(&path).expect("a folder");
@@ -24,12 +24,12 @@ impl Disk {
         mounted.then_some(Self { path })
     }
 
-    /// Where it is.
+    /// Mount point.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes it larger.
+    /// Grows the file system to this many kilobytes.
     pub fn grow(&self, kilobytes: u32) {
         assert!(mount(&format!("remount,size={kilobytes}k"), &self.path), "it can be made larger");
     }
@@ -42,7 +42,7 @@ fn mount(options: &str, path: &Path) -> bool {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a program that is being killed may still hold a file.
+        // Lazy unmount, because a program that is being killed may still hold a file open.
         let unmounted = Command::new("umount").arg("-l").arg(&self.path).status();
         if !unmounted.is_ok_and(|status| status.success()) {
             log_once(&format!("{} stays mounted", self.path.display()));

@@ -1,4 +1,4 @@
-//! Clerk events to send: bodies whose every field a test chooses, signed like Svix signs.
+//! Clerk events to send. Tests choose every field of the body; signatures follow Svix.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -6,21 +6,21 @@ use usher_proto::signature::SigningSecret;
 use usher_proto::{Event, EventId, Instance, Key, Record, Source, SubjectId};
 use usher_service::clock;
 
-/// An event as it is sent. Sending it again is the same webhook again.
+/// A webhook as it is sent. Sending the same value again repeats the webhook.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     /// The `svix-id`.
     pub id: String,
-    /// Whom it concerns.
+    /// Id of the user concerned.
     pub user: String,
-    /// Its type.
+    /// Event type, for example `user.created`.
     pub kind: String,
-    /// The body, exactly.
+    /// Exact body.
     pub body: String,
 }
 
 impl Webhook {
-    /// An event of this type about `user`, with this `data`.
+    /// Creates an event of this type about `user` with this `data`.
     pub fn new(kind: &str, user: &str, data: &Value) -> Self {
         let envelope = json!({
             "data": data, "object": "event", "type": kind,
@@ -29,7 +29,7 @@ impl Webhook {
         Self { id: crate::unique("msg_"), user: user.to_owned(), kind: kind.into(), body: envelope.to_string() }
     }
 
-    /// The headers that sign it, for now.
+    /// Returns the `svix-*` headers with a signature for the current time.
     pub fn headers(&self, secret: &str) -> [(&'static str, String); 3] {
         let timestamp = clock::now().seconds().to_string();
         let secret = SigningSecret::parse(secret).expect("a signing secret");
@@ -37,7 +37,7 @@ impl Webhook {
         [("svix-id", self.id.clone()), ("svix-timestamp", timestamp), ("svix-signature", signature)]
     }
 
-    /// The record that ingest writes for it, for tests that write to the log themselves.
+    /// Returns the record that ingest writes for it, for tests that append to the log themselves.
     pub fn record(&self) -> Record {
         let now = clock::now();
         let event = Event {
@@ -54,30 +54,30 @@ impl Webhook {
     }
 }
 
-/// A user, as Clerk shows one.
+/// A user in the form of Clerk's API.
 #[derive(Debug, Clone)]
 pub struct User {
-    /// The id.
+    /// User id.
     pub id: String,
-    /// The first name.
+    /// First name.
     pub first_name: String,
-    /// The primary address, which stands second in the list.
+    /// Primary address, second in the list of addresses. `None` for a user without one.
     pub email: Option<String>,
-    /// Milliseconds; counts up with every change.
+    /// Time of the last change, in ms. Increases by 1 with every change.
     pub updated_at: i64,
-    /// What `public_metadata.seq` says.
+    /// Value of `public_metadata.seq`: number of the state, from 1.
     pub seq: u64,
 }
 
 impl User {
-    /// Somebody new.
+    /// Creates a new user with an address.
     pub fn new() -> Self {
         let id = crate::unique("user_");
         let email = Some(format!("{}@mail.test", id.replace('_', ".")));
         Self { id, first_name: "Ann".into(), email, updated_at: clock::now().millis(), seq: 1 }
     }
 
-    /// Somebody new who has no address.
+    /// Creates a new user without a primary address.
     pub fn without_email() -> Self {
         Self { email: None, ..Self::new() }
     }
@@ -93,22 +93,22 @@ impl User {
         })
     }
 
-    /// `user.created` in this state.
+    /// Returns a `user.created` event with this state.
     pub fn created(&self) -> Webhook {
         Webhook::new("user.created", &self.id, &self.data())
     }
 
-    /// `user.updated` in this state.
+    /// Returns a `user.updated` event with this state.
     pub fn updated(&self) -> Webhook {
         Webhook::new("user.updated", &self.id, &self.data())
     }
 
-    /// `user.deleted`.
+    /// Returns a `user.deleted` event.
     pub fn deleted(&self) -> Webhook {
         Webhook::new("user.deleted", &self.id, &json!({"id": self.id, "object": "user", "deleted": true}))
     }
 
-    /// The state after one more change.
+    /// Returns the state after one more change.
     #[must_use]
     pub fn changed(&self) -> Self {
         Self { updated_at: self.updated_at + 1, seq: self.seq + 1, ..self.clone() }

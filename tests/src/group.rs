@@ -1,5 +1,5 @@
-//! A group of replicas in this process, so that a test can put something around the store or the log of each, with the
-//! lab beside them. There is no ingest: events go straight into the log, in the order in which they are sent.
+//! A group of replicas in this process, so that a test can wrap the store or the log of each, together with the lab.
+//! There is no ingest: events are appended directly to the log, in the order in which they are sent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use sqlx::any::AnyPoolOptions;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use usher_dispatcher::Config;
+use usher_dispatcher::DispatcherConfig;
 use usher_dispatcher::config::FlowFiles;
 use usher_dispatcher::store::Store;
 use usher_eventlog::{Log, LogAddress, LogLayout};
@@ -23,17 +23,17 @@ use crate::backend::Backend;
 use crate::checker::Expected;
 use crate::database::OwnDatabase;
 use crate::events::{User, Webhook};
-use crate::ledger::Sent;
+use crate::ledger::SentWebhook;
 use crate::replica::Replica;
-use crate::report::{Course, Report};
-use crate::{books, chaos, eventually, settings, unique};
+use crate::report::{ChaosReport, Course};
+use crate::{chaos, collect, eventually, settings, unique};
 
-/// How many partitions there are.
+/// Number of partitions.
 const PARTITIONS: i32 = 8;
-/// How long it may take until something has come to its end.
+/// Maximum time until all runs have ended.
 const END_DEADLINE: Duration = Duration::from_secs(120);
 
-/// The lab, a log, a store, and what was sent.
+/// The lab, a log, a store, and the events sent.
 pub struct Group {
     expected: Vec<Expected>,
     lab: LabHandle,
@@ -41,16 +41,16 @@ pub struct Group {
     environment: Environment,
     address: LogAddress,
     layout: LogLayout,
-    /// Outlives the replicas, as a log does.
+    /// Outlives the replicas, as a real log does.
     log: Arc<dyn Log>,
     pool: AnyPool,
     database: Option<OwnDatabase>,
-    sent: Vec<Sent>,
+    sent: Vec<SentWebhook>,
     folder: TempDir,
 }
 
 impl Group {
-    /// A group of nobody yet, for these of the chaos's flows.
+    /// Creates a group without replicas for these flows of the chaos test.
     pub async fn new(backend: &Backend, flows: &[&str]) -> Self {
         telemetry::install_tls();
         let folder = tempfile::tempdir().expect("a folder");
@@ -99,42 +99,42 @@ impl Group {
         self.log.clone()
     }
 
-    /// The store's database.
+    /// Connections to the store's database.
     pub fn pool(&self) -> &AnyPool {
         &self.pool
     }
 
-    /// A replica, ready, with something around its store.
+    /// Starts a replica with a wrapped store and waits until it is ready.
     pub async fn with_store(&self, around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static) -> Replica {
         self.with_log_and_store(self.log(), around).await
     }
 
-    /// A replica, ready, with something around its log and its store.
+    /// Starts a replica with a wrapped log and store and waits until it is ready.
     pub async fn with_log_and_store(
         &self,
         log: Arc<dyn Log>,
         around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
     ) -> Replica {
         let files = FlowFiles { folder: Some(self.folder.path().join("flows")) };
-        let config = Config::new(self.address.clone(), self.layout.clone(), &files, &[], &self.environment);
+        let config = DispatcherConfig::new(self.address.clone(), self.layout.clone(), &files, &[], &self.environment);
         let mut replica = Replica::start(config.expect("good settings"), log, around);
         replica.ready().await;
         replica
     }
 
-    /// A replica as it should be, ready.
+    /// Starts an unmodified replica and waits until it is ready.
     pub async fn honest(&self) -> Replica {
         self.with_store(|store| store).await
     }
 
-    /// Sends the first event of each of these users.
+    /// Sends the `user.created` event of each of these users.
     pub async fn create(&mut self, users: &[User]) {
         for user in users {
             self.send(&user.created(), user.seq).await;
         }
     }
 
-    /// Sends another event of each.
+    /// Sends a `user.updated` event of each of these users.
     pub async fn update(&mut self, users: &[User]) {
         for user in users.iter().map(User::changed) {
             self.send(&user.updated(), user.seq).await;
@@ -144,10 +144,10 @@ impl Group {
     async fn send(&mut self, webhook: &Webhook, seq: u64) {
         self.log.append(&self.layout.events(), webhook.record()).await.expect("it is kept");
         let (event, key, kind) = (webhook.id.clone(), webhook.user.clone(), webhook.kind.clone());
-        self.sent.push(Sent { event, key, kind, seq, posts: 1, acknowledged: true });
+        self.sent.push(SentWebhook { event, key, kind, seq, posts: 1, acknowledged: true });
     }
 
-    /// Waits until each user's last event has ended in every flow that it starts, and nothing is under way.
+    /// Waits until the last event of each user has ended in every flow that it starts and no run is in flight.
     pub async fn settled(&self) {
         let last: BTreeSet<&str> = self
             .sent
@@ -169,11 +169,11 @@ impl Group {
         .await;
     }
 
-    /// Ends it, and closes the books.
-    pub async fn close(self, title: &str) -> Report {
+    /// Ends the group and reports on its ledger.
+    pub async fn close(self, title: &str) -> ChaosReport {
         let with_rows = self.expected.iter().any(|expected| expected.keeps_rows);
-        let ledger = books::open(&self.pool, self.lab(), self.sent.clone(), with_rows).await;
-        let report = Report::new(Course { title: title.into(), ..Course::default() }, ledger, &self.expected, &[]);
+        let ledger = collect::collect(&self.pool, self.lab(), self.sent.clone(), with_rows).await;
+        let report = ChaosReport::new(Course { title: title.into(), ..Course::default() }, ledger, &self.expected, &[]);
         self.pool.close().await;
         if let Some(database) = self.database {
             database.remove().await;

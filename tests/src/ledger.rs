@@ -1,67 +1,67 @@
-//! The books of a chaos: what was sent and acknowledged, what the store says of it, and what the destinations saw. Only
-//! keeps them; what they mean is told by [`crate::checker`].
+//! The ledger of a test: the events sent and acknowledged, the runs in the store, and the requests that destinations
+//! received. Contains data only; [`crate::checker`] interprets it.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 use usher_lab::Entry;
 
-/// One event, as its sender knows it.
+/// One event as recorded by its sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    /// Its id.
+pub struct SentWebhook {
+    /// Event id.
     pub event: String,
-    /// Whom it concerns.
+    /// Id of the user concerned.
     pub key: String,
-    /// Its type.
+    /// Event type.
     pub kind: String,
-    /// Its place among the key's events, from 1.
+    /// Position among the key's events, from 1.
     pub seq: u64,
-    /// How often it was posted.
+    /// Number of times it was posted.
     pub posts: u64,
-    /// Whether a post of it was answered 204.
+    /// True if a post of it was answered 204.
     pub acknowledged: bool,
 }
 
-/// One run, as the store shows it. Times are milliseconds.
+/// One run in the store. Times are in ms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// The flow.
+pub struct RunRow {
+    /// Flow of the run.
     pub flow: String,
-    /// The event.
+    /// Id of its event.
     pub event: String,
-    /// Whom it concerns.
+    /// Id of the user concerned.
     pub key: String,
-    /// Where it stands.
+    /// State of the run as stored, for example `done`.
     pub state: String,
-    /// Why it is dead.
+    /// Reason, if the run is dead.
     pub reason: Option<String>,
-    /// When it was admitted.
+    /// Time of admission.
     pub admitted_at: i64,
-    /// When it ended.
+    /// Time of its end. `None` while it is unfinished.
     pub ended_at: Option<i64>,
 }
 
-/// One request that reached a destination, or one effect that it had: they log_once themselves which step of which flow asks
-/// for them, and on account of which event. Lists of them are in the destinations' order.
+/// One request that reached a destination, or one effect at it. The request itself carries the flow, step and event
+/// that caused it. Lists of marks are in the destination's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// The flow.
+    /// Flow that caused it.
     pub flow: String,
-    /// The step.
+    /// Step that caused it.
     pub step: String,
-    /// The event.
+    /// Event that caused it.
     pub event: String,
-    /// When it arrived, or was done: milliseconds.
+    /// Time of arrival or of the effect, in ms.
     pub at: i64,
-    /// What was answered; none if no answer left.
+    /// Status of the answer. `None` if no answer was sent.
     pub status: Option<u16>,
-    /// The answer came from the memory of idempotency keys: nothing was done anew.
+    /// True if the answer was replayed for a known idempotency key: there was no second effect.
     pub replayed: bool,
 }
 
 impl Mark {
-    /// Reads it from a mail's tags or from an object's metadata. None where they do not log_once.
+    /// Reads a mark from a mail's tags or an object's metadata. Returns `None` if they are missing.
     pub fn of(entry: &Entry) -> Option<Self> {
         let said = |name: &str| {
             let tags = entry.body["tags"].as_array().into_iter().flatten();
@@ -79,22 +79,22 @@ impl Mark {
     }
 }
 
-/// All of it.
+/// All records of a test.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    /// In the order in which they were first posted.
-    pub sent: Vec<Sent>,
-    /// The store's runs.
-    pub runs: Vec<Seen>,
-    /// What reached the destinations.
+    /// Events in the order in which they were first posted.
+    pub sent: Vec<SentWebhook>,
+    /// Runs in the store.
+    pub runs: Vec<RunRow>,
+    /// Requests that reached the destinations.
     pub attempts: Vec<Mark>,
-    /// What they did.
+    /// Effects at the destinations.
     pub effects: Vec<Mark>,
-    /// The table of users: the `seq` that each row holds.
+    /// The users table: the `seq` in each user's row.
     pub rows: BTreeMap<String, u64>,
 }
 
-/// The `seq` in a row's JSON of everything that has no column.
+/// Returns the `seq` in a row's `extra`, the JSON of all fields without a column.
 pub fn seq_of_row(extra: &str) -> Option<u64> {
     let extra: Value = serde_json::from_str(extra).ok()?;
     extra["public_metadata"]["seq"].as_u64()

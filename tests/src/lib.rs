@@ -1,14 +1,14 @@
-//! Support for the end-to-end tests: worlds in which the real programs run, and ways to look at what became of events.
+//! Support for the end-to-end tests: environments in which the real programs run, and means to inspect the results.
 //!
-//! Everything here waits for something to happen, with a deadline; nothing sleeps for luck.
+//! All functions wait for a condition with a deadline; none relies on a fixed sleep.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod backend;
-pub mod books;
 pub mod broker;
 pub mod chaos;
 pub mod checker;
 pub mod cluster;
+pub mod collect;
 pub mod database;
 pub mod deaf;
 pub mod disk;
@@ -27,7 +27,7 @@ mod settings;
 
 use std::time::{Duration, Instant};
 
-/// Asks again and again until there is an answer; fails, with what `describe` says, after `deadline`.
+/// Calls `ask` until it returns `Some`. Panics with `what` after `deadline`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     deadline: Duration,
@@ -39,19 +39,19 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
             return answer;
         }
         assert!(started.elapsed() < deadline, "after {deadline:?} still not: {what}");
-        // Only how often to look; what is looked for decides when to go on.
+        // Polling interval only. The condition decides the end.
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 
-/// A port that nobody listens on, for a server that is to come back on it. Below those that the system gives to outgoing
-/// connections and to servers that ask for any: so nothing takes it while the server is away.
+/// Returns an unused port for a server that will be restarted on it. The port is below the ranges that the system gives
+/// to outgoing connections and to servers that request any port, so nothing takes it while the server is down.
 pub fn free_port() -> u16 {
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (0..100).map(|_| rand::random_range(20_000..32_000)).find(free).expect("a free port")
 }
 
-/// A word that no other test uses.
+/// Returns a word with this prefix that no other test uses.
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}{:012x}", rand::random::<u64>() & 0xffff_ffff_ffff)
 }

@@ -1,5 +1,5 @@
-//! A continuous load like Clerk's: users of very different liveliness, each one's events in order, every webhook repeated
-//! until it is kept.
+//! A continuous load like Clerk's: users of very different activity, the events of each in order, and every webhook
+//! repeated until it is acknowledged.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,79 +13,83 @@ use tokio_util::task::TaskTracker;
 
 use crate::checker::Expected;
 use crate::events::{User, Webhook};
-use crate::ledger::Sent;
+use crate::ledger::SentWebhook;
 use crate::test_env::SECRET;
 
-/// How long the sender waits for an answer. Shorter than what ingest allows itself, so that in an outage some webhooks are
-/// kept and repeated all the same.
+/// Client timeout. Shorter than ingest's own limit, so that in an outage some webhooks are stored
+/// and nevertheless repeated.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// The pause before a webhook is repeated.
+/// Pause before a webhook is repeated.
 const PAUSE: Duration = Duration::from_millis(250);
-/// One event in so many is a new user's first.
+/// One in this many events is the first of a new user.
 const NEW_USERS: u32 = 8;
 
-/// What load to make.
+/// Parameters of a load.
 #[derive(Debug, Clone, Copy)]
-pub struct ParamType {
-    /// Events begun in a second.
+pub struct LoadShape {
+    /// Events started per second.
     pub rate: u32,
-    /// Users at a time. The first is the liveliest by far; the n-th has an n-th of its events.
+    /// Number of concurrent users. User n has 1/n of the events of the first user.
     pub users: u32,
 }
 
-/// A load that goes on until it is ended.
+/// A load that continues until [`Load::end`].
 pub struct Load {
-    books: Books,
+    events: SentEvents,
     senders: TaskTracker,
     stop: CancellationToken,
 }
 
-type Books = Arc<Mutex<Vec<Sent>>>;
+type SentEvents = Arc<Mutex<Vec<SentWebhook>>>;
 
-fn with<R>(books: &Books, work: impl FnOnce(&mut Vec<Sent>) -> R) -> R {
-    work(&mut books.lock().unwrap_or_else(PoisonError::into_inner))
+fn with<R>(events: &SentEvents, work: impl FnOnce(&mut Vec<SentWebhook>) -> R) -> R {
+    work(&mut events.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Load {
-    /// Begins to send to the ingest at `address`.
-    pub fn start(address: &str, shape: ParamType, seed: u64) -> Self {
-        let (books, senders, stop) = (Books::default(), TaskTracker::new(), CancellationToken::new());
+    /// Starts sending to the ingest at `address`.
+    pub fn start(address: &str, shape: LoadShape, seed: u64) -> Self {
+        let (events, senders, stop) = (SentEvents::default(), TaskTracker::new(), CancellationToken::new());
         let sender = Sender {
             url: format!("http://{address}/webhooks/clerk"),
             client: Client::builder().timeout(PATIENCE).build().expect("a client"),
-            books: books.clone(),
+            events: events.clone(),
         };
         let sending = send(sender, shape, seed, senders.clone());
         let until = stop.clone();
         tokio::spawn(async move { until.run_until_cancelled(sending).await });
-        Self { books, senders, stop }
+        Self { events, senders, stop }
     }
 
-    /// How many runs are owed for what has been acknowledged so far.
+    /// Returns the number of runs expected for the events acknowledged so far.
     pub fn owed(&self, expected: &[Expected]) -> usize {
-        let starts = |sent: &Sent| expected.iter().filter(|flow| flow.on.contains(&sent.kind.as_str())).count();
-        with(&self.books, |books| books.iter().filter(|sent| sent.acknowledged).map(starts).sum())
+        let starts = |sent: &SentWebhook| expected.iter().filter(|flow| flow.on.contains(&sent.kind.as_str())).count();
+        with(&self.events, |events| events.iter().filter(|sent| sent.acknowledged).map(starts).sum())
     }
 
-    /// Counts the posts that were repeated, for the answer to the one before was not a 204.
+    /// Returns a counter of repeated posts: those sent because an earlier post was not answered 204.
     pub fn repeated(&self) -> impl Fn() -> u64 + use<> {
-        let books = self.books.clone();
-        move || with(&books, |books| books.iter().map(|sent| sent.posts.saturating_sub(1)).sum())
+        let events = self.events.clone();
+        move || with(&events, |events| events.iter().map(|sent| sent.posts.saturating_sub(1)).sum())
     }
 
-    /// Sends nothing new, and waits until all that was begun is kept, or until the deadline. Gives what was sent.
-    pub async fn end(self, deadline: Duration) -> Result<Vec<Sent>, Vec<Sent>> {
+    /// Stops new events and waits until all started ones are acknowledged. Returns the events sent.
+    ///
+    /// # Errors
+    ///
+    /// If events are still unacknowledged after `deadline`; the error holds the events sent.
+    pub async fn end(self, deadline: Duration) -> Result<Vec<SentWebhook>, Vec<SentWebhook>> {
         self.stop.cancel();
         self.senders.close();
         let all = tokio::time::timeout(deadline, self.senders.wait()).await;
-        let books = with(&self.books, |books| books.clone());
-        if all.is_ok() { Ok(books) } else { Err(books) }
+        let events = with(&self.events, |events| events.clone());
+        if all.is_ok() { Ok(events) } else { Err(events) }
     }
 }
 
-/// Begins events at the rate. Each user is a lock: whoever holds it has the only event of that user under way, and the
-/// others wait in line.
-async fn send(sender: Sender, shape: ParamType, seed: u64, senders: TaskTracker) {
+/// Starts events at the configured rate. Each user is a mutex: its holder sends the only event of that user in flight,
+/// and later events of the user wait.
+async fn send(sender: Sender, shape: LoadShape, seed: u64, senders: TaskTracker) {
     let mut rng = StdRng::seed_from_u64(seed);
     let users: Vec<Arc<tokio::sync::Mutex<Option<User>>>> = (0..shape.users).map(|_| Arc::default()).collect();
     let weights: Vec<f64> = (1..=shape.users).map(|rank| 1.0 / f64::from(rank)).collect();
@@ -117,23 +121,23 @@ async fn send(sender: Sender, shape: ParamType, seed: u64, senders: TaskTracker)
 struct Sender {
     url: String,
     client: Client,
-    books: Books,
+    events: SentEvents,
 }
 
 impl Sender {
-    /// Posts until it is kept.
+    /// Posts a webhook until it is acknowledged.
     async fn keep(&self, webhook: &Webhook, seq: u64) {
         let kind = if seq == 1 { "user.created" } else { "user.updated" };
         let (event, key) = (webhook.id.clone(), webhook.user.clone());
-        let sent = Sent { event, key, kind: kind.into(), seq, posts: 0, acknowledged: false };
-        let index = with(&self.books, |books| {
-            books.push(sent);
-            books.len() - 1
+        let sent = SentWebhook { event, key, kind: kind.into(), seq, posts: 0, acknowledged: false };
+        let index = with(&self.events, |events| {
+            events.push(sent);
+            events.len() - 1
         });
         loop {
-            with(&self.books, |books| books[index].posts += 1);
+            with(&self.events, |events| events[index].posts += 1);
             if self.post(webhook).await {
-                with(&self.books, |books| books[index].acknowledged = true);
+                with(&self.events, |events| events[index].acknowledged = true);
                 return;
             }
             tokio::time::sleep(PAUSE).await;

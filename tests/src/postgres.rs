@@ -1,5 +1,5 @@
-//! A Postgres server of a test's own, for what cannot be done to the shared one. It refuses to run as root, so root runs
-//! it as the user `postgres`, who comes with Debian's package.
+//! A Postgres server for one test, for operations that the shared server must not suffer. Postgres refuses to run as
+//! root, so root runs it as the user `postgres`, which Debian's package creates.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,17 @@ pub struct Postgres {
     port: u16,
 }
 
-/// How it goes down.
+/// Shutdown mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Down {
-    /// Sessions are ended, and everything is written.
+    /// Ends sessions and writes all data.
     Fast,
-    /// As in a crash: the next start has to recover.
+    /// Stops as in a crash: the next start has to recover.
     Immediate,
 }
 
-/// Debian keeps the server's programs out of PATH, a directory for each version; the newest is taken.
+/// Returns the folder of the server's programs. Debian keeps them outside `PATH`, in one directory per version; the
+/// newest is used.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
@@ -39,14 +40,15 @@ fn is_root() -> bool {
 }
 
 impl Postgres {
-    /// Makes a cluster and starts it. None, said so, where there is no server to be had; with `CI` that is a failure.
+    /// Creates a cluster and starts it. Returns `None` and logs it if Postgres is not installed; panics instead if
+    /// `CI` is set.
     pub fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(std::env::var_os("CI").is_none(), "CI is set, so the programs of Postgres must be installed");
             log_once("not run here: the programs of Postgres are not installed (Debian: postgresql)");
             return None;
         };
-        // Not below a folder of the test's, whose parents may be closed to the other user.
+        // Not below the test's folder, whose parents may be inaccessible to the user `postgres`.
         let folder = tempfile::Builder::new().prefix("usher-postgres.").tempdir().expect("a folder");
         if is_root() {
             let given = Command::new("chown").arg("postgres:").arg(folder.path()).status().expect("chown runs");
@@ -58,12 +60,12 @@ impl Postgres {
         Some(postgres)
     }
 
-    /// The database that is always there.
+    /// URL of the `postgres` database, which always exists.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Takes it down and starts it again on what it kept.
+    /// Stops the server and starts it again on the same data.
     pub fn restart(&self, down: Down) {
         self.down(down);
         self.up();
@@ -101,7 +103,7 @@ impl Postgres {
         } else {
             Command::new(program)
         };
-        // No pipes: the server would hold them open for as long as it runs.
+        // No pipes: the server would keep them open while it runs.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.arg("-D").arg(self.folder.path().join("cluster")).current_dir(Path::new("/"));
         command
@@ -110,7 +112,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Nothing in it will be missed; a server that is down already is fine, too.
+        // The data is discarded, and a server that is already down is no error.
         let _ = self.command("pg_ctl").args(["-m", "immediate", "-w", "-t", "20", "stop"]).status();
     }
 }

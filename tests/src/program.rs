@@ -1,4 +1,4 @@
-//! The real programs as processes: started, watched, killed.
+//! The real programs as processes: started, observed, and killed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use tokio::process::{Child, Command};
 
 use crate::eventually;
 
-/// How long a program may take to start. Debug builds on a busy machine take their time.
+/// Maximum time for a program to start. Debug builds on a busy machine start slowly.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Where the built programs are. They are built first, once a test run, so that no stale one is tested.
+/// Returns the folder of the built programs. Builds them once per test run, so that no stale program is tested.
 pub fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // This test is target/<profile>/deps/<name>, and what it tests is built alike.
+        // This test is `target/<profile>/deps/<name>`; the programs are built with the same profile.
         let test = std::env::current_exe().expect("this test is a file");
         let programs = test.ancestors().nth(2).expect("target/<profile>").to_owned();
         let release = programs.ends_with("release").then_some("--release");
@@ -37,12 +37,12 @@ pub fn programs() -> &'static Path {
 pub struct Program {
     name: String,
     child: Child,
-    /// What it wrote, both streams.
+    /// File with the output of both streams.
     output: PathBuf,
 }
 
 impl Program {
-    /// Starts a program with exactly this environment, its output going to a file in `folder`.
+    /// Starts a program with exactly this environment. Its output goes to a file in `folder`.
     pub fn start(name: &str, arguments: &[&str], environment: &[(String, String)], folder: &Path) -> Self {
         let output = folder.join(format!("{}.log", crate::unique(name)));
         let file = File::create(&output).expect("a file for the output");
@@ -50,7 +50,8 @@ impl Program {
         Self::writing_to(streams, output, name, arguments, environment)
     }
 
-    /// The same, but standard output and standard error go elsewhere; `output` is what is read of it.
+    /// Starts a program with these streams as standard output and standard error. `output` is the file that
+    /// is read back.
     pub fn writing_to(
         [out, err]: [Stdio; 2],
         output: PathBuf,
@@ -71,12 +72,12 @@ impl Program {
         Self { name: name.to_owned(), child, output }
     }
 
-    /// What it has written so far.
+    /// Returns the output so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.output).expect("the output")
     }
 
-    /// Waits for a line that contains `before` and returns what follows it up to white space, a quote or a slash.
+    /// Waits for a line that contains `before` and returns the text after it up to white space, a quote or a slash.
     pub async fn says(&mut self, before: &str) -> String {
         let (name, output) = (self.name.clone(), self.output.clone());
         let child = &mut self.child;
@@ -93,32 +94,32 @@ impl Program {
         .await
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills the process with SIGKILL (`kill -9`) and waits until it is gone.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it can be killed");
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
 
-    /// SIGSTOP: it stands still until it is resumed or killed.
+    /// Sends SIGSTOP: the process is suspended until it is resumed or killed.
     pub fn stop(&self) {
         self.signal("STOP");
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self) {
         self.signal("CONT");
     }
 
-    /// The process id, while it runs.
+    /// Process id. `None` after the process has exited.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// The most memory that it has had so far, in bytes.
+    /// Returns the peak resident memory so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let pid = self.pid().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
@@ -127,7 +128,7 @@ impl Program {
         kilobytes * 1024
     }
 
-    /// How it has ended, if it has.
+    /// Returns the exit status, or `None` while the process runs.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("its state")
     }
@@ -138,19 +139,19 @@ impl Program {
         assert!(sent.expect("kill runs").success(), "{} can be signalled", self.name);
     }
 
-    /// Waits for its end.
+    /// Waits for the process to exit. Panics after `deadline`.
     pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
         let ended = self.ended_within(deadline).await;
         ended.unwrap_or_else(|| panic!("{} has not ended:\n{}", self.name, self.output()))
     }
 
-    /// Waits for its end. None if it has not come by the deadline.
+    /// Waits for the process to exit. Returns `None` if it still runs after `deadline`.
     pub async fn ended_within(&mut self, deadline: Duration) -> Option<ExitStatus> {
         let waited = tokio::time::timeout(deadline, self.child.wait()).await.ok()?;
         Some(waited.expect("its state"))
     }
 
-    /// Fails if it has ended.
+    /// Panics if the process has exited.
     pub fn assert_running(&mut self) {
         let ended = self.child.try_wait().expect("its state");
         assert!(ended.is_none(), "{} ended with {ended:?}:\n{}", self.name, self.output());

@@ -1,4 +1,4 @@
-//! A replica of the dispatcher in this process, in a runtime of its own: dropping the runtime is its crash.
+//! A dispatcher replica in this process, in its own runtime: dropping the runtime simulates a crash.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use usher_dispatcher::store::Store;
-use usher_dispatcher::{Config, Dispatcher};
+use usher_dispatcher::{Dispatcher, DispatcherConfig};
 use usher_eventlog::Log;
 use usher_service::Readiness;
 
 use crate::test_env::SOON;
 
-/// How long a crash may take: what has left for the store or the log does not come back.
+/// Maximum time for a crash: calls to the store or the log that are in flight cannot be cancelled.
 const CRASH_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A replica. Crashes when dropped.
@@ -26,9 +26,9 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Starts one on this log, with something around its store.
+    /// Starts a replica on this log, with a wrapped store.
     pub fn start(
-        config: Config,
+        config: DispatcherConfig,
         log: Arc<dyn Log>,
         around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
     ) -> Self {
@@ -40,7 +40,7 @@ impl Replica {
         Self { runtime: Some(runtime), running, readiness, stop }
     }
 
-    /// Waits until it is ready.
+    /// Waits until the replica is ready.
     pub async fn ready(&mut self) {
         tokio::select! {
             () = self.readiness.ready() => {}
@@ -49,14 +49,14 @@ impl Replica {
         }
     }
 
-    /// Asks it to stop, and waits until it has: its last commits are written.
+    /// Stops the replica and waits until it has written its last commits.
     pub async fn stop(mut self) {
         self.stop.cancel();
         (&mut self.running).await.expect("no panic").expect("a good end");
         self.crash().await;
     }
 
-    /// It is gone between two instructions, and has done nothing more when this returns.
+    /// Stops the replica between two instructions. It does nothing more after this returns.
     pub async fn crash(mut self) {
         let runtime = self.runtime.take().expect("it has not crashed");
         tokio::task::spawn_blocking(|| runtime.shutdown_timeout(CRASH_DEADLINE)).await.expect("it is gone");

@@ -1,50 +1,50 @@
-//! What a chaos came to, as a table to be read and kept.
+//! The result of a chaos test as a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::checker::{Expected, Kind, Violation, check};
+use crate::checker::{Expected, Violation, ViolationKind, check};
 use crate::ledger::{Ledger, Mark};
 
-/// How many violations are shown.
+/// Maximum number of violations shown.
 const SHOWN: usize = 20;
 
-/// How it went.
+/// Course of a chaos test.
 #[derive(Debug, Clone, Default)]
 pub struct Course {
-    /// What it was run on.
+    /// Name of the backend or test.
     pub title: String,
-    /// What its choices came from.
+    /// Seed of the random choices.
     pub seed: u64,
-    /// How long it took.
+    /// Duration of the test.
     pub took: Duration,
-    /// What was done to it, and how often.
+    /// Number of faults injected, by kind.
     pub blows: BTreeMap<&'static str, usize>,
-    /// The slowest recovery from each.
+    /// Slowest recovery, by kind of fault.
     pub slowest: BTreeMap<&'static str, Duration>,
-    /// Programs that ended by themselves, and their last words.
+    /// Last output lines of programs that exited by themselves.
     pub ended_by_itself: Vec<String>,
-    /// Why it did not come to its end.
+    /// Reason why the test was aborted. `None` if it completed.
     pub gave_up: Option<String>,
 }
 
-/// The whole account.
+/// A complete report.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct ChaosReport {
     course: Course,
     ledger: Ledger,
     violations: Vec<Violation>,
 }
 
-impl Report {
-    /// Closes the books.
+impl ChaosReport {
+    /// Checks the ledger and creates the report.
     pub fn new(course: Course, ledger: Ledger, expected: &[Expected], may_die: &[&str]) -> Self {
         let violations = check(expected, &ledger, may_die);
         Self { course, ledger, violations }
     }
 
-    /// Whether everything held, under a load that was real.
+    /// Returns true if nothing is wrong and the load had effects.
     pub fn passed(&self) -> bool {
         self.violations.is_empty()
             && self.course.ended_by_itself.is_empty()
@@ -52,12 +52,12 @@ impl Report {
             && !self.ledger.effects.is_empty()
     }
 
-    /// How many violations of a kind there are.
-    pub fn count(&self, kind: Kind) -> usize {
+    /// Returns the number of violations of a kind.
+    pub fn count(&self, kind: ViolationKind) -> usize {
         self.violations.iter().filter(|violation| violation.kind == kind).count()
     }
 
-    /// The most runs of one user that one flow had to do at the same time.
+    /// Returns the largest number of admitted and unfinished runs of one user in one flow.
     fn longest_lane(&self) -> usize {
         let mut lanes: BTreeMap<(&str, &str), Vec<(i64, i32)>> = BTreeMap::new();
         for run in &self.ledger.runs {
@@ -74,7 +74,7 @@ impl Report {
     }
 }
 
-/// `a 3, b 1`: how often each stands there.
+/// Lists how often each item occurs, as in `a 3, b 1`.
 fn counts<T: fmt::Display + Ord>(items: impl Iterator<Item = T>) -> String {
     let mut counts: BTreeMap<T, usize> = BTreeMap::new();
     items.for_each(|item| *counts.entry(item).or_default() += 1);
@@ -90,7 +90,7 @@ fn answer(mark: &Mark) -> String {
     mark.status.map_or_else(|| "no answer".into(), |status| status.to_string())
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { course, ledger, violations } = self;
         let (sent, runs) = (&ledger.sent, &ledger.runs);
@@ -119,7 +119,7 @@ impl fmt::Display for Report {
         line("effects", format!("{}, and {replayed} replayed", counts(new.map(|mark| &mark.step))))?;
         line("rows", ledger.rows.len().to_string())?;
         line("dead", dead)?;
-        for kind in Kind::ALL {
+        for kind in ViolationKind::ALL {
             line(kind.label(), self.count(kind).to_string())?;
         }
         line("ended by itself", course.ended_by_itself.len().to_string())?;

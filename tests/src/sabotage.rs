@@ -1,8 +1,8 @@
-//! Broken promises of the store, to see that they are missed. Each can be switched off: then the same is done to an honest
-//! store, and only the promise makes the difference.
+//! Stores that deliberately break a guarantee, to verify that the checks notice it. Each can be switched off: the test
+//! then does the same with a correct store, so that only the broken guarantee differs.
 
 pub mod ahead;
-pub mod held;
+pub mod claim_gate;
 pub mod unfenced;
 pub mod unwritten;
 
@@ -19,10 +19,14 @@ use usher_dispatcher::subject::Subject;
 use usher_dispatcher::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
 
-/// What is done in place of the store's own writes; the rest passes through.
+/// Replacements for write operations of the store. The defaults call the store.
 #[async_trait]
 pub trait Sabotage: Send + Sync + 'static {
-    /// In place of [`Store::acquire`].
+    /// Replaces [`Store::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::acquire`].
     async fn acquire(
         &self,
         store: &dyn Store,
@@ -33,17 +37,29 @@ pub trait Sabotage: Send + Sync + 'static {
         store.acquire(flow, partitions, owner).await
     }
 
-    /// In place of [`Store::admit`].
+    /// Replaces [`Store::admit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::admit`].
     async fn admit(&self, store: &dyn Store, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
         store.admit(flow, batch).await
     }
 
-    /// In place of [`Store::change`].
+    /// Replaces [`Store::change`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::change`].
     async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
         store.change(flow, changes).await
     }
 
-    /// In place of [`Store::due`].
+    /// Replaces [`Store::due`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::due`].
     async fn due(
         &self,
         store: &dyn Store,
@@ -55,7 +71,7 @@ pub trait Sabotage: Send + Sync + 'static {
     }
 }
 
-/// Puts `sabotage` around a store.
+/// Returns a function that wraps a store in `sabotage`.
 pub fn around<S: Sabotage>(sabotage: &Arc<S>) -> impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + use<S> {
     let sabotage = sabotage.clone();
     |store| Arc::new(Sabotaged { store, sabotage })

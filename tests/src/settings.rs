@@ -1,4 +1,4 @@
-//! The environment that programs under test are given.
+//! Environment variables of the programs under test.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use usher_lab::LabHandle;
 
 use crate::test_env::SECRET;
 
-/// What all programs need: secrets, free addresses, and the lab in place of every destination.
+/// Returns the variables that all programs need: secrets, free addresses, and the lab as every destination.
 pub(crate) fn of(lab: &LabHandle, prefix: &str) -> BTreeMap<String, String> {
     let mut environment: BTreeMap<String, String> = [
         ("RUST_LOG", "info"),
@@ -31,8 +31,8 @@ pub(crate) fn of(lab: &LabHandle, prefix: &str) -> BTreeMap<String, String> {
     environment
 }
 
-/// Puts built-in flows, the templates, and flow files (name and text) into a folder below `folder`, and gives it for
-/// `USHER_FLOWS`.
+/// Writes built-in flows, the templates, and flow files (name and text) into a folder below `folder`. Returns the
+/// folder, for `USHER_FLOWS`.
 pub(crate) fn flows<T: AsRef<str>>(folder: &Path, built_in: &[&str], files: &[(&str, T)]) -> String {
     let mut sources = usher_dispatcher::flows::builtin();
     sources.retain(|source| built_in.contains(&source.name.as_str()));
@@ -53,5 +53,5 @@ pub(crate) fn flows<T: AsRef<str>>(folder: &Path, built_in: &[&str], files: &[(&
     flows.display().to_string()
 }
 
-/// What a lab keeps that a test judges by: all of it.
+/// Number of entries that the lab retains: all of them, because tests judge by them.
 pub(crate) const EVERYTHING: usize = usize::MAX;

@@ -1,4 +1,4 @@
-//! A test environment: the lab, and the real programs working against it, on one of the backends.
+//! A test environment: the lab and the real programs that use it, on one of the backends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,27 +22,27 @@ use crate::events::Webhook;
 use crate::program::Program;
 use crate::{eventually, settings, unique};
 
-/// The secret that everything is signed with.
+/// Signing secret of all webhooks.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// How long things may take that take moments on an idle machine.
+/// Deadline for operations that take moments on an idle machine.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// The built-in flows of the usual environment.
+/// Built-in flows of the default environment.
 const USUAL: &[&str] = &["email", "trial", "db-sync"];
 
-/// Differences of an environment from the usual one.
+/// Differences from the default environment.
 #[derive(Default)]
 pub struct Options {
-    /// Flow files beside the built-in ones, or instead of the usual ones: name and text.
+    /// Flow files (name and text) in addition to the built-in flows. If set, the default flows are not loaded.
     pub flows: Vec<(&'static str, &'static str)>,
-    /// Built-in flows instead of the usual ones.
+    /// Built-in flows to load instead of the default ones.
     pub built_in: &'static [&'static str],
-    /// Where the embedded backend keeps its data, instead of a folder of its own.
+    /// Data folder of the embedded backend. `None` uses a folder of its own.
     pub data: Option<PathBuf>,
-    /// Another Kafka than the shared one.
+    /// Address of a Kafka other than the shared one.
     pub kafka: Option<String>,
-    /// Further variables of the programs.
+    /// Additional environment variables of the programs.
     pub settings: Vec<(&'static str, String)>,
 }
 
@@ -54,28 +54,28 @@ pub struct TestEnv {
     _lab_stop: tokio_util::sync::DropGuard,
     environment: Vec<(String, String)>,
     data: PathBuf,
-    /// The folder of its flow files.
+    /// Folder of the flow files.
     flows: PathBuf,
     store: DatabaseAddress,
     store_url: String,
     database: Option<OwnDatabase>,
-    /// `usher up`, or `ingest`.
+    /// `usher up` or `ingest`. `None` while stopped.
     ingest: Option<Program>,
-    /// `dispatcher`, where it is a service of its own.
+    /// `dispatcher`, if it is a separate service.
     dispatcher: Option<Program>,
     ingest_address: String,
-    /// Address of the operators' pages of ingest, or of `usher up`.
+    /// Address of the operators' pages of `ingest` or `usher up`.
     admin: String,
     client: reqwest::Client,
 }
 
 impl TestEnv {
-    /// The usual environment: three of the built-in flows, everything ready.
+    /// Starts the default environment with three built-in flows, and waits until everything is ready.
     pub async fn start(backend: Backend) -> Self {
         Self::with(backend, Options::default()).await
     }
 
-    /// An environment with options, everything ready.
+    /// Starts an environment with options, and waits until everything is ready.
     pub async fn with(backend: Backend, options: Options) -> Self {
         telemetry::install_tls();
         let folder = tempfile::tempdir().expect("a folder");
@@ -125,7 +125,7 @@ impl TestEnv {
         env
     }
 
-    /// Starts `usher up`, or `ingest`, and waits until it is ready.
+    /// Starts `usher up` or `ingest` and waits until it is ready.
     pub async fn start_ingest(&mut self) {
         let embedded = matches!(self.backend, Backend::Embedded);
         let data = self.data.display().to_string();
@@ -142,7 +142,7 @@ impl TestEnv {
         self.ready(&self.admin).await;
     }
 
-    /// Starts `dispatcher` with all flows, where it is a service of its own, and waits until it is ready.
+    /// Starts `dispatcher` with all flows, if it is a separate service, and waits until it is ready.
     pub async fn start_dispatcher(&mut self) {
         if matches!(self.backend, Backend::Embedded) {
             return;
@@ -172,27 +172,27 @@ impl TestEnv {
         .await;
     }
 
-    /// What takes webhooks: `usher up`, or `ingest`.
+    /// The process that receives webhooks: `usher up` or `ingest`.
     pub fn ingest(&mut self) -> &mut Program {
         self.ingest.as_mut().expect("it runs")
     }
 
-    /// What delivers, where it is a process of its own.
+    /// The process that delivers, if it is a separate one.
     pub fn dispatcher(&mut self) -> Option<&mut Program> {
         self.dispatcher.as_mut()
     }
 
-    /// What delivers: `usher up`, or `dispatcher`.
+    /// The process that delivers: `usher up` or `dispatcher`.
     pub fn deliverer(&mut self) -> &mut Program {
         self.dispatcher.as_mut().or(self.ingest.as_mut()).expect("it runs")
     }
 
-    /// The output so far of the process that delivers.
+    /// Output so far of the process that delivers.
     pub fn deliverer_output(&self) -> String {
         self.dispatcher.as_ref().or(self.ingest.as_ref()).expect("it runs").output()
     }
 
-    /// Asks what delivers to stop, and waits until it has. Where it is one process with what takes webhooks, both stop.
+    /// Terminates the process that delivers and waits until it has stopped. `usher up` also stops receiving webhooks.
     pub async fn stop_delivering(&mut self) {
         let mut program = self.dispatcher.take().or_else(|| self.ingest.take()).expect("it runs");
         program.terminate();
@@ -200,7 +200,7 @@ impl TestEnv {
         assert!(ended.success(), "{}", program.output());
     }
 
-    /// Starts again what was stopped, and waits until it is ready.
+    /// Starts the stopped process again and waits until it is ready.
     pub async fn go_on_delivering(&mut self) {
         if matches!(self.backend, Backend::Embedded) {
             self.start_ingest().await
@@ -209,19 +209,19 @@ impl TestEnv {
         }
     }
 
-    /// `kill -9` of what takes webhooks.
+    /// Kills the process that receives webhooks with SIGKILL (`kill -9`).
     pub async fn kill_ingest(&mut self) {
         self.ingest.take().expect("it runs").kill().await;
     }
 
-    /// `kill -9` of what delivers, where it is a process of its own.
+    /// Kills the process that delivers with SIGKILL, if it is a separate one.
     pub async fn kill_dispatcher(&mut self) {
         if let Some(program) = self.dispatcher.take() {
             program.kill().await;
         }
     }
 
-    /// `kill -9` of what delivers, be it a process of its own or the whole.
+    /// Kills the process that delivers with SIGKILL, `usher up` included.
     pub async fn kill_delivering(&mut self) {
         self.kill_dispatcher().await;
         if matches!(self.backend, Backend::Embedded) {
@@ -229,7 +229,7 @@ impl TestEnv {
         }
     }
 
-    /// What delivers, without waiting until it is ready.
+    /// Starts the process that delivers, without waiting until it is ready.
     pub fn start_delivering(&self) -> Program {
         let mut environment = self.environment.clone();
         let data = self.data.display().to_string();
@@ -241,15 +241,15 @@ impl TestEnv {
         Program::start(name, &arguments, &environment, self.folder.path())
     }
 
-    /// What takes webhooks where it is a service of its own, without waiting until it is ready.
+    /// Starts `ingest` as a separate service, without waiting until it is ready.
     pub fn spawn_ingest(&self) -> Program {
         Program::start("ingest", &[], &self.environment, self.folder.path())
     }
 
-    /// Takes a copy of the store while nothing delivers, and returns its name.
+    /// Copies the store while nothing delivers, and returns the name of the copy.
     pub async fn back_up_store(&self) -> String {
         let Some(database) = &self.database else {
-            // By SQLite itself: files that are copied while somebody closes the database need not belong together.
+            // SQLite itself makes the copy: files copied while another process closes the database may be inconsistent.
             let copy = self.data.join("copy.db").display().to_string();
             let pool = self.pool().await;
             sqlx::query("VACUUM INTO $1").bind(&copy).execute(&pool).await.expect("a copy is made");
@@ -259,7 +259,7 @@ impl TestEnv {
         database.copy().await
     }
 
-    /// Puts a copy in the store's place while nothing delivers.
+    /// Replaces the store by a copy while nothing delivers.
     pub async fn restore_store(&mut self, copy: &str) {
         match &self.database {
             Some(database) => database.restore(copy).await,
@@ -271,20 +271,20 @@ impl TestEnv {
         }
     }
 
-    /// Loses the store while nothing delivers: what is made anew in its place is empty.
+    /// Empties the store while nothing delivers.
     pub async fn lose_store(&mut self) {
         match &self.database {
             Some(database) => database.empty().await,
             None => {
                 for name in ["store.db", "store.db-wal", "store.db-shm"] {
-                    // Not each is there at every time.
+                    // Not all of these files always exist.
                     let _ = std::fs::remove_file(self.data.join(name));
                 }
             }
         }
     }
 
-    /// Loses the log while nothing runs: what stands in its place is empty. What the groups have committed is lost with it.
+    /// Empties the log while nothing runs. The committed offsets of the groups are lost with it.
     pub async fn lose_log(&self) {
         let layout = self.layout();
         match self.variable("USHER_LOG") {
@@ -298,28 +298,28 @@ impl TestEnv {
                 crate::broker::delete_topic(brokers, &layout.topics.events()).await;
             }
         }
-        // As an operator makes it anew.
+        // Creates the topic again, as an operator would.
         let log = self.log().await;
         let events = TopicSpec { creation: Creation::Always, ..layout.events() };
-        eventually("the topic is made anew", SOON, || async { log.ensure(std::slice::from_ref(&events)).await.ok() })
+        eventually("the topic is made again", SOON, || async { log.ensure(std::slice::from_ref(&events)).await.ok() })
             .await;
     }
 
-    /// Changes a variable of the programs that start from now on.
+    /// Sets a variable for programs that start from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// `kill -9` of what takes webhooks, where it is a process of its own.
-    pub async fn kill_ingest_if_apart(&mut self) {
+    /// Kills `ingest` with SIGKILL, if it is a separate process.
+    pub async fn kill_separate_ingest(&mut self) {
         if matches!(self.backend, Backend::Real(_)) {
             self.kill_ingest().await;
         }
     }
 
-    /// Starts it again, and waits until it is ready.
-    pub async fn start_ingest_if_apart(&mut self) {
+    /// Starts `ingest` again, if it is a separate process, and waits until it is ready.
+    pub async fn start_separate_ingest(&mut self) {
         if matches!(self.backend, Backend::Real(_)) {
             self.start_ingest().await;
         }
@@ -330,28 +330,28 @@ impl TestEnv {
         self.lab.lab()
     }
 
-    /// A folder for the test's own files.
+    /// Folder for the test's own files.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    /// A variable of the programs.
+    /// Value of a variable of the programs. `None` if it is not set.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The name of the topic with this suffix.
+    /// Name of the topic with this suffix.
     pub fn topic(&self, suffix: &str) -> String {
         format!("{}.{suffix}", self.variable("USHER_TOPIC_PREFIX").expect("it is set"))
     }
 
-    /// How the topics are laid out.
+    /// Layout of the topics.
     pub fn layout(&self) -> LogLayout {
         let prefix = self.variable("USHER_TOPIC_PREFIX").expect("it is set");
         LogLayout { topics: prefix.parse().expect("a prefix"), partitions: 8 }
     }
 
-    /// Runs `usher` with these arguments to its end: exit code and both streams.
+    /// Runs `usher` with these arguments until it exits. Returns the exit code and both streams.
     pub fn usher(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = std::process::Command::new(crate::program::programs().join("usher"))
             .args(arguments)
@@ -364,7 +364,7 @@ impl TestEnv {
         (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
     }
 
-    /// The log that the programs use, opened beside them.
+    /// Opens the log that the programs use.
     pub async fn log(&self) -> Arc<dyn Log> {
         let address = self.variable("USHER_LOG").map_or_else(
             || LogAddress::Sqlite { path: self.data.join("log.db") },
@@ -373,17 +373,17 @@ impl TestEnv {
         usher_eventlog::open(&address, &[]).await.expect("the log opens")
     }
 
-    /// Address that takes webhooks.
+    /// Address that receives webhooks.
     pub fn address(&self) -> &str {
         &self.ingest_address
     }
 
-    /// Address of the operators' pages of ingest, or of `usher up`.
+    /// Address of the operators' pages of `ingest` or `usher up`.
     pub fn admin(&self) -> &str {
         &self.admin
     }
 
-    /// Posts to a path with these headers: status and body.
+    /// Posts to a path with these headers. Returns status and body.
     pub async fn post(&self, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> (u16, Value) {
         let url = format!("http://{}{path}", self.ingest_address);
         let request = headers.iter().fold(self.client.post(url), |request, (name, value)| request.header(*name, value));
@@ -393,20 +393,20 @@ impl TestEnv {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// Looks at a page of what takes webhooks: status and text.
+    /// Fetches a page of the process that receives webhooks. Returns status and text.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let response =
             self.client.get(format!("http://{}{path}", self.ingest_address)).send().await.expect("an answer");
         (response.status().as_u16(), response.text().await.expect("a body"))
     }
 
-    /// Looks at one of the operators' pages of ingest, or of `usher up`: status and text.
+    /// Fetches one of the operators' pages of `ingest` or `usher up`. Returns status and text.
     pub async fn admin_page(&self, path: &str) -> (u16, String) {
         let response = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("an answer");
         (response.status().as_u16(), response.text().await.expect("a body"))
     }
 
-    /// Sends a webhook once: the status, or none if there was no answer.
+    /// Sends a webhook once. Returns the status, or `None` if there was no answer.
     pub async fn send_once(&self, webhook: &Webhook) -> Option<u16> {
         let url = format!("http://{}/webhooks/clerk", self.ingest_address);
         let headers = webhook.headers(SECRET);
@@ -415,12 +415,12 @@ impl TestEnv {
         Some(response.status().as_u16())
     }
 
-    /// Sends a webhook and expects it to be kept.
+    /// Sends a webhook. Panics if it is not answered 204.
     pub async fn send(&self, webhook: &Webhook) {
         assert_eq!(self.send_once(webhook).await, Some(204));
     }
 
-    /// Sends a webhook again and again until it is kept, like its sender would.
+    /// Sends a webhook repeatedly until it is answered 204, as Svix would.
     pub async fn send_until_kept(&self, webhook: &Webhook) {
         eventually("the webhook is kept", SOON, || async {
             self.send_once(webhook).await.filter(|status| *status == 204)
@@ -428,18 +428,18 @@ impl TestEnv {
         .await;
     }
 
-    /// Sends many at once.
+    /// Sends many webhooks concurrently, at most 32 at a time.
     pub async fn send_all(&self, webhooks: &[Webhook]) {
         futures::stream::iter(webhooks).for_each_concurrent(32, |webhook| self.send_until_kept(webhook)).await;
     }
 
-    /// The runs that a filter lets through.
+    /// Returns the runs that match a filter.
     pub async fn runs(&self, filter: &RunFilter) -> Vec<RunRecord> {
         let database = Database::open(&self.store).expect("the store opens");
         SqlStore::reader(database).runs(filter, 1_000_000).await.expect("the runs")
     }
 
-    /// Waits until `count` runs have ended and none is under way, and returns them all.
+    /// Waits until `count` runs have ended and none is in flight, and returns all runs.
     pub async fn all_ended(&self, count: usize, deadline: Duration) -> Vec<RunRecord> {
         let sql = "SELECT count(*), count(*) FILTER (WHERE ended_at IS NULL) FROM usher_run";
         let pool = self.pool().await;
@@ -461,7 +461,7 @@ impl TestEnv {
         runs
     }
 
-    /// How many runs of which flow are in which state, and the last words of what delivers.
+    /// Returns the number of runs by flow and state, and the last output lines of the process that delivers.
     async fn standing(&self) -> String {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for run in self.runs(&RunFilter::default()).await {
@@ -473,13 +473,13 @@ impl TestEnv {
         format!("{counts:?}\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
     }
 
-    /// Connections to the store's database.
+    /// Connects to the store's database.
     pub async fn pool(&self) -> sqlx::AnyPool {
         sqlx::any::install_default_drivers();
         sqlx::AnyPool::connect(&self.store_url).await.expect("the store opens")
     }
 
-    /// How many rows the table of users has.
+    /// Returns the number of rows in the users table.
     pub async fn rows(&self) -> i64 {
         let (count,) = sqlx::query_as("SELECT count(*) FROM usher_users")
             .fetch_one(&self.pool().await)
@@ -488,7 +488,7 @@ impl TestEnv {
         count
     }
 
-    /// What a destination accepted, replays left out.
+    /// Returns the effects at a destination, without replays.
     pub fn effects(&self, provider: &str) -> Vec<Arc<Entry>> {
         let filter = Filter { provider: Some(provider.into()), ..Filter::default() };
         let mut effects = self.lab().effects(&filter).expect("a provider");
@@ -496,7 +496,7 @@ impl TestEnv {
         effects
     }
 
-    /// How often each user had this effect.
+    /// Returns how often each user had this effect.
     pub fn effects_by_user(&self, provider: &str, operation: &str) -> BTreeMap<String, usize> {
         let mut users = BTreeMap::new();
         for effect in self.effects(provider).iter().filter(|effect| effect.operation == operation) {
@@ -505,7 +505,7 @@ impl TestEnv {
         users
     }
 
-    /// A user's row, as JSON of the columns that tests look at.
+    /// Returns a user's row as JSON of the columns that tests inspect. `None` if the user has no row.
     pub async fn row(&self, user: &str) -> Option<Value> {
         let sql = "SELECT email, first_name, CAST(extra AS TEXT) FROM usher_users WHERE id = $1";
         let row: Option<(Option<String>, Option<String>, String)> =
@@ -515,7 +515,7 @@ impl TestEnv {
         Some(json!({"email": email, "first_name": name, "extra": extra}))
     }
 
-    /// Ends everything and removes what is left of it.
+    /// Kills all programs and removes their data.
     pub async fn end(mut self) {
         for program in [self.ingest.take(), self.dispatcher.take()].into_iter().flatten() {
             program.kill().await;

@@ -1,5 +1,5 @@
-//! A backlog is worked off inside a bound of memory, however long it is. `just backlog` does it with a million events, in a
-//! release build; `USHER_BACKLOG` says how many.
+//! A backlog of any length is processed in bounded memory. `just backlog` tests it with a million events in a release
+//! build; `USHER_BACKLOG` sets their number.
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
@@ -20,40 +20,41 @@ usher_tests::on_both_backends!(
     a_backlog_for_a_destination_that_is_down_is_held_in_bounded_memory,
 );
 
-/// They measure, each by itself.
+/// The tests measure and therefore run one at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// How long the backlog is, unless it is said; and the shorter one that a longer one is compared with. Enough to fill
-/// whatever is bounded.
+/// Default length of the backlog, and length of the shorter one that a longer one is compared with. Enough to fill
+/// every bounded buffer.
 const EVENTS: usize = 20_000;
-/// Of a destination that is down, so many: the lab keeps all that it is sent, in the memory of this test.
+/// Maximum number of events for a failing destination: the lab stores all requests in the memory of this test.
 const HELD: usize = 100_000;
-/// Whom the events concern, each user several times.
+/// Maximum number of users; each has several events.
 const USERS: usize = 50_000;
-/// Fills the body up to some two kilobytes, and does not repeat itself for compression's sake.
+/// Extra bytes per body, for about 2 kB in all. Random, so that compression does not help.
 const FILLING: usize = 1_300;
-/// How many appends are under way at once.
+/// Maximum number of appends in flight.
 const APPENDS: usize = 1_000;
 
 const MIB: u64 = 1024 * 1024;
-/// What the process takes with nothing to do: code, runtime, connections, statements, clients.
+/// Memory of the idle process, in bytes: code, runtime, connections, statements, clients.
 const IDLE: u64 = 48 * MIB;
-/// What librdkafka fetches ahead (`queued.max.messages.kbytes`). The embedded log's page caches are smaller.
+/// Data that librdkafka prefetches (`queued.max.messages.kbytes`), in bytes. The page caches of the embedded
+/// log are smaller.
 const FETCHED: u64 = 16 * MIB;
-/// What one event of this backlog takes on its way: some two kilobytes of body, and what is kept with it.
+/// Memory of one event in flight, in bytes: about 2 kB of body and its metadata.
 const EVENT: u64 = 4 * 1024;
-/// What a flow may hold: 4096 runs and waiting events, or 64 MiB where they are larger.
+/// Memory limit of a flow, in bytes: 4096 runs and waiting events (64 MiB if they are larger).
 const RUNS: u64 = 4096 * EVENT;
-/// Batches of 256 events under way: four between log and flow, one of each of eight partitions in the flow, and the texts
-/// that they are turned into on their way into the database.
+/// Batches of 256 events in flight, in bytes: four between log and flow, one for each of eight partitions in the flow,
+/// and the text forms of batches on their way to the database.
 const BATCHES: u64 = (4 + 8 + 4) * 256 * EVENT;
-/// The allocator keeps as much again of what comes and goes.
+/// Upper bound of the peak, in bytes. The allocator may retain as much again as is freed.
 const BOUND: u64 = IDLE + 2 * (FETCHED + RUNS + BATCHES);
-/// By how much the peak may differ between two runs: the allocator's moods, not the length of the backlog, which would take
-/// fifty times as much.
+/// Allowed difference between the peaks of two runs, in bytes. It covers variation of the allocator. Growth with the
+/// length of the backlog would be fifty times as large.
 const MOODS: u64 = 24 * MIB;
 
-/// Every run is done without asking anybody, so that it is the machinery that is measured.
+/// Every run is done without a request, so that only the dispatcher is measured.
 const NOTHING: &str = r#"
 on = ["clerk/user.*"]
 [[step]]
@@ -76,7 +77,7 @@ text = "hello"
 tags = { clerk_user_id = "{{ user.id }}" }
 "#;
 
-/// How many events, up to `most`; and before them a shorter backlog, where there is one.
+/// Returns the lengths to test: the configured one, at most `most`, preceded by a shorter one if there is one.
 fn lengths(most: usize) -> Vec<usize> {
     let long = std::env::var("USHER_BACKLOG").map_or(EVENTS, |text| text.parse().unwrap()).min(most);
     if long > EVENTS { vec![EVENTS, long] } else { vec![long] }
@@ -133,13 +134,13 @@ fn per_second(events: usize, began: Instant) -> String {
     format!("{events} events in {:.1} s, {} a second", took.as_secs_f64(), events as u128 * 1000 / took.as_millis())
 }
 
-/// Inside the bound, and no more for a longer backlog than for a shorter one.
+/// Asserts that all peaks are below the bound and that a longer backlog needs no more than a shorter one.
 fn bounded(peaks: &[u64]) {
     assert!(peaks.iter().all(|peak| *peak <= BOUND), "{peaks:?} of {BOUND}");
     assert!(peaks.is_sorted_by(|short, long| *long <= *short + MOODS), "it grows with the backlog: {peaks:?}");
 }
 
-/// Events that are in the log and that nobody has read.
+/// Events in the log that no process has read.
 struct Backlog {
     env: TestEnv,
     pool: AnyPool,
@@ -147,7 +148,7 @@ struct Backlog {
 }
 
 impl Backlog {
-    /// An environment whose flow has begun and been stopped before the events came.
+    /// Starts an environment whose flow is started and stopped before the events are appended.
     async fn new(backend: Backend, flow: &'static str, events: usize) -> Self {
         let mut env = TestEnv::with(backend, Options { flows: vec![("flow", flow)], ..Options::default() }).await;
         let pool = env.pool().await;
@@ -163,7 +164,7 @@ impl Backlog {
         Self { env, pool, events }
     }
 
-    /// Waits until all of it has left the log for the store.
+    /// Waits until all events have been admitted to the store.
     async fn is_admitted(&self) {
         let sql = "SELECT CAST(coalesce(sum(frontier), 0) AS BIGINT) FROM usher_ownership";
         self.until("the store holds all", async || {
@@ -173,7 +174,7 @@ impl Backlog {
         .await;
     }
 
-    /// Waits until all of it is done.
+    /// Waits until all runs are done.
     async fn is_done(&self) {
         self.is_admitted().await;
         let sql = "SELECT 1 FROM usher_run WHERE ended_at IS NULL LIMIT 1";
@@ -187,12 +188,12 @@ impl Backlog {
     }
 
     async fn until(&self, what: &str, mut so: impl AsyncFnMut() -> Option<()>) {
-        // Fifty a second would be a bug.
+        // Allows 20 ms per event: a rate as low as 50 events per second would be a bug.
         let deadline = Duration::from_secs(120) + Duration::from_millis(20) * u32::try_from(self.events).unwrap();
         let began = Instant::now();
         while so().await.is_none() {
             assert!(began.elapsed() < deadline, "after {deadline:?} still not: {what}");
-            // Often enough to tell seconds, and seldom enough to leave the database alone.
+            // Often enough to measure seconds, and rarely enough to put no load on the database.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -203,7 +204,7 @@ impl Backlog {
     }
 }
 
-/// The event of this number. Users take turns.
+/// Returns the event with this number. Users alternate.
 fn webhook(number: usize, users: usize) -> Webhook {
     let user = format!("user_{:06}", number % users);
     let mut filling = String::with_capacity(FILLING + 16);

@@ -1,7 +1,9 @@
-//! Everything that may break is broken, again and again, under a load that goes on, with destinations that are never quite
-//! well; and in the end the books are checked: nothing lost, nothing twice, in order, everything ended.
+//! Chaos test: all components are made to fail repeatedly under continuous load, while the destinations are faulty
+//! throughout. At the end the ledger is checked: no event is lost, no effect happens twice, order is kept, and
+//! every run ends.
 //!
-//! A short one is run with the other tests. `just chaos` runs the full one, `USHER_CHAOS_SEED` repeats its choices.
+//! A short version runs with the other tests. `just chaos` runs the full one; `USHER_CHAOS_SEED` repeats
+//! its random choices.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -14,27 +16,27 @@ use tokio::sync::Mutex;
 use usher_lab::{Fault, Filter};
 use usher_tests::backend::log_once;
 use usher_tests::chaos::{EXPECTED, faults};
-use usher_tests::checker::Kind;
+use usher_tests::checker::ViolationKind;
 use usher_tests::cluster::Cluster;
 use usher_tests::ledger::Mark;
-use usher_tests::load::{Load, ParamType};
+use usher_tests::load::{Load, LoadShape};
 use usher_tests::postgres::Down;
 use usher_tests::program::{Program, programs};
-use usher_tests::report::{Course, Report};
+use usher_tests::report::{ChaosReport, Course};
 
-/// They take the whole machine, each by itself.
+/// The tests use the whole machine and therefore run one at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// How long it may take until as much has ended as was owed at a blow.
+/// Maximum time until the runs expected at the moment of a fault have ended.
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(180);
-/// How long the end may take: all that was begun is kept, and has ended.
+/// Maximum time of each part of the end: until all started events are acknowledged, and until all runs have ended.
 const END_DEADLINE: Duration = Duration::from_secs(300);
-/// So many runs show that work goes on.
+/// Number of ended runs that shows that work continues.
 const SOME: usize = 20;
-/// How often to look. What is looked for decides when to go on.
+/// Polling interval only. The condition decides the end.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How many blows of each kind.
+/// Number of faults of each kind.
 struct Plan {
     kills: usize,
     stops: usize,
@@ -42,7 +44,7 @@ struct Plan {
     scalings: usize,
     restarts: usize,
     embedded_kills: usize,
-    load: ParamType,
+    load: LoadShape,
 }
 
 const FULL: Plan = Plan {
@@ -52,7 +54,7 @@ const FULL: Plan = Plan {
     scalings: 10,
     restarts: 5,
     embedded_kills: 50,
-    load: ParamType { rate: 25, users: 200 },
+    load: LoadShape { rate: 25, users: 200 },
 };
 const SHORT: Plan = Plan {
     kills: 3,
@@ -61,7 +63,7 @@ const SHORT: Plan = Plan {
     scalings: 1,
     restarts: 1,
     embedded_kills: 8,
-    load: ParamType { rate: 20, users: 60 },
+    load: LoadShape { rate: 20, users: 60 },
 };
 
 fn plan() -> &'static Plan {
@@ -88,7 +90,8 @@ async fn embedded() {
     chaos.end("embedded", went).await;
 }
 
-/// That a violation would be seen: keys are forgotten while answers are lost, so repeated requests have their effect again.
+/// Verifies that the test detects violations: idempotency keys are forgotten while answers are lost, so that repeated
+/// requests take effect again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_destination_forgets_is_seen_to_happen_twice() {
     let _turn = ONE_AT_A_TIME.lock().await;
@@ -106,13 +109,13 @@ async fn what_a_destination_forgets_is_seen_to_happen_twice() {
         .await;
     let (cluster, report) = chaos.close(went).await;
     cluster.end().await;
-    assert!(report.count(Kind::Twice) > 0 && !report.passed(), "{report}");
-    for kind in [Kind::Lost, Kind::Order, Kind::Stuck, Kind::Dead] {
+    assert!(report.count(ViolationKind::Twice) > 0 && !report.passed(), "{report}");
+    for kind in [ViolationKind::Lost, ViolationKind::Order, ViolationKind::Stuck, ViolationKind::Dead] {
         assert_eq!(report.count(kind), 0, "{report}");
     }
 }
 
-/// It took too long: what was waited for, and how far it had come.
+/// Description of a timeout: the expected condition and the progress so far.
 type Stuck = String;
 
 struct Chaos {
@@ -135,7 +138,7 @@ impl Chaos {
         Self { cluster, load, rng: StdRng::seed_from_u64(seed), course, began: Instant::now() }
     }
 
-    /// One kind of blow after the other.
+    /// Injects the faults, one kind after the other.
     async fn all(&mut self, plan: &Plan) -> Result<(), Stuck> {
         self.kills(plan.kills).await?;
         self.stops(plan.stops).await?;
@@ -144,7 +147,7 @@ impl Chaos {
         self.restarts(plan.restarts).await
     }
 
-    /// `kill -9` of any replica; another starts in its place.
+    /// Kills random replicas with SIGKILL (`kill -9`); another is started in place of each.
     async fn kills(&mut self, count: usize) -> Result<(), Stuck> {
         for number in 1..=count {
             self.progress().await?;
@@ -155,7 +158,8 @@ impl Chaos {
         Ok(())
     }
 
-    /// A replica that has work stands still until others have all of it, or have done some of it, and wakes up.
+    /// Suspends a replica that owns partitions until others have taken them all over, and sometimes until they have
+    /// made progress, then resumes it.
     async fn stops(&mut self, count: usize) -> Result<(), Stuck> {
         for number in 1..=count {
             self.progress().await?;
@@ -187,7 +191,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// `kill -9` of the broker; it comes back at once, or after the load has met its absence.
+    /// Kills the broker with SIGKILL (`kill -9`) and restarts it at once or after a webhook was refused.
     async fn brokers(&mut self, count: usize) -> Result<(), Stuck> {
         for number in 1..=count {
             self.progress().await?;
@@ -206,7 +210,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// From one replica to three and back.
+    /// Scales from one replica to three and back.
     async fn scalings(&mut self, count: usize) -> Result<(), Stuck> {
         self.cluster.scale(1).await;
         for number in 1..=count {
@@ -225,7 +229,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// The database goes down, one way or the other, and comes back.
+    /// Restarts the database, after a fast or an immediate shutdown.
     async fn restarts(&mut self, count: usize) -> Result<(), Stuck> {
         for number in 1..=count {
             self.progress().await?;
@@ -237,14 +241,14 @@ impl Chaos {
         Ok(())
     }
 
-    /// A blow was struck. Sometimes the next one comes before this one is got over; never after the last of a kind.
+    /// Records a fault and waits for recovery. A third of the faults are not waited for, except the last of a kind.
     async fn struck(&mut self, blow: &'static str, last: bool) -> Result<(), Stuck> {
         *self.course.blows.entry(blow).or_default() += 1;
         if !last && self.rng.random_ratio(1, 3) {
             return Ok(());
         }
         let began = Instant::now();
-        // What was owed, and some of what has come since: old and new work goes on.
+        // The expected runs and some later ones must end: old and new work continues.
         let enough = self.load.owed(&EXPECTED) + SOME;
         self.until(&format!("{enough} runs have ended, more than were owed after {blow}"), async |cluster| {
             cluster.ended().await.is_some_and(|(ended, _)| ended >= enough)
@@ -262,7 +266,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// Some more runs have ended: there is work to disturb.
+    /// Waits until some more runs have ended, so that there is work to disturb.
     async fn progress(&mut self) -> Result<(), Stuck> {
         let mut enough = None;
         self.until("some more runs have ended", async |cluster| {
@@ -272,7 +276,7 @@ impl Chaos {
         .await
     }
 
-    /// Waits for something, and meanwhile replaces what has ended by itself.
+    /// Waits for a condition and meanwhile replaces programs that have exited by themselves.
     async fn until(&mut self, what: &str, mut so: impl AsyncFnMut(&Cluster) -> bool) -> Result<(), Stuck> {
         let began = Instant::now();
         loop {
@@ -288,8 +292,8 @@ impl Chaos {
         }
     }
 
-    /// The destinations are well again, the load ends, everything comes to its end, and the books are closed.
-    async fn close(self, went: Result<(), Stuck>) -> (Cluster, Report) {
+    /// Ends the faults and the load, waits until all runs have ended, and creates the report.
+    async fn close(self, went: Result<(), Stuck>) -> (Cluster, ChaosReport) {
         let Self { mut cluster, load, mut course, began, .. } = self;
         course.gave_up = went.err();
         for provider in cluster.lab().providers() {
@@ -302,7 +306,7 @@ impl Chaos {
         let starts = |kind: &str| EXPECTED.iter().filter(|flow| flow.on.contains(&kind)).count();
         let owed: usize = sent.iter().filter(|sent| sent.acknowledged).map(|sent| starts(&sent.kind)).sum();
         let waiting = Instant::now();
-        // What has not ended by the deadline is told by the report.
+        // The report lists runs that have not ended by the deadline.
         while waiting.elapsed() < END_DEADLINE && !cluster.ended().await.is_some_and(|now| now.0 >= owed && now.1 == 0)
         {
             cluster.mend();
@@ -310,11 +314,11 @@ impl Chaos {
         }
         course.took = began.elapsed();
         course.ended_by_itself = cluster.ended_by_itself().to_vec();
-        let report = Report::new(course, cluster.ledger(sent).await, &EXPECTED, &[]);
+        let report = ChaosReport::new(course, cluster.ledger(sent).await, &EXPECTED, &[]);
         (cluster, report)
     }
 
-    /// Closes the books, shows and keeps what they log_once, and fails if it is not good.
+    /// Writes the report to the log and to a file, and panics if the test has not passed.
     async fn end(self, name: &str, went: Result<(), Stuck>) {
         let (cluster, report) = self.close(went).await;
         log_once(&report.to_string());

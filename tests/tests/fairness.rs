@@ -1,7 +1,7 @@
-//! One user's trouble delays nobody else: what it costs all the others that somebody's event fails all the time, measured
-//! against the same events without the trouble.
+//! A user whose event always fails must not delay other users. The test measures the latency of all other users'
+//! events, compared with the same events without the failure.
 //!
-//! `just fairness` runs it, in a release build, for it measures.
+//! `just fairness` runs it in a release build, because it measures time.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -22,17 +22,17 @@ usher_tests::on_both_backends!(
     one_users_trouble_delays_nobody_else,
 );
 
-/// Runs with the trouble, and as many without, by turns.
+/// Number of runs with the failure, and of the runs without it that alternate with them.
 const RUNS: usize = 7;
-/// Events in a second.
+/// Events per second.
 const RATE: u32 = 60;
-/// Events in a run: fifteen seconds of them.
+/// Events per run, for fifteen seconds.
 const EVENTS: usize = 900;
-/// Users that have no trouble. Nobody's events are so close that they would wait for each other.
+/// Number of unaffected users. Enough that the events of one user do not wait for each other.
 const OTHERS: usize = 100;
-/// One event in so many is of the user that has it.
+/// One in this many events belongs to the affected user.
 const TROUBLED: usize = 20;
-/// How much slower the slowest of a hundred events of the others may become.
+/// Maximum ratio of the other users' p99 latencies with and without the failure.
 const BOUND: f64 = 1.5;
 
 const MAIL: &str = r#"
@@ -47,23 +47,23 @@ text = "hello"
 tags = { clerk_user_id = "{{ user.id }}", flow = "mail", step = "mail", event = "{{ event.id }}" }
 "#;
 
-/// Milliseconds from acknowledgement to effect, of all the others' events of one run.
+/// Latencies of all other users' events of one run, in ms from acknowledgement to effect.
 #[derive(Debug, Clone, Copy)]
 struct Measured {
     p50: i64,
     p99: i64,
-    /// How often the failing event was tried before its trouble was ended.
+    /// Number of attempts of the failing event before the fault was ended.
     tried: usize,
 }
 
 async fn one_users_trouble_delays_nobody_else(backend: Backend) {
     let name = backend.name();
     let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
-    // Connections are made, caches are filled.
+    // A warm-up run opens connections and fills caches.
     run(&env, false).await;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for number in 0..RUNS {
-        // Not always the same first, for what comes first and what comes second may differ.
+        // The order alternates, because the first run of a pair may differ from the second.
         for trouble in [number % 2 == 1, number % 2 == 0] {
             let measured = run(&env, trouble).await;
             if trouble { with.push(measured) } else { without.push(measured) }
@@ -86,14 +86,14 @@ async fn one_users_trouble_delays_nobody_else(backend: Backend) {
     assert!(ratio <= BOUND, "{ratio} is more than {BOUND}");
 }
 
-/// At least a millisecond, so that it can be divided by.
+/// Returns the median, at least 1 ms so that it can be a divisor.
 fn median(runs: &[Measured], of: fn(&Measured) -> i64) -> f64 {
     let mut values: Vec<i64> = runs.iter().map(of).collect();
     values.sort_unstable();
     f64::from(i32::try_from(values[values.len() / 2].max(1)).unwrap())
 }
 
-/// One run of events, with or without trouble.
+/// Sends the events of one run, with or without the failure.
 async fn run(env: &TestEnv, trouble: bool) -> Measured {
     env.lab().forget();
     let (webhooks, troubled) = webhooks();
@@ -146,7 +146,7 @@ fn mails(env: &TestEnv) -> Vec<Mark> {
     env.effects("resend").iter().filter_map(|entry| Mark::of(entry)).collect()
 }
 
-/// The events of a run, and which of them are the troubled user's: the first is.
+/// Returns the events of a run and the indexes of those of the affected user, which include the first.
 fn webhooks() -> (Vec<Webhook>, Vec<usize>) {
     let (mut others, mut troubled): (Vec<User>, _) = ((0..OTHERS).map(|_| User::new()).collect(), User::new());
     let of = |index: usize| index.is_multiple_of(TROUBLED);

@@ -1,4 +1,4 @@
-//! What every log must do: one suite, run against the embedded log and against Kafka.
+//! Requirements for every log: one suite, run against the embedded log and against Kafka.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ use usher_tests::unique;
 const DEADLINE: Duration = Duration::from_secs(30);
 const PARTITIONS: i32 = 4;
 
-/// A log and a topic of its own in it.
+/// A log with its own topic.
 struct Subject {
     log: Arc<dyn Log>,
     address: LogAddress,
@@ -87,7 +87,7 @@ fn record(key: &str, body: impl Into<Bytes>) -> Record {
     Record { key: Key::new(key), headers: vec![("name".into(), "Zo\u{eb}, =".into())], body: body.into() }
 }
 
-/// The next event, whatever it is.
+/// Returns the next event of any kind.
 async fn next(subscription: &mut Subscription) -> LogEvent {
     timeout(DEADLINE, subscription.events.recv()).await.expect("an event in time").expect("the log goes on")
 }
@@ -108,7 +108,7 @@ fn from_low(assigned: &[Assigned]) -> Vec<(Partition, i64)> {
     assigned.iter().map(|assigned| (assigned.partition, assigned.low)).collect()
 }
 
-/// Reads until `count` records have come: partition, offset, record.
+/// Reads until `count` records have arrived. Returns partition, offset and record of each.
 async fn read(subscription: &mut Subscription, epoch: u64, count: usize) -> Vec<(Partition, i64, Record)> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -123,7 +123,7 @@ async fn read(subscription: &mut Subscription, epoch: u64, count: usize) -> Vec<
     all
 }
 
-/// Appends `count` records of ten keys.
+/// Appends `count` records with ten keys.
 async fn append(subject: &Subject, count: usize) -> Vec<Record> {
     let mut appended = Vec::new();
     for number in 0..count {
@@ -208,7 +208,7 @@ async fn a_paused_partition_delivers_nothing_and_then_all(subject: Subject) {
     let free = (0..).map(|n| format!("free{n}")).find(|key| Partition::of(&Key::new(key.as_str()), PARTITIONS) != held);
     let free = free.unwrap();
     subscription.control.pause(held);
-    // Commands are carried out in order, and a record of another partition shows that this one has been.
+    // Commands are carried out in order, so a record of another partition shows that the pause is in effect.
     subject.log.append(&subject.spec, record(&free, "first")).await.unwrap();
     read(&mut subscription, epoch, 1).await;
     for number in 0..5 {
@@ -241,7 +241,7 @@ async fn more_partitions_than_the_layout_are_read_and_not_written_to(subject: Su
         let position = subject.log.append(&layout, record(&key, "x")).await.unwrap();
         assert_eq!(position.partition, Partition::of(&Key::new(key), 2));
     }
-    // One that was laid out for more has written before.
+    // A producer with a larger layout has written before.
     let beyond =
         (0..).map(|n| format!("old_{n}")).find(|key| Partition::of(&Key::new(key.as_str()), PARTITIONS).0 >= 2);
     subject.log.append(&subject.spec, record(&beyond.unwrap(), "left over")).await.unwrap();
@@ -338,11 +338,11 @@ async fn what_does_not_exist_is_said_to_be_missing(subject: Subject) {
 /// One member of a group.
 struct Member {
     subscription: Subscription,
-    /// What is ours, by the assignment that gave it.
+    /// Owned partitions with the assignment (epoch) that delivered them.
     owned: BTreeMap<Partition, u64>,
-    /// Whether revocations are answered.
+    /// True if revocations are acknowledged.
     releases: bool,
-    /// Whether the group may take us for dead.
+    /// True if the group may expel this member.
     may_lose: bool,
 }
 
@@ -352,7 +352,7 @@ impl Member {
         Self { subscription, owned: BTreeMap::new(), releases: true, may_lose: false }
     }
 
-    /// Takes in the next event, answering as a subscriber does: everything read is committed at once.
+    /// Handles the next event as a subscriber does and commits every record at once.
     async fn step(&mut self, read: &mut Vec<(Partition, i64)>) {
         match next(&mut self.subscription).await {
             LogEvent::Assigned { epoch, partitions } => {
@@ -379,7 +379,7 @@ impl Member {
         }
     }
 
-    /// Goes on until all partitions are its own.
+    /// Handles events until it owns all partitions.
     async fn take_all(&mut self, read: &mut Vec<(Partition, i64)>) {
         while self.owned.len() < PARTITIONS as usize {
             self.step(read).await;
@@ -387,7 +387,7 @@ impl Member {
     }
 }
 
-/// Goes on until each of both has its share.
+/// Handles the events of both members until each owns a share of the partitions.
 async fn share(
     first: &mut Member,
     read: &mut Vec<(Partition, i64)>,
@@ -521,7 +521,7 @@ async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_other
     let mut gone = Member::of(&subject).await;
     gone.take_all(&mut read).await;
     drop(gone);
-    // Nobody listens any more, though somebody could still answer.
+    // The event channel is closed, but the control handle still exists.
     let mut deaf = Member::of(&subject).await;
     deaf.take_all(&mut read).await;
     let Subscription { events, control } = deaf.subscription;
@@ -535,13 +535,13 @@ async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_other
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_closes_whatever_it_waits_for() {
     let Some(subject) = subject(true).await else { return };
-    // Nothing has been said yet.
+    // Before any event.
     let unheard = subject.log.subscribe("g", &subject.topic).await.unwrap();
     unheard.control.close().await;
-    // A start is awaited.
+    // While a start is awaited.
     let (unstarted, _, _) = join(&subject, "g").await;
     unstarted.control.close().await;
-    // A release is awaited.
+    // While a release is awaited.
     let mut read = Vec::new();
     let mut first = Member::of(&subject).await;
     first.take_all(&mut read).await;
@@ -555,7 +555,7 @@ async fn a_subscription_closes_whatever_it_waits_for() {
     second.subscription.control.close().await;
 }
 
-/// Goes on until `count` records have been read.
+/// Handles events until `count` records have been read.
 async fn step_until(member: &mut Member, read: &mut Vec<(Partition, i64)>, count: usize) {
     while read.len() < count {
         member.step(read).await;
@@ -578,7 +578,7 @@ async fn a_subscription_outlives_its_broker_and_closes_without_it() {
     append(&subject, 20).await;
     step_until(&mut member, &mut read, 20).await;
 
-    // The group may have forgotten the member meanwhile; then what was not committed comes again.
+    // The group may have removed the member meanwhile; then records that were not committed are delivered again.
     member.may_lose = true;
     broker.kill();
     broker.start().await;

@@ -1,6 +1,6 @@
-//! The destinations' own SDKs ask the lab's doubles for what Usher asks of them. A double that an SDK does not
-//! understand is none. The scripts stand in `tests/sdk`, with the SDKs pinned; `USHER_TEST_SDKS` names that folder once
-//! they are installed there (`npm ci`).
+//! The destinations' own SDKs send to the lab's doubles the same requests as Usher. A double that an SDK does not
+//! understand is wrong. The scripts are in `tests/sdk`, with pinned SDK versions; `USHER_TEST_SDKS` names that folder
+//! after they have been installed there (`npm ci`).
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use usher_lab::Lab;
 use usher_tests::backend::setting;
 
-/// An SDK repeats some refusals by itself, with pauses.
+/// Time limit of a script. SDKs retry some errors by themselves, with pauses.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs a script against a lab of its own.
+/// Runs a script against its own lab.
 async fn judge(sdk: &str) {
     let Some(folder) = setting("USHER_TEST_SDKS") else { return };
     let script = Path::new(&folder).join(format!("{sdk}.js"));

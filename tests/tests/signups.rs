@@ -1,8 +1,8 @@
-//! Thousands sign up, with every flow on, while every destination fails now and then, and some of that after it has done
-//! what it was asked for. In the end everybody has everything once; where a destination cannot be asked what it has done,
-//! the flow's word decides, and each such case is counted.
+//! Thousands of users sign up with every flow enabled, while every destination fails now and then, sometimes after the
+//! effect. At the end every user has every effect once. If a destination cannot report its effects, the flow's
+//! `on_unknown_outcome` decides, and each such case is counted.
 //!
-//! A short one is run with the other tests; `just signups` runs the full one.
+//! A short version runs with the other tests; `just signups` runs the full one.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use usher_tests::test_env::{Options, TestEnv};
 
 usher_tests::on_both_backends!(everybody_who_signs_up_has_everything_once);
 
-/// All that are built in. What they do not use comes from the files beside this one.
+/// All built-in flows. Files beside this one cover the operations that they do not use.
 const BUILT_IN: &[&str] =
     &["account-security", "auth-email", "db-sync", "email", "newsletter", "notify", "search", "trial"];
 const MORE: [(&str, &str); 5] = [
@@ -27,16 +27,17 @@ const MORE: [(&str, &str); 5] = [
     ("hook", include_str!("signups/hook.toml")),
     ("hook-once", include_str!("signups/hook-once.toml")),
 ];
-/// From so many signups on it is the full one, where a tenth of what fails fails after the effect.
+/// Number of signups from which on the test counts as the full one, in which a tenth of the failures come
+/// after the effect.
 const FULL: usize = 10_000;
-/// The runs that one signup begins: all flows but the one about changes, one of them for the code.
+/// Runs per signup: all flows except the one about changes; one of them starts on the event of the code.
 const RUNS: usize = BUILT_IN.len() + MORE.len() - 1;
 const DESTINATIONS: [&str; 8] = ["resend", "stripe", "novu", "mailchimp", "algolia", "nylas", "smtp", "http"];
 
 async fn everybody_who_signs_up_has_everything_once(backend: Backend) {
     let signups: usize = std::env::var("USHER_SIGNUPS").map_or(100, |count| count.parse().unwrap());
     let name = backend.name();
-    // Of a few signups, enough lose an answer to see what becomes of it.
+    // With few signups, more answers are lost, so that enough cases occur.
     let lost = if signups < FULL { 0.05 } else { 0.01 };
     let options = Options { built_in: BUILT_IN, flows: MORE.to_vec(), ..Options::default() };
     let env = TestEnv::with(backend, options).await;
@@ -59,7 +60,7 @@ async fn everybody_who_signs_up_has_everything_once(backend: Backend) {
 
     let all: BTreeSet<&str> = users.iter().map(|user| user.id.as_str()).collect();
     let mut counted = Vec::new();
-    // With a key of the destination's, a look-up, or a write that leaves the same: once for everybody.
+    // Destinations with an idempotency key, a lookup or an idempotent write: once for every user.
     for (what, provider, which) in [
         ("codes", "resend", &(|it: &Entry| it.operation == "emails.send" && it.body["subject"] == SUBJECT) as &Which),
         ("welcomes", "resend", &|it: &Entry| it.operation == "emails.send" && it.body["subject"] != SUBJECT),
@@ -76,14 +77,14 @@ async fn everybody_who_signs_up_has_everything_once(backend: Backend) {
         counted.push(format!("{what} {}", times.len()));
     }
     for (what, provider) in [("members", "mailchimp"), ("records", "algolia")] {
-        // Written again, it is the same one.
+        // A repeated write leaves the same object.
         let times = times(&env.effects(provider), &|_| true, &users);
         assert_eq!(times.keys().copied().collect::<BTreeSet<_>>(), all, "{what}: everybody");
         counted.push(format!("{what} {}", times.len()));
     }
     assert_eq!(usize::try_from(env.rows().await).unwrap(), signups);
 
-    // Without: as the flow says. What was answered with a refusal had no effect; what was not answered had one.
+    // Without them the flow decides. A refused request had no effect; an unanswered one had its effect.
     let post = |flow: &'static str| move |it: &Entry| it.body["headers"]["subject"] == flow;
     let (twice, once) = (post("post-twice"), post("post-once"));
     let sent = times(&env.effects("smtp"), &twice, &users);
@@ -126,7 +127,7 @@ async fn everybody_who_signs_up_has_everything_once(backend: Backend) {
 
 const SUBJECT: &str = "482913 is your code";
 
-/// The mail with the code that Clerk leaves to us.
+/// Returns the event of a mail with a code that Clerk leaves to Usher to send.
 fn code(user: &User) -> Webhook {
     let data = json!({
         "id": usher_tests::unique("ema_"), "object": "email", "slug": "verification_code", "user_id": user.id,
@@ -138,7 +139,7 @@ fn code(user: &User) -> Webhook {
 
 type Which<'a> = dyn Fn(&Entry) -> bool + 'a;
 
-/// How often each user had an effect. Who it is is said by the user's id or address.
+/// Returns how often each user had an effect. The user is identified by id or address.
 fn times<'a>(effects: &[Arc<Entry>], which: &Which<'_>, users: &'a [User]) -> BTreeMap<&'a str, usize> {
     let by_id: BTreeMap<&str, &str> = users.iter().map(|user| (user.id.as_str(), user.id.as_str())).collect();
     let by_address: BTreeMap<&str, &str> =
@@ -152,7 +153,7 @@ fn times<'a>(effects: &[Arc<Entry>], which: &Which<'_>, users: &'a [User]) -> BT
     times
 }
 
-/// Of which users it is not known whether a request had its effect: no answer left, or one that says nothing.
+/// Returns the users of requests with an unknown outcome: unanswered, or answered 503, which leaves the outcome open.
 fn unanswered(env: &TestEnv, provider: &str, which: &Which<'_>) -> Vec<String> {
     let requests = env.lab().requests(&Filter { provider: Some(provider.into()), ..Filter::default() }).unwrap();
     let open = requests.iter().filter(|it| which(it) && it.status.is_none_or(|status| status == 503));

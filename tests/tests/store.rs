@@ -1,4 +1,4 @@
-//! What every store must do: one suite, run against SQLite and against Postgres.
+//! Requirements for every store: one suite, run against SQLite and against Postgres.
 #![allow(clippy::unwrap_used)]
 
 #[path = "store/kept.rs"]
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
-use usher_dispatcher::engine::arrival::{Admission, Arrival, Batch, Command, Order};
+use usher_dispatcher::engine::arrival::{Admission, Arrival, Batch, Command, CommandKind};
 use usher_dispatcher::engine::{AttemptState, Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect};
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
@@ -35,11 +35,11 @@ const FLOW: &str = "test";
 const PARTITIONS: i32 = 4;
 const ZERO: Partition = Partition(0);
 
-/// A store of its own.
+/// A store of one test.
 struct Subject {
     store: SqlStore,
     address: DatabaseAddress,
-    /// The same as a text, for what no store does.
+    /// The same address as text, for direct access to the database.
     url: String,
     postgres: bool,
     _folder: TempDir,
@@ -176,18 +176,18 @@ impl Subject {
         self.store.change(FLOW, &[change]).await.unwrap()[0]
     }
 
-    /// The heads of lanes, as whole runs.
+    /// Returns the heads of lanes as runs.
     async fn heads(&self, after: Option<(i64, EventRef)>, without: &[&str]) -> Vec<Run> {
         let without = without.iter().map(|name| (*name).to_owned()).collect();
         self.store.heads(FLOW, &HeadsOf { partition: ZERO, after, without, limit: 100 }).await.unwrap()
     }
 
-    /// The heads of lanes, by name.
+    /// Returns the event ids of the heads of lanes.
     async fn head_names(&self) -> Vec<String> {
         names(&self.heads(None, &[]).await)
     }
 
-    /// What is due at that second: heads, and keys of what is behind.
+    /// Returns the runs due at this time: event ids of heads, and keys of runs behind another.
     async fn due(&self, epoch: i64, seconds: i64) -> (Vec<String>, Vec<String>) {
         let due = self.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(seconds)).await.unwrap();
         (names(&due.heads), due.behind.iter().map(|subject| subject.key().to_owned()).collect())
@@ -222,7 +222,7 @@ fn dead(in_doubt: bool) -> ChangeKind {
     ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt }
 }
 
-fn order(offset: i64, id: &str, key: &str, of: &str, order: Order) -> Arrival {
+fn order(offset: i64, id: &str, key: &str, of: &str, order: CommandKind) -> Arrival {
     let command = Command { run: reference(of), by: "ann".into(), at: Timestamp::from_seconds(5), order };
     Arrival { starts: false, command: Some(command), ..arrival(offset, id, key) }
 }
@@ -262,7 +262,7 @@ async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: Subject) {
     assert_eq!(subject.head_names().await, ["e0", "f"]);
     subject.change(epoch, "e0", end(RunState::Done)).await;
     assert_eq!(subject.head_names().await, ["e1", "f"]);
-    // One that waits holds nobody up; the one that has begun is the head, even of what comes back before it.
+    // A waiting run blocks nothing. A started run is the head, even before a run of an earlier position that returns.
     subject.change(epoch, "e1", wait(10, None)).await;
     let second = subject.admit(epoch, vec![arrival(3, "e3", "a")]).await;
     assert_eq!(names(&second.heads), ["e3"]);
@@ -307,7 +307,7 @@ async fn a_parked_run_holds_its_lane_wherever_it_is(subject: Subject) {
     assert_eq!(subject.store.lane(FLOW, &id("a"), 9).await.unwrap(), (vec![], false));
     let more = subject.admit(epoch, vec![arrival(2, "e2", "a")]).await;
     assert_eq!((names(&more.heads), more.behind), (vec![], vec![id("a")]));
-    // Somebody else takes over; the pause goes on there.
+    // Another owner takes over; the parked run stays parked.
     let epoch = subject.own().await;
     assert_eq!(subject.due(epoch, 9).await.0, Vec::<String>::new());
     let due = subject.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(10)).await.unwrap().heads.remove(0);
@@ -385,7 +385,7 @@ async fn an_end_keeps_the_effect_and_drops_the_body(subject: Subject) {
     let done = ChangeKind::End { state: RunState::Done, effect: effect("m1"), note, verdict: None, in_doubt: false };
     subject.change(epoch, "e1", done).await;
     assert_eq!(subject.store.body(FLOW, &reference("e1")).await.unwrap(), None);
-    // A word that comes after the end changes nothing.
+    // A change after the end has no effect.
     subject.change(epoch, "e1", end(RunState::Dead)).await;
     let run = subject.store.runs(&RunFilter::default(), 10).await.unwrap().remove(0);
     assert_eq!((run.state.as_str(), run.note.as_deref(), run.user.as_deref()), ("done", note, Some("user_a")));
@@ -435,7 +435,7 @@ async fn news_end_a_wait_and_are_not_missed(subject: Subject) {
     let woken = subject.admit(epoch, vec![news(2, "n1", "a", 5, true), news(3, "n2", "b", 5, true)]).await.woken;
     assert_eq!(names(&woken), ["e1"], "the other waits for the time");
     assert_eq!(woken[0].wait_until, Some(Timestamp::from_seconds(1_000)), "the bound stays");
-    // News that came between the look and the wait.
+    // News that arrived between the lookup and the wait.
     assert_eq!(subject.change(epoch, "e1", wait(1_000, Some(0))).await, Changed::Awake);
     assert_eq!(subject.change(epoch, "e1", wait(1_000, Some(1))).await, Changed::Written);
 }
@@ -466,7 +466,7 @@ async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: Subj
     assert_eq!(cancelled, ["e1", "e2", "e3"]);
     assert_eq!(subject.head_names().await, ["e0", "other"]);
     assert_eq!(subject.change(epoch, "e2", claim(1, 0, b"x")).await, Changed::Ended, "it is not attempted any more");
-    // The one under way ends with its attempt, whatever was to follow.
+    // The run in flight ends with its attempt, whatever steps would follow.
     let to = ChangeKind::Advance { to: 1, destination: None, effect: effect("m1"), results: Default::default() };
     assert_eq!(subject.change(epoch, "e0", to).await, Changed::Ended);
     assert_eq!((subject.state("e0").await.as_str(), subject.state("e2").await.as_str()), ("cancelled", "cancelled"));
@@ -474,7 +474,7 @@ async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: Subj
     assert_eq!(shown[0].effects.len(), 1, "what it did is kept");
     assert_eq!(subject.head_names().await, ["other", "e6"], "later ones begin");
 
-    // News and the cancellation in one batch: what the news woke is cancelled, not begun.
+    // News and a cancellation in one batch: runs woken by the news are cancelled, not started.
     subject.change(epoch, "other", wait(10, Some(0))).await;
     let gone = Arrival { cancels: true, ..news(8, "c2", "b", 5, false) };
     let admission = subject.admit(epoch, vec![news(7, "n1", "b", 4, true), gone]).await;
@@ -494,7 +494,7 @@ async fn a_redriven_run_joins_its_lanes_tail_once(subject: Subject) {
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
     subject.change(epoch, "e0", claim(1, 0, b"x")).await;
     subject.change(epoch, "e0", dead(false)).await;
-    let redrive = |offset, id: &str, deaths| order(offset, id, "a", "e0", Order::Redrive { deaths });
+    let redrive = |offset, id: &str, deaths| order(offset, id, "a", "e0", CommandKind::Redrive { deaths });
     let stale = subject.admit(epoch, vec![redrive(2, "o1", 7)]).await;
     assert_eq!((stale.woken.len(), subject.state("e0").await.as_str()), (0, "dead"), "of another death");
     let redriven = subject.admit(epoch, vec![redrive(3, "o2", 1), redrive(4, "o2", 1)]).await;
@@ -523,7 +523,7 @@ async fn a_redriven_run_in_doubt_repeats_its_request_under_its_key(subject: Subj
     subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
     subject.change(epoch, "e0", claim(1, 2, b"exact")).await;
     subject.change(epoch, "e0", dead(true)).await;
-    let redriven = subject.admit(epoch, vec![order(1, "o1", "a", "e0", Order::Redrive { deaths: 1 })]).await;
+    let redriven = subject.admit(epoch, vec![order(1, "o1", "a", "e0", CommandKind::Redrive { deaths: 1 })]).await;
     let run = &redriven.woken[0];
     assert_eq!((run.tries.generation, run.request.as_deref()), (2, Some(&b"exact"[..])));
 }
@@ -531,7 +531,7 @@ async fn a_redriven_run_in_doubt_repeats_its_request_under_its_key(subject: Subj
 async fn a_run_is_run_again_with_effects_of_its_own(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
-    let rerun = |offset, id: &str| order(offset, id, "a", "e0", Order::Rerun { body: "{\"again\":1}".into() });
+    let rerun = |offset, id: &str| order(offset, id, "a", "e0", CommandKind::Rerun { body: "{\"again\":1}".into() });
     assert_eq!(subject.admit(epoch, vec![rerun(1, "o1")]).await.woken.len(), 0, "not while it is under way");
     let done = |id: &str| ChangeKind::End {
         state: RunState::Done,
@@ -553,7 +553,7 @@ async fn an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "b")]).await;
     subject.change(epoch, "e1", claim(1, 0, b"x")).await;
-    let cancel = |offset, id: &str, key: &str, of: &str| order(offset, id, key, of, Order::Cancel);
+    let cancel = |offset, id: &str, key: &str, of: &str| order(offset, id, key, of, CommandKind::Cancel);
     let admission = subject.admit(epoch, vec![cancel(2, "o1", "a", "e0"), cancel(3, "o2", "b", "e1")]).await;
     assert_eq!(admission.cancelled, [(id("a"), reference("e0"))]);
     assert_eq!(subject.state("e1").await, "running");

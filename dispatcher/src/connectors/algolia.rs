@@ -1,14 +1,14 @@
 //! Algolia: records of a search index.
 //!
 //! Facts: algolia.com/doc (REST API, partial updates, built-in operations, retry strategy) and
-//! algoliasearch-client-python. What is accepted is queued; Algolia carries it out in the order in which it came.
+//! algoliasearch-client-python. Algolia queues accepted requests and carries them out in the order of their arrival.
 //!
-//! A record keeps the time of the state that it holds in `usher_updated_at`. An update raises it with `IncrementSet`,
-//! which Algolia carries out only where it is greater than what is stored, and otherwise passes the whole update over: an
-//! older state cannot overwrite a newer one, and a repeated update does nothing. Only partial updates can be guarded so;
-//! a full replace is written whatever is there. A partial update takes no attribute away, so what comes out empty is
-//! written as null. A deletion leaves nothing to compare with: an update that is still under way when its object is
-//! deleted makes it anew. The order of one key's events is what guards against that, not Algolia.
+//! A record stores the time of the state that it holds in `usher_updated_at`. An update raises it with `IncrementSet`,
+//! which Algolia carries out only if the new value is greater than the stored one; otherwise it skips the whole update.
+//! So an older state cannot overwrite a newer one, and a repeated update does nothing. Only partial updates can be
+//! guarded this way; a full replacement is always written. A partial update removes no attributes, so empty values are
+//! written as null. A deletion leaves no value to compare with: an update that is still in flight when its object is
+//! deleted creates the object again. The order of the events of one key prevents that, not Algolia.
 
 use async_trait::async_trait;
 use rand::seq::SliceRandom as _;
@@ -21,8 +21,8 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Record, Text};
-use super::http::{self, Answer};
-use super::path::{Client, Path};
+use super::http::{self, HttpAnswer};
+use super::path::{HttpClient, Path};
 use super::{
     Connector, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required, setting,
 };
@@ -33,12 +33,12 @@ const SAVE: &str = "save";
 const DELETE: &str = "delete";
 const INDEX: Param = optional_or("index", Text, INDEX_VARIABLE);
 const INDEX_VARIABLE: &str = "ALGOLIA_INDEX";
-/// Where a record keeps the time of the state that it holds: milliseconds, and in three more digits how often its run was
-/// ordered anew. A rerun so writes over its own state, and never over a later one.
+/// Attribute that stores the time of the record's state: milliseconds, followed by three digits for the number of
+/// reruns. A rerun therefore overwrites its own state, but never a later one.
 const GUARD: &str = "usher_updated_at";
-/// What a millisecond counts in it.
+/// Value of one millisecond in the guard.
 const MILLISECOND: i64 = 1000;
-/// What of a user is never put into an index, which browsers search.
+/// Fields of a user that are never put into an index, because browsers search it.
 const PRIVATE: [&str; 2] = ["private_metadata", "unsafe_metadata"];
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -51,10 +51,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: DELETE, params: &[required("object_id", Text), INDEX], takes_template: false, writes_to: &[] },
 ];
 
-/// The connector.
+/// Connector for Algolia, with its settings.
 pub(super) struct Algolia {
-    client: Client,
-    /// The host to ask, and those to ask when it is not there.
+    client: HttpClient,
+    /// The primary host, followed by the hosts to try if it is unavailable.
     hosts: Vec<String>,
     application: String,
     key: Secret,
@@ -72,7 +72,7 @@ impl Algolia {
             Some(_) => vec![http::base_url(environment, "ALGOLIA_BASE_URL", "http://127.0.0.1:8090/algolia")?],
             None => {
                 let mut fallbacks = [1, 2, 3].map(|n| format!("https://{application}-{n}.algolianet.com"));
-                // So that not everybody asks the same one when the first is not there.
+                // Shuffled, so that not all clients query the same host when the primary one is unavailable.
                 fallbacks.shuffle(&mut rand::rng());
                 std::iter::once(format!("https://{application}.algolia.net")).chain(fallbacks).collect()
             }
@@ -84,8 +84,8 @@ impl Algolia {
         Ok(Self { client, hosts, application, key: Secret::new(key), index })
     }
 
-    /// Asks the hosts in turn until one is there: each write may be done twice.
-    async fn ask(&self, path: &Path, change: &Change) -> Result<Answer, Outcome> {
+    /// Sends a request to the hosts in turn until one is available. Safe because every write may be repeated.
+    async fn ask(&self, path: &Path, change: &RecordChange) -> Result<HttpAnswer, Outcome> {
         let mut last = Err(Outcome::retry(Cause::Unreachable));
         for host in &self.hosts {
             let method = if change.body.is_some() { Method::POST } else { Method::DELETE };
@@ -101,7 +101,7 @@ impl Algolia {
             let absent = match &last {
                 Ok(answer) => !answer.status.is_success() && !answer.status.is_client_error(),
                 Err(Outcome::Retry { cause: Cause::Unreachable | Cause::Interrupted, .. }) => true,
-                // No answer in time: there is none left for another host.
+                // There was no answer in time, so no time is left for another host.
                 Err(_) => false,
             };
             if !absent {
@@ -112,9 +112,9 @@ impl Algolia {
     }
 }
 
-/// A request as it is kept. One with a body is a partial update, one without a deletion.
+/// A request as it is stored. With a body it is a partial update, without one it is a deletion.
 #[derive(Debug, Serialize, Deserialize)]
-struct Change {
+struct RecordChange {
     object: String,
     path: String,
     body: Option<String>,
@@ -136,18 +136,18 @@ impl Connector for Algolia {
                 let mut record_fields = fields(inputs)?;
                 record_fields.insert(GUARD.into(), json!({ "_operation": "IncrementSet", "value": age(inputs) }));
                 let body = Some(Value::Object(record_fields).to_string());
-                // Without the parameter it would be true as well; it is the first save that makes the record.
+                // `true` is Algolia's default. It is set explicitly because the first save has to create the record.
                 let path = record.then("/partial").query("createIfNotExists", "true");
-                Change { object, path: path.into_text(), body }
+                RecordChange { object, path: path.into_text(), body }
             }
-            DELETE => Change { object, path: record.into_text(), body: None },
+            DELETE => RecordChange { object, path: record.into_text(), body: None },
             other => return Err(PrepareError(format!("algolia cannot {other}"))),
         };
         serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
-        let Ok(change) = serde_json::from_slice::<Change>(request) else {
+        let Ok(change) = serde_json::from_slice::<RecordChange>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
         let Some(path) = Path::kept(change.path.clone()) else {
@@ -160,7 +160,7 @@ impl Connector for Algolia {
     }
 }
 
-/// What the record is to hold: what the flow says, or the user of the event. What is empty there is null in both.
+/// Returns the fields of the record: those of the flow, or else the event's user. Empty values are null in both.
 fn fields(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
     let mut fields = match (inputs.params.get("fields"), inputs.data.as_object()) {
         (Some(fields), _) => fields.as_object().cloned().unwrap_or_default(),
@@ -170,20 +170,21 @@ fn fields(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
         }
         (None, _) => return Err(PrepareError("fields are not given, and the event brings no user".into())),
     };
-    // It is the path that says which object.
+    // The path identifies the object.
     fields.remove("objectID");
     Ok(fields)
 }
 
-/// When the state that is written came about, as the guard has it: by the object's own clock, else by the event's.
+/// Returns the time of the written state, in the guard's unit: by the object's own clock, else by the event's.
 fn age(inputs: &StepInput<'_>) -> i64 {
     let occurred_at = inputs.event.occurred_at.millis();
     let millis = inputs.sent().map_or(occurred_at, |object| subject::updated_at(object, occurred_at));
     millis.saturating_mul(MILLISECOND).saturating_add(i64::from(inputs.rerun).min(MILLISECOND - 1))
 }
 
-/// Errors have a message and no name. A 429 is "too many jobs" and passes; Algolia's own clients leave that to the caller.
-fn classify(answer: &Answer, object: String) -> Outcome {
+/// Classifies an answer. Algolia's errors have a message and no name. A 429 means "too many jobs" and is temporary;
+/// Algolia's own clients leave the retry to the caller.
+fn classify(answer: &HttpAnswer, object: String) -> Outcome {
     let error = answer.error(None);
     match answer.status.as_u16() {
         200..=299 => match answer.json()["taskID"].as_u64() {

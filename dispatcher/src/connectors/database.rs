@@ -1,10 +1,10 @@
-//! The tables of users, organizations, memberships and invitations: kept as Clerk has them, never overwritten by an older
-//! state, and what was deleted never back.
+//! Tables of users, organizations, memberships and invitations. They hold Clerk's state; an older state never
+//! overwrites a newer one, and a deleted object never returns.
 //!
-//! Facts: clerk/openapi-specs, webhooks (2025-04-15): which fields each object has and which may be missing. Webhooks come
-//! in any order, and those of one organization under different keys, so every write has to stand on its own: the newer of
-//! two states holds, by the object's `updated_at`, then by the event's time. Every write is idempotent and needs no key:
-//! done twice it leaves the same rows.
+//! Facts: clerk/openapi-specs, webhooks (2025-04-15): the fields of each object and which of them may be missing.
+//! Webhooks arrive in any order, and those of one organization under different keys, so every write must be correct on
+//! its own: the newer of two states wins, by the object's `updated_at`, then by the event's time. Every write is
+//! idempotent and needs no key: repeating it leaves the same rows.
 
 mod row;
 mod table;
@@ -20,9 +20,9 @@ use usher_proto::Reason;
 use super::{Connector, Idempotency, Operation, PrepareError, StepInput};
 use crate::engine::{Cause, Effect, Outcome};
 use crate::sql::Database;
-use crate::sql::fault::{self, Fault};
-use row::Change;
-use table::Kind;
+use crate::sql::fault::{self, DatabaseFault};
+use row::RowChange;
+use table::TableKind;
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "sync_user", params: &[], takes_template: false, writes_to: &[] },
@@ -31,7 +31,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "sync_invitation", params: &[], takes_template: false, writes_to: &[] },
 ];
 
-/// The connector.
+/// Connector for the tables of users, with their database.
 pub(super) struct Directory {
     database: Database,
 }
@@ -57,13 +57,13 @@ impl Connector for Directory {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
         let applied = match &change {
-            Change::Upsert(row) => write::upsert(&self.database, row).await,
-            Change::Delete { kind, id, at } => write::delete(&self.database, *kind, id, *at).await,
+            RowChange::Upsert(row) => write::upsert(&self.database, row).await,
+            RowChange::Delete { kind, id, at } => write::delete(&self.database, *kind, id, *at).await,
         };
         match (applied, change) {
             (Ok(false), _) => Outcome::Overtaken,
-            (Ok(true), Change::Upsert(row)) => done(row.id(), "upserted"),
-            (Ok(true), Change::Delete { id, .. }) => done(&id, "deleted"),
+            (Ok(true), RowChange::Upsert(row)) => done(row.id(), "upserted"),
+            (Ok(true), RowChange::Delete { id, .. }) => done(&id, "deleted"),
             (Err(error), _) => classify(&error),
         }
     }
@@ -71,17 +71,17 @@ impl Connector for Directory {
 
 fn prepare(inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
     let kind = match inputs.operation {
-        "sync_user" => Kind::User,
-        "sync_organization" => Kind::Organization,
-        "sync_membership" => Kind::Membership,
-        "sync_invitation" => Kind::Invitation,
+        "sync_user" => TableKind::User,
+        "sync_organization" => TableKind::Organization,
+        "sync_membership" => TableKind::Membership,
+        "sync_invitation" => TableKind::Invitation,
         other => return Err(PrepareError(format!("database cannot {other}"))),
     };
-    let change = Change::of(kind, inputs)?;
+    let change = RowChange::of(kind, inputs)?;
     serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
 }
 
-/// Makes requests where there is no database, for rehearsals.
+/// Connector that builds requests without a database, for rehearsals.
 pub(super) struct Unconnected;
 
 #[async_trait]
@@ -103,19 +103,23 @@ fn done(id: &str, operation: &str) -> Outcome {
     Outcome::Done(Effect::new(id, json!({ "operation": operation })))
 }
 
-/// By the same table as the store's errors.
+/// Classifies an error by the same table as the store's errors.
 fn classify(error: &sqlx::Error) -> Outcome {
     let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
-    outcome(Fault::of(error), &code, fault::describe(error))
+    outcome(DatabaseFault::of(error), &code, fault::describe(error))
 }
 
-fn outcome(fault: Fault, code: &str, error: String) -> Outcome {
+fn outcome(fault: DatabaseFault, code: &str, error: String) -> Outcome {
     match fault {
-        Fault::Refused => Outcome::reject(Reason::InvalidRequest, error),
-        // SQLSTATE class 42: a table, a column, or a right to them is not there.
-        Fault::Setting if code.len() == 5 && code.starts_with("42") => Outcome::reject(Reason::Configuration, error),
-        // A password or a certificate that is wrong keeps everybody out, and lets everybody in once it is right. What is
-        // unclear counts against a run only while others are served.
-        Fault::Setting | Fault::Passing | Fault::Damaged | Fault::Unclear => Outcome::retry(Cause::Unavailable),
+        DatabaseFault::Refused => Outcome::reject(Reason::InvalidRequest, error),
+        // SQLSTATE class 42: a table or a column does not exist, or the right to use it is missing.
+        DatabaseFault::Setting if code.len() == 5 && code.starts_with("42") => {
+            Outcome::reject(Reason::Configuration, error)
+        }
+        // A wrong password or certificate stops every run until it is corrected, so the run is retried. An unclear
+        // error counts against a run only while other runs succeed.
+        DatabaseFault::Setting | DatabaseFault::Passing | DatabaseFault::Damaged | DatabaseFault::Unclear => {
+            Outcome::retry(Cause::Unavailable)
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Values are made to fit their destination before a connector sees them: decoration is folded into one line and cut,
-//! identity is taken as it is or refused. [`limits`](super::limits) says what fits. Pure.
+//! Makes values fit their destination before a connector receives them: descriptive texts are folded into one line and
+//! cut, identifiers are accepted unchanged or refused. [`limits`](super::limits) holds the limits. Pure.
 
 use std::borrow::Cow;
 
@@ -10,20 +10,20 @@ use usher_proto::{Mailbox, Reason};
 use super::limits::{ValueLimit, limit};
 use super::{is_template, operation};
 
-/// Form of a text, and the treatment of one that has another form.
+/// Limits of a text, and the treatment of a text that exceeds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextLimit {
-    /// Control characters and ends of lines.
+    /// Treatment of control characters and line ends.
     pub(super) ends: Ends,
-    /// A text that is too long.
+    /// Treatment of a text that is too long.
     pub(super) long: Long,
-    /// Its length.
+    /// Largest length.
     pub(super) longest: Longest,
-    /// Its characters.
+    /// Allowed characters.
     pub(super) alphabet: Alphabet,
 }
 
-/// Treatment of control characters and ends of lines.
+/// Treatment of control characters and line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
     /// They stay.
@@ -43,42 +43,42 @@ pub(super) enum Long {
     Refuse,
 }
 
-/// Longest text, as the provider counts.
+/// Largest length of a text, in the provider's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Longest {
     /// In characters.
     Characters(usize),
     /// In octets of UTF-8.
     Octets(usize),
-    /// The provider does not say.
+    /// The provider documents no limit.
     Unknown,
 }
 
-/// Characters that a text may have.
+/// Allowed characters of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Alphabet {
     /// All.
     Any,
-    /// ASCII letters, digits, `_` and `-`. In a text that may be cut the others become `_`.
+    /// ASCII letters, digits, `_` and `-`. In a text that may be cut, other characters become `_`.
     Label,
-    /// All but square brackets.
+    /// All except square brackets.
     NoBrackets,
-    /// Printable ASCII but the colon.
+    /// Printable ASCII except the colon.
     Header,
 }
 
-/// Longest name of a mailbox, in octets. No provider says; quoted, and with its address, it fits a line of a
-/// mail's head.
+/// Largest display name of a mailbox, in octets. No provider documents a limit; this length, quoted and with its
+/// address, fits a header line of a mail.
 const LONGEST_NAME: TextLimit =
     TextLimit { ends: Ends::Fold, long: Long::Cut, longest: Longest::Octets(256), alphabet: Alphabet::Any };
 
-/// A value that the destination does not take, and that must not be changed. Names the parameter, never the value.
+/// A value that the destination does not accept and that must not be changed. Names the parameter, never the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct Unfit {
-    /// True if it is an address; else it is another value.
+    /// True if the value is an address.
     pub is_address: bool,
-    /// The parameter, and what is wrong with it.
+    /// The parameter, and the reason why its value does not fit.
     pub what: String,
 }
 
@@ -87,14 +87,14 @@ impl Unfit {
         Self { is_address: false, what }
     }
 
-    /// The reason of a dead letter with such a value.
+    /// Returns the reason of a dead letter with such a value.
     pub const fn reason(&self) -> Reason {
         if self.is_address { Reason::InvalidAddress } else { Reason::InvalidRequest }
     }
 }
 
 impl Longest {
-    /// The limit in words.
+    /// Returns the limit in words, for error messages.
     fn describe(self) -> String {
         match self {
             Self::Characters(most) => format!("{most} characters"),
@@ -103,7 +103,7 @@ impl Longest {
         }
     }
 
-    /// As much of a text as there may be.
+    /// Returns the longest prefix of a text within the limit.
     fn cut(self, text: &str) -> &str {
         let end = match self {
             Self::Characters(most) => text.char_indices().nth(most).map_or(text.len(), |(at, _)| at),
@@ -135,12 +135,12 @@ impl Alphabet {
 }
 
 impl TextLimit {
-    /// The same, but never changed: one that does not fit is refused.
+    /// Returns the same limit with refusal instead of cutting. Line ends are still treated according to `ends`.
     const fn as_it_is(self) -> Self {
         Self { long: Long::Refuse, ..self }
     }
 
-    /// The text as it fits.
+    /// Returns the text, changed to fit, or an error that names `place`.
     fn fit(self, place: &str, text: &str) -> Result<String, Unfit> {
         let folded = one_line(text);
         let text = match self.ends {
@@ -165,7 +165,7 @@ impl TextLimit {
     }
 }
 
-/// Makes a step's rendered parameters fit what the destination takes. What fits already stays as it is.
+/// Makes a step's rendered parameters fit the destination's limits. A value that already fits is not changed.
 ///
 /// # Errors
 ///
@@ -179,18 +179,17 @@ pub(crate) fn fit(connector: &str, operation: &str, params: &mut Map<String, Val
     Ok(())
 }
 
-/// True if the destination can take what a flow's file gives as a parameter, as far as that is the same for every
-/// event.
+/// Checks a value from a flow file against the destination's limits, as far as the value is the same for every event.
 ///
 /// # Errors
 ///
-/// It cannot: even what would be cut is told, for whoever writes it can write it shorter.
+/// The value does not fit. A text that would be cut at run time is an error here, because the author can shorten it.
 pub(crate) fn check(connector: &str, operation: &str, param: &str, value: &Value) -> Result<(), Unfit> {
     let Some(limit) = limit(connector, operation, param) else { return Ok(()) };
     fit_value(limit, param, &mut value.clone(), Mode::Written)
 }
 
-/// The parameters of an operation that are phone numbers.
+/// Returns the names of an operation's parameters that are phone numbers.
 pub(crate) fn phones(connector: &str, name: &str) -> Vec<&'static str> {
     let params = operation(connector, name).map_or(&[][..], |operation| operation.params);
     let is_phone = |param: &str| matches!(limit(connector, name, param), Some(ValueLimit::Phone(_)));
@@ -202,7 +201,7 @@ pub(crate) fn phones(connector: &str, name: &str) -> Vec<&'static str> {
 enum Mode {
     /// From an event.
     Rendered,
-    /// From a flow's file: templates are not looked into, and nothing is cut.
+    /// From a flow file: templates are not checked, and nothing is cut.
     Written,
 }
 
@@ -245,7 +244,7 @@ fn fit_value(limit: ValueLimit, place: &str, value: &mut Value, mode: Mode) -> R
     }
 }
 
-/// Every text in a value that is looked into.
+/// Applies `fit` to every text in a value, except templates in a flow file.
 fn each(value: &mut Value, mode: Mode, fit: &dyn Fn(&mut Value) -> Result<(), Unfit>) -> Result<(), Unfit> {
     match value {
         Value::String(text) if mode == Mode::Written && is_template(text) => Ok(()),
@@ -266,7 +265,7 @@ fn mailbox(address: TextLimit, smtp: bool, place: &str, value: &mut Value, mode:
     let wrong = |what: String| Unfit { is_address: true, what };
     let none = |error: NotAnAddress| wrong(format!("{place} is {error}"));
     let text = value.as_str().unwrap_or_default();
-    // A name comes from a person and is folded. An address is not, nor is what stands in a flow's file.
+    // A display name comes from a person and is folded. Addresses and texts from a flow file are not.
     let text = match text.rsplit_once('<') {
         Some((name, address)) if mode == Mode::Rendered => format!("{}<{address}", one_line(name)),
         Some(_) | None => text.to_owned(),

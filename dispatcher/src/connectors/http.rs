@@ -1,4 +1,4 @@
-//! What connectors over HTTP share: one client each that follows no redirect, and one reading of what went wrong.
+//! Shared by all connectors over HTTP: a client that follows no redirects, and the classification of transport errors.
 
 use std::time::Duration;
 
@@ -10,34 +10,35 @@ use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
 
-use super::path::Client;
+use super::path::HttpClient;
 use super::request_gate::{observe_headers, wait_for_gate};
 use super::{ATTEMPT_DEADLINE, Lookup};
 use crate::engine::{Cause, Outcome};
 
-/// How long a connection may take to be made.
+/// Time limit for establishing a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// How much of an answer is read. The destinations' answers are a few kilobytes.
+/// Bytes of an answer that are read at most. The destinations' answers are a few kilobytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// How much of an answer nobody reads is let by, and for how long, so that its connection can be used again.
+/// Bytes of an ignored body that are read at most, and the time limit for that. Reading the rest allows the connection
+/// to be reused.
 const MAX_UNREAD: usize = 16 * 1024;
 const UNREAD_DEADLINE: Duration = Duration::from_secs(1);
-/// No error's name is longer.
+/// Length of an error's name, at most.
 const LONGEST_NAME: usize = 64;
 
-/// A client for one destination. Redirects are not followed: they would carry the key to another place.
-pub(super) fn client() -> Result<Client, ConfigError> {
+/// Returns a client for one destination. It follows no redirects: they would send the key to another host.
+pub(super) fn client() -> Result<HttpClient, ConfigError> {
     reqwest::Client::builder()
         .user_agent(concat!("usher/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_DEADLINE)
         .timeout(ATTEMPT_DEADLINE)
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .map(Client::new)
+        .map(HttpClient::new)
         .map_err(|error| ConfigError::new("TLS", error))
 }
 
-/// The address of a destination: `variable`, or its own. Paths are appended to it.
+/// Returns the base URL of a destination: the value of `variable`, or else `default`. Paths are appended to it.
 pub(super) fn base_url(environment: &Environment, variable: &str, default: &str) -> Result<String, ConfigError> {
     let text = environment.get(variable)?.unwrap_or_else(|| default.to_owned());
     let url: Url = text
@@ -51,22 +52,22 @@ pub(super) fn base_url(environment: &Environment, variable: &str, default: &str)
     }
 }
 
-/// A whole answer.
+/// An answer. Its body is cut after `MAX_ANSWER` bytes, and empty where only status and headers matter.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
-    /// The body as JSON; null where it is none. Bytes and escapes that are no character become U+FFFD: an answer that is
-    /// odd in a field nobody needs must not make what was done look undone.
+impl HttpAnswer {
+    /// Returns the body as JSON; null if it is not JSON. Invalid bytes and escapes become U+FFFD: an invalid character
+    /// in an unused field must not make a completed request look like a failed one.
     pub(super) fn json(&self) -> serde_json::Value {
         Json::read(&String::from_utf8_lossy(&self.body)).map(Json::to_value).unwrap_or_default()
     }
 
-    /// How long the destination asks to wait: it says so in seconds, or as the time from which on it may be asked.
+    /// Returns the pause that the destination demands in `Retry-After`, given in seconds or as a time.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         if let Ok(seconds) = text.parse() {
@@ -76,8 +77,8 @@ impl Answer {
         Some(Timestamp::from_millis(until.as_millisecond()).since(clock::wall()))
     }
 
-    /// Status and the error's name, for dead letters and logs. What does not look like a name is left out: a message may
-    /// repeat an address.
+    /// Returns the status and the error's name, for dead letters and logs. A text that does not look like a name is
+    /// omitted: an error message may repeat an address.
     pub(super) fn error(&self, name: Option<&str>) -> String {
         let letter = |b: u8| b.is_ascii_lowercase() || b == b'_' || b == b'.';
         let name = name.filter(|name| (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(letter));
@@ -85,14 +86,14 @@ impl Answer {
         name.map_or_else(|| status.to_string(), |name| format!("{status} {name}"))
     }
 
-    /// The outcome to repeat, for this cause, when the destination asks for it.
+    /// Returns a retry for this cause, after the pause that the destination demands.
     pub(super) fn retry(&self, cause: Cause) -> Outcome {
         Outcome::Retry { cause, after: self.retry_after() }
     }
 }
 
-/// Sends a request and reads the whole answer, or says why there is none.
-pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
+/// Sends a request and reads the answer. Returns a retry if there is no answer.
+pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, Outcome> {
     wait_for_gate().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
@@ -101,15 +102,16 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, Outcome> {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER => body.extend_from_slice(&chunk),
-            // The status is known, and what is needed of the body stands at its beginning.
-            Ok(_) => return Ok(Answer { status, headers, body }),
+            // The body is longer than the limit. The status is known, and the needed fields stand at the beginning.
+            Ok(_) => return Ok(HttpAnswer { status, headers, body }),
             Err(error) => return Err(Outcome::retry(cause(&error))),
         }
     }
 }
 
-/// What an answer that tells nothing means to a look-up: whoever is out of order or throttles is asked again later.
-pub(super) fn no_lookup(answer: Result<Answer, Outcome>) -> Lookup {
+/// Returns the result of a lookup whose answer is not a success. Timeouts, throttling and server errors mean that the
+/// lookup is repeated later; other answers leave the effect unknown.
+pub(super) fn no_lookup(answer: Result<HttpAnswer, Outcome>) -> Lookup {
     match answer {
         Ok(answer) => match answer.status.as_u16() {
             408 => Lookup::Later(answer.retry(Cause::Timeout)),
@@ -122,8 +124,9 @@ pub(super) fn no_lookup(answer: Result<Answer, Outcome>) -> Lookup {
     }
 }
 
-/// Sends a request of whose answer only status and headers count, however its body comes or does not come.
-pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, Outcome> {
+/// Sends a request of whose answer only status and headers matter. A body that is late, long or broken does not change
+/// the result.
+pub(super) async fn send_for_status(request: RequestBuilder) -> Result<HttpAnswer, Outcome> {
     wait_for_gate().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let (status, headers) = (response.status(), response.headers().clone());
@@ -134,9 +137,9 @@ pub(super) async fn send_for_status(request: RequestBuilder) -> Result<Answer, O
             unread += chunk.len();
         }
     };
-    // Too long or too slow, the connection is closed, and that is all.
+    // If the body is too long or too slow, dropping the response closes the connection.
     let _ = tokio::time::timeout(UNREAD_DEADLINE, rest).await;
-    Ok(Answer { status, headers, body: Vec::new() })
+    Ok(HttpAnswer { status, headers, body: Vec::new() })
 }
 
 fn cause(error: &reqwest::Error) -> Cause {
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn half_a_character_does_not_make_an_answer_unreadable() {
-        let read = |body: &[u8]| Answer { body: body.to_vec(), ..super::super::testing::answer(200, "") }.json();
+        let read = |body: &[u8]| HttpAnswer { body: body.to_vec(), ..super::super::testing::answer(200, "") }.json();
         for (body, a) in [
             (&br#"{"a":"\ud800x"}"#[..], "\u{fffd}x"),
             (br#"{"a":"\udc00\ud83d\ude00\ud83d"}"#, "\u{fffd}\u{1f600}\u{fffd}"),
@@ -181,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_by_its_name_and_never_by_its_words() {
-        let answer = Answer { status: StatusCode::NOT_FOUND, headers: HeaderMap::new(), body: Vec::new() };
+        let answer = HttpAnswer { status: StatusCode::NOT_FOUND, headers: HeaderMap::new(), body: Vec::new() };
         assert_eq!(answer.error(Some("api.not_found_error")), "404 api.not_found_error");
         let long = "a".repeat(LONGEST_NAME + 1);
         for text in [None, Some(""), Some("No mailbox a@b.test"), Some("a@b.test"), Some("Dana"), Some(&*long)] {

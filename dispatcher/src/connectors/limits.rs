@@ -1,17 +1,18 @@
-//! Values that each destination takes for each parameter: one table for all of them. [`fit`](super::fit) holds every
-//! value to it before a connector sees it, so that decoration (a subject, a name) never costs the effect, and an
-//! identity is never changed. Facts have their source beside them; where a provider documents nothing, nothing is cut.
+//! Values that each destination accepts for each parameter: one table for all destinations. [`fit`](super::fit) applies
+//! it to every value before a connector receives it. Descriptive texts (a subject, a name) are shortened, so that they
+//! never prevent the effect; identifiers are never changed. Each limit names its source. Nothing is cut if a provider
+//! documents no limit.
 
 use super::fit::{Alphabet, Ends, Long, Longest, TextLimit};
 
-/// The values that a destination takes.
+/// Values that a destination accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ValueLimit {
-    /// Nothing is known to be refused, or the connector itself checks it: paths, addresses of the web, whole documents.
+    /// Nothing is known to be refused, or the connector itself checks it: paths, web addresses, whole documents.
     Any,
     /// A text.
     Text(TextLimit),
-    /// A phone number. One of Clerk's for tests is left out.
+    /// A phone number. Clerk's test numbers are left out.
     Phone(TextLimit),
     /// Mailboxes.
     Mailboxes {
@@ -19,32 +20,32 @@ pub(crate) enum ValueLimit {
         most: usize,
         /// Form of the address.
         address: TextLimit,
-        /// True if the local part is written as SMTP has it.
+        /// True if the local part is written in the form that SMTP requires.
         smtp: bool,
     },
-    /// A whole number, from the first to the second.
+    /// An integer from the first to the second value, both included.
     Number(u64, u64),
-    /// Pairs of a name, which stands in the flow's file, and a text.
+    /// Pairs of a name, which stands in the flow file, and a text.
     Pairs {
         /// Largest number of entries.
         most: usize,
         /// The names.
         name: TextLimit,
-        /// A name that is Usher's own.
+        /// A name that Usher reserves for itself.
         ours: Option<&'static str>,
         /// The texts.
         value: TextLimit,
-        /// A name whose text says who is meant: it is never changed.
+        /// A name whose text identifies the affected object: it is refused rather than cut.
         identity: Option<&'static str>,
     },
 }
 
-/// Words for people, in one line.
+/// Returns the limit of a text for people: it is folded into one line and cut.
 const fn line(longest: Longest) -> TextLimit {
     TextLimit { ends: Ends::Fold, long: Long::Cut, longest, alphabet: Alphabet::Any }
 }
 
-/// A text that names something: taken as it is, or refused.
+/// Returns the limit of an identifier: it is accepted unchanged, or refused.
 const fn id(longest: Longest) -> TextLimit {
     TextLimit { ends: Ends::Refuse, long: Long::Refuse, longest, alphabet: Alphabet::Any }
 }
@@ -52,8 +53,8 @@ const fn id(longest: Longest) -> TextLimit {
 /// RFC 5321, 4.5.3.1.3: a path has up to 256 octets, two of which are its angle brackets.
 const ADDRESS: TextLimit = id(Longest::Octets(254));
 
-/// Mailboxes of a mail. No provider of these documents how many names may stand there; beyond RFC 5321's hundred
-/// recipients (4.5.3.1.8) a server may refuse.
+/// Returns the limit of a mail's mailboxes: at most `most`. Apart from Resend's `to`, no provider documents how many
+/// there may be. A server may refuse more than the 100 recipients of RFC 5321 (4.5.3.1.8).
 const fn mailboxes(most: usize, smtp: bool) -> ValueLimit {
     ValueLimit::Mailboxes { most, address: ADDRESS, smtp }
 }
@@ -62,8 +63,8 @@ const fn mailboxes(most: usize, smtp: bool) -> ValueLimit {
 /// spaces could not be folded.
 const SUBJECT: ValueLimit = ValueLimit::Text(line(Longest::Octets(989)));
 
-/// A mail's further headers. Their names are RFC 5322's (3.6.8), which the connectors check; their values may be links,
-/// so they are refused rather than cut.
+/// Additional headers of a mail. Their names follow RFC 5322 (3.6.8), which the connectors check. Their values may be
+/// links, so a value that is too long is refused and not cut.
 const HEADERS: ValueLimit = ValueLimit::Pairs {
     most: usize::MAX,
     name: TextLimit {
@@ -81,30 +82,30 @@ const HEADERS: ValueLimit = ValueLimit::Pairs {
 const TAG: TextLimit =
     TextLimit { ends: Ends::Fold, long: Long::Cut, longest: Longest::Characters(256), alphabet: Alphabet::Label };
 
-/// docs.stripe.com/metadata: 50 pairs, names of up to 40 characters without brackets, values of up to 500. One pair is
-/// Usher's own, so 49 are left.
+/// Returns the limit of Stripe's metadata. docs.stripe.com/metadata: 50 pairs, names of up to 40 characters without
+/// brackets, values of up to 500 characters. Usher writes one pair of its own, so 49 remain for the flow.
 const fn metadata(most: usize, value: TextLimit, ours: Option<&'static str>) -> ValueLimit {
     let name = TextLimit { alphabet: Alphabet::NoBrackets, ..id(Longest::Characters(40)) };
     ValueLimit::Pairs { most, name, ours, value, identity: Some("clerk_user_id") }
 }
 
-/// Metadata that are written: a value that is too long is cut, but for the id by which customers are found again.
+/// Metadata that are written. A value that is too long is cut, except the id by which customers are found again.
 const WRITTEN: ValueLimit = metadata(
     49,
     TextLimit { ends: Ends::Keep, long: Long::Cut, longest: Longest::Characters(500), alphabet: Alphabet::Any },
     Some(super::stripe::MARK),
 );
-/// Metadata that say whose things are to go.
+/// Metadata that select the customers to delete or whose subscriptions to cancel.
 const WANTED: ValueLimit = metadata(50, id(Longest::Characters(500)), None);
 
-/// docs.stripe.com/upgrades: no id of Stripe's is longer.
+/// docs.stripe.com/upgrades: Stripe's ids have at most 255 characters.
 const STRIPE_ID: ValueLimit = ValueLimit::Text(id(Longest::Characters(255)));
 const UNLIMITED_ID: ValueLimit = ValueLimit::Text(id(Longest::Unknown));
 const UNLIMITED_LINE: ValueLimit = ValueLimit::Text(line(Longest::Unknown));
 
-/// By connector, or connector and operation, and parameter.
+/// Limits by connector or `connector.operation`, and by parameter.
 const LIMITS: &[(&str, &str, ValueLimit)] = &[
-    // Resend's OpenAPI document: up to 50 in `to`. It does not say for `reply_to`.
+    // Resend's OpenAPI document: up to 50 addresses in `to`. It gives no limit for `reply_to`.
     ("resend", "to", mailboxes(50, false)),
     ("resend", "subject", SUBJECT),
     ("resend", "from", mailboxes(1, false)),
@@ -144,7 +145,7 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("stripe", "customer", STRIPE_ID),
     ("stripe", "subscription", STRIPE_ID),
     ("stripe", "price", STRIPE_ID),
-    // docs.stripe.com/billing/subscriptions/trials: up to 730 days; 0 is no trial, and refused as one.
+    // docs.stripe.com/billing/subscriptions/trials: up to 730 days. 0 would mean no trial, so it is refused.
     ("stripe", "trial_days", ValueLimit::Number(1, 730)),
     ("stripe.create_customer", "metadata", WRITTEN),
     ("stripe.create_subscription", "metadata", WRITTEN),
@@ -152,7 +153,7 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("http", "url", ValueLimit::Any),
     ("http", "body", ValueLimit::Any),
     ("http", "secret", ValueLimit::Any),
-    // The connector has its own rules.
+    // The connector checks its own rules.
     ("mailchimp", "", ValueLimit::Any),
     // Novu documents no lengths, only 512 KiB for the whole request, which the connector checks.
     ("novu", "workflow", UNLIMITED_ID),
@@ -162,13 +163,13 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("novu", "first_name", UNLIMITED_LINE),
     ("novu", "last_name", UNLIMITED_LINE),
     ("novu", "payload", ValueLimit::Any),
-    // Algolia bounds a record by the plan, and says so itself.
+    // Algolia limits the size of a record by the plan, and reports a record that is too large.
     ("algolia", "object_id", UNLIMITED_ID),
     ("algolia", "index", UNLIMITED_ID),
     ("algolia", "fields", ValueLimit::Any),
 ];
 
-/// The values that the destination takes for this parameter; none where the table has no word about it.
+/// Returns the limit of a parameter, or `None` if the table has no entry for it.
 pub(super) fn limit(connector: &str, operation: &str, param: &str) -> Option<ValueLimit> {
     let whole = format!("{connector}.{operation}");
     let of = |wanted: &str, all: &str| {

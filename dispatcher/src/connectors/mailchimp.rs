@@ -1,12 +1,12 @@
 //! Mailchimp: members of an audience, which its API calls a list.
 //!
-//! Facts: mailchimp.com/developer/marketing (list members, methods and parameters, errors) and mailchimp-marketing-python.
-//! A member is addressed by the MD5 of the address in lower case. There is no idempotency key; all of these leave the
-//! same when they are done again.
+//! Facts: mailchimp.com/developer/marketing (list members, methods and parameters, errors) and
+//! mailchimp-marketing-python. A member is identified by the MD5 of the address in lower case. There is no idempotency
+//! key; all operations leave the same state when they are repeated.
 //!
-//! A member has a state, and each operation does something else to each of them: [`change`]. A put says
-//! `status_if_new`: a `status` would subscribe somebody again who has unsubscribed. Who may not be subscribed at all
-//! (unsubscribed before, bounced, erased) is refused, and only that person can change it.
+//! Each operation depends on the member's state: see [`change`]. A PUT sends `status_if_new`: a `status` would
+//! subscribe a person again who has unsubscribed. A person who may not be subscribed at all (unsubscribed before,
+//! bounced, erased) is refused, and only that person can change this.
 
 mod change;
 
@@ -19,10 +19,10 @@ use usher_service::ConfigError;
 use usher_service::Secret;
 use usher_service::options::Environment;
 
-use self::change::{Change, State};
+use self::change::{MemberChange, State};
 use super::ParamType::{Email, Record, Text, Texts};
-use super::http::{self, Answer};
-use super::path::{Client, Path};
+use super::http::{self, HttpAnswer};
+use super::path::{HttpClient, Path};
 use super::{
     Connector, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required, setting,
 };
@@ -54,9 +54,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: DELETE_MEMBER, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
 ];
 
-/// The connector.
+/// Connector for Mailchimp, with its settings.
 pub(super) struct Mailchimp {
-    client: Client,
+    client: HttpClient,
     base: String,
     key: Secret,
     list: Option<String>,
@@ -65,7 +65,7 @@ pub(super) struct Mailchimp {
 impl Mailchimp {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "MAILCHIMP_API_KEY", "an API key (...-us21) from Mailchimp's account page")?;
-        // The data centre stands behind the key, and is its address.
+        // The suffix of the key is the data centre, which is part of the host name.
         let centre = key.rsplit_once('-').map(|(_, centre)| centre);
         let centre = centre.filter(|c| !c.is_empty() && c.bytes().all(|b| b.is_ascii_alphanumeric()));
         let centre = centre.ok_or_else(|| {
@@ -84,8 +84,8 @@ impl Mailchimp {
         })
     }
 
-    async fn ask(&self, method: Method, path: Path, body: Option<String>) -> Result<Answer, Outcome> {
-        // Any user name will do.
+    async fn ask(&self, method: Method, path: Path, body: Option<String>) -> Result<HttpAnswer, Outcome> {
+        // Mailchimp accepts any user name.
         let mut request = self.client.request(method, &self.base, &path)?.basic_auth("usher", Some(self.key.expose()));
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
@@ -98,7 +98,7 @@ fn is_id(list: &str) -> bool {
     !list.is_empty() && list.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// The path of an audience.
+/// Returns the path of an audience.
 fn of_list(list: &str) -> Result<Path, PrepareError> {
     Path::of("/3.0/lists").segment("list", list)
 }
@@ -130,12 +130,12 @@ impl Connector for Mailchimp {
                 member.insert("email_address".into(), json!(email));
                 member.insert("status_if_new".into(), json!(status));
                 if let Some(fields) = inputs.params.get("merge_fields").and_then(Value::as_object) {
-                    // What is left out is kept as it was; an empty text empties it.
+                    // An omitted field keeps its value; an empty text clears it.
                     let written = |value: &Value| if value.is_null() { json!("") } else { value.clone() };
                     let fields = fields.iter().map(|(name, value)| (name.clone(), written(value))).collect();
                     member.insert("merge_fields".into(), Value::Object(fields));
                 }
-                // In the body of a put they would reach new members only.
+                // Tags in the body of a PUT are applied to new members only.
                 tags = match inputs.params.get("tags") {
                     Some(Value::String(tag)) => Some(change::tags([tag.as_str()])),
                     Some(Value::Array(tags)) => Some(change::tags(tags.iter().filter_map(Value::as_str))),
@@ -149,12 +149,12 @@ impl Connector for Mailchimp {
             other => return Err(PrepareError(format!("mailchimp cannot {other}"))),
         };
         let (operation, list) = (inputs.operation.to_owned(), list.to_owned());
-        let change = Change { operation, list, hash: hash(&email), body, former, tags };
+        let change = MemberChange { operation, list, hash: hash(&email), body, former, tags };
         serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
     }
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
-        let Ok(change) = serde_json::from_slice::<Change>(request) else {
+        let Ok(change) = serde_json::from_slice::<MemberChange>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         };
         let done = match change.operation.as_str() {
@@ -166,14 +166,14 @@ impl Connector for Mailchimp {
     }
 }
 
-/// The member's id: MD5 in lower-case hex of the address in lower case. How letters beyond ASCII are lower-cased is not
-/// documented; Unicode's rule is the likeliest.
+/// Returns the member's id: the MD5, in lower-case hex, of the address in lower case. Mailchimp does not document how
+/// letters beyond ASCII are lower-cased; Unicode's rule is the most likely one.
 fn hash(email: &str) -> String {
     let digest = Md5::digest(email.to_lowercase().as_bytes());
     digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// Titles of `application/problem+json` that are documented. Others are not repeated.
+/// Documented titles of `application/problem+json` with the names for them. Other titles are not repeated.
 const TITLES: [(&str, &str); 6] = [
     ("Invalid Resource", "invalid_resource"),
     ("Member Exists", "member_exists"),
@@ -183,13 +183,13 @@ const TITLES: [(&str, &str); 6] = [
     ("Resource Not Found", "resource_not_found"),
 ];
 
-fn classify(answer: &Answer) -> Outcome {
+fn classify(answer: &HttpAnswer) -> Outcome {
     let body = answer.json();
     let title = body["title"].as_str();
     let error = answer.error(TITLES.iter().find(|(known, _)| Some(*known) == title).map(|(_, name)| *name));
     match answer.status.as_u16() {
         429 => answer.retry(Cause::Throttled),
-        // Under load the edge answers 403 in no form of Mailchimp's.
+        // Under load, Mailchimp's edge servers answer 403 without Mailchimp's error format.
         403 if title.is_none() => answer.retry(Cause::Throttled),
         401 | 403 => Outcome::reject(Reason::Configuration, error),
         408 => answer.retry(Cause::Timeout),

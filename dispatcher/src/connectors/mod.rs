@@ -1,7 +1,8 @@
-//! The destinations, one file each.
+//! Connectors, one file per destination.
 //!
-//! A connector knows everything of its destination and nothing of flows, retries or the store: it turns parameters into
-//! an exact request, sends one, and says what it came to. Adding one costs a file and its lines in the lists below.
+//! A connector contains all knowledge about its destination and none about flows, retries or the store: it turns
+//! parameters into an exact request, sends the request, and classifies the answer as an outcome. A new connector needs
+//! a file and its entries in the lists below.
 
 mod fit;
 mod http;
@@ -36,13 +37,14 @@ use crate::engine::quota::Quota;
 use crate::sql::Database;
 use crate::subject;
 
-/// How long one attempt may take in all, unless its step says otherwise.
+/// Default time limit of one attempt as a whole; a step may set another one.
 pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long destinations with idempotency keys are relied on to remember them: they say a day, and clocks differ.
+/// Time for which a destination is relied on to remember an idempotency key. Destinations promise a day; the difference
+/// allows for clock skew.
 const KEYS_LIVE: Duration = Duration::from_secs(23 * 3600);
 
-/// Every connector and what it can do, for the check of flow files.
+/// All connectors with their operations. The check of flow files reads this list.
 pub const OPERATIONS: &[(&str, &[Operation])] = &[
     ("resend", resend::OPERATIONS),
     ("smtp", smtp::OPERATIONS),
@@ -55,20 +57,20 @@ pub const OPERATIONS: &[(&str, &[Operation])] = &[
     ("nylas", nylas::OPERATIONS),
 ];
 
-/// What an account may be asked where nobody says (`<NAME>_QUOTA`), and whether that is only assumed: then the
-/// destination's own word, in the headers of its answers, counts instead.
+/// Default quotas by connector, used where `<NAME>_QUOTA` is not set. The boolean is true if the quota is only assumed;
+/// then the rate-limit headers of the destination's answers take precedence.
 const QUOTAS: [(&str, &str, bool); 4] = [
-    // Ten a second for teams of today; two for those of before, which their headers say.
+    // New teams have ten requests per second; older teams have two, and their rate-limit headers report it.
     ("resend", "2/s", true),
-    // Each endpoint has 25 a second; a live account has four times as many in all.
+    // Each endpoint allows 25 requests per second. The whole of a live account allows four times as many.
     ("stripe", "20/s", false),
-    // The free plan's; others say more.
+    // The limit of the free plan. Other plans report a higher one.
     ("novu", "60/s", true),
-    // Ten for all that use the key; somebody else may.
+    // Mailchimp allows ten concurrent requests per key. Two are left for other programs that use the key.
     ("mailchimp", "8 at once", false),
 ];
 
-/// What a connector's account may be asked, and whether that is only assumed. Reads `<NAME>_QUOTA`.
+/// Returns the quota of a connector's account, and true if it is only assumed. Reads `<NAME>_QUOTA`.
 pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota, bool), ConfigError> {
     let variable = format!("{}_QUOTA", connector.to_uppercase());
     let read = |text: &str| text.parse().map_err(|error| ConfigError::new(&variable, error));
@@ -79,14 +81,13 @@ pub(crate) fn quota(connector: &str, environment: &Environment) -> Result<(Quota
     default.map_or_else(|| Ok(Default::default()), |(_, text, assumed)| Ok((read(text)?, *assumed)))
 }
 
-/// True if a connector's destination may announce limits in its answers. A mail server and a database have no headers,
-/// and behind `http` there is a receiver of its own for each address: what one of them says does not hold for the
-/// others.
+/// True if the answers of a connector's destination may contain rate limits. A mail server and a database have no
+/// headers. `http` has a different receiver behind each address, so the limits of one do not apply to the others.
 pub(crate) fn may_announce(connector: &str) -> bool {
     !matches!(connector, "smtp" | "database" | "http")
 }
 
-/// What the names of a connector's settings begin with. One that can do without any is not here.
+/// Prefixes of the settings' names by connector. Connectors that need no setting are not listed.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("resend", "RESEND_"),
     ("smtp", "SMTP_"),
@@ -97,31 +98,31 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("nylas", "NYLAS_"),
 ];
 
-/// Something a connector can do.
+/// An operation of a connector.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Its name, after the connector's and a dot.
+    /// Name; flow files write it after the connector's name and a dot.
     pub name: &'static str,
-    /// Its parameters.
+    /// Parameters that a flow may set.
     pub params: &'static [Param],
-    /// Whether it sends a template's HTML and text, as `html` and `text`.
+    /// True if the operation sends a template's HTML and text, as `html` and `text`.
     pub takes_template: bool,
-    /// Which of its parameters are addresses of people that it writes to; the first is whom it is for. Whoever must not be
-    /// written to is left out of them.
+    /// Parameters that contain the addresses of the people written to. The first is the main recipient. Suppressed
+    /// recipients are removed from these parameters.
     pub writes_to: &'static [&'static str],
 }
 
 impl Operation {
-    /// Whether it is a mail with headers of the flow's choice.
+    /// True if the operation sends a mail whose headers the flow can choose.
     pub fn takes_headers(&self) -> bool {
         self.params.iter().any(|param| param.name == HEADERS)
     }
 }
 
-/// The parameter that holds a mail's own headers.
+/// Parameter that contains the additional headers of a mail.
 pub(crate) const HEADERS: &str = "headers";
 
-/// What a connector can do under this name.
+/// Returns the connector's operation of this name, or `None` if there is none.
 pub fn operation(connector: &str, name: &str) -> Option<&'static Operation> {
     let (_, operations) = OPERATIONS.iter().find(|(known, _)| *known == connector)?;
     operations.iter().find(|operation| operation.name == name)
@@ -130,50 +131,51 @@ pub fn operation(connector: &str, name: &str) -> Option<&'static Operation> {
 /// A parameter of an operation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Param {
-    /// Its key in the flow file.
+    /// Key in the flow file.
     pub name: &'static str,
-    /// Whether a flow must give it.
+    /// True if a flow must set it.
     pub required: bool,
-    /// What it may be.
+    /// Type of its value.
     pub shape: ParamType,
-    /// The variable that stands in where a flow does not give it; then one of the two must.
+    /// Environment variable that supplies the value if the flow does not. If it is given, one of the two must be set.
     pub variable: Option<&'static str>,
 }
 
-/// What a parameter may be.
+/// Type of a parameter's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParamType {
     /// A text, rendered as a template.
     Text,
-    /// A text that is sent as HTML: what a template puts into it is escaped.
+    /// A text that is sent as HTML: values inserted by a template are escaped.
     Html,
-    /// One mailbox, and none in its name: who a mail is from.
+    /// One mailbox, the sender of a mail. Its display name must not contain another address.
     Sender,
     /// One mailbox, or a list of them.
     Mailboxes,
-    /// One mailbox of which the address alone is sent.
+    /// One mailbox, of which only the address is sent.
     Email,
     /// A text or a list of texts.
     Texts,
-    /// A whole number.
+    /// A non-negative integer.
     Number,
     /// A table of texts.
     Table,
-    /// A table of any JSON. A text that is one `{{ expression }}` has the expression's type; one that comes out empty
-    /// is left out. It is rendered to the text of its JSON.
+    /// A table of any JSON values. A text that consists of one `{{ expression }}` has the expression's type; an empty
+    /// result is omitted. The table is rendered to its JSON text.
     Json,
-    /// The same, in which one that comes out empty is null: it is written over what is there.
+    /// As `Json`, but it stays a table, and an empty result is null, which overwrites the destination's value.
     Record,
-    /// A table of texts that say who is meant. One that comes out empty is null, for without it others would be meant.
+    /// A table of texts that select the affected objects. An empty result is rendered as null: if it were omitted, the
+    /// selection would match other objects.
     Whose,
-    /// An address that is the same for every event: what comes with an event must not choose where it is sent.
+    /// An address that is the same for every event, so that data from an event cannot choose the destination.
     Address,
-    /// A name from the flow's file or the environment, never from an event.
+    /// A name from the flow file or the environment, never from an event.
     Name,
 }
 
 impl ParamType {
-    /// Whether a value has this shape.
+    /// True if a value from a flow file has this type.
     pub fn accepts(self, value: &Value) -> bool {
         match self {
             Self::Text | Self::Html => value.is_string(),
@@ -195,12 +197,12 @@ impl ParamType {
         }
     }
 
-    /// A template is looked at when it is rendered.
+    /// True if a text is a mailbox or a template. A template is checked after rendering.
     fn may_be_mailbox(self, text: &str) -> bool {
         is_template(text) || if self == Self::Sender { sender(text).is_ok() } else { text.parse::<Mailbox>().is_ok() }
     }
 
-    /// How to say what it is.
+    /// Returns a description for error messages.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Text => "a text",
@@ -229,40 +231,40 @@ const fn optional_or(name: &'static str, shape: ParamType, variable: &'static st
     Param { name, required: false, shape, variable: Some(variable) }
 }
 
-/// What an operation is to do it with.
+/// Input from which an operation's request is built.
 #[derive(Debug)]
 pub struct StepInput<'a> {
-    /// The operation's name.
+    /// Name of the operation.
     pub operation: &'a str,
-    /// Its parameters, rendered; a text that came out empty is absent, or null in a [`ParamType::Record`] and a
-    /// [`ParamType::Whose`]. A [`ParamType::Json`] is a text: see `json`.
+    /// Rendered parameters. An empty text is absent, or null in a [`ParamType::Record`] and a [`ParamType::Whose`]. A
+    /// [`ParamType::Json`] is a text: see `json`.
     pub params: &'a Map<String, Value>,
-    /// The event that started the run.
+    /// Event that started the run.
     pub event: &'a Event,
-    /// The event's `data` as a tree, in which a number or a depth that no tree has stands as the text that was sent;
-    /// see `sent`.
+    /// The event's `data` as a tree. Counts and nesting that the tree cannot represent are replaced by the text that
+    /// was sent; see `sent`.
     pub data: &'a Value,
-    /// How often the run was ordered to be done anew.
+    /// Number of reruns ordered for the run.
     pub rerun: u32,
 }
 
 impl<'a> StepInput<'a> {
-    /// The event's `data` as it was sent; none where it has none.
+    /// Returns the event's `data` as it was sent, or `None` if the event has no data.
     fn sent(&self) -> Option<Json<'a>> {
         subject::data(self.event)
     }
 
-    /// A parameter of any JSON, as text: numbers have the digits that were sent.
+    /// Returns a [`ParamType::Json`] parameter as text. Counts keep the digits that were sent.
     fn json(&self, name: &str) -> Option<&'a str> {
         self.params.get(name)?.as_str()
     }
 
-    /// A parameter that may not be empty.
+    /// Returns a parameter, or an error if it is empty.
     fn required(&self, name: &str) -> Result<&Value, PrepareError> {
         self.params.get(name).ok_or_else(|| PrepareError(format!("{name} came out empty")))
     }
 
-    /// Who a mail is from: the parameter, else what the settings say.
+    /// Returns the sender of a mail: the `from` parameter, or else the default from the settings.
     fn sender(&self, default: Option<&Mailbox>) -> Result<Mailbox, PrepareError> {
         match self.params.get("from") {
             Some(text) => sender(text.as_str().unwrap_or_default()).map_err(|error| not_an_address("from", error)),
@@ -270,7 +272,7 @@ impl<'a> StepInput<'a> {
         }
     }
 
-    /// The mailboxes of a parameter, none where it is absent. Each text is one, or the request is refused.
+    /// Returns the mailboxes of a parameter; none if it is absent. Fails if one of its texts is not a mailbox.
     fn mailboxes(&self, name: &str) -> Result<Vec<Mailbox>, PrepareError> {
         let texts = match self.params.get(name) {
             None => &[][..],
@@ -282,19 +284,19 @@ impl<'a> StepInput<'a> {
         texts.iter().map(read).collect()
     }
 
-    /// Whom a mail is to; at least one.
+    /// Returns the recipients of a mail. Fails if there is none.
     fn recipients(&self) -> Result<Vec<Mailbox>, PrepareError> {
         self.required("to")?;
         let to = self.mailboxes("to")?;
         if to.is_empty() { Err(PrepareError("to came out empty".into())) } else { Ok(to) }
     }
 
-    /// What a mail is about, in one line.
+    /// Returns the subject of a mail, folded into one line.
     fn subject(&self) -> Result<String, PrepareError> {
         Ok(one_line(self.required("subject")?.as_str().unwrap_or_default()))
     }
 
-    /// The headers that a mail has besides its own, each in one line.
+    /// Returns the additional headers of a mail, each value folded into one line.
     fn headers(&self) -> Result<Vec<(&'a str, String)>, PrepareError> {
         let given = self.params.get("headers").and_then(Value::as_object).into_iter().flatten();
         let header = |(name, value): (&'a String, &Value)| {
@@ -306,7 +308,7 @@ impl<'a> StepInput<'a> {
         given.map(header).collect()
     }
 
-    /// The address of a person, where it is given.
+    /// Returns the address of the `email` parameter, or `None` if it is absent.
     fn email(&self) -> Result<Option<String>, PrepareError> {
         Ok(self.mailboxes("email")?.pop().map(|mailbox| mailbox.address))
     }
@@ -316,10 +318,10 @@ fn cannot_set(header: &str) -> PrepareError {
     PrepareError(format!("headers cannot set {header:?}"))
 }
 
-/// The variable that says who mails are from where a flow does not.
+/// Variable that holds the default sender of mails.
 const FROM: &str = "USHER_FROM";
 
-/// Who mails are from where a flow does not say.
+/// Returns the default sender of mails, used where a flow sets no `from`. Reads `USHER_FROM`.
 pub(crate) fn default_sender(environment: &Environment) -> Result<Option<Mailbox>, ConfigError> {
     let read = |text: String| {
         let sender = sender(&text).and_then(Mailbox::with_ascii_domain);
@@ -328,7 +330,8 @@ pub(crate) fn default_sender(environment: &Environment) -> Result<Option<Mailbox
     environment.get(FROM)?.map(read).transpose()
 }
 
-/// Reads who a mail is from. A name that holds another address would be shown in its place, or be read as a second one.
+/// Parses a sender. Fails if the display name contains another address: mail clients could show that one instead, or
+/// parse it as a second sender.
 fn sender(text: &str) -> Result<Mailbox, NotAnAddress> {
     let mailbox: Mailbox = text.parse()?;
     let is_address =
@@ -341,109 +344,120 @@ fn not_an_address(name: &str, error: NotAnAddress) -> PrepareError {
     PrepareError(format!("{name} is {error}"))
 }
 
-/// Whether a text of a flow is a template.
+/// True if a text from a flow file is a template.
 fn is_template(text: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 
-/// What a step of a flow asks of a connector, as its file says it: nothing is rendered yet.
+/// A step of a flow that uses a connector, as the flow file has it: nothing is rendered yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Use<'a> {
-    /// The flow's name.
+    /// Name of the flow.
     pub flow: &'a str,
-    /// The step's name.
+    /// Name of the step.
     pub step: &'a str,
-    /// Its parameters.
+    /// Parameters of the step.
     pub params: &'a Map<String, Value>,
 }
 
 impl Use<'_> {
-    /// A parameter that is given as a text.
+    /// Returns a parameter that is a text.
     fn text(&self, name: &str) -> Option<&str> {
         self.params.get(name).and_then(Value::as_str)
     }
 
-    /// The parameter cannot be what it is.
+    /// Returns the error that a parameter is invalid for the reason `why`.
     fn wrong(&self, param: &str, why: &str) -> ConfigError {
         ConfigError::new(&format!("flow {}, step {}, {param}", self.flow, self.step), why)
     }
 }
 
-/// A request cannot be made of these inputs. Names the parameter, not its value.
+/// A request cannot be built from these inputs. The message names the parameter, never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PrepareError(pub String);
 
-/// What a destination makes of the same request under the same idempotency key, when it comes a second time.
+/// Effect of a repeated request with the same idempotency key at a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idempotency {
-    /// A repeated write leaves the same state.
+    /// Repeating a write leaves the same state.
     Natural,
-    /// Requests with the same key have one effect, for this long.
+    /// Requests with the same key have one effect within this time.
     KeyFor(Duration),
     /// A repeated request has its effect again.
     None,
 }
 
-/// Whether a request whose answer was lost has had its effect.
+/// Result of looking up the effect of a request whose answer was lost.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup {
-    /// It has.
+    /// The request had its effect.
     Found(crate::engine::Effect),
-    /// It has not, and will not.
+    /// The request had no effect and will have none.
     Absent,
-    /// The destination cannot say.
+    /// The destination cannot answer this.
     Unknown,
-    /// It does not answer now, but will: an outcome to repeat.
+    /// The destination cannot answer now. The outcome causes a retry.
     Later(Outcome),
 }
 
-/// One destination.
+/// Client of one destination.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// What the destination remembers.
+    /// Returns how the destination treats repeated requests.
     fn idempotency(&self) -> Idempotency;
 
-    /// Asks the destination whether an earlier attempt had its effect. Called where its idempotency does not answer that.
+    /// Queries the destination for the effect of an earlier attempt. Called where
+    /// [`idempotency`](Connector::idempotency) does not already settle it.
     async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
         let _ = (request, idempotency_key);
         Lookup::Unknown
     }
 
-    /// Whether what flows ask for goes together with these settings. Asked once, before anything starts. What only the
-    /// destination could say does not prevent a start while the destination is not there.
+    /// Checks that the flows' use of this connector is compatible with its settings. Called once, before anything
+    /// starts. Facts that only the destination could report do not prevent a start while it is unreachable.
+    ///
+    /// # Errors
+    ///
+    /// A parameter of a step does not fit the settings, or a setting that a step needs is missing.
     async fn check(&self, uses: &[Use<'_>]) -> Result<(), ConfigError> {
         let _ = uses;
         Ok(())
     }
 
-    /// The accounts behind this one, where the quota is of each and not of all together: mailboxes, say. None for most.
+    /// Returns the sub-accounts of this account if the quota applies to each of them and not to all together, such as
+    /// mailboxes. Most connectors have none.
     fn sub_accounts(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Which of them a request goes through.
+    /// Returns the sub-account that a request uses, or `None` if there are no sub-accounts.
     fn part(&self, request: &[u8]) -> Option<String> {
         let _ = request;
         None
     }
 
-    /// The exact request, as bytes that only this connector reads. A pure function of its inputs, but for a date that the
-    /// request carries: it is kept, and sent again as it is while its outcome is not known.
+    /// Builds the exact request, as bytes that only this connector reads. A pure function of its inputs, except for a
+    /// date in the request: the request is stored, and sent again unchanged while its outcome is unknown.
+    ///
+    /// # Errors
+    ///
+    /// The inputs do not make a valid request.
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError>;
 
-    /// Sends it once. `idempotency_key` is the same for every attempt that must have one effect between them.
+    /// Sends the request once. `idempotency_key` is the same for all attempts that must have a single effect.
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome;
 }
 
-/// The connectors that some flow uses, by name; in a dispatcher by [account](crate::engine::account).
+/// The connectors that flows use, by name; in a dispatcher by [account](crate::engine::account).
 pub type Connectors = BTreeMap<String, Arc<dyn Connector>>;
 
-/// Makes the connectors that `used` names, each from its own settings. A missing key is told here, before anything
-/// starts. `database` is where users are written.
+/// Opens the connectors that `used` names, each from its own settings. Missing settings are reported here, before
+/// anything starts. `database` is the database that users are written to.
 ///
 /// # Errors
-/// A setting is missing, or cannot be what it is.
+///
+/// A setting is missing or invalid, or a name is not a connector's.
 pub fn open(used: &[&str], environment: &Environment, database: &Database) -> Result<Connectors, ConfigError> {
     open_with(used, environment, || Arc::new(database::Directory::new(database.clone())))
 }
@@ -460,7 +474,7 @@ fn open_with(
             "smtp" => Arc::new(smtp::Smtp::from_environment(environment)?),
             "stripe" => Arc::new(stripe::Stripe::from_environment(environment)?),
             "database" => directory(),
-            "http" => Arc::new(webhook::Webhook::from_environment(environment)?),
+            "http" => Arc::new(webhook::SignedPost::from_environment(environment)?),
             "mailchimp" => Arc::new(mailchimp::Mailchimp::from_environment(environment)?),
             "novu" => Arc::new(novu::Novu::from_environment(environment)?),
             "algolia" => Arc::new(algolia::Algolia::from_environment(environment)?),
@@ -472,7 +486,7 @@ fn open_with(
     Ok(connectors)
 }
 
-/// The setting `name`, which must be there.
+/// Returns the setting `name`, or an error with the description `what` if it is not set.
 fn setting(environment: &Environment, name: &str, what: &str) -> Result<String, ConfigError> {
     environment.get(name)?.ok_or_else(|| ConfigError::new(name, format!("not set: {what}")))
 }
@@ -485,7 +499,7 @@ pub(crate) use request_gate::{RequestGate, calling};
 #[cfg(test)]
 mod testing;
 
-/// Whether an outcome is a retry for this cause, or a rejection for this reason.
+/// Asserts that an outcome is a retry for this cause, or a rejection for this reason.
 #[cfg(test)]
 fn assert_outcome(outcome: &Outcome, expected: Result<crate::engine::Cause, usher_proto::Reason>, case: &str) {
     let found = match outcome {
@@ -502,7 +516,7 @@ mod tests {
 
     use super::{ATTEMPT_DEADLINE, OPERATIONS};
 
-    /// One section a connector.
+    /// Each connector has a section of its own.
     #[test]
     fn the_documentation_names_every_operation_parameter_and_variable() {
         let document = include_str!("../../../docs/destinations.md");
@@ -525,7 +539,7 @@ mod tests {
         assert!(document.contains(&format!("may take {} s", ATTEMPT_DEADLINE.as_secs())));
     }
 
-    /// Every example step is one that a flow can have.
+    /// Every example step is valid in a flow.
     #[test]
     fn the_documentations_examples_are_steps() {
         let document = include_str!("../../../docs/destinations.md");
@@ -543,13 +557,13 @@ mod tests {
         }
     }
 
-    /// What a variable says about a real service to test against. Without it the test does nothing, and says so; with
-    /// `CI` set that is a failure.
+    /// Returns the value of a variable that names a real service to test against. If it is not set, the test does
+    /// nothing and reports that on stderr; if `CI` is set, that is a failure.
     pub(super) fn real(variable: &str) -> Option<String> {
         let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
         if value.is_none() {
             assert!(std::env::var_os("CI").is_none(), "CI is set, so {variable} must say what to test against");
-            // The harness swallows what the macros print, not what is written.
+            // The test harness captures the output of macros such as `eprintln!`, but not direct writes to stderr.
             let _ = writeln!(std::io::stderr(), "not run here: {variable} is not set");
         }
         value

@@ -1,12 +1,13 @@
-//! Novu: triggers workflows for subscribers, whom it makes or updates on the way.
+//! Novu: triggers workflows for subscribers, which it creates or updates in the same request.
 //!
 //! Facts: docs.novu.co (trigger, idempotency, rate limits), its OpenAPI file, novu-go, and the server's source for the
-//! wrapping in `data`. A 201 says that the request was understood, not that anything is sent: its `status` tells.
+//! wrapping in `data`. A 201 means that the request was understood, not that anything is sent: see its `status`.
 //!
-//! Twice is once in two ways, neither of them certain. The `Idempotency-Key` header holds a day where Novu's support has
-//! switched it on, and is ignored elsewhere. The `transactionId` is looked at by the worker after the answer has left; the
-//! maintainers do not call it idempotency. So its idempotency counts as none, and doubt is resolved by asking for the
-//! notifications of the transaction. What is sent again after that still bears the same `transactionId`.
+//! Novu has two mechanisms against duplicates, and neither is certain. The `Idempotency-Key` header is valid for a day
+//! where Novu's support has switched it on, and is ignored elsewhere. Novu's worker checks the `transactionId` only
+//! after the answer was sent, and the maintainers do not call that idempotency. The idempotency therefore counts as
+//! none, and an unknown outcome is resolved by querying the notifications of the transaction. A request that is sent
+//! again after that still carries the same `transactionId`.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,8 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Email, Json, Text};
-use super::http::{self, Answer};
-use super::path::{Client, Path};
+use super::http::{self, HttpAnswer};
+use super::path::{HttpClient, Path};
 use super::{Connector, Idempotency, Lookup, Operation, PrepareError, StepInput, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
@@ -40,14 +41,14 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     writes_to: &["email"],
 }];
 
-/// How Novu's server says that a key was used with another body: the error has no other name.
+/// End of the message of Novu's server for a key that was used with another body: the error has no other name.
 const KEY_REUSED: &str = "is being reused for a different body";
-/// Novu takes requests of up to 512 KiB; the transaction's id still comes to what is kept.
+/// Size of a stored request, in bytes, at most. Novu accepts 512 KiB; the rest is reserved for the transaction's id.
 const MOST_BYTES: usize = 512 * 1024 - 1024;
 
-/// The connector.
+/// Connector for Novu, with its settings.
 pub(super) struct Novu {
-    client: Client,
+    client: HttpClient,
     base: String,
     key: Secret,
 }
@@ -57,7 +58,7 @@ impl Novu {
         let key = setting(environment, "NOVU_SECRET_KEY", "the secret key of an environment, from Novu's dashboard")?;
         Ok(Self {
             client: http::client()?,
-            // In the EU it is https://eu.api.novu.co.
+            // The EU region is https://eu.api.novu.co.
             base: http::base_url(environment, "NOVU_BASE_URL", "https://api.novu.co")?,
             key: Secret::new(key),
         })
@@ -68,12 +69,12 @@ impl Novu {
         Ok(request.header("Authorization", format!("ApiKey {}", self.key.expose())))
     }
 
-    async fn notifications(&self, transaction: &str) -> Result<Answer, Outcome> {
+    async fn notifications(&self, transaction: &str) -> Result<HttpAnswer, Outcome> {
         let path = Path::of("/v1/notifications").query("transactionId", transaction);
         http::send(self.request(Method::GET, &path)?).await
     }
 
-    async fn trigger(&self, trigger: String, key: &str) -> Result<Answer, Outcome> {
+    async fn trigger(&self, trigger: String, key: &str) -> Result<HttpAnswer, Outcome> {
         let request = self.request(Method::POST, &Path::of("/v1/events/trigger"))?;
         let request = request.header("Idempotency-Key", key).header("Content-Type", "application/json");
         http::send(request.body(trigger)).await
@@ -129,7 +130,7 @@ impl Connector for Novu {
         if !matches!(outcome, Outcome::Retry { .. }) || !answer.headers.contains_key("idempotency-replay") {
             return outcome;
         }
-        // Where keys are switched on they keep errors, too, for a day: only another key gets it done.
+        // Novu also replays errors for a day if idempotency keys are switched on: only another key can succeed.
         match self.lookup(&[], idempotency_key).await {
             Lookup::Found(effect) => Outcome::Done(effect),
             Lookup::Absent => Outcome::retry(Cause::Replayed),
@@ -138,28 +139,28 @@ impl Connector for Novu {
     }
 }
 
-/// A trigger's fields, in the order in which they are sent. Their values are passed on as they are.
+/// Fields of a trigger, in the order in which they are sent. Their values are passed on unchanged.
 type Trigger = BTreeMap<String, Box<RawValue>>;
 
-/// A kept trigger, with the transaction that it is to be.
+/// Returns a stored trigger with its transaction's id.
 fn with_transaction(request: &[u8], id: &str) -> Option<String> {
     let mut trigger: Trigger = serde_json::from_slice(request).ok()?;
     trigger.insert("transactionId".to_owned(), RawValue::from_string(Value::from(id).to_string()).ok()?);
     serde_json::to_string(&trigger).ok()
 }
 
-/// The answer without the `data` that servers wrap it in, and the OpenAPI file does not.
-fn unwrapped(answer: &Answer) -> Value {
+/// Returns the answer without the `data` object. Servers wrap the answer in it, although the OpenAPI file does not.
+fn unwrapped(answer: &HttpAnswer) -> Value {
     let mut body = answer.json();
     if body["data"].is_object() { body["data"].take() } else { body }
 }
 
-fn classify(answer: &Answer) -> Outcome {
+fn classify(answer: &HttpAnswer) -> Outcome {
     let status = answer.status.as_u16();
     if answer.status.is_success() {
         return triggered(answer);
     }
-    // `message` is a word in some errors, a sentence or a list in others.
+    // `message` is an error name in some errors, and a sentence or a list in others.
     let body = answer.json();
     let name = body["message"].as_str();
     let error = answer.error(name.filter(|name| name.contains('_')));
@@ -175,8 +176,8 @@ fn classify(answer: &Answer) -> Outcome {
     }
 }
 
-/// What a success says has become of the trigger. Only `processed` is done, and says that it is queued.
-fn triggered(answer: &Answer) -> Outcome {
+/// Classifies a success by its `status`. Only `processed` counts as done, and means that the trigger is queued.
+fn triggered(answer: &HttpAnswer) -> Outcome {
     let body = unwrapped(answer);
     let (Some(status), id) = (body["status"].as_str(), body["transactionId"].as_str().unwrap_or_default()) else {
         return Outcome::retry(Cause::Interrupted);
@@ -184,7 +185,7 @@ fn triggered(answer: &Answer) -> Outcome {
     let error = answer.error(Some(status));
     match status {
         "processed" => Outcome::Done(Effect::new(id, json!({ "status": status }))),
-        // Somebody has to switch the workflow on, or give it steps, or make the tenant.
+        // An operator has to activate the workflow, add steps to it, or create the tenant.
         "trigger_not_active" | "no_workflow_active_steps_defined" | "no_workflow_steps_defined" | "no_tenant_found" => {
             Outcome::reject(Reason::Configuration, error)
         }
@@ -192,9 +193,9 @@ fn triggered(answer: &Answer) -> Outcome {
     }
 }
 
-/// Novu lists what its worker has made of a transaction. A filter that it does not know would be ignored, so the id is
-/// compared as well.
-fn found(answer: &Answer, transaction: &str) -> Lookup {
+/// Reads Novu's list of the notifications of a transaction. Novu would ignore a filter that it does not support, so the
+/// id is compared as well.
+fn found(answer: &HttpAnswer, transaction: &str) -> Lookup {
     let body = answer.json();
     let Some(list) = body["data"].as_array().or_else(|| body.as_array()) else { return Lookup::Unknown };
     let mine = list.iter().find(|notification| notification["transactionId"] == transaction);

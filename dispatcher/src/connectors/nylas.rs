@@ -1,16 +1,16 @@
-//! Nylas: mails sent as one's own mailboxes, by its API v3. A connected mailbox is a grant.
+//! Nylas: sends mails from one's own mailboxes, over its API v3. A connected mailbox is called a grant.
 //!
 //! Facts: developer.nylas.com (sending, idempotency, errors, rate limits, listing messages, headers) and nylas-nodejs.
-//! Its idempotency key holds an hour and keeps errors as well as successes: after a failure that certainly had no effect
-//! the next attempt needs another key, and an error that comes from the key's idempotency says nothing new. Nylas repeats
-//! nothing itself.
+//! Its idempotency key is valid for an hour and preserves errors as well as successes: after a failure that certainly
+//! had no effect the next attempt needs another key, and a replayed error contains no new information. Nylas itself
+//! does not retry.
 //!
-//! Each mail bears the key as a header of its own, so that a mail whose answer was lost can be found among those of the
-//! mailbox.
+//! Each mail carries the key in a header of its own, so that a mail whose answer was lost can be found among the
+//! messages of the mailbox.
 //!
-//! Whether a grant may send as `from` is Nylas's to say when it is asked to (402 or 422); at the start the domain of `from`
-//! is compared with that of the mailbox. Providers cap what a mailbox may send (Google 2,000 mails a day, Microsoft 30 a
-//! minute): what is beyond is refused with 429 by Nylas in their name, and waits.
+//! Only Nylas can decide if a grant may send as `from`, when it receives the mail (402 or 422). At the start the domain
+//! of `from` is compared with that of the mailbox. Providers limit how much a mailbox may send (Google 2,000 mails a
+//! day, Microsoft 30 a minute): Nylas refuses mails beyond that with 429 on their behalf, and they wait.
 
 mod mail;
 
@@ -28,26 +28,27 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
-use super::http::{self, Answer};
-use super::path::{Client, Path};
+use super::http::{self, HttpAnswer};
+use super::path::{HttpClient, Path};
 use super::{Connector, Idempotency, Lookup, Operation, PrepareError, StepInput, Use, optional, required, setting};
 use crate::engine::{Cause, Effect, Outcome};
 
-/// An hour less what clocks may differ by.
+/// Time for which an idempotency key is relied on: an hour, less an allowance for clock skew.
 const KEYS_LIVE: Duration = Duration::from_secs(55 * 60);
-/// Sending takes seconds, now and then a minute. It is the step's `timeout` that decides; this only stands behind it.
+/// Time limit of a request. Sending takes seconds, occasionally a minute. Normally the step's `timeout` applies; this
+/// limit is only a fallback.
 const LONGEST: Duration = Duration::from_secs(300);
-/// How long a mailbox's address may take to be told at the start.
+/// Time limit for querying a mailbox's address at the start.
 const CHECK_DEADLINE: Duration = Duration::from_secs(5);
-/// The variable that names the mailboxes.
+/// Variable that lists the mailboxes.
 const GRANTS: &str = "NYLAS_GRANT_ID";
-/// Nylas' name for the provider of a mailbox at Microsoft.
+/// Nylas's name for Microsoft as the provider of a mailbox.
 const MICROSOFT: &str = "microsoft";
-/// The header of the mail that bears the key.
+/// Header of the mail that carries the idempotency key.
 const HEADER: &str = "X-Usher-Key";
-/// How far before the event's arrival a mail is looked for, in seconds: the provider's clock is another one.
+/// Time before the event's arrival from which a mail is looked for, in seconds: the provider's clock differs.
 const EARLIER: i64 = 300;
-/// Mails looked through. To one address there are rarely more, and Nylas advises small pages.
+/// Mails that are searched, at most. There are rarely more to one address, and Nylas recommends small pages.
 const PAGE: &str = "50";
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
@@ -65,12 +66,12 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     writes_to: &["to"],
 }];
 
-/// The connector.
+/// Connector for Nylas, with its settings.
 pub(super) struct Nylas {
-    client: Client,
+    client: HttpClient,
     base: String,
     key: Secret,
-    /// The mailboxes; at least one.
+    /// Ids of the mailboxes; at least one.
     grants: Vec<String>,
 }
 
@@ -82,20 +83,21 @@ impl Nylas {
         let grants: Vec<String> = grants.split_whitespace().map(str::to_owned).collect();
         let unfit = |grant: &String| grant.contains('@') || of_grant(grant).is_err();
         if grants.is_empty() || grants.iter().any(unfit) {
-            // An address would stand in metrics and logs.
+            // An email address would appear in metrics and logs.
             return Err(ConfigError::new(GRANTS, format!("it is {what}")));
         }
         Ok(Self {
             client: http::client()?,
-            // In the EU it is https://api.eu.nylas.com.
+            // The EU region is https://api.eu.nylas.com.
             base: http::base_url(environment, "NYLAS_BASE_URL", "https://api.us.nylas.com")?,
             key: Secret::new(key),
             grants,
         })
     }
 
-    /// The mailbox for a recipient: always the same one, so that a conversation stays in one place, and for most
-    /// recipients still the same when a mailbox comes or goes (the highest digest of the two wins).
+    /// Returns the mailbox for a recipient. It is always the same one, so that a conversation stays in one mailbox. The
+    /// mailbox with the highest digest of mailbox and recipient is used, so most recipients keep theirs after a mailbox
+    /// is added or removed.
     fn grant(&self, recipient: &str) -> &str {
         let weight = |grant: &&String| Sha256::digest(format!("{grant} {}", recipient.to_lowercase()).as_bytes());
         self.grants.iter().max_by_key(weight).map_or("", String::as_str)
@@ -106,13 +108,13 @@ impl Nylas {
         Ok(request.bearer_auth(self.key.expose()).timeout(LONGEST))
     }
 
-    /// Asks about a mailbox.
-    async fn ask(&self, path: Result<Path, PrepareError>, deadline: Duration) -> Result<Answer, Outcome> {
+    /// Queries Nylas about a mailbox.
+    async fn ask(&self, path: Result<Path, PrepareError>, deadline: Duration) -> Result<HttpAnswer, Outcome> {
         http::send(self.request(Method::GET, &path?)?.timeout(deadline)).await
     }
 
-    /// A mailbox, as far as Nylas tells. It says nothing final when it does not: it may be out of order, and
-    /// one mailbox that has to be connected again must not stop the others, nor other flows.
+    /// Returns Nylas's description of a mailbox, or `None` if there is none. `None` is not an error: Nylas may be out
+    /// of order, and one mailbox that has to be connected again must not stop the others or other flows.
     async fn told(&self, grant: &str) -> Option<Told> {
         match self.ask(of_grant(grant), CHECK_DEADLINE).await {
             Ok(answer) if answer.status.is_success() => {
@@ -132,7 +134,7 @@ impl Nylas {
         }
     }
 
-    /// Looks for the mail in its mailbox. The folder is not named: the Sent folder's id differs between providers.
+    /// Looks for the mail in its mailbox. It does not filter by folder: the Sent folder's id differs between providers.
     async fn find(&self, sent: &Sent, key: &str) -> Lookup {
         let path = of_grant(&sent.grant).map(|grant| {
             let page = grant.then("/messages").query("fields", "include_headers").query("limit", PAGE);
@@ -145,33 +147,34 @@ impl Nylas {
     }
 }
 
-/// Nylas' description of a mailbox.
+/// Nylas's description of a mailbox.
 struct Told {
-    /// The domain of its address.
+    /// Domain of its address.
     domain: Option<String>,
     is_microsoft: bool,
 }
 
-/// A header of a step that a mailbox of Microsoft may not send: diff.microsoft.com (message resource,
-/// `internetMessageHeaders`) demand names that begin with `x-`. That it holds for what Nylas sends is not confirmed.
+/// Returns a header of a step that a Microsoft mailbox may not send: learn.microsoft.com (message resource,
+/// `internetMessageHeaders`) demands names that begin with `x-`. It is not confirmed that this applies to mails sent
+/// through Nylas.
 fn foreign_header<'a>(used: &'a Use<'_>) -> Option<&'a str> {
     let headers = used.params.get("headers")?.as_object()?;
     let is_own = |name: &str| name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"));
     headers.keys().map(String::as_str).find(|name| !is_own(name))
 }
 
-/// The path of a mailbox.
+/// Returns the path of a mailbox.
 fn of_grant(grant: &str) -> Result<Path, PrepareError> {
     Path::of("/v3/grants").segment("grant", grant)
 }
 
-/// A request as it is kept. The header with the key is added when it is sent.
+/// A request as it is stored. The header with the key is added when the request is sent.
 #[derive(Debug, Serialize, Deserialize)]
 struct Sent {
     grant: String,
-    /// The first recipient's address.
+    /// Address of the first recipient.
     to: String,
-    /// From when on the mail can have been sent, in seconds.
+    /// Earliest time at which the mail can have been sent, in seconds.
     since: i64,
     mail: Map<String, Value>,
 }
@@ -200,7 +203,7 @@ impl Connector for Nylas {
         }
         let mailboxes = self.grants.iter().zip(told).filter_map(|(grant, told)| Some((grant, told?.domain?)));
         for (grant, mailbox) in mailboxes {
-            // Without a `from` a mail is from its mailbox.
+            // Without a `from`, the mail is sent as its mailbox.
             for (used, from) in uses.iter().filter_map(|used| Some((used, mail::domain(used.text("from")?)?))) {
                 if from != mailbox {
                     let why = format!(
@@ -259,8 +262,8 @@ impl Connector for Nylas {
         if !matches!(outcome, Outcome::Retry { .. }) || !answer.headers.contains_key("idempotent-response") {
             return outcome;
         }
-        // An earlier attempt's error, repeated from idempotency for the rest of the hour. Whether that one sent anything is
-        // seen in the mailbox; if it did not, only another key gets the mail sent.
+        // An earlier attempt's error, replayed for the rest of the hour. The mailbox shows if that attempt sent the
+        // mail; if it did not, only another key can send it.
         match self.find(&sent, idempotency_key).await {
             Lookup::Found(effect) => Outcome::Done(effect),
             Lookup::Absent => Outcome::retry(Cause::Replayed),
@@ -269,7 +272,7 @@ impl Connector for Nylas {
     }
 }
 
-/// The mail with the header by which it can be found.
+/// Returns the mail with the header by which it can be found.
 fn bearing(mut mail: Map<String, Value>, key: &str) -> Map<String, Value> {
     let ours = json!({ "name": HEADER, "value": key });
     match mail.get_mut("custom_headers").and_then(Value::as_array_mut) {
@@ -279,10 +282,10 @@ fn bearing(mut mail: Map<String, Value>, key: &str) -> Map<String, Value> {
     mail
 }
 
-fn classify(answer: &Answer) -> Outcome {
+fn classify(answer: &HttpAnswer) -> Outcome {
     let body = answer.json();
     if answer.status.is_success() {
-        // IMAP mailboxes give a mail no id.
+        // IMAP mailboxes assign no id to a mail.
         let id = body["data"]["id"].as_str().or_else(|| body["request_id"].as_str());
         return match id {
             Some(id) => Outcome::Done(Effect::new(id, json!({}))),
@@ -296,19 +299,19 @@ fn classify(answer: &Answer) -> Outcome {
         (409, _) => answer.retry(Cause::Conflict),
         (408, _) => answer.retry(Cause::Timeout),
         (429, _) => answer.retry(Cause::Throttled),
-        // Whether the provider has sent it is not known.
+        // It is unknown if the provider has sent the mail.
         (504, _) => answer.retry(Cause::Timeout),
         (500..=599, _) => answer.retry(Cause::Unavailable),
-        // Blocked: it passes, or a person sees to it.
+        // Blocked: this passes by itself, or an operator resolves it.
         (423, _) => answer.retry(Cause::Conflict),
-        // The key, the mailbox's own login, or a mailbox that is not there: the path names nothing else.
+        // The API key, the mailbox's own login, or a mailbox that does not exist: the path contains nothing else.
         (401 | 403 | 404, _) => Outcome::reject(Reason::Configuration, error),
-        // 402: of several recipients some may have it, so it is not for a machine to send it again.
+        // 402: some of several recipients may have received the mail, so it must not be sent again automatically.
         _ => Outcome::reject(Reason::InvalidRequest, error),
     }
 }
 
-/// What a page of the mailbox says about the mail with this key.
+/// Looks for the mail with this key in a page of the mailbox's messages.
 fn found(page: &Value, subject: &Value, key: &str) -> Lookup {
     let Some(list) = page["data"].as_array() else { return Lookup::Unknown };
     let header = |message: &Value| {
@@ -319,7 +322,7 @@ fn found(page: &Value, subject: &Value, key: &str) -> Lookup {
     if let Some(message) = list.iter().find(|message| header(message).as_deref() == Some(key)) {
         return Lookup::Found(Effect::new(message["id"].as_str().unwrap_or_default(), json!({})));
     }
-    // Some providers do not give back headers that are not theirs: such a mail may be this one.
+    // Some providers do not return foreign headers: a mail with the same subject but no such header may be this one.
     let nameless = list.iter().any(|message| header(message).is_none() && message["subject"] == *subject);
     if nameless || page["next_cursor"].is_string() { Lookup::Unknown } else { Lookup::Absent }
 }

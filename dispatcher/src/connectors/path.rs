@@ -1,9 +1,9 @@
-//! Where a request goes: the one place in which the address of a request is put together.
+//! Builds the URL of every request. No other code does.
 //!
-//! A path is built segment by segment. Escaping alone does not keep a value in its segment: a URL parser reads `%2E` as a
-//! dot segment (WHATWG URL, "double-dot path segment") and takes it away with the segment before, and proxies decode once
-//! more. So a value that anybody could read as another path is refused before anything is sent, and what the URL parser
-//! makes of the whole is compared with what was built.
+//! A path is built segment by segment. Escaping alone does not keep a value within its segment: a URL parser treats
+//! `%2E` as a dot segment (WHATWG URL, "double-dot path segment") and removes it together with the preceding segment,
+//! and proxies decode once more. A value that any parser could treat as another path is therefore refused before
+//! anything is sent, and the URL parser's result for the whole path is compared with the path that was built.
 
 use reqwest::{Method, RequestBuilder, Url};
 
@@ -11,9 +11,10 @@ use super::PrepareError;
 use crate::engine::Outcome;
 use usher_proto::Reason;
 
-/// Servers refuse longer ones (RFC 9110, 4.1: at least 8,000 octets are to be supported).
+/// Length of a URL, at most. Servers refuse longer ones (RFC 9110, 4.1: at least 8,000 octets are to be supported).
 const LONGEST: usize = 8000;
-/// How often a value is decoded to see what it could be read as; one that can be decoded more often is refused.
+/// Number of times a value is decoded to find out how it could be interpreted. A value that can be decoded more often
+/// is refused.
 const DECODED: usize = 4;
 
 /// A path of a destination's API, with its query: `/v1/customers/cus_1?limit=1`.
@@ -21,18 +22,18 @@ const DECODED: usize = 4;
 pub(super) struct Path(String);
 
 impl Path {
-    /// A path without values, as the destination documents it.
+    /// Returns a path without values, as the destination documents it.
     pub(super) fn of(fixed: &'static str) -> Self {
         Self(fixed.to_owned())
     }
 
-    /// Goes on with a part without values.
+    /// Appends a part without values.
     pub(super) fn then(mut self, fixed: &'static str) -> Self {
         self.0.push_str(fixed);
         self
     }
 
-    /// Goes on with the value of the parameter `name` as one segment.
+    /// Appends the value of the parameter `name` as one segment.
     pub(super) fn segment(mut self, name: &str, value: &str) -> Result<Self, PrepareError> {
         if is_ambiguous(value, false) {
             return Err(PrepareError(format!("{name} could be read as another path, so it cannot be part of one")));
@@ -42,7 +43,7 @@ impl Path {
         Ok(self)
     }
 
-    /// With one more parameter in the query.
+    /// Appends a parameter to the query.
     pub(super) fn query(mut self, name: &str, value: &str) -> Self {
         self.0.push(if self.0.contains('?') { '&' } else { '?' });
         self.0.push_str(&escape(name));
@@ -51,25 +52,26 @@ impl Path {
         self
     }
 
-    /// A path that was kept with its request. None if it could be read as another one.
+    /// Returns the path of a stored request, or `None` if it could be interpreted as another path.
     pub(super) fn kept(text: String) -> Option<Self> {
         let path = text.split('?').next().unwrap_or_default();
         let mut segments = path.strip_prefix('/')?.split('/');
         segments.all(|segment| !is_ambiguous(segment, false)).then_some(Self(text))
     }
 
-    /// The path and query of an address, behind these segments. The address is [one](is_unambiguous).
+    /// Returns the path and query of an address, with `behind` in front of them. The address must be
+    /// [unambiguous](is_unambiguous), which is not checked here.
     pub(super) fn of_address(behind: &str, url: &Url) -> Self {
         let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
         Self(format!("{behind}{}{query}", url.path()))
     }
 
-    /// As it is kept.
+    /// Returns the path as text, to be stored.
     pub(super) fn into_text(self) -> String {
         self.0
     }
 
-    /// The address of this path under `base`. None if a URL parser makes another one of it.
+    /// Returns the URL of this path under `base`, or `None` if the URL parser changes it or it exceeds `LONGEST`.
     fn under(&self, base: &str) -> Option<Url> {
         let own = Url::parse(base).ok()?;
         let url = Url::parse(&format!("{base}{}", self.0)).ok()?;
@@ -85,16 +87,16 @@ impl Path {
     }
 }
 
-/// Makes requests to paths under a base address, and no others. Follows no redirect.
+/// HTTP client that makes requests to paths under a base URL, and to no others. Follows no redirects.
 #[derive(Debug, Clone)]
-pub(super) struct Client(reqwest::Client);
+pub(super) struct HttpClient(reqwest::Client);
 
-impl Client {
+impl HttpClient {
     pub(super) const fn new(client: reqwest::Client) -> Self {
         Self(client)
     }
 
-    /// A request to this path; a rejection if it would go to another one.
+    /// Returns a request to this path, or a rejection if the request would go to another path.
     pub(super) fn request(&self, method: Method, base: &str, path: &Path) -> Result<RequestBuilder, Outcome> {
         let url = path.under(base).ok_or_else(|| {
             Outcome::reject(Reason::InvalidRequest, "the request would go to another path than its operation's")
@@ -103,15 +105,15 @@ impl Client {
     }
 }
 
-/// A path that cannot be built where a request is sent, of what a destination has answered.
+/// Rejects a request whose path cannot be built. This happens at sending if the path contains values of an answer.
 impl From<PrepareError> for Outcome {
     fn from(error: PrepareError) -> Self {
         Self::reject(Reason::InvalidRequest, error.0)
     }
 }
 
-/// Whether the text of an address stays as it is written: it has no dot segment, no backslash, and nothing that a URL
-/// parser takes away or could read as such.
+/// True if an address keeps its meaning as written: it has no dot segment, no backslash, and no character that a URL
+/// parser removes or treats as one of these.
 pub(super) fn is_unambiguous(address: &str) -> bool {
     let Some((_, rest)) = address.split_once("://") else { return false };
     let path = rest.find('/').map_or("", |begin| &rest[begin..]);
@@ -120,9 +122,10 @@ pub(super) fn is_unambiguous(address: &str) -> bool {
     !address.bytes().any(odd) && !is_ambiguous(path, true)
 }
 
-/// Whether somebody could read more, or something else, than one segment in this value: a dot segment, an empty one, or a
-/// separator beside either; also after decoding, and after what parsers take away (tabs and line ends, parameters behind
-/// a semicolon). A slash between other text is no harm, for it is sent escaped.
+/// True if a parser could interpret the value as anything other than one segment: as a dot segment, as an empty
+/// segment, or as either of these beside a separator. The check is repeated after each decoding, and ignores what
+/// parsers remove (tabs, line ends, parameters after a semicolon). A slash between other characters is harmless,
+/// because it is sent escaped.
 fn is_ambiguous(value: &str, may_be_empty: bool) -> bool {
     let mut text = value.as_bytes().to_vec();
     for _ in 0..=DECODED {
@@ -144,7 +147,7 @@ fn is_dotted(part: &[u8], may_be_empty: bool) -> bool {
     matches!(name.as_slice(), b"." | b"..") || (whole.is_empty() && !may_be_empty)
 }
 
-/// The text with its percent escapes decoded once.
+/// Decodes the percent escapes of a text once.
 fn decode(text: &[u8]) -> Vec<u8> {
     let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
     let (mut decoded, mut rest) = (Vec::with_capacity(text.len()), text);
@@ -163,7 +166,7 @@ fn decode(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// A text as one segment of a path or one part of a query.
+/// Escapes a text for use as one path segment or one part of a query.
 fn escape(text: &str) -> String {
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~');
     text.bytes().map(|b| if safe(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()

@@ -1,4 +1,4 @@
-//! Connectors that make requests and send none: flows are rehearsed with them before anything is configured.
+//! Connectors that build requests and send none. They rehearse flows before anything is configured.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use usher_service::options::Environment;
 
 use super::{Connectors, FROM, database, open_with, webhook};
 
-/// The connectors of a flow with settings that are none, to make its requests and send nothing.
+/// Opens a flow's connectors with placeholder settings, to build its requests without sending them.
 ///
 /// # Errors
-/// One cannot be made, whatever its settings.
+///
+/// A connector cannot be opened, although its settings are valid.
 pub(crate) fn for_rehearsal(flow: &crate::flows::Flow) -> Result<Connectors, ConfigError> {
     usher_service::telemetry::install_tls();
     let environment = webhook::named_secrets(flow)
@@ -21,7 +22,7 @@ pub(crate) fn for_rehearsal(flow: &crate::flows::Flow) -> Result<Connectors, Con
 
 const REHEARSAL_SECRET: &str = "whsec_cmVoZWFyc2FsLXJlaGVhcnNhbC1yZWhlYXJzYWw=";
 
-/// Settings of the right form of every connector that needs some.
+/// Valid placeholder settings for every connector that needs some.
 const REHEARSAL: [(&str, &str); 15] = [
     (FROM, "Acme <hello@acme.test>"),
     ("RESEND_API_KEY", "re_rehearsal"),
@@ -37,6 +38,6 @@ const REHEARSAL: [(&str, &str); 15] = [
     ("NYLAS_API_KEY", "rehearsal"),
     ("NYLAS_GRANT_ID", "rehearsal"),
     ("HTTP_SIGNING_SECRET", REHEARSAL_SECRET),
-    // Addresses without TLS are fit or not by what they are.
+    // Allows `http://`, so that such an address is judged by its host alone.
     ("HTTP_ALLOW_PLAIN", "true"),
 ];

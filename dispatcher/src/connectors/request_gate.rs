@@ -1,9 +1,9 @@
-//! What a destination's answers say of how much it may still be asked.
+//! Reads the rate limits in a destination's answers, and makes the further requests of a call wait for permits.
 //!
-//! Facts: the header fields of the IETF's draft "RateLimit header fields for HTTP" (up to version 7), as Resend and
-//! Novu send them: `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` (seconds), `ratelimit-policy` (`2;w=1`;
-//! several with commas). Others put the time of the reset there instead, as epoch in seconds or milliseconds, and later
-//! versions of the draft the limit behind a name (`"burst";q=100;w=60`).
+//! Facts: the header fields of the IETF draft "RateLimit header fields for HTTP" (up to version 7), as Resend and Novu
+//! send them: `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` (seconds), `ratelimit-policy` (`2;w=1`;
+//! several are separated by commas). Other destinations send the time of the reset in `ratelimit-reset`, as an epoch in
+//! seconds or milliseconds. Later versions of the draft put the limit after a name (`"burst";q=100;w=60`).
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use usher_service::clock;
 
 use crate::engine::quota::{Pace, RateLimitHeaders};
 
-/// The longest window and the furthest reset that are believed: a month.
+/// Longest window and furthest reset that are accepted, in seconds: 31 days.
 const LONGEST: f64 = 31.0 * 86_400.0;
-/// A reset from here on is an epoch in seconds (of 2001 or later), and from there on one in milliseconds.
+/// A reset from this value on is an epoch in seconds (2001 or later), from `EPOCH_MILLIS` on one in milliseconds.
 const EPOCH_SECONDS: f64 = 1e9;
 const EPOCH_MILLIS: f64 = 1e12;
 
-/// Where the further requests of a call wait for their turns: the first one has had its own.
+/// Rate limiter for the further requests of a call. The first request has the permit of the call itself.
 #[async_trait]
 pub(crate) trait RequestGate: Send + Sync {
-    /// Waits for leave to make one more request now.
+    /// Waits for a permit to make one more request now.
     async fn pass(&self);
 }
 
-/// A call that is being made.
+/// State of a call in flight.
 struct RunningCall {
     observed: RefCell<Option<RateLimitHeaders>>,
     begun: Cell<bool>,
@@ -41,8 +41,8 @@ tokio::task_local! {
     static CALL: RunningCall;
 }
 
-/// Makes a call, lets its requests go in wait_for_gate, and hears what the last of its answers said; none if there was no
-/// answer. It need not be handed through the connectors, which have no use for it.
+/// Runs a call. Its further requests wait at `gate`. Also returns the rate-limit headers of the call's last answer, or
+/// `None` if there was no answer. The state is task-local, because the connectors have no use for it.
 pub(crate) async fn calling<F: Future>(call: F, gate: Arc<dyn RequestGate>) -> (F::Output, Option<RateLimitHeaders>) {
     let of = RunningCall { observed: RefCell::default(), begun: Cell::new(false), gate };
     CALL.scope(of, async {
@@ -52,7 +52,7 @@ pub(crate) async fn calling<F: Future>(call: F, gate: Arc<dyn RequestGate>) -> (
     .await
 }
 
-/// A request is about to be made. Outside of a call of ours nothing is counted.
+/// Waits for a permit if this is a further request of the current call. Does nothing outside a call.
 pub(super) async fn wait_for_gate() {
     let next_request = |call: &RunningCall| call.begun.replace(true).then(|| call.gate.clone());
     if let Ok(Some(gate)) = CALL.try_with(next_request) {
@@ -60,13 +60,13 @@ pub(super) async fn wait_for_gate() {
     }
 }
 
-/// An answer has come.
+/// Records the rate-limit headers of an answer for the current call.
 pub(super) fn observe_headers(headers: &HeaderMap) {
-    // Outside of a call of ours nobody demand to know.
+    // Outside a call nothing reads the headers.
     let _ = CALL.try_with(|call| call.observed.replace(Some(read(headers))));
 }
 
-/// The rate limit headers of an answer. One that cannot be read is left out and named.
+/// Returns the rate-limit headers of an answer. An unreadable header is ignored and its name is stored in `unreadable`.
 fn read(headers: &HeaderMap) -> RateLimitHeaders {
     let mut unreadable = None;
     let mut field = |name: &'static str, read: &mut dyn FnMut(&str) -> Option<()>| {
@@ -77,7 +77,7 @@ fn read(headers: &HeaderMap) -> RateLimitHeaders {
     };
     let (mut limit, mut policies, mut remaining, mut reset) = (None, Vec::new(), None, None);
     field("ratelimit-limit", &mut |text| {
-        // Drafts up to the sixth list the windows here, behind the limit that is nearest.
+        // Drafts up to the sixth list the windows here, after the limit that is closest to being reached.
         let (first, rest) = text.split_once(',').unwrap_or((text, ""));
         let first = first.split(';').next()?.trim().parse().ok().filter(|limit| *limit > 0)?;
         (limit, policies) = (Some(first), listed(rest).unwrap_or_default());
@@ -98,7 +98,7 @@ fn read(headers: &HeaderMap) -> RateLimitHeaders {
     RateLimitHeaders { policies, limit, remaining, reset, unreadable }
 }
 
-/// Limits with their windows: `2;w=1`, `10;w=1, 1000;w=3600`, `"burst";q=100;w=60`. None if one of them is none.
+/// Parses limits with their windows: `2;w=1`, `10;w=1, 1000;w=3600`, `"burst";q=100;w=60`. `None` if one is invalid.
 fn listed(text: &str) -> Option<Vec<Pace>> {
     let policy = |text: &str| {
         let mut parts = text.split(';').map(str::trim);
@@ -117,19 +117,18 @@ fn listed(text: &str) -> Option<Vec<Pace>> {
     text.split(',').map(policy).collect()
 }
 
-/// The time until a reset that is said in seconds or as an epoch; nothing where it is over. None beyond what is
-/// believed.
+/// Returns the time until a reset, given in seconds or as an epoch; zero if it has passed. `None` beyond `LONGEST`.
 fn until_reset(number: f64, answered_at: impl Fn() -> Timestamp) -> Option<Duration> {
     let seconds = match number {
         millis if millis >= EPOCH_MILLIS => (millis - answered_at().millis() as f64) / 1e3,
         seconds if seconds >= EPOCH_SECONDS => seconds - answered_at().millis() as f64 / 1e3,
-        // Negative seconds are none; an epoch that is over has come to its end.
+        // A negative number of seconds is invalid, whereas an epoch in the past means that the reset is over.
         seconds => return (0.0..=LONGEST).contains(&seconds).then(|| Duration::from_secs_f64(seconds)),
     };
     (seconds <= LONGEST).then(|| Duration::from_secs_f64(seconds.max(0.0)))
 }
 
-/// The destination's own time, where it says it: its epochs go by it.
+/// Returns the destination's time from the `Date` header, because its epochs follow that clock; else the local time.
 fn answered_at(headers: &HeaderMap) -> Timestamp {
     let date = headers.get(DATE).and_then(|date| DateTimeParser::new().parse_timestamp(date.to_str().ok()?).ok());
     date.map_or_else(clock::wall, |date| Timestamp::from_millis(date.as_millisecond()))

@@ -1,7 +1,7 @@
-//! Resend: mails over its HTTP API.
+//! Resend: sends mails over its HTTP API.
 //!
 //! Facts: resend.com/docs (API reference, idempotency keys, errors, rate limit) and the error names of its own Rust
-//! client. Its idempotency key holds 24 hours; the same key with another body is refused.
+//! client. Its idempotency key is valid for 24 hours; the same key with another body is refused.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
-use super::http::{self, Answer};
-use super::path::{Client, Path};
+use super::http::{self, HttpAnswer};
+use super::path::{HttpClient, Path};
 use super::{
     Connector, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput, default_sender, optional, optional_or,
     required, setting,
 };
 use crate::engine::{Cause, Effect, Outcome};
 
-/// How long to wait for the next day's quota where Resend does not say. When its day begins is not documented.
+/// Pause until the next day's quota if Resend does not give one. The start of its day is not documented.
 const DAILY_QUOTA_PAUSE: Duration = Duration::from_secs(3600);
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
@@ -41,9 +41,9 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     writes_to: &["to"],
 }];
 
-/// The connector.
+/// Connector for Resend, with its settings.
 pub(super) struct Resend {
-    client: Client,
+    client: HttpClient,
     base: String,
     key: Secret,
     from: Option<Mailbox>,
@@ -113,7 +113,7 @@ impl Connector for Resend {
     }
 }
 
-/// One address stands for itself, several are a list.
+/// Returns a single address as a text, several as a list.
 fn texts(mailboxes: &[Mailbox]) -> Value {
     match mailboxes {
         [one] => json!(one.to_text()),
@@ -121,8 +121,9 @@ fn texts(mailboxes: &[Mailbox]) -> Value {
     }
 }
 
-/// By name and status together: `validation_error` comes with 400, 403 and 422, and a 429 can be a monthly quota.
-fn classify(answer: &Answer) -> Outcome {
+/// Classifies an answer by name and status together: `validation_error` comes with 400, 403 and 422, and a 429 can be a
+/// monthly quota.
+fn classify(answer: &HttpAnswer) -> Outcome {
     let body = answer.json();
     if answer.status.is_success() {
         return match body["id"].as_str() {

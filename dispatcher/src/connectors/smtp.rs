@@ -1,10 +1,10 @@
-//! SMTP: mails through any mail server.
+//! SMTP: sends mails through any mail server.
 //!
 //! Facts: RFC 5321 (replies 4.2, time limits 4.5.3.2, responsibility 6.1), RFC 3463 (enhanced status codes), RFC 4954
-//! (authentication). A server has done nothing before it has seen the dot that ends the message, and knows no
-//! idempotency keys: once the dot has left, only its answer tells whether the mail is on its way. Where that answer is
-//! lost the flow's `on_unknown_outcome` decides. The Message-ID is the idempotency key, so that a mail that was sent twice can be
-//! recognised, and some receivers drop the second.
+//! (authentication). A server does nothing before it has received the dot that ends the message, and has no idempotency
+//! keys: once the dot was sent, only the server's answer shows whether it accepted the mail. If that answer is lost,
+//! the flow's `on_unknown_outcome` decides. The Message-ID is the idempotency key, so that a mail that was sent twice
+//! can be recognised; some receivers drop the second one.
 
 mod message;
 mod reply;
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::engine::{Effect, Outcome};
 use message::Mail;
-use server::Server;
+use server::MailServer;
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
@@ -43,16 +43,16 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     writes_to: &["to"],
 }];
 
-/// The connector.
+/// Connector for SMTP, with its settings.
 pub(super) struct Smtp {
-    server: Server,
+    server: MailServer,
     from: Option<Mailbox>,
 }
 
 impl Smtp {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let url = setting(environment, "SMTP_URL", "a mail server, such as smtps://user:password@mail.example.com")?;
-        Ok(Self { server: Server::from_url(&url)?, from: default_sender(environment)? })
+        Ok(Self { server: MailServer::from_url(&url)?, from: default_sender(environment)? })
     }
 }
 

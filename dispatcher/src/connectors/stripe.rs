@@ -1,12 +1,12 @@
-//! Stripe: customers and subscriptions over its v1 API, made, and cancelled or deleted again.
+//! Stripe: creates customers and subscriptions over its v1 API, and cancels or deletes them.
 //!
 //! Facts: docs.stripe.com (idempotent requests, low-level errors, metadata, search, free trials) and stripe-node's
-//! `RequestSender`. Requests are form-encoded. An idempotency key holds at least 24 hours, for POST alone, and keeps the
-//! first execution's answer, errors and a 500 included; a repeated answer carries `Idempotent-Replayed: true`.
+//! `RequestSender`. Requests are form-encoded. A key is valid for at least 24 hours, for POST only, and preserves the
+//! first execution's answer, including errors and a 500; a repeated answer carries `Idempotent-Replayed: true`.
 //!
-//! What is made carries its idempotency key as metadata ([`MARK`]), so that it can be looked up when the key cannot tell
-//! what became of it. What is cancelled or deleted needs no key: done twice it leaves the same, and what is gone already is
-//! done.
+//! A created object carries its idempotency key as metadata ([`MARK`]), so that it can be looked up when the key cannot
+//! reveal the outcome. Cancelling and deleting need no key: repeating them leaves the same state, and an object that is
+//! already gone counts as done.
 
 mod answer;
 mod api;
@@ -37,8 +37,8 @@ const CANCEL_SUBSCRIPTION: &str = "cancel_subscription";
 const CANCEL_SUBSCRIPTIONS: &str = "cancel_subscriptions";
 const DELETE_CUSTOMER: &str = "delete_customer";
 
-/// The metadata that holds the idempotency key under which an object was made. Keys have up to 40 characters and no
-/// brackets, values up to 500; ours has no personal data in it.
+/// Metadata name that holds the idempotency key under which an object was created. Stripe allows names of up to 40
+/// characters without brackets, and values of up to 500. Usher's value contains no personal data.
 pub(super) const MARK: &str = "usher_key";
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -84,7 +84,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// The connector.
+/// Connector for Stripe, with its settings.
 pub(super) struct Stripe {
     api: Api,
     price: Option<String>,
@@ -95,8 +95,9 @@ impl Stripe {
         Ok(Self { api: Api::from_environment(environment)?, price: environment.get("STRIPE_PRICE_ID")? })
     }
 
-    /// Sends a request that makes something. A failure that is only repeated to us, or that Stripe says is not worth
-    /// repeating though it may have had an effect, is looked into: the key will not tell more for a day.
+    /// Sends a request that creates an object. Two kinds of failure are looked up, because the key reveals nothing more
+    /// for a day: a retry that Stripe only replays, and a failure that Stripe says is not worth repeating although it
+    /// may have had an effect.
     async fn make(&self, make: &Make, key: &str) -> Outcome {
         let Some(path) = make.path() else {
             return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
@@ -113,7 +114,7 @@ impl Stripe {
         }
         let refused = answer::classify(&answer);
         let kept = answer::is_replayed(&answer);
-        // A definite refusal (400, 402, 404) is the same when it is repeated: nothing was made.
+        // A definite refusal (400, 402, 404) that is replayed still means that nothing was created.
         let unsettled = match &refused {
             Outcome::Retry { .. } => kept,
             _ => answer.status.is_server_error(),
@@ -124,7 +125,7 @@ impl Stripe {
         match (self.look_up_made(make, key).await, kept) {
             (Lookup::Found(effect), _) => Outcome::Done(effect),
             (Lookup::Absent, true) => Outcome::retry(Cause::Replayed),
-            // Stays under this key until it can be looked up, or until the key is forgotten.
+            // Retried under this key until the object can be looked up or the key expires.
             (Lookup::Unknown | Lookup::Later(_), true) => Outcome::retry(Cause::Unavailable),
             (Lookup::Later(outcome), false) => outcome,
             (Lookup::Absent | Lookup::Unknown, false) => refused,
@@ -141,7 +142,7 @@ impl Connector for Stripe {
     async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
         match Kept::read(request) {
             Some(Kept::Make(make)) => self.look_up_made(&make, idempotency_key).await,
-            // Doing it again leaves the same, whatever was done.
+            // Repeating it leaves the same state, whether or not it was done before.
             Some(Kept::Retire(_)) => Lookup::Absent,
             None => Lookup::Unknown,
         }
@@ -161,7 +162,7 @@ impl Connector for Stripe {
     }
 }
 
-/// The effect of having made an object, as Stripe shows it.
+/// Returns the effect of creating an object, from Stripe's representation of it.
 fn made(object: &serde_json::Value) -> Effect {
     let id = object["id"].as_str().unwrap_or_default();
     Effect::new(id, json!({ "status": object["status"] }))

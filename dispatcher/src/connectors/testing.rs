@@ -1,4 +1,4 @@
-//! What the connectors' tests share.
+//! Helpers shared by the connectors' tests.
 
 use bytes::Bytes;
 use reqwest::StatusCode;
@@ -8,24 +8,24 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 
-use super::http::Answer;
+use super::http::HttpAnswer;
 use super::{Connector, PrepareError, StepInput};
 
-/// An answer as it would have come.
-pub(super) fn answer(status: u16, body: &str) -> Answer {
+/// Returns an answer with this status and body.
+pub(super) fn answer(status: u16, body: &str) -> HttpAnswer {
     let status = StatusCode::from_u16(status).expect("a status");
-    Answer { status, headers: HeaderMap::new(), body: body.into() }
+    HttpAnswer { status, headers: HeaderMap::new(), body: body.into() }
 }
 
-impl Answer {
-    /// With a header.
+impl HttpAnswer {
+    /// Adds a header.
     pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         self
     }
 }
 
-/// The address of a server that gives these answers in turn, the last one again and again: status, header, body.
+/// Starts a server that gives these answers (status, header, body) in turn and repeats the last. Returns its address.
 pub(super) async fn serve(answers: Vec<(u16, &'static str, &'static str)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
@@ -38,7 +38,7 @@ pub(super) async fn serve(answers: Vec<(u16, &'static str, &'static str)>) -> St
             let length = body.len();
             let head =
                 format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {length}\r\n{header}\r\n\r\n");
-            // A request is small enough to come at once.
+            // A request is small enough to arrive in one read.
             let _ = stream.read(&mut [0; 4096]).await;
             let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
         }
@@ -46,18 +46,18 @@ pub(super) async fn serve(answers: Vec<(u16, &'static str, &'static str)>) -> St
     address
 }
 
-/// The request that a connector makes for an event that happened at 2026-01-01T10:00:00.250Z.
+/// Builds a connector's request for an event that occurred at 2026-01-01T10:00:00.250Z.
 pub(super) fn prepare(
     connector: &dyn Connector,
     operation: &str,
     params: &Value,
     data: &Value,
 ) -> Result<Vec<u8>, PrepareError> {
-    prepare_anew(connector, operation, params, data, 0)
+    prepare_rerun(connector, operation, params, data, 0)
 }
 
-/// The same, for a run that was ordered to be done anew so often.
-pub(super) fn prepare_anew(
+/// As [`prepare`], for a run with `rerun` reruns.
+pub(super) fn prepare_rerun(
     connector: &dyn Connector,
     operation: &str,
     params: &Value,
@@ -70,7 +70,7 @@ pub(super) fn prepare_anew(
     Ok(made)
 }
 
-/// The same, where it need not come out again: a mail by SMTP has a date.
+/// As [`prepare_rerun`], without the check that building it again gives the same bytes: a mail by SMTP contains a date.
 pub(super) fn prepare_once(
     connector: &dyn Connector,
     operation: &str,
@@ -83,7 +83,7 @@ pub(super) fn prepare_once(
     connector.prepare(&StepInput { operation, params: &params, event: &event, data, rerun })
 }
 
-/// The parameters with those of any JSON as the texts that rendering makes of them.
+/// Returns the parameters with those of any JSON as text, as rendering produces them.
 fn as_rendered(params: &Map<String, Value>) -> Map<String, Value> {
     let text = |name: &str, value: &Value| match name {
         "body" | "payload" if !value.is_string() => Value::String(value.to_string()),
@@ -92,7 +92,7 @@ fn as_rendered(params: &Map<String, Value>) -> Map<String, Value> {
     params.iter().map(|(name, value)| (name.clone(), text(name, value))).collect()
 }
 
-/// An event that happened at 2026-01-01T10:00:00.250Z.
+/// Returns an event that occurred at 2026-01-01T10:00:00.250Z.
 pub(super) fn event(data: &Value) -> Event {
     Event {
         id: EventId::new("msg_1"),

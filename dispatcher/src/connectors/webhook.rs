@@ -1,11 +1,13 @@
-//! `http`: a signed JSON POST to whoever demand one. (What all connectors over HTTP share stands in `http.rs`.)
+//! `http`: posts signed JSON to any receiver. (`http.rs` holds the code that all connectors over HTTP share.)
 //!
-//! Facts: the Standard Webhooks specification (github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md):
-//! the headers `webhook-id`, `webhook-timestamp` (of the attempt) and `webhook-signature`, HMAC-SHA256 over
-//! `{id}.{timestamp}.{body}`, several signatures while a secret is exchanged, and what a receiver's status means.
+//! Facts: the Standard Webhooks specification (github.com/standard-webhooks/standard-webhooks,
+//! spec/standard-webhooks.md): the headers `webhook-id`, `webhook-timestamp` (of the attempt) and `webhook-signature`,
+//! HMAC-SHA256 over `{id}.{timestamp}.{body}`, several signatures while a secret is exchanged, and the meaning of a
+//! receiver's status.
 //!
-//! `webhook-id` is the same for every attempt, so that a receiver that remembers ids has each message once. Nothing says
-//! that a receiver does, so its idempotency counts as none; a flow that knows better says `on_unknown_outcome = "send"`.
+//! `webhook-id` is the same for every attempt, so a receiver that remembers ids processes each message once. No
+//! receiver is required to remember them, so the idempotency counts as none. A flow whose receiver remembers ids can
+//! set `on_unknown_outcome = "send"`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,15 +24,15 @@ use usher_service::clock;
 use usher_service::options::Environment;
 
 use super::ParamType::{Address, Json, Name};
-use super::http::{self, Answer};
-use super::path::{self, Client, Path};
+use super::http::{self, HttpAnswer};
+use super::path::{self, HttpClient, Path};
 use super::{
     Connector, Idempotency, Operation, PrepareError, StepInput, Use, is_template, optional, optional_or, required,
 };
 use crate::engine::{Cause, Effect, Outcome};
 use crate::flows::Action;
 
-/// The secret of receivers for which a flow names no other; with `_NAME` behind it, the one that `secret = "name"` means.
+/// Secret for receivers for which a flow names no other. With the suffix `_NAME`, the secret of `secret = "name"`.
 const SECRET: &str = "HTTP_SIGNING_SECRET";
 const ALLOW_PLAIN: &str = "HTTP_ALLOW_PLAIN";
 
@@ -41,17 +43,18 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     writes_to: &[],
 }];
 
-/// The connector.
-pub(super) struct Webhook {
-    client: Client,
-    /// Everything goes here instead, host and path behind it: a lab, or a proxy that lets only known hosts pass.
+/// Connector for `http`, with its settings.
+pub(super) struct SignedPost {
+    client: HttpClient,
+    /// Base URL that replaces the scheme, host and port of every request; the original host and path follow it. Used
+    /// for a lab, or a proxy that lets only known hosts pass.
     base: Option<String>,
-    /// By name; the one without a name has the empty one.
+    /// Secrets by name. The secret without a name has the empty name.
     secrets: BTreeMap<String, Vec<SigningSecret>>,
     allow_plain: bool,
 }
 
-impl Webhook {
+impl SignedPost {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let mut secrets = BTreeMap::new();
         if let Some(text) = environment.get(SECRET)? {
@@ -77,7 +80,7 @@ impl Webhook {
         found.map(Vec::as_slice).ok_or_else(|| PrepareError(format!("{} is not set", variable(name))))
     }
 
-    /// Bodies are personal data: without TLS they go no further than this machine or a private network.
+    /// Bodies are personal data: without TLS they must not leave this machine or a private network.
     fn check_scheme(&self, url: &Url) -> Result<(), PrepareError> {
         if url.scheme() == "http" && !(self.allow_plain && is_near(url)) {
             let why = format!("url is http://, which {ALLOW_PLAIN} can allow to loopback and private addresses only");
@@ -86,7 +89,7 @@ impl Webhook {
         Ok(())
     }
 
-    /// Where a request to `url` really goes.
+    /// Returns the base and path that a request to `url` is really sent to.
     fn target(&self, url: &Url) -> (String, Path) {
         match &self.base {
             None => (format!("{}://{}", url.scheme(), url.authority()), Path::of_address("", url)),
@@ -95,12 +98,12 @@ impl Webhook {
     }
 }
 
-/// The variable that holds the secret of this name.
+/// Returns the variable that holds the secret of this name.
 fn variable(secret: Option<&str>) -> String {
     secret.map_or_else(|| SECRET.to_owned(), |name| format!("{SECRET}_{}", name.to_ascii_uppercase()))
 }
 
-/// The variables of the secrets that a flow names.
+/// Returns the variables of the secrets that a flow names.
 pub(super) fn named_secrets(flow: &crate::flows::Flow) -> impl Iterator<Item = String> {
     flow.steps.iter().filter_map(|step| match &step.action {
         Action::Call(call) if call.connector == "http" => Some(variable(Some(call.params.get("secret")?.as_str()?))),
@@ -108,12 +111,12 @@ pub(super) fn named_secrets(flow: &crate::flows::Flow) -> impl Iterator<Item = S
     })
 }
 
-/// Several secrets are separated by spaces: while one is exchanged for another, both sign.
+/// Parses the secrets in a variable, separated by spaces. Both sign while one replaces another.
 fn read(variable: &str, text: &str) -> Result<Vec<SigningSecret>, ConfigError> {
     SigningSecret::parse_list(text).map_err(|error| ConfigError::new(variable, error))
 }
 
-/// Whether a flow may give it as an address.
+/// True if a flow may use the text as an address.
 pub(super) fn is_address(text: &str) -> bool {
     let is_fit = |url: Url| {
         let anonymous = url.username().is_empty() && url.password().is_none();
@@ -122,18 +125,18 @@ pub(super) fn is_address(text: &str) -> bool {
     !is_template(text) && path::is_unambiguous(text) && text.parse().is_ok_and(is_fit)
 }
 
-/// Whether a host is of this machine or of a private network, as far as its name says.
+/// True if a host is this machine or in a private network, judged by its name or address alone.
 fn is_near(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     match host.trim_matches(['[', ']']).parse() {
         Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
         Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local(),
-        // Names of one label, as containers have, are nobody's in public.
+        // Names of a single label, such as those of containers, do not exist in public DNS.
         Err(_) => !host.contains('.') || [".localhost", ".internal", ".local"].iter().any(|end| host.ends_with(end)),
     }
 }
 
-/// A request as it is kept. The signature is made anew for each attempt, for it holds the attempt's time.
+/// A request as it is stored. The signature is computed again for each attempt, because it covers the attempt's time.
 #[derive(Serialize, Deserialize)]
 struct Post {
     url: String,
@@ -142,7 +145,7 @@ struct Post {
 }
 
 #[async_trait]
-impl Connector for Webhook {
+impl Connector for SignedPost {
     fn idempotency(&self) -> Idempotency {
         Idempotency::None
     }
@@ -177,7 +180,7 @@ impl Connector for Webhook {
             None => {
                 let event = inputs.event;
                 let timestamp = event.occurred_at.to_string();
-                // As it was sent, but for what strict readers refuse.
+                // The data are passed on as they were sent, except for characters that strict parsers refuse.
                 let data = inputs.sent().map_or(Cow::Borrowed("null"), Sent::well_formed);
                 let kind = Value::from(event.kind.as_str());
                 format!(r#"{{"data":{data},"timestamp":"{timestamp}","type":{kind}}}"#)
@@ -198,7 +201,7 @@ impl Connector for Webhook {
         let Ok(secrets) = self.secrets(secret.as_deref()) else {
             return Outcome::reject(Reason::Configuration, "its signing secret is not set any more");
         };
-        // A full stop in the id would let the signed text be cut in another place.
+        // A full stop in the id would allow the signed text to be split at another place.
         let id = idempotency_key.replace('.', "_");
         let timestamp = clock::wall().seconds().to_string();
         let signatures: Vec<String> =
@@ -221,19 +224,19 @@ impl Connector for Webhook {
     }
 }
 
-/// By the specification's table. What it calls a failure without more is refused for good where HTTP says that the
-/// request is at fault.
-fn classify(answer: &Answer, id: String) -> Outcome {
+/// Classifies an answer by the specification's table. A status that the specification only calls a failure is a
+/// permanent rejection if HTTP attributes it to the request.
+fn classify(answer: &HttpAnswer, id: String) -> Outcome {
     let (status, error) = (answer.status.as_u16(), answer.error(None));
     match status {
         200..=299 => Outcome::Done(Effect::new(id, json!({ "status": status }))),
-        // The server gave up waiting, or demand it later: its own kinds of 503.
+        // The server timed out waiting for the request (408), or wants it later (425). Both are temporary, like a 503.
         408 | 425 => answer.retry(Cause::Timeout),
         429 => answer.retry(Cause::Throttled),
         500..=599 => answer.retry(Cause::Unavailable),
-        // A redirect is not followed: the address is to be set right.
+        // Redirects are not followed: the operator must correct the address.
         300..=399 | 401 | 403 => Outcome::reject(Reason::Configuration, error),
-        // 410: it demand no more of these, which somebody has to act upon.
+        // 410: the receiver wants no more messages, which an operator has to act upon.
         404 | 410 => Outcome::reject(Reason::NotFound, error),
         _ => Outcome::reject(Reason::InvalidRequest, error),
     }

@@ -1,4 +1,4 @@
-//! What records of the log mean to a flow.
+//! Interpretation of the log's records for a flow.
 
 use usher_proto::{Event, Reason, Record, headers};
 
@@ -8,19 +8,20 @@ use crate::orders;
 use crate::subject::Snapshot;
 use crate::suppression;
 
-/// What a record means to a flow.
+/// Meaning of a record to a flow.
 #[derive(Debug)]
 pub(super) enum Meaning {
-    /// Nothing: it is of another type, or of an instance that the flow does not serve.
+    /// No effect: the record is of another type, or of an instance that the flow does not serve.
     Nothing,
-    /// Something: it starts a run, or has another effect.
+    /// The record starts a run or has another effect.
     Arrival(Box<Arrival>),
-    /// Nothing to any flow, for it is no event.
+    /// The record is not an event, so it means nothing to any flow.
     Refused(RefusedRecord),
 }
 
-/// What a record means to the flow. A flow takes nothing from an event of an instance that it does not serve, whatever the
-/// event says.
+/// Returns the meaning of a record to the flow. A flow takes nothing from an event of an instance that it does not
+/// serve, whatever the event contains. A suppression change counts by the instance that it names; without one it holds
+/// for every flow.
 pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
     let event = match read(&record) {
         Ok(event) => event,
@@ -47,10 +48,10 @@ pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
     if means_something { Meaning::Arrival(Box::new(arrival)) } else { Meaning::Nothing }
 }
 
-/// The event that a record carries, or why it carries none that a store could take.
+/// Reads the event from a record. The error is the reason why the record holds no event that a store could take.
 fn read(record: &Record) -> Result<Event, String> {
     let event = Event::from_record(record).map_err(|error| error.to_string())?;
-    // No JSON text holds one, and Postgres takes none in a text.
+    // JSON text never contains a NUL byte, and Postgres accepts none in a text.
     let in_headers = record.headers.iter().any(|(name, value)| name.contains('\0') || value.contains('\0'));
     if in_headers || event.body.contains(&0) {
         return Err("it holds a NUL byte".to_owned());

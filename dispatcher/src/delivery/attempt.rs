@@ -1,4 +1,5 @@
-//! JoinedConsumer on a run's present step: look at its subject, render, claim, ask the destination.
+//! Executes the current step of a run: reads its subject, renders the request, claims the attempt and calls the
+//! destination.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,23 +17,24 @@ use super::store_actor::{Stopped, StoreWriter};
 use super::versions::Versions;
 use crate::connectors::{self, Connector, Connectors, Idempotency, Lookup, Operation, calling};
 use crate::engine::clock::ClockState;
-use crate::engine::{AttemptState, Cause, Change, ChangeKind, Changed, Next, Outcome, Report, Run, account};
+use crate::engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
 use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
-use crate::metrics::Metrics;
+use crate::metrics::DispatcherMetrics;
 use crate::sql::Outage;
 use crate::store::{Store, StoreError};
 use crate::subject::Subject;
 use crate::suppression::{self, SuppressionPolicy};
 
-/// Destinations take keys of at least this many characters.
+/// Longest idempotency key, in characters. Every destination accepts keys of at least this length.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
-/// The pause before the store is asked again.
+/// Pause before the store is retried.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How long after its claim was asked for an attempt may still be sent. Whoever takes the partition over waits longer
-/// than that, so a process that was stopped in between finds its claim too old and asks for it again, in vain.
+/// Claim lease: an attempt may be sent only within this time after its claim was requested. A new owner of the
+/// partition waits longer than that. A process that was suspended in between finds its claim too old, claims again and
+/// is fenced.
 const LEASE: Duration = Duration::from_secs(5);
 
-/// What all attempts of a flow share.
+/// State shared by all attempts of a flow.
 pub(super) struct StepExecutor {
     pub(super) versions: Versions,
     pub(super) store: Arc<dyn Store>,
@@ -40,72 +42,72 @@ pub(super) struct StepExecutor {
     pub(super) quotas: Arc<Quotas>,
     pub(super) suppression: Arc<SuppressionPolicy>,
     pub(super) store_writer: StoreWriter,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: DispatcherMetrics,
     pub(super) clock: watch::Receiver<ClockState>,
     pub(super) outage: Outage,
     pub(super) stop: CancellationToken,
 }
 
-/// Work ends early, with this report.
-pub(super) struct StepExit(Box<Report>);
+/// Early end of a step, with the report to return.
+pub(super) struct StepExit(Box<StepReport>);
 
-impl From<Report> for StepExit {
-    fn from(report: Report) -> Self {
+impl From<StepReport> for StepExit {
+    fn from(report: StepReport) -> Self {
         Self(Box::new(report))
     }
 }
 
-/// A step that asks a destination, with what is needed for it.
+/// A step that calls a destination, with everything that the call needs.
 pub(super) struct StepCall<'a> {
     pub(super) run: &'a Run,
     pub(super) call: &'a Call,
     pub(super) step: &'a FlowStep,
-    pub(super) next: &'a Next,
+    pub(super) next: &'a NextStep,
     pub(super) connector: &'a dyn Connector,
-    /// None where this version knows it no more; its connector will say so.
+    /// `None` if this version of Usher does not have the operation any more; the connector then reports it.
     pub(super) operation: Option<&'static Operation>,
     urgent: bool,
     key: String,
 }
 
 impl StepCall<'_> {
-    /// The parameters that are addresses of people.
+    /// Returns the names of the parameters that are addresses of people.
     pub(super) fn writes_to(&self) -> &'static [&'static str] {
         self.operation.map_or(&[], |operation| operation.writes_to)
     }
 }
 
 impl StepExecutor {
-    /// Works on the present step of `run`. A panic on the way is a retry and harms nobody else.
-    pub(super) async fn work(&self, run: &Run, epoch: i64) -> Report {
+    /// Executes the current step of `run`. A panic in it becomes a retry and affects no other run.
+    pub(super) async fn work(&self, run: &Run, epoch: i64) -> StepReport {
         match AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await {
             Ok(Ok(report)) => report,
             Ok(Err(StepExit(report))) => *report,
             Err(_) => {
                 tracing::error!(flow = self.versions.name(), event = %run.event.id, "a step panicked");
                 let outcome = Outcome::retry(Cause::Panicked);
-                Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }
+                StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End }
             }
         }
     }
 
-    async fn step(&self, run: &Run, epoch: i64) -> Result<Report, StepExit> {
+    async fn step(&self, run: &Run, epoch: i64) -> Result<StepReport, StepExit> {
         let version = self.ask(|| self.versions.get(&run.flow_version)).await?;
         let Some(flow) = version else {
             return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more"));
         };
-        let Some(step) = flow.steps.get(run.step) else { return Ok(Report::Skipped(Next::End)) };
+        let Some(step) = flow.steps.get(run.step) else { return Ok(StepReport::Skipped(NextStep::End)) };
         let next = if run.step + 1 == flow.steps.len() {
-            Next::End
+            NextStep::End
         } else {
-            Next::Step(destination(&flow, run.step + 1, run))
+            NextStep::Step(destination(&flow, run.step + 1, run))
         };
 
         let subject = self.ask(|| self.store.subject(&run.event.subject)).await?;
         let about_deletion = run.event.kind == "user.deleted";
         if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
             let rest = flow.goes_on_deleted(run.step);
-            return Ok(if rest { Report::Skipped(next) } else { Report::Superseded });
+            return Ok(if rest { StepReport::Skipped(next) } else { StepReport::Superseded });
         }
         let mut context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
@@ -115,15 +117,15 @@ impl StepExecutor {
             context.set_address_still_used();
         }
         let now = clock::now();
-        // A clock that nothing proves ends no wait.
+        // A wait ends only by a clock that is proven right.
         let is_over = *self.clock.borrow() == ClockState::Right && run.wait_until.is_some_and(|until| now >= until);
         if run.request.is_none()
-            && let Some(report) = not_yet(&flow, run, &next, &context, subject.as_ref(), now, is_over)
+            && let Some(report) = early_report(&flow, run, &next, &context, subject.as_ref(), now, is_over)
                 .map_err(|error| reject(Reason::Template, of_step(step, &error)))?
         {
             return Ok(report);
         }
-        let Action::Call(call) = &step.action else { return Ok(Report::Skipped(next)) };
+        let Action::Call(call) = &step.action else { return Ok(StepReport::Skipped(next)) };
         let account = account(&call.connector, run.event.instance());
         let Some(connector) = self.connectors.get(&account) else {
             return Err(reject(Reason::Configuration, "its connector is not open"));
@@ -137,15 +139,15 @@ impl StepExecutor {
         let part = connector.part(request).map(|part| quotas::part(account, &part));
         let quota = part.as_deref().unwrap_or(account);
         self.quotas.take(quota, urgent, &self.stop).await.map_err(|not_now| match not_now {
-            QuotaError::UsedUp(until) => Report::UsedUp { until, whole: part.is_none() },
-            QuotaError::Stopped => Report::Stopped,
+            QuotaError::QuotaExhausted(until) => StepReport::QuotaExhausted { until, whole: part.is_none() },
+            QuotaError::Stopped => StepReport::Stopped,
         })?;
-        // Nothing was sent, and that is known. Without a request it says nothing of how the destination is.
+        // It is certain that nothing was sent. A report without a request does not count for the destination's health.
         let outcome = Outcome::retry(Cause::Throttled);
-        let not_asked = Report::Attempted { outcome, request: None, step: step.name.clone(), next: next.clone() };
+        let not_asked = StepReport::Attempted { outcome, request: None, step: step.name.clone(), next: next.clone() };
         let outcome = match self.permit(&step_call, epoch, &kept, quota).await? {
             None => return Ok(not_asked),
-            // It has waited, and nobody was asked.
+            // The run expired while it waited for its permit; nothing was sent.
             Some(_) if run.expires_at.is_some_and(|expires| clock::now() > expires) => {
                 if *self.clock.borrow() == ClockState::Right {
                     return Err(reject(Reason::Expired, ""));
@@ -167,11 +169,11 @@ impl StepExecutor {
                 outcome
             }
         };
-        Ok(Report::Attempted { outcome, request: Some(kept), step: step.name.clone(), next })
+        Ok(StepReport::Attempted { outcome, request: Some(kept), step: step.name.clone(), next })
     }
 
-    /// Claims the attempt and waits for its turn. When this returns the claim is fresh, and the request may be sent at once.
-    /// None when stopped meanwhile.
+    /// Claims the attempt and waits for its permit. On return the claim is fresh, and the request may be sent at once.
+    /// Returns `None` if the process stops while an already claimed attempt waits for its permit.
     async fn permit(
         &self,
         step_call: &StepCall<'_>,
@@ -181,8 +183,9 @@ impl StepExecutor {
     ) -> Result<Option<CallPermit>, StepExit> {
         let permit = || self.quotas.permit(quota, self.versions.name(), step_call.urgent, &self.stop);
         if !self.quotas.is_near(quota) {
-            // Whoever takes the partition over while this waits would have to take the claim for an attempt.
-            let permit = permit().await.map_err(|Stopped| Report::Stopped)?;
+            // Claims only after the wait: a new owner of the partition would have to take an earlier claim for an
+            // attempt.
+            let permit = permit().await.map_err(|Stopped| StepReport::Stopped)?;
             self.claim(step_call, epoch, request).await?;
             return Ok(Some(permit));
         }
@@ -194,7 +197,8 @@ impl StepExecutor {
         Ok(Some(permit))
     }
 
-    /// Asks the store until it answers: its absence is no fault of a run and spends none of its attempts.
+    /// Retries `ask` until the store answers. An outage of the store is not the run's fault and uses up none of its
+    /// attempts.
     pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         ask: impl Fn() -> F,
@@ -205,17 +209,19 @@ impl StepExecutor {
                 Err(error) => self.outage.failed(error.fault(), &error.to_string()).await,
             }
             if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                return Err(Report::Stopped.into());
+                return Err(StepReport::Stopped.into());
             }
         }
     }
 
-    /// Writes that an attempt is about to be made, and with what request. Returns since when the claim holds.
+    /// Records that an attempt is about to be made, with its request. Returns the time since boot at which the claim
+    /// was requested; the lease counts from then.
     async fn claim(&self, step_call: &StepCall<'_>, epoch: i64, request: &[u8]) -> Result<Duration, StepExit> {
         let run = step_call.run;
         loop {
             let asked = clock::since_boot();
-            // A destination that knows the request again may be asked by two at once; nobody need wait.
+            // A destination that recognises a repeated request may receive it from two owners at once, so nobody has to
+            // wait.
             let until = match step_call.connector.idempotency() {
                 Idempotency::Natural | Idempotency::KeyFor(_) => None,
                 Idempotency::None => Some(clock::now().plus(LEASE + step_call.call.timeout)),
@@ -226,16 +232,17 @@ impl StepExecutor {
             match self.store_writer.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
                 Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
                 Ok(Changed::Written | Changed::Awake) => {}
-                Ok(Changed::Ended) => return Err(Report::Ended.into()),
-                Ok(Changed::Fenced) => return Err(Report::Fenced.into()),
+                Ok(Changed::Ended) => return Err(StepReport::Ended.into()),
+                Ok(Changed::Fenced) => return Err(StepReport::Fenced.into()),
                 Ok(Changed::Refused) => return Err(reject(Reason::Unstorable, "the store refuses the request")),
-                Err(Stopped) => return Err(Report::Stopped.into()),
+                Err(Stopped) => return Err(StepReport::Stopped.into()),
             }
         }
     }
 
-    /// What to do about an earlier attempt whose outcome is not known and which the destination will not recognise: it is
-    /// looked up where that can be done, else the flow says which way to err. None if the request may be sent.
+    /// Decides about an earlier attempt whose outcome is unknown and which the destination will not recognise. It is
+    /// looked up if the connector can do so; otherwise the flow's `on_unknown_outcome` decides. Returns `None` if the
+    /// request may be sent.
     async fn resolve_doubt(&self, step_call: &StepCall<'_>, request: &[u8]) -> Option<Outcome> {
         step_call.run.request.as_ref()?;
         let recognised = match step_call.connector.idempotency() {
@@ -299,69 +306,71 @@ impl StepExecutor {
     }
 }
 
-/// Whom a step of this run asks.
+/// Returns the account that a step of this run calls; `None` if the step calls no destination.
 fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
     flow.connector(step).map(|connector| account(connector, run.event.instance()))
 }
 
-/// Given up before the destination was asked.
+/// Returns the report that rejects a run before its destination was called.
 pub(super) fn reject(reason: Reason, error: impl AsRef<str>) -> StepExit {
     let outcome = Outcome::reject(reason, error);
-    Report::Attempted { outcome, request: None, step: String::new(), next: Next::End }.into()
+    StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End }.into()
 }
 
-/// An error of a step, with the step's name.
+/// Returns the error of a step, prefixed with the step's name.
 pub(super) fn of_step(step: &FlowStep, error: &dyn std::fmt::Display) -> String {
     format!("step {}: {error}", step.name)
 }
 
-/// Whether something comes before the step's call: it does not apply, or it has to wait.
-fn not_yet(
+/// Returns the report of a step that is not to be called now, because it does not apply or has to wait. `is_over` is
+/// true if the run's wait has ended.
+fn early_report(
     flow: &Flow,
     run: &Run,
-    next: &Next,
+    next: &NextStep,
     context: &Context,
     subject: Option<&Subject>,
     now: Timestamp,
     is_over: bool,
-) -> Result<Option<Report>, flows::Unrenderable> {
+) -> Result<Option<StepReport>, flows::Unrenderable> {
     let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
-    if run.step == 0 && !flow.demand(context)? {
-        // It could not be evaluated when the event came, or the operator who redrives has changed it.
-        return Ok(Some(Report::NothingToDo));
+    if run.step == 0 && !flow.wants(context)? {
+        // The filter could not be evaluated when the event arrived, or the operator who redrives the run has changed
+        // it.
+        return Ok(Some(StepReport::NothingToDo));
     }
     if let Some(when) = &step.when
         && !flows::evaluate(when, context)?.is_some_and(|value| value.is_true())
     {
-        return Ok(Some(Report::Skipped(next.clone())));
+        return Ok(Some(StepReport::Skipped(next.clone())));
     }
     match &step.action {
-        Action::Wait(_) if is_over => Ok(Some(Report::Skipped(next.clone()))),
+        Action::Wait(_) if is_over => Ok(Some(StepReport::Skipped(next.clone()))),
         Action::Wait(pause) => {
             let until = run.wait_until.unwrap_or_else(|| now.plus(*pause));
-            Ok(Some(Report::Wait { until, news_after: None }))
+            Ok(Some(StepReport::Wait { until, news_after: None }))
         }
         Action::Call(Call { needs: Some(needs), .. }) => {
             if flows::evaluate(&needs.value, context)?.is_some() {
                 return Ok(None);
             }
             if is_over {
-                return Ok(Some(Report::NothingToDo));
+                return Ok(Some(StepReport::NothingToDo));
             }
             let until = run.wait_until.unwrap_or_else(|| now.plus(needs.within));
             let news_after = Some(subject.map_or(0, |subject| subject.revision));
-            Ok(Some(Report::Wait { until, news_after }))
+            Ok(Some(StepReport::Wait { until, news_after }))
         }
         Action::Call(Call { needs: None, .. }) => Ok(None),
     }
 }
 
-/// The same for every attempt of one step of one run that must have one effect between them. Holds no personal data: an
-/// event's id is the sender's random one.
+/// Returns the idempotency key: it is the same for all attempts of one step of one run that must have one effect
+/// between them. It holds no personal data: an event's id is the sender's random one.
 fn idempotency_key(flow: &str, step: &str, run: &Run) -> String {
     let again = if run.rerun == 0 { String::new() } else { format!("{}.", run.rerun) };
-    // Two events may share an id, at two senders or two of one sender's instances, and a destination's account may be the
-    // same for both. What is unique by itself stays as it always was.
+    // Two events may share an id, at two senders or at two instances of one sender, and both may use the same account
+    // of a destination. A key that is unique by itself keeps its original form.
     let plain = run.event.source == Source::Clerk && run.event.instance() == Instance::DEFAULT;
     let event = if plain { run.event.id.to_string() } else { run.event.reference().to_string() };
     let key = format!("usher/{flow}/{step}/{event}/{again}{}", run.tries.generation);

@@ -1,4 +1,4 @@
-//! Catching up as it is seen from outside: the look at the log and the store that it begins with, and the log lines.
+//! Observation of a flow that catches up: the positions of the log and the store at its start, and the log lines.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::store::Store;
 /// Interval between log lines about what a start still waits for.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// Where the flow stands: paused or not, and how far every partition of the topic reaches. None if it cannot be had now.
+/// Reads the position of the flow: its pause, if any, and the watermarks of each partition of the topic. Returns `None`
+/// if one of them cannot be read now.
 pub(super) async fn look(store: &dyn Store, log: &dyn Log, flow: &str, topic: &str) -> Option<Looked> {
     let paused = store
         .paused(flow)
@@ -28,17 +29,17 @@ pub(super) async fn look(store: &dyn Store, log: &dyn Log, flow: &str, topic: &s
     Some(Looked { paused, ends: watermarks.into_iter().map(seen).collect() })
 }
 
-/// Says when a flow begins to catch up, what it waits for while that lasts, and when it is done.
+/// Logs the start of catching up, what the flow still waits for, and the end.
 #[derive(Debug, Default)]
 pub(super) struct CatchingUp {
-    /// When it was said last.
+    /// Time of the last log line; `None` before the first.
     said_at: Option<Instant>,
-    /// Since when it lasts, said or not.
+    /// Start of catching up, logged or not; `None` while the flow is not catching up.
     since: Option<Instant>,
 }
 
 impl CatchingUp {
-    /// Looks at the engine after an input.
+    /// Logs progress by the engine's state after an input.
     pub(super) fn follow(&mut self, flow: &str, engine: &Engine) {
         if !engine.is_catching_up() {
             if let (Some(_), Some(since)) = (self.said_at.take(), self.since) {
@@ -53,7 +54,7 @@ impl CatchingUp {
         }
         let Some(unread) = engine.catching_up() else { return };
         if unread.partitions.is_empty() && since.elapsed() < SAY_EVERY {
-            return; // the log has only just been asked how far it reaches
+            return; // the watermarks were requested only a moment ago
         }
         let partitions: Vec<i32> = unread.partitions.iter().map(|partition| partition.0).collect();
         tracing::info!(flow, events = unread.events, ?partitions, "catching up before sending");

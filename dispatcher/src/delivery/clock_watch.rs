@@ -1,5 +1,5 @@
-//! Watches the process's clock: whether it agrees with the store's, or with what the store has seen, and what the flows are
-//! told of it.
+//! Monitor of the process's clock. Compares it with the store's clock, or with times that the store has recorded, and
+//! reports the result to the flows.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,36 +9,36 @@ use usher_proto::Timestamp;
 use usher_service::{Readiness, clock};
 
 use crate::engine::clock::{ClockState, MAX_SKEW, Witness, judge};
-use crate::metrics::Metrics;
+use crate::metrics::DispatcherMetrics;
 use crate::store::{Store, StoreError};
 
-/// Interval between looks at the clock.
+/// Interval between checks of the clock.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Watches one process's clock.
+/// Monitor of one process's clock.
 pub(super) struct ClockWatch {
     store: Arc<dyn Store>,
     readiness: Readiness,
-    metrics: Metrics,
+    metrics: DispatcherMetrics,
     started: Duration,
-    /// When the store was used last before this process used it.
+    /// Last use of the store before this process used it; unset before the first check.
     used_before: OnceLock<Option<Timestamp>>,
     state: watch::Sender<ClockState>,
 }
 
 impl ClockWatch {
-    /// A watch that has not looked yet: until it has, the clock counts as wrong.
-    pub(super) fn new(store: Arc<dyn Store>, readiness: Readiness, metrics: Metrics) -> Self {
+    /// Creates a monitor that has not checked yet. The clock counts as wrong until the first check.
+    pub(super) fn new(store: Arc<dyn Store>, readiness: Readiness, metrics: DispatcherMetrics) -> Self {
         let (started, state) = (clock::since_boot(), watch::Sender::new(ClockState::Wrong));
         Self { store, readiness, metrics, started, used_before: OnceLock::new(), state }
     }
 
-    /// What is known of the clock, as it changes.
+    /// Returns a receiver for the state of the clock and its changes.
     pub(super) fn state(&self) -> watch::Receiver<ClockState> {
         self.state.subscribe()
     }
 
-    /// Looks, again and again.
+    /// Checks the clock periodically.
     pub(super) async fn run(self) {
         loop {
             if let Err(error) = self.look().await {
@@ -48,10 +48,11 @@ impl ClockWatch {
         }
     }
 
-    /// Looks once.
+    /// Checks the clock once.
     ///
     /// # Errors
-    /// The store does not answer; what was known stays so.
+    ///
+    /// If the store does not answer. The state of the clock then stays unchanged.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
         let asked = clock::now();
         let right = *self.state.borrow() == ClockState::Right;
@@ -60,7 +61,7 @@ impl ClockWatch {
         if let Some(own) = witness.own {
             let at = nearest(own, asked, clock::now());
             if apart(clock::wall(), own) <= MAX_SKEW && apart(at, own) > MAX_SKEW {
-                // The machine's clock was set, and set right.
+                // The machine's clock was set, and it is right now.
                 clock::adopt_wall();
             } else {
                 self.judged(&witness, at);
@@ -73,7 +74,8 @@ impl ClockWatch {
 
     fn judged(&self, witness: &Witness, now: Timestamp) {
         let state = judge(witness, now, clock::since_boot().saturating_sub(self.started));
-        // After a jump this process keeps the old time for a while; others that read the machine's clock do not.
+        // After a jump this process keeps the old time for a while; other programs that read the machine's clock do
+        // not.
         let jumped = witness.own.is_none() && apart(clock::wall(), now) > MAX_SKEW;
         let ready = state != ClockState::Wrong && !jumped;
         self.readiness.set("clock", ready);
@@ -102,7 +104,8 @@ impl ClockWatch {
     }
 }
 
-/// The moment between question and answer that is nearest to the store's time: a slow answer is no wrong clock.
+/// Returns the moment between request and answer that is nearest to the store's time, so that a slow answer does not
+/// count as a wrong clock.
 fn nearest(own: Timestamp, asked: Timestamp, answered: Timestamp) -> Timestamp {
     own.clamp(asked, answered.max(asked))
 }

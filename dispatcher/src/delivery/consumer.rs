@@ -1,5 +1,5 @@
-//! One flow at work. One task owns the engine; everything that takes time happens elsewhere and comes back as something
-//! that has happened.
+//! Runs one flow. A single task owns the engine. Everything that takes time runs in other tasks and comes back to this
+//! one as an input.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,23 +16,24 @@ use super::arrivals::{self, Meaning};
 use super::attempt::StepExecutor;
 use super::catching_up::{CatchingUp, look};
 use super::dead_letters::DeadLetter;
-use super::housekeeping::HalfKept;
-use super::store_actor::StoreRequest;
+use super::housekeeping::HalfRetentionOffsets;
 use crate::engine::clock::ClockState;
 use crate::engine::{
-    ChangeKind, Changed, Destinations, Engine, Given, Input, News, Run, RunState, Step, dead_letter_change,
+    ChangeKind, Changed, DestinationReport, Destinations, Engine, Given, Input, LogCommand, Run, RunState, Step,
+    StoreRequest, StoreWrite, dead_letter_change,
 };
 use crate::flows::Flow;
 
-/// How often timers and gauges are looked at.
+/// Interval of the engine's timers and of the gauges.
 const TICK: Duration = Duration::from_millis(100);
-/// How long what is under way may take after the process was told to stop. Below the process's own deadline, for the last
-/// commit comes after it.
+/// Time allowed for steps in flight to finish after a stop was requested. It is below the process's own deadline,
+/// because the last commit comes after it.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
 /// Time without an answer from the store after which a flow is not ready.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
-/// The pause before the log is joined anew, and how long leaving may take.
+/// Pause before the consumer group is joined again.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
+/// Time allowed for leaving the consumer group.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(8);
 
 pub(super) struct FlowConsumer {
@@ -42,29 +43,29 @@ pub(super) struct FlowConsumer {
     pub(super) layout: LogLayout,
     pub(super) engine: Engine,
     pub(super) destinations: Arc<Mutex<Destinations>>,
-    /// What the store_writer answers and what housekeeping finds.
+    /// Answers of the store writer and findings of housekeeping.
     pub(super) answers: mpsc::UnboundedReceiver<Input>,
-    pub(super) half_kept: HalfKept,
+    pub(super) half_retention_offsets: HalfRetentionOffsets,
     pub(super) clock: watch::Receiver<ClockState>,
-    /// Says that the flow has its first partitions.
+    /// Signals that the flow has its first partitions, or stands by because other replicas own them all.
     pub(super) ready: Option<oneshot::Sender<()>>,
     pub(super) readiness: Readiness,
     pub(super) stop: CancellationToken,
 }
 
-/// What of a consumer changes as the log is joined and joined anew.
+/// A consumer with the state that changes as it joins and rejoins the group.
 struct JoinedConsumer {
     consumer: FlowConsumer,
     subscription: Subscription,
     tasks: JoinSet<Option<Input>>,
     catching_up: CatchingUp,
-    /// The log is to be joined anew.
+    /// True if the group is to be left and joined again.
     rejoin: bool,
     failed: Option<anyhow::Error>,
 }
 
 impl FlowConsumer {
-    /// Works until it is stopped. An error means that the flow cannot go on.
+    /// Runs until it is stopped. Returns an error if the flow cannot continue.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let subscription = self.subscribe().await?;
         let catching_up = CatchingUp::default();
@@ -96,7 +97,7 @@ impl JoinedConsumer {
         let stop = self.consumer.stop.clone();
         self.on_clock();
         while self.failed.is_none() && !stop.is_cancelled() {
-            // What is finished first: it makes room. News of the log last among what can be waited for.
+            // Finished work comes first, because it frees capacity. Log events come last of what can be waited for.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
@@ -121,7 +122,8 @@ impl JoinedConsumer {
         self.handle(Input::Clock(clock));
     }
 
-    /// Lets what is under way come to its end and be written, begins nothing new, and leaves the group.
+    /// Lets the steps in flight finish and be written, starts nothing new, and leaves the group. Steps that exceed
+    /// [`DRAIN_DEADLINE`] are aborted.
     async fn finish(mut self) -> anyhow::Result<()> {
         self.consumer.stop.cancel();
         let flow = self.consumer.flow.name.clone();
@@ -147,11 +149,12 @@ impl JoinedConsumer {
         self.failed.get_or_insert(error);
     }
 
-    /// Leaves the group and joins it anew. Everything was forgotten; the log tells what is ours.
+    /// Leaves the group and joins it again. The engine has dropped its state; the log reports the partitions assigned
+    /// next.
     async fn rejoin(&mut self) {
         let (flow, stop) = (self.consumer.flow.name.clone(), self.consumer.stop.clone());
         if tokio::time::timeout(LEAVE_DEADLINE, self.subscription.control.close()).await.is_err() {
-            tracing::warn!(flow, "the group could not be left in time; joining it anew all the same");
+            tracing::warn!(flow, "the group could not be left in time; joining it again all the same");
         }
         self.rejoin = false;
         loop {
@@ -178,9 +181,9 @@ impl JoinedConsumer {
                     end: it.end,
                 };
                 self.handle(Input::Given { assignment, partitions: partitions.into_iter().map(given).collect() });
-                if self.consumer.engine.stands_by() {
-                    // Others have them all, and have begun long ago.
-                    self.say_ready();
+                if self.consumer.engine.is_standby() {
+                    // Other replicas own all partitions, and started long ago.
+                    self.signal_ready();
                 }
             }
             LogEvent::Records { epoch: assignment, partition, records } => {
@@ -203,7 +206,7 @@ impl JoinedConsumer {
             }
             LogEvent::Revoked { partitions, lost } => {
                 tracing::info!(flow = self.consumer.flow.name, ?partitions, lost, "partitions are taken away");
-                self.handle(Input::Taken { partitions, lost });
+                self.handle(Input::Revoked { partitions, lost });
             }
             LogEvent::Failed(error) => {
                 self.fail(anyhow::Error::new(error).context(format!("flow {}", self.consumer.flow.name)));
@@ -211,7 +214,7 @@ impl JoinedConsumer {
         }
     }
 
-    /// The store has answered, or housekeeping has found something.
+    /// Handles an answer of the store or a finding of housekeeping.
     fn answered(&mut self, input: Input) {
         let metrics = self.consumer.executor.metrics.clone();
         let flow = self.consumer.flow.name.clone();
@@ -234,7 +237,7 @@ impl JoinedConsumer {
         }
         self.handle(input);
         if self.consumer.engine.has_begun() {
-            self.say_ready();
+            self.signal_ready();
         }
     }
 
@@ -247,9 +250,9 @@ impl JoinedConsumer {
         }
     }
 
-    fn say_ready(&mut self) {
+    fn signal_ready(&mut self) {
         if let Some(ready) = self.consumer.ready.take() {
-            // Nobody listens where the process is stopping.
+            // The receiver is gone only if the process is stopping.
             let _ = ready.send(());
         }
     }
@@ -265,16 +268,17 @@ impl JoinedConsumer {
         set(&metrics.lanes_blocked, numbers.held);
         set(&metrics.loaded, numbers.loaded);
         set(&metrics.loaded_bytes, numbers.weight);
-        let half_kept = self.consumer.half_kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let half_retention_offsets =
+            self.consumer.half_retention_offsets.lock().unwrap_or_else(PoisonError::into_inner);
         let late = metrics.lag_half_kept.with_label_values(&[self.consumer.flow.name.as_str()]);
-        late.set(self.consumer.engine.lag(&half_kept));
+        late.set(self.consumer.engine.lag(&half_retention_offsets));
         let unread = self.consumer.engine.catching_up();
         set(&metrics.paused, usize::from(self.consumer.engine.is_paused()));
         set(&metrics.catching_up, usize::from(unread.is_some()));
         set(&metrics.catching_up_events, unread.map_or(0, |unread| usize::try_from(unread.events).unwrap_or(0)));
-        let waits_for = self.consumer.executor.store_writer.waits_for();
-        set(&metrics.stalled_seconds, usize::try_from(waits_for.as_secs()).unwrap_or(usize::MAX));
-        self.consumer.readiness.set(format!("flow {}", self.consumer.flow.name), waits_for < STALLED_AFTER);
+        let pending_for = self.consumer.executor.store_writer.pending_for();
+        set(&metrics.stalled_seconds, usize::try_from(pending_for.as_secs()).unwrap_or(usize::MAX));
+        self.consumer.readiness.set(format!("flow {}", self.consumer.flow.name), pending_for < STALLED_AFTER);
         let mut destinations = self.consumer.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, closed) in destinations.states() {
             metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
@@ -282,7 +286,7 @@ impl JoinedConsumer {
         let now = clock::now();
         for news in destinations.news(now) {
             match news {
-                News::Trouble { destination, since, next_probe } => {
+                DestinationReport::Trouble { destination, since, next_probe } => {
                     let (held, for_seconds) = (metrics.held_by_all_flows(), now.since(since).as_secs());
                     let next_probe = next_probe.map(tracing::field::display);
                     tracing::warn!(
@@ -293,7 +297,7 @@ impl JoinedConsumer {
                         "destination is in trouble; its runs are held"
                     );
                 }
-                News::Over { destination, since } => {
+                DestinationReport::Over { destination, since } => {
                     let for_seconds = now.since(since).as_secs();
                     tracing::warn!(destination, for_seconds, "destination serves again; its runs go on");
                 }
@@ -301,7 +305,7 @@ impl JoinedConsumer {
         }
     }
 
-    /// Tells the engine, and carries out what it says.
+    /// Passes an input to the engine and carries out the steps that it returns.
     fn handle(&mut self, input: Input) {
         let steps = {
             let mut destinations = self.consumer.destinations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -314,28 +318,11 @@ impl JoinedConsumer {
     }
 
     fn carry_out(&mut self, step: Step) {
-        let (store_writer, control) = (&self.consumer.executor.store_writer, &self.subscription.control);
         match step {
-            Step::Acquire { assignment, partitions } => {
-                store_writer.order(StoreRequest::Acquire { assignment, partitions })
+            Step::Store(request) => {
+                self.observe(&request);
+                self.consumer.executor.store_writer.send(request);
             }
-            Step::Admit(batch) => {
-                if let Some(newest) = batch.arrivals.last() {
-                    let lag = clock::now().since(newest.event.received_at).as_secs();
-                    let gauge = &self.consumer.executor.metrics.lag_seconds;
-                    let gauge = gauge.with_label_values(&[self.consumer.flow.name.as_str()]);
-                    gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
-                }
-                store_writer.order(StoreRequest::Admit(batch));
-            }
-            Step::Find { partition, epoch, after, without } => {
-                store_writer.order(StoreRequest::Find { partition, epoch, after, without });
-            }
-            Step::Load { key, partition, epoch, limit } => {
-                store_writer.order(StoreRequest::Load { key, partition, epoch, limit })
-            }
-            Step::Due(partitions) => store_writer.order(StoreRequest::Due(partitions)),
-            Step::Write(change) => store_writer.order(StoreRequest::Write(change)),
             Step::Look(number) => {
                 let (store, log) = (self.consumer.executor.store.clone(), self.consumer.log.clone());
                 let (flow, topic) = (self.consumer.flow.name.clone(), self.consumer.layout.topics.events());
@@ -354,27 +341,11 @@ impl JoinedConsumer {
                     Some(Input::Frontiers(asked.ok()))
                 });
             }
-            Step::ConfirmPause { since, under_way } => {
-                tracing::info!(flow = self.consumer.flow.name, under_way, "flow is paused; nothing is begun");
-                store_writer.order(StoreRequest::ConfirmPause { since, under_way });
-            }
-            Step::Start { assignment, offsets } => {
-                tracing::info!(flow = self.consumer.flow.name, partitions = ?offsets, "partitions are ours");
-                control.start(assignment, offsets);
-            }
-            Step::Commit(partition, offset) => control.commit(partition, offset),
-            Step::Pause(partition) => control.pause(partition),
-            Step::Resume(partition) => control.resume(partition),
-            Step::Release => control.release(),
-            Step::Rejoin(why) => {
-                tracing::warn!(flow = self.consumer.flow.name, why, "joining the group anew");
-                self.consumer.executor.metrics.rejoins.with_label_values(&[self.consumer.flow.name.as_str()]).inc();
-                self.rejoin = true;
-            }
+            Step::Log(command) => self.command(command),
             Step::Fail(partition, problem) => {
                 self.fail(anyhow!("flow {}, partition {partition}: {problem}", self.consumer.flow.name));
             }
-            Step::Work { run, epoch, permit } => {
+            Step::Execute { run, epoch, permit } => {
                 let executor = self.consumer.executor.clone();
                 self.tasks.spawn(async move {
                     let report = executor.work(&run, epoch).await;
@@ -394,6 +365,46 @@ impl JoinedConsumer {
         }
     }
 
+    /// Logs and measures a request before it is sent to the store.
+    fn observe(&self, request: &StoreRequest) {
+        let flow = self.consumer.flow.name.as_str();
+        match request {
+            StoreRequest::Write(StoreWrite::Admit(batch)) => {
+                if let Some(newest) = batch.arrivals.last() {
+                    let lag = clock::now().since(newest.event.received_at).as_secs();
+                    let gauge = self.consumer.executor.metrics.lag_seconds.with_label_values(&[flow]);
+                    gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
+                }
+            }
+            StoreRequest::Write(StoreWrite::ConfirmPause { under_way, .. }) => {
+                tracing::info!(flow, under_way, "flow is paused; nothing is begun");
+            }
+            StoreRequest::Write(StoreWrite::Acquire { .. } | StoreWrite::Due(_))
+            | StoreRequest::Change(_)
+            | StoreRequest::Read(_) => {}
+        }
+    }
+
+    /// Sends a command to the log.
+    fn command(&mut self, command: LogCommand) {
+        let (flow, control) = (self.consumer.flow.name.as_str(), &self.subscription.control);
+        match command {
+            LogCommand::Start { assignment, offsets } => {
+                tracing::info!(flow, partitions = ?offsets, "partitions are ours");
+                control.start(assignment, offsets);
+            }
+            LogCommand::Commit(partition, offset) => control.commit(partition, offset),
+            LogCommand::Pause(partition) => control.pause(partition),
+            LogCommand::Resume(partition) => control.resume(partition),
+            LogCommand::Release => control.release(),
+            LogCommand::Rejoin(why) => {
+                tracing::warn!(flow, why, "joining the group again");
+                self.consumer.executor.metrics.rejoins.with_label_values(&[flow]).inc();
+                self.rejoin = true;
+            }
+        }
+    }
+
     fn dead_letter(&mut self, run: Box<Run>, epoch: i64, reason: usher_proto::Reason, error: String) {
         let name = self.consumer.flow.name.clone();
         tracing::warn!(flow = name, event = %run.event.id, %reason, error, "a run is given up");
@@ -404,7 +415,7 @@ impl JoinedConsumer {
         self.tasks.spawn(async move {
             let letter = DeadLetter { flow: &name, step: &step, run: &run, reason, error: &error };
             if letter.publish(&log, &layout, &stop).await {
-                store_writer.order(StoreRequest::Write(dead_letter_change(&run, epoch, reason, error)));
+                store_writer.send(StoreRequest::Change(dead_letter_change(&run, epoch, reason, error)));
             }
             None
         });

@@ -1,5 +1,5 @@
-//! Dead letters: published and acknowledged first, written as dead after. The store is the truth about them, the topic
-//! their published record.
+//! Dead letters. Each is published and acknowledged first; then its run is written as dead. The store is authoritative,
+//! and the topic holds the published records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use usher_service::clock;
 
 use crate::engine::Run;
 
-/// The pause before a letter is published again.
+/// Pause before the next try to publish a dead letter.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Headers are for reading; a destination's words are cut to this many characters.
+/// Longest error text in a header, in characters. Headers are for reading, so a destination's text is cut.
 const MAX_ERROR: usize = 300;
 
-/// A run to be given up, and why.
+/// A run to be given up, with the reason.
 pub(super) struct DeadLetter<'a> {
     pub(super) flow: &'a str,
     pub(super) step: &'a str,
@@ -27,14 +27,14 @@ pub(super) struct DeadLetter<'a> {
 }
 
 impl DeadLetter<'_> {
-    /// The event's record with what happened to it. Its key is the event, so that a letter written twice is one after
-    /// compaction, and that of another event with the same id is another.
+    /// Returns the event's record with headers about the failure. Its key is the event's reference. So a dead letter
+    /// that is written twice is one after compaction, and that of another event with the same id is separate.
     fn record(&self, layout: &LogLayout) -> Record {
         let mut record = self.run.event.clone().into_record();
         record.key = Key::new(self.run.event.reference().as_str());
         if self.run.expires_at.is_some() {
-            // The topic keeps it for long, and what is soon worth nothing, a one-time code say, is nothing to keep. The
-            // store has it for as long as the run can be redriven.
+            // The topic keeps records for a long time, and content that soon expires, such as a one-time code, must not
+            // stay there. The store keeps it for as long as the run can be redriven.
             record.body = Bytes::new();
         }
         let error: String = self.error.chars().take(MAX_ERROR).collect();
@@ -53,8 +53,8 @@ impl DeadLetter<'_> {
         record
     }
 
-    /// Publishes it; a log that does not take it is asked until it does, for a letter is never dropped. False when the
-    /// process stops meanwhile.
+    /// Publishes the dead letter. Retries until the log accepts it, because a dead letter is never dropped. Returns
+    /// false if the process stops meanwhile.
     pub(super) async fn publish(&self, log: &Arc<dyn Log>, layout: &LogLayout, stop: &CancellationToken) -> bool {
         let topic = layout.dead_letters(self.flow);
         let record = self.record(layout);

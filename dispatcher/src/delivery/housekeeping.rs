@@ -1,5 +1,5 @@
-//! What has to be looked at from time to time: whether the flow is paused, how far the log reaches, how much there is of
-//! what, and what is old enough to be forgotten.
+//! Periodic tasks of a flow: checks if it is paused, reads the log's watermarks, counts runs, erases dead letters, and
+//! deletes what is old enough.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,19 +12,19 @@ use usher_service::clock;
 
 use crate::engine::Input;
 use crate::engine::clock::ClockState;
-use crate::metrics::Metrics;
+use crate::metrics::DispatcherMetrics;
 use crate::store::{Store, StoreError};
 
-/// How often it is asked whether an operator has paused the flow.
+/// Interval between checks for a pause by an operator.
 const PAUSED_EVERY: Duration = Duration::from_secs(2);
-/// How often runs are counted and the log's ends are looked at.
+/// Interval between counts of runs and reads of the log's watermarks.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
-/// How often what is old is forgotten.
+/// Interval between deletions of old data.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// How many runs are forgotten at once: small bites, so that nobody waits long for a lock.
+/// Largest number of runs deleted at once. Small batches hold locks for a short time.
 const PRUNE_BATCH: usize = 500;
 
-/// Looks after one flow.
+/// The periodic tasks of one flow.
 pub(super) struct Housekeeper {
     pub(super) flow: String,
     pub(super) topic: String,
@@ -32,21 +32,21 @@ pub(super) struct Housekeeper {
     pub(super) dead_letters: TopicSpec,
     pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn Log>,
-    pub(super) metrics: Metrics,
-    /// How long runs are remembered after they have ended.
+    pub(super) metrics: DispatcherMetrics,
+    /// Retention of ended runs, counted from the receipt of their events; see [`Store::prune`].
     pub(super) keep: Duration,
     pub(super) consumer: mpsc::UnboundedSender<Input>,
-    pub(super) half_kept: HalfKept,
-    /// Nothing is forgotten while this is not right.
+    pub(super) half_retention_offsets: HalfRetentionOffsets,
+    /// Nothing is deleted while the clock is not right.
     pub(super) clock: watch::Receiver<ClockState>,
 }
 
-/// Of each partition, the offset below which records have been kept for more than half of the topic's retention. Empty
-/// where nothing is removed unread. For the consumer, which knows what is read.
-pub(super) type HalfKept = Arc<Mutex<Vec<(Partition, i64)>>>;
+/// Offset of each partition below which records are older than half of the topic's retention. Empty if the topic has no
+/// known retention, and so no record is removed unread. Used by the consumer, which has the offsets read so far.
+pub(super) type HalfRetentionOffsets = Arc<Mutex<Vec<(Partition, i64)>>>;
 
 impl Housekeeper {
-    /// Works until it is dropped. What cannot be had now is asked for again in its time.
+    /// Runs until it is dropped. A task that fails is repeated at its next interval.
     pub(super) async fn run(self) {
         let every = |period| {
             let mut interval = interval(period);
@@ -61,7 +61,7 @@ impl Housekeeper {
                 _ = count.tick() => {
                     self.look_at_the_log().await;
                     self.look_at_the_retention().await;
-                    match self.erase_letters().await {
+                    match self.erase_dead_letters().await {
                         Ok(()) => self.count().await,
                         error => error,
                     }
@@ -75,7 +75,7 @@ impl Housekeeper {
     }
 
     fn tell(&self, input: Input) {
-        // A consumer that is gone has been stopped, and this with it.
+        // The consumer is gone only after a stop, which also stops this task.
         let _ = self.consumer.send(input);
     }
 
@@ -101,14 +101,15 @@ impl Housekeeper {
         let at = Timestamp::from_millis(clock::now().millis().saturating_sub(half));
         match self.log.offsets_at(&self.topic, at).await {
             Ok(offsets) => {
-                *self.half_kept.lock().unwrap_or_else(PoisonError::into_inner) = offsets.into_iter().collect();
+                *self.half_retention_offsets.lock().unwrap_or_else(PoisonError::into_inner) =
+                    offsets.into_iter().collect();
             }
             Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how old its records are"),
         }
     }
 
-    /// Ends the dead letters of runs that are dead no longer, each with a tombstone. What is erased twice is erased once.
-    async fn erase_letters(&self) -> Result<(), StoreError> {
+    /// Erases the dead letters of runs that are no longer dead, each with a tombstone. Erasing one twice does no harm.
+    async fn erase_dead_letters(&self) -> Result<(), StoreError> {
         loop {
             let runs = self.store.letters_to_erase(&self.flow, PRUNE_BATCH).await?;
             for run in &runs {

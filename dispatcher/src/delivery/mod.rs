@@ -1,5 +1,5 @@
-//! Input and output around the engine: it reads the log, writes the store, asks the destinations, publishes dead
-//! dead_letters, and does nothing of its own accord.
+//! Input and output around the engine. Reads the log, writes the store, calls the destinations and publishes dead
+//! letters. Makes no decisions of its own.
 
 mod arrivals;
 mod attempt;
@@ -26,23 +26,26 @@ use tokio_util::sync::CancellationToken;
 use usher_eventlog::{Log, LogWatch};
 use usher_service::Readiness;
 
-use crate::config::{Config, for_instance};
+use crate::config::{DispatcherConfig, for_instance};
 use crate::connectors::{Connectors, may_announce, quota};
-use crate::engine::{Destinations, Engine, Limits, account};
+use crate::engine::{Destinations, Engine, FlowLimits, account};
 use crate::flows::Flow;
-use crate::metrics::Metrics;
+use crate::metrics::DispatcherMetrics;
 use crate::sql::{Database, Outage};
 use crate::store::{SqlStore, Store};
 use attempt::StepExecutor;
 use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
-use housekeeping::{HalfKept, Housekeeper};
-use opening::{Trouble, ensure, keep_flow, open_connectors, open_store, say_ignored, say_without_flow, until};
+use housekeeping::{HalfRetentionOffsets, Housekeeper};
+use opening::{
+    StartError, ensure, keep_flow, open_connectors, open_store, retry_until_ready, warn_ignored_params,
+    warn_orphaned_runs,
+};
 use quotas::{Limited, Quotas};
 use store_actor::StoreWriter;
 use versions::Versions;
 
-/// The pause before asking again for a log or a store that is not there.
+/// Pause before the log or the store is retried at startup.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Interval between checks that the log can be reached.
@@ -51,54 +54,69 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Longest time that deleted content stays in the store's files.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a partition may have something to read, and deliver nothing, before the group is joined anew.
+/// Stall timeout: the group is rejoined if a partition with something to read delivers nothing for this long.
 const STALL: Duration = Duration::from_secs(60);
 
-/// The flows of one process.
+/// The flows of one process, with the settings and connections they share.
 pub struct Dispatcher {
-    config: Config,
+    config: DispatcherConfig,
     log: Arc<dyn Log>,
     readiness: Readiness,
-    metrics: Metrics,
+    metrics: DispatcherMetrics,
     log_watch: LogWatch,
     wrap: Wrap,
 }
 
-/// Puts something around the store.
+/// A function that wraps the store; see [`Dispatcher::with_store`].
 type Wrap = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
 
 impl Dispatcher {
-    /// What it needs to be ready: its store, and for each flow that it reads the log. A flow counts once its group has its
-    /// first offsets, so that nothing that is accepted afterwards can be missed.
-    pub fn needs(config: &Config) -> Vec<&'static str> {
+    /// Returns the names of the readiness conditions: the store, and with flows also the log, the flows and the clock.
+    /// A flow counts as ready once its group has its first offsets, so that no event accepted afterwards can be missed.
+    pub fn needs(config: &DispatcherConfig) -> Vec<&'static str> {
         if config.flows.is_empty() { vec!["store"] } else { vec!["store", "log", "flows", "clock"] }
     }
 
-    /// A dispatcher that has not begun.
-    pub fn new(config: Config, log: Arc<dyn Log>, readiness: Readiness, registry: &Registry) -> anyhow::Result<Self> {
+    /// Creates a dispatcher that has not started.
+    ///
+    /// # Errors
+    ///
+    /// If metrics of the same names are already registered in `registry`.
+    pub fn new(
+        config: DispatcherConfig,
+        log: Arc<dyn Log>,
+        readiness: Readiness,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
         let log_watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), registry)?;
-        let metrics = Metrics::register(registry)?;
+        let metrics = DispatcherMetrics::register(registry)?;
         Ok(Self { config, log, readiness, metrics, log_watch, wrap: Box::new(|store| store) })
     }
 
-    /// Puts something around the store that it will use: tests break a promise of the store there, to see that it is
-    /// missed.
+    /// Wraps the store that the dispatcher will use. Tests break a guarantee of the store there, to check that the
+    /// breach is detected.
     #[must_use]
     pub fn with_store(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static) -> Self {
         Self { wrap: Box::new(wrap), ..self }
     }
 
-    /// Works until `stop`, then finishes what is under way. Ends early, with an error, when a flow cannot go on.
+    /// Runs until `stop` is cancelled, then finishes the work in flight.
+    ///
+    /// # Errors
+    ///
+    /// If the start fails for a reason that waiting does not fix, a flow cannot continue, or a database is damaged. The
+    /// other flows finish their work in flight first.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { config, log, readiness, metrics, mut log_watch, wrap } = self;
         let database = Database::open(&config.store).context("USHER_STORE")?;
-        say_ignored(&config.store);
+        warn_ignored_params(&config.store);
         let outage = Outage::of(&database, "store", readiness.clone());
-        let Some((store, has_read)) = until(&stop, || open_store(&outage, &database, &config)).await? else {
+        let Some((store, has_read)) = retry_until_ready(&stop, || open_store(&outage, &database, &config)).await?
+        else {
             return Ok(());
         };
         let reader = SqlStore::reader(database.clone());
-        if until(&stop, || say_without_flow(&reader, &config.known_flows, &metrics)).await?.is_none() {
+        if retry_until_ready(&stop, || warn_orphaned_runs(&reader, &config.known_flows, &metrics)).await?.is_none() {
             return Ok(());
         }
         let store = wrap(store);
@@ -106,33 +124,36 @@ impl Dispatcher {
         let mut outages = vec![outage.clone()];
         let Some(connectors) = open_connectors(&config, &mut outages, &readiness, &stop).await? else { return Ok(()) };
         let connectors = Arc::new(connectors);
-        if until(&stop, || ensure(&*log, &config, has_read)).await?.is_none() {
+        if retry_until_ready(&stop, || ensure(&*log, &config, has_read)).await?.is_none() {
             return Ok(());
         }
         log_watch.tell(&Ok(()));
 
         let clock_watch = ClockWatch::new(store.clone(), readiness.clone(), metrics.clone());
-        if until(&stop, || async { clock_watch.look().await.map_err(|error| Trouble::Passing(error.into())) })
-            .await?
-            .is_none()
+        if retry_until_ready(&stop, || async {
+            clock_watch.look().await.map_err(|error| StartError::Passing(error.into()))
+        })
+        .await?
+        .is_none()
         {
             return Ok(());
         }
 
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
-        // What is known of a destination holds in every flow that uses it.
+        // Shared, because the health of a destination is the same for every flow that uses it.
         let destinations = Arc::new(Mutex::new(Destinations::default()));
         let quotas = Arc::new(Quotas::new(limited(&config, &connectors)?, metrics.clone()));
         let suppression = Arc::new(config.suppression);
         if suppression.allowlist.is_given() {
             tracing::warn!("only who is named by USHER_DELIVER_ONLY_TO is written to; all else is held back");
         }
-        let (mut flows, mut keepers) = (JoinSet::new(), JoinSet::new());
-        keepers.spawn(checkpoint_now_and_then(store.clone()));
-        keepers.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
-        // All before the first begins: once one has begun, what it ends with must be heard.
+        let (mut flows, mut background) = (JoinSet::new(), JoinSet::new());
+        background.spawn(checkpoint_now_and_then(store.clone()));
+        background.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
+        // All versions are stored before the first flow starts. After that, this function must not return early,
+        // because the result of each flow must be observed.
         for flow in &config.flows {
-            if until(&stop, || keep_flow(&*store, &outage, flow)).await?.is_none() {
+            if retry_until_ready(&stop, || keep_flow(&*store, &outage, flow)).await?.is_none() {
                 return Ok(());
             }
         }
@@ -142,8 +163,8 @@ impl Dispatcher {
             let (ready, is_ready) = oneshot::channel();
             started.push(is_ready);
             let (answer, answers) = mpsc::unbounded_channel();
-            let half_kept = HalfKept::default();
-            keepers.spawn(
+            let half_retention_offsets = HalfRetentionOffsets::default();
+            background.spawn(
                 Housekeeper {
                     flow: flow.name.clone(),
                     topic: config.layout.topics.events(),
@@ -153,7 +174,7 @@ impl Dispatcher {
                     metrics: metrics.clone(),
                     keep: config.keep,
                     consumer: answer.clone(),
-                    half_kept: half_kept.clone(),
+                    half_retention_offsets: half_retention_offsets.clone(),
                     clock: clock_watch.state(),
                 }
                 .run(),
@@ -190,7 +211,7 @@ impl Dispatcher {
                 layout: config.layout.clone(),
                 destinations: destinations.clone(),
                 answers,
-                half_kept,
+                half_retention_offsets,
                 clock: clock_watch.state(),
                 ready: Some(ready),
                 readiness: readiness.clone(),
@@ -202,7 +223,7 @@ impl Dispatcher {
             let readiness = readiness.clone();
             tokio::spawn(async move {
                 for flow in started {
-                    // One that ends before it begins takes the process with it.
+                    // A flow that ends before it is ready ends the process too.
                     if flow.await.is_err() {
                         return;
                     }
@@ -211,12 +232,12 @@ impl Dispatcher {
             })
         };
         let member = store.clone();
-        keepers.spawn(clock_watch.run());
+        background.spawn(clock_watch.run());
         let watch = tokio::spawn(watch(log_watch, outages.clone()));
         let result = supervise(flows, &outages, &stop).await;
         all_started.abort();
         watch.abort();
-        keepers.shutdown().await;
+        background.shutdown().await;
         if let Err(error) = member.leave(&owner).await {
             tracing::debug!(%error, "quotas are given back when their lease is over");
         }
@@ -228,7 +249,7 @@ impl Dispatcher {
     }
 }
 
-/// Waits until all flows have ended, and says what the first of them ended with that did not end well.
+/// Waits until all flows have ended. Returns the first error of a flow or of a damaged database.
 async fn supervise(
     mut flows: JoinSet<anyhow::Result<()>>,
     outages: &[Outage],
@@ -251,17 +272,17 @@ async fn supervise(
             }
         };
         if let Err(error) = ended {
-            // The others finish what they have begun; the first error is what is told.
+            // The other flows finish their work in flight; the first error is returned.
             stop.cancel();
             result = result.and(Err(error));
         }
     }
 }
 
-/// The bounds of a flow.
-fn limits(flow: &Flow, partitions: i32) -> Limits {
+/// Returns the engine's limits for a flow.
+fn limits(flow: &Flow, partitions: i32) -> FlowLimits {
     let destinations: BTreeSet<&str> = flow.connectors().collect();
-    Limits {
+    FlowLimits {
         in_flight: flow.concurrency,
         urgent: flow.urgent,
         destinations: destinations.len(),
@@ -272,8 +293,8 @@ fn limits(flow: &Flow, partitions: i32) -> Limits {
     }
 }
 
-/// The accounts that have a quota, or may announce a limit.
-fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limited>> {
+/// Returns the accounts that have a quota or may announce a rate limit.
+fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result<Vec<Limited>> {
     let mut limited = Vec::new();
     for (instance, used) in config.connectors() {
         for connector in used {
@@ -299,7 +320,7 @@ fn limited(config: &Config, connectors: &Connectors) -> anyhow::Result<Vec<Limit
     Ok(limited)
 }
 
-/// Keeps what was deleted, one-time codes say, from staying in the store's files.
+/// Checkpoints the store periodically, so that deleted content, such as one-time codes, does not stay in its files.
 async fn checkpoint_now_and_then(store: Arc<dyn Store>) {
     loop {
         tokio::time::sleep(CHECKPOINT_EVERY).await;
@@ -309,15 +330,15 @@ async fn checkpoint_now_and_then(store: Arc<dyn Store>) {
     }
 }
 
-/// Keeps readiness true to the log, and to databases that are asked only when something is to be written.
+/// Updates readiness from the log, and from databases that are accessed only when something is to be written.
 async fn watch(mut log: LogWatch, outages: Vec<Outage>) {
     loop {
-        // The first is the store's: the flows ask it all the time.
+        // The first outage is the store's; the flows access the store all the time.
         for outage in outages.iter().skip(1) {
             outage.check().await;
         }
         tokio::time::sleep(CHECK_EVERY).await;
-        // What it finds it has told.
+        // `look` has already reported its result.
         let _ = log.look().await;
     }
 }

@@ -1,5 +1,5 @@
-//! What has to be there before a flow begins: the store and the users' databases with their tables, the log with its
-//! topics, the destinations. What passes is waited for; what only a person mends ends the start.
+//! Prerequisites of a flow: the store and the users' databases with their tables, the log with its topics, and the
+//! destinations. Passing failures are waited out; a failure that only a person can fix ends the start.
 
 use std::sync::Arc;
 
@@ -10,23 +10,24 @@ use usher_service::ConfigError;
 use usher_service::Readiness;
 
 use super::ASK_AGAIN;
-use crate::config::{Config, for_instance};
+use crate::config::{DispatcherConfig, for_instance};
 use crate::connectors::{self, Connectors};
 use crate::engine::account;
 use crate::flows::Flow;
-use crate::metrics::Metrics;
+use crate::metrics::DispatcherMetrics;
 use crate::sql::{Database, DatabaseAddress, Outage, Tables};
 use crate::store::{SqlStore, Store, StoreError};
 
-/// Names the parameters of an address that have no meaning here, once.
-pub(super) fn say_ignored(address: &DatabaseAddress) {
+/// Logs the parameters of an address that have no meaning here, once.
+pub(super) fn warn_ignored_params(address: &DatabaseAddress) {
     if !address.ignored().is_empty() {
         tracing::warn!("ignored parameters of {}: {}", address.variable(), address.ignored().join(", "));
     }
 }
 
-/// Asks until there is an answer, or an error that waiting does not mend. None when stopped meanwhile.
-pub(super) async fn until<T, F: Future<Output = Result<T, Trouble>>>(
+/// Retries `ask` until it succeeds or fails with an error that waiting does not fix. Returns `None` if the process
+/// stops meanwhile.
+pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError>>>(
     stop: &CancellationToken,
     ask: impl Fn() -> F,
 ) -> anyhow::Result<Option<T>> {
@@ -34,9 +35,9 @@ pub(super) async fn until<T, F: Future<Output = Result<T, Trouble>>>(
         match stop.run_until_cancelled(ask()).await {
             None => return Ok(None),
             Some(Ok(answer)) => return Ok(Some(answer)),
-            Some(Err(Trouble::Lasting(error))) => return Err(error),
+            Some(Err(StartError::Lasting(error))) => return Err(error),
             Some(Err(trouble)) => {
-                if let Trouble::Passing(error) = trouble {
+                if let StartError::Passing(error) = trouble {
                     tracing::warn!(error = %format!("{error:#}"), "not ready");
                 }
                 stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
@@ -45,19 +46,20 @@ pub(super) async fn until<T, F: Future<Output = Result<T, Trouble>>>(
     }
 }
 
-pub(super) enum Trouble {
+/// Failure of a prerequisite.
+pub(super) enum StartError {
     Passing(anyhow::Error),
-    /// Passing, and said already.
+    /// A passing failure that has already been logged.
     Said,
     Lasting(anyhow::Error),
 }
 
-/// The store, and whether a flow has ever read the log by it.
+/// Opens the store. The flag is true if a flow has ever read the log with this store.
 pub(super) async fn open_store(
     outage: &Outage,
     database: &Database,
-    config: &Config,
-) -> Result<(Arc<dyn Store>, bool), Trouble> {
+    config: &DispatcherConfig,
+) -> Result<(Arc<dyn Store>, bool), StartError> {
     prepare(outage, Tables::Store).await?;
     let opened = async {
         let store = SqlStore::open(database.clone(), config.layout.partitions).await?;
@@ -67,28 +69,28 @@ pub(super) async fn open_store(
     match opened.await {
         Ok(opened) => Ok(opened),
         Err(error @ StoreError::PartitionCount { .. }) => {
-            Err(Trouble::Lasting(ConfigError::new("USHER_STORE", error).into()))
+            Err(StartError::Lasting(ConfigError::new("USHER_STORE", error).into()))
         }
         Err(error) => {
             outage.failed(error.fault(), &error.to_string()).await;
-            Err(Trouble::Said)
+            Err(StartError::Said)
         }
     }
 }
 
-/// Makes the tables. A password or a right that is wrong at the start does not mend itself.
-async fn prepare(outage: &Outage, tables: Tables) -> Result<(), Trouble> {
+/// Creates the tables. A wrong password or a missing right at the start is lasting, because it does not fix itself.
+async fn prepare(outage: &Outage, tables: Tables) -> Result<(), StartError> {
     match outage.prepare(tables).await {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Trouble::Said),
-        Err(line) => Err(Trouble::Lasting(line.into())),
+        Ok(false) => Err(StartError::Said),
+        Err(line) => Err(StartError::Lasting(line.into())),
     }
 }
 
-/// Opens what the flows use, by account. None when stopped meanwhile. Databases of users are added to `outages`, whose
-/// first is the store's.
+/// Opens the connectors that the flows use, by account. Returns `None` if the process stops meanwhile. The users'
+/// databases are added to `outages`, whose first entry is the store's.
 pub(super) async fn open_connectors(
-    config: &Config,
+    config: &DispatcherConfig,
     outages: &mut Vec<Outage>,
     readiness: &Readiness,
     stop: &CancellationToken,
@@ -98,13 +100,13 @@ pub(super) async fn open_connectors(
         let outage = match config.users.get(instance) {
             None => outages[0].clone(),
             Some(address) => {
-                say_ignored(address);
+                warn_ignored_params(address);
                 let database = Database::open(address).with_context(|| address.variable().to_owned())?;
                 Outage::of(&database, address.variable().to_owned(), readiness.clone())
             }
         };
         if used.contains("database") {
-            if until(stop, || prepare(&outage, Tables::Users)).await?.is_none() {
+            if retry_until_ready(stop, || prepare(&outage, Tables::Users)).await?.is_none() {
                 return Ok(None);
             }
             outage.over();
@@ -126,8 +128,8 @@ pub(super) async fn open_connectors(
     Ok(Some(all))
 }
 
-/// Makes and checks the topics. One of events that a flow has read is not made again.
-pub(super) async fn ensure(log: &dyn Log, config: &Config, has_read: bool) -> Result<(), Trouble> {
+/// Creates and checks the topics. An events topic that a flow has already read is not created again.
+pub(super) async fn ensure(log: &dyn Log, config: &DispatcherConfig, has_read: bool) -> Result<(), StartError> {
     let dead_letters = config.flows.iter().map(|flow| config.layout.dead_letters(&flow.name));
     let mut events = config.layout.events();
     if has_read {
@@ -136,24 +138,28 @@ pub(super) async fn ensure(log: &dyn Log, config: &Config, has_read: bool) -> Re
     let topics: Vec<_> = std::iter::once(events).chain(dead_letters).collect();
     match log.ensure(&topics).await {
         Ok(()) => Ok(()),
-        Err(error) if error.is_lasting() => Err(Trouble::Lasting(ConfigError::new("USHER_LOG", error).into())),
-        Err(error) => Err(Trouble::Passing(error.into())),
+        Err(error) if error.is_lasting() => Err(StartError::Lasting(ConfigError::new("USHER_LOG", error).into())),
+        Err(error) => Err(StartError::Passing(error.into())),
     }
 }
 
-pub(super) async fn keep_flow(store: &dyn Store, outage: &Outage, flow: &Flow) -> Result<(), Trouble> {
-    let source = serde_json::to_string(&flow.source).map_err(|error| Trouble::Lasting(error.into()))?;
+pub(super) async fn keep_flow(store: &dyn Store, outage: &Outage, flow: &Flow) -> Result<(), StartError> {
+    let source = serde_json::to_string(&flow.source).map_err(|error| StartError::Lasting(error.into()))?;
     let Err(error) = store.keep_flow(&flow.name, &flow.version, &source).await else {
         outage.over();
         return Ok(());
     };
     outage.failed(error.fault(), &error.to_string()).await;
-    Err(Trouble::Said)
+    Err(StartError::Said)
 }
 
-/// Tells of flows that have runs under way and no file: they wait until it is back.
-pub(super) async fn say_without_flow(store: &SqlStore, known: &[String], metrics: &Metrics) -> Result<(), Trouble> {
-    let under_way = store.under_way().await.map_err(|error| Trouble::Passing(error.into()))?;
+/// Warns about flows that have unfinished runs and no file. The runs wait until the file is back.
+pub(super) async fn warn_orphaned_runs(
+    store: &SqlStore,
+    known: &[String],
+    metrics: &DispatcherMetrics,
+) -> Result<(), StartError> {
+    let under_way = store.under_way().await.map_err(|error| StartError::Passing(error.into()))?;
     for (flow, runs) in under_way.into_iter().filter(|(flow, _)| !known.contains(flow)) {
         metrics.without_flow.with_label_values(&[&flow]).set(runs);
         tracing::warn!(flow, runs, "flow has runs under way and no file: they wait until it is back under that name");

@@ -1,6 +1,6 @@
-//! From a step to the exact request, or to the reason why nobody is written to. Whom it would write to is looked at before
-//! each attempt, also of a request that is kept: who has said no meanwhile, or is left out by a process that was started
-//! anew, gets nothing.
+//! Builds the exact request of a step, or returns the reason why nothing is sent. The recipients are checked before
+//! each attempt, including repeats of a stored request. A recipient who has unsubscribed meanwhile, or whom a restarted
+//! process excludes, gets nothing.
 
 use serde_json::{Map, Value};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscribe};
@@ -8,12 +8,12 @@ use usher_proto::{AddressDigest, Reason};
 
 use super::attempt::{StepCall, StepExecutor, StepExit, of_step, reject};
 use crate::connectors::{self, HEADERS, Operation, PrepareError, StepInput, Unfit};
-use crate::engine::{Report, SkipReason};
+use crate::engine::{SkipReason, StepReport};
 use crate::flows::{self, Context, Flow};
 use crate::suppression::{self, Rules};
 
 impl StepExecutor {
-    /// The request as it is kept, with whom it goes to.
+    /// Returns the request in its stored form, together with its recipients.
     pub(super) async fn request(
         &self,
         flow: &Flow,
@@ -21,7 +21,7 @@ impl StepExecutor {
         context: Context,
     ) -> Result<Vec<u8>, StepExit> {
         match &step_call.run.request {
-            // Its outcome is not known, so it is this request and no other, or none.
+            // The outcome of this request is unknown, so exactly this request is repeated, or none.
             Some(kept) => self.repeated(step_call, kept).await,
             None => self.made(flow, step_call, context).await,
         }
@@ -51,7 +51,7 @@ impl StepExecutor {
         let mut recipients = suppression::recipients(&mut people, writes_to).map_err(not_an_address)?;
         let test_number = suppression::drop_test_numbers(&mut people, &phones);
         if !writes_to.is_empty() {
-            // Without an address it would be the number that is written to.
+            // Without an address the message would go to the test number.
             if test_number && recipients.is_empty() {
                 return Err(self.held_back(step_call, SkipReason::HeldBack));
             }
@@ -80,7 +80,7 @@ impl StepExecutor {
         Ok(suppression::keep(&recipients, request))
     }
 
-    /// What is known of these addresses.
+    /// Loads the suppression rules for these addresses.
     async fn rules(&self, step_call: &StepCall<'_>, recipients: &[String]) -> Result<Rules<'_>, StepExit> {
         let list = step_call.call.marketing.as_deref();
         let digests: Vec<AddressDigest> = recipients.iter().map(|address| AddressDigest::of(address)).collect();
@@ -93,13 +93,13 @@ impl StepExecutor {
         let (flow, event) = (self.versions.name(), &step_call.run.event.id);
         self.metrics.recipients_skipped.with_label_values(&[flow, held.label()]).inc();
         tracing::info!(flow, step = step_call.step.name, %event, why = held.label(), "nobody is written to");
-        Report::HeldBack { held, next: step_call.next.clone() }.into()
+        StepReport::HeldBack { held, next: step_call.next.clone() }.into()
     }
 
-    /// The link that ends mail of this list for its one recipient.
+    /// Returns the unsubscribe link of this list for the message's only recipient.
     fn link(&self, step_call: &StepCall<'_>, list: &str, recipients: &[String]) -> Result<String, StepExit> {
         let Some(links) = &self.suppression.links else {
-            // A run that began before the flow lost its marketing and the process its settings.
+            // The run began before the flow lost its `marketing` and the process its settings.
             return Err(reject(Reason::Configuration, "USHER_UNSUBSCRIBE_SECRET and USHER_PUBLIC_URL are not set"));
         };
         let [recipient] = recipients else {
@@ -110,7 +110,8 @@ impl StepExecutor {
     }
 }
 
-/// The headers that let a mail program end it with one click (RFC 8058). In the place of what the flow may have given.
+/// Adds the headers with which a mail program unsubscribes in one click (RFC 8058). They replace such headers of the
+/// flow.
 fn carry(params: &mut Map<String, Value>, link: &str) {
     let mut headers = match params.remove(HEADERS) {
         Some(Value::Object(headers)) => headers,

@@ -1,8 +1,8 @@
-//! Quotas at work: every call of an account that has one waits here for its permit.
+//! Quotas: each call of an account that has one waits here for its permit.
 //!
-//! A limit that a destination announces is held like one that is configured. The process' share of each account is a
-//! short lease from the store, renewed twice a second; while the store is away it runs out, and nothing is sent. Within
-//! the process a governor sets the pace, and urgent flows go first.
+//! A rate limit that a destination announces is applied like a configured one. The process's share of each account is a
+//! short lease from the store, renewed twice a second. While the store is unreachable the lease runs out, and nothing
+//! is sent. Within the process a `governor` limiter sets the pace, and urgent flows go first.
 
 mod fair_queue;
 mod limiter;
@@ -23,18 +23,18 @@ use super::store_actor::Stopped;
 use crate::connectors::RequestGate;
 use crate::engine::Destinations;
 use crate::engine::quota::{Quota, RateLimitHeaders};
-use crate::metrics::Metrics;
+use crate::metrics::DispatcherMetrics;
 use crate::store::{QuotaLease, QuotaRequest, Store};
 use limiter::AccountLimiter;
 pub(super) use limiter::CallPermit;
 
-/// How long a grant holds. A process that has died has its share for so long, and nobody else.
+/// Duration of a lease. The share of a process that has died stays reserved for this long.
 const LEASE: Duration = Duration::from_millis(2_500);
 /// Interval between log lines that quotas cannot be shared.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How often it is renewed; what somebody else is to have more of is given back as often.
+/// Interval of lease renewals. A share that another process should have more of is given back as often.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
-/// How soon somebody who has nothing asks again.
+/// Pause before the next request of a process that has no share while calls wait.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An account with a quota, or one that may announce a limit, and how it is used here.
@@ -42,17 +42,16 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Limited {
     /// The account, or one part of it: `nylas`, `nylas/<mailbox>`.
     pub(super) account: String,
-    /// The account that the engine knows.
+    /// The account's name in the engine.
     pub(super) destination: String,
     pub(super) quota: Quota,
-    /// Whether the quota is only our assumption, and the destination's own word counts instead.
+    /// True if the quota is only an assumption, which the limits announced by the destination override.
     pub(super) assumed: bool,
-    /// Whether an urgent flow uses it.
+    /// True if an urgent flow uses the account.
     pub(super) serves_urgent: bool,
 }
 
-/// The extra_requests requests of one call. They keep the pace; the call as a whole is one that is under way, and one of those that
-/// caps count.
+/// Extra HTTP requests of one call. Each is paced. The call as a whole counts once for concurrency and for caps.
 struct ExtraRequests {
     limiter: Option<Arc<AccountLimiter>>,
     flow: String,
@@ -62,55 +61,55 @@ struct ExtraRequests {
 #[async_trait]
 impl RequestGate for ExtraRequests {
     async fn pass(&self) {
-        // Where calls at once are limited, one that waited for another would wait for itself.
-        if let Some(limiter) = self.limiter.as_ref().filter(|limiter| !limiter.limits_at_once()) {
+        // Under a concurrency limit, a request that waited for another permit would wait for its own call.
+        if let Some(limiter) = self.limiter.as_ref().filter(|limiter| !limiter.limits_concurrency()) {
             limiter.permit(&self.flow, self.urgent).await.release_early();
         }
     }
 }
 
-/// The name of a part of an account that has a quota of its own.
+/// Returns the name of a part of an account that has its own quota.
 pub(super) fn part(account: &str, part: &str) -> String {
     format!("{account}/{part}")
 }
 
-/// All accounts of a process that have a quota or may announce a limit.
+/// All accounts of a process that have a quota or may announce a rate limit.
 pub(super) struct Quotas {
     limiters: BTreeMap<String, Arc<AccountLimiter>>,
-    /// Somebody has to wait for what the process does not have.
+    /// Notified when a call has to wait for something that the process does not hold.
     short: Arc<Notify>,
-    metrics: Metrics,
+    metrics: DispatcherMetrics,
 }
 
-/// Why there is no call to be had.
+/// Reason why no call is available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QuotaError {
-    /// The account's calls are used up until then.
-    UsedUp(Timestamp),
+    /// The account's calls are used up until this time.
+    QuotaExhausted(Timestamp),
     /// The process is stopping.
     Stopped,
 }
 
 impl Quotas {
-    pub(super) fn new(limited: Vec<Limited>, metrics: Metrics) -> Self {
+    pub(super) fn new(limited: Vec<Limited>, metrics: DispatcherMetrics) -> Self {
         let short = Arc::new(Notify::new());
         let limiter =
             |it: Limited| (it.account.clone(), Arc::new(AccountLimiter::new(it, short.clone(), metrics.clone())));
         Self { limiters: limited.into_iter().map(limiter).collect(), short: short.clone(), metrics }
     }
 
-    /// Takes one call out of what the account has left for the day, or whatever its caps count.
+    /// Takes one call from the budget of the account's caps, for example from the calls left for the day.
     pub(super) async fn take(&self, account: &str, urgent: bool, stop: &CancellationToken) -> Result<(), QuotaError> {
         let Some(limiter) = self.limiters.get(account) else { return Ok(()) };
         stop.run_until_cancelled(limiter.take(urgent)).await.unwrap_or(Err(QuotaError::Stopped))
     }
 
-    /// Whether who waits for a permit now will have it in a moment.
+    /// Returns true if a call queued now should get its permit within two seconds.
     pub(super) fn is_near(&self, account: &str) -> bool {
         self.limiters.get(account).is_none_or(|limiter| limiter.is_near())
     }
 
-    /// Waits for leave to make one call now.
+    /// Waits for the permit to make one call.
     pub(super) async fn permit(
         &self,
         account: &str,
@@ -127,25 +126,25 @@ impl Quotas {
         Ok(permit)
     }
 
-    /// Where the extra_requests requests of a call wait.
+    /// Returns the gate at which the extra requests of a call wait.
     pub(super) fn extra_requests(&self, account: &str, flow: &str, urgent: bool) -> Arc<dyn RequestGate> {
         Arc::new(ExtraRequests { limiter: self.limiters.get(account).cloned(), flow: flow.to_owned(), urgent })
     }
 
-    /// How many calls of an account wait for their permit.
+    /// Returns the number of an account's calls that wait for a permit.
     #[cfg(test)]
     pub(super) fn waiting(&self, account: &str) -> usize {
         self.limiters.get(account).map_or(0, |limiter| limiter.waiting())
     }
 
-    /// Takes the rate limit headers of an answer.
+    /// Records the rate limit headers of an answer.
     pub(super) fn observe_headers(&self, account: &str, headers: &RateLimitHeaders) {
         if let Some(limiter) = self.limiters.get(account) {
             limiter.observe_headers(headers);
         }
     }
 
-    /// Hands out turns and renews the lease, until it is dropped.
+    /// Hands out permits and renews the leases until it is dropped.
     pub(super) async fn run(
         self: Arc<Self>,
         member: String,
@@ -173,7 +172,7 @@ impl Quotas {
                 Err(_) => {}
             }
             let starving = self.limiters.values().any(|limiter| limiter.is_starving());
-            // Not more often, however many are short of something.
+            // At most this often, however many accounts are short of something.
             tokio::time::sleep(ASK_AGAIN).await;
             if !starving {
                 let _ = tokio::time::timeout(RENEW_EVERY - ASK_AGAIN, self.short.notified()).await;

@@ -1,9 +1,11 @@
-//! All that a flow asks of the store, in one order, and answered in that order: the engine relies on both. What has
-//! gathered shares a transaction.
+//! Handles all store requests of a flow in one task, batch after batch. The engine relies on this order and on answers
+//! that come in it. Requests that have gathered form a batch, and its changes share a transaction.
 //!
-//! One order matters: a run that begins to wait and the news that would end its wait cannot miss each other, and whether
-//! something of a key goes before an event is known for certain. A store that does not answer is asked again until it
-//! does; nothing is dropped. A record that it refuses for good is isolated and given up: see [`isolate`].
+//! The order guarantees two things. A run that begins to wait and the news that would end its wait cannot miss each
+//! other. It is certain whether an earlier run of the same key goes before an event.
+//!
+//! A request that the store does not answer is retried until it does; none is dropped. A record that the store refuses
+//! for good is isolated and given up: see [`isolate`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,45 +16,38 @@ use tokio::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 use usher_service::clock;
 
 use crate::engine::arrival::{Admission, Batch};
-use crate::engine::{Change, Changed, FOUND_AT_ONCE, Input};
-use crate::metrics::Metrics;
+use crate::engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreRequest, StoreWrite};
+use crate::metrics::DispatcherMetrics;
 use crate::sql::Outage;
-use crate::sql::fault::Fault;
+use crate::sql::fault::DatabaseFault;
 use crate::store::isolate::{self, RetryingStore, StoreAnswer};
 use crate::store::{HeadsOf, Store, StoreError};
 
-/// How many orders are looked at together, and so how many changes share a transaction at most.
+/// Largest number of requests handled together, and therefore of changes in one transaction.
 const MAX_WRITE_BATCH: usize = 256;
-/// The pause before the store is asked again.
+/// Pause before the store is retried.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// How often the same is asked whose error does not tell whether time mends it. Then it is isolated: where others are
-/// taken meanwhile, the record is at fault.
+/// Tries of a request whose error does not show whether time fixes it. After them it is isolated: if the store accepts
+/// other requests meanwhile, the record is at fault.
 const UNCLEAR_TRIES: u32 = 5;
 
-/// What is asked of the store. See the steps of the engine of the same names.
-pub(super) enum StoreRequest {
-    Acquire { assignment: u64, partitions: Vec<Partition> },
-    Admit(Batch),
-    Find { partition: Partition, epoch: i64, after: Option<(i64, EventRef)>, without: Vec<String> },
-    Load { key: SubjectId, partition: Partition, epoch: i64, limit: usize },
-    Due(Vec<(Partition, i64)>),
-    Write(Change),
-    ConfirmPause { since: Timestamp, under_way: usize },
+/// A message to the actor.
+enum Message {
+    Request(StoreRequest),
     Claim(Change, oneshot::Sender<Changed>),
 }
 
-/// Hands over what is asked.
+/// Handle that sends requests to a flow's [`StoreActor`].
 #[derive(Clone)]
 pub(super) struct StoreWriter {
-    orders: mpsc::UnboundedSender<StoreRequest>,
+    messages: mpsc::UnboundedSender<Message>,
     waits: Waits,
 }
 
-/// Since when the store has been asked for something without an answer.
+/// Instant since which the store has owed an answer; `None` while no request is pending.
 #[derive(Debug, Clone, Default)]
 struct Waits(Arc<Mutex<Option<Instant>>>);
 
@@ -66,50 +61,51 @@ impl Waits {
     }
 }
 
-/// The process ends before this could be written; it will be found undone.
+/// The process ends before this could be written; it will be found not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stopped;
 
 impl StoreWriter {
-    /// Starts the store_writer of a flow; it answers to `answers`.
+    /// Starts the store actor of a flow. Its answers go to `answers`.
     pub(super) fn start(
         flow: String,
         owner: String,
         store: Arc<dyn Store>,
-        metrics: Metrics,
+        metrics: DispatcherMetrics,
         outage: Outage,
         stop: CancellationToken,
         answers: mpsc::UnboundedSender<Input>,
     ) -> Self {
-        // Not bounded here: what may be under way is bounded by the engine and by the batches of the log.
-        let (orders, queue) = mpsc::unbounded_channel();
+        // Unbounded here: the engine and the size of the log's batches limit what can be in flight.
+        let (messages, queue) = mpsc::unbounded_channel();
         let waits = Waits::default();
-        let (asked_again, waiting) = (AtomicBool::new(false), waits.clone());
-        let limiter = StoreActor { flow, owner, store, metrics, outage, stop, answers, asked_again, waits };
-        tokio::spawn(limiter.run(queue));
-        Self { orders, waits: waiting }
+        let (retried, waiting) = (AtomicBool::new(false), waits.clone());
+        let actor = StoreActor { flow, owner, store, metrics, outage, stop, answers, retried, waits };
+        tokio::spawn(actor.run(queue));
+        Self { messages, waits: waiting }
     }
 
-    /// Hands an order over; its answer comes to the flow's worker.
-    pub(super) fn order(&self, order: StoreRequest) {
-        // A limiter that is gone has been stopped, and so is whoever would wait for the answer.
-        let _ = self.orders.send(order);
+    /// Sends a request. Its answer goes to the flow's consumer.
+    pub(super) fn send(&self, request: StoreRequest) {
+        // The actor is gone only after a stop, and then nothing waits for the answer.
+        let _ = self.messages.send(Message::Request(request));
     }
 
-    /// For how long the store has not answered what it was asked; zero while nothing is asked.
-    pub(super) fn waits_for(&self) -> Duration {
+    /// Returns the time that a pending request has been without an answer; zero while none is pending.
+    pub(super) fn pending_for(&self) -> Duration {
         self.waits.get()
     }
 
-    /// Writes a claim, in its turn, and waits for it.
+    /// Writes a claim, in order with the other requests, and waits for the result.
     pub(super) async fn claim(&self, change: Change) -> Result<Changed, Stopped> {
         let (answer, answered) = oneshot::channel();
-        self.order(StoreRequest::Claim(change, answer));
+        // As above: then the receiver reports it.
+        let _ = self.messages.send(Message::Claim(change, answer));
         answered.await.map_err(|_| Stopped)
     }
 }
 
-/// Who is to hear what came of a change.
+/// Receiver of the result of a change.
 enum ReplyTo {
     FlowConsumer,
     Attempt(oneshot::Sender<Changed>),
@@ -119,46 +115,36 @@ struct StoreActor {
     flow: String,
     owner: String,
     store: Arc<dyn Store>,
-    metrics: Metrics,
+    metrics: DispatcherMetrics,
     outage: Outage,
     stop: CancellationToken,
     answers: mpsc::UnboundedSender<Input>,
-    /// Whether something of the present order had to be asked again.
-    asked_again: AtomicBool,
+    /// True if a request to the store was retried since the current admission began.
+    retried: AtomicBool,
     waits: Waits,
 }
 
 impl StoreActor {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<StoreRequest>) {
-        let mut orders = Vec::with_capacity(MAX_WRITE_BATCH);
-        while queue.recv_many(&mut orders, MAX_WRITE_BATCH).await > 0 {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Message>) {
+        let mut messages = Vec::with_capacity(MAX_WRITE_BATCH);
+        while queue.recv_many(&mut messages, MAX_WRITE_BATCH).await > 0 {
             self.waits.set(Some(Instant::now()));
-            let (mut changes, mut hear) = (Vec::new(), Vec::new());
-            let (mut others, mut reads) = (Vec::new(), Vec::new());
-            for order in orders.drain(..) {
-                match order {
-                    StoreRequest::Write(change) => {
-                        changes.push(change);
-                        hear.push(ReplyTo::FlowConsumer);
-                    }
-                    StoreRequest::Claim(change, answer) => {
-                        changes.push(change);
-                        hear.push(ReplyTo::Attempt(answer));
-                    }
-                    StoreRequest::Find { .. } | StoreRequest::Load { .. } => reads.push(order),
-                    StoreRequest::Acquire { .. }
-                    | StoreRequest::Admit(_)
-                    | StoreRequest::Due(_)
-                    | StoreRequest::ConfirmPause { .. } => {
-                        others.push(order);
-                    }
+            let mut changes = Vec::new();
+            let mut writes = Vec::new();
+            let mut reads = Vec::new();
+            for message in messages.drain(..) {
+                match message {
+                    Message::Claim(change, answer) => changes.push((change, ReplyTo::Attempt(answer))),
+                    Message::Request(StoreRequest::Change(change)) => changes.push((change, ReplyTo::FlowConsumer)),
+                    Message::Request(StoreRequest::Write(write)) => writes.push(write),
+                    Message::Request(StoreRequest::Read(read)) => reads.push(read),
                 }
             }
-            // The order within a group is ours to choose, as long as the answers tell of the store as it then was: the
-            // changes first, all at once, and the reads last, for nothing is written between them and their answers.
-            let done = self.change(changes, hear).await.is_some()
-                && self.write(others).await.is_some()
-                && self.read(reads).await.is_some();
+            // The order within a batch is free, as long as each answer reflects the store at its time. Changes come
+            // first, all at once. Reads come last, because nothing is written between them and their answers.
+            let done = self.apply_changes(changes).await.is_some()
+                && self.run_writes(writes).await.is_some()
+                && self.run_reads(reads).await.is_some();
             if !done {
                 return;
             }
@@ -167,97 +153,86 @@ impl StoreActor {
     }
 
     fn answer(&self, input: Input) {
-        // A worker that is gone has been stopped.
+        // The consumer is gone only after a stop.
         let _ = self.answers.send(input);
     }
 
-    async fn change(&self, changes: Vec<Change>, hear: Vec<ReplyTo>) -> Option<()> {
+    async fn apply_changes(&self, changes: Vec<(Change, ReplyTo)>) -> Option<()> {
         if changes.is_empty() {
             return Some(());
         }
+        let (changes, replies): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
         let changed = isolate::change(self, &changes).await?;
         let refused = changed.iter().filter(|changed| **changed == Changed::Refused).count();
-        self.gave_up("change", refused);
-        for ((change, changed), hears) in changes.into_iter().zip(changed).zip(hear) {
-            match hears {
+        self.count_refused("change", refused);
+        for ((change, changed), reply_to) in changes.into_iter().zip(changed).zip(replies) {
+            match reply_to {
                 ReplyTo::FlowConsumer => self.answer(Input::Written { change, changed }),
-                // Whoever asked is gone with the process.
+                // The caller is gone only if the process is stopping.
                 ReplyTo::Attempt(answer) => drop(answer.send(changed)),
             }
         }
         Some(())
     }
 
-    async fn write(&self, orders: Vec<StoreRequest>) -> Option<()> {
-        for order in orders {
-            match order {
-                StoreRequest::Acquire { assignment, partitions } => {
-                    let (owned, _) = self.ask(|| self.store.acquire(&self.flow, &partitions, &self.owner)).await?;
+    async fn run_writes(&self, writes: Vec<StoreWrite>) -> Option<()> {
+        for write in writes {
+            match write {
+                StoreWrite::Acquire { assignment, partitions } => {
+                    let (owned, _) = self.retry(|| self.store.acquire(&self.flow, &partitions, &self.owner)).await?;
                     self.answer(Input::Acquired { assignment, owned });
                 }
-                StoreRequest::Admit(batch) => {
+                StoreWrite::Admit(batch) => {
                     let (partition, epoch, frontier) = (batch.partition, batch.epoch, batch.frontier);
-                    self.asked_again.store(false, Ordering::Relaxed);
+                    self.retried.store(false, Ordering::Relaxed);
                     let isolated = isolate::admit(self, batch).await?;
-                    self.gave_up("admission", isolated.refused);
-                    // In parts, what is a head may have been taken up by a later part: it is looked for again.
-                    let asked_again = isolated.in_parts || self.asked_again.load(Ordering::Relaxed);
+                    self.count_refused("admission", isolated.refused);
+                    // If the batch was admitted in parts, a later part may have taken up a head, so heads are searched
+                    // again.
+                    let retried = isolated.in_parts || self.retried.load(Ordering::Relaxed);
                     let admission = isolated.admission;
-                    self.answer(Input::Admitted { partition, epoch, frontier, admission, asked_again });
+                    self.answer(Input::Admitted { partition, epoch, frontier, admission, retried });
                 }
-                StoreRequest::Due(partitions) => {
+                StoreWrite::Due(partitions) => {
                     let now = clock::now();
-                    let (due, asked_again) = self.ask(|| self.store.due(&self.flow, &partitions, now)).await?;
-                    self.answer(Input::Due { heads: due.heads, behind: due.behind, asked_again });
+                    let (due, retried) = self.retry(|| self.store.due(&self.flow, &partitions, now)).await?;
+                    self.answer(Input::Due { heads: due.heads, behind: due.behind, retried });
                     for (partition, epoch) in due.fenced {
                         self.answer(Input::Fenced { partition, epoch });
                     }
                 }
-                StoreRequest::ConfirmPause { since, under_way } => {
-                    self.ask(|| self.store.confirm_pause(&self.flow, &self.owner, since, under_way)).await?;
+                StoreWrite::ConfirmPause { since, under_way } => {
+                    self.retry(|| self.store.confirm_pause(&self.flow, &self.owner, since, under_way)).await?;
                 }
-                StoreRequest::Find { .. }
-                | StoreRequest::Load { .. }
-                | StoreRequest::Write(_)
-                | StoreRequest::Claim(..) => {}
             }
         }
         Some(())
     }
 
-    async fn read(&self, orders: Vec<StoreRequest>) -> Option<()> {
-        let answers = futures::future::join_all(orders.into_iter().map(|order| self.look(order))).await;
-        for answer in answers {
-            if let Some(input) = answer? {
-                self.answer(input);
-            }
+    async fn run_reads(&self, reads: Vec<StoreRead>) -> Option<()> {
+        for answer in futures::future::join_all(reads.into_iter().map(|read| self.run_read(read))).await {
+            self.answer(answer?);
         }
         Some(())
     }
 
-    /// The answer to a question that changes nothing.
-    async fn look(&self, order: StoreRequest) -> Option<Option<Input>> {
-        Some(match order {
-            StoreRequest::Find { partition, epoch, after, without } => {
+    /// Answers a request that changes nothing. The result is `None` if the process stops.
+    async fn run_read(&self, read: StoreRead) -> Option<Input> {
+        Some(match read {
+            StoreRead::Find { partition, epoch, after, without } => {
                 let of = HeadsOf { partition, after, without, limit: FOUND_AT_ONCE };
-                let (heads, _) = self.ask(|| self.store.heads(&self.flow, &of)).await?;
+                let (heads, _) = self.retry(|| self.store.heads(&self.flow, &of)).await?;
                 let all = heads.len() < FOUND_AT_ONCE;
-                Some(Input::Found { partition, epoch, heads, all })
+                Input::Found { partition, epoch, heads, all }
             }
-            StoreRequest::Load { key, partition, epoch, limit } => {
-                let ((runs, more), _) = self.ask(|| self.store.lane(&self.flow, &key, limit)).await?;
-                Some(Input::Loaded { key, partition, epoch, runs, more })
+            StoreRead::Load { key, partition, epoch, limit } => {
+                let ((runs, more), _) = self.retry(|| self.store.lane(&self.flow, &key, limit)).await?;
+                Input::Loaded { key, partition, epoch, runs, more }
             }
-            StoreRequest::Acquire { .. }
-            | StoreRequest::Admit(_)
-            | StoreRequest::Due(_)
-            | StoreRequest::Write(_)
-            | StoreRequest::ConfirmPause { .. }
-            | StoreRequest::Claim(..) => None,
         })
     }
 
-    fn gave_up(&self, what: &str, records: usize) {
+    fn count_refused(&self, what: &str, records: usize) {
         if records > 0 {
             let counter = self.metrics.unstorable.with_label_values(&[self.flow.as_str(), what]);
             counter.inc_by(records as u64);
@@ -265,43 +240,43 @@ impl StoreActor {
         }
     }
 
-    /// Asks until there is an answer, and says whether it had to be asked again: an earlier asking may have been carried
-    /// out and its answer lost, and then this one leaves out what that one did. None when the process stops meanwhile.
-    async fn ask<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<(T, bool)> {
-        let mut asked_again = false;
+    /// Retries until the store answers. The flag is true if an earlier try may have been applied and its answer lost;
+    /// then this result omits what that try did. Returns `None` if the process stops meanwhile.
+    async fn retry<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<(T, bool)> {
+        let mut retried = false;
         loop {
-            match self.ask_once(&ask).await {
-                Ok(answer) => return Some((answer, asked_again)),
-                // What only asks holds no data that could be refused.
-                Err(error) => self.wait(&error).await?,
+            match self.try_once(&ask).await {
+                Ok(answer) => return Some((answer, retried)),
+                // These requests hold no data that the store could refuse.
+                Err(error) => self.back_off(&error).await?,
             }
-            asked_again = true;
+            retried = true;
         }
     }
 
-    /// The same where the store may refuse what it is asked.
-    async fn ask_for<T, F: Future<Output = Result<T, StoreError>>>(
+    /// Does the same as `ask`, for requests that the store may refuse.
+    async fn retry_refusable<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         ask: impl Fn() -> F,
     ) -> Option<StoreAnswer<T>> {
         let mut unclear = 0;
         loop {
-            let error = match self.ask_once(&ask).await {
+            let error = match self.try_once(&ask).await {
                 Ok(answer) => return Some(StoreAnswer::Done(answer)),
                 Err(error) => error,
             };
             match error.fault() {
-                Fault::Refused => return Some(StoreAnswer::Refused(error)),
-                Fault::Unclear if unclear + 1 >= UNCLEAR_TRIES => return Some(StoreAnswer::Refused(error)),
-                Fault::Unclear => unclear += 1,
-                Fault::Passing | Fault::Setting | Fault::Damaged => unclear = 0,
+                DatabaseFault::Refused => return Some(StoreAnswer::Refused(error)),
+                DatabaseFault::Unclear if unclear + 1 >= UNCLEAR_TRIES => return Some(StoreAnswer::Refused(error)),
+                DatabaseFault::Unclear => unclear += 1,
+                DatabaseFault::Passing | DatabaseFault::Setting | DatabaseFault::Damaged => unclear = 0,
             }
-            self.wait(&error).await?;
-            self.asked_again.store(true, Ordering::Relaxed);
+            self.back_off(&error).await?;
+            self.retried.store(true, Ordering::Relaxed);
         }
     }
 
-    async fn ask_once<T, F: Future<Output = Result<T, StoreError>>>(
+    async fn try_once<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         ask: &impl Fn() -> F,
     ) -> Result<T, StoreError> {
@@ -315,8 +290,8 @@ impl StoreActor {
         answer
     }
 
-    /// Says that the store does not do as asked, and lets some time pass. None when the process stops.
-    async fn wait(&self, error: &StoreError) -> Option<()> {
+    /// Reports the failure of the store and pauses. Returns `None` if the process is stopping.
+    async fn back_off(&self, error: &StoreError) -> Option<()> {
         self.outage.failed(error.fault(), &error.to_string()).await;
         if self.stop.is_cancelled() {
             return None;
@@ -336,15 +311,15 @@ impl RetryingStore for StoreActor {
                 Err(error) => Err(error),
             }
         };
-        self.ask_for(admit).await
+        self.retry_refusable(admit).await
     }
 
     async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
-        // A change that is written twice is written once, so it does not matter whether it was asked again.
-        self.ask_for(|| self.store.change(&self.flow, changes)).await
+        // Writing a change twice has the same effect as writing it once, so a retry does not matter.
+        self.retry_refusable(|| self.store.change(&self.flow, changes)).await
     }
 
     async fn refuses_everything(&self, error: &StoreError) -> Option<()> {
-        self.wait(error).await
+        self.back_off(error).await
     }
 }

@@ -1,4 +1,4 @@
-//! The versions of a flow that runs are at: the present one, and older ones as the store kept them.
+//! Versions of a flow that its runs use: the current one, and older ones as stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::flows::Flow;
 use crate::store::{Store, StoreError};
 
-/// One flow in all its versions.
+/// All versions of one flow.
 pub(super) struct Versions {
     present: Arc<Flow>,
     store: Arc<dyn Store>,
@@ -18,18 +18,18 @@ impl Versions {
         Self { present, store, older: Mutex::default() }
     }
 
-    /// The flow's name.
+    /// Returns the flow's name.
     pub(super) fn name(&self) -> &str {
         &self.present.name
     }
 
-    /// This version if it has been asked for before, else the present one.
+    /// Returns this version if it has been loaded before, else the current one.
     pub(super) fn known(&self, version: &str) -> Arc<Flow> {
         let older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
         older.get(version).cloned().unwrap_or_else(|| self.present.clone())
     }
 
-    /// This version; none if it was never kept, or cannot be read by this Usher any more.
+    /// Returns this version. `None` if it was never stored, or if this version of Usher can no longer read it.
     pub(super) async fn get(&self, version: &str) -> Result<Option<Arc<Flow>>, StoreError> {
         let known = self.known(version);
         if known.version == version {

@@ -1,4 +1,4 @@
-//! Events on their way into the store, and what the store makes of them.
+//! Events on their way into the store, and the results of their admission.
 
 use bytes::Bytes;
 use usher_proto::suppression::SuppressionChange;
@@ -11,30 +11,30 @@ use crate::subject::Snapshot;
 /// An event on its way into the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrival {
-    /// Its offset.
+    /// The event's offset.
     pub offset: i64,
     /// The event.
     pub event: Event,
-    /// Whether it starts a run.
+    /// True if the event starts a run.
     pub starts: bool,
-    /// Whether it ends the runs of its key that came before it.
+    /// True if the event ends the earlier runs of its key.
     pub cancels: bool,
-    /// What it says of its subject.
+    /// The state of its subject that the event carries, if any.
     pub snapshot: Option<Snapshot>,
-    /// Those fields of its subject that the flow remembers, as it says them; none where the flow remembers nothing.
+    /// The fields of its subject that the flow remembers, with the event's values; absent if the flow remembers none.
     pub remember: Option<Fields>,
-    /// From when on its run is worth nothing.
+    /// Expiry of its run, which is not executed after this time; absent if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// What it orders, if it is an operator's.
+    /// The operator's command that the event carries, if any.
     pub command: Option<Command>,
-    /// What it says of who may be written to.
+    /// The suppression change that the event carries, if any.
     pub suppression: Option<SuppressionChange>,
-    /// Why its run is to be given up at once.
+    /// The reason and the error for which its run is given up at once; absent if the run is to be worked on.
     pub verdict: Option<(Reason, String)>,
 }
 
 impl Arrival {
-    /// One that starts a run, and means nothing else.
+    /// Returns an arrival that starts a run and has no other meaning.
     pub fn starting(offset: i64, event: Event) -> Self {
         Self {
             offset,
@@ -51,38 +51,39 @@ impl Arrival {
     }
 }
 
-/// What an operator orders about one run of a flow.
+/// An operator's command about one run of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The run's event.
+    /// The event of the run.
     pub run: EventRef,
-    /// Who orders it, as they name themselves.
+    /// The operator, by the name that they gave.
     pub by: String,
-    /// When.
+    /// The time of the command.
     pub at: Timestamp,
-    /// What.
-    pub order: Order,
+    /// The action.
+    pub order: CommandKind,
 }
 
-/// What can be ordered.
+/// The actions that an operator can command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// To take up a dead run again, at the tail of its lane.
+pub enum CommandKind {
+    /// Takes up a dead run again, at the tail of its lane.
     Redrive {
-        /// How often it had died when that was ordered: the same order a second time finds another number.
+        /// Number of times the run had died at the time of the command. A repetition of the same command finds another
+        /// number and has no effect.
         deaths: u32,
     },
-    /// To end it, after the attempt that may be under way.
+    /// Ends the run, after the attempt that may be in flight.
     Cancel,
-    /// To do once more what is done.
+    /// Runs a finished run again.
     Rerun {
-        /// The event's body, as it came: the store has dropped it.
+        /// The event's body, unchanged: the store has dropped it.
         body: String,
     },
 }
 
-impl Order {
-    /// The word for it.
+impl CommandKind {
+    /// Returns the action's name.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Redrive { .. } => "redrive",
@@ -92,20 +93,20 @@ impl Order {
     }
 }
 
-/// A record that no flow can take. It is kept once for all of them, with why.
+/// A record that no flow can process. It is stored once for all flows, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedRecord {
-    /// Its offset.
+    /// The record's offset.
     pub offset: i64,
-    /// Why, in one of the words that dead runs have, too.
+    /// The reason, from the same list as the reasons of dead runs.
     pub reason: Reason,
-    /// The same in a sentence.
+    /// The reason as a sentence.
     pub error: String,
-    /// The event's id, as far as there is one.
+    /// The event's id, as far as it can be read.
     pub event: String,
     /// The record's key.
     pub key: Key,
-    /// Its value, byte for byte.
+    /// The record's value, byte for byte.
     pub body: Bytes,
 }
 
@@ -114,71 +115,73 @@ pub struct RefusedRecord {
 pub struct Batch {
     /// The partition.
     pub partition: Partition,
-    /// Its epoch.
+    /// The partition's epoch.
     pub epoch: i64,
-    /// The offset below which everything is accounted for once this is written. Offsets may have gaps.
+    /// The offset below which every record is accounted for once this batch is written. Offsets may have gaps.
     pub frontier: i64,
-    /// Those of the events that mean something to the flow.
+    /// The events that concern the flow.
     pub arrivals: Vec<Arrival>,
-    /// Those of the records that are no events.
+    /// The records that are not events.
     pub refused: Vec<RefusedRecord>,
-    /// The flow's present version, which new runs begin with.
+    /// The flow's present version, with which new runs begin.
     pub flow_version: String,
-    /// The connector of its first step.
+    /// The connector of the flow's first step; absent if that step has none.
     pub connector: Option<String>,
 }
 
 impl Batch {
-    /// Whom a new run of this event asks first.
+    /// Returns the destination of the first step of a new run of this event.
     pub fn destination(&self, event: &Event) -> Option<String> {
         self.connector.as_deref().map(|connector| account(connector, event.instance()))
     }
 
-    /// Number of records in it.
+    /// Returns the number of records in the batch.
     pub fn len(&self) -> usize {
         self.arrivals.len() + self.refused.len()
     }
 
-    /// Whether it only moves the frontier.
+    /// Returns true if the batch only moves the frontier.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Roughly how many bytes it takes in memory.
+    /// Returns the approximate size in memory, in bytes.
     pub fn weight(&self) -> usize {
         let arrivals = self.arrivals.iter().map(|arrival| arrival.event.body.len() + 512);
         arrivals.chain(self.refused.iter().map(|refused| refused.body.len() + 512)).sum()
     }
 }
 
-/// What came of a batch.
+/// The result of admitting a batch.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// New runs that nothing of their key goes before.
+    /// New runs that no earlier run of their key precedes.
     pub heads: Vec<Run>,
-    /// The same of runs that were known: their wait is over, or an operator has taken them up again.
+    /// Known runs that no earlier run of their key precedes: their wait is over, or an operator has taken
+    /// them up again.
     pub woken: Vec<Run>,
-    /// Keys that have got something behind what is under way already.
+    /// Keys that have new runs behind a run in flight.
     pub behind: Vec<SubjectId>,
-    /// Runs that it has cancelled.
+    /// Runs that the batch has cancelled.
     pub cancelled: Vec<(SubjectId, EventRef)>,
-    /// Events that were known already: none of their effects happens again.
+    /// Number of events that were known already: none of their effects happens again.
     pub repeated: usize,
-    /// Records that no flow can take and that nobody had kept before.
+    /// Number of records that no flow can process and that were not stored before.
     pub refused: usize,
 }
 
-/// A partition that has been taken over.
+/// A partition that this process has taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
-    /// What every write must carry from now on.
+    /// The fencing token that every write must carry from now on.
     pub epoch: i64,
-    /// The offset below which every event is accounted for; none if the flow never read it.
+    /// The offset below which every event is accounted for; absent if the flow never read the partition.
     pub frontier: Option<i64>,
-    /// Where an operator demand the flow to go on, whatever else is known.
-    pub sought: Option<i64>,
-    /// Whether the topic has grown by it after the flow had begun: it is read from its first record.
+    /// The offset from which an operator has told the flow to continue, regardless of all other positions; absent if
+    /// there is no such command.
+    pub operator_offset: Option<i64>,
+    /// True if the partition was added to the topic after the flow had begun: it is read from its first record.
     pub late: bool,
 }

@@ -1,43 +1,44 @@
-//! A breaker: stops the calls of a destination that is down, lets single ones try whether it is back, and opens up step
-//! by step when it is, so that nobody stampedes.
+//! A circuit breaker: stops the calls of a destination that is down, then admits single calls as probes. Once the
+//! destination serves again, the breaker admits more calls step by step, so that the backlog does not overload it.
 
 use std::time::Duration;
 
 use usher_proto::Timestamp;
 
-/// Different runs whose attempts must fail in a row, with nobody served in between, before a destination counts as down.
-/// One run that always fails is its own trouble.
+/// Number of different runs whose attempts must fail consecutively, with no successful call in between, before a
+/// destination counts as down. A single run that always fails does not open the breaker.
 const FAILURES: usize = 8;
-/// The same once it has begun to serve again.
+/// Number of consecutive failing runs that reopen the breaker after it has begun to serve again.
 const FAILURES_WHILE_RECOVERING: usize = 3;
-/// How many calls at once end the recovery. It begins with one, and every answer makes room for one more, so that the
-/// number doubles in the time of a call.
+/// Number of concurrent calls at which the recovery ends. It begins with one, and every answer admits one more, so that
+/// the number doubles in the time of a call.
 const RECOVERED: u32 = 64;
-/// The pause before the first try; it doubles with each that fails.
+/// The pause before the first probe; it doubles with each probe that fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between tries.
+/// The longest pause between probes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The longest time for which a destination's word to wait is obeyed.
+/// The longest pause that is respected when a destination requests one.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// A destination that asks to wait longer than this is told of like one that is down.
+/// A destination that requests a pause of at least this length is reported like one that is down.
 const LONG_THROTTLE: Duration = Duration::from_secs(10);
-/// How long to wait for a destination that says "slower" and not how long.
-const UNSAID: Duration = Duration::from_secs(1);
+/// The pause for a destination that throttles without giving a time.
+const DEFAULT_THROTTLE: Duration = Duration::from_secs(1);
 
-/// What an attempt says of its destination.
+/// The health of a destination, as one attempt shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It answers; whether it likes the request is another matter.
+    /// It answers, even if it rejects the request.
     Serves,
     /// It seems to be down.
     Down,
-    /// It asks for a slower pace.
+    /// It requests a slower pace. Holds the pause that it requests, if any.
     Throttles(Option<Duration>),
-    /// Nothing: it was not asked after all.
+    /// Unknown: it was not called after all.
     None,
 }
 
-/// Leave to make one call. Which of the breaker's times it was given in tells late answers from those that count.
+/// Permit for one call. Holds the generation of the breaker in which it was issued; results of an earlier
+/// generation are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permit(u64);
 
@@ -48,22 +49,22 @@ enum State {
     HalfOpen { allowed: u32, serves: bool },
 }
 
-/// One destination, as its answers show it.
+/// The breaker of one destination.
 #[derive(Debug)]
 pub struct Breaker {
     state: State,
-    /// Counts the changes of state.
+    /// Number of state changes: the breaker's generation.
     time: u64,
     in_flight: u32,
-    /// Who failed since somebody was served last, up to as many as matter.
+    /// The runs that failed since the last successful call, up to the number that opens the breaker.
     failing: Vec<u64>,
-    /// Pauses since it was closed last.
+    /// Number of pauses since the breaker was last closed.
     pauses: u32,
-    /// When somebody was served last.
+    /// The time of the last successful call; absent if there was none.
     served_at: Option<Timestamp>,
-    /// When it was found to be down last.
+    /// The time at which the destination was last found to be down; absent if it never was.
     down_at: Option<Timestamp>,
-    /// Since when it has been in trouble that an operator should know of.
+    /// The time since which it has been in trouble that an operator should learn of; absent if it is not.
     trouble_since: Option<Timestamp>,
 }
 
@@ -83,12 +84,13 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Whether everything may call.
+    /// Returns true if calls are not limited.
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
     }
 
-    /// Since when it has been in trouble, and when it is tried next, where it is not tried already.
+    /// Returns the time since which the destination has been in trouble, and the time of the next probe, which is
+    /// absent while it is being probed. Returns `None` if it is not in trouble.
     pub fn trouble(&self) -> Option<(Timestamp, Option<Timestamp>)> {
         let next = match self.state {
             State::Open { until } => Some(until),
@@ -97,7 +99,7 @@ impl Breaker {
         self.trouble_since.map(|since| (since, next))
     }
 
-    /// Whether a call may be made now; it is not counted as one.
+    /// Returns true if a call may be made now, without counting one.
     pub fn admits(&self, now: Timestamp) -> bool {
         match self.state {
             State::Closed => true,
@@ -106,31 +108,31 @@ impl Breaker {
         }
     }
 
-    /// Leave for one call, if one may be made now. Every leave must be given back with [`Breaker::answered`].
+    /// Returns a permit for one call, if one may be made now. Every permit must be returned with [`Breaker::answered`].
     pub fn permit(&mut self, now: Timestamp) -> Option<Permit> {
         if !self.admits(now) {
             return None;
         }
         if let State::Open { .. } = self.state {
             self.turn(State::HalfOpen { allowed: 1, serves: false });
-            // What is still under way from before says nothing about now.
+            // Calls still in flight from before tell nothing about the present state.
             self.in_flight = 0;
         }
         self.in_flight += 1;
         Some(Permit(self.time))
     }
 
-    /// What came of a call. `who` tells runs quarantined; `jitter` is random in 0..1.
+    /// Takes the result of a call. `who` distinguishes runs; `jitter` is random in 0..1.
     pub fn answered(&mut self, permit: Permit, health: Health, who: u64, now: Timestamp, jitter: f64) {
         if permit.0 != self.time {
-            return; // from before the last change
+            return; // from an earlier generation
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         match health {
             Health::None => {}
             Health::Serves => self.serves(now),
             Health::Throttles(after) => {
-                let until = now.plus(after.unwrap_or(UNSAID).min(MAX_RETRY_AFTER));
+                let until = now.plus(after.unwrap_or(DEFAULT_THROTTLE).min(MAX_RETRY_AFTER));
                 self.failing.clear();
                 if until.since(now) >= LONG_THROTTLE {
                     self.trouble_since.get_or_insert(now);
@@ -149,7 +151,7 @@ impl Breaker {
             if *allowed >= RECOVERED {
                 self.pauses = 0;
                 self.trouble_since = None;
-                // Calls under way count on: they were counted one by one.
+                // Calls in flight stay counted: they were counted one by one.
                 self.state = State::Closed;
             }
         }
@@ -171,7 +173,7 @@ impl Breaker {
             self.down_at = Some(now);
             self.trouble_since.get_or_insert(now);
             self.failing.clear();
-            // Between half and the whole: several replicas do not knock at the same moment.
+            // Between half and the whole pause, so that several replicas do not probe at the same moment.
             self.turn(State::Open { until: now.plus(pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)) });
         }
     }
@@ -181,8 +183,8 @@ impl Breaker {
         self.time += 1;
     }
 
-    /// Whether a failure at that time was the run's own: others have been served since, and the destination was not found
-    /// to be down in between.
+    /// Returns true if a failure at that time was the run's own: other runs have been served since, and the destination
+    /// was not found to be down in between.
     pub fn served_others_since(&self, failed_at: Timestamp) -> bool {
         self.served_at.is_some_and(|at| at >= failed_at) && self.down_at.is_none_or(|at| at < failed_at)
     }

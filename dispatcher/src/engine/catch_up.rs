@@ -1,8 +1,8 @@
-//! Catching up: after an assignment and after a resume nothing is begun until everything that stood in the log then has
-//! been admitted, in every partition of the topic, whoever owns it.
+//! Catching up: after an assignment and after a resume no step begins until everything that was in the log at that time
+//! has been admitted, in every partition of the topic, including those that other replicas own.
 //!
-//! A suppression, a bounce or a deletion has a key of its own, so it may stand in another partition than the run that it
-//! concerns, and may still be unread there. The ends are looked at once; what comes later does not move them.
+//! A suppression, a bounce or a deletion has a key of its own, so it may be in another partition than the run that it
+//! concerns, and may still be unread there. The ends are read once; later records do not move them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,23 +14,23 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Delay before a failed read of the log's ends is repeated.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// The end of a partition when it was last read.
+/// The bounds of a partition when they were last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// The partition.
     pub partition: Partition,
-    /// The oldest offset there was.
+    /// The oldest offset at that time.
     pub low: i64,
     /// The offset that the next record would have got.
     pub end: i64,
 }
 
-/// What has still to be admitted before anything is begun.
+/// The records that must be admitted before any step begins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unread {
-    /// The partitions waited for. None while the log has not said yet where it ends.
+    /// The partitions waited for. Empty until the log has reported its ends.
     pub partitions: Vec<Partition>,
-    /// Offsets below the ends seen that are not known to be admitted.
+    /// Number of offsets below those ends that are not known to be admitted.
     pub events: i64,
 }
 
@@ -38,19 +38,19 @@ pub struct Unread {
 enum State {
     /// Everything has been admitted.
     Done,
-    /// The log's ends are to be looked at, not before this time.
+    /// The log's ends are to be read, not before this time.
     Wanted(Option<Timestamp>),
-    /// The log has been asked for its ends.
+    /// The log has been queried for its ends.
     Looking,
-    /// The partitions that have not been admitted to the end seen, with that end and the last known frontier.
+    /// The partitions that have not been admitted up to the end read, with that end and the last known frontier.
     Reading(BTreeMap<Partition, (i64, i64)>),
 }
 
-/// Whether everything that stood in the log at the last assignment or resume has been admitted.
+/// Tracks if everything that was in the log at the last assignment or resume has been admitted.
 #[derive(Debug)]
 pub(super) struct CatchUp {
     state: State,
-    /// Numbers the looks at the log's ends, so that an answer from before the last start does not count.
+    /// Counts the reads of the log's ends, so that an answer from before the last start is ignored.
     look: u64,
     asking: bool,
     asked_at: Option<Timestamp>,
@@ -61,7 +61,7 @@ impl CatchUp {
         Self { state: State::Done, look: 0, asking: false, asked_at: None }
     }
 
-    /// Nothing that is in the log now counts as read.
+    /// Starts again: everything that is in the log now counts as unread.
     pub(super) fn start(&mut self) {
         self.look += 1;
         self.state = State::Wanted(None);
@@ -71,7 +71,7 @@ impl CatchUp {
         matches!(self.state, State::Done)
     }
 
-    /// The number of a look at the log's ends that is to be taken now.
+    /// Returns the number of the read of the log's ends that is to be made now, if one is.
     pub(super) fn wants_look(&mut self, now: Timestamp) -> Option<u64> {
         let State::Wanted(not_before) = self.state else { return None };
         if not_before.is_some_and(|at| now < at) {
@@ -81,16 +81,16 @@ impl CatchUp {
         Some(self.look)
     }
 
-    /// Whether an answer is that of the look that was asked for last.
+    /// Returns true if an answer belongs to the last read that was requested.
     pub(super) fn is_current(&self, look: u64) -> bool {
         self.look == look && matches!(self.state, State::Looking)
     }
 
-    /// The log has said where its partitions end; none if it could not be asked.
+    /// Takes the ends of the log's partitions; `None` if the log could not be queried.
     pub(super) fn looked(&mut self, ends: Option<Vec<Seen>>, now: Timestamp) {
         self.state = match ends {
             None => State::Wanted(Some(now.plus(LOOK_AGAIN))),
-            // A partition that holds nothing has nothing to say, read or not.
+            // An empty partition has nothing to admit.
             Some(ends) => State::Reading(
                 ends.into_iter()
                     .filter(|seen| seen.end > seen.low)
@@ -100,7 +100,7 @@ impl CatchUp {
         };
     }
 
-    /// Takes in how far partitions have been admitted, by `frontier`.
+    /// Takes the partitions' frontiers from `frontier`.
     pub(super) fn read_on(&mut self, frontier: impl Fn(Partition) -> Option<i64>) {
         let State::Reading(unread) = &mut self.state else { return };
         unread.retain(|partition, (end, known)| {
@@ -112,8 +112,8 @@ impl CatchUp {
         }
     }
 
-    /// The store has said how far it has admitted partitions, of those that somebody has ever owned; none if it could not
-    /// be asked. A partition beyond the first `layout` that nobody has ever owned is no part of the topic as it is used.
+    /// Takes the store's frontiers of all partitions that any replica has ever owned; `None` if the store could not be
+    /// queried. A partition beyond the first `layout` that was never owned is not part of the topic in use.
     pub(super) fn told(&mut self, frontiers: Option<&BTreeMap<Partition, Option<i64>>>, layout: i32) {
         self.asking = false;
         let Some(frontiers) = frontiers else { return };
@@ -123,7 +123,7 @@ impl CatchUp {
         self.read_on(|partition| frontiers.get(&partition).copied().flatten());
     }
 
-    /// Whether the store is to be asked now how far the partitions have been admitted that are not `ours`.
+    /// Returns true if the store is to be queried now for the frontiers of partitions that are not `ours`.
     pub(super) fn wants_frontiers(&mut self, ours: impl Fn(Partition) -> bool, now: Timestamp) -> bool {
         let State::Reading(unread) = &self.state else { return false };
         let recently = self.asked_at.is_some_and(|at| now.since(at) < ASK_EVERY);
@@ -134,7 +134,7 @@ impl CatchUp {
         true
     }
 
-    /// What is waited for, if anything is.
+    /// Returns the records that must still be admitted; `None` if everything has been.
     pub(super) fn unread(&self) -> Option<Unread> {
         match &self.state {
             State::Done => None,

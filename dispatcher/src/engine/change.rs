@@ -1,4 +1,4 @@
-//! Changes of runs, as the store is told of them.
+//! Changes of runs, as they are written to the store.
 
 use std::collections::BTreeMap;
 
@@ -13,22 +13,22 @@ use super::{Effect, RunState};
 pub struct Change {
     /// The run.
     pub event: EventRef,
-    /// Its lane.
+    /// The run's lane.
     pub key: SubjectId,
-    /// Its partition.
+    /// The run's partition.
     pub partition: Partition,
     /// The partition's epoch.
     pub epoch: i64,
-    /// What changes.
+    /// The kind of the change.
     pub kind: ChangeKind,
 }
 
-/// What changes about a run.
+/// The kinds of changes of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChangeKind {
     /// An attempt is about to be made.
     Claim {
-        /// What has been tried, this attempt included, and until when it may be under way.
+        /// The attempts so far, including this one, with the time until which it may be in flight.
         tries: AttemptState,
         /// The exact request.
         request: Vec<u8>,
@@ -37,40 +37,40 @@ pub enum ChangeKind {
     Advance {
         /// The index of the next step.
         to: usize,
-        /// Whom that one asks.
+        /// The destination of the next step; absent if it calls none.
         destination: Option<String>,
-        /// What the step did.
+        /// The effect of the finished step; absent if it had none.
         effect: Option<StepEffect>,
-        /// The results of all steps done.
+        /// The results of all finished steps, by index.
         results: BTreeMap<usize, Value>,
     },
-    /// The run waits, and leaves its lane to others.
+    /// The run waits, and leaves its lane to other runs.
     Wait {
-        /// Until when at most.
+        /// The latest end of the wait.
         until: Timestamp,
-        /// The subject's revision after which it need not.
+        /// The subject's revision that was examined: a later one ends the wait early. Absent if only time ends it.
         news_after: Option<i64>,
     },
-    /// The run is to be attempted again later, and its lane waits for it.
+    /// The run is to be attempted again later, and blocks its lane until then.
     Park {
-        /// When.
+        /// The time of the next attempt.
         until: Timestamp,
-        /// What has been tried.
+        /// The attempts so far.
         tries: AttemptState,
-        /// The request whose outcome is not known.
+        /// The request whose outcome is unknown; absent if there is none.
         request: Option<Vec<u8>>,
     },
     /// The run has ended.
     End {
-        /// How.
+        /// The final state.
         state: RunState,
-        /// What its last step did.
+        /// The effect of the run's last step; absent if it had none.
         effect: Option<StepEffect>,
-        /// In a word why.
+        /// The reason of the end in one word; absent if there is none to report.
         note: Option<&'static str>,
-        /// For a dead one: the reason and the destination's words.
+        /// The reason and the error of a dead run.
         verdict: Option<(Reason, String)>,
-        /// Whether it is not known what came of an attempt: then its request is kept, for a redrive.
+        /// True if the outcome of an attempt is unknown: then its request is stored, for a redrive.
         in_doubt: bool,
     },
 }
@@ -80,25 +80,26 @@ pub enum ChangeKind {
 pub struct StepEffect {
     /// The step's index.
     pub step: usize,
-    /// Its name.
+    /// The step's name.
     pub name: String,
     /// The connector.
     pub connector: String,
-    /// What it did.
+    /// The effect.
     pub effect: Effect,
 }
 
-/// What came of a change.
+/// The result of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
-    /// It is written.
+    /// The change is written.
     Written,
-    /// It was to wait, but news have come meanwhile.
+    /// The run was to wait, but the revision that it waits for has arrived meanwhile.
     Awake,
-    /// The run has ended already, or ends now because somebody asked for it; of the change only its effect is written.
+    /// The run has ended already, or ends now because an operator cancelled it; of the change only its
+    /// effect is written.
     Ended,
-    /// Somebody else owns the partition now; nothing was written.
+    /// Another replica owns the partition now; nothing was written.
     Fenced,
-    /// The store will never take it; nothing was written.
+    /// The store will never accept the change; nothing was written.
     Refused,
 }

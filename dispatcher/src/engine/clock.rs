@@ -1,5 +1,5 @@
-//! Whether the time that decisions are given can be trusted. What time ends, a wrong clock must not end: a wait, an expiry,
-//! the memory of what was done.
+//! Judges if the clock that the engine's decisions rely on can be trusted. A wrong clock must not end anything that
+//! ends by time: a wait, a run's life, the record of what was done.
 
 use std::time::Duration;
 
@@ -7,43 +7,46 @@ use usher_proto::Timestamp;
 
 /// Largest accepted difference between two clocks.
 pub const MAX_SKEW: Duration = Duration::from_secs(2);
-/// A store that was not used for longer than this says nothing of whether the machine's clock has been set since.
+/// A store that was not used for longer than this gives no evidence that the machine's clock has not been set since.
 const LONG_UNUSED: Duration = Duration::from_secs(24 * 3600);
 /// Time after a start during which an unproven clock ends nothing.
 const DISTRUSTED_FOR: Duration = Duration::from_secs(10 * 60);
-/// How new a webhook must be that proves a clock: ingest takes none whose signed time is further from its own clock.
+/// Maximum age of a webhook that proves a clock: ingest rejects webhooks whose signed time differs more than this from
+/// its own clock.
 const PROOF_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// What is known of a process's clock.
+/// The state of a process's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockState {
-    /// It is right, as far as anything can tell.
+    /// It is right, as far as can be determined.
     Right,
-    /// Nothing says that it is right: the store has no clock of its own, and was not used for long. Work goes on; nothing
-    /// ends by time.
+    /// There is no evidence that it is right: the store has no clock of its own, and was not used for long. Work
+    /// continues; nothing ends by time.
     Unproven,
     /// It is wrong. Nothing is begun.
     Wrong,
 }
 
-/// What a store knows of time.
+/// The times that a store provides as evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Witness {
-    /// Its own clock, if it has one that is not this machine's.
+    /// The store's own clock; absent if it has none apart from this machine's.
     pub own: Option<Timestamp>,
-    /// When it was last used, by whoever used it, before this process.
+    /// The time of the store's last use by any process before this one; absent if it was never used, or has a clock of
+    /// its own.
     pub last_used: Option<Timestamp>,
-    /// When the newest webhook that it knows of was received.
+    /// The time at which the newest webhook in the store was received; absent if there is none.
     pub newest: Option<Timestamp>,
 }
 
-/// Judges a clock by what a store knows. `now` is the process's clock, `running` the time since the process was started.
+/// Judges a clock by a store's evidence. `now` is the process's clock, `running` the time since the
+/// process was started.
 pub fn judge(witness: &Witness, now: Timestamp, running: Duration) -> ClockState {
     if let Some(own) = witness.own {
         let close = now.since(own).max(own.since(now)) <= MAX_SKEW;
         return if close { ClockState::Right } else { ClockState::Wrong };
     }
-    // A webhook's time is signed, and was close to the clock of whoever took it.
+    // A webhook's time is signed, and was close to the clock of the ingest process that accepted it.
     if witness.newest.is_some_and(|newest| newest.since(now) > PROOF_AGE) {
         return ClockState::Wrong;
     }

@@ -1,4 +1,4 @@
-//! The destinations as one process knows them: what holds for a destination holds in every flow that uses it.
+//! The state of all destinations in one process. The state of a destination is shared by all flows that use it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use usher_proto::{Instance, Timestamp};
 
 use super::breaker::{Breaker, Health, Permit};
 
-/// The account that a connector uses for events of an instance: `stripe`, or `stripe@staging` for any instance but the
-/// default one. Breakers and quotas belong to accounts.
+/// Returns the account that a connector uses for events of an instance: `stripe`, or `stripe@staging` for any instance
+/// but the default one. Breakers and quotas belong to accounts.
 pub fn account(connector: &str, instance: &str) -> String {
     if instance == Instance::DEFAULT { connector.to_owned() } else { format!("{connector}@{instance}") }
 }
@@ -17,40 +17,40 @@ pub fn account(connector: &str, instance: &str) -> String {
 #[derive(Debug, Default)]
 pub struct Destinations {
     breakers: BTreeMap<String, Breaker>,
-    /// Accounts whose calls are used up, for usual and for urgent flows, and until when.
+    /// Accounts whose calls are used up, and the time until which they are. The flag is true for urgent flows.
     used_up: BTreeMap<(String, bool), Timestamp>,
-    /// How many calls of one flow may be under way at once, where the account's quota says so.
+    /// Maximum number of concurrent calls of one flow; absent if the account has no quota.
     rooms: BTreeMap<String, usize>,
-    /// Of each destination in trouble: since when it is, and when that was told last.
+    /// For each destination in trouble: the time since which it is, and the time of the last report.
     told: BTreeMap<String, (Timestamp, Timestamp)>,
 }
 
 /// Interval between two reports of a destination that stays in trouble.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// News of a destination for an operator.
+/// A change of a destination that is reported to an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// It takes no calls, or only single ones.
+pub enum DestinationReport {
+    /// The destination takes no calls, or only probes.
     Trouble {
-        /// Its account.
+        /// The destination's account.
         destination: String,
-        /// Since when.
+        /// The time since which it is in trouble.
         since: Timestamp,
-        /// Time of the next try; none while it is tried.
+        /// The time of the next probe; absent while it is being probed.
         next_probe: Option<Timestamp>,
     },
-    /// It serves as usual again.
+    /// The destination serves as usual again.
     Over {
-        /// Its account.
+        /// The destination's account.
         destination: String,
-        /// Since when it had been in trouble.
+        /// The time since which it had been in trouble.
         since: Timestamp,
     },
 }
 
 impl Destinations {
-    /// Leave for one call; see [`Breaker::permit`].
+    /// Returns a permit for one call, if one may be made now; see [`Breaker::permit`].
     pub fn permit(&mut self, destination: &str, urgent: bool, now: Timestamp) -> Option<Permit> {
         if self.is_used_up(destination, urgent, now) {
             return None;
@@ -61,7 +61,7 @@ impl Destinations {
         }
     }
 
-    /// The account's calls are used up for a while.
+    /// Records that the account's calls are used up until this time.
     pub fn use_up(&mut self, destination: &str, urgent: bool, until: Timestamp) {
         self.used_up.insert((destination.to_owned(), urgent), until);
     }
@@ -70,22 +70,22 @@ impl Destinations {
         self.used_up.get(&(destination.to_owned(), urgent)).is_some_and(|until| now < *until)
     }
 
-    /// Says how many calls of one flow may be under way at once.
+    /// Sets the maximum number of concurrent calls of one flow.
     pub fn make_room(&mut self, destination: &str, calls: usize) {
         self.rooms.insert(destination.to_owned(), calls);
     }
 
-    /// Whether a quota says how many calls may be under way at once: heads may have to wait long for room.
+    /// Returns true if a quota limits the number of concurrent calls, so that heads may have to wait long.
     pub fn has_quota(&self, destination: &str) -> bool {
         self.room(destination) < usize::MAX
     }
 
-    /// How many calls of one flow may be under way at once.
+    /// Returns the maximum number of concurrent calls of one flow; `usize::MAX` without a quota.
     pub fn room(&self, destination: &str) -> usize {
         self.rooms.get(destination).copied().unwrap_or(usize::MAX)
     }
 
-    /// What came of a call; see [`Breaker::answered`].
+    /// Takes the result of a call; see [`Breaker::answered`].
     pub fn answered(
         &mut self,
         destination: &str,
@@ -100,24 +100,25 @@ impl Destinations {
         }
     }
 
-    /// Whether a call may be made now.
+    /// Returns true if a call may be made now.
     pub fn admits(&self, destination: &str, urgent: bool, now: Timestamp) -> bool {
         let breaker = self.breakers.get(destination).is_none_or(|breaker| breaker.admits(now));
         breaker && !self.is_used_up(destination, urgent, now)
     }
 
-    /// Whether the destination takes calls as usual: it is not known to be in trouble, nor its quota used up.
+    /// Returns true if the destination takes calls as usual: it is not known to be in trouble, and its quota is
+    /// not used up.
     pub fn is_closed(&self, destination: &str, urgent: bool, now: Timestamp) -> bool {
         let breaker = self.breakers.get(destination).is_none_or(Breaker::is_closed);
         breaker && !self.is_used_up(destination, urgent, now)
     }
 
-    /// Whether a failure at that time was the run's own; see [`Breaker::served_others_since`].
+    /// Returns true if a failure at that time was the run's own; see [`Breaker::served_others_since`].
     pub fn served_others_since(&self, destination: &str, failed_at: Timestamp) -> bool {
         self.breakers.get(destination).is_some_and(|breaker| breaker.served_others_since(failed_at))
     }
 
-    /// Those that admit no call now.
+    /// Returns the destinations that admit no call now.
     pub fn held(&self, urgent: bool, now: Timestamp) -> Vec<String> {
         let used_up = self.used_up.iter().filter(|((_, whose), until)| *whose == urgent && now < **until);
         let down = self.breakers.iter().filter(|(_, breaker)| !breaker.admits(now));
@@ -125,27 +126,29 @@ impl Destinations {
         names.into_iter().cloned().collect()
     }
 
-    /// The changes since the last call, and once a minute the troubles that last. One of those who ask is told.
-    pub fn news(&mut self, now: Timestamp) -> Vec<News> {
+    /// Returns the changes since the last call, and once a minute each destination that is still in trouble. Each
+    /// report is returned once, to only one of the callers.
+    pub fn news(&mut self, now: Timestamp) -> Vec<DestinationReport> {
         let mut news = Vec::new();
         for (destination, breaker) in &self.breakers {
             let Some((since, next_probe)) = breaker.trouble() else {
                 if let Some((since, _)) = self.told.remove(destination) {
-                    news.push(News::Over { destination: destination.clone(), since });
+                    news.push(DestinationReport::Over { destination: destination.clone(), since });
                 }
                 continue;
             };
-            // One that is tried, and serves, may take long to be as usual where few ask it.
+            // A destination that is being probed, and serves, may take long to serve as usual if few runs call it. It
+            // is not reported again meanwhile.
             let lasts = |told: Timestamp| next_probe.is_some() && now.since(told) >= TELL_EVERY;
             if self.told.get(destination).is_none_or(|(_, told)| lasts(*told)) {
                 self.told.insert(destination.clone(), (since, now));
-                news.push(News::Trouble { destination: destination.clone(), since, next_probe });
+                news.push(DestinationReport::Trouble { destination: destination.clone(), since, next_probe });
             }
         }
         news
     }
 
-    /// All that have been asked, with whether they are closed.
+    /// Returns all destinations that have been called. The flag is true if the destination's breaker is closed.
     pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
         self.breakers.iter().map(|(name, breaker)| (name.as_str(), breaker.is_closed()))
     }
@@ -170,7 +173,8 @@ mod tests {
         call(&mut destinations, Health::Serves, 1, at(0));
         assert_eq!(destinations.news(at(0)), []);
         (0..8).for_each(|who| call(&mut destinations, Health::Down, who, at(0)));
-        let trouble = |next_probe| News::Trouble { destination: "resend".into(), since: at(0), next_probe };
+        let trouble =
+            |next_probe| DestinationReport::Trouble { destination: "resend".into(), since: at(0), next_probe };
         assert_eq!(destinations.news(at(0)), [trouble(Some(at(1)))]);
         assert_eq!(destinations.news(at(59)), []);
         assert_eq!(destinations.news(at(60)), [trouble(Some(at(1)))]);
@@ -179,7 +183,7 @@ mod tests {
         while !destinations.is_closed("resend", false, at(61)) {
             call(&mut destinations, Health::Serves, 1, at(61));
         }
-        assert_eq!(destinations.news(at(61)), [News::Over { destination: "resend".into(), since: at(0) }]);
+        assert_eq!(destinations.news(at(61)), [DestinationReport::Over { destination: "resend".into(), since: at(0) }]);
         assert_eq!(destinations.news(at(200)), []);
     }
 }

@@ -1,23 +1,25 @@
-//! Why a step that would write to somebody is left undone. The run goes on, and ends with that word as its note.
+//! Reasons why a step that would write to a recipient is skipped. The run continues, and ends with that reason
+//! as its note.
 
 use serde_json::{Value, json};
 
-/// Why somebody is not written to.
+/// The reason why a recipient is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SkipReason {
-    /// Mail does not go there for now: `USHER_DELIVER_ONLY_TO` leaves the address out, or it is one of Clerk's for tests.
+    /// Mail is not sent to the address for now: `USHER_DELIVER_ONLY_TO` excludes it, or it is one of
+    /// Clerk's test addresses.
     HeldBack,
-    /// Mail never goes there: it bounces, its owner has complained, or an operator says so.
+    /// Mail is never sent to the address: it bounces, its owner has complained, or an operator has suppressed it.
     Suppressed,
-    /// Its owner demand no more mail of this list.
+    /// The address's owner has unsubscribed from this list.
     Unsubscribed,
 }
 
 impl SkipReason {
-    /// Every word.
+    /// Every reason.
     pub const ALL: [Self; 3] = [Self::HeldBack, Self::Suppressed, Self::Unsubscribed];
 
-    /// The word for it: a run's note, and a metric's label.
+    /// Returns the reason's name, which is a run's note and a metric's label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::HeldBack => "held_back",
@@ -26,12 +28,12 @@ impl SkipReason {
         }
     }
 
-    /// What later steps see as the result of the step.
+    /// Returns the result of the step as later steps see it.
     pub fn result(self) -> Value {
         json!({ "held_back": self.label() })
     }
 
-    /// The word in a step's result, if it was left undone. No connector gives such a result.
+    /// Returns the reason that a step's result holds, if the step was skipped. No connector gives such a result.
     pub fn of_result(result: &Value) -> Option<Self> {
         let word = result.get("held_back")?.as_str()?;
         Self::ALL.into_iter().find(|held| held.label() == word)

@@ -1,4 +1,4 @@
-//! What has happened, as the engine is told.
+//! The inputs of the engine: everything that has happened.
 
 use std::collections::BTreeMap;
 
@@ -10,129 +10,129 @@ use super::change::{Change, Changed};
 use super::clock::ClockState;
 use super::{Outcome, Run, Seen, SkipReason};
 
-/// A partition that the log has given us.
+/// A partition that the log has assigned to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Given {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
-    /// Where the group's commit says to go on.
+    /// The consumer group's committed offset; absent if nothing was committed.
     pub committed: Option<i64>,
-    /// The oldest offset there is.
+    /// The oldest offset in the partition.
     pub low: i64,
-    /// The offset the next record will get.
+    /// The offset that the next record will get.
     pub end: i64,
 }
 
-/// Where the flow stands, looked at after its partitions were taken over in the store.
+/// The flow's pause and the log's ends, read after the flow's partitions were taken over in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looked {
-    /// Since when an operator has paused the flow; none if it is not paused.
+    /// The time since which an operator has paused the flow; absent if it is not paused.
     pub paused: Option<Timestamp>,
-    /// The end of every partition of the topic, whoever owns it.
+    /// The end of every partition of the topic, including those that other replicas own.
     pub ends: Vec<Seen>,
 }
 
-/// What has happened. The store's answers come in the order in which it was asked, all of them.
+/// An event that the engine must react to. The store answers every request, in the order of the requests.
 #[derive(Debug)]
 pub enum Input {
-    /// The log gives us partitions; none where others have them all for now.
+    /// The log assigns partitions to this process; none if other members have all of them for now.
     Given {
         /// The log's number of the assignment.
         assignment: u64,
         /// The partitions.
         partitions: Vec<Given>,
     },
-    /// The log has read on.
+    /// The log has delivered records.
     Read {
-        /// The assignment under which it was.
+        /// The assignment under which it was read.
         assignment: u64,
         /// The partition.
         partition: Partition,
         /// The offset after the last one read.
         next: i64,
-        /// What of it means something to the flow.
+        /// Events among them that concern the flow.
         arrivals: Vec<Arrival>,
-        /// What of it no flow can take.
+        /// Records among them that no flow can process.
         refused: Vec<RefusedRecord>,
     },
-    /// The log takes partitions away.
-    Taken {
+    /// The log revokes partitions.
+    Revoked {
         /// The partitions.
         partitions: Vec<Partition>,
-        /// Whether somebody else may work on them already.
+        /// True if another replica may work on them already.
         lost: bool,
     },
-    /// Where a partition ends in the log.
+    /// The current ends of partitions in the log.
     Ends(Vec<(Partition, i64)>),
-    /// The store: partitions are ours, all that were asked for.
+    /// Store: the partitions are owned by this process, all that were requested.
     Acquired {
-        /// The assignment that gave them.
+        /// The assignment that contained them.
         assignment: u64,
-        /// What the store knows of each.
+        /// The store's state of each partition.
         owned: Vec<Ownership>,
     },
-    /// The store: a batch is in.
+    /// Store: a batch has been admitted.
     Admitted {
-        /// Its partition.
+        /// The batch's partition.
         partition: Partition,
-        /// Its epoch.
+        /// The partition's epoch.
         epoch: i64,
-        /// Its frontier.
+        /// The frontier after the batch.
         frontier: i64,
-        /// What came of it; none if somebody else owns the partition now.
+        /// The result; absent if another replica owns the partition now.
         admission: Option<Admission>,
-        /// Whether an earlier asking may have been carried out and its answer lost.
-        asked_again: bool,
+        /// True if an earlier request may have been carried out and its answer lost.
+        retried: bool,
     },
-    /// The store: heads of lanes, as [`super::Step::Find`] asked.
+    /// Store: heads of lanes, in answer to [`super::StoreRead::Find`].
     Found {
         /// The partition.
         partition: Partition,
-        /// Its epoch.
+        /// The partition's epoch.
         epoch: i64,
-        /// The heads, by position.
+        /// The heads, ordered by position.
         heads: Vec<Run>,
-        /// Whether these were the last.
+        /// True if there are no further heads.
         all: bool,
     },
-    /// The store: more of a lane, as [`super::Step::Load`] asked.
+    /// Store: further runs of a lane, in answer to [`super::StoreRead::Load`].
     Loaded {
         /// The lane.
         key: SubjectId,
-        /// Its partition.
+        /// The lane's partition.
         partition: Partition,
-        /// Its epoch.
+        /// The partition's epoch.
         epoch: i64,
-        /// Its next runs, in order. None where the lane waits for a parked run.
+        /// The lane's next runs, in order. Empty if the lane waits for a parked run.
         runs: Vec<Run>,
-        /// Whether the store holds still more.
+        /// True if the store holds further runs.
         more: bool,
     },
-    /// The store: waits and pauses that are over.
+    /// Store: waits and pauses that are over.
     Due {
-        /// Runs that nothing of their key goes before.
+        /// Runs that no earlier run of their key precedes.
         heads: Vec<Run>,
-        /// Keys that have got something behind what is under way already.
+        /// Keys that have new runs behind a run in flight.
         behind: Vec<SubjectId>,
-        /// Whether an earlier asking may have been carried out and its answer lost.
-        asked_again: bool,
+        /// True if an earlier request may have been carried out and its answer lost.
+        retried: bool,
     },
-    /// The store: a partition is somebody else's, as a question about it has shown. A partition in which nothing is
-    /// written would never diff of it otherwise.
+    /// Store: another replica owns a partition, as a query about it has shown. Without this, the engine would never
+    /// detect it in a partition in which nothing is written.
     Fenced {
         /// The partition.
         partition: Partition,
-        /// The epoch under which the store was asked.
+        /// The epoch under which the store was queried.
         epoch: i64,
     },
-    /// The store: a change is written, or not.
+    /// Store: the answer to a change, which was written or not.
     Written {
         /// The change.
         change: Change,
-        /// What came of it.
+        /// The result.
         changed: Changed,
     },
-    /// What came of [`super::Step::Work`]. Comes exactly once for each.
+    /// The result of [`super::Step::Execute`]. Arrives exactly once for each.
     Reported {
         /// The lane.
         key: SubjectId,
@@ -140,87 +140,88 @@ pub enum Input {
         event: EventRef,
         /// The run's partition.
         partition: Partition,
-        /// Its epoch.
+        /// The partition's epoch.
         epoch: i64,
-        /// Whom it was to ask, and the leave that was given.
+        /// The destination that was to be called and the breaker's permit; absent if the step calls none.
         asked: Option<(String, Permit)>,
-        /// What came of it.
-        report: Report,
+        /// The result.
+        report: StepReport,
     },
-    /// Since when an operator has paused the flow; none if it is not paused.
+    /// The time since which an operator has paused the flow; absent if it is not paused.
     Paused(Option<Timestamp>),
     /// The answer to [`super::Step::Look`].
     Looked {
-        /// The look's number.
+        /// The number of the request.
         look: u64,
-        /// What was seen; none if the log or the store could not be asked.
+        /// The result; absent if the log or the store could not be queried.
         seen: Option<Looked>,
     },
-    /// The answer to [`super::Step::AskFrontiers`]: how far each partition that the flow has ever owned is admitted; none if
-    /// the store could not be asked.
+    /// The answer to [`super::Step::AskFrontiers`]: the frontier of each partition that the flow has ever owned; absent
+    /// if the store could not be queried.
     Frontiers(Option<BTreeMap<Partition, Option<i64>>>),
-    /// What is known of the clock that the times given come from.
+    /// The state of the clock that supplies `now`.
     Clock(ClockState),
-    /// Nothing new is to be begun: the process stops.
+    /// The process is stopping: no new step may begin.
     Stop,
     /// Time has passed.
     Tick,
 }
 
-/// What follows a step.
+/// The continuation after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing: it is the run's last.
+pub enum NextStep {
+    /// None: the step is the run's last.
     End,
-    /// A step that asks this destination, or none.
+    /// A further step, which calls this destination, or none.
     Step(Option<String>),
 }
 
-/// What came of working on a run's present step.
+/// The result of working on a run's present step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Report {
-    /// The destination was asked.
+pub enum StepReport {
+    /// An attempt was made.
     Attempted {
-        /// What it came to.
+        /// The attempt's outcome.
         outcome: Outcome,
-        /// What was sent, to be repeated as it is while its outcome is not known; none if it did not come to that.
+        /// The request that was sent, which must be repeated unchanged while its outcome is unknown; absent if no
+        /// request was made.
         request: Option<Vec<u8>>,
         /// The step's name.
         step: String,
-        /// What follows it.
-        next: Next,
+        /// The continuation after the step.
+        next: NextStep,
     },
-    /// The step does not apply; the next one's turn comes.
-    Skipped(Next),
-    /// It would write to somebody who is not to be written to; the next one's turn comes.
+    /// The step does not apply; the run continues with the next one.
+    Skipped(NextStep),
+    /// The step would write to a recipient who must be skipped; the run continues with the next step.
     HeldBack {
-        /// Why.
+        /// The reason.
         held: SkipReason,
-        /// What follows the step.
-        next: Next,
+        /// The continuation after the step.
+        next: NextStep,
     },
-    /// The run waits: for the time, or for news of its subject.
+    /// The run waits for a time or for a newer revision of its subject.
     Wait {
-        /// Until when at most.
+        /// The latest end of the wait.
         until: Timestamp,
-        /// For news: the subject's revision that was looked at. None waits for the time alone.
+        /// The subject's revision that was examined: a later one ends the wait early. Absent if only time ends it.
         news_after: Option<i64>,
     },
-    /// What it waited for did not come; there is nothing to do.
+    /// The revision that the run waited for did not arrive; there is nothing to do.
     NothingToDo,
-    /// Its subject is gone, or something newer has taken effect.
+    /// The run's subject is deleted, or something newer has taken effect.
     Superseded,
-    /// It has ended meanwhile, in the store: there is nothing left to write.
+    /// The run has already ended in the store: there is nothing left to write.
     Ended,
-    /// Somebody else owns its partition now.
+    /// Another replica owns the run's partition now.
     Fenced,
-    /// The process stops, and it was not begun.
+    /// The step was not begun because the process is stopping.
     Stopped,
-    /// It was not begun: its account's calls are used up for a while.
-    UsedUp {
-        /// Until when.
+    /// The step was not begun because its account's calls are used up for a while.
+    QuotaExhausted {
+        /// The time at which calls are available again.
         until: Timestamp,
-        /// Whether those of the whole account are; else only of the part that this run goes through.
+        /// True if the calls of the whole account are used up; false if only those of the part that this run uses.
         whole: bool,
     },
 }

@@ -1,7 +1,7 @@
-//! Lanes: the runs of one key, in order. The head works; the rest waits its turn. All lanes go on at the same time.
+//! Lanes: the runs of one key, in order. Only the head is worked on; the others wait. All lanes progress concurrently.
 //!
-//! The store holds every run; memory holds the heads that could be worked on, and of a lane that has more the next few.
-//! A lane that has to wait for long is not here at all: it is found in the store again when its time has come.
+//! The store holds every run. Memory holds the heads that could be worked on, and the next few runs of a lane that has
+//! more. A lane that has to wait for long is not in memory: it is found in the store again when its time has come.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -9,28 +9,28 @@ use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
 
 use super::Run;
 
-/// What a lane's head is doing.
+/// The state of a lane's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Head {
-    /// Nothing yet; it is in the queue of lanes that could begin.
+    /// Not begun; it is in the queue of lanes that could begin.
     Ready,
-    /// A step is under way, or being written.
+    /// A step is in flight, or its result is being written.
     Busy,
     /// It waits for its next attempt.
     Resting(Timestamp),
     /// Its destination takes no calls.
-    SkipReason,
+    Blocked,
 }
 
 #[derive(Debug)]
 struct Lane {
     partition: Partition,
-    /// Empty while more is being loaded.
+    /// The lane's runs in order. Empty while more are being loaded.
     runs: VecDeque<Run>,
     head: Head,
-    /// Whether the store may hold more runs of this lane than are here.
+    /// True if the store may hold more runs of this lane than memory does.
     more: bool,
-    /// Whether nothing is to be begun any more: its partition is about to be somebody else's.
+    /// True if nothing more may begin, because another replica is about to own the partition.
     leaving: bool,
 }
 
@@ -38,7 +38,7 @@ struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: HashMap<SubjectId, Lane>,
-    /// Lanes whose head could begin, in the order in which that became so.
+    /// Lanes whose head could begin, in the order in which they became ready.
     ready: VecDeque<SubjectId>,
     resting: BTreeMap<(Timestamp, SubjectId), ()>,
     held: BTreeMap<String, VecDeque<SubjectId>>,
@@ -48,48 +48,48 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Runs in memory.
+    /// Returns the number of runs in memory.
     pub(super) fn loaded(&self) -> usize {
         self.loaded
     }
 
-    /// Roughly the bytes they take.
+    /// Returns the approximate size of the runs in memory, in bytes.
     pub(super) fn weight(&self) -> usize {
         self.weight
     }
 
-    /// Heads that are being worked on.
+    /// Returns the number of heads that are being worked on.
     pub(super) fn busy(&self) -> usize {
         self.busy.values().sum()
     }
 
-    /// Those of them that ask this destination.
+    /// Returns the number of heads being worked on that call this destination.
     pub(super) fn busy_with(&self, destination: &Option<String>) -> usize {
         self.busy.get(destination).copied().unwrap_or(0)
     }
 
-    /// Heads that wait for their next attempt.
+    /// Returns the number of heads that wait for their next attempt.
     pub(super) fn resting(&self) -> usize {
         self.resting.len()
     }
 
-    /// Heads that wait for a destination to take calls again.
+    /// Returns the number of heads that wait for their destination to take calls again.
     pub(super) fn held(&self) -> usize {
         self.held.values().map(VecDeque::len).sum()
     }
 
-    /// Those of one destination.
+    /// Returns the number of heads that wait for this destination.
     pub(super) fn held_for(&self, destination: &str) -> usize {
         self.held.get(destination).map_or(0, VecDeque::len)
     }
 
-    /// The destinations that heads are held for.
+    /// Returns the destinations for which heads are held.
     pub(super) fn held_destinations(&self) -> Vec<String> {
         self.held.iter().filter(|(_, keys)| !keys.is_empty()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Takes in a run that nothing of its key goes before. A lane that is here already comes to it by itself. `more` if
-    /// there may be others of its key.
+    /// Adds the head run of a key. A lane already in memory loads it in order instead. `more`: the store may hold
+    /// further runs of the key.
     pub(super) fn head(&mut self, run: Run, more: bool) {
         let key = run.event.subject.clone();
         if let Some(lane) = self.lanes.get_mut(&key) {
@@ -102,8 +102,8 @@ impl Lanes {
         self.ready.push_back(key);
     }
 
-    /// The store has got more of a lane, perhaps between what is here. What has not begun is read again when its turn
-    /// comes.
+    /// Records that the store has new runs of a lane, perhaps between those in memory. Runs that are not the head are
+    /// dropped and read again in order.
     pub(super) fn behind(&mut self, key: &SubjectId) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         lane.more = true;
@@ -111,7 +111,7 @@ impl Lanes {
         dropped.iter().for_each(|run| self.count_out(run));
     }
 
-    /// What the store had of a lane that was asked for, in order, and whether there is still more.
+    /// Takes the runs of a lane that were requested from the store, in order. `more`: the store holds further runs.
     pub(super) fn loaded_from_store(&mut self, key: &SubjectId, runs: Vec<Run>, more: bool) {
         let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.runs.is_empty()) else { return };
         if runs.is_empty() {
@@ -126,12 +126,13 @@ impl Lanes {
         self.ready.push_back(key.clone());
     }
 
-    /// How many lanes stand in the queue of those that could begin.
+    /// Returns the length of the queue of lanes that could begin.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// The next lane of that queue, with its head; it must be begun, held or put back.
+    /// Removes and returns the next lane of the queue, with its head. The caller must begin, hold, rest, forget or
+    /// put it back.
     pub(super) fn next_ready(&mut self) -> Option<(SubjectId, &mut Run)> {
         let key = loop {
             let key = self.ready.pop_front()?;
@@ -143,7 +144,7 @@ impl Lanes {
         Some((key, run))
     }
 
-    /// The head is worked on from now on.
+    /// Marks the head as being worked on.
     pub(super) fn begin(&mut self, key: &SubjectId) -> Option<&mut Run> {
         let lane = self.lanes.get_mut(key)?;
         lane.head = Head::Busy;
@@ -152,23 +153,23 @@ impl Lanes {
         Some(run)
     }
 
-    /// Back to the end of the queue.
+    /// Puts a lane back at the end of the queue.
     pub(super) fn put_back(&mut self, key: SubjectId) {
         self.ready.push_back(key);
     }
 
-    /// The head waits for its destination.
+    /// Holds the head until its destination takes calls.
     pub(super) fn hold(&mut self, key: SubjectId, destination: &str) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
-        lane.head = Head::SkipReason;
+        lane.head = Head::Blocked;
         self.held.entry(destination.to_owned()).or_default().push_back(key);
     }
 
-    /// The longest held head of a destination joins the queue, at its front. False if there is none.
+    /// Moves the head that a destination has held longest to the front of the queue. Returns false if there is none.
     pub(super) fn release(&mut self, destination: &str) -> bool {
         let Some(keys) = self.held.get_mut(destination) else { return false };
         while let Some(key) = keys.pop_front() {
-            if let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.head == Head::SkipReason) {
+            if let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.head == Head::Blocked) {
                 lane.head = Head::Ready;
                 self.ready.push_front(key);
                 return true;
@@ -177,22 +178,22 @@ impl Lanes {
         false
     }
 
-    /// The run at work on this event, if it is here.
+    /// Returns the run that is being worked on for this event, if it is in memory.
     pub(super) fn at_work(&mut self, key: &SubjectId, event: &EventRef) -> Option<&mut Run> {
         let lane = self.lanes.get_mut(key).filter(|lane| lane.head == Head::Busy)?;
         lane.runs.front_mut().filter(|run| event.is(&run.event))
     }
 
-    /// Whether a lane's partition is about to be somebody else's.
+    /// Returns true if another replica is about to own the lane's partition.
     pub(super) fn is_leaving(&self, key: &SubjectId) -> bool {
         self.lanes.get(key).is_some_and(|lane| lane.leaving)
     }
 
-    /// The head goes on at once with what it has next. What it asked before is said by `asked`.
+    /// Queues the head again for its next step. `asked` is the destination of the previous step.
     pub(super) fn continue_run(&mut self, key: &SubjectId, asked: &Option<String>) {
         self.no_longer_busy(asked);
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        // Not busy any more, so that it is not counted out a second time, and for what it asks next.
+        // Marked as not busy, so that it is not subtracted a second time, nor for the destination of its next step.
         lane.head = Head::Ready;
         if lane.leaving {
             self.forget(key);
@@ -201,7 +202,7 @@ impl Lanes {
         }
     }
 
-    /// The head rests until `until`, and with it its lane.
+    /// Lets the head rest until `until`, and with it its lane.
     pub(super) fn rest(&mut self, key: &SubjectId, until: Timestamp) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         let asked = lane.runs.front().and_then(|run| run.destination.clone());
@@ -212,7 +213,7 @@ impl Lanes {
         }
     }
 
-    /// Wakes the lanes that have rested long enough.
+    /// Wakes the lanes whose rest is over.
     pub(super) fn wake(&mut self, now: Timestamp) {
         while let Some(entry) = self.resting.first_entry().filter(|entry| entry.key().0 <= now) {
             let (until, key) = entry.remove_entry().0;
@@ -223,7 +224,7 @@ impl Lanes {
         }
     }
 
-    /// The head has left the lane. True if the store must be asked for more of it.
+    /// Removes the head from its lane. Returns true if the store must be queried for more of the lane.
     #[must_use]
     pub(super) fn leave(&mut self, key: &SubjectId) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else { return false };
@@ -237,7 +238,7 @@ impl Lanes {
         self.after_removal(key)
     }
 
-    /// Takes out a run that is not at work. True if the store must be asked for more of its lane.
+    /// Removes a run that is not being worked on. Returns true if the store must be queried for more of its lane.
     #[must_use]
     pub(super) fn cancel(&mut self, key: &SubjectId, event: &EventRef) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else { return false };
@@ -253,11 +254,11 @@ impl Lanes {
         self.after_removal(key)
     }
 
-    /// The head waits for nothing any more, neither for its time nor for its destination.
+    /// Ends the head's wait for its time or for its destination.
     fn no_longer_waits(&mut self, key: &SubjectId) {
         match self.lanes.get(key).map(|lane| &lane.head) {
             Some(Head::Resting(until)) => drop(self.resting.remove(&(*until, key.clone()))),
-            Some(Head::SkipReason) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
+            Some(Head::Blocked) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
             Some(Head::Ready | Head::Busy) | None => {}
         }
     }
@@ -270,7 +271,7 @@ impl Lanes {
             return false;
         }
         if lane.runs.is_empty() {
-            // Not in the queue until it is loaded.
+            // The lane joins the queue once it is loaded.
             lane.more = false;
             return true;
         }
@@ -278,19 +279,19 @@ impl Lanes {
         false
     }
 
-    /// Takes a lane out of memory; the store holds it.
+    /// Removes a lane from memory; the store holds it.
     pub(super) fn forget(&mut self, key: &SubjectId) {
         let Some(lane) = self.lanes.remove(key) else { return };
         lane.runs.iter().for_each(|run| self.count_out(run));
         match lane.head {
             Head::Busy => self.no_longer_busy(&lane.runs.front().and_then(|run| run.destination.clone())),
             Head::Resting(until) => drop(self.resting.remove(&(until, key.clone()))),
-            Head::SkipReason => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
+            Head::Blocked => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
             Head::Ready => {}
         }
     }
 
-    /// Forgets a partition's lanes, but for those at work: these may finish what they are at.
+    /// Forgets a partition's lanes, except those being worked on, which may finish their step.
     pub(super) fn leave_partition(&mut self, partition: Partition) {
         let (busy, idle) = self.of(partition).partition::<Vec<_>, _>(|key| self.lanes[key].head == Head::Busy);
         for key in busy {
@@ -301,12 +302,12 @@ impl Lanes {
         idle.iter().for_each(|key| self.forget(key));
     }
 
-    /// Whether something of a partition is at work.
+    /// Returns true if a run of the partition is being worked on.
     pub(super) fn is_busy(&self, partition: Partition) -> bool {
         self.lanes.values().any(|lane| lane.partition == partition && lane.head == Head::Busy)
     }
 
-    /// Forgets everything of a partition: somebody else works on it now.
+    /// Forgets all lanes of a partition: another replica works on it now.
     pub(super) fn drop_partition(&mut self, partition: Partition) {
         let keys: Vec<SubjectId> = self.of(partition).collect();
         keys.iter().for_each(|key| self.forget(key));

@@ -1,7 +1,7 @@
-//! One flow's state machine: what to do next, given what has happened.
+//! The state machine of one flow: decides the next steps from what has happened.
 //!
-//! This file holds the state and begins work; `ownership` follows partitions as they come and go, `holding` says when nothing
-//! is begun, `memory` what of the store is in memory, `work` what becomes of runs.
+//! This file holds the state and begins work. `ownership` takes partitions over and hands them back, `holding` decides
+//! when nothing may begin, `memory` which runs of the store are in memory, and `work` handles the results of runs.
 
 mod holding;
 mod memory;
@@ -20,50 +20,50 @@ use super::catch_up::CatchUp;
 use super::clock::ClockState;
 use super::lanes::Lanes;
 use super::partitions::Partitions;
-use super::start::From;
-use super::{Destinations, Given, Input, RetryPolicy, Run, Step};
+use super::start::StartFrom;
+use super::{Destinations, Given, Input, RetryPolicy, Run, Step, StoreRequest, StoreWrite};
 use holding::Pause;
 
-/// How many lane heads the store is asked for at once.
+/// Maximum number of lane heads in one answer of the store.
 pub const FOUND_AT_ONCE: usize = 256;
-/// Heads kept in memory for each destination that takes no calls, or only as many as its quota allows; the others are found
-/// in the store when there are few left.
+/// Heads kept in memory for each destination that takes no calls, or only as many as its quota allows. Further heads
+/// stay in the store and are searched for when few are left in memory.
 const HELD_KEPT: usize = 256;
-/// How often the store is asked which waits and pauses are over.
+/// Interval between requests to the store to end the waits and pauses that are over.
 const DUE_EVERY: Duration = Duration::from_millis(500);
-/// How often a run may have ended its worker before it is given up.
+/// Number of consecutive crashes during a run's attempts after which the run is given up.
 const MAX_CRASHES: u32 = 4;
-/// From so many on it is a suspect: tried by itself, and after a while.
+/// Number of consecutive crashes after which a run is quarantined: retried alone, after [`QUARANTINE_DELAY`].
 const QUARANTINE_AFTER_CRASHES: u32 = 2;
-/// How long a suspect is kept back. What ends a process from outside, again and again, finds whatever was begun first
-/// after each start; only what ends it from inside is still there when it was begun much later.
+/// Delay of a quarantined run. If something external kills the process repeatedly, it hits the runs that are begun
+/// first after each start; only a run that itself crashes the process still does so when it is begun much later.
 const QUARANTINE_DELAY: Duration = Duration::from_secs(10);
-/// Delay of a run that would have expired by an unproven clock.
+/// Delay before a run is examined again that would have expired by an unproven clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// The bounds of one flow in one process.
+/// The limits of one flow in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Steps that may be under way at once.
+pub struct FlowLimits {
+    /// Maximum number of steps in flight.
     pub in_flight: usize,
-    /// Whether its calls go before those of other flows.
+    /// True if its calls take precedence over those of other flows.
     pub urgent: bool,
-    /// How many different destinations the flow asks.
+    /// Number of different destinations that the flow calls.
     pub destinations: usize,
-    /// How failed attempts are repeated.
+    /// The retry policy of failed attempts.
     pub retry: RetryPolicy,
-    /// Where it begins if it has never read the log.
-    pub from: Option<From>,
+    /// The starting point if the flow has never read the log; absent if its file names none.
+    pub from: Option<StartFrom>,
     /// Number of partitions in the topic's layout.
     pub partitions: i32,
-    /// How long a partition may have something to read, and deliver nothing, before its subscription counts as stuck.
+    /// Stall timeout: the subscription counts as stuck if a partition with records to read delivers none for this long.
     pub stall: Duration,
 }
 
-/// What is in memory.
+/// Counts of what is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Numbers {
-    /// Steps under way.
+pub struct Counts {
+    /// Steps in flight.
     pub in_flight: usize,
     /// Runs that wait in memory for their next attempt.
     pub resting: usize,
@@ -71,41 +71,43 @@ pub struct Numbers {
     pub held: usize,
     /// Runs in memory.
     pub loaded: usize,
-    /// Roughly the bytes that runs and waiting events take.
+    /// Approximate size of the runs and of the events that wait for admission, in bytes.
     pub weight: usize,
 }
 
-/// One flow's partitions and lanes, and what they are doing.
+/// The engine of one flow: its partitions and lanes, and their state.
 #[derive(Debug)]
 pub struct Engine {
-    limits: Limits,
+    limits: FlowLimits,
     /// The flow's present version, and the connector of its first step.
     first: (String, Option<String>),
     lanes: Lanes,
     partitions: Partitions,
-    /// Partitions that are being taken over in the store. One that the log takes away meanwhile is not ours.
+    /// Partitions that are being taken over in the store. A partition that the log revokes meanwhile is removed.
     acquiring: BTreeMap<Partition, (u64, Given)>,
-    /// Whether the log waits for partitions that it has taken.
+    /// True if the log waits for revoked partitions to be handed back.
     handing_back: bool,
-    /// Destinations for which heads were left to the store, and how many heads in all.
+    /// Destinations for which heads were left to the store.
     left_out: BTreeSet<String>,
-    left_out_heads: usize,
-    /// Whether reading pauses for want of room.
+    /// Number of heads left to the store, for their destinations or for lack of room.
+    deferred_heads: usize,
+    /// True if reading is paused by backpressure.
     reading_paused: bool,
-    /// Whether an operator has paused the flow.
+    /// The operator's pause of the flow.
     pause: Pause,
     catch_up: CatchUp,
     clock: ClockState,
     stopping: bool,
-    /// A run that may have ended workers, at work: one at a time, so that it is known which one it was.
+    /// A quarantined run in flight. There is only one at a time, so that a crash can be attributed to it.
     suspect: Option<EventRef>,
     asking_due: bool,
     due_asked_at: Option<Timestamp>,
 }
 
 impl Engine {
-    /// An engine with nothing to do. New runs begin with this version of the flow, whose first step uses `connector`.
-    pub fn new(limits: Limits, flow_version: &str, connector: Option<String>) -> Self {
+    /// Returns an engine with nothing to do. New runs begin with this version of the flow, whose first
+    /// step uses `connector`.
+    pub fn new(limits: FlowLimits, flow_version: &str, connector: Option<String>) -> Self {
         Self {
             limits,
             first: (flow_version.to_owned(), connector),
@@ -114,7 +116,7 @@ impl Engine {
             acquiring: BTreeMap::new(),
             handing_back: false,
             left_out: BTreeSet::new(),
-            left_out_heads: 0,
+            deferred_heads: 0,
             reading_paused: false,
             pause: Pause::Unknown,
             catch_up: CatchUp::new(),
@@ -126,19 +128,19 @@ impl Engine {
         }
     }
 
-    /// Takes in what has happened and says what is to be done. `jitter` is random in 0..1.
+    /// Handles an input and returns the steps to carry out. `jitter` is random in 0..1.
     pub fn handle(&mut self, input: Input, now: Timestamp, jitter: f64, destinations: &mut Destinations) -> Vec<Step> {
         let mut steps = Vec::new();
         match input {
             Input::Given { assignment, partitions } => self.given(assignment, partitions, &mut steps),
             Input::Acquired { assignment, owned } => self.acquired(assignment, owned, now, &mut steps),
-            Input::Taken { partitions, lost } => self.taken(&partitions, lost, now),
+            Input::Revoked { partitions, lost } => self.taken(&partitions, lost, now),
             Input::Read { assignment, partition, next, arrivals, refused } => {
                 self.read(assignment, partition, next, (arrivals, refused), now);
             }
             Input::Ends(ends) => self.ends(&ends, now, &mut steps),
-            Input::Admitted { partition, epoch, frontier, admission, asked_again } => {
-                self.admitted(partition, epoch, frontier, admission, asked_again, &mut steps);
+            Input::Admitted { partition, epoch, frontier, admission, retried } => {
+                self.admitted(partition, epoch, frontier, admission, retried, &mut steps);
             }
             Input::Found { partition, epoch, heads, all } => self.found(partition, epoch, heads, all),
             Input::Loaded { key, partition, epoch, runs, more } => {
@@ -146,7 +148,7 @@ impl Engine {
                     self.lanes.loaded_from_store(&key, runs, more);
                 }
             }
-            Input::Due { heads, behind, asked_again } => self.due(heads, &behind, asked_again),
+            Input::Due { heads, behind, retried } => self.due(heads, &behind, retried),
             Input::Fenced { partition, epoch } => {
                 if self.partitions.current(partition, epoch).is_some() {
                     self.rejoin("the store says that a partition is somebody else's", &mut steps);
@@ -187,9 +189,9 @@ impl Engine {
         steps
     }
 
-    /// What is in memory now.
-    pub fn numbers(&self) -> Numbers {
-        Numbers {
+    /// Returns the counts of what is in memory now.
+    pub fn numbers(&self) -> Counts {
+        Counts {
             in_flight: self.lanes.busy(),
             resting: self.lanes.resting(),
             held: self.lanes.held(),
@@ -198,23 +200,23 @@ impl Engine {
         }
     }
 
-    /// Whether there are partitions, and the store knows of each where it begins: nothing that is accepted from now on can
-    /// be missed.
+    /// Returns true if there are partitions, and the store has recorded the starting offset of each: no event that is
+    /// accepted from now on can be missed.
     pub fn has_begun(&self) -> bool {
         self.acquiring.is_empty() && !self.partitions.0.is_empty() && self.partitions.0.values().all(|owned| owned.kept)
     }
 
-    /// Whether no partition is ours, nor about to be.
-    pub fn stands_by(&self) -> bool {
+    /// Returns true if this process owns no partition and is not taking one over.
+    pub fn is_standby(&self) -> bool {
         self.acquiring.is_empty() && self.partitions.0.is_empty()
     }
 
-    /// Whether nothing is under way any more.
+    /// Returns true if no step is in flight and no batch is being admitted.
     pub fn is_idle(&self) -> bool {
         self.lanes.busy() == 0 && self.partitions.0.values().all(|owned| !owned.admitting)
     }
 
-    /// How many events of the log each partition has still to read, given where each ends.
+    /// Returns the total number of offsets that this process's partitions have still to admit, given the end of each.
     pub fn lag(&self, ends: &[(Partition, i64)]) -> i64 {
         let lag = |(partition, end): &(Partition, i64)| Some((end - self.partitions.0.get(partition)?.frontier).max(0));
         ends.iter().filter_map(lag).sum()
@@ -224,7 +226,7 @@ impl Engine {
         if self.is_holding() || self.stopping {
             return;
         }
-        // Those that have waited for their destination came first.
+        // Heads that wait for their destination are older than those in the queue, so they begin first.
         for destination in self.lanes.held_destinations() {
             while self.has_slot(&Some(destination.clone()), destinations)
                 && destinations.admits(&destination, self.limits.urgent, now)
@@ -241,8 +243,9 @@ impl Engine {
         }
     }
 
-    /// Whether one more step may ask this destination. None of several may take all the slots: one that hangs would hold
-    /// up the others. What would only wait for its quota is not begun, unless it is urgent and goes before the others.
+    /// Returns true if one more step may call this destination. If the flow has several destinations, none may take all
+    /// slots, because one that hangs would block the others. A run that would only wait for its quota does not begin,
+    /// unless it is urgent and takes precedence over the others.
     fn has_slot(&self, destination: &Option<String>, destinations: &Destinations) -> bool {
         let all = self.limits.in_flight;
         let own = if self.limits.destinations > 1 { all - all / 4 } else { all };
@@ -257,13 +260,14 @@ impl Engine {
         let (partition, destination) = (run.partition, run.destination.clone());
         let Some(epoch) = self.partitions.epoch(partition) else { return self.lanes.forget(&key) };
         if let Some(until) = run.tries.claimed_until.filter(|until| *until > now) {
-            // Somebody who has lost the partition may still be asking; a destination without a memory would do it twice.
+            // A replica that has lost the partition may still be calling; without idempotency keys the destination
+            // would act twice.
             return self.lanes.rest(&key, until);
         }
         count_own_failure(run, destinations);
         let verdict = verdict(run, &self.limits, now);
         if ends_by_time(&verdict) && !time_ends {
-            // Neither ended nor sent before it is known what time it is.
+            // The run is neither ended nor sent before the clock is trusted.
             return self.lanes.rest(&key, now.plus(LOOK_AGAIN));
         }
         if let Some((reason, error)) = verdict {
@@ -298,20 +302,20 @@ impl Engine {
         if suspicious {
             self.suspect = Some(run.event.reference());
         }
-        steps.push(Step::Work { run: Box::new(run.clone()), epoch, permit });
+        steps.push(Step::Execute { run: Box::new(run.clone()), epoch, permit });
     }
 
-    /// Puts a head aside until its destination takes calls; in memory, or where too many wait there, in the store.
+    /// Holds a head until its destination takes calls: in memory, or in the store if too many are held in memory.
     fn hold(&mut self, key: SubjectId, destination: &str, now: Timestamp, destinations: &Destinations) {
         let takes_calls = destinations.is_closed(destination, self.limits.urgent, now);
         if self.lanes.held_for(destination) >= HELD_KEPT && (!takes_calls || destinations.has_quota(destination)) {
             self.lanes.forget(&key);
             self.left_out.insert(destination.to_owned());
-            self.left_out_heads += 1;
+            self.deferred_heads += 1;
         } else {
             if !takes_calls {
-                // It may take long: only the head stays, or a few hundred deep lanes would fill half of the memory, and
-                // reading would stay paused until the destination is back.
+                // The wait may be long, so only the head stays in memory. Otherwise a few hundred deep lanes would fill
+                // half of it, and reading would stay paused until the destination is back.
                 self.lanes.behind(&key);
             }
             self.lanes.hold(key, destination);
@@ -320,19 +324,19 @@ impl Engine {
 
     fn ask_due(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
         let recently = self.due_asked_at.is_some_and(|at| now.since(at) < DUE_EVERY);
-        // Not while something in the log may still be unread that would cancel what waits.
+        // Not while the log may hold unread records that would cancel a waiting run.
         if self.asking_due || recently || self.is_holding() || self.stopping || !self.has_room() || !self.time_ends() {
             return;
         }
         let partitions = self.partitions.staying();
         if !partitions.is_empty() {
             (self.asking_due, self.due_asked_at) = (true, Some(now));
-            steps.push(Step::Due(partitions));
+            steps.push(Step::Store(StoreRequest::Write(StoreWrite::Due(partitions))));
         }
     }
 }
 
-/// A failure counts against a run if its destination has served others since. Looked at before the next attempt.
+/// Counts a failure against a run if its destination has served others since. Called before the next attempt.
 fn count_own_failure(run: &mut Run, destinations: &Destinations) {
     if let (Some(failed_at), Some(destination)) = (run.tries.failed_at, &run.destination)
         && destinations.served_others_since(destination, failed_at)
@@ -342,8 +346,8 @@ fn count_own_failure(run: &mut Run, destinations: &Destinations) {
     }
 }
 
-/// Why a run is to be given up instead of being worked on.
-fn verdict(run: &Run, limits: &Limits, now: Timestamp) -> Option<(Reason, String)> {
+/// Returns the reason for which a run is to be given up instead of being worked on, if there is one.
+fn verdict(run: &Run, limits: &FlowLimits, now: Timestamp) -> Option<(Reason, String)> {
     if run.verdict.is_some() {
         run.verdict.clone()
     } else if run.tries.unanswered >= MAX_CRASHES {
@@ -357,12 +361,12 @@ fn verdict(run: &Run, limits: &Limits, now: Timestamp) -> Option<(Reason, String
     }
 }
 
-/// Whether nothing but the time that has passed ends a run.
+/// Returns true if a run ends only because of the time that has passed.
 fn ends_by_time(verdict: &Option<(Reason, String)>) -> bool {
     matches!(verdict, Some((Reason::Expired | Reason::RetriesSpent, _)))
 }
 
-/// Tells runs quarantined.
+/// Returns a number that distinguishes runs.
 fn number(event: &EventRef) -> u64 {
     let mut hasher = DefaultHasher::new();
     event.hash(&mut hasher);

@@ -1,7 +1,8 @@
 //! The decisions of the dispatcher, without input or output: `(state, input, now) -> (state, steps)`.
 //!
-//! Knows no runtime, no log, no database, no network and no clock; `now` is a parameter. What it says is carried out by
-//! `delivery`, which tells it what came of it. A simulation drives it through whatever can happen to a group of replicas.
+//! Depends on no runtime, log, database, network or clock; `now` is a parameter. `delivery` carries out the steps
+//! and reports their results as inputs. A simulation drives the engine through everything that can happen to a
+//! group of replicas.
 
 pub mod arrival;
 pub mod breaker;
@@ -25,14 +26,14 @@ pub(crate) mod storable;
 
 pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
-pub use destinations::{Destinations, News, account};
+pub use destinations::{DestinationReport, Destinations, account};
 pub use held::SkipReason;
-pub use input::{Given, Input, Looked, Next, Report};
-pub use machine::{Engine, FOUND_AT_ONCE, Limits, Numbers, dead_letter_change};
+pub use input::{Given, Input, Looked, NextStep, StepReport};
+pub use machine::{Counts, Engine, FOUND_AT_ONCE, FlowLimits, dead_letter_change};
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
 pub use run::{AttemptState, Run, RunState};
-pub use step::Step;
+pub use step::{LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
 
 #[cfg(test)]
 mod simulation;

@@ -1,4 +1,4 @@
-//! What an attempt came to. Every failure has been classified by whoever knows the destination.
+//! The outcomes of attempts. The connector, which knows the destination, has classified every failure.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use super::storable;
 
 pub use effect::Effect;
 
-/// In a module of its own, so that nothing but [`Effect::new`] can make one.
+/// A separate module, so that nothing but [`Effect::new`] can construct an effect.
 mod effect {
     use serde_json::{Value, json};
 
     use super::storable;
 
-    /// What a step did outside. Both stores take it, whatever the destination answered.
+    /// The effect of a step on its destination. Both stores accept it, whatever the destination answered.
     #[derive(Debug, Clone, PartialEq)]
     #[expect(clippy::manual_non_exhaustive, reason = "nobody in this crate is to build one by its fields either")]
     pub struct Effect {
-        /// The destination's own id of what was made: a mail's, a customer's, a row's.
+        /// The destination's own id of the object that was made: a mail's, a customer's, a row's.
         pub id: String,
-        /// What later steps may use as `steps.<name>`; an object with the `id` in it.
+        /// The value that later steps may use as `steps.<name>`; an object that contains the `id`.
         pub result: Value,
-        /// Keeps others from building one by its fields.
+        /// Prevents construction by the fields.
         _made_by_new: (),
     }
 
     impl Effect {
-        /// An effect with the destination's id and the fields `more` of its result. What a destination answers may hold
-        /// anything: control characters are replaced by their names (`\u{0}`), what is too long is cut, and a result that
-        /// is too large is its id alone.
+        /// Returns an effect with the destination's id and the further fields `more` of its result. A destination's
+        /// answer may hold anything: control characters are replaced by their names (`\u{0}`), texts that are too long
+        /// are cut, and a result that is too large is reduced to its id and `"cut": true`.
         pub fn new(id: impl AsRef<str>, more: Value) -> Self {
             let id = storable::text(id.as_ref(), storable::LONGEST_ID);
             let mut result = match storable::json(more) {
@@ -45,32 +45,32 @@ mod effect {
     }
 }
 
-/// Why an attempt is to be repeated.
+/// The reason why an attempt is to be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// No connection could be made, or it ended before the destination could have done anything.
     Unreachable,
-    /// No answer came in time.
+    /// No answer arrived in time.
     Timeout,
     /// The connection broke, or the answer cannot be read.
     Interrupted,
-    /// The destination asks for a slower pace.
+    /// The destination requests a slower pace.
     Throttled,
-    /// The destination says that it is out of order (5xx).
+    /// The destination reports that it is out of order (5xx).
     Unavailable,
     /// The destination is still busy with the same request, or with the same object.
     Conflict,
-    /// The destination refuses this request for now, and says that it has done nothing. It may well serve others.
+    /// The destination refuses this request for now, and reports that it has done nothing. It may well serve others.
     Deferred,
-    /// The destination repeats a failure that it keeps under the idempotency key. It was looked up: no attempt under this
-    /// key has had its effect, and none will.
+    /// The destination repeats a failure that it has stored under the idempotency key. A lookup has shown that no
+    /// attempt under this key has had its effect, and none will.
     Replayed,
-    /// The connector failed in a way that is a bug.
+    /// The connector panicked, which is a bug.
     Panicked,
 }
 
 impl Cause {
-    /// The word for it in metrics and logs.
+    /// Returns the cause's name in metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
@@ -85,17 +85,17 @@ impl Cause {
         }
     }
 
-    /// Whether the fault lies with the destination as a whole, as far as one attempt can tell: it is not there, does not
-    /// answer, or says that it is out of order.
-    pub const fn speaks_of_an_outage(self) -> bool {
+    /// Returns true if the fault lies with the destination as a whole, as far as one attempt can show: it is
+    /// unreachable, does not answer, or reports that it is out of order.
+    pub const fn indicates_outage(self) -> bool {
         match self {
             Self::Unreachable | Self::Timeout | Self::Interrupted | Self::Unavailable => true,
             Self::Throttled | Self::Conflict | Self::Deferred | Self::Replayed | Self::Panicked => false,
         }
     }
 
-    /// Whether it is certain that nothing took effect, so that the next attempt may be another request under a new
-    /// idempotency key. Where it is not, the very same request must be repeated under the same key.
+    /// Returns true if it is certain that nothing took effect, so that the next attempt may be another request under a
+    /// new idempotency key. Otherwise the same request must be repeated unchanged under the same key.
     pub const fn nothing_happened(self) -> bool {
         match self {
             Self::Unreachable | Self::Throttled | Self::Deferred | Self::Replayed => true,
@@ -103,7 +103,8 @@ impl Cause {
         }
     }
 
-    /// Whether it also settles earlier attempts under the same key whose outcome was open: they had no effect either.
+    /// Returns true if the cause also settles earlier attempts under the same key whose outcome is unknown: they had
+    /// no effect either.
     pub const fn settles_earlier_attempts(self) -> bool {
         match self {
             Self::Replayed => true,
@@ -119,37 +120,38 @@ impl Cause {
     }
 }
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum Outcome {
-    /// It took effect.
+    /// The attempt took effect.
     Done(Effect),
     /// The destination holds something newer; there was nothing left to do.
     Overtaken,
-    /// To be repeated.
+    /// The attempt is to be repeated.
     Retry {
-        /// Why.
+        /// The cause of the failure.
         cause: Cause,
-        /// How long the destination asks to wait.
+        /// The pause that the destination requests; absent if it requests none.
         after: Option<Duration>,
     },
-    /// Repeating cannot help.
+    /// The attempt failed, and repeating it cannot help.
     Reject {
-        /// Why.
+        /// The reason of the failure.
         reason: Reason,
-        /// Status and error name as the destination gave them: never its message, which may repeat an address.
+        /// The status and error name as the destination gave them. Never its message, which may repeat an address.
         error: String,
     },
 }
 
 impl Outcome {
-    /// To be repeated after the flow's own back-off.
+    /// Returns an outcome to be repeated after the flow's own back-off.
     pub const fn retry(cause: Cause) -> Self {
         Self::Retry { cause, after: None }
     }
 
-    /// Repeating cannot help. The text is made storable, for part of it may come from the destination.
+    /// Returns an outcome that no repetition can improve. The text is made storable, because part of it may come
+    /// from the destination.
     pub fn reject(reason: Reason, error: impl AsRef<str>) -> Self {
         Self::Reject { reason, error: storable::text(error.as_ref(), storable::LONGEST_ERROR) }
     }

@@ -1,4 +1,4 @@
-//! The partitions that a flow owns: where each stands, and what it waits for.
+//! The partitions that a flow owns: the position of each, and its pending work.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,23 +7,24 @@ use usher_proto::{EventRef, Partition, Timestamp};
 use super::Run;
 use super::arrival::Batch;
 
-/// A place in a partition's order; none is before all others.
-pub(super) type Place = Option<(i64, EventRef)>;
+/// A place in a partition's order; `None` is before all others.
+pub(super) type LanePosition = Option<(i64, EventRef)>;
 
-/// How far the search for lanes has come that the store holds and memory does not.
+/// The progress of the search for lanes that the store holds and memory does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Search {
     /// There are none, as far as is known.
     Done,
-    /// To be gone on with, after this place.
-    From(Place),
-    /// The store has been asked.
+    /// To be continued after this place.
+    From(LanePosition),
+    /// The store has been queried.
     Asked,
-    /// The store has been asked, and what comes after this place is to be searched again after it.
-    AskedInVain(Place),
+    /// The store has been queried, and everything after this place must be searched again after the answer.
+    AskedInVain(LanePosition),
 }
 
-/// Batches that wait for admission. Counted as they come and go: it is asked after every input how much there is.
+/// Batches that wait for admission. Events and bytes are counted as batches enter and leave, because the totals are
+/// needed after every input.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     batches: VecDeque<Batch>,
@@ -32,7 +33,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Adds arrivals to the last batch if it has room for them, up to `most`, else as this batch of their own.
+    /// Adds the records to the last batch if that then holds at most `most`; otherwise appends this batch.
     pub(super) fn push(&mut self, batch: Batch, most: usize) {
         self.events += batch.len();
         self.bytes += batch.weight();
@@ -46,7 +47,7 @@ impl Queue {
         }
     }
 
-    /// The first batch.
+    /// Removes and returns the first batch.
     pub(super) fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
         self.events -= batch.len();
@@ -54,55 +55,55 @@ impl Queue {
         Some(batch)
     }
 
-    /// Forgets all of it.
+    /// Discards all batches.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Whether nothing waits.
+    /// Returns true if no batch waits.
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
 }
 
-/// One partition that is ours.
+/// A partition that this process owns.
 #[derive(Debug)]
 pub(super) struct Owned {
     /// The log's number of the assignment.
     pub(super) assignment: u64,
-    /// The store's number of the ownership.
+    /// The store's fencing token of the ownership.
     pub(super) epoch: i64,
-    /// Everything below is accounted for.
+    /// The offset below which everything is accounted for.
     pub(super) frontier: i64,
     /// The offset that is read next.
     pub(super) next: i64,
-    /// When something was read last, or there was nothing to read.
+    /// The time at which something was last read, or at which there was nothing to read.
     pub(super) read_at: Timestamp,
-    /// Whether the store knows where it begins.
+    /// True if the store has recorded the offset at which this flow begins.
     pub(super) kept: bool,
-    /// Whether a batch is being admitted.
+    /// True if a batch is being admitted.
     pub(super) admitting: bool,
-    /// Batches that wait for their turn.
+    /// Batches that wait for admission.
     pub(super) waiting: Queue,
-    /// The search for its lanes in the store.
+    /// The search for the partition's lanes in the store.
     pub(super) search: Search,
-    /// Taken away, and to be handed back by then at the latest.
-    pub(super) leaves_by: Option<Timestamp>,
+    /// The deadline for handing the partition back; absent if it was not revoked.
+    pub(super) drain_deadline: Option<Timestamp>,
 }
 
 impl Owned {
-    /// Lanes of this partition are to be looked for from the beginning.
+    /// Starts the search for the partition's lanes from the beginning.
     pub(super) fn search_again(&mut self) {
         self.search_after(None);
     }
 
-    /// This head has been left to the store, and is to be found there.
+    /// Extends the search to this head, which has been left to the store.
     pub(super) fn search_from(&mut self, head: &Run) {
-        // Some place before it: nothing is lost by finding what stands between.
+        // A place before the head: finding runs in between loses nothing.
         self.search_after(Some((head.position - 1, head.event.reference())));
     }
 
-    fn search_after(&mut self, place: Place) {
+    fn search_after(&mut self, place: LanePosition) {
         self.search = match std::mem::replace(&mut self.search, Search::Done) {
             Search::Asked => Search::AskedInVain(place),
             Search::AskedInVain(earlier) => Search::AskedInVain(earlier.min(place)),
@@ -111,13 +112,13 @@ impl Owned {
         };
     }
 
-    /// Whether the store holds no lanes that memory does not, as far as is known.
+    /// Returns true if the store holds no lanes that memory does not, as far as is known.
     pub(super) fn is_searched(&self) -> bool {
         self.search == Search::Done
     }
 
-    /// The store has answered with heads up to this place; `all` if there are no more.
-    pub(super) fn searched(&mut self, last: Place, all: bool) {
+    /// Takes the store's answer: heads up to the place `last`; `all` is true if there are no more.
+    pub(super) fn searched(&mut self, last: LanePosition, all: bool) {
         self.search = match std::mem::replace(&mut self.search, Search::Done) {
             Search::AskedInVain(again) if all => Search::From(again),
             Search::AskedInVain(again) => Search::From(again.min(last)),
@@ -127,55 +128,55 @@ impl Owned {
     }
 }
 
-/// All of them.
+/// All partitions that this process owns.
 #[derive(Debug, Default)]
 pub(super) struct Partitions(pub(super) BTreeMap<Partition, Owned>);
 
 impl Partitions {
-    /// The partition, if it is (still) ours under this epoch.
+    /// Returns the partition, if this process (still) owns it under this epoch.
     pub(super) fn current(&mut self, partition: Partition, epoch: i64) -> Option<&mut Owned> {
         self.0.get_mut(&partition).filter(|owned| owned.epoch == epoch)
     }
 
-    /// The partition's epoch, if it is ours.
+    /// Returns the partition's epoch, if this process owns it.
     pub(super) fn epoch(&self, partition: Partition) -> Option<i64> {
         self.0.get(&partition).map(|owned| owned.epoch)
     }
 
-    /// The next batch of a partition whose turn has come.
+    /// Returns a partition's next batch, if none is being admitted and the partition was not revoked.
     pub(super) fn next_batch(&mut self, partition: Partition) -> Option<Batch> {
-        let free = |owned: &&mut Owned| !owned.admitting && owned.leaves_by.is_none();
+        let free = |owned: &&mut Owned| !owned.admitting && owned.drain_deadline.is_none();
         let owned = self.0.get_mut(&partition).filter(free)?;
         let batch = owned.waiting.pop()?;
         owned.admitting = true;
         Some(batch)
     }
 
-    /// Events that wait to be admitted, and roughly their bytes.
+    /// Returns the number of events that wait for admission, and their approximate size in bytes.
     pub(super) fn waiting(&self) -> (usize, usize) {
         let waiting = self.0.values().map(|owned| &owned.waiting);
         waiting.fold((0, 0), |(events, bytes), queue| (events + queue.events, bytes + queue.bytes))
     }
 
-    /// In how many the store is being asked for lanes.
+    /// Returns the number of partitions whose lanes the store is being queried for.
     pub(super) fn asked(&self) -> usize {
         let is_asked = |owned: &&Owned| matches!(owned.search, Search::Asked | Search::AskedInVain(_));
         self.0.values().filter(is_asked).count()
     }
 
-    /// Those that are not being taken away, with their epochs.
+    /// Returns the partitions that are not revoked, with their epochs.
     pub(super) fn staying(&self) -> Vec<(Partition, i64)> {
-        let staying = self.0.iter().filter(|(_, owned)| owned.leaves_by.is_none());
+        let staying = self.0.iter().filter(|(_, owned)| owned.drain_deadline.is_none());
         staying.map(|(partition, owned)| (*partition, owned.epoch)).collect()
     }
 
-    /// The frontier of a partition that is ours and being read.
+    /// Returns the frontier of a partition that this process owns and that is not revoked.
     pub(super) fn frontier(&self, partition: Partition) -> Option<i64> {
-        self.0.get(&partition).filter(|owned| owned.leaves_by.is_none()).map(|owned| owned.frontier)
+        self.0.get(&partition).filter(|owned| owned.drain_deadline.is_none()).map(|owned| owned.frontier)
     }
 
-    /// Those that have been taken away and not been handed back yet.
+    /// Returns the partitions that have been revoked and not yet handed back.
     pub(super) fn leaving(&self) -> Vec<Partition> {
-        self.0.iter().filter(|(_, owned)| owned.leaves_by.is_some()).map(|(partition, _)| *partition).collect()
+        self.0.iter().filter(|(_, owned)| owned.drain_deadline.is_some()).map(|(partition, _)| *partition).collect()
     }
 }

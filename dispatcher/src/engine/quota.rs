@@ -1,12 +1,12 @@
-//! Quotas: what a destination's account may be asked, and how replicas that use it share that.
+//! Quotas: the limits of a destination's account, and their division among the replicas that use it.
 
 mod announced;
 mod limit;
 mod share;
 
 pub use announced::{Announced, RateLimitHeaders};
-pub use limit::{BadLimit, Cap, Pace, Quota, Span};
-pub use share::{Demand, Member, share};
+pub use limit::{Cap, InvalidQuota, Pace, Quota, Span};
+pub use share::{Demand, QuotaMember, share};
 
-/// What part of a cap (calls a day, say) is kept for urgent flows: one in so many.
-pub const RESERVE_OF_CAP: u32 = 10;
+/// One in this many calls of a cap (calls a day, say) is reserved for urgent flows.
+pub const CAP_RESERVE_DIVISOR: u32 = 10;

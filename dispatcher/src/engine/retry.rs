@@ -1,4 +1,4 @@
-//! When to try again, and when to stop trying.
+//! The retry policy: the time of the next attempt, and the end of all attempts.
 
 use std::time::Duration;
 
@@ -6,21 +6,22 @@ use usher_proto::Timestamp;
 
 use super::run::AttemptState;
 
-/// Exponential back-off with full jitter, bounded in number and in time.
+/// Exponential back-off with full jitter, limited in number and in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How many failed attempts a step may have that count; at least 1. Failures of an outage do not count.
+    /// Maximum number of failed attempts of a step that count; at least 1. Failures during an outage do not count.
     pub attempts: u32,
-    /// The longest pause after the first failure. It doubles with each further one.
+    /// The longest pause after the first failure. It doubles with each further failure.
     pub first: Duration,
-    /// The longest pause of all.
+    /// The upper limit of all pauses.
     pub max: Duration,
-    /// How long after its first attempt a step may still be tried while its destination is not known to be down.
+    /// The time after its first attempt within which a step may still be tried while its destination is not known
+    /// to be down.
     pub within: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Twenty attempts: with pauses that grow to five minutes, about an hour.
+    /// Returns a policy of twenty attempts: with pauses that grow to five minutes, they take about an hour.
     fn default() -> Self {
         let (first, max) = (Duration::from_millis(500), Duration::from_secs(300));
         Self { attempts: 20, first, max, within: Duration::from_secs(3 * 24 * 3600) }
@@ -28,8 +29,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// When to make the attempt after `made` failed ones. `after` is what the destination asked for: it is obeyed, but
-    /// not beyond `max`. `jitter` is random in 0..1.
+    /// Returns the time of the attempt after `made` failed ones. `after` is the pause that the destination requested:
+    /// it is respected up to `max`. `jitter` is random in 0..1.
     pub fn next(&self, made: u32, after: Option<Duration>, jitter: f64, now: Timestamp) -> Timestamp {
         let doublings = made.saturating_sub(1).min(30);
         let ceiling = self.first.saturating_mul(1 << doublings).min(self.max);
@@ -38,7 +39,7 @@ impl RetryPolicy {
         now.plus(pause.max(asked))
     }
 
-    /// Whether a step has been tried enough.
+    /// Returns true if a step must not be tried again.
     pub fn is_spent(&self, tries: &AttemptState, now: Timestamp) -> bool {
         tries.counted >= self.attempts || tries.first_at.is_some_and(|since| now.since(since) > self.within)
     }

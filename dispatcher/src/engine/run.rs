@@ -9,22 +9,22 @@ use usher_proto::{AddressDigest, Event, Partition, Reason, Timestamp};
 
 use crate::field_diff::{EMAIL, PreviousFields};
 
-/// Where a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunState {
-    /// Admitted; its turn has not come.
+    /// Admitted; an earlier run of its key precedes it.
     Queued,
-    /// A step is being attempted, or is to be attempted again shortly.
+    /// A step is in flight, or is to be attempted again shortly.
     Running,
-    /// It is to be attempted again later; its lane waits for it.
+    /// It is to be attempted again later, and blocks its lane until then.
     Parked,
-    /// Waiting for a time or for news of its subject; others of its key go on meanwhile.
+    /// Waiting for a time or for a newer revision of its subject; other runs of its key continue meanwhile.
     Waiting,
     /// All steps are done, or there was nothing to do.
     Done,
-    /// Given up; its dead letter is published.
+    /// Given up; its dead letter has been published.
     Dead,
-    /// Ended by an event that its flow names.
+    /// Ended by an event that its flow names as cancelling.
     Cancelled,
     /// Ended because something newer has taken effect.
     Superseded,
@@ -43,7 +43,7 @@ impl RunState {
         Self::Superseded,
     ];
 
-    /// The word for it.
+    /// Returns the state's name.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -57,7 +57,7 @@ impl RunState {
         }
     }
 
-    /// Whether nothing more will happen by itself.
+    /// Returns true if the run does not continue unless an operator takes it up again.
     pub const fn is_terminal(self) -> bool {
         match self {
             Self::Queued | Self::Running | Self::Parked | Self::Waiting => false,
@@ -72,7 +72,7 @@ impl fmt::Display for RunState {
     }
 }
 
-/// No state has this name.
+/// A text that names no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no such state; it may be one of: {}", RunState::ALL.map(RunState::label).join(", "))]
 pub struct UnknownState;
@@ -85,52 +85,53 @@ impl FromStr for RunState {
     }
 }
 
-/// One flow's work on one event, with all it needs to go on.
+/// One flow's work on one event, with everything that is needed to continue it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// What it is about. Its id identifies the run within the flow.
+    /// The event. Its id identifies the run within the flow.
     pub event: Event,
     /// The partition of its key.
     pub partition: Partition,
-    /// Its place in its lane: the offset of what queued it.
+    /// The run's place in its lane: the offset of the record that queued it.
     pub position: i64,
-    /// The version of the flow it began with.
+    /// The version of the flow with which the run began.
     pub flow_version: String,
-    /// The index of the step it is at.
+    /// The index of the run's present step.
     pub step: usize,
-    /// Whom that step asks: a connector's name. None for a wait.
+    /// The destination of the present step: a connector's account. Absent for a wait.
     pub destination: Option<String>,
-    /// Whether it has begun and not left its lane since: then nothing of its key goes before it.
+    /// True if the run has begun and has not left its lane since: then no other run of its key precedes it.
     pub begun: bool,
-    /// How often it was run again after it had ended well; distinguishes the requests of those times.
+    /// Number of times the run was run again after it had ended well; distinguishes the requests of those repetitions.
     pub rerun: u32,
-    /// What has been tried of the present step.
+    /// The attempts at the present step.
     pub tries: AttemptState,
-    /// The exact request of an attempt whose outcome is not known; it must be repeated as it is.
+    /// The exact request of an attempt whose outcome is unknown; it must be repeated unchanged. Absent if
+    /// there is none.
     pub request: Option<Vec<u8>>,
     /// The results of the steps done, by index.
     pub results: BTreeMap<usize, Value>,
-    /// Until when the present step may wait, once it has begun to.
+    /// The latest end of the present step's wait; absent if the step has not begun to wait.
     pub wait_until: Option<Timestamp>,
-    /// From when on it is worth nothing.
+    /// Expiry: the run is not executed after this time. Absent if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// What the flow knew of its subject before the event, where it remembers that.
+    /// The fields of the subject as the flow knew them before the event; absent if the flow does not remember them.
     pub before: Option<PreviousFields>,
-    /// Why it is to be given up, once that is decided.
+    /// The reason and the error for which the run is to be given up; absent until that is decided.
     pub verdict: Option<(Reason, String)>,
-    /// Whether this process has kept it back for a while, because it may have ended others. No store holds it.
+    /// True if this process has delayed the run once because it may have crashed other processes. No store holds this.
     pub quarantined: bool,
 }
 
 impl Run {
-    /// Roughly how many bytes it takes in memory: the body, and as much again for the request that is made of it.
+    /// Returns the approximate size in memory, in bytes: the body, and as much again for the request made from it.
     pub fn weight(&self) -> usize {
-        /// What a run takes beside its texts.
+        /// Size of a run apart from its texts, in bytes.
         const FIXED: usize = 512;
         FIXED + 2 * self.event.body.len()
     }
 
-    /// The address that its event says the subject has no longer, where its flow knows that.
+    /// Returns the address that the subject no longer has according to its event; absent if its flow does not know it.
     pub fn left_address(&self) -> Option<AddressDigest> {
         let before = self.before.as_ref()?;
         let left = before.changed.iter().any(|field| field == EMAIL) || self.event.kind == "user.deleted";
@@ -138,23 +139,23 @@ impl Run {
     }
 }
 
-/// What has been tried of a step so far.
+/// The attempts at a step so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AttemptState {
     /// Attempts made.
     pub attempts: u32,
-    /// Those of them that count against the flow's bound: the destination served others before the next one was made.
+    /// Attempts that count against the flow's limit: the destination served others before the next attempt was made.
     pub counted: u32,
-    /// Attempts in a row of which nothing was ever heard, because the process ended.
+    /// Consecutive attempts without a result, because the process ended.
     pub unanswered: u32,
-    /// Distinguishes requests whose predecessors certainly had no effect.
+    /// Number of the request: a new one is used once all requests before it certainly had no effect.
     pub generation: u32,
-    /// When the first attempt was made.
+    /// The time of the first attempt.
     pub first_at: Option<Timestamp>,
-    /// When the kept request was sent first.
+    /// The time at which the stored request was first sent.
     pub first_sent_at: Option<Timestamp>,
-    /// When the last attempt failed, if its failure may count.
+    /// The time at which the last attempt failed; absent if its failure cannot count.
     pub failed_at: Option<Timestamp>,
-    /// Until when an attempt of somebody else may still be under way.
+    /// The time until which an attempt of another process may be in flight.
     pub claimed_until: Option<Timestamp>,
 }

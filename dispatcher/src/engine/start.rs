@@ -1,47 +1,47 @@
-//! Where a flow begins to read a partition.
+//! The offset at which a flow begins to read a partition.
 
 use std::fmt;
 
-/// Where a flow that has never read the log begins.
+/// The starting point of a flow that has never read the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    /// At the oldest event there is.
+pub enum StartFrom {
+    /// The oldest event in the log.
     Beginning,
-    /// With what comes from now on.
+    /// The first event that arrives after the start.
     Now,
 }
 
-/// What is known of where a flow stands in a partition.
+/// The known positions of a flow in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
-    /// The group's commit.
+    /// The group's committed offset; absent if nothing was committed.
     pub committed: Option<i64>,
-    /// The store's frontier.
+    /// The store's frontier; absent if the flow never read the partition.
     pub stored: Option<i64>,
-    /// An operator's word, which counts more than both.
-    pub sought: Option<i64>,
+    /// The offset that an operator has chosen, which takes precedence over both; absent if there is none.
+    pub operator_offset: Option<i64>,
 }
 
-/// A partition cannot be started without losing or inventing something.
+/// A partition cannot be started without losing or inventing events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CannotStart {
-    /// The flow is new and the log already holds events; only its owner knows whether those concern it.
-    SayFrom,
-    /// Events between where the flow stands and the oldest one kept are gone.
+    /// The flow is new and the log already holds events; only the flow's owner knows if those concern it.
+    FromRequired,
+    /// Events between the flow's position and the oldest one in the log are gone.
     Gone {
-        /// Where the flow must go on.
+        /// The offset at which the flow must continue.
         at: i64,
-        /// The oldest offset there is.
+        /// The oldest offset in the log.
         low: i64,
     },
-    /// The flow has been further than the log now reaches: the log was reset or restored.
+    /// The flow's position is beyond the end of the log: the log was reset or restored.
     Ahead {
-        /// Where the flow must go on.
+        /// The offset at which the flow must continue.
         at: i64,
-        /// The offset the next record will get.
+        /// The offset that the next record will get.
         end: i64,
     },
-    /// The group has read events, and the store knows nothing of it: the store was lost, or is another one.
+    /// The group has read events, but the store has no record of the flow: the store was lost, or is another one.
     StoreEmpty {
         /// The group's committed offset.
         committed: i64,
@@ -51,7 +51,7 @@ pub enum CannotStart {
 impl fmt::Display for CannotStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SayFrom => f.write_str(
+            Self::FromRequired => f.write_str(
                 "the flow is new and the log already holds events: say from = \"beginning\" or from = \"now\" in its file",
             ),
             Self::Gone { at, low } => write!(
@@ -76,15 +76,16 @@ impl fmt::Display for CannotStart {
     }
 }
 
-/// The offset to begin at: the smaller of what the group committed and what the store holds, so that neither a lost
-/// commit nor a restored store skips anything. `low` and `end` are the oldest offset and the next one.
+/// Returns the offset to begin at: the smaller of the group's committed offset and the store's frontier, so that
+/// neither a lost commit nor a restored store skips anything. `low` is the oldest offset, `end` the next one.
 ///
 /// # Errors
-/// Something would be lost or invented, which only an operator may decide.
-pub fn start_offset(known: Known, low: i64, end: i64, from: Option<From>) -> Result<i64, CannotStart> {
+///
+/// If starting would lose or invent events, which only an operator may accept.
+pub fn start_offset(known: Known, low: i64, end: i64, from: Option<StartFrom>) -> Result<i64, CannotStart> {
     let at = match known {
-        // Retention may have moved the log on since.
-        Known { sought: Some(sought), .. } => return Ok(sought.clamp(low, end.max(low))),
+        // Retention may have removed the chosen offset since.
+        Known { operator_offset: Some(operator_offset), .. } => return Ok(operator_offset.clamp(low, end.max(low))),
         Known { committed: Some(committed), stored: Some(stored), .. } => committed.min(stored),
         Known { committed: None, stored: Some(at), .. } => at,
         // A frontier is stored before anything is committed.
@@ -93,10 +94,10 @@ pub fn start_offset(known: Known, low: i64, end: i64, from: Option<From>) -> Res
         }
         Known { stored: None, .. } => {
             return match from {
-                Some(From::Beginning) => Ok(low),
-                Some(From::Now) => Ok(end),
+                Some(StartFrom::Beginning) => Ok(low),
+                Some(StartFrom::Now) => Ok(end),
                 None if low == end => Ok(end),
-                None => Err(CannotStart::SayFrom),
+                None => Err(CannotStart::FromRequired),
             };
         }
     };
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     fn known(committed: Option<i64>, stored: Option<i64>) -> Known {
-        Known { committed, stored, sought: None }
+        Known { committed, stored, operator_offset: None }
     }
 
     #[test]
@@ -127,9 +128,9 @@ mod tests {
     #[test]
     fn a_new_flow_on_a_log_with_events_must_say_from_where() {
         let new = known(None, None);
-        assert_eq!(start_offset(new, 0, 9, None), Err(CannotStart::SayFrom));
-        assert_eq!(start_offset(new, 2, 9, Some(From::Beginning)), Ok(2));
-        assert_eq!(start_offset(new, 2, 9, Some(From::Now)), Ok(9));
+        assert_eq!(start_offset(new, 0, 9, None), Err(CannotStart::FromRequired));
+        assert_eq!(start_offset(new, 2, 9, Some(StartFrom::Beginning)), Ok(2));
+        assert_eq!(start_offset(new, 2, 9, Some(StartFrom::Now)), Ok(9));
         assert_eq!(start_offset(new, 3, 3, None), Ok(3));
         assert_eq!(start_offset(known(Some(0), None), 0, 0, None), Ok(0), "a commit of nothing says nothing");
     }
@@ -138,7 +139,7 @@ mod tests {
     fn lost_events_and_a_lost_store_are_reported_and_never_skipped() {
         assert_eq!(start_offset(known(Some(1), Some(1)), 4, 9, None), Err(CannotStart::Gone { at: 1, low: 4 }));
         assert_eq!(start_offset(known(Some(12), Some(12)), 0, 9, None), Err(CannotStart::Ahead { at: 12, end: 9 }));
-        for from in [None, Some(From::Now), Some(From::Beginning)] {
+        for from in [None, Some(StartFrom::Now), Some(StartFrom::Beginning)] {
             let found = start_offset(known(Some(7), None), 0, 9, from);
             assert_eq!(found, Err(CannotStart::StoreEmpty { committed: 7 }), "{from:?}");
         }
@@ -146,9 +147,9 @@ mod tests {
 
     #[test]
     fn an_operators_word_counts_more_than_what_is_known_and_stays_within_the_log() {
-        for (sought, expected) in [(5, 5), (0, 2), (99, 9)] {
+        for (operator_offset, expected) in [(5, 5), (0, 2), (99, 9)] {
             for of in [known(Some(12), Some(12)), known(Some(7), None), known(Some(1), Some(1)), known(None, None)] {
-                let of = Known { sought: Some(sought), ..of };
+                let of = Known { operator_offset: Some(operator_offset), ..of };
                 assert_eq!(start_offset(of, 2, 9, None), Ok(expected), "{of:?}");
             }
         }

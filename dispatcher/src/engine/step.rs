@@ -1,4 +1,4 @@
-//! What is to be done, as the engine says.
+//! The steps that the engine requests from `delivery`.
 
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
@@ -8,94 +8,124 @@ use super::breaker::Permit;
 use super::change::Change;
 use super::start::CannotStart;
 
-/// What is to be done. What goes to the store goes there in this order.
+/// A step to carry out. Requests to the store are carried out in the order of the steps.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Store: take these partitions over.
+    /// Send this request to the store.
+    Store(StoreRequest),
+    /// Send this command to the log.
+    Log(LogCommand),
+    /// Work on the run's present step, and report the result.
+    Execute {
+        /// The run.
+        run: Box<Run>,
+        /// The epoch of the run's partition.
+        epoch: i64,
+        /// The breaker's permit for its destination; absent if the step calls none.
+        permit: Option<Permit>,
+    },
+    /// Publish the run's dead letter, then write that the run is dead.
+    DeadLetter {
+        /// The run.
+        run: Box<Run>,
+        /// The epoch of the run's partition.
+        epoch: i64,
+        /// The reason.
+        reason: Reason,
+        /// The error as the destination reported it.
+        error: String,
+    },
+    /// Read the ends of all partitions of the topic and the flow's pause. Nothing begins before everything below those
+    /// ends is admitted. Always answered by [`super::Input::Looked`], even on failure.
+    Look(u64),
+    /// Read the frontiers of the flow's partitions. Always answered by [`super::Input::Frontiers`], even on failure.
+    AskFrontiers,
+    /// The flow cannot continue: this partition cannot be started without losing or inventing events.
+    Fail(Partition, CannotStart),
+}
+
+/// A request to the store. It reaches the store as the engine made it. Answers arrive as inputs, in the order in which the
+/// requests were carried out; a request is repeated until the store answers.
+#[derive(Debug, PartialEq)]
+pub enum StoreRequest {
+    /// Write a change of one run. Answered by [`super::Input::Written`].
+    Change(Change),
+    /// Write something else.
+    Write(StoreWrite),
+    /// Read something. Reads of one batch are carried out after its writes.
+    Read(StoreRead),
+}
+
+/// A write that concerns more than one run.
+#[derive(Debug, PartialEq)]
+pub enum StoreWrite {
+    /// Take these partitions over. Answered by [`super::Input::Acquired`].
     Acquire {
-        /// The assignment that gave them.
+        /// The assignment that contained them.
         assignment: u64,
         /// The partitions.
         partitions: Vec<Partition>,
     },
-    /// Store: admit a batch.
+    /// Admit a batch. Answered by [`super::Input::Admitted`].
     Admit(Batch),
-    /// Store: find heads of lanes that are queued or under way.
+    /// End the waits and pauses that are over, in these partitions, given with their epochs. Answered by
+    /// [`super::Input::Due`].
+    Due(Vec<(Partition, i64)>),
+    /// Record that this replica begins nothing since it has seen the flow's pause. Not answered.
+    ConfirmPause {
+        /// The time since which the flow is paused.
+        since: Timestamp,
+        /// Steps that were begun before and are in flight.
+        under_way: usize,
+    },
+}
+
+/// A read that changes nothing.
+#[derive(Debug, PartialEq)]
+pub enum StoreRead {
+    /// Find heads of lanes that are queued or in flight. Answered by [`super::Input::Found`].
     Find {
         /// The partition.
         partition: Partition,
-        /// Its epoch.
+        /// The partition's epoch.
         epoch: i64,
-        /// After this place.
+        /// The place after which the search begins; absent for the beginning.
         after: Option<(i64, EventRef)>,
-        /// Leaving out those that ask these destinations.
+        /// Destinations whose runs are left out.
         without: Vec<String>,
     },
-    /// Store: read more of a lane.
+    /// Read further runs of a lane. Answered by [`super::Input::Loaded`].
     Load {
         /// The lane.
         key: SubjectId,
-        /// Its partition.
+        /// The lane's partition.
         partition: Partition,
-        /// Its epoch.
+        /// The partition's epoch.
         epoch: i64,
-        /// At most so many runs.
+        /// Maximum number of runs.
         limit: usize,
     },
-    /// Store: end the waits and pauses that are over, in these partitions, with their epochs.
-    Due(Vec<(Partition, i64)>),
-    /// Store: write this.
-    Write(Change),
-    /// Publish the run's dead letter, then write that it is dead.
-    DeadLetter {
-        /// The run.
-        run: Box<Run>,
-        /// Its partition's epoch.
-        epoch: i64,
-        /// Why.
-        reason: Reason,
-        /// In the destination's words.
-        error: String,
-    },
-    /// Work on the run's present step, and report.
-    Work {
-        /// The run.
-        run: Box<Run>,
-        /// Its partition's epoch.
-        epoch: i64,
-        /// The leave to ask its destination, if it asks one.
-        permit: Option<Permit>,
-    },
-    /// Log and store: look how far every partition of the topic reaches, and whether the flow is paused. Nothing is begun
-    /// before everything below those ends is admitted. Answered by [`super::Input::Looked`], whatever comes of it.
-    Look(u64),
-    /// Store: say how far the partitions of the flow are admitted. Answered by [`super::Input::Frontiers`], whatever comes
-    /// of it.
-    AskFrontiers,
-    /// Store: write that this replica begins nothing since it has seen the flow paused.
-    ConfirmPause {
-        /// Since when the flow is paused.
-        since: Timestamp,
-        /// Steps that had been begun before and are under way.
-        under_way: usize,
-    },
-    /// Log: start the partitions of an assignment, all of them.
+}
+
+/// A command to the log's side of the subscription.
+#[derive(Debug, PartialEq)]
+pub enum LogCommand {
+    /// Start all partitions of an assignment.
     Start {
         /// The assignment.
         assignment: u64,
-        /// Where each begins.
+        /// The offset at which each partition begins.
         offsets: Vec<(Partition, i64)>,
     },
-    /// Log: everything below is accounted for.
+    /// Commit this offset; every record below it is accounted for.
     Commit(Partition, i64),
-    /// Log: deliver nothing of this partition until resumed.
+    /// Deliver nothing of this partition until it is resumed.
     Pause(Partition),
-    /// Log: go on with it.
+    /// Resume delivery of this partition.
     Resume(Partition),
-    /// Log: hand back what was taken.
+    /// Hand back the revoked partitions.
     Release,
-    /// Log: leave the group and join it anew, for it and the store disagree, or it has gone silent.
+    /// Leave the consumer group and join it again, because its assignment contradicts the store's, or because it
+    /// delivers nothing. Holds the reason.
     Rejoin(&'static str),
-    /// A partition cannot be started without losing or inventing something: the flow cannot go on.
-    Fail(Partition, CannotStart),
 }

@@ -1,23 +1,24 @@
-//! Text and JSON from a destination, made such that both stores take it: no NUL (Postgres refuses it) and no other control
-//! character, no string and no nesting without a bound.
+//! Makes text and JSON from a destination acceptable to both stores: no NUL (Postgres refuses it) and no other control
+//! character, and bounded strings and nesting.
 
 use serde_json::Value;
 use usher_service::visible;
 
-/// Characters of an effect's id; those of the destinations are shorter.
+/// Maximum length of an effect's id, in characters; the ids of the destinations are shorter.
 pub(super) const LONGEST_ID: usize = 255;
-/// Characters of an error's text.
+/// Maximum length of an error's text, in characters.
 pub(super) const LONGEST_ERROR: usize = 300;
-/// Bytes of a result as JSON.
+/// Maximum size of a result as JSON, in bytes.
 pub(super) const LARGEST_RESULT: usize = 16 * 1024;
-/// Characters of a string within a result.
+/// Maximum length of a string within a result, in characters.
 const LONGEST_STRING: usize = 1024;
-/// Levels of a result; what lies deeper is null. A database that reads it has a bound of its own.
+/// Maximum nesting of a result; deeper values become null. A database that reads the result has a limit of its own.
 const DEEPEST: usize = 16;
 
-/// The text with its control characters shown and at most `longest` characters long; an ellipsis ends one that was cut.
+/// Returns the text with its control characters made visible and at most `longest` characters long; a text that was cut
+/// ends with an ellipsis.
 pub(crate) fn text(text: &str, longest: usize) -> String {
-    // No more than this is looked at, whatever its length.
+    // Only this part is examined, however long the text is.
     let end = text.char_indices().nth(longest + 1).map_or(text.len(), |(end, _)| end);
     let shown = visible::line(&text[..end]);
     if shown.chars().count() <= longest {
@@ -28,7 +29,7 @@ pub(crate) fn text(text: &str, longest: usize) -> String {
     cut
 }
 
-/// The JSON with all its names and strings like that.
+/// Returns the JSON with all its names and strings made storable.
 pub(super) fn json(mut value: Value) -> Value {
     clean(&mut value, DEEPEST);
     value

@@ -1,8 +1,8 @@
-//! What an event means to a flow when it arrives.
+//! Decisions about an event when it arrives: whether it starts a run, and when the run expires.
 //!
-//! The expressions here see the event alone. One that cannot be evaluated never loses an event: the event starts a run,
-//! which looks again when it is worked on and is given up where an operator sees it; and it expires, so that what may be a
-//! one-time code is not kept.
+//! The expressions used here can access the event only. An expression that cannot be evaluated never loses an event:
+//! the event starts a run, which evaluates the expression again when it is processed and is then dead-lettered, where
+//! an operator sees it. Such a run also expires, so that a possible one-time code is not stored for long.
 
 use usher_proto::{Event, Json, Timestamp};
 
@@ -11,24 +11,30 @@ use crate::field_diff::Fields;
 use crate::subject::{Snapshot, fields};
 
 impl Flow {
-    /// Whether the event is of a type, and of an instance, that starts a run.
+    /// True if the event has a type and an instance that start a run.
     pub fn starts_on(&self, event: &Event) -> bool {
         let instance = self.instances.contains(event.instance());
         instance && self.on.iter().any(|pattern| pattern.matches(event))
     }
 
-    /// Whether the event starts a run: by its type, and by `if`.
+    /// True if the event starts a run, by its type and instance and by the expression `if`. An expression that cannot
+    /// be evaluated counts as true.
     pub(crate) fn starts(&self, event: &Event) -> bool {
-        let unwanted = || Context::of_event(event).is_ok_and(|context| self.demand(&context) == Ok(false));
+        let unwanted = || Context::of_event(event).is_ok_and(|context| self.wants(&context) == Ok(false));
         self.starts_on(event) && (self.starts_if.is_none() || !unwanted())
     }
 
-    /// What `if` says.
-    pub(crate) fn demand(&self, context: &Context) -> Result<bool, Unrenderable> {
+    /// Evaluates the expression `if`. Returns true if the flow has none.
+    ///
+    /// # Errors
+    ///
+    /// The expression cannot be evaluated.
+    pub(crate) fn wants(&self, context: &Context) -> Result<bool, Unrenderable> {
         self.starts_if.as_deref().map_or(Ok(true), |expression| is_true(expression, context))
     }
 
-    /// From when on a run of the event is worth nothing.
+    /// Returns the expiry of a run of the event; `None` if the run does not expire. An expression `expires_if` that
+    /// cannot be evaluated counts as true.
     pub(crate) fn expires_at(&self, event: &Event) -> Option<Timestamp> {
         let life = self.expires_after?;
         let expires = self.expires_if.as_deref().is_none_or(|expression| {
@@ -37,7 +43,7 @@ impl Flow {
         expires.then(|| event.occurred_at.plus(life))
     }
 
-    /// What the snapshot says of the fields that the flow remembers; none where it remembers nothing.
+    /// Returns the snapshot's values of the fields that the flow stores; `None` if the flow stores no fields.
     pub(crate) fn remembers(&self, snapshot: &Snapshot) -> Option<Fields> {
         if self.remember.is_empty() {
             return None;

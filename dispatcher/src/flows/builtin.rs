@@ -1,15 +1,15 @@
-//! The flows that come with Usher: the files in `flows/`, which a user copies and edits.
+//! The built-in flows: the files in `flows/`, which users copy and edit.
 
 use super::FlowSource;
 
-/// A flow's file by its name.
+/// Includes a flow's file by its name.
 macro_rules! flow {
     ($name:literal) => {
         ($name, include_str!(concat!("../../../flows/", $name, ".toml")))
     };
 }
 
-/// A template by the name of its file.
+/// Includes a template by the name of its file.
 macro_rules! template {
     ($name:literal) => {
         ($name, include_str!(concat!("../../../flows/templates/", $name)))
@@ -36,7 +36,7 @@ const TEMPLATES: [(&str, &str); 6] = [
     template!("security-changed.txt"),
 ];
 
-/// All built-in flows.
+/// Returns the sources of all built-in flows.
 pub fn builtin() -> Vec<FlowSource> {
     let templates = || TEMPLATES.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     FLOWS

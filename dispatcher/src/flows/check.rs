@@ -1,4 +1,4 @@
-//! From a flow's text to a [`Flow`], or to everything that is wrong with it.
+//! Parses a flow's text into a [`Flow`], or into the list of all its problems.
 
 mod flow;
 mod step;
@@ -17,37 +17,39 @@ use toml_edit::{Document, Item, TableLike};
 use super::problem::suggestion;
 use super::{Flow, FlowSource, Problem, template};
 
-/// Longest wait, bound and retention that a flow may ask for: a slip of the pen is longer.
+/// Maximum duration that a flow may specify. A longer one is assumed to be a typing error.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Lines of a flow's parts in its file, from 1.
+/// Lines of a flow's parts in its file, counted from 1.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// Keys at the top.
+    /// The lines of the top-level keys.
     pub(super) top: BTreeMap<String, usize>,
-    /// Each step in order: its own line, and those of its keys.
+    /// For each step in order: its own line, and the lines of its keys.
     pub(super) steps: Vec<(usize, BTreeMap<String, usize>)>,
 }
 
 impl Lines {
-    /// The line of a step's key, or of the step where it has no such key.
+    /// Returns the line of a step's key, or of the step if it has no such key.
     pub(super) fn of(&self, step: usize, key: &str) -> usize {
         self.steps.get(step).map_or(1, |(line, keys)| keys.get(key).copied().unwrap_or(*line))
     }
 }
 
-/// A flow as its file says it.
+/// The result of reading a flow file.
 pub(super) struct Reading {
     pub(super) flow: Flow,
     pub(super) lines: Lines,
-    /// Problems of a flow that can run: it would not be called good today, and may have been when it began.
+    /// Problems that do not prevent the flow from running. A new flow is rejected because of them, but runs may
+    /// continue with an earlier version that was accepted when they began.
     pub(super) objections: Vec<Problem>,
 }
 
 /// Reads a flow.
 ///
 /// # Errors
-/// Everything because of which it cannot run, and every objection.
+///
+/// The flow cannot run. The error lists every problem that prevents it, and every objection.
 pub(super) fn read(source: FlowSource) -> Result<Reading, Vec<Problem>> {
     let document = Document::parse(source.toml.clone()).map_err(|error| vec![toml::problem(&source, &error)])?;
     let mut checker = Checker {
@@ -68,13 +70,14 @@ pub(super) fn read(source: FlowSource) -> Result<Reading, Vec<Problem>> {
     Err(Problem::in_order(problems))
 }
 
-/// Proof that a problem is recorded: [`Checker::refuse`] alone makes one, so that nothing is left out in silence.
+/// Proof that a problem was recorded. Only [`Checker::refuse`] creates it, so that nothing is omitted
+/// without a message.
 struct Refused(());
 
-/// A part of a flow, or the proof that it was refused.
+/// A part of a flow, or the proof that a problem was recorded for it.
 type Checked<T> = Result<T, Refused>;
 
-/// A line of a file.
+/// A line in a file.
 #[derive(Debug, Clone)]
 struct Place {
     file: String,
@@ -82,7 +85,8 @@ struct Place {
 }
 
 impl Place {
-    /// A line of the text that stands here: further down, if this is its own file.
+    /// Returns the place of a line of the text at this place. Lines are only counted in a template's own file; in a
+    /// flow's file the place stays the same.
     fn at_line(&self, line: usize) -> Self {
         let line = if self.file.ends_with(".toml") { self.line } else { line };
         Self { file: self.file.clone(), line }
@@ -92,12 +96,12 @@ impl Place {
 struct Checker<'a> {
     source: &'a FlowSource,
     problems: Vec<Problem>,
-    /// Problems of what can run all the same.
+    /// Problems that do not prevent the flow from running.
     objections: Vec<Problem>,
     environment: Environment<'static>,
-    /// Names of the fields of its subjects that the flow remembers.
+    /// Names of the fields of its subjects that the flow stores.
     remember: Vec<String>,
-    /// True if the parameter that is being checked may show the link that ends marketing mail.
+    /// True if the parameter that is being checked may contain the unsubscribe link.
     has_link: bool,
     lines: Lines,
 }
@@ -108,12 +112,13 @@ impl Checker<'_> {
         Refused(())
     }
 
-    /// Records a problem that the rest can be checked in spite of.
+    /// Records a problem that does not prevent the rest from being checked.
     fn note(&mut self, place: &Place, message: impl Into<String>) {
         let Refused(()) = self.refuse(place, message);
     }
 
-    /// Records a problem of something that can run all the same: a run that began under an earlier version goes on.
+    /// Records a problem that does not prevent the flow from running: a run that began under an
+    /// earlier version continues.
     fn object(&mut self, place: &Place, message: impl Into<String>) {
         self.objections.push(Problem { file: place.file.clone(), line: place.line, message: message.into() });
     }
@@ -132,18 +137,18 @@ impl Checker<'_> {
         self.place_of(span.or_else(|| table.get(key).and_then(Item::span)))
     }
 
-    /// The beginning of a template's file.
+    /// Returns the first line of a template's file.
     fn place_in(&self, template: &str) -> Place {
         let folder = Path::new(&self.source.file).parent().unwrap_or(Path::new(""));
         Place { file: folder.join("templates").join(template).display().to_string(), line: 1 }
     }
 
-    /// Lines of a table's keys.
+    /// Returns the lines of a table's keys.
     fn lines_of(&self, table: &dyn TableLike) -> BTreeMap<String, usize> {
         table.iter().map(|(key, _)| (key.to_owned(), self.place_of_key(table, key).line)).collect()
     }
 
-    /// Every key must be one of these. `why` says more of one that is not.
+    /// Checks that every key of a table is one of `known`. `why` may return a specific message for another key.
     fn only(&mut self, table: &dyn TableLike, what: &str, known: &[&str], why: impl Fn(&str) -> Option<String>) {
         for (key, _) in table.iter().filter(|(key, _)| !known.contains(key)) {
             let place = self.place_of_key(table, key);
@@ -170,7 +175,7 @@ impl Checker<'_> {
             self.note(&self.place(item), example);
             return None;
         };
-        // A month for humantime, and a slip for "m" in a flow.
+        // `M` is a month for humantime, but in a flow it is probably a typing error for `m`.
         if text.trim_end().ends_with('M') {
             self.object(&self.place(item), format!("{example}: m is a minute, and a month is \"30d\""));
         } else if duration > LONGEST {

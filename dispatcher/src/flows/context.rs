@@ -1,5 +1,5 @@
-//! What templates and expressions of a flow can see: `user`, `event` and `steps`; where the flow remembers fields of its
-//! subjects, also `before` and `changed`; and in marketing mail the link that ends it.
+//! The values that templates and expressions of a flow can access: `user`, `event` and `steps`; also `before`,
+//! `changed` and `still_used` if the flow stores fields of its subjects; and the unsubscribe link in marketing mail.
 
 use std::collections::BTreeMap;
 
@@ -8,49 +8,51 @@ use serde_json::{Map, Value, json};
 use usher_proto::{Event, Json};
 
 use super::Flow;
-use super::sent::Sent;
+use super::sent::SentJson;
 use crate::engine::Run;
 use crate::field_diff::EMAIL;
 use crate::subject::{Subject, name, primary_email, primary_phone};
 
-/// The names at the top, and so all that a template may begin with.
+/// The top-level names that are available in every flow.
 pub(super) const ROOTS: [&str; 4] = [EVENT, "user", "steps", UNSUBSCRIBE_URL];
-/// The link that ends marketing mail: known once its recipient is.
+/// The name of the unsubscribe link of marketing mail. It is set once the recipient is known.
 pub(super) const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
-/// What is known of an event by itself, when it arrives.
+/// The name of the event, the only value that is available when an event arrives.
 pub(super) const EVENT: &str = "event";
-/// The same of a flow that remembers: the fields as they were before the event, null where that is not known; the names
-/// of those that the event changed; and the names of those whose former value some living user has now, be it the same
-/// user. That is looked up for addresses alone.
+/// The additional top-level names of a flow that stores fields: the fields as they were before the event, null if
+/// unknown; the names of the fields that the event changed; and the names of the fields whose former value some
+/// existing user has now, which may be the same user. The last is determined for addresses only.
 pub(super) const REMEMBERED: [&str; 3] = [BEFORE, "changed", STILL_USED];
 const STILL_USED: &str = "still_used";
 pub(super) const BEFORE: &str = "before";
 
-/// The values that a step sees when it is due: as a tree, to look names up in, and as expressions take it, which is
-/// what was sent.
+/// The values that are available to a step when it is due: as a tree, in which names are looked up, and in the form
+/// that expressions use, which preserves the JSON that was sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     values: Value,
     roots: BTreeMap<&'static str, Rendered>,
 }
 
-/// The event's body is no JSON object, so nothing of it can be known.
+/// The event's body is not a JSON object, so none of its values are available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body cannot be read")]
 pub(crate) struct UnreadableBody;
 
 impl Context {
-    /// From the run and its subject as last known. `user` is the newest snapshot, or the event's own where there is none,
-    /// and empty for an event that concerns no user; `user.email`, `user.phone` and `user.name` are added to it.
+    /// Creates the context of a run and the last known state of its subject. `user` is the newest snapshot, or the
+    /// event's own if there is none, and empty for an event that concerns no user. `user.email`, `user.phone` and
+    /// `user.name` are added to it.
     ///
     /// # Errors
-    /// The event's body is no JSON object.
+    ///
+    /// The event's body is not a JSON object.
     pub(crate) fn new(flow: &Flow, run: &Run, subject: Option<&Subject>) -> Result<Self, UnreadableBody> {
         let mut context = Self::of_event(&run.event)?;
         let data = crate::subject::data(&run.event);
         let own = || data.filter(|data| data.get("object").and_then(Json::text).as_deref() == Some("user"));
         let user = match subject.and_then(|subject| subject.snapshot.as_deref()) {
-            // One that is no JSON says nothing; what does not ask for it goes on.
+            // A snapshot that is not JSON counts as empty, so that steps that do not use it can continue.
             Some(snapshot) => Json::read(snapshot),
             None => own(),
         };
@@ -70,10 +72,11 @@ impl Context {
         Ok(context)
     }
 
-    /// From an event alone.
+    /// Creates the context of an event without a run.
     ///
     /// # Errors
-    /// The event's body is no JSON object.
+    ///
+    /// The event's body is not a JSON object.
     pub(super) fn of_event(event: &Event) -> Result<Self, UnreadableBody> {
         let body = std::str::from_utf8(&event.body).ok().and_then(Json::read).filter(|body| body.is_object());
         let data = body.ok_or(UnreadableBody)?.get("data");
@@ -101,14 +104,14 @@ impl Context {
         self.values[root] = value;
     }
 
-    /// Sets what a text of JSON holds; an empty object where it holds none.
+    /// Sets a top-level name to the value of a JSON text; to an empty object if the text is not JSON.
     fn set_sent(&mut self, root: &'static str, text: &str) {
         let json = Json::read(text).unwrap_or(Json::EMPTY);
         self.values[root] = json.to_value();
-        self.roots.insert(root, Sent::value(json));
+        self.roots.insert(root, SentJson::value(json));
     }
 
-    /// Of these values, for tests.
+    /// Creates a context of these values, for tests.
     #[cfg(test)]
     pub(super) fn of(values: Value) -> Self {
         let texts: Vec<_> = ROOTS.into_iter().chain(REMEMBERED).map(|root| (root, values[root].to_string())).collect();
@@ -116,7 +119,7 @@ impl Context {
         Self::of_texts(&texts.map(|(root, text)| (*root, text.as_str())).collect::<Vec<_>>())
     }
 
-    /// Of these texts of JSON, for tests.
+    /// Creates a context of these JSON texts, for tests.
     #[cfg(test)]
     pub(super) fn of_texts(texts: &[(&'static str, &str)]) -> Self {
         let mut context = Self::none();
@@ -126,22 +129,23 @@ impl Context {
         context
     }
 
-    /// With the link that ends this mail.
+    /// Sets the unsubscribe link of this mail.
     pub(crate) fn set_unsubscribe_url(&mut self, url: &str) {
         self.set(UNSUBSCRIBE_URL, Value::from(url));
     }
 
-    /// Says that some living user has the address that the subject had before.
+    /// Records that some existing user has the address that the subject had before.
     pub(crate) fn set_address_still_used(&mut self) {
         self.set(STILL_USED, json!([EMAIL]));
     }
 
-    /// The event's `data`.
+    /// Returns the event's `data`.
     pub(crate) fn event_data(&self) -> &Value {
         &self.values["event"]["data"]
     }
 
-    /// Looks a name with dots up. Below metadata, which are the user's own, and below a null nothing is known.
+    /// Looks up a dotted name. Below metadata, which the application writes freely, and below null, names
+    /// cannot be checked.
     pub(super) fn look(&self, name: &str) -> Sight<'_> {
         let (mut owner, mut value) = (String::new(), &self.values);
         for field in name.split('.') {
@@ -153,7 +157,7 @@ impl Context {
                     }
                     None => return Sight::Open,
                 },
-                // Positions and lengths are the expression's affair.
+                // Positions and lengths are left to the evaluation of the expression.
                 Value::Null | Value::Array(_) => return Sight::Open,
                 Value::Bool(_) | Value::Number(_) | Value::String(_) => {
                     static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
@@ -168,7 +172,7 @@ impl Context {
         Sight::There(value)
     }
 
-    /// Puts null where a name with dots leads to nothing.
+    /// Sets a dotted name to null if it does not exist.
     pub(super) fn make_known(&mut self, name: &str) {
         let mut value = &mut self.values;
         for field in name.split('.') {
@@ -186,32 +190,33 @@ impl Context {
     }
 }
 
-/// The result of looking a name up.
+/// The result of looking up a name.
 #[derive(Debug, PartialEq)]
 pub(super) enum Sight<'a> {
-    /// This value, which may be null.
+    /// The name has this value, which may be null.
     There(&'a Value),
-    /// Nothing that could be known: what is above it is null, a list, or the user's own.
+    /// The name cannot be checked: a part above it is null, a list, or an object with arbitrary fields.
     Open,
-    /// Nothing: `owner` has no `field`, but what is `known`.
+    /// The name does not exist: `owner` has no `field`.
     Missing {
-        /// The part of the name that leads somewhere; empty at the top.
+        /// The existing part of the name; empty at the top level.
         owner: String,
-        /// The first part of it that does not.
+        /// The first part of the name that does not exist.
         field: String,
-        /// The fields of its owner.
+        /// The existing fields of the owner.
         known: &'a Map<String, Value>,
     },
 }
 
-/// True if what stands below this name is for somebody else to decide: metadata, a destination's answer, and what Clerk
-/// puts into a mail.
+/// True if the fields below this name are arbitrary, because others define them: metadata, a destination's response,
+/// and the data that Clerk puts into a mail.
 fn is_open(owner: &str) -> bool {
     let is_metadata = owner.split('.').any(|part| part.ends_with("_metadata"));
     is_metadata || owner.starts_with("steps.") || owner == "event.data.data" || owner.starts_with("event.data.data.")
 }
 
-/// A user with what templates are given beside what Clerk sends, in the place of what has the same name.
+/// Returns the JSON of a user with the derived fields `email`, `phone` and `name`, which replace fields of
+/// the same names.
 fn with_derived(user: Option<Json<'_>>) -> String {
     let user = user.filter(|user| user.is_object()).unwrap_or(Json::EMPTY);
     let derived = [("email", primary_email(user)), ("phone", primary_phone(user)), ("name", name(user))];
@@ -222,14 +227,14 @@ fn with_derived(user: Option<Json<'_>>) -> String {
     object(own.chain(derived))
 }
 
-/// The text of an object with members of these names and texts.
+/// Returns the JSON text of an object with these members, given as name and JSON text.
 fn object(members: impl Iterator<Item = (String, String)>) -> String {
     let members: Vec<String> = members.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
     format!("{{{}}}", members.join(","))
 }
 
-/// The user whom an event concerns, wherever its type says so; null if it is nobody. Clerk writes an empty text where it
-/// means null.
+/// Returns the id of the user whom an event concerns, from the field that events of its type use; `None` if it concerns
+/// no user. Clerk writes an empty string where it means null.
 fn user_id(kind: &str, data: Json<'_>) -> Option<String> {
     let own: &[&str] = if kind.starts_with("user.") { &["id"] } else { &[] };
     let places: [&[&str]; 5] =

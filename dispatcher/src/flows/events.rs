@@ -1,14 +1,14 @@
-//! The events that Clerk sends, as far as they are known: their types, and a sample of most.
+//! The known events of Clerk: their types, and samples of most of them.
 //!
-//! Source: Clerk's webhook specification (clerk/openapi-specs, 2025-04-15) and its pages on webhooks. It grows about
-//! once a month, so a type that is not here may be right.
+//! Source: Clerk's webhook specification (clerk/openapi-specs, 2025-04-15) and its pages on webhooks. The specification
+//! grows about once a month, so a type that is not listed here may still be correct.
 
 use serde_json::{Value, json};
 use usher_proto::samples;
 
 use super::problem;
 
-/// Types of events, without their source.
+/// The known types of Clerk's events, without their source.
 pub(super) const CLERK: [&str; 46] = [
     "user.created",
     "user.updated",
@@ -58,19 +58,19 @@ pub(super) const CLERK: [&str; 46] = [
     "paymentAttempt.updated",
 ];
 
-/// The type that is most like `word`, if any is like it.
+/// Returns the type that is most similar to `word`, if any is similar.
 pub(super) fn nearest(word: &str) -> Option<&'static str> {
     problem::nearest(word, CLERK)
 }
 
-/// The family of types that is most like `word`, with its point, if any is like it.
+/// Returns the family of types, including its dot, that is most similar to `word`, if any is similar.
 pub(super) fn nearest_family(word: &str) -> Option<&'static str> {
     let families = CLERK.iter().filter_map(|kind| kind.split_inclusive('.').next());
     problem::nearest(word, families)
 }
 
-/// Samples of events of this type: those that there are, else one of its family. Empty where nothing of the kind is
-/// known.
+/// Returns the samples of events of this type, or one derived from its family if there are none. Empty if the family
+/// has no sample either.
 pub(super) fn samples(kind: &str) -> Vec<Value> {
     let read = |name: &str| samples::sample(name).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let of_kind = |name: &&str| name.split(':').next() == Some(kind);

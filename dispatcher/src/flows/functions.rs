@@ -1,5 +1,5 @@
-//! Filters of our own: those that `nulls` puts into expressions, and built-in ones that have to know of null and of
-//! JSON that was sent.
+//! Usher's own template filters: the ones that `nulls` inserts into expressions, and replacements of built-in filters
+//! that must handle null and JSON values as they were sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value as Rende
 use serde_json::Value;
 use usher_proto::Json;
 
-use super::sent::{Digits, Sent};
+use super::sent::{Digits, SentJson};
 
-/// Steps into metadata: null where there is nothing.
+/// Filter that accesses a field below metadata. The result is null if the field does not exist.
 pub(super) const BELOW: &str = "_below";
-/// The same for a value that is only printed.
+/// The same filter for a value that is only printed. A number keeps the digits that were sent.
 pub(super) const PRINTED: &str = "_printed";
-/// Filter on the right side of `in`.
+/// Filter for the right operand of `in`.
 pub(super) const MEMBERS: &str = "_members";
-/// Filter on one side of `<` and `>`.
+/// Filter for the smaller operand of `<`, `<=`, `>` and `>=`, for which null needs special treatment.
 pub(super) const AT_MOST: &str = "_at_most";
 
 pub(super) fn add_to(environment: &mut Environment<'_>) {
@@ -41,7 +41,7 @@ fn below(value: &Rendered, key: &Rendered) -> Rendered {
 
 fn printed(value: &Rendered, key: &Rendered) -> Rendered {
     let found = below(value, key);
-    let sent = value.downcast_object_ref::<Sent>().and_then(Sent::json);
+    let sent = value.downcast_object_ref::<SentJson>().and_then(SentJson::json);
     let json = sent.and_then(|json| match key.as_str() {
         Some(name) => json.get(name),
         None => json.items().nth(key.as_usize()?),
@@ -50,20 +50,20 @@ fn printed(value: &Rendered, key: &Rendered) -> Rendered {
     digits.map_or(found, |digits| Rendered::from_object(Digits(digits.into())))
 }
 
-/// Nothing is in what holds nothing: null, a number, true. Below metadata every name is known, so their names are
-/// listed.
+/// Returns the members that `in` searches. Null, a number and a boolean have none. An object that was sent, such as
+/// metadata, is replaced by the list of its names, because a lookup below metadata finds every name.
 fn members(value: &Rendered) -> Rendered {
     match value.kind() {
         ValueKind::None | ValueKind::Bool | ValueKind::Number => Rendered::from(Vec::<Rendered>::new()),
-        ValueKind::Map if value.downcast_object_ref::<Sent>().is_some() => {
+        ValueKind::Map if value.downcast_object_ref::<SentJson>().is_some() => {
             value.try_iter().map_or_else(Rendered::from, Iterator::collect)
         }
-        // Of what is undefined the engine says so.
+        // The engine reports an undefined value itself.
         _ => value.clone(),
     }
 }
 
-/// Orders behind everything, and so is not less than anything.
+/// A value that is ordered after every other value, so it is not less than any of them.
 #[derive(Debug)]
 struct Beyond;
 
@@ -77,12 +77,13 @@ impl Object for Beyond {
     }
 }
 
-/// Null is neither less nor greater than anything. The engine orders it before everything, which answers one side.
+/// Replaces null by [`Beyond`]. Null must be neither less nor greater than any value. The engine orders null before
+/// every value, so only the comparisons in which null would be less need this.
 fn at_most(value: &Rendered) -> Rendered {
     if value.is_none() { Rendered::from_object(Beyond) } else { value.clone() }
 }
 
-/// Also for null: what is absent below metadata is.
+/// The filter `default`. It also replaces null, because an absent value below metadata is null.
 fn default(value: &Rendered, other: Option<Rendered>, lax: Option<bool>, kwargs: Kwargs) -> Result<Rendered, Error> {
     let lax = lax.or(kwargs.get("boolean")?).unwrap_or(false);
     kwargs.assert_all_used()?;
@@ -90,7 +91,8 @@ fn default(value: &Rendered, other: Option<Rendered>, lax: Option<bool>, kwargs:
     Ok(if is_missing { other.unwrap_or_else(|| Rendered::from("")) } else { value.clone() })
 }
 
-/// JSON that was sent is written as it was, but for half surrogate pairs. In HTML it is safe in every place.
+/// The filter `tojson`. JSON that was sent is written unchanged, except for unpaired surrogates. In HTML the result is
+/// safe in every place.
 fn to_json(
     state: &State<'_, '_>,
     value: &Rendered,
@@ -107,15 +109,15 @@ fn to_json(
     Ok(Rendered::from_safe_string(text))
 }
 
-/// Writes a value as JSON: what was sent as it was, digit by digit, but for half surrogate pairs.
+/// Writes a value as JSON. JSON that was sent is written unchanged, digit by digit, except for unpaired surrogates.
 ///
 /// # Errors
 ///
-/// It is no JSON.
+/// The value has no JSON representation.
 pub(super) fn write_json(text: &mut String, value: &Rendered, in_html: bool) -> Result<(), Error> {
     if let Some(Digits(digits)) = value.downcast_object_ref() {
         text.push_str(digits);
-    } else if let Some(json) = value.downcast_object_ref::<Sent>().and_then(Sent::json) {
+    } else if let Some(json) = value.downcast_object_ref::<SentJson>().and_then(SentJson::json) {
         let json = json.well_formed();
         if in_html { write_for_html(text, &json) } else { text.push_str(&json) }
     } else if value.kind() == ValueKind::Map {
@@ -146,10 +148,11 @@ pub(super) fn write_json(text: &mut String, value: &Rendered, in_html: bool) -> 
     Ok(())
 }
 
-/// The value as a tree, in which a number that no tree has stands as the text that was sent; none where it is no JSON.
+/// Converts a value to a JSON tree; `None` if it has no JSON representation. A number that a tree cannot represent
+/// becomes a string with the digits that were sent.
 pub(super) fn to_tree(value: &Rendered) -> Option<Value> {
     let of_digits = |digits: &Digits| Json::read(&digits.0).map(Json::to_value);
-    let of_sent = || value.downcast_object_ref::<Sent>().and_then(Sent::json).map(Json::to_value);
+    let of_sent = || value.downcast_object_ref::<SentJson>().and_then(SentJson::json).map(Json::to_value);
     value
         .downcast_object_ref::<Digits>()
         .and_then(of_digits)
@@ -157,7 +160,8 @@ pub(super) fn to_tree(value: &Rendered) -> Option<Value> {
         .or_else(|| serde_json::to_value(value).ok())
 }
 
-/// Characters that end a script or an attribute stand inside texts of JSON alone, and can be escaped there.
+/// Writes JSON with the characters escaped that could end a script or an attribute. They occur only inside of JSON
+/// strings, where they can be escaped.
 fn write_for_html(text: &mut String, json: &str) {
     for letter in json.chars() {
         match letter {

@@ -1,24 +1,24 @@
-//! Names that strangers give themselves, in mails that they have us send to others: who signs up chooses both the name
-//! and the address, so a name can be an advertisement with a link, sent in our name to people who never asked. A
-//! greeting carries a name that looks like one, and goes without it otherwise. The one rule for all templates: the
-//! filter [`FILTER`].
+//! The filter [`FILTER`] for names in mails. A person who signs up chooses both the name and the address. Such a name
+//! can therefore be an advertisement with a link, sent under the operator's name to people who never requested it. The
+//! filter lets text through only if it looks like a name; otherwise the greeting contains no name. All templates use
+//! this one rule.
 
 use minijinja::Value;
 
 /// The filter's name: `{{ user.first_name | as_name }}`.
 pub(super) const FILTER: &str = "as_name";
-/// The longest name, in characters.
+/// Maximum length of a name in characters.
 const LONGEST: usize = 40;
-/// The most words in a name.
+/// Maximum number of words in a name.
 const MOST_WORDS: usize = 5;
-/// The most digits: a name may have a number, and no price or telephone.
+/// Maximum number of digits in a name. A name may contain a number, but not a price or a telephone number.
 const MOST_DIGITS: usize = 2;
-/// Characters of links, addresses, mark-up, prices and slogans that no name has.
+/// Characters of links, addresses, mark-up, prices and slogans, which do not occur in names.
 const NEVER: &str = "/\\:;@#$%&=?!*+|~^_<>[]{}()\"\u{a3}\u{20ac}\u{a5}\u{2044}\u{2215}\u{ff0f}\u{ff1a}\u{ff20}";
 /// Separators of a domain's labels, in ASCII and for IDNA (RFC 3490, 3.1), and characters that look like them.
 const DOTS: [char; 5] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}', '\u{2024}'];
 
-/// The text if it can be a name, in one line; else none, as where it is null or no text.
+/// Returns the text in one line if it can be a name; otherwise, and for null and other types, none.
 pub(super) fn as_name(value: &Value) -> Value {
     let text = value.as_str().unwrap_or_default();
     let words: Vec<&str> =
@@ -33,7 +33,7 @@ pub(super) fn as_name(value: &Value) -> Value {
     if is_name { Value::from(name) } else { Value::from(()) }
 }
 
-/// True if a word can be read as a host's name: a mail program makes a link of it. Initials are none.
+/// True if a word can be read as a host name, which mail programs turn into a link. Initials are not host names.
 fn is_domain(word: &str) -> bool {
     let labels: Vec<&str> = word.split(DOTS).collect();
     let last = labels.iter().rev().find(|label| !label.is_empty());

@@ -1,39 +1,39 @@
-//! Finds the expressions of a template, and cuts them into words.
+//! Finds the expressions of a template and splits them into tokens.
 
 use std::ops::Range;
 
-/// Signs of two characters, those of other languages among them.
+/// Operators of two characters, including those of other languages.
 const LONG_SIGNS: [&str; 8] = ["==", "!=", "<=", ">=", "//", "**", "&&", "||"];
 
-/// A piece of a template that holds an expression.
+/// A part of a template that contains an expression or a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
     pub(super) range: Range<usize>,
-    /// True if what it comes out as is printed: `{{ ... }}`.
+    /// True if the result is printed: `{{ ... }}`.
     pub(super) is_printed: bool,
 }
 
-/// A word of an expression.
+/// A token of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) range: Range<usize>,
     pub(super) kind: TokenKind,
 }
 
-/// The kind of a word.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
     /// A name or a keyword.
     Name,
-    /// A text with its quotes.
+    /// A string, including its quotes.
     Text,
-    /// Digits.
+    /// A sequence of digits.
     Number,
-    /// Anything else.
-    Health,
+    /// Any other token: an operator, a bracket, a comma.
+    Symbol,
 }
 
-/// The expressions of a template, without what is a comment or raw.
+/// Returns the expressions and statements of a template, except those in comments and raw blocks.
 pub(super) fn regions(text: &str) -> Vec<Region> {
     let (mut regions, mut at) = (Vec::new(), 0);
     while let Some(found) = text[at..].find('{') {
@@ -69,7 +69,7 @@ pub(super) fn regions(text: &str) -> Vec<Region> {
     regions
 }
 
-/// The position of the first closer that is in no text and in no brackets.
+/// Returns the position of the first closer outside of strings and brackets.
 fn region_end(text: &str, start: usize, closer: &str) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = start;
@@ -88,7 +88,7 @@ fn region_end(text: &str, start: usize, closer: &str) -> Option<usize> {
     None
 }
 
-/// The position behind `{% endraw %}`.
+/// Returns the position after `{% endraw %}`.
 fn raw_end(text: &str, start: usize) -> Option<usize> {
     let mut at = start;
     loop {
@@ -101,7 +101,7 @@ fn raw_end(text: &str, start: usize) -> Option<usize> {
     }
 }
 
-/// The words of an expression.
+/// Returns the tokens of an expression.
 pub(super) fn tokens(text: &str, range: Range<usize>) -> Vec<Token> {
     let (mut tokens, mut at) = (Vec::new(), range.start);
     while let Some(token) = token(text, at..range.end) {
@@ -111,7 +111,7 @@ pub(super) fn tokens(text: &str, range: Range<usize>) -> Vec<Token> {
     tokens
 }
 
-/// The first word in the range.
+/// Returns the first token in the range.
 fn token(text: &str, range: Range<usize>) -> Option<Token> {
     let rest = &text[range.clone()];
     let start = range.end - rest.trim_start().len();
@@ -126,13 +126,14 @@ fn token(text: &str, range: Range<usize>) -> Option<Token> {
         }
         _ => {
             let is_long = LONG_SIGNS.iter().any(|sign| rest.starts_with(sign));
-            (TokenKind::Health, if is_long { 2 } else { first.len_utf8() })
+            (TokenKind::Symbol, if is_long { 2 } else { first.len_utf8() })
         }
     };
     Some(Token { range: start..start + length, kind })
 }
 
-/// Length of the text that begins with this quote. One that does not end reaches to the end.
+/// Returns the length in bytes of the string that begins with this quote. An unclosed string extends to the end
+/// of the input.
 fn quoted(rest: &str, quote: char) -> usize {
     let mut is_escaped = false;
     for (at, letter) in rest.char_indices().skip(1) {

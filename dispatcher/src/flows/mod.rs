@@ -1,4 +1,5 @@
-//! Flows: files that say which events start a run, and what its steps are. Read and checked whole before anything starts.
+//! Flows: files that define the events that start a run, and the steps of the run. All flow files are read and checked
+//! before anything starts.
 
 mod arrival;
 mod builtin;
@@ -23,7 +24,7 @@ use serde_json::{Map, Value};
 use usher_proto::{Event, Instance};
 
 use crate::engine::RetryPolicy;
-use crate::engine::start::From;
+use crate::engine::start::StartFrom;
 
 pub use builtin::builtin;
 pub(crate) use context::Context;
@@ -35,62 +36,62 @@ pub(crate) use template::{evaluate, render, render_some};
 /// A flow that has been checked.
 #[derive(Debug, Clone)]
 pub struct Flow {
-    /// Its name: the file's, without `.toml`.
+    /// The name of the flow: the name of its file without `.toml`.
     pub name: String,
-    /// A digest of its file and templates: a run goes on with the version it began with.
+    /// A digest of the flow's file and templates. A run continues with the version that it began with.
     pub version: String,
-    /// What it was read from.
+    /// The source text that the flow was read from.
     pub source: FlowSource,
-    /// Which events start a run.
+    /// Patterns of the events that start a run.
     pub on: Vec<Pattern>,
-    /// Which events end the runs of their key that came before them.
+    /// Patterns of the events that cancel the earlier runs of their key.
     pub cancel_on: Vec<Pattern>,
     /// The sender's instances whose events start a run.
     pub instances: BTreeSet<Instance>,
-    /// Whether its calls go before those of other flows.
+    /// True if calls of this flow have priority over those of other flows.
     pub urgent: bool,
-    /// An expression on the event: where it is false the event starts no run.
+    /// An expression on the event. If it is false, the event starts no run.
     pub starts_if: Option<String>,
-    /// Where it begins if it has never read the log.
-    pub from: Option<From>,
-    /// Steps under way at once, in one process.
+    /// Starting point in the log if the flow has never read it.
+    pub from: Option<StartFrom>,
+    /// Maximum number of steps in flight in one process.
     pub concurrency: usize,
-    /// How old an event may become before its run is worth nothing.
+    /// Maximum age of an event. A run that reaches it expires. `None` if runs do not expire.
     pub expires_after: Option<Duration>,
-    /// An expression on the event: where it is false the event does not expire.
+    /// An expression on the event. If it is false, the run does not expire.
     pub expires_if: Option<String>,
-    /// Fields of subjects that it remembers, to know what an event changes.
+    /// Names of the fields of subjects that the flow stores, to determine which of them an event changes.
     pub remember: Vec<String>,
-    /// How failed attempts are repeated.
+    /// The retry policy for failed attempts.
     pub retry: RetryPolicy,
-    /// What is done, in order. At least one.
+    /// The steps in order, at least one.
     pub steps: Vec<FlowStep>,
-    /// Warnings about parts that can run and may not be meant. Empty unless the flow was checked.
+    /// Warnings about parts that can run but may be unintended. Empty unless the flow was checked.
     pub warnings: Vec<Problem>,
 }
 
 /// One step of a flow.
 #[derive(Debug, Clone)]
 pub struct FlowStep {
-    /// Its name, unique in the flow; later steps see its result as `steps.<name>`.
+    /// The name of the step, unique in the flow. Later steps access its result as `steps.<name>`.
     pub name: String,
-    /// An expression looked at when the step is due; where it is false the step is skipped.
+    /// An expression that is evaluated when the step is due. If it is false, the step is skipped.
     pub when: Option<String>,
-    /// What it does.
+    /// The action of the step.
     pub action: Action,
 }
 
 impl FlowStep {
-    /// Whether it is made also where its subject was deleted meanwhile.
+    /// True if the step is also executed when its subject was deleted in the meantime.
     pub fn for_deleted(&self) -> bool {
         matches!(&self.action, Action::Call(Call { for_deleted: true, .. }))
     }
 }
 
-/// What a step does.
+/// The action of a step.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Nothing, for this long.
+    /// Waits for this time.
     Wait(Duration),
     /// One call of a connector.
     Call(Call),
@@ -103,41 +104,43 @@ pub struct Call {
     pub connector: String,
     /// The operation's name.
     pub operation: String,
-    /// Its parameters; texts are templates.
+    /// The parameters by name. Strings in them are templates.
     pub params: Map<String, Value>,
-    /// The template whose HTML and text it sends.
+    /// The name of the template whose HTML and text are sent.
     pub template: Option<String>,
-    /// The list whose mail it is, if it is marketing: its recipients can end that, and are not written to once they have.
+    /// The mailing list of a marketing mail; `None` for other calls. Recipients can unsubscribe from the list and are
+    /// then no longer written to.
     pub marketing: Option<String>,
-    /// What must be known before it can be made.
+    /// The value that must be present before the call can be made.
     pub needs: Option<Needs>,
-    /// How long one attempt may take.
+    /// Maximum duration of one attempt.
     pub timeout: Duration,
-    /// What to do when it cannot be known whether an attempt took effect.
+    /// The decision when it cannot be determined whether an attempt took effect.
     pub on_unknown_outcome: OnUnknownOutcome,
-    /// Whether it is made also where its subject was deleted meanwhile: it clears away, or warns.
+    /// True if the call is also made when its subject was deleted in the meantime, because it cleans up or warns.
     pub for_deleted: bool,
 }
 
-/// Which way to err when it cannot be known whether an attempt took effect.
+/// The decision when it cannot be determined whether an attempt took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknownOutcome {
-    /// Do it again: rather twice than not at all.
+    /// Send again: a duplicate is preferred to a loss.
     Send,
-    /// Give it up for somebody to look at: rather not at all than twice.
+    /// Dead-letter the run for an operator to inspect: a loss is preferred to a duplicate.
     DeadLetter,
 }
 
-/// A value that a step cannot do without, and how long to wait for it.
+/// A value that a step requires, and the maximum time to wait for it.
 #[derive(Debug, Clone)]
 pub struct Needs {
-    /// An expression, for instance `user.email`. It is there when it is neither undefined, none nor empty.
+    /// An expression, for example `user.email`. The value is present if it is neither undefined nor none nor empty.
     pub value: String,
-    /// How long the run waits for news of its subject that bring it; then there is nothing to do.
+    /// Maximum time that the run waits for an event of its subject that provides the value. After it the step has
+    /// nothing to do.
     pub within: Duration,
 }
 
-/// Which events: `source/type`, where the type may end in `*`.
+/// A pattern of event types: `source/type`, where the type may end in `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     source: String,
@@ -146,7 +149,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads `source/type` or `source/type.*`.
+    /// Parses `source/type` or `source/type.*`; `None` if the text is not a valid pattern.
     pub fn parse(text: &str) -> Option<Self> {
         let (source, kind) = text.split_once('/')?;
         source.parse::<usher_proto::Source>().ok()?;
@@ -155,32 +158,34 @@ impl Pattern {
         valid.then(|| Self { source: source.to_owned(), kind: kind.to_owned(), prefix })
     }
 
-    /// The type that it names of Clerk's, or what its types begin with; none of another sender.
+    /// Returns the type, or the prefix of types, if the pattern's source is Clerk; `None` for another source.
     fn clerk_type(&self) -> Option<&str> {
         (self.source == usher_proto::Source::Clerk.label()).then_some(&*self.kind)
     }
 
-    /// True if it stands for all types that begin so.
+    /// True if the pattern matches all types that begin with its text.
     fn is_prefix(&self) -> bool {
         self.prefix
     }
 
-    /// True if a type is one of these, whoever sends it.
+    /// True if a type matches the pattern. The source is not compared.
     fn takes(&self, kind: &str) -> bool {
         if self.prefix { kind.starts_with(&self.kind) } else { kind == self.kind }
     }
 
-    /// Whether the event is one of these.
+    /// True if the event matches the pattern.
     pub fn matches(&self, event: &Event) -> bool {
         self.takes(&event.kind) && event.source.label() == self.source
     }
 }
 
 impl Flow {
-    /// Reads a flow that has been checked when it was new: whatever can run passes.
+    /// Reads a flow that was checked when it was new. Problems that do not prevent it from running are accepted.
     ///
     /// # Errors
-    /// Everything because of which it cannot run.
+    ///
+    /// The flow cannot run. The error lists every problem that prevents it, and also the problems that
+    /// are otherwise accepted.
     pub fn read(source: FlowSource) -> Result<Self, Vec<Problem>> {
         check::read(source).map(|reading| reading.flow)
     }
@@ -188,7 +193,8 @@ impl Flow {
     /// Reads a flow and rehearses it with a sample of every event that it starts on.
     ///
     /// # Errors
-    /// Everything that is wrong with it: what cannot run, and what would never work.
+    ///
+    /// The flow cannot run, or parts of it would never work. The error lists every problem.
     pub fn check(source: FlowSource) -> Result<Self, Vec<Problem>> {
         let check::Reading { flow, lines, objections } = check::read(source)?;
         if !objections.is_empty() {
@@ -198,7 +204,7 @@ impl Flow {
         if errors.is_empty() { Ok(Self { warnings, ..flow }) } else { Err(errors) }
     }
 
-    /// The connector that a step uses, none for a wait.
+    /// Returns the connector that a step uses; `None` for a wait and for an index beyond the last step.
     pub fn connector(&self, step: usize) -> Option<&str> {
         match &self.steps.get(step)?.action {
             Action::Call(call) => Some(&call.connector),
@@ -206,17 +212,17 @@ impl Flow {
         }
     }
 
-    /// The connectors of all steps.
+    /// Returns the connectors of all steps, in order and with duplicates.
     pub fn connectors(&self) -> impl Iterator<Item = &str> {
         (0..self.steps.len()).filter_map(|step| self.connector(step))
     }
 
-    /// Whether this step, or a later one, is made also where its subject was deleted meanwhile.
+    /// True if this step or a later one is also executed when its subject was deleted in the meantime.
     pub fn goes_on_deleted(&self, step: usize) -> bool {
         self.steps.iter().skip(step).any(FlowStep::for_deleted)
     }
 
-    /// Whether the event ends earlier runs of its key.
+    /// True if the event cancels earlier runs of its key.
     pub fn cancels_on(&self, event: &Event) -> bool {
         self.cancel_on.iter().any(|pattern| pattern.matches(event))
     }

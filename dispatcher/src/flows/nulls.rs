@@ -1,7 +1,8 @@
-//! The meaning of null in an expression, where the engine's own rules are not those of an absent value: it has no
-//! field, yet what is below it is null again; nothing is in it; and it is neither less nor greater than anything.
+//! The meaning of null in expressions, in the cases where the engine's own rules do not fit an absent value. Null has
+//! no fields, but a field access below metadata results in null again. Nothing is `in` null. Null is neither less nor
+//! greater than any value.
 //!
-//! The engine offers no place to say so, therefore an expression is rewritten before it is compiled:
+//! The engine cannot be configured to do this, so expressions are rewritten before they are compiled:
 //!
 //! | written | compiled |
 //! |---|---|
@@ -10,7 +11,7 @@
 //! | `a < b`, `a <= b` | `(a\|_at_most) < b` |
 //! | `a > b`, `a >= b` | `a > (b\|_at_most)` |
 //!
-//! Every line stays where it is, so that errors name the right one.
+//! Line numbers do not change, so that errors name the right line.
 
 use std::ops::Range;
 
@@ -18,17 +19,17 @@ use super::functions::{AT_MOST, BELOW, MEMBERS, PRINTED};
 use super::lexer::{self, Region, Token, TokenKind};
 use super::sent::METADATA;
 
-/// A template with its expressions rewritten.
+/// Returns a template with its expressions rewritten.
 pub(super) fn template(text: &str) -> String {
     rewritten(text, &lexer::regions(text))
 }
 
-/// An expression, rewritten.
+/// Rewrites an expression.
 pub(super) fn expression(text: &str) -> String {
     rewritten(text, &[Region { range: 0..text.len(), is_printed: false }])
 }
 
-/// An expression whose value is passed on as it is.
+/// Rewrites an expression whose value is passed on unchanged, so that numbers keep the digits that were sent.
 pub(super) fn printed(text: &str) -> String {
     rewritten(text, &[Region { range: 0..text.len(), is_printed: true }])
 }
@@ -51,15 +52,15 @@ fn rewritten(text: &str, regions: &[Region]) -> String {
     whole + &text[copied..]
 }
 
-/// A place of the text and what stands there instead.
+/// A range of the text and its replacement.
 struct Edit {
     place: Range<usize>,
-    /// The order of those at one place.
+    /// The order of edits at the same place.
     rank: Rank,
     text: String,
 }
 
-/// Ends come before beginnings at one place; a chain stands inside an operand.
+/// The order of edits at the same place. Ends come before beginnings, and a chain is nested inside of an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     ChainEnds,
@@ -75,18 +76,18 @@ impl Edit {
     }
 }
 
-/// Words that are no names.
+/// Words that are not names.
 const KEYWORDS: [&str; 10] = ["and", "or", "not", "if", "elif", "else", "in", "is", "for", "set"];
 /// Words that end an operand of a comparison.
 const BETWEEN: [&str; 8] = ["and", "or", "if", "elif", "else", "in", "not", "recursive"];
-/// Operators within an operand.
+/// Operators that can occur within an operand of a comparison.
 const ARITHMETIC: [&str; 8] = ["+", "-", "~", "*", "/", "//", "%", "**"];
 const BETWEEN_SIGNS: [&str; 9] = ["==", "!=", "<", "<=", ">", ">=", ",", ":", "="];
 
 struct Rewriter<'a> {
     text: &'a str,
     tokens: &'a [Token],
-    /// True if the tokens are all of what is printed in one place.
+    /// True if the tokens are a complete expression whose value is printed or passed on.
     is_printed: bool,
 }
 
@@ -100,7 +101,7 @@ impl Rewriter<'_> {
         self.tokens.get(index).is_some_and(is_name) && !KEYWORDS.contains(&self.word(index))
     }
 
-    /// Behind the bracket that closes the one at `open`.
+    /// Returns the index after the bracket that closes the one at `open`.
     fn closed(&self, open: usize) -> Option<usize> {
         let mut depth = 0_usize;
         for index in open..self.tokens.len() {
@@ -118,7 +119,7 @@ impl Rewriter<'_> {
         None
     }
 
-    /// The bracket that the one at `close` closes.
+    /// Returns the index of the bracket that the one at `close` closes.
     fn opened(&self, close: usize) -> Option<usize> {
         let mut depth = 0_usize;
         for index in (0..=close).rev() {
@@ -136,7 +137,7 @@ impl Rewriter<'_> {
         None
     }
 
-    /// Steps into metadata.
+    /// Rewrites the field accesses below metadata.
     fn chains(&self, edits: &mut Vec<Edit>) {
         for index in 0..self.tokens.len() {
             let Some(first) = self.behind_metadata(index) else { continue };
@@ -159,7 +160,7 @@ impl Rewriter<'_> {
         }
     }
 
-    /// The token behind the one at `index`, if that names metadata of something.
+    /// Returns the index of the first token after a metadata field, if the token at `index` names one.
     fn behind_metadata(&self, index: usize) -> Option<usize> {
         let before = index.checked_sub(1)?;
         let token = &self.tokens[index];
@@ -173,7 +174,8 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Behind the step that begins at `index`: `.name`, `.0` or `[...]`, but no call and no slice.
+    /// Returns the index after the field access that begins at `index`: `.name`, `.0` or `[...]`, but not a call
+    /// or a slice.
     fn step(&self, index: usize) -> Option<usize> {
         match self.word(index) {
             "." => {
@@ -205,9 +207,9 @@ impl Rewriter<'_> {
         }
     }
 
-    /// The first token of the chain that ends in the metadata at `index`.
+    /// Returns the first token of the chain that ends in the metadata field at `index`.
     fn chain_start(&self, index: usize) -> Option<usize> {
-        // The sign before it: the point or the bracket.
+        // The token at `index - 1` is the dot or the bracket.
         let mut at = index.checked_sub(2)?;
         loop {
             if matches!(self.word(at), "]" | ")") {
@@ -232,16 +234,15 @@ impl Rewriter<'_> {
         let mut is_loop = self.word(0) == "for";
         for index in 0..self.tokens.len() {
             let (operand, filter) = match (self.tokens[index].kind, self.word(index)) {
-                // The `in` of a loop is none of an expression.
-                // A field of that name.
+                // A field named `in` and the `in` of a loop are not operators.
                 (TokenKind::Name, "in") if self.is_field(index) => continue,
                 (TokenKind::Name, "in") if is_loop => {
                     is_loop = false;
                     continue;
                 }
                 (TokenKind::Name, "in") => (self.operand_behind(index), MEMBERS),
-                (TokenKind::Health, "<" | "<=") => (self.operand_before(index), AT_MOST),
-                (TokenKind::Health, ">" | ">=") => (self.operand_behind(index), AT_MOST),
+                (TokenKind::Symbol, "<" | "<=") => (self.operand_before(index), AT_MOST),
+                (TokenKind::Symbol, ">" | ">=") => (self.operand_behind(index), AT_MOST),
                 _ => continue,
             };
             let (Some(first), Some(last)) =
@@ -250,7 +251,7 @@ impl Rewriter<'_> {
                 continue;
             };
             if !operand.is_empty() {
-                // A filter binds tighter than these.
+                // A filter binds tighter than arithmetic operators.
                 let is_compound = operand.clone().any(|index| ARITHMETIC.contains(&self.word(index)));
                 let (begin, end) = if is_compound { ("((", ")") } else { ("(", "") };
                 edits.push(Edit::inserted(first.range.start, Rank::OperandBegins, begin));
@@ -259,7 +260,7 @@ impl Rewriter<'_> {
         }
     }
 
-    /// True if a name stands behind a point.
+    /// True if the token at `index` follows a dot.
     fn is_field(&self, index: usize) -> bool {
         index.checked_sub(1).is_some_and(|before| self.word(before) == ".")
     }
@@ -267,7 +268,7 @@ impl Rewriter<'_> {
     fn is_between(&self, index: usize) -> bool {
         match self.tokens[index].kind {
             TokenKind::Name => BETWEEN.contains(&self.word(index)) && !self.is_field(index),
-            TokenKind::Health => BETWEEN_SIGNS.contains(&self.word(index)),
+            TokenKind::Symbol => BETWEEN_SIGNS.contains(&self.word(index)),
             TokenKind::Text | TokenKind::Number => false,
         }
     }

@@ -1,22 +1,22 @@
-//! An expression cut into words, as far as the check asks about it: which filters it names, what it compares with what,
-//! and which signs of other languages it holds. What an expression means is minijinja's to say.
+//! Splits an expression into pieces for the check, which examines the names of filters, the operands of comparisons and
+//! the operators of other languages. The meaning of an expression is left to minijinja.
 
 use super::lexer::{self, Token, TokenKind};
 
 /// One piece of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// A name, with what follows it by dots or constant subscripts: `user.public_metadata['plan']` has three parts.
+    /// A name with its fields, accessed by dots or constant subscripts: `user.public_metadata['plan']` has three parts.
     Path(Vec<&'a str>),
-    /// A text in quotes, without them.
+    /// The content of a quoted string.
     Text(&'a str),
     /// A number.
     Number(&'a str),
     /// Anything else: an operator, a bracket, a comma.
-    Health(&'a str),
+    Symbol(&'a str),
 }
 
-/// The pieces of an expression, in order.
+/// Returns the pieces of an expression, in order.
 pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let tokens = lexer::tokens(text, 0..text.len());
     let (mut found, mut at) = (Vec::new(), 0);
@@ -29,12 +29,12 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     found
 }
 
-/// The expressions and statements of a template, each without its braces.
+/// Returns the expressions and statements of a template, each without its braces.
 pub(super) fn blocks(template: &str) -> Vec<&str> {
     lexer::regions(template).into_iter().map(|region| &template[region.range]).collect()
 }
 
-/// The one expression that a text consists of, without its braces.
+/// Returns the expression, without its braces, if the text consists of exactly one.
 pub(super) fn whole(text: &str) -> Option<&str> {
     let region = match &lexer::regions(text)[..] {
         [region] if region.is_printed => region.range.clone(),
@@ -59,7 +59,7 @@ impl<'a> Reader<'a, '_> {
         self.tokens.get(at).map(|token| token.kind)
     }
 
-    /// The piece that begins at a token, and the token behind it.
+    /// Returns the piece that begins at a token, and the index of the token after it.
     fn piece(&self, at: usize) -> (Piece<'a>, usize) {
         match self.tokens[at].kind {
             TokenKind::Name => self.path(at),
@@ -69,7 +69,7 @@ impl<'a> Reader<'a, '_> {
                 (Piece::Number(&self.text[range]), at + 3)
             }
             TokenKind::Number => (Piece::Number(self.word(at)), at + 1),
-            TokenKind::Health => (Piece::Health(self.word(at)), at + 1),
+            TokenKind::Symbol => (Piece::Symbol(self.word(at)), at + 1),
         }
     }
 
@@ -91,7 +91,7 @@ impl<'a> Reader<'a, '_> {
     }
 }
 
-/// A text without its quotes; the last one may be missing.
+/// Returns a string without its quotes. The closing quote may be missing.
 fn unquoted(text: &str) -> &str {
     let quote = text.chars().next().unwrap_or_default();
     let inside = &text[quote.len_utf8().min(text.len())..];
@@ -104,21 +104,21 @@ mod tests {
 
     #[test]
     fn an_expression_is_cut_into_paths_texts_numbers_and_signs() {
-        use Piece::{Health, Number, Path, Text};
+        use Piece::{Number, Path, Symbol, Text};
         let found = pieces("user.public_metadata['plan'] >= 1.5 and not x[0]|lower != \"it's \\\" \"");
         let expected = [
             Path(vec!["user", "public_metadata", "plan"]),
-            Health(">="),
+            Symbol(">="),
             Number("1.5"),
             Path(vec!["and"]),
             Path(vec!["not"]),
             Path(vec!["x"]),
-            Health("["),
+            Symbol("["),
             Number("0"),
-            Health("]"),
-            Health("|"),
+            Symbol("]"),
+            Symbol("|"),
             Path(vec!["lower"]),
-            Health("!="),
+            Symbol("!="),
             Text("it's \\\" "),
         ];
         assert_eq!(found, expected);

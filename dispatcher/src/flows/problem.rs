@@ -1,20 +1,20 @@
-//! What is wrong with a flow file, said so that it can be mended: where, what, and what would be right.
+//! Problems of flow files. A message gives the place, the problem and its remedy.
 
 use std::fmt;
 
-/// One thing that is wrong, or may be.
+/// One error or warning about a flow file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The file.
+    /// The path of the file, as shown in messages.
     pub file: String,
-    /// The line, from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// The problem and its remedy.
     pub message: String,
 }
 
 impl Problem {
-    /// By file and line, each once.
+    /// Sorts problems by file and line and removes duplicates.
     pub(super) fn in_order(mut problems: Vec<Self>) -> Vec<Self> {
         problems.sort();
         problems.dedup();
@@ -28,17 +28,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Least likeness of two words, from 0 to 1, of which one may be meant by the other.
+/// Minimum Jaro-Winkler similarity, from 0 to 1, at which one word is suggested for another.
 const LIKE: f64 = 0.8;
 
-/// The one of `known` that is most like `word`, if any is like it.
+/// Returns the word of `known` that is most similar to `word`; `None` if none is similar enough.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |candidate: &'a str| (strsim::jaro_winkler(word, candidate), candidate);
     let closest = known.into_iter().map(likeness).max_by(|(a, _), (b, _)| a.total_cmp(b));
     closest.filter(|(likeness, _)| *likeness > LIKE).map(|(_, candidate)| candidate)
 }
 
-/// `; did you mean ...?` if one of `known` is like `word`, else the list of all.
+/// Returns `; did you mean ...?` if one of `known` is similar to `word`, otherwise the list of all of them.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(word, known.iter().copied()) {

@@ -1,6 +1,6 @@
-//! Trying a flow out before anything depends on it: each step is made, up to the exact request, with a sample of every
-//! event that the flow starts on, with and without what an event may lack. What would die for everybody is an error;
-//! what would die for some is a warning.
+//! Rehearses a flow before it is used. Each step is executed, up to the exact request, with samples of every event that
+//! the flow starts on, with and without the values that an event may lack. A step that would be dead-lettered for every
+//! user is an error; one that would be dead-lettered for some users is a warning.
 
 mod names;
 mod part;
@@ -17,19 +17,19 @@ use crate::connectors::{self, Connectors};
 use part::{Failure, Part, Played};
 use scenes::Scene;
 
-/// Results of a rehearsal.
+/// The results of a rehearsal.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// Steps and names that can never work.
     pub(super) errors: Vec<Problem>,
-    /// Parts that can run and may not be meant.
+    /// Parts that can run but may be unintended.
     pub(super) warnings: Vec<Problem>,
 }
 
-/// The link that ends marketing mail, as far as its form goes.
+/// A placeholder with the form of an unsubscribe link.
 const LINK: &str = "https://usher.test/unsubscribe/x";
 
-/// Rehearses a flow. `lines` are where its parts stand.
+/// Rehearses a flow. `lines` are the lines of its parts.
 pub(super) fn rehearse(flow: &Flow, lines: &Lines) -> Findings {
     let mut findings = Findings::default();
     unknown_events(flow, lines, &mut findings);
@@ -37,7 +37,7 @@ pub(super) fn rehearse(flow: &Flow, lines: &Lines) -> Findings {
     let uses = names::uses(flow, lines);
     names::check(flow, lines, &uses, &mut scenes, &mut findings);
     if !findings.errors.is_empty() {
-        // The steps would fail for the same reasons, in other words.
+        // The steps would fail for the same reasons, with different messages.
         return findings.in_order();
     }
     match connectors::for_rehearsal(flow) {
@@ -57,7 +57,7 @@ fn problem(flow: &Flow, line: usize, message: impl Into<String>) -> Problem {
     Problem { file: flow.source.file.clone(), line, message: message.into() }
 }
 
-/// Types that Clerk is not known to send. It may have learnt them since.
+/// Warns about event types that Clerk is not known to send. Clerk may have added them since.
 fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
     for (key, patterns) in [("on", &flow.on), ("cancel_on", &flow.cancel_on)] {
         for pattern in patterns {
@@ -79,9 +79,9 @@ fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
 }
 
 fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene], findings: &mut Findings) {
-    let wanted = |scene: &&Scene| flow.demand(&scene.context).unwrap_or(true);
+    let wanted = |scene: &&Scene| flow.wants(&scene.context).unwrap_or(true);
     let mut wanted: Vec<&Scene> = scenes.iter().filter(wanted).collect();
-    // No sample is one that the flow takes; there will be some all the same.
+    // No sample satisfies the flow's `if`, although real events will. All samples are then used.
     let none_wanted = wanted.is_empty();
     if none_wanted {
         wanted = scenes.iter().collect();
@@ -93,7 +93,8 @@ fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene]
             wanted.iter().map(|scene| (*scene, part.play(scene, ignore_when))).collect()
         };
         let mut results = play(false);
-        // A step that no sample brings about is tried all the same; then only a constant failure is told.
+        // A step that no sample triggers is rehearsed without its `when`; then only a failure in all
+        // samples is reported.
         let is_left_out = results.iter().all(|(_, played)| matches!(played, Played::LeftOut));
         if is_left_out {
             results = play(true);
@@ -106,7 +107,8 @@ fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene]
     }
 }
 
-/// The failures of a step that are to be told: the key of the step, if it is an error, and the message.
+/// Returns the failures of a step that are to be reported, each as the key of the step, a flag that is true for an
+/// error, and the message.
 fn judge(part: &Part<'_>, results: &[(&Scene, Played)], is_forced: bool) -> Vec<(String, bool, String)> {
     let mut made = BTreeSet::new();
     let mut failures: BTreeMap<&Failure, Vec<&Scene>> = BTreeMap::new();
@@ -122,7 +124,7 @@ fn judge(part: &Part<'_>, results: &[(&Scene, Played)], is_forced: bool) -> Vec<
     }
     let mut told = Vec::new();
     for (failure, scenes) in failures {
-        // It is an error where every whole sample of one type of event fails.
+        // A failure is an error if it occurs in every complete sample of one event type.
         let whole = scenes.iter().filter(|scene| scene.is_whole()).map(|scene| scene.kind.as_str());
         let fatal: BTreeSet<&str> = whole.filter(|kind| !made.contains(kind)).collect();
         let is_error = !fatal.is_empty() && !part.is_of_metadata(failure) && (!is_forced || made.is_empty());
@@ -141,7 +143,7 @@ fn judge(part: &Part<'_>, results: &[(&Scene, Played)], is_forced: bool) -> Vec<
     told
 }
 
-/// The most types of events that a message names.
+/// Maximum number of event types that a message names.
 const NAMED: usize = 3;
 
 fn listed(kinds: &BTreeSet<&str>) -> String {
@@ -150,7 +152,8 @@ fn listed(kinds: &BTreeSet<&str>) -> String {
     if more == 0 { named.join(", ") } else { format!("{} and {more} more", named.join(", ")) }
 }
 
-/// Advice for a step that fails where somebody's address, or whatever else a parameter needs, is not there.
+/// Returns advice for a step that fails because the value of a parameter, such as an address, is absent. Empty
+/// for other failures.
 fn hint(call: &Call, failure: &Failure) -> String {
     if !failure.what.ends_with("came out empty") || call.needs.is_some() {
         return String::new();

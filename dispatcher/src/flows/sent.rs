@@ -1,8 +1,8 @@
-//! JSON that was sent, for templates and expressions: looked into as far as they ask, and no further.
+//! JSON that was sent, as values of templates and expressions. It is parsed only as far as they access it.
 //!
-//! Metadata are absent by nature: their owner writes them as they like, or not at all. So everything below
-//! `public_metadata`, `private_metadata` and `unsafe_metadata` that is not there is null, and they are themselves;
-//! everywhere else it is undefined, so that a misspelt name is noticed.
+//! Metadata may always be absent, because the application writes it freely or not at all. Absent `public_metadata`,
+//! `private_metadata` and `unsafe_metadata`, and everything absent below them, are therefore null. Everywhere else an
+//! absent field is undefined, so that a misspelt name is noticed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,15 +13,16 @@ use minijinja::value::{Enumerator, Object, ObjectRepr};
 use usher_proto::Json;
 use usher_proto::json::{JsonKind, MAX_DEPTH};
 
-/// The fields of Clerk's objects that their owners write.
+/// The fields of Clerk's objects that the application writes.
 pub(super) const METADATA: [&str; 3] = ["public_metadata", "private_metadata", "unsafe_metadata"];
 
-/// A list or an object.
-pub(super) struct Sent {
+/// A list or an object that was sent.
+pub(super) struct SentJson {
     text: Box<str>,
     is_list: bool,
     in_metadata: bool,
-    /// Levels below this one that are looked into. A deeper value is its text: the engine recurses.
+    /// Number of levels below this one that are parsed. Deeper values are represented by their text, because
+    /// the engine recurses.
     levels: usize,
     entries: OnceLock<Entries>,
 }
@@ -31,13 +32,13 @@ enum Entries {
     Object(BTreeMap<String, Rendered>),
 }
 
-impl Sent {
-    /// The value as expressions take it.
+impl SentJson {
+    /// Returns the value in the form that expressions use.
     pub(super) fn value(json: Json<'_>) -> Rendered {
         of(json, false, MAX_DEPTH)
     }
 
-    /// The text that was sent.
+    /// Returns the JSON that was sent.
     pub(super) fn json(&self) -> Option<Json<'_>> {
         Json::read(&self.text)
     }
@@ -45,7 +46,7 @@ impl Sent {
     fn entries(&self) -> &Entries {
         self.entries.get_or_init(|| {
             let within = |name: &str| self.in_metadata || METADATA.contains(&name);
-            // It was checked when the whole was.
+            // The text is valid, because it was validated with the whole document.
             match self.json() {
                 Some(json) if self.is_list => {
                     Entries::List(json.items().map(|item| of(item, self.in_metadata, self.levels - 1)).collect())
@@ -67,7 +68,7 @@ fn of(json: Json<'_>, in_metadata: bool, levels: usize) -> Rendered {
         JsonKind::Text => Rendered::from(json.text().unwrap_or_default().into_owned()),
         JsonKind::Number => number(json.as_str()),
         JsonKind::List | JsonKind::Object if levels == 0 => Rendered::from(json.well_formed().into_owned()),
-        kind => Rendered::from_object(Sent {
+        kind => Rendered::from_object(SentJson {
             text: json.as_str().into(),
             is_list: kind == JsonKind::List,
             in_metadata,
@@ -77,7 +78,7 @@ fn of(json: Json<'_>, in_metadata: bool, levels: usize) -> Rendered {
     }
 }
 
-/// The number to reckon with. Beyond a double it is infinite, and compares as that.
+/// Returns a number for calculations. A number outside the range of a double becomes infinite and compares accordingly.
 fn number(digits: &str) -> Rendered {
     match digits.parse::<i128>() {
         Ok(whole) => i64::try_from(whole).map_or_else(|_| Rendered::from(whole), Rendered::from),
@@ -85,7 +86,7 @@ fn number(digits: &str) -> Rendered {
     }
 }
 
-impl Object for Sent {
+impl Object for SentJson {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         if self.is_list { ObjectRepr::Seq } else { ObjectRepr::Map }
     }
@@ -111,14 +112,14 @@ impl Object for Sent {
     }
 }
 
-/// It may hold personal data.
-impl fmt::Debug for Sent {
+/// Prints only the length, because the text may contain personal data.
+impl fmt::Debug for SentJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sent({} bytes)", self.text.len())
     }
 }
 
-/// A number that is only printed: with the digits that were sent.
+/// A number that is only printed, with the digits that were sent.
 #[derive(Debug)]
 pub(super) struct Digits(pub(super) Box<str>);
 

@@ -1,4 +1,4 @@
-//! Where flows come from: a folder of `<name>.toml` files with a folder `templates` in it.
+//! Sources of flows: a folder of `<name>.toml` files with a subfolder `templates`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use usher_service::ConfigError;
 
-/// A flow as it was written, with the templates beside it.
+/// The source text of a flow, with the templates of its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowSource {
     /// The flow's name.
     pub name: String,
-    /// The file, as it is to be shown.
+    /// The path of the file, as shown in messages.
     pub file: String,
-    /// Its text.
+    /// The text of the file.
     pub toml: String,
-    /// The templates it uses or could use: file name and text.
+    /// All templates of the folder, used or not: text by file name.
     pub templates: BTreeMap<String, String>,
 }
 
 impl FlowSource {
-    /// A digest of everything that decides what a run does.
+    /// Returns a digest of the flow's text and of all templates, which together determine the behaviour of a run.
     pub fn version(&self) -> String {
         let mut hash = Sha256::new();
         for part in std::iter::once(&self.toml).chain(self.templates.iter().flat_map(|(name, text)| [name, text])) {
@@ -35,7 +35,9 @@ impl FlowSource {
 /// Reads the flows of a folder.
 ///
 /// # Errors
-/// It is no folder, it cannot be read, or there are no flows in it: that is not what somebody meant.
+///
+/// The path is not a folder, the folder or a file in it cannot be read, or it contains no flow file, which cannot be
+/// what the user intended.
 pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, ConfigError> {
     if folder.is_file() {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -82,7 +84,7 @@ pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, ConfigError> {
     Ok(flows)
 }
 
-/// True if it is a flow of somebody who takes flows for YAML or JSON.
+/// True if the extension is that of YAML or JSON: probably a flow in the wrong format.
 fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|other| extension == *other))
 }

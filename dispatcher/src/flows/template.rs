@@ -1,8 +1,8 @@
 //! Rendering a step's parameters, templates and expressions.
 //!
-//! Undefined names are errors, so that a misspelt one is noticed; a null renders as nothing, and what is absent below
-//! metadata is null. What depends on the clock or
-//! on chance is not offered, for a request must come out the same when it is rendered again.
+//! Undefined names are errors, so that a misspelt name is noticed. A null renders as nothing, and absent values below
+//! metadata are null. Functions that depend on the clock or on chance are not offered, because a request that is
+//! rendered again must be the same.
 
 use minijinja::value::ValueKind;
 use minijinja::{
@@ -21,17 +21,17 @@ use crate::connectors::{self, ParamType};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
 pub(crate) struct Unrenderable {
-    /// Which parameter or template.
+    /// The parameter, template or expression.
     pub(crate) place: String,
-    /// What went wrong.
+    /// The problem, without values of the event.
     pub(crate) what: String,
 }
 
-/// Said of a table or list where a text is made.
+/// Message about a table or list in a place where a string is rendered.
 const NO_TEXT: &str = "a table or a list is no text: write | tojson, or | join(', ')";
 
 impl Unrenderable {
-    /// `names` are those that the text uses.
+    /// Creates the error. `names` are the names that the text uses.
     fn new(place: &str, error: &Error, context: &Context, names: impl IntoIterator<Item = String>) -> Self {
         let place = place.to_owned();
         if error.kind() == ErrorKind::UndefinedError {
@@ -50,7 +50,8 @@ impl Unrenderable {
     }
 }
 
-/// `user has no emial`, if that is so. Names stand in the flow's file, and are nobody's secret.
+/// Returns a message such as `user has no emial` if the name does not exist. Names come from the flow's file, so they
+/// are not personal data.
 fn missing(context: &Context, name: &str) -> Option<String> {
     match context.look(name) {
         Sight::Missing { owner, field, .. } if owner.is_empty() => Some(format!("there is no {field}")),
@@ -59,18 +60,18 @@ fn missing(context: &Context, name: &str) -> Option<String> {
     }
 }
 
-/// How the names of templates end whose result is HTML.
+/// Suffix of the names of templates whose result is HTML.
 const HTML: &str = ".html";
-/// The name of all others that have none of their own.
+/// Name of unnamed templates whose result is not HTML.
 const TEXT: &str = ".txt";
 
-/// The environment in which everything of a flow is rendered.
+/// Returns the environment that renders all templates and expressions of a flow.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_formatter(|out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Rendered| match value.kind() {
         ValueKind::None => Ok(()),
-        // It would come out in the notation of another language, with everything that is in it.
+        // It would be rendered in the engine's debug notation, with all its content.
         ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => Err(Error::new(ErrorKind::InvalidOperation, NO_TEXT)),
         _ => escape_formatter(out, state, value),
     });
@@ -80,7 +81,11 @@ pub(super) fn environment() -> Environment<'static> {
     environment
 }
 
-/// The value of an expression. None where it is undefined, null or an empty text.
+/// Evaluates an expression. Returns `None` if its value is undefined, null or an empty string.
+///
+/// # Errors
+///
+/// The expression cannot be evaluated, for example because it uses an undefined name.
 pub(crate) fn evaluate(expression: &str, context: &Context) -> Result<Option<Rendered>, Unrenderable> {
     evaluate_at(&environment(), expression, expression, &nulls::expression(expression), context)
 }
@@ -92,7 +97,7 @@ fn evaluate_at(
     rewritten: &str,
     context: &Context,
 ) -> Result<Option<Rendered>, Unrenderable> {
-    // The names are those that the flow's file has.
+    // The names are taken from the original expression, as it stands in the flow's file.
     let names =
         || environment.compile_expression(expression).map(|it| it.undeclared_variables(true)).unwrap_or_default();
     let compiled = environment
@@ -113,15 +118,20 @@ fn render_text(
 ) -> Result<String, Unrenderable> {
     let names = || environment.template_from_str(template).map(|it| it.undeclared_variables(true)).unwrap_or_default();
     let rewritten = nulls::template(template);
-    // The environment escapes by the name.
+    // The environment selects the escaping by the template's name.
     let compiled = environment
         .template_from_named_str(kind, &rewritten)
         .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
     compiled.render(context.rendered()).map_err(|error| Unrenderable::new(place, &error, context, names()))
 }
 
-/// The parameters of a call with everything rendered, and `html` and `text` where it uses a template. A text that comes
-/// out empty is left out, or null in a [`ParamType::Record`] and a [`ParamType::Whose`]. A [`ParamType::Json`] is the text of its JSON.
+/// Renders the parameters of a call, and `html` and `text` if it uses a template. A string that is rendered empty
+/// is omitted, or null in a [`ParamType::Record`] and a [`ParamType::Whose`]. A [`ParamType::Json`] is returned
+/// as JSON text.
+///
+/// # Errors
+///
+/// A parameter or template cannot be rendered for this event.
 pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
     let mut rendered = render_those(&environment, call, context, |_| true)?;
@@ -136,7 +146,11 @@ pub(crate) fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<
     Ok(rendered)
 }
 
-/// Some of the parameters of a call, rendered.
+/// Renders only the parameters of a call that `names` lists.
+///
+/// # Errors
+///
+/// A parameter cannot be rendered for this event.
 pub(crate) fn render_some(call: &Call, names: &[&str], context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     render_those(&environment(), call, context, |name| names.contains(&name))
 }
@@ -170,7 +184,7 @@ fn render_value(
     Ok(match value {
         _ if shape == ParamType::Json => json::render(environment, place, value, context)?.map(Value::String),
         Value::String(text) => match whole(text).filter(|_| shape == ParamType::Record) {
-            // It keeps its type: a number stays one, and a list or a table goes along whole.
+            // The value keeps its type: a number stays a number, and a list or a table is passed on completely.
             Some(expression) => {
                 let value = evaluate_at(environment, place, expression, &nulls::printed(expression), context)?;
                 let tree = |value: &Rendered| functions::to_tree(value).ok_or_else(|| json::not_json(place));
@@ -210,7 +224,7 @@ mod tests {
     use super::*;
     use crate::flows::FlowSource;
 
-    /// The parameters of an operation, each with the same text in it.
+    /// Returns the parameters of an operation as TOML, each with the same text in it where its type allows that.
     fn everywhere(operation: &connectors::Operation, text: &str) -> String {
         let value = |param: &connectors::Param| match param.shape {
             ParamType::Number => "7".to_owned(),
@@ -244,7 +258,7 @@ mod tests {
                 for text in ["{{ user.name }}", "{% for name in user.list %}{{ name }}{% endfor %}"] {
                     for (param, value) in rendered(text) {
                         let is_html = param.contains("html");
-                        // Any JSON is the text of it.
+                        // A parameter of type JSON is rendered to a text.
                         let json =
                             value.as_str().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
                         let value = json.map_or(value, Value::Object);
@@ -268,7 +282,7 @@ mod tests {
         assert_eq!(escaped, ["resend", "smtp", "nylas"]);
     }
 
-    /// A number stays one where any JSON is sent, and is a text where it says whose things are to go.
+    /// A number stays a number in a parameter of any JSON, and is a string in one that selects the affected objects.
     #[test]
     fn one_expression_keeps_its_type_only_where_any_json_is_sent() {
         let context = Context::of(json!({ "user": { "public_metadata": { "n": 7 } } }));
@@ -421,7 +435,7 @@ body = { name = "{{ user.name }}", nick = "{{ user.nick }}" }
             assert!(holds(expression, &context).is_err(), "{expression}");
         }
         assert!(printed("{{ user.emial }}", &context).is_err());
-        // As before: whether something is there may be asked.
+        // An expression may test if a name exists.
         assert_eq!(holds("user.emial", &context), Ok(false));
         assert_eq!(holds("user.emial is defined", &context), Ok(false));
     }

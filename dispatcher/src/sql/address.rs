@@ -1,4 +1,4 @@
-//! Where a database is: the address as it was set, what of it is understood, and how it is called in messages.
+//! Addresses of databases: the address as configured, its supported parameters, and its form in messages.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use usher_service::ConfigError;
 use usher_service::Secret;
 
 use super::Dialect;
-use super::fault::{self, Fault};
+use super::fault::{self, DatabaseFault};
 
-/// Parameters of a Postgres address that the driver understands.
+/// Parameters of a Postgres address that are supported: those of the driver, and [`SCHEMA`].
 const UNDERSTOOD: [&str; 19] = [
     "sslmode",
     "ssl-mode",
@@ -33,26 +33,26 @@ const UNDERSTOOD: [&str; 19] = [
     "options",
     SCHEMA,
 ];
-/// Those that name a file.
+/// The supported parameters that name a file.
 const FILES: [&str; 7] = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
-/// As other tools write it into an address.
+/// The parameter that names the schema, spelled as other tools write it into an address.
 const SCHEMA: &str = "schema";
-/// Postgres cuts longer names.
+/// Maximum length of a name in bytes. Postgres truncates longer names.
 const MAX_NAME: usize = 63;
 
-/// Where a database is: `postgres://...` or `sqlite:PATH`. Never printed, for it may hold a password.
+/// The address of a database: `postgres://...` or `sqlite:PATH`. Never printed, because it may contain a password.
 #[derive(Debug, Clone)]
 pub struct DatabaseAddress {
     pub(super) dialect: Dialect,
     pub(super) url: Secret,
-    /// The schema that holds the tables; none where the server's default does.
+    /// The schema of the tables. `None` if they are in the server's default schema.
     pub(super) schema: Option<String>,
     variable: String,
     place: String,
     ignored: Vec<String>,
 }
 
-/// The same place, whichever variable names it.
+/// Two addresses are equal if they name the same place; the variables that name it are not compared.
 impl PartialEq for DatabaseAddress {
     fn eq(&self, other: &Self) -> bool {
         self.url == other.url && self.schema == other.schema
@@ -62,10 +62,11 @@ impl PartialEq for DatabaseAddress {
 impl Eq for DatabaseAddress {}
 
 impl DatabaseAddress {
-    /// Reads the setting `variable`.
+    /// Parses `text`, the value of the setting `variable`.
     ///
     /// # Errors
-    /// It is no address of a database, or names a file that cannot be read.
+    ///
+    /// The text is not the address of a database, or names a file that cannot be read.
     pub fn parse(variable: &str, text: &str) -> Result<Self, ConfigError> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             Self::postgres(variable, text)
@@ -95,7 +96,7 @@ impl DatabaseAddress {
         let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| understood(name));
         let value = |name: &str| kept.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         for (name, path) in kept.iter().filter(|(name, _)| FILES.contains(&name.as_str())) {
-            // The driver also takes a certificate itself.
+            // The driver also accepts the text of a certificate.
             if !path.starts_with("-----BEGIN") {
                 let problem = |error| ConfigError::new(variable, format!("{name}: cannot read {path:?}: {error}"));
                 File::open(path).map_err(problem)?;
@@ -127,10 +128,11 @@ impl DatabaseAddress {
         }
     }
 
-    /// The same, with its tables in the schema that the setting `variable` names.
+    /// Returns the same address, with its tables in the schema that the setting `variable` names.
     ///
     /// # Errors
-    /// A SQLite file has no schemas; the name is none that Postgres takes.
+    ///
+    /// The address is a SQLite file, which has no schemas, or Postgres does not accept the name.
     pub fn in_schema(self, variable: &str, schema: &str) -> Result<Self, ConfigError> {
         if self.dialect == Dialect::Sqlite {
             return Err(ConfigError::new(
@@ -145,73 +147,77 @@ impl DatabaseAddress {
         Ok(Self { schema: Some(schema.to_owned()), ..self })
     }
 
-    /// The same place, named by another setting.
+    /// Returns the same address, named by another setting.
     #[must_use]
     pub fn named(self, variable: &str) -> Self {
         Self { variable: variable.to_owned(), ..self }
     }
 
-    /// The path of a SQLite file.
+    /// Returns the path of a SQLite file; `None` for Postgres.
     pub(super) fn file(&self) -> Option<PathBuf> {
         let path = self.url.expose().strip_prefix("sqlite://")?;
         Some(PathBuf::from(path.split_once('?').map_or(path, |(path, _)| path)))
     }
 
-    /// The file of a SQLite database of ours.
+    /// Returns the path of a SQLite file that Usher creates if it does not exist; `None` for Postgres and for an
+    /// address made by [`existing`](Self::existing).
     pub(super) fn own_file(&self) -> Option<&Path> {
         self.url.expose().strip_prefix("sqlite://")?.strip_suffix("?mode=rwc").map(Path::new)
     }
 
-    /// The same, but a file that does not exist is not made: for looking into a database of somebody else.
+    /// Returns the same address, but a file that does not exist is not created. Used to inspect the database
+    /// of another application.
     #[must_use]
     pub fn existing(&self) -> Self {
         Self { url: Secret::new(self.url.expose().replace("?mode=rwc", "?mode=rw")), ..self.clone() }
     }
 
-    /// The setting that names it.
+    /// Returns the name of the setting that contains the address.
     pub fn variable(&self) -> &str {
         &self.variable
     }
 
-    /// Parameters of the address that are not understood.
+    /// Returns the names of the address's parameters that are ignored because they are not supported.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
 
-    /// The statement that makes the schema the one that all names are looked up in.
+    /// Returns the statement that makes the schema the search path of the session; empty without a schema.
     pub(super) fn search_path(&self) -> String {
         self.schema.as_deref().map(|schema| format!("SET search_path = {};", quoted(schema))).unwrap_or_default()
     }
 
-    /// The problem in one line without a secret: setting, place, cause, and what would be right.
+    /// Describes a problem in one line without secrets: setting, place, cause and remedy.
     pub fn complaint(&self, error: &sqlx::Error) -> ConfigError {
-        self.says(Fault::of(error), &fault::describe(error), error)
+        self.says(DatabaseFault::of(error), &fault::describe(error), error)
     }
 
-    /// The same while tables are made.
+    /// Describes a problem during a migration in the same way.
     pub(crate) fn complaint_of_tables(&self, error: &sqlx::migrate::MigrateError) -> ConfigError {
         let problem = fault::describe_migration(error);
-        match (fault::root(error), Fault::of_migration(error)) {
-            (Some(inner), fault) if Fault::of(inner) != Fault::Unclear => self.says(fault, &problem, inner),
-            // A table that is there already has no code of its own in SQLite.
+        match (fault::root(error), DatabaseFault::of_migration(error)) {
+            (Some(inner), fault) if DatabaseFault::of(inner) != DatabaseFault::Unclear => {
+                self.says(fault, &problem, inner)
+            }
+            // SQLite has no specific code for a table that already exists.
             (Some(_), _) => ConfigError::new(&self.variable, format!("{}: {problem}; {}", self.place, self.foreign())),
             (None, _) => ConfigError::new(&self.variable, format!("{}: {problem}", self.place)),
         }
     }
 
-    fn says(&self, fault: Fault, problem: &str, error: &sqlx::Error) -> ConfigError {
+    fn says(&self, fault: DatabaseFault, problem: &str, error: &sqlx::Error) -> ConfigError {
         let place = &self.place;
         let text = match (fault, error) {
-            (Fault::Damaged, _) => format!("{place}: {}", fault::damaged(problem)),
-            (Fault::Passing, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
+            (DatabaseFault::Damaged, _) => format!("{place}: {}", fault::damaged(problem)),
+            (DatabaseFault::Passing, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
                 format!("no connection to {place}: {problem}")
             }
-            (Fault::Setting, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
+            (DatabaseFault::Setting, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
                 let why =
                     "name the authority that signed the server's certificate with sslrootcert=PATH in the address";
                 format!("{place}: the secure connection fails: {problem}; {why}")
             }
-            (Fault::Setting, sqlx::Error::Database(database)) => {
+            (DatabaseFault::Setting, sqlx::Error::Database(database)) => {
                 let code = database.code().unwrap_or_default();
                 format!("{place}: {problem}; {}", self.right(&code))
             }
@@ -220,7 +226,7 @@ impl DatabaseAddress {
         ConfigError::new(&self.variable, text)
     }
 
-    /// What would be right where this code comes.
+    /// Returns the remedy for an error code.
     fn right(&self, code: &str) -> String {
         let schema = self.schema_variable();
         let primary = code.parse::<i32>().map(|code| code & 0xff);
@@ -246,7 +252,7 @@ impl DatabaseAddress {
         format!("its tables are not as Usher made them: {other}")
     }
 
-    /// The setting that names the schema beside this one.
+    /// Returns the setting that names the schema of this address.
     fn schema_variable(&self) -> String {
         match self.variable.strip_prefix("DATABASE_URL") {
             Some(instance) => format!("DATABASE_SCHEMA{instance}"),
@@ -259,7 +265,7 @@ fn unreadable(variable: &str) -> ConfigError {
     ConfigError::new(variable, "the address cannot be read")
 }
 
-/// A name as an identifier in SQL.
+/// Quotes a name as an SQL identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,32 +1,32 @@
-//! The kind of trouble that an error of a database stands for. It decides between asking again, giving one record up, and
-//! telling a person.
+//! Classification of database errors. The class decides between retrying, giving up one record, and reporting the
+//! problem to an operator.
 //!
 //! Facts: SQLSTATE classes from PostgreSQL's documentation, appendix A; SQLite's result codes from
-//! sqlite.org/rescode.html. The lower eight bits of an extended code are the primary one.
+//! sqlite.org/rescode.html. The lower eight bits of an extended code are the primary code.
 
 use std::io;
 
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
-/// The kind of trouble.
+/// The class of a database error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// Time mends it: no connection, a lock, a full disk. Asked again for as long as it lasts.
+pub enum DatabaseFault {
+    /// Transient: no connection, a lock, a full disk. Retried for as long as it lasts.
     Passing,
-    /// The data will never be taken. Asking again cannot help; others' data are taken all the same.
+    /// The database will never accept this data. A retry cannot succeed, but other data is still accepted.
     Refused,
-    /// A person mends it: a password, a right, tables that are not as Usher made them.
+    /// An operator must correct it: a password, a privilege, tables that are not as Usher created them.
     Setting,
-    /// The file is damaged or no database at all. Nothing mends it while the process runs.
+    /// The file is damaged or is not a database. This cannot be corrected while the process runs.
     Damaged,
-    /// The code does not tell. Counts as passing until one record is refused again after the store has taken a write without
-    /// records.
+    /// The code does not determine the class. Treated as passing, until one record is refused again after the store has
+    /// accepted a write without records.
     Unclear,
 }
 
-impl Fault {
-    /// The kind of an error of sqlx.
+impl DatabaseFault {
+    /// Returns the class of an error of sqlx.
     pub fn of(error: &sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(error) => match error.code() {
@@ -34,7 +34,7 @@ impl Fault {
                 Some(code) => code.parse().map_or(Self::Unclear, Self::of_sqlite),
                 None => Self::Unclear,
             },
-            // Certificates that cannot be verified come as invalid data of the stream.
+            // An unverifiable certificate is reported as invalid data of the stream.
             sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::Setting,
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
@@ -42,15 +42,16 @@ impl Fault {
             | sqlx::Error::WorkerCrashed
             | sqlx::Error::BeginFailed => Self::Passing,
             sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) | sqlx::Error::ConfigFile(_) => Self::Setting,
-            // Raised before anything is sent: by the values alone.
+            // Raised because of the values, before anything is sent.
             sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Self::Refused,
             sqlx::Error::Migrate(error) => Self::of_migration(error),
-            // The driver's own, and whatever its next version adds.
+            // The driver's own errors, and errors that later versions add.
             _ => Self::Unclear,
         }
     }
 
-    /// The kind of an error while tables are made: what the database does not like about them is not about data.
+    /// Returns the class of an error during a migration. No data is written then, so errors that would otherwise be
+    /// refused or unclear are a matter of the setting.
     pub fn of_migration(error: &MigrateError) -> Self {
         match root(error).map(Self::of) {
             Some(fault @ (Self::Passing | Self::Damaged)) => fault,
@@ -58,25 +59,28 @@ impl Fault {
         }
     }
 
-    /// The kind of an SQLSTATE.
+    /// Returns the class of an SQLSTATE.
     pub fn of_sqlstate(code: &str) -> Self {
         match (code.get(..2).unwrap_or_default(), code) {
-            // A transaction that may only read: the server is a standby for now. In a failed one, the first error counts.
+            // `25006`, a read-only transaction: the server is currently a standby. `25P02`, a failed transaction: the
+            // first error counts.
             (_, "25006" | "25P02") => Self::Passing,
-            // Connection; prepared statements that a pooler has lost; rollback; resources; not in the needed state;
-            // intervention of an operator; the system; a snapshot too old.
+            // Connection; prepared statements that a pooler has lost; rollback; resources; object not in the required
+            // state; intervention of an operator; system error; snapshot too old; transaction state.
             ("08" | "26" | "40" | "53" | "55" | "57" | "58" | "72" | "25", _) => Self::Passing,
-            // Cardinality; data; a constraint; a view's check; limits of the program, such as the size of an index row.
+            // Cardinality; data; constraint; check option of a view; program limits, such as the size of an index row.
             ("21" | "22" | "23" | "44" | "54", _) => Self::Refused,
-            // Not who may connect; no such role, database or schema; access rules and names; the server's configuration.
+            // Invalid authorisation; no such role, database or schema; access rules and names;
+            // the server's configuration.
             ("0P" | "28" | "3D" | "3F" | "42" | "F0", _) => Self::Setting,
-            // Features ("cached plan must not change result type" has the code 0A000 and passes), triggers of others (P0),
-            // internal errors (XX: both bugs and data that are too large) and all that is not known.
+            // Features ("cached plan must not change result type" has the code 0A000 and is transient),
+            // triggers of other applications (P0), internal errors (XX: both bugs and data that is too large),
+            // and all unknown codes.
             _ => Self::Unclear,
         }
     }
 
-    /// The kind of SQLite's result code, primary or extended.
+    /// Returns the class of SQLite's result code, primary or extended.
     pub const fn of_sqlite(code: i32) -> Self {
         const IOERR_CORRUPTFS: i32 = 10 | (33 << 8);
         if code == IOERR_CORRUPTFS {
@@ -91,13 +95,13 @@ impl Fault {
             3 | 8 | 14 | 22 | 23 => Self::Setting,
             // CORRUPT, NOTADB
             11 | 26 => Self::Damaged,
-            // ERROR, INTERNAL, NOTFOUND, EMPTY, MISUSE, FORMAT, RANGE, NOTICE, WARNING, ROW, DONE and all that is not known
+            // ERROR, INTERNAL, NOTFOUND, EMPTY, MISUSE, FORMAT, RANGE, NOTICE, WARNING, ROW, DONE and all unknown codes
             _ => Self::Unclear,
         }
     }
 }
 
-/// The error below what migrations wrap around it, often several times.
+/// Returns the error below the wrappers of migrations, of which there are often several.
 pub(super) fn root(error: &MigrateError) -> Option<&sqlx::Error> {
     match error {
         MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => match inner {
@@ -108,19 +112,22 @@ pub(super) fn root(error: &MigrateError) -> Option<&sqlx::Error> {
     }
 }
 
-/// The error in words, once, without a value that was to be written: servers repeat those in their messages.
+/// Describes an error in words, without any value that was to be written. Servers repeat such values in their messages,
+/// so for errors about data only the code and the name of the constraint or table are given.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            match Fault::of(error) {
-                Fault::Passing if NO_ROOM.iter().any(|known| code == *known) => {
+            match DatabaseFault::of(error) {
+                DatabaseFault::Passing if NO_ROOM.iter().any(|known| code == *known) => {
                     format!("{} ({code}), perhaps because the disk is full", database.message())
                 }
-                Fault::Passing | Fault::Setting | Fault::Damaged => format!("{} ({code})", database.message()),
-                // Of limits the message names index and size, never the value.
-                Fault::Refused if code.starts_with("54") => format!("{} ({code})", database.message()),
-                Fault::Refused | Fault::Unclear => match database.constraint().or(database.table()) {
+                DatabaseFault::Passing | DatabaseFault::Setting | DatabaseFault::Damaged => {
+                    format!("{} ({code})", database.message())
+                }
+                // For program limits the message contains the index and the size, never the value.
+                DatabaseFault::Refused if code.starts_with("54") => format!("{} ({code})", database.message()),
+                DatabaseFault::Refused | DatabaseFault::Unclear => match database.constraint().or(database.table()) {
                     Some(name) => format!("database error {code} at {name}"),
                     None => format!("database error {code}"),
                 },
@@ -134,14 +141,15 @@ pub fn describe(error: &sqlx::Error) -> String {
     }
 }
 
-/// What SQLite answers for want of room besides FULL: IOERR_WRITE, IOERR_SHMOPEN and IOERR_SHMSIZE (sqlite.org/rescode.html).
+/// SQLite's result codes for a full disk besides `FULL`: `IOERR_WRITE`, `IOERR_SHMOPEN` and `IOERR_SHMSIZE`
+/// (sqlite.org/rescode.html).
 const NO_ROOM: [&str; 3] = ["778", "4618", "4874"];
 
-/// The same of an error while tables are made.
+/// Describes an error during a migration in words.
 pub fn describe_migration(error: &MigrateError) -> String {
     match root(error) {
         Some(inner) => match inner {
-            // No data are written here, so the message holds none.
+            // No data is written here, so the message contains none.
             sqlx::Error::Database(database) => {
                 format!("{} ({})", database.message(), database.code().unwrap_or_default())
             }
@@ -156,21 +164,21 @@ pub fn describe_migration(error: &MigrateError) -> String {
     }
 }
 
-/// Of a file that is damaged or no database: the problem, and what would be right.
+/// Describes a file that is damaged or is not a database: the problem and its remedy.
 pub fn damaged(problem: &str) -> String {
     format!(
-        "the file is damaged or no SQLite database: {problem}; restore it from a backup, or move it away to begin anew"
+        "the file is damaged or no SQLite database: {problem}; restore it from a backup, or move it away to begin again"
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Fault::{Damaged, Passing, Refused, Setting, Unclear};
+    use super::DatabaseFault::{Damaged, Passing, Refused, Setting, Unclear};
     use super::*;
 
     #[test]
     fn every_sqlstate_class_has_its_kind() {
-        let table: [(&str, Fault); 50] = [
+        let table: [(&str, DatabaseFault); 50] = [
             ("00000", Unclear),
             ("01000", Unclear),
             ("02000", Unclear),
@@ -223,10 +231,10 @@ mod tests {
             ("XX000", Unclear),
         ];
         for (code, kind) in table {
-            assert_eq!(Fault::of_sqlstate(code), kind, "{code}");
+            assert_eq!(DatabaseFault::of_sqlstate(code), kind, "{code}");
         }
         for strange in ["", "2", "é0", "HV000", "99999"] {
-            assert_eq!(Fault::of_sqlstate(strange), Unclear, "{strange}");
+            assert_eq!(DatabaseFault::of_sqlstate(strange), Unclear, "{strange}");
         }
     }
 
@@ -238,12 +246,12 @@ mod tests {
             Unclear, Unclear, Damaged, Unclear, Unclear,
         ];
         for (code, kind) in (0..).zip(kinds) {
-            assert_eq!(Fault::of_sqlite(code), kind, "{code}");
-            // An extended code has the kind of its primary one.
-            assert_eq!(Fault::of_sqlite(code | (2 << 8)), kind, "{code}, extended");
+            assert_eq!(DatabaseFault::of_sqlite(code), kind, "{code}");
+            // An extended code has the class of its primary code.
+            assert_eq!(DatabaseFault::of_sqlite(code | (2 << 8)), kind, "{code}, extended");
         }
         for (code, kind) in [(100, Unclear), (101, Unclear), (2067, Refused), (8458, Damaged), (-1, Unclear)] {
-            assert_eq!(Fault::of_sqlite(code), kind, "{code}");
+            assert_eq!(DatabaseFault::of_sqlite(code), kind, "{code}");
         }
     }
 
@@ -260,11 +268,11 @@ mod tests {
             (sqlx::Error::Protocol("?".into()), Unclear),
             (sqlx::Error::RowNotFound, Unclear),
         ] {
-            assert_eq!(Fault::of(&error), kind, "{error}");
+            assert_eq!(DatabaseFault::of(&error), kind, "{error}");
         }
         let wrapped =
             MigrateError::Execute(sqlx::Error::Migrate(Box::new(MigrateError::Execute(sqlx::Error::PoolTimedOut))));
-        assert_eq!(Fault::of_migration(&wrapped), Passing);
-        assert_eq!(Fault::of_migration(&MigrateError::VersionMismatch(1)), Setting);
+        assert_eq!(DatabaseFault::of_migration(&wrapped), Passing);
+        assert_eq!(DatabaseFault::of_migration(&MigrateError::VersionMismatch(1)), Setting);
     }
 }

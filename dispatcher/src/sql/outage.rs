@@ -1,5 +1,5 @@
-//! A database that does not do as asked: said once, then every ten seconds with how long it has lasted, and told to
-//! whoever asks for readiness.
+//! Outages of a database. An outage is logged at once and then every ten seconds with its duration, and it is reported
+//! to the readiness check.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,13 @@ use usher_service::ConfigError;
 use usher_service::Readiness;
 
 use super::address::DatabaseAddress;
-use super::fault::Fault;
+use super::fault::DatabaseFault;
 use super::{Database, Tables};
 
 /// Interval between log lines about one lasting outage.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// The state of one database as its users see it. Clones share it.
+/// The outage state of one database, as its users observe it. Clones share the state.
 #[derive(Clone)]
 pub struct Outage {
     database: Database,
@@ -30,30 +30,31 @@ pub struct Outage {
 #[derive(Debug, Default)]
 struct State {
     since: Option<Instant>,
-    /// When it was said last: several flows share a database, and one of them may succeed in between.
+    /// Time of the last log line. It outlasts an outage, because several flows share a database and one of them may
+    /// succeed between the failures of the others.
     said: Option<Instant>,
-    /// Whether this trouble was said, so that its end is, too.
+    /// True if the current outage was logged. Only then is its end logged, too.
     told: bool,
 }
 
 impl Outage {
-    /// Of a database that readiness knows by the name `need`.
+    /// Creates the state of a database that the readiness check lists under the name `need`.
     pub fn of(database: &Database, need: impl Into<Cow<'static, str>>, readiness: Readiness) -> Self {
         let (state, damaged) = (Arc::default(), Arc::new(watch::Sender::new(None)));
         Self { database: database.clone(), need: need.into(), readiness, state, damaged }
     }
 
-    /// The database.
+    /// Returns the database.
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// The address.
+    /// Returns the address of the database.
     pub fn address(&self) -> &DatabaseAddress {
         self.database.address()
     }
 
-    /// It does as asked.
+    /// Records a success. Ends the outage, if there is one.
     pub fn over(&self) {
         let since = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,8 +68,8 @@ impl Outage {
         self.readiness.met(self.need.clone());
     }
 
-    /// It does not do as asked. `text` is the problem in words.
-    pub async fn failed(&self, fault: Fault, text: &str) {
+    /// Records a failure. `text` describes the problem.
+    pub async fn failed(&self, fault: DatabaseFault, text: &str) {
         self.readiness.lost(self.need.clone());
         let now = Instant::now();
         let (lasted, say) = {
@@ -81,25 +82,29 @@ impl Outage {
             (now - since, say)
         };
         if say {
-            // A pool that has no connection to give does not know why; one attempt to connect does.
-            let cause =
-                self.database.reach().await.err().map(|error| (Fault::of(&error), self.address().complaint(&error)));
+            // A pool without a free connection does not report the cause; one attempt to connect does.
+            let cause = self
+                .database
+                .reach()
+                .await
+                .err()
+                .map(|error| (DatabaseFault::of(&error), self.address().complaint(&error)));
             let (fault, line) = cause.unwrap_or_else(|| (fault, ConfigError::new(self.address().variable(), text)));
             let lasted = if lasted < SAY_EVERY { String::new() } else { format!(", for {} s now", lasted.as_secs()) };
             tracing::warn!("{line}; trying again{lasted}");
             self.damage(fault, line);
-        } else if fault == Fault::Damaged {
+        } else if fault == DatabaseFault::Damaged {
             self.damage(fault, ConfigError::new(self.address().variable(), text));
         }
     }
 
-    fn damage(&self, fault: Fault, line: ConfigError) {
-        if fault == Fault::Damaged {
+    fn damage(&self, fault: DatabaseFault, line: ConfigError) {
+        if fault == DatabaseFault::Damaged {
             self.damaged.send_if_modified(|known| known.is_none() && known.replace(line).is_none());
         }
     }
 
-    /// Waits until it is known that the file is damaged, which nothing mends, and says how.
+    /// Waits until the file is found to be damaged, which cannot be repaired while the process runs. Returns the error.
     pub async fn damaged(&self) -> ConfigError {
         let mut damaged = self.damaged.subscribe();
         match damaged.wait_for(Option::is_some).await.map(|known| known.clone()) {
@@ -109,32 +114,34 @@ impl Outage {
         }
     }
 
-    /// Asks whether it answers. For a database that nobody asks while nothing is to be done.
+    /// Queries the database and records the result. Used for a database that is not queried while there is no work.
     pub async fn check(&self) {
         match self.database.now().await {
             Ok(_) => self.over(),
-            Err(error) => self.failed(Fault::of(&error), &super::fault::describe(&error)).await,
+            Err(error) => self.failed(DatabaseFault::of(&error), &super::fault::describe(&error)).await,
         }
     }
 
-    /// Connects and makes the tables, or brings them up to this version.
+    /// Connects, and creates the tables or migrates them to this version. Returns false if the failure may pass: it is
+    /// logged here, and the caller retries.
     ///
     /// # Errors
-    /// Only a person mends it. What passes is said here, and asked for again by the caller.
+    ///
+    /// The failure can only be corrected by an operator.
     pub async fn prepare(&self, tables: Tables) -> Result<bool, ConfigError> {
         let (fault, line) = match self.database.reach().await {
-            Err(error) => (Fault::of(&error), self.address().complaint(&error)),
+            Err(error) => (DatabaseFault::of(&error), self.address().complaint(&error)),
             Ok(()) => match self.database.migrate(tables).await {
                 Ok(()) => return Ok(true),
-                Err(error) => (Fault::of_migration(&error), self.address().complaint_of_tables(&error)),
+                Err(error) => (DatabaseFault::of_migration(&error), self.address().complaint_of_tables(&error)),
             },
         };
         match fault {
-            Fault::Passing | Fault::Unclear => {
+            DatabaseFault::Passing | DatabaseFault::Unclear => {
                 self.failed(fault, &line.to_string()).await;
                 Ok(false)
             }
-            Fault::Refused | Fault::Setting | Fault::Damaged => Err(line),
+            DatabaseFault::Refused | DatabaseFault::Setting | DatabaseFault::Damaged => Err(line),
         }
     }
 }

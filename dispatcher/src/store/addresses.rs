@@ -1,8 +1,9 @@
-//! The addresses of living users. Two users may have the same one, and what belongs to the address, a newsletter's
-//! member say, is taken away only when nobody has it any more.
+//! Primary addresses of living users. Two users may have the same address. Something that belongs to an address, such
+//! as the member of a newsletter, is removed only when no user has the address any more.
 //!
-//! Written with the subject's state, in the transaction that admits the event. So whoever asks after having taken
-//! something away learns of everybody whose own effects may have come before, and can put it back.
+//! The address is written with the subject's state, in the transaction that admits the event. So a caller that has
+//! removed something and then queries here finds every user whose own effects may have come before, and can put it
+//! back.
 
 use std::fmt;
 
@@ -13,10 +14,10 @@ use super::StoreError;
 use crate::sql::Database;
 use crate::subject;
 
-/// Rows of an earlier version that are brought up to date in one transaction.
+/// Number of rows of an earlier version that are updated in one transaction.
 const AT_ONCE: i64 = 500;
 
-/// An address among the users of one of a source's instances, as a row has it.
+/// An address within one instance of a source, in the form that a row holds.
 struct Place<'a>(&'a SubjectId, AddressDigest);
 
 impl fmt::Display for Place<'_> {
@@ -25,13 +26,13 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// The address in the row of a subject in this state, empty where it has no primary one. None once it is deleted.
+/// Returns the address for the row of a subject in this state; empty if it has no primary one. `None` if it is deleted.
 pub(super) fn of(subject: &SubjectId, snapshot: Option<&str>) -> Option<String> {
     let address = subject::primary_address(snapshot?);
     Some(address.map_or_else(String::new, |address| Place(subject, AddressDigest::of(&address)).to_string()))
 }
 
-/// True if a living user of the same source and instance as `subject` has this primary address.
+/// Returns true if a living user of the same source and instance as `subject` has this primary address.
 pub(super) async fn is_used(
     database: &Database,
     subject: &SubjectId,
@@ -44,9 +45,9 @@ pub(super) async fn is_used(
     Ok(found.is_some())
 }
 
-/// Reads the address out of rows that an earlier version has written. Returns whether there were any.
+/// Fills in the address of rows that an earlier version has written. Returns true if there were any.
 async fn bring_up_to_date(database: &Database) -> Result<bool, StoreError> {
-    // In the order in which admissions write them, so that nobody waits in a circle.
+    // In the order in which admissions write the rows, so that transactions do not deadlock.
     let sql = "SELECT subject, snapshot FROM usher_subject WHERE address IS NULL AND deleted_at IS NULL \
                ORDER BY subject LIMIT $1";
     let rows: Vec<(String, Option<String>)> = sqlx::query_as(sql).bind(AT_ONCE).fetch_all(&database.pool).await?;
@@ -63,7 +64,7 @@ async fn bring_up_to_date(database: &Database) -> Result<bool, StoreError> {
 }
 
 async fn write(connection: &mut AnyConnection, subject: &SubjectId, snapshot: &str) -> Result<(), StoreError> {
-    // One that has been written since says it by itself.
+    // A row that has been written since has its address already.
     sqlx::query("UPDATE usher_subject SET address = $1 WHERE subject = $2 AND address IS NULL AND deleted_at IS NULL")
         .bind(of(subject, Some(snapshot)).unwrap_or_default())
         .bind(subject.as_str())

@@ -1,4 +1,5 @@
-//! Admission: a batch of events becomes runs, all of it or nothing, with a fixed number of statements whatever its size.
+//! Admission: a batch of events becomes runs, all of it or nothing. The number of statements that create runs is fixed,
+//! for any batch size.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,8 +60,8 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     let known::Sorted { new, repeated, conflicts } = known::sort(connection, dialect, flow, batch).await?;
     admission.repeated = repeated;
     admission.refused = known::refuse(connection, batch, &conflicts).await?;
-    let befores = remember::compare(connection, dialect, flow, &new).await?;
-    let starting = starting(connection, flow, &new, befores).await?;
+    let previous_fields = remember::compare(connection, dialect, flow, &new).await?;
+    let starting = starting(connection, flow, &new, previous_fields).await?;
     let made = insert(connection, dialect, flow, batch, &starting).await?;
     known::keep(connection, dialect, flow, &new).await?;
     let begun = starting.iter().filter(|start| made.contains(start.arrival.event.reference().as_str()));
@@ -100,21 +101,21 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     Ok(admission)
 }
 
-/// An arrival that starts a run, and why that is given up at once.
+/// An arrival that starts a run, and the reason if that run is given up at once.
 struct Start<'a> {
     arrival: &'a Arrival,
     before: Option<PreviousFields>,
     verdict: Option<(Reason, String)>,
 }
 
-/// The arrivals that start runs. One that was received before what is still remembered may have been done already, so it
-/// is not taken for new. Ingest's clock says when it was received, and ingest takes no webhook that its own clock does not
-/// agree with; when something happened by the sender's own clock says nothing of our memory.
+/// Returns the arrivals that start runs. An event received before the retention horizon may have been executed already,
+/// so it is not taken for new. The receive time is that of ingest's clock, and ingest takes no webhook that its own
+/// clock does not agree with. The time of the event by the sender's clock does not matter for retention.
 async fn starting<'a>(
     connection: &mut AnyConnection,
     flow: &str,
     new: &[&'a Arrival],
-    mut befores: BTreeMap<i64, PreviousFields>,
+    mut previous_fields: BTreeMap<i64, PreviousFields>,
 ) -> Result<Vec<Start<'a>>, StoreError> {
     let starting: Vec<&Arrival> = new.iter().copied().filter(|arrival| arrival.starts).collect();
     if starting.is_empty() {
@@ -124,14 +125,15 @@ async fn starting<'a>(
     let mut start = |arrival: &'a Arrival| {
         let too_old =
             (arrival.event.received_at < horizon).then(|| (Reason::TooOld, format!("received before {horizon}")));
-        let before = befores.remove(&arrival.offset);
+        let before = previous_fields.remove(&arrival.offset);
         Start { arrival, before, verdict: arrival.verdict.clone().or(too_old) }
     };
     Ok(starting.into_iter().map(&mut start).collect())
 }
 
-/// Also the fence: who does not own the partition any more moves nothing. And how new the newest webhook is that the flow
-/// has seen, which bounds what may be forgotten; Usher's own events may carry the time of any machine.
+/// Moves the frontier. This is also the fence: it fails if another replica owns the partition. Also records the receive
+/// time of the newest webhook that the flow has seen, which bounds what may be deleted. Usher's own events do not
+/// count, because they may carry the time of any machine.
 async fn move_frontier(connection: &mut AnyConnection, flow: &str, batch: &Batch) -> Result<(), StoreError> {
     let sent = batch.arrivals.iter().filter(|arrival| arrival.event.source != Source::Usher);
     let newest = sent.map(|arrival| arrival.event.received_at.millis()).max();
@@ -149,8 +151,8 @@ async fn move_frontier(connection: &mut AnyConnection, flow: &str, batch: &Batch
     if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced(batch.partition)) }
 }
 
-/// Makes the runs and says which. One that another partition has made meanwhile, as a foreign producer may bring about, is
-/// left as it is.
+/// Inserts the runs and returns the references of those inserted. A run that another partition has inserted meanwhile,
+/// which a foreign producer can cause, is left unchanged.
 async fn insert(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -167,7 +169,7 @@ async fn insert(
             json!({
                 "event_ref": event.reference().as_str(),
                 "subject": event.subject.as_str(),
-                // An event that is kept without its body is known again by its id alone.
+                // An event that is stored without its body is recognised by its id alone.
                 "digest": (!matches!(verdict, Some((Reason::Unstorable, _)))).then(|| known::digest(arrival)),
                 "event": event.id.as_str(),
                 "key": event.subject.key(),
@@ -208,8 +210,8 @@ async fn insert(
     Ok(inserted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-/// What counts of what is said of each subject, in their order: flows that write the same ones at the same time must not
-/// wait for each other in a circle.
+/// The newest snapshot of each subject. They are ordered by subject, because flows that write the same subjects at the
+/// same time would otherwise deadlock.
 type News<'a> = BTreeMap<&'a SubjectId, (EventRef, &'a Snapshot)>;
 
 fn newest<'a>(arrivals: &[&'a Arrival]) -> News<'a> {
@@ -273,7 +275,7 @@ async fn wake(
     runs(&rows)
 }
 
-/// Ends the runs of the key that came before. One under way finishes its attempt, and ends then.
+/// Ends the earlier runs of the key. A run with an attempt in flight finishes the attempt and ends then.
 async fn cancel(
     connection: &mut AnyConnection,
     flow: &str,

@@ -15,7 +15,7 @@ use crate::sql::{Database, Dialect};
 pub(super) async fn change(database: &Database, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
     let mut writing = database.write().await?;
     let connection = writing.connection();
-    // In one order everywhere, for the rows are locked.
+    // In one order everywhere, because the rows are locked.
     let mut epochs: BTreeMap<Partition, Option<i64>> = changes.iter().map(|change| (change.partition, None)).collect();
     for (partition, epoch) in &mut epochs {
         *epoch = current_epoch(connection, database.dialect, flow, *partition).await?;
@@ -43,7 +43,7 @@ pub(super) async fn current_epoch(
 
 async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> Result<Changed, StoreError> {
     let event = change.event.as_str();
-    // A run that an operator or an event has asked to end goes no further.
+    // A run whose end was requested by an operator or an event does not continue.
     let goes_on = "ended_at IS NULL AND cancel_asked = 0";
     let written = match &change.kind {
         ChangeKind::Claim { tries, request } => {
@@ -83,7 +83,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                 .rows_affected()
         }
         ChangeKind::Wait { until, news_after } => {
-            // News that were applied after the look that found them missing would otherwise be missed for good.
+            // News that were applied after the run was found to lack them would otherwise be missed for good.
             let sql = format!(
                 "UPDATE usher_run SET due_at = $1, changed_at = $6, awaits_news = $2, claimed_at = NULL, state = CASE WHEN $2 = 1 AND EXISTS ( \
                    SELECT 1 FROM usher_subject s WHERE s.subject = usher_run.subject AND s.revision > $3) \
@@ -124,8 +124,8 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
         }
         ChangeKind::End { state, effect, note, verdict, in_doubt } => {
             keep_effect(connection, flow, &change.event, effect.as_ref()).await?;
-            // A dead run keeps its body, for it may be redriven. One that has expired would only expire again, and what it
-            // carries, a one-time code say, is not kept for nothing.
+            // A dead run keeps its body, because it may be redriven. An expired run would only expire again, so its
+            // content, such as a one-time code, is deleted.
             let keeps = "$1 = 'dead' AND COALESCE($3, '') <> 'expired'";
             let sql = format!(
                 "UPDATE usher_run SET state = $1, note = $2, reason = $3, error = $4, ended_at = $5, \
@@ -158,7 +158,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
     Ok(Changed::Ended)
 }
 
-/// The columns of [`AttemptState`], as parameters from `$4` on.
+/// The columns of [`AttemptState`], as parameters `$4` to `$9` and `$12`.
 const TRIES: &str = "attempts = $4, spent = $5, unanswered = $6, generation = $7, tried_since = $8, asked_at = $9, \
                      failed_at = $12";
 
@@ -175,7 +175,7 @@ fn with_tries<'q>(query: AnyQuery<'q>, tries: &AttemptState) -> AnyQuery<'q> {
         .bind(time(tries.first_sent_at))
 }
 
-/// The attempt that was under way when somebody asked for the run's end is over.
+/// Ends a run whose end was requested while an attempt was in flight, now that the attempt is over.
 async fn cancel_as_asked(connection: &mut AnyConnection, flow: &str, event: &str) -> Result<(), StoreError> {
     let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, due_at = NULL, claimed_at = NULL, \
                claimed_until = NULL, awaits_news = 0, request = NULL, \
@@ -201,7 +201,8 @@ async fn keep_effect(
         .bind(i64::try_from(*step).unwrap_or(i64::MAX))
         .bind(name)
         .bind(connector)
-        // A destination chooses it. What has been done must be known, however its id is spelt.
+        // The destination chooses this id. It was made storable with the outcome, because an effect must be recorded
+        // however its id is spelt.
         .bind(&effect.id)
         .bind(clock::now().millis())
         .execute(connection)

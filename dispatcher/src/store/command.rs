@@ -1,5 +1,5 @@
-//! Operators' orders about runs, carried out at admission like every other event of their key. Each is kept with who gave
-//! it and what came of it, and one that comes again is not carried out again.
+//! Operators' commands about runs, executed at admission like every other event of their key. Each is stored with its
+//! author and its result. A repeated command is not executed again.
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use usher_proto::EventRef;
@@ -8,19 +8,19 @@ use usher_service::clock;
 use super::rows::{RUN_COLUMNS, run};
 use super::{Batch, StoreError};
 use crate::engine::Run;
-use crate::engine::arrival::{Arrival, Command, Order};
+use crate::engine::arrival::{Arrival, Command, CommandKind};
 
-/// Whom a run's first step asks, as [`crate::engine::account`] says: `$3` is its connector.
+/// The account that a run's first step calls, as [`crate::engine::account`] forms it: `$3` is its connector.
 const ACCOUNT: &str =
     "CASE WHEN instance = 'default' THEN CAST($3 AS TEXT) ELSE CAST($3 AS TEXT) || '@' || instance END";
 
-/// What came of an order.
+/// Result of a command.
 pub(super) enum Came {
     /// The run is queued again.
     Queued(Box<Run>),
     /// The run has been ended.
     Cancelled(EventRef),
-    /// Nothing to tell.
+    /// No result to report.
     Nothing,
 }
 
@@ -47,9 +47,11 @@ pub(super) async fn carry_out(
         return Ok(Came::Nothing);
     }
     let (came, word) = match &command.order {
-        Order::Redrive { deaths } => (redrive(connection, flow, batch, arrival, command, *deaths).await?, "queued"),
-        Order::Rerun { body } => (rerun(connection, flow, batch, arrival, command, body).await?, "queued"),
-        Order::Cancel => (cancel(connection, flow, command).await?, "cancelled"),
+        CommandKind::Redrive { deaths } => {
+            (redrive(connection, flow, batch, arrival, command, *deaths).await?, "queued")
+        }
+        CommandKind::Rerun { body } => (rerun(connection, flow, batch, arrival, command, body).await?, "queued"),
+        CommandKind::Cancel => (cancel(connection, flow, command).await?, "cancelled"),
     };
     if !matches!(came, Came::Nothing) {
         sqlx::query("UPDATE usher_action SET came = $1 WHERE id = $2")
@@ -61,10 +63,10 @@ pub(super) async fn carry_out(
     Ok(came)
 }
 
-/// A dead run joins its lane's tail, in the partition that its key has now. What it did stays done. If it is not known
-/// what came of its last attempt, that very request is repeated under its key; otherwise the next one is a new request
-/// under a new key. A run that has done nothing yet goes on with the present version of the flow: that is where the
-/// operator has mended it.
+/// Moves a dead run to the tail of its lane, in the partition that its key has now. Its effects stay done. If the
+/// outcome of its last attempt is unknown, exactly that request is repeated under its key. Otherwise the next request
+/// is a new one under a new key. A run that has done nothing yet continues with the current version of the flow, in
+/// which the operator may have fixed it.
 async fn redrive(
     connection: &mut AnyConnection,
     flow: &str,
@@ -94,7 +96,7 @@ async fn redrive(
     row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
 }
 
-/// A run that has ended begins anew, from its first step, and has its effects again.
+/// Restarts a run that has ended, from its first step. Its effects are repeated.
 async fn rerun(
     connection: &mut AnyConnection,
     flow: &str,
@@ -143,8 +145,8 @@ async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -
     Ok(Came::Nothing)
 }
 
-/// Ends runs of flow `$2` at time `$1` that no attempt is under way for; more conditions follow. One whose last attempt may
-/// have had its effect says so.
+/// Ends the runs of flow `$2` at time `$1` that have no attempt in flight; more conditions follow. A run whose last
+/// attempt may have taken effect gets the note `in_doubt`.
 pub(super) const END_WHAT_IS_NOT_UNDER_WAY: &str = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, \
      note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END, request = NULL, due_at = NULL \
      WHERE flow = $2 AND ended_at IS NULL AND (state IN ('queued', 'waiting', 'parked') OR claimed_at IS NULL)";

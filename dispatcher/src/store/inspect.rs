@@ -1,4 +1,4 @@
-//! What operators see: runs with their effects, read only.
+//! Views for operators: runs with their effects, read only.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,91 +9,91 @@ use usher_proto::{EventRef, Instance, Reason, SubjectId, Timestamp};
 use super::{SqlStore, StoreError};
 use crate::engine::RunState;
 
-/// Which runs. What is none does not narrow.
+/// Selection of runs. A field that is `None` does not restrict it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
-    /// Of this key, which for a person is the user id.
+    /// Runs of this key, which for a person is the user id.
     pub key: Option<String>,
-    /// Of this flow.
+    /// Runs of this flow.
     pub flow: Option<String>,
-    /// In this state.
+    /// Runs in this state.
     pub state: Option<RunState>,
-    /// Given up for this reason.
+    /// Runs given up for this reason.
     pub reason: Option<Reason>,
-    /// About this event: its sender's id, or the whole reference.
+    /// Runs of this event: its sender's id, or the whole reference.
     pub event: Option<String>,
-    /// Of this instance.
+    /// Runs of this instance.
     pub instance: Option<Instance>,
-    /// Admitted since.
+    /// Runs admitted at or after this time.
     pub since: Option<Timestamp>,
 }
 
-/// One run, as it is shown.
+/// One run, as shown to operators.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunRecord {
-    /// The flow.
+    /// Name of the flow.
     pub flow: String,
     /// The event's id, as its sender has it.
     pub event: String,
-    /// Which event that is, among those of all senders and instances.
+    /// The event's reference, unique among all senders and instances.
     #[serde(skip)]
     pub reference: EventRef,
-    /// Whom it concerns, among those of all senders and instances.
+    /// The event's subject, unique among all senders and instances.
     #[serde(skip)]
     pub subject: SubjectId,
     /// The event's type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whom it concerns.
+    /// Key of the event's subject.
     pub key: String,
-    /// The same where it is a user's id, else null.
+    /// The key if it is a user's id, else null.
     pub user: Option<String>,
-    /// Where it stands.
+    /// State of the run, as a label.
     pub state: String,
-    /// The step it is at or ended at: its index from 0.
+    /// Index, from 0, of the current step, or of the step at which the run ended.
     pub step: i64,
     /// Attempts made of that step.
     pub attempts: i64,
-    /// The account that its step asks; none where it asks nobody.
+    /// The account that its step calls; `None` if it calls no destination.
     pub destination: Option<String>,
     /// Time at which its latest attempt failed.
     pub failed_at: Option<Timestamp>,
-    /// Until when it waits.
+    /// Time until which it waits.
     pub due_at: Option<Timestamp>,
-    /// Why it was given up.
+    /// Reason for giving it up, as a label.
     pub reason: Option<String>,
-    /// In the destination's words.
+    /// Error text, in the destination's words.
     pub error: Option<String>,
-    /// In a word why it ended as it did.
+    /// Label for why it ended as it did.
     pub note: Option<String>,
     /// The source of the event.
     pub source: String,
     /// The sender's instance.
     pub instance: String,
-    /// The partition and the offset of the event.
+    /// The run's partition.
     pub partition: i64,
     /// The offset of the event.
     pub offset: i64,
-    /// How often it has died.
+    /// Number of times it has become dead.
     pub deaths: i64,
-    /// When it was admitted.
+    /// Time of its admission.
     pub admitted_at: Timestamp,
-    /// When it ended.
+    /// Time of its end; `None` before that.
     pub ended_at: Option<Timestamp>,
-    /// What it did outside, in order.
+    /// Its effects at destinations, in order.
     pub effects: Vec<EffectRecord>,
 }
 
-/// One effect, as it is shown.
+/// One effect, as shown to operators.
 #[derive(Debug, Clone, Serialize)]
 pub struct EffectRecord {
-    /// The connector.
+    /// Name of the connector.
     pub connector: String,
     /// The step's name.
     pub step: String,
-    /// The destination's own id.
+    /// The id that the destination has given.
     pub id: String,
-    /// When.
+    /// Time of the effect.
     pub at: Timestamp,
 }
 
@@ -133,13 +133,17 @@ fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
     })
 }
 
-/// The column that says which event somebody means.
+/// Returns the column for a lookup by `event`: a reference, or a sender's id.
 fn event_column(event: Option<&str>) -> &'static str {
     if event.is_some_and(|event| event.parse::<EventRef>().is_ok()) { "r.event_ref" } else { "r.event" }
 }
 
 impl SqlStore {
-    /// The runs that the filter lets through: the newest `limit`, oldest first.
+    /// Returns the runs that match the filter: the newest `limit`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
     pub async fn runs(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunRecord>, StoreError> {
         let texts = [
             ("r.key", filter.key.clone()),
@@ -178,7 +182,12 @@ impl SqlStore {
         Ok(rows.into_iter().map(effect).collect())
     }
 
-    /// The body of a run's event, while it is kept: until the run has ended well.
+    /// Returns the body of a run's event while it is stored. It is deleted when the run ends; only a dead run keeps it,
+    /// until the event expires. A body that is not JSON is returned as a string.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     pub async fn body(&self, flow: &str, run: &EventRef) -> Result<Option<Value>, StoreError> {
         let row: Option<(Option<String>,)> =
             sqlx::query_as("SELECT body FROM usher_run WHERE flow = $1 AND event_ref = $2")

@@ -1,9 +1,10 @@
-//! One record that the store can never take does not stop the others: what is refused is split in halves until the record
-//! is alone, and that one is given up where an operator sees it. It is at fault only if the store takes what holds nothing of
-//! any record, and still refuses this: an error whose code tells nothing may be an outage.
+//! Isolation of a record that the store can never accept, so that it does not stop the others. A refused batch is split
+//! in halves until the record is alone. That record is given up in a place where an operator sees it. A record is at
+//! fault only if the store accepts a write that holds nothing of any record, and still refuses this one: an error whose
+//! code is unclear may be an outage.
 //!
-//! Each part of a batch moves the frontier in the transaction of its own runs and under the batch's epoch, so a crash or a
-//! new owner in between finds the same as after a smaller batch.
+//! Each part of a batch moves the frontier in the transaction of its own runs and under the batch's epoch. So after a
+//! crash or a change of owner in between, the state is the same as after a smaller batch.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,46 +14,46 @@ use super::StoreError;
 use crate::engine::arrival::{Admission, Arrival, Batch, RefusedRecord};
 use crate::engine::{Change, ChangeKind, Changed};
 
-/// The store's answer to one question.
+/// The store's answer to one request.
 #[derive(Debug)]
 pub enum StoreAnswer<T> {
-    /// It is carried out.
+    /// The request was carried out.
     Done(T),
-    /// The store will never take it.
+    /// The store will never accept the request.
     Refused(StoreError),
 }
 
-/// A store that is asked until it answers. None means that the process stops.
+/// A store that is retried until it answers. `None` means that the process stops.
 #[async_trait]
 pub trait RetryingStore: Send + Sync {
-    /// Admits a batch; `Done(None)` where the partition is somebody else's.
+    /// Admits a batch. `Done(None)` means that another replica owns the partition.
     async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>>;
 
     /// Writes changes in one transaction.
     async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>>;
 
-    /// The store refuses what holds nothing of any record, so no record is at fault: waits before it is asked again.
+    /// Waits before the next try of a store that refuses even a write without any record. No record is at fault then.
     async fn refuses_everything(&self, error: &StoreError) -> Option<()>;
 }
 
-/// What came of a batch, part by part.
+/// Result of admitting a batch, possibly in parts.
 #[derive(Debug)]
 pub struct Isolated {
-    /// All parts as if they were one; none where the partition is somebody else's.
+    /// The result of all parts together; `None` if another replica owns the partition.
     pub admission: Option<Admission>,
-    /// Records that were given up.
+    /// Number of records that were given up.
     pub refused: usize,
-    /// Whether it was carried out in parts.
+    /// True if the batch was admitted in parts.
     pub in_parts: bool,
 }
 
-/// Admits a batch, whole if the store takes it so.
+/// Admits a batch, in one piece if the store accepts it. Returns `None` if the process stops.
 pub async fn admit(store: &dyn RetryingStore, batch: Batch) -> Option<Isolated> {
     struct Part {
         batch: Batch,
-        /// The record as it came, once less of it is asked for: a run without a body, then no run.
+        /// The record as it arrived, once a reduced form of it is tried: a run without a body, then no run.
         original: Option<Box<Arrival>>,
-        /// Whether the store has taken something without records since it refused this record.
+        /// True if the store has accepted a write without records since it refused this record.
         is_suspect: bool,
     }
     let part = |batch| Part { batch, original: None, is_suspect: false };
@@ -103,7 +104,7 @@ pub async fn admit(store: &dyn RetryingStore, batch: Batch) -> Option<Isolated> 
                     }
                     (count, _) => {
                         let right = batch.arrivals.split_off(count / 2);
-                        // Nothing between the two halves means anything to the flow.
+                        // The records between the two halves mean nothing to the flow.
                         let frontier = right.first().map_or(batch.frontier, |first| first.offset);
                         let right = Batch { arrivals: right, refused: Vec::new(), ..batch.clone() };
                         parts.extend([part(right), part(Batch { frontier, ..batch })]);
@@ -116,9 +117,9 @@ pub async fn admit(store: &dyn RetryingStore, batch: Batch) -> Option<Isolated> 
     Some(isolated)
 }
 
-/// Adds what came of a later part.
+/// Adds the result of a later part.
 fn merge(all: &mut Admission, later: Admission) {
-    // Of one batch nothing is a head that the batch itself has cancelled.
+    // A run that the same batch has cancelled is not a head.
     let ended = |event: &Event| later.cancelled.iter().any(|(_, cancelled)| cancelled.is(event));
     all.heads.retain(|run| !ended(&run.event));
     all.woken.retain(|run| !ended(&run.event));
@@ -130,16 +131,16 @@ fn merge(all: &mut Admission, later: Admission) {
     all.refused += later.refused;
 }
 
-/// A run that is given up at once, without its body: the log still holds that.
+/// Returns the arrival as a run that is given up at once, without its body. The log still holds the body.
 fn reduced(original: &Arrival, error: &StoreError) -> Arrival {
     let verdict = Some((Reason::Unstorable, refusal(error)));
     let event = Event { provenance: Vec::new(), body: Bytes::new(), ..original.event.clone() };
-    // A deletion holds no data, and is final: it counts if it can.
+    // A deletion holds no data and is final, so it is applied if possible.
     let snapshot = original.snapshot.clone().filter(|snapshot| snapshot.data.is_none());
     Arrival { starts: true, verdict, event, snapshot, remember: None, ..original.clone() }
 }
 
-/// The record, to be kept beside all runs: nothing of it stands where a store might refuse it.
+/// Returns the record in the form that is stored apart from all runs, in which the store has nothing to refuse.
 fn record(original: &Arrival, error: &StoreError) -> RefusedRecord {
     let event = &original.event;
     RefusedRecord {
@@ -156,21 +157,23 @@ fn refusal(error: &StoreError) -> String {
     storable(&format!("the store refuses the event: {error}"))
 }
 
-/// The text as every database takes it: Postgres refuses NUL in a text, and nothing else that a Rust string can hold.
+/// Returns the text in a form that every database accepts. Postgres refuses NUL in a text, and nothing else that a Rust
+/// string can hold.
 pub fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Writes changes, all at once if the store takes them so. One that is refused comes back as [`Changed::Refused`].
+/// Writes changes, all at once if the store accepts them. A refused change is returned as [`Changed::Refused`]. Returns
+/// `None` if the process stops.
 pub async fn change(store: &dyn RetryingStore, changes: &[Change]) -> Option<Vec<Changed>> {
     let mut done = Vec::with_capacity(changes.len());
-    // With whether the store has taken a write without changes since it refused the part.
+    // The flag is true if the store has accepted a write without changes since it refused the part.
     let mut parts = vec![(changes, false)];
     while let Some((part, is_suspect)) = parts.pop() {
         match (store.change(part).await?, part) {
             (StoreAnswer::Done(changed), _) => done.extend(changed),
             (StoreAnswer::Refused(_), []) => {}
-            // It holds nothing of a record any more.
+            // The change no longer holds anything of a record.
             (StoreAnswer::Refused(error), [only]) if gives_up_unstorable(only) => {
                 store.refuses_everything(&error).await?;
                 parts.push((part, false));
@@ -205,7 +208,7 @@ mod tests {
     use super::*;
     use crate::engine::RunState;
 
-    /// Refuses everything for a while, then nothing.
+    /// A store that refuses everything for a while, then nothing.
     struct Away(AtomicUsize);
 
     impl Away {

@@ -1,4 +1,4 @@
-//! The events that a flow has admitted. Each has its effects once, also those that start no run: what comes again, in a
+//! The events that a flow has admitted. Each has its effects once, including those that start no run. A repeat, by a
 //! later delivery or after a lost answer, changes nothing.
 
 use std::collections::BTreeMap;
@@ -12,24 +12,25 @@ use super::{StoreError, refused};
 use crate::engine::arrival::{Arrival, Batch, RefusedRecord};
 use crate::sql::Dialect;
 
-/// A batch's arrivals, told quarantined.
+/// The arrivals of a batch, sorted by what is known of them.
 #[derive(Default)]
 pub(super) struct Sorted<'a> {
-    /// Those that come for the first time.
+    /// Arrivals that come for the first time.
     pub(super) new: Vec<&'a Arrival>,
-    /// Number of known ones.
+    /// Number of arrivals that are known already.
     pub(super) repeated: usize,
-    /// Those whose id is known with another body: one of the two would be lost without a word.
+    /// Arrivals whose id is known with another body. One of the two would otherwise be lost silently.
     pub(super) conflicts: Vec<RefusedRecord>,
 }
 
-/// Stands for a body, so that another one under the same id is noticed after the body itself has gone.
+/// Returns a digest of the event's body. It shows another body under the same id after the body itself has been
+/// deleted.
 pub(super) fn digest(arrival: &Arrival) -> String {
     let digest = Sha256::digest(&arrival.event.body);
     digest.iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// Tells what is new from what is known, to the store or from earlier in the batch.
+/// Separates new arrivals from known ones: known to the store, or from earlier in the batch.
 pub(super) async fn sort<'a>(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -49,7 +50,7 @@ pub(super) async fn sort<'a>(
                 known.insert(event.to_string(), Some(own));
                 sorted.new.push(arrival);
             }
-            // Usher's own ids say all that matters; a body may differ in who says it.
+            // The id of an event of Usher itself identifies its content; only the author may differ in the body.
             Some(Some(first)) if *first != own && arrival.event.source != Source::Usher => {
                 sorted.conflicts.push(conflict(&event, arrival));
             }
@@ -59,7 +60,8 @@ pub(super) async fn sort<'a>(
     Ok(sorted)
 }
 
-/// The digests of those that the store knows; none of one that an earlier version has admitted.
+/// Returns the digests of the events that are in the store. A digest is `None` if an earlier version has admitted the
+/// event, or if the event was stored without its body.
 async fn known(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -89,7 +91,7 @@ fn conflict(event: &EventRef, arrival: &Arrival) -> RefusedRecord {
 
 const EVENT: [(&str, &str); 3] = [("event_ref", "text"), ("digest", "text"), ("received_at", "bigint")];
 
-/// Keeps in mind those that start no run; a run is remembered by itself.
+/// Records the arrivals that start no run; a run records its own event.
 pub(super) async fn keep(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -118,7 +120,8 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// Keeps what no flow can take, and those that came under an id that is known. Returns how many nobody had kept yet.
+/// Stores the records that no flow can take, and those that came under a known id. Returns the number of records that
+/// were not stored before.
 pub(super) async fn refuse(
     connection: &mut AnyConnection,
     batch: &Batch,

@@ -1,4 +1,4 @@
-//! Lanes as the store holds them: their heads, what follows, and what is due. Idempotency holds only some.
+//! Lanes in the store: their heads, the runs that follow, and the runs that are due. Memory holds only some of them.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::{Due, HeadsOf, StoreError};
 use crate::engine::Run;
 use crate::sql::{Database, Dialect};
 
-/// How many waits and pauses are ended at once, in each partition.
+/// Largest number of waits and pauses that are ended at once in each partition.
 const DUE_AT_ONCE: i64 = 256;
 
 pub(super) async fn heads(database: &Database, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError> {
@@ -105,7 +105,7 @@ pub(super) async fn due(
     Ok(Due { heads, behind: behind.into_iter().map(|run| run.event.subject).collect(), fenced })
 }
 
-/// Those that somebody else owns by now. Whoever has nothing to write would not hear of it otherwise.
+/// Returns the partitions that another replica owns by now. A replica with nothing to write would not notice otherwise.
 async fn lost(
     database: &Database,
     flow: &str,
@@ -119,7 +119,8 @@ async fn lost(
     Ok(partitions.iter().filter(|owned| !is_ours(owned)).copied().collect())
 }
 
-/// Asked first, because mostly there are none, and reading costs less than a transaction that writes nothing.
+/// Returns the partitions with something due. They are queried first: mostly there are none, and a read costs less than
+/// a transaction that writes nothing.
 async fn with_due(
     database: &Database,
     flow: &str,
@@ -137,7 +138,7 @@ async fn with_due(
     Ok(rows.into_iter().filter_map(|(partition,)| i32::try_from(partition).ok().map(Partition)).collect())
 }
 
-/// Those of the runs that something of their key goes before.
+/// Returns the events of those of the runs that another run of their key precedes.
 pub(super) async fn behind(
     connection: &mut AnyConnection,
     dialect: Dialect,

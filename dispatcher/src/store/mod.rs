@@ -1,7 +1,7 @@
-//! The store: what runs are under way, what they did, who owns what, and whom keys stand for.
+//! The store: runs and what they did, ownership of partitions, and the subjects behind keys.
 //!
-//! One trait, one implementation in SQL for Postgres and SQLite, one suite of tests for both. Every write about a
-//! partition is conditional on its epoch, so a predecessor that wakes up late changes nothing.
+//! One trait, one implementation in SQL for Postgres and SQLite, and one test suite for both. Every write for a
+//! partition is conditional on its epoch, a fencing token. So a former owner that wakes up late changes nothing.
 
 mod addresses;
 mod admit;
@@ -32,7 +32,7 @@ use usher_service::ConfigError;
 use crate::engine::arrival::{Admission, Batch, Ownership};
 use crate::engine::clock::Witness;
 use crate::engine::{Change, Changed, Run, RunState};
-use crate::sql::fault::{self, Fault};
+use crate::sql::fault::{self, DatabaseFault};
 use crate::subject::Subject;
 use crate::suppression::SuppressionEntry;
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
@@ -43,10 +43,10 @@ pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
 pub use suppression::SuppressionRecord;
 
-/// The store could not do as asked.
+/// Failure of a request to the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else owns the partition now; nothing was written.
+    /// Another replica owns the partition now; nothing was written.
     #[error("partition {0} belongs to somebody else now")]
     Fenced(Partition),
     /// The store was laid out for another number of partitions.
@@ -55,18 +55,18 @@ pub enum StoreError {
          users to other partitions and breaks their order; set USHER_PARTITIONS={found}"
     )]
     PartitionCount {
-        /// What the store says.
+        /// Number of partitions that the store holds.
         found: String,
-        /// What was configured.
+        /// Configured number of partitions.
         wanted: i32,
     },
-    /// The database does not answer, or refuses.
+    /// The database does not answer, or refuses the statement.
     #[error("{}", fault::describe(.0))]
     Database(sqlx::Error),
-    /// The file is damaged, or no database.
+    /// The file is damaged, or is not a database.
     #[error("{0}")]
     Damaged(#[source] ConfigError),
-    /// Its tables cannot be made or brought up to this version.
+    /// The tables cannot be created or migrated to this version.
     #[error("{}", fault::describe_migration(.0))]
     Migration(sqlx::migrate::MigrateError),
     /// A row cannot be read.
@@ -75,25 +75,29 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The kind of trouble.
-    pub fn fault(&self) -> Fault {
+    /// Returns the kind of the failure.
+    pub fn fault(&self) -> DatabaseFault {
         match self {
-            // Whoever owns the partition now does not give it back, and what cannot be read stays so: asked again all the
-            // same, for a person may mend it.
-            Self::Fenced(_) | Self::Unreadable(_) => Fault::Passing,
-            Self::PartitionCount { .. } => Fault::Setting,
-            Self::Damaged(_) => Fault::Damaged,
-            Self::Database(error) => Fault::of(error),
-            Self::Migration(error) => Fault::of_migration(error),
+            // A lost partition is not given back, and an unreadable row stays unreadable. Both are retried all the
+            // same, because a person may fix them.
+            Self::Fenced(_) | Self::Unreadable(_) => DatabaseFault::Passing,
+            Self::PartitionCount { .. } => DatabaseFault::Setting,
+            Self::Damaged(_) => DatabaseFault::Damaged,
+            Self::Database(error) => DatabaseFault::of(error),
+            Self::Migration(error) => DatabaseFault::of_migration(error),
         }
     }
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match Fault::of(&error) {
-            Fault::Damaged => Self::Damaged(ConfigError::new("USHER_STORE", fault::damaged(&fault::describe(&error)))),
-            Fault::Passing | Fault::Refused | Fault::Setting | Fault::Unclear => Self::Database(error),
+        match DatabaseFault::of(&error) {
+            DatabaseFault::Damaged => {
+                Self::Damaged(ConfigError::new("USHER_STORE", fault::damaged(&fault::describe(&error))))
+            }
+            DatabaseFault::Passing | DatabaseFault::Refused | DatabaseFault::Setting | DatabaseFault::Unclear => {
+                Self::Database(error)
+            }
         }
     }
 }
@@ -104,60 +108,101 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
     }
 }
 
-/// What is asked of a search for the heads of lanes.
+/// Query for the heads of lanes.
 #[derive(Debug, Clone)]
 pub struct HeadsOf {
-    /// The partition.
+    /// The partition to search.
     pub partition: Partition,
-    /// After this place.
+    /// Position and event after which the search starts; `None` for the beginning.
     pub after: Option<(i64, EventRef)>,
-    /// Leaving out those that ask these destinations.
+    /// Destinations whose runs are left out.
     pub without: Vec<String>,
-    /// At most so many.
+    /// Largest number of heads to return.
     pub limit: usize,
 }
 
 /// Runs whose wait or pause is over.
 #[derive(Debug, Default)]
 pub struct Due {
-    /// Those that nothing of their key goes before.
+    /// Runs that no other run of their key precedes.
     pub heads: Vec<Run>,
-    /// The keys of the others.
+    /// Keys of the other runs.
     pub behind: Vec<SubjectId>,
-    /// Partitions that have something due and are somebody else's now.
+    /// Partitions, with the caller's epochs, that were found to belong to another replica.
     pub fenced: Vec<(Partition, i64)>,
 }
 
 /// The store, as the dispatcher uses it.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Takes over partitions of a flow: from now on only writes with the new epochs count.
+    /// Takes over partitions of a flow. From now on only writes with the new epochs are accepted.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses the statement.
     async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError>;
 
-    /// Takes in a batch, all of it or nothing: runs, subjects, who may be written to, wake-ups, cancellations, frontier.
+    /// Admits a batch, all of it or nothing: runs, subjects, suppression changes, wake-ups, cancellations and the
+    /// frontier.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Fenced`] if another replica owns the partition. Otherwise if the database does not answer, refuses
+    /// a statement, or holds a row that cannot be read.
     async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
 
-    /// Writes changes in order, all in one transaction; those of partitions that are somebody else's are left out.
+    /// Writes changes in order, all in one transaction. Changes of partitions that another replica owns are left out
+    /// and returned as [`Changed::Fenced`].
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement.
     async fn change(&self, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError>;
 
-    /// The heads of a partition's lanes that are queued or under way, by place. The head of a lane is the run that has
-    /// begun, else the first by place; a lane whose head is parked has none to show.
+    /// Returns the runnable heads of a partition's lanes, ordered by position. The head of a lane is the run that has
+    /// started, else the first by position. A lane whose head is parked is skipped.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
     async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError>;
 
-    /// The next runs of a lane, in order, and whether there are more. None while its head is parked.
+    /// Returns the next runs of a lane, in order. The flag is true if there are more. No runs are returned while the
+    /// head is parked.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
     async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError>;
 
-    /// Ends the waits and pauses that are over by `now`, in these partitions (with their epochs).
+    /// Ends the waits and pauses that are over by `now`, in these partitions, given with their epochs.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement, or a row cannot be read.
     async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Due, StoreError>;
 
-    /// Its newest state.
+    /// Returns the newest state of a subject; `None` if the subject is unknown.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError>;
 
-    /// True if a living user of the same source and instance as `subject`, be it the same user, has this primary
-    /// address.
+    /// Returns true if a living user of the same source and instance as `subject`, which may be the same user, has this
+    /// primary address.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
     async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError>;
 
-    /// Which of these addresses an instance does not write to: at all, or with mail of this list.
+    /// Returns the suppression entries of these addresses for mail of an instance: those for all mail, and those for
+    /// this list.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
     async fn listed(
         &self,
         instance: &str,
@@ -165,16 +210,33 @@ pub trait Store: Send + Sync {
         addresses: &[AddressDigest],
     ) -> Result<Vec<SuppressionEntry>, StoreError>;
 
-    /// Keeps a version of a flow for the runs that begin with it.
+    /// Stores a version of a flow for the runs that begin with it.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses the statement.
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError>;
 
-    /// A version of a flow that was kept.
+    /// Returns the source of a stored version of a flow; `None` if it is not stored.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError>;
 
-    /// Since when an operator has paused a flow; none if it is not paused.
+    /// Returns the time since which an operator has paused a flow; `None` if it is not paused.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     async fn paused(&self, flow: &str) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Writes that `owner` begins nothing of a flow that is paused since then, with `under_way` steps begun before.
+    /// Records that `owner` starts nothing of a flow that is paused since `since`, with `under_way` steps started
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses the statement.
     async fn confirm_pause(
         &self,
         flow: &str,
@@ -183,27 +245,57 @@ pub trait Store: Send + Sync {
         under_way: usize,
     ) -> Result<(), StoreError>;
 
-    /// A flow's frontier in each partition that any replica has ever owned; none where nothing was admitted.
+    /// Returns a flow's frontier in each partition that any replica has ever owned; `None` where nothing was admitted.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<i64>>, StoreError>;
 
-    /// How many runs of a flow are in each state that needs somebody's attention: all but those that ended well.
+    /// Returns the number of a flow's runs in each state that may need attention: all runs except those that ended
+    /// well.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a state cannot be read.
     async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError>;
 
-    /// Forgets some of the runs of a flow that have ended, and of its events, that were received longer ago than `keep`
-    /// before the newest webhook that the flow has seen. Returns how many; fewer than `limit` means that there are no more.
+    /// Deletes some of a flow's ended runs and of its events. They must have been received longer ago than `keep`
+    /// before the newest webhook that the flow has seen. Returns the number deleted; fewer than `limit` means that none
+    /// is left.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement.
     async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError>;
 
-    /// Some of the runs of a flow whose dead letters are to be erased from their topic.
+    /// Returns some of a flow's runs whose dead letters are to be erased from their topic, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
     async fn letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError>;
 
-    /// Remembers that they are.
+    /// Records that the dead letters of these runs are erased.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses the statement.
     async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError>;
 
-    /// Drops what dead runs carry whose life is over by `now`.
+    /// Deletes the content of dead runs that have expired by `now`, at most `limit` of them. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses the statement.
     async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
-    /// Shares quotas with the other processes that use the same accounts. What is granted to `member` holds for as long as
-    /// `lease`, counted from before it was asked for; then it is everybody's again.
+    /// Shares quotas with the other processes that use the same accounts. A grant to `member` is valid for `lease`,
+    /// counted from before the request was sent. After that it is available to all processes again.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement.
     async fn grant(
         &self,
         member: &str,
@@ -211,19 +303,36 @@ pub trait Store: Send + Sync {
         quota_requests: &[QuotaRequest],
     ) -> Result<Vec<QuotaLease>, StoreError>;
 
-    /// Gives back at once what was granted to `member`, which stops: it is not asked to confirm a pause any more.
+    /// Returns at once all that was granted to `member`, which is stopping. The member is no longer expected to confirm
+    /// a pause.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement.
     async fn leave(&self, member: &str) -> Result<(), StoreError>;
 
-    /// Removes what has been deleted from the store's files, where that takes an act of its own.
+    /// Removes deleted content from the store's files, where this takes a separate operation.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses the operation.
     async fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// What time it is by the store's clock.
+    /// Returns the time of the store's clock.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
-    /// What the store knows of time. It also remembers that it is used at `now`, by a clock that is right or not; and where
-    /// it has been used at a later time, by a clock that was ahead, it sets back what was written then: waits, pauses and
-    /// claims keep their length.
+    /// Returns the times by which a process's clock is judged. Also records that the store is used at `now`, by a clock
+    /// that is right or not. If a clock that was ahead has used it at a later time, the times written then are set
+    /// back: waits, pauses and claims keep their length.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement.
     async fn witness(&self, now: Timestamp, right: bool) -> Result<Witness, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! What operators change in the store themselves: which flows are paused. Everything about runs goes through the log.
+//! Changes that operators make in the store directly: pausing flows. Everything about runs goes through the log.
 
 use serde::Serialize;
 use sqlx::AnyConnection;
@@ -7,27 +7,27 @@ use usher_proto::{EventId, EventRef, Timestamp};
 use super::{SqlStore, StoreError};
 use crate::sql::Database;
 
-/// Something an operator has ordered.
+/// An operator's action, as recorded.
 #[derive(Debug, Clone, Serialize)]
 pub struct ActionRecord {
-    /// When.
+    /// Time of the action.
     pub at: Timestamp,
-    /// Who.
+    /// The operator.
     pub who: String,
-    /// What: redrive, cancel, rerun, pause, resume.
+    /// The action: redrive, cancel, rerun, pause, resume, seek or move.
     pub what: String,
-    /// What came of it at first: queued, cancelled, done, nothing.
+    /// Its first result: queued, cancelled, done or nothing.
     pub came: String,
 }
 
 /// A replica that owns partitions of a paused flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaPause {
-    /// The replica's name: its process's number, and chance.
+    /// Name of the replica: its process id and a random number.
     pub owner: String,
-    /// Number of partitions it owns.
+    /// Number of partitions that it owns.
     pub partitions: usize,
-    /// Number of steps begun before the pause and still running; none until the replica has confirmed the pause.
+    /// Number of steps started before the pause and still running; `None` until the replica has confirmed the pause.
     pub under_way: Option<usize>,
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn confirm_pause(
     Ok(writing.commit().await?)
 }
 
-/// Whatever `owner` owns is nobody's until somebody takes it over.
+/// Marks the partitions of `owner` as owned by nobody until another replica takes them over.
 pub(super) async fn disown(database: &Database, owner: &str) -> Result<(), StoreError> {
     let mut writing = database.write().await?;
     for sql in
@@ -70,11 +70,12 @@ pub(super) async fn disown(database: &Database, owner: &str) -> Result<(), Store
 }
 
 impl SqlStore {
-    /// Pauses a flow, or lets it go on. Replicas look every few seconds; [`Self::pausing`] says which have seen a pause.
-    /// False if it was so already.
+    /// Pauses or resumes a flow. Replicas check every few seconds; [`Self::pausing`] returns those that have confirmed
+    /// a pause. Returns false if the flow was in this state already.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    ///
+    /// If the database does not answer or refuses a statement.
     pub async fn set_paused(&self, flow: &str, paused: bool, who: &str, now: Timestamp) -> Result<bool, StoreError> {
         let mut writing = self.database.write().await?;
         let changed = if paused {
@@ -97,10 +98,12 @@ impl SqlStore {
         Ok(changed.rows_affected() > 0)
     }
 
-    /// The replicas that own partitions of a paused flow, by name, and which of them have confirmed the pause.
+    /// Returns the replicas that own partitions of a paused flow, by name, and shows which of them have confirmed the
+    /// pause.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    ///
+    /// If the database does not answer.
     pub async fn pausing(&self, flow: &str) -> Result<Vec<ReplicaPause>, StoreError> {
         let sql = "SELECT o.owner, COUNT(*), s.under_way FROM usher_ownership o \
                    LEFT JOIN usher_pause p ON p.flow = o.flow \
@@ -117,7 +120,11 @@ impl SqlStore {
         Ok(rows.into_iter().map(replica).collect())
     }
 
-    /// What operators have ordered about a run, oldest first.
+    /// Returns the commands that operators have given for a run, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     pub async fn actions(&self, flow: &str, run: &EventRef) -> Result<Vec<ActionRecord>, StoreError> {
         let sql = "SELECT at, who, what, came FROM usher_action WHERE flow = $1 AND event_ref = $2 ORDER BY at, id";
         let rows: Vec<(i64, String, String, String)> =
@@ -126,10 +133,11 @@ impl SqlStore {
         Ok(rows.into_iter().map(record).collect())
     }
 
-    /// The result of an order, by the id of the event that gives it; none while nobody has carried it out.
+    /// Returns the result of a command, by the id of its event; `None` while no replica has executed it.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    ///
+    /// If the database does not answer.
     pub async fn came_of(&self, order: &EventId) -> Result<Option<String>, StoreError> {
         let sql = "SELECT came FROM usher_action WHERE id = $1";
         let row: Option<(String,)> =
@@ -137,34 +145,44 @@ impl SqlStore {
         Ok(row.map(|(came,)| came))
     }
 
-    /// The flows that some process works on, as far as the store knows: one that was killed has not said that it does
-    /// not.
+    /// Returns the flows that some process works on, as far as the store has recorded. A process that was killed is
+    /// still counted.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    ///
+    /// If the database does not answer.
     pub async fn worked_flows(&self) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT DISTINCT flow FROM usher_ownership WHERE owner <> '' ORDER BY flow";
         let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&self.database.pool).await?;
         Ok(rows.into_iter().map(|(flow,)| flow).collect())
     }
 
-    /// The flows that have runs which have not ended, with their number.
+    /// Returns the flows with runs that have not ended, and the number of these runs.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    ///
+    /// If the database does not answer.
     pub async fn under_way(&self) -> Result<Vec<(String, i64)>, StoreError> {
         let sql = "SELECT flow, COUNT(*) FROM usher_run WHERE ended_at IS NULL GROUP BY flow ORDER BY flow";
         Ok(sqlx::query_as(sql).fetch_all(&self.database.pool).await?)
     }
 
-    /// The flows that have ever run here.
+    /// Returns the names of the flows that have ever run here.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     pub async fn flow_names(&self) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> =
             sqlx::query_as("SELECT DISTINCT flow FROM usher_flow ORDER BY flow").fetch_all(&self.database.pool).await?;
         Ok(rows.into_iter().map(|(flow,)| flow).collect())
     }
 
-    /// The flows that are paused.
+    /// Returns the names of the flows that are paused.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     pub async fn paused_flows(&self) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> =
             sqlx::query_as("SELECT flow FROM usher_pause ORDER BY flow").fetch_all(&self.database.pool).await?;
@@ -172,7 +190,7 @@ impl SqlStore {
     }
 }
 
-/// Keeps what an operator has done to a flow, with who and when.
+/// Records an operator's action on a flow, with its author and time.
 pub(super) async fn record_action(
     connection: &mut AnyConnection,
     what: &str,

@@ -1,7 +1,7 @@
-//! The memory of what was done: how much of it there is, and forgetting what is old.
+//! Retention of what was done: counts of stored runs, and the deletion of old ones.
 //!
-//! Forgetting cannot be undone, so no single clock decides it. The horizon lies `keep` before the newest webhook that the
-//! flow has seen, and before the store's own clock: a clock that is ahead, or jumps, moves it nowhere.
+//! A deletion cannot be undone, so no single clock decides it. The horizon lies `keep` before the newest webhook that
+//! the flow has seen, and before the store's own clock. So a clock that is ahead, or jumps, does not move it.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use super::StoreError;
 use crate::engine::RunState;
 use crate::sql::Database;
 
-/// What was received before this time may be forgotten.
+/// Returns the horizon: what was received before this time may be deleted.
 pub(super) async fn horizon(connection: &mut AnyConnection, flow: &str) -> Result<Timestamp, StoreError> {
     let sql = "SELECT older_than FROM usher_pruned WHERE flow = $1";
     let row: Option<(i64,)> = sqlx::query_as(sql).bind(flow).fetch_optional(connection).await?;
     Ok(Timestamp::from_millis(row.map_or(0, |(millis,)| millis)))
 }
 
-/// The horizon is written first and in the same transaction, so that nothing is forgotten that is then taken for new.
-/// Returns how many runs and events were forgotten.
+/// Deletes old runs and events, and returns their number. The horizon is written first and in the same transaction, so
+/// that nothing deleted is taken for new afterwards.
 pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
     let there = database.now().await?;
     let mut writing = database.write().await?;
@@ -35,7 +35,7 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     .bind(older_than.millis())
     .execute(&mut *connection)
     .await?;
-    // A run whose dead letter is still published stays until that is erased.
+    // A run whose dead letter is still published stays until the dead letter is erased.
     let old = "SELECT event_ref FROM usher_run WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 \
                AND letter = 0 ORDER BY received_at LIMIT $3";
     sqlx::query(
@@ -65,8 +65,8 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     Ok(forgotten)
 }
 
-/// Runs whose dead letters are published no longer for a reason: they were taken up again, or are about to be forgotten.
-/// Not while they may die again: the tombstone would come after the next letter.
+/// Returns runs whose dead letters are no longer to be published: the runs were redriven, or are about to be deleted. A
+/// run that may still become dead again is left out, because the tombstone would come after its next dead letter.
 pub(super) async fn letters_to_erase(
     database: &Database,
     flow: &str,
@@ -80,7 +80,7 @@ pub(super) async fn letters_to_erase(
     rows.into_iter().map(read).collect()
 }
 
-/// The dead letters of these runs are erased.
+/// Records that the dead letters of these runs are erased.
 pub(super) async fn letters_erased(database: &Database, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
     let texts: Vec<&str> = runs.iter().map(EventRef::as_str).collect();
     let sql = format!(
@@ -96,14 +96,15 @@ pub(super) async fn letters_erased(database: &Database, flow: &str, runs: &[Even
     Ok(writing.commit().await?)
 }
 
-/// Receive time of the newest webhook that the flow has seen; none before the first.
+/// Returns the receive time of the newest webhook that the flow has seen; `None` before the first.
 async fn newest(connection: &mut AnyConnection, flow: &str) -> Result<Option<Timestamp>, StoreError> {
     let sql = "SELECT max(newest_at) FROM usher_ownership WHERE flow = $1";
     let (newest,): (Option<i64>,) = sqlx::query_as(sql).bind(flow).fetch_one(connection).await?;
     Ok(newest.filter(|millis| *millis > 0).map(Timestamp::from_millis))
 }
 
-/// Drops what dead runs carry whose life is over: redriven, they would only die again, and it may be a one-time code.
+/// Deletes the content of dead runs that have expired. Redriven, they would only become dead again, and the content may
+/// be a one-time code.
 pub(super) async fn drop_spent(
     database: &Database,
     flow: &str,
@@ -126,20 +127,21 @@ pub(super) async fn drop_spent(
     Ok(dropped)
 }
 
-/// A horizon that was set back.
+/// A horizon that was set back, or that could not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MendedHorizon {
-    /// The flow.
+    /// Name of the flow.
     pub flow: String,
-    /// Where it was.
+    /// The horizon before.
     pub was: Timestamp,
-    /// Its place now. `None` if it was left because the flow has seen no webhook that would show where it belongs.
+    /// The horizon now. `None` if it was left unchanged, because the flow has seen no webhook that would show its right
+    /// place.
     pub is: Option<Timestamp>,
 }
 
-/// Sets back every horizon that lies beyond the newest webhook that its flow has seen: an earlier version took the clock of
-/// its process for it. What had been received until then may have been forgotten and is still not taken for new; what
-/// comes from now on is.
+/// Sets back every horizon that lies after the newest webhook that its flow has seen: an earlier version took the clock
+/// of its process for the time of that webhook. Events received until then may have been deleted and are still not
+/// taken for new; later ones are.
 pub(super) async fn mend_horizons(database: &Database) -> Result<Vec<MendedHorizon>, StoreError> {
     let mut writing = database.write().await?;
     let connection = writing.connection();

@@ -1,4 +1,5 @@
-//! Quotas shared through the store: who uses an account, how much of its pace each has, and what its caps have left.
+//! Quotas shared through the store: the processes that use an account, each one's part of its pace, and the calls that
+//! its caps have left.
 
 use std::time::Duration;
 
@@ -7,60 +8,61 @@ use usher_proto::Timestamp;
 use usher_service::clock;
 
 use super::StoreError;
-use crate::engine::quota::{Cap, Demand, Member, Pace, Quota, RESERVE_OF_CAP, share};
+use crate::engine::quota::{CAP_RESERVE_DIVISOR, Cap, Demand, Pace, Quota, QuotaMember, share};
 use crate::sql::{Database, Dialect};
 
-/// One who is stopped in the middle must not hold up the others until their leases are over.
+/// Timeouts of the transaction: a process that is suspended in it must not block the others until their leases end.
 const SHORT_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '1s'";
-/// Whoever shares out does so alone.
+/// Lock under which one process at a time distributes the shares.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || '.usher_quota'))::text";
-/// What is handed out of a cap at once: at most so much of what is left for each member, and at most so many calls, for a
-/// process that ends without a word takes with it what it has not used.
+/// Divisor for the calls leased from a cap at a time: at most the remaining calls / (this number x members). A process
+/// that crashes forfeits the unused calls of its lease.
 const PART_OF_CAP: u32 = 4;
+/// Largest number of calls leased from a cap at a time.
 const MOST_OF_CAP: u32 = 100;
 
-/// What a process would like of one account.
+/// A process's request for a lease of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaRequest {
-    /// The account.
+    /// Name of the account.
     pub account: String,
-    /// What it may be asked by all together.
+    /// Limits for all processes together.
     pub quota: Quota,
-    /// What the process demand.
+    /// Current demand of the process.
     pub demand: Demand,
-    /// Whether an urgent flow of its may want something at any time.
+    /// True if an urgent flow of the process may need calls at any time.
     pub serves_urgent: bool,
-    /// How many calls at once it goes by.
+    /// Number of concurrent calls that the process currently allows itself.
     pub max_concurrent: u32,
-    /// How many of its calls are under way.
+    /// Number of its calls in flight.
     pub under_way: u32,
     /// The pace that the destination has announced to the process.
     pub announced: Option<Pace>,
     /// True if the process counts calls of a longer window that was announced to it.
     pub counts: bool,
-    /// Whether the quota's pace is only assumed, and what the destination says counts instead.
+    /// True if the quota's pace is only assumed, and limits that the destination announces replace it.
     pub assumed: bool,
-    /// Whether it is short of calls under the caps, for usual and for urgent flows.
+    /// Shortage of calls under the caps, for usual and for urgent flows.
     pub short: CapShortage,
 }
 
-/// What a process has too little of.
+/// Shortage of calls under the caps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CapShortage {
-    /// Calls for usual flows.
+    /// True if calls for usual flows are short.
     pub usual: bool,
-    /// Calls for urgent flows.
+    /// True if calls for urgent flows are short.
     pub urgent: bool,
 }
 
-/// What a process may do until its lease is over.
+/// Limits of a process on one account until its lease ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QuotaLease {
-    /// The pace that all go by, and the process's part of it in calls.
+    /// The pace that all processes share, and this process's part of it in calls.
     pub pace: Option<(Pace, u32)>,
-    /// Processes that use the account, this one included; 0 where nobody counts them.
+    /// Processes that use the account, this one included; 0 if they are not counted.
     pub sharers: u32,
-    /// Calls under way at once; of no meaning where they are not limited.
+    /// Largest number of calls in flight; without meaning if they are not limited.
     pub max_concurrent: u32,
     /// Calls under the caps, for usual flows.
     pub usual: CapBudget,
@@ -68,14 +70,14 @@ pub struct QuotaLease {
     pub urgent: CapBudget,
 }
 
-/// Calls under the caps.
+/// Budget of calls under the caps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CapBudget {
-    /// How many more.
+    /// Calls left.
     pub calls: u32,
-    /// Until when they may be made.
+    /// Time until which they may be made.
     pub until: Option<Timestamp>,
-    /// Until when there are none, if there are none.
+    /// Time until which no calls are left, if none are left.
     pub none_before: Option<Timestamp>,
 }
 
@@ -85,7 +87,7 @@ pub(super) async fn grant(
     lease: Duration,
     quota_requests: &[QuotaRequest],
 ) -> Result<Vec<QuotaLease>, StoreError> {
-    // Only one process uses a file.
+    // A SQLite file is used by one process only.
     let private = database.dialect == Dialect::Sqlite;
     let nothing_to_write = |quota_request: &QuotaRequest| {
         quota_request.quota.caps.is_empty() || quota_request.short == CapShortage::default()
@@ -96,7 +98,7 @@ pub(super) async fn grant(
             .map(|quota_request| shares(quota_request, member, Vec::new(), clock::now()))
             .collect());
     }
-    // Most accounts have no limit: they are only looked up, to see if one was announced to somebody else.
+    // Most accounts have no limit. They are only looked up, to see if one was announced to another process.
     let limited: Vec<bool> =
         if private { vec![true; quota_requests.len()] } else { limited(database, quota_requests).await? };
     if !limited.contains(&true) {
@@ -130,7 +132,7 @@ pub(super) async fn grant(
     Ok(grants)
 }
 
-/// The accounts that have a limit: a configured one, or one that was announced to this process or to another.
+/// Returns, for each account, true if it has a limit: configured, announced to this process, or announced to another.
 async fn limited(database: &Database, quota_requests: &[QuotaRequest]) -> Result<Vec<bool>, StoreError> {
     let own = |quota_request: &QuotaRequest| {
         !quota_request.quota.is_none() || quota_request.announced.is_some() || quota_request.counts
@@ -138,7 +140,7 @@ async fn limited(database: &Database, quota_requests: &[QuotaRequest]) -> Result
     if quota_requests.iter().all(own) {
         return Ok(vec![true; quota_requests.len()]);
     }
-    // Of Postgres alone: only one process uses a file.
+    // For Postgres only: a SQLite file is used by one process.
     let sql = "SELECT DISTINCT account FROM usher_quota_member \
                WHERE heard > 0 AND expires_at > extract(epoch FROM clock_timestamp()) * 1000";
     let announced: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&database.pool).await?;
@@ -148,7 +150,7 @@ async fn limited(database: &Database, quota_requests: &[QuotaRequest]) -> Result
         .collect())
 }
 
-/// A process uses nothing any more.
+/// Removes a process that no longer uses any account.
 pub(super) async fn leave(database: &Database, member: &str) -> Result<(), StoreError> {
     if database.dialect == Dialect::Sqlite {
         return Ok(());
@@ -157,9 +159,9 @@ pub(super) async fn leave(database: &Database, member: &str) -> Result<(), Store
     Ok(())
 }
 
-/// Somebody else who uses an account: what it has of the pace, and of what may be under way at once.
+/// Another process that uses an account, with its part of the pace and of the concurrent calls.
 struct Other {
-    of_pace: Member,
+    of_pace: QuotaMember,
     max_concurrent: u32,
     announced: Option<Pace>,
 }
@@ -188,14 +190,14 @@ async fn others(
             1 => Demand::Normal,
             _ => Demand::Urgent,
         };
-        let of_pace = Member { name, demand, serves_urgent: serves_urgent != 0, has: count(pace) };
+        let of_pace = QuotaMember { name, demand, serves_urgent: serves_urgent != 0, has: count(pace) };
         Other { of_pace, max_concurrent: count(max_concurrent), announced: heard }
     };
     Ok(rows.into_iter().map(other).collect())
 }
 
 fn shares(quota_request: &QuotaRequest, member: &str, others: Vec<Other>, now: Timestamp) -> QuotaLease {
-    let me = Member {
+    let me = QuotaMember {
         name: member.to_owned(),
         demand: quota_request.demand,
         serves_urgent: quota_request.serves_urgent,
@@ -203,9 +205,9 @@ fn shares(quota_request: &QuotaRequest, member: &str, others: Vec<Other>, now: T
     };
     let quota_pace = pace_of(quota_request, &others);
     let sharers = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
-    let max_concurrent = others.iter().map(|other| Member { has: other.max_concurrent, ..other.of_pace.clone() });
-    let max_concurrent: Vec<Member> = max_concurrent.chain([me.clone()]).collect();
-    let pace: Vec<Member> = others.into_iter().map(|other| other.of_pace).chain([me]).collect();
+    let max_concurrent = others.iter().map(|other| QuotaMember { has: other.max_concurrent, ..other.of_pace.clone() });
+    let max_concurrent: Vec<QuotaMember> = max_concurrent.chain([me.clone()]).collect();
+    let pace: Vec<QuotaMember> = others.into_iter().map(|other| other.of_pace).chain([me]).collect();
     QuotaLease {
         sharers,
         pace: quota_pace.map(|all| (all, share(all.calls, &pace, member, now, all.per))),
@@ -217,13 +219,13 @@ fn shares(quota_request: &QuotaRequest, member: &str, others: Vec<Other>, now: T
     }
 }
 
-/// The slower of two paces.
+/// Returns the slower of two paces.
 fn slower(a: Pace, b: Pace) -> Pace {
     if b.rate() < a.rate() { b } else { a }
 }
 
-/// The pace that counts: the slowest that the destination has announced to any of those that use it; where one is
-/// configured, that one if it is slower.
+/// Returns the pace that applies: the slowest that the destination has announced to any process. A configured pace
+/// applies if it is slower, an assumed one only if none was announced.
 fn pace_of(quota_request: &QuotaRequest, others: &[Other]) -> Option<Pace> {
     let announced = others.iter().filter_map(|other| other.announced).chain(quota_request.announced).reduce(slower);
     match (quota_request.quota.pace, announced) {
@@ -258,7 +260,8 @@ async fn keep(
         })
         .bind(i64::from(quota_request.serves_urgent))
         .bind(grant.pace.map_or(0, |(_, part)| i64::from(part)))
-        // What the process still goes by is not given back before it has heard of it, nor a call before it has ended.
+        // A limit that the process still uses is not given back before the process has received the new one, nor a call
+        // before it has ended.
         .bind(i64::from(grant.max_concurrent.max(quota_request.max_concurrent).max(quota_request.under_way)))
         .bind(expires_at.millis())
         .bind(quota_request.announced.map_or(0, |heard| i64::from(heard.calls)))
@@ -268,12 +271,12 @@ async fn keep(
     Ok(())
 }
 
-/// Hands out calls under the caps, where the process is short of them.
+/// Leases calls under the caps, if the process is short of them.
 async fn cap_budget(
     connection: &mut AnyConnection,
     quota_request: &QuotaRequest,
     members: u32,
-    // Whether somebody may have something urgent.
+    // True if any of the processes may have urgent calls.
     reserve: bool,
     now: Timestamp,
     grant: &mut QuotaLease,
@@ -321,17 +324,17 @@ async fn cap_budget(
     Ok(())
 }
 
-/// What all caps together have left.
+/// Remaining calls of all caps together.
 #[derive(Debug, Default)]
 struct Left {
-    /// For each cap: what is left for usual and for urgent flows, and until when.
+    /// For each cap: calls left for usual flows, calls left for urgent flows, and the time of its end.
     caps: Vec<(u32, u32, Timestamp)>,
     handed_out: u32,
 }
 
 impl Left {
     fn count(&mut self, cap: Cap, reserve: bool, used: u32, end: Timestamp) {
-        let usual = if reserve { cap.calls - cap.calls / RESERVE_OF_CAP } else { cap.calls };
+        let usual = if reserve { cap.calls - cap.calls / CAP_RESERVE_DIVISOR } else { cap.calls };
         self.caps.push((usual.saturating_sub(used), cap.calls.saturating_sub(used), end));
     }
 
@@ -343,7 +346,7 @@ impl Left {
             return CapBudget::default();
         };
         if scarcest.0 == 0 {
-            // Where several are used up, until the last of them begins anew.
+            // If several caps are used up, no call is left until the last of them starts again.
             let used_up = self.caps.iter().map(left).filter(|(left, _)| *left == 0).map(|(_, end)| end);
             return CapBudget { none_before: used_up.max(), ..CapBudget::default() };
         }
@@ -376,7 +379,7 @@ mod tests {
     fn a_destinations_own_word_counts_where_ours_is_assumed_and_only_lowers_what_is_configured() {
         let heard = |calls| Some(Pace { calls, per: Duration::from_secs(1) });
         let counts = |quota, assumed, own, others: Option<Pace>| {
-            let of_pace = Member { name: "b".into(), demand: Demand::Normal, serves_urgent: false, has: 0 };
+            let of_pace = QuotaMember { name: "b".into(), demand: Demand::Normal, serves_urgent: false, has: 0 };
             let other = Other { of_pace, max_concurrent: 0, announced: others };
             pace_of(&QuotaRequest { announced: own, ..quota_request(quota, assumed) }, &[other]).map(|pace| pace.calls)
         };

@@ -1,4 +1,4 @@
-//! Records that no flow can take: kept once for all flows, whichever comes first, for an operator to see.
+//! Records that no flow can take. Each is stored once for all flows, by the first that finds it, for operators to see.
 
 use serde::Serialize;
 use sqlx::AnyConnection;
@@ -9,32 +9,33 @@ use super::{SqlStore, StoreError};
 use crate::engine::arrival::RefusedRecord;
 use crate::engine::storable::text as storable;
 
-/// One of them, as it is shown.
+/// One refused record, as shown to operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RefusedRow {
     /// The partition of the record in the topic of events.
     pub partition: i64,
-    /// Its offset there.
+    /// Its offset in that partition.
     pub offset: i64,
-    /// When a flow came to it first.
+    /// Time at which a flow first found it.
     pub at: Timestamp,
-    /// Why, in a word.
+    /// Reason for the refusal, as a label.
     pub reason: String,
-    /// The same in a sentence.
+    /// Reason for the refusal, in a sentence.
     pub error: String,
-    /// The event's id, as far as there is one; else empty.
+    /// The event's id, if the record has one; else empty.
     pub event: String,
     /// The record's key.
     pub key: String,
 }
 
-/// Keeps one, in place of what stood there in another log. Returns 0 if another flow has.
+/// Stores one record, in place of a record of another log at the same offset. Returns 1, or 0 if another flow has
+/// stored it already.
 pub(super) async fn keep(
     connection: &mut AnyConnection,
     partition: Partition,
     record: &RefusedRecord,
 ) -> Result<usize, StoreError> {
-    // It may be refused because no store would take it as it is.
+    // The record may have been refused because no store would accept it unchanged.
     let sql = "INSERT INTO usher_refused (partition, position, at, reason, error, event, record_key, body) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (partition, position) DO UPDATE SET \
                  at = excluded.at, reason = excluded.reason, error = excluded.error, event = excluded.event, \
@@ -54,14 +55,15 @@ pub(super) async fn keep(
     Ok(usize::from(kept.rows_affected() > 0))
 }
 
-/// The most characters of a text that is shown.
+/// Longest text that is shown, in characters.
 const MAX_TEXT: usize = 300;
 
 impl SqlStore {
-    /// Records that no flow could take, since a time: the newest `limit`, oldest first.
+    /// Returns the refused records since a time: the newest `limit`, oldest first.
     ///
     /// # Errors
-    /// The store is not there, or cannot be read.
+    ///
+    /// If the database does not answer, or a row cannot be read.
     pub async fn refused(&self, since: Timestamp, limit: i64) -> Result<Vec<RefusedRow>, StoreError> {
         let sql = "SELECT partition, position, at, reason, error, event, record_key FROM usher_refused WHERE at >= $1 \
                    ORDER BY at DESC, partition DESC, position DESC LIMIT $2";
@@ -81,10 +83,11 @@ impl SqlStore {
         Ok(rows)
     }
 
-    /// The value of one of them, byte for byte.
+    /// Returns the value of one refused record, byte for byte; `None` if there is no such record.
     ///
     /// # Errors
-    /// The store is not there, or cannot be read.
+    ///
+    /// If the database does not answer, or the row cannot be read.
     pub async fn refused_body(&self, partition: i64, offset: i64) -> Result<Option<Vec<u8>>, StoreError> {
         let sql = "SELECT body FROM usher_refused WHERE partition = $1 AND position = $2";
         let row: Option<(Vec<u8>,)> =

@@ -1,5 +1,6 @@
-//! What each flow remembers of its subjects, compared and renewed at admission: with a fixed number of statements, and in
-//! the transaction that makes the runs, so that an event that is admitted again finds nothing of it half done.
+//! Fields that each flow remembers of its subjects. They are compared and updated at admission, with a fixed number of
+//! statements, and in the transaction that creates the runs. So an event that is admitted again finds no partial
+//! result.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +16,8 @@ use crate::sql::Dialect;
 const REMEMBERED: [(&str, &str); 4] =
     [("subject", "text"), ("updated_at", "bigint"), ("occurred_at", "bigint"), ("fields", "text")];
 
-/// What was known before each of the arrivals, by offset; nothing of those that say nothing of their subject, or whose
-/// flow does not ask. Each is compared with the one before it, also where that is of the same batch.
+/// Returns the fields known before each arrival, by offset. An arrival that has no snapshot, or whose flow remembers
+/// nothing, has no entry. Each arrival is compared with the one before it, also if that is of the same batch.
 pub(super) async fn compare(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -29,19 +30,19 @@ pub(super) async fn compare(
         return Ok(BTreeMap::new());
     }
     let mut known = known(connection, dialect, flow, &keys).await?;
-    let (mut befores, mut learnt) = (BTreeMap::new(), BTreeMap::new());
+    let (mut previous_fields, mut learnt) = (BTreeMap::new(), BTreeMap::new());
     for arrival in arrivals {
         let (Some(snapshot), Some(fields)) = (&arrival.snapshot, &arrival.remember) else { continue };
         let key = &arrival.event.subject;
         let (before, after) = diff(known.get(key), snapshot, fields);
-        befores.insert(arrival.offset, before);
+        previous_fields.insert(arrival.offset, before);
         if let Some(after) = after {
             known.insert(key.clone(), after.clone());
             learnt.insert(key, after);
         }
     }
     keep(connection, dialect, flow, &learnt).await?;
-    Ok(befores)
+    Ok(previous_fields)
 }
 
 async fn known(
@@ -79,7 +80,7 @@ async fn keep(
     if rows.is_empty() {
         return Ok(());
     }
-    // Compared already: whoever owns the partition is the only one who writes these.
+    // Already compared: only the owner of the partition writes these rows.
     let sql = format!(
         "INSERT INTO usher_remembered (flow, subject, updated_at, occurred_at, fields) \
          SELECT $2, r.subject, r.updated_at, r.occurred_at, r.fields FROM {} WHERE true \

@@ -1,4 +1,4 @@
-//! Runs as rows.
+//! Conversion of rows to runs.
 
 use bytes::Bytes;
 use sqlx::Row as _;
@@ -14,12 +14,12 @@ pub(super) const RUN_COLUMNS: &str = "event, subject, partition, position, sourc
      tried_since, asked_at, failed_at, claimed_until, request, results, due_at, reason, error, \
      expires_at, before_event";
 
-/// An SQL expression: 0 for a run that has begun, and so goes before all others of its key, else 1.
+/// Returns an SQL expression: 0 for a run that has started, and so precedes all others of its key, else 1.
 pub(super) fn rank(run: &str) -> String {
     format!("CASE WHEN {run}.state IN ('running', 'parked') THEN 0 ELSE 1 END")
 }
 
-/// An SQL condition: whether some other run of its key goes before `run`, a row of `usher_run`.
+/// Returns an SQL condition: true if another run of its key precedes `run`, a row of `usher_run`.
 pub(super) fn preceded(run: &str) -> String {
     format!(
         "EXISTS (SELECT 1 FROM usher_run o WHERE o.flow = {run}.flow AND o.subject = {run}.subject AND o.ended_at IS NULL \
@@ -29,7 +29,7 @@ pub(super) fn preceded(run: &str) -> String {
     )
 }
 
-/// Reads columns one after the other.
+/// Reads the columns of a row one after the other.
 struct Columns<'a> {
     row: &'a AnyRow,
     next: usize,
@@ -54,7 +54,7 @@ fn unreadable(what: &str) -> StoreError {
     StoreError::Unreadable(what.to_owned())
 }
 
-/// Reads a run out of a row of [`RUN_COLUMNS`].
+/// Reads a run from a row of [`RUN_COLUMNS`].
 pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
     let mut columns = Columns { row, next: 0 };
     let c = &mut columns;

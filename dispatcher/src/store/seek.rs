@@ -1,4 +1,4 @@
-//! Where a flow goes on, as an operator says: after a log or a store was lost, restored or moved.
+//! Positions at which an operator lets a flow continue, after a log or a store was lost, restored or moved.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,13 @@ use super::operate::record_action;
 use super::{SqlStore, StoreError};
 
 impl SqlStore {
-    /// Lets a flow go on at these offsets, each partition of it. Whoever works on one is fenced, joins the group again and
-    /// begins there. Runs that have not ended keep their order and come before everything that is read from then on.
+    /// Lets a flow continue at these offsets in each of its partitions. A replica that works on one of them is fenced,
+    /// joins the group again and starts there. Runs that have not ended keep their order and precede everything that is
+    /// read from then on.
     ///
     /// # Errors
-    /// The store is not there; nothing is changed then.
+    ///
+    /// If the database does not answer or refuses a statement; nothing is changed then.
     pub async fn seek(
         &self,
         flow: &str,
@@ -24,7 +26,7 @@ impl SqlStore {
         let mut writing = self.database.write().await?;
         let connection = writing.connection();
         for (partition, offset) in offsets {
-            // A frontier of another log says nothing of what has been read of this one.
+            // A frontier of another log does not show what has been read of this one.
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, sought) \
                        VALUES ($1, $2, 1, '', $3, $4) ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at, \
@@ -36,7 +38,8 @@ impl SqlStore {
                 .bind(offset)
                 .execute(&mut *connection)
                 .await?;
-            // Offsets of another log say nothing of these: a cancellation that comes at offset 5 is later than all of them.
+            // Positions from another log do not compare with these offsets. For example, a cancellation at offset 5 is
+            // later than all of these runs.
             let shifted = "UPDATE usher_run SET position = position - ( \
                              SELECT max(position) - $3 + 1 FROM usher_run \
                              WHERE flow = $1 AND partition = $2 AND ended_at IS NULL) \
@@ -49,10 +52,11 @@ impl SqlStore {
         Ok(writing.commit().await?)
     }
 
-    /// The offset at which a flow goes on in each partition: where an operator demand it, else its frontier.
+    /// Returns the offset at which a flow continues in each partition: the one set by an operator, else its frontier.
     ///
     /// # Errors
-    /// The store is not there.
+    ///
+    /// If the database does not answer.
     pub async fn places(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
         let sql = "SELECT partition, COALESCE(sought, frontier) FROM usher_ownership WHERE flow = $1";
         let rows: Vec<(i64, Option<i64>)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
@@ -61,12 +65,13 @@ impl SqlStore {
         Ok(rows.into_iter().filter_map(place).collect())
     }
 
-    /// Lays the store out for another topic, with as many partitions as `offsets` names: every flow begins there. Every run
-    /// that has not ended moves to the partition that its key then has, before everything that is read there. Only while
-    /// nothing of the old topic is unread. Returns how many runs have moved.
+    /// Lays the store out for another topic, with one partition for each of `offsets`; every flow starts at these.
+    /// Every run that has not ended moves to the partition that its key then has, before everything that is read there.
+    /// Call this only while nothing of the old topic is unread. Returns the number of runs moved.
     ///
     /// # Errors
-    /// The store is not there; nothing is changed then.
+    ///
+    /// If the database does not answer or refuses a statement; nothing is changed then.
     pub async fn relocate(
         &self,
         offsets: &BTreeMap<Partition, i64>,
@@ -77,7 +82,7 @@ impl SqlStore {
         let connection = writing.connection();
         let count = i32::try_from(offsets.len()).unwrap_or(i32::MAX);
         let moved = move_runs(connection, count).await?;
-        // Higher than all before, so that whoever comes too late is fenced.
+        // Higher than all earlier epochs, so that a replica that writes too late is fenced.
         let (epoch,): (i64,) = sqlx::query_as("SELECT COALESCE(max(epoch), 0) + 1 FROM usher_ownership")
             .fetch_one(&mut *connection)
             .await?;
@@ -111,7 +116,7 @@ impl SqlStore {
     }
 }
 
-/// Places runs in their new partitions, in the order that they had within their keys.
+/// Moves runs to their new partitions, in the order that they had within their keys.
 async fn move_runs(connection: &mut AnyConnection, partitions: i32) -> Result<u64, StoreError> {
     let runs: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT flow, event_ref, key FROM usher_run WHERE ended_at IS NULL ORDER BY flow, position, event_ref",

@@ -1,4 +1,4 @@
-//! The store in SQL. What is small is here; admission, changes, lanes and pruning have files of their own.
+//! The store in SQL. Short operations are here; admission, changes, lanes and pruning have their own files.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,13 +15,18 @@ use crate::sql::{Database, Tables};
 use crate::subject::Subject;
 use crate::suppression::SuppressionEntry;
 
-/// The store in a database.
+/// The store in a Postgres or SQLite database.
 pub struct SqlStore {
     pub(super) database: Database,
 }
 
 impl SqlStore {
-    /// Brings the tables up to date and checks that they were laid out for `partitions`.
+    /// Migrates the tables and checks that they were laid out for `partitions`.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, a migration fails, or the tables were laid out for another number of
+    /// partitions.
     pub async fn open(database: Database, partitions: i32) -> Result<Self, StoreError> {
         database.migrate(Tables::Store).await?;
         let mut writing = database.write().await?;
@@ -39,25 +44,27 @@ impl SqlStore {
         Ok(Self { database })
     }
 
-    /// Sets back every horizon of forgetting that a wrong clock has moved too far.
+    /// Sets back every retention horizon that a wrong clock has moved too far.
     ///
     /// # Errors
-    /// The store is not there.
+    ///
+    /// If the database does not answer or refuses a statement.
     pub async fn mend_horizons(&self) -> Result<Vec<super::MendedHorizon>, StoreError> {
         super::prune::mend_horizons(&self.database).await
     }
 
-    /// Whether a flow has ever read the log: then its topic existed, and is not made anew.
+    /// Returns true if a flow has ever read the log. Its topic existed then, and is not created again.
     ///
     /// # Errors
-    /// The store does not answer.
+    ///
+    /// If the database does not answer.
     pub async fn has_read(&self) -> Result<bool, StoreError> {
         let sql = "SELECT count(*) FROM usher_ownership";
         let (owned,): (i64,) = sqlx::query_as(sql).fetch_one(&self.database.pool).await?;
         Ok(owned > 0)
     }
 
-    /// Looks into a store that somebody else has laid out.
+    /// Returns a reader of a store that another process has laid out. Migrates and checks nothing.
     pub fn reader(database: Database) -> Self {
         Self { database }
     }
@@ -68,7 +75,7 @@ impl Store for SqlStore {
     async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError> {
         let mut owned = Vec::with_capacity(partitions.len());
         let mut writing = self.database.write().await?;
-        // In one order everywhere, so that two who take over at once do not wait for each other.
+        // In one order everywhere, so that two replicas that take over at once do not deadlock.
         let mut partitions = partitions.to_vec();
         partitions.sort_unstable();
         let sql = "SELECT CAST(m.value AS BIGINT), \
@@ -81,7 +88,7 @@ impl Store for SqlStore {
                        ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at \
                        RETURNING epoch, frontier, sought";
-            let (epoch, frontier, sought): (i64, Option<i64>, Option<i64>) = sqlx::query_as(sql)
+            let (epoch, frontier, operator_offset): (i64, Option<i64>, Option<i64>) = sqlx::query_as(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))
                 .bind(owner)
@@ -89,7 +96,7 @@ impl Store for SqlStore {
                 .fetch_one(writing.connection())
                 .await?;
             let late = frontier.is_none() && i64::from(partition.0) >= laid_out && begun == laid_out;
-            owned.push(Ownership { partition, epoch, frontier, sought, late });
+            owned.push(Ownership { partition, epoch, frontier, operator_offset, late });
         }
         writing.commit().await?;
         Ok(owned)

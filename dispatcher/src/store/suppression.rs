@@ -1,8 +1,8 @@
-//! Whom not to write to, as the store knows it: the newest word about each address and list, of each instance, and of an
-//! operator for every one.
+//! The suppression list in the store: the newest entry for each address and list, of each instance, and of an operator
+//! for every instance.
 //!
-//! Every flow applies every such event, each at its own pace and some in another order: newer wins, so all of them come to
-//! the same.
+//! Every flow applies every suppression event, at its own pace and possibly in another order. The newer entry wins, so
+//! all flows come to the same result.
 
 use std::collections::BTreeMap;
 
@@ -17,31 +17,31 @@ use crate::engine::arrival::Arrival;
 use crate::sql::Database;
 use crate::suppression::SuppressionEntry;
 
-/// Stands for every instance; no instance has this name.
+/// Placeholder for every instance; no instance has this name.
 const EVERY_INSTANCE: &str = "*";
 
-/// The newest word about an address, as it is shown.
+/// The newest suppression entry of an address, as shown to operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SuppressionRecord {
     /// The SHA-256 of the address in lower case.
     pub address: String,
-    /// The instance whose mail it concerns, or `*`: that of every one.
+    /// The instance whose mail it concerns, or `*` for every instance.
     pub instance: String,
     /// The list, or `all`.
     pub scope: String,
-    /// Whether it is not to be written to; else it may be again.
+    /// True if the address is suppressed; false if mail to it is allowed again.
     pub held: bool,
-    /// In a word why.
+    /// Reason, as a label.
     pub reason: String,
-    /// Who said so; empty where it is nobody in particular.
+    /// Author of the entry; empty if it has none.
     pub who: String,
-    /// When.
+    /// Time of the entry.
     pub at: Timestamp,
 }
 
-/// Applies what a batch says of addresses.
+/// Applies the suppression changes of a batch.
 pub(super) async fn apply(connection: &mut AnyConnection, arrivals: &[&Arrival]) -> Result<(), StoreError> {
-    // In one order everywhere, for the rows are locked.
+    // In one order everywhere, because the rows are locked.
     let mut changes = BTreeMap::new();
     for arrival in arrivals {
         if let Some(change) = &arrival.suppression {
@@ -74,8 +74,8 @@ pub(super) async fn apply(connection: &mut AnyConnection, arrivals: &[&Arrival])
     Ok(())
 }
 
-/// Which of these addresses an instance does not write to: at all, or with mail of this list. What was said of it alone and
-/// what was said for every instance are one history: the newest word counts.
+/// Returns the entries that suppress these addresses for an instance: for all mail, or for mail of this list. Entries
+/// for the instance and entries for every instance are one history, in which the newest counts.
 pub(super) async fn listed(
     database: &Database,
     instance: &str,
@@ -107,7 +107,11 @@ pub(super) async fn listed(
 }
 
 impl SqlStore {
-    /// What was last said of this address, or of every one, oldest first.
+    /// Returns the newest entries for this address, or for every address, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
     pub async fn suppressions(&self, address: Option<AddressDigest>) -> Result<Vec<SuppressionRecord>, StoreError> {
         let sql = "SELECT address, instance, scope, held, reason, who, at FROM usher_reach \
                    WHERE $1 = '' OR address = $1 ORDER BY at, address, instance, scope";

@@ -1,5 +1,5 @@
-//! What the store knows of time: its own clock, when it was used last, the newest webhook; and mending what a clock that was
-//! ahead has written.
+//! Times by which a process's clock is judged: the store's own clock, its last use, and the newest webhook. Also
+//! corrects what a clock that was ahead has written.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::StoreError;
 use crate::engine::clock::Witness;
 use crate::sql::{Database, Dialect};
 
-/// A time further ahead than this was written by a wrong clock.
+/// Tolerance: a time further ahead than this was written by a wrong clock.
 const AHEAD: Duration = Duration::from_secs(60);
-/// How often it is written that the store is used. Rarely, for it is a synced write.
+/// Interval at which the use of the store is recorded. It is long, because each record is a synced write.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
-/// When a clock that was right has used the store last.
+/// Time of the last use of the store by a clock that was right.
 const USED: &str = "used_at";
-/// The latest time at which anything may have been written, by whatever clock.
+/// Latest time at which anything may have been written, by any clock.
 const WRITTEN: &str = "written_until";
 
 pub(super) async fn witness(database: &Database, now: Timestamp, right: bool) -> Result<Witness, StoreError> {
@@ -29,7 +29,7 @@ pub(super) async fn witness(database: &Database, now: Timestamp, right: bool) ->
     }
     let (last_used, written) = (known(database, USED).await?, known(database, WRITTEN).await?);
     let is_due = |known: Option<Timestamp>| known.is_none_or(|known| now.since(known) >= WRITTEN_EVERY);
-    // A clock behind the newest webhook is the wrong one of the two; it mends nothing.
+    // If the clock is behind the newest webhook, the clock is the wrong one of the two; then it corrects nothing.
     let is_behind = newest.is_some_and(|newest| newest.since(now) > AHEAD);
     let was_ahead = !is_behind && written.is_some_and(|written| written.since(now) > AHEAD);
     if was_ahead || is_due(written) || (right && is_due(last_used)) {
@@ -63,7 +63,7 @@ async fn keep(connection: &mut AnyConnection, name: &str, at: Timestamp) -> Resu
     Ok(())
 }
 
-/// Waits, pauses and claims that were written later than now are as long from now on as they were then.
+/// Shifts the waits, pauses and claims that were written later than now, so that they keep their length from now on.
 async fn set_back(connection: &mut AnyConnection, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE usher_run SET due_at = due_at - (changed_at - $1), \
                  claimed_until = claimed_until - (changed_at - $1), changed_at = $1 \

@@ -1,4 +1,5 @@
-//! `USHER_DELIVER_ONLY_TO`: patterns of the only addresses that may be written to, for staging and the first days.
+//! `USHER_DELIVER_ONLY_TO`: patterns of the only addresses that may be written to, for staging and the first
+//! days in production.
 
 use std::fmt;
 
@@ -8,7 +9,8 @@ use usher_service::options::Environment;
 
 const VARIABLE: &str = "USHER_DELIVER_ONLY_TO";
 
-/// Who may be written to at all: everybody, unless patterns are given. Never printed, for patterns may be addresses.
+/// Patterns of the only addresses that may be written to; without patterns every address is allowed. The patterns are
+/// never printed, because they may be personal addresses.
 #[derive(Clone, Default)]
 pub struct RecipientAllowlist(Option<Vec<Pattern>>);
 
@@ -29,7 +31,7 @@ impl RecipientAllowlist {
         environment.get(VARIABLE)?.map_or_else(|| Ok(Self::default()), |text| Self::parse(&text))
     }
 
-    /// Reads patterns, separated by commas or spaces. A `*` stands for any text before or after the `@`.
+    /// Parses patterns separated by commas or whitespace. A `*` matches any text, but never extends across the `@`.
     fn parse(text: &str) -> Result<Self, ConfigError> {
         let bad = |why: String| {
             ConfigError::new(VARIABLE, format!("{why}; it is addresses such as \"*@acme.com dana@work.test\""))
@@ -47,28 +49,28 @@ impl RecipientAllowlist {
         if patterns.is_empty() { Err(bad("names nobody".to_owned())) } else { Ok(Self(Some(patterns))) }
     }
 
-    /// Whether anybody is left out.
+    /// True if patterns are configured, so that some addresses may not be written to.
     pub(crate) const fn is_given(&self) -> bool {
         self.0.is_some()
     }
 
-    /// True if an address may be written to, however it is spelled.
+    /// True if an address may be written to. Addresses are compared in their normal form.
     pub(super) fn allows(&self, address: &str) -> bool {
         let Some(patterns) = &self.0 else { return true };
         let address = normal_form(address);
-        // Apart, so that no `*` reaches over the `@`.
+        // Local part and domain are matched separately, so that no `*` extends across the `@`.
         address.rsplit_once('@').is_some_and(|(local, domain)| {
             patterns.iter().any(|pattern| matches(&pattern.local, local) && matches(&pattern.domain, domain))
         })
     }
 }
 
-/// Whether a text is as a pattern says, in which `*` stands for any text.
+/// True if a text matches a pattern, in which `*` stands for any text, including none.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(start) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();
-    // `split` always gives one.
+    // `split` always returns at least one part.
     let end = parts.pop().unwrap_or_default();
     for part in parts {
         let Some(at) = left.find(part) else { return false };

@@ -1,4 +1,5 @@
-//! Reads suppressions and their ends out of events: Usher's own, and Resend's of addresses to which delivery has ended.
+//! Reads suppression changes from events: from Usher's own, and from Resend's events about addresses to which it no
+//! longer delivers.
 
 use usher_proto::json::JsonKind;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
@@ -6,7 +7,7 @@ use usher_proto::{AddressDigest, Event, Instance, Json, Mailbox, Source};
 
 use crate::subject;
 
-/// The change of whom to write to that an event brings, if it brings one.
+/// Returns the suppression change that an event carries, if any.
 pub(crate) fn suppression_change(event: &Event) -> Option<SuppressionChange> {
     match event.source {
         Source::Usher => SuppressionChange::of(event),
@@ -15,7 +16,8 @@ pub(crate) fn suppression_change(event: &Event) -> Option<SuppressionChange> {
     }
 }
 
-/// Only what lasts: a full mailbox is no reason. Of a mail to several it is not told which of them it was.
+/// Returns a suppression for a permanent failure only: a full mailbox does not count. If a mail went to several
+/// recipients, Resend does not report which of them failed, so nobody is suppressed.
 fn resend(event: &Event) -> Option<SuppressionChange> {
     let data = subject::data(event)?;
     let reason = ended(&event.kind, data)?;
@@ -27,17 +29,18 @@ fn resend(event: &Event) -> Option<SuppressionChange> {
         return None;
     };
     let (scope, by) = (EVERYTHING.to_owned(), Source::Resend.label().to_owned());
-    // Of the account of this instance: another one may reach the address.
+    // The suppression applies to this instance's account only: another account may still reach the address.
     let instance: Instance = event.instance().parse().ok()?;
     let (kind, reason, instance) = (SuppressionKind::Suppressed, reason.to_owned(), Some(instance));
     Some(SuppressionChange { kind, address, scope, reason, by, instance })
 }
 
-/// In a word why nothing is delivered to an address any more; none where something may be.
+/// Returns a one-word reason why nothing is delivered to an address any more; `None` if mail may still be delivered.
 ///
 /// Facts: resend.com/docs (webhook event types, email bounces, suppressions) and its OpenAPI document. `email.failed`
-/// is told for many reasons, nearly all of them the account's; that one of them names the recipient is documented, its
-/// word is not. Events that take an address off Resend's list change nothing here: others may have put it on ours.
+/// is sent for many reasons, nearly all of them caused by the account. The documentation states that one of them
+/// concerns the recipient, but not its exact value. Events that remove an address from Resend's suppression list change
+/// nothing here: the address may be on Usher's list for another reason.
 fn ended(kind: &str, data: Json<'_>) -> Option<&'static str> {
     let word = |path: &[&str]| data.at(path).and_then(Json::text).unwrap_or_default().to_ascii_lowercase();
     match kind {
@@ -58,7 +61,8 @@ fn ended(kind: &str, data: Json<'_>) -> Option<&'static str> {
     }
 }
 
-/// The one address that an event names, in a list (as documented) or as a text; a suppression has it as `email`.
+/// Returns the address that an event names, if it names exactly one. The field `to` is a list (as documented) or a
+/// string; suppression events use the field `email`.
 fn whom(data: Json<'_>) -> Option<AddressDigest> {
     let named = data.get("to").filter(|to| !to.is_null()).or_else(|| data.get("email"))?;
     let texts = if named.kind() == JsonKind::List { named.items().collect() } else { vec![named] };
@@ -142,7 +146,7 @@ mod tests {
         }
     }
 
-    /// A remote server's own words stand in it.
+    /// The field `message` of a bounce contains text of a remote mail server.
     #[test]
     fn nothing_else_in_a_bounce_makes_it_unreadable() {
         let deep = "[".repeat(300) + &"]".repeat(300);

@@ -1,28 +1,29 @@
-//! The addresses and phone numbers that Clerk has for tests. It accepts a code for them and sends nothing; neither do
-//! we.
+//! Clerk's test addresses and test phone numbers. Clerk accepts a code for them and sends nothing; Usher sends nothing
+//! to them either.
 //!
 //! Facts: clerk.com/docs, "Test emails and phones": any address with the subaddress `+clerk_test`, and the fictional
-//! numbers +1 (XXX) 555-0100 to 555-0199. That a suffix behind `+clerk_test` counts is not suppression_change there; it is how people
-//! write them.
+//! numbers +1 (XXX) 555-0100 to 555-0199. The documentation does not mention a suffix after `+clerk_test`; it is
+//! accepted here because people write such addresses.
 
 use usher_proto::address::local_part;
 
 const SUBADDRESS: &str = "+clerk_test";
-/// Digits of every such number behind its area code, before the last two.
+/// The digits of a test number between its area code and its last two digits.
 const EXCHANGE: &str = "55501";
 
-/// True if an address is one for tests: in any spelling, with any suffix, on any domain.
+/// True if an address is a test address: in any spelling, with any suffix, on any domain.
 pub(super) fn is_test_address(address: &str) -> bool {
     local_part(address).is_some_and(|local| local.contains(SUBADDRESS))
 }
 
-/// True if a phone number is one for tests, however it is grouped, with or without its country.
+/// True if a phone number is a test number, in any grouping, with or without its country code.
 pub(super) fn is_test_number(number: &str) -> bool {
     let Some(start) = number.find(|c| digit(c).is_some() || is_plus(c)) else { return false };
-    // An extension is no part of the number.
+    // An extension is not part of the number.
     let number = number[start..].split([';', '#', ',', 'x', 'X']).next().unwrap_or_default();
     let digits: String = number.chars().filter_map(digit).collect();
-    // Behind a plus, or the prefix of an international call (011 within the numbering plan itself), stands the country.
+    // The country code follows a plus sign or the prefix of an international call, 00 or (within the North American
+    // numbering plan itself) 011.
     let called = if number.starts_with(is_plus) {
         Some(digits.as_str())
     } else {
@@ -42,7 +43,7 @@ const fn is_plus(c: char) -> bool {
     matches!(c, '+' | '\u{ff0b}')
 }
 
-/// A digit, also in the wide form that East Asian keyboards give.
+/// Returns the ASCII digit of a digit, which may be in the full-width form of East Asian keyboards.
 fn digit(c: char) -> Option<char> {
     let ascii = match u32::from(c) {
         wide @ 0xff10..=0xff19 => char::from_u32(wide - 0xff10 + u32::from('0'))?,

@@ -1,23 +1,25 @@
-//! Requests that are kept with whom they go to. A request is repeated as it is while its outcome is not known; whether it
-//! may be is looked at again each time, and only its connector can read the request itself.
+//! The stored form of a request: the serialised request, preceded by its recipients. A request is repeated unchanged
+//! while its outcome is unknown. Suppression is checked again before each repeat, and only the connector can parse the
+//! request itself, so the recipients are stored separately.
 
-/// Begins a request that has its recipients before it. No connector's request begins with it.
+/// First byte of a stored request that is preceded by its recipients. No connector's request begins with this byte.
 const MARK: u8 = 1;
 
-/// A request with its recipients before it; one that goes to nobody stays as it is.
+/// Returns the stored form of a request, with its recipients before it. A request without recipients
+/// is returned unchanged.
 pub(crate) fn keep(recipients: &[String], request: Vec<u8>) -> Vec<u8> {
     if recipients.is_empty() {
         return request;
     }
     let mut kept = vec![MARK];
-    // Texts are always JSON, and JSON of one line.
+    // A list of strings always serialises, and its JSON contains no line break.
     kept.extend(serde_json::to_vec(recipients).unwrap_or_default());
     kept.push(b'\n');
     kept.extend(request);
     kept
 }
 
-/// The recipients and the request.
+/// Splits a stored request into its recipients and the request. The list is empty if no recipients are stored.
 pub(crate) fn kept(kept: &[u8]) -> (Vec<String>, &[u8]) {
     let read = || {
         let rest = kept.strip_prefix(&[MARK])?;

@@ -1,4 +1,4 @@
-//! The links that end marketing mail: where they lead, and what they are signed with.
+//! Unsubscribe links of marketing mail: their base URL and the secrets that sign them.
 
 use usher_proto::unsubscribe::{PATH, SECRETS, Unsubscribe, UnsubscribeSecrets};
 use usher_service::ConfigError;
@@ -7,7 +7,7 @@ use usher_service::options::Environment;
 const PUBLIC_URL: &str = "USHER_PUBLIC_URL";
 const EXAMPLE: &str = "the address at which ingest is reached from outside, such as https://hooks.acme.com";
 
-/// Makes links.
+/// Builds signed unsubscribe links.
 #[derive(Debug, Clone)]
 pub struct Links {
     secrets: UnsubscribeSecrets,
@@ -15,7 +15,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// From `USHER_UNSUBSCRIBE_SECRET` and `USHER_PUBLIC_URL`; none where neither is set.
+    /// Reads `USHER_UNSUBSCRIBE_SECRET` and `USHER_PUBLIC_URL`. Returns `None` if neither is set, and an error if only
+    /// one is set or one is invalid.
     pub(super) fn from_environment(environment: &Environment) -> Result<Option<Self>, ConfigError> {
         let (secrets, base) = (environment.get(SECRETS)?, environment.get(PUBLIC_URL)?);
         let (secrets, base) = match (secrets, base) {
@@ -48,7 +49,7 @@ impl Links {
         ConfigError::new(SECRETS, why)
     }
 
-    /// The link for one recipient: always the same one.
+    /// Returns the unsubscribe link for one recipient. The same input always results in the same link.
     pub(crate) fn url(&self, link: &Unsubscribe) -> String {
         format!("{}{PATH}/{}", self.base, self.secrets.sign(link))
     }

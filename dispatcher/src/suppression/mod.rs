@@ -1,7 +1,8 @@
-//! Whom not to write to. Decides and asks nobody: what the store knows of addresses is a parameter.
+//! Suppression of recipients. This module only decides and does no I/O: the suppression list entries that the store
+//! holds are passed in as a parameter.
 //!
-//! An operation says which of its parameters are people's addresses (`Operation::writes_to`), so that what is decided here
-//! holds for every connector, also for one that is added later.
+//! An operation declares which of its parameters are people's addresses (`Operation::writes_to`). The decisions made
+//! here therefore apply to every connector, including connectors that are added later.
 
 mod allowlist;
 mod change;
@@ -23,17 +24,22 @@ pub(crate) use kept::{keep, kept};
 pub use links::Links;
 pub(crate) use recipients::{drop_suppressed, drop_test_numbers, recipients};
 
-/// What is configured about whom to write to.
+/// The configured suppression rules.
 #[derive(Debug, Clone, Default)]
 pub struct SuppressionPolicy {
-    /// Who may be written to at all.
+    /// The only addresses that may be written to; allows every address by default.
     pub allowlist: RecipientAllowlist,
-    /// Makes the links that end marketing mail.
+    /// Builds the unsubscribe links of marketing mail. Absent if neither of its settings is given.
     pub links: Option<Links>,
 }
 
 impl SuppressionPolicy {
-    /// Reads the settings. Flows with marketing mail need those of its links.
+    /// Reads the settings. Flows with marketing mail require the settings of the unsubscribe links.
+    ///
+    /// # Errors
+    ///
+    /// A setting cannot be read or is invalid, or a flow sends marketing mail and the settings of the unsubscribe links
+    /// are missing.
     pub fn from_environment(environment: &Environment, flows: &[Flow]) -> Result<Self, ConfigError> {
         let suppression = Self {
             allowlist: RecipientAllowlist::from_environment(environment)?,
@@ -50,25 +56,25 @@ impl SuppressionPolicy {
     }
 }
 
-/// That an address is not to be written to.
+/// An entry of the suppression list: an address that must not be written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SuppressionEntry {
-    /// The address.
+    /// The digest of the address.
     pub address: AddressDigest,
-    /// The list, or [`EVERYTHING`].
+    /// The mailing list that the entry covers, or [`EVERYTHING`] for all mail.
     pub scope: String,
 }
 
-/// What is known where a step is about to write to somebody.
+/// The suppression rules that apply to one step.
 pub(crate) struct Rules<'a> {
-    /// Who may be written to at all.
+    /// The only addresses that may be written to.
     pub(crate) allowlist: &'a RecipientAllowlist,
-    /// What the store knows of the addresses, for all mail and for the step's list.
+    /// The store's suppression list entries for the step's addresses: those for all mail and those for the step's list.
     pub(crate) listed: Vec<SuppressionEntry>,
 }
 
 impl Rules<'_> {
-    /// Why an address is not written to; none if it is.
+    /// Returns the reason why an address must not be written to; `None` if it may be.
     pub(crate) fn held(&self, address: &str) -> Option<SkipReason> {
         if clerk_tests::is_test_address(address) || !self.allowlist.allows(address) {
             return Some(SkipReason::HeldBack);
@@ -83,8 +89,9 @@ impl Rules<'_> {
         })
     }
 
-    /// The same where nothing is known of whom it goes to, as of a workflow that looks its subscriber up by itself: that
-    /// cannot be let through where only some may be written to.
+    /// Returns the reason to skip a step whose recipients are unknown, for example a workflow that looks up
+    /// its subscriber itself. If an allowlist is configured, such a step is skipped, because its recipient
+    /// cannot be checked.
     pub(crate) fn held_unseen(&self) -> Option<SkipReason> {
         self.allowlist.is_given().then_some(SkipReason::HeldBack)
     }

@@ -1,4 +1,4 @@
-//! The people among a step's parameters: who they are, and leaving some of them out. Pure.
+//! Finds the recipients among a step's parameters and removes those that must not be written to. Does no I/O.
 
 use serde_json::{Map, Value};
 use usher_proto::Mailbox;
@@ -7,8 +7,13 @@ use super::clerk_tests::is_test_number;
 use crate::connectors::PrepareError;
 use crate::engine::SkipReason;
 
-/// The addresses in the parameters that `writes_to` names, each read strictly: a text that might be two addresses would be
-/// judged by one of them. The parameters are written anew, so that everybody else reads them in the same way.
+/// Returns the addresses in the parameters that `writes_to` names. Each is parsed strictly: a text that could be two
+/// addresses would be checked for one of them only. The parameters are rewritten in normalised form, so that every
+/// later reader parses them in the same way.
+///
+/// # Errors
+///
+/// A text in one of these parameters is not exactly one valid address.
 pub(crate) fn recipients(params: &mut Map<String, Value>, writes_to: &[&str]) -> Result<Vec<String>, PrepareError> {
     let mut addresses = Vec::new();
     for name in writes_to {
@@ -27,8 +32,8 @@ pub(crate) fn recipients(params: &mut Map<String, Value>, writes_to: &[&str]) ->
     Ok(addresses)
 }
 
-/// Leaves out whoever is held, of parameters that [`recipients`] has read. The first parameter of `writes_to` is whom the
-/// step is for: with nobody left there the step is held, too.
+/// Removes the suppressed recipients from parameters that [`recipients`] has parsed. The first parameter of `writes_to`
+/// holds the main recipients of the step: if none of them is left, the reason for skipping the step is returned.
 pub(crate) fn drop_suppressed(
     params: &mut Map<String, Value>,
     writes_to: &[&str],
@@ -50,7 +55,7 @@ pub(crate) fn drop_suppressed(
     reason
 }
 
-/// Takes Clerk's numbers for tests out of the parameters that are phone numbers: whether there was one.
+/// Removes the phone parameters that contain one of Clerk's test numbers. Returns true if there was such a parameter.
 pub(crate) fn drop_test_numbers(params: &mut Map<String, Value>, phones: &[&str]) -> bool {
     let is_test = |params: &Map<String, Value>, name: &str| texts(params.get(name)).any(is_test_number);
     let found: Vec<&str> = phones.iter().copied().filter(|name| is_test(params, name)).collect();
@@ -75,7 +80,7 @@ mod tests {
         value.as_object().expect("an object").clone()
     }
 
-    /// Whoever's address begins with an x is held.
+    /// Suppresses every address that begins with an x.
     fn held(address: &str) -> Option<SkipReason> {
         address.starts_with('x').then_some(SkipReason::Suppressed)
     }

@@ -1,5 +1,5 @@
-//! The file of an embedded log: opened once, looked at for damage, and given to whoever reads or writes only while its
-//! path still leads to it.
+//! The file of an embedded log. It is opened once and checked for damage. Readers and writers get connections only
+//! while its path still leads to it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,15 +16,16 @@ use usher_service::file_identity::FileIdentity;
 
 use crate::LogError;
 
-/// Readers' connections. Each flow reads a page at a time.
+/// Number of connections for readers. Each flow reads a page at a time.
 const READERS: u32 = 4;
-/// A file up to this size is looked through when it is opened. Damage in a larger one is met when that part is read.
+/// Size up to which a file is checked completely when it is opened, in bytes. Damage in a larger file is found when
+/// that part is read.
 const LOOKED_THROUGH: u64 = 64 << 20;
 
-/// SQLite's primary result codes for a damaged file, and for one that never was a database.
+/// SQLite's primary result codes for a damaged file (11) and for a file that is no database (26).
 const DAMAGED: [i32; 2] = [11, 26];
 
-/// The open file.
+/// The open file of an embedded log.
 #[derive(Clone)]
 pub(super) struct File(Arc<Inner>);
 
@@ -32,22 +33,25 @@ struct Inner {
     path: PathBuf,
     options: SqliteConnectOptions,
     pool: SqlitePool,
-    /// The database and its write-ahead log.
+    /// Identities of the database file and of its write-ahead log.
     identities: [FileIdentity; 2],
-    /// The database's length when it was last looked at. SQLite never shortens a file that is not vacuumed.
+    /// Length of the database at the last check, in bytes. SQLite never shortens a file that is not vacuumed.
     length: AtomicU64,
-    /// Set when damage has been met, and kept: SQLite may read past it for as long as it has the rest in memory.
+    /// Description of the damage, once damage has been found. It is never cleared: SQLite may read past the damage
+    /// while it has the rest in memory.
     damage: OnceLock<String>,
-    /// Stays open as long as the log does. SQLite removes the write-ahead log with the last connection, and the next one
-    /// would make another.
+    /// Stays open as long as the log. SQLite removes the write-ahead log with the last connection, and the next
+    /// connection would create another file.
     _first: Mutex<SqliteConnection>,
 }
 
 impl File {
-    /// Opens or makes the file.
+    /// Opens the file, or creates it if missing.
     ///
     /// # Errors
-    /// It is damaged or no database, which [lasts](LogError::is_lasting), or it cannot be opened now.
+    ///
+    /// The file is damaged or is no database, which is a [lasting](LogError::is_lasting) error, or it cannot be opened
+    /// now.
     pub(super) async fn open(path: &Path) -> Result<Self, LogError> {
         let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable(format!("{}: {error}", path.display()));
         let failed = |error: sqlx::Error| match damage(&error) {
@@ -69,7 +73,7 @@ impl File {
         let identity = |path: &Path| FileIdentity::of(path).map_err(|error| unavailable(&error));
         let identities = [identity(path)?, identity(Path::new(&log))?];
         let length = std::fs::metadata(path).map_err(|error| unavailable(&error))?.len();
-        // Never made again: a connection that finds no file must not begin an empty one.
+        // Never created again: a connection that finds no file must not start an empty one.
         let options = options.create_if_missing(false);
         let pool = SqlitePoolOptions::new().max_connections(READERS + 2).connect_lazy_with(options.clone());
         Ok(Self(Arc::new(Inner {
@@ -83,19 +87,21 @@ impl File {
         })))
     }
 
-    /// Connections to the file.
+    /// Returns the pool of connections to the file.
     ///
     /// # Errors
-    /// Its path leads elsewhere, or it is damaged.
+    ///
+    /// The path leads to another file, or the file is damaged.
     pub(super) fn pool(&self) -> Result<&SqlitePool, LogError> {
         self.check()?;
         Ok(&self.0.pool)
     }
 
-    /// Looks whether what was written goes where others will read it.
+    /// Checks that the path still leads to the open file, so that others read what is written here.
     ///
     /// # Errors
-    /// Its path leads elsewhere, or it is damaged.
+    ///
+    /// The path leads to another file, or the file is damaged.
     pub(super) fn check(&self) -> Result<(), LogError> {
         if let Some(damage) = self.0.damage.get() {
             return Err(LogError::Unavailable(damaged(&self.0.path, damage).to_string()));
@@ -104,13 +110,14 @@ impl File {
         moved.map_or(Ok(()), |moved| Err(LogError::Unavailable(moved.to_string())))
     }
 
-    /// Reads the file with a connection that has nothing of it in memory.
+    /// Reads the file over a new connection, which has no part of it in memory.
     ///
     /// # Errors
-    /// Its path leads elsewhere, it is damaged, or it does not answer.
+    ///
+    /// The path leads to another file, or the file is damaged or does not answer.
     pub(super) async fn check_thoroughly(&self) -> Result<(), LogError> {
         self.check()?;
-        if let Err(error) = self.read_anew().await {
+        if let Err(error) = self.read_again().await {
             self.note(&error);
             self.check()?;
             return Err(error.into());
@@ -118,7 +125,7 @@ impl File {
         self.check()
     }
 
-    async fn read_anew(&self) -> Result<(), sqlx::Error> {
+    async fn read_again(&self) -> Result<(), sqlx::Error> {
         let mut connection = self.0.options.connect().await?;
         sqlx::query("SELECT count(*) FROM partition").execute(&mut connection).await?;
         connection.close().await?;
@@ -130,7 +137,7 @@ impl File {
         Ok(())
     }
 
-    /// Takes note of damage, if that is why something failed.
+    /// Records damage, if damage is the cause of `error`.
     pub(super) fn note(&self, error: &sqlx::Error) {
         if let Some(damage) = damage(error) {
             self.set_damage(damage);
@@ -138,7 +145,7 @@ impl File {
     }
 
     fn set_damage(&self, damage: String) {
-        // The first word stays.
+        // The first description is kept.
         let _ = self.0.damage.set(damage);
     }
 }
@@ -158,7 +165,7 @@ fn damaged(path: &Path, damage: &str) -> ConfigError {
     ConfigError::new("USHER_LOG", why)
 }
 
-/// Looks for damage in the pages of a small file.
+/// Checks the pages of a file for damage, if the file is no larger than [`LOOKED_THROUGH`].
 async fn look_through(connection: &mut SqliteConnection, path: &Path) -> Result<Result<(), ConfigError>, sqlx::Error> {
     if std::fs::metadata(path)?.len() > LOOKED_THROUGH {
         return Ok(Ok(()));

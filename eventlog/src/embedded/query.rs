@@ -1,4 +1,4 @@
-//! Looking without a group: how far partitions reach, and one record where it stands.
+//! Queries outside any group: watermarks, offsets by time, committed offsets, and single records.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use usher_proto::{Key, Partition, Record, Timestamp};
 
 use crate::{LogError, Watermarks};
 
-/// Key, headers and body, where there is a record.
+/// Key, headers and body of a record. All are `None` if there is no record.
 type Columns = (Option<String>, Option<String>, Option<Vec<u8>>);
 
 pub(super) async fn watermarks(pool: &SqlitePool, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
@@ -22,7 +22,7 @@ pub(super) async fn watermarks(pool: &SqlitePool, topic: &str) -> Result<BTreeMa
     Ok(rows.into_iter().map(|(partition, low, end)| (Partition(partition), Watermarks { low, high: end })).collect())
 }
 
-/// The first offset of each partition at this time or later, or its end.
+/// Returns for each partition the first offset whose record was appended at `at` or later, or the partition's end.
 pub(super) async fn offsets_at(
     pool: &SqlitePool,
     topic: &str,
@@ -34,7 +34,7 @@ pub(super) async fn offsets_at(
     Ok(rows.into_iter().map(|(partition, offset)| (Partition(partition), offset)).collect())
 }
 
-/// Where a group has committed that it goes on.
+/// Returns the offsets that a group has committed. Partitions without a commit are absent.
 pub(super) async fn committed(
     pool: &SqlitePool,
     group: &str,
@@ -51,7 +51,8 @@ pub(super) async fn read(
     partition: Partition,
     offset: i64,
 ) -> Result<Option<Record>, LogError> {
-    // A row comes for a partition that exists, with or without a record in it.
+    // Returns one row if the partition exists, with or without the record. No row means that there is no such
+    // partition.
     let sql = "SELECT r.key, r.headers, r.body FROM partition p LEFT JOIN record r \
                  ON r.topic = p.topic AND r.partition = p.partition AND r.\"offset\" = $3 \
                WHERE p.topic = $1 AND p.partition = $2";
@@ -64,7 +65,7 @@ pub(super) async fn read(
     }
 }
 
-/// A record as its row has it.
+/// Converts the columns of a row into a record.
 pub(super) fn record(key: String, headers: &str, body: Vec<u8>) -> Result<Record, LogError> {
     let headers = serde_json::from_str(headers).map_err(|error| LogError::Unavailable(error.to_string()))?;
     Ok(Record { key: Key::new(key), headers, body: Bytes::from(body) })

@@ -1,4 +1,4 @@
-//! One group reading one topic. All partitions are its own from the start, for there is one process.
+//! Reads one topic for one group. All partitions are assigned at once and for good, because there is only one process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::writer::Write;
 use crate::LogError;
 use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, SubscriptionDriver};
 
-/// How often commits are written.
+/// Interval between writes of commits.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
-/// How often to look again at the end even if nobody said that something came: another process may have appended.
+/// Interval between reads at the end of the log without a signal of an append: another process may have appended.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// The pause after the file could not be read.
+/// Pause after a failed read of the file.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
-/// There is one assignment, which never changes.
+/// Epoch of the only assignment, which never changes.
 const EPOCH: u64 = 1;
 
 pub(super) struct Reader {
@@ -32,11 +32,11 @@ pub(super) struct Reader {
     positions: BTreeMap<Partition, Place>,
 }
 
-/// Where reading stands in one partition.
+/// State of reading one partition.
 struct Place {
     next: i64,
     paused: bool,
-    /// What may be committed, and whether it has been.
+    /// Offset that may be committed, and true if it has been written.
     frontier: Option<(i64, bool)>,
 }
 
@@ -52,7 +52,7 @@ impl Reader {
         Self { file, writes, group, topic, appended, positions: BTreeMap::new() }
     }
 
-    /// Makes the group known, so that nothing is deleted before it has read it.
+    /// Registers the group, so that no record is deleted before the group has read it.
     pub(super) async fn register(&self) -> Result<(), LogError> {
         let sql = "INSERT INTO cursor (\"group\", topic, partition) \
                    SELECT $1, topic, partition FROM partition WHERE topic = $2 ON CONFLICT DO NOTHING";
@@ -72,7 +72,7 @@ impl Reader {
         let mut commit = tokio::time::interval(COMMIT_EVERY);
         commit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let closed = loop {
-            // Commands first: they are few, and a close must not wait for the end of the log.
+            // Commands first: they are few, and a close must not wait until the end of the log is reached.
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -124,19 +124,20 @@ impl Reader {
             }
             Command::Pause(partition) => place(&mut self.positions, partition, &|place| place.paused = true),
             Command::Resume(partition) => place(&mut self.positions, partition, &|place| place.paused = false),
-            // Nobody else can take a partition, so nothing is ever revoked, and Close is handled by the loop.
+            // No other process can take a partition, so none is ever revoked. The loop handles `Close`.
             Command::Release | Command::Close(_) => {}
         }
     }
 
-    /// Fills the slot with the next batch, or waits a while for one to come.
+    /// Fills the slot with the next batch. If there is none, waits for an append or until [`LOOK_AGAIN`] has passed.
     async fn read_into(&mut self, slot: mpsc::Permit<'_, LogEvent>) {
-        // Marked as seen before looking, so that what is appended while we look wakes us.
+        // Marked as seen before the read, so that an append during the read wakes this reader.
         self.appended.mark_unchanged();
         match self.next_batch().await {
             Ok(Some(batch)) => slot.send(batch),
             Ok(None) => {
-                // The log's side of this channel lives as long as the log; without it there is nothing to wait for.
+                // The sender of this channel lives as long as the log; without the log there are no appends to wait
+                // for.
                 let _ = tokio::time::timeout(LOOK_AGAIN, self.appended.changed()).await;
             }
             Err(error @ LogError::OffsetGone { .. }) => {
@@ -150,13 +151,13 @@ impl Reader {
         }
     }
 
-    /// The next records of the partition that has them and was served longest ago.
+    /// Returns the next batch of the partition that is furthest behind. `None` if all partitions are read or paused.
     async fn next_batch(&mut self) -> Result<Option<LogEvent>, LogError> {
         let ends: Vec<(i32, i64, i64)> = sqlx::query_as("SELECT partition, low, next FROM partition WHERE topic = $1")
             .bind(&self.topic)
             .fetch_all(self.file.pool()?)
             .await?;
-        // The one furthest behind first, so that no partition starves.
+        // The partition furthest behind comes first, so that none starves.
         let behind = ends
             .into_iter()
             .filter_map(|(partition, low, end)| {
@@ -198,7 +199,7 @@ impl Reader {
         Ok(records)
     }
 
-    /// Has the writer write what may be committed. What the store holds is the truth, so a commit that is late or lost
+    /// Asks the writer to store the offsets that may be committed. The store is authoritative, so a late or lost commit
     /// costs only a repeated read.
     async fn commit(&mut self) {
         let unwritten = self.positions.iter().filter_map(|(partition, place)| match place.frontier {
@@ -226,6 +227,6 @@ impl Reader {
 }
 
 fn acknowledge(done: oneshot::Sender<()>) {
-    // Whoever asked may have stopped waiting.
+    // Ignored: the caller may have stopped waiting.
     let _ = done.send(());
 }

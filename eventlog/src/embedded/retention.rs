@@ -1,4 +1,4 @@
-//! What the file may hold: records go when they are old, or when the file is large, and every group has read them.
+//! Retention of an embedded log: deletes records that every group has read, once they are old or the file is large.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use super::file::File;
 use super::transaction::Transaction;
 use super::writer;
 
-/// How often to look.
+/// Interval between retention runs.
 const EVERY: Duration = Duration::from_secs(30);
-/// How many records go at once: small bites, so that nobody waits long for the file.
+/// Maximum number of records deleted in one transaction, small enough that other writers do not wait long for the file.
 const PRUNE_BATCH: i64 = 1000;
 
-/// The bounds of an embedded log.
+/// Retention limits of an embedded log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRetention {
-    /// How long a record stays after everybody has read it.
+    /// Age after which a record is deleted, once every group has read it.
     pub age: Duration,
-    /// How large the file may become, in bytes. Records that everybody has read go earlier from three quarters on; when
-    /// it is reached all the same, appends find no room.
+    /// Maximum size of the file, in bytes. Above three quarters of it, records that every group has read are deleted
+    /// before they reach `age`. Once the maximum is reached, appends fail.
     pub max_bytes: u64,
 }
 
 impl Default for LogRetention {
-    /// The age that Kafka is told, too, and 8 GiB.
+    /// Returns the retention that Kafka topics are created with, and 8 GiB.
     fn default() -> Self {
         Self { age: crate::RETENTION, max_bytes: 8 << 30 }
     }
@@ -34,7 +34,7 @@ impl Default for LogRetention {
 
 pub(super) async fn run(file: File, retention: LogRetention, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        let Ok(pool) = file.pool() else { continue }; // told by whoever checks the log
+        let Ok(pool) = file.pool() else { continue }; // logged by the check of the log
         if let Err(error) = apply(pool, retention).await {
             file.note(&error);
             tracing::warn!(%error, "old records could not be deleted");
@@ -42,18 +42,18 @@ pub(super) async fn run(file: File, retention: LogRetention, stop: CancellationT
     }
 }
 
-/// Deletes what may go.
+/// Deletes the records that retention and compaction allow to delete, and returns their number.
 pub(super) async fn apply(pool: &SqlitePool, retention: LogRetention) -> Result<u64, sqlx::Error> {
     Ok(delete_read(pool, retention).await? + compact(pool).await?)
 }
 
-/// Of the topics that keep the newest of each key: deletes what a later record of its key replaces or erases, and what has
-/// been there for too long, tombstones too.
+/// Deletes, in compacted topics, the records that a later record of the same key replaces or erases, and those that
+/// have passed the topic's retention, tombstones included.
 async fn compact(pool: &SqlitePool) -> Result<u64, sqlx::Error> {
     let mut deleted = 0;
     loop {
-        // Looked for without the file's write lock, for most of the time there is nothing.
-        // CROSS JOIN: SQLite would otherwise begin with all events. One pass, for no index has the keys.
+        // Searches without the file's write lock, because usually there is nothing to delete. `CROSS JOIN`: otherwise
+        // SQLite would start with all events. One pass over the records, because no index covers the keys.
         let sql = "SELECT id FROM ( \
                      SELECT r.rowid AS id, r.appended_at < $1 - c.keeps_for AS old, \
                        lead(r.\"offset\") OVER (PARTITION BY r.topic, r.partition, r.key ORDER BY r.\"offset\") AS later \
@@ -82,14 +82,14 @@ async fn raise_low(transaction: &mut Transaction) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Deletes what every group has read and what is old, or in the way.
+/// Deletes the records that every group has read, if they are old or the file is crowded.
 async fn delete_read(pool: &SqlitePool, retention: LogRetention) -> Result<u64, sqlx::Error> {
     let cutoff = clock::now().millis() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
     let mut deleted = 0;
     loop {
         let mut transaction = Transaction::begin(pool).await?;
         let crowded = writer::size(transaction.connection()).await? > retention.max_bytes / 4 * 3;
-        // A topic that no group reads (dead letters) is not touched here.
+        // Topics that no group reads (dead letters) are left alone here.
         let sql = "DELETE FROM record WHERE rowid IN ( \
                      SELECT r.rowid FROM record r \
                      JOIN (SELECT topic, partition, min(coalesce(committed, 0)) AS read FROM cursor \
@@ -168,7 +168,7 @@ mod tests {
         subscription.control.start(epoch, vec![(first.partition, 0)]);
         subscription.control.commit(first.partition, first.offset + 1);
         subscription.control.close().await;
-        // The cutoff is exclusive, so let the millisecond of the append pass.
+        // The cutoff is exclusive, so the millisecond of the append must pass first.
         while apply(log.file.pool().expect("there"), retention).await.expect("it runs") == 0 {
             tokio::task::yield_now().await;
         }

@@ -1,8 +1,8 @@
-//! What files of earlier versions lack.
+//! Migration of files that an earlier version created.
 
 use sqlx::SqliteConnection;
 
-/// Adds it.
+/// Adds the column `erases` to the table `record`, if it is missing.
 pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let sql = "SELECT count(*) FROM pragma_table_info('record') WHERE name = 'erases'";
     let (has_tombstones,): (i64,) = sqlx::query_as(sql).fetch_one(&mut *connection).await?;

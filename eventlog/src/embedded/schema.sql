@@ -1,5 +1,5 @@
--- A topic's partitions: the oldest offset there is, and the one the next record gets. Kept apart from the records, so
--- that a partition whose records have all gone does not begin again at 0.
+-- Partitions of a topic: the oldest existing offset (`low`) and the offset of the next record (`next`). Stored apart
+-- from the records, so that a partition whose records are all deleted does not start again at 0.
 CREATE TABLE IF NOT EXISTS partition (
     topic     TEXT    NOT NULL,
     partition INTEGER NOT NULL,
@@ -19,10 +19,10 @@ CREATE TABLE IF NOT EXISTS record (
     UNIQUE (topic, partition, "offset")
 );
 
--- For retention: what is old is found without looking at the rest.
+-- For retention: finds old records without scanning the others.
 CREATE INDEX IF NOT EXISTS record_age ON record (appended_at);
 
--- How far each group has come; NULL until its first commit. A row pins what it has not read.
+-- Committed offset of each group; NULL until its first commit. Records that a group has not read are not deleted.
 CREATE TABLE IF NOT EXISTS cursor (
     "group"   TEXT    NOT NULL,
     topic     TEXT    NOT NULL,
@@ -31,8 +31,8 @@ CREATE TABLE IF NOT EXISTS cursor (
     PRIMARY KEY ("group", topic, partition)
 ) WITHOUT ROWID;
 
--- Topics that keep the newest record of each key, and for how long. Added later: a topic without a row keeps each record
--- until every group has read it and it is old.
+-- Topics that keep the newest record of each key, and the time for which they keep it. Added later: a topic without a
+-- row keeps each record until every group has read it and it is old.
 CREATE TABLE IF NOT EXISTS compacted (
     topic     TEXT    NOT NULL PRIMARY KEY,
     keeps_for INTEGER NOT NULL -- milliseconds

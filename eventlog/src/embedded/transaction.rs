@@ -1,5 +1,6 @@
-//! A transaction that takes the file's one write lock at once. What is not committed is undone by closing its connection:
-//! after a failed commit (a full disk, say) neither sqlx nor we know in which state the connection is.
+//! A transaction that takes the file's single write lock when it begins. An uncommitted transaction is rolled back by
+//! closing its connection: after a failed commit (because of a full disk, for example) the state of the connection is
+//! unknown to sqlx and to this code.
 
 use sqlx::Executor as _;
 use sqlx::pool::PoolConnection;

@@ -1,4 +1,4 @@
-//! The one writer: takes what has gathered, writes it in one transaction, syncs once, answers everybody.
+//! The single writer: writes all queued requests in one transaction, syncs once and replies to every caller.
 
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
@@ -10,31 +10,31 @@ use super::file::File;
 use super::transaction::Transaction;
 use crate::{AppendError, LogError, Position};
 
-/// How many writes share a transaction at most.
+/// Maximum number of writes in one transaction.
 const MAX_WRITE_BATCH: usize = 256;
 
-/// Where a record goes.
+/// Topic and partition of a new record.
 pub(super) struct Place {
     pub(super) topic: String,
     pub(super) partition: Partition,
 }
 
-/// Something to be written.
+/// Requests to the writer.
 pub(super) enum Write {
     Append {
         place: Place,
         record: Record,
-        /// A tombstone: nothing of its key stays that came before.
+        /// True if the record is a tombstone, which removes the earlier records of its key.
         erases: bool,
         answer: oneshot::Sender<Result<Position, AppendError>>,
     },
-    /// How far a group has come; answered with whether it is written.
+    /// Stores committed offsets of a group. The reply is true if they are written.
     Commit { group: String, topic: String, offsets: Vec<(Partition, i64)>, answer: oneshot::Sender<bool> },
-    /// Answered when everything before it has been.
+    /// Answered when all earlier requests have been answered.
     Flush(oneshot::Sender<()>),
 }
 
-/// Writes until the last sender is gone.
+/// Executes requests until the last sender is dropped.
 pub(super) async fn run(file: File, mut queue: mpsc::Receiver<Write>, appended: watch::Sender<u64>, max_bytes: u64) {
     let mut group = Vec::with_capacity(MAX_WRITE_BATCH);
     while queue.recv_many(&mut group, MAX_WRITE_BATCH).await > 0 {
@@ -46,7 +46,7 @@ pub(super) async fn run(file: File, mut queue: mpsc::Receiver<Write>, appended: 
     }
 }
 
-/// Tells everybody what came of it. Whoever asked may have stopped waiting.
+/// Replies to every caller of the batch. A failed reply is ignored, because the caller may have stopped waiting.
 fn answer(group: impl Iterator<Item = Write>, written: Result<Vec<Position>, AppendError>) {
     let mut positions = written.as_ref().map(|positions| positions.iter()).map_err(Clone::clone);
     for write in group {
@@ -68,8 +68,8 @@ fn no_room() -> AppendError {
     AppendError::Full("it has reached its size and holds events that a flow has not read".into())
 }
 
-/// Writes a group, all of it or nothing; the positions are those of its appends, in order, or none if there is no room
-/// for them.
+/// Writes a batch, all of it or nothing. Returns the positions of its appends, in order; none if there is no room for
+/// the appends.
 async fn write(file: &File, group: &[Write], max_bytes: u64) -> Result<Vec<Position>, AppendError> {
     if group.iter().all(|write| matches!(write, Write::Flush(_))) {
         return Ok(Vec::new());
@@ -82,12 +82,12 @@ async fn write(file: &File, group: &[Write], max_bytes: u64) -> Result<Vec<Posit
             classify(error)
         }
     });
-    // What went into a file that was moved away meanwhile is not acknowledged.
+    // Records written to a file that was moved away meanwhile are not acknowledged.
     file.check().map_err(unavailable)?;
     written
 }
 
-/// Why a group was not written.
+/// Reasons for which a batch was not written.
 enum Failure {
     Database(sqlx::Error),
     Refused(AppendError),
@@ -103,7 +103,7 @@ async fn write_into(pool: &SqlitePool, group: &[Write], max_bytes: u64) -> Resul
     let mut transaction = Transaction::begin(pool).await?;
     let connection = transaction.connection();
     let appends = group.iter().any(|write| matches!(write, Write::Append { .. }));
-    // Without room for more, how far groups have come is still written: that is what makes room.
+    // Commits are written even without room for appends, because they are what allows retention to free space.
     let room = !appends || size(connection).await? < max_bytes;
     let mut positions = Vec::with_capacity(group.len());
     for write in group {
@@ -135,7 +135,7 @@ async fn commit(
     Ok(())
 }
 
-/// The bytes in use: what retention has freed and SQLite will fill again does not count.
+/// Returns the bytes in use. Pages that retention has freed and SQLite will reuse do not count.
 pub(super) async fn size(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
     let sql = "SELECT (page_count - freelist_count) * page_size \
                FROM pragma_page_count, pragma_freelist_count, pragma_page_size";

@@ -1,4 +1,4 @@
-//! What the settings of a topic mean for the events in it.
+//! Checks of a topic's settings against what the events in it need.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
 use crate::topic::{REMEMBERED, SHORT_RETENTION};
 use crate::{MAX_RECORD, Retention, TopicProblem, TopicSpec, TopicState};
 
-/// What a batch takes beside its records, at most.
+/// Maximum overhead of a batch beside its records, in bytes.
 const BATCH_OVERHEAD: usize = 512;
 
-/// Reads a topic's settings. One that is not told is taken to be right.
+/// Returns the state of a topic by its settings. A setting that the broker does not return is assumed to be right.
 pub(super) fn state(spec: &TopicSpec, config: &ConfigResource) -> TopicState {
     let value = |name| config.get(name).and_then(|entry| entry.value.as_deref());
     let policy = value("cleanup.policy").unwrap_or("delete");
@@ -50,7 +50,7 @@ pub(super) fn state(spec: &TopicSpec, config: &ConfigResource) -> TopicState {
     TopicState { problems, retention, largest }
 }
 
-/// Settings as a broker tells them.
+/// Builds settings as a broker returns them.
 #[cfg(test)]
 pub(super) fn config(entries: &[(&str, &str)]) -> ConfigResource {
     let entry = |(name, value): &(&str, &str)| ConfigEntry {

@@ -1,4 +1,4 @@
-//! What librdkafka is told, and why.
+//! Configuration of librdkafka, with the reason for each setting.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::APPEND_DEADLINE;
 use super::news::News;
 use crate::{LogError, MAX_RECORD};
 
-/// Properties that Usher's promises hang on: whoever changes them would lose or repeat events.
+/// Properties on which Usher's guarantees depend. A change of one would lose or repeat events.
 const FIXED: [&str; 15] = [
     "bootstrap.servers",
     "acks",
@@ -29,10 +29,10 @@ const FIXED: [&str; 15] = [
     "partition.assignment.strategy",
 ];
 
-/// The size of librdkafka's batches unless it is told otherwise.
+/// librdkafka's default batch size, in bytes.
 const USUAL_BATCH: usize = 1_000_000;
 
-/// Whether a property can only be had with TLS: librdkafka takes SCRAM and tokens from OpenSSL, too.
+/// Returns true if a property needs TLS. librdkafka also takes SCRAM and tokens from OpenSSL.
 fn needs_tls(name: &str, value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     match name {
@@ -42,7 +42,8 @@ fn needs_tls(name: &str, value: &str) -> bool {
     }
 }
 
-/// The value is told only where it is a word of librdkafka's: that of others may be a secret.
+/// Returns the error for a property that needs TLS. Includes the value only if it is one of librdkafka's keywords:
+/// other values may be secrets.
 fn without_tls(name: &str, value: &str) -> LogError {
     let given = match name {
         "security.protocol" | "sasl.mechanism" | "sasl.mechanisms" => format!("{name}={value}"),
@@ -78,7 +79,7 @@ impl Settings {
         Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec(), news: Arc::default() })
     }
 
-    /// Who tells what librdkafka says.
+    /// Returns the logger of librdkafka's messages.
     pub(super) fn news(&self) -> Arc<News> {
         self.news.clone()
     }
@@ -88,13 +89,13 @@ impl Settings {
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "usher")
-            // A broker that restarts is back within this, not within the default's ten seconds.
+            // A restarted broker is reconnected within this time, not within the default of ten seconds.
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.nagle.disable", "true")
             .set("enable.metrics.push", "false")
             .set("message.max.bytes", MAX_RECORD.to_string())
-            // A topic that somebody deleted must not come back empty because it is asked about.
+            // A query must not recreate a deleted topic as an empty one.
             .set("allow.auto.create.topics", "false")
             .set_log_level(RDKafkaLogLevel::Warning);
         config
@@ -107,22 +108,23 @@ impl Settings {
         config
     }
 
-    /// For questions and for making topics.
+    /// Returns the configuration of clients that send queries and create topics.
     pub(super) fn admin(&self) -> ClientConfig {
         self.with_properties(self.common())
     }
 
-    /// Idempotent and acknowledged by all in-sync replicas, so that what was answered 2xx is kept, once and in order.
-    /// Where the topics take less than a usual batch, batches are no larger: one that is too large is refused whole.
+    /// Returns the configuration of the producer. It is idempotent and acknowledged by all in-sync replicas, so that
+    /// events answered with 2xx are stored once and in order. If the topics take less than a usual batch, batches are
+    /// no larger than that: a batch that is too large is refused as a whole.
     pub(super) fn producer(&self, largest_batch: Option<usize>) -> ClientConfig {
         let mut config = self.common();
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", APPEND_DEADLINE.as_millis().to_string())
-            // Little is gained by waiting for company: under load, requests under way make batches by themselves.
+            // A longer wait for more records gains little: under load, requests in flight fill batches by themselves.
             .set("linger.ms", "0.5")
-            // Bounds memory. Ingest's own limit on requests under way is below the number of messages.
+            // Bounds memory. Ingest's own limit on requests in flight is below this number of messages.
             .set("queue.buffering.max.messages", "20000")
             .set("queue.buffering.max.kbytes", "131072")
             .set("compression.codec", "lz4");
@@ -133,7 +135,8 @@ impl Settings {
         config
     }
 
-    /// Offsets are committed by us alone, and one that is gone is an error, never a silent jump.
+    /// Returns the configuration of a consumer. Only this code commits offsets. A committed offset that no longer
+    /// exists is an error, never a silent jump.
     pub(super) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.common();
         config
@@ -141,24 +144,24 @@ impl Settings {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            // The only word that offsets without a record, at the end of a partition, have been read.
+            // The only signal that offsets without a record, at the end of a partition, have been read.
             .set("enable.partition.eof", "true")
-            // Bounds what is fetched ahead; a full local queue is looked at again soon, not after a second.
+            // Bounds what is fetched ahead. A full local queue is checked again after 20 ms, not after a second.
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "20")
-            // A topic that grows is soon read whole, not after five minutes.
+            // New partitions of a topic are found within ten seconds, not after five minutes.
             .set("topic.metadata.refresh.interval.ms", "10000");
         let protocol =
             self.properties.iter().find(|(name, _)| name == "group.protocol").map(|(_, value)| value.as_str());
         if protocol != Some("consumer") {
-            // The new protocol leaves both to the broker and refuses to be told.
+            // The new protocol leaves both settings to the broker, and librdkafka refuses them.
             config.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "10000");
         }
         self.with_properties(config)
     }
 
-    /// For reading one record where it stands. librdkafka wants the name of a group for any assignment, though this one is
-    /// never joined; the topic's is one that access rules will know.
+    /// Returns the configuration for reading one record. librdkafka requires the name of a group for any assignment,
+    /// though this group is never joined. The topic's name serves, because access rules will know it.
     pub(super) fn looker(&self, topic: &str) -> ClientConfig {
         self.consumer(topic)
     }

@@ -1,7 +1,9 @@
-//! Reading: a thread of its own that never stops polling, so that the group never takes it for dead.
+//! The consumer: a dedicated thread that never stops polling, so that the group coordinator does not take the member
+//! for dead.
 //!
-//! When the subscriber is busy, what was read waits here and the partitions are paused; polling goes on. Commits are
-//! written a few times a second. The thread owns the consumer and all its state; the channels are its only seams.
+//! While the subscriber is busy, the records that were read wait here and the partitions are paused; polling continues.
+//! Commits are written twice a second. The thread owns the consumer and all its state; other code reaches it through
+//! channels only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,24 +26,24 @@ use super::{QUESTION_DEADLINE, unavailable};
 use crate::LogError;
 use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, SubscriptionDriver};
 
-/// How long a poll waits when nothing is there; commands wait this long at most.
+/// Time that a poll waits for a record, and so the longest time that a command waits.
 const POLL: Duration = Duration::from_millis(20);
-/// How long to wait before asking again where to go on.
+/// Interval between attempts to query the offsets of an assignment.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How often commits are written.
+/// Interval between writes of commits.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
-/// How often they are written again, unchanged: rdkafka does not tell what became of a commit that was not waited for, and
-/// the group refuses those that come while it changes. One that never came would one day point below what retention has
-/// left. librdkafka says in the log why one failed.
+/// Interval between repeats of unchanged commits. rdkafka reports no result for asynchronous commits, and the group
+/// rejects those that arrive during a rebalance. Without a repeat, the committed offset could fall below what retention
+/// has left. librdkafka logs the reason of a failed commit.
 const COMMIT_AGAIN: Duration = Duration::from_secs(5);
-/// How long a revoked partition may be kept to finish what is under way. Below the session's ten seconds, so that the
-/// group does not take us for dead meanwhile.
+/// Time for which a revoked partition may be kept to finish what is in flight. It is below the session timeout of ten
+/// seconds, so that the group does not take this member for dead meanwhile.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(6);
 
-/// Numbers the assignments of this process.
+/// Epoch of the latest assignment in this process.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
-/// Starts the thread.
+/// Creates the consumer, subscribes it to `topic` and starts its thread.
 pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: SubscriptionDriver) -> Result<(), LogError> {
     let consumer: BaseConsumer<Rebalances> = settings
         .consumer(group)
@@ -67,16 +69,16 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: Subscri
     thread.spawn(move || reader.run()).map(drop).map_err(unavailable)
 }
 
-/// What is known of a partition that we read.
+/// State of a partition that this member reads.
 struct Owned {
     epoch: u64,
-    /// What may be committed, and whether it has been.
+    /// Offset that may be committed, and true if it has been written.
     frontier: Option<(i64, bool)>,
-    /// Where the partition ended when it was given to us, until everything below that has been delivered.
+    /// End of the partition at its assignment. `None` once everything below it has been delivered.
     end: Option<i64>,
-    /// The offset after the last record delivered.
+    /// Offset after the last record that was read.
     next: i64,
-    /// Paused by the subscriber.
+    /// True if the subscriber has paused the partition.
     paused: bool,
 }
 
@@ -85,15 +87,15 @@ struct Reader {
     group: String,
     topic: String,
     side: SubscriptionDriver,
-    /// What the subscriber has had no room for yet.
+    /// Events for which the subscriber's queue had no space yet.
     pending: VecDeque<LogEvent>,
-    /// Whether everything is paused because of that.
+    /// True if all partitions are paused because events are pending.
     held_back: bool,
     partitions: BTreeMap<Partition, Owned>,
     rebalances: PendingRebalances,
-    /// Where partitions ended that have been given to us and not started.
+    /// Ends of partitions that are assigned and not started yet.
     ends: BTreeMap<Partition, i64>,
-    /// Partitions that are ours and whose offsets could not be asked for yet, and when to ask again.
+    /// Assigned partitions whose offsets could not be queried yet. `ask_at` is the time of the next attempt.
     unasked: BTreeSet<Partition>,
     ask_at: Instant,
     committed_at: Instant,
@@ -106,7 +108,7 @@ impl Reader {
             match self.apply_command() {
                 Ok(None) => {}
                 Ok(Some(closed)) => break Some(closed),
-                // The subscriber is gone without a word: leave, so that others may go on.
+                // The subscriber was dropped without a close: leave the group, so that other members may continue.
                 Err(()) => break None,
             }
             if let Err(error) = self.turn() {
@@ -115,15 +117,15 @@ impl Reader {
             }
             self.hand_over();
         };
-        // Dropped first: it leaves the group.
+        // Dropped first, because that leaves the group.
         drop(self);
         if let Some(closed) = closed {
-            // Whoever asked may have stopped waiting.
+            // Ignored: the caller may have stopped waiting.
             let _ = closed.send(());
         }
     }
 
-    /// One poll, and what follows from it.
+    /// Polls once, then processes rebalances, overdue releases and commits.
     fn turn(&mut self) -> Result<(), LogError> {
         self.read()?;
         if !self.unasked.is_empty() && Instant::now() >= self.ask_at {
@@ -152,7 +154,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads what is there, up to a batch, into `pending`.
+    /// Reads the available records, up to a batch, into `pending`.
     fn read(&mut self) -> Result<(), LogError> {
         let mut batches: BTreeMap<Partition, Vec<(i64, Record)>> = BTreeMap::new();
         let mut at_end = BTreeSet::new();
@@ -181,8 +183,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Everything up to some end of a partition has been delivered. Which end is not said; it is not below the one of before
-    /// the first fetch.
+    /// Reports the end of a partition after all its records have been delivered. librdkafka does not state which end it
+    /// reached; it is not below the end that was queried before the first fetch.
     fn reached_the_end(&mut self, partition: Partition) {
         if let Some(owned) = self.partitions.get_mut(&partition)
             && let Some(next) = owned.end.take()
@@ -195,14 +197,14 @@ impl Reader {
     fn poll_error(&self, error: &KafkaError) -> Result<(), LogError> {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                // rdkafka's error holds neither partition nor offset.
+                // rdkafka's error contains neither partition nor offset.
                 Err(LogError::Unavailable(format!(
                     "{} has lost events that {} had not read: {error}",
                     self.topic, self.group
                 )))
             }
             Some(RDKafkaErrorCode::Fatal) => Err(LogError::Unavailable(error.to_string())),
-            // The rest passes by itself (a broker restarts, a leader moves); librdkafka goes on trying.
+            // All other errors pass by themselves (a broker restarts, a leader moves); librdkafka keeps retrying.
             _ => {
                 self.consumer.context().news().error(error, &format!("group {} reads", self.group));
                 Ok(())
@@ -229,7 +231,7 @@ impl Reader {
     fn fetch_positions(&self, partitions: &[Partition]) -> Result<Vec<Assigned>, LogError> {
         let list = self.list(partitions, Offset::Invalid).map_err(unavailable)?;
         let committed = self.consumer.committed_offsets(list.clone(), QUESTION_DEADLINE).map_err(unavailable)?;
-        // The low ones before the ends, so that none is above its end.
+        // The low watermarks are queried before the ends, so that none is above its end.
         let low = offsets(&self.consumer, list.clone(), Offset::Beginning)?;
         let end = offsets(&self.consumer, list, Offset::End)?;
         let mut assigned = Vec::with_capacity(partitions.len());
@@ -253,7 +255,7 @@ impl Reader {
     fn start(&mut self, epoch: u64, offsets: &[(Partition, i64)]) {
         let awaited = self.rebalances.start(epoch);
         if awaited.is_empty() {
-            return; // revoked again meanwhile
+            return; // revoked before the start
         }
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets.iter().filter(|(partition, _)| awaited.contains(partition)) {
@@ -266,9 +268,9 @@ impl Reader {
         if let Err(error) = self.consumer.incremental_assign(&list) {
             tracing::error!(group = self.group, %error, "an assignment could not be taken up");
         }
-        // What was committed while the group changed was refused.
+        // Commits made during the rebalance were refused.
         self.commit_again();
-        // A partition that was paused when it last left us is still paused in librdkafka's eyes.
+        // librdkafka keeps a partition paused if it was paused when it was last revoked.
         self.set_paused(awaited, self.held_back);
     }
 
@@ -285,7 +287,7 @@ impl Reader {
         self.pending.push_back(LogEvent::Revoked { partitions, lost: true });
     }
 
-    /// What was read of these partitions and not handed over is read again by whoever gets them next.
+    /// Drops what was read of these partitions and not delivered. Their next owner reads it again.
     fn forget(&mut self, partitions: &[Partition]) {
         self.unasked.retain(|partition| !partitions.contains(partition));
         self.pending.retain(|event| match event {
@@ -296,7 +298,7 @@ impl Reader {
         });
     }
 
-    /// Gives revoked partitions up. Their last commit need not be waited for: librdkafka answers the group after it.
+    /// Hands revoked partitions back. Their last commit is not waited for: librdkafka answers the group after it.
     fn hand_back(&mut self, partitions: &BTreeSet<Partition>) {
         self.commit(|partition| partitions.contains(partition));
         self.partitions.retain(|partition, _| !partitions.contains(partition));
@@ -307,7 +309,7 @@ impl Reader {
         }
     }
 
-    /// Writes what may be committed of the partitions that `which` names.
+    /// Commits the unwritten offsets of the partitions for which `which` is true.
     fn commit(&mut self, which: impl Fn(&Partition) -> bool) {
         let mut list = TopicPartitionList::new();
         for (partition, owned) in self.partitions.iter_mut().filter(|(partition, _)| which(partition)) {
@@ -327,7 +329,7 @@ impl Reader {
         }
     }
 
-    /// Has everything written with the next commits, whether it was or not.
+    /// Marks all offsets as unwritten, so that the next commit includes them.
     fn commit_again(&mut self) {
         self.committed_again_at = Instant::now();
         for owned in self.partitions.values_mut() {
@@ -337,8 +339,8 @@ impl Reader {
         }
     }
 
-    /// Writes the last commits and answers every change that is not answered yet: the close, which follows and waits for
-    /// the commits, waits for those answers for ever.
+    /// Writes the last commits and answers every pending rebalance. The close that follows waits for the commits, and
+    /// would wait for those answers without limit.
     fn leave(&mut self) {
         self.commit(|_| true);
         self.consumer.context().close();
@@ -362,11 +364,12 @@ impl Reader {
         }
     }
 
-    /// Carries out the subscriber's words. `Some` when it asked to close, an error when it is gone.
+    /// Executes all queued commands. Returns the sender to notify if the subscriber requested a close, and an error if
+    /// the subscriber was dropped.
     fn apply_command(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
         loop {
             match self.side.commands.try_recv() {
-                // Somebody who hears nothing any more may still hold the other end.
+                // A `Control` may outlive the receiver of events.
                 Err(TryRecvError::Empty) if self.side.events.is_closed() => return Err(()),
                 Err(TryRecvError::Empty) => return Ok(None),
                 Err(TryRecvError::Disconnected) => return Err(()),
@@ -398,7 +401,8 @@ impl Reader {
         }
     }
 
-    /// Gives the subscriber what it has room for; pauses everything while something is left, resumes after.
+    /// Sends pending events while the subscriber's queue has space. Pauses all partitions while events remain, and then
+    /// resumes them.
     fn hand_over(&mut self) {
         while let Some(event) = self.pending.pop_front() {
             match self.side.events.try_send(event) {
@@ -439,8 +443,8 @@ impl Reader {
     }
 }
 
-/// Whatever ends the thread, a panic too, leaves the group: the consumer that is dropped next would otherwise wait for
-/// answers that nobody gives, and keep its partitions from others.
+/// Leaves the group however the thread ends, a panic included. Otherwise the drop of the consumer that follows would
+/// wait for answers that never come, and keep its partitions from other members.
 impl Drop for Reader {
     fn drop(&mut self) {
         self.leave();

@@ -1,5 +1,5 @@
-//! librdkafka's own words, for all clients of a log alike: a broker that is away is one line every ten seconds, however
-//! many clients and threads meet it.
+//! librdkafka's log messages, for all clients of a log together. An unreachable broker is reported once every ten
+//! seconds, however many clients and threads notice it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,19 +15,19 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Maximum number of messages remembered as logged.
 const MOST: usize = 256;
 
-/// Tells what librdkafka says, and nothing twice within ten seconds.
+/// Logs librdkafka's messages, and each of them at most once within ten seconds.
 #[derive(Default)]
 pub(super) struct News {
     told: Mutex<HashMap<String, Instant>>,
 }
 
 impl News {
-    /// A line of librdkafka's log.
+    /// Logs a line of librdkafka's log.
     pub(super) fn line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if let Some(away) = Away::read(text) {
             return self.away(&away);
         }
-        // What is said of all brokers at once repeats what was said of each.
+        // A message about all brokers repeats what was reported for each of them.
         if text.contains("brokers are down") || text.contains("broker connections are down") {
             return;
         }
@@ -44,7 +44,8 @@ impl News {
         }
     }
 
-    /// An error of a client as a whole, or of its reading, with librdkafka's words for it or what was done meanwhile.
+    /// Logs an error of a whole client or of its reads. `reason` is librdkafka's text for it, or what the client was
+    /// doing.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         if let Some(away) = Away::read(reason) {
             return self.away(&away);
@@ -84,7 +85,7 @@ impl News {
     }
 }
 
-/// A broker that cannot be reached, and why.
+/// A broker that cannot be reached, and the reason.
 #[derive(Debug, PartialEq, Eq)]
 struct Away<'a> {
     broker: &'a str,
@@ -92,13 +93,14 @@ struct Away<'a> {
 }
 
 impl<'a> Away<'a> {
-    /// Reads librdkafka's `HOST:PORT/ID: WORDS: REASON (after 3ms in state CONNECT)`, wherever in the text it begins.
+    /// Parses librdkafka's `HOST:PORT/ID: WORDS: REASON (after 3ms in state CONNECT)`, which may begin anywhere in the
+    /// text.
     fn read(text: &'a str) -> Option<Self> {
         let (words, _) = text.split_once(" (after ")?;
         let mut rest = words;
         loop {
             let (first, after) = rest.split_once(": ")?;
-            // The name of a thread looks like a broker's, in brackets.
+            // The name of a thread looks like that of a broker, in brackets.
             let broker = first.rsplit_once(' ').map_or(first, |(_, last)| last);
             if let Some((broker, id)) = broker.split_once('/')
                 && !first.contains('[')
@@ -114,7 +116,7 @@ impl<'a> Away<'a> {
     }
 }
 
-/// The context of a client that only asks.
+/// Context of clients that only send queries.
 pub(super) struct Asks(pub(super) Arc<News>);
 
 impl ClientContext for Asks {

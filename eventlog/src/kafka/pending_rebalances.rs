@@ -1,7 +1,7 @@
-//! What was said to the subscriber and awaits its answer.
+//! Rebalance events sent to the subscriber and not yet acknowledged.
 //!
-//! The group may change its mind before an answer comes, and an answer may come after it was waited for no longer; so each
-//! answer is matched with the question it belongs to. Starts carry their epoch, releases come in the order of the
+//! The group may rebalance again before an acknowledgement arrives, and an acknowledgement may arrive after its
+//! deadline. So each is matched with its event: starts carry their epoch, and releases arrive in the order of the
 //! revocations.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use usher_proto::Partition;
 
+/// Assignments that await a start and revocations that await a release.
 #[derive(Default)]
 pub(super) struct PendingRebalances {
-    /// By epoch, what is to be started.
+    /// Partitions to start, by epoch.
     starts: BTreeMap<u64, BTreeSet<Partition>>,
-    /// What is to be released, in the order it was said.
+    /// Revocations to release, in the order in which they were sent.
     releases: VecDeque<Release>,
-    /// How many releases will still come for what was taken without one.
+    /// Number of releases still expected for revocations that were handed back at their deadline.
     late: usize,
 }
 
@@ -29,7 +30,7 @@ impl PendingRebalances {
         self.starts.insert(epoch, partitions.iter().copied().collect());
     }
 
-    /// The answer to an assignment: what of it is still ours.
+    /// Takes the acknowledgement of an assignment. Returns its partitions that are still assigned.
     pub(super) fn start(&mut self, epoch: u64) -> BTreeSet<Partition> {
         self.starts.remove(&epoch).unwrap_or_default()
     }
@@ -39,7 +40,8 @@ impl PendingRebalances {
         self.releases.push_back(Release { partitions: partitions.iter().copied().collect(), deadline });
     }
 
-    /// The answer to the oldest revocation: what may be handed back. None if that was taken already.
+    /// Takes the acknowledgement of the oldest revocation. Returns the partitions to hand back, or `None` if they were
+    /// handed back at their deadline.
     pub(super) fn release(&mut self) -> Option<BTreeSet<Partition>> {
         if self.late > 0 {
             self.late -= 1;
@@ -48,14 +50,14 @@ impl PendingRebalances {
         self.take_release()
     }
 
-    /// What must be handed back now, whether it was released or not.
+    /// Returns the partitions of the oldest revocation if its deadline has passed without a release.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<BTreeSet<Partition>> {
         self.releases.front().filter(|release| release.deadline <= now)?;
         self.late += 1;
         self.take_release()
     }
 
-    /// Partitions that are gone: there is nothing to start any more, and nothing to hand back.
+    /// Removes lost partitions: they can neither be started nor handed back.
     pub(super) fn lost(&mut self, partitions: &[Partition]) {
         self.no_longer_to_start(partitions);
         for release in &mut self.releases {
@@ -63,12 +65,12 @@ impl PendingRebalances {
         }
     }
 
-    /// All that awaits a start.
+    /// Takes all partitions that await a start.
     pub(super) fn starts(&mut self) -> impl Iterator<Item = Partition> {
         std::mem::take(&mut self.starts).into_values().flatten()
     }
 
-    /// What awaits a release, one revocation after the other.
+    /// Takes the partitions of the oldest revocation that awaits a release and still has partitions.
     pub(super) fn next_release(&mut self) -> Option<BTreeSet<Partition>> {
         while !self.releases.is_empty() {
             if let Some(partitions) = self.take_release() {

@@ -1,7 +1,7 @@
-//! Appending: one producer on its own thread, each record answered through a channel of its own.
+//! The producer: one client with its own thread. The result of each record arrives through a channel of its own.
 //!
-//! Not rdkafka's `FutureProducer`: when its queue is full it sleeps a tenth of a second at a time, where we want to say
-//! so at once.
+//! rdkafka's `FutureProducer` is not used: when its queue is full, it sleeps for 100 ms at a time, whereas an append
+//! must report that at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ use crate::{AppendError, LogError, Position};
 type Answer = oneshot::Sender<Result<Position, AppendError>>;
 pub(super) type Client = ThreadedProducer<Deliveries>;
 
-/// Turns delivery reports into answers.
+/// Client context that turns delivery reports into results of appends.
 pub(super) struct Deliveries(Arc<News>);
 
 impl ClientContext for Deliveries {
@@ -41,7 +41,7 @@ impl ProducerContext for Deliveries {
             Ok(message) => Ok(Position { partition: Partition(message.partition()), offset: message.offset() }),
             Err((error, _)) => Err(classify(error)),
         };
-        // Nobody listens any more where the request was given up; the record is in the log all the same.
+        // Ignored: the caller may have given up the request. The record is in the log anyway.
         let _ = answer.send(result);
     }
 }
@@ -54,10 +54,10 @@ fn classify(error: &KafkaError) -> AppendError {
     }
 }
 
-/// What is appended under a key: headers and body, or a tombstone.
+/// Headers and body of a record, or `None` for a tombstone.
 pub(super) type Contents<'a> = Option<(&'a [(String, String)], &'a [u8])>;
 
-/// The producer, made anew after an error that ends one for good.
+/// The producer, made again after an error that ends one for good.
 pub(super) struct Appender {
     settings: Settings,
     current: Mutex<Current>,
@@ -82,13 +82,14 @@ impl Appender {
         self.current().client.clone()
     }
 
-    /// Batches become no larger than this. What is under way is still answered by the producer that has it.
+    /// Limits the size of batches to `largest` bytes. Records in flight are still answered by the producer that holds
+    /// them.
     pub(super) fn limit_batches(&self, largest: Option<usize>) {
         let mut current = self.current();
         if largest.is_none() || current.largest_batch == largest {
             return;
         }
-        // Most topics take a usual batch, and need no other producer.
+        // Most topics take a batch of the usual size, so the producer need not be replaced.
         let (before, after) = (self.settings.producer(current.largest_batch), self.settings.producer(largest));
         current.largest_batch = largest;
         if before.get("batch.size") != after.get("batch.size") {
@@ -127,15 +128,15 @@ impl Appender {
         result
     }
 
-    /// An idempotent producer that has met a fatal error refuses everything from then on; only a new one helps. What the
-    /// old one still held has been answered as not acknowledged.
+    /// Replaces `client` if it has had a fatal error: an idempotent producer refuses everything after one, so only a
+    /// new producer helps. The records that the old producer still held have been answered as not acknowledged.
     fn replace_if_dead(&self, client: &Arc<Client>) {
         let Some((code, reason)) = client.client().fatal_error() else { return };
         let mut current = self.current();
         if !Arc::ptr_eq(&current.client, client) {
             return;
         }
-        tracing::error!(%code, reason, "the producer has failed for good and is made anew");
+        tracing::error!(%code, reason, "the producer has failed for good and is made again");
         self.replace(&mut current);
     }
 

@@ -1,4 +1,4 @@
-//! Looking without joining a group: how far partitions reach, and one record where it stands.
+//! Queries that join no group: watermarks, offsets by time, committed offsets, and single records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,26 +18,27 @@ use super::record::record;
 use super::{QUESTION_DEADLINE, blocking, unavailable};
 use crate::{LogError, Watermarks};
 
-/// How long reading one record may take once it is known to be there.
+/// Time limit for reading one record that is known to exist.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 type Client = BaseConsumer<Asks>;
 
-/// Asks how far partitions reach. Its client is made when it is first needed and kept, for this is asked again and again.
+/// Queries watermarks and offsets by time. Its client is created on first use and kept, because queries are frequent.
 #[derive(Default)]
 pub(super) struct WatermarkQuery {
-    /// A consumer, for only a consumer can ask about all partitions at once, and asking does not create a topic.
+    /// A consumer: only a consumer can query all partitions at once, and its query creates no topic.
     client: OnceCell<Arc<Client>>,
-    /// Whether an end counts what stands in transactions that are still open. No subscription delivers that yet.
+    /// True if ends include records of open transactions. Subscriptions do not deliver those yet.
     with_open_transactions: bool,
 }
 
 impl WatermarkQuery {
-    /// Ends as appenders see them.
+    /// Creates a query whose ends include records of open transactions, as appends see them.
     pub(super) fn with_open_transactions() -> Self {
         Self { with_open_transactions: true, ..Self::default() }
     }
 
+    /// Returns the watermarks of each partition of `topic`.
     pub(super) async fn of(
         &self,
         settings: &Settings,
@@ -47,7 +48,8 @@ impl WatermarkQuery {
         self.ask(settings, move |client| watermarks(client, &topic)).await
     }
 
-    /// The first offset of each partition at this time or later, or its end.
+    /// Returns for each partition the first offset whose record has the time `at` or a later one, or the partition's
+    /// end.
     pub(super) async fn at(
         &self,
         settings: &Settings,
@@ -73,7 +75,7 @@ impl WatermarkQuery {
         };
         let client = self.client.get_or_try_init(make).await?.clone();
         blocking(move || {
-            // Nothing is consumed; these are errors of the past, which would pile up.
+            // Nothing is consumed. The poll returns errors of the past, which would accumulate otherwise.
             while client.poll(Duration::ZERO).is_some() {}
             question(&client)
         })
@@ -81,7 +83,7 @@ impl WatermarkQuery {
     }
 }
 
-/// Where a group has committed that it goes on. By a client of the group that joins nothing.
+/// Returns the offsets that a group has committed. Its client has the id of the group and does not join it.
 pub(super) async fn committed(
     settings: &Settings,
     group: &str,
@@ -97,7 +99,7 @@ pub(super) async fn committed(
         let found = client.committed_offsets(asked, QUESTION_DEADLINE).map_err(unavailable)?;
         let offset = |element: TopicPartitionListElem<'_>| match element.offset() {
             Offset::Offset(offset) => Some((Partition(element.partition()), offset)),
-            // There is none.
+            // There is no commit.
             _ => None,
         };
         Ok(found.elements().into_iter().filter_map(offset).collect())
@@ -125,7 +127,7 @@ fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Pa
     partitions.set_all_offsets(Offset::Offset(at.millis())).map_err(unavailable)?;
     let answer = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
     for element in answer.elements() {
-        // Where nothing is that young, the answer is the end.
+        // If no record is that young, the result is the end.
         if let Offset::Offset(offset) = element.offset() {
             found.insert(Partition(element.partition()), offset);
         }
@@ -135,7 +137,7 @@ fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Pa
 
 fn watermarks(client: &Client, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
     let partitions = partitions(client, topic)?;
-    // The low ones first, so that none is above its end.
+    // The low watermarks are queried first, so that none is above its end.
     let low = offsets(client, partitions.clone(), Offset::Beginning)?;
     let end = offsets(client, partitions, Offset::End)?;
     Ok(low
@@ -144,7 +146,8 @@ fn watermarks(client: &Client, topic: &str) -> Result<BTreeMap<Partition, Waterm
         .collect())
 }
 
-/// Asks for the offset of one end of all these partitions, with one question to each of their leaders.
+/// Returns one end of all these partitions, with one request to each of their leaders. `which` is the beginning or the
+/// end.
 pub(super) fn offsets<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     mut partitions: TopicPartitionList,
@@ -162,7 +165,7 @@ pub(super) fn offsets<C: ConsumerContext>(
     found.elements().into_iter().map(offset).collect()
 }
 
-/// Reads one record.
+/// Reads the record at `offset`. `None` if the offset holds no record.
 pub(super) async fn read(
     settings: &Settings,
     topic: &str,
@@ -175,10 +178,11 @@ pub(super) async fn read(
         .map_err(|error| LogError::configuration(&error))?;
     let (answer, answered) = oneshot::channel();
     let topic = topic.to_owned();
-    // A thread of its own: ending a consumer may take a while when brokers are away, and nobody should wait for that.
+    // Uses a dedicated thread: a consumer may take a while to end while brokers are unreachable, and no caller should
+    // wait for that.
     let thread = std::thread::Builder::new().name("log-read".into());
     let look = move || {
-        // Whoever asked may have stopped waiting.
+        // Ignored: the caller may have stopped waiting.
         let _ = answer.send(find(&consumer, &topic, partition, offset));
     };
     thread.spawn(look).map_err(unavailable)?;
@@ -201,12 +205,12 @@ fn find(consumer: &Client, topic: &str, partition: Partition, offset: i64) -> Re
     while Instant::now() < deadline {
         match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
             None => {}
-            // The next record that there is: a later one, where this offset holds none.
+            // This is the next existing record: a later one, if `offset` holds none.
             Some(Ok(message)) => return Ok((message.offset() == offset).then(|| record(&message))),
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
             Some(Err(error)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => return Ok(None),
-                // A broker restarts, or a leader moves: librdkafka goes on trying.
+                // A broker restarts, or a leader moves: librdkafka keeps retrying.
                 _ => trouble = error.to_string(),
             },
         }

@@ -1,6 +1,6 @@
-//! The rebalance callback. It runs inside `poll`, on the consumer's own thread, so it never waits: it only notes what
-//! happened, and the thread acts on it after the poll. The exceptions are answered on the spot: an empty change, a loss,
-//! and everything once the consumer is closing, because the close itself polls until the last change is answered.
+//! The rebalance callback. It runs inside `poll`, on the consumer's own thread, so it never waits: it only records the
+//! event, and the thread acts on it after the poll. Three cases are answered immediately: an empty change, a loss, and
+//! every change once the consumer is closing, because the close itself polls until the last change is answered.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,16 +16,16 @@ use usher_proto::Partition;
 
 use super::news::News;
 
-/// What the group coordinator decided.
+/// Decisions of the group coordinator.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// These partitions are ours; `incremental_assign` is still to be called.
+    /// These partitions are assigned to this member; `incremental_assign` is still to be called.
     Assigned(Vec<Partition>),
-    /// These are to be given up; `incremental_unassign` is still to be called.
+    /// These partitions are revoked; `incremental_unassign` is still to be called.
     Revoked(Vec<Partition>),
-    /// These are somebody else's already.
+    /// These partitions may already belong to another member.
     Lost(Vec<Partition>),
-    /// We are in the group and get nothing more.
+    /// This member is in the group and gets no further partitions.
     Unchanged,
 }
 
@@ -92,7 +92,7 @@ impl ConsumerContext for Rebalances {
                 Ok(())
             }
             _ => {
-                // Not seen so far; librdkafka asks for this answer to any error, to bring both sides to the same state.
+                // Never observed. librdkafka requires this answer to any error, to bring both sides to the same state.
                 self.note(Change::Lost(partitions));
                 consumer.unassign()
             }
@@ -103,8 +103,8 @@ impl ConsumerContext for Rebalances {
     }
 }
 
-/// Answers a revocation. librdkafka refuses the whole answer, and waits for another, if it names a partition that was
-/// never taken up; so those are left out.
+/// Answers a revocation. librdkafka refuses the whole answer and waits for another if it names a partition that was
+/// never started, so such partitions are left out.
 pub(super) fn hand_back(consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) -> KafkaResult<()> {
     let taken_up = consumer.assignment()?;
     let mut answer = TopicPartitionList::new();

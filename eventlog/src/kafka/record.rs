@@ -1,11 +1,12 @@
-//! What a message says, as a record.
+//! Conversion of a Kafka message into a record.
 
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use usher_proto::{Key, Record};
 
-/// Copies a message out of librdkafka's buffer, which would otherwise stay whole for as long as one message of it.
-/// Another producer's key or header that is no UTF-8 is read as best it can be; the event in it will not be accepted.
+/// Copies a message out of librdkafka's buffer, which would otherwise stay in memory as a whole as long as one of its
+/// messages. A key or header of another producer that is not UTF-8 is converted with replacement characters; such an
+/// event is not accepted later.
 pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers

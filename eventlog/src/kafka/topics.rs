@@ -1,4 +1,4 @@
-//! The topics of one log: made or checked before anything is read or written, and looked at again while it runs.
+//! The topics of one log: created or checked before any read or write, and checked again while the log runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,19 +23,19 @@ use crate::{
     Watermarks,
 };
 
-/// Kafka's word for "as many replicas as the cluster's default says".
+/// Kafka's replication factor for "the default of the cluster".
 const CLUSTER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
 
-/// How often to look for topics that have been made.
+/// Maximum number of checks for topics that were just created.
 const LOOKS: u32 = 50;
-/// And how long to wait in between.
+/// Pause between two of these checks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// Interval between reads of the topics' settings.
 const AUDIT_EVERY: Duration = Duration::from_secs(10);
 
 type Admin = AdminClient<Asks>;
 
-/// What is known of the topics that were ensured.
+/// State of the topics that were ensured.
 #[derive(Default)]
 pub(super) struct Topics {
     admin: OnceCell<Arc<Admin>>,
@@ -44,7 +44,7 @@ pub(super) struct Topics {
 
 #[derive(Default)]
 struct Known {
-    /// The first that was ensured: the one that a check answers for.
+    /// Name of the first ensured topic, on which a check reports.
     first: Option<String>,
     topics: BTreeMap<String, Topic>,
     audited_at: Option<Instant>,
@@ -52,16 +52,17 @@ struct Known {
 
 struct Topic {
     spec: TopicSpec,
-    /// What the settings say.
+    /// State by the settings of the topic alone.
     settings: TopicState,
     /// Number of partitions.
     partitions: i32,
     exists: bool,
-    /// Whether it once held more than it does. It stays so until the process ends: somebody has to look.
+    /// True if the topic once held more than it does. It stays set until the process ends, because an operator has to
+    /// investigate.
     replaced: bool,
-    /// The highest end seen of each partition.
+    /// Highest end seen of each partition.
     ends: BTreeMap<Partition, i64>,
-    /// What has been told of it.
+    /// Problems that have been logged.
     told: Vec<TopicProblem>,
 }
 
@@ -81,7 +82,7 @@ impl Topic {
         state
     }
 
-    /// One line for each problem that is new, and one when it is gone.
+    /// Logs one line for each new problem, and one for each that is gone.
     fn tell(&mut self) {
         let (topic, found) = (&self.spec.name, self.state().problems);
         for problem in found.iter().filter(|problem| !self.told.contains(problem)) {
@@ -113,12 +114,12 @@ impl Topics {
         self.admin.get_or_try_init(make).await.cloned()
     }
 
-    /// How a topic was found when it was last looked at.
+    /// Returns the state of a topic as of its last check.
     pub(super) fn state(&self, topic: &str) -> TopicState {
         self.known().topics.get(topic).map(Topic::state).unwrap_or_default()
     }
 
-    /// A record has been acknowledged there.
+    /// Records the position of an acknowledged record.
     pub(super) fn appended(&self, topic: &str, position: Position) {
         if let Some(topic) = self.known().topics.get_mut(topic) {
             let end = topic.ends.entry(position.partition).or_default();
@@ -126,20 +127,22 @@ impl Topics {
         }
     }
 
-    /// The smallest limit on records of all topics.
+    /// Returns the smallest record size limit of all topics, in bytes. `None` if no limit is known.
     pub(super) fn smallest_limit(&self) -> Option<usize> {
         self.known().topics.values().filter_map(|topic| topic.settings.largest).min()
     }
 
+    /// Creates the missing topics, as far as permitted, and checks all of them.
     pub(super) async fn ensure(&self, settings: &Settings, topics: &[TopicSpec]) -> Result<(), LogError> {
         let admin = self.admin(settings).await?;
-        // Looking comes first: where the topics exist already, Usher need not be allowed to make any.
+        // The topics are described first: if all of them exist, Usher needs no permission to create any.
         let mut found = partitions(&admin, topics).await?;
         let missing: Vec<&TopicSpec> = topics.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
         if !missing.is_empty() {
             may_be_made(&admin, &missing).await?;
             make(&admin, &missing).await?;
-            // Looked at again, for somebody else may have made them otherwise; the brokers take a moment.
+            // Described again, because another process may have created them with other properties. Brokers take a
+            // moment.
             let mut looks = 0;
             while found.len() < topics.len() {
                 if looks == LOOKS {
@@ -180,7 +183,7 @@ impl Topics {
         topics.iter().find_map(blocked).map_or(Ok(()), Err)
     }
 
-    /// Looks at the first topic again, and from time to time at the settings of all.
+    /// Checks the first topic again, and every [`AUDIT_EVERY`] the settings of all topics.
     pub(super) async fn check(&self, settings: &Settings, watermarks: &WatermarkQuery) -> Result<(), LogError> {
         let admin = self.admin(settings).await?;
         let Some(first) = self.known().first.clone() else {
@@ -189,11 +192,11 @@ impl Topics {
             })
             .await;
         };
-        // How far it had reached is noted before it is asked, for records are acknowledged meanwhile.
+        // The highest known ends are copied before the query, because records are acknowledged during it.
         let known = self.known().topics.get(&first).map(|topic| (topic.spec.clone(), topic.ends.clone()));
         let (spec, seen) = known.unzip();
         let found = partitions(&admin, spec.as_slice()).await?.get(&first).copied();
-        // Not asked of a topic that is gone.
+        // Not queried for a topic that is gone.
         let ends = match found {
             Some(_) => watermarks.of(settings, &first).await?,
             None => BTreeMap::new(),
@@ -230,7 +233,7 @@ impl Topics {
         topic.tell();
     }
 
-    /// Reads the settings of all topics. It is advice as long as they are not told, so that harms nothing.
+    /// Reads the settings of all topics. While they cannot be read, the previous result stays: it is only advice.
     async fn audit(&self, admin: &Admin) {
         let specs: Vec<TopicSpec> = self.known().topics.values().map(|topic| topic.spec.clone()).collect();
         let names: Vec<ResourceSpecifier<'_>> = specs.iter().map(|spec| ResourceSpecifier::Topic(&spec.name)).collect();
@@ -247,7 +250,7 @@ impl Topics {
         };
         let hidden = answers.iter().any(|answer| answer.as_ref().is_err_and(denied));
         for spec in &specs {
-            // Answers come in an order of their own, and a refusal does not name its topic.
+            // The results are in no particular order, and a refusal does not name its topic.
             let of_topic = |config: &&ConfigResource| matches!(&config.specifier, OwnedResourceSpecifier::Topic(name) if *name == spec.name);
             let settings = match answers.iter().flatten().find(of_topic) {
                 Some(config) => {
@@ -259,7 +262,7 @@ impl Topics {
                     state
                 }
                 None if hidden => TopicState { problems: vec![TopicProblem::SettingsHidden], ..TopicState::default() },
-                // It is gone, which is found elsewhere, or nobody answers for it now.
+                // The topic is gone, which the check finds, or no broker answers for it now.
                 None => continue,
             };
             if let Some(topic) = self.known().topics.get_mut(&spec.name) {
@@ -271,11 +274,12 @@ impl Topics {
     }
 }
 
-/// Lets dead letters end that an earlier version or somebody else has kept for ever. False where that is not allowed.
+/// Limits the retention of dead letters that an earlier version or an operator has set to unlimited. Returns false if
+/// that is not allowed.
 async fn end_letters(admin: &Admin, spec: &TopicSpec, found: &ConfigResource) -> bool {
     let Retention::Compact(retention) = spec.retention else { return false };
     let retention = retention.as_millis().to_string();
-    // The request replaces all settings of the topic, so those that were set before are set again.
+    // The request replaces all settings of the topic, so it repeats those that were set before.
     let set = |entry: &&rdkafka::admin::ConfigEntry| {
         entry.source == ConfigSource::DynamicTopic && entry.name != "cleanup.policy" && entry.name != "retention.ms"
     };
@@ -301,7 +305,7 @@ async fn end_letters(admin: &Admin, spec: &TopicSpec, found: &ConfigResource) ->
     changed
 }
 
-/// An error if one of the missing topics is one that existed before.
+/// Checks that the missing topics may be created. Returns an error if one of them existed before.
 async fn may_be_made(admin: &Arc<Admin>, missing: &[&TopicSpec]) -> Result<(), LogError> {
     for topic in missing {
         let existed = match &topic.creation {
@@ -311,7 +315,7 @@ async fn may_be_made(admin: &Arc<Admin>, missing: &[&TopicSpec]) -> Result<(), L
                 let (admin, prefix) = (admin.clone(), groups.clone());
                 blocking(move || {
                     let groups = admin.inner().fetch_group_list(None, QUESTION_DEADLINE).map_err(unavailable)?;
-                    // Another installation's prefix may begin with ours; no flow's name has a dot.
+                    // Another installation's prefix may begin with this one. The name of a flow has no dot.
                     let ours = |name: &str| name.strip_prefix(&prefix).is_some_and(|flow| !flow.contains('.'));
                     Ok(groups.groups().iter().any(|group| ours(group.name())))
                 })
@@ -326,7 +330,7 @@ async fn may_be_made(admin: &Arc<Admin>, missing: &[&TopicSpec]) -> Result<(), L
 }
 
 async fn make(admin: &Admin, topics: &[&TopicSpec]) -> Result<(), LogError> {
-    // The limit is on the stored batch, so it stands above the largest record.
+    // Kafka applies the limit to the stored batch, so it is above the largest record.
     let largest = (MAX_RECORD + BATCH_ROOM).to_string();
     let settings = topics.iter().map(|topic| match topic.retention {
         Retention::Time => ("delete", RETENTION.as_millis().to_string()),
@@ -334,7 +338,7 @@ async fn make(admin: &Admin, topics: &[&TopicSpec]) -> Result<(), LogError> {
     });
     let settings: Vec<(&str, String)> = settings.collect();
     let new = topics.iter().zip(&settings).map(|(topic, (policy, time))| {
-        // Both said, for a cluster may have other defaults.
+        // Both are set, because a cluster may have other defaults.
         NewTopic::new(&topic.name, topic.partitions, CLUSTER_DEFAULT)
             .set("max.message.bytes", &largest)
             .set("cleanup.policy", policy)
@@ -353,14 +357,14 @@ async fn make(admin: &Admin, topics: &[&TopicSpec]) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Number of partitions of each topic that exists.
+/// Returns the number of partitions of each topic that exists.
 async fn partitions(admin: &Arc<Admin>, topics: &[TopicSpec]) -> Result<HashMap<String, i32>, LogError> {
     let admin = admin.clone();
-    // One by its name; several in one question.
+    // A single topic is requested by name; several are filtered from one request for all.
     let only = if let [topic] = topics { Some(topic.name.clone()) } else { None };
     let found: HashMap<String, i32> = blocking(move || {
         let metadata = admin.inner().fetch_metadata(only.as_deref(), QUESTION_DEADLINE).map_err(unavailable)?;
-        // Not the same as missing.
+        // A denied description does not mean that the topic is missing.
         let denied = |found: &&MetadataTopic| {
             found.error() == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
         };

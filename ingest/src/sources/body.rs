@@ -1,33 +1,36 @@
-//! The few fields of a body that ingest reads, and forgiving about everything else.
+//! The few body fields that `ingest` reads. Deviations in all other fields are tolerated.
 //!
 //! Senders change their payloads without notice, and end users write parts of them. A field of another type than
-//! documented is as good as absent; only a text that is no JSON object, that says a field which counts twice, or that
-//! has no type is refused. How deep it is nested is nobody's concern here: what is verified is kept, bounded by its
-//! size.
+//! documented is treated as absent. A body is refused only if it is not a JSON object, repeats a field that
+//! `ingest` reads, or has no type. The depth of nesting is not limited here: every verified body is stored, and
+//! only its size is bounded.
 
 use usher_proto::{Json, Timestamp};
 
 use crate::error::Refusal;
 
-/// The object that a body is.
+/// Parses a body as a JSON object.
 ///
 /// # Errors
-/// The body is none, or one of `counted` stands in it more than once: readers may differ in which of them they take.
+///
+/// The body is not a JSON object, or contains one of the fields `counted` more than once: readers may differ in the
+/// occurrence that they use.
 pub(super) fn read<'a>(body: &'a str, counted: &[&str]) -> Result<Json<'a>, Refusal> {
     let object = Json::read(body).filter(|body| body.is_object() && !body.repeats(counted));
     object.ok_or(Refusal::BodyMalformed)
 }
 
-/// The type of an event.
+/// Returns the type of an event.
 ///
 /// # Errors
-/// The event has none.
+///
+/// The type is absent, empty or not a string.
 pub(super) fn kind(envelope: Json<'_>) -> Result<String, Refusal> {
     let kind = envelope.get("type").and_then(Json::filled);
     Ok(kind.ok_or(Refusal::BodyMalformed)?.into_owned())
 }
 
-/// A time: a number in seconds or milliseconds, the text of one, or RFC 3339.
+/// Parses a time: a number in seconds or milliseconds, the text of such a number, or RFC 3339.
 pub(super) fn time(value: Json<'_>) -> Option<Timestamp> {
     match value.whole() {
         Some(number) => Timestamp::from_seconds_or_millis(number.value),

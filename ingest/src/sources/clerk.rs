@@ -1,4 +1,4 @@
-//! Clerk: signed and delivered by Svix.
+//! Clerk's webhooks, signed and delivered by Svix.
 
 mod key;
 
@@ -16,15 +16,19 @@ use crate::error::Refusal;
 
 const VARIABLE: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
 
-/// Clerk's instances and their secrets.
+/// Clerk's instances and their signing secrets.
 #[derive(Clone)]
-pub struct Clerk {
+pub struct ClerkSource {
     secrets: InstanceSecrets,
 }
 
-impl Clerk {
-    /// Reads `CLERK_WEBHOOK_SIGNING_SECRET` and `CLERK_WEBHOOK_SIGNING_SECRET_<INSTANCE>`; each may hold several secrets,
-    /// separated by spaces. At least one is needed: without any, nothing could ever verify.
+impl ClerkSource {
+    /// Reads `CLERK_WEBHOOK_SIGNING_SECRET` and `CLERK_WEBHOOK_SIGNING_SECRET_<INSTANCE>`. Each may hold several
+    /// secrets, separated by spaces.
+    ///
+    /// # Errors
+    ///
+    /// No secret is set, so that no webhook could be verified, or a secret or the name of an instance is invalid.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let secrets = InstanceSecrets::from_environment(VARIABLE, environment)?.ok_or_else(|| {
             let why = "not set: copy the signing secret (whsec_...) from the endpoint's page in Clerk's dashboard";
@@ -33,7 +37,7 @@ impl Clerk {
         Ok(Self { secrets })
     }
 
-    /// The setting for the signing secret of an instance, where it has none.
+    /// Returns the setting for the signing secret of an instance. `None` if the instance has a secret.
     pub(crate) fn unset(&self, instance: &Instance) -> Option<String> {
         let suffix = instance.as_str().to_uppercase().replace('-', "_");
         (!self.secrets.has(instance)).then(|| match instance.is_default() {
@@ -43,7 +47,7 @@ impl Clerk {
     }
 }
 
-impl Sender for Clerk {
+impl Sender for ClerkSource {
     fn source(&self) -> Source {
         Source::Clerk
     }

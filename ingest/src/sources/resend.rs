@@ -1,7 +1,7 @@
-//! Resend: what became of mails, signed and delivered by Svix.
+//! Resend's webhooks about the delivery of mail, signed and delivered by Svix.
 //!
-//! Facts: resend.com/docs (webhooks, event types). The key is the user that the mail's tag `clerk_user_id` names, else the
-//! mail.
+//! Source: resend.com/docs (webhooks, event types). The key is the user in the mail's tag `clerk_user_id`, else the id
+//! of the mail.
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -18,26 +18,30 @@ use crate::error::Refusal;
 
 const VARIABLE: &str = "RESEND_WEBHOOK_SECRET";
 
-/// Resend's webhooks: of the account of each instance.
+/// Resend's signing secrets, for the account of each instance.
 #[derive(Clone)]
-pub struct Resend {
+pub struct ResendSource {
     secrets: InstanceSecrets,
 }
 
-impl Resend {
-    /// Reads `RESEND_WEBHOOK_SECRET` and `RESEND_WEBHOOK_SECRET_<INSTANCE>`; each may hold several secrets, separated by
-    /// spaces. None where none is set.
+impl ResendSource {
+    /// Reads `RESEND_WEBHOOK_SECRET` and `RESEND_WEBHOOK_SECRET_<INSTANCE>`. Each may hold several secrets, separated
+    /// by spaces. `None` if no secret is set.
+    ///
+    /// # Errors
+    ///
+    /// A secret or the name of an instance is invalid.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, ConfigError> {
         Ok(InstanceSecrets::from_environment(VARIABLE, environment)?.map(|secrets| Self { secrets }))
     }
 
-    /// True if webhooks of this instance can verify.
+    /// True if the instance has a secret, so that its webhooks can be verified.
     pub(crate) fn takes(&self, instance: &Instance) -> bool {
         self.secrets.has(instance)
     }
 }
 
-impl Sender for Resend {
+impl Sender for ResendSource {
     fn source(&self) -> Source {
         Source::Resend
     }
@@ -55,7 +59,7 @@ impl Sender for Resend {
         let envelope = body::read(&text, &["type", "created_at", "data"])?;
         let kind = body::kind(envelope)?;
         let data = |path: &[&str]| envelope.get("data")?.at(path)?.filled();
-        // A mail that is tagged with a user of Clerk concerns that user, at the instance whose account has sent it.
+        // A mail with the tag of a Clerk user concerns that user, in the instance whose account sent the mail.
         let (whose, key) = match data(&["tags", "clerk_user_id"]) {
             Some(user) => (Source::Clerk, Some(user)),
             None => (Source::Resend, data(&["email_id"])),
@@ -87,7 +91,7 @@ mod tests {
 
     fn accept(body: &str, secret: &str) -> Result<Event, Refusal> {
         let environment = Environment::from_vars([(VARIABLE, SECRET)]);
-        let resend = Resend::from_environment(&environment).expect("a good secret").expect("it is set");
+        let resend = ResendSource::from_environment(&environment).expect("a good secret").expect("it is set");
         let time = NOW.seconds().to_string();
         let signature = SigningSecret::parse(secret).expect("a secret").sign("msg_1", &time, body.as_bytes());
         let mut headers = HeaderMap::new();
@@ -122,10 +126,10 @@ mod tests {
     #[test]
     fn what_does_not_verify_or_has_no_type_is_refused() {
         let other = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-        assert_eq!(accept("{}", other).err(), Some(Refusal::NotVerified(signature::Refusal::NoMatch)));
+        assert_eq!(accept("{}", other).err(), Some(Refusal::NotVerified(signature::SignatureRefusal::NoMatch)));
         for body in ["{}", "[]", "nonsense"] {
             assert_eq!(accept(body, SECRET).err(), Some(Refusal::BodyMalformed), "{body}");
         }
-        assert!(Resend::from_environment(&Environment::from_vars([])).expect("nothing is wrong").is_none());
+        assert!(ResendSource::from_environment(&Environment::from_vars([])).expect("nothing is wrong").is_none());
     }
 }

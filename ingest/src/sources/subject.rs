@@ -1,14 +1,14 @@
-//! Keys that name nobody: whatever a sender calls somebody by, no address and no phone number becomes one. Keys stand in the
-//! log, in the store and in what operators are shown, for longer than a body does.
+//! Keys without personal data. An address or a phone number never becomes a key, whatever field a sender puts it in.
+//! Keys are stored in the log and in the store and are shown to operators, for longer than a body is kept.
 
 use sha2::{Digest as _, Sha256};
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, Key};
 
-/// The fewest digits of a phone number.
+/// Minimum number of digits of a phone number.
 const FEWEST_DIGITS: usize = 6;
 
-/// The key with this text, or with its digest where it is an address or a phone number.
+/// Returns the key with this text, or with its digest if the text is an address or a phone number.
 pub(super) fn key(text: &str) -> Key {
     if text.contains('@') {
         address(text)
@@ -19,12 +19,12 @@ pub(super) fn key(text: &str) -> Key {
     }
 }
 
-/// The key of a mail's recipient: one in whatever case it is written.
+/// Returns the key of a mail's recipient. It is the same for every spelling of the address.
 pub(super) fn address(text: &str) -> Key {
     address_key(AddressDigest::of(text))
 }
 
-/// The key of a message's recipient: one however the number is grouped.
+/// Returns the key of a text message's recipient. It is the same for every grouping of the digits.
 pub(super) fn phone(text: &str) -> Key {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let digits = if digits.is_empty() { text.to_owned() } else { digits };
@@ -32,7 +32,8 @@ pub(super) fn phone(text: &str) -> Key {
     Key::new(format!("phone:{hex}"))
 }
 
-/// Digits, and what stands between them in phone numbers. A plain number is one, too: it is as good a key by its digest.
+/// True if the text consists of digits and the separators of phone numbers. That includes plain numbers, whose digest
+/// is an equally good key.
 fn is_phone(text: &str) -> bool {
     let between = |c: char| c.is_whitespace() || matches!(c, '+' | '-' | '.' | '/' | '(' | ')');
     text.chars().filter(char::is_ascii_digit).count() >= FEWEST_DIGITS

@@ -1,4 +1,4 @@
-//! What senders have in common whose webhooks are signed and delivered by Svix.
+//! Common code for senders whose webhooks are signed and delivered by Svix.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,26 @@ use usher_service::options::Environment;
 
 use crate::error::Refusal;
 
-/// Both families of header names: Svix's own, then those of Standard Webhooks. Never mixed.
+/// Both families of header names: Svix's own, and those of Standard Webhooks. A request uses one family only.
 pub(super) const SVIX: [&str; 3] = usher_proto::headers::SVIX;
 pub(super) const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
-/// One or more secrets, separated by spaces.
+/// Parses one or more secrets, separated by spaces. `variable` is named in the error.
 pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, ConfigError> {
     SigningSecret::parse_list(text).map_err(|error| ConfigError::new(variable, error))
 }
 
-/// The secrets of a sender's instances.
+/// The signing secrets of a sender's instances.
 #[derive(Clone)]
 pub(super) struct InstanceSecrets(BTreeMap<Instance, Vec<SigningSecret>>);
 
 impl InstanceSecrets {
-    /// Reads `variable` for the default instance and `<variable>_<INSTANCE>` for every other; each may hold several,
-    /// separated by spaces. None where none is set.
+    /// Reads `variable` for the default instance and `<variable>_<INSTANCE>` for each other instance. Each may hold
+    /// several secrets, separated by spaces. `None` if no secret is set.
     ///
     /// # Errors
-    /// A secret that is none, or a name that no instance can have.
+    ///
+    /// A secret or the name of an instance is invalid.
     pub(super) fn from_environment(variable: &str, environment: &Environment) -> Result<Option<Self>, ConfigError> {
         let mut secrets = BTreeMap::new();
         if let Some(text) = environment.get(variable)? {
@@ -45,21 +46,26 @@ impl InstanceSecrets {
         Ok((!secrets.is_empty()).then_some(Self(secrets)))
     }
 
-    /// True if webhooks of this instance can verify.
+    /// True if the instance has a secret, so that its webhooks can be verified.
     pub(super) fn has(&self, instance: &Instance) -> bool {
         self.0.contains_key(instance)
     }
 
-    /// An instance of this name, with its secrets.
+    /// Returns the instance of this name and its secrets.
     ///
     /// # Errors
-    /// No secret is configured for it.
+    ///
+    /// No secret is configured for the instance.
     pub(super) fn of(&self, instance: &str) -> Result<(&Instance, &[SigningSecret]), Refusal> {
         self.0.get_key_value(instance).map(|(name, secrets)| (name, secrets.as_slice())).ok_or(Refusal::NoSuchInstance)
     }
 }
 
-/// The signature's headers, of one family.
+/// Returns the headers of the signature, all from one family.
+///
+/// # Errors
+///
+/// A header is missing or cannot be read, or the id is too long or contains control characters.
 pub(super) fn signed(headers: &HeaderMap) -> Result<Signed<'_>, Refusal> {
     let names = if headers.contains_key(SVIX[0]) || !headers.contains_key(STANDARD[0]) { SVIX } else { STANDARD };
     let value = |name: &'static str| {
@@ -73,7 +79,8 @@ pub(super) fn signed(headers: &HeaderMap) -> Result<Signed<'_>, Refusal> {
     Ok(signed)
 }
 
-/// What is kept of the headers: the signature's parts, under Svix's own names, and the trace.
+/// Returns the headers that are stored with the event: the parts of the signature, under Svix's own names, and
+/// the trace context.
 pub(super) fn provenance(signed: &Signed<'_>, headers: &HeaderMap) -> Vec<(String, String)> {
     let values = [signed.id, signed.timestamp, signed.signatures];
     let mut provenance: Vec<(String, String)> =

@@ -1,4 +1,4 @@
-//! What a link shows and does, against a log that keeps what it is given, or does not.
+//! Tests of the unsubscribe pages, with a log that stores records or is unavailable.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -13,12 +13,12 @@ use usher_proto::{AddressDigest, Instance, Key, Partition, Record, Source, Subje
 use usher_service::options::Environment;
 
 use super::*;
-use crate::Config;
-use crate::config::Arguments;
+use crate::IngestConfig;
+use crate::config::IngestArguments;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// A log that remembers, while it is there.
+/// A log that stores records in memory while it is available.
 #[derive(Default)]
 struct Notebook {
     away: AtomicBool,
@@ -82,10 +82,10 @@ struct Scene {
 
 fn scene() -> Scene {
     use clap::Parser as _;
-    let arguments = Arguments::parse_from(["ingest", "--log", "kafka://127.0.0.1:1"]);
+    let arguments = IngestArguments::parse_from(["ingest", "--log", "kafka://127.0.0.1:1"]);
     let known = [("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
     let environment = Environment::from_vars(known).with("USHER_UNSUBSCRIBE_SECRET", SECRET);
-    let config = Config::new(arguments, &environment).expect("a good configuration");
+    let config = IngestConfig::new(arguments, &environment).expect("a good configuration");
     let log = Arc::new(Notebook::default());
     let ingest = Arc::new(Ingest::new(&config, log.clone(), &Registry::new()).expect("metrics"));
     let subject = SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1"));

@@ -36,7 +36,7 @@ fn of_several_faults_the_first_that_strikes_counts_and_none_follows_the_lots_of_
         struck[if matched.fault.status.is_some() { 0 } else { 1 + usize::from(matched.fault.drop_after_effect) }] += 1;
     }
     assert_eq!(faults.in_force(now).iter().map(|fault| fault.struck).collect::<Vec<_>>(), struck);
-    // A tenth of what the first lets through, and half of what these two do.
+    // The first hits 20 %, the second a tenth of the remaining requests, the third half of those that are left.
     let expected = [150..250, 50..110, 300..420];
     assert!(struck.iter().zip(&expected).all(|(count, range)| range.contains(count)), "{struck:?} of 1000");
 }

@@ -4,7 +4,7 @@ const DEFAULT: usize = 10_000;
 
 #[test]
 fn the_newest_are_kept_and_all_are_counted() {
-    let ledger = Ledger::keeping(3);
+    let ledger = RequestLedger::keeping(3);
     for n in 0..10 {
         ledger.arrived(entry("resend", None));
         ledger.effect(Entry { replayed: n == 9, ..entry(if n % 2 == 0 { "resend" } else { "stripe" }, None) });
@@ -14,8 +14,8 @@ fn the_newest_are_kept_and_all_are_counted() {
     assert_eq!(seqs(&ledger.effects(&page(0, 2))), [8, 9], "the oldest first");
     assert_eq!(seqs(&ledger.effects(&page(9, 2))), [10]);
     let counts = [
-        ("resend", Counts { requests: 10, effects: 5, replays: 0 }),
-        ("stripe", Counts { requests: 0, effects: 4, replays: 1 }),
+        ("resend", LedgerCounts { requests: 10, effects: 5, replays: 0 }),
+        ("stripe", LedgerCounts { requests: 0, effects: 4, replays: 1 }),
     ];
     assert_eq!(ledger.counts(), counts.into());
     ledger.answered(1, 200, false);
@@ -25,7 +25,7 @@ fn the_newest_are_kept_and_all_are_counted() {
 
 #[test]
 fn large_bodies_count_for_more() {
-    let ledger = Ledger::keeping(3);
+    let ledger = RequestLedger::keeping(3);
     let large = || Entry { body: Arc::new(Value::from("x".repeat(2 * ENTRY))), ..entry("resend", None) };
     for _ in 0..3 {
         ledger.arrived(large());
@@ -57,7 +57,7 @@ fn seqs(entries: &[Arc<Entry>]) -> Vec<u64> {
 
 #[test]
 fn filters_hold_together() {
-    let ledger = Ledger::keeping(DEFAULT);
+    let ledger = RequestLedger::keeping(DEFAULT);
     for (provider, key) in [("resend", Some("a")), ("stripe", Some("a")), ("resend", None), ("resend", Some("a"))] {
         ledger.effect(entry(provider, key));
     }
@@ -75,7 +75,7 @@ fn filters_hold_together() {
 
 #[test]
 fn numbers_go_on_after_forgetting() {
-    let ledger = Ledger::keeping(DEFAULT);
+    let ledger = RequestLedger::keeping(DEFAULT);
     let forgotten = ledger.arrived(entry("resend", None));
     ledger.forget();
     ledger.answered(forgotten, 200, false);
@@ -87,7 +87,7 @@ fn numbers_go_on_after_forgetting() {
 
 #[test]
 fn a_request_shows_no_status_until_it_is_answered() {
-    let ledger = Ledger::keeping(DEFAULT);
+    let ledger = RequestLedger::keeping(DEFAULT);
     let seq = ledger.arrived(entry("resend", None));
     assert_eq!(ledger.requests(&Filter::default())[0].status, None);
     ledger.answered(seq, 503, true);
@@ -97,7 +97,7 @@ fn a_request_shows_no_status_until_it_is_answered() {
 
 #[test]
 fn a_hundred_thousand_entries_are_found_by_number_at_once() {
-    let ledger = Ledger::keeping(DEFAULT);
+    let ledger = RequestLedger::keeping(DEFAULT);
     for _ in 0..100_000 {
         ledger.effect(entry("resend", None));
     }

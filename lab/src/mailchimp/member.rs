@@ -1,45 +1,49 @@
-//! The members of audiences, and what each of their states does to each operation. docs/destinations.md has the same as
-//! a table.
+//! The members of audiences, and the effect of each operation in each state. `docs/destinations.md` has the same
+//! as a table.
 //!
-//! Sources: mailchimp.com/developer/marketing (list members, member tags, errors), and for each refusal a report of
-//! somebody who met it:
-//! - DELETE of who is pending, cleaned or archived is a 405: amro/gibbon#320, hitobito/hitobito#1072;
-//! - `status_if_new` leaves who is archived archived: mailchimp/mc-woocommerce#951; a `status` takes the person back:
-//!   stackoverflow.com/questions/63584277;
-//! - an address changes in place for who is subscribed alone: ibericode/mailchimp-user-sync#96; and not to one that has
-//!   a member, be it an archived one: brandonseydel/MailChimp.Net#201;
-//! - `tags` of a PUT never reach who is there: ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203;
-//! - who has unsubscribed cannot be subscribed, only asked (`pending`): ibericode/mailchimp-for-wordpress#798,
-//!   forem/forem#6256. Whether that also holds where an API call has unsubscribed them is unconfirmed; here it does.
+//! Sources: mailchimp.com/developer/marketing (list members, member tags, errors), and for each refusal a report of a
+//! user who met it:
+//! - DELETE of a pending, cleaned or archived member is a 405: amro/gibbon#320, hitobito/hitobito#1072;
+//! - `status_if_new` leaves an archived member archived: mailchimp/mc-woocommerce#951; a `status` restores
+//!   the member: stackoverflow.com/questions/63584277;
+//! - only the address of a subscribed member can be changed: ibericode/mailchimp-user-sync#96; and not to an address
+//!   that has a member already, even an archived one: brandonseydel/MailChimp.Net#201;
+//! - `tags` of a PUT have no effect on an existing member:
+//!   ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203;
+//! - an unsubscribed member cannot be set to subscribed, only to `pending`, which asks the person:
+//!   ibericode/mailchimp-for-wordpress#798, forem/forem#6256. It is unconfirmed that this also holds if an API call has
+//!   unsubscribed the member; here it does.
 
 use axum::http::StatusCode;
 use md5::{Digest as _, Md5};
 use serde_json::{Map, Value, json};
 
 use super::{invalid, not_found, problem};
-use crate::answer::Answer;
+use crate::answer::FakeResponse;
 use crate::bounded::Bounded;
 
-/// Values of `status` and `status_if_new`. A member may also be `archived`, which no request can say.
+/// Valid values of `status` and `status_if_new`. A member may also be `archived`, which no request can set
+/// by these fields.
 const STATUSES: [&str; 5] = ["subscribed", "unsubscribed", "cleaned", "pending", "transactional"];
 const ARCHIVED: &str = "archived";
 
-/// A member: list and id.
-pub(super) type Place = (String, String);
+/// The key of a member: list id and member id.
+pub(super) type MemberKey = (String, String);
 
-/// Present and former members of an audience, by place.
-pub(super) type Members = Bounded<Place, Entry>;
+/// Present and former members of all audiences, by key.
+pub(super) type AudienceMembers = Bounded<MemberKey, MemberEntry>;
 
 /// An audience's record of an address.
 #[derive(Debug, Clone)]
-pub(super) enum Entry {
-    /// A member, in whatever state.
+pub(super) enum MemberEntry {
+    /// A member in any state.
     Member(Map<String, Value>),
-    /// Erased for ever: nobody but that person can undo it.
+    /// Permanently erased. Only the person can undo that.
     Erased,
 }
 
-/// The member's id: the MD5 of the address in lower case. A path may also say the address itself.
+/// Returns the member's id, which is the MD5 of the address in lower case. `text` is the id or the address, because a
+/// path may contain either.
 pub(super) fn id_of(text: &str) -> String {
     if !text.contains('@') {
         return text.to_lowercase();
@@ -48,11 +52,11 @@ pub(super) fn id_of(text: &str) -> String {
     digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// The member, where there is one.
-pub(super) fn find<'a>(members: &'a Members, place: &Place) -> Option<&'a Map<String, Value>> {
+/// Returns the member, if there is one. An erased member is none.
+pub(super) fn find<'a>(members: &'a AudienceMembers, place: &MemberKey) -> Option<&'a Map<String, Value>> {
     match members.get(place) {
-        Some(Entry::Member(member)) => Some(member),
-        Some(Entry::Erased) | None => None,
+        Some(MemberEntry::Member(member)) => Some(member),
+        Some(MemberEntry::Erased) | None => None,
     }
 }
 
@@ -60,9 +64,9 @@ fn status(member: &Map<String, Value>) -> &str {
     member.get("status").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The mistake in a request that writes a member, before anything is looked at. An address that a PATCH leaves out
-/// stays as it is.
-pub(super) fn check(body: &Value, needs_email: bool) -> Result<(), Answer> {
+/// Validates a request that writes a member, before any state is read. `needs_email` is false for a PATCH, which leaves
+/// the address unchanged if it has none.
+pub(super) fn check(body: &Value, needs_email: bool) -> Result<(), FakeResponse> {
     let known = |field: &str| body.get(field).is_none_or(|status| STATUSES.iter().any(|known| status == known));
     for field in ["status", "status_if_new"] {
         if !known(field) {
@@ -82,7 +86,7 @@ pub(super) fn check(body: &Value, needs_email: bool) -> Result<(), Answer> {
     }
 }
 
-fn in_compliance_state() -> Answer {
+fn in_compliance_state() -> FakeResponse {
     problem(
         StatusCode::BAD_REQUEST,
         "Member In Compliance State",
@@ -90,7 +94,7 @@ fn in_compliance_state() -> Answer {
     )
 }
 
-fn forgotten() -> Answer {
+fn forgotten() -> FakeResponse {
     problem(
         StatusCode::BAD_REQUEST,
         "Forgotten Email Not Subscribed",
@@ -98,18 +102,17 @@ fn forgotten() -> Answer {
     )
 }
 
-/// Makes a member of the address, or updates the one of this place. A member who is there keeps the status, unless one
-/// is given.
-pub(super) fn put(members: &mut Members, place: &Place, body: &Value) -> Answer {
+/// Adds a member, or updates the one of this key. An existing member keeps its status unless `status` is given.
+pub(super) fn put(members: &mut AudienceMembers, place: &MemberKey, body: &Value) -> FakeResponse {
     if find(members, place).is_some() {
         return update(members, place, body);
     }
-    // Nobody is here, so the address alone says who is meant.
+    // There is no member of that key, so the address in the body determines the member.
     let (list, email) = (&place.0, body["email_address"].as_str().unwrap_or_default());
     let place = (list.clone(), id_of(email));
     match members.get(&place) {
-        Some(Entry::Erased) => return forgotten(),
-        Some(Entry::Member(_)) => return update(members, &place, body),
+        Some(MemberEntry::Erased) => return forgotten(),
+        Some(MemberEntry::Member(_)) => return update(members, &place, body),
         None => {}
     }
     let status = [&body["status"], &body["status_if_new"]].into_iter().find(|status| status.is_string());
@@ -122,12 +125,12 @@ pub(super) fn put(members: &mut Members, place: &Place, body: &Value) -> Answer 
     for name in body["tags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         set_tag(&mut member, name, true);
     }
-    members.insert(place.clone(), Entry::Member(member));
+    members.insert(place.clone(), MemberEntry::Member(member));
     update(members, &place, body)
 }
 
-/// Updates the member of this place, who may get another address and so another place.
-pub(super) fn update(members: &mut Members, place: &Place, body: &Value) -> Answer {
+/// Updates the member of this key. A new address moves the member to another key.
+pub(super) fn update(members: &mut AudienceMembers, place: &MemberKey, body: &Value) -> FakeResponse {
     let Some(mut member) = find(members, place).cloned() else { return not_found() };
     let (now, wanted) = (status(&member).to_owned(), body["status"].as_str());
     match (now.as_str(), wanted) {
@@ -147,8 +150,8 @@ pub(super) fn update(members: &mut Members, place: &Place, body: &Value) -> Answ
             return invalid("email_address", &why);
         }
         match members.get(&new) {
-            Some(Entry::Erased) => return forgotten(),
-            Some(Entry::Member(there)) => {
+            Some(MemberEntry::Erased) => return forgotten(),
+            Some(MemberEntry::Member(there)) => {
                 let why = format!("The address is already in this list with a status of \"{}\".", status(there));
                 return invalid("email_address", &why);
             }
@@ -167,32 +170,32 @@ pub(super) fn update(members: &mut Members, place: &Place, body: &Value) -> Answ
             fields[name] = value.clone();
         }
     }
-    members.insert(new, Entry::Member(member.clone()));
-    Answer::done(Value::Object(member))
+    members.insert(new, MemberEntry::Member(member.clone()));
+    FakeResponse::done(Value::Object(member))
 }
 
-/// Archives the member.
-pub(super) fn archive(members: &mut Members, place: &Place) -> Answer {
-    let Some(Entry::Member(member)) = members.get_mut(place) else { return not_found() };
+/// Archives the member. Refuses a member that is pending, cleaned or already archived.
+pub(super) fn archive(members: &mut AudienceMembers, place: &MemberKey) -> FakeResponse {
+    let Some(MemberEntry::Member(member)) = members.get_mut(place) else { return not_found() };
     if ["pending", "cleaned", ARCHIVED].contains(&status(member)) {
         let why = "This list member cannot be removed. Can not archive a contact that is bounced, pending or archived";
         return problem(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", why);
     }
     member.insert("status".into(), json!(ARCHIVED));
-    Answer::done(Value::Null).status(StatusCode::NO_CONTENT)
+    FakeResponse::done(Value::Null).status(StatusCode::NO_CONTENT)
 }
 
-/// Erases the member for ever, in whatever state.
-pub(super) fn erase(members: &mut Members, place: &Place) -> Answer {
+/// Erases the member permanently, in any state.
+pub(super) fn erase(members: &mut AudienceMembers, place: &MemberKey) -> FakeResponse {
     if find(members, place).is_none() {
         return not_found();
     }
-    members.insert(place.clone(), Entry::Erased);
-    Answer::done(Value::Null).status(StatusCode::NO_CONTENT)
+    members.insert(place.clone(), MemberEntry::Erased);
+    FakeResponse::done(Value::Null).status(StatusCode::NO_CONTENT)
 }
 
-/// The tags that a request gives and takes away.
-pub(super) fn tags(body: &Value) -> Result<Vec<(String, bool)>, Answer> {
+/// Reads the tags of a request. The flag is true for a tag to add, false for a tag to remove.
+pub(super) fn tags(body: &Value) -> Result<Vec<(String, bool)>, FakeResponse> {
     let read = |tag: &Value| {
         let active = match tag["status"].as_str()? {
             "active" => true,
@@ -205,13 +208,13 @@ pub(super) fn tags(body: &Value) -> Result<Vec<(String, bool)>, Answer> {
     tags.ok_or_else(|| invalid("tags", "Each tag has a name, and the status active or inactive."))
 }
 
-/// Gives the member tags, or takes them away.
-pub(super) fn tag(members: &mut Members, place: &Place, tags: &[(String, bool)]) -> Answer {
-    let Some(Entry::Member(member)) = members.get_mut(place) else { return not_found() };
+/// Adds tags to the member, or removes them.
+pub(super) fn tag(members: &mut AudienceMembers, place: &MemberKey, tags: &[(String, bool)]) -> FakeResponse {
+    let Some(MemberEntry::Member(member)) = members.get_mut(place) else { return not_found() };
     for (name, active) in tags {
         set_tag(member, name, *active);
     }
-    Answer::done(Value::Null).status(StatusCode::NO_CONTENT)
+    FakeResponse::done(Value::Null).status(StatusCode::NO_CONTENT)
 }
 
 fn set_tag(member: &mut Map<String, Value>, name: &str, active: bool) {

@@ -1,41 +1,41 @@
-//! Resend's errors: status, name and words, `{"statusCode","name","message"}`.
+//! Resend's errors: status, name and message, `{"statusCode","name","message"}`.
 
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
 use serde_json::json;
 
-use crate::answer::Answer;
+use crate::answer::FakeResponse;
 
 /// An error as Resend writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Error {
+pub(super) struct ResendError {
     status: StatusCode,
     name: Cow<'static, str>,
     message: Cow<'static, str>,
 }
 
-/// The documented errors. Where a status has several, the first is what a fault with that status answers.
-const DOCUMENTED: &[Error] = &[
+/// The documented errors. If a status has several, a fault with that status answers with the first.
+const DOCUMENTED: &[ResendError] = &[
     new(StatusCode::BAD_REQUEST, "validation_error", "The request could not be read. Check its fields."),
-    Error::INVALID_IDEMPOTENCY_KEY,
+    ResendError::INVALID_IDEMPOTENCY_KEY,
     new(StatusCode::UNAUTHORIZED, "restricted_api_key", "This API key is restricted to only send emails."),
-    Error::MISSING_API_KEY,
-    Error::INVALID_API_KEY,
+    ResendError::MISSING_API_KEY,
+    ResendError::INVALID_API_KEY,
     new(StatusCode::FORBIDDEN, "suspended_api_key", "This API key is suspended."),
     new(StatusCode::FORBIDDEN, "invalid_permission", "This API key lacks the permission for this."),
     new(StatusCode::FORBIDDEN, "email_above_quota", "The account has sent more emails than its plan allows."),
-    Error::FOREIGN_RECIPIENT,
-    Error::NOT_FOUND,
-    Error::METHOD_NOT_ALLOWED,
+    ResendError::FOREIGN_RECIPIENT,
+    ResendError::NOT_FOUND,
+    ResendError::METHOD_NOT_ALLOWED,
     new(StatusCode::CONFLICT, "resource_locked", "The resource is being changed by another request. Try again."),
-    Error::INVALID_IDEMPOTENT_REQUEST,
-    Error::CONCURRENT_IDEMPOTENT_REQUESTS,
+    ResendError::INVALID_IDEMPOTENT_REQUEST,
+    ResendError::CONCURRENT_IDEMPOTENT_REQUESTS,
     new(StatusCode::UNPROCESSABLE_ENTITY, "validation_error", "A field of the request is not valid."),
     new(StatusCode::UNPROCESSABLE_ENTITY, "missing_required_field", "A required field is missing."),
     new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_attachment", "An attachment has neither content nor path."),
     new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_parameter", "A parameter is not valid."),
-    Error::RATE_LIMIT_EXCEEDED,
+    ResendError::RATE_LIMIT_EXCEEDED,
     new(StatusCode::TOO_MANY_REQUESTS, "daily_quota_exceeded", "You have reached your daily email sending quota."),
     new(StatusCode::TOO_MANY_REQUESTS, "monthly_quota_exceeded", "You have reached your monthly email sending quota."),
     new(StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "security_error", "A security issue was found with the request."),
@@ -44,11 +44,11 @@ const DOCUMENTED: &[Error] = &[
     new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "The service is temporarily unavailable."),
 ];
 
-const fn new(status: StatusCode, name: &'static str, message: &'static str) -> Error {
-    Error { status, name: Cow::Borrowed(name), message: Cow::Borrowed(message) }
+const fn new(status: StatusCode, name: &'static str, message: &'static str) -> ResendError {
+    ResendError { status, name: Cow::Borrowed(name), message: Cow::Borrowed(message) }
 }
 
-impl Error {
+impl ResendError {
     pub(super) const MISSING_API_KEY: Self =
         new(StatusCode::UNAUTHORIZED, "missing_api_key", "Missing API key in the authorization header.");
     pub(super) const INVALID_API_KEY: Self = new(StatusCode::FORBIDDEN, "invalid_api_key", "The API key is not valid.");
@@ -81,7 +81,7 @@ impl Error {
         "Too many requests. The headers say when to try again.",
     );
 
-    /// A field that is not there.
+    /// Creates the error of a missing field.
     pub(super) fn missing(field: &str) -> Self {
         Self {
             message: format!("Missing {field} field.").into(),
@@ -89,7 +89,7 @@ impl Error {
         }
     }
 
-    /// A field that is there and wrong.
+    /// Creates the error of an invalid field.
     pub(super) fn invalid(field: &str, why: &str) -> Self {
         Self {
             message: format!("Invalid `{field}` field. {why}").into(),
@@ -97,7 +97,7 @@ impl Error {
         }
     }
 
-    /// A field with a character in it that may not stand there.
+    /// Creates the error of a field with a character that is not allowed in it.
     pub(super) fn not_allowed(field: &str, character: &str) -> Self {
         Self {
             message: format!("The `{character}` is not allowed in the `{field}` field.").into(),
@@ -105,13 +105,13 @@ impl Error {
         }
     }
 
-    /// An attachment that is wrong.
+    /// Creates the error of an invalid attachment.
     pub(super) fn invalid_attachment(why: &'static str) -> Self {
         new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_attachment", why)
     }
 
-    /// The documented error for a status, or the one of that name. A name that is not documented is taken over: clients
-    /// must be able to live with names that are new.
+    /// Returns the documented error of a status, and of a name if one is given. A name that is not documented is used
+    /// as it is, because clients must cope with new names.
     pub(super) fn of(status: StatusCode, name: Option<&str>) -> Self {
         let fits = |error: &&Self| error.status == status && name.is_none_or(|name| error.name == name);
         let undocumented = || {
@@ -125,8 +125,8 @@ impl Error {
     }
 }
 
-impl From<Error> for Answer {
-    fn from(error: Error) -> Self {
+impl From<ResendError> for FakeResponse {
+    fn from(error: ResendError) -> Self {
         let body = json!({ "statusCode": error.status.as_u16(), "name": error.name, "message": error.message });
         Self::refused(error.status, body)
     }

@@ -1,4 +1,4 @@
-//! The mail server's port: connections, lines, and the end of a message.
+//! The network side of the mail server: connections, lines, and the end of a message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,28 +7,28 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Next, Session};
+use super::session::{Session, SessionReply};
 use crate::fake_server::FakeServer;
 
-/// The longest line that is read: far beyond what RFC 5321 (4.5.3.1) allows.
+/// Maximum length of a line, in bytes. Far more than RFC 5321 (4.5.3.1) allows.
 const LONGEST_LINE: u64 = 64 * 1024;
-/// The largest message.
+/// Maximum size of a message, in bytes.
 const MOST_BYTES: usize = 40 * 1024 * 1024;
-/// How long a client may say nothing.
+/// Timeout for a line from the client.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Takes connections until `stop`.
+/// Accepts connections until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, server: Arc<FakeServer>, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
                 let (server, stop) = (server.clone(), stop.clone());
                 tokio::spawn(async move {
-                    // A client that vanishes is no matter of ours.
+                    // An error means that the client has disconnected, which needs no handling.
                     let _ = stop.run_until_cancelled(talk(stream, server)).await;
                 });
             }
-            // Out of file handles, say: others may be given back meanwhile.
+            // For instance out of file handles: others may be released meanwhile.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
@@ -42,7 +42,7 @@ async fn talk(stream: TcpStream, server: Arc<FakeServer>) -> std::io::Result<()>
     loop {
         let Some(line) = line(&mut lines).await? else { return Ok(()) };
         let next = match session.command(&String::from_utf8_lossy(&line)).await {
-            Next::Message => {
+            SessionReply::Message => {
                 writer.write_all(b"354 End with a dot on a line of its own\r\n").await?;
                 let Some(message) = message(&mut lines).await? else { return Ok(()) };
                 session.message(&message).await
@@ -50,15 +50,16 @@ async fn talk(stream: TcpStream, server: Arc<FakeServer>) -> std::io::Result<()>
             next => next,
         };
         match next {
-            Next::Reply(reply) => writer.write_all(format!("{reply}\r\n").as_bytes()).await?,
-            Next::Quit => return writer.write_all(b"221 2.0.0 Bye\r\n").await,
-            // Not even a reply.
-            Next::Close | Next::Message => return Ok(()),
+            SessionReply::Reply(reply) => writer.write_all(format!("{reply}\r\n").as_bytes()).await?,
+            SessionReply::Quit => return writer.write_all(b"221 2.0.0 Bye\r\n").await,
+            // Closed without a reply.
+            SessionReply::Close | SessionReply::Message => return Ok(()),
         }
     }
 }
 
-/// A line without its end; none where the client has left, or talks too much or too little.
+/// Reads a line and removes its line end. Returns `None` if the client has disconnected, timed out, or sent too
+/// long a line.
 async fn line(lines: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let mut limited = lines.take(LONGEST_LINE);
@@ -73,8 +74,8 @@ async fn line(lines: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Re
     Ok(Some(line))
 }
 
-/// The message up to the dot, with its dots unstuffed (RFC 5321, 4.5.2). None where its end never came: then it is
-/// nobody's message.
+/// Reads a message up to the final dot and removes the dot-stuffing (RFC 5321, 4.5.2). Returns `None` if the end never
+/// came or the message is too large; it is then discarded.
 async fn message(lines: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
     let mut message = Vec::new();
     while let Some(line) = line(lines).await? {

@@ -1,4 +1,4 @@
-//! One connection's state: what was said so far, and what is answered. Knows no sockets.
+//! The state of one connection, and the replies to its commands. Independent of sockets.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,13 +12,13 @@ use crate::request::Request;
 const HELLO: &str =
     "250-lab.usher.test\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 41943040";
 
-/// What comes next.
-pub(super) enum Next {
+/// The next action on the connection.
+pub(super) enum SessionReply {
     Reply(String),
-    /// The message is to follow.
+    /// The client sends the message next.
     Message,
     Quit,
-    /// The connection is cut off.
+    /// The connection is closed without a reply.
     Close,
 }
 
@@ -30,10 +30,11 @@ pub(super) struct Session {
     to: Vec<String>,
 }
 
-/// RFC 5321, 4.5.3.1.3: a path has up to 256 octets, with its angle brackets.
+/// Maximum length of an address, in bytes. RFC 5321, 4.5.3.1.3: a path has up to 256 octets, including
+/// its angle brackets.
 const LONGEST_ADDRESS: usize = 254;
 
-/// The refusal of an address, as the codes of RFC 5321 and RFC 3463 say it.
+/// Returns the refusal of an invalid address, with the codes of RFC 5321 and RFC 3463.
 fn refusal(address: &str, beyond_ascii: bool) -> Option<&'static str> {
     let (local, _) = address.rsplit_once('@')?;
     let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
@@ -53,8 +54,8 @@ fn refusal(address: &str, beyond_ascii: bool) -> Option<&'static str> {
     }
 }
 
-fn reply(text: &str) -> Next {
-    Next::Reply(text.to_owned())
+fn reply(text: &str) -> SessionReply {
+    SessionReply::Reply(text.to_owned())
 }
 
 impl Session {
@@ -62,8 +63,8 @@ impl Session {
         Self { server, from: None, beyond_ascii: false, to: Vec::new() }
     }
 
-    /// Answers a command.
-    pub(super) async fn command(&mut self, line: &str) -> Next {
+    /// Executes a command. A fault that matches the command takes precedence.
+    pub(super) async fn command(&mut self, line: &str) -> SessionReply {
         if let Some(struck) = self.struck(line).await {
             return struck;
         }
@@ -95,19 +96,20 @@ impl Session {
                 None => reply("501 5.1.3 Bad recipient address"),
             },
             "DATA" if self.to.is_empty() => reply("503 5.5.1 RCPT first"),
-            "DATA" => Next::Message,
+            "DATA" => SessionReply::Message,
             "RSET" => {
                 (self.from, self.to) = (None, Vec::new());
                 reply("250 2.0.0 Ok")
             }
             "NOOP" => reply("250 2.0.0 Ok"),
-            "QUIT" => Next::Quit,
+            "QUIT" => SessionReply::Quit,
             _ => reply("502 5.5.2 Not implemented"),
         }
     }
 
-    /// A fault that matches this command. Faults that match everything are for messages, which is where they hurt.
-    async fn struck(&self, line: &str) -> Option<Next> {
+    /// Applies a fault that matches this command. Commands are checked only if every fault in force has a `match`; a
+    /// fault without one applies to messages.
+    async fn struck(&self, line: &str) -> Option<SessionReply> {
         let now = Instant::now();
         if !self.server.faults.in_force(now).iter().all(|fault| fault.fault.containing.is_some()) {
             return None;
@@ -116,18 +118,18 @@ impl Session {
         let matched = self.server.faults.take_match(&request, self.server.under_way(), now)?;
         tokio::time::sleep(matched.latency()).await;
         if matched.fault.hang {
-            return if matched.hung().await { None } else { Some(Next::Close) };
+            return if matched.hung().await { None } else { Some(SessionReply::Close) };
         }
         if matched.fault.drop_after_effect {
-            return Some(Next::Close);
+            return Some(SessionReply::Close);
         }
         let code = matched.status()?.as_u16();
         let text = matched.fault.name.as_deref().unwrap_or("The lab answers this on purpose");
-        Some(Next::Reply(format!("{code} {text}")))
+        Some(SessionReply::Reply(format!("{code} {text}")))
     }
 
-    /// Takes a message.
-    pub(super) async fn message(&mut self, message: &[u8]) -> Next {
+    /// Receives a message and returns the reply to it.
+    pub(super) async fn message(&mut self, message: &[u8]) -> SessionReply {
         let message = String::from_utf8_lossy(message).into_owned();
         let fields = fields(&message);
         let mut headers = HeaderMap::new();
@@ -138,19 +140,19 @@ impl Session {
         let (from, to) = (self.from.take(), std::mem::take(&mut self.to));
         let body = json!({ "from": from, "to": to, "headers": fields, "message": message });
         match self.server.clone().decide(Request::made("/message", headers, body)).await {
-            Some(answer) => Next::Reply(answer.body["reply"].as_str().unwrap_or("451 4.3.0 Odd").to_owned()),
-            None => Next::Close,
+            Some(answer) => SessionReply::Reply(answer.body["reply"].as_str().unwrap_or("451 4.3.0 Odd").to_owned()),
+            None => SessionReply::Close,
         }
     }
 }
 
-/// What stands in angle brackets.
+/// Returns the text in angle brackets.
 fn address(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('<')?;
     rest.split_once('>').map(|(address, _)| address.to_owned())
 }
 
-/// The header's fields, folded lines joined, names in lower case, values as they were sent.
+/// Reads the header fields, with folded lines joined, names in lower case and values as sent.
 fn fields(message: &str) -> Map<String, Value> {
     let head = message.split_once("\r\n\r\n").map_or(message, |(head, _)| head);
     let head = head.replace("\r\n ", " ").replace("\r\n\t", " ");

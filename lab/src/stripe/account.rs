@@ -1,4 +1,4 @@
-//! The account's customers and subscriptions, and what each operation does to them. Says nothing of HTTP.
+//! The account's customers and subscriptions, and the effect of each operation on them. Independent of HTTP.
 
 use std::collections::HashMap;
 
@@ -6,24 +6,25 @@ use serde_json::{Value, json};
 use usher_proto::Timestamp;
 
 use super::customers::{self, Customer, Details};
-use super::error::Error;
+use super::error::StripeError;
 use super::parameters::Page;
 use super::search::{INDEX_LAG, Query};
-use super::subscriptions::{Order, Subscription, Wanted};
+use super::subscriptions::{NewSubscription, StripeSubscription, SubscriptionFilter};
 use crate::bounded::Bounded;
 
-/// The newest, by id, with the indexes that lists need: an account may grow to many thousands in a test.
+/// The newest objects by id, with the indexes that lists need, because an account may grow to many thousands of objects
+/// in a test.
 #[derive(Debug)]
 pub(super) struct StripeAccount {
     customers: Bounded<String, Customer>,
-    subscriptions: Bounded<String, Subscription>,
+    subscriptions: Bounded<String, StripeSubscription>,
     customers_by_email: HashMap<String, Vec<String>>,
     subscriptions_by_customer: HashMap<String, Vec<String>>,
 }
 
-/// Whom an object stands for.
+/// The person that an object stands for.
 #[derive(Debug, Default)]
-pub(super) struct Person {
+pub(super) struct CustomerRecord {
     pub(super) user: Option<String>,
     pub(super) email: Option<String>,
 }
@@ -38,20 +39,21 @@ impl StripeAccount {
         }
     }
 
-    /// Whom a customer stands for.
-    pub(super) fn person(&self, customer: &str) -> Option<Person> {
+    /// Returns the person that a customer stands for. Returns `None` if there is no such customer.
+    pub(super) fn person(&self, customer: &str) -> Option<CustomerRecord> {
         let customer = self.customers.get(customer)?;
-        Some(Person { user: customer.user().map(Into::into), email: customer.email().map(Into::into) })
+        Some(CustomerRecord { user: customer.user().map(Into::into), email: customer.email().map(Into::into) })
     }
 
-    /// Whom a subscription is for: whom its own metadata names, else its customer.
-    pub(super) fn subscriber(&self, subscription: &str) -> Option<Person> {
+    /// Returns the person of a subscription: the user in its own metadata, else that of its customer. Returns `None` if
+    /// there is no such subscription.
+    pub(super) fn subscriber(&self, subscription: &str) -> Option<CustomerRecord> {
         let subscription = self.subscriptions.get(subscription)?;
         let person = self.person(&subscription.customer).unwrap_or_default();
-        Some(Person { user: subscription.user().map(Into::into).or(person.user), ..person })
+        Some(CustomerRecord { user: subscription.user().map(Into::into).or(person.user), ..person })
     }
 
-    pub(super) fn create_customer(&mut self, details: Details, now: Timestamp) -> Result<Value, Error> {
+    pub(super) fn create_customer(&mut self, details: Details, now: Timestamp) -> Result<Value, StripeError> {
         let customer = Customer::new(details, now)?;
         let shown = customer.show();
         list_under(&mut self.customers_by_email, customer.email(), &customer.id);
@@ -64,8 +66,8 @@ impl StripeAccount {
         Ok(shown)
     }
 
-    pub(super) fn update_customer(&mut self, id: &str, details: Details) -> Result<Value, Error> {
-        let customer = self.living(id).ok_or_else(|| Error::no_such("customer", id))?;
+    pub(super) fn update_customer(&mut self, id: &str, details: Details) -> Result<Value, StripeError> {
+        let customer = self.living(id).ok_or_else(|| StripeError::no_such("customer", id))?;
         let before = customer.email().map(str::to_owned);
         customer.update(details)?;
         let (after, shown) = (customer.email().map(str::to_owned), customer.show());
@@ -76,13 +78,13 @@ impl StripeAccount {
         Ok(shown)
     }
 
-    pub(super) fn retrieve_customer(&self, id: &str) -> Result<Value, Error> {
-        self.customers.get(id).map(Customer::show).ok_or_else(|| Error::no_such("customer", id))
+    pub(super) fn retrieve_customer(&self, id: &str) -> Result<Value, StripeError> {
+        self.customers.get(id).map(Customer::show).ok_or_else(|| StripeError::no_such("customer", id))
     }
 
-    /// Deletes a customer, which cancels its subscriptions at once. It can still be retrieved, as deleted.
-    pub(super) fn delete_customer(&mut self, id: &str, now: Timestamp) -> Result<Value, Error> {
-        let customer = self.living(id).ok_or_else(|| Error::no_such("customer", id))?;
+    /// Deletes a customer, which cancels its subscriptions at once. The customer can still be retrieved, as deleted.
+    pub(super) fn delete_customer(&mut self, id: &str, now: Timestamp) -> Result<Value, StripeError> {
+        let customer = self.living(id).ok_or_else(|| StripeError::no_such("customer", id))?;
         customer.deleted = true;
         let (email, shown) = (customer.email().map(str::to_owned), customer.show());
         unlist(&mut self.customers_by_email, email.as_deref(), id);
@@ -94,8 +96,7 @@ impl StripeAccount {
         Ok(shown)
     }
 
-    /// Newest first.
-    pub(super) fn list_customers(&self, wanted: &customers::Wanted, page: &Page) -> Result<Value, Error> {
+    pub(super) fn list_customers(&self, wanted: &customers::CustomerFilter, page: &Page) -> Result<Value, StripeError> {
         let all: Box<dyn Iterator<Item = &Customer>> = match wanted.email.as_deref() {
             Some(email) => {
                 let ids = self.customers_by_email.get(email).map(Vec::as_slice).unwrap_or_default();
@@ -107,8 +108,8 @@ impl StripeAccount {
         list(page, |id| self.customers.contains_key(id), found)
     }
 
-    /// Newest first, and only those that have come into the index.
-    pub(super) fn search_customers(&self, query: &Query, now: Timestamp) -> Result<Value, Error> {
+    /// Searches the customers that are in the index already, newest first.
+    pub(super) fn search_customers(&self, query: &Query, now: Timestamp) -> Result<Value, StripeError> {
         let indexed = |customer: &&Customer| !customer.deleted && customer.created + INDEX_LAG <= now.seconds();
         let all = self.customers.newest_first().filter(indexed);
         let mut found = all.filter(|customer| query.takes(&customer.metadata)).skip(query.skip);
@@ -118,11 +119,11 @@ impl StripeAccount {
         Ok(json!({ "object": "search_result", "url": url, "has_more": more, "next_page": next, "data": data }))
     }
 
-    pub(super) fn create_subscription(&mut self, order: Order, now: Timestamp) -> Result<Value, Error> {
+    pub(super) fn create_subscription(&mut self, order: NewSubscription, now: Timestamp) -> Result<Value, StripeError> {
         let id = order.customer.clone();
-        let customer = self.living(&id).ok_or_else(|| Error::no_such_in("customer", "customer", &id))?;
+        let customer = self.living(&id).ok_or_else(|| StripeError::no_such_in("customer", "customer", &id))?;
         let payable = customer.payable;
-        let subscription = Subscription::new(order, payable, now)?;
+        let subscription = StripeSubscription::new(order, payable, now)?;
         let shown = subscription.show();
         list_under(&mut self.subscriptions_by_customer, Some(&id), &subscription.id);
         if let Some((id, forgotten)) = self.subscriptions.insert(subscription.id.clone(), subscription) {
@@ -131,23 +132,22 @@ impl StripeAccount {
         Ok(shown)
     }
 
-    pub(super) fn retrieve_subscription(&self, id: &str) -> Result<Value, Error> {
-        self.subscriptions.get(id).map(Subscription::show).ok_or_else(|| Error::no_such("subscription", id))
+    pub(super) fn retrieve_subscription(&self, id: &str) -> Result<Value, StripeError> {
+        self.subscriptions.get(id).map(StripeSubscription::show).ok_or_else(|| StripeError::no_such("subscription", id))
     }
 
-    /// What is canceled cannot be canceled again.
-    pub(super) fn cancel_subscription(&mut self, id: &str, now: Timestamp) -> Result<Value, Error> {
+    /// Cancels a subscription. A canceled subscription cannot be canceled again.
+    pub(super) fn cancel_subscription(&mut self, id: &str, now: Timestamp) -> Result<Value, StripeError> {
         let running = self.subscriptions.get_mut(id).filter(|subscription| !subscription.is_canceled());
-        let subscription = running.ok_or_else(|| Error::no_such("subscription", id))?;
+        let subscription = running.ok_or_else(|| StripeError::no_such("subscription", id))?;
         subscription.cancel(now);
         Ok(subscription.show())
     }
 
-    /// Newest first.
-    pub(super) fn list_subscriptions(&self, wanted: &Wanted, page: &Page) -> Result<Value, Error> {
-        let all: Box<dyn Iterator<Item = &Subscription>> = match &wanted.customer {
+    pub(super) fn list_subscriptions(&self, wanted: &SubscriptionFilter, page: &Page) -> Result<Value, StripeError> {
+        let all: Box<dyn Iterator<Item = &StripeSubscription>> = match &wanted.customer {
             Some(customer) if !self.customers.contains_key(customer) => {
-                return Err(Error::no_such_in("customer", "customer", customer));
+                return Err(StripeError::no_such_in("customer", "customer", customer));
             }
             Some(customer) => {
                 let ids = self.subscriptions_by_customer.get(customer).map(Vec::as_slice).unwrap_or_default();
@@ -164,14 +164,14 @@ impl StripeAccount {
     }
 }
 
-/// Puts an id into an index under this name, if there is one.
+/// Adds an id to an index under `name`. Does nothing if there is no name.
 fn list_under(index: &mut HashMap<String, Vec<String>>, name: Option<&str>, id: &str) {
     if let Some(name) = name {
         index.entry(name.to_owned()).or_default().push(id.to_owned());
     }
 }
 
-/// Takes it out again.
+/// Removes an id from an index.
 fn unlist(index: &mut HashMap<String, Vec<String>>, name: Option<&str>, id: &str) {
     let Some(name) = name else { return };
     if let Some(ids) = index.get_mut(name) {
@@ -182,26 +182,26 @@ fn unlist(index: &mut HashMap<String, Vec<String>>, name: Option<&str>, id: &str
     }
 }
 
-/// An object that stands in lists.
+/// An object that can be listed.
 pub(super) trait Listed {
-    /// Its name in the singular.
+    /// The name of its type, in the singular.
     const OBJECT: &'static str;
 
     fn id(&self) -> &str;
     fn show(&self) -> Value;
 }
 
-/// One page of a list.
+/// Builds one page of a list.
 fn list<'a, T: Listed + 'a>(
     page: &Page,
     exists: impl Fn(&str) -> bool,
     mut found: impl Iterator<Item = &'a T>,
-) -> Result<Value, Error> {
+) -> Result<Value, StripeError> {
     if let Some(after) = &page.starting_after {
         if !exists(after) {
-            return Err(Error::no_such_in("starting_after", T::OBJECT, after));
+            return Err(StripeError::no_such_in("starting_after", T::OBJECT, after));
         }
-        // Stops behind the object, or at the end where a filter leaves it out.
+        // Skips to the position after the object, or to the end if a filter excludes the object.
         found.by_ref().find(|object| object.id() == after);
     }
     let data: Vec<Value> = found.by_ref().take(page.limit).map(T::show).collect();

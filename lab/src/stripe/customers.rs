@@ -1,4 +1,4 @@
-//! A customer: what may be said about one, and how one is shown.
+//! A customer: its parameters, and its form in responses.
 
 use std::ops::RangeInclusive;
 
@@ -6,35 +6,35 @@ use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
 use super::account::Listed;
-use super::error::Error;
+use super::error::StripeError;
 use super::parameters::{Metadata, Page, Parameters};
 use crate::double::USER;
 use crate::ids;
 
 const LONGEST_EMAIL: usize = 512;
-/// With the longest that each may be, by Stripe's OpenAPI document (`maxLength`); sagemathinc/cocalc#4656 met that of
-/// names.
+/// Text parameters with their maximum length, by Stripe's OpenAPI document (`maxLength`). A report of the limit
+/// of names: sagemathinc/cocalc#4656.
 const TEXTS: [(&str, usize); 3] = [("description", 5000), ("name", 256), ("phone", 20)];
-/// Taken as they come.
+/// Parameters that are accepted without a check.
 const OTHERS: [&str; 6] = ["address", "invoice_settings", "preferred_locales", "shipping", "tax_exempt", "test_clock"];
-/// Taken, and not shown on the customer.
+/// Parameters that are accepted and not shown on the customer.
 const HIDDEN: [&str; 2] = ["payment_method", "tax"];
 
-/// What a request says about a customer, for creating and updating alike.
+/// The parameters of a request that creates or updates a customer.
 #[derive(Debug)]
 pub(super) struct Details {
-    /// Fields to set; null where an empty text clears one.
+    /// Fields to set. `null` if an empty text clears the field.
     fields: Map<String, Value>,
     payment_method: bool,
     metadata: Metadata,
 }
 
-/// A customer.
+/// A customer as stored in the account.
 #[derive(Debug)]
 pub(super) struct Customer {
     pub(super) id: String,
     pub(super) deleted: bool,
-    /// Whether an invoice could be charged.
+    /// True if an invoice could be charged, because a payment method was given.
     pub(super) payable: bool,
     pub(super) created: i64,
     fields: Map<String, Value>,
@@ -42,7 +42,7 @@ pub(super) struct Customer {
 }
 
 impl Details {
-    pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, Error> {
+    pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, StripeError> {
         let known: Vec<&str> = [&["email", "metadata"][..], &TEXTS.map(|(name, _)| name), &OTHERS, &HIDDEN].concat();
         parameters.only(&known)?;
         let mut fields = Map::new();
@@ -52,7 +52,9 @@ impl Details {
         };
         if let Some(email) = parameters.text_up_to("email", LONGEST_EMAIL)? {
             if !email.is_empty() && !is_address(email) {
-                return Err(Error::invalid("email", format!("Invalid email address: {email}")).code("email_invalid"));
+                return Err(
+                    StripeError::invalid("email", format!("Invalid email address: {email}")).code("email_invalid")
+                );
             }
             set("email", email);
         }
@@ -71,25 +73,25 @@ impl Details {
     }
 }
 
-/// Which customers are listed.
+/// The filter of a list of customers.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    /// Exactly this address, case included.
+pub(super) struct CustomerFilter {
+    /// The exact address, case-sensitive.
     pub(super) email: Option<String>,
     created: RangeInclusive<i64>,
 }
 
-impl Wanted {
+impl CustomerFilter {
     pub(super) fn takes(&self, customer: &Customer) -> bool {
         !customer.deleted && self.created.contains(&customer.created)
     }
 }
 
-/// `email` and `created[…]`, and which page.
-pub(super) fn read_list(parameters: &Parameters<'_>) -> Result<(Wanted, Page), Error> {
+/// Reads the filter (`email`, `created[…]`) and the page.
+pub(super) fn read_list(parameters: &Parameters<'_>) -> Result<(CustomerFilter, Page), StripeError> {
     parameters.only(&["created", "email", "limit", "starting_after"])?;
     let email = parameters.text_up_to("email", LONGEST_EMAIL)?.map(str::to_owned);
-    Ok((Wanted { email, created: parameters.times("created")? }, parameters.page()?))
+    Ok((CustomerFilter { email, created: parameters.times("created")? }, parameters.page()?))
 }
 
 fn is_address(text: &str) -> bool {
@@ -98,7 +100,7 @@ fn is_address(text: &str) -> bool {
 }
 
 impl Customer {
-    pub(super) fn new(details: Details, now: Timestamp) -> Result<Self, Error> {
+    pub(super) fn new(details: Details, now: Timestamp) -> Result<Self, StripeError> {
         let mut customer = Self {
             id: ids::prefixed("cus_", 14),
             deleted: false,
@@ -111,7 +113,7 @@ impl Customer {
         Ok(customer)
     }
 
-    pub(super) fn update(&mut self, details: Details) -> Result<(), Error> {
+    pub(super) fn update(&mut self, details: Details) -> Result<(), StripeError> {
         details.metadata.apply(&mut self.metadata)?;
         self.fields.extend(details.fields);
         self.payable |= details.payment_method;
@@ -122,7 +124,7 @@ impl Customer {
         self.fields.get("email")?.as_str()
     }
 
-    /// The Clerk user it stands for.
+    /// Returns the Clerk user id in the metadata.
     pub(super) fn user(&self) -> Option<&str> {
         self.metadata.get(USER)?.as_str()
     }
@@ -135,7 +137,7 @@ impl Listed for Customer {
         &self.id
     }
 
-    /// As the API shows it. Of a deleted one nothing is left but that.
+    /// Returns the customer in the form of the API. A deleted customer has only its id and `deleted`.
     fn show(&self) -> Value {
         if self.deleted {
             return json!({ "id": self.id, "object": "customer", "deleted": true });

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::answer::Answer;
+use crate::answer::FakeResponse;
 use crate::ids;
 
 pub(super) const REQUEST_ID: &str = "request-id";
-/// Says which limiter refused. A 429 without it is a lock on an object.
+/// The header that names the limiter of a 429. A 429 without it is caused by a lock on an object.
 const LIMITED_REASON: &str = "stripe-rate-limited-reason";
 
 const INVALID_REQUEST: &str = "invalid_request_error";
@@ -19,7 +19,7 @@ const CARD: &str = "card_error";
 
 /// An error as Stripe writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Error {
+pub(super) struct StripeError {
     status: StatusCode,
     kind: &'static str,
     code: Option<Cow<'static, str>>,
@@ -27,17 +27,17 @@ pub(super) struct Error {
     message: String,
 }
 
-impl Error {
+impl StripeError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         Self { status, kind, code: None, param: None, message: message.into() }
     }
 
-    /// 400 about one parameter.
+    /// Creates a 400 about one parameter.
     pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, message) }
     }
 
-    /// With a code.
+    /// Sets the code.
     pub(super) fn code(self, code: &'static str) -> Self {
         Self { code: Some(code.into()), ..self }
     }
@@ -50,12 +50,12 @@ impl Error {
         Self::invalid(param, format!("Missing required param: {param}.")).code("parameter_missing")
     }
 
-    /// 404 for the object that the path names.
+    /// Creates a 404 for the object that the path names.
     pub(super) fn no_such(object: &str, id: &str) -> Self {
         Self { status: StatusCode::NOT_FOUND, ..Self::no_such_in("id", object, id) }
     }
 
-    /// 400 for an object that a parameter names.
+    /// Creates a 400 for an object that a parameter names.
     pub(super) fn no_such_in(param: &str, object: &str, id: &str) -> Self {
         Self::invalid(param, format!("No such {object}: '{id}'")).code("resource_missing")
     }
@@ -77,7 +77,8 @@ impl Error {
         Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message)
     }
 
-    /// The real one shows the key's last characters. Keys do not belong into answers, not even here.
+    /// Creates the error of an invalid API key. Stripe shows the last characters of the key; the lab does not, because
+    /// a key does not belong in a response.
     pub(super) fn wrong_key() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "Invalid API Key provided: ****")
     }
@@ -101,8 +102,8 @@ impl Error {
     }
 }
 
-impl From<Error> for Answer {
-    fn from(error: Error) -> Self {
+impl From<StripeError> for FakeResponse {
+    fn from(error: StripeError) -> Self {
         let request = ids::prefixed("req_", 14);
         let mut body = Map::new();
         if let Some(code) = &error.code {
@@ -127,17 +128,17 @@ impl From<Error> for Answer {
     }
 }
 
-/// 429 of the rate limiter.
-pub(super) fn rate_limited() -> Answer {
+/// Builds the 429 of the rate limiter.
+pub(super) fn rate_limited() -> FakeResponse {
     let message = "Request rate limit exceeded. Retry with an exponential backoff.";
-    let error = Error::new(StatusCode::TOO_MANY_REQUESTS, INVALID_REQUEST, message).code("rate_limit");
-    Answer::from(error).with(LIMITED_REASON, "global-rate")
+    let error = StripeError::new(StatusCode::TOO_MANY_REQUESTS, INVALID_REQUEST, message).code("rate_limit");
+    FakeResponse::from(error).with(LIMITED_REASON, "global-rate")
 }
 
-/// What a fault with this status answers. With a name, under that code.
-pub(super) fn on_purpose(status: StatusCode, name: Option<&str>) -> Answer {
+/// Builds the response of a fault with this status. A given `name` is used as its code.
+pub(super) fn on_purpose(status: StatusCode, name: Option<&str>) -> FakeResponse {
     let (kind, code, message) = match status.as_u16() {
-        401 if name.is_none() => return Error::wrong_key().into(),
+        401 if name.is_none() => return StripeError::wrong_key().into(),
         402 => (CARD, Some("card_declined"), "Your card was declined."),
         403 => (INVALID_REQUEST, None, "The provided key does not have the required permissions for this endpoint."),
         404 => (INVALID_REQUEST, Some("resource_missing"), "No such object."),
@@ -149,6 +150,6 @@ pub(super) fn on_purpose(status: StatusCode, name: Option<&str>) -> Answer {
         _ => (INVALID_REQUEST, None, "The lab answers this on purpose."),
     };
     let code = name.map(|name| Cow::Owned(name.to_owned())).or(code.map(Cow::Borrowed));
-    let answer = Answer::from(Error { code, ..Error::new(status, kind, message) });
+    let answer = FakeResponse::from(StripeError { code, ..StripeError::new(status, kind, message) });
     if matches!(status.as_u16(), 402 | 500) { answer.kept() } else { answer }
 }

@@ -1,16 +1,16 @@
-//! `expand[]`: objects in the place of their ids.
+//! The parameter `expand[]`: replaces ids in a response by their objects.
 //!
-//! Facts: docs.stripe.com/expand: paths with dots, up to four deep; in lists they begin with `data.`. What cannot be
-//! expanded is refused. Of the objects behind ids there are only customers here, and invoices as far as a first one of
-//! nothing goes.
+//! Facts: docs.stripe.com/expand: paths are dotted, at most four levels deep; in lists they begin with `data.`. A
+//! property that cannot be expanded is refused. The lab has the objects of customers only, and of invoices a stub of a
+//! first invoice of amount 0.
 
 use serde_json::{Value, json};
 
 use super::account::StripeAccount;
-use super::error::Error;
+use super::error::StripeError;
 
 const DEEPEST: usize = 4;
-/// Ids of these stand in the objects here, or null does.
+/// Properties that hold an id or `null` in the objects of the lab.
 const EXPANDABLE: [&str; 7] = [
     "customer",
     "default_payment_method",
@@ -21,19 +21,19 @@ const EXPANDABLE: [&str; 7] = [
     "test_clock",
 ];
 
-/// Expands what `paths` name in an answer.
-pub(super) fn expand(answer: &mut Value, paths: &[String], account: &StripeAccount) -> Result<(), Error> {
+/// Expands the properties that `paths` name in a response.
+pub(super) fn expand(answer: &mut Value, paths: &[String], account: &StripeAccount) -> Result<(), StripeError> {
     for path in paths {
         let names: Vec<&str> = path.split('.').collect();
         if names.len() > DEEPEST {
-            return Err(Error::invalid(
+            return Err(StripeError::invalid(
                 "expand",
                 format!("You cannot expand more than 4 levels of a property: {path}."),
             ));
         }
         let listed = answer["data"].is_array();
         let Some(name) = expandable(&names, listed) else {
-            return Err(Error::invalid("expand", format!("This property cannot be expanded ({path}).")));
+            return Err(StripeError::invalid("expand", format!("This property cannot be expanded ({path}).")));
         };
         match answer["data"].as_array_mut() {
             Some(objects) => objects.iter_mut().for_each(|object| one(object, name, account)),
@@ -43,7 +43,7 @@ pub(super) fn expand(answer: &mut Value, paths: &[String], account: &StripeAccou
     Ok(())
 }
 
-/// The field that a path names.
+/// Returns the property that a path names. Returns `None` if it cannot be expanded.
 fn expandable<'a>(names: &[&'a str], listed: bool) -> Option<&'a str> {
     match (names, listed) {
         ([name], false) | (["data", name], true) if EXPANDABLE.contains(name) => Some(name),

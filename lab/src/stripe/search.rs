@@ -1,16 +1,16 @@
-//! The search for customers: of Stripe's query language only `metadata['name']:'value'`, joined by `AND`.
+//! The search for customers. Of Stripe's query language it supports only `metadata['name']:'value'`, joined by `AND`.
 //!
-//! Facts: docs.stripe.com, search. The index is not as fresh as the lists: usually under a minute behind.
+//! Facts: docs.stripe.com, search. The index lags behind the lists, usually by less than a minute.
 
 use serde_json::{Map, Value};
 
-use super::error::Error;
+use super::error::StripeError;
 use super::parameters::Parameters;
 
-/// How far the index lies behind, in seconds: longer than it takes to search for what was made just now.
+/// Delay of the index, in seconds. It is long enough that a search right after a write does not find the new object.
 pub(super) const INDEX_LAG: i64 = 2;
 
-/// What is searched for.
+/// A search query. All pairs must match.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query {
     pairs: Vec<(String, String)>,
@@ -18,15 +18,15 @@ pub(super) struct Query {
     pub(super) skip: usize,
 }
 
-pub(super) fn read(parameters: &Parameters<'_>) -> Result<Query, Error> {
+pub(super) fn read(parameters: &Parameters<'_>) -> Result<Query, StripeError> {
     parameters.only(&["limit", "page", "query"])?;
     let text = parameters.required("query")?;
     let pairs = text.split(" AND ").map(pair).collect::<Option<Vec<_>>>();
     let pairs = pairs.ok_or_else(|| {
-        Error::invalid("query", "The lab searches for metadata['name']:'value' only, several joined by AND.")
+        StripeError::invalid("query", "The lab searches for metadata['name']:'value' only, several joined by AND.")
     })?;
     let skip = parameters.text("page")?.map_or(Some(0), |page| page.parse().ok());
-    let skip = skip.ok_or_else(|| Error::invalid("page", "Invalid page"))?;
+    let skip = skip.ok_or_else(|| StripeError::invalid("page", "Invalid page"))?;
     Ok(Query { pairs, limit: parameters.page()?.limit, skip })
 }
 
@@ -36,7 +36,7 @@ fn pair(text: &str) -> Option<(String, String)> {
     rest.is_empty().then_some((name, value))
 }
 
-/// A text in quotes, and what follows it.
+/// Parses a quoted text. Returns it with the remaining input.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
     let (mut inner, mut escaped) = (String::new(), false);

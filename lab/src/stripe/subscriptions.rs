@@ -1,4 +1,4 @@
-//! A subscription with or without a trial: what may be ordered, and how it is shown. Nothing happens at a trial's end:
+//! A subscription with or without a trial: its parameters, and its form in responses. The end of a trial has no effect:
 //! no invoice is made, and the status stays.
 
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
 use super::account::Listed;
-use super::error::Error;
+use super::error::StripeError;
 use super::parameters::{Metadata, Page, Parameters};
 use crate::double::USER;
 use crate::ids;
@@ -18,7 +18,7 @@ const MOST_ITEMS: usize = 20;
 const STATUSES: [&str; 9] =
     ["trialing", "active", "past_due", "unpaid", "canceled", "incomplete", "incomplete_expired", "paused", "all"];
 
-/// When the trial ends.
+/// The trial of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trial {
     None,
@@ -32,9 +32,9 @@ struct Item {
     quantity: i64,
 }
 
-/// What a request orders.
+/// The parameters of a request that creates a subscription.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct NewSubscription {
     pub(super) customer: String,
     items: Vec<Item>,
     trial: Trial,
@@ -46,16 +46,16 @@ pub(super) struct Order {
     metadata: Metadata,
 }
 
-/// Which subscriptions are listed. Canceled ones only on demand.
+/// The filter of a list of subscriptions. Canceled ones are listed only if `status` requests them.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct SubscriptionFilter {
     pub(super) customer: Option<String>,
     status: Option<String>,
 }
 
-/// A subscription.
+/// A subscription as stored in the account.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(super) struct StripeSubscription {
     pub(super) id: String,
     pub(super) customer: String,
     status: &'static str,
@@ -70,8 +70,8 @@ pub(super) struct Subscription {
     description: Option<String>,
 }
 
-impl Order {
-    pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, Error> {
+impl NewSubscription {
+    pub(super) fn read(parameters: &Parameters<'_>) -> Result<Self, StripeError> {
         parameters.only(&[
             "collection_method",
             "customer",
@@ -109,13 +109,13 @@ impl Order {
     }
 }
 
-fn items(parameters: &Parameters<'_>) -> Result<Vec<Item>, Error> {
+fn items(parameters: &Parameters<'_>) -> Result<Vec<Item>, StripeError> {
     let items = parameters.objects("items")?;
     if items.is_empty() {
-        return Err(Error::missing_parameter("items"));
+        return Err(StripeError::missing_parameter("items"));
     }
     if items.len() > MOST_ITEMS {
-        return Err(Error::invalid("items", "A subscription can have at most 20 items."));
+        return Err(StripeError::invalid("items", "A subscription can have at most 20 items."));
     }
     let read = |item: &Parameters<'_>| {
         item.only(&["price", "quantity"])?;
@@ -125,7 +125,7 @@ fn items(parameters: &Parameters<'_>) -> Result<Vec<Item>, Error> {
     items.iter().map(read).collect()
 }
 
-fn trial(parameters: &Parameters<'_>) -> Result<Trial, Error> {
+fn trial(parameters: &Parameters<'_>) -> Result<Trial, StripeError> {
     let days = parameters.integer("trial_period_days", TRIAL_DAYS)?;
     match (days, parameters.text("trial_end")?) {
         (None, None | Some("now")) => Ok(Trial::None),
@@ -133,12 +133,12 @@ fn trial(parameters: &Parameters<'_>) -> Result<Trial, Error> {
         (None, Some(_)) => Ok(parameters.integer("trial_end", 0..=i64::MAX)?.map_or(Trial::None, Trial::Until)),
         (Some(_), Some(_)) => {
             let message = "You may only specify one of these parameters: trial_end, trial_period_days.";
-            Err(Error::invalid("trial_end", message))
+            Err(StripeError::invalid("trial_end", message))
         }
     }
 }
 
-fn at_trial_end<'a>(parameters: &Parameters<'a>) -> Result<&'a str, Error> {
+fn at_trial_end<'a>(parameters: &Parameters<'a>) -> Result<&'a str, StripeError> {
     let Some(settings) = parameters.object("trial_settings")? else { return Ok("create_invoice") };
     settings.only(&["end_behavior"])?;
     let Some(end) = settings.object("end_behavior")? else { return Ok("create_invoice") };
@@ -147,16 +147,16 @@ fn at_trial_end<'a>(parameters: &Parameters<'a>) -> Result<&'a str, Error> {
     Ok(chosen.unwrap_or("create_invoice"))
 }
 
-/// `customer` and `status`, and which page.
-pub(super) fn read_list(parameters: &Parameters<'_>) -> Result<(Wanted, Page), Error> {
+/// Reads the filter (`customer`, `status`) and the page.
+pub(super) fn read_list(parameters: &Parameters<'_>) -> Result<(SubscriptionFilter, Page), StripeError> {
     parameters.only(&["customer", "limit", "starting_after", "status"])?;
     let customer = parameters.text("customer")?.map(str::to_owned);
     let status = parameters.one_of("status", &STATUSES)?.map(str::to_owned);
-    Ok((Wanted { customer, status }, parameters.page()?))
+    Ok((SubscriptionFilter { customer, status }, parameters.page()?))
 }
 
-impl Wanted {
-    pub(super) fn takes(&self, subscription: &Subscription) -> bool {
+impl SubscriptionFilter {
+    pub(super) fn takes(&self, subscription: &StripeSubscription) -> bool {
         match self.status.as_deref() {
             None => subscription.status != "canceled",
             Some("all") => true,
@@ -165,19 +165,19 @@ impl Wanted {
     }
 }
 
-impl Subscription {
-    /// `payable`: whether the customer could be charged.
-    pub(super) fn new(order: Order, payable: bool, now: Timestamp) -> Result<Self, Error> {
+impl StripeSubscription {
+    /// Creates a subscription. `payable` is true if the customer could be charged.
+    pub(super) fn new(order: NewSubscription, payable: bool, now: Timestamp) -> Result<Self, StripeError> {
         let now = now.seconds();
         if let Some((index, item)) = order.items.iter().enumerate().find(|(_, item)| !item.price.starts_with("price_"))
         {
-            return Err(Error::no_such_in(&format!("items[{index}][price]"), "price", &item.price));
+            return Err(StripeError::no_such_in(&format!("items[{index}][price]"), "price", &item.price));
         }
-        // One that was archived: invertase/stripe-firebase-extensions#560.
+        // An archived price: invertase/stripe-firebase-extensions#560.
         let inactive = |(_, item): &(usize, &Item)| item.price.starts_with("price_inactive");
         if let Some((index, _)) = order.items.iter().enumerate().find(inactive) {
             let message = "The price specified is inactive. This field only accepts active prices.";
-            return Err(Error::invalid(format!("items[{index}][price]"), message));
+            return Err(StripeError::invalid(format!("items[{index}][price]"), message));
         }
         let trial_end = match order.trial {
             Trial::None => None,
@@ -185,7 +185,7 @@ impl Subscription {
             Trial::Until(end) if (now + 1..=now + TRIAL_DAYS.end() * DAY_SECONDS).contains(&end) => Some(end),
             Trial::Until(_) => {
                 let message = "Invalid timestamp: it must lie in the future, at most two years ahead.";
-                return Err(Error::invalid("trial_end", message));
+                return Err(StripeError::invalid("trial_end", message));
             }
         };
         let status = match trial_end {
@@ -194,7 +194,7 @@ impl Subscription {
             None if order.incomplete => "incomplete",
             None => {
                 let message = "This customer has no attached payment source or default payment method.";
-                return Err(Error::invalid("customer", message).code("resource_missing"));
+                return Err(StripeError::invalid("customer", message).code("resource_missing"));
             }
         };
         let mut metadata = Map::new();
@@ -215,7 +215,7 @@ impl Subscription {
         })
     }
 
-    /// The Clerk user whom its own metadata names.
+    /// Returns the Clerk user id in the subscription's own metadata.
     pub(super) fn user(&self) -> Option<&str> {
         self.metadata.get(USER)?.as_str()
     }
@@ -230,14 +230,14 @@ impl Subscription {
     }
 }
 
-impl Listed for Subscription {
+impl Listed for StripeSubscription {
     const OBJECT: &'static str = "subscription";
 
     fn id(&self) -> &str {
         &self.id
     }
 
-    /// As the API shows it. The current period stands on the items, as in recent versions.
+    /// Returns the subscription in the form of the API. The current period is on the items, as in recent API versions.
     fn show(&self) -> Value {
         let period_end = self.trial_end.unwrap_or(self.created + 30 * DAY_SECONDS);
         let item = |(id, item): &(String, Item)| {
@@ -294,8 +294,7 @@ impl Listed for Subscription {
     }
 }
 
-/// Further fields that Stripe's OpenAPI document requires of a subscription, with the values of one for which nobody
-/// asked.
+/// Returns the further fields that Stripe's OpenAPI document requires of a subscription, with their default values.
 fn unused() -> Map<String, Value> {
     let fields = json!({
         "application": null,
@@ -326,7 +325,7 @@ fn unused() -> Map<String, Value> {
     fields.as_object().cloned().unwrap_or_default()
 }
 
-/// A price with every field that Stripe's OpenAPI document requires, as its libraries read it.
+/// Returns a price with every field that Stripe's OpenAPI document requires, because its libraries read them.
 fn price(id: &str, created: i64) -> Value {
     json!({
         "id": id,

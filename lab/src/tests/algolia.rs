@@ -1,14 +1,14 @@
-//! Algolia's rules.
+//! Tests that the double follows Algolia's rules.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::support::{Bench, JSON, Reply};
+use super::support::{JSON, LabBench, LabReply};
 
 const KEYS: [(&str, &str); 3] = [("x-algolia-application-id", "APP"), ("x-algolia-api-key", "k"), JSON];
 const RECORD: &str = "/algolia/1/indexes/users/user_1";
 
-async fn ask(bench: &Bench, method: Method, rest: &str, body: &Value) -> Reply {
+async fn ask(bench: &LabBench, method: Method, rest: &str, body: &Value) -> LabReply {
     let text = if body.is_null() { String::new() } else { body.to_string() };
     bench.ask(method, &format!("{RECORD}{rest}"), &KEYS, &text).await
 }
@@ -19,7 +19,7 @@ fn guarded(name: &str, at: i64) -> Value {
 
 #[tokio::test]
 async fn a_guard_lets_only_newer_updates_by() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     for (name, at) in [("Ann", 5), ("Old", 4), ("Same", 5)] {
         assert_eq!(ask(&bench, Method::POST, "/partial", &guarded(name, at)).await.status, 200);
     }
@@ -33,7 +33,7 @@ async fn a_guard_lets_only_newer_updates_by() {
 
 #[tokio::test]
 async fn a_record_is_made_only_where_that_is_wanted_and_deleted_twice_without_complaint() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     ask(&bench, Method::POST, "/partial?createIfNotExists=false", &guarded("Ann", 5)).await;
     assert_eq!(ask(&bench, Method::GET, "", &Value::Null).await.status, 404);
     ask(&bench, Method::POST, "/partial?createIfNotExists=true", &guarded("Ann", 5)).await;
@@ -46,11 +46,11 @@ async fn a_record_is_made_only_where_that_is_wanted_and_deleted_twice_without_co
 
 #[tokio::test]
 async fn keys_and_json_are_wanted() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let stranger = bench.ask(Method::POST, &format!("{RECORD}/partial"), &[JSON], "{}").await;
     assert_eq!((stranger.status, &stranger.body["status"]), (403, &json!(403)));
     assert_eq!(bench.ask(Method::POST, &format!("{RECORD}/partial"), &KEYS, "{").await.status, 400);
-    // As the official client sends it.
+    // The content type that the official client sends.
     let plain = [KEYS[0], KEYS[1], ("content-type", "text/plain")];
     let sent = bench.ask(Method::POST, &format!("{RECORD}/partial"), &plain, "{\"name\":\"Ann\"}").await;
     assert_eq!(

@@ -1,15 +1,15 @@
-//! The lab's own faces.
+//! The lab's own HTTP interface.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::support::{Bench, Reply, mail};
+use super::support::{LabBench, LabReply, mail};
 
-async fn ask(bench: &Bench, method: Method, path: &str, body: &str) -> Reply {
+async fn ask(bench: &LabBench, method: Method, path: &str, body: &str) -> LabReply {
     bench.ask(method, path, &[], body).await
 }
 
-async fn get(bench: &Bench, path: &str) -> Reply {
+async fn get(bench: &LabBench, path: &str) -> LabReply {
     ask(bench, Method::GET, path, "").await
 }
 
@@ -19,7 +19,7 @@ fn seqs(list: &Value) -> Vec<u64> {
 
 #[tokio::test]
 async fn an_effect_has_the_documented_fields() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.mail("k1", &mail("a@work.test")).await;
     let effects = get(&bench, "/effects").await;
     assert_eq!(effects.header("content-type"), Some("application/json"));
@@ -37,7 +37,7 @@ async fn an_effect_has_the_documented_fields() {
 
 #[tokio::test]
 async fn effects_are_filtered_and_forgotten_while_objects_stay() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let made = bench.post("/v1/customers", "k1", "name=Dana").await;
     bench.mail("k1", &mail("a@work.test")).await;
     bench.mail("k2", &mail("a@work.test")).await;
@@ -57,7 +57,7 @@ async fn effects_are_filtered_and_forgotten_while_objects_stay() {
 
 #[tokio::test]
 async fn a_fault_is_set_shown_and_ended() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     assert_eq!(get(&bench, "/faults/resend").await.body, Value::Null);
     let body = r#"{"status":503,"for_seconds":30,"retry_after":2,"match":"dana"}"#;
     let set = ask(&bench, Method::PUT, "/faults/resend", body).await;
@@ -73,7 +73,7 @@ async fn a_fault_is_set_shown_and_ended() {
 
 #[tokio::test]
 async fn several_faults_are_set_shown_and_ended_together() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let body = r#" [{"status":503,"match":"dana"}, {"status":429,"match":"lee"}]"#;
     let set = ask(&bench, Method::PUT, "/faults/resend", body).await;
     assert_eq!((set.status, &set.body[0]["status"], &set.body[1]["status"]), (200, &json!(503), &json!(429)));
@@ -90,7 +90,7 @@ async fn several_faults_are_set_shown_and_ended_together() {
 
 #[tokio::test]
 async fn a_double_that_has_forgotten_its_keys_does_it_again() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     for key in ["k1", "k1"] {
         bench.mail(key, &mail("a@work.test")).await;
         bench.post("/v1/customers", key, "name=Dana").await;
@@ -105,7 +105,7 @@ async fn a_double_that_has_forgotten_its_keys_does_it_again() {
 
 #[tokio::test]
 async fn a_limit_is_set_shown_and_ended() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     assert_eq!(get(&bench, "/limits/stripe").await.body, Value::Null);
     let set = ask(&bench, Method::PUT, "/limits/stripe", r#"{"per_second":10}"#).await;
     assert_eq!((set.status, set.body), (200, json!({"per_second": 10})));
@@ -116,7 +116,7 @@ async fn a_limit_is_set_shown_and_ended() {
 
 #[tokio::test]
 async fn bad_controls_say_what_would_be_right() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let cases = [
         (Method::PUT, "/faults/resend", r#"{"status":200}"#, 400, "400 to 599"),
         (Method::PUT, "/faults/resend", r#"{"statsu":503}"#, 400, "drop_after_effect"),
@@ -144,7 +144,7 @@ async fn bad_controls_say_what_would_be_right() {
 
 #[tokio::test]
 async fn the_front_page_lists_what_there_is() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let page = get(&bench, "/").await;
     assert_eq!(page.body["doubles"]["resend"], json!("/resend"));
     assert_eq!(page.body["doubles"]["smtp"], "on a port of its own");

@@ -1,4 +1,4 @@
-//! Faults, where the connection and the client's leaving matter.
+//! Faults that depend on the connection or on a disconnect of the client.
 
 use std::pin::pin;
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Bench, mail, read, until};
+use super::support::{LabBench, mail, read, until};
 use crate::request::Request;
 use crate::{Fault, Filter, Lab};
 
@@ -22,7 +22,7 @@ fn hang() -> Fault {
 
 #[tokio::test]
 async fn a_status_is_answered_in_the_providers_words_without_effect() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let outage = Fault { status: Some(503), retry_after: Some(2), ..fault() };
     for provider in ["resend", "stripe"] {
         bench.lab().set_fault(provider, outage.clone()).expect("a fault");
@@ -39,7 +39,7 @@ async fn a_status_is_answered_in_the_providers_words_without_effect() {
 
 #[tokio::test]
 async fn a_name_chooses_among_the_errors_of_a_status() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     for name in ["daily_quota_exceeded", "named_tomorrow"] {
         let named = Fault { status: Some(429), name: Some(name.into()), ..fault() };
         bench.lab().set_fault("resend", named).expect("a fault");
@@ -49,7 +49,7 @@ async fn a_name_chooses_among_the_errors_of_a_status() {
 
 #[tokio::test]
 async fn a_match_makes_one_users_mail_fail() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let dana = Fault { status: Some(500), containing: Some("dana@work.test".into()), ..fault() };
     bench.lab().set_fault("resend", dana.clone()).expect("a fault");
     bench.lab().set_fault("stripe", dana).expect("a fault");
@@ -62,7 +62,7 @@ async fn a_match_makes_one_users_mail_fail() {
 
 #[tokio::test]
 async fn a_dropped_answer_leaves_its_effect_behind() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let dropping = Fault { drop_after_effect: true, ..fault() };
     for provider in ["resend", "stripe"] {
         bench.lab().set_fault(provider, dropping.clone()).expect("a fault");
@@ -83,8 +83,8 @@ async fn a_dropped_answer_leaves_its_effect_behind() {
     assert_eq!(bench.effects().iter().filter(|effect| !effect.replayed).count(), 2);
 }
 
-/// Sends a mail over a connection of its own.
-async fn send_mail(bench: &Bench) -> TcpStream {
+/// Sends a mail over a separate connection.
+async fn send_mail(bench: &LabBench) -> TcpStream {
     let address = bench.url().trim_start_matches("http://").to_owned();
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let body = mail("a@work.test").to_string();
@@ -99,11 +99,11 @@ async fn send_mail(bench: &Bench) -> TcpStream {
 
 #[tokio::test]
 async fn a_dropped_connection_carries_not_one_byte() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", Fault { drop_after_effect: true, ..fault() }).expect("a fault");
     let mut stream = send_mail(&bench).await;
     let mut received = Vec::new();
-    // A reset is as good an end as a close.
+    // The connection may end with a reset or a close.
     let _ = stream.read_to_end(&mut received).await;
     assert_eq!(String::from_utf8_lossy(&received), "");
     assert_eq!(bench.effects().len(), 1);
@@ -111,7 +111,7 @@ async fn a_dropped_connection_carries_not_one_byte() {
 
 #[tokio::test]
 async fn a_hanging_request_is_served_when_the_fault_is_over() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", hang()).expect("a fault");
     let body = mail("a@work.test");
     let ending = async {
@@ -125,7 +125,7 @@ async fn a_hanging_request_is_served_when_the_fault_is_over() {
 
 #[tokio::test]
 async fn a_hanging_fault_ends_by_itself_too() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", Fault { for_seconds: Some(0.05), ..hang() }).expect("a fault");
     assert_eq!(bench.mail("", &mail("a@work.test")).await.status, 200);
     assert_eq!(bench.lab().faults("resend"), Ok(vec![]));
@@ -133,7 +133,7 @@ async fn a_hanging_fault_ends_by_itself_too() {
 
 #[tokio::test]
 async fn a_hanging_request_whose_time_is_over_is_cut_off_without_effect() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", Fault { hang_seconds: Some(0.02), ..hang() }).expect("a fault");
     assert!(read(bench.mailing("k1", &mail("a@work.test"))).await.is_err());
     bench.lab().end_fault("resend").expect("resend");
@@ -142,12 +142,12 @@ async fn a_hanging_request_whose_time_is_over_is_cut_off_without_effect() {
 
 #[tokio::test]
 async fn a_hanging_request_whose_client_has_gone_has_no_effect_when_the_fault_is_over() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", hang()).expect("a fault");
     let mut stream = send_mail(&bench).await;
     bench.until(|bench| bench.requests().len() == 1).await;
     stream.shutdown().await.expect("the client goes");
-    // That the connection ends is how one sees that the lab has noticed.
+    // The connection ends once the lab has noticed the disconnect.
     let _ = stream.read_to_end(&mut Vec::new()).await;
     bench.lab().end_fault("resend").expect("resend");
     assert_eq!(bench.mail("", &mail("b@work.test")).await.status, 200);
@@ -156,7 +156,7 @@ async fn a_hanging_request_whose_client_has_gone_has_no_effect_when_the_fault_is
 
 #[tokio::test]
 async fn a_stop_cuts_hanging_requests_off() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", hang()).expect("a fault");
     let hanging = tokio::spawn(read(bench.mailing("", &mail("a@work.test"))));
     bench.until(|bench| bench.requests().len() == 1).await;
@@ -166,7 +166,7 @@ async fn a_stop_cuts_hanging_requests_off() {
     assert_eq!(lab.effects(&Filter::default()), Ok(vec![]));
 }
 
-/// The server alone: dropping the future is what hyper does when a client leaves.
+/// Creates a lab without a network server. The test drops the future itself, as hyper does if a client disconnects.
 fn desk_with(fault: Fault) -> (Lab, Request) {
     let lab = Lab::new(crate::KEEP, &CancellationToken::new());
     lab.set_fault("stripe", fault).expect("a fault");

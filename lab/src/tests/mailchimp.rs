@@ -1,17 +1,17 @@
-//! Mailchimp's rules.
+//! Tests that the double follows Mailchimp's rules.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::support::{Bench, JSON, Reply};
+use super::support::{JSON, LabBench, LabReply};
 use crate::{Fault, Limit};
 
 const KEY: (&str, &str) = ("authorization", "Bearer abc-us1");
-/// `a@work.test`.
+/// The member id of `a@work.test`.
 const ID: &str = "af553f8f1fea8b0a357104d2ec44e02e";
 const PATH: &str = "/mailchimp/3.0/lists/1ab/members/af553f8f1fea8b0a357104d2ec44e02e";
 
-async fn ask(bench: &Bench, method: Method, path: &str, body: &Value) -> Reply {
+async fn ask(bench: &LabBench, method: Method, path: &str, body: &Value) -> LabReply {
     let text = if body.is_null() { String::new() } else { body.to_string() };
     bench.ask(method, path, &[KEY, JSON], &text).await
 }
@@ -22,7 +22,7 @@ fn member(email: &str) -> Value {
 
 #[tokio::test]
 async fn a_member_is_put_changed_and_archived() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let put = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
     assert_eq!((put.status, &put.body["status"], &put.body["id"]), (200, &json!("subscribed"), &json!(ID)));
     let left = ask(&bench, Method::PATCH, PATH, &json!({ "status": "unsubscribed" })).await;
@@ -42,7 +42,7 @@ async fn a_member_is_put_changed_and_archived() {
 
 #[tokio::test]
 async fn what_is_wrong_is_a_problem_with_a_title() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let no_status = json!({ "email_address": "a@work.test" });
     for (path, body, status, title) in [
         (PATH, no_status, 400, "Invalid Resource"),
@@ -63,7 +63,7 @@ async fn what_is_wrong_is_a_problem_with_a_title() {
 
 #[tokio::test]
 async fn too_much_is_refused_without_saying_when_to_come_again() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_limit("mailchimp", Limit { per_second: 1 }).expect("a limit");
     ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
     let refused = ask(&bench, Method::PUT, PATH, &member("a@work.test")).await;
@@ -76,23 +76,24 @@ async fn too_much_is_refused_without_saying_when_to_come_again() {
 
 #[tokio::test]
 async fn of_more_than_ten_connections_at_once_the_rest_is_refused() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let ten = Fault { status: Some(429), beyond: Some(10), ..Fault::default() };
     bench.lab().set_faults("mailchimp", vec![ten, Fault { latency_ms: 300, ..Fault::default() }]).expect("faults");
     let (body, paths) = (member("a@work.test"), (0..14).map(|n| format!("/mailchimp/3.0/lists/1ab/members/{n:08x}")));
     let paths: Vec<String> = paths.collect();
     let asked = paths.iter().map(|path| ask(&bench, Method::PUT, path, &body));
     let replies = futures::future::join_all(asked).await;
-    let refused: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 429).collect();
+    let refused: Vec<&LabReply> = replies.iter().filter(|reply| reply.status == 429).collect();
     assert_eq!((refused.len(), bench.effects().len()), (4, 10));
     assert!(refused.iter().all(|reply| reply.body["title"] == "Too Many Requests"), "{refused:?}");
     assert_eq!(ask(&bench, Method::PUT, PATH, &body).await.status, 200, "they are over, so there is room again");
 }
 
-/// The requests that each state refuses; those that it allows are in the connector's tests against this double.
+/// Checks the requests that each state refuses. The requests that it allows are covered by the connector's tests
+/// against this double.
 #[tokio::test]
 async fn the_states_of_a_member_refuse_what_the_real_ones_do() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let path = |email: &str| format!("/mailchimp/3.0/lists/1ab/members/{email}");
     let put = async |email: &str, status: &str| {
         let body = json!({ "email_address": email, "status": status });

@@ -1,13 +1,13 @@
-//! Novu's rules.
+//! Tests that the double follows Novu's rules.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::support::{Bench, JSON, Reply};
+use super::support::{JSON, LabBench, LabReply};
 
 const KEY: (&str, &str) = ("authorization", "ApiKey abc");
 
-async fn trigger(bench: &Bench, body: &Value) -> Reply {
+async fn trigger(bench: &LabBench, body: &Value) -> LabReply {
     bench.ask(Method::POST, "/novu/v1/events/trigger", &[KEY, JSON], &body.to_string()).await
 }
 
@@ -18,7 +18,7 @@ fn welcome(transaction: &str) -> Value {
 
 #[tokio::test]
 async fn a_transaction_makes_one_notification() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let first = trigger(&bench, &welcome("t1")).await;
     let expected = json!({ "data": { "acknowledged": true, "status": "processed", "transactionId": "t1" } });
     assert_eq!((first.status, &first.body), (201, &expected));
@@ -35,7 +35,7 @@ async fn a_transaction_makes_one_notification() {
 
 #[tokio::test]
 async fn several_may_be_told_at_once_and_what_was_made_is_shown_whole() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     for (n, to) in [
         json!(["user_1", { "subscriberId": "user_2" }]),
         json!([{ "type": "Topic", "topicKey": "all" }]),
@@ -60,7 +60,7 @@ async fn several_may_be_told_at_once_and_what_was_made_is_shown_whole() {
 
 #[tokio::test]
 async fn a_refusal_names_the_fields() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let many: Vec<String> = (0..101).map(|n| format!("user_{n}")).collect();
     for (body, field) in [
         (json!({ "to": "user_1" }), "name"),
@@ -78,7 +78,7 @@ async fn a_refusal_names_the_fields() {
 
 #[tokio::test]
 async fn a_201_may_have_sent_nothing() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let mut inactive = welcome("t1");
     inactive["name"] = json!("trigger_not_active");
     let reply = trigger(&bench, &inactive).await;
@@ -88,7 +88,7 @@ async fn a_201_may_have_sent_nothing() {
 
 #[tokio::test]
 async fn what_is_wrong_is_said() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let with = |field: &str, value: Value| {
         let mut body = welcome("t1");
         body[field] = value;

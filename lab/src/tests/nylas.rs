@@ -1,14 +1,14 @@
-//! Nylas's rules.
+//! Tests that the double follows Nylas's rules.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::support::{Bench, JSON, Reply};
+use super::support::{JSON, LabBench, LabReply};
 use crate::Fault;
 
 const KEY: (&str, &str) = ("authorization", "Bearer nyk_1");
 
-async fn send(bench: &Bench, key: &str, mail: &Value) -> Reply {
+async fn send(bench: &LabBench, key: &str, mail: &Value) -> LabReply {
     let headers = [KEY, JSON, ("idempotency-key", key)];
     bench.ask(Method::POST, "/nylas/v3/grants/g1/messages/send", &headers, &mail.to_string()).await
 }
@@ -18,13 +18,13 @@ fn mail(to: &str) -> Value {
     json!({ "to": [{ "email": to }], "subject": "Hi", "body": "<p>Hello", "custom_headers": headers })
 }
 
-fn kind(reply: &Reply) -> (u16, &str) {
+fn kind(reply: &LabReply) -> (u16, &str) {
     (reply.status, reply.body["error"]["type"].as_str().unwrap_or_default())
 }
 
 #[tokio::test]
 async fn a_mail_is_sent_once_and_found_by_its_header() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let first = send(&bench, "k1", &mail("a@work.test")).await;
     assert_eq!((first.status, first.header("idempotent-response")), (200, None));
     let again = send(&bench, "k1", &mail("a@work.test")).await;
@@ -43,7 +43,7 @@ async fn a_mail_is_sent_once_and_found_by_its_header() {
 
 #[tokio::test]
 async fn errors_are_kept_under_a_key_as_successes_are() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("nylas", Fault { status: Some(504), ..Fault::default() }).expect("a fault");
     assert_eq!(kind(&send(&bench, "k1", &mail("a@work.test")).await), (504, "provider_error"));
     bench.lab().end_fault("nylas").expect("nylas");
@@ -54,7 +54,7 @@ async fn errors_are_kept_under_a_key_as_successes_are() {
 
 #[tokio::test]
 async fn a_504_may_have_sent_the_mail_and_is_repeated_all_the_same() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let lost = Fault { status: Some(504), after_effect: true, ..Fault::default() };
     bench.lab().set_fault("nylas", lost).expect("a fault");
     assert_eq!(kind(&send(&bench, "k1", &mail("a@work.test")).await), (504, "provider_error"));
@@ -71,7 +71,7 @@ async fn a_504_may_have_sent_the_mail_and_is_repeated_all_the_same() {
 
 #[tokio::test]
 async fn a_grant_tells_its_mailbox() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let grant = async |id: &str| bench.ask(Method::GET, &format!("/nylas/v3/grants/{id}"), &[KEY], "").await;
     let known = grant("of-acme").await.body["data"].clone();
     assert_eq!((&known["id"], &known["email"]), (&json!("of-acme"), &json!("mailbox@acme.test")));
@@ -82,7 +82,7 @@ async fn a_grant_tells_its_mailbox() {
 
 #[tokio::test]
 async fn what_is_wrong_has_its_type() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let refused = "invalid_request_error";
     for (mail, expected) in [
         (mail("nobody"), (400, refused)),

@@ -1,9 +1,9 @@
-//! Resend's rules.
+//! Tests that the double follows Resend's rules.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::support::{Bench, JSON, RESEND_KEY, mail, read};
+use super::support::{JSON, LabBench, RESEND_KEY, mail, read};
 use crate::{Fault, Limit};
 
 fn with(mut mail: Value, field: &str, value: Value) -> Value {
@@ -13,7 +13,7 @@ fn with(mut mail: Value, field: &str, value: Value) -> Value {
 
 #[tokio::test]
 async fn a_mail_is_accepted_with_a_uuid_and_recorded() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let tags = json!([{"name": "clerk_user_id", "value": "user_1"}]);
     let sent = with(with(mail("dana@work.test"), "tags", tags), "to", json!(["dana@work.test", "lee@work.test"]));
     let reply = bench.mail("k1", &sent).await;
@@ -32,7 +32,7 @@ async fn a_mail_is_accepted_with_a_uuid_and_recorded() {
 
 #[tokio::test]
 async fn a_key_must_be_there_and_have_its_shape() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let text = mail("a@work.test").to_string();
     let cases = [
         (vec![JSON], (401, "missing_api_key")),
@@ -51,7 +51,7 @@ async fn a_key_must_be_there_and_have_its_shape() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_mail_is_named() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let good = || mail("a@work.test");
     let many: Vec<String> = (0..51).map(|n| format!("u{n}@work.test")).collect();
     let long = "x".repeat(257);
@@ -94,7 +94,7 @@ async fn what_is_wrong_with_a_mail_is_named() {
 
 #[tokio::test]
 async fn what_looks_odd_and_is_allowed_is_accepted() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let good = || mail("a@work.test");
     let fifty: Vec<String> = (0..50).map(|n| format!("u{n}@work.test")).collect();
     let mails = [
@@ -113,7 +113,7 @@ async fn what_looks_odd_and_is_allowed_is_accepted() {
 
 #[tokio::test]
 async fn the_test_sender_writes_to_test_addresses_only() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let from = |to| with(mail(to), "from", json!("onboarding@resend.dev"));
     assert_eq!(bench.mail("", &from("a@work.test")).await.name(), (403, "validation_error"));
     assert_eq!(bench.mail("", &from("delivered@resend.dev")).await.status, 200);
@@ -121,7 +121,7 @@ async fn the_test_sender_writes_to_test_addresses_only() {
 
 #[tokio::test]
 async fn only_json_is_read_and_only_sending_exists() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let ask = async |method, path, content_type, body: &str| {
         bench.ask(method, path, &[RESEND_KEY, ("content-type", content_type)], body).await
     };
@@ -136,7 +136,7 @@ async fn only_json_is_read_and_only_sending_exists() {
 
 #[tokio::test]
 async fn the_same_key_and_body_sends_once() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let first = bench.mail("k1", &mail("a@work.test")).await;
     let again = bench.mail("k1", &mail("a@work.test")).await;
     assert_eq!((again.status, &again.body), (200, &first.body));
@@ -147,7 +147,7 @@ async fn the_same_key_and_body_sends_once() {
 
 #[tokio::test]
 async fn the_same_key_with_another_body_is_a_conflict() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.mail("k1", &mail("a@work.test")).await;
     let other = bench.mail("k1", &mail("b@work.test")).await;
     assert_eq!(other.name(), (409, "invalid_idempotent_request"));
@@ -156,7 +156,7 @@ async fn the_same_key_with_another_body_is_a_conflict() {
 
 #[tokio::test]
 async fn a_twin_of_a_running_request_is_turned_away() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", Fault { latency_ms: 400, ..Fault::default() }).expect("a fault");
     let body = mail("a@work.test");
     let (one, other) = tokio::join!(bench.mail("k1", &body), bench.mail("k1", &body));
@@ -167,7 +167,7 @@ async fn a_twin_of_a_running_request_is_turned_away() {
 
 #[tokio::test]
 async fn a_key_has_between_1_and_256_characters() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     assert_eq!(bench.mail(&"k".repeat(256), &mail("a@work.test")).await.status, 200);
     let long = bench.mail(&"k".repeat(257), &mail("a@work.test")).await;
     assert_eq!(long.name(), (400, "invalid_idempotency_key"));
@@ -177,7 +177,7 @@ async fn a_key_has_between_1_and_256_characters() {
 
 #[tokio::test]
 async fn errors_are_not_kept_under_a_key() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("resend", Fault { status: Some(500), ..Fault::default() }).expect("a fault");
     assert_eq!(bench.mail("k1", &mail("a@work.test")).await.name(), (500, "application_error"));
     bench.lab().end_fault("resend").expect("resend");
@@ -187,7 +187,7 @@ async fn errors_are_not_kept_under_a_key() {
 
 #[tokio::test]
 async fn over_the_limit_the_answer_says_when_to_come_again() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     assert_eq!(bench.mail("", &mail("a@work.test")).await.header("ratelimit-limit"), None);
     bench.lab().set_limit("resend", Limit { per_second: 2 }).expect("a limit");
     let first = bench.mail("", &mail("a@work.test")).await;

@@ -1,6 +1,6 @@
-//! The built-in events, judged by Clerk's own specification of its webhooks where `USHER_TEST_SPECS` names a folder
-//! that has it: `clerk-webhooks-2025-04-15.yml` of clerk/openapi-specs. It is no part of this project, and skipped
-//! without.
+//! Validates the built-in events against Clerk's own specification of its webhooks, `clerk-webhooks-2025-04-15.yml` of
+//! clerk/openapi-specs. The specification is not part of this project: `USHER_TEST_SPECS` names the folder that
+//! contains it, and the test is skipped if it is not set.
 
 use std::path::Path;
 
@@ -15,9 +15,9 @@ fn specification() -> Option<Value> {
     Some(serde_yaml_ng::from_str(&text).expect("YAML"))
 }
 
-/// OpenAPI 3.0's dialect as JSON Schema: `nullable` is a type of its own, and what an `allOf` extends is open. Clerk
-/// extends a `Session` without further properties by a `user` that is required, which read to the letter nothing could
-/// fulfil.
+/// Converts a schema of OpenAPI 3.0 into JSON Schema: `nullable` becomes a separate type, and a schema that an `allOf`
+/// extends allows further properties. Clerk extends a `Session`, which allows no further properties, by a required
+/// `user`; taken literally, no value could satisfy that.
 fn json_schema(schema: &Value, of: &Value) -> Value {
     match schema {
         Value::Array(items) => items.iter().map(|item| json_schema(item, of)).collect(),

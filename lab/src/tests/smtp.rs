@@ -1,17 +1,17 @@
-//! The mail server's rules, spoken by hand.
+//! The mail server's rules, tested with hand-written commands.
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use super::support::Bench;
+use super::support::LabBench;
 use crate::{Fault, Limit};
 
 struct Client(BufReader<TcpStream>);
 
 impl Client {
-    /// Connects and says EHLO.
-    async fn greeted(bench: &Bench) -> Self {
+    /// Connects and sends `EHLO`.
+    async fn greeted(bench: &LabBench) -> Self {
         let address = bench.smtp().strip_prefix("smtp://").expect("an address").to_owned();
         let mut client = Self(BufReader::new(TcpStream::connect(address).await.expect("a connection")));
         assert_eq!(client.reply().await, "220");
@@ -19,7 +19,7 @@ impl Client {
         client
     }
 
-    /// The code of the reply; empty where the connection was closed.
+    /// Reads the code of the reply. Returns an empty text if the connection was closed.
     async fn reply(&mut self) -> String {
         loop {
             let mut line = String::new();
@@ -35,7 +35,7 @@ impl Client {
         self.reply().await
     }
 
-    /// Sends a mail up to its end, and returns the reply to it.
+    /// Sends a complete mail and returns the reply to it.
     async fn mail(&mut self, to: &str) -> String {
         assert_eq!(self.say("MAIL FROM:<hello@acme.test> BODY=8BITMIME").await, "250");
         assert_eq!(self.say(&format!("RCPT TO:<{to}>")).await, "250");
@@ -48,7 +48,7 @@ impl Client {
 
 #[tokio::test]
 async fn a_mail_is_taken_and_shown_as_it_was_sent() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let mut client = Client::greeted(&bench).await;
     assert_eq!(client.mail("dana@work.test").await, "250");
     assert_eq!(client.say("QUIT").await, "221");
@@ -67,7 +67,7 @@ async fn a_mail_is_taken_and_shown_as_it_was_sent() {
 
 #[tokio::test]
 async fn commands_have_their_order() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let mut client = Client::greeted(&bench).await;
     for (said, expected) in [
         ("RCPT TO:<a@b.test>", "503"),
@@ -88,7 +88,7 @@ async fn commands_have_their_order() {
 
 #[tokio::test]
 async fn faults_refuse_the_message_or_what_they_match() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let fault = |fault: Fault| bench.lab().set_fault("smtp", fault).expect("a fault");
     fault(Fault { status: Some(451), ..Fault::default() });
     assert_eq!(Client::greeted(&bench).await.mail("a@b.test").await, "451");
@@ -109,7 +109,7 @@ async fn faults_refuse_the_message_or_what_they_match() {
 
 #[tokio::test]
 async fn addresses_are_as_smtp_has_them() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let mut client = Client::greeted(&bench).await;
     let long = format!("RCPT TO:<{}@b.test>", "a".repeat(250));
     for (said, expected) in [

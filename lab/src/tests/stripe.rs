@@ -1,23 +1,23 @@
-//! Stripe's rules.
+//! Tests that the double follows Stripe's rules.
 
 mod keys;
 mod objects;
 
 use axum::http::Method;
 
-use super::support::{Bench, FORM, JSON, STRIPE_KEY};
+use super::support::{FORM, JSON, LabBench, STRIPE_KEY};
 
 const INVALID: &str = "invalid_request_error";
 
 #[tokio::test]
 async fn a_secret_key_opens_as_bearer_and_as_basic_user() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let cases = [
         ("Bearer sk_test_abc", 200),
         ("bearer rk_live_abc", 200),
-        // sk_test_abc and no password.
+        // `sk_test_abc` and no password.
         ("Basic c2tfdGVzdF9hYmM6", 200),
-        // sk_test_abc and a password.
+        // `sk_test_abc` and a password.
         ("Basic c2tfdGVzdF9hYmM6eA==", 401),
         ("Basic !", 401),
         ("Bearer pk_test_abc", 401),
@@ -38,7 +38,7 @@ async fn a_secret_key_opens_as_bearer_and_as_basic_user() {
 
 #[tokio::test]
 async fn a_json_body_is_refused() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let reply = bench.ask(Method::POST, "/stripe/v1/customers", &[STRIPE_KEY, JSON], r#"{"name":"Dana"}"#).await;
     assert_eq!(reply.error(), (400, INVALID, None, None));
     assert!(bench.effects().is_empty());
@@ -46,7 +46,7 @@ async fn a_json_body_is_refused() {
 
 #[tokio::test]
 async fn an_unknown_path_is_named() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     for path in ["/v1/invoices", "/v1/subscriptions/search/x", "/v2/core/accounts", "/"] {
         let reply = bench.get(path).await;
         assert_eq!(reply.error(), (404, INVALID, None, None), "{path}");
@@ -55,7 +55,7 @@ async fn an_unknown_path_is_named() {
 
 #[tokio::test]
 async fn wrong_parameters_are_named() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let customer = bench.post("/v1/customers", "", "name=Dana").await;
     let id = customer.body["id"].as_str().expect("an id");
     let order = format!("customer={id}&items[0][price]=price_1");
@@ -105,7 +105,7 @@ async fn wrong_parameters_are_named() {
         ),
         (format!("customer={id}&items[0][price]=gold&trial_period_days=7"), gone("items[0][price]")),
         ("customer=cus_none&items[0][price]=price_1".into(), gone("customer")),
-        // Without a trial there is nothing to charge.
+        // Without a trial a payment method is required, and the customer has none.
         (order.clone(), gone("customer")),
     ];
     for (form, expected) in subscriptions {
@@ -121,7 +121,7 @@ async fn wrong_parameters_are_named() {
 
 #[tokio::test]
 async fn an_error_links_to_its_code_and_to_its_request() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let reply = bench.get("/v1/customers/cus_none").await;
     assert_eq!(reply.error(), (404, INVALID, Some("resource_missing"), Some("id")));
     let error = &reply.body["error"];

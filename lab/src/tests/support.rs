@@ -16,11 +16,11 @@ pub(crate) const STRIPE_KEY: (&str, &str) = ("authorization", "Bearer sk_test_12
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 pub(crate) const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
-/// Nothing here takes as long, unless it hangs.
+/// Timeout of every wait in the tests. Only a hanging test takes this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A served lab that stops with the test.
-pub(crate) struct Bench {
+pub(crate) struct LabBench {
     handle: Option<LabHandle>,
     lab: Lab,
     url: String,
@@ -29,27 +29,27 @@ pub(crate) struct Bench {
     client: Client,
 }
 
-/// An answer, read to its end.
+/// A response with its body, read to its end.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct LabReply {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
 
-impl Reply {
+impl LabReply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Resend's error name.
+    /// Returns the status and Resend's error name.
     pub(crate) fn name(&self) -> (u16, &str) {
         assert_eq!(self.body["statusCode"], self.status);
         assert!(self.body["message"].is_string());
         (self.status, self.body["name"].as_str().expect("a name"))
     }
 
-    /// Stripe's error: type, code and parameter.
+    /// Returns the status and Stripe's error: type, code and parameter.
     pub(crate) fn error(&self) -> (u16, &str, Option<&str>, Option<&str>) {
         let error = &self.body["error"];
         assert!(error["message"].is_string(), "{self:?}");
@@ -57,7 +57,7 @@ impl Reply {
     }
 }
 
-impl Bench {
+impl LabBench {
     pub(crate) async fn new() -> Self {
         usher_service::telemetry::install_tls();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -78,7 +78,7 @@ impl Bench {
         &self.url
     }
 
-    /// Where its mail server listens.
+    /// Returns the URL of the lab's mail server.
     pub(crate) fn smtp(&self) -> &str {
         &self.smtp
     }
@@ -92,12 +92,12 @@ impl Bench {
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
     }
 
-    pub(crate) async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> LabReply {
         read(self.request(method, path, headers, body)).await.expect("an answer")
     }
 
-    /// Sends a mail, with an idempotency key unless it is empty.
-    pub(crate) async fn mail(&self, key: &str, body: &Value) -> Reply {
+    /// Sends a mail, with an idempotency key unless `key` is empty.
+    pub(crate) async fn mail(&self, key: &str, body: &Value) -> LabReply {
         read(self.mailing(key, body)).await.expect("an answer")
     }
 
@@ -106,8 +106,8 @@ impl Bench {
         if key.is_empty() { request } else { request.header("idempotency-key", key) }
     }
 
-    /// Posts a form to Stripe.
-    pub(crate) async fn post(&self, path: &str, key: &str, form: &str) -> Reply {
+    /// Posts a form to Stripe, with an idempotency key unless `key` is empty.
+    pub(crate) async fn post(&self, path: &str, key: &str, form: &str) -> LabReply {
         read(self.posting(path, key, form)).await.expect("an answer")
     }
 
@@ -116,11 +116,11 @@ impl Bench {
         if key.is_empty() { request } else { request.header("idempotency-key", key) }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> LabReply {
         self.ask(Method::GET, &format!("/stripe{path}"), &[STRIPE_KEY], "").await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Reply {
+    pub(crate) async fn delete(&self, path: &str) -> LabReply {
         self.ask(Method::DELETE, &format!("/stripe{path}"), &[STRIPE_KEY], "").await
     }
 
@@ -132,12 +132,12 @@ impl Bench {
         self.lab.requests(&Filter::default()).expect("requests")
     }
 
-    /// Waits until the lab shows what is expected.
+    /// Waits until `expected` is true of the lab.
     pub(crate) async fn until(&self, expected: impl Fn(&Self) -> bool) {
         until(|| expected(self)).await;
     }
 
-    /// Stops the lab and waits for its end.
+    /// Stops the lab and waits until it has stopped.
     pub(crate) async fn stopped(mut self) {
         self.stop.cancel();
         let handle = self.handle.take().expect("a running lab");
@@ -145,21 +145,21 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for LabBench {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-/// Sends a request and reads the answer. An error where none came.
-pub(crate) async fn read(request: RequestBuilder) -> Result<Reply, reqwest::Error> {
+/// Sends a request and reads the response. Returns an error if there was none.
+pub(crate) async fn read(request: RequestBuilder) -> Result<LabReply, reqwest::Error> {
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.bytes().await?;
-    Ok(Reply { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+    Ok(LabReply { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
 }
 
-/// Waits until something is so.
+/// Waits until `expected` is true.
 pub(crate) async fn until(expected: impl Fn() -> bool) {
     let waited = async {
         while !expected() {
@@ -169,7 +169,7 @@ pub(crate) async fn until(expected: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, waited).await.expect("it comes about in time");
 }
 
-/// A mail that Resend takes.
+/// Returns a mail that Resend accepts.
 pub(crate) fn mail(to: &str) -> Value {
     serde_json::json!({ "from": "Bindery <hello@bindery.test>", "to": to, "subject": "Welcome", "text": "Hello" })
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use usher_proto::signature::{Signed, SigningSecret, verify};
 use usher_service::clock;
 
-use crate::traffic::{Generator, Order, Reply, SendError, Template, send};
+use crate::traffic::{Generator, Reply, SendError, Template, TrafficPlan, send};
 
 #[derive(Default)]
 struct Seen {
@@ -27,7 +27,7 @@ fn secret() -> SigningSecret {
     SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret")
 }
 
-/// Answers 204 to what verifies, 401 to the rest.
+/// Answers 204 to requests whose signature verifies, 401 to the rest.
 async fn receive(State(seen): State<Arc<Seen>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     seen.most.fetch_max(seen.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
     tokio::task::yield_now().await;
@@ -49,8 +49,8 @@ async fn receiver() -> (String, Arc<Seen>, CancellationToken) {
     (url, seen, stop)
 }
 
-fn order(url: &str, count: u64) -> Order {
-    Order {
+fn order(url: &str, count: u64) -> TrafficPlan {
+    TrafficPlan {
         to: url.parse().expect("a URL"),
         count,
         per_second: None,
@@ -87,7 +87,7 @@ async fn a_wrong_secret_is_refused_and_reported() {
 #[tokio::test]
 async fn a_rate_is_kept() {
     let (url, _, stop) = receiver().await;
-    let slow = Order { per_second: Some(100.0), ..order(&url, 21) };
+    let slow = TrafficPlan { per_second: Some(100.0), ..order(&url, 21) };
     let report = send(&slow, &secret(), &generator(), &stop).await.expect("a report");
     assert!(report.elapsed >= Duration::from_millis(200), "{:?}", report.elapsed);
     assert_eq!(report.accepted(), 21);
@@ -98,7 +98,7 @@ async fn a_rate_is_kept() {
 async fn a_stop_ends_a_long_sending_with_what_was_sent() {
     let (url, _, receiving) = receiver().await;
     let stop = CancellationToken::new();
-    let forever = Order { per_second: Some(1.0), ..order(&url, 1_000_000) };
+    let forever = TrafficPlan { per_second: Some(1.0), ..order(&url, 1_000_000) };
     let stopping = async {
         tokio::task::yield_now().await;
         stop.cancel();
@@ -125,7 +125,7 @@ async fn nobody_listening_is_unreachable() {
 #[tokio::test]
 async fn a_rate_of_zero_is_refused() {
     let (url, _, stop) = receiver().await;
-    let never = Order { per_second: Some(0.0), ..order(&url, 2) };
+    let never = TrafficPlan { per_second: Some(0.0), ..order(&url, 2) };
     let sent = send(&never, &secret(), &generator(), &stop).await;
     assert!(matches!(sent, Err(SendError::Rate(rate)) if rate == 0.0));
     stop.cancel();

@@ -1,15 +1,15 @@
-//! A receiver of signed webhooks.
+//! Tests of the receiver of signed webhooks.
 
 use axum::http::Method;
 use usher_proto::signature::SigningSecret;
 use usher_service::clock;
 
-use super::support::{Bench, JSON, Reply};
+use super::support::{JSON, LabBench, LabReply};
 use crate::webhook::SECRET;
 
 const PATH: &str = "/http/billing.test/hooks/usher";
 
-async fn post(bench: &Bench, id: &str, secret: &str, age: i64, body: &str) -> Reply {
+async fn post(bench: &LabBench, id: &str, secret: &str, age: i64, body: &str) -> LabReply {
     let timestamp = (clock::now().seconds() - age).to_string();
     let signature = SigningSecret::parse(secret).expect("a secret").sign(id, &timestamp, body.as_bytes());
     let headers = [JSON, ("webhook-id", id), ("webhook-timestamp", &timestamp), ("webhook-signature", &signature)];
@@ -18,7 +18,7 @@ async fn post(bench: &Bench, id: &str, secret: &str, age: i64, body: &str) -> Re
 
 #[tokio::test]
 async fn a_signed_message_is_taken_once() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let body = r#"{"data":{"id":"user_1"}}"#;
     assert_eq!(post(&bench, "m1", SECRET, 0, body).await.status, 200);
     assert_eq!(post(&bench, "m1", SECRET, 1, body).await.status, 200);
@@ -34,7 +34,7 @@ async fn a_signed_message_is_taken_once() {
 
 #[tokio::test]
 async fn what_is_not_signed_or_signed_long_ago_is_refused() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     assert_eq!(bench.ask(Method::POST, PATH, &[JSON], "{}").await.status, 401);
     assert_eq!(post(&bench, "m1", "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0", 0, "{}").await.status, 401);
     assert_eq!(post(&bench, "m1", SECRET, 400, "{}").await.status, 401);

@@ -1,4 +1,4 @@
-//! Many events from one template: which person the n-th event is about, and which id it has. Pure.
+//! Makes many events from one template. Determines the person and the id of the n-th event. Pure.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -15,16 +15,16 @@ const MESSAGE: u64 = 3;
 
 /// One event, not yet signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// The `svix-id`.
+pub struct SignedEvent {
+    /// The value of the `svix-id` header.
     pub id: String,
-    /// The id of the Clerk user whom it is about.
+    /// Id of the Clerk user that the event is about. `None` if it is about no user.
     pub user: Option<String>,
-    /// What is sent.
+    /// The request body.
     pub body: Bytes,
 }
 
-/// Makes events. Given the same seed, number and time, always the same ones.
+/// Makes events. The same seed, number and time always give the same event.
 #[derive(Debug, Clone)]
 pub struct Generator {
     template: Template,
@@ -33,29 +33,29 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Without `users` every event is the template, byte for byte, under an id of its own. With `users` they are about
-    /// that many people in turn, at the time they are made.
+    /// Creates a generator. Without `users` every event is the template, byte for byte, with its own `svix-id`. With
+    /// `users` the events are about that many people in turn, and their times are those at which they are made.
     pub fn new(template: Template, users: Option<NonZeroU64>, seed: u64) -> Self {
         Self { template, users, seed }
     }
 
-    /// The template's type.
+    /// Returns the event type of the template.
     pub fn kind(&self) -> &str {
         self.template.kind()
     }
 
-    /// The `number`-th event, counted from 0. Each further event about the same person is a millisecond later than
-    /// `now`, so that two of them never carry the same `updated_at`.
-    pub fn event(&self, number: u64, now: Timestamp) -> Event {
+    /// Returns the `number`-th event, counted from 0. Its time is `now` plus one millisecond for each earlier event
+    /// about the same person, so that two of them never have the same `updated_at`.
+    pub fn event(&self, number: u64, now: Timestamp) -> SignedEvent {
         let mut rng = draws(self.seed ^ word(self.template.kind()), MESSAGE, number, now.millis().cast_unsigned());
         let id = format!("msg_{}", ids::base62(&mut rng, ID_LENGTH));
         let Some(users) = self.users else {
             let user = self.template.user().map(str::to_owned);
-            return Event { id, user, body: self.template.text().clone() };
+            return SignedEvent { id, user, body: self.template.text().clone() };
         };
         let person = Person::new(self.seed, number % users);
         let body = rewrite(&self.template, &person, now.plus(Duration::from_millis(number / users)));
-        Event { id, user: self.template.user().map(|_| person.id), body: body.to_string().into() }
+        SignedEvent { id, user: self.template.user().map(|_| person.id), body: body.to_string().into() }
     }
 }
 

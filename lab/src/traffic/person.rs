@@ -1,11 +1,12 @@
-//! Invented people: who the n-th person of a seed is. Pure, and the same in every run.
+//! Generates people from a seed. Pure; the n-th person of a seed is the same in every run.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::ids;
 
-/// With the name as it is spelled in an address. Some are chosen to find out who confuses bytes and letters.
+/// First names, each with its spelling in an address. Some contain multi-byte characters, to reveal code that confuses
+/// bytes and characters.
 const FIRST_NAMES: [(&str, &str); 20] = [
     ("Amara", "amara"),
     ("Björn", "bjorn"),
@@ -51,10 +52,10 @@ const LAST_NAMES: [(&str, &str); 20] = [
     ("Tanaka", "tanaka"),
 ];
 
-/// Clerk's ids have so many characters behind the prefix.
+/// Number of characters after the prefix of a Clerk id.
 pub(super) const ID_LENGTH: usize = 27;
 
-/// One invented person.
+/// A generated person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Person {
     pub(super) id: String,
@@ -66,8 +67,8 @@ pub(super) struct Person {
     number: u64,
 }
 
-/// A generator of its own for each purpose, so that what one thing draws never shifts another. The four words are the
-/// whole state: equal words, equal draws.
+/// Returns a separate random number generator for each purpose, so that the draws of one never shift those of another.
+/// The four numbers are the whole seed: equal numbers give equal draws.
 pub(super) fn draws(seed: u64, purpose: u64, number: u64, detail: u64) -> StdRng {
     let mut state = [0; 32];
     for (place, word) in state.chunks_exact_mut(8).zip([seed, purpose, number, detail]) {
@@ -76,7 +77,7 @@ pub(super) fn draws(seed: u64, purpose: u64, number: u64, detail: u64) -> StdRng
     StdRng::from_seed(state)
 }
 
-/// A text as one word for [`draws`] (FNV-1a, which stays the same over versions of Rust).
+/// Hashes a text for [`draws`] with FNV-1a, which is stable across versions of Rust.
 pub(super) fn word(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -85,7 +86,7 @@ const WHO: u64 = 1;
 const DERIVED: u64 = 2;
 
 impl Person {
-    /// The `number`-th person of `seed`.
+    /// Returns the `number`-th person of `seed`.
     pub(super) fn new(seed: u64, number: u64) -> Self {
         let mut rng = draws(seed, WHO, number, 0);
         let id = format!("user_{}", ids::base62(&mut rng, ID_LENGTH));
@@ -97,12 +98,12 @@ impl Person {
         Self { id, first_name, last_name, username, address, seed, number }
     }
 
-    /// This person's counterpart of an id in the template: the same one for the same id, in whichever event.
+    /// Returns this person's counterpart of an id in the template. The same id has the same counterpart in every event.
     pub(super) fn id_for(&self, prefix: &str, id: &str, length: usize) -> String {
         format!("{prefix}{}", ids::base62(&mut self.derived(id), length))
     }
 
-    /// This person's counterpart of an address that is not the primary one. Always where nobody lives.
+    /// Returns this person's counterpart of an address that is not the primary one. Its domain is reserved for tests.
     pub(super) fn address_for(&self, address: &str) -> String {
         let tag = ids::base62(&mut self.derived(address), 8).to_lowercase();
         let (local, _) = self.address.split_once('@').unwrap_or_default();

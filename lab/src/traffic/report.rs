@@ -1,22 +1,22 @@
-//! What came of a sending: each delivery, how often which answer, how long they took. Pure.
+//! The result of a run of traffic: each delivery, counts by reply, and latencies. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// What a delivery met with.
+/// The result of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reply {
-    /// An answer with this status.
+    /// A response with this status.
     Status(u16),
-    /// No answer in the time that Svix waits.
+    /// No response within the timeout of Svix.
     TimedOut,
-    /// No connection, or one that broke.
+    /// No connection, or a broken one.
     Unreachable,
 }
 
 impl Reply {
-    /// Whether Svix would count it as delivered.
+    /// Returns true if Svix would count the event as delivered.
     pub fn is_accepted(self) -> bool {
         matches!(self, Self::Status(200..=299))
     }
@@ -32,47 +32,47 @@ impl fmt::Display for Reply {
     }
 }
 
-/// One delivery.
+/// One delivery and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    /// Which one it was, counted from 0.
+pub struct SentEvent {
+    /// Number of the event, counted from 0.
     pub number: u64,
-    /// Its `svix-id`.
+    /// The value of the `svix-id` header.
     pub id: String,
-    /// The Clerk user whom it was about.
+    /// Id of the Clerk user that the event is about. `None` if it is about no user.
     pub user: Option<String>,
-    /// What came of it.
+    /// The receiver's reply, or the reason why there was none.
     pub reply: Reply,
-    /// The receiver's reason for a refusal, if it gave one.
+    /// The receiver's reason for a refusal, if it stated one.
     pub why: Option<String>,
-    /// From sending to the end of the answer.
+    /// Time from sending the request to the end of the response.
     pub took: Duration,
 }
 
-/// How long deliveries took, by nearest rank.
+/// Latency percentiles of deliveries, by the nearest-rank method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Latency {
-    /// Half of them were this fast.
+    /// 50th percentile.
     pub p50: Duration,
-    /// 90 of 100.
+    /// 90th percentile.
     pub p90: Duration,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: Duration,
-    /// All.
+    /// The slowest delivery.
     pub max: Duration,
 }
 
-/// A whole sending, in order of the deliveries' numbers.
+/// The result of a run of traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Each delivery.
-    pub sent: Vec<Sent>,
-    /// From the first to the last.
+pub struct TrafficReport {
+    /// The deliveries, ordered by number.
+    pub sent: Vec<SentEvent>,
+    /// Time from the start of the first delivery to the end of the last.
     pub elapsed: Duration,
 }
 
-impl Report {
-    /// How many met with which reply.
+impl TrafficReport {
+    /// Counts the deliveries by reply.
     pub fn replies(&self) -> BTreeMap<Reply, u64> {
         let mut replies = BTreeMap::new();
         for sent in &self.sent {
@@ -81,7 +81,7 @@ impl Report {
         replies
     }
 
-    /// Refusals by reason, of those that came with one.
+    /// Counts the refusals that stated a reason, by reason.
     pub fn reasons(&self) -> BTreeMap<&str, u64> {
         let mut reasons = BTreeMap::new();
         for why in self.sent.iter().filter_map(|sent| sent.why.as_deref()) {
@@ -90,12 +90,12 @@ impl Report {
         reasons
     }
 
-    /// How many were accepted.
+    /// Counts the accepted deliveries.
     pub fn accepted(&self) -> u64 {
         self.sent.iter().filter(|sent| sent.reply.is_accepted()).count() as u64
     }
 
-    /// How long those took that were answered. None where none was.
+    /// Returns the latencies of the deliveries that were answered. Returns `None` if there were none.
     pub fn latency(&self) -> Option<Latency> {
         let answered = self.sent.iter().filter(|sent| matches!(sent.reply, Reply::Status(_)));
         let mut took: Vec<Duration> = answered.map(|sent| sent.took).collect();
@@ -110,8 +110,8 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report(replies: impl IntoIterator<Item = (Reply, u64)>) -> Report {
-        let sent = replies.into_iter().enumerate().map(|(number, (reply, millis))| Sent {
+    fn report(replies: impl IntoIterator<Item = (Reply, u64)>) -> TrafficReport {
+        let sent = replies.into_iter().enumerate().map(|(number, (reply, millis))| SentEvent {
             number: number as u64,
             id: format!("msg_{number}"),
             user: None,
@@ -119,7 +119,7 @@ mod tests {
             why: None,
             took: Duration::from_millis(millis),
         });
-        Report { sent: sent.collect(), elapsed: Duration::from_secs(1) }
+        TrafficReport { sent: sent.collect(), elapsed: Duration::from_secs(1) }
     }
 
     #[test]

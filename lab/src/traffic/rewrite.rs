@@ -1,8 +1,9 @@
-//! Makes an event about somebody else, at another time. Pure.
+//! Rewrites an event so that it is about another person, at another time. Pure.
 //!
-//! What is replaced is recognised by its value, not by its place, so that it works on any event: the person's id,
-//! names and address wherever they stand, every other id and address by a counterpart, every time by as much as the
-//! event's own time moves. The instance's id stays. So do phone numbers and texts that merely contain any of these.
+//! Values are replaced by their content, not by their position, so that this works on any event. The person's id, names
+//! and address are replaced wherever they occur, every other id and address by a counterpart. Every time is shifted by
+//! as much as the event's own time. The instance's id is unchanged, and so are phone numbers and texts that merely
+//! contain one of these values.
 
 use serde_json::{Number, Value};
 use usher_proto::Timestamp;
@@ -10,14 +11,14 @@ use usher_proto::Timestamp;
 use super::person::Person;
 use super::template::{About, Template};
 
-/// Ids of Clerk have this many characters at least behind their prefix.
+/// Minimum number of characters after the prefix of a Clerk id.
 const SHORTEST_ID: usize = 20;
-/// Below this a number is no time in seconds, but a count that happens to be called like one.
+/// A smaller number is not a time in seconds, but a count in a field that is named like a time.
 const EARLIEST_SECONDS: i64 = 1_000_000_000;
-/// From here on a time is in milliseconds.
+/// A number from this value up is a time in milliseconds.
 const EARLIEST_MILLIS: i64 = 100_000_000_000;
 
-/// The template's event, about `person`, as if it happened at `at`.
+/// Returns the template's event, about `person`, as if it happened at `at`.
 pub(super) fn rewrite(template: &Template, person: &Person, at: Timestamp) -> Value {
     let own = template.value["timestamp"].as_i64().and_then(Timestamp::from_seconds_or_millis).unwrap_or(at);
     let rewriting = Rewriting { about: &template.about, person, moved: at.millis() - own.millis() };
@@ -29,7 +30,7 @@ pub(super) fn rewrite(template: &Template, person: &Person, at: Timestamp) -> Va
 struct Rewriting<'a> {
     about: &'a About,
     person: &'a Person,
-    /// Milliseconds.
+    /// Shift of all times, in milliseconds.
     moved: i64,
 }
 
@@ -83,7 +84,8 @@ fn is_address(text: &str) -> bool {
     !local.is_empty() && domain.contains('.') && !text.contains(|c: char| c.is_whitespace() || c == '/' || c == ':')
 }
 
-/// `sess_` and what follows it. An instance's id is nobody's own.
+/// Splits an id into its prefix, such as `sess_`, and the rest. Returns `None` for an instance's id, which belongs
+/// to no person.
 fn id_parts(text: &str) -> Option<(&str, &str)> {
     let (prefix, rest) = text.split_at(text.rfind('_')? + 1);
     let is_prefix = prefix.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && prefix != "ins_";

@@ -1,4 +1,4 @@
-//! Posts signed events to a receiver: at a rate, a bounded number at once, each one time.
+//! Posts signed events to a receiver, each once, at a given rate and with bounded concurrency.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,49 +16,53 @@ use usher_proto::signature::SigningSecret;
 use usher_service::clock;
 
 use super::generator::Generator;
-use super::report::{Reply, Report, Sent};
+use super::report::{Reply, SentEvent, TrafficReport};
 use super::signed::SignedRequest;
 
-/// Svix waits so long for an answer.
+/// Timeout of a delivery, as at Svix.
 const TIMEOUT: Duration = Duration::from_secs(15);
 const USER_AGENT: &str = concat!("Svix-Webhooks/1.0 (usher-lab ", env!("CARGO_PKG_VERSION"), ")");
 
-/// What to send, and where to.
+/// The parameters of a run of traffic.
 #[derive(Debug, Clone)]
-pub struct Order {
-    /// The receiver.
+pub struct TrafficPlan {
+    /// URL of the receiver.
     pub to: Url,
-    /// How many events.
+    /// Number of events.
     pub count: u64,
-    /// How many a second; as fast as the receiver takes them if none.
+    /// Events per second. `None` sends as fast as the receiver answers.
     pub per_second: Option<f64>,
-    /// How many at once at most. Where they are not answered fast enough for the rate, the rate falls.
+    /// Maximum number of deliveries in flight. If the receiver is too slow for the rate, the rate falls.
     pub max_concurrent: NonZeroUsize,
 }
 
-/// Nothing was sent.
+/// The error of a run of traffic that sent nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The rate is none.
+    /// The rate is not a finite number above 0.
     #[error("the rate is {0} a second: it must be above 0")]
     Rate(f64),
-    /// The HTTP client could not be made.
+    /// The HTTP client could not be created.
     #[error("the HTTP client could not be made: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// Sends what was ordered, until it is done or `stop`; what was begun by then is finished. The report has every
-/// delivery. [`install_tls`](usher_service::telemetry::install_tls) must have been called.
+/// Sends the events of `order` until all are sent or `stop` is cancelled. Deliveries in flight are then finished. The
+/// report lists every delivery. [`install_tls`](usher_service::telemetry::install_tls) must have been called before.
+///
+/// # Errors
+///
+/// If the rate is not a finite number above 0, or the HTTP client cannot be created.
 pub async fn send(
-    order: &Order,
+    order: &TrafficPlan,
     secret: &SigningSecret,
     generator: &Generator,
     stop: &CancellationToken,
-) -> Result<Report, SendError> {
+) -> Result<TrafficReport, SendError> {
     if let Some(rate) = order.per_second.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
         return Err(SendError::Rate(rate));
     }
-    // Svix does not follow redirects either: they count as failures.
+    // Redirects are not followed, as at Svix: they count as failures.
     let client = Client::builder().timeout(TIMEOUT).user_agent(USER_AGENT).redirect(Policy::none()).build()?;
     let sending = Arc::new(Sending {
         order: order.clone(),
@@ -74,13 +78,13 @@ pub async fn send(
     for _ in 0..workers {
         running.spawn(sending.clone().work());
     }
-    let mut sent: Vec<Sent> = running.join_all().await.into_iter().flatten().collect();
+    let mut sent: Vec<SentEvent> = running.join_all().await.into_iter().flatten().collect();
     sent.sort_unstable_by_key(|sent| sent.number);
-    Ok(Report { sent, elapsed: sending.begun.elapsed() })
+    Ok(TrafficReport { sent, elapsed: sending.begun.elapsed() })
 }
 
 struct Sending {
-    order: Order,
+    order: TrafficPlan,
     secret: SigningSecret,
     generator: Generator,
     stop: CancellationToken,
@@ -90,8 +94,8 @@ struct Sending {
 }
 
 impl Sending {
-    /// Takes one number after the other until none is left.
-    async fn work(self: Arc<Self>) -> Vec<Sent> {
+    /// Delivers one event after another until none is left or the run is stopped.
+    async fn work(self: Arc<Self>) -> Vec<SentEvent> {
         let mut sent = Vec::new();
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -102,14 +106,14 @@ impl Sending {
         }
     }
 
-    /// Waits until the delivery is due. None when it is to be left undone.
+    /// Waits until the delivery is due. Returns `None` if the run is stopped before.
     async fn wait_for(&self, number: u64) -> Option<()> {
         let after = self.order.per_second.map_or(0.0, |rate| number as f64 / rate);
         let due = self.begun + Duration::try_from_secs_f64(after).ok()?;
         self.stop.run_until_cancelled(tokio::time::sleep_until(due)).await
     }
 
-    async fn deliver(&self, number: u64) -> Sent {
+    async fn deliver(&self, number: u64) -> SentEvent {
         let now = clock::now();
         let request = SignedRequest::sign(&self.secret, self.generator.event(number, now), now);
         let mut post = self.client.post(self.order.to.clone()).header("content-type", "application/json");
@@ -120,18 +124,18 @@ impl Sending {
         let (reply, answer) = match post.body(request.body).send().await {
             Ok(response) => {
                 let reply = Reply::Status(response.status().as_u16());
-                // Read to its end, so that the connection can be used again.
+                // The body is read to its end, so that the connection can be reused.
                 (reply, response.bytes().await.unwrap_or_default())
             }
             Err(error) if error.is_timeout() => (Reply::TimedOut, Bytes::new()),
             Err(_) => (Reply::Unreachable, Bytes::new()),
         };
         let why = (!reply.is_accepted()).then(|| reason(&answer)).flatten();
-        Sent { number, id: request.id, user: request.user, reply, why, took: begun.elapsed() }
+        SentEvent { number, id: request.id, user: request.user, reply, why, took: begun.elapsed() }
     }
 }
 
-/// The receiver's reason for a refusal, where it gives one as Usher's ingest does.
+/// Returns the receiver's reason for a refusal, if the body has the form of Usher's ingest.
 fn reason(answer: &[u8]) -> Option<String> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
     answer["error"]["message"].as_str().map(str::to_owned)

@@ -1,13 +1,13 @@
-//! One event to make others of: its text, and who it is about.
+//! An event from which others are made: its text, and the person it is about.
 
 use bytes::Bytes;
 use serde_json::Value;
 use usher_proto::samples;
 
-/// The event in which the person of all built-in ones is introduced.
+/// The built-in event that introduces the person of all built-in events.
 const PERSON: &str = "user.created";
 
-/// An event, as it is written.
+/// An event from which others are made.
 #[derive(Debug, Clone)]
 pub struct Template {
     kind: String,
@@ -16,7 +16,7 @@ pub struct Template {
     pub(super) about: About,
 }
 
-/// Whom an event is about, as far as it says.
+/// The person that an event is about, as far as the event states it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct About {
     pub(super) user: Option<String>,
@@ -25,36 +25,45 @@ pub(super) struct About {
     pub(super) last_name: Option<String>,
 }
 
-/// The text is no event.
+/// The error of a text that is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidTemplate {
     /// There is no built-in event of this type.
     #[error("there is no built-in event {name:?}: it may be {}, or a file", samples::names().join(", "))]
     UnknownSample {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
     /// The text is not JSON.
     #[error("it is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
-    /// The JSON is no event.
+    /// The JSON is not an event: `type` is not a text, or `data` is not an object.
     #[error("it is no event: it needs an object with a text \"type\" and an object \"data\"")]
     NotAnEvent,
 }
 
 impl Template {
-    /// The built-in event of this name: see [`sample_names`](super::sample_names).
+    /// Returns the built-in event of this name: see [`sample_names`](super::sample_names).
+    ///
+    /// # Errors
+    ///
+    /// If there is no built-in event of this name.
     pub fn sample(name: &str) -> Result<Self, InvalidTemplate> {
         let unknown = || InvalidTemplate::UnknownSample { name: name.to_owned() };
         let mut template = Self::from_text(samples::sample(name).ok_or_else(unknown)?)?;
         if template.about.user.is_some() && name != PERSON {
-            // Of whom it is about the address is known, also where another one has become the primary one.
+            // The person's address is that of `user.created`, even in an event in which another address has become
+            // the primary one.
             template.about.address = Self::sample(PERSON)?.about.address;
         }
         Ok(template)
     }
 
-    /// From the text of an event, for instance a file's.
+    /// Creates a template from the text of an event, for instance from a file.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not JSON, or the JSON is not an event.
     pub fn from_text(text: impl Into<Bytes>) -> Result<Self, InvalidTemplate> {
         let text = text.into();
         let value: Value = serde_json::from_slice(&text)?;
@@ -64,17 +73,17 @@ impl Template {
         Ok(Self { kind, text, value, about })
     }
 
-    /// The event's type.
+    /// Returns the event type.
     pub fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// The text, byte for byte.
+    /// Returns the text, byte for byte.
     pub fn text(&self) -> &Bytes {
         &self.text
     }
 
-    /// The id of the Clerk user whom it is about.
+    /// Returns the id of the Clerk user that the event is about. Returns `None` if it is about no user.
     pub fn user(&self) -> Option<&str> {
         self.about.user.as_deref()
     }
@@ -107,7 +116,7 @@ impl About {
     }
 }
 
-/// The address whose id the user calls primary. Where it stands in the list says nothing.
+/// Returns the address whose id is the user's `primary_email_address_id`. Its position in the list has no meaning.
 fn primary_address(user: &Value) -> Option<String> {
     let primary = user["primary_email_address_id"].as_str()?;
     let entry = user["email_addresses"].as_array()?.iter().find(|entry| entry["id"] == primary)?;

@@ -1,13 +1,14 @@
-//! JSON's grammar over bytes, without recursion.
+//! The JSON grammar over bytes, without recursion.
 
 use std::borrow::Cow;
 
-/// The first place from `at` on that is no white space.
+/// Returns the first position from `at` on that is not white space.
 pub(super) fn space(text: &[u8], at: usize) -> usize {
     at + text[at.min(text.len())..].iter().take_while(|byte| b" \t\n\r".contains(byte)).count()
 }
 
-/// Behind the value that begins at `at`; none where there is none. Takes one byte of memory a level.
+/// Returns the position after the value that begins at `at`; `None` if no valid value begins there. Needs one byte of
+/// memory per level of nesting.
 pub(super) fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
     let mut open = Vec::new();
     loop {
@@ -53,13 +54,13 @@ pub(super) fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The position of the value whose name begins at `at`.
+/// Returns the position of the value whose name begins at `at`.
 fn name_end(text: &[u8], at: usize) -> Option<usize> {
     let colon = space(text, string_end(text, at)?);
     (text.get(colon) == Some(&b':')).then(|| space(text, colon + 1))
 }
 
-/// Behind the string that begins at `at`.
+/// Returns the position after the string that begins at `at`.
 fn string_end(text: &[u8], at: usize) -> Option<usize> {
     if text.get(at) != Some(&b'"') {
         return None;
@@ -81,14 +82,14 @@ fn string_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The UTF-16 unit whose escape begins at `at`.
+/// Returns the UTF-16 code unit whose escape begins at `at`. `None` if there is no such escape.
 pub(super) fn unit(text: &[u8], at: usize) -> Option<u16> {
     let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u16::try_from(digit).ok());
     digits.iter().try_fold(0, |unit, byte| digit(byte).map(|digit| unit << 4 | digit))
 }
 
-/// Behind the number that begins at `at`.
+/// Returns the position after the number that begins at `at`.
 pub(super) fn number_end(text: &[u8], at: usize) -> Option<usize> {
     let digits = |at: usize| at + text[at.min(text.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let some_digits = |at: usize| Some(digits(at)).filter(|end| *end > at);
@@ -104,7 +105,7 @@ pub(super) fn number_end(text: &[u8], at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// The text between the quotes of a string, with its escapes resolved. Half a surrogate pair is U+FFFD.
+/// Resolves the escapes of a string; `inner` is the text between its quotes. An unpaired surrogate becomes U+FFFD.
 pub(super) fn decoded(inner: &str) -> Cow<'_, str> {
     let Some(first) = inner.find('\\') else { return Cow::Borrowed(inner) };
     let bytes = inner.as_bytes();
@@ -124,7 +125,7 @@ pub(super) fn decoded(inner: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The character of the escape at `at`, and the escape's length.
+/// Returns the character of the escape at `at` and the length of the escape in bytes.
 fn escaped(text: &[u8], at: usize) -> (char, usize) {
     let Some(first) = unit(text, at) else {
         let meant = match text.get(at + 1) {
@@ -147,8 +148,8 @@ fn escaped(text: &[u8], at: usize) -> (char, usize) {
     }
 }
 
-/// The entries of a list or an object: the name that an entry has, with its escapes, and the value. Of a list the names
-/// are empty.
+/// Iterator over the entries of an array or object: the name with its escapes, and the value. Names are empty
+/// for an array.
 #[derive(Debug, Clone)]
 pub(super) struct Entries<'a> {
     text: &'a str,
@@ -157,7 +158,7 @@ pub(super) struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// Those of a valid value that begins with `opener`; none of any other.
+    /// Creates an iterator over the entries of a valid value that begins with `opener`. Any other value has no entries.
     pub(super) fn of(text: &'a str, opener: u8) -> Self {
         let bytes = text.as_bytes();
         let at = if bytes.first() == Some(&opener) { space(bytes, 1) } else { text.len() };

@@ -76,7 +76,7 @@ fn no_depth_is_too_deep() {
     assert_eq!(read(&lists(deep)).get("id").and_then(Json::text).as_deref(), Some("x"));
     let objects = format!("{}1{}", "{\"a\":".repeat(deep), "}".repeat(deep));
     assert!(Json::read(&objects).is_some() && Json::read(&objects[..objects.len() - 1]).is_none());
-    // As a tree it is finite, and what is below is there as a text.
+    // The tree has a limited depth, and the levels below it are a string.
     let text = lists(5_000);
     let value = read(&text);
     let mut level = &value.to_value()["n"];

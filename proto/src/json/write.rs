@@ -1,4 +1,4 @@
-//! A text of JSON with as little changed as its next reader needs.
+//! Rewrites JSON text, with as few changes as its next reader needs.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::scan;
 
-/// The text with every escape of a UTF-16 unit that stands alone and is `unwanted` replaced by that of U+FFFD.
+/// Replaces every escape of a single UTF-16 code unit for which `unwanted` returns true with the escape of U+FFFD.
+/// Escapes of valid surrogate pairs are kept.
 pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut whole, mut copied, mut at) = (String::new(), 0, 0);
@@ -22,7 +23,7 @@ pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, st
                 }
                 6
             }
-            // An escape of one character, be it of several bytes where this is no JSON at all.
+            // An escape of one character. The character has several bytes only if the text is not valid JSON.
             (None, _) => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
         };
     }
@@ -33,8 +34,8 @@ pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, st
     Cow::Owned(whole)
 }
 
-/// The text of a valid value with every list and object that is nested deeper than `max_depth` as a text; none where
-/// there is no such thing.
+/// Replaces every array and object that is nested deeper than `max_depth` with a string of its text. `None` if
+/// there is none.
 pub(super) fn flattened(text: &str, max_depth: usize) -> Option<String> {
     let bytes = text.as_bytes();
     let (mut flat, mut copied, mut at, mut depth, mut in_string) = (String::new(), 0, 0, 0, false);

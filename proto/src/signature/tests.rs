@@ -1,4 +1,5 @@
-//! The vectors of Svix's own suites, the negative cases, and agreement both ways with the independent `svix` crate.
+//! Test vectors of Svix's own libraries, negative cases, and agreement in both directions with the
+//! independent `svix` crate.
 
 use super::*;
 
@@ -9,14 +10,14 @@ const BODY: &[u8] = br#"{"test": 2432232314}"#;
 const VALID: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 const WRONG: &str = "v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc=";
 
-/// Also those of the vectors that are shorter than any that is taken as a setting.
+/// Creates a secret of any length: some test vectors have shorter keys than the settings allow.
 fn secret(text: &str) -> SigningSecret {
     let key = STANDARD.decode(text.strip_prefix(PREFIX).expect("the prefix")).expect("base64");
     SigningSecret::with_key(&key).expect("a valid secret")
 }
 
-/// Verifies the first vector's message with this signature header.
-fn with_signatures(signatures: &str) -> Result<(), Refusal> {
+/// Verifies the message of the first vector with this signature header.
+fn with_signatures(signatures: &str) -> Result<(), SignatureRefusal> {
     let signed = Signed { id: ID, timestamp: TIMESTAMP, signatures };
     verify(&[secret(SECRET)], signed, BODY, Timestamp::from_seconds(1_614_265_330))
 }
@@ -56,7 +57,7 @@ fn what_does_not_match_is_refused() {
     let other_version = VALID.replacen("v1,", "v2,", 1);
     let no_comma = VALID.replacen(',', "", 1);
     for bad in [WRONG, &other_version, "v1,", "v1,dawfeoifkpqwoekfpqoekf", &no_comma, "", ",", " "] {
-        assert_eq!(with_signatures(bad), Err(Refusal::NoMatch), "{bad:?}");
+        assert_eq!(with_signatures(bad), Err(SignatureRefusal::NoMatch), "{bad:?}");
     }
 }
 
@@ -79,7 +80,7 @@ fn any_configured_secret_is_enough() {
     let signed = Signed { id: ID, timestamp: TIMESTAMP, signatures: VALID };
     let now = Timestamp::from_seconds(1_614_265_330);
     assert_eq!(verify(&secrets, signed, BODY, now), Ok(()));
-    assert_eq!(verify(&secrets[..1], signed, BODY, now), Err(Refusal::NoMatch));
+    assert_eq!(verify(&secrets[..1], signed, BODY, now), Err(SignatureRefusal::NoMatch));
 }
 
 #[test]
@@ -87,21 +88,21 @@ fn the_body_counts_byte_for_byte() {
     let signed = Signed { id: ID, timestamp: TIMESTAMP, signatures: VALID };
     let now = Timestamp::from_seconds(1_614_265_330);
     let reformatted = br#"{"test":2432232314}"#;
-    assert_eq!(verify(&[secret(SECRET)], signed, reformatted, now), Err(Refusal::NoMatch));
+    assert_eq!(verify(&[secret(SECRET)], signed, reformatted, now), Err(SignatureRefusal::NoMatch));
 }
 
 #[test]
 fn the_timestamp_may_be_five_minutes_off_and_no_more() {
     let at = |offset: i64| check_timestamp(TIMESTAMP, Timestamp::from_seconds(1_614_265_330 + offset));
     assert_eq!((at(300), at(-300)), (Ok(()), Ok(())));
-    assert_eq!((at(301), at(-301)), (Err(Refusal::TooOld), Err(Refusal::TooNew)));
+    assert_eq!((at(301), at(-301)), (Err(SignatureRefusal::TooOld), Err(SignatureRefusal::TooNew)));
 }
 
 #[test]
 fn a_timestamp_that_is_no_plain_number_is_malformed() {
     for bad in ["hello", "", "-1614265330", "+1614265330", "1614265330.5", " 1614265330", "99999999999999999999"] {
         let result = check_timestamp(bad, Timestamp::from_seconds(1_614_265_330));
-        assert_eq!(result, Err(Refusal::MalformedTimestamp), "{bad:?}");
+        assert_eq!(result, Err(SignatureRefusal::MalformedTimestamp), "{bad:?}");
     }
 }
 
@@ -146,7 +147,7 @@ fn a_secret_is_its_prefix_and_base64_of_24_to_64_bytes() {
 fn the_independent_crate_agrees_both_ways() {
     let theirs = svix::webhooks::Webhook::new(SECRET).expect("their parser takes it");
     for body in [BODY, b"{}", "{\"name\":\"Zo\u{eb} \u{1f600}\"}".as_bytes()] {
-        // Their verify reads the real clock, so both sides sign for now.
+        // `svix` verifies against the system clock, so both sides sign with the current time.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
         let timestamp = now.to_string();
 

@@ -1,34 +1,36 @@
 //! A time of day that does not jump.
 //!
-//! A machine's clock may be set while a process runs: by hand, by a time service after a start with a wrong clock, by a host
-//! that resumes a virtual machine. Waits that are over, requests that have expired and pauses until a time would all follow.
+//! A machine's clock may be set while a process runs: by hand, by a time service after a start with a wrong clock, or
+//! by a host that resumes a virtual machine. Without this clock, waits would end, requests would expire and pauses
+//! until a given time would change with it.
 
 use std::time::Duration;
 
 use usher_proto::Timestamp;
 
-/// How far the machine's clock may be from this one and is simply followed: time services correct a clock in small steps.
+/// Largest difference from the machine's clock, in ms, that is followed at once. Time services correct a clock
+/// in small steps.
 const FOLLOWED: i64 = 2_000;
-/// How long the machine's clock must be elsewhere until it is taken for right: it was then set on purpose.
+/// Time after which a lasting difference of the machine's clock is adopted: the clock was then set on purpose.
 const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// Follows the machine's clock, but for jumps: after one it goes on by the time since boot, and adopts the new time after a
-/// quarter of an hour.
+/// A clock that follows the machine's clock except for jumps. After a jump it continues with the time since boot, and
+/// it adopts the new time after a quarter of an hour.
 #[derive(Debug, Clone, Copy)]
 pub struct SteadyClock {
-    /// What is added to the time since boot, in milliseconds.
+    /// Difference between the time of day and the time since boot, in ms.
     offset: i64,
-    /// Since when, by the time since boot, the machine's clock is elsewhere.
+    /// Time since boot at which the machine's clock jumped. `None` while the two clocks agree.
     strayed_since: Option<Duration>,
 }
 
 impl SteadyClock {
-    /// Begins with the machine's clock, whatever it says.
+    /// Creates a clock that starts with the time of the machine's clock.
     pub fn new(wall: Timestamp, boot: Duration) -> Self {
         Self { offset: wall.millis().saturating_sub(millis(boot)), strayed_since: None }
     }
 
-    /// The time, given the machine's clock and the time since boot.
+    /// Returns the time of day, given the machine's clock and the time since boot.
     pub fn now(&mut self, wall: Timestamp, boot: Duration) -> Timestamp {
         let steady = millis(boot).saturating_add(self.offset);
         if wall.millis().abs_diff(steady) <= FOLLOWED.unsigned_abs() {
@@ -43,7 +45,7 @@ impl SteadyClock {
         Timestamp::from_millis(steady)
     }
 
-    /// Takes the machine's clock for right.
+    /// Adopts the time of the machine's clock.
     pub fn adopt(&mut self, wall: Timestamp, boot: Duration) {
         *self = Self::new(wall, boot);
     }

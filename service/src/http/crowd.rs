@@ -1,9 +1,11 @@
-//! The connections of a server, and which of them is evicted when there is no room. Does no I/O; the time is a parameter.
+//! The connections of a server, and the choice of the one that is evicted when there are too many. Does no I/O; the
+//! time is a parameter.
 //!
-//! A connection either waits for its client (for a head, for the rest of a body, for its answer to be read) or has a request
-//! under way. Only a waiting connection can be evicted. A stalled connection costs its client nothing, so a newcomer is
-//! never refused: the oldest waiting connection is evicted instead, of the client that holds most. A client that sends its
-//! request at once waits only for moments and is never the oldest, even where it shares its address with stalled ones.
+//! A connection either waits for its client (for headers, for the rest of a body, or for its response to be read) or
+//! has a request in flight. Only a waiting connection can be evicted. A stalled connection costs its client nothing, so
+//! a new connection is never refused. Instead, the oldest waiting connection of the client with the most waiting
+//! connections is evicted. A client that sends its request at once waits only briefly, so its connection is never the
+//! oldest, even if it shares its address with stalled ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,21 +13,21 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// Time for a body to arrive, from its request's head on.
+/// Time for a body to arrive, measured from the end of the request's headers.
 pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// Time without progress in which an answer cannot be written because its client does not read.
+/// Time without progress in writing a response, because the client does not read.
 pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Limits of a server. One client may hold half of each.
+/// CrowdLimits of a server. One client may use half of each.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Connections open.
+pub(super) struct CrowdLimits {
+    /// Open connections.
     pub(super) connections: usize,
-    /// Bytes of bodies that have not arrived whole.
+    /// Total bytes of bodies that are not complete.
     pub(super) body_bytes: usize,
 }
 
-/// A client: an IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber gets.
+/// A client: an IPv4 address, or an IPv6 network of 64 bits, which is the size that one subscriber gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Peer(IpAddr);
 
@@ -38,31 +40,32 @@ impl Peer {
     }
 }
 
-/// Connections and bytes held by one client.
+/// Connections and bytes of one client.
 #[derive(Default)]
 struct Share {
     connections: usize,
     body_bytes: usize,
-    /// Its connections that wait for it, oldest first.
+    /// Connections of the client that wait for it, oldest first.
     waiting: BTreeSet<(Instant, u64)>,
 }
 
 /// State of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The head of a request is waited for, or the last answer is on its way.
+    /// The connection waits for the headers of a request, or its last response is being sent.
     Head,
-    /// The rest of a request's body is waited for.
+    /// The connection waits for the rest of a request's body.
     Body,
-    /// The request is here and is being answered.
+    /// The request is complete and in flight.
     Work,
 }
 
+/// One connection.
 struct Place {
     peer: Peer,
     phase: Phase,
     since: Instant,
-    /// Since when nothing could be written to the client.
+    /// Time since which nothing could be written to the client. `None` while the client reads.
     stuck: Option<Instant>,
     body_bytes: usize,
     evicted: CancellationToken,
@@ -70,7 +73,7 @@ struct Place {
 
 /// All connections of a server.
 pub(super) struct Crowd {
-    limits: Limits,
+    limits: CrowdLimits,
     next: u64,
     places: BTreeMap<u64, Place>,
     peers: HashMap<Peer, Share>,
@@ -79,12 +82,12 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: CrowdLimits) -> Self {
         Self { limits, next: 0, places: BTreeMap::new(), peers: HashMap::new(), body_bytes: 0, evictions: 0 }
     }
 
-    /// Adds a connection: its number, and the token that is cancelled when it is evicted. A client that has more than its
-    /// half of all connections loses its own oldest.
+    /// Adds a connection. Returns its number and the token that is cancelled when it is evicted. If its client then has
+    /// more than half of the allowed connections, the client's oldest waiting one is evicted.
     pub(super) fn enter(&mut self, address: IpAddr, now: Instant) -> (u64, CancellationToken) {
         let (peer, id, evicted) = (Peer::of(address), self.next, CancellationToken::new());
         if self.peers.get(&peer).is_some_and(|share| share.connections >= (self.limits.connections / 2).max(1)) {
@@ -100,7 +103,7 @@ impl Crowd {
         (id, evicted)
     }
 
-    /// A connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn leave(&mut self, id: u64) {
         let Some(place) = self.places.remove(&id) else { return };
         self.body_bytes -= place.body_bytes;
@@ -114,7 +117,7 @@ impl Crowd {
         }
     }
 
-    /// Moves a connection to a phase. Bytes of its body are no longer counted.
+    /// Sets the phase of a connection. The bytes of its body are no longer counted.
     pub(super) fn set_phase(&mut self, id: u64, phase: Phase, now: Instant) {
         let Some(place) = self.places.get_mut(&id) else { return };
         let Some(share) = self.peers.get_mut(&place.peer) else { return };
@@ -127,8 +130,8 @@ impl Crowd {
         }
     }
 
-    /// Counts bytes of a connection's body. Beyond a limit the oldest unfinished bodies are evicted, of the client that holds
-    /// most bytes.
+    /// Counts received bytes of a connection's body. Above a limit, the oldest incomplete bodies of the client with the
+    /// most bytes are evicted.
     pub(super) fn received(&mut self, id: u64, bytes: usize) {
         let Some(place) = self.places.get_mut(&id).filter(|place| place.phase == Phase::Body) else { return };
         let peer = place.peer;
@@ -151,20 +154,21 @@ impl Crowd {
         }
     }
 
-    /// Notes since when nothing can be written to a connection's client; `None` when it reads again.
+    /// Sets the time since which nothing can be written to a connection's client; `None` when it reads again.
     pub(super) fn set_stuck(&mut self, id: u64, stuck: Option<Instant>) {
         if let Some(place) = self.places.get_mut(&id) {
             place.stuck = stuck;
         }
     }
 
-    /// Evicts the oldest waiting connection, of the client that has most of them waiting. False where none waits.
+    /// Evicts the oldest waiting connection of the client with the most waiting connections. Returns false
+    /// if none waits.
     pub(super) fn make_room(&mut self) -> bool {
         let heaviest = self.peers.iter().max_by_key(|(_, share)| share.waiting.len()).map(|(peer, _)| *peer);
         heaviest.is_some_and(|peer| self.evict_oldest_of(peer, |_| true))
     }
 
-    /// Evicts connections past a deadline.
+    /// Evicts connections whose deadline has passed.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.evict_all(|place| {
             let late = |since: Instant, deadline| now.saturating_duration_since(since) >= deadline;
@@ -173,13 +177,13 @@ impl Crowd {
         });
     }
 
-    /// For a server that stops: evicts connections that have waited for their client for `patience`.
+    /// Evicts connections that have waited for their client for `patience`, while the server stops.
     pub(super) fn dismiss(&mut self, now: Instant, patience: Duration) {
         let long = |since: Instant| now.saturating_duration_since(since) >= patience;
         self.evict_all(|place| (place.phase != Phase::Work && long(place.since)) || place.stuck.is_some_and(long));
     }
 
-    /// Evictions since the last call.
+    /// Returns the number of evictions since the last call.
     pub(super) fn take_evictions(&mut self) -> u64 {
         std::mem::take(&mut self.evictions)
     }
@@ -195,7 +199,7 @@ impl Crowd {
         oldest.map(|id| self.evict(id)).is_some()
     }
 
-    /// Cancels a connection's token. Its bytes are no longer counted; the connection is, until it leaves.
+    /// Cancels a connection's token. Its bytes are no longer counted; the connection itself is counted until it leaves.
     fn evict(&mut self, id: u64) {
         let Some(place) = self.places.get_mut(&id).filter(|place| !place.evicted.is_cancelled()) else { return };
         place.evicted.cancel();

@@ -1,4 +1,4 @@
-//! Reports the state of one connection to its server's [`Crowd`]: the arrival of bodies, unread answers, and its end.
+//! Reports the state of one connection to its server's [`Crowd`]: received body bytes, unread responses, and its end.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::crowd::{Crowd, Phase};
 
-/// The crowd, shared by all connections. Locked for moments, never across an await.
+/// The crowd, shared by all connections. It is locked briefly and never across an `await`.
 #[derive(Clone)]
 pub(super) struct SharedCrowd(Arc<Mutex<Crowd>>);
 
@@ -24,7 +24,7 @@ impl SharedCrowd {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Crowd> {
-        // A count that is off after a panic is better than a server that is gone.
+        // After a panic, a wrong count is better than a server that no longer works.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -34,11 +34,11 @@ impl SharedCrowd {
     }
 }
 
-/// A connection's place. Given back when this is dropped.
+/// A connection's entry in the crowd, removed when this is dropped.
 pub(super) struct Guest {
     crowd: SharedCrowd,
     id: u64,
-    /// Cancelled when the connection has to end.
+    /// Cancelled when the connection must end.
     pub(super) evicted: CancellationToken,
 }
 
@@ -54,7 +54,7 @@ impl Drop for Guest {
     }
 }
 
-/// A request's body; reports the bytes that arrive, and its end.
+/// A request's body that reports received bytes and its end to the crowd.
 pub(super) struct WatchedBody {
     body: Incoming,
     guest: Arc<Guest>,
@@ -62,7 +62,7 @@ pub(super) struct WatchedBody {
 }
 
 impl WatchedBody {
-    /// Reports that a request has begun.
+    /// Wraps a body and reports that its request has begun.
     pub(super) fn new(body: Incoming, guest: Arc<Guest>) -> Self {
         let whole = body.is_end_stream();
         guest.set_phase(if whole { Phase::Work } else { Phase::Body });
@@ -95,7 +95,7 @@ impl Body for WatchedBody {
     }
 }
 
-/// A connection's socket; reports while nothing can be written because the client does not read.
+/// A connection's socket that reports to the crowd while nothing can be written because the client does not read.
 pub(super) struct WatchedStream {
     stream: TcpStream,
     guest: Arc<Guest>,

@@ -1,10 +1,10 @@
-//! Values that cannot be right, by what they look like. Says nothing of what a key opens.
+//! Detection of invalid values by their form. A key of the right form may still be wrong.
 //!
-//! Facts: the beginnings of keys and ids, from the services' own documentation (Stripe's API keys and object ids,
-//! Resend's and Nylas's API keys, Svix's signing secrets). Where a service has no such beginning, anything that is no
-//! other's passes.
+//! Sources: the prefixes of keys and ids come from the services' own documentation (Stripe's API keys and object ids,
+//! Resend's and Nylas's API keys, Svix's signing secrets). For a service without such a prefix, every value passes that
+//! does not have the prefix of another service.
 
-/// Beginnings that tell whose a key or an id is.
+/// Prefixes that identify the kind of a key or an id.
 const BEGINNINGS: &[(&str, &str)] = &[
     ("sk_", "a secret key of Stripe or Clerk"),
     ("rk_", "a restricted key of Stripe"),
@@ -18,7 +18,7 @@ const BEGINNINGS: &[(&str, &str)] = &[
     ("sub_", "the id of a subscription"),
 ];
 
-/// A setting whose value is a key or an id: the beginnings that it may have, and what is right.
+/// Settings that hold a key or an id: the allowed prefixes, and a description of a valid value.
 const KEYS: &[(&str, &[&str], &str)] = &[
     ("RESEND_API_KEY", &["re_"], "an API key of Resend begins with re_"),
     ("STRIPE_SECRET_KEY", &["sk_", "rk_"], "the secret key begins with sk_"),
@@ -30,17 +30,18 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ("NOVU_SECRET_KEY", &["sk_"], "the secret key of Novu has no such beginning"),
 ];
 
-/// True if the value of a setting can be right.
+/// Checks that the value of a setting is plausible.
 ///
 /// # Errors
 ///
-/// The reason, without the value.
+/// The value has quotes around it, contains white space, or has the prefix of another kind of key or id. The error does
+/// not repeat the value.
 pub(super) fn check(setting: &str, value: &str) -> Result<(), String> {
     if ['"', '\'', '`'].iter().any(|quote| value.len() > 1 && value.starts_with(*quote) && value.ends_with(*quote)) {
         return Err("it has quotes around it: write the value alone".into());
     }
     let Some((_, beginnings, right)) = KEYS.iter().find(|(name, ..)| *name == setting) else { return Ok(()) };
-    // Several grants may be named.
+    // The setting may contain several grants.
     if setting != "NYLAS_GRANT_ID" && value.contains(char::is_whitespace) {
         return Err("it has a blank or a line break in it: copy it again".into());
     }

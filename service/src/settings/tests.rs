@@ -113,7 +113,7 @@ fn values_that_cannot_be_right_are_told_without_being_repeated() {
     }
 }
 
-/// The sources of the programs, without those of tests and of this list.
+/// Returns the sources of the programs, without those of tests and of the list of settings.
 fn sources() -> Vec<String> {
     fn collect(folder: &Path, into: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).expect("a folder of sources") {
@@ -128,14 +128,14 @@ fn sources() -> Vec<String> {
         }
     }
     let mut texts = Vec::new();
-    for name in ["cli", "dispatcher", "ingest", "log", "proto", "service"] {
+    for name in ["cli", "dispatcher", "ingest", "eventlog", "proto", "service"] {
         let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src");
         collect(&crate_folder, &mut texts);
     }
     texts
 }
 
-/// Whole texts that look like the name of a variable.
+/// Returns string literals that look like the name of an environment variable.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let is_name = |word: &&str| {
         let letter = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
@@ -153,7 +153,7 @@ fn what_the_sources_look_up_is_listed_and_nothing_else() {
         assert!(is_known(name), "{name} stands in the sources and not in the list");
     }
     for (name, _) in SETTINGS {
-        // Quotas are looked up by the connector's name.
+        // The name of a quota setting is built from the connector's name.
         let connector = name.strip_suffix("_QUOTA").map(|connector| format!("(\"{}\", ", connector.to_lowercase()));
         let looked_up = match connector {
             Some(connector) => sources.iter().any(|text| text.contains(&connector)),

@@ -1,4 +1,4 @@
-//! The frontier moves before the runs below it are stored: admission as two steps instead of one.
+//! A store that moves the frontier before the runs below it are stored: admission in two steps instead of one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,37 +8,37 @@ use usher_dispatcher::store::{Store, StoreError};
 
 use super::Sabotage;
 
-/// What becomes of a batch whose events are new.
+/// Handling of a batch with new events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Second {
-    /// There is only one step, as there should be.
+    /// One step, which is correct.
     InOne,
-    /// The second step never comes, and nobody hears of it.
+    /// The second step is lost and no error is reported.
     Lost,
-    /// The process ends between the two.
+    /// The process ends between the two steps.
     Crash,
 }
 
-/// See above.
-pub struct Ahead {
+/// The sabotage described in the module documentation.
+pub struct EarlyFrontier {
     second: Second,
     admitted: AtomicUsize,
 }
 
-impl Ahead {
-    /// Admits like this.
+impl EarlyFrontier {
+    /// Creates a sabotage that handles new events like this.
     pub fn new(second: Second) -> Self {
         Self { second, admitted: AtomicUsize::new(0) }
     }
 
-    /// How many events the frontier has passed.
+    /// Number of events that the frontier has passed.
     pub fn admitted(&self) -> usize {
         self.admitted.load(Ordering::SeqCst)
     }
 }
 
 #[async_trait]
-impl Sabotage for Ahead {
+impl Sabotage for EarlyFrontier {
     async fn admit(&self, store: &dyn Store, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
         let first = match self.second {
             Second::InOne => batch.clone(),
@@ -47,7 +47,7 @@ impl Sabotage for Ahead {
         let admission = store.admit(flow, &first).await?;
         self.admitted.fetch_add(batch.arrivals.len(), Ordering::SeqCst);
         if self.second == Second::Crash && !batch.arrivals.is_empty() {
-            // Until the test makes an end of it.
+            // Blocks until the test crashes the replica.
             std::future::pending::<()>().await;
         }
         Ok(admission)

@@ -1,4 +1,4 @@
-//! The fence is off: whoever owned a partition once goes on writing about it.
+//! A store without fencing: a former owner of a partition can still write to it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use super::{Sabotage, is_claim};
 use crate::eventually;
 use crate::test_env::SOON;
 
-/// See above.
+/// The sabotage described in the module documentation.
 pub struct Unfenced {
     on: bool,
     pool: AnyPool,
@@ -24,28 +24,28 @@ pub struct Unfenced {
 }
 
 impl Unfenced {
-    /// Takes the fence of the store behind `pool` down, or leaves it up if it is not `on`.
+    /// Removes the fence of the store behind `pool`. With `on` false the fence stays in place.
     pub fn new(on: bool, pool: AnyPool) -> Self {
         let [late_claims, late_ends, acquisitions] = [0; 3].map(AtomicUsize::new);
         Self { on, pool, late_claims, late_ends, acquisitions }
     }
 
-    /// How many claims were made of runs whose partition was somebody else's by then, and answered one way or the other.
+    /// Number of claims, accepted or fenced, of runs whose partition had another owner by then.
     pub fn late_claims(&self) -> usize {
         self.late_claims.load(Ordering::SeqCst)
     }
 
-    /// How many such runs have had their effect, and are about to be ended.
+    /// Number of such runs that have had their effect and are about to be ended.
     pub fn late_ends(&self) -> usize {
         self.late_ends.load(Ordering::SeqCst)
     }
 
-    /// How often partitions were taken over.
+    /// Number of calls that took over partitions.
     pub fn acquisitions(&self) -> usize {
         self.acquisitions.load(Ordering::SeqCst)
     }
 
-    /// The epochs that pass the fence, where it is to be passed.
+    /// Returns the current epoch of each partition of a flow, to pass the fence with. Empty if the sabotage is off.
     async fn passing(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
         if !self.on {
             return Ok(BTreeMap::new());
@@ -56,7 +56,7 @@ impl Unfenced {
         Ok(rows.into_iter().filter_map(known).collect())
     }
 
-    /// Waits until somebody else has ended a run.
+    /// Waits until another replica has ended a run.
     async fn ended_by_others(&self, flow: &str, event: &str) {
         let sql = "SELECT 1 FROM usher_run WHERE flow = $1 AND event_ref = $2 AND ended_at IS NOT NULL";
         eventually("the other has ended the run, too", SOON, || async {
@@ -84,7 +84,7 @@ impl Sabotage for Unfenced {
         loop {
             let epoch = self.passing(flow).await?.get(&batch.partition).copied().unwrap_or(batch.epoch);
             match store.admit(flow, &Batch { epoch, ..batch.clone() }).await {
-                // Somebody has taken the partition over since we looked.
+                // Another replica has taken the partition over since the epoch was read.
                 Err(StoreError::Fenced(_)) if self.on => {}
                 answer => return answer,
             }
@@ -97,7 +97,7 @@ impl Sabotage for Unfenced {
             let mut passing = Vec::with_capacity(changes.len());
             for change in changes {
                 let epoch = epochs.get(&change.partition).copied().unwrap_or(change.epoch);
-                // The late one is also the slower one, so that it is not left to chance who writes first.
+                // The late replica is also made the slower one, so that the order of the two writes is certain.
                 if epoch != change.epoch && matches!(change.kind, ChangeKind::End { .. }) {
                     self.late_ends.fetch_add(1, Ordering::SeqCst);
                     self.ended_by_others(flow, change.event.as_str()).await;
@@ -106,7 +106,7 @@ impl Sabotage for Unfenced {
             }
             let changed = store.change(flow, &passing).await?;
             if self.on && changed.contains(&Changed::Fenced) {
-                continue; // somebody has taken a partition over since we looked; what is written twice is written once
+                continue; // the partition has a new owner since the read; repeated writes are idempotent
             }
             let all = changes.iter().zip(&passing).zip(&changed);
             let late = all.filter(|((change, passing), changed)| {

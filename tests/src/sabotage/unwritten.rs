@@ -1,4 +1,4 @@
-//! Effects are not recorded: what steps did is said to be written, and is not.
+//! A store that does not record effects: it reports the results of steps as written without writing them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,19 +8,19 @@ use usher_dispatcher::store::{Store, StoreError};
 
 use super::Sabotage;
 
-/// See above.
-pub struct Unwritten {
+/// The sabotage described in the module documentation.
+pub struct DroppedWrites {
     on: bool,
     done: AtomicUsize,
 }
 
-impl Unwritten {
-    /// Does not write, or does if it is not `on`.
+impl DroppedWrites {
+    /// Drops the writes. With `on` false it passes them through.
     pub fn new(on: bool) -> Self {
         Self { on, done: AtomicUsize::new(0) }
     }
 
-    /// How many runs are done, as far as the dispatcher has been told.
+    /// Number of runs reported as done to the dispatcher.
     pub fn done(&self) -> usize {
         self.done.load(Ordering::SeqCst)
     }
@@ -35,7 +35,7 @@ fn is_done(change: &Change) -> bool {
 }
 
 #[async_trait]
-impl Sabotage for Unwritten {
+impl Sabotage for DroppedWrites {
     async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
         let written: Vec<Change> = changes.iter().filter(|change| !self.drops(change)).cloned().collect();
         let mut answers = store.change(flow, &written).await?.into_iter();

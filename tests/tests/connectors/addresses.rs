@@ -1,4 +1,4 @@
-//! Every address of every operation is read in the same strict way, wherever it comes from.
+//! Every address parameter of every operation is parsed equally strictly, whatever its source.
 
 use serde_json::{Map, Value, json};
 use usher_dispatcher::connectors::{self, OPERATIONS, Operation, ParamType};
@@ -7,7 +7,7 @@ use usher_service::options::Environment;
 
 use super::subject::{SUBJECTS, database, prepare};
 
-/// No address, or more than one, or one with more than an address in it.
+/// Values that are no address, several addresses, or an address with additional content.
 const ODD: [&str; 13] = [
     "nobody",
     "@work.test",
@@ -23,7 +23,7 @@ const ODD: [&str; 13] = [
     "dana@work.test\r\nBcc: eve@evil.test",
     "Dana\0 <dana@work.test>",
 ];
-/// The same of whoever a mail is from, for whom a name has no address in it.
+/// Additional invalid values for senders, whose names must not contain an address.
 const ODD_SENDERS: [&str; 4] = [
     "Dana <dana@work.test>, Eve <eve@evil.test>",
     "dana@work.test, Eve <eve@evil.test>",
@@ -36,7 +36,7 @@ fn odd(shape: ParamType) -> Vec<&'static str> {
     ODD.iter().chain(more).copied().collect()
 }
 
-/// A value that an operation takes.
+/// Returns a value that the operation accepts.
 fn good(param: &str, shape: ParamType) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
@@ -54,7 +54,7 @@ fn params(operation: &Operation) -> Map<String, Value> {
     operation.params.iter().map(|param| (param.name.to_owned(), good(param.name, param.shape))).collect()
 }
 
-/// Every operation with every parameter of it that is an address.
+/// Returns every address parameter of every operation.
 fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'static str, ParamType)> {
     let all = OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |operation| (*connector, operation)));
     all.flat_map(|(connector, operation)| {
@@ -100,7 +100,7 @@ async fn an_address_that_is_none_or_more_than_one_is_refused_by_every_operation(
     assert!(tried > 300, "{tried}");
 }
 
-/// All texts in a value.
+/// Returns all texts in a value.
 fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => vec![text],
@@ -160,7 +160,7 @@ fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
         for good in ["dana@work.test", "{{ user.email }}", "Dana <{{ user.email }}>"] {
             assert!(check(good).is_ok(), "{case}: {good}: {:?}", check(good).err());
         }
-        // TOML and JSON write these in the same way.
+        // TOML and JSON encode these values identically.
         for odd in odd(shape).into_iter().filter(|odd| !odd.contains(['\0', '\u{2028}'])) {
             let problems = check(odd).err().unwrap_or_else(|| panic!("{case}: {odd:?} is refused"));
             let told = problems[0].to_string();
@@ -184,7 +184,7 @@ async fn the_senders_setting_is_read_at_the_start() {
     }
 }
 
-/// A name comes from people, and may look like anything; it stays a name.
+/// Names come from users and may contain anything. A name is always sent as a name.
 #[tokio::test]
 async fn a_name_is_sent_as_a_name() {
     usher_service::telemetry::install_tls();
@@ -196,7 +196,7 @@ async fn a_name_is_sent_as_a_name() {
         let quoted = [
             r#"\"Eve, eve@evil.test\" <dana@work.test>"#,
             r#""email":"dana@work.test","name":"Eve, eve@evil.test""#,
-            // The same name, in base64.
+            // The same name, base64-encoded.
             "To: =?utf-8?b?RXZlLCBldmVAZXZpbC50ZXN0?= <dana@work.test>",
         ];
         assert!(quoted.iter().any(|quoted| text.contains(quoted)), "{connector}: {text}");

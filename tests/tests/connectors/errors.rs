@@ -1,5 +1,5 @@
-//! Every documented error of every destination, as it comes over the wire, and the outcome that it must have. The tables
-//! follow those of the destinations' documentation, status by status and name by name.
+//! Every documented error of every destination, as sent over the wire, and the outcome it must have. The tables follow
+//! the destinations' documentation, status by status and name by name.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use usher_dispatcher::engine::{Cause, Outcome};
 use usher_proto::Reason::{self, Configuration, IdempotencyConflict, InvalidRequest, NotFound, QuotaExhausted};
 
 use super::log::assert_discreet;
-use super::server::{Server, answer};
+use super::server::{TestServer, answer};
 use super::subject::{ADDRESS, SUBJECTS, subject};
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
-/// What one error comes to, and what the outcome says of it.
+/// Outcome of one error response, and its error text.
 struct Seen {
     outcome: Outcome,
     found: Result<Cause, Reason>,
@@ -21,7 +21,7 @@ struct Seen {
 }
 
 async fn see(name: &str, status: u16, headers: Headers<'_>, body: &str) -> Seen {
-    let server = Server::start(answer(status, headers, body)).await;
+    let server = TestServer::start(answer(status, headers, body)).await;
     let outcome = subject(name).attempt(&server.url()).await;
     assert_discreet(&outcome, &format!("{name}: {status} {body}"));
     let (found, error) = match &outcome {
@@ -32,13 +32,13 @@ async fn see(name: &str, status: u16, headers: Headers<'_>, body: &str) -> Seen 
     Seen { outcome, found, error }
 }
 
-/// Status, the error's name, and what it comes to.
+/// Status, name of the error, and expected outcome.
 type Row = (u16, &'static str, Result<Cause, Reason>);
 
-/// The body of an error of that name, with a message that repeats an address.
+/// Returns the body of an error with that name and with a message that contains an address.
 type Body = fn(u16, &str) -> String;
 
-/// What a dead letter says behind the status: the name, where it is one.
+/// Returns the text of a dead letter after the status: the name, if it is one.
 type Says = fn(&str) -> String;
 
 async fn check(name: &str, body: Body, says: Says, rows: &[Row]) {
@@ -95,7 +95,7 @@ async fn resend() {
         (500, "internal_server_error", Ok(Unavailable)),
         (500, "service_unavailable", Ok(Unavailable)),
         (503, "service_unavailable", Ok(Unavailable)),
-        // An unknown name: the status decides.
+        // For an unknown name the status decides.
         (418, "named_tomorrow", Err(InvalidRequest)),
         (429, "named_tomorrow", Ok(Throttled)),
         (520, "named_tomorrow", Ok(Unavailable)),
@@ -116,7 +116,7 @@ async fn the_quotas_of_resend_say_when_to_come_again() {
     }
 }
 
-/// Type and code, and whether Stripe says that it should be repeated.
+/// Status, type, code, value of `Stripe-Should-Retry`, and expected outcome.
 type StripeRow = (u16, &'static str, &'static str, Option<&'static str>, Result<Cause, Reason>);
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn stripe() {
         (502, "api_error", "", None, Ok(Unavailable)),
         (503, "api_error", "", None, Ok(Unavailable)),
         (504, "api_error", "", None, Ok(Unavailable)),
-        // `Stripe-Should-Retry` overrides all of that.
+        // `Stripe-Should-Retry` overrides all of the above.
         (400, "api_error", "", Some("true"), Ok(Conflict)),
         (402, "card_error", "", Some("true"), Ok(Conflict)),
         (404, "invalid_request_error", "", Some("true"), Ok(Conflict)),
@@ -167,7 +167,7 @@ async fn stripe() {
     }
 }
 
-/// The kinds of rate limits are named in a header, and all mean the same: slower.
+/// A header names the kind of rate limit. All kinds mean the same: slow down.
 #[tokio::test]
 async fn every_rate_limit_of_stripe_is_a_throttle() {
     for kind in ["global-rate", "global-concurrency", "endpoint-rate", "endpoint-concurrency", "resource-specific"] {
@@ -209,12 +209,12 @@ async fn http() {
 #[tokio::test]
 async fn mailchimp() {
     let body: Body = |status, title| match title {
-        // At the edge, under load: in no form of Mailchimp's.
+        // The edge servers answer without Mailchimp's error format when under load.
         "" => format!("<html>{ADDRESS}</html>"),
         title => format!(r#"{{"type":"x","title":"{title}","status":{status},"detail":"{ADDRESS} was deleted"}}"#),
     };
     let says: Says = |title| match title {
-        // Those that are not documented as names are not repeated.
+        // Titles that are not documented as names are not repeated in the dead letter.
         "Forbidden" | "User Disabled" | "Method Not Allowed" | "URI Too Long" | "Unprocessable"
         | "Upgrade Required" => String::new(),
         title => title.to_lowercase().replace(' ', "_"),
@@ -250,12 +250,12 @@ async fn novu() {
         201 => format!(r#"{{"data":{{"acknowledged":true,"status":"{message}","error":["{ADDRESS}"]}}}}"#),
         status => format!(r#"{{"statusCode":{status},"message":"{message}","ctx":{{"email":"{ADDRESS}"}}}}"#),
     };
-    // A message is repeated where it is one word.
+    // A message is repeated only if it is a single word.
     let says: Says = |message| if message.contains(' ') { String::new() } else { message.to_owned() };
     let reused = r#"Request with key \"k\" is being reused for a different body"#;
     let too_long = r#"idempotencyKey \"k\" has exceeded the maximum allowed length of 255 characters"#;
     let rows = [
-        // 201, and nothing sent.
+        // Status 201, but nothing was sent.
         (201, "error", Err(InvalidRequest)),
         (201, "trigger_not_active", Err(Configuration)),
         (201, "no_workflow_active_steps_defined", Err(Configuration)),
@@ -283,7 +283,7 @@ async fn novu() {
         (503, "", Ok(Unavailable)),
     ];
     check("novu", body, says, &rows).await;
-    // Older servers, and the OpenAPI file, do not wrap the answer in `data`.
+    // Older servers and the OpenAPI file do not wrap the answer in `data`.
     let seen = see("novu", 201, &[], r#"{"acknowledged":true,"status":"trigger_not_active"}"#).await;
     assert_eq!((seen.found, seen.error.as_str()), (Err(Configuration), "201 trigger_not_active"));
 }
@@ -299,7 +299,7 @@ async fn algolia() {
         (405, "", Err(InvalidRequest)),
         (408, "", Ok(Timeout)),
         (413, "", Err(InvalidRequest)),
-        // The official clients leave these to the caller.
+        // The official clients leave these errors to the caller.
         (429, "Too many jobs", Ok(Throttled)),
         (429, "Job queue too large", Ok(Throttled)),
         (500, "", Ok(Unavailable)),
@@ -321,7 +321,7 @@ async fn nylas() {
         // Errors.
         (400, "invalid_request_error", Err(InvalidRequest)),
         (401, "api.authentication_error", Err(Configuration)),
-        // A part may have gone out: never again by itself.
+        // Part of the mail may have been sent, so it is never repeated automatically.
         (402, "provider_error", Err(InvalidRequest)),
         (403, "grant.unauthenticated", Err(Configuration)),
         (404, "api.not_found_error", Err(Configuration)),
@@ -332,7 +332,7 @@ async fn nylas() {
         (500, "api.internal_error", Ok(Unavailable)),
         (502, "", Ok(Unavailable)),
         (503, "", Ok(Unavailable)),
-        // Whether it was sent is not known.
+        // It is unknown if the mail was sent.
         (504, "provider_error", Ok(Timeout)),
     ];
     check("nylas", body, str::to_owned, &rows).await;

@@ -1,4 +1,4 @@
-//! Connectors against their doubles: what takes effect, how often, and how doubt is resolved.
+//! Connectors against their doubles: the effects, their number, and the resolution of unknown outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use usher_lab::{Entry, Fault, Filter, LabHandle};
 use usher_proto::Reason;
 use usher_service::options::Environment;
 
-use super::subject::{KEY, SUBJECTS, Subject, prepare, prepare_anew, subject};
+use super::subject::{ConnectorSubject, KEY, SUBJECTS, prepare, prepare_rerun, subject};
 
-/// A served lab, and the environment in which it stands for everybody.
-pub(crate) struct Bench {
+/// A running lab, and an environment in which it stands for every destination.
+pub(crate) struct ConnectorBench {
     pub(crate) lab: LabHandle,
     pub(crate) environment: Environment,
     _stop: tokio_util::sync::DropGuard,
 }
 
-impl Bench {
+impl ConnectorBench {
     pub(crate) async fn new() -> Self {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,26 +42,26 @@ impl Bench {
         Self { lab, environment, _stop: stop.drop_guard() }
     }
 
-    pub(crate) fn open(&self, subject: &Subject) -> Arc<dyn Connector> {
+    pub(crate) fn open(&self, subject: &ConnectorSubject) -> Arc<dyn Connector> {
         subject.open_in(&self.environment)
     }
 
-    fn fault(&self, subject: &Subject, fault: Fault) {
+    fn fault(&self, subject: &ConnectorSubject, fault: Fault) {
         self.lab.lab().set_fault(subject.name, fault).unwrap();
     }
 
-    fn end_fault(&self, subject: &Subject) {
+    fn end_fault(&self, subject: &ConnectorSubject) {
         self.lab.lab().end_fault(subject.name).unwrap();
     }
 
-    /// What was done anew, without what came from a idempotency.
+    /// Returns the effects at a destination without the replays of idempotency keys.
     pub(crate) fn effects(&self, name: &str) -> Vec<Arc<Entry>> {
         let all = self.lab.lab().effects(&Filter { provider: Some(name.into()), ..Filter::default() }).unwrap();
         all.into_iter().filter(|effect| !effect.replayed).collect()
     }
 }
 
-/// One attempt of an operation with parameters.
+/// Makes one attempt of an operation with these parameters.
 pub(crate) async fn carry_out(connector: &dyn Connector, operation: &str, params: Value, data: Value) -> Outcome {
     let request = prepare(connector, operation, &params, &data).unwrap();
     connector.attempt(&request, KEY).await
@@ -73,7 +73,7 @@ fn assert_done(outcome: &Outcome, case: &str) {
 
 #[tokio::test]
 async fn what_is_done_is_an_effect_that_names_whom_it_concerns() {
-    let bench = Bench::new().await;
+    let bench = ConnectorBench::new().await;
     for subject in SUBJECTS {
         let connector = bench.open(subject);
         assert_done(&connector.attempt(&subject.prepare(&*connector), KEY).await, subject.name);
@@ -85,7 +85,7 @@ async fn what_is_done_is_an_effect_that_names_whom_it_concerns() {
 
 #[tokio::test]
 async fn an_answer_lost_before_the_effect_costs_nothing() {
-    let bench = Bench::new().await;
+    let bench = ConnectorBench::new().await;
     for subject in SUBJECTS {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
@@ -100,7 +100,7 @@ async fn an_answer_lost_before_the_effect_costs_nothing() {
 
 #[tokio::test]
 async fn an_answer_lost_after_the_effect_is_made_up_for_without_a_second_one() {
-    let bench = Bench::new().await;
+    let bench = ConnectorBench::new().await;
     for subject in SUBJECTS {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
@@ -110,9 +110,9 @@ async fn an_answer_lost_after_the_effect_is_made_up_for_without_a_second_one() {
         assert_eq!(bench.effects(subject.name).len(), 1, "{}", subject.name);
         assert_done(&connector.attempt(&request, KEY).await, subject.name);
         let again = match connector.idempotency() {
-            // Done twice, and the same as once.
+            // Repeated, with the same result as once.
             Idempotency::Natural => 2,
-            // The doubles of those that promise nothing recognise a repeat all the same.
+            // The doubles of destinations without idempotency recognize a repeat nevertheless.
             Idempotency::KeyFor(_) | Idempotency::None => 1,
         };
         assert_eq!(bench.effects(subject.name).len(), again, "{}", subject.name);
@@ -121,7 +121,7 @@ async fn an_answer_lost_after_the_effect_is_made_up_for_without_a_second_one() {
 
 #[tokio::test]
 async fn who_can_be_asked_says_what_has_become_of_a_request() {
-    let bench = Bench::new().await;
+    let bench = ConnectorBench::new().await;
     for subject in SUBJECTS {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
@@ -143,8 +143,8 @@ async fn who_can_be_asked_says_what_has_become_of_a_request() {
 }
 
 #[tokio::test]
-async fn nylas_is_asked_anew_when_its_memory_only_repeats_an_error() {
-    let (bench, nylas) = (Bench::new().await, subject("nylas"));
+async fn nylas_is_asked_again_when_its_memory_only_repeats_an_error() {
+    let (bench, nylas) = (ConnectorBench::new().await, subject("nylas"));
     let connector = bench.open(nylas);
     let request = nylas.prepare(&*connector);
     assert_eq!(connector.idempotency(), Idempotency::KeyFor(Duration::from_secs(55 * 60)));
@@ -159,7 +159,7 @@ async fn nylas_is_asked_anew_when_its_memory_only_repeats_an_error() {
 
 #[tokio::test]
 async fn a_504_of_nylas_that_sent_the_mail_sends_no_second_one() {
-    let (bench, nylas) = (Bench::new().await, subject("nylas"));
+    let (bench, nylas) = (ConnectorBench::new().await, subject("nylas"));
     let connector = bench.open(nylas);
     let request = nylas.prepare(&*connector);
     bench.fault(nylas, Fault { status: Some(504), after_effect: true, ..Fault::default() });
@@ -173,7 +173,7 @@ async fn a_504_of_nylas_that_sent_the_mail_sends_no_second_one() {
 
 #[tokio::test]
 async fn what_is_beyond_mailchimps_ten_connections_waits_and_is_not_lost() {
-    let (bench, mailchimp) = (Bench::new().await, subject("mailchimp"));
+    let (bench, mailchimp) = (ConnectorBench::new().await, subject("mailchimp"));
     let connector = bench.open(mailchimp);
     let ten = Fault { status: Some(429), beyond: Some(10), ..Fault::default() };
     let slow = Fault { latency_ms: 300, ..Fault::default() };
@@ -191,10 +191,10 @@ async fn what_is_beyond_mailchimps_ten_connections_waits_and_is_not_lost() {
     assert_eq!(bench.effects("mailchimp").len(), 14);
 }
 
-/// As a step's `timeout` does, the attempt is dropped where it stands.
+/// Drops the attempt while it is in flight, as a step's `timeout` does.
 #[tokio::test]
 async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one() {
-    let bench = Bench::new().await;
+    let bench = ConnectorBench::new().await;
     for subject in SUBJECTS {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
@@ -209,11 +209,11 @@ async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one
         tokio::time::timeout(Duration::from_secs(20), effects()).await.unwrap();
         bench.end_fault(subject);
         let again = async || {
-            // The first may still be under way there; each double says so in its own way.
+            // The first request may still be in flight at the double; each double reports that differently.
             while !matches!(connector.attempt(&request, KEY).await, Outcome::Done(_)) {}
         };
         tokio::time::timeout(Duration::from_secs(20), again()).await.unwrap();
-        // An idempotent write is done again, and leaves the same.
+        // An idempotent write takes effect again with the same result.
         let times = if connector.idempotency() == Idempotency::Natural { 2 } else { 1 };
         assert_eq!(bench.effects(subject.name).len(), times, "{}", subject.name);
     }
@@ -221,7 +221,7 @@ async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one
 
 #[tokio::test]
 async fn mailchimp_never_subscribes_anybody_again_and_misses_nobody() {
-    let (bench, mailchimp) = (Bench::new().await, subject("mailchimp"));
+    let (bench, mailchimp) = (ConnectorBench::new().await, subject("mailchimp"));
     let connector = bench.open(mailchimp);
     let member = |email: &str| json!({ "email": email });
     let done = async |operation: &str, params: Value| match carry_out(&*connector, operation, params, Value::Null).await
@@ -248,14 +248,14 @@ async fn mailchimp_never_subscribes_anybody_again_and_misses_nobody() {
 
 #[tokio::test]
 async fn algolia_keeps_the_newest_state() {
-    let (bench, algolia) = (Bench::new().await, subject("algolia"));
+    let (bench, algolia) = (ConnectorBench::new().await, subject("algolia"));
     let connector = bench.open(algolia);
-    let save_anew = async |name: Value, at: i64, pass: u32| {
+    let save_again = async |name: Value, at: i64, pass: u32| {
         let params = json!({ "object_id": "user_1", "fields": { "name": name } });
-        let request = prepare_anew(&*connector, "save", &params, &json!({ "updated_at": at }), pass).unwrap();
+        let request = prepare_rerun(&*connector, "save", &params, &json!({ "updated_at": at }), pass).unwrap();
         assert_done(&connector.attempt(&request, KEY).await, &name.to_string());
     };
-    let save = async |name: &str, at: i64| save_anew(json!(name), at, 0).await;
+    let save = async |name: &str, at: i64| save_again(json!(name), at, 0).await;
     let stored = async || {
         let url = format!("{}/algolia/1/indexes/users/user_1", bench.lab.url());
         let keys = [("x-algolia-application-id", "a"), ("x-algolia-api-key", "b")];
@@ -270,11 +270,11 @@ async fn algolia_keeps_the_newest_state() {
     save("newer", 30).await;
     save("the same state again", 30).await;
     assert_eq!(stored().await, "newer");
-    save_anew(json!("as an operator ordered"), 30, 1).await;
+    save_again(json!("as an operator ordered"), 30, 1).await;
     assert_eq!(stored().await, "as an operator ordered", "a rerun writes over its own state");
-    save_anew(json!("as an operator ordered of an old run"), 29, 3).await;
+    save_again(json!("as an operator ordered of an old run"), 29, 3).await;
     assert_eq!(stored().await, "as an operator ordered", "and over no later one");
-    save_anew(Value::Null, 31, 0).await;
+    save_again(Value::Null, 31, 0).await;
     assert_eq!(stored().await, Value::Null, "what is emptied is emptied in the index");
     for _ in 0..2 {
         assert_done(&carry_out(&*connector, "delete", json!({ "object_id": "user_1" }), Value::Null).await, "delete");
@@ -284,7 +284,7 @@ async fn algolia_keeps_the_newest_state() {
 
 #[tokio::test]
 async fn a_201_of_novu_that_sent_nothing_is_not_done() {
-    let (bench, novu) = (Bench::new().await, subject("novu"));
+    let (bench, novu) = (ConnectorBench::new().await, subject("novu"));
     let connector = bench.open(novu);
     for (workflow, reason) in [
         ("trigger_not_active", Reason::Configuration),

@@ -1,4 +1,4 @@
-//! Everything that any code of this process logs, at every level, looked through for what must not stand there.
+//! Captures the log output of all code in this process at every level and searches it for private data.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ use usher_dispatcher::engine::Outcome;
 use super::subject::PRIVATE;
 
 static LOG: Mutex<String> = Mutex::new(String::new());
-/// Lines heard by name: those of libraries, and the one that a test writes.
+/// Number of captured lines by source: libraries, and the line that a test writes.
 static OF_LIBRARIES: AtomicUsize = AtomicUsize::new(0);
 static OF_TEST: AtomicUsize = AtomicUsize::new(0);
 
-/// What a test writes to see that it is heard.
+/// Line that a test writes to verify that the log is captured.
 const CANARY: &str = "the canary sings";
 
 struct Log;
 
 impl Write for Log {
-    /// One event at a time.
+    /// Called once per log event.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let line = String::from_utf8_lossy(bytes);
         for (count, mark) in [(&OF_LIBRARIES, "reqwest"), (&OF_LIBRARIES, "hyper"), (&OF_TEST, CANARY)] {
@@ -44,7 +44,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Begins to listen.
+/// Starts capturing.
 pub(crate) fn listen() {
     static LISTENING: Once = Once::new();
     LISTENING.call_once(|| {
@@ -56,12 +56,12 @@ fn leak(text: &str) -> Option<&str> {
     text.lines().find(|line| PRIVATE.iter().any(|private| line.contains(private)))
 }
 
-/// Whether an outcome, and all that was logged since this was asked last, give nobody and nothing away.
+/// Asserts that neither the outcome nor the log since the last call contains private data.
 pub(crate) fn assert_discreet(outcome: &Outcome, case: &str) {
     let log = std::mem::take(&mut *LOG.lock().unwrap());
     assert_eq!(leak(&log), None, "{case}, or what ran beside it: the log gives something away");
     match outcome {
-        // Kept with the run, and not logged.
+        // Stored with the run and not logged.
         Outcome::Done(_) => {}
         other => assert_eq!(leak(&format!("{other:?}")), None, "{case}: the outcome gives something away"),
     }

@@ -1,4 +1,5 @@
-//! What every connector over HTTP must do: one suite, run against a server that misbehaves as told, and against the lab.
+//! Requirements for every HTTP connector: one suite, run against a server that misbehaves on request, and
+//! against the lab.
 #![allow(clippy::unwrap_used)]
 
 mod log;
@@ -14,7 +15,7 @@ mod specs;
 mod states;
 mod ugly;
 
-/// Connectors that do not speak HTTP have suites of their own.
+/// Connectors without HTTP, which have suites of their own.
 const ELSEWHERE: [&str; 2] = ["database", "smtp"];
 
 #[test]

@@ -1,15 +1,14 @@
-//! Nothing is sent to another path than the operation's own, whatever stands in its parameters: read off the bytes that
-//! leave.
+//! Requests only go to the operation's own path, whatever its parameters contain. The test inspects the bytes sent.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use usher_dispatcher::connectors::{Connector, OPERATIONS, Operation, ParamType};
 
-use super::server::{Server, answer};
+use super::server::{TestServer, answer};
 use super::subject::{KEY, SUBJECTS, prepare};
 
-/// What somebody might read as more, or as something else, than one segment.
+/// Values that a parser might read as several path segments or as something other than a segment.
 const ODD: [&str; 34] = [
     ".",
     "..",
@@ -47,15 +46,15 @@ const ODD: [&str; 34] = [
     "a HTTP/1.1",
 ];
 
-/// Read as an answer by every connector. Lists name an object whose id is no id.
+/// Accepted as an answer by every connector. The objects in its lists have invalid ids.
 const ANSWER: &str = r#"{"id":"..","request_id":"r","status":"subscribed","taskID":1,
     "data":[{"id":"..","status":"active","metadata":{}},{"id":"%2e","status":"active","metadata":{}}]}"#;
 
-/// A value for a parameter, `text` wherever its shape lets it stand.
+/// Returns a value for a parameter that contains `text` if its type allows.
 pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
-        // Another one than the address now: else nobody is asked about it.
+        // Must differ from the current address; otherwise no request is made for it.
         _ if param == "former_email" => json!(format!("{text}@former.test")),
         ParamType::Text | ParamType::Html | ParamType::Texts => json!(text),
         ParamType::Sender | ParamType::Mailboxes | ParamType::Email => json!(format!("{text}@work.test")),
@@ -66,20 +65,20 @@ pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
     }
 }
 
-/// An operation, and a server that it asks.
+/// An operation, and the server that it sends its requests to.
 struct Asked {
     operation: &'static Operation,
     connector: Arc<dyn Connector>,
-    server: Server,
+    server: TestServer,
 }
 
 impl Asked {
-    /// The first lines of the requests that these parameters make.
+    /// Returns the first lines of the requests made with these parameters.
     async fn lines(&self, params: Map<String, Value>, id: &str) -> Vec<String> {
         let before = self.server.requests().len();
         let data = json!({ "object": "user", "id": id });
         if let Ok(request) = prepare(&*self.connector, self.operation.name, &Value::Object(params), &data) {
-            // What becomes of it is another test's.
+            // The result is covered by other tests.
             let _ = self.connector.attempt(&request, KEY).await;
             let _ = self.connector.lookup(&request, KEY).await;
         }
@@ -87,13 +86,13 @@ impl Asked {
         self.server.requests()[before..].iter().map(first).collect()
     }
 
-    /// The parameters with the same text wherever one can stand.
+    /// Returns the parameters, all with the same text if possible.
     fn params(&self, text: &str) -> Map<String, Value> {
         self.operation.params.iter().map(|it| (it.name.into(), value(it.name, it.shape, text))).collect()
     }
 }
 
-/// Method and segments of a request line.
+/// Returns method and path segments of a request line.
 fn place(line: &str) -> Vec<String> {
     let (method, rest) = line.split_once(' ').unwrap();
     let path = rest.strip_suffix(" HTTP/1.1").unwrap().split('?').next().unwrap();
@@ -109,12 +108,12 @@ async fn no_value_sends_a_request_to_another_path_than_the_operations_own() {
         let (_, operations) = OPERATIONS.iter().find(|(name, _)| *name == subject.name).unwrap();
         for operation in *operations {
             let case = format!("{}.{}", subject.name, operation.name);
-            let server = Server::start(answer(200, &[], ANSWER)).await;
+            let server = TestServer::start(answer(200, &[], ANSWER)).await;
             let asked = Asked { operation, connector: subject.open(&server.url()), server };
             let one = asked.lines(asked.params("one"), "one").await;
             let two = asked.lines(asked.params("two"), "two").await;
             assert!(!one.is_empty(), "{case} sends something");
-            // Where they differ a value stands.
+            // Segments that differ contain a value.
             let own: Vec<Vec<Option<String>>> = one
                 .iter()
                 .zip(&two)
@@ -134,7 +133,7 @@ async fn no_value_sends_a_request_to_another_path_than_the_operations_own() {
                                     None => !found.is_empty(),
                                 })
                         };
-                        // Where an address is the parameter, the path is as the flow has written it.
+                        // If the parameter is a URL, the path is the one written in the flow.
                         let written = param.shape == ParamType::Address
                             && line.starts_with(&format!("POST /billing.test/hook/{odd}"));
                         assert!(own.iter().any(fits) || written, "{case}: {line}");

@@ -1,13 +1,13 @@
-//! Whatever a destination answers, what is kept of it can be kept.
+//! Results and errors derived from any answer of a destination can be stored.
 
 use usher_dispatcher::connectors::Lookup;
 use usher_dispatcher::engine::{Effect, Outcome};
 use usher_service::visible;
 
-use super::server::{Server, answer};
+use super::server::{TestServer, answer};
 use super::subject::{KEY, SUBJECTS};
 
-/// The most that is kept of an effect's result.
+/// Maximum size of a stored result of an effect, in bytes.
 const LARGEST: usize = 20 * 1024;
 
 fn assert_storable(effect: &Effect, case: &str) {
@@ -17,7 +17,7 @@ fn assert_storable(effect: &Effect, case: &str) {
     assert!(result.len() <= LARGEST && effect.result["id"] == effect.id, "{case}: {}", result.len());
 }
 
-/// Texts as JSON writes them.
+/// Returns problematic texts in their JSON encoding.
 fn odd() -> Vec<String> {
     let long = "x".repeat(100_000);
     let shown =
@@ -30,7 +30,7 @@ async fn an_odd_answer_gives_an_effect_that_can_be_kept() {
     let mut done = 0;
     for subject in SUBJECTS {
         for odd in odd() {
-            // Wherever the destination says something, this is what it says; once also as what a look-up finds.
+            // Every text in the answer is this one, in one variant also the result of a lookup.
             for body in [
                 format!(
                     r#"{{"id":"{odd}","status":"{odd}","request_id":"{odd}","data":{{"id":"{odd}","status":"processed","transactionId":"{odd}"}},"taskID":1,"objectID":"{odd}"}}"#
@@ -40,7 +40,7 @@ async fn an_odd_answer_gives_an_effect_that_can_be_kept() {
                     r#"{{"data":[{{"id":"{odd}","status":{{"a":"{odd}"}},"metadata":{{"usher_key":"{KEY}"}},"transactionId":"{KEY}","headers":[{{"name":"X-Usher-Key","value":"{KEY}"}}]}}],"has_more":false}}"#
                 ),
             ] {
-                let server = Server::start(answer(200, &[], &body)).await;
+                let server = TestServer::start(answer(200, &[], &body)).await;
                 let connector = subject.open(&server.url());
                 let request = subject.prepare(&*connector);
                 let case = format!("{}: {}", subject.name, body.chars().take(200).collect::<String>());
@@ -65,13 +65,13 @@ async fn an_odd_refusal_gives_an_error_that_can_be_kept() {
             let said = format!(r#"{{"type":"{odd}","code":"{odd}","message":"{odd}"}}"#);
             let body = format!(r#"{{"name":"{odd}","title":"{odd}","message":"{odd}","error":{said}}}"#);
             for status in [400, 404, 422] {
-                let server = Server::start(answer(status, &[], &body)).await;
+                let server = TestServer::start(answer(status, &[], &body)).await;
                 match subject.attempt(&server.url()).await {
                     Outcome::Reject { error, .. } => {
                         let fits = !error.contains(visible::is_control) && error.chars().count() <= 300;
                         assert!(fits, "{}: {status}: {error:?}", subject.name);
                     }
-                    // Stripe's 409s and Mailchimp's edge are asked again.
+                    // Retried: Stripe's 409 and errors of Mailchimp's edge servers.
                     Outcome::Retry { .. } => {}
                     outcome @ (Outcome::Done(_) | Outcome::Overtaken) => panic!("{}: {outcome:?}", subject.name),
                 }

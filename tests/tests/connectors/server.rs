@@ -1,4 +1,4 @@
-//! A server that answers every connection in one way, however wrong.
+//! A server that answers every connection in the same, possibly invalid, way.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,18 +6,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// What it does once it has read a request.
+/// Behaviour after a request has been read.
 #[derive(Debug, Clone)]
 pub(crate) enum Script {
-    /// Writes this and closes.
+    /// Writes these bytes and closes the connection.
     Write(Vec<u8>),
-    /// Writes this and says no more, but stays.
+    /// Writes these bytes, then keeps the connection open without writing.
     Stall(Vec<u8>),
-    /// Writes this, then without end.
+    /// Writes these bytes, then writes without end.
     Flood(Vec<u8>),
 }
 
-/// A whole answer.
+/// Returns a complete answer.
 pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Script {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
@@ -25,24 +25,24 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Scrip
 }
 
 /// A running server.
-pub(crate) struct Server {
+pub(crate) struct TestServer {
     pub(crate) port: u16,
-    /// Every request, as it came.
+    /// Every request as received.
     pub(crate) requests: Arc<Mutex<Vec<String>>>,
-    /// Told when a script has written what it writes.
+    /// Notified when a script has written its bytes.
     pub(crate) written: Arc<Notify>,
-    /// Bytes that a flood got rid of.
+    /// Number of bytes written by a flood.
     pub(crate) flooded: Arc<Mutex<usize>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Server {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Server {
+impl TestServer {
     pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -51,7 +51,7 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                // A client that leaves early is none of the server's business.
+                // A client that disconnects early is no error of the server.
                 let _ = serve(stream, &script, &seen, &told, &counted).await;
             }
         });
@@ -90,14 +90,14 @@ async fn serve(
     }
 }
 
-/// A request to its end, by its `Content-Length`.
+/// Reads a complete request, according to its `Content-Length`.
 async fn read(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     loop {
         let mut chunk = [0; 4096];
         let count = stream.read(&mut chunk).await?;
         bytes.extend_from_slice(&chunk[..count]);
-        // The first byte of TLS, which this server does not speak: its answer is soon seen to be none.
+        // First byte of TLS, which this server does not speak. The client detects that the answer is not TLS.
         if bytes.first() == Some(&0x16) {
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }

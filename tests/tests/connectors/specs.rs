@@ -1,7 +1,7 @@
-//! Every request that leaves is valid by the provider's own OpenAPI document: method, path, query, headers and body, of
-//! every operation with every parameter, hostile values among them. `USHER_TEST_SPECS` names a folder with the
-//! documents, as `resend.json`, `novu.json` and `algolia-search.yml`; they are published by the providers, and not part
-//! of this project. Where it names none nothing is judged, also in CI.
+//! Every request is valid according to the provider's OpenAPI document: method, path, query, headers and body, for
+//! every operation and parameter, including hostile values. `USHER_TEST_SPECS` names a folder with the documents
+//! `resend.json`, `novu.json` and `algolia-search.yml`; the providers publish them, and they are not part of this
+//! project. If the variable is not set, nothing is checked, not even with `CI` set.
 
 mod openapi;
 
@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 use usher_dispatcher::connectors::OPERATIONS;
 use usher_tests::backend::log_once;
 
-use self::openapi::{Document, Request};
+use self::openapi::{Document, SpecRequest};
 use super::paths::value;
-use super::server::{Server, answer};
+use super::server::{TestServer, answer};
 use super::subject::{KEY, prepare, subject};
 
-/// Names of people, and texts that come with an event.
+/// Names and texts that may come with an event, most of them hostile.
 const HOSTILE: [&str; 12] = [
     "one",
     "Zo\u{eb} \u{1f600}",
@@ -32,7 +32,7 @@ const HOSTILE: [&str; 12] = [
     "https://evil.test/?a[b]=c",
 ];
 
-/// Read as an answer by all of them. There is nothing to be found, so that look-ups ask whatever they can.
+/// Accepted as an answer by all connectors. Its list is empty, so that lookups make all their requests.
 const ANSWER: &str = r#"{"id":"x1","status":"processed","transactionId":"t","taskID":1,"data":[]}"#;
 
 async fn judged(connector: &str, file: &str) {
@@ -45,19 +45,19 @@ async fn judged(connector: &str, file: &str) {
     let (_, operations) = OPERATIONS.iter().find(|(name, _)| *name == connector).unwrap();
     let mut judged = 0;
     for operation in *operations {
-        let server = Server::start(answer(200, &[], ANSWER)).await;
+        let server = TestServer::start(answer(200, &[], ANSWER)).await;
         let opened = subject.open(&server.url());
         let ask = async |params: Map<String, Value>, id: &str| {
             let before = server.requests().len();
             let data = json!({ "object": "user", "id": id, "first_name": id, "updated_at": 1_767_261_600_250_i64 });
-            // Values that cannot be sent are refused before: that is another test's.
+            // Values that cannot be sent are refused earlier; other tests cover that.
             if let Ok(request) = prepare(&*opened, operation.name, &Value::Object(params), &data) {
                 let _ = opened.attempt(&request, KEY).await;
                 let _ = opened.lookup(&request, KEY).await;
             }
             server.requests()[before..].to_vec()
         };
-        // All parameters, one of them hostile; and those that must be given alone.
+        // All parameters with one hostile value, and the required parameters alone.
         let plain = |only_required: bool| -> Map<String, Value> {
             let all = operation.params.iter().filter(|param| !only_required || param.required);
             all.map(|param| (param.name.into(), value(param.name, param.shape, "one"))).collect()
@@ -73,7 +73,7 @@ async fn judged(connector: &str, file: &str) {
         let mut sent = 0;
         for (params, id, what) in cases {
             for request in ask(params, id).await {
-                let wrong = document.complaints(&Request::read(&request));
+                let wrong = document.complaints(&SpecRequest::read(&request));
                 assert!(wrong.is_empty(), "{connector}.{}, {what}: {wrong:#?}\n{request}", operation.name);
                 sent += 1;
             }

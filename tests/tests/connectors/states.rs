@@ -1,4 +1,4 @@
-//! The states of a destination's objects, and each operation's effect in them: the tables of docs/destinations.md,
+//! Effects of each operation in each state of a destination's objects: the tables of `docs/destinations.md`, tested
 //! against the doubles.
 
 mod mailchimp;

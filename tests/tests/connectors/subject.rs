@@ -1,4 +1,4 @@
-//! The connectors under test, each with a request that it makes and an answer that it takes for done.
+//! The connectors under test, each with a request and an answer that it accepts as done.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,32 +13,32 @@ use usher_service::options::Environment;
 
 use super::log;
 
-/// `LEAKYSECRET`, which is in every key, as a signing secret.
+/// `LEAKYSECRET`, which is part of every key, as a signing secret.
 const SIGNING: &str = "whsec_TEVBS1lTRUNSRVRMRUFLWVNFQ1JFVCEh";
-/// Whom everything is about.
+/// Recipient of every request.
 pub(crate) const ADDRESS: &str = "dana.leaky@work.test";
-/// What must stand in no log and no error: the secret, it in the two encodings in which it is sent or kept, the address,
-/// and the address in a query.
+/// Texts that must not appear in logs and errors: the secret, the secret in the two encodings in which it is sent or
+/// stored, the address, and the address in a query.
 pub(crate) const PRIVATE: [&str; 5] =
     ["LEAKYSECRET", "TEVBS1lTRUNSRVRMRUFLWVNFQ1JFV", "dXNoZXI6TEVBS1lTRUNSRVQ", ADDRESS, "dana%2Eleaky"];
 pub(crate) const KEY: &str = "usher/suite/step/msg_1/0";
 
-/// A connector, and what it is tested with.
-pub(crate) struct Subject {
+/// A connector and its test data.
+pub(crate) struct ConnectorSubject {
     pub(crate) name: &'static str,
-    /// The variable that says where its destination is.
+    /// Variable for the URL of its destination.
     pub(crate) base: &'static str,
     pub(crate) settings: &'static [(&'static str, &'static str)],
     pub(crate) operation: &'static str,
     pub(crate) params: fn() -> Value,
-    /// Status and body of an answer that says that it is done.
+    /// Status and body of an answer that means done.
     pub(crate) done: (u16, &'static str),
-    /// Whether the answer's body counts; else its status says all.
+    /// True if the body of the answer is evaluated; otherwise the status alone decides.
     pub(crate) reads: bool,
 }
 
-pub(crate) const SUBJECTS: &[Subject] = &[
-    Subject {
+pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
+    ConnectorSubject {
         name: "resend",
         base: "RESEND_BASE_URL",
         settings: &[("RESEND_API_KEY", "re_LEAKYSECRET"), ("USHER_FROM", "h@acme.test")],
@@ -47,7 +47,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         done: (200, r#"{"id":"m1"}"#),
         reads: true,
     },
-    Subject {
+    ConnectorSubject {
         name: "stripe",
         base: "STRIPE_BASE_URL",
         settings: &[("STRIPE_SECRET_KEY", "sk_test_LEAKYSECRET")],
@@ -56,7 +56,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         done: (200, r#"{"id":"cus_1"}"#),
         reads: true,
     },
-    Subject {
+    ConnectorSubject {
         name: "http",
         base: "HTTP_BASE_URL",
         settings: &[("HTTP_SIGNING_SECRET", SIGNING), ("HTTP_SIGNING_SECRET_BILLING", SIGNING)],
@@ -65,7 +65,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         done: (204, ""),
         reads: false,
     },
-    Subject {
+    ConnectorSubject {
         name: "mailchimp",
         base: "MAILCHIMP_BASE_URL",
         settings: &[("MAILCHIMP_API_KEY", "LEAKYSECRET-us1"), ("MAILCHIMP_LIST_ID", "1ab")],
@@ -74,7 +74,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         done: (200, r#"{"id":"x","status":"subscribed"}"#),
         reads: true,
     },
-    Subject {
+    ConnectorSubject {
         name: "novu",
         base: "NOVU_BASE_URL",
         settings: &[("NOVU_SECRET_KEY", "LEAKYSECRET")],
@@ -83,7 +83,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         done: (201, r#"{"data":{"status":"processed","transactionId":"t"}}"#),
         reads: true,
     },
-    Subject {
+    ConnectorSubject {
         name: "algolia",
         base: "ALGOLIA_BASE_URL",
         settings: &[("ALGOLIA_APP_ID", "APP"), ("ALGOLIA_API_KEY", "LEAKYSECRET"), ("ALGOLIA_INDEX", "users")],
@@ -92,7 +92,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         done: (200, r#"{"taskID":1,"objectID":"user_1"}"#),
         reads: true,
     },
-    Subject {
+    ConnectorSubject {
         name: "nylas",
         base: "NYLAS_BASE_URL",
         settings: &[("NYLAS_API_KEY", "nyk_LEAKYSECRET"), ("NYLAS_GRANT_ID", "g1 g2")],
@@ -103,18 +103,18 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
 ];
 
-pub(crate) fn subject(name: &str) -> &'static Subject {
+pub(crate) fn subject(name: &str) -> &'static ConnectorSubject {
     SUBJECTS.iter().find(|subject| subject.name == name).unwrap()
 }
 
-impl Subject {
-    /// The connector, with its destination at `url`.
+impl ConnectorSubject {
+    /// Returns the connector with its destination at `url`.
     pub(crate) fn open(&self, url: &str) -> Arc<dyn Connector> {
         let all = self.settings.iter().fold(Environment::from_vars([]), |all, (name, value)| all.with(name, *value));
         self.open_in(&all.with(self.base, url))
     }
 
-    /// The connector, as the environment has it.
+    /// Returns the connector for this environment.
     pub(crate) fn open_in(&self, environment: &Environment) -> Arc<dyn Connector> {
         log::listen();
         usher_service::telemetry::install_tls();
@@ -126,7 +126,7 @@ impl Subject {
         prepare(connector, self.operation, &(self.params)(), &Value::Null).unwrap()
     }
 
-    /// One attempt of its request against a destination at `url`.
+    /// Makes one attempt of its request against a destination at `url`.
     pub(crate) async fn attempt(&self, url: &str) -> Outcome {
         let connector = self.open(url);
         let request = self.prepare(&*connector);
@@ -134,18 +134,18 @@ impl Subject {
     }
 }
 
-/// A request about an event that has just come.
+/// Prepares the request of an event that was just received.
 pub(crate) fn prepare(
     connector: &dyn Connector,
     operation: &str,
     params: &Value,
     data: &Value,
 ) -> Result<Vec<u8>, PrepareError> {
-    prepare_anew(connector, operation, params, data, 0)
+    prepare_rerun(connector, operation, params, data, 0)
 }
 
-/// The same, for a run that was ordered to be done anew so often.
-pub(crate) fn prepare_anew(
+/// Prepares the request of a run that was rerun `rerun` times.
+pub(crate) fn prepare_rerun(
     connector: &dyn Connector,
     operation: &str,
     params: &Value,
@@ -166,7 +166,7 @@ pub(crate) fn prepare_anew(
     connector.prepare(&StepInput { operation, params: &params, event: &event, data, rerun })
 }
 
-/// The parameters with those of any JSON as the texts that rendering makes of them.
+/// Returns the parameters with JSON values as text, the form in which rendering leaves them.
 fn as_rendered(params: &Map<String, Value>) -> Map<String, Value> {
     let text = |name: &str, value: &Value| match name {
         "body" | "payload" if !value.is_string() => Value::String(value.to_string()),
@@ -175,7 +175,7 @@ fn as_rendered(params: &Map<String, Value>) -> Map<String, Value> {
     params.iter().map(|(name, value)| (name.clone(), text(name, value))).collect()
 }
 
-/// A database that nobody writes to: only one connector has a use for it, and that one has a suite of its own.
+/// An empty database. Only the database connector uses it, and that one has its own suite.
 pub(crate) fn database() -> &'static Database {
     static DATABASE: OnceLock<(Database, TempDir)> = OnceLock::new();
     let made = DATABASE.get_or_init(|| {

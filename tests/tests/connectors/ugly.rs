@@ -1,4 +1,4 @@
-//! What can go wrong below what a destination says: connections, bodies, redirects, time.
+//! Failures below the level of a destination's API: connections, bodies, redirects, timeouts.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use tokio::net::TcpListener;
 use usher_dispatcher::engine::{Cause, Outcome};
 
 use super::log::assert_discreet;
-use super::server::{Script, Server, answer};
-use super::subject::{KEY, SUBJECTS, Subject};
+use super::server::{Script, TestServer, answer};
+use super::subject::{ConnectorSubject, KEY, SUBJECTS};
 
-/// Nothing here takes as long.
+/// Upper limit that no test here reaches.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn assert_retry(outcome: &Outcome, expected: Cause, subject: &Subject, case: &str) {
+fn assert_retry(outcome: &Outcome, expected: Cause, subject: &ConnectorSubject, case: &str) {
     let case = format!("{}: {case}", subject.name);
     assert_eq!(*outcome, Outcome::retry(expected), "{case}");
     assert_discreet(outcome, &case);
 }
 
-async fn against(subject: &Subject, script: Script) -> (Outcome, Server) {
-    let server = Server::start(script).await;
+async fn against(subject: &ConnectorSubject, script: Script) -> (Outcome, TestServer) {
+    let server = TestServer::start(script).await;
     let outcome = tokio::time::timeout(PATIENCE, subject.attempt(&server.url())).await.unwrap();
     (outcome, server)
 }
@@ -48,7 +48,7 @@ async fn a_refused_connection_sent_nothing() {
 #[tokio::test]
 async fn a_server_that_cannot_show_who_it_is_gets_nothing() {
     for subject in SUBJECTS {
-        let server = Server::start(answer(200, &[], subject.done.1)).await;
+        let server = TestServer::start(answer(200, &[], subject.done.1)).await;
         let outcome = subject.attempt(&format!("https://127.0.0.1:{}", server.port)).await;
         assert_retry(&outcome, Cause::Unreachable, subject, "TLS");
         let leaked = server.requests().iter().any(|request| request.contains("POST") || request.contains("LEAKY"));
@@ -70,7 +70,7 @@ async fn a_connection_that_breaks_leaves_the_outcome_open() {
     }
 }
 
-/// Where the body says what has become of the request, a body that cannot be read leaves that open.
+/// If the body carries the result of the request, an unreadable body leaves the outcome unknown.
 #[tokio::test]
 async fn a_success_that_cannot_be_read_leaves_the_outcome_open() {
     for subject in SUBJECTS {
@@ -98,7 +98,7 @@ async fn a_success_that_cannot_be_read_leaves_the_outcome_open() {
 async fn a_redirect_is_not_followed() {
     for subject in SUBJECTS {
         for status in [301, 302, 303, 307, 308] {
-            let elsewhere = Server::start(answer(200, &[], subject.done.1)).await;
+            let elsewhere = TestServer::start(answer(200, &[], subject.done.1)).await;
             let (outcome, server) = against(subject, answer(status, &[("location", &elsewhere.url())], "")).await;
             assert!(matches!(outcome, Outcome::Reject { .. }), "{}: {status}: {outcome:?}", subject.name);
             assert_eq!((server.requests().len(), elsewhere.requests().len()), (1, 0), "{}", subject.name);
@@ -107,14 +107,14 @@ async fn a_redirect_is_not_followed() {
     }
 }
 
-/// Time is stopped once the answer hangs: then the only thing that can still happen is that a deadline passes.
+/// The clock is paused once the answer hangs, so that only a deadline can still occur.
 #[tokio::test]
 async fn an_answer_that_does_not_come_in_time_leaves_the_outcome_open() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{".to_vec();
     for subject in SUBJECTS {
         for (case, bytes) in [("no answer", Vec::new()), ("half a body", head.clone())] {
             let status_is_known = !bytes.is_empty();
-            let server = Server::start(Script::Stall(bytes)).await;
+            let server = TestServer::start(Script::Stall(bytes)).await;
             let (url, written) = (server.url(), server.written.clone());
             let hanging = async {
                 written.notified().await;
@@ -134,7 +134,7 @@ async fn an_answer_that_does_not_come_in_time_leaves_the_outcome_open() {
 #[tokio::test]
 async fn a_request_is_repeated_byte_for_byte() {
     for subject in SUBJECTS {
-        let server = Server::start(answer(503, &[], "")).await;
+        let server = TestServer::start(answer(503, &[], "")).await;
         let connector = subject.open(&server.url());
         let request = subject.prepare(&*connector);
         assert_eq!(request, subject.prepare(&*connector), "{}: it is prepared alike", subject.name);
@@ -142,7 +142,7 @@ async fn a_request_is_repeated_byte_for_byte() {
             let outcome = connector.attempt(&request, KEY).await;
             assert_retry(&outcome, Cause::Unavailable, subject, "503");
         }
-        // The time of an attempt and its signature are meant to differ.
+        // The time of an attempt and its signature differ intentionally.
         let own = |line: &&str| !line.starts_with("webhook-timestamp") && !line.starts_with("webhook-signature");
         let sent: Vec<String> = server
             .requests()
@@ -157,7 +157,7 @@ async fn a_request_is_repeated_byte_for_byte() {
 #[tokio::test]
 async fn a_kept_request_that_cannot_be_read_is_given_up_without_being_sent() {
     for subject in SUBJECTS.iter().filter(|subject| subject.name != "resend") {
-        let server = Server::start(answer(200, &[], subject.done.1)).await;
+        let server = TestServer::start(answer(200, &[], subject.done.1)).await;
         let outcome = subject.open(&server.url()).attempt(b"\xff{", KEY).await;
         assert!(matches!(outcome, Outcome::Reject { .. }), "{}: {outcome:?}", subject.name);
         assert_eq!(server.requests().len(), 0, "{}", subject.name);

@@ -1,4 +1,5 @@
-//! A limit that nobody has configured and the destination announces is held, by one process and by three replicas.
+//! A rate limit that is announced by the destination and not configured is observed, by one process and
+//! by three replicas.
 
 use usher_lab::Limit;
 use usher_tests::backend::{Backend, log_once};
@@ -8,26 +9,26 @@ use usher_tests::test_env::{Options, SOON, TestEnv};
 
 use super::{FULL, arrivals, reached, requests};
 
-/// Calls in any second that the destination takes.
+/// Requests per second that the destination accepts.
 const LIMIT: u32 = 20;
-/// Mails in the short form and in the full one.
+/// Number of mails in the short test and in the full one.
 const SHORT_MAILS: usize = 200;
 const FULL_MAILS: usize = 1_000;
-/// Calls a second that must be made of it; fewer in the short form, of which the begin is a large part.
+/// Minimum rate in calls per second. Lower in the short test, where the start takes a large share of the time.
 const LEAST: f64 = 18.0;
 const LEAST_IN_SHORT: f64 = 14.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_holds_what_is_announced() {
     let Some(backend) = Backend::embedded() else { return };
-    // The lab's settings log_once "none": nothing of our own.
+    // The lab's settings configure no quota.
     hold(backend, 1, vec![]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_hold_what_is_announced() {
     let Some(backend) = Backend::real() else { return };
-    // Unset: what is assumed then gives way to what is announced.
+    // Unset: the quota assumed in that case yields to the announced one.
     hold(backend, 3, vec![("RESEND_QUOTA", String::new())]).await;
 }
 
@@ -55,7 +56,7 @@ async fn hold(backend: Backend, replicas: usize, settings: Vec<(&'static str, St
     }
     let backlog: Vec<Webhook> = (0..mails).map(|_| User::new().created()).collect();
     env.send_all(&backlog).await;
-    // Every request that was refused is made again.
+    // Every refused request is repeated.
     reached(&env, mails).await;
     env.all_ended(mails, SOON).await;
 

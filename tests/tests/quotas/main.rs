@@ -1,7 +1,7 @@
-//! A quota belongs to an account, whatever number of replicas and flows uses it: it is never exceeded, it is used well, a
-//! replica that dies gives its share back, and urgent mail does not wait behind a backlog.
+//! A quota belongs to an account, whatever the number of replicas and flows that use it. It is never exceeded and is
+//! well used, a replica that dies returns its share, and urgent mail does not wait behind a backlog.
 //!
-//! A short one is run with the other tests; `just quotas` runs the full one.
+//! A short version runs with the other tests; `just quotas` runs the full one.
 #![allow(clippy::unwrap_used)]
 
 mod announced;
@@ -19,21 +19,21 @@ use usher_tests::ledger::Mark;
 use usher_tests::program::Program;
 use usher_tests::test_env::{Options, SOON, TestEnv};
 
-/// Calls a second that the account has.
+/// Calls per second of the account.
 const LIMIT: usize = 50;
-/// Calls in any second, by arrival, that are put up with: what is late on its way meets what comes after it.
+/// Maximum calls in any second, by arrival: a delayed call may arrive together with later ones.
 const MOST: usize = 52;
-/// Calls a second that must be made of it; fewer where the tests share the machine with others.
+/// Minimum rate in calls per second. Lower in the short test, which shares the machine with other tests.
 const LEAST: usize = 45;
 const LEAST_IN_SHORT: usize = 40;
-/// From so many mails on it is the full one.
+/// Number of mails from which on the test counts as the full one.
 const FULL: usize = 5_000;
-/// How soon the share of a replica that has died is in use, in milliseconds.
+/// Maximum time until the share of a dead replica is used again, in ms.
 const BACK: i64 = 5_000;
-/// How soon urgent mail is out.
+/// Maximum time until an urgent mail is sent, in ms.
 const URGENT: i64 = 1_000;
 
-/// Two flows whose mails come from the same account: one of the backlog, one urgent.
+/// Three flows whose mails use the same account: two with the backlog, and one for urgent mail.
 const FLOWS: [(&str, &str); 3] = [
     ("news", include_str!("news.toml")),
     ("offers", include_str!("offers.toml")),
@@ -55,7 +55,7 @@ async fn three_replicas_and_two_flows_share_one_account() {
         owners.is_ok_and(|(owners,): (i64,)| owners == 3).then_some(())
     })
     .await;
-    // It comes many times faster than it can be worked off.
+    // The backlog arrives many times faster than it can be processed.
     let backlog: Vec<Webhook> = (0..mails / 2).map(|_| User::new().created()).collect();
     env.send_all(&backlog).await;
 
@@ -74,7 +74,7 @@ async fn three_replicas_and_two_flows_share_one_account() {
     let course = format!("{each:?}, the replica killed {} s after the first", (killed_at - first) / 1_000);
     each.sort_unstable();
     let typical = each[each.len() / 2];
-    // Not before some of them are missed.
+    // Not before a second in which calls are missing.
     let least = if mails < FULL { LEAST_IN_SHORT } else { LEAST };
     let missed = (killed_at..last).find(|at| arrived.within(*at, 1_000) < least).unwrap_or(killed_at);
     let back = (missed..last).find(|at| arrived.within(*at, 1_000) >= least).map(|at| at - killed_at);
@@ -94,38 +94,38 @@ async fn three_replicas_and_two_flows_share_one_account() {
     assert!(typical >= least);
     assert!(back.is_some_and(|back| back <= BACK));
     assert!(slowest <= URGENT);
-    // The kill takes its part of a short time.
+    // In a short test the kill lowers the average too much.
     assert!(mails < FULL || average >= LEAST as f64);
 }
 
-/// When the mails arrived, in order.
+/// Arrival times of the mails in ms, in order.
 struct Arrivals(Vec<i64>);
 
 impl Arrivals {
-    /// How many came in this time.
+    /// Returns the number of mails that arrived from `from` on, within `millis`.
     fn within(&self, from: i64, millis: i64) -> usize {
         self.0.partition_point(|at| *at < from + millis) - self.0.partition_point(|at| *at < from)
     }
 }
 
-/// Waits until so many mails have reached the destination.
+/// Waits until this many mails have reached the destination.
 async fn reached(env: &TestEnv, mails: usize) {
     let deadline = SOON + Duration::from_secs(mails as u64 / 20);
     eventually("so many mails are sent", deadline, || async { (arrivals(env).len() >= mails).then_some(()) }).await;
 }
 
-/// When the mails arrived, in order.
+/// Returns the arrival times of the mails in ms, in order.
 fn arrivals(env: &TestEnv) -> Vec<i64> {
     requests(env).iter().map(|request| request.at.millis()).collect()
 }
 
-/// The requests for mails, in order.
+/// Returns the requests for mails, in order.
 fn requests(env: &TestEnv) -> Vec<Arc<Entry>> {
     let filter = Filter { provider: Some("resend".into()), ..Filter::default() };
     env.lab().requests(&filter).unwrap()
 }
 
-/// Sends codes in the middle of the backlog, one after the other; how long each took from its acknowledgement.
+/// Sends codes one after the other during the backlog. Returns the time of each from acknowledgement to effect, in ms.
 async fn urgent(env: &TestEnv) -> Vec<i64> {
     let mut took = Vec::new();
     for _ in 0..10 {

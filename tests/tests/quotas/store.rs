@@ -1,4 +1,4 @@
-//! How processes share quotas through the store.
+//! Sharing of quotas between processes through the store.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use usher_tests::test_env::SOON;
 
 const LEASE: Duration = Duration::from_secs(60);
 
-/// A store on Postgres, which several processes use; none where there is none.
+/// Opens a store on Postgres, for several processes. Returns `None` if Postgres is not configured.
 async fn shared() -> Option<(SqlStore, OwnDatabase)> {
     let database = OwnDatabase::make(&setting("USHER_TEST_POSTGRES")?).await;
     Some((open(&database.url()).await, database))
 }
 
-/// A store in a file, which one process uses.
+/// Opens a store in a file, for one process.
 async fn private() -> (SqlStore, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     (open(&format!("sqlite:{}", folder.path().join("store.db").display())).await, folder)
@@ -46,7 +46,7 @@ fn wish(quota: &str) -> QuotaRequest {
     }
 }
 
-/// The part of the pace, in calls.
+/// Returns the share of the rate limit, in calls.
 fn part(grant: &QuotaLease) -> u32 {
     grant.pace.map_or(0, |(_, part)| part)
 }
@@ -59,7 +59,7 @@ async fn grant(store: &SqlStore, member: &str, wish: &QuotaRequest) -> QuotaLeas
 async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
     let Some((store, _database)) = shared().await else { return };
     let wish = wish("50/s, 10 at once");
-    // With how many calls at once it goes by until it hears the answer.
+    // `max_concurrent`: the concurrency that the member uses until it receives the answer.
     let has = async |member, max_concurrent| {
         let grant = grant(&store, member, &QuotaRequest { max_concurrent, ..wish.clone() }).await;
         (part(&grant), grant.max_concurrent)
@@ -115,7 +115,7 @@ async fn calls_under_way_are_not_given_back_before_they_have_ended() {
 async fn a_file_is_used_by_one_process_which_has_everything_at_once() {
     let (store, _folder) = private().await;
     let wish = wish("50/s, 10 at once");
-    // Also after it was killed and has come back.
+    // Also after the process was killed and has restarted.
     for member in ["a", "b"] {
         assert_eq!(part(&grant(&store, member, &wish).await), 50);
     }

@@ -1,5 +1,5 @@
-//! Brokers as people have them: topics that grow, are deleted, made again, compacted and shortened while all runs, and
-//! brokers that are away.
+//! Administration of Kafka during operation: topics that grow, are deleted, created again, compacted or shortened, and
+//! brokers that are unavailable.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ text = "hello"
 tags = { clerk_user_id = "{{ user.id }}" }
 "#;
 
-/// An environment with one flow, and who administers its broker.
+/// Starts an environment with one flow and creates an admin client of its broker.
 async fn env() -> Option<(TestEnv, AdminClient<DefaultClientContext>)> {
     let backend = Backend::real()?;
     let Backend::Real(services) = &backend else { return None };
@@ -40,11 +40,11 @@ fn signups(count: usize) -> Vec<Webhook> {
     (0..count).map(|_| User::new().created()).collect()
 }
 
-/// Events that a producer that knows of `partitions` puts beyond the layout's eight.
+/// Appends events with a producer that knows `partitions` partitions, to those beyond the layout's eight.
 async fn append_beyond(env: &TestEnv, partitions: i32, count: usize) {
     let topic = TopicSpec { partitions, creation: Creation::Never, ..env.layout().events() };
     let log = env.log().await;
-    // A producer that has seen fewer would not look again for minutes.
+    // A producer that has seen fewer partitions would not refresh its metadata for minutes.
     eventually("the broker shows the partitions", SOON, || async {
         let found = log.watermarks(&topic.name).await.ok()?;
         (found.len() == usize::try_from(partitions).expect("few")).then_some(())
@@ -53,7 +53,7 @@ async fn append_beyond(env: &TestEnv, partitions: i32, count: usize) {
     let beyond = |webhook: &Webhook| Partition::of(&webhook.record().key, partitions).0 >= 8;
     let webhooks = std::iter::repeat_with(|| User::new().created()).filter(beyond).take(count);
     for webhook in webhooks {
-        // A partition that has just been made takes a moment to have a leader.
+        // A new partition has no leader for a moment.
         eventually("it is kept", SOON, || async { log.append(&topic, webhook.record()).await.ok() }).await;
     }
 }
@@ -66,7 +66,7 @@ async fn set(admin: &AdminClient<DefaultClientContext>, topic: &str, settings: &
     admin.alter_configs(&[change], &AdminOptions::new()).await.expect("an answer")[0].as_ref().expect("it is set");
 }
 
-/// Waits until what takes webhooks is ready, or says of its topic that it has this problem.
+/// Waits until the process that receives webhooks is ready, or reports this problem of its topic.
 async fn until_readiness(env: &TestEnv, problem: Option<&str>) {
     eventually(&format!("readiness: {problem:?}"), SOON, || async {
         let (status, text) = env.admin_page("/readyz").await;
@@ -100,7 +100,7 @@ async fn a_topic_that_grows_while_all_runs_loses_nothing() {
     until_metric(&env, "usher_log_topic_problem{problem=\"more_partitions\"} 1").await;
     until_readiness(&env, None).await;
 
-    // What stands there is done at the next start, too, with the layout as it was.
+    // Records in the additional partitions are also read after a restart with the old layout.
     env.stop_delivering().await;
     append_beyond(&env, 12, 5).await;
     env.send_all(&signups(10)).await;
@@ -113,7 +113,7 @@ async fn a_topic_that_grows_while_all_runs_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_anew() {
+async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_again() {
     let Some((mut env, admin)) = env().await else { return };
     env.send_all(&signups(10)).await;
     env.all_ended(10, SOON).await;
@@ -130,9 +130,9 @@ async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_anew()
     ingest.kill().await;
     dispatcher.kill().await;
     let all = admin.inner().fetch_metadata(None, SOON).expect("metadata");
-    assert!(all.topics().iter().all(|found| found.name() != topic), "nothing is made anew");
+    assert!(all.topics().iter().all(|found| found.name() != topic), "nothing is made again");
 
-    // Somebody else makes it: what was acknowledged is not in it.
+    // A third party creates the topic again: it does not contain the acknowledged events.
     let made = NewTopic::new(&topic, 8, TopicReplication::Fixed(1));
     admin.create_topics(&[made], &AdminOptions::new()).await.expect("an answer")[0].as_ref().expect("it is made");
     until_readiness(&env, Some("topic made again")).await;
@@ -153,7 +153,7 @@ async fn what_others_do_to_a_topics_settings_is_noticed_while_it_runs_and_at_the
     env.send(&of_size(60_000)).await;
     until_metric(&env, "usher_log_retention_seconds 604800").await;
 
-    // An hour, and 20 kB.
+    // One hour and 20 kB.
     set(&admin, &topic, &[("retention.ms", "3600000"), ("max.message.bytes", "20000")]).await;
     until_metric(&env, "usher_log_topic_problem{problem=\"short_retention\"} 1").await;
     until_metric(&env, "usher_log_topic_problem{problem=\"small_records\"} 1").await;
@@ -162,7 +162,7 @@ async fn what_others_do_to_a_topics_settings_is_noticed_while_it_runs_and_at_the
     let (status, answer) = env.post("/webhooks/clerk", &large.headers(SECRET), large.body.clone().into()).await;
     let message = answer["error"]["message"].as_str().unwrap_or_default();
     assert!(status == 413 && message.contains("19488 bytes"), "{status}: {answer}");
-    // Many at once would be one batch that is larger than the topic takes.
+    // If the producer batched these, the batch would exceed the topic's limit.
     env.send_all(&(0..40).map(|_| of_size(4000)).collect::<Vec<_>>()).await;
     let output = env.ingest().output();
     for said in ["keeps its events for 60 minutes", "takes records of 20000 bytes"] {
@@ -206,7 +206,7 @@ async fn dead_letters_that_were_kept_for_ever_end_from_the_next_start_on() {
     env.end().await;
 }
 
-/// Time of a line of a log.
+/// Returns the time of a log line.
 fn logged_at(line: &str) -> Timestamp {
     line.split_once(' ').expect("a time and more").0.parse().expect("RFC 3339")
 }
@@ -229,7 +229,7 @@ async fn a_broker_that_is_away_is_one_line_in_ten_seconds() {
         panic!("it is told thrice: {output}");
     };
     let apart = logged_at(second).since(logged_at(first));
-    // Their times are cut to whole microseconds, and taken a little after the clock was looked at.
+    // Log times are truncated to whole microseconds and taken shortly after the rate limit reads the clock.
     assert!(apart >= Duration::from_millis(9_900), "{apart:?}");
     let others = output.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
     let others: Vec<&str> = others.filter(|line| !line.contains(&told)).collect();

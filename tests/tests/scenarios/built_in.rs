@@ -1,4 +1,4 @@
-//! The built-in flows that came after the first three: the right call, in order, and nothing where nothing is to follow.
+//! The built-in flows after the first three: each makes the right calls in order, and none where none is due.
 
 use serde_json::{Value, json};
 use usher_dispatcher::store::RunFilter;
@@ -25,7 +25,7 @@ async fn env(backend: Backend, flow: &'static [&'static str]) -> TestEnv {
     TestEnv::with(backend, Options { built_in: flow, ..Options::default() }).await
 }
 
-/// The webhook with these fields of its `data` set.
+/// Returns the webhook with these fields of its `data` set.
 fn with(mut webhook: Webhook, fields: &Value) -> Webhook {
     let mut body: Value = serde_json::from_str(&webhook.body).unwrap();
     for (name, value) in fields.as_object().unwrap() {
@@ -35,7 +35,7 @@ fn with(mut webhook: Webhook, fields: &Value) -> Webhook {
     webhook
 }
 
-/// The webhook of something that happened `minutes` ago.
+/// Returns the webhook with a `timestamp` that is `minutes` older.
 fn old(mut webhook: Webhook, minutes: i64) -> Webhook {
     let mut body: Value = serde_json::from_str(&webhook.body).unwrap();
     body["timestamp"] = json!(body["timestamp"].as_i64().unwrap() - minutes * 60_000);
@@ -79,20 +79,20 @@ async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(backe
         assert_eq!(mail.body["html"], "<p>482913 &amp; welcome</p>", "as it is");
         assert_eq!(mail.body["text"], "482913 & welcome");
     }
-    // Whoever is known by an address alone has its digest as a key.
+    // A run without a user has the digest of the address as its key.
     let key = address_key(AddressDigest::of("new@mail.test"));
     assert!(runs.iter().any(|run| run.key == key.as_str() && run.user.is_none() && run.state == "done"), "{runs:?}");
     let dead = runs.iter().find(|run| run.event == late.id).unwrap();
     assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("expired")));
 
-    // Nothing of the code is kept: not in the store, and not in the dead letter.
+    // The code is stored neither in the store nor in the dead letter.
     let (kept,): (i64,) =
         sqlx::query_as("SELECT count(*) FROM usher_run WHERE body IS NOT NULL OR request IS NOT NULL")
             .fetch_one(&env.pool().await)
             .await
             .unwrap();
     assert_eq!(kept, 0);
-    // One that is refused can be redriven for as long as it lives, from the store: its letter has no body either.
+    // A refused code can be redriven from the store until it expires: its dead letter has no body either.
     env.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
     env.send(&mail(&user.id, "refused@mail.test", "verification_code", &json!({}))).await;
     env.all_ended(runs.len() + 1, SOON).await;
@@ -128,7 +128,7 @@ async fn a_code_is_gone_from_the_stores_files_soon_after_its_run_has_ended() {
     let holding = || {
         let names = ["store.db", "store.db-wal"].into_iter();
         let holds = |name: &&str| {
-            // A log that was emptied may be gone.
+            // A checkpointed WAL file may be gone.
             let bytes = std::fs::read(data.join(name)).unwrap_or_default();
             bytes.windows(CODE.len()).any(|window| window == CODE.as_bytes())
         };
@@ -139,7 +139,7 @@ async fn a_code_is_gone_from_the_stores_files_soon_after_its_run_has_ended() {
     eventually("no file of the store has the code any more", SOON, || async { holding().is_empty().then_some(()) })
         .await;
 
-    // At a stop there is no waiting.
+    // A stop removes the code at once.
     env.send(&mail(&user.id, "a@mail.test", "verification_code", &json!({"body": CODE, "body_plain": CODE}))).await;
     env.all_ended(21, SOON).await;
     env.stop_delivering().await;
@@ -158,10 +158,10 @@ async fn only_a_real_change_of_how_somebody_signs_in_is_told(backend: Backend) {
     env.send(&with(user.created(), &safe)).await;
     env.send(&with(named.updated(), &safe)).await;
     env.send(&with(moved.updated(), &safe)).await;
-    // Older than what is known by now: it says another address, and nothing has changed.
+    // Older than the stored state: it contains another address, but nothing has changed.
     env.send(&with(between.updated(), &factor)).await;
     env.send(&with(last.updated(), &factor)).await;
-    // Nobody has heard of this one: whatever it says has not changed.
+    // The first event of an unknown user contains no change.
     env.send(&with(User::new().updated(), &factor)).await;
     let runs = env.all_ended(5, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
@@ -203,7 +203,7 @@ async fn whoever_leaves_has_no_trial_any_more(backend: Backend) {
     let cancelled = env.effects_by_user("stripe", "subscriptions.cancel");
     assert_eq!(cancelled.into_iter().collect::<Vec<_>>(), [(leaves.id.clone(), 1)]);
 
-    // Somebody who leaves while Stripe is down: what was to be made is not made any more, or cancelled where it was.
+    // A user is deleted while Stripe is down: the subscription is not created, or is cancelled if it was.
     env.lab().set_fault("stripe", Fault { status: Some(503), ..Fault::default() }).unwrap();
     env.send(&hurries.created()).await;
     env.send(&hurries.deleted()).await;
@@ -226,7 +226,7 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(backend: Back
     let moved = User { email: Some("moved@mail.test".into()), ..user.changed() };
     let webhooks = [
         user.created(),
-        user.changed().updated(), // Nothing that a member has is new.
+        user.changed().updated(), // No field of the member has changed.
         moved.changed().updated(),
         moved.changed().changed().deleted(),
     ];
@@ -235,14 +235,14 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(backend: Back
         env.all_ended(index + 1, SOON).await;
     }
     let (first, moved) = (Some(first.as_str()), Some("moved@mail.test"));
-    // A member who has not confirmed yet is unsubscribed before being archived.
+    // An unconfirmed member is unsubscribed before being archived.
     let (put, end, archive) = ("members.put", "members.update", "members.archive");
     let did = env.effects("mailchimp");
     let did: Vec<(&str, Option<&str>)> = did.iter().map(|effect| (&*effect.operation, effect.to.as_deref())).collect();
     assert_eq!(did, [(put, first), (put, moved), (end, first), (archive, first), (end, moved), (archive, moved)]);
     assert_eq!(env.effects("mailchimp")[0].body["status_if_new"], "pending", "Mailchimp asks for consent");
 
-    // Somebody who moves and leaves at once, while Mailchimp is down: of no address anything is left.
+    // A user changes the address and is deleted while Mailchimp is down: no member of either address remains.
     env.lab().set_fault("mailchimp", Fault { status: Some(503), ..Fault::default() }).unwrap();
     let hurries = User { email: Some("one@mail.test".into()), ..User::new() };
     let moved = User { email: Some("two@mail.test".into()), ..hurries.changed() };
@@ -263,7 +263,7 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(backend: Back
     env.end().await;
 }
 
-/// The record of an address in the double of Mailchimp.
+/// Returns the record of an address in the double of Mailchimp.
 async fn member(env: &TestEnv, email: &str) -> Value {
     let url = env.variable("MAILCHIMP_BASE_URL").unwrap();
     let request = reqwest::Client::new().get(format!("{url}/3.0/lists/1ab0000000/members/{email}"));
@@ -283,7 +283,7 @@ async fn a_newsletters_member_is_the_address_and_not_the_user(backend: Backend) 
     let with = |user: &User, email: &str| User { email: Some(email.into()), ..user.clone() };
     let status = async |email: &str| member(&env, email).await["status"].clone();
 
-    // The same address in another case is no news.
+    // The same address in different case causes no request.
     let ada = with(&User::new(), "Ada@Mail.test");
     send(&ada.created()).await;
     let before = env.effects("mailchimp").len();
@@ -291,7 +291,7 @@ async fn a_newsletters_member_is_the_address_and_not_the_user(backend: Backend) 
     send(&lower.updated()).await;
     assert_eq!((env.effects("mailchimp").len(), status("ada@mail.test").await), (before, json!("pending")));
 
-    // Two users with one address: it has a member until both have left it.
+    // Two users share an address: its member stays until both have left the address.
     let bob = with(&User::new(), "ada@mail.test");
     send(&bob.created()).await;
     let moved = with(&lower.changed(), "ada.new@mail.test");
@@ -303,11 +303,12 @@ async fn a_newsletters_member_is_the_address_and_not_the_user(backend: Backend) 
     send(&bob.changed().deleted()).await;
     assert_eq!(status("ada@mail.test").await, "archived");
 
-    // A user who comes back is asked again.
+    // A user who signs up again is asked for consent again.
     send(&with(&User::new(), "ADA@mail.test").created()).await;
     assert_eq!(status("ada@mail.test").await, "pending");
 
-    // A confirmed member moves with its history, and one that goes there and back at once is never taken out.
+    // A confirmed member keeps its history under a new address. A user who changes the address and immediately changes
+    // it back is never archived.
     let url = env.variable("MAILCHIMP_BASE_URL").unwrap();
     let url = format!("{url}/3.0/lists/1ab0000000/members/ada.new@mail.test");
     let confirm = reqwest::Client::new().patch(url).bearer_auth("lab-us1").header("content-type", "application/json");
@@ -360,7 +361,7 @@ async fn a_workflow_is_chosen_by_the_type_of_the_event(backend: Backend) {
     env.send(&user.created()).await;
     env.send(&user.changed().updated()).await;
     env.send(&Webhook::new("organizationMembership.created", &user.id, &membership)).await;
-    // An organization pays: nobody in particular is to be told.
+    // The payer is an organization, so there is no user to notify.
     let payer = json!({"object": "commerce_payer", "id": "cpayer_1", "user_id": "", "organization_id": "org_1"});
     let bill = json!({"id": "csub_1", "object": "commerce_subscription", "status": "past_due", "payer": payer});
     env.send(&Webhook::new("subscription.pastDue", "org_1", &bill)).await;

@@ -1,4 +1,4 @@
-//! A machine whose clock is wrong: nothing is forgotten, given up or sent because of it, and new events work.
+//! A machine with a wrong clock: nothing is pruned, given up or sent because of it, and new events are processed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
 use usher_tests::test_env::{Options, SOON, TestEnv};
 
-/// Waits for long, and for an address; what it sends is worth something for ten minutes.
+/// Waits three days, then sends a mail. `SOON_OR_NEVER` waits for an address instead, and expires after ten minutes.
 const LATER: &str = r#"
 on = ["clerk/user.created"]
 [[step]]
@@ -36,7 +36,8 @@ subject = "now"
 text = "hello"
 "#;
 
-/// An environment whose programs have a clock of their own, set by `file`. None where there is no libfaketime.
+/// Starts an environment whose programs have their own clock, set by `file`. Returns `None` if libfaketime
+/// is not configured.
 async fn env(file: &Path) -> Option<TestEnv> {
     let library = setting("USHER_TEST_FAKETIME")?;
     std::fs::write(file, "+0").unwrap();
@@ -44,14 +45,14 @@ async fn env(file: &Path) -> Option<TestEnv> {
         ("LD_PRELOAD", library),
         ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
         ("FAKETIME_NO_CACHE", "1".to_owned()),
-        // The time since boot is not set with the clock.
+        // Setting a clock does not change the monotonic clock.
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
     let flows = vec![("later", LATER), ("soon", SOON_OR_NEVER)];
     Some(TestEnv::with(Backend::Embedded, Options { flows, settings, ..Options::default() }).await)
 }
 
-/// Number of the flow's runs in this state.
+/// Returns the number of the flow's runs in this state.
 async fn count(env: &TestEnv, flow: &str, state: &str) -> usize {
     let state = Some(state.parse().unwrap());
     env.runs(&RunFilter { flow: Some(flow.to_owned()), state, ..RunFilter::default() }).await.len()
@@ -79,20 +80,20 @@ async fn a_clock_that_is_set_and_set_back_loses_nothing_and_kills_nothing() {
     are(&env, "soon", "done", 5).await;
     are(&env, "later", "waiting", 6).await;
 
-    // Set while it runs: this process keeps its time, and says that something is wrong.
+    // The clock is set during operation: the process continues with its own time and is not ready.
     let not_ready = async |env: &TestEnv| {
         eventually("it is not ready", SOON, || async { (env.admin_page("/readyz").await.0 == 503).then_some(()) })
             .await;
     };
     std::fs::write(&clock, "+40d").unwrap();
     not_ready(&env).await;
-    // Meanwhile ingest takes nothing that the clock does not agree with.
+    // Meanwhile ingest refuses webhooks whose timestamp does not match the clock.
     assert_eq!(env.send_once(&User::new().created()).await, Some(401));
     std::fs::write(&clock, "+0").unwrap();
     sign_up_until_kept(&env, 5).await;
     are(&env, "soon", "done", 10).await;
 
-    // Started with it, for longer than it takes to forget what is old.
+    // Started with the wrong clock, and running for longer than the interval of pruning.
     env.stop_delivering().await;
     std::fs::write(&clock, "+40d").unwrap();
     env.go_on_delivering().await;
@@ -104,7 +105,7 @@ async fn a_clock_that_is_set_and_set_back_loses_nothing_and_kills_nothing() {
     are(&env, "soon", "waiting", 1).await;
     are(&env, "later", "waiting", 11).await;
 
-    // Behind: nothing is begun, and then all goes on.
+    // The clock is behind: nothing is started. After it is corrected, all runs continue.
     env.stop_delivering().await;
     std::fs::write(&clock, "-40d").unwrap();
     let behind = env.start_delivering();
@@ -123,7 +124,7 @@ async fn a_clock_that_is_set_and_set_back_loses_nothing_and_kills_nothing() {
     env.end().await;
 }
 
-/// Until the programs have seen that the clock is back.
+/// Sends each signup until it is acknowledged, because the programs take a moment to accept the corrected clock.
 async fn sign_up_until_kept(env: &TestEnv, count: usize) {
     for _ in 0..count {
         env.send_until_kept(&User::new().created()).await;
@@ -135,12 +136,12 @@ async fn the_dashboards_example_event_works_long_after_the_start() {
     let env = TestEnv::with(Backend::Embedded, Options { flows: vec![("later", LATER)], ..Options::default() }).await;
     sign_up(&env, 1).await;
     are(&env, "later", "waiting", 1).await;
-    // As if it had run for months: what was received more than 35 days ago is forgotten.
+    // Simulates months of operation: runs received more than 35 days ago have been pruned.
     let horizon = usher_service::clock::now().millis() - 35 * 24 * 3_600_000;
     let pool = env.pool().await;
     let sql = "INSERT INTO usher_pruned (flow, older_than) VALUES ('later', $1)";
     sqlx::query(sql).bind(horizon).execute(&pool).await.unwrap();
-    // The dashboard's examples have a time of 2022.
+    // The dashboard's examples have a timestamp of 2022.
     let mut example = User::new().created();
     let mut body: serde_json::Value = serde_json::from_str(&example.body).unwrap();
     body["timestamp"] = 1_654_012_591_835_i64.into();

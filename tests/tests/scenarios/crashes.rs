@@ -1,4 +1,4 @@
-//! Programs that are killed in the middle of work, and programs that are asked to stop.
+//! Programs killed during work, and programs asked to stop.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ async fn every_kept_event_survives_kill_9_with_one_effect_each(backend: Backend)
     let webhooks: Vec<Webhook> = (0..EVENTS).map(|_| User::new().created()).collect();
     let done = |env: &TestEnv| env.effects("resend").len();
 
-    // Killed with requests under way (the front) and with steps under way (the back, or all of it).
+    // Kills ingest while requests are in flight, or the dispatcher (embedded: the whole process) while steps
+    // are in flight.
     for (number, part) in webhooks.chunks(EVENTS / 5).enumerate() {
         let before = done(&env);
         let (sending, rest) = part.split_at(part.len() / 2);

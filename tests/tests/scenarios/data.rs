@@ -1,4 +1,4 @@
-//! The data directory of `usher up`: what is in it is whole, and its owner's alone.
+//! The data directory of `usher up`: its files are complete and accessible only to their owner.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,15 +26,15 @@ async fn stop(mut program: Program) {
 async fn a_first_start_on_a_full_disk_spoils_no_later_one() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::mount(folder.path(), 4096) else { return };
-    // From no room at all to room for some of the files.
+    // Free space in KiB, from none to enough for some of the files.
     for room in [0, 4, 8, 40, 120] {
         let data = disk.path().join(format!("data-{room}"));
         let ballast = disk.path().join("ballast");
         fs::create_dir(&data).unwrap();
         let free = 4096 - used(disk.path()) - room;
-        // As much of it as fits.
+        // Fills the disk as far as possible; the write may fail.
         let _ = fs::write(&ballast, vec![1; free * 1024]);
-        // It ends, or waits for room.
+        // The program exits or waits for space.
         let mut program = up(&data, &[], folder.path());
         eventually(&format!("it notices, with room for {room} KiB"), SOON, || {
             let noticed = ["is full", "No space left"].iter().any(|words| program.output().contains(words));
@@ -55,7 +55,7 @@ async fn a_first_start_on_a_full_disk_spoils_no_later_one() {
     }
 }
 
-/// Kilobytes taken, in whole blocks.
+/// Returns the space used below `path` in KiB, counted in whole blocks.
 fn used(path: &Path) -> usize {
     let sizes = fs::read_dir(path).unwrap().map(|entry| {
         let (path, found) = (entry.as_ref().unwrap().path(), entry.as_ref().unwrap().metadata().unwrap());
@@ -90,7 +90,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Everything in a folder is its owner's alone, and as many files are there.
+/// Asserts that a folder holds at least this many files and that all are accessible only to their owner.
 fn assert_private(folder: &Path, at_least: usize) {
     let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() >= at_least, "{files:?}");
@@ -109,7 +109,7 @@ async fn the_data_directory_is_its_owners_alone() {
     assert_private(&data, 8);
     stop(program).await;
 
-    // One that was made with wider permissions, files and all; and databases that are elsewhere.
+    // A directory and files with wider permissions are closed to others; so are databases outside the directory.
     let other = folder.path().join("other");
     fs::create_dir(&other).unwrap();
     let [log, store] = ["log.db", "store.db"].map(|name| other.join(name));
@@ -128,7 +128,7 @@ async fn the_data_directory_is_its_owners_alone() {
     assert!(program.output().contains("closed the data directory to others"), "{}", program.output());
     stop(program).await;
 
-    // A folder with files of others is not taken from them.
+    // Permissions of a folder with unrelated files are not changed.
     let shared = folder.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::write(shared.join("of-somebody-else"), "").unwrap();

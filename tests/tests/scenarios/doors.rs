@@ -1,4 +1,4 @@
-//! Doors that stay open to senders and closed to everybody else: clients that stall, and answers that nobody reads.
+//! Stalled clients and unread answers must not block other senders.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -14,13 +14,14 @@ use usher_tests::test_env::{Options, SOON, TestEnv};
 
 usher_tests::on_both_backends!(clients_that_stall_keep_nobody_out, answers_that_nobody_reads_hold_up_nothing);
 
-/// Connections that stall: more than there are permits for requests under way.
+/// Number of stalled connections. More than the permits for concurrent requests.
 const STALLED: usize = 600;
-/// Posts that must pass meanwhile, and how long each may take. It takes milliseconds on an idle machine.
+/// Number of posts that must succeed meanwhile, and the maximum time for each. A post takes milliseconds on
+/// an idle machine.
 const POSTS: usize = 100;
 const PROMPT: Duration = Duration::from_secs(1);
 
-/// A head that is in order as far as it can be seen before the body has come.
+/// Returns request headers that pass every check that is made before the body arrives.
 fn head(path: &str, more: &str) -> Vec<u8> {
     let now = clock::now().seconds();
     format!(
@@ -30,7 +31,7 @@ fn head(path: &str, more: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Opens connections that begin like this. Where one is closed early, that is the server's right.
+/// Opens connections that begin with these bytes. The server may close any of them early.
 async fn stall(address: &str, begin: &[u8]) -> Vec<TcpStream> {
     let open = |_| async move {
         let mut stream = TcpStream::connect(address).await.expect("the kernel takes connections");
@@ -40,7 +41,7 @@ async fn stall(address: &str, begin: &[u8]) -> Vec<TcpStream> {
     futures::stream::iter(0..STALLED).map(open).buffer_unordered(64).collect().await
 }
 
-/// A byte a second on each of them, until this is dropped.
+/// Sends one byte per second on each connection until the future is dropped.
 async fn drip(streams: &mut [TcpStream]) {
     loop {
         for stream in &mut *streams {
@@ -50,12 +51,12 @@ async fn drip(streams: &mut [TcpStream]) {
     }
 }
 
-/// Without reading: a connection that is closed answers with a reset to what still comes.
+/// Returns true if the connection is closed. Does not read: a closed connection answers further writes with a reset.
 fn is_closed(stream: &TcpStream) -> bool {
     matches!(stream.try_write(b" "), Err(error) if error.kind() != ErrorKind::WouldBlock)
 }
 
-/// Posts from the same address while others stall: all are kept, each at once.
+/// Asserts that posts from the same address are acknowledged quickly while other connections stall.
 async fn posts_pass(env: &TestEnv, meanwhile: &str) {
     let webhooks: Vec<Webhook> = (0..POSTS).map(|_| User::new().created()).collect();
     let took = futures::stream::iter(&webhooks)
@@ -72,7 +73,7 @@ async fn posts_pass(env: &TestEnv, meanwhile: &str) {
 }
 
 async fn clients_that_stall_keep_nobody_out(backend: Backend) {
-    // No flow starts on these: what is looked at is the door alone.
+    // No flow starts on these events: only ingest is tested.
     let flow = "on = [\"clerk/user.deleted\"]\n[[step]]\nuse = \"stripe.delete_customer\"\n";
     let links =
         [("USHER_UNSUBSCRIBE_SECRET", "0123456789abcdef0123456789abcdef"), ("USHER_PUBLIC_URL", "https://a.test")];
@@ -103,7 +104,7 @@ async fn clients_that_stall_keep_nobody_out(backend: Backend) {
         () = drip(&mut dripping) => {}
         () = posts_pass(&env, "a byte a second") => {}
     }
-    // A body that never ends is cut off.
+    // The server closes a connection whose body does not end.
     eventually("the slow ones are gone", SOON, || {
         let gone = dripping.iter().all(is_closed);
         async move { gone.then_some(()) }
@@ -114,7 +115,7 @@ async fn clients_that_stall_keep_nobody_out(backend: Backend) {
     env.end().await;
 }
 
-/// Connections that ask again and again and read nothing, until nothing more can be written on them.
+/// Opens connections that send requests and read no answers, until nothing more can be written to them.
 async fn deaf(address: &str, count: usize) -> Vec<TcpStream> {
     let open = |_| async move {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -132,7 +133,7 @@ async fn deaf(address: &str, count: usize) -> Vec<TcpStream> {
 
 async fn answers_that_nobody_reads_hold_up_nothing(backend: Backend) {
     let mut env = TestEnv::start(backend).await;
-    // Pages for operators are on their own address alone.
+    // The operators' pages are served only on the admin address.
     for page in ["/metrics", "/readyz", "/healthz"] {
         assert_eq!(env.get(page).await.0, 404, "{page}");
         let shown = reqwest::get(format!("http://{}{page}", env.admin())).await.unwrap();
@@ -156,7 +157,7 @@ async fn answers_that_nobody_reads_hold_up_nothing(backend: Backend) {
     assert!(ended.success(), "{}", env.ingest().output());
     assert!(started.elapsed() < Duration::from_secs(7), "the stop took {:?}", started.elapsed());
     assert!(!env.ingest().output().contains("at the deadline"), "{}", env.ingest().output());
-    // An idle connection is closed, too.
+    // Idle connections are closed as well.
     assert_eq!(reading.read(&mut [0; 16]).await.unwrap_or(0), 0);
     env.end().await;
 }

@@ -1,4 +1,4 @@
-//! Whoever leaves, and what Stripe keeps for a day; and mails by SMTP.
+//! Deletion of users at Stripe, errors that Stripe stores for a day, and mails by SMTP.
 
 use usher_dispatcher::store::RunFilter;
 use usher_lab::Fault;
@@ -16,7 +16,8 @@ async fn a_failure_that_stripe_keeps_for_a_day_does_not_hold_anybody_up(backend:
     let flow = "on = [\"clerk/user.created\"]\n[[step]]\nname = \"customer\"\nuse = \"stripe.create_customer\"\n\
                 email = \"{{ user.email }}\"\nmetadata = { clerk_user_id = \"{{ user.id }}\" }\n";
     let env = TestEnv::with(backend, Options { flows: vec![("trial", flow)], ..Options::default() }).await;
-    // The answer of an execution: kept under the key, and repeated after the fault is over.
+    // An error of an executed request: Stripe stores it under the idempotency key and replays it after the
+    // fault has ended.
     env.lab().set_fault("stripe", Fault { status: Some(500), ..Fault::default() }).unwrap();
     let users: Vec<User> = (0..5).map(|_| User::new()).collect();
     env.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;

@@ -1,11 +1,11 @@
-//! Files as people treat them while `usher up` runs: moved away, unlocked, damaged.
+//! Files that are moved away, unlocked or damaged while `usher up` runs.
 
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::eventually;
 use usher_tests::test_env::{Options, SOON, TestEnv};
 
-/// An environment in a data directory that the test can reach.
+/// Starts an environment with a data directory that the test can access.
 async fn env(folder: &std::path::Path) -> TestEnv {
     TestEnv::with(Backend::Embedded, Options { data: Some(folder.join("data")), ..Options::default() }).await
 }
@@ -25,7 +25,7 @@ async fn nothing_is_acknowledged_into_a_data_directory_that_was_moved_away() {
         assert_eq!(env.send_once(&User::new().created()).await, Some(503));
     }
     until_not_ready(&env).await;
-    // An empty one in its place is not it.
+    // An empty directory in its place is not accepted as the data directory.
     std::fs::create_dir(&data).unwrap();
     assert_eq!(env.send_once(&User::new().created()).await, Some(503));
     assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "nothing is begun there");
@@ -63,7 +63,7 @@ async fn a_damaged_log_is_noticed_while_it_runs_and_told_at_the_start() {
     for damage in [vec![b'x'; 8192], b"SQLite format 3\0".to_vec()] {
         std::fs::write(&log, damage).unwrap();
         for beside in ["log.db-wal", "log.db-shm"] {
-            // It may have gone with the process.
+            // The file may have been removed at the exit of the process.
             let _ = std::fs::remove_file(folder.path().join("data").join(beside));
         }
         let mut starts = env.start_delivering();

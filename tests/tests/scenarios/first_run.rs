@@ -1,4 +1,5 @@
-//! The main job: a signed event in; a mail, a trial and a row out; once, however often the webhook comes.
+//! The main case: a signed event results in a mail, a trial and a row, exactly once however often the
+//! webhook is repeated.
 
 use usher_dispatcher::store::RunFilter;
 use usher_tests::backend::Backend;
@@ -46,7 +47,7 @@ async fn the_same_webhook_five_times_has_one_effect_each(backend: Backend) {
     for _ in 0..5 {
         env.send(&webhook).await;
     }
-    // One more of the same partition order: when it is done, the repetitions have been seen, too.
+    // Another event after the repetitions: once it is done, the repetitions have been read as well.
     env.send(&other.created()).await;
     env.all_ended(6, SOON).await;
     env.send(&webhook).await;

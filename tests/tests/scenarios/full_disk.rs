@@ -1,4 +1,5 @@
-//! A full disk: what cannot be kept is answered 503, what was kept is not lost, and it goes on when there is room.
+//! A full disk: webhooks that cannot be stored are answered 503, stored ones are not lost, and work continues after
+//! space is freed.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use usher_tests::test_env::{Options, TestEnv};
 
 usher_tests::on_both_backends!(a_full_disk_is_503_and_loses_nothing);
 
-/// Sends until something is not kept: what was kept, and what was not.
+/// Sends webhooks until three are not acknowledged. Returns the acknowledged and the refused ones.
 async fn fill(env: &TestEnv) -> (Vec<Webhook>, Vec<Webhook>) {
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..20_000 {
         let mut webhook = User::new().created();
-        // Noise, for what can be compressed does not fill a disk.
+        // Random data, because compressible data would not fill the disk.
         let noise: String = (0..4000).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
         webhook.body = webhook.body.replacen('{', &format!("{{\"noise\":\"{noise}\","), 1);
         match env.send_once(&webhook).await {
@@ -52,7 +53,7 @@ async fn a_full_disk_is_503_and_loses_nothing(backend: Backend) {
     env.ingest().assert_running();
     disk.grow(400_000);
     if let Some(broker) = &mut broker {
-        // A broker whose disk is full ends itself; somebody makes room and starts it again.
+        // A broker with a full disk exits; an operator frees space and starts it again.
         broker.kill();
         broker.start().await;
     }

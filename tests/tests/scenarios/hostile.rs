@@ -1,5 +1,5 @@
-//! Bodies as end users and other programs write them: what no flow asks for changes nothing, and what is passed on
-//! arrives as it was sent.
+//! Unusual bodies from end users and other programs: fields that no flow uses change nothing, and forwarded values
+//! arrive exactly as sent.
 
 use sqlx::{AssertSqlSafe, Row as _};
 use usher_dispatcher::engine::RunState;
@@ -41,7 +41,8 @@ url = "https://consent.test/x"
 body = { id = "{{ user.id }}" }
 "#;
 
-/// The webhook with the text of its `unsafe_metadata`, which no tree has to hold.
+/// Returns the webhook with this text as its `unsafe_metadata`. The text is inserted unparsed, so that it need not fit
+/// into a `Value`.
 fn with_metadata(mut webhook: Webhook, metadata: &str) -> Webhook {
     webhook.body = webhook.body.replacen(
         r#""public_metadata":"#,
@@ -75,7 +76,7 @@ async fn what_no_flow_asks_for_changes_nothing(backend: Backend) {
         env.send(&with_metadata(user.created(), metadata)).await;
         users.push(user);
     }
-    // The flow of account-security starts on other events.
+    // `account-security` starts on other events.
     let runs = env.all_ended(bodies.len() * 7, SOON).await;
     let failed: Vec<_> = runs.iter().filter(|run| run.state != "done").collect();
     assert!(failed.is_empty(), "{failed:?}");
@@ -98,7 +99,7 @@ async fn what_no_flow_asks_for_changes_nothing(backend: Backend) {
     assert_eq!((sent(&users[5]), sent(&users[3])), (exact.into(), deep.as_str().into()), "byte for byte");
     assert_eq!(sent(&users[0]), r#"{"x":"a","bio":"hello \ufffd"}"#, "but for half a character");
 
-    // The table can be queried as a whole.
+    // Queries over the whole table work.
     let sql = "SELECT id, extra -> 'unsafe_metadata' ->> 'x' FROM usher_users";
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&env.pool().await).await.unwrap();
     for (user, (_, expected)) in users.iter().zip(bodies) {
@@ -111,7 +112,7 @@ async fn what_no_flow_asks_for_changes_nothing(backend: Backend) {
     env.end().await;
 }
 
-/// The webhook with its `updated_at` as this text.
+/// Returns the webhook with this text as its `updated_at`.
 fn at(mut webhook: Webhook, user: &User, updated_at: &str) -> Webhook {
     let was = format!(r#""updated_at":{}"#, user.updated_at);
     assert!(webhook.body.contains(&was));

@@ -1,4 +1,5 @@
-//! A sender's instances keep apart: each has accounts of its own, and nothing is done for one that a flow does not name.
+//! The instances of a sender are separate: each has its own accounts, and a flow does nothing for an instance it
+//! does not name.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -75,7 +76,7 @@ async fn an_instance_reaches_its_own_accounts_and_no_others(backend: Backend) {
     env.end().await;
 }
 
-/// A mail, a wait, and another mail to the address as it then is; cancelled by what its user does.
+/// A wait, then a mail to the address as it is then. Later events of the user cancel the run.
 const CAMPAIGN: &str = r#"
 on = ["clerk/user.created"]
 cancel_on = ["clerk/user.deleted", "clerk/session.created"]
@@ -122,14 +123,14 @@ async fn the_secret_of_one_instance_rules_over_nobody_of_another(backend: Backen
         runs.first().filter(|run| run.state == "waiting").map(drop)
     })
     .await;
-    // Whoever has the other secret knows the user's id, and says that the user has moved, and then that the user is gone.
+    // The holder of the other instance's secret knows the user's id and reports a changed address, then a deletion.
     let moved = User { email: Some("thief@mail.test".into()), updated_at: user.updated_at + 1_000_000, ..user.clone() };
     for webhook in
         [moved.updated(), moved.deleted(), Webhook::new("session.created", &user.id, &json!({"user_id": user.id}))]
     {
         send_to_staging(&env, &webhook).await;
     }
-    // All of it has been read once what came after it has been worked off.
+    // Once the following event is done, all earlier ones have been read.
     let other = User::new();
     send_to_staging(&env, &other.created()).await;
     let runs = env.all_ended(2, SOON).await;
@@ -139,7 +140,7 @@ async fn the_secret_of_one_instance_rules_over_nobody_of_another(backend: Backen
     let mut expected = vec![user.email.clone().unwrap(), other.email.unwrap()];
     expected.sort();
     assert_eq!(to, expected);
-    // Not even later: a tombstone there is none here.
+    // A tombstone of the other instance has no effect here later either.
     env.send(&user.changed().created()).await;
     let again = env.all_ended(3, SOON).await;
     assert!(again.iter().all(|run| run.state == "done"), "{again:?}");

@@ -1,4 +1,4 @@
-//! Output that nobody can write or reads: the work goes on, and a stop is a stop.
+//! Log output that cannot be written or is not read: work continues, and programs stop when asked.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -11,14 +11,14 @@ use usher_tests::eventually;
 use usher_tests::program::{Program, programs};
 use usher_tests::test_env::{SECRET, SOON};
 
-/// A full disk, a pipe whose reader is gone, and one whose reader no longer reads.
+/// Returns a full disk, a pipe without a reader, and a pipe whose reader has stopped reading.
 fn nowhere() -> [(&'static str, [Stdio; 2]); 3] {
     let full = || OpenOptions::new().write(true).open("/dev/full").expect("Linux has it").into();
     let pipe = || std::io::pipe().expect("a pipe").1.into();
     [("a full disk", [full(), full()]), ("no reader", [pipe(), pipe()]), ("a stopped reader", [stopped(), stopped()])]
 }
 
-/// A pipe that is full, and whose reader reads no more for as long as the tests run.
+/// Returns a full pipe whose reader stays open and does not read until the tests end.
 fn stopped() -> Stdio {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     std::mem::forget(reader);
@@ -32,7 +32,7 @@ fn variables(variables: &[(&str, &str)]) -> Vec<(String, String)> {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// A file for what a program writes, of which nothing comes here.
+/// Creates the file that stands for the output, which goes elsewhere.
 fn empty(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("output");
     File::create(&path).expect("a file");
@@ -76,7 +76,7 @@ async fn the_services_stop_when_asked_though_nothing_they_say_can_be_written() {
         for (case, streams) in nowhere() {
             let folder = tempfile::tempdir().unwrap();
             let store = format!("sqlite:{}", folder.path().join("store.db").display());
-            // Without its log a service has something to log_once every other second.
+            // Without its log a service writes a line every two seconds.
             let environment = variables(&[
                 ("USHER_LOG", "kafka://127.0.0.1:1"),
                 ("USHER_STORE", &store),
@@ -102,7 +102,7 @@ fn commands_end_quietly_when_their_reader_is_gone() {
             Command::new(programs().join("usher")).args(arguments).env_clear().stdout(out).stderr(err).status();
         status.expect("usher runs").code()
     };
-    // A reader that has stopped is waited for here, as a pager wants it.
+    // Commands wait for a reader that has stopped, as a pager requires; it is therefore left out here.
     let ended = || nowhere().into_iter().take(2).map(|(_, streams)| streams);
     let [full, gone, _] = nowhere().map(|(_, streams)| streams);
     assert_eq!(code(&["check"], gone), Some(0));

@@ -1,4 +1,4 @@
-//! What must hold end to end, each on both pairs: the embedded one, and Kafka with Postgres.
+//! End-to-end guarantees, each tested with both backends: embedded, and Kafka with Postgres.
 #![allow(clippy::unwrap_used)]
 
 mod brokers;

@@ -1,4 +1,4 @@
-//! What is remembered where: groups that are rewound, stores that are restored, logs that have lost something.
+//! Lost or old state: groups that are rewound, stores that are restored, logs that have lost records.
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -19,7 +19,7 @@ fn signups(count: usize) -> Vec<Webhook> {
     (0..count).map(|_| User::new().created()).collect()
 }
 
-/// Every signup has had its three effects, and none twice.
+/// Asserts that every signup has had each of its effects exactly once.
 async fn assert_once_each(env: &TestEnv, count: usize) {
     for (provider, operation) in
         [("resend", "emails.send"), ("stripe", "customers.create"), ("stripe", "subscriptions.create")]
@@ -30,12 +30,12 @@ async fn assert_once_each(env: &TestEnv, count: usize) {
     assert_eq!(env.rows().await, i64::try_from(count).unwrap());
 }
 
-/// Commits the beginning of every partition as where the group goes on.
+/// Commits the first offset of every partition as the group's position.
 async fn rewind(env: &TestEnv, flow: &str) {
     let log = env.log().await;
     let mut subscription = log.subscribe(&env.topic(flow), &env.topic("events")).await.unwrap();
     let mut rewound = 0;
-    // Events come in between; they are not what is looked for.
+    // Other events of the log come in between and are skipped.
     while rewound < 8 {
         if let LogEvent::Assigned { epoch, partitions } = subscription.events.recv().await.expect("the log goes on") {
             let starts = partitions.iter().map(|assigned| (assigned.partition, assigned.low)).collect();
@@ -59,11 +59,11 @@ async fn a_group_that_is_rewound_twice_does_nothing_twice(backend: Backend) {
         for flow in FLOWS {
             rewind(&env, flow).await;
         }
-        // What the destinations remember is no help.
+        // Deduplication must not depend on the destinations' idempotency keys.
         env.lab().forget_keys("resend").unwrap();
         env.lab().forget_keys("stripe").unwrap();
         env.go_on_delivering().await;
-        // New ones come after all that is read again.
+        // New events come after all records that are read again.
         env.send_all(&signups(20)).await;
         env.all_ended(3 * (count + 20 * time), SOON).await;
         assert_once_each(&env, count + 20 * time).await;
@@ -113,7 +113,7 @@ async fn a_log_that_has_lost_what_was_not_read_is_reported(backend: Backend) {
     env.end().await;
 }
 
-/// Removes what the topic holds as if it had been kept for too short a time.
+/// Deletes all records of the topic, as if its retention were too short.
 async fn lose_everything(kafka: &str, topic: &str) {
     let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", kafka).create().unwrap();
     let mut all = TopicPartitionList::new();
@@ -123,7 +123,7 @@ async fn lose_everything(kafka: &str, topic: &str) {
     admin.delete_records(&all, &AdminOptions::new()).await.unwrap();
 }
 
-/// The same in a file, where retention looks first who has read what.
+/// Does the same in the embedded log, whose own retention takes committed offsets into account.
 async fn lose_everything_embedded(env: &TestEnv) {
     let file = env.folder().join("data/log.db");
     let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();

@@ -1,5 +1,5 @@
-//! The messages of a start, and of commands that were typed in another way, as a whole: every change of one is seen. The
-//! same of flow files stands where they are checked.
+//! The complete messages of failed starts and of mistyped commands, so that every change of one is noticed. Messages
+//! about flow files are tested with the flow checker.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -8,11 +8,11 @@ use usher_tests::program::programs;
 
 const OWN: &str = "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl";
 
-/// Settings with which a start goes well, but for the one that a line gives.
+/// Settings of a successful start. Each test line replaces one of them.
 const GOOD: [(&str, &str); 3] =
     [("CLERK_WEBHOOK_SIGNING_SECRET", OWN), ("USHER_FROM", "Acme <a@acme.test>"), ("RESEND_API_KEY", "re_x")];
 
-/// Each a setting that cannot be meant, as it stands in a shell.
+/// One invalid setting per line, as written in a shell.
 const SETTINGS: &[&str] = &[
     "CLERK_WEBHOOK_SIGNING_SECRET=",
     "CLERK_WEBHOOK_SIGNING_SECRET=sk_test_x",
@@ -44,7 +44,7 @@ const SETTINGS: &[&str] = &[
     "RUST_LOG=off",
 ];
 
-/// Each a command as somebody types it.
+/// One mistyped command per line.
 const COMMANDS: &[&str] = &[
     "usher check nofile.toml",
     "usher check flow.yaml",
@@ -63,7 +63,7 @@ const COMMANDS: &[&str] = &[
     "usher up --flow emial",
 ];
 
-/// What a program says to the end, and its exit code.
+/// Returns the error output of a program and its exit code.
 fn said(words: &[&str], environment: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("empty")).unwrap();

@@ -1,4 +1,5 @@
-//! Nothing is sent on old news: who has said no while a flow was down, paused or changing hands is not written to.
+//! Suppressions take effect before pending mails: an address suppressed while a flow is down, paused or changing owners
+//! gets no mail.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ text = "hello"
 
 const USERS: usize = 100;
 
-/// A flow that has admitted mails to these people and could not send one, for its destination is down.
+/// Starts a flow that has admitted mails to these users but could not send any, because its destination is down.
 async fn held(backend: Backend) -> (TestEnv, Vec<User>) {
     let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
     env.lab().set_fault("resend", Fault { status: Some(503), ..Fault::default() }).unwrap();
@@ -45,8 +46,8 @@ async fn held(backend: Backend) -> (TestEnv, Vec<User>) {
     (env, users)
 }
 
-/// Appends what `usher suppress` does for each of them. Its key is the address's, so that it mostly stands in another
-/// partition than the run.
+/// Appends the event of `usher suppress` for each user. Its key is derived from the address, so that it is usually in
+/// another partition than the run.
 async fn suppress(env: &TestEnv, log: &Arc<dyn Log>, users: &[User]) {
     let topic = env.layout().events();
     for user in users {
@@ -60,7 +61,7 @@ async fn suppress(env: &TestEnv, log: &Arc<dyn Log>, users: &[User]) {
     }
 }
 
-/// Every run has ended, and none of these people was written to.
+/// Asserts that every run has ended and that no mail was sent.
 async fn nobody_was_written_to(env: &TestEnv) {
     let runs = env.all_ended(USERS, SOON).await;
     let mailed = env.effects("resend").len();
@@ -86,7 +87,7 @@ async fn who_is_suppressed_while_the_flow_is_paused_gets_nothing_when_it_goes_on
     env.lab().end_fault("resend").unwrap();
     suppress(&env, &env.log().await, &users).await;
 
-    // What comes is admitted and shown, and nothing is begun; nor is it by a process that finds the flow paused.
+    // A paused flow admits and lists new events but starts none, even in a process that starts while it is paused.
     let late = User::new();
     env.stop_delivering().await;
     env.go_on_delivering().await;
@@ -111,7 +112,7 @@ async fn who_is_suppressed_while_the_flow_is_paused_gets_nothing_when_it_goes_on
 }
 
 async fn who_is_suppressed_while_replicas_change_gets_nothing_from_any_of_them(backend: Backend) {
-    // There is one process where there is no Kafka.
+    // The embedded backend has only one process.
     if matches!(backend, Backend::Embedded) {
         return;
     }
@@ -121,7 +122,7 @@ async fn who_is_suppressed_while_replicas_change_gets_nothing_from_any_of_them(b
     other.kill().await;
     suppress(&env, &env.log().await, &users).await;
     env.lab().end_fault("resend").unwrap();
-    // Each takes what the other does not have, and the partitions change hands once more as they join.
+    // Each replica takes partitions that the other does not own; joining moves partitions once more.
     let mut other = env.start_delivering();
     env.go_on_delivering().await;
     other.assert_running();

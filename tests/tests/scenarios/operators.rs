@@ -1,4 +1,4 @@
-//! What operators order: taking up dead letters, pausing, cancelling, running again.
+//! Operators' commands: redriving dead letters, pausing, cancelling, rerunning.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ async fn in_state(env: &TestEnv, state: RunState) -> Vec<RunRecord> {
     env.runs(&RunFilter { state: Some(state), ..RunFilter::default() }).await
 }
 
-/// The sequence numbers that a user was sent, in order.
+/// Returns the sequence numbers sent to each user, in order.
 fn sent(env: &TestEnv) -> BTreeMap<String, Vec<u64>> {
     let mut sent: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for effect in env.effects("resend") {
@@ -71,7 +71,7 @@ async fn a_thousand_dead_letters_are_redriven_in_order_under_live_traffic(backen
     let (code, _, err) = env.usher(&["dlq", "redrive"]);
     assert!(code != 0 && err.contains("--all"), "{err}");
 
-    // Taken up again while the same users go on.
+    // Redrives while the same users have new events.
     let live = async {
         for _ in 0..LIVE_EACH {
             env.send_all(&users.iter().map(User::updated).collect::<Vec<_>>()).await;
@@ -103,7 +103,7 @@ async fn a_paused_flow_begins_nothing_and_goes_on_when_resumed(backend: Backend)
     let env = TestEnv::with(backend, flows()).await;
     let (code, out, err) = env.usher(&["pause", "mail"]);
     assert_eq!(code, 0, "{out}{err}");
-    // It holds from the moment at which the command has returned, and what comes is there to be seen.
+    // The pause is in effect when the command returns. New events are admitted and listed.
     let webhooks: Vec<_> = (0..20).map(|_| User::new().created()).collect();
     env.send_all(&webhooks).await;
     eventually("all are admitted", SOON, || async {
@@ -167,7 +167,7 @@ async fn a_dead_letter_ends_when_its_run_is_taken_up_again(backend: Backend) {
     env.all_ended(2, SOON).await;
     let dead = in_state(&env, RunState::Dead).await;
     let log = env.log().await;
-    // The newest record of each key of the topic: none where it is a tombstone.
+    // The newest record of each key: `false` if it is a tombstone.
     let published = async || {
         let topic = env.topic("dlq.mail");
         let mut letters: BTreeMap<String, bool> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Two hundred users, twenty events each, interleaved: every user's order is kept in every flow.
+//! 200 users with 20 events each, interleaved: each user's order is kept in every flow.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ usher_tests::on_both_backends!(each_users_order_is_kept_in_every_flow);
 const USERS: usize = 200;
 const EVENTS: u64 = 20;
 
-/// Flows whose every effect shows which event it came from.
+/// Flows whose effects show the event that caused them.
 const FLOWS: [(&str, &str); 3] = [
     (
         "mails",
@@ -64,7 +64,7 @@ async fn each_users_order_is_kept_in_every_flow(backend: Backend) {
             assert_eq!(seen, expected, "{provider}: {user}");
         }
     }
-    // In the table only the last state remains; that the earlier ones were written in order, their ends tell.
+    // The table holds only the last state. The end times of the runs show that earlier states were written in order.
     for user in users.iter().take(20) {
         let row = env.row(&user.id).await.expect("the row");
         assert_eq!(row["extra"]["public_metadata"]["seq"], EVENTS);

@@ -1,4 +1,4 @@
-//! Destinations that are out of order, and ones that refuse.
+//! Destinations that fail and destinations that reject requests.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -19,14 +19,14 @@ usher_tests::on_both_backends!(
     an_odd_answer_stops_no_flow,
 );
 
-/// A destination that answers every request with 200 and this body.
+/// Starts a destination that answers every request with 200 and this body. Returns its URL.
 async fn answering(body: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-            // A request is small enough to come at once; a client that has left is asked no more.
+            // The request is small enough to arrive in one read. A client that has disconnected is ignored.
             let _ = stream.read(&mut [0; 8192]).await;
             let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
         }
@@ -50,7 +50,7 @@ async fn an_odd_answer_stops_no_flow(backend: Backend) {
     env.end().await;
 }
 
-/// So many runs must fail in a row before their destination is left alone; what is asked after that are trials.
+/// Number of consecutive failed runs that opens the breaker; later requests are trials.
 const FAILURES_THAT_OPEN_A_BREAKER: usize = 8;
 
 async fn an_outage_is_waited_out_and_leaves_other_flows_alone(backend: Backend) {
@@ -131,7 +131,7 @@ async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(backend: B
     let runs = env.all_ended(2, SOON).await;
     assert_eq!(runs.iter().filter(|run| run.state == "done").count(), 1, "the next event of the same user");
 
-    // The published letter: the event as it came, and what became of it.
+    // The published dead letter holds the event as received and the reason of its failure.
     let log = env.log().await;
     let mut letters = log.subscribe(&env.topic("test"), &env.topic("dlq.mail")).await.expect("subscribed");
     let record = loop {
@@ -167,7 +167,7 @@ async fn retries_are_spent_where_others_are_served(backend: Backend) {
     env.lab().set_fault("resend", broken).unwrap();
     env.send(&User { first_name: "Poison".into(), ..User::new() }.created()).await;
     let dead = eventually("the run is dead", SOON, || async {
-        // As long as nobody else is served the fault may be the destination's, and nothing is spent.
+        // While no other request succeeds, the destination may be at fault, and failures do not use up the retries.
         env.send(&User::new().created()).await;
         env.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
     })

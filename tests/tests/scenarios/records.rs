@@ -1,4 +1,4 @@
-//! What stands in the log, read by a client that nobody here wrote.
+//! The log's records, read by an independent client (kcat).
 
 use std::process::Command;
 
@@ -34,7 +34,7 @@ async fn an_independent_client_reads_key_headers_and_the_exact_body() {
     assert_eq!(read("%s"), webhook.body, "byte for byte");
     let headers = read("%h");
     let header = |name: &str| {
-        let found = headers.split(',').find_map(|backend| backend.strip_prefix(&format!("{name}=")));
+        let found = headers.split(',').find_map(|header| header.strip_prefix(&format!("{name}=")));
         found.unwrap_or_else(|| panic!("no {name} in {headers}"))
     };
     assert_eq!(header("usher-event-id"), webhook.id);
@@ -45,7 +45,7 @@ async fn an_independent_client_reads_key_headers_and_the_exact_body() {
     for name in ["usher-occurred-at", "usher-received-at"] {
         assert!(header(name).parse::<usher_proto::Timestamp>().is_ok(), "{name} is RFC 3339");
     }
-    // The record can be verified again.
+    // The signature of the record can be verified again.
     let secret = usher_proto::signature::SigningSecret::parse(SECRET).expect("a secret");
     let signed = secret.sign(&webhook.id, header("svix-timestamp"), webhook.body.as_bytes());
     assert!(headers.contains(&signed), "{headers}");

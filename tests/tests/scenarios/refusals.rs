@@ -1,4 +1,4 @@
-//! What is refused, and how it is said.
+//! Refused requests and their answers.
 
 use serde_json::Value;
 use usher_proto::signature::SigningSecret;
@@ -11,10 +11,10 @@ usher_tests::on_both_backends!(what_does_not_hold_is_refused_and_leaves_no_trace
 
 const PATH: &str = "/webhooks/clerk";
 
-/// What it shows, path, headers, body, and the status and code it is to get.
+/// Name of the case, path, headers, body, and the expected status and error code.
 type Case = (&'static str, &'static str, Vec<(&'static str, String)>, Vec<u8>, u16, &'static str);
 
-/// The headers of `webhook` with one of them changed.
+/// Returns the headers of `webhook` with one of them replaced, or removed if `value` is empty.
 fn changed(webhook: &Webhook, name: &'static str, value: &str) -> Vec<(&'static str, String)> {
     let mut headers = webhook.headers(SECRET).to_vec();
     headers.retain(|(known, _)| *known != name);
@@ -24,7 +24,7 @@ fn changed(webhook: &Webhook, name: &'static str, value: &str) -> Vec<(&'static 
     headers
 }
 
-/// A body of any kind, properly signed.
+/// Returns valid signature headers for any body, with a timestamp `seconds` from now.
 fn signed(body: &[u8], seconds: i64) -> Vec<(&'static str, String)> {
     let (id, timestamp) = ("msg_signed", (clock::now().seconds() + seconds).to_string());
     let signature = SigningSecret::parse(SECRET).unwrap().sign(id, &timestamp, body);
@@ -69,7 +69,7 @@ async fn what_does_not_hold_is_refused_and_leaves_no_trace(backend: Backend) {
         assert!(sent.len() < 10 || !message.contains(&sent), "{case}: what was sent is not repeated");
     }
 
-    // A good one still passes, and is all there is.
+    // A valid webhook is still accepted and is the only one that started runs.
     env.send(&webhook).await;
     env.all_ended(3, SOON).await;
     env.end().await;

@@ -1,4 +1,4 @@
-//! What will never be taken, and what is not there: by databases as people have them.
+//! Records that a database can never store, and databases that are missing or unusable.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use usher_tests::{eventually, free_port, unique};
 
 usher_tests::on_both_backends!(one_record_that_the_store_cannot_take_stops_nobody);
 
-/// Random: a text that repeats itself is compressed, and fits.
+/// Returns random letters: a repetitive text would be compressed and fit.
 fn long(length: usize) -> String {
     (0..length).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
 }
@@ -41,8 +41,7 @@ async fn one_record_that_the_store_cannot_take_stops_nobody(backend: Backend) {
     let letters: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(letters.iter().all(|letter| letter["event"] == long.id.as_str()), "it alone is given up: {out}");
     let flows: BTreeSet<&str> = letters.iter().filter_map(|letter| letter["flow"].as_str()).collect();
-    // Resend and Stripe refuse an id of that length. A SQLite file takes keys of any length; the index of a table in
-    // Postgres does not.
+    // Resend and Stripe refuse an id of that length. SQLite accepts keys of any length; a Postgres index does not.
     let refusing: &[&str] = if is_real { &["db-sync", "email", "trial"] } else { &["email", "trial"] };
     assert_eq!(flows, refusing.iter().copied().collect(), "{out}");
     let (status, page) = env.admin_page("/readyz").await;
@@ -50,20 +49,20 @@ async fn one_record_that_the_store_cannot_take_stops_nobody(backend: Backend) {
     env.end().await;
 }
 
-/// Writes a file that its owner alone may read: a warning about any other is not what is looked at.
+/// Writes a file that only its owner can read, because a warning about its permissions would disturb the test.
 fn write_private(path: &Path, bytes: &[u8]) {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
     file.write_all(bytes).unwrap();
 }
 
-/// Starts `usher up` or `dispatcher` with this store, and nothing else to wait for.
+/// Starts `usher up` or `dispatcher` with this store and no other dependency to wait for.
 fn start(name: &str, store: &str, more: &[(&str, &str)], folder: &Path) -> Program {
     let data = folder.join("data").display().to_string();
     let up = ["up", "--no-lab", "--data", &data];
     let arguments: &[&str] = if name == "usher" { &up } else { &["--flow", "db-sync"] };
     let settings = [
         ("USHER_STORE", store),
-        // The broker that is not there is not what is looked at.
+        // Messages about the missing broker would disturb the test.
         ("RUST_LOG", "info,librdkafka=off,rdkafka=off,usher_eventlog=off"),
         ("USHER_LISTEN", "127.0.0.1:0"),
         ("USHER_ADMIN", "127.0.0.1:0"),
@@ -76,7 +75,7 @@ fn start(name: &str, store: &str, more: &[(&str, &str)], folder: &Path) -> Progr
     Program::start(name, arguments, &environment, folder)
 }
 
-/// Both programs end with code 64 and one line that has all of this.
+/// Asserts that both programs exit with code 64 and one error line that contains all of these parts.
 async fn is_refused_in_one_line(store: &str, more: &[(&str, &str)], says: &[&str]) {
     for name in ["usher", "dispatcher"] {
         let folder = tempfile::tempdir().unwrap();
@@ -122,10 +121,10 @@ async fn a_postgres_that_only_a_person_mends_ends_the_start_in_one_line() {
     is_refused_in_one_line(&of(name, "right"), &[], &["USHER_STORE: ", name, "42501", "USHER_STORE_SCHEMA"]).await;
     let schema = [("USHER_STORE_SCHEMA", "usher")];
     is_refused_in_one_line(&of(name, "right"), &schema, &["USHER_STORE: ", name, "42501"]).await;
-    // Where the server asks for no password, a role that is not there stands for one that is wrong.
+    // If the server requires no password, a nonexistent role stands for a wrong password.
     let stranger = of(name, "hunter2").replace(&role, "nobody_of_this_name");
     is_refused_in_one_line(&stranger, &[], &["USHER_STORE: ", host, "28", "set a user and password"]).await;
-    // Tables of our names that are somebody else's.
+    // Tables with Usher's names that Usher did not create.
     execute(&url, "CREATE TABLE usher_run (id int)").await;
     is_refused_in_one_line(&url, &[], &["USHER_STORE: ", name, "42P07", "not as Usher made them"]).await;
 
@@ -142,14 +141,14 @@ async fn a_file_that_is_no_database_is_said_in_one_line_by_every_program() {
     let says = ["USHER_STORE: ", "garbage.db", "damaged or no SQLite database"];
     is_refused_in_one_line(&store, &[], &says).await;
 
-    // One that was a store, and is cut off.
+    // A store that was truncated.
     let whole = folder.path().join("whole.db");
     let address = format!("sqlite:{}", whole.display());
     let mut program = start("usher", &address, &[], folder.path());
     program.says("usher is ready").await;
     program.terminate();
     assert!(program.ended(SOON).await.success(), "{}", program.output());
-    // What was written last may stand beside the file still.
+    // The last writes may still be in the WAL file.
     let mut connection = sqlx::SqliteConnection::connect(&address).await.unwrap();
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
     connection.close().await.unwrap();
@@ -178,7 +177,7 @@ async fn a_file_that_is_no_database_is_said_in_one_line_by_every_program() {
 async fn a_database_that_is_not_there_yet_is_waited_for_with_few_words() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    // Nobody answers there, and nobody else takes it.
+    // Nothing listens on this port, and no other program takes it.
     let program = start("dispatcher", &format!("postgres://u:hunter2@127.0.0.1:{port}/d"), &[], folder.path());
     let line = format!("USHER_STORE: no connection to 127.0.0.1:{port}/d: connection refused; trying again");
     eventually("it says so again", SOON, || async {
@@ -192,7 +191,7 @@ async fn a_database_that_is_not_there_yet_is_waited_for_with_few_words() {
     drop(TcpListener::bind(("127.0.0.1", port)).expect("it was free all the time"));
 }
 
-/// `usher up` with the lab and every flow.
+/// Starts `usher up` with the lab and every flow.
 fn start_all(store: &str, folder: &Path) -> Program {
     let data = folder.join("data").display().to_string();
     let anywhere = "127.0.0.1:0";
@@ -204,7 +203,7 @@ fn start_all(store: &str, folder: &Path) -> Program {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usher_up_says_why_a_flow_cannot_go_on_and_ends_with_an_error() {
-    // The first flow has failed before the last one is prepared, if the store takes its time.
+    // With a slow store, the first flow fails before the last one is prepared.
     let Some(server) = setting("USHER_TEST_POSTGRES") else { return };
     let folder = tempfile::tempdir().unwrap();
     let database = OwnDatabase::make(&server).await;

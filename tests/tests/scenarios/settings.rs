@@ -1,5 +1,5 @@
-//! Settings are looked at whole before anything starts, by every program: what cannot be meant is refused with exit
-//! code 64 and the right word, and no value that may be secret is repeated.
+//! Every program checks all settings before it starts anything: invalid ones are refused with exit code 64 and a
+//! suitable message, and possibly secret values are not repeated.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use usher_tests::program::programs;
 
 const OWN: &str = "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl";
 
-/// Runs a program to its end with this environment alone: exit code and what it says.
+/// Runs a program with only this environment until it exits. Returns the exit code and its error output.
 fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(programs().join(program))
@@ -58,7 +58,7 @@ fn every_program_takes_the_settings_of_the_others() {
     ];
     for program in ["ingest", "dispatcher"] {
         let (code, said) = run(program, &[], &settings);
-        // It gets as far as what is really wrong.
+        // The program fails only at the setting that is really wrong.
         assert!(code == Some(64) && said.contains("kafka") && !said.contains("no such setting"), "{said}");
     }
 }

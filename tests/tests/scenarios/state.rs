@@ -1,4 +1,5 @@
-//! What is newer counts: late events change nothing, a deleted user stays deleted, a missing address is waited for.
+//! The newest state counts: late events change nothing, a deleted user stays deleted, and a missing address
+//! is waited for.
 
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::RunFilter;
@@ -24,7 +25,7 @@ async fn a_late_event_never_overwrites_a_newer_state(backend: Backend) {
     assert_eq!(env.row(&old.id).await.expect("the row")["first_name"], "Zoe");
     let late = runs.iter().find(|run| run.flow == "db-sync" && run.kind == "user.created").expect("it is seen");
     assert_eq!(late.state, "superseded");
-    // The mail greets the user as now known.
+    // The mail uses the newest known first name.
     assert_eq!(env.effects("resend")[0].body["subject"], "Welcome, Zoe");
 
     let same = User { first_name: "Eva".into(), ..new };

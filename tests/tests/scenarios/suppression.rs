@@ -1,4 +1,4 @@
-//! Whom nothing is sent to: who has clicked, who is suppressed, who is left out.
+//! Recipients who get no mail: unsubscribed, suppressed, or not on the allowlist.
 
 use serde_json::{Value, json};
 use usher_dispatcher::store::RunFilter;
@@ -35,7 +35,7 @@ subject = "account"
 text = "Something has changed."
 "#;
 
-/// How links begin; the programs are reached where the system has put them, which nobody knows before.
+/// Base URL of the links. The programs' real addresses are assigned by the system and not known in advance.
 const PUBLIC: &str = "https://acme.test/hooks";
 
 fn options(more: &[(&'static str, &'static str)]) -> Options {
@@ -44,7 +44,7 @@ fn options(more: &[(&'static str, &'static str)]) -> Options {
     Options { flows: vec![("news", NEWS), ("account", ACCOUNT)], settings, ..Options::default() }
 }
 
-/// What became of an event: in each flow the note, `sent` where there is none.
+/// Sends an event and returns the note of its run in each flow, or `sent` if there is none.
 async fn came(env: &TestEnv, webhook: &Webhook) -> [String; 2] {
     env.send(webhook).await;
     let filter = RunFilter { event: Some(webhook.id.clone()), ..RunFilter::default() };
@@ -61,16 +61,16 @@ async fn came(env: &TestEnv, webhook: &Webhook) -> [String; 2] {
     })
 }
 
-/// The secret that Resend signs with: another than Clerk's.
+/// Signing secret of Resend, different from Clerk's.
 const RESEND: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-/// The path of the link in the last marketing mail.
+/// Returns the path of the unsubscribe link in the last marketing mail.
 fn link(env: &TestEnv) -> String {
     let mail = env.effects("resend").pop().expect("a mail").body.clone();
     assert_eq!(mail["headers"]["List-Unsubscribe-Post"], "List-Unsubscribe=One-Click", "{mail}");
     let header = mail["headers"]["List-Unsubscribe"].as_str().unwrap();
     let link = header.strip_prefix('<').and_then(|link| link.strip_suffix('>')).unwrap();
-    // A template escapes slashes; a mail program reads them all the same.
+    // The template escapes slashes; mail programs decode them.
     assert!(mail["html"].as_str().unwrap().replace("&#x2f;", "/").contains(link), "{mail}");
     link.strip_prefix(PUBLIC).expect("it leads to ingest").to_owned()
 }
@@ -92,14 +92,14 @@ async fn a_click_ends_marketing_mail_and_nothing_else(backend: Backend) {
     let form = [("content-type", "application/x-www-form-urlencoded".to_owned())];
     let (status, page) = env.post(&path, &form, b"List-Unsubscribe=One-Click".to_vec()).await;
     assert_eq!(status, 200, "{page}");
-    // The click is in order with what happens to its person.
+    // The unsubscription is ordered with the other events of the user.
     let user = user.changed();
     assert_eq!(came(&env, &user.updated()).await, ["unsubscribed", "sent"]);
     assert_eq!(came(&env, &User::new().updated()).await, ["sent", "sent"], "others are not concerned");
     env.end().await;
 }
 
-/// Orders it, and waits until it is known.
+/// Runs `usher suppress` and waits until it is in effect. `known`: expected number of active entries of the address.
 async fn order(env: &TestEnv, address: &str, more: &[&str], known: usize) {
     let (code, out, err) = env.usher(&[&["suppress", address, "--by", "ann"], more].concat());
     assert_eq!(code, 0, "{out}{err}");
@@ -169,7 +169,7 @@ async fn a_hard_bounce_suppresses_its_address(backend: Backend) {
     assert_eq!(bounced("Transient", RESEND).await, 204);
     assert_eq!(came(&env, &user.updated()).await, ["sent", "sent"]);
     assert_eq!(bounced("Permanent", RESEND).await, 204);
-    // In order with what else happens to that user, whose id the mail was tagged with.
+    // Ordered with the other events of the user, because the mail's tags contain the user's id.
     assert_eq!(came(&env, &user.changed().updated()).await, ["suppressed", "suppressed"]);
     env.end().await;
 }

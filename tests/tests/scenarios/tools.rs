@@ -1,4 +1,4 @@
-//! The commands that people use, and what they log_once when they are used wrongly.
+//! The commands, and their messages when they are used wrongly.
 
 use serde_json::Value;
 use usher_lab::Fault;
@@ -47,10 +47,10 @@ async fn runs_and_dead_letters_are_shown(backend: Backend) {
     env.end().await;
 }
 
-/// A signing secret that is published nowhere.
+/// A signing secret that is not published.
 const OWN: &str = "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl";
 
-/// A flow that every event of a user starts, whatever else its type says.
+/// A flow that starts on every event of a user, whatever the rest of its type.
 const ANY: &str = r#"on = ["clerk/user.*"]
 [[step]]
 name = "mail"
@@ -62,7 +62,7 @@ text = "Hi"
 
 #[tokio::test]
 async fn what_comes_from_outside_is_shown_and_never_obeyed_by_the_terminal() {
-    // Clears the screen, forges a row, turns the line around; in C0, C1 and Unicode.
+    // Clears the screen, forges a row, and reverses the line, with C0, C1 and Unicode control characters.
     let odd = "\u{1b}[2J\r\n2026-01-01  forged\u{7f}\u{9b}31m\u{202e}\u{2066}\u{200f}\u{2028}";
     let settings = vec![("USHER_LOG_FORMAT", "text".to_owned())];
     let options = Options { flows: vec![("any", ANY)], settings, ..Options::default() };
@@ -144,7 +144,7 @@ async fn the_lab_stays_small_whatever_it_is_sent() {
     lab.kill().await;
 }
 
-/// Runs a program to its end with this environment: its exit code, and what it wrote.
+/// Runs a program with only this environment until it exits. Returns its exit code and output.
 async fn ended(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let environment: Vec<(String, String)> =
@@ -304,7 +304,7 @@ async fn flow_files_are_checked_with_line_and_suggestion() {
     assert!(code == Some(0) && output.contains("flows/email.toml: good") && !output.contains("warning"), "{output}");
 }
 
-/// Slips of the command line: each is told what would be right.
+/// Each mistake on the command line is answered with a correct form.
 #[tokio::test]
 async fn a_slip_on_the_command_line_is_told_what_would_be_right() {
     for (arguments, expected) in [
@@ -337,7 +337,7 @@ async fn flow_files_are_found_by_file_and_by_folder() {
         let (code, output) = asks(flow(name)).await;
         assert!(code == Some(64) && output.contains(expected), "{output}");
     }
-    // Also by the setting, where a folder is wanted.
+    // The same for `USHER_FLOWS`, which requires a folder.
     let environment = [("USHER_FLOWS", flow("one.toml"))];
     let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let (code, output) = ended("usher", &["check"], &environment).await;

@@ -1,4 +1,4 @@
-//! Troubles are told: which webhooks are refused, that a destination is down, and which runs nobody works on.
+//! Problems are reported: refused webhooks, a failing destination, and runs that no process works on.
 
 use usher_lab::Fault;
 use usher_tests::backend::Backend;
@@ -12,7 +12,7 @@ usher_tests::on_both_backends!(
     runs_of_a_flow_without_a_file_are_told
 );
 
-/// A secret that is not the configured one.
+/// A secret other than the configured one.
 const OTHER: &str = "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl";
 const MAIL: &str = "on = [\"clerk/user.created\"]\n[[step]]\nname = \"mail\"\nuse = \"resend.send\"\nto = \"{{ user.email }}\"\n\
                     subject = \"Hi\"\ntext = \"Hi\"\n";
@@ -23,7 +23,7 @@ async fn with(backend: Backend, flows: Vec<(&'static str, &'static str)>) -> Tes
     TestEnv::with(backend, Options { flows, ..Options::default() }).await
 }
 
-/// Posts a webhook signed with another secret, or at another time.
+/// Posts a webhook signed with this secret. `old`: with a timestamp far in the past.
 async fn post(env: &TestEnv, webhook: &Webhook, secret: &str, old: bool) -> u16 {
     let mut headers: Vec<(&str, String)> = webhook.headers(secret).into_iter().collect();
     if old {
@@ -67,7 +67,7 @@ async fn a_destination_in_trouble_is_told_and_so_are_its_runs(backend: Backend) 
     assert!(code == 0 && out.contains("1 attempt") && out.contains("resend"), "{out}");
     env.lab().end_fault("resend").unwrap();
     env.all_ended(webhooks.len(), SOON).await;
-    // It is closed only after it has served many.
+    // The breaker closes only after many successful requests.
     let more: Vec<Webhook> = (0..80).map(|_| User::new().created()).collect();
     env.send_all(&more).await;
     eventually("its end is told", SOON, || {
@@ -109,7 +109,7 @@ async fn runs_of_a_flow_without_a_file_are_told(backend: Backend) {
         out.contains("cancelled").then_some(())
     })
     .await;
-    // Now somebody works on it, and what came of an order is said.
+    // With a process that works on the flow, the commands report the result.
     let webhook = User::new().created();
     env.send(&webhook).await;
     let run = format!("drip/{}", webhook.id);

@@ -1,4 +1,4 @@
-//! JSON that is posted has the types that its flow gives it.
+//! Posted JSON has the types that its flow gives it.
 
 use serde_json::json;
 use usher_tests::backend::Backend;

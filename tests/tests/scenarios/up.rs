@@ -1,4 +1,5 @@
-//! `usher up` as somebody finds it who has nothing: every built-in flow, against the lab; and who has keys for a few.
+//! `usher up` without any settings runs every built-in flow against the lab; with keys for some destinations only, it
+//! leaves out the flows of the others.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use usher_tests::test_env::SOON;
 
 const ADDRESSES: [&str; 6] = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--lab", "127.0.0.1:0"];
 
-/// Starts `usher up` in this folder, with this environment alone.
+/// Starts `usher up` in this folder with only this environment.
 fn up(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Program {
     let data = folder.join("data").display().to_string();
     let arguments: Vec<&str> =
@@ -39,7 +40,7 @@ async fn every_built_in_flow_runs_against_the_lab() {
     let lab = program.says("lab             http://").await;
     assert!(!program.output().contains("left out"), "{}", program.output());
 
-    // One person, in order: each is done before the next one comes.
+    // Events of one user in order: each is done before the next is sent.
     for (sample, runs) in [
         ("user.created", 6),
         ("email.created", 1),
@@ -81,7 +82,7 @@ async fn every_built_in_flow_runs_against_the_lab() {
     assert!(program.ended(SOON).await.success(), "{}", program.output());
 }
 
-/// The runs that have ended.
+/// Returns the runs that have ended.
 fn ended(folder: &Path) -> Vec<Value> {
     let shown = usher(folder, &["runs", "--json"]);
     let runs = shown.lines().map(|line| serde_json::from_str(line).expect("JSON"));
@@ -130,7 +131,7 @@ async fn flows_without_any_setting_of_their_destination_are_left_out_and_told() 
     program.terminate();
     assert!(program.ended(SOON).await.success(), "{}", program.output());
 
-    // What is begun is meant.
+    // A flow whose destination has at least one setting is not left out, so a missing key is an error.
     let folder = tempfile::tempdir().unwrap();
     let begun: Vec<(&str, &str)> = keys.into_iter().chain([("NOVU_BASE_URL", "https://eu.api.novu.co")]).collect();
     let mut program = up(folder.path(), &["--no-lab"], &begun);

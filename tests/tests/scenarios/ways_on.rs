@@ -1,4 +1,4 @@
-//! The steps of docs/operations.md: a store or a log that is lost, restored or moved, and what is said of it.
+//! The procedures of `docs/operations.md`: a store or log that is lost, restored or moved, and the messages about it.
 
 use usher_dispatcher::store::RunFilter;
 use usher_tests::backend::Backend;
@@ -12,7 +12,7 @@ usher_tests::on_both_backends!(
     everything_moves_to_a_topic_with_more_partitions_and_waits_go_along,
 );
 
-/// One mail at once, and one after a while unless its user is gone.
+/// One mail at once and one after a wait, unless the user is deleted before.
 const FLOW: &str = r#"
 on = ["clerk/user.created"]
 cancel_on = ["clerk/user.deleted"]
@@ -43,7 +43,7 @@ fn signups(count: usize) -> (Vec<User>, Vec<Webhook>) {
     (users, webhooks)
 }
 
-/// Waits until so many runs are in this state.
+/// Waits until `count` runs are in this state.
 async fn are(env: &TestEnv, count: usize, state: &str) {
     let state = Some(state.parse().unwrap());
     eventually("the runs are there", SOON, || async {
@@ -53,7 +53,7 @@ async fn are(env: &TestEnv, count: usize, state: &str) {
     .await;
 }
 
-/// What delivers does not start, and its last words log_once why.
+/// Asserts that the process that delivers refuses to start and reports the reason and the next step.
 async fn is_refused(env: &TestEnv, why: &str, way_on: &str) {
     let mut delivering = env.start_delivering();
     let ended = delivering.ended(SOON).await;
@@ -74,14 +74,14 @@ async fn an_empty_store_beside_a_log_that_was_read_is_refused_until_somebody_say
     env.stop_delivering().await;
     env.lose_store().await;
     is_refused(&env, "the store knows nothing of the flow", "usher seek FLOW --to committed").await;
-    // Without what was under way: nothing of before is done again, and what comes is.
+    // The runs in flight are lost: earlier events are not processed again, and new ones are.
     seek(&env, "committed");
     env.go_on_delivering().await;
     env.send_all(&signups(5).1).await;
     are(&env, 5, "waiting").await;
     assert_eq!(env.effects("resend").len(), 25);
 
-    // Or read again from the beginning: the destination knows what it has done.
+    // Or the log is read again from the beginning: the destination recognizes repeated requests.
     env.stop_delivering().await;
     env.lose_store().await;
     is_refused(&env, "the store knows nothing of the flow", "usher seek FLOW --to committed").await;
@@ -92,14 +92,14 @@ async fn an_empty_store_beside_a_log_that_was_read_is_refused_until_somebody_say
     env.end().await;
 }
 
-/// Twenty people who wait, and everything was killed since.
+/// Starts an environment with twenty waiting runs and kills all programs.
 async fn killed_with_20_waits(backend: Backend) -> (TestEnv, Vec<User>, Vec<Webhook>) {
     let mut env = env(backend).await;
     let (users, webhooks) = signups(20);
     env.send_all(&webhooks).await;
     are(&env, 20, "waiting").await;
     env.kill_delivering().await;
-    env.kill_ingest_if_apart().await;
+    env.kill_separate_ingest().await;
     (env, users, webhooks)
 }
 
@@ -109,8 +109,8 @@ async fn a_log_that_ends_before_its_store_is_refused_until_somebody_says_how_to_
     is_refused(&env, "the log was reset or restored", "usher seek FLOW --to").await;
     seek(&env, "beginning");
     env.go_on_delivering().await;
-    env.start_ingest_if_apart().await;
-    // What waited is in order with what comes: offsets of another log do not make it later.
+    env.start_separate_ingest().await;
+    // Waiting runs are ordered before new events, although the offsets of the new log are smaller.
     env.send_all(&users.iter().take(5).map(User::deleted).collect::<Vec<_>>()).await;
     are(&env, 5, "cancelled").await;
     are(&env, 15, "waiting").await;
@@ -127,12 +127,12 @@ async fn everything_moves_to_a_topic_with_more_partitions_and_waits_go_along(bac
     env.set("USHER_TOPIC_PREFIX", &prefix);
     env.set("USHER_PARTITIONS", "12");
     env.go_on_delivering().await;
-    env.start_ingest_if_apart().await;
+    env.start_separate_ingest().await;
     env.send_all(&users.iter().take(5).map(User::deleted).collect::<Vec<_>>()).await;
     are(&env, 5, "cancelled").await;
     env.send_all(&signups(10).1).await;
     are(&env, 25, "waiting").await;
-    // The same webhook again, as its sender may repeat it, is known.
+    // A webhook that its sender repeats is recognized.
     env.send_all(&webhooks).await;
     env.send_all(&signups(5).1).await;
     are(&env, 30, "waiting").await;

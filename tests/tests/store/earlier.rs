@@ -1,8 +1,9 @@
-//! A store that an earlier version has made: everything in it is there afterwards, and works.
+//! A store created by an earlier version: all of its data is still there after the migrations, and works.
 //!
-//! `earlier/store.db` was made by the version with five migrations: two flows, one with runs that wait for 300 days at two
-//! instances and one whose runs are all dead; three users, one of them deleted since, and one of `staging`; one suppressed
-//! address; dead letters that were redriven. For Postgres its rows are put into the tables of that version.
+//! `earlier/store.db` was created by the version with five migrations. It holds two flows, one with runs that wait for
+//! 300 days at two instances and one whose runs are all dead; three users, one of them deleted since, and one of
+//! `staging`; one suppressed address; dead letters that were redriven. For Postgres its rows are copied into the tables
+//! of that version.
 
 use std::path::Path;
 
@@ -38,7 +39,7 @@ async fn postgres() {
     nothing_is_lost(&address).await;
 }
 
-/// Makes the tables of that version in Postgres, with the rows of the file.
+/// Creates the tables of that version in Postgres, with the rows of the file.
 async fn fill(address: &str) {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dispatcher/migrations/postgres/store"));
     let mut migrator = Migrator::new(folder).await.unwrap();
@@ -98,7 +99,7 @@ async fn nothing_is_lost(address: &str) {
     assert_eq!((actions.len(), actions[0].who.as_str(), dead.deaths), (1, "ann", 2));
     assert!(store.body("bad", &dead.reference).await.unwrap().is_some());
 
-    // Who is whose.
+    // Each user belongs to one instance only.
     let (waiting, staged) = (of(MAIL, "waiting", "default")[0], of(MAIL, "waiting", "staging")[0]);
     let gone = of(MAIL, "cancelled", "default")[0];
     assert!(store.subject(&gone.subject).await.unwrap().unwrap().deleted);
@@ -108,13 +109,14 @@ async fn nothing_is_lost(address: &str) {
         let elsewhere = SubjectId::new(Source::Clerk, &there.parse().unwrap(), &Key::new(run.subject.key()));
         assert_eq!(store.subject(&elsewhere).await.unwrap(), None, "{}", run.reference);
     }
-    // The suppressed address was so everywhere.
+    // The suppressed address was suppressed at all instances.
     let digest = AddressDigest::of("gone@work.test");
     for instance in ["default", "staging"] {
         assert_eq!(store.listed(instance, None, &[digest]).await.unwrap().len(), 1, "{instance}");
     }
 
-    // It goes on: what comes again is known, a deletion at one instance cancels there alone, what changed is known.
+    // Work continues: repeated events are recognized, a deletion cancels only at its own instance, and
+    // changes are detected.
     let partition = |run: &RunRecord| Partition(i32::try_from(run.partition).unwrap());
     let admit = async |run: &RunRecord, arrival: Arrival| {
         let owned = store.acquire(MAIL, &[partition(run)], "me").await.unwrap().remove(0);

@@ -1,5 +1,5 @@
-//! Who is who: the same key and the same id at two instances are two; an event that comes again changes nothing; and what
-//! is forgotten is bounded by what has been seen, whatever a clock says.
+//! Identity: the same key and id at two instances are different; a repeated event changes nothing; and pruning is
+//! bounded by the events received, whatever a clock shows.
 
 use usher_dispatcher::engine::arrival::RefusedRecord;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
@@ -26,7 +26,7 @@ fn staging() -> Instance {
     "staging".parse().unwrap()
 }
 
-/// The same at the instance `staging`.
+/// Moves an arrival to the instance `staging`.
 fn staged(arrival: Arrival) -> Arrival {
     let subject = SubjectId::new(Source::Clerk, &staging(), &Key::new(arrival.event.subject.key()));
     Arrival { event: Event { subject, ..arrival.event }, ..arrival }
@@ -46,7 +46,7 @@ async fn an_instance_reaches_nothing_of_another(subject: Subject) {
         "one id at two instances is two events, in two lanes"
     );
 
-    // Deleted, cancelled, and waited for there: here nothing of it is so.
+    // A deletion, a cancellation and news at one instance have no effect at the other.
     subject.change(epoch, "e0", wait(100, Some(0))).await;
     let ended = subject.admit(epoch, vec![cancels(staged(news(2, "d", "a", 9, false)))]).await;
     assert_eq!(
@@ -61,7 +61,7 @@ async fn an_instance_reaches_nothing_of_another(subject: Subject) {
     assert_eq!(names(&woken), ["e0"]);
     assert!(!subject.store.subject(&id("a")).await.unwrap().unwrap().deleted);
 
-    // What each remembers, and what was recorded of each.
+    // Remembered fields and records are separate.
     let told = |offset, id: &str, v: i64| Arrival {
         starts: true,
         remember: Some([("email".to_owned(), json!(v))].into_iter().collect()),
@@ -80,7 +80,7 @@ async fn an_instance_reaches_nothing_of_another(subject: Subject) {
 
 async fn an_event_has_each_of_its_effects_once(subject: Subject) {
     let epoch = subject.own().await;
-    // Two that start a run, and in between one that cancels; then that one again, in a batch of its own and twice in it.
+    // Two events start runs and one between them cancels. Then that one is repeated, twice in a later batch.
     subject.admit(epoch, vec![arrival(0, "due1", "a"), cancels(arrival(1, "paid1", "a"))]).await;
     assert_eq!(subject.state("due1").await, "cancelled");
     subject.admit(epoch, vec![arrival(2, "due2", "a")]).await;
@@ -88,14 +88,14 @@ async fn an_event_has_each_of_its_effects_once(subject: Subject) {
     assert_eq!((again.cancelled.len(), again.repeated), (0, 2));
     assert_eq!(subject.state("due2").await, "queued");
 
-    // News end a wait once: of what has begun to wait since, they log_once nothing.
+    // News end a wait once: repeated news do not affect a wait that began since.
     subject.admit(epoch, vec![news(5, "n1", "b", 1, true), arrival(6, "w", "b")]).await;
     let revision = subject.store.subject(&id("b")).await.unwrap().unwrap().revision;
     subject.change(epoch, "w", wait(1_000, Some(revision))).await;
     let again = subject.admit(epoch, vec![news(7, "n1", "b", 1, true)]).await;
     assert!(again.woken.is_empty() && subject.state("w").await == "waiting");
 
-    // A word about an address: what was said since stays said.
+    // A repeated suppression does not override a later change.
     let said = |offset, id: &str, kind| {
         let change = SuppressionChange {
             kind,
@@ -115,7 +115,7 @@ async fn an_event_has_each_of_its_effects_once(subject: Subject) {
     let listed = subject.store.listed(Instance::DEFAULT, None, &[AddressDigest::of("a@b.test")]).await.unwrap();
     assert!(listed.is_empty());
 
-    // Each flow by itself: another one has not seen any of it.
+    // Each flow is separate: another one has seen none of these events.
     let other = subject.store.acquire("other", &[ZERO], "me").await.unwrap()[0].epoch;
     subject.store.admit("other", &batch(other, vec![arrival(2, "due2", "a")])).await.unwrap();
     let there = batch(other, vec![cancels(arrival(3, "paid1", "a"))]);
@@ -128,7 +128,7 @@ async fn another_body_under_a_known_id_is_kept_where_it_can_be_seen(subject: Sub
         let event = Event { body: Bytes::from_static(b"{\"another\":1}"), ..event(id, "a") };
         Arrival { starts: false, cancels: true, ..Arrival::starting(offset, event) }
     };
-    // To a run, to what started none, and within one batch.
+    // Conflicts with a run, with an event that started none, and within one batch.
     subject.admit(epoch, vec![arrival(0, "e0", "a"), cancels(arrival(1, "c", "b"))]).await;
     let second = vec![other(2, "e0"), other(3, "c"), arrival(4, "e4", "a"), other(5, "e4"), arrival(6, "e4", "a")];
     let admitted = subject.admit(epoch, second).await;
@@ -137,7 +137,7 @@ async fn another_body_under_a_known_id_is_kept_where_it_can_be_seen(subject: Sub
     let shown: Vec<_> = refused.iter().map(|row| (row.offset, row.event.as_str(), row.reason.as_str())).collect();
     assert_eq!(shown, [(2, "e0", "event_conflict"), (3, "c", "event_conflict"), (5, "e4", "event_conflict")]);
     assert_eq!(subject.store.refused_body(0, 5).await.unwrap().unwrap(), b"{\"another\":1}");
-    // The same at another instance is another event, and no conflict.
+    // The same id at another instance is a different event and no conflict.
     assert_eq!(subject.admit(epoch, vec![staged(other(7, "e0"))]).await.refused, 0);
 }
 
@@ -189,10 +189,10 @@ async fn a_dead_run_goes_to_the_partition_that_its_key_has_now(subject: Subject)
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
     subject.change(epoch, "e0", dead(false)).await;
     subject.change(epoch, "e1", end(RunState::Done)).await;
-    // The topic has been laid out anew since.
+    // Simulates a topic with another number of partitions.
     subject.execute("UPDATE usher_run SET partition = 3").await;
-    let redrive = order(2, "o0", "a", "e0", Order::Redrive { deaths: 1 });
-    let rerun = order(3, "o1", "a", "e1", Order::Rerun { body: "{}".into() });
+    let redrive = order(2, "o0", "a", "e0", CommandKind::Redrive { deaths: 1 });
+    let rerun = order(3, "o1", "a", "e1", CommandKind::Rerun { body: "{}".into() });
     let queued = subject.admit(epoch, vec![redrive, rerun]).await;
     assert_eq!((names(&queued.woken), queued.behind), (vec!["e0".to_owned()], vec![id("a")]));
     assert_eq!(subject.head_names().await, ["e0"]);
@@ -216,7 +216,7 @@ async fn a_letter_is_not_erased_while_its_run_may_die_again(subject: Subject) {
     subject.change(epoch, "e0", dead(false)).await;
     let to_erase = async || subject.store.letters_to_erase(FLOW, 10).await.unwrap();
     assert_eq!(to_erase().await, [], "it says what it is there for");
-    subject.admit(epoch, vec![order(1, "o1", "a", "e0", Order::Redrive { deaths: 1 })]).await;
+    subject.admit(epoch, vec![order(1, "o1", "a", "e0", CommandKind::Redrive { deaths: 1 })]).await;
     for kind in [claim(1, 1, b"x"), park(9, AttemptState::default(), Some(b"x"))] {
         assert_eq!(to_erase().await, []);
         assert_eq!(subject.change(epoch, "e0", kind).await, Changed::Written);
@@ -268,18 +268,18 @@ async fn a_clock_that_jumps_forgets_nothing(subject: Subject) {
     };
     subject.admit(epoch, vec![at(0, "e0", now), at(1, "e1", now)]).await;
     subject.change(epoch, "e0", end(RunState::Done)).await;
-    // An operator's own event has the time of a machine that is ahead; a webhook is taken only where the clocks agree.
+    // Operators' events have the time of a machine that may be ahead. Webhooks are accepted only if the clocks agree.
     let ahead = now.plus(40 * DAY);
     let command = Event { source: Source::Usher, ..at(2, "o", ahead).event };
     subject.admit(epoch, vec![cancels(Arrival::starting(2, command))]).await;
     assert_eq!(subject.store.prune(FLOW, 35 * DAY, 10).await.unwrap(), 0);
-    // A record that claims to be from the future moves nothing beyond the store's own clock.
+    // A record with a future timestamp moves nothing beyond the store's own clock.
     subject.admit(epoch, vec![at(3, "liar", now.plus(400 * DAY))]).await;
     assert_eq!(subject.store.prune(FLOW, 35 * DAY, 10).await.unwrap(), 0);
-    // What is received from now on is new, however long ago its sender says that it happened.
+    // An event received after that is new, however old its sender's timestamp is.
     let new = subject.admit(epoch, vec![at(4, "new", now)]).await;
     assert_eq!(new.heads[0].verdict, None);
-    // And one that was behind has been left behind by nothing.
+    // An event from a clock that was behind is not taken for pruned.
     let behind = subject.admit(epoch, vec![at(5, "behind", now.minus(34 * DAY))]).await;
     assert_eq!(behind.heads[0].verdict, None);
 }
@@ -316,11 +316,11 @@ async fn what_a_clock_that_was_ahead_has_written_keeps_its_length(subject: Subje
     }
     let witness = subject.store.witness(now, true).await.unwrap();
     if witness.own.is_some() {
-        return; // it has a clock of its own, and a process that does not agree with it begins nothing
+        return; // the store has a clock of its own; a process that disagrees with it starts nothing
     }
     assert_eq!(witness.last_used, None);
     assert_eq!(subject.store.witness(now, true).await.unwrap().last_used, Some(now));
-    // Used by a clock that is ahead: its own wait is written 40 days too late.
+    // A process whose clock is ahead uses the store: its wait is written 40 days too late.
     let ahead = now.plus(40 * DAY);
     subject.store.witness(ahead, false).await.unwrap();
     let shift = (40 * DAY).as_millis();

@@ -1,11 +1,11 @@
-//! What a flow remembers of its subjects, and what is kept of runs that are over.
+//! Fields that a flow remembers of its subjects, and data kept for ended runs.
 
 use serde_json::{Map, Value, json};
 use usher_dispatcher::field_diff::PreviousFields;
 
 use super::*;
 
-/// News of a subject that the flow remembers the address of.
+/// Returns news of a subject whose address the flow remembers.
 fn told(offset: i64, id: &str, updated_at: i64, email: Option<&str>) -> Arrival {
     let fields: Map<String, Value> = email.map(|email| ("email".to_owned(), json!(email))).into_iter().collect();
     Arrival { starts: true, remember: Some(fields), ..news(offset, id, "a", updated_at, email.is_some()) }
@@ -18,7 +18,7 @@ fn before(run: &Run) -> (Option<&str>, Vec<&str>) {
 
 pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run(subject: Subject) {
     let epoch = subject.own().await;
-    // Also with what came before it in the same batch, and also with what came late.
+    // Compared also with earlier events of the same batch, and for late events.
     let first = vec![told(0, "e0", 10, Some("one")), told(1, "e1", 30, Some("two")), told(2, "e2", 20, Some("late"))];
     let admitted = subject.admit(epoch, first.clone()).await;
     assert_eq!(before(&admitted.heads[0]), (None, vec![]));
@@ -31,7 +31,7 @@ pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run
     };
     assert_eq!(before(&lane("e1").await), (Some("one"), vec!["email"]));
     assert_eq!(before(&lane("e2").await), (None, vec![]), "late");
-    // The same events again, as after a lost answer: what was found stays.
+    // The same events again, as after a lost answer: the comparison is not repeated.
     subject.admit(epoch, first).await;
     assert_eq!(before(&lane("e1").await), (Some("one"), vec!["email"]));
 
@@ -42,7 +42,7 @@ pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run
     subject.admit(epoch, vec![told(5, "e5", 50, Some("back"))]).await;
     assert_eq!(before(&lane("e5").await), (None, vec![]), "and is final");
     subject.change(epoch, "e1", end(RunState::Done)).await;
-    let rerun = order(6, "o1", "a", "e1", Order::Rerun { body: "{}".into() });
+    let rerun = order(6, "o1", "a", "e1", CommandKind::Rerun { body: "{}".into() });
     let again = subject.admit(epoch, vec![rerun]).await;
     assert!(again.woken.is_empty() && lane("e1").await.before.is_none(), "it has gone with the run");
 }
@@ -64,7 +64,7 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Subj
     subject.store.drop_spent(FLOW, now, 10).await.unwrap();
     for (offset, event, kept) in [(3, "over", false), (4, "not-yet", true), (5, "for-ever", true)] {
         assert_eq!(subject.store.body(FLOW, &reference(event)).await.unwrap().is_some(), kept, "{event}");
-        let redrive = order(offset, &format!("o{offset}"), event, event, Order::Redrive { deaths: 1 });
+        let redrive = order(offset, &format!("o{offset}"), event, event, CommandKind::Redrive { deaths: 1 });
         let run = subject.admit(epoch, vec![redrive]).await.woken.remove(0);
         assert_eq!(run.request.is_some(), kept, "{event}");
     }
@@ -76,7 +76,7 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Subj
     assert!(subject.store.body(FLOW, &reference("expired")).await.unwrap().is_none(), "it would only expire again");
 }
 
-/// News of a user with this primary address, or of one who is gone.
+/// Returns news of a user with this primary address, or of a deleted user.
 fn has(offset: i64, key: &str, updated_at: i64, email: Option<&str>) -> Arrival {
     let said = |email| {
         let addresses = json!([{ "id": "idn_1", "email_address": email }]);
@@ -101,7 +101,7 @@ pub(super) async fn an_address_is_used_while_some_living_user_of_the_instance_ha
     subject.admit(epoch, vec![has(4, "b", 4, None)]).await;
     assert!(!used("one@work.test").await);
 
-    // As a version before this one has left it: read when somebody first asks.
+    // As left by an earlier version: the address is derived at the first query.
     sqlx::any::install_default_drivers();
     let mut connection = sqlx::AnyConnection::connect(&subject.url).await.unwrap();
     connection.execute("UPDATE usher_subject SET address = NULL").await.unwrap();

@@ -1,21 +1,23 @@
-//! What the store can never take: everything else is taken, and what is not is a dead letter that can be seen.
+//! Records that the store can never accept become visible dead letters; all others are accepted.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use usher_dispatcher::sql::fault::Fault;
+use usher_dispatcher::sql::fault::DatabaseFault;
 use usher_dispatcher::store::isolate::{self, Isolated, RetryingStore, StoreAnswer};
 use usher_dispatcher::store::{RefusedRow, RunRecord};
 
 use super::*;
 
-/// Asks the store once, and takes it at its word.
+/// Calls the store once and does not retry.
 struct Once<'a>(&'a SqlStore);
 
 fn asked<T>(answer: Result<T, StoreError>) -> Option<StoreAnswer<T>> {
     match answer {
         Ok(answer) => Some(StoreAnswer::Done(answer)),
-        Err(error) if matches!(error.fault(), Fault::Refused | Fault::Unclear) => Some(StoreAnswer::Refused(error)),
+        Err(error) if matches!(error.fault(), DatabaseFault::Refused | DatabaseFault::Unclear) => {
+            Some(StoreAnswer::Refused(error))
+        }
         Err(error) => panic!("{error}"),
     }
 }
@@ -44,14 +46,15 @@ impl Subject {
         self.store.runs(&RunFilter::default(), 1_000).await.unwrap()
     }
 
-    /// What is kept beside all runs, in the order of the log.
+    /// Returns the refused records, stored apart from the runs, in the order of the log.
     async fn kept(&self) -> Vec<RefusedRow> {
         let mut rows = self.store.refused(Timestamp::from_millis(0), 1_000).await.unwrap();
         rows.sort_by_key(|row| row.offset);
         rows
     }
 
-    /// Makes the database refuse rows and changes of `usher_run` of which this holds, as one with limits of its own would.
+    /// Makes the database refuse rows and updates of `usher_run` that meet this condition, as a database with limits of
+    /// its own would.
     async fn refuse(&self, condition: &str) {
         let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
         let statements = if self.postgres {
@@ -75,7 +78,7 @@ impl Subject {
     }
 }
 
-/// Random texts do not shrink when they are kept.
+/// Returns a random text, because compression would not shrink it.
 fn long(length: usize) -> String {
     (0..length).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
 }
@@ -88,7 +91,7 @@ fn news_and_run(offset: i64, id: &str, key: &str) -> Arrival {
     Arrival { starts: true, ..news(offset, id, key, offset, true) }
 }
 
-/// A name, and what it makes of a good arrival.
+/// A name, and a function that turns a good arrival into one that may be refused.
 type Poison = (&'static str, fn(Arrival) -> Arrival);
 
 pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(subject: Subject) {
@@ -129,7 +132,7 @@ pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(
         let (before, before_refused) = (subject.records().await.len(), subject.kept().await.len());
         let isolated = subject.admit_isolated(batch(epoch, arrivals)).await;
         let admission = isolated.admission.expect(what);
-        // A database that takes it is free to: then it is a run like any other.
+        // A database may accept it; then it is a normal run.
         let records = subject.records().await;
         let expected = if isolated.refused > 0 { arrivals_in_each } else { starting };
         let kept = subject.kept().await.split_off(before_refused);
@@ -139,7 +142,7 @@ pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(
             assert!(found.contains(&format!("good-{offset}").as_str()), "{what}: good-{offset}");
         }
         if isolated.refused > 0 {
-            // As a run where its id can be kept, else beside all runs.
+            // Recorded as a run if its id can be stored, otherwise as a refused record.
             let verdicts = admission.heads.iter().filter_map(|run| run.verdict.clone());
             let runs = verdicts.filter(|(reason, _)| *reason == Reason::Unstorable).map(|(_, error)| error);
             let beside = kept.into_iter().inspect(|row| assert_eq!(row.reason, Reason::Unstorable.label(), "{what}"));
@@ -161,7 +164,7 @@ pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(
     assert!(late.unwrap().admission.is_none(), "a part of a predecessor is fenced");
 }
 
-/// The same where a lost partition is no surprise.
+/// Like [`Once`], but a lost partition is no error.
 struct Fencing<'a>(Once<'a>);
 
 #[async_trait]
@@ -202,7 +205,7 @@ pub(super) async fn a_change_that_is_refused_is_told_and_all_others_are_written(
     let verdict = |error: &str| Some((Reason::InvalidRequest, error.to_owned()));
     let kinds = vec![
         claim(1, 0, b"request"),
-        // A destination chooses its ids and words.
+        // Destinations choose their ids and error texts freely.
         end(effect("re_\0x"), RunState::Done, None),
         end(None, RunState::Dead, verdict("a\0b")),
         end(None, RunState::Dead, verdict("poison")),
@@ -238,7 +241,7 @@ async fn two_stores_in_two_schemas_of_one_database_do_not_see_each_other() {
         let address = subject.address.clone().in_schema("USHER_STORE_SCHEMA", schema).unwrap();
         let database = Database::open(&address).unwrap();
         stores.push(Arc::new(SqlStore::open(database.clone(), PARTITIONS).await.unwrap()));
-        // Again, as a restart does.
+        // A second time, as at a restart.
         SqlStore::open(database, PARTITIONS).await.unwrap();
     }
     for (number, store) in stores.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Whom not to write to: what a store must keep of it.
+//! Suppression list: the guarantees of a store.
 
 use usher_proto::AddressDigest;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
@@ -11,7 +11,7 @@ on_every_store!(
     a_fenced_admission_says_nothing_of_addresses,
 );
 
-/// What is said of an address at a time.
+/// Returns a suppression change of an address at a time.
 fn said(at: i64, kind: SuppressionKind, address: &str, scope: &str) -> Arrival {
     let change = SuppressionChange {
         kind,
@@ -30,7 +30,7 @@ fn said(at: i64, kind: SuppressionKind, address: &str, scope: &str) -> Arrival {
 }
 
 impl Subject {
-    /// The addresses of these that are listed, with their scopes.
+    /// Returns the suppression entries of these addresses, as index and scope.
     async fn listed(&self, list: Option<&str>, addresses: &[&str]) -> Vec<(usize, String)> {
         let digests: Vec<AddressDigest> = addresses.iter().map(|address| AddressDigest::of(address)).collect();
         let listed = self.store.listed(Instance::DEFAULT, list, &digests).await.unwrap();
@@ -56,7 +56,7 @@ async fn the_newest_word_about_an_address_counts_whatever_the_order(subject: Sub
     assert_eq!(subject.listed(None, &["a@b.test"]).await, [all(0)], "an older word comes late");
     subject.admit(epoch, vec![told(9, restored), told(7, suppressed)]).await;
     assert_eq!(subject.listed(None, &["a@b.test"]).await, []);
-    // Another flow comes to it later, and to what came before.
+    // Another flow reads the same and earlier changes later.
     let other = subject.store.acquire("other", &[ZERO], "me").await.unwrap()[0].epoch;
     let batch = batch(other, vec![told(5, suppressed), told(9, restored)]);
     subject.store.admit("other", &batch).await.unwrap();

@@ -1,8 +1,8 @@
-//! What is asked of Algolia, and what its answers mean.
+//! Tests of the requests to Algolia and of the classification of its answers.
 
 use tokio::net::TcpListener;
 
-use super::super::testing::{prepare, prepare_anew, serve};
+use super::super::testing::{prepare, prepare_rerun, serve};
 use super::*;
 
 fn connector() -> Algolia {
@@ -13,7 +13,7 @@ fn connector() -> Algolia {
 
 fn change(operation: &str, params: Value, data: Value) -> (String, Value) {
     let kept = prepare(&connector(), operation, &params, &data).expect("a request");
-    let Change { path, body, .. } = serde_json::from_slice(&kept).expect("it reads back");
+    let RecordChange { path, body, .. } = serde_json::from_slice(&kept).expect("it reads back");
     (path, body.map_or(Value::Null, |body| serde_json::from_str(&body).expect("JSON")))
 }
 
@@ -40,8 +40,8 @@ fn a_rerun_is_newer_than_its_own_state_and_older_than_the_next() {
     let params = json!({ "object_id": "user_1", "fields": { "name": "Ann" } });
     let guard = |rerun| {
         let data = json!({ "updated_at": 17 });
-        let kept = prepare_anew(&connector(), SAVE, &params, &data, rerun).expect("a request");
-        let Change { body, .. } = serde_json::from_slice(&kept).expect("it reads back");
+        let kept = prepare_rerun(&connector(), SAVE, &params, &data, rerun).expect("a request");
+        let RecordChange { body, .. } = serde_json::from_slice(&kept).expect("it reads back");
         let body: Value = serde_json::from_str(&body.expect("a body")).expect("JSON");
         body[GUARD]["value"].as_i64().expect("a number")
     };

@@ -1,4 +1,4 @@
-//! What is to become of one row, read out of an event.
+//! Reads the change of one row from an event.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,37 +7,37 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use usher_proto::Json;
 
-use super::table::{From, Kind};
+use super::table::{ColumnSource, TableKind};
 use super::{PrepareError, StepInput};
 use crate::store::isolate::storable;
 use crate::subject::updated_at;
 
-/// A change as it is kept.
+/// A change as it is stored.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Change {
-    /// The object is like this.
-    Upsert(Row),
-    /// The object is gone.
+pub(super) enum RowChange {
+    /// The object has this state.
+    Upsert(TableRow),
+    /// The object was deleted.
     Delete {
         #[serde(default)]
-        kind: Kind,
+        kind: TableKind,
         id: String,
-        /// Since when, in milliseconds.
+        /// Time of the deletion, in milliseconds.
         at: i64,
     },
 }
 
 /// A row: its table, and its columns by name.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Row {
+pub(super) struct TableRow {
     #[serde(default)]
-    pub(super) kind: Kind,
+    pub(super) kind: TableKind,
     #[serde(flatten)]
     columns: Map<String, Value>,
 }
 
-impl Change {
-    pub(super) fn of(kind: Kind, inputs: &StepInput<'_>) -> Result<Self, PrepareError> {
+impl RowChange {
+    pub(super) fn of(kind: TableKind, inputs: &StepInput<'_>) -> Result<Self, PrepareError> {
         let table = kind.table();
         let data = inputs.sent().filter(|data| data.is_object());
         let data = data.ok_or_else(|| PrepareError("the event has no data".into()))?;
@@ -49,19 +49,20 @@ impl Change {
         let id = data.get("id").and_then(Json::filled);
         let id = storable(&id.ok_or_else(|| PrepareError(format!("the event has no id of a {}", table.object)))?);
         let at = inputs.event.occurred_at.millis();
-        // Most deletions hold no more than that they are; that of a membership holds all of it, and only its type tells.
+        // Most deletions contain only the id and the fact of the deletion. That of a membership contains the whole
+        // object, and only the event's type marks it as a deletion.
         let deleted = data.get("deleted").is_some_and(Json::is_true) || inputs.event.kind.ends_with(".deleted");
-        Ok(if deleted { Self::Delete { kind, id, at } } else { Self::Upsert(Row::of(kind, data, at)) })
+        Ok(if deleted { Self::Delete { kind, id, at } } else { Self::Upsert(TableRow::of(kind, data, at)) })
     }
 }
 
-impl Row {
-    fn of(kind: Kind, data: Json<'_>, event_at: i64) -> Self {
+impl TableRow {
+    fn of(kind: TableKind, data: Json<'_>, event_at: i64) -> Self {
         let table = kind.table();
         let (mut columns, mut in_columns) = (Map::new(), Vec::new());
         for (name, from) in table.texts {
             let text = match from {
-                From::Field => {
+                ColumnSource::Field => {
                     let field = data.get(name);
                     let text = field.and_then(column_text);
                     if text.is_some() || field.is_some_and(Json::is_null) {
@@ -69,10 +70,10 @@ impl Row {
                     }
                     text
                 }
-                From::At(path) => data.at(path).and_then(Json::text),
-                From::Found(find) => find(data).map(Cow::Owned),
+                ColumnSource::At(path) => data.at(path).and_then(Json::text),
+                ColumnSource::Found(find) => find(data).map(Cow::Owned),
             };
-            // Clerk writes an id that does not apply as null, or as nothing.
+            // Clerk writes an id that does not apply as null or as an empty text.
             let text = text.filter(|text| !(text.is_empty() && name.ends_with("_id")));
             columns.insert((*name).to_owned(), json!(text.map(|text| storable(&text))));
         }
@@ -84,7 +85,7 @@ impl Row {
             }
             columns.insert(name.to_owned(), json!(time.map(|time| time.value)));
         }
-        // Required by Clerk's schema; without it the event's own time has to decide.
+        // Clerk's schema requires `updated_at`. If it is missing, the event's own time decides.
         columns.insert("updated_at".into(), json!(updated_at(data, event_at)));
         columns.insert("event_at".into(), json!(event_at));
         columns.insert("extra".into(), Value::String(extra(data, &in_columns)));
@@ -104,20 +105,20 @@ impl Row {
     }
 }
 
-/// The text of a column, where the field says one without loss: a text, or the digits of a number.
+/// Returns the text of a column if the field can be represented without loss: a text, or the digits of a number.
 fn column_text(field: Json<'_>) -> Option<Cow<'_, str>> {
     field.text().or_else(|| field.number().map(Cow::Borrowed))
 }
 
-/// Levels of nesting in `extra`, at most: SQLite reads 1,000 levels (sqlite.org/json1.html, section 3.4), and one row
-/// beyond fails every query over the table.
+/// Largest number of nesting levels in `extra`. SQLite reads 1,000 levels (sqlite.org/json1.html, section 3.4), and a
+/// single row beyond that makes every query over the table fail.
 const MAX_DEPTH: usize = 500;
 
-/// The members that no column holds, byte for byte, but for what the user's own SQL could not read: NUL and half
-/// surrogate pairs become U+FFFD, and what is nested too deep stands as a text.
+/// Returns the members that no column holds, byte for byte, except those that the user's own SQL could not read: NUL
+/// and half surrogate pairs become U+FFFD, and values that are nested too deeply become texts.
 fn extra(data: Json<'_>, in_columns: &[&str]) -> String {
     let rest = data.members().filter(|(name, _)| !in_columns.contains(&&**name));
-    // Of two of the same name the last one counts.
+    // If a name occurs twice, the last member counts.
     let members: BTreeMap<String, Json<'_>> = rest.map(|(name, value)| (storable(&name), value)).collect();
     let member = |(name, value): (String, Json<'_>)| format!("{}:{}", Value::from(name), value.storable(MAX_DEPTH - 1));
     format!("{{{}}}", members.into_iter().map(member).collect::<Vec<_>>().join(","))

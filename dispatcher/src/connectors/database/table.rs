@@ -1,14 +1,14 @@
-//! Which tables there are, and where their columns come from.
+//! The tables and the sources of their columns.
 
 use serde::{Deserialize, Serialize};
 use usher_proto::Json;
 
 use crate::subject::{primary_email, primary_phone};
 
-/// What a row stands for.
+/// Type of object that a row stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) enum Kind {
-    /// Requests kept by earlier versions do not say; there were only users.
+pub(super) enum TableKind {
+    /// The default: requests stored by earlier versions have no kind, because there were only users.
     #[default]
     User,
     Organization,
@@ -16,32 +16,32 @@ pub(super) enum Kind {
     Invitation,
 }
 
-/// Where a column's text comes from.
-pub(super) enum From {
+/// Source of a column's text.
+pub(super) enum ColumnSource {
     /// The field of the same name.
     Field,
-    /// A field of another name, or inside another.
+    /// A field of another name, or inside another field.
     At(&'static [&'static str]),
-    /// Found in the object.
+    /// The result of a function of the object.
     Found(fn(Json<'_>) -> Option<String>),
 }
 
-/// A table. Each also has `created_at`, `updated_at`, `event_at` and `extra`, which holds all that has no column.
+/// A table. Each also has `created_at`, `updated_at`, `event_at` and `extra`, which holds all members without a column.
 pub(super) struct Table {
     pub(super) name: &'static str,
-    /// What Clerk calls such an object.
+    /// Value of `object` in Clerk's JSON.
     pub(super) object: &'static str,
-    /// Columns of text; the first is the id.
-    pub(super) texts: &'static [(&'static str, From)],
-    /// Columns of times in milliseconds, fields of the same name, besides those of every table.
+    /// Text columns and their sources; the first is the id.
+    pub(super) texts: &'static [(&'static str, ColumnSource)],
+    /// Time columns in milliseconds, from fields of the same name, besides those of every table.
     pub(super) times: &'static [&'static str],
-    /// Columns that name something else. Once that is deleted, so is this, and nothing brings it back.
-    pub(super) belongs_to: &'static [(&'static str, Kind)],
-    /// Whether an object that was made after a deletion is another one, though it has the same id.
+    /// Columns that refer to an owner. If the owner is deleted, the row is deleted as well and cannot return.
+    pub(super) belongs_to: &'static [(&'static str, TableKind)],
+    /// True if an object created after a deletion is a different object although it has the same id.
     pub(super) may_return: bool,
 }
 
-impl Kind {
+impl TableKind {
     pub(super) const ALL: [Self; 4] = [Self::User, Self::Organization, Self::Membership, Self::Invitation];
 
     pub(super) const fn table(self) -> &'static Table {
@@ -54,20 +54,20 @@ impl Kind {
     }
 }
 
-const ID: (&str, From) = ("id", From::Field);
+const ID: (&str, ColumnSource) = ("id", ColumnSource::Field);
 
 static USERS: Table = Table {
     name: "usher_users",
     object: "user",
     texts: &[
         ID,
-        ("email", From::Found(primary_email)),
-        ("phone", From::Found(primary_phone)),
-        ("username", From::Field),
-        ("first_name", From::Field),
-        ("last_name", From::Field),
-        ("image_url", From::Field),
-        ("external_id", From::Field),
+        ("email", ColumnSource::Found(primary_email)),
+        ("phone", ColumnSource::Found(primary_phone)),
+        ("username", ColumnSource::Field),
+        ("first_name", ColumnSource::Field),
+        ("last_name", ColumnSource::Field),
+        ("image_url", ColumnSource::Field),
+        ("external_id", ColumnSource::Field),
     ],
     times: &[],
     belongs_to: &[],
@@ -77,7 +77,13 @@ static USERS: Table = Table {
 static ORGANIZATIONS: Table = Table {
     name: "usher_organizations",
     object: "organization",
-    texts: &[ID, ("name", From::Field), ("slug", From::Field), ("image_url", From::Field), ("created_by", From::Field)],
+    texts: &[
+        ID,
+        ("name", ColumnSource::Field),
+        ("slug", ColumnSource::Field),
+        ("image_url", ColumnSource::Field),
+        ("created_by", ColumnSource::Field),
+    ],
     times: &[],
     belongs_to: &[],
     may_return: false,
@@ -88,15 +94,15 @@ static MEMBERSHIPS: Table = Table {
     object: "organization_membership",
     texts: &[
         ID,
-        ("organization_id", From::At(&["organization", "id"])),
-        // Clerk's schema does not require it; every example has it.
-        ("user_id", From::At(&["public_user_data", "user_id"])),
-        ("role", From::Field),
-        ("role_name", From::Field),
+        ("organization_id", ColumnSource::At(&["organization", "id"])),
+        // Clerk's schema does not require this field; every example has it.
+        ("user_id", ColumnSource::At(&["public_user_data", "user_id"])),
+        ("role", ColumnSource::Field),
+        ("role_name", ColumnSource::Field),
     ],
     times: &[],
-    belongs_to: &[("organization_id", Kind::Organization), ("user_id", Kind::User)],
-    // Whether somebody who is let in again gets a new membership id is not documented.
+    belongs_to: &[("organization_id", TableKind::Organization), ("user_id", TableKind::User)],
+    // It is not documented whether a person who joins again gets a new membership id.
     may_return: true,
 };
 
@@ -105,16 +111,16 @@ static INVITATIONS: Table = Table {
     object: "organization_invitation",
     texts: &[
         ID,
-        ("organization_id", From::Field),
-        ("email", From::At(&["email_address"])),
-        ("role", From::Field),
-        // pending, accepted or revoked; neither it nor organization_id is required by Clerk's schema.
-        ("status", From::Field),
-        // Who accepted it.
-        ("user_id", From::Field),
-        ("inviter_id", From::Field),
+        ("organization_id", ColumnSource::Field),
+        ("email", ColumnSource::At(&["email_address"])),
+        ("role", ColumnSource::Field),
+        // `pending`, `accepted` or `revoked`. Clerk's schema requires neither this field nor `organization_id`.
+        ("status", ColumnSource::Field),
+        // The user who accepted the invitation.
+        ("user_id", ColumnSource::Field),
+        ("inviter_id", ColumnSource::Field),
     ],
     times: &["expires_at"],
-    belongs_to: &[("organization_id", Kind::Organization), ("user_id", Kind::User)],
+    belongs_to: &[("organization_id", TableKind::Organization), ("user_id", TableKind::User)],
     may_return: false,
 };

@@ -1,4 +1,4 @@
-//! The tables, on SQLite and, where `USHER_TEST_POSTGRES` says where, on Postgres.
+//! Tests of the tables, on SQLite and, if `USHER_TEST_POSTGRES` names a server, on Postgres.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -14,7 +14,7 @@ struct Scene {
     kept_by: KeptBy,
 }
 
-/// Where the tables are, to be thrown away in the end.
+/// Place of the tables, which is removed at the end.
 enum KeptBy {
     Folder(#[expect(dead_code, reason = "it goes when this is dropped")] TempDir),
     Server { address: String, database: String },
@@ -43,12 +43,12 @@ async fn scenes() -> Vec<Scene> {
 }
 
 impl Scene {
-    /// What became of an event: `upserted`, `deleted` or `overtaken`.
+    /// Applies an event and returns `upserted`, `deleted` or `overtaken`.
     async fn sync(&self, operation: &str, kind: &str, at: i64, data: Value) -> String {
         self.sync_text(operation, kind, at, &data.to_string()).await
     }
 
-    /// The same of a text that no tree holds.
+    /// As `sync`, for JSON text that a tree cannot represent.
     async fn sync_text(&self, operation: &str, kind: &str, at: i64, data: &str) -> String {
         let request = prepared(&self.directory, operation, kind, at, data).expect("a request");
         match self.directory.attempt(&request, "").await {
@@ -58,7 +58,7 @@ impl Scene {
         }
     }
 
-    /// The texts of some columns of all rows, in the order of their ids.
+    /// Returns some columns of all rows as texts, ordered by id.
     async fn rows(&self, table: &str, columns: &[&str]) -> Vec<Vec<Option<String>>> {
         let list: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
         let sql = format!("SELECT {} FROM {table} ORDER BY id", list.join(", "));
@@ -67,7 +67,7 @@ impl Scene {
         rows.iter().map(read).collect()
     }
 
-    /// The same of one row.
+    /// Returns some columns of one row as texts.
     async fn row(&self, table: &str, id: &str, columns: &[&str]) -> Vec<Option<String>> {
         self.rows(&format!("(SELECT * FROM {table} WHERE id = '{id}') AS one"), columns).await.remove(0)
     }
@@ -120,7 +120,8 @@ fn invitation(status: &str, updated_at: i64) -> Value {
 #[tokio::test]
 async fn what_is_kept_can_be_read_by_the_users_own_sql() {
     for scene in scenes().await {
-        // A NUL in a value, in a name, deep inside, and in a field with a column of its own; and text that only looks so.
+        // A NUL in a value, in a name, nested deeply, and in a field with its own column; and a harmless text that
+        // looks like one.
         let text = r#"{"object": "user", "id": "user_1", "first_name": "A\u0000B", "updated_at": 1,
             "public_metadata": {"x": "a\u0000b", "n\u0000": [{"y": "\u0000"}], "plain": "\\u0000", "face": "\ud83d\ude00"}}"#;
         let data = serde_json::from_str(text).expect("JSON");
@@ -157,7 +158,7 @@ async fn what_is_kept_keeps_its_bytes_and_every_row_can_be_queried() {
             );
             assert_eq!(scene.sync_text("sync_user", "user.created", 1, &data).await, "upserted", "{user}");
         }
-        // Over the whole table, which one bad row would fail.
+        // Queries the whole table, because a single bad row would make the query fail.
         let columns =
             ["extra -> 'unsafe_metadata' ->> 'x'", "extra ->> 'nothing'", "extra -> 'unsafe_metadata' ->> 'a'"];
         let found = scene.rows("usher_users", &columns[..2]).await;
@@ -179,7 +180,7 @@ async fn what_is_kept_keeps_its_bytes_and_every_row_can_be_queried() {
     }
 }
 
-/// One value of each type that JSON has, and some that have to be read with care.
+/// One value of each JSON type, and some that need care when they are read.
 const ANYTHING: [&str; 15] = [
     "null",
     "true",
@@ -202,12 +203,12 @@ const ANYTHING: [&str; 15] = [
 async fn a_value_of_another_type_stands_in_its_column_without_loss_or_in_the_rest() {
     for scene in scenes().await {
         for (operation, kind, table) in [
-            ("sync_user", Kind::User, "usher_users"),
-            ("sync_organization", Kind::Organization, "usher_organizations"),
-            ("sync_membership", Kind::Membership, "usher_memberships"),
-            ("sync_invitation", Kind::Invitation, "usher_invitations"),
+            ("sync_user", TableKind::User, "usher_users"),
+            ("sync_organization", TableKind::Organization, "usher_organizations"),
+            ("sync_membership", TableKind::Membership, "usher_memberships"),
+            ("sync_invitation", TableKind::Invitation, "usher_invitations"),
         ] {
-            let texts = kind.table().texts.iter().filter(|(_, from)| matches!(from, table::From::Field));
+            let texts = kind.table().texts.iter().filter(|(_, from)| matches!(from, table::ColumnSource::Field));
             let texts: Vec<&str> = texts.map(|(name, _)| *name).filter(|name| *name != "id").collect();
             let times: Vec<&str> = kind.table().times.iter().copied().chain(["created_at", "updated_at"]).collect();
             let (is_text, mut at) = (|name: &str| texts.contains(&name), 1);
@@ -235,7 +236,7 @@ async fn a_value_of_another_type_stands_in_its_column_without_loss_or_in_the_res
                     let own_time = (field == "updated_at").then(|| at.to_string());
                     match (column, value) {
                         (Some(column), _) => assert_eq!(row[0].as_deref(), Some(column), "{data}"),
-                        // Inexact: the column has it as near as it can, and the rest as it was sent.
+                        // Not exact: the column has the nearest value, and `extra` has the value as it was sent.
                         (None, "12345.5") => assert!(row[0].as_deref() == Some("12345") && in_the_rest, "{data}"),
                         (None, "null" | r#""""#) => assert_eq!(row[0], own_time, "{data}"),
                         (None, _) => assert!(row[0] == own_time && in_the_rest, "{data}: {row:?}"),
@@ -298,7 +299,7 @@ async fn a_membership_is_deleted_by_an_event_that_looks_like_any_other() {
         assert_eq!(sync("organizationMembership.deleted", 3000, membership("org:admin", 1000, 1000)).await, "deleted");
         assert_eq!(sync("organizationMembership.updated", 2000, membership("org:x", 1000, 2000)).await, "overtaken");
         assert_eq!(scene.count("usher_memberships").await, 0);
-        // Let in again later: if Clerk gives out the same id, it is another membership.
+        // The user joined again later: if Clerk assigns the same id, it is another membership.
         assert_eq!(sync(created, 4100, membership("org:member", 4000, 4000)).await, "upserted");
         assert_eq!(sync("organizationMembership.deleted", 3000, membership("org:admin", 1000, 1000)).await, "deleted");
         assert_eq!(scene.count("usher_memberships").await, 1, "the deletion of the first one came again");
@@ -310,7 +311,7 @@ async fn a_membership_is_deleted_by_an_event_that_looks_like_any_other() {
 async fn an_invitations_status_only_goes_forward() {
     for scene in scenes().await {
         let sync = async |kind, at, data| scene.sync("sync_invitation", kind, at, data).await;
-        // Created under the organization's key, accepted under the user's: in any order.
+        // Created under the organization's key and accepted under the user's: the events arrive in any order.
         let mut accepted = invitation("accepted", 2000);
         accepted["user_id"] = json!("user_2");
         assert_eq!(sync("organizationInvitation.accepted", 2100, accepted).await, "upserted");
@@ -366,7 +367,7 @@ async fn a_user_is_kept_as_before() {
         assert_eq!(sync("user.created", 1100, user("Old", 1000)).await, "overtaken");
         let expected = ["dana@work.test", "Dana"].map(|text| Some(text.to_owned()));
         assert_eq!(scene.rows("usher_users", &["email", "first_name"]).await, [expected]);
-        // As an earlier version has kept it.
+        // A request as an earlier version stored it.
         let kept = br#"{"Upsert":{"id":"user_1","email":null,"phone":null,"username":null,"first_name":"Kept",
             "last_name":null,"image_url":null,"external_id":null,"created_at":null,"updated_at":3000,"event_at":3100,
             "extra":"{}"}}"#;
@@ -417,16 +418,20 @@ fn what_the_database_refuses_for_good_is_told_from_what_passes() {
         ("54000", Err(Reason::InvalidRequest)),
         ("P0001", Ok(Cause::Unavailable)),
     ] {
-        crate::connectors::assert_outcome(&outcome(Fault::of_sqlstate(code), code, String::new()), expected, code);
+        crate::connectors::assert_outcome(
+            &outcome(DatabaseFault::of_sqlstate(code), code, String::new()),
+            expected,
+            code,
+        );
     }
-    // SQLite: busy, a disk that is full, a constraint, and too large.
+    // SQLite's codes for busy, a full disk, a violated constraint, and a value that is too large.
     for (code, expected) in [
         (5, Ok(Cause::Unavailable)),
         (2250, Ok(Cause::Unavailable)),
         (2067, Err(Reason::InvalidRequest)),
         (18, Err(Reason::InvalidRequest)),
     ] {
-        let outcome = outcome(Fault::of_sqlite(code), &code.to_string(), String::new());
+        let outcome = outcome(DatabaseFault::of_sqlite(code), &code.to_string(), String::new());
         crate::connectors::assert_outcome(&outcome, expected, &code.to_string());
     }
 }

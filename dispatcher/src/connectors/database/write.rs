@@ -1,12 +1,12 @@
-//! Writing rows: newer over older, nothing over a deletion.
+//! Writes rows: a newer state replaces an older one, and nothing replaces a deletion.
 
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::row::Row;
-use super::table::{Kind, Table};
+use super::row::TableRow;
+use super::table::{Table, TableKind};
 use crate::sql::{Database, Dialect, Writing};
 
-/// The columns of a table in the order in which they are bound: texts, times, and those of every table.
+/// Returns the columns of a table in the order in which they are bound: texts, times, and those of every table.
 fn columns(table: &Table) -> Vec<&'static str> {
     let texts = table.texts.iter().map(|(name, _)| *name);
     texts.chain(table.times.iter().copied()).chain(["created_at", "updated_at", "event_at", "extra"]).collect()
@@ -37,8 +37,8 @@ fn upsert_statement(table: &Table, dialect: Dialect) -> String {
     )
 }
 
-/// Whether the row is now at least as new as `row` because of this.
-pub(super) async fn upsert(database: &Database, row: &Row) -> Result<bool, sqlx::Error> {
+/// Inserts or updates a row. Returns true if the row was written, false if a newer state or a deletion took precedence.
+pub(super) async fn upsert(database: &Database, row: &TableRow) -> Result<bool, sqlx::Error> {
     let table = row.kind.table();
     let mut writing = database.write().await?;
     let owners = table.belongs_to.iter().filter_map(|(column, _)| row.text(column));
@@ -59,23 +59,23 @@ pub(super) async fn upsert(database: &Database, row: &Row) -> Result<bool, sqlx:
     Ok(written.rows_affected() > 0)
 }
 
-/// A deletion always wins. What belonged to it goes, too.
-pub(super) async fn delete(database: &Database, kind: Kind, id: &str, at: i64) -> Result<bool, sqlx::Error> {
+/// Deletes a row together with the rows that belong to it, and writes a tombstone. A deletion always wins.
+pub(super) async fn delete(database: &Database, kind: TableKind, id: &str, at: i64) -> Result<bool, sqlx::Error> {
     let name = kind.table().name;
     let mut writing = database.write().await?;
     lock(database, &mut writing, vec![id]).await?;
-    // Of two deletions of one that came back the later counts.
+    // If an object was deleted, returned and was deleted again, the later deletion counts.
     let tombstone = format!(
         "INSERT INTO {name}_deleted (id, deleted_at) VALUES ($1, $2) \
          ON CONFLICT (id) DO UPDATE SET deleted_at = excluded.deleted_at \
          WHERE {name}_deleted.deleted_at < excluded.deleted_at"
     );
     sqlx::query(AssertSqlSafe(tombstone)).bind(id).bind(at).execute(writing.connection()).await?;
-    // One that was made since is another one, where that can be.
+    // An object created after the deletion is a different one, if the table allows that.
     let until = if kind.table().may_return { at } else { i64::MAX };
     let gone = format!("DELETE FROM {name} WHERE id = $1 AND COALESCE(created_at, 0) <= $2");
     sqlx::query(AssertSqlSafe(gone)).bind(id).bind(until).execute(writing.connection()).await?;
-    for other in Kind::ALL {
+    for other in TableKind::ALL {
         for (column, _) in other.table().belongs_to.iter().filter(|(_, owner)| *owner == kind) {
             let theirs = format!("DELETE FROM {} WHERE {column} = $1", other.table().name);
             sqlx::query(AssertSqlSafe(theirs)).bind(id).execute(writing.connection()).await?;
@@ -85,8 +85,9 @@ pub(super) async fn delete(database: &Database, kind: Kind, id: &str, at: i64) -
     Ok(true)
 }
 
-/// Keeps an upsert and a deletion of the same thing, or of what it belongs to, apart: neither sees what the other has not
-/// committed, so together they could leave in the table what is deleted. Always in the same order, for others wait.
+/// Serializes upserts and deletions of the same object or of its owners. Neither sees the other's uncommitted changes,
+/// so together they could leave a deleted object in the table. The ids are sorted, because locks taken in different
+/// orders would deadlock.
 async fn lock(database: &Database, writing: &mut Writing, mut ids: Vec<&str>) -> Result<(), sqlx::Error> {
     if database.dialect == Dialect::Postgres {
         ids.sort_unstable();

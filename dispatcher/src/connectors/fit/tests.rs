@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::connectors::{OPERATIONS, Operation, Param, ParamType};
 
-/// Texts that people and senders of events have put into names, and worse.
+/// Texts that people and senders of events have put into names, and worse ones.
 const PARTS: &[&str] = &[
     "Dana",
     " ",
@@ -48,7 +48,7 @@ fn hostile(rng: &mut StdRng) -> String {
     (0..rng.random_range(0..=long)).map(|_| PARTS[rng.random_range(0..PARTS.len())]).collect()
 }
 
-/// A value of a parameter's shape that holds a text.
+/// Returns a value of this type that contains a text.
 fn holding(shape: ParamType, text: &str, rng: &mut StdRng) -> Value {
     match shape {
         ParamType::Number => json!(rng.random_range(0..2000)),
@@ -69,7 +69,7 @@ fn holding(shape: ParamType, text: &str, rng: &mut StdRng) -> Value {
     }
 }
 
-/// True if a text is as a provider takes it: told by other means than those that make it so.
+/// True if a provider accepts a text. Implemented independently of the code under test.
 fn is_fit(limit: TextLimit, text: &str) -> bool {
     let ends = |c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}';
     let short = match limit.longest {
@@ -135,8 +135,7 @@ fn every_parameter_has_its_line_in_the_table() {
     }
 }
 
-/// Whatever text goes in: what comes out is as the table has it, or is refused by the parameter's name and without the
-/// text.
+/// For any input text, the result conforms to the table, or the error names the parameter and omits the text.
 #[test]
 fn whatever_goes_in_fits_or_is_refused_by_name() {
     let mut rng = StdRng::seed_from_u64(25);
@@ -257,7 +256,7 @@ fn phones_are_known_by_the_table() {
     assert_eq!(phones("novu", "trigger"), ["phone"]);
     assert_eq!(phones("stripe", "create_customer"), ["phone"]);
     assert_eq!(phones("resend", "send"), [""; 0]);
-    // A number goes to people by what has it as a parameter of that name.
+    // Every parameter with "phone" in its name is treated as a phone number.
     for (connector, operation, param) in everything().filter(|(.., param)| param.name.contains("phone")) {
         assert!(phones(connector, operation.name).contains(&param.name), "{connector}.{}", operation.name);
     }

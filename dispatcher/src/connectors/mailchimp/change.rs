@@ -1,67 +1,67 @@
-//! Carrying out what is asked of a member, whatever state the member is in. docs/destinations.md has the same as a
-//! table.
+//! Carries out the operations on a member in every state of the member. docs/destinations.md has the same as a table.
 //!
-//! Sources: mailchimp.com/developer/marketing (list members, member tags), and reports of those who met it:
-//! - DELETE of who is pending, cleaned or archived is a 405: amro/gibbon#320;
-//! - `status_if_new` leaves who is archived archived: mailchimp/mc-woocommerce#951; a `status` takes the person back,
-//!   and what the state was before is not told: stackoverflow.com/questions/63584277;
-//! - an address changes in place for who is subscribed alone (ibericode/mailchimp-user-sync#96), and not to one that
-//!   has a member already, be it an archived one (brandonseydel/MailChimp.Net#201);
-//! - `tags` of a PUT never reach who is there: ibericode/mailchimp-for-wordpress#674, VingtCinq/python-mailchimp#203.
+//! Sources: mailchimp.com/developer/marketing (list members, member tags), and reports of its users:
+//! - DELETE of a pending, cleaned or archived member is answered with 405: amro/gibbon#320;
+//! - `status_if_new` leaves an archived member archived: mailchimp/mc-woocommerce#951; a `status` restores the member,
+//!   and Mailchimp does not report the state before the archiving: stackoverflow.com/questions/63584277;
+//! - an address can be changed in place for subscribed members only (ibericode/mailchimp-user-sync#96), and not to an
+//!   address that already has a member, even an archived one (brandonseydel/MailChimp.Net#201);
+//! - `tags` of a PUT have no effect on existing members: ibericode/mailchimp-for-wordpress#674,
+//!   VingtCinq/python-mailchimp#203.
 //!
-//! Each ends the same when it is done again from its beginning, so a repeat after a crash needs no idempotency.
+//! Each operation has the same result when it is repeated from its beginning, so a repeat after a crash needs no key.
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use usher_proto::Reason;
 
-use super::super::http::Answer;
+use super::super::http::HttpAnswer;
 use super::super::path::Path;
 use super::{Mailchimp, classify, of_list};
 use crate::engine::{Cause, Effect, Outcome};
 
-/// A request as it is kept.
+/// A request as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Change {
+pub(super) struct MemberChange {
     pub(super) operation: String,
     pub(super) list: String,
-    /// The member's id.
+    /// Id of the member.
     pub(super) hash: String,
-    /// The exact body, where there is one.
+    /// Exact body; absent for operations without one.
     pub(super) body: Option<String>,
-    /// The id that the member has had before the address changed.
+    /// Id that the member had before the address changed; absent if it has not changed.
     #[serde(default)]
     pub(super) former: Option<String>,
-    /// The body that gives the member tags, where there are any.
+    /// Body that adds tags to the member; absent if there are none.
     #[serde(default)]
     pub(super) tags: Option<String>,
 }
 
-/// The state of a member. One who was erased for ever is told from one who never was only by the refusal to make a
-/// member.
+/// State of a member. A permanently erased member looks like one that never existed, until Mailchimp refuses to create
+/// a member for the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Gets mail.
+    /// Receives mail.
     Subscribed,
-    /// Has said no.
+    /// Has unsubscribed.
     Unsubscribed,
-    /// Mail has come back.
+    /// Mail to the address has bounced.
     Cleaned,
-    /// Was asked, and has not answered.
+    /// Was asked to confirm and has not answered.
     Pending,
-    /// A customer who was never asked.
+    /// A customer who was never asked to subscribe.
     Transactional,
-    /// Taken out. The state before is not told.
+    /// Removed from the audience. Mailchimp does not report the state before.
     Archived,
 }
 
 impl State {
-    /// Those that a request can say: all but the one that only archiving leads to.
+    /// States that a request can set: all except the one that only archiving leads to.
     pub(super) const SAYABLE: [Self; 5] =
         [Self::Subscribed, Self::Unsubscribed, Self::Cleaned, Self::Pending, Self::Transactional];
 
-    /// As Mailchimp says it.
+    /// Returns Mailchimp's name for the state.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Subscribed => "subscribed",
@@ -73,8 +73,8 @@ impl State {
         }
     }
 
-    /// The state that an answer tells. One that says none was cut off on its way.
-    fn of(answer: &Answer) -> Result<Self, Outcome> {
+    /// Reads the state from an answer. An answer without a known state was cut off in transit.
+    fn of(answer: &HttpAnswer) -> Result<Self, Outcome> {
         let body = answer.json();
         let known = Self::SAYABLE.into_iter().chain([Self::Archived]);
         let mut found = known.filter(|state| body["status"] == state.label());
@@ -82,13 +82,13 @@ impl State {
     }
 }
 
-/// The body that gives a member these tags.
+/// Returns the body that adds these tags to a member.
 pub(super) fn tags<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let tags: Vec<Value> = names.into_iter().map(|name| json!({ "name": name, "status": "active" })).collect();
     json!({ "tags": tags }).to_string()
 }
 
-/// The path of a member.
+/// Returns the path of a member.
 fn of_member(list: &str, hash: &str) -> Result<Path, Outcome> {
     Ok(of_list(list)?.then("/members").segment("member", hash)?)
 }
@@ -98,8 +98,9 @@ fn done(hash: &str, status: &str) -> Outcome {
 }
 
 impl Mailchimp {
-    /// Makes or updates the member. Who comes back is asked again, and who moves keeps what the old address has had.
-    pub(super) async fn put(&self, change: &Change) -> Result<Outcome, Outcome> {
+    /// Creates or updates the member. An archived member is asked to confirm again, and a member whose address has
+    /// changed keeps the data of the old address.
+    pub(super) async fn put(&self, change: &MemberChange) -> Result<Outcome, Outcome> {
         let unreadable = || Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
         let text = change.body.as_deref().ok_or_else(unreadable)?;
         let mut body: Value = serde_json::from_str(text).map_err(|_| unreadable())?;
@@ -112,15 +113,15 @@ impl Mailchimp {
                         return Ok(Outcome::Done(Effect::new(&change.hash, result)));
                     }
                 }
-                // The same person has said no already.
+                // The same person has already unsubscribed at the former address.
                 Some(State::Unsubscribed) => body["status_if_new"] = json!(State::Unsubscribed.label()),
                 Some(State::Cleaned | State::Pending | State::Transactional | State::Archived) | None => {}
             }
         }
         let mut state = self.write(change, &body).await?;
         if state == State::Archived {
-            // A no that was said before the archiving cannot be seen any more, so nobody is subscribed without being
-            // asked.
+            // Mailchimp does not report a refusal from before the archiving, so the member is asked to confirm and not
+            // subscribed directly.
             let subscribed = body["status_if_new"] == State::Subscribed.label();
             body["status"] = if subscribed { json!(State::Pending.label()) } else { body["status_if_new"].clone() };
             state = self.write(change, &body).await?;
@@ -132,16 +133,21 @@ impl Mailchimp {
         Ok(done(&change.hash, state.label()))
     }
 
-    async fn write(&self, change: &Change, body: &Value) -> Result<State, Outcome> {
-        // Unless told to skip that, a field that the audience requires would refuse whoever lacks it.
+    async fn write(&self, change: &MemberChange, body: &Value) -> Result<State, Outcome> {
+        // Without this parameter, a field that the audience requires would cause the refusal of members without it.
         let path = of_member(&change.list, &change.hash)?.query("skip_merge_validation", "true");
         let answer = self.ask(Method::PUT, path, Some(body.to_string())).await?;
         if answer.status.is_success() { State::of(&answer) } else { Err(classify(&answer)) }
     }
 
-    /// Gives the member at the former address the new one, and says the state. None where Mailchimp does not do that:
-    /// the new address has a member, or the state has changed meanwhile.
-    async fn change_address(&self, change: &Change, former: &str, body: &Value) -> Result<Option<State>, Outcome> {
+    /// Changes the address of the member at the former address and returns the state. Returns `None` if Mailchimp does
+    /// not do that: the new address has a member, or the state has changed meanwhile.
+    async fn change_address(
+        &self,
+        change: &MemberChange,
+        former: &str,
+        body: &Value,
+    ) -> Result<Option<State>, Outcome> {
         let path = of_member(&change.list, former)?.query("skip_merge_validation", "true");
         let mut changes = body.clone();
         if let Some(fields) = changes.as_object_mut() {
@@ -155,7 +161,7 @@ impl Mailchimp {
         }
     }
 
-    async fn tag(&self, change: &Change) -> Result<(), Outcome> {
+    async fn tag(&self, change: &MemberChange) -> Result<(), Outcome> {
         if let Some(tags) = &change.tags {
             let path = of_member(&change.list, &change.hash)?.then("/tags");
             let answer = self.ask(Method::POST, path, Some(tags.clone())).await?;
@@ -166,8 +172,9 @@ impl Mailchimp {
         Ok(())
     }
 
-    /// Unsubscribes who may get mail. Whoever gets none is left alone: the state would tell less afterwards.
-    pub(super) async fn unsubscribe(&self, change: &Change) -> Result<Outcome, Outcome> {
+    /// Unsubscribes a member who may receive mail. A member who receives none is left unchanged, because the new state
+    /// would contain less information.
+    pub(super) async fn unsubscribe(&self, change: &MemberChange) -> Result<Outcome, Outcome> {
         match self.state(&change.list, &change.hash).await? {
             None => Ok(done(&change.hash, "absent")),
             Some(state @ (State::Unsubscribed | State::Cleaned | State::Archived)) => {
@@ -179,15 +186,15 @@ impl Mailchimp {
         }
     }
 
-    /// A PATCH, for a PUT would make a member of somebody who is none.
-    async fn say_unsubscribed(&self, change: &Change) -> Result<State, Outcome> {
+    /// Sends a PATCH, because a PUT would create a member where there is none.
+    async fn say_unsubscribed(&self, change: &MemberChange) -> Result<State, Outcome> {
         let body = json!({ "status": State::Unsubscribed.label() }).to_string();
         let answer = self.ask(Method::PATCH, of_member(&change.list, &change.hash)?, Some(body)).await?;
         if answer.status.is_success() { State::of(&answer) } else { Err(classify(&answer)) }
     }
 
-    /// Archives: the person may come back. Erasing for ever would also bar that.
-    pub(super) async fn archive(&self, change: &Change) -> Result<Outcome, Outcome> {
+    /// Archives the member, so that the person can come back. A permanent erasure would also prevent that.
+    pub(super) async fn archive(&self, change: &MemberChange) -> Result<Outcome, Outcome> {
         let delete = async || self.ask(Method::DELETE, of_member(&change.list, &change.hash)?, None).await;
         let mut answer = delete().await?;
         if matches!(answer.status.as_u16(), 404 | 405) {
@@ -198,7 +205,7 @@ impl Mailchimp {
                     self.say_unsubscribed(change).await?;
                     answer = delete().await?;
                 }
-                // Somebody has answered, or come, between the two questions.
+                // The member confirmed or was added between the two requests.
                 Some(State::Subscribed | State::Unsubscribed | State::Transactional) => {
                     return Err(answer.retry(Cause::Conflict));
                 }
@@ -207,8 +214,8 @@ impl Mailchimp {
         if answer.status.is_success() { Ok(done(&change.hash, "deleted")) } else { Err(classify(&answer)) }
     }
 
-    /// The state of a member; none where there is no such member. A 404 may as well be about the list, and a list that
-    /// is not there must not look like work done.
+    /// Returns the state of a member, or `None` if there is no such member. A 404 may also refer to the list, and a
+    /// missing list must not look like completed work.
     async fn state(&self, list: &str, hash: &str) -> Result<Option<State>, Outcome> {
         let answer = self.ask(Method::GET, of_member(list, hash)?.query("fields", "status"), None).await?;
         match answer.status.as_u16() {

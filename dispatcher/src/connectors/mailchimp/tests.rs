@@ -1,4 +1,4 @@
-//! What is asked of Mailchimp, and what its answers mean.
+//! Tests of the requests to Mailchimp and of the classification of its answers.
 
 use super::super::testing::prepare;
 use super::*;
@@ -9,7 +9,7 @@ fn connector() -> Mailchimp {
     Mailchimp::from_environment(&Environment::from_vars(settings)).expect("good settings")
 }
 
-fn change(operation: &str, params: Value) -> Change {
+fn change(operation: &str, params: Value) -> MemberChange {
     let kept = prepare(&connector(), operation, &params, &Value::Null).expect("a request");
     serde_json::from_slice(&kept).expect("it reads back")
 }
@@ -56,7 +56,7 @@ fn a_status_or_a_list_that_cannot_be_is_told() {
 #[test]
 fn a_request_that_an_earlier_version_has_kept_is_read() {
     let kept = r#"{"operation":"delete_member","list":"1ab","hash":"00","body":null}"#;
-    let change: Change = serde_json::from_str(kept).expect("it reads");
+    let change: MemberChange = serde_json::from_str(kept).expect("it reads");
     assert_eq!((change.hash.as_str(), change.former, change.tags), ("00", None, None));
 }
 

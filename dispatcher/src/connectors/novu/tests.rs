@@ -1,4 +1,4 @@
-//! What is asked of Novu, and what its answers mean.
+//! Tests of the requests to Novu and of the classification of its answers.
 
 use super::super::testing::{answer, prepare, serve};
 use super::*;

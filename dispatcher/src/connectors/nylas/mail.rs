@@ -1,14 +1,14 @@
-//! A mail as Nylas takes it. Pure.
+//! Builds a mail in Nylas's format. Pure.
 
 use serde_json::{Map, Value, json};
 use usher_proto::Mailbox;
 
 use super::super::{PrepareError, StepInput};
 
-/// The mail that these inputs make. Nylas takes one body: HTML, or plain text where there is no HTML.
+/// Returns the mail for these inputs. Nylas accepts one body: HTML, or plain text if there is no HTML.
 pub(super) fn of(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
     let mut mail = Map::new();
-    // Without a `from` the mail is from its mailbox.
+    // Without a `from`, the mail is sent as its mailbox.
     let from = inputs.params.contains_key("from").then(|| inputs.sender(None)).transpose()?;
     let lists = [
         ("to", inputs.recipients()?),
@@ -39,7 +39,7 @@ fn entry(Mailbox { name, address }: Mailbox) -> Value {
     if name.is_empty() { json!({ "email": address }) } else { json!({ "email": address, "name": name }) }
 }
 
-/// The domain of an address, in lower case. None where a template leaves it to the event.
+/// Returns the domain of an address, in lower case, or `None` if a template leaves it to the event.
 pub(super) fn domain(text: &str) -> Option<String> {
     let (_, rest) = text.trim().rsplit_once('@')?;
     let domain = rest.strip_suffix('>').unwrap_or(rest);

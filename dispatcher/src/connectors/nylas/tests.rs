@@ -1,4 +1,4 @@
-//! What is asked of Nylas, and what its answers mean.
+//! Tests of the requests to Nylas and of the classification of its answers.
 
 use super::super::testing::{answer, prepare};
 use super::*;
@@ -98,7 +98,7 @@ fn a_mail_is_found_by_its_header_and_missed_only_where_headers_can_be_seen() {
     assert_eq!(found(&Value::Null, &json!("Hi"), "k1"), Lookup::Unknown);
 }
 
-/// What a check at the start says of a flow that sends from `from`, with the mailboxes of a lab, or with nobody there.
+/// Checks, as at the start, a flow that sends from `from`. Runs against the lab's mailboxes, or an unreachable Nylas.
 async fn checked(grants: &str, from: Option<&str>, there: bool) -> Result<(), String> {
     let stop = tokio_util::sync::CancellationToken::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

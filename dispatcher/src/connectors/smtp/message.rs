@@ -1,4 +1,4 @@
-//! The message: every byte of it but the Message-ID, made once and kept.
+//! The message, built once and stored: all bytes except the Message-ID.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use usher_proto::{Mailbox, Timestamp};
 use super::{PrepareError, StepInput};
 use crate::connectors::{cannot_set, not_an_address};
 
-/// Headers that are made here, from parameters of their own or from the message itself.
+/// Headers that the connector sets itself, from their own parameters or from the message.
 const OURS: [&str; 14] = [
     "bcc",
     "cc",
@@ -32,19 +32,19 @@ const OURS: [&str; 14] = [
     "to",
 ];
 
-/// A mail as it is kept.
+/// A mail as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Mail {
-    /// The address that MAIL FROM names.
+    /// Address for `MAIL FROM`.
     pub(super) from: String,
-    /// The addresses that RCPT TO names.
+    /// Addresses for `RCPT TO`.
     pub(super) to: Vec<String>,
-    /// Headers and body, but for the Message-ID.
+    /// Headers and body, without the Message-ID.
     pub(super) message: String,
 }
 
 impl Mail {
-    /// Makes the message. `now` becomes its Date: what is sent again later is still the mail of that time.
+    /// Builds the message. `now` becomes its `Date`: a mail that is sent again later keeps its original date.
     pub(super) fn new(inputs: &StepInput<'_>, from: Option<&Mailbox>, now: Timestamp) -> Result<Self, PrepareError> {
         let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
         let from = written("from", inputs.sender(from)?)?;
@@ -77,8 +77,8 @@ impl Mail {
         Ok(Self { from: from.email.to_string(), to, message })
     }
 
-    /// The Message-ID of the mail under this key, without its angle brackets: the key itself where RFC 5322 lets it stand
-    /// there (3.6.4, dot-atom), else a digest of it.
+    /// Returns the mail's Message-ID for this key, without angle brackets: the key itself if RFC 5322 allows it there
+    /// (3.6.4, dot-atom), else a digest of it.
     pub(super) fn message_id(&self, key: &str) -> String {
         let domain = self.from.rsplit_once('@').map_or("", |(_, domain)| domain);
         let domain = if !domain.is_empty() && domain.is_ascii() { domain } else { "usher.invalid" };
@@ -92,8 +92,8 @@ impl Mail {
     }
 }
 
-/// A mailbox as it is written into the head, encoded where its name has other letters than ASCII's. Fewer addresses go by
-/// SMTP than others take.
+/// Returns a mailbox for the headers; a display name with non-ASCII letters is encoded. SMTP allows fewer addresses
+/// than other destinations do.
 fn written(name: &str, mailbox: Mailbox) -> Result<Written, PrepareError> {
     let address = mailbox.address.parse().map_err(|_| not_an_address(name, NotAnAddress))?;
     Ok(Written::new(Some(mailbox.name).filter(|name| !name.is_empty()), address))

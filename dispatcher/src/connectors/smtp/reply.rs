@@ -1,9 +1,9 @@
-//! What a server's refusals mean.
+//! Classification of a server's refusals.
 //!
-//! Facts: RFC 5321 4.2 (the first digit decides: 4 is for now, 5 for good), RFC 3463 (`X.Y.Z` at the beginning of the
-//! text), RFC 4954 (454, 530, 534, 535, 538 are about authentication), RFC 7372 (`X.7.20` to `X.7.27` are about the
-//! sender's domain), RFC 7505 and 7504 (`5.1.10`, 521, 556: no mail at all). A refusal, also of the dot, says that nothing was
-//! done.
+//! Facts: RFC 5321 4.2 (the first digit decides: 4 is temporary, 5 permanent), RFC 3463 (`X.Y.Z` at the beginning of
+//! the text), RFC 4954 (454, 530, 534, 535, 538 are about authentication), RFC 7372 (`X.7.20` to `X.7.27` are about the
+//! sender's domain), RFC 7505 and 7504 (`5.1.10`, 521, 556: no mail at all). A refusal, including one of the dot, means
+//! that nothing was done.
 
 use std::error::Error as _;
 
@@ -12,20 +12,20 @@ use usher_proto::Reason;
 
 use crate::engine::{Cause, Outcome};
 
-/// How far it got.
+/// Stage of the SMTP conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Greeting, EHLO, STARTTLS.
+    /// Greeting, `EHLO`, `STARTTLS`.
     Connect,
-    /// AUTH.
+    /// `AUTH`.
     Login,
-    /// MAIL FROM.
+    /// `MAIL FROM`.
     Sender,
-    /// RCPT TO.
+    /// `RCPT TO`.
     Recipient,
-    /// DATA, and the message without its end.
+    /// `DATA`, and the message without its end.
     Data,
-    /// The dot has left, at least in part.
+    /// The dot was sent, at least in part.
     Dot,
 }
 
@@ -42,7 +42,7 @@ impl Stage {
     }
 }
 
-/// The outcome of an attempt that failed at this stage.
+/// Returns the outcome of an attempt that failed at this stage.
 pub(super) fn classify(stage: Stage, error: &Error) -> Outcome {
     if let Some(code) = error.status() {
         return refused(stage, u16::from(code), &error.source().map(ToString::to_string).unwrap_or_default());
@@ -50,7 +50,7 @@ pub(super) fn classify(stage: Stage, error: &Error) -> Outcome {
     match stage {
         Stage::Dot if error.is_timeout() => Outcome::retry(Cause::Timeout),
         Stage::Dot => Outcome::retry(Cause::Interrupted),
-        // The server lacks what the address asks of it: STARTTLS, a way to log in.
+        // The server lacks a feature that `SMTP_URL` requires: `STARTTLS` or a supported login mechanism.
         Stage::Connect | Stage::Login if error.is_client() => {
             Outcome::reject(Reason::Configuration, format!("not offered at {}", stage.label()))
         }
@@ -64,23 +64,24 @@ fn refused(stage: Stage, code: u16, text: &str) -> Outcome {
     let enhanced = enhanced(text);
     if code < 500 {
         return Outcome::retry(match (code, stage) {
-            // "Service not available, closing", which most servers also say to whoever comes too often.
+            // "Service not available, closing"; most servers also send it to clients that connect too often.
             (421, _) => Cause::Throttled,
             (_, Stage::Connect | Stage::Login) => Cause::Unreachable,
-            // A full mailbox, greylisting, a lock: of this mail, as far as one attempt can tell.
+            // A full mailbox, greylisting or a lock: it concerns this mail only, as far as one attempt can tell.
             _ => Cause::Deferred,
         });
     }
     let detail = enhanced.and_then(|code| code.strip_prefix("5."));
     let reason = match (code, detail, stage) {
         (530 | 534 | 535 | 538, _, _) | (_, _, Stage::Connect | Stage::Login | Stage::Sender) => Reason::Configuration,
-        // RFC 7372: what a receiver checks of the sender's domain. Every mail of that domain fails at it.
+        // RFC 7372: a receiver's checks of the sender's domain. Every mail from that domain fails them.
         (_, Some("7.20" | "7.21" | "7.22" | "7.23" | "7.24" | "7.25" | "7.26" | "7.27"), _) => Reason::Configuration,
         (556, _, Stage::Recipient) | (_, Some("1.1" | "1.2" | "1.6" | "1.10"), _) => Reason::NotFound,
-        // Class 5.7, security or policy: of a recipient it is about who may send there, of the message about its content.
+        // Class 5.7, security or policy: for a recipient it is about permission to send there, for the message about
+        // its content.
         (_, Some(detail), Stage::Recipient) if detail.starts_with("7.") => Reason::Configuration,
-        // 550, 551, 553: no such mailbox, or not for us; 552: full or too large; 554: refused; 500 to 504, 555: not
-        // understood.
+        // 550, 551, 553: no such mailbox, or not a local one; 552: full or too large; 554: refused; 500 to 504, 555:
+        // not understood.
         (_, _, Stage::Recipient | Stage::Data | Stage::Dot) => Reason::InvalidRequest,
     };
     let mut error = code.to_string();
@@ -90,7 +91,7 @@ fn refused(stage: Stage, code: u16, text: &str) -> Outcome {
     Outcome::reject(reason, error)
 }
 
-/// What a refusal for good is about, in words of our own: the server's may repeat an address.
+/// Describes a permanent refusal in fixed words: the server's text may repeat an address.
 fn words(code: u16, detail: Option<&str>) -> Option<&'static str> {
     Some(match (detail, code) {
         (Some("1.1"), _) => "no such mailbox",
@@ -111,7 +112,8 @@ fn words(code: u16, detail: Option<&str>) -> Option<&'static str> {
     })
 }
 
-/// `5.1.1` at the beginning of a reply's text. The rest of it may repeat an address.
+/// Returns the enhanced status code, such as `5.1.1`, at the beginning of a reply's text. The rest of the text may
+/// repeat an address.
 fn enhanced(text: &str) -> Option<&str> {
     let word = text.split_whitespace().next()?;
     let mut parts = word.split('.');
@@ -130,7 +132,7 @@ mod tests {
     fn every_documented_reply_has_its_outcome() {
         use Stage::{Connect, Data, Dot, Login, Recipient, Sender};
         for (stage, code, text, expected) in [
-            // For now: the first digit decides.
+            // Temporary: the first digit decides.
             (Connect, 421, "4.3.2 shutting down", Ok(Cause::Throttled)),
             (Connect, 454, "4.7.0 TLS not available", Ok(Cause::Unreachable)),
             (Login, 421, "4.7.0 too many connections", Ok(Cause::Throttled)),
@@ -148,7 +150,7 @@ mod tests {
             (Dot, 451, "4.3.0 local error", Ok(Cause::Deferred)),
             (Dot, 452, "4.3.1 insufficient storage", Ok(Cause::Deferred)),
             (Dot, 499, "never seen", Ok(Cause::Deferred)),
-            // For good: the account.
+            // Permanent, about the account.
             (Connect, 500, "not understood", Err(Reason::Configuration)),
             (Connect, 521, "no mail here", Err(Reason::Configuration)),
             (Connect, 550, "5.7.1 your address is listed", Err(Reason::Configuration)),
@@ -165,14 +167,14 @@ mod tests {
             (Recipient, 554, "5.7.1 <a@b.test>: relay access denied", Err(Reason::Configuration)),
             (Dot, 550, "5.7.26 unauthenticated mail is not accepted", Err(Reason::Configuration)),
             (Dot, 550, "5.7.23 SPF validation failed", Err(Reason::Configuration)),
-            // For good: the mailbox.
+            // Permanent, about the mailbox.
             (Recipient, 550, "5.1.1 <a@b.test> unknown", Err(Reason::NotFound)),
             (Recipient, 550, "5.1.2 unknown domain", Err(Reason::NotFound)),
             (Recipient, 551, "5.1.6 moved", Err(Reason::NotFound)),
             (Recipient, 556, "5.1.10 null MX", Err(Reason::NotFound)),
             (Recipient, 556, "takes no mail", Err(Reason::NotFound)),
             (Dot, 550, "5.1.1 <a@b.test> unknown", Err(Reason::NotFound)),
-            // For good: this mail.
+            // Permanent, about this mail.
             (Recipient, 500, "", Err(Reason::InvalidRequest)),
             (Recipient, 501, "5.1.3 bad address", Err(Reason::InvalidRequest)),
             (Recipient, 502, "", Err(Reason::InvalidRequest)),

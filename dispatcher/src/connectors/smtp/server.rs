@@ -1,5 +1,6 @@
-//! Talking to the server, one connection a mail. Done by hand where lettre would do it in one call, to know how far it
-//! got. lettre is built without its own tracing: it would log addresses and passwords.
+//! Conversation with the server, one connection per mail. The commands are sent one by one, although lettre could send
+//! a mail in one call, so that the stage of a failure is known. lettre is built without its own tracing, which would
+//! log addresses and passwords.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,45 +20,45 @@ use super::message::Mail;
 use super::reply::{Stage, classify};
 use crate::engine::{Cause, Outcome};
 
-/// How long a connection may take to be made.
+/// Time limit for establishing a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// How long everything up to the dot may take. What is left of the step's `timeout` (30 s unless the flow says otherwise,
-/// up to 5 minutes) is for the answer to the dot; RFC 5321 would wait ten minutes for it.
+/// Time limit for everything up to the dot. The rest of the step's `timeout` (30 s unless the flow sets another, up to
+/// 5 minutes) is for the answer to the dot; RFC 5321 allows ten minutes for it.
 const DOT_DEADLINE: Duration = Duration::from_secs(20);
-/// How long a server may take to say good-bye; nobody waits for it.
+/// Time limit for the answer to `QUIT`; the outcome does not wait for it.
 const QUIT_DEADLINE: Duration = Duration::from_secs(5);
 
 enum Tls {
     No,
-    /// From the first byte.
+    /// TLS from the first byte.
     Wrapped(TlsParameters),
-    /// By STARTTLS; if the server has none, not at all.
+    /// `STARTTLS` if the server offers it, else no TLS.
     Opportunistic(TlsParameters),
-    /// By STARTTLS, or nothing is sent.
+    /// `STARTTLS`; without it nothing is sent.
     Required(TlsParameters),
 }
 
-/// A mail server, and how to be let in.
-pub(super) struct Server {
+/// A mail server, with the credentials for it.
+pub(super) struct MailServer {
     host: String,
     port: u16,
     tls: Tls,
     hello: ClientId,
     credentials: Option<Credentials>,
-    /// How long everything up to the dot may take.
+    /// Time limit for everything up to the dot.
     pub(super) dot_deadline: Duration,
 }
 
-impl Server {
-    /// Reads `SMTP_URL`, of the form that lettre uses: `smtps://` (port 465), `smtp://` (25) without TLS, or with
-    /// `?tls=required` or `?tls=opportunistic` (587) by STARTTLS; user and password percent-encoded; the path, if there is
-    /// one, is the name to say in EHLO.
+impl MailServer {
+    /// Parses `SMTP_URL`, in lettre's format: `smtps://` (port 465); `smtp://` (port 25) without TLS; `smtp://` with
+    /// `?tls=required` or `?tls=opportunistic` (port 587) with `STARTTLS`. User and password are percent-encoded. The
+    /// path, if there is one, is the name to send in `EHLO`.
     pub(super) fn from_url(text: &str) -> Result<Self, ConfigError> {
         let wrong = |why: &str| {
             let form = "it is smtps://user:password@host, or smtp://user:password@host?tls=required";
             ConfigError::new("SMTP_URL", format!("{why}; {form}"))
         };
-        // The parser's words may repeat the password.
+        // The parser's error message may repeat the password.
         let url: Url = text.parse().map_err(|_| wrong("the address cannot be read"))?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
         let parameters = || TlsParameters::new(host.to_owned()).map_err(|error| ConfigError::new("SMTP_URL", error));
@@ -83,7 +84,7 @@ impl Server {
         Ok(Self { host, port, tls, hello, credentials, dot_deadline: DOT_DEADLINE })
     }
 
-    /// Sends a mail: the server has taken responsibility for it, or the outcome of the attempt.
+    /// Sends a mail. `Ok` means that the server has taken responsibility for it; `Err` is the outcome of the attempt.
     pub(super) async fn send(&self, mail: &Mail, id: &str) -> Result<(), Outcome> {
         let deadline = Instant::now() + self.dot_deadline;
         let mut connection = match timeout_at(deadline, self.up_to_data(mail)).await {
@@ -92,7 +93,7 @@ impl Server {
         };
         let dot = AtomicBool::new(false);
         let id = format!("Message-ID: <{id}>\r\n");
-        // Asked for one more part lettre has written all of them, and sends the dot.
+        // lettre requests another part after it has written all earlier ones. It sends the dot next.
         let end = std::iter::from_fn(|| {
             dot.store(true, Ordering::Relaxed);
             None
@@ -102,7 +103,7 @@ impl Server {
             let mut sending = std::pin::pin!(connection.message_iter(parts));
             match timeout_at(deadline, &mut sending).await {
                 Ok(answer) => answer,
-                // A message without its end is thrown away.
+                // The server discards a message that has no end.
                 Err(_) if !dot.load(Ordering::Relaxed) => return Err(Outcome::retry(Cause::Unreachable)),
                 Err(_) => sending.await,
             }
@@ -113,7 +114,7 @@ impl Server {
         sent
     }
 
-    /// Makes a connection and says everything that comes before the message.
+    /// Opens a connection and sends all commands that precede the message.
     async fn up_to_data(&self, mail: &Mail) -> Result<AsyncSmtpConnection, Outcome> {
         let mut connection = self.connect().await.map_err(|error| classify(Stage::Connect, &error))?;
         let said = self.say(&mut connection, mail).await;
@@ -153,7 +154,7 @@ impl Server {
         let mut parameters = Vec::new();
         if beyond_ascii {
             if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
-                // Domains are A-labels by now, so it is a local part.
+                // Domains are A-labels at this point, so the non-ASCII letters are in a local part.
                 let error =
                     "an address has other letters than ASCII's before its @, and the server takes none (SMTPUTF8)";
                 return Err(Outcome::reject(Reason::InvalidAddress, error));
@@ -162,7 +163,7 @@ impl Server {
         }
         let from = connection.command(MailFrom::new(Some(address(&mail.from)?), parameters)).await;
         from.map_err(|error| classify(Stage::Sender, &error))?;
-        // One recipient that is refused refuses the mail: half of it sent would be no outcome.
+        // One refused recipient fails the whole mail: a partly delivered mail would have no clear outcome.
         for to in &mail.to {
             let to = connection.command(Rcpt::new(address(to)?, Vec::new())).await;
             to.map_err(|error| classify(Stage::Recipient, &error))?;
@@ -175,15 +176,15 @@ fn address(text: &str) -> Result<Address, Outcome> {
     text.parse().map_err(|_| Outcome::reject(Reason::FlowChanged, "the kept request cannot be read"))
 }
 
-/// Says good-bye without waiting: the outcome is known already.
+/// Sends `QUIT` without waiting for the answer: the outcome is already known.
 fn leave(mut connection: AsyncSmtpConnection) {
     tokio::spawn(async move {
-        // Whether it is heard makes no difference.
+        // A failure makes no difference.
         let _ = timeout(QUIT_DEADLINE, connection.command(Quit)).await;
     });
 }
 
-/// Takes percent-encoding away.
+/// Decodes percent-encoding.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -212,15 +213,15 @@ mod tests {
             ("smtp://me:secret@mail.test?tls=required", 587, true),
             ("smtp://mail.test?tls=opportunistic", 587, false),
         ] {
-            let server = Server::from_url(url).expect(url);
+            let server = MailServer::from_url(url).expect(url);
             assert_eq!((server.port, server.credentials.is_some()), (port, user), "{url}");
         }
-        let hello = Server::from_url("smtp://mail.test/usher.test").expect("an address").hello;
+        let hello = MailServer::from_url("smtp://mail.test/usher.test").expect("an address").hello;
         assert_eq!(hello, ClientId::Domain("usher.test".into()));
         for url in
             ["mail.test", "http://me:secret@mail.test", "smtp://secret@mail.test", "smtp://me:secret@mail.test?tls=no"]
         {
-            let Err(error) = Server::from_url(url) else { panic!("{url} is no address") };
+            let Err(error) = MailServer::from_url(url) else { panic!("{url} is no address") };
             assert!(error.to_string().contains("SMTP_URL") && !error.to_string().contains("secret@"), "{error}");
         }
         assert_eq!(decode("p%3Ass%C3%A9").as_deref(), Some("p:ssé"));

@@ -1,4 +1,4 @@
-//! Against the lab's mail server, and against one that nobody here wrote.
+//! Tests against the lab's mail server, and against one by other authors.
 
 mod aiosmtpd;
 mod tls;
@@ -76,7 +76,7 @@ async fn a_mail_is_sent_to_everybody_with_an_id_made_of_its_key() {
     let scene = scene().await;
     let mut params = welcome(json!(["Zoë <zoe@b.test>", "lee@b.test"]));
     params["reply_to"] = json!("help@acme.test");
-    // As long as signed links are: it must come out in one piece.
+    // As long as signed links are: the link must arrive in one piece.
     let link = format!("<https://acme.test/unsubscribe/{}>", "Ab0-_".repeat(100));
     params["headers"] = json!({"X-Clerk-User-Id": "user_1", "List-Unsubscribe": link});
     let Outcome::Done(effect) = scene.send(params).await else { panic!("it is sent") };

@@ -1,52 +1,52 @@
-//! What Stripe's refusals mean.
+//! Classification of Stripe's refusals.
 //!
-//! Facts: docs.stripe.com (errors, low-level errors, rate limits) and stripe-node's `_shouldRetry`: where there is a
-//! `Stripe-Should-Retry`, it overrides the status.
+//! Facts: docs.stripe.com (errors, low-level errors, rate limits) and stripe-node's `_shouldRetry`: a
+//! `Stripe-Should-Retry` header overrides the status.
 
 use usher_proto::Reason;
 
-use crate::connectors::http::Answer;
+use crate::connectors::http::HttpAnswer;
 use crate::engine::{Cause, Outcome};
 
-/// Whether the answer is that of an earlier request under the same idempotency key.
-pub(super) fn is_replayed(answer: &Answer) -> bool {
+/// True if the answer is that of an earlier request under the same idempotency key.
+pub(super) fn is_replayed(answer: &HttpAnswer) -> bool {
     header(answer, "idempotent-replayed") == Some("true")
 }
 
-/// Whether the object that was asked for, or one that a parameter names, does not exist (any more). With a key of the
-/// wrong mode nothing exists; then Stripe's message says that there is a similar object in the other mode, and that is a
-/// matter of configuration.
-pub(super) fn is_missing(answer: &Answer) -> bool {
+/// True if the requested object, or one that a parameter names, does not exist or no longer exists. With a key of the
+/// wrong mode no object exists; then Stripe's message states that there is a similar object in the other mode, which is
+/// a configuration error.
+pub(super) fn is_missing(answer: &HttpAnswer) -> bool {
     matches!(answer.status.as_u16(), 400 | 404)
         && answer.json()["error"]["code"] == "resource_missing"
         && !is_of_other_mode(answer)
 }
 
-/// True if it is the price that cannot be: there is none of that id, or it was archived ("The price specified is
-/// inactive", invertase/stripe-firebase-extensions#560). A price is a setting.
-fn is_about_price(answer: &Answer) -> bool {
+/// True if the price is invalid: there is none with that id, or it was archived ("The price specified is inactive",
+/// invertase/stripe-firebase-extensions#560). The price is a setting.
+fn is_about_price(answer: &HttpAnswer) -> bool {
     let body = answer.json();
     let param = body["error"]["param"].as_str().unwrap_or_default();
     answer.status.as_u16() == 400 && param.starts_with("items[") && param.ends_with("[price]")
 }
 
-/// True if something that a parameter names is not there, a deleted customer say. A customer without a card has the
-/// same code and other words.
-fn is_no_such(answer: &Answer) -> bool {
+/// True if an object that a parameter names does not exist, such as a deleted customer. A customer without a card gets
+/// the same code but another message.
+fn is_no_such(answer: &HttpAnswer) -> bool {
     let says = |text: &str| text.starts_with("No such ");
     is_missing(answer) && answer.json()["error"]["message"].as_str().is_some_and(says)
 }
 
-fn is_of_other_mode(answer: &Answer) -> bool {
+fn is_of_other_mode(answer: &HttpAnswer) -> bool {
     answer.json()["error"]["message"].as_str().is_some_and(|text| text.contains("a similar object exists in"))
 }
 
-fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+fn header<'a>(answer: &'a HttpAnswer, name: &str) -> Option<&'a str> {
     answer.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// The outcome of an answer that is no success.
-pub(super) fn classify(answer: &Answer) -> Outcome {
+/// Returns the outcome of an answer that is not a success.
+pub(super) fn classify(answer: &HttpAnswer) -> Outcome {
     let body = answer.json();
     let status = answer.status.as_u16();
     let word = |field: &str| {
@@ -57,7 +57,7 @@ pub(super) fn classify(answer: &Answer) -> Outcome {
     let parts = [status.to_string(), kind.clone(), code.clone()];
     let error = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     let cause = match status {
-        // Two writers at one object, not too many requests: other objects are served.
+        // Two writers of one object, not too many requests: other objects are still served.
         429 if code == "lock_timeout" => Cause::Conflict,
         429 => Cause::Throttled,
         500..=599 => Cause::Unavailable,
@@ -71,7 +71,7 @@ pub(super) fn classify(answer: &Answer) -> Outcome {
         _ if kind == "idempotency_error" => Reason::IdempotencyConflict,
         _ => Reason::InvalidRequest,
     };
-    // stripe-node alone does not repeat a plain 429; the documentation says to, after a pause.
+    // stripe-node does not repeat a plain 429; the documentation recommends to repeat it after a pause.
     let again = match header(answer, "stripe-should-retry") {
         Some("true") => true,
         Some("false") => false,

@@ -1,4 +1,4 @@
-//! Asking Stripe over HTTP.
+//! Requests to Stripe over HTTP.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -7,29 +7,29 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::answer::{self, is_missing};
-use crate::connectors::http::{self, Answer};
-use crate::connectors::path::{Client, Path};
+use crate::connectors::http::{self, HttpAnswer};
+use crate::connectors::path::{HttpClient, Path};
 use crate::connectors::setting;
 use crate::engine::{Cause, Outcome};
 
-/// Pinned, because fields move between versions.
+/// API version, pinned because fields move between versions.
 const API_VERSION: &str = "2026-07-29.dahlia";
-/// Objects in one page of a list, of at most 100: what is read of an answer is bounded.
+/// Objects per page of a list; Stripe allows 100. Only a limited number of bytes of an answer is read.
 const PER_PAGE: &str = "50";
-/// Pages of a list that are read at most.
+/// Pages of a list that are read, at most.
 const PAGES: usize = 20;
 
 pub(super) struct Api {
-    client: Client,
+    client: HttpClient,
     base: String,
     key: Secret,
 }
 
-/// What was found in a list.
-pub(super) struct SuppressionEntry {
-    /// The objects that fit.
+/// Result of reading a list.
+pub(super) struct ListResult {
+    /// The objects that match.
     pub(super) found: Vec<Value>,
-    /// Whether all of the list was read.
+    /// True if the list was read to its end.
     pub(super) whole: bool,
 }
 
@@ -48,14 +48,14 @@ impl Api {
         Ok(request.bearer_auth(self.key.expose()).header("Stripe-Version", API_VERSION))
     }
 
-    pub(super) async fn post(&self, path: &Path, form: String, key: &str) -> Result<Answer, Outcome> {
+    pub(super) async fn post(&self, path: &Path, form: String, key: &str) -> Result<HttpAnswer, Outcome> {
         let request = self.signed(Method::POST, path)?;
         let request =
             request.header("Idempotency-Key", key).header("Content-Type", "application/x-www-form-urlencoded");
         http::send(request.body(form)).await
     }
 
-    /// Deletes one of the `objects`: whether it was there. Stripe passes over idempotency keys here.
+    /// Deletes one of the `objects`. Returns true if it existed. Stripe ignores idempotency keys here.
     pub(super) async fn delete(&self, objects: &'static str, id: &str) -> Result<bool, Outcome> {
         let path = Path::of(objects).segment("id", id)?;
         let answer = http::send(self.signed(Method::DELETE, &path)?).await?;
@@ -68,14 +68,14 @@ impl Api {
         }
     }
 
-    /// The objects of a list that fit, newest first. A list of something that is not there (any more) is empty.
+    /// Returns the matching objects of a list, newest first. The list of an object that does not exist is empty.
     pub(super) async fn list(
         &self,
         path: &Path,
         query: &[(&str, &str)],
         fits: impl Fn(&Value) -> bool,
-    ) -> Result<SuppressionEntry, Outcome> {
-        let mut listed = SuppressionEntry { found: Vec::new(), whole: true };
+    ) -> Result<ListResult, Outcome> {
+        let mut listed = ListResult { found: Vec::new(), whole: true };
         let mut next: Option<(&str, String)> = None;
         for _ in 0..PAGES {
             let next_query = next.as_ref().map(|(name, value)| (*name, value.as_str()));
@@ -91,7 +91,7 @@ impl Api {
             let body = answer.json();
             let Some(objects) = body["data"].as_array() else { return Err(Outcome::retry(Cause::Interrupted)) };
             listed.found.extend(objects.iter().filter(|object| fits(object)).cloned());
-            // A list goes on after its last object, a search where it says.
+            // The next page of a list starts after its last object; a search returns the next page's token.
             next = match (body["has_more"] == true, body["next_page"].as_str(), objects.last()) {
                 (true, Some(page), _) => Some(("page", page.to_owned())),
                 (true, None, Some(last)) => {

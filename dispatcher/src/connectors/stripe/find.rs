@@ -1,7 +1,7 @@
-//! Finding what was made, and whose it is.
+//! Finds created objects, and the customers with certain metadata.
 //!
-//! Facts (docs.stripe.com, search and list): a list is as fresh as the last write. The search index follows within a
-//! minute, in an outage within an hour, and is not there at all in India; so it is never relied on alone.
+//! Facts (docs.stripe.com, search and list): a list includes the last write. The search index follows within a minute,
+//! during an outage within an hour, and is not available at all in India; so it is never the only source.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,20 @@ use super::{Lookup, MARK, Stripe, made};
 use crate::connectors::path::Path;
 use crate::engine::{Cause, Outcome};
 
-/// How far the search index may lie behind, in seconds.
+/// Largest delay of the search index, in seconds.
 const INDEX_LAG: i64 = 3600;
-/// How far Stripe's clock and ours may be apart, in seconds.
+/// Largest difference between Stripe's clock and the local one, in seconds.
 const SKEW: i64 = 300;
 
 impl Stripe {
-    /// Whether what was asked for under this key exists: it carries the key. Only a list read to its end says that it does
-    /// not.
+    /// Looks up the object that was requested under this key, by the mark that it carries. Reports it as absent only
+    /// after reading the list to its end.
     pub(super) async fn look_up_made(&self, make: &Make, key: &str) -> Lookup {
         let Some(since) = make.since else { return Lookup::Unknown };
         let since = (since - SKEW).to_string();
         let (email, customer) = (make.field("email"), make.field("customer"));
-        // By what narrows it down most. The filter by address is exact, case included: we ask for what we wrote.
+        // Filters by the most selective field. Stripe's filter by address is exact, including case, so it uses the
+        // address that was written.
         let query: Vec<(&str, &str)> = match (make.path.as_str(), email.as_deref(), customer.as_deref()) {
             ("/v1/customers", Some(email), _) => vec![("email", email)],
             ("/v1/customers", None, _) => vec![("created[gte]", since.as_str())],
@@ -44,7 +45,7 @@ impl Stripe {
         }
     }
 
-    /// The customers whose things are to go, ids.
+    /// Returns the ids of the customers that the request applies to.
     pub(super) async fn customers_of(&self, retire: &Retire) -> Result<Vec<String>, Outcome> {
         let wanted = match &retire.of {
             Whose::Id(id) => return Ok(vec![id.clone()]),
@@ -54,7 +55,7 @@ impl Stripe {
         let fits = |object: &Value| fits(object, wanted);
         let indexed = self.api.list(&Path::of("/v1/customers/search"), &[("query", &query)], fits).await?;
         let mut ids: Vec<String> = indexed.found.iter().filter_map(id).collect();
-        // Who was made too short a time before may not be in the index yet.
+        // Customers created within the last hour may not be in the index yet.
         let (from, until) = (clock::now().seconds() - INDEX_LAG, retire.at + SKEW);
         if from <= until {
             let (from, until) = (from.to_string(), until.to_string());
@@ -62,7 +63,7 @@ impl Stripe {
             let fresh = self.api.list(&Path::of("/v1/customers"), &fresh, fits).await?;
             ids.extend(fresh.found.iter().filter_map(id));
             if ids.is_empty() && !fresh.whole {
-                // Too many are new to look through; the index catches up.
+                // There are too many new customers to read; a later attempt finds them in the index.
                 return Err(Outcome::retry(Cause::Deferred));
             }
         }
@@ -80,7 +81,7 @@ fn fits(object: &Value, wanted: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(name, value)| object["metadata"][name] == *value)
 }
 
-/// Stripe's query language: `metadata['name']:'value'`, quotes and backslashes escaped.
+/// Returns a search in Stripe's query language: `metadata['name']:'value'`, with quotes and backslashes escaped.
 fn query(wanted: &BTreeMap<String, String>) -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
     let parts: Vec<String> =

@@ -1,4 +1,4 @@
-//! What is to be asked of Stripe, as it is kept: with everything that sending it again and looking it up need.
+//! Stored requests to Stripe, with everything that is needed to send them again and to look up their effect.
 
 use std::collections::BTreeMap;
 
@@ -12,36 +12,36 @@ use super::{
     PrepareError, StepInput,
 };
 
-/// The metadata by which a customer is found where a flow names neither customer nor metadata.
+/// Metadata name by which a customer is found if a flow gives neither a customer nor metadata.
 const USER: &str = "clerk_user_id";
 
-/// A request as it is kept.
+/// A request as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Kept {
-    /// Makes something.
+    /// Creates an object.
     Make(Make),
-    /// Cancels or deletes something.
+    /// Cancels or deletes objects.
     Retire(Retire),
 }
 
-/// Makes something: the path, and the form as it is sent, but for the mark.
+/// Creation of an object: the path, and the form as it is sent, except for the mark.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Make {
     pub(super) path: String,
     form: String,
-    /// When it was asked for, in seconds. Requests kept by earlier versions have none, and were sent without a mark: they
-    /// must be repeated as they were.
+    /// Arrival time of the event, in seconds. Absent in requests stored by earlier versions. Those were sent without a
+    /// mark and must be repeated unchanged.
     #[serde(default)]
     pub(super) since: Option<i64>,
 }
 
-/// Cancels or deletes something.
+/// Cancellation or deletion of objects.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Retire {
     pub(super) retire: What,
     pub(super) of: Whose,
-    /// When it was asked for, in seconds.
+    /// Arrival time of the event, in seconds.
     pub(super) at: i64,
 }
 
@@ -54,9 +54,9 @@ pub(super) enum What {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Whose {
-    /// The object itself, or the customer.
+    /// The id of the object itself, or of the customer.
     Id(String),
-    /// Every customer with this metadata; never empty.
+    /// All customers with this metadata; never empty.
     Metadata(BTreeMap<String, String>),
 }
 
@@ -67,12 +67,12 @@ impl Kept {
 }
 
 impl Make {
-    /// The path, unless it could be read as another one.
+    /// Returns the path, or `None` if it could be interpreted as another one.
     pub(super) fn path(&self) -> Option<Path> {
         Path::kept(self.path.clone())
     }
 
-    /// The form to send under a key: the same for every attempt under it, as Stripe demands.
+    /// Returns the form to send under a key. It is the same for every attempt under that key, as Stripe demands.
     pub(super) fn form_under(&self, key: &str) -> String {
         if self.since.is_none() {
             return self.form.clone();
@@ -82,14 +82,14 @@ impl Make {
         format!("{}{between}{mark}", self.form)
     }
 
-    /// A field of the form.
+    /// Returns a field of the form.
     pub(super) fn field(&self, name: &str) -> Option<String> {
         let fields: Vec<(String, String)> = serde_urlencoded::from_str(&self.form).ok()?;
         fields.into_iter().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 }
 
-/// Makes the request of an operation. `price` is used where the flow gives none.
+/// Builds the request of an operation. `price` is used if the flow gives none.
 pub(super) fn prepare(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Kept, PrepareError> {
     let at = inputs.event.received_at.seconds();
     let retire = |what, of| Kept::Retire(Retire { retire: what, of, at });
@@ -132,19 +132,20 @@ fn subscription(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Form, Pre
     let mut form = vec![("customer".into(), id(inputs.required("customer")?)?), ("items[0][price]".to_owned(), price)];
     if let Some(days) = inputs.params.get("trial_days").and_then(Value::as_u64) {
         form.push(("trial_period_days".into(), days.to_string()));
-        // Who never gave a card ends with the trial instead of getting an invoice that fails.
+        // Without a payment method the subscription ends with the trial; else Stripe would issue an invoice that fails.
         form.push(("trial_settings[end_behavior][missing_payment_method]".into(), "cancel".into()));
     }
     Ok(form)
 }
 
-/// An id becomes part of a path: anything that is none could name something else.
+/// Checks an id. It becomes part of a path, so any other text could address another object.
 fn id(value: &Value) -> Result<String, PrepareError> {
     let id = value.as_str().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
     id.map(str::to_owned).ok_or_else(|| PrepareError("the id of a Stripe object is letters, digits and _".into()))
 }
 
-/// Whose things are to go. What came out empty is refused: the rest would fit others, too.
+/// Returns the objects that the request applies to. Metadata with an empty value are refused: the remaining ones would
+/// match other customers, too.
 fn whose(inputs: &StepInput<'_>) -> Result<Whose, PrepareError> {
     if let Some(customer) = inputs.params.get("customer") {
         return Ok(Whose::Id(id(customer)?));

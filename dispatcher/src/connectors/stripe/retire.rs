@@ -1,5 +1,5 @@
-//! Cancelling subscriptions and deleting customers. Each leaves the same when it is done again, so an attempt that got
-//! half way is simply repeated, and what is gone already counts as done.
+//! Cancels subscriptions and deletes customers. Repeating either leaves the same state, so an attempt that stopped
+//! half-way is simply repeated, and an object that is already gone counts as done.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::connectors::path::Path;
 use crate::engine::{Effect, Outcome};
 
 impl Stripe {
-    /// `Err` is the outcome of a call that failed.
+    /// Cancels or deletes the objects of a request. `Err` is the outcome of a request to Stripe that failed.
     pub(super) async fn retire(&self, retire: &Retire) -> Result<Outcome, Outcome> {
         match (retire.retire, &retire.of) {
             (What::Subscription, Whose::Id(subscription)) => {
@@ -32,7 +32,7 @@ impl Stripe {
             (What::Customer, _) => {
                 let (customers, mut deleted) = (self.customers_of(retire).await?, Vec::new());
                 for customer in &customers {
-                    // Cancels the customer's subscriptions at once, and cannot be undone.
+                    // Also cancels the customer's subscriptions at once. It cannot be undone.
                     if self.api.delete("/v1/customers", customer).await? {
                         deleted.push(customer);
                     }
@@ -42,7 +42,7 @@ impl Stripe {
         }
     }
 
-    /// The customer's subscriptions that can still be cancelled. The list leaves out canceled ones by itself.
+    /// Returns the customer's subscriptions that can still be cancelled. Stripe's list omits cancelled ones by default.
     async fn running(&self, customer: &str) -> Result<Vec<String>, Outcome> {
         let runs = |object: &Value| !matches!(object["status"].as_str(), Some("canceled" | "incomplete_expired"));
         let listed = self.api.list(&Path::of("/v1/subscriptions"), &[("customer", customer)], runs).await?;
@@ -54,7 +54,7 @@ impl Stripe {
     }
 }
 
-/// The first id, for the record; `none` where there was nobody.
+/// Returns the first id, for the record of the effect, or `none` if there is no customer.
 fn first(ids: &[String]) -> &str {
     ids.first().map_or("none", String::as_str)
 }

@@ -1,4 +1,4 @@
-//! Against the lab's double of Stripe, which keeps answers, errors included, and whose search lags behind.
+//! Tests against the lab's double of Stripe, which stores answers, errors included, and whose search index lags.
 
 mod stripe_mock;
 
@@ -70,7 +70,7 @@ impl Scene {
         }
     }
 
-    /// Makes a customer of the user with a trial, and returns both ids.
+    /// Creates a customer with a trial subscription for the user, and returns both ids.
     async fn signed_up(&self, user: &str) -> (Value, Value) {
         let metadata = json!({ "clerk_user_id": user });
         let customer =
@@ -102,7 +102,7 @@ async fn a_users_subscriptions_are_cancelled_however_new_the_customer_is() {
     let result = scene.done("k", CANCEL_SUBSCRIPTIONS, json!({})).await;
     assert_eq!((&result["customers"], &result["cancelled"]), (&json!([customer]), &json!([subscription])));
     assert_ne!(result["cancelled"], json!([other]));
-    // Again, as after a crash: there is nothing left, which is well.
+    // Repeated, as after a crash: nothing is left to cancel, which counts as done.
     let again = scene.done("k", CANCEL_SUBSCRIPTIONS, json!({"customer": customer})).await;
     assert_eq!(again["cancelled"], json!([]));
     assert_eq!(scene.effects("subscriptions.cancel"), 1);
@@ -130,7 +130,7 @@ async fn nothing_is_deleted_by_an_empty_description() {
     let scene = scene().await;
     for params in [
         json!({"metadata": {}}),
-        // What is left of it could fit everybody.
+        // The remaining metadata could match any customer.
         json!({"metadata": {"clerk_user_id": null, "plan": "trial"}}),
         json!({"customer": "cus_1/../x"}),
         json!({"customer": "?"}),
@@ -166,7 +166,7 @@ async fn a_saved_failure_that_had_its_effect_is_done() {
         (CREATE_CUSTOMER, json!({"full_name": "Dana"})),
         (CREATE_SUBSCRIPTION, json!({"customer": customer, "trial_days": 14})),
     ] {
-        // As when Stripe fails after it has written: made under this key, and the key keeps the failure.
+        // Stripe fails after it has written: the object was created under this key, and the key preserves the failure.
         let key = format!("{TRIAL}/{operation}/{params}");
         let made = scene.done(&key, operation, params.clone()).await;
         scene.lab.lab().forget_keys("stripe").expect("stripe");

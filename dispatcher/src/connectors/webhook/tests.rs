@@ -1,4 +1,4 @@
-//! Where it posts to, what it signs, and what statuses mean.
+//! Tests of addresses, signatures and the classification of statuses.
 
 use super::super::testing::{answer, event, prepare};
 use super::*;
@@ -6,12 +6,12 @@ use super::*;
 const ONE: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0";
 
-fn with<const N: usize>(variables: [(&str, &str); N]) -> Webhook {
+fn with<const N: usize>(variables: [(&str, &str); N]) -> SignedPost {
     usher_service::telemetry::install_tls();
-    Webhook::from_environment(&Environment::from_vars(variables)).expect("good settings")
+    SignedPost::from_environment(&Environment::from_vars(variables)).expect("good settings")
 }
 
-fn post(connector: &Webhook, params: Value) -> Result<Post, String> {
+fn post(connector: &SignedPost, params: Value) -> Result<Post, String> {
     let kept = prepare(connector, "post", &params, &json!({ "id": "user_1" })).map_err(|error| error.to_string())?;
     Ok(serde_json::from_slice(&kept).expect("it reads back"))
 }
@@ -116,7 +116,8 @@ fn a_secret_has_a_name_and_one_that_is_not_there_is_told() {
 
 #[test]
 fn a_secret_that_is_none_is_refused_without_being_repeated() {
-    let error = Webhook::from_environment(&Environment::from_vars([(SECRET, "whsec_!!!")])).err().expect("no base64");
+    let error =
+        SignedPost::from_environment(&Environment::from_vars([(SECRET, "whsec_!!!")])).err().expect("no base64");
     assert!(error.to_string().starts_with("HTTP_SIGNING_SECRET: ") && !error.to_string().contains("!!!"), "{error}");
 }
 
@@ -124,7 +125,7 @@ fn a_secret_that_is_none_is_refused_without_being_repeated() {
 fn a_base_address_takes_everything_with_host_and_path() {
     let connector = with([(SECRET, ONE), ("HTTP_BASE_URL", "http://127.0.0.1:8090/http/")]);
     let url = Url::parse("https://a.test:8443/hooks/x?y=1").expect("an address");
-    let target = |connector: &Webhook| {
+    let target = |connector: &SignedPost| {
         let (base, path) = connector.target(&url);
         format!("{base}{}", path.into_text())
     };

@@ -1,4 +1,4 @@
-//! Attempts against a connector that does as told, and a real store.
+//! Attempts with a fake connector and a real store.
 
 mod recipients;
 
@@ -39,7 +39,7 @@ from = "c@d.test"
 timeout = "200ms"
 "#;
 
-/// How the destination behaves, and how often it was asked.
+/// A fake destination: its behaviour, and a record of the calls to it.
 struct Fake {
     part: Option<String>,
     idempotency: Idempotency,
@@ -107,7 +107,7 @@ async fn scene(flow: &str, idempotency: Idempotency, found: Lookup, does: fn() -
     scene_of(fake, "none", flow).await
 }
 
-/// The same where the destination's account, or a part of it, has a quota.
+/// Builds a scene in which the destination's account, or a part of it, has a quota.
 async fn scene_within(quota: &str, part: Option<&str>) -> Scene {
     scene_of(Fake { part: part.map(str::to_owned), ..Fake::default() }, quota, FLOW).await
 }
@@ -146,7 +146,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     };
     let run = store.admit("test", &batch).await.expect("it is admitted").heads.remove(0);
 
-    let (metrics, stop) = (Metrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
+    let (metrics, stop) =
+        (DispatcherMetrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
     let (answers, _) = mpsc::unbounded_channel();
     let outage = Outage::of(&database, "store", Readiness::needing(["store"]));
     let store_writer = StoreWriter::start(
@@ -178,7 +179,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
 impl Scene {
     async fn outcome(&self) -> Outcome {
         match self.executor.work(&self.run, self.epoch).await {
-            Report::Attempted { outcome, .. } => outcome,
+            StepReport::Attempted { outcome, .. } => outcome,
             other => panic!("an attempt, not {other:?}"),
         }
     }
@@ -187,7 +188,7 @@ impl Scene {
         self.fake.asked.load(Ordering::SeqCst)
     }
 
-    /// An earlier attempt was made so long ago, and nothing was heard of it.
+    /// Adds an earlier attempt, made `ago` before now, whose outcome is unknown.
     fn in_doubt_since(mut self, ago: Duration) -> Self {
         let asked_at = clock::now().millis() - i64::try_from(ago.as_millis()).expect("not long");
         self.run.request = Some(b"exact".to_vec());
@@ -207,7 +208,7 @@ async fn a_panic_in_a_connector_is_a_retry() {
 async fn an_attempt_is_claimed_first_and_not_made_by_who_has_lost_the_partition() {
     let scene = scene(FLOW, Idempotency::None, Lookup::Unknown, done).await;
     scene.executor.store.acquire("test", &[Partition(0)], "somebody else").await.expect("it is taken over");
-    assert_eq!(scene.executor.work(&scene.run, scene.epoch).await, Report::Fenced);
+    assert_eq!(scene.executor.work(&scene.run, scene.epoch).await, StepReport::Fenced);
     assert_eq!(scene.asked(), 0);
 }
 
@@ -234,7 +235,7 @@ async fn doubt_is_resolved_by_looking_and_else_as_the_flow_says() {
     let in_doubt = |outcome: &Outcome| matches!(outcome, Outcome::Reject { reason: Reason::InDoubt, .. });
     let send = FLOW.to_owned() + "on_unknown_outcome = \"send\"\n";
 
-    // (the flow, what the destination remembers, what it can say, how long ago it was asked) -> (asked again, dead)
+    // (flow, idempotency, lookup result, age of the earlier attempt) -> (further calls, dead)
     for (flow, idempotency, looked_up, ago, again, dead) in [
         (FLOW, Idempotency::Natural, Lookup::Unknown, 2 * life, 1, false),
         (FLOW, Idempotency::KeyFor(life), Lookup::Unknown, life / 2, 1, false),
@@ -258,7 +259,7 @@ async fn what_a_flow_starts_on_is_looked_at_again_when_its_run_is_worked_on() {
     assert!(matches!(scene.outcome().await, Outcome::Reject { reason: Reason::Template, .. }), "it cannot be said");
     assert_eq!(scene.asked(), 0);
     let scene = of(&with("event.data.one")).await;
-    assert_eq!((scene.executor.work(&scene.run, scene.epoch).await, scene.asked()), (Report::NothingToDo, 0));
+    assert_eq!((scene.executor.work(&scene.run, scene.epoch).await, scene.asked()), (StepReport::NothingToDo, 0));
     let scene = of(&with("event.id")).await;
     assert_eq!((scene.outcome().await, scene.asked()), (done(), 1));
 }
@@ -284,7 +285,7 @@ async fn of_who_was_deleted_only_the_steps_that_say_so_are_made() {
         let event = Event { id: EventId::new("msg_2"), kind: "user.deleted".into(), ..scene.run.event.clone() };
         scene.executor.store.admit("test", &gone(scene.epoch, event)).await.expect("it is admitted");
         let report = scene.executor.work(&scene.run, scene.epoch).await;
-        assert_eq!((report == Report::Superseded, scene.asked()), (expected == 0, expected), "{report:?}");
+        assert_eq!((report == StepReport::Superseded, scene.asked()), (expected == 0, expected), "{report:?}");
     }
 }
 
@@ -325,7 +326,7 @@ async fn what_is_used_up_is_not_asked_for_and_not_claimed() {
     let scene = scene_within("1/d", None).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
     let report = scene.executor.work(&scene.run, scene.epoch).await;
-    let Report::UsedUp { until, whole: true } = report else { panic!("{report:?}") };
+    let StepReport::QuotaExhausted { until, whole: true } = report else { panic!("{report:?}") };
     assert!(until > clock::now() && scene.asked() == 1);
 }
 
@@ -334,12 +335,13 @@ async fn of_an_account_with_parts_one_that_is_used_up_holds_nobody_but_its_own()
     let scene = scene_within("1/d", Some("box")).await;
     assert!(matches!(scene.outcome().await, Outcome::Done(_)));
     let report = scene.executor.work(&scene.run, scene.epoch).await;
-    assert!(matches!(report, Report::UsedUp { whole: false, .. }) && scene.asked() == 1, "{report:?}");
+    assert!(matches!(report, StepReport::QuotaExhausted { whole: false, .. }) && scene.asked() == 1, "{report:?}");
 }
 
 #[tokio::test]
 async fn who_is_stopped_while_waiting_for_a_turn_has_certainly_sent_nothing() {
-    // In a minute: not claimed. In a second, which is the first of its lease: claimed, and known not to have been sent.
+    // One call a minute: the permit is not near, and the attempt is not claimed. One a second, the first of its lease:
+    // the attempt is claimed, and known not to have been sent.
     for (quota, claimed) in [("1/min", false), ("1/s", true)] {
         let scene = scene_within(quota, None).await;
         while claimed && !scene.executor.quotas.is_near("resend") {
@@ -354,8 +356,8 @@ async fn who_is_stopped_while_waiting_for_a_turn_has_certainly_sent_nothing() {
         };
         let (report, ()) = tokio::join!(scene.executor.work(&scene.run, scene.epoch), waits);
         match report {
-            Report::Stopped if !claimed => {}
-            Report::Attempted { outcome, .. } if claimed => assert_eq!(outcome, Outcome::retry(Cause::Throttled)),
+            StepReport::Stopped if !claimed => {}
+            StepReport::Attempted { outcome, .. } if claimed => assert_eq!(outcome, Outcome::retry(Cause::Throttled)),
             other => panic!("{quota}: {other:?}"),
         }
         assert_eq!(scene.asked(), 0);

@@ -1,15 +1,15 @@
-//! Who waits for an account's next call: urgent flows first, the others in permit.
+//! Queue of the calls that wait for an account's next permit: urgent flows first, the other flows in turn.
 
 use std::collections::VecDeque;
 
-/// How many urgent calls go one after the other while somebody else waits.
+/// Longest series of urgent calls while other calls wait.
 const URGENT_IN_A_ROW: u32 = 4;
 
-/// Those that wait.
+/// Waiting calls, urgent ones separate from the others.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     urgent: VecDeque<T>,
-    /// By flow; the next one is in front.
+    /// Queues by flow; the front one is served next.
     usual: VecDeque<(String, VecDeque<T>)>,
     in_a_row: u32,
 }
@@ -31,7 +31,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// The next one.
+    /// Removes and returns the next call.
     pub(super) fn pop(&mut self) -> Option<T> {
         let others_turn = self.in_a_row >= URGENT_IN_A_ROW && !self.usual.is_empty();
         if !others_turn && let Some(who) = self.urgent.pop_front() {

@@ -1,4 +1,4 @@
-//! One account's calls, handed out in permit.
+//! Rate limiter of one account: hands out the permits for its calls.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,17 +10,18 @@ use super::fair_queue::FairQueue;
 use super::pace::CallPacer;
 use super::{Limited, QuotaError};
 use crate::engine::quota::{Announced, Demand, Pace, Quota, RateLimitHeaders};
-use crate::metrics::Metrics;
+use crate::metrics::DispatcherMetrics;
 use crate::store::{CapBudget, CapShortage, QuotaLease, QuotaRequest};
 
-/// How long a flow's calls that are under way wait here at most, roughly: what is begun and waits cannot be handed over.
+/// Approximate longest wait of a flow's calls here. A step that has begun and waits cannot be handed over to another
+/// replica.
 const LINE: Duration = Duration::from_secs(1);
-/// A permit within this time is near.
+/// A permit expected within this time is near.
 const NEAR: Duration = Duration::from_secs(2);
-/// So many of a flow's calls may always wait.
-const SHORTEST_LINE: usize = 2;
+/// Number of a flow's calls that may always wait.
+const MIN_QUEUE: usize = 2;
 
-/// Where calls of one account wait for their permit.
+/// Rate limiter of one account, at which its calls wait for their permits.
 pub(super) struct AccountLimiter {
     account: String,
     destination: String,
@@ -28,17 +29,17 @@ pub(super) struct AccountLimiter {
     assumed: bool,
     quota: Quota,
     state: Mutex<LimiterState>,
-    /// Something has changed that those who wait may have waited for.
+    /// Notified after a change that waiting calls may depend on.
     changed: Notify,
-    /// New calls under the caps are there.
-    credited: Notify,
-    /// Tells the one who renews.
+    /// Notified when a lease may have brought new calls under the caps.
+    lease_arrived: Notify,
+    /// Wakes the task that renews the leases.
     short: Arc<Notify>,
-    metrics: Metrics,
+    metrics: DispatcherMetrics,
 }
 
 struct LimiterState {
-    /// Of the quota: whether there is a pace, and a limit to calls at once, and what the caps are.
+    /// The quota. Only the presence of a pace and of a concurrency limit, and the caps, are read from it here.
     quota: Quota,
     /// The limits that the destination has announced.
     announced: Announced,
@@ -46,39 +47,40 @@ struct LimiterState {
     unreadable_logged: bool,
     waiting: FairQueue<oneshot::Sender<CallPermit>>,
     under_way: u32,
-    /// Until when what was granted holds, in time since the machine was started.
+    /// End of the lease, as time since boot.
     until: Duration,
     max_concurrent: u32,
     pacer: CallPacer,
-    /// The pace that was granted, and our part of it.
+    /// The granted pace, and this process's part of it.
     paced: Option<(Pace, u32)>,
     /// Processes that use the account, this one included.
     sharers: u32,
     usual: CapBudget,
     urgent: CapBudget,
     short: CapShortage,
-    /// Whether a call was let go since the lease was renewed.
+    /// True if a permit was issued since the lease was last renewed.
     busy: bool,
 }
 
-/// Leave to make one call now. It counts as under way until this is dropped, which is when its answer has come.
+/// Permit for one call now. The call counts as in flight until the permit is dropped, which happens when the answer has
+/// come.
 pub(in crate::delivery) struct CallPermit(Option<Issued>);
 
-/// A permit of an account that is looked after.
+/// The part of a permit that an account's limiter has issued.
 struct Issued {
     limiter: Arc<AccountLimiter>,
-    /// The call's number at the pacer, where it counts calls.
+    /// The call's number at the pacer; `None` if the pacer does not count calls.
     number: Option<u64>,
     measured: bool,
 }
 
 impl CallPermit {
-    /// Of an account without a quota.
+    /// Returns the permit of an account without a limiter.
     pub(super) const fn free() -> Self {
         Self(None)
     }
 
-    /// Ends it before the call is made: its answer comes elsewhere.
+    /// Releases the permit before the call is made. Its duration is not measured, because the answer comes elsewhere.
     pub(super) fn release_early(mut self) {
         if let Some(given) = &mut self.0 {
             given.measured = false;
@@ -101,16 +103,16 @@ impl Drop for CallPermit {
     }
 }
 
-/// What is to be done next.
+/// Next action of the loop that hands out permits.
 enum NextGrant {
     Grant(oneshot::Sender<CallPermit>, Option<u64>),
     In(Duration),
-    /// When something has changed.
+    /// Nothing to do until something changes.
     Later,
 }
 
 impl AccountLimiter {
-    pub(super) fn new(limited: Limited, short: Arc<Notify>, metrics: Metrics) -> Self {
+    pub(super) fn new(limited: Limited, short: Arc<Notify>, metrics: DispatcherMetrics) -> Self {
         let Limited { account, destination, quota, assumed, serves_urgent } = limited;
         let state = LimiterState {
             quota: quota.clone(),
@@ -128,16 +130,16 @@ impl AccountLimiter {
             short: CapShortage::default(),
             busy: false,
         };
-        let (state, changed, credited) = (Mutex::new(state), Notify::new(), Notify::new());
-        Self { account, destination, serves_urgent, assumed, quota, state, changed, credited, short, metrics }
+        let (state, changed, lease_arrived) = (Mutex::new(state), Notify::new(), Notify::new());
+        Self { account, destination, serves_urgent, assumed, quota, state, changed, lease_arrived, short, metrics }
     }
 
-    /// Whether so many calls may be under way at once and no more.
-    pub(super) fn limits_at_once(&self) -> bool {
+    /// Returns true if the quota limits the number of concurrent calls.
+    pub(super) fn limits_concurrency(&self) -> bool {
         self.quota.max_concurrent.is_some()
     }
 
-    /// The account that the engine knows.
+    /// Returns the account's name in the engine.
     pub(super) fn destination(&self) -> &str {
         &self.destination
     }
@@ -146,15 +148,15 @@ impl AccountLimiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one call out of what the caps leave; waits while that is not known.
+    /// Takes one call from the budget of the caps. Waits while the budget is not known.
     pub(super) async fn take(&self, urgent: bool) -> Result<(), QuotaError> {
         loop {
-            let credited = self.credited.notified();
+            let lease_arrived = self.lease_arrived.notified();
             if let Some(taken) = self.state().take(urgent) {
                 return taken;
             }
             self.short.notify_one();
-            credited.await;
+            lease_arrived.await;
         }
     }
 
@@ -176,14 +178,14 @@ impl AccountLimiter {
         }
     }
 
-    /// Hands out turns until it is dropped.
+    /// Hands out permits until it is dropped.
     pub(super) async fn hand_out(self: Arc<Self>) {
         loop {
             let next = self.state().next();
             match next {
                 NextGrant::Grant(who, number) => {
                     self.metrics.quota_used.with_label_values(&[&self.account]).inc();
-                    // Whoever does not wait any more lets it drop.
+                    // A caller that no longer waits drops the permit.
                     let given = Issued { limiter: self.clone(), number, measured: true };
                     drop(who.send(CallPermit(Some(given))));
                 }
@@ -198,7 +200,7 @@ impl AccountLimiter {
         self.state().waiting.len()
     }
 
-    /// What is wanted of the account now.
+    /// Returns the request for the account's next lease.
     pub(super) fn quota_request(&self) -> QuotaRequest {
         let now = clock::since_boot();
         let mut state = self.state();
@@ -224,7 +226,7 @@ impl AccountLimiter {
         }
     }
 
-    /// What the store has granted, until then since the machine was started.
+    /// Applies a lease of the store, which ends at `until` (time since boot).
     pub(super) fn granted(&self, quota_request: &QuotaRequest, grant: QuotaLease, until: Duration) {
         {
             let mut state = self.state();
@@ -245,21 +247,22 @@ impl AccountLimiter {
             let share = grant.pace.map_or(grant.max_concurrent, |(_, part)| part);
             self.metrics.quota_share.with_label_values(&[&self.account]).set(i64::from(share));
         }
-        self.credited.notify_waiters();
+        self.lease_arrived.notify_waiters();
         self.changed.notify_one();
     }
 
-    /// How many of a flow's calls may wait here: as many as go in about a second, or at once.
+    /// Returns the number of a flow's calls that may wait here: as many as are sent in about a second, or may be in
+    /// flight at once.
     pub(super) fn room(&self) -> usize {
         let state = self.state();
         let now = clock::since_boot();
         let in_line = state.is_paced(now).then(|| (state.pacer.per_second() * LINE.as_secs_f64()).ceil() as usize);
         let in_line = if state.announced.check(state.sharers, now).is_err() { Some(0) } else { in_line };
         let max_concurrent = state.quota.max_concurrent.map(|_| state.max_concurrent as usize);
-        in_line.into_iter().chain(max_concurrent).min().map_or(usize::MAX, |room| room.max(SHORTEST_LINE))
+        in_line.into_iter().chain(max_concurrent).min().map_or(usize::MAX, |room| room.max(MIN_QUEUE))
     }
 
-    /// Whether who waits now will be let go in a moment, by all that is known.
+    /// Returns true if, by all that is known, a call queued now gets its permit within [`NEAR`].
     pub(super) fn is_near(&self) -> bool {
         let state = self.state();
         let now = clock::since_boot();
@@ -268,13 +271,13 @@ impl AccountLimiter {
         open && state.has_something() && line <= state.pacer.per_second() * NEAR.as_secs_f64()
     }
 
-    /// Whether somebody waits and the process has nothing.
+    /// Returns true if calls wait and the process may not send.
     pub(super) fn is_starving(&self) -> bool {
         let state = self.state();
         !state.waiting.is_empty() && !state.has_something()
     }
 
-    /// Takes the rate limit headers of an answer.
+    /// Records the rate limit headers of an answer.
     pub(super) fn observe_headers(&self, headers: &RateLimitHeaders) {
         let now = clock::since_boot();
         let mut state = self.state();
@@ -282,7 +285,7 @@ impl AccountLimiter {
         let under_way = state.under_way.saturating_sub(1);
         state.announced.observe(headers, self.quota.pace.map(|pace| pace.per), under_way, now);
         if state.announced.pace(now) != before {
-            // The others are to know, and our part of it is to be granted.
+            // The other processes need to learn of the change, and this one needs its part of the new pace.
             self.short.notify_one();
         }
         if let Some(header) = headers.unreadable.filter(|_| !state.unreadable_logged) {
@@ -294,16 +297,17 @@ impl AccountLimiter {
 }
 
 impl LimiterState {
-    /// None while it is not known whether there is one.
+    /// Takes one call from the budget of the caps. Returns `None` while it is not known whether one is left.
     fn take(&mut self, urgent: bool) -> Option<Result<(), QuotaError>> {
         if self.quota.caps.is_empty() {
             return Some(Ok(()));
         }
         let now = clock::now();
         let valid = |cap_budget: &CapBudget| cap_budget.calls > 0 && cap_budget.until.is_none_or(|until| now < until);
-        let pots = if urgent { [Some(&mut self.urgent), Some(&mut self.usual)] } else { [Some(&mut self.usual), None] };
+        let budgets =
+            if urgent { [Some(&mut self.urgent), Some(&mut self.usual)] } else { [Some(&mut self.usual), None] };
         let mut until = None;
-        for (place, pot) in pots.into_iter().flatten().enumerate() {
+        for (place, pot) in budgets.into_iter().flatten().enumerate() {
             if valid(pot) {
                 pot.calls -= 1;
                 return Some(Ok(()));
@@ -313,7 +317,7 @@ impl LimiterState {
             }
         }
         if let Some(until) = until {
-            return Some(Err(QuotaError::UsedUp(until)));
+            return Some(Err(QuotaError::QuotaExhausted(until)));
         }
         if urgent {
             self.short.urgent = true
@@ -323,25 +327,25 @@ impl LimiterState {
         None
     }
 
-    /// Whether the process may send at all.
+    /// Returns true if the process may send at all.
     fn has_something(&self) -> bool {
         let now = clock::since_boot();
-        let (paced, limits_at_once) = (self.is_paced(now), self.quota.max_concurrent.is_some());
+        let (paced, limits_concurrency) = (self.is_paced(now), self.quota.max_concurrent.is_some());
         // An account without any limit needs no lease.
-        let leased = now < self.until || !(paced || limits_at_once);
+        let leased = now < self.until || !(paced || limits_concurrency);
         let pace = !paced || self.paced.is_some_and(|(_, part)| part > 0);
-        let max_concurrent = !limits_at_once || self.max_concurrent > 0;
+        let max_concurrent = !limits_concurrency || self.max_concurrent > 0;
         pace && max_concurrent && leased
     }
 
-    /// True if there is a pace to hold: configured, announced to us, or announced to another process.
+    /// Returns true if there is a pace to keep: configured, announced to this process, or announced to another process.
     fn is_paced(&self, now: Duration) -> bool {
         let granted = self.paced.is_some() && now < self.until;
         self.quota.pace.is_some() || self.announced.pace(now).is_some() || granted
     }
 
-    /// True if a call may be begun behind as many as wait before it, by what the destination has announced, or may yet
-    /// announce.
+    /// Checks if a call may begin behind `waiting` others, by what the destination has announced or may yet announce.
+    /// The error is the pause until the next check.
     fn may_begin(&self, waiting: usize, now: Duration) -> Result<(), Duration> {
         self.announced.check(self.sharers, now)?;
         if self.is_paced(now) || self.quota.max_concurrent.is_some() {
@@ -381,14 +385,14 @@ mod tests {
     use super::*;
 
     fn limiter(quota: &str) -> Arc<AccountLimiter> {
-        let metrics = Metrics::register(&prometheus::Registry::new()).expect("metrics");
+        let metrics = DispatcherMetrics::register(&prometheus::Registry::new()).expect("metrics");
         let quota = quota.parse().expect("a quota");
         let (account, destination) = ("resend".to_owned(), "resend".to_owned());
         let limited = Limited { account, destination, quota, assumed: false, serves_urgent: false };
         Arc::new(AccountLimiter::new(limited, Arc::default(), metrics))
     }
 
-    /// Grants everything, for so long.
+    /// Grants the whole quota for this many seconds.
     fn grant(limiter: &AccountLimiter, seconds: u64) {
         let quota_request = limiter.quota_request();
         let (pace, max_concurrent) =
@@ -414,7 +418,7 @@ mod tests {
             .iter()
             .map(|at| let_go.iter().filter(|other| **other >= *at && **other < *at + Duration::from_secs(1)).count());
         assert!(most.max() <= Some(50), "{let_go:?}");
-        // Two seconds and the first one, by what is left of a busy machine.
+        // Two seconds, plus the first one, plus a reserve for a busy machine.
         assert!(begun.elapsed() < Duration::from_secs(6), "100 calls at 47.6 a second: {:?}", begun.elapsed());
     }
 
@@ -508,6 +512,6 @@ mod tests {
         assert_eq!(state.take(true), Some(Ok(())));
         let until = clock::now().plus(Duration::from_secs(60));
         state.usual.none_before = Some(until);
-        assert_eq!((state.take(false), state.take(true)), (Some(Err(QuotaError::UsedUp(until))), None));
+        assert_eq!((state.take(false), state.take(true)), (Some(Err(QuotaError::QuotaExhausted(until))), None));
     }
 }

@@ -1,5 +1,5 @@
-//! The pace of one account in this process: never more calls in any stretch of time than our share, evenly, and with what
-//! was let go late made up for.
+//! Pace of one account's calls in this process. Any stretch of time contains at most this process's share of calls,
+//! evenly spaced. Calls granted late are made up for.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -10,36 +10,36 @@ use governor::{DefaultDirectRateLimiter, RateLimiter};
 
 use crate::engine::quota::Pace;
 
-/// Calls are counted over this much more than the time in which so many are allowed: clocks are not alike.
-const SPREAD: f64 = 1.02;
-/// The longest time for which a call counts on because its answer is late: the request may have arrived as late, and
-/// must not meet too many of those that come after it.
+/// Factor by which the counting window exceeds the period of the pace, because clocks differ.
+const WINDOW_FACTOR: f64 = 1.02;
+/// Longest extra time for which a call counts because its answer is late. The request may have arrived equally late,
+/// and must not coincide with too many of those sent after it.
 const MAX_LATENESS: Duration = Duration::from_millis(500);
-/// Number of latest answers of which the fastest tells how long an answer takes that nothing delays.
+/// Number of latest response times stored. The shortest of them is taken as the response time without any delay.
 const MEASURED: usize = 64;
-/// Of the calls of a second, one in so many may be made up for at once.
-const CATCH_UP: u32 = 4;
-/// How long a larger share is not used at first: whoever had it before may have used it a moment ago.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Divisor for bursts: of the calls of a second, one in this many may be made up for at once.
+const BURST_DIVISOR: u32 = 4;
+/// Time before a larger share is used, because its previous holder may have used it a moment ago.
+const SHARE_GROWTH_DELAY: Duration = Duration::from_secs(1);
 
-/// Sets the pace. Times are since the machine was started.
+/// Paces the calls of one account. Times are since boot.
 #[derive(Default)]
 pub(super) struct CallPacer {
-    /// The pace that is shared, and our part of it.
+    /// The pace that is shared, and this process's part of it.
     pace: Option<(Pace, u32)>,
-    /// A larger part, and from when on it counts.
+    /// Time from which a larger part counts, and that part.
     growing: Option<(Duration, u32)>,
-    /// Makes it even.
+    /// Spaces the calls evenly.
     limiter: Option<DefaultDirectRateLimiter>,
-    /// The last calls.
+    /// The latest calls, oldest first.
     granted: VecDeque<PacedCall>,
-    /// The number of the first of them.
+    /// Number of the first call in `granted`.
     first: u64,
-    /// Durations of the latest answers.
+    /// Response times of the latest answers, at most [`MEASURED`].
     took: VecDeque<Duration>,
 }
 
-/// A call that was let go.
+/// A call that was granted.
 #[derive(Debug, Clone, Copy)]
 struct PacedCall {
     at: Duration,
@@ -47,10 +47,10 @@ struct PacedCall {
 }
 
 impl CallPacer {
-    /// Our part is now this.
+    /// Sets this process's part of the pace; `None` means that there is no pace.
     pub(super) fn share(&mut self, part: Option<(Pace, u32)>, now: Duration) {
         let Some((pace, part)) = part else {
-            // Calls that are still under way keep their numbers to themselves.
+            // Calls still in flight keep their numbers, so these are not issued again.
             let first = self.first + self.granted.len() as u64;
             return *self = Self { first, ..Self::default() };
         };
@@ -62,7 +62,7 @@ impl CallPacer {
             self.growing = None;
             return self.set(pace, part);
         }
-        let since = self.growing.filter(|(_, to)| *to >= part).map_or(now + SETTLE, |(since, _)| since);
+        let since = self.growing.filter(|(_, to)| *to >= part).map_or(now + SHARE_GROWTH_DELAY, |(since, _)| since);
         self.growing = Some((since, part));
         self.set(pace, present);
         self.grow(now);
@@ -82,33 +82,34 @@ impl CallPacer {
             return;
         }
         self.pace = Some((pace, part));
-        // Of a long time every late call is a small part.
-        let burst = if pace.per <= SETTLE { part / CATCH_UP } else { 1 };
+        // Over a long period, each late call is a small part, so no burst makes up for it.
+        let burst = if pace.per <= SHARE_GROWTH_DELAY { part / BURST_DIVISOR } else { 1 };
         let quota = stretch(pace).checked_div(part).and_then(governor::Quota::with_period);
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         self.limiter = quota.map(|quota| RateLimiter::direct(quota.allow_burst(burst)));
-        if pace.per > SETTLE
+        if pace.per > SHARE_GROWTH_DELAY
             && let Some(limiter) = &self.limiter
         {
-            // Whoever had this call before may have made it just now: it comes when its time is over once.
+            // The previous holder of this share may have made its call just now, so the first call waits for one full
+            // interval.
             let _ = limiter.check();
         }
     }
 
-    /// Calls in a second, about.
+    /// Returns the approximate number of calls per second.
     pub(super) fn per_second(&self) -> f64 {
         let part = self.growing.map(|(_, to)| to).or(self.pace.map(|(_, part)| part)).unwrap_or(0);
         self.pace.map_or(f64::INFINITY, |(pace, _)| f64::from(part) / pace.per.as_secs_f64())
     }
 
-    /// Time from which on a call counts no more.
+    /// Returns the time from which a call no longer counts.
     fn free_at(&self, sent: PacedCall, stretch: Duration, now: Duration) -> Duration {
         let usual = self.took.iter().min().copied().unwrap_or_default();
         let late = (sent.ended.unwrap_or(now).saturating_sub(sent.at)).saturating_sub(usual);
         sent.at + stretch + late.min(MAX_LATENESS)
     }
 
-    /// A call that was let go has had its answer. `measured`: the time until now is the time that an answer takes.
+    /// Records that a granted call has been answered. `measured`: true if the time until now is the response time.
     pub(super) fn ended(&mut self, number: u64, measured: bool, now: Duration) {
         let Some(sent) = number.checked_sub(self.first).and_then(|at| self.granted.get_mut(usize::try_from(at).ok()?))
         else {
@@ -124,7 +125,8 @@ impl CallPacer {
         }
     }
 
-    /// Lets one call go and returns its number where calls are counted, or says after how long to ask again.
+    /// Grants one call and returns its number; `None` if calls are not counted. The error is the pause before the next
+    /// try.
     pub(super) fn grant(&mut self, now: Duration) -> Result<Option<u64>, Duration> {
         self.grow(now);
         let next = self.first + self.granted.len() as u64;
@@ -136,8 +138,8 @@ impl CallPacer {
         }
         if self.granted.len() >= part {
             let free = self.granted.len().checked_sub(part.max(1)).and_then(|at| self.granted.get(at));
-            let free = free.map_or(SETTLE, |sent| self.free_at(*sent, stretch, now).saturating_sub(now));
-            // One before it may be later.
+            let free = free.map_or(SHARE_GROWTH_DELAY, |sent| self.free_at(*sent, stretch, now).saturating_sub(now));
+            // A call before this one may count longer.
             let free = free.max(Duration::from_millis(1));
             return Err(self.growing.map_or(free, |(since, _)| free.min(since.saturating_sub(now))));
         }
@@ -149,9 +151,9 @@ impl CallPacer {
     }
 }
 
-/// The time over which the calls are counted.
+/// Returns the window over which calls are counted.
 fn stretch(pace: Pace) -> Duration {
-    pace.per.mul_f64(SPREAD)
+    pace.per.mul_f64(WINDOW_FACTOR)
 }
 
 #[cfg(test)]
@@ -181,7 +183,7 @@ mod tests {
                     granted.push(now);
                     pacer.ended(number.expect("counted"), true, now);
                 }
-                // Nobody comes for a while, now and then.
+                // Simulates a caller that sends nothing for a while, now and then.
                 Err(_) if granted.len() % 7 == 3 => std::thread::sleep(at(40)),
                 Err(wait) => std::thread::sleep(wait),
             }
@@ -207,8 +209,8 @@ mod tests {
         assert!(pacer.grant(at(5_000)).is_err() && pacer.growing.is_none());
     }
 
-    /// However late requests arrive and answers come: what arrives in any second is never more than the limit, as long
-    /// as nothing is later than what is allowed for.
+    /// Requests may arrive late and answers may come late. Any second contains at most the limit of arrivals, as long
+    /// as no delay exceeds the allowed one.
     #[test]
     fn late_requests_do_not_meet_those_that_come_after_them() {
         let mut seed = 3_u64;
@@ -228,7 +230,7 @@ mod tests {
                     }
                     !ended
                 });
-                // Only the counting is looked at, not how even it is.
+                // Only the counting is tested, not the even spacing.
                 pacer.grow(at(now));
                 pacer.limiter = None;
                 while let Ok(Some(number)) = pacer.grant(at(now)) {

@@ -1,49 +1,51 @@
-//! When nothing is begun: while the flow is paused, until it has caught up with the log, and while the clock is wrong.
+//! The conditions under which no step begins: while the flow is paused, until it has caught up with the log, and while
+//! the clock is wrong.
 
 use usher_proto::{Partition, Timestamp};
 
 use super::Engine;
 use crate::engine::clock::ClockState;
-use crate::engine::{Looked, Step, Unread};
+use crate::engine::{Looked, Step, StoreRequest, StoreWrite, Unread};
 
-/// Whether an operator has paused the flow.
+/// The operator's pause of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
-    /// The store has not said yet.
+    /// The store has not reported it yet.
     Unknown,
-    /// It is not paused.
+    /// The flow is not paused.
     No,
-    /// It is paused since then. With how many steps under way that was confirmed last.
+    /// The flow is paused since this time. Holds the number of steps in flight in the last confirmation, if
+    /// there was one.
     Since(Timestamp, Option<usize>),
 }
 
 impl Engine {
-    /// Whether nothing may be begun. The one gate: all that leaves begins behind it.
+    /// Returns true if no step may begin. This is the only gate: every effect begins behind it.
     pub(in crate::engine) fn is_holding(&self) -> bool {
         self.pause != Pause::No || !self.catch_up.is_done() || self.clock == ClockState::Wrong
     }
 
-    /// Whether time may end anything: a wait, a run that expires.
+    /// Returns true if time may end a wait or a run.
     pub(super) fn time_ends(&self) -> bool {
         self.clock == ClockState::Right
     }
 
-    /// Whether the flow has partitions and begins nothing because it has not caught up with the log.
+    /// Returns true if the flow has partitions and begins nothing because it has not caught up with the log.
     pub fn is_catching_up(&self) -> bool {
         !self.catch_up.is_done() && !self.partitions.0.is_empty()
     }
 
-    /// What has still to be admitted before anything is begun, if something has.
+    /// Returns the records that must be admitted before any step begins; `None` if the flow is not catching up.
     pub fn catching_up(&self) -> Option<Unread> {
         self.catch_up.unread().filter(|_| self.is_catching_up())
     }
 
-    /// Whether an operator has paused the flow.
+    /// Returns true if an operator has paused the flow.
     pub fn is_paused(&self) -> bool {
         matches!(self.pause, Pause::Since(..))
     }
 
-    /// The store says whether the flow is paused.
+    /// Takes the flow's pause from the store. A resume starts catching up again.
     pub(super) fn paused(&mut self, since: Option<Timestamp>) {
         let was_paused = self.is_paused();
         self.learn_pause(since);
@@ -60,13 +62,14 @@ impl Engine {
         };
     }
 
-    /// The log's ends and the flow's pause, read together.
+    /// Takes the log's ends and the flow's pause, which were read together.
     pub(super) fn looked(&mut self, look: u64, seen: Option<Looked>, now: Timestamp) {
         if !self.catch_up.is_current(look) {
             return;
         }
         let ends = seen.map(|Looked { paused, ends }| {
-            // The pause was read before the ends. Its absence is old news where a pause has been learnt since.
+            // The pause was read before the ends. If a pause has been reported since, its absence in this
+            // read is outdated.
             if paused.is_some() || self.pause == Pause::Unknown {
                 self.learn_pause(paused);
             }
@@ -75,10 +78,10 @@ impl Engine {
         self.catch_up.looked(ends, now);
     }
 
-    /// Goes on with catching up, if that is under way.
+    /// Continues catching up, if that is in progress.
     pub(super) fn catch_up(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
-        // The look comes after the partitions are taken over: an operator who pauses the flow meanwhile either is seen by
-        // the look, or sees this replica among those that are to confirm.
+        // The ends are read after the partitions are taken over. If an operator pauses the flow meanwhile, then either
+        // this read returns the pause, or the operator sees this replica among those that must confirm it.
         if self.catch_up.is_done() || self.partitions.0.is_empty() || !self.acquiring.is_empty() || self.stopping {
             return;
         }
@@ -92,14 +95,14 @@ impl Engine {
         }
     }
 
-    /// Confirms a pause when it begins to hold, and once more when nothing is under way any more.
+    /// Confirms a pause when it takes effect, and again once nothing is in flight.
     pub(super) fn confirm_pause(&mut self, steps: &mut Vec<Step>) {
         let under_way = self.lanes.busy();
         if let Pause::Since(since, confirmed) = self.pause
             && (confirmed.is_none() || (under_way == 0 && confirmed != Some(0)))
         {
             self.pause = Pause::Since(since, Some(under_way));
-            steps.push(Step::ConfirmPause { since, under_way });
+            steps.push(Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { since, under_way })));
         }
     }
 }

@@ -1,40 +1,41 @@
-//! What of the store is in memory. Reading goes on whatever there is to do: heads that find no room, or may not begin, are
-//! left to the store and found there when there is room, so that no backlog keeps back what is to be known before the next
-//! step.
+//! The part of the store that is in memory. Reading continues however much work there is: heads that find no room, or
+//! may not begin, are left to the store and found there when there is room. Thus no backlog delays the reading of
+//! records that must be known before the next step.
 
 use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::{Engine, FOUND_AT_ONCE, HELD_KEPT};
 use crate::engine::partitions::{Owned, Search};
-use crate::engine::{Destinations, Run, Step};
+use crate::engine::{Destinations, LogCommand, Run, Step, StoreRead, StoreRequest};
 
-/// Runs in memory above which heads are left to the store.
+/// Number of runs in memory above which heads are left to the store.
 pub(super) const MAX_RUNS: usize = 3072;
-/// The same in bytes.
+/// Size of the runs in memory above which heads are left to the store, in bytes.
 const MAX_RUNS_WEIGHT: usize = 48 * 1024 * 1024;
-/// Events waiting for admission above which reading pauses; it goes on at half of it.
+/// Number of events waiting for admission above which reading pauses; it resumes at half of it.
 const MAX_WAITING: usize = 1024;
-/// The same in bytes.
+/// Size of the events waiting for admission above which reading pauses, in bytes; it resumes at half of it.
 const MAX_WAITING_WEIGHT: usize = 16 * 1024 * 1024;
-/// Heads left to the store, for want of room or because their destinations take no calls, above which reading pauses: a
-/// backlog, or a destination that is down for long, must not fill the store.
+/// Number of heads left to the store, for lack of room or because their destinations take no calls, above which reading
+/// pauses. Otherwise a backlog, or a destination that is down for long, would fill the store.
 const MAX_LEFT_OUT: usize = 1_000_000;
 /// Maximum number of runs read from one lane at once.
 pub(super) const WINDOW: usize = 8;
 
 impl Engine {
-    /// Whether one more head may come into memory.
+    /// Returns true if one more head may enter memory.
     pub(super) fn has_room(&self) -> bool {
         self.lanes.loaded() < MAX_RUNS && self.lanes.weight() < MAX_RUNS_WEIGHT
     }
 
-    /// A head that the store has told of: into memory, or left to the store. `more` if there may be others of its key.
+    /// Takes a head from the store into memory, or leaves it to the store. `more`: there may be further runs
+    /// of its key.
     pub(super) fn take_in(&mut self, run: Run, more: bool) {
         if !self.is_holding() && self.has_room() {
             return self.lanes.head(run, more);
         }
         if !self.is_holding() {
-            self.left_out_heads += 1;
+            self.deferred_heads += 1;
         }
         self.lanes.behind(&run.event.subject);
         if let Some(owned) = self.partitions.0.get_mut(&run.partition) {
@@ -42,18 +43,18 @@ impl Engine {
         }
     }
 
-    /// Looks in the store for lanes that are not in memory, while there is room for them.
+    /// Searches the store for lanes that are not in memory, while there is room for them.
     pub(super) fn search(&mut self, now: Timestamp, destinations: &Destinations, steps: &mut Vec<Step>) {
         let urgent = self.limits.urgent;
         let back = |name: &String| destinations.is_closed(name, urgent, now) || destinations.admits(name, urgent, now);
         let few = |name: &String| self.lanes.held_for(name) < HELD_KEPT / 4;
         if self.left_out.iter().any(|name| back(name) && few(name)) {
             self.left_out.clear();
-            self.left_out_heads = 0;
+            self.deferred_heads = 0;
             self.partitions.0.values_mut().for_each(Owned::search_again);
         }
-        if self.left_out_heads > 0 && self.left_out.is_empty() && self.partitions.0.values().all(Owned::is_searched) {
-            self.left_out_heads = 0;
+        if self.deferred_heads > 0 && self.left_out.is_empty() && self.partitions.0.values().all(Owned::is_searched) {
+            self.deferred_heads = 0;
         }
         if self.is_holding() || self.stopping {
             return;
@@ -62,41 +63,41 @@ impl Engine {
         let full = |name: &String| self.lanes.held_for(name) >= HELD_KEPT && destinations.has_quota(name);
         without.extend(self.lanes.held_destinations().into_iter().filter(full));
         without.dedup();
-        // What has been asked for is on its way into memory, too.
+        // Heads that have been requested are about to enter memory, too.
         let mut coming = FOUND_AT_ONCE * self.partitions.asked();
         for (partition, owned) in &mut self.partitions.0 {
             let full = self.lanes.loaded() + coming + FOUND_AT_ONCE > MAX_RUNS;
             let room = !full && self.lanes.weight() < MAX_RUNS_WEIGHT;
             let Search::From(after) = &owned.search else { continue };
-            if !room || owned.leaves_by.is_some() {
+            if !room || owned.drain_deadline.is_some() {
                 continue;
             }
             self.left_out.extend(without.iter().cloned());
             let (partition, epoch, after, without) = (*partition, owned.epoch, after.clone(), without.clone());
-            steps.push(Step::Find { partition, epoch, after, without });
+            steps.push(Step::Store(StoreRequest::Read(StoreRead::Find { partition, epoch, after, without })));
             owned.search = Search::Asked;
             coming += FOUND_AT_ONCE;
         }
     }
 
-    /// Reading pauses while too much waits for admission, and goes on when half of it is admitted.
+    /// Pauses reading while too much waits for admission, and resumes it when half of that is admitted.
     pub(super) fn apply_backpressure(&mut self, steps: &mut Vec<Step>) {
         let (events, bytes) = self.partitions.waiting();
         let part = if self.reading_paused { 2 } else { 1 };
-        let filling = self.left_out_heads > MAX_LEFT_OUT && !self.is_holding();
+        let filling = self.deferred_heads > MAX_LEFT_OUT && !self.is_holding();
         let pause = events > MAX_WAITING / part || bytes > MAX_WAITING_WEIGHT / part || filling;
         if pause != self.reading_paused {
             self.reading_paused = pause;
-            let word = if pause { Step::Pause } else { Step::Resume };
-            steps.extend(self.partitions.0.keys().map(|partition| word(*partition)));
+            let command = if pause { LogCommand::Pause } else { LogCommand::Resume };
+            steps.extend(self.partitions.0.keys().map(|partition| Step::Log(command(*partition))));
         }
     }
 
-    /// The store must be asked for more of a lane.
+    /// Requests more runs of a lane from the store.
     pub(super) fn load(&self, key: &SubjectId, partition: Partition, steps: &mut Vec<Step>) {
         if let Some(epoch) = self.partitions.epoch(partition) {
             let limit = if self.has_room() { WINDOW } else { 1 };
-            steps.push(Step::Load { key: key.clone(), partition, epoch, limit });
+            steps.push(Step::Store(StoreRequest::Read(StoreRead::Load { key: key.clone(), partition, epoch, limit })));
         }
     }
 }

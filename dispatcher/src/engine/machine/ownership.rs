@@ -1,4 +1,4 @@
-//! Partitions come and go: taking one over, reading on in it, handing it back.
+//! Ownership of partitions: taking a partition over, reading it, handing it back.
 
 use std::time::Duration;
 
@@ -7,15 +7,16 @@ use usher_proto::{Partition, SubjectId, Timestamp};
 use super::Engine;
 use crate::engine::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
 use crate::engine::partitions::{Owned, Queue, Search};
-use crate::engine::start::{CannotStart, From, Known, start_offset};
-use crate::engine::{Given, Run, Step};
+use crate::engine::start::{CannotStart, Known, StartFrom, start_offset};
+use crate::engine::{Given, LogCommand, Run, Step, StoreRequest, StoreWrite};
 
-/// How long what is under way in a partition may take once it is to be handed back. Below the log's own deadline.
+/// Time that steps in flight in a revoked partition may take before it is handed back. Shorter than the
+/// log's own deadline.
 const DRAIN: Duration = Duration::from_secs(4);
-/// How many events are admitted at once.
+/// Maximum number of records admitted in one batch.
 const BATCH: usize = 256;
 
-/// Records by what they mean: something to the flow, or nothing to anybody.
+/// Records by their meaning: events for the flow, and records that no flow can process.
 type Records = (Vec<Arrival>, Vec<RefusedRecord>);
 
 impl Engine {
@@ -26,7 +27,7 @@ impl Engine {
         self.catch_up.start();
         let names = partitions.iter().map(|given| given.partition).collect();
         self.acquiring.extend(partitions.into_iter().map(|given| (given.partition, (assignment, given))));
-        steps.push(Step::Acquire { assignment, partitions: names });
+        steps.push(Step::Store(StoreRequest::Write(StoreWrite::Acquire { assignment, partitions: names })));
     }
 
     pub(super) fn acquired(&mut self, assignment: u64, owned: Vec<Ownership>, now: Timestamp, steps: &mut Vec<Step>) {
@@ -34,13 +35,13 @@ impl Engine {
             return steps.push(Step::Fail(partition, problem));
         }
         let mut offsets = Vec::with_capacity(owned.len());
-        for Ownership { partition, epoch, frontier, sought, late } in owned {
-            // One that was taken away and given again meanwhile is acquired again, under the later assignment.
+        for Ownership { partition, epoch, frontier, operator_offset, late } in owned {
+            // A partition that was revoked and assigned again meanwhile is acquired again, under the later assignment.
             let asked = self.acquiring.get(&partition).filter(|(asked, _)| *asked == assignment);
             let Some((_, given)) = asked.copied() else { continue };
             self.acquiring.remove(&partition);
-            // A problem has been told already.
-            let Ok(start) = self.start(&given, frontier, sought, late) else { continue };
+            // `cannot_start` has reported a problem already.
+            let Ok(start) = self.start(&given, frontier, operator_offset, late) else { continue };
             offsets.push((partition, start));
             let mut owned = Owned {
                 assignment,
@@ -48,39 +49,49 @@ impl Engine {
                 frontier: start,
                 next: start,
                 read_at: now,
-                kept: frontier == Some(start) && sought.is_none(),
+                kept: frontier == Some(start) && operator_offset.is_none(),
                 admitting: false,
                 waiting: Queue::default(),
                 search: Search::From(None),
-                leaves_by: None,
+                drain_deadline: None,
             };
             if !owned.kept {
-                // Where it begins is kept before anything is read, so that the next start need not be told again.
+                // The starting offset is stored before anything is read, so that the next start need not
+                // be configured again.
                 owned.waiting.push(self.batch(partition, epoch, start, Default::default()), BATCH);
             }
             self.forget(partition);
             self.partitions.0.insert(partition, owned);
         }
         if offsets.is_empty() {
-            return; // all of it was taken away again meanwhile
+            return; // all of it was revoked meanwhile
         }
-        let paused = offsets.iter().filter(|_| self.reading_paused).map(|(partition, _)| Step::Pause(*partition));
+        let paused = offsets
+            .iter()
+            .filter(|_| self.reading_paused)
+            .map(|(partition, _)| Step::Log(LogCommand::Pause(*partition)));
         let paused: Vec<Step> = paused.collect();
-        steps.push(Step::Start { assignment, offsets });
+        steps.push(Step::Log(LogCommand::Start { assignment, offsets }));
         steps.extend(paused);
     }
 
-    fn start(&self, given: &Given, stored: Option<i64>, sought: Option<i64>, late: bool) -> Result<i64, CannotStart> {
-        let from = if late { Some(From::Beginning) } else { self.limits.from };
-        start_offset(Known { committed: given.committed, stored, sought }, given.low, given.end, from)
+    fn start(
+        &self,
+        given: &Given,
+        stored: Option<i64>,
+        operator_offset: Option<i64>,
+        late: bool,
+    ) -> Result<i64, CannotStart> {
+        let from = if late { Some(StartFrom::Beginning) } else { self.limits.from };
+        start_offset(Known { committed: given.committed, stored, operator_offset }, given.low, given.end, from)
     }
 
-    /// Why one of these partitions cannot be started, if it cannot. A store that is empty says so in some partitions only:
-    /// in others the group may have committed nothing yet, and there the flow looks new.
+    /// Returns the problem because of which one of these partitions cannot be started, if there is one. An empty store
+    /// shows only in some partitions: in others the group may have committed nothing yet, and there the flow looks new.
     fn cannot_start(&self, assignment: u64, owned: &[Ownership]) -> Option<(Partition, CannotStart)> {
         let problem = |of: &Ownership| {
             let (_, given) = self.acquiring.get(&of.partition).filter(|(asked, _)| *asked == assignment)?;
-            Some((of.partition, self.start(given, of.frontier, of.sought, of.late).err()?))
+            Some((of.partition, self.start(given, of.frontier, of.operator_offset, of.late).err()?))
         };
         let problems: Vec<_> = owned.iter().filter_map(problem).collect();
         let is_of_the_store =
@@ -94,13 +105,13 @@ impl Engine {
     }
 
     pub(super) fn read(&mut self, assignment: u64, partition: Partition, next: i64, records: Records, now: Timestamp) {
-        let ours = |owned: &&mut Owned| owned.assignment == assignment && owned.leaves_by.is_none();
+        let ours = |owned: &&mut Owned| owned.assignment == assignment && owned.drain_deadline.is_none();
         let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
-        // The log may say late that it has reached an end.
+        // The log may report late that it has reached an end.
         let next = next.max(owned.next);
         (owned.next, owned.read_at) = (next, now);
         let epoch = owned.epoch;
-        // What has to wait is admitted together.
+        // Records that have to wait are admitted together.
         let batch = self.batch(partition, epoch, next, records);
         if let Some(owned) = self.partitions.0.get_mut(&partition) {
             owned.waiting.push(batch, BATCH);
@@ -112,7 +123,12 @@ impl Engine {
             return;
         }
         let partitions: Vec<Partition> = self.partitions.0.keys().copied().collect();
-        steps.extend(partitions.into_iter().filter_map(|p| self.partitions.next_batch(p)).map(Step::Admit));
+        steps.extend(
+            partitions
+                .into_iter()
+                .filter_map(|p| self.partitions.next_batch(p))
+                .map(|batch| Step::Store(StoreRequest::Write(StoreWrite::Admit(batch)))),
+        );
     }
 
     pub(super) fn admitted(
@@ -121,7 +137,7 @@ impl Engine {
         epoch: i64,
         frontier: i64,
         admission: Option<Admission>,
-        asked_again: bool,
+        retried: bool,
         steps: &mut Vec<Step>,
     ) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
@@ -130,11 +146,11 @@ impl Engine {
             return self.rejoin("the store says that a partition is somebody else's", steps);
         };
         (owned.frontier, owned.kept) = (frontier, true);
-        if asked_again {
+        if retried {
             owned.search_again();
         }
-        let leaving = owned.leaves_by.is_some();
-        steps.push(Step::Commit(partition, frontier));
+        let leaving = owned.drain_deadline.is_some();
+        steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
         for (key, event) in cancelled {
             if self.lanes.cancel(&key, &event) {
                 self.load(&key, partition, steps);
@@ -150,21 +166,21 @@ impl Engine {
     pub(super) fn found(&mut self, partition: Partition, epoch: i64, heads: Vec<Run>, all: bool) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.searched(heads.last().map(|run| (run.position, run.event.reference())), all);
-        if owned.leaves_by.is_none() && !self.stopping {
+        if owned.drain_deadline.is_none() && !self.stopping {
             heads.into_iter().for_each(|run| self.take_in(run, true));
         }
     }
 
-    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[SubjectId], asked_again: bool) {
+    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[SubjectId], retried: bool) {
         self.asking_due = false;
         for run in heads {
-            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| owned.leaves_by.is_none());
+            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| owned.drain_deadline.is_none());
             if staying && !self.stopping {
                 self.take_in(run, true);
             }
         }
         behind.iter().for_each(|key| self.lanes.behind(key));
-        if asked_again {
+        if retried {
             self.partitions.0.values_mut().for_each(Owned::search_again);
         }
     }
@@ -175,7 +191,7 @@ impl Engine {
             if lost {
                 self.forget(*partition);
             } else if let Some(owned) = self.partitions.0.get_mut(partition) {
-                owned.leaves_by = Some(now.plus(DRAIN));
+                owned.drain_deadline = Some(now.plus(DRAIN));
                 owned.waiting.clear();
                 self.lanes.leave_partition(*partition);
             }
@@ -183,7 +199,7 @@ impl Engine {
         self.handing_back |= !lost;
     }
 
-    /// Hands back what was taken once nothing of it is under way, or its time is up.
+    /// Hands back the revoked partitions once nothing of them is in flight, or their deadline has passed.
     pub(super) fn hand_back(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
         if !self.handing_back {
             return;
@@ -192,12 +208,12 @@ impl Engine {
         let settled = |partition: &Partition| {
             let owned = &self.partitions.0[partition];
             let idle = !owned.admitting && !self.lanes.is_busy(*partition);
-            idle || owned.leaves_by.is_some_and(|by| now >= by)
+            idle || owned.drain_deadline.is_some_and(|by| now >= by)
         };
         if leaving.iter().all(settled) {
             leaving.into_iter().for_each(|partition| self.forget(partition));
             self.handing_back = false;
-            steps.push(Step::Release);
+            steps.push(Step::Log(LogCommand::Release));
         }
     }
 
@@ -206,13 +222,13 @@ impl Engine {
         self.lanes.drop_partition(partition);
     }
 
-    /// A partition that has something to read, and room for it, and delivers nothing: the client is stuck.
+    /// Rejoins the group if a partition has records to read, is not paused, and delivers nothing: the client is stuck.
     pub(super) fn ends(&mut self, ends: &[(Partition, i64)], now: Timestamp, steps: &mut Vec<Step>) {
         let mut silent = false;
         for (partition, end) in ends {
             let Some(owned) = self.partitions.0.get_mut(partition) else { continue };
             let unread = *end > owned.next && !self.reading_paused && owned.waiting.is_empty() && !owned.admitting;
-            if !unread || owned.leaves_by.is_some() {
+            if !unread || owned.drain_deadline.is_some() {
                 owned.read_at = now;
             }
             silent |= now.since(owned.read_at) > self.limits.stall;
@@ -222,12 +238,12 @@ impl Engine {
         }
     }
 
-    /// Forgets everything; the log is to be joined anew, and tells what is ours.
+    /// Forgets everything and requests a rejoin of the group, which then assigns partitions again.
     pub(super) fn rejoin(&mut self, why: &'static str, steps: &mut Vec<Step>) {
         self.acquiring.clear();
         let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();
         ours.into_iter().for_each(|partition| self.forget(partition));
         self.handing_back = false;
-        steps.push(Step::Rejoin(why));
+        steps.push(Step::Log(LogCommand::Rejoin(why)));
     }
 }

@@ -1,4 +1,4 @@
-//! The claims of the engine, driven by hand: no clock, no store, no network.
+//! Tests of the engine's guarantees, with inputs given by hand: no clock, no store, no network.
 
 mod catching_up;
 mod clock;
@@ -19,7 +19,8 @@ use super::*;
 use crate::engine::arrival::{Admission, Arrival, Ownership};
 use crate::engine::breaker::Permit;
 use crate::engine::{
-    AttemptState, Cause, Change, ChangeKind, Changed, Effect, Looked, Next, Outcome, Report, RunState, Seen,
+    AttemptState, Cause, Change, ChangeKind, Changed, Effect, LogCommand, Looked, NextStep, Outcome, RunState, Seen,
+    StepReport, StoreRead, StoreRequest, StoreWrite,
 };
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
@@ -77,14 +78,14 @@ fn arrival(run: &Run) -> Arrival {
     Arrival { expires_at: run.expires_at, ..Arrival::starting(run.position, run.event.clone()) }
 }
 
-fn limits() -> Limits {
+fn limits() -> FlowLimits {
     let (first, max) = (Duration::from_secs(2), Duration::from_secs(60));
-    Limits {
+    FlowLimits {
         urgent: false,
         in_flight: 10,
         destinations: 1,
         retry: RetryPolicy { attempts: 3, first, max, within: Duration::from_secs(3600) },
-        from: Some(From::Beginning),
+        from: Some(StartFrom::Beginning),
         partitions: 1,
         stall: Duration::from_secs(60),
     }
@@ -94,10 +95,10 @@ fn done() -> Outcome {
     Outcome::Done(Effect::new("1", json!({})))
 }
 
-/// The events whose work the steps begin.
+/// Returns the events whose work the steps begin.
 fn begun(steps: &[Step]) -> Vec<String> {
     let id = |step: &Step| match step {
-        Step::Work { run, .. } => Some(run.event.id.to_string()),
+        Step::Execute { run, .. } => Some(run.event.id.to_string()),
         _ => None,
     };
     steps.iter().filter_map(id).collect()
@@ -107,7 +108,7 @@ const NONE: [&str; 0] = [];
 
 fn written(steps: &[Step]) -> Change {
     let change = |step: &Step| match step {
-        Step::Write(change) => Some(change.clone()),
+        Step::Store(StoreRequest::Change(change)) => Some(change.clone()),
         _ => None,
     };
     steps.iter().find_map(change).unwrap_or_else(|| panic!("something is written: {steps:?}"))
@@ -115,13 +116,15 @@ fn written(steps: &[Step]) -> Change {
 
 fn found_after(steps: &[Step]) -> Vec<Option<i64>> {
     let after = |step: &Step| match step {
-        Step::Find { after, .. } => Some(after.as_ref().map(|(position, _)| *position)),
+        Step::Store(StoreRequest::Read(StoreRead::Find { after, .. })) => {
+            Some(after.as_ref().map(|(position, _)| *position))
+        }
         _ => None,
     };
     steps.iter().filter_map(after).collect()
 }
 
-/// The number of the look at the log that is asked for.
+/// Returns the number of the read of the log's ends that the steps request.
 fn look(steps: &[Step]) -> Option<u64> {
     steps.iter().find_map(|step| match step {
         Step::Look(number) => Some(*number),
@@ -130,14 +133,14 @@ fn look(steps: &[Step]) -> Option<u64> {
 }
 
 fn is_rejoin(steps: &[Step]) -> bool {
-    steps.iter().any(|step| matches!(step, Step::Rejoin(_)))
+    steps.iter().any(|step| matches!(step, Step::Log(LogCommand::Rejoin(_))))
 }
 
 fn has_load(steps: &[Step]) -> bool {
-    steps.iter().any(|step| matches!(step, Step::Load { .. }))
+    steps.iter().any(|step| matches!(step, Step::Store(StoreRequest::Read(StoreRead::Load { .. }))))
 }
 
-/// An engine that owns partition 0, and what it has at work.
+/// An engine that owns partition 0, with its work in flight.
 struct Bench {
     engine: Engine,
     destinations: Destinations,
@@ -146,16 +149,16 @@ struct Bench {
 }
 
 fn owned_from_the_start(partition: &Partition) -> Ownership {
-    Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0), sought: None, late: false }
+    Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }
 }
 
 impl Bench {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: FlowLimits) -> Self {
         let engine = Engine::new(limits, "1", Some("d".to_owned()));
         Self { engine, destinations: Destinations::default(), now: NOW, at_work: BTreeMap::new() }
     }
 
-    fn owning(limits: Limits) -> Self {
+    fn owning(limits: FlowLimits) -> Self {
         let mut bench = Self::new(limits);
         bench.own(1, &[P]);
         bench
@@ -173,7 +176,8 @@ impl Bench {
         steps
     }
 
-    /// Answers the look at the log that the steps ask for: the flow is not paused, and this is where partitions end.
+    /// Answers the read of the log's ends that the steps request: the flow is not paused, and the partitions
+    /// have these ends.
     fn looked(&mut self, steps: &[Step], ends: &[(Partition, i64)]) -> Vec<Step> {
         let look = look(steps).unwrap_or_else(|| panic!("the log is looked at: {steps:?}"));
         let ends = ends.iter().map(|(partition, end)| Seen { partition: *partition, low: 0, end: *end }).collect();
@@ -192,7 +196,7 @@ impl Bench {
     fn give(&mut self, input: Input) -> Vec<Step> {
         let steps = self.engine.handle(input, self.now, 1.0, &mut self.destinations);
         for step in &steps {
-            if let Step::Work { run, epoch, permit } = step {
+            if let Step::Execute { run, epoch, permit } = step {
                 self.at_work.insert(run.event.id.to_string(), ((**run).clone(), *epoch, *permit));
             }
         }
@@ -209,8 +213,8 @@ impl Bench {
     }
 
     fn admitted(&mut self, admission: Admission) -> Vec<Step> {
-        let (frontier, asked_again) = (100, false);
-        self.give(Input::Admitted { partition: P, epoch: EPOCH, frontier, admission: Some(admission), asked_again })
+        let (frontier, retried) = (100, false);
+        self.give(Input::Admitted { partition: P, epoch: EPOCH, frontier, admission: Some(admission), retried })
     }
 
     fn admit(&mut self, heads: Vec<Run>) -> Vec<Step> {
@@ -225,7 +229,7 @@ impl Bench {
         self.give(Input::Loaded { key: subject(key), partition: P, epoch: EPOCH, runs, more })
     }
 
-    fn report(&mut self, event: &str, report: Report) -> Vec<Step> {
+    fn report(&mut self, event: &str, report: StepReport) -> Vec<Step> {
         let (run, epoch, permit) = self.at_work.remove(event).unwrap_or_else(|| panic!("{event} is at work"));
         let asked = run.destination.clone().zip(permit);
         let (key, event, partition) = (run.event.subject.clone(), run.event.reference(), run.partition);
@@ -233,12 +237,12 @@ impl Bench {
     }
 
     fn attempted(&mut self, event: &str, outcome: Outcome) -> Vec<Step> {
-        self.attempted_before(event, outcome, Next::End)
+        self.attempted_before(event, outcome, NextStep::End)
     }
 
-    fn attempted_before(&mut self, event: &str, outcome: Outcome, next: Next) -> Vec<Step> {
+    fn attempted_before(&mut self, event: &str, outcome: Outcome, next: NextStep) -> Vec<Step> {
         let request = Some(b"exact".to_vec());
-        self.report(event, Report::Attempted { outcome, request, step: "s".into(), next })
+        self.report(event, StepReport::Attempted { outcome, request, step: "s".into(), next })
     }
 
     fn fail(&mut self, event: &str, cause: Cause) -> Vec<Step> {
@@ -249,7 +253,7 @@ impl Bench {
         self.give(Input::Written { change, changed })
     }
 
-    /// Reports that the run is done, and its end written; returns what follows from both.
+    /// Reports that the run is done and its end written; returns the steps that follow from both.
     fn finish(&mut self, event: &str) -> Vec<Step> {
         let mut steps = self.attempted(event, done());
         let change = written(&steps);
@@ -258,7 +262,7 @@ impl Bench {
         steps
     }
 
-    /// Buries the run that the steps give up.
+    /// Writes the run dead that the steps give up.
     fn dead_letter(&mut self, steps: &[Step]) -> (Reason, Vec<Step>) {
         let buried = |step: &Step| match step {
             Step::DeadLetter { run, epoch, reason, error } => {
@@ -270,11 +274,11 @@ impl Bench {
         (reason, self.wrote(change, Changed::Written))
     }
 
-    fn numbers(&self) -> Numbers {
+    fn numbers(&self) -> Counts {
         self.engine.numbers()
     }
 
-    /// Lets so many different runs fail, so that the destination counts as down.
+    /// Lets different runs fail until the destination counts as down.
     fn break_destination(&mut self, destination: &str) {
         for number in 0..8 {
             let permit = self.destinations.permit(destination, false, self.now).expect("leave");

@@ -1,4 +1,4 @@
-//! What becomes of runs: attempts come back, changes are written.
+//! The results of runs: attempts are reported, changes are written.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 use super::Engine;
 use crate::engine::breaker::Health;
 use crate::engine::{
-    Cause, Change, ChangeKind, Changed, Destinations, Effect, Next, Outcome, Report, Run, RunState, SkipReason, Step,
-    StepEffect,
+    Cause, Change, ChangeKind, Changed, Destinations, Effect, NextStep, Outcome, Run, RunState, SkipReason, Step,
+    StepEffect, StepReport, StoreRequest,
 };
 
-/// A retry further away than this waits in the store.
+/// A retry further in the future than this waits in the store.
 const PARK_BEYOND: Duration = Duration::from_secs(5);
-/// Attempts without an answer after which every outcome is written down, not only the last.
+/// Number of attempts without an answer from which on every outcome is written to the store, not only the last.
 const SUSPICIOUS: u32 = 2;
 
-/// What a report says of the destination.
-pub(super) fn health(report: &Report) -> Health {
+/// Returns the health of the destination that a report shows.
+pub(super) fn health(report: &StepReport) -> Health {
     match report {
-        // A request that could not be made, or an attempt that fell over its own feet, says nothing.
-        Report::Attempted { request: None, .. } => Health::None,
-        Report::Attempted { outcome, .. } => match outcome {
+        // A request that could not be made, or an attempt that panicked, tells nothing about the destination.
+        StepReport::Attempted { request: None, .. } => Health::None,
+        StepReport::Attempted { outcome, .. } => match outcome {
             Outcome::Done(_) | Outcome::Overtaken | Outcome::Reject { .. } => Health::Serves,
             Outcome::Retry { cause: Cause::Throttled, after } => Health::Throttles(*after),
-            Outcome::Retry { cause, .. } if cause.speaks_of_an_outage() => Health::Down,
-            // A refusal of one mailbox, or what was kept from an earlier day, says nothing of how it is now.
+            Outcome::Retry { cause, .. } if cause.indicates_outage() => Health::Down,
+            // The refusal of one mailbox, or a failure stored on an earlier day, tells nothing about the present state.
             Outcome::Retry { cause: Cause::Panicked | Cause::Deferred | Cause::Replayed, .. } => Health::None,
             Outcome::Retry { .. } => Health::Serves,
         },
@@ -40,7 +40,7 @@ impl Engine {
         key: &SubjectId,
         event: &EventRef,
         (partition, epoch): (Partition, i64),
-        report: Report,
+        report: StepReport,
         now: Timestamp,
         jitter: f64,
         destinations: &mut Destinations,
@@ -49,15 +49,16 @@ impl Engine {
         let Some(run) = self.lanes.at_work(key, event) else { return };
         let end = |state, note| ChangeKind::End { state, effect: None, note, verdict: None, in_doubt: false };
         let kind = match report {
-            Report::Skipped(next) => continue_run(run, Came::Nothing, next),
-            Report::HeldBack { held, next } => continue_run(run, Came::SkipReason(held), next),
-            Report::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
-            Report::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
-            Report::Superseded => end(RunState::Superseded, None),
-            Report::Fenced => return self.rejoin("a claim says that a partition is somebody else's", steps),
-            Report::Stopped => return self.lanes.forget(key),
-            Report::UsedUp { until, whole } => {
-                // It was not asked: as if it had not been tried, and the time until it is does not count.
+            StepReport::Skipped(next) => continue_run(run, StepResult::Nothing, next),
+            StepReport::HeldBack { held, next } => continue_run(run, StepResult::Skipped(held), next),
+            StepReport::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
+            StepReport::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
+            StepReport::Superseded => end(RunState::Superseded, None),
+            StepReport::Fenced => return self.rejoin("a claim says that a partition is somebody else's", steps),
+            StepReport::Stopped => return self.lanes.forget(key),
+            StepReport::QuotaExhausted { until, whole } => {
+                // The destination was not called: the attempt is undone, and the time until the next one
+                // does not count.
                 run.tries.attempts -= 1;
                 run.tries.unanswered -= 1;
                 run.tries.first_at = None;
@@ -66,31 +67,31 @@ impl Engine {
                 }
                 if !whole {
                     let kind = ChangeKind::Park { until, tries: run.tries, request: run.request.clone() };
-                    return steps.push(Step::Write(Change {
+                    return steps.push(Step::Store(StoreRequest::Change(Change {
                         event: event.clone(),
                         key: key.clone(),
                         partition,
                         epoch,
                         kind,
-                    }));
+                    })));
                 }
                 if let Some(name) = &run.destination {
                     destinations.use_up(name, self.limits.urgent, until);
                 }
-                // Its turn comes again at once, where it is held.
+                // The head is examined again at once, and then held.
                 return self.lanes.rest(key, now);
             }
-            Report::Ended => {
+            StepReport::Ended => {
                 if self.lanes.leave(key) {
                     self.load(key, partition, steps);
                 }
                 return;
             }
-            Report::Attempted { outcome, request, step, next } => match outcome {
+            StepReport::Attempted { outcome, request, step, next } => match outcome {
                 Outcome::Done(effect) => {
-                    // Until it is written that it had its effect, only a repetition of this very request is harmless.
+                    // Until its effect is written, only a repetition of this very request is harmless.
                     run.request = request;
-                    continue_run(run, Came::Done(step, effect), next)
+                    continue_run(run, StepResult::Done(step, effect), next)
                 }
                 Outcome::Overtaken => end(RunState::Superseded, None),
                 Outcome::Reject { reason, error } => {
@@ -104,11 +105,17 @@ impl Engine {
                 }
             },
         };
-        steps.push(Step::Write(Change { event: event.clone(), key: key.clone(), partition, epoch, kind }));
+        steps.push(Step::Store(StoreRequest::Change(Change {
+            event: event.clone(),
+            key: key.clone(),
+            partition,
+            epoch,
+            kind,
+        })));
     }
 
-    /// An attempt is to be repeated: soon, later, or when its destination takes calls again. Returns what is to be written
-    /// first, if anything is.
+    /// Handles an attempt that is to be repeated: soon, later, or when its destination takes calls again. Returns the
+    /// change that must be written first, if there is one.
     #[expect(clippy::too_many_arguments, reason = "the parts of one input, and what every decision takes")]
     fn failed(
         &mut self,
@@ -123,8 +130,8 @@ impl Engine {
     ) -> Option<ChangeKind> {
         let leaving = self.stopping || self.lanes.is_leaving(key);
         let run = self.lanes.at_work(key, event)?;
-        // An earlier attempt under this generation whose outcome is open stays open, whatever this one came to: its
-        // request goes on being repeated as it is, until it is known that it had no effect.
+        // If the outcome of an earlier attempt under this generation is unknown, it stays unknown, whatever the result
+        // of this one: its request is repeated unchanged until it is known to have had no effect.
         if cause.settles_earlier_attempts() {
             run.request = None;
         }
@@ -143,7 +150,7 @@ impl Engine {
         run.tries.failed_at = None;
         match cause {
             Cause::Panicked | Cause::Conflict => run.tries.counted += 1,
-            // Whether it counts is known later, when others have been served or have not.
+            // The failure counts only if others are served before the next attempt, so this is decided then.
             _ if takes_calls && cause != Cause::Throttled => run.tries.failed_at = Some(now),
             _ => {}
         }
@@ -151,7 +158,7 @@ impl Engine {
         if leaving || unanswered >= SUSPICIOUS || at.since(now) > PARK_BEYOND {
             return Some(ChangeKind::Park { until: at, tries: run.tries, request: run.request.clone() });
         }
-        // Its turn comes again at once where its destination takes no calls; there it is held.
+        // If its destination takes no calls, the head is examined again at once, and then held.
         self.lanes.rest(key, at);
         None
     }
@@ -166,7 +173,8 @@ impl Engine {
         }
         let Some(run) = self.lanes.at_work(key, event) else { return };
         if changed == Changed::Refused {
-            // Its lane goes on once it is dead. That it is dead holds nothing that could be refused again.
+            // The lane continues once the run is dead. The change to dead contains nothing that the store
+            // could refuse again.
             let error = "the store refuses what became of it".to_owned();
             let run = Box::new(run.clone());
             return steps.push(Step::DeadLetter { run, epoch: *epoch, reason: Reason::Unstorable, error });
@@ -185,7 +193,7 @@ impl Engine {
                 (run.tries, run.request, run.wait_until) = Default::default();
                 self.lanes.continue_run(key, &asked);
             }
-            // The lane waits for it, in the store.
+            // The run blocks its lane in the store, so the lane leaves memory.
             ChangeKind::Park { .. } if changed == Changed::Written => self.lanes.forget(key),
             _ => {
                 if self.lanes.leave(key) {
@@ -196,40 +204,40 @@ impl Engine {
     }
 }
 
-/// What came of a step that is over.
-enum Came {
-    /// It did not apply.
+/// The result of a finished step.
+enum StepResult {
+    /// The step did not apply.
     Nothing,
-    /// It was left undone.
-    SkipReason(SkipReason),
-    /// The step of this name is done.
+    /// The step was skipped.
+    Skipped(SkipReason),
+    /// The step of this name is done, with this effect.
     Done(String, Effect),
 }
 
-/// A step is over. A run that left something undone says so when it ends, with the last reason.
-fn continue_run(run: &Run, came: Came, next: Next) -> ChangeKind {
+/// Returns the change after a finished step. A run that skipped a step ends with the last such reason as its note.
+fn continue_run(run: &Run, came: StepResult, next: NextStep) -> ChangeKind {
     let mut results = run.results.clone();
     let effect = match came {
-        Came::Nothing => None,
-        Came::SkipReason(held) => {
+        StepResult::Nothing => None,
+        StepResult::Skipped(held) => {
             results.insert(run.step, held.result());
             None
         }
-        Came::Done(name, effect) => {
+        StepResult::Done(name, effect) => {
             results.insert(run.step, effect.result.clone());
             Some(StepEffect { step: run.step, name, connector: run.destination.clone().unwrap_or_default(), effect })
         }
     };
     match next {
-        Next::End => {
+        NextStep::End => {
             let note = results.values().rev().find_map(SkipReason::of_result).map(SkipReason::label);
             ChangeKind::End { state: RunState::Done, effect, note, verdict: None, in_doubt: false }
         }
-        Next::Step(destination) => ChangeKind::Advance { to: run.step + 1, destination, effect, results },
+        NextStep::Step(destination) => ChangeKind::Advance { to: run.step + 1, destination, effect, results },
     }
 }
 
-/// The change that writes a run dead, once its letter is published.
+/// Returns the change that writes a run dead, once its dead letter is published.
 pub fn dead_letter_change(run: &Run, epoch: i64, reason: Reason, error: String) -> Change {
     let (verdict, in_doubt) = (Some((reason, error)), run.request.is_some());
     let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };

@@ -1,46 +1,46 @@
-//! The limits that a destination announces in its answers, and how many calls they leave.
+//! The limits that a destination announces in its answers, and the calls that they leave.
 //!
-//! A limit is a number of calls in a window of time; how they lie within it is the caller's affair. Windows of up to
-//! two seconds are a pace, which the replicas share like a configured one. Of a longer window the calls are counted,
-//! and what the destination says is left counts before our own count: it sees all replicas. Everything here expires
-//! with its window. Times are since the machine was started.
+//! A limit is a number of calls in a window of time; the caller decides how they are spread within it. Windows of up to
+//! two seconds are a pace, which the replicas share like a configured one. The calls of a longer window are counted,
+//! and the remaining calls that the destination reports take precedence over our own count, because the destination
+//! sees all replicas. Everything here expires with its window. Times are measured from the start of the machine.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Pace;
 
-/// The longest window that is held as a pace.
+/// The longest window that is kept as a pace.
 const SHORT: Duration = Duration::from_secs(2);
-/// A limit is held at least this long after it was announced, so that answers that come a little quarantined keep it in
-/// force.
+/// Minimum time for which a limit is kept after it was announced, so that answers that arrive a little apart keep
+/// it in force.
 const HOLD: Duration = Duration::from_secs(3);
-/// The longest time without a call while the destination says that none is left: its word may be wrong.
+/// The longest time without a call while the destination reports that none is left: the report may be wrong.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
-/// Two ends of a window that are not further quarantined are the same end: headers have whole seconds.
+/// Two window ends at most this far apart are the same end: headers have whole seconds.
 const SAME_END: Duration = Duration::from_millis(1_500);
-/// Calls under way at once before the first answer has shown if the destination announces a limit. The number doubles
-/// with each second without an answer.
+/// Maximum number of calls in flight before the first answer has shown if the destination announces a limit. The number
+/// doubles with each second without an answer.
 const PROBES: u32 = 2;
-/// Seconds after which doubling ends.
+/// Number of seconds after which the doubling ends.
 const MAX_DOUBLINGS: u64 = 16;
-/// Parts of a window in which calls are counted.
+/// Number of parts of a window in which calls are counted.
 const BUCKETS: u32 = 60;
-/// Windows that one destination may announce; further ones are not held.
+/// Maximum number of windows that one destination may announce; further ones are ignored.
 const MAX_WINDOWS: usize = 4;
 
 /// The rate limit headers of one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RateLimitHeaders {
-    /// The limits that come with their windows.
+    /// The limits that are given with their windows.
     pub policies: Vec<Pace>,
-    /// A limit whose window is not said.
+    /// A limit that is given without its window; absent if there is none.
     pub limit: Option<u32>,
-    /// Calls left until `reset`.
+    /// Calls left until `reset`; absent if the answer gives no number.
     pub remaining: Option<u32>,
-    /// Time until the window ends.
+    /// Time until the window ends; absent if the answer gives none.
     pub reset: Option<Duration>,
-    /// The name of a header that cannot be read; what it says is left out above.
+    /// The name of a header that cannot be read, whose value is missing above; absent if all could be read.
     pub unreadable: Option<&'static str>,
 }
 
@@ -59,24 +59,25 @@ pub struct Announced {
     last_call: Option<Duration>,
 }
 
-/// True if the destination is known to announce limits.
+/// The knowledge of one account's announcements of limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Knowledge {
-    /// No answer has shown it. Holds the time of the first call that asks.
+    /// No answer has shown it yet.
     #[default]
     Unknown,
+    /// No answer has shown it yet. Holds the time of the first call, whose answer may show it.
     Asking(Duration),
     /// It has announced none.
     Silent,
-    /// It has announced one.
+    /// It has announced a limit.
     Announces,
 }
 
-/// Calls that the destination says are left.
+/// The remaining calls that the destination has reported.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     calls: u32,
-    /// Calls made here since it said so.
+    /// Calls made by this process since that report.
     made: u32,
     heard_at: Duration,
     until: Duration,
@@ -87,15 +88,15 @@ struct Left {
 struct Window {
     limit: u32,
     length: Duration,
-    /// True if the length was said, and not concluded from the time of reset.
+    /// True if the length was announced, false if it was inferred from the time of reset.
     said: bool,
     until: Duration,
-    /// Calls made, by the time of the first one of each bucket.
+    /// Calls made, by the time of the first call of each bucket.
     calls: VecDeque<(Duration, u32)>,
 }
 
 impl Announced {
-    /// Takes the headers of an answer. `usual` is the window of a limit that comes without one.
+    /// Takes the headers of an answer. `usual` is the window of a limit that is given without one.
     pub fn observe(&mut self, headers: &RateLimitHeaders, usual: Option<Duration>, under_way: u32, now: Duration) {
         self.expire(now);
         if headers.is_silent() {
@@ -112,21 +113,21 @@ impl Announced {
         {
             self.hold(limit, length, false, now);
         }
-        // Within a short window the number is old before it arrives, and the pace holds it anyway.
+        // Within a short window the number is outdated before it arrives, and the pace limits the calls anyway.
         if let (Some(remaining), Some(reset)) = (headers.remaining, headers.reset)
             && reset > SHORT
         {
             let until = now + reset;
-            // Calls under way may not be counted in it yet.
+            // The number may not include the calls in flight yet.
             let calls = remaining.saturating_sub(under_way);
-            // An answer after a pause is the answer to the call that ended it, and to no earlier one.
+            // An answer after a pause belongs to the call that ended the pause, and to no earlier one.
             let is_probe = |left: &Left| self.last_call.is_some_and(|call| call >= left.heard_at + PROBE_EVERY);
             let same = self.left.filter(|left| left.until.abs_diff(until) <= SAME_END && !is_probe(left));
-            // Answers come in any order: a later one gives nothing back.
+            // Answers arrive in any order: a later one never raises the number.
             let calls = same.map_or(calls, |left| left.calls.saturating_sub(left.made).min(calls));
             self.left = Some(Left { calls, made: 0, heard_at: now, until });
         }
-        // A limit without a window, or one that says only how little is left of a second, is none that can be held.
+        // A limit without a window, or a report only of the rest of a second, cannot be enforced.
         let is_held = !self.windows.is_empty() || self.left.is_some();
         self.knows = if is_held { Knowledge::Announces } else { Knowledge::Silent };
     }
@@ -137,7 +138,7 @@ impl Announced {
         let known = self.windows.iter_mut().find(|known| if said { known.length == length } else { !known.said });
         match known {
             Some(known) => {
-                // A window's end that comes nearer says nothing of its length.
+                // A window's end that comes nearer does not show the window's length.
                 known.length = if known.limit == limit { known.length.max(length) } else { length };
                 (known.limit, known.until) = (limit, now + known.length.max(HOLD));
             }
@@ -156,13 +157,13 @@ impl Announced {
         }
     }
 
-    /// The pace that is announced: the slowest of the short windows.
+    /// Returns the announced pace: the slowest of the short windows.
     pub fn pace(&self, now: Duration) -> Option<Pace> {
         let short = self.windows.iter().filter(|window| window.length <= SHORT && now < window.until);
         short.map(Window::pace).min_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
-    /// True if calls of a longer window are counted.
+    /// Returns true if calls of a longer window are counted.
     pub fn counts(&self, now: Duration) -> bool {
         self.left.is_some_and(|left| now < left.until) || self.long(now).next().is_some()
     }
@@ -171,11 +172,11 @@ impl Announced {
         self.windows.iter().filter(move |window| window.length > SHORT && now < window.until)
     }
 
-    /// True if a call may be made now by one of `sharers` processes, by all but the pace.
+    /// Checks if one of `sharers` processes may make a call now, according to all limits but the pace.
     ///
     /// # Errors
     ///
-    /// The time after which to ask again.
+    /// If no call may be made. The error holds the time after which to check again.
     pub fn check(&self, sharers: u32, now: Duration) -> Result<(), Duration> {
         let sharers = sharers.max(1);
         let left = self.left.filter(|left| now < left.until);
@@ -194,11 +195,12 @@ impl Announced {
         Ok(())
     }
 
-    /// True if a call may be begun beside those under way, before it is known if the destination announces a limit.
+    /// Checks if a call may begin in addition to those in flight, before it is known if the destination
+    /// announces a limit.
     ///
     /// # Errors
     ///
-    /// The time after which to ask again.
+    /// If no call may begin. The error holds the time after which to check again.
     pub fn may_probe(&self, under_way: u32, now: Duration) -> Result<(), Duration> {
         let since = match self.knows {
             Knowledge::Silent => return Ok(()),
@@ -227,7 +229,7 @@ impl Announced {
     }
 }
 
-/// The window of a limit that comes without one, from the time until it ends.
+/// Returns the window of a limit that is given without one, from the time until it ends.
 fn window_of(reset: Option<Duration>, usual: Option<Duration>) -> Option<Duration> {
     let whole = |time: Duration| Duration::from_secs((time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1));
     let reset = reset.map(whole);
@@ -239,10 +241,12 @@ impl Window {
         Pace { calls: self.limit, per: self.length }
     }
 
-    /// True if fewer than `most` calls were made within the window.
+    /// Checks that fewer than `most` calls were made within the window. The error holds the time after which
+    /// to check again.
     fn check(&self, most: u32, now: Duration) -> Result<(), Duration> {
         let mut made = 0_u32;
-        // From the newest back: the bucket with which there are too many is the one whose end is waited for.
+        // From the newest to the oldest: the bucket with which the limit is reached is the one whose end
+        // must be awaited.
         for (begun, calls) in self.calls.iter().rev() {
             let over = *begun + self.length + self.bucket();
             if over <= now {
@@ -267,7 +271,7 @@ impl Window {
         }
     }
 
-    /// The length of one bucket.
+    /// Returns the length of one bucket.
     fn bucket(&self) -> Duration {
         self.length / BUCKETS
     }

@@ -1,4 +1,4 @@
-//! What an account may be asked: `10/s, 50000/d, 8 at once`.
+//! The limits of an account in text: `10/s, 50000/d, 8 at once`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,43 +9,43 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp as Instant, ToSpan as _};
 use usher_proto::Timestamp;
 
-/// The limits of an account; none means that it has none.
+/// The limits of an account; with no field set, it has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Quota {
-    /// How many calls in any stretch of time of this length.
+    /// The limit of calls in any stretch of time of a given length.
     pub pace: Option<Pace>,
-    /// How many calls in a calendar hour, day or month.
+    /// The limits of calls in a calendar hour, day or month.
     pub caps: Vec<Cap>,
-    /// How many calls may be under way at once.
+    /// Maximum number of concurrent calls.
     pub max_concurrent: Option<u32>,
 }
 
-/// So many calls in any stretch of time of this length.
+/// A number of calls in any stretch of time of the given length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// How many; at least 1.
+    /// Number of calls; at least 1.
     pub calls: u32,
-    /// A second or a minute.
+    /// The length: a second or a minute when configured.
     pub per: Duration,
 }
 
 impl Pace {
-    /// Calls in a second.
+    /// Returns the number of calls in a second.
     pub fn rate(&self) -> f64 {
         f64::from(self.calls) / self.per.as_secs_f64()
     }
 }
 
-/// So many calls from one full hour, midnight or first of a month to the next, in UTC.
+/// A number of calls from one full hour, midnight or first of a month to the next, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cap {
-    /// How many; at least 1.
+    /// Number of calls; at least 1.
     pub calls: u32,
-    /// In what.
+    /// The calendar span.
     pub span: Span,
 }
 
-/// What a cap holds for.
+/// The calendar span of a cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Span {
     /// An hour.
@@ -57,7 +57,7 @@ pub enum Span {
 }
 
 impl Span {
-    /// The span that `now` is in: its name, which no other one has, and when it ends.
+    /// Returns the name of the span that contains `now`, which no other span has, and the time at which it ends.
     pub fn of(self, now: Timestamp) -> (String, Timestamp) {
         let at = Instant::from_millisecond(now.millis()).unwrap_or_default().to_zoned(TimeZone::UTC).datetime();
         let day = at.date().to_datetime(jiff::civil::Time::midnight());
@@ -72,23 +72,23 @@ impl Span {
     }
 }
 
-/// A text that says no limits.
+/// A text that does not state a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no limit; write \"10/s\", \"30/min\", \"100/h\", \"5000/d\", \"50000/month\" or \"8 at once\", several with commas, or \"none\""
 )]
-pub struct BadLimit(String);
+pub struct InvalidQuota(String);
 
 impl FromStr for Quota {
-    type Err = BadLimit;
+    type Err = InvalidQuota;
 
-    fn from_str(text: &str) -> Result<Self, BadLimit> {
+    fn from_str(text: &str) -> Result<Self, InvalidQuota> {
         let mut quota = Self::default();
         if text.trim() == "none" {
             return Ok(quota);
         }
         for part in text.split(',').map(str::trim) {
-            let wrong = || BadLimit(part.to_owned());
+            let wrong = || InvalidQuota(part.to_owned());
             let number = |text: &str| text.trim().parse().ok().filter(|calls| *calls > 0).ok_or_else(wrong);
             let second_time = if let Some(number_at_once) = part.strip_suffix("at once") {
                 quota.max_concurrent.replace(number(number_at_once)?).is_some()
@@ -115,14 +115,14 @@ impl FromStr for Quota {
 }
 
 impl Quota {
-    /// Adds a cap; true if there was one for the same span.
+    /// Adds a cap. Returns true if there was one for the same span.
     fn add(&mut self, cap: Cap) -> bool {
         let known = self.caps.iter().any(|known| known.span == cap.span);
         self.caps.push(cap);
         known
     }
 
-    /// Whether nothing is limited.
+    /// Returns true if nothing is limited.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }

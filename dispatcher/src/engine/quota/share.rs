@@ -1,23 +1,24 @@
-//! How the replicas that use an account share its limit: in whole calls, equally among those that have something to send.
+//! The division of an account's limit among the replicas that use it: in whole calls, equally among those that have
+//! something to send.
 //!
-//! Nobody takes more than what the others have not taken, so that the sum never exceeds the limit, whoever asks when. What
-//! somebody should have less of, he gives back when he asks next; then others can take it.
+//! A replica takes at most what the others have not taken, so that the sum never exceeds the limit, in any order of
+//! requests. A replica whose share has shrunk returns the difference with its next request; then others can take it.
 
 use std::time::Duration;
 
 use usher_proto::Timestamp;
 
-/// What is left to urgent flows of a limit that others use up: one call in so many. Below that there is no reserve: it would
-/// be a large part of a small limit.
+/// One in this many calls of a limit that others use up is reserved for urgent flows. A limit below this number has no
+/// reserve, which would be a large part of it.
 const RESERVE: u32 = 20;
-/// How long what cannot be divided stays with the same members, in milliseconds; twice the time that the limit is for, where
-/// that is longer: who gets it does not use it before that time is over once.
+/// Rotation period of the remainder, in ms; at least twice the period of the limit, so that a member that receives a
+/// part does not use it before one such period has passed.
 const TURN: i64 = 10_000;
 
-/// Need of a process for calls to an account.
+/// A process's need for calls to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Demand {
-    /// Idle waits.
+    /// No call waits.
     Idle,
     /// Calls wait, none of them urgent.
     Normal,
@@ -27,55 +28,56 @@ pub enum Demand {
 
 /// A process that uses an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Its name, unlike all others'.
+pub struct QuotaMember {
+    /// The process's name, which is unique.
     pub name: String,
-    /// What it demand.
+    /// The process's need.
     pub demand: Demand,
-    /// Whether an urgent flow of its may want something at any time.
+    /// True if the process serves an urgent flow, which may need calls at any time.
     pub serves_urgent: bool,
-    /// What it has.
+    /// Number of calls that the process has taken.
     pub has: u32,
 }
 
-/// How much of `limit`, calls in the time `per`, one of the members may take now. `members` are all that are alive.
-pub fn share(limit: u32, members: &[Member], name: &str, now: Timestamp, per: Duration) -> u32 {
+/// Returns the number of calls of `limit`, in the period `per`, that the member `name` may take now. `members` are all
+/// that are alive.
+pub fn share(limit: u32, members: &[QuotaMember], name: &str, now: Timestamp, per: Duration) -> u32 {
     let taken = members.iter().filter(|member| member.name != name).fold(0_u32, |sum, it| sum.saturating_add(it.has));
     fair(limit, members, name, now, per).min(limit.saturating_sub(taken))
 }
 
-/// What it should have.
-fn fair(limit: u32, members: &[Member], name: &str, now: Timestamp, per: Duration) -> u32 {
-    let mut members: Vec<&Member> = members.iter().collect();
+/// Returns the member's fair share.
+fn fair(limit: u32, members: &[QuotaMember], name: &str, now: Timestamp, per: Duration) -> u32 {
+    let mut members: Vec<&QuotaMember> = members.iter().collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let length = TURN.max(i64::try_from(2 * per.as_millis()).unwrap_or(i64::MAX));
     let turn = usize::try_from(now.millis() / length).unwrap_or_default();
-    let of = |list: &[&Member], total: u32| {
+    let of = |list: &[&QuotaMember], total: u32| {
         list.iter().position(|it| it.name == name).map(|at| part(total, list.len(), at + turn))
     };
 
-    let wanting: Vec<&Member> = members.iter().copied().filter(|member| member.demand != Demand::Idle).collect();
+    let wanting: Vec<&QuotaMember> = members.iter().copied().filter(|member| member.demand != Demand::Idle).collect();
     if wanting.is_empty() {
         return of(&members, limit).unwrap_or(0);
     }
-    let on_call: Vec<&Member> =
+    let on_call: Vec<&QuotaMember> =
         members.iter().copied().filter(|member| member.demand == Demand::Idle && member.serves_urgent).collect();
     let reserve = if on_call.is_empty() { 0 } else { limit / RESERVE };
     if let Some(part) = of(&on_call, reserve) {
         return part;
     }
     let rest = limit - reserve;
-    let urgent: Vec<&Member> = wanting.iter().copied().filter(|member| member.demand == Demand::Urgent).collect();
+    let urgent: Vec<&QuotaMember> = wanting.iter().copied().filter(|member| member.demand == Demand::Urgent).collect();
     if (rest as usize) < wanting.len() && !urgent.is_empty() {
-        // There is not one call for each: those with something urgent come first.
-        let others: Vec<&Member> = wanting.into_iter().filter(|member| member.demand != Demand::Urgent).collect();
+        // There are fewer calls than members: those with an urgent call come first.
+        let others: Vec<&QuotaMember> = wanting.into_iter().filter(|member| member.demand != Demand::Urgent).collect();
         let left = rest.saturating_sub(u32::try_from(urgent.len()).unwrap_or(u32::MAX));
         return of(&urgent, rest - left).or_else(|| of(&others, left)).unwrap_or(0);
     }
     of(&wanting, rest).unwrap_or(0)
 }
 
-/// One of `parts` nearly equal parts of `total`. The odd ones go round.
+/// Returns the part at `place` of `parts` nearly equal parts of `total`. The remainder rotates with `place`.
 fn part(total: u32, parts: usize, place: usize) -> u32 {
     let count = u32::try_from(parts).unwrap_or(u32::MAX);
     total / count + u32::from(place % parts < (total % count) as usize)
@@ -88,12 +90,12 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_seconds(0);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn member(name: &str, demand: Demand, has: u32) -> Member {
-        Member { name: name.into(), demand, serves_urgent: false, has }
+    fn member(name: &str, demand: Demand, has: u32) -> QuotaMember {
+        QuotaMember { name: name.into(), demand, serves_urgent: false, has }
     }
 
-    /// Everybody asks in turn, twice; then nothing changes any more.
-    fn settled(limit: u32, members: &mut [Member], now: Timestamp) -> Vec<u32> {
+    /// Lets every member request its share in turn, twice; after that, nothing changes any more.
+    fn settled(limit: u32, members: &mut [QuotaMember], now: Timestamp) -> Vec<u32> {
         for _ in 0..2 {
             for at in 0..members.len() {
                 let name = members[at].name.clone();
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_divided_goes_round() {
-        let mut members: Vec<Member> =
+        let mut members: Vec<QuotaMember> =
             ["a", "b", "c"].into_iter().map(|name| member(name, Demand::Normal, 0)).collect();
         let turns = [0, 10, 20].map(|second| settled(2, &mut members, Timestamp::from_seconds(second)));
         assert_eq!(turns.iter().flatten().sum::<u32>(), 6);
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!(settled(50, &mut members, NOW), [25, 25]);
     }
 
-    /// Whatever the others have and whoever comes, goes and changes his mind: never more than the limit.
+    /// The sum never exceeds the limit, whatever the members have and however they join, leave and change their needs.
     #[test]
     fn the_sum_never_exceeds_the_limit() {
         let mut seed = 7_u64;
@@ -165,7 +167,7 @@ mod tests {
         };
         for _ in 0..300 {
             let limit = u32::try_from(1 + random(60)).unwrap_or(1);
-            let mut members: Vec<Member> = Vec::new();
+            let mut members: Vec<QuotaMember> = Vec::new();
             for step in 0..200_i64 {
                 match random(10) {
                     0 => members.push(member(&format!("m{step}"), Demand::Idle, 0)),

@@ -1,22 +1,22 @@
-//! Working on a step: look, claim, send, hear of it.
+//! Work on a step: check it, claim it, send the request, report the outcome.
 
 use rand::Rng as _;
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
-use super::destination::{Call, TIMEOUT, Trouble};
+use super::destination::{DestinationTrouble, SimulatedCall, TIMEOUT};
 use super::happening::{Fate, event_number};
-use super::plan::{Breakage, StepPlan};
+use super::plan::{Defect, StepPlan};
 use super::replica::Question;
-use super::world::{Happens, World};
+use super::world::{Occurrence, World};
 use crate::engine::breaker::Permit;
-use crate::engine::{Cause, Change, ChangeKind, Changed, Input, Next, Outcome, Report, Run, SkipReason};
+use crate::engine::{Cause, Change, ChangeKind, Changed, Input, NextStep, Outcome, Run, SkipReason, StepReport};
 
-/// How long after its claim an attempt may be sent.
+/// Claim lease, in ms: an attempt may be sent only within it.
 const LEASE: i64 = 5_000;
-/// How long a step waits at most for its subject.
+/// The longest wait of a step for its subject, in ms.
 const NEEDS_WITHIN: i64 = 15_000;
 
-/// An attempt, or whatever else the work on a step comes to.
+/// An attempt, or an early result of the work on a step.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) r: usize,
@@ -32,12 +32,12 @@ pub(super) struct Attempt {
     generation: u32,
     claimed_at: i64,
     request: Vec<u8>,
-    report: Option<Report>,
+    report: Option<StepReport>,
 }
 
 impl World {
-    fn next(&self, step: usize) -> Next {
-        if step + 1 == self.plan.steps.len() { Next::End } else { Next::Step(self.plan.asked_at(step + 1)) }
+    fn next(&self, step: usize) -> NextStep {
+        if step + 1 == self.plan.steps.len() { NextStep::End } else { NextStep::Step(self.plan.asked_at(step + 1)) }
     }
 
     pub(super) fn work(&mut self, r: usize, run: Run, epoch: i64, permit: Option<Permit>) {
@@ -45,7 +45,7 @@ impl World {
         let p = usize::try_from(run.partition.0).expect("from 0");
         let early = self.early(r, number, &run);
         let destination = match self.plan.steps[run.step] {
-            StepPlan::Call { destination, .. } => destination,
+            StepPlan::SimulatedCall { destination, .. } => destination,
             StepPlan::Wait(_) => 0,
         };
         let request = run.request.clone().unwrap_or_else(|| {
@@ -75,7 +75,7 @@ impl World {
         }
         let mut tries = run.tries;
         tries.claimed_until = None;
-        if !self.plan.destinations[destination].remembers && self.plan.breakage != Breakage::NoClaims {
+        if !self.plan.destinations[destination].remembers && self.plan.defect != Defect::NoClaims {
             tries.claimed_until = Some(Timestamp::from_millis(self.now + LEASE + TIMEOUT));
         }
         let change = Change {
@@ -95,59 +95,61 @@ impl World {
         self.attempts[id] = Some(attempt);
         self.replicas[r].at_work[p].push(id);
         if is_early {
-            self.at(self.now + 1, Happens::Reports(id));
+            self.at(self.now + 1, Occurrence::Reports(id));
         } else {
             self.ask(r, Question::Claim(id, change));
         }
     }
 
-    /// What the step comes to without asking anybody.
-    fn early(&mut self, r: usize, number: usize, run: &Run) -> Option<Report> {
+    /// Returns the result of a step that needs no call, if there is one.
+    fn early(&mut self, r: usize, number: usize, run: &Run) -> Option<StepReport> {
         let of = self.events[number];
         if self.replicas[r].stopping.is_some() && self.rng.random_bool(0.5) {
-            return Some(Report::Stopped);
+            return Some(StepReport::Stopped);
         }
         if of.fate == Fate::Superseded(run.step) {
-            return Some(Report::Superseded);
+            return Some(StepReport::Superseded);
         }
         let over = run.wait_until.is_some_and(|until| self.now >= until.millis());
         let until = |pause| run.wait_until.unwrap_or(Timestamp::from_millis(self.now + pause));
         match self.plan.steps[run.step] {
-            StepPlan::Wait(_) if over => Some(Report::Skipped(self.next(run.step))),
-            StepPlan::Wait(pause) => Some(Report::Wait { until: until(pause), news_after: None }),
-            StepPlan::Call { .. } if self.store.is_suppressed(of.user) => {
-                Some(Report::HeldBack { held: SkipReason::Suppressed, next: self.next(run.step) })
+            StepPlan::Wait(_) if over => Some(StepReport::Skipped(self.next(run.step))),
+            StepPlan::Wait(pause) => Some(StepReport::Wait { until: until(pause), news_after: None }),
+            StepPlan::SimulatedCall { .. } if self.store.is_suppressed(of.user) => {
+                Some(StepReport::HeldBack { held: SkipReason::Suppressed, next: self.next(run.step) })
             }
-            StepPlan::Call { .. } if run.request.is_some() => None,
-            StepPlan::Call { .. } if of.skips & (1 << run.step) != 0 => Some(Report::Skipped(self.next(run.step))),
-            StepPlan::Call { needs, .. } => {
+            StepPlan::SimulatedCall { .. } if run.request.is_some() => None,
+            StepPlan::SimulatedCall { .. } if of.skips & (1 << run.step) != 0 => {
+                Some(StepReport::Skipped(self.next(run.step)))
+            }
+            StepPlan::SimulatedCall { needs, .. } => {
                 let revision = self.store.revision(of.user);
                 if !needs || revision >= of.needs {
                     None
                 } else if over {
-                    Some(Report::NothingToDo)
+                    Some(StepReport::NothingToDo)
                 } else {
-                    Some(Report::Wait { until: until(NEEDS_WITHIN), news_after: Some(revision) })
+                    Some(StepReport::Wait { until: until(NEEDS_WITHIN), news_after: Some(revision) })
                 }
             }
         }
     }
 
-    /// The claim is answered: the request is sent, if it is still in time.
+    /// Takes the answer to a claim: the request is sent if the lease has not expired.
     pub(super) fn claimed(&mut self, id: usize, changed: Changed) {
         let Some(attempt) = &self.attempts[id] else { return };
         let (claimed_at, step) = (attempt.claimed_at, attempt.step);
         let refused = match changed {
-            Changed::Fenced => Some(Report::Fenced),
-            Changed::Refused => Some(Report::Attempted {
+            Changed::Fenced => Some(StepReport::Fenced),
+            Changed::Refused => Some(StepReport::Attempted {
                 outcome: Outcome::reject(Reason::Unstorable, ""),
                 request: None,
                 step: String::new(),
                 next: self.next(step),
             }),
-            Changed::Ended => Some(Report::Ended),
-            // Somebody else may own the partition by now, and count on nothing being sent any more.
-            Changed::Written | Changed::Awake if self.now - claimed_at > LEASE => Some(Report::Attempted {
+            Changed::Ended => Some(StepReport::Ended),
+            // Another replica may own the partition by now, and relies on nothing more being sent.
+            Changed::Written | Changed::Awake if self.now - claimed_at > LEASE => Some(StepReport::Attempted {
                 outcome: Outcome::retry(Cause::Unreachable),
                 request: None,
                 step: String::new(),
@@ -174,23 +176,23 @@ impl World {
         }
         let next = self.next(step);
         let attempt = self.attempts[id].as_mut().expect("it is there");
-        attempt.report = Some(Report::Attempted {
+        attempt.report = Some(StepReport::Attempted {
             outcome: call.outcome,
             request: Some(attempt.request.clone()),
             step: String::new(),
             next,
         });
         if let Some(after) = call.arrives_in {
-            self.at(self.now + after.min(TIMEOUT), Happens::Arrives(id));
+            self.at(self.now + after.min(TIMEOUT), Occurrence::Arrives(id));
         }
-        self.at(self.now + call.answers_in.min(TIMEOUT), Happens::Reports(id));
+        self.at(self.now + call.answers_in.min(TIMEOUT), Occurrence::Reports(id));
     }
 
-    fn call(&mut self, number: usize, step: usize, destination: usize) -> Call {
-        let own = |outcome| Call { arrives_in: None, answers_in: 30, outcome };
-        if self.destinations[destination].trouble == Trouble::None {
+    fn call(&mut self, number: usize, step: usize, destination: usize) -> SimulatedCall {
+        let own = |outcome| SimulatedCall { arrives_in: None, answers_in: 30, outcome };
+        if self.destinations[destination].trouble == DestinationTrouble::None {
             match self.events[number].fate {
-                // Once nobody else is served, nothing tells its failures from an outage.
+                // Once no other run is served, its failures cannot be distinguished from an outage.
                 Fate::Fails(at) if at == step && !self.is_calm => {
                     let causes = [Cause::Unavailable, Cause::Unavailable, Cause::Interrupted, Cause::Conflict];
                     return own(Outcome::retry(causes[self.rng.random_range(0..causes.len())]));
@@ -206,7 +208,7 @@ impl World {
         self.destinations[destination].call(self.now, &mut self.rng)
     }
 
-    /// A request reaches its destination, whatever has become of who sent it.
+    /// Delivers a request to its destination, even if its sender is gone.
     pub(super) fn arrives(&mut self, id: usize) {
         let Some(attempt) = &mut self.attempts[id] else { return };
         let destination = &mut self.destinations[attempt.destination];
@@ -215,7 +217,7 @@ impl World {
         let had_effect = match destination.arrives(name, &attempt.request, self.now) {
             Ok(had_effect) => had_effect,
             Err(refusal) => {
-                if let Some(Report::Attempted { outcome, .. }) = &mut attempt.report {
+                if let Some(StepReport::Attempted { outcome, .. }) = &mut attempt.report {
                     *outcome = refusal;
                 }
                 false
@@ -224,7 +226,7 @@ impl World {
         self.checker.arrived(number, step, destination.plan.remembers, had_effect, self.now, &self.store);
     }
 
-    /// What came of an attempt reaches the engine that began it, if that still lives.
+    /// Reports the result of an attempt to the engine that began it, if that engine still runs.
     pub(super) fn reports(&mut self, id: usize) {
         let Some(attempt) = self.attempts[id].take() else { return };
         self.free_attempts.push(id);

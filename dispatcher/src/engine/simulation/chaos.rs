@@ -1,10 +1,10 @@
-//! Misfortunes.
+//! The random faults of a world.
 
 use rand::Rng as _;
 use usher_proto::Timestamp;
 
-use super::destination::Trouble;
-use super::world::{Happens, World};
+use super::destination::DestinationTrouble;
+use super::world::{Occurrence, World};
 use crate::engine::Input;
 
 impl World {
@@ -19,7 +19,7 @@ impl World {
                 let replica = &mut self.replicas[r];
                 (replica.frozen, replica.silent_since) = (Some(Vec::new()), Some(self.now));
                 let incarnation = replica.incarnation;
-                self.at(self.now + frozen, Happens::Thaw { r, incarnation });
+                self.at(self.now + frozen, Occurrence::Thaw { r, incarnation });
             }
             4 => self.kick(r),
             5 | 6 if is_up && self.replicas[r].frozen.is_none() => self.stops(r),
@@ -27,7 +27,7 @@ impl World {
             10 | 14 => {
                 let pause = self.rng.random_range(500..15_000);
                 self.pause(true);
-                self.at(self.now + pause, Happens::Paused(false));
+                self.at(self.now + pause, Occurrence::Paused(false));
             }
             11 | 12 => self.store_back_at = self.now + self.rng.random_range(200..6_000),
             13 => {
@@ -38,33 +38,33 @@ impl World {
             _ => {
                 let d = self.rng.random_range(0..self.destinations.len());
                 let trouble = match self.rng.random_range(0..5) {
-                    0 => Trouble::Unreachable,
-                    1 => Trouble::OutOfOrder,
-                    2 => Trouble::Hangs,
-                    3 => Trouble::Throttles(None),
-                    _ => Trouble::Throttles(Some(self.rng.random_range(100..20_000))),
+                    0 => DestinationTrouble::Unreachable,
+                    1 => DestinationTrouble::OutOfOrder,
+                    2 => DestinationTrouble::Hangs,
+                    3 => DestinationTrouble::Throttles(None),
+                    _ => DestinationTrouble::Throttles(Some(self.rng.random_range(100..20_000))),
                 };
                 self.destinations[d].trouble = trouble;
                 let longest = if self.rng.random_bool(0.7) { 10_000 } else { 90_000 };
                 let lasts = self.rng.random_range(100..longest);
-                self.at(self.now + lasts, Happens::Trouble(d, Trouble::None));
+                self.at(self.now + lasts, Occurrence::DestinationTrouble(d, DestinationTrouble::None));
             }
         }
     }
 
-    /// An operator pauses the flow, or lets it go on.
+    /// Pauses the flow as an operator does, or resumes it.
     pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused.then_some(Timestamp::from_millis(self.now));
         for r in 0..self.replicas.len() {
             let incarnation = self.replicas[r].incarnation;
             self.at(
                 self.now,
-                Happens::Told { r, incarnation, subscription: None, input: Box::new(Input::Paused(self.paused)) },
+                Occurrence::Told { r, incarnation, subscription: None, input: Box::new(Input::Paused(self.paused)) },
             );
         }
     }
 
-    /// No more misfortunes: whatever is left must come to its end.
+    /// Ends all faults: every remaining run must now end.
     pub(super) fn calm_down(&mut self) {
         self.is_calm = true;
         self.plan.answers_lost = 0.0;

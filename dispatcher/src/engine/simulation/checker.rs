@@ -1,21 +1,21 @@
-//! The promises, looked at all the time. The first that is broken ends the world.
+//! The checker of the promises. The first broken promise ends the world.
 
 use usher_proto::Reason;
 
 use super::destination::TIMEOUT;
-use super::happening::{Fate, Happening};
-use super::log::Log;
+use super::happening::{EventPlan, Fate};
+use super::log::SimulatedLog;
 use super::plan::{Plan, StepPlan};
-use super::store::{Row, Store};
-use crate::engine::{FOUND_AT_ONCE, Numbers, RunState};
+use super::store::{SimulatedStore, StoredRun};
+use crate::engine::{Counts, FOUND_AT_ONCE, RunState};
 
-/// Runs in memory above which reading pauses, as the engine has it.
+/// Number of runs in memory above which reading pauses, as in the engine.
 const MAX_LOADED: usize = 4096;
 const MAX_WEIGHT: usize = 64 * 1024 * 1024;
-/// Steps of a flow at most.
+/// Maximum number of steps of a flow.
 const STEPS: usize = 4;
 
-/// A promise that was broken, and how.
+/// A promise that was broken, with the details.
 #[derive(Debug, Clone)]
 pub(super) struct Broken {
     pub(super) promise: &'static str,
@@ -25,27 +25,27 @@ pub(super) struct Broken {
 #[derive(Debug, Clone, Copy, Default)]
 struct Asked {
     effects: u8,
-    /// Until when an attempt that was sent may still arrive.
+    /// The time until which an attempt that was sent may still arrive.
     open_until: i64,
-    /// Attempts that are on their way.
+    /// Number of attempts that were sent and have not arrived.
     on_the_way: u8,
 }
 
-/// What has been seen so far.
+/// The observations so far.
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     asked: Vec<[Asked; STEPS]>,
-    /// Per partition, how many records are known to be stored.
+    /// For each partition, the number of records that are known to be stored.
     stored: Vec<usize>,
-    /// Since when the log says of a user that nobody is to write to them.
+    /// For each suppressed user, the time at which the log first held a suppression.
     suppressed: std::collections::HashMap<usize, i64>,
     pub(super) broken: Option<Broken>,
-    /// The most that was ever in memory.
+    /// The largest number of runs that was ever in memory.
     pub(super) most_loaded: usize,
     pub(super) most_weight: usize,
     pub(super) most_spent: u32,
     pub(super) died: usize,
-    /// Runs that died because of workers, though no process ended by itself during all of their attempts.
+    /// Runs that were given up as `worker_crashed`, although none of their attempts crashed its process.
     pub(super) crashed: usize,
 }
 
@@ -58,13 +58,14 @@ impl Checker {
         self.broken.get_or_insert(Broken { promise, how });
     }
 
-    /// The log says that nobody is to write to this user any more.
+    /// Records that the log now suppresses this user.
     pub(super) fn suppressed(&mut self, user: usize, now: i64) {
         self.suppressed.entry(user).or_insert(now);
     }
 
-    /// A call is begun by a replica whose last assignment or resume was at `news_at`: what stood in the log then is known.
-    pub(super) fn begun(&mut self, event: usize, news_at: i64, now: i64, store: &Store) {
+    /// Checks a call that a replica begins. Its last assignment or resume was at `news_at`: it must know the log
+    /// up to then.
+    pub(super) fn begun(&mut self, event: usize, news_at: i64, now: i64, store: &SimulatedStore) {
         let user = store.row(event).expect("it was admitted").user;
         let said_at = self.suppressed.get(&(user as usize)).filter(|said_at| **said_at <= news_at);
         if let Some(said_at) = said_at.filter(|_| !store.is_suppressed(user)) {
@@ -81,8 +82,17 @@ impl Checker {
         &mut self.asked[event][step]
     }
 
-    /// An attempt is made now. Nothing of its key that came before it may be unfinished, unless one of the two has waited.
-    pub(super) fn sent(&mut self, event: usize, step: usize, remembers: bool, arrives: bool, now: i64, store: &Store) {
+    /// Checks an attempt that is made now. No earlier run of its key may be unfinished, unless one of the
+    /// two has waited.
+    pub(super) fn sent(
+        &mut self,
+        event: usize,
+        step: usize,
+        remembers: bool,
+        arrives: bool,
+        now: i64,
+        store: &SimulatedStore,
+    ) {
         let row = store.row(event).expect("it was admitted");
         if !row.has_waited {
             let ahead = store.lane(row.user).find(|(_, other)| other.position < row.position && !other.has_waited);
@@ -105,7 +115,7 @@ impl Checker {
         asked.open_until = asked.open_until.max(now + TIMEOUT);
     }
 
-    /// An attempt has arrived; `had_effect` says whether it changed something.
+    /// Checks an attempt that has arrived. `had_effect` is true if it changed something.
     pub(super) fn arrived(
         &mut self,
         event: usize,
@@ -113,7 +123,7 @@ impl Checker {
         remembers: bool,
         had_effect: bool,
         now: i64,
-        store: &Store,
+        store: &SimulatedStore,
     ) {
         let recorded = store.row(event).is_some_and(|row| row.recorded & (1 << step) != 0);
         let asked = self.asked(event, step);
@@ -127,15 +137,15 @@ impl Checker {
         }
     }
 
-    /// Everything below `frontier` is in the store.
+    /// Checks that everything below `frontier` is in the store.
     pub(super) fn frontier(
         &mut self,
         what: &str,
         partition: usize,
         frontier: i64,
-        log: &Log,
-        events: &[Happening],
-        store: &Store,
+        log: &SimulatedLog,
+        events: &[EventPlan],
+        store: &SimulatedStore,
     ) {
         let records = &log.0[partition].records;
         while let Some((offset, event)) = records.get(self.stored[partition]).filter(|(offset, _)| *offset < frontier) {
@@ -147,11 +157,11 @@ impl Checker {
         }
     }
 
-    /// What the engine of one replica has in memory.
-    pub(super) fn numbers(&mut self, numbers: &Numbers, at_work: usize, plan: &Plan) {
+    /// Checks the counts of one replica's engine against the limits of memory and of steps in flight.
+    pub(super) fn numbers(&mut self, numbers: &Counts, at_work: usize, plan: &Plan) {
         self.most_loaded = self.most_loaded.max(numbers.loaded);
         self.most_weight = self.most_weight.max(numbers.weight);
-        // One batch and one page beyond the bound, and what the lanes at work load.
+        // One batch and one page beyond the limit, and the runs that the lanes in flight load.
         let loaded = MAX_LOADED + 2 * FOUND_AT_ONCE + 8 * plan.in_flight;
         if numbers.loaded > loaded {
             self.breaks("memory", format!("{} runs are loaded", numbers.loaded));
@@ -167,8 +177,8 @@ impl Checker {
         }
     }
 
-    /// A run is given up.
-    pub(super) fn died(&mut self, event: usize, reason: Reason, row: &Row, of: &Happening, plan: &Plan) {
+    /// Checks that a run that is given up has the matching fault.
+    pub(super) fn died(&mut self, event: usize, reason: Reason, row: &StoredRun, of: &EventPlan, plan: &Plan) {
         self.died += 1;
         let own = match reason {
             Reason::RetriesSpent => matches!(of.fate, Fate::Fails(_) | Fate::FailsUntil(_)),
@@ -189,8 +199,8 @@ impl Checker {
         }
     }
 
-    /// A run that was cancelled has come before an event of its own user that cancels: the first time that one came.
-    fn cancelled(&mut self, number: usize, row: &Row, events: &[Happening], log: &Log) {
+    /// Checks that a cancelled run precedes the first occurrence of an event of its own user that cancels.
+    fn cancelled(&mut self, number: usize, row: &StoredRun, events: &[EventPlan], log: &SimulatedLog) {
         let partition = &log.0[row.partition];
         let cancels = |event: &u32| {
             let of = &events[*event as usize];
@@ -202,8 +212,8 @@ impl Checker {
         }
     }
 
-    /// Every run has ended, and what is done has had all its effects.
-    pub(super) fn end(&mut self, events: &[Happening], store: &Store, log: &Log, plan: &Plan) {
+    /// Checks that every run has ended, and that every finished run has had all its effects.
+    pub(super) fn end(&mut self, events: &[EventPlan], store: &SimulatedStore, log: &SimulatedLog, plan: &Plan) {
         for (number, of) in events.iter().enumerate().filter(|(_, of)| of.starts) {
             let Some(row) = store.row(number) else {
                 return self.breaks("nothing lost", format!("e{number} was never stored"));
@@ -222,7 +232,7 @@ impl Checker {
                 continue;
             }
             for (step, what) in plan.steps.iter().enumerate() {
-                let asks = matches!(what, StepPlan::Call { .. }) && of.skips & (1 << step) == 0;
+                let asks = matches!(what, StepPlan::SimulatedCall { .. }) && of.skips & (1 << step) == 0;
                 if asks && self.asked(number, step).effects == 0 {
                     return self
                         .breaks("nothing lost", format!("e{number} is done, and its step {step} had no effect"));

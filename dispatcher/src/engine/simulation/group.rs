@@ -1,38 +1,43 @@
-//! The log's group: who reads which partition, and how that changes.
+//! The log's consumer group: the assignment of partitions to replicas, and its changes.
 
 use rand::Rng as _;
 use usher_proto::Partition;
 
-use super::world::{Happens, World};
+use super::world::{Occurrence, World};
 use crate::engine::{Given, Input};
 
-/// How long a member may be silent.
+/// Session timeout, in ms: the longest silence of a member.
 const SESSION: i64 = 10_000;
-/// How long a member may take to hand back what was taken.
+/// The longest time that a member may take to hand back revoked partitions, in ms.
 const HAND_BACK: i64 = 6_000;
-/// How often the coordinator looks.
+/// Interval between the coordinator's checks, in ms.
 pub(super) const TURN: i64 = 500;
 
-/// One replica as the coordinator knows it.
+/// One replica as the coordinator sees it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Member {
+pub(super) struct SimulatedMember {
     joined: bool,
-    /// What it is to hand back, and by when.
+    /// The partitions that it must hand back, and the deadline.
     revoking: Option<(Vec<usize>, i64)>,
 }
 
-/// The coordinator.
+/// The group's coordinator.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct SimulatedGroup {
     pub(super) owner: Vec<Option<usize>>,
-    members: Vec<Member>,
+    members: Vec<SimulatedMember>,
     assignment: u64,
     rotation: usize,
 }
 
-impl Group {
+impl SimulatedGroup {
     pub(super) fn new(partitions: usize, replicas: usize) -> Self {
-        Self { owner: vec![None; partitions], members: vec![Member::default(); replicas], assignment: 0, rotation: 0 }
+        Self {
+            owner: vec![None; partitions],
+            members: vec![SimulatedMember::default(); replicas],
+            assignment: 0,
+            rotation: 0,
+        }
     }
 }
 
@@ -52,7 +57,7 @@ impl World {
         self.rebalance();
     }
 
-    /// Partitions move towards who is to have them.
+    /// Moves partitions towards the members that are to own them.
     fn rebalance(&mut self) {
         let members: Vec<usize> = (0..self.replicas.len()).filter(|r| self.group.members[*r].joined).collect();
         if members.is_empty() {
@@ -85,11 +90,11 @@ impl World {
         for (r, partitions) in taken.into_iter().enumerate().filter(|(_, partitions)| !partitions.is_empty()) {
             let names = partitions.iter().copied().map(partition).collect();
             self.group.members[r].revoking = Some((partitions, self.now + HAND_BACK));
-            self.tell(r, Input::Taken { partitions: names, lost: false });
+            self.tell(r, Input::Revoked { partitions: names, lost: false });
         }
     }
 
-    /// A member has handed back what was taken.
+    /// Takes back the partitions that a member has handed back.
     pub(super) fn released(&mut self, r: usize) {
         if let Some((partitions, _)) = self.group.members[r].revoking.take() {
             partitions.into_iter().for_each(|p| self.group.owner[p] = None);
@@ -97,23 +102,23 @@ impl World {
         }
     }
 
-    /// A member counts as gone: others may have what it had, and it learns of that when it can.
+    /// Removes a member from the group: others may own its partitions, and it is informed when that is possible.
     pub(super) fn kick(&mut self, r: usize) {
         let lost = self.leaves(r);
         if self.replicas[r].up {
-            // It goes on with what it believes to have until its client has heard.
+            // The member continues with its former partitions until its client has been informed.
             let unheard =
                 if self.is_calm || self.plan.chaos_every.is_none() { 0 } else { self.rng.random_range(0..4_000) };
             self.replicas[r].last_told = self.replicas[r].last_told.max(self.now + unheard);
             let partitions = lost.into_iter().map(partition).collect();
-            self.tell(r, Input::Taken { partitions, lost: true });
+            self.tell(r, Input::Revoked { partitions, lost: true });
             self.joins_later(r);
         }
     }
 
-    /// A member is no member any more. Returns what it had.
+    /// Removes a member. Returns the partitions that it owned.
     pub(super) fn leaves(&mut self, r: usize) -> Vec<usize> {
-        self.group.members[r] = Member::default();
+        self.group.members[r] = SimulatedMember::default();
         let had: Vec<usize> = (0..self.plan.partitions).filter(|p| self.group.owner[*p] == Some(r)).collect();
         had.iter().for_each(|p| self.group.owner[*p] = None);
         had
@@ -122,7 +127,7 @@ impl World {
     pub(super) fn joins_later(&mut self, r: usize) {
         let pause = if self.plan.chaos_every.is_some() { self.rng.random_range(50..2_000) } else { 0 };
         let incarnation = self.replicas[r].incarnation;
-        self.at(self.now + pause, Happens::Join { r, incarnation });
+        self.at(self.now + pause, Occurrence::Join { r, incarnation });
     }
 
     pub(super) fn joins(&mut self, r: usize) {
@@ -135,7 +140,7 @@ impl World {
         }
     }
 
-    /// Everything is to be elsewhere.
+    /// Assigns every partition to another member.
     pub(super) fn rotate(&mut self) {
         self.group.rotation += 1;
         self.rebalance();

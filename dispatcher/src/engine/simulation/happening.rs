@@ -1,84 +1,84 @@
-//! The events of a world: who, what it does, and what is wrong with it.
+//! The events of a world: the user, the meaning and the fault of each.
 
 use bytes::Bytes;
 use usher_proto::{Event, EventId, EventRef, Instance, Key, Source, SubjectId, Timestamp};
 
-/// What befalls the run of an event.
+/// The fault that affects the run of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Nothing of its own.
+    /// No fault.
     Fine,
     /// Its attempts at this step always fail.
     Fails(usize),
-    /// Its attempts fail until then.
+    /// Its attempts fail until this time.
     FailsUntil(i64),
     /// Its destination refuses this step.
     Rejected(usize),
-    /// Its destination holds something newer at this step.
+    /// Its destination holds something newer when this step is attempted.
     Overtaken(usize),
-    /// Its subject is gone when this step is looked at.
+    /// Its subject is deleted when this step is examined.
     Superseded(usize),
-    /// It cannot be read.
+    /// The event cannot be read.
     Malformed,
-    /// The store will never take it.
+    /// The store will never accept the event.
     Unstorable,
-    /// The store takes it, and will never take what becomes of it at this step.
+    /// The store accepts the event, but never the result of its run at this step.
     Unwritable(usize),
 }
 
-/// One event.
+/// One event of the world.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Happening {
+pub(super) struct EventPlan {
     pub(super) user: u32,
     pub(super) starts: bool,
     pub(super) cancels: bool,
     pub(super) snapshot: bool,
-    /// A user who is not to be written to from now on, mostly of another partition.
+    /// The user whom the event suppresses, mostly of another partition; absent if it suppresses none.
     pub(super) suppresses: Option<u32>,
     pub(super) fate: Fate,
-    /// Steps that do not apply to it, a bit for each.
+    /// Steps that do not apply to it, one bit each.
     pub(super) skips: u8,
-    /// The subject's revision that steps need which need one.
+    /// The subject's revision that is needed by the steps that need one.
     pub(super) needs: i64,
     pub(super) at: i64,
 }
 
-/// The number in a name: names are a letter and a number.
+/// Returns the number in a name: names are a letter and a number.
 fn number(name: &str) -> usize {
     name[1..].bytes().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
 }
 
-/// Which event has this id.
+/// Returns the number of the event with this id.
 pub(super) fn event_number(event: &EventRef) -> usize {
     number(event.id())
 }
 
 const INSTANCES: [&str; 2] = [Instance::DEFAULT, "staging"];
 
-/// Which user a subject is. Two users have each key, one at each instance.
+/// Returns the number of the user that is this subject. Each key belongs to two users, one at each instance.
 pub(super) fn user_number(subject: &SubjectId) -> usize {
     user_of_key(subject) + usize::from(subject.instance() != INSTANCES[0])
 }
 
-/// The user of the default instance that has the subject's key.
+/// Returns the number of the user of the default instance with the subject's key.
 pub(super) fn user_of_key(subject: &SubjectId) -> usize {
     2 * number(subject.key())
 }
 
-/// Whom a user's events concern.
+/// Returns the subject of a user's events.
 pub(super) fn key(user: u32) -> SubjectId {
     let instance = INSTANCES[user as usize % 2].parse().expect("a name");
     SubjectId::new(Source::Clerk, &instance, &Key::new(format!("u{}", user / 2)))
 }
 
-/// The reference of the event with this number, of a user.
+/// Returns the reference of a user's event with this number.
 pub(super) fn reference(number: u32, user: u32) -> EventRef {
     let instance = INSTANCES[user as usize % 2].parse().expect("a name");
     EventRef::new(Source::Clerk, &instance, &EventId::new(format!("e{number}")))
 }
 
-/// The event with this number.
-pub(super) fn event(number: usize, of: &Happening, body: &Bytes) -> Event {
+/// Returns the event with this number.
+pub(super) fn event(number: usize, of: &EventPlan, body: &Bytes) -> Event {
     Event {
         id: EventId::new(format!("e{number}")),
         kind: String::new(),

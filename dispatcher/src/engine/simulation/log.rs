@@ -1,9 +1,9 @@
-//! The log: partitions of records with gaps between their offsets, and what the group has committed.
+//! The log: partitions of records with gaps between their offsets, and the offsets that the group has committed.
 
-/// One partition.
+/// One partition of the log.
 #[derive(Debug, Default)]
 pub(super) struct PartitionLog {
-    /// Offset and number of the event, in order.
+    /// The offset of each record and the number of its event, in order.
     pub(super) records: Vec<(i64, u32)>,
     /// The offset that the next record gets.
     pub(super) end: i64,
@@ -11,22 +11,22 @@ pub(super) struct PartitionLog {
 }
 
 impl PartitionLog {
-    /// Where an event stands that may have come more than once: the first time.
+    /// Returns the first offset of an event, which may be in the log several times.
     pub(super) fn first(&self, event: u32) -> Option<i64> {
         self.records.iter().find(|(_, other)| *other == event).map(|(offset, _)| *offset)
     }
 }
 
-/// All partitions.
+/// All partitions of the log.
 #[derive(Debug, Default)]
-pub(super) struct Log(pub(super) Vec<PartitionLog>);
+pub(super) struct SimulatedLog(pub(super) Vec<PartitionLog>);
 
-impl Log {
+impl SimulatedLog {
     pub(super) fn new(partitions: usize) -> Self {
         Self((0..partitions).map(|_| PartitionLog::default()).collect())
     }
 
-    /// Appends an event after `gap` offsets that hold nothing.
+    /// Appends an event after `gap` unused offsets.
     pub(super) fn append(&mut self, partition: usize, event: u32, gap: i64) {
         let log = &mut self.0[partition];
         let offset = log.end + gap;
@@ -34,7 +34,7 @@ impl Log {
         log.end = offset + 1;
     }
 
-    /// The records from this offset on, at most so many, and the offset after them.
+    /// Returns at most `most` records from this offset on, and the offset after them.
     pub(super) fn read(&self, partition: usize, from: i64, most: usize) -> (&[(i64, u32)], i64) {
         let log = &self.0[partition];
         let first = log.records.partition_point(|(offset, _)| *offset < from);

@@ -1,4 +1,4 @@
-//! A model of everything around the engine, and a checker of its promises.
+//! A model of everything around the engine, and a checker of the engine's promises.
 
 mod attempt;
 mod chaos;

@@ -1,4 +1,4 @@
-//! What a world is like: its flow, its destinations, its load, and what goes wrong in it.
+//! The plan of a world: its flow, its destinations, its load, and its faults.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use crate::engine::RetryPolicy;
 /// A step of the flow.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum StepPlan {
-    /// Asks a destination; with `needs`, only once the subject is new enough for the event, or never.
-    Call { destination: usize, needs: bool },
-    /// Waits so long.
+    /// Calls a destination; with `needs`, only once the subject is new enough for the event, or never.
+    SimulatedCall { destination: usize, needs: bool },
+    /// Waits this long, in ms.
     Wait(i64),
 }
 
-/// A destination.
+/// The plan of a destination.
 #[derive(Debug, Clone)]
 pub(super) struct DestinationPlan {
     pub(super) name: String,
-    /// Whether it remembers keys, so that the same request a second time has no second effect.
+    /// True if it remembers idempotency keys, so that a repeated request has no second effect.
     pub(super) remembers: bool,
-    /// How long a call takes, from and to.
+    /// The shortest and the longest duration of a call, in ms.
     pub(super) latency: (i64, i64),
-    /// Calls that it serves in a second.
+    /// Number of calls that it serves in a second; absent if it is not limited.
     pub(super) quota: Option<u32>,
-    /// Single failures, each as a part of 1: an answer 503, a call that hangs, an answer that is lost after the effect,
-    /// a connector that panics, one that says that it is busy with the same.
+    /// Probabilities of single failures, in 0..1: an answer 503, a call that hangs, an answer that is lost after the
+    /// effect, a connector that panics, an answer that the destination is busy with the same request.
     pub(super) unavailable: f64,
     pub(super) hangs: f64,
     pub(super) answer_lost: f64,
@@ -36,7 +36,7 @@ pub(super) struct DestinationPlan {
 }
 
 impl DestinationPlan {
-    /// One that always serves, at once or nearly so.
+    /// Returns the plan of a destination that always serves, at once or nearly so.
     pub(super) fn faultless(name: &str, remembers: bool) -> Self {
         Self {
             name: name.to_owned(),
@@ -52,72 +52,72 @@ impl DestinationPlan {
     }
 }
 
-/// What is wrong with the world itself, so that the checker must notice.
+/// The defect of the world itself, which the checker must notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Breakage {
-    /// Nothing.
+pub(super) enum Defect {
+    /// No defect.
     None,
-    /// The store takes writes of those who have lost a partition.
+    /// The store accepts writes of replicas that have lost a partition.
     NoFence,
-    /// Destinations that should remember keys do not.
+    /// Destinations that should remember idempotency keys do not.
     NoMemory,
-    /// The store forgets that a step is done when its owner changes.
+    /// The store forgets that a step is done when the owner of its partition changes.
     NoEffects,
-    /// The frontier is moved before what it covers is stored.
+    /// The frontier is moved before the records that it covers are stored.
     FrontierFirst,
-    /// The same, and the checker does not look at frontiers: it must notice that something is lost.
+    /// The same, and the checker does not check frontiers: it must notice that something is lost.
     FrontierFirstUnseen,
     /// A run that is parked leaves its lane.
     ParkLeavesLane,
-    /// The store's answers come in another order than the questions.
+    /// The store answers in another order than that of the questions.
     AnswersOutOfOrder,
-    /// The store cancels by the key alone, whatever the instance.
+    /// The store cancels by the key alone, regardless of the instance.
     OneInstance,
-    /// The store applies an event again that it has admitted before.
+    /// The store applies an event again that it has already admitted.
     RepeatedEffects,
-    /// Nobody waits for an attempt of somebody else that may still be under way.
+    /// No replica waits for another replica's attempt that may still be in flight.
     NoClaims,
-    /// The log says that it ends where it begins, so that nobody waits until it has been read.
+    /// The log reports that it ends where it begins, so that no replica waits until it has been read.
     NoEnds,
-    /// The store says that what others own has been admitted.
+    /// The store reports that the partitions of other replicas have been admitted.
     NoFrontiers,
-    /// A refusal is taken for an outage: what the store will never take is asked for again, for ever.
+    /// A refusal is treated as an outage: a request that the store will never accept is repeated for ever.
     RefusalIsOutage,
 }
 
-/// Everything that makes one world differ from another, but for chance.
+/// Everything that distinguishes one world from another, except chance.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) replicas: usize,
     pub(super) partitions: usize,
     pub(super) users: usize,
-    /// How unequal users are: 0 is equal.
+    /// The inequality of users; 0 is equal.
     pub(super) zipf: f64,
     pub(super) events: usize,
-    /// The time over which they come.
+    /// The time over which the events arrive, in ms.
     pub(super) arrive_over: i64,
     pub(super) steps: Vec<StepPlan>,
     pub(super) destinations: Vec<DestinationPlan>,
     pub(super) in_flight: usize,
     pub(super) retry: RetryPolicy,
     pub(super) expires_after: Option<Duration>,
-    /// Whether there are events that fail, are cancelled, skip, need news, come twice.
+    /// True if there are events that fail, cancel others, skip steps, need a newer revision, or arrive twice.
     pub(super) odd_events: bool,
-    /// The mean time between two misfortunes of replicas, log, store and destinations; none if there are none.
+    /// The mean time between two faults of replicas, log, store and destinations, in ms; absent if there are none.
     pub(super) chaos_every: Option<i64>,
-    /// The part of the store's answers that is lost.
+    /// The fraction of the store's answers that is lost, in 0..1.
     pub(super) answers_lost: f64,
-    /// How long the store takes for a turn, at most.
+    /// The longest time that the store takes for a turn, in ms.
     pub(super) store_latency: i64,
     pub(super) tick: i64,
     pub(super) read_at_once: usize,
     pub(super) body: usize,
-    pub(super) breakage: Breakage,
+    pub(super) defect: Defect,
 }
 
 impl Plan {
-    /// A quiet world: one replica, one step, one destination.
+    /// Returns the plan of a quiet world: one replica, one step, one destination.
     pub(super) fn quiet(seed: u64) -> Self {
         Self {
             seed,
@@ -127,7 +127,7 @@ impl Plan {
             zipf: 0.0,
             events: 500,
             arrive_over: 60_000,
-            steps: vec![StepPlan::Call { destination: 0, needs: false }],
+            steps: vec![StepPlan::SimulatedCall { destination: 0, needs: false }],
             destinations: vec![DestinationPlan::faultless("one", true)],
             in_flight: 32,
             retry: RetryPolicy::default(),
@@ -139,11 +139,11 @@ impl Plan {
             tick: 100,
             read_at_once: 64,
             body: 0,
-            breakage: Breakage::None,
+            defect: Defect::None,
         }
     }
 
-    /// A world in which everything goes wrong that can.
+    /// Returns the plan of a world with every kind of fault.
     pub(super) fn wild(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x9e37_79b9_7f4a_7c15);
         let destinations: Vec<DestinationPlan> = (0..rng.random_range(1..=3))
@@ -162,13 +162,14 @@ impl Plan {
         let mut steps: Vec<StepPlan> = (0..rng.random_range(1..=3))
             .map(|_| match rng.random_range(0..10) {
                 0 => StepPlan::Wait(rng.random_range(500..20_000)),
-                _ => {
-                    StepPlan::Call { destination: rng.random_range(0..destinations.len()), needs: rng.random_bool(0.2) }
-                }
+                _ => StepPlan::SimulatedCall {
+                    destination: rng.random_range(0..destinations.len()),
+                    needs: rng.random_bool(0.2),
+                },
             })
             .collect();
         if steps.iter().all(|step| matches!(step, StepPlan::Wait(_))) {
-            steps.push(StepPlan::Call { destination: 0, needs: false });
+            steps.push(StepPlan::SimulatedCall { destination: 0, needs: false });
         }
         Self {
             replicas: rng.random_range(1..=3),

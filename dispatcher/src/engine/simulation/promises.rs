@@ -1,11 +1,11 @@
-//! Many worlds in which everything goes wrong, and every promise is kept; and worlds that are broken, where one is not.
+//! Many worlds with every kind of fault, in which every promise is kept; and broken worlds, in which one is not.
 
 use std::time::Instant;
 
-use super::plan::{Breakage, Plan};
+use super::plan::{Defect, Plan};
 use super::world::World;
 
-/// The seed that is asked for, to see one world again.
+/// Returns the seed from the environment, to run one world again.
 fn asked_seed() -> Option<u64> {
     std::env::var("SEED").ok()?.parse().ok()
 }
@@ -40,72 +40,72 @@ fn a_million_steps_keep_every_promise() {
     assert!(inputs >= enough || asked_seed().is_some());
 }
 
-/// One of these promises is seen to be broken in a world that is, before long.
-fn is_caught(breakage: Breakage, promises: &[&str]) {
+/// Asserts that one of these promises is found broken in a broken world, within a limited number of seeds.
+fn is_caught(defect: Defect, promises: &[&str]) {
     for seed in 0..400 {
-        let mut world = World::new(Plan { breakage, ..Plan::wild(seed) });
+        let mut world = World::new(Plan { defect, ..Plan::wild(seed) });
         if let Err(broken) = world.run()
             && promises.contains(&broken.promise)
         {
             return;
         }
     }
-    panic!("{breakage:?} is not noticed");
+    panic!("{defect:?} is not noticed");
 }
 
 #[test]
 fn a_store_without_a_fence_is_noticed() {
-    is_caught(Breakage::NoFence, &["effects", "order"]);
+    is_caught(Defect::NoFence, &["effects", "order"]);
 }
 
 #[test]
 fn a_destination_that_forgets_keys_is_noticed() {
-    is_caught(Breakage::NoMemory, &["effects"]);
+    is_caught(Defect::NoMemory, &["effects"]);
 }
 
 #[test]
 fn a_store_that_forgets_what_is_done_is_noticed() {
-    is_caught(Breakage::NoEffects, &["effects"]);
+    is_caught(Defect::NoEffects, &["effects"]);
 }
 
 #[test]
 fn a_frontier_that_is_moved_before_the_run_is_stored_is_noticed() {
-    is_caught(Breakage::FrontierFirst, &["frontier"]);
-    is_caught(Breakage::FrontierFirstUnseen, &["nothing lost"]);
+    is_caught(Defect::FrontierFirst, &["frontier"]);
+    is_caught(Defect::FrontierFirstUnseen, &["nothing lost"]);
 }
 
 #[test]
 fn a_retry_that_leaves_its_lane_is_noticed() {
-    is_caught(Breakage::ParkLeavesLane, &["order"]);
+    is_caught(Defect::ParkLeavesLane, &["order"]);
 }
 
 #[test]
 fn a_store_that_answers_out_of_order_is_noticed() {
-    is_caught(Breakage::AnswersOutOfOrder, &["order", "effects", "nothing lost", "in flight"]);
+    is_caught(Defect::AnswersOutOfOrder, &["order", "effects", "nothing lost", "in flight"]);
 }
 
 #[test]
 fn a_store_that_takes_two_instances_for_one_is_noticed() {
-    is_caught(Breakage::OneInstance, &["cancelled by its own"]);
+    is_caught(Defect::OneInstance, &["cancelled by its own"]);
 }
 
 #[test]
 fn a_store_that_applies_an_event_again_is_noticed() {
-    is_caught(Breakage::RepeatedEffects, &["cancelled by its own"]);
+    is_caught(Defect::RepeatedEffects, &["cancelled by its own"]);
 }
 
 #[test]
 fn a_refusal_that_is_taken_for_an_outage_is_noticed() {
-    is_caught(Breakage::RefusalIsOutage, &["nothing lost"]);
+    is_caught(Defect::RefusalIsOutage, &["nothing lost"]);
 }
 
 #[test]
 fn claims_that_nobody_waits_out_are_noticed() {
-    is_caught(Breakage::NoClaims, &["effects"]);
+    is_caught(Defect::NoClaims, &["effects"]);
 }
 
 #[test]
 fn news_that_nobody_waits_for_is_noticed() {
-    is_caught(Breakage::NoEnds, &["no old news"]);
-    is_caught(Breakage::NoFrontiers, &["no old news"]);
+    is_caught(Defect::NoEnds, &["no old news"]);
+    is_caught(Defect::NoFrontiers, &["no old news"]);
 }

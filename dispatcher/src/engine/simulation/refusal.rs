@@ -1,4 +1,4 @@
-//! What the store of this world refuses for good, and the dispatcher's own way with it.
+//! The permanent refusals of the simulated store, handled by the dispatcher's own code.
 
 use std::sync::Mutex;
 
@@ -6,24 +6,24 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use usher_proto::Reason;
 
-use super::happening::{Fate, Happening, event_number};
+use super::happening::{EventPlan, Fate, event_number};
 use super::replica::Question;
-use super::store::Store;
+use super::store::SimulatedStore;
 use super::world::World;
 use crate::engine::arrival::{Admission, Arrival, Batch};
-use crate::engine::{Change, ChangeKind, Changed};
+use crate::engine::{Change, ChangeKind, Changed, StoreRequest, StoreWrite};
 use crate::store::StoreError;
 use crate::store::isolate::{self, RetryingStore, StoreAnswer};
 
-/// Whether the store refuses an arrival. Once it is reduced it holds nothing that could be.
-fn is_refused(arrival: &Arrival, events: &[Happening]) -> bool {
+/// Returns true if the store refuses an arrival. A reduced arrival holds nothing that could be refused.
+fn is_refused(arrival: &Arrival, events: &[EventPlan]) -> bool {
     let is_reduced = matches!(arrival.verdict, Some((Reason::Unstorable, _)));
     !is_reduced && events[event_number(&arrival.event.reference())].fate == Fate::Unstorable
 }
 
 struct OfWorld<'a> {
-    store: Mutex<&'a mut Store>,
-    events: &'a [Happening],
+    store: Mutex<&'a mut SimulatedStore>,
+    events: &'a [EventPlan],
 }
 
 #[async_trait]
@@ -45,8 +45,8 @@ impl RetryingStore for OfWorld<'_> {
     }
 }
 
-/// Admits a batch as the dispatcher does, and says whether that was done in parts.
-pub(super) fn admit(store: &mut Store, events: &[Happening], batch: &Batch) -> (Option<Admission>, bool) {
+/// Admits a batch as the dispatcher does. The flag is true if it was admitted in parts.
+pub(super) fn admit(store: &mut SimulatedStore, events: &[EventPlan], batch: &Batch) -> (Option<Admission>, bool) {
     let of_world = OfWorld { store: Mutex::new(store), events };
     let isolated = isolate::admit(&of_world, batch.clone()).now_or_never().flatten();
     let isolated = isolated.expect("this store answers at once, and takes what is reduced");
@@ -54,21 +54,24 @@ pub(super) fn admit(store: &mut Store, events: &[Happening], batch: &Batch) -> (
 }
 
 impl World {
-    /// Whether the store will never carry this out as it is.
+    /// Returns true if the store will never carry this question out as it is.
     pub(super) fn is_refused(&self, question: &Question) -> bool {
         match question {
-            Question::Admit(batch) => batch.arrivals.iter().any(|arrival| is_refused(arrival, &self.events)),
-            Question::Write(change) | Question::Claim(_, change) => self.refuses(change),
-            Question::Acquire(..) | Question::Find(..) | Question::Load(..) | Question::Due(_) => false,
+            Question::Engine(StoreRequest::Write(StoreWrite::Admit(batch))) => {
+                batch.arrivals.iter().any(|arrival| is_refused(arrival, &self.events))
+            }
+            Question::Engine(StoreRequest::Change(change)) | Question::Claim(_, change) => self.refuses(change),
+            Question::Engine(StoreRequest::Write(_) | StoreRequest::Read(_)) => false,
         }
     }
 
-    /// Whether the store will never take a change: anything but an end of a run that holds nothing of it.
+    /// Returns true if the store will never accept a change because it holds the request or the result of a run that
+    /// cannot be written. The end of a dead run holds neither.
     pub(super) fn refuses(&self, change: &Change) -> bool {
         let number = event_number(&change.event);
         let Fate::Unwritable(step) = self.events[number].fate else { return false };
         let holds_something = match &change.kind {
-            // The request of some, the result of all.
+            // The request of every second run, the result of all.
             ChangeKind::Claim { .. } => number.is_multiple_of(2),
             ChangeKind::Advance { .. } | ChangeKind::Wait { .. } | ChangeKind::Park { .. } => true,
             ChangeKind::End { verdict, .. } => verdict.is_none(),

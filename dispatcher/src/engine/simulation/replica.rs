@@ -1,28 +1,31 @@
-//! One process: its engine, and what carries out the engine's steps.
+//! One process: its engine, and the parts that carry out the engine's steps.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::Rng as _;
-use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
+use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::group::partition;
 use super::happening::{self, Fate, event_number, user_number};
-use super::plan::{Breakage, Plan, StepPlan};
+use super::plan::{Defect, Plan, StepPlan};
 use super::refusal;
-use super::world::{Happens, World};
+use super::world::{Occurrence, World};
 use crate::engine::arrival::{Arrival, Batch};
-use crate::engine::start::From;
-use crate::engine::{Change, Changed, Destinations, Engine, Input, Limits, Looked, Seen, Step, dead_letter_change};
+use crate::engine::start::StartFrom;
+use crate::engine::{
+    Change, Changed, Destinations, Engine, FlowLimits, Input, LogCommand, Looked, Seen, Step, StoreRead, StoreRequest,
+    StoreWrite, dead_letter_change,
+};
 use crate::subject::Snapshot;
 
-/// How many questions the store answers in one turn.
+/// Maximum number of questions that the store answers in one turn.
 const MAX_WRITE_BATCH: usize = 64;
-/// How long until a question is asked again whose answer was lost.
+/// Delay before a question is repeated whose answer was lost, in ms.
 const ASK_AGAIN: i64 = 300;
-/// How long a process may take to stop.
+/// The longest time that a process may take to stop, in ms.
 const STOP: i64 = 6_000;
 
-/// Where a partition is read.
+/// The reading position of a partition.
 #[derive(Debug)]
 struct Reader {
     assignment: u64,
@@ -30,70 +33,65 @@ struct Reader {
     paused: bool,
 }
 
-/// A question that waits for the store.
+/// A request that waits for the store.
 #[derive(Debug)]
 pub(super) enum Question {
-    Acquire(u64, Vec<Partition>),
-    Admit(Batch),
-    Find(Partition, i64, Option<(i64, EventRef)>, Vec<String>),
-    Load(SubjectId, Partition, i64, usize),
-    Due(Vec<(Partition, i64)>),
-    Write(Change),
+    Engine(StoreRequest),
     Claim(usize, Change),
 }
 
-/// What the store answers.
+/// An answer of the store.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum StoreReply {
     Engine(Box<Input>),
     Claim(usize, Changed),
 }
 
-/// One process.
+/// A simulated process.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(super) struct SimulatedReplica {
     pub(super) engine: Engine,
     pub(super) destinations: Destinations,
-    /// Counts its lives.
+    /// Number of times the process has gone down.
     pub(super) incarnation: u32,
     pub(super) up: bool,
-    /// It stands still, and all that happens to it waits here.
-    pub(super) frozen: Option<Vec<Happens>>,
-    /// Since when the group has heard nothing of it.
+    /// Everything that happens to the process while it is frozen; absent if it is not frozen.
+    pub(super) frozen: Option<Vec<Occurrence>>,
+    /// The time since which the group has received nothing from it.
     pub(super) silent_since: Option<i64>,
     pub(super) paused: bool,
-    /// When it was given partitions or resumed last.
+    /// The time at which it was last assigned partitions or resumed.
     pub(super) news_at: i64,
-    /// It is to stop, by then.
+    /// The deadline for its stop; absent if it is not stopping.
     pub(super) stopping: Option<i64>,
-    /// Counts its subscriptions to the log.
+    /// Number of its subscriptions to the log.
     pub(super) subscription: u32,
-    /// The assignment of each partition, as the log's client has it.
+    /// The assignment of each partition, as the log's client sees it.
     held: BTreeMap<usize, u64>,
     readers: BTreeMap<usize, Reader>,
-    /// Partitions that are to be handed back.
+    /// Partitions that must be handed back.
     leaving: Vec<usize>,
     questions: VecDeque<Question>,
     turn_is_due: bool,
-    asked_again: bool,
+    retried: bool,
     pub(super) last_told: i64,
     last_answered: i64,
     /// Attempts that the engine has begun and counts, by partition.
     pub(super) at_work: Vec<Vec<usize>>,
-    /// Users of whom something is under way, at work or in the store.
+    /// Users with something in flight or being written, with the number.
     busy: HashMap<usize, usize>,
-    /// Users of whom something was cancelled in an answer that was lost: the engine finds that out when it claims.
-    cancelled_unheard: Vec<usize>,
+    /// Users of whom a run was cancelled in an answer that was lost: the engine discovers that when it claims.
+    cancelled_unacknowledged: Vec<usize>,
 }
 
-impl Replica {
+impl SimulatedReplica {
     pub(super) fn new(plan: &Plan) -> Self {
-        let limits = Limits {
+        let limits = FlowLimits {
             urgent: false,
             in_flight: plan.in_flight,
             destinations: plan.destinations.len(),
             retry: plan.retry,
-            from: Some(From::Beginning),
+            from: Some(StartFrom::Beginning),
             partitions: i32::try_from(plan.partitions).expect("few"),
             stall: std::time::Duration::from_secs(60),
         };
@@ -113,12 +111,12 @@ impl Replica {
             leaving: Vec::new(),
             questions: VecDeque::new(),
             turn_is_due: false,
-            asked_again: false,
+            retried: false,
             last_told: 0,
             last_answered: 0,
             at_work: vec![Vec::new(); plan.partitions],
             busy: HashMap::new(),
-            cancelled_unheard: Vec::new(),
+            cancelled_unacknowledged: Vec::new(),
         }
     }
 
@@ -134,10 +132,10 @@ impl Replica {
 }
 
 impl Plan {
-    /// Whom a step asks.
+    /// Returns the name of the destination that a step calls; absent for a wait.
     pub(super) fn asked_at(&self, step: usize) -> Option<String> {
         match self.steps.get(step)? {
-            StepPlan::Call { destination, .. } => Some(self.destinations[*destination].name.clone()),
+            StepPlan::SimulatedCall { destination, .. } => Some(self.destinations[*destination].name.clone()),
             StepPlan::Wait(_) => None,
         }
     }
@@ -148,13 +146,13 @@ fn index(partition: Partition) -> usize {
 }
 
 impl World {
-    /// The log's client tells the engine something, in order.
+    /// Delivers an input from the log's client to the engine, in order.
     pub(super) fn tell(&mut self, r: usize, input: Input) {
         let delay = if self.plan.chaos_every.is_some() { self.rng.random_range(0..30) } else { 0 };
         let replica = &mut self.replicas[r];
         replica.last_told = replica.last_told.max(self.now + delay);
         let (incarnation, subscription, at) = (replica.incarnation, replica.subscription, replica.last_told);
-        self.at(at, Happens::Told { r, incarnation, subscription: Some(subscription), input: Box::new(input) });
+        self.at(at, Occurrence::Told { r, incarnation, subscription: Some(subscription), input: Box::new(input) });
     }
 
     pub(super) fn told(&mut self, r: usize, input: Input) {
@@ -166,7 +164,7 @@ impl World {
                 }
                 replica.held.extend(partitions.iter().map(|given| (index(given.partition), *assignment)));
             }
-            Input::Taken { partitions, lost } => {
+            Input::Revoked { partitions, lost } => {
                 for p in partitions.iter().map(|partition| index(*partition)) {
                     replica.readers.remove(&p);
                     if *lost {
@@ -202,10 +200,10 @@ impl World {
             return self.goes_down(r);
         }
         let incarnation = replica.incarnation;
-        self.at(self.now + self.plan.tick, Happens::Tick { r, incarnation });
+        self.at(self.now + self.plan.tick, Occurrence::Tick { r, incarnation });
     }
 
-    /// Fetches what there is to read.
+    /// Reads the available records.
     fn read(&mut self, r: usize) {
         let mut read = Vec::new();
         for (p, reader) in self.replicas[r].readers.iter_mut().filter(|(_, reader)| !reader.paused) {
@@ -244,7 +242,7 @@ impl World {
         read.into_iter().for_each(|input| self.tell(r, input));
     }
 
-    /// Hands an input to the engine, and carries out what it says.
+    /// Hands an input to the engine, and carries out its steps.
     pub(super) fn handle(&mut self, r: usize, input: Input) {
         self.inputs += 1;
         let jitter: f64 = self.rng.random();
@@ -263,18 +261,18 @@ impl World {
         let steps = replica.engine.handle(input, now, jitter, &mut replica.destinations);
         let begins = |key: &SubjectId| {
             steps.iter().any(
-                |step| matches!(step, Step::Work { run, .. } | Step::DeadLetter { run, .. } if run.event.subject == *key),
+                |step| matches!(step, Step::Execute { run, .. } | Step::DeadLetter { run, .. } if run.event.subject == *key),
             )
         };
         let numbers = replica.engine.numbers();
-        // An answer that comes too late is none of its business any more; otherwise it commits.
-        let is_current = steps.iter().any(|step| matches!(step, Step::Commit(..)));
-        let max_concurrent = new.iter().filter(|_| is_current).find(|(key, destination)| {
+        // The engine ignores an answer that arrives too late; otherwise it commits.
+        let is_current = steps.iter().any(|step| matches!(step, Step::Log(LogCommand::Commit(..))));
+        let stalled = new.iter().filter(|_| is_current).find(|(key, destination)| {
             let room = numbers.in_flight < self.plan.in_flight - self.plan.in_flight / 4;
             let healthy = destination.as_ref().is_none_or(|name| replica.destinations.is_closed(name, false, now));
             room && healthy && !begins(key)
         });
-        if let Some((key, _)) = max_concurrent {
+        if let Some((key, _)) = stalled {
             let how = format!("a head of u{} does not begin at {}, with room for it", user_number(key), self.now);
             self.checker.breaks("no other key is delayed", how);
         }
@@ -290,48 +288,42 @@ impl World {
 
     fn carry_out(&mut self, r: usize, step: Step) {
         match step {
-            Step::Acquire { assignment, partitions } => self.ask(r, Question::Acquire(assignment, partitions)),
-            Step::Admit(batch) => self.ask(r, Question::Admit(batch)),
-            Step::Find { partition, epoch, after, without } => {
-                self.ask(r, Question::Find(partition, epoch, after, without));
-            }
-            Step::Load { key, partition, epoch, limit } => {
-                self.replicas[r].is_busy(&key);
-                self.ask(r, Question::Load(key, partition, epoch, limit));
-            }
-            Step::Due(partitions) => self.ask(r, Question::Due(partitions)),
-            Step::Write(change) => {
-                self.replicas[r].is_busy(&change.key);
-                self.ask(r, Question::Write(change));
+            Step::Store(request) => {
+                match &request {
+                    StoreRequest::Change(Change { key, .. }) | StoreRequest::Read(StoreRead::Load { key, .. }) => {
+                        self.replicas[r].is_busy(key);
+                    }
+                    StoreRequest::Write(_) | StoreRequest::Read(StoreRead::Find { .. }) => {}
+                }
+                self.ask(r, Question::Engine(request));
             }
             Step::DeadLetter { run, epoch, reason, error } => {
                 self.replicas[r].is_busy(&run.event.subject);
                 let change = Box::new(dead_letter_change(&run, epoch, reason, error));
                 let incarnation = self.replicas[r].incarnation;
-                self.at(self.now + 3, Happens::Buried { r, incarnation, change });
+                self.at(self.now + 3, Occurrence::DeadLettered { r, incarnation, change });
             }
-            Step::Work { run, epoch, permit } => {
+            Step::Execute { run, epoch, permit } => {
                 self.replicas[r].is_busy(&run.event.subject);
                 self.work(r, *run, epoch, permit);
             }
             Step::Look(look) => {
-                let end = |p: usize| if self.plan.breakage == Breakage::NoEnds { 0 } else { self.log.0[p].end };
+                let end = |p: usize| if self.plan.defect == Defect::NoEnds { 0 } else { self.log.0[p].end };
                 let seen = |p| Seen { partition: partition(p), low: 0, end: end(p) };
                 let ends = (0..self.plan.partitions).map(seen).collect();
                 let seen = self.is_answered().then_some(Looked { paused: self.paused, ends });
                 self.answers_later(r, Input::Looked { look, seen });
             }
             Step::AskFrontiers => {
-                let frontier = |p: usize| match self.plan.breakage {
-                    Breakage::NoFrontiers => Some(i64::MAX),
+                let frontier = |p: usize| match self.plan.defect {
+                    Defect::NoFrontiers => Some(i64::MAX),
                     _ => self.store.frontier(p),
                 };
                 let frontiers = (0..self.plan.partitions).map(|p| (partition(p), frontier(p))).collect();
                 let frontiers = self.is_answered().then_some(frontiers);
                 self.answers_later(r, Input::Frontiers(frontiers));
             }
-            Step::ConfirmPause { .. } => {}
-            Step::Start { assignment, offsets } => {
+            Step::Log(LogCommand::Start { assignment, offsets }) => {
                 let replica = &mut self.replicas[r];
                 for (partition, next) in offsets {
                     let p = index(partition);
@@ -340,19 +332,19 @@ impl World {
                     }
                 }
             }
-            Step::Commit(partition, at) => {
+            Step::Log(LogCommand::Commit(partition, at)) => {
                 let p = index(partition);
-                // A commit of somebody who is no member any more is refused, and now and then one is lost.
+                // The commit of a replica that is no longer a member is refused, and sometimes one is lost.
                 if self.group.owner[p] == Some(r) && !self.rng.random_bool(0.02) {
                     self.log.0[p].committed = Some(at);
-                    if self.plan.breakage != Breakage::FrontierFirstUnseen {
+                    if self.plan.defect != Defect::FrontierFirstUnseen {
                         self.checker.frontier("commit", p, at, &self.log, &self.events, &self.store);
                     }
                 }
             }
-            Step::Pause(partition) => self.replicas[r].pause_reading(partition, true),
-            Step::Resume(partition) => self.replicas[r].pause_reading(partition, false),
-            Step::Release => {
+            Step::Log(LogCommand::Pause(partition)) => self.replicas[r].pause_reading(partition, true),
+            Step::Log(LogCommand::Resume(partition)) => self.replicas[r].pause_reading(partition, false),
+            Step::Log(LogCommand::Release) => {
                 let replica = &mut self.replicas[r];
                 for p in std::mem::take(&mut replica.leaving) {
                     replica.held.remove(&p);
@@ -360,7 +352,7 @@ impl World {
                 }
                 self.released(r);
             }
-            Step::Rejoin(_) => {
+            Step::Log(LogCommand::Rejoin(_)) => {
                 self.rejoins += 1;
                 self.resubscribes(r);
                 self.leaves(r);
@@ -372,16 +364,16 @@ impl World {
         }
     }
 
-    /// Whether the log and the store answer what changes nothing.
+    /// Returns true if the log and the store answer a query that changes nothing.
     fn is_answered(&mut self) -> bool {
         self.now >= self.store_back_at && !self.rng.random_bool(self.plan.answers_lost)
     }
 
-    /// The answer to a question that stands in no order with others.
+    /// Delivers the answer to a query that has no order relative to others.
     fn answers_later(&mut self, r: usize, input: Input) {
         let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
         let incarnation = self.replicas[r].incarnation;
-        self.at(self.now + latency, Happens::Told { r, incarnation, subscription: None, input: Box::new(input) });
+        self.at(self.now + latency, Occurrence::Told { r, incarnation, subscription: None, input: Box::new(input) });
     }
 
     fn resubscribes(&mut self, r: usize) {
@@ -393,7 +385,7 @@ impl World {
         replica.at_work.iter_mut().for_each(Vec::clear);
     }
 
-    /// Puts a question to the store.
+    /// Sends a question to the store.
     pub(super) fn ask(&mut self, r: usize, question: Question) {
         let replica = &mut self.replicas[r];
         replica.questions.push_back(question);
@@ -406,10 +398,10 @@ impl World {
     fn turn_later(&mut self, r: usize) {
         let incarnation = self.replicas[r].incarnation;
         let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
-        self.at((self.now + latency).max(self.store_back_at), Happens::StoreTurn { r, incarnation });
+        self.at((self.now + latency).max(self.store_back_at), Occurrence::StoreTurn { r, incarnation });
     }
 
-    /// The store carries out what has gathered.
+    /// Lets the store carry out the questions that have accumulated.
     pub(super) fn store_turn(&mut self, r: usize) {
         if self.now < self.store_back_at {
             return self.turn_later(r);
@@ -419,84 +411,91 @@ impl World {
         while answers.len() < MAX_WRITE_BATCH
             && let Some(question) = self.replicas[r].questions.pop_front()
         {
-            let again = std::mem::take(&mut self.replicas[r].asked_again);
-            if self.plan.breakage == Breakage::RefusalIsOutage && self.is_refused(&question) {
+            let again = std::mem::take(&mut self.replicas[r].retried);
+            if self.plan.defect == Defect::RefusalIsOutage && self.is_refused(&question) {
                 self.replicas[r].questions.push_front(question);
-                self.replicas[r].asked_again = true;
+                self.replicas[r].retried = true;
                 break;
             }
             let mut answer = self.answer(&question, again);
             if self.plan.answers_lost > 0.0 && self.rng.random_bool(self.plan.answers_lost) {
                 let replica = &mut self.replicas[r];
-                if let Some(Answer::Engine(input)) = answer.first()
+                if let Some(StoreReply::Engine(input)) = answer.first()
                     && let Input::Admitted { admission: Some(admission), .. } = &**input
                 {
-                    replica.cancelled_unheard.extend(admission.cancelled.iter().map(|(key, _)| user_number(key)));
+                    replica
+                        .cancelled_unacknowledged
+                        .extend(admission.cancelled.iter().map(|(key, _)| user_number(key)));
                 }
                 replica.questions.push_front(question);
-                replica.asked_again = true;
+                replica.retried = true;
                 break;
             }
             answers.append(&mut answer);
         }
-        if self.plan.breakage == Breakage::AnswersOutOfOrder {
+        if self.plan.defect == Defect::AnswersOutOfOrder {
             answers.reverse();
         }
         let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
         let replica = &mut self.replicas[r];
         replica.last_answered = replica.last_answered.max(self.now + latency);
-        let (at, asked_again) = (replica.last_answered, replica.asked_again);
+        let (at, retried) = (replica.last_answered, replica.retried);
         replica.turn_is_due = !replica.questions.is_empty();
-        if replica.turn_is_due && asked_again {
-            self.at(self.now + ASK_AGAIN, Happens::StoreTurn { r, incarnation });
+        if replica.turn_is_due && retried {
+            self.at(self.now + ASK_AGAIN, Occurrence::StoreTurn { r, incarnation });
         } else if replica.turn_is_due {
             self.turn_later(r);
         }
         if !answers.is_empty() {
-            self.at(at, Happens::StoreAnswers { r, incarnation, answers });
+            self.at(at, Occurrence::StoreAnswers { r, incarnation, answers });
         }
     }
 
-    fn answer(&mut self, question: &Question, asked_again: bool) -> Vec<Answer> {
+    fn answer(&mut self, question: &Question, retried: bool) -> Vec<StoreReply> {
         let store = &mut self.store;
         let mut fenced = Vec::new();
         let answer = match question {
-            Question::Acquire(assignment, partitions) => {
-                Input::Acquired { assignment: *assignment, owned: store.acquire(partitions) }
-            }
-            Question::Admit(batch) => {
-                let (admission, in_parts) = refusal::admit(store, &self.events, batch);
-                let asked_again = asked_again || in_parts;
-                let p = index(batch.partition);
-                if let Some(frontier) =
-                    store.frontier(p).filter(|_| self.plan.breakage != Breakage::FrontierFirstUnseen)
-                {
-                    self.checker.frontier("frontier", p, frontier, &self.log, &self.events, &self.store);
-                }
-                let Batch { partition, epoch, frontier, .. } = *batch;
-                Input::Admitted { partition, epoch, frontier, admission, asked_again }
-            }
-            Question::Find(partition, epoch, after, without) => {
-                let (heads, all) = store.find(*partition, after.as_ref(), without, &self.events);
-                Input::Found { partition: *partition, epoch: *epoch, heads, all }
-            }
-            Question::Load(key, partition, epoch, limit) => {
-                let (runs, more) = store.load(key, *limit, &self.events);
-                Input::Loaded { key: key.clone(), partition: *partition, epoch: *epoch, runs, more }
-            }
-            Question::Due(partitions) => {
-                let due = store.due(partitions, self.now, &self.events);
-                fenced = due.fenced;
-                Input::Due { heads: due.heads, behind: due.behind, asked_again }
-            }
-            Question::Write(change) => {
+            Question::Claim(attempt, change) => return vec![StoreReply::Claim(*attempt, self.write(change))],
+            Question::Engine(StoreRequest::Change(change)) => {
                 let changed = self.write(change);
                 Input::Written { change: change.clone(), changed }
             }
-            Question::Claim(attempt, change) => return vec![Answer::Claim(*attempt, self.write(change))],
+            Question::Engine(StoreRequest::Write(write)) => match write {
+                StoreWrite::Acquire { assignment, partitions } => {
+                    Input::Acquired { assignment: *assignment, owned: store.acquire(partitions) }
+                }
+                StoreWrite::Admit(batch) => {
+                    let (admission, in_parts) = refusal::admit(store, &self.events, batch);
+                    let retried = retried || in_parts;
+                    let p = index(batch.partition);
+                    let frontier = store.frontier(p).filter(|_| self.plan.defect != Defect::FrontierFirstUnseen);
+                    if let Some(frontier) = frontier {
+                        self.checker.frontier("frontier", p, frontier, &self.log, &self.events, &self.store);
+                    }
+                    let Batch { partition, epoch, frontier, .. } = *batch;
+                    Input::Admitted { partition, epoch, frontier, admission, retried }
+                }
+                StoreWrite::Due(partitions) => {
+                    let due = store.due(partitions, self.now, &self.events);
+                    fenced = due.fenced;
+                    Input::Due { heads: due.heads, behind: due.behind, retried }
+                }
+                // Operators read it, no replica does.
+                StoreWrite::ConfirmPause { .. } => return Vec::new(),
+            },
+            Question::Engine(StoreRequest::Read(read)) => match read {
+                StoreRead::Find { partition, epoch, after, without } => {
+                    let (heads, all) = store.find(*partition, after.as_ref(), without, &self.events);
+                    Input::Found { partition: *partition, epoch: *epoch, heads, all }
+                }
+                StoreRead::Load { key, partition, epoch, limit } => {
+                    let (runs, more) = store.load(key, *limit, &self.events);
+                    Input::Loaded { key: key.clone(), partition: *partition, epoch: *epoch, runs, more }
+                }
+            },
         };
         let fenced = fenced.into_iter().map(|(partition, epoch)| Input::Fenced { partition, epoch });
-        std::iter::once(answer).chain(fenced).map(|input| Answer::Engine(Box::new(input))).collect()
+        std::iter::once(answer).chain(fenced).map(|input| StoreReply::Engine(Box::new(input))).collect()
     }
 
     fn write(&mut self, change: &Change) -> Changed {
@@ -516,13 +515,13 @@ impl World {
         changed
     }
 
-    /// The process is told to stop.
+    /// Requests the process to stop.
     pub(super) fn stops(&mut self, r: usize) {
         self.replicas[r].stopping = Some(self.now + STOP);
         self.handle(r, Input::Stop);
     }
 
-    /// The process is gone, with all it had in memory. It may have put its last question without hearing the answer.
+    /// Ends the process, with everything in its memory. Its last question may have been carried out without an answer.
     pub(super) fn goes_down(&mut self, r: usize) {
         if self.rng.random_bool(0.5)
             && let Some(question) = self.replicas[r].questions.pop_front()
@@ -532,19 +531,19 @@ impl World {
         self.store.lose_what_is_owed();
         let incarnation = self.replicas[r].incarnation + 1;
         let stopped = self.replicas[r].stopping.is_some();
-        self.replicas[r] = Replica {
+        self.replicas[r] = SimulatedReplica {
             incarnation,
             up: false,
             silent_since: Some(self.now),
             last_told: self.now,
             last_answered: self.now,
-            ..Replica::new(&self.plan)
+            ..SimulatedReplica::new(&self.plan)
         };
         if stopped {
             self.leaves(r);
         }
         let pause = self.rng.random_range(500..15_000);
-        self.at(self.now + pause, Happens::Restart { r });
+        self.at(self.now + pause, Occurrence::Restart { r });
     }
 
     pub(super) fn restarts(&mut self, r: usize) {
@@ -554,12 +553,12 @@ impl World {
         (replica.up, replica.silent_since) = (true, None);
         let incarnation = replica.incarnation;
         self.told(r, Input::Paused(self.paused));
-        self.at(self.now, Happens::Tick { r, incarnation });
+        self.at(self.now, Occurrence::Tick { r, incarnation });
         self.joins_later(r);
     }
 }
 
-impl Replica {
+impl SimulatedReplica {
     fn is_busy(&mut self, key: &SubjectId) {
         *self.busy.entry(user_number(key)).or_default() += 1;
     }
@@ -570,18 +569,18 @@ impl Replica {
         }
     }
 
-    /// New heads that must begin as soon as they are known, if their destinations serve and there is room.
+    /// Returns the new heads that must begin as soon as they are known, if their destinations serve and there is room.
     fn to_begin_at_once(&self, input: &Input) -> Vec<(SubjectId, Option<String>)> {
         let Input::Admitted { partition, admission: Some(admission), .. } = input else { return Vec::new() };
         let p = index(*partition);
         if self.paused || self.stopping.is_some() || self.leaving.contains(&p) || !self.held.contains_key(&p) {
             return Vec::new();
         }
-        // What is under way of a lane, or has just been cancelled, is done with first.
+        // A lane with something in flight, or with a run that has just been cancelled, must finish that first.
         let cancelled = |key: &SubjectId| admission.cancelled.iter().any(|(of, _)| of == key);
         let is_free = |key: &SubjectId| {
             let user = user_number(key);
-            !self.busy.contains_key(&user) && !cancelled(key) && !self.cancelled_unheard.contains(&user)
+            !self.busy.contains_key(&user) && !cancelled(key) && !self.cancelled_unacknowledged.contains(&user)
         };
         let free = admission.heads.iter().filter(|run| is_free(&run.event.subject));
         free.map(|run| (run.event.subject.clone(), run.destination.clone())).collect()

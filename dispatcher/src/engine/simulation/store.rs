@@ -1,4 +1,4 @@
-//! The store: every run, whose each partition is, what is known of subjects. Carries out one question at a time.
+//! The store: every run, the owner of each partition, and the state of subjects. Carries out one question at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -6,23 +6,23 @@ use bytes::Bytes;
 use serde_json::Value;
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
-use super::happening::{self, Happening, event_number, user_number, user_of_key};
-use super::plan::Breakage;
+use super::happening::{self, EventPlan, event_number, user_number, user_of_key};
+use super::plan::Defect;
 use crate::engine::arrival::{Admission, Arrival, Batch, Ownership};
 use crate::engine::{AttemptState, Change, ChangeKind, Changed, FOUND_AT_ONCE, Run, RunState, StepEffect};
 
-/// How many waits and pauses are ended at once, in each partition.
+/// Maximum number of waits and pauses that are ended at once, in each partition.
 const DUE_AT_ONCE: usize = 256;
 
-/// A run as the store holds it.
+/// A run in the store.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(super) struct StoredRun {
     pub(super) user: u32,
     pub(super) partition: usize,
     pub(super) position: i64,
     pub(super) state: RunState,
     pub(super) step: usize,
-    /// The number of its step's destination.
+    /// The index of its step's destination; absent for a wait.
     pub(super) destination: Option<usize>,
     pub(super) tries: AttemptState,
     pub(super) request: Option<Vec<u8>>,
@@ -31,23 +31,23 @@ pub(super) struct Row {
     pub(super) due_at: Option<i64>,
     pub(super) wait_until: Option<i64>,
     pub(super) awaits_news: bool,
-    /// Whether an attempt is under way, as far as the store knows.
+    /// True if an attempt is in flight, as far as the store knows.
     pub(super) claimed: bool,
     pub(super) cancel_asked: bool,
-    /// Whether it has ever left its lane to wait, and so lost its place.
+    /// True if it has ever left its lane to wait, and so lost its place.
     pub(super) has_waited: bool,
     pub(super) note: Option<&'static str>,
     pub(super) reason: Option<Reason>,
-    /// The steps whose effect is recorded, a bit for each.
+    /// The steps whose effect is recorded, one bit each.
     pub(super) recorded: u8,
-    /// How often its partition changed hands while an attempt was under way.
+    /// Number of times its partition changed its owner while an attempt was in flight.
     pub(super) interrupted: u32,
 }
 
-/// A place in a lane's order: what has begun comes first.
+/// A place in a lane's order: runs that have begun come first.
 type Place = (bool, i64, u32);
 
-impl Row {
+impl StoredRun {
     fn place(&self, number: u32) -> Option<Place> {
         match self.state {
             RunState::Queued => Some((true, self.position, number)),
@@ -63,10 +63,10 @@ impl Row {
 
 /// Waits and pauses that are over.
 #[derive(Debug, Default)]
-pub(super) struct Due {
+pub(super) struct DueRuns {
     pub(super) heads: Vec<Run>,
     pub(super) behind: Vec<SubjectId>,
-    /// Partitions that are not the asker's any more, with the epochs it named.
+    /// Partitions that the caller does not own any more, with the epochs that it named.
     pub(super) fenced: Vec<(Partition, i64)>,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Due {
 struct LaneRows {
     order: BTreeSet<Place>,
     waiting: Vec<u32>,
-    /// Under which destination and position its head is found, if it is.
+    /// The index entry of its head: partition, destination, position and number; absent if the head must not be found.
     head: Option<(usize, usize, i64, u32)>,
 }
 
@@ -82,12 +82,12 @@ struct LaneRows {
 struct PartitionRows {
     epoch: i64,
     frontier: Option<i64>,
-    /// Heads that are queued or running, by destination (the last is none), then position.
+    /// Heads that are queued or running, by destination (the last set is for those without one), then by position.
     heads: Vec<BTreeSet<(i64, u32)>>,
     due: BTreeSet<(i64, u32)>,
 }
 
-/// What is known of a user: the newest snapshot's time and event, and how often it has changed.
+/// The state of a user: the newest snapshot's time and event, and the number of its changes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     updated_at: i64,
@@ -95,38 +95,38 @@ struct Known {
     revision: i64,
 }
 
-/// The store.
+/// The simulated store.
 #[derive(Debug)]
-pub(super) struct Store {
-    rows: Vec<Option<Box<Row>>>,
+pub(super) struct SimulatedStore {
+    rows: Vec<Option<Box<StoredRun>>>,
     lanes: Vec<LaneRows>,
     partitions: Vec<PartitionRows>,
     users: Vec<Known>,
-    /// Users who are not to be written to.
+    /// Users who are suppressed.
     suppressed: BTreeSet<u32>,
     destinations: Vec<String>,
     body: Bytes,
-    /// How old an event may become.
+    /// Maximum age of an event; absent if events do not expire.
     life: Option<std::time::Duration>,
-    breakage: Breakage,
+    defect: Defect,
     /// Runs that have not ended.
     pub(super) live: usize,
-    /// The same, of each state that has.
+    /// Number of runs that have ended, by state.
     pub(super) ended: BTreeMap<&'static str, usize>,
     /// Events that have been admitted.
     seen: HashSet<usize>,
-    /// Runs that an admission has moved the frontier past and not stored yet; only where that is broken.
+    /// Batches whose frontier has been stored and whose runs have not; used only in a world with that defect.
     owed: Vec<Batch>,
 }
 
-impl Store {
+impl SimulatedStore {
     pub(super) fn new(
         partitions: usize,
         users: usize,
         destinations: Vec<String>,
         body: Bytes,
         life: Option<std::time::Duration>,
-        breakage: Breakage,
+        defect: Defect,
     ) -> Self {
         let partition = || PartitionRows {
             epoch: 0,
@@ -143,7 +143,7 @@ impl Store {
             destinations,
             body,
             life,
-            breakage,
+            defect,
             live: 0,
             ended: BTreeMap::new(),
             seen: HashSet::new(),
@@ -151,7 +151,7 @@ impl Store {
         }
     }
 
-    pub(super) fn row(&self, number: usize) -> Option<&Row> {
+    pub(super) fn row(&self, number: usize) -> Option<&StoredRun> {
         self.rows.get(number)?.as_deref()
     }
 
@@ -167,8 +167,8 @@ impl Store {
         self.users[user as usize].revision
     }
 
-    /// Runs of a user's lane in its order: number and row.
-    pub(super) fn lane(&self, user: u32) -> impl Iterator<Item = (usize, &Row)> {
+    /// Returns the runs of a user's lane in its order: number and row.
+    pub(super) fn lane(&self, user: u32) -> impl Iterator<Item = (usize, &StoredRun)> {
         let order = &self.lanes[user as usize].order;
         order.iter().filter_map(|(_, _, number)| Some((*number as usize, self.row(*number as usize)?)))
     }
@@ -178,7 +178,7 @@ impl Store {
     }
 
     pub(super) fn owns(&self, partition: Partition, epoch: i64) -> bool {
-        self.breakage == Breakage::NoFence || self.partitions[Self::index(partition)].epoch == epoch
+        self.defect == Defect::NoFence || self.partitions[Self::index(partition)].epoch == epoch
     }
 
     fn destination(&self, name: Option<&String>) -> Option<usize> {
@@ -186,7 +186,7 @@ impl Store {
         Some(self.destinations.iter().position(|known| known == name).expect("a destination of this world"))
     }
 
-    fn run(&self, number: u32, events: &[Happening]) -> Run {
+    fn run(&self, number: u32, events: &[EventPlan]) -> Run {
         let row = self.row(number as usize).expect("it is in an index");
         let event = happening::event(number as usize, &events[number as usize], &self.body);
         Run {
@@ -209,8 +209,8 @@ impl Store {
         }
     }
 
-    /// Changes a row, and the indexes with it.
-    fn update(&mut self, number: u32, change: impl FnOnce(&mut Row)) {
+    /// Changes a row and updates the indexes.
+    fn update(&mut self, number: u32, change: impl FnOnce(&mut StoredRun)) {
         let row = self.rows[number as usize].as_mut().expect("a row");
         let before = (row.place(number), row.due(), row.state);
         change(row);
@@ -239,7 +239,7 @@ impl Store {
         self.refresh(user);
     }
 
-    /// Looks again what a lane's head is.
+    /// Determines a lane's head again.
     fn refresh(&mut self, user: usize) {
         let first = self.lanes[user].order.first().map(|(_, _, number)| *number);
         let head = first.and_then(|number| {
@@ -274,20 +274,20 @@ impl Store {
                 partition: *partition,
                 epoch: rows.epoch,
                 frontier: rows.frontier,
-                sought: None,
+                operator_offset: None,
                 late: false,
             });
         }
         owned
     }
 
-    /// Another owner: attempts under way will not be heard of.
+    /// Records a change of owner: the results of attempts in flight will not arrive.
     fn interrupt(&mut self, partition: usize) {
         let heads: Vec<u32> = self.partitions[partition].heads.iter().flatten().map(|(_, number)| *number).collect();
         for number in heads {
             let row = self.rows[number as usize].as_mut().expect("a row");
             row.interrupted += u32::from(row.claimed);
-            if self.breakage == Breakage::NoEffects && row.step > 0 {
+            if self.defect == Defect::NoEffects && row.step > 0 {
                 self.update(number, |row| {
                     row.step -= 1;
                     row.destination = Some(0);
@@ -296,14 +296,14 @@ impl Store {
         }
     }
 
-    pub(super) fn admit(&mut self, batch: &Batch, events: &[Happening]) -> Option<Admission> {
+    pub(super) fn admit(&mut self, batch: &Batch, events: &[EventPlan]) -> Option<Admission> {
         let index = Self::index(batch.partition);
         if !self.owns(batch.partition, batch.epoch) {
             return None;
         }
         self.partitions[index].frontier = Some(batch.frontier);
-        if matches!(self.breakage, Breakage::FrontierFirst | Breakage::FrontierFirstUnseen) {
-            // What was owed is stored with the next one.
+        if matches!(self.defect, Defect::FrontierFirst | Defect::FrontierFirstUnseen) {
+            // The deferred batch is stored with the next one.
             let owed = std::mem::replace(&mut self.owed, vec![batch.clone()]);
             owed.iter().for_each(|batch| drop(self.insert(batch, events)));
             return Some(Admission::default());
@@ -311,19 +311,19 @@ impl Store {
         Some(self.insert(batch, events))
     }
 
-    /// What was owed is lost with whoever owed it.
+    /// Discards the deferred batches, as the end of the process that sent them does.
     pub(super) fn lose_what_is_owed(&mut self) {
         self.owed.clear();
     }
 
-    fn insert(&mut self, batch: &Batch, events: &[Happening]) -> Admission {
+    fn insert(&mut self, batch: &Batch, events: &[EventPlan]) -> Admission {
         let mut admission = Admission::default();
         let partition = Self::index(batch.partition);
         let destination = self.destination(batch.connector.as_ref());
         let mut new = Vec::new();
         let sees = |arrival: &&Arrival| {
             let number = event_number(&arrival.event.reference());
-            self.seen.insert(number) || self.breakage == Breakage::RepeatedEffects
+            self.seen.insert(number) || self.defect == Defect::RepeatedEffects
         };
         let fresh: Vec<&Arrival> = batch.arrivals.iter().filter(sees).collect();
         admission.repeated = batch.arrivals.len() - fresh.len();
@@ -335,7 +335,7 @@ impl Store {
             if self.rows[number].is_some() {
                 continue;
             }
-            self.rows[number] = Some(Box::new(Row {
+            self.rows[number] = Some(Box::new(StoredRun {
                 user: u32::try_from(user_number(&arrival.event.subject)).expect("few"),
                 partition,
                 position: arrival.offset,
@@ -396,7 +396,7 @@ impl Store {
     }
 
     fn cancel(&mut self, key: &SubjectId, before: i64, cancelled: &mut Vec<(SubjectId, EventRef)>) {
-        let user = if self.breakage == Breakage::OneInstance { user_of_key(key) } else { user_number(key) };
+        let user = if self.defect == Defect::OneInstance { user_of_key(key) } else { user_number(key) };
         let lane = &self.lanes[user];
         let numbers: Vec<u32> = lane.order.iter().map(|(_, _, number)| *number).chain(lane.waiting.clone()).collect();
         for number in numbers {
@@ -419,7 +419,7 @@ impl Store {
         partition: Partition,
         after: Option<&(i64, EventRef)>,
         without: &[String],
-        events: &[Happening],
+        events: &[EventPlan],
     ) -> (Vec<Run>, bool) {
         let from = after.map_or((i64::MIN, 0), |(position, event)| {
             (*position, u32::try_from(event_number(event)).expect("few") + 1)
@@ -435,7 +435,7 @@ impl Store {
         (found.iter().map(|(_, number)| self.run(*number, events)).collect(), found.len() < FOUND_AT_ONCE)
     }
 
-    pub(super) fn load(&self, key: &SubjectId, limit: usize, events: &[Happening]) -> (Vec<Run>, bool) {
+    pub(super) fn load(&self, key: &SubjectId, limit: usize, events: &[EventPlan]) -> (Vec<Run>, bool) {
         let order = &self.lanes[user_number(key)].order;
         let first = order.first().and_then(|(_, _, number)| self.row(*number as usize));
         if first.is_some_and(|row| row.state == RunState::Parked) {
@@ -444,8 +444,8 @@ impl Store {
         (order.iter().take(limit).map(|(_, _, number)| self.run(*number, events)).collect(), order.len() > limit)
     }
 
-    pub(super) fn due(&mut self, partitions: &[(Partition, i64)], now: i64, events: &[Happening]) -> Due {
-        let Due { mut heads, mut behind, mut fenced } = Due::default();
+    pub(super) fn due(&mut self, partitions: &[(Partition, i64)], now: i64, events: &[EventPlan]) -> DueRuns {
+        let DueRuns { mut heads, mut behind, mut fenced } = DueRuns::default();
         for (partition, epoch) in partitions {
             if !self.owns(*partition, *epoch) {
                 fenced.push((*partition, *epoch));
@@ -466,7 +466,7 @@ impl Store {
                 }
             }
         }
-        Due { heads, behind, fenced }
+        DueRuns { heads, behind, fenced }
     }
 
     pub(super) fn write(&mut self, change: &Change) -> Changed {
@@ -518,7 +518,7 @@ impl Store {
                 }
             }
             ChangeKind::Park { until, tries, request } => {
-                let leaves = self.breakage == Breakage::ParkLeavesLane;
+                let leaves = self.defect == Defect::ParkLeavesLane;
                 self.update(number, |row| {
                     row.state = if leaves { RunState::Waiting } else { RunState::Parked };
                     row.due_at = Some(until.millis());

@@ -1,18 +1,18 @@
-//! What trouble of one user, or of one destination, means for everybody else; and what a backlog takes.
+//! The effects of one user's or one destination's trouble on all others, and the memory that a backlog takes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::destination::Trouble;
+use super::destination::DestinationTrouble;
 use super::happening::Fate;
 use super::plan::{DestinationPlan, Plan, StepPlan};
-use super::world::{Happens, World};
+use super::world::{Occurrence, World};
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
-const CALL: StepPlan = StepPlan::Call { destination: 0, needs: false };
+const CALL: StepPlan = StepPlan::SimulatedCall { destination: 0, needs: false };
 
-/// When which step of which event was attempted.
+/// The attempts made: the time, the event and the step of each.
 type Timeline = Vec<(i64, usize, usize)>;
 
 fn finish(world: &mut World) {
@@ -21,7 +21,7 @@ fn finish(world: &mut World) {
     }
 }
 
-/// A world in which nothing is left to chance but who does something, and one event may fail until some time.
+/// Runs a world in which only the choice of users is random, and one event may have a fault.
 fn steady(seed: u64, fate: Option<(usize, Fate)>) -> (World, Timeline) {
     let destination = DestinationPlan { latency: (50, 50), ..DestinationPlan::faultless("one", true) };
     let mut world = World::new(Plan {
@@ -69,7 +69,7 @@ fn one_users_trouble_delays_nobody_else() {
         assert!(behind.len() > 3, "SEED={seed}: there is something behind it");
         let begun: Vec<i64> = behind.iter().filter_map(|event| own(*event, 0)).collect();
         assert!(begun.is_sorted() && begun[0] > served, "SEED={seed}: in order, after it");
-        // Its step, two writes, and then one of them after the other.
+        // For each run its step and two writes, one run after the other.
         let last = begun.last().expect("some");
         let each = 2 * 50 + 2 * 100;
         let most = served + i64::try_from(behind.len()).expect("few") * each;
@@ -78,7 +78,7 @@ fn one_users_trouble_delays_nobody_else() {
     }
 }
 
-/// How a world came through an hour's outage.
+/// A world after an outage of an hour.
 struct Outage {
     world: World,
     from: i64,
@@ -88,12 +88,12 @@ struct Outage {
 
 const QUOTA: u32 = 200;
 
-/// A destination is down for an hour, the last of the flow's, while 100,000 events arrive.
-fn outage(seed: u64, both: bool, trouble: Trouble, expires_after: Option<Duration>) -> Outage {
+/// Runs a world in which the flow's last destination is down for an hour while 100,000 events arrive.
+fn outage(seed: u64, both: bool, trouble: DestinationTrouble, expires_after: Option<Duration>) -> Outage {
     let (from, until) = (2 * MINUTE, 62 * MINUTE);
     let healthy = DestinationPlan { latency: (20, 60), ..DestinationPlan::faultless("healthy", true) };
     let down = DestinationPlan { latency: (20, 60), quota: Some(QUOTA), ..DestinationPlan::faultless("down", false) };
-    let of = |destination| StepPlan::Call { destination, needs: false };
+    let of = |destination| StepPlan::SimulatedCall { destination, needs: false };
     let (destinations, steps, number) =
         if both { (vec![healthy, down], vec![of(0), of(1)], 1) } else { (vec![down], vec![of(0)], 0) };
     let mut world = World::new(Plan {
@@ -111,15 +111,15 @@ fn outage(seed: u64, both: bool, trouble: Trouble, expires_after: Option<Duratio
         ..Plan::quiet(seed)
     });
     world.timeline = Some(Vec::with_capacity(300_000));
-    world.at(from, Happens::Trouble(number, trouble));
-    world.at(until, Happens::Trouble(number, Trouble::None));
+    world.at(from, Occurrence::DestinationTrouble(number, trouble));
+    world.at(until, Occurrence::DestinationTrouble(number, DestinationTrouble::None));
     finish(&mut world);
     let timeline = world.timeline.take().expect("it was asked for");
     Outage { world, from, until, timeline }
 }
 
 impl Outage {
-    /// Nobody is lost, and nothing is spent.
+    /// Asserts that no run died, and that no attempt during the outage counted.
     fn is_survived(&self) {
         let checker = &self.world.checker;
         assert_eq!((checker.died, checker.most_spent), (0, 0), "{:?}", self.world.store.ended);
@@ -127,20 +127,20 @@ impl Outage {
         assert!(checker.most_loaded < 4_096 + 512, "{} runs", checker.most_loaded);
     }
 
-    /// The destination throttles with whole seconds, and is asked carefully after each time: three quarters of what it
-    /// allows are used.
+    /// Asserts that more than 0.7 of the quota is used. The destination throttles with whole seconds and is probed
+    /// carefully after each time, so about three quarters are expected.
     fn is_worked_off(&self, number: usize) {
         let used = self.utilisation(number);
         assert!(used > 0.7, "{used} of the quota is used");
         eprintln!("{used:.2} of the quota, {} inputs", self.world.inputs);
     }
 
-    /// The part of the quota that is used from the end of the outage on until the backlog is worked off.
+    /// Returns the part of the quota that is used from the end of the outage until the backlog is worked off.
     fn utilisation(&self, number: usize) -> f64 {
         let served = &self.world.destinations[number].served;
         let from = usize::try_from(self.until / SECOND).expect("positive") + 30;
         let busy = &served[from..];
-        // Until nearly all of it is done: the end is not bounded by the quota but by what there is to do.
+        // Only until nearly all of it is done: the rest is limited by the remaining work and not by the quota.
         let total: u32 = busy.iter().sum();
         let mut done = 0;
         let seconds = busy.iter().take_while(|served| {
@@ -154,13 +154,13 @@ impl Outage {
 
 #[test]
 fn an_outage_of_an_hour_loses_nobody_and_spends_nothing() {
-    let outage = outage(1, true, Trouble::OutOfOrder, None);
+    let outage = outage(1, true, DestinationTrouble::OutOfOrder, None);
     outage.is_survived();
 
-    // The first step goes on for everybody who has nothing unfinished: a user's later events wait for the earlier ones.
+    // The first step continues for each user without unfinished runs: a user's later events wait for the earlier ones.
     let mut first: BTreeMap<u32, usize> = BTreeMap::new();
     for (number, of) in outage.world.events.iter().enumerate() {
-        // Not the users of whom something was under way when the outage began.
+        // Excludes the users with runs in flight when the outage began.
         if of.at > outage.from - MINUTE && of.at < outage.until - MINUTE {
             first.entry(of.user).or_insert(number);
         }
@@ -176,7 +176,7 @@ fn an_outage_of_an_hour_loses_nobody_and_spends_nothing() {
         assert!(at - of.at < 2 * SECOND, "e{number} came at {} and was begun at {at}", of.at);
     }
 
-    // Single calls try whether it is back.
+    // Single calls probe if it is back.
     let is_probe =
         |(at, _, step): &&(i64, usize, usize)| *step == 1 && (outage.from + MINUTE..outage.until).contains(at);
     let probes = outage.timeline.iter().filter(is_probe).count();
@@ -186,7 +186,7 @@ fn an_outage_of_an_hour_loses_nobody_and_spends_nothing() {
 
 #[test]
 fn an_outage_of_the_only_destination_loses_nobody_and_spends_nothing() {
-    let outage = outage(2, false, Trouble::Hangs, None);
+    let outage = outage(2, false, DestinationTrouble::Hangs, None);
     outage.is_survived();
     outage.is_worked_off(0);
 }
@@ -194,10 +194,10 @@ fn an_outage_of_the_only_destination_loses_nobody_and_spends_nothing() {
 #[test]
 fn after_an_outage_only_what_has_expired_is_dead() {
     let life = Duration::from_secs(20 * 60);
-    let outage = outage(3, false, Trouble::Unreachable, Some(life));
+    let outage = outage(3, false, DestinationTrouble::Unreachable, Some(life));
     let ended = &outage.world.store.ended;
     assert_eq!(ended.values().sum::<usize>(), 100_000);
-    // What came in the last twenty minutes is done; what came before is dead, and of nothing else.
+    // Events of the last twenty minutes are done; earlier ones are dead, for no reason other than expiry.
     assert!(ended["done"] > 30_000 && ended["dead"] > 60_000, "{ended:?}");
     assert_eq!(outage.world.checker.most_spent, 0);
 }
@@ -215,7 +215,7 @@ fn backlog(events: usize) {
         ..Plan::quiet(1)
     });
     finish(&mut world);
-    // The bound itself, and what was on its way into memory when it was reached.
+    // The limit itself, and the runs that were about to enter memory when it was reached.
     let checker = &world.checker;
     assert!(checker.most_loaded < 4_096 + 512, "{} runs", checker.most_loaded);
     assert!(checker.most_weight < 32 * 1024 * 1024, "{} bytes", checker.most_weight);

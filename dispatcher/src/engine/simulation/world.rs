@@ -1,4 +1,4 @@
-//! Time, chance, and everything that happens in order.
+//! Time, chance, and the ordered events of a simulated world.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -10,24 +10,24 @@ use usher_proto::Timestamp;
 
 use super::attempt::Attempt;
 use super::checker::{Broken, Checker};
-use super::destination::{Destination, Trouble};
-use super::group::{Group, TURN};
-use super::happening::{Fate, Happening};
-use super::log::Log;
+use super::destination::{Destination, DestinationTrouble};
+use super::group::{SimulatedGroup, TURN};
+use super::happening::{EventPlan, Fate};
+use super::log::SimulatedLog;
 use super::plan::Plan;
-use super::replica::{Answer, Question, Replica};
-use super::store::Store;
-use crate::engine::{Change, Input};
+use super::replica::{Question, SimulatedReplica, StoreReply};
+use super::store::SimulatedStore;
+use crate::engine::{Change, Input, StoreRequest};
 
-/// How long the world may take to come to rest once it is calm.
+/// The longest time that the world may take to come to rest once it is calm, in ms.
 const PATIENCE: i64 = 40 * 60_000;
 
-/// Something that is going to happen.
+/// Something that is scheduled to happen.
 #[derive(Debug)]
-pub(super) enum Happens {
-    /// The next event comes.
+pub(super) enum Occurrence {
+    /// The next event arrives.
     Event,
-    /// A webhook is sent again.
+    /// The source sends a webhook again.
     Again(u32),
     Tick {
         r: usize,
@@ -46,9 +46,9 @@ pub(super) enum Happens {
     StoreAnswers {
         r: usize,
         incarnation: u32,
-        answers: Vec<Answer>,
+        answers: Vec<StoreReply>,
     },
-    Buried {
+    DeadLettered {
         r: usize,
         incarnation: u32,
         change: Box<Change>,
@@ -68,7 +68,7 @@ pub(super) enum Happens {
         r: usize,
     },
     Misfortune,
-    Trouble(usize, Trouble),
+    DestinationTrouble(usize, DestinationTrouble),
     Paused(bool),
     Calm,
 }
@@ -77,7 +77,7 @@ pub(super) enum Happens {
 struct Scheduled {
     at: i64,
     number: u64,
-    what: Happens,
+    what: Occurrence,
 }
 
 impl PartialEq for Scheduled {
@@ -100,41 +100,41 @@ impl Ord for Scheduled {
     }
 }
 
-/// Everything there is.
+/// The whole simulation.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) rng: StdRng,
-    /// Makes the events, so that these are the same whatever else happens.
+    /// The generator of the events, which are therefore the same whatever else happens.
     rng_of_events: StdRng,
     pub(super) now: i64,
     scheduled: BinaryHeap<Reverse<Scheduled>>,
     numbers: u64,
-    pub(super) events: Vec<Happening>,
+    pub(super) events: Vec<EventPlan>,
     pub(super) body: Bytes,
-    /// How much of all events the users up to each have.
+    /// Cumulative shares of all events, by user.
     shares: Vec<f64>,
-    pub(super) log: Log,
-    pub(super) group: Group,
-    pub(super) store: Store,
+    pub(super) log: SimulatedLog,
+    pub(super) group: SimulatedGroup,
+    pub(super) store: SimulatedStore,
     pub(super) store_back_at: i64,
     pub(super) destinations: Vec<Destination>,
-    pub(super) replicas: Vec<Replica>,
+    pub(super) replicas: Vec<SimulatedReplica>,
     pub(super) attempts: Vec<Option<Attempt>>,
     pub(super) free_attempts: Vec<usize>,
     pub(super) requests: u64,
     pub(super) checker: Checker,
-    /// StepInput that engines have handled.
+    /// Number of inputs that engines have handled.
     pub(super) inputs: u64,
     pub(super) ticks: u64,
     pub(super) rejoins: u64,
     pub(super) trace: bool,
-    /// Since when the flow is paused.
+    /// The time since which the flow is paused.
     pub(super) paused: Option<Timestamp>,
     pub(super) is_calm: bool,
-    /// When which event's which step was attempted, if anybody demand to know.
+    /// The attempts made: the time, the event and the step of each. Absent if it is not recorded.
     pub(super) timeline: Option<Vec<(i64, usize, usize)>>,
-    /// Fates that are decided beforehand, by the event's number.
+    /// Fates that are fixed in advance, by the event's number.
     pub(super) fates: Vec<(usize, Fate)>,
 }
 
@@ -155,13 +155,20 @@ impl World {
             numbers: 0,
             events: Vec::new(),
             shares,
-            log: Log::new(plan.partitions),
-            group: Group::new(plan.partitions, plan.replicas),
-            store: Store::new(plan.partitions, plan.users, names, body.clone(), plan.expires_after, plan.breakage),
+            log: SimulatedLog::new(plan.partitions),
+            group: SimulatedGroup::new(plan.partitions, plan.replicas),
+            store: SimulatedStore::new(
+                plan.partitions,
+                plan.users,
+                names,
+                body.clone(),
+                plan.expires_after,
+                plan.defect,
+            ),
             body,
             store_back_at: 0,
-            destinations: plan.destinations.iter().map(|of| Destination::new(of.clone(), plan.breakage)).collect(),
-            replicas: (0..plan.replicas).map(|_| Replica::new(&plan)).collect(),
+            destinations: plan.destinations.iter().map(|of| Destination::new(of.clone(), plan.defect)).collect(),
+            replicas: (0..plan.replicas).map(|_| SimulatedReplica::new(&plan)).collect(),
             attempts: Vec::new(),
             free_attempts: Vec::new(),
             requests: 0,
@@ -177,34 +184,34 @@ impl World {
             plan,
         };
         for r in 0..world.plan.replicas {
-            world.at(0, Happens::Tick { r, incarnation: 0 });
-            world.at(0, Happens::Join { r, incarnation: 0 });
+            world.at(0, Occurrence::Tick { r, incarnation: 0 });
+            world.at(0, Occurrence::Join { r, incarnation: 0 });
         }
-        world.at(1, Happens::GroupTurn);
+        world.at(1, Occurrence::GroupTurn);
         if world.plan.events > 0 {
-            world.at(10, Happens::Event);
+            world.at(10, Occurrence::Event);
         }
         if world.plan.chaos_every.is_some() {
-            world.at(1_000, Happens::Misfortune);
+            world.at(1_000, Occurrence::Misfortune);
         }
-        world.at(world.plan.arrive_over + 20_000, Happens::Calm);
+        world.at(world.plan.arrive_over + 20_000, Occurrence::Calm);
         world
     }
 
-    /// Lets something happen then.
-    pub(super) fn at(&mut self, at: i64, what: Happens) {
+    /// Schedules something for this time.
+    pub(super) fn at(&mut self, at: i64, what: Occurrence) {
         self.numbers += 1;
         self.scheduled.push(Reverse(Scheduled { at, number: self.numbers, what }));
     }
 
-    /// Goes on until everything has come to its end, or a promise is broken.
+    /// Runs until every run has ended, or a promise is broken.
     pub(super) fn run(&mut self) -> Result<(), Broken> {
         self.run_until(i64::MAX)?;
         self.checker.end(&self.events, &self.store, &self.log, &self.plan);
         self.checker.broken.take().map_or(Ok(()), Err)
     }
 
-    /// Goes on until then, or until everything has come to its end, or a promise is broken.
+    /// Runs until this time, or until every run has ended, or a promise is broken.
     pub(super) fn run_until(&mut self, until: i64) -> Result<(), Broken> {
         let calm_at = self.plan.arrive_over + 20_000;
         while let Some(Reverse(next)) = self.scheduled.peek() {
@@ -213,7 +220,7 @@ impl World {
             }
             let Some(Reverse(Scheduled { at, what, .. })) = self.scheduled.pop() else { break };
             self.now = at;
-            if matches!(what, Happens::GroupTurn) && self.is_calm {
+            if matches!(what, Occurrence::GroupTurn) && self.is_calm {
                 if self.is_at_rest() {
                     break;
                 }
@@ -248,21 +255,21 @@ impl World {
         self.store.live == 0 && self.events.len() == self.plan.events && (0..self.plan.partitions).all(read)
     }
 
-    /// Which replica something happens to, in which of its lives.
-    fn whose(what: &Happens, attempts: &[Option<Attempt>]) -> Option<(usize, u32)> {
+    /// Returns the replica that this happens to, and the incarnation of that replica.
+    fn whose(what: &Occurrence, attempts: &[Option<Attempt>]) -> Option<(usize, u32)> {
         match what {
-            Happens::Tick { r, incarnation }
-            | Happens::Told { r, incarnation, .. }
-            | Happens::StoreTurn { r, incarnation }
-            | Happens::StoreAnswers { r, incarnation, .. }
-            | Happens::Buried { r, incarnation, .. }
-            | Happens::Join { r, incarnation } => Some((*r, *incarnation)),
-            Happens::Reports(attempt) => attempts[*attempt].as_ref().map(|attempt| (attempt.r, attempt.incarnation)),
+            Occurrence::Tick { r, incarnation }
+            | Occurrence::Told { r, incarnation, .. }
+            | Occurrence::StoreTurn { r, incarnation }
+            | Occurrence::StoreAnswers { r, incarnation, .. }
+            | Occurrence::DeadLettered { r, incarnation, .. }
+            | Occurrence::Join { r, incarnation } => Some((*r, *incarnation)),
+            Occurrence::Reports(attempt) => attempts[*attempt].as_ref().map(|attempt| (attempt.r, attempt.incarnation)),
             _ => None,
         }
     }
 
-    fn happens(&mut self, what: Happens) {
+    fn happens(&mut self, what: Occurrence) {
         if let Some((r, incarnation)) = Self::whose(&what, &self.attempts) {
             let replica = &mut self.replicas[r];
             if replica.incarnation == incarnation
@@ -271,69 +278,69 @@ impl World {
                 return frozen.push(what);
             }
             if replica.incarnation != incarnation || !replica.up {
-                if let Happens::Reports(attempt) = what {
+                if let Occurrence::Reports(attempt) = what {
                     self.reports(attempt);
                 }
                 return;
             }
-            // It has woken up; whether the group still counts on it is another matter.
+            // The replica is no longer frozen; the group may have removed it meanwhile.
             if replica.up {
                 replica.silent_since = None;
             }
         }
         match what {
-            Happens::Event => self.event(),
-            Happens::Again(number) => self.append(number),
-            Happens::Tick { r, .. } => self.tick(r),
-            Happens::Told { r, subscription, input, .. } => {
+            Occurrence::Event => self.event(),
+            Occurrence::Again(number) => self.append(number),
+            Occurrence::Tick { r, .. } => self.tick(r),
+            Occurrence::Told { r, subscription, input, .. } => {
                 if subscription.is_none_or(|subscription| self.replicas[r].subscription == subscription) {
                     self.told(r, *input);
                 }
             }
-            Happens::StoreTurn { r, .. } => self.store_turn(r),
-            Happens::StoreAnswers { r, answers, .. } => {
+            Occurrence::StoreTurn { r, .. } => self.store_turn(r),
+            Occurrence::StoreAnswers { r, answers, .. } => {
                 for answer in answers {
                     match answer {
-                        Answer::Engine(input) => self.handle(r, *input),
-                        Answer::Claim(attempt, changed) => self.claimed(attempt, changed),
+                        StoreReply::Engine(input) => self.handle(r, *input),
+                        StoreReply::Claim(attempt, changed) => self.claimed(attempt, changed),
                     }
                 }
             }
-            Happens::Buried { r, change, .. } => self.ask(r, Question::Write(*change)),
-            Happens::Arrives(attempt) => self.arrives(attempt),
-            Happens::Reports(attempt) => self.reports(attempt),
-            Happens::GroupTurn => {
+            Occurrence::DeadLettered { r, change, .. } => self.ask(r, Question::Engine(StoreRequest::Change(*change))),
+            Occurrence::Arrives(attempt) => self.arrives(attempt),
+            Occurrence::Reports(attempt) => self.reports(attempt),
+            Occurrence::GroupTurn => {
                 self.group_turn();
-                self.at(self.now + TURN, Happens::GroupTurn);
+                self.at(self.now + TURN, Occurrence::GroupTurn);
             }
-            Happens::Join { r, .. } => self.joins(r),
-            Happens::Thaw { r, incarnation } => {
+            Occurrence::Join { r, .. } => self.joins(r),
+            Occurrence::Thaw { r, incarnation } => {
                 if self.replicas[r].incarnation == incarnation {
                     let frozen = self.replicas[r].frozen.take().unwrap_or_default();
                     frozen.into_iter().for_each(|what| self.happens(what));
                 }
             }
-            Happens::Restart { r } => self.restarts(r),
-            Happens::Misfortune => {
+            Occurrence::Restart { r } => self.restarts(r),
+            Occurrence::Misfortune => {
                 if let (false, Some(every)) = (self.is_calm, self.plan.chaos_every) {
                     self.misfortune();
                     let pause = self.rng.random_range(1..2 * every);
-                    self.at(self.now + pause, Happens::Misfortune);
+                    self.at(self.now + pause, Occurrence::Misfortune);
                 }
             }
-            Happens::Trouble(destination, trouble) => self.destinations[destination].trouble = trouble,
-            Happens::Paused(paused) => self.pause(paused),
-            Happens::Calm => self.calm_down(),
+            Occurrence::DestinationTrouble(destination, trouble) => self.destinations[destination].trouble = trouble,
+            Occurrence::Paused(paused) => self.pause(paused),
+            Occurrence::Calm => self.calm_down(),
         }
     }
 
-    /// Somebody does something at Clerk.
+    /// Creates the next event of a random user.
     fn event(&mut self) {
         let rng = &mut self.rng_of_events;
         let total = self.shares.last().copied().unwrap_or(1.0);
         let share = rng.random::<f64>() * total;
         let user = self.shares.partition_point(|shares| *shares < share).min(self.plan.users - 1);
-        let mut of = Happening {
+        let mut of = EventPlan {
             user: u32::try_from(user).expect("few"),
             starts: true,
             cancels: false,
@@ -373,13 +380,13 @@ impl World {
         self.append(u32::try_from(number).expect("few"));
         if self.plan.odd_events && self.rng_of_events.random_bool(0.04) {
             let later = self.rng_of_events.random_range(0..30_000);
-            self.at(self.now + later, Happens::Again(u32::try_from(number).expect("few")));
+            self.at(self.now + later, Occurrence::Again(u32::try_from(number).expect("few")));
         }
         if self.events.len() < self.plan.events {
             let events = i64::try_from(self.plan.events).expect("few");
-            // As even as whole milliseconds allow.
+            // As evenly spaced as whole milliseconds allow.
             let next = 10 + self.plan.arrive_over * i64::try_from(number + 1).expect("few") / events;
-            self.at(next.max(self.now), Happens::Event);
+            self.at(next.max(self.now), Occurrence::Event);
         }
     }
 

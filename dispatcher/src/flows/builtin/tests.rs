@@ -1,4 +1,4 @@
-//! Each built-in flow checks, and makes a request of whatever Clerk may send.
+//! Tests that each built-in flow passes its check and prepares a request from every event that Clerk may send.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::subject::Subject;
 
 const AT: Timestamp = Timestamp::from_millis(1_767_261_600_250);
 
-/// Every sample there is: those that keys are tested with, and those that `usher send` sends.
+/// Returns all samples: those used in the tests of keys, and those that `usher send` sends.
 fn samples() -> Vec<(String, Value)> {
     let mut samples = Vec::new();
     for folder in ["../ingest/tests/clerk", "../proto/src/samples"] {
@@ -40,11 +40,12 @@ fn samples() -> Vec<(String, Value)> {
     samples
 }
 
-/// The sample without each field of it that an event may lack, or may have without a value.
+/// Returns variants of the sample: for each field that an event may lack, one without the field, one with null, and for
+/// a string one with an empty string.
 fn variants(sample: &Value) -> Vec<(String, Value)> {
     let mut variants = Vec::new();
     for field in sample["data"].as_object().expect("data").keys() {
-        // What an event is about, and whom a mail is for, is always there.
+        // The object of an event and the address of a mail are always present.
         if ["id", "object", "to_email_address"].contains(&field.as_str()) {
             continue;
         }
@@ -81,7 +82,7 @@ fn flow(name: &str) -> Flow {
     Flow::check(source).expect("it checks")
 }
 
-/// Connectors that ask nobody.
+/// Returns connectors that send no requests.
 fn connectors(flow: &Flow) -> Connectors {
     let environment = Environment::from_vars([
         ("USHER_FROM", "Acme <hello@acme.test>"),
@@ -104,7 +105,7 @@ fn connectors(flow: &Flow) -> Connectors {
     connectors::open(&used, &environment, &Database::open(&database).expect("nothing is opened")).expect("all is set")
 }
 
-/// A run that has done nothing yet.
+/// Returns a run that has not executed any step.
 fn run(flow: &Flow, event: &Event) -> Run {
     Run {
         event: event.clone(),
@@ -126,7 +127,7 @@ fn run(flow: &Flow, event: &Event) -> Run {
     }
 }
 
-/// The steps that ask somebody, each with its request, where the flow starts on the event at all.
+/// Returns the steps that send a request, each with its request. Empty if the flow does not start on the event.
 fn requests(
     flow: &Flow,
     connectors: &Connectors,
@@ -139,12 +140,12 @@ fn requests(
     if !flow.starts(&event) {
         return Ok(requests);
     }
-    // As if every step had made something.
+    // Every step has a result, as if it had created an object.
     let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "cus_1" }))).collect();
     let run = Run { before, results, ..run(flow, &event) };
     let context = Context::new(flow, &run, subject).map_err(|error| error.to_string())?;
     let told = |error: &dyn std::fmt::Display| error.to_string();
-    if !flow.demand(&context).map_err(|error| told(&error))? {
+    if !flow.wants(&context).map_err(|error| told(&error))? {
         return Ok(requests);
     }
     for step in &flow.steps {
@@ -171,7 +172,7 @@ fn subject(snapshot: Option<&Value>) -> Subject {
     Subject { snapshot: snapshot.map(Value::to_string), deleted: snapshot.is_none(), revision: 1 }
 }
 
-/// All the fields that the flow remembers were otherwise.
+/// Returns previous fields in which every field that the flow stores had another value.
 fn all_changed(flow: &Flow) -> Option<PreviousFields> {
     let before = |field: &String| (field.clone(), if field == "email" { json!("old@mail.test") } else { json!(1) });
     let fields: Map<String, Value> = flow.remember.iter().map(before).collect();
@@ -218,7 +219,7 @@ fn sample(name: &str) -> Value {
     samples().into_iter().find(|(known, _)| known == name).expect("a sample").1
 }
 
-/// The name and the address that is written to are chosen by who signs up.
+/// A person who signs up chooses both the name and the address that is written to.
 #[tokio::test]
 async fn no_built_in_mail_carries_an_advertisement_for_a_name() {
     let name = "Win $500 at https://evil.test";
@@ -334,7 +335,7 @@ fn an_expression_that_cannot_be_evaluated_starts_a_run_that_looks_again() {
     let of = |data: Value| event(&json!({ "type": "user.created", "data": data }));
     assert!(flow.starts(&of(json!({"one": {"two": 3}}))) && !flow.starts(&of(json!({"one": {"two": 4}}))));
     assert!(flow.starts(&of(json!({"one": {}}))) && flow.starts(&of(json!({}))), "neither yes nor no");
-    assert!(Context::of_event(&of(json!({}))).is_ok_and(|context| flow.demand(&context).is_err()));
+    assert!(Context::of_event(&of(json!({}))).is_ok_and(|context| flow.wants(&context).is_err()));
     assert!(flow.expires_at(&of(json!({}))).is_some() && flow.expires_at(&of(json!({"one": {"two": 4}}))).is_none());
     let unreadable = Event { body: Bytes::from_static(b"<xml>"), ..of(json!({})) };
     assert!(flow.starts(&unreadable), "it is seen, as a run that is given up");

@@ -1,4 +1,4 @@
-//! The keys at the top of a flow.
+//! Checks the top-level keys of a flow.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::super::problem::suggestion;
 use super::super::{Flow, Pattern};
 use super::{Checker, Place};
 use crate::engine::RetryPolicy;
-use crate::engine::start::From;
+use crate::engine::start::StartFrom;
 
 pub(super) const FLOW_KEYS: [&str; 12] = [
     "on",
@@ -28,7 +28,7 @@ pub(super) const FLOW_KEYS: [&str; 12] = [
 ];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
 
-/// Steps of one flow that may be under way at once in a process, unless it says otherwise.
+/// Default of the maximum number of steps of one flow in flight in one process.
 pub(super) const CONCURRENCY: usize = 64;
 
 impl Checker<'_> {
@@ -71,11 +71,11 @@ impl Checker<'_> {
         }
     }
 
-    fn from(&mut self, table: &dyn TableLike) -> Option<From> {
+    fn from(&mut self, table: &dyn TableLike) -> Option<StartFrom> {
         let item = table.get("from")?;
         match item.as_str() {
-            Some("beginning") => return Some(From::Beginning),
-            Some("now") => return Some(From::Now),
+            Some("beginning") => return Some(StartFrom::Beginning),
+            Some("now") => return Some(StartFrom::Now),
             Some(text) if text.contains('@') => {
                 let why = "from may be \"beginning\" or \"now\": the sender of a mail is the step's from";
                 self.note(&self.place(item), why);
@@ -103,8 +103,8 @@ impl Checker<'_> {
         patterns
     }
 
-    /// Without a word the flow runs for the default instance only: another one must be asked for, so that what is tried
-    /// out at a development instance never reaches the accounts of the live one.
+    /// Returns the flow's instances. By default a flow runs for the default instance only. Another instance must be
+    /// listed explicitly, so that a trial at a development instance never reaches the accounts of the live instance.
     fn instances(&mut self, table: &dyn TableLike) -> BTreeSet<Instance> {
         let Some(item) = table.get("instances") else { return [Instance::default()].into() };
         let wrong = "instances is a list such as [\"default\", \"staging\"]: \"default\" is the one of \
@@ -127,7 +127,7 @@ impl Checker<'_> {
         false
     }
 
-    /// An expression that is looked at when an event arrives.
+    /// Reads an expression that is evaluated when an event arrives.
     fn on_event(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
         let text = self.text(table, key)?;
         let place = self.place_of(table.get(key).and_then(Item::span));
@@ -165,7 +165,7 @@ impl Checker<'_> {
         policy
     }
 
-    /// The first pause is not longer than the longest, nor that than all together.
+    /// Checks that the first pause is neither longer than the longest pause nor longer than the time for all attempts.
     fn in_order(&mut self, retry: &dyn TableLike, place: &Place, policy: &RetryPolicy) {
         let shown = humantime::format_duration;
         if policy.first > policy.max {
@@ -188,7 +188,7 @@ impl Checker<'_> {
     }
 }
 
-/// The mistake in a text that is no pattern, where the text alone shows it.
+/// Returns a message about an invalid pattern, if the text shows the mistake.
 fn no_pattern(text: &str) -> Option<String> {
     if let Some((source, kind)) = text.split_once('/') {
         let sources = usher_proto::Source::ALL.map(|source| source.label());

@@ -1,16 +1,16 @@
-//! The messages about flow files with one mistake each, as a whole, so that every change of a message is seen.
+//! A snapshot of the messages about flow files with one mistake each, so that every change of a message is visible.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::flows::{Flow, FlowSource};
 
-/// A flow of one step.
+/// Returns a flow with one step.
 fn step(lines: &str) -> String {
     format!("on = [\"clerk/user.created\"]\n[[step]]\n{lines}\n")
 }
 
-/// A mail with one line more, or in another way.
+/// Returns a flow that sends a mail, with one line added or replaced.
 fn mail(line: &str) -> String {
     let key = |line: &str| line.split('=').next().map(str::trim).unwrap_or_default().to_owned();
     let own = ["use = \"resend.send\"", "to = \"{{ user.email }}\"", "subject = \"Hello\"", "text = \"Welcome\""];
@@ -22,7 +22,7 @@ fn post(line: &str) -> String {
     step(&format!("use = \"http.post\"\nurl = \"https://hooks.acme.test/x\"\n{line}"))
 }
 
-/// Input by input: what is shown of it, and the file.
+/// Returns the inputs, each as the text that is shown and the file.
 fn inputs() -> Vec<(String, String)> {
     let mut inputs = Vec::new();
     let top = |line: &str| mail("text = \"Welcome\"").replacen("on = [\"clerk/user.created\"]", line, 1);

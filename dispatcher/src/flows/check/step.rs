@@ -1,4 +1,4 @@
-//! The steps of a flow.
+//! Checks the steps of a flow.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const CALL_KEYS: [&str; 10] = [
     "for_deleted",
 ];
 
-/// Keys that people look for and that there are not, and what there is.
+/// Keys that users expect but that do not exist, each with an explanation.
 const NOT_THERE: [(&str, &str); 7] = [
     ("headers", "no headers of a flow's own are sent"),
     ("method", "it is always a POST"),
@@ -37,15 +37,16 @@ const NOT_THERE: [(&str, &str); 7] = [
     ("delay", "a step of its own waits: [[step]] with wait = \"3d\""),
 ];
 
-/// The longest an attempt may take; what waits for it to end at a rebalance or a stop waits in vain.
+/// Maximum timeout of an attempt. A rebalance or a stop would wait in vain for a longer attempt to end.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
-/// Time that a step waits for what it needs, unless it says otherwise.
+/// Default of the time that a step waits for the value that it needs.
 const NEEDS_WITHIN: Duration = Duration::from_secs(24 * 3600);
-/// Longest name of a step, in characters: it becomes part of idempotency keys.
+/// Maximum length of a step's name in characters. The name becomes part of idempotency keys.
 const LONGEST_NAME: usize = 64;
 
-/// The choice in doubt unless the step makes it: rather not at all than twice. But receivers of Standard Webhooks are
-/// to know a message again by its id, and a 503 of theirs must not be the end of it.
+/// Returns the default decision after an unknown outcome. In general a loss is preferred to a duplicate. Receivers
+/// of Standard Webhooks, however, must recognise a repeated message by its id, and a 503 response of theirs must
+/// not end the run.
 fn default_on_doubt(connector: &str) -> OnUnknownOutcome {
     if connector == "http" { OnUnknownOutcome::Send } else { OnUnknownOutcome::DeadLetter }
 }
@@ -72,7 +73,7 @@ impl Checker<'_> {
             let line = self.place_of(table.span()).line;
             let lines = self.lines_of(table);
             self.lines.steps.push((line, lines));
-            // One that is refused has its problem recorded.
+            // The problem of a refused step is already recorded.
             if let Ok(step) = self.step(table, index, &earlier) {
                 steps.push(step);
             }
@@ -101,7 +102,7 @@ impl Checker<'_> {
         Ok(FlowStep { name, when, action })
     }
 
-    /// Of a step that is neither a wait nor a call: what its keys were to be.
+    /// Records messages about misplaced keys of a step that is neither a wait nor a call.
     fn only_known_keys(&mut self, table: &Table) {
         for (key, _) in table.iter() {
             if let Some(why) = elsewhere(key).filter(|_| key != "name") {
@@ -137,7 +138,7 @@ impl Checker<'_> {
         let mut given = Map::new();
         let mut is_refused = Ok(());
         for param in operation.params {
-            // The link is made for its recipient, who must be known before it.
+            // The link is built for its recipient, who must be known first.
             self.has_link = marketing.is_some() && !operation.writes_to.contains(&param.name);
             match table.get(param.name) {
                 Some(item) => match self.param(param, item, earlier) {
@@ -283,7 +284,7 @@ impl Checker<'_> {
     }
 }
 
-/// The message about a key that no step has, where it is known what was meant.
+/// Returns a message about a key that no step has, if the intended meaning is known.
 fn elsewhere(key: &str) -> Option<String> {
     if FLOW_KEYS.contains(&key) && key != "from" {
         return Some(format!("{key} is a key of the flow: move it above the first [[step]]"));

@@ -1,4 +1,4 @@
-//! What a flow file may say, and how it is told what is wrong.
+//! Tests of the content that a flow file may have, and of the messages about problems.
 
 use std::collections::BTreeMap;
 
@@ -138,7 +138,7 @@ fn marketing_mail_can_show_the_link_that_ends_it() {
     assert!(matches!(&flow.steps[0].action, Action::Call(call) if call.marketing.as_deref() == Some("news")));
 }
 
-/// A run goes on with the version that it began with, whatever has been found to be unwise since.
+/// A run continues with the version that it began with, even if newer checks object to that version.
 #[test]
 fn a_version_that_would_not_be_called_good_today_can_still_be_read() {
     let flow =

@@ -1,4 +1,4 @@
-//! The mistake in a text that is no TOML, in the words of somebody who knows what is usually meant.
+//! Messages about text that is not valid TOML. Frequent mistakes get a specific message.
 
 use toml_edit::TomlError;
 
@@ -17,7 +17,7 @@ pub(super) fn problem(source: &FlowSource, error: &TomlError) -> Problem {
     Problem { file: source.file.clone(), line, message }
 }
 
-/// The first line, up to that of the error, with a text of one line that does not end in it.
+/// Returns the first line, up to that of the error, with an unclosed single-line string.
 fn unclosed(toml: &str, error: usize) -> Option<usize> {
     let mut in_long: Option<&str> = None;
     for (index, line) in toml.lines().take(error).enumerate() {
@@ -48,7 +48,7 @@ fn unclosed(toml: &str, error: usize) -> Option<usize> {
     None
 }
 
-/// The rest behind the text that `found` begins with; none if that is not closed.
+/// Returns the text after the string that `found` begins with; `None` if the string is not closed.
 fn closed(found: &str) -> Option<&str> {
     let quote = found.chars().next()?;
     let mut chars = found.char_indices().skip(1);
@@ -62,7 +62,7 @@ fn closed(found: &str) -> Option<&str> {
     None
 }
 
-/// `key: value`.
+/// Returns key and value of a line of the form `key: value`.
 fn yaml(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.split_once(':')?;
     let is_key = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';

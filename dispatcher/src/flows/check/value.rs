@@ -1,4 +1,4 @@
-//! Parameters: from TOML to JSON, and whether that is what the parameter may be.
+//! Converts parameters from TOML to JSON and checks their types.
 
 use serde_json::{Map, Value};
 use toml_edit::{Item, TableLike, Value as Toml};
@@ -7,7 +7,7 @@ use super::{Checked, Checker};
 use crate::connectors::{Param, ParamType};
 
 impl Checker<'_> {
-    /// A parameter's value as JSON; texts are checked as templates.
+    /// Returns a parameter's value as JSON. Strings in it are checked as templates.
     pub(super) fn param(&mut self, param: &Param, item: &Item, earlier: &[String]) -> Checked<Value> {
         let value = self.value(item, earlier)?;
         if !param.shape.accepts(&value) {
@@ -20,7 +20,7 @@ impl Checker<'_> {
         match item {
             Item::Value(value) => self.toml_value(value, earlier),
             Item::Table(table) => self.fields(table, earlier),
-            // The natural way to write a list of tables, `[[step.body.blocks]]`.
+            // `[[step.body.blocks]]` is the natural notation for a list of tables.
             Item::ArrayOfTables(tables) => {
                 tables.iter().map(|table| self.fields(table, earlier)).collect::<Checked<_>>().map(Value::Array)
             }
@@ -55,7 +55,7 @@ impl Checker<'_> {
     }
 }
 
-/// The message about a parameter of another form.
+/// Returns the message about a parameter of a wrong type.
 fn mismatch(param: &Param, value: &Value) -> String {
     let name = param.name;
     match (param.shape, value) {

@@ -1,5 +1,5 @@
-//! Expressions and templates as they are written: their syntax, the filters, tests and names in them, and what somebody
-//! means who writes another language.
+//! Checks the text of expressions and templates: their syntax, their filters, tests and names, and notations
+//! of other languages.
 
 use minijinja::{Environment, Error};
 
@@ -8,7 +8,7 @@ use super::super::pieces::{Piece, blocks, pieces};
 use super::super::problem::{nearest, suggestion};
 use super::{Checker, Place};
 
-/// Filters for the nearest right word; whether one exists is asked of the environment.
+/// Filters that are suggested for a misspelt one. The environment is queried for the existence of a filter.
 const FILTERS: [&str; 31] = [
     "abs",
     "batch",
@@ -42,7 +42,7 @@ const FILTERS: [&str; 31] = [
     "trim",
     "upper",
 ];
-/// Tests likewise.
+/// Tests that are suggested for a misspelt one.
 const TESTS: [&str; 14] = [
     "defined",
     "divisibleby",
@@ -59,15 +59,15 @@ const TESTS: [&str; 14] = [
     "string",
     "true",
 ];
-/// Words of an expression that are no names.
+/// Words of an expression that are not names.
 const WORDS: [&str; 12] = ["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False"];
-/// Words of other languages for none.
+/// Words of other languages for `none`.
 const NOTHING: [&str; 4] = ["null", "nil", "undefined", "NULL"];
-/// Statements that fetch another template; there is none to fetch.
+/// Statements that load another template. They are rejected, because no other template is available.
 const FETCHING: [&str; 4] = ["include", "import", "extends", "from"];
 
 impl Checker<'_> {
-    /// Checks an expression, such as that of `when`.
+    /// Checks an expression, such as the value of `when`.
     pub(super) fn expression(&mut self, place: &Place, text: &str, earlier: &[String]) {
         let environment = self.environment.clone();
         match environment.compile_expression(text) {
@@ -96,7 +96,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Tells a text that the parser refuses: in plain words where those show the mistake, else in the parser's.
+    /// Records the problem of a text that the parser rejects: with a specific message if the spelling shows the
+    /// mistake, otherwise with the parser's message.
     fn not_parsed(&mut self, place: &Place, error: &Error, texts: &[&str], earlier: &[String]) {
         let before = self.objections.len();
         for text in texts {
@@ -114,13 +115,13 @@ impl Checker<'_> {
         self.problems.extend(told);
     }
 
-    /// Checks the words of an expression, whatever it means.
+    /// Checks the pieces of an expression without evaluating it.
     fn spelling(&mut self, place: &Place, text: &str, earlier: &[String]) {
         let found = pieces(text);
         for (at, token) in found.iter().enumerate() {
             let previous = at.checked_sub(1).and_then(|at| found.get(at));
             match token {
-                Piece::Health(sign @ ("&&" | "||" | "!")) => {
+                Piece::Symbol(sign @ ("&&" | "||" | "!")) => {
                     let word = match *sign {
                         "&&" => "and",
                         "||" => "or",
@@ -128,8 +129,8 @@ impl Checker<'_> {
                     };
                     self.object(place, format!("{sign} is written {word}"));
                 }
-                Piece::Health("=") if !is_assignment(&found, at) => self.object(place, "= is written =="),
-                Piece::Path(parts) if previous == Some(&Piece::Health("|")) => {
+                Piece::Symbol("=") if !is_assignment(&found, at) => self.object(place, "= is written =="),
+                Piece::Path(parts) if previous == Some(&Piece::Symbol("|")) => {
                     self.filter(place, parts.join(".").as_str())
                 }
                 Piece::Path(parts) if is_word(previous, "is") || is_negated_test(&found, at) => {
@@ -142,13 +143,13 @@ impl Checker<'_> {
                 {
                     self.object(place, format!("there is no {}: a template stands by itself", parts[0]));
                 }
-                Piece::Path(parts) if found.get(at + 1) == Some(&Piece::Health("(")) => self.method(place, parts),
-                Piece::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Piece::Health("-")) => {
+                Piece::Path(parts) if found.get(at + 1) == Some(&Piece::Symbol("(")) => self.method(place, parts),
+                Piece::Path(parts) if parts[0] == "steps" && found.get(at + 1) == Some(&Piece::Symbol("-")) => {
                     if let Some(step) = dashed(&found[at..], earlier) {
                         self.object(place, format!("write steps['{step}']: a name with a dash is no name here"));
                     }
                 }
-                Piece::Path(_) | Piece::Text(_) | Piece::Number(_) | Piece::Health(_) => {}
+                Piece::Path(_) | Piece::Text(_) | Piece::Number(_) | Piece::Symbol(_) => {}
             }
         }
     }
@@ -165,7 +166,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `user.name.upper()`: values have no methods.
+    /// Rejects a method call such as `user.name.upper()`, because values have no methods.
     fn method(&mut self, place: &Place, parts: &[&str]) {
         let Some((name, owner)) = parts.split_last().filter(|(_, owner)| !owner.is_empty()) else { return };
         if !ROOTS.contains(&owner[0]) && !REMEMBERED.contains(&owner[0]) {
@@ -175,13 +176,13 @@ impl Checker<'_> {
         self.object(place, format!("values have no methods such as {name}(): write {} | {known}", owner.join(".")));
     }
 
-    /// Names must begin with what there is, and `steps.<name>` must be an earlier step.
+    /// Checks that names begin with an available top-level name and that `steps.<name>` is an earlier step.
     fn names(&mut self, place: &Place, text: &str, names: &std::collections::HashSet<String>, earlier: &[String]) {
         let remembers = !self.remember.is_empty();
         let roots: Vec<&str> = ROOTS.into_iter().chain(REMEMBERED.into_iter().filter(|_| remembers)).collect();
         let mut names: Vec<&String> = names.iter().collect();
         names.sort();
-        // A dash in a step's name has been told, and what follows it is no name.
+        // A dash in a step's name was already reported, and the text after the dash is not a name.
         let has_dashes = text.contains("steps.")
             && earlier.iter().any(|step| text.contains(&format!("steps.{step}")) && step.contains('-'));
         for name in names.into_iter().filter(|_| !has_dashes) {
@@ -215,7 +216,7 @@ impl Checker<'_> {
         }
     }
 
-    /// An expression that sees the event alone.
+    /// Checks an expression that can access the event only.
     pub(super) fn expression_on_event(&mut self, place: &Place, key: &str, text: &str) {
         let environment = self.environment.clone();
         match environment.compile_expression(text) {
@@ -232,7 +233,7 @@ impl Checker<'_> {
     }
 }
 
-/// The parser's message, without the name that it gives to a text without one.
+/// Returns the parser's message, without the name that it gives to an unnamed text.
 fn syntax(error: &Error) -> String {
     error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
 }
@@ -246,26 +247,26 @@ fn is_word(token: Option<&Piece<'_>>, word: &str) -> bool {
     matches!(token, Some(Piece::Path(parts)) if parts[..] == [word])
 }
 
-/// True if what stands at `at` follows `is not`.
+/// True if the piece at `at` follows `is not`.
 fn is_negated_test(found: &[Piece<'_>], at: usize) -> bool {
     let Some(two_before) = at.checked_sub(2) else { return false };
     is_word(found.get(at - 1), "not") && is_word(found.get(two_before), "is")
 }
 
-/// `{% set x = 1 %}`, and a named argument.
+/// True if the `=` at `at` is an assignment, as in `{% set x = 1 %}`, or belongs to a named argument.
 fn is_assignment(found: &[Piece<'_>], at: usize) -> bool {
     let statement = ["set", "with", "macro", "call", "for"].iter().any(|word| is_word(found.first(), word));
-    statement || found[..at].contains(&Piece::Health("("))
+    statement || found[..at].contains(&Piece::Symbol("("))
 }
 
-/// True if a bare word stands beside a comparison, where a text was meant.
+/// True if an unquoted word is an operand of a comparison, where a string was probably intended.
 fn is_compared(text: &str, word: &str) -> bool {
     let found: Vec<Piece<'_>> = match blocks(text)[..] {
         [] => pieces(text),
         ref parts => parts.iter().flat_map(|part| pieces(part)).collect(),
     };
     let compares =
-        |token: Option<&Piece<'_>>| matches!(token, Some(Piece::Health("==" | "!="))) || is_word(token, "in");
+        |token: Option<&Piece<'_>>| matches!(token, Some(Piece::Symbol("==" | "!="))) || is_word(token, "in");
     (0..found.len()).any(|at| {
         is_word(found.get(at), word)
             && !WORDS.contains(&word)
@@ -273,12 +274,12 @@ fn is_compared(text: &str, word: &str) -> bool {
     })
 }
 
-/// The earlier step with dashes in its name that `steps.<name>` was to mean.
+/// Returns the earlier step with dashes in its name that `steps.<name>` was intended to name.
 fn dashed<'a>(found: &[Piece<'_>], earlier: &'a [String]) -> Option<&'a String> {
     let Some(Piece::Path(parts)) = found.first() else { return None };
     let mut written = parts.get(1)?.to_string();
     let mut rest = &found[1..];
-    while let [Piece::Health("-"), Piece::Path(more), after @ ..] = rest {
+    while let [Piece::Symbol("-"), Piece::Path(more), after @ ..] = rest {
         written = format!("{written}-{}", more[0]);
         if let Some(step) = earlier.iter().find(|step| **step == written) {
             return Some(step);

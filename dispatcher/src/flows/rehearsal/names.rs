@@ -1,5 +1,5 @@
-//! The names that a flow uses, looked up in the samples: one that leads nowhere is never an error where it runs, but a
-//! condition that is never true.
+//! Looks up the names that a flow uses in the samples. At run time a name that does not exist need not cause an error:
+//! it can be a condition that is never true.
 
 use serde_json::Value;
 
@@ -12,9 +12,9 @@ use super::super::{Action, Flow, Problem};
 use super::scenes::{self, Scene};
 use super::{Findings, problem};
 
-/// A text of a flow, and where it stands.
+/// A text of a flow and its place.
 pub(super) struct Uses {
-    /// `step welcome: ` or nothing.
+    /// Prefix of messages: `step welcome: `, or empty outside of steps.
     whose: String,
     file: String,
     line: usize,
@@ -22,7 +22,7 @@ pub(super) struct Uses {
     is_expression: bool,
 }
 
-/// Every expression and template of a flow.
+/// Returns every expression and template of a flow.
 pub(super) fn uses(flow: &Flow, lines: &Lines) -> Vec<Uses> {
     let mut uses = Vec::new();
     let file = flow.source.file.as_str();
@@ -61,7 +61,7 @@ pub(super) fn uses(flow: &Flow, lines: &Lines) -> Vec<Uses> {
     uses
 }
 
-/// The texts in a parameter.
+/// Returns the strings in a parameter.
 pub(super) fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => vec![text],
@@ -71,8 +71,8 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Looks the names up in the scenes. One that no sample has, and that is like none that there are, may be new at Clerk:
-/// it is made known, and warned of.
+/// Looks up the names in the scenes. A name that no sample contains and that is not similar to an existing one may be
+/// new at Clerk: it causes a warning and is added to the scenes as null.
 pub(super) fn check(flow: &Flow, lines: &Lines, uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
     remembered(flow, lines, findings);
     for used in uses {
@@ -89,7 +89,7 @@ pub(super) fn check(flow: &Flow, lines: &Lines, uses: &[Uses], scenes: &mut [Sce
     }
 }
 
-/// Fields that no user has change never.
+/// Reports stored fields that no user has, because they never change.
 fn remembered(flow: &Flow, lines: &Lines, findings: &mut Findings) {
     let Some(known) = scenes::known_fields() else { return };
     for field in flow.remember.iter().filter(|field| !known.contains_key(*field)) {
@@ -153,14 +153,15 @@ struct Missing {
     meant: Option<String>,
 }
 
-/// The missing part of a name that no scene knows.
+/// Returns the missing part of a name that no scene contains; `None` if a scene contains the name or cannot check it.
 fn missing(name: &str, scenes: &[Scene]) -> Option<Missing> {
     let mut found = None;
     for scene in scenes {
         match scene.context.look(name) {
             Sight::There(_) | Sight::Open => return None,
             Sight::Missing { owner, field, known } => {
-                // A deleted user, say, has little to be like.
+                // Some objects, such as a deleted user, have too few fields for a suggestion; another scene
+                // may have one.
                 let meant = nearest(&field, known.keys().map(String::as_str)).map(str::to_owned);
                 let is_better = found.as_ref().is_none_or(|found: &Missing| found.meant.is_none());
                 if is_better {
@@ -172,17 +173,17 @@ fn missing(name: &str, scenes: &[Scene]) -> Option<Missing> {
     found
 }
 
-/// Names that are compared with a constant.
+/// Returns the names that are compared with a constant.
 fn comparisons(expression: &str) -> Vec<(String, Literal)> {
     const SIGNS: [&str; 6] = ["==", "!=", "<", ">", "<=", ">="];
     let found = pieces(expression);
     let mut compared = Vec::new();
     for (at, window) in found.windows(3).enumerate() {
-        let [left, Piece::Health(sign), right] = window else { continue };
+        let [left, Piece::Symbol(sign), right] = window else { continue };
         if !SIGNS.contains(sign) {
             continue;
         }
-        // Beside another sign it is a part of something else, of another type.
+        // Next to another operator the operand is part of a larger expression, which may have another type.
         if !at.checked_sub(1).is_none_or(|at| is_boundary(&found[at])) || !found.get(at + 3).is_none_or(is_boundary) {
             continue;
         }
@@ -201,16 +202,16 @@ fn comparisons(expression: &str) -> Vec<(String, Literal)> {
     compared
 }
 
-/// True if a comparison can begin behind this piece, and end before it.
+/// True if a comparison can begin after this piece or end before it.
 fn is_boundary(piece: &Piece<'_>) -> bool {
     match piece {
         Piece::Path(parts) => matches!(parts[..], ["and" | "or" | "not" | "if" | "elif" | "else"]),
-        Piece::Health(sign) => matches!(*sign, "(" | ")" | ","),
+        Piece::Symbol(sign) => matches!(*sign, "(" | ")" | ","),
         Piece::Text(_) | Piece::Number(_) => false,
     }
 }
 
-/// A constant of an expression.
+/// A constant in an expression.
 #[derive(Debug)]
 enum Literal {
     Text(String),
@@ -225,7 +226,7 @@ impl Literal {
             Piece::Number(number) => Some(Self::Number((*number).to_owned())),
             Piece::Path(parts) if parts[..] == ["true"] => Some(Self::Flag(true)),
             Piece::Path(parts) if parts[..] == ["false"] => Some(Self::Flag(false)),
-            Piece::Path(_) | Piece::Health(_) => None,
+            Piece::Path(_) | Piece::Symbol(_) => None,
         }
     }
 
@@ -246,7 +247,8 @@ impl Literal {
     }
 }
 
-/// That a value and the constant it is compared with are never of one type: the comparison always comes out the same.
+/// Returns a message if a value never has the type of the constant that it is compared with: the comparison then always
+/// has the same result.
 fn mismatch(path: &str, literal: &Literal, scenes: &[Scene]) -> Option<String> {
     let mut other = None;
     for scene in scenes {

@@ -1,5 +1,5 @@
-//! One step of a flow in one scene: its request is made as an attempt does, but for what only the store and the
-//! settings know.
+//! One step of a flow in one scene. Its request is prepared as in an attempt, except for the data that only the store
+//! and the settings contain.
 
 use serde_json::{Map, Value};
 
@@ -10,13 +10,13 @@ use super::scenes::Scene;
 use crate::connectors::{self, Connectors, StepInput};
 use crate::suppression;
 
-/// Result of a step in one scene.
+/// The result of a step in one scene.
 pub(super) enum Played {
-    /// It does not apply: `when` is false, or it waits for what it needs.
+    /// The step was skipped: `when` is false, or a value that it needs is absent.
     LeftOut,
-    /// Its request was made.
+    /// The request was prepared.
     Made,
-    /// It would be given up.
+    /// The run would be dead-lettered.
     Failed(Failure),
 }
 
@@ -29,13 +29,14 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// The key of the step that it is about; a template's file, or nothing, is none.
+    /// Returns the key of the step that the failure concerns. The result is not a key of the step if the place is empty
+    /// or a template's file.
     pub(super) fn key(&self) -> &str {
         self.place.split('.').next().unwrap_or_default()
     }
 }
 
-/// A step that asks a destination, with what it needs.
+/// A step that calls a destination, with everything that preparing its request requires.
 pub(super) struct Part<'a> {
     pub(super) flow: &'a Flow,
     pub(super) step: &'a FlowStep,
@@ -44,7 +45,7 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// True if the text that fails looks into metadata: what stands in them is the application's own, and in no sample.
+    /// True if the failing text accesses metadata. The application defines its content, so no sample contains it.
     pub(super) fn is_of_metadata(&self, failure: &Failure) -> bool {
         let call = self.call;
         let texts = match failure.key() {
@@ -58,7 +59,7 @@ impl Part<'_> {
         texts.iter().any(|text| text.contains("_metadata"))
     }
 
-    /// Makes the request in a scene, also where `when` is false if that is to be ignored.
+    /// Prepares the request in a scene. If `ignore_when` is set, `when` is not evaluated.
     pub(super) fn play(&self, scene: &Scene, ignore_when: bool) -> Played {
         match self.request(scene, ignore_when) {
             Ok(true) => Played::Made,
@@ -67,7 +68,7 @@ impl Part<'_> {
         }
     }
 
-    /// Returns false where nothing is to be done.
+    /// Prepares the request. Returns false if the step is skipped.
     fn request(&self, scene: &Scene, ignore_when: bool) -> Result<bool, Failure> {
         let Self { flow, step, call, connectors } = self;
         let unrenderable = |key: &'static str| {
@@ -110,7 +111,7 @@ impl Part<'_> {
     }
 }
 
-/// A connector's words begin with the parameter, where it is one.
+/// Converts a connector's message to a failure. The message begins with the name of the parameter, if it concerns one.
 fn of_text(call: &Call, text: &str) -> Failure {
     let operation = connectors::operation(&call.connector, &call.operation);
     let params = operation.map_or(&[][..], |operation| operation.params);

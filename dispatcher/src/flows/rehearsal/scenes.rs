@@ -1,4 +1,4 @@
-//! The material of a rehearsal: sample events, each whole and without what it may lack.
+//! The sample events of a rehearsal, each complete and without the values that it may lack.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -9,10 +9,10 @@ use crate::engine::{AttemptState, Run};
 use crate::field_diff::{Fields, PreviousFields};
 use crate::subject::{self, Subject};
 
-/// Time of all samples.
+/// The time of all samples.
 const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
 
-/// Fields of a user that Clerk leaves out now and then, or sends to some applications only.
+/// Fields of a user that Clerk sometimes omits, or sends to some applications only.
 const OPTIONAL: [&str; 11] = [
     "locale",
     "image_url",
@@ -27,29 +27,29 @@ const OPTIONAL: [&str; 11] = [
     "scim",
 ];
 
-/// One event, and what is known when it is worked on.
+/// One event and the context in which it is processed.
 pub(super) struct Scene {
     /// The event's type.
     pub(super) kind: String,
     pub(super) event: Event,
     pub(super) context: Context,
-    /// The part that it lacks, in words; empty for a whole sample.
+    /// Description of the absent values; empty for a complete sample.
     lacks: &'static str,
 }
 
 impl Scene {
-    /// True if nothing is missing in it.
+    /// True if the sample is complete.
     pub(super) fn is_whole(&self) -> bool {
         self.lacks.is_empty()
     }
 
-    /// In words.
+    /// Describes the scene in words, for messages.
     pub(super) fn describe(&self) -> String {
         format!("with {} {}", self.kind, self.lacks).trim_end().to_owned()
     }
 }
 
-/// All scenes of a flow: of every known type that starts it.
+/// Returns all scenes of a flow: those of every known event type that starts it.
 pub(super) fn of(flow: &Flow) -> Vec<Scene> {
     let starts = |kind: &&&str| flow.on.iter().any(|pattern| pattern.clerk_type().is_some() && pattern.takes(kind));
     events::CLERK.iter().filter(starts).flat_map(|kind| of_type(flow, kind)).collect()
@@ -65,7 +65,8 @@ fn of_type(flow: &Flow, kind: &str) -> Vec<Scene> {
     scenes
 }
 
-/// A sample whole, and without what may be missing; each with the user whom it concerns, as far as that one is known.
+/// Returns a sample in complete form and without the values that may be absent. Each form is a description, the event,
+/// and the known state of the user whom it concerns, if that is not in the event itself.
 fn forms(kind: &str, sample: Value) -> Vec<(&'static str, Value, Option<Value>)> {
     if kind == "user.deleted" {
         return vec![("", sample, None)];
@@ -102,7 +103,7 @@ fn forms(kind: &str, sample: Value) -> Vec<(&'static str, Value, Option<Value>)>
     ]
 }
 
-/// Somebody who has said everything that can be said.
+/// Returns a user in whom every field is present, and username and phone number are set.
 fn whole_user(mut user: Value) -> Value {
     for field in OPTIONAL {
         if user.get(field).is_none() {
@@ -127,7 +128,7 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
         body: Bytes::from(sample.to_string()),
     };
     let subject = user.map(|user| Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 });
-    // As if every earlier step had made something.
+    // Every step has a result, as if it had created an object.
     let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "made_1" }))).collect();
     let run = Run {
         event: event.clone(),
@@ -151,14 +152,15 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
     Some(Scene { kind: kind.to_owned(), event, context, lacks })
 }
 
-/// As if everything that the flow remembers had changed: then every step that looks for a change is due.
+/// Returns previous fields in which every field that the flow stores has changed, so that every step that depends on a
+/// change is due.
 fn before(flow: &Flow) -> PreviousFields {
     let user = Value::Object(known_fields().unwrap_or_default()).to_string();
     let known = Json::read(&user).map(|user| subject::fields(user, &flow.remember));
     PreviousFields { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
 }
 
-/// Fields of a user that can be remembered: Clerk's, and those that are derived from them.
+/// Returns the fields of a user that a flow can store: Clerk's fields, and those derived from them.
 pub(super) fn known_fields() -> Option<Fields> {
     let sample = events::samples("user.created").into_iter().next()?;
     let Value::Object(mut user) = whole_user(sample["data"].clone()) else { return None };

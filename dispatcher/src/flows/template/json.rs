@@ -1,5 +1,5 @@
-//! Parameters that may be any JSON, rendered to the text of it: numbers keep the digits that were sent, which a tree of
-//! doubles would round.
+//! Rendering of parameters that may be any JSON, to JSON text. In a text, numbers keep the digits that were sent; a
+//! tree of doubles would round them.
 
 use minijinja::Environment;
 use serde_json::Value;
@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::{TEXT, Unrenderable, evaluate_at, functions, nulls, render_text, whole};
 use crate::flows::Context;
 
-/// Said of a value that JSON has no notation for.
+/// Returns the error for a value that has no JSON representation.
 pub(super) fn not_json(place: &str) -> Unrenderable {
     Unrenderable { place: place.to_owned(), what: "it is no JSON".to_owned() }
 }
 
-/// The text of a value's JSON. A text that is one expression has the expression's type; one that comes out empty is none,
-/// and is left out of lists and tables.
+/// Renders a value to JSON text. A string that is exactly one expression has the type of the expression. A string that
+/// is rendered empty is `None`, and is omitted from lists and tables.
 pub(super) fn render(
     environment: &Environment<'_>,
     place: &str,

@@ -1,4 +1,4 @@
-//! What cannot be had from a real broker: refusals when they are wanted.
+//! Tests that a real broker cannot serve on demand, such as refusals at a chosen moment.
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -13,7 +13,7 @@ use crate::{Creation, Log as _, Retention, TopicSpec};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the group has committed.
+/// Returns the offset that the group has committed.
 fn committed(log: &KafkaLog) -> Option<i64> {
     let asker: BaseConsumer = log.settings.consumer("g").create().expect("a client");
     let mut list = TopicPartitionList::new();
@@ -29,7 +29,7 @@ fn committed(log: &KafkaLog) -> Option<i64> {
 async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_and_ends_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     cluster.create_topic("t", 1, 1).expect("a topic");
-    // The mock waits for a member that rejoins until it takes its former self for dead.
+    // When a member rejoins, the mock waits until the session of its former self has expired.
     let quick = [("session.timeout.ms", "5000"), ("heartbeat.interval.ms", "500")];
     let quick = quick.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let log = KafkaLog::open(&cluster.bootstrap_servers(), &quick).expect("a client");
@@ -59,7 +59,7 @@ async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_
                     control.commit(partition, records.last().expect("never empty").0 + 1);
                 }
                 LogEvent::Reached { .. } => {}
-                // An illegal generation means that somebody else may have the partition.
+                // An illegal generation means that another member may own the partition.
                 LogEvent::Revoked { lost: true, .. } => {}
                 LogEvent::Revoked { lost: false, .. } => control.release(),
                 LogEvent::Failed(error) => panic!("{error}"),
@@ -70,7 +70,7 @@ async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_
     control.close().await;
 }
 
-/// A partition that ends with what a transaction leaves behind: an offset that holds no record.
+/// A partition can end with the control record of a transaction: an offset that holds no record.
 #[tokio::test]
 async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
     let Some(brokers) = std::env::var("USHER_TEST_KAFKA").ok().filter(|value| !value.is_empty()) else {

@@ -1,7 +1,7 @@
-//! Whom a Clerk event concerns.
+//! The key of a Clerk event: the user or object that it concerns.
 //!
-//! Where the ids sit: Clerk's OpenAPI schema of its webhooks (clerk/openapi-specs, 2025-04-15). Which one is the key is
-//! our choice: the user if there is one, else what the event is about.
+//! Source for the positions of the ids: Clerk's OpenAPI schema of its webhooks (clerk/openapi-specs, 2025-04-15). The
+//! choice of the key is ours: the user if there is one, else the object of the event.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use usher_proto::{Json, Key};
 
 use crate::sources::subject::{self, address, phone};
 
-/// The key of an event of type `kind`. Where nothing in it identifies anybody, the delivery's own id is the key: such an
-/// event is in order with nothing but itself.
+/// Returns the key of an event of type `kind`. If the event identifies no user or object, its key is the id of the
+/// delivery; then the event is not ordered relative to any other.
 pub(super) fn key(kind: &str, data: Option<Json<'_>>, instance_id: Option<&str>, svix_id: &str) -> Key {
     let text = |path: &[&str]| data?.at(path)?.filled();
     let (group, action) = kind.split_once('.').unwrap_or((kind, ""));
@@ -41,7 +41,8 @@ pub(super) fn key(kind: &str, data: Option<Json<'_>>, instance_id: Option<&str>,
     subject::key(candidates.iter().find_map(|path| text(path)).as_deref().unwrap_or(svix_id))
 }
 
-/// The key of what has an owner, else a recipient that is known by an address or a number alone.
+/// Returns the key of an event that has an owner, or else a recipient that is known only by an address or
+/// a phone number.
 fn of_recipient(
     owner: Option<Cow<'_, str>>,
     recipient: Option<Cow<'_, str>>,

@@ -1,4 +1,4 @@
-//! Every sample payload with its own headers, held against the expected key and the independent `svix` crate.
+//! All sample payloads with their headers, compared with the expected key and with the independent `svix` crate.
 
 use std::path::PathBuf;
 
@@ -18,15 +18,15 @@ fn index() -> Value {
     serde_json::from_slice(&std::fs::read(samples().join("index.json")).expect("the index")).expect("JSON")
 }
 
-fn clerk(secret: &str) -> Clerk {
-    Clerk::from_environment(&Environment::from_vars([(VARIABLE, secret)])).expect("a secret")
+fn clerk(secret: &str) -> ClerkSource {
+    ClerkSource::from_environment(&Environment::from_vars([(VARIABLE, secret)])).expect("a secret")
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).expect(pointer)
 }
 
-/// The case's headers, under other names if `names` says so.
+/// Returns the headers of a case, under the given names.
 fn head(case: &Value, names: [&'static str; 3]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (own, name) in SVIX.iter().zip(names) {
@@ -80,7 +80,7 @@ fn the_independent_crate_agrees_on_every_sample_both_ways() {
     }
 }
 
-/// The first sample with a body of our own, signed for it.
+/// Signs a body for the first secret and accepts it.
 fn accept(body: &str) -> Result<Event, Refusal> {
     let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret");
     let mut headers = HeaderMap::new();
@@ -169,7 +169,7 @@ fn unknown_types_and_fields_are_no_error() {
     assert_eq!(accept(r#"{"type":"brand.new","data":"text"}"#).expect("kept").subject.key(), "msg_1");
 }
 
-/// One value of each type that JSON has, and those of which readers disagree.
+/// One value of each JSON type, and values on which parsers disagree.
 const ANYTHING: [&str; 12] = [
     "null",
     "true",
@@ -226,16 +226,18 @@ fn instances_have_secrets_of_their_own() {
         "CLERK_WEBHOOK_SIGNING_SECRET_STAGING_EU",
         "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     )]);
-    let clerk = Clerk::from_environment(&environment).expect("a secret");
+    let clerk = ClerkSource::from_environment(&environment).expect("a secret");
     assert_eq!(clerk.secrets.of("staging-eu").expect("configured").1.len(), 2);
     assert_eq!(clerk.secrets.of(Instance::DEFAULT).err(), Some(Refusal::NoSuchInstance));
 }
 
 #[test]
 fn a_missing_or_broken_secret_is_named_and_not_shown() {
-    let missing = Clerk::from_environment(&Environment::from_vars([])).err().expect("refused").to_string();
+    let missing = ClerkSource::from_environment(&Environment::from_vars([])).err().expect("refused").to_string();
     assert!(missing.starts_with("CLERK_WEBHOOK_SIGNING_SECRET: not set"), "{missing}");
-    let broken =
-        Clerk::from_environment(&Environment::from_vars([(VARIABLE, "whsec_???")])).err().expect("refused").to_string();
+    let broken = ClerkSource::from_environment(&Environment::from_vars([(VARIABLE, "whsec_???")]))
+        .err()
+        .expect("refused")
+        .to_string();
     assert!(broken.contains("not base64") && !broken.contains("???"), "{broken}");
 }

@@ -1,9 +1,9 @@
-//! Stripe's idempotency keys, and what they keep.
+//! Stripe's idempotency keys, and the responses that they store.
 
 use axum::http::Method;
 use serde_json::json;
 
-use super::super::support::{Bench, STRIPE_KEY};
+use super::super::support::{LabBench, STRIPE_KEY};
 use crate::{Fault, Limit};
 
 const INVALID: &str = "invalid_request_error";
@@ -14,9 +14,9 @@ fn fault(status: u16) -> Fault {
 
 #[tokio::test]
 async fn the_first_answer_comes_again_and_says_so() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let first = bench.post("/v1/customers", "k1", "name=Dana&email=dana%40work.test").await;
-    // Another order of the same parameters is the same request.
+    // The same parameters in another order are the same request.
     let again = bench.post("/v1/customers", "k1", "email=dana%40work.test&name=Dana").await;
     assert_eq!((first.header("idempotent-replayed"), again.header("idempotent-replayed")), (None, Some("true")));
     assert_eq!((again.status, &again.body), (200, &first.body));
@@ -30,7 +30,7 @@ async fn the_first_answer_comes_again_and_says_so() {
 
 #[tokio::test]
 async fn other_parameters_or_another_endpoint_are_an_idempotency_error() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let made = bench.post("/v1/customers", "k1", "name=Dana").await;
     let id = made.body["id"].as_str().expect("an id");
     let expected = (400, "idempotency_error", None, None);
@@ -41,7 +41,7 @@ async fn other_parameters_or_another_endpoint_are_an_idempotency_error() {
 
 #[tokio::test]
 async fn a_twin_of_a_running_request_is_told_so() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_fault("stripe", Fault { latency_ms: 400, ..Fault::default() }).expect("a fault");
     let (one, other) =
         tokio::join!(bench.post("/v1/customers", "k1", "name=Dana"), bench.post("/v1/customers", "k1", "name=Dana"),);
@@ -52,7 +52,7 @@ async fn a_twin_of_a_running_request_is_told_so() {
 
 #[tokio::test]
 async fn a_failed_execution_is_replayed_after_the_fault_is_over() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     for status in [402, 500] {
         let key = format!("k{status}");
         bench.lab().set_fault("stripe", fault(status)).expect("a fault");
@@ -68,7 +68,7 @@ async fn a_failed_execution_is_replayed_after_the_fault_is_over() {
 
 #[tokio::test]
 async fn an_object_that_is_missing_while_executing_is_kept_too() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let form = "customer=cus_none&items[0][price]=price_1&trial_period_days=7";
     let failed = bench.post("/v1/subscriptions", "k1", form).await;
     assert_eq!(failed.error(), (400, INVALID, Some("resource_missing"), Some("customer")));
@@ -78,7 +78,7 @@ async fn an_object_that_is_missing_while_executing_is_kept_too() {
 
 #[tokio::test]
 async fn what_came_before_the_execution_is_not_kept() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let post = async || bench.post("/v1/customers", "k1", "name=Dana").await;
     for status in [409, 424, 429, 502, 503, 504] {
         bench.lab().set_fault("stripe", fault(status)).expect("a fault");
@@ -94,7 +94,7 @@ async fn what_came_before_the_execution_is_not_kept() {
 
 #[tokio::test]
 async fn reading_and_deleting_pass_over_the_key() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let made = bench.post("/v1/customers", "k1", "name=Dana").await;
     let path = format!("/stripe/v1/customers/{}", made.body["id"].as_str().expect("an id"));
     let headers = [STRIPE_KEY, ("idempotency-key", "k1")];
@@ -105,14 +105,14 @@ async fn reading_and_deleting_pass_over_the_key() {
 
 #[tokio::test]
 async fn a_key_has_at_most_255_characters() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     assert_eq!(bench.post("/v1/customers", &"k".repeat(255), "").await.status, 200);
     assert_eq!(bench.post("/v1/customers", &"k".repeat(256), "").await.error(), (400, INVALID, None, None));
 }
 
 #[tokio::test]
 async fn over_the_limit_the_answer_names_the_limiter() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     bench.lab().set_limit("stripe", Limit { per_second: 1 }).expect("a limit");
     bench.post("/v1/customers", "", "name=Dana").await;
     let refused = bench.post("/v1/customers", "k1", "name=Lee").await;
@@ -125,7 +125,7 @@ async fn over_the_limit_the_answer_names_the_limiter() {
 
 #[tokio::test]
 async fn a_lock_on_an_object_is_a_429_without_a_limiter() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let lock = Fault { name: Some("lock_timeout".into()), ..fault(429) };
     bench.lab().set_fault("stripe", lock).expect("a fault");
     let refused = bench.post("/v1/customers", "", "name=Dana").await;

@@ -1,16 +1,16 @@
-//! Customers and subscriptions over their lives.
+//! The life cycle of customers and subscriptions.
 
 use serde_json::json;
 
-use super::super::support::Bench;
+use super::super::support::LabBench;
 
-async fn customer(bench: &Bench, form: &str) -> String {
+async fn customer(bench: &LabBench, form: &str) -> String {
     bench.post("/v1/customers", "", form).await.body["id"].as_str().expect("an id").to_owned()
 }
 
 #[tokio::test]
 async fn a_customer_is_created_read_changed_and_deleted() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let form = "email=dana%40work.test&name=Dana&metadata[clerk_user_id]=user_1&metadata[plan]=trial\
                 &preferred_locales[]=pt&address[city]=Porto";
     let made = bench.post("/v1/customers", "", form).await;
@@ -46,7 +46,7 @@ async fn a_customer_is_created_read_changed_and_deleted() {
 
 #[tokio::test]
 async fn two_customers_may_share_an_address_and_are_found_by_its_exact_case() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let first = customer(&bench, "email=dana%40work.test").await;
     let second = customer(&bench, "email=dana%40work.test").await;
     customer(&bench, "email=Dana%40work.test").await;
@@ -72,7 +72,7 @@ async fn two_customers_may_share_an_address_and_are_found_by_its_exact_case() {
 
 #[tokio::test]
 async fn customers_are_found_by_metadata_once_the_index_has_them_and_listed_at_once() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let wanted = customer(&bench, "metadata[clerk_user_id]=user_1&metadata[plan]=it%27s").await;
     customer(&bench, "metadata[clerk_user_id]=user_2&metadata[plan]=it%27s").await;
     let ids = async |query: &str| {
@@ -100,7 +100,7 @@ async fn customers_are_found_by_metadata_once_the_index_has_them_and_listed_at_o
 
 #[tokio::test]
 async fn a_trial_begins_now_and_ends_after_its_days() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let id = customer(&bench, "email=dana%40work.test&metadata[clerk_user_id]=user_1").await;
     let form = format!(
         "customer={id}&items[0][price]=price_pro&trial_period_days=14&metadata[source]=usher\
@@ -124,7 +124,7 @@ async fn a_trial_begins_now_and_ends_after_its_days() {
 
 #[tokio::test]
 async fn a_subscriptions_own_metadata_says_whose_it_is() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let id = customer(&bench, "metadata[clerk_user_id]=user_1").await;
     let form = format!("customer={id}&items[0][price]=price_1&trial_period_days=1&metadata[clerk_user_id]=user_2");
     let made = bench.post("/v1/subscriptions", "", &form).await;
@@ -135,7 +135,7 @@ async fn a_subscriptions_own_metadata_says_whose_it_is() {
 
 #[tokio::test]
 async fn a_subscription_is_listed_canceled_once_and_then_hidden() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let id = customer(&bench, "name=Dana").await;
     let form = format!("customer={id}&items[0][price]=price_1&trial_period_days=1");
     let made = bench.post("/v1/subscriptions", "", &form).await;
@@ -157,7 +157,7 @@ async fn a_subscription_is_listed_canceled_once_and_then_hidden() {
 
 #[tokio::test]
 async fn without_a_trial_somebody_must_be_able_to_pay() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let poor = customer(&bench, "name=Dana").await;
     let rich = customer(&bench, "name=Lee&payment_method=pm_card_visa").await;
     let status = async |form: String| {
@@ -176,7 +176,7 @@ async fn without_a_trial_somebody_must_be_able_to_pay() {
 
 #[tokio::test]
 async fn deleting_a_customer_cancels_its_subscriptions() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let id = customer(&bench, "name=Dana").await;
     let form = format!("customer={id}&items[0][price]=price_1&trial_period_days=1");
     let made = bench.post("/v1/subscriptions", "", &form).await;
@@ -188,7 +188,7 @@ async fn deleting_a_customer_cancels_its_subscriptions() {
 
 #[tokio::test]
 async fn an_id_is_shown_as_its_object_where_that_is_asked_for() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let id = customer(&bench, "email=dana%40work.test").await;
     let order = format!("customer={id}&items[0][price]=price_1&trial_period_days=7");
     let made = bench.post("/v1/subscriptions", "", &format!("{order}&expand[]=customer&expand[]=latest_invoice")).await;
@@ -200,10 +200,11 @@ async fn an_id_is_shown_as_its_object_where_that_is_asked_for() {
     assert_eq!(bench.get("/v1/subscriptions?expand[]=customer").await.error().3, Some("expand"));
 }
 
-/// By the fields that Stripe's OpenAPI document requires, which its libraries read without asking.
+/// Checks the fields that Stripe's OpenAPI document requires, which its libraries read without checking
+/// for their presence.
 #[tokio::test]
 async fn a_subscription_has_every_field_that_is_required() {
-    let bench = Bench::new().await;
+    let bench = LabBench::new().await;
     let id = customer(&bench, "email=dana%40work.test").await;
     let order = format!("customer={id}&items[0][price]=price_1&trial_period_days=7");
     let made = bench.post("/v1/subscriptions", "", &order).await.body;

@@ -1,4 +1,4 @@
-//! Which connections are evicted, and which never are.
+//! Tests of the choice of evicted connections.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn there(last: u8) -> IpAddr {
     IpAddr::from([198, 51, 100, last])
 }
 
-/// A crowd with limits, a clock, and the numbers of those who have lost their places.
+/// A crowd with limits, a clock, and the tokens of all connections by number.
 struct Scene {
     crowd: Crowd,
     now: Instant,
@@ -17,11 +17,11 @@ struct Scene {
 
 impl Scene {
     fn with(connections: usize, body_bytes: usize) -> Self {
-        let crowd = Crowd::new(Limits { connections, body_bytes });
+        let crowd = Crowd::new(CrowdLimits { connections, body_bytes });
         Self { crowd, now: Instant::now(), tokens: BTreeMap::new() }
     }
 
-    /// A millisecond later somebody comes.
+    /// Adds a connection, one millisecond after the previous one.
     fn enter(&mut self, address: IpAddr) -> u64 {
         self.now += Duration::from_millis(1);
         let (id, evicted) = self.crowd.enter(address, self.now);
@@ -29,7 +29,7 @@ impl Scene {
         id
     }
 
-    /// Somebody who has sent a head and these bytes of a body.
+    /// Adds a connection that has sent headers and `bytes` bytes of a body.
     fn sending(&mut self, address: IpAddr, bytes: usize) -> u64 {
         let id = self.enter(address);
         self.crowd.set_phase(id, Phase::Body, self.now);

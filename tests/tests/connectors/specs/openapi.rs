@@ -1,12 +1,12 @@
-//! An OpenAPI document as a judge of requests.
+//! Validates requests against an OpenAPI document.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-/// A request as it left.
+/// A request as sent.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct SpecRequest {
     method: String,
     path: Vec<String>,
     query: Vec<(String, String)>,
@@ -14,8 +14,8 @@ pub(super) struct Request {
     body: Option<Value>,
 }
 
-impl Request {
-    /// Reads the bytes of one.
+impl SpecRequest {
+    /// Parses the text of a request.
     pub(super) fn read(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let mut lines = head.lines();
@@ -32,20 +32,20 @@ impl Request {
     }
 }
 
-/// A provider's document.
+/// OpenAPI document of a provider.
 pub(super) struct Document {
     root: Value,
 }
 
 impl Document {
-    /// Reads one in JSON, or in YAML, of which JSON is a part.
+    /// Reads a document in YAML or in JSON, which is a subset of YAML.
     pub(super) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self { root: serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())) }
     }
 
-    /// The violations of a request; none where it is valid.
-    pub(super) fn complaints(&self, request: &Request) -> Vec<String> {
+    /// Returns the violations of a request, empty if it is valid.
+    pub(super) fn complaints(&self, request: &SpecRequest) -> Vec<String> {
         let Some((item, placed)) = self.find(request) else {
             return vec![format!("no such operation: {} /{}", request.method, request.path.join("/"))];
         };
@@ -83,8 +83,8 @@ impl Document {
         wrong
     }
 
-    /// The path's item, with the values of its parameters. One without parameters goes before one with.
-    fn find<'a>(&'a self, request: &Request) -> Option<(&'a Value, Vec<(String, String)>)> {
+    /// Finds the path item and the values of its parameters. Prefers items with fewer parameters.
+    fn find<'a>(&'a self, request: &SpecRequest) -> Option<(&'a Value, Vec<(String, String)>)> {
         let fits = |(path, item): (&String, &'a Value)| {
             let segments: Vec<&str> = path.split('/').skip(1).collect();
             if segments.len() != request.path.len() || item.get(&request.method).is_none() {
@@ -103,7 +103,7 @@ impl Document {
         self.root["paths"].as_object().unwrap().iter().filter_map(fits).min_by_key(|(_, placed)| placed.len())
     }
 
-    /// A value in a path or a query, which is a text there whatever it is.
+    /// Checks a value in a path or query, where every type is written as text.
     fn parameter(&self, parameter: &Value, text: &str) -> Vec<String> {
         let readings = [Some(json!(text)), serde_json::from_str(text).ok(), Some(json!([text]))];
         let complaints: Vec<Vec<String>> =
@@ -125,7 +125,7 @@ impl Document {
             (true, Some(body)) => {
                 let schema = &wanted["content"]["application/json"]["schema"];
                 let mut wrong = self.against(schema, body);
-                // A schema lets pass what it does not name, and the provider may refuse it.
+                // A schema accepts fields that it does not name, but the provider may refuse them.
                 let schema = self.resolved(schema);
                 if let (Some(known), Some(given), None) =
                     (schema["properties"].as_object(), body.as_object(), schema.get("additionalProperties"))
@@ -139,7 +139,7 @@ impl Document {
         }
     }
 
-    /// The schema that `#/...` refers to.
+    /// Resolves a `#/...` reference.
     fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str().and_then(|place| place.strip_prefix('#')) {
             Some(place) => self.resolved(self.root.pointer(place).unwrap_or_else(|| panic!("{place} is not there"))),
@@ -149,7 +149,7 @@ impl Document {
 
     fn against(&self, schema: &Value, value: &Value) -> Vec<String> {
         assert!(schema.is_object(), "there is a schema to judge by");
-        // References are looked up in the whole document.
+        // References are resolved in the whole document.
         let mut whole = Map::new();
         whole.insert("allOf".to_owned(), json!([translated(schema)]));
         whole.insert("components".to_owned(), translated(&self.root["components"]));
@@ -158,18 +158,18 @@ impl Document {
     }
 }
 
-/// A schema of OpenAPI 3.0 or 3.1 as JSON Schema.
+/// Converts a schema of OpenAPI 3.0 or 3.1 to JSON Schema.
 fn translated(schema: &Value) -> Value {
     match schema {
         Value::Array(items) => items.iter().map(translated).collect(),
         Value::Object(fields) => {
-            // JSON Schema passes over OpenAPI's other words (`example`, `discriminator`).
+            // JSON Schema ignores OpenAPI's other keywords (`example`, `discriminator`).
             let mut made: Map<String, Value> =
                 fields.iter().map(|(name, value)| (name.clone(), translated(value))).collect();
             if fields.get("nullable") == Some(&Value::Bool(true)) {
                 return json!({ "anyOf": [made, { "type": "null" }] });
             }
-            // Of 3.0: whether the bound itself is out.
+            // In OpenAPI 3.0 these are booleans: true if the bound itself is excluded.
             for (exclusive, bound) in [("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")] {
                 if let Some(Value::Bool(out)) = made.get(exclusive).cloned() {
                     made.remove(exclusive);
@@ -217,7 +217,7 @@ components:
         std::fs::write(&path, text).unwrap();
         let document = Document::read(&path);
         let complaints = |line: &str, key: &str, body: &str| {
-            document.complaints(&Request::read(&format!("{line} HTTP/1.1\r\nhost: x\r\n{key}\r\n\r\n{body}"))).len()
+            document.complaints(&SpecRequest::read(&format!("{line} HTTP/1.1\r\nhost: x\r\n{key}\r\n\r\n{body}"))).len()
         };
         let (line, key) = ("POST /things/%61b?limit=2", "x-key: k");
         assert_eq!(complaints(line, key, r#"{"name":"a"}"#), 0);

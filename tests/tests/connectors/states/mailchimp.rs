@@ -1,4 +1,4 @@
-//! Members of an audience in each of their states.
+//! Members of an audience in each state.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use usher_dispatcher::connectors::Connector;
 use usher_dispatcher::engine::Outcome;
 use usher_proto::Reason;
 
-use super::super::lab::{Bench, carry_out};
+use super::super::lab::{ConnectorBench, carry_out};
 use super::super::subject::subject;
 
 /// MD5 of `ada@work.test`.
@@ -17,18 +17,18 @@ const STATES: [&str; 8] =
     ["absent", "subscribed", "unsubscribed", "pending", "cleaned", "transactional", "archived", "erased"];
 
 struct Audience {
-    bench: Bench,
+    bench: ConnectorBench,
     connector: Arc<dyn Connector>,
 }
 
 impl Audience {
     async fn new() -> Self {
-        let bench = Bench::new().await;
+        let bench = ConnectorBench::new().await;
         let connector = bench.open(subject("mailchimp"));
         Self { bench, connector }
     }
 
-    /// Asks the double as anybody may.
+    /// Sends a request to the double directly.
     async fn ask(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
         let url = format!("{}/mailchimp/3.0/lists/1ab0000000/members/{path}", self.bench.lab.url());
         let request = reqwest::Client::new().request(method, url).bearer_auth("lab-us1");
@@ -69,7 +69,7 @@ impl Audience {
         }
     }
 
-    /// Twice: what is done again, after a crash log_once, ends the same.
+    /// Runs the operation twice, as after a crash. The result must be the same.
     async fn twice(&self, operation: &str, params: &Value) -> String {
         let mut said = Vec::new();
         for _ in 0..2 {

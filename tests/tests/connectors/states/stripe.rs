@@ -1,15 +1,15 @@
-//! Customers, subscriptions and prices in each of their states.
+//! Customers, subscriptions and prices in each state.
 
 use serde_json::{Value, json};
 use usher_dispatcher::engine::Outcome;
 use usher_proto::Reason;
 
-use super::super::lab::{Bench, carry_out};
+use super::super::lab::{ConnectorBench, carry_out};
 use super::super::subject::subject;
 
 #[tokio::test]
 async fn what_is_gone_cannot_be_used_and_need_not_be_taken_away() {
-    let bench = Bench::new().await;
+    let bench = ConnectorBench::new().await;
     let connector = bench.open(subject("stripe"));
     let ask = async |operation: &str, params: Value| carry_out(&*connector, operation, params, Value::Null).await;
     let done = async |operation: &str, params: Value| match ask(operation, params).await {
@@ -22,7 +22,7 @@ async fn what_is_gone_cannot_be_used_and_need_not_be_taken_away() {
     };
     let customer = done("create_customer", json!({ "email": "dana@work.test" })).await["id"].clone();
     let trial = json!({ "customer": customer, "price": "price_lab", "trial_days": 14 });
-    // A key of its own, as every step of every run has one.
+    // Allows a second request with the same key; in production every step of every run has its own key.
     bench.lab.lab().forget_keys("stripe").unwrap();
     let subscription = done("create_subscription", trial.clone()).await["id"].clone();
 

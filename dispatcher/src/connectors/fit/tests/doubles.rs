@@ -1,4 +1,5 @@
-//! The doubles refuse what the real ones do. Whatever is put into decoration, they take what leaves.
+//! The doubles refuse the same values as the real destinations. They must accept every request that leaves, whatever
+//! the descriptive texts contain.
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +11,7 @@ use crate::connectors::testing::prepare_once;
 use crate::engine::Outcome;
 use crate::sql::{Database, DatabaseAddress};
 
-/// Parameters in which the destinations take a text; `HERE` is where it stands.
+/// Parameters in which the destinations accept a text; `HERE` marks its place.
 fn steps() -> Vec<(&'static str, &'static str, Value)> {
     let mail = json!({
         "to": ["HERE <dana@m\u{fc}nchen.test>", "a@b.test"], "from": "Acme <hello@acme.test>", "reply_to": "HERE <c@d.test>",
@@ -63,7 +64,7 @@ async fn what_leaves_is_taken_whatever_the_decoration_holds() {
     for (name, operation, wanted) in steps() {
         let opened = connectors::open(&[name], &environment, &database).expect("all is set");
         for n in 0..40 {
-            // A header's value may hold a link and is never cut: what is longer than it may be is refused by its name.
+            // A header's value may contain a link and is never cut: a longer one is refused by name.
             let text = hostile(&mut rng);
             let mut params = wanted.clone();
             put(&mut params, &text);

@@ -1,5 +1,5 @@
-//! A real mail server: `aiosmtpd`, which takes the mail and puts it into a maildir, where Python's own parser reads it.
-//! `USHER_TEST_SMTP` names a Python that has it.
+//! A real mail server: `aiosmtpd`, which receives the mail and stores it in a maildir, where Python's own parser reads
+//! it. `USHER_TEST_SMTP` names a Python interpreter that has it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,10 +9,10 @@ use tokio::process::{Child, Command};
 
 use super::*;
 
-/// The largest message that it takes.
+/// Size of the largest message that the server accepts, in bytes.
 const MOST_BYTES: &str = "65536";
 
-/// Prints the mails of a maildir as JSON, decoded.
+/// Python program that prints the mails of a maildir as JSON, decoded.
 const READ: &str = r#"
 import json, pathlib, sys
 from email import message_from_bytes, policy
@@ -24,7 +24,7 @@ print(json.dumps([{"headers": {name.lower(): str(value) for name, value in mail.
 "#;
 
 async fn start(python: &str, folder: &Path) -> (Child, String) {
-    // Nothing else is likely to take the port in the moment between.
+    // Another program is unlikely to take the port before the server binds it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address").to_string();
     drop(listener);
@@ -91,7 +91,7 @@ async fn a_real_server_refuses_and_is_understood() {
     let mail = prepared(&plain, &welcome(json!("a@b.test"))).expect("a mail");
     let outcome = connector(&format!("smtp://{address}?tls=required")).attempt(&mail, KEY).await;
     assert_outcome(&outcome, Err(Reason::Configuration), "it offers no TLS");
-    // It says so after the end of the message.
+    // The server refuses it after the end of the message.
     let large = json!({"to": "a@b.test", "subject": "large", "text": format!("{}\n", "x".repeat(70)).repeat(2_000)});
     let outcome = plain.attempt(&prepared(&plain, &large).expect("a mail"), KEY).await;
     assert_outcome(&outcome, Err(Reason::InvalidRequest), "it is too large");

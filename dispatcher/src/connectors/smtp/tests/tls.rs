@@ -1,7 +1,7 @@
-//! A real mail server that demand TLS and a login: `aiosmtpd` again, with a certificate made here.
+//! A real mail server that demands TLS and a login: `aiosmtpd` again, with a certificate created here.
 //!
-//! Whom to trust is read once a process, from the system or from `SSL_CERT_FILE`, as in a deployment with a certificate of
-//! its own. So the mail is sent by a second process: this test program again, told to run one test.
+//! The trusted certificates are read once per process, from the system or from `SSL_CERT_FILE`, as in a deployment with
+//! its own certificate. The mail is therefore sent by a second process: this test program again, limited to one test.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -38,20 +38,20 @@ loop.run_until_complete(serve())
 "#;
 
 const GOOD: &str = "p%3Ass%C3%A9";
-/// Names the server to the second process.
+/// Variable that gives the server's URL to the second process.
 const URL: &str = "USHER_TEST_SMTP_TLS_URL";
-/// What the second process prints its outcome behind.
+/// Prefix of the outcome in the second process's output.
 const SAYS: &str = "the outcome is ";
 
-struct Server {
+struct MailServer {
     process: Child,
-    /// Whose other end it would miss.
+    /// Kept open, because the server would fail to write to a closed pipe.
     _said: BufReader<ChildStdout>,
     port: u16,
     scheme: &'static str,
 }
 
-impl Drop for Server {
+impl Drop for MailServer {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.process.kill();
@@ -59,7 +59,7 @@ impl Drop for Server {
     }
 }
 
-impl Server {
+impl MailServer {
     fn start(python: &str, folder: &Path, scheme: &'static str) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
         let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
@@ -71,7 +71,7 @@ impl Server {
             .arg(scheme)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // It tells of every client that does not trust it.
+            // The server reports every client that does not trust it.
             .stderr(Stdio::null())
             .spawn()
             .expect("Python starts");
@@ -86,7 +86,7 @@ impl Server {
         format!("{}://me%40acme.test:{password}@127.0.0.1:{}{tls}", self.scheme, self.port)
     }
 
-    /// The outcome of a mail that is sent by a process that trusts the certificate.
+    /// Sends a mail from a process that trusts the certificate, and returns the outcome.
     fn trusted(&self, folder: &Path, password: &str) -> String {
         let output = Command::new(std::env::current_exe().expect("this program"))
             .args(["--ignored", "--exact", "connectors::smtp::tests::tls::the_second_process"])
@@ -110,7 +110,7 @@ async fn send(url: &str) -> Outcome {
 async fn the_second_process() {
     let Ok(url) = std::env::var(URL) else { return };
     let outcome = send(&url).await;
-    // The harness swallows what the macros print.
+    // The test harness captures the output of the print macros.
     writeln!(std::io::stdout(), "\n{SAYS}{outcome:?}").expect("written");
 }
 
@@ -119,7 +119,7 @@ async fn a_mail_is_sent_through_tls_and_a_login_and_only_to_whom_is_trusted() {
     let Some(python) = crate::connectors::tests::real("USHER_TEST_SMTP") else { return };
     for scheme in ["smtps", "smtp"] {
         let folder = tempfile::tempdir().expect("a folder");
-        let (server, maildir) = (Server::start(&python, folder.path(), scheme), folder.path().join("mail"));
+        let (server, maildir) = (MailServer::start(&python, folder.path(), scheme), folder.path().join("mail"));
         let wrong = server.trusted(folder.path(), "leaky");
         assert!(wrong.contains("Configuration") && wrong.contains("535 5.7.8 at AUTH"), "{scheme}: {wrong}");
         assert!(!wrong.contains("leaky"), "{scheme}: {wrong}");

@@ -1,5 +1,6 @@
 //! Stripe's own stripe-mock, which checks every request against Stripe's published specification: paths, names, nesting
-//! and types. It keeps no state: every id exists, every list holds the same examples. `USHER_TEST_STRIPE_MOCK` says where.
+//! and types. It stores no state: every id exists, and every list contains the same examples. `USHER_TEST_STRIPE_MOCK`
+//! holds its address.
 
 use super::*;
 
@@ -26,7 +27,7 @@ async fn stripes_own_mock_takes_everything_we_ask() {
         let request = prepared(&stripe, operation, &params).expect("a request");
         let outcome = stripe.attempt(&request, TRIAL).await;
         assert!(matches!(outcome, Outcome::Done(_)), "{operation} {params}: {outcome:?}");
-        // None of its examples is one of ours; what is cancelled or deleted can simply be asked again.
+        // None of its examples carries our mark, and cancelling or deleting can simply be repeated.
         assert_eq!(stripe.lookup(&request, TRIAL).await, Lookup::Absent, "{operation} {params}");
     }
     let wrong = br#"{"path":"/v1/customers","form":"nmae=Dana"}"#;

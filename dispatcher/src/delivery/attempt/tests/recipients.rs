@@ -1,4 +1,4 @@
-//! Whom an attempt does not write to.
+//! Recipients that an attempt does not write to.
 
 use serde_json::Value;
 use usher_proto::AddressDigest;
@@ -12,7 +12,7 @@ use crate::engine::SkipReason;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 impl Scene {
-    /// With these settings about whom to write to.
+    /// Applies these suppression settings.
     fn with<const N: usize>(mut self, settings: [(&str, &str); N]) -> Self {
         self.executor.suppression = Arc::new(
             SuppressionPolicy::from_environment(&Environment::from_vars(settings), &[]).expect("good settings"),
@@ -20,7 +20,7 @@ impl Scene {
         self
     }
 
-    /// What is said of an address is admitted.
+    /// Admits a suppression change of an address.
     async fn told(&self, kind: SuppressionKind, address: &str, scope: &str) {
         let change = SuppressionChange {
             kind,
@@ -48,13 +48,13 @@ impl Scene {
 
     async fn held(&self) -> Option<SkipReason> {
         match self.executor.work(&self.run, self.epoch).await {
-            Report::HeldBack { held, next: Next::End } => Some(held),
-            Report::Attempted { outcome: Outcome::Done(_), .. } => None,
+            StepReport::HeldBack { held, next: NextStep::End } => Some(held),
+            StepReport::Attempted { outcome: Outcome::Done(_), .. } => None,
             other => panic!("neither done nor held back: {other:?}"),
         }
     }
 
-    /// The parameters of the last request.
+    /// Returns the parameters of the last request.
     fn sent(&self) -> Value {
         let requests = self.fake.requests.lock().expect("no panic while it is held");
         serde_json::from_slice(requests.last().expect("something was sent")).expect("JSON")
@@ -92,7 +92,7 @@ async fn a_text_that_might_be_two_addresses_is_given_up() {
     assert!(matches!(outcome, Outcome::Reject { reason: Reason::InvalidAddress, .. }), "{outcome:?}");
 }
 
-/// The request of a step of this connector with these lines.
+/// Builds a scene whose flow has one step with these lines.
 async fn step(lines: &str) -> Scene {
     let flow = format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{lines}");
     scene(&flow, Idempotency::Natural, Lookup::Unknown, done).await
@@ -110,7 +110,7 @@ async fn nothing_goes_to_a_phone_number_for_tests() {
     let scene = step(&format!("{novu}phone = \"+1 201 555 1123\"\n")).await;
     assert_eq!(scene.held().await, None);
     assert_eq!(scene.sent()["phone"], "+1 201 555 1123");
-    // Stripe's customer is made, and its number left out.
+    // The Stripe customer is created without the number.
     let scene = step(&format!("use = \"stripe.create_customer\"\nfull_name = \"Dana\"\n{phone}")).await;
     assert_eq!((scene.held().await, scene.sent()), (None, json!({ "full_name": "Dana" })));
 }
@@ -148,7 +148,7 @@ async fn what_must_not_be_changed_is_given_up_as_what_it_is() {
 async fn a_kept_request_goes_to_nobody_who_is_left_out_meanwhile() {
     let timeout = || Outcome::retry(Cause::Timeout);
     let mut scene = scene(FLOW, Idempotency::Natural, Lookup::Unknown, timeout).await;
-    let Report::Attempted { request, .. } = scene.executor.work(&scene.run, scene.epoch).await else { panic!() };
+    let StepReport::Attempted { request, .. } = scene.executor.work(&scene.run, scene.epoch).await else { panic!() };
     scene.run.request = request;
     assert_eq!(scene.outcome().await, timeout());
     let requests = scene.fake.requests.lock().expect("no panic while it is held").clone();
@@ -158,7 +158,7 @@ async fn a_kept_request_goes_to_nobody_who_is_left_out_meanwhile() {
     assert_eq!((scene.held().await, scene.asked()), (Some(SkipReason::Suppressed), 2));
     let scene = scene.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]);
     assert_eq!(scene.held().await, Some(SkipReason::HeldBack));
-    // One that was kept without its recipients.
+    // A request that was stored without its recipients.
     let scene = to("\"a@b.test\"").await.in_doubt_since(Duration::ZERO).with([("USHER_DELIVER_ONLY_TO", "*@b.test")]);
     assert_eq!(scene.held().await, Some(SkipReason::HeldBack));
 }

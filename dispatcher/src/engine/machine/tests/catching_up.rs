@@ -1,4 +1,5 @@
-//! Nothing is begun on old news: after an assignment and after a resume the log is read to the end first.
+//! Tests that nothing begins on outdated state: after an assignment and after a resume the log is read to
+//! its end first.
 
 use super::*;
 
@@ -6,11 +7,11 @@ const OTHER: Partition = Partition(1);
 const PAUSED: Input = Input::Paused(Some(NOW));
 const RESUMED: Input = Input::Paused(None);
 
-/// An engine that has just been given partition 0 of two, with what it asks for.
+/// Returns an engine that has just been assigned partition 0 of two, with the steps that it requests.
 fn assigned() -> (Bench, Vec<Step>) {
-    let mut bench = Bench::new(Limits { partitions: 2, ..limits() });
+    let mut bench = Bench::new(FlowLimits { partitions: 2, ..limits() });
     bench.given(1, &[P]);
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
+    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 1, owned });
     (bench, steps)
 }
@@ -34,7 +35,7 @@ fn nothing_is_begun_until_the_log_has_been_read_to_the_end_seen_at_the_assignmen
         epoch: EPOCH,
         frontier,
         admission: Some(Admission { heads, ..Admission::default() }),
-        asked_again: false,
+        retried: false,
     };
     assert_eq!(begun(&bench.give(read(99, vec![run("a", 1)]))), NONE);
     assert_eq!(bench.numbers().loaded, 0, "what may not begin is left to the store");
@@ -86,13 +87,13 @@ fn each_further_assignment_holds_everything_again() {
     let mut bench = Bench::owning(limits());
     bench.given(2, &[OTHER]);
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), NONE);
-    let owned = vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(3), sought: None, late: false }];
+    let owned =
+        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(3), operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 2, owned });
     bench.looked(&steps, &[(P, 100), (OTHER, 4)]);
     assert_eq!(bench.engine.catching_up().map(|unread| unread.partitions), Some(vec![OTHER]));
     let admission = Some(Admission::default());
-    let steps =
-        bench.give(Input::Admitted { partition: OTHER, epoch: EPOCH, frontier: 4, admission, asked_again: false });
+    let steps = bench.give(Input::Admitted { partition: OTHER, epoch: EPOCH, frontier: 4, admission, retried: false });
     assert_eq!(found_after(&steps), [Some(0), None], "from before what was left to the store");
 }
 
@@ -101,7 +102,8 @@ fn an_answer_from_before_the_last_assignment_does_not_count() {
     let (mut bench, steps) = assigned();
     bench.given(2, &[OTHER]);
     assert_eq!(bench.looked(&steps, &[]), []);
-    let owned = vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
+    let owned =
+        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 2, owned });
     bench.looked(&steps, &[(P, 5)]);
     assert!(bench.engine.is_catching_up());
@@ -109,12 +111,13 @@ fn an_answer_from_before_the_last_assignment_does_not_count() {
 
 #[test]
 fn a_partition_that_goes_away_meanwhile_is_waited_for_where_it_has_gone() {
-    let mut bench = Bench::owning(Limits { partitions: 2, ..limits() });
+    let mut bench = Bench::owning(FlowLimits { partitions: 2, ..limits() });
     bench.given(2, &[OTHER]);
-    let owned = vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
+    let owned =
+        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 2, owned });
     assert!(!asks_frontiers(&bench.looked(&steps, &[(OTHER, 4)])), "it is ours");
-    let steps = bench.give(Input::Taken { partitions: vec![OTHER], lost: true });
+    let steps = bench.give(Input::Revoked { partitions: vec![OTHER], lost: true });
     assert!(asks_frontiers(&steps));
     assert_eq!(found_after(&bench.give(frontiers(&[(OTHER, Some(4))]))), []);
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), ["a-1"]);
@@ -124,7 +127,7 @@ fn a_partition_that_goes_away_meanwhile_is_waited_for_where_it_has_gone() {
 fn what_is_taken_before_it_was_ours_does_not_hold_the_rest_for_ever() {
     let mut bench = Bench::owning(limits());
     bench.given(2, &[OTHER]);
-    let steps = bench.give(Input::Taken { partitions: vec![OTHER], lost: true });
+    let steps = bench.give(Input::Revoked { partitions: vec![OTHER], lost: true });
     bench.looked(&steps, &[]);
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), ["a-1"]);
 }
@@ -137,7 +140,7 @@ fn who_is_fenced_meanwhile_catches_up_with_the_next_assignment() {
     assert!(!bench.engine.is_catching_up(), "there is nothing that could begin");
     assert_eq!(bench.after_seconds(1), []);
     bench.given(2, &[P]);
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
+    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 2, owned });
     assert_eq!(bench.looked(&steps, &[(P, 5)]), []);
     assert!(bench.engine.is_catching_up());
@@ -150,22 +153,28 @@ fn whatever_would_begin_is_held_wherever_it_comes_from() {
     bench.behind("more");
     bench.fail("resting-1", Cause::Timeout);
     let admission = Some(Admission::default());
-    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 100, admission, asked_again: true });
+    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 100, admission, retried: true });
     assert_eq!(found_after(&steps), [None], "the store is being asked for heads");
     bench.given(2, &[OTHER]);
     // Heads of every source: new, woken or redriven, found in the store, due or parked, next of their lane, rested.
     let woken = Admission { heads: vec![run("new", 3)], woken: vec![run("woken", 4)], ..Admission::default() };
     let mut steps = bench.admitted(woken);
     steps.extend(bench.found(P, vec![run("stored", 5)], true));
-    steps.extend(bench.give(Input::Due { heads: vec![run("due", 6)], behind: Vec::new(), asked_again: false }));
+    steps.extend(bench.give(Input::Due { heads: vec![run("due", 6)], behind: Vec::new(), retried: false }));
     steps.extend(bench.finish("more-2"));
     assert!(has_load(&steps));
     steps.extend(bench.loaded("more", vec![run("more", 7)], false));
     steps.extend(bench.after_seconds(30));
     assert_eq!(begun(&steps), NONE);
-    assert!(!steps.iter().any(|step| matches!(step, Step::Due(_) | Step::DeadLetter { .. })), "{steps:?}");
+    assert!(
+        !steps
+            .iter()
+            .any(|step| matches!(step, Step::Store(StoreRequest::Write(StoreWrite::Due(_))) | Step::DeadLetter { .. })),
+        "{steps:?}"
+    );
 
-    let owned = vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
+    let owned =
+        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 2, owned });
     let steps = bench.looked(&steps, &[]);
     assert_eq!(begun(&steps).len(), 2, "those in memory at once: {steps:?}");
@@ -174,9 +183,9 @@ fn whatever_would_begin_is_held_wherever_it_comes_from() {
 
 #[test]
 fn a_paused_flow_begins_nothing_and_reads_on_and_catches_up_when_it_is_resumed() {
-    let mut bench = Bench::owning(Limits { in_flight: 1, ..limits() });
+    let mut bench = Bench::owning(FlowLimits { in_flight: 1, ..limits() });
     bench.admit(vec![run("a", 1), run("b", 2)]);
-    assert!(!bench.give(PAUSED).contains(&Step::Pause(P)));
+    assert!(!bench.give(PAUSED).contains(&Step::Log(LogCommand::Pause(P))));
     assert_eq!(begun(&bench.finish("a-1")), NONE, "what was under way is finished");
     assert_eq!(begun(&bench.admit(vec![run("c", 3)])), NONE, "what comes is admitted, and not begun");
     assert_eq!(bench.after_seconds(60), []);
@@ -184,8 +193,7 @@ fn a_paused_flow_begins_nothing_and_reads_on_and_catches_up_when_it_is_resumed()
     assert_eq!(begun(&steps), NONE);
     assert_eq!(begun(&bench.looked(&steps, &[(P, 101)])), NONE, "something in the log is unread");
     let admission = Some(Admission::default());
-    let steps =
-        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 101, admission, asked_again: false });
+    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 101, admission, retried: false });
     assert_eq!(begun(&steps), ["b-2"]);
     assert_eq!(found_after(&steps), [Some(2)]);
     assert_eq!(bench.give(RESUMED), [], "it is no resume where nothing was paused");
@@ -195,7 +203,7 @@ fn a_paused_flow_begins_nothing_and_reads_on_and_catches_up_when_it_is_resumed()
 fn a_pause_is_confirmed_at_once_and_again_when_nothing_is_under_way() {
     let confirmed = |steps: &[Step]| -> Vec<usize> {
         let under_way = |step: &Step| match step {
-            Step::ConfirmPause { under_way, .. } => Some(*under_way),
+            Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { under_way, .. })) => Some(*under_way),
             _ => None,
         };
         steps.iter().filter_map(under_way).collect()
@@ -215,7 +223,10 @@ fn nothing_is_begun_before_it_is_known_that_the_flow_is_not_paused() {
     let look = look(&steps).unwrap();
     let seen = Some(Looked { paused: Some(NOW), ends: Vec::new() });
     let steps = bench.give(Input::Looked { look, seen });
-    assert!(steps.contains(&Step::ConfirmPause { since: NOW, under_way: 0 }), "{steps:?}");
+    assert!(
+        steps.contains(&Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { since: NOW, under_way: 0 }))),
+        "{steps:?}"
+    );
     assert!(!bench.engine.is_catching_up() && bench.engine.is_paused());
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), NONE);
 }
@@ -225,7 +236,10 @@ fn a_look_that_was_taken_before_a_pause_does_not_end_it() {
     let (mut bench, steps) = assigned();
     let look = look(&steps).unwrap();
     let steps = bench.give(PAUSED);
-    assert!(steps.contains(&Step::ConfirmPause { since: NOW, under_way: 0 }), "{steps:?}");
+    assert!(
+        steps.contains(&Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { since: NOW, under_way: 0 }))),
+        "{steps:?}"
+    );
     bench.give(Input::Looked { look, seen: Some(Looked { paused: None, ends: Vec::new() }) });
     assert!(bench.engine.is_paused());
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), NONE);
@@ -240,8 +254,14 @@ fn full_memory_does_not_keep_a_flow_from_catching_up() {
     for round in 1..5 {
         let read =
             Input::Read { assignment: 1, partition: P, next: 100 * round, arrivals: Vec::new(), refused: Vec::new() };
-        assert!(bench.give(read).iter().any(|step| matches!(step, Step::Admit(_))), "{round}");
-        assert!(!bench.admit(heads(4_000 * round, 4_000 * round + 256)).contains(&Step::Pause(P)), "{round}");
+        assert!(
+            bench.give(read).iter().any(|step| matches!(step, Step::Store(StoreRequest::Write(StoreWrite::Admit(_))))),
+            "{round}"
+        );
+        assert!(
+            !bench.admit(heads(4_000 * round, 4_000 * round + 256)).contains(&Step::Log(LogCommand::Pause(P))),
+            "{round}"
+        );
     }
     assert_eq!(bench.numbers().loaded, MAX_RUNS);
 }

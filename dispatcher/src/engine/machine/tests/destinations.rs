@@ -1,4 +1,4 @@
-//! Destinations that are down, or take too much.
+//! Tests of destinations that are down, or receive more runs than they take.
 
 use super::*;
 
@@ -17,13 +17,13 @@ fn a_failure_counts_only_once_others_have_been_served_after_it() {
     bench.admit(vec![run("b", 2)]);
     bench.finish("b-2");
     let head = tried(run("a", 1), tries);
-    bench.give(Input::Due { heads: vec![head], behind: Vec::new(), asked_again: false });
+    bench.give(Input::Due { heads: vec![head], behind: Vec::new(), retried: false });
     assert_eq!(bench.at_work["a-1"].0.tries.counted, 1);
 }
 
 #[test]
 fn one_of_several_destinations_does_not_take_all_the_room() {
-    let mut bench = Bench::owning(Limits { in_flight: 8, destinations: 2, ..limits() });
+    let mut bench = Bench::owning(FlowLimits { in_flight: 8, destinations: 2, ..limits() });
     let heads: Vec<Run> = (0..10).map(|n| run_for(&format!("k{n}"), n, Some("slow"))).collect();
     assert_eq!(begun(&bench.admit(heads)).len(), 6);
     assert_eq!((bench.numbers().in_flight, bench.numbers().held), (6, 4));
@@ -74,7 +74,8 @@ fn heads_beyond_what_is_kept_are_left_to_the_store_and_found_again() {
     let heads = |from: i64, to: i64| (from..to).map(|n| run(&format!("k{n}"), n)).collect::<Vec<Run>>();
     bench.admit(heads(0, 300));
     assert_eq!((bench.numbers().held, bench.numbers().loaded), (256, 256));
-    // It is back: the breaker opens up, and when few are left the store is asked from the beginning.
+    // The destination is back: the breaker opens up, and when few heads are left the store is queried
+    // from the beginning.
     let (mut served, mut asked, mut steps) = (0, Vec::new(), bench.after_seconds(2));
     while asked.is_empty() {
         asked = found_after(&steps);
@@ -95,23 +96,31 @@ fn heads_beyond_what_is_kept_are_left_to_the_store_and_found_again() {
         left.extend(begun(&bench.finish(&event)));
     }
     assert_eq!(served, 300);
-    assert_eq!(bench.numbers(), Numbers::default());
+    assert_eq!(bench.numbers(), Counts::default());
 }
 
 #[test]
 fn a_search_leaves_out_who_takes_no_calls_and_goes_on_after_each_page() {
-    let mut bench = Bench::new(Limits { in_flight: 1000, ..limits() });
+    let mut bench = Bench::new(FlowLimits { in_flight: 1000, ..limits() });
     bench.break_destination("d");
     bench.given(1, &[P]);
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), sought: None, late: false }];
+    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 1, owned });
     let steps = bench.looked(&steps, &[]);
     let without = vec!["d".to_owned()];
-    assert!(steps.contains(&Step::Find { partition: P, epoch: EPOCH, after: None, without }), "{steps:?}");
+    assert!(
+        steps.contains(&Step::Store(StoreRequest::Read(StoreRead::Find {
+            partition: P,
+            epoch: EPOCH,
+            after: None,
+            without
+        }))),
+        "{steps:?}"
+    );
     let heads = (0..256).map(|n| run_for(&format!("k{n}"), n, Some("e"))).collect();
     assert_eq!(found_after(&bench.found(P, heads, false)), [Some(255)]);
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)), []);
-    // Two seconds later it may be asked again, and so it is looked for.
+    // Two seconds later the destination may be called again, so its heads are searched for.
     assert_eq!(found_after(&bench.after_seconds(2)), [None]);
 }
 
@@ -124,24 +133,24 @@ fn of_a_lane_whose_destination_is_down_only_the_head_stays_in_memory() {
     bench.break_destination("d");
     bench.loaded("a", (2..10).map(|n| run("a", n)).collect(), false);
     assert_eq!((bench.numbers().held, bench.numbers().loaded), (1, 1));
-    // The others are read again when it is back.
+    // The other runs are read again when the destination is back.
     assert_eq!(begun(&bench.after_seconds(2)), ["a-2"]);
     assert!(has_load(&bench.finish("a-2")));
 }
 
 #[test]
 fn a_slow_quota_fills_no_memory_and_holds_up_nobody_else() {
-    let mut bench = Bench::owning(Limits { destinations: 2, ..limits() });
+    let mut bench = Bench::owning(FlowLimits { destinations: 2, ..limits() });
     bench.destinations.make_room("d", 2);
     let mut asked = begun(&bench.admit((0..1_000).map(|n| run(&format!("k{n}"), n)).collect()));
     assert_eq!((asked.len(), bench.engine.numbers().held), (2, 256), "the others are left to the store");
     assert_eq!(begun(&bench.admit(vec![run_for("x", 2_000, Some("e"))])), ["x-2000"]);
-    // Those that are left to the store are looked for when few of the others are left, and not before.
+    // The heads left to the store are searched for when few of those in memory are left, and not before.
     let mut looked = 0;
     while looked == 0 && !asked.is_empty() {
         let steps = bench.finish(&asked.remove(0));
         asked.extend(begun(&steps));
-        looked = steps.iter().filter(|step| matches!(step, Step::Find { without, .. } if without.is_empty())).count();
+        looked = steps.iter().filter(|step| matches!(step, Step::Store(StoreRequest::Read(StoreRead::Find { without, .. })) if without.is_empty())).count();
     }
     assert_eq!((looked, bench.engine.numbers().held), (1, 63));
 }

@@ -1,10 +1,10 @@
-//! Steps that are left undone because somebody is not to be written to.
+//! Tests of steps that are skipped because their recipient must not receive mail.
 
 use super::*;
 use crate::engine::SkipReason;
 
-fn held(held: SkipReason, next: Next) -> Report {
-    Report::HeldBack { held, next }
+fn held(held: SkipReason, next: NextStep) -> StepReport {
+    StepReport::HeldBack { held, next }
 }
 
 #[test]
@@ -12,7 +12,7 @@ fn a_run_that_leaves_its_last_step_undone_is_done_and_says_why() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1), run("b", 2)]);
     for (event, why) in [("a-1", SkipReason::Suppressed), ("b-2", SkipReason::HeldBack)] {
-        let ChangeKind::End { state, effect, note, .. } = written(&bench.report(event, held(why, Next::End))).kind
+        let ChangeKind::End { state, effect, note, .. } = written(&bench.report(event, held(why, NextStep::End))).kind
         else {
             panic!("it has ended")
         };
@@ -24,7 +24,7 @@ fn a_run_that_leaves_its_last_step_undone_is_done_and_says_why() {
 fn the_next_steps_go_on_and_see_it_and_the_end_still_says_why() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1)]);
-    let change = written(&bench.report("a-1", held(SkipReason::Unsubscribed, Next::Step(Some("d".to_owned())))));
+    let change = written(&bench.report("a-1", held(SkipReason::Unsubscribed, NextStep::Step(Some("d".to_owned())))));
     let ChangeKind::Advance { effect, results, .. } = &change.kind else { panic!("{change:?}") };
     assert_eq!((effect, results.get(&0)), (&None, Some(&json!({ "held_back": "unsubscribed" }))));
     assert_eq!(begun(&bench.wrote(change, Changed::Written)), ["a-1"]);
@@ -40,7 +40,7 @@ fn it_says_nothing_of_the_destination() {
     bench.break_destination("d");
     bench.now = bench.now.plus(Duration::from_secs(60));
     assert_eq!(begun(&bench.admit(vec![run("a", 1), run("b", 2)])), ["a-1"], "one call tries whether it is back");
-    bench.report("a-1", held(SkipReason::HeldBack, Next::End));
+    bench.report("a-1", held(SkipReason::HeldBack, NextStep::End));
     assert!(!bench.destinations.is_closed("d", false, bench.now), "nobody has asked it");
     assert_eq!(bench.at_work.keys().collect::<Vec<_>>(), ["b-2"], "so the next one tries");
 }

@@ -1,4 +1,4 @@
-//! Order within a lane, and lanes side by side.
+//! Tests of the order within a lane, and of concurrent lanes.
 
 use super::*;
 
@@ -28,13 +28,18 @@ fn a_long_lane_is_held_in_the_store_and_loaded_when_its_turn_comes() {
     bench.admit(vec![run("a", 1)]);
     bench.behind("a");
     let steps = bench.finish("a-1");
-    let asked = Step::Load { key: subject("a"), partition: P, epoch: EPOCH, limit: WINDOW };
+    let asked = Step::Store(StoreRequest::Read(StoreRead::Load {
+        key: subject("a"),
+        partition: P,
+        epoch: EPOCH,
+        limit: WINDOW,
+    }));
     assert!(steps.contains(&asked), "{steps:?}");
     assert_eq!(begun(&bench.loaded("a", vec![run("a", 2), run("a", 3)], true)), ["a-2"]);
     assert_eq!(begun(&bench.finish("a-2")), ["a-3"]);
     assert!(has_load(&bench.finish("a-3")), "there is more");
     assert_eq!(begun(&bench.loaded("a", Vec::new(), false)), NONE);
-    assert_eq!(bench.numbers(), Numbers::default(), "a lane that has nothing, or waits for a parked run, is not here");
+    assert_eq!(bench.numbers(), Counts::default(), "a lane that has nothing, or waits for a parked run, is not here");
 }
 
 #[test]
@@ -44,7 +49,7 @@ fn what_comes_while_a_lane_is_loaded_is_not_lost() {
     bench.behind("a");
     bench.finish("a-1");
     bench.loaded("a", vec![run("a", 2)], false);
-    // Put into the store after it was read, between the two, or behind.
+    // A run stored after the lane was read, between its two runs or behind them.
     bench.behind("a");
     assert!(has_load(&bench.finish("a-2")));
 }
@@ -56,7 +61,7 @@ fn a_woken_run_comes_before_what_has_not_begun() {
     bench.behind("a");
     bench.finish("a-5");
     assert_eq!(begun(&bench.loaded("a", vec![run("a", 6), run("a", 7)], false)), ["a-6"]);
-    // 2 has waited, and is behind 6, which is under way, but before 7.
+    // Run 2 has waited: it comes after 6, which is in flight, and before 7.
     bench.behind("a");
     assert_eq!(bench.numbers().loaded, 1, "7 is read again when its turn comes");
     assert!(has_load(&bench.finish("a-6")));
@@ -79,13 +84,13 @@ fn a_run_that_has_ended_elsewhere_leaves_its_lane() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1)]);
     bench.behind("a");
-    assert!(has_load(&bench.report("a-1", Report::Ended)));
+    assert!(has_load(&bench.report("a-1", StepReport::Ended)));
     assert_eq!(bench.numbers().in_flight, 0);
 }
 
 #[test]
 fn no_more_steps_are_under_way_than_allowed() {
-    let mut bench = Bench::owning(Limits { in_flight: 2, ..limits() });
+    let mut bench = Bench::owning(FlowLimits { in_flight: 2, ..limits() });
     assert_eq!(begun(&bench.admit((0..5).map(|n| run(&format!("k{n}"), n)).collect())).len(), 2);
     assert_eq!(begun(&bench.finish("k0-0")), ["k2-2"]);
 }
@@ -97,7 +102,7 @@ fn a_wait_releases_the_lane_and_news_that_came_meanwhile_end_it() {
         bench.admit(vec![run("a", 1)]);
         bench.behind("a");
         let until = NOW.plus(Duration::from_secs(5));
-        let steps = bench.report("a-1", Report::Wait { until, news_after: Some(1) });
+        let steps = bench.report("a-1", StepReport::Wait { until, news_after: Some(1) });
         let steps = bench.wrote(written(&steps), changed);
         if changed == Changed::Awake {
             assert_eq!(begun(&steps), ["a-1"]);
@@ -112,7 +117,7 @@ fn a_wait_releases_the_lane_and_news_that_came_meanwhile_end_it() {
 fn a_wait_whose_end_is_heard_of_before_its_beginning_is_not_forgotten() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1)]);
-    let report = Report::Wait { until: NOW.plus(Duration::from_secs(5)), news_after: Some(1) };
+    let report = StepReport::Wait { until: NOW.plus(Duration::from_secs(5)), news_after: Some(1) };
     let change = written(&bench.report("a-1", report));
     let steps = bench.admitted(Admission { woken: vec![run("a", 1)], ..Admission::default() });
     assert_eq!(begun(&steps), NONE);
@@ -124,7 +129,7 @@ fn a_wait_whose_end_is_heard_of_before_its_beginning_is_not_forgotten() {
 fn a_step_follows_a_step_with_its_tries_forgotten() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1)]);
-    let steps = bench.attempted_before("a-1", done(), Next::Step(Some("e".into())));
+    let steps = bench.attempted_before("a-1", done(), NextStep::Step(Some("e".into())));
     let change = written(&steps);
     let ChangeKind::Advance { to: 1, effect: Some(effect), .. } = &change.kind else { panic!("{change:?}") };
     assert_eq!((effect.step, effect.connector.as_str()), (0, "d"));
@@ -144,10 +149,10 @@ fn cancelling_takes_what_has_not_begun_and_leaves_what_is_under_way() {
     let cancelled = ["a-2", "a-3"].map(|id| (subject("a"), reference(id))).to_vec();
     bench.admitted(Admission { cancelled, ..Admission::default() });
     assert_eq!((bench.numbers().loaded, bench.numbers().in_flight), (1, 1));
-    // The store knows that the one under way has ended, so that of its change only the effect is written.
+    // The store knows that the run in flight has ended, so only the effect of its change is written.
     let change = written(&bench.attempted("a-2", done()));
     assert_eq!(begun(&bench.wrote(change, Changed::Ended)), NONE);
-    assert_eq!(bench.numbers(), Numbers::default());
+    assert_eq!(bench.numbers(), Counts::default());
 }
 
 #[test]

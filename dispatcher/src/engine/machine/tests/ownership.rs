@@ -1,4 +1,4 @@
-//! Partitions come and go; reading pauses and goes on.
+//! Tests of taking partitions over, handing them back, and pausing and resuming their reading.
 
 use super::*;
 
@@ -6,20 +6,20 @@ use super::*;
 fn what_comes_back_about_a_partition_that_was_taken_away_is_ignored() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1)]);
-    bench.give(Input::Taken { partitions: vec![P], lost: true });
+    bench.give(Input::Revoked { partitions: vec![P], lost: true });
     assert_eq!(bench.attempted("a-1", done()), []);
     assert_eq!(bench.admit(vec![run("b", 2)]), []);
-    assert_eq!(bench.numbers(), Numbers::default());
+    assert_eq!(bench.numbers(), Counts::default());
 }
 
 #[test]
 fn an_answer_that_was_lost_is_looked_for() {
     let mut bench = Bench::owning(limits());
     let admission = Some(Admission::default());
-    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission, asked_again: true });
+    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission, retried: true });
     assert_eq!(found_after(&steps), [None]);
-    // And once more, if that happens while the store is being asked.
-    bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), asked_again: true });
+    // The same once more, while the store is being queried.
+    bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), retried: true });
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)), [None]);
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)), []);
 }
@@ -29,23 +29,23 @@ fn what_is_taken_is_drained_and_handed_back_when_nothing_of_it_is_under_way() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1), run("b", 2), run("c", 3)]);
     bench.behind("a");
-    assert_eq!(bench.give(Input::Taken { partitions: vec![P], lost: false }), []);
+    assert_eq!(bench.give(Input::Revoked { partitions: vec![P], lost: false }), []);
     assert!(!has_load(&bench.finish("a-1")), "nothing new is begun");
     let steps = bench.fail("b-2", Cause::Timeout);
     let change = written(&steps);
     assert!(matches!(change.kind, ChangeKind::Park { .. }), "what is known is written down: {change:?}");
-    assert!(!bench.wrote(change, Changed::Written).contains(&Step::Release));
-    assert!(bench.finish("c-3").contains(&Step::Release));
-    assert!(bench.engine.stands_by());
+    assert!(!bench.wrote(change, Changed::Written).contains(&Step::Log(LogCommand::Release)));
+    assert!(bench.finish("c-3").contains(&Step::Log(LogCommand::Release)));
+    assert!(bench.engine.is_standby());
 }
 
 #[test]
 fn what_is_taken_is_handed_back_in_time_whatever_is_under_way() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1)]);
-    bench.give(Input::Taken { partitions: vec![P], lost: false });
-    assert!(!bench.after(Duration::from_millis(3_999)).contains(&Step::Release));
-    assert!(bench.after(Duration::from_millis(1)).contains(&Step::Release));
+    bench.give(Input::Revoked { partitions: vec![P], lost: false });
+    assert!(!bench.after(Duration::from_millis(3_999)).contains(&Step::Log(LogCommand::Release)));
+    assert!(bench.after(Duration::from_millis(1)).contains(&Step::Log(LogCommand::Release)));
     assert_eq!(bench.attempted("a-1", done()), [], "it is too late");
 }
 
@@ -57,16 +57,16 @@ fn what_advances_in_a_partition_that_is_taken_is_counted_out_once() {
     bench.admit(vec![run("a", 1)]);
     bench.found(Partition(1), vec![other], true);
     assert_eq!(bench.numbers().in_flight, 2);
-    bench.give(Input::Taken { partitions: vec![P], lost: false });
-    let steps = bench.attempted_before("a-1", done(), Next::Step(Some("e".into())));
+    bench.give(Input::Revoked { partitions: vec![P], lost: false });
+    let steps = bench.attempted_before("a-1", done(), NextStep::Step(Some("e".into())));
     let steps = bench.wrote(written(&steps), Changed::Written);
-    assert!(steps.contains(&Step::Release));
+    assert!(steps.contains(&Step::Log(LogCommand::Release)));
     assert_eq!(bench.numbers().in_flight, 1, "the other is still under way");
 }
 
 #[test]
 fn nothing_is_begun_once_the_process_stops_and_what_is_under_way_is_finished() {
-    let mut bench = Bench::owning(Limits { in_flight: 2, ..limits() });
+    let mut bench = Bench::owning(FlowLimits { in_flight: 2, ..limits() });
     bench.admit(vec![run("a", 1), run("b", 2), run("c", 3)]);
     assert_eq!(bench.give(Input::Stop), []);
     assert!(!bench.engine.is_idle());
@@ -75,18 +75,18 @@ fn nothing_is_begun_once_the_process_stops_and_what_is_under_way_is_finished() {
     let change = written(&steps);
     assert!(matches!(change.kind, ChangeKind::Park { .. }));
     bench.wrote(change, Changed::Written);
-    assert_eq!(begun(&bench.report("b-2", Report::Stopped)), NONE);
+    assert_eq!(begun(&bench.report("b-2", StepReport::Stopped)), NONE);
     assert!(bench.engine.is_idle());
 }
 
 #[test]
-fn whoever_learns_that_a_partition_is_somebody_elses_joins_anew() {
+fn whoever_learns_that_a_partition_is_somebody_elses_joins_again() {
     let admission: fn(&mut Bench) -> Vec<Step> = |bench| {
-        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission: None, asked_again: false })
+        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission: None, retried: false })
     };
     let claim: fn(&mut Bench) -> Vec<Step> = |bench| {
         bench.admit(vec![run("a", 1)]);
-        bench.report("a-1", Report::Fenced)
+        bench.report("a-1", StepReport::Fenced)
     };
     let write: fn(&mut Bench) -> Vec<Step> = |bench| {
         bench.admit(vec![run("a", 1)]);
@@ -97,8 +97,8 @@ fn whoever_learns_that_a_partition_is_somebody_elses_joins_anew() {
     for diff in [admission, claim, write, question] {
         let mut bench = Bench::owning(limits());
         assert!(is_rejoin(&diff(&mut bench)));
-        assert!(bench.engine.stands_by());
-        assert_eq!(bench.numbers(), Numbers::default());
+        assert!(bench.engine.is_standby());
+        assert_eq!(bench.numbers(), Counts::default());
     }
     let mut bench = Bench::owning(limits());
     assert!(!is_rejoin(&bench.give(Input::Fenced { partition: P, epoch: EPOCH - 1 })), "of an earlier time");
@@ -108,12 +108,12 @@ fn whoever_learns_that_a_partition_is_somebody_elses_joins_anew() {
 fn a_partition_that_is_taken_and_given_again_is_ours_under_the_later_assignment() {
     let mut bench = Bench::new(limits());
     bench.given(1, &[P]);
-    bench.give(Input::Taken { partitions: vec![P], lost: true });
+    bench.give(Input::Revoked { partitions: vec![P], lost: true });
     bench.given(2, &[P]);
-    let owned = |epoch| vec![Ownership { partition: P, epoch, frontier: Some(0), sought: None, late: false }];
+    let owned = |epoch| vec![Ownership { partition: P, epoch, frontier: Some(0), operator_offset: None, late: false }];
     assert_eq!(bench.give(Input::Acquired { assignment: 1, owned: owned(1) }), []);
     let steps = bench.give(Input::Acquired { assignment: 2, owned: owned(2) });
-    assert!(steps.contains(&Step::Start { assignment: 2, offsets: vec![(P, 0)] }), "{steps:?}");
+    assert!(steps.contains(&Step::Log(LogCommand::Start { assignment: 2, offsets: vec![(P, 0)] })), "{steps:?}");
 }
 
 #[test]
@@ -121,19 +121,19 @@ fn where_a_partition_begins_is_stored_before_it_is_read() {
     let mut bench = Bench::new(limits());
     let given = Given { partition: P, committed: None, low: 3, end: 9 };
     bench.give(Input::Given { assignment: 1, partitions: vec![given] });
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: None, sought: None, late: false }];
+    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: None, operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: 1, owned });
-    assert!(steps.contains(&Step::Start { assignment: 1, offsets: vec![(P, 3)] }));
+    assert!(steps.contains(&Step::Log(LogCommand::Start { assignment: 1, offsets: vec![(P, 3)] })));
     let first = steps.iter().find_map(|step| match step {
-        Step::Admit(batch) => Some((batch.frontier, batch.arrivals.len())),
+        Step::Store(StoreRequest::Write(StoreWrite::Admit(batch))) => Some((batch.frontier, batch.arrivals.len())),
         _ => None,
     });
     assert_eq!(first, Some((3, 0)));
     assert!(!bench.engine.has_begun());
-    // No wait ends before what was there has been read: it might cancel it.
+    // No wait ends before the existing records have been read: one of them might cancel it.
     let steps = bench.looked(&steps, &[(P, 9)]);
-    assert!(!steps.iter().any(|step| matches!(step, Step::Due(_))));
-    assert!(bench.admit(Vec::new()).contains(&Step::Due(vec![(P, EPOCH)])));
+    assert!(!steps.iter().any(|step| matches!(step, Step::Store(StoreRequest::Write(StoreWrite::Due(_))))));
+    assert!(bench.admit(Vec::new()).contains(&Step::Store(StoreRequest::Write(StoreWrite::Due(vec![(P, EPOCH)])))));
     assert!(bench.engine.has_begun());
 }
 
@@ -155,10 +155,10 @@ fn a_partition_that_has_events_and_delivers_none_is_noticed() {
 
 #[test]
 fn what_finds_no_room_in_memory_is_left_to_the_store_and_found_there_from_its_place_on() {
-    let mut bench = Bench::owning(Limits { in_flight: 5_000, ..limits() });
+    let mut bench = Bench::owning(FlowLimits { in_flight: 5_000, ..limits() });
     let heads = |from: usize, to: usize| (from..to).map(|n| run(&format!("k{n}"), n as i64)).collect::<Vec<Run>>();
     let more = MAX_RUNS + 100;
-    assert!(!bench.admit(heads(0, more)).contains(&Step::Pause(P)), "reading goes on");
+    assert!(!bench.admit(heads(0, more)).contains(&Step::Log(LogCommand::Pause(P))), "reading goes on");
     assert_eq!(bench.numbers().loaded, MAX_RUNS);
     let mut found = None;
     for n in 0..MAX_RUNS {
@@ -183,12 +183,20 @@ fn reading_pauses_while_too_much_waits_for_admission_and_goes_on_when_half_of_it
         next: to,
         arrivals: (from..to).map(|n| arrival(&run(&format!("k{n}"), n))).collect(),
     };
-    assert!(bench.give(read(0, 256)).iter().any(|step| matches!(step, Step::Admit(_))));
+    assert!(
+        bench
+            .give(read(0, 256))
+            .iter()
+            .any(|step| matches!(step, Step::Store(StoreRequest::Write(StoreWrite::Admit(_)))))
+    );
     for batch in 1..5 {
-        assert!(!bench.give(read(batch * 256, batch * 256 + 256)).contains(&Step::Pause(P)));
+        assert!(!bench.give(read(batch * 256, batch * 256 + 256)).contains(&Step::Log(LogCommand::Pause(P))));
     }
-    assert!(bench.give(read(1_280, 1_281)).contains(&Step::Pause(P)), "the one that is being admitted does not count");
-    let resumed = (0..5).find(|_| bench.admit(Vec::new()).contains(&Step::Resume(P)));
+    assert!(
+        bench.give(read(1_280, 1_281)).contains(&Step::Log(LogCommand::Pause(P))),
+        "the one that is being admitted does not count"
+    );
+    let resumed = (0..5).find(|_| bench.admit(Vec::new()).contains(&Step::Log(LogCommand::Resume(P))));
     assert_eq!(resumed, Some(2));
 }
 

@@ -1,4 +1,4 @@
-//! What is tried again, when, and when no more.
+//! Tests of which attempts are repeated, at what time, and until when.
 
 use super::*;
 
@@ -28,9 +28,9 @@ fn a_retry_that_is_far_off_is_parked_and_its_lane_is_out_of_memory_until_it_is_d
     let parked = Run { begun: true, tries: *tries, request: request.clone(), ..run("a", 1) };
     let steps = bench.wrote(change, Changed::Written);
     assert!(!has_load(&steps), "the lane waits for it");
-    assert_eq!(bench.numbers(), Numbers::default());
+    assert_eq!(bench.numbers(), Counts::default());
     bench.now = bench.now.plus(Duration::from_secs(6));
-    let steps = bench.give(Input::Due { heads: vec![parked], behind: Vec::new(), asked_again: false });
+    let steps = bench.give(Input::Due { heads: vec![parked], behind: Vec::new(), retried: false });
     assert_eq!(begun(&steps), ["a-1"]);
 }
 
@@ -72,14 +72,14 @@ fn spent_retries_and_rejections_are_buried_and_the_lane_goes_on() {
     let ChangeKind::Park { tries, .. } = change.kind else { panic!("{change:?}") };
     bench.wrote(change, Changed::Written);
     let head = tried(run("a", 1), tries);
-    let steps = bench.give(Input::Due { heads: vec![head], behind: Vec::new(), asked_again: false });
+    let steps = bench.give(Input::Due { heads: vec![head], behind: Vec::new(), retried: false });
     let (reason, steps) = bench.dead_letter(&steps);
     assert_eq!(reason, Reason::RetriesSpent);
     assert!(has_load(&steps));
     bench.loaded("a", vec![run("a", 2)], false);
     let steps = bench.attempted("a-2", Outcome::reject(Reason::InvalidRequest, "422"));
     assert_eq!(bench.dead_letter(&steps).0, Reason::InvalidRequest);
-    assert_eq!(bench.numbers(), Numbers::default());
+    assert_eq!(bench.numbers(), Counts::default());
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn those_that_may_have_ended_workers_are_tried_later_and_one_at_a_time() {
     assert_eq!(begun(&bench.found(P, heads, true)), ["c-3"]);
     assert_eq!(begun(&bench.after(Duration::from_millis(9_999))), NONE);
     assert_eq!(begun(&bench.after(Duration::from_millis(1))), ["a-1"]);
-    // What came of it is written down even where it would rest in memory: the next process must know of it.
+    // The outcome is written even if the run would otherwise rest in memory, because the next process needs it.
     let steps = bench.fail("a-1", Cause::Unavailable);
     let change = written(&steps);
     let ChangeKind::Park { tries, .. } = change.kind else { panic!("{change:?}") };
@@ -134,7 +134,7 @@ fn those_that_may_have_ended_workers_are_tried_later_and_one_at_a_time() {
 
 #[test]
 fn an_effect_that_cannot_be_recorded_leaves_the_run_in_doubt() {
-    for next in [Next::End, Next::Step(None)] {
+    for next in [NextStep::End, NextStep::Step(None)] {
         let mut bench = Bench::owning(limits());
         bench.admit(vec![run("a", 1)]);
         let change = written(&bench.attempted_before("a-1", done(), next));

@@ -21,7 +21,7 @@ fn heard(headers: &RateLimitHeaders) -> Announced {
     announced
 }
 
-/// Makes as many calls as may be made at once.
+/// Makes as many calls as may be made at once. Returns their number.
 fn burst(announced: &mut Announced, sharers: u32, now: Duration) -> u32 {
     let mut made = 0;
     while made < 1_000 && announced.check(sharers, now).is_ok() {
@@ -112,8 +112,8 @@ fn a_few_calls_ask_first_and_all_go_once_no_limit_is_announced() {
     assert!(announced.may_probe(2, at(9_000)).is_err(), "the limit has expired, and may be announced again");
 }
 
-/// However calls come, how often the limit is announced and whatever is under way: never more than the limit in any
-/// window.
+/// No window holds more calls than its limit, however calls arrive, however often the limit is announced and whatever
+/// is in flight.
 #[test]
 fn no_window_ever_holds_more_than_its_limit() {
     let mut random = Random(7);
@@ -141,8 +141,8 @@ fn no_window_ever_holds_more_than_its_limit() {
     }
 }
 
-/// A fixed window at the destination, of which several processes are told: none of them ever has more refused than it
-/// had under way, and what the window allows is used.
+/// The destination has a fixed window, which it reports to several processes. None of them ever has more calls refused
+/// than it had in flight, and the window's calls are used up.
 #[test]
 fn processes_that_are_told_what_is_left_use_it_up_and_no_more() {
     let mut random = Random(11);

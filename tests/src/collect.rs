@@ -1,4 +1,4 @@
-//! Opens the books: what the store and the destinations' doubles have to log_once of what was sent.
+//! Reads the ledger of a test: the runs in the store and the requests recorded by the destinations' doubles.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use sqlx::AnyPool;
 use usher_lab::{Entry, Filter, Lab};
 
 use crate::eventually;
-use crate::ledger::{Ledger, Mark, Seen, Sent, seq_of_row};
+use crate::ledger::{Ledger, Mark, RunRow, SentWebhook, seq_of_row};
 use crate::test_env::SOON;
 
-/// All there is to be known of what was sent. The store is asked until it answers.
-pub async fn open(pool: &AnyPool, lab: &Lab, sent: Vec<Sent>, with_rows: bool) -> Ledger {
+/// Collects everything recorded about `sent`. Retries the store until it answers. `with_rows`: also read
+/// the users table.
+pub async fn collect(pool: &AnyPool, lab: &Lab, sent: Vec<SentWebhook>, with_rows: bool) -> Ledger {
     let told = || async {
         let rows = if with_rows { rows(pool).await? } else { BTreeMap::new() };
         Some((runs(pool).await?, rows))
@@ -24,11 +25,11 @@ pub async fn open(pool: &AnyPool, lab: &Lab, sent: Vec<Sent>, with_rows: bool) -
     Ledger { sent, runs, attempts, effects, rows }
 }
 
-async fn runs(pool: &AnyPool) -> Option<Vec<Seen>> {
+async fn runs(pool: &AnyPool) -> Option<Vec<RunRow>> {
     type Row = (String, String, String, String, Option<String>, i64, Option<i64>);
     let sql = "SELECT flow, event, key, state, reason, admitted_at, ended_at FROM usher_run";
     let rows: Vec<Row> = sqlx::query_as(sql).fetch_all(pool).await.ok()?;
-    let seen = |(flow, event, key, state, reason, admitted_at, ended_at)| Seen {
+    let seen = |(flow, event, key, state, reason, admitted_at, ended_at)| RunRow {
         flow,
         event,
         key,

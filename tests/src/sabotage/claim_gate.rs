@@ -1,5 +1,5 @@
-//! A replica that makes no attempts for a while: no broken promise, only slowness, so that it is not left to chance which
-//! of two comes first.
+//! A replica that makes no attempts for a while. It breaks no guarantee; its slowness determines which of two
+//! replicas comes first.
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -8,29 +8,29 @@ use usher_dispatcher::store::{Store, StoreError};
 
 use super::{Sabotage, is_claim};
 
-/// See above.
+/// The sabotage described in the module documentation.
 #[derive(Default)]
-pub struct Held {
+pub struct ClaimGate {
     held: watch::Sender<bool>,
 }
 
-impl Held {
-    /// From now on claims wait.
-    pub fn hold(&self) {
+impl ClaimGate {
+    /// Makes claims wait from now on.
+    pub fn close(&self) {
         self.held.send_replace(true);
     }
 
-    /// They go on.
-    pub fn let_go(&self) {
+    /// Lets waiting claims continue.
+    pub fn open(&self) {
         self.held.send_replace(false);
     }
 }
 
 #[async_trait]
-impl Sabotage for Held {
+impl Sabotage for ClaimGate {
     async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
         if changes.iter().any(is_claim) {
-            // The sender lives as long as `self`.
+            // Cannot fail: the sender lives as long as `self`.
             let _ = self.held.subscribe().wait_for(|held| !held).await;
         }
         store.change(flow, changes).await
