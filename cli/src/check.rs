@@ -1,4 +1,4 @@
-//! `usher check`: says everything that is wrong with flow files, before anything is started.
+//! `usher check`: reports every problem of flow files, before anything is started.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use usher_service::ConfigError;
 
 use crate::output;
 
-/// Checks flow files whole: each step is made with samples of the events that start it. Says file, line and what is
-/// right.
+/// Validates flow files: builds each step with samples of the events that start it. Reports the file, the line and the
+/// correction of each problem.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Flow files, or folders of them; default: those of the folder, else the built-in ones.
+    /// Flow files, or folders of them. Default: the files of the flow folder, else the built-in flows.
     paths: Vec<PathBuf>,
-    /// Where the flow files are.
+    /// Location of the flow files.
     #[command(flatten)]
     files: FlowFiles,
 }
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Err(ConfigError(told.join("\n")).into())
 }
 
-/// The flows of folders, and files with the templates beside each.
+/// Reads the flows of folders, and single flow files with the templates beside each.
 fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, ConfigError> {
     let mut sources = Vec::new();
     for path in paths {

@@ -1,4 +1,4 @@
-//! The data directory of `usher up`: the log, the store, the signing secret it made, and where it can be reached.
+//! The data directory of `usher up`: the log, the store, the generated secrets and the addresses of the process.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -15,22 +15,22 @@ use usher_proto::signature::SigningSecret;
 use usher_service::ConfigError;
 use usher_service::files;
 
-/// Where the operator's commands find what they read.
+/// Locations of the data that the operator's commands read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Place {
     /// The data directory of `usher up`.
     #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
     pub(crate) data: PathBuf,
-    /// Where the store is, if not in the data directory: postgres://... or sqlite:PATH.
+    /// Address of the store, if it is not in the data directory: postgres://... or sqlite:PATH.
     #[arg(long, env = "USHER_STORE")]
     pub(crate) store: Option<String>,
-    /// The schema of Postgres that holds the store's tables.
+    /// The Postgres schema that holds the tables of the store.
     #[arg(long, env = "USHER_STORE_SCHEMA")]
     pub(crate) store_schema: Option<String>,
 }
 
 impl Place {
-    /// The log in the data directory.
+    /// Returns the address of the log in the data directory.
     pub(crate) fn log(&self) -> anyhow::Result<LogAddress> {
         let path = self.data.join(LOG);
         if !path.exists() {
@@ -40,7 +40,7 @@ impl Place {
         Ok(LogAddress::Sqlite { path })
     }
 
-    /// Opens the store to look into it.
+    /// Opens the store for reading.
     pub(crate) async fn store(&self) -> anyhow::Result<SqlStore> {
         let text = match &self.store {
             Some(text) => text.clone(),
@@ -85,27 +85,27 @@ const SECRET: &str = "signing-secret";
 const UNSUBSCRIBE_SECRET: &str = "unsubscribe-secret";
 const ADDRESSES: &str = "addresses.json";
 
-/// Where a running `usher up` can be reached.
+/// Addresses on which a running `usher up` can be reached.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Addresses {
-    /// Ingest.
+    /// Address of ingest.
     pub(crate) listen: SocketAddr,
-    /// The dispatcher's pages.
+    /// Address of the dispatcher's pages.
     pub(crate) admin: SocketAddr,
-    /// The lab, unless it is off.
+    /// Address of the lab. `None` if the lab is off.
     pub(crate) lab: Option<SocketAddr>,
 }
 
-/// A data directory that is ours until this is dropped.
+/// A data directory that this process holds exclusively until the value is dropped.
 pub(crate) struct DataDirectory {
     path: PathBuf,
-    /// The directory itself and a file in it, both locked. Who has the directory cannot be undone by removing the file;
-    /// earlier versions know only the file.
+    /// The directory itself and a file in it, both locked. The lock on the directory still holds if the file is
+    /// removed; earlier versions lock only the file.
     _locks: [File; 2],
 }
 
 impl DataDirectory {
-    /// Makes it if it is missing, and takes it for this process alone.
+    /// Creates the directory if it is missing, and locks it for this process.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Self> {
         if path.exists() && !path.is_dir() {
             let why = format!("{} is a file: a folder is wanted, or a name that is free", path.display());
@@ -122,22 +122,22 @@ impl DataDirectory {
         Ok(Self { path: path.canonicalize()?, _locks: [directory, lock] })
     }
 
-    /// The address of the log in it.
+    /// Returns the address of the log in the directory.
     pub(crate) fn log(&self) -> String {
         format!("sqlite:{}", self.path.join(LOG).display())
     }
 
-    /// The address of the store in it.
+    /// Returns the address of the store in the directory.
     pub(crate) fn store(&self) -> String {
         format!("sqlite:{}", self.path.join(STORE).display())
     }
 
-    /// The signing secret, made at the first start.
+    /// Returns the signing secret, which is generated at the first start.
     pub(crate) fn signing_secret(&self) -> anyhow::Result<String> {
         self.secret(SECRET)
     }
 
-    /// The secret that links in marketing mail are signed with, made at the first start.
+    /// Returns the secret that signs links in marketing mail. It is generated at the first start.
     pub(crate) fn unsubscribe_secret(&self) -> anyhow::Result<String> {
         self.secret(UNSUBSCRIBE_SECRET)
     }
@@ -153,7 +153,7 @@ impl DataDirectory {
         Ok(secret)
     }
 
-    /// Leaves word where this process can be reached.
+    /// Writes the addresses on which this process can be reached into the directory.
     pub(crate) fn announce(&self, addresses: &Addresses) -> anyhow::Result<()> {
         let path = self.path.join(ADDRESSES);
         files::write_whole(&path, &serde_json::to_vec_pretty(addresses)?)
@@ -161,13 +161,13 @@ impl DataDirectory {
     }
 }
 
-/// The secret that `usher up` made in this directory, if there is one.
+/// Returns the signing secret that `usher up` generated in this directory, if there is one.
 pub(crate) fn read_secret(data: &Path) -> anyhow::Result<Option<String>> {
     read(&data.join(SECRET))
 }
 
-/// Closes the folder, and every file in it, to others than its owner. One that others use, too, is refused instead: closing
-/// it would take away from them what is theirs.
+/// Removes the permissions of group and others from the folder and every file in it. A folder that others use too is
+/// refused instead: otherwise they would lose access to their own files.
 fn make_private(path: &Path) -> anyhow::Result<()> {
     const STICKY: u32 = 0o1000;
     let mut names = Vec::new();
@@ -198,7 +198,7 @@ fn make_private(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads a secret that was made here. `None` where there is no such file.
+/// Reads a secret that was generated here. `None` if there is no such file.
 fn read(path: &Path) -> anyhow::Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
@@ -217,7 +217,7 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
     Ok(Some(secret.to_owned()))
 }
 
-/// Where the `usher up` of this directory can be reached, if it ever ran.
+/// Returns the addresses that `usher up` wrote into this directory. `None` if it never ran.
 pub(crate) fn read_addresses(data: &Path) -> anyhow::Result<Option<Addresses>> {
     let path = data.join(ADDRESSES);
     if !path.exists() {

@@ -1,4 +1,4 @@
-//! `usher dlq`: runs that were given up on, and taking them up again.
+//! `usher dlq`: lists dead letters (runs that were given up) and redrives them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::data::Place;
 use crate::orders::Desk;
 use crate::{output, runs, values};
 
-/// Looks into the dead letters, runs that were given up on, and takes them up again.
+/// Lists and redrives dead letters: runs that were given up.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -23,15 +23,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Lists them, and the records of the log that no flow could take.
+    /// Lists dead letters, and the records of the log that no flow could accept.
     List(List),
-    /// Shows one whole, with the event's body and what operators have ordered about it.
+    /// Shows one dead letter with the event's body and the operators' commands about it.
     Show(Show),
-    /// Takes them up again: each joins the tail of its user's lane, in their original order.
+    /// Runs dead letters again: each joins the tail of its user's lane, in their original order.
     Redrive(Redrive),
 }
 
-/// Which dead letters.
+/// Selection of dead letters.
 #[derive(Debug, clap::Args)]
 struct Which {
     /// Of this flow.
@@ -40,7 +40,7 @@ struct Which {
     /// Given up for this reason.
     #[arg(long)]
     reason: Option<Reason>,
-    /// Of this user, or any other key; an address stands for the key of who is known by it alone.
+    /// Of this user, or any other key; an address stands for the key of a person known only by it.
     #[arg(long, value_parser = runs::parse_key)]
     user: Option<String>,
     /// About this event.
@@ -49,12 +49,12 @@ struct Which {
     /// Of this instance of the sender.
     #[arg(long)]
     instance: Option<Instance>,
-    /// Admitted since: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 2h.
+    /// Admitted since this time, such as 2026-01-31T12:00:00Z, or this duration ago, such as 2h.
     #[arg(long, value_parser = values::since)]
     since: Option<Timestamp>,
 }
 
-/// Records that no flow could take, below the dead letters.
+/// Prints the records that no flow could accept, below the dead letters.
 fn print_refused(refused: &[RefusedRow], json: bool) -> anyhow::Result<()> {
     if json {
         return refused.iter().try_for_each(output::json);
@@ -73,7 +73,7 @@ fn print_refused(refused: &[RefusedRow], json: bool) -> anyhow::Result<()> {
 }
 
 impl Which {
-    /// True if no option narrows the letters to a flow, an event or a person.
+    /// Returns true if no option limits the dead letters to a flow, an event or a person.
     fn is_of_all(&self) -> bool {
         let Self { flow, reason, user, event, instance, since: _ } = self;
         flow.is_none() && reason.is_none() && user.is_none() && event.is_none() && instance.is_none()
@@ -91,10 +91,10 @@ struct List {
     place: Place,
     #[command(flatten)]
     which: Which,
-    /// At most so many.
+    /// Maximum number of rows.
     #[arg(long, default_value_t = 1000)]
     limit: u32,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -105,7 +105,7 @@ struct Show {
     place: Place,
     /// The event's id.
     event: String,
-    /// The flow, where more than one gave it up.
+    /// The flow, if more than one gave the event up.
     #[arg(long)]
     flow: Option<String>,
 }
@@ -116,16 +116,16 @@ struct Redrive {
     desk: Desk,
     #[command(flatten)]
     which: Which,
-    /// All of them, where nothing else says which.
+    /// All dead letters, if no other option selects any.
     #[arg(long)]
     all: bool,
-    /// Only says what would be done.
+    /// Only report what would be done.
     #[arg(long)]
     dry_run: bool,
-    /// At most so many a second, such as 10/s; as fast as the log takes them if not given.
+    /// Maximum rate, such as 10/s; as fast as the log accepts them if not given.
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Leaves alone what has died so often already: it would only die again.
+    /// Skip runs that were given up this number of times or more: they would only fail again.
     #[arg(long, default_value_t = 3, value_name = "TIMES")]
     max_deaths: u32,
 }
@@ -139,7 +139,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     match arguments.command {
         Command::List(List { place, which, limit, json }) => {
             let (store, since) = (place.store().await?, which.since.unwrap_or_default());
-            // No flow has given these up, so none of what says which narrows them but the time.
+            // No flow has given these up, so among the options only the time can narrow them.
             let refused = if which.is_of_all() { store.refused(since, i64::from(limit)).await? } else { Vec::new() };
             let worked = store.worked_flows().await?;
             runs::print(&store.runs(&which.filter(), i64::from(limit)).await?, &worked, limit, json)?;
@@ -176,7 +176,7 @@ impl Redrive {
             return Err(ConfigError(why.to_owned()).into());
         }
         let mut dead = desk.place.store().await?.runs(&filter, i64::MAX).await?;
-        // The order in which their events came; within a key that is the order in which they are taken up.
+        // In the order in which their events arrived; within a key, they are run again in this order.
         dead.sort_by(|a, b| (a.partition, a.offset, &a.flow).cmp(&(b.partition, b.offset, &b.flow)));
         let matching = dead.len();
         dead.retain(|run| run.deaths < i64::from(max_deaths));

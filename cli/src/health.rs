@@ -1,4 +1,4 @@
-//! `usher health`: asks a page whether all is well, for containers that have no other client in them.
+//! `usher health`: requests a page and reports its status, for containers that have no other HTTP client.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use usher_service::telemetry;
 
 use crate::values;
 
-/// How long the page may take.
+/// Time limit for the response.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Succeeds if a page answers 2xx; for health checks of containers.

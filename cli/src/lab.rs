@@ -1,4 +1,4 @@
-//! `usher lab`: the destinations' doubles alone, so that they outlive what is being killed.
+//! `usher lab`: runs only the doubles of the destinations, so that they outlive the processes that are killed.
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use usher_service::{listen, shutdown, telemetry};
 
 use crate::output;
 
-/// Runs the doubles of the destinations alone; reach them through RESEND_BASE_URL and the like.
+/// Runs only the doubles of the destinations; reach them through RESEND_BASE_URL and similar settings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The address to serve on.
     #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090", value_parser = listen::parse)]
     listen: SocketAddr,
-    /// The address of its mail server, for SMTP_URL; any free port where it is not given.
+    /// The address of its mail server, for SMTP_URL; any free port if not given.
     #[arg(long, env = "USHER_LAB_SMTP", value_parser = listen::parse)]
     smtp: Option<SocketAddr>,
     /// Number of newest effects and requests to keep; older ones are only counted.
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     keep: usize,
 }
 
-/// Reads a number of entries to keep.
+/// Parses the number of entries to keep, from 1.
 pub(crate) fn parse_keep(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|keep| *keep > 0).ok_or_else(|| "a whole number from 1".to_owned())
 }
@@ -46,14 +46,14 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     Ok(())
 }
 
-/// The environment in which every destination is its double in `lab`. Real keys are replaced, so that none leaves.
+/// Returns the environment in which every destination is its double in `lab`. Real keys are replaced, so none leaves.
 pub(crate) fn stand_in(environment: Environment, lab: &LabHandle) -> anyhow::Result<Environment> {
     let url = lab.url();
     let from = environment.get("USHER_FROM")?.unwrap_or_else(|| "Usher <hello@usher.test>".to_owned());
     let price = environment.get("STRIPE_PRICE_ID")?.unwrap_or_else(|| "price_lab".to_owned());
     let mut environment = environment;
     for (name, value) in usher_lab::settings(&url) {
-        // Secrets of receivers may have names behind theirs.
+        // The name of a receiver's secret may have a suffix.
         let also = environment.with_prefix(&format!("{name}_"))?;
         let named = also.iter().filter(|_| name == "HTTP_SIGNING_SECRET").map(|(rest, _)| format!("{name}_{rest}"));
         for name in named.chain([name.to_owned()]) {
@@ -68,6 +68,6 @@ pub(crate) fn stand_in(environment: Environment, lab: &LabHandle) -> anyhow::Res
         .with("STRIPE_BASE_URL", format!("{url}/stripe"))
         .with("STRIPE_SECRET_KEY", "sk_test_lab")
         .with("STRIPE_PRICE_ID", price)
-        // Users are written beside the runs, not into whatever database the shell happens to name.
+        // Users are written to the database of the store, not to the one that the shell's environment names.
         .with("DATABASE_URL", ""))
 }

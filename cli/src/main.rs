@@ -1,4 +1,4 @@
-//! The command `usher`: all of it on one machine, and the operator's tools. One file a subcommand.
+//! The command `usher`: runs everything on one machine, and has the operator's tools. Each subcommand has its own file.
 
 mod data;
 mod output;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use usher_service::options::{self, Environment};
 use usher_service::{exit, files};
 
-/// Carries Clerk's webhooks to everything that should follow from them.
+/// Carries Clerk's webhooks to email, billing, databases and other destinations.
 #[derive(Debug, clap::Parser)]
 #[command(name = "usher", version)]
 struct Arguments {
@@ -37,9 +37,9 @@ enum Command {
     Check(check::Arguments),
     Runs(runs::Arguments),
     Dlq(dlq::Arguments),
-    /// Lets a flow begin nothing new until it is resumed. Webhooks are kept meanwhile.
+    /// Stops a flow from starting new steps until it is resumed. Webhooks are stored meanwhile.
     Pause(pause::Arguments),
-    /// Lets a paused flow go on.
+    /// Resumes a paused flow.
     Resume(pause::Arguments),
     Cancel(orders::Cancel),
     Rerun(orders::Rerun),

@@ -1,4 +1,4 @@
-//! Operators' orders about runs, given through the log: `usher cancel`, `usher rerun`, and what `usher dlq redrive` uses.
+//! Operators' commands about runs, sent through the log: `usher cancel`, `usher rerun` and `usher dlq redrive`.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -19,18 +19,18 @@ use usher_service::options::Environment;
 use crate::data::Place;
 use crate::output;
 
-/// Where the operator's orders go: the store tells what there is, the log takes what is to become of it.
+/// Access to the store, which is read for the state of runs, and to the log, to which commands are appended.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Desk {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// Where the log is, if not in the data directory: kafka://host:9092 or sqlite:PATH.
+    /// Address of the log, if it is not in the data directory: kafka://host:9092 or sqlite:PATH.
     #[arg(long, env = "USHER_LOG")]
     log: Option<LogAddress>,
-    /// How its topics are laid out.
+    /// Layout of the log's topics.
     #[command(flatten)]
     pub(crate) layout: LogLayout,
-    /// Who gives the order: kept with what came of it.
+    /// Name of the operator, stored with the result of the command.
     #[arg(long, env = "USER", default_value = "unknown")]
     pub(crate) by: String,
 }
@@ -43,7 +43,7 @@ impl Desk {
             None => self.place.log()?,
         };
         let log = usher_eventlog::open(&address, &usher_eventlog::kafka_properties(environment)?).await?;
-        // An order in a topic that nobody reads would never be heard of.
+        // A command in a topic that no flow reads would have no effect and no answer.
         let topic = self.layout.topics.events();
         let watermarks = log.watermarks(&topic).await.with_context(|| format!("{address} has no topic {topic}"))?;
         if watermarks.len() < usize::try_from(self.layout.partitions)? {
@@ -53,7 +53,7 @@ impl Desk {
         Ok(log)
     }
 
-    /// Gives an order about a run, and returns its id.
+    /// Appends a command about a run to the log, and returns its id.
     pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &CommandKind) -> anyhow::Result<EventId> {
         let event = orders::event(&run.flow, &run.reference, &run.subject, &self.by, order, clock::now());
         let id = event.id.clone();
@@ -61,8 +61,7 @@ impl Desk {
         Ok(id)
     }
 
-    /// Waits until it is known what came of these orders (flow and id), for as long as any of them is carried out
-    /// within [`PATIENCE`].
+    /// Waits for the results of these commands (flow and id), until none of them has been executed for [`PATIENCE`].
     pub(crate) async fn what_came(&self, mut open: Vec<(String, EventId)>) -> anyhow::Result<CameOf> {
         let store = self.place.store().await?;
         let mut came = Vec::new();
@@ -91,23 +90,23 @@ impl Desk {
     }
 }
 
-/// Time limit for an order to be carried out, in which nothing else was.
+/// Maximum time without the execution of any awaited command.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Interval between looks at what came of orders.
+/// Interval between queries for the results of commands.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Results of orders.
+/// Results of commands.
 pub(crate) struct CameOf {
-    /// Of those that were carried out: the flow, and the word for it.
+    /// Flow and result of each executed command.
     pub(crate) came: Vec<(String, String)>,
-    /// The flows of those that were not carried out yet.
+    /// Flow of each command that is not executed yet.
     open: Vec<String>,
-    /// The flows that some process works on.
+    /// Flows on which a process works.
     worked: Vec<String>,
 }
 
 impl CameOf {
-    /// Says which orders nobody has carried out yet, flow by flow.
+    /// Prints the number of commands that are not executed yet, flow by flow.
     pub(crate) fn say_open(&self) -> anyhow::Result<()> {
         let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
         self.open.iter().for_each(|flow| *counts.entry(flow).or_default() += 1);
@@ -123,7 +122,7 @@ impl CameOf {
     }
 }
 
-/// A run: FLOW/EVENT, as `usher runs` shows it.
+/// Name of a run: `FLOW/EVENT`, as `usher runs` shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct RunName {
     flow: String,
@@ -143,7 +142,7 @@ impl FromStr for RunName {
     }
 }
 
-/// Ends a run that has not ended. An attempt that is under way is finished; nothing follows it.
+/// Cancels a run that has not ended. An attempt in flight is finished; no further one follows.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
     #[command(flatten)]
@@ -152,7 +151,7 @@ pub(crate) struct Cancel {
     run: RunName,
 }
 
-/// Runs once more what has ended, from its first step. It has its effects again.
+/// Runs an ended run again from its first step. Side effects are repeated.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rerun {
     #[command(flatten)]
@@ -190,7 +189,7 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
         bail!("{}/{} has not ended yet: {}", run.flow, run.event, found.state);
     }
     let log = desk.log(environment).await?;
-    // The store drops a body when its run has ended; the log still has it for a while.
+    // The store drops the body when a run ends; the log still has it for a while.
     let partition = Partition(i32::try_from(found.partition)?);
     let record = log.read(&desk.layout.topics.events(), partition, found.offset).await?;
     let record = record.filter(|record| record.header(headers::EVENT_ID) == Some(&found.event));

@@ -1,13 +1,13 @@
-//! Printing to standard output: the one place in the command that does. Ids, types, keys and errors come from outside, so
-//! control characters in them are shown and never sent to the terminal. A reader that goes away (`usher runs | head`) is no
-//! error.
+//! Output to the terminal. No other file of the command prints to standard output. Ids, types, keys and errors come
+//! from outside, so control characters in them are escaped and never sent to the terminal. A reader that closes the
+//! pipe (`usher runs | head`) is no error.
 
 use std::io::{ErrorKind, Write as _};
 
 use serde::Serialize;
 use usher_service::{unfailing, visible};
 
-/// Prints one line, whatever the text holds.
+/// Prints one line and escapes the control characters in `text`.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     print(&visible::line(text))
 }
@@ -29,18 +29,17 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints one line that only accompanies the work, as a program that serves does: where it cannot be printed, the work
-/// goes on.
+/// Prints one line that only accompanies the work, as servers do. The work continues if the line cannot be printed.
 pub(crate) fn notice(text: &str) {
     unfailing::stdout().line(text);
 }
 
-/// Prints one line beside what was asked for, to standard error.
+/// Prints an additional line to standard error, apart from the requested output.
 pub(crate) fn hint(text: &str) {
     unfailing::stderr().line(text);
 }
 
-/// Prints rows under a head, in columns as wide as their widest entry.
+/// Prints rows under a header, in columns as wide as their widest cell.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> anyhow::Result<()> {
     let rows: Vec<[String; N]> =
         rows.iter().map(|row| row.each_ref().map(|cell| visible::line(cell).into_owned())).collect();

@@ -1,4 +1,4 @@
-//! `usher pause` and `usher resume`: a flow that is to begin nothing for a while.
+//! `usher pause` and `usher resume`: stop a flow from starting steps for a while.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use usher_service::clock;
 use crate::data::{self, Place};
 use crate::output;
 
-/// Time limit for all replicas to confirm a pause and to end the steps under way; beyond it the command fails. Replicas
-/// look for a pause every two seconds.
+/// Time limit for all replicas to confirm a pause and to finish the steps in flight. After it, the command fails.
+/// Replicas check for a pause every two seconds.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
-/// Interval between two looks at the confirmations.
+/// Interval between queries for the confirmations.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// A flow, and who orders what.
+/// A flow, and the operator who gives the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     place: Place,
     /// The flow.
     flow: String,
-    /// Who gives the order: kept with it.
+    /// Name of the operator, stored with the command.
     #[arg(long, env = "USER", default_value = "unknown")]
     by: String,
 }
@@ -52,7 +52,8 @@ pub(crate) async fn run(arguments: Arguments, paused: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// Waits until every replica has confirmed and nothing is under way, or for as long as that may take.
+/// Waits until every replica has confirmed and no step is in flight, or for [`CONFIRMED_WITHIN`]. Returns the last
+/// state of the replicas.
 async fn confirmed(store: &SqlStore, flow: &str) -> anyhow::Result<Vec<ReplicaPause>> {
     let begun = Instant::now();
     loop {
@@ -64,7 +65,7 @@ async fn confirmed(store: &SqlStore, flow: &str) -> anyhow::Result<Vec<ReplicaPa
     }
 }
 
-/// The confirmations and the steps still under way, in words.
+/// Describes the confirmations and the steps in flight in words.
 fn outcome(replicas: &[ReplicaPause]) -> String {
     let confirmed = replicas.iter().filter(|replica| replica.under_way.is_some()).count();
     let under_way: usize = replicas.iter().filter_map(|replica| replica.under_way).sum();

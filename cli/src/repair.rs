@@ -1,15 +1,15 @@
-//! `usher repair`: undoes what a wrong clock has done to a store.
+//! `usher repair`: reverses the damage of a wrong clock to a store.
 
 use usher_dispatcher::store::MendedHorizon;
 
 use crate::data::Place;
 use crate::output;
 
-/// Repairs a store that a wrong clock has spoilt: events that are new are given up as too_old.
+/// Repairs a store that a wrong clock has damaged: it gives up new events as too_old.
 ///
-/// Earlier versions forgot what was done by the clock of the machine; where that was ahead, everything that comes counts
-/// as too old until the clock has come there. The horizon goes back to the newest event that each flow has seen. Letters
-/// that died of it can then be taken up: usher dlq redrive --reason too_old.
+/// Earlier versions used the clock of the machine to decide which past events to forget. If that clock was ahead, every
+/// new event counts as too old until the clock's time is reached. The horizon is set back to the newest event that each
+/// flow has seen. Runs that were given up because of it can then be run again: usher dlq redrive --reason too_old.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `usher runs`: what became of events. With one user it is the timeline of what happened to them.
+//! `usher runs`: lists the runs of events. With `--user`, it is the timeline of that user.
 
 use usher_dispatcher::engine::RunState;
 use usher_dispatcher::store::{RunFilter, RunRecord};
@@ -8,12 +8,12 @@ use usher_proto::{AddressDigest, Instance, Timestamp};
 use crate::data::{self, Place};
 use crate::{output, values};
 
-/// Lists runs: what became of events, flow by flow.
+/// Lists runs, the results of events, flow by flow.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Of this user, or any other key; an address stands for the key of who is known by it alone.
+    /// Of this user, or any other key; an address stands for the key of a person known only by it.
     #[arg(long, value_parser = parse_key)]
     user: Option<String>,
     /// Of this flow.
@@ -28,18 +28,19 @@ pub(crate) struct Arguments {
     /// Of this instance of the sender.
     #[arg(long)]
     instance: Option<Instance>,
-    /// Admitted since: a time such as 2026-01-31T12:00:00Z, a day such as 2026-01-31, or so long ago, such as 2h.
+    /// Admitted since this time, such as 2026-01-31T12:00:00Z, this day, such as 2026-01-31, or this duration ago,
+    /// such as 2h.
     #[arg(long, value_parser = values::since)]
     since: Option<Timestamp>,
-    /// At most so many.
+    /// Maximum number of runs.
     #[arg(long, default_value_t = 1000, value_parser = values::limit)]
     limit: u32,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
 
-/// A key. No key is an address: what concerns one is under its digest.
+/// Parses a key. An email address is never a key itself: its runs are stored under its digest.
 #[expect(clippy::unnecessary_wraps, reason = "what clap asks of a parser")]
 pub(crate) fn parse_key(text: &str) -> Result<String, std::convert::Infallible> {
     let key = text.contains('@').then(|| address_key(AddressDigest::of(text)).as_str().to_owned());
@@ -65,7 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     print(&runs, &store.worked_flows().await?, limit, json)
 }
 
-/// Prints runs as JSON lines or as a table. `worked` are the flows that some process works on.
+/// Prints runs as JSON lines or as a table. `worked` holds the flows on which a process works.
 pub(crate) fn print(runs: &[RunRecord], worked: &[String], limit: u32, json: bool) -> anyhow::Result<()> {
     if runs.len() == limit as usize {
         output::hint(&format!("the newest {limit}; there may be older ones: say --limit, or what to look for"));
@@ -80,7 +81,7 @@ pub(crate) fn print(runs: &[RunRecord], worked: &[String], limit: u32, json: boo
     output::table(["admitted", "run", "type", "key", "state", "why", "effects"], &rows)
 }
 
-/// Progress of a run that has not ended: its step, its attempts, and whom or what it waits for.
+/// Describes the progress of a run that has not ended: its step, its attempts, and its destination or time to wait for.
 fn standing(run: &RunRecord, worked: &[String]) -> Vec<String> {
     if run.ended_at.is_some() {
         return Vec::new();
@@ -90,7 +91,7 @@ fn standing(run: &RunRecord, worked: &[String]) -> Vec<String> {
         parts.push(format!("no process works on {}", run.flow));
     }
     if run.step > 0 || run.attempts > 0 {
-        // Counted from 1, as people do.
+        // Counted from 1 for people.
         parts.push(format!("step {}", run.step + 1));
     }
     match run.attempts {
@@ -112,7 +113,7 @@ fn standing(run: &RunRecord, worked: &[String]) -> Vec<String> {
 fn row(run: &RunRecord, worked: &[String]) -> [String; 7] {
     let why = [&run.reason, &run.error, &run.note].into_iter().flatten().cloned();
     let why = why.chain(standing(run, worked)).collect::<Vec<_>>().join(": ");
-    // As a command takes it: an id alone is enough where only one sender's one instance has it.
+    // As a command takes it: the event's id alone suffices for the default instance of Clerk.
     let plain = run.source == "clerk" && run.instance == Instance::DEFAULT;
     let event = if plain { run.event.clone() } else { run.reference.to_string() };
     let effects: Vec<String> = run.effects.iter().map(|effect| format!("{} {}", effect.connector, effect.id)).collect();

@@ -1,4 +1,4 @@
-//! `usher seek` and `usher move`: where flows go on after a log or a store was lost, restored or moved.
+//! `usher seek` and `usher move`: set the offsets of flows after a log or a store was lost, restored or moved.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -16,11 +16,11 @@ use usher_service::options::Environment;
 use crate::orders::Desk;
 use crate::{data, output};
 
-/// Sets where a flow goes on reading, after a log or a store was lost or restored. Dispatchers that run take it up
-/// within about a second.
+/// Sets the offsets from which a flow reads, after a log or a store was lost or restored. Running dispatchers apply
+/// them within about a second.
 ///
-/// Events that are read again and that the store knows have no effect again. What a lost store knew is not known any more:
-/// destinations recognise requests of a day or so, see docs/guarantees.md.
+/// Events that are read again have no effect again if the store knows them. After the loss of a store, only the
+/// destinations can recognise repeated requests, for a day or so; see docs/guarantees.md.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Seek {
     #[command(flatten)]
@@ -31,16 +31,16 @@ pub(crate) struct Seek {
     /// Every flow that has ever run.
     #[arg(long, conflicts_with = "flow")]
     all: bool,
-    /// To the beginning or the end of the log, to what the flow's group has committed, or to a time such as
-    /// 2026-01-31T12:00:00Z.
+    /// Target: the beginning or the end of the log, the offsets that the flow's group has committed, or a time
+    /// such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "beginning|end|committed|TIME")]
     to: Goal,
-    /// Only says what would be done.
+    /// Only report what would be done.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Where to.
+/// Target of a seek.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Beginning,
@@ -104,16 +104,17 @@ fn ends(watermarks: &BTreeMap<Partition, Watermarks>) -> BTreeMap<Partition, i64
     watermarks.iter().map(|(partition, marks)| (*partition, marks.high)).collect()
 }
 
-/// Offsets between a flow's place and its new one, over all partitions: skipped, and read again.
+/// Returns the number of offsets between a flow's place and its new one, over all partitions: skipped, and read again.
 fn difference(stands: &BTreeMap<Partition, i64>, offsets: &BTreeMap<Partition, i64>) -> (i64, i64) {
     let apart = |(partition, offset): (&Partition, &i64)| offset - stands.get(partition).unwrap_or(offset);
     let sum = |(ahead, again), apart: i64| (ahead + apart.max(0), again + (-apart).max(0));
     offsets.iter().map(apart).fold((0, 0), sum)
 }
 
-/// Moves everything to another topic: of another cluster, or with another number of partitions. What waits goes along.
+/// Moves everything to another topic: in another cluster, or with another number of partitions. Unfinished runs
+/// are moved along.
 ///
-/// Stop ingest first, let every flow read what there is, and stop the dispatchers; docs/operations.md has the steps.
+/// First stop ingest, let every flow read the whole log, and stop the dispatchers; docs/operations.md has the steps.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Move {
     #[command(flatten)]
@@ -163,7 +164,7 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
     output::line(&format!("  USHER_PARTITIONS={partitions}"))
 }
 
-/// A topic that was made just now has its leaders a moment later.
+/// Returns the watermarks of a new topic. Retries, because the leaders of a new topic are elected a moment later.
 async fn watermarks_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<Partition, Watermarks>> {
     let mut tries = 0;
     loop {
@@ -176,7 +177,7 @@ async fn watermarks_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMa
     }
 }
 
-/// Nothing that was accepted may be left behind.
+/// Fails if a flow has not read all of the log: a move would lose accepted events.
 async fn all_is_read(store: &SqlStore, log: &dyn Log, layout: &LogLayout, flows: &[String]) -> anyhow::Result<()> {
     let watermarks = log.watermarks(&layout.topics.events()).await?;
     for flow in flows {

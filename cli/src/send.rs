@@ -1,4 +1,4 @@
-//! `usher send`: signs Clerk events like Svix does, and posts them.
+//! `usher send`: signs Clerk events as Svix does, and posts them.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -13,33 +13,34 @@ use usher_service::{Secret, shutdown, telemetry};
 
 use crate::{data, output, values};
 
-/// Up to this many events each get a line of their own.
+/// Maximum number of events for which each gets its own output line.
 const LISTED: usize = 20;
-/// Requests under way at once.
+/// Maximum number of requests in flight.
 const AT_ONCE: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
-/// Signs and posts Clerk events like Svix does.
+/// Signs Clerk events as Svix does, and posts them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A type with a built-in sample, such as user.created, some with a form behind a colon, such as
+    /// A type with a built-in sample, such as user.created, some with a variant after a colon, such as
     /// user.updated:new-address; or a file that holds an event.
     what: String,
-    /// Where to post; default: the running `usher up` of the data directory.
+    /// Address to post to; default: the running `usher up` of the data directory.
     #[arg(long, value_parser = values::address)]
     to: Option<Url>,
     /// The signing secret (whsec_...); default: the one in the data directory.
     #[arg(long, env = "CLERK_WEBHOOK_SIGNING_SECRET")]
     secret: Option<Secret>,
-    /// How many events.
+    /// Number of events.
     #[arg(long, default_value = "1", value_parser = values::count)]
     count: NonZeroU64,
-    /// How many a second, such as 50 or 50/s; default: as fast as they are answered.
+    /// Events per second, such as 50 or 50/s; default: as fast as they are answered.
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
-    /// How many users they are spread over; default: each event is another user's. A file is sent as it is without this.
+    /// Number of users among whom the events are spread; default: one user per event. A file is sent unchanged
+    /// without this option.
     #[arg(long, value_parser = values::count)]
     users: Option<NonZeroU64>,
-    /// Chooses the users: the same seed, the same users. Default: by chance.
+    /// Seed for the choice of users: the same seed, the same users. Default: random.
     #[arg(long)]
     seed: Option<u64>,
     /// The data directory of `usher up`.
@@ -62,7 +63,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
             made.map_or_else(|| Err(anyhow::Error::from(no_secret(&arguments.data))), Ok)?
         }
     };
-    // Several are configured while one replaces another; any of them will do.
+    // Several secrets are configured while one replaces another; any of them is accepted.
     let secret = secret.split_whitespace().next().unwrap_or_default();
     let secret =
         SigningSecret::parse(secret).map_err(|error| ConfigError::new("CLERK_WEBHOOK_SIGNING_SECRET", error))?;
@@ -104,7 +105,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     Ok(())
 }
 
-/// There is no secret in the data directory: it was given to the server there, or there is no server.
+/// Returns the error for a missing secret: `usher up` was given its own, or never ran in this data directory.
 fn no_secret(data: &Path) -> ConfigError {
     let is_served = data::read_addresses(data).is_ok_and(|addresses| addresses.is_some());
     let why = if is_served {

@@ -1,4 +1,4 @@
-//! `usher suppress`: addresses that must not be written to.
+//! `usher suppress`: manages the addresses to which no flow may write.
 
 use usher_dispatcher::store::SuppressionRecord;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
@@ -11,7 +11,7 @@ use usher_service::options::Environment;
 use crate::orders::Desk;
 use crate::output;
 
-/// Keeps an address from being written to by any flow, or lets it be written to again. Only its SHA-256 is kept.
+/// Adds an address to the suppression list of all flows, or removes it. Only its SHA-256 is stored.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -19,19 +19,19 @@ pub(crate) struct Arguments {
     /// The address.
     #[arg(required_unless_present = "list")]
     address: Option<String>,
-    /// Lets it be written to again.
+    /// Remove the address from the suppression list.
     #[arg(long)]
     remove: bool,
-    /// Only mail of this list, as if its owner had unsubscribed; all mail if not given.
+    /// Only mail of this list, as if the recipient had unsubscribed; all mail if not given.
     #[arg(long, value_name = "LIST", value_parser = parse_list)]
     from: Option<String>,
-    /// Only mail of this instance of the sender; that of every one if not given.
+    /// Only mail of this instance of the sender; mail of all instances if not given.
     #[arg(long)]
     instance: Option<Instance>,
-    /// Shows what was last said of the address, or of all.
+    /// Show the last suppression change of the address, or of all addresses.
     #[arg(long, conflicts_with_all = ["remove", "from", "instance"])]
     list: bool,
-    /// With --list: one JSON object a line.
+    /// With --list: print one JSON object per line.
     #[arg(long, requires = "list")]
     json: bool,
 }
@@ -48,7 +48,7 @@ pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyh
     if list {
         return print(&desk.place.store().await?.suppressions(address).await?, json);
     }
-    // clap has seen to it that there is one.
+    // clap guarantees that the address is present without `--list`.
     let Some(address) = address else { return Ok(()) };
     let kind = match (remove, &from) {
         (true, _) => SuppressionKind::Restored,

@@ -1,4 +1,4 @@
-//! `usher up`: everything in one process, with nothing to install and nothing to configure.
+//! `usher up`: runs everything in one process, with nothing to install or to configure.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,22 +26,22 @@ use crate::{lab, output};
 /// Runs everything in one process: ingest, all flows, an embedded log and store, and the lab.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where everything is kept.
+    /// The data directory: log, store and generated secrets.
     #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
     data: PathBuf,
-    /// The address to take webhooks on.
+    /// The address to receive webhooks on.
     #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen::parse)]
     listen: SocketAddr,
     /// The address of /healthz, /readyz and /metrics.
     #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     admin: SocketAddr,
-    /// The address of the lab: doubles of the destinations, so that nothing real is reached.
+    /// The address of the lab: doubles of the destinations, so that no real one is reached.
     #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090", value_parser = listen::parse)]
     lab: SocketAddr,
     /// Number of newest effects and requests that the lab keeps; older ones are only counted.
     #[arg(long, env = "USHER_LAB_KEEP", default_value_t = usher_lab::KEEP, value_parser = lab::parse_keep)]
     lab_keep: usize,
-    /// Without the lab: the destinations are those of the environment.
+    /// Do not run the lab: the destinations are those of the environment.
     #[arg(long)]
     no_lab: bool,
     /// Another log than the one in the data directory: kafka://host:9092 or sqlite:PATH.
@@ -50,10 +50,10 @@ pub(crate) struct Arguments {
     /// Another store than the one in the data directory: postgres://... or sqlite:PATH.
     #[arg(long, env = "USHER_STORE")]
     store: Option<String>,
-    /// How the log's topics are laid out.
+    /// Layout of the log's topics.
     #[command(flatten)]
     layout: LogLayout,
-    /// Where the flow files are.
+    /// Location of the flow files.
     #[command(flatten)]
     files: FlowFiles,
 }
@@ -73,7 +73,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
     let (listener, admin) = (bind(arguments.listen).await?, bind(arguments.admin).await?);
-    // The lab outlives the flows, so that what is under way when they stop still gets its answers.
+    // The lab outlives the flows, so that requests in flight when the flows stop still get their responses.
     let lab_stop = CancellationToken::new();
     let lab = match arguments.no_lab {
         true => None,
@@ -87,14 +87,14 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
 
     let log_address = arguments.log.map_or_else(|| data.log().parse(), Ok)?;
     let mut environment = environment.with("USHER_STORE", arguments.store.unwrap_or_else(|| data.store()));
-    // Only the one made here is shown; one that was configured is the operator's secret.
+    // Only a secret generated here is printed; a configured one is the operator's.
     let mut made = None;
     if !arguments.no_lab && environment.get(SIGNING_SECRET)?.is_none() {
         let secret = data.signing_secret()?;
         environment = environment.with(SIGNING_SECRET, &secret);
         made = Some(secret);
     }
-    // Links in marketing mail lead back here, unless it is known how this is reached from outside.
+    // Links in marketing mail lead to this process, unless its public address is configured.
     if environment.get("USHER_PUBLIC_URL")?.is_none() {
         environment = environment.with("USHER_PUBLIC_URL", format!("http://{}", addresses.listen));
     }
@@ -145,7 +145,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyho
     Ok(())
 }
 
-/// The names of the flows that each instance's events start.
+/// Returns the names of the flows that the events of each instance start.
 fn flows_by_instance(flows: &[Flow]) -> BTreeMap<&Instance, Vec<&str>> {
     let mut of: BTreeMap<&Instance, Vec<&str>> = BTreeMap::new();
     for flow in flows {
@@ -158,7 +158,8 @@ fn flows_by_instance(flows: &[Flow]) -> BTreeMap<&Instance, Vec<&str>> {
 
 const SIGNING_SECRET: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
 
-/// With real destinations the webhooks are a real sender's: no secret that is made here could ever be right.
+/// Fails if no signing secret is set. With real destinations the webhooks come from a real sender, so a secret
+/// generated here could never be right.
 fn needs_secret(environment: &Environment) -> Result<(), ConfigError> {
     if !environment.with_prefix(SIGNING_SECRET)?.is_empty() {
         return Ok(());
@@ -173,7 +174,8 @@ fn needs_secret(environment: &Environment) -> Result<(), ConfigError> {
     Err(ConfigError::new(SIGNING_SECRET, why))
 }
 
-/// The parts of the process. However one ends, a panic included, all stop; what the first one failed with is kept and told.
+/// The shared shutdown of the parts of the process. Once one part ends, even by a panic, all of them stop. The error of
+/// the first part that failed is kept and reported.
 #[derive(Clone)]
 struct Parts {
     stop: CancellationToken,
@@ -186,7 +188,7 @@ impl Parts {
         self.stop.cancel();
     }
 
-    /// Waits for the end of a part, which is an error unless everything is to stop.
+    /// Runs a part. Its end is an error unless the process is stopping.
     async fn run(self, name: &'static str, work: impl Future<Output = anyhow::Result<()>>) {
         let _stops = self.stop.clone().drop_guard();
         match work.await {
@@ -196,7 +198,7 @@ impl Parts {
         }
     }
 
-    /// The same for a part that stops by a token of its own.
+    /// Does the same for a part that has its own stop token.
     async fn watch(self, name: &'static str, stops: CancellationToken, work: impl Future<Output = ()>) {
         work.await;
         if !stops.is_cancelled() {
@@ -205,7 +207,7 @@ impl Parts {
     }
 }
 
-/// The dispatcher first, then ingest: nothing is accepted before every flow has its first offsets.
+/// Starts the dispatcher first, then ingest: no event is accepted before every flow has its first offsets.
 async fn serve(
     ingest: usher_ingest::IngestConfig,
     dispatcher: usher_dispatcher::DispatcherConfig,
@@ -241,7 +243,8 @@ async fn start(
     let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
     let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;
     running.spawn(parts.clone().run("the flows", flows.run(stop.clone())));
-    // One page for both: who sends webhooks should know that they are kept, and that nothing is done about them.
+    // One readiness page for both: senders of webhooks should learn that events are stored while no
+    // flow processes them.
     let serve_pages = http::serve(admin, health::router(ready.clone().and(&door), registry), stop.clone());
     let pages = async move {
         serve_pages.await;
@@ -252,7 +255,7 @@ async fn start(
         return Ok(());
     }
 
-    // The dispatcher's has the same metrics on the page already.
+    // A separate registry, because the dispatcher's watch already has the same metrics on the page.
     let watch = LogWatch::new(log.clone(), ingest.layout.topics.events(), door.clone(), &Registry::new())?;
     let prepare = ingest.prepare(log.clone(), watch, stop.clone());
     running.spawn(parts.clone().run("ingest's look at the log", async move { Ok(prepare.await?) }));

@@ -1,4 +1,4 @@
-//! Values of options as people type them, and what is said of those that cannot be one.
+//! Parsers of option values, with error messages for people.
 
 use std::num::NonZeroU64;
 
@@ -6,10 +6,11 @@ use usher_lab::traffic::Url;
 use usher_proto::Timestamp;
 use usher_service::clock;
 
-/// A page of this or another machine.
+/// Parses the address of a page, on this or another machine.
 ///
 /// # Errors
-/// It is no address with a scheme and a host, in words that say how one begins.
+///
+/// The text is no `http` or `https` address with a host; the message shows how one begins.
 pub(crate) fn address(text: &str) -> Result<Url, String> {
     let parsed = text.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     parsed.ok_or_else(|| {
@@ -18,26 +19,29 @@ pub(crate) fn address(text: &str) -> Result<Url, String> {
     })
 }
 
-/// A number of things, from 1.
+/// Parses a number of items, from 1.
 ///
 /// # Errors
-/// It is no such number.
+///
+/// The text is no such number.
 pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| "a number from 1".to_owned())
 }
 
-/// The largest number allowed, from 1.
+/// Parses a maximum number, from 1.
 ///
 /// # Errors
-/// It is no such number.
+///
+/// The text is no such number.
 pub(crate) fn limit(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| format!("a number from 1 to {}", u32::MAX))
 }
 
-/// A time, the beginning of a day in UTC, or how long ago.
+/// Parses a time, a day (its beginning in UTC), or a duration before now.
 ///
 /// # Errors
-/// It is none of them.
+///
+/// The text is none of these.
 pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse()) {
         return Ok(time);

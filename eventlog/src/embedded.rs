@@ -45,8 +45,8 @@ impl EmbeddedLog {
     ///
     /// # Errors
     ///
-    /// The file is damaged or is no database, which is a [lasting](LogError::is_lasting) error, or it cannot be opened
-    /// now.
+    /// The file is damaged or is no database, which is a [lasting](LogError::is_lasting) error, or it cannot
+    /// be opened now.
     pub async fn open(path: &Path, retention: LogRetention) -> Result<Self, LogError> {
         usher_service::files::tighten_database(path).map_err(|error| LogError::Unavailable(error.to_string()))?;
         let file = File::open(path).await?;

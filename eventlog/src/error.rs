@@ -9,8 +9,7 @@ use crate::{Severity, TopicProblem};
 /// repeats the append must be able to recognise the duplicate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The log has no capacity now: too many records await an acknowledgement, the disk is full, or readers are too far
-    /// behind.
+    /// The log has no capacity: too many records await an acknowledgement, the disk is full, or readers lag too far.
     #[error("the log has no room: {0}")]
     Full(String),
     /// The record is larger than the log accepts.

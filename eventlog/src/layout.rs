@@ -1,5 +1,4 @@
-//! Layout of the topics. The processes that write the log and those that read it must be configured with the same
-//! layout.
+//! Layout of the topics. Processes that write the log and those that read it must be configured alike.
 
 use usher_proto::Topics;
 use usher_service::ConfigError;

@@ -93,8 +93,8 @@ pub trait Log: Send + Sync {
     /// The consumer cannot be created or the log is unavailable. Later failures arrive as [`LogEvent::Failed`].
     async fn subscribe(&self, group: &str, topic: &str) -> Result<Subscription, LogError>;
 
-    /// Returns the low and high watermarks of each partition of `topic`, for lag metrics. Joins no group and affects no
-    /// subscription.
+    /// Returns the low and high watermarks of each partition of `topic`, for lag metrics. Joins no group and
+    /// affects no subscription.
     ///
     /// # Errors
     ///
@@ -117,8 +117,8 @@ pub trait Log: Send + Sync {
     /// The log is unavailable.
     async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError>;
 
-    /// Returns the record at `offset`. `None` if the record is deleted, is not written yet, or the offset holds no
-    /// record.
+    /// Returns the record at `offset`. `None` if the record is deleted, is not written yet, or the offset
+    /// holds no record.
     ///
     /// # Errors
     ///

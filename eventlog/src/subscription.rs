@@ -1,7 +1,7 @@
 //! The protocol between a log and one subscriber, the same for both implementations.
 //!
 //! The log sends [`LogEvent::Assigned`]; the subscriber decides where each partition starts and answers with
-//! [`Control::start`]. Then the log sends records, and the subscriber reports the offsets that may be committed. When
+//! [`Control::start`]. Then the log sends records, and the subscriber reports the offsets that may be committed. If
 //! partitions are revoked, the log sends [`LogEvent::Revoked`]; the subscriber finishes what it can and answers with
 //! [`Control::release`]. Every assignment has an epoch, and every message that belongs to the assignment carries it, so
 //! that late messages about an old assignment are recognised.

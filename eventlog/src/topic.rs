@@ -1,6 +1,6 @@
-//! Required and observed properties of topics. People who operate a broker grow, delete, compact and shorten topics, so
-//! each topic is checked when a process starts and while it runs. Each possible problem is one variant of
-//! [`TopicProblem`].
+//! Required and observed properties of topics. People who operate a broker grow, delete, compact and shorten
+//! topics, so each topic is checked when a process starts and while it runs. Each possible problem is one
+//! variant of [`TopicProblem`].
 
 use std::fmt;
 use std::time::Duration;
@@ -75,8 +75,8 @@ pub enum Severity {
     Warn,
     /// No events are accepted while the problem lasts.
     NotReady,
-    /// No events are accepted while the problem lasts, and a process that starts exits, because waiting does not fix
-    /// it.
+    /// No events are accepted while the problem lasts, and a process that starts exits, because waiting does
+    /// not fix it.
     Refuse,
 }
 

@@ -24,7 +24,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     replace(text, is_control, |shown, c| write!(shown, "{}", c.escape_unicode()))
 }
 
-/// Returns a text of several lines with control characters escaped as by [`line`], except line feeds.
+/// Returns a text of several lines with control characters escaped as by [`line()`], except line feeds.
 pub fn lines(text: &str) -> Cow<'_, str> {
     replace(text, |c| c != '\n' && is_control(c), |shown, c| write!(shown, "{}", c.escape_unicode()))
 }

@@ -50,8 +50,8 @@ impl File {
     ///
     /// # Errors
     ///
-    /// The file is damaged or is no database, which is a [lasting](LogError::is_lasting) error, or it cannot be opened
-    /// now.
+    /// The file is damaged or is no database, which is a [lasting](LogError::is_lasting) error, or it cannot
+    /// be opened now.
     pub(super) async fn open(path: &Path) -> Result<Self, LogError> {
         let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable(format!("{}: {error}", path.display()));
         let failed = |error: sqlx::Error| match damage(&error) {

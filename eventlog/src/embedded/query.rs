@@ -51,8 +51,7 @@ pub(super) async fn read(
     partition: Partition,
     offset: i64,
 ) -> Result<Option<Record>, LogError> {
-    // Returns one row if the partition exists, with or without the record. No row means that there is no such
-    // partition.
+    // Returns one row if the partition exists, with or without the record; no row means that it does not exist.
     let sql = "SELECT r.key, r.headers, r.body FROM partition p LEFT JOIN record r \
                  ON r.topic = p.topic AND r.partition = p.partition AND r.\"offset\" = $3 \
                WHERE p.topic = $1 AND p.partition = $2";

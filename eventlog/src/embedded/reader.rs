@@ -136,8 +136,7 @@ impl Reader {
         match self.next_batch().await {
             Ok(Some(batch)) => slot.send(batch),
             Ok(None) => {
-                // The sender of this channel lives as long as the log; without the log there are no appends to wait
-                // for.
+                // The sender of this channel lives as long as the log; without the log there are no appends.
                 let _ = tokio::time::timeout(LOOK_AGAIN, self.appended.changed()).await;
             }
             Err(error @ LogError::OffsetGone { .. }) => {

@@ -68,8 +68,8 @@ fn no_room() -> AppendError {
     AppendError::Full("it has reached its size and holds events that a flow has not read".into())
 }
 
-/// Writes a batch, all of it or nothing. Returns the positions of its appends, in order; none if there is no room for
-/// the appends.
+/// Writes a batch, all of it or nothing. Returns the positions of its appends, in order; none if there is no room
+/// for the appends.
 async fn write(file: &File, group: &[Write], max_bytes: u64) -> Result<Vec<Position>, AppendError> {
     if group.iter().all(|write| matches!(write, Write::Flush(_))) {
         return Ok(Vec::new());

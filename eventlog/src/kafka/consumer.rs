@@ -1,9 +1,9 @@
-//! The consumer: a dedicated thread that never stops polling, so that the group coordinator does not take the member
-//! for dead.
+//! The consumer: a dedicated thread that never stops polling, so that the group coordinator does not take the
+//! member for dead.
 //!
-//! While the subscriber is busy, the records that were read wait here and the partitions are paused; polling continues.
-//! Commits are written twice a second. The thread owns the consumer and all its state; other code reaches it through
-//! channels only.
+//! While the subscriber is busy, the records that were read wait here and the partitions are paused; polling
+//! continues. Commits are written twice a second. The thread owns the consumer and all its state; other code reaches
+//! it through channels only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -401,8 +401,8 @@ impl Reader {
         }
     }
 
-    /// Sends pending events while the subscriber's queue has space. Pauses all partitions while events remain, and then
-    /// resumes them.
+    /// Sends pending events while the subscriber's queue has space. Pauses all partitions while events remain, and
+    /// then resumes them.
     fn hand_over(&mut self) {
         while let Some(event) = self.pending.pop_front() {
             match self.side.events.try_send(event) {

@@ -44,8 +44,8 @@ impl News {
         }
     }
 
-    /// Logs an error of a whole client or of its reads. `reason` is librdkafka's text for it, or what the client was
-    /// doing.
+    /// Logs an error of a whole client or of its reads. `reason` is librdkafka's text for it, or what the
+    /// client was doing.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         if let Some(away) = Away::read(reason) {
             return self.away(&away);
@@ -93,8 +93,7 @@ struct Away<'a> {
 }
 
 impl<'a> Away<'a> {
-    /// Parses librdkafka's `HOST:PORT/ID: WORDS: REASON (after 3ms in state CONNECT)`, which may begin anywhere in the
-    /// text.
+    /// Parses librdkafka's `HOST:PORT/ID: WORDS: REASON (after 3ms in state CONNECT)`, anywhere in the text.
     fn read(text: &'a str) -> Option<Self> {
         let (words, _) = text.split_once(" (after ")?;
         let mut rest = words;

@@ -1,8 +1,8 @@
 //! Rebalance events sent to the subscriber and not yet acknowledged.
 //!
-//! The group may rebalance again before an acknowledgement arrives, and an acknowledgement may arrive after its
-//! deadline. So each is matched with its event: starts carry their epoch, and releases arrive in the order of the
-//! revocations.
+//! The group may rebalance again before an acknowledgement arrives, and an acknowledgement may arrive after
+//! its deadline. So each is matched with its event: starts carry their epoch, and releases arrive in the order
+//! of the revocations.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;

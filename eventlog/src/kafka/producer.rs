@@ -41,7 +41,7 @@ impl ProducerContext for Deliveries {
             Ok(message) => Ok(Position { partition: Partition(message.partition()), offset: message.offset() }),
             Err((error, _)) => Err(classify(error)),
         };
-        // Ignored: the caller may have given up the request. The record is in the log anyway.
+        // Ignored: the caller may have given up the request. A delivered record is in the log anyway.
         let _ = answer.send(result);
     }
 }
@@ -57,7 +57,7 @@ fn classify(error: &KafkaError) -> AppendError {
 /// Headers and body of a record, or `None` for a tombstone.
 pub(super) type Contents<'a> = Option<(&'a [(String, String)], &'a [u8])>;
 
-/// The producer, made again after an error that ends one for good.
+/// The current producer. It is replaced after a fatal error, from which a producer never recovers.
 pub(super) struct Appender {
     settings: Settings,
     current: Mutex<Current>,
@@ -82,8 +82,8 @@ impl Appender {
         self.current().client.clone()
     }
 
-    /// Limits the size of batches to `largest` bytes. Records in flight are still answered by the producer that holds
-    /// them.
+    /// Limits the size of batches to `largest` bytes. Records in flight are still answered by the producer
+    /// that holds them.
     pub(super) fn limit_batches(&self, largest: Option<usize>) {
         let mut current = self.current();
         if largest.is_none() || current.largest_batch == largest {

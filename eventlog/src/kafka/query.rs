@@ -48,8 +48,7 @@ impl WatermarkQuery {
         self.ask(settings, move |client| watermarks(client, &topic)).await
     }
 
-    /// Returns for each partition the first offset whose record has the time `at` or a later one, or the partition's
-    /// end.
+    /// Returns for each partition the first offset whose record has the time `at` or a later one, or its end.
     pub(super) async fn at(
         &self,
         settings: &Settings,
@@ -146,8 +145,7 @@ fn watermarks(client: &Client, topic: &str) -> Result<BTreeMap<Partition, Waterm
         .collect())
 }
 
-/// Returns one end of all these partitions, with one request to each of their leaders. `which` is the beginning or the
-/// end.
+/// Returns one end of all these partitions (`which`: beginning or end), with one request to each of their leaders.
 pub(super) fn offsets<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     mut partitions: TopicPartitionList,

@@ -57,8 +57,8 @@ struct Topic {
     /// Number of partitions.
     partitions: i32,
     exists: bool,
-    /// True if the topic once held more than it does. It stays set until the process ends, because an operator has to
-    /// investigate.
+    /// True if the topic once held more than it does. It stays set until the process ends, because an operator
+    /// has to investigate.
     replaced: bool,
     /// Highest end seen of each partition.
     ends: BTreeMap<Partition, i64>,
@@ -141,8 +141,8 @@ impl Topics {
         if !missing.is_empty() {
             may_be_made(&admin, &missing).await?;
             make(&admin, &missing).await?;
-            // Described again, because another process may have created them with other properties. Brokers take a
-            // moment.
+            // Described again, because another process may have created them with other properties. Brokers
+            // take a moment.
             let mut looks = 0;
             while found.len() < topics.len() {
                 if looks == LOOKS {
@@ -233,7 +233,8 @@ impl Topics {
         topic.tell();
     }
 
-    /// Reads the settings of all topics. While they cannot be read, the previous result stays: it is only advice.
+    /// Reads the settings of all topics. If the request fails, the previous state stays; unreadable settings block
+    /// nothing.
     async fn audit(&self, admin: &Admin) {
         let specs: Vec<TopicSpec> = self.known().topics.values().map(|topic| topic.spec.clone()).collect();
         let names: Vec<ResourceSpecifier<'_>> = specs.iter().map(|spec| ResourceSpecifier::Topic(&spec.name)).collect();

@@ -29,7 +29,7 @@ fn committed(log: &KafkaLog) -> Option<i64> {
 async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_and_ends_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     cluster.create_topic("t", 1, 1).expect("a topic");
-    // When a member rejoins, the mock waits until the session of its former self has expired.
+    // After a rejoin, the mock waits until the session of the member's former self has expired.
     let quick = [("session.timeout.ms", "5000"), ("heartbeat.interval.ms", "500")];
     let quick = quick.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let log = KafkaLog::open(&cluster.bootstrap_servers(), &quick).expect("a client");
