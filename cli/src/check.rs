@@ -11,7 +11,7 @@ use crate::output;
 /// Validates flow files: builds each step with samples of the events that start it. Reports the file, the line and the
 /// correction of each problem.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct CheckArguments {
     /// Flow files, or folders of them. Default: the files of the flow folder, else the built-in flows.
     paths: Vec<PathBuf>,
     /// Location of the flow files.
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     files: FlowFiles,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<()> {
     let sources = if arguments.paths.is_empty() { arguments.files.read()? } else { named(&arguments.paths)? };
     let mut problems = Vec::new();
     for source in sources {

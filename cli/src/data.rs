@@ -17,7 +17,7 @@ use usher_service::files;
 
 /// Locations of the data that the operator's commands read.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Place {
+pub(crate) struct StoreLocation {
     /// The data directory of `usher up`.
     #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
     pub(crate) data: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Place {
     pub(crate) store_schema: Option<String>,
 }
 
-impl Place {
+impl StoreLocation {
     /// Returns the address of the log in the data directory.
     pub(crate) fn log(&self) -> anyhow::Result<LogAddress> {
         let path = self.data.join(LOG);

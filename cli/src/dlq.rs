@@ -10,13 +10,13 @@ use usher_proto::{Instance, Reason, Timestamp};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-use crate::data::Place;
-use crate::orders::Desk;
+use crate::data::StoreLocation;
+use crate::orders::OperatorTarget;
 use crate::{output, runs, values};
 
 /// Lists and redrives dead letters: runs that were given up.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct DlqArguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -33,7 +33,7 @@ enum Command {
 
 /// Selection of dead letters.
 #[derive(Debug, clap::Args)]
-struct Which {
+struct DeadLetterFilter {
     /// Of this flow.
     #[arg(long)]
     flow: Option<String>,
@@ -72,7 +72,7 @@ fn print_refused(refused: &[RefusedRow], json: bool) -> anyhow::Result<()> {
     output::table(["refused", "record", "event", "key", "why"], &rows)
 }
 
-impl Which {
+impl DeadLetterFilter {
     /// Returns true if no option limits the dead letters to a flow, an event or a person.
     fn is_of_all(&self) -> bool {
         let Self { flow, reason, user, event, instance, since: _ } = self;
@@ -88,9 +88,9 @@ impl Which {
 #[derive(Debug, clap::Args)]
 struct List {
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
     #[command(flatten)]
-    which: Which,
+    which: DeadLetterFilter,
     /// Maximum number of rows.
     #[arg(long, default_value_t = 1000)]
     limit: u32,
@@ -102,7 +102,7 @@ struct List {
 #[derive(Debug, clap::Args)]
 struct Show {
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
     /// The event's id.
     event: String,
     /// The flow, if more than one gave the event up.
@@ -113,9 +113,9 @@ struct Show {
 #[derive(Debug, clap::Args)]
 struct Redrive {
     #[command(flatten)]
-    desk: Desk,
+    desk: OperatorTarget,
     #[command(flatten)]
-    which: Which,
+    which: DeadLetterFilter,
     /// All dead letters, if no other option selects any.
     #[arg(long)]
     all: bool,
@@ -135,7 +135,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     number.filter(|rate| *rate > 0.0 && rate.is_finite()).ok_or_else(|| "a rate such as 10/s".to_owned())
 }
 
-pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: DlqArguments, environment: &Environment) -> anyhow::Result<()> {
     match arguments.command {
         Command::List(List { place, which, limit, json }) => {
             let (store, since) = (place.store().await?, which.since.unwrap_or_default());
@@ -201,7 +201,7 @@ impl Redrive {
         if dry_run {
             output::line(&format!("{} of {matching} dead letters would be taken up again", dead.len()))?;
         } else {
-            let came = desk.what_came(orders).await?;
+            let came = desk.await_results(orders).await?;
             let taken_up = came.came.iter().filter(|(_, came)| came == "queued").count();
             let not = came.came.len() - taken_up;
             output::line(&format!("{taken_up} of {matching} dead letters are taken up again"))?;

@@ -13,13 +13,13 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Succeeds if a page answers 2xx; for health checks of containers.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// The page, such as http://127.0.0.1:8081/readyz.
+pub(crate) struct HealthArguments {
+    /// The page, such as `http://127.0.0.1:8081/readyz`.
     #[arg(value_parser = values::address)]
     url: Url,
 }
 
-pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: &HealthArguments) -> anyhow::Result<()> {
     telemetry::install_tls();
     let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
     let response = client.get(arguments.url.clone()).send().await?;

@@ -10,13 +10,13 @@ use usher_service::{listen, shutdown, telemetry};
 
 use crate::output;
 
-/// Runs only the doubles of the destinations; reach them through RESEND_BASE_URL and similar settings.
+/// Runs only the doubles of the destinations; reach them through `RESEND_BASE_URL` and similar settings.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct LabArguments {
     /// The address to serve on.
     #[arg(long, env = "USHER_LAB", default_value = "127.0.0.1:8090", value_parser = listen::parse)]
     listen: SocketAddr,
-    /// The address of its mail server, for SMTP_URL; any free port if not given.
+    /// The address of its mail server, for `SMTP_URL`; any free port if not given.
     #[arg(long, env = "USHER_LAB_SMTP", value_parser = listen::parse)]
     smtp: Option<SocketAddr>,
     /// Number of newest effects and requests to keep; older ones are only counted.
@@ -29,7 +29,7 @@ pub(crate) fn parse_keep(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|keep| *keep > 0).ok_or_else(|| "a whole number from 1".to_owned())
 }
 
-pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: LabArguments, environment: &Environment) -> anyhow::Result<()> {
     telemetry::start(environment)?;
     let stop = shutdown::on_signal()?;
     let bind = async |address: SocketAddr| {

@@ -32,23 +32,23 @@ struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Up(up::Arguments),
-    Send(send::Arguments),
-    Check(check::Arguments),
-    Runs(runs::Arguments),
-    Dlq(dlq::Arguments),
+    Up(up::UpArguments),
+    Send(send::SendArguments),
+    Check(check::CheckArguments),
+    Runs(runs::RunsArguments),
+    Dlq(dlq::DlqArguments),
     /// Stops a flow from starting new steps until it is resumed. Webhooks are stored meanwhile.
-    Pause(pause::Arguments),
+    Pause(pause::PauseArguments),
     /// Resumes a paused flow.
-    Resume(pause::Arguments),
+    Resume(pause::PauseArguments),
     Cancel(orders::Cancel),
     Rerun(orders::Rerun),
-    Suppress(suppress::Arguments),
+    Suppress(suppress::SuppressArguments),
     Seek(seek::Seek),
     Move(seek::Move),
-    Repair(repair::Arguments),
-    Lab(lab::Arguments),
-    Health(health::Arguments),
+    Repair(repair::RepairArguments),
+    Lab(lab::LabArguments),
+    Health(health::HealthArguments),
 }
 
 #[tokio::main]

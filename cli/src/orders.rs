@@ -16,15 +16,15 @@ use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
 
-use crate::data::Place;
+use crate::data::StoreLocation;
 use crate::output;
 
 /// Access to the store, which is read for the state of runs, and to the log, to which commands are appended.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Desk {
+pub(crate) struct OperatorTarget {
     #[command(flatten)]
-    pub(crate) place: Place,
-    /// Address of the log, if it is not in the data directory: kafka://host:9092 or sqlite:PATH.
+    pub(crate) place: StoreLocation,
+    /// Address of the log, if it is not in the data directory: `kafka://host:9092` or `sqlite:PATH`.
     #[arg(long, env = "USHER_LOG")]
     log: Option<LogAddress>,
     /// Layout of the log's topics.
@@ -35,7 +35,7 @@ pub(crate) struct Desk {
     pub(crate) by: String,
 }
 
-impl Desk {
+impl OperatorTarget {
     /// Opens the log that the flows read.
     pub(crate) async fn log(&self, environment: &Environment) -> anyhow::Result<Arc<dyn Log>> {
         let address = match &self.log {
@@ -62,7 +62,7 @@ impl Desk {
     }
 
     /// Waits for the results of these commands (flow and id), until none of them has been executed for [`PATIENCE`].
-    pub(crate) async fn what_came(&self, mut open: Vec<(String, EventId)>) -> anyhow::Result<CameOf> {
+    pub(crate) async fn await_results(&self, mut open: Vec<(String, EventId)>) -> anyhow::Result<CommandResults> {
         let store = self.place.store().await?;
         let mut came = Vec::new();
         let mut until = Instant::now() + PATIENCE;
@@ -86,7 +86,7 @@ impl Desk {
         }
         let worked = store.worked_flows().await?;
         let open = open.into_iter().map(|(flow, _)| flow).collect();
-        Ok(CameOf { came, open, worked })
+        Ok(CommandResults { came, open, worked })
     }
 }
 
@@ -96,7 +96,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Results of commands.
-pub(crate) struct CameOf {
+pub(crate) struct CommandResults {
     /// Flow and result of each executed command.
     pub(crate) came: Vec<(String, String)>,
     /// Flow of each command that is not executed yet.
@@ -105,7 +105,7 @@ pub(crate) struct CameOf {
     worked: Vec<String>,
 }
 
-impl CameOf {
+impl CommandResults {
     /// Prints the number of commands that are not executed yet, flow by flow.
     pub(crate) fn say_open(&self) -> anyhow::Result<()> {
         let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
@@ -146,7 +146,7 @@ impl FromStr for RunName {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
     #[command(flatten)]
-    desk: Desk,
+    desk: OperatorTarget,
     /// The run: FLOW/EVENT.
     run: RunName,
 }
@@ -155,7 +155,7 @@ pub(crate) struct Cancel {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rerun {
     #[command(flatten)]
-    desk: Desk,
+    desk: OperatorTarget,
     /// The run: FLOW/EVENT.
     run: RunName,
 }
@@ -168,7 +168,7 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
     }
     let log = desk.log(environment).await?;
     let order = desk.order(&*log, &found, &CommandKind::Cancel).await?;
-    let came = desk.what_came(vec![(run.flow.clone(), order)]).await?;
+    let came = desk.await_results(vec![(run.flow.clone(), order)]).await?;
     let name = format!("{}/{}", run.flow, run.event);
     match came.came.first().map(|(_, word)| word.as_str()) {
         Some("cancelled") => output::line(&format!("{name} is cancelled; it was {}", found.state)),
@@ -197,7 +197,7 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
         record.ok_or_else(|| anyhow!("the log does not hold {} any more: it cannot be run again", run.event))?;
     let body = String::from_utf8(record.body.to_vec()).context("the event's body")?;
     let order = desk.order(&*log, &found, &CommandKind::Rerun { body }).await?;
-    let came = desk.what_came(vec![(run.flow.clone(), order)]).await?;
+    let came = desk.await_results(vec![(run.flow.clone(), order)]).await?;
     match came.came.first().map(|(_, word)| word.as_str()) {
         Some("queued") => output::line(&format!("{}/{} is run again; it was {}", run.flow, run.event, found.state)),
         Some(_) => bail!("{}/{} is run again already: nothing came of this order", run.flow, run.event),
@@ -205,7 +205,7 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
     }
 }
 
-async fn find(desk: &Desk, run: &RunName) -> anyhow::Result<RunRecord> {
+async fn find(desk: &OperatorTarget, run: &RunName) -> anyhow::Result<RunRecord> {
     let filter = RunFilter { event: Some(run.event.clone()), flow: Some(run.flow.clone()), ..RunFilter::default() };
     let mut found = desk.place.store().await?.runs(&filter, 10).await?;
     if found.len() > 1 {

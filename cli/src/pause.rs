@@ -6,7 +6,7 @@ use anyhow::bail;
 use usher_dispatcher::store::{ReplicaPause, SqlStore};
 use usher_service::clock;
 
-use crate::data::{self, Place};
+use crate::data::{self, StoreLocation};
 use crate::output;
 
 /// Time limit for all replicas to confirm a pause and to finish the steps in flight. After it, the command fails.
@@ -17,9 +17,9 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// A flow, and the operator who gives the command.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct PauseArguments {
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
     /// The flow.
     flow: String,
     /// Name of the operator, stored with the command.
@@ -27,8 +27,8 @@ pub(crate) struct Arguments {
     by: String,
 }
 
-pub(crate) async fn run(arguments: Arguments, paused: bool) -> anyhow::Result<()> {
-    let Arguments { place, flow, by } = arguments;
+pub(crate) async fn run(arguments: PauseArguments, paused: bool) -> anyhow::Result<()> {
+    let PauseArguments { place, flow, by } = arguments;
     let store = place.store().await?;
     data::known_flow(&store, &flow).await?;
     let changed = store.set_paused(&flow, paused, &by, clock::now()).await?;

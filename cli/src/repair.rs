@@ -2,21 +2,21 @@
 
 use usher_dispatcher::store::MendedHorizon;
 
-use crate::data::Place;
+use crate::data::StoreLocation;
 use crate::output;
 
-/// Repairs a store that a wrong clock has damaged: it gives up new events as too_old.
+/// Repairs a store that a wrong clock has damaged: it gives up new events as `too_old`.
 ///
 /// Earlier versions used the clock of the machine to decide which past events to forget. If that clock was ahead, every
 /// new event counts as too old until the clock's time is reached. The horizon is set back to the newest event that each
-/// flow has seen. Runs that were given up because of it can then be run again: usher dlq redrive --reason too_old.
+/// flow has seen. Runs that were given up because of it can then be run again: `usher dlq redrive --reason too_old`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct RepairArguments {
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: RepairArguments) -> anyhow::Result<()> {
     let mended = arguments.place.store().await?.mend_horizons().await?;
     for MendedHorizon { flow, was, is } in &mended {
         output::line(&match is {

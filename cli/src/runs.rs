@@ -5,14 +5,14 @@ use usher_dispatcher::store::{RunFilter, RunRecord};
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, Instance, Timestamp};
 
-use crate::data::{self, Place};
+use crate::data::{self, StoreLocation};
 use crate::{output, values};
 
 /// Lists runs, the results of events, flow by flow.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct RunsArguments {
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
     /// Of this user, or any other key; an address stands for the key of a person known only by it.
     #[arg(long, value_parser = parse_key)]
     user: Option<String>,
@@ -47,8 +47,8 @@ pub(crate) fn parse_key(text: &str) -> Result<String, std::convert::Infallible> 
     Ok(key.unwrap_or_else(|| text.to_owned()))
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { place, user, flow, state, event, instance, since, limit, json } = arguments;
+pub(crate) async fn run(arguments: RunsArguments) -> anyhow::Result<()> {
+    let RunsArguments { place, user, flow, state, event, instance, since, limit, json } = arguments;
     let filter = RunFilter { key: user, flow, state, reason: None, event, instance, since };
     let store = place.store().await?;
     if let Some(flow) = &filter.flow {

@@ -13,7 +13,7 @@ use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
 
-use crate::orders::Desk;
+use crate::orders::OperatorTarget;
 use crate::{data, output};
 
 /// Sets the offsets from which a flow reads, after a log or a store was lost or restored. Running dispatchers apply
@@ -24,7 +24,7 @@ use crate::{data, output};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Seek {
     #[command(flatten)]
-    desk: Desk,
+    desk: OperatorTarget,
     /// The flow.
     #[arg(required_unless_present = "all")]
     flow: Option<String>,
@@ -34,7 +34,7 @@ pub(crate) struct Seek {
     /// Target: the beginning or the end of the log, the offsets that the flow's group has committed, or a time
     /// such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "beginning|end|committed|TIME")]
-    to: Goal,
+    to: SeekTarget,
     /// Only report what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -42,14 +42,14 @@ pub(crate) struct Seek {
 
 /// Target of a seek.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
+enum SeekTarget {
     Beginning,
     End,
     Committed,
     Time(Timestamp),
 }
 
-impl FromStr for Goal {
+impl FromStr for SeekTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -76,10 +76,10 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
     let watermarks = log.watermarks(&topics.events()).await?;
     for flow in flows {
         let offsets = match to {
-            Goal::Beginning => watermarks.iter().map(|(partition, marks)| (*partition, marks.low)).collect(),
-            Goal::End => ends(&watermarks),
-            Goal::Time(at) => log.offsets_at(&topics.events(), at).await?,
-            Goal::Committed => {
+            SeekTarget::Beginning => watermarks.iter().map(|(partition, marks)| (*partition, marks.low)).collect(),
+            SeekTarget::End => ends(&watermarks),
+            SeekTarget::Time(at) => log.offsets_at(&topics.events(), at).await?,
+            SeekTarget::Committed => {
                 let committed = log.committed(&topics.group(&flow), &topics.events()).await?;
                 let of = |(partition, marks): (&Partition, &Watermarks)| {
                     (*partition, committed.get(partition).copied().unwrap_or(marks.low))
@@ -118,7 +118,7 @@ fn difference(stands: &BTreeMap<Partition, i64>, offsets: &BTreeMap<Partition, i
 #[derive(Debug, clap::Args)]
 pub(crate) struct Move {
     #[command(flatten)]
-    desk: Desk,
+    desk: OperatorTarget,
     /// The log to move to; the same if not given.
     #[arg(long)]
     to_log: Option<LogAddress>,
@@ -209,8 +209,8 @@ mod tests {
 
     #[test]
     fn a_goal_is_a_word_or_a_time() {
-        assert_eq!("end".parse(), Ok(Goal::End));
-        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(Goal::Time(Timestamp::from_seconds(1))));
-        assert!("now".parse::<Goal>().is_err());
+        assert_eq!("end".parse(), Ok(SeekTarget::End));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(SeekTarget::Time(Timestamp::from_seconds(1))));
+        assert!("now".parse::<SeekTarget>().is_err());
     }
 }

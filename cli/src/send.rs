@@ -20,7 +20,7 @@ const AT_ONCE: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
 /// Signs Clerk events as Svix does, and posts them.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct SendArguments {
     /// A type with a built-in sample, such as user.created, some with a variant after a colon, such as
     /// user.updated:new-address; or a file that holds an event.
     what: String,
@@ -53,7 +53,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     number.filter(|rate| rate.is_finite() && *rate > 0.0).ok_or_else(|| "a number a second, such as 50 or 0.5/s".into())
 }
 
-pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: SendArguments, environment: &Environment) -> anyhow::Result<()> {
     telemetry::start(environment)?;
     telemetry::install_tls();
     let secret = match &arguments.secret {

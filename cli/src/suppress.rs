@@ -8,14 +8,14 @@ use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
 
-use crate::orders::Desk;
+use crate::orders::OperatorTarget;
 use crate::output;
 
 /// Adds an address to the suppression list of all flows, or removes it. Only its SHA-256 is stored.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct SuppressArguments {
     #[command(flatten)]
-    desk: Desk,
+    desk: OperatorTarget,
     /// The address.
     #[arg(required_unless_present = "list")]
     address: Option<String>,
@@ -40,8 +40,8 @@ fn parse_list(text: &str) -> Result<String, String> {
     if is_list_name(text) { Ok(text.to_owned()) } else { Err("a list's name: a-z, 0-9, - and _".to_owned()) }
 }
 
-pub(crate) async fn run(arguments: Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let Arguments { desk, address, remove, from, instance, list, json } = arguments;
+pub(crate) async fn run(arguments: SuppressArguments, environment: &Environment) -> anyhow::Result<()> {
+    let SuppressArguments { desk, address, remove, from, instance, list, json } = arguments;
     let read =
         |text: String| text.parse::<Mailbox>().map_err(|error| ConfigError::new("ADDRESS", format!("it is {error}")));
     let address = address.map(read).transpose()?.map(|mailbox| AddressDigest::of(&mailbox.address));

@@ -25,7 +25,7 @@ use crate::{lab, output};
 
 /// Runs everything in one process: ingest, all flows, an embedded log and store, and the lab.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct UpArguments {
     /// The data directory: log, store and generated secrets.
     #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
     data: PathBuf,
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Do not run the lab: the destinations are those of the environment.
     #[arg(long)]
     no_lab: bool,
-    /// Another log than the one in the data directory: kafka://host:9092 or sqlite:PATH.
+    /// Another log than the one in the data directory: `kafka://host:9092` or `sqlite:PATH`.
     #[arg(long, env = "USHER_LOG")]
     log: Option<LogAddress>,
     /// Another store than the one in the data directory: postgres://... or sqlite:PATH.
@@ -58,7 +58,7 @@ pub(crate) struct Arguments {
     files: FlowFiles,
 }
 
-pub(crate) async fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> anyhow::Result<()> {
     telemetry::start(&environment)?;
     telemetry::install_tls();
     if arguments.no_lab {

@@ -26,7 +26,7 @@ use crate::{AppendError, Log, LogError, Position, Retention, TopicProblem, Topic
 use file::File;
 pub use retention::LogRetention;
 use transaction::Transaction;
-use writer::{Place, Write};
+use writer::{AppendTarget, Write};
 
 /// Capacity of the writer's queue. Ingest's own limit on requests in flight is lower.
 const WRITE_QUEUE: usize = 4096;
@@ -62,7 +62,7 @@ impl EmbeddedLog {
 impl EmbeddedLog {
     async fn write(&self, topic: &TopicSpec, record: Record, erases: bool) -> Result<Position, AppendError> {
         let (answer, answered) = oneshot::channel();
-        let place = Place { topic: topic.name.clone(), partition: Partition::of(&record.key, topic.partitions) };
+        let place = AppendTarget { topic: topic.name.clone(), partition: Partition::of(&record.key, topic.partitions) };
         self.writes
             .try_send(Write::Append { place, record, erases, answer })
             .map_err(|_| AppendError::Full("too many records wait to be written".into()))?;

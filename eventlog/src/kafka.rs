@@ -3,7 +3,7 @@
 mod audit;
 mod config;
 mod consumer;
-mod news;
+mod librdkafka_log;
 mod pending_rebalances;
 mod producer;
 mod query;
@@ -24,7 +24,7 @@ use crate::{AppendError, Log, LogError, MAX_RECORD, Position, TopicSpec, TopicSt
 use config::Settings;
 use producer::{Appender, Contents};
 use query::WatermarkQuery;
-use topics::Topics;
+use topics::TopicWatch;
 
 /// Time limit for an append. Below ingest's own deadline of ten seconds, which is below the sender's of fifteen.
 pub(crate) const APPEND_DEADLINE: Duration = Duration::from_secs(8);
@@ -36,7 +36,7 @@ const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
 pub struct KafkaLog {
     settings: Settings,
     appender: Appender,
-    topics: Topics,
+    topics: TopicWatch,
     watermarks: WatermarkQuery,
     /// Watermarks that count records of open transactions, so that another producer's open transaction does not hide
     /// records that were acknowledged.
@@ -56,7 +56,7 @@ impl KafkaLog {
         Ok(Self {
             appender,
             settings,
-            topics: Topics::default(),
+            topics: TopicWatch::default(),
             watermarks: WatermarkQuery::default(),
             written: WatermarkQuery::with_open_transactions(),
         })

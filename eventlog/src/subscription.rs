@@ -79,7 +79,7 @@ pub enum LogEvent {
 
 /// Commands sent from the subscriber to the log.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum SubscriptionCommand {
     Start { epoch: u64, offsets: Vec<(Partition, i64)> },
     Commit { partition: Partition, offset: i64 },
     Pause(Partition),
@@ -99,48 +99,48 @@ pub struct Subscription {
 /// Handle for sending commands to the log. The log executes them in the order given; only `close` waits for that.
 #[derive(Clone)]
 pub struct Control {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<SubscriptionCommand>,
 }
 
 impl Control {
     /// Starts all partitions of assignment `epoch` at these offsets, in one call.
     pub fn start(&self, epoch: u64, offsets: Vec<(Partition, i64)>) {
-        self.tell(Command::Start { epoch, offsets });
+        self.tell(SubscriptionCommand::Start { epoch, offsets });
     }
 
     /// Reports that all records below `offset` are accounted for. The log writes the commit about every half second,
     /// and when the partition is revoked.
     pub fn commit(&self, partition: Partition, offset: i64) {
-        self.tell(Command::Commit { partition, offset });
+        self.tell(SubscriptionCommand::Commit { partition, offset });
     }
 
     /// Pauses the delivery of `partition` until it is resumed. Records that are already queued are still delivered.
     pub fn pause(&self, partition: Partition) {
-        self.tell(Command::Pause(partition));
+        self.tell(SubscriptionCommand::Pause(partition));
     }
 
     /// Resumes a paused partition, without a gap and without repetition.
     pub fn resume(&self, partition: Partition) {
-        self.tell(Command::Resume(partition));
+        self.tell(SubscriptionCommand::Resume(partition));
     }
 
     /// Releases the revoked partitions of the oldest unanswered revocation. The log writes their last commit first.
     pub fn release(&self) {
-        self.tell(Command::Release);
+        self.tell(SubscriptionCommand::Release);
     }
 
     /// Writes the last commits, leaves the group and ends the subscription. Waits at most a few seconds for a log that
     /// cannot be reached; that log detects by itself that the member is gone.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        self.tell(Command::Close(done));
+        self.tell(SubscriptionCommand::Close(done));
         // An error of `closed` means that the log's side ended before; it has left the group then.
         if tokio::time::timeout(CLOSE_DEADLINE, closed).await.is_err() {
             tracing::warn!("the log did not confirm in time that the subscription has ended");
         }
     }
 
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: SubscriptionCommand) {
         // Ignored: a log whose side has ended sent `Failed` before.
         let _ = self.commands.send(command);
     }
@@ -149,7 +149,7 @@ impl Control {
 /// The log's ends of a new subscription's channels.
 pub(crate) struct SubscriptionDriver {
     pub(crate) events: mpsc::Sender<LogEvent>,
-    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) commands: mpsc::UnboundedReceiver<SubscriptionCommand>,
 }
 
 pub(crate) fn channels() -> (Subscription, SubscriptionDriver) {

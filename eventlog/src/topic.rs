@@ -113,7 +113,7 @@ pub enum TopicProblem {
         wanted: usize,
     },
     /// Dead letters are kept without limit, and Usher may not set a limit.
-    EndlessLetters,
+    UnlimitedDeadLetters,
     /// The settings of the topic cannot be read.
     SettingsHidden,
 }
@@ -144,7 +144,7 @@ impl TopicProblem {
             Self::LongRetention(_) => "long_retention",
             Self::SizeRetention(_) => "size_retention",
             Self::SmallRecords { .. } => "small_records",
-            Self::EndlessLetters => "endless_letters",
+            Self::UnlimitedDeadLetters => "endless_letters",
             Self::SettingsHidden => "settings_hidden",
         }
     }
@@ -160,7 +160,7 @@ impl TopicProblem {
             | Self::LongRetention(_)
             | Self::SizeRetention(_)
             | Self::SmallRecords { .. }
-            | Self::EndlessLetters
+            | Self::UnlimitedDeadLetters
             | Self::SettingsHidden => None,
         }
     }
@@ -175,7 +175,7 @@ impl TopicProblem {
             | Self::LongRetention(_)
             | Self::SizeRetention(_)
             | Self::SmallRecords { .. }
-            | Self::EndlessLetters
+            | Self::UnlimitedDeadLetters
             | Self::SettingsHidden => Severity::Warn,
         }
     }
@@ -229,7 +229,7 @@ impl fmt::Display for TopicProblem {
                  larger ones than it takes are refused; set max.message.bytes to {} or more",
                 MAX_RECORD + BATCH_ROOM
             ),
-            Self::EndlessLetters => write!(
+            Self::UnlimitedDeadLetters => write!(
                 f,
                 "keeps dead letters for ever: set cleanup.policy=compact,delete and retention.ms={}",
                 DEAD_LETTER_RETENTION.as_millis()
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_worst_problem_decides() {
-        let warned = TopicState { problems: vec![TopicProblem::EndlessLetters], ..TopicState::default() };
+        let warned = TopicState { problems: vec![TopicProblem::UnlimitedDeadLetters], ..TopicState::default() };
         assert_eq!(warned.blocked(), None);
         let compacted = TopicProblem::Compacted { policy: "compact".into() };
         let problems = vec![TopicProblem::Missing, TopicProblem::SettingsHidden, compacted.clone()];

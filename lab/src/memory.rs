@@ -25,7 +25,7 @@ impl From<&Request> for Fingerprint {
 /// The outcome of claiming a key.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// The key is free. The caller runs the request and passes the response to the key_claim.
+    /// The key is free. The caller runs the request and passes the response to the claim.
     First(KeyClaim),
     /// The key has a stored response.
     Again(FakeResponse),

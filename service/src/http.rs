@@ -24,8 +24,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crowd::{Crowd, CrowdLimits, Phase};
-use guest::{Guest, SharedCrowd, WatchedBody, WatchedStream};
+use crowd::{ConnectionTable, CrowdLimits, Phase};
+use guest::{ConnectionHandle, SharedCrowd, WatchedBody, WatchedStream};
 
 /// Time for the headers of a request to arrive. An idle kept-alive connection is closed after this time too.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
@@ -55,7 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves `router` until `stop`. Then accepts no more connections, lets every request in flight finish, and returns.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let limits = CrowdLimits { connections: max_connections(), body_bytes: MAX_BODY_BYTES };
-    let (crowd, connections) = (SharedCrowd::new(Crowd::new(limits)), TaskTracker::new());
+    let (crowd, connections) = (SharedCrowd::new(ConnectionTable::new(limits)), TaskTracker::new());
     tokio::select! {
         () = stop.cancelled() => {}
         () = accept_all(&listener, &router, limits, &crowd, &connections, &stop) => {}
@@ -121,7 +121,13 @@ async fn seat(seats: &Arc<Semaphore>, crowd: &SharedCrowd) -> Option<OwnedSemaph
 }
 
 /// Serves one connection, from its first request to its end.
-async fn attend(http: &http1::Builder, stream: TcpStream, guest: Arc<Guest>, router: Router, stop: &CancellationToken) {
+async fn attend(
+    http: &http1::Builder,
+    stream: TcpStream,
+    guest: Arc<ConnectionHandle>,
+    router: Router,
+    stop: &CancellationToken,
+) {
     let evicted = guest.evicted.clone();
     let io = TokioIo::new(WatchedStream::new(stream, guest.clone()));
     let routes = TowerToHyperService::new(router);

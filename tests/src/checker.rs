@@ -19,7 +19,7 @@ pub struct Expected {
     pub keeps_rows: bool,
 }
 
-/// ViolationKind of a violation.
+/// Kind of a violation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ViolationKind {
     /// An acknowledged event without a run, an effect or a row.
@@ -53,7 +53,7 @@ impl ViolationKind {
 /// One violation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// ViolationKind of the violation.
+    /// Kind of the violation.
     pub kind: ViolationKind,
     /// Flow concerned.
     pub flow: String,

@@ -23,6 +23,8 @@ pub mod report;
 pub mod sabotage;
 pub mod test_env;
 
+#[cfg(test)]
+mod names;
 mod settings;
 
 use std::time::{Duration, Instant};

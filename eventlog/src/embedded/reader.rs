@@ -12,7 +12,7 @@ use super::file::File;
 use super::query;
 use super::writer::Write;
 use crate::LogError;
-use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, SubscriptionDriver};
+use crate::subscription::{Assigned, BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, SubscriptionDriver};
 
 /// Interval between writes of commits.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
@@ -29,11 +29,11 @@ pub(super) struct Reader {
     group: String,
     topic: String,
     appended: watch::Receiver<u64>,
-    positions: BTreeMap<Partition, Place>,
+    positions: BTreeMap<Partition, ReadPosition>,
 }
 
 /// State of reading one partition.
-struct Place {
+struct ReadPosition {
     next: i64,
     paused: bool,
     /// Offset that may be committed, and true if it has been written.
@@ -76,7 +76,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(Command::Close(done)) => break Some(done),
+                    Some(SubscriptionCommand::Close(done)) => break Some(done),
                     Some(command) => self.apply_command(command),
                     None => break None,
                 },
@@ -108,24 +108,28 @@ impl Reader {
         Ok(rows.into_iter().map(assigned).collect())
     }
 
-    fn apply_command(&mut self, command: Command) {
-        let place = |places: &mut BTreeMap<Partition, Place>, partition, change: &dyn Fn(&mut Place)| {
+    fn apply_command(&mut self, command: SubscriptionCommand) {
+        let place = |places: &mut BTreeMap<Partition, ReadPosition>, partition, change: &dyn Fn(&mut ReadPosition)| {
             if let Some(place) = places.get_mut(&partition) {
                 change(place);
             }
         };
         match command {
-            Command::Start { offsets, .. } => {
-                let start = |(partition, next)| (partition, Place { next, paused: false, frontier: None });
+            SubscriptionCommand::Start { offsets, .. } => {
+                let start = |(partition, next)| (partition, ReadPosition { next, paused: false, frontier: None });
                 self.positions = offsets.into_iter().map(start).collect();
             }
-            Command::Commit { partition, offset } => {
+            SubscriptionCommand::Commit { partition, offset } => {
                 place(&mut self.positions, partition, &|place| place.frontier = Some((offset, false)));
             }
-            Command::Pause(partition) => place(&mut self.positions, partition, &|place| place.paused = true),
-            Command::Resume(partition) => place(&mut self.positions, partition, &|place| place.paused = false),
+            SubscriptionCommand::Pause(partition) => {
+                place(&mut self.positions, partition, &|place| place.paused = true)
+            }
+            SubscriptionCommand::Resume(partition) => {
+                place(&mut self.positions, partition, &|place| place.paused = false)
+            }
             // No other process can take a partition, so none is ever revoked. The loop handles `Close`.
-            Command::Release | Command::Close(_) => {}
+            SubscriptionCommand::Release | SubscriptionCommand::Close(_) => {}
         }
     }
 

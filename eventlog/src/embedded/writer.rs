@@ -14,7 +14,7 @@ use crate::{AppendError, LogError, Position};
 const MAX_WRITE_BATCH: usize = 256;
 
 /// Topic and partition of a new record.
-pub(super) struct Place {
+pub(super) struct AppendTarget {
     pub(super) topic: String,
     pub(super) partition: Partition,
 }
@@ -22,7 +22,7 @@ pub(super) struct Place {
 /// Requests to the writer.
 pub(super) enum Write {
     Append {
-        place: Place,
+        place: AppendTarget,
         record: Record,
         /// True if the record is a tombstone, which removes the earlier records of its key.
         erases: bool,
@@ -145,11 +145,11 @@ pub(super) async fn size(connection: &mut SqliteConnection) -> Result<u64, sqlx:
 
 async fn insert(
     connection: &mut SqliteConnection,
-    place: &Place,
+    place: &AppendTarget,
     record: &Record,
     erases: bool,
 ) -> Result<Position, Failure> {
-    let Place { topic, partition } = place;
+    let AppendTarget { topic, partition } = place;
     let taken = "UPDATE partition SET next = next + 1 WHERE topic = $1 AND partition = $2 RETURNING next - 1";
     let offset: Option<(i64,)> =
         sqlx::query_as(taken).bind(topic).bind(partition.0).fetch_optional(&mut *connection).await?;

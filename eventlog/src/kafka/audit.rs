@@ -37,7 +37,7 @@ pub(super) fn state(spec: &TopicSpec, config: &ConfigResource) -> TopicState {
             }
         }
         Retention::Compact(_) if !deletes || milliseconds.is_some_and(|time| time < 0) => {
-            problems.push(TopicProblem::EndlessLetters);
+            problems.push(TopicProblem::UnlimitedDeadLetters);
         }
         Retention::Compact(_) => {}
     }

@@ -7,7 +7,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use usher_service::ConfigError;
 
 use super::APPEND_DEADLINE;
-use super::news::News;
+use super::librdkafka_log::LibrdkafkaLogger;
 use crate::{LogError, MAX_RECORD};
 
 /// Properties on which Usher's guarantees depend. A change of one would lose or repeat events.
@@ -61,7 +61,7 @@ fn without_tls(name: &str, value: &str) -> LogError {
 pub(super) struct Settings {
     brokers: String,
     properties: Vec<(String, String)>,
-    news: Arc<News>,
+    news: Arc<LibrdkafkaLogger>,
 }
 
 impl Settings {
@@ -80,7 +80,7 @@ impl Settings {
     }
 
     /// Returns the logger of librdkafka's messages.
-    pub(super) fn news(&self) -> Arc<News> {
+    pub(super) fn news(&self) -> Arc<LibrdkafkaLogger> {
         self.news.clone()
     }
 

@@ -20,11 +20,11 @@ use usher_proto::{Partition, Record};
 use super::config::Settings;
 use super::pending_rebalances::PendingRebalances;
 use super::query::offsets;
-use super::rebalance::{self, Change, Rebalances};
+use super::rebalance::{self, RebalanceEvent, Rebalances};
 use super::record::record;
 use super::{QUESTION_DEADLINE, unavailable};
 use crate::LogError;
-use crate::subscription::{Assigned, BATCH, BATCH_BYTES, Command, LogEvent, SubscriptionDriver};
+use crate::subscription::{Assigned, BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, SubscriptionDriver};
 
 /// Time that a poll waits for a record, and so the longest time that a command waits.
 const POLL: Duration = Duration::from_millis(20);
@@ -134,10 +134,12 @@ impl Reader {
         }
         while let Some(change) = self.consumer.context().take() {
             match change {
-                Change::Assigned(partitions) => self.assigned(partitions),
-                Change::Revoked(partitions) => self.revoked(partitions),
-                Change::Lost(partitions) => self.lost(partitions),
-                Change::Unchanged => self.pending.push_back(LogEvent::Assigned { epoch: 0, partitions: Vec::new() }),
+                RebalanceEvent::Assigned(partitions) => self.assigned(partitions),
+                RebalanceEvent::Revoked(partitions) => self.revoked(partitions),
+                RebalanceEvent::Lost(partitions) => self.lost(partitions),
+                RebalanceEvent::Unchanged => {
+                    self.pending.push_back(LogEvent::Assigned { epoch: 0, partitions: Vec::new() })
+                }
             }
         }
         while let Some(partitions) = self.rebalances.overdue(Instant::now()) {
@@ -348,9 +350,9 @@ impl Reader {
             self.rebalances.starts().chain(std::mem::take(&mut self.unasked)).collect();
         while let Some(change) = self.consumer.context().take() {
             match change {
-                Change::Assigned(partitions) => untaken.extend(partitions),
-                Change::Revoked(partitions) => self.rebalances.revoked(&partitions, Instant::now()),
-                Change::Lost(_) | Change::Unchanged => {}
+                RebalanceEvent::Assigned(partitions) => untaken.extend(partitions),
+                RebalanceEvent::Revoked(partitions) => self.rebalances.revoked(&partitions, Instant::now()),
+                RebalanceEvent::Lost(_) | RebalanceEvent::Unchanged => {}
             }
         }
         if !untaken.is_empty() {
@@ -373,16 +375,16 @@ impl Reader {
                 Err(TryRecvError::Empty) if self.side.events.is_closed() => return Err(()),
                 Err(TryRecvError::Empty) => return Ok(None),
                 Err(TryRecvError::Disconnected) => return Err(()),
-                Ok(Command::Close(closed)) => return Ok(Some(closed)),
-                Ok(Command::Start { epoch, offsets }) => self.start(epoch, &offsets),
-                Ok(Command::Commit { partition, offset }) => {
+                Ok(SubscriptionCommand::Close(closed)) => return Ok(Some(closed)),
+                Ok(SubscriptionCommand::Start { epoch, offsets }) => self.start(epoch, &offsets),
+                Ok(SubscriptionCommand::Commit { partition, offset }) => {
                     if let Some(owned) = self.partitions.get_mut(&partition) {
                         owned.frontier = Some((offset, false));
                     }
                 }
-                Ok(Command::Pause(partition)) => self.pause(partition, true),
-                Ok(Command::Resume(partition)) => self.pause(partition, false),
-                Ok(Command::Release) => {
+                Ok(SubscriptionCommand::Pause(partition)) => self.pause(partition, true),
+                Ok(SubscriptionCommand::Resume(partition)) => self.pause(partition, false),
+                Ok(SubscriptionCommand::Release) => {
                     if let Some(partitions) = self.rebalances.release() {
                         self.hand_back(&partitions);
                     }

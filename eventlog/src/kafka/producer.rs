@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 use usher_proto::{Key, Partition};
 
 use super::config::Settings;
-use super::news::News;
+use super::librdkafka_log::LibrdkafkaLogger;
 use crate::{AppendError, LogError, Position};
 
 type Answer = oneshot::Sender<Result<Position, AppendError>>;
 pub(super) type Client = ThreadedProducer<Deliveries>;
 
 /// Client context that turns delivery reports into results of appends.
-pub(super) struct Deliveries(Arc<News>);
+pub(super) struct Deliveries(Arc<LibrdkafkaLogger>);
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {

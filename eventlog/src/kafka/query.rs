@@ -13,7 +13,7 @@ use tokio::sync::{OnceCell, oneshot};
 use usher_proto::{Partition, Record, Timestamp};
 
 use super::config::Settings;
-use super::news::Asks;
+use super::librdkafka_log::QueryContext;
 use super::record::record;
 use super::{QUESTION_DEADLINE, blocking, unavailable};
 use crate::{LogError, Watermarks};
@@ -21,7 +21,7 @@ use crate::{LogError, Watermarks};
 /// Time limit for reading one record that is known to exist.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
-type Client = BaseConsumer<Asks>;
+type Client = BaseConsumer<QueryContext>;
 
 /// Queries watermarks and offsets by time. Its client is created on first use and kept, because queries are frequent.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl WatermarkQuery {
             if self.with_open_transactions {
                 config.set("isolation.level", "read_uncommitted");
             }
-            let made = config.create_with_context::<_, Client>(Asks(settings.news()));
+            let made = config.create_with_context::<_, Client>(QueryContext(settings.news()));
             made.map(Arc::new).map_err(|error| LogError::configuration(&error))
         };
         let client = self.client.get_or_try_init(make).await?.clone();
@@ -90,7 +90,7 @@ pub(super) async fn committed(
 ) -> Result<BTreeMap<Partition, i64>, LogError> {
     let mut config = settings.admin();
     config.set("group.id", group);
-    let made = config.create_with_context::<_, Client>(Asks(settings.news()));
+    let made = config.create_with_context::<_, Client>(QueryContext(settings.news()));
     let client = made.map_err(|error| LogError::configuration(&error))?;
     let topic = topic.to_owned();
     blocking(move || {
@@ -172,7 +172,7 @@ pub(super) async fn read(
 ) -> Result<Option<Record>, LogError> {
     let consumer: Client = settings
         .looker(topic)
-        .create_with_context(Asks(settings.news()))
+        .create_with_context(QueryContext(settings.news()))
         .map_err(|error| LogError::configuration(&error))?;
     let (answer, answered) = oneshot::channel();
     let topic = topic.to_owned();

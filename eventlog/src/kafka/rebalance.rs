@@ -14,11 +14,11 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use usher_proto::Partition;
 
-use super::news::News;
+use super::librdkafka_log::LibrdkafkaLogger;
 
 /// Decisions of the group coordinator.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum RebalanceEvent {
     /// These partitions are assigned to this member; `incremental_assign` is still to be called.
     Assigned(Vec<Partition>),
     /// These partitions are revoked; `incremental_unassign` is still to be called.
@@ -30,21 +30,21 @@ pub(super) enum Change {
 }
 
 pub(super) struct Rebalances {
-    news: Arc<News>,
-    changes: Mutex<VecDeque<Change>>,
+    news: Arc<LibrdkafkaLogger>,
+    changes: Mutex<VecDeque<RebalanceEvent>>,
     closing: AtomicBool,
 }
 
 impl Rebalances {
-    pub(super) fn new(news: Arc<News>) -> Self {
+    pub(super) fn new(news: Arc<LibrdkafkaLogger>) -> Self {
         Self { news, changes: Mutex::default(), closing: AtomicBool::default() }
     }
 
-    pub(super) fn news(&self) -> &News {
+    pub(super) fn news(&self) -> &LibrdkafkaLogger {
         &self.news
     }
 
-    pub(super) fn take(&self) -> Option<Change> {
+    pub(super) fn take(&self) -> Option<RebalanceEvent> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
@@ -52,7 +52,7 @@ impl Rebalances {
         self.closing.store(true, Ordering::SeqCst);
     }
 
-    fn note(&self, change: Change) {
+    fn note(&self, change: RebalanceEvent) {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
     }
 }
@@ -73,27 +73,27 @@ impl ConsumerContext for Rebalances {
         let closing = self.closing.load(Ordering::SeqCst);
         let answered = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if partitions.is_empty() || closing => {
-                self.note(Change::Unchanged);
+                self.note(RebalanceEvent::Unchanged);
                 consumer.incremental_assign(list)
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                self.note(Change::Assigned(partitions));
+                self.note(RebalanceEvent::Assigned(partitions));
                 Ok(())
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if partitions.is_empty() || closing => {
                 hand_back(consumer, list)
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if consumer.assignment_lost() => {
-                self.note(Change::Lost(partitions));
+                self.note(RebalanceEvent::Lost(partitions));
                 hand_back(consumer, list)
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                self.note(Change::Revoked(partitions));
+                self.note(RebalanceEvent::Revoked(partitions));
                 Ok(())
             }
             _ => {
                 // Never observed. librdkafka requires this answer to any error, to bring both sides to the same state.
-                self.note(Change::Lost(partitions));
+                self.note(RebalanceEvent::Lost(partitions));
                 consumer.unassign()
             }
         };

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use usher_proto::Partition;
 
 use super::config::Settings;
-use super::news::Asks;
+use super::librdkafka_log::QueryContext;
 use super::query::WatermarkQuery;
 use super::{QUESTION_DEADLINE, audit, blocking, unavailable};
 use crate::topic::BATCH_ROOM;
@@ -33,11 +33,11 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// Interval between reads of the topics' settings.
 const AUDIT_EVERY: Duration = Duration::from_secs(10);
 
-type Admin = AdminClient<Asks>;
+type Admin = AdminClient<QueryContext>;
 
 /// State of the topics that were ensured.
 #[derive(Default)]
-pub(super) struct Topics {
+pub(super) struct TopicWatch {
     admin: OnceCell<Arc<Admin>>,
     known: Mutex<Known>,
 }
@@ -101,14 +101,14 @@ impl Topic {
     }
 }
 
-impl Topics {
+impl TopicWatch {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn admin(&self, settings: &Settings) -> Result<Arc<Admin>, LogError> {
         let make = async || {
-            let made = settings.admin().create_with_context::<_, Admin>(Asks(settings.news()));
+            let made = settings.admin().create_with_context::<_, Admin>(QueryContext(settings.news()));
             made.map(Arc::new).map_err(|error| LogError::configuration(&error))
         };
         self.admin.get_or_try_init(make).await.cloned()
@@ -256,7 +256,8 @@ impl Topics {
             let settings = match answers.iter().flatten().find(of_topic) {
                 Some(config) => {
                     let state = audit::state(spec, config);
-                    if state.problems.contains(&TopicProblem::EndlessLetters) && end_letters(admin, spec, config).await
+                    if state.problems.contains(&TopicProblem::UnlimitedDeadLetters)
+                        && end_letters(admin, spec, config).await
                     {
                         continue; // read again with the next audit
                     }

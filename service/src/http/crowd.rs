@@ -18,7 +18,7 @@ pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Time without progress in writing a response, because the client does not read.
 pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// CrowdLimits of a server. One client may use half of each.
+/// Limits of a server. One client may use half of each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CrowdLimits {
     /// Open connections.
@@ -29,9 +29,9 @@ pub(super) struct CrowdLimits {
 
 /// A client: an IPv4 address, or an IPv6 network of 64 bits, which is the size that one subscriber gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Peer(IpAddr);
+struct ClientAddress(IpAddr);
 
-impl Peer {
+impl ClientAddress {
     fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             v4 @ IpAddr::V4(_) => v4,
@@ -42,7 +42,7 @@ impl Peer {
 
 /// Connections and bytes of one client.
 #[derive(Default)]
-struct Share {
+struct ClientUsage {
     connections: usize,
     body_bytes: usize,
     /// Connections of the client that wait for it, oldest first.
@@ -61,8 +61,8 @@ pub(super) enum Phase {
 }
 
 /// One connection.
-struct Place {
-    peer: Peer,
+struct Connection {
+    peer: ClientAddress,
     phase: Phase,
     since: Instant,
     /// Time since which nothing could be written to the client. `None` while the client reads.
@@ -72,16 +72,16 @@ struct Place {
 }
 
 /// All connections of a server.
-pub(super) struct Crowd {
+pub(super) struct ConnectionTable {
     limits: CrowdLimits,
     next: u64,
-    places: BTreeMap<u64, Place>,
-    peers: HashMap<Peer, Share>,
+    places: BTreeMap<u64, Connection>,
+    peers: HashMap<ClientAddress, ClientUsage>,
     body_bytes: usize,
     evictions: u64,
 }
 
-impl Crowd {
+impl ConnectionTable {
     pub(super) fn new(limits: CrowdLimits) -> Self {
         Self { limits, next: 0, places: BTreeMap::new(), peers: HashMap::new(), body_bytes: 0, evictions: 0 }
     }
@@ -89,13 +89,13 @@ impl Crowd {
     /// Adds a connection. Returns its number and the token that is cancelled when it is evicted. If its client then has
     /// more than half of the allowed connections, the client's oldest waiting one is evicted.
     pub(super) fn enter(&mut self, address: IpAddr, now: Instant) -> (u64, CancellationToken) {
-        let (peer, id, evicted) = (Peer::of(address), self.next, CancellationToken::new());
+        let (peer, id, evicted) = (ClientAddress::of(address), self.next, CancellationToken::new());
         if self.peers.get(&peer).is_some_and(|share| share.connections >= (self.limits.connections / 2).max(1)) {
             self.evict_oldest_of(peer, |_| true);
         }
         self.next += 1;
         let place =
-            Place { peer, phase: Phase::Head, since: now, stuck: None, body_bytes: 0, evicted: evicted.clone() };
+            Connection { peer, phase: Phase::Head, since: now, stuck: None, body_bytes: 0, evicted: evicted.clone() };
         self.places.insert(id, place);
         let share = self.peers.entry(peer).or_default();
         share.connections += 1;
@@ -140,7 +140,7 @@ impl Crowd {
         if let Some(share) = self.peers.get_mut(&peer) {
             share.body_bytes += bytes;
         }
-        let holds = |place: &Place| place.body_bytes > 0;
+        let holds = |place: &Connection| place.body_bytes > 0;
         while self.peers.get(&peer).is_some_and(|share| share.body_bytes > self.limits.body_bytes / 2) {
             if !self.evict_oldest_of(peer, holds) {
                 break;
@@ -188,12 +188,12 @@ impl Crowd {
         std::mem::take(&mut self.evictions)
     }
 
-    fn evict_all(&mut self, which: impl Fn(&Place) -> bool) {
+    fn evict_all(&mut self, which: impl Fn(&Connection) -> bool) {
         let found: Vec<u64> = self.places.iter().filter(|(_, place)| which(place)).map(|(id, _)| *id).collect();
         found.into_iter().for_each(|id| self.evict(id));
     }
 
-    fn evict_oldest_of(&mut self, peer: Peer, which: impl Fn(&Place) -> bool) -> bool {
+    fn evict_oldest_of(&mut self, peer: ClientAddress, which: impl Fn(&Connection) -> bool) -> bool {
         let Some(share) = self.peers.get(&peer) else { return false };
         let oldest = share.waiting.iter().map(|(_, id)| *id).find(|id| self.places.get(id).is_some_and(&which));
         oldest.map(|id| self.evict(id)).is_some()

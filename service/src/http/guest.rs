@@ -1,4 +1,4 @@
-//! Reports the state of one connection to its server's [`Crowd`]: received body bytes, unread responses, and its end.
+//! Reports the state of one connection to its server's [`ConnectionTable`]: received body bytes, unread responses, and its end.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,43 +12,43 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::crowd::{Crowd, Phase};
+use super::crowd::{ConnectionTable, Phase};
 
 /// The crowd, shared by all connections. It is locked briefly and never across an `await`.
 #[derive(Clone)]
-pub(super) struct SharedCrowd(Arc<Mutex<Crowd>>);
+pub(super) struct SharedCrowd(Arc<Mutex<ConnectionTable>>);
 
 impl SharedCrowd {
-    pub(super) fn new(crowd: Crowd) -> Self {
+    pub(super) fn new(crowd: ConnectionTable) -> Self {
         Self(Arc::new(Mutex::new(crowd)))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Crowd> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ConnectionTable> {
         // After a panic, a wrong count is better than a server that no longer works.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enter(&self, address: IpAddr) -> Guest {
+    pub(super) fn enter(&self, address: IpAddr) -> ConnectionHandle {
         let (id, evicted) = self.lock().enter(address, Instant::now());
-        Guest { crowd: self.clone(), id, evicted }
+        ConnectionHandle { crowd: self.clone(), id, evicted }
     }
 }
 
 /// A connection's entry in the crowd, removed when this is dropped.
-pub(super) struct Guest {
+pub(super) struct ConnectionHandle {
     crowd: SharedCrowd,
     id: u64,
     /// Cancelled when the connection must end.
     pub(super) evicted: CancellationToken,
 }
 
-impl Guest {
+impl ConnectionHandle {
     pub(super) fn set_phase(&self, phase: Phase) {
         self.crowd.lock().set_phase(self.id, phase, Instant::now());
     }
 }
 
-impl Drop for Guest {
+impl Drop for ConnectionHandle {
     fn drop(&mut self) {
         self.crowd.lock().leave(self.id);
     }
@@ -57,13 +57,13 @@ impl Drop for Guest {
 /// A request's body that reports received bytes and its end to the crowd.
 pub(super) struct WatchedBody {
     body: Incoming,
-    guest: Arc<Guest>,
+    guest: Arc<ConnectionHandle>,
     whole: bool,
 }
 
 impl WatchedBody {
     /// Wraps a body and reports that its request has begun.
-    pub(super) fn new(body: Incoming, guest: Arc<Guest>) -> Self {
+    pub(super) fn new(body: Incoming, guest: Arc<ConnectionHandle>) -> Self {
         let whole = body.is_end_stream();
         guest.set_phase(if whole { Phase::Work } else { Phase::Body });
         Self { body, guest, whole }
@@ -98,12 +98,12 @@ impl Body for WatchedBody {
 /// A connection's socket that reports to the crowd while nothing can be written because the client does not read.
 pub(super) struct WatchedStream {
     stream: TcpStream,
-    guest: Arc<Guest>,
+    guest: Arc<ConnectionHandle>,
     stuck: bool,
 }
 
 impl WatchedStream {
-    pub(super) fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
+    pub(super) fn new(stream: TcpStream, guest: Arc<ConnectionHandle>) -> Self {
         Self { stream, guest, stuck: false }
     }
 

@@ -1,6 +1,6 @@
 //! Tests of the requests to Nylas and of the classification of its answers.
 
-use super::super::testing::{answer, prepare};
+use super::super::testing::{answer, prepare, serve};
 use super::*;
 
 fn connector(grants: &str) -> Nylas {
@@ -145,5 +145,21 @@ fn a_header_that_microsoft_may_drop_is_known_by_its_name() {
         let params = Map::from_iter([("headers".to_owned(), headers)]);
         let used = Use { flow: "welcome", step: "mail", params: &params };
         assert_eq!(foreign_header(&used), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_mailbox_at_microsoft_is_known_by_its_provider() {
+    for (body, is_microsoft) in [
+        (r#"{"data":{"provider":"microsoft","email":"h@acme.test"}}"#, true),
+        (r#"{"data":{"provider":"google","email":"h@acme.test"}}"#, false),
+        (r#"{"data":{}}"#, false),
+    ] {
+        let url = serve(vec![(200, "x-a: b", body)]).await;
+        usher_service::telemetry::install_tls();
+        let settings = [("NYLAS_API_KEY", "nyk_1"), ("NYLAS_GRANT_ID", "g1"), ("NYLAS_BASE_URL", url.as_str())];
+        let nylas = Nylas::from_environment(&Environment::from_vars(settings)).expect("good settings");
+        let told = nylas.told("g1").await.expect("it answers");
+        assert_eq!(told.is_microsoft, is_microsoft, "{body}");
     }
 }

@@ -10,14 +10,14 @@ fn there(last: u8) -> IpAddr {
 
 /// A crowd with limits, a clock, and the tokens of all connections by number.
 struct Scene {
-    crowd: Crowd,
+    crowd: ConnectionTable,
     now: Instant,
     tokens: BTreeMap<u64, CancellationToken>,
 }
 
 impl Scene {
     fn with(connections: usize, body_bytes: usize) -> Self {
-        let crowd = Crowd::new(CrowdLimits { connections, body_bytes });
+        let crowd = ConnectionTable::new(CrowdLimits { connections, body_bytes });
         Self { crowd, now: Instant::now(), tokens: BTreeMap::new() }
     }
 
@@ -83,7 +83,7 @@ fn addresses_of_one_network_are_one_client() {
     scene.enter(v6(3));
     assert_eq!(scene.evicted(), [first]);
     let mapped = "::ffff:192.0.2.1".parse().expect("an address");
-    assert_eq!(Peer::of(mapped), Peer::of(HERE));
+    assert_eq!(ClientAddress::of(mapped), ClientAddress::of(HERE));
 }
 
 #[test]

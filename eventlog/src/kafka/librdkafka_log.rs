@@ -17,14 +17,14 @@ const MOST: usize = 256;
 
 /// Logs librdkafka's messages, and each of them at most once within ten seconds.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct LibrdkafkaLogger {
     told: Mutex<HashMap<String, Instant>>,
 }
 
-impl News {
+impl LibrdkafkaLogger {
     /// Logs a line of librdkafka's log.
     pub(super) fn line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        if let Some(away) = Away::read(text) {
+        if let Some(away) = UnreachableBroker::read(text) {
             return self.away(&away);
         }
         // A message about all brokers repeats what was reported for each of them.
@@ -47,7 +47,7 @@ impl News {
     /// Logs an error of a whole client or of its reads. `reason` is librdkafka's text for it, or what the
     /// client was doing.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
-        if let Some(away) = Away::read(reason) {
+        if let Some(away) = UnreachableBroker::read(reason) {
             return self.away(&away);
         }
         let passing = matches!(
@@ -64,7 +64,7 @@ impl News {
         }
     }
 
-    fn away(&self, away: &Away<'_>) {
+    fn away(&self, away: &UnreachableBroker<'_>) {
         if self.is_new(away.broker) {
             tracing::warn!("no connection to {}: {}; trying again", away.broker, away.why);
         }
@@ -87,12 +87,12 @@ impl News {
 
 /// A broker that cannot be reached, and the reason.
 #[derive(Debug, PartialEq, Eq)]
-struct Away<'a> {
+struct UnreachableBroker<'a> {
     broker: &'a str,
     why: String,
 }
 
-impl<'a> Away<'a> {
+impl<'a> UnreachableBroker<'a> {
     /// Parses librdkafka's `HOST:PORT/ID: WORDS: REASON (after 3ms in state CONNECT)`, anywhere in the text.
     fn read(text: &'a str) -> Option<Self> {
         let (words, _) = text.split_once(" (after ")?;
@@ -116,9 +116,9 @@ impl<'a> Away<'a> {
 }
 
 /// Context of clients that only send queries.
-pub(super) struct Asks(pub(super) Arc<News>);
+pub(super) struct QueryContext(pub(super) Arc<LibrdkafkaLogger>);
 
-impl ClientContext for Asks {
+impl ClientContext for QueryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.0.line(level, facility, text);
     }
@@ -128,7 +128,7 @@ impl ClientContext for Asks {
     }
 }
 
-impl ConsumerContext for Asks {}
+impl ConsumerContext for QueryContext {}
 
 #[cfg(test)]
 mod tests {
@@ -143,19 +143,19 @@ mod tests {
              in state CONNECT)",
             "127.0.0.1:1/1: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 9ms in state CONNECT)",
         ] {
-            let expected = Away { broker: "127.0.0.1:1", why: "connection refused".into() };
-            assert_eq!(Away::read(text), Some(expected), "{text}");
+            let expected = UnreachableBroker { broker: "127.0.0.1:1", why: "connection refused".into() };
+            assert_eq!(UnreachableBroker::read(text), Some(expected), "{text}");
         }
         let resolving = "kafka:9092/bootstrap: Failed to resolve 'kafka:9092': Name or service not known (after 4ms in \
                          state CONNECT)";
-        let away = Away::read(resolving).expect("understood");
+        let away = UnreachableBroker::read(resolving).expect("understood");
         assert_eq!(away.why, "failed to resolve 'kafka:9092': Name or service not known");
-        assert_eq!(Away::read("[thrd:main]: Group \"g\" received unknown topic"), None);
+        assert_eq!(UnreachableBroker::read("[thrd:main]: Group \"g\" received unknown topic"), None);
     }
 
     #[test]
     fn the_same_is_told_once_within_ten_seconds() {
-        let news = News::default();
+        let news = LibrdkafkaLogger::default();
         assert!(news.is_new("a"));
         assert!(!news.is_new("a"));
         assert!(news.is_new("b"));
