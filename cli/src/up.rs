@@ -139,7 +139,7 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     match parts.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(error) => return Err(error),
         None if !asked.is_cancelled() => anyhow::bail!("a part of the process has ended by itself"),
-        None if !in_time => tracing::warn!("work was still under way at the deadline; it goes on at the next start"),
+        None if !in_time => tracing::warn!("drain deadline passed with work in flight; it continues at the next start"),
         None => {}
     }
     Ok(())

@@ -40,7 +40,7 @@ async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow
     let stop = asked.child_token();
     let (readiness, registry) = (Readiness::needing(Dispatcher::needs(&config)), Registry::new());
     let listener = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
-    tracing::info!(admin = %listener.local_addr()?, log = %config.log, flows = ?names, "dispatcher is starting");
+    tracing::info!(admin = %listener.local_addr()?, log = %config.log, flows = ?names, "dispatcher starting");
 
     let log = usher_eventlog::open(&config.log, &config.kafka).await?;
     let dispatcher = Dispatcher::new(config, log, readiness.clone(), &registry)?;
@@ -54,7 +54,7 @@ async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow
             asked.is_cancelled(),
             "a flow cannot go on, and others did not end by the deadline: see the log"
         );
-        tracing::warn!("work was still under way at the deadline; it goes on at the next start");
+        tracing::warn!("drain deadline passed with work in flight; it continues at the next start");
         Ok(())
     })
 }

@@ -156,7 +156,7 @@ impl Log for KafkaLog {
         let producer = self.appender.client();
         let flushed = tokio::task::spawn_blocking(move || producer.flush(APPEND_DEADLINE)).await;
         if let Ok(Err(error)) = flushed {
-            tracing::warn!(%error, "not everything was acknowledged before the stop; its senders were told so");
+            tracing::warn!(%error, "producer stopped with unacknowledged records; their senders got an error");
         }
     }
 }

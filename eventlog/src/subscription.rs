@@ -136,7 +136,7 @@ impl Control {
         self.tell(SubscriptionCommand::Close(done));
         // An error of `closed` means that the log's side ended before; it has left the group then.
         if tokio::time::timeout(CLOSE_DEADLINE, closed).await.is_err() {
-            tracing::warn!("the log did not confirm in time that the subscription has ended");
+            tracing::warn!("ending the subscription timed out");
         }
     }
 

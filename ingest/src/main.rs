@@ -45,7 +45,7 @@ async fn run(arguments: usher_ingest::config::IngestArguments, environment: Envi
         listen = %listener.local_addr()?,
         admin = %admin.local_addr()?,
         log = %config.log,
-        "ingest is listening"
+        "ingest listening"
     );
 
     let router = usher_ingest::router(&config, log.clone(), &registry)?;
@@ -54,7 +54,7 @@ async fn run(arguments: usher_ingest::config::IngestArguments, environment: Envi
     let watch = tokio::spawn(config.prepare(log.clone(), watch, stop.clone()));
     let finished = shutdown::drain(&stop, http::serve(listener, router, stop.clone())).await;
     if finished.is_none() {
-        tracing::warn!("some requests were still open at the deadline; their senders will repeat them");
+        tracing::warn!("drain deadline passed with open requests; their senders will repeat them");
     }
     log.flush().await;
     stop.cancel();

@@ -124,11 +124,11 @@ impl Nylas {
             }
             Ok(answer) => {
                 let error = answer.error(answer.json()["error"]["type"].as_str());
-                tracing::warn!(grant, error, "Nylas does not show this mailbox; mails from it may be refused");
+                tracing::warn!(grant, error, "mailbox not found at Nylas; mails from it may be refused");
                 None
             }
             Err(_) => {
-                tracing::warn!(grant, "Nylas cannot be asked about this mailbox now; it is used unchecked");
+                tracing::warn!(grant, "mailbox not checked: Nylas does not answer");
                 None
             }
         }

@@ -84,7 +84,7 @@ impl StepExecutor {
             Ok(Ok(report)) => report,
             Ok(Err(StepExit(report))) => *report,
             Err(_) => {
-                tracing::error!(flow = self.versions.name(), event = %run.event.id, "a step panicked");
+                tracing::error!(flow = self.versions.name(), event = %run.event.id, "step panicked");
                 let outcome = Outcome::retry(Cause::Panicked);
                 StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End }
             }
@@ -272,7 +272,7 @@ impl StepExecutor {
             },
         };
         self.metrics.unknown_outcomes.with_label_values(&[flow, connector, word]).inc();
-        tracing::warn!(flow, connector, event = %step_call.run.event.id, resolved = word, "an attempt was in doubt");
+        tracing::warn!(flow, connector, event = %step_call.run.event.id, resolved = word, "attempt with unknown outcome resolved");
         outcome
     }
 
@@ -300,7 +300,7 @@ impl StepExecutor {
             self.metrics.effect_seconds.with_label_values(&[flow]).observe(seconds);
         } else {
             let (step, attempts) = (&step_call.step.name, run.tries.attempts);
-            tracing::info!(flow, step, connector, event = %run.event.id, attempts, outcome = label, "attempt");
+            tracing::info!(flow, step, connector, event = %run.event.id, attempts, outcome = label, "attempt finished");
         }
         outcome
     }

@@ -17,12 +17,12 @@ pub(super) async fn look(store: &dyn Store, log: &dyn Log, flow: &str, topic: &s
     let paused = store
         .paused(flow)
         .await
-        .inspect_err(|error| tracing::debug!(flow, %error, "whether the flow is paused cannot be asked yet"))
+        .inspect_err(|error| tracing::debug!(flow, %error, "reading the pause failed; retrying"))
         .ok()?;
     let watermarks = log
         .watermarks(topic)
         .await
-        .inspect_err(|error| tracing::debug!(flow, %error, "the log does not say how far it reaches"))
+        .inspect_err(|error| tracing::debug!(flow, %error, "reading the log's watermarks failed; retrying"))
         .ok()?;
     let seen =
         |(partition, marks): (_, usher_eventlog::Watermarks)| Seen { partition, low: marks.low, end: marks.high };
@@ -43,7 +43,7 @@ impl CatchingUp {
     pub(super) fn follow(&mut self, flow: &str, engine: &Engine) {
         if !engine.is_catching_up() {
             if let (Some(_), Some(since)) = (self.said_at.take(), self.since) {
-                tracing::info!(flow, seconds = since.elapsed().as_secs(), "caught up with the log; sending");
+                tracing::info!(flow, seconds = since.elapsed().as_secs(), "caught up with the log; sending begins");
             }
             self.since = None;
             return;

@@ -42,7 +42,7 @@ impl ClockWatch {
     pub(super) async fn run(self) {
         loop {
             if let Err(error) = self.look().await {
-                tracing::debug!(%error, "the store does not say what time it is");
+                tracing::debug!(%error, "reading the store's clock failed; retrying");
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -86,7 +86,7 @@ impl ClockWatch {
                 let ahead_ms = clock::wall().millis() - now.millis();
                 tracing::error!(ahead_ms, "the machine's clock was set while this runs: timers keep the old time");
             }
-            ClockState::Right if changed => tracing::info!("the clock is right"),
+            ClockState::Right if changed => tracing::info!("clock confirmed"),
             ClockState::Right => {}
             ClockState::Unproven if changed => {
                 tracing::warn!(

@@ -134,7 +134,7 @@ impl JoinedConsumer {
                 Some(input) = self.consumer.answers.recv() => self.answered(input),
                 Some(done) = self.tasks.join_next() => self.done(done),
                 () = tokio::time::sleep_until(deadline) => {
-                    tracing::warn!(flow, "steps were still under way; their requests are kept and repeated");
+                    tracing::warn!(flow, "drain deadline passed with steps in flight; their requests are stored and repeated");
                     self.tasks.abort_all();
                     break;
                 }
@@ -145,7 +145,7 @@ impl JoinedConsumer {
     }
 
     fn fail(&mut self, error: anyhow::Error) {
-        tracing::error!(flow = self.consumer.flow.name, error = %format!("{error:#}"), "a flow cannot go on");
+        tracing::error!(flow = self.consumer.flow.name, error = %format!("{error:#}"), "flow failed");
         self.failed.get_or_insert(error);
     }
 
@@ -154,7 +154,7 @@ impl JoinedConsumer {
     async fn rejoin(&mut self) {
         let (flow, stop) = (self.consumer.flow.name.clone(), self.consumer.stop.clone());
         if tokio::time::timeout(LEAVE_DEADLINE, self.subscription.control.close()).await.is_err() {
-            tracing::warn!(flow, "the group could not be left in time; joining it again all the same");
+            tracing::warn!(flow, "leaving the consumer group timed out; joining again");
         }
         self.rejoin = false;
         loop {
@@ -166,7 +166,7 @@ impl JoinedConsumer {
                     self.subscription = subscription;
                     return;
                 }
-                Err(error) => tracing::warn!(flow, %error, "the log cannot be joined yet"),
+                Err(error) => tracing::warn!(flow, %error, "joining the consumer group failed; retrying"),
             }
         }
     }
@@ -205,7 +205,7 @@ impl JoinedConsumer {
                 self.handle(Input::Read { assignment, partition, next, arrivals: Vec::new(), refused: Vec::new() });
             }
             LogEvent::Revoked { partitions, lost } => {
-                tracing::info!(flow = self.consumer.flow.name, ?partitions, lost, "partitions are taken away");
+                tracing::info!(flow = self.consumer.flow.name, ?partitions, lost, "partitions revoked");
                 self.handle(Input::Revoked { partitions, lost });
             }
             LogEvent::Failed(error) => {
@@ -336,7 +336,7 @@ impl JoinedConsumer {
                 self.tasks.spawn(async move {
                     let frontiers = store.frontiers(&flow).await;
                     let asked = frontiers.inspect_err(|error| {
-                        tracing::debug!(flow, %error, "frontiers cannot be asked for yet; asking again");
+                        tracing::debug!(flow, %error, "reading frontiers failed; retrying");
                     });
                     Some(Input::Frontiers(asked.ok()))
                 });
@@ -377,7 +377,7 @@ impl JoinedConsumer {
                 }
             }
             StoreRequest::Write(StoreWrite::ConfirmPause { under_way, .. }) => {
-                tracing::info!(flow, under_way, "flow is paused; nothing is begun");
+                tracing::info!(flow, under_way, "flow paused; no step begins");
             }
             StoreRequest::Write(StoreWrite::Acquire { .. } | StoreWrite::Due(_))
             | StoreRequest::Change(_)
@@ -390,7 +390,7 @@ impl JoinedConsumer {
         let (flow, control) = (self.consumer.flow.name.as_str(), &self.subscription.control);
         match command {
             LogCommand::Start { assignment, offsets } => {
-                tracing::info!(flow, partitions = ?offsets, "partitions are ours");
+                tracing::info!(flow, partitions = ?offsets, "partitions assigned");
                 control.start(assignment, offsets);
             }
             LogCommand::Commit(partition, offset) => control.commit(partition, offset),
@@ -398,7 +398,7 @@ impl JoinedConsumer {
             LogCommand::Resume(partition) => control.resume(partition),
             LogCommand::Release => control.release(),
             LogCommand::Rejoin(why) => {
-                tracing::warn!(flow, why, "joining the group again");
+                tracing::warn!(flow, why, "rejoining consumer group");
                 self.consumer.executor.metrics.rejoins.with_label_values(&[flow]).inc();
                 self.rejoin = true;
             }

@@ -61,7 +61,7 @@ impl DeadLetter<'_> {
         loop {
             match log.append(&topic, record.clone()).await {
                 Ok(_) => return true,
-                Err(error) => tracing::warn!(flow = self.flow, %error, "a dead letter is not published yet"),
+                Err(error) => tracing::warn!(flow = self.flow, %error, "publishing a dead letter failed; retrying"),
             }
             if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
                 return false;

@@ -69,7 +69,7 @@ impl Housekeeper {
                 _ = prune.tick() => self.forget().await,
             };
             if let Err(error) = done {
-                tracing::debug!(flow = self.flow, %error, "housekeeping");
+                tracing::debug!(flow = self.flow, %error, "housekeeping failed; retrying");
             }
         }
     }
@@ -91,7 +91,7 @@ impl Housekeeper {
                     watermarks.into_iter().map(|(partition, marks)| (partition, marks.high)).collect();
                 self.tell(Input::Ends(ends));
             }
-            Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how far it reaches"),
+            Err(error) => tracing::debug!(flow = self.flow, %error, "reading the log's watermarks failed; retrying"),
         }
     }
 
@@ -104,7 +104,7 @@ impl Housekeeper {
                 *self.half_retention_offsets.lock().unwrap_or_else(PoisonError::into_inner) =
                     offsets.into_iter().collect();
             }
-            Err(error) => tracing::debug!(flow = self.flow, %error, "the log does not say how old its records are"),
+            Err(error) => tracing::debug!(flow = self.flow, %error, "reading the age of the log's records failed"),
         }
     }
 
@@ -114,7 +114,7 @@ impl Housekeeper {
             let runs = self.store.letters_to_erase(&self.flow, PRUNE_BATCH).await?;
             for run in &runs {
                 if let Err(error) = self.log.erase(&self.dead_letters, &Key::new(run.as_str())).await {
-                    tracing::debug!(flow = self.flow, %error, "dead letters cannot be erased yet");
+                    tracing::debug!(flow = self.flow, %error, "erasing dead letters failed; retrying");
                     return Ok(());
                 }
             }

@@ -145,7 +145,7 @@ impl Dispatcher {
         let quotas = Arc::new(Quotas::new(limited(&config, &connectors)?, metrics.clone()));
         let suppression = Arc::new(config.suppression);
         if suppression.allowlist.is_given() {
-            tracing::warn!("only who is named by USHER_DELIVER_ONLY_TO is written to; all else is held back");
+            tracing::warn!("recipients restricted by USHER_DELIVER_ONLY_TO; steps for others are skipped");
         }
         let (mut flows, mut background) = (JoinSet::new(), JoinSet::new());
         background.spawn(checkpoint_now_and_then(store.clone()));
@@ -239,10 +239,10 @@ impl Dispatcher {
         watch.abort();
         background.shutdown().await;
         if let Err(error) = member.leave(&owner).await {
-            tracing::debug!(%error, "quotas are given back when their lease is over");
+            tracing::debug!(%error, "releasing quota leases failed; they expire");
         }
         if let Err(error) = member.checkpoint().await {
-            tracing::warn!(%error, "the store's files may still hold what was deleted from it last");
+            tracing::warn!(%error, "checkpoint failed at the stop; the store's files may still hold deleted data");
         }
         log.flush().await;
         result
@@ -325,7 +325,7 @@ async fn checkpoint_now_and_then(store: Arc<dyn Store>) {
     loop {
         tokio::time::sleep(CHECKPOINT_EVERY).await;
         if let Err(error) = store.checkpoint().await {
-            tracing::debug!(%error, "the store was not checkpointed; it is in a moment");
+            tracing::debug!(%error, "checkpoint failed; retrying");
         }
     }
 }

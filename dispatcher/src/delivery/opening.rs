@@ -38,7 +38,7 @@ pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError
             Some(Err(StartError::Lasting(error))) => return Err(error),
             Some(Err(trouble)) => {
                 if let StartError::Passing(error) = trouble {
-                    tracing::warn!(error = %format!("{error:#}"), "not ready");
+                    tracing::warn!(error = %format!("{error:#}"), "dependency not ready; retrying");
                 }
                 stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
             }

@@ -167,7 +167,7 @@ impl Quotas {
                 Ok(grants) => self.granted(&quota_requests, grants, asked + LEASE, &destinations),
                 Err(error) if said.is_none_or(|said| asked - said >= SAY_EVERY) => {
                     said = Some(asked);
-                    tracing::warn!(%error, "quotas cannot be shared; what needs them waits");
+                    tracing::warn!(%error, "renewing quota leases failed; calls that need them wait");
                 }
                 Err(_) => {}
             }

@@ -63,7 +63,7 @@ impl Outage {
         };
         if let Some(since) = since {
             let lasted = since.elapsed().as_secs();
-            tracing::info!(setting = self.address().variable(), lasted_s = lasted, "the database answers again");
+            tracing::info!(setting = self.address().variable(), lasted_s = lasted, "database available");
         }
         self.readiness.met(self.need.clone());
     }

@@ -70,6 +70,6 @@ async fn set_back(connection: &mut AnyConnection, now: Timestamp) -> Result<(), 
                WHERE ended_at IS NULL AND changed_at > $2";
     let mended =
         sqlx::query(sql).bind(now.millis()).bind(now.plus(AHEAD).millis()).execute(connection).await?.rows_affected();
-    tracing::warn!(runs = mended, "the clock was ahead when the store was used last; waits were set back");
+    tracing::warn!(runs = mended, "clock was ahead at the last use of the store; waits corrected");
     Ok(())
 }

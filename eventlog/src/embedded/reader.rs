@@ -148,7 +148,7 @@ impl Reader {
                 slot.send(LogEvent::Failed(error));
             }
             Err(error) => {
-                tracing::warn!(group = self.group, %error, "reading");
+                tracing::warn!(group = self.group, %error, "reading records failed; retrying");
                 tokio::time::sleep_until(Instant::now() + AFTER_ERROR).await;
             }
         }
@@ -218,7 +218,7 @@ impl Reader {
         let handed_over = self.writes.send(Write::Commit { group, topic, offsets, answer }).await;
         let written = handed_over.is_ok() && answered.await.unwrap_or(false);
         if !written {
-            tracing::warn!(group = self.group, "a commit was not written");
+            tracing::warn!(group = self.group, "writing a commit failed");
             return;
         }
         for place in self.positions.values_mut() {

@@ -37,7 +37,7 @@ pub(super) async fn run(file: File, retention: LogRetention, stop: CancellationT
         let Ok(pool) = file.pool() else { continue }; // logged by the check of the log
         if let Err(error) = apply(pool, retention).await {
             file.note(&error);
-            tracing::warn!(%error, "old records could not be deleted");
+            tracing::warn!(%error, "deleting old records failed; retrying");
         }
     }
 }

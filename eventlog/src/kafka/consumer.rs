@@ -112,7 +112,7 @@ impl Reader {
                 Err(()) => break None,
             }
             if let Err(error) = self.turn() {
-                tracing::error!(group = self.group, %error, "the subscription cannot go on");
+                tracing::error!(group = self.group, %error, "subscription failed");
                 self.pending.push_back(LogEvent::Failed(error));
             }
             self.hand_over();
@@ -143,7 +143,7 @@ impl Reader {
             }
         }
         while let Some(partitions) = self.rebalances.overdue(Instant::now()) {
-            tracing::warn!(group = self.group, "revoked partitions are given back before all was finished");
+            tracing::warn!(group = self.group, "releasing revoked partitions before their work is finished");
             self.hand_back(&partitions);
         }
         if self.committed_again_at.elapsed() >= COMMIT_AGAIN {
@@ -223,7 +223,7 @@ impl Reader {
                 self.pending.push_back(LogEvent::Assigned { epoch, partitions: assigned });
             }
             Err(error) => {
-                tracing::warn!(group = self.group, %error, "where to go on cannot be asked yet");
+                tracing::warn!(group = self.group, %error, "fetching committed offsets failed; retrying");
                 self.unasked.extend(partitions);
                 self.ask_at = Instant::now() + ASK_AGAIN;
             }
@@ -264,11 +264,11 @@ impl Reader {
             let end = self.ends.remove(partition);
             self.partitions.insert(*partition, Owned { epoch, frontier: None, end, next: *offset, paused: false });
             if let Err(error) = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)) {
-                tracing::error!(group = self.group, %error, offset, "no such offset");
+                tracing::error!(group = self.group, %error, offset, "offset out of range");
             }
         }
         if let Err(error) = self.consumer.incremental_assign(&list) {
-            tracing::error!(group = self.group, %error, "an assignment could not be taken up");
+            tracing::error!(group = self.group, %error, "assigning partitions failed");
         }
         // Commits made during the rebalance were refused.
         self.commit_again();
@@ -307,7 +307,7 @@ impl Reader {
         let handed_back =
             self.list(partitions, Offset::Invalid).and_then(|list| rebalance::hand_back(&self.consumer, &list));
         if let Err(error) = handed_back {
-            tracing::warn!(group = self.group, %error, "revoked partitions could not be handed back");
+            tracing::warn!(group = self.group, %error, "releasing revoked partitions failed");
         }
     }
 
@@ -325,7 +325,7 @@ impl Reader {
         match self.consumer.commit(&list, CommitMode::Async) {
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!(group = self.group, %error, "a commit was not written; it is written again");
+                tracing::warn!(group = self.group, %error, "writing a commit failed; retrying");
                 self.commit_again();
             }
         }
@@ -358,7 +358,7 @@ impl Reader {
         if !untaken.is_empty() {
             let taken = self.list(&untaken, Offset::End).and_then(|list| self.consumer.incremental_assign(&list));
             if let Err(error) = taken {
-                tracing::warn!(group = self.group, %error, "while leaving");
+                tracing::warn!(group = self.group, %error, "leaving the consumer group failed");
             }
         }
         while let Some(partitions) = self.rebalances.next_release() {
@@ -428,7 +428,7 @@ impl Reader {
             .list(&partitions, Offset::Invalid)
             .and_then(|list| if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) });
         if let Err(error) = done {
-            tracing::warn!(group = self.group, %error, paused, "partitions could not be paused or resumed");
+            tracing::warn!(group = self.group, %error, paused, "pausing or resuming partitions failed");
         }
     }
 

@@ -136,14 +136,14 @@ impl Appender {
         if !Arc::ptr_eq(&current.client, client) {
             return;
         }
-        tracing::error!(%code, reason, "the producer has failed for good and is made again");
+        tracing::error!(%code, reason, "producer failed fatally; creating a new one");
         self.replace(&mut current);
     }
 
     fn replace(&self, current: &mut Current) {
         match make(&self.settings, current.largest_batch) {
             Ok(new) => current.client = Arc::new(new),
-            Err(error) => tracing::error!(%error, "no new producer could be made"),
+            Err(error) => tracing::error!(%error, "creating a producer failed; retrying"),
         }
     }
 }

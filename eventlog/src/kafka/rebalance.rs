@@ -98,7 +98,7 @@ impl ConsumerContext for Rebalances {
             }
         };
         if let Err(error) = answered {
-            tracing::warn!(%error, "a rebalance could not be answered");
+            tracing::warn!(%error, "answering a rebalance failed");
         }
     }
 }

@@ -95,7 +95,7 @@ impl Topic {
         }
         let stays = |gone: &&TopicProblem| found.iter().all(|problem| problem.label() != gone.label());
         for gone in self.told.iter().filter(stays) {
-            tracing::info!(topic, problem = gone.label(), "topic problem is gone");
+            tracing::info!(topic, problem = gone.label(), "topic problem resolved");
         }
         self.told = found;
     }
@@ -242,7 +242,7 @@ impl TopicWatch {
         let answers = match admin.describe_configs(&names, &options).await {
             Ok(answers) => answers,
             Err(error) => {
-                tracing::debug!(%error, "topic settings cannot be read now");
+                tracing::debug!(%error, "reading topic settings failed; retrying");
                 return;
             }
         };
@@ -297,12 +297,12 @@ async fn end_letters(admin: &Admin, spec: &TopicSpec, found: &ConfigResource) ->
     let changed = match admin.alter_configs(&[change], &options).await {
         Ok(results) => results.into_iter().all(|result| result.is_ok()),
         Err(error) => {
-            tracing::debug!(%error, "topic settings cannot be changed");
+            tracing::debug!(%error, "changing topic settings failed");
             false
         }
     };
     if changed {
-        tracing::info!(topic = spec.name, retention_ms = retention, "dead letters no longer stay for ever");
+        tracing::info!(topic = spec.name, retention_ms = retention, "dead letter retention set");
     }
     changed
 }
