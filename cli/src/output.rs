@@ -5,7 +5,8 @@
 use std::io::{ErrorKind, Write as _};
 
 use serde::Serialize;
-use usher_service::{unfailing, visible};
+use usher_proto::visible;
+use usher_service::unfailing;
 
 /// Prints one line and escapes the control characters in `text`.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {

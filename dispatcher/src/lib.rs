@@ -3,14 +3,14 @@
 
 pub mod config;
 pub mod connectors;
-pub mod engine;
-pub mod field_diff;
 pub mod flows;
 pub mod orders;
 pub mod sql;
 pub mod store;
 pub mod subject;
 pub mod suppression;
+
+pub use usher_engine as engine;
 
 mod delivery;
 mod metrics;

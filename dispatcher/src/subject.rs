@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use usher_proto::{Event, Json, Source};
 
+use crate::engine::Snapshot;
+
 /// The last known state of a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
@@ -12,17 +14,6 @@ pub struct Subject {
     pub deleted: bool,
     /// Number of changes applied to the subject.
     pub revision: i64,
-}
-
-/// The state of a subject in one event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Time of the subject's last change by the source's clock, in ms since 1970.
-    pub updated_at: i64,
-    /// Time of the event, in ms since 1970. Decides between snapshots with equal `updated_at`.
-    pub occurred_at: i64,
-    /// The whole object as JSON. `None` if the subject was deleted.
-    pub data: Option<String>,
 }
 
 /// Returns the `data` of an event as it was sent; `None` if the body is not JSON or has no `data`.
@@ -36,33 +27,21 @@ pub(crate) fn updated_at(object: Json<'_>, occurred_at: i64) -> i64 {
     object.get("updated_at").and_then(Json::millis).map_or(occurred_at, |time| time.value)
 }
 
-impl Snapshot {
-    /// Reads the snapshot from an event; `None` if the event carries none. Every `user.*` event of Clerk carries a
-    /// complete snapshot, except for the deletion, which only states that the user was deleted.
-    pub fn of(event: &Event) -> Option<Self> {
-        if event.source != Source::Clerk || event.subject.source() != Source::Clerk.label() {
-            return None;
-        }
-        let occurred_at = event.occurred_at.millis();
-        match event.kind.as_str() {
-            "user.deleted" => Some(Self { updated_at: occurred_at, occurred_at, data: None }),
-            "user.created" | "user.updated" => {
-                let user = data(event).filter(|data| data.is_object())?;
-                let updated_at = updated_at(user, occurred_at);
-                Some(Self { updated_at, occurred_at, data: Some(user.as_str().to_owned()) })
-            }
-            _ => None,
-        }
+/// Reads the snapshot from an event; `None` if the event carries none. Every `user.*` event of Clerk carries a complete
+/// snapshot, except for the deletion, which only states that the user was deleted.
+pub(crate) fn snapshot(event: &Event) -> Option<Snapshot> {
+    if event.source != Source::Clerk || event.subject.source() != Source::Clerk.label() {
+        return None;
     }
-
-    /// True if this snapshot replaces `other`, which was applied before it. A deletion always wins and is final.
-    /// Otherwise the newer snapshot wins, and of two with equal times the one that is applied later.
-    pub fn replaces(&self, other: &Self) -> bool {
-        match (&self.data, &other.data) {
-            (_, None) => false,
-            (None, Some(_)) => true,
-            (Some(_), Some(_)) => (self.updated_at, self.occurred_at) >= (other.updated_at, other.occurred_at),
+    let occurred_at = event.occurred_at.millis();
+    match event.kind.as_str() {
+        "user.deleted" => Some(Snapshot { updated_at: occurred_at, occurred_at, data: None }),
+        "user.created" | "user.updated" => {
+            let user = data(event).filter(|data| data.is_object())?;
+            let updated_at = updated_at(user, occurred_at);
+            Some(Snapshot { updated_at, occurred_at, data: Some(user.as_str().to_owned()) })
         }
+        _ => None,
     }
 }
 
@@ -193,16 +172,16 @@ mod tests {
             let data = format!(
                 r#"{{"id":"user_1","unsafe_metadata":{{"a":"\ud83d","b":1e400,"c":{nested}}},"updated_at":{updated_at}}}"#
             );
-            let snapshot = Snapshot::of(&event(&data)).expect("a snapshot");
+            let snapshot = super::snapshot(&event(&data)).expect("a snapshot");
             assert_eq!(
                 (snapshot.updated_at, snapshot.data.as_deref()),
                 (expected, Some(data.as_str())),
                 "{updated_at}"
             );
         }
-        assert_eq!(Snapshot::of(&event(r#"{"id":"user_1"}"#)).map(|snapshot| snapshot.updated_at), Some(9_000));
+        assert_eq!(super::snapshot(&event(r#"{"id":"user_1"}"#)).map(|snapshot| snapshot.updated_at), Some(9_000));
         for no_user in ["null", "[]", r#""text""#, "7"] {
-            assert_eq!(Snapshot::of(&event(no_user)), None, "{no_user}");
+            assert_eq!(super::snapshot(&event(no_user)), None, "{no_user}");
         }
     }
 

@@ -24,6 +24,8 @@ pub mod address;
 pub mod suppression;
 pub mod unsubscribe;
 
+pub mod visible;
+
 pub use address::{AddressDigest, Mailbox};
 pub use event::{Event, EventId};
 pub use identity::{EventRef, SubjectId};

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::{ConfigError, unfailing, visible};
+use usher_proto::visible;
+
+use crate::{ConfigError, unfailing};
 
 /// The command succeeded.
 pub const OK: u8 = 0;

@@ -15,7 +15,6 @@ pub mod files;
 mod log_filter;
 pub mod telemetry;
 pub mod unfailing;
-pub mod visible;
 
 pub mod health;
 pub mod http;

@@ -12,7 +12,9 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::ConfigError;
 use crate::options::Environment;
-use crate::{log_filter, unfailing, visible};
+use usher_proto::visible;
+
+use crate::{log_filter, unfailing};
 
 /// Starts logging. `RUST_LOG` sets the filter (default `info`), `USHER_LOG_FORMAT` the format: `text`
 /// (default) or `json`.

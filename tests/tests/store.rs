@@ -10,11 +10,11 @@ use bytes::Bytes;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
+use usher_dispatcher::engine::Snapshot;
 use usher_dispatcher::engine::arrival::{Admission, Arrival, Batch, Command, CommandKind};
 use usher_dispatcher::engine::{AttemptState, Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect};
 use usher_dispatcher::sql::{Database, DatabaseAddress};
 use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
-use usher_dispatcher::subject::Snapshot;
 use usher_proto::{
     AddressDigest, Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp,
 };

@@ -5,7 +5,7 @@ use usher_proto::{Event, Reason, Record, headers};
 use crate::engine::arrival::{Arrival, RefusedRecord};
 use crate::flows::Flow;
 use crate::orders;
-use crate::subject::Snapshot;
+use crate::subject;
 use crate::suppression;
 
 /// Meaning of a record to a flow.
@@ -30,7 +30,7 @@ pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
     let serves = flow.instances.contains(event.instance());
     let suppression = suppression::suppression_change(&event)
         .filter(|change| change.instance.as_ref().is_none_or(|instance| flow.instances.contains(instance)));
-    let snapshot = Snapshot::of(&event).filter(|_| serves);
+    let snapshot = subject::snapshot(&event).filter(|_| serves);
     let arrival = Arrival {
         offset,
         starts: flow.starts(&event),

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use usher_service::clock;
 
 use crate::engine::arrival::{Admission, Batch};
+use crate::engine::isolate::{self, RetryingStore, StoreAnswer};
 use crate::engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreRequest, StoreWrite};
 use crate::metrics::DispatcherMetrics;
 use crate::sql::Outage;
 use crate::sql::fault::DatabaseFault;
-use crate::store::isolate::{self, RetryingStore, StoreAnswer};
 use crate::store::{HeadsOf, Store, StoreError};
 
 /// Largest number of requests handled together, and therefore of changes in one transaction.
@@ -258,7 +258,7 @@ impl StoreActor {
     async fn retry_refusable<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         ask: impl Fn() -> F,
-    ) -> Option<StoreAnswer<T>> {
+    ) -> Option<StoreAnswer<T, StoreError>> {
         let mut unclear = 0;
         loop {
             let error = match self.try_once(&ask).await {
@@ -303,7 +303,9 @@ impl StoreActor {
 
 #[async_trait]
 impl RetryingStore for StoreActor {
-    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
+    type Error = StoreError;
+
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
         let admit = || async {
             match self.store.admit(&self.flow, batch).await {
                 Ok(admission) => Ok(Some(admission)),
@@ -314,7 +316,7 @@ impl RetryingStore for StoreActor {
         self.retry_refusable(admit).await
     }
 
-    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
         // Writing a change twice has the same effect as writing it once, so a retry does not matter.
         self.retry_refusable(|| self.store.change(&self.flow, changes)).await
     }

@@ -7,8 +7,9 @@
 use usher_proto::{Event, Json, Timestamp};
 
 use super::{Context, Flow, Unrenderable, evaluate};
-use crate::field_diff::Fields;
-use crate::subject::{Snapshot, fields};
+use crate::engine::Snapshot;
+use crate::engine::field_diff::Fields;
+use crate::subject::fields;
 
 impl Flow {
     /// True if the event has a type and an instance that start a run.

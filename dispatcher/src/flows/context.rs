@@ -10,7 +10,7 @@ use usher_proto::{Event, Json};
 use super::Flow;
 use super::sent::SentJson;
 use crate::engine::Run;
-use crate::field_diff::EMAIL;
+use crate::engine::field_diff::EMAIL;
 use crate::subject::{Subject, name, primary_email, primary_phone};
 
 /// The top-level names that are available in every flow.

@@ -13,11 +13,11 @@ use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
 use super::{StoreError, addresses, known, lanes, remember, suppression};
+use crate::engine::Snapshot;
 use crate::engine::arrival::{Admission, Arrival, Batch};
+use crate::engine::field_diff::PreviousFields;
 use crate::engine::{AttemptState, Run};
-use crate::field_diff::PreviousFields;
 use crate::sql::{Database, Dialect};
-use crate::subject::Snapshot;
 
 const ARRIVAL: [(&str, &str); 18] = [
     ("event_ref", "text"),

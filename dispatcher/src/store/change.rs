@@ -8,7 +8,7 @@ use usher_proto::{EventRef, Partition, Timestamp};
 use usher_service::clock;
 
 use super::StoreError;
-use super::isolate::storable;
+use crate::engine::isolate::storable;
 use crate::engine::{AttemptState, Change, ChangeKind, Changed, RunState, StepEffect};
 use crate::sql::{Database, Dialect};
 

@@ -8,7 +8,6 @@ mod admit;
 mod change;
 mod command;
 mod inspect;
-pub mod isolate;
 mod known;
 mod lanes;
 mod operate;

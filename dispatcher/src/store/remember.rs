@@ -10,7 +10,7 @@ use usher_proto::SubjectId;
 
 use super::StoreError;
 use crate::engine::arrival::Arrival;
-use crate::field_diff::{PreviousFields, RememberedFields, diff};
+use crate::engine::field_diff::{PreviousFields, RememberedFields, diff};
 use crate::sql::Dialect;
 
 const REMEMBERED: [(&str, &str); 4] =

@@ -2,7 +2,7 @@
 
 use usher_dispatcher::connectors::Lookup;
 use usher_dispatcher::engine::{Effect, Outcome};
-use usher_service::visible;
+use usher_proto::visible;
 
 use super::server::{TestServer, answer};
 use super::subject::{KEY, SUBJECTS};

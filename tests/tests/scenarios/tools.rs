@@ -83,7 +83,7 @@ async fn what_comes_from_outside_is_shown_and_never_obeyed_by_the_terminal() {
     })
     .await;
 
-    let is_odd = |c: char| c != '\n' && usher_service::visible::is_control(c);
+    let is_odd = |c: char| c != '\n' && usher_proto::visible::is_control(c);
     for (arguments, lines) in [
         (&["runs"][..], Some(2)),
         (&["dlq", "list"], Some(2)),

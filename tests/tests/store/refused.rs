@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use usher_dispatcher::engine::isolate::{self, Isolated, RetryingStore, StoreAnswer};
 use usher_dispatcher::sql::fault::DatabaseFault;
-use usher_dispatcher::store::isolate::{self, Isolated, RetryingStore, StoreAnswer};
 use usher_dispatcher::store::{RefusedRow, RunRecord};
 
 use super::*;
@@ -12,7 +12,7 @@ use super::*;
 /// Calls the store once and does not retry.
 struct Once<'a>(&'a SqlStore);
 
-fn asked<T>(answer: Result<T, StoreError>) -> Option<StoreAnswer<T>> {
+fn asked<T>(answer: Result<T, StoreError>) -> Option<StoreAnswer<T, StoreError>> {
     match answer {
         Ok(answer) => Some(StoreAnswer::Done(answer)),
         Err(error) if matches!(error.fault(), DatabaseFault::Refused | DatabaseFault::Unclear) => {
@@ -24,11 +24,13 @@ fn asked<T>(answer: Result<T, StoreError>) -> Option<StoreAnswer<T>> {
 
 #[async_trait]
 impl RetryingStore for Once<'_> {
-    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
+    type Error = StoreError;
+
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
         asked(self.0.admit(FLOW, batch).await.map(Some))
     }
 
-    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
         asked(self.0.change(FLOW, changes).await)
     }
 
@@ -169,14 +171,16 @@ struct Fencing<'a>(Once<'a>);
 
 #[async_trait]
 impl RetryingStore for Fencing<'_> {
-    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
+    type Error = StoreError;
+
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
         match self.0.0.admit(FLOW, batch).await {
             Err(StoreError::Fenced(_)) => Some(StoreAnswer::Done(None)),
             answer => asked(answer.map(Some)),
         }
     }
 
-    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
         self.0.change(changes).await
     }
 

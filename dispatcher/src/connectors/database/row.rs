@@ -9,7 +9,7 @@ use usher_proto::Json;
 
 use super::table::{ColumnSource, TableKind};
 use super::{PrepareError, StepInput};
-use crate::store::isolate::storable;
+use crate::engine::isolate::storable;
 use crate::subject::updated_at;
 
 /// A change as it is stored.

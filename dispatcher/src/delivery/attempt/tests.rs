@@ -19,13 +19,13 @@ use super::*;
 use crate::connectors::{PrepareError, StepInput};
 use crate::delivery::quotas::Limited;
 use crate::engine::Effect;
+use crate::engine::Snapshot;
 use crate::engine::arrival::{Arrival, Batch};
 use crate::engine::clock::ClockState;
 use crate::engine::quota::Quota;
 use crate::flows::FlowSource;
 use crate::sql::{Database, DatabaseAddress, Outage};
 use crate::store::SqlStore;
-use crate::subject::Snapshot;
 
 const FLOW: &str = r#"
 on = ["clerk/user.created"]

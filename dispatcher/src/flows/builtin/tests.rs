@@ -11,8 +11,8 @@ use usher_service::options::Environment;
 
 use super::*;
 use crate::connectors::{self, Connectors, StepInput};
+use crate::engine::field_diff::PreviousFields;
 use crate::engine::{AttemptState, Run};
-use crate::field_diff::PreviousFields;
 use crate::flows::{Action, Context, Flow, evaluate, render};
 use crate::sql::{Database, DatabaseAddress};
 use crate::subject::Subject;

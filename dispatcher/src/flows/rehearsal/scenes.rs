@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, SubjectId, Timestamp};
 
 use super::super::{Context, Flow, events};
+use crate::engine::field_diff::{Fields, PreviousFields};
 use crate::engine::{AttemptState, Run};
-use crate::field_diff::{Fields, PreviousFields};
 use crate::subject::{self, Subject};
 
 /// The time of all samples.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::Engine;
-use crate::engine::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
-use crate::engine::partitions::{Owned, Queue, Search};
-use crate::engine::start::{CannotStart, Known, StartFrom, start_offset};
-use crate::engine::{Given, LogCommand, Run, Step, StoreRequest, StoreWrite};
+use crate::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
+use crate::partitions::{Owned, Queue, Search};
+use crate::start::{CannotStart, Known, StartFrom, start_offset};
+use crate::{Given, LogCommand, Run, Step, StoreRequest, StoreWrite};
 
 /// Time that steps in flight in a revoked partition may take before it is handed back. Shorter than the
 /// log's own deadline.

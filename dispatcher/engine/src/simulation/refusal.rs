@@ -10,10 +10,9 @@ use super::happening::{EventPlan, Fate, event_number};
 use super::replica::Question;
 use super::store::SimulatedStore;
 use super::world::World;
-use crate::engine::arrival::{Admission, Arrival, Batch};
-use crate::engine::{Change, ChangeKind, Changed, StoreRequest, StoreWrite};
-use crate::store::StoreError;
-use crate::store::isolate::{self, RetryingStore, StoreAnswer};
+use crate::arrival::{Admission, Arrival, Batch};
+use crate::isolate::{self, RetryingStore, StoreAnswer};
+use crate::{Change, ChangeKind, Changed, StoreRequest, StoreWrite};
 
 /// Returns true if the store refuses an arrival. A reduced arrival holds nothing that could be refused.
 fn is_refused(arrival: &Arrival, events: &[EventPlan]) -> bool {
@@ -28,19 +27,21 @@ struct OfWorld<'a> {
 
 #[async_trait]
 impl RetryingStore for OfWorld<'_> {
-    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
+    type Error = &'static str;
+
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, Self::Error>> {
         Some(if batch.arrivals.iter().any(|arrival| is_refused(arrival, self.events)) {
-            StoreAnswer::Refused(StoreError::Unreadable("refused".to_owned()))
+            StoreAnswer::Refused("refused")
         } else {
             StoreAnswer::Done(self.store.lock().expect("one thread").admit(batch, self.events))
         })
     }
 
-    async fn change(&self, _: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
+    async fn change(&self, _: &[Change]) -> Option<StoreAnswer<Vec<Changed>, Self::Error>> {
         None
     }
 
-    async fn refuses_everything(&self, _: &StoreError) -> Option<()> {
+    async fn refuses_everything(&self, _: &Self::Error) -> Option<()> {
         None
     }
 }

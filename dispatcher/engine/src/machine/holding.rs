@@ -4,8 +4,8 @@
 use usher_proto::{Partition, Timestamp};
 
 use super::Engine;
-use crate::engine::clock::ClockState;
-use crate::engine::{Looked, Step, StoreRequest, StoreWrite, Unread};
+use crate::clock::ClockState;
+use crate::{Looked, Step, StoreRequest, StoreWrite, Unread};
 
 /// The operator's pause of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) enum Pause {
 
 impl Engine {
     /// Returns true if no step may begin. This is the only gate: every effect begins behind it.
-    pub(in crate::engine) fn is_holding(&self) -> bool {
+    pub(crate) fn is_holding(&self) -> bool {
         self.pause != Pause::No || !self.catch_up.is_done() || self.clock == ClockState::Wrong
     }
 

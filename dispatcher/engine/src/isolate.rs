@@ -6,34 +6,38 @@
 //! Each part of a batch moves the frontier in the transaction of its own runs and under the batch's epoch. So after a
 //! crash or a change of owner in between, the state is the same as after a smaller batch.
 
+use std::fmt::Display;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use usher_proto::{Event, Key, Reason};
 
-use super::StoreError;
-use crate::engine::arrival::{Admission, Arrival, Batch, RefusedRecord};
-use crate::engine::{Change, ChangeKind, Changed};
+use crate::arrival::{Admission, Arrival, Batch, RefusedRecord};
+use crate::{Change, ChangeKind, Changed};
 
 /// The store's answer to one request.
 #[derive(Debug)]
-pub enum StoreAnswer<T> {
+pub enum StoreAnswer<T, E> {
     /// The request was carried out.
     Done(T),
     /// The store will never accept the request.
-    Refused(StoreError),
+    Refused(E),
 }
 
 /// A store that is retried until it answers. `None` means that the process stops.
 #[async_trait]
 pub trait RetryingStore: Send + Sync {
+    /// An error of the store.
+    type Error: Display + Send + Sync;
+
     /// Admits a batch. `Done(None)` means that another replica owns the partition.
-    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>>>;
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, Self::Error>>;
 
     /// Writes changes in one transaction.
-    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>>;
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, Self::Error>>;
 
     /// Waits before the next try of a store that refuses even a write without any record. No record is at fault then.
-    async fn refuses_everything(&self, error: &StoreError) -> Option<()>;
+    async fn refuses_everything(&self, error: &Self::Error) -> Option<()>;
 }
 
 /// Result of admitting a batch, possibly in parts.
@@ -48,7 +52,7 @@ pub struct Isolated {
 }
 
 /// Admits a batch, in one piece if the store accepts it. Returns `None` if the process stops.
-pub async fn admit(store: &dyn RetryingStore, batch: Batch) -> Option<Isolated> {
+pub async fn admit<S: RetryingStore>(store: &S, batch: Batch) -> Option<Isolated> {
     struct Part {
         batch: Batch,
         /// The record as it arrived, once a reduced form of it is tried: a run without a body, then no run.
@@ -132,7 +136,7 @@ fn merge(all: &mut Admission, later: Admission) {
 }
 
 /// Returns the arrival as a run that is given up at once, without its body. The log still holds the body.
-fn reduced(original: &Arrival, error: &StoreError) -> Arrival {
+fn reduced(original: &Arrival, error: &dyn Display) -> Arrival {
     let verdict = Some((Reason::Unstorable, refusal(error)));
     let event = Event { provenance: Vec::new(), body: Bytes::new(), ..original.event.clone() };
     // A deletion holds no data and is final, so it is applied if possible.
@@ -141,7 +145,7 @@ fn reduced(original: &Arrival, error: &StoreError) -> Arrival {
 }
 
 /// Returns the record in the form that is stored apart from all runs, in which the store has nothing to refuse.
-fn record(original: &Arrival, error: &StoreError) -> RefusedRecord {
+fn record(original: &Arrival, error: &dyn Display) -> RefusedRecord {
     let event = &original.event;
     RefusedRecord {
         offset: original.offset,
@@ -153,7 +157,7 @@ fn record(original: &Arrival, error: &StoreError) -> RefusedRecord {
     }
 }
 
-fn refusal(error: &StoreError) -> String {
+fn refusal(error: &dyn Display) -> String {
     storable(&format!("the store refuses the event: {error}"))
 }
 
@@ -165,7 +169,7 @@ pub fn storable(text: &str) -> String {
 
 /// Writes changes, all at once if the store accepts them. A refused change is returned as [`Changed::Refused`]. Returns
 /// `None` if the process stops.
-pub async fn change(store: &dyn RetryingStore, changes: &[Change]) -> Option<Vec<Changed>> {
+pub async fn change<S: RetryingStore>(store: &S, changes: &[Change]) -> Option<Vec<Changed>> {
     let mut done = Vec::with_capacity(changes.len());
     // The flag is true if the store has accepted a write without changes since it refused the part.
     let mut parts = vec![(changes, false)];
@@ -203,19 +207,20 @@ fn gives_up_unstorable(change: &Change) -> bool {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures::FutureExt as _;
     use usher_proto::{EventId, Instance, Partition, Source, SubjectId, Timestamp};
 
     use super::*;
-    use crate::engine::RunState;
+    use crate::RunState;
 
     /// A store that refuses everything for a while, then nothing.
     struct Away(AtomicUsize);
 
     impl Away {
-        fn answer<T>(&self, answer: T) -> Option<StoreAnswer<T>> {
+        fn answer<T>(&self, answer: T) -> Option<StoreAnswer<T, &'static str>> {
             let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             Some(match left {
-                Ok(_) => StoreAnswer::Refused(StoreError::Unreadable("anything".into())),
+                Ok(_) => StoreAnswer::Refused("anything"),
                 Err(_) => StoreAnswer::Done(answer),
             })
         }
@@ -223,15 +228,17 @@ mod tests {
 
     #[async_trait]
     impl RetryingStore for Away {
-        async fn admit(&self, _: &Batch) -> Option<StoreAnswer<Option<Admission>>> {
+        type Error = &'static str;
+
+        async fn admit(&self, _: &Batch) -> Option<StoreAnswer<Option<Admission>, Self::Error>> {
             self.answer(Some(Admission::default()))
         }
 
-        async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>>> {
+        async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, Self::Error>> {
             self.answer(vec![Changed::Written; changes.len()])
         }
 
-        async fn refuses_everything(&self, _: &StoreError) -> Option<()> {
+        async fn refuses_everything(&self, _: &Self::Error) -> Option<()> {
             Some(())
         }
     }
@@ -249,21 +256,22 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_outage_with_a_code_that_tells_nothing_gives_nobody_up() {
+    #[test]
+    fn an_outage_with_a_code_that_tells_nothing_gives_nobody_up() {
         for lasts in 0..20 {
             let arrivals = (0..4).map(|offset| Arrival::starting(offset, event())).collect();
             let (partition, epoch, frontier) = (Partition(0), 1, 4);
             let (refused, flow_version, connector) = (Vec::new(), "1".to_owned(), None);
             let batch = Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector };
-            let isolated = admit(&Away(AtomicUsize::new(lasts)), batch).await.expect("an answer");
+            let isolated = admit(&Away(AtomicUsize::new(lasts)), batch).now_or_never().flatten().expect("an answer");
             assert_eq!((isolated.refused, isolated.admission.is_some()), (0, true), "{lasts}");
 
             let kind =
                 ChangeKind::End { state: RunState::Done, effect: None, note: None, verdict: None, in_doubt: false };
             let event = event();
             let of_one = Change { event: event.reference(), key: event.subject.clone(), partition, epoch, kind };
-            let changed = change(&Away(AtomicUsize::new(lasts)), &vec![of_one; 4]).await.expect("an answer");
+            let changed =
+                change(&Away(AtomicUsize::new(lasts)), &vec![of_one; 4]).now_or_never().flatten().expect("an answer");
             assert_eq!(changed, vec![Changed::Written; 4], "{lasts}");
         }
     }

@@ -1,7 +1,7 @@
 //! Tests of the limits on the engine while its clock is wrong or unproven.
 
 use super::*;
-use crate::engine::clock::ClockState;
+use crate::clock::ClockState;
 
 #[test]
 fn nothing_is_begun_while_the_clock_is_wrong() {

@@ -17,7 +17,7 @@ use super::log::SimulatedLog;
 use super::plan::Plan;
 use super::replica::{Question, SimulatedReplica, StoreReply};
 use super::store::SimulatedStore;
-use crate::engine::{Change, Input, StoreRequest};
+use crate::{Change, Input, StoreRequest};
 
 /// The longest time that the world may take to come to rest once it is calm, in ms.
 const PATIENCE: i64 = 40 * 60_000;

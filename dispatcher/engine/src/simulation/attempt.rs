@@ -8,8 +8,8 @@ use super::happening::{Fate, event_number};
 use super::plan::{Defect, StepPlan};
 use super::replica::Question;
 use super::world::{Occurrence, World};
-use crate::engine::breaker::Permit;
-use crate::engine::{Cause, Change, ChangeKind, Changed, Input, NextStep, Outcome, Run, SkipReason, StepReport};
+use crate::breaker::Permit;
+use crate::{Cause, Change, ChangeKind, Changed, Input, NextStep, Outcome, Run, SkipReason, StepReport};
 
 /// Claim lease, in ms: an attempt may be sent only within it.
 const LEASE: i64 = 5_000;

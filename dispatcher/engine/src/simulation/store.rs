@@ -8,8 +8,8 @@ use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::happening::{self, EventPlan, event_number, user_number, user_of_key};
 use super::plan::Defect;
-use crate::engine::arrival::{Admission, Arrival, Batch, Ownership};
-use crate::engine::{AttemptState, Change, ChangeKind, Changed, FOUND_AT_ONCE, Run, RunState, StepEffect};
+use crate::arrival::{Admission, Arrival, Batch, Ownership};
+use crate::{AttemptState, Change, ChangeKind, Changed, FOUND_AT_ONCE, Run, RunState, StepEffect};
 
 /// Maximum number of waits and pauses that are ended at once, in each partition.
 const DUE_AT_ONCE: usize = 256;

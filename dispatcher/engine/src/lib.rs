@@ -9,8 +9,10 @@ pub mod breaker;
 pub mod change;
 pub mod clock;
 pub mod destinations;
+pub mod field_diff;
 pub mod held;
 pub mod input;
+pub mod isolate;
 pub mod outcome;
 pub mod quota;
 pub mod retry;
@@ -22,7 +24,8 @@ mod catch_up;
 mod lanes;
 mod machine;
 mod partitions;
-pub(crate) mod storable;
+mod snapshot;
+pub mod storable;
 
 pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
@@ -33,7 +36,12 @@ pub use machine::{Counts, Engine, FOUND_AT_ONCE, FlowLimits, dead_letter_change}
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
 pub use run::{AttemptState, Run, RunState};
+pub use snapshot::Snapshot;
 pub use step::{LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "SEED, INPUTS and TRACE choose what is simulated, and how much takes how long"
+)]
 mod simulation;

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use usher_proto::Reason;
 
 use super::plan::{Defect, DestinationPlan};
-use crate::engine::{Cause, Effect, Outcome};
+use crate::{Cause, Effect, Outcome};
 
 /// Timeout of a call, in ms.
 pub(super) const TIMEOUT: i64 = 10_000;

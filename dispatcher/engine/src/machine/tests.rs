@@ -16,9 +16,9 @@ use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, So
 
 use super::memory::{MAX_RUNS, WINDOW};
 use super::*;
-use crate::engine::arrival::{Admission, Arrival, Ownership};
-use crate::engine::breaker::Permit;
-use crate::engine::{
+use crate::arrival::{Admission, Arrival, Ownership};
+use crate::breaker::Permit;
+use crate::{
     AttemptState, Cause, Change, ChangeKind, Changed, Effect, LogCommand, Looked, NextStep, Outcome, RunState, Seen,
     StepReport, StoreRead, StoreRequest, StoreWrite,
 };
@@ -282,7 +282,7 @@ impl Bench {
     fn break_destination(&mut self, destination: &str) {
         for number in 0..8 {
             let permit = self.destinations.permit(destination, false, self.now).expect("leave");
-            let down = crate::engine::breaker::Health::Down;
+            let down = crate::breaker::Health::Down;
             self.destinations.answered(destination, permit, down, number, self.now, 1.0);
         }
         assert!(!self.destinations.admits(destination, false, self.now));

@@ -5,8 +5,8 @@ use usher_proto::suppression::SuppressionChange;
 use usher_proto::{Event, EventRef, Key, Partition, Reason, SubjectId, Timestamp};
 
 use super::{Run, account};
+use crate::Snapshot;
 use crate::field_diff::Fields;
-use crate::subject::Snapshot;
 
 /// An event on its way into the store.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 //! character, and bounded strings and nesting.
 
 use serde_json::Value;
-use usher_service::visible;
+use usher_proto::visible;
 
 /// Maximum length of an effect's id, in characters; the ids of the destinations are shorter.
 pub(super) const LONGEST_ID: usize = 255;
@@ -17,7 +17,7 @@ const DEEPEST: usize = 16;
 
 /// Returns the text with its control characters made visible and at most `longest` characters long; a text that was cut
 /// ends with an ellipsis.
-pub(crate) fn text(text: &str, longest: usize) -> String {
+pub fn text(text: &str, longest: usize) -> String {
     // Only this part is examined, however long the text is.
     let end = text.char_indices().nth(longest + 1).map_or(text.len(), |(end, _)| end);
     let shown = visible::line(&text[..end]);

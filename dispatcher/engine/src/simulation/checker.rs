@@ -7,7 +7,7 @@ use super::happening::{EventPlan, Fate};
 use super::log::SimulatedLog;
 use super::plan::{Plan, StepPlan};
 use super::store::{SimulatedStore, StoredRun};
-use crate::engine::{Counts, FOUND_AT_ONCE, RunState};
+use crate::{Counts, FOUND_AT_ONCE, RunState};
 
 /// Number of runs in memory above which reading pauses, as in the engine.
 const MAX_LOADED: usize = 4096;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::Engine;
-use crate::engine::breaker::Health;
-use crate::engine::{
+use crate::breaker::Health;
+use crate::{
     Cause, Change, ChangeKind, Changed, Destinations, Effect, NextStep, Outcome, Run, RunState, SkipReason, Step,
     StepEffect, StepReport, StoreRequest,
 };

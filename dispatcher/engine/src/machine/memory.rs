@@ -5,8 +5,8 @@
 use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::{Engine, FOUND_AT_ONCE, HELD_KEPT};
-use crate::engine::partitions::{Owned, Search};
-use crate::engine::{Destinations, LogCommand, Run, Step, StoreRead, StoreRequest};
+use crate::partitions::{Owned, Search};
+use crate::{Destinations, LogCommand, Run, Step, StoreRead, StoreRequest};
 
 /// Number of runs in memory above which heads are left to the store.
 pub(super) const MAX_RUNS: usize = 3072;

@@ -4,7 +4,7 @@ use rand::Rng as _;
 use usher_proto::Partition;
 
 use super::world::{Occurrence, World};
-use crate::engine::{Given, Input};
+use crate::{Given, Input};
 
 /// Session timeout, in ms: the longest silence of a member.
 const SESSION: i64 = 10_000;

@@ -5,7 +5,7 @@ use usher_proto::Timestamp;
 
 use super::destination::DestinationTrouble;
 use super::world::{Occurrence, World};
-use crate::engine::Input;
+use crate::Input;
 
 impl World {
     pub(super) fn misfortune(&mut self) {

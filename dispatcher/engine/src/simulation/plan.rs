@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::engine::RetryPolicy;
+use crate::RetryPolicy;
 
 /// A step of the flow.
 #[derive(Debug, Clone, Copy)]

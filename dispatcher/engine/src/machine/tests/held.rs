@@ -1,7 +1,7 @@
 //! Tests of steps that are skipped because their recipient must not receive mail.
 
 use super::*;
-use crate::engine::SkipReason;
+use crate::SkipReason;
 
 fn held(held: SkipReason, next: NextStep) -> StepReport {
     StepReport::HeldBack { held, next }

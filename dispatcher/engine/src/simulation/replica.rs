@@ -10,13 +10,13 @@ use super::happening::{self, Fate, event_number, user_number};
 use super::plan::{Defect, Plan, StepPlan};
 use super::refusal;
 use super::world::{Occurrence, World};
-use crate::engine::arrival::{Arrival, Batch};
-use crate::engine::start::StartFrom;
-use crate::engine::{
+use crate::Snapshot;
+use crate::arrival::{Arrival, Batch};
+use crate::start::StartFrom;
+use crate::{
     Change, Changed, Destinations, Engine, FlowLimits, Input, LogCommand, Looked, Seen, Step, StoreRead, StoreRequest,
     StoreWrite, dead_letter_change,
 };
-use crate::subject::Snapshot;
 
 /// Maximum number of questions that the store answers in one turn.
 const MAX_WRITE_BATCH: usize = 64;
@@ -499,7 +499,7 @@ impl World {
     }
 
     fn write(&mut self, change: &Change) -> Changed {
-        use crate::engine::ChangeKind::{Claim, End, Park};
+        use crate::ChangeKind::{Claim, End, Park};
         if self.refuses(change) {
             return Changed::Refused;
         }
