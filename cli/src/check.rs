@@ -28,7 +28,8 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<()> {
                 for warning in &flow.warnings {
                     output::line(&format!("warning: {warning}"))?;
                 }
-                let (file, version) = (&flow.source.file, &flow.version);
+                let file = &flow.source.file;
+                let version = &flow.version;
                 let steps = match flow.steps.len() {
                     1 => "1 step".to_owned(),
                     count => format!("{count} steps"),

@@ -138,7 +138,8 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(arguments: DlqArguments, environment: &Environment) -> anyhow::Result<()> {
     match arguments.command {
         Command::List(List { place, which, limit, json }) => {
-            let (store, since) = (place.store().await?, which.since.unwrap_or_default());
+            let store = place.store().await?;
+            let since = which.since.unwrap_or_default();
             // No flow has given these up, so among the options only the time can narrow them.
             let refused = if which.is_of_all() { store.refused(since, i64::from(limit)).await? } else { Vec::new() };
             let worked = store.worked_flows().await?;

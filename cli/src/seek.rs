@@ -67,7 +67,8 @@ impl FromStr for SeekTarget {
 
 pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::Result<()> {
     let Seek { desk, flow, all, to, dry_run } = arguments;
-    let (store, log) = (desk.place.store().await?, desk.log(environment).await?);
+    let store = desk.place.store().await?;
+    let log = desk.log(environment).await?;
     if let Some(flow) = &flow {
         data::known_flow(&store, flow).await?;
     }
@@ -136,7 +137,8 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
         let why = "specify where to: --to-log, or --to-prefix for another topic of the same log";
         return Err(ConfigError(why.to_owned()).into());
     }
-    let (store, old) = (desk.place.store().await?, desk.log(environment).await?);
+    let store = desk.place.store().await?;
+    let old = desk.log(environment).await?;
     let flows = store.flow_names().await?;
     all_is_read(&store, &*old, &desk.layout, &flows).await?;
 

@@ -91,7 +91,9 @@ pub(crate) async fn run(arguments: SendArguments, environment: &Environment) -> 
         }
         if let Some(latency) = report.latency() {
             let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
-            let (p50, p99, max) = (ms(latency.p50), ms(latency.p99), ms(latency.max));
+            let p50 = ms(latency.p50);
+            let p99 = ms(latency.p99);
+            let max = ms(latency.max);
             output::line(&format!("in {:.1} s; p50 {p50}, p99 {p99}, max {max}", report.elapsed.as_secs_f64()))?;
         }
     }

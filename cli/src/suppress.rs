@@ -56,7 +56,8 @@ pub(crate) async fn run(arguments: SuppressArguments, environment: &Environment)
         (false, Some(_)) => SuppressionKind::Unsubscribed,
     };
     let what = from.as_ref().map_or_else(|| "mail".to_owned(), |list| format!("mail of the list {list}"));
-    let (scope, reason) = (from.unwrap_or_else(|| EVERYTHING.to_owned()), "operator".to_owned());
+    let scope = from.unwrap_or_else(|| EVERYTHING.to_owned());
+    let reason = "operator".to_owned();
     let subject = SubjectId::new(Source::Usher, &instance.clone().unwrap_or_default(), &address_key(address));
     let change = SuppressionChange { kind, address, scope, reason, by: desk.by.clone(), instance };
     let id = EventId::new(format!("reach_{:016x}", rand::random::<u64>()));

@@ -72,7 +72,8 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
-    let (listener, admin) = (bind(arguments.listen).await?, bind(arguments.admin).await?);
+    let listener = bind(arguments.listen).await?;
+    let admin = bind(arguments.admin).await?;
     // The lab outlives the flows, so that requests in flight when the flows stop still get their responses.
     let lab_stop = CancellationToken::new();
     let lab = match arguments.no_lab {
@@ -238,7 +239,8 @@ async fn start(
 ) -> anyhow::Result<()> {
     let stop = &parts.stop;
     let log = usher_eventlog::open(&ingest.log, &ingest.kafka).await?;
-    let (ready, registry) = (Readiness::needing(Dispatcher::needs(&dispatcher)), Registry::new());
+    let ready = Readiness::needing(Dispatcher::needs(&dispatcher));
+    let registry = Registry::new();
     let door = Readiness::needing(usher_ingest::NEEDS);
     let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
     let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;

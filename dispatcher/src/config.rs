@@ -61,7 +61,8 @@ impl FlowFiles {
     ///
     /// The files cannot be read, or flows are invalid. The error then lists every problem of all files.
     pub fn check(&self) -> Result<Vec<Flow>, ConfigError> {
-        let (mut flows, mut problems) = (Vec::new(), Vec::new());
+        let mut flows = Vec::new();
+        let mut problems = Vec::new();
         for source in self.read()? {
             match Flow::check(source) {
                 Ok(flow) => {
@@ -226,7 +227,8 @@ impl DispatcherConfig {
     /// Returns the users' databases by instance, without those that are the store. Two instances that would share one
     /// place are an error, because one id may stand for two people.
     fn users_of_instances(&self) -> Result<BTreeMap<String, DatabaseAddress>, ConfigError> {
-        let (mut users, mut places) = (BTreeMap::new(), Vec::new());
+        let mut users = BTreeMap::new();
+        let mut places = Vec::new();
         for (instance, connectors) in self.connectors() {
             if !connectors.contains("database") {
                 continue;
@@ -252,7 +254,8 @@ impl DispatcherConfig {
         const ADDRESS: &str = "DATABASE_URL";
         const SCHEMA: &str = "DATABASE_SCHEMA";
         let environment = self.environment.scoped_to(instance);
-        let (address, schema) = (environment.get(ADDRESS)?, environment.get(SCHEMA)?);
+        let address = environment.get(ADDRESS)?;
+        let schema = environment.get(SCHEMA)?;
         let address = match (address, &schema) {
             (Some(text), _) => DatabaseAddress::parse(ADDRESS, &text)?,
             // A schema alone means another schema in the store's database.

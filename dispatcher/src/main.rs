@@ -38,7 +38,8 @@ async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow
     }
     let asked = shutdown::on_signal()?;
     let stop = asked.child_token();
-    let (readiness, registry) = (Readiness::needing(Dispatcher::needs(&config)), Registry::new());
+    let readiness = Readiness::needing(Dispatcher::needs(&config));
+    let registry = Registry::new();
     let listener = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
     tracing::info!(admin = %listener.local_addr()?, log = %config.log, flows = ?names, "dispatcher starting");
 

@@ -154,7 +154,8 @@ impl Database {
             .max_connections(if sqlite { SQLITE_CONNECTIONS } else { POSTGRES_CONNECTIONS })
             .acquire_timeout(ACQUIRE_DEADLINE)
             .after_connect(move |connection, _| {
-                let (address, file) = (setting_up.clone(), opened.clone());
+                let address = setting_up.clone();
+                let file = opened.clone();
                 Box::pin(async move {
                     match set_up(connection, &address).await {
                         // If an error were returned here, the pool would retry and finally report only a timeout. The

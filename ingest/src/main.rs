@@ -35,12 +35,14 @@ async fn run(arguments: usher_ingest::config::IngestArguments, environment: Envi
         return Err(ConfigError::new("USHER_LOG", why).into());
     }
     let stop = shutdown::on_signal()?;
-    let (readiness, registry) = (Readiness::needing(NEEDS), Registry::new());
+    let readiness = Readiness::needing(NEEDS);
+    let registry = Registry::new();
     let log = usher_eventlog::open(&config.log, &config.kafka).await?;
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
-    let (listener, admin) = (bind(config.listen).await?, bind(config.admin).await?);
+    let listener = bind(config.listen).await?;
+    let admin = bind(config.admin).await?;
     tracing::info!(
         listen = %listener.local_addr()?,
         admin = %admin.local_addr()?,

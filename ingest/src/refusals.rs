@@ -121,7 +121,8 @@ impl Refusals {
     pub(crate) fn note(&self, source: &'static str, refusal: &Refusal, ahead: Option<i64>, error: Option<String>) {
         let cause = RefusalCause::of(refusal);
         let first = self.with(source, cause, |seen| {
-            (seen.ahead, seen.error) = (ahead, error);
+            seen.ahead = ahead;
+            seen.error = error;
             let count = seen.note()?;
             write(source, cause, count, seen);
             Some(())

@@ -123,7 +123,8 @@ impl Ingest {
     fn tell(&self, came: UnsubscribeOutcome, started: Instant) -> Response {
         self.metrics.requests.with_label_values(&[LABEL, came.label()]).inc();
         self.metrics.request_seconds.with_label_values(&[came.label()]).observe(started.elapsed().as_secs_f64());
-        let (title, text) = (came.title(), came.text());
+        let title = came.title();
+        let text = came.text();
         let page = format!(
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
              content=\"width=device-width\"><title>{title}</title><h1>{title}</h1>{text}</html>\n"
@@ -149,7 +150,8 @@ fn event(link: Unsubscribe, token: &str, now: Timestamp) -> Event {
     let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let Unsubscribe { subject, list, address } = link;
     let kind = SuppressionKind::Unsubscribed;
-    let (reason, by) = ("one_click".to_owned(), String::new());
+    let reason = "one_click".to_owned();
+    let by = String::new();
     let change =
         SuppressionChange { kind, address, scope: list, reason, by, instance: subject.instance().parse().ok() };
     change.into_event(EventId::new(format!("click_{id}")), subject, now)

@@ -158,7 +158,8 @@ fn work(records: &mut Records, route: Route, body: Map<String, Value>, create: b
 fn apply(record: &mut Map<String, Value>, update: Map<String, Value>) -> bool {
     let number = |value: Option<&Value>| value.and_then(Value::as_i64).unwrap_or_default();
     for (name, value) in update {
-        let (stored, given) = (number(record.get(&name)), number(value.get("value")));
+        let stored = number(record.get(&name));
+        let given = number(value.get("value"));
         let next = match value.get("_operation").and_then(Value::as_str) {
             None => value,
             Some("IncrementSet") if given > stored => json!(given),

@@ -74,8 +74,9 @@ impl FakeServer {
         keys: usize,
         stop: CancellationToken,
     ) -> Self {
-        let (faults, limits, memory) =
-            (Faults::default(), ProviderLimits::default(), Arc::new(IdempotencyKeys::of(keys)));
+        let faults = Faults::default();
+        let limits = ProviderLimits::default();
+        let memory = Arc::new(IdempotencyKeys::of(keys));
         Self { double, faults, limits, memory, ledger, under_way: Arc::default(), stop }
     }
 

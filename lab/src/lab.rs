@@ -54,7 +54,8 @@ impl Lab {
     /// The lab stores the newest `keep` requests and the newest `keep` effects. The objects and idempotency keys of its
     /// doubles are bounded in proportion.
     pub fn new(keep: usize, stop: &CancellationToken) -> Self {
-        let (ledger, keys) = (Arc::new(RequestLedger::keeping(keep)), keep.saturating_mul(KEYS));
+        let ledger = Arc::new(RequestLedger::keeping(keep));
+        let keys = keep.saturating_mul(KEYS);
         let server = |double| Arc::new(FakeServer::new(double, ledger.clone(), keys, stop.clone()));
         Self {
             servers: doubles(keep.saturating_mul(OBJECTS)).into_iter().map(server).collect(),
@@ -92,7 +93,8 @@ impl Lab {
                 TcpListener::from_std(mail)?
             }
         };
-        let (address, mail_address) = (listener.local_addr()?, mail.local_addr()?);
+        let address = listener.local_addr()?;
+        let mail_address = mail.local_addr()?;
         let lab = Self::new(keep, &stop);
         if let Some(server) = lab.servers.iter().find(|server| server.double.name() == smtp::NAME) {
             tokio::spawn(smtp::serve(mail, server.clone(), stop.clone()));

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn exactly_the_limit_passes_in_any_second() {
-        let (mut window, start) = (Window::new(3), Instant::now());
+        let mut window = Window::new(3);
+        let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let passed: Vec<bool> = [0, 400, 800, 999, 1000, 1300, 1400].map(|t| window.take(at(t)).is_ok()).to_vec();
         assert_eq!(passed, [true, true, true, false, true, false, true]);
@@ -118,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_when_the_next_request_passes() {
-        let (mut window, start) = (Window::new(1), Instant::now());
+        let mut window = Window::new(1);
+        let start = Instant::now();
         assert_eq!(window.take(start).map(|quota| quota.remaining), Ok(0));
         let quota = window.take(start + Duration::from_millis(300)).expect_err("the second is full");
         assert_eq!((quota.reset, quota.reset_seconds()), (Duration::from_millis(700), 1));

@@ -145,7 +145,8 @@ impl Double for MailchimpDouble {
         if writes && (request.written != BodyFormat::Json || !request.body.is_object()) {
             return Err(problem(StatusCode::BAD_REQUEST, "JSON Parse Error", "The request body is no JSON object."));
         }
-        let (members, body) = (self.members.clone(), request.body.clone());
+        let members = self.members.clone();
+        let body = request.body.clone();
         let changes = !matches!(route, Route::List | Route::Get(_));
         let run: Box<dyn FnOnce(Timestamp) -> FakeResponse + Send> = match route {
             Route::List => Box::new(|_| FakeResponse::done(json!({ "id": "list" }))),

@@ -179,7 +179,7 @@ fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Resu
         FakeResponse::done(json!({ "data": data })).status(StatusCode::CREATED)
     };
     if let Some(status) = UNSENT.iter().find(|status| **status == name) {
-        let (status, transaction) = (*status, transaction);
+        let status = *status;
         return Ok(DoubleCall { key: None, changes: false, run: Box::new(move |_| answer(status, &transaction)) });
     }
     let key = ExpiringKey { text: transaction.clone(), lasts: DAY };
@@ -213,7 +213,8 @@ fn recipients(to: &Value) -> Option<Vec<String>> {
 /// Builds a notification as `/v1/notifications` shows it: every field that Novu's OpenAPI document requires
 /// (`ActivityNotificationResponseDto`), and those that its libraries read.
 fn notification(transaction: &str, workflow: &str, subscribers: &[String], payload: Value, now: Timestamp) -> Value {
-    let (at, subscriber) = (now.to_string(), subscribers.first().cloned().unwrap_or_default());
+    let at = now.to_string();
+    let subscriber = subscribers.first().cloned().unwrap_or_default();
     json!({
         "_id": ids::prefixed("6", 23),
         "_environmentId": "lab-environment",

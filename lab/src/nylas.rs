@@ -92,7 +92,8 @@ impl Double for NylasDouble {
                 Ok(DoubleCall { key: None, changes: false, run: Box::new(run) })
             }
             Route::List(id) => {
-                let (grant, query) = (grant(id)?, request.query());
+                let grant = grant(id)?;
+                let query = request.query();
                 let run = move |_| sent.with(|sent| list(sent, &grant, &query));
                 Ok(DoubleCall { key: None, changes: false, run: Box::new(run) })
             }

@@ -56,7 +56,9 @@ impl Request {
     /// Creates a request that arrived over a protocol other than HTTP.
     pub(crate) fn made(path: &str, headers: HeaderMap, body: Value) -> Self {
         let raw = Bytes::from(body.to_string());
-        let (method, query, written) = (Method::POST, None, BodyFormat::Json);
+        let method = Method::POST;
+        let query = None;
+        let written = BodyFormat::Json;
         Self { method, path: path.into(), query, headers, written, body: Arc::new(body), raw }
     }
 

@@ -202,7 +202,8 @@ mod tests {
         let places = [(Source::Clerk, "default"), (Source::Clerk, "staging"), (Source::Resend, "default")];
         for (number, (source, instance)) in places.into_iter().enumerate() {
             for (other_source, other_instance) in places.into_iter().skip(number + 1) {
-                let (one, other) = (of(source, instance), of(other_source, other_instance));
+                let one = of(source, instance);
+                let other = of(other_source, other_instance);
                 assert!(one.0 != other.0 && one.1 != other.1);
             }
         }

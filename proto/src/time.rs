@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn an_earlier_time_is_no_negative_duration() {
-        let (early, late) = (Timestamp::from_millis(5), Timestamp::from_millis(9));
+        let early = Timestamp::from_millis(5);
+        let late = Timestamp::from_millis(9);
         assert_eq!(late.since(early), Duration::from_millis(4));
         assert_eq!(early.since(late), Duration::ZERO);
     }

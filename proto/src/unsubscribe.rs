@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn the_first_secret_signs_and_all_of_them_verify() {
-        let (old, both) = (secrets(OLD), secrets(&format!("{NEW} {OLD}")));
+        let old = secrets(OLD);
+        let both = secrets(&format!("{NEW} {OLD}"));
         assert_eq!(both.verify(&old.sign(&link("user_1"))), Some(link("user_1")));
         assert_eq!(old.verify(&both.sign(&link("user_1"))), None);
         for weak in ["", " ", "short", &format!("{NEW} short")] {

@@ -31,7 +31,8 @@ pub fn adopt_wall() {
 }
 
 fn steady<T>(ask: impl FnOnce(&mut SteadyClock, Timestamp, Duration) -> T) -> T {
-    let (wall, boot) = (wall(), since_boot());
+    let wall = wall();
+    let boot = since_boot();
     let mut clock = STEADY.lock().unwrap_or_else(PoisonError::into_inner);
     ask(clock.get_or_insert_with(|| SteadyClock::new(wall, boot)), wall, boot)
 }

@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn a_file_that_is_moved_or_replaced_is_noticed_and_one_that_is_put_back_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (path, away) = (folder.path().join("a"), folder.path().join("b"));
+        let path = folder.path().join("a");
+        let away = folder.path().join("b");
         std::fs::write(&path, "x").expect("written");
         let identity = FileIdentity::of(&path).expect("there");
         identity.check().expect("untouched");

@@ -55,7 +55,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves `router` until `stop`. Then accepts no more connections, lets every request in flight finish, and returns.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let limits = CrowdLimits { connections: max_connections(), body_bytes: MAX_BODY_BYTES };
-    let (crowd, connections) = (SharedCrowd::new(ConnectionTable::new(limits)), TaskTracker::new());
+    let crowd = SharedCrowd::new(ConnectionTable::new(limits));
+    let connections = TaskTracker::new();
     tokio::select! {
         () = stop.cancelled() => {}
         () = accept_all(&listener, &router, limits, &crowd, &connections, &stop) => {}
@@ -98,7 +99,9 @@ async fn accept_all(
             continue;
         }
         let guest = crowd.enter(address.ip());
-        let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
+        let http = http.clone();
+        let router = router.clone();
+        let stop = stop.clone();
         connections.spawn(async move {
             attend(&http, stream, Arc::new(guest), router, &stop).await;
             drop(seat);

@@ -16,7 +16,8 @@ pub const DEADLINE: Duration = Duration::from_secs(9);
 /// A signal handler cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = token.clone();
     tokio::spawn(async move {
         let signal = tokio::select! {

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_its_fields_hold() {
-        let (odd, written) = ("\u{1b}[2J\n2026  forged\u{9b}\u{202e}", Written::default());
+        let odd = "\u{1b}[2J\n2026  forged\u{9b}\u{202e}";
+        let written = Written::default();
         let writer = written.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).fmt_fields(fields());
         let subscriber = subscriber.with_writer(move || writer.clone()).finish();

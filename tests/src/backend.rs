@@ -48,7 +48,8 @@ pub fn setting(name: &str) -> Option<String> {
 impl Backend {
     /// Returns the backend of real services, or `None` if their addresses are not set.
     pub fn real() -> Option<Self> {
-        let (kafka, postgres) = (setting("USHER_TEST_KAFKA")?, setting("USHER_TEST_POSTGRES")?);
+        let kafka = setting("USHER_TEST_KAFKA")?;
+        let postgres = setting("USHER_TEST_POSTGRES")?;
         log_once(&format!("backend: Kafka at {kafka} and Postgres"));
         Some(Self::Real(Services { kafka, postgres }))
     }

@@ -27,7 +27,8 @@ impl Broker {
     /// `USHER_TEST_KAFKA_LIBS` is not set.
     pub fn prepare(folder: &Path, data: &Path) -> Option<Self> {
         let libs = PathBuf::from(setting("USHER_TEST_KAFKA_LIBS")?);
-        let (port, controller) = (free_port(), free_port());
+        let port = free_port();
+        let controller = free_port();
         let mut properties = std::fs::read_to_string(libs.join("broker.properties")).expect("the broker's settings");
         properties.push_str(&format!(
             "\nlisteners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\

@@ -222,7 +222,8 @@ impl<'a> LedgerIndex<'a> {
         let lanes = std::mem::take(&mut self.lanes);
         for ((flow, key), lane) in &lanes {
             for pair in lane.windows(2) {
-                let (before, after) = (pair[0], pair[1]);
+                let before = pair[0];
+                let after = pair[1];
                 let ended = |sent: &SentWebhook| self.runs.get(&(*flow, sent.event.as_str())).map(|run| run.ended_at);
                 let begun = self.first_attempts.get(&(*flow, after.event.as_str())).copied();
                 // A missing run is reported as lost by `runs_and_effects`.

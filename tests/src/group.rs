@@ -143,7 +143,9 @@ impl Group {
 
     async fn send(&mut self, webhook: &Webhook, seq: u64) {
         self.log.append(&self.layout.events(), webhook.record()).await.expect("it is kept");
-        let (event, key, kind) = (webhook.id.clone(), webhook.user.clone(), webhook.kind.clone());
+        let event = webhook.id.clone();
+        let key = webhook.user.clone();
+        let kind = webhook.kind.clone();
         self.sent.push(SentWebhook { event, key, kind, seq, posts: 1, acknowledged: true });
     }
 

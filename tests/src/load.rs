@@ -49,7 +49,9 @@ fn with<R>(events: &SentEvents, work: impl FnOnce(&mut Vec<SentWebhook>) -> R) -
 impl Load {
     /// Starts sending to the ingest at `address`.
     pub fn start(address: &str, shape: LoadShape, seed: u64) -> Self {
-        let (events, senders, stop) = (SentEvents::default(), TaskTracker::new(), CancellationToken::new());
+        let events = SentEvents::default();
+        let senders = TaskTracker::new();
+        let stop = CancellationToken::new();
         let sender = Sender {
             url: format!("http://{address}/webhooks/clerk"),
             client: Client::builder().timeout(PATIENCE).build().expect("a client"),
@@ -128,7 +130,8 @@ impl Sender {
     /// Posts a webhook until it is acknowledged.
     async fn keep(&self, webhook: &Webhook, seq: u64) {
         let kind = if seq == 1 { "user.created" } else { "user.updated" };
-        let (event, key) = (webhook.id.clone(), webhook.user.clone());
+        let event = webhook.id.clone();
+        let key = webhook.user.clone();
         let sent = SentWebhook { event, key, kind: kind.into(), seq, posts: 0, acknowledged: false };
         let index = with(&self.events, |events| {
             events.push(sent);

@@ -79,7 +79,8 @@ impl Program {
 
     /// Waits for a line that contains `before` and returns the text after it up to white space, a quote or a slash.
     pub async fn says(&mut self, before: &str) -> String {
-        let (name, output) = (self.name.clone(), self.output.clone());
+        let name = self.name.clone();
+        let output = self.output.clone();
         let child = &mut self.child;
         eventually(&format!("{name} says {before:?}"), START_DEADLINE, || {
             let text = std::fs::read_to_string(&output).expect("the output");

@@ -93,7 +93,8 @@ fn answer(mark: &Mark) -> String {
 impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { course, ledger, violations } = self;
-        let (sent, runs) = (&ledger.sent, &ledger.runs);
+        let sent = &ledger.sent;
+        let runs = &ledger.runs;
         let users: BTreeSet<_> = sent.iter().map(|sent| &sent.key).collect();
         let posts: u64 = sent.iter().map(|sent| sent.posts).sum();
         let kept = sent.iter().filter(|sent| sent.acknowledged).count();

@@ -110,13 +110,15 @@ async fn a_backlog_for_a_destination_that_is_down_is_held_in_bounded_memory(back
         let began = Instant::now();
         backlog.env.go_on_delivering().await;
         backlog.is_admitted().await;
-        let (held, peak) = (per_second(events, began), backlog.env.deliverer().peak_memory());
+        let held = per_second(events, began);
+        let peak = backlog.env.deliverer().peak_memory();
         log_once(&format!("backlog on {name}: destination down, held {held}, at most {}", mib(peak)));
 
         backlog.env.lab().end_fault("resend").unwrap();
         let began = Instant::now();
         backlog.is_done().await;
-        let (done, peak) = (per_second(events, began), backlog.env.deliverer().peak_memory());
+        let done = per_second(events, began);
+        let peak = backlog.env.deliverer().peak_memory();
         log_once(&format!("backlog on {name}: destination back, done {done}, at most {}", mib(peak)));
         assert_eq!(backlog.env.effects("resend").len(), events, "each once");
         peaks.push(peak);
@@ -153,7 +155,8 @@ impl Backlog {
         let mut env = TestEnv::with(backend, Options { flows: vec![("flow", flow)], ..Options::default() }).await;
         let pool = env.pool().await;
         env.stop_delivering().await;
-        let (log, topic) = (env.log().await, env.layout().events());
+        let log = env.log().await;
+        let topic = env.layout().events();
         let users = USERS.min(events / 4);
         futures::stream::iter(0..events)
             .for_each_concurrent(APPENDS, |number| {

@@ -61,7 +61,8 @@ async fn one_users_trouble_delays_nobody_else(backend: Backend) {
     let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
     // A warm-up run opens connections and fills caches.
     run(&env, false).await;
-    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let mut without = Vec::new();
+    let mut with = Vec::new();
     for number in 0..RUNS {
         // The order alternates, because the first run of a pair may differ from the second.
         for trouble in [number % 2 == 1, number % 2 == 0] {
@@ -74,11 +75,13 @@ async fn one_users_trouble_delays_nobody_else(backend: Backend) {
     let mut table = format!("fairness on {name}: {RATE} events/s, ms from acknowledgement to effect, of all others\n");
     table += "  run     without p50   p99    with trouble p50   p99   tries of the failing event\n";
     for (number, (a, b)) in without.iter().zip(&with).enumerate() {
-        let (number, tried) = (number + 1, b.tried);
+        let number = number + 1;
+        let tried = b.tried;
         table += &format!("  {number:<6}{:>13}{:>6}{:>20}{:>6}{tried:>29}\n", a.p50, a.p99, b.p50, b.p99);
     }
     let medians = |of: fn(&Measured) -> i64| (median(&without, of), median(&with, of));
-    let ((a50, b50), (a99, b99)) = (medians(|run| run.p50), medians(|run| run.p99));
+    let (a50, b50) = medians(|run| run.p50);
+    let (a99, b99) = medians(|run| run.p99);
     let ratio = b99 / a99;
     table += &format!("  median{a50:>13}{a99:>6}{b50:>20}{b99:>6}   ratio of p99: {ratio:.2}");
     log_once(&table);
@@ -148,7 +151,8 @@ fn mails(env: &TestEnv) -> Vec<Mark> {
 
 /// Returns the events of a run and the indexes of those of the affected user, which include the first.
 fn webhooks() -> (Vec<Webhook>, Vec<usize>) {
-    let (mut others, mut troubled): (Vec<User>, _) = ((0..OTHERS).map(|_| User::new()).collect(), User::new());
+    let mut others: Vec<User> = (0..OTHERS).map(|_| User::new()).collect();
+    let mut troubled = User::new();
     let of = |index: usize| index.is_multiple_of(TROUBLED);
     let webhook = |index: usize| {
         let user = if of(index) { &mut troubled } else { &mut others[index % OTHERS] };

@@ -42,7 +42,8 @@ async fn subject(kafka: bool) -> Option<Subject> {
         LogAddress::Sqlite { path: folder.path().join("log.db") }
     };
     log_once(&format!("log: {}", if kafka { "Kafka" } else { "embedded" }));
-    let (log, topic) = (usher_eventlog::open(&address, &[]).await.unwrap(), unique("t"));
+    let log = usher_eventlog::open(&address, &[]).await.unwrap();
+    let topic = unique("t");
     log.ensure(&[spec(&topic, PARTITIONS)]).await.unwrap();
     Some(Subject { spec: spec(&topic, PARTITIONS), log, address, topic, _folder: folder })
 }
@@ -265,7 +266,8 @@ async fn a_tombstone_has_a_key_and_nothing_else(subject: Subject) {
 }
 
 async fn a_record_that_is_too_large_is_refused_and_harms_no_other(subject: Subject) {
-    let (large, largest) = (vec![b'x'; 2 * MAX_BODY], vec![b'y'; MAX_BODY]);
+    let large = vec![b'x'; 2 * MAX_BODY];
+    let largest = vec![b'y'; MAX_BODY];
     let (first, refused, last) = tokio::join!(
         subject.log.append(&subject.spec, record("k", "small")),
         subject.log.append(&subject.spec, record("k", large)),
@@ -403,7 +405,8 @@ async fn share(
 }
 
 async fn members_come_and_go(subject: Subject) {
-    let (mut read, mut theirs) = (Vec::new(), Vec::new());
+    let mut read = Vec::new();
+    let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
     first.take_all(&mut read).await;
     append(&subject, 50).await;
@@ -471,7 +474,8 @@ async fn they_move_by_the_new_group_protocol_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back() {
     let Some(subject) = subject(true).await else { return };
-    let (mut read, mut theirs) = (Vec::new(), Vec::new());
+    let mut read = Vec::new();
+    let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
     first.take_all(&mut read).await;
     for partition in first.owned.keys() {
@@ -496,7 +500,8 @@ async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_never_releases_loses_its_partitions_all_the_same() {
     let Some(subject) = subject(true).await else { return };
-    let (mut read, mut theirs) = (Vec::new(), Vec::new());
+    let mut read = Vec::new();
+    let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
     first.take_all(&mut read).await;
     first.releases = false;

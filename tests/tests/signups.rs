@@ -86,7 +86,8 @@ async fn everybody_who_signs_up_has_everything_once(backend: Backend) {
 
     // Without them the flow decides. A refused request had no effect; an unanswered one had its effect.
     let post = |flow: &'static str| move |it: &Entry| it.body["headers"]["subject"] == flow;
-    let (twice, once) = (post("post-twice"), post("post-once"));
+    let twice = post("post-twice");
+    let once = post("post-once");
     let sent = times(&env.effects("smtp"), &twice, &users);
     let lost = unanswered(&env, "smtp", &twice).len();
     assert_eq!((sent.len(), sent.values().sum::<usize>()), (signups, signups + lost), "once more for each lost answer");

@@ -366,7 +366,8 @@ async fn an_advance_can_be_written_twice(subject: Subject) {
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
     subject.change(epoch, "e1", claim(3, 2, b"x")).await;
     for _ in 0..2 {
-        let (results, destination) = ([(0, json!({"id": "m1"}))].into(), Some("stripe".to_owned()));
+        let results = [(0, json!({"id": "m1"}))].into();
+        let destination = Some("stripe".to_owned());
         subject.change(epoch, "e1", ChangeKind::Advance { to: 1, destination, effect: effect("m1"), results }).await;
     }
     let run = subject.heads(None, &[]).await.remove(0);
@@ -596,12 +597,14 @@ async fn every_replica_that_owns_something_confirms_a_pause(subject: Subject) {
     let store = &subject.store;
     store.acquire(FLOW, &[Partition(0), Partition(1)], "ann").await.unwrap();
     store.acquire(FLOW, &[Partition(2)], "bob").await.unwrap();
-    let (first, second) = (Timestamp::from_seconds(1), Timestamp::from_seconds(2));
+    let first = Timestamp::from_seconds(1);
+    let second = Timestamp::from_seconds(2);
     let pausing = async || {
         let replicas = store.pausing(FLOW).await.unwrap();
         replicas.into_iter().map(|it| (it.owner, it.partitions, it.under_way)).collect::<Vec<_>>()
     };
-    let (ann, bob) = (|under_way| ("ann".to_owned(), 2, under_way), |under_way| ("bob".to_owned(), 1, under_way));
+    let ann = |under_way| ("ann".to_owned(), 2, under_way);
+    let bob = |under_way| ("bob".to_owned(), 1, under_way);
     store.set_paused(FLOW, true, "op", first).await.unwrap();
     assert_eq!(pausing().await, [ann(None), bob(None)]);
     store.confirm_pause(FLOW, "ann", first, 3).await.unwrap();

@@ -147,7 +147,8 @@ impl Breaker {
         self.served_at = Some(now);
         self.failing.clear();
         if let State::HalfOpen { allowed, serves } = &mut self.state {
-            (*allowed, *serves) = (*allowed + 1, true);
+            *allowed += 1;
+            *serves = true;
             if *allowed >= RECOVERED {
                 self.pauses = 0;
                 self.trouble_since = None;
@@ -179,7 +180,8 @@ impl Breaker {
     }
 
     fn turn(&mut self, state: State) {
-        (self.state, self.in_flight) = (state, 0);
+        self.state = state;
+        self.in_flight = 0;
         self.time += 1;
     }
 

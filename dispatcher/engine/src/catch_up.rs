@@ -130,7 +130,8 @@ impl CatchUp {
         if self.asking || recently || unread.keys().all(|partition| ours(*partition)) {
             return false;
         }
-        (self.asking, self.asked_at) = (true, Some(now));
+        self.asking = true;
+        self.asked_at = Some(now);
         true
     }
 

@@ -260,8 +260,12 @@ mod tests {
     fn an_outage_with_a_code_that_tells_nothing_gives_nobody_up() {
         for lasts in 0..20 {
             let arrivals = (0..4).map(|offset| Arrival::starting(offset, event())).collect();
-            let (partition, epoch, frontier) = (Partition(0), 1, 4);
-            let (refused, flow_version, connector) = (Vec::new(), "1".to_owned(), None);
+            let partition = Partition(0);
+            let epoch = 1;
+            let frontier = 4;
+            let refused = Vec::new();
+            let flow_version = "1".to_owned();
+            let connector = None;
             let batch = Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector };
             let isolated = admit(&Away(AtomicUsize::new(lasts)), batch).now_or_never().flatten().expect("an answer");
             assert_eq!((isolated.refused, isolated.admission.is_some()), (0, true), "{lasts}");

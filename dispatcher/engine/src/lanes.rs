@@ -97,7 +97,8 @@ impl Lanes {
             return;
         }
         self.count_in(&run);
-        let (partition, runs) = (run.partition, VecDeque::from([run]));
+        let partition = run.partition;
+        let runs = VecDeque::from([run]);
         self.lanes.insert(key.clone(), Lane { partition, runs, head: Head::Ready, more, leaving: false });
         self.ready.push_back(key);
     }
@@ -118,7 +119,8 @@ impl Lanes {
             self.lanes.remove(key);
             return;
         }
-        (lane.more, lane.head) = (more, Head::Ready);
+        lane.more = more;
+        lane.head = Head::Ready;
         lane.runs = runs.into();
         let weights: Vec<usize> = lane.runs.iter().map(Run::weight).collect();
         self.loaded += weights.len();

@@ -257,7 +257,8 @@ impl Engine {
     fn begin_next(&mut self, now: Timestamp, destinations: &mut Destinations, steps: &mut Vec<Step>) {
         let time_ends = self.time_ends();
         let Some((key, run)) = self.lanes.next_ready() else { return };
-        let (partition, destination) = (run.partition, run.destination.clone());
+        let partition = run.partition;
+        let destination = run.destination.clone();
         let Some(epoch) = self.partitions.epoch(partition) else { return self.lanes.forget(&key) };
         if let Some(until) = run.tries.claimed_until.filter(|until| *until > now) {
             // A replica that has lost the partition may still be calling; without idempotency keys the destination
@@ -330,7 +331,8 @@ impl Engine {
         }
         let partitions = self.partitions.staying();
         if !partitions.is_empty() {
-            (self.asking_due, self.due_asked_at) = (true, Some(now));
+            self.asking_due = true;
+            self.due_asked_at = Some(now);
             steps.push(Step::Store(StoreRequest::Write(StoreWrite::Due(partitions))));
         }
     }

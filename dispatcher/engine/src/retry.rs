@@ -23,7 +23,8 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     /// Returns a policy of twenty attempts: with pauses that grow to five minutes, they take about an hour.
     fn default() -> Self {
-        let (first, max) = (Duration::from_millis(500), Duration::from_secs(300));
+        let first = Duration::from_millis(500);
+        let max = Duration::from_secs(300);
         Self { attempts: 20, first, max, within: Duration::from_secs(3 * 24 * 3600) }
     }
 }

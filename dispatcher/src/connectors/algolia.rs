@@ -77,7 +77,8 @@ impl Algolia {
                 std::iter::once(format!("https://{application}.algolia.net")).chain(fallbacks).collect()
             }
         };
-        let (client, index) = (http::client()?, environment.get(INDEX_VARIABLE)?);
+        let client = http::client()?;
+        let index = environment.get(INDEX_VARIABLE)?;
         if let Some(index) = &index {
             Path::of("").segment("it", index).map_err(|error| ConfigError::new(INDEX_VARIABLE, error))?;
         }

@@ -96,7 +96,8 @@ impl HttpAnswer {
 pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, Outcome> {
     wait_for_gate().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
-    let (status, headers) = (response.status(), response.headers().clone());
+    let status = response.status();
+    let headers = response.headers().clone();
     observe_headers(&headers);
     let mut body = Vec::new();
     loop {
@@ -129,7 +130,8 @@ pub(super) fn no_lookup(answer: Result<HttpAnswer, Outcome>) -> Lookup {
 pub(super) async fn send_for_status(request: RequestBuilder) -> Result<HttpAnswer, Outcome> {
     wait_for_gate().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
-    let (status, headers) = (response.status(), response.headers().clone());
+    let status = response.status();
+    let headers = response.headers().clone();
     observe_headers(&headers);
     let rest = async {
         let mut unread = 0;

@@ -118,7 +118,8 @@ impl Connector for Mailchimp {
         if !is_id(list) {
             return Err(PrepareError(format!("list {NO_ID}")));
         }
-        let (mut former, mut tags) = (None, None);
+        let mut former = None;
+        let mut tags = None;
         let body = match inputs.operation {
             PUT_MEMBER => {
                 let status = text("status_if_new").unwrap_or(State::Subscribed.label());
@@ -148,7 +149,8 @@ impl Connector for Mailchimp {
             UNSUBSCRIBE | DELETE_MEMBER => None,
             other => return Err(PrepareError(format!("mailchimp cannot {other}"))),
         };
-        let (operation, list) = (inputs.operation.to_owned(), list.to_owned());
+        let operation = inputs.operation.to_owned();
+        let list = list.to_owned();
         let change = MemberChange { operation, list, hash: hash(&email), body, former, tags };
         serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
     }

@@ -549,7 +549,8 @@ mod tests {
         for example in examples {
             let toml = format!("on = [\"clerk/user.created\"]\n{example}");
             let templates = [("welcome.html".to_owned(), "Hello".to_owned())].into();
-            let (name, file) = ("example".to_owned(), "example.toml".to_owned());
+            let name = "example".to_owned();
+            let file = "example.toml".to_owned();
             let source = crate::flows::FlowSource { name, file, toml, templates };
             if let Err(problems) = crate::flows::Flow::check(source) {
                 panic!("{example}{problems:?}");

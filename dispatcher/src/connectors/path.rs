@@ -143,14 +143,16 @@ fn is_ambiguous(value: &str, may_be_empty: bool) -> bool {
 
 fn is_dotted(part: &[u8], may_be_empty: bool) -> bool {
     let seen = |part: &[u8]| part.iter().copied().filter(|b| *b > b' ' && *b != 0x7f).collect::<Vec<u8>>();
-    let (whole, name) = (seen(part), seen(part.split(|b| *b == b';').next().unwrap_or_default()));
+    let whole = seen(part);
+    let name = seen(part.split(|b| *b == b';').next().unwrap_or_default());
     matches!(name.as_slice(), b"." | b"..") || (whole.is_empty() && !may_be_empty)
 }
 
 /// Decodes the percent escapes of a text once.
 fn decode(text: &[u8]) -> Vec<u8> {
     let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
-    let (mut decoded, mut rest) = (Vec::with_capacity(text.len()), text);
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
     while let [first, tail @ ..] = rest {
         match (first, digit(tail.first()), digit(tail.get(1))) {
             (b'%', Some(high), Some(low)) => {

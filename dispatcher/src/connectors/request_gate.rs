@@ -75,12 +75,16 @@ fn read(headers: &HeaderMap) -> RateLimitHeaders {
             unreadable = Some(name);
         }
     };
-    let (mut limit, mut policies, mut remaining, mut reset) = (None, Vec::new(), None, None);
+    let mut limit = None;
+    let mut policies = Vec::new();
+    let mut remaining = None;
+    let mut reset = None;
     field("ratelimit-limit", &mut |text| {
         // Drafts up to the sixth list the windows here, after the limit that is closest to being reached.
         let (first, rest) = text.split_once(',').unwrap_or((text, ""));
         let first = first.split(';').next()?.trim().parse().ok().filter(|limit| *limit > 0)?;
-        (limit, policies) = (Some(first), listed(rest).unwrap_or_default());
+        limit = Some(first);
+        policies = listed(rest).unwrap_or_default();
         Some(())
     });
     field("ratelimit-policy", &mut |text| {
@@ -103,7 +107,8 @@ fn listed(text: &str) -> Option<Vec<Pace>> {
     let policy = |text: &str| {
         let mut parts = text.split(';').map(str::trim);
         let first = parts.next()?;
-        let (mut calls, mut per) = (first.parse().ok(), None);
+        let mut calls = first.parse().ok();
+        let mut per = None;
         for (name, value) in parts.filter_map(|part| part.split_once('=')) {
             match name.trim() {
                 "w" => per = Some(value.trim().parse::<u64>().ok()?),

@@ -154,7 +154,8 @@ impl Connector for SignedPost {
         for used in uses {
             let secret = used.text("secret");
             if self.secrets(secret).is_err() {
-                let (variable, Use { flow, step, .. }) = (variable(secret), used);
+                let variable = variable(secret);
+                let Use { flow, step, .. } = used;
                 let why = format!("not set, and step {step} of flow {flow} signs with it: it is whsec_ and base64");
                 return Err(ConfigError::new(&variable, why));
             }
@@ -227,7 +228,8 @@ impl Connector for SignedPost {
 /// Classifies an answer by the specification's table. A status that the specification only calls a failure is a
 /// permanent rejection if HTTP attributes it to the request.
 fn classify(answer: &HttpAnswer, id: String) -> Outcome {
-    let (status, error) = (answer.status.as_u16(), answer.error(None));
+    let status = answer.status.as_u16();
+    let error = answer.error(None);
     match status {
         200..=299 => Outcome::Done(Effect::new(id, json!({ "status": status }))),
         // The server timed out waiting for the request (408), or wants it later (425). Both are temporary, like a 503.

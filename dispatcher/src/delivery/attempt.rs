@@ -132,7 +132,9 @@ impl StepExecutor {
         };
         let key = idempotency_key(self.versions.name(), &step.name, run);
         let operation = connectors::operation(&call.connector, &call.operation);
-        let (connector, account, urgent) = (&**connector, account.as_str(), flow.urgent);
+        let connector = &**connector;
+        let account = account.as_str();
+        let urgent = flow.urgent;
         let step_call = StepCall { run, call, step, next: &next, connector, operation, urgent, key };
         let kept = self.request(&flow, &step_call, context).await?;
         let (_, request) = suppression::kept(&kept);
@@ -228,7 +230,8 @@ impl StepExecutor {
             };
             let tries = AttemptState { claimed_until: until, ..run.tries };
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
-            let (event, key) = (run.event.reference(), run.event.subject.clone());
+            let event = run.event.reference();
+            let key = run.event.subject.clone();
             match self.store_writer.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
                 Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
                 Ok(Changed::Written | Changed::Awake) => {}
@@ -255,7 +258,8 @@ impl StepExecutor {
         if recognised {
             return None;
         }
-        let (flow, connector) = (self.versions.name(), step_call.call.connector.as_str());
+        let flow = self.versions.name();
+        let connector = step_call.call.connector.as_str();
         let looked_up =
             tokio::time::timeout(step_call.call.timeout, step_call.connector.lookup(request, &step_call.key)).await;
         let (outcome, word) = match looked_up {
@@ -286,7 +290,8 @@ impl StepExecutor {
             Err(_) => Outcome::retry(Cause::Timeout),
         };
 
-        let (flow, connector) = (self.versions.name(), call.connector.as_str());
+        let flow = self.versions.name();
+        let connector = call.connector.as_str();
         let label = match &outcome {
             Outcome::Done(_) => "done",
             Outcome::Overtaken => "overtaken",
@@ -299,7 +304,8 @@ impl StepExecutor {
             let seconds = clock::now().since(run.event.received_at).as_secs_f64();
             self.metrics.effect_seconds.with_label_values(&[flow]).observe(seconds);
         } else {
-            let (step, attempts) = (&step_call.step.name, run.tries.attempts);
+            let step = &step_call.step.name;
+            let attempts = run.tries.attempts;
             tracing::info!(flow, step, connector, event = %run.event.id, attempts, outcome = label, "attempt finished");
         }
         outcome

@@ -29,7 +29,8 @@ pub(super) struct ClockWatch {
 impl ClockWatch {
     /// Creates a monitor that has not checked yet. The clock counts as wrong until the first check.
     pub(super) fn new(store: Arc<dyn Store>, readiness: Readiness, metrics: DispatcherMetrics) -> Self {
-        let (started, state) = (clock::since_boot(), watch::Sender::new(ClockState::Wrong));
+        let started = clock::since_boot();
+        let state = watch::Sender::new(ClockState::Wrong);
         Self { store, readiness, metrics, started, used_before: OnceLock::new(), state }
     }
 
@@ -97,7 +98,8 @@ impl ClockWatch {
             }
             ClockState::Unproven => {}
             ClockState::Wrong => {
-                let (store, newest_webhook) = (witness.own, witness.newest);
+                let store = witness.own;
+                let newest_webhook = witness.newest;
                 tracing::error!(%now, ?store, ?newest_webhook, "the clock is wrong: nothing is begun; set the machine's clock");
             }
         }

@@ -152,7 +152,8 @@ impl JoinedConsumer {
     /// Leaves the group and joins it again. The engine has dropped its state; the log reports the partitions assigned
     /// next.
     async fn rejoin(&mut self) {
-        let (flow, stop) = (self.consumer.flow.name.clone(), self.consumer.stop.clone());
+        let flow = self.consumer.flow.name.clone();
+        let stop = self.consumer.stop.clone();
         if tokio::time::timeout(LEAVE_DEADLINE, self.subscription.control.close()).await.is_err() {
             tracing::warn!(flow, "leaving the consumer group timed out; joining again");
         }
@@ -188,10 +189,12 @@ impl JoinedConsumer {
             }
             LogEvent::Records { epoch: assignment, partition, records } => {
                 let Some((last, _)) = records.last() else { return };
-                let (next, flow) = (last + 1, &self.consumer.flow);
+                let next = last + 1;
+                let flow = &self.consumer.flow;
                 let events = &self.consumer.executor.metrics.events;
                 events.with_label_values(&[flow.name.as_str()]).inc_by(records.len() as u64);
-                let (mut arrivals, mut refused) = (Vec::new(), Vec::new());
+                let mut arrivals = Vec::new();
+                let mut refused = Vec::new();
                 for (offset, record) in records {
                     match arrivals::meaning(flow, offset, record) {
                         Meaning::Nothing => {}
@@ -259,7 +262,8 @@ impl JoinedConsumer {
 
     fn tick(&mut self) {
         self.handle(Input::Tick);
-        let (metrics, numbers) = (&self.consumer.executor.metrics, self.consumer.engine.numbers());
+        let metrics = &self.consumer.executor.metrics;
+        let numbers = self.consumer.engine.numbers();
         let set = |gauge: &prometheus::IntGaugeVec, value: usize| {
             gauge.with_label_values(&[self.consumer.flow.name.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
         };
@@ -287,7 +291,8 @@ impl JoinedConsumer {
         for news in destinations.news(now) {
             match news {
                 DestinationReport::Trouble { destination, since, next_probe } => {
-                    let (held, for_seconds) = (metrics.held_by_all_flows(), now.since(since).as_secs());
+                    let held = metrics.held_by_all_flows();
+                    let for_seconds = now.since(since).as_secs();
                     let next_probe = next_probe.map(tracing::field::display);
                     tracing::warn!(
                         destination,
@@ -324,15 +329,18 @@ impl JoinedConsumer {
                 self.consumer.executor.store_writer.send(request);
             }
             Step::Look(number) => {
-                let (store, log) = (self.consumer.executor.store.clone(), self.consumer.log.clone());
-                let (flow, topic) = (self.consumer.flow.name.clone(), self.consumer.layout.topics.events());
+                let store = self.consumer.executor.store.clone();
+                let log = self.consumer.log.clone();
+                let flow = self.consumer.flow.name.clone();
+                let topic = self.consumer.layout.topics.events();
                 self.tasks.spawn(async move {
                     let seen = look(&*store, &*log, &flow, &topic).await;
                     Some(Input::Looked { look: number, seen })
                 });
             }
             Step::AskFrontiers => {
-                let (store, flow) = (self.consumer.executor.store.clone(), self.consumer.flow.name.clone());
+                let store = self.consumer.executor.store.clone();
+                let flow = self.consumer.flow.name.clone();
                 self.tasks.spawn(async move {
                     let frontiers = store.frontiers(&flow).await;
                     let asked = frontiers.inspect_err(|error| {
@@ -387,7 +395,8 @@ impl JoinedConsumer {
 
     /// Sends a command to the log.
     fn command(&mut self, command: LogCommand) {
-        let (flow, control) = (self.consumer.flow.name.as_str(), &self.subscription.control);
+        let flow = self.consumer.flow.name.as_str();
+        let control = &self.subscription.control;
         match command {
             LogCommand::Start { assignment, offsets } => {
                 tracing::info!(flow, partitions = ?offsets, "partitions assigned");
@@ -410,8 +419,10 @@ impl JoinedConsumer {
         tracing::warn!(flow = name, event = %run.event.id, %reason, error, "a run is given up");
         let version = self.consumer.executor.versions.known(&run.flow_version);
         let step = version.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
-        let (log, layout) = (self.consumer.log.clone(), self.consumer.layout.clone());
-        let (store_writer, stop) = (self.consumer.executor.store_writer.clone(), self.consumer.stop.clone());
+        let log = self.consumer.log.clone();
+        let layout = self.consumer.layout.clone();
+        let store_writer = self.consumer.executor.store_writer.clone();
+        let stop = self.consumer.stop.clone();
         self.tasks.spawn(async move {
             let letter = DeadLetter { flow: &name, step: &step, run: &run, reason, error: &error };
             if letter.publish(&log, &layout, &stop).await {

@@ -53,7 +53,8 @@ impl Housekeeper {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         };
-        let (mut paused, mut count) = (every(PAUSED_EVERY), every(COUNT_EVERY));
+        let mut paused = every(PAUSED_EVERY);
+        let mut count = every(COUNT_EVERY);
         let mut prune = tokio::time::interval_at(Instant::now() + PRUNE_EVERY, PRUNE_EVERY);
         loop {
             let done = tokio::select! {

@@ -147,7 +147,8 @@ impl Dispatcher {
         if suppression.allowlist.is_given() {
             tracing::warn!("recipients restricted by USHER_DELIVER_ONLY_TO; steps for others are skipped");
         }
-        let (mut flows, mut background) = (JoinSet::new(), JoinSet::new());
+        let mut flows = JoinSet::new();
+        let mut background = JoinSet::new();
         background.spawn(checkpoint_now_and_then(store.clone()));
         background.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
         // All versions are stored before the first flow starts. After that, this function must not return early,
@@ -259,7 +260,8 @@ async fn supervise(
         stop.cancelled().await;
     }
     let mut damaged = futures::future::select_all(outages.iter().map(|outage| Box::pin(outage.damaged())));
-    let (mut result, mut is_damaged) = (Ok(()), false);
+    let mut result = Ok(());
+    let mut is_damaged = false;
     loop {
         let ended = tokio::select! {
             ended = flows.join_next() => match ended {
@@ -312,7 +314,8 @@ fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result
                 false => sub_accounts.iter().map(|part| quotas::part(&destination, part)).collect(),
             };
             limited.extend(names.into_iter().map(|account| {
-                let (destination, quota) = (destination.clone(), quota.clone());
+                let destination = destination.clone();
+                let quota = quota.clone();
                 Limited { account, destination, quota, assumed, serves_urgent }
             }));
         }

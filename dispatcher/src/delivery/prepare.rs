@@ -40,7 +40,9 @@ impl StepExecutor {
     }
 
     async fn made(&self, flow: &Flow, step_call: &StepCall<'_>, mut context: Context) -> Result<Vec<u8>, StepExit> {
-        let (run, call, writes_to) = (step_call.run, step_call.call, step_call.writes_to());
+        let run = step_call.run;
+        let call = step_call.call;
+        let writes_to = step_call.writes_to();
         let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, of_step(step_call.step, error));
         let unfit = |unfit: Unfit| reject(unfit.reason(), of_step(step_call.step, &unfit));
         let phones = connectors::phones(&call.connector, &call.operation);
@@ -74,7 +76,8 @@ impl StepExecutor {
         if let Some(link) = link.filter(|_| step_call.operation.is_some_and(Operation::takes_headers)) {
             carry(&mut params, &link);
         }
-        let (operation, data) = (call.operation.as_str(), context.event_data());
+        let operation = call.operation.as_str();
+        let data = context.event_data();
         let inputs = StepInput { operation, params: &params, event: &run.event, data, rerun: run.rerun };
         let request = step_call.connector.prepare(&inputs).map_err(|error| cannot(&error))?;
         Ok(suppression::keep(&recipients, request))
@@ -90,7 +93,8 @@ impl StepExecutor {
     }
 
     fn held_back(&self, step_call: &StepCall<'_>, held: SkipReason) -> StepExit {
-        let (flow, event) = (self.versions.name(), &step_call.run.event.id);
+        let flow = self.versions.name();
+        let event = &step_call.run.event.id;
         self.metrics.recipients_skipped.with_label_values(&[flow, held.label()]).inc();
         tracing::info!(flow, step = step_call.step.name, %event, why = held.label(), "step skipped: recipient is suppressed or not allowed");
         StepReport::HeldBack { held, next: step_call.next.clone() }.into()

@@ -79,7 +79,8 @@ impl StoreWriter {
         // Unbounded here: the engine and the size of the log's batches limit what can be in flight.
         let (messages, queue) = mpsc::unbounded_channel();
         let waits = Waits::default();
-        let (retried, waiting) = (AtomicBool::new(false), waits.clone());
+        let retried = AtomicBool::new(false);
+        let waiting = waits.clone();
         let actor = StoreActor { flow, owner, store, metrics, outage, stop, answers, retried, waits };
         tokio::spawn(actor.run(queue));
         Self { messages, waits: waiting }
@@ -183,7 +184,9 @@ impl StoreActor {
                     self.answer(Input::Acquired { assignment, owned });
                 }
                 StoreWrite::Admit(batch) => {
-                    let (partition, epoch, frontier) = (batch.partition, batch.epoch, batch.frontier);
+                    let partition = batch.partition;
+                    let epoch = batch.epoch;
+                    let frontier = batch.frontier;
                     self.retried.store(false, Ordering::Relaxed);
                     let isolated = isolate::admit(self, batch).await?;
                     self.count_refused("admission", isolated.refused);

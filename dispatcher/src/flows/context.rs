@@ -147,7 +147,8 @@ impl Context {
     /// Looks up a dotted name. Below metadata, which the application writes freely, and below null, names
     /// cannot be checked.
     pub(super) fn look(&self, name: &str) -> Sight<'_> {
-        let (mut owner, mut value) = (String::new(), &self.values);
+        let mut owner = String::new();
+        let mut value = &self.values;
         for field in name.split('.') {
             value = match value {
                 Value::Object(fields) => match fields.get(field) {

@@ -35,7 +35,8 @@ pub(super) enum TokenKind {
 
 /// Returns the expressions and statements of a template, except those in comments and raw blocks.
 pub(super) fn regions(text: &str) -> Vec<Region> {
-    let (mut regions, mut at) = (Vec::new(), 0);
+    let mut regions = Vec::new();
+    let mut at = 0;
     while let Some(found) = text[at..].find('{') {
         let start = at + found;
         let (is_printed, closer) = match text.as_bytes().get(start + 1) {
@@ -103,7 +104,8 @@ fn raw_end(text: &str, start: usize) -> Option<usize> {
 
 /// Returns the tokens of an expression.
 pub(super) fn tokens(text: &str, range: Range<usize>) -> Vec<Token> {
-    let (mut tokens, mut at) = (Vec::new(), range.start);
+    let mut tokens = Vec::new();
+    let mut at = range.start;
     while let Some(token) = token(text, at..range.end) {
         at = token.range.end;
         tokens.push(token);

@@ -43,7 +43,8 @@ fn rewritten(text: &str, regions: &[Region]) -> String {
         rewriter.operators(&mut edits);
     }
     edits.sort_by_key(|edit| (edit.place.start, edit.rank));
-    let (mut whole, mut copied) = (String::with_capacity(text.len()), 0);
+    let mut whole = String::with_capacity(text.len());
+    let mut copied = 0;
     for Edit { place, text: new, .. } in edits {
         whole.push_str(&text[copied..place.start]);
         whole.push_str(&new);

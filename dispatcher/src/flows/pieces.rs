@@ -19,7 +19,8 @@ pub(super) enum Piece<'a> {
 /// Returns the pieces of an expression, in order.
 pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let tokens = lexer::tokens(text, 0..text.len());
-    let (mut found, mut at) = (Vec::new(), 0);
+    let mut found = Vec::new();
+    let mut at = 0;
     while at < tokens.len() {
         let reader = Reader { text, tokens: &tokens };
         let (piece, next) = reader.piece(at);
@@ -74,7 +75,8 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn path(&self, at: usize) -> (Piece<'a>, usize) {
-        let (mut parts, mut at) = (vec![self.word(at)], at + 1);
+        let mut parts = vec![self.word(at)];
+        let mut at = at + 1;
         loop {
             match (self.word(at), self.kind(at + 1)) {
                 (".", Some(TokenKind::Name | TokenKind::Number)) => {

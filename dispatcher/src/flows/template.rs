@@ -249,7 +249,8 @@ mod tests {
                 let rendered = |text: &str| {
                     let step = format!("use = \"{connector}.{}\"\n{}", operation.name, everywhere(operation, text));
                     let toml = format!("on = [\"clerk/user.updated\"]\n[[step]]\nname = \"one\"\n{step}");
-                    let (name, file) = ("test".to_owned(), "test.toml".to_owned());
+                    let name = "test".to_owned();
+                    let file = "test.toml".to_owned();
                     let source = FlowSource { name, file, toml, templates: BTreeMap::new() };
                     let flow = Flow::read(source).unwrap_or_else(|problems| panic!("{problems:?}"));
                     let super::super::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
@@ -288,7 +289,8 @@ mod tests {
         let context = Context::of(json!({ "user": { "public_metadata": { "n": 7 } } }));
         let rendered = |step: &str| {
             let toml = format!("on = [\"clerk/user.updated\"]\n[[step]]\n{step}");
-            let (name, file) = ("test".to_owned(), "test.toml".to_owned());
+            let name = "test".to_owned();
+            let file = "test.toml".to_owned();
             let flow = Flow::read(FlowSource { name, file, toml, templates: BTreeMap::new() }).expect("it can run");
             let super::super::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
             Value::Object(render(&flow, call, &context).expect("it renders"))

@@ -40,7 +40,8 @@ struct State {
 impl Outage {
     /// Creates the state of a database that the readiness check lists under the name `need`.
     pub fn of(database: &Database, need: impl Into<Cow<'static, str>>, readiness: Readiness) -> Self {
-        let (state, damaged) = (Arc::default(), Arc::new(watch::Sender::new(None)));
+        let state = Arc::default();
+        let damaged = Arc::new(watch::Sender::new(None));
         Self { database: database.clone(), need: need.into(), readiness, state, damaged }
     }
 
@@ -77,7 +78,8 @@ impl Outage {
             let since = *state.since.get_or_insert(now);
             let say = state.said.is_none_or(|said| now - said >= SAY_EVERY);
             if say {
-                (state.said, state.told) = (Some(now), true);
+                state.said = Some(now);
+                state.told = true;
             }
             (now - since, say)
         };

@@ -89,7 +89,8 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     let ended: BTreeSet<&EventRef> = admission.cancelled.iter().map(|(_, event)| event).collect();
     let is_live = |run: &Run| !ended.contains(&run.event.reference());
     let live = |runs: Vec<Run>| runs.into_iter().filter(is_live).collect::<Vec<_>>();
-    let (heads, woken) = (live(heads), live(woken));
+    let heads = live(heads);
+    let woken = live(woken);
     let behind = lanes::behind(connection, dialect, flow, heads.iter().chain(&woken)).await?;
     writing.commit().await?;
 

@@ -74,7 +74,8 @@ pub(super) async fn due(
     if with_due.is_empty() {
         return Ok(Due { fenced: lost(database, flow, partitions).await?, ..Due::default() });
     }
-    let (mut ended, mut fenced) = (Vec::new(), Vec::new());
+    let mut ended = Vec::new();
+    let mut fenced = Vec::new();
     let mut writing = database.write().await?;
     let connection = writing.connection();
     for (partition, epoch) in partitions.iter().filter(|(partition, _)| with_due.contains(partition)) {

@@ -30,7 +30,8 @@ pub(super) async fn compare(
         return Ok(BTreeMap::new());
     }
     let mut known = known(connection, dialect, flow, &keys).await?;
-    let (mut previous_fields, mut learnt) = (BTreeMap::new(), BTreeMap::new());
+    let mut previous_fields = BTreeMap::new();
+    let mut learnt = BTreeMap::new();
     for arrival in arrivals {
         let (Some(snapshot), Some(fields)) = (&arrival.snapshot, &arrival.remember) else { continue };
         let key = &arrival.event.subject;

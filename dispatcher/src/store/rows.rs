@@ -64,7 +64,8 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
     let position = c.take()?;
     let source = c.take::<String>()?.parse::<Source>().map_err(|_| unreadable("source"))?;
     let kind = c.take()?;
-    let (occurred_at, received_at) = (Timestamp::from_millis(c.take()?), Timestamp::from_millis(c.take()?));
+    let occurred_at = Timestamp::from_millis(c.take()?);
+    let received_at = Timestamp::from_millis(c.take()?);
     let provenance = serde_json::from_str(&c.take::<String>()?).map_err(|_| unreadable("provenance"))?;
     let body = Bytes::from(c.take::<Option<String>>()?.unwrap_or_default());
     let event = Event { id, kind, source, subject, occurred_at, received_at, provenance, body };
@@ -86,7 +87,8 @@ pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
     let request = c.take()?;
     let results = serde_json::from_str(&c.take::<String>()?).map_err(|_| unreadable("results"))?;
     let wait_until = c.time()?;
-    let (reason, error): (Option<String>, Option<String>) = (c.take()?, c.take()?);
+    let reason: Option<String> = c.take()?;
+    let error: Option<String> = c.take()?;
     let verdict = match reason {
         None => None,
         Some(label) => Some((label.parse().map_err(|_| unreadable("reason"))?, error.unwrap_or_default())),

@@ -27,7 +27,8 @@ pub(super) async fn witness(database: &Database, now: Timestamp, right: bool) ->
     if database.dialect == Dialect::Postgres {
         return Ok(Witness { own: Some(database.now().await?), last_used: None, newest });
     }
-    let (last_used, written) = (known(database, USED).await?, known(database, WRITTEN).await?);
+    let last_used = known(database, USED).await?;
+    let written = known(database, WRITTEN).await?;
     let is_due = |known: Option<Timestamp>| known.is_none_or(|known| now.since(known) >= WRITTEN_EVERY);
     // If the clock is behind the newest webhook, the clock is the wrong one of the two; then it corrects nothing.
     let is_behind = newest.is_some_and(|newest| newest.since(now) > AHEAD);

@@ -28,10 +28,13 @@ fn resend(event: &Event) -> Option<SuppressionChange> {
         );
         return None;
     };
-    let (scope, by) = (EVERYTHING.to_owned(), Source::Resend.label().to_owned());
+    let scope = EVERYTHING.to_owned();
+    let by = Source::Resend.label().to_owned();
     // The suppression applies to this instance's account only: another account may still reach the address.
     let instance: Instance = event.instance().parse().ok()?;
-    let (kind, reason, instance) = (SuppressionKind::Suppressed, reason.to_owned(), Some(instance));
+    let kind = SuppressionKind::Suppressed;
+    let reason = reason.to_owned();
+    let instance = Some(instance);
     Some(SuppressionChange { kind, address, scope, reason, by, instance })
 }
 

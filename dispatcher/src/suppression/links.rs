@@ -18,7 +18,8 @@ impl Links {
     /// Reads `USHER_UNSUBSCRIBE_SECRET` and `USHER_PUBLIC_URL`. Returns `None` if neither is set, and an error if only
     /// one is set or one is invalid.
     pub(super) fn from_environment(environment: &Environment) -> Result<Option<Self>, ConfigError> {
-        let (secrets, base) = (environment.get(SECRETS)?, environment.get(PUBLIC_URL)?);
+        let secrets = environment.get(SECRETS)?;
+        let base = environment.get(PUBLIC_URL)?;
         let (secrets, base) = match (secrets, base) {
             (None, None) => return Ok(None),
             (Some(secrets), Some(base)) => (secrets, base),

@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_word_and_the_strongest_counts() {
-        let (all, some) = (allowlist(""), allowlist("*@work.test"));
+        let all = allowlist("");
+        let some = allowlist("*@work.test");
         let listed = |address: &str, scope: &str| SuppressionEntry {
             address: AddressDigest::of(address),
             scope: scope.to_owned(),

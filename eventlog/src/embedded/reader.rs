@@ -48,7 +48,8 @@ impl Reader {
         topic: &str,
         appended: watch::Receiver<u64>,
     ) -> Self {
-        let (group, topic) = (group.to_owned(), topic.to_owned());
+        let group = group.to_owned();
+        let topic = topic.to_owned();
         Self { file, writes, group, topic, appended, positions: BTreeMap::new() }
     }
 
@@ -170,7 +171,8 @@ impl Reader {
             .max();
         let Some((_, partition, low, next)) = behind else { return Ok(None) };
         if next < low {
-            let (topic, group) = (self.topic.clone(), self.group.clone());
+            let topic = self.topic.clone();
+            let group = self.group.clone();
             return Err(LogError::OffsetGone { topic, partition: partition.0, group, offset: next });
         }
         let records = self.read(partition, next).await?;
@@ -191,7 +193,8 @@ impl Reader {
             .bind(from)
             .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
             .fetch(self.file.pool()?);
-        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut records = Vec::new();
+        let mut bytes = 0;
         while bytes < BATCH_BYTES
             && let Some((offset, key, headers, body)) = rows.try_next().await?
         {
@@ -214,7 +217,8 @@ impl Reader {
             return;
         }
         let (answer, answered) = oneshot::channel();
-        let (group, topic) = (self.group.clone(), self.topic.clone());
+        let group = self.group.clone();
+        let topic = self.topic.clone();
         let handed_over = self.writes.send(Write::Commit { group, topic, offsets, answer }).await;
         let written = handed_over.is_ok() && answered.await.unwrap_or(false);
         if !written {

@@ -16,7 +16,8 @@ const BATCH_OVERHEAD: usize = 512;
 pub(super) fn state(spec: &TopicSpec, config: &ConfigResource) -> TopicState {
     let value = |name| config.get(name).and_then(|entry| entry.value.as_deref());
     let policy = value("cleanup.policy").unwrap_or("delete");
-    let (compacts, deletes) = (policy.contains("compact"), policy.contains("delete"));
+    let compacts = policy.contains("compact");
+    let deletes = policy.contains("delete");
     // A negative number means no limit.
     let milliseconds = value("retention.ms").and_then(|text| text.parse::<i64>().ok());
     let retention = milliseconds.filter(|_| deletes).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);

@@ -160,7 +160,9 @@ impl Reader {
     fn read(&mut self) -> Result<(), LogError> {
         let mut batches: BTreeMap<Partition, Vec<(i64, Record)>> = BTreeMap::new();
         let mut at_end = BTreeSet::new();
-        let (mut count, mut bytes, mut wait) = (0, 0, POLL);
+        let mut count = 0;
+        let mut bytes = 0;
+        let mut wait = POLL;
         while count < BATCH && bytes < BATCH_BYTES {
             match self.consumer.poll(wait) {
                 None => break,

@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn two_revocations_are_released_in_their_order() {
-        let (mut pending, later) = (PendingRebalances::default(), Instant::now() + Duration::from_secs(60));
+        let mut pending = PendingRebalances::default();
+        let later = Instant::now() + Duration::from_secs(60);
         pending.revoked(&[A], later);
         pending.revoked(&[B], later);
         assert_eq!(pending.overdue(Instant::now()), None);
@@ -136,7 +137,8 @@ mod tests {
 
     #[test]
     fn a_release_that_comes_late_is_not_taken_for_the_next_one() {
-        let (mut pending, now) = (PendingRebalances::default(), Instant::now());
+        let mut pending = PendingRebalances::default();
+        let now = Instant::now();
         pending.revoked(&[A], now);
         assert_eq!(pending.overdue(now), Some(only(A)));
         pending.revoked(&[B], now + Duration::from_secs(60));
@@ -146,7 +148,8 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_not_handed_back_and_its_release_is_still_awaited() {
-        let (mut pending, later) = (PendingRebalances::default(), Instant::now() + Duration::from_secs(60));
+        let mut pending = PendingRebalances::default();
+        let later = Instant::now() + Duration::from_secs(60);
         pending.revoked(&[A], later);
         pending.lost(&[A]);
         pending.revoked(&[B], later);

@@ -90,7 +90,8 @@ impl Appender {
             return;
         }
         // Most topics take a batch of the usual size, so the producer need not be replaced.
-        let (before, after) = (self.settings.producer(current.largest_batch), self.settings.producer(largest));
+        let before = self.settings.producer(current.largest_batch);
+        let after = self.settings.producer(largest);
         current.largest_batch = largest;
         if before.get("batch.size") != after.get("batch.size") {
             self.replace(&mut current);

@@ -75,7 +75,8 @@ impl Topic {
         if self.replaced {
             state.problems.push(TopicProblem::Replaced);
         }
-        let (found, wanted) = (self.partitions, self.spec.partitions);
+        let found = self.partitions;
+        let wanted = self.spec.partitions;
         if found > wanted {
             state.problems.push(TopicProblem::MorePartitions { found, wanted });
         }
@@ -84,7 +85,8 @@ impl Topic {
 
     /// Logs one line for each new problem, and one for each that is gone.
     fn tell(&mut self) {
-        let (topic, found) = (&self.spec.name, self.state().problems);
+        let topic = &self.spec.name;
+        let found = self.state().problems;
         for problem in found.iter().filter(|problem| !self.told.contains(problem)) {
             match problem.severity() {
                 Severity::Warn => tracing::warn!(topic, problem = problem.label(), "topic {topic} {problem}"),
@@ -314,7 +316,8 @@ async fn may_be_made(admin: &Arc<Admin>, missing: &[&TopicSpec]) -> Result<(), L
             Creation::Always => false,
             Creation::Never => true,
             Creation::FirstStart { groups } => {
-                let (admin, prefix) = (admin.clone(), groups.clone());
+                let admin = admin.clone();
+                let prefix = groups.clone();
                 blocking(move || {
                     let groups = admin.inner().fetch_group_list(None, QUESTION_DEADLINE).map_err(unavailable)?;
                     // Another installation's prefix may begin with this one. The name of a flow has no dot.

@@ -12,7 +12,8 @@ fn outage() -> Fault {
 #[test]
 fn a_share_strikes_about_that_many_and_always_the_same() {
     let struck = || {
-        let (faults, now) = (Faults::default(), Instant::now());
+        let faults = Faults::default();
+        let now = Instant::now();
         faults.set(vec![Fault { share: 0.3, ..outage() }], now).expect("a fault");
         let struck: Vec<bool> = (0..1000).map(|_| faults.take_match(&mail("a@b.test"), 0, now).is_some()).collect();
         assert_eq!(faults.in_force(now)[0].struck, struck.iter().filter(|hit| **hit).count() as u64);
@@ -26,7 +27,8 @@ fn a_share_strikes_about_that_many_and_always_the_same() {
 
 #[test]
 fn of_several_faults_the_first_that_strikes_counts_and_none_follows_the_lots_of_another() {
-    let (faults, now) = (Faults::default(), Instant::now());
+    let faults = Faults::default();
+    let now = Instant::now();
     let hang = Fault { hang: true, share: 0.1, ..Fault::default() };
     let silent = Fault { drop_after_effect: true, share: 0.5, ..Fault::default() };
     faults.set(vec![Fault { share: 0.2, ..outage() }, hang, silent], now).expect("faults");
@@ -43,7 +45,8 @@ fn of_several_faults_the_first_that_strikes_counts_and_none_follows_the_lots_of_
 
 #[tokio::test]
 async fn a_hanging_request_is_not_served_after_its_own_time() {
-    let (faults, now) = (Faults::default(), Instant::now());
+    let faults = Faults::default();
+    let now = Instant::now();
     let hang = Fault { hang: true, hang_seconds: Some(0.01), ..Fault::default() };
     faults.set(vec![hang], now).expect("a fault");
     assert!(!faults.take_match(&mail("a@b.test"), 0, now).expect("a match").hung().await);
@@ -51,7 +54,8 @@ async fn a_hanging_request_is_not_served_after_its_own_time() {
 
 #[test]
 fn a_match_strikes_one_users_requests_only() {
-    let (faults, now) = (Faults::default(), Instant::now());
+    let faults = Faults::default();
+    let now = Instant::now();
     faults.set(vec![Fault { containing: Some("dana@".into()), ..outage() }], now).expect("a fault");
     assert!(faults.take_match(&mail("dana@work.test"), 0, now).is_some());
     assert!(faults.take_match(&mail("lee@work.test"), 0, now).is_none());
@@ -59,7 +63,8 @@ fn a_match_strikes_one_users_requests_only() {
 
 #[test]
 fn a_fault_ends_by_itself() {
-    let (faults, now) = (Faults::default(), Instant::now());
+    let faults = Faults::default();
+    let now = Instant::now();
     faults.set(vec![Fault { for_seconds: Some(2.0), ..outage() }], now).expect("a fault");
     let just_before = now + Duration::from_millis(1999);
     assert_eq!(faults.in_force(now)[0].seconds_left, Some(2.0));
@@ -70,7 +75,8 @@ fn a_fault_ends_by_itself() {
 
 #[tokio::test]
 async fn a_fault_is_over_when_it_is_ended_or_replaced() {
-    let (faults, now) = (Faults::default(), Instant::now());
+    let faults = Faults::default();
+    let now = Instant::now();
     let hang = Fault { hang: true, ..Fault::default() };
     faults.set(vec![hang.clone()], now).expect("a fault");
     let first = faults.take_match(&mail("a@b.test"), 0, now).expect("a match");

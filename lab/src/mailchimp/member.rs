@@ -108,7 +108,8 @@ pub(super) fn put(members: &mut AudienceMembers, place: &MemberKey, body: &Value
         return update(members, place, body);
     }
     // There is no member of that key, so the address in the body determines the member.
-    let (list, email) = (&place.0, body["email_address"].as_str().unwrap_or_default());
+    let list = &place.0;
+    let email = body["email_address"].as_str().unwrap_or_default();
     let place = (list.clone(), id_of(email));
     match members.get(&place) {
         Some(MemberEntry::Erased) => return forgotten(),
@@ -132,7 +133,8 @@ pub(super) fn put(members: &mut AudienceMembers, place: &MemberKey, body: &Value
 /// Updates the member of this key. A new address moves the member to another key.
 pub(super) fn update(members: &mut AudienceMembers, place: &MemberKey, body: &Value) -> FakeResponse {
     let Some(mut member) = find(members, place).cloned() else { return not_found() };
-    let (now, wanted) = (status(&member).to_owned(), body["status"].as_str());
+    let now = status(&member).to_owned();
+    let wanted = body["status"].as_str();
     match (now.as_str(), wanted) {
         ("unsubscribed" | "cleaned", Some("subscribed")) | ("cleaned", Some("pending")) => {
             return in_compliance_state();

@@ -22,7 +22,8 @@ pub(crate) async fn serve(listener: TcpListener, server: Arc<FakeServer>, stop: 
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
-                let (server, stop) = (server.clone(), stop.clone());
+                let server = server.clone();
+                let stop = stop.clone();
                 tokio::spawn(async move {
                     // An error means that the client has disconnected, which needs no handling.
                     let _ = stop.run_until_cancelled(talk(stream, server)).await;

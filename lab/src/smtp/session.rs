@@ -79,7 +79,9 @@ impl Session {
                     if let Some(refused) = refusal(&from, asks) {
                         return reply(refused);
                     }
-                    (self.from, self.beyond_ascii, self.to) = (Some(from), asks, Vec::new());
+                    self.from = Some(from);
+                    self.beyond_ascii = asks;
+                    self.to = Vec::new();
                     reply("250 2.1.0 Ok")
                 }
                 None => reply("501 5.1.7 Bad sender address"),
@@ -98,7 +100,8 @@ impl Session {
             "DATA" if self.to.is_empty() => reply("503 5.5.1 RCPT first"),
             "DATA" => SessionReply::Message,
             "RSET" => {
-                (self.from, self.to) = (None, Vec::new());
+                self.from = None;
+                self.to = Vec::new();
                 reply("250 2.0.0 Ok")
             }
             "NOOP" => reply("250 2.0.0 Ok"),
@@ -137,7 +140,8 @@ impl Session {
         if let Some(Ok(id)) = id.map(HeaderValue::from_str) {
             headers.insert("idempotency-key", id);
         }
-        let (from, to) = (self.from.take(), std::mem::take(&mut self.to));
+        let from = self.from.take();
+        let to = std::mem::take(&mut self.to);
         let body = json!({ "from": from, "to": to, "headers": fields, "message": message });
         match self.server.clone().decide(Request::made("/message", headers, body)).await {
             Some(answer) => SessionReply::Reply(answer.body["reply"].as_str().unwrap_or("451 4.3.0 Odd").to_owned()),

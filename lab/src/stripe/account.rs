@@ -70,7 +70,8 @@ impl StripeAccount {
         let customer = self.living(id).ok_or_else(|| StripeError::no_such("customer", id))?;
         let before = customer.email().map(str::to_owned);
         customer.update(details)?;
-        let (after, shown) = (customer.email().map(str::to_owned), customer.show());
+        let after = customer.email().map(str::to_owned);
+        let shown = customer.show();
         if before != after {
             unlist(&mut self.customers_by_email, before.as_deref(), id);
             list_under(&mut self.customers_by_email, after.as_deref(), id);
@@ -86,7 +87,8 @@ impl StripeAccount {
     pub(super) fn delete_customer(&mut self, id: &str, now: Timestamp) -> Result<Value, StripeError> {
         let customer = self.living(id).ok_or_else(|| StripeError::no_such("customer", id))?;
         customer.deleted = true;
-        let (email, shown) = (customer.email().map(str::to_owned), customer.show());
+        let email = customer.email().map(str::to_owned);
+        let shown = customer.show();
         unlist(&mut self.customers_by_email, email.as_deref(), id);
         for subscription in self.subscriptions_by_customer.get(id).into_iter().flatten() {
             if let Some(subscription) = self.subscriptions.get_mut(subscription).filter(|found| !found.is_canceled()) {
@@ -115,7 +117,8 @@ impl StripeAccount {
         let mut found = all.filter(|customer| query.takes(&customer.metadata)).skip(query.skip);
         let data: Vec<Value> = found.by_ref().take(query.limit).map(Customer::show).collect();
         let next = found.next().map(|_| (query.skip + data.len()).to_string());
-        let (url, more) = ("/v1/customers/search", next.is_some());
+        let url = "/v1/customers/search";
+        let more = next.is_some();
         Ok(json!({ "object": "search_result", "url": url, "has_more": more, "next_page": next, "data": data }))
     }
 

@@ -111,7 +111,8 @@ impl<'a> Parameters<'a> {
         bounds.only(&["gt", "gte", "lt", "lte"])?;
         let bound = |name| bounds.integer(name, 0..=i64::MAX - 1);
         let from = bound("gte")?.max(bound("gt")?.map(|time| time + 1)).unwrap_or(0);
-        let (before, until) = (bound("lt")?.map(|time| time - 1), bound("lte")?);
+        let before = bound("lt")?.map(|time| time - 1);
+        let until = bound("lte")?;
         Ok(from..=before.into_iter().chain(until).min().unwrap_or(i64::MAX))
     }
 

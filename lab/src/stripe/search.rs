@@ -39,7 +39,8 @@ fn pair(text: &str) -> Option<(String, String)> {
 /// Parses a quoted text. Returns it with the remaining input.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
-    let (mut inner, mut escaped) = (String::new(), false);
+    let mut inner = String::new();
+    let mut escaped = false;
     for (index, c) in text.char_indices().skip(1) {
         match c {
             c if escaped => {

@@ -79,7 +79,8 @@ async fn of_more_than_ten_connections_at_once_the_rest_is_refused() {
     let bench = LabBench::new().await;
     let ten = Fault { status: Some(429), beyond: Some(10), ..Fault::default() };
     bench.lab().set_faults("mailchimp", vec![ten, Fault { latency_ms: 300, ..Fault::default() }]).expect("faults");
-    let (body, paths) = (member("a@work.test"), (0..14).map(|n| format!("/mailchimp/3.0/lists/1ab/members/{n:08x}")));
+    let body = member("a@work.test");
+    let paths = (0..14).map(|n| format!("/mailchimp/3.0/lists/1ab/members/{n:08x}"));
     let paths: Vec<String> = paths.collect();
     let asked = paths.iter().map(|path| ask(&bench, Method::PUT, path, &body));
     let replies = futures::future::join_all(asked).await;

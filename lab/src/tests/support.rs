@@ -154,7 +154,8 @@ impl Drop for LabBench {
 /// Sends a request and reads the response. Returns an error if there was none.
 pub(crate) async fn read(request: RequestBuilder) -> Result<LabReply, reqwest::Error> {
     let response = request.send().await?;
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
     let body = response.bytes().await?;
     Ok(LabReply { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
 }

@@ -43,7 +43,8 @@ async fn receiver() -> (String, Arc<Seen>, CancellationToken) {
     usher_service::telemetry::install_tls();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/webhooks/clerk", listener.local_addr().expect("an address"));
-    let (seen, stop) = (Arc::new(Seen::default()), CancellationToken::new());
+    let seen = Arc::new(Seen::default());
+    let stop = CancellationToken::new();
     let router = Router::new().route("/webhooks/clerk", post(receive)).with_state(seen.clone());
     tokio::spawn(usher_service::http::serve(listener, router, stop.clone()));
     (url, seen, stop)
@@ -103,7 +104,8 @@ async fn a_stop_ends_a_long_sending_with_what_was_sent() {
         tokio::task::yield_now().await;
         stop.cancel();
     };
-    let (secret, generator) = (secret(), generator());
+    let secret = secret();
+    let generator = generator();
     let (report, ()) = tokio::join!(send(&forever, &secret, &generator, &stop), stopping);
     assert!(report.expect("a report").sent.len() <= 1);
     receiving.cancel();

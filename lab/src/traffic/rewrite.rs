@@ -54,7 +54,8 @@ impl Rewriting<'_> {
     }
 
     fn text(&self, name: &str, text: &str) -> Option<String> {
-        let (about, person) = (self.about, self.person);
+        let about = self.about;
+        let person = self.person;
         let is = |known: &Option<String>| known.as_deref() == Some(text);
         match name {
             "first_name" if is(&about.first_name) => Some(person.first_name.to_owned()),

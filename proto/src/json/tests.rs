@@ -82,7 +82,8 @@ fn no_depth_is_too_deep() {
     let mut level = &value.to_value()["n"];
     let mut levels = 0;
     while let Some(inner) = level.get(0) {
-        (level, levels) = (inner, levels + 1);
+        level = inner;
+        levels = levels + 1;
     }
     assert_eq!((levels, level.as_str().map(|text| &text[..2])), (MAX_DEPTH - 1, Some("[[")));
     let flat = value.storable(5);

@@ -10,7 +10,9 @@ use super::scan;
 /// Escapes of valid surrogate pairs are kept.
 pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, str> {
     let bytes = text.as_bytes();
-    let (mut whole, mut copied, mut at) = (String::new(), 0, 0);
+    let mut whole = String::new();
+    let mut copied = 0;
+    let mut at = 0;
     while let Some(found) = text[at..].find('\\') {
         at += found;
         at += match (scan::unit(bytes, at), scan::unit(bytes, at + 6)) {
@@ -38,7 +40,11 @@ pub(super) fn replaced(text: &str, unwanted: impl Fn(u16) -> bool) -> Cow<'_, st
 /// there is none.
 pub(super) fn flattened(text: &str, max_depth: usize) -> Option<String> {
     let bytes = text.as_bytes();
-    let (mut flat, mut copied, mut at, mut depth, mut in_string) = (String::new(), 0, 0, 0, false);
+    let mut flat = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    let mut depth = 0;
+    let mut in_string = false;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'\\' => at += 1,

@@ -89,7 +89,9 @@ impl ConnectionTable {
     /// Adds a connection. Returns its number and the token that is cancelled when it is evicted. If its client then has
     /// more than half of the allowed connections, the client's oldest waiting one is evicted.
     pub(super) fn enter(&mut self, address: IpAddr, now: Instant) -> (u64, CancellationToken) {
-        let (peer, id, evicted) = (ClientAddress::of(address), self.next, CancellationToken::new());
+        let peer = ClientAddress::of(address);
+        let id = self.next;
+        let evicted = CancellationToken::new();
         if self.peers.get(&peer).is_some_and(|share| share.connections >= (self.limits.connections / 2).max(1)) {
             self.evict_oldest_of(peer, |_| true);
         }
@@ -124,7 +126,9 @@ impl ConnectionTable {
         share.waiting.remove(&(place.since, id));
         share.body_bytes -= place.body_bytes;
         self.body_bytes -= place.body_bytes;
-        (place.phase, place.since, place.body_bytes) = (phase, now, 0);
+        place.phase = phase;
+        place.since = now;
+        place.body_bytes = 0;
         if phase != Phase::Work && !place.evicted.is_cancelled() {
             share.waiting.insert((now, id));
         }

@@ -9,7 +9,8 @@ const FLOWS: [Expected; 2] = [
 fn good() -> Ledger {
     let mut ledger = Ledger::default();
     for seq in 1..=3_u64 {
-        let (event, at) = (format!("msg_{seq}"), i64::try_from(seq).unwrap() * 100);
+        let event = format!("msg_{seq}");
+        let at = i64::try_from(seq).unwrap() * 100;
         let kind = if seq == 1 { "user.created" } else { "user.updated" };
         ledger.sent.push(SentWebhook {
             event: event.clone(),
@@ -128,7 +129,8 @@ fn a_run_that_has_not_ended_is_stuck_and_who_overtook_it_is_told() {
     let stuck = |event: &'static str| {
         move |ledger: &mut Ledger| {
             let run = run(ledger, "mail", event);
-            (run.state, run.ended_at) = ("running".into(), None);
+            run.state = "running".into();
+            run.ended_at = None;
         }
     };
     assert_eq!(found(stuck("msg_3")), one(ViolationKind::Stuck, "mail", "msg_3"));
@@ -141,7 +143,8 @@ fn a_dead_run_is_told_unless_its_reason_is_expected() {
     let dead = |reason: &'static str| {
         found(move |ledger| {
             let run = run(ledger, "mail", "msg_2");
-            (run.state, run.reason) = ("dead".into(), Some(reason.into()));
+            run.state = "dead".into();
+            run.reason = Some(reason.into());
             ledger.effects.remove(1);
         })
     };

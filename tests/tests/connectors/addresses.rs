@@ -153,7 +153,9 @@ fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
             format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{step}")
         };
         let check = |value: &str| {
-            let (name, file, templates) = ("test".into(), "test.toml".into(), Default::default());
+            let name = "test".into();
+            let file = "test.toml".into();
+            let templates = Default::default();
             Flow::check(FlowSource { name, file, toml: toml(value), templates })
         };
         let case = format!("{connector}.{}, {name}", operation.name);

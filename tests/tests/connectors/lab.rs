@@ -144,7 +144,8 @@ async fn who_can_be_asked_says_what_has_become_of_a_request() {
 
 #[tokio::test]
 async fn nylas_is_asked_again_when_its_memory_only_repeats_an_error() {
-    let (bench, nylas) = (ConnectorBench::new().await, subject("nylas"));
+    let bench = ConnectorBench::new().await;
+    let nylas = subject("nylas");
     let connector = bench.open(nylas);
     let request = nylas.prepare(&*connector);
     assert_eq!(connector.idempotency(), Idempotency::KeyFor(Duration::from_secs(55 * 60)));
@@ -159,7 +160,8 @@ async fn nylas_is_asked_again_when_its_memory_only_repeats_an_error() {
 
 #[tokio::test]
 async fn a_504_of_nylas_that_sent_the_mail_sends_no_second_one() {
-    let (bench, nylas) = (ConnectorBench::new().await, subject("nylas"));
+    let bench = ConnectorBench::new().await;
+    let nylas = subject("nylas");
     let connector = bench.open(nylas);
     let request = nylas.prepare(&*connector);
     bench.fault(nylas, Fault { status: Some(504), after_effect: true, ..Fault::default() });
@@ -173,7 +175,8 @@ async fn a_504_of_nylas_that_sent_the_mail_sends_no_second_one() {
 
 #[tokio::test]
 async fn what_is_beyond_mailchimps_ten_connections_waits_and_is_not_lost() {
-    let (bench, mailchimp) = (ConnectorBench::new().await, subject("mailchimp"));
+    let bench = ConnectorBench::new().await;
+    let mailchimp = subject("mailchimp");
     let connector = bench.open(mailchimp);
     let ten = Fault { status: Some(429), beyond: Some(10), ..Fault::default() };
     let slow = Fault { latency_ms: 300, ..Fault::default() };
@@ -221,7 +224,8 @@ async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one
 
 #[tokio::test]
 async fn mailchimp_never_subscribes_anybody_again_and_misses_nobody() {
-    let (bench, mailchimp) = (ConnectorBench::new().await, subject("mailchimp"));
+    let bench = ConnectorBench::new().await;
+    let mailchimp = subject("mailchimp");
     let connector = bench.open(mailchimp);
     let member = |email: &str| json!({ "email": email });
     let done = async |operation: &str, params: Value| match carry_out(&*connector, operation, params, Value::Null).await
@@ -248,7 +252,8 @@ async fn mailchimp_never_subscribes_anybody_again_and_misses_nobody() {
 
 #[tokio::test]
 async fn algolia_keeps_the_newest_state() {
-    let (bench, algolia) = (ConnectorBench::new().await, subject("algolia"));
+    let bench = ConnectorBench::new().await;
+    let algolia = subject("algolia");
     let connector = bench.open(algolia);
     let save_again = async |name: Value, at: i64, pass: u32| {
         let params = json!({ "object_id": "user_1", "fields": { "name": name } });
@@ -284,7 +289,8 @@ async fn algolia_keeps_the_newest_state() {
 
 #[tokio::test]
 async fn a_201_of_novu_that_sent_nothing_is_not_done() {
-    let (bench, novu) = (ConnectorBench::new().await, subject("novu"));
+    let bench = ConnectorBench::new().await;
+    let novu = subject("novu");
     let connector = bench.open(novu);
     for (workflow, reason) in [
         ("trigger_not_active", Reason::Configuration),

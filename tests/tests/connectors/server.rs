@@ -46,8 +46,12 @@ impl TestServer {
     pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (requests, written, flooded) = (Arc::default(), Arc::new(Notify::new()), Arc::default());
-        let (seen, told, counted) = (Arc::clone(&requests), Arc::clone(&written), Arc::clone(&flooded));
+        let requests = Arc::default();
+        let written = Arc::new(Notify::new());
+        let flooded = Arc::default();
+        let seen = Arc::clone(&requests);
+        let told = Arc::clone(&written);
+        let counted = Arc::clone(&flooded);
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();

@@ -115,7 +115,8 @@ async fn an_answer_that_does_not_come_in_time_leaves_the_outcome_open() {
         for (case, bytes) in [("no answer", Vec::new()), ("half a body", head.clone())] {
             let status_is_known = !bytes.is_empty();
             let server = TestServer::start(Script::Stall(bytes)).await;
-            let (url, written) = (server.url(), server.written.clone());
+            let url = server.url();
+            let written = server.written.clone();
             let hanging = async {
                 written.notified().await;
                 tokio::time::pause();

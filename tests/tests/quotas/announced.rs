@@ -61,7 +61,8 @@ async fn hold(backend: Backend, replicas: usize, settings: Vec<(&'static str, St
     env.all_ended(mails, SOON).await;
 
     let arrived = arrivals(&env);
-    let (first, last) = (arrived[0], arrived[arrived.len() - 1]);
+    let first = arrived[0];
+    let last = arrived[arrived.len() - 1];
     let refused = requests(&env).iter().filter(|request| request.status == Some(429)).count();
     let rate = mails as f64 * 1_000.0 / (last - first) as f64;
     let mut each = vec![0; usize::try_from((last - first) / 1_000).unwrap() + 1];

@@ -67,7 +67,8 @@ async fn three_replicas_and_two_flows_share_one_account() {
     reached(&env, mails).await;
 
     let arrived = Arrivals(arrivals(&env));
-    let (first, last) = (arrived.0[0], arrived.0[mails - 1]);
+    let first = arrived.0[0];
+    let last = arrived.0[mails - 1];
     let busiest = arrived.0.iter().map(|at| arrived.within(*at, 1_000)).max().unwrap_or_default();
     let average = mails as f64 * 1_000.0 / (last - first) as f64;
     let mut each: Vec<usize> = (first..last).step_by(1_000).map(|from| arrived.within(from, 1_000)).collect();

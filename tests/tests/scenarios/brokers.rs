@@ -213,7 +213,8 @@ fn logged_at(line: &str) -> Timestamp {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_is_one_line_in_ten_seconds() {
-    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
     let environment = [
         ("USHER_LOG", format!("kafka://127.0.0.1:{port}")),
         ("USHER_LISTEN", "127.0.0.1:0".to_owned()),

@@ -153,8 +153,10 @@ async fn only_a_real_change_of_how_somebody_signs_in_is_told(backend: Backend) {
     let factor = json!({"password_enabled": true, "two_factor_enabled": true, "totp_enabled": true});
     let user = User::new();
     let first = user.email.clone().unwrap();
-    let (named, moved) = (user.changed(), User { email: Some("new@mail.test".into()), ..user.changed().changed() });
-    let (between, last) = (User { email: Some("between@mail.test".into()), ..named.clone() }, moved.changed());
+    let named = user.changed();
+    let moved = User { email: Some("new@mail.test".into()), ..user.changed().changed() };
+    let between = User { email: Some("between@mail.test".into()), ..named.clone() };
+    let last = moved.changed();
     env.send(&with(user.created(), &safe)).await;
     env.send(&with(named.updated(), &safe)).await;
     env.send(&with(moved.updated(), &safe)).await;
@@ -168,7 +170,8 @@ async fn only_a_real_change_of_how_somebody_signs_in_is_told(backend: Backend) {
     let mails = env.effects("resend");
     let told: Vec<(&str, &str)> =
         mails.iter().map(|mail| (mail.to.as_deref().unwrap(), mail.body["subject"].as_str().unwrap())).collect();
-    let (address, changed) = ("The address of your account was changed", "How you sign in was changed");
+    let address = "The address of your account was changed";
+    let changed = "How you sign in was changed";
     assert_eq!(told, [(first.as_str(), address), ("new@mail.test", changed), ("new@mail.test", changed)]);
     let text = |mail: usize| mails[mail].body["text"].as_str().unwrap().to_owned();
     assert!(text(1).contains("the primary address") && !text(1).contains("authenticator"), "{}", text(1));
@@ -195,7 +198,9 @@ async fn kept_before(env: &TestEnv) -> i64 {
 
 async fn whoever_leaves_has_no_trial_any_more(backend: Backend) {
     let env = env(backend, &["trial"]).await;
-    let (stays, leaves, hurries) = (User::new(), User::new(), User::new());
+    let stays = User::new();
+    let leaves = User::new();
+    let hurries = User::new();
     env.send_all(&[stays.created(), leaves.created()]).await;
     env.all_ended(2, SOON).await;
     env.send(&leaves.deleted()).await;
@@ -234,9 +239,12 @@ async fn the_newsletter_follows_the_address_and_forgets_who_leaves(backend: Back
         env.send(webhook).await;
         env.all_ended(index + 1, SOON).await;
     }
-    let (first, moved) = (Some(first.as_str()), Some("moved@mail.test"));
+    let first = Some(first.as_str());
+    let moved = Some("moved@mail.test");
     // An unconfirmed member is unsubscribed before being archived.
-    let (put, end, archive) = ("members.put", "members.update", "members.archive");
+    let put = "members.put";
+    let end = "members.update";
+    let archive = "members.archive";
     let did = env.effects("mailchimp");
     let did: Vec<(&str, Option<&str>)> = did.iter().map(|effect| (&*effect.operation, effect.to.as_deref())).collect();
     assert_eq!(did, [(put, first), (put, moved), (end, first), (archive, first), (end, moved), (archive, moved)]);
@@ -331,7 +339,8 @@ async fn a_newsletters_member_is_the_address_and_not_the_user(backend: Backend) 
 
 async fn the_index_follows_the_newest_state(backend: Backend) {
     let env = env(backend, &["search"]).await;
-    let (user, leaves) = (User::new(), User::new());
+    let user = User::new();
+    let leaves = User::new();
     let newer = User { first_name: "Zoe".into(), ..user.changed() };
     for webhook in [newer.updated(), user.created(), leaves.created(), leaves.deleted()] {
         env.send(&webhook).await;

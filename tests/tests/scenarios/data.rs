@@ -10,7 +10,8 @@ use usher_tests::program::Program;
 use usher_tests::test_env::SOON;
 
 fn up(data: &Path, environment: &[(&str, String)], folder: &Path) -> Program {
-    let (path, anywhere) = (data.display().to_string(), "127.0.0.1:0");
+    let path = data.display().to_string();
+    let anywhere = "127.0.0.1:0";
     let environment: Vec<(String, String)> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     let arguments = ["up", "--data", &path, "--listen", anywhere, "--admin", anywhere, "--lab", anywhere];
@@ -58,7 +59,8 @@ async fn a_first_start_on_a_full_disk_spoils_no_later_one() {
 /// Returns the space used below `path` in KiB, counted in whole blocks.
 fn used(path: &Path) -> usize {
     let sizes = fs::read_dir(path).unwrap().map(|entry| {
-        let (path, found) = (entry.as_ref().unwrap().path(), entry.as_ref().unwrap().metadata().unwrap());
+        let path = entry.as_ref().unwrap().path();
+        let found = entry.as_ref().unwrap().metadata().unwrap();
         if found.is_dir() { used(&path) } else { usize::try_from(found.len()).unwrap().div_ceil(4096) * 4 }
     });
     sizes.sum()

@@ -76,7 +76,8 @@ async fn whoever_leaves_is_deleted_at_stripe_and_whoever_comes_is_greeted_by_smt
     "#;
     let env =
         TestEnv::with(backend, Options { flows: vec![("life", life), ("mail", mail)], ..Options::default() }).await;
-    let (stays, leaves) = (User::new(), User::new());
+    let stays = User::new();
+    let leaves = User::new();
     env.send_all(&[stays.created(), leaves.created()]).await;
     env.all_ended(4, SOON).await;
     env.send(&leaves.deleted()).await;

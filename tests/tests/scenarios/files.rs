@@ -17,7 +17,8 @@ async fn until_not_ready(env: &TestEnv) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_acknowledged_into_a_data_directory_that_was_moved_away() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, away) = (folder.path().join("data"), folder.path().join("away"));
+    let data = folder.path().join("data");
+    let away = folder.path().join("away");
     let env = env(folder.path()).await;
     env.send(&User::new().created()).await;
     std::fs::rename(&data, &away).unwrap();

@@ -42,7 +42,8 @@ async fn a_signup_becomes_a_mail_a_trial_and_a_row(backend: Backend) {
 
 async fn the_same_webhook_five_times_has_one_effect_each(backend: Backend) {
     let env = TestEnv::start(backend).await;
-    let (user, other) = (User::new(), User::new());
+    let user = User::new();
+    let other = User::new();
     let webhook = user.created();
     for _ in 0..5 {
         env.send(&webhook).await;

@@ -13,7 +13,8 @@ usher_tests::on_both_backends!(a_full_disk_is_503_and_loses_nothing);
 
 /// Sends webhooks until three are not acknowledged. Returns the acknowledged and the refused ones.
 async fn fill(env: &TestEnv) -> (Vec<Webhook>, Vec<Webhook>) {
-    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    let mut kept = Vec::new();
+    let mut refused = Vec::new();
     for _ in 0..20_000 {
         let mut webhook = User::new().created();
         // Random data, because compressible data would not fill the disk.

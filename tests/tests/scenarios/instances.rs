@@ -53,7 +53,8 @@ async fn an_instance_reaches_its_own_accounts_and_no_others(backend: Backend) {
     ];
     let flows = vec![("both", BOTH), ("live", LIVE)];
     let env = TestEnv::with(backend, Options { flows, settings, ..Options::default() }).await;
-    let (there, here) = (User::new(), User::new());
+    let there = User::new();
+    let here = User::new();
     let webhook = there.created();
     let body = webhook.body.clone().into_bytes();
     assert_eq!(env.post("/webhooks/clerk/staging", &webhook.headers(SECRET), body).await.0, 204);
@@ -69,7 +70,8 @@ async fn an_instance_reaches_its_own_accounts_and_no_others(backend: Backend) {
         mails.sort();
         mails
     };
-    let (there, here) = (there.email.unwrap(), here.email.unwrap());
+    let there = there.email.unwrap();
+    let here = here.email.unwrap();
     eventually("the mails are there", SOON, || async { (sent(staging.lab()).len() == 1).then_some(()) }).await;
     assert_eq!(sent(staging.lab()), [format!("both to {there}")]);
     assert_eq!(sent(env.lab()), [format!("both to {here}"), format!("live to {here}")]);
@@ -176,7 +178,8 @@ async fn a_webhook_that_comes_again_cancels_nothing_later(backend: Backend) {
         let runs = env.runs(&RunFilter { event: Some(id.to_owned()), ..RunFilter::default() }).await;
         runs.first().map(|run| run.state.clone())
     };
-    let (first, second) = (user.created(), user.changed().created());
+    let first = user.created();
+    let second = user.changed().created();
     env.send(&first).await;
     env.send(&back).await;
     eventually("the first is cancelled", SOON, || async {

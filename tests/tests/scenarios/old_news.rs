@@ -52,7 +52,8 @@ async fn suppress(env: &TestEnv, log: &Arc<dyn Log>, users: &[User]) {
     let topic = env.layout().events();
     for user in users {
         let address = AddressDigest::of(&user.email.as_ref().unwrap().parse::<Mailbox>().unwrap().address);
-        let (kind, scope) = (SuppressionKind::Suppressed, EVERYTHING.to_owned());
+        let kind = SuppressionKind::Suppressed;
+        let scope = EVERYTHING.to_owned();
         let change =
             SuppressionChange { kind, address, scope, reason: "operator".into(), by: "ann".into(), instance: None };
         let subject = SubjectId::new(Source::Usher, &Instance::default(), &address_key(address));

@@ -162,7 +162,8 @@ async fn a_run_is_cancelled_and_run_again(backend: Backend) {
 async fn a_dead_letter_ends_when_its_run_is_taken_up_again(backend: Backend) {
     let env = TestEnv::with(backend, flows()).await;
     env.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
-    let (mended, given_up) = (User::new(), User::new());
+    let mended = User::new();
+    let given_up = User::new();
     env.send_all(&[mended.created(), given_up.created()]).await;
     env.all_ended(2, SOON).await;
     let dead = in_state(&env, RunState::Dead).await;

@@ -26,7 +26,8 @@ fn changed(webhook: &Webhook, name: &'static str, value: &str) -> Vec<(&'static 
 
 /// Returns valid signature headers for any body, with a timestamp `seconds` from now.
 fn signed(body: &[u8], seconds: i64) -> Vec<(&'static str, String)> {
-    let (id, timestamp) = ("msg_signed", (clock::now().seconds() + seconds).to_string());
+    let id = "msg_signed";
+    let timestamp = (clock::now().seconds() + seconds).to_string();
     let signature = SigningSecret::parse(SECRET).unwrap().sign(id, &timestamp, body);
     vec![("svix-id", id.into()), ("svix-timestamp", timestamp), ("svix-signature", signature)]
 }

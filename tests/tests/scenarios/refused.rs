@@ -104,7 +104,8 @@ async fn execute(url: &str, sql: &str) {
 async fn a_postgres_that_only_a_person_mends_ends_the_start_in_one_line() {
     let Some(server) = setting("USHER_TEST_POSTGRES") else { return };
     let database = OwnDatabase::make(&server).await;
-    let (role, url) = (unique("usher_role_"), database.url());
+    let role = unique("usher_role_");
+    let url = database.url();
     execute(&url, &format!("CREATE ROLE {role} LOGIN PASSWORD 'right'")).await;
     execute(&url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
     let host = server.rsplit_once('@').map_or(server.trim_start_matches("postgres://"), |(_, host)| host);

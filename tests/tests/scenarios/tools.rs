@@ -14,7 +14,8 @@ async fn runs_and_dead_letters_are_shown(backend: Backend) {
     let env = TestEnv::start(backend).await;
     let refused = Fault { status: Some(422), ..Fault::default() };
     env.lab().set_fault("resend", refused).unwrap();
-    let (user, other) = (User::new(), User::new());
+    let user = User::new();
+    let other = User::new();
     let webhook = user.created();
     env.send(&webhook).await;
     env.send(&other.created()).await;
@@ -121,7 +122,8 @@ async fn the_lab_stays_small_whatever_it_is_sent() {
     let client = reqwest::Client::new();
     let at_first = lab.peak_memory();
     for n in 0..MAILS {
-        let (to, text) = (format!("{n}@mail.test"), "x".repeat(40_000));
+        let to = format!("{n}@mail.test");
+        let text = "x".repeat(40_000);
         let mail = serde_json::json!({"from": "h@acme.test", "to": to, "subject": "Hi", "text": text}).to_string();
         let mail = client.post(format!("http://{address}/resend/emails")).body(mail);
         let mail = mail.bearer_auth("re_1").header("idempotency-key", n).header("content-type", "application/json");
@@ -276,7 +278,8 @@ async fn what_a_flow_asks_of_a_destination_is_checked_before_anything_starts() {
         let folder = tempfile::tempdir().unwrap();
         let toml = format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{step}\n");
         std::fs::write(folder.path().join("asks.toml"), toml).unwrap();
-        let (flows, data) = (folder.path().display().to_string(), folder.path().join("data").display().to_string());
+        let flows = folder.path().display().to_string();
+        let data = folder.path().join("data").display().to_string();
         let settings = [
             ("NYLAS_API_KEY", "nyk_1"),
             ("NYLAS_GRANT_ID", "of-other"),

@@ -100,7 +100,8 @@ async fn nothing_is_lost(address: &str) {
     assert!(store.body("bad", &dead.reference).await.unwrap().is_some());
 
     // Each user belongs to one instance only.
-    let (waiting, staged) = (of(MAIL, "waiting", "default")[0], of(MAIL, "waiting", "staging")[0]);
+    let waiting = of(MAIL, "waiting", "default")[0];
+    let staged = of(MAIL, "waiting", "staging")[0];
     let gone = of(MAIL, "cancelled", "default")[0];
     assert!(store.subject(&gone.subject).await.unwrap().unwrap().deleted);
     for run in [waiting, staged] {
@@ -122,8 +123,11 @@ async fn nothing_is_lost(address: &str) {
         let owned = store.acquire(MAIL, &[partition(run)], "me").await.unwrap().remove(0);
         let offset = owned.frontier.expect("it has been read");
         let arrivals = vec![Arrival { offset, ..arrival }];
-        let (partition, epoch, frontier) = (owned.partition, owned.epoch, offset + 1);
-        let (flow_version, connector) = ("v2".to_owned(), None);
+        let partition = owned.partition;
+        let epoch = owned.epoch;
+        let frontier = offset + 1;
+        let flow_version = "v2".to_owned();
+        let connector = None;
         let batch = Batch { partition, epoch, frontier, arrivals, refused: Vec::new(), flow_version, connector };
         store.admit(MAIL, &batch).await.unwrap()
     };

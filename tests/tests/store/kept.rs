@@ -23,7 +23,9 @@ pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run
     let admitted = subject.admit(epoch, first.clone()).await;
     assert_eq!(before(&admitted.heads[0]), (None, vec![]));
     let lane = |id: &str| {
-        let (store, id, key) = (&subject.store, id.to_owned(), super::id("a"));
+        let store = &subject.store;
+        let key = super::id("a");
+        let id = id.to_owned();
         async move {
             let (runs, _) = store.lane(FLOW, &key, 10).await.unwrap();
             runs.into_iter().find(|run| run.event.id.as_str() == id).expect("it is there")

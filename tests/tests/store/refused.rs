@@ -124,14 +124,16 @@ pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(
     ];
     let epoch = subject.own().await;
     subject.refuse("<body> LIKE '%poison%' OR <event> = 'poison'").await;
-    let (each, arrivals_in_each) = (8, 8);
+    let each = 8;
+    let arrivals_in_each = 8;
     for (number, (what, poison)) in (0..).zip(&poisons) {
         let first = number * each;
         let mut arrivals: Vec<Arrival> = (first..first + each).map(good).collect();
         let at = usize::try_from(number % each).unwrap();
         arrivals[at] = poison(news_and_run(first + number % each, &format!("poison-{number}"), &format!("p-{number}")));
         let starting = arrivals.iter().filter(|it| it.starts).count();
-        let (before, before_refused) = (subject.records().await.len(), subject.kept().await.len());
+        let before = subject.records().await.len();
+        let before_refused = subject.kept().await.len();
         let isolated = subject.admit_isolated(batch(epoch, arrivals)).await;
         let admission = isolated.admission.expect(what);
         // A database may accept it; then it is a normal run.

@@ -47,7 +47,8 @@ fn all(place: usize) -> (usize, String) {
 
 async fn the_newest_word_about_an_address_counts_whatever_the_order(subject: Subject) {
     let epoch = subject.own().await;
-    let (suppressed, restored) = (SuppressionKind::Suppressed, SuppressionKind::Restored);
+    let suppressed = SuppressionKind::Suppressed;
+    let restored = SuppressionKind::Restored;
     let told = |at, kind| said(at, kind, "a@b.test", EVERYTHING);
     assert_eq!(subject.listed(None, &[]).await, []);
     subject.admit(epoch, vec![told(5, suppressed), said(5, suppressed, "c@d.test", EVERYTHING)]).await;

@@ -73,7 +73,10 @@ impl Engine {
                 continue;
             }
             self.left_out.extend(without.iter().cloned());
-            let (partition, epoch, after, without) = (*partition, owned.epoch, after.clone(), without.clone());
+            let partition = *partition;
+            let epoch = owned.epoch;
+            let after = after.clone();
+            let without = without.clone();
             steps.push(Step::Store(StoreRequest::Read(StoreRead::Find { partition, epoch, after, without })));
             owned.search = Search::Asked;
             coming += FOUND_AT_ONCE;

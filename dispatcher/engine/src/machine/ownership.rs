@@ -109,7 +109,8 @@ impl Engine {
         let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
         // The log may report late that it has reached an end.
         let next = next.max(owned.next);
-        (owned.next, owned.read_at) = (next, now);
+        owned.next = next;
+        owned.read_at = now;
         let epoch = owned.epoch;
         // Records that have to wait are admitted together.
         let batch = self.batch(partition, epoch, next, records);
@@ -145,7 +146,8 @@ impl Engine {
         let Some(Admission { heads, woken, behind, cancelled, .. }) = admission else {
             return self.rejoin("the store says that a partition is somebody else's", steps);
         };
-        (owned.frontier, owned.kept) = (frontier, true);
+        owned.frontier = frontier;
+        owned.kept = true;
         if retried {
             owned.search_again();
         }

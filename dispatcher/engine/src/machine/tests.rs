@@ -79,7 +79,8 @@ fn arrival(run: &Run) -> Arrival {
 }
 
 fn limits() -> FlowLimits {
-    let (first, max) = (Duration::from_secs(2), Duration::from_secs(60));
+    let first = Duration::from_secs(2);
+    let max = Duration::from_secs(60);
     FlowLimits {
         urgent: false,
         in_flight: 10,
@@ -213,7 +214,8 @@ impl Bench {
     }
 
     fn admitted(&mut self, admission: Admission) -> Vec<Step> {
-        let (frontier, retried) = (100, false);
+        let frontier = 100;
+        let retried = false;
         self.give(Input::Admitted { partition: P, epoch: EPOCH, frontier, admission: Some(admission), retried })
     }
 
@@ -232,7 +234,9 @@ impl Bench {
     fn report(&mut self, event: &str, report: StepReport) -> Vec<Step> {
         let (run, epoch, permit) = self.at_work.remove(event).unwrap_or_else(|| panic!("{event} is at work"));
         let asked = run.destination.clone().zip(permit);
-        let (key, event, partition) = (run.event.subject.clone(), run.event.reference(), run.partition);
+        let key = run.event.subject.clone();
+        let event = run.event.reference();
+        let partition = run.partition;
         self.give(Input::Reported { key, event, partition, epoch, asked, report })
     }
 

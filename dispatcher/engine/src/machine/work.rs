@@ -239,7 +239,8 @@ fn continue_run(run: &Run, came: StepResult, next: NextStep) -> ChangeKind {
 
 /// Returns the change that writes a run dead, once its dead letter is published.
 pub fn dead_letter_change(run: &Run, epoch: i64, reason: Reason, error: String) -> Change {
-    let (verdict, in_doubt) = (Some((reason, error)), run.request.is_some());
+    let verdict = Some((reason, error));
+    let in_doubt = run.request.is_some();
     let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };
     Change { event: run.event.reference(), key: run.event.subject.clone(), partition: run.partition, epoch, kind }
 }

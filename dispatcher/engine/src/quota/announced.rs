@@ -140,7 +140,8 @@ impl Announced {
             Some(known) => {
                 // A window's end that comes nearer does not show the window's length.
                 known.length = if known.limit == limit { known.length.max(length) } else { length };
-                (known.limit, known.until) = (limit, now + known.length.max(HOLD));
+                known.limit = limit;
+                known.until = now + known.length.max(HOLD);
             }
             None if room => {
                 self.windows.push(Window { limit, length, said, until, calls: VecDeque::new() });
@@ -261,7 +262,8 @@ impl Window {
     }
 
     fn count(&mut self, now: Duration) {
-        let (length, bucket) = (self.length, self.bucket());
+        let length = self.length;
+        let bucket = self.bucket();
         while self.calls.front().is_some_and(|(begun, _)| *begun + length + bucket <= now) {
             self.calls.pop_front();
         }

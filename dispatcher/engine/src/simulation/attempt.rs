@@ -138,7 +138,8 @@ impl World {
     /// Takes the answer to a claim: the request is sent if the lease has not expired.
     pub(super) fn claimed(&mut self, id: usize, changed: Changed) {
         let Some(attempt) = &self.attempts[id] else { return };
-        let (claimed_at, step) = (attempt.claimed_at, attempt.step);
+        let claimed_at = attempt.claimed_at;
+        let step = attempt.step;
         let refused = match changed {
             Changed::Fenced => Some(StepReport::Fenced),
             Changed::Refused => Some(StepReport::Attempted {
@@ -166,7 +167,9 @@ impl World {
 
     fn send(&mut self, id: usize) {
         let Some(attempt) = &self.attempts[id] else { return };
-        let (number, step, destination) = (attempt.number, attempt.step, attempt.destination);
+        let number = attempt.number;
+        let step = attempt.step;
+        let destination = attempt.destination;
         let call = self.call(number, step, destination);
         let remembers = self.destinations[destination].plan.remembers;
         let arrives = call.arrives_in.is_some();
@@ -212,7 +215,8 @@ impl World {
     pub(super) fn arrives(&mut self, id: usize) {
         let Some(attempt) = &mut self.attempts[id] else { return };
         let destination = &mut self.destinations[attempt.destination];
-        let (number, step) = (attempt.number, attempt.step);
+        let number = attempt.number;
+        let step = attempt.step;
         let name = (u32::try_from(number).expect("few"), u8::try_from(step).expect("few"), attempt.generation);
         let had_effect = match destination.arrives(name, &attempt.request, self.now) {
             Ok(had_effect) => had_effect,

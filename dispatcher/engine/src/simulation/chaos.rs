@@ -17,7 +17,8 @@ impl World {
                 let longest = if self.rng.random_bool(0.5) { 4_000 } else { 40_000 };
                 let frozen = self.rng.random_range(100..longest);
                 let replica = &mut self.replicas[r];
-                (replica.frozen, replica.silent_since) = (Some(Vec::new()), Some(self.now));
+                replica.frozen = Some(Vec::new());
+                replica.silent_since = Some(self.now);
                 let incarnation = replica.incarnation;
                 self.at(self.now + frozen, Occurrence::Thaw { r, incarnation });
             }

@@ -193,7 +193,8 @@ impl Checker {
             _ => false,
         };
         if !own {
-            let (tries, interrupted) = (row.tries, row.interrupted);
+            let tries = row.tries;
+            let interrupted = row.interrupted;
             let how = format!("e{event} is given up as {reason}: {of:?}, {tries:?}, {interrupted} times interrupted");
             self.breaks("no fault of its own", how);
         }

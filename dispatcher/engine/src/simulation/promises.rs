@@ -14,7 +14,10 @@ fn asked_seed() -> Option<u64> {
 fn a_million_steps_keep_every_promise() {
     let begun = Instant::now();
     let enough = std::env::var("INPUTS").ok().and_then(|inputs| inputs.parse().ok()).unwrap_or(1_000_000);
-    let (mut inputs, mut ended, mut crashed, mut rejoins) = (0, std::collections::BTreeMap::new(), 0, 0);
+    let mut inputs = 0;
+    let mut ended = std::collections::BTreeMap::new();
+    let mut crashed = 0;
+    let mut rejoins = 0;
     let seeds = asked_seed().map_or(0..1_000_000, |seed| seed..seed + 1);
     let mut count = 0;
     for seed in seeds {

@@ -151,7 +151,9 @@ impl World {
         let delay = if self.plan.chaos_every.is_some() { self.rng.random_range(0..30) } else { 0 };
         let replica = &mut self.replicas[r];
         replica.last_told = replica.last_told.max(self.now + delay);
-        let (incarnation, subscription, at) = (replica.incarnation, replica.subscription, replica.last_told);
+        let incarnation = replica.incarnation;
+        let subscription = replica.subscription;
+        let at = replica.last_told;
         self.at(at, Occurrence::Told { r, incarnation, subscription: Some(subscription), input: Box::new(input) });
     }
 
@@ -439,7 +441,8 @@ impl World {
         let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
         let replica = &mut self.replicas[r];
         replica.last_answered = replica.last_answered.max(self.now + latency);
-        let (at, retried) = (replica.last_answered, replica.retried);
+        let at = replica.last_answered;
+        let retried = replica.retried;
         replica.turn_is_due = !replica.questions.is_empty();
         if replica.turn_is_due && retried {
             self.at(self.now + ASK_AGAIN, Occurrence::StoreTurn { r, incarnation });
@@ -550,7 +553,8 @@ impl World {
         self.leaves(r);
         self.resubscribes(r);
         let replica = &mut self.replicas[r];
-        (replica.up, replica.silent_since) = (true, None);
+        replica.up = true;
+        replica.silent_since = None;
         let incarnation = replica.incarnation;
         self.told(r, Input::Paused(self.paused));
         self.at(self.now, Occurrence::Tick { r, incarnation });

@@ -215,7 +215,8 @@ impl SimulatedStore {
         let before = (row.place(number), row.due(), row.state);
         change(row);
         let after = (row.place(number), row.due(), row.state);
-        let (user, partition) = (row.user as usize, row.partition);
+        let user = row.user as usize;
+        let partition = row.partition;
         let lane = &mut self.lanes[user];
         if before.0 != after.0 {
             before.0.map(|place| lane.order.remove(&place));
@@ -475,7 +476,8 @@ impl SimulatedStore {
         }
         let number = u32::try_from(event_number(&change.event)).expect("few");
         let row = self.row(number as usize).expect("what is changed is stored");
-        let (ended, cancel_asked) = (row.state.is_terminal(), row.cancel_asked);
+        let ended = row.state.is_terminal();
+        let cancel_asked = row.cancel_asked;
         let is_end = matches!(change.kind, ChangeKind::End { .. });
         if let ChangeKind::Advance { effect, .. } | ChangeKind::End { effect, .. } = &change.kind {
             self.record(number, effect.as_ref());
@@ -495,7 +497,10 @@ impl SimulatedStore {
             ChangeKind::Advance { to, destination, results, .. } => {
                 let destination = self.destination(destination.as_ref());
                 self.update(number, |row| {
-                    (row.state, row.claimed, row.step, row.destination) = (RunState::Running, false, *to, destination);
+                    row.state = RunState::Running;
+                    row.claimed = false;
+                    row.step = *to;
+                    row.destination = destination;
                     (row.tries, row.request, row.due_at, row.wait_until) = Default::default();
                     row.awaits_news = false;
                     row.results.clone_from(results);
@@ -522,12 +527,16 @@ impl SimulatedStore {
                 self.update(number, |row| {
                     row.state = if leaves { RunState::Waiting } else { RunState::Parked };
                     row.due_at = Some(until.millis());
-                    (row.tries, row.request, row.claimed) = (*tries, request.clone(), false);
+                    row.tries = *tries;
+                    row.request = request.clone();
+                    row.claimed = false;
                     row.awaits_news = false;
                 });
             }
             ChangeKind::End { state, note, verdict, .. } => self.update(number, |row| {
-                (row.state, row.note, row.claimed) = (*state, *note, false);
+                row.state = *state;
+                row.note = *note;
+                row.claimed = false;
                 row.reason = verdict.as_ref().map(|(reason, _)| *reason);
             }),
         }

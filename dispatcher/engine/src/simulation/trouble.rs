@@ -90,7 +90,8 @@ const QUOTA: u32 = 200;
 
 /// Runs a world in which the flow's last destination is down for an hour while 100,000 events arrive.
 fn outage(seed: u64, both: bool, trouble: DestinationTrouble, expires_after: Option<Duration>) -> Outage {
-    let (from, until) = (2 * MINUTE, 62 * MINUTE);
+    let from = 2 * MINUTE;
+    let until = 62 * MINUTE;
     let healthy = DestinationPlan { latency: (20, 60), ..DestinationPlan::faultless("healthy", true) };
     let down = DestinationPlan { latency: (20, 60), quota: Some(QUOTA), ..DestinationPlan::faultless("down", false) };
     let of = |destination| StepPlan::SimulatedCall { destination, needs: false };
@@ -172,7 +173,8 @@ fn an_outage_of_an_hour_loses_nobody_and_spends_nothing() {
         begun.entry(*number).or_insert(*at);
     }
     for number in first.values() {
-        let (at, of) = (begun[number], &outage.world.events[*number]);
+        let at = begun[number];
+        let of = &outage.world.events[*number];
         assert!(at - of.at < 2 * SECOND, "e{number} came at {} and was begun at {at}", of.at);
     }
 

@@ -59,7 +59,8 @@ impl RowChange {
 impl TableRow {
     fn of(kind: TableKind, data: Json<'_>, event_at: i64) -> Self {
         let table = kind.table();
-        let (mut columns, mut in_columns) = (Map::new(), Vec::new());
+        let mut columns = Map::new();
+        let mut in_columns = Vec::new();
         for (name, from) in table.texts {
             let text = match from {
                 ColumnSource::Field => {

@@ -211,7 +211,8 @@ async fn a_value_of_another_type_stands_in_its_column_without_loss_or_in_the_res
             let texts = kind.table().texts.iter().filter(|(_, from)| matches!(from, table::ColumnSource::Field));
             let texts: Vec<&str> = texts.map(|(name, _)| *name).filter(|name| *name != "id").collect();
             let times: Vec<&str> = kind.table().times.iter().copied().chain(["created_at", "updated_at"]).collect();
-            let (is_text, mut at) = (|name: &str| texts.contains(&name), 1);
+            let is_text = |name: &str| texts.contains(&name);
+            let mut at = 1;
             for field in texts.iter().chain(&times).copied() {
                 for value in ANYTHING {
                     at += 100_000;

@@ -13,7 +13,8 @@ fn columns(table: &Table) -> Vec<&'static str> {
 }
 
 fn upsert_statement(table: &Table, dialect: Dialect) -> String {
-    let (name, columns) = (table.name, columns(table));
+    let name = table.name;
+    let columns = columns(table);
     let place = |column: &str| columns.iter().position(|known| *known == column).map_or(0, |index| index + 1);
     let places: Vec<String> = (1..=columns.len()).map(|place| format!("${place}")).collect();
     let set: Vec<String> = columns[1..].iter().map(|column| format!("{column} = excluded.{column}")).collect();

@@ -57,7 +57,8 @@ fn what_cannot_be_sent_is_told_by_its_parameter() {
 
 #[test]
 fn a_recipient_keeps_its_mailbox_when_another_comes() {
-    let (two, three) = (connector("g1 g2"), connector("g3 g1  g2"));
+    let two = connector("g1 g2");
+    let three = connector("g3 g1  g2");
     let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@w.test")).collect();
     let by = |grant: &str| recipients.iter().filter(|to| three.grant(to) == grant).count();
     assert!(["g1", "g2", "g3"].iter().all(|grant| by(grant) > 60), "each has its share");

@@ -80,7 +80,8 @@ impl MailServer {
         };
         let name = url.path().trim_matches('/');
         let hello = if name.is_empty() { ClientId::default() } else { ClientId::Domain(name.to_owned()) };
-        let (host, port) = (host.to_owned(), url.port().unwrap_or(port));
+        let host = host.to_owned();
+        let port = url.port().unwrap_or(port);
         Ok(Self { host, port, tls, hello, credentials, dot_deadline: DOT_DEADLINE })
     }
 

@@ -144,7 +144,8 @@ async fn refusals_mean_what_they_are_about() {
         (452, "4.3.1 full", None, Ok(Cause::Deferred)),
         (554, "5.7.1 spam", None, Err(Reason::InvalidRequest)),
     ] {
-        let (name, containing) = (Some(text.to_owned()), at.map(Into::into));
+        let name = Some(text.to_owned());
+        let containing = at.map(Into::into);
         scene.fault(Fault { status: Some(status), name, containing, ..Fault::default() });
         let outcome = scene.send(welcome(json!("a@b.test"))).await;
         assert_outcome(&outcome, expected, &format!("{status} at {at:?}"));

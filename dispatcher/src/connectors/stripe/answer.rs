@@ -53,7 +53,8 @@ pub(super) fn classify(answer: &HttpAnswer) -> Outcome {
         let text = body["error"][field].as_str()?;
         text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then(|| text.to_owned())
     };
-    let (kind, code) = (word("type").unwrap_or_default(), word("code").unwrap_or_default());
+    let kind = word("type").unwrap_or_default();
+    let code = word("code").unwrap_or_default();
     let parts = [status.to_string(), kind.clone(), code.clone()];
     let error = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     let cause = match status {

@@ -24,7 +24,8 @@ impl Stripe {
     pub(super) async fn look_up_made(&self, make: &Make, key: &str) -> Lookup {
         let Some(since) = make.since else { return Lookup::Unknown };
         let since = (since - SKEW).to_string();
-        let (email, customer) = (make.field("email"), make.field("customer"));
+        let email = make.field("email");
+        let customer = make.field("customer");
         // Filters by the most selective field. Stripe's filter by address is exact, including case, so it uses the
         // address that was written.
         let query: Vec<(&str, &str)> = match (make.path.as_str(), email.as_deref(), customer.as_deref()) {
@@ -56,9 +57,11 @@ impl Stripe {
         let indexed = self.api.list(&Path::of("/v1/customers/search"), &[("query", &query)], fits).await?;
         let mut ids: Vec<String> = indexed.found.iter().filter_map(id).collect();
         // Customers created within the last hour may not be in the index yet.
-        let (from, until) = (clock::now().seconds() - INDEX_LAG, retire.at + SKEW);
+        let from = clock::now().seconds() - INDEX_LAG;
+        let until = retire.at + SKEW;
         if from <= until {
-            let (from, until) = (from.to_string(), until.to_string());
+            let from = from.to_string();
+            let until = until.to_string();
             let fresh = [("created[gte]", from.as_str()), ("created[lte]", until.as_str())];
             let fresh = self.api.list(&Path::of("/v1/customers"), &fresh, fits).await?;
             ids.extend(fresh.found.iter().filter_map(id));

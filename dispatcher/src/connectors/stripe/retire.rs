@@ -19,7 +19,8 @@ impl Stripe {
                 Ok(done(subscription, json!({ "cancelled": cancelled })))
             }
             (What::Subscription | What::Subscriptions, _) => {
-                let (customers, mut cancelled) = (self.customers_of(retire).await?, Vec::new());
+                let customers = self.customers_of(retire).await?;
+                let mut cancelled = Vec::new();
                 for customer in &customers {
                     for subscription in self.running(customer).await? {
                         if self.cancel(&subscription).await? {
@@ -30,7 +31,8 @@ impl Stripe {
                 Ok(done(first(&customers), json!({ "customers": customers, "cancelled": cancelled })))
             }
             (What::Customer, _) => {
-                let (customers, mut deleted) = (self.customers_of(retire).await?, Vec::new());
+                let customers = self.customers_of(retire).await?;
+                let mut deleted = Vec::new();
                 for customer in &customers {
                     // Also cancels the customer's subscriptions at once. It cannot be undone.
                     if self.api.delete("/v1/customers", customer).await? {

@@ -52,7 +52,8 @@ fn event(kind: &str) -> Event {
 }
 
 fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, PrepareError> {
-    let (params, data) = (params.as_object().expect("a table"), json!({"id": "user_1", "object": "user"}));
+    let params = params.as_object().expect("a table");
+    let data = json!({"id": "user_1", "object": "user"});
     let event = event("user.deleted");
     stripe.prepare(&StepInput { operation, params, event: &event, data: &data, rerun: 0 })
 }
@@ -137,7 +138,8 @@ async fn nothing_is_deleted_by_an_empty_description() {
     ] {
         assert!(prepared(&scene.stripe, DELETE_CUSTOMER, &params).is_err(), "{params}");
     }
-    let (params, data) = (serde_json::Map::new(), json!({"id": "org_1"}));
+    let params = serde_json::Map::new();
+    let data = json!({"id": "org_1"});
     let event = event("organization.deleted");
     let inputs = StepInput { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data, rerun: 0 };
     assert!(scene.stripe.prepare(&inputs).is_err(), "an organization is no user");

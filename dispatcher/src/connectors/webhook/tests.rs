@@ -55,7 +55,8 @@ async fn a_secret_that_is_missing_is_told_at_the_start() {
 
 #[test]
 fn without_tls_only_what_is_near_is_reached_and_only_when_allowed() {
-    let (strict, lenient) = (with([(SECRET, ONE)]), with([(SECRET, ONE), (ALLOW_PLAIN, "true")]));
+    let strict = with([(SECRET, ONE)]);
+    let lenient = with([(SECRET, ONE), (ALLOW_PLAIN, "true")]);
     for (url, near) in [
         ("http://127.0.0.1:8080/x", true),
         ("http://[::1]/x", true),
@@ -92,7 +93,8 @@ fn the_event_is_posted_as_it_was_sent() {
     let connector = with([(SECRET, ONE)]);
     let sent = r#"{ "n": 117.63331139400017,"e":9007199254740991.0,"huge":1e400, "half":"\ud83d","deep":[[[[1E+2]]]]}"#;
     let event = usher_proto::Event { body: format!(r#"{{"data":{sent},"type":"x"}}"#).into(), ..event(&Value::Null) };
-    let (params, data) = (json!({ "url": "https://a.test/x" }), Value::Null);
+    let params = json!({ "url": "https://a.test/x" });
+    let data = Value::Null;
     let params = params.as_object().expect("a table");
     let inputs = StepInput { operation: "post", params, event: &event, data: &data, rerun: 0 };
     let post: Post = serde_json::from_slice(&connector.prepare(&inputs).expect("a request")).expect("it reads back");

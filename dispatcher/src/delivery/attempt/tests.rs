@@ -78,7 +78,9 @@ impl Connector for Fake {
 
 impl Default for Fake {
     fn default() -> Self {
-        let (idempotency, found, asked) = (Idempotency::None, Lookup::Unknown, AtomicUsize::new(0));
+        let idempotency = Idempotency::None;
+        let found = Lookup::Unknown;
+        let asked = AtomicUsize::new(0);
         Self { part: None, idempotency, found, does: done, asked, keys: Mutex::default(), requests: Mutex::default() }
     }
 }
@@ -134,7 +136,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
         body: Bytes::from_static(b"{\"data\":{}}"),
     };
     let arrival = Arrival::starting(0, event);
-    let (flow_version, connector) = (flow.version.clone(), flow.connector(0).map(str::to_owned));
+    let flow_version = flow.version.clone();
+    let connector = flow.connector(0).map(str::to_owned);
     let batch = Batch {
         partition: Partition(0),
         epoch,
@@ -146,8 +149,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     };
     let run = store.admit("test", &batch).await.expect("it is admitted").heads.remove(0);
 
-    let (metrics, stop) =
-        (DispatcherMetrics::register(&prometheus::Registry::new()).expect("metrics"), CancellationToken::new());
+    let metrics = DispatcherMetrics::register(&prometheus::Registry::new()).expect("metrics");
+    let stop = CancellationToken::new();
     let (answers, _) = mpsc::unbounded_channel();
     let outage = Outage::of(&database, "store", Readiness::needing(["store"]));
     let store_writer = StoreWriter::start(
@@ -169,7 +172,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let limited = Limited { account, destination, quota, assumed: false, serves_urgent: false };
     let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
     let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
-    let (connectors, suppression) = (Arc::new(connectors), Arc::default());
+    let connectors = Arc::new(connectors);
+    let suppression = Arc::default();
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
     let executor =
         StepExecutor { versions, store, connectors, quotas, suppression, store_writer, metrics, clock, outage, stop };
@@ -301,7 +305,8 @@ async fn the_key_tells_step_event_generation_and_times_apart() {
     assert_eq!(scene.outcome().await, done());
     scene.run.tries.generation = 1;
     assert_eq!(scene.outcome().await, done());
-    (scene.run.tries.generation, scene.run.rerun) = (0, 1);
+    scene.run.tries.generation = 0;
+    scene.run.rerun = 1;
     assert_eq!(scene.outcome().await, done());
     let keys = scene.fake.keys.lock().expect("no panic while it is held").clone();
     assert_eq!(keys, ["usher/test/mail/msg_1/0", "usher/test/mail/msg_1/1", "usher/test/mail/msg_1/1.0"]);

@@ -130,7 +130,9 @@ impl AccountLimiter {
             short: CapShortage::default(),
             busy: false,
         };
-        let (state, changed, lease_arrived) = (Mutex::new(state), Notify::new(), Notify::new());
+        let state = Mutex::new(state);
+        let changed = Notify::new();
+        let lease_arrived = Notify::new();
         Self { account, destination, serves_urgent, assumed, quota, state, changed, lease_arrived, short, metrics }
     }
 
@@ -330,7 +332,8 @@ impl LimiterState {
     /// Returns true if the process may send at all.
     fn has_something(&self) -> bool {
         let now = clock::since_boot();
-        let (paced, limits_concurrency) = (self.is_paced(now), self.quota.max_concurrent.is_some());
+        let paced = self.is_paced(now);
+        let limits_concurrency = self.quota.max_concurrent.is_some();
         // An account without any limit needs no lease.
         let leased = now < self.until || !(paced || limits_concurrency);
         let pace = !paced || self.paced.is_some_and(|(_, part)| part > 0);
@@ -387,7 +390,8 @@ mod tests {
     fn limiter(quota: &str) -> Arc<AccountLimiter> {
         let metrics = DispatcherMetrics::register(&prometheus::Registry::new()).expect("metrics");
         let quota = quota.parse().expect("a quota");
-        let (account, destination) = ("resend".to_owned(), "resend".to_owned());
+        let account = "resend".to_owned();
+        let destination = "resend".to_owned();
         let limited = Limited { account, destination, quota, assumed: false, serves_urgent: false };
         Arc::new(AccountLimiter::new(limited, Arc::default(), metrics))
     }
@@ -395,8 +399,8 @@ mod tests {
     /// Grants the whole quota for this many seconds.
     fn grant(limiter: &AccountLimiter, seconds: u64) {
         let quota_request = limiter.quota_request();
-        let (pace, max_concurrent) =
-            (quota_request.quota.pace.map(|pace| (pace, pace.calls)), quota_request.quota.max_concurrent.unwrap_or(0));
+        let pace = quota_request.quota.pace.map(|pace| (pace, pace.calls));
+        let max_concurrent = quota_request.quota.max_concurrent.unwrap_or(0);
         let grant = QuotaLease { pace, max_concurrent, ..QuotaLease::default() };
         limiter.granted(&quota_request, grant, clock::since_boot() + Duration::from_secs(seconds));
     }
@@ -440,7 +444,8 @@ mod tests {
         let limiter = limiter("2 at once");
         grant(&limiter, 60);
         let handing_out = tokio::spawn(limiter.clone().hand_out());
-        let (first, _second) = (limiter.permit("a", false).await, limiter.permit("a", false).await);
+        let first = limiter.permit("a", false).await;
+        let _second = limiter.permit("a", false).await;
         let third = tokio::time::timeout(Duration::from_millis(50), limiter.permit("a", false)).await;
         assert!(third.is_err());
         drop(first);
@@ -453,7 +458,8 @@ mod tests {
     fn none_left_is_believed_until_there_are_more() {
         let limiter = limiter("1000/s");
         grant(&limiter, 60);
-        let (remaining, reset) = (Some(0), Some(Duration::from_secs(3_600)));
+        let remaining = Some(0);
+        let reset = Some(Duration::from_secs(3_600));
         limiter.observe_headers(&RateLimitHeaders { remaining, reset, ..RateLimitHeaders::default() });
         let (who, _turn) = oneshot::channel();
         let mut state = limiter.state();
@@ -467,7 +473,8 @@ mod tests {
         let limiter = limiter("none");
         let handing_out = tokio::spawn(limiter.clone().hand_out());
         let soon = Duration::from_millis(50);
-        let (first, second) = (limiter.permit("a", false).await, limiter.permit("a", false).await);
+        let first = limiter.permit("a", false).await;
+        let second = limiter.permit("a", false).await;
         assert!(tokio::time::timeout(soon, limiter.permit("a", false)).await.is_err(), "two ask");
         let second_long = Pace { calls: 20, per: Duration::from_secs(1) };
         limiter.observe_headers(&RateLimitHeaders { policies: vec![second_long], ..RateLimitHeaders::default() });

@@ -131,7 +131,8 @@ impl CallPacer {
         self.grow(now);
         let next = self.first + self.granted.len() as u64;
         let Some((pace, part)) = self.pace else { return Ok(None) };
-        let (stretch, part) = (stretch(pace), part as usize);
+        let stretch = stretch(pace);
+        let part = part as usize;
         while self.granted.front().is_some_and(|sent| self.free_at(*sent, stretch, now) <= now) {
             self.granted.pop_front();
             self.first += 1;
@@ -221,7 +222,8 @@ mod tests {
         for usual in [0, 5, 200] {
             let mut pacer = CallPacer { limiter: None, ..CallPacer::default() };
             pacer.share(second(20, 20), at(0));
-            let (mut arrived, mut under_way): (Vec<u64>, Vec<(u64, u64)>) = (Vec::new(), Vec::new());
+            let mut arrived: Vec<u64> = Vec::new();
+            let mut under_way: Vec<(u64, u64)> = Vec::new();
             for now in 1_000..30_000_u64 {
                 under_way.retain(|(number, ends)| {
                     let ended = *ends <= now;

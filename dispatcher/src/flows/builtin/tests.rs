@@ -270,7 +270,8 @@ async fn auth_email_goes_by_another_destination_with_one_word() {
 #[tokio::test]
 async fn account_security_writes_of_changes_only_and_to_the_former_address_too() {
     let flow = flow("account-security");
-    let (connectors, sample) = (connectors(&flow), sample("user.updated.json"));
+    let connectors = connectors(&flow);
+    let sample = sample("user.updated.json");
     let steps = |fields: Value, changed: &[&str]| {
         let fields = fields.as_object().expect("fields").clone();
         let before = PreviousFields { fields, changed: changed.iter().map(|name| (*name).to_owned()).collect() };

@@ -94,7 +94,8 @@ impl Checker<'_> {
         };
         let mut patterns = Vec::new();
         for value in list {
-            let (place, text) = (self.place_of(value.span()), value.as_str());
+            let place = self.place_of(value.span());
+            let text = value.as_str();
             match text.and_then(Pattern::parse) {
                 Some(pattern) => patterns.push(pattern),
                 None => self.note(&place, text.and_then(no_pattern).unwrap_or_else(|| wrong.clone())),

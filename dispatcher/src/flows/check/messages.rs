@@ -135,7 +135,9 @@ fn each_mistake_is_told_as_somebody_would_tell_it() {
     ]);
     let mut told = String::new();
     for (shown, toml) in inputs() {
-        let (name, file, templates) = ("f".to_owned(), "flows/f.toml".to_owned(), templates.clone());
+        let name = "f".to_owned();
+        let file = "flows/f.toml".to_owned();
+        let templates = templates.clone();
         writeln!(told, "{shown}").unwrap();
         match Flow::check(FlowSource { name, file, toml, templates }) {
             Ok(flow) => {

@@ -30,7 +30,8 @@ fn unclosed(toml: &str, error: usize) -> Option<usize> {
                 continue;
             }
             let Some(at) = rest.find(['"', '\'', '#']) else { break };
-            let (found, quotes) = (&rest[at..], ["\"\"\"", "'''"]);
+            let found = &rest[at..];
+            let quotes = ["\"\"\"", "'''"];
             if found.starts_with('#') {
                 break;
             }

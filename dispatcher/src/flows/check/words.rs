@@ -187,7 +187,8 @@ impl Checker<'_> {
             && earlier.iter().any(|step| text.contains(&format!("steps.{step}")) && step.contains('-'));
         for name in names.into_iter().filter(|_| !has_dashes) {
             let mut parts = name.split('.');
-            let (root, next) = (parts.next().unwrap_or_default(), parts.next());
+            let root = parts.next().unwrap_or_default();
+            let next = parts.next();
             if !roots.contains(&root) {
                 let hint = if NOTHING.contains(&root) {
                     "; write none".to_owned()

@@ -27,7 +27,9 @@ pub(super) fn uses(flow: &Flow, lines: &Lines) -> Vec<Uses> {
     let mut uses = Vec::new();
     let file = flow.source.file.as_str();
     let mut add = |whose: &str, file: &str, line: usize, text: &str, is_expression: bool| {
-        let (whose, file, text) = (whose.to_owned(), file.to_owned(), text.to_owned());
+        let whose = whose.to_owned();
+        let file = file.to_owned();
+        let text = text.to_owned();
         uses.push(Uses { whose, file, line, text, is_expression });
     };
     for (key, expression) in [("if", &flow.starts_if), ("expires_if", &flow.expires_if)] {

@@ -104,7 +104,8 @@ impl Part<'_> {
         fit(&mut params)?;
         params.extend(people);
         let Some(connector) = connectors.get(&call.connector) else { return Ok(false) };
-        let (operation, data) = (call.operation.as_str(), context.event_data());
+        let operation = call.operation.as_str();
+        let data = context.event_data();
         let inputs = StepInput { operation, params: &params, event: &scene.event, data, rerun: 0 };
         connector.prepare(&inputs).map_err(cannot)?;
         Ok(true)

@@ -94,7 +94,8 @@ async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
             .expect("ended");
 
         let Subscription { mut events, control } = log.subscribe(&topic, &topic).await.expect("subscribed");
-        let (mut offsets, mut end) = (Vec::new(), None);
+        let mut offsets = Vec::new();
+        let mut end = None;
         let reached = loop {
             match tokio::time::timeout(DEADLINE, events.recv()).await.expect("in time").expect("it goes on") {
                 LogEvent::Assigned { epoch, partitions } => {

@@ -45,7 +45,9 @@ impl Scene {
 #[test]
 fn the_oldest_that_waits_makes_room_and_who_is_worked_on_never_does() {
     let mut scene = Scene::with(100, 1000);
-    let (worked_on, stalled, newcomer) = (scene.enter(HERE), scene.enter(HERE), scene.enter(HERE));
+    let worked_on = scene.enter(HERE);
+    let stalled = scene.enter(HERE);
+    let newcomer = scene.enter(HERE);
     scene.crowd.set_phase(worked_on, Phase::Work, scene.now);
     assert!(scene.crowd.make_room());
     assert_eq!(scene.evicted(), [stalled]);
@@ -120,7 +122,10 @@ fn what_has_come_whole_or_has_ended_holds_nothing() {
 #[test]
 fn deadlines_are_for_bodies_and_for_answers_that_are_not_read() {
     let mut scene = Scene::with(100, 1000);
-    let (idle, slow, deaf, busy) = (scene.enter(HERE), scene.sending(HERE, 1), scene.enter(HERE), scene.enter(HERE));
+    let idle = scene.enter(HERE);
+    let slow = scene.sending(HERE, 1);
+    let deaf = scene.enter(HERE);
+    let busy = scene.enter(HERE);
     scene.crowd.set_stuck(deaf, Some(scene.now));
     scene.crowd.set_phase(busy, Phase::Work, scene.now);
     scene.crowd.sweep(scene.now + Duration::from_secs(9));

@@ -20,7 +20,8 @@ impl SpecRequest {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let mut lines = head.lines();
         let mut first = lines.next().unwrap().split(' ');
-        let (method, target) = (first.next().unwrap().to_lowercase(), first.next().unwrap());
+        let method = first.next().unwrap().to_lowercase();
+        let target = first.next().unwrap();
         let url = reqwest::Url::parse("http://x.test").unwrap().join(target).unwrap();
         Self {
             method,
@@ -219,7 +220,8 @@ components:
         let complaints = |line: &str, key: &str, body: &str| {
             document.complaints(&SpecRequest::read(&format!("{line} HTTP/1.1\r\nhost: x\r\n{key}\r\n\r\n{body}"))).len()
         };
-        let (line, key) = ("POST /things/%61b?limit=2", "x-key: k");
+        let line = "POST /things/%61b?limit=2";
+        let key = "x-key: k";
         assert_eq!(complaints(line, key, r#"{"name":"a"}"#), 0);
         assert_eq!(complaints(line, key, r#"{"name":null,"seats":1}"#), 0);
         for (line, key, body) in [

@@ -76,7 +76,9 @@ fn heads_beyond_what_is_kept_are_left_to_the_store_and_found_again() {
     assert_eq!((bench.numbers().held, bench.numbers().loaded), (256, 256));
     // The destination is back: the breaker opens up, and when few heads are left the store is queried
     // from the beginning.
-    let (mut served, mut asked, mut steps) = (0, Vec::new(), bench.after_seconds(2));
+    let mut served = 0;
+    let mut asked = Vec::new();
+    let mut steps = bench.after_seconds(2);
     while asked.is_empty() {
         asked = found_after(&steps);
         let events = begun(&steps);

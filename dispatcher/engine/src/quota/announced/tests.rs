@@ -121,7 +121,8 @@ fn no_window_ever_holds_more_than_its_limit() {
         let seconds = 3 + random.below(5_000);
         let limit = 1 + u32::try_from(random.below(40)).unwrap_or(0);
         let mut announced = heard(&policy(limit, seconds));
-        let (mut now, mut made) = (at(0), Vec::new());
+        let mut now = at(0);
+        let mut made = Vec::new();
         for _ in 0..400 {
             now += at(random.below(seconds * 100));
             announced.observe(&policy(limit, seconds), None, 0, now);
@@ -150,7 +151,8 @@ fn processes_that_are_told_what_is_left_use_it_up_and_no_more() {
         let limit = 5 + u32::try_from(random.below(100)).unwrap_or(0);
         let sharers = 1 + u32::try_from(random.below(4)).unwrap_or(0);
         let mut replicas: Vec<Announced> = (0..sharers).map(|_| Announced::default()).collect();
-        let (mut used, mut refused) = (0, 0);
+        let mut used = 0;
+        let mut refused = 0;
         for millis in (0..50_000).step_by(50) {
             let replica = &mut replicas[random.below(u64::from(sharers)) as usize];
             if replica.check(sharers, at(millis)).is_err() || replica.may_probe(0, at(millis)).is_err() {

@@ -67,7 +67,8 @@ async fn a_real_server_takes_the_mail_and_a_real_reader_reads_it() {
 
     let mails = read(&python, &maildir).await;
     assert_eq!(mails.as_array().map(Vec::len), Some(1));
-    let (mail, headers) = (&mails[0], &mails[0]["headers"]);
+    let mail = &mails[0];
+    let headers = &mails[0]["headers"];
     assert_eq!(mail["defects"], json!([]));
     assert_eq!(headers["subject"], "Grüße, 世界");
     assert_eq!(headers["from"], "Acme <hello@acme.test>");

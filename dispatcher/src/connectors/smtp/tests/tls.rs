@@ -62,7 +62,8 @@ impl Drop for MailServer {
 impl MailServer {
     fn start(python: &str, folder: &Path, scheme: &'static str) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        let certificate = folder.join("certificate.pem");
+        let key = folder.join("key.pem");
         std::fs::write(&certificate, made.cert.pem()).expect("written");
         std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
         let mut process = Command::new(python)
@@ -119,7 +120,8 @@ async fn a_mail_is_sent_through_tls_and_a_login_and_only_to_whom_is_trusted() {
     let Some(python) = crate::connectors::tests::real("USHER_TEST_SMTP") else { return };
     for scheme in ["smtps", "smtp"] {
         let folder = tempfile::tempdir().expect("a folder");
-        let (server, maildir) = (MailServer::start(&python, folder.path(), scheme), folder.path().join("mail"));
+        let server = MailServer::start(&python, folder.path(), scheme);
+        let maildir = folder.path().join("mail");
         let wrong = server.trusted(folder.path(), "leaky");
         assert!(wrong.contains("Configuration") && wrong.contains("535 5.7.8 at AUTH"), "{scheme}: {wrong}");
         assert!(!wrong.contains("leaky"), "{scheme}: {wrong}");
