@@ -11,7 +11,7 @@ use usher_service::ConfigError;
 use usher_service::options::{Environment, instance_suffix};
 use usher_service::{listen, settings};
 
-use crate::connectors::{self, SETTINGS, Use, quota};
+use crate::connectors::{self, Use, quota};
 use crate::flows::{self, Action, Flow, FlowSource};
 use crate::sql::DatabaseAddress;
 use crate::suppression::SuppressionPolicy;
@@ -230,7 +230,7 @@ impl DispatcherConfig {
         let mut users = BTreeMap::new();
         let mut places = Vec::new();
         for (instance, connectors) in self.connectors() {
-            if !connectors.contains("database") {
+            if !connectors.iter().any(|name| writes_to_database(name)) {
                 continue;
             }
             let address = for_instance(instance, self.users_of(instance))?;
@@ -272,6 +272,11 @@ impl DispatcherConfig {
     }
 }
 
+/// True if a connector writes to the users' database.
+pub(crate) fn writes_to_database(connector: &str) -> bool {
+    connectors::spec(connector).is_some_and(|spec| spec.writes_to_database)
+}
+
 /// Adds the instance whose setting is wrong to an error. Errors of the default instance are returned unchanged.
 pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) -> Result<T, ConfigError> {
     if instance == Instance::DEFAULT {
@@ -286,7 +291,7 @@ pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) ->
 /// destination has some. A destination with at least one setting is meant to be used.
 fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, ConfigError> {
     for connector in flow.connectors() {
-        if let Some((_, prefix)) = SETTINGS.iter().find(|(known, _)| *known == connector)
+        if let Some(prefix) = connectors::spec(connector).and_then(|spec| spec.settings)
             && environment.with_prefix(prefix)?.is_empty()
         {
             return Ok(Some(prefix));

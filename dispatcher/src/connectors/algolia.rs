@@ -10,6 +10,8 @@
 //! written as null. A deletion leaves no value to compare with: an update that is still in flight when its object is
 //! deleted creates the object again. The order of the events of one key prevents that, not Algolia.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use rand::seq::SliceRandom as _;
 use reqwest::Method;
@@ -24,7 +26,8 @@ use super::ParamType::{Record, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required, setting,
+    Connector, ConnectorSpec, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required,
+    setting,
 };
 use crate::engine::{Cause, Effect, Outcome};
 use crate::subject;
@@ -41,7 +44,7 @@ const MILLISECOND: i64 = 1000;
 /// Fields of a user that are never put into an index, because browsers search it.
 const PRIVATE: [&str; 2] = ["private_metadata", "unsafe_metadata"];
 
-pub(super) const OPERATIONS: &[Operation] = &[
+const OPERATIONS: &[Operation] = &[
     Operation {
         name: SAVE,
         params: &[required("object_id", Text), INDEX, optional("fields", Record)],
@@ -50,6 +53,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation { name: DELETE, params: &[required("object_id", Text), INDEX], takes_template: false, writes_to: &[] },
 ];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "algolia",
+    settings: Some("ALGOLIA_"),
+    operations: OPERATIONS,
+    default_quota: None,
+    announces_limits: true,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("ALGOLIA_APP_ID", "REHEARSAL"), ("ALGOLIA_API_KEY", "rehearsal"), ("ALGOLIA_INDEX", "people")],
+    open: |environment, _| Ok(Arc::new(Algolia::from_environment(environment)?)),
+};
 
 /// Connector for Algolia, with its settings.
 pub(super) struct Algolia {

@@ -13,23 +13,40 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::json;
 use usher_proto::Reason;
 
-use super::{Connector, Idempotency, Operation, PrepareError, StepInput};
+use super::{Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput};
 use crate::engine::{Cause, Effect, Outcome};
 use crate::sql::Database;
 use crate::sql::fault::{self, DatabaseFault};
 use row::RowChange;
 use table::TableKind;
 
-pub(super) const OPERATIONS: &[Operation] = &[
+const OPERATIONS: &[Operation] = &[
     Operation { name: "sync_user", params: &[], takes_template: false, writes_to: &[] },
     Operation { name: "sync_organization", params: &[], takes_template: false, writes_to: &[] },
     Operation { name: "sync_membership", params: &[], takes_template: false, writes_to: &[] },
     Operation { name: "sync_invitation", params: &[], takes_template: false, writes_to: &[] },
 ];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "database",
+    settings: None,
+    operations: OPERATIONS,
+    default_quota: None,
+    announces_limits: false,
+    repeats_unknown_outcomes: false,
+    writes_to_database: true,
+    placeholders: &[],
+    open: |_, database| match database {
+        Some(database) => Ok(Arc::new(Directory::new(database.clone()))),
+        None => Ok(Arc::new(Unconnected)),
+    },
+};
 
 /// Connector for the tables of users, with their database.
 pub(super) struct Directory {

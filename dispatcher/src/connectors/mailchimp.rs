@@ -10,6 +10,8 @@
 
 mod change;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use md5::{Digest as _, Md5};
 use reqwest::Method;
@@ -24,7 +26,8 @@ use super::ParamType::{Email, Record, Text, Texts};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required, setting,
+    Connector, ConnectorSpec, DefaultQuota, Idempotency, Operation, Param, PrepareError, StepInput, optional,
+    optional_or, required, setting,
 };
 use crate::engine::{Cause, Outcome};
 
@@ -36,7 +39,7 @@ const LIST: Param = optional_or("list", Text, LIST_VARIABLE);
 const LIST_VARIABLE: &str = "MAILCHIMP_LIST_ID";
 const NO_ID: &str = "is no id: it stands in the audience's settings";
 
-pub(super) const OPERATIONS: &[Operation] = &[
+const OPERATIONS: &[Operation] = &[
     Operation {
         name: PUT_MEMBER,
         params: &[
@@ -53,6 +56,19 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: UNSUBSCRIBE, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
     Operation { name: DELETE_MEMBER, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
 ];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "mailchimp",
+    settings: Some("MAILCHIMP_"),
+    operations: OPERATIONS,
+    // Mailchimp allows ten concurrent requests per key. Two are left for other programs that use the key.
+    default_quota: Some(DefaultQuota { limit: "8 at once", is_assumed: false }),
+    announces_limits: true,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("MAILCHIMP_API_KEY", "rehearsal-us1"), ("MAILCHIMP_LIST_ID", "abc")],
+    open: |environment, _| Ok(Arc::new(Mailchimp::from_environment(environment)?)),
+};
 
 /// Connector for Mailchimp, with its settings.
 pub(super) struct Mailchimp {

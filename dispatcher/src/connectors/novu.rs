@@ -11,6 +11,8 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
@@ -23,10 +25,13 @@ use usher_service::options::Environment;
 use super::ParamType::{Email, Json, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
-use super::{Connector, Idempotency, Lookup, Operation, PrepareError, StepInput, optional, required, setting};
+use super::{
+    Connector, ConnectorSpec, DefaultQuota, Idempotency, Lookup, Operation, PrepareError, StepInput, optional,
+    required, setting,
+};
 use crate::engine::{Cause, Effect, Outcome};
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
+const OPERATIONS: &[Operation] = &[Operation {
     name: "trigger",
     params: &[
         required("workflow", Text),
@@ -40,6 +45,19 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     takes_template: false,
     writes_to: &["email"],
 }];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "novu",
+    settings: Some("NOVU_"),
+    operations: OPERATIONS,
+    // The limit of the free plan. Other plans report a higher one.
+    default_quota: Some(DefaultQuota { limit: "60/s", is_assumed: true }),
+    announces_limits: true,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("NOVU_SECRET_KEY", "rehearsal")],
+    open: |environment, _| Ok(Arc::new(Novu::from_environment(environment)?)),
+};
 
 /// End of the message of Novu's server for a key that was used with another body: the error has no other name.
 const KEY_REUSED: &str = "is being reused for a different body";

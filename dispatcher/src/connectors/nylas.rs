@@ -16,6 +16,8 @@ mod mail;
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
@@ -30,7 +32,9 @@ use usher_service::options::Environment;
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
-use super::{Connector, Idempotency, Lookup, Operation, PrepareError, StepInput, Use, optional, required, setting};
+use super::{
+    Connector, ConnectorSpec, Idempotency, Lookup, Operation, PrepareError, StepInput, Use, optional, required, setting,
+};
 use crate::engine::{Cause, Effect, Outcome};
 
 /// Time for which an idempotency key is relied on: an hour, less an allowance for clock skew.
@@ -51,7 +55,7 @@ const EARLIER: i64 = 300;
 /// Mails that are searched, at most. There are rarely more to one address, and Nylas recommends small pages.
 const PAGE: &str = "50";
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
+const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
         required("to", Mailboxes),
@@ -65,6 +69,18 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     takes_template: true,
     writes_to: &["to"],
 }];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "nylas",
+    settings: Some("NYLAS_"),
+    operations: OPERATIONS,
+    default_quota: None,
+    announces_limits: true,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("NYLAS_API_KEY", "rehearsal"), ("NYLAS_GRANT_ID", "rehearsal")],
+    open: |environment, _| Ok(Arc::new(Nylas::from_environment(environment)?)),
+};
 
 /// Connector for Nylas, with its settings.
 pub(super) struct Nylas {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -17,15 +19,15 @@ use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput, default_sender, optional, optional_or,
-    required, setting,
+    Connector, ConnectorSpec, DefaultQuota, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput,
+    default_sender, optional, optional_or, required, setting,
 };
 use crate::engine::{Cause, Effect, Outcome};
 
 /// Pause until the next day's quota if Resend does not give one. The start of its day is not documented.
 const DAILY_QUOTA_PAUSE: Duration = Duration::from_secs(3600);
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
+const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
         required("to", Mailboxes),
@@ -40,6 +42,19 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     takes_template: true,
     writes_to: &["to"],
 }];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "resend",
+    settings: Some("RESEND_"),
+    operations: OPERATIONS,
+    // New teams have ten requests per second; older teams have two, and their rate-limit headers report it.
+    default_quota: Some(DefaultQuota { limit: "2/s", is_assumed: true }),
+    announces_limits: true,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("RESEND_API_KEY", "re_rehearsal")],
+    open: |environment, _| Ok(Arc::new(Resend::from_environment(environment)?)),
+};
 
 /// Connector for Resend, with its settings.
 pub(super) struct Resend {

@@ -13,6 +13,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::json;
 use usher_proto::{Mailbox, Reason};
@@ -21,14 +23,14 @@ use usher_service::options::Environment;
 
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::{
-    Connector, FROM, Idempotency, Operation, PrepareError, StepInput, default_sender, optional, optional_or, required,
-    setting,
+    Connector, ConnectorSpec, FROM, Idempotency, Operation, PrepareError, StepInput, default_sender, optional,
+    optional_or, required, setting,
 };
 use crate::engine::{Effect, Outcome};
 use message::Mail;
 use server::MailServer;
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
+const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
         required("to", Mailboxes),
@@ -42,6 +44,19 @@ pub(super) const OPERATIONS: &[Operation] = &[Operation {
     takes_template: true,
     writes_to: &["to"],
 }];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "smtp",
+    settings: Some("SMTP_"),
+    operations: OPERATIONS,
+    default_quota: None,
+    // A mail server has no headers.
+    announces_limits: false,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("SMTP_URL", "smtp://127.0.0.1:1")],
+    open: |environment, _| Ok(Arc::new(Smtp::from_environment(environment)?)),
+};
 
 /// Connector for SMTP, with its settings.
 pub(super) struct Smtp {

@@ -17,6 +17,8 @@ mod retire;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::json;
 use usher_proto::Reason;
@@ -25,7 +27,8 @@ use usher_service::options::Environment;
 
 use super::ParamType::{Email, Number, Table, Text, Whose};
 use super::{
-    Connector, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError, StepInput, optional, optional_or, required,
+    Connector, ConnectorSpec, DefaultQuota, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError, StepInput,
+    optional, optional_or, required,
 };
 use crate::engine::{Cause, Effect, Outcome};
 use api::Api;
@@ -41,7 +44,7 @@ const DELETE_CUSTOMER: &str = "delete_customer";
 /// characters without brackets, and values of up to 500. Usher's value contains no personal data.
 pub(super) const MARK: &str = "usher_key";
 
-pub(super) const OPERATIONS: &[Operation] = &[
+const OPERATIONS: &[Operation] = &[
     Operation {
         name: CREATE_CUSTOMER,
         params: &[
@@ -83,6 +86,19 @@ pub(super) const OPERATIONS: &[Operation] = &[
         writes_to: &[],
     },
 ];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "stripe",
+    settings: Some("STRIPE_"),
+    operations: OPERATIONS,
+    // Each endpoint allows 25 requests per second. The whole of a live account allows four times as many.
+    default_quota: Some(DefaultQuota { limit: "20/s", is_assumed: false }),
+    announces_limits: true,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("STRIPE_SECRET_KEY", "sk_test_rehearsal"), ("STRIPE_PRICE_ID", "price_rehearsal")],
+    open: |environment, _| Ok(Arc::new(Stripe::from_environment(environment)?)),
+};
 
 /// Connector for Stripe, with its settings.
 pub(super) struct Stripe {

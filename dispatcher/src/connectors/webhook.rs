@@ -13,6 +13,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
@@ -27,21 +29,42 @@ use super::ParamType::{Address, Json, Name};
 use super::http::{self, HttpAnswer};
 use super::path::{self, HttpClient, Path};
 use super::{
-    Connector, Idempotency, Operation, PrepareError, StepInput, Use, is_template, optional, optional_or, required,
+    Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput, Use, is_template, optional, optional_or,
+    required,
 };
 use crate::engine::{Cause, Effect, Outcome};
 use crate::flows::Action;
 
 /// Secret for receivers for which a flow names no other. With the suffix `_NAME`, the secret of `secret = "name"`.
 const SECRET: &str = "HTTP_SIGNING_SECRET";
+/// A valid secret that signs nothing.
+pub(super) const REHEARSAL_SECRET: &str = "whsec_cmVoZWFyc2FsLXJlaGVhcnNhbC1yZWhlYXJzYWw=";
 const ALLOW_PLAIN: &str = "HTTP_ALLOW_PLAIN";
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
+const OPERATIONS: &[Operation] = &[Operation {
     name: "post",
     params: &[required("url", Address), optional("body", Json), optional_or("secret", Name, SECRET)],
     takes_template: false,
     writes_to: &[],
 }];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "http",
+    settings: None,
+    operations: OPERATIONS,
+    default_quota: None,
+    // There is a different receiver behind each address, so the limits of one do not apply to the others.
+    announces_limits: false,
+    // Receivers of Standard Webhooks must recognise a repeated message by its id, and a 503 of theirs must not end the run.
+    repeats_unknown_outcomes: true,
+    writes_to_database: false,
+    placeholders: &[
+        ("HTTP_SIGNING_SECRET", REHEARSAL_SECRET),
+        // Allows `http://`, so that such an address is judged by its host alone.
+        ("HTTP_ALLOW_PLAIN", "true"),
+    ],
+    open: |environment, _| Ok(Arc::new(SignedPost::from_environment(environment)?)),
+};
 
 /// Connector for `http`, with its settings.
 pub(super) struct SignedPost {

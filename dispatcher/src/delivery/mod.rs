@@ -27,7 +27,7 @@ use usher_eventlog::{Log, LogWatch};
 use usher_service::Readiness;
 
 use crate::config::{DispatcherConfig, for_instance};
-use crate::connectors::{Connectors, may_announce, quota};
+use crate::connectors::{self, Connectors, quota};
 use crate::engine::{Destinations, Engine, FlowLimits, account};
 use crate::flows::Flow;
 use crate::metrics::DispatcherMetrics;
@@ -304,7 +304,7 @@ fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result
             let uses =
                 |flow: &&Flow| flow.instances.contains(instance) && flow.connectors().any(|used| used == connector);
             let serves_urgent = config.flows.iter().filter(uses).any(|flow| flow.urgent);
-            if quota.is_none() && !may_announce(connector) {
+            if quota.is_none() && !connectors::spec(connector).is_some_and(|spec| spec.announces_limits) {
                 continue;
             }
             let destination = account(connector, instance);

@@ -10,7 +10,7 @@ use usher_service::ConfigError;
 use usher_service::Readiness;
 
 use super::ASK_AGAIN;
-use crate::config::{DispatcherConfig, for_instance};
+use crate::config::{DispatcherConfig, for_instance, writes_to_database};
 use crate::connectors::{self, Connectors};
 use crate::engine::account;
 use crate::flows::Flow;
@@ -105,7 +105,7 @@ pub(super) async fn open_connectors(
                 Outage::of(&database, address.variable().to_owned(), readiness.clone())
             }
         };
-        if used.contains("database") {
+        if used.iter().any(|name| writes_to_database(name)) {
             if retry_until_ready(stop, || prepare(&outage, Tables::Users)).await?.is_none() {
                 return Ok(None);
             }

@@ -244,7 +244,7 @@ mod tests {
         let name = r#"<a href="x">&'"#;
         let context = Context::of(json!({ "user": { "name": name, "list": [name] } }));
         let mut escaped = Vec::new();
-        for (connector, operations) in connectors::OPERATIONS {
+        for connectors::ConnectorSpec { name: connector, operations, .. } in connectors::CONNECTORS {
             for operation in *operations {
                 let rendered = |text: &str| {
                     let step = format!("use = \"{connector}.{}\"\n{}", operation.name, everywhere(operation, text));

@@ -83,7 +83,7 @@ fn no_depth_is_too_deep() {
     let mut levels = 0;
     while let Some(inner) = level.get(0) {
         level = inner;
-        levels = levels + 1;
+        levels += 1;
     }
     assert_eq!((levels, level.as_str().map(|text| &text[..2])), (MAX_DEPTH - 1, Some("[[")));
     let flat = value.storable(5);

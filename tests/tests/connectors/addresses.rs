@@ -1,7 +1,7 @@
 //! Every address parameter of every operation is parsed equally strictly, whatever its source.
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::connectors::{self, OPERATIONS, Operation, ParamType};
+use usher_dispatcher::connectors::{self, Operation, ParamType};
 use usher_dispatcher::flows::{Flow, FlowSource};
 use usher_service::options::Environment;
 
@@ -56,7 +56,7 @@ fn params(operation: &Operation) -> Map<String, Value> {
 
 /// Returns every address parameter of every operation.
 fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'static str, ParamType)> {
-    let all = OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |operation| (*connector, operation)));
+    let all = connectors::operations();
     all.flat_map(|(connector, operation)| {
         let addresses = operation.params.iter().filter(move |param| {
             let is_address = matches!(param.shape, ParamType::Sender | ParamType::Mailboxes | ParamType::Email);
@@ -114,7 +114,7 @@ fn texts(value: &Value) -> Vec<&str> {
 async fn a_line_end_in_a_subject_or_a_header_begins_no_other() {
     usher_service::telemetry::install_tls();
     let with_headers = |operation: &&Operation| operation.params.iter().any(|param| param.name == "headers");
-    let all = OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |operation| (*connector, operation)));
+    let all = connectors::operations();
     let mails: Vec<_> = all.filter(|(_, operation)| with_headers(operation)).collect();
     assert_eq!(mails.len(), 3, "resend, nylas and smtp");
     for (connector, operation) in mails {

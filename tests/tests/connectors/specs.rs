@@ -8,7 +8,7 @@ mod openapi;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::connectors::OPERATIONS;
+use usher_dispatcher::connectors;
 use usher_tests::backend::log_once;
 
 use self::openapi::{Document, SpecRequest};
@@ -42,9 +42,9 @@ async fn judged(connector: &str, file: &str) {
     };
     let document = Document::read(&Path::new(&folder).join(file));
     let subject = subject(connector);
-    let (_, operations) = OPERATIONS.iter().find(|(name, _)| *name == connector).unwrap();
+    let operations = connectors::spec(connector).unwrap().operations;
     let mut judged = 0;
-    for operation in *operations {
+    for operation in operations {
         let server = TestServer::start(answer(200, &[], ANSWER)).await;
         let opened = subject.open(&server.url());
         let ask = async |params: Map<String, Value>, id: &str| {

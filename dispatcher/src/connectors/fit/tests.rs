@@ -5,7 +5,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 
 use super::*;
-use crate::connectors::{OPERATIONS, Operation, Param, ParamType};
+use crate::connectors::{self, Operation, Param, ParamType};
 
 /// Texts that people and senders of events have put into names, and worse ones.
 const PARTS: &[&str] = &[
@@ -120,7 +120,7 @@ fn assert_fits(limit: ValueLimit, value: &Value, place: &str) {
 }
 
 fn everything() -> impl Iterator<Item = (&'static str, &'static Operation, &'static Param)> {
-    let operations = OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |op| (*connector, op)));
+    let operations = connectors::operations();
     operations
         .flat_map(|(connector, operation)| operation.params.iter().map(move |param| (connector, operation, param)))
 }

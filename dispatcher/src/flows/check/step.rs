@@ -44,11 +44,12 @@ const NEEDS_WITHIN: Duration = Duration::from_secs(24 * 3600);
 /// Maximum length of a step's name in characters. The name becomes part of idempotency keys.
 const LONGEST_NAME: usize = 64;
 
-/// Returns the default decision after an unknown outcome. In general a loss is preferred to a duplicate. Receivers
-/// of Standard Webhooks, however, must recognise a repeated message by its id, and a 503 response of theirs must
-/// not end the run.
-fn default_on_doubt(connector: &str) -> OnUnknownOutcome {
-    if connector == "http" { OnUnknownOutcome::Send } else { OnUnknownOutcome::DeadLetter }
+/// Returns the default decision after an unknown outcome.
+fn default_on_unknown_outcome(connector: &str) -> OnUnknownOutcome {
+    match connectors::spec(connector) {
+        Some(spec) if spec.repeats_unknown_outcomes => OnUnknownOutcome::Send,
+        _ => OnUnknownOutcome::DeadLetter,
+    }
 }
 
 impl Checker<'_> {
@@ -219,7 +220,7 @@ impl Checker<'_> {
     }
 
     fn on_unknown_outcome(&mut self, table: &dyn TableLike, connector: &str) -> OnUnknownOutcome {
-        let Some(item) = table.get("on_unknown_outcome") else { return default_on_doubt(connector) };
+        let Some(item) = table.get("on_unknown_outcome") else { return default_on_unknown_outcome(connector) };
         match item.as_str() {
             Some("send") => return OnUnknownOutcome::Send,
             Some("dead_letter") => {}
@@ -230,8 +231,7 @@ impl Checker<'_> {
 
     fn operation(&mut self, item: &Item) -> Checked<(&'static str, &'static Operation)> {
         let text = item.as_str().unwrap_or_default();
-        let all =
-            || connectors::OPERATIONS.iter().flat_map(|(connector, list)| list.iter().map(move |op| (*connector, op)));
+        let all = connectors::operations;
         let found = all().find(|(connector, operation)| text == format!("{connector}.{}", operation.name));
         found.ok_or_else(|| {
             let connector = text.split('.').next().unwrap_or_default();
@@ -243,7 +243,7 @@ impl Checker<'_> {
                 (Some(meant), _) => format!("; did you mean {meant}?"),
                 (None, false) => format!("; {connector} can {}", own.join(", ")),
                 (None, true) => {
-                    let connectors: Vec<&str> = connectors::OPERATIONS.iter().map(|(name, _)| *name).collect();
+                    let connectors: Vec<&str> = connectors::CONNECTORS.iter().map(|spec| spec.name).collect();
                     format!(
                         "; there are {}; who takes JSON, such as Slack, is reached by http.post to its address",
                         connectors.join(", ")
