@@ -74,8 +74,9 @@ pub(crate) async fn known_flow(store: &SqlStore, flow: &str) -> anyhow::Result<(
     if known.iter().any(|name| name == flow) {
         return Ok(());
     }
-    let others = if known.is_empty() { "no flow has".to_owned() } else { format!("{} have", known.join(", ")) };
-    Err(ConfigError(format!("no flow {flow} has run here; {others}")).into())
+    let known =
+        if known.is_empty() { "none has run here".to_owned() } else { format!("there are {}", known.join(", ")) };
+    Err(ConfigError(format!("there is no flow {flow:?}; {known}")).into())
 }
 
 const STORE: &str = "store.db";

@@ -72,7 +72,8 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
         return written;
     }
     // Syncs the folder, because the file's new name must be on the disk too.
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
