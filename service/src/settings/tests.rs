@@ -154,7 +154,8 @@ fn what_the_sources_look_up_is_listed_and_nothing_else() {
     }
     for (name, _) in SETTINGS {
         // The name of a quota setting is built from the connector's name.
-        let connector = name.strip_suffix("_QUOTA").map(|connector| format!("(\"{}\", ", connector.to_lowercase()));
+        let spec = |connector: &str| format!("ConnectorSpec {{\n    name: \"{}\",", connector.to_lowercase());
+        let connector = name.strip_suffix("_QUOTA").map(spec);
         let looked_up = match connector {
             Some(connector) => sources.iter().any(|text| text.contains(&connector)),
             None => used.contains(name),
