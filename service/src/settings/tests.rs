@@ -123,7 +123,7 @@ fn sources() -> Vec<String> {
                 collect(&path, into);
             } else if path.extension().is_some_and(|end| end == "rs") && !of_tests && !path.ends_with("settings.rs") {
                 let text = std::fs::read_to_string(&path).expect("a source");
-                into.push(text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned());
+                into.push(text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned());
             }
         }
     }
