@@ -13,12 +13,13 @@ use crate::subject;
 pub struct StepInput<'a> {
     /// Name of the operation.
     pub operation: &'a str,
-    /// Rendered parameters. An empty text is absent, or null in a [`ParamType::Record`] and a [`ParamType::Whose`]. A
-    /// [`ParamType::Json`] is a text: see `json`.
+    /// Rendered parameters. An empty text is absent, or null in a [`ParamType::Record`](super::ParamType::Record) and a
+    /// [`ParamType::Whose`](super::ParamType::Whose). A [`ParamType::Json`](super::ParamType::Json) is a text: see
+    /// `json`.
     pub params: &'a Map<String, Value>,
     /// Event that started the run.
     pub event: &'a Event,
-    /// The event's `data` as a tree. Counts and nesting that the tree cannot represent are replaced by the text that
+    /// The event's `data` as a tree. Numbers and nesting that the tree cannot represent are replaced by the text that
     /// was sent; see `sent`.
     pub data: &'a Value,
     /// Number of reruns ordered for the run.
@@ -31,7 +32,7 @@ impl<'a> StepInput<'a> {
         subject::data(self.event)
     }
 
-    /// Returns a [`ParamType::Json`] parameter as text. Counts keep the digits that were sent.
+    /// Returns a [`ParamType::Json`](super::ParamType::Json) parameter as text. Counts keep the digits that were sent.
     pub(super) fn json(&self, name: &str) -> Option<&'a str> {
         self.params.get(name)?.as_str()
     }
