@@ -1,6 +1,10 @@
 //! Requirements for every store: one suite, run against SQLite and against Postgres.
 #![allow(clippy::unwrap_used)]
 
+#[macro_use]
+#[path = "store/support.rs"]
+mod support;
+
 #[path = "store/kept.rs"]
 mod kept;
 
@@ -29,57 +33,8 @@ use kept::{
     a_dead_run_keeps_nothing_when_its_life_is_over, an_address_is_used_while_some_living_user_of_the_instance_has_it,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
 };
+use support::*;
 use usher_tests::unique;
-
-const FLOW: &str = "test";
-const PARTITIONS: i32 = 4;
-const ZERO: Partition = Partition(0);
-
-/// A store of one test.
-struct Subject {
-    store: SqlStore,
-    address: DatabaseAddress,
-    /// The same address as text, for direct access to the database.
-    url: String,
-    postgres: bool,
-    _folder: TempDir,
-}
-
-async fn subject(postgres: bool) -> Option<Subject> {
-    let folder = tempfile::tempdir().unwrap();
-    let address = if postgres {
-        let server = setting("USHER_TEST_POSTGRES")?;
-        let name = unique("usher_test_");
-        let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
-        connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
-        format!("{}/{name}", server.rsplit_once('/').unwrap().0)
-    } else {
-        format!("sqlite:{}", folder.path().join("store.db").display())
-    };
-    log_once(&format!("store: {}", if postgres { "Postgres" } else { "SQLite" }));
-    let url = address;
-    let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
-    let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
-    Some(Subject { store, address, url, postgres, _folder: folder })
-}
-
-macro_rules! on_every_store {
-    ($($claim:ident),+ $(,)?) => {
-        $(mod $claim {
-            #[tokio::test]
-            async fn sqlite() {
-                super::$claim(super::subject(false).await.unwrap()).await;
-            }
-
-            #[tokio::test]
-            async fn postgres() {
-                if let Some(subject) = super::subject(true).await {
-                    super::$claim(subject).await;
-                }
-            }
-        })+
-    };
-}
 
 #[path = "store/earlier.rs"]
 mod earlier;
@@ -124,117 +79,6 @@ on_every_store!(
     a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
     a_change_that_is_refused_is_told_and_all_others_are_written,
 );
-
-fn id(key: &str) -> SubjectId {
-    SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(key))
-}
-
-fn reference(event: &str) -> EventRef {
-    EventRef::new(Source::Clerk, &Instance::default(), &EventId::new(event))
-}
-
-fn event(id: &str, key: &str) -> Event {
-    Event {
-        id: EventId::new(id),
-        kind: "user.created".into(),
-        source: Source::Clerk,
-        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new(key)),
-        occurred_at: Timestamp::from_millis(1_767_261_600_250),
-        received_at: Timestamp::from_millis(1_767_261_601_000),
-        provenance: vec![("svix-id".into(), id.into())],
-        body: Bytes::from_static("{\"data\": {\"name\": \"Zo\u{eb} \\u0000 'quoted'\"} }\n".as_bytes()),
-    }
-}
-
-fn arrival(offset: i64, id: &str, key: &str) -> Arrival {
-    Arrival::starting(offset, event(id, key))
-}
-
-fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arrival {
-    let data = alive.then(|| format!("{{\"v\":{updated_at}}}"));
-    let snapshot = Some(Snapshot { updated_at, occurred_at: updated_at, data });
-    Arrival { starts: false, snapshot, ..arrival(offset, id, key) }
-}
-
-fn batch(epoch: i64, arrivals: Vec<Arrival>) -> Batch {
-    let frontier = arrivals.iter().map(|arrival| arrival.offset + 1).max().unwrap_or(0);
-    let connector = Some("resend".to_owned());
-    Batch { partition: ZERO, epoch, frontier, arrivals, refused: Vec::new(), flow_version: "v1".into(), connector }
-}
-
-impl Subject {
-    async fn own(&self) -> i64 {
-        self.store.acquire(FLOW, &[ZERO], "me").await.unwrap()[0].epoch
-    }
-
-    async fn admit(&self, epoch: i64, arrivals: Vec<Arrival>) -> Admission {
-        self.store.admit(FLOW, &batch(epoch, arrivals)).await.unwrap()
-    }
-
-    async fn change(&self, epoch: i64, event: &str, kind: ChangeKind) -> Changed {
-        let change = Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind };
-        self.store.change(FLOW, &[change]).await.unwrap()[0]
-    }
-
-    /// Returns the heads of lanes as runs.
-    async fn heads(&self, after: Option<(i64, EventRef)>, without: &[&str]) -> Vec<Run> {
-        let without = without.iter().map(|name| (*name).to_owned()).collect();
-        self.store.heads(FLOW, &HeadsOf { partition: ZERO, after, without, limit: 100 }).await.unwrap()
-    }
-
-    /// Returns the event ids of the heads of lanes.
-    async fn head_names(&self) -> Vec<String> {
-        names(&self.heads(None, &[]).await)
-    }
-
-    /// Returns the runs due at this time: event ids of heads, and keys of runs behind another.
-    async fn due(&self, epoch: i64, seconds: i64) -> (Vec<String>, Vec<String>) {
-        let due = self.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(seconds)).await.unwrap();
-        (names(&due.heads), due.behind.iter().map(|subject| subject.key().to_owned()).collect())
-    }
-
-    async fn state(&self, event: &str) -> String {
-        let filter = RunFilter { event: Some(event.into()), ..RunFilter::default() };
-        self.store.runs(&filter, 10).await.unwrap().remove(0).state
-    }
-}
-
-fn names(runs: &[Run]) -> Vec<String> {
-    runs.iter().map(|run| run.event.id.to_string()).collect()
-}
-
-fn claim(made: u32, generation: u32, request: &[u8]) -> ChangeKind {
-    let tries = AttemptState { attempts: made, generation, unanswered: 1, ..AttemptState::default() };
-    ChangeKind::Claim { tries, request: request.to_vec() }
-}
-
-fn wait(seconds: i64, news_after: Option<i64>) -> ChangeKind {
-    ChangeKind::Wait { until: Timestamp::from_seconds(seconds), news_after }
-}
-
-fn park(seconds: i64, tries: AttemptState, request: Option<&[u8]>) -> ChangeKind {
-    let request = request.map(<[u8]>::to_vec);
-    ChangeKind::Park { until: Timestamp::from_seconds(seconds), tries, request }
-}
-
-fn dead(in_doubt: bool) -> ChangeKind {
-    let verdict = Some((Reason::InvalidRequest, "422 validation_error".to_owned()));
-    ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt }
-}
-
-fn order(offset: i64, id: &str, key: &str, of: &str, order: CommandKind) -> Arrival {
-    let command = Command { run: reference(of), by: "ann".into(), at: Timestamp::from_seconds(5), order };
-    Arrival { starts: false, command: Some(command), ..arrival(offset, id, key) }
-}
-
-fn effect(id: &str) -> Option<StepEffect> {
-    let effect = Effect::new(id, json!({}));
-    Some(StepEffect { step: 0, name: "first".into(), connector: "resend".into(), effect })
-}
-
-fn end(state: RunState) -> ChangeKind {
-    ChangeKind::End { state, effect: None, note: None, verdict: None, in_doubt: false }
-}
 
 async fn an_event_is_admitted_once_however_often_it_comes(subject: Subject) {
     let epoch = subject.own().await;
