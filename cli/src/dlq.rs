@@ -91,7 +91,7 @@ struct List {
     place: StoreLocation,
     #[command(flatten)]
     which: DeadLetterFilter,
-    /// Maximum number of rows.
+    /// Maximum number of dead letters, and of refused records.
     #[arg(long, default_value_t = 1000)]
     limit: u32,
     /// Print one JSON object per line.
@@ -173,7 +173,7 @@ impl Redrive {
         let filter = which.filter();
         let narrowed = RunFilter { state: Some(RunState::Dead), ..RunFilter::default() } != filter;
         if !narrowed && !all {
-            let why = "specify which dead letters: --flow, --reason, --user, --event, --since, or --all";
+            let why = "specify which dead letters: --flow, --reason, --user, --event, --instance, --since, or --all";
             return Err(ConfigError(why.to_owned()).into());
         }
         let mut dead = desk.place.store().await?.runs(&filter, i64::MAX).await?;

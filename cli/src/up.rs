@@ -1,6 +1,6 @@
 //! `usher up`: runs everything in one process, with nothing to install or to configure.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_dispatcher::Dispatcher;
 use usher_dispatcher::config::FlowFiles;
-use usher_dispatcher::flows::Flow;
+use usher_dispatcher::flows::Pattern;
 use usher_eventlog::{LogAddress, LogLayout, LogWatch};
 use usher_lab::Lab;
-use usher_proto::{Instance, unsubscribe};
+use usher_proto::{Source, unsubscribe};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{Readiness, health, http, listen, settings, shutdown, telemetry};
@@ -118,12 +118,13 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     for (flow, settings) in &dispatcher.left_out {
         output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
     }
-    for (instance, flows) in flows_by_instance(&dispatcher.flows) {
-        if let Some(setting) = ingest.unset_secret(instance) {
-            let flows = flows.join(", ");
-            output::notice(&format!(
-                "no webhook of instance {instance} is taken (flows: {flows}): {setting} is not set"
-            ));
+    for flow in &dispatcher.flows {
+        for instance in &flow.instances {
+            let sources: BTreeSet<Source> = flow.on.iter().map(Pattern::source).collect();
+            for setting in sources.into_iter().filter_map(|source| ingest.unset_secret(source, instance)) {
+                let name = &flow.name;
+                output::notice(&format!("flow {name} gets no webhook of instance {instance}: {setting} is not set"));
+            }
         }
     }
     let lab = lab.map(|lab| tokio::spawn(parts.clone().watch("the lab", lab_stop.clone(), lab.stopped())));
@@ -144,17 +145,6 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
         None => {}
     }
     Ok(())
-}
-
-/// Returns the names of the flows that the events of each instance start.
-fn flows_by_instance(flows: &[Flow]) -> BTreeMap<&Instance, Vec<&str>> {
-    let mut of: BTreeMap<&Instance, Vec<&str>> = BTreeMap::new();
-    for flow in flows {
-        for instance in &flow.instances {
-            of.entry(instance).or_default().push(&flow.name);
-        }
-    }
-    of
 }
 
 const SIGNING_SECRET: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
@@ -260,7 +250,7 @@ async fn start(
     // A separate registry, because the dispatcher's watch already has the same metrics on the page.
     let watch = LogWatch::new(log.clone(), ingest.layout.topics.events(), door.clone(), &Registry::new())?;
     let prepare = ingest.prepare(log.clone(), watch, stop.clone());
-    running.spawn(parts.clone().run("ingest's look at the log", async move { Ok(prepare.await?) }));
+    running.spawn(parts.clone().run("ingest's check of the log", async move { Ok(prepare.await?) }));
     let serve_webhooks = http::serve(listener, router, stop.clone());
     let server = async move {
         serve_webhooks.await;

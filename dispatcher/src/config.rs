@@ -52,7 +52,11 @@ impl FlowFiles {
     ///
     /// The folder or one of its files cannot be read.
     pub fn read(&self) -> Result<Vec<FlowSource>, ConfigError> {
-        self.folder.as_deref().map_or_else(|| Ok(flows::builtin()), flows::read_folder)
+        let Some(folder) = &self.folder else { return Ok(flows::builtin()) };
+        flows::read_folder(folder).map_err(|error| match folder.is_dir() {
+            true => error,
+            false => ConfigError::new("USHER_FLOWS", error),
+        })
     }
 
     /// Reads and checks all flows. Warnings are logged.

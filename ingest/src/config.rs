@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use usher_eventlog::{Log, LogAddress, LogError, LogLayout, LogWatch};
-use usher_proto::Instance;
 use usher_proto::unsubscribe::{SECRETS, UnsubscribeSecrets};
+use usher_proto::{Instance, Source};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{listen, settings};
 
 use crate::published;
 use crate::sources::clerk::ClerkSource;
-use crate::sources::resend::ResendSource;
+use crate::sources::resend::{self, ResendSource};
 
 /// Interval between checks that the log is reachable.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
@@ -75,11 +75,17 @@ impl IngestConfig {
         Ok(Self { listen, admin, log, kafka, layout, clerk, resend, unsubscribe })
     }
 
-    /// Returns the missing setting without which webhooks of an instance cannot be verified, whichever sender they come
-    /// from. Flows that wait for such webhooks would wait forever. `None` if some sender has a secret for the instance.
-    pub fn unset_secret(&self, instance: &Instance) -> Option<String> {
-        let elsewhere = self.resend.as_ref().is_some_and(|resend| resend.takes(instance));
-        self.clerk.unset(instance).filter(|_| !elsewhere)
+    /// Returns the setting of the signing secret that an instance of a sender lacks. `None` if it is set, or if the
+    /// source is not a sender of webhooks.
+    pub fn unset_secret(&self, source: Source, instance: &Instance) -> Option<String> {
+        match source {
+            Source::Clerk => self.clerk.unset(instance),
+            Source::Resend => match &self.resend {
+                Some(resend) => resend.unset(instance),
+                None => Some(resend::setting(instance)),
+            },
+            Source::Usher => None,
+        }
     }
 
     /// Creates or checks the topic, then watches the log until `stop`.

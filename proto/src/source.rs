@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The sender of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// Clerk's webhooks, delivered and signed by Svix.
     Clerk,

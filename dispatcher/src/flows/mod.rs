@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use usher_proto::{Event, Instance};
+use usher_proto::{Event, Instance, Source};
 
 use crate::engine::RetryPolicy;
 use crate::engine::start::StartFrom;
@@ -143,7 +143,7 @@ pub struct Needs {
 /// A pattern of event types: `source/type`, where the type may end in `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    source: String,
+    source: Source,
     kind: String,
     prefix: bool,
 }
@@ -152,15 +152,20 @@ impl Pattern {
     /// Parses `source/type` or `source/type.*`; `None` if the text is not a valid pattern.
     pub fn parse(text: &str) -> Option<Self> {
         let (source, kind) = text.split_once('/')?;
-        source.parse::<usher_proto::Source>().ok()?;
+        let source = source.parse().ok()?;
         let (kind, prefix) = kind.strip_suffix('*').map_or((kind, false), |prefix| (prefix, true));
         let valid = !kind.contains('*') && (prefix || !kind.is_empty());
-        valid.then(|| Self { source: source.to_owned(), kind: kind.to_owned(), prefix })
+        valid.then(|| Self { source, kind: kind.to_owned(), prefix })
     }
 
     /// Returns the type, or the prefix of types, if the pattern's source is Clerk; `None` for another source.
     fn clerk_type(&self) -> Option<&str> {
-        (self.source == usher_proto::Source::Clerk.label()).then_some(&*self.kind)
+        (self.source == Source::Clerk).then_some(&*self.kind)
+    }
+
+    /// Returns the sender of the events that match.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// True if the pattern matches all types that begin with its text.
@@ -175,7 +180,7 @@ impl Pattern {
 
     /// True if the event matches the pattern.
     pub fn matches(&self, event: &Event) -> bool {
-        self.takes(&event.kind) && event.source.label() == self.source
+        self.takes(&event.kind) && event.source == self.source
     }
 }
 

@@ -115,7 +115,7 @@ impl Object for SentJson {
 /// Prints only the length, because the text may contain personal data.
 impl fmt::Debug for SentJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sent({} bytes)", self.text.len())
+        write!(f, "SentJson({} bytes)", self.text.len())
     }
 }
 

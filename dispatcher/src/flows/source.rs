@@ -40,11 +40,13 @@ impl FlowSource {
 /// what the user intended.
 pub fn read_folder(folder: &Path) -> Result<Vec<FlowSource>, ConfigError> {
     if folder.is_file() {
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let why = format!("a folder of flow files is wanted, such as {}", parent.display());
-        return Err(ConfigError::new(&folder.display().to_string(), why));
+        // The file of a flow is in the folder that was meant.
+        let parent = folder.parent().filter(|_| folder.extension().is_some_and(|extension| extension == "toml"));
+        let parent = parent.map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        let hint = parent.map_or_else(String::new, |parent| format!(", such as {}", parent.display()));
+        return Err(ConfigError::new(&folder.display().to_string(), format!("a folder of flow files is wanted{hint}")));
     }
-    if !folder.exists() {
+    if matches!(folder.try_exists(), Ok(false)) {
         return Err(ConfigError::new(&folder.display().to_string(), "there is no such folder"));
     }
     let bad = |path: &Path, error: &dyn std::fmt::Display| ConfigError::new(&path.display().to_string(), error);

@@ -37,13 +37,9 @@ impl ClerkSource {
         Ok(Self { secrets })
     }
 
-    /// Returns the setting for the signing secret of an instance. `None` if the instance has a secret.
+    /// Returns the setting of an instance's signing secret, if it is not set.
     pub(crate) fn unset(&self, instance: &Instance) -> Option<String> {
-        let suffix = instance.as_str().to_uppercase().replace('-', "_");
-        (!self.secrets.has(instance)).then(|| match instance.is_default() {
-            true => VARIABLE.to_owned(),
-            false => format!("{VARIABLE}_{suffix}"),
-        })
+        self.secrets.unset(VARIABLE, instance)
     }
 }
 

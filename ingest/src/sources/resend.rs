@@ -24,6 +24,11 @@ pub struct ResendSource {
     secrets: InstanceSecrets,
 }
 
+/// Returns the setting of an instance's signing secret.
+pub(crate) fn setting(instance: &Instance) -> String {
+    svix::setting(VARIABLE, instance)
+}
+
 impl ResendSource {
     /// Reads `RESEND_WEBHOOK_SECRET` and `RESEND_WEBHOOK_SECRET_<INSTANCE>`. Each may hold several secrets, separated
     /// by spaces. `None` if no secret is set.
@@ -35,9 +40,9 @@ impl ResendSource {
         Ok(InstanceSecrets::from_environment(VARIABLE, environment)?.map(|secrets| Self { secrets }))
     }
 
-    /// True if the instance has a secret, so that its webhooks can be verified.
-    pub(crate) fn takes(&self, instance: &Instance) -> bool {
-        self.secrets.has(instance)
+    /// Returns the setting of an instance's signing secret, if it is not set.
+    pub(crate) fn unset(&self, instance: &Instance) -> Option<String> {
+        self.secrets.unset(VARIABLE, instance)
     }
 }
 

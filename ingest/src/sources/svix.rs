@@ -8,7 +8,7 @@ use usher_proto::event::MAX_ID;
 use usher_proto::headers::TRACEPARENT;
 use usher_proto::signature::{Signed, SigningSecret};
 use usher_service::ConfigError;
-use usher_service::options::Environment;
+use usher_service::options::{Environment, instance_suffix};
 
 use crate::error::Refusal;
 
@@ -19,6 +19,14 @@ pub(super) const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webh
 /// Parses one or more secrets, separated by spaces. `variable` is named in the error.
 pub(super) fn secrets(variable: &str, text: &str) -> Result<Vec<SigningSecret>, ConfigError> {
     SigningSecret::parse_list(text).map_err(|error| ConfigError::new(variable, error))
+}
+
+/// Returns the setting of an instance's secrets: `variable`, and for a named instance its name behind it.
+pub(super) fn setting(variable: &str, instance: &Instance) -> String {
+    match instance.is_default() {
+        true => variable.to_owned(),
+        false => format!("{variable}{}", instance_suffix(instance.as_str())),
+    }
 }
 
 /// The signing secrets of a sender's instances.
@@ -46,9 +54,9 @@ impl InstanceSecrets {
         Ok((!secrets.is_empty()).then_some(Self(secrets)))
     }
 
-    /// True if the instance has a secret, so that its webhooks can be verified.
-    pub(super) fn has(&self, instance: &Instance) -> bool {
-        self.0.contains_key(instance)
+    /// Returns the setting of an instance's secrets, if it is not set.
+    pub(super) fn unset(&self, variable: &str, instance: &Instance) -> Option<String> {
+        (!self.0.contains_key(instance)).then(|| setting(variable, instance))
     }
 
     /// Returns the instance of this name and its secrets.

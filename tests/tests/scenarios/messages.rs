@@ -50,7 +50,7 @@ const COMMANDS: &[&str] = &[
     "usher check flow.yaml",
     "usher check empty/",
     "usher health localhost",
-    "usher send user.creatd",
+    "usher send user.creatd --secret whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl",
     "usher send user.created --to localhost:8080",
     "usher send user.created --count 0",
     "usher send user.created",

@@ -94,8 +94,12 @@ async fn an_instance_without_a_signing_secret_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let flows = folder.path().join("flows");
     std::fs::create_dir(&flows).unwrap();
-    for (name, instances) in [("here", "[\"default\", \"us-east\"]"), ("there", "[\"us-east\", \"eu\"]")] {
-        let flow = format!("on = [\"clerk/user.created\"]\ninstances = {instances}\n[[step]]\nwait = \"1m\"\n");
+    for (name, on, instances) in [
+        ("here", "[\"clerk/user.created\"]", "[\"default\", \"us-east\"]"),
+        ("there", "[\"clerk/user.created\", \"usher/suppressed\"]", "[\"us-east\", \"eu\"]"),
+        ("mail", "[\"resend/email.bounced\"]", "[\"eu\"]"),
+    ] {
+        let flow = format!("on = {on}\ninstances = {instances}\n[[step]]\nwait = \"1m\"\n");
         std::fs::write(flows.join(format!("{name}.toml")), flow).unwrap();
     }
     let secret = ("CLERK_WEBHOOK_SIGNING_SECRET_EU", "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl");
@@ -103,10 +107,14 @@ async fn an_instance_without_a_signing_secret_is_told() {
     let mut program = up(folder.path(), &["--flows", flows], &[secret]);
     program.says("usher is ready: webhooks on http://").await;
     let told: Vec<String> =
-        program.output().lines().filter(|line| line.contains("is taken")).map(str::to_owned).collect();
-    let why =
-        "no webhook of instance us-east is taken (flows: here, there): CLERK_WEBHOOK_SIGNING_SECRET_US_EAST is not set";
-    assert_eq!(told, [why]);
+        program.output().lines().filter(|line| line.contains("gets no webhook")).map(str::to_owned).collect();
+    let clerk = "CLERK_WEBHOOK_SIGNING_SECRET_US_EAST";
+    let expected = [
+        format!("flow here gets no webhook of instance us-east: {clerk} is not set"),
+        "flow mail gets no webhook of instance eu: RESEND_WEBHOOK_SECRET_EU is not set".to_owned(),
+        format!("flow there gets no webhook of instance us-east: {clerk} is not set"),
+    ];
+    assert_eq!(told, expected);
     program.terminate();
     assert!(program.ended(SOON).await.success(), "{}", program.output());
 }
