@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_a_word_or_a_time() {
+    fn a_target_is_a_word_or_a_time() {
         assert_eq!("end".parse(), Ok(SeekTarget::End));
         assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(SeekTarget::Time(Timestamp::from_seconds(1))));
         assert!("now".parse::<SeekTarget>().is_err());

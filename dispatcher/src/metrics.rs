@@ -45,7 +45,7 @@ pub(crate) struct DispatcherMetrics {
     /// Attempts made after an attempt with an unknown outcome, by how the doubt was resolved.
     pub(crate) unknown_outcomes: IntCounterVec,
     /// Steps skipped because their recipients must not be written to, by reason.
-    pub(crate) recipients_skipped: IntCounterVec,
+    pub(crate) steps_skipped: IntCounterVec,
     /// Unfinished runs of flows that have no file, by flow. Counted at the start only.
     pub(crate) without_flow: IntGaugeVec,
     /// 1 while a destination's breaker is open or half-open.
@@ -111,10 +111,10 @@ impl DispatcherMetrics {
                 histogram("effect_seconds", "From an event's arrival at ingest to its effect."),
                 &["flow"],
             )?,
-            in_flight: IntGaugeVec::new(options("in_flight", "Steps under way."), &["flow"])?,
+            in_flight: IntGaugeVec::new(options("in_flight", "Steps in flight."), &["flow"])?,
             retrying: IntGaugeVec::new(options("retrying", "Runs waiting for their next attempt."), &["flow"])?,
             lanes_blocked: IntGaugeVec::new(
-                options("lanes_blocked", "Runs waiting in memory for their destination."),
+                options("lanes_blocked", "Lanes whose first run waits in memory for its destination."),
                 &["flow"],
             )?,
             loaded: IntGaugeVec::new(options("runs_loaded", "Runs in memory."), &["flow"])?,
@@ -137,10 +137,10 @@ impl DispatcherMetrics {
                 ),
                 &["flow", "connector", "resolved"],
             )?,
-            recipients_skipped: IntCounterVec::new(
+            steps_skipped: IntCounterVec::new(
                 options(
-                    "recipients_skipped_total",
-                    "Steps left undone because somebody is not to be written to, by why.",
+                    "steps_skipped_total",
+                    "Steps skipped because their recipients must not be written to, by reason.",
                 ),
                 &["flow", "why"],
             )?,
@@ -153,20 +153,23 @@ impl DispatcherMetrics {
                 &["connector"],
             )?,
             rejoins: IntCounterVec::new(
-                options("rejoins_total", "How often the group was joined again by our own decision."),
+                options(
+                    "rejoins_total",
+                    "Rejoins of the consumer group because the log and the store disagreed, or consumption was stuck.",
+                ),
                 &["flow"],
             )?,
             paused: IntGaugeVec::new(options("paused", "1 while an operator has paused the flow."), &["flow"])?,
             catching_up: IntGaugeVec::new(
-                options("catching_up", "1 while nothing is begun until the log has been read to the end seen."),
+                options("catching_up", "1 while no step begins because the flow catches up with the log."),
                 &["flow"],
             )?,
             catching_up_events: IntGaugeVec::new(
-                options("catching_up_events", "Events to be read in all partitions before anything is begun."),
+                options("catching_up_events", "Events to read in all partitions before a step begins."),
                 &["flow"],
             )?,
             lag_events: IntGaugeVec::new(
-                options("lag_events", "Events in the log that are not admitted yet, of our partitions."),
+                options("lag_events", "Events in the log that are not admitted yet, of this process's partitions."),
                 &["flow"],
             )?,
             lag_half_kept: IntGaugeVec::new(
@@ -181,15 +184,15 @@ impl DispatcherMetrics {
                 &["flow"],
             )?,
             quota_share: IntGaugeVec::new(
-                options("quota_share", "What this process may do of an account's quota, in calls."),
+                options("quota_share", "This process's share of an account's quota, in calls."),
                 &["account"],
             )?,
             quota_waiting: IntGaugeVec::new(
-                options("quota_waiting", "Calls that wait for their account's quota."),
+                options("quota_waiting", "Calls that wait for their permit."),
                 &["account"],
             )?,
             quota_used: IntCounterVec::new(
-                options("quota_used_total", "Calls that an account's quota let go."),
+                options("quota_used_total", "Calls that were given a permit."),
                 &["account"],
             )?,
             quota_wait_seconds: HistogramVec::new(
@@ -198,11 +201,14 @@ impl DispatcherMetrics {
             )?,
             store_seconds: Histogram::with_opts(histogram("store_seconds", "How long a write to the store took."))?,
             unstorable: IntCounterVec::new(
-                options("unstorable_total", "Records that the store refused for good and that were given up."),
+                options("unstorable_total", "Records that the store refused for good."),
                 &["flow", "what"],
             )?,
             stalled_seconds: IntGaugeVec::new(
-                options("stalled_seconds", "For how long the store has not answered what the flow has asked."),
+                options(
+                    "stalled_seconds",
+                    "Time for which a request of the flow to the store has been without an answer.",
+                ),
                 &["flow"],
             )?,
         };
@@ -225,8 +231,7 @@ impl DispatcherMetrics {
         for gauge in [&metrics.paused, &metrics.catching_up, &metrics.catching_up_events] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        for counter in [&metrics.runs_parked, &metrics.unknown_outcomes, &metrics.recipients_skipped, &metrics.rejoins]
-        {
+        for counter in [&metrics.runs_parked, &metrics.unknown_outcomes, &metrics.steps_skipped, &metrics.rejoins] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(metrics.quota_share.clone()))?;
@@ -243,7 +248,7 @@ impl DispatcherMetrics {
     }
 
     /// Returns the number of runs, over all flows of this process, that wait in memory for their destinations.
-    pub(crate) fn held_by_all_flows(&self) -> i64 {
+    pub(crate) fn blocked_lanes(&self) -> i64 {
         let families = self.lanes_blocked.collect();
         families.iter().flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value() as i64).sum()
     }

@@ -1,4 +1,4 @@
-//! Subjects: the snapshots that events carry, the order between two snapshots, and the fields that are read from them.
+//! Subjects: the snapshots that events carry, and the fields that are read from them.
 
 use serde_json::{Map, Value};
 use usher_proto::{Event, Json, Source};
@@ -199,19 +199,5 @@ mod tests {
                 assert_eq!(fields(read(&user), &names)["email"], "a@x.test", "{field} {odd}");
             }
         }
-    }
-
-    fn snapshot(updated_at: i64, occurred_at: i64, alive: bool) -> Snapshot {
-        Snapshot { updated_at, occurred_at, data: alive.then(|| "{}".to_owned()) }
-    }
-
-    #[test]
-    fn newer_wins_equal_is_not_older_and_a_deletion_is_final() {
-        let old = snapshot(5, 9, true);
-        assert!(snapshot(6, 0, true).replaces(&old));
-        assert!(snapshot(5, 9, true).replaces(&old));
-        assert!(!snapshot(5, 8, true).replaces(&old));
-        assert!(snapshot(1, 1, false).replaces(&old));
-        assert!(!snapshot(9, 9, true).replaces(&snapshot(1, 1, false)));
     }
 }

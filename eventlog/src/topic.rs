@@ -129,7 +129,7 @@ impl TopicProblem {
         "long_retention",
         "size_retention",
         "small_records",
-        "endless_letters",
+        "unlimited_dead_letters",
         "settings_hidden",
     ];
 
@@ -144,7 +144,7 @@ impl TopicProblem {
             Self::LongRetention(_) => "long_retention",
             Self::SizeRetention(_) => "size_retention",
             Self::SmallRecords { .. } => "small_records",
-            Self::UnlimitedDeadLetters => "endless_letters",
+            Self::UnlimitedDeadLetters => "unlimited_dead_letters",
             Self::SettingsHidden => "settings_hidden",
         }
     }
@@ -186,7 +186,7 @@ impl fmt::Display for TopicProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str(
-                "is missing and is not made again, because its events have been read before: restore it; to begin again, \
+                "is missing and is not made again, because its events have been read before: restore it; to start with an empty topic, \
                  make it yourself or set another USHER_TOPIC_PREFIX, and use an empty store",
             ),
             Self::Replaced => f.write_str(

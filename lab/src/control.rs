@@ -81,14 +81,14 @@ async fn contents(State(lab): State<Lab>) -> Response {
             "GET /effects[?provider=&key=&since=&limit=]": "what the doubles accepted, the newest of it; a page of 10000",
             "GET /requests[?provider=&key=&since=&limit=]": "the requests that arrived, likewise",
             "GET /counts": "how many there were of each double, also of those that are not kept any more",
-            "DELETE /effects": "forget both lists",
+            "DELETE /effects": "forget both lists and the counts",
             "GET|PUT|DELETE /faults/<provider>": [
                 {"status": 503, "share": 1.0, "for_seconds": 30},
                 [{"status": 503, "share": 0.2}, {"hang": true, "share": 0.02}],
                 {"status": 504, "after_effect": true},
                 {"status": 429, "beyond": 10},
             ],
-            "DELETE /keys/<provider>": "forget the idempotency keys, as happens by itself after a day",
+            "DELETE /keys/<provider>": "forget the idempotency keys, as happens by itself after a day (an hour at Nylas)",
             "GET|PUT|DELETE /limits/<provider>": {"per_second": 10},
         },
     });

@@ -4,7 +4,7 @@
 //! that is named after a status (`trigger_not_active`) answers 201 with that status and sends nothing. A workflow named
 //! `missing` does not exist.
 //!
-//! `Idempotency-ExpiringKey` is ignored, as it is unless Novu's support has enabled it for an account. A repeat is recognised
+//! `Idempotency-Key` is ignored, as it is unless Novu's support has enabled it for an account. A repeat is recognised
 //! by its `transactionId`: it gets the first response again and makes no second notification. Novu's response to a
 //! repeat with another body is not documented; here it is refused, as Novu documents it for idempotency keys.
 

@@ -4,7 +4,7 @@
 //! that begin with `missing`. The grant `of-acme` reports a mailbox in the domain `acme.test`. Other grants report no
 //! address, so that an experiment may send from any domain.
 //!
-//! An `Idempotency-ExpiringKey` is valid for one hour within its grant and stores errors as well as successes. A replayed
+//! An `Idempotency-Key` is valid for one hour within its grant and stores errors as well as successes. A replayed
 //! response carries `Idempotent-Response: true`. A refusal before the mailbox is contacted (API key, rate limit, form
 //! of the request) is not stored.
 //!

@@ -21,7 +21,7 @@ pub use usher_proto::samples::names as sample_names;
 /// The type of a receiver's URL.
 pub use reqwest::Url;
 
-pub use generator::{Generator, SignedEvent};
+pub use generator::{GeneratedEvent, Generator};
 pub use report::{Latency, Reply, SentEvent, TrafficReport};
 pub use sender::{SendError, TrafficPlan, send};
 pub use signed::SignedRequest;

@@ -134,7 +134,7 @@ impl SigningSecret {
         if secrets.is_empty() { Err(InvalidSecret::Empty) } else { Ok(secrets) }
     }
 
-    /// Creates a secret with a key of any length: the keys of Svix's own test vectors have 18 bytes.
+    /// Creates a secret with a key of any length: one key of Svix's own test vectors has 18 bytes.
     fn with_key(key: &[u8]) -> Result<Self, InvalidSecret> {
         // HMAC accepts keys of any length; the error exists for other constructions.
         let keyed = Hmac::new_from_slice(key).map_err(|_| InvalidSecret::Length(key.len()))?;

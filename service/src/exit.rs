@@ -17,10 +17,10 @@ pub const USAGE: u8 = 64;
 /// contains a [`ConfigError`], else [`FAILURE`].
 pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     let mut chain = vec![error.to_string()];
-    let mut bad_setting = error.is::<ConfigError>();
+    let mut is_config_error = error.is::<ConfigError>();
     let mut source = error.source();
     while let Some(cause) = source {
-        bad_setting |= cause.is::<ConfigError>();
+        is_config_error |= cause.is::<ConfigError>();
         let text = cause.to_string();
         // Some libraries include the text of the source in their own text; it is printed once.
         if chain.last().is_none_or(|last| !last.contains(&text)) {
@@ -32,5 +32,5 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     // errors in several files are printed on several lines. If the text cannot be written, the exit code still
     // reports the failure.
     unfailing::stderr().line(&format!("error: {}", visible::lines(&chain.join(": "))));
-    ExitCode::from(if bad_setting { USAGE } else { FAILURE })
+    ExitCode::from(if is_config_error { USAGE } else { FAILURE })
 }

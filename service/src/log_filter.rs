@@ -4,12 +4,13 @@
 /// The levels, quietest first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// Names of Usher's crates in a filter. A filter applies to every name that begins with its target.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "usher",
     "ingest",
     "dispatcher",
     "usher_ingest",
     "usher_dispatcher",
+    "usher_engine",
     "usher_eventlog",
     "usher_service",
     "usher_lab",

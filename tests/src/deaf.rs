@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use usher_eventlog::{AppendError, Log, LogError, LogEvent, Position, Subscription, TopicSpec, TopicState, Watermarks};
 use usher_proto::{Key, Partition, Record, Timestamp};
 
-/// The wrapped log.
+/// A log that hides revocations. Holds the wrapped log.
 pub struct RevocationHidingLog(pub Arc<dyn Log>);
 
 #[async_trait]

@@ -110,13 +110,13 @@ impl fmt::Display for ChaosReport {
 
         let mut line = |name: &str, text: String| writeln!(f, "  {name:<18}{text}");
         line("chaos", format!("{}, seed {}, {} s", course.title, course.seed, course.took.as_secs()))?;
-        line("blows", list(course.blows.iter().map(|(blow, count)| format!("{blow} {count}"))))?;
+        line("faults", list(course.blows.iter().map(|(blow, count)| format!("{blow} {count}"))))?;
         line("slowest recovery", list(slowest))?;
         line("sent", format!("{} events of {} users in {posts} posts: {kept} acknowledged", sent.len(), users.len()))?;
         line("runs", format!("{}: {}", runs.len(), counts(runs.iter().map(|run| &run.state))))?;
         line("longest lane", format!("{} runs", self.longest_lane()))?;
         line("attempts", format!("{}: {}", ledger.attempts.len(), counts(ledger.attempts.iter().map(answer))))?;
-        line("late attempts", format!("{late} by who had not heard that the run had ended"))?;
+        line("late attempts", format!("{late} by a replica that did not know that the run had ended"))?;
         line("effects", format!("{}, and {replayed} replayed", counts(new.map(|mark| &mark.step))))?;
         line("rows", ledger.rows.len().to_string())?;
         line("dead", dead)?;

@@ -157,12 +157,12 @@ impl<S: Sabotage> Store for Sabotaged<S> {
         self.store.prune(flow, keep, limit).await
     }
 
-    async fn letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {
-        self.store.letters_to_erase(flow, limit).await
+    async fn dead_letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {
+        self.store.dead_letters_to_erase(flow, limit).await
     }
 
-    async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
-        self.store.letters_erased(flow, runs).await
+    async fn dead_letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
+        self.store.dead_letters_erased(flow, runs).await
     }
 
     async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError> {

@@ -160,7 +160,7 @@ pub struct Admission {
     /// Known runs that no earlier run of their key precedes: their wait is over, or an operator has taken
     /// them up again.
     pub woken: Vec<Run>,
-    /// Keys that have new runs behind a run in flight.
+    /// Keys of runs that another run of their key precedes.
     pub behind: Vec<SubjectId>,
     /// Runs that the batch has cancelled.
     pub cancelled: Vec<(SubjectId, EventRef)>,

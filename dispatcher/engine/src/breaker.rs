@@ -33,8 +33,8 @@ pub enum Health {
     Down,
     /// It requests a slower pace. Holds the pause that it requests, if any.
     Throttles(Option<Duration>),
-    /// Unknown: it was not called after all.
-    None,
+    /// The attempt shows nothing about the destination.
+    Unknown,
 }
 
 /// Permit for one call. Holds the generation of the breaker in which it was issued; results of an earlier
@@ -129,7 +129,7 @@ impl Breaker {
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         match health {
-            Health::None => {}
+            Health::Unknown => {}
             Health::Serves => self.serves(now),
             Health::Throttles(after) => {
                 let until = now.plus(after.unwrap_or(DEFAULT_THROTTLE).min(MAX_RETRY_AFTER));

@@ -95,7 +95,7 @@ pub enum Changed {
     Written,
     /// The run was to wait, but the revision that it waits for has arrived meanwhile.
     Awake,
-    /// The run has ended already, or ends now because an operator cancelled it; of the change only its
+    /// The run has ended already, or ends now because an operator or an event has cancelled it; of the change only its
     /// effect is written.
     Ended,
     /// Another replica owns the partition now; nothing was written.

@@ -32,7 +32,8 @@ pub struct Looked {
     pub ends: Vec<Seen>,
 }
 
-/// An event that the engine must react to. The store answers every request, in the order of the requests.
+/// An event that the engine must react to. Answers of the store arrive in the order in which it
+/// carried the requests out; [`super::StoreWrite::ConfirmPause`] has none.
 #[derive(Debug)]
 pub enum Input {
     /// The log assigns partitions to this process; none if other members have all of them for now.
@@ -112,7 +113,7 @@ pub enum Input {
     Due {
         /// Runs that no earlier run of their key precedes.
         heads: Vec<Run>,
-        /// Keys that have new runs behind a run in flight.
+        /// Keys of runs that another run of their key precedes.
         behind: Vec<SubjectId>,
         /// True if an earlier request may have been carried out and its answer lost.
         retried: bool,

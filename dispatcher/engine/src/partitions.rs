@@ -8,7 +8,7 @@ use super::Run;
 use super::arrival::Batch;
 
 /// A place in a partition's order; `None` is before all others.
-pub(super) type LanePosition = Option<(i64, EventRef)>;
+pub(super) type SearchPlace = Option<(i64, EventRef)>;
 
 /// The progress of the search for lanes that the store holds and memory does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +16,11 @@ pub(super) enum Search {
     /// There are none, as far as is known.
     Done,
     /// To be continued after this place.
-    From(LanePosition),
+    From(SearchPlace),
     /// The store has been queried.
     Asked,
     /// The store has been queried, and everything after this place must be searched again after the answer.
-    AskedInVain(LanePosition),
+    AskedInVain(SearchPlace),
 }
 
 /// Batches that wait for admission. Events and bytes are counted as batches enter and leave, because the totals are
@@ -103,7 +103,7 @@ impl Owned {
         self.search_after(Some((head.position - 1, head.event.reference())));
     }
 
-    fn search_after(&mut self, place: LanePosition) {
+    fn search_after(&mut self, place: SearchPlace) {
         self.search = match std::mem::replace(&mut self.search, Search::Done) {
             Search::Asked => Search::AskedInVain(place),
             Search::AskedInVain(earlier) => Search::AskedInVain(earlier.min(place)),
@@ -118,7 +118,7 @@ impl Owned {
     }
 
     /// Takes the store's answer: heads up to the place `last`; `all` is true if there are no more.
-    pub(super) fn searched(&mut self, last: LanePosition, all: bool) {
+    pub(super) fn searched(&mut self, last: SearchPlace, all: bool) {
         self.search = match std::mem::replace(&mut self.search, Search::Done) {
             Search::AskedInVain(again) if all => Search::From(again),
             Search::AskedInVain(again) => Search::From(again.min(last)),

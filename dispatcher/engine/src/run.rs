@@ -12,7 +12,7 @@ use crate::field_diff::{EMAIL, PreviousFields};
 /// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunState {
-    /// Admitted; an earlier run of its key precedes it.
+    /// In its lane and not begun since it joined it; the head of a lane can be queued too.
     Queued,
     /// A step is in flight, or is to be attempted again shortly.
     Running,

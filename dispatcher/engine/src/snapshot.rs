@@ -22,3 +22,22 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(updated_at: i64, occurred_at: i64, alive: bool) -> Snapshot {
+        Snapshot { updated_at, occurred_at, data: alive.then(|| "{}".to_owned()) }
+    }
+
+    #[test]
+    fn newer_wins_equal_is_not_older_and_a_deletion_is_final() {
+        let old = snapshot(5, 9, true);
+        assert!(snapshot(6, 0, true).replaces(&old));
+        assert!(snapshot(5, 9, true).replaces(&old));
+        assert!(!snapshot(5, 8, true).replaces(&old));
+        assert!(snapshot(1, 1, false).replaces(&old));
+        assert!(!snapshot(9, 9, true).replaces(&snapshot(1, 1, false)));
+    }
+}

@@ -8,7 +8,8 @@ use super::breaker::Permit;
 use super::change::Change;
 use super::start::CannotStart;
 
-/// A step to carry out. Requests to the store are carried out in the order of the steps.
+/// A step to carry out. Requests to the store are handed over in the order of the steps; of those that have gathered, changes
+/// go before other writes, and writes before reads.
 #[derive(Debug, PartialEq)]
 pub enum Step {
     /// Send this request to the store.
@@ -44,8 +45,8 @@ pub enum Step {
     Fail(Partition, CannotStart),
 }
 
-/// A request to the store. It reaches the store as the engine made it. Answers arrive as inputs, in the order in which the
-/// requests were carried out; a request is repeated until the store answers.
+/// A request to the store. Answers arrive as inputs, in the order in which the requests were carried out. A request is
+/// repeated until the store answers.
 #[derive(Debug, PartialEq)]
 pub enum StoreRequest {
     /// Write a change of one run. Answered by [`super::Input::Written`].

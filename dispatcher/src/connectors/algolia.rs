@@ -164,10 +164,10 @@ impl Connector for Algolia {
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
         let Ok(change) = serde_json::from_slice::<RecordChange>(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let Some(path) = Path::kept(change.path.clone()) else {
-            return Outcome::reject(Reason::InvalidRequest, "the kept request could go to another path");
+            return Outcome::reject(Reason::InvalidRequest, "the stored request could go to another path");
         };
         match self.ask(&path, &change).await {
             Ok(answer) => classify(&answer, change.object),

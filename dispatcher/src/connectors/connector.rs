@@ -65,7 +65,7 @@ pub trait Connector: Send + Sync {
     }
 
     /// Returns the sub-account that a request uses, or `None` if there are no sub-accounts.
-    fn part(&self, request: &[u8]) -> Option<String> {
+    fn sub_account(&self, request: &[u8]) -> Option<String> {
         let _ = request;
         None
     }

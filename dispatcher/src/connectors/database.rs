@@ -71,7 +71,7 @@ impl Connector for Directory {
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
         let Ok(change) = serde_json::from_slice(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let applied = match &change {
             RowChange::Upsert(row) => write::upsert(&self.database, row).await,

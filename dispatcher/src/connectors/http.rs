@@ -103,7 +103,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, Outcome>
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER => body.extend_from_slice(&chunk),
-            // The body is longer than the limit. The status is known, and the needed fields stand at the beginning.
+            // The end of the body, or of what is read of it: the needed fields stand at the beginning.
             Ok(_) => return Ok(HttpAnswer { status, headers, body }),
             Err(error) => return Err(Outcome::retry(cause(&error))),
         }

@@ -173,7 +173,7 @@ impl Connector for Mailchimp {
 
     async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
         let Ok(change) = serde_json::from_slice::<MemberChange>(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let done = match change.operation.as_str() {
             PUT_MEMBER => self.put(&change).await,

@@ -2,7 +2,8 @@
 //!
 //! A connector contains all knowledge about its destination and none about flows, retries or the store: it turns
 //! parameters into an exact request, sends the request, and classifies the answer as an outcome. A new connector is a
-//! file with its [`ConnectorSpec`] and a line in [`CONNECTORS`]: see docs/adding-a-destination.md.
+//! file with its [`ConnectorSpec`], its `mod` line, a line in [`CONNECTORS`], and lines in `limits.rs`: see
+//! docs/adding-a-destination.md.
 
 mod connector;
 mod spec;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reqwest::{Method, RequestBuilder};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use usher_proto::Reason;
 use usher_service::ConfigError;
@@ -123,11 +123,12 @@ impl Connector for Novu {
                 subscriber.insert(field.into(), value.clone());
             }
         }
+        let value = |value: &Value| to_raw_value(value).map_err(|error| PrepareError(error.to_string()));
         let raw = |json: String| RawValue::from_string(json).map_err(|error| PrepareError(error.to_string()));
         let trigger = Trigger::from([
-            ("name".to_owned(), raw(inputs.required("workflow")?.to_string())?),
+            ("name".to_owned(), value(inputs.required("workflow")?)?),
             ("payload".to_owned(), raw(inputs.json("payload").unwrap_or("{}").to_owned())?),
-            ("to".to_owned(), raw(Value::Object(subscriber).to_string())?),
+            ("to".to_owned(), value(&Value::Object(subscriber))?),
         ]);
         let request = serde_json::to_vec(&trigger).map_err(|error| PrepareError(error.to_string()))?;
         if request.len() > MOST_BYTES {
@@ -138,7 +139,7 @@ impl Connector for Novu {
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
         let Some(trigger) = with_transaction(request, idempotency_key) else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let answer = match self.trigger(trigger, idempotency_key).await {
             Ok(answer) => answer,

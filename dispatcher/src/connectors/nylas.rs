@@ -129,7 +129,7 @@ impl Nylas {
         http::send(self.request(Method::GET, &path?)?.timeout(deadline)).await
     }
 
-    /// Returns Nylas's description of a mailbox, or `None` if there is none. `None` is not an error: Nylas may be out
+    /// Returns Nylas's description of a mailbox, or `None` if Nylas did not describe it. `None` is not an error: Nylas may be out
     /// of order, and one mailbox that has to be connected again must not stop the others or other flows.
     async fn told(&self, grant: &str) -> Option<Told> {
         match self.ask(of_grant(grant), CHECK_DEADLINE).await {
@@ -140,7 +140,11 @@ impl Nylas {
             }
             Ok(answer) => {
                 let error = answer.error(answer.json()["error"]["type"].as_str());
-                tracing::warn!(grant, error, "mailbox not found at Nylas; mails from it may be refused");
+                tracing::warn!(
+                    grant,
+                    error,
+                    "mailbox not checked: Nylas refused the query; mails from it may be refused"
+                );
                 None
             }
             Err(_) => {
@@ -244,7 +248,7 @@ impl Connector for Nylas {
         self.grants.clone()
     }
 
-    fn part(&self, request: &[u8]) -> Option<String> {
+    fn sub_account(&self, request: &[u8]) -> Option<String> {
         serde_json::from_slice::<Sent>(request).ok().map(|sent| sent.grant)
     }
 
@@ -258,7 +262,7 @@ impl Connector for Nylas {
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
         let Ok(sent) = serde_json::from_slice::<Sent>(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let mail = bearing(sent.mail.clone(), idempotency_key);
         let path = of_grant(&sent.grant).map(|grant| grant.then("/messages/send"));

@@ -84,7 +84,7 @@ impl Connector for Smtp {
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
         let Ok(mail) = serde_json::from_slice::<Mail>(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let id = mail.message_id(idempotency_key);
         match self.server.send(&mail, &id).await {

@@ -1,5 +1,5 @@
-//! The description of a connector, of its operations and of their parameters. The check of flow files, the start and the
-//! documentation's tests read it; nothing else in the code knows single connectors.
+//! The description of a connector, of its operations and of their parameters. Flow checks, the start and the rehearsal
+//! know connectors only through it; the limits of values stand in `limits.rs`.
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ impl<'a> StepInput<'a> {
         subject::data(self.event)
     }
 
-    /// Returns a [`ParamType::Json`](super::ParamType::Json) parameter as text. Counts keep the digits that were sent.
+    /// Returns a [`ParamType::Json`](super::ParamType::Json) parameter as text. Numbers keep the digits that were sent.
     pub(super) fn json(&self, name: &str) -> Option<&'a str> {
         self.params.get(name)?.as_str()
     }

@@ -116,7 +116,7 @@ impl Stripe {
     /// may have had an effect.
     async fn make(&self, make: &Make, key: &str) -> Outcome {
         let Some(path) = make.path() else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let answer = match self.api.post(&path, make.form_under(key), key).await {
             Ok(answer) => answer,
@@ -173,7 +173,7 @@ impl Connector for Stripe {
         match Kept::read(request) {
             Some(Kept::Make(make)) => self.make(&make, idempotency_key).await,
             Some(Kept::Retire(retire)) => self.retire(&retire).await.unwrap_or_else(|outcome| outcome),
-            None => Outcome::reject(Reason::FlowChanged, "the kept request cannot be read"),
+            None => Outcome::reject(Reason::FlowChanged, "the stored request cannot be read"),
         }
     }
 }

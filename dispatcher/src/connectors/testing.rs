@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
@@ -79,17 +79,8 @@ pub(super) fn prepare_once(
     rerun: u32,
 ) -> Result<Vec<u8>, PrepareError> {
     let event = event(data);
-    let params = as_rendered(params.as_object().expect("parameters"));
-    connector.prepare(&StepInput { operation, params: &params, event: &event, data, rerun })
-}
-
-/// Returns the parameters with those of any JSON as text, as rendering produces them.
-fn as_rendered(params: &Map<String, Value>) -> Map<String, Value> {
-    let text = |name: &str, value: &Value| match name {
-        "body" | "payload" if !value.is_string() => Value::String(value.to_string()),
-        _ => value.clone(),
-    };
-    params.iter().map(|(name, value)| (name.clone(), text(name, value))).collect()
+    let params = params.as_object().expect("parameters");
+    connector.prepare(&StepInput { operation, params, event: &event, data, rerun })
 }
 
 /// Returns an event that occurred at 2026-01-01T10:00:00.250Z.

@@ -220,7 +220,7 @@ impl Connector for SignedPost {
             Some((post, url))
         });
         let Some((Post { secret, body, .. }, url)) = kept else {
-            return Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let Ok(secrets) = self.secrets(secret.as_deref()) else {
             return Outcome::reject(Reason::Configuration, "its signing secret is not set any more");

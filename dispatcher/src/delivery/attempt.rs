@@ -13,7 +13,7 @@ use usher_proto::{Instance, Reason, Source, Timestamp};
 use usher_service::clock;
 
 use super::quotas::{self, CallPermit, QuotaError, Quotas};
-use super::store_actor::{Stopped, StoreWriter};
+use super::store_actor::{Stopped, StoreHandle};
 use super::versions::Versions;
 use crate::connectors::{self, Connector, Connectors, Idempotency, Lookup, Operation, calling};
 use crate::engine::clock::ClockState;
@@ -41,7 +41,7 @@ pub(super) struct StepExecutor {
     pub(super) connectors: Arc<Connectors>,
     pub(super) quotas: Arc<Quotas>,
     pub(super) suppression: Arc<SuppressionPolicy>,
-    pub(super) store_writer: StoreWriter,
+    pub(super) store_handle: StoreHandle,
     pub(super) metrics: DispatcherMetrics,
     pub(super) clock: watch::Receiver<ClockState>,
     pub(super) outage: Outage,
@@ -138,16 +138,16 @@ impl StepExecutor {
         let step_call = StepCall { run, call, step, next: &next, connector, operation, urgent, key };
         let kept = self.request(&flow, &step_call, context).await?;
         let (_, request) = suppression::kept(&kept);
-        let part = connector.part(request).map(|part| quotas::part(account, &part));
+        let part = connector.sub_account(request).map(|part| quotas::part(account, &part));
         let quota = part.as_deref().unwrap_or(account);
         self.quotas.take(quota, urgent, &self.stop).await.map_err(|not_now| match not_now {
-            QuotaError::QuotaExhausted(until) => StepReport::QuotaExhausted { until, whole: part.is_none() },
+            QuotaError::Exhausted(until) => StepReport::QuotaExhausted { until, whole: part.is_none() },
             QuotaError::Stopped => StepReport::Stopped,
         })?;
         // It is certain that nothing was sent. A report without a request does not count for the destination's health.
         let outcome = Outcome::retry(Cause::Throttled);
         let not_asked = StepReport::Attempted { outcome, request: None, step: step.name.clone(), next: next.clone() };
-        let outcome = match self.permit(&step_call, epoch, &kept, quota).await? {
+        let outcome = match self.claim_and_wait(&step_call, epoch, &kept, quota).await? {
             None => return Ok(not_asked),
             // The run expired while it waited for its permit; nothing was sent.
             Some(_) if run.expires_at.is_some_and(|expires| clock::now() > expires) => {
@@ -156,9 +156,9 @@ impl StepExecutor {
                 }
                 return Ok(not_asked);
             }
-            Some(_turn) => {
+            Some(_permit) => {
                 let asked = async {
-                    match self.resolve_doubt(&step_call, request).await {
+                    match self.resolve_unknown_outcome(&step_call, request).await {
                         Some(outcome) => outcome,
                         None => self.attempt(&step_call, request).await,
                     }
@@ -176,23 +176,23 @@ impl StepExecutor {
 
     /// Claims the attempt and waits for its permit. On return the claim is fresh, and the request may be sent at once.
     /// Returns `None` if the process stops while an already claimed attempt waits for its permit.
-    async fn permit(
+    async fn claim_and_wait(
         &self,
         step_call: &StepCall<'_>,
         epoch: i64,
         request: &[u8],
         quota: &str,
     ) -> Result<Option<CallPermit>, StepExit> {
-        let permit = || self.quotas.permit(quota, self.versions.name(), step_call.urgent, &self.stop);
+        let wait = || self.quotas.permit(quota, self.versions.name(), step_call.urgent, &self.stop);
         if !self.quotas.is_near(quota) {
             // Claims only after the wait: a new owner of the partition would have to take an earlier claim for an
             // attempt.
-            let permit = permit().await.map_err(|Stopped| StepReport::Stopped)?;
+            let permit = wait().await.map_err(|Stopped| StepReport::Stopped)?;
             self.claim(step_call, epoch, request).await?;
             return Ok(Some(permit));
         }
         let mut claimed = self.claim(step_call, epoch, request).await?;
-        let Ok(permit) = permit().await else { return Ok(None) };
+        let Ok(permit) = wait().await else { return Ok(None) };
         while clock::since_boot() - claimed >= LEASE {
             claimed = self.claim(step_call, epoch, request).await?;
         }
@@ -232,7 +232,7 @@ impl StepExecutor {
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
             let event = run.event.reference();
             let key = run.event.subject.clone();
-            match self.store_writer.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
+            match self.store_handle.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
                 Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
                 Ok(Changed::Written | Changed::Awake) => {}
                 Ok(Changed::Ended) => return Err(StepReport::Ended.into()),
@@ -246,7 +246,7 @@ impl StepExecutor {
     /// Decides about an earlier attempt whose outcome is unknown and which the destination will not recognise. It is
     /// looked up if the connector can do so; otherwise the flow's `on_unknown_outcome` decides. Returns `None` if the
     /// request may be sent.
-    async fn resolve_doubt(&self, step_call: &StepCall<'_>, request: &[u8]) -> Option<Outcome> {
+    async fn resolve_unknown_outcome(&self, step_call: &StepCall<'_>, request: &[u8]) -> Option<Outcome> {
         step_call.run.request.as_ref()?;
         let recognised = match step_call.connector.idempotency() {
             Idempotency::Natural => true,
@@ -276,7 +276,7 @@ impl StepExecutor {
             },
         };
         self.metrics.unknown_outcomes.with_label_values(&[flow, connector, word]).inc();
-        tracing::warn!(flow, connector, event = %step_call.run.event.id, resolved = word, "attempt with unknown outcome resolved");
+        tracing::warn!(flow, connector, event = %step_call.run.event.id, resolution = word, "attempt with unknown outcome");
         outcome
     }
 

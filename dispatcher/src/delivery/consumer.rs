@@ -69,7 +69,7 @@ impl FlowConsumer {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let subscription = self.subscribe().await?;
         let catching_up = CatchingUp::default();
-        let working = JoinedConsumer {
+        let joined = JoinedConsumer {
             consumer: self,
             subscription,
             tasks: JoinSet::new(),
@@ -77,7 +77,7 @@ impl FlowConsumer {
             rejoin: false,
             failed: None,
         };
-        working.run().await
+        joined.run().await
     }
 
     async fn subscribe(&self) -> anyhow::Result<Subscription> {
@@ -280,7 +280,7 @@ impl JoinedConsumer {
         set(&metrics.paused, usize::from(self.consumer.engine.is_paused()));
         set(&metrics.catching_up, usize::from(unread.is_some()));
         set(&metrics.catching_up_events, unread.map_or(0, |unread| usize::try_from(unread.events).unwrap_or(0)));
-        let pending_for = self.consumer.executor.store_writer.pending_for();
+        let pending_for = self.consumer.executor.store_handle.pending_for();
         set(&metrics.stalled_seconds, usize::try_from(pending_for.as_secs()).unwrap_or(usize::MAX));
         self.consumer.readiness.set(format!("flow {}", self.consumer.flow.name), pending_for < STALLED_AFTER);
         let mut destinations = self.consumer.destinations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,7 +291,7 @@ impl JoinedConsumer {
         for news in destinations.news(now) {
             match news {
                 DestinationReport::Trouble { destination, since, next_probe } => {
-                    let held = metrics.held_by_all_flows();
+                    let held = metrics.blocked_lanes();
                     let for_seconds = now.since(since).as_secs();
                     let next_probe = next_probe.map(tracing::field::display);
                     tracing::warn!(
@@ -326,7 +326,7 @@ impl JoinedConsumer {
         match step {
             Step::Store(request) => {
                 self.observe(&request);
-                self.consumer.executor.store_writer.send(request);
+                self.consumer.executor.store_handle.send(request);
             }
             Step::Look(number) => {
                 let store = self.consumer.executor.store.clone();
@@ -421,12 +421,12 @@ impl JoinedConsumer {
         let step = version.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
         let log = self.consumer.log.clone();
         let layout = self.consumer.layout.clone();
-        let store_writer = self.consumer.executor.store_writer.clone();
+        let store_handle = self.consumer.executor.store_handle.clone();
         let stop = self.consumer.stop.clone();
         self.tasks.spawn(async move {
             let letter = DeadLetter { flow: &name, step: &step, run: &run, reason, error: &error };
             if letter.publish(&log, &layout, &stop).await {
-                store_writer.send(StoreRequest::Change(dead_letter_change(&run, epoch, reason, error)));
+                store_handle.send(StoreRequest::Change(dead_letter_change(&run, epoch, reason, error)));
             }
             None
         });

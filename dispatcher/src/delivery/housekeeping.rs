@@ -112,7 +112,7 @@ impl Housekeeper {
     /// Erases the dead letters of runs that are no longer dead, each with a tombstone. Erasing one twice does no harm.
     async fn erase_dead_letters(&self) -> Result<(), StoreError> {
         loop {
-            let runs = self.store.letters_to_erase(&self.flow, PRUNE_BATCH).await?;
+            let runs = self.store.dead_letters_to_erase(&self.flow, PRUNE_BATCH).await?;
             for run in &runs {
                 if let Err(error) = self.log.erase(&self.dead_letters, &Key::new(run.as_str())).await {
                     tracing::debug!(flow = self.flow, %error, "erasing dead letters failed; retrying");
@@ -120,7 +120,7 @@ impl Housekeeper {
                 }
             }
             if !runs.is_empty() {
-                self.store.letters_erased(&self.flow, &runs).await?;
+                self.store.dead_letters_erased(&self.flow, &runs).await?;
             }
             if runs.len() < PRUNE_BATCH {
                 return Ok(());

@@ -42,7 +42,7 @@ use opening::{
     warn_orphaned_runs,
 };
 use quotas::{Limited, Quotas};
-use store_actor::StoreWriter;
+use store_actor::StoreHandle;
 use versions::Versions;
 
 /// Pause before the log or the store is retried at startup.
@@ -180,7 +180,7 @@ impl Dispatcher {
                 }
                 .run(),
             );
-            let store_writer = StoreWriter::start(
+            let store_handle = StoreHandle::start(
                 flow.name.clone(),
                 owner.clone(),
                 store.clone(),
@@ -201,7 +201,7 @@ impl Dispatcher {
                     connectors: connectors.clone(),
                     quotas: quotas.clone(),
                     suppression: suppression.clone(),
-                    store_writer,
+                    store_handle,
                     metrics: metrics.clone(),
                     clock: clock_watch.state(),
                     outage: outage.clone(),

@@ -85,7 +85,7 @@ pub(super) struct Quotas {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QuotaError {
     /// The account's calls are used up until this time.
-    QuotaExhausted(Timestamp),
+    Exhausted(Timestamp),
     /// The process is stopping.
     Stopped,
 }

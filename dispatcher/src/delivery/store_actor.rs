@@ -1,5 +1,5 @@
-//! Handles all store requests of a flow in one task, batch after batch. The engine relies on this order and on answers
-//! that come in it. Requests that have gathered form a batch, and its changes share a transaction.
+//! Handles the engine's store requests and the claims of a flow in one task, batch after batch. The engine relies on answers
+//! in the order of execution. Requests that have gathered form a batch, and its changes share a transaction.
 //!
 //! The order guarantees two things. A run that begins to wait and the news that would end its wait cannot miss each
 //! other. It is certain whether an earlier run of the same key goes before an event.
@@ -27,7 +27,7 @@ use crate::sql::fault::DatabaseFault;
 use crate::store::{HeadsOf, Store, StoreError};
 
 /// Largest number of requests handled together, and therefore of changes in one transaction.
-const MAX_WRITE_BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 /// Pause before the store is retried.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// Tries of a request whose error does not show whether time fixes it. After them it is isolated: if the store accepts
@@ -42,7 +42,7 @@ enum Message {
 
 /// Handle that sends requests to a flow's [`StoreActor`].
 #[derive(Clone)]
-pub(super) struct StoreWriter {
+pub(super) struct StoreHandle {
     messages: mpsc::UnboundedSender<Message>,
     waits: Waits,
 }
@@ -65,7 +65,7 @@ impl Waits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stopped;
 
-impl StoreWriter {
+impl StoreHandle {
     /// Starts the store actor of a flow. Its answers go to `answers`.
     pub(super) fn start(
         flow: String,
@@ -127,8 +127,8 @@ struct StoreActor {
 
 impl StoreActor {
     async fn run(self, mut queue: mpsc::UnboundedReceiver<Message>) {
-        let mut messages = Vec::with_capacity(MAX_WRITE_BATCH);
-        while queue.recv_many(&mut messages, MAX_WRITE_BATCH).await > 0 {
+        let mut messages = Vec::with_capacity(MAX_BATCH);
+        while queue.recv_many(&mut messages, MAX_BATCH).await > 0 {
             self.waits.set(Some(Instant::now()));
             let mut changes = Vec::new();
             let mut writes = Vec::new();
@@ -257,7 +257,7 @@ impl StoreActor {
         }
     }
 
-    /// Does the same as `ask`, for requests that the store may refuse.
+    /// Does the same as [`Self::retry`], for requests that the store may refuse.
     async fn retry_refusable<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         ask: impl Fn() -> F,

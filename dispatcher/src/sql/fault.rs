@@ -167,7 +167,7 @@ pub fn describe_migration(error: &MigrateError) -> String {
 /// Describes a file that is damaged or is not a database: the problem and its remedy.
 pub fn damaged(problem: &str) -> String {
     format!(
-        "the file is damaged or no SQLite database: {problem}; restore it from a backup, or move it away to begin again"
+        "the file is damaged or no SQLite database: {problem}; restore it from a backup, or move it away to start with an empty one"
     )
 }
 

@@ -183,7 +183,7 @@ impl SqlStore {
     }
 
     /// Returns the body of a run's event while it is stored. It is deleted when the run ends; only a dead run keeps it,
-    /// until the event expires. A body that is not JSON is returned as a string.
+    /// until the run expires. A body that is not JSON is returned as a string.
     ///
     /// # Errors
     ///

@@ -273,14 +273,14 @@ pub trait Store: Send + Sync {
     /// # Errors
     ///
     /// If the database does not answer, or a row cannot be read.
-    async fn letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError>;
+    async fn dead_letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError>;
 
     /// Records that the dead letters of these runs are erased.
     ///
     /// # Errors
     ///
     /// If the database does not answer or refuses the statement.
-    async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError>;
+    async fn dead_letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError>;
 
     /// Deletes the content of dead runs that have expired by `now`, at most `limit` of them. Returns their number.
     ///
@@ -302,7 +302,7 @@ pub trait Store: Send + Sync {
         quota_requests: &[QuotaRequest],
     ) -> Result<Vec<QuotaLease>, StoreError>;
 
-    /// Returns at once all that was granted to `member`, which is stopping. The member is no longer expected to confirm
+    /// Gives back at once all that was granted to `member`, which is stopping. The member is no longer expected to confirm
     /// a pause.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
 
 /// Returns runs whose dead letters are no longer to be published: the runs were redriven, or are about to be deleted. A
 /// run that may still become dead again is left out, because the tombstone would come after its next dead letter.
-pub(super) async fn letters_to_erase(
+pub(super) async fn dead_letters_to_erase(
     database: &Database,
     flow: &str,
     limit: usize,
@@ -81,7 +81,7 @@ pub(super) async fn letters_to_erase(
 }
 
 /// Records that the dead letters of these runs are erased.
-pub(super) async fn letters_erased(database: &Database, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
+pub(super) async fn dead_letters_erased(database: &Database, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
     let texts: Vec<&str> = runs.iter().map(EventRef::as_str).collect();
     let sql = format!(
         "UPDATE usher_run SET letter = 0 WHERE flow = $1 AND letter = 2 AND event_ref IN ({})",

@@ -15,7 +15,7 @@ use crate::sql::{Database, Dialect};
 const SHORT_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '1s'";
 /// Lock under which one process at a time distributes the shares.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext(current_schema() || '.usher_quota'))::text";
-/// Divisor for the calls leased from a cap at a time: at most the remaining calls / (this number x members). A process
+/// Divisor for the calls leased from a cap at a time: at most the remaining calls / (this number x members), but at least one. A process
 /// that crashes forfeits the unused calls of its lease.
 const PART_OF_CAP: u32 = 4;
 /// Largest number of calls leased from a cap at a time.
@@ -125,7 +125,7 @@ pub(super) async fn grant(
         if !private {
             keep(connection, quota_request, member, &grant, now.plus(lease)).await?;
         }
-        cap_budget(connection, quota_request, members, reserve, now, &mut grant).await?;
+        lease_from_caps(connection, quota_request, members, reserve, now, &mut grant).await?;
         grants.push(grant);
     }
     writing.commit().await?;
@@ -205,8 +205,8 @@ fn shares(quota_request: &QuotaRequest, member: &str, others: Vec<Other>, now: T
     };
     let quota_pace = pace_of(quota_request, &others);
     let sharers = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
-    let max_concurrent = others.iter().map(|other| QuotaMember { has: other.max_concurrent, ..other.of_pace.clone() });
-    let max_concurrent: Vec<QuotaMember> = max_concurrent.chain([me.clone()]).collect();
+    let concurrency = others.iter().map(|other| QuotaMember { has: other.max_concurrent, ..other.of_pace.clone() });
+    let concurrency: Vec<QuotaMember> = concurrency.chain([me.clone()]).collect();
     let pace: Vec<QuotaMember> = others.into_iter().map(|other| other.of_pace).chain([me]).collect();
     QuotaLease {
         sharers,
@@ -214,7 +214,7 @@ fn shares(quota_request: &QuotaRequest, member: &str, others: Vec<Other>, now: T
         max_concurrent: quota_request
             .quota
             .max_concurrent
-            .map_or(0, |all| share(all, &max_concurrent, member, now, Duration::ZERO)),
+            .map_or(0, |all| share(all, &concurrency, member, now, Duration::ZERO)),
         ..QuotaLease::default()
     }
 }
@@ -272,7 +272,7 @@ async fn keep(
 }
 
 /// Leases calls under the caps, if the process is short of them.
-async fn cap_budget(
+async fn lease_from_caps(
     connection: &mut AnyConnection,
     quota_request: &QuotaRequest,
     members: u32,

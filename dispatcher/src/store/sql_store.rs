@@ -196,12 +196,12 @@ impl Store for SqlStore {
         super::prune::prune(&self.database, flow, keep, limit).await
     }
 
-    async fn letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {
-        super::prune::letters_to_erase(&self.database, flow, limit).await
+    async fn dead_letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {
+        super::prune::dead_letters_to_erase(&self.database, flow, limit).await
     }
 
-    async fn letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
-        super::prune::letters_erased(&self.database, flow, runs).await
+    async fn dead_letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
+        super::prune::dead_letters_erased(&self.database, flow, runs).await
     }
 
     async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError> {

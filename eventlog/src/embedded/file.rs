@@ -117,7 +117,7 @@ impl File {
     /// The path leads to another file, or the file is damaged or does not answer.
     pub(super) async fn check_thoroughly(&self) -> Result<(), LogError> {
         self.check()?;
-        if let Err(error) = self.read_again().await {
+        if let Err(error) = self.read_over_new_connection().await {
             self.note(&error);
             self.check()?;
             return Err(error.into());
@@ -125,7 +125,7 @@ impl File {
         self.check()
     }
 
-    async fn read_again(&self) -> Result<(), sqlx::Error> {
+    async fn read_over_new_connection(&self) -> Result<(), sqlx::Error> {
         let mut connection = self.0.options.connect().await?;
         sqlx::query("SELECT count(*) FROM partition").execute(&mut connection).await?;
         connection.close().await?;

@@ -97,11 +97,11 @@ mod tests {
         let letters = |policy, ms| {
             labels(Retention::Compact(DEAD_LETTER_RETENTION), &[("cleanup.policy", policy), ("retention.ms", ms)])
         };
-        assert_eq!(letters("compact", "604800000"), ["endless_letters"]);
-        assert_eq!(letters("compact,delete", "-1"), ["endless_letters"]);
+        assert_eq!(letters("compact", "604800000"), ["unlimited_dead_letters"]);
+        assert_eq!(letters("compact,delete", "-1"), ["unlimited_dead_letters"]);
         assert_eq!(letters("compact,delete", "604800000"), [""; 0]);
         assert_eq!(letters("delete", "604800000"), [""; 0]);
-        assert_eq!(letters("delete", "-1"), ["endless_letters"]);
+        assert_eq!(letters("delete", "-1"), ["unlimited_dead_letters"]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn without_tls(name: &str, value: &str) -> LogError {
 pub(super) struct Settings {
     brokers: String,
     properties: Vec<(String, String)>,
-    news: Arc<LibrdkafkaLogger>,
+    logger: Arc<LibrdkafkaLogger>,
 }
 
 impl Settings {
@@ -76,12 +76,12 @@ impl Settings {
         {
             return Err(without_tls(name, value));
         }
-        Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec(), news: Arc::default() })
+        Ok(Self { brokers: brokers.to_owned(), properties: properties.to_vec(), logger: Arc::default() })
     }
 
     /// Returns the logger of librdkafka's messages.
-    pub(super) fn news(&self) -> Arc<LibrdkafkaLogger> {
-        self.news.clone()
+    pub(super) fn logger(&self) -> Arc<LibrdkafkaLogger> {
+        self.logger.clone()
     }
 
     fn common(&self) -> ClientConfig {

@@ -47,7 +47,7 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: SubscriptionDriver) -> Result<(), LogError> {
     let consumer: BaseConsumer<Rebalances> = settings
         .consumer(group)
-        .create_with_context(Rebalances::new(settings.news()))
+        .create_with_context(Rebalances::new(settings.logger()))
         .map_err(|error| LogError::configuration(&error))?;
     consumer.subscribe(&[topic]).map_err(unavailable)?;
     let reader = Reader {
@@ -58,7 +58,7 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: Subscri
         pending: VecDeque::new(),
         held_back: false,
         partitions: BTreeMap::new(),
-        rebalances: PendingRebalances::default(),
+        pending_rebalances: PendingRebalances::default(),
         ends: BTreeMap::new(),
         unasked: BTreeSet::new(),
         ask_at: Instant::now(),
@@ -92,7 +92,7 @@ struct Reader {
     /// True if all partitions are paused because events are pending.
     held_back: bool,
     partitions: BTreeMap<Partition, Owned>,
-    rebalances: PendingRebalances,
+    pending_rebalances: PendingRebalances,
     /// Ends of partitions that are assigned and not started yet.
     ends: BTreeMap<Partition, i64>,
     /// Assigned partitions whose offsets could not be queried yet. `ask_at` is the time of the next attempt.
@@ -105,7 +105,7 @@ struct Reader {
 impl Reader {
     fn run(mut self) {
         let closed = loop {
-            match self.apply_command() {
+            match self.apply_commands() {
                 Ok(None) => {}
                 Ok(Some(closed)) => break Some(closed),
                 // The subscriber was dropped without a close: leave the group, so that other members may continue.
@@ -142,7 +142,7 @@ impl Reader {
                 }
             }
         }
-        while let Some(partitions) = self.rebalances.overdue(Instant::now()) {
+        while let Some(partitions) = self.pending_rebalances.overdue(Instant::now()) {
             tracing::warn!(group = self.group, "releasing revoked partitions before their work is finished");
             self.hand_back(&partitions);
         }
@@ -210,7 +210,7 @@ impl Reader {
             Some(RDKafkaErrorCode::Fatal) => Err(LogError::Unavailable(error.to_string())),
             // All other errors pass by themselves (a broker restarts, a leader moves); librdkafka keeps retrying.
             _ => {
-                self.consumer.context().news().error(error, &format!("group {} reads", self.group));
+                self.consumer.context().logger().error(error, &format!("group {} reads", self.group));
                 Ok(())
             }
         }
@@ -220,7 +220,7 @@ impl Reader {
         match self.fetch_positions(&partitions) {
             Ok(assigned) => {
                 let epoch = EPOCH.fetch_add(1, Ordering::SeqCst) + 1;
-                self.rebalances.assigned(epoch, &partitions);
+                self.pending_rebalances.assigned(epoch, &partitions);
                 self.ends.extend(assigned.iter().map(|found| (found.partition, found.end)));
                 self.pending.push_back(LogEvent::Assigned { epoch, partitions: assigned });
             }
@@ -257,7 +257,7 @@ impl Reader {
     }
 
     fn start(&mut self, epoch: u64, offsets: &[(Partition, i64)]) {
-        let awaited = self.rebalances.start(epoch);
+        let awaited = self.pending_rebalances.start(epoch);
         if awaited.is_empty() {
             return; // revoked before the start
         }
@@ -280,13 +280,13 @@ impl Reader {
 
     fn revoked(&mut self, partitions: Vec<Partition>) {
         self.forget(&partitions);
-        self.rebalances.revoked(&partitions, Instant::now() + RELEASE_DEADLINE);
+        self.pending_rebalances.revoked(&partitions, Instant::now() + RELEASE_DEADLINE);
         self.pending.push_back(LogEvent::Revoked { partitions, lost: false });
     }
 
     fn lost(&mut self, partitions: Vec<Partition>) {
         self.forget(&partitions);
-        self.rebalances.lost(&partitions);
+        self.pending_rebalances.lost(&partitions);
         self.partitions.retain(|partition, _| !partitions.contains(partition));
         self.pending.push_back(LogEvent::Revoked { partitions, lost: true });
     }
@@ -349,28 +349,28 @@ impl Reader {
         self.commit(|_| true);
         self.consumer.context().close();
         let mut untaken: BTreeSet<Partition> =
-            self.rebalances.starts().chain(std::mem::take(&mut self.unasked)).collect();
+            self.pending_rebalances.starts().chain(std::mem::take(&mut self.unasked)).collect();
         while let Some(change) = self.consumer.context().take() {
             match change {
                 RebalanceEvent::Assigned(partitions) => untaken.extend(partitions),
-                RebalanceEvent::Revoked(partitions) => self.rebalances.revoked(&partitions, Instant::now()),
+                RebalanceEvent::Revoked(partitions) => self.pending_rebalances.revoked(&partitions, Instant::now()),
                 RebalanceEvent::Lost(_) | RebalanceEvent::Unchanged => {}
             }
         }
         if !untaken.is_empty() {
             let taken = self.list(&untaken, Offset::End).and_then(|list| self.consumer.incremental_assign(&list));
             if let Err(error) = taken {
-                tracing::warn!(group = self.group, %error, "leaving the consumer group failed");
+                tracing::warn!(group = self.group, %error, "answering an assignment while leaving the group failed");
             }
         }
-        while let Some(partitions) = self.rebalances.next_release() {
+        while let Some(partitions) = self.pending_rebalances.next_release() {
             self.hand_back(&partitions);
         }
     }
 
     /// Executes all queued commands. Returns the sender to notify if the subscriber requested a close, and an error if
     /// the subscriber was dropped.
-    fn apply_command(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
+    fn apply_commands(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
         loop {
             match self.side.commands.try_recv() {
                 // A `Control` may outlive the receiver of events.
@@ -387,7 +387,7 @@ impl Reader {
                 Ok(SubscriptionCommand::Pause(partition)) => self.pause(partition, true),
                 Ok(SubscriptionCommand::Resume(partition)) => self.pause(partition, false),
                 Ok(SubscriptionCommand::Release) => {
-                    if let Some(partitions) = self.rebalances.release() {
+                    if let Some(partitions) = self.pending_rebalances.release() {
                         self.hand_back(&partitions);
                     }
                 }

@@ -155,9 +155,9 @@ mod tests {
 
     #[test]
     fn the_same_is_told_once_within_ten_seconds() {
-        let news = LibrdkafkaLogger::default();
-        assert!(news.is_new("a"));
-        assert!(!news.is_new("a"));
-        assert!(news.is_new("b"));
+        let logger = LibrdkafkaLogger::default();
+        assert!(logger.is_new("a"));
+        assert!(!logger.is_new("a"));
+        assert!(logger.is_new("b"));
     }
 }

@@ -150,7 +150,7 @@ impl Appender {
 }
 
 fn make(settings: &Settings, largest_batch: Option<usize>) -> Result<Client, LogError> {
-    let context = Deliveries(settings.news());
+    let context = Deliveries(settings.logger());
     ThreadedProducer::from_config_and_context(&settings.producer(largest_batch), context)
         .map_err(|error| LogError::configuration(&error))
 }

@@ -69,7 +69,7 @@ impl WatermarkQuery {
             if self.with_open_transactions {
                 config.set("isolation.level", "read_uncommitted");
             }
-            let made = config.create_with_context::<_, Client>(QueryContext(settings.news()));
+            let made = config.create_with_context::<_, Client>(QueryContext(settings.logger()));
             made.map(Arc::new).map_err(|error| LogError::configuration(&error))
         };
         let client = self.client.get_or_try_init(make).await?.clone();
@@ -90,7 +90,7 @@ pub(super) async fn committed(
 ) -> Result<BTreeMap<Partition, i64>, LogError> {
     let mut config = settings.admin();
     config.set("group.id", group);
-    let made = config.create_with_context::<_, Client>(QueryContext(settings.news()));
+    let made = config.create_with_context::<_, Client>(QueryContext(settings.logger()));
     let client = made.map_err(|error| LogError::configuration(&error))?;
     let topic = topic.to_owned();
     blocking(move || {
@@ -172,7 +172,7 @@ pub(super) async fn read(
 ) -> Result<Option<Record>, LogError> {
     let consumer: Client = settings
         .looker(topic)
-        .create_with_context(QueryContext(settings.news()))
+        .create_with_context(QueryContext(settings.logger()))
         .map_err(|error| LogError::configuration(&error))?;
     let (answer, answered) = oneshot::channel();
     let topic = topic.to_owned();

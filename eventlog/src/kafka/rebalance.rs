@@ -30,18 +30,18 @@ pub(super) enum RebalanceEvent {
 }
 
 pub(super) struct Rebalances {
-    news: Arc<LibrdkafkaLogger>,
+    logger: Arc<LibrdkafkaLogger>,
     changes: Mutex<VecDeque<RebalanceEvent>>,
     closing: AtomicBool,
 }
 
 impl Rebalances {
-    pub(super) fn new(news: Arc<LibrdkafkaLogger>) -> Self {
-        Self { news, changes: Mutex::default(), closing: AtomicBool::default() }
+    pub(super) fn new(logger: Arc<LibrdkafkaLogger>) -> Self {
+        Self { logger, changes: Mutex::default(), closing: AtomicBool::default() }
     }
 
-    pub(super) fn news(&self) -> &LibrdkafkaLogger {
-        &self.news
+    pub(super) fn logger(&self) -> &LibrdkafkaLogger {
+        &self.logger
     }
 
     pub(super) fn take(&self) -> Option<RebalanceEvent> {
@@ -59,11 +59,11 @@ impl Rebalances {
 
 impl ClientContext for Rebalances {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.news.line(level, facility, text);
+        self.logger.line(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.news.error(&error, reason);
+        self.logger.error(&error, reason);
     }
 }
 

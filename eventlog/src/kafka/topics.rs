@@ -110,7 +110,7 @@ impl TopicWatch {
 
     async fn admin(&self, settings: &Settings) -> Result<Arc<Admin>, LogError> {
         let make = async || {
-            let made = settings.admin().create_with_context::<_, Admin>(QueryContext(settings.news()));
+            let made = settings.admin().create_with_context::<_, Admin>(QueryContext(settings.logger()));
             made.map(Arc::new).map_err(|error| LogError::configuration(&error))
         };
         self.admin.get_or_try_init(make).await.cloned()

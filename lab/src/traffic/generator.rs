@@ -15,7 +15,7 @@ const MESSAGE: u64 = 3;
 
 /// One event, not yet signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedEvent {
+pub struct GeneratedEvent {
     /// The value of the `svix-id` header.
     pub id: String,
     /// Id of the Clerk user that the event is about. `None` if it is about no user.
@@ -46,16 +46,16 @@ impl Generator {
 
     /// Returns the `number`-th event, counted from 0. Its time is `now` plus one millisecond for each earlier event
     /// about the same person, so that two of them never have the same `updated_at`.
-    pub fn event(&self, number: u64, now: Timestamp) -> SignedEvent {
+    pub fn event(&self, number: u64, now: Timestamp) -> GeneratedEvent {
         let mut rng = draws(self.seed ^ word(self.template.kind()), MESSAGE, number, now.millis().cast_unsigned());
         let id = format!("msg_{}", ids::base62(&mut rng, ID_LENGTH));
         let Some(users) = self.users else {
             let user = self.template.user().map(str::to_owned);
-            return SignedEvent { id, user, body: self.template.text().clone() };
+            return GeneratedEvent { id, user, body: self.template.text().clone() };
         };
         let person = Person::new(self.seed, number % users);
         let body = rewrite(&self.template, &person, now.plus(Duration::from_millis(number / users)));
-        SignedEvent { id, user: self.template.user().map(|_| person.id), body: body.to_string().into() }
+        GeneratedEvent { id, user: self.template.user().map(|_| person.id), body: body.to_string().into() }
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use usher_proto::Timestamp;
 use usher_proto::signature::SigningSecret;
 
-use super::generator::SignedEvent;
+use super::generator::GeneratedEvent;
 
 /// A signed event, ready to be posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct SignedRequest {
 
 impl SignedRequest {
     /// Signs an event that is sent at the time `at`.
-    pub fn sign(secret: &SigningSecret, event: SignedEvent, at: Timestamp) -> Self {
+    pub fn sign(secret: &SigningSecret, event: GeneratedEvent, at: Timestamp) -> Self {
         let timestamp = at.seconds().to_string();
         let signature = secret.sign(&event.id, &timestamp, &event.body);
         Self { id: event.id, timestamp, signature, body: event.body, user: event.user }
@@ -44,7 +44,7 @@ mod tests {
     fn what_is_signed_verifies() {
         let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret");
         let now = Timestamp::from_millis(1_767_261_600_999);
-        let event = SignedEvent { id: "msg_1".into(), user: None, body: Bytes::from_static(b"{}\n") };
+        let event = GeneratedEvent { id: "msg_1".into(), user: None, body: Bytes::from_static(b"{}\n") };
         let request = SignedRequest::sign(&secret, event, now);
         assert_eq!(request.timestamp, "1767261600");
         let signed = Signed { id: &request.id, timestamp: &request.timestamp, signatures: &request.signature };

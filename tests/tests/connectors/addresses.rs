@@ -44,7 +44,8 @@ fn good(param: &str, shape: ParamType) -> Value {
         ParamType::Sender | ParamType::Mailboxes => json!("Dana <dana@work.test>"),
         ParamType::Email => json!("dana@work.test"),
         ParamType::Number => json!(7),
-        ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => json!({ "a": "one" }),
+        ParamType::Json => json!(r#"{"a":"one"}"#),
+        ParamType::Table | ParamType::Record | ParamType::Whose => json!({ "a": "one" }),
         ParamType::Address => json!("https://billing.test/hook"),
         ParamType::Name => json!("billing"),
     }
@@ -142,12 +143,12 @@ async fn a_line_end_in_a_subject_or_a_header_begins_no_other() {
 fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
     for (connector, operation, name, shape) in addresses() {
         let toml = |value: &str| {
-            let params = params(operation).into_iter().map(|(param, good)| {
-                let value = if param == name { json!(value) } else { good };
-                match value.as_object() {
-                    Some(_) => format!("{param} = {{ a = \"one\" }}\n"),
-                    None => format!("{param} = {value}\n"),
+            let params = operation.params.iter().map(|param| match param.shape {
+                _ if param.name == name => format!("{name} = {}\n", json!(value)),
+                ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => {
+                    format!("{} = {{ a = \"one\" }}\n", param.name)
                 }
+                shape => format!("{} = {}\n", param.name, good(param.name, shape)),
             });
             let step = format!("use = \"{connector}.{}\"\n{}", operation.name, params.collect::<String>());
             format!("on = [\"clerk/user.created\"]\n[[step]]\nname = \"one\"\n{step}")

@@ -214,7 +214,7 @@ async fn a_letter_is_not_erased_while_its_run_may_die_again(subject: Subject) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
     subject.change(epoch, "e0", dead(false)).await;
-    let to_erase = async || subject.store.letters_to_erase(FLOW, 10).await.unwrap();
+    let to_erase = async || subject.store.dead_letters_to_erase(FLOW, 10).await.unwrap();
     assert_eq!(to_erase().await, [], "it says what it is there for");
     subject.admit(epoch, vec![order(1, "o1", "a", "e0", CommandKind::Redrive { deaths: 1 })]).await;
     for kind in [claim(1, 1, b"x"), park(9, AttemptState::default(), Some(b"x"))] {

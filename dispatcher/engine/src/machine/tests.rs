@@ -266,7 +266,7 @@ impl Bench {
         steps
     }
 
-    /// Writes the run dead that the steps give up.
+    /// Writes as dead the run that the steps give up.
     fn dead_letter(&mut self, steps: &[Step]) -> (Reason, Vec<Step>) {
         let buried = |step: &Step| match step {
             Step::DeadLetter { run, epoch, reason, error } => {

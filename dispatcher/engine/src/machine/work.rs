@@ -20,16 +20,16 @@ const SUSPICIOUS: u32 = 2;
 pub(super) fn health(report: &StepReport) -> Health {
     match report {
         // A request that could not be made, or an attempt that panicked, tells nothing about the destination.
-        StepReport::Attempted { request: None, .. } => Health::None,
+        StepReport::Attempted { request: None, .. } => Health::Unknown,
         StepReport::Attempted { outcome, .. } => match outcome {
             Outcome::Done(_) | Outcome::Overtaken | Outcome::Reject { .. } => Health::Serves,
             Outcome::Retry { cause: Cause::Throttled, after } => Health::Throttles(*after),
             Outcome::Retry { cause, .. } if cause.indicates_outage() => Health::Down,
             // The refusal of one mailbox, or a failure stored on an earlier day, tells nothing about the present state.
-            Outcome::Retry { cause: Cause::Panicked | Cause::Deferred | Cause::Replayed, .. } => Health::None,
+            Outcome::Retry { cause: Cause::Panicked | Cause::Deferred | Cause::Replayed, .. } => Health::Unknown,
             Outcome::Retry { .. } => Health::Serves,
         },
-        _ => Health::None,
+        _ => Health::Unknown,
     }
 }
 
@@ -49,15 +49,15 @@ impl Engine {
         let Some(run) = self.lanes.at_work(key, event) else { return };
         let end = |state, note| ChangeKind::End { state, effect: None, note, verdict: None, in_doubt: false };
         let kind = match report {
-            StepReport::Skipped(next) => continue_run(run, StepResult::Nothing, next),
-            StepReport::HeldBack { held, next } => continue_run(run, StepResult::Skipped(held), next),
+            StepReport::Skipped(next) => continue_run(run, StepResult::NotApplicable, next),
+            StepReport::HeldBack { held, next } => continue_run(run, StepResult::HeldBack(held), next),
             StepReport::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
             StepReport::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
             StepReport::Superseded => end(RunState::Superseded, None),
             StepReport::Fenced => return self.rejoin("a claim says that a partition is somebody else's", steps),
             StepReport::Stopped => return self.lanes.forget(key),
             StepReport::QuotaExhausted { until, whole } => {
-                // The destination was not called: the attempt is undone, and the time until the next one
+                // The destination was not called: the attempt is not counted, and the time until the next one
                 // does not count.
                 run.tries.attempts -= 1;
                 run.tries.unanswered -= 1;
@@ -175,7 +175,7 @@ impl Engine {
         if changed == Changed::Refused {
             // The lane continues once the run is dead. The change to dead contains nothing that the store
             // could refuse again.
-            let error = "the store refuses what became of it".to_owned();
+            let error = "the store refuses to record the result of this step".to_owned();
             let run = Box::new(run.clone());
             return steps.push(Step::DeadLetter { run, epoch: *epoch, reason: Reason::Unstorable, error });
         }
@@ -207,9 +207,9 @@ impl Engine {
 /// The result of a finished step.
 enum StepResult {
     /// The step did not apply.
-    Nothing,
+    NotApplicable,
     /// The step was skipped.
-    Skipped(SkipReason),
+    HeldBack(SkipReason),
     /// The step of this name is done, with this effect.
     Done(String, Effect),
 }
@@ -218,8 +218,8 @@ enum StepResult {
 fn continue_run(run: &Run, came: StepResult, next: NextStep) -> ChangeKind {
     let mut results = run.results.clone();
     let effect = match came {
-        StepResult::Nothing => None,
-        StepResult::Skipped(held) => {
+        StepResult::NotApplicable => None,
+        StepResult::HeldBack(held) => {
             results.insert(run.step, held.result());
             None
         }

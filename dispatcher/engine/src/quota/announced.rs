@@ -62,10 +62,10 @@ pub struct Announced {
 /// The knowledge of one account's announcements of limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Knowledge {
-    /// No answer has shown it yet.
+    /// Not known yet if it announces limits.
     #[default]
     Unknown,
-    /// No answer has shown it yet. Holds the time of the first call, whose answer may show it.
+    /// Not known yet if it announces limits. Holds the time of the first call, whose answer may show it.
     Asking(Duration),
     /// It has announced none.
     Silent,

@@ -11,9 +11,9 @@ use usher_proto::Timestamp;
 /// One in this many calls of a limit that others use up is reserved for urgent flows. A limit below this number has no
 /// reserve, which would be a large part of it.
 const RESERVE: u32 = 20;
-/// Rotation period of the remainder, in ms; at least twice the period of the limit, so that a member that receives a
-/// part does not use it before one such period has passed.
-const TURN: i64 = 10_000;
+/// Shortest rotation period of the remainder, in ms; twice the period of the limit if that is longer, so that a member that
+/// receives a part does not use it before one such period has passed.
+const MIN_ROTATION: i64 = 10_000;
 
 /// A process's need for calls to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ pub fn share(limit: u32, members: &[QuotaMember], name: &str, now: Timestamp, pe
 fn fair(limit: u32, members: &[QuotaMember], name: &str, now: Timestamp, per: Duration) -> u32 {
     let mut members: Vec<&QuotaMember> = members.iter().collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    let length = TURN.max(i64::try_from(2 * per.as_millis()).unwrap_or(i64::MAX));
+    let length = MIN_ROTATION.max(i64::try_from(2 * per.as_millis()).unwrap_or(i64::MAX));
     let turn = usize::try_from(now.millis() / length).unwrap_or_default();
     let of = |list: &[&QuotaMember], total: u32| {
         list.iter().position(|it| it.name == name).map(|at| part(total, list.len(), at + turn))

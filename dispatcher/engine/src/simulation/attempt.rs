@@ -6,7 +6,7 @@ use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 use super::destination::{DestinationTrouble, SimulatedCall, TIMEOUT};
 use super::happening::{Fate, event_number};
 use super::plan::{Defect, StepPlan};
-use super::replica::Question;
+use super::store_queue::Question;
 use super::world::{Occurrence, World};
 use crate::breaker::Permit;
 use crate::{Cause, Change, ChangeKind, Changed, Input, NextStep, Outcome, Run, SkipReason, StepReport};
@@ -45,7 +45,7 @@ impl World {
         let p = usize::try_from(run.partition.0).expect("from 0");
         let early = self.early(r, number, &run);
         let destination = match self.plan.steps[run.step] {
-            StepPlan::SimulatedCall { destination, .. } => destination,
+            StepPlan::Call { destination, .. } => destination,
             StepPlan::Wait(_) => 0,
         };
         let request = run.request.clone().unwrap_or_else(|| {
@@ -115,14 +115,12 @@ impl World {
         match self.plan.steps[run.step] {
             StepPlan::Wait(_) if over => Some(StepReport::Skipped(self.next(run.step))),
             StepPlan::Wait(pause) => Some(StepReport::Wait { until: until(pause), news_after: None }),
-            StepPlan::SimulatedCall { .. } if self.store.is_suppressed(of.user) => {
+            StepPlan::Call { .. } if self.store.is_suppressed(of.user) => {
                 Some(StepReport::HeldBack { held: SkipReason::Suppressed, next: self.next(run.step) })
             }
-            StepPlan::SimulatedCall { .. } if run.request.is_some() => None,
-            StepPlan::SimulatedCall { .. } if of.skips & (1 << run.step) != 0 => {
-                Some(StepReport::Skipped(self.next(run.step)))
-            }
-            StepPlan::SimulatedCall { needs, .. } => {
+            StepPlan::Call { .. } if run.request.is_some() => None,
+            StepPlan::Call { .. } if of.skips & (1 << run.step) != 0 => Some(StepReport::Skipped(self.next(run.step))),
+            StepPlan::Call { needs, .. } => {
                 let revision = self.store.revision(of.user);
                 if !needs || revision >= of.needs {
                     None

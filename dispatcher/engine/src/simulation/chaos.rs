@@ -48,7 +48,7 @@ impl World {
                 self.destinations[d].trouble = trouble;
                 let longest = if self.rng.random_bool(0.7) { 10_000 } else { 90_000 };
                 let lasts = self.rng.random_range(100..longest);
-                self.at(self.now + lasts, Occurrence::DestinationTrouble(d, DestinationTrouble::None));
+                self.at(self.now + lasts, Occurrence::Trouble(d, DestinationTrouble::None));
             }
         }
     }

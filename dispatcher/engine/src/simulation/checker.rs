@@ -9,7 +9,8 @@ use super::plan::{Plan, StepPlan};
 use super::store::{SimulatedStore, StoredRun};
 use crate::{Counts, FOUND_AT_ONCE, RunState};
 
-/// Number of runs in memory above which reading pauses, as in the engine.
+/// Limits that the checker allows for runs in memory and their bytes: above the engine's own, because a batch that has arrived
+/// is taken in whole.
 const MAX_LOADED: usize = 4096;
 const MAX_WEIGHT: usize = 64 * 1024 * 1024;
 /// Maximum number of steps of a flow.
@@ -233,7 +234,7 @@ impl Checker {
                 continue;
             }
             for (step, what) in plan.steps.iter().enumerate() {
-                let asks = matches!(what, StepPlan::SimulatedCall { .. }) && of.skips & (1 << step) == 0;
+                let asks = matches!(what, StepPlan::Call { .. }) && of.skips & (1 << step) == 0;
                 if asks && self.asked(number, step).effects == 0 {
                     return self
                         .breaks("nothing lost", format!("e{number} is done, and its step {step} had no effect"));

@@ -12,5 +12,6 @@ mod promises;
 mod refusal;
 mod replica;
 mod store;
+mod store_queue;
 mod trouble;
 mod world;

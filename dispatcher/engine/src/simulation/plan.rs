@@ -11,7 +11,7 @@ use crate::RetryPolicy;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum StepPlan {
     /// Calls a destination; with `needs`, only once the subject is new enough for the event, or never.
-    SimulatedCall { destination: usize, needs: bool },
+    Call { destination: usize, needs: bool },
     /// Waits this long, in ms.
     Wait(i64),
 }
@@ -127,7 +127,7 @@ impl Plan {
             zipf: 0.0,
             events: 500,
             arrive_over: 60_000,
-            steps: vec![StepPlan::SimulatedCall { destination: 0, needs: false }],
+            steps: vec![StepPlan::Call { destination: 0, needs: false }],
             destinations: vec![DestinationPlan::faultless("one", true)],
             in_flight: 32,
             retry: RetryPolicy::default(),
@@ -162,14 +162,13 @@ impl Plan {
         let mut steps: Vec<StepPlan> = (0..rng.random_range(1..=3))
             .map(|_| match rng.random_range(0..10) {
                 0 => StepPlan::Wait(rng.random_range(500..20_000)),
-                _ => StepPlan::SimulatedCall {
-                    destination: rng.random_range(0..destinations.len()),
-                    needs: rng.random_bool(0.2),
-                },
+                _ => {
+                    StepPlan::Call { destination: rng.random_range(0..destinations.len()), needs: rng.random_bool(0.2) }
+                }
             })
             .collect();
         if steps.iter().all(|step| matches!(step, StepPlan::Wait(_))) {
-            steps.push(StepPlan::SimulatedCall { destination: 0, needs: false });
+            steps.push(StepPlan::Call { destination: 0, needs: false });
         }
         Self {
             replicas: rng.random_range(1..=3),

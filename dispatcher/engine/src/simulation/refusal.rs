@@ -7,8 +7,8 @@ use futures::FutureExt as _;
 use usher_proto::Reason;
 
 use super::happening::{EventPlan, Fate, event_number};
-use super::replica::Question;
 use super::store::SimulatedStore;
+use super::store_queue::Question;
 use super::world::World;
 use crate::arrival::{Admission, Arrival, Batch};
 use crate::isolate::{self, RetryingStore, StoreAnswer};

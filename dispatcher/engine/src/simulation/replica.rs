@@ -1,27 +1,23 @@
 //! One process: its engine, and the parts that carry out the engine's steps.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use rand::Rng as _;
 use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::group::partition;
-use super::happening::{self, Fate, event_number, user_number};
+use super::happening::{self, Fate, user_number};
 use super::plan::{Defect, Plan, StepPlan};
-use super::refusal;
+use super::store_queue::{Question, StoreQueue};
 use super::world::{Occurrence, World};
 use crate::Snapshot;
-use crate::arrival::{Arrival, Batch};
+use crate::arrival::Arrival;
 use crate::start::StartFrom;
 use crate::{
-    Change, Changed, Destinations, Engine, FlowLimits, Input, LogCommand, Looked, Seen, Step, StoreRead, StoreRequest,
-    StoreWrite, dead_letter_change,
+    Change, Destinations, Engine, FlowLimits, Input, LogCommand, Looked, Seen, Step, StoreRead, StoreRequest,
+    dead_letter_change,
 };
 
-/// Maximum number of questions that the store answers in one turn.
-const MAX_WRITE_BATCH: usize = 64;
-/// Delay before a question is repeated whose answer was lost, in ms.
-const ASK_AGAIN: i64 = 300;
 /// The longest time that a process may take to stop, in ms.
 const STOP: i64 = 6_000;
 
@@ -31,20 +27,6 @@ struct Reader {
     assignment: u64,
     next: i64,
     paused: bool,
-}
-
-/// A request that waits for the store.
-#[derive(Debug)]
-pub(super) enum Question {
-    Engine(StoreRequest),
-    Claim(usize, Change),
-}
-
-/// An answer of the store.
-#[derive(Debug)]
-pub(super) enum StoreReply {
-    Engine(Box<Input>),
-    Claim(usize, Changed),
 }
 
 /// A simulated process.
@@ -71,17 +53,13 @@ pub(super) struct SimulatedReplica {
     readers: BTreeMap<usize, Reader>,
     /// Partitions that must be handed back.
     leaving: Vec<usize>,
-    questions: VecDeque<Question>,
-    turn_is_due: bool,
-    retried: bool,
+    /// Its requests on their way to the store.
+    pub(super) queue: StoreQueue,
     pub(super) last_told: i64,
-    last_answered: i64,
     /// Attempts that the engine has begun and counts, by partition.
     pub(super) at_work: Vec<Vec<usize>>,
     /// Users with something in flight or being written, with the number.
     busy: HashMap<usize, usize>,
-    /// Users of whom a run was cancelled in an answer that was lost: the engine discovers that when it claims.
-    cancelled_unacknowledged: Vec<usize>,
 }
 
 impl SimulatedReplica {
@@ -109,14 +87,10 @@ impl SimulatedReplica {
             held: BTreeMap::new(),
             readers: BTreeMap::new(),
             leaving: Vec::new(),
-            questions: VecDeque::new(),
-            turn_is_due: false,
-            retried: false,
+            queue: StoreQueue::default(),
             last_told: 0,
-            last_answered: 0,
             at_work: vec![Vec::new(); plan.partitions],
             busy: HashMap::new(),
-            cancelled_unacknowledged: Vec::new(),
         }
     }
 
@@ -135,13 +109,13 @@ impl Plan {
     /// Returns the name of the destination that a step calls; absent for a wait.
     pub(super) fn asked_at(&self, step: usize) -> Option<String> {
         match self.steps.get(step)? {
-            StepPlan::SimulatedCall { destination, .. } => Some(self.destinations[*destination].name.clone()),
+            StepPlan::Call { destination, .. } => Some(self.destinations[*destination].name.clone()),
             StepPlan::Wait(_) => None,
         }
     }
 }
 
-fn index(partition: Partition) -> usize {
+pub(super) fn index(partition: Partition) -> usize {
     usize::try_from(partition.0).expect("from 0")
 }
 
@@ -387,137 +361,6 @@ impl World {
         replica.at_work.iter_mut().for_each(Vec::clear);
     }
 
-    /// Sends a question to the store.
-    pub(super) fn ask(&mut self, r: usize, question: Question) {
-        let replica = &mut self.replicas[r];
-        replica.questions.push_back(question);
-        if !replica.turn_is_due {
-            replica.turn_is_due = true;
-            self.turn_later(r);
-        }
-    }
-
-    fn turn_later(&mut self, r: usize) {
-        let incarnation = self.replicas[r].incarnation;
-        let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
-        self.at((self.now + latency).max(self.store_back_at), Occurrence::StoreTurn { r, incarnation });
-    }
-
-    /// Lets the store carry out the questions that have accumulated.
-    pub(super) fn store_turn(&mut self, r: usize) {
-        if self.now < self.store_back_at {
-            return self.turn_later(r);
-        }
-        let incarnation = self.replicas[r].incarnation;
-        let mut answers = Vec::new();
-        while answers.len() < MAX_WRITE_BATCH
-            && let Some(question) = self.replicas[r].questions.pop_front()
-        {
-            let again = std::mem::take(&mut self.replicas[r].retried);
-            if self.plan.defect == Defect::RefusalIsOutage && self.is_refused(&question) {
-                self.replicas[r].questions.push_front(question);
-                self.replicas[r].retried = true;
-                break;
-            }
-            let mut answer = self.answer(&question, again);
-            if self.plan.answers_lost > 0.0 && self.rng.random_bool(self.plan.answers_lost) {
-                let replica = &mut self.replicas[r];
-                if let Some(StoreReply::Engine(input)) = answer.first()
-                    && let Input::Admitted { admission: Some(admission), .. } = &**input
-                {
-                    replica
-                        .cancelled_unacknowledged
-                        .extend(admission.cancelled.iter().map(|(key, _)| user_number(key)));
-                }
-                replica.questions.push_front(question);
-                replica.retried = true;
-                break;
-            }
-            answers.append(&mut answer);
-        }
-        if self.plan.defect == Defect::AnswersOutOfOrder {
-            answers.reverse();
-        }
-        let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
-        let replica = &mut self.replicas[r];
-        replica.last_answered = replica.last_answered.max(self.now + latency);
-        let at = replica.last_answered;
-        let retried = replica.retried;
-        replica.turn_is_due = !replica.questions.is_empty();
-        if replica.turn_is_due && retried {
-            self.at(self.now + ASK_AGAIN, Occurrence::StoreTurn { r, incarnation });
-        } else if replica.turn_is_due {
-            self.turn_later(r);
-        }
-        if !answers.is_empty() {
-            self.at(at, Occurrence::StoreAnswers { r, incarnation, answers });
-        }
-    }
-
-    fn answer(&mut self, question: &Question, retried: bool) -> Vec<StoreReply> {
-        let store = &mut self.store;
-        let mut fenced = Vec::new();
-        let answer = match question {
-            Question::Claim(attempt, change) => return vec![StoreReply::Claim(*attempt, self.write(change))],
-            Question::Engine(StoreRequest::Change(change)) => {
-                let changed = self.write(change);
-                Input::Written { change: change.clone(), changed }
-            }
-            Question::Engine(StoreRequest::Write(write)) => match write {
-                StoreWrite::Acquire { assignment, partitions } => {
-                    Input::Acquired { assignment: *assignment, owned: store.acquire(partitions) }
-                }
-                StoreWrite::Admit(batch) => {
-                    let (admission, in_parts) = refusal::admit(store, &self.events, batch);
-                    let retried = retried || in_parts;
-                    let p = index(batch.partition);
-                    let frontier = store.frontier(p).filter(|_| self.plan.defect != Defect::FrontierFirstUnseen);
-                    if let Some(frontier) = frontier {
-                        self.checker.frontier("frontier", p, frontier, &self.log, &self.events, &self.store);
-                    }
-                    let Batch { partition, epoch, frontier, .. } = *batch;
-                    Input::Admitted { partition, epoch, frontier, admission, retried }
-                }
-                StoreWrite::Due(partitions) => {
-                    let due = store.due(partitions, self.now, &self.events);
-                    fenced = due.fenced;
-                    Input::Due { heads: due.heads, behind: due.behind, retried }
-                }
-                // Operators read it, no replica does.
-                StoreWrite::ConfirmPause { .. } => return Vec::new(),
-            },
-            Question::Engine(StoreRequest::Read(read)) => match read {
-                StoreRead::Find { partition, epoch, after, without } => {
-                    let (heads, all) = store.find(*partition, after.as_ref(), without, &self.events);
-                    Input::Found { partition: *partition, epoch: *epoch, heads, all }
-                }
-                StoreRead::Load { key, partition, epoch, limit } => {
-                    let (runs, more) = store.load(key, *limit, &self.events);
-                    Input::Loaded { key: key.clone(), partition: *partition, epoch: *epoch, runs, more }
-                }
-            },
-        };
-        let fenced = fenced.into_iter().map(|(partition, epoch)| Input::Fenced { partition, epoch });
-        std::iter::once(answer).chain(fenced).map(|input| StoreReply::Engine(Box::new(input))).collect()
-    }
-
-    fn write(&mut self, change: &Change) -> Changed {
-        use crate::ChangeKind::{Claim, End, Park};
-        if self.refuses(change) {
-            return Changed::Refused;
-        }
-        let changed = self.store.write(change);
-        if let Claim { tries, .. } | Park { tries, .. } = &change.kind {
-            self.checker.most_spent = self.checker.most_spent.max(tries.counted);
-        }
-        if let (Changed::Written, End { verdict: Some((reason, _)), .. }) = (changed, &change.kind) {
-            let number = event_number(&change.event);
-            let row = self.store.row(number).expect("it is stored");
-            self.checker.died(number, *reason, row, &self.events[number], &self.plan);
-        }
-        changed
-    }
-
     /// Requests the process to stop.
     pub(super) fn stops(&mut self, r: usize) {
         self.replicas[r].stopping = Some(self.now + STOP);
@@ -527,7 +370,7 @@ impl World {
     /// Ends the process, with everything in its memory. Its last question may have been carried out without an answer.
     pub(super) fn goes_down(&mut self, r: usize) {
         if self.rng.random_bool(0.5)
-            && let Some(question) = self.replicas[r].questions.pop_front()
+            && let Some(question) = self.replicas[r].queue.questions.pop_front()
         {
             self.answer(&question, false);
         }
@@ -539,7 +382,7 @@ impl World {
             up: false,
             silent_since: Some(self.now),
             last_told: self.now,
-            last_answered: self.now,
+            queue: StoreQueue::from(self.now),
             ..SimulatedReplica::new(&self.plan)
         };
         if stopped {
@@ -584,7 +427,7 @@ impl SimulatedReplica {
         let cancelled = |key: &SubjectId| admission.cancelled.iter().any(|(of, _)| of == key);
         let is_free = |key: &SubjectId| {
             let user = user_number(key);
-            !self.busy.contains_key(&user) && !cancelled(key) && !self.cancelled_unacknowledged.contains(&user)
+            !self.busy.contains_key(&user) && !cancelled(key) && !self.queue.cancelled_unacknowledged.contains(&user)
         };
         let free = admission.heads.iter().filter(|run| is_free(&run.event.subject));
         free.map(|run| (run.event.subject.clone(), run.destination.clone())).collect()

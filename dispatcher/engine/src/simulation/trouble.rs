@@ -10,7 +10,7 @@ use super::world::{Occurrence, World};
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
-const CALL: StepPlan = StepPlan::SimulatedCall { destination: 0, needs: false };
+const CALL: StepPlan = StepPlan::Call { destination: 0, needs: false };
 
 /// The attempts made: the time, the event and the step of each.
 type Timeline = Vec<(i64, usize, usize)>;
@@ -94,7 +94,7 @@ fn outage(seed: u64, both: bool, trouble: DestinationTrouble, expires_after: Opt
     let until = 62 * MINUTE;
     let healthy = DestinationPlan { latency: (20, 60), ..DestinationPlan::faultless("healthy", true) };
     let down = DestinationPlan { latency: (20, 60), quota: Some(QUOTA), ..DestinationPlan::faultless("down", false) };
-    let of = |destination| StepPlan::SimulatedCall { destination, needs: false };
+    let of = |destination| StepPlan::Call { destination, needs: false };
     let (destinations, steps, number) =
         if both { (vec![healthy, down], vec![of(0), of(1)], 1) } else { (vec![down], vec![of(0)], 0) };
     let mut world = World::new(Plan {
@@ -112,8 +112,8 @@ fn outage(seed: u64, both: bool, trouble: DestinationTrouble, expires_after: Opt
         ..Plan::quiet(seed)
     });
     world.timeline = Some(Vec::with_capacity(300_000));
-    world.at(from, Occurrence::DestinationTrouble(number, trouble));
-    world.at(until, Occurrence::DestinationTrouble(number, DestinationTrouble::None));
+    world.at(from, Occurrence::Trouble(number, trouble));
+    world.at(until, Occurrence::Trouble(number, DestinationTrouble::None));
     finish(&mut world);
     let timeline = world.timeline.take().expect("it was asked for");
     Outage { world, from, until, timeline }

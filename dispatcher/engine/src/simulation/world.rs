@@ -15,8 +15,9 @@ use super::group::{SimulatedGroup, TURN};
 use super::happening::{EventPlan, Fate};
 use super::log::SimulatedLog;
 use super::plan::Plan;
-use super::replica::{Question, SimulatedReplica, StoreReply};
+use super::replica::SimulatedReplica;
 use super::store::SimulatedStore;
+use super::store_queue::{Question, StoreReply};
 use crate::{Change, Input, StoreRequest};
 
 /// The longest time that the world may take to come to rest once it is calm, in ms.
@@ -68,7 +69,7 @@ pub(super) enum Occurrence {
         r: usize,
     },
     Misfortune,
-    DestinationTrouble(usize, DestinationTrouble),
+    Trouble(usize, DestinationTrouble),
     Paused(bool),
     Calm,
 }
@@ -328,7 +329,7 @@ impl World {
                     self.at(self.now + pause, Occurrence::Misfortune);
                 }
             }
-            Occurrence::DestinationTrouble(destination, trouble) => self.destinations[destination].trouble = trouble,
+            Occurrence::Trouble(destination, trouble) => self.destinations[destination].trouble = trouble,
             Occurrence::Paused(paused) => self.pause(paused),
             Occurrence::Calm => self.calm_down(),
         }

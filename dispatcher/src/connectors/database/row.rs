@@ -116,7 +116,7 @@ fn column_text(field: Json<'_>) -> Option<Cow<'_, str>> {
 const MAX_DEPTH: usize = 500;
 
 /// Returns the members that no column holds, byte for byte, except those that the user's own SQL could not read: NUL
-/// and half surrogate pairs become U+FFFD, and values that are nested too deeply become texts.
+/// and unpaired surrogates become U+FFFD, and values that are nested too deeply become texts.
 fn extra(data: Json<'_>, in_columns: &[&str]) -> String {
     let rest = data.members().filter(|(name, _)| !in_columns.contains(&&**name));
     // If a name occurs twice, the last member counts.

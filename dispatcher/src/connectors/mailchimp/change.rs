@@ -98,10 +98,10 @@ fn done(hash: &str, status: &str) -> Outcome {
 }
 
 impl Mailchimp {
-    /// Creates or updates the member. An archived member is asked to confirm again, and a member whose address has
+    /// Creates or updates the member. An archived member is restored; one to be subscribed is asked to confirm first, and a member whose address has
     /// changed keeps the data of the old address.
     pub(super) async fn put(&self, change: &MemberChange) -> Result<Outcome, Outcome> {
-        let unreadable = || Outcome::reject(Reason::FlowChanged, "the kept request cannot be read");
+        let unreadable = || Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         let text = change.body.as_deref().ok_or_else(unreadable)?;
         let mut body: Value = serde_json::from_str(text).map_err(|_| unreadable())?;
         if let Some(former) = &change.former {

@@ -12,7 +12,7 @@ fn connector() -> Novu {
 fn a_trigger_brings_its_subscriber_along() {
     let params = json!({
         "workflow": "welcome", "subscriber_id": "user_1", "email": "a@b.test", "first_name": "Ann",
-        "payload": { "plan": "trial" },
+        "payload": r#"{"plan":"trial"}"#,
     });
     let kept = prepare(&connector(), "trigger", &params, &Value::Null).expect("a request");
     let expected = json!({
@@ -25,7 +25,8 @@ fn a_trigger_brings_its_subscriber_along() {
 
 #[test]
 fn a_payload_that_novu_would_not_take_is_told() {
-    let params = json!({ "workflow": "w", "subscriber_id": "u", "payload": { "x": "y".repeat(600_000) } });
+    let params =
+        json!({ "workflow": "w", "subscriber_id": "u", "payload": json!({ "x": "y".repeat(600_000) }).to_string() });
     assert!(prepare(&connector(), "trigger", &params, &Value::Null).is_err());
 }
 

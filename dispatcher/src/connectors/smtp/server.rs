@@ -174,7 +174,7 @@ impl MailServer {
 }
 
 fn address(text: &str) -> Result<Address, Outcome> {
-    text.parse().map_err(|_| Outcome::reject(Reason::FlowChanged, "the kept request cannot be read"))
+    text.parse().map_err(|_| Outcome::reject(Reason::FlowChanged, "the stored request cannot be read"))
 }
 
 /// Sends `QUIT` without waiting for the answer: the outcome is already known.

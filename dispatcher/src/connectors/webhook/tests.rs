@@ -79,7 +79,7 @@ fn without_tls_only_what_is_near_is_reached_and_only_when_allowed() {
 #[test]
 fn the_body_is_the_flows_or_the_event() {
     let connector = with([(SECRET, ONE)]);
-    let own = post(&connector, json!({ "url": "https://a.test/x", "body": { "id": "user_1" } })).expect("a request");
+    let own = post(&connector, json!({ "url": "https://a.test/x", "body": r#"{"id":"user_1"}"# })).expect("a request");
     assert_eq!(own.body, r#"{"id":"user_1"}"#);
     let event = post(&connector, json!({ "url": "https://a.test/x" })).expect("a request");
     let expected = json!({

@@ -60,7 +60,7 @@ impl Connector for Fake {
         self.found.clone()
     }
 
-    fn part(&self, _: &[u8]) -> Option<String> {
+    fn sub_account(&self, _: &[u8]) -> Option<String> {
         self.part.clone()
     }
 
@@ -153,7 +153,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let stop = CancellationToken::new();
     let (answers, _) = mpsc::unbounded_channel();
     let outage = Outage::of(&database, "store", Readiness::needing(["store"]));
-    let store_writer = StoreWriter::start(
+    let store_handle = StoreHandle::start(
         "test".into(),
         "me".into(),
         store.clone(),
@@ -176,7 +176,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let suppression = Arc::default();
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
     let executor =
-        StepExecutor { versions, store, connectors, quotas, suppression, store_writer, metrics, clock, outage, stop };
+        StepExecutor { versions, store, connectors, quotas, suppression, store_handle, metrics, clock, outage, stop };
     Scene { executor, fake, run, epoch, sharing, _folder: folder }
 }
 

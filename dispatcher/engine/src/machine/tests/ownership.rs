@@ -94,9 +94,9 @@ fn whoever_learns_that_a_partition_is_somebody_elses_joins_again() {
         bench.wrote(change, Changed::Fenced)
     };
     let question: fn(&mut Bench) -> Vec<Step> = |bench| bench.give(Input::Fenced { partition: P, epoch: EPOCH });
-    for diff in [admission, claim, write, question] {
+    for notice in [admission, claim, write, question] {
         let mut bench = Bench::owning(limits());
-        assert!(is_rejoin(&diff(&mut bench)));
+        assert!(is_rejoin(&notice(&mut bench)));
         assert!(bench.engine.is_standby());
         assert_eq!(bench.numbers(), Counts::default());
     }

@@ -24,7 +24,7 @@ fn steps() -> Vec<(&'static str, &'static str, Value)> {
     });
     let trigger = json!({
         "workflow": "w", "subscriber_id": "user_1", "email": "HERE <dana@m\u{fc}nchen.test>", "first_name": "HERE",
-        "last_name": "HERE", "payload": { "a": "HERE" },
+        "last_name": "HERE", "payload": r#"{"a":1}"#,
     });
     vec![
         ("resend", "send", tagged),

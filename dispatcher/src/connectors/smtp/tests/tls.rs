@@ -43,7 +43,7 @@ const URL: &str = "USHER_TEST_SMTP_TLS_URL";
 /// Prefix of the outcome in the second process's output.
 const SAYS: &str = "the outcome is ";
 
-struct MailServer {
+struct TlsServer {
     process: Child,
     /// Kept open, because the server would fail to write to a closed pipe.
     _said: BufReader<ChildStdout>,
@@ -51,7 +51,7 @@ struct MailServer {
     scheme: &'static str,
 }
 
-impl Drop for MailServer {
+impl Drop for TlsServer {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.process.kill();
@@ -59,7 +59,7 @@ impl Drop for MailServer {
     }
 }
 
-impl MailServer {
+impl TlsServer {
     fn start(python: &str, folder: &Path, scheme: &'static str) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
         let certificate = folder.join("certificate.pem");
@@ -120,7 +120,7 @@ async fn a_mail_is_sent_through_tls_and_a_login_and_only_to_whom_is_trusted() {
     let Some(python) = crate::connectors::tests::real("USHER_TEST_SMTP") else { return };
     for scheme in ["smtps", "smtp"] {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = MailServer::start(&python, folder.path(), scheme);
+        let server = TlsServer::start(&python, folder.path(), scheme);
         let maildir = folder.path().join("mail");
         let wrong = server.trusted(folder.path(), "leaky");
         assert!(wrong.contains("Configuration") && wrong.contains("535 5.7.8 at AUTH"), "{scheme}: {wrong}");
