@@ -36,9 +36,10 @@ signups *options:
 backlog *options:
     USHER_BACKLOG="${USHER_BACKLOG:-1000000}" cargo test --locked --release --test backlog {{ options }} -- --ignored --test-threads 1
 
-# What a change must pass before it is handed in
+# What a change must pass before it is merged
 verify:
     cargo fmt --all --check
+    .ci/services.sh typos
     cargo clippy --workspace --all-targets --locked -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
     cargo test --locked

@@ -1,5 +1,6 @@
 # Part of services.sh: what others have written to be tested against. Stripe's own stripe-mock checks what we ask of Stripe
-# against its published specification; aiosmtpd is a mail server; the destinations' SDKs ask the lab's doubles. DIR/stripe-mock holds the first one's pid and log.
+# against its published specification; aiosmtpd is a mail server; the destinations' SDKs ask the lab's doubles; typos checks
+# the words. DIR/stripe-mock holds the first one's pid and log.
 
 # go.mod of this version says Go 1.22; the specification is built in, so it needs no network when it runs.
 stripe_mock_version=v0.197.0
