@@ -80,7 +80,7 @@ on_every_store!(
     a_change_that_is_refused_is_told_and_all_others_are_written,
 );
 
-async fn an_event_is_admitted_once_however_often_it_comes(subject: Subject) {
+async fn an_event_is_admitted_once_however_often_it_comes(subject: TestStore) {
     let epoch = subject.own().await;
     let first = subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "b"), arrival(2, "e1", "a")]).await;
     assert_eq!(first.heads.iter().map(|run| run.position).collect::<Vec<_>>(), [0, 1]);
@@ -91,7 +91,7 @@ async fn an_event_is_admitted_once_however_often_it_comes(subject: Subject) {
     assert_eq!((ended.heads.len(), ended.repeated), (0, 1), "what has ended does not begin again");
 }
 
-async fn an_admitted_run_is_found_again_whole(subject: Subject) {
+async fn an_admitted_run_is_found_again_whole(subject: TestStore) {
     let epoch = subject.own().await;
     let dead = Arrival { verdict: Some((Reason::Malformed, "why".into())), ..arrival(8, "e2", "") };
     let admitted = subject.admit(epoch, vec![arrival(7, "e1", "a"), dead]).await.heads;
@@ -99,7 +99,7 @@ async fn an_admitted_run_is_found_again_whole(subject: Subject) {
     assert_eq!(subject.heads(Some((7, reference("e1"))), &[]).await, admitted[1..]);
 }
 
-async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: Subject) {
+async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: TestStore) {
     let epoch = subject.own().await;
     let first = subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a"), arrival(2, "f", "b")]).await;
     assert_eq!((names(&first.heads), first.behind), (vec!["e0".to_owned(), "f".to_owned()], vec![id("a")]));
@@ -117,7 +117,7 @@ async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: Subject) {
     assert_eq!((names(&lane), more), (vec!["e3".to_owned()], true));
 }
 
-async fn heads_that_ask_certain_destinations_can_be_left_out(subject: Subject) {
+async fn heads_that_ask_certain_destinations_can_be_left_out(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "b")]).await;
     let to = |destination: Option<&str>| ChangeKind::Advance {
@@ -133,7 +133,7 @@ async fn heads_that_ask_certain_destinations_can_be_left_out(subject: Subject) {
     assert_eq!(names(&subject.heads(None, &["stripe", "resend"]).await), ["e0"], "a wait asks nobody");
 }
 
-async fn a_parked_run_holds_its_lane_wherever_it_is(subject: Subject) {
+async fn a_parked_run_holds_its_lane_wherever_it_is(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
     subject.change(epoch, "e0", claim(1, 0, b"x")).await;
@@ -160,7 +160,7 @@ async fn a_parked_run_holds_its_lane_wherever_it_is(subject: Subject) {
     assert_eq!(subject.head_names().await, ["e0"], "it is found again after a crash");
 }
 
-async fn a_predecessor_that_wakes_up_late_changes_nothing(subject: Subject) {
+async fn a_predecessor_that_wakes_up_late_changes_nothing(subject: TestStore) {
     let old = subject.own().await;
     subject.admit(old, vec![arrival(0, "e1", "a")]).await;
     let new = subject.own().await;
@@ -175,7 +175,7 @@ async fn a_predecessor_that_wakes_up_late_changes_nothing(subject: Subject) {
     assert_eq!((subject.state("e1").await.as_str(), subject.head_names().await.len()), ("waiting", 0));
 }
 
-async fn a_batch_is_admitted_whole_or_not_at_all(subject: Subject) {
+async fn a_batch_is_admitted_whole_or_not_at_all(subject: TestStore) {
     let epoch = subject.own().await;
     subject.own().await;
     let late = batch(epoch, vec![news(0, "n1", "a", 5, true), arrival(1, "e1", "a")]);
@@ -184,7 +184,7 @@ async fn a_batch_is_admitted_whole_or_not_at_all(subject: Subject) {
     assert_eq!(subject.store.subject(&id("a")).await.unwrap(), None);
 }
 
-async fn the_frontier_is_kept_with_the_runs(subject: Subject) {
+async fn the_frontier_is_kept_with_the_runs(subject: TestStore) {
     let owned = subject.store.acquire(FLOW, &[ZERO, Partition(3)], "me").await.unwrap();
     assert_eq!(
         owned.iter().map(|o| (o.partition, o.frontier)).collect::<Vec<_>>(),
@@ -195,7 +195,7 @@ async fn the_frontier_is_kept_with_the_runs(subject: Subject) {
     assert_eq!(owned.iter().map(|o| o.frontier).collect::<Vec<_>>(), [Some(42), None]);
 }
 
-async fn a_claim_keeps_the_exact_request(subject: Subject) {
+async fn a_claim_keeps_the_exact_request(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
     subject.change(epoch, "e1", claim(2, 1, b"\x00\xffexact")).await;
@@ -205,7 +205,7 @@ async fn a_claim_keeps_the_exact_request(subject: Subject) {
     assert_eq!(subject.state("e1").await, "running");
 }
 
-async fn an_advance_can_be_written_twice(subject: Subject) {
+async fn an_advance_can_be_written_twice(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
     subject.change(epoch, "e1", claim(3, 2, b"x")).await;
@@ -222,7 +222,7 @@ async fn an_advance_can_be_written_twice(subject: Subject) {
     assert_eq!(shown.effects.len(), 1, "one effect");
 }
 
-async fn an_end_keeps_the_effect_and_drops_the_body(subject: Subject) {
+async fn an_end_keeps_the_effect_and_drops_the_body(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "user_a")]).await;
     assert!(subject.store.body(FLOW, &reference("e1")).await.unwrap().is_some());
@@ -238,7 +238,7 @@ async fn an_end_keeps_the_effect_and_drops_the_body(subject: Subject) {
     assert_eq!((effect.connector.as_str(), effect.step.as_str(), effect.id.as_str()), ("resend", "first", "m1"));
 }
 
-async fn a_dead_run_keeps_its_body_and_its_reason(subject: Subject) {
+async fn a_dead_run_keeps_its_body_and_its_reason(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "a")]).await;
     subject.change(epoch, "e1", dead(false)).await;
@@ -249,7 +249,7 @@ async fn a_dead_run_keeps_its_body_and_its_reason(subject: Subject) {
     assert_eq!((dead.len(), dead[0].error.as_deref()), (1, Some("422 validation_error")));
 }
 
-async fn newer_snapshots_win_and_a_deletion_is_final(subject: Subject) {
+async fn newer_snapshots_win_and_a_deletion_is_final(subject: TestStore) {
     let epoch = subject.own().await;
     let known = async || {
         let found = subject.store.subject(&id("a")).await.unwrap().unwrap();
@@ -272,7 +272,7 @@ async fn newer_snapshots_win_and_a_deletion_is_final(subject: Subject) {
     assert_eq!(known().await, (None, true), "a deleted user never comes back");
 }
 
-async fn news_end_a_wait_and_are_not_missed(subject: Subject) {
+async fn news_end_a_wait_and_are_not_missed(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "b")]).await;
     assert_eq!(subject.change(epoch, "e1", wait(1_000, Some(0))).await, Changed::Written);
@@ -285,7 +285,7 @@ async fn news_end_a_wait_and_are_not_missed(subject: Subject) {
     assert_eq!(subject.change(epoch, "e1", wait(1_000, Some(1))).await, Changed::Written);
 }
 
-async fn a_wait_ends_when_it_is_due(subject: Subject) {
+async fn a_wait_ends_when_it_is_due(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a")]).await;
     subject.change(epoch, "e1", wait(10, None)).await;
@@ -295,7 +295,7 @@ async fn a_wait_ends_when_it_is_due(subject: Subject) {
     assert_eq!(subject.head_names().await, ["e1"], "it is found again after a crash");
 }
 
-async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: Subject) {
+async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: TestStore) {
     let epoch = subject.own().await;
     let keys = ["a", "a", "a", "a"];
     subject.admit(epoch, keys.iter().zip(0..).map(|(key, n)| arrival(n, &format!("e{n}"), key)).collect()).await;
@@ -326,7 +326,7 @@ async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: Subj
     assert_eq!((admission.woken.len(), admission.cancelled.len()), (0, 1));
 }
 
-async fn a_lane_is_read_in_order(subject: Subject) {
+async fn a_lane_is_read_in_order(subject: TestStore) {
     let epoch = subject.own().await;
     let arrivals = [(3, "e3", "a"), (1, "e1", "a"), (2, "e2", "b")].map(|(o, e, k)| arrival(o, e, k)).to_vec();
     subject.admit(epoch, arrivals).await;
@@ -334,7 +334,7 @@ async fn a_lane_is_read_in_order(subject: Subject) {
     assert_eq!((lane.iter().map(|run| run.position).collect::<Vec<_>>(), more), (vec![1, 3], false));
 }
 
-async fn a_redriven_run_joins_its_lanes_tail_once(subject: Subject) {
+async fn a_redriven_run_joins_its_lanes_tail_once(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
     subject.change(epoch, "e0", claim(1, 0, b"x")).await;
@@ -363,7 +363,7 @@ async fn a_redriven_run_joins_its_lanes_tail_once(subject: Subject) {
     assert!(came.iter().all(|(what, _)| what == "ann redrive"));
 }
 
-async fn a_redriven_run_in_doubt_repeats_its_request_under_its_key(subject: Subject) {
+async fn a_redriven_run_in_doubt_repeats_its_request_under_its_key(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
     subject.change(epoch, "e0", claim(1, 2, b"exact")).await;
@@ -373,7 +373,7 @@ async fn a_redriven_run_in_doubt_repeats_its_request_under_its_key(subject: Subj
     assert_eq!((run.tries.generation, run.request.as_deref()), (2, Some(&b"exact"[..])));
 }
 
-async fn a_run_is_run_again_with_effects_of_its_own(subject: Subject) {
+async fn a_run_is_run_again_with_effects_of_its_own(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
     let rerun = |offset, id: &str| order(offset, id, "a", "e0", CommandKind::Rerun { body: "{\"again\":1}".into() });
@@ -394,7 +394,7 @@ async fn a_run_is_run_again_with_effects_of_its_own(subject: Subject) {
     assert_eq!(shown.effects.iter().map(|effect| effect.id.as_str()).collect::<Vec<_>>(), ["m1", "m2"]);
 }
 
-async fn an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt(subject: Subject) {
+async fn an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "b")]).await;
     subject.change(epoch, "e1", claim(1, 0, b"x")).await;
@@ -406,7 +406,7 @@ async fn an_operator_cancels_what_is_not_under_way_and_what_is_after_its_attempt
     assert_eq!(subject.state("e1").await, "cancelled");
 }
 
-async fn what_is_forgotten_is_never_taken_for_new(subject: Subject) {
+async fn what_is_forgotten_is_never_taken_for_new(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, (0..3).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
     subject.change(epoch, "e0", end(RunState::Done)).await;
@@ -426,7 +426,7 @@ async fn what_is_forgotten_is_never_taken_for_new(subject: Subject) {
     assert_eq!(verdict, Some(Reason::TooOld));
 }
 
-async fn a_flow_is_paused_and_goes_on(subject: Subject) {
+async fn a_flow_is_paused_and_goes_on(subject: TestStore) {
     let now = Timestamp::from_seconds(1);
     assert!(subject.store.set_paused(FLOW, true, "ann", now).await.unwrap());
     assert!(!subject.store.set_paused(FLOW, true, "bob", now).await.unwrap(), "already");
@@ -437,7 +437,7 @@ async fn a_flow_is_paused_and_goes_on(subject: Subject) {
     assert_eq!(subject.store.paused(FLOW).await.unwrap(), None);
 }
 
-async fn every_replica_that_owns_something_confirms_a_pause(subject: Subject) {
+async fn every_replica_that_owns_something_confirms_a_pause(subject: TestStore) {
     let store = &subject.store;
     store.acquire(FLOW, &[Partition(0), Partition(1)], "ann").await.unwrap();
     store.acquire(FLOW, &[Partition(2)], "bob").await.unwrap();
@@ -466,7 +466,7 @@ async fn every_replica_that_owns_something_confirms_a_pause(subject: Subject) {
     assert_eq!(frontiers, (0..3).map(|p| (Partition(p), None)).collect(), "it is still known to be part of the flow");
 }
 
-async fn runs_are_counted_by_state(subject: Subject) {
+async fn runs_are_counted_by_state(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, (0..4).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
     subject.change(epoch, "e0", dead(false)).await;
@@ -477,14 +477,14 @@ async fn runs_are_counted_by_state(subject: Subject) {
     assert_eq!(counts, [(RunState::Dead, 1), (RunState::Parked, 1), (RunState::Queued, 1)]);
 }
 
-async fn another_number_of_partitions_is_refused_by_the_store(subject: Subject) {
+async fn another_number_of_partitions_is_refused_by_the_store(subject: TestStore) {
     let again = SqlStore::open(Database::open(&subject.address).unwrap(), PARTITIONS + 1).await;
     let Err(StoreError::PartitionCount { found, wanted }) = again else { panic!("it is refused") };
     assert_eq!((found.as_str(), wanted), ("4", 5));
     SqlStore::open(Database::open(&subject.address).unwrap(), PARTITIONS).await.expect("the same number is fine");
 }
 
-async fn a_version_of_a_flow_is_kept(subject: Subject) {
+async fn a_version_of_a_flow_is_kept(subject: TestStore) {
     for _ in 0..2 {
         subject.store.keep_flow(FLOW, "v1", "on = []").await.unwrap();
     }

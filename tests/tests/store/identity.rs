@@ -36,7 +36,7 @@ fn cancels(arrival: Arrival) -> Arrival {
     Arrival { starts: false, cancels: true, ..arrival }
 }
 
-async fn an_instance_reaches_nothing_of_another(subject: Subject) {
+async fn an_instance_reaches_nothing_of_another(subject: TestStore) {
     let epoch = subject.own().await;
     let both = vec![arrival(0, "e0", "a"), staged(arrival(1, "e0", "a"))];
     let admitted = subject.admit(epoch, both).await;
@@ -78,7 +78,7 @@ async fn an_instance_reaches_nothing_of_another(subject: Subject) {
     assert_eq!(subject.store.runs(&whole, 10).await.unwrap().len(), 1);
 }
 
-async fn an_event_has_each_of_its_effects_once(subject: Subject) {
+async fn an_event_has_each_of_its_effects_once(subject: TestStore) {
     let epoch = subject.own().await;
     // Two events start runs and one between them cancels. Then that one is repeated, twice in a later batch.
     subject.admit(epoch, vec![arrival(0, "due1", "a"), cancels(arrival(1, "paid1", "a"))]).await;
@@ -122,7 +122,7 @@ async fn an_event_has_each_of_its_effects_once(subject: Subject) {
     assert_eq!(subject.store.admit("other", &there).await.unwrap().cancelled.len(), 1);
 }
 
-async fn another_body_under_a_known_id_is_kept_where_it_can_be_seen(subject: Subject) {
+async fn another_body_under_a_known_id_is_kept_where_it_can_be_seen(subject: TestStore) {
     let epoch = subject.own().await;
     let other = |offset, id: &str| {
         let event = Event { body: Bytes::from_static(b"{\"another\":1}"), ..event(id, "a") };
@@ -141,7 +141,7 @@ async fn another_body_under_a_known_id_is_kept_where_it_can_be_seen(subject: Sub
     assert_eq!(subject.admit(epoch, vec![staged(other(7, "e0"))]).await.refused, 0);
 }
 
-async fn a_record_that_no_flow_can_take_is_kept_once_for_all_of_them(subject: Subject) {
+async fn a_record_that_no_flow_can_take_is_kept_once_for_all_of_them(subject: TestStore) {
     let refused = |offset| RefusedRecord {
         offset,
         reason: Reason::Malformed,
@@ -163,7 +163,7 @@ async fn a_record_that_no_flow_can_take_is_kept_once_for_all_of_them(subject: Su
     assert_eq!(subject.store.refused_body(0, 3).await.unwrap().unwrap(), b"\xff\0");
 }
 
-async fn what_another_log_has_at_a_place_is_kept_there(subject: Subject) {
+async fn what_another_log_has_at_a_place_is_kept_there(subject: TestStore) {
     let refused = |body: &'static str| RefusedRecord {
         offset: 3,
         reason: Reason::Malformed,
@@ -184,7 +184,7 @@ async fn what_another_log_has_at_a_place_is_kept_there(subject: Subject) {
     assert_eq!(rows.iter().map(|row| row.event.as_str()).collect::<Vec<_>>(), ["other"]);
 }
 
-async fn a_dead_run_goes_to_the_partition_that_its_key_has_now(subject: Subject) {
+async fn a_dead_run_goes_to_the_partition_that_its_key_has_now(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
     subject.change(epoch, "e0", dead(false)).await;
@@ -201,7 +201,7 @@ async fn a_dead_run_goes_to_the_partition_that_its_key_has_now(subject: Subject)
     assert_eq!(subject.head_names().await, ["e1"]);
 }
 
-async fn whoever_lost_a_partition_hears_of_it_with_nothing_to_do(subject: Subject) {
+async fn whoever_lost_a_partition_hears_of_it_with_nothing_to_do(subject: TestStore) {
     let epoch = subject.own().await;
     let due = async || subject.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(1)).await.unwrap();
     assert_eq!(due().await.fenced, []);
@@ -210,7 +210,7 @@ async fn whoever_lost_a_partition_hears_of_it_with_nothing_to_do(subject: Subjec
     assert_eq!(due().await.fenced, [(ZERO, epoch)]);
 }
 
-async fn a_letter_is_not_erased_while_its_run_may_die_again(subject: Subject) {
+async fn a_letter_is_not_erased_while_its_run_may_die_again(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a")]).await;
     subject.change(epoch, "e0", dead(false)).await;
@@ -230,7 +230,7 @@ async fn a_letter_is_not_erased_while_its_run_may_die_again(subject: Subject) {
     assert_eq!(to_erase().await, [reference("e0")]);
 }
 
-async fn a_suppression_of_one_instance_is_not_one_of_another(subject: Subject) {
+async fn a_suppression_of_one_instance_is_not_one_of_another(subject: TestStore) {
     let epoch = subject.own().await;
     let digest = AddressDigest::of("a@b.test");
     let said = |at: i64, kind, instance: Option<Instance>| {
@@ -260,7 +260,7 @@ async fn a_suppression_of_one_instance_is_not_one_of_another(subject: Subject) {
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-async fn a_clock_that_jumps_forgets_nothing(subject: Subject) {
+async fn a_clock_that_jumps_forgets_nothing(subject: TestStore) {
     let epoch = subject.own().await;
     let now = subject.store.now().await.unwrap();
     let at = |offset: i64, id: &str, received_at: Timestamp| {
@@ -284,7 +284,7 @@ async fn a_clock_that_jumps_forgets_nothing(subject: Subject) {
     assert_eq!(behind.heads[0].verdict, None);
 }
 
-async fn a_horizon_that_a_wrong_clock_has_moved_is_set_back(subject: Subject) {
+async fn a_horizon_that_a_wrong_clock_has_moved_is_set_back(subject: TestStore) {
     let epoch = subject.own().await;
     let now = subject.store.now().await.unwrap();
     let at = |offset, id: &str, received_at| Arrival::starting(offset, Event { received_at, ..event(id, id) });
@@ -305,7 +305,7 @@ async fn a_horizon_that_a_wrong_clock_has_moved_is_set_back(subject: Subject) {
     assert_eq!((left.flow.as_str(), left.was, left.is), ("unseen", now, None), "nothing shows whether it is right");
 }
 
-async fn what_a_clock_that_was_ahead_has_written_keeps_its_length(subject: Subject) {
+async fn what_a_clock_that_was_ahead_has_written_keeps_its_length(subject: TestStore) {
     let epoch = subject.own().await;
     let now = usher_service::clock::now();
     let hour = Duration::from_secs(3600);
@@ -336,7 +336,7 @@ async fn what_a_clock_that_was_ahead_has_written_keeps_its_length(subject: Subje
     assert_eq!(due(until.plus(hour).plus(Duration::from_secs(1))).await, 1, "as long from now on as it was then");
 }
 
-impl Subject {
+impl TestStore {
     async fn execute(&self, sql: &str) {
         sqlx::any::install_default_drivers();
         let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();

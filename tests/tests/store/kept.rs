@@ -16,7 +16,7 @@ fn before(run: &Run) -> (Option<&str>, Vec<&str>) {
     (fields.get("email").and_then(Value::as_str), changed.iter().map(String::as_str).collect())
 }
 
-pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run(subject: Subject) {
+pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run(subject: TestStore) {
     let epoch = subject.own().await;
     // Compared also with earlier events of the same batch, and for late events.
     let first = vec![told(0, "e0", 10, Some("one")), told(1, "e1", 30, Some("two")), told(2, "e2", 20, Some("late"))];
@@ -49,7 +49,7 @@ pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run
     assert!(again.woken.is_empty() && lane("e1").await.before.is_none(), "it has gone with the run");
 }
 
-pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Subject) {
+pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: TestStore) {
     let epoch = subject.own().await;
     let now = usher_service::clock::now();
     let life = |offset, id: &str, expires_at| Arrival { expires_at, ..arrival(offset, id, id) };
@@ -88,7 +88,7 @@ fn has(offset: i64, key: &str, updated_at: i64, email: Option<&str>) -> Arrival 
     Arrival { starts: false, snapshot, ..arrival(offset, &format!("e{offset}"), key) }
 }
 
-pub(super) async fn an_address_is_used_while_some_living_user_of_the_instance_has_it(subject: Subject) {
+pub(super) async fn an_address_is_used_while_some_living_user_of_the_instance_has_it(subject: TestStore) {
     let epoch = subject.own().await;
     let used = async |email: &str| subject.store.is_used(&id("anybody"), AddressDigest::of(email)).await.unwrap();
     assert!(!used("one@work.test").await);

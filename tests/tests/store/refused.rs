@@ -39,7 +39,7 @@ impl RetryingStore for Once<'_> {
     }
 }
 
-impl Subject {
+impl TestStore {
     async fn admit_isolated(&self, batch: Batch) -> Isolated {
         isolate::admit(&Once(&self.store), batch).await.unwrap()
     }
@@ -96,7 +96,7 @@ fn news_and_run(offset: i64, id: &str, key: &str) -> Arrival {
 /// A name, and a function that turns a good arrival into one that may be refused.
 type Poison = (&'static str, fn(Arrival) -> Arrival);
 
-pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(subject: Subject) {
+pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(subject: TestStore) {
     let poisons: Vec<Poison> = vec![
         ("an id beyond an index", |it| of(it, |event| event.id = EventId::new(long(6_000)))),
         ("a still longer id", |it| of(it, |event| event.id = EventId::new(long(90_000)))),
@@ -197,7 +197,7 @@ fn of(arrival: Arrival, change: impl FnOnce(&mut Event)) -> Arrival {
     arrival
 }
 
-pub(super) async fn a_change_that_is_refused_is_told_and_all_others_are_written(subject: Subject) {
+pub(super) async fn a_change_that_is_refused_is_told_and_all_others_are_written(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, (0..8).map(good).collect()).await;
     subject.refuse("<error> = 'poison' OR <event> = 'good-5' AND <state> = 'running'").await;

@@ -6,8 +6,8 @@ pub(super) const FLOW: &str = "test";
 pub(super) const PARTITIONS: i32 = 4;
 pub(super) const ZERO: Partition = Partition(0);
 
-/// A store of one test.
-pub(super) struct Subject {
+/// The store of one test, with the folder or the database that is its own.
+pub(super) struct TestStore {
     pub(super) store: SqlStore,
     pub(super) address: DatabaseAddress,
     /// The same address as text, for direct access to the database.
@@ -16,7 +16,7 @@ pub(super) struct Subject {
     _folder: TempDir,
 }
 
-pub(super) async fn subject(postgres: bool) -> Option<Subject> {
+pub(super) async fn subject(postgres: bool) -> Option<TestStore> {
     let folder = tempfile::tempdir().unwrap();
     let address = if postgres {
         let server = setting("USHER_TEST_POSTGRES")?;
@@ -31,7 +31,7 @@ pub(super) async fn subject(postgres: bool) -> Option<Subject> {
     let url = address;
     let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
-    Some(Subject { store, address, url, postgres, _folder: folder })
+    Some(TestStore { store, address, url, postgres, _folder: folder })
 }
 
 macro_rules! on_every_store {
@@ -89,7 +89,7 @@ pub(super) fn batch(epoch: i64, arrivals: Vec<Arrival>) -> Batch {
     Batch { partition: ZERO, epoch, frontier, arrivals, refused: Vec::new(), flow_version: "v1".into(), connector }
 }
 
-impl Subject {
+impl TestStore {
     pub(super) async fn own(&self) -> i64 {
         self.store.acquire(FLOW, &[ZERO], "me").await.unwrap()[0].epoch
     }

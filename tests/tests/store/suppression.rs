@@ -29,7 +29,7 @@ fn said(at: i64, kind: SuppressionKind, address: &str, scope: &str) -> Arrival {
     Arrival { starts: false, suppression: Some(change), event, ..arrival(at, "e", "k") }
 }
 
-impl Subject {
+impl TestStore {
     /// Returns the suppression entries of these addresses, as index and scope.
     async fn listed(&self, list: Option<&str>, addresses: &[&str]) -> Vec<(usize, String)> {
         let digests: Vec<AddressDigest> = addresses.iter().map(|address| AddressDigest::of(address)).collect();
@@ -45,7 +45,7 @@ fn all(place: usize) -> (usize, String) {
     (place, EVERYTHING.to_owned())
 }
 
-async fn the_newest_word_about_an_address_counts_whatever_the_order(subject: Subject) {
+async fn the_newest_word_about_an_address_counts_whatever_the_order(subject: TestStore) {
     let epoch = subject.own().await;
     let suppressed = SuppressionKind::Suppressed;
     let restored = SuppressionKind::Restored;
@@ -70,7 +70,7 @@ async fn the_newest_word_about_an_address_counts_whatever_the_order(subject: Sub
     assert!(!serde_json::to_string(&records).unwrap().contains('@'), "no address is kept");
 }
 
-async fn a_list_is_ended_apart_from_all_other_mail(subject: Subject) {
+async fn a_list_is_ended_apart_from_all_other_mail(subject: TestStore) {
     let epoch = subject.own().await;
     let unsubscribed = said(5, SuppressionKind::Unsubscribed, "a@b.test", "news");
     subject.admit(epoch, vec![unsubscribed, said(5, SuppressionKind::Restored, "a@b.test", EVERYTHING)]).await;
@@ -87,7 +87,7 @@ async fn a_list_is_ended_apart_from_all_other_mail(subject: Subject) {
     );
 }
 
-async fn a_fenced_admission_says_nothing_of_addresses(subject: Subject) {
+async fn a_fenced_admission_says_nothing_of_addresses(subject: TestStore) {
     let epoch = subject.own().await;
     subject.own().await;
     let late = batch(epoch, vec![said(5, SuppressionKind::Suppressed, "a@b.test", EVERYTHING)]);
