@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use usher_dispatcher::config::FlowFiles;
-use usher_dispatcher::flows::{self, Flow, FlowSource};
+use usher_flows::{Flow, FlowFiles, FlowSource};
 use usher_service::ConfigError;
 
 use crate::output;
@@ -51,7 +50,7 @@ fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, ConfigError> {
     let mut sources = Vec::new();
     for path in paths {
         if path.is_dir() {
-            sources.extend(flows::read_folder(path)?);
+            sources.extend(usher_flows::read_folder(path)?);
             continue;
         }
         let shown = path.display().to_string();
@@ -66,7 +65,7 @@ fn named(paths: &[PathBuf]) -> Result<Vec<FlowSource>, ConfigError> {
             .filter(|folder| !folder.as_os_str().is_empty())
             .map_or_else(|| PathBuf::from("."), PathBuf::from);
         let file = folder.join(path.file_name().unwrap_or_default()).display().to_string();
-        let found = flows::read_folder(&folder)?.into_iter().find(|source| source.file == file);
+        let found = usher_flows::read_folder(&folder)?.into_iter().find(|source| source.file == file);
         sources.push(found.ok_or_else(|| ConfigError::new(&shown, "it is no file"))?);
     }
     Ok(sources)

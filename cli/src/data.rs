@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use usher_dispatcher::config::STORE_SCHEMA;
-use usher_dispatcher::sql::{Database, DatabaseAddress};
-use usher_dispatcher::store::SqlStore;
 use usher_eventlog::LogAddress;
 use usher_proto::signature::SigningSecret;
 use usher_service::ConfigError;
 use usher_service::files;
+use usher_sql::{Database, DatabaseAddress};
+use usher_store::SqlStore;
 
 /// Locations of the data that the operator's commands read.
 #[derive(Debug, clap::Args)]

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::engine::arrival::CommandKind;
-use usher_dispatcher::store::{RefusedRow, RunFilter};
+use usher_engine::RunState;
+use usher_engine::arrival::CommandKind;
 use usher_proto::{Instance, Reason, Timestamp};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
+use usher_store::{RefusedRow, RunFilter};
 
 use crate::data::StoreLocation;
 use crate::orders::OperatorTarget;

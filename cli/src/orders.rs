@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::engine::arrival::CommandKind;
 use usher_dispatcher::orders;
-use usher_dispatcher::store::{RunFilter, RunRecord};
+use usher_engine::RunState;
+use usher_engine::arrival::CommandKind;
 use usher_eventlog::{Log, LogAddress, LogLayout};
 use usher_proto::{EventId, Partition, headers};
 use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
+use usher_store::{RunFilter, RunRecord};
 
 use crate::data::StoreLocation;
 use crate::output;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use usher_dispatcher::store::{ReplicaPause, SqlStore};
 use usher_service::clock;
+use usher_store::{ReplicaPause, SqlStore};
 
 use crate::data::{self, StoreLocation};
 use crate::output;

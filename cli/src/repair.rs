@@ -1,6 +1,6 @@
 //! `usher repair`: reverses the damage of a wrong clock to a store.
 
-use usher_dispatcher::store::MendedHorizon;
+use usher_store::MendedHorizon;
 
 use crate::data::StoreLocation;
 use crate::output;

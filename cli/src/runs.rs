@@ -1,9 +1,9 @@
 //! `usher runs`: lists the runs of events. With `--user`, it is the timeline of that user.
 
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::store::{RunFilter, RunRecord};
+use usher_engine::RunState;
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, Instance, Timestamp};
+use usher_store::{RunFilter, RunRecord};
 
 use crate::data::{self, StoreLocation};
 use crate::{output, values};

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use usher_dispatcher::store::SqlStore;
 use usher_eventlog::{Creation, Log, LogAddress, LogLayout, TopicSpec, Watermarks};
 use usher_proto::{Partition, Timestamp, Topics};
 use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
+use usher_store::SqlStore;
 
 use crate::orders::OperatorTarget;
 use crate::{data, output};

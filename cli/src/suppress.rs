@@ -1,12 +1,12 @@
 //! `usher suppress`: manages the addresses to which no flow may write.
 
-use usher_dispatcher::store::SuppressionRecord;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::{address_key, is_list_name};
 use usher_proto::{AddressDigest, EventId, Instance, Mailbox, Source, SubjectId};
 use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
+use usher_store::SuppressionRecord;
 
 use crate::orders::OperatorTarget;
 use crate::output;

@@ -2,19 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use usher_connectors::{Use, quota};
 use usher_eventlog::{LogAddress, LogLayout};
+use usher_flows::{Action, Flow, FlowFiles};
 use usher_proto::Instance;
 use usher_service::ConfigError;
 use usher_service::options::{Environment, instance_suffix};
 use usher_service::{listen, settings};
-
-use crate::connectors::{self, Use, quota};
-use crate::flows::{self, Action, Flow, FlowSource};
-use crate::sql::DatabaseAddress;
-use crate::suppression::SuppressionPolicy;
+use usher_sql::DatabaseAddress;
+use usher_suppression::SuppressionPolicy;
 
 /// The command line of `dispatcher`.
 #[derive(Debug, clap::Parser)]
@@ -35,49 +33,6 @@ pub struct DispatcherArguments {
     /// The location of the flow files.
     #[command(flatten)]
     pub files: FlowFiles,
-}
-
-/// The flow files to use.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct FlowFiles {
-    /// A folder of flow files; without it the built-in ones are used.
-    #[arg(long = "flows", env = "USHER_FLOWS")]
-    pub folder: Option<PathBuf>,
-}
-
-impl FlowFiles {
-    /// Reads the flow files without checking them.
-    ///
-    /// # Errors
-    ///
-    /// The folder or one of its files cannot be read.
-    pub fn read(&self) -> Result<Vec<FlowSource>, ConfigError> {
-        let Some(folder) = &self.folder else { return Ok(flows::builtin()) };
-        flows::read_folder(folder).map_err(|error| match folder.is_dir() {
-            true => error,
-            false => ConfigError::new("USHER_FLOWS", error),
-        })
-    }
-
-    /// Reads and checks all flows. Warnings are logged.
-    ///
-    /// # Errors
-    ///
-    /// The files cannot be read, or flows are invalid. The error then lists every problem of all files.
-    pub fn check(&self) -> Result<Vec<Flow>, ConfigError> {
-        let mut flows = Vec::new();
-        let mut problems = Vec::new();
-        for source in self.read()? {
-            match Flow::check(source) {
-                Ok(flow) => {
-                    flow.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                    flows.push(flow);
-                }
-                Err(found) => problems.extend(found.iter().map(ToString::to_string)),
-            }
-        }
-        if problems.is_empty() { Ok(flows) } else { Err(ConfigError(problems.join("\n"))) }
-    }
 }
 
 /// A configuration that has been checked completely.
@@ -169,7 +124,8 @@ impl DispatcherConfig {
                 for_instance(instance, check_variables(flow, &environment.scoped_to(instance)))?;
             }
         }
-        let suppression = SuppressionPolicy::from_environment(environment, &flows)?;
+        let marketing = flows.iter().find_map(|flow| Some((flow.name.as_str(), flow.marketing()?)));
+        let suppression = SuppressionPolicy::from_environment(environment, marketing)?;
         let keep = match environment.get("USHER_RUN_RETENTION")? {
             None => KEEP,
             Some(text) => {
@@ -196,7 +152,7 @@ impl DispatcherConfig {
         config.users = config.users_of_instances()?;
         for (instance, connectors) in config.connectors() {
             let environment = environment.scoped_to(instance);
-            for_instance(instance, connectors::default_sender(&environment))?;
+            for_instance(instance, usher_connectors::default_sender(&environment))?;
             for connector in connectors {
                 for_instance(instance, quota(connector, &environment))?;
             }
@@ -218,14 +174,7 @@ impl DispatcherConfig {
     /// Returns the uses of a connector in the steps of an instance's flows.
     pub fn uses(&self, connector: &str, instance: &str) -> Vec<Use<'_>> {
         let flows = self.flows.iter().filter(|flow| flow.instances.contains(instance));
-        let steps = flows.flat_map(|flow| flow.steps.iter().map(move |step| (flow, step)));
-        let used = steps.filter_map(|(flow, step)| match &step.action {
-            Action::Call(call) if call.connector == connector => {
-                Some(Use { flow: &flow.name, step: &step.name, params: &call.params })
-            }
-            Action::Call(_) | Action::Wait(_) => None,
-        });
-        used.collect()
+        flows.flat_map(Flow::uses).filter(|(used, _)| *used == connector).map(|(_, used)| used).collect()
     }
 
     /// Returns the users' databases by instance, without those that are the store. Two instances that would share one
@@ -278,7 +227,7 @@ impl DispatcherConfig {
 
 /// True if a connector writes to the users' database.
 pub(crate) fn writes_to_database(connector: &str) -> bool {
-    connectors::spec(connector).is_some_and(|spec| spec.writes_to_database)
+    usher_connectors::spec(connector).is_some_and(|spec| spec.writes_to_database)
 }
 
 /// Adds the instance whose setting is wrong to an error. Errors of the default instance are returned unchanged.
@@ -295,7 +244,7 @@ pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) ->
 /// destination has some. A destination with at least one setting is meant to be used.
 fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, ConfigError> {
     for connector in flow.connectors() {
-        if let Some(prefix) = connectors::spec(connector).and_then(|spec| spec.settings)
+        if let Some(prefix) = usher_connectors::spec(connector).and_then(|spec| spec.settings)
             && environment.with_prefix(prefix)?.is_empty()
         {
             return Ok(Some(prefix));
@@ -309,7 +258,7 @@ fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>,
 fn check_variables(flow: &Flow, environment: &Environment) -> Result<(), ConfigError> {
     for step in &flow.steps {
         let Action::Call(call) = &step.action else { continue };
-        let operation = connectors::operation(&call.connector, &call.operation);
+        let operation = usher_connectors::operation(&call.connector, &call.operation);
         for param in operation.into_iter().flat_map(|operation| operation.params) {
             if let Some(variable) = param.variable
                 && !call.params.contains_key(param.name)

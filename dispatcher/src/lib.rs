@@ -2,15 +2,7 @@
 //! Each flow is a consumer group of its own.
 
 pub mod config;
-pub mod connectors;
-pub mod flows;
 pub mod orders;
-pub mod sql;
-pub mod store;
-pub mod subject;
-pub mod suppression;
-
-pub use usher_engine as engine;
 
 mod delivery;
 mod metrics;

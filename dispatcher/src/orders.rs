@@ -5,9 +5,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use usher_engine::arrival::{Command, CommandKind};
 use usher_proto::{Event, EventId, EventRef, Instance, Source, SubjectId, Timestamp};
-
-use crate::engine::arrival::{Command, CommandKind};
 
 const REDRIVE: &str = "run.redrive";
 const CANCEL: &str = "run.cancel";

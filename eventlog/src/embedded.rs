@@ -17,16 +17,16 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use file::File;
+pub use retention::LogRetention;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use transaction::Transaction;
 use usher_proto::{Key, Partition, Record, Timestamp};
+use writer::{AppendTarget, Write};
 
 use crate::subscription::{self, Subscription};
 use crate::{AppendError, Log, LogError, Position, Retention, TopicProblem, TopicSpec, Watermarks};
-use file::File;
-pub use retention::LogRetention;
-use transaction::Transaction;
-use writer::{AppendTarget, Write};
 
 /// Capacity of the writer's queue. Ingest's own limit on requests in flight is lower.
 const WRITE_QUEUE: usize = 4096;

@@ -16,15 +16,15 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use config::Settings;
+use producer::{Appender, Contents};
+use query::WatermarkQuery;
 use rdkafka::producer::Producer as _;
+use topics::TopicWatch;
 use usher_proto::{Key, Partition, Record, Timestamp};
 
 use crate::subscription::{self, Subscription};
 use crate::{AppendError, Log, LogError, MAX_RECORD, Position, TopicSpec, TopicState, Watermarks};
-use config::Settings;
-use producer::{Appender, Contents};
-use query::WatermarkQuery;
-use topics::TopicWatch;
 
 /// Time limit for an append. Below ingest's own deadline of ten seconds, which is below the sender's of fifteen.
 pub(crate) const APPEND_DEADLINE: Duration = Duration::from_secs(8);

@@ -18,16 +18,15 @@ mod kafka;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use usher_proto::{Key, Partition, Record, Timestamp};
-
 pub use address::LogAddress;
+use async_trait::async_trait;
 pub use embedded::{EmbeddedLog, LogRetention};
 pub use error::{AppendError, LogError};
 pub use kafka::KafkaLog;
 pub use layout::{LogLayout, kafka_properties};
 pub use subscription::{Assigned, Control, LogEvent, Subscription};
 pub use topic::{Creation, DEAD_LETTER_RETENTION, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState};
+use usher_proto::{Key, Partition, Record, Timestamp};
 pub use watch::LogWatch;
 
 /// Maximum size of a request body accepted from a sender, in bytes.

@@ -77,8 +77,9 @@ fn settle(name: &str, value: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn brackets_nest_and_numbers_count() {

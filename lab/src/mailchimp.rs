@@ -19,7 +19,6 @@ use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
 use self::member::{AudienceMembers, MemberKey};
-
 use crate::answer::FakeResponse;
 use crate::bounded::Bounded;
 use crate::double::{Double, DoubleCall, DoubleRefusal, EffectSubject};

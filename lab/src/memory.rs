@@ -114,10 +114,11 @@ impl Drop for KeyClaim {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::double::DAY;
     use axum::http::{Method, StatusCode};
     use serde_json::json;
+
+    use super::*;
+    use crate::double::DAY;
 
     fn fingerprint(body: &str) -> Fingerprint {
         Fingerprint::from(&Request::of(Method::POST, "/emails", "application/json", body))

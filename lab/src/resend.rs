@@ -10,6 +10,7 @@ mod mail;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, header};
+use error::ResendError;
 use serde_json::json;
 use usher_proto::Timestamp;
 
@@ -18,7 +19,6 @@ use crate::double::{Circumstances, DAY, Double, DoubleCall, DoubleRefusal, Effec
 use crate::ids;
 use crate::limits::RateWindow;
 use crate::request::{BodyFormat, Request};
-use error::ResendError;
 
 /// Resend's default rate limit, in requests per second.
 const USUAL_LIMIT: u32 = 10;

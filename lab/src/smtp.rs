@@ -11,13 +11,13 @@ mod session;
 
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+pub(crate) use server::serve;
 use usher_proto::Timestamp;
 
 use crate::answer::FakeResponse;
 use crate::double::{Double, DoubleCall, DoubleRefusal, EffectSubject};
 use crate::ids;
 use crate::request::Request;
-pub(crate) use server::serve;
 
 pub(crate) const NAME: &str = "smtp";
 /// The mail header that holds the Clerk user id, in lower case.

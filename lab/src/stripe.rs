@@ -19,10 +19,15 @@ mod account;
 
 use std::sync::Arc;
 
+use account::{CustomerRecord, StripeAccount};
 use axum::http::{HeaderMap, Method, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use customers::Details;
+use error::StripeError;
+use parameters::Parameters;
 use serde_json::Value;
+use subscriptions::NewSubscription;
 use usher_proto::Timestamp;
 
 use crate::answer::FakeResponse;
@@ -30,11 +35,6 @@ use crate::double::{Circumstances, DAY, Double, DoubleCall, DoubleRefusal, Effec
 use crate::ids;
 use crate::locked::Locked;
 use crate::request::{BodyFormat, Request};
-use account::{CustomerRecord, StripeAccount};
-use customers::Details;
-use error::StripeError;
-use parameters::Parameters;
-use subscriptions::NewSubscription;
 
 const LONGEST_KEY: usize = 255;
 

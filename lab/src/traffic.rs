@@ -15,14 +15,12 @@ mod signed;
 mod report;
 mod sender;
 
-/// Names of the built-in events.
-pub use usher_proto::samples::names as sample_names;
-
-/// The type of a receiver's URL.
-pub use reqwest::Url;
-
 pub use generator::{GeneratedEvent, Generator};
 pub use report::{Latency, Reply, SentEvent, TrafficReport};
+/// The type of a receiver's URL.
+pub use reqwest::Url;
 pub use sender::{SendError, TrafficPlan, send};
 pub use signed::SignedRequest;
 pub use template::{InvalidTemplate, Template};
+/// Names of the built-in events.
+pub use usher_clerk::samples::names as sample_names;

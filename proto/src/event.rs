@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{EventRef, Instance, Key, Record, Source, SubjectId, Timestamp, headers};
+use crate::{EventRef, Instance, Json, Key, Record, Source, SubjectId, Timestamp, headers};
 
 /// Longest event id, in bytes. Svix's ids have about 30 bytes. Ids are stored in headers, idempotency keys and indexes.
 pub const MAX_ID: usize = 256;
@@ -68,6 +68,11 @@ impl Event {
     /// The name of the sender's instance; `default` where there is only one.
     pub fn instance(&self) -> &str {
         self.subject.instance()
+    }
+
+    /// Returns the `data` of the body as it was sent; `None` if the body is not JSON or has no `data`.
+    pub fn data(&self) -> Option<Json<'_>> {
+        Json::read(std::str::from_utf8(&self.body).ok()?)?.get("data")
     }
 
     /// Returns the identity of this event among the events of all senders and instances.

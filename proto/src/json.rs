@@ -13,9 +13,8 @@ mod write;
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_json::Value;
-
 pub use number::{Whole, whole_number};
+use serde_json::Value;
 
 /// Number of levels that [`Json::to_value`] builds. `serde_json` parses up to 128 levels, and the stack is finite.
 pub const MAX_DEPTH: usize = 100;

@@ -13,11 +13,12 @@ pub mod instance;
 pub mod key;
 pub mod partition;
 pub mod record;
+pub mod snapshot;
 pub mod source;
+pub mod subject_key;
 pub mod topics;
 
 pub mod reason;
-pub mod samples;
 pub mod signature;
 
 pub mod address;
@@ -35,6 +36,7 @@ pub use key::Key;
 pub use partition::Partition;
 pub use reason::Reason;
 pub use record::Record;
+pub use snapshot::{Snapshot, Subject};
 pub use source::Source;
 pub use time::Timestamp;
 pub use topics::Topics;

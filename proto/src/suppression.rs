@@ -35,6 +35,15 @@ impl SuppressionKind {
     }
 }
 
+/// An entry of the suppression list: an address that must not be written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuppressionEntry {
+    /// The digest of the address.
+    pub address: AddressDigest,
+    /// The mailing list that the entry covers, or [`EVERYTHING`] for all mail.
+    pub scope: String,
+}
+
 /// One change of the suppression list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SuppressionChange {

@@ -5,9 +5,8 @@ mod steady;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use usher_proto::Timestamp;
-
 pub use steady::SteadyClock;
+use usher_proto::Timestamp;
 
 /// The steady clock of this process. `None` until its first use.
 static STEADY: Mutex<Option<SteadyClock>> = Mutex::new(None);

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use crowd::{ConnectionTable, CrowdLimits, Phase};
+use guest::{ConnectionHandle, SharedCrowd, WatchedBody, WatchedStream};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -23,9 +25,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use crowd::{ConnectionTable, CrowdLimits, Phase};
-use guest::{ConnectionHandle, SharedCrowd, WatchedBody, WatchedStream};
 
 /// Time for the headers of a request to arrive. An idle kept-alive connection is closed after this time too.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);

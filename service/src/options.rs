@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
+use usher_proto::Instance;
 
 use crate::ConfigError;
 use crate::settings;
-use usher_proto::Instance;
 
 /// A snapshot of the environment. Reading `X` also resolves `X_FILE`.
 #[derive(Clone)]

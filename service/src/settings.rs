@@ -5,12 +5,11 @@
 
 mod shape;
 
+use Extent::{Instances, Named, Process};
 use usher_proto::Instance;
 
 use crate::ConfigError;
 use crate::options::Environment;
-
-use Extent::{Instances, Named, Process};
 
 /// Additional names of a setting, besides its own and `<NAME>_FILE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,10 @@ use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use usher_proto::visible;
 
 use crate::ConfigError;
 use crate::options::Environment;
-use usher_proto::visible;
-
 use crate::{log_filter, unfailing};
 
 /// Starts logging. `RUST_LOG` sets the filter (default `info`), `USHER_LOG_FORMAT` the format: `text`

@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use usher_dispatcher::DispatcherConfig;
-use usher_dispatcher::config::FlowFiles;
-use usher_dispatcher::store::Store;
 use usher_eventlog::{Log, LogAddress, LogLayout};
+use usher_flows::FlowFiles;
 use usher_lab::{Lab, LabHandle};
 use usher_proto::Topics;
 use usher_service::options::Environment;
 use usher_service::telemetry;
+use usher_store::Store;
 
 use crate::backend::Backend;
 use crate::checker::Expected;

@@ -7,10 +7,10 @@ use prometheus::Registry;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use usher_dispatcher::store::Store;
 use usher_dispatcher::{Dispatcher, DispatcherConfig};
 use usher_eventlog::Log;
 use usher_service::Readiness;
+use usher_store::Store;
 
 use crate::test_env::SOON;
 

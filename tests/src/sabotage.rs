@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
-use usher_dispatcher::engine::clock::Witness;
-use usher_dispatcher::engine::{Change, ChangeKind, Changed, Run, RunState};
-use usher_dispatcher::store::{Due, HeadsOf, QuotaLease, QuotaRequest, Store, StoreError};
-use usher_dispatcher::subject::Subject;
-use usher_dispatcher::suppression::SuppressionEntry;
+use usher_engine::arrival::{Admission, Batch, Ownership};
+use usher_engine::clock::Witness;
+use usher_engine::{Change, ChangeKind, Changed, Run, RunState};
+use usher_proto::Subject;
+use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
+use usher_quota::{QuotaLease, QuotaRequest};
+use usher_store::{Due, HeadsOf, Store, StoreError};
 
 /// Replacements for write operations of the store. The defaults call the store.
 #[async_trait]

@@ -34,7 +34,7 @@ pub(crate) fn of(lab: &LabHandle, prefix: &str) -> BTreeMap<String, String> {
 /// Writes built-in flows, the templates, and flow files (name and text) into a folder below `folder`. Returns the
 /// folder, for `USHER_FLOWS`.
 pub(crate) fn flows<T: AsRef<str>>(folder: &Path, built_in: &[&str], files: &[(&str, T)]) -> String {
-    let mut sources = usher_dispatcher::flows::builtin();
+    let mut sources = usher_flows::builtin();
     sources.retain(|source| built_in.contains(&source.name.as_str()));
     assert_eq!(sources.len(), built_in.len(), "{built_in:?}");
     let flows = folder.join("flows");

@@ -11,10 +11,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use usher_dispatcher::sql::DatabaseAddress;
 use usher_eventlog::{Creation, Log, LogAddress, LogLayout, TopicSpec};
 use usher_lab::{Lab, LabHandle};
 use usher_service::telemetry;
+use usher_sql::DatabaseAddress;
 
 use crate::backend::Backend;
 use crate::database::OwnDatabase;

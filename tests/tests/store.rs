@@ -11,29 +11,27 @@ mod kept;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
-use sqlx::{Connection as _, Executor as _};
-use tempfile::TempDir;
-use usher_dispatcher::engine::Snapshot;
-use usher_dispatcher::engine::arrival::{Admission, Arrival, Batch, Command, CommandKind};
-use usher_dispatcher::engine::{AttemptState, Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect};
-use usher_dispatcher::sql::{Database, DatabaseAddress};
-use usher_dispatcher::store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
-use usher_proto::{
-    AddressDigest, Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp,
-};
-use usher_tests::backend::{log_once, setting};
-
-use refused::{
-    a_change_that_is_refused_is_told_and_all_others_are_written,
-    a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
-};
-
 use kept::{
     a_dead_run_keeps_nothing_when_its_life_is_over, an_address_is_used_while_some_living_user_of_the_instance_has_it,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
 };
+use refused::{
+    a_change_that_is_refused_is_told_and_all_others_are_written,
+    a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
+};
+use serde_json::json;
+use sqlx::{Connection as _, Executor as _};
 use support::*;
+use tempfile::TempDir;
+use usher_engine::arrival::{Admission, Arrival, Batch, Command, CommandKind};
+use usher_engine::{AttemptState, Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect};
+use usher_proto::Snapshot;
+use usher_proto::{
+    AddressDigest, Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp,
+};
+use usher_sql::{Database, DatabaseAddress};
+use usher_store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
+use usher_tests::backend::{log_once, setting};
 use usher_tests::unique;
 
 #[path = "store/earlier.rs"]

@@ -1,11 +1,11 @@
 //! Events on their way into the store, and the results of their admission.
 
 use bytes::Bytes;
+use usher_proto::Snapshot;
 use usher_proto::suppression::SuppressionChange;
 use usher_proto::{Event, EventRef, Key, Partition, Reason, SubjectId, Timestamp};
 
 use super::{Run, account};
-use crate::Snapshot;
 use crate::field_diff::Fields;
 
 /// An event on its way into the store.

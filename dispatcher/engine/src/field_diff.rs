@@ -7,8 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use usher_proto::AddressDigest;
-
-use crate::Snapshot;
+use usher_proto::Snapshot;
 
 /// The name of the field that holds an email address.
 pub const EMAIL: &str = "email";

@@ -14,7 +14,6 @@ pub mod held;
 pub mod input;
 pub mod isolate;
 pub mod outcome;
-pub mod quota;
 pub mod retry;
 pub mod run;
 pub mod start;
@@ -24,7 +23,6 @@ mod catch_up;
 mod lanes;
 mod machine;
 mod partitions;
-mod snapshot;
 pub mod storable;
 
 pub use catch_up::{Seen, Unread};
@@ -36,7 +34,6 @@ pub use machine::{Counts, Engine, FOUND_AT_ONCE, FlowLimits, dead_letter_change}
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
 pub use run::{AttemptState, Run, RunState};
-pub use snapshot::Snapshot;
 pub use step::{LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
 
 #[cfg(test)]

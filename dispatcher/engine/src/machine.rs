@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
+use holding::Pause;
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
-
 pub use work::dead_letter_change;
 
 use super::catch_up::CatchUp;
@@ -22,7 +22,6 @@ use super::lanes::Lanes;
 use super::partitions::Partitions;
 use super::start::StartFrom;
 use super::{Destinations, Given, Input, RetryPolicy, Run, Step, StoreRequest, StoreWrite};
-use holding::Pause;
 
 /// Maximum number of lane heads in one answer of the store.
 pub const FOUND_AT_ONCE: usize = 256;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+pub use effect::Effect;
 use usher_proto::Reason;
 
 use super::storable;
-
-pub use effect::Effect;
 
 /// A separate module, so that nothing but [`Effect::new`] can construct an effect.
 mod effect {

@@ -1,12 +1,10 @@
 //! Interpretation of the log's records for a flow.
 
+use usher_engine::arrival::{Arrival, RefusedRecord};
+use usher_flows::Flow;
 use usher_proto::{Event, Reason, Record, headers};
 
-use crate::engine::arrival::{Arrival, RefusedRecord};
-use crate::flows::Flow;
 use crate::orders;
-use crate::subject;
-use crate::suppression;
 
 /// Meaning of a record to a flow.
 #[derive(Debug)]
@@ -28,9 +26,9 @@ pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
         Err(error) => return Meaning::Refused(refused(offset, record, error)),
     };
     let serves = flow.instances.contains(event.instance());
-    let suppression = suppression::suppression_change(&event)
+    let suppression = usher_suppression::suppression_change(&event)
         .filter(|change| change.instance.as_ref().is_none_or(|instance| flow.instances.contains(instance)));
-    let snapshot = subject::snapshot(&event).filter(|_| serves);
+    let snapshot = usher_clerk::snapshot(&event).filter(|_| serves);
     let arrival = Arrival {
         offset,
         starts: flow.starts(&event),
@@ -70,11 +68,11 @@ fn refused(offset: i64, record: Record, error: String) -> RefusedRecord {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use usher_flows::builtin;
     use usher_proto::{EventId, Instance, Key, Source, SubjectId};
     use usher_service::clock;
 
     use super::*;
-    use crate::flows::builtin;
 
     fn of(kind: &str, source: Source, instance: &str) -> Event {
         let instance: Instance = instance.parse().expect("a name");

@@ -9,21 +9,21 @@ use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use usher_connectors::{Connector, Connectors, Idempotency, Lookup, Operation, calling};
+use usher_engine::clock::ClockState;
+use usher_engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
+use usher_flows::{Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
+use usher_proto::Subject;
 use usher_proto::{Instance, Reason, Source, Timestamp};
 use usher_service::clock;
+use usher_sql::Outage;
+use usher_store::{Store, StoreError};
+use usher_suppression::SuppressionPolicy;
 
 use super::quotas::{self, CallPermit, QuotaError, Quotas};
 use super::store_actor::{Stopped, StoreHandle};
 use super::versions::Versions;
-use crate::connectors::{self, Connector, Connectors, Idempotency, Lookup, Operation, calling};
-use crate::engine::clock::ClockState;
-use crate::engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
-use crate::flows::{self, Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
 use crate::metrics::DispatcherMetrics;
-use crate::sql::Outage;
-use crate::store::{Store, StoreError};
-use crate::subject::Subject;
-use crate::suppression::{self, SuppressionPolicy};
 
 /// Longest idempotency key, in characters. Every destination accepts keys of at least this length.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
@@ -131,13 +131,13 @@ impl StepExecutor {
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
         let key = idempotency_key(self.versions.name(), &step.name, run);
-        let operation = connectors::operation(&call.connector, &call.operation);
+        let operation = usher_connectors::operation(&call.connector, &call.operation);
         let connector = &**connector;
         let account = account.as_str();
         let urgent = flow.urgent;
         let step_call = StepCall { run, call, step, next: &next, connector, operation, urgent, key };
         let kept = self.request(&flow, &step_call, context).await?;
-        let (_, request) = suppression::kept(&kept);
+        let (_, request) = usher_suppression::kept(&kept);
         let part = connector.sub_account(request).map(|part| quotas::part(account, &part));
         let quota = part.as_deref().unwrap_or(account);
         self.quotas.take(quota, urgent, &self.stop).await.map_err(|not_now| match not_now {
@@ -338,7 +338,7 @@ fn early_report(
     subject: Option<&Subject>,
     now: Timestamp,
     is_over: bool,
-) -> Result<Option<StepReport>, flows::Unrenderable> {
+) -> Result<Option<StepReport>, usher_flows::Unrenderable> {
     let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
     if run.step == 0 && !flow.wants(context)? {
         // The filter could not be evaluated when the event arrived, or the operator who redrives the run has changed
@@ -346,7 +346,7 @@ fn early_report(
         return Ok(Some(StepReport::NothingToDo));
     }
     if let Some(when) = &step.when
-        && !flows::evaluate(when, context)?.is_some_and(|value| value.is_true())
+        && !usher_flows::evaluate(when, context)?.is_some_and(|value| value.is_true())
     {
         return Ok(Some(StepReport::Skipped(next.clone())));
     }
@@ -357,7 +357,7 @@ fn early_report(
             Ok(Some(StepReport::Wait { until, news_after: None }))
         }
         Action::Call(Call { needs: Some(needs), .. }) => {
-            if flows::evaluate(&needs.value, context)?.is_some() {
+            if usher_flows::evaluate(&needs.value, context)?.is_some() {
                 return Ok(None);
             }
             if is_over {

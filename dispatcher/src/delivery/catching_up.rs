@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use usher_engine::{Engine, Looked, Seen};
 use usher_eventlog::Log;
-
-use crate::engine::{Engine, Looked, Seen};
-use crate::store::Store;
+use usher_store::Store;
 
 /// Interval between log lines about what a start still waits for.
 const SAY_EVERY: Duration = Duration::from_secs(10);

@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use usher_engine::clock::{ClockState, MAX_SKEW, Witness, judge};
 use usher_proto::Timestamp;
 use usher_service::{Readiness, clock};
+use usher_store::{Store, StoreError};
 
-use crate::engine::clock::{ClockState, MAX_SKEW, Witness, judge};
 use crate::metrics::DispatcherMetrics;
-use crate::store::{Store, StoreError};
 
 /// Interval between checks of the clock.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -9,7 +9,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use usher_engine::clock::ClockState;
+use usher_engine::{
+    ChangeKind, Changed, DestinationReport, Destinations, Engine, Given, Input, LogCommand, Run, RunState, Step,
+    StoreRequest, StoreWrite, dead_letter_change,
+};
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
+use usher_flows::Flow;
 use usher_service::{Readiness, clock};
 
 use super::arrivals::{self, Meaning};
@@ -17,12 +23,6 @@ use super::attempt::StepExecutor;
 use super::catching_up::{CatchingUp, look};
 use super::dead_letters::DeadLetter;
 use super::housekeeping::HalfRetentionOffsets;
-use crate::engine::clock::ClockState;
-use crate::engine::{
-    ChangeKind, Changed, DestinationReport, Destinations, Engine, Given, Input, LogCommand, Run, RunState, Step,
-    StoreRequest, StoreWrite, dead_letter_change,
-};
-use crate::flows::Flow;
 
 /// Interval of the engine's timers and of the gauges.
 const TICK: Duration = Duration::from_millis(100);

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
+use usher_engine::Run;
 use usher_eventlog::{Log, LogLayout};
 use usher_proto::{Key, Reason, Record, headers};
 use usher_service::clock;
-
-use crate::engine::Run;
 
 /// Pause before the next try to publish a dead letter.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use usher_engine::Input;
+use usher_engine::clock::ClockState;
 use usher_eventlog::{Log, TopicSpec};
 use usher_proto::{Key, Partition, Timestamp};
 use usher_service::clock;
+use usher_store::{Store, StoreError};
 
-use crate::engine::Input;
-use crate::engine::clock::ClockState;
 use crate::metrics::DispatcherMetrics;
-use crate::store::{Store, StoreError};
 
 /// Interval between checks for a pause by an operator.
 const PAUSED_EVERY: Duration = Duration::from_secs(2);
@@ -130,9 +130,9 @@ impl Housekeeper {
 
     async fn count(&self) -> Result<(), StoreError> {
         let counts = self.store.counts(&self.flow).await?;
-        for state in crate::engine::RunState::ALL {
+        for state in usher_engine::RunState::ALL {
             let found = counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, count)| *count);
-            if !state.is_terminal() || state == crate::engine::RunState::Dead {
+            if !state.is_terminal() || state == usher_engine::RunState::Dead {
                 self.metrics.stored.with_label_values(&[self.flow.as_str(), state.label()]).set(found);
             }
         }

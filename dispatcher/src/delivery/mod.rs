@@ -19,20 +19,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use prometheus::Registry;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use usher_eventlog::{Log, LogWatch};
-use usher_service::Readiness;
-
-use crate::config::{DispatcherConfig, for_instance};
-use crate::connectors::{self, Connectors, quota};
-use crate::engine::{Destinations, Engine, FlowLimits, account};
-use crate::flows::Flow;
-use crate::metrics::DispatcherMetrics;
-use crate::sql::{Database, Outage};
-use crate::store::{SqlStore, Store};
 use attempt::StepExecutor;
 use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
@@ -41,9 +27,23 @@ use opening::{
     StartError, ensure, keep_flow, open_connectors, open_store, retry_until_ready, warn_ignored_params,
     warn_orphaned_runs,
 };
-use quotas::{Limited, Quotas};
+use prometheus::Registry;
+use quotas::Quotas;
 use store_actor::StoreHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use usher_connectors::{Connectors, quota};
+use usher_engine::{Destinations, Engine, FlowLimits, account};
+use usher_eventlog::{Log, LogWatch};
+use usher_flows::Flow;
+use usher_service::Readiness;
+use usher_sql::{Database, Outage};
+use usher_store::{SqlStore, Store};
 use versions::Versions;
+
+use crate::config::{DispatcherConfig, for_instance};
+use crate::metrics::DispatcherMetrics;
 
 /// Pause before the log or the store is retried at startup.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -296,7 +296,7 @@ fn limits(flow: &Flow, partitions: i32) -> FlowLimits {
 }
 
 /// Returns the accounts that have a quota or may announce a rate limit.
-fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result<Vec<Limited>> {
+fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result<Vec<usher_quota::LimitedAccount>> {
     let mut limited = Vec::new();
     for (instance, used) in config.connectors() {
         for connector in used {
@@ -304,7 +304,7 @@ fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result
             let uses =
                 |flow: &&Flow| flow.instances.contains(instance) && flow.connectors().any(|used| used == connector);
             let serves_urgent = config.flows.iter().filter(uses).any(|flow| flow.urgent);
-            if quota.is_none() && !connectors::spec(connector).is_some_and(|spec| spec.announces_limits) {
+            if quota.is_none() && !usher_connectors::spec(connector).is_some_and(|spec| spec.announces_limits) {
                 continue;
             }
             let destination = account(connector, instance);
@@ -316,7 +316,7 @@ fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result
             limited.extend(names.into_iter().map(|account| {
                 let destination = destination.clone();
                 let quota = quota.clone();
-                Limited { account, destination, quota, assumed, serves_urgent }
+                usher_quota::LimitedAccount { account, destination, quota, assumed, serves_urgent }
             }));
         }
     }

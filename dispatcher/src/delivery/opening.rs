@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
+use usher_connectors::Connectors;
+use usher_engine::account;
 use usher_eventlog::{Creation, Log};
+use usher_flows::Flow;
 use usher_service::ConfigError;
 use usher_service::Readiness;
+use usher_sql::{Database, DatabaseAddress, Outage, Tables};
+use usher_store::{SqlStore, Store, StoreError};
 
 use super::ASK_AGAIN;
 use crate::config::{DispatcherConfig, for_instance, writes_to_database};
-use crate::connectors::{self, Connectors};
-use crate::engine::account;
-use crate::flows::Flow;
 use crate::metrics::DispatcherMetrics;
-use crate::sql::{Database, DatabaseAddress, Outage, Tables};
-use crate::store::{SqlStore, Store, StoreError};
 
 /// Logs the parameters of an address that have no meaning here, once.
 pub(super) fn warn_ignored_params(address: &DatabaseAddress) {
@@ -60,7 +60,7 @@ pub(super) async fn open_store(
     database: &Database,
     config: &DispatcherConfig,
 ) -> Result<(Arc<dyn Store>, bool), StartError> {
-    prepare(outage, Tables::Store).await?;
+    prepare(outage, &usher_store::TABLES).await?;
     let opened = async {
         let store = SqlStore::open(database.clone(), config.layout.partitions).await?;
         let has_read = store.has_read().await?;
@@ -79,7 +79,7 @@ pub(super) async fn open_store(
 }
 
 /// Creates the tables. A wrong password or a missing right at the start is lasting, because it does not fix itself.
-async fn prepare(outage: &Outage, tables: Tables) -> Result<(), StartError> {
+async fn prepare(outage: &Outage, tables: &Tables) -> Result<(), StartError> {
     match outage.prepare(tables).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(StartError::Said),
@@ -106,7 +106,7 @@ pub(super) async fn open_connectors(
             }
         };
         if used.iter().any(|name| writes_to_database(name)) {
-            if retry_until_ready(stop, || prepare(&outage, Tables::Users)).await?.is_none() {
+            if retry_until_ready(stop, || prepare(&outage, &usher_connectors::USERS_TABLES)).await?.is_none() {
                 return Ok(None);
             }
             outage.over();
@@ -115,7 +115,7 @@ pub(super) async fn open_connectors(
             }
         }
         let used: Vec<&str> = used.into_iter().collect();
-        let opened = connectors::open(&used, &config.environment.scoped_to(instance), outage.database());
+        let opened = usher_connectors::open(&used, &config.environment.scoped_to(instance), outage.database());
         let opened = for_instance(instance, opened)?;
         for (name, connector) in &opened {
             let Some(checked) = stop.run_until_cancelled(connector.check(&config.uses(name, instance))).await else {

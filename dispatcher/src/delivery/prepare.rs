@@ -3,14 +3,14 @@
 //! process excludes, gets nothing.
 
 use serde_json::{Map, Value};
+use usher_connectors::{HEADERS, Operation, StepInput, Unfit};
+use usher_engine::{SkipReason, StepReport};
+use usher_flows::{Context, Flow};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscribe};
 use usher_proto::{AddressDigest, Reason};
+use usher_suppression::{InvalidRecipient, Rules};
 
 use super::attempt::{StepCall, StepExecutor, StepExit, of_step, reject};
-use crate::connectors::{self, HEADERS, Operation, PrepareError, StepInput, Unfit};
-use crate::engine::{SkipReason, StepReport};
-use crate::flows::{self, Context, Flow};
-use crate::suppression::{self, Rules};
 
 impl StepExecutor {
     /// Returns the request in its stored form, together with its recipients.
@@ -29,7 +29,7 @@ impl StepExecutor {
 
     async fn repeated(&self, step_call: &StepCall<'_>, kept: &[u8]) -> Result<Vec<u8>, StepExit> {
         if !step_call.writes_to().is_empty() {
-            let (recipients, _) = suppression::kept(kept);
+            let (recipients, _) = usher_suppression::kept(kept);
             let rules = self.rules(step_call, &recipients).await?;
             let held = recipients.iter().find_map(|address| rules.held(address));
             if let Some(held) = held.or_else(|| rules.held_unseen().filter(|_| recipients.is_empty())) {
@@ -45,13 +45,13 @@ impl StepExecutor {
         let writes_to = step_call.writes_to();
         let cannot = |error: &dyn std::fmt::Display| reject(Reason::Template, of_step(step_call.step, error));
         let unfit = |unfit: Unfit| reject(unfit.reason(), of_step(step_call.step, &unfit));
-        let phones = connectors::phones(&call.connector, &call.operation);
+        let phones = usher_connectors::phones(&call.connector, &call.operation);
         let asked: Vec<&str> = writes_to.iter().copied().chain(phones.iter().copied()).collect();
-        let mut people = flows::render_some(call, &asked, &context).map_err(|error| cannot(&error))?;
-        connectors::fit(&call.connector, &call.operation, &mut people).map_err(unfit)?;
-        let not_an_address = |error: PrepareError| reject(Reason::InvalidAddress, of_step(step_call.step, &error));
-        let mut recipients = suppression::recipients(&mut people, writes_to).map_err(not_an_address)?;
-        let test_number = suppression::drop_test_numbers(&mut people, &phones);
+        let mut people = usher_flows::render_some(call, &asked, &context).map_err(|error| cannot(&error))?;
+        usher_connectors::fit(&call.connector, &call.operation, &mut people).map_err(unfit)?;
+        let not_an_address = |error: InvalidRecipient| reject(Reason::InvalidAddress, of_step(step_call.step, &error));
+        let mut recipients = usher_suppression::recipients(&mut people, writes_to).map_err(not_an_address)?;
+        let test_number = usher_suppression::drop_test_numbers(&mut people, &phones);
         if !writes_to.is_empty() {
             // Without an address the message would go to the test number.
             if test_number && recipients.is_empty() {
@@ -59,7 +59,7 @@ impl StepExecutor {
             }
             let rules = self.rules(step_call, &recipients).await?;
             let unseen = rules.held_unseen().filter(|_| recipients.is_empty());
-            let held = suppression::drop_suppressed(&mut people, writes_to, |address| rules.held(address));
+            let held = usher_suppression::drop_suppressed(&mut people, writes_to, |address| rules.held(address));
             if let Some(held) = held.or(unseen) {
                 return Err(self.held_back(step_call, held));
             }
@@ -69,9 +69,9 @@ impl StepExecutor {
         if let Some(link) = &link {
             context.set_unsubscribe_url(link);
         }
-        let mut params = flows::render(flow, call, &context).map_err(|error| cannot(&error))?;
+        let mut params = usher_flows::render(flow, call, &context).map_err(|error| cannot(&error))?;
         params.retain(|name, _| !asked.contains(&name.as_str()));
-        connectors::fit(&call.connector, &call.operation, &mut params).map_err(unfit)?;
+        usher_connectors::fit(&call.connector, &call.operation, &mut params).map_err(unfit)?;
         params.extend(people);
         if let Some(link) = link.filter(|_| step_call.operation.is_some_and(Operation::takes_headers)) {
             carry(&mut params, &link);
@@ -80,7 +80,7 @@ impl StepExecutor {
         let data = context.event_data();
         let inputs = StepInput { operation, params: &params, event: &run.event, data, rerun: run.rerun };
         let request = step_call.connector.prepare(&inputs).map_err(|error| cannot(&error))?;
-        Ok(suppression::keep(&recipients, request))
+        Ok(usher_suppression::keep(&recipients, request))
     }
 
     /// Loads the suppression rules for these addresses.

@@ -4,29 +4,27 @@
 //! short lease from the store, renewed twice a second. While the store is unreachable the lease runs out, and nothing
 //! is sent. Within the process a `governor` limiter sets the pace, and urgent flows go first.
 
-mod fair_queue;
 mod limiter;
-mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use limiter::AccountLimiter;
+pub(super) use limiter::CallPermit;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use usher_connectors::RequestGate;
+use usher_engine::Destinations;
 use usher_proto::Timestamp;
+use usher_quota::{LimitedAccount, QuotaLease, QuotaRequest, RateLimitHeaders};
 use usher_service::clock;
+use usher_store::Store;
 
 use super::store_actor::Stopped;
-use crate::connectors::RequestGate;
-use crate::engine::Destinations;
-use crate::engine::quota::{Quota, RateLimitHeaders};
 use crate::metrics::DispatcherMetrics;
-use crate::store::{QuotaLease, QuotaRequest, Store};
-use limiter::AccountLimiter;
-pub(super) use limiter::CallPermit;
 
 /// Duration of a lease. The share of a process that has died stays reserved for this long.
 const LEASE: Duration = Duration::from_millis(2_500);
@@ -36,20 +34,6 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// Pause before the next request of a process that has no share while calls wait.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-
-/// An account with a quota, or one that may announce a limit, and how it is used here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Limited {
-    /// The account, or one part of it: `nylas`, `nylas/<mailbox>`.
-    pub(super) account: String,
-    /// The account's name in the engine.
-    pub(super) destination: String,
-    pub(super) quota: Quota,
-    /// True if the quota is only an assumption, which the limits announced by the destination override.
-    pub(super) assumed: bool,
-    /// True if an urgent flow uses the account.
-    pub(super) serves_urgent: bool,
-}
 
 /// Extra HTTP requests of one call. Each is paced. The call as a whole counts once for concurrency and for caps.
 struct ExtraRequests {
@@ -91,10 +75,11 @@ pub(super) enum QuotaError {
 }
 
 impl Quotas {
-    pub(super) fn new(limited: Vec<Limited>, metrics: DispatcherMetrics) -> Self {
+    pub(super) fn new(limited: Vec<LimitedAccount>, metrics: DispatcherMetrics) -> Self {
         let short = Arc::new(Notify::new());
-        let limiter =
-            |it: Limited| (it.account.clone(), Arc::new(AccountLimiter::new(it, short.clone(), metrics.clone())));
+        let limiter = |it: LimitedAccount| {
+            (it.account.clone(), Arc::new(AccountLimiter::new(it, short.clone(), metrics.clone())))
+        };
         Self { limiters: limited.into_iter().map(limiter).collect(), short: short.clone(), metrics }
     }
 
@@ -189,7 +174,7 @@ impl Quotas {
     ) {
         let mut rooms: BTreeMap<&str, usize> = BTreeMap::new();
         for ((quota_request, grant), limiter) in quota_requests.iter().zip(grants).zip(self.limiters.values()) {
-            limiter.granted(quota_request, grant, until);
+            limiter.granted(quota_request, &grant, until);
             let room = rooms.entry(limiter.destination()).or_default();
             *room = room.saturating_add(limiter.room());
         }

@@ -12,19 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
-
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use usher_engine::arrival::{Admission, Batch};
+use usher_engine::isolate::{self, RetryingStore, StoreAnswer};
+use usher_engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreRequest, StoreWrite};
 use usher_service::clock;
+use usher_sql::Outage;
+use usher_sql::fault::DatabaseFault;
+use usher_store::{HeadsOf, Store, StoreError};
 
-use crate::engine::arrival::{Admission, Batch};
-use crate::engine::isolate::{self, RetryingStore, StoreAnswer};
-use crate::engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreRequest, StoreWrite};
 use crate::metrics::DispatcherMetrics;
-use crate::sql::Outage;
-use crate::sql::fault::DatabaseFault;
-use crate::store::{HeadsOf, Store, StoreError};
 
 /// Largest number of requests handled together, and therefore of changes in one transaction.
 const MAX_BATCH: usize = 256;

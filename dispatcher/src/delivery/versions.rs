@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::flows::Flow;
-use crate::store::{Store, StoreError};
+use usher_flows::Flow;
+use usher_store::{Store, StoreError};
 
 /// All versions of one flow.
 pub(super) struct Versions {

@@ -1,7 +1,5 @@
 //! Clerk's webhooks, signed and delivered by Svix.
 
-mod key;
-
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use usher_proto::signature;
@@ -61,7 +59,7 @@ impl Sender for ClerkSource {
         let envelope = body::read(&text, &["type", "timestamp", "instance_id", "data"])?;
         let kind = body::kind(envelope)?;
         let instance_id = envelope.get("instance_id").and_then(Json::filled);
-        let key = key::key(&kind, envelope.get("data"), instance_id.as_deref(), signed.id);
+        let key = usher_clerk::key(&kind, envelope.get("data"), instance_id.as_deref(), signed.id);
         let occurred_at = envelope.get("timestamp").and_then(body::time);
         Ok(Event {
             id: EventId::new(signed.id),

@@ -1,7 +1,6 @@
 //! The senders of webhooks, one file each: the form of the signature, and the position of the key and the time.
 
 mod body;
-mod subject;
 mod svix;
 
 pub mod clerk;

@@ -6,13 +6,12 @@
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use usher_proto::signature;
-use usher_proto::{Event, EventId, Instance, Source, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Instance, Source, SubjectId, Timestamp, subject_key};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::Sender;
 use super::body;
-use super::subject;
 use super::svix::{self, InstanceSecrets};
 use crate::error::Refusal;
 
@@ -69,7 +68,7 @@ impl Sender for ResendSource {
             Some(user) => (Source::Clerk, Some(user)),
             None => (Source::Resend, data(&["email_id"])),
         };
-        let key = subject::key(key.as_deref().unwrap_or(signed.id));
+        let key = subject_key::key(key.as_deref().unwrap_or(signed.id));
         let occurred_at = envelope.get("created_at").and_then(body::time);
         Ok(Event {
             id: EventId::new(signed.id),

@@ -1,5 +1,6 @@
-use super::*;
 use axum::http::Method;
+
+use super::*;
 
 fn mail(to: &str) -> Request {
     Request::of(Method::POST, "/emails", "application/json", &format!(r#"{{"to":"{to}"}}"#))

@@ -61,9 +61,11 @@ impl Generator {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::Value;
     use std::collections::HashSet;
+
+    use serde_json::Value;
+
+    use super::*;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 

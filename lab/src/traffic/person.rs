@@ -117,8 +117,9 @@ impl Person {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::HashSet;
+
+    use super::*;
 
     #[test]
     fn a_person_is_the_same_in_every_run_and_nobody_else() {

@@ -37,8 +37,9 @@ impl SignedRequest {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use usher_proto::signature::{Signed, verify};
+
+    use super::*;
 
     #[test]
     fn what_is_signed_verifies() {

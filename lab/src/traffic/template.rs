@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use usher_proto::samples;
+use usher_clerk::samples;
 
 /// The built-in event that introduces the person of all built-in events.
 const PERSON: &str = "user.created";

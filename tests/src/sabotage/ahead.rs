@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use usher_dispatcher::engine::arrival::{Admission, Batch};
-use usher_dispatcher::store::{Store, StoreError};
+use usher_engine::arrival::{Admission, Batch};
+use usher_store::{Store, StoreError};
 
 use super::Sabotage;
 

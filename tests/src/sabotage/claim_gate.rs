@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use usher_dispatcher::engine::{Change, Changed};
-use usher_dispatcher::store::{Store, StoreError};
+use usher_engine::{Change, Changed};
+use usher_store::{Store, StoreError};
 
 use super::{Sabotage, is_claim};
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use sqlx::AnyPool;
-use usher_dispatcher::engine::arrival::{Admission, Batch, Ownership};
-use usher_dispatcher::engine::{Change, ChangeKind, Changed};
-use usher_dispatcher::store::{Due, Store, StoreError};
+use usher_engine::arrival::{Admission, Batch, Ownership};
+use usher_engine::{Change, ChangeKind, Changed};
 use usher_proto::{Partition, Timestamp};
+use usher_store::{Due, Store, StoreError};
 
 use super::{Sabotage, is_claim};
 use crate::eventually;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use usher_dispatcher::engine::{Change, ChangeKind, Changed, RunState};
-use usher_dispatcher::store::{Store, StoreError};
+use usher_engine::{Change, ChangeKind, Changed, RunState};
+use usher_store::{Store, StoreError};
 
 use super::Sabotage;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use usher_dispatcher::sql::Database;
-use usher_dispatcher::store::{RunFilter, RunRecord, SqlStore};
 use usher_lab::{Entry, Filter};
+use usher_sql::Database;
+use usher_store::{RunFilter, RunRecord, SqlStore};
 
 use super::TestEnv;
 use crate::program::Program;

@@ -1,8 +1,8 @@
 //! Every address parameter of every operation is parsed equally strictly, whatever its source.
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::connectors::{self, Operation, ParamType};
-use usher_dispatcher::flows::{Flow, FlowSource};
+use usher_connectors::{Operation, ParamType};
+use usher_flows::{Flow, FlowSource};
 use usher_service::options::Environment;
 
 use super::subject::{SUBJECTS, database, prepare};
@@ -57,7 +57,7 @@ fn params(operation: &Operation) -> Map<String, Value> {
 
 /// Returns every address parameter of every operation.
 fn addresses() -> impl Iterator<Item = (&'static str, &'static Operation, &'static str, ParamType)> {
-    let all = connectors::operations();
+    let all = usher_connectors::operations();
     all.flat_map(|(connector, operation)| {
         let addresses = operation.params.iter().filter(move |param| {
             let is_address = matches!(param.shape, ParamType::Sender | ParamType::Mailboxes | ParamType::Email);
@@ -80,7 +80,7 @@ async fn an_address_that_is_none_or_more_than_one_is_refused_by_every_operation(
     let mut tried = 0;
     for (connector, operation, name, shape) in addresses() {
         let case = format!("{connector}.{}, {name}", operation.name);
-        let opened = connectors::open(&[connector], &environment(), database()).unwrap();
+        let opened = usher_connectors::open(&[connector], &environment(), database()).unwrap();
         let ask = |value: Value| {
             let mut params = params(operation);
             params.insert(name.into(), value);
@@ -115,11 +115,11 @@ fn texts(value: &Value) -> Vec<&str> {
 async fn a_line_end_in_a_subject_or_a_header_begins_no_other() {
     usher_service::telemetry::install_tls();
     let with_headers = |operation: &&Operation| operation.params.iter().any(|param| param.name == "headers");
-    let all = connectors::operations();
+    let all = usher_connectors::operations();
     let mails: Vec<_> = all.filter(|(_, operation)| with_headers(operation)).collect();
     assert_eq!(mails.len(), 3, "resend, nylas and smtp");
     for (connector, operation) in mails {
-        let opened = connectors::open(&[connector], &environment(), database()).unwrap();
+        let opened = usher_connectors::open(&[connector], &environment(), database()).unwrap();
         let ask = |subject: &str, headers: Value| {
             let mut params = params(operation);
             params.insert("subject".into(), json!(subject));
@@ -181,7 +181,7 @@ async fn the_senders_setting_is_read_at_the_start() {
     for connector in ["resend", "smtp"] {
         for odd in odd(ParamType::Sender) {
             let environment = environment().with("USHER_FROM", odd);
-            let error = connectors::open(&[connector], &environment, database()).err().expect(odd).to_string();
+            let error = usher_connectors::open(&[connector], &environment, database()).err().expect(odd).to_string();
             assert!(error.starts_with("USHER_FROM: it is no address such as") && !error.contains("evil"), "{error}");
         }
     }
@@ -192,7 +192,7 @@ async fn the_senders_setting_is_read_at_the_start() {
 async fn a_name_is_sent_as_a_name() {
     usher_service::telemetry::install_tls();
     for connector in ["resend", "smtp", "nylas"] {
-        let opened = connectors::open(&[connector], &environment(), database()).unwrap();
+        let opened = usher_connectors::open(&[connector], &environment(), database()).unwrap();
         let mail = json!({ "to": "Eve, eve@evil.test <dana@work.test>", "subject": "Hi", "text": "Hi" });
         let request = prepare(&*opened[connector], "send", &mail, &Value::Null).unwrap();
         let text = String::from_utf8(request).unwrap();

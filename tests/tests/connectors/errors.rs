@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use usher_dispatcher::engine::Cause::{Conflict, Throttled, Timeout, Unavailable};
-use usher_dispatcher::engine::{Cause, Outcome};
+use usher_engine::Cause::{Conflict, Throttled, Timeout, Unavailable};
+use usher_engine::{Cause, Outcome};
 use usher_proto::Reason::{self, Configuration, IdempotencyConflict, InvalidRequest, NotFound, QuotaExhausted};
 
 use super::log::assert_discreet;

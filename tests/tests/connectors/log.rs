@@ -6,7 +6,7 @@ use std::sync::{Mutex, Once};
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use usher_dispatcher::engine::Outcome;
+use usher_engine::Outcome;
 
 use super::subject::PRIVATE;
 

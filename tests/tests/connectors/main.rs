@@ -20,7 +20,7 @@ const ELSEWHERE: [&str; 2] = ["database", "smtp"];
 
 #[test]
 fn every_connector_is_under_test() {
-    for usher_dispatcher::connectors::ConnectorSpec { name, .. } in usher_dispatcher::connectors::CONNECTORS {
+    for usher_connectors::ConnectorSpec { name, .. } in usher_connectors::CONNECTORS {
         let tested = subject::SUBJECTS.iter().any(|subject| subject.name == *name);
         assert!(tested || ELSEWHERE.contains(name), "{name} is in no suite");
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::connectors::{self, Connector, Operation, ParamType};
+use usher_connectors::{Connector, Operation, ParamType};
 
 use super::server::{TestServer, answer};
 use super::subject::{KEY, SUBJECTS, prepare};
@@ -106,7 +106,7 @@ fn place(line: &str) -> Vec<String> {
 #[tokio::test]
 async fn no_value_sends_a_request_to_another_path_than_the_operations_own() {
     for subject in SUBJECTS {
-        let operations = connectors::spec(subject.name).unwrap().operations;
+        let operations = usher_connectors::spec(subject.name).unwrap().operations;
         for operation in operations {
             let case = format!("{}.{}", subject.name, operation.name);
             let server = TestServer::start(answer(200, &[], ANSWER)).await;

@@ -1,7 +1,7 @@
 //! Results and errors derived from any answer of a destination can be stored.
 
-use usher_dispatcher::connectors::Lookup;
-use usher_dispatcher::engine::{Effect, Outcome};
+use usher_connectors::Lookup;
+use usher_engine::{Effect, Outcome};
 use usher_proto::visible;
 
 use super::server::{TestServer, answer};

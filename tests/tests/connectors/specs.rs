@@ -8,7 +8,6 @@ mod openapi;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::connectors;
 use usher_tests::backend::log_once;
 
 use self::openapi::{Document, SpecRequest};
@@ -42,7 +41,7 @@ async fn judged(connector: &str, file: &str) {
     };
     let document = Document::read(&Path::new(&folder).join(file));
     let subject = subject(connector);
-    let operations = connectors::spec(connector).unwrap().operations;
+    let operations = usher_connectors::spec(connector).unwrap().operations;
     let mut judged = 0;
     for operation in operations {
         let server = TestServer::start(answer(200, &[], ANSWER)).await;

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use usher_dispatcher::connectors::{self, Connector, PrepareError, StepInput};
-use usher_dispatcher::engine::Outcome;
-use usher_dispatcher::sql::{Database, DatabaseAddress};
+use usher_connectors::{Connector, PrepareError, StepInput};
+use usher_engine::Outcome;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 use usher_service::options::Environment;
+use usher_sql::{Database, DatabaseAddress};
 
 use super::log;
 
@@ -118,7 +118,7 @@ impl ConnectorSubject {
     pub(crate) fn open_in(&self, environment: &Environment) -> Arc<dyn Connector> {
         log::listen();
         usher_service::telemetry::install_tls();
-        let opened = connectors::open(&[self.name], environment, database()).unwrap();
+        let opened = usher_connectors::open(&[self.name], environment, database()).unwrap();
         opened[self.name].clone()
     }
 

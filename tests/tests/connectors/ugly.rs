@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use usher_dispatcher::engine::{Cause, Outcome};
+use usher_engine::{Cause, Outcome};
 
 use super::log::assert_discreet;
 use super::server::{Script, TestServer, answer};

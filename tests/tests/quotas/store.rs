@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use usher_dispatcher::engine::quota::{Demand, Pace};
-use usher_dispatcher::sql::{Database, DatabaseAddress};
-use usher_dispatcher::store::{CapBudget, CapShortage, QuotaLease, QuotaRequest, SqlStore, Store as _};
+use usher_quota::{CapBudget, CapShortage, QuotaLease, QuotaRequest};
+use usher_quota::{Demand, Pace};
 use usher_service::clock;
+use usher_sql::{Database, DatabaseAddress};
+use usher_store::{SqlStore, Store as _};
 use usher_tests::backend::setting;
 use usher_tests::database::OwnDatabase;
 use usher_tests::eventually;

@@ -1,11 +1,11 @@
 //! The built-in flows after the first three: each makes the right calls in order, and none where none is due.
 
 use serde_json::{Value, json};
-use usher_dispatcher::store::RunFilter;
 use usher_eventlog::LogEvent;
 use usher_lab::Fault;
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, Instance, Key, Source, SubjectId};
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use usher_dispatcher::store::RunFilter;
+use usher_store::RunFilter;
 use usher_tests::backend::{Backend, setting};
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;

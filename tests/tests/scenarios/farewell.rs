@@ -1,7 +1,7 @@
 //! Deletion of users at Stripe, errors that Stripe stores for a day, and mails by SMTP.
 
-use usher_dispatcher::store::RunFilter;
 use usher_lab::Fault;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::eventually;

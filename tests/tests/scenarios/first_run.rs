@@ -1,7 +1,7 @@
 //! The main case: a signed event results in a mail, a trial and a row, exactly once however often the
 //! webhook is repeated.
 
-use usher_dispatcher::store::RunFilter;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::test_env::{SOON, TestEnv};

@@ -2,8 +2,8 @@
 //! arrive exactly as sent.
 
 use sqlx::{AssertSqlSafe, Row as _};
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::store::RunFilter;
+use usher_engine::RunState;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
@@ -139,7 +139,7 @@ async fn a_time_in_another_type_wakes_and_orders_all_the_same(backend: Backend) 
         .await;
         if form != "null" {
             env.send(&at(waiting.updated(), &waiting, &of(&waiting))).await;
-            let late = |run: &usher_dispatcher::store::RunRecord| run.key == waiting.id && run.state == "superseded";
+            let late = |run: &usher_store::RunRecord| run.key == waiting.id && run.state == "superseded";
             eventually("the older one is late", SOON, || async {
                 env.runs(&RunFilter::default()).await.iter().any(|run| run.flow == "db-sync" && late(run)).then_some(())
             })

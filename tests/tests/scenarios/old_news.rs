@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use usher_dispatcher::store::RunFilter;
 use usher_eventlog::Log;
 use usher_lab::Fault;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, EventId, Instance, Mailbox, Source, SubjectId};
 use usher_service::clock;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;

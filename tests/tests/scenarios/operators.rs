@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::store::{RunFilter, RunRecord};
+use usher_engine::RunState;
 use usher_lab::{Fault, Filter};
+use usher_store::{RunFilter, RunRecord};
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::eventually;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use usher_dispatcher::store::RunFilter;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::test_env::{Options, TestEnv};

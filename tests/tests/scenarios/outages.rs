@@ -2,10 +2,10 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::store::RunFilter;
+use usher_engine::RunState;
 use usher_eventlog::LogEvent;
 use usher_lab::Fault;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::eventually;

@@ -33,7 +33,7 @@ async fn one_record_that_the_store_cannot_take_stops_nobody(backend: Backend) {
     env.send_all(&webhooks[60..]).await;
     let runs = env.all_ended(3 * 121, SOON).await;
     for flow in ["email", "trial", "db-sync"] {
-        let done = |run: &&usher_dispatcher::store::RunRecord| run.flow == flow && run.state == "done";
+        let done = |run: &&usher_store::RunRecord| run.flow == flow && run.state == "done";
         assert!(runs.iter().filter(done).count() >= 120, "{flow} goes on");
     }
     let (code, out, _) = env.usher(&["dlq", "list", "--json"]);

@@ -1,8 +1,8 @@
 //! The newest state counts: late events change nothing, a deleted user stays deleted, and a missing address
 //! is waited for.
 
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::store::RunFilter;
+use usher_engine::RunState;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
 use usher_tests::eventually;

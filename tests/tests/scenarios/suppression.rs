@@ -1,7 +1,7 @@
 //! Recipients who get no mail: unsubscribed, suppressed, or not on the allowlist.
 
 use serde_json::{Value, json};
-use usher_dispatcher::store::RunFilter;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;

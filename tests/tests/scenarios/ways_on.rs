@@ -1,6 +1,6 @@
 //! The procedures of `docs/operations.md`: a store or log that is lost, restored or moved, and the messages about it.
 
-use usher_dispatcher::store::RunFilter;
+use usher_store::RunFilter;
 use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::test_env::{Options, SOON, TestEnv};

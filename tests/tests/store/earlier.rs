@@ -10,9 +10,9 @@ use std::path::Path;
 use serde_json::Value;
 use sqlx::migrate::Migrator;
 use sqlx::{Column as _, Row as _, SqlitePool, TypeInfo as _, ValueRef as _};
-use usher_dispatcher::engine::RunState;
-use usher_dispatcher::store::RunRecord;
+use usher_engine::RunState;
 use usher_proto::{AddressDigest, Instance};
+use usher_store::RunRecord;
 
 use super::*;
 
@@ -41,7 +41,7 @@ async fn postgres() {
 
 /// Creates the tables of that version in Postgres, with the rows of the file.
 async fn fill(address: &str) {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dispatcher/migrations/postgres/store"));
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dispatcher/store/migrations/postgres"));
     let mut migrator = Migrator::new(folder).await.unwrap();
     migrator.migrations.to_mut().truncate(MIGRATIONS_THEN);
     migrator.dangerous_set_table_name("usher_store_migrations");

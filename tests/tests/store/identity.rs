@@ -1,7 +1,7 @@
 //! Identity: the same key and id at two instances are different; a repeated event changes nothing; and pruning is
 //! bounded by the events received, whatever a clock shows.
 
-use usher_dispatcher::engine::arrival::RefusedRecord;
+use usher_engine::arrival::RefusedRecord;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::{AddressDigest, Instance};
 

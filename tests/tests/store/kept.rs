@@ -1,7 +1,7 @@
 //! Fields that a flow remembers of its subjects, and data kept for ended runs.
 
 use serde_json::{Map, Value, json};
-use usher_dispatcher::engine::field_diff::PreviousFields;
+use usher_engine::field_diff::PreviousFields;
 
 use super::*;
 

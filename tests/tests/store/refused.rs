@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use usher_dispatcher::engine::isolate::{self, Isolated, RetryingStore, StoreAnswer};
-use usher_dispatcher::sql::fault::DatabaseFault;
-use usher_dispatcher::store::{RefusedRow, RunRecord};
+use usher_engine::isolate::{self, Isolated, RetryingStore, StoreAnswer};
+use usher_sql::fault::DatabaseFault;
+use usher_store::{RefusedRow, RunRecord};
 
 use super::*;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rand::Rng as _;
+use usher_proto::Snapshot;
 use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::group::partition;
@@ -10,7 +11,6 @@ use super::happening::{self, Fate, user_number};
 use super::plan::{Defect, Plan, StepPlan};
 use super::store_queue::{Question, StoreQueue};
 use super::world::{Occurrence, World};
-use crate::Snapshot;
 use crate::arrival::Arrival;
 use crate::start::StartFrom;
 use crate::{

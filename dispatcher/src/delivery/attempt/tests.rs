@@ -12,20 +12,20 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use usher_connectors::{PrepareError, StepInput};
+use usher_engine::Effect;
+use usher_engine::arrival::{Arrival, Batch};
+use usher_engine::clock::ClockState;
+use usher_flows::FlowSource;
+use usher_proto::Snapshot;
 use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId};
+use usher_quota::LimitedAccount;
+use usher_quota::Quota;
 use usher_service::Readiness;
+use usher_sql::{Database, DatabaseAddress, Outage};
+use usher_store::SqlStore;
 
 use super::*;
-use crate::connectors::{PrepareError, StepInput};
-use crate::delivery::quotas::Limited;
-use crate::engine::Effect;
-use crate::engine::Snapshot;
-use crate::engine::arrival::{Arrival, Batch};
-use crate::engine::clock::ClockState;
-use crate::engine::quota::Quota;
-use crate::flows::FlowSource;
-use crate::sql::{Database, DatabaseAddress, Outage};
-use crate::store::SqlStore;
 
 const FLOW: &str = r#"
 on = ["clerk/user.created"]
@@ -169,7 +169,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let quota: Quota = quota.parse().expect("a quota");
     let destination = "resend".to_owned();
     let account = fake.part.as_ref().map_or_else(|| destination.clone(), |part| quotas::part(&destination, part));
-    let limited = Limited { account, destination, quota, assumed: false, serves_urgent: false };
+    let limited = LimitedAccount { account, destination, quota, assumed: false, serves_urgent: false };
     let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
     let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
     let connectors = Arc::new(connectors);
@@ -225,7 +225,7 @@ async fn only_a_destination_that_forgets_makes_a_successor_wait() {
     ] {
         let scene = scene(FLOW, idempotency, Lookup::Unknown, done).await;
         assert_eq!(scene.outcome().await, done());
-        let of = crate::store::HeadsOf { partition: Partition(0), after: None, without: Vec::new(), limit: 1 };
+        let of = usher_store::HeadsOf { partition: Partition(0), after: None, without: Vec::new(), limit: 1 };
         let claimed = scene.executor.store.heads("test", &of).await.expect("the run").remove(0);
         let until = claimed.tries.claimed_until.map(|until| until.since(clock::now()));
         assert_eq!(until.is_some_and(|until| until > Duration::from_secs(4)), waits, "{idempotency:?}");

@@ -1,39 +1,23 @@
-//! Rate limiter of one account: hands out the permits for its calls.
-
-mod state;
-#[cfg(test)]
-mod tests;
+//! The limiter of one account as a shared service: its callers wait, and a task lets them pass as the limiter decides.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use usher_quota::{LimitedAccount, Limiter, NextGrant, QuotaLease, QuotaRequest, RateLimitHeaders};
 use usher_service::clock;
 
-use super::fair_queue::FairQueue;
-use super::pace::CallPacer;
-use super::{Limited, QuotaError};
-use crate::engine::quota::{Announced, Demand, Quota, RateLimitHeaders};
+use super::QuotaError;
 use crate::metrics::DispatcherMetrics;
-use crate::store::{CapBudget, CapShortage, QuotaLease, QuotaRequest};
-use state::{LimiterState, NextGrant};
 
-/// Approximate longest wait of a flow's calls here. A step that has begun and waits cannot be handed over to another
-/// replica.
-const LINE: Duration = Duration::from_secs(1);
-/// A permit expected within this time is near.
-const NEAR: Duration = Duration::from_secs(2);
-/// Number of a flow's calls that may always wait.
-const MIN_QUEUE: usize = 2;
-
-/// Rate limiter of one account, at which its calls wait for their permits.
+/// Limiter of one account, at which its calls wait for their permits.
 pub(super) struct AccountLimiter {
     account: String,
     destination: String,
-    serves_urgent: bool,
-    assumed: bool,
-    quota: Quota,
-    state: Mutex<LimiterState>,
+    limits_concurrency: bool,
+    limiter: Mutex<Limiter<oneshot::Sender<CallPermit>>>,
+    /// Set once a header that cannot be read was logged.
+    unreadable_logged: std::sync::Once,
     /// Notified after a change that waiting calls may depend on.
     changed: Notify,
     /// Notified when a lease may have brought new calls under the caps.
@@ -50,7 +34,7 @@ pub(in crate::delivery) struct CallPermit(Option<Issued>);
 /// The part of a permit that an account's limiter has issued.
 struct Issued {
     limiter: Arc<AccountLimiter>,
-    /// The call's number at the pacer; `None` if the pacer does not count calls.
+    /// The call's number at the limiter; `None` if calls are not counted.
     number: Option<u64>,
     measured: bool,
 }
@@ -72,46 +56,30 @@ impl CallPermit {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         if let Some(Issued { limiter, number, measured }) = &self.0 {
-            {
-                let mut state = limiter.state();
-                state.under_way -= 1;
-                if let Some(number) = number {
-                    state.pacer.ended(*number, *measured, clock::since_boot());
-                }
-            }
+            limiter.locked().ended(*number, *measured, clock::since_boot());
             limiter.changed.notify_one();
         }
     }
 }
 
 impl AccountLimiter {
-    pub(super) fn new(limited: Limited, short: Arc<Notify>, metrics: DispatcherMetrics) -> Self {
-        let Limited { account, destination, quota, assumed, serves_urgent } = limited;
-        let state = LimiterState {
-            quota: quota.clone(),
-            announced: Announced::default(),
-            unreadable_logged: false,
-            waiting: FairQueue::default(),
-            under_way: 0,
-            until: Duration::ZERO,
-            max_concurrent: 0,
-            pacer: CallPacer::default(),
-            paced: None,
-            sharers: 1,
-            usual: CapBudget::default(),
-            urgent: CapBudget::default(),
-            short: CapShortage::default(),
-            busy: false,
-        };
-        let state = Mutex::new(state);
-        let changed = Notify::new();
-        let lease_arrived = Notify::new();
-        Self { account, destination, serves_urgent, assumed, quota, state, changed, lease_arrived, short, metrics }
+    pub(super) fn new(account: LimitedAccount, short: Arc<Notify>, metrics: DispatcherMetrics) -> Self {
+        Self {
+            account: account.account.clone(),
+            destination: account.destination.clone(),
+            limits_concurrency: account.quota.max_concurrent.is_some(),
+            limiter: Mutex::new(Limiter::new(account)),
+            unreadable_logged: std::sync::Once::new(),
+            changed: Notify::new(),
+            lease_arrived: Notify::new(),
+            short,
+            metrics,
+        }
     }
 
     /// Returns true if the quota limits the number of concurrent calls.
     pub(super) fn limits_concurrency(&self) -> bool {
-        self.quota.max_concurrent.is_some()
+        self.limits_concurrency
     }
 
     /// Returns the account's name in the engine.
@@ -119,16 +87,16 @@ impl AccountLimiter {
         &self.destination
     }
 
-    fn state(&self) -> MutexGuard<'_, LimiterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Limiter<oneshot::Sender<CallPermit>>> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one call from the budget of the caps. Waits while the budget is not known.
     pub(super) async fn take(&self, urgent: bool) -> Result<(), QuotaError> {
         loop {
             let lease_arrived = self.lease_arrived.notified();
-            if let Some(taken) = self.state().take(urgent) {
-                return taken;
+            if let Some(taken) = self.locked().take(urgent, clock::now()) {
+                return taken.map_err(QuotaError::Exhausted);
             }
             self.short.notify_one();
             lease_arrived.await;
@@ -139,9 +107,9 @@ impl AccountLimiter {
         loop {
             let (who, permit) = oneshot::channel();
             let short = {
-                let mut state = self.state();
-                state.waiting.push(flow, urgent, who);
-                !state.has_something()
+                let mut limiter = self.locked();
+                limiter.push(flow, urgent, who);
+                !limiter.may_send(clock::since_boot())
             };
             self.changed.notify_one();
             if short {
@@ -156,7 +124,7 @@ impl AccountLimiter {
     /// Hands out permits until it is dropped.
     pub(super) async fn hand_out(self: Arc<Self>) {
         loop {
-            let next = self.state().next();
+            let next = self.locked().next(clock::since_boot());
             match next {
                 NextGrant::Grant(who, number) => {
                     self.metrics.quota_used.with_label_values(&[&self.account]).inc();
@@ -172,101 +140,89 @@ impl AccountLimiter {
 
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.state().waiting.len()
+        self.locked().waiting()
     }
 
     /// Returns the request for the account's next lease.
     pub(super) fn quota_request(&self) -> QuotaRequest {
-        let now = clock::since_boot();
-        let mut state = self.state();
-        let something = !state.waiting.is_empty() || std::mem::take(&mut state.busy);
-        let demand = match something {
-            _ if state.waiting.any_urgent() => Demand::Urgent,
-            true => Demand::Normal,
-            false => Demand::Idle,
-        };
-        let waiting = i64::try_from(state.waiting.len()).unwrap_or(i64::MAX);
+        let mut limiter = self.locked();
+        let waiting = i64::try_from(limiter.waiting()).unwrap_or(i64::MAX);
         self.metrics.quota_waiting.with_label_values(&[&self.account]).set(waiting);
-        QuotaRequest {
-            account: self.account.clone(),
-            quota: self.quota.clone(),
-            demand,
-            serves_urgent: self.serves_urgent,
-            max_concurrent: if now < state.until { state.max_concurrent } else { 0 },
-            under_way: state.under_way,
-            announced: state.announced.pace(now),
-            counts: state.announced.counts(now),
-            assumed: self.assumed,
-            short: state.short,
-        }
+        limiter.request(clock::since_boot())
     }
 
     /// Applies a lease of the store, which ends at `until` (time since boot).
-    pub(super) fn granted(&self, quota_request: &QuotaRequest, grant: QuotaLease, until: Duration) {
-        {
-            let mut state = self.state();
-            state.until = until;
-            state.max_concurrent = grant.max_concurrent;
-            state.paced = grant.pace;
-            state.sharers = grant.sharers.max(1);
-            state.pacer.share(grant.pace, clock::since_boot());
-            if quota_request.short.usual {
-                state.usual = grant.usual;
-            }
-            if quota_request.short.urgent {
-                state.urgent = grant.urgent;
-            }
-            state.short = CapShortage::default();
-        }
-        if grant.pace.is_some() || self.quota.max_concurrent.is_some() {
-            let share = grant.pace.map_or(grant.max_concurrent, |(_, part)| part);
+    pub(super) fn granted(&self, request: &QuotaRequest, lease: &QuotaLease, until: Duration) {
+        self.locked().granted(request, lease, until, clock::since_boot());
+        if lease.pace.is_some() || self.limits_concurrency {
+            let share = lease.pace.map_or(lease.max_concurrent, |(_, part)| part);
             self.metrics.quota_share.with_label_values(&[&self.account]).set(i64::from(share));
         }
         self.lease_arrived.notify_waiters();
         self.changed.notify_one();
     }
 
-    /// Returns the number of a flow's calls that may wait here: as many as are sent in about a second, or may be in
-    /// flight at once.
+    /// Returns the number of a flow's calls that may wait here.
     pub(super) fn room(&self) -> usize {
-        let state = self.state();
-        let now = clock::since_boot();
-        let in_line = state.is_paced(now).then(|| (state.pacer.per_second() * LINE.as_secs_f64()).ceil() as usize);
-        let in_line = if state.announced.check(state.sharers, now).is_err() { Some(0) } else { in_line };
-        let max_concurrent = state.quota.max_concurrent.map(|_| state.max_concurrent as usize);
-        in_line.into_iter().chain(max_concurrent).min().map_or(usize::MAX, |room| room.max(MIN_QUEUE))
+        self.locked().room(clock::since_boot())
     }
 
-    /// Returns true if, by all that is known, a call queued now gets its permit within [`NEAR`].
+    /// Returns true if a call queued now should get its permit within two seconds.
     pub(super) fn is_near(&self) -> bool {
-        let state = self.state();
-        let now = clock::since_boot();
-        let open = state.quota.max_concurrent.is_none() && state.may_begin(state.waiting.len(), now).is_ok();
-        let line = (state.waiting.len() + 1) as f64;
-        open && state.has_something() && line <= state.pacer.per_second() * NEAR.as_secs_f64()
+        self.locked().is_near(clock::since_boot())
     }
 
     /// Returns true if calls wait and the process may not send.
     pub(super) fn is_starving(&self) -> bool {
-        let state = self.state();
-        !state.waiting.is_empty() && !state.has_something()
+        self.locked().is_starving(clock::since_boot())
     }
 
     /// Records the rate limit headers of an answer.
     pub(super) fn observe_headers(&self, headers: &RateLimitHeaders) {
-        let now = clock::since_boot();
-        let mut state = self.state();
-        let before = state.announced.pace(now);
-        let under_way = state.under_way.saturating_sub(1);
-        state.announced.observe(headers, self.quota.pace.map(|pace| pace.per), under_way, now);
-        if state.announced.pace(now) != before {
-            // The other processes need to learn of the change, and this one needs its part of the new pace.
+        if self.locked().observe(headers, clock::since_boot()) {
             self.short.notify_one();
         }
-        if let Some(header) = headers.unreadable.filter(|_| !state.unreadable_logged) {
-            state.unreadable_logged = true;
-            tracing::warn!(account = %self.account, header, "ignoring a rate limit header that cannot be read");
+        if let Some(header) = headers.unreadable {
+            self.unreadable_logged.call_once(|| {
+                tracing::warn!(account = %self.account, header, "ignoring a rate limit header that cannot be read");
+            });
         }
         self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(quota: &str) -> Arc<AccountLimiter> {
+        let metrics = DispatcherMetrics::register(&prometheus::Registry::new()).expect("metrics");
+        let quota = quota.parse().expect("a quota");
+        let account = "resend".to_owned();
+        let destination = "resend".to_owned();
+        let account = LimitedAccount { account, destination, quota, assumed: false, serves_urgent: false };
+        Arc::new(AccountLimiter::new(account, Arc::default(), metrics))
+    }
+
+    /// The limiter decides at what time; here only the waiting and the waking are at stake.
+    #[tokio::test]
+    async fn a_caller_waits_until_a_lease_and_an_ended_call_let_it_pass() {
+        let limiter = limiter("1 at once");
+        let handing_out = tokio::spawn(limiter.clone().hand_out());
+        let waiting = tokio::spawn({
+            let limiter = limiter.clone();
+            async move { limiter.permit("a", false).await }
+        });
+        // Notified when the first caller has no lease to wait under.
+        limiter.short.notified().await;
+        let request = limiter.quota_request();
+        let lease = QuotaLease { max_concurrent: 1, ..QuotaLease::default() };
+        limiter.granted(&request, &lease, clock::since_boot() + Duration::from_secs(60));
+        let first = waiting.await.expect("a permit");
+        let mut second = Box::pin(limiter.permit("a", false));
+        assert!(futures::poll!(&mut second).is_pending() && limiter.waiting() == 1);
+        drop(first);
+        second.await;
+        handing_out.abort();
     }
 }

@@ -3,10 +3,9 @@
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-
-use super::*;
 use usher_proto::Key;
 
+use super::*;
 use crate::kafka::KafkaLog;
 use crate::subscription::Subscription;
 use crate::{Creation, Log as _, Retention, TopicSpec};

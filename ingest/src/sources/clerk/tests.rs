@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-
-use super::super::svix::{STANDARD, SVIX};
 use usher_proto::Instance;
 use usher_proto::signature::SigningSecret;
 
+use super::super::svix::{STANDARD, SVIX};
 use super::*;
 
 fn samples() -> PathBuf {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use usher_dispatcher::connectors::Connector;
-use usher_dispatcher::engine::Outcome;
+use usher_connectors::Connector;
+use usher_engine::Outcome;
 use usher_proto::Reason;
 
 use super::super::lab::{ConnectorBench, carry_out};

@@ -1,7 +1,7 @@
 //! Customers, subscriptions and prices in each state.
 
 use serde_json::{Value, json};
-use usher_dispatcher::engine::Outcome;
+use usher_engine::Outcome;
 use usher_proto::Reason;
 
 use super::super::lab::{ConnectorBench, carry_out};

@@ -1,13 +1,13 @@
 //! Recipients that an attempt does not write to.
 
 use serde_json::Value;
+use usher_engine::SkipReason;
 use usher_proto::AddressDigest;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_service::options::Environment;
 
 use super::*;
-use crate::engine::SkipReason;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -15,7 +15,7 @@ impl Scene {
     /// Applies these suppression settings.
     fn with<const N: usize>(mut self, settings: [(&str, &str); N]) -> Self {
         self.executor.suppression = Arc::new(
-            SuppressionPolicy::from_environment(&Environment::from_vars(settings), &[]).expect("good settings"),
+            SuppressionPolicy::from_environment(&Environment::from_vars(settings), None).expect("good settings"),
         );
         self
     }

@@ -1,0 +1,95 @@
+//! SMTP: sends mails through any mail server.
+//!
+//! Facts: RFC 5321 (replies 4.2, time limits 4.5.3.2, responsibility 6.1), RFC 3463 (enhanced status codes), RFC 4954
+//! (authentication). A server does nothing before it has received the dot that ends the message, and has no idempotency
+//! keys: once the dot was sent, only the server's answer shows whether it accepted the mail. If that answer is lost,
+//! the flow's `on_unknown_outcome` decides. The Message-ID is the idempotency key, so that a mail that was sent twice
+//! can be recognised; some receivers drop the second one.
+
+mod message;
+mod reply;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use message::Mail;
+use serde_json::json;
+use server::MailServer;
+use usher_engine::{Effect, Outcome};
+use usher_proto::{Mailbox, Reason};
+use usher_service::ConfigError;
+use usher_service::options::Environment;
+
+use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
+use super::{
+    Connector, ConnectorSpec, FROM, Idempotency, Operation, PrepareError, StepInput, default_sender, optional,
+    optional_or, required, setting,
+};
+
+const OPERATIONS: &[Operation] = &[Operation {
+    name: "send",
+    params: &[
+        required("to", Mailboxes),
+        required("subject", Text),
+        optional_or("from", Sender, FROM),
+        optional("reply_to", Mailboxes),
+        optional("html", Html),
+        optional("text", Text),
+        optional("headers", Table),
+    ],
+    takes_template: true,
+    writes_to: &["to"],
+}];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "smtp",
+    settings: Some("SMTP_"),
+    operations: OPERATIONS,
+    default_quota: None,
+    // A mail server has no headers.
+    announces_limits: false,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("SMTP_URL", "smtp://127.0.0.1:1")],
+    open: |environment, _| Ok(Arc::new(Smtp::from_environment(environment)?)),
+};
+
+/// Connector for SMTP, with its settings.
+pub(super) struct Smtp {
+    server: MailServer,
+    from: Option<Mailbox>,
+}
+
+impl Smtp {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let url = setting(environment, "SMTP_URL", "a mail server, such as smtps://user:password@mail.example.com")?;
+        Ok(Self { server: MailServer::from_url(&url)?, from: default_sender(environment)? })
+    }
+}
+
+#[async_trait]
+impl Connector for Smtp {
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::None
+    }
+
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
+        let mail = Mail::new(inputs, self.from.as_ref(), usher_service::clock::now())?;
+        serde_json::to_vec(&mail).map_err(|error| PrepareError(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+        let Ok(mail) = serde_json::from_slice::<Mail>(request) else {
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
+        };
+        let id = mail.message_id(idempotency_key);
+        match self.server.send(&mail, &id).await {
+            Ok(()) => Outcome::Done(Effect::new(id, json!({}))),
+            Err(outcome) => outcome,
+        }
+    }
+}

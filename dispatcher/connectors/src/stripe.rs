@@ -1,0 +1,185 @@
+//! Stripe: creates customers and subscriptions over its v1 API, and cancels or deletes them.
+//!
+//! Facts: docs.stripe.com (idempotent requests, low-level errors, metadata, search, free trials) and stripe-node's
+//! `RequestSender`. Requests are form-encoded. A key is valid for at least 24 hours, for POST only, and preserves the
+//! first execution's answer, including errors and a 500; a repeated answer carries `Idempotent-Replayed: true`.
+//!
+//! A created object carries its idempotency key as metadata ([`MARK`]), so that it can be looked up when the key cannot
+//! reveal the outcome. Cancelling and deleting need no key: repeating them leaves the same state, and an object that is
+//! already gone counts as done.
+
+mod answer;
+mod api;
+mod find;
+mod kept;
+mod retire;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use api::Api;
+use async_trait::async_trait;
+use kept::{Kept, Make};
+use serde_json::json;
+use usher_engine::{Cause, Effect, Outcome};
+use usher_proto::Reason;
+use usher_service::ConfigError;
+use usher_service::options::Environment;
+
+use super::ParamType::{Email, Number, Table, Text, Whose};
+use super::{
+    Connector, ConnectorSpec, DefaultQuota, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError, StepInput,
+    optional, optional_or, required,
+};
+
+const CREATE_CUSTOMER: &str = "create_customer";
+const CREATE_SUBSCRIPTION: &str = "create_subscription";
+const CANCEL_SUBSCRIPTION: &str = "cancel_subscription";
+const CANCEL_SUBSCRIPTIONS: &str = "cancel_subscriptions";
+const DELETE_CUSTOMER: &str = "delete_customer";
+
+/// Metadata name that holds the idempotency key under which an object was created. Stripe allows names of up to 40
+/// characters without brackets, and values of up to 500. Usher's value contains no personal data.
+pub(super) const MARK: &str = "usher_key";
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: CREATE_CUSTOMER,
+        params: &[
+            optional("email", Email),
+            optional("full_name", Text),
+            optional("phone", Text),
+            optional("metadata", Table),
+        ],
+        takes_template: false,
+        writes_to: &[],
+    },
+    Operation {
+        name: CREATE_SUBSCRIPTION,
+        params: &[
+            required("customer", Text),
+            optional_or("price", Text, "STRIPE_PRICE_ID"),
+            optional("trial_days", Number),
+            optional("metadata", Table),
+        ],
+        takes_template: false,
+        writes_to: &[],
+    },
+    Operation {
+        name: CANCEL_SUBSCRIPTION,
+        params: &[required("subscription", Text)],
+        takes_template: false,
+        writes_to: &[],
+    },
+    Operation {
+        name: CANCEL_SUBSCRIPTIONS,
+        params: &[optional("customer", Text), optional("metadata", Whose)],
+        takes_template: false,
+        writes_to: &[],
+    },
+    Operation {
+        name: DELETE_CUSTOMER,
+        params: &[optional("customer", Text), optional("metadata", Whose)],
+        takes_template: false,
+        writes_to: &[],
+    },
+];
+
+pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
+    name: "stripe",
+    settings: Some("STRIPE_"),
+    operations: OPERATIONS,
+    // Each endpoint allows 25 requests per second. The whole of a live account allows four times as many.
+    default_quota: Some(DefaultQuota { limit: "20/s", is_assumed: false }),
+    announces_limits: true,
+    repeats_unknown_outcomes: false,
+    writes_to_database: false,
+    placeholders: &[("STRIPE_SECRET_KEY", "sk_test_rehearsal"), ("STRIPE_PRICE_ID", "price_rehearsal")],
+    open: |environment, _| Ok(Arc::new(Stripe::from_environment(environment)?)),
+};
+
+/// Connector for Stripe, with its settings.
+pub(super) struct Stripe {
+    api: Api,
+    price: Option<String>,
+}
+
+impl Stripe {
+    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        Ok(Self { api: Api::from_environment(environment)?, price: environment.get("STRIPE_PRICE_ID")? })
+    }
+
+    /// Sends a request that creates an object. Two kinds of failure are looked up, because the key reveals nothing more
+    /// for a day: a retry that Stripe only replays, and a failure that Stripe says is not worth repeating although it
+    /// may have had an effect.
+    async fn make(&self, make: &Make, key: &str) -> Outcome {
+        let Some(path) = make.path() else {
+            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
+        };
+        let answer = match self.api.post(&path, make.form_under(key), key).await {
+            Ok(answer) => answer,
+            Err(outcome) => return outcome,
+        };
+        if answer.status.is_success() {
+            return match answer.json()["id"].as_str() {
+                Some(_) => Outcome::Done(made(&answer.json())),
+                None => Outcome::retry(Cause::Interrupted),
+            };
+        }
+        let refused = answer::classify(&answer);
+        let kept = answer::is_replayed(&answer);
+        // A definite refusal (400, 402, 404) that is replayed still means that nothing was created.
+        let unsettled = match &refused {
+            Outcome::Retry { .. } => kept,
+            _ => answer.status.is_server_error(),
+        };
+        if !unsettled {
+            return refused;
+        }
+        match (self.look_up_made(make, key).await, kept) {
+            (Lookup::Found(effect), _) => Outcome::Done(effect),
+            (Lookup::Absent, true) => Outcome::retry(Cause::Replayed),
+            // Retried under this key until the object can be looked up or the key expires.
+            (Lookup::Unknown | Lookup::Later(_), true) => Outcome::retry(Cause::Unavailable),
+            (Lookup::Later(outcome), false) => outcome,
+            (Lookup::Absent | Lookup::Unknown, false) => refused,
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for Stripe {
+    fn idempotency(&self) -> Idempotency {
+        Idempotency::KeyFor(KEYS_LIVE)
+    }
+
+    async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
+        match Kept::read(request) {
+            Some(Kept::Make(make)) => self.look_up_made(&make, idempotency_key).await,
+            // Repeating it leaves the same state, whether or not it was done before.
+            Some(Kept::Retire(_)) => Lookup::Absent,
+            None => Lookup::Unknown,
+        }
+    }
+
+    fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
+        let kept = kept::prepare(inputs, self.price.as_deref())?;
+        serde_json::to_vec(&kept).map_err(|error| PrepareError(error.to_string()))
+    }
+
+    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+        match Kept::read(request) {
+            Some(Kept::Make(make)) => self.make(&make, idempotency_key).await,
+            Some(Kept::Retire(retire)) => self.retire(&retire).await.unwrap_or_else(|outcome| outcome),
+            None => Outcome::reject(Reason::FlowChanged, "the stored request cannot be read"),
+        }
+    }
+}
+
+/// Returns the effect of creating an object, from Stripe's representation of it.
+fn made(object: &serde_json::Value) -> Effect {
+    let id = object["id"].as_str().unwrap_or_default();
+    Effect::new(id, json!({ "status": object["status"] }))
+}

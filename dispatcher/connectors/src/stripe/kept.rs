@@ -1,0 +1,164 @@
+//! Stored requests to Stripe, with everything that is needed to send them again and to look up their effect.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, DELETE_CUSTOMER, MARK,
+    PrepareError, StepInput,
+};
+use crate::path::Path;
+
+/// Metadata name by which a customer is found if a flow gives neither a customer nor metadata.
+const USER: &str = "clerk_user_id";
+
+/// A request as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Kept {
+    /// Creates an object.
+    Make(Make),
+    /// Cancels or deletes objects.
+    Retire(Retire),
+}
+
+/// Creation of an object: the path, and the form as it is sent, except for the mark.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Make {
+    pub(super) path: String,
+    form: String,
+    /// Arrival time of the event, in seconds. Absent in requests stored by earlier versions. Those were sent without a
+    /// mark and must be repeated unchanged.
+    #[serde(default)]
+    pub(super) since: Option<i64>,
+}
+
+/// Cancellation or deletion of objects.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Retire {
+    pub(super) retire: What,
+    pub(super) of: Whose,
+    /// Arrival time of the event, in seconds.
+    pub(super) at: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum What {
+    Subscription,
+    Subscriptions,
+    Customer,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Whose {
+    /// The id of the object itself, or of the customer.
+    Id(String),
+    /// All customers with this metadata; never empty.
+    Metadata(BTreeMap<String, String>),
+}
+
+impl Kept {
+    pub(super) fn read(request: &[u8]) -> Option<Self> {
+        serde_json::from_slice(request).ok()
+    }
+}
+
+impl Make {
+    /// Returns the path, or `None` if it could be interpreted as another one.
+    pub(super) fn path(&self) -> Option<Path> {
+        Path::kept(self.path.clone())
+    }
+
+    /// Returns the form to send under a key. It is the same for every attempt under that key, as Stripe demands.
+    pub(super) fn form_under(&self, key: &str) -> String {
+        if self.since.is_none() {
+            return self.form.clone();
+        }
+        let mark = serde_urlencoded::to_string([(format!("metadata[{MARK}]"), key)]).unwrap_or_default();
+        let between = if self.form.is_empty() { "" } else { "&" };
+        format!("{}{between}{mark}", self.form)
+    }
+
+    /// Returns a field of the form.
+    pub(super) fn field(&self, name: &str) -> Option<String> {
+        let fields: Vec<(String, String)> = serde_urlencoded::from_str(&self.form).ok()?;
+        fields.into_iter().find(|(field, _)| field == name).map(|(_, value)| value)
+    }
+}
+
+/// Builds the request of an operation. `price` is used if the flow gives none.
+pub(super) fn prepare(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Kept, PrepareError> {
+    let at = inputs.event.received_at.seconds();
+    let retire = |what, of| Kept::Retire(Retire { retire: what, of, at });
+    Ok(match inputs.operation {
+        CREATE_CUSTOMER => make("/v1/customers", customer(inputs)?, inputs, at)?,
+        CREATE_SUBSCRIPTION => make("/v1/subscriptions", subscription(inputs, price)?, inputs, at)?,
+        CANCEL_SUBSCRIPTION => retire(What::Subscription, Whose::Id(id(inputs.required("subscription")?)?)),
+        CANCEL_SUBSCRIPTIONS => retire(What::Subscriptions, whose(inputs)?),
+        DELETE_CUSTOMER => retire(What::Customer, whose(inputs)?),
+        other => return Err(PrepareError(format!("stripe cannot {other}"))),
+    })
+}
+
+fn text(inputs: &StepInput<'_>, name: &str) -> Option<String> {
+    inputs.params.get(name).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn metadata<'a>(inputs: &'a StepInput<'_>) -> Option<&'a Map<String, Value>> {
+    inputs.params.get("metadata").and_then(Value::as_object)
+}
+
+type Form = Vec<(String, String)>;
+
+fn make(path: &str, mut form: Form, inputs: &StepInput<'_>, since: i64) -> Result<Kept, PrepareError> {
+    for (name, value) in metadata(inputs).into_iter().flatten() {
+        form.push((format!("metadata[{name}]"), value.as_str().unwrap_or_default().to_owned()));
+    }
+    let form = serde_urlencoded::to_string(form).map_err(|error| PrepareError(error.to_string()))?;
+    Ok(Kept::Make(Make { path: path.to_owned(), form, since: Some(since) }))
+}
+
+fn customer(inputs: &StepInput<'_>) -> Result<Form, PrepareError> {
+    let fields = [("email", inputs.email()?), ("name", text(inputs, "full_name")), ("phone", text(inputs, "phone"))];
+    Ok(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
+}
+
+fn subscription(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Form, PrepareError> {
+    let price = text(inputs, "price").or_else(|| price.map(str::to_owned));
+    let price = price.ok_or_else(|| PrepareError("price is not given, and STRIPE_PRICE_ID is not set".into()))?;
+    let mut form = vec![("customer".into(), id(inputs.required("customer")?)?), ("items[0][price]".to_owned(), price)];
+    if let Some(days) = inputs.params.get("trial_days").and_then(Value::as_u64) {
+        form.push(("trial_period_days".into(), days.to_string()));
+        // Without a payment method the subscription ends with the trial; else Stripe would issue an invoice that fails.
+        form.push(("trial_settings[end_behavior][missing_payment_method]".into(), "cancel".into()));
+    }
+    Ok(form)
+}
+
+/// Checks an id. It becomes part of a path, so any other text could address another object.
+fn id(value: &Value) -> Result<String, PrepareError> {
+    let id = value.as_str().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+    id.map(str::to_owned).ok_or_else(|| PrepareError("the id of a Stripe object is letters, digits and _".into()))
+}
+
+/// Returns the objects that the request applies to. Metadata with an empty value are refused: the remaining ones would
+/// match other customers, too.
+fn whose(inputs: &StepInput<'_>) -> Result<Whose, PrepareError> {
+    if let Some(customer) = inputs.params.get("customer") {
+        return Ok(Whose::Id(id(customer)?));
+    }
+    if let Some(wanted) = metadata(inputs) {
+        let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+        let whole: Option<BTreeMap<String, String>> = wanted.iter().map(text).collect();
+        let whole = whole.filter(|wanted| !wanted.is_empty());
+        let empty = || PrepareError("metadata came out empty, at least in part, and would fit other customers".into());
+        return whole.map(Whose::Metadata).ok_or_else(empty);
+    }
+    let user = inputs.data["id"].as_str().filter(|id| !id.is_empty() && inputs.event.kind.starts_with("user."));
+    let user = user.ok_or_else(|| {
+        PrepareError("neither customer nor metadata is given, and the event is not about a user with an id".into())
+    })?;
+    Ok(Whose::Metadata([(USER.to_owned(), user.to_owned())].into()))
+}

@@ -1,0 +1,218 @@
+//! Tests against the lab's double of Stripe, which stores answers, errors included, and whose search index lags.
+
+mod stripe_mock;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use usher_lab::{Fault, Filter, Lab, LabHandle};
+use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId};
+use usher_service::clock;
+
+use super::*;
+
+const TRIAL: &str = "usher/trial/customer/msg_1/0";
+
+struct Scene {
+    lab: LabHandle,
+    stripe: Stripe,
+    _stop: DropGuard,
+}
+
+async fn scene() -> Scene {
+    usher_service::telemetry::install_tls();
+    let stop = CancellationToken::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let lab = Lab::start(listener, stop.clone()).expect("a lab");
+    let stripe = connector(&lab.base_url("stripe").expect("stripe"));
+    Scene { lab, stripe, _stop: stop.drop_guard() }
+}
+
+fn connector(base: &str) -> Stripe {
+    let environment = Environment::from_vars([
+        ("STRIPE_BASE_URL", base),
+        ("STRIPE_SECRET_KEY", "sk_test_123"),
+        ("STRIPE_PRICE_ID", "price_1"),
+    ]);
+    Stripe::from_environment(&environment).expect("settings")
+}
+
+fn event(kind: &str) -> Event {
+    Event {
+        id: EventId::new("msg_1"),
+        kind: kind.into(),
+        source: Source::Clerk,
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
+        occurred_at: clock::now(),
+        received_at: clock::now(),
+        provenance: Vec::new(),
+        body: Bytes::from_static(b"{}"),
+    }
+}
+
+fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, PrepareError> {
+    let params = params.as_object().expect("a table");
+    let data = json!({"id": "user_1", "object": "user"});
+    let event = event("user.deleted");
+    stripe.prepare(&StepInput { operation, params, event: &event, data: &data, rerun: 0 })
+}
+
+impl Scene {
+    async fn under(&self, key: &str, operation: &str, params: Value) -> Outcome {
+        let request = prepared(&self.stripe, operation, &params).expect("a request");
+        self.stripe.attempt(&request, key).await
+    }
+
+    async fn done(&self, key: &str, operation: &str, params: Value) -> Value {
+        match self.under(key, operation, params).await {
+            Outcome::Done(effect) => effect.result,
+            other => panic!("{operation} is not done: {other:?}"),
+        }
+    }
+
+    /// Creates a customer with a trial subscription for the user, and returns both ids.
+    async fn signed_up(&self, user: &str) -> (Value, Value) {
+        let metadata = json!({ "clerk_user_id": user });
+        let customer =
+            self.done(&format!("c/{user}"), CREATE_CUSTOMER, json!({"email": "a@b.test", "metadata": metadata})).await;
+        let trial = json!({ "customer": customer["id"], "trial_days": 14 });
+        let subscription = self.done(&format!("s/{user}"), CREATE_SUBSCRIPTION, trial).await;
+        (customer["id"].clone(), subscription["id"].clone())
+    }
+
+    fn fault(&self, fault: Fault) {
+        self.lab.lab().set_fault("stripe", fault).expect("a fault");
+    }
+
+    fn well_again(&self) {
+        self.lab.lab().end_fault("stripe").expect("stripe");
+    }
+
+    fn effects(&self, operation: &str) -> usize {
+        let effects = self.lab.lab().effects(&Filter::default()).expect("effects");
+        effects.iter().filter(|effect| effect.operation == operation && !effect.replayed).count()
+    }
+}
+
+#[tokio::test]
+async fn a_users_subscriptions_are_cancelled_however_new_the_customer_is() {
+    let scene = scene().await;
+    let (customer, subscription) = scene.signed_up("user_1").await;
+    let (_, other) = scene.signed_up("user_2").await;
+    let result = scene.done("k", CANCEL_SUBSCRIPTIONS, json!({})).await;
+    assert_eq!((&result["customers"], &result["cancelled"]), (&json!([customer]), &json!([subscription])));
+    assert_ne!(result["cancelled"], json!([other]));
+    // Repeated, as after a crash: nothing is left to cancel, which counts as done.
+    let again = scene.done("k", CANCEL_SUBSCRIPTIONS, json!({"customer": customer})).await;
+    assert_eq!(again["cancelled"], json!([]));
+    assert_eq!(scene.effects("subscriptions.cancel"), 1);
+}
+
+#[tokio::test]
+async fn what_is_gone_already_is_done() {
+    let scene = scene().await;
+    let (customer, subscription) = scene.signed_up("user_1").await;
+    let one = json!({ "subscription": subscription });
+    assert_eq!(scene.done("k1", CANCEL_SUBSCRIPTION, one.clone()).await["cancelled"], json!([subscription]));
+    assert_eq!(scene.done("k2", CANCEL_SUBSCRIPTION, one).await["cancelled"], json!([]));
+    let by_metadata = json!({ "metadata": { "clerk_user_id": "user_1" } });
+    assert_eq!(scene.done("k3", DELETE_CUSTOMER, by_metadata.clone()).await["deleted"], json!([customer]));
+    let again = scene.done("k4", DELETE_CUSTOMER, by_metadata).await;
+    assert_eq!((&again["id"], &again["deleted"]), (&json!("none"), &json!([])));
+    let by_id = json!({ "customer": customer });
+    assert_eq!(scene.done("k5", DELETE_CUSTOMER, by_id.clone()).await["deleted"], json!([]));
+    assert_eq!(scene.done("k6", CANCEL_SUBSCRIPTIONS, by_id).await["cancelled"], json!([]));
+    assert_eq!(scene.done("k7", CANCEL_SUBSCRIPTIONS, json!({"customer": "cus_none"})).await["cancelled"], json!([]));
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_by_an_empty_description() {
+    let scene = scene().await;
+    for params in [
+        json!({"metadata": {}}),
+        // The remaining metadata could match any customer.
+        json!({"metadata": {"clerk_user_id": null, "plan": "trial"}}),
+        json!({"customer": "cus_1/../x"}),
+        json!({"customer": "?"}),
+    ] {
+        assert!(prepared(&scene.stripe, DELETE_CUSTOMER, &params).is_err(), "{params}");
+    }
+    let params = serde_json::Map::new();
+    let data = json!({"id": "org_1"});
+    let event = event("organization.deleted");
+    let inputs = StepInput { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data, rerun: 0 };
+    assert!(scene.stripe.prepare(&inputs).is_err(), "an organization is no user");
+}
+
+#[tokio::test]
+async fn a_saved_failure_is_left_behind_when_the_look_up_finds_nothing() {
+    let scene = scene().await;
+    for email in [json!({"email": "a@b.test"}), json!({"phone": "+15550100"})] {
+        let key = format!("{TRIAL}/{email}");
+        scene.fault(Fault { status: Some(500), ..Fault::default() });
+        assert_eq!(scene.under(&key, CREATE_CUSTOMER, email.clone()).await, Outcome::retry(Cause::Unavailable));
+        scene.well_again();
+        assert_eq!(scene.under(&key, CREATE_CUSTOMER, email.clone()).await, Outcome::retry(Cause::Replayed));
+        scene.done(&format!("{key}/1"), CREATE_CUSTOMER, email).await;
+    }
+    assert_eq!(scene.effects("customers.create"), 2);
+}
+
+#[tokio::test]
+async fn a_saved_failure_that_had_its_effect_is_done() {
+    let scene = scene().await;
+    let customer = scene.done("c", CREATE_CUSTOMER, json!({"email": "a@b.test"})).await["id"].clone();
+    for (operation, params) in [
+        (CREATE_CUSTOMER, json!({"email": "a@b.test"})),
+        (CREATE_CUSTOMER, json!({"full_name": "Dana"})),
+        (CREATE_SUBSCRIPTION, json!({"customer": customer, "trial_days": 14})),
+    ] {
+        // Stripe fails after it has written: the object was created under this key, and the key preserves the failure.
+        let key = format!("{TRIAL}/{operation}/{params}");
+        let made = scene.done(&key, operation, params.clone()).await;
+        scene.lab.lab().forget_keys("stripe").expect("stripe");
+        scene.fault(Fault { status: Some(500), ..Fault::default() });
+        assert_eq!(scene.under(&key, operation, params.clone()).await, Outcome::retry(Cause::Unavailable));
+        scene.well_again();
+        assert_eq!(scene.done(&key, operation, params).await["id"], made["id"]);
+    }
+}
+
+#[tokio::test]
+async fn a_saved_refusal_stays_a_refusal() {
+    let scene = scene().await;
+    scene.fault(Fault { status: Some(402), ..Fault::default() });
+    for _ in 0..2 {
+        let outcome = scene.under(TRIAL, CREATE_CUSTOMER, json!({})).await;
+        crate::assert_outcome(&outcome, Err(Reason::InvalidRequest), "402");
+        scene.well_again();
+    }
+}
+
+#[tokio::test]
+async fn what_was_made_is_found_after_the_key_is_forgotten() {
+    let scene = scene().await;
+    let params = json!({"email": "A@b.test", "metadata": {"clerk_user_id": "user_1"}});
+    let request = prepared(&scene.stripe, CREATE_CUSTOMER, &params).expect("a request");
+    assert_eq!(scene.stripe.lookup(&request, TRIAL).await, Lookup::Absent);
+    // The answer is lost.
+    scene.fault(Fault { drop_after_effect: true, ..Fault::default() });
+    assert_eq!(scene.stripe.attempt(&request, TRIAL).await, Outcome::retry(Cause::Interrupted));
+    scene.well_again();
+    let Lookup::Found(effect) = scene.stripe.lookup(&request, TRIAL).await else { panic!("it is there") };
+    assert!(effect.id.starts_with("cus_"), "{effect:?}");
+    assert_eq!(scene.stripe.lookup(&request, "usher/trial/customer/msg_2/0").await, Lookup::Absent);
+    scene.fault(Fault { status: Some(503), ..Fault::default() });
+    assert!(matches!(scene.stripe.lookup(&request, TRIAL).await, Lookup::Later(_)));
+}
+
+#[tokio::test]
+async fn a_request_kept_by_an_earlier_version_is_repeated_as_it_was() {
+    let scene = scene().await;
+    let kept = br#"{"path":"/v1/customers","form":"email=a%40b.test"}"#;
+    assert!(matches!(scene.stripe.attempt(kept, TRIAL).await, Outcome::Done(_)));
+    let body = scene.lab.lab().effects(&Filter::default()).expect("effects")[0].body.clone();
+    assert_eq!(*body, json!({"email": "a@b.test"}));
+    assert_eq!(scene.stripe.lookup(kept, TRIAL).await, Lookup::Unknown);
+}

@@ -1,0 +1,59 @@
+//! Decisions about an event when it arrives: whether it starts a run, and when the run expires.
+//!
+//! The expressions used here can access the event only. An expression that cannot be evaluated never loses an event:
+//! the event starts a run, which evaluates the expression again when it is processed and is then dead-lettered, where
+//! an operator sees it. Such a run also expires, so that a possible one-time code is not stored for long.
+
+use usher_clerk::fields;
+use usher_engine::field_diff::Fields;
+use usher_proto::Snapshot;
+use usher_proto::{Event, Json, Timestamp};
+
+use super::{Context, Flow, Unrenderable, evaluate};
+
+impl Flow {
+    /// True if the event has a type and an instance that start a run.
+    pub fn starts_on(&self, event: &Event) -> bool {
+        let instance = self.instances.contains(event.instance());
+        instance && self.on.iter().any(|pattern| pattern.matches(event))
+    }
+
+    /// True if the event starts a run, by its type and instance and by the expression `if`. An expression that cannot
+    /// be evaluated counts as true.
+    pub fn starts(&self, event: &Event) -> bool {
+        let unwanted = || Context::of_event(event).is_ok_and(|context| self.wants(&context) == Ok(false));
+        self.starts_on(event) && (self.starts_if.is_none() || !unwanted())
+    }
+
+    /// Evaluates the expression `if`. Returns true if the flow has none.
+    ///
+    /// # Errors
+    ///
+    /// The expression cannot be evaluated.
+    pub fn wants(&self, context: &Context) -> Result<bool, Unrenderable> {
+        self.starts_if.as_deref().map_or(Ok(true), |expression| is_true(expression, context))
+    }
+
+    /// Returns the expiry of a run of the event; `None` if the run does not expire. An expression `expires_if` that
+    /// cannot be evaluated counts as true.
+    pub fn expires_at(&self, event: &Event) -> Option<Timestamp> {
+        let life = self.expires_after?;
+        let expires = self.expires_if.as_deref().is_none_or(|expression| {
+            Context::of_event(event).ok().and_then(|context| is_true(expression, &context).ok()).unwrap_or(true)
+        });
+        expires.then(|| event.occurred_at.plus(life))
+    }
+
+    /// Returns the snapshot's values of the fields that the flow stores; `None` if the flow stores no fields.
+    pub fn remembers(&self, snapshot: &Snapshot) -> Option<Fields> {
+        if self.remember.is_empty() {
+            return None;
+        }
+        let user = snapshot.data.as_deref().and_then(Json::read);
+        Some(user.map(|user| fields(user, &self.remember)).unwrap_or_default())
+    }
+}
+
+fn is_true(expression: &str, context: &Context) -> Result<bool, Unrenderable> {
+    Ok(evaluate(expression, context)?.is_some_and(|value| value.is_true()))
+}

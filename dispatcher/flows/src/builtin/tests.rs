@@ -1,0 +1,371 @@
+//! Tests that each built-in flow passes its check and prepares a request from every event that Clerk may send.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use usher_connectors::{Connectors, StepInput};
+use usher_engine::field_diff::PreviousFields;
+use usher_engine::{AttemptState, Run};
+use usher_proto::Subject;
+use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId, Timestamp};
+use usher_service::options::Environment;
+use usher_sql::{Database, DatabaseAddress};
+
+use super::*;
+use crate::{Action, Context, Flow, evaluate, render};
+
+const AT: Timestamp = Timestamp::from_millis(1_767_261_600_250);
+
+/// Returns all samples: those used in the tests of keys, and those that `usher send` sends.
+fn samples() -> Vec<(String, Value)> {
+    let mut samples = Vec::new();
+    for folder in ["../../ingest/tests/clerk", "../../clerk/src/samples"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in std::fs::read_dir(folder).expect("the samples are there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let text = std::fs::read(&path).expect("a file");
+            let sample: Value = serde_json::from_slice(&text).expect("JSON");
+            if sample["type"].is_string() {
+                samples.push((path.file_name().expect("a name").display().to_string(), sample));
+            }
+        }
+    }
+    assert!(samples.len() > 30, "{}", samples.len());
+    samples
+}
+
+/// Returns variants of the sample: for each field that an event may lack, one without the field, one with null, and for
+/// a string one with an empty string.
+fn variants(sample: &Value) -> Vec<(String, Value)> {
+    let mut variants = Vec::new();
+    for field in sample["data"].as_object().expect("data").keys() {
+        // The object of an event and the address of a mail are always present.
+        if ["id", "object", "to_email_address"].contains(&field.as_str()) {
+            continue;
+        }
+        let mut without = sample.clone();
+        without["data"].as_object_mut().expect("data").remove(field);
+        variants.push((format!("without {field}"), without));
+        let mut valueless = vec![Value::Null];
+        valueless.extend(sample["data"][field].is_string().then(|| json!("")));
+        for value in valueless {
+            let what = format!("{field} {value}");
+            let mut sample = sample.clone();
+            sample["data"][field] = value;
+            variants.push((what, sample));
+        }
+    }
+    variants
+}
+
+fn event(sample: &Value) -> Event {
+    Event {
+        id: EventId::new("msg_1"),
+        kind: sample["type"].as_str().expect("a type").into(),
+        source: Source::Clerk,
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1")),
+        occurred_at: AT,
+        received_at: AT,
+        provenance: Vec::new(),
+        body: Bytes::from(sample.to_string()),
+    }
+}
+
+fn flow(name: &str) -> Flow {
+    let source = builtin().into_iter().find(|source| source.name == name).expect("a built-in flow");
+    Flow::check(source).expect("it checks")
+}
+
+/// Returns connectors that send no requests.
+fn connectors(flow: &Flow) -> Connectors {
+    let environment = Environment::from_vars([
+        ("USHER_FROM", "Acme <hello@acme.test>"),
+        ("RESEND_API_KEY", "re_x"),
+        ("SMTP_URL", "smtp://127.0.0.1:1"),
+        ("STRIPE_SECRET_KEY", "sk_test_x"),
+        ("STRIPE_PRICE_ID", "price_x"),
+        ("MAILCHIMP_API_KEY", "x-us1"),
+        ("MAILCHIMP_LIST_ID", "abc"),
+        ("NOVU_SECRET_KEY", "x"),
+        ("ALGOLIA_APP_ID", "X"),
+        ("ALGOLIA_API_KEY", "x"),
+        ("ALGOLIA_INDEX", "people"),
+        ("NYLAS_API_KEY", "x"),
+        ("NYLAS_GRANT_ID", "x"),
+    ]);
+    usher_service::telemetry::install_tls();
+    let used: Vec<&str> = flow.connectors().collect();
+    let database = DatabaseAddress::parse("USHER_STORE", "sqlite:/nowhere/at/all.db").expect("an address");
+    usher_connectors::open(&used, &environment, &Database::open(&database).expect("nothing is opened"))
+        .expect("all is set")
+}
+
+/// Returns a run that has not executed any step.
+fn run(flow: &Flow, event: &Event) -> Run {
+    Run {
+        event: event.clone(),
+        partition: Partition(0),
+        position: 0,
+        flow_version: flow.version.clone(),
+        step: 0,
+        destination: None,
+        begun: false,
+        rerun: 0,
+        tries: AttemptState::default(),
+        request: None,
+        results: BTreeMap::new(),
+        wait_until: None,
+        expires_at: None,
+        before: None,
+        verdict: None,
+        quarantined: false,
+    }
+}
+
+/// Returns the steps that send a request, each with its request. Empty if the flow does not start on the event.
+fn requests(
+    flow: &Flow,
+    connectors: &Connectors,
+    sample: &Value,
+    subject: Option<&Subject>,
+    before: Option<PreviousFields>,
+) -> Result<BTreeMap<String, String>, String> {
+    let event = event(sample);
+    let mut requests = BTreeMap::new();
+    if !flow.starts(&event) {
+        return Ok(requests);
+    }
+    // Every step has a result, as if it had created an object.
+    let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "cus_1" }))).collect();
+    let run = Run { before, results, ..run(flow, &event) };
+    let context = Context::new(flow, &run, subject).map_err(|error| error.to_string())?;
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    if !flow.wants(&context).map_err(|error| told(&error))? {
+        return Ok(requests);
+    }
+    for step in &flow.steps {
+        let Action::Call(call) = &step.action else { continue };
+        let holds = |expression: &str| {
+            evaluate(expression, &context).map(|value| value.is_some_and(|value| value.is_true())).map_err(|e| told(&e))
+        };
+        let due = step.when.as_deref().map_or(Ok(true), holds)?;
+        let there = call.needs.as_ref().map_or(Ok(true), |needs| holds(&needs.value))?;
+        if !due || !there {
+            continue;
+        }
+        let mut params = render(flow, call, &context).map_err(|error| told(&error))?;
+        usher_connectors::fit(&call.connector, &call.operation, &mut params).map_err(|error| told(&error))?;
+        let data = context.event_data();
+        let inputs = StepInput { operation: &call.operation, params: &params, event: &event, data, rerun: 0 };
+        let request = connectors[&call.connector].prepare(&inputs).map_err(|error| told(&error))?;
+        requests.insert(step.name.clone(), String::from_utf8_lossy(&request).into_owned());
+    }
+    Ok(requests)
+}
+
+fn subject(snapshot: Option<&Value>) -> Subject {
+    Subject { snapshot: snapshot.map(Value::to_string), deleted: snapshot.is_none(), revision: 1 }
+}
+
+/// Returns previous fields in which every field that the flow stores had another value.
+fn all_changed(flow: &Flow) -> Option<PreviousFields> {
+    let before = |field: &String| (field.clone(), if field == "email" { json!("old@mail.test") } else { json!(1) });
+    let fields: Map<String, Value> = flow.remember.iter().map(before).collect();
+    (!fields.is_empty()).then(|| PreviousFields { fields, changed: flow.remember.clone() })
+}
+
+#[test]
+fn the_built_in_flows_pass_their_own_check() {
+    for source in builtin() {
+        let name = source.name.clone();
+        if let Err(problems) = Flow::check(source) {
+            panic!("{name}: {problems:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_flow_makes_its_requests_of_whatever_clerk_may_send() {
+    let samples = samples();
+    let person = samples.iter().find(|(name, _)| name == "user.created.json").expect("a person").1["data"].clone();
+    for source in builtin() {
+        let flow = Flow::check(source).expect("it checks");
+        let connectors = connectors(&flow);
+        let mut asked = 0;
+        for (name, sample) in samples.iter().filter(|(_, sample)| flow.starts_on(&event(sample))) {
+            let mut ask = |variant: &str, sample: &Value, known: Option<Subject>, before| {
+                let made = requests(&flow, &connectors, sample, known.as_ref(), before);
+                asked += made.unwrap_or_else(|error| panic!("{} of {name} {variant}: {error}", flow.name)).len();
+            };
+            for known in [None, Some(subject(None)), Some(subject(Some(&person)))] {
+                for before in [None, Some(PreviousFields::default()), all_changed(&flow)] {
+                    ask("as it is", sample, known.clone(), before);
+                }
+            }
+            for (variant, sample) in variants(sample) {
+                ask(&variant, &sample, None, all_changed(&flow));
+            }
+        }
+        assert!(asked > 0, "{} does something", flow.name);
+    }
+}
+
+fn sample(name: &str) -> Value {
+    samples().into_iter().find(|(known, _)| known == name).expect("a sample").1
+}
+
+/// A person who signs up chooses both the name and the address that is written to.
+#[tokio::test]
+async fn no_built_in_mail_carries_an_advertisement_for_a_name() {
+    let name = "Win $500 at https://evil.test";
+    for (flow, kind, known) in [("email", "user.created", false), ("account-security", "user.updated", true)] {
+        let flow = self::flow(flow);
+        let connectors = connectors(&flow);
+        let mails = |first_name: &str| {
+            let mut sample = sample(&format!("{kind}.json"));
+            sample["data"]["first_name"] = json!(first_name);
+            requests(&flow, &connectors, &sample, None, all_changed(&flow).filter(|_| known)).expect("it renders")
+        };
+        assert!(mails("Zo\u{eb}").values().all(|mail| mail.contains("Zo\u{eb}")), "{}", flow.name);
+        let advertising = mails(name);
+        assert!(!advertising.is_empty());
+        for (step, mail) in advertising {
+            assert!(!mail.contains("evil") && !mail.contains("$500"), "{step}: {mail}");
+        }
+    }
+}
+
+#[test]
+fn auth_email_takes_what_clerk_does_not_send_itself_and_lets_codes_expire() {
+    let flow = flow("auth-email");
+    let mail = |name: &str| event(&sample(&format!("email.created.{name}.json")));
+    assert!(!flow.starts(&mail("verification_code.delivered-by-clerk")));
+    for name in ["verification_code", "verification_code.sign-up-no-user", "magic_link_sign_in"] {
+        assert!(flow.starts(&mail(name)));
+        assert!(flow.expires_at(&mail(name)).is_some_and(|at| at.since(AT).as_secs() == 600), "{name}");
+    }
+    assert!(flow.starts(&mail("invitation.user-id-null")));
+    assert_eq!(flow.expires_at(&mail("invitation.user-id-null")), None, "an invitation is worth something for long");
+    let mut unknown = sample("email.created.verification_code.json");
+    unknown["data"]["slug"] = Value::Null;
+    assert!(flow.starts(&event(&unknown)) && flow.expires_at(&event(&unknown)).is_some(), "by the code in it");
+}
+
+#[tokio::test]
+async fn auth_email_goes_by_another_destination_with_one_word() {
+    let source = builtin().into_iter().find(|source| source.name == "auth-email").expect("it is built in");
+    for connector in ["resend", "smtp", "nylas"] {
+        let toml = source.toml.replace("\"resend.send\"", &format!("\"{connector}.send\""));
+        let flow = Flow::check(FlowSource { toml, ..source.clone() }).expect("it checks");
+        let made = requests(&flow, &connectors(&flow), &sample("email.created.json"), None, None).expect("a request");
+        assert!(made["mail"].contains("nell.adeyemi@northwind.test"), "{connector}: {made:?}");
+    }
+}
+
+#[tokio::test]
+async fn account_security_writes_of_changes_only_and_to_the_former_address_too() {
+    let flow = flow("account-security");
+    let connectors = connectors(&flow);
+    let sample = sample("user.updated.json");
+    let steps = |fields: Value, changed: &[&str]| {
+        let fields = fields.as_object().expect("fields").clone();
+        let before = PreviousFields { fields, changed: changed.iter().map(|name| (*name).to_owned()).collect() };
+        let made = requests(&flow, &connectors, &sample, None, Some(before)).expect("it renders");
+        made.into_keys().collect::<Vec<_>>()
+    };
+    assert!(steps(json!({"email": "a@b.test"}), &[]).is_empty());
+    assert_eq!(steps(json!({"email": "a@b.test"}), &["email"]), ["former-address", "notice"]);
+    assert!(steps(json!({"email": null}), &["email"]).is_empty(), "the first address is no news to anybody");
+    assert_eq!(steps(json!({"totp_enabled": false}), &["totp_enabled"]), ["notice"]);
+}
+
+#[tokio::test]
+async fn the_newsletter_takes_away_only_what_nobody_has_and_puts_back_what_somebody_has_got() {
+    let flow = flow("newsletter");
+    let steps = |kind: &str, changed: bool, used: bool, results: Value| {
+        let mut sample = sample("user.updated.json");
+        sample["type"] = json!(kind);
+        let data =
+            if kind == "user.deleted" { json!({ "object": "user", "deleted": true }) } else { sample["data"].take() };
+        sample["data"] = data;
+        let fields = json!({ "email": "old@mail.test" }).as_object().expect("fields").clone();
+        let changed = changed.then(|| "email".to_owned()).into_iter().collect();
+        let results = results.as_object().expect("results").iter();
+        let results = results.map(|(step, result)| (step.parse().expect("a number"), result.clone())).collect();
+        let run = Run { before: Some(PreviousFields { fields, changed }), results, ..run(&flow, &event(&sample)) };
+        let mut context = Context::new(&flow, &run, None).expect("it reads");
+        if used {
+            context.set_address_still_used();
+        }
+        let due = |step: &&crate::FlowStep| {
+            let value = evaluate(step.when.as_deref().expect("a condition"), &context).expect("it evaluates");
+            value.is_some_and(|value| value.is_true())
+        };
+        flow.steps.iter().filter(due).map(|step| step.name.clone()).collect::<Vec<_>>()
+    };
+    let nothing = || json!({});
+    assert_eq!(steps("user.updated", false, false, nothing()), [""; 0]);
+    assert_eq!(steps("user.updated", true, false, nothing()), ["member", "former"]);
+    assert_eq!(steps("user.updated", true, true, nothing()), ["member"], "somebody else has it");
+    assert_eq!(steps("user.deleted", false, false, nothing()), ["former"]);
+    assert_eq!(steps("user.deleted", false, true, nothing()), [""; 0]);
+    let archived = json!({ "0": { "status": "pending" }, "1": { "status": "deleted" } });
+    assert_eq!(steps("user.updated", true, true, archived.clone()), ["member", "again"]);
+    assert_eq!(
+        steps("user.updated", true, false, archived),
+        ["member", "former"],
+        "and so there is nobody to put back"
+    );
+    let moved = json!({ "0": { "status": "subscribed", "moved": true } });
+    assert_eq!(steps("user.updated", true, true, moved), ["member", "again"]);
+    assert_eq!(steps("user.deleted", false, true, json!({ "1": { "status": "deleted" } })), ["again"]);
+}
+
+#[test]
+fn an_expression_that_cannot_be_evaluated_starts_a_run_that_looks_again() {
+    let toml = "on = [\"clerk/*\"]\nif = \"event.data.one.two == 3\"\nexpires_after = \"1m\"\n\
+                expires_if = \"event.data.one.two == 3\"\n[[step]]\nuse = \"database.sync_user\"\n";
+    let source =
+        FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates: BTreeMap::new() };
+    let flow = Arc::new(Flow::read(source).expect("it can run"));
+    let of = |data: Value| event(&json!({ "type": "user.created", "data": data }));
+    assert!(flow.starts(&of(json!({"one": {"two": 3}}))) && !flow.starts(&of(json!({"one": {"two": 4}}))));
+    assert!(flow.starts(&of(json!({"one": {}}))) && flow.starts(&of(json!({}))), "neither yes nor no");
+    assert!(Context::of_event(&of(json!({}))).is_ok_and(|context| flow.wants(&context).is_err()));
+    assert!(flow.expires_at(&of(json!({}))).is_some() && flow.expires_at(&of(json!({"one": {"two": 4}}))).is_none());
+    let unreadable = Event { body: Bytes::from_static(b"<xml>"), ..of(json!({})) };
+    assert!(flow.starts(&unreadable), "it is seen, as a run that is given up");
+}
+
+#[tokio::test]
+async fn the_example_of_the_newsletter_passes_over_who_has_not_agreed() {
+    let mut source = builtin().into_iter().find(|source| source.name == "newsletter").expect("a built-in flow");
+    let example = "user.unsafe_metadata.newsletter == true";
+    assert!(source.toml.contains(example), "the comment names it");
+    source.toml = source.toml.replace("when  = \"user.email and", &format!("when  = \"{example} and user.email and"));
+    let flow = Flow::check(source).expect("it checks");
+    let connectors = connectors(&flow);
+    for (metadata, is_member) in [
+        (json!({ "unsafe_metadata": { "newsletter": true } }), true),
+        (json!({ "unsafe_metadata": { "newsletter": false } }), false),
+        (json!({ "unsafe_metadata": { "newsletter": "yes" } }), false),
+        (json!({ "unsafe_metadata": {} }), false),
+        (json!({ "unsafe_metadata": null }), false),
+        (json!({}), false),
+    ] {
+        let mut data = json!({
+            "object": "user", "id": "user_1", "primary_email_address_id": "idn_1", "first_name": "Ann", "last_name": null,
+            "email_addresses": [{ "id": "idn_1", "email_address": "ann@mail.test" }],
+        });
+        data.as_object_mut().expect("an object").extend(metadata.as_object().expect("an object").clone());
+        let sample = json!({ "type": "user.created", "data": data });
+        let made = requests(&flow, &connectors, &sample, None, None).expect("nothing dies");
+        assert_eq!(made.contains_key("member"), is_member, "{metadata}");
+    }
+}

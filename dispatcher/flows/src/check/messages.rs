@@ -1,0 +1,156 @@
+//! A snapshot of the messages about flow files with one mistake each, so that every change of a message is visible.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::{Flow, FlowSource};
+
+/// Returns a flow with one step.
+fn step(lines: &str) -> String {
+    format!("on = [\"clerk/user.created\"]\n[[step]]\n{lines}\n")
+}
+
+/// Returns a flow that sends a mail, with one line added or replaced.
+fn mail(line: &str) -> String {
+    let key = |line: &str| line.split('=').next().map(str::trim).unwrap_or_default().to_owned();
+    let own = ["use = \"resend.send\"", "to = \"{{ user.email }}\"", "subject = \"Hello\"", "text = \"Welcome\""];
+    let kept = own.iter().filter(|known| line.lines().all(|line| key(line) != key(known)));
+    step(&kept.copied().chain([line]).collect::<Vec<_>>().join("\n"))
+}
+
+fn post(line: &str) -> String {
+    step(&format!("use = \"http.post\"\nurl = \"https://hooks.acme.test/x\"\n{line}"))
+}
+
+/// Returns the inputs, each as the text that is shown and the file.
+fn inputs() -> Vec<(String, String)> {
+    let mut inputs = Vec::new();
+    let top = |line: &str| mail("text = \"Welcome\"").replacen("on = [\"clerk/user.created\"]", line, 1);
+    for line in [
+        "on = [\"user.created\"]",
+        "on = [\"clerk/user.create\"]",
+        "on = [\"clark/user.created\"]",
+        "on = [\"clerk/user.*d\"]",
+        "on = [\"clerk/usr.*\"]",
+        "on = \"clerk/user.created\"",
+        "on: [\"clerk/user.created\"]",
+        "on = [\"clerk/user.created]",
+        "on = [\"clerk/user.created\"]\nfrom = \"Acme <a@acme.test>\"",
+        "on = [\"clerk/user.created\"]\nretry = { first = \"10m\", max = \"1s\" }",
+        "on = [\"clerk/user.created\"]\nremember = [\"emial\"]",
+        "on = [\"clerk/user.created\"]\nif = \"event.data.bannd is false\"",
+        "on = [\"clerk/user.created\"]\nif = \"event.data.banned == 'no'\"",
+        "on = [\"clerk/organization.created\"]",
+        "on = [\"clerk/session.created\"]",
+        "on = [\"clerk/user.*\"]",
+    ] {
+        inputs.push((line.to_owned(), top(line)));
+    }
+    for line in [
+        "to = \"not an address\"",
+        "to = \"${user.email}\"",
+        "to = \"{user.email}\"",
+        "to = \"{{ user.emial }}\"",
+        "to = \"{{ usr.email }}\"",
+        "from = \"Acme hello@acme\"",
+        "subject = \"\"",
+        "subject = \"{{ user.public_metadata.greeting }}\"",
+        "subject = \"{{ user.first_name | lowercase }}\"",
+        "subject = \"{{ user.first_name.upper() }}\"",
+        "subject = \"{{ user.email_addresses }}\"",
+        "subject = \"{% include 'footer.html' %}\"",
+        "subject = \"{{#if user.name}}Hi{{/if}}\"",
+        "text = \"\"",
+        "template = \"welcome\"",
+        "template = \"welcome.html\"\ntext = \"\"",
+        "template = \"broken\"\ntext = \"\"",
+        "when = true",
+        "when = \"user.email && user.name\"",
+        "when = \"!user.banned\"",
+        "when = \"user.username = 'nell'\"",
+        "when = \"{{ user.email }}\"",
+        "when = \"user.email != null\"",
+        "when = \"user.public_metadata.plan == pro\"",
+        "when = \"user.created_at > '2025-01-01'\"",
+        "when = \"user.banned is tru\"",
+        "when = \"user.public_metadata.age + 1 > 18\"",
+        "when = \"user.public_metadata == {'plan': {'tier': 'pro'}}\"",
+        "when = \"user.created_at > '1000' | int\"",
+        "when = \"'x' ~ user.banned == 'xtrue'\"",
+        "needs = \"user.emial\"",
+        "needs = \"user.email\"\nneeds_within = \"1M\"",
+        "needs_within = \"1d\"",
+        "name = \"{{ user.name }}\"",
+        "name = \"a.b\"",
+        "cc = \"a@acme.test\"",
+        "headers = \"x\"",
+        "tags = { who = 1 }",
+        "on = [\"clerk/user.created\"]",
+        "use = \"slack.post\"",
+        "use = \"resend.sent\"",
+        "timeout = \"10m\"",
+        "wait_until = \"{{ user.created_at }}\"",
+    ] {
+        inputs.push((line.to_owned(), mail(line)));
+    }
+    for line in [
+        "[[step.body.blocks]]\ntype = \"section\"\ntext = { type = \"mrkdwn\", text = \"*{{ user.name }}*\" }",
+        "body = \"hi\"",
+        "body = [\"a\"]",
+        "body = { user = \"{{ user }}\", at = 2026-01-01 }",
+        "body = { text = \"new: {{ user }}\" }",
+        "headers = { Authorization = \"x\" }",
+        "secret = \"{{ user.id }}\"",
+    ] {
+        inputs.push((line.to_owned(), post(line)));
+    }
+    for lines in [
+        "use = \"http.post\"\nurl = \"$SLACK_URL\"",
+        "use = \"http.post\"\nurl = \"http://example.com\"",
+        "use = \"stripe.create_customer\"\nname = \"{{ user.name }}\"",
+        "use = \"stripe.create_customer\"\nmetadata = { a = 1 }",
+        "use = \"stripe.create_subscription\"\ncustomer = \"cus_1\"\ntrial_days = \"14\"",
+        "use = \"mailchimp.put_member\"\nemail = \"{{ user.email }}\"\nstatus_if_new = \"active\"",
+        "use = \"database.sync_organization\"",
+        "wait = \"1M\"",
+        "wait = \"100y\"",
+        "wait = \"3 dayz\"",
+        "",
+    ] {
+        inputs.push((lines.to_owned(), step(lines)));
+    }
+    let single = step("use = \"database.sync_user\"").replace("[[step]]", "[step]");
+    inputs.push(("[step]".to_owned(), single));
+    let dashed = step("name = \"check-in\"\nuse = \"stripe.create_customer\"")
+        + "[[step]]\nuse = \"stripe.create_subscription\"\ncustomer = \"{{ steps.check-in.id }}\"\n";
+    inputs.push(("customer = \"{{ steps.check-in.id }}\"".to_owned(), dashed));
+    inputs
+}
+
+#[test]
+fn each_mistake_is_told_as_somebody_would_tell_it() {
+    let templates = BTreeMap::from([
+        ("welcome.html".to_owned(), "<p>Hello</p>".to_owned()),
+        ("broken.html".to_owned(), "<p>\n\n{% if %}</p>".to_owned()),
+    ]);
+    let mut told = String::new();
+    for (shown, toml) in inputs() {
+        let name = "f".to_owned();
+        let file = "flows/f.toml".to_owned();
+        let templates = templates.clone();
+        writeln!(told, "{shown}").unwrap();
+        match Flow::check(FlowSource { name, file, toml, templates }) {
+            Ok(flow) => {
+                let good = flow.warnings.is_empty().then_some("    good").into_iter();
+                let lines = flow.warnings.iter().map(|warning| format!("    warning: {warning}"));
+                let all: Vec<String> = good.map(str::to_owned).chain(lines).collect();
+                writeln!(told, "{}\n", all.join("\n")).unwrap();
+            }
+            Err(problems) => {
+                let lines: Vec<String> = problems.iter().map(|problem| format!("    {problem}")).collect();
+                writeln!(told, "{}\n", lines.join("\n")).unwrap();
+            }
+        }
+    }
+    insta::assert_snapshot!("messages", told);
+}

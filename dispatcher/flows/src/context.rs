@@ -1,0 +1,245 @@
+//! The values that templates and expressions of a flow can access: `user`, `event` and `steps`; also `before`,
+//! `changed` and `still_used` if the flow stores fields of its subjects; and the unsubscribe link in marketing mail.
+
+use std::collections::BTreeMap;
+
+use minijinja::Value as Rendered;
+use serde_json::{Map, Value, json};
+use usher_clerk::{name, primary_email, primary_phone};
+use usher_engine::Run;
+use usher_engine::field_diff::EMAIL;
+use usher_proto::Subject;
+use usher_proto::{Event, Json};
+
+use super::Flow;
+use super::sent::SentJson;
+
+/// The top-level names that are available in every flow.
+pub(super) const ROOTS: [&str; 4] = [EVENT, "user", "steps", UNSUBSCRIBE_URL];
+/// The name of the unsubscribe link of marketing mail. It is set once the recipient is known.
+pub(super) const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
+/// The name of the event, the only value that is available when an event arrives.
+pub(super) const EVENT: &str = "event";
+/// The additional top-level names of a flow that stores fields: the fields as they were before the event, null if
+/// unknown; the names of the fields that the event changed; and the names of the fields whose former value some
+/// existing user has now, which may be the same user. The last is determined for addresses only.
+pub(super) const REMEMBERED: [&str; 3] = [BEFORE, "changed", STILL_USED];
+const STILL_USED: &str = "still_used";
+pub(super) const BEFORE: &str = "before";
+
+/// The values that are available to a step when it is due: as a tree, in which names are looked up, and in the form
+/// that expressions use, which preserves the JSON that was sent.
+#[derive(Debug, Clone)]
+pub struct Context {
+    values: Value,
+    roots: BTreeMap<&'static str, Rendered>,
+}
+
+/// The event's body is not a JSON object, so none of its values are available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body cannot be read")]
+pub struct UnreadableBody;
+
+impl Context {
+    /// Creates the context of a run and the last known state of its subject. `user` is the newest snapshot, or the
+    /// event's own if there is none, and empty for an event that concerns no user. `user.email`, `user.phone` and
+    /// `user.name` are added to it.
+    ///
+    /// # Errors
+    ///
+    /// The event's body is not a JSON object.
+    pub fn new(flow: &Flow, run: &Run, subject: Option<&Subject>) -> Result<Self, UnreadableBody> {
+        let mut context = Self::of_event(&run.event)?;
+        let data = run.event.data();
+        let own = || data.filter(|data| data.get("object").and_then(Json::text).as_deref() == Some("user"));
+        let user = match subject.and_then(|subject| subject.snapshot.as_deref()) {
+            // A snapshot that is not JSON counts as empty, so that steps that do not use it can continue.
+            Some(snapshot) => Json::read(snapshot),
+            None => own(),
+        };
+        let steps: Map<String, Value> = run
+            .results
+            .iter()
+            .filter_map(|(index, result)| Some((flow.steps.get(*index)?.name.clone(), result.clone())))
+            .collect();
+        let was = run.before.clone().unwrap_or_default();
+        let known = |name: &String| (name.clone(), was.fields.get(name).cloned().unwrap_or_default());
+        let before: Map<String, Value> = flow.remember.iter().map(known).collect();
+        context.set_sent("user", &with_derived(user));
+        context.set("steps", Value::Object(steps));
+        context.set(BEFORE, Value::Object(before));
+        context.set("changed", json!(was.changed));
+        context.set(STILL_USED, json!([]));
+        Ok(context)
+    }
+
+    /// Creates the context of an event without a run.
+    ///
+    /// # Errors
+    ///
+    /// The event's body is not a JSON object.
+    pub(super) fn of_event(event: &Event) -> Result<Self, UnreadableBody> {
+        let body = std::str::from_utf8(&event.body).ok().and_then(Json::read).filter(|body| body.is_object());
+        let data = body.ok_or(UnreadableBody)?.get("data");
+        let known = [
+            ("id", event.id.to_string()),
+            ("type", event.kind.clone()),
+            ("instance", event.instance().to_owned()),
+            ("occurred_at", event.occurred_at.to_string()),
+        ];
+        let user_id = data.and_then(|data| user_id(&event.kind, data));
+        let known = known.map(|(name, text)| (name, Value::from(text))).into_iter();
+        let known = known.chain([("user_id", Value::from(user_id))]).map(|(name, value)| (name, value.to_string()));
+        let data = ("data", data.map_or("null", Json::as_str).to_owned());
+        let mut context = Self::none();
+        context.set_sent(EVENT, &object(known.chain([data]).map(|(name, text)| (name.to_owned(), text))));
+        Ok(context)
+    }
+
+    fn none() -> Self {
+        Self { values: json!({}), roots: BTreeMap::new() }
+    }
+
+    fn set(&mut self, root: &'static str, value: Value) {
+        self.set_sent(root, &value.to_string());
+        self.values[root] = value;
+    }
+
+    /// Sets a top-level name to the value of a JSON text; to an empty object if the text is not JSON.
+    fn set_sent(&mut self, root: &'static str, text: &str) {
+        let json = Json::read(text).unwrap_or(Json::EMPTY);
+        self.values[root] = json.to_value();
+        self.roots.insert(root, SentJson::value(json));
+    }
+
+    /// Creates a context of these values, for tests.
+    #[cfg(test)]
+    pub(super) fn of(values: Value) -> Self {
+        let texts: Vec<_> = ROOTS.into_iter().chain(REMEMBERED).map(|root| (root, values[root].to_string())).collect();
+        let texts = texts.iter().filter(|(root, _)| values.get(root).is_some());
+        Self::of_texts(&texts.map(|(root, text)| (*root, text.as_str())).collect::<Vec<_>>())
+    }
+
+    /// Creates a context of these JSON texts, for tests.
+    #[cfg(test)]
+    pub(super) fn of_texts(texts: &[(&'static str, &str)]) -> Self {
+        let mut context = Self::none();
+        for (root, text) in texts {
+            context.set_sent(root, text);
+        }
+        context
+    }
+
+    /// Sets the unsubscribe link of this mail.
+    pub fn set_unsubscribe_url(&mut self, url: &str) {
+        self.set(UNSUBSCRIBE_URL, Value::from(url));
+    }
+
+    /// Records that some existing user has the address that the subject had before.
+    pub fn set_address_still_used(&mut self) {
+        self.set(STILL_USED, json!([EMAIL]));
+    }
+
+    /// Returns the event's `data`.
+    pub fn event_data(&self) -> &Value {
+        &self.values["event"]["data"]
+    }
+
+    /// Looks up a dotted name. Below metadata, which the application writes freely, and below null, names
+    /// cannot be checked.
+    pub(super) fn look(&self, name: &str) -> Sight<'_> {
+        let mut owner = String::new();
+        let mut value = &self.values;
+        for field in name.split('.') {
+            value = match value {
+                Value::Object(fields) => match fields.get(field) {
+                    Some(value) => value,
+                    None if owner.is_empty() || !is_open(&owner) => {
+                        return Sight::Missing { owner, field: field.to_owned(), known: fields };
+                    }
+                    None => return Sight::Open,
+                },
+                // Positions and lengths are left to the evaluation of the expression.
+                Value::Null | Value::Array(_) => return Sight::Open,
+                Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                    static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+                    return Sight::Missing { owner, field: field.to_owned(), known: &NONE };
+                }
+            };
+            if !owner.is_empty() {
+                owner.push('.');
+            }
+            owner.push_str(field);
+        }
+        Sight::There(value)
+    }
+
+    /// Sets a dotted name to null if it does not exist.
+    pub(super) fn make_known(&mut self, name: &str) {
+        let mut value = &mut self.values;
+        for field in name.split('.') {
+            let Value::Object(fields) = value else { break };
+            value = fields.entry(field).or_insert(Value::Null);
+        }
+        let root = ROOTS.into_iter().chain(REMEMBERED).find(|root| name.split('.').next() == Some(root));
+        if let Some(root) = root {
+            self.set(root, self.values[root].clone());
+        }
+    }
+
+    pub(super) fn rendered(&self) -> Rendered {
+        Rendered::from(self.roots.clone())
+    }
+}
+
+/// The result of looking up a name.
+#[derive(Debug, PartialEq)]
+pub(super) enum Sight<'a> {
+    /// The name has this value, which may be null.
+    There(&'a Value),
+    /// The name cannot be checked: a part above it is null, a list, or an object with arbitrary fields.
+    Open,
+    /// The name does not exist: `owner` has no `field`.
+    Missing {
+        /// The existing part of the name; empty at the top level.
+        owner: String,
+        /// The first part of the name that does not exist.
+        field: String,
+        /// The existing fields of the owner.
+        known: &'a Map<String, Value>,
+    },
+}
+
+/// True if the fields below this name are arbitrary, because others define them: metadata, a destination's response,
+/// and the data that Clerk puts into a mail.
+fn is_open(owner: &str) -> bool {
+    let is_metadata = owner.split('.').any(|part| part.ends_with("_metadata"));
+    is_metadata || owner.starts_with("steps.") || owner == "event.data.data" || owner.starts_with("event.data.data.")
+}
+
+/// Returns the JSON of a user with the derived fields `email`, `phone` and `name`, which replace fields of
+/// the same names.
+fn with_derived(user: Option<Json<'_>>) -> String {
+    let user = user.filter(|user| user.is_object()).unwrap_or(Json::EMPTY);
+    let derived = [("email", primary_email(user)), ("phone", primary_phone(user)), ("name", name(user))];
+    let names = derived.each_ref().map(|(name, _)| *name);
+    let own = user.members().filter(|(name, _)| !names.contains(&&**name));
+    let own = own.map(|(name, value)| (name.into_owned(), value.as_str().to_owned()));
+    let derived = derived.map(|(name, value)| (name.to_owned(), Value::from(value).to_string()));
+    object(own.chain(derived))
+}
+
+/// Returns the JSON text of an object with these members, given as name and JSON text.
+fn object(members: impl Iterator<Item = (String, String)>) -> String {
+    let members: Vec<String> = members.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// Returns the id of the user whom an event concerns, from the field that events of its type use; `None` if it concerns
+/// no user. Clerk writes an empty string where it means null.
+fn user_id(kind: &str, data: Json<'_>) -> Option<String> {
+    let own: &[&str] = if kind.starts_with("user.") { &["id"] } else { &[] };
+    let places: [&[&str]; 5] =
+        [own, &["user_id"], &["user", "id"], &["public_user_data", "user_id"], &["payer", "user_id"]];
+    places.into_iter().filter(|place| !place.is_empty()).find_map(|place| data.at(place)?.filled()).map(Into::into)
+}

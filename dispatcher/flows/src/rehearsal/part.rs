@@ -1,0 +1,127 @@
+//! One step of a flow in one scene. Its request is prepared as in an attempt, except for the data that only the store
+//! and the settings contain.
+
+use serde_json::{Map, Value};
+use usher_connectors::{Connectors, StepInput};
+
+use super::super::{Call, Context, Flow, FlowStep, Unrenderable, evaluate, render, render_some};
+use super::LINK;
+use super::names::texts;
+use super::scenes::Scene;
+
+/// The result of a step in one scene.
+pub(super) enum Played {
+    /// The step was skipped: `when` is false, or a value that it needs is absent.
+    LeftOut,
+    /// The request was prepared.
+    Made,
+    /// The run would be dead-lettered.
+    Failed(Failure),
+}
+
+/// The cause of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Failure {
+    /// A key of the step, or a template's file.
+    pub(super) place: String,
+    pub(super) what: String,
+}
+
+impl Failure {
+    /// Returns the key of the step that the failure concerns. The result is not a key of the step if the place is empty
+    /// or a template's file.
+    pub(super) fn key(&self) -> &str {
+        self.place.split('.').next().unwrap_or_default()
+    }
+}
+
+/// A step that calls a destination, with everything that preparing its request requires.
+pub(super) struct Part<'a> {
+    pub(super) flow: &'a Flow,
+    pub(super) step: &'a FlowStep,
+    pub(super) call: &'a Call,
+    pub(super) connectors: &'a Connectors,
+}
+
+impl Part<'_> {
+    /// True if the failing text accesses metadata. The application defines its content, so no sample contains it.
+    pub(super) fn is_of_metadata(&self, failure: &Failure) -> bool {
+        let call = self.call;
+        let texts = match failure.key() {
+            "when" => self.step.when.as_deref().into_iter().collect(),
+            "needs" => call.needs.iter().map(|needs| needs.value.as_str()).collect(),
+            key => match call.params.get(key) {
+                Some(value) => texts(value),
+                None => self.flow.source.templates.get(&failure.place).map(String::as_str).into_iter().collect(),
+            },
+        };
+        texts.iter().any(|text| text.contains("_metadata"))
+    }
+
+    /// Prepares the request in a scene. If `ignore_when` is set, `when` is not evaluated.
+    pub(super) fn play(&self, scene: &Scene, ignore_when: bool) -> Played {
+        match self.request(scene, ignore_when) {
+            Ok(true) => Played::Made,
+            Ok(false) => Played::LeftOut,
+            Err(failure) => Played::Failed(failure),
+        }
+    }
+
+    /// Prepares the request. Returns false if the step is skipped.
+    fn request(&self, scene: &Scene, ignore_when: bool) -> Result<bool, Failure> {
+        let Self { flow, step, call, connectors } = self;
+        let unrenderable = |key: &'static str| {
+            move |error: Unrenderable| {
+                let place = if key.is_empty() { error.place } else { key.to_owned() };
+                Failure { place, what: error.what }
+            }
+        };
+        let cannot = |message: String| of_text(call, &message);
+        let fit = |params: &mut Map<String, Value>| {
+            usher_connectors::fit(&call.connector, &call.operation, params).map_err(|unfit| of_text(call, &unfit.what))
+        };
+        if let Some(when) = step.when.as_deref().filter(|_| !ignore_when)
+            && !evaluate(when, &scene.context).map_err(unrenderable("when"))?.is_some_and(|value| value.is_true())
+        {
+            return Ok(false);
+        }
+        if let Some(needs) = &call.needs
+            && evaluate(&needs.value, &scene.context).map_err(unrenderable("needs"))?.is_none()
+        {
+            return Ok(false);
+        }
+        let writes_to =
+            usher_connectors::operation(&call.connector, &call.operation).map_or(&[][..], |it| it.writes_to);
+        let mut people = render_some(call, writes_to, &scene.context).map_err(unrenderable(""))?;
+        fit(&mut people)?;
+        usher_suppression::recipients(&mut people, writes_to).map_err(|error| cannot(error.0))?;
+        let mut context: Context = scene.context.clone();
+        if call.marketing.is_some() {
+            context.set_unsubscribe_url(LINK);
+        }
+        let mut params: Map<String, Value> = render(flow, call, &context).map_err(unrenderable(""))?;
+        params.retain(|name, _| !writes_to.contains(&name.as_str()));
+        fit(&mut params)?;
+        params.extend(people);
+        let Some(connector) = connectors.get(&call.connector) else { return Ok(false) };
+        let operation = call.operation.as_str();
+        let data = context.event_data();
+        let inputs = StepInput { operation, params: &params, event: &scene.event, data, rerun: 0 };
+        connector.prepare(&inputs).map_err(|error| cannot(error.0))?;
+        Ok(true)
+    }
+}
+
+/// Converts a connector's message to a failure. The message begins with the name of the parameter, if it concerns one.
+fn of_text(call: &Call, text: &str) -> Failure {
+    let operation = usher_connectors::operation(&call.connector, &call.operation);
+    let params = operation.map_or(&[][..], |operation| operation.params);
+    let first = text.split_whitespace().next().unwrap_or_default();
+    match params.iter().find(|param| param.name == first) {
+        Some(param) => {
+            let what = text[param.name.len()..].trim_start().to_owned();
+            Failure { place: param.name.to_owned(), what }
+        }
+        None => Failure { place: String::new(), what: text.to_owned() },
+    }
+}

@@ -1,0 +1,173 @@
+//! The sample events of a rehearsal, each complete and without the values that it may lack.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use usher_clerk::event_types::EVENT_TYPES;
+use usher_clerk::samples;
+use usher_engine::field_diff::{Fields, PreviousFields};
+use usher_engine::{AttemptState, Run};
+use usher_proto::Subject;
+use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, SubjectId, Timestamp};
+
+use super::super::{Context, Flow};
+
+/// The time of all samples.
+const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
+
+/// Fields of a user that Clerk sometimes omits, or sends to some applications only.
+const OPTIONAL: [&str; 11] = [
+    "locale",
+    "image_url",
+    "profile_image_url",
+    "private_metadata",
+    "unsafe_metadata",
+    "password_last_updated_at",
+    "organization_memberships",
+    "deprovisioned",
+    "create_organizations_limit",
+    "bypass_client_trust",
+    "scim",
+];
+
+/// One event and the context in which it is processed.
+pub(super) struct Scene {
+    /// The event's type.
+    pub(super) kind: String,
+    pub(super) event: Event,
+    pub(super) context: Context,
+    /// Description of the absent values; empty for a complete sample.
+    lacks: &'static str,
+}
+
+impl Scene {
+    /// True if the sample is complete.
+    pub(super) fn is_whole(&self) -> bool {
+        self.lacks.is_empty()
+    }
+
+    /// Describes the scene in words, for messages.
+    pub(super) fn describe(&self) -> String {
+        format!("with {} {}", self.kind, self.lacks).trim_end().to_owned()
+    }
+}
+
+/// Returns all scenes of a flow: those of every known event type that starts it.
+pub(super) fn of(flow: &Flow) -> Vec<Scene> {
+    let starts = |kind: &&&str| flow.on.iter().any(|pattern| pattern.clerk_type().is_some() && pattern.takes(kind));
+    EVENT_TYPES.iter().filter(starts).flat_map(|kind| of_type(flow, kind)).collect()
+}
+
+fn of_type(flow: &Flow, kind: &str) -> Vec<Scene> {
+    let mut scenes = Vec::new();
+    for sample in samples::of_type(kind) {
+        for (lacks, sample, user) in forms(kind, sample) {
+            scenes.extend(scene(flow, kind, lacks, &sample, user.as_ref()));
+        }
+    }
+    scenes
+}
+
+/// Returns a sample in complete form and without the values that may be absent. Each form is a description, the event,
+/// and the known state of the user whom it concerns, if that is not in the event itself.
+fn forms(kind: &str, sample: Value) -> Vec<(&'static str, Value, Option<Value>)> {
+    if kind == "user.deleted" {
+        return vec![("", sample, None)];
+    }
+    if !kind.starts_with("user.") {
+        let concerns_user = ["user_id", "public_user_data", "payer", "user"]
+            .iter()
+            .any(|field| !sample["data"][*field].is_null() && sample["data"].get(*field).is_some());
+        let user = samples::of_type("user.created").into_iter().next().map(|user| whole_user(user["data"].clone()));
+        return match user.filter(|_| concerns_user) {
+            Some(user) => vec![("", sample.clone(), Some(user)), ("of a user that is not known", sample, None)],
+            None => vec![("", sample, None)],
+        };
+    }
+    let user = whole_user(sample["data"].clone());
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut other = user.clone();
+        change(&mut other);
+        json!({ "type": sample["type"], "timestamp": sample["timestamp"], "data": other })
+    };
+    let nobody = |fields: &'static [&'static str]| {
+        with(&|user| {
+            for field in fields {
+                user[*field] = Value::Null;
+            }
+        })
+    };
+    vec![
+        ("", with(&|_| {}), None),
+        ("of somebody without a name", nobody(&["first_name", "last_name", "username"]), None),
+        ("of somebody without an address", nobody(&["primary_email_address_id"]), None),
+        ("of somebody without a phone", nobody(&["primary_phone_number_id"]), None),
+        ("of somebody without metadata", nobody(&["private_metadata", "unsafe_metadata"]), None),
+    ]
+}
+
+/// Returns a user in whom every field is present, and username and phone number are set.
+fn whole_user(mut user: Value) -> Value {
+    for field in OPTIONAL {
+        if user.get(field).is_none() {
+            user[field] = Value::Null;
+        }
+    }
+    user["username"] = json!("nell");
+    user["primary_phone_number_id"] = json!("idn_phone");
+    user["phone_numbers"] = json!([{ "id": "idn_phone", "object": "phone_number", "phone_number": "+4930901820" }]);
+    user
+}
+
+fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Option<&Value>) -> Option<Scene> {
+    let event = Event {
+        id: EventId::new("msg_rehearsal"),
+        kind: kind.to_owned(),
+        source: Source::Clerk,
+        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_rehearsal")),
+        occurred_at: AT,
+        received_at: AT,
+        provenance: Vec::new(),
+        body: Bytes::from(sample.to_string()),
+    };
+    let subject = user.map(|user| Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 });
+    // Every step has a result, as if it had created an object.
+    let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "made_1" }))).collect();
+    let run = Run {
+        event: event.clone(),
+        partition: Partition(0),
+        position: 0,
+        flow_version: String::new(),
+        step: 0,
+        destination: None,
+        begun: false,
+        rerun: 0,
+        tries: AttemptState::default(),
+        request: None,
+        results,
+        wait_until: None,
+        expires_at: None,
+        before: (!flow.remember.is_empty()).then(|| before(flow)),
+        verdict: None,
+        quarantined: false,
+    };
+    let context = Context::new(flow, &run, subject.as_ref()).ok()?;
+    Some(Scene { kind: kind.to_owned(), event, context, lacks })
+}
+
+/// Returns previous fields in which every field that the flow stores has changed, so that every step that depends on a
+/// change is due.
+fn before(flow: &Flow) -> PreviousFields {
+    let user = Value::Object(known_fields().unwrap_or_default()).to_string();
+    let known = Json::read(&user).map(|user| usher_clerk::fields(user, &flow.remember));
+    PreviousFields { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
+}
+
+/// Returns the fields of a user that a flow can store: Clerk's fields, and those derived from them.
+pub(super) fn known_fields() -> Option<Fields> {
+    let sample = samples::of_type("user.created").into_iter().next()?;
+    let Value::Object(mut user) = whole_user(sample["data"].clone()) else { return None };
+    let derived = ["email", "phone", "name"].map(str::to_owned);
+    let text = Value::Object(user.clone()).to_string();
+    user.extend(Json::read(&text).map(|user| usher_clerk::fields(user, &derived)).unwrap_or_default());
+    Some(user)
+}

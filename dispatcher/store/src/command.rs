@@ -1,0 +1,152 @@
+//! Operators' commands about runs, executed at admission like every other event of their key. Each is stored with its
+//! author and its result. A repeated command is not executed again.
+
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
+use usher_engine::Run;
+use usher_engine::arrival::{Arrival, Command, CommandKind};
+use usher_proto::EventRef;
+use usher_service::clock;
+
+use super::rows::{RUN_COLUMNS, run};
+use super::{Batch, StoreError};
+
+/// The account that a run's first step calls, as [`usher_engine::account`] forms it: `$3` is its connector.
+const ACCOUNT: &str =
+    "CASE WHEN instance = 'default' THEN CAST($3 AS TEXT) ELSE CAST($3 AS TEXT) || '@' || instance END";
+
+/// Result of a command.
+pub(super) enum Came {
+    /// The run is queued again.
+    Queued(Box<Run>),
+    /// The run has been ended.
+    Cancelled(EventRef),
+    /// No result to report.
+    Nothing,
+}
+
+pub(super) async fn carry_out(
+    connection: &mut AnyConnection,
+    flow: &str,
+    batch: &Batch,
+    arrival: &Arrival,
+    command: &Command,
+) -> Result<Came, StoreError> {
+    let kept = sqlx::query(
+        "INSERT INTO usher_action (id, at, who, what, flow, event_ref, came) VALUES ($1, $2, $3, $4, $5, $6, 'nothing') \
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(arrival.event.id.as_str())
+    .bind(command.at.millis())
+    .bind(&command.by)
+    .bind(command.order.label())
+    .bind(flow)
+    .bind(command.run.as_str())
+    .execute(&mut *connection)
+    .await?;
+    if kept.rows_affected() == 0 {
+        return Ok(Came::Nothing);
+    }
+    let (came, word) = match &command.order {
+        CommandKind::Redrive { deaths } => {
+            (redrive(connection, flow, batch, arrival, command, *deaths).await?, "queued")
+        }
+        CommandKind::Rerun { body } => (rerun(connection, flow, batch, arrival, command, body).await?, "queued"),
+        CommandKind::Cancel => (cancel(connection, flow, command).await?, "cancelled"),
+    };
+    if !matches!(came, Came::Nothing) {
+        sqlx::query("UPDATE usher_action SET came = $1 WHERE id = $2")
+            .bind(word)
+            .bind(arrival.event.id.as_str())
+            .execute(connection)
+            .await?;
+    }
+    Ok(came)
+}
+
+/// Moves a dead run to the tail of its lane, in the partition that its key has now. Its effects stay done. If the
+/// outcome of its last attempt is unknown, exactly that request is repeated under its key. Otherwise the next request
+/// is a new one under a new key. A run that has done nothing yet continues with the current version of the flow, in
+/// which the operator may have fixed it.
+async fn redrive(
+    connection: &mut AnyConnection,
+    flow: &str,
+    batch: &Batch,
+    arrival: &Arrival,
+    command: &Command,
+    deaths: u32,
+) -> Result<Came, StoreError> {
+    let sql = format!(
+        "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, letter = 2, attempts = 0, spent = 0, \
+           unanswered = 0, generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
+           failed_at = NULL, reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, cancel_asked = 0, \
+           flow_version = CASE WHEN step = 0 THEN $2 ELSE flow_version END, \
+           destination = CASE WHEN step = 0 THEN {ACCOUNT} ELSE destination END \
+         WHERE flow = $4 AND event_ref = $5 AND state = 'dead' AND deaths = $6 RETURNING {RUN_COLUMNS}"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(arrival.offset)
+        .bind(&batch.flow_version)
+        .bind(batch.connector.as_deref())
+        .bind(flow)
+        .bind(command.run.as_str())
+        .bind(i64::from(deaths))
+        .bind(i64::from(batch.partition.0))
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
+}
+
+/// Restarts a run that has ended, from its first step. Its effects are repeated.
+async fn rerun(
+    connection: &mut AnyConnection,
+    flow: &str,
+    batch: &Batch,
+    arrival: &Arrival,
+    command: &Command,
+    body: &str,
+) -> Result<Came, StoreError> {
+    let sql = format!(
+        "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, pass = pass + 1, step = 0, attempts = 0, \
+           spent = 0, unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
+           results = '{{}}', reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, awaits_news = 0, \
+           cancel_asked = 0, body = $2, flow_version = $4, destination = {ACCOUNT} \
+         WHERE flow = $5 AND event_ref = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(arrival.offset)
+        .bind(body)
+        .bind(batch.connector.as_deref())
+        .bind(&batch.flow_version)
+        .bind(flow)
+        .bind(command.run.as_str())
+        .bind(i64::from(batch.partition.0))
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
+}
+
+async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -> Result<Came, StoreError> {
+    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND event_ref = $3 RETURNING event_ref");
+    let ended = sqlx::query(AssertSqlSafe(sql))
+        .bind(clock::now().millis())
+        .bind(flow)
+        .bind(command.run.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = ended {
+        let found = row.try_get::<String, _>(0)?.parse();
+        return Ok(Came::Cancelled(found.map_err(|_| StoreError::Unreadable("event_ref".into()))?));
+    }
+    sqlx::query("UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND event_ref = $2 AND ended_at IS NULL")
+        .bind(flow)
+        .bind(command.run.as_str())
+        .execute(connection)
+        .await?;
+    Ok(Came::Nothing)
+}
+
+/// Ends the runs of flow `$2` at time `$1` that have no attempt in flight; more conditions follow. A run whose last
+/// attempt may have taken effect gets the note `in_doubt`.
+pub(super) const END_WHAT_IS_NOT_UNDER_WAY: &str = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, \
+     note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END, request = NULL, due_at = NULL \
+     WHERE flow = $2 AND ended_at IS NULL AND (state IN ('queued', 'waiting', 'parked') OR claimed_at IS NULL)";

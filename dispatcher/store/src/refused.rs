@@ -1,0 +1,97 @@
+//! Records that no flow can take. Each is stored once for all flows, by the first that finds it, for operators to see.
+
+use serde::Serialize;
+use sqlx::AnyConnection;
+use usher_engine::arrival::RefusedRecord;
+use usher_engine::storable::text as storable;
+use usher_proto::{Partition, Timestamp};
+use usher_service::clock;
+
+use super::{SqlStore, StoreError};
+
+/// One refused record, as shown to operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefusedRow {
+    /// The partition of the record in the topic of events.
+    pub partition: i64,
+    /// Its offset in that partition.
+    pub offset: i64,
+    /// Time at which a flow first found it.
+    pub at: Timestamp,
+    /// Reason for the refusal, as a label.
+    pub reason: String,
+    /// Reason for the refusal, in a sentence.
+    pub error: String,
+    /// The event's id, if the record has one; else empty.
+    pub event: String,
+    /// The record's key.
+    pub key: String,
+}
+
+/// Stores one record, in place of a record of another log at the same offset. Returns 1, or 0 if another flow has
+/// stored it already.
+pub(super) async fn keep(
+    connection: &mut AnyConnection,
+    partition: Partition,
+    record: &RefusedRecord,
+) -> Result<usize, StoreError> {
+    // The record may have been refused because no store would accept it unchanged.
+    let sql = "INSERT INTO usher_refused (partition, position, at, reason, error, event, record_key, body) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (partition, position) DO UPDATE SET \
+                 at = excluded.at, reason = excluded.reason, error = excluded.error, event = excluded.event, \
+                 record_key = excluded.record_key, body = excluded.body \
+               WHERE usher_refused.body <> excluded.body OR usher_refused.record_key <> excluded.record_key";
+    let kept = sqlx::query(sql)
+        .bind(i64::from(partition.0))
+        .bind(record.offset)
+        .bind(clock::now().millis())
+        .bind(record.reason.label())
+        .bind(storable(&record.error, MAX_TEXT))
+        .bind(storable(&record.event, MAX_TEXT))
+        .bind(record.key.as_str())
+        .bind(record.body.as_ref())
+        .execute(connection)
+        .await?;
+    Ok(usize::from(kept.rows_affected() > 0))
+}
+
+/// Longest text that is shown, in characters.
+const MAX_TEXT: usize = 300;
+
+impl SqlStore {
+    /// Returns the refused records since a time: the newest `limit`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
+    pub async fn refused(&self, since: Timestamp, limit: i64) -> Result<Vec<RefusedRow>, StoreError> {
+        let sql = "SELECT partition, position, at, reason, error, event, record_key FROM usher_refused WHERE at >= $1 \
+                   ORDER BY at DESC, partition DESC, position DESC LIMIT $2";
+        let rows: Vec<(i64, i64, i64, String, String, String, String)> =
+            sqlx::query_as(sql).bind(since.millis()).bind(limit).fetch_all(&self.database.pool).await?;
+        let row = |(partition, offset, at, reason, error, event, key)| RefusedRow {
+            partition,
+            offset,
+            at: Timestamp::from_millis(at),
+            reason,
+            error,
+            event,
+            key,
+        };
+        let mut rows: Vec<RefusedRow> = rows.into_iter().map(row).collect();
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// Returns the value of one refused record, byte for byte; `None` if there is no such record.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or the row cannot be read.
+    pub async fn refused_body(&self, partition: i64, offset: i64) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT body FROM usher_refused WHERE partition = $1 AND position = $2";
+        let row: Option<(Vec<u8>,)> =
+            sqlx::query_as(sql).bind(partition).bind(offset).fetch_optional(&self.database.pool).await?;
+        Ok(row.map(|(body,)| body))
+    }
+}

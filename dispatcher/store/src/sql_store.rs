@@ -1,0 +1,237 @@
+//! The store in SQL. Short operations are here; admission, changes, lanes and pruning have their own files.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use usher_engine::arrival::{Admission, Batch, Ownership};
+use usher_engine::clock::Witness;
+use usher_engine::{Change, Changed, Run, RunState};
+use usher_proto::Subject;
+use usher_proto::suppression::SuppressionEntry;
+use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
+use usher_quota::{QuotaLease, QuotaRequest};
+use usher_service::clock;
+use usher_sql::Database;
+
+use super::{Due, HeadsOf, Store, StoreError, TABLES};
+
+/// The store in a Postgres or SQLite database.
+pub struct SqlStore {
+    pub(super) database: Database,
+}
+
+impl SqlStore {
+    /// Migrates the tables and checks that they were laid out for `partitions`.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, a migration fails, or the tables were laid out for another number of
+    /// partitions.
+    pub async fn open(database: Database, partitions: i32) -> Result<Self, StoreError> {
+        database.migrate(&TABLES).await?;
+        let mut writing = database.write().await?;
+        sqlx::query("INSERT INTO usher_meta (name, value) VALUES ('partitions', $1) ON CONFLICT (name) DO NOTHING")
+            .bind(partitions.to_string())
+            .execute(writing.connection())
+            .await?;
+        let (found,): (String,) = sqlx::query_as("SELECT value FROM usher_meta WHERE name = 'partitions'")
+            .fetch_one(writing.connection())
+            .await?;
+        writing.commit().await?;
+        if found != partitions.to_string() {
+            return Err(StoreError::PartitionCount { found, wanted: partitions });
+        }
+        Ok(Self { database })
+    }
+
+    /// Sets back every retention horizon that a wrong clock has moved too far.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement.
+    pub async fn mend_horizons(&self) -> Result<Vec<super::MendedHorizon>, StoreError> {
+        super::prune::mend_horizons(&self.database).await
+    }
+
+    /// Returns true if a flow has ever read the log. Its topic existed then, and is not created again.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn has_read(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT count(*) FROM usher_ownership";
+        let (owned,): (i64,) = sqlx::query_as(sql).fetch_one(&self.database.pool).await?;
+        Ok(owned > 0)
+    }
+
+    /// Returns a reader of a store that another process has laid out. Migrates and checks nothing.
+    pub fn reader(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError> {
+        let mut owned = Vec::with_capacity(partitions.len());
+        let mut writing = self.database.write().await?;
+        // In one order everywhere, so that two replicas that take over at once do not deadlock.
+        let mut partitions = partitions.to_vec();
+        partitions.sort_unstable();
+        let sql = "SELECT CAST(m.value AS BIGINT), \
+                     (SELECT count(*) FROM usher_ownership o WHERE o.flow = $1 AND o.frontier IS NOT NULL \
+                        AND o.partition < CAST(m.value AS BIGINT)) \
+                   FROM usher_meta m WHERE m.name = 'partitions'";
+        let (laid_out, begun): (i64, i64) = sqlx::query_as(sql).bind(flow).fetch_one(writing.connection()).await?;
+        for partition in partitions {
+            let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at) VALUES ($1, $2, 1, $3, $4) \
+                       ON CONFLICT (flow, partition) DO UPDATE SET \
+                         epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at \
+                       RETURNING epoch, frontier, sought";
+            let (epoch, frontier, operator_offset): (i64, Option<i64>, Option<i64>) = sqlx::query_as(sql)
+                .bind(flow)
+                .bind(i64::from(partition.0))
+                .bind(owner)
+                .bind(clock::now().millis())
+                .fetch_one(writing.connection())
+                .await?;
+            let late = frontier.is_none() && i64::from(partition.0) >= laid_out && begun == laid_out;
+            owned.push(Ownership { partition, epoch, frontier, operator_offset, late });
+        }
+        writing.commit().await?;
+        Ok(owned)
+    }
+
+    async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+        super::admit::admit(&self.database, flow, batch).await
+    }
+
+    async fn change(&self, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+        super::change::change(&self.database, flow, changes).await
+    }
+
+    async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError> {
+        super::lanes::heads(&self.database, flow, of).await
+    }
+
+    async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
+        super::lanes::lane(&self.database, flow, key, limit).await
+    }
+
+    async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Due, StoreError> {
+        super::lanes::due(&self.database, flow, partitions, now).await
+    }
+
+    async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError> {
+        let row: Option<(Option<String>, Option<i64>, i64)> =
+            sqlx::query_as("SELECT snapshot, deleted_at, revision FROM usher_subject WHERE subject = $1")
+                .bind(subject.as_str())
+                .fetch_optional(&self.database.pool)
+                .await?;
+        Ok(row.map(|(snapshot, deleted_at, revision)| Subject { snapshot, deleted: deleted_at.is_some(), revision }))
+    }
+
+    async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError> {
+        super::addresses::is_used(&self.database, subject, address).await
+    }
+
+    async fn listed(
+        &self,
+        instance: &str,
+        list: Option<&str>,
+        addresses: &[AddressDigest],
+    ) -> Result<Vec<SuppressionEntry>, StoreError> {
+        super::suppression::listed(&self.database, instance, list, addresses).await
+    }
+
+    async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
+        let mut writing = self.database.write().await?;
+        sqlx::query("INSERT INTO usher_flow (flow, version, source) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+            .bind(flow)
+            .bind(version)
+            .bind(source)
+            .execute(writing.connection())
+            .await?;
+        Ok(writing.commit().await?)
+    }
+
+    async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError> {
+        let row: Option<(String,)> = sqlx::query_as("SELECT source FROM usher_flow WHERE flow = $1 AND version = $2")
+            .bind(flow)
+            .bind(version)
+            .fetch_optional(&self.database.pool)
+            .await?;
+        Ok(row.map(|(source,)| source))
+    }
+
+    async fn paused(&self, flow: &str) -> Result<Option<Timestamp>, StoreError> {
+        super::operate::paused(&self.database, flow).await
+    }
+
+    async fn confirm_pause(
+        &self,
+        flow: &str,
+        owner: &str,
+        since: Timestamp,
+        under_way: usize,
+    ) -> Result<(), StoreError> {
+        super::operate::confirm_pause(&self.database, flow, owner, since, under_way).await
+    }
+
+    async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<i64>>, StoreError> {
+        let rows: Vec<(i64, Option<i64>)> =
+            sqlx::query_as("SELECT partition, frontier FROM usher_ownership WHERE flow = $1")
+                .bind(flow)
+                .fetch_all(&self.database.pool)
+                .await?;
+        let row = |(partition, frontier)| Some((Partition(i32::try_from(partition).ok()?), frontier));
+        Ok(rows.into_iter().filter_map(row).collect())
+    }
+
+    async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
+        super::prune::counts(&self.database, flow).await
+    }
+
+    async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
+        super::prune::prune(&self.database, flow, keep, limit).await
+    }
+
+    async fn dead_letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {
+        super::prune::dead_letters_to_erase(&self.database, flow, limit).await
+    }
+
+    async fn dead_letters_erased(&self, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
+        super::prune::dead_letters_erased(&self.database, flow, runs).await
+    }
+
+    async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        super::prune::drop_spent(&self.database, flow, now, limit).await
+    }
+
+    async fn grant(
+        &self,
+        member: &str,
+        lease: Duration,
+        quota_requests: &[QuotaRequest],
+    ) -> Result<Vec<QuotaLease>, StoreError> {
+        super::quota::grant(&self.database, member, lease, quota_requests).await
+    }
+
+    async fn leave(&self, member: &str) -> Result<(), StoreError> {
+        super::operate::disown(&self.database, member).await?;
+        super::quota::leave(&self.database, member).await
+    }
+
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(self.database.checkpoint().await?)
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.database.now().await?)
+    }
+
+    async fn witness(&self, now: Timestamp, right: bool) -> Result<Witness, StoreError> {
+        super::time::witness(&self.database, now, right).await
+    }
+}

@@ -1,0 +1,132 @@
+//! The suppression list in the store: the newest entry for each address and list, of each instance, and of an operator
+//! for every instance.
+//!
+//! Every flow applies every suppression event, at its own pace and possibly in another order. The newer entry wins, so
+//! all flows come to the same result.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::json;
+use sqlx::{AnyConnection, AssertSqlSafe};
+use usher_engine::arrival::Arrival;
+use usher_proto::suppression::SuppressionEntry;
+use usher_proto::suppression::{EVERYTHING, SuppressionKind};
+use usher_proto::{AddressDigest, Instance, Timestamp};
+use usher_sql::Database;
+
+use super::{SqlStore, StoreError};
+
+/// Placeholder for every instance; no instance has this name.
+const EVERY_INSTANCE: &str = "*";
+
+/// The newest suppression entry of an address, as shown to operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SuppressionRecord {
+    /// The SHA-256 of the address in lower case.
+    pub address: String,
+    /// The instance whose mail it concerns, or `*` for every instance.
+    pub instance: String,
+    /// The list, or `all`.
+    pub scope: String,
+    /// True if the address is suppressed; false if mail to it is allowed again.
+    pub held: bool,
+    /// Reason, as a label.
+    pub reason: String,
+    /// Author of the entry; empty if it has none.
+    pub who: String,
+    /// Time of the entry.
+    pub at: Timestamp,
+}
+
+/// Applies the suppression changes of a batch.
+pub(super) async fn apply(connection: &mut AnyConnection, arrivals: &[&Arrival]) -> Result<(), StoreError> {
+    // In one order everywhere, because the rows are locked.
+    let mut changes = BTreeMap::new();
+    for arrival in arrivals {
+        if let Some(change) = &arrival.suppression {
+            let event = &arrival.event;
+            let instance = change.instance.as_ref().map_or(EVERY_INSTANCE, Instance::as_str);
+            changes.insert((change.address, instance, &change.scope, event.occurred_at, event.reference()), change);
+        }
+    }
+    let sql = "INSERT INTO usher_reach (address, instance, scope, held, reason, who, at, event) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (address, instance, scope) DO UPDATE SET held = excluded.held, reason = excluded.reason, \
+                 who = excluded.who, at = excluded.at, event = excluded.event \
+               WHERE (usher_reach.at, usher_reach.event) < (excluded.at, excluded.event)";
+    for ((address, instance, scope, at, event), change) in changes {
+        let held = match change.kind {
+            SuppressionKind::Suppressed | SuppressionKind::Unsubscribed => 1_i64,
+            SuppressionKind::Restored => 0,
+        };
+        sqlx::query(sql)
+            .bind(address.to_string())
+            .bind(instance)
+            .bind(scope)
+            .bind(held)
+            .bind(&change.reason)
+            .bind(&change.by)
+            .bind(at.millis())
+            .bind(event.as_str())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Returns the entries that suppress these addresses for an instance: for all mail, or for mail of this list. Entries
+/// for the instance and entries for every instance are one history, in which the newest counts.
+pub(super) async fn listed(
+    database: &Database,
+    instance: &str,
+    list: Option<&str>,
+    addresses: &[AddressDigest],
+) -> Result<Vec<SuppressionEntry>, StoreError> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT address, scope FROM usher_reach r WHERE held = 1 AND scope IN ('{EVERYTHING}', $1) \
+           AND instance IN ('{EVERY_INSTANCE}', $3) AND address IN ({}) AND NOT EXISTS ( \
+             SELECT 1 FROM usher_reach o WHERE o.address = r.address AND o.scope = r.scope \
+               AND o.instance IN ('{EVERY_INSTANCE}', $3) AND (o.at, o.event) > (r.at, r.event))",
+        database.dialect.texts()
+    );
+    let texts: Vec<String> = addresses.iter().map(AddressDigest::to_string).collect();
+    let rows: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(list.unwrap_or(EVERYTHING))
+        .bind(json!(texts).to_string())
+        .bind(instance)
+        .fetch_all(&database.pool)
+        .await?;
+    let read = |(address, scope): (String, String)| {
+        let address = address.parse().map_err(|_| StoreError::Unreadable("address".into()))?;
+        Ok(SuppressionEntry { address, scope })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+impl SqlStore {
+    /// Returns the newest entries for this address, or for every address, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn suppressions(&self, address: Option<AddressDigest>) -> Result<Vec<SuppressionRecord>, StoreError> {
+        let sql = "SELECT address, instance, scope, held, reason, who, at FROM usher_reach \
+                   WHERE $1 = '' OR address = $1 ORDER BY at, address, instance, scope";
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        let rows: Vec<(String, String, String, i64, String, String, i64)> =
+            sqlx::query_as(sql).bind(address).fetch_all(&self.database.pool).await?;
+        let record = |(address, instance, scope, held, reason, who, at)| SuppressionRecord {
+            address,
+            instance,
+            scope,
+            held: held == 1,
+            reason,
+            who,
+            at: Timestamp::from_millis(at),
+        };
+        Ok(rows.into_iter().map(record).collect())
+    }
+}

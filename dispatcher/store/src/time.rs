@@ -1,0 +1,76 @@
+//! Times by which a process's clock is judged: the store's own clock, its last use, and the newest webhook. Also
+//! corrects what a clock that was ahead has written.
+
+use std::time::Duration;
+
+use sqlx::AnyConnection;
+use usher_engine::clock::Witness;
+use usher_proto::Timestamp;
+use usher_sql::{Database, Dialect};
+
+use super::StoreError;
+
+/// Tolerance: a time further ahead than this was written by a wrong clock.
+const AHEAD: Duration = Duration::from_secs(60);
+/// Interval at which the use of the store is recorded. It is long, because each record is a synced write.
+const WRITTEN_EVERY: Duration = Duration::from_secs(60);
+
+/// Time of the last use of the store by a clock that was right.
+const USED: &str = "used_at";
+/// Latest time at which anything may have been written, by any clock.
+const WRITTEN: &str = "written_until";
+
+pub(super) async fn witness(database: &Database, now: Timestamp, right: bool) -> Result<Witness, StoreError> {
+    let newest: (Option<i64>,) =
+        sqlx::query_as("SELECT max(newest_at) FROM usher_ownership").fetch_one(&database.pool).await?;
+    let newest = newest.0.filter(|millis| *millis > 0).map(Timestamp::from_millis);
+    if database.dialect == Dialect::Postgres {
+        return Ok(Witness { own: Some(database.now().await?), last_used: None, newest });
+    }
+    let last_used = known(database, USED).await?;
+    let written = known(database, WRITTEN).await?;
+    let is_due = |known: Option<Timestamp>| known.is_none_or(|known| now.since(known) >= WRITTEN_EVERY);
+    // If the clock is behind the newest webhook, the clock is the wrong one of the two; then it corrects nothing.
+    let is_behind = newest.is_some_and(|newest| newest.since(now) > AHEAD);
+    let was_ahead = !is_behind && written.is_some_and(|written| written.since(now) > AHEAD);
+    if was_ahead || is_due(written) || (right && is_due(last_used)) {
+        let mut writing = database.write().await?;
+        if was_ahead {
+            set_back(writing.connection(), now).await?;
+        }
+        if was_ahead || is_due(written) {
+            keep(writing.connection(), WRITTEN, now).await?;
+        }
+        if right {
+            keep(writing.connection(), USED, now).await?;
+        }
+        writing.commit().await?;
+    }
+    Ok(Witness { own: None, last_used, newest })
+}
+
+async fn known(database: &Database, name: &str) -> Result<Option<Timestamp>, StoreError> {
+    let row: Option<(String,)> = sqlx::query_as("SELECT value FROM usher_meta WHERE name = $1")
+        .bind(name)
+        .fetch_optional(&database.pool)
+        .await?;
+    Ok(row.and_then(|(text,)| text.parse().ok()).map(Timestamp::from_millis))
+}
+
+async fn keep(connection: &mut AnyConnection, name: &str, at: Timestamp) -> Result<(), StoreError> {
+    let sql = "INSERT INTO usher_meta (name, value) VALUES ($1, $2) \
+               ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    sqlx::query(sql).bind(name).bind(at.millis().to_string()).execute(connection).await?;
+    Ok(())
+}
+
+/// Shifts the waits, pauses and claims that were written later than now, so that they keep their length from now on.
+async fn set_back(connection: &mut AnyConnection, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "UPDATE usher_run SET due_at = due_at - (changed_at - $1), \
+                 claimed_until = claimed_until - (changed_at - $1), changed_at = $1 \
+               WHERE ended_at IS NULL AND changed_at > $2";
+    let mended =
+        sqlx::query(sql).bind(now.millis()).bind(now.plus(AHEAD).millis()).execute(connection).await?.rows_affected();
+    tracing::warn!(runs = mended, "clock was ahead at the last use of the store; waits corrected");
+    Ok(())
+}
