@@ -27,8 +27,8 @@ use super::ParamType::{Record, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, ConnectorSpec, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or, required,
-    setting,
+    CallGate, Connector, ConnectorSpec, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or,
+    required, setting,
 };
 
 const SAVE: &str = "save";
@@ -100,7 +100,7 @@ impl Algolia {
     }
 
     /// Sends a request to the hosts in turn until one is available. Safe because every write may be repeated.
-    async fn ask(&self, path: &Path, change: &RecordChange) -> Result<HttpAnswer, Outcome> {
+    async fn ask(&self, path: &Path, change: &RecordChange, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
         let mut last = Err(Outcome::retry(Cause::Unreachable));
         for host in &self.hosts {
             let method = if change.body.is_some() { Method::POST } else { Method::DELETE };
@@ -112,7 +112,7 @@ impl Algolia {
             if let Some(body) = &change.body {
                 request = request.header("Content-Type", "application/json").body(body.clone());
             }
-            last = http::send(request).await;
+            last = http::send(request, gate).await;
             let absent = match &last {
                 Ok(answer) => !answer.status.is_success() && !answer.status.is_client_error(),
                 Err(Outcome::Retry { cause: Cause::Unreachable | Cause::Interrupted, .. }) => true,
@@ -161,14 +161,14 @@ impl Connector for Algolia {
         serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
     }
 
-    async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], _: &str, gate: &CallGate) -> Outcome {
         let Ok(change) = serde_json::from_slice::<RecordChange>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let Some(path) = Path::kept(change.path.clone()) else {
             return Outcome::reject(Reason::InvalidRequest, "the stored request could go to another path");
         };
-        match self.ask(&path, &change).await {
+        match self.ask(&path, &change, gate).await {
             Ok(answer) => classify(&answer, change.object),
             Err(outcome) => outcome,
         }

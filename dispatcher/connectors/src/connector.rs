@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use usher_engine::Outcome;
 use usher_service::ConfigError;
 
+use super::CallGate;
 use super::step_input::{PrepareError, StepInput, Use};
 
 /// Effect of a repeated request with the same idempotency key at a destination.
@@ -42,8 +43,8 @@ pub trait Connector: Send + Sync {
 
     /// Queries the destination for the effect of an earlier attempt. Called where
     /// [`idempotency`](Connector::idempotency) does not already settle it.
-    async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
-        let _ = (request, idempotency_key);
+    async fn lookup(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
+        let _ = (request, idempotency_key, gate);
         Lookup::Unknown
     }
 
@@ -78,8 +79,9 @@ pub trait Connector: Send + Sync {
     /// The inputs do not make a valid request.
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError>;
 
-    /// Sends the request once. `idempotency_key` is the same for all attempts that must have a single effect.
-    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome;
+    /// Sends the request once. `idempotency_key` is the same for all attempts that must have a single effect. Every request
+    /// over the network passes `gate` first.
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome;
 }
 
 /// The connectors that flows use, by name; in a dispatcher by [account](usher_engine::account).

@@ -24,7 +24,7 @@ use usher_proto::Reason;
 use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{Database, Tables};
 
-use super::{Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput};
+use super::{CallGate, Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput};
 
 /// The tables of the users.
 pub const USERS_TABLES: Tables = Tables {
@@ -76,7 +76,7 @@ impl Connector for Directory {
         prepare(inputs)
     }
 
-    async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], _: &str, _: &CallGate) -> Outcome {
         let Ok(change) = serde_json::from_slice(request) else {
             return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
@@ -118,7 +118,7 @@ impl Connector for Unconnected {
         prepare(inputs)
     }
 
-    async fn attempt(&self, _: &[u8], _: &str) -> Outcome {
+    async fn attempt(&self, _: &[u8], _: &str, _: &CallGate) -> Outcome {
         Outcome::reject(Reason::Configuration, "there is no database")
     }
 }

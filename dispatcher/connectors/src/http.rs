@@ -12,8 +12,7 @@ use usher_service::clock;
 use usher_service::options::Environment;
 
 use super::path::HttpClient;
-use super::request_gate::{observe_headers, wait_for_gate};
-use super::{ATTEMPT_DEADLINE, Lookup};
+use super::{ATTEMPT_DEADLINE, CallGate, Lookup};
 
 /// Time limit for establishing a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -93,12 +92,12 @@ impl HttpAnswer {
 }
 
 /// Sends a request and reads the answer. Returns a retry if there is no answer.
-pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, Outcome> {
-    wait_for_gate().await;
+pub(super) async fn send(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
+    gate.pass().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let status = response.status();
     let headers = response.headers().clone();
-    observe_headers(&headers);
+    gate.observe(&headers);
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
@@ -127,12 +126,12 @@ pub(super) fn no_lookup(answer: Result<HttpAnswer, Outcome>) -> Lookup {
 
 /// Sends a request of whose answer only status and headers matter. A body that is late, long or broken does not change
 /// the result.
-pub(super) async fn send_for_status(request: RequestBuilder) -> Result<HttpAnswer, Outcome> {
-    wait_for_gate().await;
+pub(super) async fn send_for_status(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
+    gate.pass().await;
     let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
     let status = response.status();
     let headers = response.headers().clone();
-    observe_headers(&headers);
+    gate.observe(&headers);
     let rest = async {
         let mut unread = 0;
         while let (true, Ok(Some(chunk))) = (unread < MAX_UNREAD, response.chunk().await) {

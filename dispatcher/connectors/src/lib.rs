@@ -5,6 +5,7 @@
 //! file with its [`ConnectorSpec`], its `mod` line, a line in [`CONNECTORS`], and lines in `limits.rs`: see
 //! docs/adding-a-destination.md.
 
+mod call_gate;
 mod connector;
 mod spec;
 mod step_input;
@@ -14,7 +15,6 @@ mod http;
 mod limits;
 mod path;
 mod rehearsal;
-mod request_gate;
 
 mod algolia;
 mod database;
@@ -28,12 +28,12 @@ mod webhook;
 
 use std::time::Duration;
 
+pub use call_gate::{CallGate, RequestGate};
 pub use connector::{Connector, Connectors, Idempotency, Lookup};
 pub use database::USERS_TABLES;
 pub use fit::Unfit;
 pub use fit::{check, fit, phones};
 pub use rehearsal::for_rehearsal;
-pub use request_gate::{RequestGate, calling};
 pub use spec::HEADERS;
 pub use spec::{ConnectorSpec, DefaultQuota, Operation, Param, ParamType};
 use spec::{optional, optional_or, required};

@@ -27,7 +27,7 @@ use super::ParamType::{Email, Record, Text, Texts};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, ConnectorSpec, DefaultQuota, Idempotency, Operation, Param, PrepareError, StepInput, optional,
+    CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, Operation, Param, PrepareError, StepInput, optional,
     optional_or, required, setting,
 };
 
@@ -100,13 +100,19 @@ impl Mailchimp {
         })
     }
 
-    async fn ask(&self, method: Method, path: Path, body: Option<String>) -> Result<HttpAnswer, Outcome> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: Path,
+        body: Option<String>,
+        gate: &CallGate,
+    ) -> Result<HttpAnswer, Outcome> {
         // Mailchimp accepts any user name.
         let mut request = self.client.request(method, &self.base, &path)?.basic_auth("usher", Some(self.key.expose()));
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
         }
-        http::send(request).await
+        http::send(request, gate).await
     }
 }
 
@@ -171,14 +177,14 @@ impl Connector for Mailchimp {
         serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
     }
 
-    async fn attempt(&self, request: &[u8], _: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], _: &str, gate: &CallGate) -> Outcome {
         let Ok(change) = serde_json::from_slice::<MemberChange>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
         let done = match change.operation.as_str() {
-            PUT_MEMBER => self.put(&change).await,
-            UNSUBSCRIBE => self.unsubscribe(&change).await,
-            _ => self.archive(&change).await,
+            PUT_MEMBER => self.put(&change, gate).await,
+            UNSUBSCRIBE => self.unsubscribe(&change, gate).await,
+            _ => self.archive(&change, gate).await,
         };
         done.unwrap_or_else(|outcome| outcome)
     }

@@ -26,8 +26,8 @@ use super::ParamType::{Email, Json, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, ConnectorSpec, DefaultQuota, Idempotency, Lookup, Operation, PrepareError, StepInput, optional,
-    required, setting,
+    CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, Lookup, Operation, PrepareError, StepInput,
+    optional, required, setting,
 };
 
 const OPERATIONS: &[Operation] = &[Operation {
@@ -86,15 +86,15 @@ impl Novu {
         Ok(request.header("Authorization", format!("ApiKey {}", self.key.expose())))
     }
 
-    async fn notifications(&self, transaction: &str) -> Result<HttpAnswer, Outcome> {
+    async fn notifications(&self, transaction: &str, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
         let path = Path::of("/v1/notifications").query("transactionId", transaction);
-        http::send(self.request(Method::GET, &path)?).await
+        http::send(self.request(Method::GET, &path)?, gate).await
     }
 
-    async fn trigger(&self, trigger: String, key: &str) -> Result<HttpAnswer, Outcome> {
+    async fn trigger(&self, trigger: String, key: &str, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
         let request = self.request(Method::POST, &Path::of("/v1/events/trigger"))?;
         let request = request.header("Idempotency-Key", key).header("Content-Type", "application/json");
-        http::send(request.body(trigger)).await
+        http::send(request.body(trigger), gate).await
     }
 }
 
@@ -104,8 +104,8 @@ impl Connector for Novu {
         Idempotency::None
     }
 
-    async fn lookup(&self, _: &[u8], idempotency_key: &str) -> Lookup {
-        match self.notifications(idempotency_key).await {
+    async fn lookup(&self, _: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
+        match self.notifications(idempotency_key, gate).await {
             Ok(answer) if answer.status.is_success() => found(&answer, idempotency_key),
             other => http::no_lookup(other),
         }
@@ -136,11 +136,11 @@ impl Connector for Novu {
         Ok(request)
     }
 
-    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
         let Some(trigger) = with_transaction(request, idempotency_key) else {
             return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
-        let answer = match self.trigger(trigger, idempotency_key).await {
+        let answer = match self.trigger(trigger, idempotency_key, gate).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };
@@ -149,7 +149,7 @@ impl Connector for Novu {
             return outcome;
         }
         // Novu also replays errors for a day if idempotency keys are switched on: only another key can succeed.
-        match self.lookup(&[], idempotency_key).await {
+        match self.lookup(&[], idempotency_key, gate).await {
             Lookup::Found(effect) => Outcome::Done(effect),
             Lookup::Absent => Outcome::retry(Cause::Replayed),
             Lookup::Unknown | Lookup::Later(_) => outcome,

@@ -33,7 +33,8 @@ use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, ConnectorSpec, Idempotency, Lookup, Operation, PrepareError, StepInput, Use, optional, required, setting,
+    CallGate, Connector, ConnectorSpec, Idempotency, Lookup, Operation, PrepareError, StepInput, Use, optional,
+    required, setting,
 };
 
 /// Time for which an idempotency key is relied on: an hour, less an allowance for clock skew.
@@ -124,14 +125,19 @@ impl Nylas {
     }
 
     /// Queries Nylas about a mailbox.
-    async fn ask(&self, path: Result<Path, PrepareError>, deadline: Duration) -> Result<HttpAnswer, Outcome> {
-        http::send(self.request(Method::GET, &path?)?.timeout(deadline)).await
+    async fn ask(
+        &self,
+        path: Result<Path, PrepareError>,
+        deadline: Duration,
+        gate: &CallGate,
+    ) -> Result<HttpAnswer, Outcome> {
+        http::send(self.request(Method::GET, &path?)?.timeout(deadline), gate).await
     }
 
     /// Returns Nylas's description of a mailbox, or `None` if Nylas did not describe it. `None` is not an error: Nylas may be out
     /// of order, and one mailbox that has to be connected again must not stop the others or other flows.
     async fn told(&self, grant: &str) -> Option<Told> {
-        match self.ask(of_grant(grant), CHECK_DEADLINE).await {
+        match self.ask(of_grant(grant), CHECK_DEADLINE, &CallGate::open()).await {
             Ok(answer) if answer.status.is_success() => {
                 let data = &answer.json()["data"];
                 let domain = data["email"].as_str().and_then(mail::domain);
@@ -154,12 +160,12 @@ impl Nylas {
     }
 
     /// Looks for the mail in its mailbox. It does not filter by folder: the Sent folder's id differs between providers.
-    async fn find(&self, sent: &Sent, key: &str) -> Lookup {
+    async fn find(&self, sent: &Sent, key: &str, gate: &CallGate) -> Lookup {
         let path = of_grant(&sent.grant).map(|grant| {
             let page = grant.then("/messages").query("fields", "include_headers").query("limit", PAGE);
             page.query("received_after", &sent.since.to_string()).query("to", &sent.to)
         });
-        match self.ask(path, LONGEST).await {
+        match self.ask(path, LONGEST, gate).await {
             Ok(answer) if answer.status.is_success() => found(&answer.json(), &sent.mail["subject"], key),
             other => http::no_lookup(other),
         }
@@ -236,9 +242,9 @@ impl Connector for Nylas {
         Ok(())
     }
 
-    async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
+    async fn lookup(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
         match serde_json::from_slice(request) {
-            Ok(sent) => self.find(&sent, idempotency_key).await,
+            Ok(sent) => self.find(&sent, idempotency_key, gate).await,
             Err(_) => Lookup::Unknown,
         }
     }
@@ -259,7 +265,7 @@ impl Connector for Nylas {
         serde_json::to_vec(&sent).map_err(|error| PrepareError(error.to_string()))
     }
 
-    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
         let Ok(sent) = serde_json::from_slice::<Sent>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
@@ -273,7 +279,7 @@ impl Connector for Nylas {
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(Value::Object(mail).to_string());
-        let answer = match http::send(request).await {
+        let answer = match http::send(request, gate).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };
@@ -283,7 +289,7 @@ impl Connector for Nylas {
         }
         // An earlier attempt's error, replayed for the rest of the hour. The mailbox shows if that attempt sent the
         // mail; if it did not, only another key can send it.
-        match self.find(&sent, idempotency_key).await {
+        match self.find(&sent, idempotency_key, gate).await {
             Lookup::Found(effect) => Outcome::Done(effect),
             Lookup::Absent => Outcome::retry(Cause::Replayed),
             Lookup::Unknown | Lookup::Later(_) => outcome,

@@ -19,7 +19,7 @@ use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::http::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    Connector, ConnectorSpec, DefaultQuota, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput,
+    CallGate, Connector, ConnectorSpec, DefaultQuota, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput,
     default_sender, optional, optional_or, required, setting,
 };
 
@@ -110,7 +110,7 @@ impl Connector for Resend {
         serde_json::to_vec(&mail).map_err(|error| PrepareError(error.to_string()))
     }
 
-    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
         let posted = match self.client.request(Method::POST, &self.base, &Path::of("/emails")) {
             Ok(posted) => posted,
             Err(outcome) => return outcome,
@@ -120,7 +120,7 @@ impl Connector for Resend {
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(request.to_vec());
-        match http::send(posted).await {
+        match http::send(posted, gate).await {
             Ok(answer) => classify(&answer),
             Err(outcome) => outcome,
         }

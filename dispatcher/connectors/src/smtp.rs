@@ -26,8 +26,8 @@ use usher_service::options::Environment;
 
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::{
-    Connector, ConnectorSpec, FROM, Idempotency, Operation, PrepareError, StepInput, default_sender, optional,
-    optional_or, required, setting,
+    CallGate, Connector, ConnectorSpec, FROM, Idempotency, Operation, PrepareError, StepInput, default_sender,
+    optional, optional_or, required, setting,
 };
 
 const OPERATIONS: &[Operation] = &[Operation {
@@ -82,7 +82,7 @@ impl Connector for Smtp {
         serde_json::to_vec(&mail).map_err(|error| PrepareError(error.to_string()))
     }
 
-    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, _: &CallGate) -> Outcome {
         let Ok(mail) = serde_json::from_slice::<Mail>(request) else {
             return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };

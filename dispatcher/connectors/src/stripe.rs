@@ -30,8 +30,8 @@ use usher_service::options::Environment;
 
 use super::ParamType::{Email, Number, Table, Text, Whose};
 use super::{
-    Connector, ConnectorSpec, DefaultQuota, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError, StepInput,
-    optional, optional_or, required,
+    CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError,
+    StepInput, optional, optional_or, required,
 };
 
 const CREATE_CUSTOMER: &str = "create_customer";
@@ -114,11 +114,11 @@ impl Stripe {
     /// Sends a request that creates an object. Two kinds of failure are looked up, because the key reveals nothing more
     /// for a day: a retry that Stripe only replays, and a failure that Stripe says is not worth repeating although it
     /// may have had an effect.
-    async fn make(&self, make: &Make, key: &str) -> Outcome {
+    async fn make(&self, make: &Make, key: &str, gate: &CallGate) -> Outcome {
         let Some(path) = make.path() else {
             return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         };
-        let answer = match self.api.post(&path, make.form_under(key), key).await {
+        let answer = match self.api.post(&path, make.form_under(key), key, gate).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };
@@ -138,7 +138,7 @@ impl Stripe {
         if !unsettled {
             return refused;
         }
-        match (self.look_up_made(make, key).await, kept) {
+        match (self.look_up_made(make, key, gate).await, kept) {
             (Lookup::Found(effect), _) => Outcome::Done(effect),
             (Lookup::Absent, true) => Outcome::retry(Cause::Replayed),
             // Retried under this key until the object can be looked up or the key expires.
@@ -155,9 +155,9 @@ impl Connector for Stripe {
         Idempotency::KeyFor(KEYS_LIVE)
     }
 
-    async fn lookup(&self, request: &[u8], idempotency_key: &str) -> Lookup {
+    async fn lookup(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
         match Kept::read(request) {
-            Some(Kept::Make(make)) => self.look_up_made(&make, idempotency_key).await,
+            Some(Kept::Make(make)) => self.look_up_made(&make, idempotency_key, gate).await,
             // Repeating it leaves the same state, whether or not it was done before.
             Some(Kept::Retire(_)) => Lookup::Absent,
             None => Lookup::Unknown,
@@ -169,10 +169,10 @@ impl Connector for Stripe {
         serde_json::to_vec(&kept).map_err(|error| PrepareError(error.to_string()))
     }
 
-    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
         match Kept::read(request) {
-            Some(Kept::Make(make)) => self.make(&make, idempotency_key).await,
-            Some(Kept::Retire(retire)) => self.retire(&retire).await.unwrap_or_else(|outcome| outcome),
+            Some(Kept::Make(make)) => self.make(&make, idempotency_key, gate).await,
+            Some(Kept::Retire(retire)) => self.retire(&retire, gate).await.unwrap_or_else(|outcome| outcome),
             None => Outcome::reject(Reason::FlowChanged, "the stored request cannot be read"),
         }
     }

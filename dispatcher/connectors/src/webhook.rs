@@ -29,8 +29,8 @@ use super::ParamType::{Address, Json, Name};
 use super::http::{self, HttpAnswer};
 use super::path::{self, HttpClient, Path};
 use super::{
-    Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput, Use, is_template, optional, optional_or,
-    required,
+    CallGate, Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput, Use, is_template, optional,
+    optional_or, required,
 };
 
 /// Secret for receivers for which a flow names no other. With the suffix `_NAME`, the secret of `secret = "name"`.
@@ -210,7 +210,7 @@ impl Connector for SignedPost {
         serde_json::to_vec(&post).map_err(|error| PrepareError(error.to_string()))
     }
 
-    async fn attempt(&self, request: &[u8], idempotency_key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
         let kept = serde_json::from_slice::<Post>(request).ok().and_then(|post| {
             let url = Url::parse(&post.url).ok()?;
             Some((post, url))
@@ -237,7 +237,7 @@ impl Connector for SignedPost {
             .header("webhook-signature", signatures.join(" "))
             .header("Content-Type", "application/json")
             .body(body);
-        match http::send_for_status(request).await {
+        match http::send_for_status(request, gate).await {
             Ok(answer) => classify(&answer, id),
             Err(outcome) => outcome,
         }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Pace;
+use super::{Pace, RateLimitHeaders};
 
 /// The longest window that is kept as a pace.
 const SHORT: Duration = Duration::from_secs(2);
@@ -28,27 +28,6 @@ const MAX_DOUBLINGS: u64 = 16;
 const BUCKETS: u32 = 60;
 /// Maximum number of windows that one destination may announce; further ones are ignored.
 const MAX_WINDOWS: usize = 4;
-
-/// The rate limit headers of one answer.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RateLimitHeaders {
-    /// The limits that are given with their windows.
-    pub policies: Vec<Pace>,
-    /// A limit that is given without its window; absent if there is none.
-    pub limit: Option<u32>,
-    /// Calls left until `reset`; absent if the answer gives no number.
-    pub remaining: Option<u32>,
-    /// Time until the window ends; absent if the answer gives none.
-    pub reset: Option<Duration>,
-    /// The name of a header that cannot be read, whose value is missing above; absent if all could be read.
-    pub unreadable: Option<&'static str>,
-}
-
-impl RateLimitHeaders {
-    fn is_silent(&self) -> bool {
-        self.policies.is_empty() && self.limit.is_none() && self.remaining.is_none()
-    }
-}
 
 /// The limits that are in force for one account.
 #[derive(Debug, Default)]

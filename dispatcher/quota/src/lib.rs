@@ -5,13 +5,15 @@
 
 mod announced;
 mod fair_queue;
+mod headers;
 mod lease;
 mod limit;
 mod limiter;
 mod pacer;
 mod share;
 
-pub use announced::{Announced, RateLimitHeaders};
+pub use announced::Announced;
+pub use headers::RateLimitHeaders;
 pub use lease::{CapBudget, CapShortage, QuotaLease, QuotaRequest};
 pub use limit::{Cap, InvalidQuota, Pace, Quota, Span};
 pub use limiter::{LimitedAccount, Limiter, NextGrant};

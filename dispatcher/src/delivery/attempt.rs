@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use usher_connectors::{Connector, Connectors, Idempotency, Lookup, Operation, calling};
+use usher_connectors::{CallGate, Connector, Connectors, Idempotency, Lookup, Operation};
 use usher_engine::clock::ClockState;
 use usher_engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
 use usher_flows::{Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
@@ -157,15 +157,12 @@ impl StepExecutor {
                 return Ok(not_asked);
             }
             Some(_permit) => {
-                let asked = async {
-                    match self.resolve_unknown_outcome(&step_call, request).await {
-                        Some(outcome) => outcome,
-                        None => self.attempt(&step_call, request).await,
-                    }
+                let gate = CallGate::new(self.quotas.extra_requests(quota, self.versions.name(), urgent));
+                let outcome = match self.resolve_unknown_outcome(&step_call, request, &gate).await {
+                    Some(outcome) => outcome,
+                    None => self.attempt(&step_call, request, &gate).await,
                 };
-                let extra_requests = self.quotas.extra_requests(quota, self.versions.name(), urgent);
-                let (outcome, headers) = calling(asked, extra_requests).await;
-                if let Some(headers) = headers {
+                if let Some(headers) = gate.into_observed() {
                     self.quotas.observe_headers(quota, &headers);
                 }
                 outcome
@@ -246,7 +243,12 @@ impl StepExecutor {
     /// Decides about an earlier attempt whose outcome is unknown and which the destination will not recognise. It is
     /// looked up if the connector can do so; otherwise the flow's `on_unknown_outcome` decides. Returns `None` if the
     /// request may be sent.
-    async fn resolve_unknown_outcome(&self, step_call: &StepCall<'_>, request: &[u8]) -> Option<Outcome> {
+    async fn resolve_unknown_outcome(
+        &self,
+        step_call: &StepCall<'_>,
+        request: &[u8],
+        gate: &CallGate,
+    ) -> Option<Outcome> {
         step_call.run.request.as_ref()?;
         let recognised = match step_call.connector.idempotency() {
             Idempotency::Natural => true,
@@ -261,7 +263,8 @@ impl StepExecutor {
         let flow = self.versions.name();
         let connector = step_call.call.connector.as_str();
         let looked_up =
-            tokio::time::timeout(step_call.call.timeout, step_call.connector.lookup(request, &step_call.key)).await;
+            tokio::time::timeout(step_call.call.timeout, step_call.connector.lookup(request, &step_call.key, gate))
+                .await;
         let (outcome, word) = match looked_up {
             Ok(Lookup::Found(effect)) => (Some(Outcome::Done(effect)), "found"),
             Ok(Lookup::Absent) => (None, "absent"),
@@ -280,10 +283,10 @@ impl StepExecutor {
         outcome
     }
 
-    async fn attempt(&self, step_call: &StepCall<'_>, request: &[u8]) -> Outcome {
+    async fn attempt(&self, step_call: &StepCall<'_>, request: &[u8], gate: &CallGate) -> Outcome {
         let StepCall { run, call, connector, key, .. } = step_call;
         let begun = Instant::now();
-        let attempt = AssertUnwindSafe(connector.attempt(request, key)).catch_unwind();
+        let attempt = AssertUnwindSafe(connector.attempt(request, key, gate)).catch_unwind();
         let outcome = match tokio::time::timeout(call.timeout, attempt).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::retry(Cause::Panicked),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use usher_connectors::{Connector, Idempotency, Lookup};
+use usher_connectors::{CallGate, Connector, Idempotency, Lookup};
 use usher_engine::{Cause, Outcome};
 use usher_lab::{Entry, Fault, Filter, LabHandle};
 use usher_proto::Reason;
@@ -64,7 +64,7 @@ impl ConnectorBench {
 /// Makes one attempt of an operation with these parameters.
 pub(crate) async fn carry_out(connector: &dyn Connector, operation: &str, params: Value, data: Value) -> Outcome {
     let request = prepare(connector, operation, &params, &data).unwrap();
-    connector.attempt(&request, KEY).await
+    connector.attempt(&request, KEY, &CallGate::open()).await
 }
 
 fn assert_done(outcome: &Outcome, case: &str) {
@@ -76,7 +76,7 @@ async fn what_is_done_is_an_effect_that_names_whom_it_concerns() {
     let bench = ConnectorBench::new().await;
     for subject in SUBJECTS {
         let connector = bench.open(subject);
-        assert_done(&connector.attempt(&subject.prepare(&*connector), KEY).await, subject.name);
+        assert_done(&connector.attempt(&subject.prepare(&*connector), KEY, &CallGate::open()).await, subject.name);
         let effects = bench.effects(subject.name);
         assert_eq!(effects.len(), 1, "{}", subject.name);
         assert!(effects[0].to.is_some() || effects[0].user.is_some(), "{}", subject.name);
@@ -90,10 +90,15 @@ async fn an_answer_lost_before_the_effect_costs_nothing() {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
         bench.fault(subject, Fault { hang: true, hang_seconds: Some(0.05), ..Fault::default() });
-        assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Interrupted), "{}", subject.name);
+        assert_eq!(
+            connector.attempt(&request, KEY, &CallGate::open()).await,
+            Outcome::retry(Cause::Interrupted),
+            "{}",
+            subject.name
+        );
         assert_eq!(bench.effects(subject.name).len(), 0, "{}", subject.name);
         bench.end_fault(subject);
-        assert_done(&connector.attempt(&request, KEY).await, subject.name);
+        assert_done(&connector.attempt(&request, KEY, &CallGate::open()).await, subject.name);
         assert_eq!(bench.effects(subject.name).len(), 1, "{}", subject.name);
     }
 }
@@ -105,10 +110,15 @@ async fn an_answer_lost_after_the_effect_is_made_up_for_without_a_second_one() {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
         bench.fault(subject, Fault { drop_after_effect: true, ..Fault::default() });
-        assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Interrupted), "{}", subject.name);
+        assert_eq!(
+            connector.attempt(&request, KEY, &CallGate::open()).await,
+            Outcome::retry(Cause::Interrupted),
+            "{}",
+            subject.name
+        );
         bench.end_fault(subject);
         assert_eq!(bench.effects(subject.name).len(), 1, "{}", subject.name);
-        assert_done(&connector.attempt(&request, KEY).await, subject.name);
+        assert_done(&connector.attempt(&request, KEY, &CallGate::open()).await, subject.name);
         let again = match connector.idempotency() {
             // Repeated, with the same result as once.
             Idempotency::Natural => 2,
@@ -126,16 +136,21 @@ async fn who_can_be_asked_says_what_has_become_of_a_request() {
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
         let can = matches!(subject.name, "nylas" | "novu" | "stripe");
-        let before = connector.lookup(&request, KEY).await;
+        let before = connector.lookup(&request, KEY, &CallGate::open()).await;
         assert_eq!(before, if can { Lookup::Absent } else { Lookup::Unknown }, "{}", subject.name);
         bench.fault(subject, Fault { drop_after_effect: true, ..Fault::default() });
-        assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Interrupted), "{}", subject.name);
+        assert_eq!(
+            connector.attempt(&request, KEY, &CallGate::open()).await,
+            Outcome::retry(Cause::Interrupted),
+            "{}",
+            subject.name
+        );
         bench.end_fault(subject);
         bench.lab.lab().forget_keys(subject.name).unwrap();
-        let after = connector.lookup(&request, KEY).await;
+        let after = connector.lookup(&request, KEY, &CallGate::open()).await;
         assert_eq!(matches!(after, Lookup::Found(_)), can, "{}: {after:?}", subject.name);
         bench.fault(subject, Fault { status: Some(503), ..Fault::default() });
-        let down = connector.lookup(&request, KEY).await;
+        let down = connector.lookup(&request, KEY, &CallGate::open()).await;
         let later = matches!(down, Lookup::Later(Outcome::Retry { cause: Cause::Unavailable, .. }));
         assert!(if can { later } else { down == Lookup::Unknown }, "{}: it is not there: {down:?}", subject.name);
         bench.end_fault(subject);
@@ -150,11 +165,13 @@ async fn nylas_is_asked_again_when_its_memory_only_repeats_an_error() {
     let request = nylas.prepare(&*connector);
     assert_eq!(connector.idempotency(), Idempotency::KeyFor(Duration::from_secs(55 * 60)));
     bench.fault(nylas, Fault { status: Some(500), ..Fault::default() });
-    assert_eq!(connector.attempt(&request, KEY).await, Outcome::retry(Cause::Unavailable));
+    assert_eq!(connector.attempt(&request, KEY, &CallGate::open()).await, Outcome::retry(Cause::Unavailable));
     bench.end_fault(nylas);
-    let Outcome::Retry { cause, .. } = connector.attempt(&request, KEY).await else { panic!("the error is kept") };
+    let Outcome::Retry { cause, .. } = connector.attempt(&request, KEY, &CallGate::open()).await else {
+        panic!("the error is kept")
+    };
     assert_eq!(cause, Cause::Replayed, "the mailbox shows that nothing was sent");
-    assert_done(&connector.attempt(&request, "another key").await, "another key");
+    assert_done(&connector.attempt(&request, "another key", &CallGate::open()).await, "another key");
     assert_eq!(bench.effects("nylas").len(), 1);
 }
 
@@ -165,11 +182,14 @@ async fn a_504_of_nylas_that_sent_the_mail_sends_no_second_one() {
     let connector = bench.open(nylas);
     let request = nylas.prepare(&*connector);
     bench.fault(nylas, Fault { status: Some(504), after_effect: true, ..Fault::default() });
-    let outcome = connector.attempt(&request, KEY).await;
+    let outcome = connector.attempt(&request, KEY, &CallGate::open()).await;
     assert_eq!(outcome, Outcome::retry(Cause::Timeout));
     assert!(!Cause::Timeout.nothing_happened(), "so the same request is repeated");
     bench.end_fault(nylas);
-    assert_done(&connector.attempt(&request, KEY).await, "the key repeats the 504, the mailbox shows the mail");
+    assert_done(
+        &connector.attempt(&request, KEY, &CallGate::open()).await,
+        "the key repeats the 504, the mailbox shows the mail",
+    );
     assert_eq!(bench.effects("nylas").len(), 1);
 }
 
@@ -202,7 +222,8 @@ async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one
         let connector = bench.open(subject);
         let request = subject.prepare(&*connector);
         bench.fault(subject, Fault { latency_ms: 400, ..Fault::default() });
-        let attempt = connector.attempt(&request, KEY);
+        let gate = CallGate::open();
+        let attempt = connector.attempt(&request, KEY, &gate);
         assert!(tokio::time::timeout(Duration::from_millis(200), attempt).await.is_err(), "{}", subject.name);
         let effects = async || {
             while bench.effects(subject.name).is_empty() {
@@ -213,7 +234,7 @@ async fn a_deadline_that_passes_while_the_effect_comes_about_makes_no_second_one
         bench.end_fault(subject);
         let again = async || {
             // The first request may still be in flight at the double; each double reports that differently.
-            while !matches!(connector.attempt(&request, KEY).await, Outcome::Done(_)) {}
+            while !matches!(connector.attempt(&request, KEY, &CallGate::open()).await, Outcome::Done(_)) {}
         };
         tokio::time::timeout(Duration::from_secs(20), again()).await.unwrap();
         // An idempotent write takes effect again with the same result.
@@ -258,7 +279,7 @@ async fn algolia_keeps_the_newest_state() {
     let save_again = async |name: Value, at: i64, pass: u32| {
         let params = json!({ "object_id": "user_1", "fields": { "name": name } });
         let request = prepare_rerun(&*connector, "save", &params, &json!({ "updated_at": at }), pass).unwrap();
-        assert_done(&connector.attempt(&request, KEY).await, &name.to_string());
+        assert_done(&connector.attempt(&request, KEY, &CallGate::open()).await, &name.to_string());
     };
     let save = async |name: &str, at: i64| save_again(json!(name), at, 0).await;
     let stored = async || {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use usher_connectors::{Connector, Operation, ParamType};
+use usher_connectors::{CallGate, Connector, Operation, ParamType};
 
 use super::server::{TestServer, answer};
 use super::subject::{KEY, SUBJECTS, prepare};
@@ -80,8 +80,8 @@ impl Asked {
         let data = json!({ "object": "user", "id": id });
         if let Ok(request) = prepare(&*self.connector, self.operation.name, &Value::Object(params), &data) {
             // The result is covered by other tests.
-            let _ = self.connector.attempt(&request, KEY).await;
-            let _ = self.connector.lookup(&request, KEY).await;
+            let _ = self.connector.attempt(&request, KEY, &CallGate::open()).await;
+            let _ = self.connector.lookup(&request, KEY, &CallGate::open()).await;
         }
         let first = |request: &String| request.lines().next().unwrap_or_default().to_owned();
         self.server.requests()[before..].iter().map(first).collect()

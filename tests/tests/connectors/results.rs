@@ -1,6 +1,6 @@
 //! Results and errors derived from any answer of a destination can be stored.
 
-use usher_connectors::Lookup;
+use usher_connectors::{CallGate, Lookup};
 use usher_engine::{Effect, Outcome};
 use usher_proto::visible;
 
@@ -44,11 +44,11 @@ async fn an_odd_answer_gives_an_effect_that_can_be_kept() {
                 let connector = subject.open(&server.url());
                 let request = subject.prepare(&*connector);
                 let case = format!("{}: {}", subject.name, body.chars().take(200).collect::<String>());
-                if let Outcome::Done(effect) = connector.attempt(&request, KEY).await {
+                if let Outcome::Done(effect) = connector.attempt(&request, KEY, &CallGate::open()).await {
                     assert_storable(&effect, &case);
                     done += 1;
                 }
-                if let Lookup::Found(effect) = connector.lookup(&request, KEY).await {
+                if let Lookup::Found(effect) = connector.lookup(&request, KEY, &CallGate::open()).await {
                     assert_storable(&effect, &case);
                     done += 1;
                 }

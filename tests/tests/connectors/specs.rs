@@ -8,6 +8,7 @@ mod openapi;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use usher_connectors::CallGate;
 use usher_tests::backend::log_once;
 
 use self::openapi::{Document, SpecRequest};
@@ -51,8 +52,8 @@ async fn judged(connector: &str, file: &str) {
             let data = json!({ "object": "user", "id": id, "first_name": id, "updated_at": 1_767_261_600_250_i64 });
             // Values that cannot be sent are refused earlier; other tests cover that.
             if let Ok(request) = prepare(&*opened, operation.name, &Value::Object(params), &data) {
-                let _ = opened.attempt(&request, KEY).await;
-                let _ = opened.lookup(&request, KEY).await;
+                let _ = opened.attempt(&request, KEY, &CallGate::open()).await;
+                let _ = opened.lookup(&request, KEY, &CallGate::open()).await;
             }
             server.requests()[before..].to_vec()
         };

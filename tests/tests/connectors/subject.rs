@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use usher_connectors::{Connector, PrepareError, StepInput};
+use usher_connectors::{CallGate, Connector, PrepareError, StepInput};
 use usher_engine::Outcome;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 use usher_service::options::Environment;
@@ -130,7 +130,7 @@ impl ConnectorSubject {
     pub(crate) async fn attempt(&self, url: &str) -> Outcome {
         let connector = self.open(url);
         let request = self.prepare(&*connector);
-        connector.attempt(&request, KEY).await
+        connector.attempt(&request, KEY, &CallGate::open()).await
     }
 }
 

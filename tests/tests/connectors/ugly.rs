@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use usher_connectors::CallGate;
 use usher_engine::{Cause, Outcome};
 
 use super::log::assert_discreet;
@@ -140,7 +141,7 @@ async fn a_request_is_repeated_byte_for_byte() {
         let request = subject.prepare(&*connector);
         assert_eq!(request, subject.prepare(&*connector), "{}: it is prepared alike", subject.name);
         for _ in 0..2 {
-            let outcome = connector.attempt(&request, KEY).await;
+            let outcome = connector.attempt(&request, KEY, &CallGate::open()).await;
             assert_retry(&outcome, Cause::Unavailable, subject, "503");
         }
         // The time of an attempt and its signature differ intentionally.
@@ -159,7 +160,7 @@ async fn a_request_is_repeated_byte_for_byte() {
 async fn a_kept_request_that_cannot_be_read_is_given_up_without_being_sent() {
     for subject in SUBJECTS.iter().filter(|subject| subject.name != "resend") {
         let server = TestServer::start(answer(200, &[], subject.done.1)).await;
-        let outcome = subject.open(&server.url()).attempt(b"\xff{", KEY).await;
+        let outcome = subject.open(&server.url()).attempt(b"\xff{", KEY, &CallGate::open()).await;
         assert!(matches!(outcome, Outcome::Reject { .. }), "{}: {outcome:?}", subject.name);
         assert_eq!(server.requests().len(), 0, "{}", subject.name);
     }

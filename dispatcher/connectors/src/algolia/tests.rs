@@ -4,6 +4,7 @@ use tokio::net::TcpListener;
 
 use super::super::testing::{prepare, prepare_rerun, serve};
 use super::*;
+use crate::CallGate;
 
 fn connector() -> Algolia {
     usher_service::telemetry::install_tls();
@@ -75,9 +76,9 @@ async fn the_next_host_is_asked_where_one_is_not_there_and_nowhere_else() {
     let host = async |status| serve(vec![(status, "x-a: b", r#"{"taskID":1}"#)]).await;
     let request = prepare(&algolia, DELETE, &json!({ "object_id": "x" }), &Value::Null).expect("a request");
     algolia.hosts = vec![nobody.clone(), host(503).await, host(302).await, host(200).await];
-    assert!(matches!(algolia.attempt(&request, "k").await, Outcome::Done(_)));
+    assert!(matches!(algolia.attempt(&request, "k", &CallGate::open()).await, Outcome::Done(_)));
     algolia.hosts = vec![host(503).await, nobody];
-    assert_eq!(algolia.attempt(&request, "k").await, Outcome::retry(Cause::Unreachable));
+    assert_eq!(algolia.attempt(&request, "k", &CallGate::open()).await, Outcome::retry(Cause::Unreachable));
     algolia.hosts = vec![host(429).await, host(200).await];
-    assert_eq!(algolia.attempt(&request, "k").await, Outcome::retry(Cause::Throttled));
+    assert_eq!(algolia.attempt(&request, "k", &CallGate::open()).await, Outcome::retry(Cause::Throttled));
 }

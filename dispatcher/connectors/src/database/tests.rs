@@ -8,6 +8,7 @@ use usher_proto::{Event, EventId, Instance, Json, Key, Source, SubjectId, Timest
 use usher_sql::DatabaseAddress;
 
 use super::*;
+use crate::CallGate;
 
 struct Scene {
     directory: Directory,
@@ -51,7 +52,7 @@ impl Scene {
     /// As `sync`, for JSON text that a tree cannot represent.
     async fn sync_text(&self, operation: &str, kind: &str, at: i64, data: &str) -> String {
         let request = prepared(&self.directory, operation, kind, at, data).expect("a request");
-        match self.directory.attempt(&request, "").await {
+        match self.directory.attempt(&request, "", &CallGate::open()).await {
             Outcome::Done(effect) => effect.result["operation"].as_str().expect("an operation").to_owned(),
             Outcome::Overtaken => "overtaken".to_owned(),
             other => panic!("{kind}: {other:?}"),
@@ -372,10 +373,10 @@ async fn a_user_is_kept_as_before() {
         let kept = br#"{"Upsert":{"id":"user_1","email":null,"phone":null,"username":null,"first_name":"Kept",
             "last_name":null,"image_url":null,"external_id":null,"created_at":null,"updated_at":3000,"event_at":3100,
             "extra":"{}"}}"#;
-        assert!(matches!(scene.directory.attempt(kept, "").await, Outcome::Done(_)));
+        assert!(matches!(scene.directory.attempt(kept, "", &CallGate::open()).await, Outcome::Done(_)));
         assert_eq!(scene.rows("usher_users", &["first_name"]).await, [[Some("Kept".to_owned())]]);
         let kept = br#"{"Delete":{"id":"user_1","at":4000}}"#;
-        assert!(matches!(scene.directory.attempt(kept, "").await, Outcome::Done(_)));
+        assert!(matches!(scene.directory.attempt(kept, "", &CallGate::open()).await, Outcome::Done(_)));
         assert_eq!(sync("user.updated", 5100, user("Back", 5000)).await, "overtaken");
         assert_eq!(scene.count("usher_users").await, 0);
         scene.end().await;

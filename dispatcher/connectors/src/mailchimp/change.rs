@@ -20,6 +20,7 @@ use usher_proto::Reason;
 use super::super::http::HttpAnswer;
 use super::super::path::Path;
 use super::{Mailchimp, classify, of_list};
+use crate::CallGate;
 
 /// A request as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,15 +101,15 @@ fn done(hash: &str, status: &str) -> Outcome {
 impl Mailchimp {
     /// Creates or updates the member. An archived member is restored; one to be subscribed is asked to confirm first, and a member whose address has
     /// changed keeps the data of the old address.
-    pub(super) async fn put(&self, change: &MemberChange) -> Result<Outcome, Outcome> {
+    pub(super) async fn put(&self, change: &MemberChange, gate: &CallGate) -> Result<Outcome, Outcome> {
         let unreadable = || Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
         let text = change.body.as_deref().ok_or_else(unreadable)?;
         let mut body: Value = serde_json::from_str(text).map_err(|_| unreadable())?;
         if let Some(former) = &change.former {
-            match self.state(&change.list, former).await? {
+            match self.state(&change.list, former, gate).await? {
                 Some(State::Subscribed) => {
-                    if let Some(state) = self.change_address(change, former, &body).await? {
-                        self.tag(change).await?;
+                    if let Some(state) = self.change_address(change, former, &body, gate).await? {
+                        self.tag(change, gate).await?;
                         let result = json!({ "status": state.label(), "moved": true });
                         return Ok(Outcome::Done(Effect::new(&change.hash, result)));
                     }
@@ -118,25 +119,25 @@ impl Mailchimp {
                 Some(State::Cleaned | State::Pending | State::Transactional | State::Archived) | None => {}
             }
         }
-        let mut state = self.write(change, &body).await?;
+        let mut state = self.write(change, &body, gate).await?;
         if state == State::Archived {
             // Mailchimp does not report a refusal from before the archiving, so the member is asked to confirm and not
             // subscribed directly.
             let subscribed = body["status_if_new"] == State::Subscribed.label();
             body["status"] = if subscribed { json!(State::Pending.label()) } else { body["status_if_new"].clone() };
-            state = self.write(change, &body).await?;
+            state = self.write(change, &body, gate).await?;
         }
         if state == State::Archived {
             return Err(Outcome::reject(Reason::InvalidRequest, "200 archived"));
         }
-        self.tag(change).await?;
+        self.tag(change, gate).await?;
         Ok(done(&change.hash, state.label()))
     }
 
-    async fn write(&self, change: &MemberChange, body: &Value) -> Result<State, Outcome> {
+    async fn write(&self, change: &MemberChange, body: &Value, gate: &CallGate) -> Result<State, Outcome> {
         // Without this parameter, a field that the audience requires would cause the refusal of members without it.
         let path = of_member(&change.list, &change.hash)?.query("skip_merge_validation", "true");
-        let answer = self.ask(Method::PUT, path, Some(body.to_string())).await?;
+        let answer = self.ask(Method::PUT, path, Some(body.to_string()), gate).await?;
         if answer.status.is_success() { State::of(&answer) } else { Err(classify(&answer)) }
     }
 
@@ -147,13 +148,14 @@ impl Mailchimp {
         change: &MemberChange,
         former: &str,
         body: &Value,
+        gate: &CallGate,
     ) -> Result<Option<State>, Outcome> {
         let path = of_member(&change.list, former)?.query("skip_merge_validation", "true");
         let mut changes = body.clone();
         if let Some(fields) = changes.as_object_mut() {
             fields.remove("status_if_new");
         }
-        let answer = self.ask(Method::PATCH, path, Some(changes.to_string())).await?;
+        let answer = self.ask(Method::PATCH, path, Some(changes.to_string()), gate).await?;
         match answer.status.as_u16() {
             200..=299 if answer.json()["id"] == change.hash.as_str() => State::of(&answer).map(Some),
             200..=299 | 400 | 404 => Ok(None),
@@ -161,10 +163,10 @@ impl Mailchimp {
         }
     }
 
-    async fn tag(&self, change: &MemberChange) -> Result<(), Outcome> {
+    async fn tag(&self, change: &MemberChange, gate: &CallGate) -> Result<(), Outcome> {
         if let Some(tags) = &change.tags {
             let path = of_member(&change.list, &change.hash)?.then("/tags");
-            let answer = self.ask(Method::POST, path, Some(tags.clone())).await?;
+            let answer = self.ask(Method::POST, path, Some(tags.clone()), gate).await?;
             if !answer.status.is_success() {
                 return Err(classify(&answer));
             }
@@ -174,35 +176,35 @@ impl Mailchimp {
 
     /// Unsubscribes a member who may receive mail. A member who receives none is left unchanged, because the new state
     /// would contain less information.
-    pub(super) async fn unsubscribe(&self, change: &MemberChange) -> Result<Outcome, Outcome> {
-        match self.state(&change.list, &change.hash).await? {
+    pub(super) async fn unsubscribe(&self, change: &MemberChange, gate: &CallGate) -> Result<Outcome, Outcome> {
+        match self.state(&change.list, &change.hash, gate).await? {
             None => Ok(done(&change.hash, "absent")),
             Some(state @ (State::Unsubscribed | State::Cleaned | State::Archived)) => {
                 Ok(done(&change.hash, state.label()))
             }
             Some(State::Subscribed | State::Pending | State::Transactional) => {
-                Ok(done(&change.hash, self.say_unsubscribed(change).await?.label()))
+                Ok(done(&change.hash, self.say_unsubscribed(change, gate).await?.label()))
             }
         }
     }
 
     /// Sends a PATCH, because a PUT would create a member where there is none.
-    async fn say_unsubscribed(&self, change: &MemberChange) -> Result<State, Outcome> {
+    async fn say_unsubscribed(&self, change: &MemberChange, gate: &CallGate) -> Result<State, Outcome> {
         let body = json!({ "status": State::Unsubscribed.label() }).to_string();
-        let answer = self.ask(Method::PATCH, of_member(&change.list, &change.hash)?, Some(body)).await?;
+        let answer = self.ask(Method::PATCH, of_member(&change.list, &change.hash)?, Some(body), gate).await?;
         if answer.status.is_success() { State::of(&answer) } else { Err(classify(&answer)) }
     }
 
     /// Archives the member, so that the person can come back. A permanent erasure would also prevent that.
-    pub(super) async fn archive(&self, change: &MemberChange) -> Result<Outcome, Outcome> {
-        let delete = async || self.ask(Method::DELETE, of_member(&change.list, &change.hash)?, None).await;
+    pub(super) async fn archive(&self, change: &MemberChange, gate: &CallGate) -> Result<Outcome, Outcome> {
+        let delete = async || self.ask(Method::DELETE, of_member(&change.list, &change.hash)?, None, gate).await;
         let mut answer = delete().await?;
         if matches!(answer.status.as_u16(), 404 | 405) {
-            match self.state(&change.list, &change.hash).await? {
+            match self.state(&change.list, &change.hash, gate).await? {
                 None => return Ok(done(&change.hash, "absent")),
                 Some(state @ (State::Archived | State::Cleaned)) => return Ok(done(&change.hash, state.label())),
                 Some(State::Pending) => {
-                    self.say_unsubscribed(change).await?;
+                    self.say_unsubscribed(change, gate).await?;
                     answer = delete().await?;
                 }
                 // The member confirmed or was added between the two requests.
@@ -216,12 +218,12 @@ impl Mailchimp {
 
     /// Returns the state of a member, or `None` if there is no such member. A 404 may also refer to the list, and a
     /// missing list must not look like completed work.
-    async fn state(&self, list: &str, hash: &str) -> Result<Option<State>, Outcome> {
-        let answer = self.ask(Method::GET, of_member(list, hash)?.query("fields", "status"), None).await?;
+    async fn state(&self, list: &str, hash: &str, gate: &CallGate) -> Result<Option<State>, Outcome> {
+        let answer = self.ask(Method::GET, of_member(list, hash)?.query("fields", "status"), None, gate).await?;
         match answer.status.as_u16() {
             200..=299 => State::of(&answer).map(Some),
             404 => {
-                let answer = self.ask(Method::GET, of_list(list)?.query("fields", "id"), None).await?;
+                let answer = self.ask(Method::GET, of_list(list)?.query("fields", "id"), None, gate).await?;
                 if answer.status.is_success() { Ok(None) } else { Err(classify(&answer)) }
             }
             _ => Err(classify(&answer)),

@@ -2,6 +2,7 @@
 
 use super::super::testing::{answer, prepare, serve};
 use super::*;
+use crate::CallGate;
 
 fn connector() -> Novu {
     usher_service::telemetry::install_tls();
@@ -51,7 +52,7 @@ async fn an_error_that_novu_only_repeats_is_settled_by_what_was_made_of_it() {
         let novu = Novu { base: serve(vec![replayed, list]).await, ..connector() };
         let params = json!({ "workflow": "w", "subscriber_id": "u" });
         let request = prepare(&novu, "trigger", &params, &Value::Null).expect("a request");
-        match (novu.attempt(&request, "k1").await, expected) {
+        match (novu.attempt(&request, "k1", &CallGate::open()).await, expected) {
             (Outcome::Done(effect), None) => assert_eq!(effect.id, "k1"),
             (Outcome::Retry { cause, .. }, Some(expected)) => assert_eq!(cause, expected),
             (outcome, expected) => panic!("{outcome:?} is not {expected:?}"),

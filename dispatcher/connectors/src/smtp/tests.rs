@@ -13,6 +13,7 @@ use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId};
 use usher_service::clock;
 
 use super::*;
+use crate::CallGate;
 use crate::assert_outcome;
 
 const KEY: &str = "usher/email/welcome/msg_1/0";
@@ -58,7 +59,7 @@ fn welcome(to: Value) -> Value {
 
 impl Scene {
     async fn send(&self, params: Value) -> Outcome {
-        self.smtp.attempt(&prepared(&self.smtp, &params).expect("a mail"), KEY).await
+        self.smtp.attempt(&prepared(&self.smtp, &params).expect("a mail"), KEY, &CallGate::open()).await
     }
 
     fn fault(&self, fault: Fault) {
@@ -99,7 +100,7 @@ async fn the_same_request_is_sent_byte_for_byte() {
     let scene = scene().await;
     let request = prepared(&scene.smtp, &welcome(json!("a@b.test"))).expect("a mail");
     for _ in 0..2 {
-        assert!(matches!(scene.smtp.attempt(&request, KEY).await, Outcome::Done(_)));
+        assert!(matches!(scene.smtp.attempt(&request, KEY, &CallGate::open()).await, Outcome::Done(_)));
     }
     let mails = scene.mails();
     assert_eq!(mails[0], mails[1]);
@@ -157,16 +158,16 @@ async fn refusals_mean_what_they_are_about() {
 async fn nobody_there_and_no_way_in_are_told_apart() {
     let nobody = connector("smtp://127.0.0.1:1");
     let mail = prepared(&nobody, &welcome(json!("a@b.test"))).expect("a mail");
-    assert_outcome(&nobody.attempt(&mail, KEY).await, Ok(Cause::Unreachable), "nobody there");
+    assert_outcome(&nobody.attempt(&mail, KEY, &CallGate::open()).await, Ok(Cause::Unreachable), "nobody there");
     let scene = scene().await;
     let address = scene.lab.smtp_url().replace("smtp://", "");
     // The lab's server offers neither TLS nor a login.
     for url in [format!("smtp://me:secret@{address}"), format!("smtp://{address}?tls=required")] {
-        let outcome = connector(&url).attempt(&mail, KEY).await;
+        let outcome = connector(&url).attempt(&mail, KEY, &CallGate::open()).await;
         assert_outcome(&outcome, Err(Reason::Configuration), &url);
     }
     let opportunistic = connector(&format!("smtp://{address}?tls=opportunistic"));
-    assert!(matches!(opportunistic.attempt(&mail, KEY).await, Outcome::Done(_)));
+    assert!(matches!(opportunistic.attempt(&mail, KEY, &CallGate::open()).await, Outcome::Done(_)));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::answer::{self, is_missing};
+use crate::CallGate;
 use crate::http::{self, HttpAnswer};
 use crate::path::{HttpClient, Path};
 use crate::setting;
@@ -48,17 +49,23 @@ impl Api {
         Ok(request.bearer_auth(self.key.expose()).header("Stripe-Version", API_VERSION))
     }
 
-    pub(super) async fn post(&self, path: &Path, form: String, key: &str) -> Result<HttpAnswer, Outcome> {
+    pub(super) async fn post(
+        &self,
+        path: &Path,
+        form: String,
+        key: &str,
+        gate: &CallGate,
+    ) -> Result<HttpAnswer, Outcome> {
         let request = self.signed(Method::POST, path)?;
         let request =
             request.header("Idempotency-Key", key).header("Content-Type", "application/x-www-form-urlencoded");
-        http::send(request.body(form)).await
+        http::send(request.body(form), gate).await
     }
 
     /// Deletes one of the `objects`. Returns true if it existed. Stripe ignores idempotency keys here.
-    pub(super) async fn delete(&self, objects: &'static str, id: &str) -> Result<bool, Outcome> {
+    pub(super) async fn delete(&self, objects: &'static str, id: &str, gate: &CallGate) -> Result<bool, Outcome> {
         let path = Path::of(objects).segment("id", id)?;
-        let answer = http::send(self.signed(Method::DELETE, &path)?).await?;
+        let answer = http::send(self.signed(Method::DELETE, &path)?, gate).await?;
         if answer.status.is_success() {
             Ok(true)
         } else if is_missing(&answer) {
@@ -74,6 +81,7 @@ impl Api {
         path: &Path,
         query: &[(&str, &str)],
         fits: impl Fn(&Value) -> bool,
+        gate: &CallGate,
     ) -> Result<ListResult, Outcome> {
         let mut listed = ListResult { found: Vec::new(), whole: true };
         let mut next: Option<(&str, String)> = None;
@@ -81,7 +89,7 @@ impl Api {
             let next_query = next.as_ref().map(|(name, value)| (*name, value.as_str()));
             let query = query.iter().copied().chain([("limit", PER_PAGE)]).chain(next_query);
             let page = query.fold(path.clone(), |page, (name, value)| page.query(name, value));
-            let answer = http::send(self.signed(Method::GET, &page)?).await?;
+            let answer = http::send(self.signed(Method::GET, &page)?, gate).await?;
             if is_missing(&answer) {
                 return Ok(listed);
             }

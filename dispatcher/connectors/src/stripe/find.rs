@@ -11,6 +11,7 @@ use usher_service::clock;
 
 use super::kept::{Make, Retire, Whose};
 use super::{Lookup, MARK, Stripe, made};
+use crate::CallGate;
 use crate::path::Path;
 
 /// Largest delay of the search index, in seconds.
@@ -21,7 +22,7 @@ const SKEW: i64 = 300;
 impl Stripe {
     /// Looks up the object that was requested under this key, by the mark that it carries. Reports it as absent only
     /// after reading the list to its end.
-    pub(super) async fn look_up_made(&self, make: &Make, key: &str) -> Lookup {
+    pub(super) async fn look_up_made(&self, make: &Make, key: &str, gate: &CallGate) -> Lookup {
         let Some(since) = make.since else { return Lookup::Unknown };
         let since = (since - SKEW).to_string();
         let email = make.field("email");
@@ -35,7 +36,7 @@ impl Stripe {
             _ => return Lookup::Unknown,
         };
         let Some(path) = make.path() else { return Lookup::Unknown };
-        match self.api.list(&path, &query, |object| object["metadata"][MARK] == key).await {
+        match self.api.list(&path, &query, |object| object["metadata"][MARK] == key, gate).await {
             Ok(listed) => match listed.found.first() {
                 Some(object) => Lookup::Found(made(object)),
                 None if listed.whole => Lookup::Absent,
@@ -47,14 +48,14 @@ impl Stripe {
     }
 
     /// Returns the ids of the customers that the request applies to.
-    pub(super) async fn customers_of(&self, retire: &Retire) -> Result<Vec<String>, Outcome> {
+    pub(super) async fn customers_of(&self, retire: &Retire, gate: &CallGate) -> Result<Vec<String>, Outcome> {
         let wanted = match &retire.of {
             Whose::Id(id) => return Ok(vec![id.clone()]),
             Whose::Metadata(wanted) => wanted,
         };
         let query = query(wanted);
         let fits = |object: &Value| fits(object, wanted);
-        let indexed = self.api.list(&Path::of("/v1/customers/search"), &[("query", &query)], fits).await?;
+        let indexed = self.api.list(&Path::of("/v1/customers/search"), &[("query", &query)], fits, gate).await?;
         let mut ids: Vec<String> = indexed.found.iter().filter_map(id).collect();
         // Customers created within the last hour may not be in the index yet.
         let from = clock::now().seconds() - INDEX_LAG;
@@ -63,7 +64,7 @@ impl Stripe {
             let from = from.to_string();
             let until = until.to_string();
             let fresh = [("created[gte]", from.as_str()), ("created[lte]", until.as_str())];
-            let fresh = self.api.list(&Path::of("/v1/customers"), &fresh, fits).await?;
+            let fresh = self.api.list(&Path::of("/v1/customers"), &fresh, fits, gate).await?;
             ids.extend(fresh.found.iter().filter_map(id));
             if ids.is_empty() && !fresh.whole {
                 // There are too many new customers to read; a later attempt finds them in the index.

@@ -7,23 +7,24 @@ use usher_engine::{Effect, Outcome};
 use super::Stripe;
 use super::find::id;
 use super::kept::{Retire, What, Whose};
+use crate::CallGate;
 use crate::path::Path;
 
 impl Stripe {
     /// Cancels or deletes the objects of a request. `Err` is the outcome of a request to Stripe that failed.
-    pub(super) async fn retire(&self, retire: &Retire) -> Result<Outcome, Outcome> {
+    pub(super) async fn retire(&self, retire: &Retire, gate: &CallGate) -> Result<Outcome, Outcome> {
         match (retire.retire, &retire.of) {
             (What::Subscription, Whose::Id(subscription)) => {
-                let cancelled = self.cancel(subscription).await?;
+                let cancelled = self.cancel(subscription, gate).await?;
                 let cancelled: Vec<&str> = cancelled.then_some(subscription.as_str()).into_iter().collect();
                 Ok(done(subscription, json!({ "cancelled": cancelled })))
             }
             (What::Subscription | What::Subscriptions, _) => {
-                let customers = self.customers_of(retire).await?;
+                let customers = self.customers_of(retire, gate).await?;
                 let mut cancelled = Vec::new();
                 for customer in &customers {
-                    for subscription in self.running(customer).await? {
-                        if self.cancel(&subscription).await? {
+                    for subscription in self.running(customer, gate).await? {
+                        if self.cancel(&subscription, gate).await? {
                             cancelled.push(subscription);
                         }
                     }
@@ -31,11 +32,11 @@ impl Stripe {
                 Ok(done(first(&customers), json!({ "customers": customers, "cancelled": cancelled })))
             }
             (What::Customer, _) => {
-                let customers = self.customers_of(retire).await?;
+                let customers = self.customers_of(retire, gate).await?;
                 let mut deleted = Vec::new();
                 for customer in &customers {
                     // Also cancels the customer's subscriptions at once. It cannot be undone.
-                    if self.api.delete("/v1/customers", customer).await? {
+                    if self.api.delete("/v1/customers", customer, gate).await? {
                         deleted.push(customer);
                     }
                 }
@@ -45,14 +46,14 @@ impl Stripe {
     }
 
     /// Returns the customer's subscriptions that can still be cancelled. Stripe's list omits cancelled ones by default.
-    async fn running(&self, customer: &str) -> Result<Vec<String>, Outcome> {
+    async fn running(&self, customer: &str, gate: &CallGate) -> Result<Vec<String>, Outcome> {
         let runs = |object: &Value| !matches!(object["status"].as_str(), Some("canceled" | "incomplete_expired"));
-        let listed = self.api.list(&Path::of("/v1/subscriptions"), &[("customer", customer)], runs).await?;
+        let listed = self.api.list(&Path::of("/v1/subscriptions"), &[("customer", customer)], runs, gate).await?;
         Ok(listed.found.iter().filter_map(id).collect())
     }
 
-    async fn cancel(&self, subscription: &str) -> Result<bool, Outcome> {
-        self.api.delete("/v1/subscriptions", subscription).await
+    async fn cancel(&self, subscription: &str, gate: &CallGate) -> Result<bool, Outcome> {
+        self.api.delete("/v1/subscriptions", subscription, gate).await
     }
 }
 

@@ -11,6 +11,7 @@ use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId};
 use usher_service::clock;
 
 use super::*;
+use crate::CallGate;
 
 const TRIAL: &str = "usher/trial/customer/msg_1/0";
 
@@ -61,7 +62,7 @@ fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>,
 impl Scene {
     async fn under(&self, key: &str, operation: &str, params: Value) -> Outcome {
         let request = prepared(&self.stripe, operation, &params).expect("a request");
-        self.stripe.attempt(&request, key).await
+        self.stripe.attempt(&request, key, &CallGate::open()).await
     }
 
     async fn done(&self, key: &str, operation: &str, params: Value) -> Value {
@@ -195,24 +196,26 @@ async fn what_was_made_is_found_after_the_key_is_forgotten() {
     let scene = scene().await;
     let params = json!({"email": "A@b.test", "metadata": {"clerk_user_id": "user_1"}});
     let request = prepared(&scene.stripe, CREATE_CUSTOMER, &params).expect("a request");
-    assert_eq!(scene.stripe.lookup(&request, TRIAL).await, Lookup::Absent);
+    assert_eq!(scene.stripe.lookup(&request, TRIAL, &CallGate::open()).await, Lookup::Absent);
     // The answer is lost.
     scene.fault(Fault { drop_after_effect: true, ..Fault::default() });
-    assert_eq!(scene.stripe.attempt(&request, TRIAL).await, Outcome::retry(Cause::Interrupted));
+    assert_eq!(scene.stripe.attempt(&request, TRIAL, &CallGate::open()).await, Outcome::retry(Cause::Interrupted));
     scene.well_again();
-    let Lookup::Found(effect) = scene.stripe.lookup(&request, TRIAL).await else { panic!("it is there") };
+    let Lookup::Found(effect) = scene.stripe.lookup(&request, TRIAL, &CallGate::open()).await else {
+        panic!("it is there")
+    };
     assert!(effect.id.starts_with("cus_"), "{effect:?}");
-    assert_eq!(scene.stripe.lookup(&request, "usher/trial/customer/msg_2/0").await, Lookup::Absent);
+    assert_eq!(scene.stripe.lookup(&request, "usher/trial/customer/msg_2/0", &CallGate::open()).await, Lookup::Absent);
     scene.fault(Fault { status: Some(503), ..Fault::default() });
-    assert!(matches!(scene.stripe.lookup(&request, TRIAL).await, Lookup::Later(_)));
+    assert!(matches!(scene.stripe.lookup(&request, TRIAL, &CallGate::open()).await, Lookup::Later(_)));
 }
 
 #[tokio::test]
 async fn a_request_kept_by_an_earlier_version_is_repeated_as_it_was() {
     let scene = scene().await;
     let kept = br#"{"path":"/v1/customers","form":"email=a%40b.test"}"#;
-    assert!(matches!(scene.stripe.attempt(kept, TRIAL).await, Outcome::Done(_)));
+    assert!(matches!(scene.stripe.attempt(kept, TRIAL, &CallGate::open()).await, Outcome::Done(_)));
     let body = scene.lab.lab().effects(&Filter::default()).expect("effects")[0].body.clone();
     assert_eq!(*body, json!({"email": "a@b.test"}));
-    assert_eq!(scene.stripe.lookup(kept, TRIAL).await, Lookup::Unknown);
+    assert_eq!(scene.stripe.lookup(kept, TRIAL, &CallGate::open()).await, Lookup::Unknown);
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use usher_connectors::{PrepareError, StepInput};
+use usher_connectors::{CallGate, PrepareError, StepInput};
 use usher_engine::Effect;
 use usher_engine::arrival::{Arrival, Batch};
 use usher_engine::clock::ClockState;
@@ -56,7 +56,7 @@ impl Connector for Fake {
         self.idempotency
     }
 
-    async fn lookup(&self, _: &[u8], _: &str) -> Lookup {
+    async fn lookup(&self, _: &[u8], _: &str, _: &CallGate) -> Lookup {
         self.found.clone()
     }
 
@@ -68,7 +68,7 @@ impl Connector for Fake {
         Ok(serde_json::to_vec(inputs.params).expect("JSON"))
     }
 
-    async fn attempt(&self, request: &[u8], key: &str) -> Outcome {
+    async fn attempt(&self, request: &[u8], key: &str, _: &CallGate) -> Outcome {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.requests.lock().expect("no panic while it is held").push(request.to_vec());
         self.keys.lock().expect("no panic while it is held").push(key.to_owned());

@@ -8,6 +8,7 @@ use usher_service::options::Environment;
 use usher_sql::{Database, DatabaseAddress};
 
 use super::*;
+use crate::CallGate;
 use crate::testing::prepare_once;
 
 /// Parameters in which the destinations accept a text; `HERE` marks its place.
@@ -74,7 +75,7 @@ async fn what_leaves_is_taken_whatever_the_decoration_holds() {
                 continue;
             }
             let request = prepare_once(&*opened[name], operation, &params, &Value::Null, 0).expect(&place);
-            let outcome = opened[name].attempt(&request, &format!("key-{n}")).await;
+            let outcome = opened[name].attempt(&request, &format!("key-{n}"), &CallGate::open()).await;
             assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}: {place}");
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use super::*;
+use crate::CallGate;
 
 /// Size of the largest message that the server accepts, in bytes.
 const MOST_BYTES: &str = "65536";
@@ -62,7 +63,7 @@ async fn a_real_server_takes_the_mail_and_a_real_reader_reads_it() {
     params["headers"] =
         json!({"X-Note": "ünïcödé that is long enough to be folded over several lines of the header, twice"});
     let request = prepared(&smtp, &params).expect("a mail");
-    let outcome = smtp.attempt(&request, KEY).await;
+    let outcome = smtp.attempt(&request, KEY, &CallGate::open()).await;
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
 
     let mails = read(&python, &maildir).await;
@@ -90,10 +91,10 @@ async fn a_real_server_refuses_and_is_understood() {
     let (_server, address) = start(&python, &folder.path().join("mail")).await;
     let plain = connector(&format!("smtp://{address}"));
     let mail = prepared(&plain, &welcome(json!("a@b.test"))).expect("a mail");
-    let outcome = connector(&format!("smtp://{address}?tls=required")).attempt(&mail, KEY).await;
+    let outcome = connector(&format!("smtp://{address}?tls=required")).attempt(&mail, KEY, &CallGate::open()).await;
     assert_outcome(&outcome, Err(Reason::Configuration), "it offers no TLS");
     // The server refuses it after the end of the message.
     let large = json!({"to": "a@b.test", "subject": "large", "text": format!("{}\n", "x".repeat(70)).repeat(2_000)});
-    let outcome = plain.attempt(&prepared(&plain, &large).expect("a mail"), KEY).await;
+    let outcome = plain.attempt(&prepared(&plain, &large).expect("a mail"), KEY, &CallGate::open()).await;
     assert_outcome(&outcome, Err(Reason::InvalidRequest), "it is too large");
 }

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::aiosmtpd::read;
 use super::*;
+use crate::CallGate;
 
 const SERVE: &str = r#"
 import asyncio, ssl, sys
@@ -103,7 +104,7 @@ impl TlsServer {
 
 async fn send(url: &str) -> Outcome {
     let smtp = connector(url);
-    smtp.attempt(&prepared(&smtp, &welcome(json!("a@b.test"))).expect("a mail"), KEY).await
+    smtp.attempt(&prepared(&smtp, &welcome(json!("a@b.test"))).expect("a mail"), KEY, &CallGate::open()).await
 }
 
 #[tokio::test]

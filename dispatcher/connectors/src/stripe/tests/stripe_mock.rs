@@ -3,6 +3,7 @@
 //! holds its address.
 
 use super::*;
+use crate::CallGate;
 
 #[tokio::test]
 async fn stripes_own_mock_takes_everything_we_ask() {
@@ -25,12 +26,12 @@ async fn stripes_own_mock_takes_everything_we_ask() {
         (DELETE_CUSTOMER, json!({})),
     ] {
         let request = prepared(&stripe, operation, &params).expect("a request");
-        let outcome = stripe.attempt(&request, TRIAL).await;
+        let outcome = stripe.attempt(&request, TRIAL, &CallGate::open()).await;
         assert!(matches!(outcome, Outcome::Done(_)), "{operation} {params}: {outcome:?}");
         // None of its examples carries our mark, and cancelling or deleting can simply be repeated.
-        assert_eq!(stripe.lookup(&request, TRIAL).await, Lookup::Absent, "{operation} {params}");
+        assert_eq!(stripe.lookup(&request, TRIAL, &CallGate::open()).await, Lookup::Absent, "{operation} {params}");
     }
     let wrong = br#"{"path":"/v1/customers","form":"nmae=Dana"}"#;
-    let outcome = stripe.attempt(wrong, TRIAL).await;
+    let outcome = stripe.attempt(wrong, TRIAL, &CallGate::open()).await;
     crate::assert_outcome(&outcome, Err(Reason::InvalidRequest), "it does check");
 }
