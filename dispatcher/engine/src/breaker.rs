@@ -92,11 +92,7 @@ impl Breaker {
     /// Returns the time since which the destination has been in trouble, and the time of the next probe, which is
     /// absent while it is being probed. Returns `None` if it is not in trouble.
     pub fn trouble(&self) -> Option<(Timestamp, Option<Timestamp>)> {
-        let next = match self.state {
-            State::Open { until } => Some(until),
-            State::Closed | State::HalfOpen { .. } => None,
-        };
-        self.trouble_since.map(|since| (since, next))
+        self.trouble_since.map(|since| (since, self.opens_at()))
     }
 
     /// Returns true if a call may be made now, without counting one.
@@ -105,6 +101,14 @@ impl Breaker {
             State::Closed => true,
             State::Open { until } => now >= until,
             State::HalfOpen { allowed, .. } => self.in_flight < allowed,
+        }
+    }
+
+    /// Returns the time from which a call may be made again; `None` if calls need not wait for a time.
+    pub fn opens_at(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Open { until } => Some(until),
+            State::Closed | State::HalfOpen { .. } => None,
         }
     }
 

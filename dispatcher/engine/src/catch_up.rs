@@ -135,6 +135,17 @@ impl CatchUp {
         true
     }
 
+    /// Returns the time of the next read of the log's ends, or of the frontiers of partitions that are not `ours`. `None`
+    /// if an answer is awaited, or nothing is to be read.
+    pub(super) fn next_try(&self, ours: impl Fn(Partition) -> bool) -> Option<Timestamp> {
+        match &self.state {
+            State::Done | State::Looking => None,
+            State::Wanted(not_before) => *not_before,
+            State::Reading(unread) if self.asking || unread.keys().all(|partition| ours(*partition)) => None,
+            State::Reading(_) => self.asked_at.map(|at| at.plus(ASK_EVERY)),
+        }
+    }
+
     /// Returns the records that must still be admitted; `None` if everything has been.
     pub(super) fn unread(&self) -> Option<Unread> {
         match &self.state {

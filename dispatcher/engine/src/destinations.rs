@@ -21,6 +21,8 @@ pub struct Destinations {
     used_up: BTreeMap<(String, bool), Timestamp>,
     /// Maximum number of concurrent calls of one flow; absent if the account has no quota.
     rooms: BTreeMap<String, usize>,
+    /// Number of changes that calls may have waited for.
+    changes: u64,
     /// For each destination in trouble: the time since which it is, and the time of the last report.
     told: BTreeMap<String, (Timestamp, Timestamp)>,
 }
@@ -72,7 +74,9 @@ impl Destinations {
 
     /// Sets the maximum number of concurrent calls of one flow.
     pub fn make_room(&mut self, destination: &str, calls: usize) {
-        self.rooms.insert(destination.to_owned(), calls);
+        if self.rooms.insert(destination.to_owned(), calls) != Some(calls) {
+            self.changes += 1;
+        }
     }
 
     /// Returns true if a quota limits the number of concurrent calls, so that heads may have to wait long.
@@ -95,8 +99,11 @@ impl Destinations {
         now: Timestamp,
         jitter: f64,
     ) {
-        if let Some(breaker) = self.breakers.get_mut(destination) {
-            breaker.answered(permit, health, who, now, jitter);
+        let Some(breaker) = self.breakers.get_mut(destination) else { return };
+        let was_closed = breaker.is_closed();
+        breaker.answered(permit, health, who, now, jitter);
+        if !was_closed || !breaker.is_closed() {
+            self.changes += 1;
         }
     }
 
@@ -111,6 +118,20 @@ impl Destinations {
     pub fn is_closed(&self, destination: &str, urgent: bool, now: Timestamp) -> bool {
         let breaker = self.breakers.get(destination).is_none_or(Breaker::is_closed);
         breaker && !self.is_used_up(destination, urgent, now)
+    }
+
+    /// Returns the time at which a destination takes calls again: after a pause, or when its account has calls again.
+    /// `None` if it takes them now, or if that depends on answers.
+    pub fn opens_at(&self, destination: &str, urgent: bool, now: Timestamp) -> Option<Timestamp> {
+        let paused = self.breakers.get(destination).and_then(Breaker::opens_at);
+        let used_up = self.used_up.get(&(destination.to_owned(), urgent)).copied();
+        paused.max(used_up).filter(|at| *at > now)
+    }
+
+    /// Returns the number of changes that calls may have waited for, such as a breaker that admits more of them. A flow
+    /// learns from it that another one has changed something.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Returns true if a failure at that time was the run's own; see [`Breaker::served_others_since`].

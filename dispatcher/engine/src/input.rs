@@ -164,8 +164,8 @@ pub enum Input {
     Clock(ClockState),
     /// The process is stopping: no new step may begin.
     Stop,
-    /// Time has passed.
-    Tick,
+    /// Time has passed, or the state of a destination has changed.
+    Wakeup,
 }
 
 /// The continuation after a step.

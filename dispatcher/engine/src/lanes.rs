@@ -215,6 +215,11 @@ impl Lanes {
         }
     }
 
+    /// Returns the time at which the first of the resting heads is to be woken.
+    pub(super) fn next_rest(&self) -> Option<Timestamp> {
+        self.resting.first_key_value().map(|((until, _), ())| *until)
+    }
+
     /// Wakes the lanes whose rest is over.
     pub(super) fn wake(&mut self, now: Timestamp) {
         while let Some(entry) = self.resting.first_entry().filter(|entry| entry.key().0 <= now) {

@@ -1,11 +1,13 @@
 //! The state machine of one flow: decides the next steps from what has happened.
 //!
 //! This file holds the state and begins work. `ownership` takes partitions over and hands them back, `holding` decides
-//! when nothing may begin, `memory` which runs of the store are in memory, and `work` handles the results of runs.
+//! when nothing may begin, `memory` which runs of the store are in memory, `work` handles the results of runs, and
+//! `wakeup` says when time alone changes something.
 
 mod holding;
 mod memory;
 mod ownership;
+mod wakeup;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +15,14 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use holding::Pause;
+use ownership::Records;
 use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
 pub use work::dead_letter_change;
 
 use super::catch_up::CatchUp;
 use super::clock::ClockState;
 use super::lanes::Lanes;
-use super::partitions::Partitions;
+use super::partitions::{Owned, Partitions};
 use super::start::StartFrom;
 use super::{Destinations, Given, Input, RetryPolicy, Run, Step, StoreRequest, StoreWrite};
 
@@ -74,6 +77,17 @@ pub struct Counts {
     pub weight: usize,
 }
 
+/// The query for waits and pauses that are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DueQuery {
+    /// None was made.
+    NotYet,
+    /// One was made at this time, and is not answered.
+    Asked(Timestamp),
+    /// The last one was made at this time, and is answered.
+    Answered(Timestamp),
+}
+
 /// The engine of one flow: its partitions and lanes, and their state.
 #[derive(Debug)]
 pub struct Engine {
@@ -99,8 +113,16 @@ pub struct Engine {
     stopping: bool,
     /// A quarantined run in flight. There is only one at a time, so that a crash can be attributed to it.
     suspect: Option<EventRef>,
-    asking_due: bool,
-    due_asked_at: Option<Timestamp>,
+    due: DueQuery,
+}
+
+/// The circumstances of one decision, and the steps that it leads to.
+struct Decision<'a> {
+    now: Timestamp,
+    /// Random in 0..1.
+    jitter: f64,
+    destinations: &'a mut Destinations,
+    steps: Vec<Step>,
 }
 
 impl Engine {
@@ -122,24 +144,29 @@ impl Engine {
             clock: ClockState::Right,
             stopping: false,
             suspect: None,
-            asking_due: false,
-            due_asked_at: None,
+            due: DueQuery::NotYet,
         }
     }
 
     /// Handles an input and returns the steps to carry out. `jitter` is random in 0..1.
     pub fn handle(&mut self, input: Input, now: Timestamp, jitter: f64, destinations: &mut Destinations) -> Vec<Step> {
-        let mut steps = Vec::new();
+        let mut decision = Decision { now, jitter, destinations, steps: Vec::new() };
+        self.take(input, &mut decision);
+        self.go_on(&mut decision);
+        decision.steps
+    }
+
+    fn take(&mut self, input: Input, decision: &mut Decision<'_>) {
         match input {
-            Input::Given { assignment, partitions } => self.given(assignment, partitions, &mut steps),
-            Input::Acquired { assignment, owned } => self.acquired(assignment, owned, now, &mut steps),
-            Input::Revoked { partitions, lost } => self.taken(&partitions, lost, now),
+            Input::Given { assignment, partitions } => self.given(assignment, partitions, decision),
+            Input::Acquired { assignment, owned } => self.acquired(assignment, owned, decision),
+            Input::Revoked { partitions, lost } => self.taken(&partitions, lost, decision.now),
             Input::Read { assignment, partition, next, arrivals, refused } => {
-                self.read(assignment, partition, next, (arrivals, refused), now);
+                self.read(assignment, partition, next, Records { arrivals, refused }, decision.now);
             }
-            Input::Ends(ends) => self.ends(&ends, now, &mut steps),
+            Input::Ends(ends) => self.ends(&ends, decision),
             Input::Admitted { partition, epoch, frontier, admission, retried } => {
-                self.admitted(partition, epoch, frontier, admission, retried, &mut steps);
+                self.admitted(partition, epoch, frontier, admission, retried, decision);
             }
             Input::Found { partition, epoch, heads, all } => self.found(partition, epoch, heads, all),
             Input::Loaded { key, partition, epoch, runs, more } => {
@@ -150,42 +177,46 @@ impl Engine {
             Input::Due { heads, behind, retried } => self.due(heads, &behind, retried),
             Input::Fenced { partition, epoch } => {
                 if self.partitions.current(partition, epoch).is_some() {
-                    self.rejoin("the store says that a partition is somebody else's", &mut steps);
+                    self.rejoin("the store says that a partition is somebody else's", decision);
                 }
             }
-            Input::Written { change, changed } => self.written(&change, changed, &mut steps),
+            Input::Written { change, changed } => self.written(&change, changed, decision),
             Input::Reported { key, event, partition, epoch, asked, report } => {
                 self.suspect.take_if(|suspect| *suspect == event);
                 if let Some((destination, permit)) = asked {
                     let health = work::health(&report);
-                    destinations.answered(&destination, permit, health, number(&event), now, jitter);
+                    let Decision { now, jitter, .. } = *decision;
+                    decision.destinations.answered(&destination, permit, health, number(&event), now, jitter);
                 }
                 if self.partitions.epoch(partition) == Some(epoch) {
                     let epoch_of = (partition, epoch);
-                    self.reported(&key, &event, epoch_of, report, now, jitter, destinations, &mut steps);
+                    self.reported(&key, &event, epoch_of, report, decision);
                 }
             }
             Input::Clock(clock) => self.clock = clock,
             Input::Paused(since) => self.paused(since),
-            Input::Looked { look, seen } => self.looked(look, seen, now),
+            Input::Looked { look, seen } => self.looked(look, seen, decision.now),
             Input::Frontiers(frontiers) => self.catch_up.told(frontiers.as_ref(), self.limits.partitions),
             Input::Stop => {
                 self.stopping = true;
                 let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();
                 ours.into_iter().for_each(|partition| self.lanes.leave_partition(partition));
             }
-            Input::Tick => {}
+            Input::Wakeup => {}
         }
-        self.hand_back(now, &mut steps);
-        self.catch_up(now, &mut steps);
-        self.confirm_pause(&mut steps);
-        self.lanes.wake(now);
-        self.begin(now, destinations, &mut steps);
-        self.admit_next(&mut steps);
-        self.apply_backpressure(&mut steps);
-        self.search(now, destinations, &mut steps);
-        self.ask_due(now, &mut steps);
-        steps
+    }
+
+    /// Continues everything that may have become possible.
+    fn go_on(&mut self, decision: &mut Decision<'_>) {
+        self.hand_back(decision);
+        self.catch_up(decision);
+        self.confirm_pause(decision);
+        self.lanes.wake(decision.now);
+        self.begin(decision);
+        self.admit_next(decision);
+        self.apply_backpressure(decision);
+        self.search(decision);
+        self.ask_due(decision);
     }
 
     /// Returns the counts of what is in memory now.
@@ -202,7 +233,7 @@ impl Engine {
     /// Returns true if there are partitions, and the store has recorded the starting offset of each: no event that is
     /// accepted from now on can be missed.
     pub fn has_begun(&self) -> bool {
-        self.acquiring.is_empty() && !self.partitions.0.is_empty() && self.partitions.0.values().all(|owned| owned.kept)
+        self.acquiring.is_empty() && !self.partitions.0.is_empty() && self.partitions.0.values().all(Owned::has_started)
     }
 
     /// Returns true if this process owns no partition and is not taking one over.
@@ -221,64 +252,65 @@ impl Engine {
         ends.iter().filter_map(lag).sum()
     }
 
-    fn begin(&mut self, now: Timestamp, destinations: &mut Destinations, steps: &mut Vec<Step>) {
+    fn begin(&mut self, decision: &mut Decision<'_>) {
         if self.is_holding() || self.stopping {
             return;
         }
         // Heads that wait for their destination are older than those in the queue, so they begin first.
         for destination in self.lanes.held_destinations() {
-            while self.has_slot(&Some(destination.clone()), destinations)
-                && destinations.admits(&destination, self.limits.urgent, now)
+            while self.has_slot(&Some(destination.clone()), decision)
+                && decision.destinations.admits(&destination, self.limits.urgent, decision.now)
                 && self.lanes.release(&destination)
             {
-                self.begin_next(now, destinations, steps);
+                self.begin_next(decision);
             }
         }
         for _ in 0..self.lanes.ready() {
             if self.lanes.busy() >= self.limits.in_flight {
                 break;
             }
-            self.begin_next(now, destinations, steps);
+            self.begin_next(decision);
         }
     }
 
     /// Returns true if one more step may call this destination. If the flow has several destinations, none may take all
     /// slots, because one that hangs would block the others. A run that would only wait for its quota does not begin,
     /// unless it is urgent and takes precedence over the others.
-    fn has_slot(&self, destination: &Option<String>, destinations: &Destinations) -> bool {
+    fn has_slot(&self, destination: &Option<String>, decision: &Decision<'_>) -> bool {
         let all = self.limits.in_flight;
         let own = if self.limits.destinations > 1 { all - all / 4 } else { all };
-        let room = destination.as_deref().filter(|_| !self.limits.urgent).map_or(all, |name| destinations.room(name));
+        let room =
+            destination.as_deref().filter(|_| !self.limits.urgent).map_or(all, |name| decision.destinations.room(name));
         let own = own.min(room);
         self.lanes.busy() < all && self.lanes.busy_with(destination) < own
     }
 
-    fn begin_next(&mut self, now: Timestamp, destinations: &mut Destinations, steps: &mut Vec<Step>) {
+    fn begin_next(&mut self, decision: &mut Decision<'_>) {
         let time_ends = self.time_ends();
         let Some((key, run)) = self.lanes.next_ready() else { return };
         let partition = run.partition;
         let destination = run.destination.clone();
         let Some(epoch) = self.partitions.epoch(partition) else { return self.lanes.forget(&key) };
-        if let Some(until) = run.tries.claimed_until.filter(|until| *until > now) {
+        if let Some(until) = run.tries.claimed_until.filter(|until| *until > decision.now) {
             // A replica that has lost the partition may still be calling; without idempotency keys the destination
             // would act twice.
             return self.lanes.rest(&key, until);
         }
-        count_own_failure(run, destinations);
-        let verdict = verdict(run, &self.limits, now);
+        count_own_failure(run, decision.destinations);
+        let verdict = verdict(run, &self.limits, decision.now);
         if ends_by_time(&verdict) && !time_ends {
             // The run is neither ended nor sent before the clock is trusted.
-            return self.lanes.rest(&key, now.plus(LOOK_AGAIN));
+            return self.lanes.rest(&key, decision.now.plus(LOOK_AGAIN));
         }
         if let Some((reason, error)) = verdict {
             if let Some(run) = self.lanes.begin(&key) {
-                steps.push(Step::DeadLetter { run: Box::new(run.clone()), epoch, reason, error });
+                decision.steps.push(Step::DeadLetter { run: Box::new(run.clone()), epoch, reason, error });
             }
             return;
         }
         let suspicious = run.tries.unanswered >= QUARANTINE_AFTER_CRASHES;
         if suspicious && !std::mem::replace(&mut run.quarantined, true) {
-            return self.lanes.rest(&key, now.plus(QUARANTINE_DELAY));
+            return self.lanes.rest(&key, decision.now.plus(QUARANTINE_DELAY));
         }
         if suspicious && self.suspect.is_some() {
             return self.lanes.put_back(key);
@@ -286,10 +318,11 @@ impl Engine {
         let permit = match &destination {
             None => None,
             Some(name) => {
-                let slot = self.has_slot(&destination, destinations);
-                let permit = if slot { destinations.permit(name, self.limits.urgent, now) } else { None };
+                let slot = self.has_slot(&destination, decision);
+                let permit =
+                    if slot { decision.destinations.permit(name, self.limits.urgent, decision.now) } else { None };
                 if permit.is_none() {
-                    return self.hold(key, name, now, destinations);
+                    return self.hold(key, name, decision);
                 }
                 permit
             }
@@ -297,18 +330,20 @@ impl Engine {
         let Some(run) = self.lanes.begin(&key) else { return };
         run.tries.attempts += 1;
         run.tries.unanswered += 1;
-        run.tries.first_at.get_or_insert(now);
-        run.tries.first_sent_at.get_or_insert(now);
+        run.tries.first_at.get_or_insert(decision.now);
+        run.tries.first_sent_at.get_or_insert(decision.now);
         if suspicious {
             self.suspect = Some(run.event.reference());
         }
-        steps.push(Step::Execute { run: Box::new(run.clone()), epoch, permit });
+        decision.steps.push(Step::Execute { run: Box::new(run.clone()), epoch, permit });
     }
 
     /// Holds a head until its destination takes calls: in memory, or in the store if too many are held in memory.
-    fn hold(&mut self, key: SubjectId, destination: &str, now: Timestamp, destinations: &Destinations) {
-        let takes_calls = destinations.is_closed(destination, self.limits.urgent, now);
-        if self.lanes.held_for(destination) >= HELD_KEPT && (!takes_calls || destinations.has_quota(destination)) {
+    fn hold(&mut self, key: SubjectId, destination: &str, decision: &Decision<'_>) {
+        let takes_calls = decision.destinations.is_closed(destination, self.limits.urgent, decision.now);
+        if self.lanes.held_for(destination) >= HELD_KEPT
+            && (!takes_calls || decision.destinations.has_quota(destination))
+        {
             self.lanes.forget(&key);
             self.left_out.insert(destination.to_owned());
             self.deferred_heads += 1;
@@ -322,17 +357,14 @@ impl Engine {
         }
     }
 
-    fn ask_due(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
-        let recently = self.due_asked_at.is_some_and(|at| now.since(at) < DUE_EVERY);
-        // Not while the log may hold unread records that would cancel a waiting run.
-        if self.asking_due || recently || self.is_holding() || self.stopping || !self.has_room() || !self.time_ends() {
+    fn ask_due(&mut self, decision: &mut Decision<'_>) {
+        if self.next_due_query().is_none_or(|at| decision.now < at) {
             return;
         }
         let partitions = self.partitions.staying();
         if !partitions.is_empty() {
-            self.asking_due = true;
-            self.due_asked_at = Some(now);
-            steps.push(Step::Store(StoreRequest::Write(StoreWrite::Due(partitions))));
+            self.due = DueQuery::Asked(decision.now);
+            decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Due(partitions))));
         }
     }
 }

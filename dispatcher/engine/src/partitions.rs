@@ -66,6 +66,17 @@ impl Queue {
     }
 }
 
+/// The phase of a partition's ownership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The store has not recorded yet at which offset this flow begins.
+    Starting,
+    /// Its records are read, and its runs worked on.
+    Active,
+    /// It was revoked. Steps in flight may finish until this time; then it is handed back.
+    Leaving(Timestamp),
+}
+
 /// A partition that this process owns.
 #[derive(Debug)]
 pub(super) struct Owned {
@@ -79,19 +90,42 @@ pub(super) struct Owned {
     pub(super) next: i64,
     /// The time at which something was last read, or at which there was nothing to read.
     pub(super) read_at: Timestamp,
-    /// True if the store has recorded the offset at which this flow begins.
-    pub(super) kept: bool,
+    pub(super) phase: Phase,
     /// True if a batch is being admitted.
     pub(super) admitting: bool,
     /// Batches that wait for admission.
     pub(super) waiting: Queue,
     /// The search for the partition's lanes in the store.
     pub(super) search: Search,
-    /// The deadline for handing the partition back; absent if it was not revoked.
-    pub(super) drain_deadline: Option<Timestamp>,
 }
 
 impl Owned {
+    /// Returns true if the store has recorded the offset at which this flow begins. A partition that is leaving need not
+    /// have one: the next owner starts it.
+    pub(super) fn has_started(&self) -> bool {
+        self.phase == Phase::Active
+    }
+
+    /// Records that the store knows the offset at which this flow begins.
+    pub(super) fn started(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Active;
+        }
+    }
+
+    /// Returns true if the partition was revoked.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.drain_deadline().is_some()
+    }
+
+    /// Returns the deadline for handing the partition back; `None` if it was not revoked.
+    pub(super) fn drain_deadline(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Starting | Phase::Active => None,
+            Phase::Leaving(deadline) => Some(deadline),
+        }
+    }
+
     /// Starts the search for the partition's lanes from the beginning.
     pub(super) fn search_again(&mut self) {
         self.search_after(None);
@@ -145,7 +179,7 @@ impl Partitions {
 
     /// Returns a partition's next batch, if none is being admitted and the partition was not revoked.
     pub(super) fn next_batch(&mut self, partition: Partition) -> Option<Batch> {
-        let free = |owned: &&mut Owned| !owned.admitting && owned.drain_deadline.is_none();
+        let free = |owned: &&mut Owned| !owned.admitting && !owned.is_leaving();
         let owned = self.0.get_mut(&partition).filter(free)?;
         let batch = owned.waiting.pop()?;
         owned.admitting = true;
@@ -166,17 +200,17 @@ impl Partitions {
 
     /// Returns the partitions that are not revoked, with their epochs.
     pub(super) fn staying(&self) -> Vec<(Partition, i64)> {
-        let staying = self.0.iter().filter(|(_, owned)| owned.drain_deadline.is_none());
+        let staying = self.0.iter().filter(|(_, owned)| !owned.is_leaving());
         staying.map(|(partition, owned)| (*partition, owned.epoch)).collect()
     }
 
     /// Returns the frontier of a partition that this process owns and that is not revoked.
     pub(super) fn frontier(&self, partition: Partition) -> Option<i64> {
-        self.0.get(&partition).filter(|owned| owned.drain_deadline.is_none()).map(|owned| owned.frontier)
+        self.0.get(&partition).filter(|owned| !owned.is_leaving()).map(|owned| owned.frontier)
     }
 
     /// Returns the partitions that have been revoked and not yet handed back.
     pub(super) fn leaving(&self) -> Vec<Partition> {
-        self.0.iter().filter(|(_, owned)| owned.drain_deadline.is_some()).map(|(partition, _)| *partition).collect()
+        self.0.iter().filter(|(_, owned)| owned.is_leaving()).map(|(partition, _)| *partition).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Runs one flow. A single task owns the engine. Everything that takes time runs in other tasks and comes back to this
 //! one as an input.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -11,8 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use usher_engine::clock::ClockState;
 use usher_engine::{
-    ChangeKind, Changed, DestinationReport, Destinations, Engine, Given, Input, LogCommand, Run, RunState, Step,
-    StoreRequest, StoreWrite, dead_letter_change,
+    ChangeKind, Changed, Engine, Given, Input, LogCommand, Run, RunState, Step, StoreRequest, StoreWrite,
+    dead_letter_change,
 };
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
@@ -22,10 +22,13 @@ use super::arrivals::{self, Meaning};
 use super::attempt::StepExecutor;
 use super::catching_up::{CatchingUp, look};
 use super::dead_letters::DeadLetter;
+use super::destinations::{Decided, SharedDestinations};
 use super::housekeeping::HalfRetentionOffsets;
 
-/// Interval of the engine's timers and of the gauges.
-const TICK: Duration = Duration::from_millis(100);
+/// Interval of the gauges.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// Longest time until the engine is woken that has asked to be woken: the clock may be set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Time allowed for steps in flight to finish after a stop was requested. It is below the process's own deadline,
 /// because the last commit comes after it.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
@@ -42,7 +45,7 @@ pub(super) struct FlowConsumer {
     pub(super) log: Arc<dyn Log>,
     pub(super) layout: LogLayout,
     pub(super) engine: Engine,
-    pub(super) destinations: Arc<Mutex<Destinations>>,
+    pub(super) destinations: SharedDestinations,
     /// Answers of the store writer and findings of housekeeping.
     pub(super) answers: mpsc::UnboundedReceiver<Input>,
     pub(super) half_retention_offsets: HalfRetentionOffsets,
@@ -59,6 +62,8 @@ struct JoinedConsumer {
     subscription: Subscription,
     tasks: JoinSet<Option<Input>>,
     catching_up: CatchingUp,
+    /// The time at which the engine is to be woken; absent if only an input can change anything.
+    wakeup: Option<Instant>,
     /// True if the group is to be left and joined again.
     rejoin: bool,
     failed: Option<anyhow::Error>,
@@ -74,6 +79,7 @@ impl FlowConsumer {
             subscription,
             tasks: JoinSet::new(),
             catching_up,
+            wakeup: None,
             rejoin: false,
             failed: None,
         };
@@ -90,10 +96,19 @@ impl FlowConsumer {
     }
 }
 
+/// Sleeps until this time; for ever if there is none.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl JoinedConsumer {
     async fn run(mut self) -> anyhow::Result<()> {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut report = tokio::time::interval(REPORT_EVERY);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = self.consumer.destinations.changes();
         let stop = self.consumer.stop.clone();
         self.on_clock();
         while self.failed.is_none() && !stop.is_cancelled() {
@@ -103,7 +118,9 @@ impl JoinedConsumer {
                 () = stop.cancelled() => {}
                 Some(input) = self.consumer.answers.recv() => self.answered(input),
                 Some(done) = self.tasks.join_next() => self.done(done),
-                _ = tick.tick() => self.tick(),
+                () = sleep_until(self.wakeup) => self.handle(Input::Wakeup),
+                Ok(()) = changes.changed() => self.handle(Input::Wakeup),
+                _ = report.tick() => self.report(),
                 Ok(()) = self.consumer.clock.changed() => self.on_clock(),
                 event = self.subscription.events.recv() => match event {
                     Some(event) => self.on_log_event(event),
@@ -133,6 +150,7 @@ impl JoinedConsumer {
             tokio::select! {
                 Some(input) = self.consumer.answers.recv() => self.answered(input),
                 Some(done) = self.tasks.join_next() => self.done(done),
+                () = sleep_until(self.wakeup) => self.handle(Input::Wakeup),
                 () = tokio::time::sleep_until(deadline) => {
                     tracing::warn!(flow, "drain deadline passed with steps in flight; their requests are stored and repeated");
                     self.tasks.abort_all();
@@ -260,8 +278,9 @@ impl JoinedConsumer {
         }
     }
 
-    fn tick(&mut self) {
-        self.handle(Input::Tick);
+    /// Sets the gauges and the readiness of the flow, and logs what it waits for.
+    fn report(&mut self) {
+        self.catching_up.follow(&self.consumer.flow.name, &self.consumer.engine);
         let metrics = &self.consumer.executor.metrics;
         let numbers = self.consumer.engine.numbers();
         let set = |gauge: &prometheus::IntGaugeVec, value: usize| {
@@ -283,39 +302,12 @@ impl JoinedConsumer {
         let pending_for = self.consumer.executor.store_handle.pending_for();
         set(&metrics.stalled_seconds, usize::try_from(pending_for.as_secs()).unwrap_or(usize::MAX));
         self.consumer.readiness.set(format!("flow {}", self.consumer.flow.name), pending_for < STALLED_AFTER);
-        let mut destinations = self.consumer.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, closed) in destinations.states() {
-            metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
-        }
-        let now = clock::now();
-        for news in destinations.news(now) {
-            match news {
-                DestinationReport::Trouble { destination, since, next_probe } => {
-                    let held = metrics.blocked_lanes();
-                    let for_seconds = now.since(since).as_secs();
-                    let next_probe = next_probe.map(tracing::field::display);
-                    tracing::warn!(
-                        destination,
-                        held,
-                        for_seconds,
-                        next_probe,
-                        "destination is in trouble; its runs are held"
-                    );
-                }
-                DestinationReport::Over { destination, since } => {
-                    let for_seconds = now.since(since).as_secs();
-                    tracing::warn!(destination, for_seconds, "destination serves again; its runs go on");
-                }
-            }
-        }
     }
 
     /// Passes an input to the engine and carries out the steps that it returns.
     fn handle(&mut self, input: Input) {
-        let steps = {
-            let mut destinations = self.consumer.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-            self.consumer.engine.handle(input, clock::now(), rand::random(), &mut destinations)
-        };
+        let Decided { steps, wakeup } = self.consumer.destinations.decide(&mut self.consumer.engine, input);
+        self.wakeup = wakeup.map(|at| Instant::now() + at.since(clock::now()).min(LONGEST_SLEEP));
         for step in steps {
             self.carry_out(step);
         }

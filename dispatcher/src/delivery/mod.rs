@@ -7,6 +7,7 @@ mod catching_up;
 mod clock_watch;
 mod consumer;
 mod dead_letters;
+mod destinations;
 mod housekeeping;
 mod opening;
 mod prepare;
@@ -15,13 +16,14 @@ mod store_actor;
 mod versions;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use attempt::StepExecutor;
 use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
+use destinations::SharedDestinations;
 use housekeeping::{HalfRetentionOffsets, Housekeeper};
 use opening::{
     StartError, ensure, keep_flow, open_connectors, open_store, retry_until_ready, warn_ignored_params,
@@ -34,7 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::{Connectors, quota};
-use usher_engine::{Destinations, Engine, FlowLimits, account};
+use usher_engine::{Engine, FlowLimits, account};
 use usher_eventlog::{Log, LogWatch};
 use usher_flows::Flow;
 use usher_service::Readiness;
@@ -140,8 +142,7 @@ impl Dispatcher {
         }
 
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
-        // Shared, because the health of a destination is the same for every flow that uses it.
-        let destinations = Arc::new(Mutex::new(Destinations::default()));
+        let destinations = SharedDestinations::new();
         let quotas = Arc::new(Quotas::new(limited(&config, &connectors)?, metrics.clone()));
         let suppression = Arc::new(config.suppression);
         if suppression.allowlist.is_given() {
@@ -151,6 +152,7 @@ impl Dispatcher {
         let mut background = JoinSet::new();
         background.spawn(checkpoint_now_and_then(store.clone()));
         background.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
+        background.spawn(destinations.clone().report(metrics.clone()));
         // All versions are stored before the first flow starts. After that, this function must not return early,
         // because the result of each flow must be observed.
         for flow in &config.flows {

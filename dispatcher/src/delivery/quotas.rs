@@ -7,7 +7,7 @@
 mod limiter;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,12 +17,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::RequestGate;
-use usher_engine::Destinations;
 use usher_proto::Timestamp;
 use usher_quota::{LimitedAccount, QuotaLease, QuotaRequest, RateLimitHeaders};
 use usher_service::clock;
 use usher_store::Store;
 
+use super::destinations::SharedDestinations;
 use super::store_actor::Stopped;
 use crate::metrics::DispatcherMetrics;
 
@@ -130,12 +130,7 @@ impl Quotas {
     }
 
     /// Hands out permits and renews the leases until it is dropped.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        member: String,
-        store: Arc<dyn Store>,
-        destinations: Arc<Mutex<Destinations>>,
-    ) {
+    pub(super) async fn run(self: Arc<Self>, member: String, store: Arc<dyn Store>, destinations: SharedDestinations) {
         if self.limiters.is_empty() {
             return;
         }
@@ -170,7 +165,7 @@ impl Quotas {
         quota_requests: &[QuotaRequest],
         grants: Vec<QuotaLease>,
         until: Duration,
-        destinations: &Mutex<Destinations>,
+        destinations: &SharedDestinations,
     ) {
         let mut rooms: BTreeMap<&str, usize> = BTreeMap::new();
         for ((quota_request, grant), limiter) in quota_requests.iter().zip(grants).zip(self.limiters.values()) {
@@ -178,7 +173,6 @@ impl Quotas {
             let room = rooms.entry(limiter.destination()).or_default();
             *room = room.saturating_add(limiter.room());
         }
-        let mut destinations = destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.into_iter().for_each(|(destination, room)| destinations.make_room(destination, room));
+        destinations.make_room(rooms);
     }
 }

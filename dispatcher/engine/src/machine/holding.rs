@@ -3,7 +3,7 @@
 
 use usher_proto::{Partition, Timestamp};
 
-use super::Engine;
+use super::{Decision, Engine};
 use crate::clock::ClockState;
 use crate::{Looked, Step, StoreRequest, StoreWrite, Unread};
 
@@ -79,30 +79,35 @@ impl Engine {
     }
 
     /// Continues catching up, if that is in progress.
-    pub(super) fn catch_up(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
+    pub(super) fn catch_up(&mut self, decision: &mut Decision<'_>) {
         // The ends are read after the partitions are taken over. If an operator pauses the flow meanwhile, then either
         // this read returns the pause, or the operator sees this replica among those that must confirm it.
-        if self.catch_up.is_done() || self.partitions.0.is_empty() || !self.acquiring.is_empty() || self.stopping {
+        if !self.is_reading_on() {
             return;
         }
-        if let Some(look) = self.catch_up.wants_look(now) {
-            return steps.push(Step::Look(look));
+        if let Some(look) = self.catch_up.wants_look(decision.now) {
+            return decision.steps.push(Step::Look(look));
         }
         let frontier = |partition: Partition| self.partitions.frontier(partition);
         self.catch_up.read_on(frontier);
-        if self.catch_up.wants_frontiers(|partition| frontier(partition).is_some(), now) {
-            steps.push(Step::AskFrontiers);
+        if self.catch_up.wants_frontiers(|partition| frontier(partition).is_some(), decision.now) {
+            decision.steps.push(Step::AskFrontiers);
         }
     }
 
+    /// Returns true if catching up is in progress, and the partitions are taken over.
+    pub(super) fn is_reading_on(&self) -> bool {
+        self.is_catching_up() && self.acquiring.is_empty() && !self.stopping
+    }
+
     /// Confirms a pause when it takes effect, and again once nothing is in flight.
-    pub(super) fn confirm_pause(&mut self, steps: &mut Vec<Step>) {
+    pub(super) fn confirm_pause(&mut self, decision: &mut Decision<'_>) {
         let under_way = self.lanes.busy();
         if let Pause::Since(since, confirmed) = self.pause
             && (confirmed.is_none() || (under_way == 0 && confirmed != Some(0)))
         {
             self.pause = Pause::Since(since, Some(under_way));
-            steps.push(Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { since, under_way })));
+            decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { since, under_way })));
         }
     }
 }

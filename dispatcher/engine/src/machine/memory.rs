@@ -2,11 +2,11 @@
 //! may not begin, are left to the store and found there when there is room. Thus no backlog delays the reading of
 //! records that must be known before the next step.
 
-use usher_proto::{Partition, SubjectId, Timestamp};
+use usher_proto::{Partition, SubjectId};
 
-use super::{Engine, FOUND_AT_ONCE, HELD_KEPT};
+use super::{Decision, Engine, FOUND_AT_ONCE, HELD_KEPT};
 use crate::partitions::{Owned, Search};
-use crate::{Destinations, LogCommand, Run, Step, StoreRead, StoreRequest};
+use crate::{LogCommand, Run, Step, StoreRead, StoreRequest};
 
 /// Number of runs in memory above which heads are left to the store.
 pub(super) const MAX_RUNS: usize = 3072;
@@ -44,9 +44,12 @@ impl Engine {
     }
 
     /// Searches the store for lanes that are not in memory, while there is room for them.
-    pub(super) fn search(&mut self, now: Timestamp, destinations: &Destinations, steps: &mut Vec<Step>) {
+    pub(super) fn search(&mut self, decision: &mut Decision<'_>) {
         let urgent = self.limits.urgent;
-        let back = |name: &String| destinations.is_closed(name, urgent, now) || destinations.admits(name, urgent, now);
+        let back = |name: &String| {
+            decision.destinations.is_closed(name, urgent, decision.now)
+                || decision.destinations.admits(name, urgent, decision.now)
+        };
         let few = |name: &String| self.lanes.held_for(name) < HELD_KEPT / 4;
         if self.left_out.iter().any(|name| back(name) && few(name)) {
             self.left_out.clear();
@@ -59,8 +62,8 @@ impl Engine {
         if self.is_holding() || self.stopping {
             return;
         }
-        let mut without = destinations.held(urgent, now);
-        let full = |name: &String| self.lanes.held_for(name) >= HELD_KEPT && destinations.has_quota(name);
+        let mut without = decision.destinations.held(urgent, decision.now);
+        let full = |name: &String| self.lanes.held_for(name) >= HELD_KEPT && decision.destinations.has_quota(name);
         without.extend(self.lanes.held_destinations().into_iter().filter(full));
         without.dedup();
         // Heads that have been requested are about to enter memory, too.
@@ -69,7 +72,7 @@ impl Engine {
             let full = self.lanes.loaded() + coming + FOUND_AT_ONCE > MAX_RUNS;
             let room = !full && self.lanes.weight() < MAX_RUNS_WEIGHT;
             let Search::From(after) = &owned.search else { continue };
-            if !room || owned.drain_deadline.is_some() {
+            if !room || owned.is_leaving() {
                 continue;
             }
             self.left_out.extend(without.iter().cloned());
@@ -77,14 +80,14 @@ impl Engine {
             let epoch = owned.epoch;
             let after = after.clone();
             let without = without.clone();
-            steps.push(Step::Store(StoreRequest::Read(StoreRead::Find { partition, epoch, after, without })));
+            decision.steps.push(Step::Store(StoreRequest::Read(StoreRead::Find { partition, epoch, after, without })));
             owned.search = Search::Asked;
             coming += FOUND_AT_ONCE;
         }
     }
 
     /// Pauses reading while too much waits for admission, and resumes it when half of that is admitted.
-    pub(super) fn apply_backpressure(&mut self, steps: &mut Vec<Step>) {
+    pub(super) fn apply_backpressure(&mut self, decision: &mut Decision<'_>) {
         let (events, bytes) = self.partitions.waiting();
         let part = if self.reading_paused { 2 } else { 1 };
         let filling = self.deferred_heads > MAX_LEFT_OUT && !self.is_holding();
@@ -92,15 +95,20 @@ impl Engine {
         if pause != self.reading_paused {
             self.reading_paused = pause;
             let command = if pause { LogCommand::Pause } else { LogCommand::Resume };
-            steps.extend(self.partitions.0.keys().map(|partition| Step::Log(command(*partition))));
+            decision.steps.extend(self.partitions.0.keys().map(|partition| Step::Log(command(*partition))));
         }
     }
 
     /// Requests more runs of a lane from the store.
-    pub(super) fn load(&self, key: &SubjectId, partition: Partition, steps: &mut Vec<Step>) {
+    pub(super) fn load(&self, key: &SubjectId, partition: Partition, decision: &mut Decision<'_>) {
         if let Some(epoch) = self.partitions.epoch(partition) {
             let limit = if self.has_room() { WINDOW } else { 1 };
-            steps.push(Step::Store(StoreRequest::Read(StoreRead::Load { key: key.clone(), partition, epoch, limit })));
+            decision.steps.push(Step::Store(StoreRequest::Read(StoreRead::Load {
+                key: key.clone(),
+                partition,
+                epoch,
+                limit,
+            })));
         }
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use usher_proto::{Partition, SubjectId, Timestamp};
 
-use super::Engine;
+use super::{Decision, DueQuery, Engine};
 use crate::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
-use crate::partitions::{Owned, Queue, Search};
+use crate::partitions::{Owned, Phase, Queue, Search};
 use crate::start::{CannotStart, Known, StartFrom, start_offset};
 use crate::{Given, LogCommand, Run, Step, StoreRequest, StoreWrite};
 
@@ -16,23 +16,29 @@ const DRAIN: Duration = Duration::from_secs(4);
 /// Maximum number of records admitted in one batch.
 const BATCH: usize = 256;
 
-/// Records by their meaning: events for the flow, and records that no flow can process.
-type Records = (Vec<Arrival>, Vec<RefusedRecord>);
+/// Records by their meaning.
+#[derive(Default)]
+pub(super) struct Records {
+    /// Events for the flow.
+    pub(super) arrivals: Vec<Arrival>,
+    /// Records that no flow can process.
+    pub(super) refused: Vec<RefusedRecord>,
+}
 
 impl Engine {
-    pub(super) fn given(&mut self, assignment: u64, partitions: Vec<Given>, steps: &mut Vec<Step>) {
+    pub(super) fn given(&mut self, assignment: u64, partitions: Vec<Given>, decision: &mut Decision<'_>) {
         if partitions.is_empty() {
             return;
         }
         self.catch_up.start();
         let names = partitions.iter().map(|given| given.partition).collect();
         self.acquiring.extend(partitions.into_iter().map(|given| (given.partition, (assignment, given))));
-        steps.push(Step::Store(StoreRequest::Write(StoreWrite::Acquire { assignment, partitions: names })));
+        decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Acquire { assignment, partitions: names })));
     }
 
-    pub(super) fn acquired(&mut self, assignment: u64, owned: Vec<Ownership>, now: Timestamp, steps: &mut Vec<Step>) {
+    pub(super) fn acquired(&mut self, assignment: u64, owned: Vec<Ownership>, decision: &mut Decision<'_>) {
         if let Some((partition, problem)) = self.cannot_start(assignment, &owned) {
-            return steps.push(Step::Fail(partition, problem));
+            return decision.steps.push(Step::Fail(partition, problem));
         }
         let mut offsets = Vec::with_capacity(owned.len());
         for Ownership { partition, epoch, frontier, operator_offset, late } in owned {
@@ -43,22 +49,22 @@ impl Engine {
             // `cannot_start` has reported a problem already.
             let Ok(start) = self.start(&given, frontier, operator_offset, late) else { continue };
             offsets.push((partition, start));
+            // The starting offset is stored before anything is read, so that the next start need not be configured again.
+            let is_stored = frontier == Some(start) && operator_offset.is_none();
+            let phase = if is_stored { Phase::Active } else { Phase::Starting };
             let mut owned = Owned {
                 assignment,
                 epoch,
                 frontier: start,
                 next: start,
-                read_at: now,
-                kept: frontier == Some(start) && operator_offset.is_none(),
+                read_at: decision.now,
+                phase,
                 admitting: false,
                 waiting: Queue::default(),
                 search: Search::From(None),
-                drain_deadline: None,
             };
-            if !owned.kept {
-                // The starting offset is stored before anything is read, so that the next start need not
-                // be configured again.
-                owned.waiting.push(self.batch(partition, epoch, start, Default::default()), BATCH);
+            if !is_stored {
+                owned.waiting.push(self.batch(partition, epoch, start, Records::default()), BATCH);
             }
             self.forget(partition);
             self.partitions.0.insert(partition, owned);
@@ -71,8 +77,8 @@ impl Engine {
             .filter(|_| self.reading_paused)
             .map(|(partition, _)| Step::Log(LogCommand::Pause(*partition)));
         let paused: Vec<Step> = paused.collect();
-        steps.push(Step::Log(LogCommand::Start { assignment, offsets }));
-        steps.extend(paused);
+        decision.steps.push(Step::Log(LogCommand::Start { assignment, offsets }));
+        decision.steps.extend(paused);
     }
 
     fn start(
@@ -99,13 +105,14 @@ impl Engine {
         problems.iter().find(is_of_the_store).or(problems.first()).copied()
     }
 
-    fn batch(&self, partition: Partition, epoch: i64, frontier: i64, (arrivals, refused): Records) -> Batch {
+    fn batch(&self, partition: Partition, epoch: i64, frontier: i64, records: Records) -> Batch {
+        let Records { arrivals, refused } = records;
         let (flow_version, connector) = self.first.clone();
         Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector }
     }
 
     pub(super) fn read(&mut self, assignment: u64, partition: Partition, next: i64, records: Records, now: Timestamp) {
-        let ours = |owned: &&mut Owned| owned.assignment == assignment && owned.drain_deadline.is_none();
+        let ours = |owned: &&mut Owned| owned.assignment == assignment && !owned.is_leaving();
         let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
         // The log may report late that it has reached an end.
         let next = next.max(owned.next);
@@ -119,12 +126,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn admit_next(&mut self, steps: &mut Vec<Step>) {
+    pub(super) fn admit_next(&mut self, decision: &mut Decision<'_>) {
         if self.stopping {
             return;
         }
         let partitions: Vec<Partition> = self.partitions.0.keys().copied().collect();
-        steps.extend(
+        decision.steps.extend(
             partitions
                 .into_iter()
                 .filter_map(|p| self.partitions.next_batch(p))
@@ -139,23 +146,23 @@ impl Engine {
         frontier: i64,
         admission: Option<Admission>,
         retried: bool,
-        steps: &mut Vec<Step>,
+        decision: &mut Decision<'_>,
     ) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.admitting = false;
         let Some(Admission { heads, woken, behind, cancelled, .. }) = admission else {
-            return self.rejoin("the store says that a partition is somebody else's", steps);
+            return self.rejoin("the store says that a partition is somebody else's", decision);
         };
         owned.frontier = frontier;
-        owned.kept = true;
+        owned.started();
         if retried {
             owned.search_again();
         }
-        let leaving = owned.drain_deadline.is_some();
-        steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
+        let leaving = owned.is_leaving();
+        decision.steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
         for (key, event) in cancelled {
             if self.lanes.cancel(&key, &event) {
-                self.load(&key, partition, steps);
+                self.load(&key, partition, decision);
             }
         }
         if !leaving && !self.stopping {
@@ -168,15 +175,17 @@ impl Engine {
     pub(super) fn found(&mut self, partition: Partition, epoch: i64, heads: Vec<Run>, all: bool) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.searched(heads.last().map(|run| (run.position, run.event.reference())), all);
-        if owned.drain_deadline.is_none() && !self.stopping {
+        if !owned.is_leaving() && !self.stopping {
             heads.into_iter().for_each(|run| self.take_in(run, true));
         }
     }
 
     pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[SubjectId], retried: bool) {
-        self.asking_due = false;
+        if let DueQuery::Asked(at) = self.due {
+            self.due = DueQuery::Answered(at);
+        }
         for run in heads {
-            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| owned.drain_deadline.is_none());
+            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| !owned.is_leaving());
             if staying && !self.stopping {
                 self.take_in(run, true);
             }
@@ -193,7 +202,7 @@ impl Engine {
             if lost {
                 self.forget(*partition);
             } else if let Some(owned) = self.partitions.0.get_mut(partition) {
-                owned.drain_deadline = Some(now.plus(DRAIN));
+                owned.phase = Phase::Leaving(now.plus(DRAIN));
                 owned.waiting.clear();
                 self.lanes.leave_partition(*partition);
             }
@@ -202,7 +211,7 @@ impl Engine {
     }
 
     /// Hands back the revoked partitions once nothing of them is in flight, or their deadline has passed.
-    pub(super) fn hand_back(&mut self, now: Timestamp, steps: &mut Vec<Step>) {
+    pub(super) fn hand_back(&mut self, decision: &mut Decision<'_>) {
         if !self.handing_back {
             return;
         }
@@ -210,12 +219,12 @@ impl Engine {
         let settled = |partition: &Partition| {
             let owned = &self.partitions.0[partition];
             let idle = !owned.admitting && !self.lanes.is_busy(*partition);
-            idle || owned.drain_deadline.is_some_and(|by| now >= by)
+            idle || owned.drain_deadline().is_some_and(|by| decision.now >= by)
         };
         if leaving.iter().all(settled) {
             leaving.into_iter().for_each(|partition| self.forget(partition));
             self.handing_back = false;
-            steps.push(Step::Log(LogCommand::Release));
+            decision.steps.push(Step::Log(LogCommand::Release));
         }
     }
 
@@ -225,27 +234,27 @@ impl Engine {
     }
 
     /// Rejoins the group if a partition has records to read, is not paused, and delivers nothing: the client is stuck.
-    pub(super) fn ends(&mut self, ends: &[(Partition, i64)], now: Timestamp, steps: &mut Vec<Step>) {
+    pub(super) fn ends(&mut self, ends: &[(Partition, i64)], decision: &mut Decision<'_>) {
         let mut silent = false;
         for (partition, end) in ends {
             let Some(owned) = self.partitions.0.get_mut(partition) else { continue };
             let unread = *end > owned.next && !self.reading_paused && owned.waiting.is_empty() && !owned.admitting;
-            if !unread || owned.drain_deadline.is_some() {
-                owned.read_at = now;
+            if !unread || owned.is_leaving() {
+                owned.read_at = decision.now;
             }
-            silent |= now.since(owned.read_at) > self.limits.stall;
+            silent |= decision.now.since(owned.read_at) > self.limits.stall;
         }
         if silent {
-            self.rejoin("a partition has events and delivers none", steps);
+            self.rejoin("a partition has events and delivers none", decision);
         }
     }
 
     /// Forgets everything and requests a rejoin of the group, which then assigns partitions again.
-    pub(super) fn rejoin(&mut self, why: &'static str, steps: &mut Vec<Step>) {
+    pub(super) fn rejoin(&mut self, why: &'static str, decision: &mut Decision<'_>) {
         self.acquiring.clear();
         let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();
         ours.into_iter().for_each(|partition| self.forget(partition));
         self.handing_back = false;
-        steps.push(Step::Log(LogCommand::Rejoin(why)));
+        decision.steps.push(Step::Log(LogCommand::Rejoin(why)));
     }
 }

@@ -206,7 +206,7 @@ impl Bench {
 
     fn after(&mut self, pause: Duration) -> Vec<Step> {
         self.now = self.now.plus(pause);
-        self.give(Input::Tick)
+        self.give(Input::Wakeup)
     }
 
     fn after_seconds(&mut self, seconds: u64) -> Vec<Step> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
+use usher_proto::{EventRef, Partition, Reason, SubjectId};
 
-use super::Engine;
+use super::{Decision, Engine};
 use crate::breaker::Health;
 use crate::{
-    Cause, Change, ChangeKind, Changed, Destinations, Effect, NextStep, Outcome, Run, RunState, SkipReason, Step,
-    StepEffect, StepReport, StoreRequest,
+    Cause, Change, ChangeKind, Changed, Effect, NextStep, Outcome, Run, RunState, SkipReason, Step, StepEffect,
+    StepReport, StoreRequest,
 };
 
 /// A retry further in the future than this waits in the store.
@@ -34,17 +34,13 @@ pub(super) fn health(report: &StepReport) -> Health {
 }
 
 impl Engine {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one input, and what every decision takes")]
     pub(super) fn reported(
         &mut self,
         key: &SubjectId,
         event: &EventRef,
         (partition, epoch): (Partition, i64),
         report: StepReport,
-        now: Timestamp,
-        jitter: f64,
-        destinations: &mut Destinations,
-        steps: &mut Vec<Step>,
+        decision: &mut Decision<'_>,
     ) {
         let Some(run) = self.lanes.at_work(key, event) else { return };
         let end = |state, note| ChangeKind::End { state, effect: None, note, verdict: None, in_doubt: false };
@@ -54,7 +50,7 @@ impl Engine {
             StepReport::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
             StepReport::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
             StepReport::Superseded => end(RunState::Superseded, None),
-            StepReport::Fenced => return self.rejoin("a claim says that a partition is somebody else's", steps),
+            StepReport::Fenced => return self.rejoin("a claim says that a partition is somebody else's", decision),
             StepReport::Stopped => return self.lanes.forget(key),
             StepReport::QuotaExhausted { until, whole } => {
                 // The destination was not called: the attempt is not counted, and the time until the next one
@@ -67,7 +63,7 @@ impl Engine {
                 }
                 if !whole {
                     let kind = ChangeKind::Park { until, tries: run.tries, request: run.request.clone() };
-                    return steps.push(Step::Store(StoreRequest::Change(Change {
+                    return decision.steps.push(Step::Store(StoreRequest::Change(Change {
                         event: event.clone(),
                         key: key.clone(),
                         partition,
@@ -76,14 +72,14 @@ impl Engine {
                     })));
                 }
                 if let Some(name) = &run.destination {
-                    destinations.use_up(name, self.limits.urgent, until);
+                    decision.destinations.use_up(name, self.limits.urgent, until);
                 }
                 // The head is examined again at once, and then held.
-                return self.lanes.rest(key, now);
+                return self.lanes.rest(key, decision.now);
             }
             StepReport::Ended => {
                 if self.lanes.leave(key) {
-                    self.load(key, partition, steps);
+                    self.load(key, partition, decision);
                 }
                 return;
             }
@@ -95,17 +91,17 @@ impl Engine {
                 }
                 Outcome::Overtaken => end(RunState::Superseded, None),
                 Outcome::Reject { reason, error } => {
-                    return steps.push(Step::DeadLetter { run: Box::new(run.clone()), epoch, reason, error });
+                    return decision.steps.push(Step::DeadLetter { run: Box::new(run.clone()), epoch, reason, error });
                 }
                 Outcome::Retry { cause, after } => {
-                    let Some(kind) = self.failed(key, event, cause, after, request, now, jitter, destinations) else {
+                    let Some(kind) = self.failed(key, event, cause, after, request, decision) else {
                         return;
                     };
                     kind
                 }
             },
         };
-        steps.push(Step::Store(StoreRequest::Change(Change {
+        decision.steps.push(Step::Store(StoreRequest::Change(Change {
             event: event.clone(),
             key: key.clone(),
             partition,
@@ -116,7 +112,6 @@ impl Engine {
 
     /// Handles an attempt that is to be repeated: soon, later, or when its destination takes calls again. Returns the
     /// change that must be written first, if there is one.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one input, and what every decision takes")]
     fn failed(
         &mut self,
         key: &SubjectId,
@@ -124,9 +119,7 @@ impl Engine {
         cause: Cause,
         after: Option<Duration>,
         request: Option<Vec<u8>>,
-        now: Timestamp,
-        jitter: f64,
-        destinations: &Destinations,
+        decision: &mut Decision<'_>,
     ) -> Option<ChangeKind> {
         let leaving = self.stopping || self.lanes.is_leaving(key);
         let run = self.lanes.at_work(key, event)?;
@@ -145,17 +138,23 @@ impl Engine {
         }
         let unanswered = std::mem::take(&mut run.tries.unanswered);
         run.tries.claimed_until = None;
-        let takes_calls =
-            run.destination.as_ref().is_none_or(|name| destinations.is_closed(name, self.limits.urgent, now));
+        let takes_calls = run
+            .destination
+            .as_ref()
+            .is_none_or(|name| decision.destinations.is_closed(name, self.limits.urgent, decision.now));
         run.tries.failed_at = None;
         match cause {
             Cause::Panicked | Cause::Conflict => run.tries.counted += 1,
             // The failure counts only if others are served before the next attempt, so this is decided then.
-            _ if takes_calls && cause != Cause::Throttled => run.tries.failed_at = Some(now),
+            _ if takes_calls && cause != Cause::Throttled => run.tries.failed_at = Some(decision.now),
             _ => {}
         }
-        let at = if takes_calls { self.limits.retry.next(run.tries.attempts, after, jitter, now) } else { now };
-        if leaving || unanswered >= SUSPICIOUS || at.since(now) > PARK_BEYOND {
+        let at = if takes_calls {
+            self.limits.retry.next(run.tries.attempts, after, decision.jitter, decision.now)
+        } else {
+            decision.now
+        };
+        if leaving || unanswered >= SUSPICIOUS || at.since(decision.now) > PARK_BEYOND {
             return Some(ChangeKind::Park { until: at, tries: run.tries, request: run.request.clone() });
         }
         // If its destination takes no calls, the head is examined again at once, and then held.
@@ -163,13 +162,13 @@ impl Engine {
         None
     }
 
-    pub(super) fn written(&mut self, change: &Change, changed: Changed, steps: &mut Vec<Step>) {
+    pub(super) fn written(&mut self, change: &Change, changed: Changed, decision: &mut Decision<'_>) {
         let Change { event, key, partition, epoch, kind } = change;
         if self.partitions.epoch(*partition) != Some(*epoch) {
             return;
         }
         if changed == Changed::Fenced {
-            return self.rejoin("a write says that a partition is somebody else's", steps);
+            return self.rejoin("a write says that a partition is somebody else's", decision);
         }
         let Some(run) = self.lanes.at_work(key, event) else { return };
         if changed == Changed::Refused {
@@ -177,7 +176,7 @@ impl Engine {
             // could refuse again.
             let error = "the store refuses to record the result of this step".to_owned();
             let run = Box::new(run.clone());
-            return steps.push(Step::DeadLetter { run, epoch: *epoch, reason: Reason::Unstorable, error });
+            return decision.steps.push(Step::DeadLetter { run, epoch: *epoch, reason: Reason::Unstorable, error });
         }
         match kind {
             ChangeKind::Wait { until, .. } if changed == Changed::Awake => {
@@ -197,7 +196,7 @@ impl Engine {
             ChangeKind::Park { .. } if changed == Changed::Written => self.lanes.forget(key),
             _ => {
                 if self.lanes.leave(key) {
-                    self.load(key, *partition, steps);
+                    self.load(key, *partition, decision);
                 }
             }
         }

@@ -110,7 +110,7 @@ pub(super) struct Plan {
     pub(super) answers_lost: f64,
     /// The longest time that the store takes for a turn, in ms.
     pub(super) store_latency: i64,
-    pub(super) tick: i64,
+    pub(super) poll_every: i64,
     pub(super) read_at_once: usize,
     pub(super) body: usize,
     pub(super) defect: Defect,
@@ -136,7 +136,7 @@ impl Plan {
             chaos_every: None,
             answers_lost: 0.0,
             store_latency: 4,
-            tick: 100,
+            poll_every: 100,
             read_at_once: 64,
             body: 0,
             defect: Defect::None,
@@ -191,7 +191,7 @@ impl Plan {
             chaos_every: Some(rng.random_range(4_000..20_000)),
             answers_lost: rng.random_range(0.0..0.02),
             store_latency: rng.random_range(1..40),
-            tick: rng.random_range(50..=250),
+            poll_every: rng.random_range(50..=250),
             read_at_once: rng.random_range(1..100),
             body: 8,
             ..Self::quiet(seed)

@@ -56,6 +56,8 @@ pub(super) struct SimulatedReplica {
     /// Its requests on their way to the store.
     pub(super) queue: StoreQueue,
     pub(super) last_told: i64,
+    /// The time at which the engine is to be woken; absent if it has not asked for that.
+    wakeup_at: Option<i64>,
     /// Attempts that the engine has begun and counts, by partition.
     pub(super) at_work: Vec<Vec<usize>>,
     /// Users with something in flight or being written, with the number.
@@ -89,6 +91,7 @@ impl SimulatedReplica {
             leaving: Vec::new(),
             queue: StoreQueue::default(),
             last_told: 0,
+            wakeup_at: None,
             at_work: vec![Vec::new(); plan.partitions],
             busy: HashMap::new(),
         }
@@ -162,21 +165,21 @@ impl World {
         self.handle(r, input);
     }
 
-    pub(super) fn tick(&mut self, r: usize) {
+    pub(super) fn poll(&mut self, r: usize) {
+        self.needs_no_wakeup(r);
         self.read(r);
-        self.ticks += 1;
-        if self.ticks.is_multiple_of(64) {
+        self.polls += 1;
+        if self.polls.is_multiple_of(64) {
             let held = self.replicas[r].held.keys();
             let ends = held.map(|p| (partition(*p), self.log.0[*p].end)).collect();
             self.handle(r, Input::Ends(ends));
         }
-        self.handle(r, Input::Tick);
         let replica = &self.replicas[r];
         if replica.stopping.is_some_and(|by| self.now >= by || replica.engine.is_idle()) {
             return self.goes_down(r);
         }
         let incarnation = replica.incarnation;
-        self.at(self.now + self.plan.tick, Occurrence::Tick { r, incarnation });
+        self.at(self.now + self.plan.poll_every, Occurrence::Poll { r, incarnation });
     }
 
     /// Reads the available records.
@@ -230,7 +233,7 @@ impl World {
         }
         let holding = replica.engine.is_holding();
         let new = if holding { Vec::new() } else { replica.to_begin_at_once(&input) };
-        if self.trace && !matches!(input, Input::Tick | Input::Ends(_)) {
+        if self.trace && !matches!(input, Input::Wakeup | Input::Ends(_)) {
             eprintln!("{} r{r} <- {input:?}", self.now);
         }
         let now = Timestamp::from_millis(self.now);
@@ -252,6 +255,7 @@ impl World {
             let how = format!("a head of u{} does not begin at {}, with room for it", user_number(key), self.now);
             self.checker.breaks("no other key is delayed", how);
         }
+        self.schedule_wakeup(r);
         for step in steps {
             if self.trace {
                 eprintln!("{} r{r}    -> {step:?}", self.now);
@@ -260,6 +264,39 @@ impl World {
         }
         let at_work = self.replicas[r].at_work.iter().map(Vec::len).sum();
         self.checker.numbers(&numbers, at_work, &self.plan);
+    }
+
+    /// Schedules the time at which the engine wants to be woken. Nothing else lets time pass for it.
+    fn schedule_wakeup(&mut self, r: usize) {
+        let replica = &mut self.replicas[r];
+        let now = Timestamp::from_millis(self.now);
+        let Some(at) = replica.engine.next_wakeup(now, &replica.destinations).map(Timestamp::millis) else { return };
+        if replica.wakeup_at.is_none_or(|known| at < known) {
+            replica.wakeup_at = Some(at);
+            let incarnation = replica.incarnation;
+            self.at(at, Occurrence::Wakeup { r, incarnation, at });
+        }
+    }
+
+    /// Wakes the engine before the time for which it has asked: it must have nothing to do.
+    fn needs_no_wakeup(&mut self, r: usize) {
+        let replica = &mut self.replicas[r];
+        if replica.wakeup_at.is_some_and(|at| at <= self.now) {
+            return;
+        }
+        let now = Timestamp::from_millis(self.now);
+        let steps = replica.engine.handle(Input::Wakeup, now, 0.5, &mut replica.destinations);
+        if !steps.is_empty() {
+            let how = format!("at {} it would have slept until {:?}: {steps:?}", self.now, replica.wakeup_at);
+            self.checker.breaks("the engine says when it needs to be woken", how);
+        }
+    }
+
+    pub(super) fn wakes(&mut self, r: usize, at: i64) {
+        // One that was scheduled before an earlier one is superfluous.
+        if self.replicas[r].wakeup_at.take_if(|known| *known == at).is_some() {
+            self.handle(r, Input::Wakeup);
+        }
     }
 
     fn carry_out(&mut self, r: usize, step: Step) {
@@ -400,7 +437,7 @@ impl World {
         replica.silent_since = None;
         let incarnation = replica.incarnation;
         self.told(r, Input::Paused(self.paused));
-        self.at(self.now, Occurrence::Tick { r, incarnation });
+        self.at(self.now, Occurrence::Poll { r, incarnation });
         self.joins_later(r);
     }
 }

@@ -106,7 +106,7 @@ fn outage(seed: u64, both: bool, trouble: DestinationTrouble, expires_after: Opt
         steps,
         destinations,
         store_latency: 8,
-        tick: 200,
+        poll_every: 200,
         expires_after,
         body: 2_000,
         ..Plan::quiet(seed)

@@ -30,9 +30,16 @@ pub(super) enum Occurrence {
     Event,
     /// The source sends a webhook again.
     Again(u32),
-    Tick {
+    /// The log's client reads what there is.
+    Poll {
         r: usize,
         incarnation: u32,
+    },
+    /// The time at which the engine has asked to be woken.
+    Wakeup {
+        r: usize,
+        incarnation: u32,
+        at: i64,
     },
     Told {
         r: usize,
@@ -127,7 +134,7 @@ pub(super) struct World {
     pub(super) checker: Checker,
     /// Number of inputs that engines have handled.
     pub(super) inputs: u64,
-    pub(super) ticks: u64,
+    pub(super) polls: u64,
     pub(super) rejoins: u64,
     pub(super) trace: bool,
     /// The time since which the flow is paused.
@@ -175,7 +182,7 @@ impl World {
             requests: 0,
             checker: Checker::new(plan.partitions),
             inputs: 0,
-            ticks: 0,
+            polls: 0,
             rejoins: 0,
             trace: std::env::var("TRACE").is_ok(),
             paused: None,
@@ -185,7 +192,7 @@ impl World {
             plan,
         };
         for r in 0..world.plan.replicas {
-            world.at(0, Occurrence::Tick { r, incarnation: 0 });
+            world.at(0, Occurrence::Poll { r, incarnation: 0 });
             world.at(0, Occurrence::Join { r, incarnation: 0 });
         }
         world.at(1, Occurrence::GroupTurn);
@@ -259,7 +266,8 @@ impl World {
     /// Returns the replica that this happens to, and the incarnation of that replica.
     fn whose(what: &Occurrence, attempts: &[Option<Attempt>]) -> Option<(usize, u32)> {
         match what {
-            Occurrence::Tick { r, incarnation }
+            Occurrence::Poll { r, incarnation }
+            | Occurrence::Wakeup { r, incarnation, .. }
             | Occurrence::Told { r, incarnation, .. }
             | Occurrence::StoreTurn { r, incarnation }
             | Occurrence::StoreAnswers { r, incarnation, .. }
@@ -292,7 +300,8 @@ impl World {
         match what {
             Occurrence::Event => self.event(),
             Occurrence::Again(number) => self.append(number),
-            Occurrence::Tick { r, .. } => self.tick(r),
+            Occurrence::Poll { r, .. } => self.poll(r),
+            Occurrence::Wakeup { r, at, .. } => self.wakes(r, at),
             Occurrence::Told { r, subscription, input, .. } => {
                 if subscription.is_none_or(|subscription| self.replicas[r].subscription == subscription) {
                     self.told(r, *input);

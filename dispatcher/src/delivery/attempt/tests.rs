@@ -26,6 +26,7 @@ use usher_sql::{Database, DatabaseAddress, Outage};
 use usher_store::SqlStore;
 
 use super::*;
+use crate::delivery::destinations::SharedDestinations;
 
 const FLOW: &str = r#"
 on = ["clerk/user.created"]
@@ -171,7 +172,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let account = fake.part.as_ref().map_or_else(|| destination.clone(), |part| quotas::part(&destination, part));
     let limited = LimitedAccount { account, destination, quota, assumed: false, serves_urgent: false };
     let quotas = Arc::new(Quotas::new(vec![limited], metrics.clone()));
-    let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), Arc::default()));
+    let sharing = tokio::spawn(quotas.clone().run("me".into(), store.clone(), SharedDestinations::new()));
     let connectors = Arc::new(connectors);
     let suppression = Arc::default();
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();

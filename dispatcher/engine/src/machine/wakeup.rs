@@ -1,0 +1,43 @@
+//! The times at which something changes by itself.
+
+use usher_proto::Timestamp;
+
+use super::{DUE_EVERY, DueQuery, Engine};
+use crate::Destinations;
+
+impl Engine {
+    /// Returns the time at which the engine needs [`Input::Wakeup`](crate::Input::Wakeup), unless another input arrives
+    /// before. `None` if only another input can change anything. To be asked again after every input, and after every
+    /// change of `destinations`.
+    pub fn next_wakeup(&self, now: Timestamp, destinations: &Destinations) -> Option<Timestamp> {
+        let drained =
+            self.partitions.0.values().filter(|_| self.handing_back).filter_map(|owned| owned.drain_deadline());
+        let read = self.is_reading_on().then(|| self.catch_up.next_try(|p| self.partitions.frontier(p).is_some()));
+        let times = drained.min().into_iter().chain(read.flatten()).chain(self.lanes.next_rest());
+        let times = times.chain(self.next_due_query()).chain(self.next_opening(now, destinations));
+        // What is possible now has been done.
+        times.filter(|at| *at > now).min()
+    }
+
+    /// Returns the time at which the store may be asked for waits and pauses that are over; `None` while it must not be.
+    pub(super) fn next_due_query(&self) -> Option<Timestamp> {
+        // Not while the log may hold unread records that would cancel a waiting run.
+        let may_ask = !self.is_holding() && !self.stopping && self.has_room() && self.time_ends();
+        match self.due {
+            _ if !may_ask || self.partitions.staying().is_empty() => None,
+            DueQuery::NotYet => Some(Timestamp::from_millis(0)),
+            DueQuery::Asked(_) => None,
+            DueQuery::Answered(at) => Some(at.plus(DUE_EVERY)),
+        }
+    }
+
+    /// Returns the time at which a destination takes calls again that heads wait for.
+    fn next_opening(&self, now: Timestamp, destinations: &Destinations) -> Option<Timestamp> {
+        if self.is_holding() || self.stopping {
+            return None;
+        }
+        let held = self.lanes.held_destinations();
+        let names = held.iter().chain(&self.left_out);
+        names.filter_map(|name| destinations.opens_at(name, self.limits.urgent, now)).min()
+    }
+}
