@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use usher_connectors::{Use, quota};
+use usher_connectors::{StepUse, quota};
 use usher_eventlog::{LogAddress, LogLayout};
 use usher_flows::{Action, Flow, FlowFiles};
 use usher_proto::Instance;
@@ -172,7 +172,7 @@ impl DispatcherConfig {
     }
 
     /// Returns the uses of a connector in the steps of an instance's flows.
-    pub fn uses(&self, connector: &str, instance: &str) -> Vec<Use<'_>> {
+    pub fn uses(&self, connector: &str, instance: &str) -> Vec<StepUse<'_>> {
         let flows = self.flows.iter().filter(|flow| flow.instances.contains(instance));
         flows.flat_map(Flow::uses).filter(|(used, _)| *used == connector).map(|(_, used)| used).collect()
     }

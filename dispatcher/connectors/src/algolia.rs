@@ -24,7 +24,7 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Record, Text};
-use super::http::{self, HttpAnswer};
+use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
     CallGate, Connector, ConnectorSpec, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or,
@@ -83,7 +83,7 @@ impl Algolia {
         }
         let key = setting(environment, "ALGOLIA_API_KEY", "a key that may add, change and delete records")?;
         let hosts = match environment.get("ALGOLIA_BASE_URL")? {
-            Some(_) => vec![http::base_url(environment, "ALGOLIA_BASE_URL", "http://127.0.0.1:8090/algolia")?],
+            Some(_) => vec![client::base_url(environment, "ALGOLIA_BASE_URL", "http://127.0.0.1:8090/algolia")?],
             None => {
                 let mut fallbacks = [1, 2, 3].map(|n| format!("https://{application}-{n}.algolianet.com"));
                 // Shuffled, so that not all clients query the same host when the primary one is unavailable.
@@ -91,7 +91,7 @@ impl Algolia {
                 std::iter::once(format!("https://{application}.algolia.net")).chain(fallbacks).collect()
             }
         };
-        let client = http::client()?;
+        let client = client::build()?;
         let index = environment.get(INDEX_VARIABLE)?;
         if let Some(index) = &index {
             Path::of("").segment("it", index).map_err(|error| ConfigError::new(INDEX_VARIABLE, error))?;
@@ -112,7 +112,7 @@ impl Algolia {
             if let Some(body) = &change.body {
                 request = request.header("Content-Type", "application/json").body(body.clone());
             }
-            last = http::send(request, gate).await;
+            last = client::send(request, gate).await;
             let absent = match &last {
                 Ok(answer) => !answer.status.is_success() && !answer.status.is_client_error(),
                 Err(Outcome::Retry { cause: Cause::Unreachable | Cause::Interrupted, .. }) => true,

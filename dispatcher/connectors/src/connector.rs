@@ -9,7 +9,7 @@ use usher_engine::Outcome;
 use usher_service::ConfigError;
 
 use super::CallGate;
-use super::step_input::{PrepareError, StepInput, Use};
+use super::step_input::{PrepareError, StepInput, StepUse};
 
 /// Effect of a repeated request with the same idempotency key at a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub trait Connector: Send + Sync {
     /// # Errors
     ///
     /// A parameter of a step does not fit the settings, or a setting that a step needs is missing.
-    async fn check(&self, uses: &[Use<'_>]) -> Result<(), ConfigError> {
+    async fn check(&self, uses: &[StepUse<'_>]) -> Result<(), ConfigError> {
         let _ = uses;
         Ok(())
     }

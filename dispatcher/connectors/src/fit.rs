@@ -14,18 +14,18 @@ use super::{is_template, operation};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextLimit {
     /// Treatment of control characters and line ends.
-    pub(super) ends: Ends,
+    pub(super) on_control_chars: OnControlChars,
     /// Treatment of a text that is too long.
-    pub(super) long: Long,
+    pub(super) on_too_long: OnTooLong,
     /// Largest length.
-    pub(super) longest: Longest,
+    pub(super) max_length: MaxLength,
     /// Allowed characters.
     pub(super) alphabet: Alphabet,
 }
 
 /// Treatment of control characters and line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ends {
+pub(super) enum OnControlChars {
     /// They stay.
     Keep,
     /// Each becomes a space.
@@ -36,7 +36,7 @@ pub(super) enum Ends {
 
 /// Treatment of a text that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Long {
+pub(super) enum OnTooLong {
     /// It is cut.
     Cut,
     /// It is refused.
@@ -45,7 +45,7 @@ pub(super) enum Long {
 
 /// Largest length of a text, in the provider's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Longest {
+pub(super) enum MaxLength {
     /// In characters.
     Characters(usize),
     /// In octets of UTF-8.
@@ -69,8 +69,12 @@ pub(super) enum Alphabet {
 
 /// Largest display name of a mailbox, in octets. No provider documents a limit; this length, quoted and with its
 /// address, fits a header line of a mail.
-const LONGEST_NAME: TextLimit =
-    TextLimit { ends: Ends::Fold, long: Long::Cut, longest: Longest::Octets(256), alphabet: Alphabet::Any };
+const DISPLAY_NAME: TextLimit = TextLimit {
+    on_control_chars: OnControlChars::Fold,
+    on_too_long: OnTooLong::Cut,
+    max_length: MaxLength::Octets(256),
+    alphabet: Alphabet::Any,
+};
 
 /// A value that the destination does not accept and that must not be changed. Names the parameter, never the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +97,7 @@ impl Unfit {
     }
 }
 
-impl Longest {
+impl MaxLength {
     /// Returns the limit in words, for error messages.
     fn describe(self) -> String {
         match self {
@@ -135,31 +139,31 @@ impl Alphabet {
 }
 
 impl TextLimit {
-    /// Returns the same limit with refusal instead of cutting. Line ends are still treated according to `ends`.
+    /// Returns the same limit with refusal instead of cutting. `on_control_chars` stays as it is.
     const fn as_it_is(self) -> Self {
-        Self { long: Long::Refuse, ..self }
+        Self { on_too_long: OnTooLong::Refuse, ..self }
     }
 
     /// Returns the text, changed to fit, or an error that names `place`.
     fn fit(self, place: &str, text: &str) -> Result<String, Unfit> {
         let folded = one_line(text);
-        let text = match self.ends {
-            Ends::Keep => Cow::Borrowed(text),
-            Ends::Refuse if folded != text => {
+        let text = match self.on_control_chars {
+            OnControlChars::Keep => Cow::Borrowed(text),
+            OnControlChars::Refuse if folded != text => {
                 return Err(Unfit::new(format!("{place} has a line end or another control character in it")));
             }
-            Ends::Fold | Ends::Refuse => Cow::Owned(folded),
+            OnControlChars::Fold | OnControlChars::Refuse => Cow::Owned(folded),
         };
         let text = if text.chars().all(|c| self.alphabet.has(c)) {
             text
-        } else if self.long == Long::Cut {
+        } else if self.on_too_long == OnTooLong::Cut {
             Cow::Owned(text.chars().map(|c| if self.alphabet.has(c) { c } else { '_' }).collect())
         } else {
             return Err(Unfit::new(format!("{place} may have {}", self.alphabet.describe())));
         };
-        let cut = self.longest.cut(&text);
-        if cut.len() < text.len() && self.long == Long::Refuse {
-            return Err(Unfit::new(format!("{place} is longer than {}", self.longest.describe())));
+        let cut = self.max_length.cut(&text);
+        if cut.len() < text.len() && self.on_too_long == OnTooLong::Refuse {
+            return Err(Unfit::new(format!("{place} is longer than {}", self.max_length.describe())));
         }
         Ok(cut.to_owned())
     }
@@ -279,7 +283,7 @@ fn mailbox(address: TextLimit, smtp: bool, place: &str, value: &mut Value, mode:
         }
     }
     address.fit(&format!("the address in {place}"), &read.address).map_err(|unfit| wrong(unfit.what))?;
-    let name = if mode == Mode::Written { LONGEST_NAME.as_it_is() } else { LONGEST_NAME };
+    let name = if mode == Mode::Written { DISPLAY_NAME.as_it_is() } else { DISPLAY_NAME };
     read.name = name.fit(&format!("the name in {place}"), &read.name)?.trim().to_owned();
     *value = Value::String(read.to_text());
     Ok(())

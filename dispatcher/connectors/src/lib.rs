@@ -10,21 +10,21 @@ mod connector;
 mod spec;
 mod step_input;
 
+mod client;
 mod fit;
-mod http;
 mod limits;
 mod path;
 mod rehearsal;
 
 mod algolia;
 mod database;
+mod http;
 mod mailchimp;
 mod novu;
 mod nylas;
 mod resend;
 mod smtp;
 mod stripe;
-mod webhook;
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub use spec::{ConnectorSpec, DefaultQuota, Operation, Param, ParamType};
 use spec::{optional, optional_or, required};
 pub use step_input::default_sender;
 use step_input::{FROM, cannot_set, is_template, not_an_address};
-pub use step_input::{PrepareError, StepInput, Use};
+pub use step_input::{PrepareError, StepInput, StepUse};
 use usher_quota::Quota;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
@@ -58,7 +58,7 @@ pub const CONNECTORS: &[ConnectorSpec] = &[
     smtp::SPEC,
     stripe::SPEC,
     database::SPEC,
-    webhook::SPEC,
+    http::SPEC,
     mailchimp::SPEC,
     novu::SPEC,
     algolia::SPEC,

@@ -3,7 +3,7 @@
 //! never prevent the effect; identifiers are never changed. Each limit names its source. Nothing is cut if a provider
 //! documents no limit.
 
-use super::fit::{Alphabet, Ends, Long, Longest, TextLimit};
+use super::fit::{Alphabet, MaxLength, OnControlChars, OnTooLong, TextLimit};
 
 /// Values that a destination accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +41,27 @@ pub(crate) enum ValueLimit {
 }
 
 /// Returns the limit of a text for people: it is folded into one line and cut.
-const fn line(longest: Longest) -> TextLimit {
-    TextLimit { ends: Ends::Fold, long: Long::Cut, longest, alphabet: Alphabet::Any }
+const fn line(max_length: MaxLength) -> TextLimit {
+    TextLimit {
+        on_control_chars: OnControlChars::Fold,
+        on_too_long: OnTooLong::Cut,
+        max_length,
+        alphabet: Alphabet::Any,
+    }
 }
 
 /// Returns the limit of an identifier: it is accepted unchanged, or refused.
-const fn id(longest: Longest) -> TextLimit {
-    TextLimit { ends: Ends::Refuse, long: Long::Refuse, longest, alphabet: Alphabet::Any }
+const fn id(max_length: MaxLength) -> TextLimit {
+    TextLimit {
+        on_control_chars: OnControlChars::Refuse,
+        on_too_long: OnTooLong::Refuse,
+        max_length,
+        alphabet: Alphabet::Any,
+    }
 }
 
 /// RFC 5321, 4.5.3.1.3: a path has up to 256 octets, two of which are its angle brackets.
-const ADDRESS: TextLimit = id(Longest::Octets(254));
+const ADDRESS: TextLimit = id(MaxLength::Octets(254));
 
 /// Returns the limit of a mail's mailboxes: at most `most`. Apart from Resend's `to`, no provider documents how many
 /// there may be. A server may refuse more than the 100 recipients of RFC 5321 (4.5.3.1.8).
@@ -61,47 +71,61 @@ const fn mailboxes(most: usize, smtp: bool) -> ValueLimit {
 
 /// RFC 5322, 2.1.1: a line of a mail has up to 998 octets, here with `Subject: ` before it. A longer subject without
 /// spaces could not be folded.
-const SUBJECT: ValueLimit = ValueLimit::Text(line(Longest::Octets(989)));
+const SUBJECT: ValueLimit = ValueLimit::Text(line(MaxLength::Octets(989)));
 
 /// Additional headers of a mail. Their names follow RFC 5322 (3.6.8), which the connectors check. Their values may be
 /// links, so a value that is too long is refused and not cut.
 const HEADERS: ValueLimit = ValueLimit::Pairs {
     most: usize::MAX,
     name: TextLimit {
-        ends: Ends::Refuse,
-        long: Long::Refuse,
-        longest: Longest::Octets(76),
+        on_control_chars: OnControlChars::Refuse,
+        on_too_long: OnTooLong::Refuse,
+        max_length: MaxLength::Octets(76),
         alphabet: Alphabet::Header,
     },
     ours: None,
-    value: TextLimit { ends: Ends::Fold, long: Long::Refuse, longest: Longest::Octets(920), alphabet: Alphabet::Any },
+    value: TextLimit {
+        on_control_chars: OnControlChars::Fold,
+        on_too_long: OnTooLong::Refuse,
+        max_length: MaxLength::Octets(920),
+        alphabet: Alphabet::Any,
+    },
     identity: None,
 };
 
 /// Resend's OpenAPI document (`Tag`): names and values are ASCII letters, digits, `_` and `-`, up to 256 characters.
-const TAG: TextLimit =
-    TextLimit { ends: Ends::Fold, long: Long::Cut, longest: Longest::Characters(256), alphabet: Alphabet::Label };
+const TAG: TextLimit = TextLimit {
+    on_control_chars: OnControlChars::Fold,
+    on_too_long: OnTooLong::Cut,
+    max_length: MaxLength::Characters(256),
+    alphabet: Alphabet::Label,
+};
 
 /// Returns the limit of Stripe's metadata. docs.stripe.com/metadata: 50 pairs, names of up to 40 characters without
 /// brackets, values of up to 500 characters. Usher writes one pair of its own, so 49 remain for the flow.
 const fn metadata(most: usize, value: TextLimit, ours: Option<&'static str>) -> ValueLimit {
-    let name = TextLimit { alphabet: Alphabet::NoBrackets, ..id(Longest::Characters(40)) };
+    let name = TextLimit { alphabet: Alphabet::NoBrackets, ..id(MaxLength::Characters(40)) };
     ValueLimit::Pairs { most, name, ours, value, identity: Some("clerk_user_id") }
 }
 
 /// Metadata that are written. A value that is too long is cut, except the id by which customers are found again.
 const WRITTEN: ValueLimit = metadata(
     49,
-    TextLimit { ends: Ends::Keep, long: Long::Cut, longest: Longest::Characters(500), alphabet: Alphabet::Any },
+    TextLimit {
+        on_control_chars: OnControlChars::Keep,
+        on_too_long: OnTooLong::Cut,
+        max_length: MaxLength::Characters(500),
+        alphabet: Alphabet::Any,
+    },
     Some(super::stripe::MARK),
 );
 /// Metadata that select the customers to delete or whose subscriptions to cancel.
-const WANTED: ValueLimit = metadata(50, id(Longest::Characters(500)), None);
+const WANTED: ValueLimit = metadata(50, id(MaxLength::Characters(500)), None);
 
 /// docs.stripe.com/upgrades: Stripe's ids have at most 255 characters.
-const STRIPE_ID: ValueLimit = ValueLimit::Text(id(Longest::Characters(255)));
-const UNLIMITED_ID: ValueLimit = ValueLimit::Text(id(Longest::Unknown));
-const UNLIMITED_LINE: ValueLimit = ValueLimit::Text(line(Longest::Unknown));
+const STRIPE_ID: ValueLimit = ValueLimit::Text(id(MaxLength::Characters(255)));
+const UNLIMITED_ID: ValueLimit = ValueLimit::Text(id(MaxLength::Unknown));
+const UNLIMITED_LINE: ValueLimit = ValueLimit::Text(line(MaxLength::Unknown));
 
 /// Limits by connector or `connector.operation`, and by parameter.
 const LIMITS: &[(&str, &str, ValueLimit)] = &[
@@ -118,7 +142,7 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
         "tags",
         ValueLimit::Pairs {
             most: usize::MAX,
-            name: TextLimit { long: Long::Refuse, ..TAG },
+            name: TextLimit { on_too_long: OnTooLong::Refuse, ..TAG },
             ours: None,
             value: TAG,
             identity: Some("clerk_user_id"),
@@ -139,9 +163,9 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("nylas", "text", ValueLimit::Any),
     ("nylas", "headers", HEADERS),
     // Stripe's OpenAPI document: `maxLength` of email 512, name 256, phone 20.
-    ("stripe", "email", ValueLimit::Mailboxes { most: 1, address: id(Longest::Characters(512)), smtp: false }),
-    ("stripe", "full_name", ValueLimit::Text(line(Longest::Characters(256)))),
-    ("stripe", "phone", ValueLimit::Phone(id(Longest::Characters(20)))),
+    ("stripe", "email", ValueLimit::Mailboxes { most: 1, address: id(MaxLength::Characters(512)), smtp: false }),
+    ("stripe", "full_name", ValueLimit::Text(line(MaxLength::Characters(256)))),
+    ("stripe", "phone", ValueLimit::Phone(id(MaxLength::Characters(20)))),
     ("stripe", "customer", STRIPE_ID),
     ("stripe", "subscription", STRIPE_ID),
     ("stripe", "price", STRIPE_ID),
@@ -159,7 +183,7 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("novu", "workflow", UNLIMITED_ID),
     ("novu", "subscriber_id", UNLIMITED_ID),
     ("novu", "email", ValueLimit::Mailboxes { most: 1, address: ADDRESS, smtp: false }),
-    ("novu", "phone", ValueLimit::Phone(id(Longest::Unknown))),
+    ("novu", "phone", ValueLimit::Phone(id(MaxLength::Unknown))),
     ("novu", "first_name", UNLIMITED_LINE),
     ("novu", "last_name", UNLIMITED_LINE),
     ("novu", "payload", ValueLimit::Any),

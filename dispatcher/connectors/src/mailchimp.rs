@@ -24,7 +24,7 @@ use usher_service::options::Environment;
 
 use self::change::{MemberChange, State};
 use super::ParamType::{Email, Record, Text, Texts};
-use super::http::{self, HttpAnswer};
+use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, Operation, Param, PrepareError, StepInput, optional,
@@ -93,8 +93,8 @@ impl Mailchimp {
             return Err(ConfigError::new(LIST_VARIABLE, format!("it {NO_ID}")));
         }
         Ok(Self {
-            client: http::client()?,
-            base: http::base_url(environment, "MAILCHIMP_BASE_URL", &own)?,
+            client: client::build()?,
+            base: client::base_url(environment, "MAILCHIMP_BASE_URL", &own)?,
             list,
             key: Secret::new(key),
         })
@@ -112,7 +112,7 @@ impl Mailchimp {
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
         }
-        http::send(request, gate).await
+        client::send(request, gate).await
     }
 }
 

@@ -23,7 +23,7 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Email, Json, Text};
-use super::http::{self, HttpAnswer};
+use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, Lookup, Operation, PrepareError, StepInput,
@@ -74,9 +74,9 @@ impl Novu {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "NOVU_SECRET_KEY", "the secret key of an environment, from Novu's dashboard")?;
         Ok(Self {
-            client: http::client()?,
+            client: client::build()?,
             // The EU region is https://eu.api.novu.co.
-            base: http::base_url(environment, "NOVU_BASE_URL", "https://api.novu.co")?,
+            base: client::base_url(environment, "NOVU_BASE_URL", "https://api.novu.co")?,
             key: Secret::new(key),
         })
     }
@@ -88,13 +88,13 @@ impl Novu {
 
     async fn notifications(&self, transaction: &str, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
         let path = Path::of("/v1/notifications").query("transactionId", transaction);
-        http::send(self.request(Method::GET, &path)?, gate).await
+        client::send(self.request(Method::GET, &path)?, gate).await
     }
 
     async fn trigger(&self, trigger: String, key: &str, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
         let request = self.request(Method::POST, &Path::of("/v1/events/trigger"))?;
         let request = request.header("Idempotency-Key", key).header("Content-Type", "application/json");
-        http::send(request.body(trigger), gate).await
+        client::send(request.body(trigger), gate).await
     }
 }
 
@@ -107,7 +107,7 @@ impl Connector for Novu {
     async fn lookup(&self, _: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
         match self.notifications(idempotency_key, gate).await {
             Ok(answer) if answer.status.is_success() => found(&answer, idempotency_key),
-            other => http::no_lookup(other),
+            other => client::no_lookup(other),
         }
     }
 

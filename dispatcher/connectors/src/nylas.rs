@@ -30,10 +30,10 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
-use super::http::{self, HttpAnswer};
+use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
-    CallGate, Connector, ConnectorSpec, Idempotency, Lookup, Operation, PrepareError, StepInput, Use, optional,
+    CallGate, Connector, ConnectorSpec, Idempotency, Lookup, Operation, PrepareError, StepInput, StepUse, optional,
     required, setting,
 };
 
@@ -103,9 +103,9 @@ impl Nylas {
             return Err(ConfigError::new(GRANTS, format!("it is {what}")));
         }
         Ok(Self {
-            client: http::client()?,
+            client: client::build()?,
             // The EU region is https://api.eu.nylas.com.
-            base: http::base_url(environment, "NYLAS_BASE_URL", "https://api.us.nylas.com")?,
+            base: client::base_url(environment, "NYLAS_BASE_URL", "https://api.us.nylas.com")?,
             key: Secret::new(key),
             grants,
         })
@@ -131,7 +131,7 @@ impl Nylas {
         deadline: Duration,
         gate: &CallGate,
     ) -> Result<HttpAnswer, Outcome> {
-        http::send(self.request(Method::GET, &path?)?.timeout(deadline), gate).await
+        client::send(self.request(Method::GET, &path?)?.timeout(deadline), gate).await
     }
 
     /// Returns Nylas's description of a mailbox, or `None` if Nylas did not describe it. `None` is not an error: Nylas may be out
@@ -167,7 +167,7 @@ impl Nylas {
         });
         match self.ask(path, LONGEST, gate).await {
             Ok(answer) if answer.status.is_success() => found(&answer.json(), &sent.mail["subject"], key),
-            other => http::no_lookup(other),
+            other => client::no_lookup(other),
         }
     }
 }
@@ -182,7 +182,7 @@ struct Told {
 /// Returns a header of a step that a Microsoft mailbox may not send: learn.microsoft.com (message resource,
 /// `internetMessageHeaders`) demands names that begin with `x-`. It is not confirmed that this applies to mails sent
 /// through Nylas.
-fn foreign_header<'a>(used: &'a Use<'_>) -> Option<&'a str> {
+fn foreign_header<'a>(used: &'a StepUse<'_>) -> Option<&'a str> {
     let headers = used.params.get("headers")?.as_object()?;
     let is_own = |name: &str| name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"));
     headers.keys().map(String::as_str).find(|name| !is_own(name))
@@ -210,13 +210,13 @@ impl Connector for Nylas {
         Idempotency::KeyFor(KEYS_LIVE)
     }
 
-    async fn check(&self, uses: &[Use<'_>]) -> Result<(), ConfigError> {
+    async fn check(&self, uses: &[StepUse<'_>]) -> Result<(), ConfigError> {
         let told = join_all(self.grants.iter().map(|grant| self.told(grant))).await;
         for (grant, _) in
             self.grants.iter().zip(&told).filter(|(_, told)| told.as_ref().is_some_and(|t| t.is_microsoft))
         {
             for (used, header) in uses.iter().filter_map(|used| Some((used, foreign_header(used)?))) {
-                let Use { flow, step, .. } = used;
+                let StepUse { flow, step, .. } = used;
                 tracing::warn!(
                     grant,
                     flow,
@@ -279,7 +279,7 @@ impl Connector for Nylas {
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(Value::Object(mail).to_string());
-        let answer = match http::send(request, gate).await {
+        let answer = match client::send(request, gate).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };

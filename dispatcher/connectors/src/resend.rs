@@ -16,7 +16,7 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
-use super::http::{self, HttpAnswer};
+use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput,
@@ -67,8 +67,8 @@ impl Resend {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "RESEND_API_KEY", "an API key (re_...) from Resend's dashboard")?;
         Ok(Self {
-            client: http::client()?,
-            base: http::base_url(environment, "RESEND_BASE_URL", "https://api.resend.com")?,
+            client: client::build()?,
+            base: client::base_url(environment, "RESEND_BASE_URL", "https://api.resend.com")?,
             key: Secret::new(key),
             from: default_sender(environment)?,
         })
@@ -120,7 +120,7 @@ impl Connector for Resend {
             .header("Idempotency-Key", idempotency_key)
             .header("Content-Type", "application/json")
             .body(request.to_vec());
-        match http::send(posted, gate).await {
+        match client::send(posted, gate).await {
             Ok(answer) => classify(&answer),
             Err(outcome) => outcome,
         }

@@ -10,7 +10,7 @@ use usher_service::options::Environment;
 use usher_sql::Database;
 
 use super::step_input::{is_template, sender};
-use super::{Connector, webhook};
+use super::{Connector, http};
 
 /// A connector as the rest of the code sees it: one value for each, in [`CONNECTORS`](super::CONNECTORS).
 pub struct ConnectorSpec {
@@ -110,7 +110,7 @@ pub enum ParamType {
     Record,
     /// A table of texts that select the affected objects. An empty result is rendered as null: if it were omitted, the
     /// selection would match other objects.
-    Whose,
+    Selector,
     /// An address that is the same for every event, so that data from an event cannot choose the destination.
     Address,
     /// A name from the flow file or the environment, never from an event.
@@ -131,9 +131,11 @@ impl ParamType {
                 value.is_string() || value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
             }
             Self::Number => value.is_u64(),
-            Self::Table | Self::Whose => value.as_object().is_some_and(|fields| fields.values().all(Value::is_string)),
+            Self::Table | Self::Selector => {
+                value.as_object().is_some_and(|fields| fields.values().all(Value::is_string))
+            }
             Self::Json | Self::Record => value.is_object(),
-            Self::Address => value.as_str().is_some_and(webhook::is_address),
+            Self::Address => value.as_str().is_some_and(http::is_address),
             Self::Name => value.as_str().is_some_and(|name| {
                 !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             }),
@@ -154,7 +156,7 @@ impl ParamType {
             Self::Mailboxes => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\", or a list of them",
             Self::Texts => "a text or a list of texts",
             Self::Number => "a whole number from 0",
-            Self::Table | Self::Whose => "a table of texts, such as { plan = \"pro\" }",
+            Self::Table | Self::Selector => "a table of texts, such as { plan = \"pro\" }",
             Self::Json | Self::Record => "a table, such as { text = \"hi\", count = 1 }",
             Self::Address => "an address such as \"https://host/path\", without user, password, dot segments and {{ }}",
             Self::Name => "a name of a-z, 0-9 and _",

@@ -12,7 +12,7 @@ pub struct StepInput<'a> {
     /// Name of the operation.
     pub operation: &'a str,
     /// Rendered parameters. An empty text is absent, or null in a [`ParamType::Record`](super::ParamType::Record) and a
-    /// [`ParamType::Whose`](super::ParamType::Whose). A [`ParamType::Json`](super::ParamType::Json) is a text: see
+    /// [`ParamType::Selector`](super::ParamType::Selector). A [`ParamType::Json`](super::ParamType::Json) is a text: see
     /// `json`.
     pub params: &'a Map<String, Value>,
     /// Event that started the run.
@@ -131,7 +131,7 @@ pub(super) fn is_template(text: &str) -> bool {
 
 /// A step of a flow that uses a connector, as the flow file has it: nothing is rendered yet.
 #[derive(Debug, Clone, Copy)]
-pub struct Use<'a> {
+pub struct StepUse<'a> {
     /// Name of the flow.
     pub flow: &'a str,
     /// Name of the step.
@@ -140,7 +140,7 @@ pub struct Use<'a> {
     pub params: &'a Map<String, Value>,
 }
 
-impl Use<'_> {
+impl StepUse<'_> {
     /// Returns a parameter that is a text.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.params.get(name).and_then(Value::as_str)

@@ -28,7 +28,7 @@ use usher_proto::Reason;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-use super::ParamType::{Email, Number, Table, Text, Whose};
+use super::ParamType::{Email, Number, Selector, Table, Text};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError,
     StepInput, optional, optional_or, required,
@@ -75,13 +75,13 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: CANCEL_SUBSCRIPTIONS,
-        params: &[optional("customer", Text), optional("metadata", Whose)],
+        params: &[optional("customer", Text), optional("metadata", Selector)],
         takes_template: false,
         writes_to: &[],
     },
     Operation {
         name: DELETE_CUSTOMER,
-        params: &[optional("customer", Text), optional("metadata", Whose)],
+        params: &[optional("customer", Text), optional("metadata", Selector)],
         takes_template: false,
         writes_to: &[],
     },

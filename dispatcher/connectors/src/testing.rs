@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId, Timestamp};
 
-use super::http::HttpAnswer;
+use super::client::HttpAnswer;
 use super::{Connector, PrepareError, StepInput};
 
 /// Returns an answer with this status and body.

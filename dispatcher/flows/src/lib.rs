@@ -29,7 +29,7 @@ use serde_json::{Map, Value};
 pub use source::{FlowSource, read_folder};
 pub use template::Unrenderable;
 pub use template::{evaluate, render, render_some};
-use usher_connectors::Use;
+use usher_connectors::StepUse;
 use usher_engine::RetryPolicy;
 use usher_engine::start::StartFrom;
 use usher_proto::{Event, Instance, Source};
@@ -224,10 +224,10 @@ impl Flow {
     }
 
     /// Returns the steps that use a connector, each with the connector's name.
-    pub fn uses(&self) -> impl Iterator<Item = (&str, Use<'_>)> {
+    pub fn uses(&self) -> impl Iterator<Item = (&str, StepUse<'_>)> {
         self.steps.iter().filter_map(|step| match &step.action {
             Action::Call(call) => {
-                Some((call.connector.as_str(), Use { flow: &self.name, step: &step.name, params: &call.params }))
+                Some((call.connector.as_str(), StepUse { flow: &self.name, step: &step.name, params: &call.params }))
             }
             Action::Wait(_) => None,
         })

@@ -127,7 +127,7 @@ fn render_text(
 }
 
 /// Renders the parameters of a call, and `html` and `text` if it uses a template. A string that is rendered empty
-/// is omitted, or null in a [`ParamType::Record`] and a [`ParamType::Whose`]. A [`ParamType::Json`] is returned
+/// is omitted, or null in a [`ParamType::Record`] and a [`ParamType::Selector`]. A [`ParamType::Json`] is returned
 /// as JSON text.
 ///
 /// # Errors
@@ -181,7 +181,7 @@ fn render_value(
     shape: ParamType,
     context: &Context,
 ) -> Result<Option<Value>, Unrenderable> {
-    let empty = matches!(shape, ParamType::Record | ParamType::Whose).then_some(Value::Null);
+    let empty = matches!(shape, ParamType::Record | ParamType::Selector).then_some(Value::Null);
     Ok(match value {
         _ if shape == ParamType::Json => json::render(environment, place, value, context)?.map(Value::String),
         Value::String(text) => match whole(text).filter(|_| shape == ParamType::Record) {
@@ -229,7 +229,7 @@ mod tests {
     fn everywhere(operation: &usher_connectors::Operation, text: &str) -> String {
         let value = |param: &usher_connectors::Param| match param.shape {
             ParamType::Number => "7".to_owned(),
-            ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => {
+            ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Selector => {
                 format!("{{ a = \"{text}\" }}")
             }
             ParamType::Texts | ParamType::Mailboxes => format!("[\"{text}\"]"),

@@ -45,7 +45,7 @@ fn good(param: &str, shape: ParamType) -> Value {
         ParamType::Email => json!("dana@work.test"),
         ParamType::Number => json!(7),
         ParamType::Json => json!(r#"{"a":"one"}"#),
-        ParamType::Table | ParamType::Record | ParamType::Whose => json!({ "a": "one" }),
+        ParamType::Table | ParamType::Record | ParamType::Selector => json!({ "a": "one" }),
         ParamType::Address => json!("https://billing.test/hook"),
         ParamType::Name => json!("billing"),
     }
@@ -145,7 +145,7 @@ fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
         let toml = |value: &str| {
             let params = operation.params.iter().map(|param| match param.shape {
                 _ if param.name == name => format!("{name} = {}\n", json!(value)),
-                ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => {
+                ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Selector => {
                     format!("{} = {{ a = \"one\" }}\n", param.name)
                 }
                 shape => format!("{} = {}\n", param.name, good(param.name, shape)),

@@ -60,7 +60,7 @@ pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
         ParamType::Sender | ParamType::Mailboxes | ParamType::Email => json!(format!("{text}@work.test")),
         ParamType::Number => json!(7),
         ParamType::Json => json!(json!({ "a": text }).to_string()),
-        ParamType::Table | ParamType::Record | ParamType::Whose => json!({ "a": text }),
+        ParamType::Table | ParamType::Record | ParamType::Selector => json!({ "a": text }),
         ParamType::Address => json!(format!("https://billing.test/hook/{text}")),
         ParamType::Name => json!("billing"),
     }

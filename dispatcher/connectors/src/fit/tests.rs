@@ -52,7 +52,7 @@ fn hostile(rng: &mut StdRng) -> String {
 fn holding(shape: ParamType, text: &str, rng: &mut StdRng) -> Value {
     match shape {
         ParamType::Number => json!(rng.random_range(0..2000)),
-        ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Whose => {
+        ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Selector => {
             let many = if rng.random_range(0..4) == 0 { 60 } else { 2 };
             let pairs = (0..rng.random_range(0..=many)).map(|n| (format!("name{n}"), json!(text)));
             let odd = if rng.random_range(0..4) == 0 { text } else { "clerk_user_id" };
@@ -72,10 +72,10 @@ fn holding(shape: ParamType, text: &str, rng: &mut StdRng) -> Value {
 /// True if a provider accepts a text. Implemented independently of the code under test.
 fn is_fit(limit: TextLimit, text: &str) -> bool {
     let ends = |c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}';
-    let short = match limit.longest {
-        Longest::Characters(most) => text.chars().count() <= most,
-        Longest::Octets(most) => text.len() <= most,
-        Longest::Unknown => true,
+    let short = match limit.max_length {
+        MaxLength::Characters(most) => text.chars().count() <= most,
+        MaxLength::Octets(most) => text.len() <= most,
+        MaxLength::Unknown => true,
     };
     let letters = match limit.alphabet {
         Alphabet::Any => true,
@@ -83,7 +83,7 @@ fn is_fit(limit: TextLimit, text: &str) -> bool {
         Alphabet::NoBrackets => !text.contains('[') && !text.contains(']'),
         Alphabet::Header => text.bytes().all(|b| b.is_ascii_graphic() && b != b':'),
     };
-    short && letters && (limit.ends == Ends::Keep || !text.contains(ends))
+    short && letters && (limit.on_control_chars == OnControlChars::Keep || !text.contains(ends))
 }
 
 fn texts(value: &Value) -> Vec<&str> {
@@ -105,7 +105,7 @@ fn assert_fits(limit: ValueLimit, value: &Value, place: &str) {
                 let mailbox: Mailbox = text.parse().expect(place);
                 let (_, domain) = mailbox.address.rsplit_once('@').expect(place);
                 assert!(domain.is_ascii() && is_fit(address, &mailbox.address), "{place}");
-                assert!(is_fit(LONGEST_NAME, &mailbox.name), "{place}");
+                assert!(is_fit(DISPLAY_NAME, &mailbox.name), "{place}");
             }
         }
         ValueLimit::Number(from, to) => assert!(value.as_u64().is_some_and(|n| n >= from && n <= to), "{place}"),

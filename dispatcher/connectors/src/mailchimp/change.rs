@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use usher_engine::{Cause, Effect, Outcome};
 use usher_proto::Reason;
 
-use super::super::http::HttpAnswer;
+use super::super::client::HttpAnswer;
 use super::super::path::Path;
 use super::{Mailchimp, classify, of_list};
 use crate::CallGate;

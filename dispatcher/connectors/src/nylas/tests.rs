@@ -113,7 +113,7 @@ async fn checked(grants: &str, from: Option<&str>, there: bool) -> Result<(), St
     let _stop = stop.drop_guard();
     let nylas = Nylas { base, ..connector(grants) };
     let params = from.map(|from| ("from".to_owned(), json!(from))).into_iter().collect();
-    let used = Use { flow: "welcome", step: "mail", params: &params };
+    let used = StepUse { flow: "welcome", step: "mail", params: &params };
     nylas.check(&[used]).await.map_err(|error| error.to_string())
 }
 
@@ -144,7 +144,7 @@ fn a_header_that_microsoft_may_drop_is_known_by_its_name() {
         (json!({ "\u{e4}": "1" }), Some("\u{e4}")),
     ] {
         let params = Map::from_iter([("headers".to_owned(), headers)]);
-        let used = Use { flow: "welcome", step: "mail", params: &params };
+        let used = StepUse { flow: "welcome", step: "mail", params: &params };
         assert_eq!(foreign_header(&used), expected);
     }
 }

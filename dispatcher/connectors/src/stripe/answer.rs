@@ -6,7 +6,7 @@
 use usher_engine::{Cause, Outcome};
 use usher_proto::Reason;
 
-use crate::http::HttpAnswer;
+use crate::client::HttpAnswer;
 
 /// True if the answer is that of an earlier request under the same idempotency key.
 pub(super) fn is_replayed(answer: &HttpAnswer) -> bool {

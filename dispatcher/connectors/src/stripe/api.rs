@@ -9,7 +9,7 @@ use usher_service::options::Environment;
 
 use super::answer::{self, is_missing};
 use crate::CallGate;
-use crate::http::{self, HttpAnswer};
+use crate::client::{self, HttpAnswer};
 use crate::path::{HttpClient, Path};
 use crate::setting;
 
@@ -38,8 +38,8 @@ impl Api {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let key = setting(environment, "STRIPE_SECRET_KEY", "a secret key (sk_...) from Stripe's dashboard")?;
         Ok(Self {
-            client: http::client()?,
-            base: http::base_url(environment, "STRIPE_BASE_URL", "https://api.stripe.com")?,
+            client: client::build()?,
+            base: client::base_url(environment, "STRIPE_BASE_URL", "https://api.stripe.com")?,
             key: Secret::new(key),
         })
     }
@@ -59,13 +59,13 @@ impl Api {
         let request = self.signed(Method::POST, path)?;
         let request =
             request.header("Idempotency-Key", key).header("Content-Type", "application/x-www-form-urlencoded");
-        http::send(request.body(form), gate).await
+        client::send(request.body(form), gate).await
     }
 
     /// Deletes one of the `objects`. Returns true if it existed. Stripe ignores idempotency keys here.
     pub(super) async fn delete(&self, objects: &'static str, id: &str, gate: &CallGate) -> Result<bool, Outcome> {
         let path = Path::of(objects).segment("id", id)?;
-        let answer = http::send(self.signed(Method::DELETE, &path)?, gate).await?;
+        let answer = client::send(self.signed(Method::DELETE, &path)?, gate).await?;
         if answer.status.is_success() {
             Ok(true)
         } else if is_missing(&answer) {
@@ -89,7 +89,7 @@ impl Api {
             let next_query = next.as_ref().map(|(name, value)| (*name, value.as_str()));
             let query = query.iter().copied().chain([("limit", PER_PAGE)]).chain(next_query);
             let page = query.fold(path.clone(), |page, (name, value)| page.query(name, value));
-            let answer = http::send(self.signed(Method::GET, &page)?, gate).await?;
+            let answer = client::send(self.signed(Method::GET, &page)?, gate).await?;
             if is_missing(&answer) {
                 return Ok(listed);
             }

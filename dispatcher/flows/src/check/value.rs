@@ -62,7 +62,7 @@ fn mismatch(param: &Param, value: &Value) -> String {
         (ParamType::Number, Value::String(text)) if text.parse::<u64>().is_ok() => {
             format!("{name} is a number: write {name} = {text}, without quotes")
         }
-        (ParamType::Table | ParamType::Whose, Value::Object(fields)) => {
+        (ParamType::Table | ParamType::Selector, Value::Object(fields)) => {
             let wrong = fields.iter().find(|(_, field)| !field.is_string());
             wrong.map_or_else(
                 || format!("{name} is {}", param.shape.describe()),

@@ -38,7 +38,7 @@ fn no_event_chooses_address_or_secret() {
 async fn a_secret_that_is_missing_is_told_at_the_start() {
     let connector = with([("HTTP_SIGNING_SECRET_BILLING", ONE)]);
     let checked = async |params: Value| {
-        let used = Use { flow: "pay", step: "tell", params: params.as_object().expect("a table") };
+        let used = StepUse { flow: "pay", step: "tell", params: params.as_object().expect("a table") };
         connector.check(&[used]).await.map_err(|error| error.to_string())
     };
     let url = "https://a.test/x";
