@@ -10,14 +10,20 @@
 //! written as null. A deletion leaves no value to compare with: an update that is still in flight when its object is
 //! deleted creates the object again. The order of the events of one key prevents that, not Algolia.
 
+mod classify;
+mod request;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use classify::{classify, is_unavailable};
 use rand::seq::SliceRandom as _;
+use request::RecordChange;
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use usher_engine::{Cause, Effect, Outcome};
+use usher_engine::{Cause, Outcome};
 use usher_proto::Reason;
 use usher_service::ConfigError;
 use usher_service::Secret;
@@ -28,20 +34,13 @@ use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
     CallGate, Connector, ConnectorSpec, Idempotency, Operation, Param, PrepareError, StepInput, optional, optional_or,
-    required, setting,
+    required, setting, stored,
 };
 
 const SAVE: &str = "save";
 const DELETE: &str = "delete";
 const INDEX: Param = optional_or("index", Text, INDEX_VARIABLE);
 const INDEX_VARIABLE: &str = "ALGOLIA_INDEX";
-/// Attribute that stores the time of the record's state: milliseconds, followed by three digits for the number of
-/// reruns. A rerun therefore overwrites its own state, but never a later one.
-const GUARD: &str = "usher_updated_at";
-/// Value of one millisecond in the guard.
-const MILLISECOND: i64 = 1000;
-/// Fields of a user that are never put into an index, because browsers search it.
-const PRIVATE: [&str; 2] = ["private_metadata", "unsafe_metadata"];
 
 const OPERATIONS: &[Operation] = &[
     Operation {
@@ -113,26 +112,20 @@ impl Algolia {
                 request = request.header("Content-Type", "application/json").body(body.clone());
             }
             last = client::send(request, gate).await;
-            let absent = match &last {
-                Ok(answer) => !answer.status.is_success() && !answer.status.is_client_error(),
-                Err(Outcome::Retry { cause: Cause::Unreachable | Cause::Interrupted, .. }) => true,
-                // There was no answer in time, so no time is left for another host.
-                Err(_) => false,
-            };
-            if !absent {
+            if !is_unavailable(&last) {
                 break;
             }
         }
         last
     }
-}
 
-/// A request as it is stored. With a body it is a partial update, without one it is a deletion.
-#[derive(Debug, Serialize, Deserialize)]
-struct RecordChange {
-    object: String,
-    path: String,
-    body: Option<String>,
+    /// Sends a stored change. `Err` is the outcome if it was not sent or not answered.
+    async fn apply(&self, stored: &[u8], gate: &CallGate) -> Result<Outcome, Outcome> {
+        let change: RecordChange = stored::read(stored)?;
+        let other_path = || Outcome::reject(Reason::InvalidRequest, "the stored request could go to another path");
+        let path = Path::kept(change.path.clone()).ok_or_else(other_path)?;
+        Ok(classify(&self.ask(&path, &change, gate).await?, change.object))
+    }
 }
 
 #[async_trait]
@@ -142,78 +135,10 @@ impl Connector for Algolia {
     }
 
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-        let object = inputs.required("object_id")?.as_str().unwrap_or_default().to_owned();
-        let index = inputs.params.get("index").and_then(Value::as_str).or(self.index.as_deref());
-        let index = index.ok_or_else(|| PrepareError("index is not given, and ALGOLIA_INDEX is not set".into()))?;
-        let record = Path::of("/1/indexes").segment("index", index)?.segment("object_id", &object)?;
-        let change = match inputs.operation {
-            SAVE => {
-                let mut record_fields = fields(inputs)?;
-                record_fields.insert(GUARD.into(), json!({ "_operation": "IncrementSet", "value": age(inputs) }));
-                let body = Some(Value::Object(record_fields).to_string());
-                // `true` is Algolia's default. It is set explicitly because the first save has to create the record.
-                let path = record.then("/partial").query("createIfNotExists", "true");
-                RecordChange { object, path: path.into_text(), body }
-            }
-            DELETE => RecordChange { object, path: record.into_text(), body: None },
-            other => return Err(PrepareError(format!("algolia cannot {other}"))),
-        };
-        serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
+        stored::write(&request::prepare(inputs, self.index.as_deref())?)
     }
 
     async fn attempt(&self, request: &[u8], _: &str, gate: &CallGate) -> Outcome {
-        let Ok(change) = serde_json::from_slice::<RecordChange>(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
-        };
-        let Some(path) = Path::kept(change.path.clone()) else {
-            return Outcome::reject(Reason::InvalidRequest, "the stored request could go to another path");
-        };
-        match self.ask(&path, &change, gate).await {
-            Ok(answer) => classify(&answer, change.object),
-            Err(outcome) => outcome,
-        }
+        self.apply(request, gate).await.unwrap_or_else(|outcome| outcome)
     }
 }
-
-/// Returns the fields of the record: those of the flow, or else the event's user. Empty values are null in both.
-fn fields(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
-    let mut fields = match (inputs.params.get("fields"), inputs.data.as_object()) {
-        (Some(fields), _) => fields.as_object().cloned().unwrap_or_default(),
-        (None, Some(user)) if inputs.data["object"] == "user" && inputs.data["deleted"] != true => {
-            let public = |(name, _): &(&String, &Value)| !PRIVATE.contains(&name.as_str());
-            user.iter().filter(public).map(|(name, value)| (name.clone(), value.clone())).collect()
-        }
-        (None, _) => return Err(PrepareError("fields are not given, and the event brings no user".into())),
-    };
-    // The path identifies the object.
-    fields.remove("objectID");
-    Ok(fields)
-}
-
-/// Returns the time of the written state, in the guard's unit: by the object's own clock, else by the event's.
-fn age(inputs: &StepInput<'_>) -> i64 {
-    let occurred_at = inputs.event.occurred_at.millis();
-    let millis = inputs.sent().map_or(occurred_at, |object| usher_clerk::updated_at(object, occurred_at));
-    millis.saturating_mul(MILLISECOND).saturating_add(i64::from(inputs.rerun).min(MILLISECOND - 1))
-}
-
-/// Classifies an answer. Algolia's errors have a message and no name. A 429 means "too many jobs" and is temporary;
-/// Algolia's own clients leave the retry to the caller.
-fn classify(answer: &HttpAnswer, object: String) -> Outcome {
-    let error = answer.error(None);
-    match answer.status.as_u16() {
-        200..=299 => match answer.json()["taskID"].as_u64() {
-            Some(task) => Outcome::Done(Effect::new(object, json!({ "task": task }))),
-            None => Outcome::retry(Cause::Interrupted),
-        },
-        429 => answer.retry(Cause::Throttled),
-        408 => answer.retry(Cause::Timeout),
-        500..=599 => answer.retry(Cause::Unavailable),
-        401 | 403 => Outcome::reject(Reason::Configuration, error),
-        404 => Outcome::reject(Reason::NotFound, error),
-        _ => Outcome::reject(Reason::InvalidRequest, error),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -6,7 +6,8 @@
 //! its own: the newer of two states wins, by the object's `updated_at`, then by the event's time. Every write is
 //! idempotent and needs no key: repeating it leaves the same rows.
 
-mod row;
+mod classify;
+mod request;
 mod table;
 mod write;
 
@@ -16,15 +17,14 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use row::RowChange;
+use classify::classify;
+use request::RowChange;
 use serde_json::json;
-use table::TableKind;
-use usher_engine::{Cause, Effect, Outcome};
+use usher_engine::{Effect, Outcome};
 use usher_proto::Reason;
-use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{Database, Tables};
 
-use super::{CallGate, Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput};
+use super::{CallGate, Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput, stored};
 
 /// The tables of the users.
 pub const USERS_TABLES: Tables = Tables {
@@ -64,6 +64,24 @@ impl Directory {
     pub(super) fn new(database: Database) -> Self {
         Self { database }
     }
+
+    /// Carries out a stored change. `Err` is the outcome if it cannot be read or the database refuses it.
+    async fn apply(&self, request: &[u8]) -> Result<Outcome, Outcome> {
+        let change = stored::read(request)?;
+        let applied = match &change {
+            RowChange::Upsert(row) => write::upsert(&self.database, row).await,
+            RowChange::Delete { kind, id, at } => write::delete(&self.database, *kind, id, *at).await,
+        };
+        Ok(match (applied.map_err(|error| classify(&error))?, change) {
+            (false, _) => Outcome::Overtaken,
+            (true, RowChange::Upsert(row)) => done(row.id(), "upserted"),
+            (true, RowChange::Delete { id, .. }) => done(&id, "deleted"),
+        })
+    }
+}
+
+fn done(id: &str, operation: &str) -> Outcome {
+    Outcome::Done(Effect::new(id, json!({ "operation": operation })))
 }
 
 #[async_trait]
@@ -73,36 +91,12 @@ impl Connector for Directory {
     }
 
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-        prepare(inputs)
+        stored::write(&request::prepare(inputs)?)
     }
 
     async fn attempt(&self, request: &[u8], _: &str, _: &CallGate) -> Outcome {
-        let Ok(change) = serde_json::from_slice(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
-        };
-        let applied = match &change {
-            RowChange::Upsert(row) => write::upsert(&self.database, row).await,
-            RowChange::Delete { kind, id, at } => write::delete(&self.database, *kind, id, *at).await,
-        };
-        match (applied, change) {
-            (Ok(false), _) => Outcome::Overtaken,
-            (Ok(true), RowChange::Upsert(row)) => done(row.id(), "upserted"),
-            (Ok(true), RowChange::Delete { id, .. }) => done(&id, "deleted"),
-            (Err(error), _) => classify(&error),
-        }
+        self.apply(request).await.unwrap_or_else(|outcome| outcome)
     }
-}
-
-fn prepare(inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-    let kind = match inputs.operation {
-        "sync_user" => TableKind::User,
-        "sync_organization" => TableKind::Organization,
-        "sync_membership" => TableKind::Membership,
-        "sync_invitation" => TableKind::Invitation,
-        other => return Err(PrepareError(format!("database cannot {other}"))),
-    };
-    let change = RowChange::of(kind, inputs)?;
-    serde_json::to_vec(&change).map_err(|error| PrepareError(error.to_string()))
 }
 
 /// Connector that builds requests without a database, for rehearsals.
@@ -115,35 +109,10 @@ impl Connector for Unconnected {
     }
 
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-        prepare(inputs)
+        stored::write(&request::prepare(inputs)?)
     }
 
     async fn attempt(&self, _: &[u8], _: &str, _: &CallGate) -> Outcome {
         Outcome::reject(Reason::Configuration, "there is no database")
-    }
-}
-
-fn done(id: &str, operation: &str) -> Outcome {
-    Outcome::Done(Effect::new(id, json!({ "operation": operation })))
-}
-
-/// Classifies an error by the same table as the store's errors.
-fn classify(error: &sqlx::Error) -> Outcome {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
-    outcome(DatabaseFault::of(error), &code, fault::describe(error))
-}
-
-fn outcome(fault: DatabaseFault, code: &str, error: String) -> Outcome {
-    match fault {
-        DatabaseFault::Refused => Outcome::reject(Reason::InvalidRequest, error),
-        // SQLSTATE class 42: a table or a column does not exist, or the right to use it is missing.
-        DatabaseFault::Setting if code.len() == 5 && code.starts_with("42") => {
-            Outcome::reject(Reason::Configuration, error)
-        }
-        // A wrong password or certificate stops every run until it is corrected, so the run is retried. An unclear
-        // error counts against a run only while other runs succeed.
-        DatabaseFault::Setting | DatabaseFault::Passing | DatabaseFault::Damaged | DatabaseFault::Unclear => {
-            Outcome::retry(Cause::Unavailable)
-        }
     }
 }

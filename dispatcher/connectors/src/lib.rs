@@ -1,9 +1,10 @@
-//! Connectors, one file per destination.
+//! Connectors, one file and one folder per destination.
 //!
 //! A connector contains all knowledge about its destination and none about flows, retries or the store: it turns
-//! parameters into an exact request, sends the request, and classifies the answer as an outcome. A new connector is a
-//! file with its [`ConnectorSpec`], its `mod` line, a line in [`CONNECTORS`], and lines in `limits.rs`: see
-//! docs/adding-a-destination.md.
+//! parameters into an exact request, sends the request, and classifies the answer as an outcome. `<name>.rs` has the
+//! [`ConnectorSpec`], the settings and the client; `<name>/request.rs` builds the request, `<name>/classify.rs` has the
+//! meaning of the answers, and `<name>/lookup.rs` finds the effect of a request whose answer was lost. A new connector
+//! also has its `mod` line, a line in [`CONNECTORS`], and lines in `limits.rs`: see docs/adding-a-destination.md.
 
 mod call_gate;
 mod connector;
@@ -15,6 +16,7 @@ mod fit;
 mod limits;
 mod path;
 mod rehearsal;
+mod stored;
 
 mod algolia;
 mod database;

@@ -6,8 +6,8 @@
 //! the flow's `on_unknown_outcome` decides. The Message-ID is the idempotency key, so that a mail that was sent twice
 //! can be recognised; some receivers drop the second one.
 
-mod message;
-mod reply;
+mod classify;
+mod request;
 mod server;
 
 #[cfg(test)]
@@ -16,18 +16,18 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use message::Mail;
+use request::Mail;
 use serde_json::json;
 use server::MailServer;
 use usher_engine::{Effect, Outcome};
-use usher_proto::{Mailbox, Reason};
+use usher_proto::Mailbox;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
 use super::{
     CallGate, Connector, ConnectorSpec, FROM, Idempotency, Operation, PrepareError, StepInput, default_sender,
-    optional, optional_or, required, setting,
+    optional, optional_or, required, setting, stored,
 };
 
 const OPERATIONS: &[Operation] = &[Operation {
@@ -69,6 +69,14 @@ impl Smtp {
         let url = setting(environment, "SMTP_URL", "a mail server, such as smtps://user:password@mail.example.com")?;
         Ok(Self { server: MailServer::from_url(&url)?, from: default_sender(environment)? })
     }
+
+    /// Sends a stored mail. `Err` is the outcome if the server did not take it.
+    async fn send(&self, request: &[u8], key: &str) -> Result<Outcome, Outcome> {
+        let mail: Mail = stored::read(request)?;
+        let id = mail.message_id(key);
+        self.server.send(&mail, &id).await?;
+        Ok(Outcome::Done(Effect::new(id, json!({}))))
+    }
 }
 
 #[async_trait]
@@ -78,18 +86,10 @@ impl Connector for Smtp {
     }
 
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-        let mail = Mail::new(inputs, self.from.as_ref(), usher_service::clock::now())?;
-        serde_json::to_vec(&mail).map_err(|error| PrepareError(error.to_string()))
+        stored::write(&request::prepare(inputs, self.from.as_ref(), usher_service::clock::now())?)
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str, _: &CallGate) -> Outcome {
-        let Ok(mail) = serde_json::from_slice::<Mail>(request) else {
-            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
-        };
-        let id = mail.message_id(idempotency_key);
-        match self.server.send(&mail, &id).await {
-            Ok(()) => Outcome::Done(Effect::new(id, json!({}))),
-            Err(outcome) => outcome,
-        }
+        self.send(request, idempotency_key).await.unwrap_or_else(|outcome| outcome)
     }
 }

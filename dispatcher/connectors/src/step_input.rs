@@ -12,8 +12,8 @@ pub struct StepInput<'a> {
     /// Name of the operation.
     pub operation: &'a str,
     /// Rendered parameters. An empty text is absent, or null in a [`ParamType::Record`](super::ParamType::Record) and a
-    /// [`ParamType::Selector`](super::ParamType::Selector). A [`ParamType::Json`](super::ParamType::Json) is a text: see
-    /// `json`.
+    /// [`ParamType::Selector`](super::ParamType::Selector). A [`ParamType::Json`](super::ParamType::Json) is a text:
+    /// see `json`.
     pub params: &'a Map<String, Value>,
     /// Event that started the run.
     pub event: &'a Event,

@@ -8,10 +8,11 @@
 //! reveal the outcome. Cancelling and deleting need no key: repeating them leaves the same state, and an object that is
 //! already gone counts as done.
 
-mod answer;
 mod api;
-mod find;
-mod kept;
+mod classify;
+mod lookup;
+mod make;
+mod request;
 mod retire;
 
 #[cfg(test)]
@@ -21,17 +22,15 @@ use std::sync::Arc;
 
 use api::Api;
 use async_trait::async_trait;
-use kept::{Kept, Make};
-use serde_json::json;
-use usher_engine::{Cause, Effect, Outcome};
-use usher_proto::Reason;
+use request::StoredRequest;
+use usher_engine::Outcome;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::ParamType::{Email, Number, Selector, Table, Text};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError,
-    StepInput, optional, optional_or, required,
+    StepInput, optional, optional_or, required, stored,
 };
 
 const CREATE_CUSTOMER: &str = "create_customer";
@@ -110,43 +109,6 @@ impl Stripe {
     pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         Ok(Self { api: Api::from_environment(environment)?, price: environment.get("STRIPE_PRICE_ID")? })
     }
-
-    /// Sends a request that creates an object. Two kinds of failure are looked up, because the key reveals nothing more
-    /// for a day: a retry that Stripe only replays, and a failure that Stripe says is not worth repeating although it
-    /// may have had an effect.
-    async fn make(&self, make: &Make, key: &str, gate: &CallGate) -> Outcome {
-        let Some(path) = make.path() else {
-            return Outcome::reject(Reason::FlowChanged, "the stored request cannot be read");
-        };
-        let answer = match self.api.post(&path, make.form_under(key), key, gate).await {
-            Ok(answer) => answer,
-            Err(outcome) => return outcome,
-        };
-        if answer.status.is_success() {
-            return match answer.json()["id"].as_str() {
-                Some(_) => Outcome::Done(made(&answer.json())),
-                None => Outcome::retry(Cause::Interrupted),
-            };
-        }
-        let refused = answer::classify(&answer);
-        let kept = answer::is_replayed(&answer);
-        // A definite refusal (400, 402, 404) that is replayed still means that nothing was created.
-        let unsettled = match &refused {
-            Outcome::Retry { .. } => kept,
-            _ => answer.status.is_server_error(),
-        };
-        if !unsettled {
-            return refused;
-        }
-        match (self.look_up_made(make, key, gate).await, kept) {
-            (Lookup::Found(effect), _) => Outcome::Done(effect),
-            (Lookup::Absent, true) => Outcome::retry(Cause::Replayed),
-            // Retried under this key until the object can be looked up or the key expires.
-            (Lookup::Unknown | Lookup::Later(_), true) => Outcome::retry(Cause::Unavailable),
-            (Lookup::Later(outcome), false) => outcome,
-            (Lookup::Absent | Lookup::Unknown, false) => refused,
-        }
-    }
 }
 
 #[async_trait]
@@ -156,30 +118,23 @@ impl Connector for Stripe {
     }
 
     async fn lookup(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
-        match Kept::read(request) {
-            Some(Kept::Make(make)) => self.look_up_made(&make, idempotency_key, gate).await,
+        match stored::read(request) {
+            Ok(StoredRequest::Make(make)) => self.look_up_made(&make, idempotency_key, gate).await,
             // Repeating it leaves the same state, whether or not it was done before.
-            Some(Kept::Retire(_)) => Lookup::Absent,
-            None => Lookup::Unknown,
+            Ok(StoredRequest::Retire(_)) => Lookup::Absent,
+            Err(_) => Lookup::Unknown,
         }
     }
 
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-        let kept = kept::prepare(inputs, self.price.as_deref())?;
-        serde_json::to_vec(&kept).map_err(|error| PrepareError(error.to_string()))
+        stored::write(&request::prepare(inputs, self.price.as_deref())?)
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
-        match Kept::read(request) {
-            Some(Kept::Make(make)) => self.make(&make, idempotency_key, gate).await,
-            Some(Kept::Retire(retire)) => self.retire(&retire, gate).await.unwrap_or_else(|outcome| outcome),
-            None => Outcome::reject(Reason::FlowChanged, "the stored request cannot be read"),
+        match stored::read(request) {
+            Ok(StoredRequest::Make(make)) => self.make(&make, idempotency_key, gate).await,
+            Ok(StoredRequest::Retire(retire)) => self.retire(&retire, gate).await.unwrap_or_else(|outcome| outcome),
+            Err(outcome) => outcome,
         }
     }
-}
-
-/// Returns the effect of creating an object, from Stripe's representation of it.
-fn made(object: &serde_json::Value) -> Effect {
-    let id = object["id"].as_str().unwrap_or_default();
-    Effect::new(id, json!({ "status": object["status"] }))
 }

@@ -1,10 +1,11 @@
 //! Tests of the requests to Algolia and of the classification of its answers.
 
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::super::testing::{prepare, prepare_rerun, serve};
+use super::request::GUARD;
 use super::*;
-use crate::CallGate;
+use crate::testing::{prepare, prepare_rerun, serve};
 
 fn connector() -> Algolia {
     usher_service::telemetry::install_tls();

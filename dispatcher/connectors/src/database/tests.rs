@@ -4,11 +4,14 @@ use bytes::Bytes;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 use tempfile::TempDir;
+use usher_engine::Cause;
 use usher_proto::{Event, EventId, Instance, Json, Key, Source, SubjectId, Timestamp};
 use usher_sql::DatabaseAddress;
+use usher_sql::fault::DatabaseFault;
 
+use super::classify::outcome;
+use super::table::TableKind;
 use super::*;
-use crate::CallGate;
 
 struct Scene {
     directory: Directory,

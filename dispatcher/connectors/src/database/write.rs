@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Row as _};
 use usher_sql::{Database, Dialect, Writing};
 
-use super::row::TableRow;
+use super::request::TableRow;
 use super::table::{Table, TableKind};
 
 /// Returns the columns of a table in the order in which they are bound: texts, times, and those of every table.

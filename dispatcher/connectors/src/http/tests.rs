@@ -1,7 +1,9 @@
 //! Tests of addresses, signatures and the classification of statuses.
 
-use super::super::testing::{answer, event, prepare};
+use serde_json::{Value, json};
+
 use super::*;
+use crate::testing::{answer, event, prepare};
 
 const ONE: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0";
@@ -113,7 +115,7 @@ fn a_secret_has_a_name_and_one_that_is_not_there_is_told() {
     assert_eq!(of(Some("crm")).err().as_deref(), Some("HTTP_SIGNING_SECRET_CRM is not set"));
     assert!(post(&connector, json!({ "url": "https://a.test/x" })).is_err());
     let both = with([(SECRET, &format!("{ONE} {OTHER}"))]);
-    assert_eq!(both.secrets(None).expect("secrets").len(), 2);
+    assert_eq!(both.secrets.get(None).expect("secrets").len(), 2);
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Tests of the requests to Mailchimp and of the classification of its answers.
 
-use super::super::testing::prepare;
+use serde_json::{Value, json};
+
+use super::member::subscriber_hash;
+use super::request::MemberChange;
 use super::*;
+use crate::testing::prepare;
 
 fn connector() -> Mailchimp {
     usher_service::telemetry::install_tls();
@@ -27,8 +31,8 @@ fn the_key_says_where_its_data_centre_is() {
 #[test]
 fn a_member_is_addressed_by_the_digest_of_the_address_in_lower_case() {
     // Mailchimp's own example.
-    assert_eq!(hash("Urist.McVankab@freddiesjokes.com"), "62eeb292278cc15f5817cb78f7790b08");
-    assert_eq!(change(DELETE_MEMBER, json!({ "email": " A@B.test " })).hash, hash("a@b.test"));
+    assert_eq!(subscriber_hash("Urist.McVankab@freddiesjokes.com"), "62eeb292278cc15f5817cb78f7790b08");
+    assert_eq!(change(DELETE_MEMBER, json!({ "email": " A@B.test " })).hash, subscriber_hash("a@b.test"));
 }
 
 #[test]
@@ -63,6 +67,6 @@ fn a_request_that_an_earlier_version_has_kept_is_read() {
 #[test]
 fn an_address_before_counts_where_it_is_another_member() {
     let before = |former: &str| change(PUT_MEMBER, json!({ "email": "a@b.test", "former_email": former })).former;
-    assert_eq!(before("C <c@b.test>"), Some(hash("c@b.test")));
+    assert_eq!(before("C <c@b.test>"), Some(subscriber_hash("c@b.test")));
     assert_eq!(before("A@B.test"), None);
 }

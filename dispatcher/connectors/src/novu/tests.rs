@@ -1,8 +1,11 @@
 //! Tests of the requests to Novu and of the classification of its answers.
 
-use super::super::testing::{answer, prepare, serve};
+use serde_json::{Value, json};
+
+use super::lookup::found;
+use super::request::with_transaction;
 use super::*;
-use crate::CallGate;
+use crate::testing::{answer, prepare, serve};
 
 fn connector() -> Novu {
     usher_service::telemetry::install_tls();

@@ -1,7 +1,12 @@
 //! Tests of the requests to Nylas and of the classification of its answers.
 
-use super::super::testing::{answer, prepare, serve};
+use serde_json::{Map, json};
+
+use super::check::header_without_x;
+use super::lookup::found;
+use super::request::{KEY_HEADER, grant_for};
 use super::*;
+use crate::testing::{answer, prepare, serve};
 
 fn connector(grants: &str) -> Nylas {
     usher_service::telemetry::install_tls();
@@ -9,7 +14,7 @@ fn connector(grants: &str) -> Nylas {
     Nylas::from_environment(&Environment::from_vars(settings)).expect("good settings")
 }
 
-fn sent(params: Value) -> Result<Sent, String> {
+fn sent(params: Value) -> Result<StoredMail, String> {
     let kept = prepare(&connector("g1 g2"), "send", &params, &Value::Null).map_err(|error| error.to_string())?;
     Ok(serde_json::from_slice(&kept).expect("it reads back"))
 }
@@ -35,10 +40,10 @@ fn a_mail_bears_the_headers_it_is_given_beside_ours() {
     let made = sent(json!({ "to": "d@w.test", "subject": "Hi", "text": "x", "headers": headers })).expect("a request");
     let theirs = json!({ "name": "List-Unsubscribe", "value": "<https://acme.test/out>" });
     assert_eq!(made.mail["custom_headers"], json!([theirs]));
-    let ours = json!({ "name": HEADER, "value": "key" });
-    assert_eq!(bearing(made.mail, "key")["custom_headers"], json!([theirs, ours]));
+    let ours = json!({ "name": KEY_HEADER, "value": "key" });
+    assert_eq!(with_key_header(made.mail, "key")["custom_headers"], json!([theirs, ours]));
     let without = sent(json!({ "to": "d@w.test", "subject": "Hi", "text": "x" })).expect("a request");
-    assert_eq!(bearing(without.mail, "key")["custom_headers"], json!([ours]));
+    assert_eq!(with_key_header(without.mail, "key")["custom_headers"], json!([ours]));
 }
 
 #[test]
@@ -60,11 +65,14 @@ fn a_recipient_keeps_its_mailbox_when_another_comes() {
     let two = connector("g1 g2");
     let three = connector("g3 g1  g2");
     let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@w.test")).collect();
-    let by = |grant: &str| recipients.iter().filter(|to| three.grant(to) == grant).count();
+    let by = |grant: &str| recipients.iter().filter(|to| grant_for(&three.grants, to) == grant).count();
     assert!(["g1", "g2", "g3"].iter().all(|grant| by(grant) > 60), "each has its share");
     for to in &recipients {
-        assert!(three.grant(to) == "g3" || three.grant(to) == two.grant(to), "{to} moved between the old ones");
-        assert_eq!(three.grant(to), three.grant(&to.to_uppercase()));
+        assert!(
+            grant_for(&three.grants, to) == "g3" || grant_for(&three.grants, to) == grant_for(&two.grants, to),
+            "{to} moved between the old ones"
+        );
+        assert_eq!(grant_for(&three.grants, to), grant_for(&three.grants, &to.to_uppercase()));
     }
 }
 
@@ -88,7 +96,7 @@ fn a_mail_is_found_by_its_header_and_missed_only_where_headers_can_be_seen() {
     let of =
         |list: Vec<Value>, next: Option<&str>| found(&json!({ "data": list, "next_cursor": next }), &json!("Hi"), "k1");
     let mine = message("m1", Some(("x-usher-key", "k1")), "Hi");
-    let other = message("m2", Some((HEADER, "k2")), "Hi");
+    let other = message("m2", Some((KEY_HEADER, "k2")), "Hi");
     let stranger = message("m3", None, "Re: invoice");
     let bare = message("m4", None, "Hi");
     assert!(matches!(of(vec![other.clone(), mine], None), Lookup::Found(effect) if effect.id == "m1"));
@@ -145,7 +153,7 @@ fn a_header_that_microsoft_may_drop_is_known_by_its_name() {
     ] {
         let params = Map::from_iter([("headers".to_owned(), headers)]);
         let used = StepUse { flow: "welcome", step: "mail", params: &params };
-        assert_eq!(foreign_header(&used), expected);
+        assert_eq!(header_without_x(&used), expected);
     }
 }
 
@@ -160,7 +168,7 @@ async fn a_mailbox_at_microsoft_is_known_by_its_provider() {
         usher_service::telemetry::install_tls();
         let settings = [("NYLAS_API_KEY", "nyk_1"), ("NYLAS_GRANT_ID", "g1"), ("NYLAS_BASE_URL", url.as_str())];
         let nylas = Nylas::from_environment(&Environment::from_vars(settings)).expect("good settings");
-        let told = nylas.told("g1").await.expect("it answers");
-        assert_eq!(told.is_microsoft, is_microsoft, "{body}");
+        let mailbox = nylas.describe_mailbox("g1").await.expect("it answers");
+        assert_eq!(mailbox.is_microsoft, is_microsoft, "{body}");
     }
 }

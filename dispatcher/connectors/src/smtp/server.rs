@@ -17,8 +17,9 @@ use usher_engine::{Cause, Outcome};
 use usher_proto::Reason;
 use usher_service::ConfigError;
 
-use super::message::Mail;
-use super::reply::{Stage, classify};
+use super::classify::{Stage, classify};
+use super::request::Mail;
+use crate::stored;
 
 /// Time limit for establishing a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -174,7 +175,7 @@ impl MailServer {
 }
 
 fn address(text: &str) -> Result<Address, Outcome> {
-    text.parse().map_err(|_| Outcome::reject(Reason::FlowChanged, "the stored request cannot be read"))
+    text.parse().map_err(|_| stored::unreadable())
 }
 
 /// Sends `QUIT` without waiting for the answer: the outcome is already known.

@@ -9,11 +9,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use usher_engine::Cause;
 use usher_lab::{Fault, Filter, Lab, LabHandle};
-use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId};
+use usher_proto::{Event, EventId, Instance, Key, Reason, Source, SubjectId};
 use usher_service::clock;
 
 use super::*;
-use crate::CallGate;
 use crate::assert_outcome;
 
 const KEY: &str = "usher/email/welcome/msg_1/0";

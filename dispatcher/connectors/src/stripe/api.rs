@@ -7,7 +7,7 @@ use usher_service::ConfigError;
 use usher_service::Secret;
 use usher_service::options::Environment;
 
-use super::answer::{self, is_missing};
+use super::classify::{classify, is_missing};
 use crate::CallGate;
 use crate::client::{self, HttpAnswer};
 use crate::path::{HttpClient, Path};
@@ -71,7 +71,7 @@ impl Api {
         } else if is_missing(&answer) {
             Ok(false)
         } else {
-            Err(answer::classify(&answer))
+            Err(classify(&answer))
         }
     }
 
@@ -94,7 +94,7 @@ impl Api {
                 return Ok(listed);
             }
             if !answer.status.is_success() {
-                return Err(answer::classify(&answer));
+                return Err(classify(&answer));
             }
             let body = answer.json();
             let Some(objects) = body["data"].as_array() else { return Err(Outcome::retry(Cause::Interrupted)) };

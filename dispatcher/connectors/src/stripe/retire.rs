@@ -5,21 +5,21 @@ use serde_json::{Value, json};
 use usher_engine::{Effect, Outcome};
 
 use super::Stripe;
-use super::find::id;
-use super::kept::{Retire, What, Whose};
+use super::lookup::id;
+use super::request::{Retire, RetireKind, RetireTarget};
 use crate::CallGate;
 use crate::path::Path;
 
 impl Stripe {
     /// Cancels or deletes the objects of a request. `Err` is the outcome of a request to Stripe that failed.
     pub(super) async fn retire(&self, retire: &Retire, gate: &CallGate) -> Result<Outcome, Outcome> {
-        match (retire.retire, &retire.of) {
-            (What::Subscription, Whose::Id(subscription)) => {
+        match (retire.kind, &retire.target) {
+            (RetireKind::Subscription, RetireTarget::Id(subscription)) => {
                 let cancelled = self.cancel(subscription, gate).await?;
                 let cancelled: Vec<&str> = cancelled.then_some(subscription.as_str()).into_iter().collect();
                 Ok(done(subscription, json!({ "cancelled": cancelled })))
             }
-            (What::Subscription | What::Subscriptions, _) => {
+            (RetireKind::Subscription | RetireKind::Subscriptions, _) => {
                 let customers = self.customers_of(retire, gate).await?;
                 let mut cancelled = Vec::new();
                 for customer in &customers {
@@ -31,7 +31,7 @@ impl Stripe {
                 }
                 Ok(done(first(&customers), json!({ "customers": customers, "cancelled": cancelled })))
             }
-            (What::Customer, _) => {
+            (RetireKind::Customer, _) => {
                 let customers = self.customers_of(retire, gate).await?;
                 let mut deleted = Vec::new();
                 for customer in &customers {

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use usher_engine::Cause;
 use usher_lab::{Fault, Filter, Lab, LabHandle};
-use usher_proto::{Event, EventId, Instance, Key, Source, SubjectId};
+use usher_proto::{Event, EventId, Instance, Key, Reason, Source, SubjectId};
 use usher_service::clock;
 
 use super::*;
-use crate::CallGate;
 
 const TRIAL: &str = "usher/trial/customer/msg_1/0";
 

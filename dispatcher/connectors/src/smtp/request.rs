@@ -1,4 +1,5 @@
-//! The message, built once and stored: all bytes except the Message-ID.
+//! Builds the message: all bytes except the Message-ID. Pure, except for the random boundary between its parts. It is
+//! stored as it is sent.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +12,7 @@ use sha2::{Digest as _, Sha256};
 use usher_proto::address::NotAnAddress;
 use usher_proto::{Mailbox, Timestamp};
 
-use super::{PrepareError, StepInput};
-use crate::{cannot_set, not_an_address};
+use crate::{PrepareError, StepInput, cannot_set, not_an_address};
 
 /// Headers that the connector sets itself, from their own parameters or from the message.
 const OURS: [&str; 14] = [
@@ -43,40 +43,45 @@ pub(super) struct Mail {
     pub(super) message: String,
 }
 
-impl Mail {
-    /// Builds the message. `now` becomes its `Date`: a mail that is sent again later keeps its original date.
-    pub(super) fn new(inputs: &StepInput<'_>, from: Option<&Mailbox>, now: Timestamp) -> Result<Self, PrepareError> {
-        let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
-        let from = written("from", inputs.sender(from)?)?;
-        let to = inputs.recipients()?.into_iter().map(|mailbox| written("to", mailbox));
-        let to: Vec<Written> = to.collect::<Result<_, _>>()?;
-        let millis = Duration::from_millis(u64::try_from(now.millis()).unwrap_or_default());
-        let mut builder =
-            Message::builder().from(from.clone()).date(SystemTime::UNIX_EPOCH + millis).subject(inputs.subject()?);
-        for mailbox in &to {
-            builder = builder.to(mailbox.clone());
-        }
-        for mailbox in inputs.mailboxes("reply_to")? {
-            builder = builder.reply_to(written("reply_to", mailbox)?);
-        }
-        for (name, value) in inputs.headers()? {
-            builder = builder.raw_header(header(name, value)?);
-        }
-        let message = match (text("text"), text("html")) {
-            (Some(text), Some(html)) => {
-                builder.multipart(MultiPart::alternative_plain_html(text.to_owned(), html.to_owned()))
-            }
-            (Some(text), None) => builder.singlepart(SinglePart::plain(text.to_owned())),
-            (None, Some(html)) => builder.singlepart(SinglePart::html(html.to_owned())),
-            (None, None) => return Err(PrepareError("the mail has neither html nor text".into())),
-        };
-        let message = message.map_err(|error| PrepareError(error.to_string()))?;
-        let message = String::from_utf8(message.formatted())
-            .map_err(|_| PrepareError("the message came out unreadable".into()))?;
-        let to = to.iter().map(|mailbox| mailbox.email.to_string()).collect();
-        Ok(Self { from: from.email.to_string(), to, message })
+/// Builds the mail for these inputs. `default_from` is the sender if the flow gives none. `now` becomes the `Date`: a
+/// mail that is sent again later keeps its original date.
+pub(super) fn prepare(
+    inputs: &StepInput<'_>,
+    default_from: Option<&Mailbox>,
+    now: Timestamp,
+) -> Result<Mail, PrepareError> {
+    let text = |name: &str| inputs.params.get(name).and_then(Value::as_str);
+    let from = written("from", inputs.sender(default_from)?)?;
+    let to = inputs.recipients()?.into_iter().map(|mailbox| written("to", mailbox));
+    let to: Vec<Written> = to.collect::<Result<_, _>>()?;
+    let millis = Duration::from_millis(u64::try_from(now.millis()).unwrap_or_default());
+    let mut builder =
+        Message::builder().from(from.clone()).date(SystemTime::UNIX_EPOCH + millis).subject(inputs.subject()?);
+    for mailbox in &to {
+        builder = builder.to(mailbox.clone());
     }
+    for mailbox in inputs.mailboxes("reply_to")? {
+        builder = builder.reply_to(written("reply_to", mailbox)?);
+    }
+    for (name, value) in inputs.headers()? {
+        builder = builder.raw_header(header(name, value)?);
+    }
+    let message = match (text("text"), text("html")) {
+        (Some(text), Some(html)) => {
+            builder.multipart(MultiPart::alternative_plain_html(text.to_owned(), html.to_owned()))
+        }
+        (Some(text), None) => builder.singlepart(SinglePart::plain(text.to_owned())),
+        (None, Some(html)) => builder.singlepart(SinglePart::html(html.to_owned())),
+        (None, None) => return Err(PrepareError("the mail has neither html nor text".into())),
+    };
+    let message = message.map_err(|error| PrepareError(error.to_string()))?;
+    let message =
+        String::from_utf8(message.formatted()).map_err(|_| PrepareError("the message came out unreadable".into()))?;
+    let to = to.iter().map(|mailbox| mailbox.email.to_string()).collect();
+    Ok(Mail { from: from.email.to_string(), to, message })
+}
 
+impl Mail {
     /// Returns the mail's Message-ID for this key, without angle brackets: the key itself if RFC 5322 allows it there
     /// (3.6.4, dot-atom), else a digest of it.
     pub(super) fn message_id(&self, key: &str) -> String {

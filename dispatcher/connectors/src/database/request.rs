@@ -1,4 +1,4 @@
-//! Reads the change of one row from an event.
+//! Reads the change of one row from an event. Pure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use usher_engine::isolate::storable;
 use usher_proto::Json;
 
 use super::table::{ColumnSource, TableKind};
-use super::{PrepareError, StepInput};
+use crate::{PrepareError, StepInput};
 
 /// A change as it is stored.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -36,8 +36,20 @@ pub(super) struct TableRow {
     columns: Map<String, Value>,
 }
 
+/// Returns the change that an event makes.
+pub(super) fn prepare(inputs: &StepInput<'_>) -> Result<RowChange, PrepareError> {
+    let kind = match inputs.operation {
+        "sync_user" => TableKind::User,
+        "sync_organization" => TableKind::Organization,
+        "sync_membership" => TableKind::Membership,
+        "sync_invitation" => TableKind::Invitation,
+        other => return Err(PrepareError(format!("database cannot {other}"))),
+    };
+    RowChange::of(kind, inputs)
+}
+
 impl RowChange {
-    pub(super) fn of(kind: TableKind, inputs: &StepInput<'_>) -> Result<Self, PrepareError> {
+    fn of(kind: TableKind, inputs: &StepInput<'_>) -> Result<Self, PrepareError> {
         let table = kind.table();
         let data = inputs.sent().filter(|data| data.is_object());
         let data = data.ok_or_else(|| PrepareError("the event has no data".into()))?;

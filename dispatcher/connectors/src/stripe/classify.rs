@@ -1,12 +1,19 @@
-//! Classification of Stripe's refusals.
+//! Classification of Stripe's answers.
 //!
 //! Facts: docs.stripe.com (errors, low-level errors, rate limits) and stripe-node's `_shouldRetry`: a
 //! `Stripe-Should-Retry` header overrides the status.
 
-use usher_engine::{Cause, Outcome};
+use serde_json::{Value, json};
+use usher_engine::{Cause, Effect, Outcome};
 use usher_proto::Reason;
 
 use crate::client::HttpAnswer;
+
+/// Returns the effect of creating an object, from Stripe's representation of it.
+pub(super) fn created(object: &Value) -> Effect {
+    let id = object["id"].as_str().unwrap_or_default();
+    Effect::new(id, json!({ "status": object["status"] }))
+}
 
 /// True if the answer is that of an earlier request under the same idempotency key.
 pub(super) fn is_replayed(answer: &HttpAnswer) -> bool {

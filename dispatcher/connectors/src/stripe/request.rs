@@ -1,15 +1,14 @@
-//! Stored requests to Stripe, with everything that is needed to send them again and to look up their effect.
+//! Builds requests to Stripe. Pure. Their stored form has everything that is needed to send them again and to look up
+//! their effect.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, DELETE_CUSTOMER, MARK,
-    PrepareError, StepInput,
-};
+use super::{CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, DELETE_CUSTOMER, MARK};
 use crate::path::Path;
+use crate::{PrepareError, StepInput};
 
 /// Metadata name by which a customer is found if a flow gives neither a customer nor metadata.
 const USER: &str = "clerk_user_id";
@@ -17,7 +16,7 @@ const USER: &str = "clerk_user_id";
 /// A request as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Kept {
+pub(super) enum StoredRequest {
     /// Creates an object.
     Make(Make),
     /// Cancels or deletes objects.
@@ -38,31 +37,32 @@ pub(super) struct Make {
 /// Cancellation or deletion of objects.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Retire {
-    pub(super) retire: What,
-    pub(super) of: Whose,
+    #[serde(rename = "retire")]
+    pub(super) kind: RetireKind,
+    #[serde(rename = "of")]
+    pub(super) target: RetireTarget,
     /// Arrival time of the event, in seconds.
     pub(super) at: i64,
 }
 
+/// Objects that a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum What {
+pub(super) enum RetireKind {
+    /// One subscription, which is cancelled.
     Subscription,
+    /// All subscriptions of the customers, which are cancelled.
     Subscriptions,
+    /// The customers, which are deleted.
     Customer,
 }
 
+/// Selection of the objects.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Whose {
+pub(super) enum RetireTarget {
     /// The id of the object itself, or of the customer.
     Id(String),
     /// All customers with this metadata; never empty.
     Metadata(BTreeMap<String, String>),
-}
-
-impl Kept {
-    pub(super) fn read(request: &[u8]) -> Option<Self> {
-        serde_json::from_slice(request).ok()
-    }
 }
 
 impl Make {
@@ -89,15 +89,17 @@ impl Make {
 }
 
 /// Builds the request of an operation. `price` is used if the flow gives none.
-pub(super) fn prepare(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Kept, PrepareError> {
+pub(super) fn prepare(inputs: &StepInput<'_>, price: Option<&str>) -> Result<StoredRequest, PrepareError> {
     let at = inputs.event.received_at.seconds();
-    let retire = |what, of| Kept::Retire(Retire { retire: what, of, at });
+    let retire = |kind, target| StoredRequest::Retire(Retire { kind, target, at });
     Ok(match inputs.operation {
         CREATE_CUSTOMER => make("/v1/customers", customer(inputs)?, inputs, at)?,
         CREATE_SUBSCRIPTION => make("/v1/subscriptions", subscription(inputs, price)?, inputs, at)?,
-        CANCEL_SUBSCRIPTION => retire(What::Subscription, Whose::Id(id(inputs.required("subscription")?)?)),
-        CANCEL_SUBSCRIPTIONS => retire(What::Subscriptions, whose(inputs)?),
-        DELETE_CUSTOMER => retire(What::Customer, whose(inputs)?),
+        CANCEL_SUBSCRIPTION => {
+            retire(RetireKind::Subscription, RetireTarget::Id(id(inputs.required("subscription")?)?))
+        }
+        CANCEL_SUBSCRIPTIONS => retire(RetireKind::Subscriptions, target(inputs)?),
+        DELETE_CUSTOMER => retire(RetireKind::Customer, target(inputs)?),
         other => return Err(PrepareError(format!("stripe cannot {other}"))),
     })
 }
@@ -112,12 +114,12 @@ fn metadata<'a>(inputs: &'a StepInput<'_>) -> Option<&'a Map<String, Value>> {
 
 type Form = Vec<(String, String)>;
 
-fn make(path: &str, mut form: Form, inputs: &StepInput<'_>, since: i64) -> Result<Kept, PrepareError> {
+fn make(path: &str, mut form: Form, inputs: &StepInput<'_>, since: i64) -> Result<StoredRequest, PrepareError> {
     for (name, value) in metadata(inputs).into_iter().flatten() {
         form.push((format!("metadata[{name}]"), value.as_str().unwrap_or_default().to_owned()));
     }
     let form = serde_urlencoded::to_string(form).map_err(|error| PrepareError(error.to_string()))?;
-    Ok(Kept::Make(Make { path: path.to_owned(), form, since: Some(since) }))
+    Ok(StoredRequest::Make(Make { path: path.to_owned(), form, since: Some(since) }))
 }
 
 fn customer(inputs: &StepInput<'_>) -> Result<Form, PrepareError> {
@@ -145,20 +147,48 @@ fn id(value: &Value) -> Result<String, PrepareError> {
 
 /// Returns the objects that the request applies to. Metadata with an empty value are refused: the remaining ones would
 /// match other customers, too.
-fn whose(inputs: &StepInput<'_>) -> Result<Whose, PrepareError> {
+fn target(inputs: &StepInput<'_>) -> Result<RetireTarget, PrepareError> {
     if let Some(customer) = inputs.params.get("customer") {
-        return Ok(Whose::Id(id(customer)?));
+        return Ok(RetireTarget::Id(id(customer)?));
     }
     if let Some(wanted) = metadata(inputs) {
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let whole: Option<BTreeMap<String, String>> = wanted.iter().map(text).collect();
         let whole = whole.filter(|wanted| !wanted.is_empty());
         let empty = || PrepareError("metadata came out empty, at least in part, and would fit other customers".into());
-        return whole.map(Whose::Metadata).ok_or_else(empty);
+        return whole.map(RetireTarget::Metadata).ok_or_else(empty);
     }
     let user = inputs.data["id"].as_str().filter(|id| !id.is_empty() && inputs.event.kind.starts_with("user."));
     let user = user.ok_or_else(|| {
         PrepareError("neither customer nor metadata is given, and the event is not about a user with an id".into())
     })?;
-    Ok(Whose::Metadata([(USER.to_owned(), user.to_owned())].into()))
+    Ok(RetireTarget::Metadata([(USER.to_owned(), user.to_owned())].into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_request_keeps_its_form() {
+        let retire = |kind, target| StoredRequest::Retire(Retire { kind, target, at: 7 });
+        let metadata = RetireTarget::Metadata([("a".to_owned(), "b".to_owned())].into());
+        let make = Make { path: "/v1/customers".to_owned(), form: "email=a".to_owned(), since: Some(7) };
+        for (request, stored) in [
+            (StoredRequest::Make(make), r#"{"path":"/v1/customers","form":"email=a","since":7}"#),
+            (
+                retire(RetireKind::Subscription, RetireTarget::Id("sub_1".to_owned())),
+                r#"{"retire":"Subscription","of":{"Id":"sub_1"},"at":7}"#,
+            ),
+            (
+                retire(RetireKind::Subscriptions, RetireTarget::Id("cus_1".to_owned())),
+                r#"{"retire":"Subscriptions","of":{"Id":"cus_1"},"at":7}"#,
+            ),
+            (retire(RetireKind::Customer, metadata), r#"{"retire":"Customer","of":{"Metadata":{"a":"b"}},"at":7}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&request).expect("JSON"), stored);
+            let read: StoredRequest = serde_json::from_str(stored).expect("it reads back");
+            assert_eq!(serde_json::to_string(&read).expect("JSON"), stored);
+        }
+    }
 }

@@ -9,10 +9,11 @@ use serde_json::Value;
 use usher_engine::{Cause, Outcome};
 use usher_service::clock;
 
-use super::kept::{Make, Retire, Whose};
-use super::{Lookup, MARK, Stripe, made};
-use crate::CallGate;
+use super::classify::created;
+use super::request::{Make, Retire, RetireTarget};
+use super::{MARK, Stripe};
 use crate::path::Path;
+use crate::{CallGate, Lookup};
 
 /// Largest delay of the search index, in seconds.
 const INDEX_LAG: i64 = 3600;
@@ -38,7 +39,7 @@ impl Stripe {
         let Some(path) = make.path() else { return Lookup::Unknown };
         match self.api.list(&path, &query, |object| object["metadata"][MARK] == key, gate).await {
             Ok(listed) => match listed.found.first() {
-                Some(object) => Lookup::Found(made(object)),
+                Some(object) => Lookup::Found(created(object)),
                 None if listed.whole => Lookup::Absent,
                 None => Lookup::Unknown,
             },
@@ -49,9 +50,9 @@ impl Stripe {
 
     /// Returns the ids of the customers that the request applies to.
     pub(super) async fn customers_of(&self, retire: &Retire, gate: &CallGate) -> Result<Vec<String>, Outcome> {
-        let wanted = match &retire.of {
-            Whose::Id(id) => return Ok(vec![id.clone()]),
-            Whose::Metadata(wanted) => wanted,
+        let wanted = match &retire.target {
+            RetireTarget::Id(id) => return Ok(vec![id.clone()]),
+            RetireTarget::Metadata(wanted) => wanted,
         };
         let query = query(wanted);
         let fits = |object: &Value| fits(object, wanted);

@@ -1,0 +1,26 @@
+//! Classification of the database's errors.
+
+use usher_engine::{Cause, Outcome};
+use usher_proto::Reason;
+use usher_sql::fault::{self, DatabaseFault};
+
+/// Classifies an error by the same table as the store's errors.
+pub(super) fn classify(error: &sqlx::Error) -> Outcome {
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    outcome(DatabaseFault::of(error), &code, fault::describe(error))
+}
+
+pub(super) fn outcome(fault: DatabaseFault, code: &str, error: String) -> Outcome {
+    match fault {
+        DatabaseFault::Refused => Outcome::reject(Reason::InvalidRequest, error),
+        // SQLSTATE class 42: a table or a column does not exist, or the right to use it is missing.
+        DatabaseFault::Setting if code.len() == 5 && code.starts_with("42") => {
+            Outcome::reject(Reason::Configuration, error)
+        }
+        // A wrong password or certificate stops every run until it is corrected, so the run is retried. An unclear
+        // error counts against a run only while other runs succeed.
+        DatabaseFault::Setting | DatabaseFault::Passing | DatabaseFault::Damaged | DatabaseFault::Unclear => {
+            Outcome::retry(Cause::Unavailable)
+        }
+    }
+}
