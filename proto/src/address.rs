@@ -51,6 +51,10 @@ impl FromStr for Mailbox {
         if !good || domain.is_empty() || domain.contains(odd) {
             return Err(NotAnAddress);
         }
+        // IDNA maps some characters to separators, such as U+FF20 to `@`.
+        if !domain.is_ascii() && idna::domain_to_ascii(domain).map_err(|_| NotAnAddress)?.contains(odd) {
+            return Err(NotAnAddress);
+        }
         let name = name.trim();
         // A line end in a name would start another header of the mail.
         if name.contains(|c: char| c != '\t' && ends_line(c)) {
@@ -97,8 +101,9 @@ fn quoted(local: &str) -> Option<String> {
 pub fn normal_form(address: &str) -> String {
     let address = address.trim();
     let Some((local, domain)) = address.rsplit_once('@') else { return address.to_lowercase() };
-    let domain = domain.strip_suffix('.').unwrap_or(domain);
     let domain = idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_lowercase());
+    // The dot of the root is removed after the mapping, which turns other full stops, such as U+3002, into dots.
+    let domain = domain.strip_suffix('.').unwrap_or(&domain);
     let local = quoted(local).unwrap_or_else(|| local.to_owned()).to_lowercase();
     format!("{local}@{domain}")
 }
@@ -137,13 +142,14 @@ impl Mailbox {
     }
 
     /// Formats the mailbox for a mail header. A name that could be read as something else, such as a second address, is
-    /// quoted, because names are written by end users.
+    /// quoted, because names are written by end users. The text reads back as this mailbox, without the line ends and
+    /// control characters of its name.
     pub fn to_text(&self) -> String {
-        let name: String = self.name.chars().filter(|c| !c.is_control()).collect();
+        let name: String = self.name.chars().filter(|c| !ends_line(*c)).collect();
         let plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '\'');
         if name.is_empty() {
             self.address.clone()
-        } else if name.chars().all(plain) {
+        } else if name.chars().all(plain) && name.trim() == name {
             format!("{name} <{}>", self.address)
         } else {
             format!("\"{}\" <{}>", name.replace('\\', "\\\\").replace('"', "\\\""), self.address)
@@ -225,6 +231,9 @@ mod tests {
             "\"a\\\"@c.test",
             "\"a@b.test, c\"@d.test",
             "\"a\n\"@b.test",
+            "a@b.test\u{ff20}c.test",
+            "a@b.test\u{ff0c}c.test",
+            "a@b.test\u{fe54}c.test",
         ] {
             assert_eq!(read(text), Err(NotAnAddress), "{text}");
         }
@@ -281,6 +290,7 @@ mod tests {
             "dana@m\u{fc}nchen\u{3002}test",
             "\"dana\"@m\u{fc}nchen.test",
             " dana@m\u{fc}nchen.test. ",
+            "dana@m\u{fc}nchen.test\u{3002}",
         ] {
             assert_eq!(AddressDigest::of(text), digest, "{text}");
         }
@@ -295,9 +305,13 @@ mod tests {
     #[test]
     fn a_name_is_never_read_as_another_address() {
         let text = |text: &str| text.parse::<Mailbox>().map(|mailbox| mailbox.to_text());
-        for whole in
-            ["a@b.test", "Zo\u{eb} O'Neil-Smith <a@b.test>", "\"B, A\" <a@b.test>", "\"a \\\"b\\\"\" <a@b.test>"]
-        {
+        for whole in [
+            "a@b.test",
+            "Zo\u{eb} O'Neil-Smith <a@b.test>",
+            "\"B, A\" <a@b.test>",
+            "\"a \\\"b\\\"\" <a@b.test>",
+            "\" a \" <a@b.test>",
+        ] {
             assert_eq!(text(whole).as_deref(), Ok(whole));
         }
         assert_eq!(text("x@y.test, Bob <a@b.test>").as_deref(), Ok("\"x@y.test, Bob\" <a@b.test>"));
