@@ -48,11 +48,15 @@ impl FromStr for Mailbox {
             Some(content) => !content.contains(|c: char| c.is_control() || between(c)),
             None => !local.is_empty() && !local.contains(|c: char| odd(c) || c == '"'),
         };
-        if !good || domain.is_empty() || domain.contains(odd) {
+        if !good || domain.contains(odd) {
             return Err(NotAnAddress);
         }
-        // IDNA maps some characters to separators, such as U+FF20 to `@`.
-        if !domain.is_ascii() && idna::domain_to_ascii(domain).map_err(|_| NotAnAddress)?.contains(odd) {
+        let mapped = match domain.is_ascii() {
+            true => domain.to_owned(),
+            false => idna::domain_to_ascii(domain).map_err(|_| NotAnAddress)?,
+        };
+        // IDNA maps some characters to separators, such as U+FF20 to `@`, and others, such as U+FFA0, to nothing.
+        if mapped.contains(odd) || mapped.bytes().all(|byte| byte == b'.') {
             return Err(NotAnAddress);
         }
         let name = name.trim();
@@ -234,6 +238,8 @@ mod tests {
             "a@b.test\u{ff20}c.test",
             "a@b.test\u{ff0c}c.test",
             "a@b.test\u{fe54}c.test",
+            "a@\u{ffa0}",
+            "a@.",
         ] {
             assert_eq!(read(text), Err(NotAnAddress), "{text}");
         }
