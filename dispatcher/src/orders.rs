@@ -39,7 +39,7 @@ pub fn event(flow: &str, run: &EventRef, subject: &SubjectId, by: &str, order: &
         CommandKind::Rerun { body } => (RERUN, None, Some(body.clone()), rand::random::<u64>().to_string()),
     };
     let digest = Sha256::digest(format!("{kind}\n{flow}\n{run}\n{distinct}"));
-    let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let id = hex::encode(&digest[..12]);
     let data = Data { flow: flow.to_owned(), event: run.to_string(), by: by.to_owned(), deaths, body };
     // A structure of strings and numbers always serialises.
     let body = serde_json::to_vec(&Body { data }).unwrap_or_default();

@@ -147,7 +147,7 @@ impl Ingest {
 fn event(link: Unsubscribe, token: &str, now: Timestamp) -> Event {
     let day = now.seconds() / (24 * 3600);
     let digest = Sha256::digest(format!("{day}\n{token}"));
-    let id: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let id = hex::encode(&digest[..12]);
     let Unsubscribe { subject, list, address } = link;
     let kind = SuppressionKind::Unsubscribed;
     let reason = "one_click".to_owned();

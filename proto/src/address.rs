@@ -185,7 +185,7 @@ impl AddressDigest {
 
 impl fmt::Display for AddressDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -194,15 +194,13 @@ impl FromStr for AddressDigest {
 
     /// Parses the output of `Display`: 64 hexadecimal digits in lower case.
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let digit = |b: u8| match b {
-            b'0'..=b'9' => Some(b - b'0'),
-            b'a'..=b'f' => Some(b - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
-        let bytes: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>().ok_or(NotAnAddress)?;
-        if rest.is_empty() { bytes.try_into().map(Self).map_err(|_| NotAnAddress) } else { Err(NotAnAddress) }
+        // hex accepts digits in upper case, too.
+        if text.contains(|c: char| c.is_ascii_uppercase()) {
+            return Err(NotAnAddress);
+        }
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest).map_err(|_| NotAnAddress)?;
+        Ok(Self(digest))
     }
 }
 
@@ -331,7 +329,8 @@ mod tests {
         assert_eq!(digest, AddressDigest::of(" dana@work.test"));
         assert_ne!(digest, AddressDigest::of("dana@work.tes"));
         assert_eq!(digest.to_string().parse(), Ok(digest));
-        for text in ["", "ab", &"g".repeat(64), &"a".repeat(63), &"a".repeat(66)] {
+        for text in ["", "ab", &"g".repeat(64), &"a".repeat(63), &"a".repeat(66), &"A".repeat(64), &"\u{e9}".repeat(32)]
+        {
             assert_eq!(text.parse::<AddressDigest>(), Err(NotAnAddress), "{text}");
         }
     }

@@ -25,8 +25,7 @@ impl Key {
         if (1..=MAX_KEY).contains(&text.len()) && !text.contains(char::is_control) {
             return Self(text);
         }
-        let digest = Sha256::digest(text.as_bytes());
-        Self(digest.iter().fold(String::from("sha256:"), |text, byte| format!("{text}{byte:02x}")))
+        Self(format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes()))))
     }
 
     /// The text that is written to the log.

@@ -29,8 +29,7 @@ pub fn address(text: &str) -> Key {
 pub fn phone(text: &str) -> Key {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let digits = if digits.is_empty() { text.to_owned() } else { digits };
-    let hex: String = Sha256::digest(digits.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    Key::new(format!("phone:{hex}"))
+    Key::new(format!("phone:{}", hex::encode(Sha256::digest(digits.as_bytes()))))
 }
 
 /// True if the text consists of digits and the separators of phone numbers. That includes plain numbers, whose digest

@@ -386,8 +386,7 @@ fn idempotency_key(flow: &str, step: &str, run: &Run) -> String {
     if key.len() <= MAX_IDEMPOTENCY_KEY && key.is_ascii() {
         return key;
     }
-    let digest = Sha256::digest(key.as_bytes());
-    digest.iter().fold(String::from("usher/"), |text, byte| format!("{text}{byte:02x}"))
+    format!("usher/{}", hex::encode(Sha256::digest(key.as_bytes())))
 }
 
 #[cfg(test)]

@@ -26,8 +26,7 @@ pub(super) struct Sorted<'a> {
 /// Returns a digest of the event's body. It shows another body under the same id after the body itself has been
 /// deleted.
 pub(super) fn digest(arrival: &Arrival) -> String {
-    let digest = Sha256::digest(&arrival.event.body);
-    digest.iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex::encode(&Sha256::digest(&arrival.event.body)[..16])
 }
 
 /// Separates new arrivals from known ones: known to the store, or from earlier in the batch.

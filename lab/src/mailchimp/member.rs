@@ -48,8 +48,7 @@ pub(super) fn id_of(text: &str) -> String {
     if !text.contains('@') {
         return text.to_lowercase();
     }
-    let digest = Md5::digest(text.to_lowercase().as_bytes());
-    digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex::encode(Md5::digest(text.to_lowercase().as_bytes()))
 }
 
 /// Returns the member, if there is one. An erased member is none.

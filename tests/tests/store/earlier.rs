@@ -74,11 +74,7 @@ fn value(row: &sqlx::sqlite::SqliteRow, name: &str) -> Value {
     }
     match raw.type_info().name() {
         "INTEGER" => row.get::<i64, _>(name).into(),
-        "BLOB" => {
-            let hex =
-                row.get::<Vec<u8>, _>(name).iter().fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}"));
-            hex.into()
-        }
+        "BLOB" => format!("\\x{}", hex::encode(row.get::<Vec<u8>, _>(name))).into(),
         _ => row.get::<String, _>(name).into(),
     }
 }

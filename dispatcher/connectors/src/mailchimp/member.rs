@@ -54,8 +54,7 @@ impl MemberState {
 /// Returns the member's id: the MD5, in lower-case hex, of the address in lower case. Mailchimp does not document how
 /// letters beyond ASCII are lower-cased; Unicode's rule is the most likely one.
 pub(super) fn subscriber_hash(email: &str) -> String {
-    let digest = Md5::digest(email.to_lowercase().as_bytes());
-    digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex::encode(Md5::digest(email.to_lowercase().as_bytes()))
 }
 
 /// Returns the path of an audience.

@@ -91,8 +91,7 @@ impl Mail {
         if key.split('.').all(|atom| !atom.is_empty() && atom.chars().all(allowed)) {
             return format!("{key}@{domain}");
         }
-        let digest = Sha256::digest(key.as_bytes());
-        let digest = digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let digest = hex::encode(Sha256::digest(key.as_bytes()));
         format!("usher/{digest}@{domain}")
     }
 }
