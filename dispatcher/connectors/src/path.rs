@@ -5,6 +5,7 @@
 //! and proxies decode once more. A value that any parser could treat as another path is therefore refused before
 //! anything is sent, and the URL parser's result for the whole path is compared with the path that was built.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Url};
 use usher_engine::Outcome;
 use usher_proto::Reason;
@@ -16,6 +17,9 @@ const LONGEST: usize = 8000;
 /// Number of times a value is decoded to find out how it could be interpreted. A value that can be decoded more often
 /// is refused.
 const DECODED: usize = 4;
+/// Bytes that are escaped in a segment and in a query: all except letters, digits, `-`, `_` and `~`. A dot is escaped,
+/// too, so that no value can be a dot segment as it is sent.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
 /// A path of a destination's API, with its query: `/v1/customers/cus_1?limit=1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +136,7 @@ fn is_ambiguous(value: &str, may_be_empty: bool) -> bool {
         if text.contains(&b'\\') || text.split(|b| *b == b'/').any(|part| is_dotted(part, may_be_empty)) {
             return true;
         }
-        let decoded = decode(&text);
+        let decoded: Vec<u8> = percent_decode(&text).collect();
         if decoded == text {
             return false;
         }
@@ -148,30 +152,9 @@ fn is_dotted(part: &[u8], may_be_empty: bool) -> bool {
     matches!(name.as_slice(), b"." | b"..") || (whole.is_empty() && !may_be_empty)
 }
 
-/// Decodes the percent escapes of a text once.
-fn decode(text: &[u8]) -> Vec<u8> {
-    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        match (first, digit(tail.first()), digit(tail.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(high << 4 | low);
-                rest = &tail[2..];
-            }
-            _ => {
-                decoded.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    decoded
-}
-
 /// Escapes a text for use as one path segment or one part of a query.
 fn escape(text: &str) -> String {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~');
-    text.bytes().map(|b| if safe(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 #[cfg(test)]
@@ -182,6 +165,9 @@ mod tests {
     fn what_is_escaped_can_neither_leave_its_segment_nor_its_value() {
         assert_eq!(escape("../a?b&c=d/Zoë"), "%2E%2E%2Fa%3Fb%26c%3Dd%2FZo%C3%AB");
         assert_eq!(escape("user_37f2Qe-0"), "user_37f2Qe-0");
+        let kept = |c: &char| escape(&c.to_string()) == c.to_string();
+        let kept: String = ('\0'..='\u{ff}').filter(kept).collect();
+        assert_eq!(kept, "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~");
         let path =
             Path::of("/a").segment("id", "b/c?d=e#f").map(|path| path.then("/g").query("h[i]", "j&k").query("l", ""));
         assert_eq!(path.map(Path::into_text).as_deref(), Ok("/a/b%2Fc%3Fd%3De%23f/g?h%5Bi%5D=j%26k&l="));

@@ -2,6 +2,7 @@
 //! a mail in one call, so that the stage of a failure is known. lettre is built without its own tracing, which would
 //! log addresses and passwords.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Quit, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
+use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use tokio::time::{Instant, timeout, timeout_at};
 use usher_engine::{Cause, Outcome};
@@ -186,19 +188,14 @@ fn leave(mut connection: AsyncSmtpConnection) {
     });
 }
 
-/// Decodes percent-encoding.
+/// Decodes percent-encoding. Returns `None` if a `%` begins no escape, which the crate would leave unchanged, or if the
+/// result is not UTF-8.
 fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let pair = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
+    let is_escape = |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if [a, b].iter().all(|b| b.is_ascii_hexdigit()));
+    if !text.split('%').skip(1).all(is_escape) {
+        return None;
     }
-    String::from_utf8(bytes).ok()
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -228,5 +225,9 @@ mod tests {
         }
         assert_eq!(decode("p%3Ass%C3%A9").as_deref(), Some("p:ssé"));
         assert_eq!(decode("%4").or_else(|| decode("%zz")), None);
+        assert_eq!(decode("100%25%2541").as_deref(), Some("100%%41"));
+        for text in ["%", "a%", "%41%", "%%41", "%+f", "%ff", "%4\u{e9}"] {
+            assert_eq!(decode(text), None, "{text}");
+        }
     }
 }
