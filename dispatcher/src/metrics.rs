@@ -3,6 +3,8 @@
 use prometheus::core::Collector as _;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    register_histogram_vec_with_registry, register_histogram_with_registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 
 /// Histogram buckets in seconds, from a hundredth of a second to an hour.
@@ -84,167 +86,185 @@ impl DispatcherMetrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let options = |name: &str, help: &str| Opts::new(format!("usher_dispatcher_{name}"), help.to_owned());
         let histogram = |name: &str, help: &str| HistogramOpts::from(options(name, help)).buckets(SECONDS.to_vec());
-        let metrics = Self {
-            events: IntCounterVec::new(options("events_total", "Events read from the log."), &["flow"])?,
-            repeated: IntCounterVec::new(
+        Ok(Self {
+            events: register_int_counter_vec_with_registry!(
+                options("events_total", "Events read from the log."),
+                &["flow"],
+                registry
+            )?,
+            repeated: register_int_counter_vec_with_registry!(
                 options("events_repeated_total", "Events that were known already."),
                 &["flow"],
+                registry
             )?,
-            clock_right: IntGauge::with_opts(options(
-                "clock_right",
-                "1 while this process's clock is right, as far as anything can tell.",
-            ))?,
-            refused_records: IntCounter::with_opts(options(
-                "records_refused_total",
-                "Records that no flow can take, each counted once.",
-            ))?,
-            runs: IntCounterVec::new(options("runs_total", "Runs that ended, by outcome."), &["flow", "outcome"])?,
-            attempts: IntCounterVec::new(
+            clock_right: register_int_gauge_with_registry!(
+                options("clock_right", "1 while this process's clock is right, as far as anything can tell."),
+                registry
+            )?,
+            refused_records: register_int_counter_with_registry!(
+                options("records_refused_total", "Records that no flow can take, each counted once."),
+                registry
+            )?,
+            runs: register_int_counter_vec_with_registry!(
+                options("runs_total", "Runs that ended, by outcome."),
+                &["flow", "outcome"],
+                registry
+            )?,
+            attempts: register_int_counter_vec_with_registry!(
                 options("attempts_total", "Attempts, by connector and outcome."),
                 &["flow", "connector", "outcome"],
+                registry
             )?,
-            attempt_seconds: HistogramVec::new(
+            attempt_seconds: register_histogram_vec_with_registry!(
                 histogram("attempt_seconds", "How long an attempt took."),
                 &["flow", "connector"],
+                registry
             )?,
-            effect_seconds: HistogramVec::new(
+            effect_seconds: register_histogram_vec_with_registry!(
                 histogram("effect_seconds", "From an event's arrival at ingest to its effect."),
                 &["flow"],
+                registry
             )?,
-            in_flight: IntGaugeVec::new(options("in_flight", "Steps in flight."), &["flow"])?,
-            retrying: IntGaugeVec::new(options("retrying", "Runs waiting for their next attempt."), &["flow"])?,
-            lanes_blocked: IntGaugeVec::new(
+            in_flight: register_int_gauge_vec_with_registry!(
+                options("in_flight", "Steps in flight."),
+                &["flow"],
+                registry
+            )?,
+            retrying: register_int_gauge_vec_with_registry!(
+                options("retrying", "Runs waiting for their next attempt."),
+                &["flow"],
+                registry
+            )?,
+            lanes_blocked: register_int_gauge_vec_with_registry!(
                 options("lanes_blocked", "Lanes whose first run waits in memory for its destination."),
                 &["flow"],
+                registry
             )?,
-            loaded: IntGaugeVec::new(options("runs_loaded", "Runs in memory."), &["flow"])?,
-            loaded_bytes: IntGaugeVec::new(
+            loaded: register_int_gauge_vec_with_registry!(
+                options("runs_loaded", "Runs in memory."),
+                &["flow"],
+                registry
+            )?,
+            loaded_bytes: register_int_gauge_vec_with_registry!(
                 options("loaded_bytes", "Roughly the bytes that runs and waiting events take in memory."),
                 &["flow"],
+                registry
             )?,
-            stored: IntGaugeVec::new(
+            stored: register_int_gauge_vec_with_registry!(
                 options("runs_stored", "Runs in the store that have not ended well, by state, of all replicas."),
                 &["flow", "state"],
+                registry
             )?,
-            runs_parked: IntCounterVec::new(
+            runs_parked: register_int_counter_vec_with_registry!(
                 options("runs_parked_total", "Retries that were parked in the store."),
                 &["flow"],
+                registry
             )?,
-            unknown_outcomes: IntCounterVec::new(
+            unknown_outcomes: register_int_counter_vec_with_registry!(
                 options(
                     "unknown_outcomes_total",
                     "Attempts whose predecessor may have taken effect, by what was done.",
                 ),
                 &["flow", "connector", "resolved"],
+                registry
             )?,
-            steps_skipped: IntCounterVec::new(
+            steps_skipped: register_int_counter_vec_with_registry!(
                 options(
                     "steps_skipped_total",
                     "Steps skipped because their recipients must not be written to, by reason.",
                 ),
                 &["flow", "why"],
+                registry
             )?,
-            without_flow: IntGaugeVec::new(
+            without_flow: register_int_gauge_vec_with_registry!(
                 options("runs_without_flow", "Runs that have not ended of flows without a file, as at the start."),
                 &["flow"],
+                registry
             )?,
-            breaker_open: IntGaugeVec::new(
+            breaker_open: register_int_gauge_vec_with_registry!(
                 options("breaker_open", "1 while a destination takes no calls, or only single ones."),
                 &["connector"],
+                registry
             )?,
-            rejoins: IntCounterVec::new(
+            rejoins: register_int_counter_vec_with_registry!(
                 options(
                     "rejoins_total",
                     "Rejoins of the consumer group because the log and the store disagreed, or consumption was stuck.",
                 ),
                 &["flow"],
+                registry
             )?,
-            paused: IntGaugeVec::new(options("paused", "1 while an operator has paused the flow."), &["flow"])?,
-            catching_up: IntGaugeVec::new(
+            paused: register_int_gauge_vec_with_registry!(
+                options("paused", "1 while an operator has paused the flow."),
+                &["flow"],
+                registry
+            )?,
+            catching_up: register_int_gauge_vec_with_registry!(
                 options("catching_up", "1 while no step begins because the flow catches up with the log."),
                 &["flow"],
+                registry
             )?,
-            catching_up_events: IntGaugeVec::new(
+            catching_up_events: register_int_gauge_vec_with_registry!(
                 options("catching_up_events", "Events to read in all partitions before a step begins."),
                 &["flow"],
+                registry
             )?,
-            lag_events: IntGaugeVec::new(
+            lag_events: register_int_gauge_vec_with_registry!(
                 options("lag_events", "Events in the log that are not admitted yet, of this process's partitions."),
                 &["flow"],
+                registry
             )?,
-            lag_half_kept: IntGaugeVec::new(
+            lag_half_kept: register_int_gauge_vec_with_registry!(
                 options(
                     "lag_half_retention_events",
                     "Those of lag_events that the log has kept for more than half of its retention.",
                 ),
                 &["flow"],
+                registry
             )?,
-            lag_seconds: IntGaugeVec::new(
+            lag_seconds: register_int_gauge_vec_with_registry!(
                 options("lag_seconds", "From arrival at ingest to admission, of the newest event admitted."),
                 &["flow"],
+                registry
             )?,
-            quota_share: IntGaugeVec::new(
+            quota_share: register_int_gauge_vec_with_registry!(
                 options("quota_share", "This process's share of an account's quota, in calls."),
                 &["account"],
+                registry
             )?,
-            quota_waiting: IntGaugeVec::new(
+            quota_waiting: register_int_gauge_vec_with_registry!(
                 options("quota_waiting", "Calls that wait for their permit."),
                 &["account"],
+                registry
             )?,
-            quota_used: IntCounterVec::new(
+            quota_used: register_int_counter_vec_with_registry!(
                 options("quota_used_total", "Calls that were given a permit."),
                 &["account"],
+                registry
             )?,
-            quota_wait_seconds: HistogramVec::new(
+            quota_wait_seconds: register_histogram_vec_with_registry!(
                 histogram("quota_wait_seconds", "How long a call waited for its account's quota."),
                 &["account", "priority"],
+                registry
             )?,
-            store_seconds: Histogram::with_opts(histogram("store_seconds", "How long a write to the store took."))?,
-            unstorable: IntCounterVec::new(
+            store_seconds: register_histogram_with_registry!(
+                histogram("store_seconds", "How long a write to the store took."),
+                registry
+            )?,
+            unstorable: register_int_counter_vec_with_registry!(
                 options("unstorable_total", "Records that the store refused for good."),
                 &["flow", "what"],
+                registry
             )?,
-            stalled_seconds: IntGaugeVec::new(
+            stalled_seconds: register_int_gauge_vec_with_registry!(
                 options(
                     "stalled_seconds",
                     "Time for which a request of the flow to the store has been without an answer.",
                 ),
                 &["flow"],
+                registry
             )?,
-        };
-        registry.register(Box::new(metrics.events.clone()))?;
-        registry.register(Box::new(metrics.repeated.clone()))?;
-        registry.register(Box::new(metrics.clock_right.clone()))?;
-        registry.register(Box::new(metrics.refused_records.clone()))?;
-        registry.register(Box::new(metrics.runs.clone()))?;
-        registry.register(Box::new(metrics.attempts.clone()))?;
-        registry.register(Box::new(metrics.attempt_seconds.clone()))?;
-        registry.register(Box::new(metrics.effect_seconds.clone()))?;
-        registry.register(Box::new(metrics.in_flight.clone()))?;
-        registry.register(Box::new(metrics.retrying.clone()))?;
-        for gauge in
-            [&metrics.lanes_blocked, &metrics.loaded, &metrics.loaded_bytes, &metrics.stored, &metrics.breaker_open]
-        {
-            registry.register(Box::new(gauge.clone()))?;
-        }
-        registry.register(Box::new(metrics.without_flow.clone()))?;
-        for gauge in [&metrics.paused, &metrics.catching_up, &metrics.catching_up_events] {
-            registry.register(Box::new(gauge.clone()))?;
-        }
-        for counter in [&metrics.runs_parked, &metrics.unknown_outcomes, &metrics.steps_skipped, &metrics.rejoins] {
-            registry.register(Box::new(counter.clone()))?;
-        }
-        registry.register(Box::new(metrics.quota_share.clone()))?;
-        registry.register(Box::new(metrics.quota_waiting.clone()))?;
-        registry.register(Box::new(metrics.quota_used.clone()))?;
-        registry.register(Box::new(metrics.quota_wait_seconds.clone()))?;
-        registry.register(Box::new(metrics.lag_events.clone()))?;
-        registry.register(Box::new(metrics.lag_half_kept.clone()))?;
-        registry.register(Box::new(metrics.lag_seconds.clone()))?;
-        registry.register(Box::new(metrics.store_seconds.clone()))?;
-        registry.register(Box::new(metrics.unstorable.clone()))?;
-        registry.register(Box::new(metrics.stalled_seconds.clone()))?;
-        Ok(metrics)
+        })
     }
 
     /// Returns the number of runs, over all flows of this process, that wait in memory for their destinations.

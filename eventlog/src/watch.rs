@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    IntGauge, IntGaugeVec, Opts, Registry, register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
+};
 use usher_service::Readiness;
 
 use crate::{Log, LogError, TopicProblem};
@@ -37,14 +39,18 @@ impl LogWatch {
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let options = |name: &str, help: &str| Opts::new(format!("usher_log_{name}"), help.to_owned());
-        let problems =
-            IntGaugeVec::new(options("topic_problem", "1 while the events topic has this problem."), &["problem"])?;
-        let retention = IntGauge::with_opts(options(
-            "retention_seconds",
-            "How long the events topic keeps events; 0 without a limit, or where that is not known.",
-        ))?;
-        registry.register(Box::new(problems.clone()))?;
-        registry.register(Box::new(retention.clone()))?;
+        let problems = register_int_gauge_vec_with_registry!(
+            options("topic_problem", "1 while the events topic has this problem."),
+            &["problem"],
+            registry
+        )?;
+        let retention = register_int_gauge_with_registry!(
+            options(
+                "retention_seconds",
+                "How long the events topic keeps events; 0 without a limit, or where that is not known.",
+            ),
+            registry
+        )?;
         Ok(Self { log, topic, readiness, problems, retention, blocked: None, told: None })
     }
 

@@ -1,6 +1,10 @@
 //! All metrics of `ingest`, registered in one place.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
+    register_histogram_vec_with_registry, register_histogram_with_registry, register_int_counter_vec_with_registry,
+    register_int_gauge_with_registry,
+};
 
 /// Histogram buckets in seconds, from a tenth of a millisecond to the deadline of a request.
 const SECONDS: [f64; 14] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
@@ -31,31 +35,38 @@ impl IngestMetrics {
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             HistogramOpts::from(options(name, help)).buckets(buckets.to_vec())
         };
-        let metrics = Self {
-            requests: IntCounterVec::new(
+        Ok(Self {
+            requests: register_int_counter_vec_with_registry!(
                 options("requests_total", "Requests answered, by source and outcome."),
                 &["source", "outcome"],
+                registry
             )?,
-            refused: IntCounterVec::new(
+            refused: register_int_counter_vec_with_registry!(
                 options("refused_total", "Requests refused, by source and cause."),
                 &["source", "cause"],
+                registry
             )?,
-            request_seconds: HistogramVec::new(
+            request_seconds: register_histogram_vec_with_registry!(
                 histogram("request_seconds", "From a request's head to its answer.", &SECONDS),
                 &["outcome"],
+                registry
             )?,
-            verify_seconds: Histogram::with_opts(histogram("verify_seconds", "Checking and keying a body.", &SECONDS))?,
-            publish_seconds: Histogram::with_opts(histogram("publish_seconds", "Until the log answered.", &SECONDS))?,
-            body_bytes: Histogram::with_opts(histogram("body_bytes", "Size of verified bodies.", &BYTES))?,
-            in_flight: IntGauge::with_opts(options("requests_in_flight", "Requests under way."))?,
-        };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.refused.clone()))?;
-        registry.register(Box::new(metrics.request_seconds.clone()))?;
-        registry.register(Box::new(metrics.verify_seconds.clone()))?;
-        registry.register(Box::new(metrics.publish_seconds.clone()))?;
-        registry.register(Box::new(metrics.body_bytes.clone()))?;
-        registry.register(Box::new(metrics.in_flight.clone()))?;
-        Ok(metrics)
+            verify_seconds: register_histogram_with_registry!(
+                histogram("verify_seconds", "Checking and keying a body.", &SECONDS),
+                registry
+            )?,
+            publish_seconds: register_histogram_with_registry!(
+                histogram("publish_seconds", "Until the log answered.", &SECONDS),
+                registry
+            )?,
+            body_bytes: register_histogram_with_registry!(
+                histogram("body_bytes", "Size of verified bodies.", &BYTES),
+                registry
+            )?,
+            in_flight: register_int_gauge_with_registry!(
+                options("requests_in_flight", "Requests under way."),
+                registry
+            )?,
+        })
     }
 }
