@@ -91,7 +91,7 @@ impl TlsServer {
     /// Sends a mail from a process that trusts the certificate, and returns the outcome.
     fn trusted(&self, folder: &Path, password: &str) -> String {
         let output = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--ignored", "--exact", "crate::smtp::tests::tls::the_second_process"])
+            .args(["--ignored", "--exact", "smtp::tests::tls::the_second_process"])
             .env("SSL_CERT_FILE", folder.join("certificate.pem"))
             .env(URL, self.url(password))
             .output()
