@@ -4,7 +4,7 @@
 /// The levels, quietest first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// Names of Usher's crates in a filter. A filter applies to every name that begins with its target.
-const OURS: [&str; 10] = [
+const OURS: [&str; 17] = [
     "usher",
     "ingest",
     "dispatcher",
@@ -15,6 +15,13 @@ const OURS: [&str; 10] = [
     "usher_service",
     "usher_lab",
     "usher_proto",
+    "usher_clerk",
+    "usher_quota",
+    "usher_suppression",
+    "usher_sql",
+    "usher_connectors",
+    "usher_flows",
+    "usher_store",
 ];
 
 /// Checks a filter such as `info` or `warn,usher_ingest=debug`. The parser of the filter checks its grammar.
@@ -70,6 +77,7 @@ mod tests {
             "3",
             "warn,usher_ingest=debug",
             "usher_dispatcher",
+            "usher_connectors=debug,usher_store=warn",
             "usher=debug",
             "usher_ingest::server=trace",
             "off,usher_eventlog=warn",
