@@ -128,9 +128,8 @@ fn sources() -> Vec<String> {
         }
     }
     let mut texts = Vec::new();
-    for name in ["cli", "dispatcher", "ingest", "eventlog", "proto", "service"] {
-        let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src");
-        collect(&crate_folder, &mut texts);
+    for name in ["cli", "clerk", "dispatcher", "ingest", "eventlog", "proto", "service"] {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name), &mut texts);
     }
     texts
 }
