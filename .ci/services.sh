@@ -128,7 +128,7 @@ missing() {
 judge() {
   local what=$1 tests
   # Most of them stand beside the code.
-  local where=--lib
+  local where=(--package usher-connectors --lib)
   dir_of_judge=$(mktemp -d "${TMPDIR:-/tmp}/usher-judge.XXXXXX")
   touch "$dir_of_judge/usher-services"
   trap 'down "$dir_of_judge"' EXIT
@@ -137,28 +137,31 @@ judge() {
       require go
       stripe_mock_up "$dir_of_judge"
       export USHER_TEST_STRIPE_MOCK=$stripe_mock_address
-      tests=connectors::stripe::tests::stripe_mock
+      tests=stripe::tests::stripe_mock
       ;;
     smtp)
       USHER_TEST_SMTP=$(mail_python)
       [[ -n $USHER_TEST_SMTP ]] || die "no Python has aiosmtpd: install python3-aiosmtpd, or name one in USHER_TEST_SMTP"
       export USHER_TEST_SMTP
-      tests=connectors::smtp
+      tests=smtp::
       ;;
     sdks)
       require node npm
       sdks_up
       export USHER_TEST_SDKS=$sdks
-      where=--test=sdks tests=
+      where=(--package usher-tests --test sdks) tests=
       ;;
     postgres)
       postgres_up "$dir_of_judge"
       export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
-      tests=connectors::database
+      tests=database::
       ;;
     *) die "judge takes stripe-mock, smtp, sdks or postgres" ;;
   esac
-  (cd "$root" && cargo test --locked --workspace "$where" ${tests:+"$tests"})
+  cd "$root"
+  # A judge that is asked about nothing has not agreed.
+  cargo test --locked "${where[@]}" ${tests:+"$tests"} -- --list | grep -c ': test$' >&2 || die "no test is named ${tests:-so}"
+  cargo test --locked "${where[@]}" ${tests:+"$tests"}
 }
 
 case "${1:-} $#" in

@@ -68,7 +68,7 @@ impl Queue {
 
 /// The phase of a partition's ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum OwnershipPhase {
     /// The store has not recorded yet at which offset this flow begins.
     Starting,
     /// Its records are read, and its runs worked on.
@@ -90,7 +90,7 @@ pub(super) struct Owned {
     pub(super) next: i64,
     /// The time at which something was last read, or at which there was nothing to read.
     pub(super) read_at: Timestamp,
-    pub(super) phase: Phase,
+    pub(super) phase: OwnershipPhase,
     /// True if a batch is being admitted.
     pub(super) admitting: bool,
     /// Batches that wait for admission.
@@ -103,13 +103,13 @@ impl Owned {
     /// Returns true if the store has recorded the offset at which this flow begins. A partition that is leaving need not
     /// have one: the next owner starts it.
     pub(super) fn has_started(&self) -> bool {
-        self.phase == Phase::Active
+        self.phase == OwnershipPhase::Active
     }
 
     /// Records that the store knows the offset at which this flow begins.
     pub(super) fn started(&mut self) {
-        if self.phase == Phase::Starting {
-            self.phase = Phase::Active;
+        if self.phase == OwnershipPhase::Starting {
+            self.phase = OwnershipPhase::Active;
         }
     }
 
@@ -121,8 +121,8 @@ impl Owned {
     /// Returns the deadline for handing the partition back; `None` if it was not revoked.
     pub(super) fn drain_deadline(&self) -> Option<Timestamp> {
         match self.phase {
-            Phase::Starting | Phase::Active => None,
-            Phase::Leaving(deadline) => Some(deadline),
+            OwnershipPhase::Starting | OwnershipPhase::Active => None,
+            OwnershipPhase::Leaving(deadline) => Some(deadline),
         }
     }
 

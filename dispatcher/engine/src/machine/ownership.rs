@@ -6,7 +6,7 @@ use usher_proto::{Partition, SubjectId, Timestamp};
 
 use super::{Decision, DueQuery, Engine};
 use crate::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
-use crate::partitions::{Owned, Phase, Queue, Search};
+use crate::partitions::{Owned, OwnershipPhase, Queue, Search};
 use crate::start::{CannotStart, Known, StartFrom, start_offset};
 use crate::{Given, LogCommand, Run, Step, StoreRequest, StoreWrite};
 
@@ -51,7 +51,7 @@ impl Engine {
             offsets.push((partition, start));
             // The starting offset is stored before anything is read, so that the next start need not be configured again.
             let is_stored = frontier == Some(start) && operator_offset.is_none();
-            let phase = if is_stored { Phase::Active } else { Phase::Starting };
+            let phase = if is_stored { OwnershipPhase::Active } else { OwnershipPhase::Starting };
             let mut owned = Owned {
                 assignment,
                 epoch,
@@ -202,7 +202,7 @@ impl Engine {
             if lost {
                 self.forget(*partition);
             } else if let Some(owned) = self.partitions.0.get_mut(partition) {
-                owned.phase = Phase::Leaving(now.plus(DRAIN));
+                owned.phase = OwnershipPhase::Leaving(now.plus(DRAIN));
                 owned.waiting.clear();
                 self.lanes.leave_partition(*partition);
             }
