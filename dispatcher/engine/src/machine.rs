@@ -151,12 +151,13 @@ impl Engine {
     /// Handles an input and returns the steps to carry out. `jitter` is random in 0..1.
     pub fn handle(&mut self, input: Input, now: Timestamp, jitter: f64, destinations: &mut Destinations) -> Vec<Step> {
         let mut decision = Decision { now, jitter, destinations, steps: Vec::new() };
-        self.take(input, &mut decision);
-        self.go_on(&mut decision);
+        self.apply(input, &mut decision);
+        self.continue_work(&mut decision);
         decision.steps
     }
 
-    fn take(&mut self, input: Input, decision: &mut Decision<'_>) {
+    /// Takes in what has happened, and does what follows from this input alone.
+    fn apply(&mut self, input: Input, decision: &mut Decision<'_>) {
         match input {
             Input::Given { assignment, partitions } => self.given(assignment, partitions, decision),
             Input::Acquired { assignment, owned } => self.acquired(assignment, owned, decision),
@@ -207,7 +208,7 @@ impl Engine {
     }
 
     /// Continues everything that may have become possible.
-    fn go_on(&mut self, decision: &mut Decision<'_>) {
+    fn continue_work(&mut self, decision: &mut Decision<'_>) {
         self.hand_back(decision);
         self.catch_up(decision);
         self.confirm_pause(decision);
@@ -358,13 +359,9 @@ impl Engine {
     }
 
     fn ask_due(&mut self, decision: &mut Decision<'_>) {
-        if self.next_due_query().is_none_or(|at| decision.now < at) {
-            return;
-        }
-        let partitions = self.partitions.staying();
-        if !partitions.is_empty() {
+        if self.next_due_query(decision.now).is_some_and(|at| decision.now >= at) {
             self.due = DueQuery::Asked(decision.now);
-            decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Due(partitions))));
+            decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Due(self.partitions.staying()))));
         }
     }
 }

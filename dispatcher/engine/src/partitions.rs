@@ -100,8 +100,8 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    /// Returns true if the store has recorded the offset at which this flow begins. A partition that is leaving need not
-    /// have one: the next owner starts it.
+    /// Returns true if the store has recorded the offset at which this flow begins. False for a partition that is
+    /// leaving: its next owner may have to begin it.
     pub(super) fn has_started(&self) -> bool {
         self.phase == OwnershipPhase::Active
     }

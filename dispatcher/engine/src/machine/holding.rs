@@ -82,7 +82,7 @@ impl Engine {
     pub(super) fn catch_up(&mut self, decision: &mut Decision<'_>) {
         // The ends are read after the partitions are taken over. If an operator pauses the flow meanwhile, then either
         // this read returns the pause, or the operator sees this replica among those that must confirm it.
-        if !self.is_reading_on() {
+        if !self.may_catch_up() {
             return;
         }
         if let Some(look) = self.catch_up.wants_look(decision.now) {
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// Returns true if catching up is in progress, and the partitions are taken over.
-    pub(super) fn is_reading_on(&self) -> bool {
+    pub(super) fn may_catch_up(&self) -> bool {
         self.is_catching_up() && self.acquiring.is_empty() && !self.stopping
     }
 

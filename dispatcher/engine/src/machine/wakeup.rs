@@ -12,20 +12,21 @@ impl Engine {
     pub fn next_wakeup(&self, now: Timestamp, destinations: &Destinations) -> Option<Timestamp> {
         let drained =
             self.partitions.0.values().filter(|_| self.handing_back).filter_map(|owned| owned.drain_deadline());
-        let read = self.is_reading_on().then(|| self.catch_up.next_try(|p| self.partitions.frontier(p).is_some()));
+        let read = self.may_catch_up().then(|| self.catch_up.next_try(|p| self.partitions.frontier(p).is_some()));
         let times = drained.min().into_iter().chain(read.flatten()).chain(self.lanes.next_rest());
-        let times = times.chain(self.next_due_query()).chain(self.next_opening(now, destinations));
+        let times = times.chain(self.next_due_query(now)).chain(self.next_opening(now, destinations));
         // What is possible now has been done.
         times.filter(|at| *at > now).min()
     }
 
-    /// Returns the time at which the store may be asked for waits and pauses that are over; `None` while it must not be.
-    pub(super) fn next_due_query(&self) -> Option<Timestamp> {
+    /// Returns the time from which the store is to be asked for waits and pauses that are over; `None` while it must not
+    /// be, or has not answered.
+    pub(super) fn next_due_query(&self, now: Timestamp) -> Option<Timestamp> {
         // Not while the log may hold unread records that would cancel a waiting run.
         let may_ask = !self.is_holding() && !self.stopping && self.has_room() && self.time_ends();
         match self.due {
             _ if !may_ask || self.partitions.staying().is_empty() => None,
-            DueQuery::NotYet => Some(Timestamp::from_millis(0)),
+            DueQuery::NotYet => Some(now),
             DueQuery::Asked(_) => None,
             DueQuery::Answered(at) => Some(at.plus(DUE_EVERY)),
         }
