@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{RequestBuilder, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use usher_engine::{Cause, Outcome};
 use usher_proto::{Json, Timestamp};
 use usher_service::ConfigError;
@@ -91,13 +91,19 @@ impl HttpAnswer {
     }
 }
 
+/// Sends a request, when the gate allows it, and reads the head of the answer.
+async fn receive_head(request: RequestBuilder, gate: &CallGate) -> Result<Response, Outcome> {
+    gate.pass().await;
+    let response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
+    gate.observe(response.headers());
+    Ok(response)
+}
+
 /// Sends a request and reads the answer. Returns a retry if there is no answer.
 pub(super) async fn send(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
-    gate.pass().await;
-    let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
+    let mut response = receive_head(request, gate).await?;
     let status = response.status();
     let headers = response.headers().clone();
-    gate.observe(&headers);
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
@@ -127,11 +133,7 @@ pub(super) fn no_lookup(answer: Result<HttpAnswer, Outcome>) -> Lookup {
 /// Sends a request of whose answer only status and headers matter. A body that is late, long or broken does not change
 /// the result.
 pub(super) async fn send_for_status(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
-    gate.pass().await;
-    let mut response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
-    let status = response.status();
-    let headers = response.headers().clone();
-    gate.observe(&headers);
+    let mut response = receive_head(request, gate).await?;
     let rest = async {
         let mut unread = 0;
         while let (true, Ok(Some(chunk))) = (unread < MAX_UNREAD, response.chunk().await) {
@@ -140,7 +142,7 @@ pub(super) async fn send_for_status(request: RequestBuilder, gate: &CallGate) ->
     };
     // If the body is too long or too slow, dropping the response closes the connection.
     let _ = tokio::time::timeout(UNREAD_DEADLINE, rest).await;
-    Ok(HttpAnswer { status, headers, body: Vec::new() })
+    Ok(HttpAnswer { status: response.status(), headers: std::mem::take(response.headers_mut()), body: Vec::new() })
 }
 
 fn cause(error: &reqwest::Error) -> Cause {
