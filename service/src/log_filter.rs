@@ -70,6 +70,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_crate_has_its_name_here() {
+        let workspace = include_str!("../../Cargo.toml");
+        let crates = workspace.lines().filter(|line| line.starts_with("usher-") && line.contains("path ="));
+        let crates: Vec<String> = crates.filter_map(|line| Some(line.split_once(' ')?.0.replace('-', "_"))).collect();
+        assert!(crates.len() > 10, "the crates are found: {crates:?}");
+        for name in crates {
+            assert!(OURS.contains(&name.as_str()), "{name}");
+        }
+    }
+
+    #[test]
     fn a_filter_that_says_something_of_ours_passes() {
         for filter in [
             "info",
