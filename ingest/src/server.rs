@@ -10,13 +10,13 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
 use usher_eventlog::{Log, MAX_BODY};
 use usher_proto::Instance;
 use usher_proto::unsubscribe::UnsubscribeSecrets;
-use usher_service::clock;
+use usher_service::{clock, http};
 
 use crate::config::IngestConfig;
 use crate::error::Refusal;
@@ -212,15 +212,29 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
 
 /// Copies a body into one buffer. If the frames were kept as received, each small frame would keep the whole buffer
 /// alive in which it arrived.
-async fn read(mut body: Body, largest: usize) -> Result<Bytes, Refusal> {
+async fn read(body: Body, largest: usize) -> Result<Bytes, Refusal> {
+    let mut body = Limited::new(body, largest);
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Refusal::BodyIncomplete)?;
-        let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
-        if whole.len() + data.len() > largest {
-            return Err(Refusal::TooLarge(largest));
-        }
-        whole.extend_from_slice(data);
+        let frame = frame.map_err(|error| match http::is_too_large(error.as_ref()) {
+            true => Refusal::TooLarge(largest),
+            false => Refusal::BodyIncomplete,
+        })?;
+        whole.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
     }
     Ok(whole.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit_and_one_that_breaks_off_is_not_too_large() {
+        assert_eq!(read(Body::from("12345"), 5).await, Ok(Bytes::from_static(b"12345")));
+        assert_eq!(read(Body::empty(), 0).await, Ok(Bytes::new()));
+        assert_eq!(read(Body::from("12345"), 4).await, Err(Refusal::TooLarge(4)));
+        let broken = Limited::new(Body::from("12345"), 4).map_err(|_| std::io::Error::other("length limit exceeded"));
+        assert_eq!(read(Body::new(broken), 9).await, Err(Refusal::BodyIncomplete));
+    }
 }

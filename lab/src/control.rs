@@ -22,6 +22,7 @@ enum Problem {
     UnknownProvider(UnknownProvider),
     Bad { code: &'static str, message: String },
     TooLarge,
+    BodyIncomplete,
 }
 
 impl IntoResponse for Problem {
@@ -30,6 +31,7 @@ impl IntoResponse for Problem {
             Self::UnknownProvider(unknown) => (StatusCode::NOT_FOUND, "unknown_provider", unknown.to_string()),
             Self::Bad { code, message } => (StatusCode::BAD_REQUEST, code, message),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 40 MiB".into()),
+            Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "body_incomplete", "the body did not arrive".into()),
         };
         (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
     }
@@ -187,6 +189,9 @@ async fn double(State(lab): State<Lab>, request: Request) -> Result<Response, Pr
     let (provider, rest) = path.split_once('/').unwrap_or((path, ""));
     let server = lab.server(provider)?.clone();
     let rest = format!("/{rest}");
-    let read = request::Request::read(parts, body, rest).await.map_err(|request::BodyError| Problem::TooLarge)?;
+    let read = request::Request::read(parts, body, rest).await.map_err(|error| match error {
+        request::BodyError::TooLarge => Problem::TooLarge,
+        request::BodyError::Incomplete => Problem::BodyIncomplete,
+    })?;
     Ok(server.answer(read).await)
 }

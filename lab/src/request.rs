@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, header};
 use bytes::Bytes;
 use serde_json::Value;
 use usher_proto::Json;
+use usher_service::http;
 
 use crate::form;
 
@@ -42,14 +43,22 @@ pub(crate) struct Request {
     raw: Bytes,
 }
 
-/// The error of a body that is too large or was not received completely.
+/// The reason why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BodyError;
+pub(crate) enum BodyError {
+    /// It is larger than [`MOST_BYTES`].
+    TooLarge,
+    /// It was not received completely.
+    Incomplete,
+}
 
 impl Request {
     /// Reads the request to its end. `path` is the part after the provider's name.
     pub(crate) async fn read(parts: Parts, body: Body, path: String) -> Result<Self, BodyError> {
-        let raw = to_bytes(body, MOST_BYTES).await.map_err(|_| BodyError)?;
+        let raw = to_bytes(body, MOST_BYTES).await.map_err(|error| match http::is_too_large(&error) {
+            true => BodyError::TooLarge,
+            false => BodyError::Incomplete,
+        })?;
         Ok(Self::new(parts.method, path, parts.uri.query(), parts.headers, raw))
     }
 
@@ -162,6 +171,18 @@ mod tests {
     fn a_body_that_is_not_what_it_says_is_kept_as_text() {
         let request = Request::of(Method::POST, "/emails", "application/json; charset=utf-8", "{oops");
         assert_eq!((request.written, &*request.body), (BodyFormat::Unreadably, &Value::from("{oops")));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_not_too_large() {
+        let read = async |body| {
+            let (parts, ()) = axum::http::Request::new(()).into_parts();
+            Request::read(parts, body, "/emails".into()).await.map(|request| request.raw().len())
+        };
+        assert_eq!(read(Body::from(vec![0; MOST_BYTES])).await, Ok(MOST_BYTES));
+        assert_eq!(read(Body::from(vec![0; MOST_BYTES + 1])).await, Err(BodyError::TooLarge));
+        let broken = futures::stream::iter([Ok("a"), Err(std::io::Error::other("length limit exceeded"))]);
+        assert_eq!(read(Body::from_stream(broken)).await, Err(BodyError::Incomplete));
     }
 
     #[test]

@@ -8,12 +8,14 @@
 mod crowd;
 mod guest;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use crowd::{ConnectionTable, CrowdLimits, Phase};
 use guest::{ConnectionHandle, SharedCrowd, WatchedBody, WatchedStream};
+use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -50,6 +52,13 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, whose usual cause is that the process has no file descriptor left, and between attempts
 /// to evict a connection for a new one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// True if a body could not be read because it is longer than its reader allows. The type of the error decides, which may
+/// be below the wrappers of other errors.
+pub fn is_too_large(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source())
+        .any(|error| error.is::<LengthLimitError>())
+}
 
 /// Serves `router` until `stop`. Then accepts no more connections, lets every request in flight finish, and returns.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
