@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 use usher_proto::suppression::{SuppressionChange, SuppressionKind};
-use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE_POST, Unsubscribe};
+use usher_proto::unsubscribe::Unsubscribe;
 use usher_proto::{Event, EventId, Timestamp};
 use usher_service::clock;
 
@@ -59,26 +59,13 @@ impl UnsubscribeOutcome {
         }
     }
 
-    const fn title(self) -> &'static str {
+    /// The page. It contains no value of the request. Without an action, its form is posted to the URL of the page.
+    const fn page(self) -> &'static str {
         match self {
-            Self::Shown => "No more of these mails?",
-            Self::Kept => "You will get no more of these mails",
-            Self::NoSuchLink => "This link does not work",
-            Self::Busy | Self::NotKept => "That did not work just now",
-        }
-    }
-
-    fn text(self) -> String {
-        let (name, value) = LIST_UNSUBSCRIBE_POST.1.split_once('=').unwrap_or_default();
-        match self {
-            // Without an action, the form is posted to the URL of the page.
-            Self::Shown => format!(
-                "<form method=\"post\"><input type=\"hidden\" name=\"{name}\" value=\"{value}\">\
-                 <button>Unsubscribe</button></form>"
-            ),
-            Self::Kept => "<p>Mails about your account itself still come.</p>".to_owned(),
-            Self::NoSuchLink => "<p>Please use the whole link from the mail.</p>".to_owned(),
-            Self::Busy | Self::NotKept => "<p>Please try again in a moment.</p>".to_owned(),
+            Self::Shown => include_str!("unsubscribe/shown.html"),
+            Self::Kept => include_str!("unsubscribe/kept.html"),
+            Self::NoSuchLink => include_str!("unsubscribe/no_such_link.html"),
+            Self::Busy | Self::NotKept => include_str!("unsubscribe/not_kept.html"),
         }
     }
 }
@@ -123,12 +110,6 @@ impl Ingest {
     fn tell(&self, came: UnsubscribeOutcome, started: Instant) -> Response {
         self.metrics.requests.with_label_values(&[LABEL, came.label()]).inc();
         self.metrics.request_seconds.with_label_values(&[came.label()]).observe(started.elapsed().as_secs_f64());
-        let title = came.title();
-        let text = came.text();
-        let page = format!(
-            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-             content=\"width=device-width\"><title>{title}</title><h1>{title}</h1>{text}</html>\n"
-        );
         let mut headers = HeaderMap::new();
         let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
         set(header::CACHE_CONTROL, "no-store");
@@ -138,7 +119,7 @@ impl Ingest {
         if came.status() == StatusCode::SERVICE_UNAVAILABLE {
             set(header::RETRY_AFTER, RETRY_AFTER);
         }
-        (came.status(), headers, Html(page)).into_response()
+        (came.status(), headers, Html(came.page())).into_response()
     }
 }
 

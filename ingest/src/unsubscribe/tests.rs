@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use http_body_util::BodyExt as _;
 use prometheus::Registry;
 use usher_eventlog::{AppendError, Log, LogError, Position, Subscription, TopicSpec, Watermarks};
-use usher_proto::unsubscribe::UnsubscribeSecrets;
+use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE_POST, UnsubscribeSecrets};
 use usher_proto::{AddressDigest, Instance, Key, Partition, Record, Source, SubjectId};
 use usher_service::options::Environment;
 
@@ -121,6 +121,8 @@ async fn looking_changes_nothing_and_one_click_is_kept_under_the_persons_key() {
     let scene = scene();
     let (status, page) = scene.confirm_page(&scene.token).await;
     assert!(status == StatusCode::OK && page.contains("<form method=\"post\">"), "{page}");
+    let (name, value) = LIST_UNSUBSCRIBE_POST.1.split_once('=').expect("a name and a value");
+    assert!(page.contains(&format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">")), "{page}");
     assert_eq!(scene.events(), []);
 
     assert_eq!(scene.unsubscribe(&scene.token).await.0, StatusCode::OK);
