@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -14,6 +15,7 @@ use tokio::sync::Mutex;
 use usher_service::ConfigError;
 use usher_service::file_identity::FileIdentity;
 
+use super::schema;
 use crate::LogError;
 
 /// Number of connections for readers. Each flow reads a page at a time.
@@ -65,8 +67,10 @@ impl File {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
         let mut first = options.connect().await.map_err(failed)?;
-        sqlx::raw_sql(include_str!("schema.sql")).execute(&mut first).await.map_err(failed)?;
-        super::schema::bring_up_to_date(&mut first).await.map_err(failed)?;
+        schema::migrate(&mut first).await.map_err(|error| match schema::cause(error) {
+            Ok(error) => failed(error),
+            Err(history) => LogError::Setting(unknown_tables(path, &history)),
+        })?;
         look_through(&mut first, path).await.map_err(failed)?.map_err(LogError::Setting)?;
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
@@ -163,6 +167,16 @@ fn damaged(path: &Path, damage: &str) -> ConfigError {
         path.display()
     );
     ConfigError::new("USHER_LOG", why)
+}
+
+fn unknown_tables(path: &Path, error: &MigrateError) -> ConfigError {
+    let problem = match error {
+        MigrateError::VersionMissing(version) => {
+            format!("its tables were made by a newer version of Usher (step {version}): start that one")
+        }
+        other => other.to_string(),
+    };
+    ConfigError::new("USHER_LOG", format!("{}: {problem}", path.display()))
 }
 
 /// Checks the pages of a file for damage, if the file is no larger than [`LOOKED_THROUGH`].

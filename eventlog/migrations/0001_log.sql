@@ -1,3 +1,5 @@
+-- `IF NOT EXISTS`: files of earlier versions have these tables, or some of them, and no history of migrations.
+
 -- Partitions of a topic: the oldest existing offset (`low`) and the offset of the next record (`next`). Stored apart
 -- from the records, so that a partition whose records are all deleted does not start again at 0.
 CREATE TABLE IF NOT EXISTS partition (
@@ -31,7 +33,7 @@ CREATE TABLE IF NOT EXISTS cursor (
     PRIMARY KEY ("group", topic, partition)
 ) WITHOUT ROWID;
 
--- Topics that keep the newest record of each key, and the time for which they keep it. Added later: a topic without a
+-- Topics that keep the newest record of each key, and the time for which they keep it. A topic without a
 -- row keeps each record until every group has read it and it is old.
 CREATE TABLE IF NOT EXISTS compacted (
     topic     TEXT    NOT NULL PRIMARY KEY,
