@@ -1,6 +1,7 @@
 //! `usher seek` and `usher move`: set the offsets of flows after a log or a store was lost, restored or moved.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use usher_proto::{Partition, Timestamp, Topics};
 use usher_service::ConfigError;
 use usher_service::clock;
 use usher_service::options::Environment;
+use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 use usher_store::SqlStore;
 
 use crate::orders::OperatorTarget;
@@ -166,17 +168,20 @@ pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyh
     output::line(&format!("  USHER_PARTITIONS={partitions}"))
 }
 
+/// Time for the leaders of a new topic to be elected.
+const ELECTED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Returns the watermarks of a new topic. Retries, because the leaders of a new topic are elected a moment later.
 async fn watermarks_of_new(log: &dyn Log, topic: &str) -> anyhow::Result<BTreeMap<Partition, Watermarks>> {
-    let mut tries = 0;
-    loop {
+    let attempt = || async {
         match log.watermarks(topic).await {
-            Ok(watermarks) => return Ok(watermarks),
-            Err(error) if tries >= 50 => return Err(error.into()),
-            Err(_) => tries += 1,
+            Ok(watermarks) => ControlFlow::Break(watermarks),
+            Err(error) => ControlFlow::Continue(error),
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    };
+    let backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(1), jitter: Jitter::Equal };
+    let limit = RetryLimit::Deadline(tokio::time::Instant::now() + ELECTED_WITHIN);
+    Ok(retry(backoff, limit, attempt).await?)
 }
 
 /// Fails if a flow has not read all of the log: a move would lose accepted events.

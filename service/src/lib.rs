@@ -1,4 +1,4 @@
-//! Functions that all processes of Usher share: options, logging, an HTTP server, health pages, shutdown.
+//! Functions that all processes of Usher share: options, logging, an HTTP server, health pages, retries, shutdown.
 //!
 //! This crate does not depend on events, logs or flows.
 
@@ -18,6 +18,7 @@ pub mod unfailing;
 
 pub mod health;
 pub mod http;
+pub mod retry;
 pub mod shutdown;
 
 pub use config_error::ConfigError;

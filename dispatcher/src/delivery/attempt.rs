@@ -1,6 +1,7 @@
 //! Executes the current step of a run: reads its subject, renders the request, claims the attempt and calls the
 //! destination.
 
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use usher_flows::{Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
 use usher_proto::Subject;
 use usher_proto::{Instance, Reason, Source, Timestamp};
 use usher_service::clock;
+use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 use usher_sql::Outage;
 use usher_store::{Store, StoreError};
 use usher_suppression::SuppressionPolicy;
@@ -27,7 +29,7 @@ use crate::metrics::DispatcherMetrics;
 
 /// Longest idempotency key, in characters. Every destination accepts keys of at least this length.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
-/// Pause before the store is retried.
+/// Longest first pause before the store is retried.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Claim lease: an attempt may be sent only within this time after its claim was requested. A new owner of the
 /// partition waits longer than that. A process that was suspended in between finds its claim too old, claims again and
@@ -202,15 +204,17 @@ impl StepExecutor {
         &self,
         ask: impl Fn() -> F,
     ) -> Result<T, StepExit> {
-        loop {
+        let attempt = || async {
             match ask().await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => self.outage.failed(error.fault(), &error.to_string()).await,
+                Ok(answer) => ControlFlow::Break(answer),
+                Err(error) => {
+                    self.outage.failed(error.fault(), &error.to_string()).await;
+                    ControlFlow::Continue(())
+                }
             }
-            if self.stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                return Err(StepReport::Stopped.into());
-            }
-        }
+        };
+        let backoff = Backoff { first: ASK_AGAIN, max: 4 * ASK_AGAIN, jitter: Jitter::Equal };
+        retry(backoff, RetryLimit::Stop(&self.stop), attempt).await.map_err(|()| StepReport::Stopped.into())
     }
 
     /// Records that an attempt is about to be made, with its request. Returns the time since boot at which the claim

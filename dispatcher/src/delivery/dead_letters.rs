@@ -1,6 +1,7 @@
 //! Dead letters. Each is published and acknowledged first; then its run is written as dead. The store is authoritative,
 //! and the topic holds the published records.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use usher_engine::Run;
 use usher_eventlog::{Log, LogLayout};
 use usher_proto::{Key, Reason, Record, headers};
 use usher_service::clock;
+use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 
-/// Pause before the next try to publish a dead letter.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Pauses between tries to publish a dead letter.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(4), jitter: Jitter::Equal };
 /// Longest error text in a header, in characters. Headers are for reading, so a destination's text is cut.
 const MAX_ERROR: usize = 300;
 
@@ -57,14 +59,15 @@ impl DeadLetter<'_> {
     pub(super) async fn publish(&self, log: &Arc<dyn Log>, layout: &LogLayout, stop: &CancellationToken) -> bool {
         let topic = layout.dead_letters(self.flow);
         let record = self.record(layout);
-        loop {
+        let attempt = || async {
             match log.append(&topic, record.clone()).await {
-                Ok(_) => return true,
-                Err(error) => tracing::warn!(flow = self.flow, %error, "publishing a dead letter failed; retrying"),
+                Ok(_) => ControlFlow::Break(()),
+                Err(error) => {
+                    tracing::warn!(flow = self.flow, %error, "publishing a dead letter failed; retrying");
+                    ControlFlow::Continue(())
+                }
             }
-            if stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-                return false;
-            }
-        }
+        };
+        retry(BACKOFF, RetryLimit::Stop(stop), attempt).await.is_ok()
     }
 }

@@ -47,7 +47,7 @@ use versions::Versions;
 use crate::config::{DispatcherConfig, for_instance};
 use crate::metrics::DispatcherMetrics;
 
-/// Pause before the log or the store is retried at startup.
+/// Longest first pause before the log or the store is retried at startup.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Interval between checks that the log can be reached.

@@ -1,6 +1,7 @@
 //! Prerequisites of a flow: the store and the users' databases with their tables, the log with its topics, and the
 //! destinations. Passing failures are waited out; a failure that only a person can fix ends the start.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,6 +12,7 @@ use usher_eventlog::{Creation, Log};
 use usher_flows::Flow;
 use usher_service::ConfigError;
 use usher_service::Readiness;
+use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 use usher_sql::{Database, DatabaseAddress, Outage, Tables};
 use usher_store::{SqlStore, Store, StoreError};
 
@@ -31,19 +33,20 @@ pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError
     stop: &CancellationToken,
     ask: impl Fn() -> F,
 ) -> anyhow::Result<Option<T>> {
-    loop {
+    let attempt = || async {
         match stop.run_until_cancelled(ask()).await {
-            None => return Ok(None),
-            Some(Ok(answer)) => return Ok(Some(answer)),
-            Some(Err(StartError::Lasting(error))) => return Err(error),
-            Some(Err(trouble)) => {
-                if let StartError::Passing(error) = trouble {
-                    tracing::warn!(error = %format!("{error:#}"), "dependency not ready; retrying");
-                }
-                stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
+            None => ControlFlow::Break(Ok(None)),
+            Some(Ok(answer)) => ControlFlow::Break(Ok(Some(answer))),
+            Some(Err(StartError::Lasting(error))) => ControlFlow::Break(Err(error)),
+            Some(Err(StartError::Passing(error))) => {
+                tracing::warn!(error = %format!("{error:#}"), "dependency not ready; retrying");
+                ControlFlow::Continue(())
             }
+            Some(Err(StartError::Said)) => ControlFlow::Continue(()),
         }
-    }
+    };
+    let backoff = Backoff { first: ASK_AGAIN, max: 4 * ASK_AGAIN, jitter: Jitter::Equal };
+    retry(backoff, RetryLimit::Stop(stop), attempt).await.unwrap_or(Ok(None))
 }
 
 /// Failure of a prerequisite.

@@ -1,6 +1,7 @@
 //! The topics of one log: created or checked before any read or write, and checked again while the log runs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use tokio::sync::OnceCell;
 use usher_proto::Partition;
+use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 
 use super::config::Settings;
 use super::librdkafka_log::QueryContext;
@@ -26,10 +28,11 @@ use crate::{
 /// Kafka's replication factor for "the default of the cluster".
 const CLUSTER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
 
-/// Maximum number of checks for topics that were just created.
-const LOOKS: u32 = 50;
-/// Pause between two of these checks.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// Time for topics that were just created to be described by the brokers.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
+/// Pauses between two of these checks.
+const BETWEEN_LOOKS: Backoff =
+    Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400), jitter: Jitter::Equal };
 /// Interval between reads of the topics' settings.
 const AUDIT_EVERY: Duration = Duration::from_secs(10);
 
@@ -145,15 +148,16 @@ impl TopicWatch {
             make(&admin, &missing).await?;
             // Described again, because another process may have created them with other properties. Brokers
             // take a moment.
-            let mut looks = 0;
-            while found.len() < topics.len() {
-                if looks == LOOKS {
-                    return Err(LogError::Unavailable("topics have been made and do not show yet".into()));
+            let look = || async {
+                match partitions(&admin, topics).await {
+                    Ok(found) if found.len() < topics.len() => ControlFlow::Continue(()),
+                    answer => ControlFlow::Break(answer),
                 }
-                looks += 1;
-                tokio::time::sleep(BETWEEN_LOOKS).await;
-                found = partitions(&admin, topics).await?;
-            }
+            };
+            let limit = RetryLimit::Deadline(tokio::time::Instant::now() + SHOWN_WITHIN);
+            let shown = retry(BETWEEN_LOOKS, limit, look).await;
+            let missing = |()| LogError::Unavailable("topics have been made and do not show yet".into());
+            found = shown.map_err(missing)??;
         }
         for TopicSpec { name, partitions: wanted, .. } in topics {
             let found = found.get(name).copied().unwrap_or_default();
