@@ -37,6 +37,9 @@ pub use run::{AttemptState, Run, RunState};
 pub use step::{LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 #[expect(
     clippy::disallowed_methods,
     reason = "SEED, INPUTS and TRACE choose what is simulated, and how much takes how long"

@@ -10,6 +10,8 @@ mod lease;
 mod limit;
 mod limiter;
 mod pacer;
+#[cfg(test)]
+mod properties;
 mod share;
 
 pub use announced::Announced;

@@ -8,6 +8,8 @@ mod allowlist;
 mod change;
 mod kept;
 mod links;
+#[cfg(test)]
+mod properties;
 mod recipients;
 
 pub use allowlist::RecipientAllowlist;

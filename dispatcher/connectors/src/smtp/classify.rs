@@ -59,7 +59,8 @@ pub(super) fn classify(stage: Stage, error: &Error) -> Outcome {
     }
 }
 
-fn refused(stage: Stage, code: u16, text: &str) -> Outcome {
+/// Returns the outcome of a reply with this code, 400 to 599, and this text.
+pub(super) fn refused(stage: Stage, code: u16, text: &str) -> Outcome {
     let enhanced = enhanced(text);
     if code < 500 {
         return Outcome::retry(match (code, stage) {
