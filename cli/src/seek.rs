@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use usher_eventlog::{Creation, Log, LogAddress, LogLayout, TopicSpec, Watermarks};
-use usher_proto::{Partition, Timestamp, Topics};
-use usher_service::ConfigError;
-use usher_service::clock;
+use usher_proto::{Offset, Partition, Timestamp, Topics};
 use usher_service::options::Environment;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
+use usher_service::{ConfigError, clock};
 use usher_store::SqlStore;
 
 use crate::orders::OperatorTarget;
@@ -103,13 +102,13 @@ pub(crate) async fn seek(arguments: Seek, environment: &Environment) -> anyhow::
     Ok(())
 }
 
-fn ends(watermarks: &BTreeMap<Partition, Watermarks>) -> BTreeMap<Partition, i64> {
+fn ends(watermarks: &BTreeMap<Partition, Watermarks>) -> BTreeMap<Partition, Offset> {
     watermarks.iter().map(|(partition, marks)| (*partition, marks.high)).collect()
 }
 
 /// Returns the number of offsets between a flow's place and its new one, over all partitions: skipped, and read again.
-fn difference(stands: &BTreeMap<Partition, i64>, offsets: &BTreeMap<Partition, i64>) -> (i64, i64) {
-    let apart = |(partition, offset): (&Partition, &i64)| offset - stands.get(partition).unwrap_or(offset);
+fn difference(stands: &BTreeMap<Partition, Offset>, offsets: &BTreeMap<Partition, Offset>) -> (i64, i64) {
+    let apart = |(partition, offset): (&Partition, &Offset)| *offset - *stands.get(partition).unwrap_or(offset);
     let sum = |(ahead, again), apart: i64| (ahead + apart.max(0), again + (-apart).max(0));
     offsets.iter().map(apart).fold((0, 0), sum)
 }
@@ -209,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_is_passed_over_and_what_is_read_again_is_told_apart() {
-        let of = |offsets: [i64; 3]| offsets.into_iter().zip(0..).map(|(at, p)| (Partition(p), at)).collect();
+        let of = |offsets: [i64; 3]| offsets.into_iter().zip(0..).map(|(at, p)| (Partition(p), Offset(at))).collect();
         assert_eq!(difference(&of([5, 5, 5]), &of([9, 5, 2])), (4, 3));
         assert_eq!(difference(&BTreeMap::new(), &of([9, 5, 2])), (0, 0), "it stands nowhere");
     }

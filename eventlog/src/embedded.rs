@@ -22,7 +22,7 @@ pub use retention::LogRetention;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use transaction::Transaction;
-use usher_proto::{Key, Partition, Record, Timestamp};
+use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 use writer::{AppendTarget, Write};
 
 use crate::subscription::{self, Subscription};
@@ -138,15 +138,15 @@ impl Log for EmbeddedLog {
         query::watermarks(self.file.pool()?, topic).await
     }
 
-    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError> {
         query::offsets_at(self.file.pool()?, topic, at).await
     }
 
-    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
         query::committed(self.file.pool()?, group, topic).await
     }
 
-    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+    async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
         query::read(self.file.pool()?, topic, partition, offset).await
     }
 

@@ -1,6 +1,7 @@
 //! Errors of the log, distinguished by how the caller must react.
 
 use rdkafka::error::KafkaError;
+use usher_proto::Offset;
 use usher_service::ConfigError;
 
 use crate::{Severity, TopicProblem};
@@ -60,7 +61,7 @@ pub enum LogError {
         /// Name of the consumer group.
         group: String,
         /// Offset at which the group was to continue.
-        offset: i64,
+        offset: Offset,
     },
     /// The log cannot be reached or returns an error.
     #[error("the log is not available: {0}")]

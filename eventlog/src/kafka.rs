@@ -21,7 +21,7 @@ use producer::{Appender, Contents};
 use query::WatermarkQuery;
 use rdkafka::producer::Producer as _;
 use topics::TopicWatch;
-use usher_proto::{Key, Partition, Record, Timestamp};
+use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 
 use crate::subscription::{self, Subscription};
 use crate::{AppendError, Log, LogError, MAX_RECORD, Position, TopicSpec, TopicState, Watermarks};
@@ -130,15 +130,15 @@ impl Log for KafkaLog {
         self.watermarks.of(&self.settings, topic).await
     }
 
-    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError> {
         self.watermarks.at(&self.settings, topic, at).await
     }
 
-    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
         query::committed(&self.settings, group, topic).await
     }
 
-    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+    async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
         query::read(&self.settings, topic, partition, offset).await
     }
 

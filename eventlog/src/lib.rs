@@ -26,7 +26,7 @@ pub use kafka::KafkaLog;
 pub use layout::{LogLayout, kafka_properties};
 pub use subscription::{Assigned, Control, LogEvent, Subscription};
 pub use topic::{Creation, DEAD_LETTER_RETENTION, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState};
-use usher_proto::{Key, Partition, Record, Timestamp};
+use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 pub use watch::LogWatch;
 
 /// Maximum size of a request body accepted from a sender, in bytes.
@@ -44,16 +44,16 @@ pub struct Position {
     /// Partition selected by the key of the record.
     pub partition: Partition,
     /// Offset within the partition, from 0. Offsets may have gaps.
-    pub offset: i64,
+    pub offset: Offset,
 }
 
 /// Low and high watermarks of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
     /// Oldest offset that the log still holds.
-    pub low: i64,
+    pub low: Offset,
     /// Offset that the next record will get.
-    pub high: i64,
+    pub high: Offset,
 }
 
 /// An event log. [`open`] returns an implementation for an address.
@@ -106,7 +106,7 @@ pub trait Log: Send + Sync {
     /// # Errors
     ///
     /// The log is unavailable.
-    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError>;
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError>;
 
     /// Returns for each partition of `topic` the offset that `group` has committed: the next one to read. Partitions
     /// without a commit are absent. Joins no group and affects no subscription.
@@ -114,7 +114,7 @@ pub trait Log: Send + Sync {
     /// # Errors
     ///
     /// The log is unavailable.
-    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError>;
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, Offset>, LogError>;
 
     /// Returns the record at `offset`. `None` if the record is deleted, is not written yet, or the offset
     /// holds no record.
@@ -122,7 +122,7 @@ pub trait Log: Send + Sync {
     /// # Errors
     ///
     /// The partition does not exist or the log is unavailable.
-    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError>;
+    async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError>;
 
     /// Checks that the log can be written to and that the topics passed to [`ensure`](Log::ensure) are unchanged.
     ///

@@ -3,13 +3,13 @@
 //! The log sends [`LogEvent::Assigned`]; the subscriber decides where each partition starts and answers with
 //! [`Control::start`]. Then the log sends records, and the subscriber reports the offsets that may be committed. If
 //! partitions are revoked, the log sends [`LogEvent::Revoked`]; the subscriber finishes what it can and answers with
-//! [`Control::release`]. Every assignment has an epoch, and every message that belongs to the assignment carries it, so
-//! that late messages about an old assignment are recognised.
+//! [`Control::release`]. Every assignment has a number, and every message that belongs to the assignment carries it,
+//! so that late messages about an old assignment are recognised.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use usher_proto::{Partition, Record};
+use usher_proto::{Assignment, Offset, Partition, Record};
 
 use crate::LogError;
 
@@ -28,11 +28,11 @@ pub struct Assigned {
     /// The partition.
     pub partition: Partition,
     /// Offset that the group has committed: the next one to read. `None` if the group never committed.
-    pub committed: Option<i64>,
+    pub committed: Option<Offset>,
     /// Oldest offset that the log still holds.
-    pub low: i64,
+    pub low: Offset,
     /// Offset that the next record will get.
-    pub end: i64,
+    pub end: Offset,
 }
 
 /// Events sent from the log to its subscriber.
@@ -40,31 +40,31 @@ pub struct Assigned {
 pub enum LogEvent {
     /// Partitions were assigned. None of their records is delivered before [`Control::start`].
     Assigned {
-        /// Epoch of the assignment, higher than those of earlier assignments of this subscription. It has no meaning if
+        /// Higher than those of earlier assignments of this subscription. It has no meaning if
         /// `partitions` is empty.
-        epoch: u64,
+        assignment: Assignment,
         /// The assigned partitions. Empty if other members have all partitions at present: the subscriber is on standby
         /// and does not answer.
         partitions: Vec<Assigned>,
     },
     /// Records of one partition were read.
     Records {
-        /// Epoch of the assignment under which they were read.
-        epoch: u64,
+        /// The assignment under which they were read.
+        assignment: Assignment,
         /// Partition of the records.
         partition: Partition,
         /// Offsets and records, in ascending order of offset.
-        records: Vec<(i64, Record)>,
+        records: Vec<(Offset, Record)>,
     },
     /// Every record of a partition below `next` has been delivered, although the last record does not have the last
     /// offset: the control records of a producer's transactions take offsets and hold no record.
     Reached {
-        /// Epoch of the assignment under which the partition was read.
-        epoch: u64,
+        /// The assignment under which the partition was read.
+        assignment: Assignment,
         /// The partition.
         partition: Partition,
         /// Offset that is read next.
-        next: i64,
+        next: Offset,
     },
     /// Partitions are being revoked. The log waits a bounded time for [`Control::release`], unless they are lost.
     Revoked {
@@ -80,8 +80,8 @@ pub enum LogEvent {
 /// Commands sent from the subscriber to the log.
 #[derive(Debug)]
 pub(crate) enum SubscriptionCommand {
-    Start { epoch: u64, offsets: Vec<(Partition, i64)> },
-    Commit { partition: Partition, offset: i64 },
+    Start { assignment: Assignment, offsets: Vec<(Partition, Offset)> },
+    Commit { partition: Partition, offset: Offset },
     Pause(Partition),
     Resume(Partition),
     Release,
@@ -103,14 +103,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts all partitions of assignment `epoch` at these offsets, in one call.
-    pub fn start(&self, epoch: u64, offsets: Vec<(Partition, i64)>) {
-        self.tell(SubscriptionCommand::Start { epoch, offsets });
+    /// Starts all partitions of an assignment at these offsets, in one call.
+    pub fn start(&self, assignment: Assignment, offsets: Vec<(Partition, Offset)>) {
+        self.tell(SubscriptionCommand::Start { assignment, offsets });
     }
 
     /// Reports that all records below `offset` are accounted for. The log writes the commit about every half second,
     /// and when the partition is revoked.
-    pub fn commit(&self, partition: Partition, offset: i64) {
+    pub fn commit(&self, partition: Partition, offset: Offset) {
         self.tell(SubscriptionCommand::Commit { partition, offset });
     }
 

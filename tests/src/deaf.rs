@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use usher_eventlog::{AppendError, Log, LogError, LogEvent, Position, Subscription, TopicSpec, TopicState, Watermarks};
-use usher_proto::{Key, Partition, Record, Timestamp};
+use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 
 /// A log that hides revocations. Holds the wrapped log.
 pub struct RevocationHidingLog(pub Arc<dyn Log>);
@@ -59,15 +59,15 @@ impl Log for RevocationHidingLog {
         self.0.watermarks(topic).await
     }
 
-    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError> {
         self.0.offsets_at(topic, at).await
     }
 
-    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
         self.0.committed(group, topic).await
     }
 
-    async fn read(&self, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+    async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
         self.0.read(topic, partition, offset).await
     }
 

@@ -17,7 +17,7 @@ use usher_lab::{Lab, LabHandle};
 use usher_proto::Topics;
 use usher_service::options::Environment;
 use usher_service::telemetry;
-use usher_store::Store;
+use usher_store::RunStore;
 
 use crate::backend::Backend;
 use crate::checker::Expected;
@@ -105,7 +105,10 @@ impl Group {
     }
 
     /// Starts a replica with a wrapped store and waits until it is ready.
-    pub async fn with_store(&self, around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static) -> Replica {
+    pub async fn with_store(
+        &self,
+        around: impl FnOnce(Arc<dyn RunStore>) -> Arc<dyn RunStore> + Send + 'static,
+    ) -> Replica {
         self.with_log_and_store(self.log(), around).await
     }
 
@@ -113,7 +116,7 @@ impl Group {
     pub async fn with_log_and_store(
         &self,
         log: Arc<dyn Log>,
-        around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
+        around: impl FnOnce(Arc<dyn RunStore>) -> Arc<dyn RunStore> + Send + 'static,
     ) -> Replica {
         let files = FlowFiles { folder: Some(self.folder.path().join("flows")) };
         let config = DispatcherConfig::new(self.address.clone(), self.layout.clone(), &files, &[], &self.environment);

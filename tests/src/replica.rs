@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::{Dispatcher, DispatcherConfig};
 use usher_eventlog::Log;
 use usher_service::Readiness;
-use usher_store::Store;
+use usher_store::RunStore;
 
 use crate::test_env::SOON;
 
@@ -30,13 +30,13 @@ impl Replica {
     pub fn start(
         config: DispatcherConfig,
         log: Arc<dyn Log>,
-        around: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static,
+        around: impl FnOnce(Arc<dyn RunStore>) -> Arc<dyn RunStore> + Send + 'static,
     ) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let readiness = Readiness::needing(Dispatcher::needs(&config));
         let dispatcher = Dispatcher::new(config, log, readiness.clone(), &Registry::new()).expect("a dispatcher");
         let stop = CancellationToken::new();
-        let running = runtime.spawn(dispatcher.with_store(around).run(stop.clone()));
+        let running = runtime.spawn(dispatcher.with_run_store(around).run(stop.clone()));
         Self { runtime: Some(runtime), running, readiness, stop }
     }
 

@@ -25,12 +25,15 @@ use support::*;
 use tempfile::TempDir;
 use usher_engine::arrival::{Admission, Arrival, Batch, Command, CommandKind};
 use usher_engine::{AttemptState, Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect};
-use usher_proto::Snapshot;
 use usher_proto::{
-    AddressDigest, Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp,
+    AddressDigest, Epoch, Event, EventId, EventRef, Instance, Key, Offset, Partition, Reason, Snapshot, Source,
+    SubjectId, Timestamp,
 };
 use usher_sql::{Database, DatabaseAddress};
-use usher_store::{HeadsOf, RunFilter, SqlStore, Store as _, StoreError};
+use usher_store::{
+    FlowStore as _, HeadsOf, QuotaStore as _, RetentionStore as _, RunFilter, RunStore as _, SqlStore, StoreClock as _,
+    StoreError, SubjectStore as _,
+};
 use usher_tests::backend::{log_once, setting};
 use usher_tests::unique;
 
@@ -190,7 +193,7 @@ async fn the_frontier_is_kept_with_the_runs(subject: TestStore) {
     );
     subject.admit(owned[0].epoch, vec![arrival(41, "e1", "a")]).await;
     let owned = subject.store.acquire(FLOW, &[ZERO, Partition(3)], "you").await.unwrap();
-    assert_eq!(owned.iter().map(|o| o.frontier).collect::<Vec<_>>(), [Some(42), None]);
+    assert_eq!(owned.iter().map(|o| o.frontier).collect::<Vec<_>>(), [Some(Offset(42)), None]);
 }
 
 async fn a_claim_keeps_the_exact_request(subject: TestStore) {
@@ -413,7 +416,7 @@ async fn what_is_forgotten_is_never_taken_for_new(subject: TestStore) {
     assert_eq!(subject.store.prune(FLOW, hour, 10).await.unwrap(), 0, "nothing newer has come");
     let received_at = event("e0", "k0").received_at.plus(2 * hour);
     let newer = Event { received_at, ..event("e3", "k3") };
-    subject.admit(epoch, vec![Arrival { starts: false, cancels: true, ..Arrival::starting(3, newer) }]).await;
+    subject.admit(epoch, vec![Arrival { starts: false, cancels: true, ..Arrival::starting(Offset(3), newer) }]).await;
     assert_eq!(subject.store.prune(FLOW, 3 * hour, 10).await.unwrap(), 0, "not that long ago");
     assert_eq!(subject.store.prune(FLOW, hour, 1).await.unwrap(), 1, "a bite");
     assert_eq!(subject.store.prune(FLOW, hour, 10).await.unwrap(), 1);

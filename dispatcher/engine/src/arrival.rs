@@ -1,9 +1,8 @@
 //! Events on their way into the store, and the results of their admission.
 
 use bytes::Bytes;
-use usher_proto::Snapshot;
 use usher_proto::suppression::SuppressionChange;
-use usher_proto::{Event, EventRef, Key, Partition, Reason, SubjectId, Timestamp};
+use usher_proto::{Epoch, Event, EventRef, Key, Offset, Partition, Reason, Snapshot, SubjectId, Timestamp};
 
 use super::{Run, account};
 use crate::field_diff::Fields;
@@ -12,7 +11,7 @@ use crate::field_diff::Fields;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrival {
     /// The event's offset.
-    pub offset: i64,
+    pub offset: Offset,
     /// The event.
     pub event: Event,
     /// True if the event starts a run.
@@ -35,7 +34,7 @@ pub struct Arrival {
 
 impl Arrival {
     /// Returns an arrival that starts a run and has no other meaning.
-    pub fn starting(offset: i64, event: Event) -> Self {
+    pub fn starting(offset: Offset, event: Event) -> Self {
         Self {
             offset,
             event,
@@ -97,7 +96,7 @@ impl CommandKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedRecord {
     /// The record's offset.
-    pub offset: i64,
+    pub offset: Offset,
     /// The reason, from the same list as the reasons of dead runs.
     pub reason: Reason,
     /// The reason as a sentence.
@@ -116,9 +115,9 @@ pub struct Batch {
     /// The partition.
     pub partition: Partition,
     /// The partition's epoch.
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// The offset below which every record is accounted for once this batch is written. Offsets may have gaps.
-    pub frontier: i64,
+    pub frontier: Offset,
     /// The events that concern the flow.
     pub arrivals: Vec<Arrival>,
     /// The records that are not events.
@@ -176,12 +175,12 @@ pub struct Ownership {
     /// The partition.
     pub partition: Partition,
     /// The fencing token that every write must carry from now on.
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// The offset below which every event is accounted for; absent if the flow never read the partition.
-    pub frontier: Option<i64>,
+    pub frontier: Option<Offset>,
     /// The offset from which an operator has told the flow to continue, regardless of all other positions; absent if
     /// there is no such command.
-    pub operator_offset: Option<i64>,
+    pub operator_offset: Option<Offset>,
     /// True if the partition was added to the topic after the flow had begun: it is read from its first record.
     pub late: bool,
 }

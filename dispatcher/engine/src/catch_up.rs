@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use usher_proto::{Partition, Timestamp};
+use usher_proto::{Offset, Partition, Timestamp};
 
 /// Interval between reads of the other replicas' frontiers from the store.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -20,9 +20,9 @@ pub struct Seen {
     /// The partition.
     pub partition: Partition,
     /// The oldest offset at that time.
-    pub low: i64,
+    pub low: Offset,
     /// The offset that the next record would have got.
-    pub end: i64,
+    pub end: Offset,
 }
 
 /// The records that must be admitted before any step begins.
@@ -43,7 +43,7 @@ enum State {
     /// The log has been queried for its ends.
     Looking,
     /// The partitions that have not been admitted up to the end read, with that end and the last known frontier.
-    Reading(BTreeMap<Partition, (i64, i64)>),
+    Reading(BTreeMap<Partition, (Offset, Offset)>),
 }
 
 /// Tracks if everything that was in the log at the last assignment or resume has been admitted.
@@ -101,7 +101,7 @@ impl CatchUp {
     }
 
     /// Takes the partitions' frontiers from `frontier`.
-    pub(super) fn read_on(&mut self, frontier: impl Fn(Partition) -> Option<i64>) {
+    pub(super) fn read_on(&mut self, frontier: impl Fn(Partition) -> Option<Offset>) {
         let State::Reading(unread) = &mut self.state else { return };
         unread.retain(|partition, (end, known)| {
             *known = frontier(*partition).map_or(*known, |frontier| frontier.max(*known));
@@ -114,7 +114,7 @@ impl CatchUp {
 
     /// Takes the store's frontiers of all partitions that any replica has ever owned; `None` if the store could not be
     /// queried. A partition beyond the first `layout` that was never owned is not part of the topic in use.
-    pub(super) fn told(&mut self, frontiers: Option<&BTreeMap<Partition, Option<i64>>>, layout: i32) {
+    pub(super) fn told(&mut self, frontiers: Option<&BTreeMap<Partition, Option<Offset>>>, layout: i32) {
         self.asking = false;
         let Some(frontiers) = frontiers else { return };
         if let State::Reading(unread) = &mut self.state {
@@ -153,7 +153,7 @@ impl CatchUp {
             State::Wanted(_) | State::Looking => Some(Unread::default()),
             State::Reading(unread) => Some(Unread {
                 partitions: unread.keys().copied().collect(),
-                events: unread.values().map(|(end, known)| end - known).sum(),
+                events: unread.values().map(|(end, known)| *end - *known).sum(),
             }),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
+use usher_proto::{Epoch, EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::run::AttemptState;
 use super::{Effect, RunState};
@@ -18,7 +18,7 @@ pub struct Change {
     /// The run's partition.
     pub partition: Partition,
     /// The partition's epoch.
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// The kind of the change.
     pub kind: ChangeKind,
 }

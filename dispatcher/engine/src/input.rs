@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use usher_proto::{EventRef, Partition, SubjectId, Timestamp};
+use usher_proto::{Assignment, Epoch, EventRef, Offset, Partition, SubjectId, Timestamp};
 
 use super::arrival::{Admission, Arrival, Ownership, RefusedRecord};
 use super::breaker::Permit;
@@ -16,11 +16,11 @@ pub struct Given {
     /// The partition.
     pub partition: Partition,
     /// The consumer group's committed offset; absent if nothing was committed.
-    pub committed: Option<i64>,
+    pub committed: Option<Offset>,
     /// The oldest offset in the partition.
-    pub low: i64,
+    pub low: Offset,
     /// The offset that the next record will get.
-    pub end: i64,
+    pub end: Offset,
 }
 
 /// The flow's pause and the log's ends, read after the flow's partitions were taken over in the store.
@@ -39,18 +39,18 @@ pub enum Input {
     /// The log assigns partitions to this process; none if other members have all of them for now.
     Given {
         /// The log's number of the assignment.
-        assignment: u64,
+        assignment: Assignment,
         /// The partitions.
         partitions: Vec<Given>,
     },
     /// The log has delivered records.
     Read {
         /// The assignment under which it was read.
-        assignment: u64,
+        assignment: Assignment,
         /// The partition.
         partition: Partition,
         /// The offset after the last one read.
-        next: i64,
+        next: Offset,
         /// Events among them that concern the flow.
         arrivals: Vec<Arrival>,
         /// Records among them that no flow can process.
@@ -64,11 +64,11 @@ pub enum Input {
         lost: bool,
     },
     /// The current ends of partitions in the log.
-    Ends(Vec<(Partition, i64)>),
+    Ends(Vec<(Partition, Offset)>),
     /// Store: the partitions are owned by this process, all that were requested.
     Acquired {
         /// The assignment that contained them.
-        assignment: u64,
+        assignment: Assignment,
         /// The store's state of each partition.
         owned: Vec<Ownership>,
     },
@@ -77,9 +77,9 @@ pub enum Input {
         /// The batch's partition.
         partition: Partition,
         /// The partition's epoch.
-        epoch: i64,
+        epoch: Epoch,
         /// The frontier after the batch.
-        frontier: i64,
+        frontier: Offset,
         /// The result; absent if another replica owns the partition now.
         admission: Option<Admission>,
         /// True if an earlier request may have been carried out and its answer lost.
@@ -90,7 +90,7 @@ pub enum Input {
         /// The partition.
         partition: Partition,
         /// The partition's epoch.
-        epoch: i64,
+        epoch: Epoch,
         /// The heads, ordered by position.
         heads: Vec<Run>,
         /// True if there are no further heads.
@@ -103,7 +103,7 @@ pub enum Input {
         /// The lane's partition.
         partition: Partition,
         /// The partition's epoch.
-        epoch: i64,
+        epoch: Epoch,
         /// The lane's next runs, in order. Empty if the lane waits for a parked run.
         runs: Vec<Run>,
         /// True if the store holds further runs.
@@ -124,7 +124,7 @@ pub enum Input {
         /// The partition.
         partition: Partition,
         /// The epoch under which the store was queried.
-        epoch: i64,
+        epoch: Epoch,
     },
     /// Store: the answer to a change, which was written or not.
     Written {
@@ -142,7 +142,7 @@ pub enum Input {
         /// The run's partition.
         partition: Partition,
         /// The partition's epoch.
-        epoch: i64,
+        epoch: Epoch,
         /// The destination that was to be called and the breaker's permit; absent if the step calls none.
         asked: Option<(String, Permit)>,
         /// The result.
@@ -159,7 +159,7 @@ pub enum Input {
     },
     /// The answer to [`super::Step::AskFrontiers`]: the frontier of each partition that the flow has ever owned; absent
     /// if the store could not be queried.
-    Frontiers(Option<BTreeMap<Partition, Option<i64>>>),
+    Frontiers(Option<BTreeMap<Partition, Option<Offset>>>),
     /// The state of the clock that supplies `now`.
     Clock(ClockState),
     /// The process is stopping: no new step may begin.

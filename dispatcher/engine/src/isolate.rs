@@ -208,7 +208,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::FutureExt as _;
-    use usher_proto::{EventId, Instance, Partition, Source, SubjectId, Timestamp};
+    use usher_proto::{Epoch, EventId, Instance, Offset, Partition, Source, SubjectId, Timestamp};
 
     use super::*;
     use crate::RunState;
@@ -259,21 +259,30 @@ mod tests {
     #[test]
     fn an_outage_with_a_code_that_tells_nothing_gives_nobody_up() {
         for lasts in 0..20 {
-            let arrivals = (0..4).map(|offset| Arrival::starting(offset, event())).collect();
+            let arrivals = (0..4).map(|offset| Arrival::starting(Offset(offset), event())).collect();
             let partition = Partition(0);
             let epoch = 1;
             let frontier = 4;
             let refused = Vec::new();
             let flow_version = "1".to_owned();
             let connector = None;
-            let batch = Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector };
+            let batch = Batch {
+                partition,
+                epoch: Epoch(epoch),
+                frontier: Offset(frontier),
+                arrivals,
+                refused,
+                flow_version,
+                connector,
+            };
             let isolated = admit(&Away(AtomicUsize::new(lasts)), batch).now_or_never().flatten().expect("an answer");
             assert_eq!((isolated.refused, isolated.admission.is_some()), (0, true), "{lasts}");
 
             let kind =
                 ChangeKind::End { state: RunState::Done, effect: None, note: None, verdict: None, in_doubt: false };
             let event = event();
-            let of_one = Change { event: event.reference(), key: event.subject.clone(), partition, epoch, kind };
+            let of_one =
+                Change { event: event.reference(), key: event.subject.clone(), partition, epoch: Epoch(epoch), kind };
             let changed =
                 change(&Away(AtomicUsize::new(lasts)), &vec![of_one; 4]).now_or_never().flatten().expect("an answer");
             assert_eq!(changed, vec![Changed::Written; 4], "{lasts}");

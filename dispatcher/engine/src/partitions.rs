@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use usher_proto::{EventRef, Partition, Timestamp};
+use usher_proto::{Assignment, Epoch, EventRef, Offset, Partition, Timestamp};
 
 use super::Run;
 use super::arrival::Batch;
@@ -81,13 +81,13 @@ pub(super) enum OwnershipPhase {
 #[derive(Debug)]
 pub(super) struct Owned {
     /// The log's number of the assignment.
-    pub(super) assignment: u64,
+    pub(super) assignment: Assignment,
     /// The store's fencing token of the ownership.
-    pub(super) epoch: i64,
+    pub(super) epoch: Epoch,
     /// The offset below which everything is accounted for.
-    pub(super) frontier: i64,
+    pub(super) frontier: Offset,
     /// The offset that is read next.
-    pub(super) next: i64,
+    pub(super) next: Offset,
     /// The time at which something was last read, or at which there was nothing to read.
     pub(super) read_at: Timestamp,
     pub(super) phase: OwnershipPhase,
@@ -168,12 +168,12 @@ pub(super) struct Partitions(pub(super) BTreeMap<Partition, Owned>);
 
 impl Partitions {
     /// Returns the partition, if this process (still) owns it under this epoch.
-    pub(super) fn current(&mut self, partition: Partition, epoch: i64) -> Option<&mut Owned> {
+    pub(super) fn current(&mut self, partition: Partition, epoch: Epoch) -> Option<&mut Owned> {
         self.0.get_mut(&partition).filter(|owned| owned.epoch == epoch)
     }
 
     /// Returns the partition's epoch, if this process owns it.
-    pub(super) fn epoch(&self, partition: Partition) -> Option<i64> {
+    pub(super) fn epoch(&self, partition: Partition) -> Option<Epoch> {
         self.0.get(&partition).map(|owned| owned.epoch)
     }
 
@@ -199,13 +199,13 @@ impl Partitions {
     }
 
     /// Returns the partitions that are not revoked, with their epochs.
-    pub(super) fn staying(&self) -> Vec<(Partition, i64)> {
+    pub(super) fn staying(&self) -> Vec<(Partition, Epoch)> {
         let staying = self.0.iter().filter(|(_, owned)| !owned.is_leaving());
         staying.map(|(partition, owned)| (*partition, owned.epoch)).collect()
     }
 
     /// Returns the frontier of a partition that this process owns and that is not revoked.
-    pub(super) fn frontier(&self, partition: Partition) -> Option<i64> {
+    pub(super) fn frontier(&self, partition: Partition) -> Option<Offset> {
         self.0.get(&partition).filter(|owned| !owned.is_leaving()).map(|owned| owned.frontier)
     }
 

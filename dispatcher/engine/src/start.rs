@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use usher_proto::Offset;
+
 /// The starting point of a flow that has never read the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartFrom {
@@ -15,11 +17,11 @@ pub enum StartFrom {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
     /// The group's committed offset; absent if nothing was committed.
-    pub committed: Option<i64>,
+    pub committed: Option<Offset>,
     /// The store's frontier; absent if the flow never read the partition.
-    pub stored: Option<i64>,
+    pub stored: Option<Offset>,
     /// The offset that an operator has chosen, which takes precedence over both; absent if there is none.
-    pub operator_offset: Option<i64>,
+    pub operator_offset: Option<Offset>,
 }
 
 /// A partition cannot be started without losing or inventing events.
@@ -30,21 +32,21 @@ pub enum CannotStart {
     /// Events between the flow's position and the oldest one in the log are gone.
     Gone {
         /// The offset at which the flow must continue.
-        at: i64,
+        at: Offset,
         /// The oldest offset in the log.
-        low: i64,
+        low: Offset,
     },
     /// The flow's position is beyond the end of the log: the log was reset or restored.
     Ahead {
         /// The offset at which the flow must continue.
-        at: i64,
+        at: Offset,
         /// The offset that the next record will get.
-        end: i64,
+        end: Offset,
     },
     /// The group has read events, but the store has no record of the flow: the store was lost, or is another one.
     StoreEmpty {
         /// The group's committed offset.
-        committed: i64,
+        committed: Offset,
     },
 }
 
@@ -82,14 +84,14 @@ impl fmt::Display for CannotStart {
 /// # Errors
 ///
 /// If starting would lose or invent events, which only an operator may accept.
-pub fn start_offset(known: Known, low: i64, end: i64, from: Option<StartFrom>) -> Result<i64, CannotStart> {
+pub fn start_offset(known: Known, low: Offset, end: Offset, from: Option<StartFrom>) -> Result<Offset, CannotStart> {
     let at = match known {
         // Retention may have removed the chosen offset since.
         Known { operator_offset: Some(operator_offset), .. } => return Ok(operator_offset.clamp(low, end.max(low))),
         Known { committed: Some(committed), stored: Some(stored), .. } => committed.min(stored),
         Known { committed: None, stored: Some(at), .. } => at,
         // A frontier is stored before anything is committed.
-        Known { committed: Some(committed), stored: None, .. } if committed > 0 => {
+        Known { committed: Some(committed), stored: None, .. } if committed > Offset::ZERO => {
             return Err(CannotStart::StoreEmpty { committed });
         }
         Known { stored: None, .. } => {
@@ -115,33 +117,43 @@ mod tests {
     use super::*;
 
     fn known(committed: Option<i64>, stored: Option<i64>) -> Known {
-        Known { committed, stored, operator_offset: None }
+        Known { committed: committed.map(Offset), stored: stored.map(Offset), operator_offset: None }
+    }
+
+    fn start(known: Known, low: i64, end: i64, from: Option<StartFrom>) -> Result<i64, CannotStart> {
+        start_offset(known, Offset(low), Offset(end), from).map(|at| at.0)
     }
 
     #[test]
     fn the_smaller_of_both_memories_counts() {
-        assert_eq!(start_offset(known(Some(7), Some(5)), 0, 9, None), Ok(5));
-        assert_eq!(start_offset(known(Some(4), Some(5)), 0, 9, None), Ok(4));
-        assert_eq!(start_offset(known(None, Some(5)), 0, 9, None), Ok(5));
+        assert_eq!(start(known(Some(7), Some(5)), 0, 9, None), Ok(5));
+        assert_eq!(start(known(Some(4), Some(5)), 0, 9, None), Ok(4));
+        assert_eq!(start(known(None, Some(5)), 0, 9, None), Ok(5));
     }
 
     #[test]
     fn a_new_flow_on_a_log_with_events_must_say_from_where() {
         let new = known(None, None);
-        assert_eq!(start_offset(new, 0, 9, None), Err(CannotStart::FromRequired));
-        assert_eq!(start_offset(new, 2, 9, Some(StartFrom::Beginning)), Ok(2));
-        assert_eq!(start_offset(new, 2, 9, Some(StartFrom::Now)), Ok(9));
-        assert_eq!(start_offset(new, 3, 3, None), Ok(3));
-        assert_eq!(start_offset(known(Some(0), None), 0, 0, None), Ok(0), "a commit of nothing says nothing");
+        assert_eq!(start(new, 0, 9, None), Err(CannotStart::FromRequired));
+        assert_eq!(start(new, 2, 9, Some(StartFrom::Beginning)), Ok(2));
+        assert_eq!(start(new, 2, 9, Some(StartFrom::Now)), Ok(9));
+        assert_eq!(start(new, 3, 3, None), Ok(3));
+        assert_eq!(start(known(Some(0), None), 0, 0, None), Ok(0), "a commit of nothing says nothing");
     }
 
     #[test]
     fn lost_events_and_a_lost_store_are_reported_and_never_skipped() {
-        assert_eq!(start_offset(known(Some(1), Some(1)), 4, 9, None), Err(CannotStart::Gone { at: 1, low: 4 }));
-        assert_eq!(start_offset(known(Some(12), Some(12)), 0, 9, None), Err(CannotStart::Ahead { at: 12, end: 9 }));
+        assert_eq!(
+            start(known(Some(1), Some(1)), 4, 9, None),
+            Err(CannotStart::Gone { at: Offset(1), low: Offset(4) })
+        );
+        assert_eq!(
+            start(known(Some(12), Some(12)), 0, 9, None),
+            Err(CannotStart::Ahead { at: Offset(12), end: Offset(9) })
+        );
         for from in [None, Some(StartFrom::Now), Some(StartFrom::Beginning)] {
-            let found = start_offset(known(Some(7), None), 0, 9, from);
-            assert_eq!(found, Err(CannotStart::StoreEmpty { committed: 7 }), "{from:?}");
+            let found = start(known(Some(7), None), 0, 9, from);
+            assert_eq!(found, Err(CannotStart::StoreEmpty { committed: Offset(7) }), "{from:?}");
         }
     }
 
@@ -149,8 +161,8 @@ mod tests {
     fn an_operators_word_counts_more_than_what_is_known_and_stays_within_the_log() {
         for (operator_offset, expected) in [(5, 5), (0, 2), (99, 9)] {
             for of in [known(Some(12), Some(12)), known(Some(7), None), known(Some(1), Some(1)), known(None, None)] {
-                let of = Known { operator_offset: Some(operator_offset), ..of };
-                assert_eq!(start_offset(of, 2, 9, None), Ok(expected), "{of:?}");
+                let of = Known { operator_offset: Some(Offset(operator_offset)), ..of };
+                assert_eq!(start(of, 2, 9, None), Ok(expected), "{of:?}");
             }
         }
     }

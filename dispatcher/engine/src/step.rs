@@ -1,6 +1,6 @@
 //! The steps that the engine requests from `delivery`.
 
-use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
+use usher_proto::{Assignment, Epoch, EventRef, Offset, Partition, Reason, SubjectId, Timestamp};
 
 use super::Run;
 use super::arrival::Batch;
@@ -21,7 +21,7 @@ pub enum Step {
         /// The run.
         run: Box<Run>,
         /// The epoch of the run's partition.
-        epoch: i64,
+        epoch: Epoch,
         /// The breaker's permit for its destination; absent if the step calls none.
         permit: Option<Permit>,
     },
@@ -30,7 +30,7 @@ pub enum Step {
         /// The run.
         run: Box<Run>,
         /// The epoch of the run's partition.
-        epoch: i64,
+        epoch: Epoch,
         /// The reason.
         reason: Reason,
         /// The error as the destination reported it.
@@ -63,7 +63,7 @@ pub enum StoreWrite {
     /// Take these partitions over. Answered by [`super::Input::Acquired`].
     Acquire {
         /// The assignment that contained them.
-        assignment: u64,
+        assignment: Assignment,
         /// The partitions.
         partitions: Vec<Partition>,
     },
@@ -71,7 +71,7 @@ pub enum StoreWrite {
     Admit(Batch),
     /// End the waits and pauses that are over, in these partitions, given with their epochs. Answered by
     /// [`super::Input::Due`].
-    Due(Vec<(Partition, i64)>),
+    Due(Vec<(Partition, Epoch)>),
     /// Record that this replica begins nothing since it has seen the flow's pause. Not answered.
     ConfirmPause {
         /// The time since which the flow is paused.
@@ -89,7 +89,7 @@ pub enum StoreRead {
         /// The partition.
         partition: Partition,
         /// The partition's epoch.
-        epoch: i64,
+        epoch: Epoch,
         /// The place after which the search begins; absent for the beginning.
         after: Option<(i64, EventRef)>,
         /// Destinations whose runs are left out.
@@ -102,7 +102,7 @@ pub enum StoreRead {
         /// The lane's partition.
         partition: Partition,
         /// The partition's epoch.
-        epoch: i64,
+        epoch: Epoch,
         /// Maximum number of runs.
         limit: usize,
     },
@@ -114,12 +114,12 @@ pub enum LogCommand {
     /// Start all partitions of an assignment.
     Start {
         /// The assignment.
-        assignment: u64,
+        assignment: Assignment,
         /// The offset at which each partition begins.
-        offsets: Vec<(Partition, i64)>,
+        offsets: Vec<(Partition, Offset)>,
     },
     /// Commit this offset; every record below it is accounted for.
-    Commit(Partition, i64),
+    Commit(Partition, Offset),
     /// Deliver nothing of this partition until it is resumed.
     Pause(Partition),
     /// Resume delivery of this partition.

@@ -2,7 +2,7 @@
 
 use usher_engine::arrival::{Arrival, RefusedRecord};
 use usher_flows::Flow;
-use usher_proto::{Event, Reason, Record, headers};
+use usher_proto::{Event, Offset, Reason, Record, headers};
 
 use crate::orders;
 
@@ -20,7 +20,7 @@ pub(super) enum Meaning {
 /// Returns the meaning of a record to the flow. A flow takes nothing from an event of an instance that it does not
 /// serve, whatever the event contains. A suppression change counts by the instance that it names; without one it holds
 /// for every flow.
-pub(super) fn meaning(flow: &Flow, offset: i64, record: Record) -> Meaning {
+pub(super) fn meaning(flow: &Flow, offset: Offset, record: Record) -> Meaning {
     let event = match read(&record) {
         Ok(event) => event,
         Err(error) => return Meaning::Refused(refused(offset, record, error)),
@@ -60,7 +60,7 @@ fn read(record: &Record) -> Result<Event, String> {
     Ok(event)
 }
 
-fn refused(offset: i64, record: Record, error: String) -> RefusedRecord {
+fn refused(offset: Offset, record: Record, error: String) -> RefusedRecord {
     let event = record.header(headers::EVENT_ID).unwrap_or_default().to_owned();
     RefusedRecord { offset, reason: Reason::Malformed, error, event, key: record.key, body: record.body }
 }
@@ -97,23 +97,26 @@ mod tests {
     #[test]
     fn a_record_that_is_no_event_is_refused_with_what_it_held() {
         let good = of("user.created", Source::Clerk, "staging").into_record();
-        assert!(matches!(meaning(&flow(), 7, good.clone()), Meaning::Arrival(arrival) if arrival.starts));
+        assert!(matches!(meaning(&flow(), Offset(7), good.clone()), Meaning::Arrival(arrival) if arrival.starts));
         let foreign = Record { headers: Vec::new(), ..good.clone() };
         let nul = Record { body: Bytes::from_static(b"{\0}"), ..good.clone() };
         let not_utf8 = Record { body: Bytes::from_static(b"{\xff}"), ..good.clone() };
         let mut in_a_header = good;
         in_a_header.headers.push(("x".into(), "a\0".into()));
         for bad in [foreign, nul, not_utf8, in_a_header] {
-            let Meaning::Refused(refused) = meaning(&flow(), 7, bad.clone()) else { panic!("{bad:?}") };
-            assert_eq!((refused.offset, refused.reason, &refused.body), (7, Reason::Malformed, &bad.body));
+            let Meaning::Refused(refused) = meaning(&flow(), Offset(7), bad.clone()) else { panic!("{bad:?}") };
+            assert_eq!((refused.offset, refused.reason, &refused.body), (Offset(7), Reason::Malformed, &bad.body));
         }
     }
 
     #[test]
     fn a_flow_takes_nothing_of_an_instance_that_it_does_not_serve() {
         for kind in ["user.created", "user.updated", "user.deleted"] {
-            assert!(matches!(meaning(&flow(), 0, of(kind, Source::Clerk, "default").into_record()), Meaning::Nothing));
-            let own = meaning(&flow(), 0, of(kind, Source::Clerk, "staging").into_record());
+            assert!(matches!(
+                meaning(&flow(), Offset(0), of(kind, Source::Clerk, "default").into_record()),
+                Meaning::Nothing
+            ));
+            let own = meaning(&flow(), Offset(0), of(kind, Source::Clerk, "staging").into_record());
             let Meaning::Arrival(arrival) = own else { panic!("{kind}") };
             assert!(arrival.snapshot.is_some(), "{kind}");
         }
@@ -135,7 +138,7 @@ mod tests {
                 instance,
             };
             let event = change.into_event(EventId::new("e"), subject, clock::now());
-            let found = meaning(&flow(), 0, event.into_record());
+            let found = meaning(&flow(), Offset(0), event.into_record());
             assert_eq!(matches!(found, Meaning::Arrival(_)), taken, "{scoped_to:?}");
         }
     }

@@ -14,12 +14,11 @@ use usher_connectors::{CallGate, Connector, Connectors, Idempotency, Lookup, Ope
 use usher_engine::clock::ClockState;
 use usher_engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
 use usher_flows::{Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
-use usher_proto::Subject;
-use usher_proto::{Instance, Reason, Source, Timestamp};
+use usher_proto::{Epoch, Instance, Reason, Source, Subject, Timestamp};
 use usher_service::clock;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 use usher_sql::Outage;
-use usher_store::{Store, StoreError};
+use usher_store::{StoreError, SubjectStore};
 use usher_suppression::SuppressionPolicy;
 
 use super::quotas::{self, CallPermit, QuotaError, Quotas};
@@ -39,7 +38,7 @@ const LEASE: Duration = Duration::from_secs(5);
 /// State shared by all attempts of a flow.
 pub(super) struct StepExecutor {
     pub(super) versions: Versions,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) subjects: Arc<dyn SubjectStore>,
     pub(super) connectors: Arc<Connectors>,
     pub(super) quotas: Arc<Quotas>,
     pub(super) suppression: Arc<SuppressionPolicy>,
@@ -81,7 +80,7 @@ impl StepCall<'_> {
 
 impl StepExecutor {
     /// Executes the current step of `run`. A panic in it becomes a retry and affects no other run.
-    pub(super) async fn work(&self, run: &Run, epoch: i64) -> StepReport {
+    pub(super) async fn work(&self, run: &Run, epoch: Epoch) -> StepReport {
         match AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await {
             Ok(Ok(report)) => report,
             Ok(Err(StepExit(report))) => *report,
@@ -93,7 +92,7 @@ impl StepExecutor {
         }
     }
 
-    async fn step(&self, run: &Run, epoch: i64) -> Result<StepReport, StepExit> {
+    async fn step(&self, run: &Run, epoch: Epoch) -> Result<StepReport, StepExit> {
         let version = self.ask(|| self.versions.get(&run.flow_version)).await?;
         let Some(flow) = version else {
             return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more"));
@@ -105,7 +104,7 @@ impl StepExecutor {
             NextStep::Step(destination(&flow, run.step + 1, run))
         };
 
-        let subject = self.ask(|| self.store.subject(&run.event.subject)).await?;
+        let subject = self.ask(|| self.subjects.subject(&run.event.subject)).await?;
         let about_deletion = run.event.kind == "user.deleted";
         if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
             let rest = flow.goes_on_deleted(run.step);
@@ -114,7 +113,7 @@ impl StepExecutor {
         let mut context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
         if let Some(former) = run.left_address()
-            && self.ask(|| self.store.is_used(&run.event.subject, former)).await?
+            && self.ask(|| self.subjects.is_used(&run.event.subject, former)).await?
         {
             context.set_address_still_used();
         }
@@ -178,7 +177,7 @@ impl StepExecutor {
     async fn claim_and_wait(
         &self,
         step_call: &StepCall<'_>,
-        epoch: i64,
+        epoch: Epoch,
         request: &[u8],
         quota: &str,
     ) -> Result<Option<CallPermit>, StepExit> {
@@ -219,7 +218,7 @@ impl StepExecutor {
 
     /// Records that an attempt is about to be made, with its request. Returns the time since boot at which the claim
     /// was requested; the lease counts from then.
-    async fn claim(&self, step_call: &StepCall<'_>, epoch: i64, request: &[u8]) -> Result<Duration, StepExit> {
+    async fn claim(&self, step_call: &StepCall<'_>, epoch: Epoch, request: &[u8]) -> Result<Duration, StepExit> {
         let run = step_call.run;
         loop {
             let asked = clock::since_boot();

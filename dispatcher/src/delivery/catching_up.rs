@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use usher_engine::{Engine, Looked, Seen};
 use usher_eventlog::Log;
-use usher_store::Store;
+use usher_store::FlowStore;
 
 /// Interval between log lines about what a start still waits for.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Reads the position of the flow: its pause, if any, and the watermarks of each partition of the topic. Returns `None`
 /// if one of them cannot be read now.
-pub(super) async fn look(store: &dyn Store, log: &dyn Log, flow: &str, topic: &str) -> Option<Looked> {
+pub(super) async fn look(store: &dyn FlowStore, log: &dyn Log, flow: &str, topic: &str) -> Option<Looked> {
     let paused = store
         .paused(flow)
         .await

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use usher_engine::clock::{ClockState, MAX_SKEW, Witness, judge};
 use usher_proto::Timestamp;
 use usher_service::{Readiness, clock};
-use usher_store::{Store, StoreError};
+use usher_store::{StoreClock, StoreError};
 
 use crate::metrics::DispatcherMetrics;
 
@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Monitor of one process's clock.
 pub(super) struct ClockWatch {
-    store: Arc<dyn Store>,
+    store: Arc<dyn StoreClock>,
     readiness: Readiness,
     metrics: DispatcherMetrics,
     started: Duration,
@@ -28,7 +28,7 @@ pub(super) struct ClockWatch {
 
 impl ClockWatch {
     /// Creates a monitor that has not checked yet. The clock counts as wrong until the first check.
-    pub(super) fn new(store: Arc<dyn Store>, readiness: Readiness, metrics: DispatcherMetrics) -> Self {
+    pub(super) fn new(store: Arc<dyn StoreClock>, readiness: Readiness, metrics: DispatcherMetrics) -> Self {
         let started = clock::since_boot();
         let state = watch::Sender::new(ClockState::Wrong);
         Self { store, readiness, metrics, started, used_before: OnceLock::new(), state }

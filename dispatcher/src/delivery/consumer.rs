@@ -16,7 +16,9 @@ use usher_engine::{
 };
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
+use usher_proto::Epoch;
 use usher_service::{Readiness, clock};
+use usher_store::FlowStore;
 
 use super::arrivals::{self, Meaning};
 use super::attempt::StepExecutor;
@@ -42,6 +44,7 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(8);
 pub(super) struct FlowConsumer {
     pub(super) flow: Arc<Flow>,
     pub(super) executor: Arc<StepExecutor>,
+    pub(super) store: Arc<dyn FlowStore>,
     pub(super) log: Arc<dyn Log>,
     pub(super) layout: LogLayout,
     pub(super) engine: Engine,
@@ -192,7 +195,7 @@ impl JoinedConsumer {
 
     fn on_log_event(&mut self, event: LogEvent) {
         match event {
-            LogEvent::Assigned { epoch: assignment, partitions } => {
+            LogEvent::Assigned { assignment, partitions } => {
                 let given = |it: usher_eventlog::Assigned| Given {
                     partition: it.partition,
                     committed: it.committed,
@@ -205,9 +208,9 @@ impl JoinedConsumer {
                     self.signal_ready();
                 }
             }
-            LogEvent::Records { epoch: assignment, partition, records } => {
+            LogEvent::Records { assignment, partition, records } => {
                 let Some((last, _)) = records.last() else { return };
-                let next = last + 1;
+                let next = last.next();
                 let flow = &self.consumer.flow;
                 let events = &self.consumer.executor.metrics.events;
                 events.with_label_values(&[flow.name.as_str()]).inc_by(records.len() as u64);
@@ -222,7 +225,7 @@ impl JoinedConsumer {
                 }
                 self.handle(Input::Read { assignment, partition, next, arrivals, refused });
             }
-            LogEvent::Reached { epoch: assignment, partition, next } => {
+            LogEvent::Reached { assignment, partition, next } => {
                 self.handle(Input::Read { assignment, partition, next, arrivals: Vec::new(), refused: Vec::new() });
             }
             LogEvent::Revoked { partitions, lost } => {
@@ -321,7 +324,7 @@ impl JoinedConsumer {
                 self.consumer.executor.store_handle.send(request);
             }
             Step::Look(number) => {
-                let store = self.consumer.executor.store.clone();
+                let store = self.consumer.store.clone();
                 let log = self.consumer.log.clone();
                 let flow = self.consumer.flow.name.clone();
                 let topic = self.consumer.layout.topics.events();
@@ -331,7 +334,7 @@ impl JoinedConsumer {
                 });
             }
             Step::AskFrontiers => {
-                let store = self.consumer.executor.store.clone();
+                let store = self.consumer.store.clone();
                 let flow = self.consumer.flow.name.clone();
                 self.tasks.spawn(async move {
                     let frontiers = store.frontiers(&flow).await;
@@ -406,7 +409,7 @@ impl JoinedConsumer {
         }
     }
 
-    fn dead_letter(&mut self, run: Box<Run>, epoch: i64, reason: usher_proto::Reason, error: String) {
+    fn dead_letter(&mut self, run: Box<Run>, epoch: Epoch, reason: usher_proto::Reason, error: String) {
         let name = self.consumer.flow.name.clone();
         tracing::warn!(flow = name, event = %run.event.id, %reason, error, "a run is given up");
         let version = self.consumer.executor.versions.known(&run.flow_version);

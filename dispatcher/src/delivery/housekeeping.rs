@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use usher_engine::Input;
 use usher_engine::clock::ClockState;
 use usher_eventlog::{Log, TopicSpec};
-use usher_proto::{Key, Partition, Timestamp};
+use usher_proto::{Key, Offset, Partition, Timestamp};
 use usher_service::clock;
 use usher_store::{Store, StoreError};
 
@@ -43,7 +43,7 @@ pub(super) struct Housekeeper {
 
 /// Offset of each partition below which records are older than half of the topic's retention. Empty if the topic has no
 /// known retention, and so no record is removed unread. Used by the consumer, which has the offsets read so far.
-pub(super) type HalfRetentionOffsets = Arc<Mutex<Vec<(Partition, i64)>>>;
+pub(super) type HalfRetentionOffsets = Arc<Mutex<Vec<(Partition, Offset)>>>;
 
 impl Housekeeper {
     /// Runs until it is dropped. A task that fails is repeated at its next interval.
@@ -88,7 +88,7 @@ impl Housekeeper {
     async fn look_at_the_log(&self) {
         match self.log.watermarks(&self.topic).await {
             Ok(watermarks) => {
-                let ends: Vec<(Partition, i64)> =
+                let ends: Vec<(Partition, Offset)> =
                     watermarks.into_iter().map(|(partition, marks)| (partition, marks.high)).collect();
                 self.tell(Input::Ends(ends));
             }

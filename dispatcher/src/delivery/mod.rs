@@ -41,7 +41,7 @@ use usher_eventlog::{Log, LogWatch};
 use usher_flows::Flow;
 use usher_service::Readiness;
 use usher_sql::{Database, Outage};
-use usher_store::{SqlStore, Store};
+use usher_store::{RunStore, SqlStore, Store};
 use versions::Versions;
 
 use crate::config::{DispatcherConfig, for_instance};
@@ -69,8 +69,8 @@ pub struct Dispatcher {
     wrap: Wrap,
 }
 
-/// A function that wraps the store; see [`Dispatcher::with_store`].
-type Wrap = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
+/// A function that wraps the store of runs; see [`Dispatcher::with_run_store`].
+type Wrap = Box<dyn FnOnce(Arc<dyn RunStore>) -> Arc<dyn RunStore> + Send>;
 
 impl Dispatcher {
     /// Returns the names of the readiness conditions: the store, and with flows also the log, the flows and the clock.
@@ -95,10 +95,10 @@ impl Dispatcher {
         Ok(Self { config, log, readiness, metrics, log_watch, wrap: Box::new(|store| store) })
     }
 
-    /// Wraps the store that the dispatcher will use. Tests break a guarantee of the store there, to check that the
+    /// Wraps the store of runs that the dispatcher will use. Tests break a guarantee of the store there, to check that the
     /// breach is detected.
     #[must_use]
-    pub fn with_store(self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send + 'static) -> Self {
+    pub fn with_run_store(self, wrap: impl FnOnce(Arc<dyn RunStore>) -> Arc<dyn RunStore> + Send + 'static) -> Self {
         Self { wrap: Box::new(wrap), ..self }
     }
 
@@ -121,7 +121,7 @@ impl Dispatcher {
         if retry_until_ready(&stop, || warn_orphaned_runs(&reader, &config.known_flows, &metrics)).await?.is_none() {
             return Ok(());
         }
-        let store = wrap(store);
+        let runs = wrap(store.clone());
         outage.over();
         let mut outages = vec![outage.clone()];
         let Some(connectors) = open_connectors(&config, &mut outages, &readiness, &stop).await? else { return Ok(()) };
@@ -185,7 +185,7 @@ impl Dispatcher {
             let store_handle = StoreHandle::start(
                 flow.name.clone(),
                 owner.clone(),
-                store.clone(),
+                runs.clone(),
                 metrics.clone(),
                 outage.clone(),
                 stop.clone(),
@@ -199,7 +199,7 @@ impl Dispatcher {
                 ),
                 executor: Arc::new(StepExecutor {
                     versions: Versions::new(flow.clone(), store.clone()),
-                    store: store.clone(),
+                    subjects: store.clone(),
                     connectors: connectors.clone(),
                     quotas: quotas.clone(),
                     suppression: suppression.clone(),
@@ -210,6 +210,7 @@ impl Dispatcher {
                     stop: stop.clone(),
                 }),
                 flow,
+                store: store.clone(),
                 log: log.clone(),
                 layout: config.layout.clone(),
                 destinations: destinations.clone(),

@@ -10,11 +10,10 @@ use usher_connectors::Connectors;
 use usher_engine::account;
 use usher_eventlog::{Creation, Log};
 use usher_flows::Flow;
-use usher_service::ConfigError;
-use usher_service::Readiness;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
+use usher_service::{ConfigError, Readiness};
 use usher_sql::{Database, DatabaseAddress, Outage, Tables};
-use usher_store::{SqlStore, Store, StoreError};
+use usher_store::{FlowStore, SqlStore, Store, StoreError};
 
 use super::ASK_AGAIN;
 use crate::config::{DispatcherConfig, for_instance, writes_to_database};
@@ -146,7 +145,7 @@ pub(super) async fn ensure(log: &dyn Log, config: &DispatcherConfig, has_read: b
     }
 }
 
-pub(super) async fn keep_flow(store: &dyn Store, outage: &Outage, flow: &Flow) -> Result<(), StartError> {
+pub(super) async fn keep_flow(store: &dyn FlowStore, outage: &Outage, flow: &Flow) -> Result<(), StartError> {
     let source = serde_json::to_string(&flow.source).map_err(|error| StartError::Lasting(error.into()))?;
     let Err(error) = store.keep_flow(&flow.name, &flow.version, &source).await else {
         outage.over();

@@ -20,7 +20,7 @@ use usher_connectors::RequestGate;
 use usher_proto::Timestamp;
 use usher_quota::{LimitedAccount, QuotaLease, QuotaRequest, RateLimitHeaders};
 use usher_service::clock;
-use usher_store::Store;
+use usher_store::QuotaStore;
 
 use super::destinations::SharedDestinations;
 use super::store_actor::Stopped;
@@ -130,7 +130,12 @@ impl Quotas {
     }
 
     /// Hands out permits and renews the leases until it is dropped.
-    pub(super) async fn run(self: Arc<Self>, member: String, store: Arc<dyn Store>, destinations: SharedDestinations) {
+    pub(super) async fn run(
+        self: Arc<Self>,
+        member: String,
+        store: Arc<dyn QuotaStore>,
+        destinations: SharedDestinations,
+    ) {
         if self.limiters.is_empty() {
             return;
         }

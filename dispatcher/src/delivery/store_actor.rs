@@ -21,7 +21,7 @@ use usher_engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreReques
 use usher_service::clock;
 use usher_sql::Outage;
 use usher_sql::fault::DatabaseFault;
-use usher_store::{HeadsOf, Store, StoreError};
+use usher_store::{HeadsOf, RunStore, StoreError};
 
 use crate::metrics::DispatcherMetrics;
 
@@ -69,7 +69,7 @@ impl StoreHandle {
     pub(super) fn start(
         flow: String,
         owner: String,
-        store: Arc<dyn Store>,
+        store: Arc<dyn RunStore>,
         metrics: DispatcherMetrics,
         outage: Outage,
         stop: CancellationToken,
@@ -114,7 +114,7 @@ enum ReplyTo {
 struct StoreActor {
     flow: String,
     owner: String,
-    store: Arc<dyn Store>,
+    store: Arc<dyn RunStore>,
     metrics: DispatcherMetrics,
     outage: Outage,
     stop: CancellationToken,

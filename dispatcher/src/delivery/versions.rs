@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use usher_flows::Flow;
-use usher_store::{Store, StoreError};
+use usher_store::{FlowStore, StoreError};
 
 /// All versions of one flow.
 pub(super) struct Versions {
     present: Arc<Flow>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn FlowStore>,
     older: Mutex<HashMap<String, Arc<Flow>>>,
 }
 
 impl Versions {
-    pub(super) fn new(present: Arc<Flow>, store: Arc<dyn Store>) -> Self {
+    pub(super) fn new(present: Arc<Flow>, store: Arc<dyn FlowStore>) -> Self {
         Self { present, store, older: Mutex::default() }
     }
 

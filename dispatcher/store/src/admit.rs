@@ -9,8 +9,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use usher_engine::arrival::{Admission, Arrival, Batch};
 use usher_engine::field_diff::PreviousFields;
 use usher_engine::{AttemptState, Run};
-use usher_proto::Snapshot;
-use usher_proto::{EventRef, Reason, Source, SubjectId, Timestamp};
+use usher_proto::{EventRef, Offset, Reason, Snapshot, Source, SubjectId, Timestamp};
 use usher_service::clock;
 use usher_sql::{Database, Dialect};
 
@@ -116,7 +115,7 @@ async fn starting<'a>(
     connection: &mut AnyConnection,
     flow: &str,
     new: &[&'a Arrival],
-    mut previous_fields: BTreeMap<i64, PreviousFields>,
+    mut previous_fields: BTreeMap<Offset, PreviousFields>,
 ) -> Result<Vec<Start<'a>>, StoreError> {
     let starting: Vec<&Arrival> = new.iter().copied().filter(|arrival| arrival.starts).collect();
     if starting.is_empty() {
@@ -142,10 +141,10 @@ async fn move_frontier(connection: &mut AnyConnection, flow: &str, batch: &Batch
                  newest_at = CASE WHEN COALESCE(newest_at, 0) < $5 THEN $5 ELSE newest_at END \
                WHERE flow = $2 AND partition = $3 AND epoch = $4";
     let moved = sqlx::query(sql)
-        .bind(batch.frontier)
+        .bind(batch.frontier.0)
         .bind(flow)
         .bind(i64::from(batch.partition.0))
-        .bind(batch.epoch)
+        .bind(batch.epoch.0)
         .bind(newest.unwrap_or(0))
         .execute(connection)
         .await?;
@@ -287,7 +286,7 @@ async fn cancel(
         .bind(clock::now().millis())
         .bind(flow)
         .bind(arrival.event.subject.as_str())
-        .bind(arrival.offset)
+        .bind(arrival.offset.0)
         .fetch_all(&mut *connection)
         .await?;
     sqlx::query(
@@ -295,7 +294,7 @@ async fn cancel(
     )
     .bind(flow)
     .bind(arrival.event.subject.as_str())
-    .bind(arrival.offset)
+    .bind(arrival.offset.0)
     .execute(connection)
     .await?;
     let ended = |row: &AnyRow| {
@@ -309,7 +308,7 @@ fn new_run(batch: &Batch, Start { arrival, before, verdict }: &Start<'_>) -> Run
     Run {
         event: arrival.event.clone(),
         partition: batch.partition,
-        position: arrival.offset,
+        position: arrival.offset.0,
         flow_version: batch.flow_version.clone(),
         step: 0,
         destination: batch.destination(&arrival.event),

@@ -6,7 +6,7 @@ use sqlx::any::AnyArguments;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use usher_engine::isolate::storable;
 use usher_engine::{AttemptState, Change, ChangeKind, Changed, RunState, StepEffect};
-use usher_proto::{EventRef, Partition, Timestamp};
+use usher_proto::{Epoch, EventRef, Partition, Timestamp};
 use usher_service::clock;
 use usher_sql::{Database, Dialect};
 
@@ -16,7 +16,8 @@ pub(super) async fn change(database: &Database, flow: &str, changes: &[Change]) 
     let mut writing = database.write().await?;
     let connection = writing.connection();
     // In one order everywhere, because the rows are locked.
-    let mut epochs: BTreeMap<Partition, Option<i64>> = changes.iter().map(|change| (change.partition, None)).collect();
+    let mut epochs: BTreeMap<Partition, Option<Epoch>> =
+        changes.iter().map(|change| (change.partition, None)).collect();
     for (partition, epoch) in &mut epochs {
         *epoch = current_epoch(connection, database.dialect, flow, *partition).await?;
     }
@@ -34,11 +35,11 @@ pub(super) async fn current_epoch(
     dialect: Dialect,
     flow: &str,
     partition: Partition,
-) -> Result<Option<i64>, StoreError> {
+) -> Result<Option<Epoch>, StoreError> {
     let sql = format!("SELECT epoch FROM usher_ownership WHERE flow = $1 AND partition = $2{}", dialect.for_share());
     let row: Option<(i64,)> =
         sqlx::query_as(AssertSqlSafe(sql)).bind(flow).bind(i64::from(partition.0)).fetch_optional(connection).await?;
-    Ok(row.map(|(epoch,)| epoch))
+    Ok(row.map(|(epoch,)| Epoch(epoch)))
 }
 
 async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> Result<Changed, StoreError> {

@@ -3,12 +3,12 @@
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use usher_engine::Run;
-use usher_engine::arrival::{Arrival, Command, CommandKind};
+use usher_engine::arrival::{Arrival, Batch, Command, CommandKind};
 use usher_proto::EventRef;
 use usher_service::clock;
 
+use super::StoreError;
 use super::rows::{RUN_COLUMNS, run};
-use super::{Batch, StoreError};
 
 /// The account that a run's first step calls, as [`usher_engine::account`] forms it: `$3` is its connector.
 const ACCOUNT: &str =
@@ -84,7 +84,7 @@ async fn redrive(
          WHERE flow = $4 AND event_ref = $5 AND state = 'dead' AND deaths = $6 RETURNING {RUN_COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
-        .bind(arrival.offset)
+        .bind(arrival.offset.0)
         .bind(&batch.flow_version)
         .bind(batch.connector.as_deref())
         .bind(flow)
@@ -113,7 +113,7 @@ async fn rerun(
          WHERE flow = $5 AND event_ref = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
-        .bind(arrival.offset)
+        .bind(arrival.offset.0)
         .bind(body)
         .bind(batch.connector.as_deref())
         .bind(&batch.flow_version)

@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use usher_engine::RunState;
-use usher_proto::{EventRef, Instance, Reason, SubjectId, Timestamp};
+use usher_proto::{EventRef, Instance, Offset, Reason, SubjectId, Timestamp};
 
 use super::{SqlStore, StoreError};
 
@@ -73,7 +73,7 @@ pub struct RunRecord {
     /// The run's partition.
     pub partition: i64,
     /// The offset of the event.
-    pub offset: i64,
+    pub offset: Offset,
     /// Number of times it has become dead.
     pub deaths: i64,
     /// Time of its admission.
@@ -125,7 +125,7 @@ fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
         note: row.try_get(10)?,
         source: row.try_get(11)?,
         partition: row.try_get(12)?,
-        offset: row.try_get(13)?,
+        offset: Offset(row.try_get(13)?),
         admitted_at: time(14)?.unwrap_or_default(),
         ended_at: time(15)?,
         deaths: row.try_get(16)?,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use usher_engine::Run;
-use usher_proto::{Partition, SubjectId, Timestamp};
+use usher_proto::{Epoch, Partition, SubjectId, Timestamp};
 use usher_sql::{Database, Dialect};
 
 use super::change::current_epoch;
@@ -67,7 +67,7 @@ pub(super) async fn lane(
 pub(super) async fn due(
     database: &Database,
     flow: &str,
-    partitions: &[(Partition, i64)],
+    partitions: &[(Partition, Epoch)],
     now: Timestamp,
 ) -> Result<Due, StoreError> {
     let with_due = with_due(database, flow, partitions, now).await?;
@@ -110,13 +110,13 @@ pub(super) async fn due(
 async fn lost(
     database: &Database,
     flow: &str,
-    partitions: &[(Partition, i64)],
-) -> Result<Vec<(Partition, i64)>, StoreError> {
+    partitions: &[(Partition, Epoch)],
+) -> Result<Vec<(Partition, Epoch)>, StoreError> {
     let rows: Vec<(i64, i64)> = sqlx::query_as("SELECT partition, epoch FROM usher_ownership WHERE flow = $1")
         .bind(flow)
         .fetch_all(&database.pool)
         .await?;
-    let is_ours = |(partition, epoch): &(Partition, i64)| rows.contains(&(i64::from(partition.0), *epoch));
+    let is_ours = |(partition, epoch): &(Partition, Epoch)| rows.contains(&(i64::from(partition.0), epoch.0));
     Ok(partitions.iter().filter(|owned| !is_ours(owned)).copied().collect())
 }
 
@@ -125,7 +125,7 @@ async fn lost(
 async fn with_due(
     database: &Database,
     flow: &str,
-    partitions: &[(Partition, i64)],
+    partitions: &[(Partition, Epoch)],
     now: Timestamp,
 ) -> Result<BTreeSet<Partition>, StoreError> {
     let numbers: Vec<String> = partitions.iter().map(|(partition, _)| partition.0.to_string()).collect();

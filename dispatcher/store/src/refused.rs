@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::AnyConnection;
 use usher_engine::arrival::RefusedRecord;
 use usher_engine::storable::text as storable;
-use usher_proto::{Partition, Timestamp};
+use usher_proto::{Offset, Partition, Timestamp};
 use usher_service::clock;
 
 use super::{SqlStore, StoreError};
@@ -15,7 +15,7 @@ pub struct RefusedRow {
     /// The partition of the record in the topic of events.
     pub partition: i64,
     /// Its offset in that partition.
-    pub offset: i64,
+    pub offset: Offset,
     /// Time at which a flow first found it.
     pub at: Timestamp,
     /// Reason for the refusal, as a label.
@@ -43,7 +43,7 @@ pub(super) async fn keep(
                WHERE usher_refused.body <> excluded.body OR usher_refused.record_key <> excluded.record_key";
     let kept = sqlx::query(sql)
         .bind(i64::from(partition.0))
-        .bind(record.offset)
+        .bind(record.offset.0)
         .bind(clock::now().millis())
         .bind(record.reason.label())
         .bind(storable(&record.error, MAX_TEXT))
@@ -71,7 +71,7 @@ impl SqlStore {
             sqlx::query_as(sql).bind(since.millis()).bind(limit).fetch_all(&self.database.pool).await?;
         let row = |(partition, offset, at, reason, error, event, key)| RefusedRow {
             partition,
-            offset,
+            offset: Offset(offset),
             at: Timestamp::from_millis(at),
             reason,
             error,
@@ -88,10 +88,10 @@ impl SqlStore {
     /// # Errors
     ///
     /// If the database does not answer, or the row cannot be read.
-    pub async fn refused_body(&self, partition: i64, offset: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    pub async fn refused_body(&self, partition: Partition, offset: Offset) -> Result<Option<Vec<u8>>, StoreError> {
         let sql = "SELECT body FROM usher_refused WHERE partition = $1 AND position = $2";
         let row: Option<(Vec<u8>,)> =
-            sqlx::query_as(sql).bind(partition).bind(offset).fetch_optional(&self.database.pool).await?;
+            sqlx::query_as(sql).bind(i64::from(partition.0)).bind(offset.0).fetch_optional(&self.database.pool).await?;
         Ok(row.map(|(body,)| body))
     }
 }

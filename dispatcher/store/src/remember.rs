@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use usher_engine::arrival::Arrival;
 use usher_engine::field_diff::{PreviousFields, RememberedFields, diff};
-use usher_proto::SubjectId;
+use usher_proto::{Offset, SubjectId};
 use usher_sql::Dialect;
 
 use super::StoreError;
@@ -23,7 +23,7 @@ pub(super) async fn compare(
     dialect: Dialect,
     flow: &str,
     arrivals: &[&Arrival],
-) -> Result<BTreeMap<i64, PreviousFields>, StoreError> {
+) -> Result<BTreeMap<Offset, PreviousFields>, StoreError> {
     let say = |arrival: &Arrival| arrival.remember.is_some() && arrival.snapshot.is_some();
     let keys: Vec<&str> = arrivals.iter().filter(|arrival| say(arrival)).map(|a| a.event.subject.as_str()).collect();
     if keys.is_empty() {

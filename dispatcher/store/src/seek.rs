@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::AnyConnection;
-use usher_proto::{Key, Partition, Timestamp};
+use usher_proto::{Key, Offset, Partition, Timestamp};
 
 use super::operate::record_action;
 use super::{SqlStore, StoreError};
@@ -19,7 +19,7 @@ impl SqlStore {
     pub async fn seek(
         &self,
         flow: &str,
-        offsets: &BTreeMap<Partition, i64>,
+        offsets: &BTreeMap<Partition, Offset>,
         who: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
@@ -35,7 +35,7 @@ impl SqlStore {
                 .bind(flow)
                 .bind(i64::from(partition.0))
                 .bind(now.millis())
-                .bind(offset)
+                .bind(offset.0)
                 .execute(&mut *connection)
                 .await?;
             // Positions from another log do not compare with these offsets. For example, a cancellation at offset 5 is
@@ -46,7 +46,12 @@ impl SqlStore {
                            WHERE flow = $1 AND partition = $2 AND ended_at IS NULL AND $3 <= ( \
                              SELECT max(position) FROM usher_run \
                              WHERE flow = $1 AND partition = $2 AND ended_at IS NULL)";
-            sqlx::query(shifted).bind(flow).bind(i64::from(partition.0)).bind(offset).execute(&mut *connection).await?;
+            sqlx::query(shifted)
+                .bind(flow)
+                .bind(i64::from(partition.0))
+                .bind(offset.0)
+                .execute(&mut *connection)
+                .await?;
         }
         record_action(connection, "seek", flow, who, now).await?;
         Ok(writing.commit().await?)
@@ -57,11 +62,12 @@ impl SqlStore {
     /// # Errors
     ///
     /// If the database does not answer.
-    pub async fn places(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
+    pub async fn places(&self, flow: &str) -> Result<BTreeMap<Partition, Offset>, StoreError> {
         let sql = "SELECT partition, COALESCE(sought, frontier) FROM usher_ownership WHERE flow = $1";
         let rows: Vec<(i64, Option<i64>)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
-        let place =
-            |(partition, offset): (i64, Option<i64>)| Some((Partition(i32::try_from(partition).ok()?), offset?));
+        let place = |(partition, offset): (i64, Option<i64>)| {
+            Some((Partition(i32::try_from(partition).ok()?), Offset(offset?)))
+        };
         Ok(rows.into_iter().filter_map(place).collect())
     }
 
@@ -74,7 +80,7 @@ impl SqlStore {
     /// If the database does not answer or refuses a statement; nothing is changed then.
     pub async fn relocate(
         &self,
-        offsets: &BTreeMap<Partition, i64>,
+        offsets: &BTreeMap<Partition, Offset>,
         who: &str,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
@@ -102,7 +108,7 @@ impl SqlStore {
                     .bind(epoch)
                     .bind(now.millis())
                     .bind(newest_at)
-                    .bind(offset)
+                    .bind(offset.0)
                     .execute(&mut *connection)
                     .await?;
             }

@@ -7,14 +7,15 @@ use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch, Ownership};
 use usher_engine::clock::Witness;
 use usher_engine::{Change, Changed, Run, RunState};
-use usher_proto::Subject;
 use usher_proto::suppression::SuppressionEntry;
-use usher_proto::{AddressDigest, EventRef, Partition, SubjectId, Timestamp};
+use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 use usher_service::clock;
 use usher_sql::Database;
 
-use super::{Due, HeadsOf, Store, StoreError, TABLES};
+use super::{
+    Due, FlowStore, HeadsOf, QuotaStore, RetentionStore, RunStore, StoreClock, StoreError, SubjectStore, TABLES,
+};
 
 /// The store in a Postgres or SQLite database.
 pub struct SqlStore {
@@ -72,7 +73,7 @@ impl SqlStore {
 }
 
 #[async_trait]
-impl Store for SqlStore {
+impl RunStore for SqlStore {
     async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError> {
         let mut owned = Vec::with_capacity(partitions.len());
         let mut writing = self.database.write().await?;
@@ -97,7 +98,13 @@ impl Store for SqlStore {
                 .fetch_one(writing.connection())
                 .await?;
             let late = frontier.is_none() && i64::from(partition.0) >= laid_out && begun == laid_out;
-            owned.push(Ownership { partition, epoch, frontier, operator_offset, late });
+            owned.push(Ownership {
+                partition,
+                epoch: Epoch(epoch),
+                frontier: frontier.map(Offset),
+                operator_offset: operator_offset.map(Offset),
+                late,
+            });
         }
         writing.commit().await?;
         Ok(owned)
@@ -119,10 +126,23 @@ impl Store for SqlStore {
         super::lanes::lane(&self.database, flow, key, limit).await
     }
 
-    async fn due(&self, flow: &str, partitions: &[(Partition, i64)], now: Timestamp) -> Result<Due, StoreError> {
+    async fn due(&self, flow: &str, partitions: &[(Partition, Epoch)], now: Timestamp) -> Result<Due, StoreError> {
         super::lanes::due(&self.database, flow, partitions, now).await
     }
 
+    async fn confirm_pause(
+        &self,
+        flow: &str,
+        owner: &str,
+        since: Timestamp,
+        under_way: usize,
+    ) -> Result<(), StoreError> {
+        super::operate::confirm_pause(&self.database, flow, owner, since, under_way).await
+    }
+}
+
+#[async_trait]
+impl SubjectStore for SqlStore {
     async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError> {
         let row: Option<(Option<String>, Option<i64>, i64)> =
             sqlx::query_as("SELECT snapshot, deleted_at, revision FROM usher_subject WHERE subject = $1")
@@ -144,7 +164,10 @@ impl Store for SqlStore {
     ) -> Result<Vec<SuppressionEntry>, StoreError> {
         super::suppression::listed(&self.database, instance, list, addresses).await
     }
+}
 
+#[async_trait]
+impl FlowStore for SqlStore {
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
         let mut writing = self.database.write().await?;
         sqlx::query("INSERT INTO usher_flow (flow, version, source) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
@@ -169,30 +192,25 @@ impl Store for SqlStore {
         super::operate::paused(&self.database, flow).await
     }
 
-    async fn confirm_pause(
-        &self,
-        flow: &str,
-        owner: &str,
-        since: Timestamp,
-        under_way: usize,
-    ) -> Result<(), StoreError> {
-        super::operate::confirm_pause(&self.database, flow, owner, since, under_way).await
-    }
-
-    async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<i64>>, StoreError> {
+    async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<Offset>>, StoreError> {
         let rows: Vec<(i64, Option<i64>)> =
             sqlx::query_as("SELECT partition, frontier FROM usher_ownership WHERE flow = $1")
                 .bind(flow)
                 .fetch_all(&self.database.pool)
                 .await?;
-        let row = |(partition, frontier)| Some((Partition(i32::try_from(partition).ok()?), frontier));
+        let row = |(partition, frontier): (i64, Option<i64>)| {
+            Some((Partition(i32::try_from(partition).ok()?), frontier.map(Offset)))
+        };
         Ok(rows.into_iter().filter_map(row).collect())
     }
 
     async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
         super::prune::counts(&self.database, flow).await
     }
+}
 
+#[async_trait]
+impl RetentionStore for SqlStore {
     async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
         super::prune::prune(&self.database, flow, keep, limit).await
     }
@@ -209,6 +227,13 @@ impl Store for SqlStore {
         super::prune::drop_spent(&self.database, flow, now, limit).await
     }
 
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(self.database.checkpoint().await?)
+    }
+}
+
+#[async_trait]
+impl QuotaStore for SqlStore {
     async fn grant(
         &self,
         member: &str,
@@ -222,11 +247,10 @@ impl Store for SqlStore {
         super::operate::disown(&self.database, member).await?;
         super::quota::leave(&self.database, member).await
     }
+}
 
-    async fn checkpoint(&self) -> Result<(), StoreError> {
-        Ok(self.database.checkpoint().await?)
-    }
-
+#[async_trait]
+impl StoreClock for SqlStore {
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(self.database.now().await?)
     }

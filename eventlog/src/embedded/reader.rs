@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use usher_proto::{Partition, Record};
+use usher_proto::{Assignment, Offset, Partition, Record};
 
 use super::file::File;
 use super::query;
@@ -20,8 +20,8 @@ const COMMIT_EVERY: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Pause after a failed read of the file.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
-/// Epoch of the only assignment, which never changes.
-const EPOCH: u64 = 1;
+/// The only assignment, which never changes.
+const ASSIGNMENT: Assignment = Assignment(1);
 
 pub(super) struct Reader {
     file: File,
@@ -34,10 +34,10 @@ pub(super) struct Reader {
 
 /// State of reading one partition.
 struct ReadPosition {
-    next: i64,
+    next: Offset,
     paused: bool,
     /// Offset that may be committed, and true if it has been written.
-    frontier: Option<(i64, bool)>,
+    frontier: Option<(Offset, bool)>,
 }
 
 impl Reader {
@@ -64,7 +64,7 @@ impl Reader {
     pub(super) async fn run(mut self, side: SubscriptionDriver) {
         let SubscriptionDriver { events, mut commands } = side;
         let assigned = match self.fetch_positions().await {
-            Ok(partitions) => LogEvent::Assigned { epoch: EPOCH, partitions },
+            Ok(partitions) => LogEvent::Assigned { assignment: ASSIGNMENT, partitions },
             Err(error) => LogEvent::Failed(error),
         };
         if events.send(assigned).await.is_err() {
@@ -104,8 +104,12 @@ impl Reader {
                    WHERE p.topic = $2 ORDER BY p.partition";
         let rows: Vec<(i32, Option<i64>, i64, i64)> =
             sqlx::query_as(sql).bind(&self.group).bind(&self.topic).fetch_all(self.file.pool()?).await?;
-        let assigned =
-            |(partition, committed, low, end)| Assigned { partition: Partition(partition), committed, low, end };
+        let assigned = |(partition, committed, low, end): (i32, Option<i64>, i64, i64)| Assigned {
+            partition: Partition(partition),
+            committed: committed.map(Offset),
+            low: Offset(low),
+            end: Offset(end),
+        };
         Ok(rows.into_iter().map(assigned).collect())
     }
 
@@ -166,7 +170,8 @@ impl Reader {
             .into_iter()
             .filter_map(|(partition, low, end)| {
                 let place = self.positions.get(&Partition(partition)).filter(|place| !place.paused)?;
-                (end > place.next).then_some((end - place.next, Partition(partition), low, place.next))
+                let behind = Offset(end) - place.next;
+                (behind > 0).then_some((behind, Partition(partition), Offset(low), place.next))
             })
             .max();
         let Some((_, partition, low, next)) = behind else { return Ok(None) };
@@ -177,20 +182,20 @@ impl Reader {
         }
         let records = self.read(partition, next).await?;
         let Some((last, _)) = records.last() else { return Ok(None) };
-        let after = last + 1;
+        let after = last.next();
         if let Some(place) = self.positions.get_mut(&partition) {
             place.next = after;
         }
-        Ok(Some(LogEvent::Records { epoch: EPOCH, partition, records }))
+        Ok(Some(LogEvent::Records { assignment: ASSIGNMENT, partition, records }))
     }
 
-    async fn read(&self, partition: Partition, from: i64) -> Result<Vec<(i64, Record)>, LogError> {
+    async fn read(&self, partition: Partition, from: Offset) -> Result<Vec<(Offset, Record)>, LogError> {
         let sql = "SELECT \"offset\", key, headers, body FROM record \
                    WHERE topic = $1 AND partition = $2 AND \"offset\" >= $3 ORDER BY \"offset\" LIMIT $4";
         let mut rows = sqlx::query_as::<_, (i64, String, String, Vec<u8>)>(sql)
             .bind(&self.topic)
             .bind(partition.0)
-            .bind(from)
+            .bind(from.0)
             .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
             .fetch(self.file.pool()?);
         let mut records = Vec::new();
@@ -200,7 +205,7 @@ impl Reader {
         {
             let record = query::record(key, &headers, body)?;
             bytes += record.size();
-            records.push((offset, record));
+            records.push((Offset(offset), record));
         }
         Ok(records)
     }
@@ -212,7 +217,7 @@ impl Reader {
             Some((offset, false)) => Some((*partition, offset)),
             Some((_, true)) | None => None,
         });
-        let offsets: Vec<(Partition, i64)> = unwritten.collect();
+        let offsets: Vec<(Partition, Offset)> = unwritten.collect();
         if offsets.is_empty() {
             return;
         }

@@ -111,7 +111,7 @@ async fn delete_read(pool: &SqlitePool, retention: LogRetention) -> Result<u64, 
 
 #[cfg(test)]
 mod tests {
-    use usher_proto::{Key, Record};
+    use usher_proto::{Key, Offset, Record};
 
     use super::*;
     use crate::{AppendError, Creation, EmbeddedLog, Log as _, LogEvent, Retention, TopicSpec};
@@ -148,11 +148,11 @@ mod tests {
         };
         assert!(matches!(full, AppendError::Full(_)), "{full}");
 
-        let Some(LogEvent::Assigned { epoch, partitions }) = subscription.events.recv().await else {
+        let Some(LogEvent::Assigned { assignment, partitions }) = subscription.events.recv().await else {
             panic!("an assignment comes first")
         };
-        subscription.control.start(epoch, vec![(partitions[0].partition, 0)]);
-        subscription.control.commit(partitions[0].partition, i64::MAX);
+        subscription.control.start(assignment, vec![(partitions[0].partition, Offset(0))]);
+        subscription.control.commit(partitions[0].partition, Offset(i64::MAX));
         subscription.control.close().await;
         assert!(apply(log.file.pool().expect("there"), retention).await.expect("it runs") > 0, "all is read now");
         log.append(&topic(Retention::Time), record(20_000)).await.expect("there is room again");
@@ -164,16 +164,18 @@ mod tests {
         let (_directory, log) = log(retention).await;
         let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
         let first = log.append(&topic(Retention::Time), record(10)).await.expect("appended");
-        let Some(LogEvent::Assigned { epoch, .. }) = subscription.events.recv().await else { panic!("assignment") };
-        subscription.control.start(epoch, vec![(first.partition, 0)]);
-        subscription.control.commit(first.partition, first.offset + 1);
+        let Some(LogEvent::Assigned { assignment, .. }) = subscription.events.recv().await else {
+            panic!("assignment")
+        };
+        subscription.control.start(assignment, vec![(first.partition, Offset(0))]);
+        subscription.control.commit(first.partition, first.offset.next());
         subscription.control.close().await;
         // The cutoff is exclusive, so the millisecond of the append must pass first.
         while apply(log.file.pool().expect("there"), retention).await.expect("it runs") == 0 {
             tokio::task::yield_now().await;
         }
         let second = log.append(&topic(Retention::Time), record(10)).await.expect("appended");
-        assert_eq!(second.offset, first.offset + 1);
+        assert_eq!(second.offset, first.offset.next());
     }
 
     #[tokio::test]
@@ -203,6 +205,6 @@ mod tests {
             apply(pool, retention).await.expect("it runs");
         }
         let next = log.append(&day, keyed("d")).await.expect("appended");
-        assert_eq!(next.offset, 5, "offsets go on");
+        assert_eq!(next.offset, Offset(5), "offsets go on");
     }
 }

@@ -44,7 +44,7 @@ mod tests {
 
     use sqlx::ConnectOptions as _;
     use sqlx::sqlite::SqliteConnectOptions;
-    use usher_proto::{Key, Partition, Record};
+    use usher_proto::{Key, Offset, Partition, Record};
 
     use crate::{Creation, EmbeddedLog, Log as _, LogEvent, LogRetention, Retention, TopicSpec};
 
@@ -133,19 +133,21 @@ mod tests {
             for reopened in 0..2 {
                 let log = EmbeddedLog::open(&path, LogRetention::default()).await.expect(name);
                 log.ensure(&[topic()]).await.expect(name);
-                let first = log.read("t", Partition(0), 5).await.expect(name).expect("it is there");
+                let first = log.read("t", Partition(0), Offset(5)).await.expect(name).expect("it is there");
                 let whole = (first.key.as_str(), first.headers.as_slice(), first.body.as_ref());
                 assert_eq!(whole, ("a", [("h".to_owned(), "v".to_owned())].as_slice(), [1].as_slice()), "{name}");
-                assert_eq!(log.committed("g", "t").await.expect(name)[&Partition(0)], 6, "{name}");
-                assert_eq!(log.watermarks("t").await.expect(name)[&Partition(0)].low, 5, "{name}");
+                assert_eq!(log.committed("g", "t").await.expect(name)[&Partition(0)], Offset(6), "{name}");
+                assert_eq!(log.watermarks("t").await.expect(name)[&Partition(0)].low, Offset(5), "{name}");
                 let record = Record { key: Key::new("c"), headers: Vec::new(), body: vec![3].into() };
                 let position = log.append(&topic(), record).await.expect("appended");
-                assert_eq!(position.offset, next + reopened, "{name}");
+                assert_eq!(position.offset, Offset(next + reopened), "{name}");
                 let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
-                let Some(LogEvent::Assigned { epoch, partitions }) = subscription.events.recv().await else {
+                let Some(LogEvent::Assigned { assignment, partitions }) = subscription.events.recv().await else {
                     panic!("an assignment comes first")
                 };
-                subscription.control.start(epoch, vec![(Partition(0), partitions[0].committed.expect("committed"))]);
+                subscription
+                    .control
+                    .start(assignment, vec![(Partition(0), partitions[0].committed.expect("committed"))]);
                 let batch = tokio::time::timeout(Duration::from_secs(10), subscription.events.recv()).await;
                 assert!(matches!(batch, Ok(Some(LogEvent::Records { .. }))), "{name}: {batch:?}");
                 subscription.control.close().await;

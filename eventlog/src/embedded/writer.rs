@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
-use usher_proto::{Partition, Record};
+use usher_proto::{Offset, Partition, Record};
 use usher_service::clock;
 
 use super::file::File;
@@ -29,7 +29,7 @@ pub(super) enum Write {
         answer: oneshot::Sender<Result<Position, AppendError>>,
     },
     /// Stores committed offsets of a group. The reply is true if they are written.
-    Commit { group: String, topic: String, offsets: Vec<(Partition, i64)>, answer: oneshot::Sender<bool> },
+    Commit { group: String, topic: String, offsets: Vec<(Partition, Offset)>, answer: oneshot::Sender<bool> },
     /// Answered when all earlier requests have been answered.
     Flush(oneshot::Sender<()>),
 }
@@ -128,10 +128,10 @@ async fn commit(
     group: &str,
     topic: &str,
     partition: Partition,
-    offset: i64,
+    offset: Offset,
 ) -> Result<(), sqlx::Error> {
     let sql = "UPDATE cursor SET committed = $1 WHERE \"group\" = $2 AND topic = $3 AND partition = $4";
-    sqlx::query(sql).bind(offset).bind(group).bind(topic).bind(partition.0).execute(connection).await?;
+    sqlx::query(sql).bind(offset.0).bind(group).bind(topic).bind(partition.0).execute(connection).await?;
     Ok(())
 }
 
@@ -172,7 +172,7 @@ async fn insert(
         .bind(erases)
         .execute(connection)
         .await?;
-    Ok(Position { partition: *partition, offset })
+    Ok(Position { partition: *partition, offset: Offset(offset) })
 }
 
 fn unavailable(error: LogError) -> AppendError {

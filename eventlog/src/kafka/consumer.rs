@@ -3,45 +3,37 @@
 //!
 //! While the subscriber is busy, the records that were read wait here and the partitions are paused; polling
 //! continues. Commits are written twice a second. The thread owns the consumer and all its state; other code reaches
-//! it through channels only.
+//! it through channels only. `rebalancing` takes assigned partitions over and hands revoked ones back.
+
+mod rebalancing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::oneshot;
-use usher_proto::{Partition, Record};
+use usher_proto::{Assignment, Offset, Partition, Record};
 
 use super::config::Settings;
 use super::pending_rebalances::PendingRebalances;
-use super::query::offsets;
-use super::rebalance::{self, RebalanceEvent, Rebalances};
+use super::rebalance::{RebalanceEvent, Rebalances};
 use super::record::record;
-use super::{QUESTION_DEADLINE, unavailable};
+use super::unavailable;
 use crate::LogError;
-use crate::subscription::{Assigned, BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, SubscriptionDriver};
+use crate::subscription::{BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, SubscriptionDriver};
 
 /// Time that a poll waits for a record, and so the longest time that a command waits.
 const POLL: Duration = Duration::from_millis(20);
-/// Interval between attempts to query the offsets of an assignment.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Interval between writes of commits.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// Interval between repeats of unchanged commits. rdkafka reports no result for asynchronous commits, and the group
 /// rejects those that arrive during a rebalance. Without a repeat, the committed offset could fall below what retention
 /// has left. librdkafka logs the reason of a failed commit.
 const COMMIT_AGAIN: Duration = Duration::from_secs(5);
-/// Time for which a revoked partition may be kept to finish what is in flight. It is below the session timeout of ten
-/// seconds, so that the group does not take this member for dead meanwhile.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(6);
-
-/// Epoch of the latest assignment in this process.
-static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 /// Creates the consumer, subscribes it to `topic` and starts its thread.
 pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: SubscriptionDriver) -> Result<(), LogError> {
@@ -71,13 +63,13 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: Subscri
 
 /// State of a partition that this member reads.
 struct Owned {
-    epoch: u64,
+    assignment: Assignment,
     /// Offset that may be committed, and true if it has been written.
-    frontier: Option<(i64, bool)>,
+    frontier: Option<(Offset, bool)>,
     /// End of the partition at its assignment. `None` once everything below it has been delivered.
-    end: Option<i64>,
+    end: Option<Offset>,
     /// Offset after the last record that was read.
-    next: i64,
+    next: Offset,
     /// True if the subscriber has paused the partition.
     paused: bool,
 }
@@ -94,7 +86,7 @@ struct Reader {
     partitions: BTreeMap<Partition, Owned>,
     pending_rebalances: PendingRebalances,
     /// Ends of partitions that are assigned and not started yet.
-    ends: BTreeMap<Partition, i64>,
+    ends: BTreeMap<Partition, Offset>,
     /// Assigned partitions whose offsets could not be queried yet. `ask_at` is the time of the next attempt.
     unasked: BTreeSet<Partition>,
     ask_at: Instant,
@@ -138,7 +130,7 @@ impl Reader {
                 RebalanceEvent::Revoked(partitions) => self.revoked(partitions),
                 RebalanceEvent::Lost(partitions) => self.lost(partitions),
                 RebalanceEvent::Unchanged => {
-                    self.pending.push_back(LogEvent::Assigned { epoch: 0, partitions: Vec::new() })
+                    self.pending.push_back(LogEvent::Assigned { assignment: Assignment::NONE, partitions: Vec::new() })
                 }
             }
         }
@@ -158,7 +150,7 @@ impl Reader {
 
     /// Reads the available records, up to a batch, into `pending`.
     fn read(&mut self) -> Result<(), LogError> {
-        let mut batches: BTreeMap<Partition, Vec<(i64, Record)>> = BTreeMap::new();
+        let mut batches: BTreeMap<Partition, Vec<(Offset, Record)>> = BTreeMap::new();
         let mut at_end = BTreeSet::new();
         let mut count = 0;
         let mut bytes = 0;
@@ -170,7 +162,7 @@ impl Reader {
                     let record = record(&message);
                     count += 1;
                     bytes += record.size();
-                    batches.entry(Partition(message.partition())).or_default().push((message.offset(), record));
+                    batches.entry(Partition(message.partition())).or_default().push((Offset(message.offset()), record));
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(at_end.insert(Partition(partition))),
                 Some(Err(error)) => self.poll_error(&error)?,
@@ -179,8 +171,8 @@ impl Reader {
         }
         for (partition, records) in batches {
             if let Some(owned) = self.partitions.get_mut(&partition) {
-                owned.next = records.last().map_or(owned.next, |(last, _)| last + 1);
-                self.pending.push_back(LogEvent::Records { epoch: owned.epoch, partition, records });
+                owned.next = records.last().map_or(owned.next, |(last, _)| last.next());
+                self.pending.push_back(LogEvent::Records { assignment: owned.assignment, partition, records });
             }
         }
         at_end.into_iter().for_each(|partition| self.reached_the_end(partition));
@@ -194,7 +186,7 @@ impl Reader {
             && let Some(next) = owned.end.take()
             && next > owned.next
         {
-            self.pending.push_back(LogEvent::Reached { epoch: owned.epoch, partition, next });
+            self.pending.push_back(LogEvent::Reached { assignment: owned.assignment, partition, next });
         }
     }
 
@@ -216,109 +208,12 @@ impl Reader {
         }
     }
 
-    fn assigned(&mut self, partitions: Vec<Partition>) {
-        match self.fetch_positions(&partitions) {
-            Ok(assigned) => {
-                let epoch = EPOCH.fetch_add(1, Ordering::SeqCst) + 1;
-                self.pending_rebalances.assigned(epoch, &partitions);
-                self.ends.extend(assigned.iter().map(|found| (found.partition, found.end)));
-                self.pending.push_back(LogEvent::Assigned { epoch, partitions: assigned });
-            }
-            Err(error) => {
-                tracing::warn!(group = self.group, %error, "fetching committed offsets failed; retrying");
-                self.unasked.extend(partitions);
-                self.ask_at = Instant::now() + ASK_AGAIN;
-            }
-        }
-    }
-
-    fn fetch_positions(&self, partitions: &[Partition]) -> Result<Vec<Assigned>, LogError> {
-        let list = self.list(partitions, Offset::Invalid).map_err(unavailable)?;
-        let committed = self.consumer.committed_offsets(list.clone(), QUESTION_DEADLINE).map_err(unavailable)?;
-        // The low watermarks are queried before the ends, so that none is above its end.
-        let low = offsets(&self.consumer, list.clone(), Offset::Beginning)?;
-        let end = offsets(&self.consumer, list, Offset::End)?;
-        let mut assigned = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let (Some(&low), Some(&end)) = (low.get(partition), end.get(partition)) else {
-                return Err(unavailable(format!("nothing was said of partition {partition}")));
-            };
-            let committed = match committed.find_partition(&self.topic, partition.0) {
-                Some(found) => {
-                    found.error().map_err(unavailable)?;
-                    found.offset()
-                }
-                None => Offset::Invalid,
-            };
-            let committed = if let Offset::Offset(offset) = committed { Some(offset) } else { None };
-            assigned.push(Assigned { partition: *partition, committed, low, end });
-        }
-        Ok(assigned)
-    }
-
-    fn start(&mut self, epoch: u64, offsets: &[(Partition, i64)]) {
-        let awaited = self.pending_rebalances.start(epoch);
-        if awaited.is_empty() {
-            return; // revoked before the start
-        }
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in offsets.iter().filter(|(partition, _)| awaited.contains(partition)) {
-            let end = self.ends.remove(partition);
-            self.partitions.insert(*partition, Owned { epoch, frontier: None, end, next: *offset, paused: false });
-            if let Err(error) = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)) {
-                tracing::error!(group = self.group, %error, offset, "offset out of range");
-            }
-        }
-        if let Err(error) = self.consumer.incremental_assign(&list) {
-            tracing::error!(group = self.group, %error, "assigning partitions failed");
-        }
-        // Commits made during the rebalance were refused.
-        self.commit_again();
-        // librdkafka keeps a partition paused if it was paused when it was last revoked.
-        self.set_paused(awaited, self.held_back);
-    }
-
-    fn revoked(&mut self, partitions: Vec<Partition>) {
-        self.forget(&partitions);
-        self.pending_rebalances.revoked(&partitions, Instant::now() + RELEASE_DEADLINE);
-        self.pending.push_back(LogEvent::Revoked { partitions, lost: false });
-    }
-
-    fn lost(&mut self, partitions: Vec<Partition>) {
-        self.forget(&partitions);
-        self.pending_rebalances.lost(&partitions);
-        self.partitions.retain(|partition, _| !partitions.contains(partition));
-        self.pending.push_back(LogEvent::Revoked { partitions, lost: true });
-    }
-
-    /// Drops what was read of these partitions and not delivered. Their next owner reads it again.
-    fn forget(&mut self, partitions: &[Partition]) {
-        self.unasked.retain(|partition| !partitions.contains(partition));
-        self.pending.retain(|event| match event {
-            LogEvent::Records { partition, .. } | LogEvent::Reached { partition, .. } => {
-                !partitions.contains(partition)
-            }
-            LogEvent::Assigned { .. } | LogEvent::Revoked { .. } | LogEvent::Failed(_) => true,
-        });
-    }
-
-    /// Hands revoked partitions back. Their last commit is not waited for: librdkafka answers the group after it.
-    fn hand_back(&mut self, partitions: &BTreeSet<Partition>) {
-        self.commit(|partition| partitions.contains(partition));
-        self.partitions.retain(|partition, _| !partitions.contains(partition));
-        let handed_back =
-            self.list(partitions, Offset::Invalid).and_then(|list| rebalance::hand_back(&self.consumer, &list));
-        if let Err(error) = handed_back {
-            tracing::warn!(group = self.group, %error, "releasing revoked partitions failed");
-        }
-    }
-
     /// Commits the unwritten offsets of the partitions for which `which` is true.
     fn commit(&mut self, which: impl Fn(&Partition) -> bool) {
         let mut list = TopicPartitionList::new();
         for (partition, owned) in self.partitions.iter_mut().filter(|(partition, _)| which(partition)) {
             if let Some((offset, written @ false)) = &mut owned.frontier {
-                *written = list.add_partition_offset(&self.topic, partition.0, Offset::Offset(*offset)).is_ok();
+                *written = list.add_partition_offset(&self.topic, partition.0, KafkaOffset::Offset(offset.0)).is_ok();
             }
         }
         if list.count() == 0 {
@@ -343,31 +238,6 @@ impl Reader {
         }
     }
 
-    /// Writes the last commits and answers every pending rebalance. The close that follows waits for the commits, and
-    /// would wait for those answers without limit.
-    fn leave(&mut self) {
-        self.commit(|_| true);
-        self.consumer.context().close();
-        let mut untaken: BTreeSet<Partition> =
-            self.pending_rebalances.starts().chain(std::mem::take(&mut self.unasked)).collect();
-        while let Some(change) = self.consumer.context().take() {
-            match change {
-                RebalanceEvent::Assigned(partitions) => untaken.extend(partitions),
-                RebalanceEvent::Revoked(partitions) => self.pending_rebalances.revoked(&partitions, Instant::now()),
-                RebalanceEvent::Lost(_) | RebalanceEvent::Unchanged => {}
-            }
-        }
-        if !untaken.is_empty() {
-            let taken = self.list(&untaken, Offset::End).and_then(|list| self.consumer.incremental_assign(&list));
-            if let Err(error) = taken {
-                tracing::warn!(group = self.group, %error, "answering an assignment while leaving the group failed");
-            }
-        }
-        while let Some(partitions) = self.pending_rebalances.next_release() {
-            self.hand_back(&partitions);
-        }
-    }
-
     /// Executes all queued commands. Returns the sender to notify if the subscriber requested a close, and an error if
     /// the subscriber was dropped.
     fn apply_commands(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
@@ -378,7 +248,7 @@ impl Reader {
                 Err(TryRecvError::Empty) => return Ok(None),
                 Err(TryRecvError::Disconnected) => return Err(()),
                 Ok(SubscriptionCommand::Close(closed)) => return Ok(Some(closed)),
-                Ok(SubscriptionCommand::Start { epoch, offsets }) => self.start(epoch, &offsets),
+                Ok(SubscriptionCommand::Start { assignment, offsets }) => self.start(assignment, &offsets),
                 Ok(SubscriptionCommand::Commit { partition, offset }) => {
                     if let Some(owned) = self.partitions.get_mut(&partition) {
                         owned.frontier = Some((offset, false));
@@ -427,7 +297,7 @@ impl Reader {
 
     fn set_paused(&self, partitions: BTreeSet<Partition>, paused: bool) {
         let done = self
-            .list(&partitions, Offset::Invalid)
+            .list(&partitions, KafkaOffset::Invalid)
             .and_then(|list| if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) });
         if let Err(error) = done {
             tracing::warn!(group = self.group, %error, paused, "pausing or resuming partitions failed");
@@ -437,7 +307,7 @@ impl Reader {
     fn list<'a>(
         &self,
         partitions: impl IntoIterator<Item = &'a Partition>,
-        offset: Offset,
+        offset: KafkaOffset,
     ) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {

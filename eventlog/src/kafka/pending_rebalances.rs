@@ -1,19 +1,19 @@
 //! Rebalance events sent to the subscriber and not yet acknowledged.
 //!
 //! The group may rebalance again before an acknowledgement arrives, and an acknowledgement may arrive after
-//! its deadline. So each is matched with its event: starts carry their epoch, and releases arrive in the order
+//! its deadline. So each is matched with its event: starts carry their assignment, and releases arrive in the order
 //! of the revocations.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use usher_proto::Partition;
+use usher_proto::{Assignment, Partition};
 
 /// Assignments that await a start and revocations that await a release.
 #[derive(Default)]
 pub(super) struct PendingRebalances {
-    /// Partitions to start, by epoch.
-    starts: BTreeMap<u64, BTreeSet<Partition>>,
+    /// Partitions to start, by assignment.
+    starts: BTreeMap<Assignment, BTreeSet<Partition>>,
     /// Revocations to release, in the order in which they were sent.
     releases: VecDeque<Release>,
     /// Number of releases still expected for revocations that were handed back at their deadline.
@@ -26,13 +26,13 @@ struct Release {
 }
 
 impl PendingRebalances {
-    pub(super) fn assigned(&mut self, epoch: u64, partitions: &[Partition]) {
-        self.starts.insert(epoch, partitions.iter().copied().collect());
+    pub(super) fn assigned(&mut self, assignment: Assignment, partitions: &[Partition]) {
+        self.starts.insert(assignment, partitions.iter().copied().collect());
     }
 
     /// Takes the acknowledgement of an assignment. Returns its partitions that are still assigned.
-    pub(super) fn start(&mut self, epoch: u64) -> BTreeSet<Partition> {
-        self.starts.remove(&epoch).unwrap_or_default()
+    pub(super) fn start(&mut self, assignment: Assignment) -> BTreeSet<Partition> {
+        self.starts.remove(&assignment).unwrap_or_default()
     }
 
     pub(super) fn revoked(&mut self, partitions: &[Partition], deadline: Instant) {
@@ -108,19 +108,19 @@ mod tests {
     #[test]
     fn two_assignments_are_started_each_by_its_own_answer() {
         let mut pending = PendingRebalances::default();
-        pending.assigned(1, &[A]);
-        pending.assigned(2, &[B]);
-        assert_eq!(pending.start(2), only(B));
-        assert_eq!(pending.start(1), only(A));
-        assert_eq!(pending.start(1), BTreeSet::new(), "once");
+        pending.assigned(Assignment(1), &[A]);
+        pending.assigned(Assignment(2), &[B]);
+        assert_eq!(pending.start(Assignment(2)), only(B));
+        assert_eq!(pending.start(Assignment(1)), only(A));
+        assert_eq!(pending.start(Assignment(1)), BTreeSet::new(), "once");
     }
 
     #[test]
     fn what_is_taken_before_its_start_is_not_started_and_the_rest_is() {
         let mut pending = PendingRebalances::default();
-        pending.assigned(1, &[A, B]);
+        pending.assigned(Assignment(1), &[A, B]);
         pending.revoked(&[A], Instant::now());
-        assert_eq!(pending.start(1), only(B));
+        assert_eq!(pending.start(Assignment(1)), only(B));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
-use usher_proto::{Key, Partition};
+use usher_proto::{Key, Offset, Partition};
 
 use super::config::Settings;
 use super::librdkafka_log::LibrdkafkaLogger;
@@ -38,7 +38,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, answer: Box<Answer>) {
         let result = match delivery {
-            Ok(message) => Ok(Position { partition: Partition(message.partition()), offset: message.offset() }),
+            Ok(message) => Ok(Position { partition: Partition(message.partition()), offset: Offset(message.offset()) }),
             Err((error, _)) => Err(classify(error)),
         };
         // Ignored: the caller may have given up the request. A delivered record is in the log anyway.

@@ -8,9 +8,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::{OnceCell, oneshot};
-use usher_proto::{Partition, Record, Timestamp};
+use usher_proto::{Offset, Partition, Record, Timestamp};
 
 use super::config::Settings;
 use super::librdkafka_log::QueryContext;
@@ -54,7 +54,7 @@ impl WatermarkQuery {
         settings: &Settings,
         topic: &str,
         at: Timestamp,
-    ) -> Result<BTreeMap<Partition, i64>, LogError> {
+    ) -> Result<BTreeMap<Partition, Offset>, LogError> {
         let topic = topic.to_owned();
         self.ask(settings, move |client| offsets_at(client, &topic, at)).await
     }
@@ -87,7 +87,7 @@ pub(super) async fn committed(
     settings: &Settings,
     group: &str,
     topic: &str,
-) -> Result<BTreeMap<Partition, i64>, LogError> {
+) -> Result<BTreeMap<Partition, Offset>, LogError> {
     let mut config = settings.admin();
     config.set("group.id", group);
     let made = config.create_with_context::<_, Client>(QueryContext(settings.logger()));
@@ -97,7 +97,7 @@ pub(super) async fn committed(
         let asked = partitions(&client, &topic)?;
         let found = client.committed_offsets(asked, QUESTION_DEADLINE).map_err(unavailable)?;
         let offset = |element: TopicPartitionListElem<'_>| match element.offset() {
-            Offset::Offset(offset) => Some((Partition(element.partition()), offset)),
+            KafkaOffset::Offset(offset) => Some((Partition(element.partition()), Offset(offset))),
             // There is no commit.
             _ => None,
         };
@@ -120,15 +120,15 @@ fn partitions(client: &Client, topic: &str) -> Result<TopicPartitionList, LogErr
     Ok(partitions)
 }
 
-fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError> {
     let mut partitions = partitions(client, topic)?;
-    let mut found = offsets(client, partitions.clone(), Offset::End)?;
-    partitions.set_all_offsets(Offset::Offset(at.millis())).map_err(unavailable)?;
+    let mut found = offsets(client, partitions.clone(), KafkaOffset::End)?;
+    partitions.set_all_offsets(KafkaOffset::Offset(at.millis())).map_err(unavailable)?;
     let answer = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
     for element in answer.elements() {
         // If no record is that young, the result is the end.
-        if let Offset::Offset(offset) = element.offset() {
-            found.insert(Partition(element.partition()), offset);
+        if let KafkaOffset::Offset(offset) = element.offset() {
+            found.insert(Partition(element.partition()), Offset(offset));
         }
     }
     Ok(found)
@@ -137,8 +137,8 @@ fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Pa
 fn watermarks(client: &Client, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
     let partitions = partitions(client, topic)?;
     // The low watermarks are queried first, so that none is above its end.
-    let low = offsets(client, partitions.clone(), Offset::Beginning)?;
-    let end = offsets(client, partitions, Offset::End)?;
+    let low = offsets(client, partitions.clone(), KafkaOffset::Beginning)?;
+    let end = offsets(client, partitions, KafkaOffset::End)?;
     Ok(low
         .into_iter()
         .filter_map(|(partition, low)| Some((partition, Watermarks { low, high: *end.get(&partition)? })))
@@ -149,14 +149,14 @@ fn watermarks(client: &Client, topic: &str) -> Result<BTreeMap<Partition, Waterm
 pub(super) fn offsets<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     mut partitions: TopicPartitionList,
-    which: Offset,
-) -> Result<BTreeMap<Partition, i64>, LogError> {
+    which: KafkaOffset,
+) -> Result<BTreeMap<Partition, Offset>, LogError> {
     partitions.set_all_offsets(which).map_err(unavailable)?;
     let found = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
     let offset = |found: TopicPartitionListElem<'_>| {
         found.error().map_err(unavailable)?;
         match found.offset() {
-            Offset::Offset(offset) => Ok((Partition(found.partition()), offset)),
+            KafkaOffset::Offset(offset) => Ok((Partition(found.partition()), Offset(offset))),
             other => Err(unavailable(format!("{other:?} is no offset of partition {}", found.partition()))),
         }
     };
@@ -168,7 +168,7 @@ pub(super) async fn read(
     settings: &Settings,
     topic: &str,
     partition: Partition,
-    offset: i64,
+    offset: Offset,
 ) -> Result<Option<Record>, LogError> {
     let consumer: Client = settings
         .looker(topic)
@@ -187,16 +187,16 @@ pub(super) async fn read(
     answered.await.unwrap_or_else(|_| Err(unavailable("the thread that reads has ended")))
 }
 
-fn find(consumer: &Client, topic: &str, partition: Partition, offset: i64) -> Result<Option<Record>, LogError> {
+fn find(consumer: &Client, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
     let (low, end) = match consumer.fetch_watermarks(topic, partition.0, QUESTION_DEADLINE) {
         Ok(ends) => ends,
         Err(error) => return Err(missing(&error, topic, partition).unwrap_or_else(|| unavailable(error))),
     };
-    if !(low..end).contains(&offset) {
+    if !(low..end).contains(&offset.0) {
         return Ok(None);
     }
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition.0, Offset::Offset(offset)).map_err(unavailable)?;
+    list.add_partition_offset(topic, partition.0, KafkaOffset::Offset(offset.0)).map_err(unavailable)?;
     consumer.assign(&list).map_err(unavailable)?;
     let deadline = Instant::now() + READ_DEADLINE;
     let mut trouble = "no answer in time".to_owned();
@@ -204,7 +204,7 @@ fn find(consumer: &Client, topic: &str, partition: Partition, offset: i64) -> Re
         match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
             None => {}
             // This is the next existing record: a later one, if `offset` holds none.
-            Some(Ok(message)) => return Ok((message.offset() == offset).then(|| record(&message))),
+            Some(Ok(message)) => return Ok((message.offset() == offset.0).then(|| record(&message))),
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
             Some(Err(error)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => return Ok(None),

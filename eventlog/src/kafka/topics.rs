@@ -12,7 +12,7 @@ use rdkafka::admin::{
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use tokio::sync::OnceCell;
-use usher_proto::Partition;
+use usher_proto::{Offset, Partition};
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 
 use super::config::Settings;
@@ -64,7 +64,7 @@ struct Topic {
     /// has to investigate.
     replaced: bool,
     /// Highest end seen of each partition.
-    ends: BTreeMap<Partition, i64>,
+    ends: BTreeMap<Partition, Offset>,
     /// Problems that have been logged.
     told: Vec<TopicProblem>,
 }
@@ -128,7 +128,7 @@ impl TopicWatch {
     pub(super) fn appended(&self, topic: &str, position: Position) {
         if let Some(topic) = self.known().topics.get_mut(topic) {
             let end = topic.ends.entry(position.partition).or_default();
-            *end = (position.offset + 1).max(*end);
+            *end = position.offset.next().max(*end);
         }
     }
 
@@ -221,7 +221,7 @@ impl TopicWatch {
         &self,
         name: &str,
         partitions: Option<i32>,
-        seen: &BTreeMap<Partition, i64>,
+        seen: &BTreeMap<Partition, Offset>,
         ends: &BTreeMap<Partition, Watermarks>,
     ) {
         let mut known = self.known();

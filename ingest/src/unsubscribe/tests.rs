@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use prometheus::Registry;
 use usher_eventlog::{AppendError, Log, LogError, Position, Subscription, TopicSpec, Watermarks};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE_POST, UnsubscribeSecrets};
-use usher_proto::{AddressDigest, Instance, Key, Partition, Record, Source, SubjectId};
+use usher_proto::{AddressDigest, Instance, Key, Offset, Partition, Record, Source, SubjectId};
 use usher_service::options::Environment;
 
 use super::*;
@@ -40,7 +40,7 @@ impl Log for Notebook {
             return Err(AppendError::Unavailable("away".into()));
         }
         self.records.lock().expect("no panic while it is held").push(record);
-        Ok(Position { partition: Partition(0), offset: 0 })
+        Ok(Position { partition: Partition(0), offset: Offset(0) })
     }
 
     async fn erase(&self, _: &TopicSpec, _: &Key) -> Result<Position, AppendError> {
@@ -55,15 +55,15 @@ impl Log for Notebook {
         away()
     }
 
-    async fn offsets_at(&self, _: &str, _: usher_proto::Timestamp) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn offsets_at(&self, _: &str, _: usher_proto::Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError> {
         unreachable!("ingest only appends")
     }
 
-    async fn committed(&self, _: &str, _: &str) -> Result<BTreeMap<Partition, i64>, LogError> {
+    async fn committed(&self, _: &str, _: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
         unreachable!("ingest only appends")
     }
 
-    async fn read(&self, _: &str, _: Partition, _: i64) -> Result<Option<Record>, LogError> {
+    async fn read(&self, _: &str, _: Partition, _: Offset) -> Result<Option<Record>, LogError> {
         away()
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch};
-use usher_store::{Store, StoreError};
+use usher_store::{RunStore, StoreError};
 
 use super::Sabotage;
 
@@ -39,7 +39,7 @@ impl EarlyFrontier {
 
 #[async_trait]
 impl Sabotage for EarlyFrontier {
-    async fn admit(&self, store: &dyn Store, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+    async fn admit(&self, store: &dyn RunStore, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
         let first = match self.second {
             Second::InOne => batch.clone(),
             Second::Lost | Second::Crash => Batch { arrivals: Vec::new(), ..batch.clone() },

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use tokio::sync::watch;
 use usher_engine::{Change, Changed};
-use usher_store::{Store, StoreError};
+use usher_store::{RunStore, StoreError};
 
 use super::{Sabotage, is_claim};
 
@@ -28,7 +28,7 @@ impl ClaimGate {
 
 #[async_trait]
 impl Sabotage for ClaimGate {
-    async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+    async fn change(&self, store: &dyn RunStore, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
         if changes.iter().any(is_claim) {
             // Cannot fail: the sender lives as long as `self`.
             let _ = self.held.subscribe().wait_for(|held| !held).await;

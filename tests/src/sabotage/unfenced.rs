@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use sqlx::AnyPool;
 use usher_engine::arrival::{Admission, Batch, Ownership};
 use usher_engine::{Change, ChangeKind, Changed};
-use usher_proto::{Partition, Timestamp};
-use usher_store::{Due, Store, StoreError};
+use usher_proto::{Epoch, Partition, Timestamp};
+use usher_store::{Due, RunStore, StoreError};
 
 use super::{Sabotage, is_claim};
 use crate::eventually;
@@ -46,13 +46,13 @@ impl Unfenced {
     }
 
     /// Returns the current epoch of each partition of a flow, to pass the fence with. Empty if the sabotage is off.
-    async fn passing(&self, flow: &str) -> Result<BTreeMap<Partition, i64>, StoreError> {
+    async fn passing(&self, flow: &str) -> Result<BTreeMap<Partition, Epoch>, StoreError> {
         if !self.on {
             return Ok(BTreeMap::new());
         }
         let sql = "SELECT partition, epoch FROM usher_ownership WHERE flow = $1";
         let rows: Vec<(i64, i64)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.pool).await?;
-        let known = |(partition, epoch)| Some((Partition(i32::try_from(partition).ok()?), epoch));
+        let known = |(partition, epoch): (i64, i64)| Some((Partition(i32::try_from(partition).ok()?), Epoch(epoch)));
         Ok(rows.into_iter().filter_map(known).collect())
     }
 
@@ -70,7 +70,7 @@ impl Unfenced {
 impl Sabotage for Unfenced {
     async fn acquire(
         &self,
-        store: &dyn Store,
+        store: &dyn RunStore,
         flow: &str,
         partitions: &[Partition],
         owner: &str,
@@ -80,7 +80,7 @@ impl Sabotage for Unfenced {
         Ok(owned)
     }
 
-    async fn admit(&self, store: &dyn Store, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+    async fn admit(&self, store: &dyn RunStore, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
         loop {
             let epoch = self.passing(flow).await?.get(&batch.partition).copied().unwrap_or(batch.epoch);
             match store.admit(flow, &Batch { epoch, ..batch.clone() }).await {
@@ -91,7 +91,7 @@ impl Sabotage for Unfenced {
         }
     }
 
-    async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+    async fn change(&self, store: &dyn RunStore, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
         loop {
             let epochs = self.passing(flow).await?;
             let mut passing = Vec::with_capacity(changes.len());
@@ -119,14 +119,14 @@ impl Sabotage for Unfenced {
 
     async fn due(
         &self,
-        store: &dyn Store,
+        store: &dyn RunStore,
         flow: &str,
-        partitions: &[(Partition, i64)],
+        partitions: &[(Partition, Epoch)],
         now: Timestamp,
     ) -> Result<Due, StoreError> {
         let epochs = self.passing(flow).await?;
         let passing =
-            |(partition, epoch): &(Partition, i64)| (*partition, epochs.get(partition).copied().unwrap_or(*epoch));
+            |(partition, epoch): &(Partition, Epoch)| (*partition, epochs.get(partition).copied().unwrap_or(*epoch));
         store.due(flow, &partitions.iter().map(passing).collect::<Vec<_>>(), now).await
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use usher_engine::{Change, ChangeKind, Changed, RunState};
-use usher_store::{Store, StoreError};
+use usher_store::{RunStore, StoreError};
 
 use super::Sabotage;
 
@@ -36,7 +36,7 @@ fn is_done(change: &Change) -> bool {
 
 #[async_trait]
 impl Sabotage for DroppedWrites {
-    async fn change(&self, store: &dyn Store, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
+    async fn change(&self, store: &dyn RunStore, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
         let written: Vec<Change> = changes.iter().filter(|change| !self.drops(change)).cloned().collect();
         let mut answers = store.change(flow, &written).await?.into_iter();
         let mut answer = |change: &Change| if self.drops(change) { Some(Changed::Written) } else { answers.next() };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use usher_proto::{Assignment, Offset};
 use usher_tests::broker::Broker;
 
 use super::*;
@@ -9,8 +10,8 @@ use super::*;
 /// One member of a group.
 struct Member {
     subscription: Subscription,
-    /// Owned partitions with the assignment (epoch) that delivered them.
-    owned: BTreeMap<Partition, u64>,
+    /// Owned partitions with the assignment that delivered them.
+    owned: BTreeMap<Partition, Assignment>,
     /// True if revocations are acknowledged.
     releases: bool,
     /// True if the group may expel this member.
@@ -24,17 +25,17 @@ impl Member {
     }
 
     /// Handles the next event as a subscriber does and commits every record at once.
-    async fn step(&mut self, read: &mut Vec<(Partition, i64)>) {
+    async fn step(&mut self, read: &mut Vec<(Partition, Offset)>) {
         match next(&mut self.subscription).await {
-            LogEvent::Assigned { epoch, partitions } => {
+            LogEvent::Assigned { assignment, partitions } => {
                 let start = |assigned: &Assigned| (assigned.partition, assigned.committed.unwrap_or(assigned.low));
-                self.subscription.control.start(epoch, partitions.iter().map(start).collect());
-                self.owned.extend(partitions.iter().map(|assigned| (assigned.partition, epoch)));
+                self.subscription.control.start(assignment, partitions.iter().map(start).collect());
+                self.owned.extend(partitions.iter().map(|assigned| (assigned.partition, assignment)));
             }
-            LogEvent::Records { epoch, partition, records } => {
-                if self.owned.get(&partition) == Some(&epoch) {
+            LogEvent::Records { assignment, partition, records } => {
+                if self.owned.get(&partition) == Some(&assignment) {
                     read.extend(records.iter().map(|(offset, _)| (partition, *offset)));
-                    let after = records.last().unwrap().0 + 1;
+                    let after = records.last().unwrap().0.next();
                     self.subscription.control.commit(partition, after);
                 }
             }
@@ -51,7 +52,7 @@ impl Member {
     }
 
     /// Handles events until it owns all partitions.
-    async fn take_all(&mut self, read: &mut Vec<(Partition, i64)>) {
+    async fn take_all(&mut self, read: &mut Vec<(Partition, Offset)>) {
         while self.owned.len() < PARTITIONS as usize {
             self.step(read).await;
         }
@@ -61,9 +62,9 @@ impl Member {
 /// Handles the events of both members until each owns a share of the partitions.
 async fn share(
     first: &mut Member,
-    read: &mut Vec<(Partition, i64)>,
+    read: &mut Vec<(Partition, Offset)>,
     second: &mut Member,
-    theirs: &mut Vec<(Partition, i64)>,
+    theirs: &mut Vec<(Partition, Offset)>,
 ) {
     while first.owned.len() + second.owned.len() != PARTITIONS as usize || second.owned.is_empty() {
         tokio::select! {
@@ -100,7 +101,7 @@ async fn members_come_and_go(subject: Subject) {
     while read.len() + theirs.len() < 150 {
         first.step(&mut read).await;
     }
-    let mut seen: Vec<(Partition, i64)> = read.into_iter().chain(theirs).collect();
+    let mut seen: Vec<(Partition, Offset)> = read.into_iter().chain(theirs).collect();
     let count = seen.len();
     seen.sort_unstable();
     seen.dedup();
@@ -212,7 +213,7 @@ async fn a_subscription_closes_whatever_it_waits_for() {
 }
 
 /// Handles events until `count` records have been read.
-async fn step_until(member: &mut Member, read: &mut Vec<(Partition, i64)>, count: usize) {
+async fn step_until(member: &mut Member, read: &mut Vec<(Partition, Offset)>, count: usize) {
     while read.len() < count {
         member.step(read).await;
     }
@@ -248,7 +249,11 @@ async fn a_subscription_outlives_its_broker_and_closes_without_it() {
         assigned.iter().all(|found| found.committed.is_none_or(|committed| committed == found.end)),
         "{assigned:?}"
     );
-    assert_eq!(assigned.iter().filter_map(|found| found.committed).sum::<i64>(), 40, "all is committed");
+    assert_eq!(
+        assigned.iter().filter_map(|found| found.committed).map(|committed| committed.0).sum::<i64>(),
+        40,
+        "all is committed"
+    );
 
     broker.kill();
     timeout(DEADLINE, again.control.close()).await.expect("a close that does not wait for the broker");

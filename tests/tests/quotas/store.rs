@@ -7,7 +7,7 @@ use usher_quota::{CapBudget, CapShortage, QuotaLease, QuotaRequest};
 use usher_quota::{Demand, Pace};
 use usher_service::clock;
 use usher_sql::{Database, DatabaseAddress};
-use usher_store::{SqlStore, Store as _};
+use usher_store::{QuotaStore as _, SqlStore};
 use usher_tests::backend::setting;
 use usher_tests::database::OwnDatabase;
 use usher_tests::eventually;

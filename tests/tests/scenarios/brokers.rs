@@ -107,7 +107,7 @@ async fn a_topic_that_grows_while_all_runs_loses_nothing() {
     env.go_on_delivering().await;
     env.all_ended(60, SOON).await;
     let watermarks = env.log().await.watermarks(&topic).await.expect("the topic's ends");
-    let beyond: i64 = watermarks.iter().filter(|(partition, _)| partition.0 >= 8).map(|(_, found)| found.high).sum();
+    let beyond: i64 = watermarks.iter().filter(|(partition, _)| partition.0 >= 8).map(|(_, found)| found.high.0).sum();
     assert_eq!(beyond, 10, "nothing of ours went there");
     env.end().await;
 }

@@ -101,8 +101,8 @@ async fn clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire(backe
     let mut found = Vec::new();
     while found.len() < 2 {
         match letters.events.recv().await.expect("the log goes on") {
-            LogEvent::Assigned { epoch, partitions } => {
-                letters.control.start(epoch, partitions.iter().map(|it| (it.partition, it.low)).collect());
+            LogEvent::Assigned { assignment, partitions } => {
+                letters.control.start(assignment, partitions.iter().map(|it| (it.partition, it.low)).collect());
             }
             LogEvent::Records { records, .. } => found.extend(records.into_iter().map(|(_, letter)| letter)),
             _ => {}

@@ -37,9 +37,11 @@ async fn rewind(env: &TestEnv, flow: &str) {
     let mut rewound = 0;
     // Other events of the log come in between and are skipped.
     while rewound < 8 {
-        if let LogEvent::Assigned { epoch, partitions } = subscription.events.recv().await.expect("the log goes on") {
+        if let LogEvent::Assigned { assignment, partitions } =
+            subscription.events.recv().await.expect("the log goes on")
+        {
             let starts = partitions.iter().map(|assigned| (assigned.partition, assigned.low)).collect();
-            subscription.control.start(epoch, starts);
+            subscription.control.start(assignment, starts);
             for assigned in &partitions {
                 subscription.control.commit(assigned.partition, assigned.low);
             }

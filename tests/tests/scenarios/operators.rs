@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use usher_engine::RunState;
 use usher_lab::{Fault, Filter};
+use usher_proto::Offset;
 use usher_store::{RunFilter, RunRecord};
 use usher_tests::backend::Backend;
 use usher_tests::events::User;
@@ -173,8 +174,8 @@ async fn a_dead_letter_ends_when_its_run_is_taken_up_again(backend: Backend) {
         let topic = env.topic("dlq.mail");
         let mut letters: BTreeMap<String, bool> = BTreeMap::new();
         for (partition, marks) in log.watermarks(&topic).await.unwrap() {
-            for offset in marks.low..marks.high {
-                if let Some(record) = log.read(&topic, partition, offset).await.unwrap() {
+            for offset in marks.low.0..marks.high.0 {
+                if let Some(record) = log.read(&topic, partition, Offset(offset)).await.unwrap() {
                     letters.insert(record.key.as_str().to_owned(), !record.headers.is_empty());
                 }
             }

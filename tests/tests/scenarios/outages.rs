@@ -136,9 +136,9 @@ async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(backend: B
     let mut letters = log.subscribe(&env.topic("test"), &env.topic("dlq.mail")).await.expect("subscribed");
     let record = loop {
         match letters.events.recv().await.expect("the log goes on") {
-            LogEvent::Assigned { epoch, partitions } => {
+            LogEvent::Assigned { assignment, partitions } => {
                 let starts = partitions.iter().map(|assigned| (assigned.partition, assigned.low)).collect();
-                letters.control.start(epoch, starts);
+                letters.control.start(assignment, starts);
             }
             LogEvent::Records { mut records, .. } => break records.remove(0).1,
             other => panic!("{other:?}"),

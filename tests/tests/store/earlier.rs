@@ -121,22 +121,23 @@ async fn nothing_is_lost(address: &str) {
         let arrivals = vec![Arrival { offset, ..arrival }];
         let partition = owned.partition;
         let epoch = owned.epoch;
-        let frontier = offset + 1;
+        let frontier = offset.next();
         let flow_version = "v2".to_owned();
         let connector = None;
         let batch = Batch { partition, epoch, frontier, arrivals, refused: Vec::new(), flow_version, connector };
         store.admit(MAIL, &batch).await.unwrap()
     };
     let event = |run: &RunRecord, id: &str| Event { subject: run.subject.clone(), ..event(id, "") };
-    let again = admit(waiting, Arrival::starting(0, event(waiting, waiting.reference.id()))).await;
+    let again = admit(waiting, Arrival::starting(Offset(0), event(waiting, waiting.reference.id()))).await;
     assert_eq!((again.repeated, again.heads.len()), (1, 0));
     let fields = [("email".to_owned(), json!("new@work.test"))].into_iter().collect();
     let at = Timestamp::from_seconds(4_000_000_000).millis();
     let snapshot = Some(Snapshot { updated_at: at, occurred_at: at, data: Some("{}".into()) });
-    let change = Arrival { remember: Some(fields), snapshot, ..Arrival::starting(0, event(waiting, "changed")) };
+    let change =
+        Arrival { remember: Some(fields), snapshot, ..Arrival::starting(Offset(0), event(waiting, "changed")) };
     let changed = admit(waiting, change).await.heads.remove(0);
     assert_eq!(changed.before.unwrap().changed, ["email"]);
-    let cancel = |run| Arrival { starts: false, cancels: true, ..Arrival::starting(0, event(run, "bye")) };
+    let cancel = |run| Arrival { starts: false, cancels: true, ..Arrival::starting(Offset(0), event(run, "bye")) };
     assert_eq!(admit(staged, cancel(staged)).await.cancelled, [(staged.subject.clone(), staged.reference.clone())]);
     let still = store.runs(&RunFilter { state: Some(RunState::Waiting), ..RunFilter::default() }, 10).await.unwrap();
     assert!(still.iter().all(|run| run.instance == Instance::DEFAULT) && still.len() == 2);

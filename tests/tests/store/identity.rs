@@ -109,9 +109,12 @@ async fn an_event_has_each_of_its_effects_once(subject: TestStore) {
         Arrival { starts: false, suppression: Some(change), ..Arrival::starting(offset, event) }
     };
     subject
-        .admit(epoch, vec![said(8, "s", SuppressionKind::Suppressed), said(9, "t", SuppressionKind::Restored)])
+        .admit(
+            epoch,
+            vec![said(Offset(8), "s", SuppressionKind::Suppressed), said(Offset(9), "t", SuppressionKind::Restored)],
+        )
         .await;
-    subject.admit(epoch, vec![said(10, "s", SuppressionKind::Suppressed)]).await;
+    subject.admit(epoch, vec![said(Offset(10), "s", SuppressionKind::Suppressed)]).await;
     let listed = subject.store.listed(Instance::DEFAULT, None, &[AddressDigest::of("a@b.test")]).await.unwrap();
     assert!(listed.is_empty());
 
@@ -130,15 +133,24 @@ async fn another_body_under_a_known_id_is_kept_where_it_can_be_seen(subject: Tes
     };
     // Conflicts with a run, with an event that started none, and within one batch.
     subject.admit(epoch, vec![arrival(0, "e0", "a"), cancels(arrival(1, "c", "b"))]).await;
-    let second = vec![other(2, "e0"), other(3, "c"), arrival(4, "e4", "a"), other(5, "e4"), arrival(6, "e4", "a")];
+    let second = vec![
+        other(Offset(2), "e0"),
+        other(Offset(3), "c"),
+        arrival(4, "e4", "a"),
+        other(Offset(5), "e4"),
+        arrival(6, "e4", "a"),
+    ];
     let admitted = subject.admit(epoch, second).await;
     assert_eq!((admitted.cancelled.len(), admitted.refused, admitted.repeated), (0, 3, 1));
     let refused = subject.store.refused(Timestamp::default(), 10).await.unwrap();
     let shown: Vec<_> = refused.iter().map(|row| (row.offset, row.event.as_str(), row.reason.as_str())).collect();
-    assert_eq!(shown, [(2, "e0", "event_conflict"), (3, "c", "event_conflict"), (5, "e4", "event_conflict")]);
-    assert_eq!(subject.store.refused_body(0, 5).await.unwrap().unwrap(), b"{\"another\":1}");
+    assert_eq!(
+        shown,
+        [(Offset(2), "e0", "event_conflict"), (Offset(3), "c", "event_conflict"), (Offset(5), "e4", "event_conflict")]
+    );
+    assert_eq!(subject.store.refused_body(ZERO, Offset(5)).await.unwrap().unwrap(), b"{\"another\":1}");
     // The same id at another instance is a different event and no conflict.
-    assert_eq!(subject.admit(epoch, vec![staged(other(7, "e0"))]).await.refused, 0);
+    assert_eq!(subject.admit(epoch, vec![staged(other(Offset(7), "e0"))]).await.refused, 0);
 }
 
 async fn a_record_that_no_flow_can_take_is_kept_once_for_all_of_them(subject: TestStore) {
@@ -153,19 +165,26 @@ async fn a_record_that_no_flow_can_take_is_kept_once_for_all_of_them(subject: Te
     let mut counted = Vec::new();
     for flow in [FLOW, "other"] {
         let epoch = subject.store.acquire(flow, &[ZERO], "me").await.unwrap()[0].epoch;
-        let batch = Batch { refused: vec![refused(3), refused(4)], frontier: 5, ..batch(epoch, vec![]) };
+        let batch = Batch {
+            refused: vec![refused(Offset(3)), refused(Offset(4))],
+            frontier: Offset(5),
+            ..batch(epoch, vec![])
+        };
         counted.push(subject.store.admit(flow, &batch).await.unwrap().refused);
     }
     assert_eq!(counted, [2, 0]);
     let rows = subject.store.refused(Timestamp::default(), 10).await.unwrap();
     const SHOWN: &str = "a\\u{0}b";
-    assert_eq!(rows.iter().map(|row| (row.offset, row.event.as_str())).collect::<Vec<_>>(), [(3, SHOWN), (4, SHOWN)]);
-    assert_eq!(subject.store.refused_body(0, 3).await.unwrap().unwrap(), b"\xff\0");
+    assert_eq!(
+        rows.iter().map(|row| (row.offset, row.event.as_str())).collect::<Vec<_>>(),
+        [(Offset(3), SHOWN), (Offset(4), SHOWN)]
+    );
+    assert_eq!(subject.store.refused_body(ZERO, Offset(3)).await.unwrap().unwrap(), b"\xff\0");
 }
 
 async fn what_another_log_has_at_a_place_is_kept_there(subject: TestStore) {
     let refused = |body: &'static str| RefusedRecord {
-        offset: 3,
+        offset: Offset(3),
         reason: Reason::Malformed,
         error: "it is no event".into(),
         event: body.into(),
@@ -179,7 +198,7 @@ async fn what_another_log_has_at_a_place_is_kept_there(subject: TestStore) {
         counted.push(subject.store.admit(FLOW, &batch).await.unwrap().refused);
     }
     assert_eq!(counted, [1, 0, 1], "the same again is nothing new");
-    assert_eq!(subject.store.refused_body(0, 3).await.unwrap().unwrap(), b"other");
+    assert_eq!(subject.store.refused_body(ZERO, Offset(3)).await.unwrap().unwrap(), b"other");
     let rows = subject.store.refused(Timestamp::default(), 10).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.event.as_str()).collect::<Vec<_>>(), ["other"]);
 }
@@ -205,7 +224,7 @@ async fn whoever_lost_a_partition_hears_of_it_with_nothing_to_do(subject: TestSt
     let epoch = subject.own().await;
     let due = async || subject.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(1)).await.unwrap();
     assert_eq!(due().await.fenced, []);
-    let offsets = [(ZERO, 0)].into_iter().collect();
+    let offsets = [(ZERO, Offset(0))].into_iter().collect();
     subject.store.seek(FLOW, &offsets, "ann", Timestamp::from_seconds(1)).await.unwrap();
     assert_eq!(due().await.fenced, [(ZERO, epoch)]);
 }
@@ -244,7 +263,7 @@ async fn a_suppression_of_one_instance_is_not_one_of_another(subject: TestStore)
         };
         let subject = SubjectId::new(Source::Usher, &instance.unwrap_or_default(), &Key::new("k"));
         let event = change.clone().into_event(EventId::new(format!("s{at}")), subject, Timestamp::from_seconds(at));
-        Arrival { starts: false, suppression: Some(change), ..Arrival::starting(at, event) }
+        Arrival { starts: false, suppression: Some(change), ..Arrival::starting(Offset(at), event) }
     };
     let listed = async |instance: &str| !subject.store.listed(instance, None, &[digest]).await.unwrap().is_empty();
     use SuppressionKind::{Restored, Suppressed};
@@ -264,14 +283,17 @@ async fn a_clock_that_jumps_forgets_nothing(subject: TestStore) {
     let epoch = subject.own().await;
     let now = subject.store.now().await.unwrap();
     let at = |offset: i64, id: &str, received_at: Timestamp| {
-        Arrival::starting(offset, Event { received_at, occurred_at: Timestamp::from_seconds(9), ..event(id, id) })
+        Arrival::starting(
+            Offset(offset),
+            Event { received_at, occurred_at: Timestamp::from_seconds(9), ..event(id, id) },
+        )
     };
     subject.admit(epoch, vec![at(0, "e0", now), at(1, "e1", now)]).await;
     subject.change(epoch, "e0", end(RunState::Done)).await;
     // Operators' events have the time of a machine that may be ahead. Webhooks are accepted only if the clocks agree.
     let ahead = now.plus(40 * DAY);
     let command = Event { source: Source::Usher, ..at(2, "o", ahead).event };
-    subject.admit(epoch, vec![cancels(Arrival::starting(2, command))]).await;
+    subject.admit(epoch, vec![cancels(Arrival::starting(Offset(2), command))]).await;
     assert_eq!(subject.store.prune(FLOW, 35 * DAY, 10).await.unwrap(), 0);
     // A record with a future timestamp moves nothing beyond the store's own clock.
     subject.admit(epoch, vec![at(3, "liar", now.plus(400 * DAY))]).await;
@@ -288,16 +310,16 @@ async fn a_horizon_that_a_wrong_clock_has_moved_is_set_back(subject: TestStore) 
     let epoch = subject.own().await;
     let now = subject.store.now().await.unwrap();
     let at = |offset, id: &str, received_at| Arrival::starting(offset, Event { received_at, ..event(id, id) });
-    subject.admit(epoch, vec![at(0, "e0", now)]).await;
+    subject.admit(epoch, vec![at(Offset(0), "e0", now)]).await;
     subject.execute(&format!("INSERT INTO usher_pruned VALUES ('{FLOW}', {})", now.plus(5 * DAY).millis())).await;
-    let lost = subject.admit(epoch, vec![at(1, "e1", now.plus(Duration::from_secs(1)))]).await;
+    let lost = subject.admit(epoch, vec![at(Offset(1), "e1", now.plus(Duration::from_secs(1)))]).await;
     assert!(matches!(lost.heads[0].verdict, Some((Reason::TooOld, _))), "spoilt");
     let mended = subject.store.mend_horizons().await.unwrap();
     assert_eq!((mended.len(), mended[0].flow.as_str()), (1, FLOW));
     assert_eq!((mended[0].was, mended[0].is), (now.plus(5 * DAY), Some(now.plus(Duration::from_secs(1)))));
-    let next = subject.admit(epoch, vec![at(2, "e2", now.plus(Duration::from_secs(2)))]).await;
+    let next = subject.admit(epoch, vec![at(Offset(2), "e2", now.plus(Duration::from_secs(2)))]).await;
     assert_eq!(next.heads[0].verdict, None);
-    let before = subject.admit(epoch, vec![at(3, "e3", now)]).await;
+    let before = subject.admit(epoch, vec![at(Offset(3), "e3", now)]).await;
     assert!(matches!(before.heads[0].verdict, Some((Reason::TooOld, _))), "it may have been done and forgotten");
     assert!(subject.store.mend_horizons().await.unwrap().is_empty(), "once");
     subject.execute(&format!("INSERT INTO usher_pruned VALUES ('unseen', {})", now.millis())).await;

@@ -163,7 +163,7 @@ pub(super) async fn a_poison_in_a_batch_is_given_up_and_all_others_are_admitted(
     }
     let total = i64::try_from(poisons.len()).unwrap() * each;
     let owned = subject.store.acquire(FLOW, &[ZERO], "me").await.unwrap();
-    assert_eq!(owned[0].frontier, Some(total), "the frontier is beyond all of it");
+    assert_eq!(owned[0].frontier, Some(Offset(total)), "the frontier is beyond all of it");
     let late = isolate::admit(&Fencing(Once(&subject.store)), batch(epoch, vec![good(total), good(total + 1)])).await;
     assert!(late.unwrap().admission.is_none(), "a part of a predecessor is fenced");
 }
@@ -252,7 +252,7 @@ async fn two_stores_in_two_schemas_of_one_database_do_not_see_each_other() {
     }
     for (number, store) in stores.iter().enumerate() {
         let epoch = store.acquire(FLOW, &[ZERO], "me").await.unwrap()[0].epoch;
-        assert_eq!(epoch, 1, "nobody has owned it in this schema");
+        assert_eq!(epoch, Epoch(1), "nobody has owned it in this schema");
         store.admit(FLOW, &batch(epoch, vec![arrival(0, &format!("e{number}"), "a")])).await.unwrap();
     }
     for (number, store) in stores.iter().enumerate() {

@@ -74,7 +74,7 @@ pub(super) fn event(id: &str, key: &str) -> Event {
 }
 
 pub(super) fn arrival(offset: i64, id: &str, key: &str) -> Arrival {
-    Arrival::starting(offset, event(id, key))
+    Arrival::starting(Offset(offset), event(id, key))
 }
 
 pub(super) fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: bool) -> Arrival {
@@ -83,22 +83,22 @@ pub(super) fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: boo
     Arrival { starts: false, snapshot, ..arrival(offset, id, key) }
 }
 
-pub(super) fn batch(epoch: i64, arrivals: Vec<Arrival>) -> Batch {
-    let frontier = arrivals.iter().map(|arrival| arrival.offset + 1).max().unwrap_or(0);
+pub(super) fn batch(epoch: Epoch, arrivals: Vec<Arrival>) -> Batch {
+    let frontier = arrivals.iter().map(|arrival| arrival.offset.next()).max().unwrap_or_default();
     let connector = Some("resend".to_owned());
     Batch { partition: ZERO, epoch, frontier, arrivals, refused: Vec::new(), flow_version: "v1".into(), connector }
 }
 
 impl TestStore {
-    pub(super) async fn own(&self) -> i64 {
+    pub(super) async fn own(&self) -> Epoch {
         self.store.acquire(FLOW, &[ZERO], "me").await.unwrap()[0].epoch
     }
 
-    pub(super) async fn admit(&self, epoch: i64, arrivals: Vec<Arrival>) -> Admission {
+    pub(super) async fn admit(&self, epoch: Epoch, arrivals: Vec<Arrival>) -> Admission {
         self.store.admit(FLOW, &batch(epoch, arrivals)).await.unwrap()
     }
 
-    pub(super) async fn change(&self, epoch: i64, event: &str, kind: ChangeKind) -> Changed {
+    pub(super) async fn change(&self, epoch: Epoch, event: &str, kind: ChangeKind) -> Changed {
         let change = Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind };
         self.store.change(FLOW, &[change]).await.unwrap()[0]
     }
@@ -115,7 +115,7 @@ impl TestStore {
     }
 
     /// Returns the runs due at this time: event ids of heads, and keys of runs behind another.
-    pub(super) async fn due(&self, epoch: i64, seconds: i64) -> (Vec<String>, Vec<String>) {
+    pub(super) async fn due(&self, epoch: Epoch, seconds: i64) -> (Vec<String>, Vec<String>) {
         let due = self.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(seconds)).await.unwrap();
         (names(&due.heads), due.behind.iter().map(|subject| subject.key().to_owned()).collect())
     }

@@ -4,7 +4,8 @@
 
 use usher_proto::{Partition, SubjectId};
 
-use super::{Decision, Engine, FOUND_AT_ONCE, HELD_KEPT};
+use super::begin::HELD_KEPT;
+use super::{Decision, Engine, FOUND_AT_ONCE};
 use crate::partitions::{Owned, Search};
 use crate::{LogCommand, Run, Step, StoreRead, StoreRequest};
 

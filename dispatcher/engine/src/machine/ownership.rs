@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use usher_proto::{Partition, SubjectId, Timestamp};
+use usher_proto::{Assignment, Epoch, Offset, Partition, SubjectId, Timestamp};
 
 use super::{Decision, DueQuery, Engine};
 use crate::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
@@ -26,7 +26,7 @@ pub(super) struct Records {
 }
 
 impl Engine {
-    pub(super) fn given(&mut self, assignment: u64, partitions: Vec<Given>, decision: &mut Decision<'_>) {
+    pub(super) fn given(&mut self, assignment: Assignment, partitions: Vec<Given>, decision: &mut Decision<'_>) {
         if partitions.is_empty() {
             return;
         }
@@ -36,7 +36,7 @@ impl Engine {
         decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Acquire { assignment, partitions: names })));
     }
 
-    pub(super) fn acquired(&mut self, assignment: u64, owned: Vec<Ownership>, decision: &mut Decision<'_>) {
+    pub(super) fn acquired(&mut self, assignment: Assignment, owned: Vec<Ownership>, decision: &mut Decision<'_>) {
         if let Some((partition, problem)) = self.cannot_start(assignment, &owned) {
             return decision.steps.push(Step::Fail(partition, problem));
         }
@@ -84,17 +84,17 @@ impl Engine {
     fn start(
         &self,
         given: &Given,
-        stored: Option<i64>,
-        operator_offset: Option<i64>,
+        stored: Option<Offset>,
+        operator_offset: Option<Offset>,
         late: bool,
-    ) -> Result<i64, CannotStart> {
+    ) -> Result<Offset, CannotStart> {
         let from = if late { Some(StartFrom::Beginning) } else { self.limits.from };
         start_offset(Known { committed: given.committed, stored, operator_offset }, given.low, given.end, from)
     }
 
     /// Returns the problem because of which one of these partitions cannot be started, if there is one. An empty store
     /// shows only in some partitions: in others the group may have committed nothing yet, and there the flow looks new.
-    fn cannot_start(&self, assignment: u64, owned: &[Ownership]) -> Option<(Partition, CannotStart)> {
+    fn cannot_start(&self, assignment: Assignment, owned: &[Ownership]) -> Option<(Partition, CannotStart)> {
         let problem = |of: &Ownership| {
             let (_, given) = self.acquiring.get(&of.partition).filter(|(asked, _)| *asked == assignment)?;
             Some((of.partition, self.start(given, of.frontier, of.operator_offset, of.late).err()?))
@@ -105,13 +105,20 @@ impl Engine {
         problems.iter().find(is_of_the_store).or(problems.first()).copied()
     }
 
-    fn batch(&self, partition: Partition, epoch: i64, frontier: i64, records: Records) -> Batch {
+    fn batch(&self, partition: Partition, epoch: Epoch, frontier: Offset, records: Records) -> Batch {
         let Records { arrivals, refused } = records;
         let (flow_version, connector) = self.first.clone();
         Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector }
     }
 
-    pub(super) fn read(&mut self, assignment: u64, partition: Partition, next: i64, records: Records, now: Timestamp) {
+    pub(super) fn read(
+        &mut self,
+        assignment: Assignment,
+        partition: Partition,
+        next: Offset,
+        records: Records,
+        now: Timestamp,
+    ) {
         let ours = |owned: &&mut Owned| owned.assignment == assignment && !owned.is_leaving();
         let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
         // The log may report late that it has reached an end.
@@ -142,8 +149,8 @@ impl Engine {
     pub(super) fn admitted(
         &mut self,
         partition: Partition,
-        epoch: i64,
-        frontier: i64,
+        epoch: Epoch,
+        frontier: Offset,
         admission: Option<Admission>,
         retried: bool,
         decision: &mut Decision<'_>,
@@ -172,7 +179,7 @@ impl Engine {
         behind.iter().for_each(|key| self.lanes.behind(key));
     }
 
-    pub(super) fn found(&mut self, partition: Partition, epoch: i64, heads: Vec<Run>, all: bool) {
+    pub(super) fn found(&mut self, partition: Partition, epoch: Epoch, heads: Vec<Run>, all: bool) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.searched(heads.last().map(|run| (run.position, run.event.reference())), all);
         if !owned.is_leaving() && !self.stopping {
@@ -234,7 +241,7 @@ impl Engine {
     }
 
     /// Rejoins the group if a partition has records to read, is not paused, and delivers nothing: the client is stuck.
-    pub(super) fn ends(&mut self, ends: &[(Partition, i64)], decision: &mut Decision<'_>) {
+    pub(super) fn ends(&mut self, ends: &[(Partition, Offset)], decision: &mut Decision<'_>) {
         let mut silent = false;
         for (partition, end) in ends {
             let Some(owned) = self.partitions.0.get_mut(partition) else { continue };

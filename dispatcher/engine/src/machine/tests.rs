@@ -12,19 +12,21 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::json;
-use usher_proto::{Event, EventId, EventRef, Instance, Key, Partition, Reason, Source, SubjectId, Timestamp};
+use usher_proto::{
+    Assignment, Epoch, Event, EventId, EventRef, Instance, Key, Offset, Partition, Reason, Source, SubjectId, Timestamp,
+};
 
 use super::memory::{MAX_RUNS, WINDOW};
 use super::*;
 use crate::arrival::{Admission, Arrival, Ownership};
 use crate::breaker::Permit;
 use crate::{
-    AttemptState, Cause, Change, ChangeKind, Changed, Effect, LogCommand, Looked, NextStep, Outcome, RunState, Seen,
-    StepReport, StoreRead, StoreRequest, StoreWrite,
+    AttemptState, Cause, Change, ChangeKind, Changed, Effect, LogCommand, Looked, NextStep, Outcome, Run, RunState,
+    Seen, StepReport, StoreRead, StoreRequest, StoreWrite,
 };
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
-const EPOCH: i64 = 7;
+const EPOCH: Epoch = Epoch(7);
 const P: Partition = Partition(0);
 
 fn subject(key: &str) -> SubjectId {
@@ -75,7 +77,7 @@ fn tried(run: Run, tries: AttemptState) -> Run {
 }
 
 fn arrival(run: &Run) -> Arrival {
-    Arrival { expires_at: run.expires_at, ..Arrival::starting(run.position, run.event.clone()) }
+    Arrival { expires_at: run.expires_at, ..Arrival::starting(Offset(run.position), run.event.clone()) }
 }
 
 fn limits() -> FlowLimits {
@@ -146,11 +148,11 @@ struct Bench {
     engine: Engine,
     destinations: Destinations,
     now: Timestamp,
-    at_work: BTreeMap<String, (Run, i64, Option<Permit>)>,
+    at_work: BTreeMap<String, (Run, Epoch, Option<Permit>)>,
 }
 
 fn owned_from_the_start(partition: &Partition) -> Ownership {
-    Ownership { partition: *partition, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }
+    Ownership { partition: *partition, epoch: EPOCH, frontier: Some(Offset(0)), operator_offset: None, late: false }
 }
 
 impl Bench {
@@ -168,7 +170,7 @@ impl Bench {
     fn own(&mut self, assignment: u64, partitions: &[Partition]) -> Vec<Step> {
         self.given(assignment, partitions);
         let owned = partitions.iter().map(owned_from_the_start).collect();
-        let mut steps = self.give(Input::Acquired { assignment, owned });
+        let mut steps = self.give(Input::Acquired { assignment: Assignment(assignment), owned });
         let caught_up = self.looked(&steps, &[]);
         steps.extend(caught_up);
         for partition in partitions {
@@ -181,13 +183,24 @@ impl Bench {
     /// have these ends.
     fn looked(&mut self, steps: &[Step], ends: &[(Partition, i64)]) -> Vec<Step> {
         let look = look(steps).unwrap_or_else(|| panic!("the log is looked at: {steps:?}"));
-        let ends = ends.iter().map(|(partition, end)| Seen { partition: *partition, low: 0, end: *end }).collect();
+        let ends = ends
+            .iter()
+            .map(|(partition, end)| Seen { partition: *partition, low: Offset(0), end: Offset(*end) })
+            .collect();
         self.give(Input::Looked { look, seen: Some(Looked { paused: None, ends }) })
     }
 
     fn given(&mut self, assignment: u64, partitions: &[Partition]) -> Vec<Step> {
-        let given = |partition: &Partition| Given { partition: *partition, committed: Some(0), low: 0, end: 0 };
-        self.give(Input::Given { assignment, partitions: partitions.iter().map(given).collect() })
+        let given = |partition: &Partition| Given {
+            partition: *partition,
+            committed: Some(Offset(0)),
+            low: Offset(0),
+            end: Offset(0),
+        };
+        self.give(Input::Given {
+            assignment: Assignment(assignment),
+            partitions: partitions.iter().map(given).collect(),
+        })
     }
 
     fn found(&mut self, partition: Partition, heads: Vec<Run>, all: bool) -> Vec<Step> {
@@ -216,7 +229,13 @@ impl Bench {
     fn admitted(&mut self, admission: Admission) -> Vec<Step> {
         let frontier = 100;
         let retried = false;
-        self.give(Input::Admitted { partition: P, epoch: EPOCH, frontier, admission: Some(admission), retried })
+        self.give(Input::Admitted {
+            partition: P,
+            epoch: EPOCH,
+            frontier: Offset(frontier),
+            admission: Some(admission),
+            retried,
+        })
     }
 
     fn admit(&mut self, heads: Vec<Run>) -> Vec<Step> {

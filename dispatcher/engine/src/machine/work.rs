@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use usher_proto::{EventRef, Partition, Reason, SubjectId};
+use usher_proto::{Epoch, EventRef, Partition, Reason, SubjectId};
 
 use super::{Decision, Engine};
 use crate::breaker::Health;
@@ -38,7 +38,7 @@ impl Engine {
         &mut self,
         key: &SubjectId,
         event: &EventRef,
-        (partition, epoch): (Partition, i64),
+        (partition, epoch): (Partition, Epoch),
         report: StepReport,
         decision: &mut Decision<'_>,
     ) {
@@ -237,7 +237,7 @@ fn continue_run(run: &Run, came: StepResult, next: NextStep) -> ChangeKind {
 }
 
 /// Returns the change that writes a run dead, once its dead letter is published.
-pub fn dead_letter_change(run: &Run, epoch: i64, reason: Reason, error: String) -> Change {
+pub fn dead_letter_change(run: &Run, epoch: Epoch, reason: Reason, error: String) -> Change {
     let verdict = Some((reason, error));
     let in_doubt = run.request.is_some();
     let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };

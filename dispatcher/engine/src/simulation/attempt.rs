@@ -1,7 +1,7 @@
 //! Work on a step: check it, claim it, send the request, report the outcome.
 
 use rand::Rng as _;
-use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
+use usher_proto::{Epoch, EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::destination::{DestinationTrouble, SimulatedCall, TIMEOUT};
 use super::happening::{Fate, event_number};
@@ -25,7 +25,7 @@ pub(super) struct Attempt {
     event: EventRef,
     number: usize,
     partition: Partition,
-    epoch: i64,
+    epoch: Epoch,
     step: usize,
     asked: Option<(String, Permit)>,
     destination: usize,
@@ -40,7 +40,7 @@ impl World {
         if step + 1 == self.plan.steps.len() { NextStep::End } else { NextStep::Step(self.plan.asked_at(step + 1)) }
     }
 
-    pub(super) fn work(&mut self, r: usize, run: Run, epoch: i64, permit: Option<Permit>) {
+    pub(super) fn work(&mut self, r: usize, run: Run, epoch: Epoch, permit: Option<Permit>) {
         let number = event_number(&run.event.reference());
         let p = usize::try_from(run.partition.0).expect("from 0");
         let early = self.early(r, number, &run);

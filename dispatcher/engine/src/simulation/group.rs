@@ -1,7 +1,7 @@
 //! The log's consumer group: the assignment of partitions to replicas, and its changes.
 
 use rand::Rng as _;
-use usher_proto::Partition;
+use usher_proto::{Assignment, Offset, Partition};
 
 use super::world::{Occurrence, World};
 use crate::{Given, Input};
@@ -26,7 +26,7 @@ pub(super) struct SimulatedMember {
 pub(super) struct SimulatedGroup {
     pub(super) owner: Vec<Option<usize>>,
     members: Vec<SimulatedMember>,
-    assignment: u64,
+    assignment: Assignment,
     rotation: usize,
 }
 
@@ -35,7 +35,7 @@ impl SimulatedGroup {
         Self {
             owner: vec![None; partitions],
             members: vec![SimulatedMember::default(); replicas],
-            assignment: 0,
+            assignment: Assignment(0),
             rotation: 0,
         }
     }
@@ -74,15 +74,15 @@ impl World {
             }
         }
         for (r, partitions) in given.into_iter().enumerate().filter(|(_, partitions)| !partitions.is_empty()) {
-            self.group.assignment += 1;
+            self.group.assignment = self.group.assignment.next();
             for p in &partitions {
                 self.group.owner[*p] = Some(r);
             }
             let given = |p: &usize| Given {
                 partition: partition(*p),
-                committed: self.log.0[*p].committed,
-                low: 0,
-                end: self.log.0[*p].end,
+                committed: self.log.0[*p].committed.map(Offset),
+                low: Offset(0),
+                end: Offset(self.log.0[*p].end),
             };
             let partitions = partitions.iter().map(given).collect();
             self.tell(r, Input::Given { assignment: self.group.assignment, partitions });

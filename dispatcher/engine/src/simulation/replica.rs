@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rand::Rng as _;
-use usher_proto::Snapshot;
-use usher_proto::{Partition, SubjectId, Timestamp};
+use usher_proto::{Assignment, Offset, Partition, Snapshot, SubjectId, Timestamp};
 
 use super::group::partition;
 use super::happening::{self, Fate, user_number};
@@ -24,7 +23,7 @@ const STOP: i64 = 6_000;
 /// The reading position of a partition.
 #[derive(Debug)]
 struct Reader {
-    assignment: u64,
+    assignment: Assignment,
     next: i64,
     paused: bool,
 }
@@ -49,7 +48,7 @@ pub(super) struct SimulatedReplica {
     /// Number of its subscriptions to the log.
     pub(super) subscription: u32,
     /// The assignment of each partition, as the log's client sees it.
-    held: BTreeMap<usize, u64>,
+    held: BTreeMap<usize, Assignment>,
     readers: BTreeMap<usize, Reader>,
     /// Partitions that must be handed back.
     leaving: Vec<usize>,
@@ -171,7 +170,7 @@ impl World {
         self.polls += 1;
         if self.polls.is_multiple_of(64) {
             let held = self.replicas[r].held.keys();
-            let ends = held.map(|p| (partition(*p), self.log.0[*p].end)).collect();
+            let ends = held.map(|p| (partition(*p), Offset(self.log.0[*p].end))).collect();
             self.handle(r, Input::Ends(ends));
         }
         let replica = &self.replicas[r];
@@ -196,7 +195,7 @@ impl World {
                 let snapshot =
                     of.snapshot.then(|| Snapshot { updated_at: at, occurred_at: at, data: Some(String::new()) });
                 Arrival {
-                    offset: *offset,
+                    offset: Offset(*offset),
                     event: happening::event(*number as usize, of, &self.body),
                     starts: of.starts,
                     cancels: of.cancels,
@@ -213,7 +212,7 @@ impl World {
             read.push(Input::Read {
                 assignment: reader.assignment,
                 partition: partition(*p),
-                next,
+                next: Offset(next),
                 arrivals,
                 refused: Vec::new(),
             });
@@ -322,7 +321,7 @@ impl World {
             }
             Step::Look(look) => {
                 let end = |p: usize| if self.plan.defect == Defect::NoEnds { 0 } else { self.log.0[p].end };
-                let seen = |p| Seen { partition: partition(p), low: 0, end: end(p) };
+                let seen = |p| Seen { partition: partition(p), low: Offset(0), end: Offset(end(p)) };
                 let ends = (0..self.plan.partitions).map(seen).collect();
                 let seen = self.is_answered().then_some(Looked { paused: self.paused, ends });
                 self.answers_later(r, Input::Looked { look, seen });
@@ -332,7 +331,7 @@ impl World {
                     Defect::NoFrontiers => Some(i64::MAX),
                     _ => self.store.frontier(p),
                 };
-                let frontiers = (0..self.plan.partitions).map(|p| (partition(p), frontier(p))).collect();
+                let frontiers = (0..self.plan.partitions).map(|p| (partition(p), frontier(p).map(Offset))).collect();
                 let frontiers = self.is_answered().then_some(frontiers);
                 self.answers_later(r, Input::Frontiers(frontiers));
             }
@@ -341,7 +340,7 @@ impl World {
                 for (partition, next) in offsets {
                     let p = index(partition);
                     if replica.held.get(&p) == Some(&assignment) && !replica.leaving.contains(&p) {
-                        replica.readers.insert(p, Reader { assignment, next, paused: false });
+                        replica.readers.insert(p, Reader { assignment, next: next.0, paused: false });
                     }
                 }
             }
@@ -349,9 +348,9 @@ impl World {
                 let p = index(partition);
                 // The commit of a replica that is no longer a member is refused, and sometimes one is lost.
                 if self.group.owner[p] == Some(r) && !self.rng.random_bool(0.02) {
-                    self.log.0[p].committed = Some(at);
+                    self.log.0[p].committed = Some(at.0);
                     if self.plan.defect != Defect::FrontierFirstUnseen {
-                        self.checker.frontier("commit", p, at, &self.log, &self.events, &self.store);
+                        self.checker.frontier("commit", p, at.0, &self.log, &self.events, &self.store);
                     }
                 }
             }

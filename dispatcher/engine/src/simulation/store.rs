@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 use serde_json::Value;
-use usher_proto::{EventRef, Partition, Reason, SubjectId, Timestamp};
+use usher_proto::{Epoch, EventRef, Offset, Partition, Reason, SubjectId, Timestamp};
 
 use super::happening::{self, EventPlan, event_number, user_number, user_of_key};
 use super::plan::Defect;
@@ -69,7 +69,7 @@ pub(super) struct DueRuns {
     pub(super) heads: Vec<Run>,
     pub(super) behind: Vec<SubjectId>,
     /// Partitions that the caller does not own any more, with the epochs that it named.
-    pub(super) fenced: Vec<(Partition, i64)>,
+    pub(super) fenced: Vec<(Partition, Epoch)>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ struct LaneRows {
 
 #[derive(Debug)]
 struct PartitionRows {
-    epoch: i64,
+    epoch: Epoch,
     frontier: Option<i64>,
     /// Heads that are queued or running, by destination (the last set is for those without one), then by position.
     heads: Vec<BTreeSet<(i64, u32)>>,
@@ -131,7 +131,7 @@ impl SimulatedStore {
         defect: Defect,
     ) -> Self {
         let partition = || PartitionRows {
-            epoch: 0,
+            epoch: Epoch(0),
             frontier: None,
             heads: vec![BTreeSet::new(); destinations.len() + 1],
             due: BTreeSet::new(),
@@ -179,7 +179,7 @@ impl SimulatedStore {
         usize::try_from(partition.0).expect("partitions are numbered from 0")
     }
 
-    pub(super) fn owns(&self, partition: Partition, epoch: i64) -> bool {
+    pub(super) fn owns(&self, partition: Partition, epoch: Epoch) -> bool {
         self.defect == Defect::NoFence || self.partitions[Self::index(partition)].epoch == epoch
     }
 
@@ -272,11 +272,11 @@ impl SimulatedStore {
             let index = Self::index(*partition);
             self.interrupt(index);
             let rows = &mut self.partitions[index];
-            rows.epoch += 1;
+            rows.epoch = Epoch(rows.epoch.0 + 1);
             owned.push(Ownership {
                 partition: *partition,
                 epoch: rows.epoch,
-                frontier: rows.frontier,
+                frontier: rows.frontier.map(Offset),
                 operator_offset: None,
                 late: false,
             });
@@ -304,7 +304,7 @@ impl SimulatedStore {
         if !self.owns(batch.partition, batch.epoch) {
             return None;
         }
-        self.partitions[index].frontier = Some(batch.frontier);
+        self.partitions[index].frontier = Some(batch.frontier.0);
         if matches!(self.defect, Defect::FrontierFirst | Defect::FrontierFirstUnseen) {
             // The deferred batch is stored with the next one.
             let owed = std::mem::replace(&mut self.owed, vec![batch.clone()]);
@@ -341,7 +341,7 @@ impl SimulatedStore {
             self.rows[number] = Some(Box::new(StoredRun {
                 user: u32::try_from(user_number(&arrival.event.subject)).expect("few"),
                 partition,
-                position: arrival.offset,
+                position: arrival.offset.0,
                 // It enters the indexes with its first change, which makes it queued.
                 state: RunState::Done,
                 step: 0,
@@ -384,7 +384,7 @@ impl SimulatedStore {
             }
         }
         for arrival in fresh.iter().filter(|arrival| arrival.cancels) {
-            self.cancel(&arrival.event.subject, arrival.offset, &mut admission.cancelled);
+            self.cancel(&arrival.event.subject, arrival.offset.0, &mut admission.cancelled);
         }
         let live = |number: &&u32| !self.row(**number as usize).expect("a row").state.is_terminal();
         let (heads, behind): (Vec<u32>, Vec<u32>) =
@@ -447,7 +447,7 @@ impl SimulatedStore {
         (order.iter().take(limit).map(|(_, _, number)| self.run(*number, events)).collect(), order.len() > limit)
     }
 
-    pub(super) fn due(&mut self, partitions: &[(Partition, i64)], now: i64, events: &[EventPlan]) -> DueRuns {
+    pub(super) fn due(&mut self, partitions: &[(Partition, Epoch)], now: i64, events: &[EventPlan]) -> DueRuns {
         let DueRuns { mut heads, mut behind, mut fenced } = DueRuns::default();
         for (partition, epoch) in partitions {
             if !self.owns(*partition, *epoch) {

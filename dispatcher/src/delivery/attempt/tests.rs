@@ -17,13 +17,11 @@ use usher_engine::Effect;
 use usher_engine::arrival::{Arrival, Batch};
 use usher_engine::clock::ClockState;
 use usher_flows::FlowSource;
-use usher_proto::Snapshot;
-use usher_proto::{Event, EventId, Instance, Key, Partition, Source, SubjectId};
-use usher_quota::LimitedAccount;
-use usher_quota::Quota;
+use usher_proto::{Epoch, Event, EventId, Instance, Key, Offset, Partition, Snapshot, Source, SubjectId};
+use usher_quota::{LimitedAccount, Quota};
 use usher_service::Readiness;
 use usher_sql::{Database, DatabaseAddress, Outage};
-use usher_store::SqlStore;
+use usher_store::{SqlStore, Store};
 
 use super::*;
 use crate::delivery::destinations::SharedDestinations;
@@ -91,10 +89,11 @@ fn done() -> Outcome {
 }
 
 struct Scene {
+    store: Arc<dyn Store>,
     executor: StepExecutor,
     fake: Arc<Fake>,
     run: Run,
-    epoch: i64,
+    epoch: Epoch,
     sharing: JoinHandle<()>,
     _folder: TempDir,
 }
@@ -136,13 +135,13 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
         provenance: Vec::new(),
         body: Bytes::from_static(b"{\"data\":{}}"),
     };
-    let arrival = Arrival::starting(0, event);
+    let arrival = Arrival::starting(Offset(0), event);
     let flow_version = flow.version.clone();
     let connector = flow.connector(0).map(str::to_owned);
     let batch = Batch {
         partition: Partition(0),
         epoch,
-        frontier: 1,
+        frontier: Offset(1),
         arrivals: vec![arrival],
         refused: Vec::new(),
         flow_version,
@@ -176,9 +175,19 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let connectors = Arc::new(connectors);
     let suppression = Arc::default();
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
-    let executor =
-        StepExecutor { versions, store, connectors, quotas, suppression, store_handle, metrics, clock, outage, stop };
-    Scene { executor, fake, run, epoch, sharing, _folder: folder }
+    let executor = StepExecutor {
+        versions,
+        subjects: store.clone(),
+        connectors,
+        quotas,
+        suppression,
+        store_handle,
+        metrics,
+        clock,
+        outage,
+        stop,
+    };
+    Scene { executor, store, fake, run, epoch, sharing, _folder: folder }
 }
 
 impl Scene {
@@ -212,7 +221,7 @@ async fn a_panic_in_a_connector_is_a_retry() {
 #[tokio::test]
 async fn an_attempt_is_claimed_first_and_not_made_by_who_has_lost_the_partition() {
     let scene = scene(FLOW, Idempotency::None, Lookup::Unknown, done).await;
-    scene.executor.store.acquire("test", &[Partition(0)], "somebody else").await.expect("it is taken over");
+    scene.store.acquire("test", &[Partition(0)], "somebody else").await.expect("it is taken over");
     assert_eq!(scene.executor.work(&scene.run, scene.epoch).await, StepReport::Fenced);
     assert_eq!(scene.asked(), 0);
 }
@@ -227,7 +236,7 @@ async fn only_a_destination_that_forgets_makes_a_successor_wait() {
         let scene = scene(FLOW, idempotency, Lookup::Unknown, done).await;
         assert_eq!(scene.outcome().await, done());
         let of = usher_store::HeadsOf { partition: Partition(0), after: None, without: Vec::new(), limit: 1 };
-        let claimed = scene.executor.store.heads("test", &of).await.expect("the run").remove(0);
+        let claimed = scene.store.heads("test", &of).await.expect("the run").remove(0);
         let until = claimed.tries.claimed_until.map(|until| until.since(clock::now()));
         assert_eq!(until.is_some_and(|until| until > Duration::from_secs(4)), waits, "{idempotency:?}");
     }
@@ -274,11 +283,11 @@ async fn of_who_was_deleted_only_the_steps_that_say_so_are_made() {
     let gone = |epoch, event: Event| {
         let occurred_at = event.occurred_at.millis();
         let snapshot = Some(Snapshot { updated_at: occurred_at, occurred_at, data: None });
-        let arrivals = vec![Arrival { starts: false, snapshot, ..Arrival::starting(1, event) }];
+        let arrivals = vec![Arrival { starts: false, snapshot, ..Arrival::starting(Offset(1), event) }];
         Batch {
             partition: Partition(0),
             epoch,
-            frontier: 2,
+            frontier: Offset(2),
             arrivals,
             refused: Vec::new(),
             flow_version: "1".into(),
@@ -288,7 +297,7 @@ async fn of_who_was_deleted_only_the_steps_that_say_so_are_made() {
     for (flow, expected) in [(FLOW.to_owned(), 0), (format!("{FLOW}for_deleted = true\n"), 1)] {
         let scene = scene(&flow, Idempotency::Natural, Lookup::Unknown, done).await;
         let event = Event { id: EventId::new("msg_2"), kind: "user.deleted".into(), ..scene.run.event.clone() };
-        scene.executor.store.admit("test", &gone(scene.epoch, event)).await.expect("it is admitted");
+        scene.store.admit("test", &gone(scene.epoch, event)).await.expect("it is admitted");
         let report = scene.executor.work(&scene.run, scene.epoch).await;
         assert_eq!((report == StepReport::Superseded, scene.asked()), (expected == 0, expected), "{report:?}");
     }

@@ -3,11 +3,11 @@
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use usher_proto::Key;
+use usher_proto::{Key, Offset};
 
 use super::*;
-use crate::kafka::KafkaLog;
-use crate::subscription::Subscription;
+use crate::kafka::{KafkaLog, QUESTION_DEADLINE};
+use crate::subscription::{Assigned, Subscription};
 use crate::{Creation, Log as _, Retention, TopicSpec};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ fn committed(log: &KafkaLog) -> Option<i64> {
     list.add_partition("t", 0);
     let found = asker.committed_offsets(list, QUESTION_DEADLINE).expect("an answer");
     match found.find_partition("t", 0).map(|found| found.offset()) {
-        Some(Offset::Offset(offset)) => Some(offset),
+        Some(KafkaOffset::Offset(offset)) => Some(offset),
         _ => None,
     }
 }
@@ -50,12 +50,12 @@ async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_
         assert!(started.elapsed() < DEADLINE, "the commit is written in the end");
         tokio::select! {
             event = events.recv() => match event.expect("the subscription goes on") {
-                LogEvent::Assigned { epoch, partitions } => {
+                LogEvent::Assigned { assignment, partitions } => {
                     let start = |found: &Assigned| (found.partition, found.committed.unwrap_or(found.low));
-                    control.start(epoch, partitions.iter().map(start).collect());
+                    control.start(assignment, partitions.iter().map(start).collect());
                 }
                 LogEvent::Records { partition, records, .. } => {
-                    control.commit(partition, records.last().expect("never empty").0 + 1);
+                    control.commit(partition, records.last().expect("never empty").0.next());
                 }
                 LogEvent::Reached { .. } => {}
                 // An illegal generation means that another member may own the partition.
@@ -76,7 +76,7 @@ async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
         assert!(std::env::var_os("CI").is_none(), "CI is set, so USHER_TEST_KAFKA must say where Kafka is");
         return;
     };
-    for (name, commits, read) in [("committed", true, vec![0]), ("aborted", false, vec![])] {
+    for (name, commits, read) in [("committed", true, vec![Offset(0)]), ("aborted", false, vec![])] {
         let log = KafkaLog::open(&brokers, &[]).expect("a client");
         let topic = format!("{name}{}", usher_service::clock::now().millis());
         let spec =
@@ -97,16 +97,16 @@ async fn the_end_is_reached_though_its_last_offsets_hold_no_record() {
         let mut end = None;
         let reached = loop {
             match tokio::time::timeout(DEADLINE, events.recv()).await.expect("in time").expect("it goes on") {
-                LogEvent::Assigned { epoch, partitions } => {
+                LogEvent::Assigned { assignment, partitions } => {
                     end = partitions.first().map(|found| found.end);
-                    control.start(epoch, partitions.iter().map(|found| (found.partition, found.low)).collect());
+                    control.start(assignment, partitions.iter().map(|found| (found.partition, found.low)).collect());
                 }
                 LogEvent::Records { records, .. } => offsets.extend(records.iter().map(|(offset, _)| *offset)),
                 LogEvent::Reached { next, .. } => break next,
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!((offsets, Some(reached), reached), (read, end, 2), "{name}");
+        assert_eq!((offsets, Some(reached), reached), (read, end, Offset(2)), "{name}");
         control.close().await;
     }
 }

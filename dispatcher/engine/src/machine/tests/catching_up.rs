@@ -1,6 +1,8 @@
 //! Tests that nothing begins on outdated state: after an assignment and after a resume the log is read to
 //! its end first.
 
+use usher_proto::{Assignment, Offset};
+
 use super::*;
 
 const OTHER: Partition = Partition(1);
@@ -11,13 +13,14 @@ const RESUMED: Input = Input::Paused(None);
 fn assigned() -> (Bench, Vec<Step>) {
     let mut bench = Bench::new(FlowLimits { partitions: 2, ..limits() });
     bench.given(1, &[P]);
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
-    let steps = bench.give(Input::Acquired { assignment: 1, owned });
+    let owned =
+        vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(Offset(0)), operator_offset: None, late: false }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
     (bench, steps)
 }
 
 fn frontiers(of: &[(Partition, Option<i64>)]) -> Input {
-    Input::Frontiers(Some(of.iter().copied().collect()))
+    Input::Frontiers(Some(of.iter().map(|(partition, offset)| (*partition, offset.map(Offset))).collect()))
 }
 
 fn asks_frontiers(steps: &[Step]) -> bool {
@@ -37,9 +40,9 @@ fn nothing_is_begun_until_the_log_has_been_read_to_the_end_seen_at_the_assignmen
         admission: Some(Admission { heads, ..Admission::default() }),
         retried: false,
     };
-    assert_eq!(begun(&bench.give(read(99, vec![run("a", 1)]))), NONE);
+    assert_eq!(begun(&bench.give(read(Offset(99), vec![run("a", 1)]))), NONE);
     assert_eq!(bench.numbers().loaded, 0, "what may not begin is left to the store");
-    let steps = bench.give(read(100, vec![run("b", 99)]));
+    let steps = bench.give(read(Offset(100), vec![run("b", 99)]));
     assert!(!bench.engine.is_catching_up());
     assert_eq!(found_after(&steps), [None]);
     assert_eq!(begun(&bench.found(P, vec![run("a", 1), run("b", 99)], true)), ["a-1", "b-99"]);
@@ -87,13 +90,19 @@ fn each_further_assignment_holds_everything_again() {
     let mut bench = Bench::owning(limits());
     bench.given(2, &[OTHER]);
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), NONE);
-    let owned =
-        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(3), operator_offset: None, late: false }];
-    let steps = bench.give(Input::Acquired { assignment: 2, owned });
+    let owned = vec![Ownership {
+        partition: OTHER,
+        epoch: EPOCH,
+        frontier: Some(Offset(3)),
+        operator_offset: None,
+        late: false,
+    }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     bench.looked(&steps, &[(P, 100), (OTHER, 4)]);
     assert_eq!(bench.engine.catching_up().map(|unread| unread.partitions), Some(vec![OTHER]));
     let admission = Some(Admission::default());
-    let steps = bench.give(Input::Admitted { partition: OTHER, epoch: EPOCH, frontier: 4, admission, retried: false });
+    let steps =
+        bench.give(Input::Admitted { partition: OTHER, epoch: EPOCH, frontier: Offset(4), admission, retried: false });
     assert_eq!(found_after(&steps), [Some(0), None], "from before what was left to the store");
 }
 
@@ -102,9 +111,14 @@ fn an_answer_from_before_the_last_assignment_does_not_count() {
     let (mut bench, steps) = assigned();
     bench.given(2, &[OTHER]);
     assert_eq!(bench.looked(&steps, &[]), []);
-    let owned =
-        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
-    let steps = bench.give(Input::Acquired { assignment: 2, owned });
+    let owned = vec![Ownership {
+        partition: OTHER,
+        epoch: EPOCH,
+        frontier: Some(Offset(0)),
+        operator_offset: None,
+        late: false,
+    }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     bench.looked(&steps, &[(P, 5)]);
     assert!(bench.engine.is_catching_up());
 }
@@ -113,9 +127,14 @@ fn an_answer_from_before_the_last_assignment_does_not_count() {
 fn a_partition_that_goes_away_meanwhile_is_waited_for_where_it_has_gone() {
     let mut bench = Bench::owning(FlowLimits { partitions: 2, ..limits() });
     bench.given(2, &[OTHER]);
-    let owned =
-        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
-    let steps = bench.give(Input::Acquired { assignment: 2, owned });
+    let owned = vec![Ownership {
+        partition: OTHER,
+        epoch: EPOCH,
+        frontier: Some(Offset(0)),
+        operator_offset: None,
+        late: false,
+    }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     assert!(!asks_frontiers(&bench.looked(&steps, &[(OTHER, 4)])), "it is ours");
     let steps = bench.give(Input::Revoked { partitions: vec![OTHER], lost: true });
     assert!(asks_frontiers(&steps));
@@ -140,8 +159,9 @@ fn who_is_fenced_meanwhile_catches_up_with_the_next_assignment() {
     assert!(!bench.engine.is_catching_up(), "there is nothing that could begin");
     assert_eq!(bench.after_seconds(1), []);
     bench.given(2, &[P]);
-    let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
-    let steps = bench.give(Input::Acquired { assignment: 2, owned });
+    let owned =
+        vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(Offset(0)), operator_offset: None, late: false }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     assert_eq!(bench.looked(&steps, &[(P, 5)]), []);
     assert!(bench.engine.is_catching_up());
 }
@@ -153,7 +173,8 @@ fn whatever_would_begin_is_held_wherever_it_comes_from() {
     bench.behind("more");
     bench.fail("resting-1", Cause::Timeout);
     let admission = Some(Admission::default());
-    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 100, admission, retried: true });
+    let steps =
+        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: Offset(100), admission, retried: true });
     assert_eq!(found_after(&steps), [None], "the store is being asked for heads");
     bench.given(2, &[OTHER]);
     // Heads of every source: new, woken or redriven, found in the store, due or parked, next of their lane, rested.
@@ -173,9 +194,14 @@ fn whatever_would_begin_is_held_wherever_it_comes_from() {
         "{steps:?}"
     );
 
-    let owned =
-        vec![Ownership { partition: OTHER, epoch: EPOCH, frontier: Some(0), operator_offset: None, late: false }];
-    let steps = bench.give(Input::Acquired { assignment: 2, owned });
+    let owned = vec![Ownership {
+        partition: OTHER,
+        epoch: EPOCH,
+        frontier: Some(Offset(0)),
+        operator_offset: None,
+        late: false,
+    }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     let steps = bench.looked(&steps, &[]);
     assert_eq!(begun(&steps).len(), 2, "those in memory at once: {steps:?}");
     assert_eq!(found_after(&steps), [Some(2), None], "the others from the first of them on");
@@ -193,7 +219,8 @@ fn a_paused_flow_begins_nothing_and_reads_on_and_catches_up_when_it_is_resumed()
     assert_eq!(begun(&steps), NONE);
     assert_eq!(begun(&bench.looked(&steps, &[(P, 101)])), NONE, "something in the log is unread");
     let admission = Some(Admission::default());
-    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 101, admission, retried: false });
+    let steps =
+        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: Offset(101), admission, retried: false });
     assert_eq!(begun(&steps), ["b-2"]);
     assert_eq!(found_after(&steps), [Some(2)]);
     assert_eq!(bench.give(RESUMED), [], "it is no resume where nothing was paused");
@@ -252,8 +279,13 @@ fn full_memory_does_not_keep_a_flow_from_catching_up() {
     bench.admit(heads(0, 4_000));
     bench.given(2, &[OTHER]);
     for round in 1..5 {
-        let read =
-            Input::Read { assignment: 1, partition: P, next: 100 * round, arrivals: Vec::new(), refused: Vec::new() };
+        let read = Input::Read {
+            assignment: Assignment(1),
+            partition: P,
+            next: Offset(100 * round),
+            arrivals: Vec::new(),
+            refused: Vec::new(),
+        };
         assert!(
             bench.give(read).iter().any(|step| matches!(step, Step::Store(StoreRequest::Write(StoreWrite::Admit(_))))),
             "{round}"

@@ -1,5 +1,7 @@
 //! Tests of taking partitions over, handing them back, and pausing and resuming their reading.
 
+use usher_proto::{Assignment, Epoch, Offset};
+
 use super::*;
 
 #[test]
@@ -16,7 +18,8 @@ fn what_comes_back_about_a_partition_that_was_taken_away_is_ignored() {
 fn an_answer_that_was_lost_is_looked_for() {
     let mut bench = Bench::owning(limits());
     let admission = Some(Admission::default());
-    let steps = bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission, retried: true });
+    let steps =
+        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: Offset(1), admission, retried: true });
     assert_eq!(found_after(&steps), [None]);
     // The same once more, while the store is being queried.
     bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), retried: true });
@@ -82,7 +85,7 @@ fn nothing_is_begun_once_the_process_stops_and_what_is_under_way_is_finished() {
 #[test]
 fn whoever_learns_that_a_partition_is_somebody_elses_joins_again() {
     let admission: fn(&mut Bench) -> Vec<Step> = |bench| {
-        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: 1, admission: None, retried: false })
+        bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: Offset(1), admission: None, retried: false })
     };
     let claim: fn(&mut Bench) -> Vec<Step> = |bench| {
         bench.admit(vec![run("a", 1)]);
@@ -101,7 +104,7 @@ fn whoever_learns_that_a_partition_is_somebody_elses_joins_again() {
         assert_eq!(bench.numbers(), Counts::default());
     }
     let mut bench = Bench::owning(limits());
-    assert!(!is_rejoin(&bench.give(Input::Fenced { partition: P, epoch: EPOCH - 1 })), "of an earlier time");
+    assert!(!is_rejoin(&bench.give(Input::Fenced { partition: P, epoch: Epoch(EPOCH.0 - 1) })), "of an earlier time");
 }
 
 #[test]
@@ -110,25 +113,29 @@ fn a_partition_that_is_taken_and_given_again_is_ours_under_the_later_assignment(
     bench.given(1, &[P]);
     bench.give(Input::Revoked { partitions: vec![P], lost: true });
     bench.given(2, &[P]);
-    let owned = |epoch| vec![Ownership { partition: P, epoch, frontier: Some(0), operator_offset: None, late: false }];
-    assert_eq!(bench.give(Input::Acquired { assignment: 1, owned: owned(1) }), []);
-    let steps = bench.give(Input::Acquired { assignment: 2, owned: owned(2) });
-    assert!(steps.contains(&Step::Log(LogCommand::Start { assignment: 2, offsets: vec![(P, 0)] })), "{steps:?}");
+    let owned =
+        |epoch| vec![Ownership { partition: P, epoch, frontier: Some(Offset(0)), operator_offset: None, late: false }];
+    assert_eq!(bench.give(Input::Acquired { assignment: Assignment(1), owned: owned(Epoch(1)) }), []);
+    let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned: owned(Epoch(2)) });
+    assert!(
+        steps.contains(&Step::Log(LogCommand::Start { assignment: Assignment(2), offsets: vec![(P, Offset(0))] })),
+        "{steps:?}"
+    );
 }
 
 #[test]
 fn where_a_partition_begins_is_stored_before_it_is_read() {
     let mut bench = Bench::new(limits());
-    let given = Given { partition: P, committed: None, low: 3, end: 9 };
-    bench.give(Input::Given { assignment: 1, partitions: vec![given] });
+    let given = Given { partition: P, committed: None, low: Offset(3), end: Offset(9) };
+    bench.give(Input::Given { assignment: Assignment(1), partitions: vec![given] });
     let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: None, operator_offset: None, late: false }];
-    let steps = bench.give(Input::Acquired { assignment: 1, owned });
-    assert!(steps.contains(&Step::Log(LogCommand::Start { assignment: 1, offsets: vec![(P, 3)] })));
+    let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
+    assert!(steps.contains(&Step::Log(LogCommand::Start { assignment: Assignment(1), offsets: vec![(P, Offset(3))] })));
     let first = steps.iter().find_map(|step| match step {
         Step::Store(StoreRequest::Write(StoreWrite::Admit(batch))) => Some((batch.frontier, batch.arrivals.len())),
         _ => None,
     });
-    assert_eq!(first, Some((3, 0)));
+    assert_eq!(first, Some((Offset(3), 0)));
     assert!(!bench.engine.has_begun());
     // No wait ends before the existing records have been read: one of them might cancel it.
     let steps = bench.looked(&steps, &[(P, 9)]);
@@ -140,16 +147,16 @@ fn where_a_partition_begins_is_stored_before_it_is_read() {
 #[test]
 fn a_partition_that_has_events_and_delivers_none_is_noticed() {
     let mut bench = Bench::owning(limits());
-    assert!(!is_rejoin(&bench.give(Input::Ends(vec![(P, 5)]))));
+    assert!(!is_rejoin(&bench.give(Input::Ends(vec![(P, Offset(5))]))));
     bench.now = NOW.plus(Duration::from_secs(60));
-    assert!(!is_rejoin(&bench.give(Input::Ends(vec![(P, 5)]))));
+    assert!(!is_rejoin(&bench.give(Input::Ends(vec![(P, Offset(5))]))));
     bench.now = NOW.plus(Duration::from_secs(61));
-    assert!(is_rejoin(&bench.give(Input::Ends(vec![(P, 5)]))));
+    assert!(is_rejoin(&bench.give(Input::Ends(vec![(P, Offset(5))]))));
 
     let mut quiet = Bench::owning(limits());
     for second in 0..10 {
         quiet.now = NOW.plus(Duration::from_secs(second * 50));
-        assert!(!is_rejoin(&quiet.give(Input::Ends(vec![(P, 0)]))), "there is nothing to read");
+        assert!(!is_rejoin(&quiet.give(Input::Ends(vec![(P, Offset(0))]))), "there is nothing to read");
     }
 }
 
@@ -178,9 +185,9 @@ fn reading_pauses_while_too_much_waits_for_admission_and_goes_on_when_half_of_it
     let mut bench = Bench::owning(limits());
     let read = |from: i64, to: i64| Input::Read {
         refused: Vec::new(),
-        assignment: 1,
+        assignment: Assignment(1),
         partition: P,
-        next: to,
+        next: Offset(to),
         arrivals: (from..to).map(|n| arrival(&run(&format!("k{n}"), n))).collect(),
     };
     assert!(
@@ -206,7 +213,7 @@ fn a_search_of_many_partitions_at_once_does_not_go_beyond_the_bound() {
     let partitions: Vec<Partition> = (0..50).map(Partition).collect();
     bench.given(1, &partitions);
     let owned = partitions.iter().map(owned_from_the_start).collect();
-    let steps = bench.give(Input::Acquired { assignment: 1, owned });
+    let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
     let steps = bench.looked(&steps, &[]);
     assert_eq!(found_after(&steps).len(), MAX_RUNS / FOUND_AT_ONCE);
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)).len(), 1, "the next one's turn");

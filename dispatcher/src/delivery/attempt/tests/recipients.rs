@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 use usher_engine::SkipReason;
-use usher_proto::AddressDigest;
 use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
+use usher_proto::{AddressDigest, Offset};
 use usher_service::options::Environment;
 
 use super::*;
@@ -33,17 +33,17 @@ impl Scene {
         let subject = SubjectId::new(Source::Usher, &Instance::default(), &Key::new("k"));
         let event =
             change.clone().into_event(EventId::new(format!("e{:x}", rand::random::<u64>())), subject, clock::now());
-        let arrival = Arrival { starts: false, suppression: Some(change), ..Arrival::starting(1, event) };
+        let arrival = Arrival { starts: false, suppression: Some(change), ..Arrival::starting(Offset(1), event) };
         let batch = Batch {
             refused: Vec::new(),
             partition: Partition(0),
             epoch: self.epoch,
-            frontier: 2,
+            frontier: Offset(2),
             arrivals: vec![arrival],
             flow_version: self.run.flow_version.clone(),
             connector: None,
         };
-        self.executor.store.admit("test", &batch).await.expect("it is admitted");
+        self.store.admit("test", &batch).await.expect("it is admitted");
     }
 
     async fn held(&self) -> Option<SkipReason> {
