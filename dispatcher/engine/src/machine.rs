@@ -1,24 +1,28 @@
 //! The state machine of one flow: decides the next steps from what has happened.
 //!
-//! This file holds the state. `begin` begins the work that may begin, `ownership` takes partitions over and hands them back, `holding` decides
-//! when nothing may begin, `memory` which runs of the store are in memory, `work` handles the results of runs, and
+//! This file holds the state. `ownership` takes partitions over and hands them back, `admission` turns records into
+//! admissions, `memory` decides which runs of the store are in memory, `begin` begins steps, `holding` decides when
+//! nothing may begin, `work` handles the results of attempts, `written` the changes that the store has written, and
 //! `wakeup` says when time alone changes something.
 
+mod admission;
 mod begin;
 mod holding;
 mod memory;
 mod ownership;
 mod wakeup;
 mod work;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
+use admission::Records;
 use holding::Pause;
-use ownership::Records;
+
 use usher_proto::{Assignment, EventRef, Offset, Partition, Timestamp};
-pub use work::dead_letter_change;
+pub use written::dead_letter_change;
 
 use super::catch_up::CatchUp;
 use super::clock::ClockState;

@@ -2,10 +2,11 @@
 //! may not begin, are left to the store and found there when there is room. Thus no backlog delays the reading of
 //! records that must be known before the next step.
 
-use usher_proto::{Partition, SubjectId};
+use usher_proto::{Epoch, Offset, Partition, SubjectId};
 
 use super::begin::HELD_KEPT;
-use super::{Decision, Engine, FOUND_AT_ONCE};
+use super::{Decision, DueQuery, Engine, FOUND_AT_ONCE};
+use crate::arrival::Admission;
 use crate::partitions::{Owned, Search};
 use crate::{LogCommand, Run, Step, StoreRead, StoreRequest};
 
@@ -24,6 +25,63 @@ const MAX_LEFT_OUT: usize = 1_000_000;
 pub(super) const WINDOW: usize = 8;
 
 impl Engine {
+    pub(super) fn admitted(
+        &mut self,
+        partition: Partition,
+        epoch: Epoch,
+        frontier: Offset,
+        admission: Option<Admission>,
+        retried: bool,
+        decision: &mut Decision<'_>,
+    ) {
+        let Some(owned) = self.partitions.current(partition, epoch) else { return };
+        owned.admitting = false;
+        let Some(Admission { heads, woken, behind, cancelled, .. }) = admission else {
+            return self.rejoin("the store says that a partition is somebody else's", decision);
+        };
+        owned.frontier = frontier;
+        owned.started();
+        if retried {
+            owned.search_again();
+        }
+        let leaving = owned.is_leaving();
+        decision.steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
+        for (key, event) in cancelled {
+            if self.lanes.cancel(&key, &event) {
+                self.load(&key, partition, decision);
+            }
+        }
+        if !leaving && !self.stopping {
+            heads.into_iter().for_each(|run| self.take_in(run, false));
+            woken.into_iter().for_each(|run| self.take_in(run, true));
+        }
+        behind.iter().for_each(|key| self.lanes.behind(key));
+    }
+
+    pub(super) fn found(&mut self, partition: Partition, epoch: Epoch, heads: Vec<Run>, all: bool) {
+        let Some(owned) = self.partitions.current(partition, epoch) else { return };
+        owned.searched(heads.last().map(|run| (run.position, run.event.reference())), all);
+        if !owned.is_leaving() && !self.stopping {
+            heads.into_iter().for_each(|run| self.take_in(run, true));
+        }
+    }
+
+    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[SubjectId], retried: bool) {
+        if let DueQuery::Asked(at) = self.due {
+            self.due = DueQuery::Answered(at);
+        }
+        for run in heads {
+            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| !owned.is_leaving());
+            if staying && !self.stopping {
+                self.take_in(run, true);
+            }
+        }
+        behind.iter().for_each(|key| self.lanes.behind(key));
+        if retried {
+            self.partitions.0.values_mut().for_each(Owned::search_again);
+        }
+    }
+
     /// Returns true if one more head may enter memory.
     pub(super) fn has_room(&self) -> bool {
         self.lanes.loaded() < MAX_RUNS && self.lanes.weight() < MAX_RUNS_WEIGHT

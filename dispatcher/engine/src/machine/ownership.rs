@@ -1,29 +1,19 @@
-//! Ownership of partitions: taking a partition over, reading it, handing it back.
+//! Ownership of partitions: taking a partition over and handing it back.
 
 use std::time::Duration;
 
-use usher_proto::{Assignment, Epoch, Offset, Partition, SubjectId, Timestamp};
+use usher_proto::{Assignment, Offset, Partition, Timestamp};
 
-use super::{Decision, DueQuery, Engine};
-use crate::arrival::{Admission, Arrival, Batch, Ownership, RefusedRecord};
+use super::admission::{BATCH, Records};
+use super::{Decision, Engine};
+use crate::arrival::Ownership;
 use crate::partitions::{Owned, OwnershipPhase, Queue, Search};
 use crate::start::{CannotStart, Known, StartFrom, start_offset};
-use crate::{Given, LogCommand, Run, Step, StoreRequest, StoreWrite};
+use crate::{Given, LogCommand, Step, StoreRequest, StoreWrite};
 
 /// Time that steps in flight in a revoked partition may take before it is handed back. Shorter than the
 /// log's own deadline.
 const DRAIN: Duration = Duration::from_secs(4);
-/// Maximum number of records admitted in one batch.
-const BATCH: usize = 256;
-
-/// Records by their meaning.
-#[derive(Default)]
-pub(super) struct Records {
-    /// Events for the flow.
-    pub(super) arrivals: Vec<Arrival>,
-    /// Records that no flow can process.
-    pub(super) refused: Vec<RefusedRecord>,
-}
 
 impl Engine {
     pub(super) fn given(&mut self, assignment: Assignment, partitions: Vec<Given>, decision: &mut Decision<'_>) {
@@ -103,104 +93,6 @@ impl Engine {
         let is_of_the_store =
             |(_, problem): &&(Partition, CannotStart)| matches!(problem, CannotStart::StoreEmpty { .. });
         problems.iter().find(is_of_the_store).or(problems.first()).copied()
-    }
-
-    fn batch(&self, partition: Partition, epoch: Epoch, frontier: Offset, records: Records) -> Batch {
-        let Records { arrivals, refused } = records;
-        let (flow_version, connector) = self.first.clone();
-        Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector }
-    }
-
-    pub(super) fn read(
-        &mut self,
-        assignment: Assignment,
-        partition: Partition,
-        next: Offset,
-        records: Records,
-        now: Timestamp,
-    ) {
-        let ours = |owned: &&mut Owned| owned.assignment == assignment && !owned.is_leaving();
-        let Some(owned) = self.partitions.0.get_mut(&partition).filter(ours) else { return };
-        // The log may report late that it has reached an end.
-        let next = next.max(owned.next);
-        owned.next = next;
-        owned.read_at = now;
-        let epoch = owned.epoch;
-        // Records that have to wait are admitted together.
-        let batch = self.batch(partition, epoch, next, records);
-        if let Some(owned) = self.partitions.0.get_mut(&partition) {
-            owned.waiting.push(batch, BATCH);
-        }
-    }
-
-    pub(super) fn admit_next(&mut self, decision: &mut Decision<'_>) {
-        if self.stopping {
-            return;
-        }
-        let partitions: Vec<Partition> = self.partitions.0.keys().copied().collect();
-        decision.steps.extend(
-            partitions
-                .into_iter()
-                .filter_map(|p| self.partitions.next_batch(p))
-                .map(|batch| Step::Store(StoreRequest::Write(StoreWrite::Admit(batch)))),
-        );
-    }
-
-    pub(super) fn admitted(
-        &mut self,
-        partition: Partition,
-        epoch: Epoch,
-        frontier: Offset,
-        admission: Option<Admission>,
-        retried: bool,
-        decision: &mut Decision<'_>,
-    ) {
-        let Some(owned) = self.partitions.current(partition, epoch) else { return };
-        owned.admitting = false;
-        let Some(Admission { heads, woken, behind, cancelled, .. }) = admission else {
-            return self.rejoin("the store says that a partition is somebody else's", decision);
-        };
-        owned.frontier = frontier;
-        owned.started();
-        if retried {
-            owned.search_again();
-        }
-        let leaving = owned.is_leaving();
-        decision.steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
-        for (key, event) in cancelled {
-            if self.lanes.cancel(&key, &event) {
-                self.load(&key, partition, decision);
-            }
-        }
-        if !leaving && !self.stopping {
-            heads.into_iter().for_each(|run| self.take_in(run, false));
-            woken.into_iter().for_each(|run| self.take_in(run, true));
-        }
-        behind.iter().for_each(|key| self.lanes.behind(key));
-    }
-
-    pub(super) fn found(&mut self, partition: Partition, epoch: Epoch, heads: Vec<Run>, all: bool) {
-        let Some(owned) = self.partitions.current(partition, epoch) else { return };
-        owned.searched(heads.last().map(|run| (run.position, run.event.reference())), all);
-        if !owned.is_leaving() && !self.stopping {
-            heads.into_iter().for_each(|run| self.take_in(run, true));
-        }
-    }
-
-    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[SubjectId], retried: bool) {
-        if let DueQuery::Asked(at) = self.due {
-            self.due = DueQuery::Answered(at);
-        }
-        for run in heads {
-            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| !owned.is_leaving());
-            if staying && !self.stopping {
-                self.take_in(run, true);
-            }
-        }
-        behind.iter().for_each(|key| self.lanes.behind(key));
-        if retried {
-            self.partitions.0.values_mut().for_each(Owned::search_again);
-        }
     }
 
     pub(super) fn taken(&mut self, partitions: &[Partition], lost: bool, now: Timestamp) {

@@ -1,14 +1,14 @@
-//! The results of runs: attempts are reported, changes are written.
+//! The results of attempts, and the changes that follow from them.
 
 use std::time::Duration;
 
-use usher_proto::{Epoch, EventRef, Partition, Reason, SubjectId};
+use usher_proto::{Epoch, EventRef, Partition, SubjectId};
 
 use super::{Decision, Engine};
 use crate::breaker::Health;
 use crate::{
-    Cause, Change, ChangeKind, Changed, Effect, NextStep, Outcome, Run, RunState, SkipReason, Step, StepEffect,
-    StepReport, StoreRequest,
+    Cause, Change, ChangeKind, Effect, NextStep, Outcome, Run, RunState, SkipReason, Step, StepEffect, StepReport,
+    StoreRequest,
 };
 
 /// A retry further in the future than this waits in the store.
@@ -161,46 +161,6 @@ impl Engine {
         self.lanes.rest(key, at);
         None
     }
-
-    pub(super) fn written(&mut self, change: &Change, changed: Changed, decision: &mut Decision<'_>) {
-        let Change { event, key, partition, epoch, kind } = change;
-        if self.partitions.epoch(*partition) != Some(*epoch) {
-            return;
-        }
-        if changed == Changed::Fenced {
-            return self.rejoin("a write says that a partition is somebody else's", decision);
-        }
-        let Some(run) = self.lanes.at_work(key, event) else { return };
-        if changed == Changed::Refused {
-            // The lane continues once the run is dead. The change to dead contains nothing that the store
-            // could refuse again.
-            let error = "the store refuses to record the result of this step".to_owned();
-            let run = Box::new(run.clone());
-            return decision.steps.push(Step::DeadLetter { run, epoch: *epoch, reason: Reason::Unstorable, error });
-        }
-        match kind {
-            ChangeKind::Wait { until, .. } if changed == Changed::Awake => {
-                run.wait_until = Some(*until);
-                (run.tries, run.request) = Default::default();
-                let asked = run.destination.clone();
-                self.lanes.continue_run(key, &asked);
-            }
-            ChangeKind::Advance { to, destination, results, .. } if changed == Changed::Written => {
-                let asked = std::mem::replace(&mut run.destination, destination.clone());
-                run.step = *to;
-                run.results.clone_from(results);
-                (run.tries, run.request, run.wait_until) = Default::default();
-                self.lanes.continue_run(key, &asked);
-            }
-            // The run blocks its lane in the store, so the lane leaves memory.
-            ChangeKind::Park { .. } if changed == Changed::Written => self.lanes.forget(key),
-            _ => {
-                if self.lanes.leave(key) {
-                    self.load(key, *partition, decision);
-                }
-            }
-        }
-    }
 }
 
 /// The result of a finished step.
@@ -234,12 +194,4 @@ fn continue_run(run: &Run, came: StepResult, next: NextStep) -> ChangeKind {
         }
         NextStep::Step(destination) => ChangeKind::Advance { to: run.step + 1, destination, effect, results },
     }
-}
-
-/// Returns the change that writes a run dead, once its dead letter is published.
-pub fn dead_letter_change(run: &Run, epoch: Epoch, reason: Reason, error: String) -> Change {
-    let verdict = Some((reason, error));
-    let in_doubt = run.request.is_some();
-    let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };
-    Change { event: run.event.reference(), key: run.event.subject.clone(), partition: run.partition, epoch, kind }
 }
