@@ -12,6 +12,8 @@ mod publish;
 mod published;
 mod refusals;
 mod server;
+#[cfg(test)]
+mod testing;
 mod unsubscribe;
 
 pub use config::IngestConfig;

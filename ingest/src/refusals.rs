@@ -156,7 +156,8 @@ fn write(source: &str, cause: RefusalCause, count: u64, seen: &Seen) {
     let RefusalCause { label, advice, shows_clock, .. } = cause;
     let error = seen.error.as_deref();
     let seconds_ahead = seen.ahead.filter(|_| shows_clock);
-    tracing::warn!(source, cause = label, count, seconds_ahead, error, "webhooks refused: {advice}");
+    // The line counts many requests, so it belongs to the span of none of them.
+    tracing::warn!(parent: None, source, cause = label, count, seconds_ahead, error, "webhooks refused: {advice}");
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Limited};
 use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
+use tracing::{Instrument as _, Span};
 use usher_eventlog::{Log, MAX_BODY};
-use usher_proto::Instance;
 use usher_proto::unsubscribe::UnsubscribeSecrets;
+use usher_proto::{Event, Instance};
 use usher_service::{clock, http};
 
 use crate::config::IngestConfig;
@@ -152,10 +153,17 @@ impl Ingest {
             self.metrics.body_bytes.observe(event.body.len() as f64);
             let _permit = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
             let _timer = self.metrics.publish_seconds.start_timer();
-            self.publisher.publish(event).await.map_err(|error| Refusal::of(&error, largest))
+            let span = span(&event);
+            self.publisher.publish(event).instrument(span).await.map_err(|error| Refusal::of(&error, largest))
         });
         within_deadline.await.unwrap_or(Err(Refusal::NotKept))
     }
+}
+
+/// Returns the span of a verified webhook. There is none before the signature is verified: anybody could choose the id in
+/// it. Its level is error, because a filter such as `warn` would take a lower span away from the lines that need it.
+fn span(event: &Event) -> Span {
+    tracing::error_span!("webhook", source = event.source.label(), id = %event.id)
 }
 
 /// Counts a request in the gauge until it is dropped, because a request whose client disconnects ends
@@ -226,15 +234,4 @@ async fn read(body: Body, largest: usize) -> Result<Bytes, Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_body_is_read_up_to_its_limit_and_one_that_breaks_off_is_not_too_large() {
-        assert_eq!(read(Body::from("12345"), 5).await, Ok(Bytes::from_static(b"12345")));
-        assert_eq!(read(Body::empty(), 0).await, Ok(Bytes::new()));
-        assert_eq!(read(Body::from("12345"), 4).await, Err(Refusal::TooLarge(4)));
-        let broken = Limited::new(Body::from("12345"), 4).map_err(|_| std::io::Error::other("length limit exceeded"));
-        assert_eq!(read(Body::new(broken), 9).await, Err(Refusal::BodyIncomplete));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field};
 use usher_connectors::{CallGate, Connector, Connectors, Idempotency, Lookup, Operation};
 use usher_engine::clock::ClockState;
 use usher_engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
@@ -79,13 +80,26 @@ impl StepCall<'_> {
 }
 
 impl StepExecutor {
-    /// Executes the current step of `run`. A panic in it becomes a retry and affects no other run.
+    /// Executes the current step of `run`, within a span that names it in every log line. A panic in the step becomes a
+    /// retry and affects no other run.
     pub(super) async fn work(&self, run: &Run, epoch: Epoch) -> StepReport {
+        self.step_or_panic(run, epoch).instrument(self.span(run)).await
+    }
+
+    /// Returns the span of an execution. It names no person: an event's id is the sender's random one. Its level is
+    /// error, because a filter such as `warn` would take a lower span away from the lines that need it. The step's name
+    /// is recorded when the version of the flow is known.
+    fn span(&self, run: &Run) -> Span {
+        let flow = self.versions.name();
+        tracing::error_span!("run", flow, event = %run.event.id, step = field::Empty, attempt = run.tries.attempts)
+    }
+
+    async fn step_or_panic(&self, run: &Run, epoch: Epoch) -> StepReport {
         match AssertUnwindSafe(self.step(run, epoch)).catch_unwind().await {
             Ok(Ok(report)) => report,
             Ok(Err(StepExit(report))) => *report,
             Err(_) => {
-                tracing::error!(flow = self.versions.name(), event = %run.event.id, "step panicked");
+                tracing::error!("step panicked");
                 let outcome = Outcome::retry(Cause::Panicked);
                 StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End }
             }
@@ -98,6 +112,7 @@ impl StepExecutor {
             return Err(reject(Reason::FlowChanged, "its version of the flow cannot be read any more"));
         };
         let Some(step) = flow.steps.get(run.step) else { return Ok(StepReport::Skipped(NextStep::End)) };
+        Span::current().record("step", &step.name);
         let next = if run.step + 1 == flow.steps.len() {
             NextStep::End
         } else {
@@ -282,7 +297,7 @@ impl StepExecutor {
             },
         };
         self.metrics.unknown_outcomes.with_label_values(&[flow, connector, word]).inc();
-        tracing::warn!(flow, connector, event = %step_call.run.event.id, resolution = word, "attempt with unknown outcome");
+        tracing::warn!(connector, resolution = word, "attempt with unknown outcome");
         outcome
     }
 
@@ -310,9 +325,7 @@ impl StepExecutor {
             let seconds = clock::now().since(run.event.received_at).as_secs_f64();
             self.metrics.effect_seconds.with_label_values(&[flow]).observe(seconds);
         } else {
-            let step = &step_call.step.name;
-            let attempts = run.tries.attempts;
-            tracing::info!(flow, step, connector, event = %run.event.id, attempts, outcome = label, "attempt finished");
+            tracing::info!(connector, outcome = label, "attempt finished");
         }
         outcome
     }

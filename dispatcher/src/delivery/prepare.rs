@@ -94,9 +94,8 @@ impl StepExecutor {
 
     fn held_back(&self, step_call: &StepCall<'_>, held: SkipReason) -> StepExit {
         let flow = self.versions.name();
-        let event = &step_call.run.event.id;
         self.metrics.steps_skipped.with_label_values(&[flow, held.label()]).inc();
-        tracing::info!(flow, step = step_call.step.name, %event, why = held.label(), "step skipped: recipient is suppressed or not allowed");
+        tracing::info!(why = held.label(), "step skipped: recipient is suppressed or not allowed");
         StepReport::HeldBack { held, next: step_call.next.clone() }.into()
     }
 

@@ -1,78 +1,17 @@
 //! Tests of the unsubscribe pages, with a log that stores records or is unavailable.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use http_body_util::BodyExt as _;
 use prometheus::Registry;
-use usher_eventlog::{AppendError, Log, LogError, Position, Subscription, TopicSpec, Watermarks};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE_POST, UnsubscribeSecrets};
-use usher_proto::{AddressDigest, Instance, Key, Offset, Partition, Record, Source, SubjectId};
+use usher_proto::{AddressDigest, Instance, Key, Source, SubjectId};
 use usher_service::options::Environment;
 
 use super::*;
-use crate::IngestConfig;
-use crate::config::IngestArguments;
+use crate::testing::{Notebook, SIGNING_SECRET, config};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-/// A log that stores records in memory while it is available.
-#[derive(Default)]
-struct Notebook {
-    away: AtomicBool,
-    records: Mutex<Vec<Record>>,
-}
-
-fn away<T>() -> Result<T, LogError> {
-    Err(LogError::Unavailable("nobody reads here".into()))
-}
-
-#[async_trait]
-impl Log for Notebook {
-    async fn ensure(&self, _: &[TopicSpec]) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    async fn append(&self, _: &TopicSpec, record: Record) -> Result<Position, AppendError> {
-        if self.away.load(Ordering::SeqCst) {
-            return Err(AppendError::Unavailable("away".into()));
-        }
-        self.records.lock().expect("no panic while it is held").push(record);
-        Ok(Position { partition: Partition(0), offset: Offset(0) })
-    }
-
-    async fn erase(&self, _: &TopicSpec, _: &Key) -> Result<Position, AppendError> {
-        Err(AppendError::Unavailable("nothing is erased here".into()))
-    }
-
-    async fn subscribe(&self, _: &str, _: &str) -> Result<Subscription, LogError> {
-        away()
-    }
-
-    async fn watermarks(&self, _: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
-        away()
-    }
-
-    async fn offsets_at(&self, _: &str, _: usher_proto::Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError> {
-        unreachable!("ingest only appends")
-    }
-
-    async fn committed(&self, _: &str, _: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
-        unreachable!("ingest only appends")
-    }
-
-    async fn read(&self, _: &str, _: Partition, _: Offset) -> Result<Option<Record>, LogError> {
-        away()
-    }
-
-    async fn check(&self) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    async fn flush(&self) {}
-}
 
 struct Scene {
     ingest: Arc<Ingest>,
@@ -81,11 +20,8 @@ struct Scene {
 }
 
 fn scene() -> Scene {
-    use clap::Parser as _;
-    let arguments = IngestArguments::parse_from(["ingest", "--log", "kafka://127.0.0.1:1"]);
-    let known = [("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
-    let environment = Environment::from_vars(known).with("USHER_UNSUBSCRIBE_SECRET", SECRET);
-    let config = IngestConfig::new(arguments, &environment).expect("a good configuration");
+    let known = [("CLERK_WEBHOOK_SIGNING_SECRET", SIGNING_SECRET)];
+    let config = config(&Environment::from_vars(known).with("USHER_UNSUBSCRIBE_SECRET", SECRET));
     let log = Arc::new(Notebook::default());
     let ingest = Arc::new(Ingest::new(&config, log.clone(), &Registry::new()).expect("metrics"));
     let subject = SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_1"));
@@ -105,8 +41,7 @@ impl Scene {
     }
 
     fn events(&self) -> Vec<Event> {
-        let records = self.log.records.lock().expect("no panic while it is held");
-        records.iter().map(|record| Event::from_record(record).expect("an event")).collect()
+        self.log.events()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Attempts with a fake connector and a real store.
 
 mod recipients;
+mod spans;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -1,0 +1,91 @@
+//! Requests to a log in memory.
+
+use std::io::Write;
+use std::sync::Mutex;
+
+use tracing_subscriber::fmt::format::FmtSpan;
+use usher_proto::signature::SigningSecret;
+use usher_service::options::Environment;
+
+use super::*;
+use crate::testing::{Notebook, SIGNING_SECRET, config};
+
+#[tokio::test]
+async fn a_body_is_read_up_to_its_limit_and_one_that_breaks_off_is_not_too_large() {
+    assert_eq!(read(Body::from("12345"), 5).await, Ok(Bytes::from_static(b"12345")));
+    assert_eq!(read(Body::empty(), 0).await, Ok(Bytes::new()));
+    assert_eq!(read(Body::from("12345"), 4).await, Err(Refusal::TooLarge(4)));
+    let broken = Limited::new(Body::from("12345"), 4).map_err(|_| std::io::Error::other("length limit exceeded"));
+    assert_eq!(read(Body::new(broken), 9).await, Err(Refusal::BodyIncomplete));
+}
+
+/// Text that a subscriber writes.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic while it is held").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Written {
+    /// Writes the errors of this thread, and a line for every span that ends, until the guard is dropped.
+    fn subscribe(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_span_events(FmtSpan::CLOSE);
+        let filter = tracing_subscriber::filter::LevelFilter::ERROR;
+        tracing::subscriber::set_default(subscriber.with_max_level(filter).with_writer(move || writer.clone()).finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic while it is held").clone()).expect("text")
+    }
+}
+
+/// An ingest with a log in memory.
+struct Scene {
+    ingest: Ingest,
+    log: Arc<Notebook>,
+}
+
+fn scene() -> Scene {
+    let config = config(&Environment::from_vars([("CLERK_WEBHOOK_SIGNING_SECRET", SIGNING_SECRET)]));
+    let log = Arc::new(Notebook::default());
+    let ingest = Ingest::new(&config, log.clone(), &Registry::new()).expect("metrics");
+    Scene { ingest, log }
+}
+
+impl Scene {
+    /// Sends a webhook, signed with this secret, with further headers.
+    async fn send(&self, id: &str, secret: &str, more: &[(&str, &str)]) -> StatusCode {
+        let body = r#"{"type":"user.created","data":{"id":"user_1"}}"#;
+        let time = clock::now().seconds().to_string();
+        let signature = SigningSecret::parse(secret).expect("a secret").sign(id, &time, body.as_bytes());
+        let signed = [("svix-id", id), ("svix-timestamp", &time), ("svix-signature", &signature)];
+        let request =
+            signed.iter().chain(more).fold(Request::post("/"), |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Body::from(body)).expect("a request");
+        self.ingest.answer("clerk", Instance::DEFAULT, request).await.status()
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_has_a_span_once_it_is_verified() {
+    let other = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let written = Written::default();
+    let _guard = written.subscribe();
+    let scene = scene();
+    assert_eq!(scene.send("msg_forged", other, &[]).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(written.text(), "");
+    assert_eq!(scene.send("msg_1", SIGNING_SECRET, &[]).await, StatusCode::NO_CONTENT);
+    let text = written.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains("record appended") && lines[1].contains(" close "), "{text}");
+    assert!(lines.iter().all(|line| line.contains(" webhook{source=\"clerk\" id=msg_1}: ")), "{text}");
+    assert!(!text.contains("user_1") && scene.log.events().len() == 1, "{text}");
+}
