@@ -17,7 +17,7 @@ use tracing::{Instrument as _, Span};
 use usher_eventlog::{Log, MAX_BODY};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_proto::{Event, Instance};
-use usher_service::{clock, http};
+use usher_service::{clock, http, trace};
 
 use crate::config::IngestConfig;
 use crate::error::Refusal;
@@ -145,7 +145,7 @@ impl Ingest {
         let within_deadline = tokio::time::timeout(DEADLINE, async {
             let reading = tokio::time::timeout(READ_DEADLINE, read(body, largest)).await;
             let body = reading.unwrap_or(Err(Refusal::BodyIncomplete))?;
-            let event = {
+            let mut event = {
                 let _timer = self.metrics.verify_seconds.start_timer();
                 sender.accept(instance, &head.headers, body, clock::wall())?
             };
@@ -154,6 +154,10 @@ impl Ingest {
             let _permit = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
             let _timer = self.metrics.publish_seconds.start_timer();
             let span = span(&event);
+            trace::continue_from(&span, event.trace_parent());
+            if let Some(position) = trace::position(&span) {
+                event.set_trace_parent(position);
+            }
             self.publisher.publish(event).instrument(span).await.map_err(|error| Refusal::of(&error, largest))
         });
         within_deadline.await.unwrap_or(Err(Refusal::NotKept))

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use clap::Parser as _;
 use usher_eventlog::{AppendError, Log, LogError, Position, Subscription, TopicSpec, Watermarks};
-use usher_proto::{Event, Key, Partition, Record};
+use usher_proto::{Event, Key, Offset, Partition, Record};
 use usher_service::options::Environment;
 
 use crate::IngestConfig;

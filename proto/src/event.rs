@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{EventRef, Instance, Json, Key, Record, Source, SubjectId, Timestamp, headers};
+use crate::{EventRef, Instance, Json, Key, Record, Source, SubjectId, Timestamp, TraceParent, headers};
 
 /// Longest event id, in bytes. Svix's ids have about 30 bytes. Ids are stored in headers, idempotency keys and indexes.
 pub const MAX_ID: usize = 256;
@@ -47,7 +47,7 @@ pub struct Event {
     pub occurred_at: Timestamp,
     /// Time at which ingest received the event.
     pub received_at: Timestamp,
-    /// Stored request headers, unchanged: the parts of the signature and the trace context.
+    /// Stored request headers: the parts of the signature, unchanged, and the trace context.
     pub provenance: Vec<(String, String)>,
     /// The body, byte for byte.
     pub body: Bytes,
@@ -78,6 +78,18 @@ impl Event {
     /// Returns the identity of this event among the events of all senders and instances.
     pub fn reference(&self) -> EventRef {
         EventRef::of(self)
+    }
+
+    /// Returns the span that the event came from. `None` if the event has no valid trace context.
+    pub fn trace_parent(&self) -> Option<TraceParent> {
+        let (_, value) = self.provenance.iter().find(|(name, _)| name == headers::TRACEPARENT)?;
+        value.parse().ok()
+    }
+
+    /// Sets the span that the event comes from, in place of an earlier one.
+    pub fn set_trace_parent(&mut self, parent: TraceParent) {
+        self.provenance.retain(|(name, _)| name != headers::TRACEPARENT);
+        self.provenance.push((headers::TRACEPARENT.to_owned(), parent.to_string()));
     }
 
     /// Converts the event into the record that is appended to the log.
@@ -160,6 +172,16 @@ mod tests {
         let subject = SubjectId::new(Source::Clerk, &staging, &Key::new("user_1"));
         let of_another = Event { source: Source::Resend, subject, ..event() };
         assert_eq!(Event::from_record(&of_another.clone().into_record()), Ok(of_another));
+    }
+
+    #[test]
+    fn an_event_has_at_most_one_trace_parent() {
+        let mut event = event();
+        assert_eq!(event.trace_parent(), None, "it is no valid one");
+        let parent = TraceParent::new(7, 9, 1).expect("ids other than zero");
+        event.set_trace_parent(parent);
+        assert_eq!((event.trace_parent(), event.provenance.len()), (Some(parent), 2));
+        assert_eq!(Event::from_record(&event.clone().into_record()), Ok(event));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const RECEIVED_AT: &str = "usher-received-at";
 
 /// The three parts of the signature as received, so that a record can be verified again.
 pub const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
-/// The W3C trace context.
+/// The W3C trace context: the span of the request that delivered the event, as [`crate::TraceParent`] reads it.
 pub const TRACEPARENT: &str = "traceparent";
 
 /// On a dead letter: the flow whose run failed.

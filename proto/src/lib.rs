@@ -19,6 +19,7 @@ pub mod snapshot;
 pub mod source;
 pub mod subject_key;
 pub mod topics;
+pub mod trace_parent;
 
 pub mod reason;
 pub mod signature;
@@ -44,3 +45,4 @@ pub use snapshot::{Snapshot, Subject};
 pub use source::Source;
 pub use time::Timestamp;
 pub use topics::Topics;
+pub use trace_parent::TraceParent;

@@ -14,6 +14,7 @@ pub mod file_identity;
 pub mod files;
 mod log_filter;
 pub mod telemetry;
+pub mod trace;
 pub mod unfailing;
 
 pub mod health;

@@ -16,8 +16,8 @@ use usher_engine::clock::ClockState;
 use usher_engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
 use usher_flows::{Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
 use usher_proto::{Epoch, Instance, Reason, Source, Subject, Timestamp};
-use usher_service::clock;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
+use usher_service::{clock, trace};
 use usher_sql::Outage;
 use usher_store::{StoreError, SubjectStore};
 use usher_suppression::SuppressionPolicy;
@@ -91,7 +91,10 @@ impl StepExecutor {
     /// is recorded when the version of the flow is known.
     fn span(&self, run: &Run) -> Span {
         let flow = self.versions.name();
-        tracing::error_span!("run", flow, event = %run.event.id, step = field::Empty, attempt = run.tries.attempts)
+        let attempt = run.tries.attempts;
+        let span = tracing::error_span!("run", flow, event = %run.event.id, step = field::Empty, attempt);
+        trace::continue_from(&span, run.event.trace_parent());
+        span
     }
 
     async fn step_or_panic(&self, run: &Run, epoch: Epoch) -> StepReport {

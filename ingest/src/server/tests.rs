@@ -75,6 +75,26 @@ impl Scene {
 }
 
 #[tokio::test]
+async fn a_valid_trace_parent_is_kept_with_the_event_and_nothing_else() {
+    let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let scene = scene();
+    let name = "traceparent";
+    for (more, kept) in [
+        (vec![], None),
+        (vec![(name, valid)], Some(valid)),
+        (vec![(name, valid), (name, valid)], None),
+        (vec![(name, "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01")], None),
+        (vec![(name, "dana@work.test")], None),
+        (vec![(name, "\u{e9}")], None),
+    ] {
+        assert_eq!(scene.send("msg_1", SIGNING_SECRET, &more).await, StatusCode::NO_CONTENT);
+        let event = scene.log.events().pop().expect("it is kept");
+        assert_eq!(event.trace_parent().map(|parent| parent.to_string()).as_deref(), kept, "{more:?}");
+        assert_eq!(event.provenance.len(), 3 + usize::from(kept.is_some()), "{more:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_webhook_has_a_span_once_it_is_verified() {
     let other = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     let written = Written::default();

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
-use usher_proto::Instance;
 use usher_proto::event::MAX_ID;
 use usher_proto::headers::TRACEPARENT;
 use usher_proto::signature::{Signed, SigningSecret};
+use usher_proto::{Instance, TraceParent};
 use usher_service::ConfigError;
 use usher_service::options::{Environment, instance_suffix};
 
@@ -88,13 +88,19 @@ pub(super) fn signed(headers: &HeaderMap) -> Result<Signed<'_>, Refusal> {
 }
 
 /// Returns the headers that are stored with the event: the parts of the signature, under Svix's own names, and
-/// the trace context.
+/// the trace context, if it is valid.
 pub(super) fn provenance(signed: &Signed<'_>, headers: &HeaderMap) -> Vec<(String, String)> {
     let values = [signed.id, signed.timestamp, signed.signatures];
     let mut provenance: Vec<(String, String)> =
         SVIX.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
-    if let Some(trace) = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()) {
-        provenance.push((TRACEPARENT.to_owned(), trace.to_owned()));
-    }
+    provenance.extend(trace_parent(headers).map(|parent| (TRACEPARENT.to_owned(), parent.to_string())));
     provenance
+}
+
+/// Returns the trace context of a request. `None` if there is none, or if it is not exactly one valid header: the
+/// signature does not cover it, so a proxy that breaks it must not cost the webhook.
+fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let value = values.next().filter(|_| values.next().is_none())?;
+    value.to_str().ok()?.parse().ok()
 }

@@ -28,7 +28,7 @@ async fn lines(level: LevelFilter, lookup: Lookup, does: fn() -> Outcome) -> Str
     let subscriber = subscriber.with_writer(move || writer.clone()).finish();
     let scene = scene(FLOW, Idempotency::None, lookup, does).await.in_doubt_since(Duration::from_secs(1));
     let guard = tracing::subscriber::set_default(subscriber);
-    scene.outcome().await;
+    drop(scene.outcome().await);
     drop(guard);
     let bytes = written.0.lock().expect("no panic while it is held").clone();
     String::from_utf8(bytes).expect("text")
