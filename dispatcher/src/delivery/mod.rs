@@ -2,15 +2,14 @@
 //! letters. Makes no decisions of its own.
 
 mod arrivals;
-mod attempt;
 mod catching_up;
 mod clock_watch;
 mod consumer;
 mod dead_letters;
 mod destinations;
+mod execute;
 mod housekeeping;
 mod opening;
-mod prepare;
 mod quotas;
 mod store_actor;
 mod versions;
@@ -20,10 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use attempt::StepExecutor;
 use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
 use destinations::SharedDestinations;
+use execute::StepExecutor;
 use housekeeping::{HalfRetentionOffsets, Housekeeper};
 use opening::{
     StartError, ensure, keep_flow, open_connectors, open_store, retry_until_ready, warn_ignored_params,

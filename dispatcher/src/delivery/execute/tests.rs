@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use usher_connectors::{CallGate, PrepareError, StepInput};
+use usher_connectors::{Idempotency, Lookup, PrepareError, StepInput};
 use usher_engine::Effect;
 use usher_engine::arrival::{Arrival, Batch};
 use usher_engine::clock::ClockState;

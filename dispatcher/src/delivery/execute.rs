@@ -1,20 +1,24 @@
-//! Executes the current step of a run: reads its subject, renders the request, claims the attempt and calls the
-//! destination.
+//! Executes the current step of a run: reads its subject, prepares the request, claims the attempt and calls the
+//! destination, in this order, each in its own file.
+
+mod attempt;
+mod claim;
+mod prepare;
 
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field};
-use usher_connectors::{CallGate, Connector, Connectors, Idempotency, Lookup, Operation};
+use usher_connectors::{CallGate, Connector, Connectors, Operation};
 use usher_engine::clock::ClockState;
-use usher_engine::{AttemptState, Cause, Change, ChangeKind, Changed, NextStep, Outcome, Run, StepReport, account};
-use usher_flows::{Action, Call, Context, Flow, FlowStep, OnUnknownOutcome};
+use usher_engine::{Cause, NextStep, Outcome, Run, StepReport, account};
+use usher_flows::{Action, Call, Context, Flow, FlowStep};
 use usher_proto::{Epoch, Instance, Reason, Source, Subject, Timestamp};
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 use usher_service::{clock, trace};
@@ -22,8 +26,8 @@ use usher_sql::Outage;
 use usher_store::{StoreError, SubjectStore};
 use usher_suppression::SuppressionPolicy;
 
-use super::quotas::{self, CallPermit, QuotaError, Quotas};
-use super::store_actor::{Stopped, StoreHandle};
+use super::quotas::{self, QuotaError, Quotas};
+use super::store_actor::StoreHandle;
 use super::versions::Versions;
 use crate::metrics::DispatcherMetrics;
 
@@ -31,10 +35,6 @@ use crate::metrics::DispatcherMetrics;
 const MAX_IDEMPOTENCY_KEY: usize = 200;
 /// Longest first pause before the store is retried.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Claim lease: an attempt may be sent only within this time after its claim was requested. A new owner of the
-/// partition waits longer than that. A process that was suspended in between finds its claim too old, claims again and
-/// is fenced.
-const LEASE: Duration = Duration::from_secs(5);
 
 /// State shared by all attempts of a flow.
 pub(super) struct StepExecutor {
@@ -177,10 +177,7 @@ impl StepExecutor {
             }
             Some(_permit) => {
                 let gate = CallGate::new(self.quotas.extra_requests(quota, self.versions.name(), urgent));
-                let outcome = match self.resolve_unknown_outcome(&step_call, request, &gate).await {
-                    Some(outcome) => outcome,
-                    None => self.attempt(&step_call, request, &gate).await,
-                };
+                let outcome = self.attempt(&step_call, request, &gate).await;
                 if let Some(headers) = gate.into_observed() {
                     self.quotas.observe_headers(quota, &headers);
                 }
@@ -188,31 +185,6 @@ impl StepExecutor {
             }
         };
         Ok(StepReport::Attempted { outcome, request: Some(kept), step: step.name.clone(), next })
-    }
-
-    /// Claims the attempt and waits for its permit. On return the claim is fresh, and the request may be sent at once.
-    /// Returns `None` if the process stops while an already claimed attempt waits for its permit.
-    async fn claim_and_wait(
-        &self,
-        step_call: &StepCall<'_>,
-        epoch: Epoch,
-        request: &[u8],
-        quota: &str,
-    ) -> Result<Option<CallPermit>, StepExit> {
-        let wait = || self.quotas.permit(quota, self.versions.name(), step_call.urgent, &self.stop);
-        if !self.quotas.is_near(quota) {
-            // Claims only after the wait: a new owner of the partition would have to take an earlier claim for an
-            // attempt.
-            let permit = wait().await.map_err(|Stopped| StepReport::Stopped)?;
-            self.claim(step_call, epoch, request).await?;
-            return Ok(Some(permit));
-        }
-        let mut claimed = self.claim(step_call, epoch, request).await?;
-        let Ok(permit) = wait().await else { return Ok(None) };
-        while clock::since_boot() - claimed >= LEASE {
-            claimed = self.claim(step_call, epoch, request).await?;
-        }
-        Ok(Some(permit))
     }
 
     /// Retries `ask` until the store answers. An outage of the store is not the run's fault and uses up none of its
@@ -232,105 +204,6 @@ impl StepExecutor {
         };
         let backoff = Backoff { first: ASK_AGAIN, max: 4 * ASK_AGAIN, jitter: Jitter::Equal };
         retry(backoff, RetryLimit::Stop(&self.stop), attempt).await.map_err(|()| StepReport::Stopped.into())
-    }
-
-    /// Records that an attempt is about to be made, with its request. Returns the time since boot at which the claim
-    /// was requested; the lease counts from then.
-    async fn claim(&self, step_call: &StepCall<'_>, epoch: Epoch, request: &[u8]) -> Result<Duration, StepExit> {
-        let run = step_call.run;
-        loop {
-            let asked = clock::since_boot();
-            // A destination that recognises a repeated request may receive it from two owners at once, so nobody has to
-            // wait.
-            let until = match step_call.connector.idempotency() {
-                Idempotency::Natural | Idempotency::KeyFor(_) => None,
-                Idempotency::None => Some(clock::now().plus(LEASE + step_call.call.timeout)),
-            };
-            let tries = AttemptState { claimed_until: until, ..run.tries };
-            let kind = ChangeKind::Claim { tries, request: request.to_vec() };
-            let event = run.event.reference();
-            let key = run.event.subject.clone();
-            match self.store_handle.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
-                Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
-                Ok(Changed::Written | Changed::Awake) => {}
-                Ok(Changed::Ended) => return Err(StepReport::Ended.into()),
-                Ok(Changed::Fenced) => return Err(StepReport::Fenced.into()),
-                Ok(Changed::Refused) => return Err(reject(Reason::Unstorable, "the store refuses the request")),
-                Err(Stopped) => return Err(StepReport::Stopped.into()),
-            }
-        }
-    }
-
-    /// Decides about an earlier attempt whose outcome is unknown and which the destination will not recognise. It is
-    /// looked up if the connector can do so; otherwise the flow's `on_unknown_outcome` decides. Returns `None` if the
-    /// request may be sent.
-    async fn resolve_unknown_outcome(
-        &self,
-        step_call: &StepCall<'_>,
-        request: &[u8],
-        gate: &CallGate,
-    ) -> Option<Outcome> {
-        step_call.run.request.as_ref()?;
-        let recognised = match step_call.connector.idempotency() {
-            Idempotency::Natural => true,
-            Idempotency::KeyFor(life) => {
-                step_call.run.tries.first_sent_at.is_some_and(|asked| clock::now().since(asked) < life)
-            }
-            Idempotency::None => false,
-        };
-        if recognised {
-            return None;
-        }
-        let flow = self.versions.name();
-        let connector = step_call.call.connector.as_str();
-        let looked_up =
-            tokio::time::timeout(step_call.call.timeout, step_call.connector.lookup(request, &step_call.key, gate))
-                .await;
-        let (outcome, word) = match looked_up {
-            Ok(Lookup::Found(effect)) => (Some(Outcome::Done(effect)), "found"),
-            Ok(Lookup::Absent) => (None, "absent"),
-            Ok(Lookup::Later(outcome)) => (Some(outcome), "later"),
-            Err(_) => (Some(Outcome::retry(Cause::Timeout)), "later"),
-            Ok(Lookup::Unknown) => match step_call.call.on_unknown_outcome {
-                OnUnknownOutcome::Send => (None, "sent"),
-                OnUnknownOutcome::DeadLetter => {
-                    let error = "an attempt may have taken effect, and the destination cannot say";
-                    (Some(Outcome::reject(Reason::InDoubt, error)), "dead_letter")
-                }
-            },
-        };
-        self.metrics.unknown_outcomes.with_label_values(&[flow, connector, word]).inc();
-        tracing::warn!(connector, resolution = word, "attempt with unknown outcome");
-        outcome
-    }
-
-    async fn attempt(&self, step_call: &StepCall<'_>, request: &[u8], gate: &CallGate) -> Outcome {
-        let StepCall { run, call, connector, key, .. } = step_call;
-        let begun = Instant::now();
-        let attempt = AssertUnwindSafe(connector.attempt(request, key, gate)).catch_unwind();
-        let outcome = match tokio::time::timeout(call.timeout, attempt).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Outcome::retry(Cause::Panicked),
-            Err(_) => Outcome::retry(Cause::Timeout),
-        };
-
-        let flow = self.versions.name();
-        let connector = call.connector.as_str();
-        let label = match &outcome {
-            Outcome::Done(_) => "done",
-            Outcome::Overtaken => "overtaken",
-            Outcome::Retry { cause, .. } => cause.label(),
-            Outcome::Reject { reason, .. } => reason.label(),
-        };
-        self.metrics.attempts.with_label_values(&[flow, connector, label]).inc();
-        self.metrics.attempt_seconds.with_label_values(&[flow, connector]).observe(begun.elapsed().as_secs_f64());
-        if matches!(outcome, Outcome::Done(_)) {
-            let seconds = clock::now().since(run.event.received_at).as_secs_f64();
-            self.metrics.effect_seconds.with_label_values(&[flow]).observe(seconds);
-        } else {
-            tracing::info!(connector, outcome = label, "attempt finished");
-        }
-        outcome
     }
 }
 

@@ -10,7 +10,7 @@ use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscr
 use usher_proto::{AddressDigest, Reason};
 use usher_suppression::{InvalidRecipient, Rules};
 
-use super::attempt::{StepCall, StepExecutor, StepExit, of_step, reject};
+use super::{StepCall, StepExecutor, StepExit, of_step, reject};
 
 impl StepExecutor {
     /// Returns the request in its stored form, together with its recipients.
