@@ -24,6 +24,8 @@ pub mod sabotage;
 pub mod test_env;
 
 #[cfg(test)]
+mod dependencies;
+#[cfg(test)]
 mod names;
 mod settings;
 

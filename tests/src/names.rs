@@ -16,7 +16,7 @@ fn declared(line: &str) -> Option<&str> {
 }
 
 /// Returns the Rust files below a folder, without those of builds.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
     let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
