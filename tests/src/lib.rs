@@ -28,6 +28,8 @@ mod dependencies;
 #[cfg(test)]
 mod names;
 mod settings;
+#[cfg(test)]
+mod toolchain;
 
 use std::time::{Duration, Instant};
 
