@@ -20,6 +20,7 @@ pub fn now() -> Timestamp {
 /// Returns the current time of the machine's clock, including any change of it. Use it for times that other systems
 /// state about the present, such as the time of a signature.
 pub fn wall() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "this function is the owner")]
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

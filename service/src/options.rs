@@ -20,6 +20,7 @@ pub struct Environment {
 
 impl Environment {
     /// Takes the environment of the process. Variables that are not UTF-8 are left out.
+    #[expect(clippy::disallowed_methods, reason = "this function is the owner")]
     pub fn from_process() -> Self {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         Self { variables: std::env::vars_os().filter_map(text).collect() }

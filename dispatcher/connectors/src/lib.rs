@@ -172,6 +172,7 @@ mod tests {
 
     /// Returns the value of a variable that names a real service to test against. If it is not set, the test does
     /// nothing and reports that on stderr; if `CI` is set, that is a failure.
+    #[expect(clippy::disallowed_methods, reason = "a variable names the service to test against")]
     pub(super) fn real(variable: &str) -> Option<String> {
         let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
         if value.is_none() {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::traffic::{Template, sample_names};
 
+#[expect(clippy::disallowed_methods, reason = "a variable names the folder of the specification")]
 fn specification() -> Option<Value> {
     let folder = std::env::var_os("USHER_TEST_SPECS")?;
     let file = Path::new(&folder).join("clerk-webhooks-2025-04-15.yml");

@@ -109,6 +109,7 @@ async fn send(url: &str) -> Outcome {
 
 #[tokio::test]
 #[ignore = "run by the others, in a process that trusts their server"]
+#[expect(clippy::disallowed_methods, reason = "the first process names the server by a variable")]
 async fn the_second_process() {
     let Ok(url) = std::env::var(URL) else { return };
     let outcome = send(&url).await;
