@@ -123,6 +123,8 @@ missing() {
   if ! command -v ps >/dev/null; then echo procps; fi
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
   if [[ -z $(faketime_library) ]]; then echo libfaketime; fi
+  # For the build with TLS to Kafka.
+  if ! pkg-config --exists openssl 2>/dev/null; then echo libssl-dev pkg-config; fi
   if ! python3 -c 'import ensurepip' 2>/dev/null; then echo python3-venv; fi
 }
 

@@ -197,6 +197,25 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "kafka-tls")]
+    #[test]
+    fn a_build_with_tls_accepts_settings_for_it() {
+        let accepted = |properties: &[(&str, &str)]| {
+            let properties: Vec<_> = properties.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+            let settings = Settings::new("127.0.0.1:1", &properties).expect("no property is refused");
+            let client = settings.producer(None).create::<rdkafka::producer::BaseProducer>();
+            client.unwrap_or_else(|error| panic!("{properties:?}: {error}"));
+        };
+        accepted(&[("security.protocol", "SSL"), ("ssl.endpoint.identification.algorithm", "https")]);
+        accepted(&[
+            ("security.protocol", "SASL_SSL"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", "usher"),
+            ("sasl.password", "hunter2"),
+        ]);
+        accepted(&[("compression.codec", "zstd")]);
+    }
+
     #[test]
     fn batches_are_no_larger_than_topics_take() {
         let settings = Settings::new("a:1", &[]).expect("fine");
