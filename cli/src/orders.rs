@@ -70,7 +70,7 @@ impl OperatorTarget {
             let mut still_open = Vec::new();
             let before = came.len();
             for (flow, order) in open {
-                match store.came_of(&order).await? {
+                match store.command_result(&order).await? {
                     Some(word) => came.push((flow, word)),
                     None => still_open.push((flow, order)),
                 }

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write as _};
 
 use serde::Serialize;
 use usher_proto::visible;
-use usher_service::unfailing;
+use usher_service::best_effort;
 
 /// Prints one line and escapes the control characters in `text`.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
@@ -32,12 +32,12 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints one line that only accompanies the work, as servers do. The work continues if the line cannot be printed.
 pub(crate) fn notice(text: &str) {
-    unfailing::stdout().line(text);
+    best_effort::stdout().line(text);
 }
 
 /// Prints an additional line to standard error, apart from the requested output.
 pub(crate) fn hint(text: &str) {
-    unfailing::stderr().line(text);
+    best_effort::stderr().line(text);
 }
 
 /// Prints rows under a header, in columns as wide as their widest cell.

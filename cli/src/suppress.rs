@@ -1,6 +1,6 @@
 //! `usher suppress`: manages the addresses to which no flow may write.
 
-use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::{address_key, is_list_name};
 use usher_proto::{AddressDigest, EventId, Instance, Mailbox, Source, SubjectId};
 use usher_service::ConfigError;
@@ -56,7 +56,7 @@ pub(crate) async fn run(arguments: SuppressArguments, environment: &Environment)
         (false, Some(_)) => SuppressionKind::Unsubscribed,
     };
     let what = from.as_ref().map_or_else(|| "mail".to_owned(), |list| format!("mail of the list {list}"));
-    let scope = from.unwrap_or_else(|| EVERYTHING.to_owned());
+    let scope = from.unwrap_or_else(|| ALL_LISTS.to_owned());
     let reason = "operator".to_owned();
     let subject = SubjectId::new(Source::Usher, &instance.clone().unwrap_or_default(), &address_key(address));
     let change = SuppressionChange { kind, address, scope, reason, by: desk.by.clone(), instance };

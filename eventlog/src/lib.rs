@@ -24,7 +24,7 @@ pub use embedded::{EmbeddedLog, LogRetention};
 pub use error::{AppendError, LogError};
 pub use kafka::KafkaLog;
 pub use layout::{LogLayout, kafka_properties};
-pub use subscription::{Assigned, Control, LogEvent, Subscription};
+pub use subscription::{Control, LogEvent, Subscription};
 pub use topic::{Creation, DEAD_LETTER_RETENTION, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState};
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 pub use watch::LogWatch;

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use usher_proto::{Assignment, Offset, Partition, Record};
+use usher_proto::{AssignedPartition, Assignment, Offset, Partition, Record};
 
 use crate::LogError;
 
@@ -22,19 +22,6 @@ pub(crate) const BATCH: usize = 256;
 /// Approximate maximum size of a batch, in bytes of records.
 pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// A partition that was just assigned to the subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Assigned {
-    /// The partition.
-    pub partition: Partition,
-    /// Offset that the group has committed: the next one to read. `None` if the group never committed.
-    pub committed: Option<Offset>,
-    /// Oldest offset that the log still holds.
-    pub low: Offset,
-    /// Offset that the next record will get.
-    pub end: Offset,
-}
-
 /// Events sent from the log to its subscriber.
 #[derive(Debug)]
 pub enum LogEvent {
@@ -45,7 +32,7 @@ pub enum LogEvent {
         assignment: Assignment,
         /// The assigned partitions. Empty if other members have all partitions at present: the subscriber is on standby
         /// and does not answer.
-        partitions: Vec<Assigned>,
+        partitions: Vec<AssignedPartition>,
     },
     /// Records of one partition were read.
     Records {

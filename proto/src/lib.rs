@@ -37,7 +37,7 @@ pub use instance::Instance;
 pub use json::Json;
 pub use key::Key;
 pub use offset::Offset;
-pub use ownership::{Assignment, Epoch};
+pub use ownership::{AssignedPartition, Assignment, Epoch};
 pub use partition::Partition;
 pub use reason::Reason;
 pub use record::Record;

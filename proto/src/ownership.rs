@@ -1,6 +1,22 @@
-//! The two numbers that tell owners of a partition apart: one counted by the log, one by the store.
+//! The ownership of partitions: what the log says of an assigned one, and the two numbers that tell owners apart, one
+//! counted by the log, one by the store.
 
 use std::fmt;
+
+use crate::{Offset, Partition};
+
+/// A partition that the log has assigned to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssignedPartition {
+    /// The partition.
+    pub partition: Partition,
+    /// Offset that the group has committed: the next one to read. `None` if the group never committed.
+    pub committed: Option<Offset>,
+    /// Oldest offset that the log still holds.
+    pub low: Offset,
+    /// Offset that the next record will get.
+    pub end: Offset,
+}
 
 /// The number of an assignment of partitions by the consumer group, ascending within one subscription. Messages carry it,
 /// so that late ones about an earlier assignment are recognised.

@@ -8,7 +8,7 @@ use crate::address::AddressDigest;
 use crate::{Event, EventId, Instance, Source, SubjectId, Timestamp};
 
 /// The scope that covers all mail, regardless of its list.
-pub const EVERYTHING: &str = "all";
+pub const ALL_LISTS: &str = "all";
 
 /// The kind of a suppression change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl SuppressionKind {
 pub struct SuppressionEntry {
     /// The digest of the address.
     pub address: AddressDigest,
-    /// The mailing list that the entry covers, or [`EVERYTHING`] for all mail.
+    /// The mailing list that the entry covers, or [`ALL_LISTS`] for all mail.
     pub scope: String,
 }
 
@@ -51,7 +51,7 @@ pub struct SuppressionChange {
     pub kind: SuppressionKind,
     /// Digest of the address.
     pub address: AddressDigest,
-    /// The name of a list, or [`EVERYTHING`].
+    /// The name of a list, or [`ALL_LISTS`].
     pub scope: String,
     /// The reason: `operator`, `one_click`, `bounce` or `complaint`.
     pub reason: String,

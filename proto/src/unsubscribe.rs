@@ -69,7 +69,7 @@ pub fn address_key(address: AddressDigest) -> Key {
 /// True if a list may have this name. List names are used in flow files, in links and in a table.
 pub fn is_list_name(name: &str) -> bool {
     let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
-    (1..=LONGEST_LIST).contains(&name.len()) && name.bytes().all(valid) && name != crate::suppression::EVERYTHING
+    (1..=LONGEST_LIST).contains(&name.len()) && name.bytes().all(valid) && name != crate::suppression::ALL_LISTS
 }
 
 /// The secrets that sign unsubscribe links. `Debug` does not print them.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use usher_proto::visible;
 
-use crate::{ConfigError, unfailing};
+use crate::{ConfigError, best_effort};
 
 /// The command succeeded.
 pub const OK: u8 = 0;
@@ -31,6 +31,6 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     // The text may contain input from outside, so control characters are escaped. Line feeds stay, because
     // errors in several files are printed on several lines. If the text cannot be written, the exit code still
     // reports the failure.
-    unfailing::stderr().line(&format!("error: {}", visible::lines(&chain.join(": "))));
+    best_effort::stderr().line(&format!("error: {}", visible::lines(&chain.join(": "))));
     ExitCode::from(if is_config_error { USAGE } else { FAILURE })
 }

@@ -7,6 +7,7 @@ pub mod options;
 pub mod secret;
 pub mod settings;
 
+pub mod best_effort;
 pub mod clock;
 mod config_error;
 pub mod exit;
@@ -15,7 +16,6 @@ pub mod files;
 mod log_filter;
 pub mod telemetry;
 pub mod trace;
-pub mod unfailing;
 
 pub mod health;
 pub mod http;

@@ -11,7 +11,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::ConfigError;
 use crate::options::Environment;
-use crate::{log_filter, unfailing};
+use crate::{best_effort, log_filter};
 
 /// One consumer of events and spans, with a filter of its own.
 type Consumer = Box<dyn Layer<Registry> + Send + Sync>;
@@ -43,9 +43,9 @@ fn log(environment: &Environment) -> Result<Consumer, ConfigError> {
     match environment.get("USHER_LOG_FORMAT")?.as_deref() {
         // Colours are used on a terminal only; files and collectors get plain text.
         None | Some("text") => {
-            Ok(format::text(unfailing::stderr, std::io::stderr().is_terminal()).with_filter(filter).boxed())
+            Ok(format::text(best_effort::stderr, std::io::stderr().is_terminal()).with_filter(filter).boxed())
         }
-        Some("json") => Ok(format::json(unfailing::stderr).with_filter(filter).boxed()),
+        Some("json") => Ok(format::json(best_effort::stderr).with_filter(filter).boxed()),
         Some(other) => {
             Err(ConfigError::new("USHER_LOG_FORMAT", format!("{other:?} is not known: it may be text or json")))
         }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch, Ownership};
 use usher_engine::{Change, ChangeKind, Changed, Run};
 use usher_proto::{Epoch, Partition, SubjectId, Timestamp};
-use usher_store::{Due, HeadsOf, RunStore, StoreError};
+use usher_store::{Due, HeadsQuery, RunStore, StoreError};
 
 /// Replacements for write operations of the store. The defaults call the store.
 #[async_trait]
@@ -95,7 +95,7 @@ impl<S: Sabotage> RunStore for Sabotaged<S> {
         self.sabotage.change(&*self.store, flow, changes).await
     }
 
-    async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError> {
+    async fn heads(&self, flow: &str, of: &HeadsQuery) -> Result<Vec<Run>, StoreError> {
         self.store.heads(flow, of).await
     }
 

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use usher_eventlog::{
-    AppendError, Assigned, Creation, DEAD_LETTER_RETENTION, Log, LogAddress, LogError, LogEvent, MAX_BODY, Position,
-    Retention, Subscription, TopicSpec, Watermarks,
+    AppendError, Creation, DEAD_LETTER_RETENTION, Log, LogAddress, LogError, LogEvent, MAX_BODY, Position, Retention,
+    Subscription, TopicSpec, Watermarks,
 };
-use usher_proto::{Assignment, Key, Offset, Partition, Record};
+use usher_proto::{AssignedPartition, Assignment, Key, Offset, Partition, Record};
 use usher_service::clock;
 use usher_tests::backend::{log_once, setting};
 use usher_tests::{eventually, unique};
@@ -96,7 +96,7 @@ async fn next(subscription: &mut Subscription) -> LogEvent {
 }
 
 /// Subscribes and waits for the assignment of all partitions.
-async fn join(subject: &Subject, group: &str) -> (Subscription, Assignment, Vec<Assigned>) {
+async fn join(subject: &Subject, group: &str) -> (Subscription, Assignment, Vec<AssignedPartition>) {
     let mut subscription = subject.log.subscribe(group, &subject.topic).await.unwrap();
     match next(&mut subscription).await {
         LogEvent::Assigned { assignment, partitions } => {
@@ -107,7 +107,7 @@ async fn join(subject: &Subject, group: &str) -> (Subscription, Assignment, Vec<
     }
 }
 
-fn from_low(assigned: &[Assigned]) -> Vec<(Partition, Offset)> {
+fn from_low(assigned: &[AssignedPartition]) -> Vec<(Partition, Offset)> {
     assigned.iter().map(|assigned| (assigned.partition, assigned.low)).collect()
 }
 

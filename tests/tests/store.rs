@@ -31,8 +31,8 @@ use usher_proto::{
 };
 use usher_sql::{Database, DatabaseAddress};
 use usher_store::{
-    FlowStore as _, HeadsOf, QuotaStore as _, RetentionStore as _, RunFilter, RunStore as _, SqlStore, StoreClock as _,
-    StoreError, SubjectStore as _,
+    FlowStore as _, HeadsQuery, QuotaStore as _, RetentionStore as _, RunFilter, RunStore as _, SqlStore,
+    StoreClock as _, StoreError, SubjectStore as _,
 };
 use usher_tests::backend::{log_once, setting};
 use usher_tests::unique;

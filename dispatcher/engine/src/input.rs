@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use usher_proto::{Assignment, Epoch, EventRef, Offset, Partition, SubjectId, Timestamp};
+use usher_proto::{AssignedPartition, Assignment, Epoch, EventRef, Offset, Partition, SubjectId, Timestamp};
 
 use super::arrival::{Admission, Arrival, Ownership, RefusedRecord};
 use super::breaker::Permit;
@@ -10,22 +10,9 @@ use super::change::{Change, Changed};
 use super::clock::ClockState;
 use super::{Outcome, Run, Seen, SkipReason};
 
-/// A partition that the log has assigned to this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Given {
-    /// The partition.
-    pub partition: Partition,
-    /// The consumer group's committed offset; absent if nothing was committed.
-    pub committed: Option<Offset>,
-    /// The oldest offset in the partition.
-    pub low: Offset,
-    /// The offset that the next record will get.
-    pub end: Offset,
-}
-
 /// The flow's pause and the log's ends, read after the flow's partitions were taken over in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Looked {
+pub struct CatchUpTarget {
     /// The time since which an operator has paused the flow; absent if it is not paused.
     pub paused: Option<Timestamp>,
     /// The end of every partition of the topic, including those that other replicas own.
@@ -37,11 +24,11 @@ pub struct Looked {
 #[derive(Debug)]
 pub enum Input {
     /// The log assigns partitions to this process; none if other members have all of them for now.
-    Given {
+    Assigned {
         /// The log's number of the assignment.
         assignment: Assignment,
         /// The partitions.
-        partitions: Vec<Given>,
+        partitions: Vec<AssignedPartition>,
     },
     /// The log has delivered records.
     Read {
@@ -155,7 +142,7 @@ pub enum Input {
         /// The number of the request.
         look: u64,
         /// The result; absent if the log or the store could not be queried.
-        seen: Option<Looked>,
+        seen: Option<CatchUpTarget>,
     },
     /// The answer to [`super::Step::AskFrontiers`]: the frontier of each partition that the flow has ever owned; absent
     /// if the store could not be queried.

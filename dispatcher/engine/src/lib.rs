@@ -29,7 +29,7 @@ pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
 pub use destinations::{DestinationReport, Destinations, account};
 pub use held::SkipReason;
-pub use input::{Given, Input, Looked, NextStep, StepReport};
+pub use input::{CatchUpTarget, Input, NextStep, StepReport};
 pub use machine::{Counts, Engine, FOUND_AT_ONCE, FlowLimits, dead_letter_change};
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;

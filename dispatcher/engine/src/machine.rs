@@ -21,7 +21,7 @@ use std::time::Duration;
 use admission::Records;
 use holding::Pause;
 
-use usher_proto::{Assignment, EventRef, Offset, Partition, Timestamp};
+use usher_proto::{AssignedPartition, Assignment, EventRef, Offset, Partition, Timestamp};
 pub use written::dead_letter_change;
 
 use super::catch_up::CatchUp;
@@ -29,7 +29,7 @@ use super::clock::ClockState;
 use super::lanes::Lanes;
 use super::partitions::{Owned, Partitions};
 use super::start::StartFrom;
-use super::{Destinations, Given, Input, RetryPolicy, Step, StoreRequest, StoreWrite};
+use super::{Destinations, Input, RetryPolicy, Step, StoreRequest, StoreWrite};
 
 /// Maximum number of lane heads in one answer of the store.
 pub const FOUND_AT_ONCE: usize = 256;
@@ -90,11 +90,11 @@ pub struct Engine {
     lanes: Lanes,
     partitions: Partitions,
     /// Partitions that are being taken over in the store. A partition that the log revokes meanwhile is removed.
-    acquiring: BTreeMap<Partition, (Assignment, Given)>,
+    acquiring: BTreeMap<Partition, (Assignment, AssignedPartition)>,
     /// True if the log waits for revoked partitions to be handed back.
     handing_back: bool,
     /// Destinations for which heads were left to the store.
-    left_out: BTreeSet<String>,
+    deferred_destinations: BTreeSet<String>,
     /// Number of heads left to the store, for their destinations or for lack of room.
     deferred_heads: usize,
     /// True if reading is paused by backpressure.
@@ -129,7 +129,7 @@ impl Engine {
             partitions: Partitions::default(),
             acquiring: BTreeMap::new(),
             handing_back: false,
-            left_out: BTreeSet::new(),
+            deferred_destinations: BTreeSet::new(),
             deferred_heads: 0,
             reading_paused: false,
             pause: Pause::Unknown,
@@ -152,7 +152,7 @@ impl Engine {
     /// Takes in what has happened, and does what follows from this input alone.
     fn apply(&mut self, input: Input, decision: &mut Decision<'_>) {
         match input {
-            Input::Given { assignment, partitions } => self.given(assignment, partitions, decision),
+            Input::Assigned { assignment, partitions } => self.assigned(assignment, partitions, decision),
             Input::Acquired { assignment, owned } => self.acquired(assignment, owned, decision),
             Input::Revoked { partitions, lost } => self.taken(&partitions, lost, decision.now),
             Input::Read { assignment, partition, next, arrivals, refused } => {

@@ -209,15 +209,15 @@ impl DatabaseAddress {
         let place = &self.place;
         let text = match (fault, error) {
             (DatabaseFault::Damaged, _) => format!("{place}: {}", fault::damaged(problem)),
-            (DatabaseFault::Passing, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
+            (DatabaseFault::Transient, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
                 format!("no connection to {place}: {problem}")
             }
-            (DatabaseFault::Setting, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
+            (DatabaseFault::NeedsOperator, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
                 let why =
                     "name the authority that signed the server's certificate with sslrootcert=PATH in the address";
                 format!("{place}: the secure connection fails: {problem}; {why}")
             }
-            (DatabaseFault::Setting, sqlx::Error::Database(database)) => {
+            (DatabaseFault::NeedsOperator, sqlx::Error::Database(database)) => {
                 let code = database.code().unwrap_or_default();
                 format!("{place}: {problem}; {}", self.right(&code))
             }

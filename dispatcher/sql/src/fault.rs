@@ -12,16 +12,16 @@ use sqlx::postgres::PgDatabaseError;
 /// The class of a database error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DatabaseFault {
-    /// Transient: no connection, a lock, a full disk. Retried for as long as it lasts.
-    Passing,
+    /// No connection, a lock, a full disk. Retried for as long as it lasts.
+    Transient,
     /// The database will never accept this data. A retry cannot succeed, but other data is still accepted.
     Refused,
     /// An operator must correct it: a password, a privilege, tables that are not as Usher created them.
-    Setting,
+    NeedsOperator,
     /// The file is damaged or is not a database. This cannot be corrected while the process runs.
     Damaged,
-    /// The code does not determine the class. Treated as passing, until one record is refused again after the store has
-    /// accepted a write without records.
+    /// The code does not determine the class. Treated as transient, until one record is refused again after the store
+    /// has accepted a write without records.
     Unclear,
 }
 
@@ -35,13 +35,13 @@ impl DatabaseFault {
                 None => Self::Unclear,
             },
             // An unverifiable certificate is reported as invalid data of the stream.
-            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::Setting,
+            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::NeedsOperator,
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => Self::Passing,
-            sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) | sqlx::Error::ConfigFile(_) => Self::Setting,
+            | sqlx::Error::BeginFailed => Self::Transient,
+            sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) | sqlx::Error::ConfigFile(_) => Self::NeedsOperator,
             // Raised because of the values, before anything is sent.
             sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Self::Refused,
             sqlx::Error::Migrate(error) => Self::of_migration(error),
@@ -54,8 +54,8 @@ impl DatabaseFault {
     /// refused or unclear are a matter of the setting.
     pub fn of_migration(error: &MigrateError) -> Self {
         match root(error).map(Self::of) {
-            Some(fault @ (Self::Passing | Self::Damaged)) => fault,
-            Some(Self::Refused | Self::Setting | Self::Unclear) | None => Self::Setting,
+            Some(fault @ (Self::Transient | Self::Damaged)) => fault,
+            Some(Self::Refused | Self::NeedsOperator | Self::Unclear) | None => Self::NeedsOperator,
         }
     }
 
@@ -64,15 +64,15 @@ impl DatabaseFault {
         match (code.get(..2).unwrap_or_default(), code) {
             // `25006`, a read-only transaction: the server is currently a standby. `25P02`, a failed transaction: the
             // first error counts.
-            (_, "25006" | "25P02") => Self::Passing,
+            (_, "25006" | "25P02") => Self::Transient,
             // Connection; prepared statements that a pooler has lost; rollback; resources; object not in the required
             // state; intervention of an operator; system error; snapshot too old; transaction state.
-            ("08" | "26" | "40" | "53" | "55" | "57" | "58" | "72" | "25", _) => Self::Passing,
+            ("08" | "26" | "40" | "53" | "55" | "57" | "58" | "72" | "25", _) => Self::Transient,
             // Cardinality; data; constraint; check option of a view; program limits, such as the size of an index row.
             ("21" | "22" | "23" | "44" | "54", _) => Self::Refused,
             // Invalid authorisation; no such role, database or schema; access rules and names;
             // the server's configuration.
-            ("0P" | "28" | "3D" | "3F" | "42" | "F0", _) => Self::Setting,
+            ("0P" | "28" | "3D" | "3F" | "42" | "F0", _) => Self::NeedsOperator,
             // Features ("cached plan must not change result type" has the code 0A000 and is transient),
             // triggers of other applications (P0), internal errors (XX: both bugs and data that is too large),
             // and all unknown codes.
@@ -88,11 +88,11 @@ impl DatabaseFault {
         }
         match code & 0xff {
             // ABORT, BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, PROTOCOL (of locks), SCHEMA
-            4..=7 | 9 | 10 | 13 | 15 | 17 => Self::Passing,
+            4..=7 | 9 | 10 | 13 | 15 | 17 => Self::Transient,
             // TOOBIG, CONSTRAINT, MISMATCH
             18..=20 => Self::Refused,
             // PERM, READONLY, CANTOPEN, NOLFS, AUTH
-            3 | 8 | 14 | 22 | 23 => Self::Setting,
+            3 | 8 | 14 | 22 | 23 => Self::NeedsOperator,
             // CORRUPT, NOTADB
             11 | 26 => Self::Damaged,
             // ERROR, INTERNAL, NOTFOUND, EMPTY, MISUSE, FORMAT, RANGE, NOTICE, WARNING, ROW, DONE and all unknown codes
@@ -119,10 +119,10 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
             match DatabaseFault::of(error) {
-                DatabaseFault::Passing if NO_ROOM.iter().any(|known| code == *known) => {
+                DatabaseFault::Transient if NO_ROOM.iter().any(|known| code == *known) => {
                     format!("{} ({code}), perhaps because the disk is full", database.message())
                 }
-                DatabaseFault::Passing | DatabaseFault::Setting | DatabaseFault::Damaged => {
+                DatabaseFault::Transient | DatabaseFault::NeedsOperator | DatabaseFault::Damaged => {
                     format!("{} ({code})", database.message())
                 }
                 // For program limits the message contains the index and the size, never the value.
@@ -173,7 +173,7 @@ pub fn damaged(problem: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::DatabaseFault::{Damaged, Passing, Refused, Setting, Unclear};
+    use super::DatabaseFault::{Damaged, NeedsOperator, Refused, Transient, Unclear};
     use super::*;
 
     #[test]
@@ -183,15 +183,15 @@ mod tests {
             ("01000", Unclear),
             ("02000", Unclear),
             ("03000", Unclear),
-            ("08000", Passing),
-            ("08006", Passing),
-            ("08P01", Passing),
+            ("08000", Transient),
+            ("08006", Transient),
+            ("08P01", Transient),
             ("09000", Unclear),
             ("0A000", Unclear),
             ("0B000", Unclear),
             ("0F000", Unclear),
             ("0L000", Unclear),
-            ("0P000", Setting),
+            ("0P000", NeedsOperator),
             ("0Z000", Unclear),
             ("10608", Unclear),
             ("20000", Unclear),
@@ -200,13 +200,13 @@ mod tests {
             ("22P05", Refused),
             ("23505", Refused),
             ("24000", Unclear),
-            ("25000", Passing),
-            ("25006", Passing),
-            ("25P02", Passing),
-            ("26000", Passing),
+            ("25000", Transient),
+            ("25006", Transient),
+            ("25P02", Transient),
+            ("26000", Transient),
             ("27000", Unclear),
-            ("28000", Setting),
-            ("28P01", Setting),
+            ("28000", NeedsOperator),
+            ("28P01", NeedsOperator),
             ("2BP01", Unclear),
             ("2D000", Unclear),
             ("2F000", Unclear),
@@ -214,19 +214,19 @@ mod tests {
             ("38000", Unclear),
             ("39000", Unclear),
             ("3B000", Unclear),
-            ("3D000", Setting),
-            ("3F000", Setting),
-            ("40P01", Passing),
-            ("42501", Setting),
-            ("42P01", Setting),
+            ("3D000", NeedsOperator),
+            ("3F000", NeedsOperator),
+            ("40P01", Transient),
+            ("42501", NeedsOperator),
+            ("42P01", NeedsOperator),
             ("44000", Refused),
-            ("53100", Passing),
+            ("53100", Transient),
             ("54000", Refused),
-            ("55P03", Passing),
-            ("57P01", Passing),
-            ("58030", Passing),
-            ("72000", Passing),
-            ("F0000", Setting),
+            ("55P03", Transient),
+            ("57P01", Transient),
+            ("58030", Transient),
+            ("72000", Transient),
+            ("F0000", NeedsOperator),
             ("P0001", Unclear),
             ("XX000", Unclear),
         ];
@@ -241,9 +241,35 @@ mod tests {
     #[test]
     fn every_result_code_of_sqlite_has_its_kind() {
         let kinds = [
-            Unclear, Unclear, Unclear, Setting, Passing, Passing, Passing, Passing, Setting, Passing, Passing, Damaged,
-            Unclear, Passing, Setting, Passing, Unclear, Passing, Refused, Refused, Refused, Unclear, Setting, Setting,
-            Unclear, Unclear, Damaged, Unclear, Unclear,
+            Unclear,
+            Unclear,
+            Unclear,
+            NeedsOperator,
+            Transient,
+            Transient,
+            Transient,
+            Transient,
+            NeedsOperator,
+            Transient,
+            Transient,
+            Damaged,
+            Unclear,
+            Transient,
+            NeedsOperator,
+            Transient,
+            Unclear,
+            Transient,
+            Refused,
+            Refused,
+            Refused,
+            Unclear,
+            NeedsOperator,
+            NeedsOperator,
+            Unclear,
+            Unclear,
+            Damaged,
+            Unclear,
+            Unclear,
         ];
         for (code, kind) in (0..).zip(kinds) {
             assert_eq!(DatabaseFault::of_sqlite(code), kind, "{code}");
@@ -259,10 +285,10 @@ mod tests {
     fn what_comes_from_the_driver_has_a_kind_of_its_own() {
         let io = |kind: io::ErrorKind| sqlx::Error::Io(io::Error::from(kind));
         for (error, kind) in [
-            (io(io::ErrorKind::ConnectionRefused), Passing),
-            (io(io::ErrorKind::InvalidData), Setting),
-            (sqlx::Error::PoolTimedOut, Passing),
-            (sqlx::Error::Tls("no TLS".into()), Setting),
+            (io(io::ErrorKind::ConnectionRefused), Transient),
+            (io(io::ErrorKind::InvalidData), NeedsOperator),
+            (sqlx::Error::PoolTimedOut, Transient),
+            (sqlx::Error::Tls("no TLS".into()), NeedsOperator),
             (sqlx::Error::Encode("too long".into()), Refused),
             (sqlx::Error::InvalidArgument("NUL".into()), Refused),
             (sqlx::Error::Protocol("?".into()), Unclear),
@@ -272,7 +298,7 @@ mod tests {
         }
         let wrapped =
             MigrateError::Execute(sqlx::Error::Migrate(Box::new(MigrateError::Execute(sqlx::Error::PoolTimedOut))));
-        assert_eq!(DatabaseFault::of_migration(&wrapped), Passing);
-        assert_eq!(DatabaseFault::of_migration(&MigrateError::VersionMismatch(1)), Setting);
+        assert_eq!(DatabaseFault::of_migration(&wrapped), Transient);
+        assert_eq!(DatabaseFault::of_migration(&MigrateError::VersionMismatch(1)), NeedsOperator);
     }
 }

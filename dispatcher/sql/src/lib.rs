@@ -162,7 +162,7 @@ impl Database {
                     match set_up(connection, &address).await {
                         // If an error were returned here, the pool would retry and finally report only a timeout. The
                         // first statement fails for the same reason and reports it.
-                        Err(error) if DatabaseFault::of(&error) != DatabaseFault::Passing => Ok(()),
+                        Err(error) if DatabaseFault::of(&error) != DatabaseFault::Transient => Ok(()),
                         Err(error) => Err(error),
                         Ok(()) => file.as_deref().map_or(Ok(()), still_there),
                     }

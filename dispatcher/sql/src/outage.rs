@@ -56,7 +56,7 @@ impl Outage {
     }
 
     /// Records a success. Ends the outage, if there is one.
-    pub fn over(&self) {
+    pub fn record_success(&self) {
         let since = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let told = std::mem::take(&mut state.told);
@@ -70,7 +70,7 @@ impl Outage {
     }
 
     /// Records a failure. `text` describes the problem.
-    pub async fn failed(&self, fault: DatabaseFault, text: &str) {
+    pub async fn record_failure(&self, fault: DatabaseFault, text: &str) {
         self.readiness.lost(self.need.clone());
         let now = Instant::now();
         let (lasted, say) = {
@@ -119,8 +119,8 @@ impl Outage {
     /// Queries the database and records the result. Used for a database that is not queried while there is no work.
     pub async fn check(&self) {
         match self.database.now().await {
-            Ok(_) => self.over(),
-            Err(error) => self.failed(DatabaseFault::of(&error), &super::fault::describe(&error)).await,
+            Ok(_) => self.record_success(),
+            Err(error) => self.record_failure(DatabaseFault::of(&error), &super::fault::describe(&error)).await,
         }
     }
 
@@ -139,11 +139,11 @@ impl Outage {
             },
         };
         match fault {
-            DatabaseFault::Passing | DatabaseFault::Unclear => {
-                self.failed(fault, &line.to_string()).await;
+            DatabaseFault::Transient | DatabaseFault::Unclear => {
+                self.record_failure(fault, &line.to_string()).await;
                 Ok(false)
             }
-            DatabaseFault::Refused | DatabaseFault::Setting | DatabaseFault::Damaged => Err(line),
+            DatabaseFault::Refused | DatabaseFault::NeedsOperator | DatabaseFault::Damaged => Err(line),
         }
     }
 }

@@ -125,14 +125,14 @@ mod tests {
     #[test]
     fn an_operators_word_about_an_address_holds_at_every_instance_and_a_senders_at_its_own() {
         use usher_proto::AddressDigest;
-        use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+        use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
         for (scoped_to, taken) in [(None, true), (Some("staging"), true), (Some("default"), false)] {
             let instance = scoped_to.map(|name| name.parse::<Instance>().expect("a name"));
             let subject = SubjectId::new(Source::Usher, &instance.clone().unwrap_or_default(), &Key::new("address:1"));
             let change = SuppressionChange {
                 kind: SuppressionKind::Suppressed,
                 address: AddressDigest::of("dana@work.test"),
-                scope: EVERYTHING.into(),
+                scope: ALL_LISTS.into(),
                 reason: "test".into(),
                 by: String::new(),
                 instance,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use usher_engine::{Engine, Looked, Seen};
+use usher_engine::{CatchUpTarget, Engine, Seen};
 use usher_eventlog::Log;
 use usher_store::FlowStore;
 
@@ -12,7 +12,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Reads the position of the flow: its pause, if any, and the watermarks of each partition of the topic. Returns `None`
 /// if one of them cannot be read now.
-pub(super) async fn look(store: &dyn FlowStore, log: &dyn Log, flow: &str, topic: &str) -> Option<Looked> {
+pub(super) async fn look(store: &dyn FlowStore, log: &dyn Log, flow: &str, topic: &str) -> Option<CatchUpTarget> {
     let paused = store
         .paused(flow)
         .await
@@ -25,7 +25,7 @@ pub(super) async fn look(store: &dyn FlowStore, log: &dyn Log, flow: &str, topic
         .ok()?;
     let seen =
         |(partition, marks): (_, usher_eventlog::Watermarks)| Seen { partition, low: marks.low, end: marks.high };
-    Some(Looked { paused, ends: watermarks.into_iter().map(seen).collect() })
+    Some(CatchUpTarget { paused, ends: watermarks.into_iter().map(seen).collect() })
 }
 
 /// Logs the start of catching up, what the flow still waits for, and the end.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use usher_engine::clock::ClockState;
-use usher_engine::{ChangeKind, Changed, Engine, Given, Input, RunState};
+use usher_engine::{ChangeKind, Changed, Engine, Input, RunState};
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
 use usher_service::{Readiness, clock};
@@ -193,13 +193,7 @@ impl JoinedConsumer {
     fn on_log_event(&mut self, event: LogEvent) {
         match event {
             LogEvent::Assigned { assignment, partitions } => {
-                let given = |it: usher_eventlog::Assigned| Given {
-                    partition: it.partition,
-                    committed: it.committed,
-                    low: it.low,
-                    end: it.end,
-                };
-                self.handle(Input::Given { assignment, partitions: partitions.into_iter().map(given).collect() });
+                self.handle(Input::Assigned { assignment, partitions });
                 if self.consumer.engine.is_standby() {
                     // Other replicas own all partitions, and started long ago.
                     self.signal_ready();

@@ -197,7 +197,7 @@ impl StepExecutor {
             match ask().await {
                 Ok(answer) => ControlFlow::Break(answer),
                 Err(error) => {
-                    self.outage.failed(error.fault(), &error.to_string()).await;
+                    self.outage.record_failure(error.fault(), &error.to_string()).await;
                     ControlFlow::Continue(())
                 }
             }

@@ -121,7 +121,7 @@ impl Dispatcher {
             return Ok(());
         }
         let runs = wrap(store.clone());
-        outage.over();
+        outage.record_success();
         let mut outages = vec![outage.clone()];
         let Some(connectors) = open_connectors(&config, &mut outages, &readiness, &stop).await? else { return Ok(()) };
         let connectors = Arc::new(connectors);
@@ -132,7 +132,7 @@ impl Dispatcher {
 
         let clock_watch = ClockWatch::new(store.clone(), readiness.clone(), metrics.clone());
         if retry_until_ready(&stop, || async {
-            clock_watch.look().await.map_err(|error| StartError::Passing(error.into()))
+            clock_watch.look().await.map_err(|error| StartError::Transient(error.into()))
         })
         .await?
         .is_none()

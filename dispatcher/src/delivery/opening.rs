@@ -1,5 +1,5 @@
 //! Prerequisites of a flow: the store and the users' databases with their tables, the log with its topics, and the
-//! destinations. Passing failures are waited out; a failure that only a person can fix ends the start.
+//! destinations. Transient failures are waited out; a failure that only a person can fix ends the start.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError
             None => ControlFlow::Break(Ok(None)),
             Some(Ok(answer)) => ControlFlow::Break(Ok(Some(answer))),
             Some(Err(StartError::Lasting(error))) => ControlFlow::Break(Err(error)),
-            Some(Err(StartError::Passing(error))) => {
+            Some(Err(StartError::Transient(error))) => {
                 tracing::warn!(error = %format!("{error:#}"), "dependency not ready; retrying");
                 ControlFlow::Continue(())
             }
@@ -50,7 +50,7 @@ pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError
 
 /// Failure of a prerequisite.
 pub(super) enum StartError {
-    Passing(anyhow::Error),
+    Transient(anyhow::Error),
     /// A passing failure that has already been logged.
     Said,
     Lasting(anyhow::Error),
@@ -74,7 +74,7 @@ pub(super) async fn open_store(
             Err(StartError::Lasting(ConfigError::new("USHER_STORE", error).into()))
         }
         Err(error) => {
-            outage.failed(error.fault(), &error.to_string()).await;
+            outage.record_failure(error.fault(), &error.to_string()).await;
             Err(StartError::Said)
         }
     }
@@ -111,7 +111,7 @@ pub(super) async fn open_connectors(
             if retry_until_ready(stop, || prepare(&outage, &usher_connectors::USERS_TABLES)).await?.is_none() {
                 return Ok(None);
             }
-            outage.over();
+            outage.record_success();
             if config.users.contains_key(instance) {
                 outages.push(outage.clone());
             }
@@ -141,17 +141,17 @@ pub(super) async fn ensure(log: &dyn Log, config: &DispatcherConfig, has_read: b
     match log.ensure(&topics).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_lasting() => Err(StartError::Lasting(ConfigError::new("USHER_LOG", error).into())),
-        Err(error) => Err(StartError::Passing(error.into())),
+        Err(error) => Err(StartError::Transient(error.into())),
     }
 }
 
 pub(super) async fn keep_flow(store: &dyn FlowStore, outage: &Outage, flow: &Flow) -> Result<(), StartError> {
     let source = serde_json::to_string(&flow.source).map_err(|error| StartError::Lasting(error.into()))?;
     let Err(error) = store.keep_flow(&flow.name, &flow.version, &source).await else {
-        outage.over();
+        outage.record_success();
         return Ok(());
     };
-    outage.failed(error.fault(), &error.to_string()).await;
+    outage.record_failure(error.fault(), &error.to_string()).await;
     Err(StartError::Said)
 }
 
@@ -161,7 +161,7 @@ pub(super) async fn warn_orphaned_runs(
     known: &[String],
     metrics: &DispatcherMetrics,
 ) -> Result<(), StartError> {
-    let under_way = store.under_way().await.map_err(|error| StartError::Passing(error.into()))?;
+    let under_way = store.under_way().await.map_err(|error| StartError::Transient(error.into()))?;
     for (flow, runs) in under_way.into_iter().filter(|(flow, _)| !known.contains(flow)) {
         metrics.without_flow.with_label_values(&[&flow]).set(runs);
         tracing::warn!(flow, runs, "flow has runs under way and no file: they wait until it is back under that name");

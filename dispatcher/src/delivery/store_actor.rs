@@ -21,7 +21,7 @@ use usher_engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreReques
 use usher_service::clock;
 use usher_sql::Outage;
 use usher_sql::fault::DatabaseFault;
-use usher_store::{HeadsOf, RunStore, StoreError};
+use usher_store::{HeadsQuery, RunStore, StoreError};
 
 use crate::metrics::DispatcherMetrics;
 
@@ -222,7 +222,7 @@ impl StoreActor {
     async fn run_read(&self, read: StoreRead) -> Option<Input> {
         Some(match read {
             StoreRead::Find { partition, epoch, after, without } => {
-                let of = HeadsOf { partition, after, without, limit: FOUND_AT_ONCE };
+                let of = HeadsQuery { partition, after, without, limit: FOUND_AT_ONCE };
                 let (heads, _) = self.retry(|| self.store.heads(&self.flow, &of)).await?;
                 let all = heads.len() < FOUND_AT_ONCE;
                 Input::Found { partition, epoch, heads, all }
@@ -271,7 +271,7 @@ impl StoreActor {
                 DatabaseFault::Refused => return Some(StoreAnswer::Refused(error)),
                 DatabaseFault::Unclear if unclear + 1 >= UNCLEAR_TRIES => return Some(StoreAnswer::Refused(error)),
                 DatabaseFault::Unclear => unclear += 1,
-                DatabaseFault::Passing | DatabaseFault::Setting | DatabaseFault::Damaged => unclear = 0,
+                DatabaseFault::Transient | DatabaseFault::NeedsOperator | DatabaseFault::Damaged => unclear = 0,
             }
             self.back_off(&error).await?;
             self.retried.store(true, Ordering::Relaxed);
@@ -286,7 +286,7 @@ impl StoreActor {
         let answer = ask().await;
         timer.observe_duration();
         if answer.is_ok() {
-            self.outage.over();
+            self.outage.record_success();
             self.waits.set(Some(Instant::now()));
         }
         answer
@@ -294,7 +294,7 @@ impl StoreActor {
 
     /// Reports the failure of the store and pauses. Returns `None` if the process is stopping.
     async fn back_off(&self, error: &StoreError) -> Option<()> {
-        self.outage.failed(error.fault(), &error.to_string()).await;
+        self.outage.record_failure(error.fault(), &error.to_string()).await;
         if self.stop.is_cancelled() {
             return None;
         }

@@ -13,7 +13,7 @@ use usher_proto::{EventRef, Offset, Reason, Snapshot, Source, SubjectId, Timesta
 use usher_service::clock;
 use usher_sql::{Database, Dialect};
 
-use super::command::{self, Came, END_WHAT_IS_NOT_UNDER_WAY};
+use super::command::{self, CommandResult, END_WHAT_IS_NOT_UNDER_WAY};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
 use super::{StoreError, addresses, known, lanes, remember, suppression};
@@ -79,9 +79,9 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
         }
         if let Some(order) = &arrival.command {
             match command::carry_out(connection, flow, batch, arrival, order).await? {
-                Came::Queued(run) => woken.push(*run),
-                Came::Cancelled(event) => admission.cancelled.push((arrival.event.subject.clone(), event)),
-                Came::Nothing => {}
+                CommandResult::Queued(run) => woken.push(*run),
+                CommandResult::Cancelled(event) => admission.cancelled.push((arrival.event.subject.clone(), event)),
+                CommandResult::Nothing => {}
             }
         }
     }

@@ -15,7 +15,7 @@ const ACCOUNT: &str =
     "CASE WHEN instance = 'default' THEN CAST($3 AS TEXT) ELSE CAST($3 AS TEXT) || '@' || instance END";
 
 /// Result of a command.
-pub(super) enum Came {
+pub(super) enum CommandResult {
     /// The run is queued again.
     Queued(Box<Run>),
     /// The run has been ended.
@@ -30,7 +30,7 @@ pub(super) async fn carry_out(
     batch: &Batch,
     arrival: &Arrival,
     command: &Command,
-) -> Result<Came, StoreError> {
+) -> Result<CommandResult, StoreError> {
     let kept = sqlx::query(
         "INSERT INTO usher_action (id, at, who, what, flow, event_ref, came) VALUES ($1, $2, $3, $4, $5, $6, 'nothing') \
          ON CONFLICT (id) DO NOTHING",
@@ -44,7 +44,7 @@ pub(super) async fn carry_out(
     .execute(&mut *connection)
     .await?;
     if kept.rows_affected() == 0 {
-        return Ok(Came::Nothing);
+        return Ok(CommandResult::Nothing);
     }
     let (came, word) = match &command.order {
         CommandKind::Redrive { deaths } => {
@@ -53,7 +53,7 @@ pub(super) async fn carry_out(
         CommandKind::Rerun { body } => (rerun(connection, flow, batch, arrival, command, body).await?, "queued"),
         CommandKind::Cancel => (cancel(connection, flow, command).await?, "cancelled"),
     };
-    if !matches!(came, Came::Nothing) {
+    if !matches!(came, CommandResult::Nothing) {
         sqlx::query("UPDATE usher_action SET came = $1 WHERE id = $2")
             .bind(word)
             .bind(arrival.event.id.as_str())
@@ -74,7 +74,7 @@ async fn redrive(
     arrival: &Arrival,
     command: &Command,
     deaths: u32,
-) -> Result<Came, StoreError> {
+) -> Result<CommandResult, StoreError> {
     let sql = format!(
         "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, letter = 2, attempts = 0, spent = 0, \
            unanswered = 0, generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
@@ -93,7 +93,7 @@ async fn redrive(
         .bind(i64::from(batch.partition.0))
         .fetch_optional(connection)
         .await?;
-    row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
+    row.map_or(Ok(CommandResult::Nothing), |row| Ok(CommandResult::Queued(Box::new(run(&row)?))))
 }
 
 /// Restarts a run that has ended, from its first step. Its effects are repeated.
@@ -104,7 +104,7 @@ async fn rerun(
     arrival: &Arrival,
     command: &Command,
     body: &str,
-) -> Result<Came, StoreError> {
+) -> Result<CommandResult, StoreError> {
     let sql = format!(
         "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, pass = pass + 1, step = 0, attempts = 0, \
            spent = 0, unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
@@ -122,10 +122,10 @@ async fn rerun(
         .bind(i64::from(batch.partition.0))
         .fetch_optional(connection)
         .await?;
-    row.map_or(Ok(Came::Nothing), |row| Ok(Came::Queued(Box::new(run(&row)?))))
+    row.map_or(Ok(CommandResult::Nothing), |row| Ok(CommandResult::Queued(Box::new(run(&row)?))))
 }
 
-async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -> Result<Came, StoreError> {
+async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -> Result<CommandResult, StoreError> {
     let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND event_ref = $3 RETURNING event_ref");
     let ended = sqlx::query(AssertSqlSafe(sql))
         .bind(clock::now().millis())
@@ -135,14 +135,14 @@ async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -
         .await?;
     if let Some(row) = ended {
         let found = row.try_get::<String, _>(0)?.parse();
-        return Ok(Came::Cancelled(found.map_err(|_| StoreError::Unreadable("event_ref".into()))?));
+        return Ok(CommandResult::Cancelled(found.map_err(|_| StoreError::Unreadable("event_ref".into()))?));
     }
     sqlx::query("UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND event_ref = $2 AND ended_at IS NULL")
         .bind(flow)
         .bind(command.run.as_str())
         .execute(connection)
         .await?;
-    Ok(Came::Nothing)
+    Ok(CommandResult::Nothing)
 }
 
 /// Ends the runs of flow `$2` at time `$1` that have no attempt in flight; more conditions follow. A run whose last

@@ -11,7 +11,7 @@ use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 
-use crate::{Due, HeadsOf, StoreError};
+use crate::{Due, HeadsQuery, StoreError};
 
 /// All concerns together. Implemented by every type that implements each of them.
 pub trait Store: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock {}
@@ -53,7 +53,7 @@ pub trait RunStore: Send + Sync {
     /// # Errors
     ///
     /// If the database does not answer, or a row cannot be read.
-    async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError>;
+    async fn heads(&self, flow: &str, of: &HeadsQuery) -> Result<Vec<Run>, StoreError>;
 
     /// Returns the next runs of a lane, in order. The flag is true if there are more. No runs are returned while the
     /// head is parked.

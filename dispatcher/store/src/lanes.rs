@@ -10,12 +10,12 @@ use usher_sql::{Database, Dialect};
 
 use super::change::current_epoch;
 use super::rows::{RUN_COLUMNS, preceded, rank, run, runs};
-use super::{Due, HeadsOf, StoreError};
+use super::{Due, HeadsQuery, StoreError};
 
 /// Largest number of waits and pauses that are ended at once in each partition.
 const DUE_AT_ONCE: i64 = 256;
 
-pub(super) async fn heads(database: &Database, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError> {
+pub(super) async fn heads(database: &Database, flow: &str, of: &HeadsQuery) -> Result<Vec<Run>, StoreError> {
     let (position, event) = of.after.as_ref().map_or((i64::MIN, ""), |(position, event)| (*position, event.as_str()));
     let sql = format!(
         "SELECT {RUN_COLUMNS} FROM usher_run r \

@@ -79,8 +79,8 @@ impl StoreError {
         match self {
             // A lost partition is not given back, and an unreadable row stays unreadable. Both are retried all the
             // same, because a person may fix them.
-            Self::Fenced(_) | Self::Unreadable(_) => DatabaseFault::Passing,
-            Self::PartitionCount { .. } => DatabaseFault::Setting,
+            Self::Fenced(_) | Self::Unreadable(_) => DatabaseFault::Transient,
+            Self::PartitionCount { .. } => DatabaseFault::NeedsOperator,
             Self::Damaged(_) => DatabaseFault::Damaged,
             Self::Database(error) => DatabaseFault::of(error),
             Self::Migration(error) => DatabaseFault::of_migration(error),
@@ -94,9 +94,10 @@ impl From<sqlx::Error> for StoreError {
             DatabaseFault::Damaged => {
                 Self::Damaged(ConfigError::new("USHER_STORE", fault::damaged(&fault::describe(&error))))
             }
-            DatabaseFault::Passing | DatabaseFault::Refused | DatabaseFault::Setting | DatabaseFault::Unclear => {
-                Self::Database(error)
-            }
+            DatabaseFault::Transient
+            | DatabaseFault::Refused
+            | DatabaseFault::NeedsOperator
+            | DatabaseFault::Unclear => Self::Database(error),
         }
     }
 }
@@ -109,7 +110,7 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
 
 /// Query for the heads of lanes.
 #[derive(Debug, Clone)]
-pub struct HeadsOf {
+pub struct HeadsQuery {
     /// The partition to search.
     pub partition: Partition,
     /// Position and event after which the search starts; `None` for the beginning.

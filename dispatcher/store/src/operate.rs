@@ -138,7 +138,7 @@ impl SqlStore {
     /// # Errors
     ///
     /// If the database does not answer.
-    pub async fn came_of(&self, order: &EventId) -> Result<Option<String>, StoreError> {
+    pub async fn command_result(&self, order: &EventId) -> Result<Option<String>, StoreError> {
         let sql = "SELECT came FROM usher_action WHERE id = $1";
         let row: Option<(String,)> =
             sqlx::query_as(sql).bind(order.as_str()).fetch_optional(&self.database.pool).await?;

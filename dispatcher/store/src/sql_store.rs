@@ -14,7 +14,7 @@ use usher_service::clock;
 use usher_sql::Database;
 
 use super::{
-    Due, FlowStore, HeadsOf, QuotaStore, RetentionStore, RunStore, StoreClock, StoreError, SubjectStore, TABLES,
+    Due, FlowStore, HeadsQuery, QuotaStore, RetentionStore, RunStore, StoreClock, StoreError, SubjectStore, TABLES,
 };
 
 /// The store in a Postgres or SQLite database.
@@ -118,7 +118,7 @@ impl RunStore for SqlStore {
         super::change::change(&self.database, flow, changes).await
     }
 
-    async fn heads(&self, flow: &str, of: &HeadsOf) -> Result<Vec<Run>, StoreError> {
+    async fn heads(&self, flow: &str, of: &HeadsQuery) -> Result<Vec<Run>, StoreError> {
         super::lanes::heads(&self.database, flow, of).await
     }
 

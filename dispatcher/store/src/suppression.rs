@@ -11,7 +11,7 @@ use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe};
 use usher_engine::arrival::Arrival;
 use usher_proto::suppression::SuppressionEntry;
-use usher_proto::suppression::{EVERYTHING, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionKind};
 use usher_proto::{AddressDigest, Instance, Timestamp};
 use usher_sql::Database;
 
@@ -86,7 +86,7 @@ pub(super) async fn listed(
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT address, scope FROM usher_reach r WHERE held = 1 AND scope IN ('{EVERYTHING}', $1) \
+        "SELECT address, scope FROM usher_reach r WHERE held = 1 AND scope IN ('{ALL_LISTS}', $1) \
            AND instance IN ('{EVERY_INSTANCE}', $3) AND address IN ({}) AND NOT EXISTS ( \
              SELECT 1 FROM usher_reach o WHERE o.address = r.address AND o.scope = r.scope \
                AND o.instance IN ('{EVERY_INSTANCE}', $3) AND (o.at, o.event) > (r.at, r.event))",
@@ -94,7 +94,7 @@ pub(super) async fn listed(
     );
     let texts: Vec<String> = addresses.iter().map(AddressDigest::to_string).collect();
     let rows: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(sql))
-        .bind(list.unwrap_or(EVERYTHING))
+        .bind(list.unwrap_or(ALL_LISTS))
         .bind(json!(texts).to_string())
         .bind(instance)
         .fetch_all(&database.pool)

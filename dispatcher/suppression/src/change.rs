@@ -2,7 +2,7 @@
 //! longer delivers.
 
 use usher_proto::json::JsonKind;
-use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 use usher_proto::{AddressDigest, Event, Instance, Json, Mailbox, Source};
 
 /// Returns the suppression change that an event carries, if any.
@@ -26,7 +26,7 @@ fn resend(event: &Event) -> Option<SuppressionChange> {
         );
         return None;
     };
-    let scope = EVERYTHING.to_owned();
+    let scope = ALL_LISTS.to_owned();
     let by = Source::Resend.label().to_owned();
     // The suppression applies to this instance's account only: another account may still reach the address.
     let instance: Instance = event.instance().parse().ok()?;
@@ -139,7 +139,7 @@ mod tests {
             let change = suppression_change(&event(kind, &data));
             assert_eq!(change.as_ref().map(|change| change.reason.as_str()), reason, "{kind} {data}");
             if let Some(change) = change {
-                let expected = (SuppressionKind::Suppressed, AddressDigest::of("dana@work.test"), EVERYTHING);
+                let expected = (SuppressionKind::Suppressed, AddressDigest::of("dana@work.test"), ALL_LISTS);
                 assert_eq!((change.kind, change.address, change.scope.as_str()), expected);
                 assert_eq!(change.instance.as_ref().map(Instance::as_str), Some("staging"));
             }

@@ -20,7 +20,7 @@ pub use recipients::{InvalidRecipient, drop_suppressed, drop_test_numbers, recip
 use usher_clerk::test_recipients;
 use usher_engine::SkipReason;
 use usher_proto::AddressDigest;
-use usher_proto::suppression::{EVERYTHING, SuppressionEntry};
+use usher_proto::suppression::{ALL_LISTS, SuppressionEntry};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
@@ -70,7 +70,7 @@ impl Rules<'_> {
         let digest = AddressDigest::of(address);
         let mut listed = self.listed.iter().filter(|listed| listed.address == digest).peekable();
         listed.peek()?;
-        Some(if listed.any(|listed| listed.scope == EVERYTHING) {
+        Some(if listed.any(|listed| listed.scope == ALL_LISTS) {
             SkipReason::Suppressed
         } else {
             SkipReason::Unsubscribed
@@ -105,12 +105,12 @@ mod tests {
             scope: scope.to_owned(),
         };
         let known = vec![
-            listed("gone@work.test", EVERYTHING),
+            listed("gone@work.test", ALL_LISTS),
             listed("out@work.test", "news"),
             listed("both@work.test", "news"),
-            listed("both@work.test", EVERYTHING),
-            listed("else@elsewhere.test", EVERYTHING),
-            listed("gone@m\u{fc}nchen.test", EVERYTHING),
+            listed("both@work.test", ALL_LISTS),
+            listed("else@elsewhere.test", ALL_LISTS),
+            listed("gone@m\u{fc}nchen.test", ALL_LISTS),
         ];
         let rules = |allowlist| Rules { allowlist, listed: known.clone() };
         for (address, expected) in [

@@ -6,7 +6,7 @@ use proptest::sample::subsequence;
 use proptest::test_runner::Config;
 use serde_json::{Map, Value, json};
 use usher_engine::SkipReason;
-use usher_proto::suppression::{EVERYTHING, SuppressionEntry};
+use usher_proto::suppression::{ALL_LISTS, SuppressionEntry};
 use usher_proto::{AddressDigest, Mailbox};
 use usher_service::options::Environment;
 
@@ -97,7 +97,7 @@ proptest! {
         listed.extend(of_all.iter().filter_map(|at| found.get(*at)).map(|address| (address.to_uppercase(), false)));
         let entry = |(address, everything): &(String, bool)| SuppressionEntry {
             address: AddressDigest::of(address),
-            scope: if *everything { EVERYTHING } else { "news" }.to_owned(),
+            scope: if *everything { ALL_LISTS } else { "news" }.to_owned(),
         };
         let allowlist = allowlist(&patterns);
         let rules = Rules { allowlist: &allowlist, listed: listed.iter().map(entry).collect() };
@@ -119,7 +119,7 @@ proptest! {
     fn the_strongest_reason_counts(address in address(), scopes in vec(any::<bool>(), 0..4)) {
         let entry = |everything: &bool| SuppressionEntry {
             address: AddressDigest::of(&address),
-            scope: if *everything { EVERYTHING } else { "news" }.to_owned(),
+            scope: if *everything { ALL_LISTS } else { "news" }.to_owned(),
         };
         let allowlist = RecipientAllowlist::default();
         let rules = Rules { allowlist: &allowlist, listed: scopes.iter().map(entry).collect() };

@@ -6,13 +6,13 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use usher_proto::{Assignment, Offset, Partition, Record};
+use usher_proto::{AssignedPartition, Assignment, Offset, Partition, Record};
 
 use super::file::File;
 use super::query;
 use super::writer::Write;
 use crate::LogError;
-use crate::subscription::{Assigned, BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, SubscriptionDriver};
+use crate::subscription::{BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, SubscriptionDriver};
 
 /// Interval between writes of commits.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
@@ -98,13 +98,13 @@ impl Reader {
         self.positions.values().any(|place| !place.paused)
     }
 
-    async fn fetch_positions(&self) -> Result<Vec<Assigned>, LogError> {
+    async fn fetch_positions(&self) -> Result<Vec<AssignedPartition>, LogError> {
         let sql = "SELECT p.partition, c.committed, p.low, p.next FROM partition p \
                    LEFT JOIN cursor c ON c.topic = p.topic AND c.partition = p.partition AND c.\"group\" = $1 \
                    WHERE p.topic = $2 ORDER BY p.partition";
         let rows: Vec<(i32, Option<i64>, i64, i64)> =
             sqlx::query_as(sql).bind(&self.group).bind(&self.topic).fetch_all(self.file.pool()?).await?;
-        let assigned = |(partition, committed, low, end): (i32, Option<i64>, i64, i64)| Assigned {
+        let assigned = |(partition, committed, low, end): (i32, Option<i64>, i64, i64)| AssignedPartition {
             partition: Partition(partition),
             committed: committed.map(Offset),
             low: Offset(low),

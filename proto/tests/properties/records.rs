@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 use usher_proto::{
     AddressDigest, Event, EventId, EventRef, Instance, Key, Partition, Snapshot, Source, SubjectId, Timestamp, visible,
 };
@@ -131,7 +131,7 @@ proptest! {
     ) {
         let instance = one_instance.then(|| subject.instance().parse().expect("a name"));
         let address = AddressDigest::from_bytes(digest);
-        let change = SuppressionChange { kind, address, scope: EVERYTHING.to_owned(), reason, by, instance };
+        let change = SuppressionChange { kind, address, scope: ALL_LISTS.to_owned(), reason, by, instance };
         let event = change.clone().into_event(EventId::new("e"), subject, now);
         prop_assert_eq!(SuppressionChange::of(&event), Some(change));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use usher_proto::{Assignment, Offset};
+use usher_proto::{AssignedPartition, Assignment, Offset};
 use usher_tests::broker::Broker;
 
 use super::*;
@@ -28,7 +28,8 @@ impl Member {
     async fn step(&mut self, read: &mut Vec<(Partition, Offset)>) {
         match next(&mut self.subscription).await {
             LogEvent::Assigned { assignment, partitions } => {
-                let start = |assigned: &Assigned| (assigned.partition, assigned.committed.unwrap_or(assigned.low));
+                let start =
+                    |assigned: &AssignedPartition| (assigned.partition, assigned.committed.unwrap_or(assigned.low));
                 self.subscription.control.start(assignment, partitions.iter().map(start).collect());
                 self.owned.extend(partitions.iter().map(|assigned| (assigned.partition, assignment)));
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use usher_eventlog::Log;
 use usher_lab::Fault;
-use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::address_key;
 use usher_proto::{AddressDigest, EventId, Instance, Mailbox, Source, SubjectId};
 use usher_service::clock;
@@ -53,7 +53,7 @@ async fn suppress(env: &TestEnv, log: &Arc<dyn Log>, users: &[User]) {
     for user in users {
         let address = AddressDigest::of(&user.email.as_ref().unwrap().parse::<Mailbox>().unwrap().address);
         let kind = SuppressionKind::Suppressed;
-        let scope = EVERYTHING.to_owned();
+        let scope = ALL_LISTS.to_owned();
         let change =
             SuppressionChange { kind, address, scope, reason: "operator".into(), by: "ann".into(), instance: None };
         let subject = SubjectId::new(Source::Usher, &Instance::default(), &address_key(address));

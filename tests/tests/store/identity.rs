@@ -2,7 +2,7 @@
 //! bounded by the events received, whatever a clock shows.
 
 use usher_engine::arrival::RefusedRecord;
-use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 use usher_proto::{AddressDigest, Instance};
 
 use super::*;
@@ -100,7 +100,7 @@ async fn an_event_has_each_of_its_effects_once(subject: TestStore) {
         let change = SuppressionChange {
             kind,
             address: AddressDigest::of("a@b.test"),
-            scope: EVERYTHING.into(),
+            scope: ALL_LISTS.into(),
             reason: "test".into(),
             by: String::new(),
             instance: None,
@@ -256,7 +256,7 @@ async fn a_suppression_of_one_instance_is_not_one_of_another(subject: TestStore)
         let change = SuppressionChange {
             kind,
             address: digest,
-            scope: EVERYTHING.into(),
+            scope: ALL_LISTS.into(),
             reason: "test".into(),
             by: String::new(),
             instance: instance.clone(),

@@ -106,7 +106,7 @@ impl TestStore {
     /// Returns the heads of lanes as runs.
     pub(super) async fn heads(&self, after: Option<(i64, EventRef)>, without: &[&str]) -> Vec<Run> {
         let without = without.iter().map(|name| (*name).to_owned()).collect();
-        self.store.heads(FLOW, &HeadsOf { partition: ZERO, after, without, limit: 100 }).await.unwrap()
+        self.store.heads(FLOW, &HeadsQuery { partition: ZERO, after, without, limit: 100 }).await.unwrap()
     }
 
     /// Returns the event ids of the heads of lanes.

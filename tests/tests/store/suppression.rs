@@ -1,7 +1,7 @@
 //! Suppression list: the guarantees of a store.
 
 use usher_proto::AddressDigest;
-use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 
 use super::*;
 
@@ -42,16 +42,16 @@ impl TestStore {
 }
 
 fn all(place: usize) -> (usize, String) {
-    (place, EVERYTHING.to_owned())
+    (place, ALL_LISTS.to_owned())
 }
 
 async fn the_newest_word_about_an_address_counts_whatever_the_order(subject: TestStore) {
     let epoch = subject.own().await;
     let suppressed = SuppressionKind::Suppressed;
     let restored = SuppressionKind::Restored;
-    let told = |at, kind| said(at, kind, "a@b.test", EVERYTHING);
+    let told = |at, kind| said(at, kind, "a@b.test", ALL_LISTS);
     assert_eq!(subject.listed(None, &[]).await, []);
-    subject.admit(epoch, vec![told(5, suppressed), said(5, suppressed, "c@d.test", EVERYTHING)]).await;
+    subject.admit(epoch, vec![told(5, suppressed), said(5, suppressed, "c@d.test", ALL_LISTS)]).await;
     assert_eq!(subject.listed(None, &["x@y.test", "A@B.test", "c@d.test"]).await, [all(1), all(2)]);
     subject.admit(epoch, vec![told(5, suppressed), told(4, restored)]).await;
     assert_eq!(subject.listed(None, &["a@b.test"]).await, [all(0)], "an older word comes late");
@@ -73,13 +73,13 @@ async fn the_newest_word_about_an_address_counts_whatever_the_order(subject: Tes
 async fn a_list_is_ended_apart_from_all_other_mail(subject: TestStore) {
     let epoch = subject.own().await;
     let unsubscribed = said(5, SuppressionKind::Unsubscribed, "a@b.test", "news");
-    subject.admit(epoch, vec![unsubscribed, said(5, SuppressionKind::Restored, "a@b.test", EVERYTHING)]).await;
+    subject.admit(epoch, vec![unsubscribed, said(5, SuppressionKind::Restored, "a@b.test", ALL_LISTS)]).await;
     assert_eq!(subject.listed(Some("news"), &["a@b.test"]).await, [(0, "news".to_owned())]);
     assert_eq!(subject.listed(Some("offers"), &["a@b.test"]).await, []);
     assert_eq!(subject.listed(None, &["a@b.test"]).await, []);
-    subject.admit(epoch, vec![said(6, SuppressionKind::Suppressed, "a@b.test", EVERYTHING)]).await;
+    subject.admit(epoch, vec![said(6, SuppressionKind::Suppressed, "a@b.test", ALL_LISTS)]).await;
     assert_eq!(subject.listed(Some("news"), &["a@b.test"]).await, [all(0), (0, "news".to_owned())]);
-    subject.admit(epoch, vec![said(7, SuppressionKind::Restored, "a@b.test", EVERYTHING)]).await;
+    subject.admit(epoch, vec![said(7, SuppressionKind::Restored, "a@b.test", ALL_LISTS)]).await;
     assert_eq!(
         subject.listed(Some("news"), &["a@b.test"]).await,
         [(0, "news".to_owned())],
@@ -90,7 +90,7 @@ async fn a_list_is_ended_apart_from_all_other_mail(subject: TestStore) {
 async fn a_fenced_admission_says_nothing_of_addresses(subject: TestStore) {
     let epoch = subject.own().await;
     subject.own().await;
-    let late = batch(epoch, vec![said(5, SuppressionKind::Suppressed, "a@b.test", EVERYTHING)]);
+    let late = batch(epoch, vec![said(5, SuppressionKind::Suppressed, "a@b.test", ALL_LISTS)]);
     assert!(matches!(subject.store.admit(FLOW, &late).await, Err(StoreError::Fenced(_))));
     assert_eq!(subject.listed(None, &["a@b.test"]).await, []);
 }

@@ -14,12 +14,12 @@ pub(super) fn outcome(fault: DatabaseFault, code: &str, error: String) -> Outcom
     match fault {
         DatabaseFault::Refused => Outcome::reject(Reason::InvalidRequest, error),
         // SQLSTATE class 42: a table or a column does not exist, or the right to use it is missing.
-        DatabaseFault::Setting if code.len() == 5 && code.starts_with("42") => {
+        DatabaseFault::NeedsOperator if code.len() == 5 && code.starts_with("42") => {
             Outcome::reject(Reason::Configuration, error)
         }
         // A wrong password or certificate stops every run until it is corrected, so the run is retried. An unclear
         // error counts against a run only while other runs succeed.
-        DatabaseFault::Setting | DatabaseFault::Passing | DatabaseFault::Damaged | DatabaseFault::Unclear => {
+        DatabaseFault::NeedsOperator | DatabaseFault::Transient | DatabaseFault::Damaged | DatabaseFault::Unclear => {
             Outcome::retry(Cause::Unavailable)
         }
     }

@@ -115,7 +115,7 @@ impl Engine {
             && (!takes_calls || decision.destinations.has_quota(destination))
         {
             self.lanes.forget(&key);
-            self.left_out.insert(destination.to_owned());
+            self.deferred_destinations.insert(destination.to_owned());
             self.deferred_heads += 1;
         } else {
             if !takes_calls {

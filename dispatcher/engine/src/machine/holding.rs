@@ -5,7 +5,7 @@ use usher_proto::{Partition, Timestamp};
 
 use super::{Decision, Engine};
 use crate::clock::ClockState;
-use crate::{Looked, Step, StoreRequest, StoreWrite, Unread};
+use crate::{CatchUpTarget, Step, StoreRequest, StoreWrite, Unread};
 
 /// The operator's pause of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +63,11 @@ impl Engine {
     }
 
     /// Takes the log's ends and the flow's pause, which were read together.
-    pub(super) fn looked(&mut self, look: u64, seen: Option<Looked>, now: Timestamp) {
+    pub(super) fn looked(&mut self, look: u64, seen: Option<CatchUpTarget>, now: Timestamp) {
         if !self.catch_up.is_current(look) {
             return;
         }
-        let ends = seen.map(|Looked { paused, ends }| {
+        let ends = seen.map(|CatchUpTarget { paused, ends }| {
             // The pause was read before the ends. If a pause has been reported since, its absence in this
             // read is outdated.
             if paused.is_some() || self.pause == Pause::Unknown {

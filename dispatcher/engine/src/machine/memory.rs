@@ -110,12 +110,15 @@ impl Engine {
                 || decision.destinations.admits(name, urgent, decision.now)
         };
         let few = |name: &String| self.lanes.held_for(name) < HELD_KEPT / 4;
-        if self.left_out.iter().any(|name| back(name) && few(name)) {
-            self.left_out.clear();
+        if self.deferred_destinations.iter().any(|name| back(name) && few(name)) {
+            self.deferred_destinations.clear();
             self.deferred_heads = 0;
             self.partitions.0.values_mut().for_each(Owned::search_again);
         }
-        if self.deferred_heads > 0 && self.left_out.is_empty() && self.partitions.0.values().all(Owned::is_searched) {
+        if self.deferred_heads > 0
+            && self.deferred_destinations.is_empty()
+            && self.partitions.0.values().all(Owned::is_searched)
+        {
             self.deferred_heads = 0;
         }
         if self.is_holding() || self.stopping {
@@ -134,7 +137,7 @@ impl Engine {
             if !room || owned.is_leaving() {
                 continue;
             }
-            self.left_out.extend(without.iter().cloned());
+            self.deferred_destinations.extend(without.iter().cloned());
             let partition = *partition;
             let epoch = owned.epoch;
             let after = after.clone();

@@ -2,27 +2,32 @@
 
 use std::time::Duration;
 
-use usher_proto::{Assignment, Offset, Partition, Timestamp};
+use usher_proto::{AssignedPartition, Assignment, Offset, Partition, Timestamp};
 
 use super::admission::{BATCH, Records};
 use super::{Decision, Engine};
 use crate::arrival::Ownership;
 use crate::partitions::{Owned, OwnershipPhase, Queue, Search};
 use crate::start::{CannotStart, Known, StartFrom, start_offset};
-use crate::{Given, LogCommand, Step, StoreRequest, StoreWrite};
+use crate::{LogCommand, Step, StoreRequest, StoreWrite};
 
 /// Time that steps in flight in a revoked partition may take before it is handed back. Shorter than the
 /// log's own deadline.
 const DRAIN: Duration = Duration::from_secs(4);
 
 impl Engine {
-    pub(super) fn given(&mut self, assignment: Assignment, partitions: Vec<Given>, decision: &mut Decision<'_>) {
+    pub(super) fn assigned(
+        &mut self,
+        assignment: Assignment,
+        partitions: Vec<AssignedPartition>,
+        decision: &mut Decision<'_>,
+    ) {
         if partitions.is_empty() {
             return;
         }
         self.catch_up.start();
-        let names = partitions.iter().map(|given| given.partition).collect();
-        self.acquiring.extend(partitions.into_iter().map(|given| (given.partition, (assignment, given))));
+        let names = partitions.iter().map(|assigned| assigned.partition).collect();
+        self.acquiring.extend(partitions.into_iter().map(|assigned| (assigned.partition, (assignment, assigned))));
         decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Acquire { assignment, partitions: names })));
     }
 
@@ -34,10 +39,10 @@ impl Engine {
         for Ownership { partition, epoch, frontier, operator_offset, late } in owned {
             // A partition that was revoked and assigned again meanwhile is acquired again, under the later assignment.
             let asked = self.acquiring.get(&partition).filter(|(asked, _)| *asked == assignment);
-            let Some((_, given)) = asked.copied() else { continue };
+            let Some((_, assigned)) = asked.copied() else { continue };
             self.acquiring.remove(&partition);
             // `cannot_start` has reported a problem already.
-            let Ok(start) = self.start(&given, frontier, operator_offset, late) else { continue };
+            let Ok(start) = self.start(&assigned, frontier, operator_offset, late) else { continue };
             offsets.push((partition, start));
             // The starting offset is stored before anything is read, so that the next start need not be configured again.
             let is_stored = frontier == Some(start) && operator_offset.is_none();
@@ -73,21 +78,21 @@ impl Engine {
 
     fn start(
         &self,
-        given: &Given,
+        assigned: &AssignedPartition,
         stored: Option<Offset>,
         operator_offset: Option<Offset>,
         late: bool,
     ) -> Result<Offset, CannotStart> {
         let from = if late { Some(StartFrom::Beginning) } else { self.limits.from };
-        start_offset(Known { committed: given.committed, stored, operator_offset }, given.low, given.end, from)
+        start_offset(Known { committed: assigned.committed, stored, operator_offset }, assigned.low, assigned.end, from)
     }
 
     /// Returns the problem because of which one of these partitions cannot be started, if there is one. An empty store
     /// shows only in some partitions: in others the group may have committed nothing yet, and there the flow looks new.
     fn cannot_start(&self, assignment: Assignment, owned: &[Ownership]) -> Option<(Partition, CannotStart)> {
         let problem = |of: &Ownership| {
-            let (_, given) = self.acquiring.get(&of.partition).filter(|(asked, _)| *asked == assignment)?;
-            Some((of.partition, self.start(given, of.frontier, of.operator_offset, of.late).err()?))
+            let (_, assigned) = self.acquiring.get(&of.partition).filter(|(asked, _)| *asked == assignment)?;
+            Some((of.partition, self.start(assigned, of.frontier, of.operator_offset, of.late).err()?))
         };
         let problems: Vec<_> = owned.iter().filter_map(problem).collect();
         let is_of_the_store =

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::json;
 use usher_proto::{
-    Assignment, Epoch, Event, EventId, EventRef, Instance, Key, Offset, Partition, Reason, Source, SubjectId, Timestamp,
+    AssignedPartition, Assignment, Epoch, Event, EventId, EventRef, Instance, Key, Offset, Partition, Reason, Source,
+    SubjectId, Timestamp,
 };
 
 use super::memory::{MAX_RUNS, WINDOW};
@@ -21,8 +22,8 @@ use super::*;
 use crate::arrival::{Admission, Arrival, Ownership};
 use crate::breaker::Permit;
 use crate::{
-    AttemptState, Cause, Change, ChangeKind, Changed, Effect, LogCommand, Looked, NextStep, Outcome, Run, RunState,
-    Seen, StepReport, StoreRead, StoreRequest, StoreWrite,
+    AttemptState, CatchUpTarget, Cause, Change, ChangeKind, Changed, Effect, LogCommand, NextStep, Outcome, Run,
+    RunState, Seen, StepReport, StoreRead, StoreRequest, StoreWrite,
 };
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
@@ -187,17 +188,17 @@ impl Bench {
             .iter()
             .map(|(partition, end)| Seen { partition: *partition, low: Offset(0), end: Offset(*end) })
             .collect();
-        self.give(Input::Looked { look, seen: Some(Looked { paused: None, ends }) })
+        self.give(Input::Looked { look, seen: Some(CatchUpTarget { paused: None, ends }) })
     }
 
     fn given(&mut self, assignment: u64, partitions: &[Partition]) -> Vec<Step> {
-        let given = |partition: &Partition| Given {
+        let given = |partition: &Partition| AssignedPartition {
             partition: *partition,
             committed: Some(Offset(0)),
             low: Offset(0),
             end: Offset(0),
         };
-        self.give(Input::Given {
+        self.give(Input::Assigned {
             assignment: Assignment(assignment),
             partitions: partitions.iter().map(given).collect(),
         })

@@ -38,7 +38,7 @@ impl Engine {
             return None;
         }
         let held = self.lanes.held_destinations();
-        let names = held.iter().chain(&self.left_out);
+        let names = held.iter().chain(&self.deferred_destinations);
         names.filter_map(|name| destinations.opens_at(name, self.limits.urgent, now)).min()
     }
 }

@@ -1,10 +1,10 @@
 //! The log's consumer group: the assignment of partitions to replicas, and its changes.
 
 use rand::Rng as _;
-use usher_proto::{Assignment, Offset, Partition};
+use usher_proto::{AssignedPartition, Assignment, Offset, Partition};
 
 use super::world::{Occurrence, World};
-use crate::{Given, Input};
+use crate::Input;
 
 /// Session timeout, in ms: the longest silence of a member.
 const SESSION: i64 = 10_000;
@@ -78,14 +78,14 @@ impl World {
             for p in &partitions {
                 self.group.owner[*p] = Some(r);
             }
-            let given = |p: &usize| Given {
+            let given = |p: &usize| AssignedPartition {
                 partition: partition(*p),
                 committed: self.log.0[*p].committed.map(Offset),
                 low: Offset(0),
                 end: Offset(self.log.0[*p].end),
             };
             let partitions = partitions.iter().map(given).collect();
-            self.tell(r, Input::Given { assignment: self.group.assignment, partitions });
+            self.tell(r, Input::Assigned { assignment: self.group.assignment, partitions });
         }
         for (r, partitions) in taken.into_iter().enumerate().filter(|(_, partitions)| !partitions.is_empty()) {
             let names = partitions.iter().copied().map(partition).collect();
@@ -133,7 +133,7 @@ impl World {
     pub(super) fn joins(&mut self, r: usize) {
         self.group.members[r].joined = true;
         if self.rng.random_bool(0.3) {
-            self.tell(r, Input::Given { assignment: self.group.assignment, partitions: Vec::new() });
+            self.tell(r, Input::Assigned { assignment: self.group.assignment, partitions: Vec::new() });
         }
         if self.plan.chaos_every.is_none() {
             self.rebalance();

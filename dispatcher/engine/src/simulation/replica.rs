@@ -13,7 +13,7 @@ use super::world::{Occurrence, World};
 use crate::arrival::Arrival;
 use crate::start::StartFrom;
 use crate::{
-    Change, Destinations, Engine, FlowLimits, Input, LogCommand, Looked, Seen, Step, StoreRead, StoreRequest,
+    CatchUpTarget, Change, Destinations, Engine, FlowLimits, Input, LogCommand, Seen, Step, StoreRead, StoreRequest,
     dead_letter_change,
 };
 
@@ -136,7 +136,7 @@ impl World {
     pub(super) fn told(&mut self, r: usize, input: Input) {
         let replica = &mut self.replicas[r];
         match &input {
-            Input::Given { assignment, partitions } => {
+            Input::Assigned { assignment, partitions } => {
                 if !partitions.is_empty() {
                     replica.news_at = self.now;
                 }
@@ -323,7 +323,7 @@ impl World {
                 let end = |p: usize| if self.plan.defect == Defect::NoEnds { 0 } else { self.log.0[p].end };
                 let seen = |p| Seen { partition: partition(p), low: Offset(0), end: Offset(end(p)) };
                 let ends = (0..self.plan.partitions).map(seen).collect();
-                let seen = self.is_answered().then_some(Looked { paused: self.paused, ends });
+                let seen = self.is_answered().then_some(CatchUpTarget { paused: self.paused, ends });
                 self.answers_later(r, Input::Looked { look, seen });
             }
             Step::AskFrontiers => {

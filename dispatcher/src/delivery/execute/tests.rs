@@ -236,7 +236,7 @@ async fn only_a_destination_that_forgets_makes_a_successor_wait() {
     ] {
         let scene = scene(FLOW, idempotency, Lookup::Unknown, done).await;
         assert_eq!(scene.outcome().await, done());
-        let of = usher_store::HeadsOf { partition: Partition(0), after: None, without: Vec::new(), limit: 1 };
+        let of = usher_store::HeadsQuery { partition: Partition(0), after: None, without: Vec::new(), limit: 1 };
         let claimed = scene.store.heads("test", &of).await.expect("the run").remove(0);
         let until = claimed.tries.claimed_until.map(|until| until.since(clock::now()));
         assert_eq!(until.is_some_and(|until| until > Duration::from_secs(4)), waits, "{idempotency:?}");

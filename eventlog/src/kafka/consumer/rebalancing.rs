@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use usher_proto::{Assignment, Offset, Partition};
+use usher_proto::{AssignedPartition, Assignment, Offset, Partition};
 
 use super::{Owned, Reader};
 use crate::LogError;
 use crate::kafka::query::offsets;
 use crate::kafka::rebalance::{self, RebalanceEvent};
 use crate::kafka::{QUESTION_DEADLINE, unavailable};
-use crate::subscription::{Assigned, LogEvent};
+use crate::subscription::LogEvent;
 
 /// Interval between attempts to query the offsets of an assignment.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ impl Reader {
         }
     }
 
-    fn fetch_positions(&self, partitions: &[Partition]) -> Result<Vec<Assigned>, LogError> {
+    fn fetch_positions(&self, partitions: &[Partition]) -> Result<Vec<AssignedPartition>, LogError> {
         let list = self.list(partitions, KafkaOffset::Invalid).map_err(unavailable)?;
         let committed = self.consumer.committed_offsets(list.clone(), QUESTION_DEADLINE).map_err(unavailable)?;
         // The low watermarks are queried before the ends, so that none is above its end.
@@ -60,7 +60,7 @@ impl Reader {
                 None => KafkaOffset::Invalid,
             };
             let committed = if let KafkaOffset::Offset(offset) = committed { Some(Offset(offset)) } else { None };
-            assigned.push(Assigned { partition: *partition, committed, low, end });
+            assigned.push(AssignedPartition { partition: *partition, committed, low, end });
         }
         Ok(assigned)
     }

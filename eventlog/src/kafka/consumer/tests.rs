@@ -3,11 +3,11 @@
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use usher_proto::{Key, Offset};
+use usher_proto::{AssignedPartition, Key, Offset};
 
 use super::*;
 use crate::kafka::{KafkaLog, QUESTION_DEADLINE};
-use crate::subscription::{Assigned, Subscription};
+use crate::subscription::Subscription;
 use crate::{Creation, Log as _, Retention, TopicSpec};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ async fn a_commit_that_is_refused_while_the_group_changes_is_written_in_the_end_
         tokio::select! {
             event = events.recv() => match event.expect("the subscription goes on") {
                 LogEvent::Assigned { assignment, partitions } => {
-                    let start = |found: &Assigned| (found.partition, found.committed.unwrap_or(found.low));
+                    let start = |found: &AssignedPartition| (found.partition, found.committed.unwrap_or(found.low));
                     control.start(assignment, partitions.iter().map(start).collect());
                 }
                 LogEvent::Records { partition, records, .. } => {

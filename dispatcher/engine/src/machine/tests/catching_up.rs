@@ -248,7 +248,7 @@ fn a_pause_is_confirmed_at_once_and_again_when_nothing_is_under_way() {
 fn nothing_is_begun_before_it_is_known_that_the_flow_is_not_paused() {
     let (mut bench, steps) = assigned();
     let look = look(&steps).unwrap();
-    let seen = Some(Looked { paused: Some(NOW), ends: Vec::new() });
+    let seen = Some(CatchUpTarget { paused: Some(NOW), ends: Vec::new() });
     let steps = bench.give(Input::Looked { look, seen });
     assert!(
         steps.contains(&Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { since: NOW, under_way: 0 }))),
@@ -267,7 +267,7 @@ fn a_look_that_was_taken_before_a_pause_does_not_end_it() {
         steps.contains(&Step::Store(StoreRequest::Write(StoreWrite::ConfirmPause { since: NOW, under_way: 0 }))),
         "{steps:?}"
     );
-    bench.give(Input::Looked { look, seen: Some(Looked { paused: None, ends: Vec::new() }) });
+    bench.give(Input::Looked { look, seen: Some(CatchUpTarget { paused: None, ends: Vec::new() }) });
     assert!(bench.engine.is_paused());
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), NONE);
 }

@@ -126,8 +126,8 @@ fn a_partition_that_is_taken_and_given_again_is_ours_under_the_later_assignment(
 #[test]
 fn where_a_partition_begins_is_stored_before_it_is_read() {
     let mut bench = Bench::new(limits());
-    let given = Given { partition: P, committed: None, low: Offset(3), end: Offset(9) };
-    bench.give(Input::Given { assignment: Assignment(1), partitions: vec![given] });
+    let given = AssignedPartition { partition: P, committed: None, low: Offset(3), end: Offset(9) };
+    bench.give(Input::Assigned { assignment: Assignment(1), partitions: vec![given] });
     let owned = vec![Ownership { partition: P, epoch: EPOCH, frontier: None, operator_offset: None, late: false }];
     let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
     assert!(steps.contains(&Step::Log(LogCommand::Start { assignment: Assignment(1), offsets: vec![(P, Offset(3))] })));

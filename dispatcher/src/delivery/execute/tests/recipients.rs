@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use usher_engine::SkipReason;
-use usher_proto::suppression::{EVERYTHING, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_proto::{AddressDigest, Offset};
 use usher_service::options::Environment;
@@ -74,7 +74,7 @@ async fn nobody_is_written_to_whom_the_settings_or_the_store_leave_out() {
     let scene = to("\"a@b.test\"").await;
     scene.told(SuppressionKind::Unsubscribed, "a@b.test", "news").await;
     assert_eq!(scene.held().await, None, "this is no mail of that list");
-    scene.told(SuppressionKind::Suppressed, "A@B.test", EVERYTHING).await;
+    scene.told(SuppressionKind::Suppressed, "A@B.test", ALL_LISTS).await;
     assert_eq!((scene.held().await, scene.asked()), (Some(SkipReason::Suppressed), 1));
 }
 
@@ -154,7 +154,7 @@ async fn a_kept_request_goes_to_nobody_who_is_left_out_meanwhile() {
     let requests = scene.fake.requests.lock().expect("no panic while it is held").clone();
     assert_eq!(requests[0], requests[1], "the very same goes out again");
 
-    scene.told(SuppressionKind::Suppressed, "a@b.test", EVERYTHING).await;
+    scene.told(SuppressionKind::Suppressed, "a@b.test", ALL_LISTS).await;
     assert_eq!((scene.held().await, scene.asked()), (Some(SkipReason::Suppressed), 2));
     let scene = scene.with([("USHER_DELIVER_ONLY_TO", "*@c.test")]);
     assert_eq!(scene.held().await, Some(SkipReason::HeldBack));
