@@ -50,12 +50,10 @@ async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow
     stop.cancel();
     // A client that is still reading a page must not delay the shutdown.
     pages.abort();
-    finished.unwrap_or_else(|| {
-        anyhow::ensure!(
-            asked.is_cancelled(),
-            "a flow cannot go on, and others did not end by the deadline: see the log"
-        );
-        tracing::warn!("drain deadline passed with work in flight; it continues at the next start");
-        Ok(())
-    })
+    if let Some(ended) = finished {
+        return Ok(ended?);
+    }
+    anyhow::ensure!(asked.is_cancelled(), "a flow cannot go on, and others did not end by the deadline: see the log");
+    tracing::warn!("drain deadline passed with work in flight; it continues at the next start");
+    Ok(())
 }

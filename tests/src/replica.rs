@@ -7,7 +7,7 @@ use prometheus::Registry;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use usher_dispatcher::{Dispatcher, DispatcherConfig};
+use usher_dispatcher::{Dispatcher, DispatcherConfig, DispatcherError};
 use usher_eventlog::Log;
 use usher_service::Readiness;
 use usher_store::RunStore;
@@ -20,7 +20,7 @@ const CRASH_DEADLINE: Duration = Duration::from_secs(15);
 /// A replica. Crashes when dropped.
 pub struct Replica {
     runtime: Option<Runtime>,
-    running: JoinHandle<anyhow::Result<()>>,
+    running: JoinHandle<Result<(), DispatcherError>>,
     readiness: Readiness,
     stop: CancellationToken,
 }

@@ -6,7 +6,6 @@ mod steps;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use anyhow::anyhow;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -15,12 +14,13 @@ use usher_engine::clock::ClockState;
 use usher_engine::{ChangeKind, Changed, Engine, Input, RunState};
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
-use usher_service::{Readiness, clock};
+use usher_service::{Readiness, clock, exit};
 use usher_store::FlowStore;
 
 use super::arrivals::{self, Meaning};
 use super::catching_up::CatchingUp;
 use super::destinations::{Decided, SharedDestinations};
+use super::error::DispatcherError;
 use super::execute::StepExecutor;
 use super::housekeeping::HalfRetentionOffsets;
 
@@ -66,12 +66,12 @@ struct JoinedConsumer {
     wakeup: Option<Instant>,
     /// True if the group is to be left and joined again.
     rejoin: bool,
-    failed: Option<anyhow::Error>,
+    failed: Option<DispatcherError>,
 }
 
 impl FlowConsumer {
     /// Runs until it is stopped. Returns an error if the flow cannot continue.
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(super) async fn run(self) -> Result<(), DispatcherError> {
         let subscription = self.subscribe().await?;
         let catching_up = CatchingUp::default();
         let joined = JoinedConsumer {
@@ -86,7 +86,7 @@ impl FlowConsumer {
         joined.run().await
     }
 
-    async fn subscribe(&self) -> anyhow::Result<Subscription> {
+    async fn subscribe(&self) -> Result<Subscription, DispatcherError> {
         let topics = &self.layout.topics;
         Ok(self.log.subscribe(&topics.group(&self.flow.name), &topics.events()).await?)
     }
@@ -105,7 +105,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl JoinedConsumer {
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(mut self) -> Result<(), DispatcherError> {
         let mut report = tokio::time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = self.consumer.destinations.changes();
@@ -124,7 +124,7 @@ impl JoinedConsumer {
                 Ok(()) = self.consumer.clock.changed() => self.on_clock(),
                 event = self.subscription.events.recv() => match event {
                     Some(event) => self.on_log_event(event),
-                    None => self.fail(anyhow!("the subscription of flow {} has ended", self.consumer.flow.name)),
+                    None => self.fail(DispatcherError::SubscriptionEnded(self.consumer.flow.name.clone())),
                 },
             }
             if self.rejoin && self.failed.is_none() {
@@ -141,7 +141,7 @@ impl JoinedConsumer {
 
     /// Lets the steps in flight finish and be written, starts nothing new, and leaves the group. Steps that exceed
     /// [`DRAIN_DEADLINE`] are aborted.
-    async fn finish(mut self) -> anyhow::Result<()> {
+    async fn finish(mut self) -> Result<(), DispatcherError> {
         self.consumer.stop.cancel();
         let flow = self.consumer.flow.name.clone();
         self.handle(Input::Stop);
@@ -162,8 +162,8 @@ impl JoinedConsumer {
         self.failed.map_or(Ok(()), Err)
     }
 
-    fn fail(&mut self, error: anyhow::Error) {
-        tracing::error!(flow = self.consumer.flow.name, error = %format!("{error:#}"), "flow failed");
+    fn fail(&mut self, error: DispatcherError) {
+        tracing::error!(flow = self.consumer.flow.name, error = exit::chain(&error), "flow failed");
         self.failed.get_or_insert(error);
     }
 
@@ -224,7 +224,7 @@ impl JoinedConsumer {
                 self.handle(Input::Revoked { partitions, lost });
             }
             LogEvent::Failed(error) => {
-                self.fail(anyhow::Error::new(error).context(format!("flow {}", self.consumer.flow.name)));
+                self.fail(DispatcherError::Subscription { flow: self.consumer.flow.name.clone(), source: error });
             }
         }
     }
@@ -261,7 +261,7 @@ impl JoinedConsumer {
             Ok(Some(input)) => self.handle(input),
             Ok(None) => {}
             Err(error) if error.is_cancelled() => {}
-            Err(error) => self.fail(anyhow!("a task of flow {} failed: {error}", self.consumer.flow.name)),
+            Err(source) => self.fail(DispatcherError::Task { flow: self.consumer.flow.name.clone(), source }),
         }
     }
 

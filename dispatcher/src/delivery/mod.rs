@@ -7,6 +7,7 @@ mod clock_watch;
 mod consumer;
 mod dead_letters;
 mod destinations;
+mod error;
 mod execute;
 mod housekeeping;
 mod opening;
@@ -18,14 +19,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
 use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
 use destinations::SharedDestinations;
+pub use error::DispatcherError;
 use execute::StepExecutor;
 use housekeeping::{HalfRetentionOffsets, Housekeeper};
 use opening::{
-    StartError, ensure, keep_flow, open_connectors, open_store, retry_until_ready, warn_ignored_params,
+    StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, warn_ignored_params,
     warn_orphaned_runs,
 };
 use prometheus::Registry;
@@ -38,8 +39,8 @@ use usher_connectors::{Connectors, quota};
 use usher_engine::{Engine, FlowLimits, account};
 use usher_eventlog::{Log, LogWatch};
 use usher_flows::Flow;
-use usher_service::Readiness;
-use usher_sql::{Database, Outage};
+use usher_service::{ConfigError, Readiness};
+use usher_sql::Outage;
 use usher_store::{RunStore, SqlStore, Store};
 use versions::Versions;
 
@@ -88,7 +89,7 @@ impl Dispatcher {
         log: Arc<dyn Log>,
         readiness: Readiness,
         registry: &Registry,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, DispatcherError> {
         let log_watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), registry)?;
         let metrics = DispatcherMetrics::register(registry)?;
         Ok(Self { config, log, readiness, metrics, log_watch, wrap: Box::new(|store| store) })
@@ -107,9 +108,9 @@ impl Dispatcher {
     ///
     /// If the start fails for a reason that waiting does not fix, a flow cannot continue, or a database is damaged. The
     /// other flows finish their work in flight first.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DispatcherError> {
         let Self { config, log, readiness, metrics, mut log_watch, wrap } = self;
-        let database = Database::open(&config.store).context("USHER_STORE")?;
+        let database = open_database(&config.store)?;
         warn_ignored_params(&config.store);
         let outage = Outage::of(&database, "store", readiness.clone());
         let Some((store, has_read)) = retry_until_ready(&stop, || open_store(&outage, &database, &config)).await?
@@ -254,10 +255,10 @@ impl Dispatcher {
 
 /// Waits until all flows have ended. Returns the first error of a flow or of a damaged database.
 async fn supervise(
-    mut flows: JoinSet<anyhow::Result<()>>,
+    mut flows: JoinSet<Result<(), DispatcherError>>,
     outages: &[Outage],
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), DispatcherError> {
     if flows.is_empty() {
         stop.cancelled().await;
     }
@@ -268,7 +269,7 @@ async fn supervise(
         let ended = tokio::select! {
             ended = flows.join_next() => match ended {
                 None => return result,
-                Some(ended) => ended.unwrap_or_else(|error| Err(anyhow!("a flow's task has failed: {error}"))),
+                Some(ended) => ended.unwrap_or_else(|error| Err(DispatcherError::FlowTask(error))),
             },
             (line, ..) = &mut damaged, if !is_damaged => {
                 is_damaged = true;
@@ -298,7 +299,10 @@ fn limits(flow: &Flow, partitions: i32) -> FlowLimits {
 }
 
 /// Returns the accounts that have a quota or may announce a rate limit.
-fn limited(config: &DispatcherConfig, connectors: &Connectors) -> anyhow::Result<Vec<usher_quota::LimitedAccount>> {
+fn limited(
+    config: &DispatcherConfig,
+    connectors: &Connectors,
+) -> Result<Vec<usher_quota::LimitedAccount>, ConfigError> {
     let mut limited = Vec::new();
     for (instance, used) in config.connectors() {
         for connector in used {

@@ -4,18 +4,18 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::Connectors;
 use usher_engine::account;
 use usher_eventlog::{Creation, Log};
 use usher_flows::Flow;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
-use usher_service::{ConfigError, Readiness};
+use usher_service::{ConfigError, Readiness, exit};
 use usher_sql::{Database, DatabaseAddress, Outage, Tables};
 use usher_store::{FlowStore, SqlStore, Store, StoreError};
 
 use super::ASK_AGAIN;
+use super::error::DispatcherError;
 use crate::config::{DispatcherConfig, for_instance, writes_to_database};
 use crate::metrics::DispatcherMetrics;
 
@@ -26,19 +26,25 @@ pub(super) fn warn_ignored_params(address: &DatabaseAddress) {
     }
 }
 
+/// Opens the database of an address. Connects when it is first used.
+pub(super) fn open_database(address: &DatabaseAddress) -> Result<Database, DispatcherError> {
+    let setting = || address.variable().to_owned();
+    Database::open(address).map_err(|source| DispatcherError::Database { setting: setting(), source: Box::new(source) })
+}
+
 /// Retries `ask` until it succeeds or fails with an error that waiting does not fix. Returns `None` if the process
 /// stops meanwhile.
 pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError>>>(
     stop: &CancellationToken,
     ask: impl Fn() -> F,
-) -> anyhow::Result<Option<T>> {
+) -> Result<Option<T>, DispatcherError> {
     let attempt = || async {
         match stop.run_until_cancelled(ask()).await {
             None => ControlFlow::Break(Ok(None)),
             Some(Ok(answer)) => ControlFlow::Break(Ok(Some(answer))),
             Some(Err(StartError::Lasting(error))) => ControlFlow::Break(Err(error)),
             Some(Err(StartError::Transient(error))) => {
-                tracing::warn!(error = %format!("{error:#}"), "dependency not ready; retrying");
+                tracing::warn!(error = exit::chain(&error), "dependency not ready; retrying");
                 ControlFlow::Continue(())
             }
             Some(Err(StartError::Said)) => ControlFlow::Continue(()),
@@ -50,10 +56,10 @@ pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError
 
 /// Failure of a prerequisite.
 pub(super) enum StartError {
-    Transient(anyhow::Error),
-    /// A passing failure that has already been logged.
+    Transient(DispatcherError),
+    /// A transient failure that has already been logged.
     Said,
-    Lasting(anyhow::Error),
+    Lasting(DispatcherError),
 }
 
 /// Opens the store. The flag is true if a flow has ever read the log with this store.
@@ -96,14 +102,14 @@ pub(super) async fn open_connectors(
     outages: &mut Vec<Outage>,
     readiness: &Readiness,
     stop: &CancellationToken,
-) -> anyhow::Result<Option<Connectors>> {
+) -> Result<Option<Connectors>, DispatcherError> {
     let mut all = Connectors::new();
     for (instance, used) in config.connectors() {
         let outage = match config.users.get(instance) {
             None => outages[0].clone(),
             Some(address) => {
                 warn_ignored_params(address);
-                let database = Database::open(address).with_context(|| address.variable().to_owned())?;
+                let database = open_database(address)?;
                 Outage::of(&database, address.variable().to_owned(), readiness.clone())
             }
         };
@@ -146,7 +152,8 @@ pub(super) async fn ensure(log: &dyn Log, config: &DispatcherConfig, has_read: b
 }
 
 pub(super) async fn keep_flow(store: &dyn FlowStore, outage: &Outage, flow: &Flow) -> Result<(), StartError> {
-    let source = serde_json::to_string(&flow.source).map_err(|error| StartError::Lasting(error.into()))?;
+    let source = serde_json::to_string(&flow.source)
+        .map_err(|source| StartError::Lasting(DispatcherError::FlowSource { flow: flow.name.clone(), source }))?;
     let Err(error) = store.keep_flow(&flow.name, &flow.version, &source).await else {
         outage.record_success();
         return Ok(());

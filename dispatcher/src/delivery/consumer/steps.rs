@@ -1,6 +1,5 @@
 //! Carries out the steps of a flow's engine.
 
-use anyhow::anyhow;
 use usher_engine::{Input, LogCommand, Run, Step, StoreRequest, StoreWrite, dead_letter_change};
 use usher_proto::{Epoch, Reason};
 use usher_service::clock;
@@ -8,6 +7,7 @@ use usher_service::clock;
 use super::JoinedConsumer;
 use crate::delivery::catching_up::look;
 use crate::delivery::dead_letters::DeadLetter;
+use crate::delivery::error::DispatcherError;
 
 impl JoinedConsumer {
     /// Carries out a step of the engine. What takes time runs in a task, whose result returns as an input.
@@ -40,7 +40,8 @@ impl JoinedConsumer {
             }
             Step::Log(command) => self.command(command),
             Step::Fail(partition, problem) => {
-                self.fail(anyhow!("flow {}, partition {partition}: {problem}", self.consumer.flow.name));
+                let flow = self.consumer.flow.name.clone();
+                self.fail(DispatcherError::CannotStart { flow, partition, problem });
             }
             Step::Execute { run, epoch, permit } => {
                 let executor = self.consumer.executor.clone();
