@@ -76,6 +76,9 @@ up() {
   dir=$(cd "$1" && pwd)
   # The env file is for sourcing: nobody else's.
   [[ -O $dir ]] || die "$dir belongs to somebody else"
+  # The same ports for the same folder, if they are free: Cargo compiles tests again when a variable that they look at
+  # has changed.
+  RANDOM=$(cksum <<<"$dir" | cut -d ' ' -f 1)
   if [[ -e $dir/env ]] && kafka_running "$dir" && postgres_running "$dir"; then
     say "already running"
     cat "$dir/env"

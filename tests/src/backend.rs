@@ -1,6 +1,6 @@
 //! The two backends (log and store) on which every scenario runs. The embedded backend always runs. Kafka and Postgres
-//! run if `USHER_TEST_KAFKA` (`host:port`) and `USHER_TEST_POSTGRES` (`postgres://...`) give their addresses. With `CI`
-//! set, a missing variable is a failure.
+//! run if `USHER_TEST_KAFKA` (`host:port`) and `USHER_TEST_POSTGRES` (`postgres://...`) give their addresses; their tests
+//! are ignored otherwise.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -34,24 +34,17 @@ pub fn log_once(text: &str) {
     }
 }
 
-/// Returns a setting of the tests. Returns `None` and logs it if the variable is missing or empty; panics instead if
-/// `CI` is set.
-pub fn setting(name: &str) -> Option<String> {
+/// Returns a setting of the tests. Panics if the variable is missing or empty: a test that needs it says so with
+/// [`needs`](crate::needs), and is ignored without it.
+pub fn setting(name: &str) -> String {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-    if value.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CI is set, so {name} must say where the real service is");
-        log_once(&format!("not run here: {name} is not set"));
-    }
-    value
+    value.unwrap_or_else(|| panic!("{name} is not set: it names what this test needs (docs/testing.md)"))
 }
 
 impl Backend {
-    /// Returns the backend of real services, or `None` if their addresses are not set.
-    pub fn real() -> Option<Self> {
-        let kafka = setting("USHER_TEST_KAFKA")?;
-        let postgres = setting("USHER_TEST_POSTGRES")?;
-        log_once(&format!("backend: Kafka at {kafka} and Postgres"));
-        Some(Self::Real(Services { kafka, postgres }))
+    /// Returns the backend of real services. Panics if their addresses are not set.
+    pub fn real() -> Self {
+        Self::Real(Services { kafka: setting("USHER_TEST_KAFKA"), postgres: setting("USHER_TEST_POSTGRES") })
     }
 
     /// Display name of the backend.
@@ -60,12 +53,6 @@ impl Backend {
             Self::Embedded => "embedded",
             Self::Real(_) => "Kafka and Postgres",
         }
-    }
-
-    /// Returns the embedded backend, which needs no external services. Always `Some`.
-    pub fn embedded() -> Option<Self> {
-        log_once("backend: embedded log and store");
-        Some(Self::Embedded)
     }
 }
 
@@ -78,17 +65,14 @@ macro_rules! on_both_backends {
                 $(#[$attribute])*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn embedded() {
-                    if let Some(backend) = $crate::backend::Backend::embedded() {
-                        super::$scenario(backend).await;
-                    }
+                    super::$scenario($crate::backend::Backend::Embedded).await;
                 }
 
+                #[$crate::needs(kafka, postgres)]
                 $(#[$attribute])*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn kafka_and_postgres() {
-                    if let Some(backend) = $crate::backend::Backend::real() {
-                        super::$scenario(backend).await;
-                    }
+                    super::$scenario($crate::backend::Backend::real()).await;
                 }
             }
         )+

@@ -23,10 +23,10 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Prepares a broker that stores its log in `data` and its settings in `folder`. Returns `None` if
-    /// `USHER_TEST_KAFKA_LIBS` is not set.
-    pub fn prepare(folder: &Path, data: &Path) -> Option<Self> {
-        let libs = PathBuf::from(setting("USHER_TEST_KAFKA_LIBS")?);
+    /// Prepares a broker that stores its log in `data` and its settings in `folder`. Panics if `USHER_TEST_KAFKA_LIBS`
+    /// is not set.
+    pub fn prepare(folder: &Path, data: &Path) -> Self {
+        let libs = PathBuf::from(setting("USHER_TEST_KAFKA_LIBS"));
         let port = free_port();
         let controller = free_port();
         let mut properties = std::fs::read_to_string(libs.join("broker.properties")).expect("the broker's settings");
@@ -43,7 +43,7 @@ impl Broker {
         let formatted =
             broker.java("kafka.tools.StorageTool").args(cluster).arg(&broker.properties).output().expect("java runs");
         assert!(formatted.status.success(), "the storage is formatted: {}", String::from_utf8_lossy(&formatted.stderr));
-        Some(broker)
+        broker
     }
 
     fn java(&self, class: &str) -> Command {

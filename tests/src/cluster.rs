@@ -48,12 +48,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts services of its own with this many replicas and waits until all are ready. Returns `None` if Kafka or
-    /// Postgres is not available.
-    pub async fn real(replicas: usize) -> Option<Self> {
+    /// Starts services of its own with this many replicas and waits until all are ready. Panics if Kafka or Postgres
+    /// is not available.
+    pub async fn real(replicas: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut broker = Broker::prepare(folder.path(), &folder.path().join("kafka"))?;
-        let postgres = Postgres::start()?;
+        let mut broker = Broker::prepare(folder.path(), &folder.path().join("kafka"));
+        let postgres = Postgres::start();
         broker.start().await;
         let mut cluster = Self::new(folder, Some(Services { broker, postgres })).await;
         cluster.scale(replicas).await;
@@ -65,7 +65,7 @@ impl Cluster {
         let admin = ingest.says("\"admin\":\"").await;
         cluster.ingest = Some(ingest);
         ready(&admin).await;
-        Some(cluster)
+        cluster
     }
 
     /// Starts `usher up` and waits until it is ready.

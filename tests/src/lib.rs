@@ -30,8 +30,12 @@ mod names;
 mod settings;
 #[cfg(test)]
 mod toolchain;
+#[cfg(test)]
+mod unrun;
 
 use std::time::{Duration, Instant};
+
+pub use usher_needs::needs;
 
 /// Calls `ask` until it returns `Some`. Panics with `what` after `deadline`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(

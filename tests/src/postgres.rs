@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::backend::log_once;
 use crate::free_port;
 
 /// A server. Stopped and removed when dropped.
@@ -40,14 +39,9 @@ fn is_root() -> bool {
 }
 
 impl Postgres {
-    /// Creates a cluster and starts it. Returns `None` and logs it if Postgres is not installed; panics instead if
-    /// `CI` is set.
-    pub fn start() -> Option<Self> {
-        let Some(programs) = programs() else {
-            assert!(std::env::var_os("CI").is_none(), "CI is set, so the programs of Postgres must be installed");
-            log_once("not run here: the programs of Postgres are not installed (Debian: postgresql)");
-            return None;
-        };
+    /// Creates a cluster and starts it. Panics if Postgres is not installed.
+    pub fn start() -> Self {
+        let programs = programs().expect("the programs of Postgres are installed (Debian: postgresql)");
         // Not below the test's folder, whose parents may be inaccessible to the user `postgres`.
         let folder = tempfile::Builder::new().prefix("usher-postgres.").tempdir().expect("a folder");
         if is_root() {
@@ -57,7 +51,7 @@ impl Postgres {
         let postgres = Self { programs, folder, port: free_port() };
         postgres.run("initdb", &["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
         postgres.up();
-        Some(postgres)
+        postgres
     }
 
     /// URL of the `postgres` database, which always exists.

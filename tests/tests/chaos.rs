@@ -20,6 +20,7 @@ use usher_tests::checker::ViolationKind;
 use usher_tests::cluster::Cluster;
 use usher_tests::ledger::Mark;
 use usher_tests::load::{Load, LoadShape};
+use usher_tests::needs;
 use usher_tests::postgres::Down;
 use usher_tests::program::{Program, programs};
 use usher_tests::report::{ChaosReport, Course};
@@ -73,11 +74,11 @@ fn plan() -> &'static Plan {
     }
 }
 
+#[needs(kafka_libs, postgres_programs)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kafka_and_postgres() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let Some(cluster) = Cluster::real(3).await else { return };
-    let mut chaos = Chaos::new("Kafka and Postgres", cluster, plan());
+    let mut chaos = Chaos::new("Kafka and Postgres", Cluster::real(3).await, plan());
     let went = chaos.all(plan()).await;
     chaos.end("kafka", went).await;
 }

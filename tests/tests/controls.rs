@@ -13,6 +13,7 @@ use usher_tests::deaf::RevocationHidingLog;
 use usher_tests::events::User;
 use usher_tests::eventually;
 use usher_tests::group::Group;
+use usher_tests::needs;
 use usher_tests::report::ChaosReport;
 use usher_tests::sabotage::ahead::{EarlyFrontier, Second};
 use usher_tests::sabotage::around;
@@ -103,10 +104,11 @@ async fn a_frontier_ahead_of_its_runs_loses_them(backend: Backend) {
 
 /// A replica retries events in memory and does not learn that another has taken over some of them. The destination
 /// recovers and forgets its idempotency keys.
+#[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_fence_two_replicas_do_the_same() {
     const EVENTS: usize = 200;
-    let Some(backend) = Backend::real() else { return };
+    let backend = Backend::real();
     for fenced in [false, true] {
         let mut group = Group::new(&backend, &["mail"]).await;
         let unfenced = Arc::new(Unfenced::new(!fenced, group.pool().clone()));

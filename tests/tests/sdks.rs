@@ -17,8 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a script against its own lab.
 async fn judge(sdk: &str) {
-    let Some(folder) = setting("USHER_TEST_SDKS") else { return };
-    let script = Path::new(&folder).join(format!("{sdk}.js"));
+    let script = Path::new(&setting("USHER_TEST_SDKS")).join(format!("{sdk}.js"));
     assert!(script.exists(), "USHER_TEST_SDKS names a folder without {sdk}.js");
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
@@ -32,7 +31,8 @@ async fn judge(sdk: &str) {
 
 macro_rules! judges {
     ($($sdk:ident),+ $(,)?) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $(#[usher_tests::needs(sdks)]
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $sdk() {
             judge(stringify!($sdk)).await;
         })+

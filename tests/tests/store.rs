@@ -34,7 +34,7 @@ use usher_store::{
     FlowStore as _, HeadsQuery, QuotaStore as _, RetentionStore as _, RunFilter, RunStore as _, SqlStore,
     StoreClock as _, StoreError, SubjectStore as _,
 };
-use usher_tests::backend::{log_once, setting};
+use usher_tests::backend::setting;
 use usher_tests::unique;
 
 #[path = "store/earlier.rs"]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use usher_proto::{AssignedPartition, Assignment, Offset};
 use usher_tests::broker::Broker;
+use usher_tests::needs;
 
 use super::*;
 
@@ -110,23 +111,26 @@ async fn members_come_and_go(subject: Subject) {
     first.subscription.control.close().await;
 }
 
+#[needs(kafka)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out() {
-    let Some(subject) = subject(true).await else { return };
+    let subject = subject(true).await;
     members_come_and_go(subject).await;
 }
 
+#[needs(kafka)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn they_move_by_the_new_group_protocol_too() {
-    let Some(mut subject) = subject(true).await else { return };
+    let mut subject = subject(true).await;
     let new = ("group.protocol".to_owned(), "consumer".to_owned());
     subject.log = usher_eventlog::open(&subject.address, &[new]).await.unwrap();
     members_come_and_go(subject).await;
 }
 
+#[needs(kafka)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back() {
-    let Some(subject) = subject(true).await else { return };
+    let subject = subject(true).await;
     let mut read = Vec::new();
     let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
@@ -150,9 +154,10 @@ async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back(
     first.subscription.control.close().await;
 }
 
+#[needs(kafka)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_never_releases_loses_its_partitions_all_the_same() {
-    let Some(subject) = subject(true).await else { return };
+    let subject = subject(true).await;
     let mut read = Vec::new();
     let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
@@ -172,9 +177,10 @@ async fn a_member_that_never_releases_loses_its_partitions_all_the_same() {
     first.subscription.control.close().await;
 }
 
+#[needs(kafka)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_others() {
-    let Some(subject) = subject(true).await else { return };
+    let subject = subject(true).await;
     let mut read = Vec::new();
     let mut gone = Member::of(&subject).await;
     gone.take_all(&mut read).await;
@@ -190,9 +196,10 @@ async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_other
     heir.subscription.control.close().await;
 }
 
+#[needs(kafka)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_closes_whatever_it_waits_for() {
-    let Some(subject) = subject(true).await else { return };
+    let subject = subject(true).await;
     // Before any event.
     let unheard = subject.log.subscribe("g", &subject.topic).await.unwrap();
     unheard.control.close().await;
@@ -220,10 +227,11 @@ async fn step_until(member: &mut Member, read: &mut Vec<(Partition, Offset)>, co
     }
 }
 
+#[needs(kafka_libs)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_outlives_its_broker_and_closes_without_it() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut broker) = Broker::prepare(folder.path(), &folder.path().join("data")) else { return };
+    let mut broker = Broker::prepare(folder.path(), &folder.path().join("data"));
     broker.start().await;
     let address = LogAddress::Kafka { brokers: broker.address() };
     let log = usher_eventlog::open(&address, &[]).await.unwrap();

@@ -5,6 +5,7 @@ use usher_lab::Limit;
 use usher_tests::backend::{Backend, log_once};
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
+use usher_tests::needs;
 use usher_tests::test_env::{Options, SOON, TestEnv};
 
 use super::{FULL, arrivals, reached, requests};
@@ -20,22 +21,21 @@ const LEAST_IN_SHORT: f64 = 14.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_holds_what_is_announced() {
-    let Some(backend) = Backend::embedded() else { return };
     // The lab's settings configure no quota.
-    hold(backend, 1, vec![]).await;
+    hold(Backend::Embedded, 1, vec![]).await;
 }
 
+#[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_hold_what_is_announced() {
-    let Some(backend) = Backend::real() else { return };
     // Unset: the quota assumed in that case yields to the announced one.
-    hold(backend, 3, vec![("RESEND_QUOTA", String::new())]).await;
+    hold(Backend::real(), 3, vec![("RESEND_QUOTA", String::new())]).await;
 }
 
+#[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_hold_what_is_announced_where_nothing_is_assumed() {
-    let Some(backend) = Backend::real() else { return };
-    hold(backend, 3, vec![]).await;
+    hold(Backend::real(), 3, vec![]).await;
 }
 
 async fn hold(backend: Backend, replicas: usize, settings: Vec<(&'static str, String)>) {

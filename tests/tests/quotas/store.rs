@@ -11,14 +11,15 @@ use usher_store::{QuotaStore as _, SqlStore};
 use usher_tests::backend::setting;
 use usher_tests::database::OwnDatabase;
 use usher_tests::eventually;
+use usher_tests::needs;
 use usher_tests::test_env::SOON;
 
 const LEASE: Duration = Duration::from_secs(60);
 
-/// Opens a store on Postgres, for several processes. Returns `None` if Postgres is not configured.
-async fn shared() -> Option<(SqlStore, OwnDatabase)> {
-    let database = OwnDatabase::make(&setting("USHER_TEST_POSTGRES")?).await;
-    Some((open(&database.url()).await, database))
+/// Opens a store on Postgres, for several processes.
+async fn shared() -> (SqlStore, OwnDatabase) {
+    let database = OwnDatabase::make(&setting("USHER_TEST_POSTGRES")).await;
+    (open(&database.url()).await, database)
 }
 
 /// Opens a store in a file, for one process.
@@ -56,9 +57,10 @@ async fn grant(store: &SqlStore, member: &str, wish: &QuotaRequest) -> QuotaLeas
     store.grant(member, LEASE, std::slice::from_ref(wish)).await.unwrap().remove(0)
 }
 
+#[needs(postgres)]
 #[tokio::test]
 async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
-    let Some((store, _database)) = shared().await else { return };
+    let (store, _database) = shared().await;
     let wish = wish("50/s, 10 at once");
     // `max_concurrent`: the concurrency that the member uses until it receives the answer.
     let has = async |member, max_concurrent| {
@@ -77,9 +79,10 @@ async fn processes_share_equally_and_never_have_more_than_the_limit_together() {
     assert_eq!(has("b", 5).await, (50, 10));
 }
 
+#[needs(postgres)]
 #[tokio::test]
 async fn the_share_of_one_that_has_died_is_there_for_others_when_its_lease_is_over() {
-    let Some((store, _database)) = shared().await else { return };
+    let (store, _database) = shared().await;
     let wish = wish("50/s");
     let lease = Duration::from_millis(300);
     assert_eq!(part(&store.grant("dead", lease, std::slice::from_ref(&wish)).await.unwrap()[0]), 50);
@@ -88,9 +91,10 @@ async fn the_share_of_one_that_has_died_is_there_for_others_when_its_lease_is_ov
     eventually("its share is free", SOON, free).await;
 }
 
+#[needs(postgres)]
 #[tokio::test]
 async fn who_has_not_heard_the_destinations_own_word_goes_by_what_others_have_heard() {
-    let Some((store, _database)) = shared().await else { return };
+    let (store, _database) = shared().await;
     let assumed = QuotaRequest { assumed: true, ..wish("2/s") };
     let heard = QuotaRequest { announced: Some(Pace { calls: 10, per: Duration::from_secs(1) }), ..assumed.clone() };
     assert_eq!(part(&grant(&store, "a", &heard).await), 10);
@@ -99,9 +103,10 @@ async fn who_has_not_heard_the_destinations_own_word_goes_by_what_others_have_he
     assert_eq!(part(&grant(&store, "b", &assumed).await), 5, "half of ten, not of two");
 }
 
+#[needs(postgres)]
 #[tokio::test]
 async fn calls_under_way_are_not_given_back_before_they_have_ended() {
-    let Some((store, _database)) = shared().await else { return };
+    let (store, _database) = shared().await;
     let wish = wish("10 at once");
     let busy = QuotaRequest { under_way: 8, ..wish.clone() };
     assert_eq!(grant(&store, "a", &wish).await.max_concurrent, 10);
@@ -147,8 +152,9 @@ async fn a_cap_is_counted_by_a_file() {
     a_cap_is_counted(&store).await;
 }
 
+#[needs(postgres)]
 #[tokio::test]
 async fn a_cap_is_counted_by_postgres() {
-    let Some((store, _database)) = shared().await else { return };
+    let (store, _database) = shared().await;
     a_cap_is_counted(&store).await;
 }

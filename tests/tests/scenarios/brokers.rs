@@ -10,8 +10,9 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use usher_eventlog::{Creation, TopicSpec};
 use usher_proto::{Partition, Timestamp};
-use usher_tests::backend::Backend;
+use usher_tests::backend::{Backend, setting};
 use usher_tests::events::{User, Webhook};
+use usher_tests::needs;
 use usher_tests::program::Program;
 use usher_tests::test_env::{Options, SECRET, SOON, TestEnv};
 use usher_tests::{eventually, free_port};
@@ -28,12 +29,11 @@ tags = { clerk_user_id = "{{ user.id }}" }
 "#;
 
 /// Starts an environment with one flow and creates an admin client of its broker.
-async fn env() -> Option<(TestEnv, AdminClient<DefaultClientContext>)> {
-    let backend = Backend::real()?;
-    let Backend::Real(services) = &backend else { return None };
-    let admin = ClientConfig::new().set("bootstrap.servers", &services.kafka).create().expect("a client");
+async fn env() -> (TestEnv, AdminClient<DefaultClientContext>) {
+    let backend = Backend::real();
+    let admin = ClientConfig::new().set("bootstrap.servers", setting("USHER_TEST_KAFKA")).create().expect("a client");
     let env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
-    Some((env, admin))
+    (env, admin)
 }
 
 fn signups(count: usize) -> Vec<Webhook> {
@@ -87,9 +87,10 @@ async fn until_metric(env: &TestEnv, line: &str) {
     .await;
 }
 
+#[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_grows_while_all_runs_loses_nothing() {
-    let Some((mut env, admin)) = env().await else { return };
+    let (mut env, admin) = env().await;
     env.send_all(&signups(10)).await;
     let topic = env.topic("events");
     let grown = admin.create_partitions(&[NewPartitions::new(&topic, 12)], &AdminOptions::new()).await;
@@ -112,9 +113,10 @@ async fn a_topic_that_grows_while_all_runs_loses_nothing() {
     env.end().await;
 }
 
+#[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_again() {
-    let Some((mut env, admin)) = env().await else { return };
+    let (mut env, admin) = env().await;
     env.send_all(&signups(10)).await;
     env.all_ended(10, SOON).await;
     let topic = env.topic("events");
@@ -140,9 +142,10 @@ async fn a_topic_that_is_deleted_is_not_ready_at_once_and_nothing_is_made_again(
     env.end().await;
 }
 
+#[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_do_to_a_topics_settings_is_noticed_while_it_runs_and_at_the_start() {
-    let Some((mut env, admin)) = env().await else { return };
+    let (mut env, admin) = env().await;
     let topic = env.topic("events");
     let of_size = |size: usize| {
         let mut webhook = User::new().created();
@@ -187,9 +190,10 @@ async fn what_others_do_to_a_topics_settings_is_noticed_while_it_runs_and_at_the
     env.end().await;
 }
 
+#[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_that_were_kept_for_ever_end_from_the_next_start_on() {
-    let Some((mut env, admin)) = env().await else { return };
+    let (mut env, admin) = env().await;
     let letters = env.topic("dlq.mail");
     let settings = async || {
         let found = admin.describe_configs(&[ResourceSpecifier::Topic(&letters)], &AdminOptions::new()).await;

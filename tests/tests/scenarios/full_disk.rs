@@ -9,7 +9,23 @@ use usher_tests::disk::Disk;
 use usher_tests::events::{User, Webhook};
 use usher_tests::test_env::{Options, TestEnv};
 
-usher_tests::on_both_backends!(a_full_disk_is_503_and_loses_nothing);
+mod a_full_disk_is_503_and_loses_nothing {
+    use usher_tests::backend::Backend;
+    use usher_tests::needs;
+
+    #[needs(mount)]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn embedded() {
+        super::a_full_disk_is_503_and_loses_nothing(Backend::Embedded).await;
+    }
+
+    /// The broker is one of its own.
+    #[needs(kafka, kafka_libs, postgres, mount)]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn kafka_and_postgres() {
+        super::a_full_disk_is_503_and_loses_nothing(Backend::real()).await;
+    }
+}
 
 /// Sends webhooks until three are not acknowledged. Returns the acknowledged and the refused ones.
 async fn fill(env: &TestEnv) -> (Vec<Webhook>, Vec<Webhook>) {
@@ -37,13 +53,13 @@ async fn fill(env: &TestEnv) -> (Vec<Webhook>, Vec<Webhook>) {
 async fn a_full_disk_is_503_and_loses_nothing(backend: Backend) {
     let folder = tempfile::tempdir().expect("a folder");
     let embedded = matches!(backend, Backend::Embedded);
-    let Some(disk) = Disk::mount(folder.path(), if embedded { 8_000 } else { 60_000 }) else { return };
+    let disk = Disk::mount(folder.path(), if embedded { 8_000 } else { 60_000 });
     let mut broker = None;
     let mut options = Options::default();
     if embedded {
         options.data = Some(disk.path().join("data"));
     } else {
-        let Some(mut own) = Broker::prepare(folder.path(), &disk.path().join("kafka")) else { return };
+        let mut own = Broker::prepare(folder.path(), &disk.path().join("kafka"));
         own.start().await;
         options.kafka = Some(own.address());
         broker = Some(own);

@@ -2,20 +2,16 @@
 
 use std::process::Command;
 
-use usher_tests::backend::{Backend, log_once, setting};
+use usher_tests::backend::{Backend, setting};
 use usher_tests::events::User;
+use usher_tests::needs;
 use usher_tests::test_env::{SECRET, TestEnv};
 
+#[needs(kafka, postgres, kcat)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_independent_client_reads_key_headers_and_the_exact_body() {
-    let Some(backend @ Backend::Real(_)) = Backend::real() else { return };
-    let kafka = setting("USHER_TEST_KAFKA").expect("the backend is there");
-    if Command::new("kcat").arg("-V").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "CI is set, so kcat must be installed");
-        log_once("not run here: kcat is not installed");
-        return;
-    }
-    let env = TestEnv::start(backend).await;
+    let kafka = setting("USHER_TEST_KAFKA");
+    let env = TestEnv::start(Backend::real()).await;
     let user = User::new();
     let mut webhook = user.created();
     webhook.body = format!("  {}\n", webhook.body);

@@ -14,7 +14,7 @@ use usher_tests::database::OwnDatabase;
 use usher_tests::events::{User, Webhook};
 use usher_tests::program::Program;
 use usher_tests::test_env::{SECRET, SOON, TestEnv};
-use usher_tests::{eventually, free_port, unique};
+use usher_tests::{eventually, free_port, needs, unique};
 
 usher_tests::on_both_backends!(one_record_that_the_store_cannot_take_stops_nobody);
 
@@ -100,9 +100,10 @@ async fn execute(url: &str, sql: &str) {
     connection.execute(AssertSqlSafe(sql)).await.unwrap();
 }
 
+#[needs(postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_only_a_person_mends_ends_the_start_in_one_line() {
-    let Some(server) = setting("USHER_TEST_POSTGRES") else { return };
+    let server = setting("USHER_TEST_POSTGRES");
     let database = OwnDatabase::make(&server).await;
     let role = unique("usher_role_");
     let url = database.url();
@@ -202,10 +203,11 @@ fn start_all(store: &str, folder: &Path) -> Program {
     Program::start("usher", &arguments, &environment, folder)
 }
 
+#[needs(postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usher_up_says_why_a_flow_cannot_go_on_and_ends_with_an_error() {
     // With a slow store, the first flow fails before the last one is prepared.
-    let Some(server) = setting("USHER_TEST_POSTGRES") else { return };
+    let server = setting("USHER_TEST_POSTGRES");
     let folder = tempfile::tempdir().unwrap();
     let database = OwnDatabase::make(&server).await;
     let store = database.url();

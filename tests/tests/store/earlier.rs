@@ -13,6 +13,7 @@ use sqlx::{Column as _, Row as _, SqlitePool, TypeInfo as _, ValueRef as _};
 use usher_engine::RunState;
 use usher_proto::{AddressDigest, Instance};
 use usher_store::RunRecord;
+use usher_tests::needs;
 
 use super::*;
 
@@ -28,9 +29,10 @@ async fn sqlite() {
     nothing_is_lost(&format!("sqlite:{}", path.display())).await;
 }
 
+#[needs(postgres)]
 #[tokio::test]
 async fn postgres() {
-    let Some(server) = setting("USHER_TEST_POSTGRES") else { return };
+    let server = setting("USHER_TEST_POSTGRES");
     let name = unique("usher_test_");
     let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
     connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();

@@ -239,9 +239,10 @@ pub(super) async fn a_change_that_is_refused_is_told_and_all_others_are_written(
     assert_eq!((of("good-3").state.as_str(), of("good-5").state.as_str()), ("queued", "queued"));
 }
 
+#[usher_tests::needs(postgres)]
 #[tokio::test]
 async fn two_stores_in_two_schemas_of_one_database_do_not_see_each_other() {
-    let Some(subject) = super::subject(true).await else { return };
+    let subject = super::subject(true).await;
     let mut stores = Vec::new();
     for schema in ["usher", "the other \"one\""] {
         let address = subject.address.clone().in_schema("USHER_STORE_SCHEMA", schema).unwrap();

@@ -16,10 +16,10 @@ pub(super) struct TestStore {
     _folder: TempDir,
 }
 
-pub(super) async fn subject(postgres: bool) -> Option<TestStore> {
+pub(super) async fn subject(postgres: bool) -> TestStore {
     let folder = tempfile::tempdir().unwrap();
     let address = if postgres {
-        let server = setting("USHER_TEST_POSTGRES")?;
+        let server = setting("USHER_TEST_POSTGRES");
         let name = unique("usher_test_");
         let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
         connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
@@ -27,11 +27,10 @@ pub(super) async fn subject(postgres: bool) -> Option<TestStore> {
     } else {
         format!("sqlite:{}", folder.path().join("store.db").display())
     };
-    log_once(&format!("store: {}", if postgres { "Postgres" } else { "SQLite" }));
     let url = address;
     let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
-    Some(TestStore { store, address, url, postgres, _folder: folder })
+    TestStore { store, address, url, postgres, _folder: folder }
 }
 
 macro_rules! on_every_store {
@@ -39,14 +38,13 @@ macro_rules! on_every_store {
         $(mod $claim {
             #[tokio::test]
             async fn sqlite() {
-                super::$claim(super::subject(false).await.unwrap()).await;
+                super::$claim(super::subject(false).await).await;
             }
 
+            #[usher_tests::needs(postgres)]
             #[tokio::test]
             async fn postgres() {
-                if let Some(subject) = super::subject(true).await {
-                    super::$claim(subject).await;
-                }
+                super::$claim(super::subject(true).await).await;
             }
         })+
     };

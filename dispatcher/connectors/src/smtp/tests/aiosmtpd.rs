@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
+use usher_needs::needs;
 
 use super::*;
 use crate::CallGate;
@@ -51,9 +52,10 @@ pub(super) async fn read(python: &str, folder: &Path) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
+#[needs(aiosmtpd)]
 #[tokio::test]
 async fn a_real_server_takes_the_mail_and_a_real_reader_reads_it() {
-    let Some(python) = crate::tests::real("USHER_TEST_SMTP") else { return };
+    let python = crate::tests::real("USHER_TEST_SMTP");
     let folder = tempfile::tempdir().expect("a folder");
     let maildir = folder.path().join("mail");
     let (_server, address) = start(&python, &maildir).await;
@@ -84,9 +86,10 @@ async fn a_real_server_takes_the_mail_and_a_real_reader_reads_it() {
     assert_eq!(part("text/html"), "<p>Hello — 世界</p>");
 }
 
+#[needs(aiosmtpd)]
 #[tokio::test]
 async fn a_real_server_refuses_and_is_understood() {
-    let Some(python) = crate::tests::real("USHER_TEST_SMTP") else { return };
+    let python = crate::tests::real("USHER_TEST_SMTP");
     let folder = tempfile::tempdir().expect("a folder");
     let (_server, address) = start(&python, &folder.path().join("mail")).await;
     let plain = connector(&format!("smtp://{address}"));

@@ -5,9 +5,10 @@
 use super::*;
 use crate::CallGate;
 
+#[usher_needs::needs(stripe_mock)]
 #[tokio::test]
 async fn stripes_own_mock_takes_everything_we_ask() {
-    let Some(address) = crate::tests::real("USHER_TEST_STRIPE_MOCK") else { return };
+    let address = crate::tests::real("USHER_TEST_STRIPE_MOCK");
     usher_service::telemetry::install_tls();
     let stripe = connector(&format!("http://{address}"));
     let metadata = json!({"clerk_user_id": "user_1"});
