@@ -1,14 +1,14 @@
-//! Requirements for every log: one suite, run against the embedded log and against Kafka.
+//! Requirements for every log: one suite, run against the embedded log, against Kafka, and against the mock broker of
+//! librdkafka, which runs in this process and needs no service.
 #![allow(clippy::unwrap_used)]
-
-#[path = "log/members.rs"]
-mod members;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use usher_eventlog::{
@@ -30,57 +30,107 @@ struct Subject {
     topic: String,
     spec: TopicSpec,
     _folder: TempDir,
+    _mock: Option<MockCluster<'static, DefaultProducerContext>>,
 }
 
 fn spec(topic: &str, partitions: i32) -> TopicSpec {
     TopicSpec { name: topic.into(), partitions, retention: Retention::Time, creation: Creation::Always }
 }
 
-async fn subject(kafka: bool) -> Subject {
+/// Session timeout on the mock broker. It waits for almost this long at each rebalance, for members that are gone too.
+const MOCK_SESSION: [(&str, &str); 2] = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")];
+
+async fn embedded() -> Subject {
     let folder = tempfile::tempdir().unwrap();
-    let address = if kafka {
-        LogAddress::Kafka { brokers: setting("USHER_TEST_KAFKA") }
-    } else {
-        LogAddress::Sqlite { path: folder.path().join("log.db") }
-    };
+    let address = LogAddress::Sqlite { path: folder.path().join("log.db") };
+    with_topic(address, folder).await
+}
+
+async fn kafka() -> Subject {
+    with_topic(LogAddress::Kafka { brokers: setting("USHER_TEST_KAFKA") }, tempfile::tempdir().unwrap()).await
+}
+
+async fn with_topic(address: LogAddress, folder: TempDir) -> Subject {
     let log = usher_eventlog::open(&address, &[]).await.unwrap();
     let topic = unique("t");
     log.ensure(&[spec(&topic, PARTITIONS)]).await.unwrap();
-    Subject { spec: spec(&topic, PARTITIONS), log, address, topic, _folder: folder }
+    Subject { spec: spec(&topic, PARTITIONS), log, address, topic, _folder: folder, _mock: None }
 }
 
-macro_rules! on_every_log {
-    ($($claim:ident),+ $(,)?) => {
-        $(mod $claim {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn embedded() {
-                super::$claim(super::subject(false).await).await;
-            }
+/// A broker of its own that knows records, groups and commits. It cannot be asked for a topic, for a topic's settings or
+/// for the offset of a time.
+async fn mock_broker() -> Subject {
+    let cluster = MockCluster::new(1).unwrap();
+    let topic = unique("t");
+    cluster.create_topic(&topic, PARTITIONS, 1).unwrap();
+    let address = LogAddress::Kafka { brokers: cluster.bootstrap_servers() };
+    let session = MOCK_SESSION.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let log = usher_eventlog::open(&address, &session).await.unwrap();
+    let spec = TopicSpec { creation: Creation::Never, ..spec(&topic, PARTITIONS) };
+    Subject { spec, log, address, topic, _folder: tempfile::tempdir().unwrap(), _mock: Some(cluster) }
+}
 
-            #[usher_tests::needs(kafka)]
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn kafka() {
-                super::$claim(super::subject(true).await).await;
-            }
+/// Makes each claim a module with one test for each of these logs.
+macro_rules! on_logs {
+    ($logs:tt $($claim:ident),+ $(,)?) => {
+        $(mod $claim {
+            each_log!($claim $logs);
         })+
     };
 }
 
-on_every_log!(
+macro_rules! each_log {
+    ($claim:ident [$($log:ident)+]) => {
+        $(on_log!($claim $log);)+
+    };
+}
+
+macro_rules! on_log {
+    ($claim:ident embedded) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn embedded() {
+            super::$claim(super::embedded().await).await;
+        }
+    };
+    ($claim:ident mock_broker) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn mock_broker() {
+            super::$claim(super::mock_broker().await).await;
+        }
+    };
+    ($claim:ident kafka) => {
+        #[usher_tests::needs(kafka)]
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn kafka() {
+            super::$claim(super::kafka().await).await;
+        }
+    };
+}
+
+#[path = "log/members.rs"]
+mod members;
+
+on_logs!(
+    [embedded mock_broker kafka]
     what_is_appended_is_read_back_in_order_byte_for_byte,
     a_key_is_always_in_the_partition_that_murmur2_says,
     a_commit_is_where_the_next_subscription_goes_on,
     a_subscriber_starts_where_it_says,
     every_group_reads_everything,
     a_paused_partition_delivers_nothing_and_then_all,
+    a_record_that_is_too_large_is_refused_and_harms_no_other,
+    a_topic_says_how_far_its_partitions_reach,
+    one_record_is_read_where_it_stands,
+);
+
+// The mock broker cannot be asked for what these need.
+on_logs!(
+    [embedded kafka]
     fewer_partitions_than_the_layout_are_refused,
     more_partitions_than_the_layout_are_read_and_not_written_to,
     a_tombstone_has_a_key_and_nothing_else,
-    a_record_that_is_too_large_is_refused_and_harms_no_other,
     what_was_acknowledged_is_there_after_reopening,
-    a_topic_says_how_far_its_partitions_reach,
     a_topic_says_which_records_came_since_a_time,
-    one_record_is_read_where_it_stands,
     what_does_not_exist_is_said_to_be_missing,
 );
 
@@ -286,11 +336,12 @@ async fn a_record_that_is_too_large_is_refused_and_harms_no_other(subject: Subje
 }
 
 async fn what_was_acknowledged_is_there_after_reopening(subject: Subject) {
-    let Subject { log, address, topic, spec, _folder } = subject;
+    let Subject { log, address, topic, spec, _folder, _mock } = subject;
     let position = log.append(&spec, record("k", "kept")).await.unwrap();
     log.flush().await;
     drop(log);
-    let subject = Subject { log: usher_eventlog::open(&address, &[]).await.unwrap(), address, topic, spec, _folder };
+    let subject =
+        Subject { log: usher_eventlog::open(&address, &[]).await.unwrap(), address, topic, spec, _folder, _mock };
     subject.log.ensure(std::slice::from_ref(&subject.spec)).await.unwrap();
     let (mut subscription, assignment, assigned) = join(&subject, "g").await;
     subscription.control.start(assignment, from_low(&assigned));

@@ -8,6 +8,19 @@ use usher_tests::needs;
 
 use super::*;
 
+// While a group joins, the mock broker refuses commits (`rd_kafka_mock_cgrp_classic_check_state`), which Kafka accepts.
+// There, the next owner reads some records again.
+on_logs!([kafka] partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out);
+
+on_logs!(
+    [mock_broker kafka]
+    they_move_by_the_new_group_protocol_too,
+    a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back,
+    a_member_that_never_releases_loses_its_partitions_all_the_same,
+    a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_others,
+    a_subscription_closes_whatever_it_waits_for,
+);
+
 /// One member of a group.
 struct Member {
     subscription: Subscription,
@@ -76,7 +89,7 @@ async fn share(
     }
 }
 
-async fn members_come_and_go(subject: Subject) {
+async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out(subject: Subject) {
     let mut read = Vec::new();
     let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
@@ -111,26 +124,13 @@ async fn members_come_and_go(subject: Subject) {
     first.subscription.control.close().await;
 }
 
-#[needs(kafka)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out() {
-    let subject = subject(true).await;
-    members_come_and_go(subject).await;
-}
-
-#[needs(kafka)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn they_move_by_the_new_group_protocol_too() {
-    let mut subject = subject(true).await;
+async fn they_move_by_the_new_group_protocol_too(mut subject: Subject) {
     let new = ("group.protocol".to_owned(), "consumer".to_owned());
     subject.log = usher_eventlog::open(&subject.address, &[new]).await.unwrap();
-    members_come_and_go(subject).await;
+    partitions_move_between_members_and_back_and_nothing_is_read_twice_or_left_out(subject).await;
 }
 
-#[needs(kafka)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back() {
-    let subject = subject(true).await;
+async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back(subject: Subject) {
     let mut read = Vec::new();
     let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
@@ -154,10 +154,7 @@ async fn a_partition_that_left_while_it_was_paused_is_delivered_when_it_is_back(
     first.subscription.control.close().await;
 }
 
-#[needs(kafka)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_never_releases_loses_its_partitions_all_the_same() {
-    let subject = subject(true).await;
+async fn a_member_that_never_releases_loses_its_partitions_all_the_same(subject: Subject) {
     let mut read = Vec::new();
     let mut theirs = Vec::new();
     let mut first = Member::of(&subject).await;
@@ -177,10 +174,7 @@ async fn a_member_that_never_releases_loses_its_partitions_all_the_same() {
     first.subscription.control.close().await;
 }
 
-#[needs(kafka)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_others() {
-    let subject = subject(true).await;
+async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_others(subject: Subject) {
     let mut read = Vec::new();
     let mut gone = Member::of(&subject).await;
     gone.take_all(&mut read).await;
@@ -196,10 +190,7 @@ async fn a_subscriber_that_is_gone_without_a_word_leaves_its_partitions_to_other
     heir.subscription.control.close().await;
 }
 
-#[needs(kafka)]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscription_closes_whatever_it_waits_for() {
-    let subject = subject(true).await;
+async fn a_subscription_closes_whatever_it_waits_for(subject: Subject) {
     // Before any event.
     let unheard = subject.log.subscribe("g", &subject.topic).await.unwrap();
     unheard.control.close().await;
@@ -236,7 +227,7 @@ async fn a_subscription_outlives_its_broker_and_closes_without_it() {
     let address = LogAddress::Kafka { brokers: broker.address() };
     let log = usher_eventlog::open(&address, &[]).await.unwrap();
     let topic = unique("t");
-    let subject = Subject { log, address, spec: spec(&topic, PARTITIONS), topic, _folder: folder };
+    let subject = Subject { log, address, spec: spec(&topic, PARTITIONS), topic, _folder: folder, _mock: None };
     subject.log.ensure(&[spec(&subject.topic, PARTITIONS)]).await.unwrap();
     let mut read = Vec::new();
     let mut member = Member::of(&subject).await;
