@@ -11,6 +11,7 @@ mod farewell;
 mod files;
 mod first_run;
 mod full_disk;
+mod help;
 mod hostile;
 mod instances;
 mod logs;
