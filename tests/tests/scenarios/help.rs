@@ -77,6 +77,9 @@ fn flows(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
+/// A case of `usher check`: its title, the files with their texts, and the paths given to the command.
+type CheckCase<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
 fn what_check_says_of_good_and_of_bad_flows() {
     let several = "on = [\"clerk/user.create\", \"clark/user.created\"]\nform = \"Acme\"\n[[step]]\n\
@@ -85,7 +88,7 @@ fn what_check_says_of_good_and_of_bad_flows() {
     let broken = MAIL.replace("\"welcome\"", "\"broken\"");
     let missing = MAIL.replace("\"welcome\"", "\"welcom\"");
     let typo = SYNC.replace("user.*", "user.create");
-    let cases: [(&str, &[(&str, &str)], &[&str]); 9] = [
+    let cases: [CheckCase<'_>; 9] = [
         ("a good flow", &[("sync.toml", SYNC)], &["sync.toml"]),
         ("a folder of good flows, one with a warning", &[("mail.toml", MAIL), ("sync.toml", SYNC)], &["."]),
         ("a flow that nothing starts", &[("sync.toml", &typo)], &["sync.toml"]),
