@@ -13,7 +13,7 @@ use usher_proto::{EventRef, Offset, Reason, Snapshot, Source, SubjectId, Timesta
 use usher_service::clock;
 use usher_sql::{Database, Dialect};
 
-use super::command::{self, CommandResult, END_WHAT_IS_NOT_UNDER_WAY};
+use super::command::{self, CommandResult, end_what_is_not_under_way};
 use super::prune::horizon;
 use super::rows::{RUN_COLUMNS, runs};
 use super::{StoreError, addresses, known, lanes, remember, suppression};
@@ -281,7 +281,7 @@ async fn cancel(
     flow: &str,
     arrival: &Arrival,
 ) -> Result<Vec<(SubjectId, EventRef)>, StoreError> {
-    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND subject = $3 AND position < $4 RETURNING event_ref");
+    let sql = format!("{} AND subject = $3 AND position < $4 RETURNING event_ref", end_what_is_not_under_way());
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(clock::now().millis())
         .bind(flow)

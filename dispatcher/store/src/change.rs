@@ -11,6 +11,7 @@ use usher_service::clock;
 use usher_sql::{Database, Dialect};
 
 use super::StoreError;
+use super::transitions::{self, AWAITS_NOTHING, UNCLAIMED};
 
 pub(super) async fn change(database: &Database, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
     let mut writing = database.write().await?;
@@ -67,10 +68,9 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
         ChangeKind::Advance { to, destination, effect, results } => {
             keep_effect(connection, flow, &change.event, effect.as_ref()).await?;
             let sql = format!(
-                "UPDATE usher_run SET state = 'running', step = $1, destination = $2, results = $3, attempts = 0, \
-                   spent = 0, unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, \
-                   request = NULL, claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0 \
-                 WHERE flow = $4 AND event_ref = $5 AND {goes_on}"
+                "UPDATE usher_run SET state = 'running', step = $1, destination = $2, results = $3, {} \
+                 WHERE flow = $4 AND event_ref = $5 AND {goes_on}",
+                transitions::fresh_step()
             );
             sqlx::query(AssertSqlSafe(sql))
                 .bind(i64::try_from(*to).unwrap_or(i64::MAX))
@@ -133,7 +133,7 @@ async fn write(connection: &mut AnyConnection, flow: &str, change: &Change) -> R
                        body = CASE WHEN {keeps} THEN body END, \
                        before_event = CASE WHEN {keeps} THEN before_event END, \
                        request = CASE WHEN $6 = 1 AND COALESCE($3, '') <> 'expired' THEN request END, \
-                       claimed_at = NULL, claimed_until = NULL, due_at = NULL, awaits_news = 0, \
+                       {UNCLAIMED}, {AWAITS_NOTHING}, \
                        deaths = deaths + CASE WHEN $1 = 'dead' THEN 1 ELSE 0 END, \
                        letter = CASE WHEN $1 = 'dead' THEN 1 ELSE letter END \
                        WHERE flow = $7 AND event_ref = $8 AND ended_at IS NULL"
@@ -178,11 +178,11 @@ fn with_tries<'q>(query: AnyQuery<'q>, tries: &AttemptState) -> AnyQuery<'q> {
 
 /// Ends a run whose end was requested while an attempt was in flight, now that the attempt is over.
 async fn cancel_as_asked(connection: &mut AnyConnection, flow: &str, event: &str) -> Result<(), StoreError> {
-    let sql = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, due_at = NULL, claimed_at = NULL, \
-               claimed_until = NULL, awaits_news = 0, request = NULL, \
-               note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END \
-               WHERE flow = $2 AND event_ref = $3 AND ended_at IS NULL AND cancel_asked = 1";
-    sqlx::query(sql).bind(clock::now().millis()).bind(flow).bind(event).execute(connection).await?;
+    let sql = format!(
+        "UPDATE usher_run SET {} WHERE flow = $2 AND event_ref = $3 AND ended_at IS NULL AND cancel_asked = 1",
+        transitions::cancelled()
+    );
+    sqlx::query(AssertSqlSafe(sql)).bind(clock::now().millis()).bind(flow).bind(event).execute(connection).await?;
     Ok(())
 }
 

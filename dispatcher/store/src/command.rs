@@ -9,6 +9,7 @@ use usher_service::clock;
 
 use super::StoreError;
 use super::rows::{RUN_COLUMNS, run};
+use super::transitions::{self, AWAITS_NOTHING, TAKEN_UP, UNCLAIMED, UNTRIED};
 
 /// The account that a run's first step calls, as [`usher_engine::account`] forms it: `$3` is its connector.
 const ACCOUNT: &str =
@@ -76,9 +77,8 @@ async fn redrive(
     deaths: u32,
 ) -> Result<CommandResult, StoreError> {
     let sql = format!(
-        "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, letter = 2, attempts = 0, spent = 0, \
-           unanswered = 0, generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, tried_since = NULL, \
-           failed_at = NULL, reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, cancel_asked = 0, \
+        "UPDATE usher_run SET {TAKEN_UP}, {UNTRIED}, {UNCLAIMED}, {AWAITS_NOTHING}, partition = $7, position = $1, letter = 2, \
+           generation = CASE WHEN request IS NULL THEN generation + 1 ELSE generation END, \
            flow_version = CASE WHEN step = 0 THEN $2 ELSE flow_version END, \
            destination = CASE WHEN step = 0 THEN {ACCOUNT} ELSE destination END \
          WHERE flow = $4 AND event_ref = $5 AND state = 'dead' AND deaths = $6 RETURNING {RUN_COLUMNS}"
@@ -106,11 +106,10 @@ async fn rerun(
     body: &str,
 ) -> Result<CommandResult, StoreError> {
     let sql = format!(
-        "UPDATE usher_run SET state = 'queued', partition = $7, position = $1, pass = pass + 1, step = 0, attempts = 0, \
-           spent = 0, unanswered = 0, generation = 0, tried_since = NULL, asked_at = NULL, failed_at = NULL, request = NULL, \
-           results = '{{}}', reason = NULL, error = NULL, note = NULL, ended_at = NULL, due_at = NULL, awaits_news = 0, \
-           cancel_asked = 0, body = $2, flow_version = $4, destination = {ACCOUNT} \
-         WHERE flow = $5 AND event_ref = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}"
+        "UPDATE usher_run SET {TAKEN_UP}, {}, partition = $7, position = $1, pass = pass + 1, step = 0, results = '{{}}', \
+           body = $2, flow_version = $4, destination = {ACCOUNT} \
+         WHERE flow = $5 AND event_ref = $6 AND ended_at IS NOT NULL RETURNING {RUN_COLUMNS}",
+        transitions::fresh_step()
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(arrival.offset.0)
@@ -126,7 +125,7 @@ async fn rerun(
 }
 
 async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -> Result<CommandResult, StoreError> {
-    let sql = format!("{END_WHAT_IS_NOT_UNDER_WAY} AND event_ref = $3 RETURNING event_ref");
+    let sql = format!("{} AND event_ref = $3 RETURNING event_ref", end_what_is_not_under_way());
     let ended = sqlx::query(AssertSqlSafe(sql))
         .bind(clock::now().millis())
         .bind(flow)
@@ -147,6 +146,10 @@ async fn cancel(connection: &mut AnyConnection, flow: &str, command: &Command) -
 
 /// Ends the runs of flow `$2` at time `$1` that have no attempt in flight; more conditions follow. A run whose last
 /// attempt may have taken effect gets the note `in_doubt`.
-pub(super) const END_WHAT_IS_NOT_UNDER_WAY: &str = "UPDATE usher_run SET state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, \
-     note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END, request = NULL, due_at = NULL \
-     WHERE flow = $2 AND ended_at IS NULL AND (state IN ('queued', 'waiting', 'parked') OR claimed_at IS NULL)";
+pub(super) fn end_what_is_not_under_way() -> String {
+    format!(
+        "UPDATE usher_run SET {} WHERE flow = $2 AND ended_at IS NULL \
+         AND (state IN ('queued', 'waiting', 'parked') OR claimed_at IS NULL)",
+        transitions::cancelled()
+    )
+}

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row as _};
 use usher_engine::RunState;
 use usher_proto::{EventRef, Instance, Offset, Reason, SubjectId, Timestamp};
 
+use super::rows::Named;
 use super::{SqlStore, StoreError};
 
 /// Selection of runs. A field that is `None` does not restrict it.
@@ -102,33 +103,32 @@ const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attemp
                        r.destination, r.failed_at";
 
 fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
-    let unreadable = |what: &str| StoreError::Unreadable(what.to_owned());
-    let key: String = row.try_get(3)?;
-    let time = |index: usize| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(index)?.map(Timestamp::from_millis));
+    let row = Named(row);
+    let key: String = row.get("key")?;
     Ok(RunRecord {
-        flow: row.try_get(0)?,
-        event: row.try_get(1)?,
-        reference: row.try_get::<String, _>(18)?.parse().map_err(|_| unreadable("event_ref"))?,
-        subject: row.try_get::<String, _>(19)?.parse().map_err(|_| unreadable("subject"))?,
-        instance: row.try_get(17)?,
-        kind: row.try_get(2)?,
+        flow: row.get("flow")?,
+        event: row.get("event")?,
+        reference: row.parsed("event_ref")?,
+        subject: row.parsed("subject")?,
+        instance: row.get("instance")?,
+        kind: row.get("type")?,
         user: key.starts_with("user_").then(|| key.clone()),
         key,
-        state: row.try_get(4)?,
-        step: row.try_get(5)?,
-        attempts: row.try_get(6)?,
-        destination: row.try_get(20)?,
-        failed_at: time(21)?,
-        due_at: time(7)?,
-        reason: row.try_get(8)?,
-        error: row.try_get(9)?,
-        note: row.try_get(10)?,
-        source: row.try_get(11)?,
-        partition: row.try_get(12)?,
-        offset: Offset(row.try_get(13)?),
-        admitted_at: time(14)?.unwrap_or_default(),
-        ended_at: time(15)?,
-        deaths: row.try_get(16)?,
+        state: row.get("state")?,
+        step: row.get("step")?,
+        attempts: row.get("attempts")?,
+        destination: row.get("destination")?,
+        failed_at: row.time("failed_at")?,
+        due_at: row.time("due_at")?,
+        reason: row.get("reason")?,
+        error: row.get("error")?,
+        note: row.get("note")?,
+        source: row.get("source")?,
+        partition: row.get("partition")?,
+        offset: Offset(row.get("origin")?),
+        admitted_at: Timestamp::from_millis(row.get("admitted_at")?),
+        ended_at: row.time("ended_at")?,
+        deaths: row.get("deaths")?,
         effects: Vec::new(),
     })
 }

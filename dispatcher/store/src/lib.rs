@@ -21,6 +21,7 @@ mod seek;
 mod sql_store;
 mod suppression;
 mod time;
+mod transitions;
 
 pub use concerns::{FlowStore, QuotaStore, RetentionStore, RunStore, Store, StoreClock, SubjectStore};
 pub use inspect::{EffectRecord, RunFilter, RunRecord};

@@ -1,14 +1,17 @@
 //! Conversion of rows to runs.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use usher_engine::{AttemptState, Run, RunState};
-use usher_proto::{Event, EventId, Partition, Source, Timestamp};
+use usher_proto::{Event, EventId, Partition, Timestamp};
 
 use super::StoreError;
 
-/// The columns that [`run`] reads, in its order.
+/// The columns that [`run`] reads.
 pub(super) const RUN_COLUMNS: &str = "event, subject, partition, position, source, type, occurred_at, \
      received_at, provenance, body, flow_version, step, destination, state, pass, attempts, spent, unanswered, generation, \
      tried_since, asked_at, failed_at, claimed_until, request, results, due_at, reason, error, \
@@ -29,24 +32,35 @@ pub(super) fn preceded(run: &str) -> String {
     )
 }
 
-/// Reads the columns of a row one after the other.
-struct Columns<'a> {
-    row: &'a AnyRow,
-    next: usize,
-}
+/// A row whose columns are read by name.
+pub(super) struct Named<'a>(pub(super) &'a AnyRow);
 
-impl<'a> Columns<'a> {
-    fn take<T: sqlx::Decode<'a, sqlx::Any> + sqlx::Type<sqlx::Any>>(&mut self) -> Result<T, sqlx::Error> {
-        self.next += 1;
-        self.row.try_get(self.next - 1)
+impl<'a> Named<'a> {
+    /// Returns the value of a column.
+    pub(super) fn get<T: sqlx::Decode<'a, sqlx::Any> + sqlx::Type<sqlx::Any>>(
+        &self,
+        name: &str,
+    ) -> Result<T, sqlx::Error> {
+        self.0.try_get(name)
     }
 
-    fn time(&mut self) -> Result<Option<Timestamp>, sqlx::Error> {
-        Ok(self.take::<Option<i64>>()?.map(Timestamp::from_millis))
+    /// Returns the value of a column of times.
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, sqlx::Error> {
+        Ok(self.get::<Option<i64>>(name)?.map(Timestamp::from_millis))
     }
 
-    fn small(&mut self, what: &str) -> Result<u32, StoreError> {
-        u32::try_from(self.take::<i64>()?).map_err(|_| unreadable(what))
+    /// Returns the value of a column of texts in the form that `T` writes.
+    pub(super) fn parsed<T: FromStr>(&self, name: &str) -> Result<T, StoreError> {
+        self.get::<String>(name)?.parse().map_err(|_| unreadable(name))
+    }
+
+    fn number<T: TryFrom<i64>>(&self, name: &str) -> Result<T, StoreError> {
+        T::try_from(self.get::<i64>(name)?).map_err(|_| unreadable(name))
+    }
+
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        let text: Option<String> = self.get(name)?;
+        text.map(|text| serde_json::from_str(&text)).transpose().map_err(|_| unreadable(name))
     }
 }
 
@@ -56,63 +70,48 @@ fn unreadable(what: &str) -> StoreError {
 
 /// Reads a run from a row of [`RUN_COLUMNS`].
 pub(super) fn run(row: &AnyRow) -> Result<Run, StoreError> {
-    let mut columns = Columns { row, next: 0 };
-    let c = &mut columns;
-    let id = EventId::new(c.take::<String>()?);
-    let subject = c.take::<String>()?.parse().map_err(|_| unreadable("subject"))?;
-    let partition = Partition(i32::try_from(c.take::<i64>()?).map_err(|_| unreadable("partition"))?);
-    let position = c.take()?;
-    let source = c.take::<String>()?.parse::<Source>().map_err(|_| unreadable("source"))?;
-    let kind = c.take()?;
-    let occurred_at = Timestamp::from_millis(c.take()?);
-    let received_at = Timestamp::from_millis(c.take()?);
-    let provenance = serde_json::from_str(&c.take::<String>()?).map_err(|_| unreadable("provenance"))?;
-    let body = Bytes::from(c.take::<Option<String>>()?.unwrap_or_default());
-    let event = Event { id, kind, source, subject, occurred_at, received_at, provenance, body };
-    let flow_version = c.take()?;
-    let step = usize::try_from(c.take::<i64>()?).map_err(|_| unreadable("step"))?;
-    let destination = c.take()?;
-    let state = c.take::<String>()?.parse::<RunState>().map_err(|_| unreadable("state"))?;
-    let rerun = c.small("pass")?;
-    let tries = AttemptState {
-        attempts: c.small("attempts")?,
-        counted: c.small("spent")?,
-        unanswered: c.small("unanswered")?,
-        generation: c.small("generation")?,
-        first_at: c.time()?,
-        first_sent_at: c.time()?,
-        failed_at: c.time()?,
-        claimed_until: c.time()?,
+    let row = Named(row);
+    let event = Event {
+        id: EventId::new(row.get::<String>("event")?),
+        kind: row.get("type")?,
+        source: row.parsed("source")?,
+        subject: row.parsed("subject")?,
+        occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
+        received_at: Timestamp::from_millis(row.get("received_at")?),
+        provenance: row.json("provenance")?.ok_or_else(|| unreadable("provenance"))?,
+        body: Bytes::from(row.get::<Option<String>>("body")?.unwrap_or_default()),
     };
-    let request = c.take()?;
-    let results = serde_json::from_str(&c.take::<String>()?).map_err(|_| unreadable("results"))?;
-    let wait_until = c.time()?;
-    let reason: Option<String> = c.take()?;
-    let error: Option<String> = c.take()?;
-    let verdict = match reason {
+    let state: RunState = row.parsed("state")?;
+    let tries = AttemptState {
+        attempts: row.number("attempts")?,
+        counted: row.number("spent")?,
+        unanswered: row.number("unanswered")?,
+        generation: row.number("generation")?,
+        first_at: row.time("tried_since")?,
+        first_sent_at: row.time("asked_at")?,
+        failed_at: row.time("failed_at")?,
+        claimed_until: row.time("claimed_until")?,
+    };
+    let error: Option<String> = row.get("error")?;
+    let verdict = match row.get::<Option<String>>("reason")? {
         None => None,
         Some(label) => Some((label.parse().map_err(|_| unreadable("reason"))?, error.unwrap_or_default())),
     };
-    let expires_at = c.time()?;
-    let before: Option<String> = c.take()?;
-    let before = before.map(|text| serde_json::from_str(&text)).transpose();
-    let before = before.map_err(|_| unreadable("before_event"))?;
-    let begun = matches!(state, RunState::Running | RunState::Parked);
     Ok(Run {
         event,
-        partition,
-        position,
-        flow_version,
-        step,
-        destination,
-        begun,
-        rerun,
+        partition: Partition(row.number("partition")?),
+        position: row.get("position")?,
+        flow_version: row.get("flow_version")?,
+        step: row.number("step")?,
+        destination: row.get("destination")?,
+        begun: matches!(state, RunState::Running | RunState::Parked),
+        rerun: row.number("pass")?,
         tries,
-        request,
-        results,
-        wait_until,
-        expires_at,
-        before,
+        request: row.get("request")?,
+        results: row.json("results")?.ok_or_else(|| unreadable("results"))?,
+        wait_until: row.time("due_at")?,
+        expires_at: row.time("expires_at")?,
+        before: row.json("before_event")?,
         verdict,
         quarantined: false,
     })
