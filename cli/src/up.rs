@@ -59,7 +59,7 @@ pub(crate) struct UpArguments {
 }
 
 pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> anyhow::Result<()> {
-    telemetry::start(&environment)?;
+    let _export = telemetry::start_service(&environment, "usher")?;
     telemetry::install_tls();
     if arguments.no_lab {
         needs_secret(&environment)?;

@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow::Result<()> {
-    telemetry::start(&environment)?;
+    let _export = telemetry::start_service(&environment, "usher-dispatcher")?;
     telemetry::install_tls();
     let DispatcherArguments { names, admin, log, layout, files } = arguments;
     let config = DispatcherConfig::new(log, layout, &files, &names, &environment)?;

@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: usher_ingest::config::IngestArguments, environment: Environment) -> anyhow::Result<()> {
-    telemetry::start(&environment)?;
+    let _export = telemetry::start_service(&environment, "usher-ingest")?;
     let config = IngestConfig::new(arguments, &environment)?;
     if let LogAddress::Sqlite { .. } = config.log {
         let why = "ingest is a service of its own and cannot share a SQLite log with the dispatcher: set \

@@ -36,6 +36,7 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("USHER_LISTEN", Process),
     ("USHER_LOG", Process),
     ("USHER_LOG_FORMAT", Process),
+    ("USHER_OTLP_ENDPOINT", Process),
     ("USHER_PARTITIONS", Process),
     ("USHER_PUBLIC_URL", Process),
     ("USHER_RUN_RETENTION", Process),

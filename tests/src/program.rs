@@ -22,9 +22,12 @@ pub fn programs() -> &'static Path {
         let test = std::env::current_exe().expect("this test is a file");
         let programs = test.ancestors().nth(2).expect("target/<profile>").to_owned();
         let release = programs.ends_with("release").then_some("--release");
+        // A test of the exporter needs programs that have it.
+        let features = cfg!(feature = "otlp").then_some("--features=otlp");
         let built = std::process::Command::new(cargo)
             .args(["build", "--workspace", "--bins", "--quiet"])
             .args(release)
+            .args(features)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .status()
             .expect("cargo runs");

@@ -91,7 +91,8 @@ impl StepExecutor {
     /// is recorded when the version of the flow is known.
     fn span(&self, run: &Run) -> Span {
         let flow = self.versions.name();
-        let attempt = run.tries.attempts;
+        // Signed, because an exporter writes unsigned numbers as text.
+        let attempt = i64::from(run.tries.attempts);
         let span = tracing::error_span!("run", flow, event = %run.event.id, step = field::Empty, attempt);
         trace::continue_from(&span, run.event.trace_parent());
         span
