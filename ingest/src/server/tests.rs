@@ -36,6 +36,9 @@ impl Write for Written {
 impl Written {
     /// Writes the errors of this thread, and a line for every span that ends, until the guard is dropped.
     fn subscribe(&self) -> tracing::subscriber::DefaultGuard {
+        // With a single subscriber, a test in another thread that has none could switch a span off for the whole process. An
+        // error means that there is already a second one.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_span_events(FmtSpan::CLOSE);
         let filter = tracing_subscriber::filter::LevelFilter::ERROR;

@@ -27,6 +27,9 @@ async fn lines(level: LevelFilter, lookup: Lookup, does: fn() -> Outcome) -> Str
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(level);
     let subscriber = subscriber.with_writer(move || writer.clone()).finish();
     let scene = scene(FLOW, Idempotency::None, lookup, does).await.in_doubt_since(Duration::from_secs(1));
+    // With a single subscriber, a test in another thread that has none could switch a span off for the whole process. An
+    // error means that there is already a second one.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
     drop(scene.outcome().await);
     drop(guard);
