@@ -7,9 +7,11 @@ use usher_proto::TraceParent;
 use super::Consumer;
 
 /// There is none.
-pub(super) enum Exporter {}
+pub(super) enum NoExporter {}
 
-impl Exporter {
+pub(super) use self::NoExporter as Exporter;
+
+impl NoExporter {
     pub(super) fn flush(&self) {
         match *self {}
     }
