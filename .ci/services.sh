@@ -156,7 +156,7 @@ judge() {
       require node npm
       sdks_up
       export USHER_TEST_SDKS=$sdks
-      where=(--package usher-tests --test sdks) tests=
+      where=(--package usher-tests --test e2e) tests=sdks::
       ;;
     postgres)
       postgres_up "$dir_of_judge"

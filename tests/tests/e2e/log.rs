@@ -1,6 +1,5 @@
 //! Requirements for every log: one suite, run against the embedded log, against Kafka, and against the mock broker of
 //! librdkafka, which runs in this process and needs no service.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,7 +106,6 @@ macro_rules! on_log {
     };
 }
 
-#[path = "log/members.rs"]
 mod members;
 
 on_logs!(

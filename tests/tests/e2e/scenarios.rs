@@ -1,5 +1,4 @@
 //! End-to-end guarantees, each tested with both backends: embedded, and Kafka with Postgres.
-#![allow(clippy::unwrap_used)]
 
 mod brokers;
 mod built_in;

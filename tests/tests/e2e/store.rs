@@ -1,12 +1,8 @@
 //! Requirements for every store: one suite, run against SQLite and against Postgres.
-#![allow(clippy::unwrap_used)]
 
-#[macro_use]
-#[path = "store/support.rs"]
-mod support;
-
-#[path = "store/kept.rs"]
 mod kept;
+#[macro_use]
+mod support;
 
 use std::time::Duration;
 
@@ -37,13 +33,12 @@ use usher_store::{
 use usher_tests::backend::setting;
 use usher_tests::unique;
 
-#[path = "store/earlier.rs"]
 mod earlier;
-#[path = "store/identity.rs"]
+
 mod identity;
-#[path = "store/refused.rs"]
+
 mod refused;
-#[path = "store/suppression.rs"]
+
 mod suppression;
 
 on_every_store!(

@@ -1,7 +1,6 @@
 //! The destinations' own SDKs send to the lab's doubles the same requests as Usher. A double that an SDK does not
 //! understand is wrong. The scripts are in `tests/sdk`, with pinned SDK versions; `USHER_TEST_SDKS` names that folder
 //! after they have been installed there (`npm ci`).
-#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::time::Duration;

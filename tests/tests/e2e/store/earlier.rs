@@ -17,7 +17,7 @@ use usher_tests::needs;
 
 use super::*;
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/store/earlier/store.db");
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/store/earlier/store.db");
 const MAIL: &str = "mail";
 const MIGRATIONS_THEN: usize = 5;
 

@@ -1,6 +1,5 @@
 //! Controls of the chaos test: a guarantee is broken on purpose, and the checker must report it. Each control also runs
 //! with a correct store, so that only the broken guarantee explains the difference.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
