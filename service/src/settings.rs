@@ -189,8 +189,10 @@ fn problem(name: &str) -> Option<String> {
         return None;
     }
     let meant = elsewhere.or(nearest.map(|(known, _)| known));
-    let meant =
-        meant.map_or_else(|| "see the README for all there are".to_owned(), |known| format!("did you mean {known}?"));
+    let meant = meant.map_or_else(
+        || "docs/configuration.md lists all there are".to_owned(),
+        |known| format!("did you mean {known}?"),
+    );
     Some(format!("{name}: there is no such setting; {meant}"))
 }
 

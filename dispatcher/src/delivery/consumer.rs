@@ -1,9 +1,9 @@
 //! Runs one flow. A single task owns the engine. Everything that takes time runs in other tasks and comes back to this
-//! one as an input. `steps` carries out what the engine says.
+//! one as an input. `lifecycle` reports on the flow, rejoins the group and ends.
 
-mod steps;
+mod lifecycle;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,14 +11,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use usher_engine::clock::ClockState;
-use usher_engine::{ChangeKind, Changed, Engine, Input, RunState};
+use usher_engine::{
+    ChangeKind, Changed, Engine, Input, LogCommand, Run, RunState, Step, StoreRequest, StoreWrite, dead_letter_change,
+};
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
+use usher_proto::{Epoch, Reason};
 use usher_service::{Readiness, clock, exit};
 use usher_store::FlowStore;
 
 use super::arrivals::{self, Meaning};
-use super::catching_up::CatchingUp;
+use super::catching_up::{CatchingUp, look};
+use super::dead_letters::DeadLetter;
 use super::destinations::{Decided, SharedDestinations};
 use super::error::DispatcherError;
 use super::execute::StepExecutor;
@@ -28,15 +32,6 @@ use super::housekeeping::HalfRetentionOffsets;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Longest time until the engine is woken that has asked to be woken: the clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// Time allowed for steps in flight to finish after a stop was requested. It is below the process's own deadline,
-/// because the last commit comes after it.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(6);
-/// Time without an answer from the store after which a flow is not ready.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
-/// Pause before the consumer group is joined again.
-const REJOIN_AFTER: Duration = Duration::from_secs(1);
-/// Time allowed for leaving the consumer group.
-const LEAVE_DEADLINE: Duration = Duration::from_secs(8);
 
 pub(super) struct FlowConsumer {
     pub(super) flow: Arc<Flow>,
@@ -139,55 +134,9 @@ impl JoinedConsumer {
         self.handle(Input::Clock(clock));
     }
 
-    /// Lets the steps in flight finish and be written, starts nothing new, and leaves the group. Steps that exceed
-    /// [`DRAIN_DEADLINE`] are aborted.
-    async fn finish(mut self) -> Result<(), DispatcherError> {
-        self.consumer.stop.cancel();
-        let flow = self.consumer.flow.name.clone();
-        self.handle(Input::Stop);
-        let deadline = Instant::now() + DRAIN_DEADLINE;
-        while !self.consumer.engine.is_idle() {
-            tokio::select! {
-                Some(input) = self.consumer.answers.recv() => self.answered(input),
-                Some(done) = self.tasks.join_next() => self.done(done),
-                () = sleep_until(self.wakeup) => self.handle(Input::Wakeup),
-                () = tokio::time::sleep_until(deadline) => {
-                    tracing::warn!(flow, "drain deadline passed with steps in flight; their requests are stored and repeated");
-                    self.tasks.abort_all();
-                    break;
-                }
-            }
-        }
-        self.subscription.control.close().await;
-        self.failed.map_or(Ok(()), Err)
-    }
-
     fn fail(&mut self, error: DispatcherError) {
         tracing::error!(flow = self.consumer.flow.name, error = exit::chain(&error), "flow failed");
         self.failed.get_or_insert(error);
-    }
-
-    /// Leaves the group and joins it again. The engine has dropped its state; the log reports the partitions assigned
-    /// next.
-    async fn rejoin(&mut self) {
-        let flow = self.consumer.flow.name.clone();
-        let stop = self.consumer.stop.clone();
-        if tokio::time::timeout(LEAVE_DEADLINE, self.subscription.control.close()).await.is_err() {
-            tracing::warn!(flow, "leaving the consumer group timed out; joining again");
-        }
-        self.rejoin = false;
-        loop {
-            if stop.run_until_cancelled(tokio::time::sleep(REJOIN_AFTER)).await.is_none() {
-                return;
-            }
-            match self.consumer.subscribe().await {
-                Ok(subscription) => {
-                    self.subscription = subscription;
-                    return;
-                }
-                Err(error) => tracing::warn!(flow, %error, "joining the consumer group failed; retrying"),
-            }
-        }
     }
 
     fn on_log_event(&mut self, event: LogEvent) {
@@ -265,39 +214,6 @@ impl JoinedConsumer {
         }
     }
 
-    fn signal_ready(&mut self) {
-        if let Some(ready) = self.consumer.ready.take() {
-            // The receiver is gone only if the process is stopping.
-            let _ = ready.send(());
-        }
-    }
-
-    /// Sets the gauges and the readiness of the flow, and logs what it waits for.
-    fn report(&mut self) {
-        self.catching_up.follow(&self.consumer.flow.name, &self.consumer.engine);
-        let metrics = &self.consumer.executor.metrics;
-        let numbers = self.consumer.engine.numbers();
-        let set = |gauge: &prometheus::IntGaugeVec, value: usize| {
-            gauge.with_label_values(&[self.consumer.flow.name.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        set(&metrics.in_flight, numbers.in_flight);
-        set(&metrics.retrying, numbers.resting);
-        set(&metrics.lanes_blocked, numbers.held);
-        set(&metrics.loaded, numbers.loaded);
-        set(&metrics.loaded_bytes, numbers.weight);
-        let half_retention_offsets =
-            self.consumer.half_retention_offsets.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = metrics.lag_half_kept.with_label_values(&[self.consumer.flow.name.as_str()]);
-        late.set(self.consumer.engine.lag(&half_retention_offsets));
-        let unread = self.consumer.engine.catching_up();
-        set(&metrics.paused, usize::from(self.consumer.engine.is_paused()));
-        set(&metrics.catching_up, usize::from(unread.is_some()));
-        set(&metrics.catching_up_events, unread.map_or(0, |unread| usize::try_from(unread.events).unwrap_or(0)));
-        let pending_for = self.consumer.executor.store_handle.pending_for();
-        set(&metrics.stalled_seconds, usize::try_from(pending_for.as_secs()).unwrap_or(usize::MAX));
-        self.consumer.readiness.set(format!("flow {}", self.consumer.flow.name), pending_for < STALLED_AFTER);
-    }
-
     /// Passes an input to the engine and carries out the steps that it returns.
     fn handle(&mut self, input: Input) {
         let Decided { steps, wakeup } = self.consumer.destinations.decide(&mut self.consumer.engine, input);
@@ -306,5 +222,117 @@ impl JoinedConsumer {
             self.carry_out(step);
         }
         self.catching_up.follow(&self.consumer.flow.name, &self.consumer.engine);
+    }
+
+    /// Carries out a step of the engine. What takes time runs in a task, whose result returns as an input.
+    fn carry_out(&mut self, step: Step) {
+        match step {
+            Step::Store(request) => {
+                self.observe(&request);
+                self.consumer.executor.store_handle.send(request);
+            }
+            Step::Look(number) => {
+                let store = self.consumer.store.clone();
+                let log = self.consumer.log.clone();
+                let flow = self.consumer.flow.name.clone();
+                let topic = self.consumer.layout.topics.events();
+                self.tasks.spawn(async move {
+                    let seen = look(&*store, &*log, &flow, &topic).await;
+                    Some(Input::Looked { look: number, seen })
+                });
+            }
+            Step::AskFrontiers => {
+                let store = self.consumer.store.clone();
+                let flow = self.consumer.flow.name.clone();
+                self.tasks.spawn(async move {
+                    let frontiers = store.frontiers(&flow).await;
+                    let asked = frontiers.inspect_err(|error| {
+                        tracing::debug!(flow, %error, "reading frontiers failed; retrying");
+                    });
+                    Some(Input::Frontiers(asked.ok()))
+                });
+            }
+            Step::Log(command) => self.command(command),
+            Step::Fail(partition, problem) => {
+                let flow = self.consumer.flow.name.clone();
+                self.fail(DispatcherError::CannotStart { flow, partition, problem });
+            }
+            Step::Execute { run, epoch, permit } => {
+                let executor = self.consumer.executor.clone();
+                self.tasks.spawn(async move {
+                    let report = executor.work(&run, epoch).await;
+                    let Run { event, partition, destination, .. } = *run;
+                    let asked = destination.zip(permit);
+                    Some(Input::Reported {
+                        key: event.subject.clone(),
+                        event: event.reference(),
+                        partition,
+                        epoch,
+                        asked,
+                        report,
+                    })
+                });
+            }
+            Step::DeadLetter { run, epoch, reason, error } => self.dead_letter(run, epoch, reason, error),
+        }
+    }
+
+    /// Logs and measures a request before it is sent to the store.
+    fn observe(&self, request: &StoreRequest) {
+        let flow = self.consumer.flow.name.as_str();
+        match request {
+            StoreRequest::Write(StoreWrite::Admit(batch)) => {
+                if let Some(newest) = batch.arrivals.last() {
+                    let lag = clock::now().since(newest.event.received_at).as_secs();
+                    let gauge = self.consumer.executor.metrics.lag_seconds.with_label_values(&[flow]);
+                    gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
+                }
+            }
+            StoreRequest::Write(StoreWrite::ConfirmPause { under_way, .. }) => {
+                tracing::info!(flow, under_way, "flow paused; no step begins");
+            }
+            StoreRequest::Write(StoreWrite::Acquire { .. } | StoreWrite::Due(_))
+            | StoreRequest::Change(_)
+            | StoreRequest::Read(_) => {}
+        }
+    }
+
+    /// Sends a command to the log.
+    fn command(&mut self, command: LogCommand) {
+        let flow = self.consumer.flow.name.as_str();
+        let control = &self.subscription.control;
+        match command {
+            LogCommand::Start { assignment, offsets } => {
+                tracing::info!(flow, partitions = ?offsets, "partitions assigned");
+                control.start(assignment, offsets);
+            }
+            LogCommand::Commit(partition, offset) => control.commit(partition, offset),
+            LogCommand::Pause(partition) => control.pause(partition),
+            LogCommand::Resume(partition) => control.resume(partition),
+            LogCommand::Release => control.release(),
+            LogCommand::Rejoin(why) => {
+                tracing::warn!(flow, why, "rejoining consumer group");
+                self.consumer.executor.metrics.rejoins.with_label_values(&[flow]).inc();
+                self.rejoin = true;
+            }
+        }
+    }
+
+    fn dead_letter(&mut self, run: Box<Run>, epoch: Epoch, reason: Reason, error: String) {
+        let name = self.consumer.flow.name.clone();
+        tracing::warn!(flow = name, event = %run.event.id, %reason, error, "a run is given up");
+        let version = self.consumer.executor.versions.known(&run.flow_version);
+        let step = version.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
+        let log = self.consumer.log.clone();
+        let layout = self.consumer.layout.clone();
+        let store_handle = self.consumer.executor.store_handle.clone();
+        let stop = self.consumer.stop.clone();
+        self.tasks.spawn(async move {
+            let letter = DeadLetter { flow: &name, step: &step, run: &run, reason, error: &error };
+            if letter.publish(&log, &layout, &stop).await {
+                store_handle.send(StoreRequest::Change(dead_letter_change(&run, epoch, reason, error)));
+            }
+            None
+        });
     }
 }

@@ -29,7 +29,7 @@ fn a_name_that_is_nearly_a_setting_is_refused_with_the_right_one() {
         let said = refused(name).unwrap_or_default();
         assert_eq!(said, format!("{name}: there is no such setting; did you mean {meant}?"));
     }
-    assert!(refused("USHER_ZZZ").is_some_and(|said| said.ends_with("see the README for all there are")));
+    assert!(refused("USHER_ZZZ").is_some_and(|said| said.ends_with("docs/configuration.md lists all there are")));
     assert!(refused("STRIPE_PUBLISHABLE_KEY").is_some_and(|said| !said.contains("hidden")));
 }
 

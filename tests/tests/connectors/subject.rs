@@ -35,6 +35,8 @@ pub(crate) struct ConnectorSubject {
     pub(crate) done: (u16, &'static str),
     /// True if the body of the answer is evaluated; otherwise the status alone decides.
     pub(crate) reads: bool,
+    /// True if the connector can look up what a request has done.
+    pub(crate) looks_up: bool,
 }
 
 pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
@@ -46,6 +48,7 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         params: || json!({ "to": ADDRESS, "subject": "Hi", "text": "Hello" }),
         done: (200, r#"{"id":"m1"}"#),
         reads: true,
+        looks_up: false,
     },
     ConnectorSubject {
         name: "stripe",
@@ -55,6 +58,7 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         params: || json!({ "email": ADDRESS }),
         done: (200, r#"{"id":"cus_1"}"#),
         reads: true,
+        looks_up: true,
     },
     ConnectorSubject {
         name: "http",
@@ -64,6 +68,7 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         params: || json!({ "url": "https://billing.test/hook", "body": json!({ "email": ADDRESS }).to_string() }),
         done: (204, ""),
         reads: false,
+        looks_up: false,
     },
     ConnectorSubject {
         name: "mailchimp",
@@ -73,6 +78,7 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         params: || json!({ "email": ADDRESS, "merge_fields": { "CLERKID": "user_1" } }),
         done: (200, r#"{"id":"x","status":"subscribed"}"#),
         reads: true,
+        looks_up: false,
     },
     ConnectorSubject {
         name: "novu",
@@ -82,6 +88,7 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         params: || json!({ "workflow": "welcome", "subscriber_id": "user_1", "email": ADDRESS }),
         done: (201, r#"{"data":{"status":"processed","transactionId":"t"}}"#),
         reads: true,
+        looks_up: true,
     },
     ConnectorSubject {
         name: "algolia",
@@ -91,6 +98,7 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         params: || json!({ "object_id": "user_1", "fields": { "email": ADDRESS } }),
         done: (200, r#"{"taskID":1,"objectID":"user_1"}"#),
         reads: true,
+        looks_up: false,
     },
     ConnectorSubject {
         name: "nylas",
@@ -100,6 +108,7 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         params: || json!({ "to": ADDRESS, "subject": "Hi", "text": "Hello" }),
         done: (200, r#"{"request_id":"r","data":{"id":"m1"}}"#),
         reads: true,
+        looks_up: true,
     },
 ];
 
