@@ -1,4 +1,4 @@
-//! What the dispatcher asks of a store, by concern. A part of the dispatcher receives only the trait that it uses.
+//! The store as the dispatcher uses it: a trait for each concern. A part of the dispatcher receives only the trait that it uses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub trait RunStore: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// What is known of the people whom a step concerns. Read before each attempt, by many attempts at once; changes nothing.
+/// Knowledge of the people whom a step concerns. Read before each attempt, by many attempts at once; changes nothing.
 #[async_trait]
 pub trait SubjectStore: Send + Sync {
     /// Returns the newest state of a subject; `None` if the subject is unknown.

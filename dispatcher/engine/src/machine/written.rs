@@ -1,4 +1,4 @@
-//! What follows once the store has written a change: the lane continues, or leaves memory.
+//! The consequences of a written change: the lane continues, or leaves memory.
 
 use usher_proto::{Epoch, Reason};
 
