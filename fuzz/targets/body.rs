@@ -1,10 +1,14 @@
 //! Bodies of webhooks. Input: any bytes.
 #![no_main]
 
+#[path = "../../proto/tests/properties/shape.rs"]
+mod shape;
+
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use shape::{contains_nul, depth};
 use usher_clerk::{fields, key, primary_email, primary_phone, snapshot};
 use usher_proto::json::MAX_DEPTH;
 use usher_proto::{Event, EventId, Instance, Json, Key, Source, SubjectId, Timestamp};
@@ -74,21 +78,4 @@ fn read_as_clerk(body: &str) -> impl PartialEq + std::fmt::Debug + use<> {
     let names = ["email", "phone", "name", "id", "public_metadata"].map(str::to_owned);
     let user = data.map(|data| (fields(data, &names), primary_email(data), primary_phone(data)));
     (key, snapshot.map(|snapshot| (snapshot.updated_at, snapshot.data.is_some())), user)
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
-    }
-}
-
-fn contains_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(contains_nul),
-        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || contains_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }

@@ -8,6 +8,7 @@ use usher_proto::Json;
 use usher_proto::json::{JsonKind, MAX_DEPTH};
 
 use crate::cases;
+use crate::shape::{contains_nul, depth};
 
 /// Any value that `serde_json` can hold.
 fn value() -> impl Strategy<Value = Value> {
@@ -83,24 +84,6 @@ fn almost() -> impl Strategy<Value = String> {
 
 fn read(text: &str) -> Json<'_> {
     Json::read(text).unwrap_or_else(|| panic!("no JSON: {text}"))
-}
-
-/// Number of levels of arrays and objects.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
-    }
-}
-
-fn contains_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(contains_nul),
-        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || contains_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }
 
 proptest! {

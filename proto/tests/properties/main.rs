@@ -4,6 +4,7 @@
 mod addresses;
 mod json;
 mod records;
+mod shape;
 mod signed;
 mod times;
 
