@@ -36,6 +36,10 @@ signups *options:
 backlog *options:
     USHER_BACKLOG="${USHER_BACKLOG:-1000000}" cargo test --locked --release --test backlog {{ options }} -- --ignored --test-threads 1
 
+# How fast and how lean it is beside others, in ratios from one run; wants `services`. `--quick` shows that it works
+bench *options:
+    cargo run --locked --release -p usher-bench -- {{ options }}
+
 # Random inputs for what reads texts from outside, for ten minutes each or as many seconds as given: `just fuzz 60 body`
 fuzz seconds="600" *targets:
     fuzz/run {{ seconds }} {{ targets }}

@@ -18,9 +18,10 @@ pub fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // This test is `target/<profile>/deps/<name>`; the programs are built with the same profile.
-        let test = std::env::current_exe().expect("this test is a file");
-        let programs = test.ancestors().nth(2).expect("target/<profile>").to_owned();
+        // This is `target/<profile>/deps/<test>` or `target/<profile>/<program>`; the programs are built with its profile.
+        let this = std::env::current_exe().expect("this is a file");
+        let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+        let programs = folder.expect("target/<profile>").to_owned();
         let release = programs.ends_with("release").then_some("--release");
         // A test of the exporter needs programs that have it.
         let features = cfg!(feature = "otlp").then_some("--features=otlp");

@@ -1,0 +1,86 @@
+//! The dispatcher: a backlog of events, one effect each at a sink.
+
+mod drain;
+mod usher;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use usher_tests::unique;
+
+use crate::meter::Processes;
+use crate::report::Sample;
+use crate::sink::Sink;
+
+/// Time for an arm to have its first effect.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// The work of one arm in one round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    /// Number of events that wait in the log.
+    pub(crate) events: usize,
+    /// Number of users whose events they are.
+    pub(crate) users: usize,
+}
+
+impl Scenario {
+    /// Time that all events may take: as slow as 50 a second would be a fault.
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(60) + Duration::from_millis(20) * u32::try_from(self.events).unwrap_or(u32::MAX)
+    }
+}
+
+/// Addresses of the services.
+pub(crate) struct BenchServices {
+    kafka: String,
+    postgres: String,
+    /// The server process of Postgres.
+    postmaster: Processes,
+}
+
+impl BenchServices {
+    /// Finds the process of Postgres, which must run on this machine.
+    ///
+    /// # Errors
+    ///
+    /// Postgres does not answer, or runs elsewhere.
+    pub(crate) async fn find(kafka: String, postgres: String) -> anyhow::Result<Self> {
+        let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&postgres).await?;
+        let (backend,): (i32,) = sqlx::query_as("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
+        let status = std::fs::read_to_string(format!("/proc/{backend}/status")).context("Postgres runs elsewhere")?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).context("no parent of a backend")?;
+        let postmaster = Processes::Family(parent.trim().parse()?);
+        Ok(Self { kafka, postgres, postmaster })
+    }
+}
+
+/// Runs all arms, round by round.
+///
+/// # Errors
+///
+/// A service is missing, or an arm has not done its work.
+pub(crate) async fn measure(
+    services: &BenchServices,
+    scenario: &Scenario,
+    rounds: usize,
+    only: Option<&str>,
+) -> anyhow::Result<Vec<Sample>> {
+    let sink = Sink::start(Duration::ZERO)?;
+    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
+    let embedded = usher::EmbeddedLogFile::fill(scenario).await?;
+    let mut samples = Vec::new();
+    for round in 1..=rounds {
+        if wanted(usher::KAFKA) {
+            samples.push(kafka.usher(services, scenario, &sink, round).await.context(usher::KAFKA)?);
+        }
+        if wanted(usher::EMBEDDED) {
+            samples.push(embedded.usher(scenario, &sink, round).await.context(usher::EMBEDDED)?);
+        }
+        if wanted(drain::NAME) {
+            samples.push(drain::run(&services.kafka, kafka.topic(), scenario, round).await.context(drain::NAME)?);
+        }
+    }
+    Ok(samples)
+}

@@ -1,0 +1,208 @@
+//! Usher itself: a dispatcher on Kafka and Postgres, and `usher up` on its files.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use usher_eventlog::{LogAddress, LogLayout};
+use usher_tests::database::OwnDatabase;
+use usher_tests::program::Program;
+use usher_tests::unique;
+
+use super::{BenchServices, STARTS_WITHIN, Scenario};
+use crate::meter::{Meter, Processes, peak_memory};
+use crate::report::Sample;
+use crate::sink::Sink;
+use crate::topic;
+
+/// Name of the arm on Kafka and Postgres.
+pub(super) const KAFKA: &str = "Usher, Kafka and Postgres";
+/// Name of the arm on files.
+pub(super) const EMBEDDED: &str = "Usher, embedded";
+
+/// Steps in flight.
+const CONCURRENCY: usize = 100;
+/// Partitions of the topic.
+const PARTITIONS: i32 = 8;
+
+/// Returns the flow: one request for each event.
+fn flow(url: &str) -> String {
+    format!(
+        "on = [\"clerk/user.*\"]\nfrom = \"beginning\"\nconcurrency = {CONCURRENCY}\n[[step]]\nname = \"post\"\n\
+         use = \"http.post\"\nurl = \"{url}\"\nbody = {{ user = \"{{{{ user.id }}}}\", text = \"{}\" }}\n",
+        "a text of about three hundred bytes, as a small message has it. ".repeat(5).trim_end()
+    )
+}
+
+/// Writes the flow as the only one, under this name.
+fn write_flow(folder: &Path, name: &str, sink: &Sink) -> anyhow::Result<String> {
+    let flows = folder.join("flows");
+    std::fs::create_dir_all(&flows)?;
+    std::fs::write(flows.join(format!("{name}.toml")), flow(&sink.url()))?;
+    Ok(flows.display().to_string())
+}
+
+fn environment(flows: String) -> Vec<(String, String)> {
+    // Hexadecimal digits are base64, too.
+    let secret = &*format!("whsec_{:032x}", rand::random::<u128>());
+    [
+        ("RUST_LOG", "info"),
+        ("USHER_LOG_FORMAT", "json"),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", secret),
+        ("HTTP_SIGNING_SECRET", secret),
+        ("HTTP_ALLOW_PLAIN", "true"),
+        ("USHER_LISTEN", "127.0.0.1:0"),
+        ("USHER_ADMIN", "127.0.0.1:0"),
+        ("USHER_FLOWS", &flows),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// A topic that holds the events.
+pub(super) struct KafkaTopic {
+    prefix: String,
+    layout: LogLayout,
+}
+
+impl KafkaTopic {
+    /// Creates the topic with its events.
+    pub(super) async fn fill(services: &BenchServices, scenario: &Scenario, prefix: &str) -> anyhow::Result<Self> {
+        let layout = LogLayout { topics: prefix.parse()?, partitions: PARTITIONS };
+        let address = LogAddress::Kafka { brokers: services.kafka.clone() };
+        let log = usher_eventlog::open(&address, &[]).await?;
+        topic::fill(&log, &layout, scenario.events, scenario.users).await?;
+        log.flush().await;
+        Ok(Self { prefix: prefix.to_owned(), layout })
+    }
+
+    /// Name of the topic.
+    pub(super) fn topic(&self) -> String {
+        self.layout.topics.events()
+    }
+
+    /// Runs a dispatcher with a database of its own and a flow that has never run.
+    pub(super) async fn usher(
+        &self,
+        services: &BenchServices,
+        scenario: &Scenario,
+        sink: &Sink,
+        round: usize,
+    ) -> anyhow::Result<Sample> {
+        let folder = TempDir::new()?;
+        let database = OwnDatabase::make(&services.postgres).await;
+        let name = unique("flow");
+        let mut environment = environment(write_flow(folder.path(), &name, sink)?);
+        let more = [
+            ("USHER_LOG", format!("kafka://{}", services.kafka)),
+            ("USHER_STORE", database.url()),
+            ("USHER_TOPIC_PREFIX", self.prefix.clone()),
+            ("USHER_FLOW", name.clone()),
+        ];
+        environment.extend(more.map(|(name, value)| (name.to_owned(), value)));
+        sink.reset();
+        let mut program = Program::start("dispatcher", &[], &environment, folder.path());
+        let admin = program.says("\"admin\":\"").await;
+        let processes = |pid| vec![("dispatcher", Processes::One(pid)), ("Postgres", services.postmaster.clone())];
+        let begun = reads(&mut program).await;
+        let sample = work(KAFKA, round, scenario, sink, &program, &admin, begun, processes).await;
+        let sample = sample.with_context(|| program.output());
+        program.kill().await;
+        database.remove().await;
+        sample
+    }
+}
+
+/// The file of an embedded log that holds the events.
+pub(super) struct EmbeddedLogFile {
+    folder: TempDir,
+}
+
+impl EmbeddedLogFile {
+    /// Creates the file with its events.
+    pub(super) async fn fill(scenario: &Scenario) -> anyhow::Result<Self> {
+        let folder = TempDir::new()?;
+        let layout = LogLayout { topics: "usher".parse()?, partitions: PARTITIONS };
+        let log = usher_eventlog::open(&LogAddress::Sqlite { path: folder.path().join("log.db") }, &[]).await?;
+        topic::fill(&log, &layout, scenario.events, scenario.users).await?;
+        log.flush().await;
+        drop(log);
+        Ok(Self { folder })
+    }
+
+    /// Runs `usher up` on a copy of the file.
+    pub(super) async fn usher(&self, scenario: &Scenario, sink: &Sink, round: usize) -> anyhow::Result<Sample> {
+        let folder = TempDir::new()?;
+        let data = folder.path().join("data");
+        // As `usher up` makes it.
+        DirBuilder::new().mode(0o700).create(&data)?;
+        for entry in std::fs::read_dir(self.folder.path())?.flatten() {
+            std::fs::copy(entry.path(), data.join(entry.file_name()))?;
+        }
+        let environment = environment(write_flow(folder.path(), "post", sink)?);
+        sink.reset();
+        let data = data.display().to_string();
+        let mut program = Program::start("usher", &["up", "--no-lab", "--data", &data], &environment, folder.path());
+        let admin = program.says("health, metrics http://").await;
+        let processes = |pid| vec![("usher", Processes::One(pid))];
+        let begun = reads(&mut program).await;
+        let sample = work(EMBEDDED, round, scenario, sink, &program, &admin, begun, processes).await;
+        let sample = sample.with_context(|| program.output());
+        program.kill().await;
+        sample
+    }
+}
+
+/// Waits until a program reads its events, and returns that time.
+async fn reads(program: &mut Program) -> Instant {
+    let _ = program.says("partitions assigned").await;
+    Instant::now()
+}
+
+/// Waits until a program has done everything, and reads the meters.
+#[expect(clippy::too_many_arguments, reason = "what one run consists of")]
+async fn work(
+    arm: &'static str,
+    round: usize,
+    scenario: &Scenario,
+    sink: &Sink,
+    program: &Program,
+    admin: &str,
+    begun: Instant,
+    processes: impl Fn(u32) -> Vec<(&'static str, Processes)>,
+) -> anyhow::Result<Sample> {
+    let pid = program.pid().context("it has ended")?;
+    let meter = Meter::start(processes(pid))?;
+    sink.first(STARTS_WITHIN).await?;
+    sink.reached(scenario.events, scenario.deadline()).await?;
+    // The last ends are written after the last effects.
+    let all_done = async {
+        while runs_done(admin).await? < scenario.events as f64 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(STARTS_WITHIN, all_done).await.context("runs have not ended")??;
+    let effects = sink.effects();
+    anyhow::ensure!(effects.distinct == scenario.events, "{} effects of {}", effects.distinct, scenario.events);
+    Ok(Sample {
+        arm,
+        round,
+        events: scenario.events,
+        repeated: effects.requests - effects.distinct,
+        seconds: effects.last.saturating_duration_since(begun).as_secs_f64(),
+        cpu_seconds: meter.read()?,
+        peak_memory: peak_memory(pid)?,
+    })
+}
+
+/// Returns the number of runs that have ended well, by the program's metrics.
+async fn runs_done(admin: &str) -> anyhow::Result<f64> {
+    let page = reqwest::get(format!("http://{admin}/metrics")).await?.text().await?;
+    let done = |line: &&str| line.starts_with("usher_dispatcher_runs_total") && line.contains("\"done\"");
+    let line = page.lines().find(done);
+    Ok(line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse().ok()).unwrap_or_default())
+}

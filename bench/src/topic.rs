@@ -1,0 +1,50 @@
+//! The events that wait in the log before an arm is started: the same for every arm of a round.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use serde_json::json;
+use usher_eventlog::{Log, LogLayout};
+use usher_tests::events::Webhook;
+
+/// Appends in flight.
+const APPENDS: usize = 1_000;
+/// Extra bytes of a body, for about 2 KB in all. Random, so that compression gains nothing.
+const FILLING: usize = 1_300;
+
+/// Appends `events` events of `users` users, who take turns.
+///
+/// # Errors
+///
+/// The log does not take them.
+pub(crate) async fn fill(log: &Arc<dyn Log>, layout: &LogLayout, events: usize, users: usize) -> anyhow::Result<()> {
+    let topic = layout.events();
+    log.ensure(std::slice::from_ref(&topic)).await?;
+    let mut appended = futures::stream::iter(0..events)
+        .map(|number| {
+            let record = webhook(number, users).record();
+            let topic = &topic;
+            async move { log.append(topic, record).await }
+        })
+        .buffer_unordered(APPENDS);
+    while let Some(position) = appended.next().await {
+        position?;
+    }
+    Ok(())
+}
+
+fn webhook(number: usize, users: usize) -> Webhook {
+    let user = format!("user_{:06}", number % users);
+    let filling: String =
+        std::iter::repeat_with(|| format!("{:016x}", rand::random::<u64>())).take(FILLING / 16).collect();
+    let data = json!({
+        "id": user, "object": "user", "username": null, "first_name": "Ann", "last_name": "Lee",
+        "primary_email_address_id": "idn_primary",
+        "email_addresses": [{"id": "idn_primary", "email_address": format!("{user}@mail.test")}],
+        "phone_numbers": [], "primary_phone_number_id": null,
+        "public_metadata": {"seq": number / users + 1, "filling": filling},
+        "created_at": 1_767_261_600_000_i64,
+        "updated_at": 1_767_261_600_000_i64 + i64::try_from(number).unwrap_or_default(),
+    });
+    Webhook { id: format!("msg_{number:09}"), ..Webhook::new("user.updated", &user, &data) }
+}
