@@ -1,4 +1,5 @@
-# Part of services.sh: a Postgres cluster of our own. DIR/postgres.data names the directory that holds it.
+# Part of services.sh: a Postgres cluster of our own, and a connection pooler before it. DIR/postgres.data names the directory
+# that holds both.
 
 # Where the server's programs are: Debian keeps them out of PATH, one directory a version.
 postgres_bin() {
@@ -42,6 +43,43 @@ postgres_up() {
   await 30 postgres_running "$1" -- postgres_answers "$bin" || die_with "$log" "Postgres does not answer"
 }
 
+# Starts PgBouncer in transaction mode before the server, as hosted databases have it, and leaves its port in pgbouncer_port.
+pgbouncer_up() {
+  local data log
+  command -v pgbouncer >/dev/null || die "PgBouncer is not installed (Debian: pgbouncer)"
+  data=$(cat "$1/postgres.data")
+  log=$data/pgbouncer.log
+  free_port pgbouncer_port
+  cat >"$data/pgbouncer.ini" <<INI
+[databases]
+* = host=127.0.0.1 port=$postgres_port user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $pgbouncer_port
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 20
+max_client_conn = 1000
+logfile = $log
+pidfile = $data/pgbouncer.pid
+INI
+  as_postgres pgbouncer -q -d "$data/pgbouncer.ini" >&2 || die_with "$log" "PgBouncer did not start"
+  await 30 true -- pgbouncer_answers "$(postgres_bin)" || die_with "$log" "PgBouncer does not answer"
+}
+
+pgbouncer_answers() {
+  PGCONNECT_TIMEOUT=2 "$1/psql" -X -q -h 127.0.0.1 -p "$pgbouncer_port" -U postgres -c 'select 1' postgres \
+    >/dev/null 2>&1
+}
+
+pgbouncer_down() {
+  local pid
+  pid=$(cat "$1/pgbouncer.pid" 2>/dev/null) || return 0
+  kill "$pid" 2>/dev/null || return 0
+  await 10 true -- bash -c "! kill -0 $pid 2>/dev/null" || kill -9 "$pid" 2>/dev/null || true
+}
+
 postgres_answers() {
   PGCONNECT_TIMEOUT=2 "$1/psql" -X -q -h 127.0.0.1 -p "$postgres_port" -U postgres -c 'select 1' postgres \
     >/dev/null 2>&1
@@ -56,6 +94,7 @@ postgres_running() {
 postgres_down() {
   local data mode
   data=$(cat "$1/postgres.data" 2>/dev/null) || return 0
+  pgbouncer_down "$data"
   # Fast ends open sessions; whoever hangs even so has nothing in it that anybody will miss.
   for mode in fast immediate; do
     if postgres_running "$1"; then

@@ -93,6 +93,7 @@ up() {
   half_up=$dir
   trap 'down "$half_up"' EXIT
   postgres_up "$dir"
+  pgbouncer_up "$dir"
   kafka_up "$dir"
   stripe_mock_up "$dir"
   sdks_up
@@ -100,6 +101,7 @@ up() {
   cat >"$dir/env" <<ENV
 export USHER_TEST_KAFKA=127.0.0.1:$kafka_port
 export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
+export USHER_TEST_PGBOUNCER=postgres://postgres@127.0.0.1:$pgbouncer_port/postgres
 export USHER_TEST_KAFKA_LIBS=$(printf '%q' "$kafka_libs")
 export USHER_TEST_STRIPE_MOCK=$stripe_mock_address
 export USHER_TEST_SMTP=$(printf '%q' "$(mail_python)")
@@ -122,6 +124,7 @@ down() {
 
 missing() {
   if [[ -z $(postgres_bin) ]]; then echo postgresql; fi
+  if ! command -v pgbouncer >/dev/null; then echo pgbouncer; fi
   if ! command -v kcat >/dev/null; then echo kcat; fi
   if ! command -v ps >/dev/null; then echo procps; fi
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi

@@ -12,6 +12,8 @@ use crate::meter::Processes;
 use crate::report::Sample;
 use crate::sink::Sink;
 
+/// Partitions of the topic.
+const PARTITIONS: i32 = 8;
 /// Time for an arm to have its first effect.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 

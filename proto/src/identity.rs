@@ -133,6 +133,11 @@ impl EventRef {
         self.id() == event.id.as_str() && self.instance() == event.instance() && self.0.source() == event.source.label()
     }
 
+    /// Label of the sender.
+    pub fn source(&self) -> &str {
+        self.0.source()
+    }
+
     /// The sender's id.
     pub fn id(&self) -> &str {
         self.0.rest()

@@ -12,11 +12,6 @@ pub(crate) mod otlp;
 #[cfg(not(feature = "otlp"))]
 pub(crate) mod without_otlp;
 
-#[cfg(feature = "otlp")]
-pub(crate) use self::otlp as export;
-#[cfg(not(feature = "otlp"))]
-pub(crate) use self::without_otlp as export;
-
 use std::io::IsTerminal as _;
 
 use tracing::Subscriber;
@@ -26,6 +21,10 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+#[cfg(feature = "otlp")]
+pub(crate) use self::otlp as export;
+#[cfg(not(feature = "otlp"))]
+pub(crate) use self::without_otlp as export;
 use crate::ConfigError;
 use crate::options::Environment;
 use crate::{best_effort, log_filter};

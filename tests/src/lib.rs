@@ -26,6 +26,8 @@ pub mod test_env;
 #[cfg(test)]
 mod dependencies;
 #[cfg(test)]
+mod migrations;
+#[cfg(test)]
 mod names;
 mod settings;
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch, Ownership};
 use usher_engine::{Change, ChangeKind, Changed, Run};
-use usher_proto::{Epoch, Partition, SubjectId, Timestamp};
-use usher_store::{Due, HeadsQuery, RunStore, StoreError};
+use usher_proto::{Epoch, Partition, Timestamp};
+use usher_store::{Due, HeadsQuery, LaneQuery, LaneRuns, RunStore, StoreError};
 
 /// Replacements for write operations of the store. The defaults call the store.
 #[async_trait]
@@ -99,8 +99,8 @@ impl<S: Sabotage> RunStore for Sabotaged<S> {
         self.store.heads(flow, of).await
     }
 
-    async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
-        self.store.lane(flow, key, limit).await
+    async fn lanes(&self, flow: &str, of: &[LaneQuery]) -> Result<Vec<LaneRuns>, StoreError> {
+        self.store.lanes(flow, of).await
     }
 
     async fn due(&self, flow: &str, partitions: &[(Partition, Epoch)], now: Timestamp) -> Result<Due, StoreError> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use usher_tests::unique;
 
 use super::Scenario;
@@ -22,10 +22,14 @@ pub(super) async fn run(broker: &str, topic: String, scenario: &Scenario, round:
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", broker)
             .set("group.id", unique("drain"))
-            .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .create()?;
-        consumer.subscribe(&[&topic])?;
+        let mut all = TopicPartitionList::new();
+        for partition in 0..super::PARTITIONS {
+            all.add_partition_offset(&topic, partition, Offset::Beginning)?;
+        }
+        // No group, whose first assignment takes seconds.
+        consumer.assign(&all)?;
         let meter = Meter::start(vec![("consumer", Processes::One(std::process::id()))])?;
         let mut read = 0;
         let mut first = None;

@@ -12,7 +12,7 @@ use usher_tests::database::OwnDatabase;
 use usher_tests::program::Program;
 use usher_tests::unique;
 
-use super::{BenchServices, STARTS_WITHIN, Scenario};
+use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario};
 use crate::meter::{Meter, Processes, peak_memory};
 use crate::report::Sample;
 use crate::sink::Sink;
@@ -25,8 +25,6 @@ pub(super) const EMBEDDED: &str = "Usher, embedded";
 
 /// Steps in flight.
 const CONCURRENCY: usize = 100;
-/// Partitions of the topic.
-const PARTITIONS: i32 = 8;
 
 /// Returns the flow: one request for each event.
 fn flow(url: &str) -> String {

@@ -28,8 +28,8 @@ use super::{CallGate, Connector, ConnectorSpec, Idempotency, Operation, PrepareE
 
 /// The tables of the users.
 pub const USERS_TABLES: Tables = Tables {
-    postgres: || sqlx::migrate!("migrations/postgres"),
-    sqlite: || sqlx::migrate!("migrations/sqlite"),
+    postgres: usher_sql::migrations!("migrations/postgres": "0001_users", "0002_organizations"),
+    sqlite: usher_sql::migrations!("migrations/sqlite": "0001_users", "0002_organizations"),
     history: "usher_users_migrations",
 };
 

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use admission::Records;
 use holding::Pause;
-
 use usher_proto::{AssignedPartition, Assignment, EventRef, Offset, Partition, Timestamp};
 pub use written::dead_letter_change;
 

@@ -2,14 +2,19 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
 
-use sqlx::any::AnyConnectOptions;
+use percent_encoding::percent_decode_str;
+use tokio_postgres::Config;
+use tokio_postgres::config::SslMode;
+use url::Url;
 use usher_service::ConfigError;
 use usher_service::Secret;
 
-use super::Dialect;
+use super::connection::Target;
 use super::fault::{self, DatabaseFault};
+use super::postgres::{Host, PostgresAddress};
+use super::tls::TlsMode;
+use super::{Code, Dialect, MigrationError, SqlError};
 
 /// Parameters of a Postgres address that are supported: those of the driver, and [`SCHEMA`].
 const UNDERSTOOD: [&str; 19] = [
@@ -37,6 +42,8 @@ const UNDERSTOOD: [&str; 19] = [
 const FILES: [&str; 7] = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
 /// The parameter that names the schema, spelled as other tools write it into an address.
 const SCHEMA: &str = "schema";
+/// Port of a server whose address names none.
+const DEFAULT_PORT: u16 = 5432;
 /// Maximum length of a name in bytes. Postgres truncates longer names.
 const MAX_NAME: usize = 63;
 
@@ -72,10 +79,10 @@ impl DatabaseAddress {
             Self::postgres(variable, text)
         } else if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
             let path = path.strip_prefix("//").unwrap_or(path);
-            let url = format!("sqlite://{path}?mode=rwc");
-            if AnyConnectOptions::from_str(&url).is_err() {
-                return Err(unreadable(variable));
+            if path.contains('?') {
+                return Err(ConfigError::new(variable, "a SQLite file has no parameters: write sqlite:PATH"));
             }
+            let url = format!("sqlite://{path}?mode=rwc");
             Ok(Self {
                 dialect: Dialect::Sqlite,
                 url: Secret::new(url),
@@ -90,7 +97,7 @@ impl DatabaseAddress {
     }
 
     fn postgres(variable: &str, text: &str) -> Result<Self, ConfigError> {
-        let mut url = AnyConnectOptions::from_str(text).map_err(|_| unreadable(variable))?.database_url;
+        let mut url = Url::parse(text).map_err(|_| unreadable(variable))?;
         let all: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let understood = |name: &str| UNDERSTOOD.contains(&name) || name.starts_with("options[");
         let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| understood(name));
@@ -122,6 +129,7 @@ impl DatabaseAddress {
         let url = Secret::new(url.as_str().to_owned());
         let address =
             Self { dialect: Dialect::Postgres, url, schema: None, variable: variable.to_owned(), place, ignored };
+        address.target().map_err(|error| ConfigError::new(variable, error.to_string()))?;
         match schema {
             None => Ok(address),
             Some(schema) => address.in_schema(variable, &schema),
@@ -153,10 +161,23 @@ impl DatabaseAddress {
         Self { variable: variable.to_owned(), ..self }
     }
 
-    /// Returns the path of a SQLite file; `None` for Postgres.
-    pub(super) fn file(&self) -> Option<PathBuf> {
-        let path = self.url.expose().strip_prefix("sqlite://")?;
-        Some(PathBuf::from(path.split_once('?').map_or(path, |(path, _)| path)))
+    /// Returns where the connections lead.
+    ///
+    /// # Errors
+    ///
+    /// A part of the address cannot be read.
+    pub(super) fn target(&self) -> Result<Target, SqlError> {
+        let text = self.url.expose();
+        if let Some(path) = text.strip_prefix("sqlite://") {
+            let (path, create) = match path.split_once('?') {
+                Some((path, mode)) => (path, mode == "mode=rwc"),
+                None => (path, false),
+            };
+            return Ok(Target::Sqlite { path: PathBuf::from(path), create });
+        }
+        let url = Url::parse(text).map_err(|_| unreadable_part("the address"))?;
+        let settings = Dialect::settings(self.schema.as_deref()).into();
+        Ok(Target::Postgres { address: Box::new(postgres_address(&url)?), settings })
     }
 
     /// Returns the path of a SQLite file that Usher creates if it does not exist; `None` for Postgres and for an
@@ -182,44 +203,47 @@ impl DatabaseAddress {
         &self.ignored
     }
 
-    /// Returns the statement that makes the schema the search path of the session; empty without a schema.
-    pub(super) fn search_path(&self) -> String {
-        self.schema.as_deref().map(|schema| format!("SET search_path = {};", quoted(schema))).unwrap_or_default()
+    /// Returns the schema of the tables; `None` if they are in the server's default schema.
+    pub(super) fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
     }
 
     /// Describes a problem in one line without secrets: setting, place, cause and remedy.
-    pub fn complaint(&self, error: &sqlx::Error) -> ConfigError {
-        self.says(DatabaseFault::of(error), &fault::describe(error), error)
+    pub fn complaint(&self, error: &SqlError) -> ConfigError {
+        self.says(DatabaseFault::of(error), &error.to_string(), error)
     }
 
     /// Describes a problem during a migration in the same way.
-    pub(crate) fn complaint_of_tables(&self, error: &sqlx::migrate::MigrateError) -> ConfigError {
-        let problem = fault::describe_migration(error);
-        match (fault::root(error), DatabaseFault::of_migration(error)) {
-            (Some(inner), fault) if DatabaseFault::of(inner) != DatabaseFault::Unclear => {
-                self.says(fault, &problem, inner)
+    pub(crate) fn complaint_of_tables(&self, error: &MigrationError) -> ConfigError {
+        let problem = error.to_string();
+        match error {
+            MigrationError::Database(inner) if DatabaseFault::of(inner) != DatabaseFault::Unclear => {
+                self.says(DatabaseFault::of_migration(error), &problem, inner)
             }
             // SQLite has no specific code for a table that already exists.
-            (Some(_), _) => ConfigError::new(&self.variable, format!("{}: {problem}; {}", self.place, self.foreign())),
-            (None, _) => ConfigError::new(&self.variable, format!("{}: {problem}", self.place)),
+            MigrationError::Database(_) => {
+                ConfigError::new(&self.variable, format!("{}: {problem}; {}", self.place, self.foreign()))
+            }
+            MigrationError::Newer(_) | MigrationError::Changed(_) => {
+                ConfigError::new(&self.variable, format!("{}: {problem}", self.place))
+            }
         }
     }
 
-    fn says(&self, fault: DatabaseFault, problem: &str, error: &sqlx::Error) -> ConfigError {
+    fn says(&self, fault: DatabaseFault, problem: &str, error: &SqlError) -> ConfigError {
         let place = &self.place;
         let text = match (fault, error) {
             (DatabaseFault::Damaged, _) => format!("{place}: {}", fault::damaged(problem)),
-            (DatabaseFault::Transient, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
+            (DatabaseFault::Transient, SqlError::Io(_) | SqlError::NoConnection) => {
                 format!("no connection to {place}: {problem}")
             }
-            (DatabaseFault::NeedsOperator, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => {
+            (DatabaseFault::NeedsOperator, SqlError::Io(_) | SqlError::Tls(_)) => {
                 let why =
                     "name the authority that signed the server's certificate with sslrootcert=PATH in the address";
                 format!("{place}: the secure connection fails: {problem}; {why}")
             }
-            (DatabaseFault::NeedsOperator, sqlx::Error::Database(database)) => {
-                let code = database.code().unwrap_or_default();
-                format!("{place}: {problem}; {}", self.right(&code))
+            (DatabaseFault::NeedsOperator, SqlError::Answer(answer)) => {
+                format!("{place}: {problem}; {}", self.right(&answer.code))
             }
             _ => format!("{place}: {problem}"),
         };
@@ -227,20 +251,24 @@ impl DatabaseAddress {
     }
 
     /// Returns the remedy for an error code.
-    fn right(&self, code: &str) -> String {
+    fn right(&self, code: &Code) -> String {
         let schema = self.schema_variable();
-        let primary = code.parse::<i32>().map(|code| code & 0xff);
-        match (code.get(..2).unwrap_or_default(), primary) {
-            ("28", Err(_) | Ok(_)) if code.len() == 5 => "set a user and password that the server takes".to_owned(),
-            ("3D", _) => "create the database, or name one that exists".to_owned(),
-            ("3F", _) => format!("create the schema, or name another one with {schema}"),
-            _ if code == "42501" => {
-                format!("give the user the right to create there, or name a schema where it may with {schema}")
-            }
-            ("42", _) => self.foreign(),
-            (_, Ok(14)) => "its folder must exist and be writable".to_owned(),
-            (_, Ok(3 | 8 | 23)) => "the file and its folder must be writable".to_owned(),
-            _ => "see the server's log".to_owned(),
+        match code {
+            Code::Sqlite(code) => match code & 0xff {
+                14 => "its folder must exist and be writable".to_owned(),
+                3 | 8 | 23 => "the file and its folder must be writable".to_owned(),
+                _ => "see the server's log".to_owned(),
+            },
+            Code::Sqlstate(code) => match code.get(..2).unwrap_or_default() {
+                "28" => "set a user and password that the server takes".to_owned(),
+                "3D" => "create the database, or name one that exists".to_owned(),
+                "3F" => format!("create the schema, or name another one with {schema}"),
+                "42" if code == "42501" => {
+                    format!("give the user the right to create there, or name a schema where it may with {schema}")
+                }
+                "42" => self.foreign(),
+                _ => "see the server's log".to_owned(),
+            },
         }
     }
 
@@ -265,6 +293,95 @@ fn unreadable(variable: &str) -> ConfigError {
     ConfigError::new(variable, "the address cannot be read")
 }
 
+fn unreadable_part(part: &str) -> SqlError {
+    SqlError::Setting(format!("{part} cannot be read"))
+}
+
+/// Returns the folder of the socket of a server on this machine, or else the machine's name.
+fn local_server(port: u16) -> String {
+    let folders = ["/var/run/postgresql", "/private/tmp", "/tmp"];
+    let has_socket = |folder: &&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+    folders.into_iter().find(has_socket).unwrap_or("localhost").to_owned()
+}
+
+/// Escapes a part of the server's options, which are separated by spaces.
+fn escaped(part: &str) -> String {
+    part.replace('\\', "\\\\").replace(' ', "\\ ")
+}
+
+/// Reads the address of a server, with the names of parameters that libpq and its relatives use.
+fn postgres_address(url: &Url) -> Result<PostgresAddress, SqlError> {
+    let decoded = |part: &str, name: &str| {
+        percent_decode_str(part).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| unreadable_part(name))
+    };
+    let port = |text: &str| text.parse::<u16>().map_err(|_| unreadable_part("the port"));
+    let host = |text: String| if text.starts_with('/') { Host::Unix(text.into()) } else { Host::Tcp(text) };
+    let mut address = PostgresAddress {
+        config: Config::new(),
+        host: host(match url.host_str() {
+            None | Some("") => local_server(url.port().unwrap_or(DEFAULT_PORT)),
+            // An address of IPv6 stands in brackets.
+            Some(name) => decoded(name, "the host")?.trim_matches(['[', ']']).to_owned(),
+        }),
+        port: url.port().unwrap_or(DEFAULT_PORT),
+        tls: TlsMode::Prefer,
+        authorities: None,
+        identity: None,
+    };
+    let (mut certificate, mut key, mut options) = (None, None, Vec::new());
+    if !url.username().is_empty() {
+        address.config.user(decoded(url.username(), "the user")?);
+    }
+    if let Some(password) = url.password() {
+        address.config.password(decoded(password, "the password")?);
+    }
+    let database = url.path().trim_start_matches('/');
+    if !database.is_empty() {
+        address.config.dbname(decoded(database, "the database")?);
+    }
+    for (name, value) in url.query_pairs() {
+        let value = value.into_owned();
+        match name.as_ref() {
+            "sslmode" | "ssl-mode" => {
+                address.tls = TlsMode::parse(&value).ok_or_else(|| {
+                    SqlError::Setting(format!(
+                        "{name} may be disable, allow, prefer, require, verify-ca or verify-full, not {value:?}"
+                    ))
+                })?;
+            }
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => address.authorities = Some(value),
+            "sslcert" | "ssl-cert" => certificate = Some(value),
+            "sslkey" | "ssl-key" => key = Some(value),
+            "host" | "hostaddr" => address.host = host(value),
+            "port" => address.port = port(&value)?,
+            "dbname" => drop(address.config.dbname(value)),
+            "user" => drop(address.config.user(value)),
+            "password" => drop(address.config.password(value)),
+            "application_name" => drop(address.config.application_name(value)),
+            "options" => options.push(value),
+            name => {
+                if let Some(setting) = name.strip_prefix("options[").and_then(|name| name.strip_suffix(']')) {
+                    options.push(format!("-c {}={}", escaped(setting), escaped(&value)));
+                }
+            }
+        }
+    }
+    if !options.is_empty() {
+        address.config.options(options.join(" "));
+    }
+    address.identity = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err(SqlError::Setting("sslcert and sslkey are given together".to_owned())),
+    };
+    address.config.ssl_mode(match address.tls {
+        TlsMode::Off => SslMode::Disable,
+        TlsMode::Prefer => SslMode::Prefer,
+        TlsMode::Require | TlsMode::VerifyAuthority | TlsMode::VerifyFull => SslMode::Require,
+    });
+    Ok(address)
+}
+
 /// Quotes a name as an SQL identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -283,8 +400,14 @@ mod tests {
         assert_eq!(address.url.expose(), "postgres://u:p@h:6432/d?sslmode=require");
         assert_eq!(address.place, "h:6432/d");
         let other = address.clone().in_schema("USHER_STORE_SCHEMA", "a\"b").expect("a name");
-        assert_eq!(other.search_path(), "SET search_path = \"a\"\"b\";");
+        assert_eq!(Dialect::settings(other.schema()).last().expect("settings"), "search_path = \"a\"\"b\"");
         assert!(other != address && address == address.clone().named("DATABASE_URL"));
+        let options = "postgres://h/d?options[search_path]=a,%20b&sslcert=/dev/null";
+        assert!(DatabaseAddress::parse("USHER_STORE", options).is_err(), "a certificate without its key");
+        let options =
+            Url::parse("postgres://h/d?options[search_path]=a,%20b&SSLMODE=x&sslmode=Require").expect("a URL");
+        let read = postgres_address(&options).expect("an address");
+        assert_eq!((read.config.get_options(), read.tls), (Some("-c search_path=a,\\ b"), TlsMode::Require));
         for bad in ["", "pg_x", &"x".repeat(64)] {
             assert!(address.clone().in_schema("USHER_STORE_SCHEMA", bad).is_err(), "{bad}");
         }
@@ -294,6 +417,7 @@ mod tests {
     fn a_file_has_no_schemas_and_a_certificate_that_is_not_there_is_said() {
         let file = DatabaseAddress::parse("USHER_STORE", "sqlite:/tmp/x.db").expect("an address");
         assert!(file.in_schema("USHER_STORE_SCHEMA", "usher").is_err());
+        assert!(DatabaseAddress::parse("USHER_STORE", "sqlite:/tmp/x.db?mode=ro").is_err());
         let error = DatabaseAddress::parse("USHER_STORE", "postgres://h/d?sslrootcert=/nowhere/ca.pem");
         assert!(error.expect_err("no file").to_string().contains("/nowhere/ca.pem"));
     }
@@ -301,7 +425,7 @@ mod tests {
     #[test]
     fn a_complaint_names_setting_place_cause_and_remedy_and_no_password() {
         let address = DatabaseAddress::parse("USHER_STORE", "postgres://u:hunter2@h/d").expect("an address");
-        let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        let refused = SqlError::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         let text = address.complaint(&refused).to_string();
         assert_eq!(text, "USHER_STORE: no connection to h:5432/d: connection refused");
     }

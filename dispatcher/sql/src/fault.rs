@@ -6,8 +6,7 @@
 
 use std::io;
 
-use sqlx::migrate::MigrateError;
-use sqlx::postgres::PgDatabaseError;
+use super::{Code, DatabaseAnswer, MigrationError, SqlError};
 
 /// The class of a database error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,36 +25,30 @@ pub enum DatabaseFault {
 }
 
 impl DatabaseFault {
-    /// Returns the class of an error of sqlx.
-    pub fn of(error: &sqlx::Error) -> Self {
+    /// Returns the class of an error.
+    pub fn of(error: &SqlError) -> Self {
         match error {
-            sqlx::Error::Database(error) => match error.code() {
-                Some(code) if error.try_downcast_ref::<PgDatabaseError>().is_some() => Self::of_sqlstate(&code),
-                Some(code) => code.parse().map_or(Self::Unclear, Self::of_sqlite),
-                None => Self::Unclear,
-            },
+            SqlError::Answer(DatabaseAnswer { code: Code::Sqlstate(code), .. }) => Self::of_sqlstate(code),
+            SqlError::Answer(DatabaseAnswer { code: Code::Sqlite(code), .. }) => Self::of_sqlite(*code),
             // An unverifiable certificate is reported as invalid data of the stream.
-            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::NeedsOperator,
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => Self::Transient,
-            sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) | sqlx::Error::ConfigFile(_) => Self::NeedsOperator,
+            SqlError::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::NeedsOperator,
+            SqlError::Io(_) | SqlError::NoConnection => Self::Transient,
+            SqlError::Tls(_) | SqlError::Setting(_) => Self::NeedsOperator,
             // Raised because of the values, before anything is sent.
-            sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Self::Refused,
-            sqlx::Error::Migrate(error) => Self::of_migration(error),
-            // The driver's own errors, and errors that later versions add.
-            _ => Self::Unclear,
+            SqlError::Parameter(_) => Self::Refused,
+            SqlError::Column(_) | SqlError::NoRow | SqlError::Driver(_) => Self::Unclear,
         }
     }
 
     /// Returns the class of an error during a migration. No data is written then, so errors that would otherwise be
     /// refused or unclear are a matter of the setting.
-    pub fn of_migration(error: &MigrateError) -> Self {
-        match root(error).map(Self::of) {
-            Some(fault @ (Self::Transient | Self::Damaged)) => fault,
-            Some(Self::Refused | Self::NeedsOperator | Self::Unclear) | None => Self::NeedsOperator,
+    pub fn of_migration(error: &MigrationError) -> Self {
+        match error {
+            MigrationError::Database(inner) => match Self::of(inner) {
+                fault @ (Self::Transient | Self::Damaged) => fault,
+                Self::Refused | Self::NeedsOperator | Self::Unclear => Self::NeedsOperator,
+            },
+            MigrationError::Newer(_) | MigrationError::Changed(_) => Self::NeedsOperator,
         }
     }
 
@@ -101,66 +94,53 @@ impl DatabaseFault {
     }
 }
 
-/// Returns the error below the wrappers of migrations, of which there are often several.
-pub(super) fn root(error: &MigrateError) -> Option<&sqlx::Error> {
-    match error {
-        MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => match inner {
-            sqlx::Error::Migrate(deeper) => root(deeper),
-            other => Some(other),
+/// Describes an answer in words, without any value that was to be written. Servers repeat such values in their messages,
+/// so for errors about data only the code and the name of the constraint or table are given.
+pub(super) fn describe_answer(answer: &DatabaseAnswer) -> String {
+    let DatabaseAnswer { code, message, at } = answer;
+    match fault_of(code) {
+        DatabaseFault::Transient if is_full(code) => {
+            format!("{message} ({code}), perhaps because the disk is full")
+        }
+        DatabaseFault::Transient | DatabaseFault::NeedsOperator | DatabaseFault::Damaged => with_words(answer),
+        // For program limits the message contains the index and the size, never the value.
+        DatabaseFault::Refused if matches!(code, Code::Sqlstate(code) if code.starts_with("54")) => with_words(answer),
+        DatabaseFault::Refused | DatabaseFault::Unclear => match at {
+            Some(name) => format!("database error {code} at {name}"),
+            None => format!("database error {code}"),
         },
-        _ => None,
     }
 }
 
-/// Describes an error in words, without any value that was to be written. Servers repeat such values in their messages,
-/// so for errors about data only the code and the name of the constraint or table are given.
-pub fn describe(error: &sqlx::Error) -> String {
+fn fault_of(code: &Code) -> DatabaseFault {
+    match code {
+        Code::Sqlstate(code) => DatabaseFault::of_sqlstate(code),
+        Code::Sqlite(code) => DatabaseFault::of_sqlite(*code),
+    }
+}
+
+fn with_words(DatabaseAnswer { code, message, .. }: &DatabaseAnswer) -> String {
+    format!("{message} ({code})")
+}
+
+/// Returns true for SQLite's result codes for a full disk besides `FULL`: `IOERR_WRITE`, `IOERR_SHMOPEN` and
+/// `IOERR_SHMSIZE` (sqlite.org/rescode.html).
+fn is_full(code: &Code) -> bool {
+    matches!(code, Code::Sqlite(778 | 4618 | 4874))
+}
+
+/// Describes an error in words, with the message of the database. Only for statements that write no data.
+pub(super) fn describe_with_words(error: &SqlError) -> String {
     match error {
-        sqlx::Error::Database(database) => {
-            let code = database.code().unwrap_or_default();
-            match DatabaseFault::of(error) {
-                DatabaseFault::Transient if NO_ROOM.iter().any(|known| code == *known) => {
-                    format!("{} ({code}), perhaps because the disk is full", database.message())
-                }
-                DatabaseFault::Transient | DatabaseFault::NeedsOperator | DatabaseFault::Damaged => {
-                    format!("{} ({code})", database.message())
-                }
-                // For program limits the message contains the index and the size, never the value.
-                DatabaseFault::Refused if code.starts_with("54") => format!("{} ({code})", database.message()),
-                DatabaseFault::Refused | DatabaseFault::Unclear => match database.constraint().or(database.table()) {
-                    Some(name) => format!("database error {code} at {name}"),
-                    None => format!("database error {code}"),
-                },
-            }
-        }
-        sqlx::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        sqlx::Error::Io(error) => error.to_string(),
-        sqlx::Error::PoolTimedOut => "no connection became free in time".to_owned(),
-        sqlx::Error::Migrate(error) => describe_migration(error),
+        SqlError::Answer(answer) => with_words(answer),
         other => other.to_string(),
     }
 }
 
-/// SQLite's result codes for a full disk besides `FULL`: `IOERR_WRITE`, `IOERR_SHMOPEN` and `IOERR_SHMSIZE`
-/// (sqlite.org/rescode.html).
-const NO_ROOM: [&str; 3] = ["778", "4618", "4874"];
-
-/// Describes an error during a migration in words.
-pub fn describe_migration(error: &MigrateError) -> String {
-    match root(error) {
-        Some(inner) => match inner {
-            // No data is written here, so the message contains none.
-            sqlx::Error::Database(database) => {
-                format!("{} ({})", database.message(), database.code().unwrap_or_default())
-            }
-            other => describe(other),
-        },
-        None => match error {
-            MigrateError::VersionMissing(version) => {
-                format!("its tables were made by a newer version of Usher (step {version}): start that one")
-            }
-            other => other.to_string(),
-        },
+pub(super) fn describe_io(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -283,22 +263,33 @@ mod tests {
 
     #[test]
     fn what_comes_from_the_driver_has_a_kind_of_its_own() {
-        let io = |kind: io::ErrorKind| sqlx::Error::Io(io::Error::from(kind));
+        let io = |kind: io::ErrorKind| SqlError::Io(io::Error::from(kind));
         for (error, kind) in [
             (io(io::ErrorKind::ConnectionRefused), Transient),
             (io(io::ErrorKind::InvalidData), NeedsOperator),
-            (sqlx::Error::PoolTimedOut, Transient),
-            (sqlx::Error::Tls("no TLS".into()), NeedsOperator),
-            (sqlx::Error::Encode("too long".into()), Refused),
-            (sqlx::Error::InvalidArgument("NUL".into()), Refused),
-            (sqlx::Error::Protocol("?".into()), Unclear),
-            (sqlx::Error::RowNotFound, Unclear),
+            (SqlError::NoConnection, Transient),
+            (SqlError::Tls("no TLS".into()), NeedsOperator),
+            (SqlError::Parameter(1), Refused),
+            (SqlError::Driver("?".into()), Unclear),
+            (SqlError::NoRow, Unclear),
         ] {
             assert_eq!(DatabaseFault::of(&error), kind, "{error}");
         }
-        let wrapped =
-            MigrateError::Execute(sqlx::Error::Migrate(Box::new(MigrateError::Execute(sqlx::Error::PoolTimedOut))));
-        assert_eq!(DatabaseFault::of_migration(&wrapped), Transient);
-        assert_eq!(DatabaseFault::of_migration(&MigrateError::VersionMismatch(1)), NeedsOperator);
+        assert_eq!(DatabaseFault::of_migration(&MigrationError::Database(SqlError::NoConnection)), Transient);
+        assert_eq!(DatabaseFault::of_migration(&MigrationError::Changed(1)), NeedsOperator);
+    }
+
+    #[test]
+    fn a_message_that_may_repeat_a_value_is_not_shown() {
+        let answer =
+            |code: Code| DatabaseAnswer { code, message: "dana@work.test".into(), at: Some("users_pkey".into()) };
+        for (code, shown) in [
+            (Code::Sqlstate("23505".into()), "database error 23505 at users_pkey"),
+            (Code::Sqlite(2067), "database error 2067 at users_pkey"),
+            (Code::Sqlstate("53100".into()), "dana@work.test (53100)"),
+            (Code::Sqlite(778), "dana@work.test (778), perhaps because the disk is full"),
+        ] {
+            assert_eq!(SqlError::Answer(answer(code)).to_string(), shown);
+        }
     }
 }

@@ -120,7 +120,7 @@ impl Outage {
     pub async fn check(&self) {
         match self.database.now().await {
             Ok(_) => self.record_success(),
-            Err(error) => self.record_failure(DatabaseFault::of(&error), &super::fault::describe(&error)).await,
+            Err(error) => self.record_failure(DatabaseFault::of(&error), &error.to_string()).await,
         }
     }
 

@@ -5,6 +5,7 @@ mod attempt;
 mod claim;
 mod prepare;
 
+use std::borrow::Borrow;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use usher_suppression::SuppressionPolicy;
 
 use super::quotas::{self, QuotaError, Quotas};
 use super::store_actor::StoreHandle;
+use super::subject_reader::SubjectReader;
 use super::versions::Versions;
 use crate::metrics::DispatcherMetrics;
 
@@ -39,7 +41,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// State shared by all attempts of a flow.
 pub(super) struct StepExecutor {
     pub(super) versions: Versions,
-    pub(super) subjects: Arc<dyn SubjectStore>,
+    pub(super) people: Arc<dyn SubjectStore>,
+    pub(super) subjects: SubjectReader,
     pub(super) connectors: Arc<Connectors>,
     pub(super) quotas: Arc<Quotas>,
     pub(super) suppression: Arc<SuppressionPolicy>,
@@ -123,7 +126,7 @@ impl StepExecutor {
             NextStep::Step(destination(&flow, run.step + 1, run))
         };
 
-        let subject = self.ask(|| self.subjects.subject(&run.event.subject)).await?;
+        let subject = self.ask(|| self.subjects.read(run.event.subject.clone())).await?;
         let about_deletion = run.event.kind == "user.deleted";
         if subject.as_ref().is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
             let rest = flow.goes_on_deleted(run.step);
@@ -132,7 +135,7 @@ impl StepExecutor {
         let mut context = Context::new(&flow, run, subject.as_ref())
             .map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
         if let Some(former) = run.left_address()
-            && self.ask(|| self.subjects.is_used(&run.event.subject, former)).await?
+            && self.ask(|| self.people.is_used(&run.event.subject, former)).await?
         {
             context.set_address_still_used();
         }
@@ -190,7 +193,7 @@ impl StepExecutor {
 
     /// Retries `ask` until the store answers. An outage of the store is not the run's fault and uses up none of its
     /// attempts.
-    pub(super) async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
+    pub(super) async fn ask<T, E: Borrow<StoreError>, F: Future<Output = Result<T, E>>>(
         &self,
         ask: impl Fn() -> F,
     ) -> Result<T, StepExit> {
@@ -198,6 +201,7 @@ impl StepExecutor {
             match ask().await {
                 Ok(answer) => ControlFlow::Break(answer),
                 Err(error) => {
+                    let error: &StoreError = error.borrow();
                     self.outage.record_failure(error.fault(), &error.to_string()).await;
                     ControlFlow::Continue(())
                 }

@@ -13,6 +13,7 @@ mod housekeeping;
 mod opening;
 mod quotas;
 mod store_actor;
+mod subject_reader;
 mod versions;
 
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ use opening::{
 use prometheus::Registry;
 use quotas::Quotas;
 use store_actor::StoreHandle;
+use subject_reader::SubjectReader;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -199,7 +201,8 @@ impl Dispatcher {
                 ),
                 executor: Arc::new(StepExecutor {
                     versions: Versions::new(flow.clone(), store.clone()),
-                    subjects: store.clone(),
+                    people: store.clone(),
+                    subjects: SubjectReader::start(store.clone()),
                     connectors: connectors.clone(),
                     quotas: quotas.clone(),
                     suppression: suppression.clone(),

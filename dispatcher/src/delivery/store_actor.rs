@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use usher_engine::arrival::{Admission, Batch};
 use usher_engine::isolate::{self, RetryingStore, StoreAnswer};
 use usher_engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreRequest, StoreWrite};
+use usher_proto::{Epoch, Partition};
 use usher_service::clock;
 use usher_sql::Outage;
 use usher_sql::fault::DatabaseFault;
-use usher_store::{HeadsQuery, RunStore, StoreError};
+use usher_store::{HeadsQuery, LaneQuery, LaneRuns, RunStore, StoreError};
 
 use crate::metrics::DispatcherMetrics;
 
@@ -211,27 +212,44 @@ impl StoreActor {
         Some(())
     }
 
+    /// Answers requests that change nothing. The result is `None` if the process stops.
     async fn run_reads(&self, reads: Vec<StoreRead>) -> Option<()> {
-        for answer in futures::future::join_all(reads.into_iter().map(|read| self.run_read(read))).await {
+        let mut finds = Vec::new();
+        let mut loads = Vec::new();
+        for read in reads {
+            match read {
+                StoreRead::Find { partition, epoch, after, without } => {
+                    finds.push(self.find(epoch, HeadsQuery { partition, after, without, limit: FOUND_AT_ONCE }));
+                }
+                StoreRead::Load { key, partition, epoch, limit } => {
+                    loads.push((partition, epoch, LaneQuery { key, limit }));
+                }
+            }
+        }
+        let (found, loaded) = futures::join!(futures::future::join_all(finds), self.load(loads));
+        for answer in found {
             self.answer(answer?);
         }
-        Some(())
+        loaded
     }
 
-    /// Answers a request that changes nothing. The result is `None` if the process stops.
-    async fn run_read(&self, read: StoreRead) -> Option<Input> {
-        Some(match read {
-            StoreRead::Find { partition, epoch, after, without } => {
-                let of = HeadsQuery { partition, after, without, limit: FOUND_AT_ONCE };
-                let (heads, _) = self.retry(|| self.store.heads(&self.flow, &of)).await?;
-                let all = heads.len() < FOUND_AT_ONCE;
-                Input::Found { partition, epoch, heads, all }
-            }
-            StoreRead::Load { key, partition, epoch, limit } => {
-                let ((runs, more), _) = self.retry(|| self.store.lane(&self.flow, &key, limit)).await?;
-                Input::Loaded { key, partition, epoch, runs, more }
-            }
-        })
+    async fn find(&self, epoch: Epoch, of: HeadsQuery) -> Option<Input> {
+        let (heads, _) = self.retry(|| self.store.heads(&self.flow, &of)).await?;
+        let all = heads.len() < FOUND_AT_ONCE;
+        Some(Input::Found { partition: of.partition, epoch, heads, all })
+    }
+
+    /// Reads lanes, all at once.
+    async fn load(&self, loads: Vec<(Partition, Epoch, LaneQuery)>) -> Option<()> {
+        if loads.is_empty() {
+            return Some(());
+        }
+        let queries: Vec<LaneQuery> = loads.iter().map(|(.., query)| query.clone()).collect();
+        let (lanes, _) = self.retry(|| self.store.lanes(&self.flow, &queries)).await?;
+        for ((partition, epoch, LaneQuery { key, .. }), LaneRuns { runs, more }) in loads.into_iter().zip(lanes) {
+            self.answer(Input::Loaded { key, partition, epoch, runs, more });
+        }
+        Some(())
     }
 
     fn count_refused(&self, what: &str, records: usize) {

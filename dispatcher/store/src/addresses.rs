@@ -7,9 +7,8 @@
 
 use std::fmt;
 
-use sqlx::AnyConnection;
 use usher_proto::{AddressDigest, SubjectId};
-use usher_sql::Database;
+use usher_sql::{Connection, Database, query, query_as};
 
 use super::StoreError;
 
@@ -40,7 +39,7 @@ pub(super) async fn is_used(
     while bring_up_to_date(database).await? {}
     let sql = "SELECT 1 FROM usher_subject WHERE address = $1 AND deleted_at IS NULL LIMIT 1";
     let place = Place(subject, address).to_string();
-    let found: Option<(i32,)> = sqlx::query_as(sql).bind(place).fetch_optional(&database.pool).await?;
+    let found: Option<(i32,)> = query_as(sql).bind(place).fetch_optional(database).await?;
     Ok(found.is_some())
 }
 
@@ -49,7 +48,7 @@ async fn bring_up_to_date(database: &Database) -> Result<bool, StoreError> {
     // In the order in which admissions write the rows, so that transactions do not deadlock.
     let sql = "SELECT subject, snapshot FROM usher_subject WHERE address IS NULL AND deleted_at IS NULL \
                ORDER BY subject LIMIT $1";
-    let rows: Vec<(String, Option<String>)> = sqlx::query_as(sql).bind(AT_ONCE).fetch_all(&database.pool).await?;
+    let rows: Vec<(String, Option<String>)> = query_as(sql).bind(AT_ONCE).fetch_all(database).await?;
     if rows.is_empty() {
         return Ok(false);
     }
@@ -62,9 +61,9 @@ async fn bring_up_to_date(database: &Database) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-async fn write(connection: &mut AnyConnection, subject: &SubjectId, snapshot: &str) -> Result<(), StoreError> {
+async fn write(connection: &mut Connection, subject: &SubjectId, snapshot: &str) -> Result<(), StoreError> {
     // A row that has been written since has its address already.
-    sqlx::query("UPDATE usher_subject SET address = $1 WHERE subject = $2 AND address IS NULL AND deleted_at IS NULL")
+    query("UPDATE usher_subject SET address = $1 WHERE subject = $2 AND address IS NULL AND deleted_at IS NULL")
         .bind(of(subject, Some(snapshot)).unwrap_or_default())
         .bind(subject.as_str())
         .execute(connection)

@@ -1,310 +1,465 @@
-//! Admission: a batch of events becomes runs, all of it or nothing. The number of statements that create runs is fixed,
-//! for any batch size.
+//! Admission: a batch of events becomes runs, all of it or nothing. What is known of the events is read in one round trip,
+//! and everything is written in a second one, with a fixed number of statements. Only the owner of the partition writes its
+//! runs and events, so what was read still holds if the fence does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use usher_engine::arrival::{Admission, Arrival, Batch};
 use usher_engine::field_diff::PreviousFields;
 use usher_engine::{AttemptState, Run};
-use usher_proto::{EventRef, Offset, Reason, Snapshot, Source, SubjectId, Timestamp};
+use usher_proto::{EventRef, Reason, Snapshot, Source, SubjectId, Timestamp};
 use usher_service::clock;
-use usher_sql::{Database, Dialect};
+use usher_sql::{Answer, Database, Dialect, Rows, SqlQuery, query};
 
-use super::command::{self, CommandResult, end_what_is_not_under_way};
+use super::change::FENCE;
+use super::command::{self, CommandResult};
+use super::known::{self, Identified};
 use super::prune::horizon;
-use super::rows::{RUN_COLUMNS, runs};
-use super::{StoreError, addresses, known, lanes, remember, suppression};
-
-const ARRIVAL: [(&str, &str); 18] = [
-    ("event_ref", "text"),
-    ("subject", "text"),
-    ("digest", "text"),
-    ("event", "text"),
-    ("key", "text"),
-    ("origin", "bigint"),
-    ("source", "text"),
-    ("type", "text"),
-    ("instance", "text"),
-    ("occurred_at", "bigint"),
-    ("received_at", "bigint"),
-    ("provenance", "text"),
-    ("body", "text"),
-    ("reason", "text"),
-    ("error", "text"),
-    ("destination", "text"),
-    ("expires_at", "bigint"),
-    ("before_event", "text"),
-];
-
-const SNAPSHOT: [(&str, &str); 7] = [
-    ("subject", "text"),
-    ("updated_at", "bigint"),
-    ("occurred_at", "bigint"),
-    ("event", "text"),
-    ("snapshot", "text"),
-    ("deleted_at", "bigint"),
-    ("address", "text"),
-];
+use super::remember::{self, Learnt};
+use super::rows::{Named, RUN_COLUMNS, preceded, rank, runs};
+use super::transitions::{self, NOT_UNDER_WAY};
+use super::{StoreError, addresses, refused, suppression};
 
 pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-    let dialect = database.dialect;
-    let mut writing = database.write().await?;
-    let connection = writing.connection();
-    move_frontier(connection, flow, batch).await?;
-
-    let mut admission = Admission::default();
-    let known::Sorted { new, repeated, conflicts } = known::sort(connection, dialect, flow, batch).await?;
-    admission.repeated = repeated;
-    admission.refused = known::refuse(connection, batch, &conflicts).await?;
-    let previous_fields = remember::compare(connection, dialect, flow, &new).await?;
-    let starting = starting(connection, flow, &new, previous_fields).await?;
-    let made = insert(connection, dialect, flow, batch, &starting).await?;
-    known::keep(connection, dialect, flow, &new).await?;
-    let begun = starting.iter().filter(|start| made.contains(start.arrival.event.reference().as_str()));
-    let heads: Vec<Run> = begun.map(|start| new_run(batch, start)).collect();
-
-    let subjects = newest(&new);
-    let mut woken = Vec::new();
-    if !subjects.is_empty() {
-        apply(connection, dialect, &subjects).await?;
-        woken = wake(connection, dialect, flow, &subjects).await?;
-    }
-    suppression::apply(connection, &new).await?;
-    for arrival in new {
-        if arrival.cancels {
-            admission.cancelled.extend(cancel(connection, flow, arrival).await?);
+    let admitting = Admitting::read(database, flow, batch).await?;
+    let mut statements = Statements::default();
+    admitting.write(&mut statements);
+    let has_commands = admitting.new.iter().any(|event| event.arrival.command.is_some());
+    let (answers, commanded) = if has_commands {
+        admitting.with_commands(database, statements).await?
+    } else {
+        for event in admitting.new.iter().filter(|event| event.arrival.cancels) {
+            admitting.cancel(event.arrival, &mut statements);
         }
-        if let Some(order) = &arrival.command {
-            match command::carry_out(connection, flow, batch, arrival, order).await? {
-                CommandResult::Queued(run) => woken.push(*run),
-                CommandResult::Cancelled(event) => admission.cancelled.push((arrival.event.subject.clone(), event)),
-                CommandResult::Nothing => {}
-            }
-        }
-    }
-    let ended: BTreeSet<&EventRef> = admission.cancelled.iter().map(|(_, event)| event).collect();
-    let is_live = |run: &Run| !ended.contains(&run.event.reference());
-    let live = |runs: Vec<Run>| runs.into_iter().filter(is_live).collect::<Vec<_>>();
-    let heads = live(heads);
-    let woken = live(woken);
-    let behind = lanes::behind(connection, dialect, flow, heads.iter().chain(&woken)).await?;
-    writing.commit().await?;
+        admitting.order(&mut statements, &[]);
+        (statements.transact(database).await?, Vec::new())
+    };
+    admitting.result(&answers, commanded)
+}
 
-    let goes_first = |run: &Run| !behind.contains(run.event.reference().as_str());
-    let others = heads.iter().chain(&woken).filter(|run| !goes_first(run));
-    admission.behind = others.map(|run| run.event.subject.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-    admission.heads = heads.into_iter().filter(goes_first).collect();
-    admission.woken = woken.into_iter().filter(goes_first).collect();
-    Ok(admission)
+/// What a statement of an admission is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    /// Moves the frontier, which is also the fence.
+    Frontier,
+    /// Creates runs, and returns their events.
+    Runs,
+    /// Stores a refused record.
+    Refused,
+    /// Ends the waits for news, and returns the runs.
+    Woken,
+    /// Cancels runs, and returns their events.
+    Cancelled,
+    /// Returns the events of the runs that another run of their key precedes.
+    Behind,
+    /// Writes something, and its answer says nothing.
+    Write,
+}
+
+/// The statements of an admission, in order.
+#[derive(Default)]
+struct Statements {
+    purposes: Vec<Purpose>,
+    queries: Vec<SqlQuery>,
+}
+
+/// The answers to the statements, with what each was for.
+type Answers = Vec<(Purpose, Answer)>;
+
+impl Statements {
+    fn push(&mut self, purpose: Purpose, query: SqlQuery) {
+        self.purposes.push(purpose);
+        self.queries.push(query);
+    }
+
+    async fn transact(self, database: &Database) -> Result<Answers, StoreError> {
+        Ok(self.purposes.into_iter().zip(database.transact(self.queries).await?).collect())
+    }
+}
+
+/// A batch on its way into the store.
+struct Admitting<'a> {
+    dialect: Dialect,
+    flow: &'a str,
+    batch: &'a Batch,
+    /// Arrivals that come for the first time.
+    new: Vec<Identified<'a>>,
+    repeated: usize,
+    conflicts: Vec<usher_engine::arrival::RefusedRecord>,
+    learnt: Learnt<'a>,
+    horizon: Timestamp,
+    now: Timestamp,
 }
 
 /// An arrival that starts a run, and the reason if that run is given up at once.
 struct Start<'a> {
-    arrival: &'a Arrival,
-    before: Option<PreviousFields>,
+    event: &'a Identified<'a>,
+    before: Option<&'a PreviousFields>,
     verdict: Option<(Reason, String)>,
-}
-
-/// Returns the arrivals that start runs. An event received before the retention horizon may have been executed already,
-/// so it is not taken for new. The receive time is that of ingest's clock, and ingest takes no webhook that its own
-/// clock does not agree with. The time of the event by the sender's clock does not matter for retention.
-async fn starting<'a>(
-    connection: &mut AnyConnection,
-    flow: &str,
-    new: &[&'a Arrival],
-    mut previous_fields: BTreeMap<Offset, PreviousFields>,
-) -> Result<Vec<Start<'a>>, StoreError> {
-    let starting: Vec<&Arrival> = new.iter().copied().filter(|arrival| arrival.starts).collect();
-    if starting.is_empty() {
-        return Ok(Vec::new());
-    }
-    let horizon = horizon(connection, flow).await?;
-    let mut start = |arrival: &'a Arrival| {
-        let too_old =
-            (arrival.event.received_at < horizon).then(|| (Reason::TooOld, format!("received before {horizon}")));
-        let before = previous_fields.remove(&arrival.offset);
-        Start { arrival, before, verdict: arrival.verdict.clone().or(too_old) }
-    };
-    Ok(starting.into_iter().map(&mut start).collect())
-}
-
-/// Moves the frontier. This is also the fence: it fails if another replica owns the partition. Also records the receive
-/// time of the newest webhook that the flow has seen, which bounds what may be deleted. Usher's own events do not
-/// count, because they may carry the time of any machine.
-async fn move_frontier(connection: &mut AnyConnection, flow: &str, batch: &Batch) -> Result<(), StoreError> {
-    let sent = batch.arrivals.iter().filter(|arrival| arrival.event.source != Source::Usher);
-    let newest = sent.map(|arrival| arrival.event.received_at.millis()).max();
-    let sql = "UPDATE usher_ownership SET frontier = $1, sought = NULL, \
-                 newest_at = CASE WHEN COALESCE(newest_at, 0) < $5 THEN $5 ELSE newest_at END \
-               WHERE flow = $2 AND partition = $3 AND epoch = $4";
-    let moved = sqlx::query(sql)
-        .bind(batch.frontier.0)
-        .bind(flow)
-        .bind(i64::from(batch.partition.0))
-        .bind(batch.epoch.0)
-        .bind(newest.unwrap_or(0))
-        .execute(connection)
-        .await?;
-    if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced(batch.partition)) }
-}
-
-/// Inserts the runs and returns the references of those inserted. A run that another partition has inserted meanwhile,
-/// which a foreign producer can cause, is left unchanged.
-async fn insert(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    flow: &str,
-    batch: &Batch,
-    starting: &[Start<'_>],
-) -> Result<BTreeSet<String>, StoreError> {
-    if starting.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let rows: Vec<serde_json::Value> = starting
-        .iter()
-        .map(|Start { arrival: arrival @ Arrival { offset, event, expires_at, .. }, before, verdict }| {
-            json!({
-                "event_ref": event.reference().as_str(),
-                "subject": event.subject.as_str(),
-                // An event that is stored without its body is recognised by its id alone.
-                "digest": (!matches!(verdict, Some((Reason::Unstorable, _)))).then(|| known::digest(arrival)),
-                "event": event.id.as_str(),
-                "key": event.subject.key(),
-                "origin": offset,
-                "source": event.source.label(),
-                "type": event.kind,
-                "instance": event.instance(),
-                "occurred_at": event.occurred_at.millis(),
-                "received_at": event.received_at.millis(),
-                "provenance": serde_json::to_string(&event.provenance).unwrap_or_default(),
-                "body": String::from_utf8_lossy(&event.body),
-                "reason": verdict.as_ref().map(|(reason, _)| reason.label()),
-                "error": verdict.as_ref().map(|(_, error)| error),
-                "destination": batch.destination(event),
-                "expires_at": expires_at.map(Timestamp::millis),
-                "before_event": before.as_ref().map(|before| json!(before).to_string()),
-            })
-        })
-        .collect();
-    let sql = format!(
-        "INSERT INTO usher_run (flow, event_ref, subject, digest, event, key, partition, position, origin, source, type, instance, occurred_at, \
-                                received_at, provenance, body, reason, error, expires_at, before_event, \
-                                flow_version, state, admitted_at, destination) \
-         SELECT $2, r.event_ref, r.subject, r.digest, r.event, r.key, $3, r.origin, r.origin, r.source, r.type, r.instance, r.occurred_at, \
-                r.received_at, r.provenance, r.body, r.reason, r.error, r.expires_at, r.before_event, $4, 'queued', $5, \
-                r.destination \
-         FROM {} WHERE true ON CONFLICT (flow, event_ref) DO NOTHING RETURNING event_ref",
-        dialect.rows(&ARRIVAL)
-    );
-    let inserted = sqlx::query(AssertSqlSafe(sql))
-        .bind(serde_json::Value::Array(rows).to_string())
-        .bind(flow)
-        .bind(i64::from(batch.partition.0))
-        .bind(&batch.flow_version)
-        .bind(clock::now().millis())
-        .fetch_all(connection)
-        .await?;
-    Ok(inserted.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
 /// The newest snapshot of each subject. They are ordered by subject, because flows that write the same subjects at the
 /// same time would otherwise deadlock.
-type News<'a> = BTreeMap<&'a SubjectId, (EventRef, &'a Snapshot)>;
+type News<'a> = BTreeMap<&'a SubjectId, (&'a EventRef, &'a Snapshot)>;
 
-fn newest<'a>(arrivals: &[&'a Arrival]) -> News<'a> {
-    let mut newest = News::new();
-    for arrival in arrivals {
-        let Some(snapshot) = &arrival.snapshot else { continue };
-        let entry = newest.entry(&arrival.event.subject).or_insert((arrival.event.reference(), snapshot));
-        if snapshot.replaces(entry.1) {
-            *entry = (arrival.event.reference(), snapshot);
+impl<'a> Admitting<'a> {
+    async fn read(database: &Database, flow: &'a str, batch: &'a Batch) -> Result<Self, StoreError> {
+        let dialect = database.dialect;
+        let events = known::identified(batch);
+        let mut admitting = Self {
+            dialect,
+            flow,
+            batch,
+            new: Vec::new(),
+            repeated: 0,
+            conflicts: Vec::new(),
+            learnt: Learnt::default(),
+            horizon: Timestamp::from_millis(0),
+            now: clock::now(),
+        };
+        if events.is_empty() {
+            return Ok(admitting);
+        }
+        let mut queries = vec![known::look(dialect, flow, &events), horizon(flow)];
+        queries.extend(remember::look(dialect, flow, &events));
+        let mut answers = database.read(queries).await?.into_iter();
+        let mut answer = || answers.next().unwrap_or_default();
+        let known::Sorted { new, repeated, conflicts } = known::sort(events, &answer())?;
+        admitting.horizon = super::prune::read_horizon(&answer())?;
+        admitting.learnt = remember::compare(&new, &answer())?;
+        Ok(Self { new, repeated, conflicts, ..admitting })
+    }
+
+    /// Returns the arrivals that start runs. An event received before the retention horizon may have been executed already,
+    /// so it is not taken for new. The receive time is that of ingest's clock, and ingest takes no webhook that its own
+    /// clock does not agree with. The time of the event by the sender's clock does not matter for retention.
+    fn starting(&self) -> Vec<Start<'_>> {
+        let horizon = self.horizon;
+        let starting = self.new.iter().filter(|event| event.arrival.starts);
+        starting
+            .map(|event| {
+                let Arrival { event: content, offset, verdict, .. } = event.arrival;
+                let too_old =
+                    (content.received_at < horizon).then(|| (Reason::TooOld, format!("received before {horizon}")));
+                let before = self.learnt.before.get(offset);
+                Start { event, before, verdict: verdict.clone().or(too_old) }
+            })
+            .collect()
+    }
+
+    fn news(&self) -> News<'_> {
+        let mut newest = News::new();
+        for Identified { arrival, event, .. } in &self.new {
+            let Some(snapshot) = &arrival.snapshot else { continue };
+            let entry = newest.entry(&arrival.event.subject).or_insert((event, snapshot));
+            if snapshot.replaces(entry.1) {
+                *entry = (event, snapshot);
+            }
+        }
+        newest
+    }
+
+    /// Adds the statements that write the batch.
+    fn write(&self, statements: &mut Statements) {
+        let (dialect, flow) = (self.dialect, self.flow);
+        statements.push(Purpose::Frontier, self.frontier());
+        for record in self.batch.refused.iter().chain(&self.conflicts) {
+            statements.push(Purpose::Refused, refused::keep(self.flow, self.batch, record, self.now));
+        }
+        let starting = self.starting();
+        if !starting.is_empty() {
+            statements.push(Purpose::Runs, self.runs(&starting));
+            statements.push(Purpose::Write, self.senders(&starting));
+        }
+        let others: Vec<&Identified<'_>> = self.new.iter().filter(|event| !event.arrival.starts).collect();
+        if !others.is_empty() {
+            statements.push(Purpose::Write, known::keep(dialect, flow, self.batch, &others));
+        }
+        if let Some(learnt) = remember::keep(dialect, flow, self.batch, &self.learnt) {
+            statements.push(Purpose::Write, learnt);
+        }
+        let news: Vec<_> = self.news().into_iter().collect();
+        if !news.is_empty() {
+            statements.push(Purpose::Write, self.subjects(&news));
+            statements.push(Purpose::Woken, self.wake(&news));
+        }
+        if let Some(changes) = suppression::apply(dialect, flow, self.batch, &self.new) {
+            statements.push(Purpose::Write, changes);
         }
     }
-    newest
-}
 
-async fn apply(connection: &mut AnyConnection, dialect: Dialect, subjects: &News<'_>) -> Result<(), StoreError> {
-    let rows: Vec<serde_json::Value> = subjects
-        .iter()
-        .map(|(key, (event, snapshot))| {
-            json!({
-                "subject": key.as_str(),
-                "updated_at": snapshot.updated_at,
-                "occurred_at": snapshot.occurred_at,
-                "event": event.as_str(),
-                "snapshot": snapshot.data,
-                "deleted_at": snapshot.data.is_none().then_some(snapshot.occurred_at),
-                "address": addresses::of(key, snapshot.data.as_deref()),
+    /// Moves the frontier. This is also the fence: it changes no row if another replica owns the partition. Also records the
+    /// receive time of the newest webhook that the flow has seen, which bounds what may be deleted. Usher's own events do not
+    /// count, because they may carry the time of any machine.
+    fn frontier(&self) -> SqlQuery {
+        let sent = self.batch.arrivals.iter().filter(|arrival| arrival.event.source != Source::Usher);
+        let newest = sent.map(|arrival| arrival.event.received_at.millis()).max();
+        let sql = "UPDATE usher_ownership SET frontier = $1, sought = NULL, \
+                     newest_at = CASE WHEN COALESCE(newest_at, 0) < $5 THEN $5 ELSE newest_at END \
+                   WHERE flow = $2 AND partition = $3 AND epoch = $4";
+        query(sql)
+            .prepared()
+            .bind(self.batch.frontier.0)
+            .bind(self.flow)
+            .bind(self.batch.partition.0)
+            .bind(self.batch.epoch.0)
+            .bind(newest.unwrap_or(0))
+    }
+
+    /// Creates the runs. A run that another partition has created meanwhile, which a foreign producer can cause, is left
+    /// unchanged.
+    fn runs(&self, starting: &[Start<'_>]) -> SqlQuery {
+        let batch = self.batch;
+        let rows = fenced(starting, batch)
+            .text("event_ref", |start| start.event.event.as_str())
+            .text("subject", |start| start.event.arrival.event.subject.as_str())
+            // An event that is stored without its body is recognised by its id alone.
+            .text("digest", |start| {
+                let stored = !matches!(start.verdict, Some((Reason::Unstorable, _)));
+                stored.then_some(start.event.digest.as_str())
             })
+            .int("origin", |start| start.event.arrival.offset.0)
+            .text("type", |start| start.event.arrival.event.kind.as_str())
+            .int("occurred_at", |start| start.event.arrival.event.occurred_at.millis())
+            .int("received_at", |start| start.event.arrival.event.received_at.millis())
+            .text("provenance", |start| {
+                serde_json::to_string(&start.event.arrival.event.provenance).unwrap_or_default()
+            })
+            .text("body", |start| String::from_utf8_lossy(&start.event.arrival.event.body).into_owned())
+            .text("reason", |start| start.verdict.as_ref().map(|(reason, _)| reason.label()))
+            .text("error", |start| start.verdict.as_ref().map(|(_, error)| error.as_str()))
+            .text("destination", |start| batch.destination(&start.event.arrival.event))
+            .int("expires_at", |start| start.event.arrival.expires_at.map(Timestamp::millis))
+            .text("before_event", |start| start.before.map(|before| json!(before).to_string()));
+        let shared = vec![self.flow.into(), self.now.millis().into(), (&batch.flow_version).into()];
+        rows.query(self.dialect, shared, |rows| {
+            format!(
+                "INSERT INTO usher_open_run (flow, event_ref, subject, digest, partition, position, origin, type, occurred_at, \
+                   received_at, provenance, body, reason, error, destination, expires_at, before_event, flow_version, state, \
+                   admitted_at) \
+                 SELECT $1, r.event_ref, r.subject, r.digest, r.own_partition, r.origin, r.origin, r.type, r.occurred_at, \
+                   r.received_at, r.provenance, r.body, r.reason, r.error, r.destination, r.expires_at, r.before_event, $3, \
+                   'queued', $2 \
+                 FROM {rows} WHERE {} \
+                   AND (SELECT 1 FROM usher_ended_run e WHERE e.event_ref = r.event_ref AND e.flow = $1) IS NULL \
+                 ON CONFLICT (event_ref, flow) DO NOTHING RETURNING event_ref",
+                FENCE
+            )
         })
-        .collect();
-    // Every flow applies every snapshot; the same event a second time changes nothing.
-    let sql = format!(
-        "INSERT INTO usher_subject (subject, updated_at, occurred_at, event, snapshot, deleted_at, address, revision) \
-         SELECT r.subject, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, r.address, 1 FROM {} WHERE true \
-         ON CONFLICT (subject) DO UPDATE SET \
-           updated_at = excluded.updated_at, occurred_at = excluded.occurred_at, event = excluded.event, \
-           snapshot = excluded.snapshot, deleted_at = excluded.deleted_at, address = excluded.address, \
-           revision = usher_subject.revision + 1 \
-         WHERE usher_subject.deleted_at IS NULL AND usher_subject.event <> excluded.event AND ( \
-           excluded.deleted_at IS NOT NULL OR \
-           (usher_subject.updated_at, usher_subject.occurred_at) <= (excluded.updated_at, excluded.occurred_at))",
-        dialect.rows(&SNAPSHOT)
-    );
-    sqlx::query(AssertSqlSafe(sql)).bind(serde_json::Value::Array(rows).to_string()).execute(connection).await?;
-    Ok(())
+    }
+
+    /// Records the senders and instances of events and subjects.
+    fn senders(&self, starting: &[Start<'_>]) -> SqlQuery {
+        let mut senders = BTreeSet::new();
+        for Start { event, .. } in starting {
+            senders.insert((event.event.source(), event.event.instance()));
+            let subject = &event.arrival.event.subject;
+            senders.insert((subject.source(), subject.instance()));
+        }
+        let senders: Vec<(&str, &str)> = senders.into_iter().collect();
+        let rows = Rows::of(&senders).text("source", |(source, _)| *source).text("instance", |(_, instance)| *instance);
+        rows.query(self.dialect, Vec::new(), |rows| {
+            format!(
+                "INSERT INTO usher_sender (source, instance) SELECT r.source, r.instance FROM {rows} WHERE true \
+                 ON CONFLICT (source, instance) DO NOTHING"
+            )
+        })
+    }
+
+    /// Applies the snapshots. Every flow does so; the same event a second time changes nothing.
+    fn subjects(&self, news: &[(&SubjectId, (&EventRef, &Snapshot))]) -> SqlQuery {
+        let rows = fenced(news, self.batch)
+            .text("subject", |(subject, _)| subject.as_str())
+            .int("updated_at", |(_, (_, snapshot))| snapshot.updated_at)
+            .int("occurred_at", |(_, (_, snapshot))| snapshot.occurred_at)
+            .text("event", |(_, (event, _))| event.as_str())
+            .text("snapshot", |(_, (_, snapshot))| snapshot.data.as_deref())
+            .int("deleted_at", |(_, (_, snapshot))| snapshot.data.is_none().then_some(snapshot.occurred_at))
+            .text("address", |(subject, (_, snapshot))| addresses::of(subject, snapshot.data.as_deref()));
+        rows.query(self.dialect, vec![self.flow.into()], |rows| {
+            format!(
+                "INSERT INTO usher_subject (subject, updated_at, occurred_at, event, snapshot, deleted_at, address, revision) \
+                 SELECT r.subject, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, r.address, 1 FROM {rows} \
+                 WHERE {} \
+                 ON CONFLICT (subject) DO UPDATE SET \
+                   updated_at = excluded.updated_at, occurred_at = excluded.occurred_at, event = excluded.event, \
+                   snapshot = excluded.snapshot, deleted_at = excluded.deleted_at, address = excluded.address, \
+                   revision = usher_subject.revision + 1 \
+                 WHERE usher_subject.deleted_at IS NULL AND usher_subject.event <> excluded.event AND ( \
+                   excluded.deleted_at IS NOT NULL OR \
+                   (usher_subject.updated_at, usher_subject.occurred_at) <= (excluded.updated_at, excluded.occurred_at))",
+                FENCE
+            )
+        })
+    }
+
+    /// Ends the waits for news of these subjects.
+    fn wake(&self, news: &[(&SubjectId, (&EventRef, &Snapshot))]) -> SqlQuery {
+        let rows = fenced(news, self.batch).text("of", |(subject, _)| subject.as_str());
+        rows.query(self.dialect, vec![self.flow.into()], |rows| {
+            format!(
+                "UPDATE usher_open_run AS o SET state = 'queued' FROM {rows} \
+                 WHERE o.subject = r.of AND o.flow = $1 AND o.state = 'waiting' AND o.awaits_news = 1 AND {} \
+                 RETURNING {RUN_COLUMNS}",
+                FENCE
+            )
+        })
+    }
+
+    /// Ends the earlier runs of the key. A run with an attempt in flight finishes the attempt and ends then.
+    fn cancel(&self, arrival: &Arrival, statements: &mut Statements) {
+        let fence = "EXISTS (SELECT 1 FROM usher_ownership f WHERE f.flow = $1 AND f.partition = $5 AND f.epoch = $6)";
+        let earlier = format!("o.subject = $3 AND o.position < $4 AND {fence}");
+        let params = [
+            arrival.event.subject.as_str().into(),
+            arrival.offset.0.into(),
+            self.batch.partition.0.into(),
+            self.batch.epoch.0.into(),
+        ];
+        let which = format!("{earlier} AND {NOT_UNDER_WAY}");
+        for query in transitions::cancel(self.dialect, self.flow, self.now, &which, &params) {
+            statements.push(Purpose::Cancelled, query);
+        }
+        let asked = query(format!("UPDATE usher_open_run AS o SET cancel_asked = 1 WHERE o.flow = $1 AND {earlier}"));
+        let asked = asked.bind(self.flow).bind(self.now.millis());
+        statements.push(Purpose::Write, params.into_iter().fold(asked, SqlQuery::bind));
+    }
+
+    /// Adds the statements that find which runs another one of their key precedes: of the new runs, of those that were
+    /// woken, and of those that commands have queued.
+    fn order(&self, statements: &mut Statements, commanded: &[Run]) {
+        let started = self.new.iter().filter(|event| event.arrival.starts);
+        let started = started.map(|event| (event.event.clone(), &event.arrival.event.subject, event.arrival.offset.0));
+        let commanded = commanded.iter().map(|run| (run.event.reference(), &run.event.subject, run.position));
+        let queued: Vec<(EventRef, &SubjectId, i64)> = started.chain(commanded).collect();
+        if !queued.is_empty() {
+            statements.push(Purpose::Behind, behind_others(self.dialect, self.flow, &queued));
+        }
+        let news: Vec<&SubjectId> = self.news().into_keys().collect();
+        if !news.is_empty() {
+            let rows = Rows::of(&news).text("event", |subject| subject.as_str());
+            let woken = "o.subject = r.event AND o.state = 'queued' AND o.awaits_news = 1";
+            statements.push(Purpose::Behind, behind(self.dialect, self.flow, rows, woken));
+        }
+    }
+
+    /// Writes a batch that has operators' commands. They are carried out one by one, in one order with the cancellations: what
+    /// a command has queued, a later event may cancel.
+    async fn with_commands(
+        &self,
+        database: &Database,
+        statements: Statements,
+    ) -> Result<(Answers, Vec<CommandResult>), StoreError> {
+        let mut writing = database.write().await?;
+        let connection = writing.connection();
+        let Statements { purposes, queries } = statements;
+        let mut answers: Answers = purposes.into_iter().zip(connection.run_all(queries).await?).collect();
+        self.check_fence(&answers)?;
+        let mut results = Vec::new();
+        for Identified { arrival, .. } in &self.new {
+            if arrival.cancels {
+                let mut cancels = Statements::default();
+                self.cancel(arrival, &mut cancels);
+                answers.extend(cancels.purposes.into_iter().zip(connection.run_all(cancels.queries).await?));
+            }
+            if let Some(order) = &arrival.command {
+                let done = command::carry_out(connection, self.dialect, self.flow, self.batch, arrival, order).await?;
+                results.push(done);
+            }
+        }
+        let queued = |result: &CommandResult| match result {
+            CommandResult::Queued(run) => Some((**run).clone()),
+            CommandResult::Cancelled(..) | CommandResult::Nothing => None,
+        };
+        let mut last = Statements::default();
+        self.order(&mut last, &results.iter().filter_map(queued).collect::<Vec<_>>());
+        let found = connection.run_all(last.queries).await?;
+        answers.extend(last.purposes.into_iter().zip(found));
+        writing.commit().await?;
+        Ok((answers, results))
+    }
+
+    fn check_fence(&self, answers: &Answers) -> Result<(), StoreError> {
+        let moved = answers.iter().any(|(purpose, answer)| *purpose == Purpose::Frontier && answer.changed == 1);
+        if moved { Ok(()) } else { Err(StoreError::Fenced(self.batch.partition)) }
+    }
+
+    /// Makes the result of the admission from the answers.
+    fn result(&self, answers: &Answers, commanded: Vec<CommandResult>) -> Result<Admission, StoreError> {
+        self.check_fence(answers)?;
+        let rows = |of: Purpose| {
+            answers.iter().filter(move |(purpose, _)| *purpose == of).flat_map(|(_, answer)| &answer.rows)
+        };
+        let events = |of: Purpose| rows(of).map(|row| Named(row).parsed("event_ref")).collect::<Result<Vec<_>, _>>();
+        let made: BTreeSet<EventRef> = events(Purpose::Runs)?.into_iter().collect();
+        let behind: BTreeSet<EventRef> = events(Purpose::Behind)?.into_iter().collect();
+        let refused = answers.iter().filter(|(purpose, _)| *purpose == Purpose::Refused);
+        let mut admission = Admission {
+            repeated: self.repeated,
+            refused: refused.map(|(_, answer)| usize::from(answer.changed > 0)).sum(),
+            ..Admission::default()
+        };
+        let mut woken = runs(rows(Purpose::Woken))?;
+        for row in rows(Purpose::Cancelled) {
+            admission.cancelled.push((Named(row).parsed("subject")?, Named(row).parsed("event_ref")?));
+        }
+        for result in commanded {
+            match result {
+                CommandResult::Queued(run) => woken.push(*run),
+                CommandResult::Cancelled(subject, event) => admission.cancelled.push((subject, event)),
+                CommandResult::Nothing => {}
+            }
+        }
+        let ended: BTreeSet<&EventRef> = admission.cancelled.iter().map(|(_, event)| event).collect();
+        let begun = self.starting();
+        let begun = begun.iter().filter(|start| made.contains(&start.event.event));
+        let heads: Vec<Run> = begun.map(|start| new_run(self.batch, start)).collect();
+        let mut keys = BTreeSet::new();
+        let mut first = |run: &Run| {
+            let event = run.event.reference();
+            let goes_first = !behind.contains(&event);
+            if !goes_first && !ended.contains(&event) {
+                keys.insert(run.event.subject.clone());
+            }
+            goes_first && !ended.contains(&event)
+        };
+        let heads: Vec<Run> = heads.into_iter().filter(&mut first).collect();
+        let woken: Vec<Run> = woken.into_iter().filter(&mut first).collect();
+        admission.behind = keys.into_iter().collect();
+        Ok(Admission { heads, woken, ..admission })
+    }
 }
 
-/// Ends the waits for news of these subjects.
-async fn wake(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    flow: &str,
-    subjects: &News<'_>,
-) -> Result<Vec<Run>, StoreError> {
-    let keys: Vec<&str> = subjects.keys().map(|key| key.as_str()).collect();
-    let sql = format!(
-        "UPDATE usher_run SET state = 'queued' WHERE flow = $1 AND state = 'waiting' AND awaits_news = 1 \
-         AND subject IN ({}) RETURNING {RUN_COLUMNS}",
-        dialect.texts()
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(flow).bind(json!(keys).to_string()).fetch_all(connection).await?;
-    runs(&rows)
+/// Returns rows that carry the partition and the epoch of a batch, for the fence.
+pub(super) fn fenced<'a, T>(items: &'a [T], batch: &Batch) -> Rows<'a, T> {
+    let (partition, epoch) = (i64::from(batch.partition.0), batch.epoch.0);
+    Rows::of(items).int("own_partition", move |_| partition).int("own_epoch", move |_| epoch)
 }
 
-/// Ends the earlier runs of the key. A run with an attempt in flight finishes the attempt and ends then.
-async fn cancel(
-    connection: &mut AnyConnection,
-    flow: &str,
-    arrival: &Arrival,
-) -> Result<Vec<(SubjectId, EventRef)>, StoreError> {
-    let sql = format!("{} AND subject = $3 AND position < $4 RETURNING event_ref", end_what_is_not_under_way());
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(clock::now().millis())
-        .bind(flow)
-        .bind(arrival.event.subject.as_str())
-        .bind(arrival.offset.0)
-        .fetch_all(&mut *connection)
-        .await?;
-    sqlx::query(
-        "UPDATE usher_run SET cancel_asked = 1 WHERE flow = $1 AND subject = $2 AND position < $3 AND ended_at IS NULL",
-    )
-    .bind(flow)
-    .bind(arrival.event.subject.as_str())
-    .bind(arrival.offset.0)
-    .execute(connection)
-    .await?;
-    let ended = |row: &AnyRow| {
-        let event = row.try_get::<String, _>(0)?.parse().map_err(|_| StoreError::Unreadable("event_ref".into()))?;
-        Ok((arrival.event.subject.clone(), event))
-    };
-    rows.iter().map(ended).collect()
+/// Returns the statement that finds, of the open runs `o` that `which` finds for the rows, those that another run precedes.
+pub(super) fn behind<T>(dialect: Dialect, flow: &str, rows: Rows<'_, T>, which: &str) -> SqlQuery {
+    rows.query(dialect, vec![flow.into()], |rows| {
+        format!(
+            "SELECT o.event_ref FROM {rows} JOIN usher_open_run o ON {which} WHERE o.flow = $1 AND {}",
+            preceded("o", "o.flow", &rank("o"))
+        )
+    })
 }
 
-fn new_run(batch: &Batch, Start { arrival, before, verdict }: &Start<'_>) -> Run {
+/// Returns the statement that finds which of these runs, all of them queued, another one of their key precedes.
+fn behind_others(dialect: Dialect, flow: &str, queued: &[(EventRef, &SubjectId, i64)]) -> SqlQuery {
+    let rows = Rows::of(queued)
+        .text("event_ref", |(event, ..)| event.as_str())
+        .text("subject", |(_, subject, _)| subject.as_str())
+        .int("position", |(.., position)| *position);
+    rows.query(dialect, vec![flow.into()], |rows| {
+        format!("SELECT r.event_ref FROM {rows} WHERE {}", preceded("r", "$1", "1"))
+    })
+}
+
+fn new_run(batch: &Batch, Start { event, before, verdict }: &Start<'_>) -> Run {
+    let Identified { arrival, .. } = event;
     Run {
         event: arrival.event.clone(),
         partition: batch.partition,
@@ -319,7 +474,7 @@ fn new_run(batch: &Batch, Start { arrival, before, verdict }: &Start<'_>) -> Run
         results: BTreeMap::new(),
         wait_until: None,
         expires_at: arrival.expires_at,
-        before: before.clone(),
+        before: before.cloned(),
         verdict: verdict.clone(),
         quarantined: false,
     }

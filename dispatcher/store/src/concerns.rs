@@ -1,6 +1,6 @@
 //! The store as the dispatcher uses it: a trait for each concern. A part of the dispatcher receives only the trait that it uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 
-use crate::{Due, HeadsQuery, StoreError};
+use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, StoreError};
 
 /// All concerns together. Implemented by every type that implements each of them.
 pub trait Store: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock {}
@@ -39,7 +39,7 @@ pub trait RunStore: Send + Sync {
     /// a statement, or holds a row that cannot be read.
     async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
 
-    /// Writes changes in order, all in one transaction. Changes of partitions that another replica owns are left out
+    /// Writes changes in order; those of different runs in one transaction. Changes of partitions that another replica owns are left out
     /// and returned as [`Changed::Fenced`].
     ///
     /// # Errors
@@ -55,13 +55,12 @@ pub trait RunStore: Send + Sync {
     /// If the database does not answer, or a row cannot be read.
     async fn heads(&self, flow: &str, of: &HeadsQuery) -> Result<Vec<Run>, StoreError>;
 
-    /// Returns the next runs of a lane, in order. The flag is true if there are more. No runs are returned while the
-    /// head is parked.
+    /// Returns the next runs of each of these lanes, in the order of the queries.
     ///
     /// # Errors
     ///
     /// If the database does not answer, or a row cannot be read.
-    async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError>;
+    async fn lanes(&self, flow: &str, of: &[LaneQuery]) -> Result<Vec<LaneRuns>, StoreError>;
 
     /// Ends the waits and pauses that are over by `now`, in these partitions, given with their epochs.
     ///
@@ -85,15 +84,24 @@ pub trait RunStore: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// Knowledge of the people whom a step concerns. Read before each attempt, by many attempts at once; changes nothing.
+/// Knowledge of the people whom a step concerns. Read before each attempt, for many attempts at once; changes nothing.
 #[async_trait]
 pub trait SubjectStore: Send + Sync {
-    /// Returns the newest state of a subject; `None` if the subject is unknown.
+    /// Returns the newest states of these subjects. A subject that is unknown has none.
     ///
     /// # Errors
     ///
-    /// If the database does not answer.
-    async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError>;
+    /// If the database does not answer, or a row cannot be read.
+    async fn subjects(&self, subjects: &[SubjectId]) -> Result<HashMap<SubjectId, Subject>, StoreError>;
+
+    /// Returns the newest state of one subject; `None` if the subject is unknown.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or the row cannot be read.
+    async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError> {
+        Ok(self.subjects(std::slice::from_ref(subject)).await?.remove(subject))
+    }
 
     /// Returns true if a living user of the same source and instance as `subject`, which may be the same user, has this
     /// primary address.

@@ -1,11 +1,10 @@
 //! Views for operators: runs with their effects, read only.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
-use sqlx::any::AnyRow;
 use usher_engine::RunState;
 use usher_proto::{EventRef, Instance, Offset, Reason, SubjectId, Timestamp};
+use usher_sql::{Row, query, query_as};
 
 use super::rows::Named;
 use super::{SqlStore, StoreError};
@@ -100,9 +99,9 @@ pub struct EffectRecord {
 
 const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attempts, r.due_at, r.reason, r.error, r.note, \
                        r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths, r.instance, r.event_ref, r.subject, \
-                       r.destination, r.failed_at";
+                       r.destination, r.failed_at, r.effects";
 
-fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
+fn record(row: &Row) -> Result<RunRecord, StoreError> {
     let row = Named(row);
     let key: String = row.get("key")?;
     Ok(RunRecord {
@@ -129,13 +128,24 @@ fn record(row: &AnyRow) -> Result<RunRecord, StoreError> {
         admitted_at: Timestamp::from_millis(row.get("admitted_at")?),
         ended_at: row.time("ended_at")?,
         deaths: row.get("deaths")?,
-        effects: Vec::new(),
+        effects: effects(row.get("effects")?)?,
     })
 }
 
-/// Returns the column for a lookup by `event`: a reference, or a sender's id.
-fn event_column(event: Option<&str>) -> &'static str {
-    if event.is_some_and(|event| event.parse::<EventRef>().is_ok()) { "r.event_ref" } else { "r.event" }
+/// Reads the column of effects.
+fn effects(column: Option<&str>) -> Result<Vec<EffectRecord>, StoreError> {
+    #[derive(Deserialize)]
+    struct Stored {
+        name: String,
+        connector: String,
+        id: String,
+        at: i64,
+    }
+    let Some(text) = column else { return Ok(Vec::new()) };
+    let stored: Vec<Stored> = serde_json::from_str(text).map_err(|_| StoreError::Unreadable("effects".into()))?;
+    let record =
+        |Stored { name, connector, id, at }| EffectRecord { connector, step: name, id, at: Timestamp::from_millis(at) };
+    Ok(stored.into_iter().map(record).collect())
 }
 
 impl SqlStore {
@@ -145,41 +155,51 @@ impl SqlStore {
     ///
     /// If the database does not answer, or a row cannot be read.
     pub async fn runs(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunRecord>, StoreError> {
+        let senders = self.senders().await?;
+        let of_any_sender =
+            |id: &String| senders.iter().map(|(source, instance)| format!("{source}/{instance}/{id}")).collect();
+        let references = |event: &String| match event.parse::<EventRef>() {
+            Ok(_) => vec![event.clone()],
+            Err(_) => of_any_sender(event),
+        };
+        let one = |value: String| vec![value];
         let texts = [
-            ("r.key", filter.key.clone()),
-            ("r.flow", filter.flow.clone()),
-            ("r.state", filter.state.map(|state| state.label().to_owned())),
-            ("r.reason", filter.reason.map(|reason| reason.label().to_owned())),
-            ("r.instance", filter.instance.as_ref().map(Instance::to_string)),
-            (event_column(filter.event.as_deref()), filter.event.clone()),
+            ("r.subject", filter.key.as_ref().map(of_any_sender)),
+            ("r.flow", filter.flow.clone().map(one)),
+            ("r.state", filter.state.map(|state| one(state.label().to_owned()))),
+            ("r.reason", filter.reason.map(|reason| one(reason.label().to_owned()))),
+            ("r.instance", filter.instance.as_ref().map(|instance| one(instance.to_string()))),
+            ("r.event_ref", filter.event.as_ref().map(references)),
         ];
-        let given: Vec<(&str, String)> =
-            texts.into_iter().filter_map(|(column, value)| Some((column, value?))).collect();
         let mut conditions = vec!["r.admitted_at >= $1".to_owned()];
-        conditions.extend(given.iter().enumerate().map(|(index, (column, _))| format!("{column} = ${}", index + 3)));
+        let mut given = Vec::new();
+        for (column, values) in texts {
+            let Some(values) = values else { continue };
+            if values.is_empty() {
+                return Ok(Vec::new()); // nobody has sent anything yet
+            }
+            let places: Vec<String> = (0..values.len()).map(|at| format!("${}", given.len() + at + 3)).collect();
+            conditions.push(format!("{column} IN ({})", places.join(", ")));
+            given.extend(values);
+        }
         let sql = format!(
             "SELECT {COLUMNS} FROM usher_run r WHERE {} ORDER BY r.admitted_at DESC, r.partition DESC, r.origin DESC, r.flow DESC LIMIT $2",
             conditions.join(" AND ")
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(filter.since.map_or(0, Timestamp::millis)).bind(limit);
-        for (_, value) in given {
+        let mut query = query(sql).bind(filter.since.map_or(0, Timestamp::millis)).bind(limit);
+        for value in given {
             query = query.bind(value);
         }
-        let rows = query.fetch_all(&self.database.pool).await?;
+        let rows = query.fetch_all(&self.database).await?;
         let mut records = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
         records.reverse();
-        for record in &mut records {
-            record.effects = self.effects(&record.flow, &record.reference).await?;
-        }
         Ok(records)
     }
 
-    async fn effects(&self, flow: &str, run: &EventRef) -> Result<Vec<EffectRecord>, StoreError> {
-        let sql = "SELECT connector, step_name, id, at FROM usher_effect WHERE flow = $1 AND event_ref = $2 ORDER BY pass, step";
-        let rows: Vec<(String, String, String, i64)> =
-            sqlx::query_as(sql).bind(flow).bind(run.as_str()).fetch_all(&self.database.pool).await?;
-        let effect = |(connector, step, id, at)| EffectRecord { connector, step, id, at: Timestamp::from_millis(at) };
-        Ok(rows.into_iter().map(effect).collect())
+    /// Returns the senders and instances of all events and subjects that were ever admitted. With each of them, an id or a key
+    /// makes a reference, by which runs are found.
+    async fn senders(&self) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(query_as("SELECT source, instance FROM usher_sender").fetch_all(&self.database).await?)
     }
 
     /// Returns the body of a run's event while it is stored. It is deleted when the run ends; only a dead run keeps it,
@@ -189,12 +209,11 @@ impl SqlStore {
     ///
     /// If the database does not answer.
     pub async fn body(&self, flow: &str, run: &EventRef) -> Result<Option<Value>, StoreError> {
-        let row: Option<(Option<String>,)> =
-            sqlx::query_as("SELECT body FROM usher_run WHERE flow = $1 AND event_ref = $2")
-                .bind(flow)
-                .bind(run.as_str())
-                .fetch_optional(&self.database.pool)
-                .await?;
+        let row: Option<(Option<String>,)> = query_as("SELECT body FROM usher_run WHERE flow = $1 AND event_ref = $2")
+            .bind(flow)
+            .bind(run.as_str())
+            .fetch_optional(&self.database)
+            .await?;
         let text = row.and_then(|(body,)| body);
         Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }

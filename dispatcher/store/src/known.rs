@@ -3,78 +3,84 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 use usher_engine::arrival::{Arrival, Batch, RefusedRecord};
 use usher_proto::{EventRef, Reason, Source};
-use usher_sql::Dialect;
+use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 
-use super::{StoreError, refused};
+use super::StoreError;
+use super::admit::fenced;
+use super::change::FENCE;
+use super::rows::Named;
+
+/// An arrival with what identifies it.
+pub(super) struct Identified<'a> {
+    pub(super) arrival: &'a Arrival,
+    pub(super) event: EventRef,
+    /// Digest of the event's body. It shows another body under the same id after the body itself has been deleted.
+    pub(super) digest: String,
+}
+
+impl<'a> Identified<'a> {
+    fn of(arrival: &'a Arrival) -> Self {
+        let digest = hex::encode(&Sha256::digest(&arrival.event.body)[..16]);
+        Self { arrival, event: arrival.event.reference(), digest }
+    }
+}
+
+/// Returns the arrivals of a batch with what identifies them.
+pub(super) fn identified(batch: &Batch) -> Vec<Identified<'_>> {
+    batch.arrivals.iter().map(Identified::of).collect()
+}
+
+/// Returns the statement that looks for the digests of events that are in the store. A digest is `NULL` if one of the first
+/// versions has admitted the event, or if the event was stored without its body.
+pub(super) fn look(dialect: Dialect, flow: &str, events: &[Identified<'_>]) -> SqlQuery {
+    let rows = Rows::of(events).text("event", |event| event.event.as_str());
+    rows.query(dialect, vec![flow.into()], |rows| {
+        let tables = ["usher_open_run", "usher_ended_run", "usher_event"];
+        let of = |event: &str| {
+            let one = |table| format!("SELECT event_ref, digest FROM {table} WHERE event_ref = {event} AND flow = $1");
+            tables.map(one).join(" UNION ALL ")
+        };
+        match dialect {
+            // Joined, the tables could be read as a whole, whatever the planner believes of them.
+            Dialect::Postgres => format!("SELECT k.event_ref, k.digest FROM {rows}, LATERAL ({}) AS k", of("r.event")),
+            Dialect::Sqlite => of("$2"),
+        }
+    })
+}
 
 /// The arrivals of a batch, sorted by what is known of them.
 #[derive(Default)]
 pub(super) struct Sorted<'a> {
     /// Arrivals that come for the first time.
-    pub(super) new: Vec<&'a Arrival>,
+    pub(super) new: Vec<Identified<'a>>,
     /// Number of arrivals that are known already.
     pub(super) repeated: usize,
     /// Arrivals whose id is known with another body. One of the two would otherwise be lost silently.
     pub(super) conflicts: Vec<RefusedRecord>,
 }
 
-/// Returns a digest of the event's body. It shows another body under the same id after the body itself has been
-/// deleted.
-pub(super) fn digest(arrival: &Arrival) -> String {
-    hex::encode(&Sha256::digest(&arrival.event.body)[..16])
-}
-
-/// Separates new arrivals from known ones: known to the store, or from earlier in the batch.
-pub(super) async fn sort<'a>(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    flow: &str,
-    batch: &'a Batch,
-) -> Result<Sorted<'a>, StoreError> {
+/// Separates new arrivals from known ones: known to the store by the answer to [`look`], or from earlier in the batch.
+pub(super) fn sort<'a>(events: Vec<Identified<'a>>, known: &Answer) -> Result<Sorted<'a>, StoreError> {
+    let read = |row| Ok((Named(row).get("event_ref")?, Named(row).get("digest")?));
+    let mut known = known.rows.iter().map(read).collect::<Result<BTreeMap<String, Option<String>>, StoreError>>()?;
     let mut sorted = Sorted::default();
-    if batch.arrivals.is_empty() {
-        return Ok(sorted);
-    }
-    let named: Vec<(EventRef, &Arrival)> = batch.arrivals.iter().map(|it| (it.event.reference(), it)).collect();
-    let mut known = known(connection, dialect, flow, &named).await?;
-    for (event, arrival) in named {
-        let own = digest(arrival);
-        match known.get(event.as_str()) {
+    for event in events {
+        match known.get(event.event.as_str()) {
             None => {
-                known.insert(event.to_string(), Some(own));
-                sorted.new.push(arrival);
+                known.insert(event.event.to_string(), Some(event.digest.clone()));
+                sorted.new.push(event);
             }
             // The id of an event of Usher itself identifies its content; only the author may differ in the body.
-            Some(Some(first)) if *first != own && arrival.event.source != Source::Usher => {
-                sorted.conflicts.push(conflict(&event, arrival));
+            Some(Some(first)) if *first != event.digest && event.arrival.event.source != Source::Usher => {
+                sorted.conflicts.push(conflict(&event.event, event.arrival));
             }
             Some(_) => sorted.repeated += 1,
         }
     }
     Ok(sorted)
-}
-
-/// Returns the digests of the events that are in the store. A digest is `None` if an earlier version has admitted the
-/// event, or if the event was stored without its body.
-async fn known(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    flow: &str,
-    of: &[(EventRef, &Arrival)],
-) -> Result<BTreeMap<String, Option<String>>, StoreError> {
-    let texts: Vec<&str> = of.iter().map(|(event, _)| event.as_str()).collect();
-    let sql = format!(
-        "SELECT event_ref, digest FROM usher_run WHERE flow = $1 AND event_ref IN ({0}) \
-         UNION ALL SELECT event_ref, digest FROM usher_event WHERE flow = $1 AND event_ref IN ({0})",
-        dialect.texts()
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(flow).bind(json!(texts).to_string()).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 fn conflict(event: &EventRef, arrival: &Arrival) -> RefusedRecord {
@@ -88,47 +94,16 @@ fn conflict(event: &EventRef, arrival: &Arrival) -> RefusedRecord {
     }
 }
 
-const EVENT: [(&str, &str); 3] = [("event_ref", "text"), ("digest", "text"), ("received_at", "bigint")];
-
-/// Records the arrivals that start no run; a run records its own event.
-pub(super) async fn keep(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    flow: &str,
-    new: &[&Arrival],
-) -> Result<(), StoreError> {
-    let row = |arrival: &&&Arrival| {
-        let event = &arrival.event;
-        json!({
-            "event_ref": event.reference().as_str(),
-            "digest": digest(arrival),
-            "received_at": event.received_at.millis(),
-        })
-    };
-    let rows: Vec<serde_json::Value> = new.iter().filter(|arrival| !arrival.starts).map(|it| row(&it)).collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let sql = format!(
-        "INSERT INTO usher_event (flow, event_ref, digest, received_at) \
-         SELECT $2, r.event_ref, r.digest, r.received_at FROM {} WHERE true ON CONFLICT (flow, event_ref) DO NOTHING",
-        dialect.rows(&EVENT)
-    );
-    let rows = serde_json::Value::Array(rows).to_string();
-    sqlx::query(AssertSqlSafe(sql)).bind(rows).bind(flow).execute(connection).await?;
-    Ok(())
-}
-
-/// Stores the records that no flow can take, and those that came under a known id. Returns the number of records that
-/// were not stored before.
-pub(super) async fn refuse(
-    connection: &mut AnyConnection,
-    batch: &Batch,
-    conflicts: &[RefusedRecord],
-) -> Result<usize, StoreError> {
-    let mut kept = 0;
-    for record in batch.refused.iter().chain(conflicts) {
-        kept += refused::keep(connection, batch.partition, record).await?;
-    }
-    Ok(kept)
+/// Returns the statement that records the events that start no run; a run records its own event.
+pub(super) fn keep(dialect: Dialect, flow: &str, batch: &Batch, events: &[&Identified<'_>]) -> SqlQuery {
+    let rows = fenced(events, batch)
+        .text("event_ref", |event| event.event.as_str())
+        .text("digest", |event| event.digest.as_str())
+        .int("received_at", |event| event.arrival.event.received_at.millis());
+    rows.query(dialect, vec![flow.into()], |rows| {
+        format!(
+            "INSERT INTO usher_event (flow, event_ref, digest, received_at) \
+             SELECT $1, r.event_ref, r.digest, r.received_at FROM {rows} WHERE {FENCE} ON CONFLICT (flow, event_ref) DO NOTHING"
+        )
+    })
 }

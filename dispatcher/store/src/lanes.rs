@@ -1,16 +1,16 @@
 //! Lanes in the store: their heads, the runs that follow, and the runs that are due. Memory holds only some of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::json;
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
-use usher_engine::Run;
-use usher_proto::{Epoch, Partition, SubjectId, Timestamp};
-use usher_sql::{Database, Dialect};
+use usher_engine::{Run, RunState};
+use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
+use usher_sql::{Answer, Database, Dialect, Row, Rows, SqlQuery, query, query_as};
 
-use super::change::current_epoch;
-use super::rows::{RUN_COLUMNS, preceded, rank, run, runs};
-use super::{Due, HeadsQuery, StoreError};
+use super::admit::behind;
+use super::change::{lock, owned};
+use super::rows::{Named, RUN_COLUMNS, preceded, rank, runs};
+use super::{Due, HeadsQuery, LaneQuery, LaneRuns, StoreError};
 
 /// Largest number of waits and pauses that are ended at once in each partition.
 const DUE_AT_ONCE: i64 = 256;
@@ -18,50 +18,59 @@ const DUE_AT_ONCE: i64 = 256;
 pub(super) async fn heads(database: &Database, flow: &str, of: &HeadsQuery) -> Result<Vec<Run>, StoreError> {
     let (position, event) = of.after.as_ref().map_or((i64::MIN, ""), |(position, event)| (*position, event.as_str()));
     let sql = format!(
-        "SELECT {RUN_COLUMNS} FROM usher_run r \
-         WHERE flow = $1 AND partition = $3 AND ended_at IS NULL AND state IN ('queued', 'running') \
+        "SELECT {RUN_COLUMNS} FROM usher_open_run r \
+         WHERE flow = $1 AND partition = $3 AND state IN ('queued', 'running') \
            AND (position, event_ref) > ($4, $5) AND (destination IS NULL OR destination NOT IN ({})) AND NOT {} \
          ORDER BY position, event_ref LIMIT $6",
         database.dialect.texts(),
-        preceded("r")
+        preceded("r", "r.flow", &rank("r"))
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    let rows = query(sql)
         .bind(flow)
         .bind(json!(of.without).to_string())
-        .bind(i64::from(of.partition.0))
+        .bind(of.partition.0)
         .bind(position)
         .bind(event)
         .bind(i64::try_from(of.limit).unwrap_or(i64::MAX))
-        .fetch_all(&database.pool)
+        .fetch_all(database)
         .await?;
     runs(&rows)
 }
 
-pub(super) async fn lane(
-    database: &Database,
-    flow: &str,
-    key: &SubjectId,
-    limit: usize,
-) -> Result<(Vec<Run>, bool), StoreError> {
-    let sql = format!(
-        "SELECT {RUN_COLUMNS} FROM usher_run r \
-         WHERE flow = $1 AND subject = $2 AND ended_at IS NULL AND state <> 'waiting' \
-         ORDER BY {}, position, event_ref LIMIT $3",
-        rank("r")
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(flow)
-        .bind(key.as_str())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
-        .fetch_all(&database.pool)
-        .await?;
-    let is_parked =
-        rows.first().map(|row| row.try_get::<String, _>("state")).transpose()?.is_some_and(|s| s == "parked");
-    if is_parked {
-        return Ok((Vec::new(), false));
+pub(super) async fn lanes(database: &Database, flow: &str, of: &[LaneQuery]) -> Result<Vec<LaneRuns>, StoreError> {
+    let mut wanted: BTreeMap<&SubjectId, usize> = BTreeMap::new();
+    for LaneQuery { key, limit } in of {
+        let known = wanted.entry(key).or_default();
+        *known = (*known).max(*limit);
     }
-    let rest = rows.get(..limit).unwrap_or(&rows);
-    Ok((runs(rest)?, rows.len() > limit))
+    let wanted: Vec<(&SubjectId, usize)> = wanted.into_iter().collect();
+    let limit = |(_, limit): &(&SubjectId, usize)| i64::try_from(*limit).unwrap_or(i64::MAX).saturating_add(1);
+    let rows = Rows::of(&wanted).text("of", |(key, _)| key.as_str()).int("most", limit);
+    let query = rows.query(database.dialect, vec![flow.into()], |rows| {
+        let order = format!("ORDER BY {}, o.position, o.event_ref", rank("o"));
+        let open = "SELECT o.* FROM usher_open_run o WHERE o.flow = $1 AND o.state <> 'waiting' AND o.subject =";
+        let lane = match database.dialect {
+            Dialect::Postgres => format!("{rows}, LATERAL ({open} r.of {order} LIMIT r.most) AS l"),
+            // Run once for each row, so that the parameters of the row are those of the statement.
+            Dialect::Sqlite => format!("({open} $2 {order} LIMIT $3) AS l"),
+        };
+        format!("SELECT {RUN_COLUMNS} FROM {lane}")
+    });
+    let answers = database.read(vec![query]).await?;
+    let mut found: HashMap<SubjectId, Vec<&Row>> = HashMap::new();
+    for row in answers.iter().flat_map(|answer| &answer.rows) {
+        found.entry(Named(row).parsed("subject")?).or_default().push(row);
+    }
+    let lane = |query: &LaneQuery| {
+        let rows = found.get(&query.key).map(Vec::as_slice).unwrap_or_default();
+        let head = rows.first().map(|row| row.get::<&str>("state")).transpose()?;
+        if head.is_some_and(|state| state == RunState::Parked.label()) {
+            return Ok(LaneRuns::default());
+        }
+        let runs = runs(rows.iter().take(query.limit).copied())?;
+        Ok(LaneRuns { runs, more: rows.len() > query.limit })
+    };
+    of.iter().map(lane).collect()
 }
 
 pub(super) async fn due(
@@ -74,36 +83,38 @@ pub(super) async fn due(
     if with_due.is_empty() {
         return Ok(Due { fenced: lost(database, flow, partitions).await?, ..Due::default() });
     }
-    let mut ended = Vec::new();
-    let mut fenced = Vec::new();
-    let mut writing = database.write().await?;
-    let connection = writing.connection();
-    for (partition, epoch) in partitions.iter().filter(|(partition, _)| with_due.contains(partition)) {
-        if current_epoch(connection, database.dialect, flow, *partition).await? != Some(*epoch) {
-            fenced.push((*partition, *epoch));
-            continue;
-        }
-        let sql = format!(
-            "UPDATE usher_run SET state = CASE state WHEN 'parked' THEN 'running' ELSE 'queued' END \
-             WHERE flow = $1 AND state IN ('waiting', 'parked') AND event_ref IN ( \
-                 SELECT event_ref FROM usher_run WHERE flow = $1 AND partition = $3 AND state IN ('waiting', 'parked') \
-                   AND due_at <= $2 ORDER BY due_at LIMIT $4) \
-             RETURNING {RUN_COLUMNS}"
-        );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(flow)
-            .bind(now.millis())
-            .bind(i64::from(partition.0))
-            .bind(DUE_AT_ONCE)
-            .fetch_all(&mut *connection)
-            .await?;
-        ended.extend(rows.iter().map(run).collect::<Result<Vec<_>, _>>()?);
-    }
-    let behind = behind(connection, database.dialect, flow, ended.iter()).await?;
-    writing.commit().await?;
+    let epochs: BTreeMap<Partition, Epoch> =
+        partitions.iter().copied().filter(|(partition, _)| with_due.contains(partition)).collect();
+    let mut queries = vec![lock(database.dialect, flow, &epochs)];
+    queries.extend(epochs.iter().map(|(partition, epoch)| release(flow, *partition, *epoch, now)));
+    let mut answers = database.transact(queries).await?.into_iter();
+    let current = owned(&answers.next().unwrap_or_default())?;
+    let fenced = epochs.into_iter().filter(|(partition, epoch)| current.get(partition) != Some(epoch)).collect();
+    let ended: Vec<Run> = runs(answers.collect::<Vec<_>>().iter().flat_map(|answer| &answer.rows))?;
+    let events: Vec<EventRef> = ended.iter().map(|run| run.event.reference()).collect();
+    let rows = Rows::of(&events).text("event", |event| event.as_str());
+    let found = database.read(vec![behind(database.dialect, flow, rows, "o.event_ref = r.event")]).await?;
+    let behind = events_of(&found)?;
     let (behind, heads): (Vec<Run>, Vec<Run>) =
-        ended.into_iter().partition(|run| behind.contains(run.event.reference().as_str()));
+        ended.into_iter().partition(|run| behind.contains(&run.event.reference()));
     Ok(Due { heads, behind: behind.into_iter().map(|run| run.event.subject).collect(), fenced })
+}
+
+/// Returns the statement that ends the waits and pauses of a partition that are over, the first of them.
+fn release(flow: &str, partition: Partition, epoch: Epoch, now: Timestamp) -> SqlQuery {
+    let sql = format!(
+        "UPDATE usher_open_run SET state = CASE state WHEN 'parked' THEN 'running' ELSE 'queued' END, wakes_at = NULL \
+         WHERE flow = $1 AND event_ref IN ( \
+           SELECT o.event_ref FROM usher_open_run o WHERE o.flow = $1 AND o.partition = $3 AND o.wakes_at <= $2 \
+             AND EXISTS (SELECT 1 FROM usher_ownership f WHERE f.flow = $1 AND f.partition = $3 AND f.epoch = $5) \
+           ORDER BY o.wakes_at LIMIT $4) \
+         RETURNING {RUN_COLUMNS}"
+    );
+    query(sql).prepared().bind(flow).bind(now.millis()).bind(partition.0).bind(DUE_AT_ONCE).bind(epoch.0)
+}
+
+fn events_of(answers: &[Answer]) -> Result<BTreeSet<EventRef>, StoreError> {
+    answers.iter().flat_map(|answer| &answer.rows).map(|row| Named(row).parsed("event_ref")).collect()
 }
 
 /// Returns the partitions that another replica owns by now. A replica with nothing to write would not notice otherwise.
@@ -112,10 +123,8 @@ async fn lost(
     flow: &str,
     partitions: &[(Partition, Epoch)],
 ) -> Result<Vec<(Partition, Epoch)>, StoreError> {
-    let rows: Vec<(i64, i64)> = sqlx::query_as("SELECT partition, epoch FROM usher_ownership WHERE flow = $1")
-        .bind(flow)
-        .fetch_all(&database.pool)
-        .await?;
+    let rows: Vec<(i64, i64)> =
+        query_as("SELECT partition, epoch FROM usher_ownership WHERE flow = $1").bind(flow).fetch_all(database).await?;
     let is_ours = |(partition, epoch): &(Partition, Epoch)| rows.contains(&(i64::from(partition.0), epoch.0));
     Ok(partitions.iter().filter(|owned| !is_ours(owned)).copied().collect())
 }
@@ -127,34 +136,18 @@ async fn with_due(
     flow: &str,
     partitions: &[(Partition, Epoch)],
     now: Timestamp,
-) -> Result<BTreeSet<Partition>, StoreError> {
-    let numbers: Vec<String> = partitions.iter().map(|(partition, _)| partition.0.to_string()).collect();
-    let sql = format!(
-        "SELECT DISTINCT partition FROM usher_run \
-         WHERE flow = $1 AND partition IN ({}) AND state IN ('waiting', 'parked') AND due_at <= $2",
-        numbers.join(", ")
-    );
-    let rows: Vec<(i64,)> =
-        sqlx::query_as(AssertSqlSafe(sql)).bind(flow).bind(now.millis()).fetch_all(&database.pool).await?;
-    Ok(rows.into_iter().filter_map(|(partition,)| i32::try_from(partition).ok().map(Partition)).collect())
-}
-
-/// Returns the events of those of the runs that another run of their key precedes.
-pub(super) async fn behind(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    flow: &str,
-    of: impl Iterator<Item = &Run>,
-) -> Result<BTreeSet<String>, StoreError> {
-    let events: Vec<String> = of.map(|run| run.event.reference().to_string()).collect();
-    if events.is_empty() {
-        return Ok(BTreeSet::new());
+) -> Result<Vec<Partition>, StoreError> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
     }
-    let sql = format!(
-        "SELECT event_ref FROM usher_run r WHERE flow = $1 AND event_ref IN ({}) AND {}",
-        dialect.texts(),
-        preceded("r")
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(flow).bind(json!(events).to_string()).fetch_all(connection).await?;
-    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    let rows = Rows::of(partitions).int("of", |(partition, _)| i64::from(partition.0));
+    let query = rows.query(database.dialect, vec![flow.into(), now.millis().into()], |rows| {
+        format!(
+            "SELECT r.of FROM {rows} WHERE (SELECT o.wakes_at FROM usher_open_run o \
+               WHERE o.flow = $1 AND o.partition = r.of AND o.wakes_at <= $2 LIMIT 1) IS NOT NULL"
+        )
+    });
+    let answers = database.read(vec![query]).await?;
+    let partition = |row: &Row| Ok(Partition(row.get("of")?));
+    answers.iter().flat_map(|answer| &answer.rows).map(partition).collect()
 }

@@ -33,13 +33,17 @@ pub use suppression::SuppressionRecord;
 use usher_engine::Run;
 use usher_proto::{Epoch, EventRef, Partition, SubjectId};
 use usher_service::ConfigError;
-use usher_sql::Tables;
 use usher_sql::fault::{self, DatabaseFault};
+use usher_sql::{MigrationError, SqlError, Tables};
 
 /// The tables of the store.
 pub const TABLES: Tables = Tables {
-    postgres: || sqlx::migrate!("migrations/postgres"),
-    sqlite: || sqlx::migrate!("migrations/sqlite"),
+    postgres: usher_sql::migrations!("migrations/postgres":
+        "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
+        "0008_received", "0009_addresses", "0010_open_and_ended"),
+    sqlite: usher_sql::migrations!("migrations/sqlite":
+        "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
+        "0008_received", "0009_addresses", "0010_open_and_ended"),
     history: "usher_store_migrations",
 };
 
@@ -61,14 +65,14 @@ pub enum StoreError {
         wanted: i32,
     },
     /// The database does not answer, or refuses the statement.
-    #[error("{}", fault::describe(.0))]
-    Database(sqlx::Error),
+    #[error("{0}")]
+    Database(SqlError),
     /// The file is damaged, or is not a database.
     #[error("{0}")]
     Damaged(#[source] ConfigError),
     /// The tables cannot be created or migrated to this version.
-    #[error("{}", fault::describe_migration(.0))]
-    Migration(sqlx::migrate::MigrateError),
+    #[error("{0}")]
+    Migration(MigrationError),
     /// A row cannot be read.
     #[error("the store holds what cannot be read: {0}")]
     Unreadable(String),
@@ -89,11 +93,11 @@ impl StoreError {
     }
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
+impl From<SqlError> for StoreError {
+    fn from(error: SqlError) -> Self {
         match DatabaseFault::of(&error) {
             DatabaseFault::Damaged => {
-                Self::Damaged(ConfigError::new("USHER_STORE", fault::damaged(&fault::describe(&error))))
+                Self::Damaged(ConfigError::new("USHER_STORE", fault::damaged(&error.to_string())))
             }
             DatabaseFault::Transient
             | DatabaseFault::Refused
@@ -103,8 +107,8 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for StoreError {
-    fn from(error: sqlx::migrate::MigrateError) -> Self {
+impl From<MigrationError> for StoreError {
+    fn from(error: MigrationError) -> Self {
         Self::Migration(error)
     }
 }
@@ -120,6 +124,24 @@ pub struct HeadsQuery {
     pub without: Vec<String>,
     /// Largest number of heads to return.
     pub limit: usize,
+}
+
+/// Query for the next runs of a lane.
+#[derive(Debug, Clone)]
+pub struct LaneQuery {
+    /// The lane.
+    pub key: SubjectId,
+    /// Largest number of runs to return.
+    pub limit: usize,
+}
+
+/// The next runs of a lane.
+#[derive(Debug, Default, PartialEq)]
+pub struct LaneRuns {
+    /// The runs in order; none while the head is parked.
+    pub runs: Vec<Run>,
+    /// True if there are more.
+    pub more: bool,
 }
 
 /// Runs whose wait or pause is over.

@@ -1,9 +1,8 @@
 //! Changes that operators make in the store directly: pausing flows. Everything about runs goes through the log.
 
 use serde::Serialize;
-use sqlx::AnyConnection;
 use usher_proto::{EventId, EventRef, Timestamp};
-use usher_sql::Database;
+use usher_sql::{Connection, Database, query, query_as};
 
 use super::{SqlStore, StoreError};
 
@@ -33,7 +32,7 @@ pub struct ReplicaPause {
 
 pub(super) async fn paused(database: &Database, flow: &str) -> Result<Option<Timestamp>, StoreError> {
     let row: Option<(i64,)> =
-        sqlx::query_as("SELECT at FROM usher_pause WHERE flow = $1").bind(flow).fetch_optional(&database.pool).await?;
+        query_as("SELECT at FROM usher_pause WHERE flow = $1").bind(flow).fetch_optional(database).await?;
     Ok(row.map(|(at,)| Timestamp::from_millis(at)))
 }
 
@@ -48,7 +47,7 @@ pub(super) async fn confirm_pause(
     let sql = "INSERT INTO usher_pause_seen (flow, owner, paused_at, under_way) VALUES ($1, $2, $3, $4) \
                ON CONFLICT (flow, owner) DO UPDATE SET \
                  paused_at = excluded.paused_at, under_way = excluded.under_way";
-    sqlx::query(sql)
+    query(sql)
         .bind(flow)
         .bind(owner)
         .bind(since.millis())
@@ -64,7 +63,7 @@ pub(super) async fn disown(database: &Database, owner: &str) -> Result<(), Store
     for sql in
         ["UPDATE usher_ownership SET owner = '' WHERE owner = $1", "DELETE FROM usher_pause_seen WHERE owner = $1"]
     {
-        sqlx::query(sql).bind(owner).execute(writing.connection()).await?;
+        query(sql).bind(owner).execute(writing.connection()).await?;
     }
     Ok(writing.commit().await?)
 }
@@ -79,23 +78,23 @@ impl SqlStore {
     pub async fn set_paused(&self, flow: &str, paused: bool, who: &str, now: Timestamp) -> Result<bool, StoreError> {
         let mut writing = self.database.write().await?;
         let changed = if paused {
-            sqlx::query("INSERT INTO usher_pause (flow, who, at) VALUES ($1, $2, $3) ON CONFLICT (flow) DO NOTHING")
+            query("INSERT INTO usher_pause (flow, who, at) VALUES ($1, $2, $3) ON CONFLICT (flow) DO NOTHING")
                 .bind(flow)
                 .bind(who)
                 .bind(now.millis())
                 .execute(writing.connection())
                 .await?
         } else {
-            let seen = sqlx::query("DELETE FROM usher_pause_seen WHERE flow = $1").bind(flow);
+            let seen = query("DELETE FROM usher_pause_seen WHERE flow = $1").bind(flow);
             seen.execute(writing.connection()).await?;
-            sqlx::query("DELETE FROM usher_pause WHERE flow = $1").bind(flow).execute(writing.connection()).await?
+            query("DELETE FROM usher_pause WHERE flow = $1").bind(flow).execute(writing.connection()).await?
         };
         let what = if paused { "pause" } else { "resume" };
-        if changed.rows_affected() > 0 {
+        if changed > 0 {
             record_action(writing.connection(), what, flow, who, now).await?;
         }
         writing.commit().await?;
-        Ok(changed.rows_affected() > 0)
+        Ok(changed > 0)
     }
 
     /// Returns the replicas that own partitions of a paused flow, by name, and shows which of them have confirmed the
@@ -109,8 +108,7 @@ impl SqlStore {
                    LEFT JOIN usher_pause p ON p.flow = o.flow \
                    LEFT JOIN usher_pause_seen s ON s.flow = o.flow AND s.owner = o.owner AND s.paused_at = p.at \
                    WHERE o.flow = $1 AND o.owner <> '' GROUP BY o.owner, s.under_way ORDER BY o.owner";
-        let rows: Vec<(String, i64, Option<i64>)> =
-            sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
+        let rows: Vec<(String, i64, Option<i64>)> = query_as(sql).bind(flow).fetch_all(&self.database).await?;
         let count = |count: i64| usize::try_from(count).unwrap_or(0);
         let replica = |(owner, partitions, under_way): (String, i64, Option<i64>)| ReplicaPause {
             owner,
@@ -128,7 +126,7 @@ impl SqlStore {
     pub async fn actions(&self, flow: &str, run: &EventRef) -> Result<Vec<ActionRecord>, StoreError> {
         let sql = "SELECT at, who, what, came FROM usher_action WHERE flow = $1 AND event_ref = $2 ORDER BY at, id";
         let rows: Vec<(i64, String, String, String)> =
-            sqlx::query_as(sql).bind(flow).bind(run.as_str()).fetch_all(&self.database.pool).await?;
+            query_as(sql).bind(flow).bind(run.as_str()).fetch_all(&self.database).await?;
         let record = |(at, who, what, came)| ActionRecord { at: Timestamp::from_millis(at), who, what, came };
         Ok(rows.into_iter().map(record).collect())
     }
@@ -140,8 +138,7 @@ impl SqlStore {
     /// If the database does not answer.
     pub async fn command_result(&self, order: &EventId) -> Result<Option<String>, StoreError> {
         let sql = "SELECT came FROM usher_action WHERE id = $1";
-        let row: Option<(String,)> =
-            sqlx::query_as(sql).bind(order.as_str()).fetch_optional(&self.database.pool).await?;
+        let row: Option<(String,)> = query_as(sql).bind(order.as_str()).fetch_optional(&self.database).await?;
         Ok(row.map(|(came,)| came))
     }
 
@@ -153,7 +150,7 @@ impl SqlStore {
     /// If the database does not answer.
     pub async fn worked_flows(&self) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT DISTINCT flow FROM usher_ownership WHERE owner <> '' ORDER BY flow";
-        let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&self.database.pool).await?;
+        let rows: Vec<(String,)> = query_as(sql).fetch_all(&self.database).await?;
         Ok(rows.into_iter().map(|(flow,)| flow).collect())
     }
 
@@ -163,8 +160,8 @@ impl SqlStore {
     ///
     /// If the database does not answer.
     pub async fn under_way(&self) -> Result<Vec<(String, i64)>, StoreError> {
-        let sql = "SELECT flow, COUNT(*) FROM usher_run WHERE ended_at IS NULL GROUP BY flow ORDER BY flow";
-        Ok(sqlx::query_as(sql).fetch_all(&self.database.pool).await?)
+        let sql = "SELECT flow, COUNT(*) FROM usher_open_run GROUP BY flow ORDER BY flow";
+        Ok(query_as(sql).fetch_all(&self.database).await?)
     }
 
     /// Returns the names of the flows that have ever run here.
@@ -174,7 +171,7 @@ impl SqlStore {
     /// If the database does not answer.
     pub async fn flow_names(&self) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> =
-            sqlx::query_as("SELECT DISTINCT flow FROM usher_flow ORDER BY flow").fetch_all(&self.database.pool).await?;
+            query_as("SELECT DISTINCT flow FROM usher_flow ORDER BY flow").fetch_all(&self.database).await?;
         Ok(rows.into_iter().map(|(flow,)| flow).collect())
     }
 
@@ -185,21 +182,21 @@ impl SqlStore {
     /// If the database does not answer.
     pub async fn paused_flows(&self) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> =
-            sqlx::query_as("SELECT flow FROM usher_pause ORDER BY flow").fetch_all(&self.database.pool).await?;
+            query_as("SELECT flow FROM usher_pause ORDER BY flow").fetch_all(&self.database).await?;
         Ok(rows.into_iter().map(|(flow,)| flow).collect())
     }
 }
 
 /// Records an operator's action on a flow, with its author and time.
 pub(super) async fn record_action(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     what: &str,
     flow: &str,
     who: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, $4, $5, 'done')";
-    sqlx::query(sql)
+    query(sql)
         .bind(format!("{what}-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
         .bind(now.millis())
         .bind(who)

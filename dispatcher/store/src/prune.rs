@@ -5,18 +5,21 @@
 
 use std::time::Duration;
 
-use sqlx::AnyConnection;
 use usher_engine::RunState;
 use usher_proto::{EventRef, Timestamp};
-use usher_sql::Database;
+use usher_sql::{Answer, Connection, Database, SqlQuery, query, query_as};
 
 use super::StoreError;
 
-/// Returns the horizon: what was received before this time may be deleted.
-pub(super) async fn horizon(connection: &mut AnyConnection, flow: &str) -> Result<Timestamp, StoreError> {
-    let sql = "SELECT older_than FROM usher_pruned WHERE flow = $1";
-    let row: Option<(i64,)> = sqlx::query_as(sql).bind(flow).fetch_optional(connection).await?;
-    Ok(Timestamp::from_millis(row.map_or(0, |(millis,)| millis)))
+/// Returns the statement that reads the horizon of a flow.
+pub(super) fn horizon(flow: &str) -> SqlQuery {
+    query("SELECT older_than FROM usher_pruned WHERE flow = $1").prepared().bind(flow)
+}
+
+/// Reads the answer to [`horizon`]: what was received before this time may be deleted.
+pub(super) fn read_horizon(answer: &Answer) -> Result<Timestamp, StoreError> {
+    let row = answer.rows.first().map(|row| row.get("older_than")).transpose()?;
+    Ok(Timestamp::from_millis(row.unwrap_or(0)))
 }
 
 /// Deletes old runs and events, and returns their number. The horizon is written first and in the same transaction, so
@@ -27,7 +30,7 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     let connection = writing.connection();
     let Some(newest) = newest(connection, flow).await? else { return Ok(0) };
     let older_than = newest.min(there).minus(keep);
-    sqlx::query(
+    query(
         "INSERT INTO usher_pruned (flow, older_than) VALUES ($1, $2) ON CONFLICT (flow) DO UPDATE SET \
          older_than = excluded.older_than WHERE usher_pruned.older_than < excluded.older_than",
     )
@@ -36,31 +39,26 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     .execute(&mut *connection)
     .await?;
     // A run whose dead letter is still published stays until the dead letter is erased.
-    let old = "SELECT event_ref FROM usher_run WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 \
-               AND letter = 0 ORDER BY received_at LIMIT $3";
-    sqlx::query(
-        "UPDATE usher_run SET letter = 2 WHERE flow = $1 AND ended_at IS NOT NULL AND received_at < $2 AND letter = 1",
-    )
-    .bind(flow)
-    .bind(older_than.millis())
-    .execute(&mut *connection)
-    .await?;
+    let old = "SELECT event_ref FROM usher_ended_run WHERE flow = $1 AND received_at < $2 AND letter = 0 \
+               ORDER BY received_at LIMIT $3";
+    query("UPDATE usher_ended_run SET letter = 2 WHERE flow = $1 AND received_at < $2 AND letter = 1")
+        .bind(flow)
+        .bind(older_than.millis())
+        .execute(&mut *connection)
+        .await?;
     let old_event =
         "SELECT event_ref FROM usher_event WHERE flow = $1 AND received_at < $2 ORDER BY received_at LIMIT $3";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut forgotten = 0;
-    for (table, which, counts) in [
-        ("usher_effect", old, false),
-        ("usher_action", old, false),
-        ("usher_run", old, true),
-        ("usher_event", old_event, true),
-    ] {
+    for (table, which, counts) in
+        [("usher_action", old, false), ("usher_ended_run", old, true), ("usher_event", old_event, true)]
+    {
         let sql = format!("DELETE FROM {table} WHERE flow = $1 AND event_ref IN ({which})");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(flow).bind(older_than.millis()).bind(limit);
-        let deleted = query.execute(&mut *connection).await?.rows_affected();
+        let query = query(sql).bind(flow).bind(older_than.millis()).bind(limit);
+        let deleted = query.execute(&mut *connection).await?;
         forgotten += if counts { deleted } else { 0 };
     }
-    sqlx::query("DELETE FROM usher_refused WHERE at < $1").bind(older_than.millis()).execute(&mut *connection).await?;
+    query("DELETE FROM usher_refused WHERE at < $1").bind(older_than.millis()).execute(&mut *connection).await?;
     writing.commit().await?;
     Ok(forgotten)
 }
@@ -72,10 +70,10 @@ pub(super) async fn dead_letters_to_erase(
     flow: &str,
     limit: usize,
 ) -> Result<Vec<EventRef>, StoreError> {
-    let sql = "SELECT event_ref FROM usher_run WHERE flow = $1 AND letter = 2 AND ended_at IS NOT NULL \
+    let sql = "SELECT event_ref FROM usher_ended_run WHERE flow = $1 AND letter = 2 \
                ORDER BY event_ref LIMIT $2";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows: Vec<(String,)> = sqlx::query_as(sql).bind(flow).bind(limit).fetch_all(&database.pool).await?;
+    let rows: Vec<(String,)> = query_as(sql).bind(flow).bind(limit).fetch_all(database).await?;
     let read = |(event,): (String,)| event.parse().map_err(|_| StoreError::Unreadable("event_ref".into()));
     rows.into_iter().map(read).collect()
 }
@@ -84,22 +82,18 @@ pub(super) async fn dead_letters_to_erase(
 pub(super) async fn dead_letters_erased(database: &Database, flow: &str, runs: &[EventRef]) -> Result<(), StoreError> {
     let texts: Vec<&str> = runs.iter().map(EventRef::as_str).collect();
     let sql = format!(
-        "UPDATE usher_run SET letter = 0 WHERE flow = $1 AND letter = 2 AND event_ref IN ({})",
+        "UPDATE usher_ended_run SET letter = 0 WHERE flow = $1 AND letter = 2 AND event_ref IN ({})",
         database.dialect.texts()
     );
     let mut writing = database.write().await?;
-    sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(flow)
-        .bind(serde_json::json!(texts).to_string())
-        .execute(writing.connection())
-        .await?;
+    query(sql).bind(flow).bind(serde_json::json!(texts).to_string()).execute(writing.connection()).await?;
     Ok(writing.commit().await?)
 }
 
 /// Returns the receive time of the newest webhook that the flow has seen; `None` before the first.
-async fn newest(connection: &mut AnyConnection, flow: &str) -> Result<Option<Timestamp>, StoreError> {
+async fn newest(connection: &mut Connection, flow: &str) -> Result<Option<Timestamp>, StoreError> {
     let sql = "SELECT max(newest_at) FROM usher_ownership WHERE flow = $1";
-    let (newest,): (Option<i64>,) = sqlx::query_as(sql).bind(flow).fetch_one(connection).await?;
+    let (newest,): (Option<i64>,) = query_as(sql).bind(flow).fetch_one(connection).await?;
     Ok(newest.filter(|millis| *millis > 0).map(Timestamp::from_millis))
 }
 
@@ -111,18 +105,17 @@ pub(super) async fn drop_spent(
     now: Timestamp,
     limit: usize,
 ) -> Result<u64, StoreError> {
-    let spent = "SELECT event_ref FROM usher_run WHERE flow = $1 AND state = 'dead' AND body IS NOT NULL \
+    let spent = "SELECT event_ref FROM usher_ended_run WHERE flow = $1 AND state = 'dead' AND body IS NOT NULL \
                    AND expires_at <= $2 ORDER BY expires_at LIMIT $3";
     let mut writing = database.write().await?;
-    let dropped = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "UPDATE usher_run SET body = NULL, before_event = NULL, request = NULL WHERE flow = $1 AND event_ref IN ({spent})"
-    )))
+    let dropped = query(format!(
+        "UPDATE usher_ended_run SET body = NULL, before_event = NULL, request = NULL WHERE flow = $1 AND event_ref IN ({spent})"
+    ))
     .bind(flow)
     .bind(now.millis())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .execute(writing.connection())
-    .await?
-    .rows_affected();
+    .await?;
     writing.commit().await?;
     Ok(dropped)
 }
@@ -146,7 +139,7 @@ pub(super) async fn mend_horizons(database: &Database) -> Result<Vec<MendedHoriz
     let mut writing = database.write().await?;
     let connection = writing.connection();
     let flows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT flow, older_than FROM usher_pruned ORDER BY flow").fetch_all(&mut *connection).await?;
+        query_as("SELECT flow, older_than FROM usher_pruned ORDER BY flow").fetch_all(&mut *connection).await?;
     let mut moved = Vec::new();
     for (flow, was) in flows {
         let was = Timestamp::from_millis(was);
@@ -155,7 +148,7 @@ pub(super) async fn mend_horizons(database: &Database) -> Result<Vec<MendedHoriz
             continue;
         };
         if was > is {
-            sqlx::query("UPDATE usher_pruned SET older_than = $1 WHERE flow = $2")
+            query("UPDATE usher_pruned SET older_than = $1 WHERE flow = $2")
                 .bind(is.millis())
                 .bind(&flow)
                 .execute(&mut *connection)
@@ -168,9 +161,9 @@ pub(super) async fn mend_horizons(database: &Database) -> Result<Vec<MendedHoriz
 }
 
 pub(super) async fn counts(database: &Database, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
-    let sql = "SELECT state, count(*) FROM usher_run WHERE flow = $1 AND ended_at IS NULL GROUP BY state \
-               UNION ALL SELECT 'dead', count(*) FROM usher_run WHERE flow = $1 AND state = 'dead'";
-    let rows: Vec<(String, i64)> = sqlx::query_as(sql).bind(flow).fetch_all(&database.pool).await?;
+    let sql = "SELECT state, count(*) FROM usher_open_run WHERE flow = $1 GROUP BY state \
+               UNION ALL SELECT 'dead', count(*) FROM usher_ended_run WHERE flow = $1 AND state = 'dead'";
+    let rows: Vec<(String, i64)> = query_as(sql).bind(flow).fetch_all(database).await?;
     let state = |(state, count): (String, i64)| Ok((state.parse::<RunState>()?, count));
     rows.into_iter()
         .map(state)

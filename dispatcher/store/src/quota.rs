@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use sqlx::{AnyConnection, Executor as _};
 use usher_proto::Timestamp;
 use usher_quota::{
     CAP_RESERVE_DIVISOR, Cap, CapBudget, CapShortage, Demand, Pace, QuotaLease, QuotaMember, QuotaRequest, share,
 };
 use usher_service::clock;
-use usher_sql::{Database, Dialect};
+use usher_sql::{Connection, Database, Dialect, query, query_as};
 
 use super::StoreError;
 
@@ -49,10 +48,10 @@ pub(super) async fn grant(
     let mut writing = database.write().await?;
     let connection = writing.connection();
     if !private {
-        connection.execute(SHORT_TIMEOUT).await?;
-        sqlx::query(LOCK).execute(&mut *connection).await?;
+        connection.batch(SHORT_TIMEOUT).await?;
+        query(LOCK).execute(&mut *connection).await?;
     }
-    let (now,): (i64,) = sqlx::query_as(database.dialect.now()).fetch_one(&mut *connection).await?;
+    let (now,): (i64,) = query_as(database.dialect.now()).fetch_one(&mut *connection).await?;
     let now = Timestamp::from_millis(now);
     let mut grants = Vec::with_capacity(quota_requests.len());
     for (quota_request, limited) in quota_requests.iter().zip(limited) {
@@ -85,7 +84,7 @@ async fn limited(database: &Database, quota_requests: &[QuotaRequest]) -> Result
     // For Postgres only: a SQLite file is used by one process.
     let sql = "SELECT DISTINCT account FROM usher_quota_member \
                WHERE heard > 0 AND expires_at > extract(epoch FROM clock_timestamp()) * 1000";
-    let announced: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&database.pool).await?;
+    let announced: Vec<(String,)> = query_as(sql).fetch_all(database).await?;
     Ok(quota_requests
         .iter()
         .map(|quota_request| own(quota_request) || announced.iter().any(|(account,)| *account == quota_request.account))
@@ -97,7 +96,7 @@ pub(super) async fn leave(database: &Database, member: &str) -> Result<(), Store
     if database.dialect == Dialect::Sqlite {
         return Ok(());
     }
-    sqlx::query("DELETE FROM usher_quota_member WHERE member = $1").bind(member).execute(&database.pool).await?;
+    query("DELETE FROM usher_quota_member WHERE member = $1").bind(member).execute(database).await?;
     Ok(())
 }
 
@@ -109,12 +108,12 @@ struct Other {
 }
 
 async fn others(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     account: &str,
     member: &str,
     now: Timestamp,
 ) -> Result<Vec<Other>, StoreError> {
-    sqlx::query("DELETE FROM usher_quota_member WHERE account = $1 AND expires_at <= $2")
+    query("DELETE FROM usher_quota_member WHERE account = $1 AND expires_at <= $2")
         .bind(account)
         .bind(now.millis())
         .execute(&mut *connection)
@@ -122,7 +121,7 @@ async fn others(
     let sql = "SELECT member, wants, serves_urgent, pace, at_once, heard, heard_ms FROM usher_quota_member \
                WHERE account = $1 AND member <> $2";
     let rows: Vec<(String, i64, i64, i64, i64, i64, i64)> =
-        sqlx::query_as(sql).bind(account).bind(member).fetch_all(connection).await?;
+        query_as(sql).bind(account).bind(member).fetch_all(connection).await?;
     let count = |number: i64| u32::try_from(number).unwrap_or_default();
     let other = |(name, demand, serves_urgent, pace, max_concurrent, heard, heard_ms)| {
         let per = Duration::from_millis(u64::try_from(heard_ms).unwrap_or_default());
@@ -179,7 +178,7 @@ fn pace_of(quota_request: &QuotaRequest, others: &[Other]) -> Option<Pace> {
 }
 
 async fn keep(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     quota_request: &QuotaRequest,
     member: &str,
     grant: &QuotaLease,
@@ -192,7 +191,7 @@ async fn keep(
                  serves_urgent = excluded.serves_urgent, pace = excluded.pace, at_once = excluded.at_once, \
                  expires_at = excluded.expires_at, heard = excluded.heard, heard_ms = excluded.heard_ms";
     let heard_ms = quota_request.announced.map_or(0, |heard| i64::try_from(heard.per.as_millis()).unwrap_or(i64::MAX));
-    sqlx::query(sql)
+    query(sql)
         .bind(&quota_request.account)
         .bind(member)
         .bind(match quota_request.demand {
@@ -215,7 +214,7 @@ async fn keep(
 
 /// Leases calls under the caps, if the process is short of them.
 async fn lease_from_caps(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     quota_request: &QuotaRequest,
     members: u32,
     // True if any of the processes may have urgent calls.
@@ -229,7 +228,7 @@ async fn lease_from_caps(
     let mut left = Left::default();
     for cap in &quota_request.quota.caps {
         let (span, end) = cap.span.of(now);
-        let row: Option<(i64,)> = sqlx::query_as("SELECT used FROM usher_quota_used WHERE account = $1 AND span = $2")
+        let row: Option<(i64,)> = query_as("SELECT used FROM usher_quota_used WHERE account = $1 AND span = $2")
             .bind(&quota_request.account)
             .bind(&span)
             .fetch_optional(&mut *connection)
@@ -250,7 +249,7 @@ async fn lease_from_caps(
         let (span, end) = cap.span.of(now);
         let sql = "INSERT INTO usher_quota_used (account, span, used, ends_at) VALUES ($1, $2, $3, $4) \
                    ON CONFLICT (account, span) DO UPDATE SET used = usher_quota_used.used + excluded.used";
-        sqlx::query(sql)
+        query(sql)
             .bind(&quota_request.account)
             .bind(span)
             .bind(i64::from(calls))
@@ -258,7 +257,7 @@ async fn lease_from_caps(
             .execute(&mut *connection)
             .await?;
     }
-    sqlx::query("DELETE FROM usher_quota_used WHERE account = $1 AND ends_at <= $2")
+    query("DELETE FROM usher_quota_used WHERE account = $1 AND ends_at <= $2")
         .bind(&quota_request.account)
         .bind(now.millis())
         .execute(connection)

@@ -1,11 +1,10 @@
 //! Records that no flow can take. Each is stored once for all flows, by the first that finds it, for operators to see.
 
 use serde::Serialize;
-use sqlx::AnyConnection;
-use usher_engine::arrival::RefusedRecord;
+use usher_engine::arrival::{Batch, RefusedRecord};
 use usher_engine::storable::text as storable;
 use usher_proto::{Offset, Partition, Timestamp};
-use usher_service::clock;
+use usher_sql::{SqlQuery, query, query_as};
 
 use super::{SqlStore, StoreError};
 
@@ -28,31 +27,28 @@ pub struct RefusedRow {
     pub key: String,
 }
 
-/// Stores one record, in place of a record of another log at the same offset. Returns 1, or 0 if another flow has
-/// stored it already.
-pub(super) async fn keep(
-    connection: &mut AnyConnection,
-    partition: Partition,
-    record: &RefusedRecord,
-) -> Result<usize, StoreError> {
+/// Returns the statement that stores one record, in place of a record of another log at the same offset. It changes no row
+/// if another flow has stored the record already.
+pub(super) fn keep(flow: &str, batch: &Batch, record: &RefusedRecord, now: Timestamp) -> SqlQuery {
     // The record may have been refused because no store would accept it unchanged.
-    let sql = "INSERT INTO usher_refused (partition, position, at, reason, error, event, record_key, body) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (partition, position) DO UPDATE SET \
-                 at = excluded.at, reason = excluded.reason, error = excluded.error, event = excluded.event, \
-                 record_key = excluded.record_key, body = excluded.body \
-               WHERE usher_refused.body <> excluded.body OR usher_refused.record_key <> excluded.record_key";
-    let kept = sqlx::query(sql)
-        .bind(i64::from(partition.0))
-        .bind(record.offset.0)
-        .bind(clock::now().millis())
-        .bind(record.reason.label())
-        .bind(storable(&record.error, MAX_TEXT))
-        .bind(storable(&record.event, MAX_TEXT))
-        .bind(record.key.as_str())
-        .bind(record.body.as_ref())
-        .execute(connection)
-        .await?;
-    Ok(usize::from(kept.rows_affected() > 0))
+    query(
+        "INSERT INTO usher_refused (partition, position, at, reason, error, event, record_key, body) \
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE EXISTS ( \
+           SELECT 1 FROM usher_ownership f WHERE f.flow = $9 AND f.partition = $1 AND f.epoch = $10) ON CONFLICT (partition, position) DO UPDATE SET \
+           at = excluded.at, reason = excluded.reason, error = excluded.error, event = excluded.event, \
+           record_key = excluded.record_key, body = excluded.body \
+         WHERE usher_refused.body <> excluded.body OR usher_refused.record_key <> excluded.record_key",
+    )
+    .bind(batch.partition.0)
+    .bind(record.offset.0)
+    .bind(now.millis())
+    .bind(record.reason.label())
+    .bind(storable(&record.error, MAX_TEXT))
+    .bind(storable(&record.event, MAX_TEXT))
+    .bind(record.key.as_str())
+    .bind(record.body.clone())
+    .bind(flow)
+    .bind(batch.epoch.0)
 }
 
 /// Longest text that is shown, in characters.
@@ -68,7 +64,7 @@ impl SqlStore {
         let sql = "SELECT partition, position, at, reason, error, event, record_key FROM usher_refused WHERE at >= $1 \
                    ORDER BY at DESC, partition DESC, position DESC LIMIT $2";
         let rows: Vec<(i64, i64, i64, String, String, String, String)> =
-            sqlx::query_as(sql).bind(since.millis()).bind(limit).fetch_all(&self.database.pool).await?;
+            query_as(sql).bind(since.millis()).bind(limit).fetch_all(&self.database).await?;
         let row = |(partition, offset, at, reason, error, event, key)| RefusedRow {
             partition,
             offset: Offset(offset),
@@ -91,7 +87,7 @@ impl SqlStore {
     pub async fn refused_body(&self, partition: Partition, offset: Offset) -> Result<Option<Vec<u8>>, StoreError> {
         let sql = "SELECT body FROM usher_refused WHERE partition = $1 AND position = $2";
         let row: Option<(Vec<u8>,)> =
-            sqlx::query_as(sql).bind(i64::from(partition.0)).bind(offset.0).fetch_optional(&self.database.pool).await?;
+            query_as(sql).bind(i64::from(partition.0)).bind(offset.0).fetch_optional(&self.database).await?;
         Ok(row.map(|(body,)| body))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::AnyConnection;
-use usher_proto::{Key, Offset, Partition, Timestamp};
+use usher_proto::{Key, Offset, Partition, SubjectId, Timestamp};
+use usher_sql::{Connection, query, query_as};
 
 use super::operate::record_action;
 use super::{SqlStore, StoreError};
@@ -31,7 +31,7 @@ impl SqlStore {
                        VALUES ($1, $2, 1, '', $3, $4) ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at, \
                          frontier = NULL, sought = excluded.sought";
-            sqlx::query(sql)
+            query(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))
                 .bind(now.millis())
@@ -40,18 +40,13 @@ impl SqlStore {
                 .await?;
             // Positions from another log do not compare with these offsets. For example, a cancellation at offset 5 is
             // later than all of these runs.
-            let shifted = "UPDATE usher_run SET position = position - ( \
-                             SELECT max(position) - $3 + 1 FROM usher_run \
-                             WHERE flow = $1 AND partition = $2 AND ended_at IS NULL) \
-                           WHERE flow = $1 AND partition = $2 AND ended_at IS NULL AND $3 <= ( \
-                             SELECT max(position) FROM usher_run \
-                             WHERE flow = $1 AND partition = $2 AND ended_at IS NULL)";
-            sqlx::query(shifted)
-                .bind(flow)
-                .bind(i64::from(partition.0))
-                .bind(offset.0)
-                .execute(&mut *connection)
-                .await?;
+            let shifted = "UPDATE usher_open_run SET position = position - ( \
+                             SELECT max(position) - $3 + 1 FROM usher_open_run \
+                             WHERE flow = $1 AND partition = $2) \
+                           WHERE flow = $1 AND partition = $2 AND $3 <= ( \
+                             SELECT max(position) FROM usher_open_run \
+                             WHERE flow = $1 AND partition = $2)";
+            query(shifted).bind(flow).bind(i64::from(partition.0)).bind(offset.0).execute(&mut *connection).await?;
         }
         record_action(connection, "seek", flow, who, now).await?;
         Ok(writing.commit().await?)
@@ -64,7 +59,7 @@ impl SqlStore {
     /// If the database does not answer.
     pub async fn places(&self, flow: &str) -> Result<BTreeMap<Partition, Offset>, StoreError> {
         let sql = "SELECT partition, COALESCE(sought, frontier) FROM usher_ownership WHERE flow = $1";
-        let rows: Vec<(i64, Option<i64>)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.database.pool).await?;
+        let rows: Vec<(i64, Option<i64>)> = query_as(sql).bind(flow).fetch_all(&self.database).await?;
         let place = |(partition, offset): (i64, Option<i64>)| {
             Some((Partition(i32::try_from(partition).ok()?), Offset(offset?)))
         };
@@ -89,20 +84,19 @@ impl SqlStore {
         let count = i32::try_from(offsets.len()).unwrap_or(i32::MAX);
         let moved = move_runs(connection, count).await?;
         // Higher than all earlier epochs, so that a replica that writes too late is fenced.
-        let (epoch,): (i64,) = sqlx::query_as("SELECT COALESCE(max(epoch), 0) + 1 FROM usher_ownership")
-            .fetch_one(&mut *connection)
-            .await?;
+        let (epoch,): (i64,) =
+            query_as("SELECT COALESCE(max(epoch), 0) + 1 FROM usher_ownership").fetch_one(&mut *connection).await?;
         let newest: Vec<(String, Option<i64>)> =
-            sqlx::query_as("SELECT flow, max(newest_at) FROM usher_ownership GROUP BY flow")
+            query_as("SELECT flow, max(newest_at) FROM usher_ownership GROUP BY flow")
                 .fetch_all(&mut *connection)
                 .await?;
-        sqlx::query("DELETE FROM usher_ownership").execute(&mut *connection).await?;
+        query("DELETE FROM usher_ownership").execute(&mut *connection).await?;
         for (flow, newest_at) in newest {
             record_action(connection, "move", &flow, who, now).await?;
             for (partition, offset) in offsets {
                 let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, newest_at, sought) \
                            VALUES ($1, $2, $3, '', $4, $5, $6)";
-                sqlx::query(sql)
+                query(sql)
                     .bind(&flow)
                     .bind(i64::from(partition.0))
                     .bind(epoch)
@@ -113,7 +107,7 @@ impl SqlStore {
                     .await?;
             }
         }
-        sqlx::query("UPDATE usher_meta SET value = $1 WHERE name = 'partitions'")
+        query("UPDATE usher_meta SET value = $1 WHERE name = 'partitions'")
             .bind(count.to_string())
             .execute(&mut *connection)
             .await?;
@@ -123,16 +117,16 @@ impl SqlStore {
 }
 
 /// Moves runs to their new partitions, in the order that they had within their keys.
-async fn move_runs(connection: &mut AnyConnection, partitions: i32) -> Result<u64, StoreError> {
-    let runs: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT flow, event_ref, key FROM usher_run WHERE ended_at IS NULL ORDER BY flow, position, event_ref",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+async fn move_runs(connection: &mut Connection, partitions: i32) -> Result<u64, StoreError> {
+    let runs: Vec<(String, String, String)> =
+        query_as("SELECT flow, event_ref, subject FROM usher_open_run ORDER BY flow, position, event_ref")
+            .fetch_all(&mut *connection)
+            .await?;
     let count = i64::try_from(runs.len()).unwrap_or(i64::MAX);
-    for ((flow, event, key), place) in runs.into_iter().zip(0_i64..) {
-        let partition = Partition::of(&Key::new(key), partitions);
-        sqlx::query("UPDATE usher_run SET partition = $1, position = $2 WHERE flow = $3 AND event_ref = $4")
+    for ((flow, event, subject), place) in runs.into_iter().zip(0_i64..) {
+        let subject: SubjectId = subject.parse().map_err(|_| StoreError::Unreadable("subject".into()))?;
+        let partition = Partition::of(&Key::new(subject.key()), partitions);
+        query("UPDATE usher_open_run SET partition = $1, position = $2 WHERE flow = $3 AND event_ref = $4")
             .bind(i64::from(partition.0))
             .bind(place - count)
             .bind(flow)

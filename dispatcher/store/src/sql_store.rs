@@ -1,6 +1,6 @@
 //! The store in SQL. Short operations are here; admission, changes, lanes and pruning have their own files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,10 +11,12 @@ use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 use usher_service::clock;
-use usher_sql::Database;
+use usher_sql::{Database, Rows, query, query_as};
 
+use super::rows::Named;
 use super::{
-    Due, FlowStore, HeadsQuery, QuotaStore, RetentionStore, RunStore, StoreClock, StoreError, SubjectStore, TABLES,
+    Due, FlowStore, HeadsQuery, LaneQuery, LaneRuns, QuotaStore, RetentionStore, RunStore, StoreClock, StoreError,
+    SubjectStore, TABLES,
 };
 
 /// The store in a Postgres or SQLite database.
@@ -32,13 +34,12 @@ impl SqlStore {
     pub async fn open(database: Database, partitions: i32) -> Result<Self, StoreError> {
         database.migrate(&TABLES).await?;
         let mut writing = database.write().await?;
-        sqlx::query("INSERT INTO usher_meta (name, value) VALUES ('partitions', $1) ON CONFLICT (name) DO NOTHING")
+        query("INSERT INTO usher_meta (name, value) VALUES ('partitions', $1) ON CONFLICT (name) DO NOTHING")
             .bind(partitions.to_string())
             .execute(writing.connection())
             .await?;
-        let (found,): (String,) = sqlx::query_as("SELECT value FROM usher_meta WHERE name = 'partitions'")
-            .fetch_one(writing.connection())
-            .await?;
+        let (found,): (String,) =
+            query_as("SELECT value FROM usher_meta WHERE name = 'partitions'").fetch_one(writing.connection()).await?;
         writing.commit().await?;
         if found != partitions.to_string() {
             return Err(StoreError::PartitionCount { found, wanted: partitions });
@@ -62,7 +63,7 @@ impl SqlStore {
     /// If the database does not answer.
     pub async fn has_read(&self) -> Result<bool, StoreError> {
         let sql = "SELECT count(*) FROM usher_ownership";
-        let (owned,): (i64,) = sqlx::query_as(sql).fetch_one(&self.database.pool).await?;
+        let (owned,): (i64,) = query_as(sql).fetch_one(&self.database).await?;
         Ok(owned > 0)
     }
 
@@ -84,13 +85,13 @@ impl RunStore for SqlStore {
                      (SELECT count(*) FROM usher_ownership o WHERE o.flow = $1 AND o.frontier IS NOT NULL \
                         AND o.partition < CAST(m.value AS BIGINT)) \
                    FROM usher_meta m WHERE m.name = 'partitions'";
-        let (laid_out, begun): (i64, i64) = sqlx::query_as(sql).bind(flow).fetch_one(writing.connection()).await?;
+        let (laid_out, begun): (i64, i64) = query_as(sql).bind(flow).fetch_one(writing.connection()).await?;
         for partition in partitions {
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at) VALUES ($1, $2, 1, $3, $4) \
                        ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at \
                        RETURNING epoch, frontier, sought";
-            let (epoch, frontier, operator_offset): (i64, Option<i64>, Option<i64>) = sqlx::query_as(sql)
+            let (epoch, frontier, operator_offset): (i64, Option<i64>, Option<i64>) = query_as(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))
                 .bind(owner)
@@ -122,8 +123,8 @@ impl RunStore for SqlStore {
         super::lanes::heads(&self.database, flow, of).await
     }
 
-    async fn lane(&self, flow: &str, key: &SubjectId, limit: usize) -> Result<(Vec<Run>, bool), StoreError> {
-        super::lanes::lane(&self.database, flow, key, limit).await
+    async fn lanes(&self, flow: &str, of: &[LaneQuery]) -> Result<Vec<LaneRuns>, StoreError> {
+        super::lanes::lanes(&self.database, flow, of).await
     }
 
     async fn due(&self, flow: &str, partitions: &[(Partition, Epoch)], now: Timestamp) -> Result<Due, StoreError> {
@@ -143,13 +144,22 @@ impl RunStore for SqlStore {
 
 #[async_trait]
 impl SubjectStore for SqlStore {
-    async fn subject(&self, subject: &SubjectId) -> Result<Option<Subject>, StoreError> {
-        let row: Option<(Option<String>, Option<i64>, i64)> =
-            sqlx::query_as("SELECT snapshot, deleted_at, revision FROM usher_subject WHERE subject = $1")
-                .bind(subject.as_str())
-                .fetch_optional(&self.database.pool)
-                .await?;
-        Ok(row.map(|(snapshot, deleted_at, revision)| Subject { snapshot, deleted: deleted_at.is_some(), revision }))
+    async fn subjects(&self, subjects: &[SubjectId]) -> Result<HashMap<SubjectId, Subject>, StoreError> {
+        let rows = Rows::of(subjects).text("of", |subject| subject.as_str());
+        let query = rows.query(self.database.dialect, Vec::new(), |rows| {
+            format!(
+                "SELECT s.subject, s.snapshot, s.deleted_at, s.revision FROM {rows} \
+                 JOIN usher_subject s ON s.subject = r.of"
+            )
+        });
+        let answers = self.database.read(vec![query]).await?;
+        let read = |row| {
+            let row = Named(row);
+            let deleted = row.get::<Option<i64>>("deleted_at")?.is_some();
+            let subject = Subject { snapshot: row.get("snapshot")?, deleted, revision: row.get("revision")? };
+            Ok((row.parsed("subject")?, subject))
+        };
+        answers.iter().flat_map(|answer| &answer.rows).map(read).collect()
     }
 
     async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError> {
@@ -170,7 +180,7 @@ impl SubjectStore for SqlStore {
 impl FlowStore for SqlStore {
     async fn keep_flow(&self, flow: &str, version: &str, source: &str) -> Result<(), StoreError> {
         let mut writing = self.database.write().await?;
-        sqlx::query("INSERT INTO usher_flow (flow, version, source) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+        query("INSERT INTO usher_flow (flow, version, source) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
             .bind(flow)
             .bind(version)
             .bind(source)
@@ -180,10 +190,10 @@ impl FlowStore for SqlStore {
     }
 
     async fn flow(&self, flow: &str, version: &str) -> Result<Option<String>, StoreError> {
-        let row: Option<(String,)> = sqlx::query_as("SELECT source FROM usher_flow WHERE flow = $1 AND version = $2")
+        let row: Option<(String,)> = query_as("SELECT source FROM usher_flow WHERE flow = $1 AND version = $2")
             .bind(flow)
             .bind(version)
-            .fetch_optional(&self.database.pool)
+            .fetch_optional(&self.database)
             .await?;
         Ok(row.map(|(source,)| source))
     }
@@ -193,11 +203,10 @@ impl FlowStore for SqlStore {
     }
 
     async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<Offset>>, StoreError> {
-        let rows: Vec<(i64, Option<i64>)> =
-            sqlx::query_as("SELECT partition, frontier FROM usher_ownership WHERE flow = $1")
-                .bind(flow)
-                .fetch_all(&self.database.pool)
-                .await?;
+        let rows: Vec<(i64, Option<i64>)> = query_as("SELECT partition, frontier FROM usher_ownership WHERE flow = $1")
+            .bind(flow)
+            .fetch_all(&self.database)
+            .await?;
         let row = |(partition, frontier): (i64, Option<i64>)| {
             Some((Partition(i32::try_from(partition).ok()?), frontier.map(Offset)))
         };

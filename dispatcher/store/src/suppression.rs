@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{AnyConnection, AssertSqlSafe};
-use usher_engine::arrival::Arrival;
+use usher_engine::arrival::Batch;
 use usher_proto::suppression::SuppressionEntry;
 use usher_proto::suppression::{ALL_LISTS, SuppressionKind};
 use usher_proto::{AddressDigest, Instance, Timestamp};
-use usher_sql::Database;
+use usher_sql::{Database, Dialect, SqlQuery, query_as};
 
+use super::admit::fenced;
+use super::change::FENCE;
+use super::known::Identified;
 use super::{SqlStore, StoreError};
 
 /// Placeholder for every instance; no instance has this name.
@@ -39,39 +41,47 @@ pub struct SuppressionRecord {
     pub at: Timestamp,
 }
 
-/// Applies the suppression changes of a batch.
-pub(super) async fn apply(connection: &mut AnyConnection, arrivals: &[&Arrival]) -> Result<(), StoreError> {
-    // In one order everywhere, because the rows are locked.
+/// Returns the statement that applies the suppression changes of a batch; `None` if it has none.
+pub(super) fn apply(dialect: Dialect, flow: &str, batch: &Batch, events: &[Identified<'_>]) -> Option<SqlQuery> {
+    // In one order everywhere, because the rows are locked; of several for one list the newest, because a statement changes
+    // a row once.
     let mut changes = BTreeMap::new();
-    for arrival in arrivals {
+    for Identified { arrival, event, .. } in events {
         if let Some(change) = &arrival.suppression {
-            let event = &arrival.event;
             let instance = change.instance.as_ref().map_or(EVERY_INSTANCE, Instance::as_str);
-            changes.insert((change.address, instance, &change.scope, event.occurred_at, event.reference()), change);
+            let known = changes.entry((change.address, instance, change.scope.as_str()));
+            let news = (arrival.event.occurred_at, event, change);
+            let entry = known.or_insert(news);
+            if (entry.0, entry.1) < (news.0, news.1) {
+                *entry = news;
+            }
         }
     }
-    let sql = "INSERT INTO usher_reach (address, instance, scope, held, reason, who, at, event) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (address, instance, scope) DO UPDATE SET held = excluded.held, reason = excluded.reason, \
-                 who = excluded.who, at = excluded.at, event = excluded.event \
-               WHERE (usher_reach.at, usher_reach.event) < (excluded.at, excluded.event)";
-    for ((address, instance, scope, at, event), change) in changes {
-        let held = match change.kind {
-            SuppressionKind::Suppressed | SuppressionKind::Unsubscribed => 1_i64,
-            SuppressionKind::Restored => 0,
-        };
-        sqlx::query(sql)
-            .bind(address.to_string())
-            .bind(instance)
-            .bind(scope)
-            .bind(held)
-            .bind(&change.reason)
-            .bind(&change.by)
-            .bind(at.millis())
-            .bind(event.as_str())
-            .execute(&mut *connection)
-            .await?;
+    if changes.is_empty() {
+        return None;
     }
-    Ok(())
+    let changes: Vec<_> = changes.into_iter().collect();
+    let rows = fenced(&changes, batch)
+        .text("address", |((address, ..), _)| address.to_string())
+        .text("instance", |((_, instance, _), _)| *instance)
+        .text("scope", |((.., scope), _)| *scope)
+        .int("held", |(_, (_, _, change))| match change.kind {
+            SuppressionKind::Suppressed | SuppressionKind::Unsubscribed => 1,
+            SuppressionKind::Restored => 0,
+        })
+        .text("reason", |(_, (_, _, change))| change.reason.as_str())
+        .text("who", |(_, (_, _, change))| change.by.as_str())
+        .int("at", |(_, (at, ..))| at.millis())
+        .text("event", |(_, (_, event, _))| event.as_str());
+    Some(rows.query(dialect, vec![flow.into()], |rows| {
+        format!(
+            "INSERT INTO usher_reach (address, instance, scope, held, reason, who, at, event) \
+             SELECT r.address, r.instance, r.scope, r.held, r.reason, r.who, r.at, r.event FROM {rows} WHERE {FENCE} \
+             ON CONFLICT (address, instance, scope) DO UPDATE SET held = excluded.held, reason = excluded.reason, \
+               who = excluded.who, at = excluded.at, event = excluded.event \
+             WHERE (usher_reach.at, usher_reach.event) < (excluded.at, excluded.event)"
+        )
+    }))
 }
 
 /// Returns the entries that suppress these addresses for an instance: for all mail, or for mail of this list. Entries
@@ -93,11 +103,11 @@ pub(super) async fn listed(
         database.dialect.texts()
     );
     let texts: Vec<String> = addresses.iter().map(AddressDigest::to_string).collect();
-    let rows: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(sql))
+    let rows: Vec<(String, String)> = query_as(sql)
         .bind(list.unwrap_or(ALL_LISTS))
         .bind(json!(texts).to_string())
         .bind(instance)
-        .fetch_all(&database.pool)
+        .fetch_all(database)
         .await?;
     let read = |(address, scope): (String, String)| {
         let address = address.parse().map_err(|_| StoreError::Unreadable("address".into()))?;
@@ -117,7 +127,7 @@ impl SqlStore {
                    WHERE $1 = '' OR address = $1 ORDER BY at, address, instance, scope";
         let address = address.map(|address| address.to_string()).unwrap_or_default();
         let rows: Vec<(String, String, String, i64, String, String, i64)> =
-            sqlx::query_as(sql).bind(address).fetch_all(&self.database.pool).await?;
+            query_as(sql).bind(address).fetch_all(&self.database).await?;
         let record = |(address, instance, scope, held, reason, who, at)| SuppressionRecord {
             address,
             instance,

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use sqlx::AnyConnection;
 use usher_engine::clock::Witness;
 use usher_proto::Timestamp;
-use usher_sql::{Database, Dialect};
+use usher_sql::{Connection, Database, Dialect, query, query_as};
 
 use super::StoreError;
 
@@ -21,8 +20,7 @@ const USED: &str = "used_at";
 const WRITTEN: &str = "written_until";
 
 pub(super) async fn witness(database: &Database, now: Timestamp, right: bool) -> Result<Witness, StoreError> {
-    let newest: (Option<i64>,) =
-        sqlx::query_as("SELECT max(newest_at) FROM usher_ownership").fetch_one(&database.pool).await?;
+    let newest: (Option<i64>,) = query_as("SELECT max(newest_at) FROM usher_ownership").fetch_one(database).await?;
     let newest = newest.0.filter(|millis| *millis > 0).map(Timestamp::from_millis);
     if database.dialect == Dialect::Postgres {
         return Ok(Witness { own: Some(database.now().await?), last_used: None, newest });
@@ -50,27 +48,24 @@ pub(super) async fn witness(database: &Database, now: Timestamp, right: bool) ->
 }
 
 async fn known(database: &Database, name: &str) -> Result<Option<Timestamp>, StoreError> {
-    let row: Option<(String,)> = sqlx::query_as("SELECT value FROM usher_meta WHERE name = $1")
-        .bind(name)
-        .fetch_optional(&database.pool)
-        .await?;
+    let row: Option<(String,)> =
+        query_as("SELECT value FROM usher_meta WHERE name = $1").bind(name).fetch_optional(database).await?;
     Ok(row.and_then(|(text,)| text.parse().ok()).map(Timestamp::from_millis))
 }
 
-async fn keep(connection: &mut AnyConnection, name: &str, at: Timestamp) -> Result<(), StoreError> {
+async fn keep(connection: &mut Connection, name: &str, at: Timestamp) -> Result<(), StoreError> {
     let sql = "INSERT INTO usher_meta (name, value) VALUES ($1, $2) \
                ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-    sqlx::query(sql).bind(name).bind(at.millis().to_string()).execute(connection).await?;
+    query(sql).bind(name).bind(at.millis().to_string()).execute(connection).await?;
     Ok(())
 }
 
 /// Shifts the waits, pauses and claims that were written later than now, so that they keep their length from now on.
-async fn set_back(connection: &mut AnyConnection, now: Timestamp) -> Result<(), StoreError> {
-    let sql = "UPDATE usher_run SET due_at = due_at - (changed_at - $1), \
+async fn set_back(connection: &mut Connection, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "UPDATE usher_open_run SET due_at = due_at - (changed_at - $1), wakes_at = wakes_at - (changed_at - $1), \
                  claimed_until = claimed_until - (changed_at - $1), changed_at = $1 \
-               WHERE ended_at IS NULL AND changed_at > $2";
-    let mended =
-        sqlx::query(sql).bind(now.millis()).bind(now.plus(AHEAD).millis()).execute(connection).await?.rows_affected();
+               WHERE changed_at > $2";
+    let mended = query(sql).bind(now.millis()).bind(now.plus(AHEAD).millis()).execute(connection).await?;
     tracing::warn!(runs = mended, "clock was ahead at the last use of the store; waits corrected");
     Ok(())
 }

@@ -1,31 +1,131 @@
-//! The columns that a run's change of state sets and resets, each group in one place. A statement adds its own values and
-//! its condition; `$1` is the time of the change where a group has a time.
+//! Transitions between the two tables of runs, and the columns that each sets and resets, in one place. A statement adds its
+//! own values and its condition; `$1` is the flow and `$2` the time.
 
-/// No attempt is claimed.
-pub(super) const UNCLAIMED: &str = "claimed_at = NULL, claimed_until = NULL";
+use usher_proto::Timestamp;
+use usher_sql::{Dialect, SqlParam, SqlQuery, query};
+
+use super::rows::{LASTING_COLUMNS, RUN_COLUMNS};
 
 /// Nothing is waited for.
-pub(super) const AWAITS_NOTHING: &str = "due_at = NULL, awaits_news = 0";
+pub(super) const AWAITS_NOTHING: &str = "due_at = NULL, wakes_at = NULL, awaits_news = 0";
 
-/// No attempt of the step was made. What identifies its requests (`generation`, `asked_at`, `request`) is kept.
-pub(super) const UNTRIED: &str = "attempts = 0, spent = 0, unanswered = 0, tried_since = NULL, failed_at = NULL";
-
-/// The step has no request: the next one is its first.
-pub(super) const UNASKED: &str = "generation = 0, asked_at = NULL, request = NULL";
-
-/// The run begins with another step, or with the same one in another pass: untried, unasked, unclaimed, waiting for nothing.
+/// The run begins with another step, or with the same one in another pass: untried, without a request, unclaimed, waiting for
+/// nothing.
 pub(super) fn fresh_step() -> String {
-    format!("{UNTRIED}, {UNASKED}, {UNCLAIMED}, {AWAITS_NOTHING}")
+    format!(
+        "attempts = 0, spent = 0, unanswered = 0, tried_since = NULL, failed_at = NULL, generation = 0, asked_at = NULL, \
+         request = NULL, claimed_at = NULL, claimed_until = NULL, {AWAITS_NOTHING}"
+    )
 }
 
-/// An ended run is taken up again: queued, with nothing of its end.
-pub(super) const TAKEN_UP: &str = "state = 'queued', reason = NULL, error = NULL, note = NULL, ended_at = NULL, \
-                                   cancel_asked = 0";
+/// The columns of an ended run besides [`LASTING_COLUMNS`].
+pub(super) const ENDED_COLUMNS: &str = "ended_at, state, note, reason, error, body, before_event, results, request, deaths, \
+                                        letter";
 
-/// The run is cancelled: its content is deleted. If its last attempt may have taken effect, the note says so.
-pub(super) fn cancelled() -> String {
-    format!(
-        "state = 'cancelled', ended_at = $1, body = NULL, before_event = NULL, \
-         note = CASE WHEN request IS NULL THEN note ELSE 'in_doubt' END, request = NULL, {UNCLAIMED}, {AWAITS_NOTHING}"
-    )
+/// Returns [`LASTING_COLUMNS`] of the table `o`.
+pub(super) fn lasting() -> String {
+    let columns: Vec<String> = LASTING_COLUMNS.split(", ").map(|column| format!("o.{column}")).collect();
+    columns.join(", ")
+}
+
+/// Returns the statements that cancel the open runs `o` of a flow that meet `which`: their content is deleted. If the last
+/// attempt of one may have taken effect, its note says so. The first answer holds the events of the runs.
+pub(super) fn cancel(dialect: Dialect, flow: &str, now: Timestamp, which: &str, params: &[SqlParam]) -> Vec<SqlQuery> {
+    let values = format!(
+        "{}, $2, 'cancelled', CASE WHEN o.request IS NULL THEN o.note ELSE 'in_doubt' END, o.reason, o.error, NULL, NULL, \
+         NULL, CAST(NULL AS BYTEA), o.deaths, o.letter",
+        lasting()
+    );
+    let columns = format!("{LASTING_COLUMNS}, {ENDED_COLUMNS}");
+    let which = format!("o.flow = $1 AND {which}");
+    let moved = moved(dialect, "usher_open_run", "usher_ended_run", &columns, &values, &which, "event_ref, subject");
+    with_params(moved, flow, now, params)
+}
+
+/// Returns the condition that a run `o` has no attempt in flight.
+pub(super) const NOT_UNDER_WAY: &str = "(o.state IN ('queued', 'waiting', 'parked') OR o.claimed_at IS NULL)";
+
+/// Values of an ended run that is taken up again.
+pub(super) struct TakenUp<'a> {
+    /// Columns that get other values than those of the ended run, with the values in SQL.
+    pub(super) set: &'a [(&'a str, &'a str)],
+    /// The condition of the ended run `o`.
+    pub(super) which: &'a str,
+}
+
+/// The columns of an open run that is taken up again, with their values unless others are given: queued, with nothing of its
+/// end, and no attempt of its step. What identifies its requests is kept.
+const TAKEN_UP: [(&str, &str); 17] = [
+    ("state", "'queued'"),
+    ("position", "o.position"),
+    ("body", "o.body"),
+    ("before_event", "o.before_event"),
+    ("attempts", "0"),
+    ("failed_at", "CAST(NULL AS BIGINT)"),
+    ("partition", "o.partition"),
+    ("step", "o.step"),
+    ("destination", "o.destination"),
+    ("pass", "o.pass"),
+    ("generation", "o.generation"),
+    ("flow_version", "o.flow_version"),
+    ("asked_at", "o.asked_at"),
+    ("deaths", "o.deaths"),
+    ("letter", "o.letter"),
+    ("request", "o.request"),
+    ("results", "COALESCE(o.results, '{}')"),
+];
+
+/// Returns the statements that take an ended run up again. The first answer holds the run.
+pub(super) fn take_up(
+    dialect: Dialect,
+    flow: &str,
+    now: Timestamp,
+    how: &TakenUp<'_>,
+    params: &[SqlParam],
+) -> Vec<SqlQuery> {
+    let unchanged = LASTING_COLUMNS.split(", ").filter(|column| TAKEN_UP.iter().all(|(known, _)| known != column));
+    let mut columns: Vec<&str> = unchanged.clone().collect();
+    let mut values: Vec<String> = unchanged.map(|column| format!("o.{column}")).collect();
+    for (column, usual) in TAKEN_UP {
+        let given = how.set.iter().find(|(name, _)| *name == column).map(|(_, value)| *value);
+        columns.push(column);
+        values.push(given.unwrap_or(usual).to_owned());
+    }
+    let which = format!("o.flow = $1 AND {}", how.which);
+    let (columns, values) = (columns.join(", "), values.join(", "));
+    let moved = moved(dialect, "usher_ended_run", "usher_open_run", &columns, &values, &which, RUN_COLUMNS);
+    with_params(moved, flow, now, params)
+}
+
+/// Returns the statements that move the rows `o` that meet `which` from one table to another and return some columns of what
+/// they have written.
+fn moved(
+    dialect: Dialect,
+    from: &str,
+    to: &str,
+    columns: &str,
+    values: &str,
+    which: &str,
+    returning: &str,
+) -> Vec<String> {
+    match dialect {
+        Dialect::Postgres => vec![format!(
+            "WITH gone AS (DELETE FROM {from} AS o WHERE {which} RETURNING {values}) \
+             INSERT INTO {to} ({columns}) SELECT * FROM gone RETURNING {returning}"
+        )],
+        Dialect::Sqlite => vec![
+            format!(
+                "INSERT INTO {to} ({columns}) SELECT {values} FROM {from} AS o WHERE {which} RETURNING {returning}"
+            ),
+            format!("DELETE FROM {from} AS o WHERE {which}"),
+        ],
+    }
+}
+
+fn with_params(statements: Vec<String>, flow: &str, now: Timestamp, params: &[SqlParam]) -> Vec<SqlQuery> {
+    let bound = |sql: String| {
+        let query = query(sql).bind(flow).bind(now.millis());
+        params.iter().fold(query, |query, param| query.bind(param.clone()))
+    };
+    statements.into_iter().map(bound).collect()
 }

@@ -29,10 +29,11 @@ struct Need {
 }
 
 /// All needs. `docs/testing.md` describes the variables.
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 12] = [
     Need { name: "kafka", display: "Kafka", presence: Presence::Variable("USHER_TEST_KAFKA") },
     Need { name: "kafka_libs", display: "Kafka's jars", presence: Presence::Variable("USHER_TEST_KAFKA_LIBS") },
     Need { name: "postgres", display: "Postgres", presence: Presence::Variable("USHER_TEST_POSTGRES") },
+    Need { name: "pgbouncer", display: "PgBouncer", presence: Presence::Variable("USHER_TEST_PGBOUNCER") },
     Need { name: "stripe_mock", display: "stripe-mock", presence: Presence::Variable("USHER_TEST_STRIPE_MOCK") },
     Need { name: "aiosmtpd", display: "aiosmtpd", presence: Presence::Variable("USHER_TEST_SMTP") },
     Need { name: "sdks", display: "the destinations' SDKs", presence: Presence::Variable("USHER_TEST_SDKS") },

@@ -51,7 +51,8 @@ impl Unfenced {
             return Ok(BTreeMap::new());
         }
         let sql = "SELECT partition, epoch FROM usher_ownership WHERE flow = $1";
-        let rows: Vec<(i64, i64)> = sqlx::query_as(sql).bind(flow).fetch_all(&self.pool).await?;
+        let rows: Result<Vec<(i64, i64)>, _> = sqlx::query_as(sql).bind(flow).fetch_all(&self.pool).await;
+        let rows = rows.map_err(|error| StoreError::Unreadable(error.to_string()))?;
         let known = |(partition, epoch): (i64, i64)| Some((Partition(i32::try_from(partition).ok()?), Epoch(epoch)));
         Ok(rows.into_iter().filter_map(known).collect())
     }

@@ -352,7 +352,9 @@ async fn a_topic_says_how_far_its_partitions_reach(subject: Subject) {
     let all = || (0..PARTITIONS).map(Partition);
     let nothing: BTreeMap<Partition, Watermarks> =
         all().map(|partition| (partition, Watermarks { low: Offset(0), high: Offset(0) })).collect();
-    assert_eq!(subject.log.watermarks(&subject.topic).await.unwrap(), nothing);
+    // A broker knows the leaders of a new topic's partitions a little later than the topic.
+    let reached = || async { subject.log.watermarks(&subject.topic).await.ok() };
+    assert_eq!(eventually("all leaders are known", DEADLINE, reached).await, nothing);
     let mut ends = nothing;
     for number in 0..20 {
         let position = subject.log.append(&subject.spec, record(&format!("user_{number}"), "x")).await.unwrap();

@@ -27,8 +27,8 @@ use usher_proto::{
 };
 use usher_sql::{Database, DatabaseAddress};
 use usher_store::{
-    FlowStore as _, HeadsQuery, QuotaStore as _, RetentionStore as _, RunFilter, RunStore as _, SqlStore,
-    StoreClock as _, StoreError, SubjectStore as _,
+    FlowStore as _, HeadsQuery, LaneQuery, LaneRuns, QuotaStore as _, RetentionStore as _, RunFilter, RunStore as _,
+    SqlStore, StoreClock as _, StoreError, SubjectStore as _,
 };
 use usher_tests::backend::setting;
 use usher_tests::unique;
@@ -36,6 +36,7 @@ use usher_tests::unique;
 mod earlier;
 
 mod identity;
+mod pooler;
 
 mod refused;
 
@@ -109,7 +110,7 @@ async fn only_what_nothing_of_its_key_goes_before_is_a_head(subject: TestStore) 
     subject.change(epoch, "e3", claim(1, 0, b"x")).await;
     assert_eq!(subject.due(epoch, 10).await, (vec![], vec!["a".to_owned()]), "it comes back behind");
     assert_eq!(subject.head_names().await, ["f", "e3"]);
-    let (lane, more) = subject.store.lane(FLOW, &id("a"), 1).await.unwrap();
+    let (lane, more) = subject.lane("a", 1).await;
     assert_eq!((names(&lane), more), (vec!["e3".to_owned()], true));
 }
 
@@ -144,7 +145,7 @@ async fn a_parked_run_holds_its_lane_wherever_it_is(subject: TestStore) {
     };
     assert_eq!(subject.change(epoch, "e0", park(10, tries, Some(b"exact"))).await, Changed::Written);
     assert_eq!(subject.head_names().await, Vec::<String>::new());
-    assert_eq!(subject.store.lane(FLOW, &id("a"), 9).await.unwrap(), (vec![], false));
+    assert_eq!(subject.lane("a", 9).await, (vec![], false));
     let more = subject.admit(epoch, vec![arrival(2, "e2", "a")]).await;
     assert_eq!((names(&more.heads), more.behind), (vec![], vec![id("a")]));
     // Another owner takes over; the parked run stays parked.
@@ -326,7 +327,7 @@ async fn a_lane_is_read_in_order(subject: TestStore) {
     let epoch = subject.own().await;
     let arrivals = [(3, "e3", "a"), (1, "e1", "a"), (2, "e2", "b")].map(|(o, e, k)| arrival(o, e, k)).to_vec();
     subject.admit(epoch, arrivals).await;
-    let (lane, more) = subject.store.lane(FLOW, &id("a"), 10).await.unwrap();
+    let (lane, more) = subject.lane("a", 10).await;
     assert_eq!((lane.iter().map(|run| run.position).collect::<Vec<_>>(), more), (vec![1, 3], false));
 }
 

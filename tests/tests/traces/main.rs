@@ -7,13 +7,12 @@ mod collector;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use collector::{Answers, Collector, ExportedSpan};
 use usher_lab::Fault;
 use usher_tests::backend::Backend;
 use usher_tests::events::{User, Webhook};
 use usher_tests::test_env::{Options, SECRET, SOON, TestEnv};
 use usher_tests::{eventually, on_both_backends};
-
-use collector::{Answers, Collector, ExportedSpan};
 
 const CALLER: (&str, &str) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0b9902b7");
 

@@ -2,12 +2,16 @@
 
 use usher_engine::{Cause, Outcome};
 use usher_proto::Reason;
-use usher_sql::fault::{self, DatabaseFault};
+use usher_sql::SqlError;
+use usher_sql::fault::DatabaseFault;
 
 /// Classifies an error by the same table as the store's errors.
-pub(super) fn classify(error: &sqlx::Error) -> Outcome {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
-    outcome(DatabaseFault::of(error), &code, fault::describe(error))
+pub(super) fn classify(error: &SqlError) -> Outcome {
+    let code = match error {
+        SqlError::Answer(answer) => answer.code.to_string(),
+        _ => String::new(),
+    };
+    outcome(DatabaseFault::of(error), &code, error.to_string())
 }
 
 pub(super) fn outcome(fault: DatabaseFault, code: &str, error: String) -> Outcome {

@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Row as _};
 use tempfile::TempDir;
 use usher_engine::Cause;
 use usher_proto::{Event, EventId, Instance, Json, Key, Source, SubjectId, Timestamp};
-use usher_sql::DatabaseAddress;
 use usher_sql::fault::DatabaseFault;
+use usher_sql::{DatabaseAddress, Row, query};
 
 use super::classify::outcome;
 use super::table::TableKind;
@@ -37,8 +36,8 @@ async fn on_sqlite() -> Scene {
 async fn on_postgres() -> Scene {
     let server = crate::tests::real("USHER_TEST_POSTGRES");
     let name = format!("usher_test_directory_{:016x}", rand::random::<u64>());
-    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-    sqlx::query(create).execute(&open(&server).pool).await.expect("a database is made");
+    let create = format!("CREATE DATABASE {name}");
+    query(create).execute(&open(&server)).await.expect("a database is made");
     let base = server.rsplit_once('/').expect("a database in the address").0.to_owned();
     let directory = Directory::new(open(&format!("{base}/{name}")));
     with_tables(Scene { directory, kept_by: KeptBy::Server { address: server, database: name } }).await
@@ -99,8 +98,8 @@ impl Scene {
     async fn rows(&self, table: &str, columns: &[&str]) -> Vec<Vec<Option<String>>> {
         let list: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
         let sql = format!("SELECT {} FROM {table} ORDER BY id", list.join(", "));
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.directory.database.pool).await.expect("rows");
-        let read = |row: &sqlx::any::AnyRow| (0..columns.len()).map(|index| row.get(index)).collect();
+        let rows = query(sql).fetch_all(&self.directory.database).await.expect("rows");
+        let read = |row: &Row| (0..columns.len()).map(|index| row.get(index).expect("a column")).collect();
         rows.iter().map(read).collect()
     }
 
@@ -110,10 +109,9 @@ impl Scene {
     }
 
     async fn end(self) {
-        self.directory.database.pool.close().await;
         if let KeptBy::Server { address, database } = self.kept_by {
-            let drop = AssertSqlSafe(format!("DROP DATABASE {database} WITH (FORCE)"));
-            sqlx::query(drop).execute(&open(&address).pool).await.expect("it is thrown away");
+            let drop = format!("DROP DATABASE {database} WITH (FORCE)");
+            query(drop).execute(&open(&address)).await.expect("it is thrown away");
         }
     }
 

@@ -1,7 +1,6 @@
 //! Writes rows: a newer state replaces an older one, and nothing replaces a deletion.
 
-use sqlx::{AssertSqlSafe, Row as _};
-use usher_sql::{Database, Dialect, Writing};
+use usher_sql::{Database, Dialect, SqlError, SqlTransaction, query};
 
 use super::request::TableRow;
 use super::table::{Table, TableKind};
@@ -39,12 +38,12 @@ fn upsert_statement(table: &Table, dialect: Dialect) -> String {
 }
 
 /// Inserts or updates a row. Returns true if the row was written, false if a newer state or a deletion took precedence.
-pub(super) async fn upsert(database: &Database, row: &TableRow) -> Result<bool, sqlx::Error> {
+pub(super) async fn upsert(database: &Database, row: &TableRow) -> Result<bool, SqlError> {
     let table = row.kind.table();
     let mut writing = database.write().await?;
     let owners = table.belongs_to.iter().filter_map(|(column, _)| row.text(column));
     lock(database, &mut writing, [row.id()].into_iter().chain(owners).collect()).await?;
-    let mut query = sqlx::query(AssertSqlSafe(upsert_statement(table, database.dialect)));
+    let mut query = query(upsert_statement(table, database.dialect));
     for (name, _) in table.texts {
         query = query.bind(row.text(name).map(str::to_owned));
     }
@@ -57,11 +56,11 @@ pub(super) async fn upsert(database: &Database, row: &TableRow) -> Result<bool, 
     let extra = row.text("extra").unwrap_or("{}").to_owned();
     let written = query.bind(extra).execute(writing.connection()).await?;
     writing.commit().await?;
-    Ok(written.rows_affected() > 0)
+    Ok(written > 0)
 }
 
 /// Deletes a row together with the rows that belong to it, and writes a tombstone. A deletion always wins.
-pub(super) async fn delete(database: &Database, kind: TableKind, id: &str, at: i64) -> Result<bool, sqlx::Error> {
+pub(super) async fn delete(database: &Database, kind: TableKind, id: &str, at: i64) -> Result<bool, SqlError> {
     let name = kind.table().name;
     let mut writing = database.write().await?;
     lock(database, &mut writing, vec![id]).await?;
@@ -71,15 +70,15 @@ pub(super) async fn delete(database: &Database, kind: TableKind, id: &str, at: i
          ON CONFLICT (id) DO UPDATE SET deleted_at = excluded.deleted_at \
          WHERE {name}_deleted.deleted_at < excluded.deleted_at"
     );
-    sqlx::query(AssertSqlSafe(tombstone)).bind(id).bind(at).execute(writing.connection()).await?;
+    query(tombstone).bind(id).bind(at).execute(writing.connection()).await?;
     // An object created after the deletion is a different one, if the table allows that.
     let until = if kind.table().may_return { at } else { i64::MAX };
     let gone = format!("DELETE FROM {name} WHERE id = $1 AND COALESCE(created_at, 0) <= $2");
-    sqlx::query(AssertSqlSafe(gone)).bind(id).bind(until).execute(writing.connection()).await?;
+    query(gone).bind(id).bind(until).execute(writing.connection()).await?;
     for other in TableKind::ALL {
         for (column, _) in other.table().belongs_to.iter().filter(|(_, owner)| *owner == kind) {
             let theirs = format!("DELETE FROM {} WHERE {column} = $1", other.table().name);
-            sqlx::query(AssertSqlSafe(theirs)).bind(id).execute(writing.connection()).await?;
+            query(theirs).bind(id).execute(writing.connection()).await?;
         }
     }
     writing.commit().await?;
@@ -89,16 +88,16 @@ pub(super) async fn delete(database: &Database, kind: TableKind, id: &str, at: i
 /// Serializes upserts and deletions of the same object or of its owners. Neither sees the other's uncommitted changes,
 /// so together they could leave a deleted object in the table. The ids are sorted, because locks taken in different
 /// orders would deadlock.
-async fn lock(database: &Database, writing: &mut Writing, mut ids: Vec<&str>) -> Result<(), sqlx::Error> {
+async fn lock(database: &Database, writing: &mut SqlTransaction, mut ids: Vec<&str>) -> Result<(), SqlError> {
     if database.dialect == Dialect::Postgres {
         ids.sort_unstable();
         ids.dedup();
         for id in ids {
-            let row = sqlx::query("SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock(hashtextextended($1, 0))) AS l")
+            let row = query("SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock(hashtextextended($1, 0))) AS l")
                 .bind(id)
                 .fetch_one(writing.connection())
                 .await?;
-            let _: i64 = row.try_get(0)?;
+            let _: i64 = row.get(0)?;
         }
     }
     Ok(())

@@ -88,7 +88,7 @@ impl StepExecutor {
         let list = step_call.call.marketing.as_deref();
         let digests: Vec<AddressDigest> = recipients.iter().map(|address| AddressDigest::of(address)).collect();
         let instance = step_call.run.event.instance();
-        let listed = self.ask(|| self.subjects.listed(instance, list, &digests)).await?;
+        let listed = self.ask(|| self.people.listed(instance, list, &digests)).await?;
         Ok(Rules { allowlist: &self.suppression.allowlist, listed })
     }
 

@@ -178,7 +178,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
     let executor = StepExecutor {
         versions,
-        subjects: store.clone(),
+        people: store.clone(),
+        subjects: SubjectReader::start(store.clone()),
         connectors,
         quotas,
         suppression,

@@ -14,6 +14,7 @@ on_every_store!(
     a_record_that_no_flow_can_take_is_kept_once_for_all_of_them,
     a_suppression_of_one_instance_is_not_one_of_another,
     what_another_log_has_at_a_place_is_kept_there,
+    a_later_event_of_a_batch_cancels_what_a_command_before_it_has_queued,
     a_dead_run_goes_to_the_partition_that_its_key_has_now,
     whoever_lost_a_partition_hears_of_it_with_nothing_to_do,
     a_letter_is_not_erased_while_its_run_may_die_again,
@@ -203,13 +204,31 @@ async fn what_another_log_has_at_a_place_is_kept_there(subject: TestStore) {
     assert_eq!(rows.iter().map(|row| row.event.as_str()).collect::<Vec<_>>(), ["other"]);
 }
 
+async fn a_later_event_of_a_batch_cancels_what_a_command_before_it_has_queued(subject: TestStore) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "b")]).await;
+    subject.change(epoch, "e0", dead(false)).await;
+    subject.change(epoch, "e1", dead(false)).await;
+    let redrive =
+        |offset, id: &str, key: &str, run: &str| order(offset, id, key, run, CommandKind::Redrive { deaths: 1 });
+    let orders = vec![
+        redrive(2, "o0", "a", "e0"),
+        cancels(arrival(3, "gone-a", "a")),
+        cancels(arrival(4, "gone-b", "b")),
+        redrive(5, "o1", "b", "e1"),
+    ];
+    let admitted = subject.admit(epoch, orders).await;
+    assert_eq!((names(&admitted.woken), admitted.cancelled), (vec!["e1".to_owned()], vec![(id("a"), reference("e0"))]));
+    assert_eq!((subject.state("e0").await.as_str(), subject.head_names().await), ("cancelled", vec!["e1".to_owned()]));
+}
+
 async fn a_dead_run_goes_to_the_partition_that_its_key_has_now(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e0", "a"), arrival(1, "e1", "a")]).await;
     subject.change(epoch, "e0", dead(false)).await;
     subject.change(epoch, "e1", end(RunState::Done)).await;
     // Simulates a topic with another number of partitions.
-    subject.execute("UPDATE usher_run SET partition = 3").await;
+    subject.execute("UPDATE usher_ended_run SET partition = 3").await;
     let redrive = order(2, "o0", "a", "e0", CommandKind::Redrive { deaths: 1 });
     let rerun = order(3, "o1", "a", "e1", CommandKind::Rerun { body: "{}".into() });
     let queued = subject.admit(epoch, vec![redrive, rerun]).await;
@@ -348,7 +367,9 @@ async fn what_a_clock_that_was_ahead_has_written_keeps_its_length(subject: TestS
     let shift = (40 * DAY).as_millis();
     subject
         .execute(&format!(
-            "UPDATE usher_run SET due_at = due_at + {shift}, changed_at = changed_at + {shift} WHERE event = 'e1'"
+            "UPDATE usher_open_run SET due_at = due_at + {shift}, wakes_at = wakes_at + {shift}, \
+               changed_at = changed_at + {shift} \
+             WHERE event_ref LIKE '%/e1'"
         ))
         .await;
     let used = subject.store.witness(now.plus(hour), false).await.unwrap().last_used;

@@ -23,11 +23,10 @@ pub(super) async fn what_an_event_changes_is_compared_once_and_kept_with_its_run
     let admitted = subject.admit(epoch, first.clone()).await;
     assert_eq!(before(&admitted.heads[0]), (None, vec![]));
     let lane = |id: &str| {
-        let store = &subject.store;
-        let key = super::id("a");
+        let subject = &subject;
         let id = id.to_owned();
         async move {
-            let (runs, _) = store.lane(FLOW, &key, 10).await.unwrap();
+            let (runs, _) = subject.lane("a", 10).await;
             runs.into_iter().find(|run| run.event.id.as_str() == id).expect("it is there")
         }
     };

@@ -55,24 +55,27 @@ impl TestStore {
         rows
     }
 
-    /// Makes the database refuse rows and updates of `usher_run` that meet this condition, as a database with limits of
+    /// Makes the database refuse rows of runs, and updates of them, that meet this condition, as a database with limits of
     /// its own would.
     async fn refuse(&self, condition: &str) {
+        sqlx::any::install_default_drivers();
         let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
-        let statements = if self.postgres {
-            vec![format!("ALTER TABLE usher_run ADD CONSTRAINT limits CHECK (NOT ({condition}))")]
-        } else {
-            let trigger = |name: &str, on: &str| {
-                format!(
-                    "CREATE TRIGGER {name} BEFORE {on} ON usher_run WHEN {} BEGIN SELECT RAISE(ABORT, 'no'); END",
-                    ["event", "state", "body", "error", "request", "provenance"]
-                        .iter()
-                        .fold(condition.to_owned(), |text, column| text
-                            .replace(&format!("<{column}>"), &format!("NEW.{column}")))
-                )
-            };
-            vec![trigger("on_insert", "INSERT"), trigger("on_update", "UPDATE")]
-        };
+        let condition = condition.replace("<event>", "substr(<event_ref>, 15)");
+        let columns = ["event_ref", "state", "body", "error", "request", "provenance"];
+        let of_new = |text: String, column: &&str| text.replace(&format!("<{column}>"), &format!("NEW.{column}"));
+        let mut statements = Vec::new();
+        for table in ["usher_open_run", "usher_ended_run"] {
+            if self.postgres {
+                statements.push(format!("ALTER TABLE {table} ADD CONSTRAINT limits CHECK (NOT ({condition}))"));
+                continue;
+            }
+            for on in ["INSERT", "UPDATE"] {
+                let when = columns.iter().fold(condition.clone(), of_new);
+                statements.push(format!(
+                    "CREATE TRIGGER {table}_on_{on} BEFORE {on} ON {table} WHEN {when} BEGIN SELECT RAISE(ABORT, 'no'); END"
+                ));
+            }
+        }
         for statement in statements {
             let statement = statement.replace(['<', '>'], "");
             connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
@@ -242,7 +245,7 @@ pub(super) async fn a_change_that_is_refused_is_told_and_all_others_are_written(
 #[usher_tests::needs(postgres)]
 #[tokio::test]
 async fn two_stores_in_two_schemas_of_one_database_do_not_see_each_other() {
-    let subject = super::subject(true).await;
+    let subject = super::subject(super::Place::Postgres).await;
     let mut stores = Vec::new();
     for schema in ["usher", "the other \"one\""] {
         let address = subject.address.clone().in_schema("USHER_STORE_SCHEMA", schema).unwrap();

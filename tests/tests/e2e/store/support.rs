@@ -10,15 +10,25 @@ pub(super) const ZERO: Partition = Partition(0);
 pub(super) struct TestStore {
     pub(super) store: SqlStore,
     pub(super) address: DatabaseAddress,
-    /// The same address as text, for direct access to the database.
+    /// An address as text, for direct access to the database.
     pub(super) url: String,
     pub(super) postgres: bool,
     _folder: TempDir,
 }
 
-pub(super) async fn subject(postgres: bool) -> TestStore {
+/// Where a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    File,
+    Postgres,
+    /// In Postgres, behind a connection pooler in transaction mode.
+    Pooler,
+}
+
+pub(super) async fn subject(place: Place) -> TestStore {
     let folder = tempfile::tempdir().unwrap();
-    let address = if postgres {
+    let postgres = place != Place::File;
+    let url = if postgres {
         let server = setting("USHER_TEST_POSTGRES");
         let name = unique("usher_test_");
         let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
@@ -27,8 +37,14 @@ pub(super) async fn subject(postgres: bool) -> TestStore {
     } else {
         format!("sqlite:{}", folder.path().join("store.db").display())
     };
-    let url = address;
-    let address = DatabaseAddress::parse("USHER_STORE", &url).unwrap();
+    let address = match place {
+        Place::File | Place::Postgres => url.clone(),
+        Place::Pooler => {
+            let (_, name) = url.rsplit_once('/').unwrap();
+            format!("{}/{name}", setting("USHER_TEST_PGBOUNCER").rsplit_once('/').unwrap().0)
+        }
+    };
+    let address = DatabaseAddress::parse("USHER_STORE", &address).unwrap();
     let store = SqlStore::open(Database::open(&address).unwrap(), PARTITIONS).await.unwrap();
     TestStore { store, address, url, postgres, _folder: folder }
 }
@@ -38,13 +54,19 @@ macro_rules! on_every_store {
         $(mod $claim {
             #[tokio::test]
             async fn sqlite() {
-                super::$claim(super::subject(false).await).await;
+                super::$claim(super::subject(super::Place::File).await).await;
             }
 
             #[usher_tests::needs(postgres)]
             #[tokio::test]
             async fn postgres() {
-                super::$claim(super::subject(true).await).await;
+                super::$claim(super::subject(super::Place::Postgres).await).await;
+            }
+
+            #[usher_tests::needs(postgres, pgbouncer)]
+            #[tokio::test]
+            async fn pooler() {
+                super::$claim(super::subject(super::Place::Pooler).await).await;
             }
         })+
     };
@@ -94,6 +116,13 @@ impl TestStore {
 
     pub(super) async fn admit(&self, epoch: Epoch, arrivals: Vec<Arrival>) -> Admission {
         self.store.admit(FLOW, &batch(epoch, arrivals)).await.unwrap()
+    }
+
+    /// Returns the next runs of a lane, and true if there are more.
+    pub(super) async fn lane(&self, key: &str, limit: usize) -> (Vec<Run>, bool) {
+        let lanes = self.store.lanes(FLOW, &[LaneQuery { key: id(key), limit }]).await.unwrap();
+        let LaneRuns { runs, more } = lanes.into_iter().next().unwrap();
+        (runs, more)
     }
 
     pub(super) async fn change(&self, epoch: Epoch, event: &str, kind: ChangeKind) -> Changed {
