@@ -81,7 +81,10 @@ impl CallPacer {
             self.growing = None;
             return self.set(pace, part, now);
         }
-        let since = self.growing.filter(|(_, to)| *to >= part).map_or(now + SHARE_GROWTH_DELAY, |(since, _)| since);
+        // Over a long period, the previous holder may have made the last call of this part within the same window.
+        let interval = if pace.per > SHARE_GROWTH_DELAY { stretch(pace) / part } else { Duration::ZERO };
+        let usual = now + SHARE_GROWTH_DELAY + interval;
+        let since = self.growing.filter(|(_, to)| *to >= part).map_or(usual, |(since, _)| since);
         self.growing = Some((since, part));
         self.set(pace, present, now);
         self.grow(now);
