@@ -36,6 +36,7 @@ use usher_tests::unique;
 mod earlier;
 
 mod identity;
+mod plans;
 mod pooler;
 
 mod refused;

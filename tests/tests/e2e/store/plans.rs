@@ -1,0 +1,129 @@
+//! The cost of a run in Postgres does not depend on how many runs there are, nor on what the planner believes of the tables.
+//! A queue table is always fuller or emptier than at the last ANALYZE, so a plan that is good for what the statistics say may
+//! read the whole table for each event.
+
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use usher_tests::eventually;
+
+use super::*;
+
+/// Runs of one measurement.
+const RUNS: i64 = 100;
+/// Largest ratio of the cost in a full store to the cost in an empty one: an index of more rows has more levels.
+const MOST: i64 = 2;
+/// Time for the server's statistics to arrive.
+const STATISTICS: Duration = Duration::from_secs(30);
+
+/// A store in Postgres, and the one connection that watches the server's statistics.
+struct Watched {
+    address: DatabaseAddress,
+    statistics: PgPool,
+    next: i64,
+}
+
+impl Watched {
+    /// Returns the blocks of tables and indexes that statements have touched so far.
+    async fn blocks(&self) -> i64 {
+        let sql = "SELECT sum(heap_blks_read + heap_blks_hit + COALESCE(idx_blks_read + idx_blks_hit, 0) \
+                     + COALESCE(toast_blks_read + toast_blks_hit, 0) + COALESCE(tidx_blks_read + tidx_blks_hit, 0))::bigint \
+                   FROM pg_statio_user_tables";
+        let (blocks,): (i64,) = sqlx::query_as(sql).fetch_one(&self.statistics).await.unwrap();
+        blocks
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.statistics).await.unwrap();
+    }
+
+    async fn opened(&self) -> SqlStore {
+        SqlStore::open(Database::open(&self.address).unwrap(), PARTITIONS).await.unwrap()
+    }
+
+    /// A session reports what it has read at its end at the latest.
+    async fn sessions_end(&self) {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+                     AND backend_type = 'client backend'";
+        eventually("all sessions have ended", STATISTICS, || async {
+            let (open,): (i64,) = sqlx::query_as(sql).fetch_one(&self.statistics).await.ok()?;
+            (open == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Returns events of users of their own, each with a snapshot.
+    fn events(&mut self, count: i64) -> Vec<Arrival> {
+        let first = self.next;
+        self.next += count;
+        let event = |n: i64| Arrival { starts: true, ..news(n, &format!("e{n}"), &format!("key{n}"), n, true) };
+        (first..self.next).map(event).collect()
+    }
+
+    /// Admits runs and leaves them open, or ends them.
+    async fn fill(&mut self, store: &SqlStore, count: i64, ended: bool) {
+        let epoch = store.acquire(FLOW, &[ZERO], "me").await.unwrap()[0].epoch;
+        for _ in 0..count / 250 {
+            let admitted = store.admit(FLOW, &batch(epoch, self.events(250))).await.unwrap();
+            if ended {
+                store.change(FLOW, &changes(epoch, &admitted.heads, || end(RunState::Done))).await.unwrap();
+            }
+        }
+    }
+
+    /// Returns the blocks that [`RUNS`] touch, from their admission to their end.
+    async fn cost(&mut self) -> i64 {
+        self.sessions_end().await;
+        let before = self.blocks().await;
+        let store = self.opened().await;
+        let epoch = store.acquire(FLOW, &[ZERO], "me").await.unwrap()[0].epoch;
+        let admitted = store.admit(FLOW, &batch(epoch, self.events(RUNS))).await.unwrap();
+        let of = HeadsQuery { partition: ZERO, after: None, without: Vec::new(), limit: 10 };
+        assert!(!store.heads(FLOW, &of).await.unwrap().is_empty());
+        let keys: Vec<SubjectId> = admitted.heads.iter().map(|run| run.event.subject.clone()).collect();
+        let lane = |key: &SubjectId| LaneQuery { key: key.clone(), limit: 8 };
+        assert_eq!(store.lanes(FLOW, &keys.iter().map(lane).collect::<Vec<_>>()).await.unwrap().len(), keys.len());
+        assert_eq!(store.subjects(&keys).await.unwrap().len(), keys.len());
+        store.change(FLOW, &changes(epoch, &admitted.heads, || claim(1, 0, b"x"))).await.unwrap();
+        store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(1)).await.unwrap();
+        store.change(FLOW, &changes(epoch, &admitted.heads, || end(RunState::Done))).await.unwrap();
+        drop(store);
+        self.sessions_end().await;
+        self.blocks().await - before
+    }
+}
+
+fn changes(epoch: Epoch, runs: &[Run], kind: impl Fn() -> ChangeKind) -> Vec<Change> {
+    let change = |run: &Run| Change {
+        event: run.event.reference(),
+        key: run.event.subject.clone(),
+        partition: ZERO,
+        epoch,
+        kind: kind(),
+    };
+    runs.iter().map(change).collect()
+}
+
+#[usher_tests::needs(postgres)]
+#[tokio::test]
+async fn a_run_costs_the_same_however_many_there_are_and_whatever_the_statistics_say() {
+    let TestStore { store, address, url, .. } = subject(Place::Postgres).await;
+    drop(store);
+    let statistics = PgPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
+    let mut watched = Watched { address, statistics, next: 0 };
+    watched.execute("ALTER TABLE usher_open_run SET (autovacuum_enabled = off)").await;
+    let empty = watched.cost().await;
+    let store = watched.opened().await;
+    watched.fill(&store, 5_000, true).await;
+    watched.execute("VACUUM ANALYZE").await;
+    drop(store);
+    let drained = watched.cost().await;
+    let store = watched.opened().await;
+    watched.fill(&store, 10_000, false).await;
+    drop(store);
+    let full = watched.cost().await;
+    watched.execute("ANALYZE").await;
+    let analysed = watched.cost().await;
+    for (state, cost) in [("drained", drained), ("full", full), ("freshly analysed", analysed)] {
+        assert!(cost <= MOST * empty, "{state}: {} blocks a run, {} when empty", cost / RUNS, empty / RUNS);
+    }
+}
