@@ -17,9 +17,6 @@ pub struct StepInput<'a> {
     pub params: &'a Map<String, Value>,
     /// Event that started the run.
     pub event: &'a Event,
-    /// The event's `data` as a tree. Numbers and nesting that the tree cannot represent are replaced by the text that
-    /// was sent; see `sent`.
-    pub data: &'a Value,
     /// Number of reruns ordered for the run.
     pub rerun: u32,
 }
@@ -28,6 +25,12 @@ impl<'a> StepInput<'a> {
     /// Returns the event's `data` as it was sent, or `None` if the event has no data.
     pub(super) fn sent(&self) -> Option<Json<'a>> {
         self.event.data()
+    }
+
+    /// Returns the event's `data` as a tree. Numbers and nesting that the tree cannot represent are replaced by the text that
+    /// was sent; see `sent`. Read for few operations, so it is not kept.
+    pub(super) fn data(&self) -> Value {
+        self.sent().map_or(Value::Null, Json::to_value)
     }
 
     /// Returns a [`ParamType::Json`](super::ParamType::Json) parameter as text. Numbers keep the digits that were sent.

@@ -2,6 +2,7 @@
 //! `changed` and `still_used` if the flow stores fields of its subjects; and the unsubscribe link in marketing mail.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use minijinja::Value as Rendered;
 use serde_json::{Map, Value, json};
@@ -27,12 +28,14 @@ pub(super) const REMEMBERED: [&str; 3] = [BEFORE, "changed", STILL_USED];
 const STILL_USED: &str = "still_used";
 pub(super) const BEFORE: &str = "before";
 
-/// The values that are available to a step when it is due: as a tree, in which names are looked up, and in the form
-/// that expressions use, which preserves the JSON that was sent.
+/// The values that are available to a step when it is due, in the form that expressions use, which preserves the JSON that
+/// was sent and is parsed only as far as they access it.
 #[derive(Debug, Clone)]
 pub struct Context {
-    values: Value,
+    texts: BTreeMap<&'static str, Box<str>>,
     roots: BTreeMap<&'static str, Rendered>,
+    /// All values as a tree, in which the names of an error are looked up.
+    values: OnceLock<Value>,
 }
 
 /// The event's body is not a JSON object, so none of its values are available.
@@ -66,10 +69,10 @@ impl Context {
         let known = |name: &String| (name.clone(), was.fields.get(name).cloned().unwrap_or_default());
         let before: Map<String, Value> = flow.remember.iter().map(known).collect();
         context.set_sent("user", &with_derived(user));
-        context.set("steps", Value::Object(steps));
-        context.set(BEFORE, Value::Object(before));
-        context.set("changed", json!(was.changed));
-        context.set(STILL_USED, json!([]));
+        context.set("steps", &Value::Object(steps));
+        context.set(BEFORE, &Value::Object(before));
+        context.set("changed", &json!(was.changed));
+        context.set(STILL_USED, &json!([]));
         Ok(context)
     }
 
@@ -97,19 +100,26 @@ impl Context {
     }
 
     fn none() -> Self {
-        Self { values: json!({}), roots: BTreeMap::new() }
+        Self { texts: BTreeMap::new(), roots: BTreeMap::new(), values: OnceLock::new() }
     }
 
-    fn set(&mut self, root: &'static str, value: Value) {
+    fn set(&mut self, root: &'static str, value: &Value) {
         self.set_sent(root, &value.to_string());
-        self.values[root] = value;
     }
 
     /// Sets a top-level name to the value of a JSON text; to an empty object if the text is not JSON.
     fn set_sent(&mut self, root: &'static str, text: &str) {
         let json = Json::read(text).unwrap_or(Json::EMPTY);
-        self.values[root] = json.to_value();
+        self.texts.insert(root, json.as_str().into());
         self.roots.insert(root, SentJson::value(json));
+        self.values = OnceLock::new();
+    }
+
+    fn values(&self) -> &Value {
+        self.values.get_or_init(|| {
+            let value = |text: &str| Json::read(text).map_or(Value::Null, Json::to_value);
+            Value::Object(self.texts.iter().map(|(root, text)| ((*root).to_owned(), value(text))).collect())
+        })
     }
 
     /// Creates a context of these values, for tests.
@@ -132,24 +142,19 @@ impl Context {
 
     /// Sets the unsubscribe link of this mail.
     pub fn set_unsubscribe_url(&mut self, url: &str) {
-        self.set(UNSUBSCRIBE_URL, Value::from(url));
+        self.set(UNSUBSCRIBE_URL, &Value::from(url));
     }
 
     /// Records that some existing user has the address that the subject had before.
     pub fn set_address_still_used(&mut self) {
-        self.set(STILL_USED, json!([EMAIL]));
-    }
-
-    /// Returns the event's `data`.
-    pub fn event_data(&self) -> &Value {
-        &self.values["event"]["data"]
+        self.set(STILL_USED, &json!([EMAIL]));
     }
 
     /// Looks up a dotted name. Below metadata, which the application writes freely, and below null, names
     /// cannot be checked.
     pub(super) fn look(&self, name: &str) -> Sight<'_> {
         let mut owner = String::new();
-        let mut value = &self.values;
+        let mut value = self.values();
         for field in name.split('.') {
             value = match value {
                 Value::Object(fields) => match fields.get(field) {
@@ -176,14 +181,15 @@ impl Context {
 
     /// Sets a dotted name to null if it does not exist.
     pub(super) fn make_known(&mut self, name: &str) {
-        let mut value = &mut self.values;
+        let mut values = self.values().clone();
+        let mut value = &mut values;
         for field in name.split('.') {
             let Value::Object(fields) = value else { break };
             value = fields.entry(field).or_insert(Value::Null);
         }
         let root = ROOTS.into_iter().chain(REMEMBERED).find(|root| name.split('.').next() == Some(root));
         if let Some(root) = root {
-            self.set(root, self.values[root].clone());
+            self.set(root, &values[root]);
         }
     }
 

@@ -172,7 +172,7 @@ pub(crate) fn prepare_rerun(
         body: Bytes::from(json!({ "type": "user.created", "data": data }).to_string()),
     };
     let params = params.as_object().unwrap();
-    connector.prepare(&StepInput { operation, params, event: &event, data, rerun })
+    connector.prepare(&StepInput { operation, params, event: &event, rerun })
 }
 
 /// An empty database. Only the database connector uses it, and that one has its own suite.

@@ -45,9 +45,10 @@ pub(super) fn prepare(inputs: &StepInput<'_>, default_index: Option<&str>) -> Re
 
 /// Returns the fields of the record: those of the flow, or else the event's user. Empty values are null in both.
 fn fields(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
-    let mut fields = match (inputs.params.get("fields"), inputs.data.as_object()) {
+    let data = inputs.data();
+    let mut fields = match (inputs.params.get("fields"), data.as_object()) {
         (Some(fields), _) => fields.as_object().cloned().unwrap_or_default(),
-        (None, Some(user)) if inputs.data["object"] == "user" && inputs.data["deleted"] != true => {
+        (None, Some(user)) if data["object"] == "user" && data["deleted"] != true => {
             let public = |(name, _): &(&String, &Value)| !PRIVATE.contains(&name.as_str());
             user.iter().filter(public).map(|(name, value)| (name.clone(), value.clone())).collect()
         }

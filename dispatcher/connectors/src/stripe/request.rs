@@ -158,7 +158,8 @@ fn target(inputs: &StepInput<'_>) -> Result<RetireTarget, PrepareError> {
         let empty = || PrepareError("metadata came out empty, at least in part, and would fit other customers".into());
         return whole.map(RetireTarget::Metadata).ok_or_else(empty);
     }
-    let user = inputs.data["id"].as_str().filter(|id| !id.is_empty() && inputs.event.kind.starts_with("user."));
+    let data = inputs.data();
+    let user = data["id"].as_str().filter(|id| !id.is_empty() && inputs.event.kind.starts_with("user."));
     let user = user.ok_or_else(|| {
         PrepareError("neither customer nor metadata is given, and the event is not about a user with an id".into())
     })?;

@@ -39,7 +39,7 @@ fn connector(base: &str) -> Stripe {
     Stripe::from_environment(&environment).expect("settings")
 }
 
-fn event(kind: &str) -> Event {
+fn event(kind: &str, data: &Value) -> Event {
     Event {
         id: EventId::new("msg_1"),
         kind: kind.into(),
@@ -48,15 +48,14 @@ fn event(kind: &str) -> Event {
         occurred_at: clock::now(),
         received_at: clock::now(),
         provenance: Vec::new(),
-        body: Bytes::from_static(b"{}"),
+        body: Bytes::from(json!({ "data": data }).to_string()),
     }
 }
 
 fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, PrepareError> {
     let params = params.as_object().expect("a table");
-    let data = json!({"id": "user_1", "object": "user"});
-    let event = event("user.deleted");
-    stripe.prepare(&StepInput { operation, params, event: &event, data: &data, rerun: 0 })
+    let event = event("user.deleted", &json!({"id": "user_1", "object": "user"}));
+    stripe.prepare(&StepInput { operation, params, event: &event, rerun: 0 })
 }
 
 impl Scene {
@@ -140,9 +139,8 @@ async fn nothing_is_deleted_by_an_empty_description() {
         assert!(prepared(&scene.stripe, DELETE_CUSTOMER, &params).is_err(), "{params}");
     }
     let params = serde_json::Map::new();
-    let data = json!({"id": "org_1"});
-    let event = event("organization.deleted");
-    let inputs = StepInput { operation: DELETE_CUSTOMER, params: &params, event: &event, data: &data, rerun: 0 };
+    let event = event("organization.deleted", &json!({"id": "org_1"}));
+    let inputs = StepInput { operation: DELETE_CUSTOMER, params: &params, event: &event, rerun: 0 };
     assert!(scene.stripe.prepare(&inputs).is_err(), "an organization is no user");
 }
 

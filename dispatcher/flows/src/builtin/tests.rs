@@ -161,8 +161,7 @@ fn requests(
         }
         let mut params = render(flow, call, &context).map_err(|error| told(&error))?;
         usher_connectors::fit(&call.connector, &call.operation, &mut params).map_err(|error| told(&error))?;
-        let data = context.event_data();
-        let inputs = StepInput { operation: &call.operation, params: &params, event: &event, data, rerun: 0 };
+        let inputs = StepInput { operation: &call.operation, params: &params, event: &event, rerun: 0 };
         let request = connectors[&call.connector].prepare(&inputs).map_err(|error| told(&error))?;
         requests.insert(step.name.clone(), String::from_utf8_lossy(&request).into_owned());
     }

@@ -105,8 +105,7 @@ impl Part<'_> {
         params.extend(people);
         let Some(connector) = connectors.get(&call.connector) else { return Ok(false) };
         let operation = call.operation.as_str();
-        let data = context.event_data();
-        let inputs = StepInput { operation, params: &params, event: &scene.event, data, rerun: 0 };
+        let inputs = StepInput { operation, params: &params, event: &scene.event, rerun: 0 };
         connector.prepare(&inputs).map_err(|error| cannot(error.0))?;
         Ok(true)
     }

@@ -77,8 +77,7 @@ impl StepExecutor {
             carry(&mut params, &link);
         }
         let operation = call.operation.as_str();
-        let data = context.event_data();
-        let inputs = StepInput { operation, params: &params, event: &run.event, data, rerun: run.rerun };
+        let inputs = StepInput { operation, params: &params, event: &run.event, rerun: run.rerun };
         let request = step_call.connector.prepare(&inputs).map_err(|error| cannot(&error))?;
         Ok(usher_suppression::keep(&recipients, request))
     }
