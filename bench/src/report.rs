@@ -16,7 +16,7 @@ pub(crate) struct Sample {
     pub(crate) events: usize,
     /// Number of requests that repeated an effect.
     pub(crate) repeated: usize,
-    /// Time from the first effect to the last, in seconds.
+    /// Time from the start of reading to the last effect, in seconds; of a limit, from the first event to the last.
     pub(crate) seconds: f64,
     /// CPU seconds by process.
     pub(crate) cpu_seconds: BTreeMap<String, f64>,

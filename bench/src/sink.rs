@@ -20,7 +20,6 @@ use tokio::sync::watch;
 struct Arrived {
     ids: HashSet<Bytes>,
     requests: usize,
-    first: Option<Instant>,
     last: Option<Instant>,
 }
 
@@ -31,7 +30,7 @@ pub(crate) struct Sink {
     count: watch::Receiver<usize>,
 }
 
-/// What has arrived between two resets.
+/// The effects between two resets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effects {
     /// Number of different ids.
@@ -61,7 +60,8 @@ impl Sink {
                 let Ok(listener) = TcpListener::from_std(listener) else { return };
                 let told = Arc::new(told);
                 while let Ok((connection, _)) = listener.accept().await {
-                    let (noted, told) = (noted.clone(), told.clone());
+                    let noted = noted.clone();
+                    let told = told.clone();
                     let answer = service_fn(move |request| answer(request, delay, noted.clone(), told.clone()));
                     tokio::spawn(
                         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), answer),
@@ -130,9 +130,7 @@ async fn answer(
     }
     let count = {
         let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        arrived.first.get_or_insert(now);
-        arrived.last = Some(now);
+        arrived.last = Some(Instant::now());
         arrived.requests += 1;
         arrived.ids.extend(id);
         arrived.ids.len()

@@ -105,8 +105,7 @@ impl KafkaTopic {
         let mut program = Program::start("dispatcher", &[], &environment, folder.path());
         let admin = program.says("\"admin\":\"").await;
         let processes = |pid| vec![("dispatcher", Processes::One(pid)), ("Postgres", services.postmaster.clone())];
-        let begun = reads(&mut program).await;
-        let sample = work(KAFKA, round, scenario, sink, &program, &admin, begun, processes).await;
+        let sample = work(KAFKA, round, scenario, sink, &mut program, &admin, processes).await;
         let sample = sample.with_context(|| program.output());
         program.kill().await;
         database.remove().await;
@@ -146,34 +145,27 @@ impl EmbeddedLogFile {
         let mut program = Program::start("usher", &["up", "--no-lab", "--data", &data], &environment, folder.path());
         let admin = program.says("health, metrics http://").await;
         let processes = |pid| vec![("usher", Processes::One(pid))];
-        let begun = reads(&mut program).await;
-        let sample = work(EMBEDDED, round, scenario, sink, &program, &admin, begun, processes).await;
+        let sample = work(EMBEDDED, round, scenario, sink, &mut program, &admin, processes).await;
         let sample = sample.with_context(|| program.output());
         program.kill().await;
         sample
     }
 }
 
-/// Waits until a program reads its events, and returns that time.
-async fn reads(program: &mut Program) -> Instant {
-    let _ = program.says("partitions assigned").await;
-    Instant::now()
-}
-
 /// Waits until a program has done everything, and reads the meters.
-#[expect(clippy::too_many_arguments, reason = "what one run consists of")]
 async fn work(
     arm: &'static str,
     round: usize,
     scenario: &Scenario,
     sink: &Sink,
-    program: &Program,
+    program: &mut Program,
     admin: &str,
-    begun: Instant,
     processes: impl Fn(u32) -> Vec<(&'static str, Processes)>,
 ) -> anyhow::Result<Sample> {
     let pid = program.pid().context("it has ended")?;
     let meter = Meter::start(processes(pid))?;
+    let _ = program.says("partitions assigned").await;
+    let begun = Instant::now();
     sink.first(STARTS_WITHIN).await?;
     sink.reached(scenario.events, scenario.deadline()).await?;
     // The last ends are written after the last effects.

@@ -328,7 +328,9 @@ fn postgres_address(url: &Url) -> Result<PostgresAddress, SqlError> {
         authorities: None,
         identity: None,
     };
-    let (mut certificate, mut key, mut options) = (None, None, Vec::new());
+    let mut certificate = None;
+    let mut key = None;
+    let mut options = Vec::new();
     if !url.username().is_empty() {
         address.config.user(decoded(url.username(), "the user")?);
     }

@@ -83,7 +83,7 @@ impl Connection {
 
     pub(crate) async fn read(&mut self, queries: Vec<SqlQuery>) -> Result<Vec<Answer>, SqlError> {
         match &mut self.0 {
-            Driver::Postgres(connection) => connection.read(&queries).await,
+            Driver::Postgres(connection) => connection.transact(&queries).await,
             Driver::Sqlite(connection) => connection.run_all(queries).await,
         }
     }

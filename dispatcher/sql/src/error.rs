@@ -85,7 +85,7 @@ impl From<tokio_postgres::Error> for SqlError {
             return Self::Parameter(number.map_or(0, |number| number + 1));
         }
         if text.starts_with("invalid configuration") || text.starts_with("authentication error") {
-            return Self::Setting(format!("{text}{cause}").replace(&format!("{cause}{cause}"), &cause));
+            return Self::Setting(format!("{text}{cause}"));
         }
         let is_tls = text.starts_with("error performing TLS handshake");
         match error.into_source().map(|source| source.downcast::<io::Error>()) {

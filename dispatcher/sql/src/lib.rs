@@ -1,7 +1,7 @@
 //! A database, Postgres or SQLite, behind one set of statements.
 //!
-//! Both support `$1`, `ON CONFLICT`, `RETURNING` and row values. The differences are few: the conversion of a JSON text
-//! into rows, row locks, and the single writer of a SQLite file. Each has its own driver, because neither the pipelining of
+//! Both support `$1`, `ON CONFLICT`, `RETURNING` and row values. The differences are few: the rows that a statement is run
+//! for, row locks, and the single writer of a SQLite file. Each has its own driver, because neither the pipelining of
 //! Postgres nor the prepared statements of SQLite are within reach of a common one.
 
 mod address;
@@ -50,14 +50,12 @@ impl Dialect {
         }
     }
 
-    /// Returns the clause that protects the selected rows of a table, or of all tables, from changes until the transaction
-    /// ends.
-    pub fn for_share(self, table: Option<&str>) -> String {
-        match (self, table) {
-            (Self::Postgres, None) => " FOR SHARE".to_owned(),
-            (Self::Postgres, Some(table)) => format!(" FOR SHARE OF {table}"),
+    /// Returns the clause that protects the selected rows of a table from changes until the transaction ends.
+    pub fn for_share_of(self, table: &str) -> String {
+        match self {
+            Self::Postgres => format!(" FOR SHARE OF {table}"),
             // The transaction already locks the whole file.
-            (Self::Sqlite, _) => String::new(),
+            Self::Sqlite => String::new(),
         }
     }
 
@@ -112,7 +110,8 @@ impl Database {
         };
         let gate = file.is_some().then(Arc::default);
         let connections = Connections::new(target, file.clone())?;
-        let (dialect, address) = (address.dialect, Arc::new(address.clone()));
+        let dialect = address.dialect;
+        let address = Arc::new(address.clone());
         Ok(Self { dialect, connections, address, gate, file, written: Arc::default() })
     }
 
@@ -242,9 +241,9 @@ impl Database {
     }
 }
 
-/// What a statement can be run by: a database, on any of its connections and outside of a transaction, or a connection.
+/// Runs statements: a database on any of its connections and outside of a transaction, or one connection.
 pub trait Executor {
-    /// Runs the statement.
+    /// Runs the statement. Fails if the database does not answer or refuses it.
     fn run(self, query: SqlQuery) -> impl Future<Output = Result<Answer, SqlError>> + Send;
 }
 

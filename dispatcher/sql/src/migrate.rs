@@ -19,12 +19,6 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-impl Migration {
-    fn checksum(&self) -> Vec<u8> {
-        Sha384::digest(self.sql.as_bytes()).to_vec()
-    }
-}
-
 /// Declares the steps of a set of tables: the folder of the SQL files, then number and name of each, as in the names of the
 /// files.
 #[macro_export]
@@ -51,6 +45,10 @@ impl Migration {
             at += 1;
         }
         Self { version, name: name.split_at(1).1, sql }
+    }
+
+    fn checksum(&self) -> Vec<u8> {
+        Sha384::digest(self.sql.as_bytes()).to_vec()
     }
 }
 

@@ -136,11 +136,6 @@ impl PostgresConnection {
         answers
     }
 
-    /// Runs statements that only read, in one round trip.
-    pub(crate) async fn read(&mut self, queries: &[SqlQuery]) -> Result<Vec<Answer>, SqlError> {
-        self.transact(queries).await
-    }
-
     /// Runs the statements within a transaction, in one round trip.
     pub(crate) async fn run_all(&mut self, queries: &[SqlQuery]) -> Result<Vec<Answer>, SqlError> {
         for query in queries {
@@ -170,7 +165,7 @@ impl PostgresConnection {
         std::future::poll_fn(|context| {
             sent.iter_mut().for_each(|sent| sent.poll(context));
             if sent.len() == count {
-                // What has an error already was not sent, so the rest must not be kept.
+                // A statement with an error was not sent, so the rest must not be kept.
                 let unsent = sent.iter().any(|sent| matches!(sent.answer, Some(Err(_))));
                 sent.push(Sent::new(bare(if unsent { after.map(|_| "ROLLBACK") } else { after })));
                 sent.iter_mut().for_each(|sent| sent.poll(context));

@@ -78,14 +78,6 @@ impl Row {
             }
         }
     }
-
-    /// Returns the names of the columns.
-    pub fn columns(&self) -> Vec<&str> {
-        match &self.0 {
-            Repr::Sqlite(names, _) => names.iter().map(String::as_str).collect(),
-            Repr::Postgres(row) => row.columns().iter().map(tokio_postgres::Column::name).collect(),
-        }
-    }
 }
 
 fn postgres(row: &tokio_postgres::Row, at: usize) -> Option<ColumnValue<'_>> {

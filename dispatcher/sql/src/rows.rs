@@ -72,7 +72,7 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
-/// What a column of texts is made of.
+/// A value of a column of texts.
 pub trait IntoText {
     /// Returns the text; `None` for no value.
     fn into_text(self) -> Option<String>;

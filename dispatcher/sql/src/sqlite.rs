@@ -116,7 +116,7 @@ fn run(connection: &Connection, query: &SqlQuery) -> Result<Answer, SqlError> {
     for row in 0..query.rows().unwrap_or(1) {
         for (index, place) in places.iter().enumerate() {
             let value =
-                query.params.get(*place).and_then(|param| value(param, row)).ok_or(SqlError::Parameter(*place))?;
+                query.params.get(*place).and_then(|param| value(param, row)).ok_or(SqlError::Parameter(*place + 1))?;
             statement.raw_bind_parameter(index + 1, value)?;
         }
         let mut rows = statement.raw_query();

@@ -12,7 +12,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use crate::SqlError;
 use crate::postgres::PostgresAddress;
 
-/// What is secured and verified: `sslmode` of the address.
+/// Degree of security of a connection: `sslmode` of the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TlsMode {
     /// Nothing: `disable`, `allow`.

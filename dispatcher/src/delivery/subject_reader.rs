@@ -1,8 +1,10 @@
 //! Reads the states of subjects for all steps that ask at about the same time in one statement.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use usher_proto::{Subject, SubjectId};
 use usher_store::{StoreError, SubjectStore};
@@ -37,8 +39,12 @@ impl SubjectReader {
         let (answer, answered) = oneshot::channel();
         // The reader lives as long as this handle.
         let _ = self.questions.send((subject, answer));
-        answered.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Unreadable("the reader has ended".to_owned()))))
+        answered.await.unwrap_or_else(|_| Err(Arc::new(failed())))
     }
+}
+
+fn failed() -> StoreError {
+    StoreError::Unreadable("the read of a subject failed by a bug".to_owned())
 }
 
 async fn run(store: Arc<dyn SubjectStore>, mut queue: mpsc::UnboundedReceiver<(SubjectId, oneshot::Sender<Answer>)>) {
@@ -47,9 +53,14 @@ async fn run(store: Arc<dyn SubjectStore>, mut queue: mpsc::UnboundedReceiver<(S
         let mut subjects: Vec<SubjectId> = questions.iter().map(|(subject, _)| subject.clone()).collect();
         subjects.sort_unstable();
         subjects.dedup();
-        let found: Result<HashMap<SubjectId, Subject>, _> = store.subjects(&subjects).await.map_err(Arc::new);
+        let asked = AssertUnwindSafe(store.subjects(&subjects)).catch_unwind().await;
+        let found: Result<HashMap<SubjectId, Subject>, _> = match asked {
+            Ok(found) => found.map_err(Arc::new),
+            // A panic ends no more than this read: the next one may have other rows.
+            Err(_) => Err(Arc::new(failed())),
+        };
         for (subject, answer) in questions.drain(..) {
-            // Who is gone no longer needs the answer.
+            // A step that has ended no longer needs the answer.
             let _ = answer.send(match &found {
                 Ok(found) => Ok(found.get(&subject).cloned()),
                 Err(error) => Err(error.clone()),

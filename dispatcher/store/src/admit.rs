@@ -1,6 +1,8 @@
 //! Admission: a batch of events becomes runs, all of it or nothing. What is known of the events is read in one round trip,
 //! and everything is written in a second one, with a fixed number of statements. Only the owner of the partition writes its
 //! runs and events, so what was read still holds if the fence does.
+//!
+//! Long, because the statements of one transaction stand together: each relies on those before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +40,7 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     admitting.result(&answers, commanded)
 }
 
-/// What a statement of an admission is for.
+/// Purpose of a statement of an admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
     /// Moves the frontier, which is also the fence.
@@ -64,7 +66,7 @@ struct Statements {
     queries: Vec<SqlQuery>,
 }
 
-/// The answers to the statements, with what each was for.
+/// The answers to the statements, with their purposes.
 type Answers = Vec<(Purpose, Answer)>;
 
 impl Statements {
@@ -162,7 +164,8 @@ impl<'a> Admitting<'a> {
 
     /// Adds the statements that write the batch.
     fn write(&self, statements: &mut Statements) {
-        let (dialect, flow) = (self.dialect, self.flow);
+        let dialect = self.dialect;
+        let flow = self.flow;
         statements.push(Purpose::Frontier, self.frontier());
         for record in self.batch.refused.iter().chain(&self.conflicts) {
             statements.push(Purpose::Refused, refused::keep(self.flow, self.batch, record, self.now));
@@ -433,7 +436,8 @@ impl<'a> Admitting<'a> {
 
 /// Returns rows that carry the partition and the epoch of a batch, for the fence.
 pub(super) fn fenced<'a, T>(items: &'a [T], batch: &Batch) -> Rows<'a, T> {
-    let (partition, epoch) = (i64::from(batch.partition.0), batch.epoch.0);
+    let partition = i64::from(batch.partition.0);
+    let epoch = batch.epoch.0;
     Rows::of(items).int("own_partition", move |_| partition).int("own_epoch", move |_| epoch)
 }
 

@@ -1,6 +1,8 @@
 //! Changes of runs: all of one kind in one statement, and all of a batch in one transaction and one round trip.
+//!
+//! Long, because the statements of all kinds stand together: they share rows, condition and fence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 use usher_engine::isolate::storable;
@@ -26,17 +28,17 @@ type Placed<'a> = (usize, &'a Change);
 
 /// Splits changes so that no run is in a part twice: within a statement nothing has an order.
 fn rounds(changes: &[Change]) -> Vec<Vec<Placed<'_>>> {
-    let mut rounds: Vec<(BTreeSet<&EventRef>, Vec<Placed<'_>>)> = vec![Default::default()];
+    let mut rounds: Vec<Vec<Placed<'_>>> = vec![Vec::new()];
     let mut last: BTreeMap<&EventRef, usize> = BTreeMap::new();
     for (place, change) in changes.iter().enumerate() {
         let round = last.get(&change.event).map_or(0, |round| round + 1);
         if round == rounds.len() {
-            rounds.push(Default::default());
+            rounds.push(Vec::new());
         }
         last.insert(&change.event, round);
-        rounds[round].1.push((place, change));
+        rounds[round].push((place, change));
     }
-    rounds.into_iter().map(|(_, changes)| changes).collect()
+    rounds
 }
 
 async fn write(
@@ -85,7 +87,7 @@ pub(super) fn lock(dialect: Dialect, flow: &str, epochs: &BTreeMap<Partition, Ep
         format!(
             "SELECT o.partition, o.epoch FROM usher_ownership o JOIN {rows} ON o.partition = r.partition WHERE o.flow = $1 \
              ORDER BY o.partition{}",
-            dialect.for_share(Some("o"))
+            dialect.for_share_of("o")
         )
     })
 }
@@ -164,9 +166,10 @@ impl<'a> ByKind<'a> {
                 ChangeKind::End { state, effect, note, verdict, in_doubt } => {
                     let reason = verdict.as_ref().map(|(reason, _)| reason.label());
                     let error = verdict.as_ref().map(|(_, error)| storable(error));
-                    let (state, note, in_doubt) = (*state, *note, *in_doubt);
-                    let end = End { state, effect: effect.as_ref(), note, reason, error, in_doubt };
-                    by_kind.ends.push((change, end));
+                    let effect = effect.as_ref();
+                    by_kind
+                        .ends
+                        .push((change, End { state: *state, effect, note: *note, reason, error, in_doubt: *in_doubt }));
                 }
             }
         }
@@ -355,8 +358,7 @@ fn end(dialect: Dialect, shared: Vec<SqlParam>, ends: &[(&Change, End<'_>)], now
         Dialect::Sqlite => {
             let deleted = of_runs(ends, |(change, _)| change).query(dialect, shared.clone(), |rows| {
                 format!(
-                    "DELETE FROM usher_open_run WHERE flow = $1 AND event_ref = (SELECT run FROM {rows} WHERE {FENCE}) \
-                    "
+                    "DELETE FROM usher_open_run WHERE flow = $1 AND event_ref = (SELECT run FROM {rows} WHERE {FENCE})"
                 )
             });
             let moved = rows.query(dialect, shared, |rows| {

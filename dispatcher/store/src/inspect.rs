@@ -155,7 +155,8 @@ impl SqlStore {
     ///
     /// If the database does not answer, or a row cannot be read.
     pub async fn runs(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunRecord>, StoreError> {
-        let senders = self.senders().await?;
+        let by_id = filter.key.is_some() || filter.event.is_some();
+        let senders = if by_id { self.senders().await? } else { Vec::new() };
         let of_any_sender =
             |id: &String| senders.iter().map(|(source, instance)| format!("{source}/{instance}/{id}")).collect();
         let references = |event: &String| match event.parse::<EventRef>() {

@@ -35,7 +35,7 @@ fn is_compared(event: &Identified<'_>) -> bool {
     event.arrival.remember.is_some() && event.arrival.snapshot.is_some()
 }
 
-/// What was learnt of the subjects of a batch.
+/// News of the subjects of a batch.
 #[derive(Default)]
 pub(super) struct Learnt<'a> {
     /// The fields known before each arrival, by offset. An arrival that has no snapshot, or whose flow remembers nothing,
@@ -67,7 +67,8 @@ fn read(row: &usher_sql::Row) -> Result<(SubjectId, RememberedFields), StoreErro
     let fields: Option<String> = row.get("fields")?;
     let fields = fields.map(|text| serde_json::from_str(&text)).transpose();
     let fields = fields.map_err(|_| StoreError::Unreadable("fields".into()))?;
-    let (updated_at, occurred_at) = (row.get("updated_at")?, row.get("occurred_at")?);
+    let updated_at = row.get("updated_at")?;
+    let occurred_at = row.get("occurred_at")?;
     Ok((row.parsed("subject")?, RememberedFields { updated_at, occurred_at, fields }))
 }
 

@@ -42,7 +42,7 @@ pub(super) fn cancel(dialect: Dialect, flow: &str, now: Timestamp, which: &str, 
     with_params(moved, flow, now, params)
 }
 
-/// Returns the condition that a run `o` has no attempt in flight.
+/// The condition that a run `o` has no attempt in flight.
 pub(super) const NOT_UNDER_WAY: &str = "(o.state IN ('queued', 'waiting', 'parked') OR o.claimed_at IS NULL)";
 
 /// Values of an ended run that is taken up again.
@@ -92,7 +92,8 @@ pub(super) fn take_up(
         values.push(given.unwrap_or(usual).to_owned());
     }
     let which = format!("o.flow = $1 AND {}", how.which);
-    let (columns, values) = (columns.join(", "), values.join(", "));
+    let columns = columns.join(", ");
+    let values = values.join(", ");
     let moved = moved(dialect, "usher_ended_run", "usher_open_run", &columns, &values, &which, RUN_COLUMNS);
     with_params(moved, flow, now, params)
 }

@@ -1,4 +1,4 @@
-//! What a connection pooler in transaction mode must not see: anything of a session.
+//! Nothing of a session is used behind a connection pooler in transaction mode.
 
 use usher_sql::{Database, Dialect, Rows, query_as};
 
