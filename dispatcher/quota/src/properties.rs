@@ -168,8 +168,10 @@ proptest! {
         let mut granted: Vec<Duration> = Vec::new();
         // Start of each lease, with its part of the pace.
         let mut leases: Vec<(Duration, u32)> = Vec::new();
-        let (mut until, mut max_concurrent) = (Duration::ZERO, 0);
-        let (mut pushed, mut calls_waiting) = (0, 0);
+        let mut until = Duration::ZERO;
+        let mut max_concurrent = 0;
+        let mut pushed = 0;
+        let mut calls_waiting = 0;
         for happening in happenings {
             match happening {
                 Happening::Push { flow, urgent, calls } => {

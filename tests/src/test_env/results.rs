@@ -1,4 +1,4 @@
-//! What became of the webhooks: runs, effects at the destinations, rows.
+//! Results of the webhooks: runs, effects at the destinations, rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

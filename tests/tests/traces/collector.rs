@@ -45,7 +45,8 @@ impl Collector {
         let taken = requests.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, taken) = (stream.unwrap(), taken.clone());
+                let stream = stream.unwrap();
+                let taken = taken.clone();
                 std::thread::spawn(move || serve(stream, answers, &taken));
             }
         });

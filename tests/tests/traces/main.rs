@@ -43,7 +43,8 @@ async fn spans_of(collector: &Collector, webhook: &Webhook, runs: usize) -> (Exp
             let of_it = |span: &&ExportedSpan| span.name == name && span.text(field) == Some(&webhook.id);
             spans.iter().filter(of_it).cloned().collect::<Vec<_>>()
         };
-        let (mut received, executed) = (of("webhook", "id"), of("run", "event"));
+        let mut received = of("webhook", "id");
+        let executed = of("run", "event");
         (!received.is_empty() && executed.len() >= runs).then(|| (received.remove(0), executed))
     })
     .await
