@@ -1,23 +1,27 @@
-//! The consumer: a dedicated thread that never stops polling, so that the group coordinator does not take the
-//! member for dead.
+//! The consumer: a thread of its own, because librdkafka's calls may block. It sleeps until there is something to do: a
+//! command, space in the subscriber's queue, news of librdkafka, or a tick twice a second.
 //!
-//! While the subscriber is busy, the records that were read wait here and the partitions are paused; polling
-//! continues. Commits are written twice a second. The thread owns the consumer and all its state; other code reaches
-//! it through channels only. `rebalancing` takes assigned partitions over and hands revoked ones back.
+//! While the subscriber is busy, nothing is polled; what librdkafka fetches ahead is bounded. If that lasts, the
+//! partitions are paused and polling continues, so that the group coordinator does not take the member for dead: see
+//! `backpressure`. The thread owns the consumer and all its state; other code reaches it through channels only.
+//! `rebalancing` takes assigned partitions over and hands revoked ones back.
 
+mod backpressure;
 mod rebalancing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::MissedTickBehavior;
 use usher_proto::{Assignment, Offset, Partition, Record};
 
+use self::backpressure::Backpressure;
 use super::config::Settings;
 use super::pending_rebalances::PendingRebalances;
 use super::rebalance::{RebalanceEvent, Rebalances};
@@ -26,10 +30,8 @@ use super::unavailable;
 use crate::LogError;
 use crate::subscription::{BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, SubscriptionDriver};
 
-/// Time that a poll waits for a record, and so the longest time that a command waits.
-const POLL: Duration = Duration::from_millis(20);
-/// Interval between writes of commits.
-const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// Interval of what is done by time alone: commits, repeated questions, overdue releases, lasting pauses.
+const TICK: Duration = Duration::from_millis(500);
 /// Interval between repeats of unchanged commits. rdkafka reports no result for asynchronous commits, and the group
 /// rejects those that arrive during a rebalance. Without a repeat, the committed offset could fall below what retention
 /// has left. librdkafka logs the reason of a failed commit.
@@ -37,28 +39,32 @@ const COMMIT_AGAIN: Duration = Duration::from_secs(5);
 
 /// Creates the consumer, subscribes it to `topic` and starts its thread.
 pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: SubscriptionDriver) -> Result<(), LogError> {
-    let consumer: BaseConsumer<Rebalances> = settings
+    let mut consumer: BaseConsumer<Rebalances> = settings
         .consumer(group)
         .create_with_context(Rebalances::new(settings.logger()))
         .map_err(|error| LogError::configuration(&error))?;
+    let news = Arc::new(Notify::new());
+    let ring = news.clone();
+    consumer.set_nonempty_callback(move || ring.notify_one());
     consumer.subscribe(&[topic]).map_err(unavailable)?;
     let reader = Reader {
         consumer,
         group: group.to_owned(),
         topic: topic.to_owned(),
         side,
+        news,
         pending: VecDeque::new(),
-        held_back: false,
+        backpressure: Backpressure::default(),
         partitions: BTreeMap::new(),
         pending_rebalances: PendingRebalances::default(),
         ends: BTreeMap::new(),
         unasked: BTreeSet::new(),
         ask_at: Instant::now(),
-        committed_at: Instant::now(),
         committed_again_at: Instant::now(),
     };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unavailable)?;
     let thread = std::thread::Builder::new().name(format!("log-{group}"));
-    thread.spawn(move || reader.run()).map(drop).map_err(unavailable)
+    thread.spawn(move || runtime.block_on(reader.run())).map(drop).map_err(unavailable)
 }
 
 /// State of a partition that this member reads.
@@ -70,8 +76,6 @@ struct Owned {
     end: Option<Offset>,
     /// Offset after the last record that was read.
     next: Offset,
-    /// True if the subscriber has paused the partition.
-    paused: bool,
 }
 
 struct Reader {
@@ -79,10 +83,11 @@ struct Reader {
     group: String,
     topic: String,
     side: SubscriptionDriver,
+    /// Rings when librdkafka's queue is no longer empty.
+    news: Arc<Notify>,
     /// Events for which the subscriber's queue had no space yet.
     pending: VecDeque<LogEvent>,
-    /// True if all partitions are paused because events are pending.
-    held_back: bool,
+    backpressure: Backpressure,
     partitions: BTreeMap<Partition, Owned>,
     pending_rebalances: PendingRebalances,
     /// Ends of partitions that are assigned and not started yet.
@@ -90,24 +95,39 @@ struct Reader {
     /// Assigned partitions whose offsets could not be queried yet. `ask_at` is the time of the next attempt.
     unasked: BTreeSet<Partition>,
     ask_at: Instant,
-    committed_at: Instant,
     committed_again_at: Instant,
 }
 
+/// End of the thread. It holds the sender to notify if the subscriber requested a close, and nothing if it was dropped.
+struct Ended(Option<oneshot::Sender<()>>);
+
 impl Reader {
-    fn run(mut self) {
-        let closed = loop {
-            match self.apply_commands() {
-                Ok(None) => {}
-                Ok(Some(closed)) => break Some(closed),
-                // The subscriber was dropped without a close: leave the group, so that other members may continue.
-                Err(()) => break None,
+    async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let events = self.side.events.clone();
+        let Ended(closed) = loop {
+            // Commands come first: they may say that nothing more is to be read.
+            tokio::select! {
+                biased;
+                command = self.side.commands.recv() => {
+                    let Some(command) = command else { break Ended(None) };
+                    if let Some(ended) = self.apply(command) {
+                        break ended;
+                    }
+                }
+                // The subscriber was dropped without a close, though a `Control` may outlive it: leave the group, so
+                // that other members may continue.
+                () = events.closed() => break Ended(None),
+                Ok(space) = events.reserve(), if !self.pending.is_empty() => {
+                    if let Some(event) = self.pending.pop_front() {
+                        space.send(event);
+                    }
+                }
+                () = self.news.notified(), if self.backpressure.lets_read(Instant::now()) => self.turn(),
+                _ = tick.tick() => self.on_tick(),
             }
-            if let Err(error) = self.turn() {
-                tracing::error!(group = self.group, %error, "subscription failed");
-                self.pending.push_back(LogEvent::Failed(error));
-            }
-            self.hand_over();
+            self.settle_pauses();
         };
         // Dropped first, because that leaves the group.
         drop(self);
@@ -117,12 +137,11 @@ impl Reader {
         }
     }
 
-    /// Polls once, then processes rebalances, overdue releases and commits.
-    fn turn(&mut self) -> Result<(), LogError> {
-        self.read()?;
-        if !self.unasked.is_empty() && Instant::now() >= self.ask_at {
-            let partitions = std::mem::take(&mut self.unasked).into_iter().collect();
-            self.assigned(partitions);
+    /// Reads a batch, and takes in the rebalances that the polls have shown.
+    fn turn(&mut self) {
+        if let Err(error) = self.read() {
+            tracing::error!(group = self.group, %error, "subscription failed");
+            self.pending.push_back(LogEvent::Failed(error));
         }
         while let Some(change) = self.consumer.context().take() {
             match change {
@@ -134,6 +153,14 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Does what is due by time alone.
+    fn on_tick(&mut self) {
+        if !self.unasked.is_empty() && Instant::now() >= self.ask_at {
+            let partitions = std::mem::take(&mut self.unasked).into_iter().collect();
+            self.assigned(partitions);
+        }
         while let Some(partitions) = self.pending_rebalances.overdue(Instant::now()) {
             tracing::warn!(group = self.group, "releasing revoked partitions before their work is finished");
             self.hand_back(&partitions);
@@ -141,11 +168,9 @@ impl Reader {
         if self.committed_again_at.elapsed() >= COMMIT_AGAIN {
             self.commit_again();
         }
-        if self.committed_at.elapsed() >= COMMIT_EVERY {
-            self.commit(|_| true);
-            self.committed_at = Instant::now();
-        }
-        Ok(())
+        self.commit(|_| true);
+        // Polled even without news: that shows the group coordinator a living member.
+        self.news.notify_one();
     }
 
     /// Reads the available records, up to a batch, into `pending`.
@@ -154,9 +179,13 @@ impl Reader {
         let mut at_end = BTreeSet::new();
         let mut count = 0;
         let mut bytes = 0;
-        let mut wait = POLL;
-        while count < BATCH && bytes < BATCH_BYTES {
-            match self.consumer.poll(wait) {
+        loop {
+            if count >= BATCH || bytes >= BATCH_BYTES {
+                // librdkafka rings only when its queue was empty before.
+                self.news.notify_one();
+                break;
+            }
+            match self.consumer.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
                     let record = record(&message);
@@ -167,7 +196,6 @@ impl Reader {
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(at_end.insert(Partition(partition))),
                 Some(Err(error)) => self.poll_error(&error)?,
             }
-            wait = Duration::ZERO;
         }
         for (partition, records) in batches {
             if let Some(owned) = self.partitions.get_mut(&partition) {
@@ -238,66 +266,48 @@ impl Reader {
         }
     }
 
-    /// Executes all queued commands. Returns the sender to notify if the subscriber requested a close, and an error if
-    /// the subscriber was dropped.
-    fn apply_commands(&mut self) -> Result<Option<oneshot::Sender<()>>, ()> {
-        loop {
-            match self.side.commands.try_recv() {
-                // A `Control` may outlive the receiver of events.
-                Err(TryRecvError::Empty) if self.side.events.is_closed() => return Err(()),
-                Err(TryRecvError::Empty) => return Ok(None),
-                Err(TryRecvError::Disconnected) => return Err(()),
-                Ok(SubscriptionCommand::Close(closed)) => return Ok(Some(closed)),
-                Ok(SubscriptionCommand::Start { assignment, offsets }) => self.start(assignment, &offsets),
-                Ok(SubscriptionCommand::Commit { partition, offset }) => {
-                    if let Some(owned) = self.partitions.get_mut(&partition) {
-                        owned.frontier = Some((offset, false));
-                    }
+    /// Executes a command. Returns the end if it is one.
+    fn apply(&mut self, command: SubscriptionCommand) -> Option<Ended> {
+        match command {
+            SubscriptionCommand::Close(closed) => return Some(Ended(Some(closed))),
+            SubscriptionCommand::Start { assignment, offsets } => self.start(assignment, &offsets),
+            SubscriptionCommand::Commit { partition, offset } => {
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.frontier = Some((offset, false));
                 }
-                Ok(SubscriptionCommand::Pause(partition)) => self.pause(partition, true),
-                Ok(SubscriptionCommand::Resume(partition)) => self.pause(partition, false),
-                Ok(SubscriptionCommand::Release) => {
-                    if let Some(partitions) = self.pending_rebalances.release() {
-                        self.hand_back(&partitions);
-                    }
+            }
+            SubscriptionCommand::Pause(partition) => {
+                if self.partitions.contains_key(&partition) {
+                    self.backpressure.pause(partition, Instant::now());
+                }
+            }
+            SubscriptionCommand::Resume(partition) => self.backpressure.resume(partition),
+            SubscriptionCommand::Release => {
+                if let Some(partitions) = self.pending_rebalances.release() {
+                    self.hand_back(&partitions);
                 }
             }
         }
+        None
     }
 
-    fn pause(&mut self, partition: Partition, paused: bool) {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return };
-        if owned.paused != paused {
-            owned.paused = paused;
-            if !self.held_back {
-                self.set_paused(BTreeSet::from([partition]), paused);
-            }
+    /// Takes in that events wait for the subscriber or do not, and pauses in librdkafka what is held up for long.
+    fn settle_pauses(&mut self) {
+        let now = Instant::now();
+        self.backpressure.pending(!self.pending.is_empty(), now);
+        let owned = self.partitions.keys().copied().collect();
+        let changes = self.backpressure.changes(&owned, now);
+        if !changes.pause.is_empty() {
+            self.set_paused(&changes.pause, true);
+        }
+        if !changes.resume.is_empty() {
+            self.set_paused(&changes.resume, false);
         }
     }
 
-    /// Sends pending events while the subscriber's queue has space. Pauses all partitions while events remain, and
-    /// then resumes them.
-    fn hand_over(&mut self) {
-        while let Some(event) = self.pending.pop_front() {
-            match self.side.events.try_send(event) {
-                Ok(()) => {}
-                Err(TrySendError::Full(event) | TrySendError::Closed(event)) => {
-                    self.pending.push_front(event);
-                    break;
-                }
-            }
-        }
-        let held_back = !self.pending.is_empty();
-        if held_back != self.held_back {
-            self.held_back = held_back;
-            let unpaused = self.partitions.iter().filter(|(_, owned)| !owned.paused).map(|(partition, _)| *partition);
-            self.set_paused(unpaused.collect(), held_back);
-        }
-    }
-
-    fn set_paused(&self, partitions: BTreeSet<Partition>, paused: bool) {
+    fn set_paused(&self, partitions: &BTreeSet<Partition>, paused: bool) {
         let done = self
-            .list(&partitions, KafkaOffset::Invalid)
+            .list(partitions, KafkaOffset::Invalid)
             .and_then(|list| if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) });
         if let Err(error) = done {
             tracing::warn!(group = self.group, %error, paused, "pausing or resuming partitions failed");

@@ -73,7 +73,7 @@ impl Reader {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets.iter().filter(|(partition, _)| awaited.contains(partition)) {
             let end = self.ends.remove(partition);
-            self.partitions.insert(*partition, Owned { assignment, frontier: None, end, next: *offset, paused: false });
+            self.partitions.insert(*partition, Owned { assignment, frontier: None, end, next: *offset });
             if let Err(error) = list.add_partition_offset(&self.topic, partition.0, KafkaOffset::Offset(offset.0)) {
                 tracing::error!(group = self.group, %error, %offset, "offset out of range");
             }
@@ -84,7 +84,7 @@ impl Reader {
         // Commits made during the rebalance were refused.
         self.commit_again();
         // librdkafka keeps a partition paused if it was paused when it was last revoked.
-        self.set_paused(awaited, self.held_back);
+        self.set_paused(&awaited, false);
     }
 
     pub(super) fn revoked(&mut self, partitions: Vec<Partition>) {
@@ -97,6 +97,7 @@ impl Reader {
         self.forget(&partitions);
         self.pending_rebalances.lost(&partitions);
         self.partitions.retain(|partition, _| !partitions.contains(partition));
+        self.backpressure.forget(&partitions);
         self.pending.push_back(LogEvent::Revoked { partitions, lost: true });
     }
 
@@ -115,6 +116,7 @@ impl Reader {
     pub(super) fn hand_back(&mut self, partitions: &BTreeSet<Partition>) {
         self.commit(|partition| partitions.contains(partition));
         self.partitions.retain(|partition, _| !partitions.contains(partition));
+        self.backpressure.forget(partitions);
         let handed_back =
             self.list(partitions, KafkaOffset::Invalid).and_then(|list| rebalance::hand_back(&self.consumer, &list));
         if let Err(error) = handed_back {
