@@ -8,6 +8,7 @@
 
 mod number;
 mod scan;
+mod shared;
 mod write;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use std::fmt;
 
 pub use number::{Whole, whole_number};
 use serde_json::Value;
+pub use shared::SharedJson;
 
 /// Number of levels that [`Json::to_value`] builds. `serde_json` parses up to 128 levels, and the stack is finite.
 pub const MAX_DEPTH: usize = 100;

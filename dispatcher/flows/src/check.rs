@@ -98,7 +98,7 @@ struct Checker<'a> {
     problems: Vec<Problem>,
     /// Problems that do not prevent the flow from running.
     objections: Vec<Problem>,
-    environment: Environment<'static>,
+    environment: &'static Environment<'static>,
     /// Names of the fields of its subjects that the flow stores.
     remember: Vec<String>,
     /// True if the parameter that is being checked may contain the unsubscribe link.

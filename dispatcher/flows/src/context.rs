@@ -2,18 +2,21 @@
 //! `changed` and `still_used` if the flow stores fields of its subjects; and the unsubscribe link in marketing mail.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::Value as Rendered;
+use minijinja::value::{Enumerator, Object};
 use serde_json::{Map, Value, json};
-use usher_clerk::{name, primary_email, primary_phone};
+use usher_clerk::{primary_email, primary_phone};
 use usher_engine::Run;
 use usher_engine::field_diff::EMAIL;
 use usher_proto::Subject;
+use usher_proto::json::SharedJson;
 use usher_proto::{Event, Json};
 
 use super::Flow;
-use super::sent::SentJson;
+use super::functions;
+use super::sent::{Derived, SentJson};
 
 /// The top-level names that are available in every flow.
 pub(super) const ROOTS: [&str; 4] = [EVENT, "user", "steps", UNSUBSCRIBE_URL];
@@ -29,13 +32,57 @@ const STILL_USED: &str = "still_used";
 pub(super) const BEFORE: &str = "before";
 
 /// The values that are available to a step when it is due, in the form that expressions use, which preserves the JSON that
-/// was sent and is parsed only as far as they access it.
+/// was sent. A value is made when it is first accessed.
 #[derive(Debug, Clone)]
 pub struct Context {
-    texts: BTreeMap<&'static str, Box<str>>,
-    roots: BTreeMap<&'static str, Rendered>,
+    roots: Roots,
     /// All values as a tree, in which the names of an error are looked up.
     values: OnceLock<Value>,
+}
+
+/// The top-level names with their values.
+#[derive(Debug, Clone, Default)]
+struct Roots(BTreeMap<&'static str, Arc<Root>>);
+
+/// The value of a top-level name.
+#[derive(Debug)]
+struct Root {
+    source: RootSource,
+    made: OnceLock<Rendered>,
+}
+
+/// What a value is made of.
+#[derive(Debug)]
+enum RootSource {
+    Text(String),
+    /// The name and data of this event.
+    Event(Arc<Event>),
+    /// The user whom an event concerns, by the newest snapshot or else by the event.
+    User {
+        event: Arc<Event>,
+        snapshot: Option<String>,
+    },
+}
+
+impl Root {
+    fn made(&self) -> &Rendered {
+        self.made.get_or_init(|| match &self.source {
+            // An empty object if the text is not JSON.
+            RootSource::Text(text) => SentJson::value(&SharedJson::of(Json::read(text).unwrap_or(Json::EMPTY))),
+            RootSource::Event(event) => SentJson::value(&event_json(event)),
+            RootSource::User { event, snapshot } => user(event, snapshot.as_deref()),
+        })
+    }
+}
+
+impl Object for Roots {
+    fn get_value(self: &Arc<Self>, name: &Rendered) -> Option<Rendered> {
+        Some(self.0.get(name.as_str()?)?.made().clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.keys().map(|name| Rendered::from(*name)).collect())
+    }
 }
 
 /// The event's body is not a JSON object, so none of its values are available.
@@ -52,14 +99,9 @@ impl Context {
     ///
     /// The event's body is not a JSON object.
     pub fn new(flow: &Flow, run: &Run, subject: Option<&Subject>) -> Result<Self, UnreadableBody> {
-        let mut context = Self::of_event(&run.event)?;
-        let data = run.event.data();
-        let own = || data.filter(|data| data.get("object").and_then(Json::text).as_deref() == Some("user"));
-        let user = match subject.and_then(|subject| subject.snapshot.as_deref()) {
-            // A snapshot that is not JSON counts as empty, so that steps that do not use it can continue.
-            Some(snapshot) => Json::read(snapshot),
-            None => own(),
-        };
+        let event = Arc::new(run.event.clone());
+        let mut context = Self::of_shared(&event)?;
+        let snapshot = subject.and_then(|subject| subject.snapshot.clone());
         let steps: Map<String, Value> = run
             .results
             .iter()
@@ -68,7 +110,7 @@ impl Context {
         let was = run.before.clone().unwrap_or_default();
         let known = |name: &String| (name.clone(), was.fields.get(name).cloned().unwrap_or_default());
         let before: Map<String, Value> = flow.remember.iter().map(known).collect();
-        context.set_sent("user", &with_derived(user));
+        context.set_source("user", RootSource::User { event, snapshot });
         context.set("steps", &Value::Object(steps));
         context.set(BEFORE, &Value::Object(before));
         context.set("changed", &json!(was.changed));
@@ -82,43 +124,34 @@ impl Context {
     ///
     /// The event's body is not a JSON object.
     pub(super) fn of_event(event: &Event) -> Result<Self, UnreadableBody> {
+        Self::of_shared(&Arc::new(event.clone()))
+    }
+
+    fn of_shared(event: &Arc<Event>) -> Result<Self, UnreadableBody> {
         let body = std::str::from_utf8(&event.body).ok().and_then(Json::read).filter(|body| body.is_object());
-        let data = body.ok_or(UnreadableBody)?.get("data");
-        let known = [
-            ("id", event.id.to_string()),
-            ("type", event.kind.clone()),
-            ("instance", event.instance().to_owned()),
-            ("occurred_at", event.occurred_at.to_string()),
-        ];
-        let user_id = data.and_then(|data| user_id(&event.kind, data));
-        let known = known.map(|(name, text)| (name, Value::from(text))).into_iter();
-        let known = known.chain([("user_id", Value::from(user_id))]).map(|(name, value)| (name, value.to_string()));
-        let data = ("data", data.map_or("null", Json::as_str).to_owned());
+        body.ok_or(UnreadableBody)?;
         let mut context = Self::none();
-        context.set_sent(EVENT, &object(known.chain([data]).map(|(name, text)| (name.to_owned(), text))));
+        context.set_source(EVENT, RootSource::Event(event.clone()));
         Ok(context)
     }
 
     fn none() -> Self {
-        Self { texts: BTreeMap::new(), roots: BTreeMap::new(), values: OnceLock::new() }
+        Self { roots: Roots::default(), values: OnceLock::new() }
     }
 
     fn set(&mut self, root: &'static str, value: &Value) {
-        self.set_sent(root, &value.to_string());
+        self.set_source(root, RootSource::Text(value.to_string()));
     }
 
-    /// Sets a top-level name to the value of a JSON text; to an empty object if the text is not JSON.
-    fn set_sent(&mut self, root: &'static str, text: &str) {
-        let json = Json::read(text).unwrap_or(Json::EMPTY);
-        self.texts.insert(root, json.as_str().into());
-        self.roots.insert(root, SentJson::value(json));
+    fn set_source(&mut self, root: &'static str, source: RootSource) {
+        self.roots.0.insert(root, Arc::new(Root { source, made: OnceLock::new() }));
         self.values = OnceLock::new();
     }
 
     fn values(&self) -> &Value {
         self.values.get_or_init(|| {
-            let value = |text: &str| Json::read(text).map_or(Value::Null, Json::to_value);
-            Value::Object(self.texts.iter().map(|(root, text)| ((*root).to_owned(), value(text))).collect())
+            let value = |root: &Root| functions::to_tree(root.made()).unwrap_or_default();
+            Value::Object(self.roots.0.iter().map(|(name, root)| ((*name).to_owned(), value(root))).collect())
         })
     }
 
@@ -135,7 +168,7 @@ impl Context {
     pub(super) fn of_texts(texts: &[(&'static str, &str)]) -> Self {
         let mut context = Self::none();
         for (root, text) in texts {
-            context.set_sent(root, text);
+            context.set_source(root, RootSource::Text((*text).to_owned()));
         }
         context
     }
@@ -194,7 +227,7 @@ impl Context {
     }
 
     pub(super) fn rendered(&self) -> Rendered {
-        Rendered::from(self.roots.clone())
+        Rendered::from_object(self.roots.clone())
     }
 }
 
@@ -223,22 +256,38 @@ fn is_open(owner: &str) -> bool {
     is_metadata || owner.starts_with("steps.") || owner == "event.data.data" || owner.starts_with("event.data.data.")
 }
 
-/// Returns the JSON of a user with the derived fields `email`, `phone` and `name`, which replace fields of
-/// the same names.
-fn with_derived(user: Option<Json<'_>>) -> String {
-    let user = user.filter(|user| user.is_object()).unwrap_or(Json::EMPTY);
-    let derived = [("email", primary_email(user)), ("phone", primary_phone(user)), ("name", name(user))];
-    let names = derived.each_ref().map(|(name, _)| *name);
-    let own = user.members().filter(|(name, _)| !names.contains(&&**name));
-    let own = own.map(|(name, value)| (name.into_owned(), value.as_str().to_owned()));
-    let derived = derived.map(|(name, value)| (name.to_owned(), Value::from(value).to_string()));
-    object(own.chain(derived))
+/// Returns the JSON of an event, as expressions have it.
+fn event_json(event: &Event) -> SharedJson {
+    let data = event.data();
+    let known = [
+        ("id", event.id.to_string()),
+        ("type", event.kind.clone()),
+        ("instance", event.instance().to_owned()),
+        ("occurred_at", event.occurred_at.to_string()),
+    ];
+    let user_id = data.and_then(|data| user_id(&event.kind, data));
+    let known = known.map(|(name, text)| (name, Value::from(text))).into_iter();
+    let known = known.chain([("user_id", Value::from(user_id))]).map(|(name, value)| (name, value.to_string()));
+    let data = ("data", data.map_or("null", Json::as_str).to_owned());
+    SharedJson::object(known.chain([data]).map(|(name, text)| (name.to_owned(), text)))
 }
 
-/// Returns the JSON text of an object with these members, given as name and JSON text.
-fn object(members: impl Iterator<Item = (String, String)>) -> String {
-    let members: Vec<String> = members.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
-    format!("{{{}}}", members.join(","))
+/// Returns the user whom an event concerns: by the newest snapshot, or by the event itself if there is none. It is empty
+/// for an event that concerns no user. The derived texts `email`, `phone` and `name` replace fields of the same names.
+fn user(event: &Event, snapshot: Option<&str>) -> Rendered {
+    let own = |data: &Json<'_>| data.get("object").and_then(Json::text).as_deref() == Some("user");
+    let user = match snapshot {
+        // A snapshot that is not JSON counts as empty, so that steps that do not use it can continue.
+        Some(snapshot) => Json::read(snapshot),
+        None => event.data().filter(own),
+    };
+    let user = SharedJson::of(user.filter(|user| user.is_object()).unwrap_or(Json::EMPTY));
+    let read = |user: Json<'_>, name: &str| match name {
+        "email" => primary_email(user),
+        "phone" => primary_phone(user),
+        _ => usher_clerk::name(user),
+    };
+    SentJson::with_derived(user, Derived { names: &["email", "phone", "name"], read, whole: OnceLock::new() })
 }
 
 /// Returns the id of the user whom an event concerns, from the field that events of its type use; `None` if it concerns

@@ -41,7 +41,7 @@ fn below(value: &Rendered, key: &Rendered) -> Rendered {
 
 fn printed(value: &Rendered, key: &Rendered) -> Rendered {
     let found = below(value, key);
-    let sent = value.downcast_object_ref::<SentJson>().and_then(SentJson::json);
+    let sent = value.downcast_object_ref::<SentJson>().map(SentJson::json);
     let json = sent.and_then(|json| match key.as_str() {
         Some(name) => json.get(name),
         None => json.items().nth(key.as_usize()?),
@@ -117,7 +117,7 @@ fn to_json(
 pub(super) fn write_json(text: &mut String, value: &Rendered, in_html: bool) -> Result<(), Error> {
     if let Some(Digits(digits)) = value.downcast_object_ref() {
         text.push_str(digits);
-    } else if let Some(json) = value.downcast_object_ref::<SentJson>().and_then(SentJson::json) {
+    } else if let Some(json) = value.downcast_object_ref::<SentJson>().map(SentJson::json) {
         let json = json.well_formed();
         if in_html { write_for_html(text, &json) } else { text.push_str(&json) }
     } else if value.kind() == ValueKind::Map {
@@ -152,7 +152,7 @@ pub(super) fn write_json(text: &mut String, value: &Rendered, in_html: bool) -> 
 /// becomes a string with the digits that were sent.
 pub(super) fn to_tree(value: &Rendered) -> Option<Value> {
     let of_digits = |digits: &Digits| Json::read(&digits.0).map(Json::to_value);
-    let of_sent = || value.downcast_object_ref::<SentJson>().and_then(SentJson::json).map(Json::to_value);
+    let of_sent = || value.downcast_object_ref::<SentJson>().map(SentJson::json).map(Json::to_value);
     value
         .downcast_object_ref::<Digits>()
         .and_then(of_digits)

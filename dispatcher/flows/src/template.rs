@@ -4,6 +4,8 @@
 //! metadata are null. Functions that depend on the clock or on chance are not offered, because a request that is
 //! rendered again must be the same.
 
+use std::sync::LazyLock;
+
 use minijinja::value::ValueKind;
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value as Rendered, escape_formatter,
@@ -66,8 +68,13 @@ const HTML: &str = ".html";
 /// Name of unnamed templates whose result is not HTML.
 const TEXT: &str = ".txt";
 
-/// Returns the environment that renders all templates and expressions of a flow.
-pub(super) fn environment() -> Environment<'static> {
+/// Returns the environment that renders all templates and expressions. There is one, because it is dear to make.
+pub(super) fn environment() -> &'static Environment<'static> {
+    static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(new_environment);
+    &ENVIRONMENT
+}
+
+fn new_environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_formatter(|out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Rendered| match value.kind() {
@@ -88,7 +95,7 @@ pub(super) fn environment() -> Environment<'static> {
 ///
 /// The expression cannot be evaluated, for example because it uses an undefined name.
 pub fn evaluate(expression: &str, context: &Context) -> Result<Option<Rendered>, Unrenderable> {
-    evaluate_at(&environment(), expression, expression, &nulls::expression(expression), context)
+    evaluate_at(environment(), expression, expression, &nulls::expression(expression), context)
 }
 
 fn evaluate_at(
@@ -110,6 +117,14 @@ fn evaluate_at(
     Ok((!empty).then_some(value))
 }
 
+/// Returns the result of a template without expressions, blocks and comments: the text itself, without the end of its last
+/// line, as the engine has it.
+fn literal(template: &str) -> Option<&str> {
+    let has_tags = template.as_bytes().windows(2).any(|two| matches!(two, b"{{" | b"{%" | b"{#"));
+    let line = template.strip_suffix('\n').unwrap_or(template);
+    (!has_tags).then(|| line.strip_suffix('\r').unwrap_or(line))
+}
+
 fn render_text(
     environment: &Environment<'_>,
     place: &str,
@@ -117,6 +132,9 @@ fn render_text(
     template: &str,
     context: &Context,
 ) -> Result<String, Unrenderable> {
+    if let Some(text) = literal(template) {
+        return Ok(text.to_owned());
+    }
     let names = || environment.template_from_str(template).map(|it| it.undeclared_variables(true)).unwrap_or_default();
     let rewritten = nulls::template(template);
     // The environment selects the escaping by the template's name.
@@ -135,12 +153,12 @@ fn render_text(
 /// A parameter or template cannot be rendered for this event.
 pub fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
     let environment = environment();
-    let mut rendered = render_those(&environment, call, context, |_| true)?;
+    let mut rendered = render_those(environment, call, context, |_| true)?;
     if let Some(template) = &call.template {
         for (field, extension) in [("html", "html"), ("text", "txt")] {
             let file = format!("{template}.{extension}");
             let Some(text) = flow.source.templates.get(&file) else { continue };
-            let text = render_text(&environment, &file, &file, text, context)?;
+            let text = render_text(environment, &file, &file, text, context)?;
             rendered.insert(field.to_owned(), Value::String(text));
         }
     }
@@ -153,7 +171,7 @@ pub fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String,
 ///
 /// A parameter cannot be rendered for this event.
 pub fn render_some(call: &Call, names: &[&str], context: &Context) -> Result<Map<String, Value>, Unrenderable> {
-    render_those(&environment(), call, context, |name| names.contains(&name))
+    render_those(environment(), call, context, |name| names.contains(&name))
 }
 
 fn render_those(

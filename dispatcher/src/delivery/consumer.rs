@@ -180,12 +180,12 @@ impl JoinedConsumer {
 
     /// Handles an answer of the store or a finding of housekeeping.
     fn answered(&mut self, input: Input) {
-        let metrics = self.consumer.executor.metrics.clone();
-        let flow = self.consumer.flow.name.clone();
+        let metrics = &self.consumer.executor.metrics;
+        let flow = self.consumer.flow.name.as_str();
         match &input {
             Input::Admitted { admission: Some(admission), .. } => {
                 self.consumer.count(RunState::Cancelled, admission.cancelled.len());
-                metrics.repeated.with_label_values(&[&flow]).inc_by(admission.repeated as u64);
+                metrics.repeated.with_label_values(&[flow]).inc_by(admission.repeated as u64);
                 if admission.refused > 0 {
                     metrics.refused_records.inc_by(admission.refused as u64);
                     tracing::error!(flow, records = admission.refused, "records refused: usher dlq list shows why");
@@ -193,10 +193,10 @@ impl JoinedConsumer {
             }
             Input::Written { change, changed } => match (&change.kind, changed) {
                 (ChangeKind::End { state, .. }, Changed::Written) => self.consumer.count(*state, 1),
-                (ChangeKind::Park { .. }, Changed::Written) => metrics.runs_parked.with_label_values(&[&flow]).inc(),
+                (ChangeKind::Park { .. }, Changed::Written) => metrics.runs_parked.with_label_values(&[flow]).inc(),
                 _ => {}
             },
-            Input::Ends(ends) => metrics.lag_events.with_label_values(&[&flow]).set(self.consumer.engine.lag(ends)),
+            Input::Ends(ends) => metrics.lag_events.with_label_values(&[flow]).set(self.consumer.engine.lag(ends)),
             _ => {}
         }
         self.handle(input);

@@ -67,6 +67,7 @@ fn string_end(text: &[u8], at: usize) -> Option<usize> {
     }
     let mut at = at + 1;
     loop {
+        at = plain_end(text, at);
         match text.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' => {
@@ -80,6 +81,26 @@ fn string_end(text: &[u8], at: usize) -> Option<usize> {
             _ => at += 1,
         }
     }
+}
+
+/// Returns a position from `at` on before which every byte of a string stands for itself: all eight at a time, as long as
+/// none of them is a quote, a backslash or a control character.
+fn plain_end(text: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = ONES << 7;
+    // The high bit of a byte is set if the byte is below `bound`, which is at most 0x80. A borrow may set those of the
+    // bytes after one that is, never of others.
+    let any_below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word & HIGH;
+    while let Some(eight) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        let word = u64::from_le_bytes(*eight);
+        let quote = any_below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = any_below(word ^ (ONES * u64::from(b'\\')), 1);
+        if (quote | backslash | any_below(word, 0x20)) != 0 {
+            break;
+        }
+        at += 8;
+    }
+    at
 }
 
 /// Returns the UTF-16 code unit whose escape begins at `at`. `None` if there is no such escape.

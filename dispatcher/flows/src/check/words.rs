@@ -69,7 +69,7 @@ const FETCHING: [&str; 4] = ["include", "import", "extends", "from"];
 impl Checker<'_> {
     /// Checks an expression, such as the value of `when`.
     pub(super) fn expression(&mut self, place: &Place, text: &str, earlier: &[String]) {
-        let environment = self.environment.clone();
+        let environment = self.environment;
         match environment.compile_expression(text) {
             Ok(expression) => {
                 self.spelling(place, text, earlier);
@@ -81,7 +81,7 @@ impl Checker<'_> {
 
     /// Checks a template.
     pub(super) fn template_text(&mut self, place: &Place, text: &str, earlier: &[String]) {
-        let environment = self.environment.clone();
+        let environment = self.environment;
         let inside = blocks(text);
         match environment.template_from_str(text) {
             Ok(template) => {
@@ -155,13 +155,13 @@ impl Checker<'_> {
     }
 
     fn filter(&mut self, place: &Place, name: &str) {
-        if !is_known(&self.environment, name, "filter") {
+        if !is_known(self.environment, name, "filter") {
             self.object(place, format!("there is no filter {name}{}", suggestion(name, FILTERS)));
         }
     }
 
     fn test(&mut self, place: &Place, name: &str) {
-        if !is_known(&self.environment, name, "test") {
+        if !is_known(self.environment, name, "test") {
             self.object(place, format!("there is no test {name}{}", suggestion(name, TESTS)));
         }
     }
@@ -219,7 +219,7 @@ impl Checker<'_> {
 
     /// Checks an expression that can access the event only.
     pub(super) fn expression_on_event(&mut self, place: &Place, key: &str, text: &str) {
-        let environment = self.environment.clone();
+        let environment = self.environment;
         match environment.compile_expression(text) {
             Ok(expression) => {
                 self.spelling(place, text, &[]);
@@ -299,11 +299,11 @@ mod tests {
     fn what_is_suggested_exists() {
         let environment = environment();
         for name in FILTERS {
-            assert!(is_known(&environment, name, "filter"), "{name}");
+            assert!(is_known(environment, name, "filter"), "{name}");
         }
         for name in TESTS {
-            assert!(is_known(&environment, name, "test"), "{name}");
+            assert!(is_known(environment, name, "test"), "{name}");
         }
-        assert!(!is_known(&environment, "lowercase", "filter") && !is_known(&environment, "empty", "test"));
+        assert!(!is_known(environment, "lowercase", "filter") && !is_known(environment, "empty", "test"));
     }
 }

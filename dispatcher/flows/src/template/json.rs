@@ -62,7 +62,7 @@ mod tests {
 
     fn rendered(value: &Value) -> Option<String> {
         let context = Context::of_texts(&[("user", SENT)]);
-        render(&environment(), "body", value, &context).expect("it renders")
+        render(environment(), "body", value, &context).expect("it renders")
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn holds(expression: &str, context: &Context) -> Result<bool, String> {
 fn printed(template: &str, context: &Context) -> Result<String, String> {
     let value = Value::from(template);
     let text =
-        render_value(&environment(), "text", &value, ParamType::Text, context).map_err(|error| error.to_string())?;
+        render_value(environment(), "text", &value, ParamType::Text, context).map_err(|error| error.to_string())?;
     Ok(text.and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default())
 }
 
@@ -253,4 +253,28 @@ fn no_depth_and_no_type_of_what_is_not_asked_for_matters() {
     assert_eq!(holds("user.public_metadata.plan == 'pro'", &context), Ok(true));
     assert!(printed("{{ user.public_metadata | tojson }}", &context).is_ok_and(|text| text.contains(&deep)));
     assert!(printed("{{ user | tojson(indent=1) }}", &context).is_ok_and(|text| text.contains("[[")));
+}
+
+#[test]
+fn a_text_without_tags_is_what_the_engine_makes_of_it() {
+    for text in [
+        "",
+        "Hello",
+        "\n",
+        "a\n",
+        "a\n\n",
+        "a\r\n",
+        "a\r",
+        "a\n\r\n",
+        "{ } %} }} #}",
+        "a{",
+        "{\n{",
+        "\u{e4}\u{1f600}\n",
+    ] {
+        let rendered = environment().render_named_str(TEXT, text, ()).expect("it renders");
+        assert_eq!(literal(text), Some(rendered.as_str()), "{text:?}");
+    }
+    for text in ["{{ 1 }}", "a{% if true %}b{% endif %}", "{# c #}", "\u{e4}{{ 1 }}"] {
+        assert_eq!(literal(text), None, "{text:?}");
+    }
 }
