@@ -51,6 +51,10 @@ enum Command {
     Health(health::HealthArguments),
 }
 
+/// An event takes hundreds of small allocations, many of them freed by another thread, which glibc's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     files::private_by_default();

@@ -12,6 +12,10 @@ use usher_service::options::{self, Environment};
 use usher_service::{ConfigError, exit};
 use usher_service::{Readiness, files, health, http, shutdown, telemetry};
 
+/// An event takes hundreds of small allocations, many of them freed by another thread, which glibc's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     files::private_by_default();
