@@ -9,6 +9,7 @@ mod producer;
 mod query;
 mod rebalance;
 mod record;
+mod reports;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -154,7 +155,7 @@ impl Log for KafkaLog {
 
     async fn flush(&self) {
         let producer = self.appender.client();
-        let flushed = tokio::task::spawn_blocking(move || producer.flush(APPEND_DEADLINE)).await;
+        let flushed = tokio::task::spawn_blocking(move || producer.get().flush(APPEND_DEADLINE)).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!(%error, "producer stopped with unacknowledged records; their senders got an error");
         }

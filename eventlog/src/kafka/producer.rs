@@ -1,4 +1,4 @@
-//! The producer: one client with its own thread. The result of each record arrives through a channel of its own.
+//! The producer: one client for all appends. The result of each record arrives through a channel of its own.
 //!
 //! rdkafka's `FutureProducer` is not used: when its queue is full, it sleeps for 100 ms at a time, whereas an append
 //! must report that at once.
@@ -9,16 +9,18 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::oneshot;
 use usher_proto::{Key, Offset, Partition};
 
 use super::config::Settings;
 use super::librdkafka_log::LibrdkafkaLogger;
+use super::reports::ReportingProducer;
+use super::unavailable;
 use crate::{AppendError, LogError, Position};
 
 type Answer = oneshot::Sender<Result<Position, AppendError>>;
-pub(super) type Client = ThreadedProducer<Deliveries>;
+pub(super) type Client = ReportingProducer<Deliveries>;
 
 /// Client context that turns delivery reports into results of appends.
 pub(super) struct Deliveries(Arc<LibrdkafkaLogger>);
@@ -116,7 +118,7 @@ impl Appender {
             }
             message = message.payload(body).headers(owned);
         }
-        let result = match client.send(message) {
+        let result = match client.get().send(message) {
             Ok(()) => match answered.await {
                 Ok(result) => result,
                 Err(_) => Err(AppendError::Unavailable("the producer was closed".into())),
@@ -132,7 +134,7 @@ impl Appender {
     /// Replaces `client` if it has had a fatal error: an idempotent producer refuses everything after one, so only a
     /// new producer helps. The records that the old producer still held have been answered as not acknowledged.
     fn replace_if_dead(&self, client: &Arc<Client>) {
-        let Some((code, reason)) = client.client().fatal_error() else { return };
+        let Some((code, reason)) = client.get().client().fatal_error() else { return };
         let mut current = self.current();
         if !Arc::ptr_eq(&current.client, client) {
             return;
@@ -151,6 +153,7 @@ impl Appender {
 
 fn make(settings: &Settings, largest_batch: Option<usize>) -> Result<Client, LogError> {
     let context = Deliveries(settings.logger());
-    ThreadedProducer::from_config_and_context(&settings.producer(largest_batch), context)
-        .map_err(|error| LogError::configuration(&error))
+    let producer = BaseProducer::from_config_and_context(&settings.producer(largest_batch), context)
+        .map_err(|error| LogError::configuration(&error))?;
+    ReportingProducer::new(producer).map_err(unavailable)
 }
