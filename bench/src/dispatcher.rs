@@ -1,6 +1,9 @@
 //! The dispatcher: a backlog of events, one effect each at a sink.
 
+mod bare_sql;
 mod drain;
+mod one_by_one;
+mod parallel_consumer;
 mod usher;
 
 use std::time::Duration;
@@ -8,10 +11,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use usher_tests::unique;
 
+use self::parallel_consumer::ParallelConsumer;
 use crate::meter::Processes;
 use crate::report::Sample;
 use crate::sink::Sink;
 
+/// Text that every request holds, of about the size of a small message.
+const TEXT: &str = concat!(
+    "a text of about three hundred bytes, as a small message has it. ",
+    "a text of about three hundred bytes, as a small message has it. ",
+    "a text of about three hundred bytes, as a small message has it. ",
+    "a text of about three hundred bytes, as a small message has it. ",
+    "a text of about three hundred bytes, as a small message has it.",
+);
 /// Partitions of the topic.
 const PARTITIONS: i32 = 8;
 /// Time for an arm to have its first effect.
@@ -72,6 +84,8 @@ pub(crate) async fn measure(
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
     let embedded = usher::EmbeddedLogFile::fill(scenario).await?;
+    let peers: Vec<_> = parallel_consumer::ARMS.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let parallel_consumer = if peers.is_empty() { None } else { Some(ParallelConsumer::build().await?) };
     let mut samples = Vec::new();
     for round in 1..=rounds {
         if wanted(usher::KAFKA) {
@@ -79,6 +93,18 @@ pub(crate) async fn measure(
         }
         if wanted(usher::EMBEDDED) {
             samples.push(embedded.usher(scenario, &sink, round).await.context(usher::EMBEDDED)?);
+        }
+        for (parallel_consumer, arm) in parallel_consumer.iter().flat_map(|it| peers.iter().map(move |arm| (it, *arm)))
+        {
+            let sample = parallel_consumer.run(services, &kafka.topic(), scenario, &sink, round, arm).await;
+            samples.push(sample.context(arm.0)?);
+        }
+        if wanted(one_by_one::NAME) {
+            let sample = one_by_one::run(services, &kafka.topic(), scenario, &sink, round).await;
+            samples.push(sample.context(one_by_one::NAME)?);
+        }
+        if wanted(bare_sql::NAME) {
+            samples.push(bare_sql::run(services, scenario, round).await.context(bare_sql::NAME)?);
         }
         if wanted(drain::NAME) {
             samples.push(drain::run(&services.kafka, kafka.topic(), scenario, round).await.context(drain::NAME)?);

@@ -12,7 +12,7 @@ use usher_tests::database::OwnDatabase;
 use usher_tests::program::Program;
 use usher_tests::unique;
 
-use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario};
+use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario, TEXT};
 use crate::meter::{Meter, Processes, peak_memory};
 use crate::report::Sample;
 use crate::sink::Sink;
@@ -31,7 +31,7 @@ fn flow(url: &str) -> String {
     format!(
         "on = [\"clerk/user.*\"]\nfrom = \"beginning\"\nconcurrency = {CONCURRENCY}\n[[step]]\nname = \"post\"\n\
          use = \"http.post\"\nurl = \"{url}\"\nbody = {{ user = \"{{{{ user.id }}}}\", text = \"{}\" }}\n",
-        "a text of about three hundred bytes, as a small message has it. ".repeat(5).trim_end()
+        TEXT
     )
 }
 
