@@ -174,10 +174,13 @@ async fn attend(
     }
 }
 
-/// Enforces the deadlines and logs the number of evictions. Never returns.
+/// Enforces the deadlines and logs the number of evictions. Rests while there is no connection. Never returns.
 async fn sweep_all(crowd: &SharedCrowd) {
     let mut told = tokio::time::Instant::now();
     loop {
+        if crowd.lock().is_quiet() {
+            crowd.entered().await;
+        }
         tokio::time::sleep(SWEEP_EVERY).await;
         crowd.lock().sweep(std::time::Instant::now());
         if told.elapsed() >= TELL_EVERY {

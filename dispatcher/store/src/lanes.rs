@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::json;
 use usher_engine::{Run, RunState};
 use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
-use usher_sql::{Answer, Database, Dialect, Row, Rows, SqlQuery, query, query_as};
+use usher_sql::{Answer, Database, Dialect, Row, Rows, SqlQuery, query};
 
 use super::admit::behind;
 use super::change::{lock, owned};
@@ -79,9 +79,9 @@ pub(super) async fn due(
     partitions: &[(Partition, Epoch)],
     now: Timestamp,
 ) -> Result<Due, StoreError> {
-    let with_due = with_due(database, flow, partitions, now).await?;
+    let Outlook { with_due, lost } = outlook(database, flow, partitions, now).await?;
     if with_due.is_empty() {
-        return Ok(Due { fenced: lost(database, flow, partitions).await?, ..Due::default() });
+        return Ok(Due { fenced: lost, ..Due::default() });
     }
     let epochs: BTreeMap<Partition, Epoch> =
         partitions.iter().copied().filter(|(partition, _)| with_due.contains(partition)).collect();
@@ -117,37 +117,38 @@ fn events_of(answers: &[Answer]) -> Result<BTreeSet<EventRef>, StoreError> {
     answers.iter().flat_map(|answer| &answer.rows).map(|row| Named(row).parsed("event_ref")).collect()
 }
 
-/// Returns the partitions that another replica owns by now. A replica with nothing to write would not notice otherwise.
-async fn lost(
-    database: &Database,
-    flow: &str,
-    partitions: &[(Partition, Epoch)],
-) -> Result<Vec<(Partition, Epoch)>, StoreError> {
-    let rows: Vec<(i64, i64)> =
-        query_as("SELECT partition, epoch FROM usher_ownership WHERE flow = $1").bind(flow).fetch_all(database).await?;
-    let is_ours = |(partition, epoch): &(Partition, Epoch)| rows.contains(&(i64::from(partition.0), epoch.0));
-    Ok(partitions.iter().filter(|owned| !is_ours(owned)).copied().collect())
+/// What is to be done in the partitions of a flow.
+struct Outlook {
+    /// The partitions with something due.
+    with_due: BTreeSet<Partition>,
+    /// The partitions that another replica owns by now. A replica with nothing to write would not notice otherwise.
+    lost: Vec<(Partition, Epoch)>,
 }
 
-/// Returns the partitions with something due. They are queried first: mostly there are none, and a read costs less than
-/// a transaction that writes nothing.
-async fn with_due(
+/// Looks at the partitions, in one round trip. Mostly nothing is due, and a read costs less than a transaction that writes
+/// nothing.
+async fn outlook(
     database: &Database,
     flow: &str,
     partitions: &[(Partition, Epoch)],
     now: Timestamp,
-) -> Result<Vec<Partition>, StoreError> {
+) -> Result<Outlook, StoreError> {
     if partitions.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Outlook { with_due: BTreeSet::new(), lost: Vec::new() });
     }
     let rows = Rows::of(partitions).int("of", |(partition, _)| i64::from(partition.0));
-    let query = rows.query(database.dialect, vec![flow.into(), now.millis().into()], |rows| {
+    let due = rows.query(database.dialect, vec![flow.into(), now.millis().into()], |rows| {
         format!(
             "SELECT r.of FROM {rows} WHERE (SELECT o.wakes_at FROM usher_open_run o \
                WHERE o.flow = $1 AND o.partition = r.of AND o.wakes_at <= $2 LIMIT 1) IS NOT NULL"
         )
     });
-    let answers = database.read(vec![query]).await?;
+    let owners = query("SELECT partition, epoch FROM usher_ownership WHERE flow = $1").prepared().bind(flow);
+    let mut answers = database.read(vec![due, owners]).await?.into_iter();
+    let due = answers.next().unwrap_or_default();
     let partition = |row: &Row| Ok(Partition(row.get("of")?));
-    answers.iter().flat_map(|answer| &answer.rows).map(partition).collect()
+    let with_due = due.rows.iter().map(partition).collect::<Result<_, StoreError>>()?;
+    let epochs = owned(&answers.next().unwrap_or_default())?;
+    let is_lost = |(partition, epoch): &&(Partition, Epoch)| epochs.get(partition) != Some(epoch);
+    Ok(Outlook { with_due, lost: partitions.iter().filter(is_lost).copied().collect() })
 }

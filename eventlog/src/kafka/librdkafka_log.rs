@@ -57,6 +57,8 @@ impl LibrdkafkaLogger {
                     | RDKafkaErrorCode::BrokerTransportFailure
                     | RDKafkaErrorCode::Resolve
                     | RDKafkaErrorCode::OperationTimedOut
+                    // The end of a partition is no failure; rdkafka reports it here as well as to the reader.
+                    | RDKafkaErrorCode::PartitionEOF
             )
         );
         if !passing && self.is_new(&format!("{error} {reason}")) {

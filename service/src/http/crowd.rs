@@ -187,6 +187,11 @@ impl ConnectionTable {
         self.evict_all(|place| (place.phase != Phase::Work && long(place.since)) || place.stuck.is_some_and(long));
     }
 
+    /// Returns true if there is no connection, and no eviction that was not taken.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.places.is_empty() && self.evictions == 0
+    }
+
     /// Returns the number of evictions since the last call.
     pub(super) fn take_evictions(&mut self) -> u64 {
         std::mem::take(&mut self.evictions)

@@ -10,27 +10,37 @@ use std::time::Instant;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::crowd::{ConnectionTable, Phase};
 
 /// The crowd, shared by all connections. It is locked briefly and never across an `await`.
 #[derive(Clone)]
-pub(super) struct SharedCrowd(Arc<Mutex<ConnectionTable>>);
+pub(super) struct SharedCrowd {
+    table: Arc<Mutex<ConnectionTable>>,
+    entered: Arc<Notify>,
+}
 
 impl SharedCrowd {
     pub(super) fn new(crowd: ConnectionTable) -> Self {
-        Self(Arc::new(Mutex::new(crowd)))
+        Self { table: Arc::new(Mutex::new(crowd)), entered: Arc::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ConnectionTable> {
         // After a panic, a wrong count is better than a server that no longer works.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn enter(&self, address: IpAddr) -> ConnectionHandle {
         let (id, evicted) = self.lock().enter(address, Instant::now());
+        self.entered.notify_one();
         ConnectionHandle { crowd: self.clone(), id, evicted }
+    }
+
+    /// Waits until a connection has been entered since the last call.
+    pub(super) async fn entered(&self) {
+        self.entered.notified().await;
     }
 }
 

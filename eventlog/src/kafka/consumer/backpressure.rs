@@ -117,7 +117,7 @@ mod tests {
         backpressure.pending(false, long);
         assert_eq!(backpressure.changes(&set(&[3, 4]), long).resume, set(&[3, 4]));
         backpressure.pending(true, long);
-        assert!(!backpressure.lets_read(long), "the time counts anew");
+        assert!(!backpressure.lets_read(long), "the time counts from the start");
     }
 
     #[test]
