@@ -51,23 +51,20 @@ struct Root {
     made: OnceLock<Rendered>,
 }
 
-/// What a value is made of.
+/// The source of a top-level value.
 #[derive(Debug)]
 enum RootSource {
+    /// A JSON text; an empty object if it is none.
     Text(String),
     /// The name and data of this event.
     Event(Arc<Event>),
     /// The user whom an event concerns, by the newest snapshot or else by the event.
-    User {
-        event: Arc<Event>,
-        snapshot: Option<String>,
-    },
+    User { event: Arc<Event>, snapshot: Option<String> },
 }
 
 impl Root {
     fn made(&self) -> &Rendered {
         self.made.get_or_init(|| match &self.source {
-            // An empty object if the text is not JSON.
             RootSource::Text(text) => SentJson::value(&SharedJson::of(Json::read(text).unwrap_or(Json::EMPTY))),
             RootSource::Event(event) => SentJson::value(&event_json(event)),
             RootSource::User { event, snapshot } => user(event, snapshot.as_deref()),

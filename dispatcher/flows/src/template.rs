@@ -95,11 +95,10 @@ fn new_environment() -> Environment<'static> {
 ///
 /// The expression cannot be evaluated, for example because it uses an undefined name.
 pub fn evaluate(expression: &str, context: &Context) -> Result<Option<Rendered>, Unrenderable> {
-    evaluate_at(environment(), expression, expression, &nulls::expression(expression), context)
+    evaluate_at(expression, expression, &nulls::expression(expression), context)
 }
 
 fn evaluate_at(
-    environment: &Environment<'_>,
     place: &str,
     expression: &str,
     rewritten: &str,
@@ -107,8 +106,8 @@ fn evaluate_at(
 ) -> Result<Option<Rendered>, Unrenderable> {
     // The names are taken from the original expression, as it stands in the flow's file.
     let names =
-        || environment.compile_expression(expression).map(|it| it.undeclared_variables(true)).unwrap_or_default();
-    let compiled = environment
+        || environment().compile_expression(expression).map(|it| it.undeclared_variables(true)).unwrap_or_default();
+    let compiled = environment()
         .compile_expression(rewritten)
         .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
     let value =
@@ -125,20 +124,15 @@ fn literal(template: &str) -> Option<&str> {
     (!has_tags).then(|| line.strip_suffix('\r').unwrap_or(line))
 }
 
-fn render_text(
-    environment: &Environment<'_>,
-    place: &str,
-    kind: &str,
-    template: &str,
-    context: &Context,
-) -> Result<String, Unrenderable> {
+fn render_text(place: &str, kind: &str, template: &str, context: &Context) -> Result<String, Unrenderable> {
     if let Some(text) = literal(template) {
         return Ok(text.to_owned());
     }
-    let names = || environment.template_from_str(template).map(|it| it.undeclared_variables(true)).unwrap_or_default();
+    let names =
+        || environment().template_from_str(template).map(|it| it.undeclared_variables(true)).unwrap_or_default();
     let rewritten = nulls::template(template);
     // The environment selects the escaping by the template's name.
-    let compiled = environment
+    let compiled = environment()
         .template_from_named_str(kind, &rewritten)
         .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
     compiled.render(context.rendered()).map_err(|error| Unrenderable::new(place, &error, context, names()))
@@ -152,13 +146,12 @@ fn render_text(
 ///
 /// A parameter or template cannot be rendered for this event.
 pub fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, Unrenderable> {
-    let environment = environment();
-    let mut rendered = render_those(environment, call, context, |_| true)?;
+    let mut rendered = render_those(call, context, |_| true)?;
     if let Some(template) = &call.template {
         for (field, extension) in [("html", "html"), ("text", "txt")] {
             let file = format!("{template}.{extension}");
             let Some(text) = flow.source.templates.get(&file) else { continue };
-            let text = render_text(environment, &file, &file, text, context)?;
+            let text = render_text(&file, &file, text, context)?;
             rendered.insert(field.to_owned(), Value::String(text));
         }
     }
@@ -171,11 +164,10 @@ pub fn render(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String,
 ///
 /// A parameter cannot be rendered for this event.
 pub fn render_some(call: &Call, names: &[&str], context: &Context) -> Result<Map<String, Value>, Unrenderable> {
-    render_those(environment(), call, context, |name| names.contains(&name))
+    render_those(call, context, |name| names.contains(&name))
 }
 
 fn render_those(
-    environment: &Environment<'_>,
     call: &Call,
     context: &Context,
     those: impl Fn(&str) -> bool,
@@ -185,7 +177,7 @@ fn render_those(
     let params = operation.map_or(&[][..], |operation| operation.params);
     for (name, value) in call.params.iter().filter(|(name, _)| those(name)) {
         let shape = params.iter().find(|param| param.name == name).map_or(ParamType::Text, |param| param.shape);
-        if let Some(value) = render_value(environment, name, value, shape, context)? {
+        if let Some(value) = render_value(name, value, shape, context)? {
             rendered.insert(name.clone(), value);
         }
     }
@@ -193,7 +185,6 @@ fn render_those(
 }
 
 fn render_value(
-    environment: &Environment<'_>,
     place: &str,
     value: &Value,
     shape: ParamType,
@@ -201,29 +192,28 @@ fn render_value(
 ) -> Result<Option<Value>, Unrenderable> {
     let empty = matches!(shape, ParamType::Record | ParamType::Selector).then_some(Value::Null);
     Ok(match value {
-        _ if shape == ParamType::Json => json::render(environment, place, value, context)?.map(Value::String),
+        _ if shape == ParamType::Json => json::render(place, value, context)?.map(Value::String),
         Value::String(text) => match whole(text).filter(|_| shape == ParamType::Record) {
             // The value keeps its type: a number stays a number, and a list or a table is passed on completely.
             Some(expression) => {
-                let value = evaluate_at(environment, place, expression, &nulls::printed(expression), context)?;
+                let value = evaluate_at(place, expression, &nulls::printed(expression), context)?;
                 let tree = |value: &Rendered| functions::to_tree(value).ok_or_else(|| json::not_json(place));
                 value.as_ref().map(tree).transpose()?
             }
             None => {
                 let kind = if shape == ParamType::Html { HTML } else { TEXT };
-                let text = render_text(environment, place, kind, text, context)?;
+                let text = render_text(place, kind, text, context)?;
                 (!text.is_empty()).then_some(Value::String(text))
             }
         },
         Value::Array(items) => {
-            let items =
-                items.iter().filter_map(|item| render_value(environment, place, item, shape, context).transpose());
+            let items = items.iter().filter_map(|item| render_value(place, item, shape, context).transpose());
             Some(Value::Array(items.collect::<Result<_, _>>()?))
         }
         Value::Object(fields) => {
             let mut rendered = Map::new();
             for (name, field) in fields {
-                let field = render_value(environment, &format!("{place}.{name}"), field, shape, context)?;
+                let field = render_value(&format!("{place}.{name}"), field, shape, context)?;
                 if let Some(field) = field.or_else(|| empty.clone()) {
                     rendered.insert(name.clone(), field);
                 }

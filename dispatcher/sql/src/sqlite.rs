@@ -19,10 +19,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Number of statements that a connection keeps prepared.
 const PREPARED: usize = 128;
 
-/// `secure_delete` overwrites deleted data, such as a one-time code, instead of only unlinking it. The cache of 16 MiB for each
-/// connection holds the pages that a backlog touches.
+/// `secure_delete` overwrites deleted data, such as a one-time code, instead of only unlinking it.
 const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; \
-                        PRAGMA foreign_keys = ON; PRAGMA cache_size = -16384;";
+                        PRAGMA foreign_keys = ON;";
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 

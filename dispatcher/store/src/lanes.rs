@@ -117,7 +117,7 @@ fn events_of(answers: &[Answer]) -> Result<BTreeSet<EventRef>, StoreError> {
     answers.iter().flat_map(|answer| &answer.rows).map(|row| Named(row).parsed("event_ref")).collect()
 }
 
-/// What is to be done in the partitions of a flow.
+/// The partitions of a flow that need something done.
 struct Outlook {
     /// The partitions with something due.
     with_due: BTreeSet<Partition>,

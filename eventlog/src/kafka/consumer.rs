@@ -295,8 +295,7 @@ impl Reader {
     fn settle_pauses(&mut self) {
         let now = Instant::now();
         self.backpressure.pending(!self.pending.is_empty(), now);
-        let owned = self.partitions.keys().copied().collect();
-        let changes = self.backpressure.changes(&owned, now);
+        let changes = self.backpressure.changes(self.partitions.keys().copied(), now);
         if !changes.pause.is_empty() {
             self.set_paused(&changes.pause, true);
         }

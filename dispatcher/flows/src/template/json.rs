@@ -1,7 +1,6 @@
 //! Rendering of parameters that may be any JSON, to JSON text. In a text, numbers keep the digits that were sent; a
 //! tree of doubles would round them.
 
-use minijinja::Environment;
 use serde_json::Value;
 
 use super::{TEXT, Unrenderable, evaluate_at, functions, nulls, render_text, whole};
@@ -14,34 +13,29 @@ pub(super) fn not_json(place: &str) -> Unrenderable {
 
 /// Renders a value to JSON text. A string that is exactly one expression has the type of the expression. A string that
 /// is rendered empty is `None`, and is omitted from lists and tables.
-pub(super) fn render(
-    environment: &Environment<'_>,
-    place: &str,
-    value: &Value,
-    context: &Context,
-) -> Result<Option<String>, Unrenderable> {
+pub(super) fn render(place: &str, value: &Value, context: &Context) -> Result<Option<String>, Unrenderable> {
     Ok(match value {
         Value::String(text) => match whole(text) {
             Some(expression) => {
-                let value = evaluate_at(environment, place, expression, &nulls::printed(expression), context)?;
+                let value = evaluate_at(place, expression, &nulls::printed(expression), context)?;
                 let Some(value) = value else { return Ok(None) };
                 let mut json = String::new();
                 functions::write_json(&mut json, &value, false).map_err(|_| not_json(place))?;
                 Some(json)
             }
             None => {
-                let text = render_text(environment, place, TEXT, text, context)?;
+                let text = render_text(place, TEXT, text, context)?;
                 (!text.is_empty()).then(|| Value::String(text).to_string())
             }
         },
         Value::Array(items) => {
-            let items = items.iter().filter_map(|item| render(environment, place, item, context).transpose());
+            let items = items.iter().filter_map(|item| render(place, item, context).transpose());
             Some(format!("[{}]", items.collect::<Result<Vec<_>, _>>()?.join(",")))
         }
         Value::Object(fields) => {
             let mut members = Vec::new();
             for (name, field) in fields {
-                if let Some(json) = render(environment, &format!("{place}.{name}"), field, context)? {
+                if let Some(json) = render(&format!("{place}.{name}"), field, context)? {
                     members.push(format!("{}:{json}", Value::from(name.as_str())));
                 }
             }
@@ -56,13 +50,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::template::environment;
 
     const SENT: &str = r#"{"first_name":"<b>\"","public_metadata":{"n":12345678901234567890123,"x":0.10,"huge":1e400,"e":9007199254740993.0,"list":[1.0,2E+3],"half":"\ud83d"}}"#;
 
     fn rendered(value: &Value) -> Option<String> {
         let context = Context::of_texts(&[("user", SENT)]);
-        render(environment(), "body", value, &context).expect("it renders")
+        render("body", value, &context).expect("it renders")
     }
 
     #[test]

@@ -128,8 +128,7 @@ fn holds(expression: &str, context: &Context) -> Result<bool, String> {
 
 fn printed(template: &str, context: &Context) -> Result<String, String> {
     let value = Value::from(template);
-    let text =
-        render_value(environment(), "text", &value, ParamType::Text, context).map_err(|error| error.to_string())?;
+    let text = render_value("text", &value, ParamType::Text, context).map_err(|error| error.to_string())?;
     Ok(text.and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default())
 }
 

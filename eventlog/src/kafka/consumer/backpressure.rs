@@ -1,4 +1,4 @@
-//! Backpressure: what is not read while the subscriber is busy.
+//! Backpressure: reading rests while the subscriber is busy.
 //!
 //! At first nothing is polled at all. A pause in librdkafka is dear: it discards what was fetched ahead, and after it
 //! the fetching may start a second late, because no resume wakes the thread that fetches. So only what is held up for
@@ -12,7 +12,7 @@ use usher_proto::Partition;
 /// Time for which nothing is polled. It delays the answer to a rebalance, and is far below the timeouts of a group.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What holds the reading up, and since when.
+/// The reasons for which reading rests, each with the instant since which it holds.
 #[derive(Debug, Default)]
 pub(super) struct Backpressure {
     /// Set while events wait for space in the subscriber's queue.
@@ -60,11 +60,13 @@ impl Backpressure {
     }
 
     /// Returns the changes that make the pauses in librdkafka those that last, and takes them for made.
-    pub(super) fn changes(&mut self, owned: &BTreeSet<Partition>, now: Instant) -> PauseChanges {
+    pub(super) fn changes(&mut self, owned: impl Iterator<Item = Partition>, now: Instant) -> PauseChanges {
+        if self.pending.is_none() && self.paused.is_empty() && self.in_librdkafka.is_empty() {
+            return PauseChanges::default();
+        }
         let all = self.pending.is_some_and(|since| lasts(since, now));
-        let lasting =
-            |partition: &&Partition| all || self.paused.get(partition).is_some_and(|since| lasts(*since, now));
-        let lasting: BTreeSet<Partition> = owned.iter().filter(lasting).copied().collect();
+        let lasting = |partition: &Partition| all || self.paused.get(partition).is_some_and(|since| lasts(*since, now));
+        let lasting: BTreeSet<Partition> = owned.filter(lasting).collect();
         let pause = lasting.difference(&self.in_librdkafka).copied().collect();
         let resume = self.in_librdkafka.difference(&lasting).copied().collect();
         self.in_librdkafka = lasting;
@@ -96,12 +98,18 @@ mod tests {
         backpressure.pause(P, start);
         backpressure.pause(P, short);
         assert!(!backpressure.lets_read(short), "nothing is polled");
-        assert_eq!(backpressure.changes(&owned, short), PauseChanges::default());
+        assert_eq!(backpressure.changes(owned.iter().copied(), short), PauseChanges::default());
         assert!(backpressure.lets_read(long), "the group must see a living member");
-        assert_eq!(backpressure.changes(&owned, long), PauseChanges { pause: set(&[3]), resume: set(&[]) });
-        assert_eq!(backpressure.changes(&owned, long), PauseChanges::default());
+        assert_eq!(
+            backpressure.changes(owned.iter().copied(), long),
+            PauseChanges { pause: set(&[3]), resume: set(&[]) }
+        );
+        assert_eq!(backpressure.changes(owned.iter().copied(), long), PauseChanges::default());
         backpressure.resume(P);
-        assert_eq!(backpressure.changes(&owned, long), PauseChanges { pause: set(&[]), resume: set(&[3]) });
+        assert_eq!(
+            backpressure.changes(owned.iter().copied(), long),
+            PauseChanges { pause: set(&[]), resume: set(&[3]) }
+        );
         assert!(backpressure.lets_read(long));
     }
 
@@ -113,9 +121,9 @@ mod tests {
         backpressure.pending(true, start);
         assert!(!backpressure.lets_read(start));
         backpressure.pending(true, long);
-        assert_eq!(backpressure.changes(&set(&[3, 4]), long).pause, set(&[3, 4]));
+        assert_eq!(backpressure.changes(set(&[3, 4]).into_iter(), long).pause, set(&[3, 4]));
         backpressure.pending(false, long);
-        assert_eq!(backpressure.changes(&set(&[3, 4]), long).resume, set(&[3, 4]));
+        assert_eq!(backpressure.changes(set(&[3, 4]).into_iter(), long).resume, set(&[3, 4]));
         backpressure.pending(true, long);
         assert!(!backpressure.lets_read(long), "the time counts from the start");
     }
@@ -125,9 +133,9 @@ mod tests {
         let now = Instant::now();
         let mut backpressure = Backpressure::default();
         backpressure.pause(P, now);
-        backpressure.changes(&set(&[3]), now + PATIENCE);
+        backpressure.changes(set(&[3]).into_iter(), now + PATIENCE);
         backpressure.forget(&set(&[3]));
         assert!(backpressure.lets_read(now));
-        assert_eq!(backpressure.changes(&set(&[]), now + PATIENCE), PauseChanges::default());
+        assert_eq!(backpressure.changes(set(&[]).into_iter(), now + PATIENCE), PauseChanges::default());
     }
 }
