@@ -90,7 +90,7 @@ impl Drop for ReportQueue {
 async fn read_reports<C: ProducerContext>(bell: AsyncFd<Arc<OwnedFd>>, producer: Weak<BaseProducer<C>>) {
     // An error means that the runtime ends.
     while let Ok(mut rung) = bell.readable().await {
-        // Before the queue is read: what arrives afterwards rings again.
+        // Before the queue is read: what arrives afterwards rings again. The only error is that nothing has rung.
         let _ = rustix::io::read(&**bell.get_ref(), &mut [0; 8]);
         rung.clear_ready();
         let Some(producer) = producer.upgrade() else { return };
@@ -101,6 +101,36 @@ async fn read_reports<C: ProducerContext>(bell: AsyncFd<Arc<OwnedFd>>, producer:
             if queue.is_empty() {
                 break;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::DefaultProducerContext;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_task_and_the_descriptor_go_with_their_producer() {
+        let config = ClientConfig::new();
+        let producer: BaseProducer<DefaultProducerContext> = config.create().expect("a client that reaches nothing");
+        let producer = ReportingProducer::new(producer).expect("a descriptor");
+        let descriptor = Arc::downgrade(&producer._bell.0);
+        // Until the task has taken the first ring and waits for another.
+        let rung = || poll(&mut [PollFd::new(&producer._bell.0, PollFlags::IN)], Some(&Timespec::default()));
+        while rung().expect("a descriptor") > 0 || Arc::strong_count(&producer.producer) > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(producer);
+        let begun = Instant::now();
+        while descriptor.upgrade().is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the task holds the descriptor for ever");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
