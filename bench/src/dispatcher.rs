@@ -6,15 +6,15 @@ mod one_by_one;
 mod parallel_consumer;
 mod usher;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use usher_tests::unique;
 
 use self::parallel_consumer::ParallelConsumer;
-use crate::meter::Processes;
+use crate::meter::{Meter, Processes};
 use crate::report::Sample;
-use crate::sink::Sink;
+use crate::sink::{Effects, Sink};
 
 /// Text that every request holds, of about the size of a small message.
 const TEXT: &str = concat!(
@@ -25,7 +25,7 @@ const TEXT: &str = concat!(
     "a text of about three hundred bytes, as a small message has it.",
 );
 /// Partitions of the topic.
-const PARTITIONS: i32 = 8;
+pub(crate) const PARTITIONS: i32 = 8;
 /// Time for an arm to have its first effect.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -67,6 +67,33 @@ impl BenchServices {
         let postmaster = Processes::Family(parent.trim().parse()?);
         Ok(Self { kafka, postgres, postmaster })
     }
+}
+
+/// Returns the figures of an arm whose effects have arrived at the sink since `begun`.
+///
+/// # Errors
+///
+/// It has not done all of its work.
+fn sample(
+    arm: &'static str,
+    round: usize,
+    scenario: &Scenario,
+    sink: &Sink,
+    begun: Instant,
+    meter: &Meter,
+    peak_memory: u64,
+) -> anyhow::Result<Sample> {
+    let Effects { distinct, requests, last } = sink.effects();
+    anyhow::ensure!(distinct == scenario.events, "{distinct} effects of {}", scenario.events);
+    Ok(Sample {
+        arm,
+        round,
+        events: distinct,
+        repeated: requests - distinct,
+        seconds: last.saturating_duration_since(begun).as_secs_f64(),
+        cpu_seconds: meter.read()?,
+        peak_memory,
+    })
 }
 
 /// Runs all arms, round by round.

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::json;
 use usher_eventlog::{Log, LogLayout};
 use usher_tests::events::Webhook;
+use usher_tests::unique;
+
+use crate::dispatcher::PARTITIONS;
 
 /// Appends in flight.
 const APPENDS: usize = 1_000;
@@ -31,6 +36,26 @@ pub(crate) async fn fill(log: &Arc<dyn Log>, layout: &LogLayout, events: usize, 
         position?;
     }
     Ok(())
+}
+
+/// Returns a consumer that reads all partitions of a topic from their beginning.
+///
+/// # Errors
+///
+/// The settings or the offsets are refused.
+pub(crate) fn reader(broker: &str, topic: &str) -> anyhow::Result<BaseConsumer> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .set("group.id", unique("reader"))
+        .set("enable.auto.commit", "false")
+        .create()?;
+    let mut all = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        all.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    // No group, whose first assignment takes seconds.
+    consumer.assign(&all)?;
+    Ok(consumer)
 }
 
 fn webhook(number: usize, users: usize) -> Webhook {

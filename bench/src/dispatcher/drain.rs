@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use usher_tests::unique;
-
 use super::Scenario;
 use crate::meter::{Meter, Processes};
 use crate::report::Sample;
+use crate::topic;
 
 /// Name of the arm.
 pub(super) const NAME: &str = "limit: a consumer that does nothing";
@@ -19,17 +16,7 @@ pub(super) async fn run(broker: &str, topic: String, scenario: &Scenario, round:
     let broker = broker.to_owned();
     let wanted = scenario.events;
     let read = move || {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", broker)
-            .set("group.id", unique("drain"))
-            .set("enable.auto.commit", "false")
-            .create()?;
-        let mut all = TopicPartitionList::new();
-        for partition in 0..super::PARTITIONS {
-            all.add_partition_offset(&topic, partition, Offset::Beginning)?;
-        }
-        // No group, whose first assignment takes seconds.
-        consumer.assign(&all)?;
+        let consumer = topic::reader(&broker, &topic)?;
         let meter = Meter::start(vec![("consumer", Processes::One(std::process::id()))])?;
         let mut read = 0;
         let mut first = None;

@@ -4,16 +4,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::message::Message as _;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::json;
-use usher_tests::unique;
 
-use super::{BenchServices, PARTITIONS, Scenario, TEXT};
+use super::{BenchServices, Scenario, TEXT, sample};
 use crate::meter::{Meter, Processes};
 use crate::report::Sample;
 use crate::sink::Sink;
+use crate::topic;
 
 /// Name of the arm.
 pub(super) const NAME: &str = "a plain consumer, one by one";
@@ -30,17 +29,7 @@ pub(super) async fn run(
     round: usize,
 ) -> anyhow::Result<Sample> {
     sink.reset();
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &services.kafka)
-        .set("group.id", unique("plain"))
-        .set("enable.auto.commit", "false")
-        .create()?;
-    let mut all = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        all.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
-    // No group, whose first assignment takes seconds.
-    consumer.assign(&all)?;
+    let consumer = topic::reader(&services.kafka, topic)?;
     let meter = Meter::start(vec![("consumer and sink", Processes::One(std::process::id()))])?;
     let client = reqwest::Client::new();
     let url = sink.url();
@@ -58,10 +47,5 @@ pub(super) async fn run(
             consumer.commit_message(&message, CommitMode::Async)?;
         }
     }
-    let effects = sink.effects();
-    anyhow::ensure!(effects.distinct == scenario.events, "{} effects of {}", effects.distinct, scenario.events);
-    let seconds = begun.map_or(0.0, |begun| effects.last.saturating_duration_since(begun).as_secs_f64());
-    let repeated = effects.requests - effects.distinct;
-    let cpu_seconds = meter.read()?;
-    Ok(Sample { arm: NAME, round, events: scenario.events, repeated, seconds, cpu_seconds, peak_memory: 0 })
+    sample(NAME, round, scenario, sink, begun.unwrap_or_else(Instant::now), &meter, 0)
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use usher_tests::unique;
 
-use super::{BenchServices, STARTS_WITHIN, Scenario, TEXT};
+use super::{BenchServices, STARTS_WITHIN, Scenario, TEXT, sample};
 use crate::meter::{Meter, Processes, peak_memory};
 use crate::report::Sample;
 use crate::sink::Sink;
@@ -83,16 +83,7 @@ impl ParallelConsumer {
         let meter = Meter::start(vec![("peer", Processes::One(pid))])?;
         let begun = Instant::now();
         sink.reached(scenario.events, scenario.deadline()).await?;
-        let effects = sink.effects();
-        let sample = Sample {
-            arm,
-            round,
-            events: scenario.events,
-            repeated: effects.requests - effects.distinct,
-            seconds: effects.last.saturating_duration_since(begun).as_secs_f64(),
-            cpu_seconds: meter.read()?,
-            peak_memory: peak_memory(pid)?,
-        };
+        let sample = sample(arm, round, scenario, sink, begun, &meter, peak_memory(pid)?)?;
         child.kill().await?;
         Ok(sample)
     }

@@ -12,7 +12,7 @@ use usher_tests::database::OwnDatabase;
 use usher_tests::program::Program;
 use usher_tests::unique;
 
-use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario, TEXT};
+use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario, TEXT, sample};
 use crate::meter::{Meter, Processes, peak_memory};
 use crate::report::Sample;
 use crate::sink::Sink;
@@ -176,17 +176,7 @@ async fn work(
         anyhow::Ok(())
     };
     tokio::time::timeout(STARTS_WITHIN, all_done).await.context("runs have not ended")??;
-    let effects = sink.effects();
-    anyhow::ensure!(effects.distinct == scenario.events, "{} effects of {}", effects.distinct, scenario.events);
-    Ok(Sample {
-        arm,
-        round,
-        events: scenario.events,
-        repeated: effects.requests - effects.distinct,
-        seconds: effects.last.saturating_duration_since(begun).as_secs_f64(),
-        cpu_seconds: meter.read()?,
-        peak_memory: peak_memory(pid)?,
-    })
+    sample(arm, round, scenario, sink, begun, &meter, peak_memory(pid)?)
 }
 
 /// Returns the number of runs that have ended well, by the program's metrics.
