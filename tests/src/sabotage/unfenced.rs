@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::AnyPool;
@@ -13,6 +14,9 @@ use usher_store::{Due, RunStore, StoreError};
 use super::{Sabotage, is_claim};
 use crate::eventually;
 use crate::test_env::SOON;
+
+/// Time for which the late replica leaves the other the first write.
+const SLOWER: Duration = Duration::from_secs(10);
 
 /// The sabotage described in the module documentation.
 pub struct Unfenced {
@@ -57,13 +61,21 @@ impl Unfenced {
         Ok(rows.into_iter().filter_map(known).collect())
     }
 
-    /// Waits until another replica has ended a run.
-    async fn ended_by_others(&self, flow: &str, event: &str) {
+    /// Waits until another replica has ended these runs. The late replica is thereby made the slower one, so that both
+    /// have the effect. Gives up after a while: what the late one claims after the other has read its runs, the other
+    /// may take for a run in flight.
+    async fn ended_by_others(&self, flow: &str, events: &[&str]) {
         let sql = "SELECT 1 FROM usher_run WHERE flow = $1 AND event_ref = $2 AND ended_at IS NOT NULL";
-        eventually("the other has ended the run, too", SOON, || async {
-            sqlx::query(sql).bind(flow).bind(event).fetch_optional(&self.pool).await.ok()?.map(drop)
-        })
-        .await;
+        let all_ended = async {
+            for event in events {
+                eventually("the other has ended the run, too", SOON, || async {
+                    sqlx::query(sql).bind(flow).bind(*event).fetch_optional(&self.pool).await.ok()?.map(drop)
+                })
+                .await;
+            }
+        };
+        // Without the other's end, the run has one effect, and the control shows the less.
+        let _ = tokio::time::timeout(SLOWER, all_ended).await;
     }
 }
 
@@ -96,15 +108,16 @@ impl Sabotage for Unfenced {
         loop {
             let epochs = self.passing(flow).await?;
             let mut passing = Vec::with_capacity(changes.len());
+            let mut late_ends = Vec::new();
             for change in changes {
                 let epoch = epochs.get(&change.partition).copied().unwrap_or(change.epoch);
-                // The late replica is also made the slower one, so that the order of the two writes is certain.
                 if epoch != change.epoch && matches!(change.kind, ChangeKind::End { .. }) {
-                    self.late_ends.fetch_add(1, Ordering::SeqCst);
-                    self.ended_by_others(flow, change.event.as_str()).await;
+                    late_ends.push(change.event.as_str());
                 }
                 passing.push(Change { epoch, ..change.clone() });
             }
+            self.late_ends.fetch_add(late_ends.len(), Ordering::SeqCst);
+            self.ended_by_others(flow, &late_ends).await;
             let changed = store.change(flow, &passing).await?;
             if self.on && changed.contains(&Changed::Fenced) {
                 continue; // the partition has a new owner since the read; repeated writes are idempotent
@@ -125,9 +138,16 @@ impl Sabotage for Unfenced {
         partitions: &[(Partition, Epoch)],
         now: Timestamp,
     ) -> Result<Due, StoreError> {
-        let epochs = self.passing(flow).await?;
-        let passing =
-            |(partition, epoch): &(Partition, Epoch)| (*partition, epochs.get(partition).copied().unwrap_or(*epoch));
-        store.due(flow, &partitions.iter().map(passing).collect::<Vec<_>>(), now).await
+        loop {
+            let epochs = self.passing(flow).await?;
+            let passing = |(partition, epoch): &(Partition, Epoch)| {
+                (*partition, epochs.get(partition).copied().unwrap_or(*epoch))
+            };
+            let due = store.due(flow, &partitions.iter().map(passing).collect::<Vec<_>>(), now).await?;
+            if self.on && !due.fenced.is_empty() {
+                continue; // a partition has a new owner since the read; the replica must not learn of it
+            }
+            return Ok(due);
+        }
     }
 }
