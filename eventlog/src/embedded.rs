@@ -8,6 +8,7 @@ mod file;
 mod query;
 mod reader;
 mod retention;
+mod scan;
 mod schema;
 mod transaction;
 mod writer;
@@ -25,6 +26,7 @@ use transaction::Transaction;
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 use writer::{AppendTarget, Write};
 
+use crate::scan::Scanner;
 use crate::subscription::{self, Subscription};
 use crate::{AppendError, Log, LogError, Position, Retention, TopicProblem, TopicSpec, Watermarks};
 
@@ -148,6 +150,10 @@ impl Log for EmbeddedLog {
 
     async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
         query::read(self.file.pool()?, topic, partition, offset).await
+    }
+
+    fn scan(&self, topic: &str) -> Result<Box<dyn Scanner>, LogError> {
+        Ok(Box::new(scan::FileScanner { file: self.file.clone(), topic: topic.to_owned() }))
     }
 
     async fn check(&self) -> Result<(), LogError> {

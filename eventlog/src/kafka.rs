@@ -10,6 +10,7 @@ mod query;
 mod rebalance;
 mod record;
 mod reports;
+mod scan;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use rdkafka::producer::Producer as _;
 use topics::TopicWatch;
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 
+use crate::scan::Scanner;
 use crate::subscription::{self, Subscription};
 use crate::{AppendError, Log, LogError, MAX_RECORD, Position, TopicSpec, TopicState, Watermarks};
 
@@ -141,6 +143,10 @@ impl Log for KafkaLog {
 
     async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
         query::read(&self.settings, topic, partition, offset).await
+    }
+
+    fn scan(&self, topic: &str) -> Result<Box<dyn Scanner>, LogError> {
+        Ok(Box::new(scan::TopicScanner::open(&self.settings, topic)?))
     }
 
     async fn check(&self) -> Result<(), LogError> {

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod error;
 pub mod layout;
+pub mod scan;
 pub mod subscription;
 pub mod topic;
 pub mod watch;
@@ -24,6 +25,7 @@ pub use embedded::{EmbeddedLog, LogRetention};
 pub use error::{AppendError, LogError};
 pub use kafka::KafkaLog;
 pub use layout::{LogLayout, kafka_properties};
+pub use scan::{ScanPage, ScanRange, Scanner};
 pub use subscription::{Control, LogEvent, Subscription};
 pub use topic::{Creation, DEAD_LETTER_RETENTION, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState};
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
@@ -123,6 +125,14 @@ pub trait Log: Send + Sync {
     ///
     /// The partition does not exist or the log is unavailable.
     async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError>;
+
+    /// Returns a reader of `topic`, for many records in order. Joins no group and affects no subscription. It may hold
+    /// a connection and a thread until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The reader cannot be created.
+    fn scan(&self, topic: &str) -> Result<Box<dyn Scanner>, LogError>;
 
     /// Checks that the log can be written to and that the topics passed to [`ensure`](Log::ensure) are unchanged.
     ///

@@ -71,6 +71,10 @@ impl Log for Notebook {
         away()
     }
 
+    fn scan(&self, _: &str) -> Result<Box<dyn usher_eventlog::Scanner>, LogError> {
+        away()
+    }
+
     async fn check(&self) -> Result<(), LogError> {
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use usher_eventlog::{AppendError, Log, LogError, LogEvent, Position, Subscription, TopicSpec, TopicState, Watermarks};
+use usher_eventlog::{
+    AppendError, Log, LogError, LogEvent, Position, Scanner, Subscription, TopicSpec, TopicState, Watermarks,
+};
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 
 /// A log that hides revocations. Holds the wrapped log.
@@ -69,6 +71,10 @@ impl Log for RevocationHidingLog {
 
     async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
         self.0.read(topic, partition, offset).await
+    }
+
+    fn scan(&self, topic: &str) -> Result<Box<dyn Scanner>, LogError> {
+        self.0.scan(topic)
     }
 
     async fn check(&self) -> Result<(), LogError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use sqlx::sqlite::SqlitePool;
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 
@@ -61,10 +62,44 @@ pub(super) async fn read(
     let row: Option<Columns> =
         sqlx::query_as(sql).bind(topic).bind(partition.0).bind(offset.0).fetch_optional(pool).await?;
     match row {
-        None => Err(LogError::Unavailable(format!("there is no partition {partition} of topic {topic}"))),
+        None => Err(no_partition(topic, partition)),
         Some((Some(key), Some(headers), Some(body))) => Ok(Some(record(key, &headers, body)?)),
         Some(_) => Ok(None),
     }
+}
+
+/// Returns the error for a partition that does not exist.
+pub(super) fn no_partition(topic: &str, partition: Partition) -> LogError {
+    LogError::Unavailable(format!("there is no partition {partition} of topic {topic}"))
+}
+
+/// Returns the records of a partition from an offset on, at most `most` of them, and none after those that have `bytes` bytes.
+pub(super) async fn records(
+    pool: &SqlitePool,
+    topic: &str,
+    partition: Partition,
+    from: Offset,
+    most: usize,
+    bytes: usize,
+) -> Result<Vec<(Offset, Record)>, LogError> {
+    let sql = "SELECT \"offset\", key, headers, body FROM record \
+               WHERE topic = $1 AND partition = $2 AND \"offset\" >= $3 ORDER BY \"offset\" LIMIT $4";
+    let mut rows = sqlx::query_as::<_, (i64, String, String, Vec<u8>)>(sql)
+        .bind(topic)
+        .bind(partition.0)
+        .bind(from.0)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch(pool);
+    let mut records = Vec::new();
+    let mut size = 0;
+    while size < bytes
+        && let Some((offset, key, headers, body)) = rows.try_next().await?
+    {
+        let record = record(key, &headers, body)?;
+        size += record.size();
+        records.push((Offset(offset), record));
+    }
+    Ok(records)
 }
 
 /// Converts the columns of a row into a record.

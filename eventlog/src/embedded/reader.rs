@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use usher_proto::{AssignedPartition, Assignment, Offset, Partition, Record};
+use usher_proto::{AssignedPartition, Assignment, Offset, Partition};
 
 use super::file::File;
 use super::query;
@@ -180,34 +179,13 @@ impl Reader {
             let group = self.group.clone();
             return Err(LogError::OffsetGone { topic, partition: partition.0, group, offset: next });
         }
-        let records = self.read(partition, next).await?;
+        let records = query::records(self.file.pool()?, &self.topic, partition, next, BATCH, BATCH_BYTES).await?;
         let Some((last, _)) = records.last() else { return Ok(None) };
         let after = last.next();
         if let Some(place) = self.positions.get_mut(&partition) {
             place.next = after;
         }
         Ok(Some(LogEvent::Records { assignment: ASSIGNMENT, partition, records }))
-    }
-
-    async fn read(&self, partition: Partition, from: Offset) -> Result<Vec<(Offset, Record)>, LogError> {
-        let sql = "SELECT \"offset\", key, headers, body FROM record \
-                   WHERE topic = $1 AND partition = $2 AND \"offset\" >= $3 ORDER BY \"offset\" LIMIT $4";
-        let mut rows = sqlx::query_as::<_, (i64, String, String, Vec<u8>)>(sql)
-            .bind(&self.topic)
-            .bind(partition.0)
-            .bind(from.0)
-            .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
-            .fetch(self.file.pool()?);
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        while bytes < BATCH_BYTES
-            && let Some((offset, key, headers, body)) = rows.try_next().await?
-        {
-            let record = query::record(key, &headers, body)?;
-            bytes += record.size();
-            records.push((Offset(offset), record));
-        }
-        Ok(records)
     }
 
     /// Asks the writer to store the offsets that may be committed. The store is authoritative, so a late or lost commit

@@ -160,6 +160,14 @@ impl Settings {
         self.with_properties(config)
     }
 
+    /// Returns the configuration for reading many records in order. Less is fetched ahead than for a subscription, whose own
+    /// records are in memory as well.
+    pub(super) fn scanner(&self, topic: &str) -> ClientConfig {
+        let mut config = self.looker(topic);
+        config.set("queued.max.messages.kbytes", "4096");
+        config
+    }
+
     /// Returns the configuration for reading one record. librdkafka requires the name of a group for any assignment,
     /// though this group is never joined. The topic's name serves, because access rules will know it.
     pub(super) fn looker(&self, topic: &str) -> ClientConfig {

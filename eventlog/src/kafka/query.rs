@@ -18,8 +18,8 @@ use super::record::record;
 use super::{QUESTION_DEADLINE, blocking, unavailable};
 use crate::{LogError, Watermarks};
 
-/// Time limit for reading one record that is known to exist.
-const READ_DEADLINE: Duration = Duration::from_secs(10);
+/// Time limit for reading records that are known to exist.
+pub(super) const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 type Client = BaseConsumer<QueryContext>;
 
@@ -188,11 +188,8 @@ pub(super) async fn read(
 }
 
 fn find(consumer: &Client, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
-    let (low, end) = match consumer.fetch_watermarks(topic, partition.0, QUESTION_DEADLINE) {
-        Ok(ends) => ends,
-        Err(error) => return Err(missing(&error, topic, partition).unwrap_or_else(|| unavailable(error))),
-    };
-    if !(low..end).contains(&offset.0) {
+    let Watermarks { low, high } = ends(consumer, topic, partition)?;
+    if !(low..high).contains(&offset) {
         return Ok(None);
     }
     let mut list = TopicPartitionList::new();
@@ -214,6 +211,18 @@ fn find(consumer: &Client, topic: &str, partition: Partition, offset: Offset) ->
         }
     }
     Err(unavailable(trouble))
+}
+
+/// Returns the oldest offset of a partition that the log still holds.
+pub(super) fn low_watermark(consumer: &Client, topic: &str, partition: Partition) -> Result<Offset, LogError> {
+    ends(consumer, topic, partition).map(|ends| ends.low)
+}
+
+fn ends(consumer: &Client, topic: &str, partition: Partition) -> Result<Watermarks, LogError> {
+    match consumer.fetch_watermarks(topic, partition.0, QUESTION_DEADLINE) {
+        Ok((low, high)) => Ok(Watermarks { low: Offset(low), high: Offset(high) }),
+        Err(error) => Err(missing(&error, topic, partition).unwrap_or_else(|| unavailable(error))),
+    }
 }
 
 fn missing(error: &KafkaError, topic: &str, partition: Partition) -> Option<LogError> {
