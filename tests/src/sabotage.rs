@@ -91,6 +91,10 @@ impl<S: Sabotage> RunStore for Sabotaged<S> {
         self.sabotage.admit(&*self.store, flow, batch).await
     }
 
+    async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+        self.store.tell(flow, batch).await
+    }
+
     async fn change(&self, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
         self.sabotage.change(&*self.store, flow, changes).await
     }

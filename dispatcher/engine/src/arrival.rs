@@ -170,7 +170,7 @@ pub struct Admission {
 }
 
 /// A partition that this process has taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
     /// The partition.
     pub partition: Partition,
@@ -178,6 +178,9 @@ pub struct Ownership {
     pub epoch: Epoch,
     /// The offset below which every event is accounted for; absent if the flow never read the partition.
     pub frontier: Option<Offset>,
+    /// The offset below which the store was told the news, and the version of the flow that told them; absent if nothing
+    /// was read ahead.
+    pub told: Option<(Offset, String)>,
     /// The offset from which an operator has told the flow to continue, regardless of all other positions; absent if
     /// there is no such command.
     pub operator_offset: Option<Offset>,

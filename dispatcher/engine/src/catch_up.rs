@@ -1,5 +1,6 @@
 //! Catching up: after an assignment and after a resume no step begins until everything that was in the log at that time
-//! has been admitted, in every partition of the topic, including those that other replicas own.
+//! is known, in every partition of the topic, including those that other replicas own. A record is known when it is
+//! admitted, or read ahead and its news told to the store.
 //!
 //! A suppression, a bounce or a deletion has a key of its own, so it may be in another partition than the run that it
 //! concerns, and may still be unread there. The ends are read once; later records do not move them.
@@ -25,28 +26,28 @@ pub struct Seen {
     pub end: Offset,
 }
 
-/// The records that must be admitted before any step begins.
+/// The records that must be known before any step begins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unread {
     /// The partitions waited for. Empty until the log has reported its ends.
     pub partitions: Vec<Partition>,
-    /// Number of offsets below those ends that are not known to be admitted.
+    /// Number of offsets below those ends that are not known yet.
     pub events: i64,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Everything has been admitted.
+    /// Everything is known.
     Done,
     /// The log's ends are to be read, not before this time.
     Wanted(Option<Timestamp>),
     /// The log has been queried for its ends.
     Looking,
-    /// The partitions that have not been admitted up to the end read, with that end and the last known frontier.
+    /// The partitions that are not known up to the end read, with that end and the offset below which they are.
     Reading(BTreeMap<Partition, (Offset, Offset)>),
 }
 
-/// Tracks if everything that was in the log at the last assignment or resume has been admitted.
+/// Tracks if everything that was in the log at the last assignment or resume is known.
 #[derive(Debug)]
 pub(super) struct CatchUp {
     state: State,
@@ -90,7 +91,7 @@ impl CatchUp {
     pub(super) fn looked(&mut self, ends: Option<Vec<Seen>>, now: Timestamp) {
         self.state = match ends {
             None => State::Wanted(Some(now.plus(LOOK_AGAIN))),
-            // An empty partition has nothing to admit.
+            // An empty partition has nothing to tell.
             Some(ends) => State::Reading(
                 ends.into_iter()
                     .filter(|seen| seen.end > seen.low)
@@ -100,7 +101,7 @@ impl CatchUp {
         };
     }
 
-    /// Takes the partitions' frontiers from `frontier`.
+    /// Takes how far the partitions are known from `frontier`.
     pub(super) fn read_on(&mut self, frontier: impl Fn(Partition) -> Option<Offset>) {
         let State::Reading(unread) = &mut self.state else { return };
         unread.retain(|partition, (end, known)| {
@@ -112,7 +113,7 @@ impl CatchUp {
         }
     }
 
-    /// Takes the store's frontiers of all partitions that any replica has ever owned; `None` if the store could not be
+    /// Takes from the store how far all partitions are known that any replica has ever owned; `None` if the store could not be
     /// queried. A partition beyond the first `layout` that was never owned is not part of the topic in use.
     pub(super) fn told(&mut self, frontiers: Option<&BTreeMap<Partition, Option<Offset>>>, layout: i32) {
         self.asking = false;
@@ -146,7 +147,7 @@ impl CatchUp {
         }
     }
 
-    /// Returns the records that must still be admitted; `None` if everything has been.
+    /// Returns the records that are still unknown; `None` if everything is known.
     pub(super) fn unread(&self) -> Option<Unread> {
         match &self.state {
             State::Done => None,

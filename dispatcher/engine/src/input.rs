@@ -19,6 +19,21 @@ pub struct CatchUpTarget {
     pub ends: Vec<Seen>,
 }
 
+/// Consecutive records of a partition that were read ahead.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AheadPage {
+    /// The partition.
+    pub partition: Partition,
+    /// The partition's epoch.
+    pub epoch: Epoch,
+    /// The offset at which the page begins.
+    pub from: Offset,
+    /// The offset at which the next page begins.
+    pub next: Offset,
+    /// Events among them that concern the flow.
+    pub arrivals: Vec<Arrival>,
+}
+
 /// An event that the engine must react to. Answers of the store arrive in the order in which it
 /// carried the requests out; [`super::StoreWrite::ConfirmPause`] has none.
 #[derive(Debug)]
@@ -68,6 +83,21 @@ pub enum Input {
         /// The frontier after the batch.
         frontier: Offset,
         /// The result; absent if another replica owns the partition now.
+        admission: Option<Admission>,
+        /// True if an earlier request may have been carried out and its answer lost.
+        retried: bool,
+    },
+    /// The answer to [`super::Step::ReadAhead`]; absent if nothing could be read.
+    Ahead(Option<AheadPage>),
+    /// Store: the news of a batch has been taken.
+    Told {
+        /// The partition.
+        partition: Partition,
+        /// The partition's epoch.
+        epoch: Epoch,
+        /// The offset below which everything is told.
+        below: Offset,
+        /// The result, with woken runs only; absent if another replica owns the partition now.
         admission: Option<Admission>,
         /// True if an earlier request may have been carried out and its answer lost.
         retried: bool,
@@ -144,8 +174,8 @@ pub enum Input {
         /// The result; absent if the log or the store could not be queried.
         seen: Option<CatchUpTarget>,
     },
-    /// The answer to [`super::Step::AskFrontiers`]: the frontier of each partition that the flow has ever owned; absent
-    /// if the store could not be queried.
+    /// The answer to [`super::Step::AskFrontiers`]: for each partition that the flow has ever owned, the offset below which
+    /// the store knows everything; absent if the store could not be queried.
     Frontiers(Option<BTreeMap<Partition, Option<Offset>>>),
     /// The state of the clock that supplies `now`.
     Clock(ClockState),

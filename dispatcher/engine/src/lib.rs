@@ -19,6 +19,7 @@ pub mod run;
 pub mod start;
 pub mod step;
 
+mod ahead;
 mod catch_up;
 mod lanes;
 mod machine;
@@ -29,12 +30,12 @@ pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
 pub use destinations::{DestinationReport, Destinations, account};
 pub use held::SkipReason;
-pub use input::{CatchUpTarget, Input, NextStep, StepReport};
+pub use input::{AheadPage, CatchUpTarget, Input, NextStep, StepReport};
 pub use machine::{Counts, Engine, FOUND_AT_ONCE, FlowLimits, dead_letter_change};
 pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
 pub use run::{AttemptState, Run, RunState};
-pub use step::{LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
+pub use step::{AheadRange, LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
 
 #[cfg(test)]
 mod properties;

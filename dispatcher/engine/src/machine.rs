@@ -1,11 +1,12 @@
 //! The state machine of one flow: decides the next steps from what has happened.
 //!
 //! This file holds the state. `ownership` takes partitions over and hands them back, `admission` turns records into
-//! admissions, `memory` decides which runs of the store are in memory, `begin` begins steps, `holding` decides when
+//! admissions, `ahead` reads what a backlog tells before it is admitted, `memory` decides which runs of the store are in memory, `begin` begins steps, `holding` decides when
 //! nothing may begin, `work` handles the results of attempts, `written` the changes that the store has written, and
 //! `wakeup` says when time alone changes something.
 
 mod admission;
+mod ahead;
 mod begin;
 mod holding;
 mod memory;
@@ -52,6 +53,8 @@ pub struct FlowLimits {
     pub partitions: i32,
     /// Stall timeout: the subscription counts as stuck if a partition with records to read delivers none for this long.
     pub stall: Duration,
+    /// Number of records that are not admitted above which a partition is read ahead.
+    pub far_behind: i64,
 }
 
 /// Counts of what is in memory.
@@ -101,6 +104,10 @@ pub struct Engine {
     /// The operator's pause of the flow.
     pause: Pause,
     catch_up: CatchUp,
+    /// True if the flow was far behind at the last look at the log.
+    was_far_behind: bool,
+    /// True if a page was requested and has not arrived.
+    awaits_page: bool,
     clock: ClockState,
     stopping: bool,
     /// A quarantined run in flight. There is only one at a time, so that a crash can be attributed to it.
@@ -133,6 +140,8 @@ impl Engine {
             reading_paused: false,
             pause: Pause::Unknown,
             catch_up: CatchUp::new(),
+            was_far_behind: false,
+            awaits_page: false,
             clock: ClockState::Right,
             stopping: false,
             suspect: None,
@@ -160,6 +169,10 @@ impl Engine {
             Input::Ends(ends) => self.ends(&ends, decision),
             Input::Admitted { partition, epoch, frontier, admission, retried } => {
                 self.admitted(partition, epoch, frontier, admission, retried, decision);
+            }
+            Input::Ahead(page) => self.page(page, decision),
+            Input::Told { partition, epoch, below, admission, retried } => {
+                self.told((partition, epoch), below, admission, retried, decision);
             }
             Input::Found { partition, epoch, heads, all } => self.found(partition, epoch, heads, all),
             Input::Loaded { key, partition, epoch, runs, more } => {
@@ -203,6 +216,7 @@ impl Engine {
     fn continue_work(&mut self, decision: &mut Decision<'_>) {
         self.hand_back(decision);
         self.catch_up(decision);
+        self.read_ahead(decision);
         self.confirm_pause(decision);
         self.lanes.wake(decision.now);
         self.begin(decision);

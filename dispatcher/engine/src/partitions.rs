@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use usher_proto::{Assignment, Epoch, EventRef, Offset, Partition, Timestamp};
 
 use super::Run;
+use super::ahead::Ahead;
 use super::arrival::Batch;
 
 /// A place in a partition's order; `None` is before all others.
@@ -88,11 +89,17 @@ pub(super) struct Owned {
     pub(super) frontier: Offset,
     /// The offset that is read next.
     pub(super) next: Offset,
+    /// The end of the partition when it was last asked for.
+    pub(super) end: Offset,
+    /// What is known of the records that are not admitted.
+    pub(super) ahead: Ahead,
     /// The time at which something was last read, or at which there was nothing to read.
     pub(super) read_at: Timestamp,
     pub(super) phase: OwnershipPhase,
     /// True if a batch is being admitted.
     pub(super) admitting: bool,
+    /// Number of events in that batch.
+    pub(super) in_admission: usize,
     /// Batches that wait for admission.
     pub(super) waiting: Queue,
     /// The search for the partition's lanes in the store.
@@ -177,12 +184,18 @@ impl Partitions {
         self.0.get(&partition).map(|owned| owned.epoch)
     }
 
+    /// Returns true if a record of its partition that is read and not admitted may end this run.
+    pub(super) fn may_end(&self, run: &Run) -> bool {
+        self.0.get(&run.partition).is_some_and(|owned| owned.ahead.may_end(run, owned.frontier))
+    }
+
     /// Returns a partition's next batch, if none is being admitted and the partition was not revoked.
     pub(super) fn next_batch(&mut self, partition: Partition) -> Option<Batch> {
         let free = |owned: &&mut Owned| !owned.admitting && !owned.is_leaving();
         let owned = self.0.get_mut(&partition).filter(free)?;
         let batch = owned.waiting.pop()?;
         owned.admitting = true;
+        owned.in_admission = batch.len();
         Some(batch)
     }
 
@@ -190,6 +203,11 @@ impl Partitions {
     pub(super) fn waiting(&self) -> (usize, usize) {
         let waiting = self.0.values().map(|owned| &owned.waiting);
         waiting.fold((0, 0), |(events, bytes), queue| (events + queue.events, bytes + queue.bytes))
+    }
+
+    /// Returns the number of events that are being admitted.
+    pub(super) fn in_admission(&self) -> usize {
+        self.0.values().map(|owned| owned.in_admission).sum()
     }
 
     /// Returns the number of partitions whose lanes the store is being queried for.
@@ -204,9 +222,22 @@ impl Partitions {
         staying.map(|(partition, owned)| (*partition, owned.epoch)).collect()
     }
 
-    /// Returns the frontier of a partition that this process owns and that is not revoked.
-    pub(super) fn frontier(&self, partition: Partition) -> Option<Offset> {
-        self.0.get(&partition).filter(|owned| !owned.is_leaving()).map(|owned| owned.frontier)
+    /// Returns the offset below which a partition is known, admitted or only read ahead, if this process owns it and it is
+    /// not revoked.
+    pub(super) fn known(&self, partition: Partition) -> Option<Offset> {
+        self.0.get(&partition).filter(|owned| !owned.is_leaving()).map(|owned| owned.ahead.known)
+    }
+
+    /// Takes the end of a partition.
+    pub(super) fn ends(&mut self, partition: Partition, end: Offset) {
+        if let Some(owned) = self.0.get_mut(&partition) {
+            owned.end = owned.end.max(end);
+        }
+    }
+
+    /// Returns the number of offsets that are not admitted.
+    pub(super) fn unadmitted(&self) -> i64 {
+        self.0.values().map(|owned| (owned.end - owned.frontier).max(0)).sum()
     }
 
     /// Returns the partitions that have been revoked and not yet handed back.

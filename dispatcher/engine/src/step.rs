@@ -36,13 +36,29 @@ pub enum Step {
         /// The error as the destination reported it.
         error: String,
     },
+    /// Read the first records of one of these ranges outside the subscription. Always answered by [`super::Input::Ahead`],
+    /// after a pause if they cannot be read.
+    ReadAhead(Vec<AheadRange>),
     /// Read the ends of all partitions of the topic and the flow's pause. Nothing begins before everything below those
-    /// ends is admitted. Always answered by [`super::Input::Looked`], even on failure.
+    /// ends is known. Always answered by [`super::Input::Looked`], even on failure.
     Look(u64),
     /// Read the frontiers of the flow's partitions. Always answered by [`super::Input::Frontiers`], even on failure.
     AskFrontiers,
     /// The flow cannot continue: this partition cannot be started without losing or inventing events.
     Fail(Partition, CannotStart),
+}
+
+/// Records to be read ahead: those of a partition that are not below `from`, and are below `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AheadRange {
+    /// The partition.
+    pub partition: Partition,
+    /// The partition's epoch.
+    pub epoch: Epoch,
+    /// The offset of the first record.
+    pub from: Offset,
+    /// The offset after the last record.
+    pub end: Offset,
 }
 
 /// A request to the store. Answers arrive as inputs, in the order in which the requests were carried out. A request is
@@ -69,6 +85,9 @@ pub enum StoreWrite {
     },
     /// Admit a batch. Answered by [`super::Input::Admitted`].
     Admit(Batch),
+    /// Take only the news of a batch, which is not admitted yet: subjects, suppression changes and wake-ups. Its frontier is
+    /// the offset below which everything is told. Answered by [`super::Input::Told`].
+    Tell(Batch),
     /// End the waits and pauses that are over, in these partitions, given with their epochs. Answered by
     /// [`super::Input::Due`].
     Due(Vec<(Partition, Epoch)>),

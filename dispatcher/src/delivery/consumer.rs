@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use usher_engine::clock::ClockState;
 use usher_engine::{
-    ChangeKind, Changed, Engine, Input, LogCommand, Run, RunState, Step, StoreRequest, StoreWrite, dead_letter_change,
+    AheadRange, ChangeKind, Changed, Engine, Input, LogCommand, Run, RunState, Step, StoreRequest, StoreWrite,
+    dead_letter_change,
 };
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
@@ -43,6 +44,8 @@ pub(super) struct FlowConsumer {
     pub(super) destinations: SharedDestinations,
     /// Answers of the store writer and findings of housekeeping.
     pub(super) answers: mpsc::UnboundedReceiver<Input>,
+    /// The reader of records that are not admitted yet.
+    pub(super) ahead: mpsc::UnboundedSender<Vec<AheadRange>>,
     pub(super) half_retention_offsets: HalfRetentionOffsets,
     pub(super) clock: watch::Receiver<ClockState>,
     /// Signals that the flow has its first partitions, or stands by because other replicas own them all.
@@ -231,6 +234,10 @@ impl JoinedConsumer {
                 self.observe(&request);
                 self.consumer.executor.store_handle.send(request);
             }
+            Step::ReadAhead(ranges) => {
+                // The reader ends only after this consumer.
+                let _ = self.consumer.ahead.send(ranges);
+            }
             Step::Look(number) => {
                 let store = self.consumer.store.clone();
                 let log = self.consumer.log.clone();
@@ -291,7 +298,7 @@ impl JoinedConsumer {
             StoreRequest::Write(StoreWrite::ConfirmPause { under_way, .. }) => {
                 tracing::info!(flow, under_way, "flow paused; no step begins");
             }
-            StoreRequest::Write(StoreWrite::Acquire { .. } | StoreWrite::Due(_))
+            StoreRequest::Write(StoreWrite::Acquire { .. } | StoreWrite::Tell(_) | StoreWrite::Due(_))
             | StoreRequest::Change(_)
             | StoreRequest::Read(_) => {}
         }

@@ -1,6 +1,7 @@
 //! Input and output around the engine. Reads the log, writes the store, calls the destinations and publishes dead
 //! letters. Makes no decisions of its own.
 
+mod ahead_reader;
 mod arrivals;
 mod catching_up;
 mod clock_watch;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahead_reader::AheadReader;
 use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
 use destinations::SharedDestinations;
@@ -60,6 +62,9 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// Stall timeout: the group is rejoined if a partition with something to read delivers nothing for this long.
 const STALL: Duration = Duration::from_secs(60);
+
+/// Number of records that are not admitted above which a partition is read ahead. Fewer are admitted in a moment.
+const FAR_BEHIND: i64 = 1024;
 
 /// The flows of one process, with the settings and connections they share.
 pub struct Dispatcher {
@@ -184,6 +189,12 @@ impl Dispatcher {
                 }
                 .run(),
             );
+            let ahead = AheadReader {
+                flow: flow.clone(),
+                log: log.clone(),
+                topic: config.layout.topics.events(),
+                answers: answer.clone(),
+            };
             let store_handle = StoreHandle::start(
                 flow.name.clone(),
                 owner.clone(),
@@ -218,6 +229,7 @@ impl Dispatcher {
                 layout: config.layout.clone(),
                 destinations: destinations.clone(),
                 answers,
+                ahead: ahead.start(),
                 half_retention_offsets,
                 clock: clock_watch.state(),
                 ready: Some(ready),
@@ -298,6 +310,7 @@ fn limits(flow: &Flow, partitions: i32) -> FlowLimits {
         from: flow.from,
         partitions,
         stall: STALL,
+        far_behind: FAR_BEHIND,
     }
 }
 

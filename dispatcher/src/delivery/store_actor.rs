@@ -196,6 +196,14 @@ impl StoreActor {
                     let admission = isolated.admission;
                     self.answer(Input::Admitted { partition, epoch, frontier, admission, retried });
                 }
+                StoreWrite::Tell(batch) => {
+                    let Batch { partition, epoch, frontier: below, .. } = batch;
+                    self.retried.store(false, Ordering::Relaxed);
+                    let isolated = isolate::admit(&News(self), batch).await?;
+                    self.count_refused("news", isolated.refused);
+                    let retried = isolated.in_parts || self.retried.load(Ordering::Relaxed);
+                    self.answer(Input::Told { partition, epoch, below, admission: isolated.admission, retried });
+                }
                 StoreWrite::Due(partitions) => {
                     let now = clock::now();
                     let (due, retried) = self.retry(|| self.store.due(&self.flow, &partitions, now)).await?;
@@ -321,19 +329,42 @@ impl StoreActor {
     }
 }
 
+/// Returns the answer to a batch; absent if another replica owns the partition.
+fn unless_fenced(answer: Result<Admission, StoreError>) -> Result<Option<Admission>, StoreError> {
+    match answer {
+        Ok(admission) => Ok(Some(admission)),
+        Err(StoreError::Fenced(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The store as it takes the news of batches that are admitted later.
+struct News<'a>(&'a StoreActor);
+
+#[async_trait]
+impl RetryingStore for News<'_> {
+    type Error = StoreError;
+
+    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
+        let StoreActor { store, flow, .. } = self.0;
+        self.0.retry_refusable(|| async { unless_fenced(store.tell(flow, batch).await) }).await
+    }
+
+    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
+        self.0.change(changes).await
+    }
+
+    async fn refuses_everything(&self, error: &StoreError) -> Option<()> {
+        self.0.back_off(error).await
+    }
+}
+
 #[async_trait]
 impl RetryingStore for StoreActor {
     type Error = StoreError;
 
     async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
-        let admit = || async {
-            match self.store.admit(&self.flow, batch).await {
-                Ok(admission) => Ok(Some(admission)),
-                Err(StoreError::Fenced(_)) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        self.retry_refusable(admit).await
+        self.retry_refusable(|| async { unless_fenced(self.store.admit(&self.flow, batch).await) }).await
     }
 
     async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {

@@ -40,6 +40,16 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
     admitting.result(&answers, commanded)
 }
 
+/// Takes the news of a batch that is admitted later.
+pub(super) async fn tell(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+    let telling = Admitting::read(database, flow, batch).await?;
+    let mut statements = Statements::default();
+    statements.push(Purpose::Frontier, telling.told());
+    telling.write_news(&mut statements);
+    telling.order_woken(&mut statements);
+    telling.result(&statements.transact(database).await?, Vec::new())
+}
+
 /// Purpose of a statement of an admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
@@ -182,14 +192,32 @@ impl<'a> Admitting<'a> {
         if let Some(learnt) = remember::keep(dialect, flow, self.batch, &self.learnt) {
             statements.push(Purpose::Write, learnt);
         }
+        self.write_news(statements);
+    }
+
+    /// Adds the statements that write what the batch tells of subjects and addresses.
+    fn write_news(&self, statements: &mut Statements) {
         let news: Vec<_> = self.news().into_iter().collect();
         if !news.is_empty() {
             statements.push(Purpose::Write, self.subjects(&news));
             statements.push(Purpose::Woken, self.wake(&news));
         }
-        if let Some(changes) = suppression::apply(dialect, flow, self.batch, &self.new) {
+        if let Some(changes) = suppression::apply(self.dialect, self.flow, self.batch, &self.new) {
             statements.push(Purpose::Write, changes);
         }
+    }
+
+    /// Moves the offset below which everything is told. This is also the fence.
+    fn told(&self) -> SqlQuery {
+        let sql = "UPDATE usher_ownership SET told = $1, told_version = $2 \
+                   WHERE flow = $3 AND partition = $4 AND epoch = $5";
+        query(sql)
+            .prepared()
+            .bind(self.batch.frontier.0)
+            .bind(&self.batch.flow_version)
+            .bind(self.flow)
+            .bind(self.batch.partition.0)
+            .bind(self.batch.epoch.0)
     }
 
     /// Moves the frontier. This is also the fence: it changes no row if another replica owns the partition. Also records the
@@ -339,6 +367,10 @@ impl<'a> Admitting<'a> {
         if !queued.is_empty() {
             statements.push(Purpose::Behind, behind_others(self.dialect, self.flow, &queued));
         }
+        self.order_woken(statements);
+    }
+
+    fn order_woken(&self, statements: &mut Statements) {
         let news: Vec<&SubjectId> = self.news().into_keys().collect();
         if !news.is_empty() {
             let rows = Rows::of(&news).text("event", |subject| subject.as_str());

@@ -39,6 +39,14 @@ pub trait RunStore: Send + Sync {
     /// a statement, or holds a row that cannot be read.
     async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
 
+    /// Takes the news of a batch before it is admitted: subjects, suppression changes and wake-ups. The batch's frontier
+    /// is the offset below which everything is told. Returns the woken runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunStore::admit`].
+    async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
+
     /// Writes changes in order; those of different runs in one transaction. Changes of partitions that another replica owns are left out
     /// and returned as [`Changed::Fenced`].
     ///
@@ -150,7 +158,8 @@ pub trait FlowStore: Send + Sync {
     /// If the database does not answer.
     async fn paused(&self, flow: &str) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Returns a flow's frontier in each partition that any replica has ever owned; `None` where nothing was admitted.
+    /// Returns the offset below which everything is admitted or told, in each partition that any replica of the flow has
+    /// ever owned; `None` where nothing was admitted.
     ///
     /// # Errors
     ///

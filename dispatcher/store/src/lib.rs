@@ -40,10 +40,10 @@ use usher_sql::{MigrationError, SqlError, Tables};
 pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told"),
     history: "usher_store_migrations",
 };
 

@@ -30,7 +30,7 @@ impl SqlStore {
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, sought) \
                        VALUES ($1, $2, 1, '', $3, $4) ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at, \
-                         frontier = NULL, sought = excluded.sought";
+                         frontier = NULL, told = NULL, sought = excluded.sought";
             query(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))

@@ -73,6 +73,9 @@ impl SqlStore {
     }
 }
 
+/// Epoch, frontier, how far the news are told and by which version, and the operator's offset of a partition.
+type Owner = (i64, Option<i64>, Option<i64>, Option<String>, Option<i64>);
+
 #[async_trait]
 impl RunStore for SqlStore {
     async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError> {
@@ -90,8 +93,8 @@ impl RunStore for SqlStore {
             let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at) VALUES ($1, $2, 1, $3, $4) \
                        ON CONFLICT (flow, partition) DO UPDATE SET \
                          epoch = usher_ownership.epoch + 1, owner = excluded.owner, owned_at = excluded.owned_at \
-                       RETURNING epoch, frontier, sought";
-            let (epoch, frontier, operator_offset): (i64, Option<i64>, Option<i64>) = query_as(sql)
+                       RETURNING epoch, frontier, told, told_version, sought";
+            let (epoch, frontier, told, told_version, operator_offset): Owner = query_as(sql)
                 .bind(flow)
                 .bind(i64::from(partition.0))
                 .bind(owner)
@@ -103,6 +106,7 @@ impl RunStore for SqlStore {
                 partition,
                 epoch: Epoch(epoch),
                 frontier: frontier.map(Offset),
+                told: told.map(Offset).zip(told_version),
                 operator_offset: operator_offset.map(Offset),
                 late,
             });
@@ -113,6 +117,10 @@ impl RunStore for SqlStore {
 
     async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
         super::admit::admit(&self.database, flow, batch).await
+    }
+
+    async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+        super::admit::tell(&self.database, flow, batch).await
     }
 
     async fn change(&self, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
@@ -203,10 +211,8 @@ impl FlowStore for SqlStore {
     }
 
     async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<Offset>>, StoreError> {
-        let rows: Vec<(i64, Option<i64>)> = query_as("SELECT partition, frontier FROM usher_ownership WHERE flow = $1")
-            .bind(flow)
-            .fetch_all(&self.database)
-            .await?;
+        let sql = "SELECT partition, CASE WHEN told > frontier THEN told ELSE frontier END FROM usher_ownership WHERE flow = $1";
+        let rows: Vec<(i64, Option<i64>)> = query_as(sql).bind(flow).fetch_all(&self.database).await?;
         let row = |(partition, frontier): (i64, Option<i64>)| {
             Some((Partition(i32::try_from(partition).ok()?), frontier.map(Offset)))
         };

@@ -17,7 +17,7 @@ const QUARANTINE_AFTER_CRASHES: u32 = 2;
 /// Delay of a quarantined run. If something external kills the process repeatedly, it hits the runs that are begun
 /// first after each start; only a run that itself crashes the process still does so when it is begun much later.
 const QUARANTINE_DELAY: Duration = Duration::from_secs(10);
-/// Delay before a run is examined again that would have expired by an unproven clock.
+/// Delay before a run is examined again that would have expired by an unproven clock, or that a record may end.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Engine {
@@ -65,6 +65,10 @@ impl Engine {
             // A replica that has lost the partition may still be calling; without idempotency keys the destination
             // would act twice.
             return self.lanes.rest(&key, until);
+        }
+        if self.partitions.may_end(run) {
+            // What ends it is read and not admitted. Its admission ends the run, or lets it go on.
+            return self.lanes.rest(&key, decision.now.plus(LOOK_AGAIN));
         }
         count_own_failure(run, decision.destinations);
         let verdict = verdict(run, &self.limits, decision.now);

@@ -5,7 +5,7 @@ use usher_proto::{Partition, Timestamp};
 
 use super::{Decision, Engine};
 use crate::clock::ClockState;
-use crate::{CatchUpTarget, Step, StoreRequest, StoreWrite, Unread};
+use crate::{CatchUpTarget, Seen, Step, StoreRequest, StoreWrite, Unread};
 
 /// The operator's pause of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,12 @@ impl Engine {
         !self.catch_up.is_done() && !self.partitions.0.is_empty()
     }
 
-    /// Returns the records that must be admitted before any step begins; `None` if the flow is not catching up.
+    /// Returns true if the flow catches up by reading ahead.
+    pub(super) fn is_catching_up_ahead(&self) -> bool {
+        self.was_far_behind && self.is_catching_up()
+    }
+
+    /// Returns the records that must be known before any step begins; `None` if the flow is not catching up.
     pub fn catching_up(&self) -> Option<Unread> {
         self.catch_up.unread().filter(|_| self.is_catching_up())
     }
@@ -75,6 +80,10 @@ impl Engine {
             }
             ends
         });
+        for Seen { partition, end, .. } in ends.iter().flatten() {
+            self.partitions.ends(*partition, *end);
+        }
+        self.was_far_behind = ends.is_some() && self.partitions.unadmitted() > self.limits.far_behind;
         self.catch_up.looked(ends, now);
     }
 
@@ -88,9 +97,9 @@ impl Engine {
         if let Some(look) = self.catch_up.wants_look(decision.now) {
             return decision.steps.push(Step::Look(look));
         }
-        let frontier = |partition: Partition| self.partitions.frontier(partition);
-        self.catch_up.read_on(frontier);
-        if self.catch_up.wants_frontiers(|partition| frontier(partition).is_some(), decision.now) {
+        let known = |partition: Partition| self.partitions.known(partition);
+        self.catch_up.read_on(known);
+        if self.catch_up.wants_frontiers(|partition| known(partition).is_some(), decision.now) {
             decision.steps.push(Step::AskFrontiers);
         }
     }

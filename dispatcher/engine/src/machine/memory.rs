@@ -1,6 +1,6 @@
-//! The part of the store that is in memory. Reading continues however much work there is: heads that find no room, or
-//! may not begin, are left to the store and found there when there is room. Thus no backlog delays the reading of
-//! records that must be known before the next step.
+//! The part of the store that is in memory. Reading pauses while there is enough to work on; what must be known of the rest
+//! before the next step is read ahead. Heads that find no room, or may not begin, are left to the store and found there
+//! when there is room.
 
 use usher_proto::{Epoch, Offset, Partition, SubjectId};
 
@@ -21,6 +21,10 @@ const MAX_WAITING_WEIGHT: usize = 16 * 1024 * 1024;
 /// Number of heads left to the store, for lack of room or because their destinations take no calls, above which reading
 /// pauses. Otherwise a backlog, or a destination that is down for long, would fill the store.
 const MAX_LEFT_OUT: usize = 1_000_000;
+/// Number of runs in memory that can be worked on, and of events about to become runs, above which reading pauses; it resumes
+/// at three quarters of it. What is read sooner would have to be read back from the store. Below [`MAX_RUNS`] by what is
+/// admitted meanwhile.
+const MAX_COMING: usize = 2048;
 /// Maximum number of runs read from one lane at once.
 pub(super) const WINDOW: usize = 8;
 
@@ -36,10 +40,12 @@ impl Engine {
     ) {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.admitting = false;
+        owned.in_admission = 0;
         let Some(Admission { heads, woken, behind, cancelled, .. }) = admission else {
             return self.rejoin("the store says that a partition is somebody else's", decision);
         };
         owned.frontier = frontier;
+        owned.ahead.admitted(frontier);
         owned.started();
         if retried {
             owned.search_again();
@@ -153,7 +159,12 @@ impl Engine {
         let (events, bytes) = self.partitions.waiting();
         let part = if self.reading_paused { 2 } else { 1 };
         let filling = self.deferred_heads > MAX_LEFT_OUT && !self.is_holding();
-        let pause = events > MAX_WAITING / part || bytes > MAX_WAITING_WEIGHT / part || filling;
+        let working = self.lanes.loaded().saturating_sub(self.lanes.resting() + self.lanes.held());
+        let coming = working + events + self.partitions.in_admission();
+        let enough = working > 0 && coming > MAX_COMING / 4 * if self.reading_paused { 3 } else { 4 };
+        // The same records would be read ahead, and those already admitted would have to be read back from the store.
+        let ahead = self.is_catching_up_ahead();
+        let pause = events > MAX_WAITING / part || bytes > MAX_WAITING_WEIGHT / part || filling || enough || ahead;
         if pause != self.reading_paused {
             self.reading_paused = pause;
             let command = if pause { LogCommand::Pause } else { LogCommand::Resume };

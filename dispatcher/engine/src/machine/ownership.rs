@@ -6,6 +6,7 @@ use usher_proto::{AssignedPartition, Assignment, Offset, Partition, Timestamp};
 
 use super::admission::{BATCH, Records};
 use super::{Decision, Engine};
+use crate::ahead::Ahead;
 use crate::arrival::Ownership;
 use crate::partitions::{Owned, OwnershipPhase, Queue, Search};
 use crate::start::{CannotStart, Known, StartFrom, start_offset};
@@ -26,6 +27,8 @@ impl Engine {
             return;
         }
         self.catch_up.start();
+        // The answer may have been lost with the former subscription.
+        self.awaits_page = false;
         let names = partitions.iter().map(|assigned| assigned.partition).collect();
         self.acquiring.extend(partitions.into_iter().map(|assigned| (assigned.partition, (assignment, assigned))));
         decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Acquire { assignment, partitions: names })));
@@ -36,7 +39,7 @@ impl Engine {
             return decision.steps.push(Step::Fail(partition, problem));
         }
         let mut offsets = Vec::with_capacity(owned.len());
-        for Ownership { partition, epoch, frontier, operator_offset, late } in owned {
+        for Ownership { partition, epoch, frontier, told, operator_offset, late } in owned {
             // A partition that was revoked and assigned again meanwhile is acquired again, under the later assignment.
             let asked = self.acquiring.get(&partition).filter(|(asked, _)| *asked == assignment);
             let Some((_, assigned)) = asked.copied() else { continue };
@@ -44,6 +47,8 @@ impl Engine {
             // `cannot_start` has reported a problem already.
             let Ok(start) = self.start(&assigned, frontier, operator_offset, late) else { continue };
             offsets.push((partition, start));
+            // Another version may have understood the records otherwise.
+            let told = told.filter(|(_, version)| *version == self.first.0).map_or(start, |(told, _)| told);
             // The starting offset is stored before anything is read, so that the next start need not be configured again.
             let is_stored = frontier == Some(start) && operator_offset.is_none();
             let phase = if is_stored { OwnershipPhase::Active } else { OwnershipPhase::Starting };
@@ -52,9 +57,12 @@ impl Engine {
                 epoch,
                 frontier: start,
                 next: start,
+                end: assigned.end,
+                ahead: Ahead::new(start, told),
                 read_at: decision.now,
                 phase,
                 admitting: false,
+                in_admission: 0,
                 waiting: Queue::default(),
                 search: Search::From(None),
             };
@@ -141,6 +149,7 @@ impl Engine {
     pub(super) fn ends(&mut self, ends: &[(Partition, Offset)], decision: &mut Decision<'_>) {
         let mut silent = false;
         for (partition, end) in ends {
+            self.partitions.ends(*partition, *end);
             let Some(owned) = self.partitions.0.get_mut(partition) else { continue };
             let unread = *end > owned.next && !self.reading_paused && owned.waiting.is_empty() && !owned.admitting;
             if !unread || owned.is_leaving() {

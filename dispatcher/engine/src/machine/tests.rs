@@ -1,5 +1,6 @@
 //! Tests of the engine's guarantees, with inputs given by hand: no clock, no store, no network.
 
+mod ahead;
 mod catching_up;
 mod clock;
 mod destinations;
@@ -92,6 +93,7 @@ fn limits() -> FlowLimits {
         from: Some(StartFrom::Beginning),
         partitions: 1,
         stall: Duration::from_secs(60),
+        far_behind: 1024,
     }
 }
 
@@ -153,7 +155,14 @@ struct Bench {
 }
 
 fn owned_from_the_start(partition: &Partition) -> Ownership {
-    Ownership { partition: *partition, epoch: EPOCH, frontier: Some(Offset(0)), operator_offset: None, late: false }
+    Ownership {
+        partition: *partition,
+        epoch: EPOCH,
+        frontier: Some(Offset(0)),
+        told: None,
+        operator_offset: None,
+        late: false,
+    }
 }
 
 impl Bench {

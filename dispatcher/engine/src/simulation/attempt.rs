@@ -31,6 +31,8 @@ pub(super) struct Attempt {
     destination: usize,
     generation: u32,
     claimed_at: i64,
+    /// The time of the replica's last assignment or resume: it must know the log up to then.
+    news_at: i64,
     request: Vec<u8>,
     report: Option<StepReport>,
 }
@@ -65,6 +67,7 @@ impl World {
             destination,
             generation: run.tries.generation,
             claimed_at: self.now,
+            news_at: self.replicas[r].news_at,
             request,
             report: early,
         };
@@ -165,12 +168,11 @@ impl World {
 
     fn send(&mut self, id: usize) {
         let Some(attempt) = &self.attempts[id] else { return };
-        let number = attempt.number;
-        let step = attempt.step;
-        let destination = attempt.destination;
+        let Attempt { number, step, destination, news_at, .. } = *attempt;
         let call = self.call(number, step, destination);
         let remembers = self.destinations[destination].plan.remembers;
         let arrives = call.arrives_in.is_some();
+        self.checker.not_cancelled(number, news_at, self.now, &self.store, (&self.log, &self.events));
         self.checker.sent(number, step, remembers, arrives, self.now, &self.store);
         if let Some(timeline) = &mut self.timeline {
             timeline.push((self.now, number, step));

@@ -76,6 +76,31 @@ impl Checker {
         }
     }
 
+    /// Checks that no event has cancelled a run that the log held at `news_at`, when its replica was assigned the partition.
+    pub(super) fn not_cancelled(
+        &mut self,
+        event: usize,
+        news_at: i64,
+        now: i64,
+        store: &SimulatedStore,
+        (log, events): (&SimulatedLog, &[EventPlan]),
+    ) {
+        let row = store.row(event).expect("it was admitted");
+        let partition = &log.0[row.partition];
+        let cancels = |(offset, other): &&(i64, u32)| {
+            let of = &events[*other as usize];
+            of.cancels && of.user == row.user && of.at <= news_at && *offset > row.position
+        };
+        let cancelled =
+            partition.records.iter().filter(cancels).find(|(offset, other)| partition.first(*other) == Some(*offset));
+        if let Some((_, other)) = cancelled {
+            let how = format!(
+                "e{event} is sent at {now}, on the news of {news_at}, though e{other} has cancelled it: {row:?}"
+            );
+            self.breaks("no old news", how);
+        }
+    }
+
     fn asked(&mut self, event: usize, step: usize) -> &mut Asked {
         if self.asked.len() <= event {
             self.asked.resize(event + 1, [Asked::default(); STEPS]);

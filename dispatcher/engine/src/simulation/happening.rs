@@ -1,7 +1,8 @@
 //! The events of a world: the user, the meaning and the fault of each.
 
 use bytes::Bytes;
-use usher_proto::{Event, EventId, EventRef, Instance, Key, Source, SubjectId, Timestamp};
+use usher_proto::suppression::{SuppressionChange, SuppressionKind};
+use usher_proto::{AddressDigest, Event, EventId, EventRef, Instance, Key, Source, SubjectId, Timestamp};
 
 /// The fault that affects the run of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,18 @@ pub(super) fn key(user: u32) -> SubjectId {
 pub(super) fn reference(number: u32, user: u32) -> EventRef {
     let instance = INSTANCES[user as usize % 2].parse().expect("a name");
     EventRef::new(Source::Clerk, &instance, &EventId::new(format!("e{number}")))
+}
+
+/// Returns the change that suppresses a user.
+pub(super) fn suppression(user: u32) -> SuppressionChange {
+    SuppressionChange {
+        kind: SuppressionKind::Suppressed,
+        address: AddressDigest::of(&format!("u{user}@example.test")),
+        scope: String::new(),
+        reason: String::new(),
+        by: String::new(),
+        instance: None,
+    }
 }
 
 /// Returns the event with this number.

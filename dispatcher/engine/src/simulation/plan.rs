@@ -81,6 +81,10 @@ pub(super) enum Defect {
     NoEnds,
     /// The store reports that the partitions of other replicas have been admitted.
     NoFrontiers,
+    /// The store forgets the news that it is told before the records are admitted.
+    NewsForgotten,
+    /// What is read ahead does not show which records cancel runs.
+    EndingsUnseen,
     /// A refusal is treated as an outage: a request that the store will never accept is repeated for ever.
     RefusalIsOutage,
 }
@@ -112,6 +116,8 @@ pub(super) struct Plan {
     pub(super) store_latency: i64,
     pub(super) poll_every: i64,
     pub(super) read_at_once: usize,
+    /// Number of records that are not admitted above which a partition is read ahead.
+    pub(super) far_behind: i64,
     pub(super) body: usize,
     pub(super) defect: Defect,
 }
@@ -138,6 +144,7 @@ impl Plan {
             store_latency: 4,
             poll_every: 100,
             read_at_once: 64,
+            far_behind: 1024,
             body: 0,
             defect: Defect::None,
         }
@@ -193,6 +200,7 @@ impl Plan {
             store_latency: rng.random_range(1..40),
             poll_every: rng.random_range(50..=250),
             read_at_once: rng.random_range(1..100),
+            far_behind: rng.random_range(0..30),
             body: 8,
             ..Self::quiet(seed)
         }

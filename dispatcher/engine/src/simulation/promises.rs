@@ -112,3 +112,9 @@ fn news_that_nobody_waits_for_is_noticed() {
     is_caught(Defect::NoEnds, &["no old news"]);
     is_caught(Defect::NoFrontiers, &["no old news"]);
 }
+
+#[test]
+fn news_that_are_read_ahead_and_lost_are_noticed() {
+    is_caught(Defect::NewsForgotten, &["no old news"]);
+    is_caught(Defect::EndingsUnseen, &["no old news"]);
+}

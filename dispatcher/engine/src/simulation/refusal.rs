@@ -22,6 +22,7 @@ fn is_refused(arrival: &Arrival, events: &[EventPlan]) -> bool {
 
 struct OfWorld<'a> {
     store: Mutex<&'a mut SimulatedStore>,
+    take: fn(&mut SimulatedStore, &Batch, &[EventPlan]) -> Option<Admission>,
     events: &'a [EventPlan],
 }
 
@@ -33,7 +34,7 @@ impl RetryingStore for OfWorld<'_> {
         Some(if batch.arrivals.iter().any(|arrival| is_refused(arrival, self.events)) {
             StoreAnswer::Refused("refused")
         } else {
-            StoreAnswer::Done(self.store.lock().expect("one thread").admit(batch, self.events))
+            StoreAnswer::Done((self.take)(&mut self.store.lock().expect("one thread"), batch, self.events))
         })
     }
 
@@ -48,7 +49,15 @@ impl RetryingStore for OfWorld<'_> {
 
 /// Admits a batch as the dispatcher does. The flag is true if it was admitted in parts.
 pub(super) fn admit(store: &mut SimulatedStore, events: &[EventPlan], batch: &Batch) -> (Option<Admission>, bool) {
-    let of_world = OfWorld { store: Mutex::new(store), events };
+    in_parts(OfWorld { store: Mutex::new(store), take: SimulatedStore::admit, events }, batch)
+}
+
+/// Tells the news of a batch as the dispatcher does. The flag is true if it was told in parts.
+pub(super) fn tell(store: &mut SimulatedStore, events: &[EventPlan], batch: &Batch) -> (Option<Admission>, bool) {
+    in_parts(OfWorld { store: Mutex::new(store), take: SimulatedStore::tell, events }, batch)
+}
+
+fn in_parts(of_world: OfWorld<'_>, batch: &Batch) -> (Option<Admission>, bool) {
     let isolated = isolate::admit(&of_world, batch.clone()).now_or_never().flatten();
     let isolated = isolated.expect("this store answers at once, and takes what is reduced");
     (isolated.admission, isolated.in_parts)
@@ -58,7 +67,7 @@ impl World {
     /// Returns true if the store will never carry this question out as it is.
     pub(super) fn is_refused(&self, question: &Question) -> bool {
         match question {
-            Question::Engine(StoreRequest::Write(StoreWrite::Admit(batch))) => {
+            Question::Engine(StoreRequest::Write(StoreWrite::Admit(batch) | StoreWrite::Tell(batch))) => {
                 batch.arrivals.iter().any(|arrival| is_refused(arrival, &self.events))
             }
             Question::Engine(StoreRequest::Change(change)) | Question::Claim(_, change) => self.refuses(change),

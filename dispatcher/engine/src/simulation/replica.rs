@@ -13,8 +13,8 @@ use super::world::{Occurrence, World};
 use crate::arrival::Arrival;
 use crate::start::StartFrom;
 use crate::{
-    CatchUpTarget, Change, Destinations, Engine, FlowLimits, Input, LogCommand, Seen, Step, StoreRead, StoreRequest,
-    dead_letter_change,
+    AheadPage, AheadRange, CatchUpTarget, Change, Destinations, Engine, FlowLimits, Input, LogCommand, Seen, Step,
+    StoreRead, StoreRequest, dead_letter_change,
 };
 
 /// The longest time that a process may take to stop, in ms.
@@ -73,6 +73,7 @@ impl SimulatedReplica {
             from: Some(StartFrom::Beginning),
             partitions: i32::try_from(plan.partitions).expect("few"),
             stall: std::time::Duration::from_secs(60),
+            far_behind: plan.far_behind,
         };
         Self {
             engine: Engine::new(limits, "1", plan.asked_at(0)),
@@ -181,6 +182,42 @@ impl World {
         self.at(self.now + self.plan.poll_every, Occurrence::Poll { r, incarnation });
     }
 
+    /// Returns records as they arrive at the flow.
+    fn arrivals(&self, records: &[(i64, u32)]) -> Vec<Arrival> {
+        let arrival = |(offset, number): &(i64, u32)| {
+            let of = &self.events[*number as usize];
+            let at = of.at;
+            let snapshot = of.snapshot.then(|| Snapshot { updated_at: at, occurred_at: at, data: Some(String::new()) });
+            Arrival {
+                offset: Offset(*offset),
+                event: happening::event(*number as usize, of, &self.body),
+                starts: of.starts,
+                cancels: of.cancels,
+                snapshot,
+                remember: None,
+                expires_at: self.plan.expires_after.map(|life| Timestamp::from_millis(at).plus(life)),
+                command: None,
+                suppression: of.suppresses.map(happening::suppression),
+                verdict: (of.fate == Fate::Malformed).then(|| (usher_proto::Reason::Malformed, String::new())),
+            }
+        };
+        records.iter().map(arrival).collect()
+    }
+
+    /// Reads a page of one of these ranges for a replica that reads ahead; sometimes the log does not answer.
+    fn reads_ahead(&mut self, r: usize, ranges: &[AheadRange]) {
+        let AheadRange { partition, epoch, from, end } = ranges[self.rng.random_range(0..ranges.len())];
+        let (records, next) = self.log.read(index(partition), from.0, self.plan.read_at_once);
+        let records: Vec<_> = records.iter().copied().filter(|(offset, _)| *offset < end.0).collect();
+        let mut arrivals = self.arrivals(&records);
+        if self.plan.defect == Defect::EndingsUnseen {
+            arrivals.iter_mut().for_each(|arrival| arrival.cancels = false);
+        }
+        let page = AheadPage { partition, epoch, from, next: Offset(next).min(end), arrivals };
+        let page = self.is_answered().then_some(page);
+        self.answers_later(r, Input::Ahead(page));
+    }
+
     /// Reads the available records.
     fn read(&mut self, r: usize) {
         let mut read = Vec::new();
@@ -189,35 +226,14 @@ impl World {
                 continue;
             }
             let (records, next) = self.log.read(*p, reader.next, self.plan.read_at_once);
-            let arrival = |(offset, number): &(i64, u32)| {
-                let of = &self.events[*number as usize];
-                let at = of.at;
-                let snapshot =
-                    of.snapshot.then(|| Snapshot { updated_at: at, occurred_at: at, data: Some(String::new()) });
-                Arrival {
-                    offset: Offset(*offset),
-                    event: happening::event(*number as usize, of, &self.body),
-                    starts: of.starts,
-                    cancels: of.cancels,
-                    snapshot,
-                    remember: None,
-                    expires_at: self.plan.expires_after.map(|life| Timestamp::from_millis(at).plus(life)),
-                    command: None,
-                    suppression: None,
-                    verdict: (of.fate == Fate::Malformed).then(|| (usher_proto::Reason::Malformed, String::new())),
-                }
-            };
-            let arrivals = records.iter().map(arrival).collect();
             reader.next = next;
-            read.push(Input::Read {
-                assignment: reader.assignment,
-                partition: partition(*p),
-                next: Offset(next),
-                arrivals,
-                refused: Vec::new(),
-            });
+            read.push((reader.assignment, *p, next, records.to_vec()));
         }
-        read.into_iter().for_each(|input| self.tell(r, input));
+        for (assignment, p, next, records) in read {
+            let arrivals = self.arrivals(&records);
+            let partition = partition(p);
+            self.tell(r, Input::Read { assignment, partition, next: Offset(next), arrivals, refused: Vec::new() });
+        }
     }
 
     /// Hands an input to the engine, and carries out its steps.
@@ -231,7 +247,11 @@ impl World {
             _ => {}
         }
         let holding = replica.engine.is_holding();
-        let new = if holding { Vec::new() } else { replica.to_begin_at_once(&input) };
+        let mut new = if holding { Vec::new() } else { replica.to_begin_at_once(&input) };
+        if let Input::Admitted { partition, .. } = &input {
+            new.retain(|(key, _)| !self.may_be_ended(index(*partition), user_number(key)));
+        }
+        let replica = &mut self.replicas[r];
         if self.trace && !matches!(input, Input::Wakeup | Input::Ends(_)) {
             eprintln!("{} r{r} <- {input:?}", self.now);
         }
@@ -263,6 +283,15 @@ impl World {
         }
         let at_work = self.replicas[r].at_work.iter().map(Vec::len).sum();
         self.checker.numbers(&numbers, at_work, &self.plan);
+    }
+
+    /// Returns true if a record that is not admitted cancels runs of this user: they wait for it.
+    fn may_be_ended(&self, p: usize, user: usize) -> bool {
+        let unadmitted = |offset: i64| self.store.frontier(p).is_none_or(|frontier| offset >= frontier);
+        self.log.0[p].records.iter().any(|(offset, number)| {
+            let of = &self.events[*number as usize];
+            unadmitted(*offset) && of.cancels && of.user as usize == user
+        })
     }
 
     /// Schedules the time at which the engine wants to be woken. Nothing else lets time pass for it.
@@ -319,6 +348,7 @@ impl World {
                 self.replicas[r].is_busy(&run.event.subject);
                 self.work(r, *run, epoch, permit);
             }
+            Step::ReadAhead(ranges) => self.reads_ahead(r, &ranges),
             Step::Look(look) => {
                 let end = |p: usize| if self.plan.defect == Defect::NoEnds { 0 } else { self.log.0[p].end };
                 let seen = |p| Seen { partition: partition(p), low: Offset(0), end: Offset(end(p)) };
@@ -329,7 +359,7 @@ impl World {
             Step::AskFrontiers => {
                 let frontier = |p: usize| match self.plan.defect {
                     Defect::NoFrontiers => Some(i64::MAX),
-                    _ => self.store.frontier(p),
+                    _ => self.store.known(p),
                 };
                 let frontiers = (0..self.plan.partitions).map(|p| (partition(p), frontier(p).map(Offset))).collect();
                 let frontiers = self.is_answered().then_some(frontiers);

@@ -84,6 +84,8 @@ struct LaneRows {
 struct PartitionRows {
     epoch: Epoch,
     frontier: Option<i64>,
+    /// The offset below which the store has taken the news.
+    told: Option<i64>,
     /// Heads that are queued or running, by destination (the last set is for those without one), then by position.
     heads: Vec<BTreeSet<(i64, u32)>>,
     due: BTreeSet<(i64, u32)>,
@@ -133,6 +135,7 @@ impl SimulatedStore {
         let partition = || PartitionRows {
             epoch: Epoch(0),
             frontier: None,
+            told: None,
             heads: vec![BTreeSet::new(); destinations.len() + 1],
             due: BTreeSet::new(),
         };
@@ -159,6 +162,12 @@ impl SimulatedStore {
 
     pub(super) fn frontier(&self, partition: usize) -> Option<i64> {
         self.partitions[partition].frontier
+    }
+
+    /// Returns the offset below which everything is admitted, or at least its news is taken.
+    pub(super) fn known(&self, partition: usize) -> Option<i64> {
+        let rows = &self.partitions[partition];
+        rows.frontier.max(rows.told)
     }
 
     pub(super) fn is_suppressed(&self, user: u32) -> bool {
@@ -277,6 +286,7 @@ impl SimulatedStore {
                 partition: *partition,
                 epoch: rows.epoch,
                 frontier: rows.frontier.map(Offset),
+                told: rows.told.map(|told| (Offset(told), "1".to_owned())),
                 operator_offset: None,
                 late: false,
             });
@@ -312,6 +322,21 @@ impl SimulatedStore {
             return Some(Admission::default());
         }
         Some(self.insert(batch, events))
+    }
+
+    /// Takes the news of a batch that is not admitted yet; absent if another replica owns the partition.
+    pub(super) fn tell(&mut self, batch: &Batch, events: &[EventPlan]) -> Option<Admission> {
+        if !self.owns(batch.partition, batch.epoch) {
+            return None;
+        }
+        let told = &mut self.partitions[Self::index(batch.partition)].told;
+        *told = (*told).max(Some(batch.frontier.0));
+        let is_new = |arrival: &&Arrival| !self.seen.contains(&event_number(&arrival.event.reference()));
+        let new: Vec<&Arrival> = batch.arrivals.iter().filter(is_new).collect();
+        let woken = if self.defect == Defect::NewsForgotten { Vec::new() } else { self.take_news(&new, events) };
+        let mut admission = Admission::default();
+        self.put_in_lanes(&[], &woken, &mut admission, events);
+        Some(admission)
     }
 
     /// Discards the deferred batches, as the end of the process that sent them does.
@@ -366,9 +391,21 @@ impl SimulatedStore {
             self.update(number, |row| row.state = RunState::Queued);
             new.push(number);
         }
+        let woken = self.take_news(&fresh, events);
+        for arrival in fresh.iter().filter(|arrival| arrival.cancels) {
+            self.cancel(&arrival.event.subject, arrival.offset.0, &mut admission.cancelled);
+        }
+        self.put_in_lanes(&new, &woken, &mut admission, events);
+        admission
+    }
+
+    /// Applies snapshots and suppressions, and returns the runs that they wake.
+    fn take_news(&mut self, arrivals: &[&Arrival], events: &[EventPlan]) -> Vec<u32> {
         let mut woken = Vec::new();
-        for arrival in &fresh {
-            self.suppressed.extend(events[event_number(&arrival.event.reference())].suppresses);
+        for arrival in arrivals {
+            if arrival.suppression.is_some() {
+                self.suppressed.extend(events[event_number(&arrival.event.reference())].suppresses);
+            }
             let Some(snapshot) = &arrival.snapshot else { continue };
             let user = user_number(&arrival.event.subject);
             let event = u32::try_from(event_number(&arrival.event.reference())).expect("few");
@@ -383,19 +420,20 @@ impl SimulatedStore {
                 }
             }
         }
-        for arrival in fresh.iter().filter(|arrival| arrival.cancels) {
-            self.cancel(&arrival.event.subject, arrival.offset.0, &mut admission.cancelled);
-        }
+        woken
+    }
+
+    /// Adds the new and the woken runs to an admission, by their place in their lanes.
+    fn put_in_lanes(&self, new: &[u32], woken: &[u32], admission: &mut Admission, events: &[EventPlan]) {
         let live = |number: &&u32| !self.row(**number as usize).expect("a row").state.is_terminal();
         let (heads, behind): (Vec<u32>, Vec<u32>) =
-            new.iter().chain(&woken).filter(live).partition(|number| self.is_first(**number));
+            new.iter().chain(woken).filter(live).partition(|number| self.is_first(**number));
         let run = |number: &u32| self.run(*number, events);
         admission.heads = heads.iter().filter(|head| !woken.contains(head)).map(run).collect();
         admission.woken = heads.iter().filter(|head| woken.contains(head)).map(run).collect();
         let users: BTreeSet<u32> =
             behind.iter().map(|number| self.row(*number as usize).expect("a row").user).collect();
         admission.behind = users.into_iter().map(happening::key).collect();
-        admission
     }
 
     fn cancel(&mut self, key: &SubjectId, before: i64, cancelled: &mut Vec<(SubjectId, EventRef)>) {

@@ -141,6 +141,12 @@ impl World {
                     let Batch { partition, epoch, frontier, .. } = *batch;
                     Input::Admitted { partition, epoch, frontier, admission, retried }
                 }
+                StoreWrite::Tell(batch) => {
+                    let (admission, in_parts) = refusal::tell(store, &self.events, batch);
+                    let retried = retried || in_parts;
+                    let Batch { partition, epoch, frontier: below, .. } = *batch;
+                    Input::Told { partition, epoch, below, admission, retried }
+                }
                 StoreWrite::Due(partitions) => {
                     let due = store.due(partitions, self.now, &self.events);
                     fenced = due.fenced;

@@ -13,8 +13,7 @@ const RESUMED: Input = Input::Paused(None);
 fn assigned() -> (Bench, Vec<Step>) {
     let mut bench = Bench::new(FlowLimits { partitions: 2, ..limits() });
     bench.given(1, &[P]);
-    let owned =
-        vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(Offset(0)), operator_offset: None, late: false }];
+    let owned = vec![owned_from_the_start(&P)];
     let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
     (bench, steps)
 }
@@ -90,13 +89,7 @@ fn each_further_assignment_holds_everything_again() {
     let mut bench = Bench::owning(limits());
     bench.given(2, &[OTHER]);
     assert_eq!(begun(&bench.admit(vec![run("a", 1)])), NONE);
-    let owned = vec![Ownership {
-        partition: OTHER,
-        epoch: EPOCH,
-        frontier: Some(Offset(3)),
-        operator_offset: None,
-        late: false,
-    }];
+    let owned = vec![Ownership { frontier: Some(Offset(3)), ..owned_from_the_start(&OTHER) }];
     let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     bench.looked(&steps, &[(P, 100), (OTHER, 4)]);
     assert_eq!(bench.engine.catching_up().map(|unread| unread.partitions), Some(vec![OTHER]));
@@ -111,13 +104,7 @@ fn an_answer_from_before_the_last_assignment_does_not_count() {
     let (mut bench, steps) = assigned();
     bench.given(2, &[OTHER]);
     assert_eq!(bench.looked(&steps, &[]), []);
-    let owned = vec![Ownership {
-        partition: OTHER,
-        epoch: EPOCH,
-        frontier: Some(Offset(0)),
-        operator_offset: None,
-        late: false,
-    }];
+    let owned = vec![owned_from_the_start(&OTHER)];
     let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     bench.looked(&steps, &[(P, 5)]);
     assert!(bench.engine.is_catching_up());
@@ -127,13 +114,7 @@ fn an_answer_from_before_the_last_assignment_does_not_count() {
 fn a_partition_that_goes_away_meanwhile_is_waited_for_where_it_has_gone() {
     let mut bench = Bench::owning(FlowLimits { partitions: 2, ..limits() });
     bench.given(2, &[OTHER]);
-    let owned = vec![Ownership {
-        partition: OTHER,
-        epoch: EPOCH,
-        frontier: Some(Offset(0)),
-        operator_offset: None,
-        late: false,
-    }];
+    let owned = vec![owned_from_the_start(&OTHER)];
     let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     assert!(!asks_frontiers(&bench.looked(&steps, &[(OTHER, 4)])), "it is ours");
     let steps = bench.give(Input::Revoked { partitions: vec![OTHER], lost: true });
@@ -159,8 +140,7 @@ fn who_is_fenced_meanwhile_catches_up_with_the_next_assignment() {
     assert!(!bench.engine.is_catching_up(), "there is nothing that could begin");
     assert_eq!(bench.after_seconds(1), []);
     bench.given(2, &[P]);
-    let owned =
-        vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(Offset(0)), operator_offset: None, late: false }];
+    let owned = vec![owned_from_the_start(&P)];
     let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     assert_eq!(bench.looked(&steps, &[(P, 5)]), []);
     assert!(bench.engine.is_catching_up());
@@ -194,13 +174,7 @@ fn whatever_would_begin_is_held_wherever_it_comes_from() {
         "{steps:?}"
     );
 
-    let owned = vec![Ownership {
-        partition: OTHER,
-        epoch: EPOCH,
-        frontier: Some(Offset(0)),
-        operator_offset: None,
-        late: false,
-    }];
+    let owned = vec![owned_from_the_start(&OTHER)];
     let steps = bench.give(Input::Acquired { assignment: Assignment(2), owned });
     let steps = bench.looked(&steps, &[]);
     assert_eq!(begun(&steps).len(), 2, "those in memory at once: {steps:?}");

@@ -1,6 +1,6 @@
 //! Tests of destinations that are down, or receive more runs than they take.
 
-use usher_proto::{Assignment, Offset};
+use usher_proto::Assignment;
 
 use super::*;
 
@@ -108,8 +108,7 @@ fn a_search_leaves_out_who_takes_no_calls_and_goes_on_after_each_page() {
     let mut bench = Bench::new(FlowLimits { in_flight: 1000, ..limits() });
     bench.break_destination("d");
     bench.given(1, &[P]);
-    let owned =
-        vec![Ownership { partition: P, epoch: EPOCH, frontier: Some(Offset(0)), operator_offset: None, late: false }];
+    let owned = vec![owned_from_the_start(&P)];
     let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
     let steps = bench.looked(&steps, &[]);
     let without = vec!["d".to_owned()];
