@@ -20,6 +20,7 @@ pub mod trace;
 pub mod health;
 pub mod http;
 pub mod retry;
+pub mod runtime;
 pub mod shutdown;
 
 pub use config_error::ConfigError;

@@ -41,6 +41,15 @@ fn all_that_are_wrong_are_told_at_once() {
 }
 
 #[test]
+fn a_file_that_is_named_by_another_programs_variable_is_not_read() {
+    let nowhere = Environment::from_vars([("TF_CLI_CONFIG_FILE", "/nowhere"), ("DATABASE_CA_FILE", "/nowhere")]);
+    assert_eq!(check_values(&nowhere), Ok(()));
+    let ours = Environment::from_vars([("CLERK_WEBHOOK_SIGNING_SECRET_FILE", "/nowhere")]);
+    let said = check_values(&ours).expect_err("it is to be read").to_string();
+    assert!(said.starts_with("CLERK_WEBHOOK_SIGNING_SECRET_FILE: cannot read \"/nowhere\""), "{said}");
+}
+
+#[test]
 fn what_is_ours_or_of_others_passes() {
     for name in [
         "USHER_FROM_STAGING",
