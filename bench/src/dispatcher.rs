@@ -4,6 +4,7 @@ mod bare_sql;
 mod drain;
 mod one_by_one;
 mod parallel_consumer;
+mod upserts;
 mod usher;
 
 use std::time::{Duration, Instant};
@@ -29,6 +30,41 @@ pub(crate) const PARTITIONS: i32 = 8;
 /// Time for an arm to have its first effect.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
+/// How the events are spread over the users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KeyChoice {
+    /// The users take turns.
+    Uniform,
+    /// The user of rank n has a share of 1/n.
+    Zipf,
+    /// One user has three of ten events; the others take turns.
+    Hot,
+}
+
+impl KeyChoice {
+    /// Returns the user of an event; the same in every run.
+    pub(crate) fn user(self, number: usize, users: usize) -> usize {
+        // Multiples of the golden ratio fill 0..1 evenly, in any section of the sequence.
+        let share = (number as f64 * 0.618_033_988_749_894_9).fract();
+        match self {
+            Self::Uniform => number % users,
+            // The sum of 1/n up to a rank is nearly its logarithm.
+            Self::Zipf => ((users as f64).powf(share) as usize).min(users - 1),
+            Self::Hot if share < 0.3 => 0,
+            Self::Hot => number % users,
+        }
+    }
+}
+
+/// What is done for each event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StepChoice {
+    /// One request to a receiver that does nothing.
+    Http,
+    /// One row of a table follows the user.
+    Database,
+}
+
 /// The work of one arm in one round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
@@ -36,6 +72,12 @@ pub(crate) struct Scenario {
     pub(crate) events: usize,
     /// Number of users whose events they are.
     pub(crate) users: usize,
+    /// How the events are spread over the users.
+    pub(crate) keys: KeyChoice,
+    /// Time that the receiver takes for an answer.
+    pub(crate) delay: Duration,
+    /// What is done for each event.
+    pub(crate) step: StepChoice,
 }
 
 impl Scenario {
@@ -107,11 +149,12 @@ pub(crate) async fn measure(
     rounds: usize,
     only: Option<&str>,
 ) -> anyhow::Result<Vec<Sample>> {
-    let sink = Sink::start(Duration::ZERO)?;
+    let sink = Sink::start(scenario.delay)?;
+    let posts = scenario.step == StepChoice::Http;
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
     let embedded = usher::EmbeddedLogFile::fill(scenario).await?;
-    let peers: Vec<_> = parallel_consumer::ARMS.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let peers: Vec<_> = parallel_consumer::ARMS.into_iter().filter(|(name, _)| posts && wanted(name)).collect();
     let parallel_consumer = if peers.is_empty() { None } else { Some(ParallelConsumer::build().await?) };
     let mut samples = Vec::new();
     for round in 1..=rounds {
@@ -126,11 +169,14 @@ pub(crate) async fn measure(
             let sample = parallel_consumer.run(services, &kafka.topic(), scenario, &sink, round, arm).await;
             samples.push(sample.context(arm.0)?);
         }
-        if wanted(one_by_one::NAME) {
+        if !posts && wanted(upserts::NAME) {
+            samples.push(upserts::run(services, scenario, round).await.context(upserts::NAME)?);
+        }
+        if posts && wanted(one_by_one::NAME) {
             let sample = one_by_one::run(services, &kafka.topic(), scenario, &sink, round).await;
             samples.push(sample.context(one_by_one::NAME)?);
         }
-        if wanted(bare_sql::NAME) {
+        if posts && wanted(bare_sql::NAME) {
             samples.push(bare_sql::run(services, scenario, round).await.context(bare_sql::NAME)?);
         }
         if wanted(drain::NAME) {

@@ -11,8 +11,10 @@ mod sink;
 mod topic;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
+use dispatcher::{KeyChoice, StepChoice};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -33,6 +35,15 @@ struct Arguments {
     /// Number of users whose events they are.
     #[arg(long, default_value_t = 5_000)]
     users: usize,
+    /// How the events are spread over the users.
+    #[arg(long, value_enum, default_value_t = KeyChoice::Uniform)]
+    keys: KeyChoice,
+    /// Time that the receiver of the requests takes for an answer, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    delay: u64,
+    /// What is done for each event.
+    #[arg(long, value_enum, default_value_t = StepChoice::Http)]
+    step: StepChoice,
     /// One round of a tenth of the events: shows that everything works, and measures little.
     #[arg(long)]
     quick: bool,
@@ -53,7 +64,9 @@ async fn main() -> anyhow::Result<()> {
     }
     usher_service::telemetry::install_tls();
     let services = dispatcher::BenchServices::find(arguments.kafka, arguments.postgres).await?;
-    let scenario = dispatcher::Scenario { events: arguments.events, users: arguments.users };
+    let Arguments { events, users, keys, step, .. } = arguments;
+    let delay = Duration::from_millis(arguments.delay);
+    let scenario = dispatcher::Scenario { events, users, keys, delay, step };
     let samples = dispatcher::measure(&services, &scenario, arguments.rounds, arguments.only.as_deref()).await?;
     report::write_json(&arguments.output, &samples)?;
     report::print(&samples);

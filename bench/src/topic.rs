@@ -10,24 +10,24 @@ use usher_eventlog::{Log, LogLayout};
 use usher_tests::events::Webhook;
 use usher_tests::unique;
 
-use crate::dispatcher::PARTITIONS;
+use crate::dispatcher::{PARTITIONS, Scenario};
 
 /// Appends in flight.
 const APPENDS: usize = 1_000;
 /// Extra bytes of a body, for about 2 KB in all. Random, so that compression gains nothing.
 const FILLING: usize = 1_300;
 
-/// Appends `events` events of `users` users, who take turns.
+/// Appends the events of a scenario.
 ///
 /// # Errors
 ///
 /// The log does not take them.
-pub(crate) async fn fill(log: &Arc<dyn Log>, layout: &LogLayout, events: usize, users: usize) -> anyhow::Result<()> {
+pub(crate) async fn fill(log: &Arc<dyn Log>, layout: &LogLayout, scenario: &Scenario) -> anyhow::Result<()> {
     let topic = layout.events();
     log.ensure(std::slice::from_ref(&topic)).await?;
-    let mut appended = futures::stream::iter(0..events)
+    let mut appended = futures::stream::iter(0..scenario.events)
         .map(|number| {
-            let record = webhook(number, users).record();
+            let record = webhook(number, scenario.keys.user(number, scenario.users)).record();
             let topic = &topic;
             async move { log.append(topic, record).await }
         })
@@ -58,8 +58,8 @@ pub(crate) fn reader(broker: &str, topic: &str) -> anyhow::Result<BaseConsumer> 
     Ok(consumer)
 }
 
-fn webhook(number: usize, users: usize) -> Webhook {
-    let user = format!("user_{:06}", number % users);
+fn webhook(number: usize, user: usize) -> Webhook {
+    let user = format!("user_{user:06}");
     let filling: String =
         std::iter::repeat_with(|| format!("{:016x}", rand::random::<u64>())).take(FILLING / 16).collect();
     let data = json!({
@@ -67,7 +67,7 @@ fn webhook(number: usize, users: usize) -> Webhook {
         "primary_email_address_id": "idn_primary",
         "email_addresses": [{"id": "idn_primary", "email_address": format!("{user}@mail.test")}],
         "phone_numbers": [], "primary_phone_number_id": null,
-        "public_metadata": {"seq": number / users + 1, "filling": filling},
+        "public_metadata": {"seq": number, "filling": filling},
         "created_at": 1_767_261_600_000_i64,
         "updated_at": 1_767_261_600_000_i64 + i64::try_from(number).unwrap_or_default(),
     });

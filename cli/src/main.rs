@@ -20,7 +20,7 @@ mod values;
 use std::process::ExitCode;
 
 use usher_service::options::{self, Environment};
-use usher_service::{exit, files};
+use usher_service::{exit, files, runtime};
 
 /// Carries Clerk's webhooks to email, billing, databases and other destinations.
 #[derive(Debug, clap::Parser)]
@@ -55,8 +55,11 @@ enum Command {
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    runtime::run(program())
+}
+
+async fn program() -> ExitCode {
     files::private_by_default();
     let environment = Environment::from_process();
     let Arguments { command } = match options::parse(&environment) {

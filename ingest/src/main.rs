@@ -10,14 +10,17 @@ use usher_eventlog::{LogAddress, LogWatch};
 use usher_ingest::{IngestConfig, NEEDS};
 use usher_service::options::{self, Environment};
 use usher_service::{ConfigError, exit};
-use usher_service::{Readiness, files, health, http, shutdown, telemetry};
+use usher_service::{Readiness, files, health, http, runtime, shutdown, telemetry};
 
 /// An event takes hundreds of small allocations, many of them freed by another thread, which glibc's allocator does slowly.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    runtime::run(program())
+}
+
+async fn program() -> ExitCode {
     files::private_by_default();
     let environment = Environment::from_process();
     let arguments = match options::parse(&environment) {

@@ -67,7 +67,8 @@ impl Postgres {
 
     fn up(&self) {
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200",
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 \
+             -c shared_preload_libraries=pg_stat_statements",
             self.port
         );
         let log = self.folder.path().join("log");

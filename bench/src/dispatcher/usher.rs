@@ -12,7 +12,7 @@ use usher_tests::database::OwnDatabase;
 use usher_tests::program::Program;
 use usher_tests::unique;
 
-use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario, TEXT, sample};
+use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario, StepChoice, TEXT, sample};
 use crate::meter::{Meter, Processes, peak_memory};
 use crate::report::Sample;
 use crate::sink::Sink;
@@ -26,20 +26,23 @@ pub(super) const EMBEDDED: &str = "Usher, embedded";
 /// Steps in flight.
 const CONCURRENCY: usize = 100;
 
-/// Returns the flow: one request for each event.
-fn flow(url: &str) -> String {
-    format!(
-        "on = [\"clerk/user.*\"]\nfrom = \"beginning\"\nconcurrency = {CONCURRENCY}\n[[step]]\nname = \"post\"\n\
-         use = \"http.post\"\nurl = \"{url}\"\nbody = {{ user = \"{{{{ user.id }}}}\", text = \"{}\" }}\n",
-        TEXT
-    )
+/// Returns the flow: one step for each event.
+fn flow(step: StepChoice, url: &str) -> String {
+    let step = match step {
+        StepChoice::Http => format!(
+            "name = \"post\"\nuse = \"http.post\"\nurl = \"{url}\"\n\
+             body = {{ user = \"{{{{ user.id }}}}\", text = \"{TEXT}\" }}\n"
+        ),
+        StepChoice::Database => "name = \"user\"\nuse = \"database.sync_user\"\n".to_owned(),
+    };
+    format!("on = [\"clerk/user.*\"]\nfrom = \"beginning\"\nconcurrency = {CONCURRENCY}\n[[step]]\n{step}")
 }
 
 /// Writes the flow as the only one, under this name.
-fn write_flow(folder: &Path, name: &str, sink: &Sink) -> anyhow::Result<String> {
+fn write_flow(folder: &Path, name: &str, scenario: &Scenario, sink: &Sink) -> anyhow::Result<String> {
     let flows = folder.join("flows");
     std::fs::create_dir_all(&flows)?;
-    std::fs::write(flows.join(format!("{name}.toml")), flow(&sink.url()))?;
+    std::fs::write(flows.join(format!("{name}.toml")), flow(scenario.step, &sink.url()))?;
     Ok(flows.display().to_string())
 }
 
@@ -72,7 +75,7 @@ impl KafkaTopic {
         let layout = LogLayout { topics: prefix.parse()?, partitions: PARTITIONS };
         let address = LogAddress::Kafka { brokers: services.kafka.clone() };
         let log = usher_eventlog::open(&address, &[]).await?;
-        topic::fill(&log, &layout, scenario.events, scenario.users).await?;
+        topic::fill(&log, &layout, scenario).await?;
         log.flush().await;
         Ok(Self { prefix: prefix.to_owned(), layout })
     }
@@ -93,7 +96,7 @@ impl KafkaTopic {
         let folder = TempDir::new()?;
         let database = OwnDatabase::make(&services.postgres).await;
         let name = unique("flow");
-        let mut environment = environment(write_flow(folder.path(), &name, sink)?);
+        let mut environment = environment(write_flow(folder.path(), &name, scenario, sink)?);
         let more = [
             ("USHER_LOG", format!("kafka://{}", services.kafka)),
             ("USHER_STORE", database.url()),
@@ -124,7 +127,7 @@ impl EmbeddedLogFile {
         let folder = TempDir::new()?;
         let layout = LogLayout { topics: "usher".parse()?, partitions: PARTITIONS };
         let log = usher_eventlog::open(&LogAddress::Sqlite { path: folder.path().join("log.db") }, &[]).await?;
-        topic::fill(&log, &layout, scenario.events, scenario.users).await?;
+        topic::fill(&log, &layout, scenario).await?;
         log.flush().await;
         drop(log);
         Ok(Self { folder })
@@ -139,7 +142,7 @@ impl EmbeddedLogFile {
         for entry in std::fs::read_dir(self.folder.path())?.flatten() {
             std::fs::copy(entry.path(), data.join(entry.file_name()))?;
         }
-        let environment = environment(write_flow(folder.path(), "post", sink)?);
+        let environment = environment(write_flow(folder.path(), "post", scenario, sink)?);
         sink.reset();
         let data = data.display().to_string();
         let mut program = Program::start("usher", &["up", "--no-lab", "--data", &data], &environment, folder.path());
@@ -166,17 +169,36 @@ async fn work(
     let meter = Meter::start(processes(pid))?;
     let _ = program.says("partitions assigned").await;
     let begun = Instant::now();
-    sink.first(STARTS_WITHIN).await?;
-    sink.reached(scenario.events, scenario.deadline()).await?;
-    // The last ends are written after the last effects.
+    if scenario.step == StepChoice::Http {
+        sink.first(STARTS_WITHIN).await?;
+        sink.reached(scenario.events, scenario.deadline()).await?;
+        // The last ends are written after the last effects.
+        all_done(admin, scenario, STARTS_WITHIN).await?;
+        return sample(arm, round, scenario, sink, begun, &meter, peak_memory(pid)?);
+    }
+    all_done(admin, scenario, scenario.deadline()).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let cpu_seconds = meter.read()?;
+    Ok(Sample {
+        arm,
+        round,
+        events: scenario.events,
+        repeated: 0,
+        seconds,
+        cpu_seconds,
+        peak_memory: peak_memory(pid)?,
+    })
+}
+
+/// Waits until all runs have ended well, by the program's metrics.
+async fn all_done(admin: &str, scenario: &Scenario, within: Duration) -> anyhow::Result<()> {
     let all_done = async {
         while runs_done(admin).await? < scenario.events as f64 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(STARTS_WITHIN, all_done).await.context("runs have not ended")??;
-    sample(arm, round, scenario, sink, begun, &meter, peak_memory(pid)?)
+    tokio::time::timeout(within, all_done).await.context("runs have not ended")?
 }
 
 /// Returns the number of runs that have ended well, by the program's metrics.

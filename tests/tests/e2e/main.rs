@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod controls;
+mod cost;
 mod log;
 mod scenarios;
 mod sdks;
