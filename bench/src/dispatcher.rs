@@ -153,7 +153,7 @@ pub(crate) async fn measure(
     let posts = scenario.step == StepChoice::Http;
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
-    let embedded = usher::EmbeddedLogFile::fill(scenario).await?;
+    let embedded = if wanted(usher::EMBEDDED) { Some(usher::EmbeddedLogFile::fill(scenario).await?) } else { None };
     let peers: Vec<_> = parallel_consumer::ARMS.into_iter().filter(|(name, _)| posts && wanted(name)).collect();
     let parallel_consumer = if peers.is_empty() { None } else { Some(ParallelConsumer::build().await?) };
     let mut samples = Vec::new();
@@ -161,7 +161,7 @@ pub(crate) async fn measure(
         if wanted(usher::KAFKA) {
             samples.push(kafka.usher(services, scenario, &sink, round).await.context(usher::KAFKA)?);
         }
-        if wanted(usher::EMBEDDED) {
+        if let Some(embedded) = &embedded {
             samples.push(embedded.usher(scenario, &sink, round).await.context(usher::EMBEDDED)?);
         }
         for (parallel_consumer, arm) in parallel_consumer.iter().flat_map(|it| peers.iter().map(move |arm| (it, *arm)))

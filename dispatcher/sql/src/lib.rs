@@ -229,6 +229,20 @@ impl Database {
         Ok(())
     }
 
+    /// Makes the space of deleted rows of a table available to new ones. Does nothing for SQLite, which reuses it at once, nor
+    /// if somebody else is at it.
+    ///
+    /// # Errors
+    ///
+    /// The database does not answer, or the table is not this role's.
+    pub async fn vacuum(&self, table: &'static str) -> Result<(), SqlError> {
+        if self.dialect == Dialect::Sqlite {
+            return Ok(());
+        }
+        // The end of the table is left to autovacuum, because to cut it off locks the table.
+        self.connections.get().await?.batch(&format!("VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}")).await
+    }
+
     /// Returns the time of the database's clock. For a SQLite file this is the clock of this machine.
     ///
     /// # Errors

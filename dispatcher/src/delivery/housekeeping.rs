@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use usher_engine::Input;
 use usher_engine::clock::ClockState;
+use usher_engine::{Input, RunState};
 use usher_eventlog::{Log, TopicSpec};
 use usher_proto::{Key, Offset, Partition, Timestamp};
 use usher_service::clock;
@@ -17,6 +17,8 @@ use crate::metrics::DispatcherMetrics;
 
 /// Interval between checks for a pause by an operator.
 const PAUSED_EVERY: Duration = Duration::from_secs(2);
+/// Number of runs that have ended after which the space of their rows is to be used again. A table of as many rows is small.
+const ENDED_BEFORE_REUSE: u64 = 8_192;
 /// Interval between counts of runs and reads of the log's watermarks.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Interval between deletions of old data.
@@ -56,9 +58,17 @@ impl Housekeeper {
         let mut paused = every(PAUSED_EVERY);
         let mut count = every(COUNT_EVERY);
         let mut prune = tokio::time::interval_at(Instant::now() + PRUNE_EVERY, PRUNE_EVERY);
+        let mut reused_at = self.ended();
         loop {
             let done = tokio::select! {
-                _ = paused.tick() => self.look_whether_paused().await,
+                _ = paused.tick() => {
+                    let looked = self.look_whether_paused().await;
+                    if self.ended() - reused_at >= ENDED_BEFORE_REUSE {
+                        reused_at = self.ended();
+                        self.reuse_space().await;
+                    }
+                    looked
+                }
                 _ = count.tick() => {
                     self.look_at_the_log().await;
                     self.look_at_the_retention().await;
@@ -72,6 +82,19 @@ impl Housekeeper {
             if let Err(error) = done {
                 tracing::debug!(flow = self.flow, %error, "housekeeping failed; retrying");
             }
+        }
+    }
+
+    /// Returns the number of runs that this process has ended.
+    fn ended(&self) -> u64 {
+        let of = |state: &RunState| self.metrics.runs.with_label_values(&[self.flow.as_str(), state.label()]).get();
+        RunState::ALL.iter().filter(|state| state.is_terminal()).map(of).sum()
+    }
+
+    async fn reuse_space(&self) {
+        // A role that only uses the tables may not. Autovacuum does it then, later.
+        if let Err(error) = self.store.reuse_space().await {
+            tracing::debug!(flow = self.flow, %error, "vacuuming the table of open runs failed; autovacuum does it");
         }
     }
 
@@ -130,9 +153,9 @@ impl Housekeeper {
 
     async fn count(&self) -> Result<(), StoreError> {
         let counts = self.store.counts(&self.flow).await?;
-        for state in usher_engine::RunState::ALL {
+        for state in RunState::ALL {
             let found = counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, count)| *count);
-            if !state.is_terminal() || state == usher_engine::RunState::Dead {
+            if !state.is_terminal() || state == RunState::Dead {
                 self.metrics.stored.with_label_values(&[self.flow.as_str(), state.label()]).set(found);
             }
         }

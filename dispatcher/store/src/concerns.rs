@@ -209,6 +209,16 @@ pub trait RetentionStore: Send + Sync {
     /// If the database does not answer or refuses the statement.
     async fn drop_spent(&self, flow: &str, now: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
+    /// Makes the space of runs that have left the table of open runs available to new ones. To be called after each few
+    /// thousand: by default a server waits for a fifth of a table, and a minute, and the table grows meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses the operation.
+    async fn reuse_space(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Removes deleted content from the store's files, where this takes a separate operation.
     ///
     /// # Errors

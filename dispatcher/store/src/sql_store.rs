@@ -242,6 +242,10 @@ impl RetentionStore for SqlStore {
         super::prune::drop_spent(&self.database, flow, now, limit).await
     }
 
+    async fn reuse_space(&self) -> Result<(), StoreError> {
+        Ok(self.database.vacuum("usher_open_run").await?)
+    }
+
     async fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(self.database.checkpoint().await?)
     }

@@ -152,3 +152,20 @@ async fn a_session_that_began_with_an_empty_store_works_as_fast_in_a_full_one() 
     let each = filling / TIMES;
     assert!(each <= MOST * empty, "{} blocks a run on average, {} when empty", each / RUNS, empty / RUNS);
 }
+
+/// Runs pass through the table of open runs. What they leave there is no reason for it to grow.
+#[usher_tests::needs(postgres)]
+#[tokio::test]
+async fn the_space_of_runs_that_have_ended_is_used_again() {
+    let mut watched = watched().await;
+    let store = watched.opened().await;
+    let mut sizes = Vec::new();
+    for _ in 0..6 {
+        watched.fill(&store, 1_000, true).await;
+        store.reuse_space().await.unwrap();
+        let sql = "SELECT pg_total_relation_size('usher_open_run')";
+        let (bytes,): (i64,) = sqlx::query_as(sql).fetch_one(&watched.statistics).await.unwrap();
+        sizes.push(bytes);
+    }
+    assert!(sizes[5] <= sizes[1] + sizes[1] / 4, "bytes after each thousand: {sizes:?}");
+}
