@@ -147,11 +147,11 @@ pub(crate) async fn measure(
     services: &BenchServices,
     scenario: &Scenario,
     rounds: usize,
-    only: Option<&str>,
+    only: &[String],
 ) -> anyhow::Result<Vec<Sample>> {
     let sink = Sink::start(scenario.delay)?;
     let posts = scenario.step == StepChoice::Http;
-    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|only| name.contains(only));
     let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
     let embedded = if wanted(usher::EMBEDDED) { Some(usher::EmbeddedLogFile::fill(scenario).await?) } else { None };
     let peers: Vec<_> = parallel_consumer::ARMS.into_iter().filter(|(name, _)| posts && wanted(name)).collect();

@@ -47,9 +47,9 @@ struct Arguments {
     /// One round of a tenth of the events: shows that everything works, and measures little.
     #[arg(long)]
     quick: bool,
-    /// Only arms whose names contain this text.
+    /// Only arms whose names contain one of these texts; may be given several times.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
     /// File for the raw figures, as JSON.
     #[arg(long, default_value = "target/bench/dispatcher.json")]
     output: PathBuf,
@@ -67,7 +67,7 @@ async fn main() -> anyhow::Result<()> {
     let Arguments { events, users, keys, step, .. } = arguments;
     let delay = Duration::from_millis(arguments.delay);
     let scenario = dispatcher::Scenario { events, users, keys, delay, step };
-    let samples = dispatcher::measure(&services, &scenario, arguments.rounds, arguments.only.as_deref()).await?;
+    let samples = dispatcher::measure(&services, &scenario, arguments.rounds, &arguments.only).await?;
     report::write_json(&arguments.output, &samples)?;
     report::print(&samples);
     Ok(())
