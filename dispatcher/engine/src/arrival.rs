@@ -156,10 +156,12 @@ impl Batch {
 pub struct Admission {
     /// New runs that no earlier run of their key precedes.
     pub heads: Vec<Run>,
+    /// New runs that another run of their key precedes, ordered by position.
+    pub followers: Vec<Run>,
     /// Known runs that no earlier run of their key precedes: their wait is over, or an operator has taken
     /// them up again.
     pub woken: Vec<Run>,
-    /// Keys of runs that another run of their key precedes.
+    /// Keys of known runs that another run of their key precedes.
     pub behind: Vec<SubjectId>,
     /// Runs that the batch has cancelled.
     pub cancelled: Vec<(SubjectId, EventRef)>,

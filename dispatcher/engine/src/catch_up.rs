@@ -114,14 +114,20 @@ impl CatchUp {
     }
 
     /// Takes from the store how far all partitions are known that any replica has ever owned; `None` if the store could not be
-    /// queried. A partition beyond the first `layout` that was never owned is not part of the topic in use.
-    pub(super) fn told(&mut self, frontiers: Option<&BTreeMap<Partition, Option<Offset>>>, layout: i32) {
+    /// queried. A partition beyond the first `layout` that was never owned is not part of the topic in use. Of partitions
+    /// that are `ours`, the store does not know enough: what ends their runs is noted only here.
+    pub(super) fn told(
+        &mut self,
+        known: Option<&BTreeMap<Partition, Option<Offset>>>,
+        layout: i32,
+        ours: impl Fn(Partition) -> Option<Offset>,
+    ) {
         self.asking = false;
-        let Some(frontiers) = frontiers else { return };
+        let Some(known) = known else { return };
         if let State::Reading(unread) = &mut self.state {
-            unread.retain(|partition, _| partition.0 < layout || frontiers.contains_key(partition));
+            unread.retain(|partition, _| partition.0 < layout || known.contains_key(partition));
         }
-        self.read_on(|partition| frontiers.get(&partition).copied().flatten());
+        self.read_on(|partition| ours(partition).or_else(|| known.get(&partition).copied().flatten()));
     }
 
     /// Returns true if the store is to be queried now for the frontiers of partitions that are not `ours`.

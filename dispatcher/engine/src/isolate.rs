@@ -126,8 +126,10 @@ fn merge(all: &mut Admission, later: Admission) {
     // A run that the same batch has cancelled is not a head.
     let ended = |event: &Event| later.cancelled.iter().any(|(_, cancelled)| cancelled.is(event));
     all.heads.retain(|run| !ended(&run.event));
+    all.followers.retain(|run| !ended(&run.event));
     all.woken.retain(|run| !ended(&run.event));
     all.heads.extend(later.heads);
+    all.followers.extend(later.followers);
     all.woken.extend(later.woken);
     all.behind.extend(later.behind);
     all.cancelled.extend(later.cancelled);

@@ -34,6 +34,9 @@ struct Lane {
     leaving: bool,
 }
 
+/// Maximum number of runs of one lane that are read at once, or kept from their admission.
+pub(super) const WINDOW: usize = 8;
+
 /// All lanes of a flow that are in memory.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
@@ -110,6 +113,30 @@ impl Lanes {
         lane.more = true;
         let dropped: Vec<Run> = lane.runs.drain(lane.runs.len().min(1)..).collect();
         dropped.iter().for_each(|run| self.count_out(run));
+    }
+
+    /// Takes a new run that another run of its key precedes. It is kept if memory has the whole lane, and the lane goes on;
+    /// otherwise it is left to the store.
+    pub(super) fn follow(&mut self, run: Run, keep: bool) {
+        let Some(lane) = self.lanes.get_mut(&run.event.subject) else { return };
+        let last = lane.runs.back().map(|last| last.position);
+        let goes_on = matches!(lane.head, Head::Ready | Head::Busy) && !lane.leaving;
+        if last.is_some_and(|last| last >= run.position) {
+            self.behind(&run.event.subject);
+        } else if keep && goes_on && !lane.more && last.is_some() && lane.runs.len() < WINDOW {
+            self.count_in(&run);
+            if let Some(lane) = self.lanes.get_mut(&run.event.subject) {
+                lane.runs.push_back(run);
+            }
+        } else {
+            // Those in memory precede it.
+            lane.more = true;
+        }
+    }
+
+    /// Records that the store may have runs of any lane of a partition that memory has not.
+    pub(super) fn unsure(&mut self, partition: Partition) {
+        self.lanes.values_mut().filter(|lane| lane.partition == partition).for_each(|lane| lane.more = true);
     }
 
     /// Takes the runs of a lane that were requested from the store, in order. `more`: the store holds further runs.

@@ -202,7 +202,10 @@ impl Engine {
             Input::Clock(clock) => self.clock = clock,
             Input::Paused(since) => self.paused(since),
             Input::Looked { look, seen } => self.looked(look, seen, decision.now),
-            Input::Frontiers(frontiers) => self.catch_up.told(frontiers.as_ref(), self.limits.partitions),
+            Input::Frontiers(known) => {
+                let ours = |partition| self.partitions.known(partition);
+                self.catch_up.told(known.as_ref(), self.limits.partitions, ours);
+            }
             Input::Stop => {
                 self.stopping = true;
                 let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();

@@ -449,20 +449,14 @@ impl<'a> Admitting<'a> {
         let ended: BTreeSet<&EventRef> = admission.cancelled.iter().map(|(_, event)| event).collect();
         let begun = self.starting();
         let begun = begun.iter().filter(|start| made.contains(&start.event.event));
-        let heads: Vec<Run> = begun.map(|start| new_run(self.batch, start)).collect();
-        let mut keys = BTreeSet::new();
-        let mut first = |run: &Run| {
-            let event = run.event.reference();
-            let goes_first = !behind.contains(&event);
-            if !goes_first && !ended.contains(&event) {
-                keys.insert(run.event.subject.clone());
-            }
-            goes_first && !ended.contains(&event)
-        };
-        let heads: Vec<Run> = heads.into_iter().filter(&mut first).collect();
-        let woken: Vec<Run> = woken.into_iter().filter(&mut first).collect();
+        let begun = begun.map(|start| new_run(self.batch, start)).filter(|run| !ended.contains(&run.event.reference()));
+        let goes_first = |run: &Run| !behind.contains(&run.event.reference());
+        let (heads, followers) = begun.partition(goes_first);
+        woken.retain(|run| !ended.contains(&run.event.reference()));
+        let (woken, behind): (Vec<Run>, Vec<Run>) = woken.into_iter().partition(goes_first);
+        let keys: BTreeSet<SubjectId> = behind.into_iter().map(|run| run.event.subject).collect();
         admission.behind = keys.into_iter().collect();
-        Ok(Admission { heads, woken, ..admission })
+        Ok(Admission { heads, followers, woken, ..admission })
     }
 }
 

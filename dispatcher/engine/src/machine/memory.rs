@@ -7,6 +7,7 @@ use usher_proto::{Epoch, Offset, Partition, SubjectId};
 use super::begin::HELD_KEPT;
 use super::{Decision, DueQuery, Engine, FOUND_AT_ONCE};
 use crate::arrival::Admission;
+use crate::lanes::WINDOW;
 use crate::partitions::{Owned, Search};
 use crate::{LogCommand, Run, Step, StoreRead, StoreRequest};
 
@@ -25,9 +26,6 @@ const MAX_LEFT_OUT: usize = 1_000_000;
 /// at three quarters of it. What is read sooner would have to be read back from the store. Below [`MAX_RUNS`] by what is
 /// admitted meanwhile.
 const MAX_COMING: usize = 2048;
-/// Maximum number of runs read from one lane at once.
-pub(super) const WINDOW: usize = 8;
-
 impl Engine {
     pub(super) fn admitted(
         &mut self,
@@ -41,15 +39,18 @@ impl Engine {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.admitting = false;
         owned.in_admission = 0;
-        let Some(Admission { heads, woken, behind, cancelled, .. }) = admission else {
+        let Some(Admission { heads, followers, woken, behind, cancelled, .. }) = admission else {
             return self.rejoin("the store says that a partition is somebody else's", decision);
         };
         owned.frontier = frontier;
         owned.ahead.admitted(frontier);
         owned.started();
         if retried {
+            // What the answer that was lost has told is not known.
             owned.search_again();
+            self.lanes.unsure(partition);
         }
+        let Some(owned) = self.partitions.current(partition, epoch) else { return };
         let leaving = owned.is_leaving();
         decision.steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
         for (key, event) in cancelled {
@@ -59,6 +60,10 @@ impl Engine {
         }
         if !leaving && !self.stopping {
             heads.into_iter().for_each(|run| self.take_in(run, false));
+            for run in followers {
+                let keep = !self.is_holding() && self.has_room();
+                self.lanes.follow(run, keep);
+            }
             woken.into_iter().for_each(|run| self.take_in(run, true));
         }
         behind.iter().for_each(|key| self.lanes.behind(key));

@@ -18,10 +18,11 @@ use usher_proto::{
     SubjectId, Timestamp,
 };
 
-use super::memory::{MAX_RUNS, WINDOW};
+use super::memory::MAX_RUNS;
 use super::*;
 use crate::arrival::{Admission, Arrival, Ownership};
 use crate::breaker::Permit;
+use crate::lanes::WINDOW;
 use crate::{
     AttemptState, CatchUpTarget, Cause, Change, ChangeKind, Changed, Effect, LogCommand, NextStep, Outcome, Run,
     RunState, Seen, StepReport, StoreRead, StoreRequest, StoreWrite,

@@ -431,6 +431,8 @@ impl SimulatedStore {
         let run = |number: &u32| self.run(*number, events);
         admission.heads = heads.iter().filter(|head| !woken.contains(head)).map(run).collect();
         admission.woken = heads.iter().filter(|head| woken.contains(head)).map(run).collect();
+        let (followers, behind): (Vec<u32>, Vec<u32>) = behind.into_iter().partition(|number| !woken.contains(number));
+        admission.followers = followers.iter().map(run).collect();
         let users: BTreeSet<u32> =
             behind.iter().map(|number| self.row(*number as usize).expect("a row").user).collect();
         admission.behind = users.into_iter().map(happening::key).collect();

@@ -146,3 +146,40 @@ fn a_flow_that_falls_behind_while_it_works_reads_ahead_too() {
     assert_eq!(pages(&bench.give(Input::Ends(vec![(P, Offset(1_024))]))), []);
     assert_eq!(pages(&bench.give(Input::Ends(vec![(P, Offset(3_000))]))), [(0, 3_000)]);
 }
+
+#[test]
+fn what_the_store_says_of_an_own_partition_does_not_end_catching_up() {
+    let mut bench = Bench::new(FlowLimits { partitions: 2, ..limits() });
+    bench.given(1, &[P]);
+    let told = Some((Offset(2_000), "1".to_owned()));
+    let owned = vec![Ownership { told, ..owned_from_the_start(&P) }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
+    bench.looked(&steps, &[(P, 2_000), (Partition(1), 1)]);
+    let known = [(P, Some(Offset(2_000))), (Partition(1), Some(Offset(1)))];
+    bench.give(Input::Frontiers(Some(known.into())));
+    assert!(bench.engine.is_catching_up(), "what ends its runs is not noted yet");
+    bench.give(page(0, 2_000, Vec::new()));
+    assert!(!bench.engine.is_catching_up());
+}
+
+#[test]
+fn a_run_that_follows_another_in_memory_need_not_be_read_back() {
+    let mut bench = Bench::owning(limits());
+    let admission =
+        Admission { heads: vec![run("a", 1)], followers: vec![run("a", 2), run("b", 3)], ..Admission::default() };
+    assert_eq!(begun(&bench.admitted(admission)), ["a-1"]);
+    let steps = bench.finish("a-1");
+    assert_eq!((begun(&steps), has_load(&steps)), (vec!["a-2".to_owned()], false));
+    assert_eq!(bench.numbers().loaded, 1, "the one whose head is not in memory is left to the store");
+}
+
+#[test]
+fn a_run_is_read_back_if_the_store_may_have_others_before_it() {
+    let mut bench = Bench::owning(limits());
+    bench.admit(vec![run("a", 1)]);
+    let admission = Some(Admission { followers: vec![run("a", 3)], ..Admission::default() });
+    // The run at 2 was admitted with the answer that was lost.
+    bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: Offset(4), admission, retried: true });
+    assert!(has_load(&bench.finish("a-1")));
+    assert_eq!(begun(&bench.loaded("a", vec![run("a", 2), run("a", 3)], false)), ["a-2"]);
+}
