@@ -25,6 +25,8 @@ struct Watched {
 impl Watched {
     /// Returns the blocks of tables and indexes that statements have touched so far.
     async fn blocks(&self) -> i64 {
+        // A session reports what it has read once a second, and this one has read much if it has analysed tables.
+        self.execute("SELECT pg_stat_force_next_flush()").await;
         let sql = "SELECT sum(heap_blks_read + heap_blks_hit + COALESCE(idx_blks_read + idx_blks_hit, 0) \
                      + COALESCE(toast_blks_read + toast_blks_hit, 0) + COALESCE(tidx_blks_read + tidx_blks_hit, 0))::bigint \
                    FROM pg_statio_user_tables";
@@ -99,14 +101,19 @@ impl Watched {
     }
 }
 
+/// An autovacuum of any table reads blocks too, and makes new statistics.
+const NO_AUTOVACUUM: &str = "DO $$ DECLARE name regclass; BEGIN \
+     FOR name IN SELECT relid FROM pg_stat_user_tables LOOP \
+       EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', name); \
+     END LOOP; END $$";
+
 /// Returns an empty store whose tables nobody analyses but the test.
 async fn watched() -> Watched {
     let TestStore { store, address, url, .. } = subject(Place::Postgres).await;
     drop(store);
     let statistics = PgPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
     let watched = Watched { address, statistics, next: 0 };
-    watched.execute("ALTER TABLE usher_open_run SET (autovacuum_enabled = off)").await;
-    watched.execute("ALTER TABLE usher_ended_run SET (autovacuum_enabled = off)").await;
+    watched.execute(NO_AUTOVACUUM).await;
     watched
 }
 
