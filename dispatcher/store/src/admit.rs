@@ -4,13 +4,16 @@
 //!
 //! Long, because the statements of one transaction stand together: each relies on those before it.
 
+mod news;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(super) use news::tell;
 use serde_json::json;
 use usher_engine::arrival::{Admission, Arrival, Batch};
 use usher_engine::field_diff::PreviousFields;
 use usher_engine::{AttemptState, Run};
-use usher_proto::{EventRef, Reason, Snapshot, Source, SubjectId, Timestamp};
+use usher_proto::{EventRef, Reason, Source, SubjectId, Timestamp};
 use usher_service::clock;
 use usher_sql::{Answer, Database, Dialect, Rows, SqlQuery, query};
 
@@ -19,9 +22,9 @@ use super::command::{self, CommandResult};
 use super::known::{self, Identified};
 use super::prune::horizon;
 use super::remember::{self, Learnt};
-use super::rows::{Named, RUN_COLUMNS, preceded, rank, runs};
+use super::rows::{Named, preceded, rank, runs};
 use super::transitions::{self, NOT_UNDER_WAY};
-use super::{StoreError, addresses, refused, suppression};
+use super::{StoreError, refused};
 
 pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
     let admitting = Admitting::read(database, flow, batch).await?;
@@ -38,16 +41,6 @@ pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Res
         (statements.transact(database).await?, Vec::new())
     };
     admitting.result(&answers, commanded)
-}
-
-/// Takes the news of a batch that is admitted later.
-pub(super) async fn tell(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-    let telling = Admitting::read(database, flow, batch).await?;
-    let mut statements = Statements::default();
-    statements.push(Purpose::Frontier, telling.told());
-    telling.write_news(&mut statements);
-    telling.order_woken(&mut statements);
-    telling.result(&statements.transact(database).await?, Vec::new())
 }
 
 /// Purpose of a statement of an admission.
@@ -111,10 +104,6 @@ struct Start<'a> {
     verdict: Option<(Reason, String)>,
 }
 
-/// The newest snapshot of each subject. They are ordered by subject, because flows that write the same subjects at the
-/// same time would otherwise deadlock.
-type News<'a> = BTreeMap<&'a SubjectId, (&'a EventRef, &'a Snapshot)>;
-
 impl<'a> Admitting<'a> {
     async fn read(database: &Database, flow: &'a str, batch: &'a Batch) -> Result<Self, StoreError> {
         let dialect = database.dialect;
@@ -160,18 +149,6 @@ impl<'a> Admitting<'a> {
             .collect()
     }
 
-    fn news(&self) -> News<'_> {
-        let mut newest = News::new();
-        for Identified { arrival, event, .. } in &self.new {
-            let Some(snapshot) = &arrival.snapshot else { continue };
-            let entry = newest.entry(&arrival.event.subject).or_insert((event, snapshot));
-            if snapshot.replaces(entry.1) {
-                *entry = (event, snapshot);
-            }
-        }
-        newest
-    }
-
     /// Adds the statements that write the batch.
     fn write(&self, statements: &mut Statements) {
         let dialect = self.dialect;
@@ -193,31 +170,6 @@ impl<'a> Admitting<'a> {
             statements.push(Purpose::Write, learnt);
         }
         self.write_news(statements);
-    }
-
-    /// Adds the statements that write what the batch tells of subjects and addresses.
-    fn write_news(&self, statements: &mut Statements) {
-        let news: Vec<_> = self.news().into_iter().collect();
-        if !news.is_empty() {
-            statements.push(Purpose::Write, self.subjects(&news));
-            statements.push(Purpose::Woken, self.wake(&news));
-        }
-        if let Some(changes) = suppression::apply(self.dialect, self.flow, self.batch, &self.new) {
-            statements.push(Purpose::Write, changes);
-        }
-    }
-
-    /// Moves the offset below which everything is told. This is also the fence.
-    fn told(&self) -> SqlQuery {
-        let sql = "UPDATE usher_ownership SET told = $1, told_version = $2 \
-                   WHERE flow = $3 AND partition = $4 AND epoch = $5";
-        query(sql)
-            .prepared()
-            .bind(self.batch.frontier.0)
-            .bind(&self.batch.flow_version)
-            .bind(self.flow)
-            .bind(self.batch.partition.0)
-            .bind(self.batch.epoch.0)
     }
 
     /// Moves the frontier. This is also the fence: it changes no row if another replica owns the partition. Also records the
@@ -298,46 +250,6 @@ impl<'a> Admitting<'a> {
         })
     }
 
-    /// Applies the snapshots. Every flow does so; the same event a second time changes nothing.
-    fn subjects(&self, news: &[(&SubjectId, (&EventRef, &Snapshot))]) -> SqlQuery {
-        let rows = fenced(news, self.batch)
-            .text("subject", |(subject, _)| subject.as_str())
-            .int("updated_at", |(_, (_, snapshot))| snapshot.updated_at)
-            .int("occurred_at", |(_, (_, snapshot))| snapshot.occurred_at)
-            .text("event", |(_, (event, _))| event.as_str())
-            .text("snapshot", |(_, (_, snapshot))| snapshot.data.as_deref())
-            .int("deleted_at", |(_, (_, snapshot))| snapshot.data.is_none().then_some(snapshot.occurred_at))
-            .text("address", |(subject, (_, snapshot))| addresses::of(subject, snapshot.data.as_deref()));
-        rows.query(self.dialect, vec![self.flow.into()], |rows| {
-            format!(
-                "INSERT INTO usher_subject (subject, updated_at, occurred_at, event, snapshot, deleted_at, address, revision) \
-                 SELECT r.subject, r.updated_at, r.occurred_at, r.event, r.snapshot, r.deleted_at, r.address, 1 FROM {rows} \
-                 WHERE {} \
-                 ON CONFLICT (subject) DO UPDATE SET \
-                   updated_at = excluded.updated_at, occurred_at = excluded.occurred_at, event = excluded.event, \
-                   snapshot = excluded.snapshot, deleted_at = excluded.deleted_at, address = excluded.address, \
-                   revision = usher_subject.revision + 1 \
-                 WHERE usher_subject.deleted_at IS NULL AND usher_subject.event <> excluded.event AND ( \
-                   excluded.deleted_at IS NOT NULL OR \
-                   (usher_subject.updated_at, usher_subject.occurred_at) <= (excluded.updated_at, excluded.occurred_at))",
-                FENCE
-            )
-        })
-    }
-
-    /// Ends the waits for news of these subjects.
-    fn wake(&self, news: &[(&SubjectId, (&EventRef, &Snapshot))]) -> SqlQuery {
-        let rows = fenced(news, self.batch).text("of", |(subject, _)| subject.as_str());
-        rows.query(self.dialect, vec![self.flow.into()], |rows| {
-            format!(
-                "UPDATE usher_open_run AS o SET state = 'queued' FROM {rows} \
-                 WHERE o.subject = r.of AND o.flow = $1 AND o.state = 'waiting' AND o.awaits_news = 1 AND {} \
-                 RETURNING {RUN_COLUMNS}",
-                FENCE
-            )
-        })
-    }
-
     /// Ends the earlier runs of the key. A run with an attempt in flight finishes the attempt and ends then.
     fn cancel(&self, arrival: &Arrival, statements: &mut Statements) {
         let fence = "EXISTS (SELECT 1 FROM usher_ownership f WHERE f.flow = $1 AND f.partition = $5 AND f.epoch = $6)";
@@ -368,15 +280,6 @@ impl<'a> Admitting<'a> {
             statements.push(Purpose::Behind, behind_others(self.dialect, self.flow, &queued));
         }
         self.order_woken(statements);
-    }
-
-    fn order_woken(&self, statements: &mut Statements) {
-        let news: Vec<&SubjectId> = self.news().into_keys().collect();
-        if !news.is_empty() {
-            let rows = Rows::of(&news).text("event", |subject| subject.as_str());
-            let woken = "o.subject = r.event AND o.state = 'queued' AND o.awaits_news = 1";
-            statements.push(Purpose::Behind, behind(self.dialect, self.flow, rows, woken));
-        }
     }
 
     /// Writes a batch that has operators' commands. They are carried out one by one, in one order with the cancellations: what
