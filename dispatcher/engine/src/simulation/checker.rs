@@ -87,6 +87,9 @@ impl Checker {
     ) {
         let row = store.row(event).expect("it was admitted");
         let partition = &log.0[row.partition];
+        if partition.cancels.get(&row.user).is_none_or(|last| *last <= row.position) {
+            return;
+        }
         let cancels = |(offset, other): &&(i64, u32)| {
             let of = &events[*other as usize];
             of.cancels && of.user == row.user && of.at <= news_at && *offset > row.position

@@ -1,5 +1,9 @@
 //! The log: partitions of records with gaps between their offsets, and the offsets that the group has committed.
 
+use std::collections::HashMap;
+
+use super::happening::EventPlan;
+
 /// One partition of the log.
 #[derive(Debug, Default)]
 pub(super) struct PartitionLog {
@@ -8,6 +12,8 @@ pub(super) struct PartitionLog {
     /// The offset that the next record gets.
     pub(super) end: i64,
     pub(super) committed: Option<i64>,
+    /// For each user, the offset of the last record that cancels runs.
+    pub(super) cancels: HashMap<u32, i64>,
 }
 
 impl PartitionLog {
@@ -27,9 +33,12 @@ impl SimulatedLog {
     }
 
     /// Appends an event after `gap` unused offsets.
-    pub(super) fn append(&mut self, partition: usize, event: u32, gap: i64) {
+    pub(super) fn append(&mut self, partition: usize, event: u32, of: &EventPlan, gap: i64) {
         let log = &mut self.0[partition];
         let offset = log.end + gap;
+        if of.cancels {
+            log.cancels.insert(of.user, offset);
+        }
         log.records.push((offset, event));
         log.end = offset + 1;
     }

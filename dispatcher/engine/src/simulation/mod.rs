@@ -9,6 +9,7 @@ mod happening;
 mod log;
 mod plan;
 mod promises;
+mod reading;
 mod refusal;
 mod replica;
 mod store;

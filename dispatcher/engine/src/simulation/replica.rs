@@ -3,30 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rand::Rng as _;
-use usher_proto::{Assignment, Offset, Partition, Snapshot, SubjectId, Timestamp};
+use usher_proto::{Assignment, Offset, Partition, SubjectId, Timestamp};
 
 use super::group::partition;
-use super::happening::{self, Fate, user_number};
+use super::happening::user_number;
 use super::plan::{Defect, Plan, StepPlan};
+use super::reading::ReadPosition;
 use super::store_queue::{Question, StoreQueue};
 use super::world::{Occurrence, World};
-use crate::arrival::Arrival;
 use crate::start::StartFrom;
 use crate::{
-    AheadPage, AheadRange, CatchUpTarget, Change, Destinations, Engine, FlowLimits, Input, LogCommand, Seen, Step,
-    StoreRead, StoreRequest, dead_letter_change,
+    CatchUpTarget, Change, Destinations, Engine, FlowLimits, Input, LogCommand, Seen, Step, StoreRead, StoreRequest,
+    dead_letter_change,
 };
 
 /// The longest time that a process may take to stop, in ms.
 const STOP: i64 = 6_000;
-
-/// The reading position of a partition.
-#[derive(Debug)]
-struct Reader {
-    assignment: Assignment,
-    next: i64,
-    paused: bool,
-}
 
 /// A simulated process.
 #[derive(Debug)]
@@ -49,7 +41,7 @@ pub(super) struct SimulatedReplica {
     pub(super) subscription: u32,
     /// The assignment of each partition, as the log's client sees it.
     held: BTreeMap<usize, Assignment>,
-    readers: BTreeMap<usize, Reader>,
+    pub(super) readers: BTreeMap<usize, ReadPosition>,
     /// Partitions that must be handed back.
     leaving: Vec<usize>,
     /// Its requests on their way to the store.
@@ -182,60 +174,6 @@ impl World {
         self.at(self.now + self.plan.poll_every, Occurrence::Poll { r, incarnation });
     }
 
-    /// Returns records as they arrive at the flow.
-    fn arrivals(&self, records: &[(i64, u32)]) -> Vec<Arrival> {
-        let arrival = |(offset, number): &(i64, u32)| {
-            let of = &self.events[*number as usize];
-            let at = of.at;
-            let snapshot = of.snapshot.then(|| Snapshot { updated_at: at, occurred_at: at, data: Some(String::new()) });
-            Arrival {
-                offset: Offset(*offset),
-                event: happening::event(*number as usize, of, &self.body),
-                starts: of.starts,
-                cancels: of.cancels,
-                snapshot,
-                remember: None,
-                expires_at: self.plan.expires_after.map(|life| Timestamp::from_millis(at).plus(life)),
-                command: None,
-                suppression: of.suppresses.map(happening::suppression),
-                verdict: (of.fate == Fate::Malformed).then(|| (usher_proto::Reason::Malformed, String::new())),
-            }
-        };
-        records.iter().map(arrival).collect()
-    }
-
-    /// Reads a page of one of these ranges for a replica that reads ahead; sometimes the log does not answer.
-    fn reads_ahead(&mut self, r: usize, ranges: &[AheadRange]) {
-        let AheadRange { partition, epoch, from, end } = ranges[self.rng.random_range(0..ranges.len())];
-        let (records, next) = self.log.read(index(partition), from.0, self.plan.read_at_once);
-        let records: Vec<_> = records.iter().copied().filter(|(offset, _)| *offset < end.0).collect();
-        let mut arrivals = self.arrivals(&records);
-        if self.plan.defect == Defect::EndingsUnseen {
-            arrivals.iter_mut().for_each(|arrival| arrival.cancels = false);
-        }
-        let page = AheadPage { partition, epoch, from, next: Offset(next).min(end), arrivals };
-        let page = self.is_answered().then_some(page);
-        self.answers_later(r, Input::Ahead(page));
-    }
-
-    /// Reads the available records.
-    fn read(&mut self, r: usize) {
-        let mut read = Vec::new();
-        for (p, reader) in self.replicas[r].readers.iter_mut().filter(|(_, reader)| !reader.paused) {
-            if reader.next >= self.log.0[*p].end {
-                continue;
-            }
-            let (records, next) = self.log.read(*p, reader.next, self.plan.read_at_once);
-            reader.next = next;
-            read.push((reader.assignment, *p, next, records.to_vec()));
-        }
-        for (assignment, p, next, records) in read {
-            let arrivals = self.arrivals(&records);
-            let partition = partition(p);
-            self.tell(r, Input::Read { assignment, partition, next: Offset(next), arrivals, refused: Vec::new() });
-        }
-    }
-
     /// Hands an input to the engine, and carries out its steps.
     pub(super) fn handle(&mut self, r: usize, input: Input) {
         self.inputs += 1;
@@ -287,11 +225,9 @@ impl World {
 
     /// Returns true if a record that is not admitted cancels runs of this user: they wait for it.
     fn may_be_ended(&self, p: usize, user: usize) -> bool {
-        let unadmitted = |offset: i64| self.store.frontier(p).is_none_or(|frontier| offset >= frontier);
-        self.log.0[p].records.iter().any(|(offset, number)| {
-            let of = &self.events[*number as usize];
-            unadmitted(*offset) && of.cancels && of.user as usize == user
-        })
+        let user = u32::try_from(user).expect("few");
+        let cancels = self.log.0[p].cancels.get(&user);
+        cancels.is_some_and(|offset| self.store.frontier(p).is_none_or(|frontier| *offset >= frontier))
     }
 
     /// Schedules the time at which the engine wants to be woken. Nothing else lets time pass for it.
@@ -370,7 +306,7 @@ impl World {
                 for (partition, next) in offsets {
                     let p = index(partition);
                     if replica.held.get(&p) == Some(&assignment) && !replica.leaving.contains(&p) {
-                        replica.readers.insert(p, Reader { assignment, next: next.0, paused: false });
+                        replica.readers.insert(p, ReadPosition { assignment, next: next.0, paused: false });
                     }
                 }
             }
@@ -407,12 +343,12 @@ impl World {
     }
 
     /// Returns true if the log and the store answer a query that changes nothing.
-    fn is_answered(&mut self) -> bool {
+    pub(super) fn is_answered(&mut self) -> bool {
         self.now >= self.store_back_at && !self.rng.random_bool(self.plan.answers_lost)
     }
 
     /// Delivers the answer to a query that has no order relative to others.
-    fn answers_later(&mut self, r: usize, input: Input) {
+    pub(super) fn answers_later(&mut self, r: usize, input: Input) {
         let latency = if self.plan.store_latency == 0 { 0 } else { self.rng.random_range(1..=self.plan.store_latency) };
         let incarnation = self.replicas[r].incarnation;
         self.at(self.now + latency, Occurrence::Told { r, incarnation, subscription: None, input: Box::new(input) });

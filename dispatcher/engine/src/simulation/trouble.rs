@@ -204,7 +204,9 @@ fn after_an_outage_only_what_has_expired_is_dead() {
     assert_eq!(outage.world.checker.most_spent, 0);
 }
 
-fn backlog(events: usize) {
+#[test]
+fn a_backlog_takes_no_more_memory_than_is_allowed() {
+    let events = 1_000_000;
     let mut world = World::new(Plan {
         partitions: 6,
         users: 50_000,
@@ -222,15 +224,4 @@ fn backlog(events: usize) {
     assert!(checker.most_loaded < 4_096 + 512, "{} runs", checker.most_loaded);
     assert!(checker.most_weight < 32 * 1024 * 1024, "{} bytes", checker.most_weight);
     assert_eq!(world.store.ended.get("done"), Some(&events));
-}
-
-#[test]
-fn a_backlog_takes_no_more_memory_than_is_allowed() {
-    backlog(100_000);
-}
-
-#[test]
-#[ignore = "takes minutes without optimisation"]
-fn a_backlog_of_a_million_takes_no_more_memory_than_is_allowed() {
-    backlog(1_000_000);
 }

@@ -406,6 +406,6 @@ impl World {
         if let Some(suppressed) = self.events[number as usize].suppresses {
             self.checker.suppressed(suppressed as usize, self.now);
         }
-        self.log.append(user % self.plan.partitions, number, gap);
+        self.log.append(user % self.plan.partitions, number, &self.events[number as usize], gap);
     }
 }
