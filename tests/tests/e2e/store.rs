@@ -19,6 +19,10 @@ use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use support::*;
 use tempfile::TempDir;
+use told::{
+    a_position_that_an_operator_sets_forgets_how_far_the_news_are_told,
+    news_are_told_before_the_events_are_admitted_and_wake_who_waits_for_them,
+};
 use usher_engine::arrival::{Admission, Arrival, Batch, Command, CommandKind};
 use usher_engine::{AttemptState, Change, ChangeKind, Changed, Effect, Run, RunState, StepEffect};
 use usher_proto::{
@@ -38,6 +42,7 @@ mod earlier;
 mod identity;
 mod plans;
 mod pooler;
+mod told;
 
 mod refused;
 
@@ -49,6 +54,8 @@ on_every_store!(
     a_predecessor_that_wakes_up_late_changes_nothing,
     a_batch_is_admitted_whole_or_not_at_all,
     the_frontier_is_kept_with_the_runs,
+    news_are_told_before_the_events_are_admitted_and_wake_who_waits_for_them,
+    a_position_that_an_operator_sets_forgets_how_far_the_news_are_told,
     a_claim_keeps_the_exact_request,
     an_advance_can_be_written_twice,
     an_end_keeps_the_effect_and_drops_the_body,
@@ -151,7 +158,7 @@ async fn a_parked_run_holds_its_lane_wherever_it_is(subject: TestStore) {
     assert_eq!(subject.head_names().await, Vec::<String>::new());
     assert_eq!(subject.lane("a", 9).await, (vec![], false));
     let more = subject.admit(epoch, vec![arrival(2, "e2", "a")]).await;
-    assert_eq!((names(&more.heads), more.followers.len()), (vec![], 1));
+    assert_eq!((names(&more.heads), names(&more.followers)), (vec![], vec!["e2".to_owned()]));
     // Another owner takes over; the parked run stays parked.
     let epoch = subject.own().await;
     assert_eq!(subject.due(epoch, 9).await.0, Vec::<String>::new());

@@ -19,10 +19,12 @@ usher_tests::on_both_backends!(
     who_is_suppressed_while_the_flow_is_down_gets_nothing_when_it_is_back,
     who_is_suppressed_while_the_flow_is_paused_gets_nothing_when_it_goes_on,
     who_is_suppressed_while_replicas_change_gets_nothing_from_any_of_them,
+    who_says_no_or_leaves_at_the_end_of_a_long_backlog_gets_nothing,
 );
 
 const MAIL: &str = r#"
 on = ["clerk/user.created"]
+cancel_on = ["clerk/user.deleted"]
 [[step]]
 name = "mail"
 use = "resend.send"
@@ -32,6 +34,8 @@ text = "hello"
 "#;
 
 const USERS: usize = 100;
+/// Number of events that are surely read ahead.
+const LONG_BACKLOG: usize = 2_500;
 
 /// Starts a flow that has admitted mails to these users but could not send any, because its destination is down.
 async fn held(backend: Backend) -> (TestEnv, Vec<User>) {
@@ -129,5 +133,30 @@ async fn who_is_suppressed_while_replicas_change_gets_nothing_from_any_of_them(b
     other.assert_running();
     nobody_was_written_to(&env).await;
     other.kill().await;
+    env.end().await;
+}
+
+/// The news are behind everything else, and long before them there is enough to begin with.
+async fn who_says_no_or_leaves_at_the_end_of_a_long_backlog_gets_nothing(backend: Backend) {
+    let mut env = TestEnv::with(backend, Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+    env.kill_delivering().await;
+    let users: Vec<User> = (0..LONG_BACKLOG).map(|_| User::new()).collect();
+    let (said_no, gone) = users[..2 * USERS].split_at(USERS);
+    let log = env.log().await;
+    let topic = env.layout().events();
+    let append = async |webhooks: Vec<Webhook>| {
+        let appended = webhooks.iter().map(|webhook| log.append(&topic, webhook.record()));
+        futures::future::try_join_all(appended).await.unwrap();
+    };
+    append(users.iter().map(User::created).collect()).await;
+    suppress(&env, &log, said_no).await;
+    append(gone.iter().map(User::deleted).collect()).await;
+
+    env.go_on_delivering().await;
+    let runs = env.all_ended(LONG_BACKLOG, SOON).await;
+    let mailed = env.effects("resend").len();
+    assert_eq!(mailed, LONG_BACKLOG - 2 * USERS, "all others are written to, and nobody else");
+    assert_eq!(runs.iter().filter(|run| run.note.as_deref() == Some("suppressed")).count(), USERS);
+    assert_eq!(runs.iter().filter(|run| run.state == "cancelled").count(), USERS, "by their deletion");
     env.end().await;
 }
