@@ -30,7 +30,7 @@ pub(crate) const PARTITIONS: i32 = 8;
 /// Time for an arm to have its first effect.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How the events are spread over the users.
+/// Spread of the events over the users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum KeyChoice {
     /// The users take turns.
@@ -56,7 +56,7 @@ impl KeyChoice {
     }
 }
 
-/// What is done for each event.
+/// Work done for each event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum StepChoice {
     /// One request to a receiver that does nothing.
@@ -72,11 +72,11 @@ pub(crate) struct Scenario {
     pub(crate) events: usize,
     /// Number of users whose events they are.
     pub(crate) users: usize,
-    /// How the events are spread over the users.
+    /// Spread of the events over the users.
     pub(crate) keys: KeyChoice,
     /// Time that the receiver takes for an answer.
     pub(crate) delay: Duration,
-    /// What is done for each event.
+    /// Work done for each event.
     pub(crate) step: StepChoice,
 }
 

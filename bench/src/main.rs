@@ -35,13 +35,13 @@ struct Arguments {
     /// Number of users whose events they are.
     #[arg(long, default_value_t = 5_000)]
     users: usize,
-    /// How the events are spread over the users.
+    /// Spread of the events over the users.
     #[arg(long, value_enum, default_value_t = KeyChoice::Uniform)]
     keys: KeyChoice,
     /// Time that the receiver of the requests takes for an answer, in milliseconds.
     #[arg(long, default_value_t = 0)]
     delay: u64,
-    /// What is done for each event.
+    /// Work done for each event.
     #[arg(long, value_enum, default_value_t = StepChoice::Http)]
     step: StepChoice,
     /// One round of a tenth of the events: shows that everything works, and measures little.

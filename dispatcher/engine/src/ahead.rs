@@ -1,4 +1,4 @@
-//! What is known of a partition's records before they are admitted.
+//! The knowledge of a partition's records before they are admitted.
 //!
 //! A backlog is read twice: ahead, for what it tells of people and for what ends runs; and then in order, for the runs
 //! themselves, no faster than they are worked on.

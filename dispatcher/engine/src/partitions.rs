@@ -91,7 +91,7 @@ pub(super) struct Owned {
     pub(super) next: Offset,
     /// The end of the partition when it was last asked for.
     pub(super) end: Offset,
-    /// What is known of the records that are not admitted.
+    /// The progress of reading ahead.
     pub(super) ahead: Ahead,
     /// The time at which something was last read, or at which there was nothing to read.
     pub(super) read_at: Timestamp,

@@ -229,12 +229,12 @@ impl Database {
         Ok(())
     }
 
-    /// Makes the space of deleted rows of a table available to new ones. Does nothing for SQLite, which reuses it at once, nor
-    /// if somebody else is at it.
+    /// Makes the space of deleted rows of a table available to new ones. Does nothing for SQLite, which reuses it at once, if
+    /// another session is at it, or if the table belongs to another role: autovacuum does it then.
     ///
     /// # Errors
     ///
-    /// The database does not answer, or the table is not this role's.
+    /// The database does not answer or refuses the statement.
     pub async fn vacuum(&self, table: &'static str) -> Result<(), SqlError> {
         if self.dialect == Dialect::Sqlite {
             return Ok(());

@@ -36,9 +36,19 @@ impl AheadReader {
     async fn run(self, mut queue: mpsc::UnboundedReceiver<Vec<AheadRange>>) {
         while let Some(first) = queue.recv().await {
             let mut scanner = None;
+            let mut failed = false;
             let mut next = Some(first);
             while let Some(ranges) = next {
-                let page = self.page(&ranges, &mut scanner).await;
+                let page = match self.page(&ranges, &mut scanner).await {
+                    Ok(page) => page,
+                    Err(error) => {
+                        scanner = None;
+                        self.report(&error, failed);
+                        tokio::time::sleep(AFTER_ERROR).await;
+                        None
+                    }
+                };
+                failed = page.is_none();
                 // The consumer is gone only after a stop.
                 let _ = self.answers.send(Input::Ahead(page));
                 next = tokio::time::timeout(KEPT_OPEN, queue.recv()).await.ok().flatten();
@@ -46,28 +56,30 @@ impl AheadReader {
         }
     }
 
-    async fn page(&self, ranges: &[AheadRange], scanner: &mut Option<Box<dyn Scanner>>) -> Option<AheadPage> {
-        let page = match self.scan(ranges, scanner).await {
-            Ok(page) => page,
-            Err(error) => {
-                *scanner = None;
-                tracing::debug!(flow = self.flow.name, %error, "reading ahead failed; retrying");
-                tokio::time::sleep(AFTER_ERROR).await;
-                return None;
-            }
-        };
-        let epoch = ranges.iter().find(|range| range.partition == page.partition)?.epoch;
-        let ScanPage { partition, from, next, records } = page;
-        Some(AheadPage { partition, epoch, from, next, arrivals: self.arrivals(records) })
+    /// Logs a failure. Nothing is sent while a flow cannot read ahead, so the first one in a row is a warning.
+    fn report(&self, error: &LogError, again: bool) {
+        let flow = self.flow.name.as_str();
+        if again {
+            tracing::debug!(flow, %error, "reading ahead failed again; retrying");
+        } else {
+            tracing::warn!(flow, %error, "reading ahead failed; retrying, and nothing begins while catching up");
+        }
     }
 
-    async fn scan(&self, ranges: &[AheadRange], scanner: &mut Option<Box<dyn Scanner>>) -> Result<ScanPage, LogError> {
+    async fn page(
+        &self,
+        ranges: &[AheadRange],
+        scanner: &mut Option<Box<dyn Scanner>>,
+    ) -> Result<Option<AheadPage>, LogError> {
         let scanner = match scanner {
             Some(scanner) => scanner,
             None => scanner.insert(self.log.scan(&self.topic)?),
         };
         let range = |range: &AheadRange| ScanRange { partition: range.partition, from: range.from, end: range.end };
-        scanner.page(&ranges.iter().map(range).collect::<Vec<_>>()).await
+        let asked: Vec<ScanRange> = ranges.iter().map(range).collect();
+        let ScanPage { partition, from, next, records } = scanner.page(&asked).await?;
+        let epoch = ranges.iter().find(|range| range.partition == partition).map(|range| range.epoch);
+        Ok(epoch.map(|epoch| AheadPage { partition, epoch, from, next, arrivals: self.arrivals(records) }))
     }
 
     /// Returns the records that mean something to the flow. Those that are no events are reported when they are admitted.

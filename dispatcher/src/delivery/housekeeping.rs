@@ -92,7 +92,6 @@ impl Housekeeper {
     }
 
     async fn reuse_space(&self) {
-        // A role that only uses the tables may not. Autovacuum does it then, later.
         if let Err(error) = self.store.reuse_space().await {
             tracing::debug!(flow = self.flow, %error, "vacuuming the table of open runs failed; autovacuum does it");
         }

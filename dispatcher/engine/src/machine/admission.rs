@@ -35,9 +35,8 @@ impl Engine {
         owned.next = next;
         owned.read_at = now;
         let epoch = owned.epoch;
-        let Records { arrivals, refused } = records;
-        let arrivals = arrivals.into_iter().map(|arrival| owned.ahead.without_news(arrival)).collect();
-        let records = Records { arrivals, refused };
+        let arrivals = records.arrivals.into_iter().map(|arrival| owned.ahead.without_news(arrival)).collect();
+        let records = Records { arrivals, ..records };
         // Records that have to wait are admitted together.
         let batch = self.batch(partition, epoch, next, records);
         if let Some(owned) = self.partitions.0.get_mut(&partition) {

@@ -26,6 +26,7 @@ const MAX_LEFT_OUT: usize = 1_000_000;
 /// at three quarters of it. What is read sooner would have to be read back from the store. Below [`MAX_RUNS`] by what is
 /// admitted meanwhile.
 const MAX_COMING: usize = 2048;
+
 impl Engine {
     pub(super) fn admitted(
         &mut self,
@@ -45,13 +46,12 @@ impl Engine {
         owned.frontier = frontier;
         owned.ahead.admitted(frontier);
         owned.started();
+        let leaving = owned.is_leaving();
         if retried {
             // What the answer that was lost has told is not known.
             owned.search_again();
             self.lanes.unsure(partition);
         }
-        let Some(owned) = self.partitions.current(partition, epoch) else { return };
-        let leaving = owned.is_leaving();
         decision.steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
         for (key, event) in cancelled {
             if self.lanes.cancel(&key, &event) {
@@ -166,7 +166,8 @@ impl Engine {
         let filling = self.deferred_heads > MAX_LEFT_OUT && !self.is_holding();
         let working = self.lanes.loaded().saturating_sub(self.lanes.resting() + self.lanes.held());
         let coming = working + events + self.partitions.in_admission();
-        let enough = working > 0 && coming > MAX_COMING / 4 * if self.reading_paused { 3 } else { 4 };
+        let most = if self.reading_paused { MAX_COMING / 4 * 3 } else { MAX_COMING };
+        let enough = working > 0 && coming > most;
         // The same records would be read ahead, and those already admitted would have to be read back from the store.
         let ahead = self.is_catching_up_ahead();
         let pause = events > MAX_WAITING / part || bytes > MAX_WAITING_WEIGHT / part || filling || enough || ahead;
