@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch, Ownership};
 use usher_engine::{Change, ChangeKind, Changed, Run};
 use usher_proto::{Epoch, Partition, Timestamp};
-use usher_store::{Due, HeadsQuery, LaneQuery, LaneRuns, RunStore, StoreError};
+use usher_store::{Due, FirstClaims, HeadsQuery, LaneQuery, LaneRuns, RunStore, StoreError};
 
 /// Replacements for write operations of the store. The defaults call the store.
 #[async_trait]
@@ -32,13 +32,19 @@ pub trait Sabotage: Send + Sync + 'static {
         store.acquire(flow, partitions, owner).await
     }
 
-    /// Replaces [`RunStore::admit`].
+    /// Replaces [`RunStore::admit_claiming`].
     ///
     /// # Errors
     ///
-    /// As [`RunStore::admit`].
-    async fn admit(&self, store: &dyn RunStore, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-        store.admit(flow, batch).await
+    /// As [`RunStore::admit_claiming`].
+    async fn admit(
+        &self,
+        store: &dyn RunStore,
+        flow: &str,
+        batch: &Batch,
+        claims: &dyn FirstClaims,
+    ) -> Result<Admission, StoreError> {
+        store.admit_claiming(flow, batch, claims).await
     }
 
     /// Replaces [`RunStore::change`].
@@ -87,8 +93,13 @@ impl<S: Sabotage> RunStore for Sabotaged<S> {
         self.sabotage.acquire(&*self.store, flow, partitions, owner).await
     }
 
-    async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-        self.sabotage.admit(&*self.store, flow, batch).await
+    async fn admit_claiming(
+        &self,
+        flow: &str,
+        batch: &Batch,
+        claims: &dyn FirstClaims,
+    ) -> Result<Admission, StoreError> {
+        self.sabotage.admit(&*self.store, flow, batch, claims).await
     }
 
     async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {

@@ -6,9 +6,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 
-use usher_proto::Offset;
+use usher_proto::{Event, Offset};
 
-use crate::Run;
 use crate::arrival::{Arrival, CommandKind};
 
 /// Number of noted records below which those that are admitted are kept.
@@ -84,12 +83,12 @@ impl Ahead {
         }
     }
 
-    /// Returns true if a record that is read and not admitted may end this run.
-    pub(super) fn may_end(&self, run: &Run, frontier: Offset) -> bool {
+    /// Returns true if a record that is read and not admitted may end the run of this event at this position.
+    pub(super) fn may_end(&self, event: &Event, position: i64, frontier: Offset) -> bool {
         let ending = |hash| self.endings.get(&hash).filter(|offset| **offset >= frontier);
         !self.endings.is_empty()
-            && (ending(self.hash(&run.event.subject)).is_some_and(|offset| offset.0 > run.position)
-                || ending(self.hash(run.event.reference())).is_some())
+            && (ending(self.hash(&event.subject)).is_some_and(|offset| offset.0 > position)
+                || ending(self.hash(event.reference())).is_some())
     }
 
     /// Returns an arrival without the news that the store has taken from it.

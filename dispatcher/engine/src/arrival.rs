@@ -1,10 +1,13 @@
 //! Events on their way into the store, and the results of their admission.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use bytes::Bytes;
 use usher_proto::suppression::SuppressionChange;
 use usher_proto::{Epoch, Event, EventRef, Key, Offset, Partition, Reason, Snapshot, SubjectId, Timestamp};
 
-use super::{Run, account};
+use super::{AttemptState, Run, account};
 use crate::field_diff::Fields;
 
 /// An event on its way into the store.
@@ -126,6 +129,35 @@ pub struct Batch {
     pub flow_version: String,
     /// The connector of the flow's first step; absent if that step has none.
     pub connector: Option<String>,
+    /// Offsets of events whose runs may begin with their admission: the first claim of such a run is written with it, if no
+    /// other run of its key is open.
+    pub begins: BTreeSet<Offset>,
+}
+
+/// The claim of a run's first attempt, made before the run is admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstClaim {
+    /// The exact request.
+    pub request: Vec<u8>,
+    /// The time of the attempt.
+    pub at: Timestamp,
+    /// The time since boot at which the claim was requested.
+    pub since_boot: Duration,
+}
+
+impl FirstClaim {
+    /// Returns the attempts with this one.
+    pub fn tries(&self) -> AttemptState {
+        let at = Some(self.at);
+        AttemptState { attempts: 1, unanswered: 1, first_at: at, first_sent_at: at, ..AttemptState::default() }
+    }
+
+    /// Returns the run as it is admitted with this claim.
+    #[must_use]
+    pub fn begin(self, run: Run) -> Run {
+        let tries = self.tries();
+        Run { begun: true, tries, request: Some(self.request), claimed: Some(self.since_boot), ..run }
+    }
 }
 
 impl Batch {
@@ -154,7 +186,8 @@ impl Batch {
 /// The result of admitting a batch.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// New runs that no earlier run of their key precedes.
+    /// New runs that no earlier run of their key precedes. Those with a first claim are to be begun, or their claims given
+    /// back.
     pub heads: Vec<Run>,
     /// New runs that another run of their key precedes, ordered by position.
     pub followers: Vec<Run>,

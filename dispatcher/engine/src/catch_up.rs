@@ -68,6 +68,11 @@ impl CatchUp {
         self.state = State::Wanted(None);
     }
 
+    /// Returns the number of the last start.
+    pub(super) fn number(&self) -> u64 {
+        self.look
+    }
+
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }

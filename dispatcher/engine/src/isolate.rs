@@ -73,6 +73,8 @@ pub async fn admit<S: RetryingStore>(store: &S, batch: Batch) -> Option<Isolated
             }
             StoreAnswer::Refused(error) => {
                 isolated.in_parts = true;
+                // It may be a claim that the store refuses, and no record.
+                batch.begins.clear();
                 match (batch.arrivals.len(), original) {
                     (0, None) => {
                         store.refuses_everything(&error).await?;
@@ -207,6 +209,7 @@ fn gives_up_unstorable(change: &Change) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::FutureExt as _;
@@ -276,6 +279,7 @@ mod tests {
                 refused,
                 flow_version,
                 connector,
+                begins: BTreeSet::new(),
             };
             let isolated = admit(&Away(AtomicUsize::new(lasts)), batch).now_or_never().flatten().expect("an answer");
             assert_eq!((isolated.refused, isolated.admission.is_some()), (0, true), "{lasts}");

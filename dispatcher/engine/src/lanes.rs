@@ -20,6 +20,15 @@ enum Head {
     Resting(Timestamp),
     /// Its destination takes no calls.
     Blocked,
+    /// It was admitted with a claim, which is being given back. Until that is written, nothing else is done with it.
+    GivenBack,
+}
+
+impl Head {
+    /// Returns true if a result is awaited before anything else is done with the head.
+    fn is_pending(&self) -> bool {
+        matches!(self, Self::Busy | Self::GivenBack)
+    }
 }
 
 #[derive(Debug)]
@@ -99,11 +108,40 @@ impl Lanes {
             lane.more = true;
             return;
         }
-        self.count_in(&run);
-        let partition = run.partition;
-        let runs = VecDeque::from([run]);
-        self.lanes.insert(key.clone(), Lane { partition, runs, head: Head::Ready, more, leaving: false });
+        self.add(run, Head::Ready);
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.more = more;
+        }
         self.ready.push_back(key);
+    }
+
+    /// Adds the only run of a key, which is being worked on.
+    pub(super) fn begun(&mut self, run: Run) {
+        *self.busy.entry(run.destination.clone()).or_default() += 1;
+        self.add(run, Head::Busy);
+    }
+
+    /// Adds the only run of a key, whose claim is being given back.
+    pub(super) fn given_back(&mut self, run: Run) {
+        self.add(run, Head::GivenBack);
+    }
+
+    fn add(&mut self, run: Run, head: Head) {
+        self.count_in(&run);
+        let key = run.event.subject.clone();
+        let partition = run.partition;
+        self.lanes.insert(key, Lane { partition, runs: VecDeque::from([run]), head, more: false, leaving: false });
+    }
+
+    /// Returns true if this run's claim is being given back.
+    pub(super) fn is_given_back(&self, key: &SubjectId, event: &EventRef) -> bool {
+        let lane = self.lanes.get(key).filter(|lane| lane.head == Head::GivenBack);
+        lane.and_then(|lane| lane.runs.front()).is_some_and(|run| event.is(&run.event))
+    }
+
+    /// Returns true if a lane is in memory.
+    pub(super) fn has(&self, key: &SubjectId) -> bool {
+        self.lanes.contains_key(key)
     }
 
     /// Records that the store has new runs of a lane, perhaps between those in memory. Runs that are not the head are
@@ -276,7 +314,7 @@ impl Lanes {
     #[must_use]
     pub(super) fn cancel(&mut self, key: &SubjectId, event: &EventRef) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else { return false };
-        let at_work = usize::from(lane.head == Head::Busy);
+        let at_work = usize::from(lane.head.is_pending());
         let Some(place) = lane.runs.iter().skip(at_work).position(|run| event.is(&run.event)) else { return false };
         if let Some(run) = lane.runs.remove(at_work + place) {
             self.count_out(&run);
@@ -293,7 +331,7 @@ impl Lanes {
         match self.lanes.get(key).map(|lane| &lane.head) {
             Some(Head::Resting(until)) => drop(self.resting.remove(&(*until, key.clone()))),
             Some(Head::Blocked) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
-            Some(Head::Ready | Head::Busy) | None => {}
+            Some(Head::Ready | Head::Busy | Head::GivenBack) | None => {}
         }
     }
 
@@ -321,13 +359,13 @@ impl Lanes {
             Head::Busy => self.no_longer_busy(&lane.runs.front().and_then(|run| run.destination.clone())),
             Head::Resting(until) => drop(self.resting.remove(&(until, key.clone()))),
             Head::Blocked => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
-            Head::Ready => {}
+            Head::Ready | Head::GivenBack => {}
         }
     }
 
     /// Forgets a partition's lanes, except those being worked on, which may finish their step.
     pub(super) fn leave_partition(&mut self, partition: Partition) {
-        let (busy, idle) = self.of(partition).partition::<Vec<_>, _>(|key| self.lanes[key].head == Head::Busy);
+        let (busy, idle) = self.of(partition).partition::<Vec<_>, _>(|key| self.lanes[key].head.is_pending());
         for key in busy {
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.leaving = true;
@@ -338,7 +376,7 @@ impl Lanes {
 
     /// Returns true if a run of the partition is being worked on.
     pub(super) fn is_busy(&self, partition: Partition) -> bool {
-        self.lanes.values().any(|lane| lane.partition == partition && lane.head == Head::Busy)
+        self.lanes.values().any(|lane| lane.partition == partition && lane.head.is_pending())
     }
 
     /// Forgets all lanes of a partition: another replica works on it now.

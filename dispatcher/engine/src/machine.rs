@@ -1,13 +1,14 @@
 //! The state machine of one flow: decides the next steps from what has happened.
 //!
 //! This file holds the state. `ownership` takes partitions over and hands them back, `admission` turns records into
-//! admissions, `ahead` reads what a backlog tells before it is admitted, `memory` decides which runs of the store are in memory, `begin` begins steps, `holding` decides when
+//! admissions, `ahead` reads what a backlog tells before it is admitted, `memory` decides which runs of the store are in memory, `begin` begins steps, `first_claim` those of runs that begin with their admission, `holding` decides when
 //! nothing may begin, `work` handles the results of attempts, `written` the changes that the store has written, and
 //! `wakeup` says when time alone changes something.
 
 mod admission;
 mod ahead;
 mod begin;
+mod first_claim;
 mod holding;
 mod memory;
 mod ownership;

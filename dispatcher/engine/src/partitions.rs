@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use usher_proto::{Assignment, Epoch, EventRef, Offset, Partition, Timestamp};
+use usher_proto::{Assignment, Epoch, Event, EventRef, Offset, Partition, Timestamp};
 
 use super::Run;
 use super::ahead::Ahead;
@@ -78,6 +78,16 @@ pub(super) enum OwnershipPhase {
     Leaving(Timestamp),
 }
 
+/// Runs that may begin with their admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Beginning {
+    /// Number of runs.
+    pub(super) runs: usize,
+    /// The number of the catching up that was over when their admission was requested: what they are made from is older
+    /// than a later one.
+    pub(super) catch_up: u64,
+}
+
 /// A partition that this process owns.
 #[derive(Debug)]
 pub(super) struct Owned {
@@ -100,6 +110,8 @@ pub(super) struct Owned {
     pub(super) admitting: bool,
     /// Number of events in that batch.
     pub(super) in_admission: usize,
+    /// The runs of that batch that may begin with their admission.
+    pub(super) beginning: Beginning,
     /// Batches that wait for admission.
     pub(super) waiting: Queue,
     /// The search for the partition's lanes in the store.
@@ -184,9 +196,9 @@ impl Partitions {
         self.0.get(&partition).map(|owned| owned.epoch)
     }
 
-    /// Returns true if a record of its partition that is read and not admitted may end this run.
-    pub(super) fn may_end(&self, run: &Run) -> bool {
-        self.0.get(&run.partition).is_some_and(|owned| owned.ahead.may_end(run, owned.frontier))
+    /// Returns true if a record of its partition that is read and not admitted may end the run of this event.
+    pub(super) fn may_end(&self, partition: Partition, event: &Event, position: i64) -> bool {
+        self.0.get(&partition).is_some_and(|owned| owned.ahead.may_end(event, position, owned.frontier))
     }
 
     /// Returns a partition's next batch, if none is being admitted and the partition was not revoked.
@@ -203,6 +215,11 @@ impl Partitions {
     pub(super) fn waiting(&self) -> (usize, usize) {
         let waiting = self.0.values().map(|owned| &owned.waiting);
         waiting.fold((0, 0), |(events, bytes), queue| (events + queue.events, bytes + queue.bytes))
+    }
+
+    /// Returns the number of runs that may begin with their admission.
+    pub(super) fn beginning(&self) -> usize {
+        self.0.values().map(|owned| owned.beginning.runs).sum()
     }
 
     /// Returns the number of events that are being admitted.

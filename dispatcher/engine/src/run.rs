@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde_json::Value;
 use usher_proto::{AddressDigest, Event, Partition, Reason, Timestamp};
@@ -121,6 +122,9 @@ pub struct Run {
     pub verdict: Option<(Reason, String)>,
     /// True if this process has delayed the run once because it may have crashed other processes. No store holds this.
     pub quarantined: bool,
+    /// The time since boot at which this process requested the claim of the next attempt, if the run was admitted with it;
+    /// absent if an attempt must be claimed first. No store holds this.
+    pub claimed: Option<Duration>,
 }
 
 impl Run {

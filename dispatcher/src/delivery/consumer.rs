@@ -328,7 +328,7 @@ impl JoinedConsumer {
     fn dead_letter(&mut self, run: Box<Run>, epoch: Epoch, reason: Reason, error: String) {
         let name = self.consumer.flow.name.clone();
         tracing::warn!(flow = name, event = %run.event.id, %reason, error, "a run is given up");
-        let version = self.consumer.executor.versions.known(&run.flow_version);
+        let version = self.consumer.executor.requests.versions.known(&run.flow_version);
         let step = version.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
         let log = self.consumer.log.clone();
         let layout = self.consumer.layout.clone();

@@ -26,7 +26,7 @@ use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
 use destinations::SharedDestinations;
 pub use error::DispatcherError;
-use execute::StepExecutor;
+use execute::{RequestMaker, StepExecutor};
 use housekeeping::{HalfRetentionOffsets, Housekeeper};
 use opening::{
     StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, warn_ignored_params,
@@ -34,7 +34,7 @@ use opening::{
 };
 use prometheus::Registry;
 use quotas::Quotas;
-use store_actor::StoreHandle;
+use store_actor::{StoreHandle, StoreParts};
 use subject_reader::SubjectReader;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -195,15 +195,25 @@ impl Dispatcher {
                 topic: config.layout.topics.events(),
                 answers: answer.clone(),
             };
-            let store_handle = StoreHandle::start(
-                flow.name.clone(),
-                owner.clone(),
-                runs.clone(),
-                metrics.clone(),
-                outage.clone(),
-                stop.clone(),
-                answer,
-            );
+            let requests = Arc::new(RequestMaker {
+                versions: Versions::new(flow.clone(), store.clone()),
+                people: store.clone(),
+                connectors: connectors.clone(),
+                suppression: suppression.clone(),
+                clock: clock_watch.state(),
+                outage: outage.clone(),
+                stop: stop.clone(),
+            });
+            let parts = StoreParts {
+                flow: flow.name.clone(),
+                owner: owner.clone(),
+                store: runs.clone(),
+                claims: requests.clone(),
+                metrics: metrics.clone(),
+                outage: outage.clone(),
+                stop: stop.clone(),
+            };
+            let store_handle = StoreHandle::start(parts, answer);
             let consumer = FlowConsumer {
                 engine: Engine::new(
                     limits(&flow, config.layout.partitions),
@@ -211,16 +221,11 @@ impl Dispatcher {
                     flow.connector(0).map(str::to_owned),
                 ),
                 executor: Arc::new(StepExecutor {
-                    versions: Versions::new(flow.clone(), store.clone()),
-                    people: store.clone(),
+                    requests,
                     subjects: SubjectReader::start(store.clone()),
-                    connectors: connectors.clone(),
                     quotas: quotas.clone(),
-                    suppression: suppression.clone(),
                     store_handle,
                     metrics: metrics.clone(),
-                    clock: clock_watch.state(),
-                    outage: outage.clone(),
                     stop: stop.clone(),
                 }),
                 flow,

@@ -22,7 +22,7 @@ use usher_proto::{Epoch, Partition};
 use usher_service::clock;
 use usher_sql::Outage;
 use usher_sql::fault::DatabaseFault;
-use usher_store::{HeadsQuery, LaneQuery, LaneRuns, RunStore, StoreError};
+use usher_store::{FirstClaims, HeadsQuery, LaneQuery, LaneRuns, RunStore, StoreError};
 
 use crate::metrics::DispatcherMetrics;
 
@@ -67,21 +67,13 @@ pub(super) struct Stopped;
 
 impl StoreHandle {
     /// Starts the store actor of a flow. Its answers go to `answers`.
-    pub(super) fn start(
-        flow: String,
-        owner: String,
-        store: Arc<dyn RunStore>,
-        metrics: DispatcherMetrics,
-        outage: Outage,
-        stop: CancellationToken,
-        answers: mpsc::UnboundedSender<Input>,
-    ) -> Self {
+    pub(super) fn start(parts: StoreParts, answers: mpsc::UnboundedSender<Input>) -> Self {
         // Unbounded here: the engine and the size of the log's batches limit what can be in flight.
         let (messages, queue) = mpsc::unbounded_channel();
         let waits = Waits::default();
         let retried = AtomicBool::new(false);
         let waiting = waits.clone();
-        let actor = StoreActor { flow, owner, store, metrics, outage, stop, answers, retried, waits };
+        let actor = StoreActor { parts, answers, retried, waits };
         tokio::spawn(actor.run(queue));
         Self { messages, waits: waiting }
     }
@@ -112,13 +104,19 @@ enum ReplyTo {
     Attempt(oneshot::Sender<Changed>),
 }
 
+/// What the requests of a flow are carried out with.
+pub(super) struct StoreParts {
+    pub(super) flow: String,
+    pub(super) owner: String,
+    pub(super) store: Arc<dyn RunStore>,
+    pub(super) claims: Arc<dyn FirstClaims>,
+    pub(super) metrics: DispatcherMetrics,
+    pub(super) outage: Outage,
+    pub(super) stop: CancellationToken,
+}
+
 struct StoreActor {
-    flow: String,
-    owner: String,
-    store: Arc<dyn RunStore>,
-    metrics: DispatcherMetrics,
-    outage: Outage,
-    stop: CancellationToken,
+    parts: StoreParts,
     answers: mpsc::UnboundedSender<Input>,
     /// True if a request to the store was retried since the current admission began.
     retried: AtomicBool,
@@ -180,7 +178,9 @@ impl StoreActor {
         for write in writes {
             match write {
                 StoreWrite::Acquire { assignment, partitions } => {
-                    let (owned, _) = self.retry(|| self.store.acquire(&self.flow, &partitions, &self.owner)).await?;
+                    let (owned, _) = self
+                        .retry(|| self.parts.store.acquire(&self.parts.flow, &partitions, &self.parts.owner))
+                        .await?;
                     self.answer(Input::Acquired { assignment, owned });
                 }
                 StoreWrite::Admit(batch) => {
@@ -206,14 +206,18 @@ impl StoreActor {
                 }
                 StoreWrite::Due(partitions) => {
                     let now = clock::now();
-                    let (due, retried) = self.retry(|| self.store.due(&self.flow, &partitions, now)).await?;
+                    let (due, retried) =
+                        self.retry(|| self.parts.store.due(&self.parts.flow, &partitions, now)).await?;
                     self.answer(Input::Due { heads: due.heads, behind: due.behind, retried });
                     for (partition, epoch) in due.fenced {
                         self.answer(Input::Fenced { partition, epoch });
                     }
                 }
                 StoreWrite::ConfirmPause { since, under_way } => {
-                    self.retry(|| self.store.confirm_pause(&self.flow, &self.owner, since, under_way)).await?;
+                    self.retry(|| {
+                        self.parts.store.confirm_pause(&self.parts.flow, &self.parts.owner, since, under_way)
+                    })
+                    .await?;
                 }
             }
         }
@@ -242,7 +246,7 @@ impl StoreActor {
     }
 
     async fn find(&self, epoch: Epoch, of: HeadsQuery) -> Option<Input> {
-        let (heads, _) = self.retry(|| self.store.heads(&self.flow, &of)).await?;
+        let (heads, _) = self.retry(|| self.parts.store.heads(&self.parts.flow, &of)).await?;
         let all = heads.len() < FOUND_AT_ONCE;
         Some(Input::Found { partition: of.partition, epoch, heads, all })
     }
@@ -253,7 +257,7 @@ impl StoreActor {
             return Some(());
         }
         let queries: Vec<LaneQuery> = loads.iter().map(|(.., query)| query.clone()).collect();
-        let (lanes, _) = self.retry(|| self.store.lanes(&self.flow, &queries)).await?;
+        let (lanes, _) = self.retry(|| self.parts.store.lanes(&self.parts.flow, &queries)).await?;
         for ((partition, epoch, LaneQuery { key, .. }), LaneRuns { runs, more }) in loads.into_iter().zip(lanes) {
             self.answer(Input::Loaded { key, partition, epoch, runs, more });
         }
@@ -262,9 +266,14 @@ impl StoreActor {
 
     fn count_refused(&self, what: &str, records: usize) {
         if records > 0 {
-            let counter = self.metrics.unstorable.with_label_values(&[self.flow.as_str(), what]);
+            let counter = self.parts.metrics.unstorable.with_label_values(&[self.parts.flow.as_str(), what]);
             counter.inc_by(records as u64);
-            tracing::error!(flow = self.flow, what, records, "the store refuses records for good; they are given up");
+            tracing::error!(
+                flow = self.parts.flow,
+                what,
+                records,
+                "the store refuses records for good; they are given up"
+            );
         }
     }
 
@@ -308,11 +317,11 @@ impl StoreActor {
         &self,
         ask: &impl Fn() -> F,
     ) -> Result<T, StoreError> {
-        let timer = self.metrics.store_seconds.start_timer();
+        let timer = self.parts.metrics.store_seconds.start_timer();
         let answer = ask().await;
         timer.observe_duration();
         if answer.is_ok() {
-            self.outage.record_success();
+            self.parts.outage.record_success();
             self.waits.set(Some(Instant::now()));
         }
         answer
@@ -320,8 +329,8 @@ impl StoreActor {
 
     /// Reports the failure of the store and pauses. Returns `None` if the process is stopping.
     async fn back_off(&self, error: &StoreError) -> Option<()> {
-        self.outage.record_failure(error.fault(), &error.to_string()).await;
-        if self.stop.is_cancelled() {
+        self.parts.outage.record_failure(error.fault(), &error.to_string()).await;
+        if self.parts.stop.is_cancelled() {
             return None;
         }
         tokio::time::sleep(ASK_AGAIN).await;
@@ -346,7 +355,7 @@ impl RetryingStore for News<'_> {
     type Error = StoreError;
 
     async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
-        let StoreActor { store, flow, .. } = self.0;
+        let StoreParts { store, flow, .. } = &self.0.parts;
         self.0.retry_refusable(|| async { unless_fenced(store.tell(flow, batch).await) }).await
     }
 
@@ -364,12 +373,15 @@ impl RetryingStore for StoreActor {
     type Error = StoreError;
 
     async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
-        self.retry_refusable(|| async { unless_fenced(self.store.admit(&self.flow, batch).await) }).await
+        self.retry_refusable(|| async {
+            unless_fenced(self.parts.store.admit_claiming(&self.parts.flow, batch, &*self.parts.claims).await)
+        })
+        .await
     }
 
     async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
         // Writing a change twice has the same effect as writing it once, so a retry does not matter.
-        self.retry_refusable(|| self.store.change(&self.flow, changes)).await
+        self.retry_refusable(|| self.parts.store.change(&self.parts.flow, changes)).await
     }
 
     async fn refuses_everything(&self, error: &StoreError) -> Option<()> {

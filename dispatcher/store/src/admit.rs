@@ -4,16 +4,18 @@
 //!
 //! Long, because the statements of one transaction stand together: each relies on those before it.
 
+mod first_claim;
 mod news;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use first_claim::Alone;
 pub(super) use news::tell;
 use serde_json::json;
-use usher_engine::arrival::{Admission, Arrival, Batch};
+use usher_engine::arrival::{Admission, Arrival, Batch, FirstClaim};
 use usher_engine::field_diff::PreviousFields;
 use usher_engine::{AttemptState, Run};
-use usher_proto::{EventRef, Reason, Source, SubjectId, Timestamp};
+use usher_proto::{EventRef, Offset, Reason, Source, SubjectId, Timestamp};
 use usher_service::clock;
 use usher_sql::{Answer, Database, Dialect, Rows, SqlQuery, query};
 
@@ -24,10 +26,16 @@ use super::prune::horizon;
 use super::remember::{self, Learnt};
 use super::rows::{Named, preceded, rank, runs};
 use super::transitions::{self, NOT_UNDER_WAY};
-use super::{StoreError, refused};
+use super::{FirstClaims, StoreError, refused};
 
-pub(super) async fn admit(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-    let admitting = Admitting::read(database, flow, batch).await?;
+pub(super) async fn admit(
+    database: &Database,
+    flow: &str,
+    batch: &Batch,
+    claims: &dyn FirstClaims,
+) -> Result<Admission, StoreError> {
+    let mut admitting = Admitting::read(database, flow, batch).await?;
+    admitting.claims = admitting.first_claims(claims).await;
     let mut statements = Statements::default();
     admitting.write(&mut statements);
     let has_commands = admitting.new.iter().any(|event| event.arrival.command.is_some());
@@ -93,6 +101,10 @@ struct Admitting<'a> {
     repeated: usize,
     conflicts: Vec<usher_engine::arrival::RefusedRecord>,
     learnt: Learnt<'a>,
+    /// Subjects of the runs that may begin, unless another run of them is open.
+    alone: Alone,
+    /// First claims, by the offsets of their runs.
+    claims: BTreeMap<Offset, FirstClaim>,
     horizon: Timestamp,
     now: Timestamp,
 }
@@ -116,6 +128,8 @@ impl<'a> Admitting<'a> {
             repeated: 0,
             conflicts: Vec::new(),
             learnt: Learnt::default(),
+            alone: Alone::default(),
+            claims: BTreeMap::new(),
             horizon: Timestamp::from_millis(0),
             now: clock::now(),
         };
@@ -124,11 +138,14 @@ impl<'a> Admitting<'a> {
         }
         let mut queries = vec![known::look(dialect, flow, &events), horizon(flow)];
         queries.extend(remember::look(dialect, flow, &events));
+        let remembers = queries.len() > 2;
+        queries.extend(first_claim::look(dialect, flow, batch));
         let mut answers = database.read(queries).await?.into_iter();
         let mut answer = || answers.next().unwrap_or_default();
         let known::Sorted { new, repeated, conflicts } = known::sort(events, &answer())?;
         admitting.horizon = super::prune::read_horizon(&answer())?;
-        admitting.learnt = remember::compare(&new, &answer())?;
+        admitting.learnt = remember::compare(&new, &if remembers { answer() } else { Answer::default() })?;
+        admitting.alone = first_claim::alone(&answer())?;
         Ok(Self { new, repeated, conflicts, ..admitting })
     }
 
@@ -215,15 +232,16 @@ impl<'a> Admitting<'a> {
             .text("destination", |start| batch.destination(&start.event.arrival.event))
             .int("expires_at", |start| start.event.arrival.expires_at.map(Timestamp::millis))
             .text("before_event", |start| start.before.map(|before| json!(before).to_string()));
+        let rows = self.with_claims(rows);
         let shared = vec![self.flow.into(), self.now.millis().into(), (&batch.flow_version).into()];
         rows.query(self.dialect, shared, |rows| {
             format!(
                 "INSERT INTO usher_open_run (flow, event_ref, subject, digest, partition, position, origin, type, occurred_at, \
                    received_at, provenance, body, reason, error, destination, expires_at, before_event, flow_version, state, \
-                   admitted_at) \
+                   request, attempts, unanswered, tried_since, asked_at, claimed_at, changed_at, admitted_at) \
                  SELECT $1, r.event_ref, r.subject, r.digest, r.own_partition, r.origin, r.origin, r.type, r.occurred_at, \
                    r.received_at, r.provenance, r.body, r.reason, r.error, r.destination, r.expires_at, r.before_event, $3, \
-                   'queued', $2 \
+                   r.state, r.request, r.attempts, r.attempts, r.tried_at, r.tried_at, r.claimed_at, r.claimed_at, $2 \
                  FROM {rows} WHERE {} \
                    AND (SELECT 1 FROM usher_ended_run e WHERE e.event_ref = r.event_ref AND e.flow = $1) IS NULL \
                  ON CONFLICT (event_ref, flow) DO NOTHING RETURNING event_ref",
@@ -272,7 +290,8 @@ impl<'a> Admitting<'a> {
     /// Adds the statements that find which runs another one of their key precedes: of the new runs, of those that were
     /// woken, and of those that commands have queued.
     fn order(&self, statements: &mut Statements, commanded: &[Run]) {
-        let started = self.new.iter().filter(|event| event.arrival.starts);
+        let claimed = |event: &&Identified<'_>| self.claims.contains_key(&event.arrival.offset);
+        let started = self.new.iter().filter(|event| event.arrival.starts && !claimed(event));
         let started = started.map(|event| (event.event.clone(), &event.arrival.event.subject, event.arrival.offset.0));
         let commanded = commanded.iter().map(|run| (run.event.reference(), &run.event.subject, run.position));
         let queued: Vec<(EventRef, &SubjectId, i64)> = started.chain(commanded).collect();
@@ -352,7 +371,7 @@ impl<'a> Admitting<'a> {
         let ended: BTreeSet<&EventRef> = admission.cancelled.iter().map(|(_, event)| event).collect();
         let begun = self.starting();
         let begun = begun.iter().filter(|start| made.contains(&start.event.event));
-        let begun = begun.map(|start| new_run(self.batch, start)).filter(|run| !ended.contains(&run.event.reference()));
+        let begun = begun.map(|start| self.admitted(start)).filter(|run| !ended.contains(&run.event.reference()));
         let goes_first = |run: &Run| !behind.contains(&run.event.reference());
         let (heads, followers) = begun.partition(goes_first);
         woken.retain(|run| !ended.contains(&run.event.reference()));
@@ -410,5 +429,6 @@ fn new_run(batch: &Batch, Start { event, before, verdict }: &Start<'_>) -> Run {
         before: before.cloned(),
         verdict: verdict.clone(),
         quarantined: false,
+        claimed: None,
     }
 }

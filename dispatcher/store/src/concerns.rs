@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usher_engine::arrival::{Admission, Batch, Ownership};
+use usher_engine::arrival::{Admission, Batch, FirstClaim, Ownership};
 use usher_engine::clock::Witness;
 use usher_engine::{Change, Changed, Run, RunState};
 use usher_proto::suppression::SuppressionEntry;
@@ -17,6 +17,24 @@ use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, StoreError};
 pub trait Store: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock {}
 
 impl<S: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock> Store for S {}
+
+/// Makes the first claims of runs that begin with their admission.
+#[async_trait]
+pub trait FirstClaims: Send + Sync {
+    /// Returns the claim of the first attempt of a run whose subject is in this state; `None` if the run does not call its
+    /// destination at once, or cannot be claimed before it is admitted.
+    async fn first_claim(&self, run: &Run, subject: Option<&Subject>) -> Option<FirstClaim>;
+}
+
+/// Claims nothing.
+struct NoFirstClaims;
+
+#[async_trait]
+impl FirstClaims for NoFirstClaims {
+    async fn first_claim(&self, _: &Run, _: Option<&Subject>) -> Option<FirstClaim> {
+        None
+    }
+}
 
 /// Runs and the ownership of partitions: one method for each request of the engine. The dispatcher calls them from one task
 /// for each flow, in the engine's order, and repeats a call until it is answered. So an implementation must accept the same
@@ -31,20 +49,34 @@ pub trait RunStore: Send + Sync {
     async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError>;
 
     /// Admits a batch, all of it or nothing: runs, subjects, suppression changes, wake-ups, cancellations and the
-    /// frontier.
+    /// frontier. Runs that may begin, by [`Batch::begins`], are admitted with the claims that `claims` makes for them.
     ///
     /// # Errors
     ///
     /// [`StoreError::Fenced`] if another replica owns the partition. Otherwise if the database does not answer, refuses
     /// a statement, or holds a row that cannot be read.
-    async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
+    async fn admit_claiming(
+        &self,
+        flow: &str,
+        batch: &Batch,
+        claims: &dyn FirstClaims,
+    ) -> Result<Admission, StoreError>;
+
+    /// Admits a batch without any claim.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunStore::admit_claiming`].
+    async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+        self.admit_claiming(flow, batch, &NoFirstClaims).await
+    }
 
     /// Takes the news of a batch before it is admitted: subjects, suppression changes and wake-ups. The batch's frontier
     /// is the offset below which everything is told. Returns the woken runs.
     ///
     /// # Errors
     ///
-    /// As [`RunStore::admit`].
+    /// As [`RunStore::admit_claiming`].
     async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
 
     /// Writes changes in order; those of different runs in one transaction. Changes of partitions that another replica owns are left out

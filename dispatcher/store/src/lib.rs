@@ -23,7 +23,7 @@ mod suppression;
 mod time;
 mod transitions;
 
-pub use concerns::{FlowStore, QuotaStore, RetentionStore, RunStore, Store, StoreClock, SubjectStore};
+pub use concerns::{FirstClaims, FlowStore, QuotaStore, RetentionStore, RunStore, Store, StoreClock, SubjectStore};
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;

@@ -119,6 +119,7 @@ pub(super) fn run(row: &Row) -> Result<Run, StoreError> {
         before: row.json("before_event")?,
         verdict,
         quarantined: false,
+        claimed: None,
     })
 }
 

@@ -15,8 +15,8 @@ use usher_sql::{Database, Rows, query, query_as};
 
 use super::rows::Named;
 use super::{
-    Due, FlowStore, HeadsQuery, LaneQuery, LaneRuns, QuotaStore, RetentionStore, RunStore, StoreClock, StoreError,
-    SubjectStore, TABLES,
+    Due, FirstClaims, FlowStore, HeadsQuery, LaneQuery, LaneRuns, QuotaStore, RetentionStore, RunStore, StoreClock,
+    StoreError, SubjectStore, TABLES,
 };
 
 /// The store in a Postgres or SQLite database.
@@ -115,8 +115,13 @@ impl RunStore for SqlStore {
         Ok(owned)
     }
 
-    async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-        super::admit::admit(&self.database, flow, batch).await
+    async fn admit_claiming(
+        &self,
+        flow: &str,
+        batch: &Batch,
+        claims: &dyn FirstClaims,
+    ) -> Result<Admission, StoreError> {
+        super::admit::admit(&self.database, flow, batch, claims).await
     }
 
     async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {

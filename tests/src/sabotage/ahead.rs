@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch};
-use usher_store::{RunStore, StoreError};
+use usher_store::{FirstClaims, RunStore, StoreError};
 
 use super::Sabotage;
 
@@ -39,12 +39,18 @@ impl EarlyFrontier {
 
 #[async_trait]
 impl Sabotage for EarlyFrontier {
-    async fn admit(&self, store: &dyn RunStore, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+    async fn admit(
+        &self,
+        store: &dyn RunStore,
+        flow: &str,
+        batch: &Batch,
+        claims: &dyn FirstClaims,
+    ) -> Result<Admission, StoreError> {
         let first = match self.second {
             Second::InOne => batch.clone(),
             Second::Lost | Second::Crash => Batch { arrivals: Vec::new(), ..batch.clone() },
         };
-        let admission = store.admit(flow, &first).await?;
+        let admission = store.admit_claiming(flow, &first, claims).await?;
         self.admitted.fetch_add(batch.arrivals.len(), Ordering::SeqCst);
         if self.second == Second::Crash && !batch.arrivals.is_empty() {
             // Blocks until the test crashes the replica.

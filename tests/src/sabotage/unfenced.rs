@@ -9,7 +9,7 @@ use sqlx::AnyPool;
 use usher_engine::arrival::{Admission, Batch, Ownership};
 use usher_engine::{Change, ChangeKind, Changed};
 use usher_proto::{Epoch, Partition, Timestamp};
-use usher_store::{Due, RunStore, StoreError};
+use usher_store::{Due, FirstClaims, RunStore, StoreError};
 
 use super::{Sabotage, is_claim};
 use crate::eventually;
@@ -93,10 +93,16 @@ impl Sabotage for Unfenced {
         Ok(owned)
     }
 
-    async fn admit(&self, store: &dyn RunStore, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
+    async fn admit(
+        &self,
+        store: &dyn RunStore,
+        flow: &str,
+        batch: &Batch,
+        claims: &dyn FirstClaims,
+    ) -> Result<Admission, StoreError> {
         loop {
             let epoch = self.passing(flow).await?.get(&batch.partition).copied().unwrap_or(batch.epoch);
-            match store.admit(flow, &Batch { epoch, ..batch.clone() }).await {
+            match store.admit_claiming(flow, &Batch { epoch, ..batch.clone() }, claims).await {
                 // Another replica has taken the partition over since the epoch was read.
                 Err(StoreError::Fenced(_)) if self.on => {}
                 answer => return answer,

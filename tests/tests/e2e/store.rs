@@ -7,6 +7,9 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use first_claim::{
+    a_request_is_made_from_the_subject_as_it_is_after_the_batch, a_run_that_is_alone_is_admitted_with_its_claim,
+};
 use kept::{
     a_dead_run_keeps_nothing_when_its_life_is_over, an_address_is_used_while_some_living_user_of_the_instance_has_it,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
@@ -38,6 +41,7 @@ use usher_tests::backend::setting;
 use usher_tests::unique;
 
 mod earlier;
+mod first_claim;
 
 mod identity;
 mod plans;
@@ -57,6 +61,8 @@ on_every_store!(
     news_are_told_before_the_events_are_admitted_and_wake_who_waits_for_them,
     a_position_that_an_operator_sets_forgets_how_far_the_news_are_told,
     a_claim_keeps_the_exact_request,
+    a_run_that_is_alone_is_admitted_with_its_claim,
+    a_request_is_made_from_the_subject_as_it_is_after_the_batch,
     an_advance_can_be_written_twice,
     an_end_keeps_the_effect_and_drops_the_body,
     a_dead_run_keeps_its_body_and_its_reason,

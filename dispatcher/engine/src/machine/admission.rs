@@ -1,10 +1,12 @@
 //! From records to admissions: what was read waits here, and is admitted in batches, one at a time for each partition.
 
+use std::collections::BTreeSet;
+
 use usher_proto::{Assignment, Epoch, Offset, Partition, Timestamp};
 
 use super::{Decision, Engine};
 use crate::arrival::{Arrival, Batch, RefusedRecord};
-use crate::partitions::Owned;
+use crate::partitions::{Beginning, Owned};
 use crate::{Step, StoreRequest, StoreWrite};
 
 /// Maximum number of records admitted in one batch.
@@ -49,18 +51,20 @@ impl Engine {
             return;
         }
         let partitions: Vec<Partition> = self.partitions.0.keys().copied().collect();
-        decision.steps.extend(
-            partitions
-                .into_iter()
-                .filter_map(|p| self.partitions.next_batch(p))
-                .map(|batch| Step::Store(StoreRequest::Write(StoreWrite::Admit(batch)))),
-        );
+        for partition in partitions {
+            let Some(mut batch) = self.partitions.next_batch(partition) else { continue };
+            batch.begins = self.may_begin(&batch, decision);
+            if let Some(owned) = self.partitions.0.get_mut(&partition) {
+                owned.beginning = Beginning { runs: batch.begins.len(), catch_up: self.catch_up.number() };
+            }
+            decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Admit(batch))));
+        }
     }
 
     /// Returns a batch for admission that begins runs with the present version of the flow.
     pub(super) fn batch(&self, partition: Partition, epoch: Epoch, frontier: Offset, records: Records) -> Batch {
         let Records { arrivals, refused } = records;
         let (flow_version, connector) = self.first.clone();
-        Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector }
+        Batch { partition, epoch, frontier, arrivals, refused, flow_version, connector, begins: BTreeSet::new() }
     }
 }

@@ -46,7 +46,7 @@ impl Engine {
     /// Returns true if one more step may call this destination. If the flow has several destinations, none may take all
     /// slots, because one that hangs would block the others. A run that would only wait for its quota does not begin,
     /// unless it is urgent and takes precedence over the others.
-    fn has_slot(&self, destination: &Option<String>, decision: &Decision<'_>) -> bool {
+    pub(super) fn has_slot(&self, destination: &Option<String>, decision: &Decision<'_>) -> bool {
         let all = self.limits.in_flight;
         let own = if self.limits.destinations > 1 { all - all / 4 } else { all };
         let room =
@@ -66,7 +66,7 @@ impl Engine {
             // would act twice.
             return self.lanes.rest(&key, until);
         }
-        if self.partitions.may_end(run) {
+        if self.partitions.may_end(partition, &run.event, run.position) {
             // What ends it is read and not admitted. Its admission ends the run, or lets it go on.
             return self.lanes.rest(&key, decision.now.plus(LOOK_AGAIN));
         }
@@ -143,7 +143,7 @@ fn count_own_failure(run: &mut Run, destinations: &Destinations) {
 }
 
 /// Returns the reason for which a run is to be given up instead of being worked on, if there is one.
-fn verdict(run: &Run, limits: &FlowLimits, now: Timestamp) -> Option<(Reason, String)> {
+pub(super) fn verdict(run: &Run, limits: &FlowLimits, now: Timestamp) -> Option<(Reason, String)> {
     if run.verdict.is_some() {
         run.verdict.clone()
     } else if run.tries.unanswered >= MAX_CRASHES {

@@ -40,6 +40,7 @@ impl Engine {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.admitting = false;
         owned.in_admission = 0;
+        let beginning = std::mem::take(&mut owned.beginning);
         let Some(Admission { heads, followers, woken, behind, cancelled, .. }) = admission else {
             return self.rejoin("the store says that a partition is somebody else's", decision);
         };
@@ -58,6 +59,9 @@ impl Engine {
                 self.load(&key, partition, decision);
             }
         }
+        let (begun, heads): (Vec<Run>, Vec<Run>) = heads.into_iter().partition(|run| run.claimed.is_some());
+        let current = !leaving && !self.stopping && beginning.catch_up == self.catch_up.number();
+        begun.into_iter().for_each(|run| self.begin_admitted(run, epoch, current, decision));
         if !leaving && !self.stopping {
             heads.into_iter().for_each(|run| self.take_in(run, false));
             for run in followers {

@@ -8,7 +8,7 @@ use super::admission::{BATCH, Records};
 use super::{Decision, Engine};
 use crate::ahead::Ahead;
 use crate::arrival::Ownership;
-use crate::partitions::{Owned, OwnershipPhase, Queue, Search};
+use crate::partitions::{Beginning, Owned, OwnershipPhase, Queue, Search};
 use crate::start::{CannotStart, Known, StartFrom, start_offset};
 use crate::{LogCommand, Step, StoreRequest, StoreWrite};
 
@@ -63,6 +63,7 @@ impl Engine {
                 phase,
                 admitting: false,
                 in_admission: 0,
+                beginning: Beginning::default(),
                 waiting: Queue::default(),
                 search: Search::From(None),
             };

@@ -4,6 +4,7 @@ mod ahead;
 mod catching_up;
 mod clock;
 mod destinations;
+mod first_claim;
 mod held;
 mod lanes;
 mod ownership;
@@ -68,6 +69,7 @@ fn run_for(key: &str, position: i64, destination: Option<&str>) -> Run {
         before: None,
         verdict: None,
         quarantined: false,
+        claimed: None,
     }
 }
 

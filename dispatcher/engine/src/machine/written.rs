@@ -14,6 +14,9 @@ impl Engine {
         if changed == Changed::Fenced {
             return self.rejoin("a write says that a partition is somebody else's", decision);
         }
+        if self.lanes.is_given_back(key, event) {
+            return self.given_back(key, *partition, changed, decision);
+        }
         let Some(run) = self.lanes.at_work(key, event) else { return };
         if changed == Changed::Refused {
             // The lane continues once the run is dead. The change to dead contains nothing that the store

@@ -45,7 +45,9 @@ impl World {
     pub(super) fn work(&mut self, r: usize, run: Run, epoch: Epoch, permit: Option<Permit>) {
         let number = event_number(&run.event.reference());
         let p = usize::try_from(run.partition.0).expect("from 0");
-        let early = self.early(r, number, &run);
+        // What a run needs that begins with its admission was examined then.
+        let examined = run.claimed.is_some();
+        let early = if examined { self.stopped(r) } else { self.early(r, number, &run) };
         let destination = match self.plan.steps[run.step] {
             StepPlan::Call { destination, .. } => destination,
             StepPlan::Wait(_) => 0,
@@ -66,7 +68,7 @@ impl World {
             asked: run.destination.zip(permit),
             destination,
             generation: run.tries.generation,
-            claimed_at: self.now,
+            claimed_at: run.claimed.map_or(self.now, |at| i64::try_from(at.as_millis()).expect("a simulated time")),
             news_at: self.replicas[r].news_at,
             request,
             report: early,
@@ -74,7 +76,7 @@ impl World {
         let is_early = attempt.report.is_some();
         if !is_early {
             let news_at = self.replicas[r].news_at;
-            self.checker.begun(number, news_at, self.now, &self.store);
+            self.checker.begun(number, news_at, self.now, examined, &self.store);
         }
         let mut tries = run.tries;
         tries.claimed_until = None;
@@ -99,16 +101,23 @@ impl World {
         self.replicas[r].at_work[p].push(id);
         if is_early {
             self.at(self.now + 1, Occurrence::Reports(id));
+        } else if examined {
+            self.claimed(id, Changed::Written);
         } else {
             self.ask(r, Question::Claim(id, change));
         }
     }
 
+    /// Returns the report of a step that does not begin because its process is stopping.
+    fn stopped(&mut self, r: usize) -> Option<StepReport> {
+        (self.replicas[r].stopping.is_some() && self.rng.random_bool(0.5)).then_some(StepReport::Stopped)
+    }
+
     /// Returns the result of a step that needs no call, if there is one.
     fn early(&mut self, r: usize, number: usize, run: &Run) -> Option<StepReport> {
         let of = self.events[number];
-        if self.replicas[r].stopping.is_some() && self.rng.random_bool(0.5) {
-            return Some(StepReport::Stopped);
+        if let Some(stopped) = self.stopped(r) {
+            return Some(stopped);
         }
         if of.fate == Fate::Superseded(run.step) {
             return Some(StepReport::Superseded);

@@ -85,6 +85,10 @@ pub(super) enum Defect {
     NewsForgotten,
     /// What is read ahead does not show which records cancel runs.
     EndingsUnseen,
+    /// The store claims runs with their admission that another run of their key precedes.
+    FollowersClaimed,
+    /// The store says that runs are admitted with their claims, and writes no claim.
+    FirstClaimsUnwritten,
     /// A refusal is treated as an outage: a request that the store will never accept is repeated for ever.
     RefusalIsOutage,
 }

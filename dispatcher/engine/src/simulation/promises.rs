@@ -114,6 +114,12 @@ fn news_that_nobody_waits_for_is_noticed() {
 }
 
 #[test]
+fn claims_with_the_admission_of_runs_that_must_wait_or_that_are_not_written_are_noticed() {
+    is_caught(Defect::FollowersClaimed, &["order", "effects"]);
+    is_caught(Defect::FirstClaimsUnwritten, &["no fault of its own", "effects"]);
+}
+
+#[test]
 fn news_that_are_read_ahead_and_lost_are_noticed() {
     is_caught(Defect::NewsForgotten, &["no old news"]);
     is_caught(Defect::EndingsUnseen, &["no old news"]);

@@ -14,16 +14,31 @@ use crate::arrival::{Admission, Arrival, Batch};
 use crate::isolate::{self, RetryingStore, StoreAnswer};
 use crate::{Change, ChangeKind, Changed, StoreRequest, StoreWrite};
 
-/// Returns true if the store refuses an arrival. A reduced arrival holds nothing that could be refused.
-fn is_refused(arrival: &Arrival, events: &[EventPlan]) -> bool {
-    let is_reduced = matches!(arrival.verdict, Some((Reason::Unstorable, _)));
-    !is_reduced && events[event_number(&arrival.event.reference())].fate == Fate::Unstorable
+/// Returns true if the store refuses a batch: for an arrival, or for the claim with which its run would begin. A reduced
+/// arrival holds nothing that could be refused.
+fn is_refused(batch: &Batch, events: &[EventPlan]) -> bool {
+    let refused = |arrival: &Arrival| {
+        let number = event_number(&arrival.event.reference());
+        let is_reduced = matches!(arrival.verdict, Some((Reason::Unstorable, _)));
+        match events[number].fate {
+            Fate::Unstorable => !is_reduced,
+            Fate::Unwritable(0) => batch.begins.contains(&arrival.offset) && claim_is_refused(number),
+            _ => false,
+        }
+    };
+    batch.arrivals.iter().any(refused)
+}
+
+/// Returns true if the store refuses the claims of a run whose results it refuses.
+fn claim_is_refused(number: usize) -> bool {
+    number.is_multiple_of(2)
 }
 
 struct OfWorld<'a> {
     store: Mutex<&'a mut SimulatedStore>,
-    take: fn(&mut SimulatedStore, &Batch, &[EventPlan]) -> Option<Admission>,
+    take: fn(&mut SimulatedStore, &Batch, &[EventPlan], i64) -> Option<Admission>,
     events: &'a [EventPlan],
+    now: i64,
 }
 
 #[async_trait]
@@ -31,10 +46,10 @@ impl RetryingStore for OfWorld<'_> {
     type Error = &'static str;
 
     async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, Self::Error>> {
-        Some(if batch.arrivals.iter().any(|arrival| is_refused(arrival, self.events)) {
+        Some(if is_refused(batch, self.events) {
             StoreAnswer::Refused("refused")
         } else {
-            StoreAnswer::Done((self.take)(&mut self.store.lock().expect("one thread"), batch, self.events))
+            StoreAnswer::Done((self.take)(&mut self.store.lock().expect("one thread"), batch, self.events, self.now))
         })
     }
 
@@ -48,13 +63,21 @@ impl RetryingStore for OfWorld<'_> {
 }
 
 /// Admits a batch as the dispatcher does. The flag is true if it was admitted in parts.
-pub(super) fn admit(store: &mut SimulatedStore, events: &[EventPlan], batch: &Batch) -> (Option<Admission>, bool) {
-    in_parts(OfWorld { store: Mutex::new(store), take: SimulatedStore::admit, events }, batch)
+pub(super) fn admit(
+    store: &mut SimulatedStore,
+    events: &[EventPlan],
+    batch: &Batch,
+    now: i64,
+) -> (Option<Admission>, bool) {
+    in_parts(OfWorld { store: Mutex::new(store), take: SimulatedStore::admit, events, now }, batch)
 }
 
 /// Tells the news of a batch as the dispatcher does. The flag is true if it was told in parts.
 pub(super) fn tell(store: &mut SimulatedStore, events: &[EventPlan], batch: &Batch) -> (Option<Admission>, bool) {
-    in_parts(OfWorld { store: Mutex::new(store), take: SimulatedStore::tell, events }, batch)
+    in_parts(
+        OfWorld { store: Mutex::new(store), take: |store, batch, events, _| store.tell(batch, events), events, now: 0 },
+        batch,
+    )
 }
 
 fn in_parts(of_world: OfWorld<'_>, batch: &Batch) -> (Option<Admission>, bool) {
@@ -68,7 +91,7 @@ impl World {
     pub(super) fn is_refused(&self, question: &Question) -> bool {
         match question {
             Question::Engine(StoreRequest::Write(StoreWrite::Admit(batch) | StoreWrite::Tell(batch))) => {
-                batch.arrivals.iter().any(|arrival| is_refused(arrival, &self.events))
+                is_refused(batch, &self.events)
             }
             Question::Engine(StoreRequest::Change(change)) | Question::Claim(_, change) => self.refuses(change),
             Question::Engine(StoreRequest::Write(_) | StoreRequest::Read(_)) => false,
@@ -82,7 +105,7 @@ impl World {
         let Fate::Unwritable(step) = self.events[number].fate else { return false };
         let holds_something = match &change.kind {
             // The request of every second run, the result of all.
-            ChangeKind::Claim { .. } => number.is_multiple_of(2),
+            ChangeKind::Claim { .. } => claim_is_refused(number),
             ChangeKind::Advance { .. } | ChangeKind::Wait { .. } | ChangeKind::Park { .. } => true,
             ChangeKind::End { verdict, .. } => verdict.is_none(),
         };

@@ -1,6 +1,7 @@
 //! The store: every run, the owner of each partition, and the state of subjects. Carries out one question at a time.
 
 mod change;
+mod first_claim;
 mod news;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -9,9 +10,10 @@ use bytes::Bytes;
 use serde_json::Value;
 use usher_proto::{Epoch, EventRef, Offset, Partition, Reason, SubjectId, Timestamp};
 
+use self::first_claim::{FIRST_CLAIMS, FirstStep};
 use super::happening::{self, EventPlan, event_number, user_number, user_of_key};
-use super::plan::Defect;
-use crate::arrival::{Admission, Arrival, Batch, Ownership};
+use super::plan::{Defect, Plan, StepPlan};
+use crate::arrival::{Admission, Arrival, Batch, FirstClaim, Ownership};
 use crate::{AttemptState, FOUND_AT_ONCE, Run, RunState};
 
 /// Maximum number of waits and pauses that are ended at once, in each partition.
@@ -114,6 +116,10 @@ pub(super) struct SimulatedStore {
     /// Maximum age of an event; absent if events do not expire.
     life: Option<std::time::Duration>,
     defect: Defect,
+    /// The flow's first step, if its first attempt can be claimed with the admission; else absent.
+    pub(super) first: Option<FirstStep>,
+    /// The number of the last request that was made with an admission.
+    claims: u64,
     /// Runs that have not ended.
     pub(super) live: usize,
     /// Number of runs that have ended, by state.
@@ -125,14 +131,14 @@ pub(super) struct SimulatedStore {
 }
 
 impl SimulatedStore {
-    pub(super) fn new(
-        partitions: usize,
-        users: usize,
-        destinations: Vec<String>,
-        body: Bytes,
-        life: Option<std::time::Duration>,
-        defect: Defect,
-    ) -> Self {
+    pub(super) fn new(plan: &Plan, body: Bytes) -> Self {
+        let destinations: Vec<String> = plan.destinations.iter().map(|of| of.name.clone()).collect();
+        let first = match plan.steps.first() {
+            Some(StepPlan::Call { destination, needs }) => {
+                plan.destinations[*destination].remembers.then_some(FirstStep { needs: *needs })
+            }
+            Some(StepPlan::Wait(_)) | None => None,
+        };
         let partition = || PartitionRows {
             epoch: Epoch(0),
             frontier: None,
@@ -142,14 +148,16 @@ impl SimulatedStore {
         };
         Self {
             rows: Vec::new(),
-            lanes: (0..users).map(|_| LaneRows::default()).collect(),
-            partitions: (0..partitions).map(|_| partition()).collect(),
-            users: vec![Known::default(); users],
+            lanes: (0..plan.users).map(|_| LaneRows::default()).collect(),
+            partitions: (0..plan.partitions).map(|_| partition()).collect(),
+            users: vec![Known::default(); plan.users],
             suppressed: BTreeSet::new(),
             destinations,
             body,
-            life,
-            defect,
+            life: plan.expires_after,
+            defect: plan.defect,
+            first,
+            claims: FIRST_CLAIMS,
             live: 0,
             ended: BTreeMap::new(),
             seen: HashSet::new(),
@@ -218,6 +226,7 @@ impl SimulatedStore {
             wait_until: row.wait_until.map(Timestamp::from_millis),
             verdict: row.verdict.clone(),
             quarantined: false,
+            claimed: None,
         }
     }
 
@@ -310,7 +319,12 @@ impl SimulatedStore {
         }
     }
 
-    pub(super) fn admit(&mut self, batch: &Batch, events: &[EventPlan]) -> Option<Admission> {
+    /// Counts an attempt whose result will not arrive.
+    pub(super) fn interrupted(&mut self, number: usize) {
+        self.rows[number].as_mut().expect("a row").interrupted += 1;
+    }
+
+    pub(super) fn admit(&mut self, batch: &Batch, events: &[EventPlan], now: i64) -> Option<Admission> {
         let index = Self::index(batch.partition);
         if !self.owns(batch.partition, batch.epoch) {
             return None;
@@ -319,10 +333,10 @@ impl SimulatedStore {
         if matches!(self.defect, Defect::FrontierFirst | Defect::FrontierFirstUnseen) {
             // The deferred batch is stored with the next one.
             let owed = std::mem::replace(&mut self.owed, vec![batch.clone()]);
-            owed.iter().for_each(|batch| drop(self.insert(batch, events)));
+            owed.iter().for_each(|batch| drop(self.insert(batch, events, now)));
             return Some(Admission::default());
         }
-        Some(self.insert(batch, events))
+        Some(self.insert(batch, events, now))
     }
 
     /// Discards the deferred batches, as the end of the process that sent them does.
@@ -330,11 +344,12 @@ impl SimulatedStore {
         self.owed.clear();
     }
 
-    fn insert(&mut self, batch: &Batch, events: &[EventPlan]) -> Admission {
+    fn insert(&mut self, batch: &Batch, events: &[EventPlan], now: i64) -> Admission {
         let mut admission = Admission::default();
         let partition = Self::index(batch.partition);
         let destination = self.destination(batch.connector.as_ref());
         let mut new = Vec::new();
+        let mut alone = Vec::new();
         let sees = |arrival: &&Arrival| {
             let number = event_number(&arrival.event.reference());
             self.seen.insert(number) || self.defect == Defect::RepeatedEffects
@@ -374,14 +389,24 @@ impl SimulatedStore {
             }));
             self.live += 1;
             let number = u32::try_from(number).expect("few");
+            if batch.begins.contains(&arrival.offset) && self.is_alone(number) {
+                alone.push(number);
+            }
             self.update(number, |row| row.state = RunState::Queued);
             new.push(number);
         }
         let woken = self.take_news(&fresh, events);
+        let claim = |number| Some((number, self.claim_first(number, events, now)?));
+        let mut claims: BTreeMap<u32, FirstClaim> = alone.into_iter().filter_map(claim).collect();
         for arrival in fresh.iter().filter(|arrival| arrival.cancels) {
             self.cancel(&arrival.event.subject, arrival.offset.0, &mut admission.cancelled);
         }
         self.put_in_lanes(&new, &woken, &mut admission, events);
+        let claimed = |run: Run| {
+            let number = u32::try_from(event_number(&run.event.reference())).expect("few");
+            claims.remove(&number).map_or_else(|| run.clone(), |claim| claim.begin(run.clone()))
+        };
+        admission.heads = admission.heads.into_iter().map(claimed).collect();
         admission
     }
 

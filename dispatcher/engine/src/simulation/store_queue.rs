@@ -91,6 +91,9 @@ impl World {
                     && let Input::Admitted { admission: Some(admission), .. } = &**input
                 {
                     queue.cancelled_unacknowledged.extend(admission.cancelled.iter().map(|(key, _)| user_number(key)));
+                    // Who finds the run takes its attempt for one that was interrupted.
+                    let claimed = admission.heads.iter().filter(|run| run.claimed.is_some());
+                    claimed.for_each(|run| self.store.interrupted(event_number(&run.event.reference())));
                 }
                 queue.questions.push_front(question);
                 queue.retried = true;
@@ -131,7 +134,7 @@ impl World {
                     Input::Acquired { assignment: *assignment, owned: store.acquire(partitions) }
                 }
                 StoreWrite::Admit(batch) => {
-                    let (admission, in_parts) = refusal::admit(store, &self.events, batch);
+                    let (admission, in_parts) = refusal::admit(store, &self.events, batch, self.now);
                     let retried = retried || in_parts;
                     let p = index(batch.partition);
                     let frontier = store.frontier(p).filter(|_| self.plan.defect != Defect::FrontierFirstUnseen);

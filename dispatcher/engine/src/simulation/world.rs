@@ -148,7 +148,6 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(plan: Plan) -> Self {
-        let names = plan.destinations.iter().map(|destination| destination.name.clone()).collect();
         let body = Bytes::from(vec![b'x'; plan.body]);
         let mut shares: Vec<f64> = Vec::with_capacity(plan.users);
         for rank in 1..=plan.users {
@@ -165,14 +164,7 @@ impl World {
             shares,
             log: SimulatedLog::new(plan.partitions),
             group: SimulatedGroup::new(plan.partitions, plan.replicas),
-            store: SimulatedStore::new(
-                plan.partitions,
-                plan.users,
-                names,
-                body.clone(),
-                plan.expires_after,
-                plan.defect,
-            ),
+            store: SimulatedStore::new(&plan, body.clone()),
             body,
             store_back_at: 0,
             destinations: plan.destinations.iter().map(|of| Destination::new(of.clone(), plan.defect)).collect(),

@@ -10,7 +10,8 @@ use usher_flows::OnUnknownOutcome;
 use usher_proto::Reason;
 use usher_service::clock;
 
-use super::{StepCall, StepExecutor};
+use super::StepExecutor;
+use super::step_call::StepCall;
 
 impl StepExecutor {
     /// Makes the attempt: looks up what became of an earlier one if that is unknown, and otherwise sends the request.
@@ -30,7 +31,9 @@ impl StepExecutor {
         request: &[u8],
         gate: &CallGate,
     ) -> Option<Outcome> {
-        step_call.run.request.as_ref()?;
+        if step_call.run.request.is_none() || step_call.run.claimed.is_some() {
+            return None;
+        }
         let recognised = match step_call.connector.idempotency() {
             Idempotency::Natural => true,
             Idempotency::KeyFor(life) => {
@@ -41,7 +44,7 @@ impl StepExecutor {
         if recognised {
             return None;
         }
-        let flow = self.versions.name();
+        let flow = self.requests.versions.name();
         let connector = step_call.call.connector.as_str();
         let looked_up =
             tokio::time::timeout(step_call.call.timeout, step_call.connector.lookup(request, &step_call.key, gate))
@@ -75,7 +78,7 @@ impl StepExecutor {
             Err(_) => Outcome::retry(Cause::Timeout),
         };
 
-        let flow = self.versions.name();
+        let flow = self.requests.versions.name();
         let connector = call.connector.as_str();
         let label = match &outcome {
             Outcome::Done(_) => "done",

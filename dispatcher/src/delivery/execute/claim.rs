@@ -7,7 +7,8 @@ use usher_engine::{AttemptState, Change, ChangeKind, Changed, StepReport};
 use usher_proto::{Epoch, Reason};
 use usher_service::clock;
 
-use super::{StepCall, StepExecutor, StepExit, reject};
+use super::step_call::StepCall;
+use super::{StepExecutor, StepExit, reject};
 use crate::delivery::quotas::CallPermit;
 use crate::delivery::store_actor::Stopped;
 
@@ -26,15 +27,19 @@ impl StepExecutor {
         request: &[u8],
         quota: &str,
     ) -> Result<Option<CallPermit>, StepExit> {
-        let wait = || self.quotas.permit(quota, self.versions.name(), step_call.urgent, &self.stop);
-        if !self.quotas.is_near(quota) {
+        let wait = || self.quotas.permit(quota, self.requests.versions.name(), step_call.urgent, &self.stop);
+        let claimed = step_call.run.claimed;
+        if claimed.is_none() && !self.quotas.is_near(quota) {
             // Claims only after the wait: a new owner of the partition would have to take an earlier claim for an
             // attempt.
             let permit = wait().await.map_err(|Stopped| StepReport::Stopped)?;
             self.claim(step_call, epoch, request).await?;
             return Ok(Some(permit));
         }
-        let mut claimed = self.claim(step_call, epoch, request).await?;
+        let mut claimed = match claimed {
+            Some(with_admission) => with_admission,
+            None => self.claim(step_call, epoch, request).await?,
+        };
         let Ok(permit) = wait().await else { return Ok(None) };
         while clock::since_boot() - claimed >= LEASE {
             claimed = self.claim(step_call, epoch, request).await?;

@@ -10,9 +10,11 @@ use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscr
 use usher_proto::{AddressDigest, Reason};
 use usher_suppression::{InvalidRecipient, Rules};
 
-use super::{StepCall, StepExecutor, StepExit, of_step, reject};
+use super::request_maker::RequestMaker;
+use super::step_call::StepCall;
+use super::{StepExit, of_step, reject};
 
-impl StepExecutor {
+impl RequestMaker {
     /// Returns the request in its stored form, together with its recipients.
     pub(super) async fn request(
         &self,
@@ -33,7 +35,7 @@ impl StepExecutor {
             let rules = self.rules(step_call, &recipients).await?;
             let held = recipients.iter().find_map(|address| rules.held(address));
             if let Some(held) = held.or_else(|| rules.held_unseen().filter(|_| recipients.is_empty())) {
-                return Err(self.held_back(step_call, held));
+                return Err(held_back(step_call, held));
             }
         }
         Ok(kept.to_vec())
@@ -55,13 +57,13 @@ impl StepExecutor {
         if !writes_to.is_empty() {
             // Without an address the message would go to the test number.
             if test_number && recipients.is_empty() {
-                return Err(self.held_back(step_call, SkipReason::HeldBack));
+                return Err(held_back(step_call, SkipReason::HeldBack));
             }
             let rules = self.rules(step_call, &recipients).await?;
             let unseen = rules.held_unseen().filter(|_| recipients.is_empty());
             let held = usher_suppression::drop_suppressed(&mut people, writes_to, |address| rules.held(address));
             if let Some(held) = held.or(unseen) {
-                return Err(self.held_back(step_call, held));
+                return Err(held_back(step_call, held));
             }
             recipients.retain(|address| rules.held(address).is_none());
         }
@@ -91,13 +93,6 @@ impl StepExecutor {
         Ok(Rules { allowlist: &self.suppression.allowlist, listed })
     }
 
-    fn held_back(&self, step_call: &StepCall<'_>, held: SkipReason) -> StepExit {
-        let flow = self.versions.name();
-        self.metrics.steps_skipped.with_label_values(&[flow, held.label()]).inc();
-        tracing::info!(why = held.label(), "step skipped: recipient is suppressed or not allowed");
-        StepReport::HeldBack { held, next: step_call.next.clone() }.into()
-    }
-
     /// Returns the unsubscribe link of this list for the message's only recipient.
     fn link(&self, step_call: &StepCall<'_>, list: &str, recipients: &[String]) -> Result<String, StepExit> {
         let Some(links) = &self.suppression.links else {
@@ -110,6 +105,10 @@ impl StepExecutor {
         };
         Ok(links.url(&Unsubscribe::new(&step_call.run.event.subject, list, AddressDigest::of(recipient))))
     }
+}
+
+fn held_back(step_call: &StepCall<'_>, held: SkipReason) -> StepExit {
+    StepReport::HeldBack { held, next: step_call.next.clone() }.into()
 }
 
 /// Adds the headers with which a mail program unsubscribes in one click (RFC 8058). They replace such headers of the

@@ -1,11 +1,13 @@
 //! Attempts with a fake connector and a real store.
 
+mod first_claim;
 mod recipients;
 mod spans;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,12 +15,12 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use usher_connectors::{Idempotency, Lookup, PrepareError, StepInput};
-use usher_engine::Effect;
+use usher_connectors::{Connector, Connectors, Idempotency, Lookup, PrepareError, StepInput};
 use usher_engine::arrival::{Arrival, Batch};
 use usher_engine::clock::ClockState;
-use usher_flows::FlowSource;
-use usher_proto::{Epoch, Event, EventId, Instance, Key, Offset, Partition, Snapshot, Source, SubjectId};
+use usher_engine::{AttemptState, Effect};
+use usher_flows::{Flow, FlowSource};
+use usher_proto::{Epoch, Event, EventId, Instance, Key, Offset, Partition, Snapshot, Source, SubjectId, Timestamp};
 use usher_quota::{LimitedAccount, Quota};
 use usher_service::Readiness;
 use usher_sql::{Database, DatabaseAddress, Outage};
@@ -26,6 +28,8 @@ use usher_store::{SqlStore, Store};
 
 use super::*;
 use crate::delivery::destinations::SharedDestinations;
+use crate::delivery::store_actor::StoreParts;
+use crate::delivery::versions::Versions;
 
 const FLOW: &str = r#"
 on = ["clerk/user.created"]
@@ -92,6 +96,7 @@ fn done() -> Outcome {
 struct Scene {
     store: Arc<dyn Store>,
     executor: StepExecutor,
+    flow: Arc<Flow>,
     fake: Arc<Fake>,
     run: Run,
     epoch: Epoch,
@@ -147,6 +152,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
         refused: Vec::new(),
         flow_version,
         connector,
+        begins: BTreeSet::new(),
     };
     let run = store.admit("test", &batch).await.expect("it is admitted").heads.remove(0);
 
@@ -154,19 +160,10 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let stop = CancellationToken::new();
     let (answers, _) = mpsc::unbounded_channel();
     let outage = Outage::of(&database, "store", Readiness::needing(["store"]));
-    let store_handle = StoreHandle::start(
-        "test".into(),
-        "me".into(),
-        store.clone(),
-        metrics.clone(),
-        outage.clone(),
-        stop.clone(),
-        answers,
-    );
     let fake = Arc::new(fake);
     let connectors: Connectors =
         ["resend", "novu", "stripe"].map(|name| (name.to_owned(), fake.clone() as Arc<dyn Connector>)).into();
-    let versions = Versions::new(flow, store.clone());
+    let versions = Versions::new(flow.clone(), store.clone());
     let quota: Quota = quota.parse().expect("a quota");
     let destination = "resend".to_owned();
     let account = fake.part.as_ref().map_or_else(|| destination.clone(), |part| quotas::part(&destination, part));
@@ -176,20 +173,28 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let connectors = Arc::new(connectors);
     let suppression = Arc::default();
     let clock = tokio::sync::watch::Sender::new(ClockState::Right).subscribe();
-    let executor = StepExecutor {
+    let requests = Arc::new(RequestMaker {
         versions,
         people: store.clone(),
-        subjects: SubjectReader::start(store.clone()),
         connectors,
-        quotas,
         suppression,
-        store_handle,
-        metrics,
         clock,
+        outage: outage.clone(),
+        stop: stop.clone(),
+    });
+    let parts = StoreParts {
+        flow: "test".into(),
+        owner: "me".into(),
+        store: store.clone(),
+        claims: requests.clone(),
+        metrics: metrics.clone(),
         outage,
-        stop,
+        stop: stop.clone(),
     };
-    Scene { executor, store, fake, run, epoch, sharing, _folder: folder }
+    let store_handle = StoreHandle::start(parts, answers);
+    let subjects = SubjectReader::start(store.clone());
+    let executor = StepExecutor { requests, subjects, quotas, store_handle, metrics, stop };
+    Scene { executor, flow, store, fake, run, epoch, sharing, _folder: folder }
 }
 
 impl Scene {
@@ -294,6 +299,7 @@ async fn of_who_was_deleted_only_the_steps_that_say_so_are_made() {
             refused: Vec::new(),
             flow_version: "1".into(),
             connector: None,
+            begins: BTreeSet::new(),
         }
     };
     for (flow, expected) in [(FLOW.to_owned(), 0), (format!("{FLOW}for_deleted = true\n"), 1)] {

@@ -24,10 +24,10 @@ pub(crate) async fn tell(database: &Database, flow: &str, batch: &Batch) -> Resu
 
 /// The newest snapshot of each subject. They are ordered by subject, because flows that write the same subjects at the
 /// same time would otherwise deadlock.
-type News<'a> = BTreeMap<&'a SubjectId, (&'a EventRef, &'a Snapshot)>;
+pub(super) type News<'a> = BTreeMap<&'a SubjectId, (&'a EventRef, &'a Snapshot)>;
 
 impl Admitting<'_> {
-    fn news(&self) -> News<'_> {
+    pub(super) fn news(&self) -> News<'_> {
         let mut newest = News::new();
         for Identified { arrival, event, .. } in &self.new {
             let Some(snapshot) = &arrival.snapshot else { continue };

@@ -5,6 +5,7 @@
 //! `staging`; one suppressed address; dead letters that were redriven. For Postgres its rows are copied into the tables
 //! of that version.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -126,7 +127,16 @@ async fn nothing_is_lost(address: &str) {
         let frontier = offset.next();
         let flow_version = "v2".to_owned();
         let connector = None;
-        let batch = Batch { partition, epoch, frontier, arrivals, refused: Vec::new(), flow_version, connector };
+        let batch = Batch {
+            partition,
+            epoch,
+            frontier,
+            arrivals,
+            refused: Vec::new(),
+            flow_version,
+            connector,
+            begins: BTreeSet::new(),
+        };
         store.admit(MAIL, &batch).await.unwrap()
     };
     let event = |run: &RunRecord, id: &str| Event { subject: run.subject.clone(), ..event(id, "") };

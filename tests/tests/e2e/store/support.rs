@@ -1,5 +1,7 @@
 //! A store of its own for each test, and the arrivals and changes that the tests give it.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 pub(super) const FLOW: &str = "test";
@@ -106,7 +108,16 @@ pub(super) fn news(offset: i64, id: &str, key: &str, updated_at: i64, alive: boo
 pub(super) fn batch(epoch: Epoch, arrivals: Vec<Arrival>) -> Batch {
     let frontier = arrivals.iter().map(|arrival| arrival.offset.next()).max().unwrap_or_default();
     let connector = Some("resend".to_owned());
-    Batch { partition: ZERO, epoch, frontier, arrivals, refused: Vec::new(), flow_version: "v1".into(), connector }
+    Batch {
+        partition: ZERO,
+        epoch,
+        frontier,
+        arrivals,
+        refused: Vec::new(),
+        flow_version: "v1".into(),
+        connector,
+        begins: BTreeSet::new(),
+    }
 }
 
 impl TestStore {

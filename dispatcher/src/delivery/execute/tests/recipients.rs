@@ -6,6 +6,7 @@ use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
 use usher_proto::{AddressDigest, Offset};
 use usher_service::options::Environment;
+use usher_suppression::SuppressionPolicy;
 
 use super::*;
 
@@ -14,9 +15,17 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 impl Scene {
     /// Applies these suppression settings.
     fn with<const N: usize>(mut self, settings: [(&str, &str); N]) -> Self {
-        self.executor.suppression = Arc::new(
-            SuppressionPolicy::from_environment(&Environment::from_vars(settings), None).expect("good settings"),
-        );
+        let policy = SuppressionPolicy::from_environment(&Environment::from_vars(settings), None);
+        let RequestMaker { people, connectors, clock, outage, stop, .. } = &*self.executor.requests;
+        self.executor.requests = Arc::new(RequestMaker {
+            versions: Versions::new(self.flow.clone(), self.store.clone()),
+            people: people.clone(),
+            connectors: connectors.clone(),
+            suppression: Arc::new(policy.expect("good settings")),
+            clock: clock.clone(),
+            outage: outage.clone(),
+            stop: stop.clone(),
+        });
         self
     }
 
@@ -42,6 +51,7 @@ impl Scene {
             arrivals: vec![arrival],
             flow_version: self.run.flow_version.clone(),
             connector: None,
+            begins: BTreeSet::new(),
         };
         self.store.admit("test", &batch).await.expect("it is admitted");
     }

@@ -1,0 +1,203 @@
+//! Makes requests of steps: from the run, the newest state of its subject, and the rules about recipients. Nothing here
+//! depends on a claim, so the first request of a run can be made before the run is admitted.
+
+use std::borrow::Borrow;
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use usher_connectors::{Connectors, Idempotency};
+use usher_engine::arrival::FirstClaim;
+use usher_engine::clock::ClockState;
+use usher_engine::{NextStep, Run, StepReport, account};
+use usher_flows::{Action, Call, Context, Flow, FlowStep};
+use usher_proto::{Reason, Subject, Timestamp};
+use usher_service::clock;
+use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
+use usher_sql::Outage;
+use usher_store::{FirstClaims, StoreError, SubjectStore};
+use usher_suppression::SuppressionPolicy;
+
+use super::step_call::{StepCall, idempotency_key};
+use super::{StepExit, of_step, reject};
+use crate::delivery::versions::Versions;
+
+/// Longest first pause before the store is retried.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What the requests of a flow are made with.
+pub(in crate::delivery) struct RequestMaker {
+    pub(in crate::delivery) versions: Versions,
+    pub(in crate::delivery) people: Arc<dyn SubjectStore>,
+    pub(in crate::delivery) connectors: Arc<Connectors>,
+    pub(in crate::delivery) suppression: Arc<SuppressionPolicy>,
+    pub(in crate::delivery) clock: watch::Receiver<ClockState>,
+    pub(in crate::delivery) outage: Outage,
+    pub(in crate::delivery) stop: CancellationToken,
+}
+
+impl RequestMaker {
+    /// Returns the version of the flow with which a run began.
+    pub(super) async fn flow(&self, run: &Run) -> Result<Arc<Flow>, StepExit> {
+        let version = self.ask(|| self.versions.get(&run.flow_version)).await?;
+        version.ok_or_else(|| reject(Reason::FlowChanged, "its version of the flow cannot be read any more"))
+    }
+
+    /// Returns the call of the run's present step with its request in its stored form, or the report of a step that calls
+    /// nothing now.
+    pub(super) async fn make<'a>(
+        &'a self,
+        flow: &'a Flow,
+        step: &'a FlowStep,
+        run: &'a Run,
+        subject: Option<&Subject>,
+    ) -> Result<(StepCall<'a>, Vec<u8>), StepExit> {
+        let next = next_step(flow, run);
+        let about_deletion = run.event.kind == "user.deleted";
+        if subject.is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
+            let rest = flow.goes_on_deleted(run.step);
+            return Err(if rest { StepReport::Skipped(next) } else { StepReport::Superseded }.into());
+        }
+        let mut context =
+            Context::new(flow, run, subject).map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
+        if let Some(former) = run.left_address()
+            && self.ask(|| self.people.is_used(&run.event.subject, former)).await?
+        {
+            context.set_address_still_used();
+        }
+        let now = clock::now();
+        // A wait ends only by a clock that is proven right.
+        let is_over = *self.clock.borrow() == ClockState::Right && run.wait_until.is_some_and(|until| now >= until);
+        if run.request.is_none()
+            && let Some(report) = early_report(flow, run, &next, &context, subject, now, is_over)
+                .map_err(|error| reject(Reason::Template, of_step(step, &error)))?
+        {
+            return Err(report.into());
+        }
+        let step_call = self.call(flow, step, run)?;
+        let request = self.request(flow, &step_call, context).await?;
+        Ok((step_call, request))
+    }
+
+    /// Returns the call of the run's present step.
+    pub(super) fn call<'a>(
+        &'a self,
+        flow: &'a Flow,
+        step: &'a FlowStep,
+        run: &'a Run,
+    ) -> Result<StepCall<'a>, StepExit> {
+        let next = next_step(flow, run);
+        let Action::Call(call) = &step.action else { return Err(StepReport::Skipped(next).into()) };
+        let account = account(&call.connector, run.event.instance());
+        let Some(connector) = self.connectors.get(&account) else {
+            return Err(reject(Reason::Configuration, "its connector is not open"));
+        };
+        let key = idempotency_key(self.versions.name(), &step.name, run);
+        let operation = usher_connectors::operation(&call.connector, &call.operation);
+        let connector = &**connector;
+        Ok(StepCall { run, call, step, next, connector, account, operation, urgent: flow.urgent, key })
+    }
+
+    /// Retries `ask` until the store answers. An outage of the store is not the run's fault and uses up none of its
+    /// attempts.
+    pub(super) async fn ask<T, E: Borrow<StoreError>, F: Future<Output = Result<T, E>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, StepExit> {
+        let attempt = || async {
+            match ask().await {
+                Ok(answer) => ControlFlow::Break(answer),
+                Err(error) => {
+                    let error: &StoreError = error.borrow();
+                    self.outage.record_failure(error.fault(), &error.to_string()).await;
+                    ControlFlow::Continue(())
+                }
+            }
+        };
+        let backoff = Backoff { first: ASK_AGAIN, max: 4 * ASK_AGAIN, jitter: Jitter::Equal };
+        retry(backoff, RetryLimit::Stop(&self.stop), attempt).await.map_err(|()| StepReport::Stopped.into())
+    }
+
+    async fn first_request(&self, run: &Run, subject: Option<&Subject>) -> Option<Vec<u8>> {
+        let flow = self.versions.known(&run.flow_version);
+        let step = flow.steps.first()?;
+        // Whoever finds the claim without its result repeats the request. That is harmless only if the destination
+        // recognises it; otherwise nothing is claimed before it is about to be sent.
+        let recognises = self.call(&flow, step, run).ok()?.connector.idempotency() != Idempotency::None;
+        if !recognises || flow.version != run.flow_version {
+            return None;
+        }
+        // Whatever keeps the step from being called is found again when the run has been admitted.
+        self.make(&flow, step, run, subject).await.ok().map(|(_, request)| request)
+    }
+}
+
+#[async_trait]
+impl FirstClaims for RequestMaker {
+    async fn first_claim(&self, run: &Run, subject: Option<&Subject>) -> Option<FirstClaim> {
+        let since_boot = clock::since_boot();
+        let at = clock::now();
+        let made = AssertUnwindSafe(self.first_request(run, subject)).catch_unwind().await;
+        // A step that panics does so again when it is executed, and is counted there.
+        let request = made.ok().flatten()?;
+        Some(FirstClaim { request, at, since_boot })
+    }
+}
+
+/// Returns the continuation after the run's present step.
+pub(super) fn next_step(flow: &Flow, run: &Run) -> NextStep {
+    if run.step + 1 == flow.steps.len() { NextStep::End } else { NextStep::Step(destination(flow, run.step + 1, run)) }
+}
+
+/// Returns the account that a step of this run calls; `None` if the step calls no destination.
+fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
+    flow.connector(step).map(|connector| account(connector, run.event.instance()))
+}
+
+/// Returns the report of a step that is not to be called now, because it does not apply or has to wait. `is_over` is
+/// true if the run's wait has ended.
+fn early_report(
+    flow: &Flow,
+    run: &Run,
+    next: &NextStep,
+    context: &Context,
+    subject: Option<&Subject>,
+    now: Timestamp,
+    is_over: bool,
+) -> Result<Option<StepReport>, usher_flows::Unrenderable> {
+    let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
+    if run.step == 0 && !flow.wants(context)? {
+        // The filter could not be evaluated when the event arrived, or the operator who redrives the run has changed
+        // it.
+        return Ok(Some(StepReport::NothingToDo));
+    }
+    if let Some(when) = &step.when
+        && !usher_flows::evaluate(when, context)?.is_some_and(|value| value.is_true())
+    {
+        return Ok(Some(StepReport::Skipped(next.clone())));
+    }
+    match &step.action {
+        Action::Wait(_) if is_over => Ok(Some(StepReport::Skipped(next.clone()))),
+        Action::Wait(pause) => {
+            let until = run.wait_until.unwrap_or_else(|| now.plus(*pause));
+            Ok(Some(StepReport::Wait { until, news_after: None }))
+        }
+        Action::Call(Call { needs: Some(needs), .. }) => {
+            if usher_flows::evaluate(&needs.value, context)?.is_some() {
+                return Ok(None);
+            }
+            if is_over {
+                return Ok(Some(StepReport::NothingToDo));
+            }
+            let until = run.wait_until.unwrap_or_else(|| now.plus(needs.within));
+            let news_after = Some(subject.map_or(0, |subject| subject.revision));
+            Ok(Some(StepReport::Wait { until, news_after }))
+        }
+        Action::Call(Call { needs: None, .. }) => Ok(None),
+    }
+}
