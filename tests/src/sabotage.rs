@@ -44,7 +44,7 @@ pub trait Sabotage: Send + Sync + 'static {
         batch: &Batch,
         claims: &dyn FirstClaims,
     ) -> Result<Admission, StoreError> {
-        store.admit_claiming(flow, batch, claims).await
+        admit(store, flow, batch, claims).await
     }
 
     /// Replaces [`RunStore::change`].
@@ -72,6 +72,21 @@ pub trait Sabotage: Send + Sync + 'static {
     }
 }
 
+/// Admits one batch.
+///
+/// # Errors
+///
+/// As [`RunStore::admit`].
+pub(crate) async fn admit(
+    store: &dyn RunStore,
+    flow: &str,
+    batch: &Batch,
+    claims: &dyn FirstClaims,
+) -> Result<Admission, StoreError> {
+    let mut admitted = store.admit_claiming(flow, std::slice::from_ref(batch), claims).await?;
+    admitted.pop().flatten().ok_or(StoreError::Fenced(batch.partition))
+}
+
 /// Returns a function that wraps a store in `sabotage`.
 pub fn around<S: Sabotage>(sabotage: &Arc<S>) -> impl FnOnce(Arc<dyn RunStore>) -> Arc<dyn RunStore> + Send + use<S> {
     let sabotage = sabotage.clone();
@@ -96,10 +111,18 @@ impl<S: Sabotage> RunStore for Sabotaged<S> {
     async fn admit_claiming(
         &self,
         flow: &str,
-        batch: &Batch,
+        batches: &[Batch],
         claims: &dyn FirstClaims,
-    ) -> Result<Admission, StoreError> {
-        self.sabotage.admit(&*self.store, flow, batch, claims).await
+    ) -> Result<Vec<Option<Admission>>, StoreError> {
+        let mut admitted = Vec::new();
+        for batch in batches {
+            admitted.push(match self.sabotage.admit(&*self.store, flow, batch, claims).await {
+                Ok(admission) => Some(admission),
+                Err(StoreError::Fenced(_)) => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(admitted)
     }
 
     async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {

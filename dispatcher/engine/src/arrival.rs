@@ -7,7 +7,7 @@ use bytes::Bytes;
 use usher_proto::suppression::SuppressionChange;
 use usher_proto::{Epoch, Event, EventRef, Key, Offset, Partition, Reason, Snapshot, SubjectId, Timestamp};
 
-use super::{AttemptState, Run, account};
+use super::{AttemptState, Change, ChangeKind, Run, account};
 use crate::field_diff::Fields;
 
 /// An event on its way into the store.
@@ -141,6 +141,8 @@ pub struct FirstClaim {
     pub request: Vec<u8>,
     /// The time of the attempt.
     pub at: Timestamp,
+    /// The time until which the attempt may be in flight; absent if its destination recognises a repetition.
+    pub until: Option<Timestamp>,
     /// The time since boot at which the claim was requested.
     pub since_boot: Duration,
 }
@@ -148,8 +150,26 @@ pub struct FirstClaim {
 impl FirstClaim {
     /// Returns the attempts with this one.
     pub fn tries(&self) -> AttemptState {
-        let at = Some(self.at);
-        AttemptState { attempts: 1, unanswered: 1, first_at: at, first_sent_at: at, ..AttemptState::default() }
+        AttemptState {
+            attempts: 1,
+            unanswered: 1,
+            first_at: Some(self.at),
+            first_sent_at: Some(self.at),
+            claimed_until: self.until,
+            ..AttemptState::default()
+        }
+    }
+
+    /// Returns the change that gives a claim back of which nothing was sent. The run is found again with those whose time has
+    /// come.
+    pub fn give_back(
+        event: EventRef,
+        key: SubjectId,
+        (partition, epoch): (Partition, Epoch),
+        now: Timestamp,
+    ) -> Change {
+        let kind = ChangeKind::Park { until: now, tries: AttemptState::default(), request: None };
+        Change { event, key, partition, epoch, kind }
     }
 
     /// Returns the run as it is admitted with this claim.

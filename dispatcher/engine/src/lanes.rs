@@ -14,8 +14,10 @@ use super::Run;
 enum Head {
     /// Not begun; it is in the queue of lanes that could begin.
     Ready,
-    /// A step is in flight, or its result is being written.
+    /// A step is in flight.
     Busy,
+    /// The result of a step is being written.
+    Writing,
     /// It waits for its next attempt.
     Resting(Timestamp),
     /// Its destination takes no calls.
@@ -27,7 +29,7 @@ enum Head {
 impl Head {
     /// Returns true if a result is awaited before anything else is done with the head.
     fn is_pending(&self) -> bool {
-        matches!(self, Self::Busy | Self::GivenBack)
+        matches!(self, Self::Busy | Self::Writing | Self::GivenBack)
     }
 }
 
@@ -55,6 +57,8 @@ pub(super) struct Lanes {
     resting: BTreeMap<(Timestamp, SubjectId), ()>,
     held: BTreeMap<String, VecDeque<SubjectId>>,
     busy: BTreeMap<Option<String>, usize>,
+    /// Number of heads whose results are being written.
+    writing: usize,
     loaded: usize,
     weight: usize,
 }
@@ -73,6 +77,11 @@ impl Lanes {
     /// Returns the number of heads that are being worked on.
     pub(super) fn busy(&self) -> usize {
         self.busy.values().sum()
+    }
+
+    /// Returns the number of heads whose results are being written.
+    pub(super) fn writing(&self) -> usize {
+        self.writing
     }
 
     /// Returns the number of heads being worked on that call this destination.
@@ -158,7 +167,7 @@ impl Lanes {
     pub(super) fn follow(&mut self, run: Run, keep: bool) {
         let Some(lane) = self.lanes.get_mut(&run.event.subject) else { return };
         let last = lane.runs.back().map(|last| last.position);
-        let goes_on = matches!(lane.head, Head::Ready | Head::Busy) && !lane.leaving;
+        let goes_on = matches!(lane.head, Head::Ready | Head::Busy | Head::Writing) && !lane.leaving;
         if last.is_some_and(|last| last >= run.position) {
             self.behind(&run.event.subject);
         } else if keep && goes_on && !lane.more && last.is_some() && lane.runs.len() < WINDOW {
@@ -245,9 +254,18 @@ impl Lanes {
         false
     }
 
+    /// Records that the result of the head's step is being written. Its slot is free.
+    pub(super) fn write(&mut self, key: &SubjectId) {
+        let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.head == Head::Busy) else { return };
+        lane.head = Head::Writing;
+        self.writing += 1;
+        let asked = lane.runs.front().and_then(|run| run.destination.clone());
+        self.no_longer_busy(&asked);
+    }
+
     /// Returns the run that is being worked on for this event, if it is in memory.
     pub(super) fn at_work(&mut self, key: &SubjectId, event: &EventRef) -> Option<&mut Run> {
-        let lane = self.lanes.get_mut(key).filter(|lane| lane.head == Head::Busy)?;
+        let lane = self.lanes.get_mut(key).filter(|lane| matches!(lane.head, Head::Busy | Head::Writing))?;
         lane.runs.front_mut().filter(|run| event.is(&run.event))
     }
 
@@ -258,7 +276,7 @@ impl Lanes {
 
     /// Queues the head again for its next step. `asked` is the destination of the previous step.
     pub(super) fn continue_run(&mut self, key: &SubjectId, asked: &Option<String>) {
-        self.no_longer_busy(asked);
+        self.no_longer_pending(key, asked);
         let Some(lane) = self.lanes.get_mut(key) else { return };
         // Marked as not busy, so that it is not subtracted a second time, nor for the destination of its next step.
         lane.head = Head::Ready;
@@ -300,12 +318,9 @@ impl Lanes {
     #[must_use]
     pub(super) fn leave(&mut self, key: &SubjectId) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else { return false };
-        let was_busy = lane.head == Head::Busy;
         if let Some(left) = lane.runs.pop_front() {
             self.count_out(&left);
-            if was_busy {
-                self.no_longer_busy(&left.destination);
-            }
+            self.no_longer_pending(key, &left.destination);
         }
         self.after_removal(key)
     }
@@ -331,7 +346,7 @@ impl Lanes {
         match self.lanes.get(key).map(|lane| &lane.head) {
             Some(Head::Resting(until)) => drop(self.resting.remove(&(*until, key.clone()))),
             Some(Head::Blocked) => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
-            Some(Head::Ready | Head::Busy | Head::GivenBack) | None => {}
+            Some(Head::Ready | Head::Busy | Head::Writing | Head::GivenBack) | None => {}
         }
     }
 
@@ -357,6 +372,7 @@ impl Lanes {
         lane.runs.iter().for_each(|run| self.count_out(run));
         match lane.head {
             Head::Busy => self.no_longer_busy(&lane.runs.front().and_then(|run| run.destination.clone())),
+            Head::Writing => self.writing -= 1,
             Head::Resting(until) => drop(self.resting.remove(&(until, key.clone()))),
             Head::Blocked => self.held.values_mut().for_each(|keys| keys.retain(|held| held != key)),
             Head::Ready | Head::GivenBack => {}
@@ -397,6 +413,15 @@ impl Lanes {
     fn count_out(&mut self, run: &Run) {
         self.loaded -= 1;
         self.weight = self.weight.saturating_sub(run.weight());
+    }
+
+    /// Ends the head's step, or the writing of its result.
+    fn no_longer_pending(&mut self, key: &SubjectId, asked: &Option<String>) {
+        match self.lanes.get(key).map(|lane| &lane.head) {
+            Some(Head::Busy) => self.no_longer_busy(asked),
+            Some(Head::Writing) => self.writing -= 1,
+            Some(Head::Ready | Head::Resting(_) | Head::Blocked | Head::GivenBack) | None => {}
+        }
     }
 
     fn no_longer_busy(&mut self, asked: &Option<String>) {

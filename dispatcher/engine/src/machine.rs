@@ -63,6 +63,8 @@ pub struct FlowLimits {
 pub struct Counts {
     /// Steps in flight.
     pub in_flight: usize,
+    /// Results of steps that are being written.
+    pub writing: usize,
     /// Runs that wait in memory for their next attempt.
     pub resting: usize,
     /// Runs that wait in memory for their destination to take calls.
@@ -105,6 +107,8 @@ pub struct Engine {
     /// The operator's pause of the flow.
     pause: Pause,
     catch_up: CatchUp,
+    /// The time at which events were last admitted.
+    admitted_at: Timestamp,
     /// True if the flow was far behind at the last look at the log.
     was_far_behind: bool,
     /// True if a page was requested and has not arrived.
@@ -141,6 +145,7 @@ impl Engine {
             reading_paused: false,
             pause: Pause::Unknown,
             catch_up: CatchUp::new(),
+            admitted_at: Timestamp::from_millis(0),
             was_far_behind: false,
             awaits_page: false,
             clock: ClockState::Right,
@@ -234,6 +239,7 @@ impl Engine {
     pub fn numbers(&self) -> Counts {
         Counts {
             in_flight: self.lanes.busy(),
+            writing: self.lanes.writing(),
             resting: self.lanes.resting(),
             held: self.lanes.held(),
             loaded: self.lanes.loaded(),
@@ -252,9 +258,9 @@ impl Engine {
         self.acquiring.is_empty() && self.partitions.0.is_empty()
     }
 
-    /// Returns true if no step is in flight and no batch is being admitted.
+    /// Returns true if no step is in flight, and neither a result nor a batch is being written.
     pub fn is_idle(&self) -> bool {
-        self.lanes.busy() == 0 && self.partitions.0.values().all(|owned| !owned.admitting)
+        self.lanes.busy() == 0 && self.lanes.writing() == 0 && self.partitions.0.values().all(|owned| !owned.admitting)
     }
 
     /// Returns the total number of offsets that this process's partitions have still to admit, given the end of each.

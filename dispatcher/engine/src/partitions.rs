@@ -1,6 +1,6 @@
 //! The partitions that a flow owns: the position of each, and its pending work.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use usher_proto::{Assignment, Epoch, Event, EventRef, Offset, Partition, Timestamp};
 
@@ -48,9 +48,12 @@ impl Queue {
         }
     }
 
-    /// Removes and returns the first batch.
-    pub(super) fn pop(&mut self) -> Option<Batch> {
-        let batch = self.batches.pop_front()?;
+    /// Removes and returns the first batch, or its first `most` events.
+    pub(super) fn pop(&mut self, most: usize) -> Option<Batch> {
+        let batch = match self.batches.front_mut()? {
+            first if first.arrivals.len() > most => first_events(first, most),
+            _ => self.batches.pop_front()?,
+        };
         self.events -= batch.len();
         self.bytes -= batch.weight();
         Some(batch)
@@ -64,6 +67,26 @@ impl Queue {
     /// Returns true if no batch waits.
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty()
+    }
+}
+
+/// Removes and returns the first `most` events of a batch, with everything before the next one.
+fn first_events(batch: &mut Batch, most: usize) -> Batch {
+    let rest = batch.arrivals.split_off(most);
+    let frontier = rest.first().map_or(batch.frontier, |next| next.offset);
+    let refused = std::mem::take(&mut batch.refused);
+    let (before, after) = refused.into_iter().partition(|record| record.offset < frontier);
+    let all = std::mem::replace(&mut batch.arrivals, rest);
+    batch.refused = after;
+    Batch {
+        partition: batch.partition,
+        epoch: batch.epoch,
+        frontier,
+        arrivals: all,
+        refused: before,
+        flow_version: batch.flow_version.clone(),
+        connector: batch.connector.clone(),
+        begins: BTreeSet::new(),
     }
 }
 
@@ -201,11 +224,16 @@ impl Partitions {
         self.0.get(&partition).is_some_and(|owned| owned.ahead.may_end(event, position, owned.frontier))
     }
 
-    /// Returns a partition's next batch, if none is being admitted and the partition was not revoked.
-    pub(super) fn next_batch(&mut self, partition: Partition) -> Option<Batch> {
-        let free = |owned: &&mut Owned| !owned.admitting && !owned.is_leaving();
-        let owned = self.0.get_mut(&partition).filter(free)?;
-        let batch = owned.waiting.pop()?;
+    /// Returns the partitions that have events to admit.
+    pub(super) fn admissible(&self) -> Vec<Partition> {
+        let admissible = |owned: &Owned| !owned.admitting && !owned.is_leaving() && !owned.waiting.is_empty();
+        self.0.iter().filter(|(_, owned)| admissible(owned)).map(|(partition, _)| *partition).collect()
+    }
+
+    /// Returns the next events of a partition, at most so many.
+    pub(super) fn next_batch(&mut self, partition: Partition, most: usize) -> Option<Batch> {
+        let owned = self.0.get_mut(&partition)?;
+        let batch = owned.waiting.pop(most)?;
         owned.admitting = true;
         owned.in_admission = batch.len();
         Some(batch)

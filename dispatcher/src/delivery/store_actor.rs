@@ -7,16 +7,18 @@
 //! A request that the store does not answer is retried until it does; none is dropped. A record that the store refuses
 //! for good is isolated and given up: see [`isolate`].
 
+mod admissions;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use admissions::Isolating;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use usher_engine::arrival::{Admission, Batch};
-use usher_engine::isolate::{self, RetryingStore, StoreAnswer};
+use usher_engine::arrival::Batch;
+use usher_engine::isolate::{self, StoreAnswer};
 use usher_engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreRequest, StoreWrite};
 use usher_proto::{Epoch, Partition};
 use usher_service::clock;
@@ -161,7 +163,7 @@ impl StoreActor {
             return Some(());
         }
         let (changes, replies): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-        let changed = isolate::change(self, &changes).await?;
+        let changed = isolate::change(&Isolating::news(self), &changes).await?;
         let refused = changed.iter().filter(|changed| **changed == Changed::Refused).count();
         self.count_refused("change", refused);
         for ((change, changed), reply_to) in changes.into_iter().zip(changed).zip(replies) {
@@ -175,7 +177,16 @@ impl StoreActor {
     }
 
     async fn run_writes(&self, writes: Vec<StoreWrite>) -> Option<()> {
+        let mut batches = Vec::new();
+        let mut others = Vec::new();
         for write in writes {
+            match write {
+                StoreWrite::Admit(batch) => batches.push(batch),
+                other => others.push(other),
+            }
+        }
+        self.run_admissions(batches).await?;
+        for write in others {
             match write {
                 StoreWrite::Acquire { assignment, partitions } => {
                     let (owned, _) = self
@@ -183,23 +194,11 @@ impl StoreActor {
                         .await?;
                     self.answer(Input::Acquired { assignment, owned });
                 }
-                StoreWrite::Admit(batch) => {
-                    let partition = batch.partition;
-                    let epoch = batch.epoch;
-                    let frontier = batch.frontier;
-                    self.retried.store(false, Ordering::Relaxed);
-                    let isolated = isolate::admit(self, batch).await?;
-                    self.count_refused("admission", isolated.refused);
-                    // If the batch was admitted in parts, a later part may have taken up a head, so heads are searched
-                    // again.
-                    let retried = isolated.in_parts || self.retried.load(Ordering::Relaxed);
-                    let admission = isolated.admission;
-                    self.answer(Input::Admitted { partition, epoch, frontier, admission, retried });
-                }
+                StoreWrite::Admit(batch) => self.run_admissions(vec![batch]).await?,
                 StoreWrite::Tell(batch) => {
                     let Batch { partition, epoch, frontier: below, .. } = batch;
                     self.retried.store(false, Ordering::Relaxed);
-                    let isolated = isolate::admit(&News(self), batch).await?;
+                    let isolated = isolate::admit(&Isolating::news(self), batch).await?;
                     self.count_refused("news", isolated.refused);
                     let retried = isolated.in_parts || self.retried.load(Ordering::Relaxed);
                     self.answer(Input::Told { partition, epoch, below, admission: isolated.admission, retried });
@@ -335,56 +334,5 @@ impl StoreActor {
         }
         tokio::time::sleep(ASK_AGAIN).await;
         Some(())
-    }
-}
-
-/// Returns the answer to a batch; absent if another replica owns the partition.
-fn unless_fenced(answer: Result<Admission, StoreError>) -> Result<Option<Admission>, StoreError> {
-    match answer {
-        Ok(admission) => Ok(Some(admission)),
-        Err(StoreError::Fenced(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The store as it takes the news of batches that are admitted later.
-struct News<'a>(&'a StoreActor);
-
-#[async_trait]
-impl RetryingStore for News<'_> {
-    type Error = StoreError;
-
-    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
-        let StoreParts { store, flow, .. } = &self.0.parts;
-        self.0.retry_refusable(|| async { unless_fenced(store.tell(flow, batch).await) }).await
-    }
-
-    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
-        self.0.change(changes).await
-    }
-
-    async fn refuses_everything(&self, error: &StoreError) -> Option<()> {
-        self.0.back_off(error).await
-    }
-}
-
-#[async_trait]
-impl RetryingStore for StoreActor {
-    type Error = StoreError;
-
-    async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
-        self.retry_refusable(|| async {
-            unless_fenced(self.parts.store.admit_claiming(&self.parts.flow, batch, &*self.parts.claims).await)
-        })
-        .await
-    }
-
-    async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
-        // Writing a change twice has the same effect as writing it once, so a retry does not matter.
-        self.retry_refusable(|| self.parts.store.change(&self.parts.flow, changes)).await
-    }
-
-    async fn refuses_everything(&self, error: &StoreError) -> Option<()> {
-        self.back_off(error).await
     }
 }

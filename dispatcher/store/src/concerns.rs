@@ -48,27 +48,29 @@ pub trait RunStore: Send + Sync {
     /// If the database does not answer or refuses the statement.
     async fn acquire(&self, flow: &str, partitions: &[Partition], owner: &str) -> Result<Vec<Ownership>, StoreError>;
 
-    /// Admits a batch, all of it or nothing: runs, subjects, suppression changes, wake-ups, cancellations and the
-    /// frontier. Runs that may begin, by [`Batch::begins`], are admitted with the claims that `claims` makes for them.
+    /// Admits batches of different partitions, all of each or nothing: runs, subjects, suppression changes, wake-ups,
+    /// cancellations and the frontier. Runs that may begin, by [`Batch::begins`], are admitted with the claims that `claims`
+    /// makes for them. The result of a batch is `None` if another replica owns its partition.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Fenced`] if another replica owns the partition. Otherwise if the database does not answer, refuses
-    /// a statement, or holds a row that cannot be read.
+    /// If the database does not answer, refuses a statement, or holds a row that cannot be read. Some batches may have been
+    /// admitted then.
     async fn admit_claiming(
         &self,
         flow: &str,
-        batch: &Batch,
+        batches: &[Batch],
         claims: &dyn FirstClaims,
-    ) -> Result<Admission, StoreError>;
+    ) -> Result<Vec<Option<Admission>>, StoreError>;
 
     /// Admits a batch without any claim.
     ///
     /// # Errors
     ///
-    /// As [`RunStore::admit_claiming`].
+    /// [`StoreError::Fenced`] if another replica owns the partition. Otherwise as [`RunStore::admit_claiming`].
     async fn admit(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-        self.admit_claiming(flow, batch, &NoFirstClaims).await
+        let mut admitted = self.admit_claiming(flow, std::slice::from_ref(batch), &NoFirstClaims).await?;
+        admitted.pop().flatten().ok_or(StoreError::Fenced(batch.partition))
     }
 
     /// Takes the news of a batch before it is admitted: subjects, suppression changes and wake-ups. The batch's frontier
@@ -76,7 +78,7 @@ pub trait RunStore: Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`RunStore::admit_claiming`].
+    /// As [`RunStore::admit`].
     async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError>;
 
     /// Writes changes in order; those of different runs in one transaction. Changes of partitions that another replica owns are left out

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 use usher_engine::arrival::{Arrival, Batch, RefusedRecord};
-use usher_proto::{EventRef, Reason, Source};
+use usher_proto::{EventRef, Offset, Partition, Reason, Source};
 use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 
 use super::StoreError;
@@ -13,24 +13,35 @@ use super::admit::fenced;
 use super::change::FENCE;
 use super::rows::Named;
 
+/// A place in the log.
+pub(super) type Place = (Partition, Offset);
+
 /// An arrival with what identifies it.
 pub(super) struct Identified<'a> {
     pub(super) arrival: &'a Arrival,
+    /// The batch of the arrival.
+    pub(super) batch: &'a Batch,
     pub(super) event: EventRef,
     /// Digest of the event's body. It shows another body under the same id after the body itself has been deleted.
     pub(super) digest: String,
 }
 
 impl<'a> Identified<'a> {
-    fn of(arrival: &'a Arrival) -> Self {
+    fn of(batch: &'a Batch, arrival: &'a Arrival) -> Self {
         let digest = hex::encode(&Sha256::digest(&arrival.event.body)[..16]);
-        Self { arrival, event: arrival.event.reference(), digest }
+        Self { arrival, batch, event: arrival.event.reference(), digest }
+    }
+
+    /// Returns the place of the arrival in the log.
+    pub(super) fn place(&self) -> Place {
+        (self.batch.partition, self.arrival.offset)
     }
 }
 
-/// Returns the arrivals of a batch with what identifies them.
-pub(super) fn identified(batch: &Batch) -> Vec<Identified<'_>> {
-    batch.arrivals.iter().map(Identified::of).collect()
+/// Returns the arrivals of batches with what identifies them.
+pub(super) fn identified(batches: &[Batch]) -> Vec<Identified<'_>> {
+    let of = |batch| move |arrival| Identified::of(batch, arrival);
+    batches.iter().flat_map(|batch| batch.arrivals.iter().map(of(batch))).collect()
 }
 
 /// Returns the statement that looks for the digests of events that are in the store. A digest is `NULL` if one of the first
@@ -56,10 +67,10 @@ pub(super) fn look(dialect: Dialect, flow: &str, events: &[Identified<'_>]) -> S
 pub(super) struct Sorted<'a> {
     /// Arrivals that come for the first time.
     pub(super) new: Vec<Identified<'a>>,
-    /// Number of arrivals that are known already.
-    pub(super) repeated: usize,
+    /// The partition of each arrival that is known already.
+    pub(super) repeated: Vec<Partition>,
     /// Arrivals whose id is known with another body. One of the two would otherwise be lost silently.
-    pub(super) conflicts: Vec<RefusedRecord>,
+    pub(super) conflicts: Vec<(&'a Batch, RefusedRecord)>,
 }
 
 /// Separates new arrivals from known ones: known to the store by the answer to [`look`], or from earlier in the batch.
@@ -75,9 +86,9 @@ pub(super) fn sort<'a>(events: Vec<Identified<'a>>, known: &Answer) -> Result<So
             }
             // The id of an event of Usher itself identifies its content; only the author may differ in the body.
             Some(Some(first)) if *first != event.digest && event.arrival.event.source != Source::Usher => {
-                sorted.conflicts.push(conflict(&event.event, event.arrival));
+                sorted.conflicts.push((event.batch, conflict(&event.event, event.arrival)));
             }
-            Some(_) => sorted.repeated += 1,
+            Some(_) => sorted.repeated.push(event.batch.partition),
         }
     }
     Ok(sorted)
@@ -95,8 +106,8 @@ fn conflict(event: &EventRef, arrival: &Arrival) -> RefusedRecord {
 }
 
 /// Returns the statement that records the events that start no run; a run records its own event.
-pub(super) fn keep(dialect: Dialect, flow: &str, batch: &Batch, events: &[&Identified<'_>]) -> SqlQuery {
-    let rows = fenced(events, batch)
+pub(super) fn keep(dialect: Dialect, flow: &str, events: &[&Identified<'_>]) -> SqlQuery {
+    let rows = fenced(events, |event| event.batch)
         .text("event_ref", |event| event.event.as_str())
         .text("digest", |event| event.digest.as_str())
         .int("received_at", |event| event.arrival.event.received_at.millis());

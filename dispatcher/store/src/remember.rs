@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use usher_engine::arrival::Batch;
 use usher_engine::field_diff::{PreviousFields, RememberedFields, diff};
-use usher_proto::{Offset, SubjectId};
+use usher_proto::SubjectId;
 use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 
 use super::StoreError;
 use super::admit::fenced;
 use super::change::FENCE;
-use super::known::Identified;
+use super::known::{Identified, Place};
 use super::rows::Named;
 
 /// Returns the statement that reads what the flow remembers of the subjects of these events; `None` if that is not needed.
@@ -38,10 +38,10 @@ fn is_compared(event: &Identified<'_>) -> bool {
 /// News of the subjects of a batch.
 #[derive(Default)]
 pub(super) struct Learnt<'a> {
-    /// The fields known before each arrival, by offset. An arrival that has no snapshot, or whose flow remembers nothing,
+    /// The fields known before each arrival, by its place. An arrival that has no snapshot, or whose flow remembers nothing,
     /// has no entry.
-    pub(super) before: BTreeMap<Offset, PreviousFields>,
-    after: Vec<(&'a SubjectId, RememberedFields)>,
+    pub(super) before: BTreeMap<Place, PreviousFields>,
+    after: Vec<(&'a SubjectId, (&'a Batch, RememberedFields))>,
 }
 
 /// Compares each arrival with the one before it, also if that is of the same batch. `known` is the answer to [`look`].
@@ -49,14 +49,15 @@ pub(super) fn compare<'a>(events: &[Identified<'a>], known: &Answer) -> Result<L
     let mut known = known.rows.iter().map(read).collect::<Result<BTreeMap<_, _>, _>>()?;
     let mut before = BTreeMap::new();
     let mut learnt = BTreeMap::new();
-    for Identified { arrival, .. } in events {
+    for event in events {
+        let Identified { arrival, batch, .. } = event;
         let (Some(snapshot), Some(fields)) = (&arrival.snapshot, &arrival.remember) else { continue };
         let key = &arrival.event.subject;
         let (previous, after) = diff(known.get(key), snapshot, fields);
-        before.insert(arrival.offset, previous);
+        before.insert(event.place(), previous);
         if let Some(after) = after {
             known.insert(key.clone(), after.clone());
-            learnt.insert(key, after);
+            learnt.insert(key, (*batch, after));
         }
     }
     Ok(Learnt { before, after: learnt.into_iter().collect() })
@@ -73,15 +74,15 @@ fn read(row: &usher_sql::Row) -> Result<(SubjectId, RememberedFields), StoreErro
 }
 
 /// Returns the statement that writes what was learnt; `None` if nothing was.
-pub(super) fn keep(dialect: Dialect, flow: &str, batch: &Batch, learnt: &Learnt<'_>) -> Option<SqlQuery> {
+pub(super) fn keep(dialect: Dialect, flow: &str, learnt: &Learnt<'_>) -> Option<SqlQuery> {
     if learnt.after.is_empty() {
         return None;
     }
-    let rows = fenced(&learnt.after, batch)
+    let rows = fenced(&learnt.after, |(_, (batch, _))| batch)
         .text("subject", |(subject, _)| subject.as_str())
-        .int("updated_at", |(_, fields)| fields.updated_at)
-        .int("occurred_at", |(_, fields)| fields.occurred_at)
-        .text("fields", |(_, fields)| fields.fields.as_ref().map(|fields| json!(fields).to_string()));
+        .int("updated_at", |(_, (_, fields))| fields.updated_at)
+        .int("occurred_at", |(_, (_, fields))| fields.occurred_at)
+        .text("fields", |(_, (_, fields))| fields.fields.as_ref().map(|fields| json!(fields).to_string()));
     // Already compared: only the owner of the partition writes these rows.
     Some(rows.query(dialect, vec![flow.into()], |rows| {
         format!(

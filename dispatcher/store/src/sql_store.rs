@@ -118,10 +118,10 @@ impl RunStore for SqlStore {
     async fn admit_claiming(
         &self,
         flow: &str,
-        batch: &Batch,
+        batches: &[Batch],
         claims: &dyn FirstClaims,
-    ) -> Result<Admission, StoreError> {
-        super::admit::admit(&self.database, flow, batch, claims).await
+    ) -> Result<Vec<Option<Admission>>, StoreError> {
+        super::admit::admit(&self.database, flow, batches, claims).await
     }
 
     async fn tell(&self, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {

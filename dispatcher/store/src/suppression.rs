@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::json;
-use usher_engine::arrival::Batch;
 use usher_proto::suppression::SuppressionEntry;
 use usher_proto::suppression::{ALL_LISTS, SuppressionKind};
 use usher_proto::{AddressDigest, Instance, Timestamp};
@@ -41,16 +40,16 @@ pub struct SuppressionRecord {
     pub at: Timestamp,
 }
 
-/// Returns the statement that applies the suppression changes of a batch; `None` if it has none.
-pub(super) fn apply(dialect: Dialect, flow: &str, batch: &Batch, events: &[Identified<'_>]) -> Option<SqlQuery> {
+/// Returns the statement that applies the suppression changes of events; `None` if they have none.
+pub(super) fn apply(dialect: Dialect, flow: &str, events: &[Identified<'_>]) -> Option<SqlQuery> {
     // In one order everywhere, because the rows are locked; of several for one list the newest, because a statement changes
     // a row once.
     let mut changes = BTreeMap::new();
-    for Identified { arrival, event, .. } in events {
+    for Identified { arrival, event, batch, .. } in events {
         if let Some(change) = &arrival.suppression {
             let instance = change.instance.as_ref().map_or(EVERY_INSTANCE, Instance::as_str);
             let known = changes.entry((change.address, instance, change.scope.as_str()));
-            let news = (arrival.event.occurred_at, event, change);
+            let news = (arrival.event.occurred_at, event, change, *batch);
             let entry = known.or_insert(news);
             if (entry.0, entry.1) < (news.0, news.1) {
                 *entry = news;
@@ -61,18 +60,18 @@ pub(super) fn apply(dialect: Dialect, flow: &str, batch: &Batch, events: &[Ident
         return None;
     }
     let changes: Vec<_> = changes.into_iter().collect();
-    let rows = fenced(&changes, batch)
+    let rows = fenced(&changes, |(_, (.., batch))| batch)
         .text("address", |((address, ..), _)| address.to_string())
         .text("instance", |((_, instance, _), _)| *instance)
         .text("scope", |((.., scope), _)| *scope)
-        .int("held", |(_, (_, _, change))| match change.kind {
+        .int("held", |(_, (_, _, change, _))| match change.kind {
             SuppressionKind::Suppressed | SuppressionKind::Unsubscribed => 1,
             SuppressionKind::Restored => 0,
         })
-        .text("reason", |(_, (_, _, change))| change.reason.as_str())
-        .text("who", |(_, (_, _, change))| change.by.as_str())
+        .text("reason", |(_, (_, _, change, _))| change.reason.as_str())
+        .text("who", |(_, (_, _, change, _))| change.by.as_str())
         .int("at", |(_, (at, ..))| at.millis())
-        .text("event", |(_, (_, event, _))| event.as_str());
+        .text("event", |(_, (_, event, ..))| event.as_str());
     Some(rows.query(dialect, vec![flow.into()], |rows| {
         format!(
             "INSERT INTO usher_reach (address, instance, scope, held, reason, who, at, event) \

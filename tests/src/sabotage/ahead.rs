@@ -50,7 +50,7 @@ impl Sabotage for EarlyFrontier {
             Second::InOne => batch.clone(),
             Second::Lost | Second::Crash => Batch { arrivals: Vec::new(), ..batch.clone() },
         };
-        let admission = store.admit_claiming(flow, &first, claims).await?;
+        let admission = super::admit(store, flow, &first, claims).await?;
         self.admitted.fetch_add(batch.arrivals.len(), Ordering::SeqCst);
         if self.second == Second::Crash && !batch.arrivals.is_empty() {
             // Blocks until the test crashes the replica.

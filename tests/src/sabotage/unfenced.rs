@@ -102,7 +102,7 @@ impl Sabotage for Unfenced {
     ) -> Result<Admission, StoreError> {
         loop {
             let epoch = self.passing(flow).await?.get(&batch.partition).copied().unwrap_or(batch.epoch);
-            match store.admit_claiming(flow, &Batch { epoch, ..batch.clone() }, claims).await {
+            match super::admit(store, flow, &Batch { epoch, ..batch.clone() }, claims).await {
                 // Another replica has taken the partition over since the epoch was read.
                 Err(StoreError::Fenced(_)) if self.on => {}
                 answer => return answer,

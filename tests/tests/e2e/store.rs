@@ -22,6 +22,10 @@ use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use support::*;
 use tempfile::TempDir;
+use together::{
+    batches_of_several_partitions_are_admitted_together_each_with_its_own_result,
+    of_batches_that_are_admitted_together_only_ours_are, what_two_partitions_have_in_common_is_admitted_in_order,
+};
 use told::{
     a_position_that_an_operator_sets_forgets_how_far_the_news_are_told,
     news_are_told_before_the_events_are_admitted_and_wake_who_waits_for_them,
@@ -46,6 +50,7 @@ mod first_claim;
 mod identity;
 mod plans;
 mod pooler;
+mod together;
 mod told;
 
 mod refused;
@@ -57,6 +62,9 @@ on_every_store!(
     an_admitted_run_is_found_again_whole,
     a_predecessor_that_wakes_up_late_changes_nothing,
     a_batch_is_admitted_whole_or_not_at_all,
+    batches_of_several_partitions_are_admitted_together_each_with_its_own_result,
+    of_batches_that_are_admitted_together_only_ours_are,
+    what_two_partitions_have_in_common_is_admitted_in_order,
     the_frontier_is_kept_with_the_runs,
     news_are_told_before_the_events_are_admitted_and_wake_who_waits_for_them,
     a_position_that_an_operator_sets_forgets_how_far_the_news_are_told,

@@ -1,6 +1,7 @@
 //! From records to admissions: what was read waits here, and is admitted in batches, one at a time for each partition.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use usher_proto::{Assignment, Epoch, Offset, Partition, Timestamp};
 
@@ -11,6 +12,12 @@ use crate::{Step, StoreRequest, StoreWrite};
 
 /// Maximum number of records admitted in one batch.
 pub(super) const BATCH: usize = 256;
+
+/// Part of the slots that must be free before events are admitted for them: few transactions with many events cost less than
+/// many with few.
+const FREE_PART: usize = 4;
+/// Interval at which events are admitted while no slot is free: commands, news and cancellations do not wait for slots.
+const ADMITS_EVERY: Duration = Duration::from_millis(50);
 
 /// Records by their meaning.
 #[derive(Default)]
@@ -47,18 +54,43 @@ impl Engine {
     }
 
     pub(super) fn admit_next(&mut self, decision: &mut Decision<'_>) {
-        if self.stopping {
+        let partitions = self.partitions.admissible();
+        if self.stopping || partitions.is_empty() || self.admits_from().is_some_and(|at| decision.now < at) {
             return;
         }
-        let partitions: Vec<Partition> = self.partitions.0.keys().copied().collect();
+        self.admitted_at = decision.now;
+        let few = if self.has_free_slots() { self.free_slots() } else { self.slots() };
+        let most = if self.is_holding() { BATCH } else { few.div_ceil(partitions.len()) };
         for partition in partitions {
-            let Some(mut batch) = self.partitions.next_batch(partition) else { continue };
+            let Some(mut batch) = self.partitions.next_batch(partition, most) else { continue };
             batch.begins = self.may_begin(&batch, decision);
             if let Some(owned) = self.partitions.0.get_mut(&partition) {
                 owned.beginning = Beginning { runs: batch.begins.len(), catch_up: self.catch_up.number() };
             }
             decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Admit(batch))));
         }
+    }
+
+    /// Returns the time from which events are admitted although their runs cannot begin; `None` if some could. Until then
+    /// they wait here: runs that are admitted when there is a slot for them need no claim of their own.
+    pub(super) fn admits_from(&self) -> Option<Timestamp> {
+        (!self.has_free_slots() && !self.is_holding()).then(|| self.admitted_at.plus(ADMITS_EVERY))
+    }
+
+    /// Returns true if there are enough free slots to admit events for them.
+    fn has_free_slots(&self) -> bool {
+        self.free_slots() >= (self.slots() / FREE_PART).max(1)
+    }
+
+    /// Returns the number of steps that may be in flight at one destination.
+    pub(super) fn slots(&self) -> usize {
+        let all = self.limits.in_flight;
+        if self.limits.destinations > 1 { all - all / 4 } else { all }
+    }
+
+    /// Returns the number of slots that no run is about to take.
+    fn free_slots(&self) -> usize {
+        self.slots_of(self.slots()).saturating_sub(self.lanes.ready() + self.partitions.in_admission())
     }
 
     /// Returns a batch for admission that begins runs with the present version of the flow.

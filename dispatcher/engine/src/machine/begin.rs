@@ -17,6 +17,8 @@ const QUARANTINE_AFTER_CRASHES: u32 = 2;
 /// Delay of a quarantined run. If something external kills the process repeatedly, it hits the runs that are begun
 /// first after each start; only a run that itself crashes the process still does so when it is begun much later.
 const QUARANTINE_DELAY: Duration = Duration::from_secs(10);
+/// Number of steps in flight or with results to be written, for each slot.
+const UNWRITTEN: usize = 2;
 /// Delay before a run is examined again that would have expired by an unproven clock, or that a record may end.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -36,7 +38,7 @@ impl Engine {
             }
         }
         for _ in 0..self.lanes.ready() {
-            if self.lanes.busy() >= self.limits.in_flight {
+            if !self.has_any_slot() {
                 break;
             }
             self.begin_next(decision);
@@ -52,7 +54,20 @@ impl Engine {
         let room =
             destination.as_deref().filter(|_| !self.limits.urgent).map_or(all, |name| decision.destinations.room(name));
         let own = own.min(room);
-        self.lanes.busy() < all && self.lanes.busy_with(destination) < own
+        self.has_any_slot() && self.lanes.busy_with(destination) < own
+    }
+
+    /// Returns true if one more step may be in flight.
+    fn has_any_slot(&self) -> bool {
+        self.slots_of(self.limits.in_flight) > 0
+    }
+
+    /// Returns the number of slots that are free if there are so many. A slow store holds steps up, too, because the results
+    /// that it has not written are bounded.
+    pub(super) fn slots_of(&self, all: usize) -> usize {
+        let busy = self.lanes.busy();
+        let unwritten = UNWRITTEN * self.limits.in_flight;
+        all.saturating_sub(busy).min(unwritten.saturating_sub(busy + self.lanes.writing()))
     }
 
     fn begin_next(&mut self, decision: &mut Decision<'_>) {

@@ -7,17 +7,14 @@ use usher_proto::{Epoch, Offset, Partition, SubjectId};
 
 use super::begin::verdict;
 use super::{Decision, Engine};
-use crate::arrival::{Arrival, Batch};
-use crate::{AttemptState, Change, ChangeKind, Changed, Run, Step, StoreRequest};
+use crate::arrival::{Arrival, Batch, FirstClaim};
+use crate::{Changed, Run, Step, StoreRequest};
 
 impl Engine {
     /// Returns the offsets of events of a batch whose runs may begin with their admission: the first of each key, for which
     /// there is a slot, and a destination that takes calls at once.
     pub(super) fn may_begin(&self, batch: &Batch, decision: &Decision<'_>) -> BTreeSet<Offset> {
-        let all = self.limits.in_flight;
-        let own = if self.limits.destinations > 1 { all - all / 4 } else { all };
-        let taken = self.lanes.busy() + self.lanes.ready() + self.partitions.beginning();
-        let free = own.saturating_sub(taken);
+        let free = self.slots_of(self.slots()).saturating_sub(self.lanes.ready() + self.partitions.beginning());
         let changes_addresses = batch.arrivals.iter().any(|arrival| arrival.suppression.is_some());
         if free == 0 || self.is_holding() || changes_addresses {
             return BTreeSet::new();
@@ -67,15 +64,17 @@ impl Engine {
             self.lanes.begun(Run { request: None, claimed: None, ..run.clone() });
             return decision.steps.push(Step::Execute { run: Box::new(run), epoch, permit });
         }
-        let kind = ChangeKind::Park { until: decision.now, tries: AttemptState::default(), request: None };
-        let event = run.event.reference();
-        let key = run.event.subject.clone();
-        let change = Change { event, key, partition: run.partition, epoch, kind };
+        let change = FirstClaim::give_back(
+            run.event.reference(),
+            run.event.subject.clone(),
+            (run.partition, epoch),
+            decision.now,
+        );
         decision.steps.push(Step::Store(StoreRequest::Change(change)));
         self.lanes.given_back(run);
     }
 
-    /// Takes the store's answer to a claim that is given back. The run is found again with those whose time has come.
+    /// Takes the store's answer to a claim that is given back.
     pub(super) fn given_back(
         &mut self,
         key: &SubjectId,

@@ -111,7 +111,7 @@ impl Engine {
 
     /// Confirms a pause when it takes effect, and again once nothing is in flight.
     pub(super) fn confirm_pause(&mut self, decision: &mut Decision<'_>) {
-        let under_way = self.lanes.busy();
+        let under_way = self.lanes.busy() + self.lanes.writing();
         if let Pause::Since(since, confirmed) = self.pause
             && (confirmed.is_none() || (under_way == 0 && confirmed != Some(0)))
         {

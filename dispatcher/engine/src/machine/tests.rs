@@ -1,5 +1,6 @@
 //! Tests of the engine's guarantees, with inputs given by hand: no clock, no store, no network.
 
+mod admission;
 mod ahead;
 mod catching_up;
 mod clock;

@@ -14,6 +14,8 @@ impl Engine {
             self.partitions.0.values().filter(|_| self.handing_back).filter_map(|owned| owned.drain_deadline());
         let read = self.may_catch_up().then(|| self.catch_up.next_try(|p| self.partitions.known(p).is_some()));
         let times = drained.min().into_iter().chain(read.flatten()).chain(self.lanes.next_rest());
+        let waiting = !self.stopping && !self.partitions.admissible().is_empty();
+        let times = times.chain(self.admits_from().filter(|_| waiting));
         let times = times.chain(self.next_due_query(now)).chain(self.next_opening(now, destinations));
         // What is possible now has been done.
         times.filter(|at| *at > now).min()

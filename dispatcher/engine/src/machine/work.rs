@@ -101,6 +101,7 @@ impl Engine {
                 }
             },
         };
+        self.lanes.write(key);
         decision.steps.push(Step::Store(StoreRequest::Change(Change {
             event: event.clone(),
             key: key.clone(),

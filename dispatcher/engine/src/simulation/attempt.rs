@@ -12,7 +12,7 @@ use crate::breaker::Permit;
 use crate::{Cause, Change, ChangeKind, Changed, Input, NextStep, Outcome, Run, SkipReason, StepReport};
 
 /// Claim lease, in ms: an attempt may be sent only within it.
-const LEASE: i64 = 5_000;
+pub(super) const LEASE: i64 = 5_000;
 /// The longest wait of a step for its subject, in ms.
 const NEEDS_WITHIN: i64 = 15_000;
 

@@ -204,7 +204,8 @@ impl World {
         // The engine ignores an answer that arrives too late; otherwise it commits.
         let is_current = steps.iter().any(|step| matches!(step, Step::Log(LogCommand::Commit(..))));
         let stalled = new.iter().filter(|_| is_current).find(|(key, destination)| {
-            let room = numbers.in_flight < self.plan.in_flight - self.plan.in_flight / 4;
+            let slots = self.plan.in_flight - self.plan.in_flight / 4;
+            let room = numbers.in_flight < slots && numbers.in_flight + numbers.writing < 2 * self.plan.in_flight;
             let healthy = destination.as_ref().is_none_or(|name| replica.destinations.is_closed(name, false, now));
             room && healthy && !begins(key)
         });

@@ -116,7 +116,7 @@ pub(super) struct SimulatedStore {
     /// Maximum age of an event; absent if events do not expire.
     life: Option<std::time::Duration>,
     defect: Defect,
-    /// The flow's first step, if its first attempt can be claimed with the admission; else absent.
+    /// The flow's first step, if it calls a destination; else absent.
     pub(super) first: Option<FirstStep>,
     /// The number of the last request that was made with an admission.
     claims: u64,
@@ -135,7 +135,7 @@ impl SimulatedStore {
         let destinations: Vec<String> = plan.destinations.iter().map(|of| of.name.clone()).collect();
         let first = match plan.steps.first() {
             Some(StepPlan::Call { destination, needs }) => {
-                plan.destinations[*destination].remembers.then_some(FirstStep { needs: *needs })
+                Some(FirstStep { needs: *needs, remembers: plan.destinations[*destination].remembers })
             }
             Some(StepPlan::Wait(_)) | None => None,
         };
@@ -317,11 +317,6 @@ impl SimulatedStore {
                 });
             }
         }
-    }
-
-    /// Counts an attempt whose result will not arrive.
-    pub(super) fn interrupted(&mut self, number: usize) {
-        self.rows[number].as_mut().expect("a row").interrupted += 1;
     }
 
     pub(super) fn admit(&mut self, batch: &Batch, events: &[EventPlan], now: i64) -> Option<Admission> {

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 
 use rand::Rng as _;
+use usher_proto::Timestamp;
 
 use super::happening::{event_number, user_number};
 use super::plan::Defect;
 use super::refusal;
 use super::replica::index;
 use super::world::{Occurrence, World};
-use crate::arrival::Batch;
-use crate::{Change, Changed, Input, StoreRead, StoreRequest, StoreWrite};
+use crate::arrival::{Batch, FirstClaim};
+use crate::{Change, Changed, Input, Run, StoreRead, StoreRequest, StoreWrite};
 
 /// Maximum number of questions that the store answers in one turn.
 const MAX_WRITE_BATCH: usize = 64;
@@ -40,6 +41,8 @@ pub(super) struct StoreQueue {
     retried: bool,
     /// The time of the latest answer: answers arrive in order.
     last_answered: i64,
+    /// Runs that were admitted with claims in answers that were lost.
+    claims_lost: Vec<Run>,
     /// Users of whom a run was cancelled in an answer that was lost: the engine discovers that when it claims.
     pub(super) cancelled_unacknowledged: Vec<usize>,
 }
@@ -85,15 +88,14 @@ impl World {
                 break;
             }
             let mut answer = self.answer(&question, again);
+            self.give_back_lost_claims(r, &answer);
             if self.plan.answers_lost > 0.0 && self.rng.random_bool(self.plan.answers_lost) {
                 let queue = &mut self.replicas[r].queue;
                 if let Some(StoreReply::Engine(input)) = answer.first()
                     && let Input::Admitted { admission: Some(admission), .. } = &**input
                 {
                     queue.cancelled_unacknowledged.extend(admission.cancelled.iter().map(|(key, _)| user_number(key)));
-                    // Who finds the run takes its attempt for one that was interrupted.
-                    let claimed = admission.heads.iter().filter(|run| run.claimed.is_some());
-                    claimed.for_each(|run| self.store.interrupted(event_number(&run.event.reference())));
+                    queue.claims_lost.extend(admission.heads.iter().filter(|run| run.claimed.is_some()).cloned());
                 }
                 queue.questions.push_front(question);
                 queue.retried = true;
@@ -117,6 +119,21 @@ impl World {
         }
         if !answers.is_empty() {
             self.at(at, Occurrence::StoreAnswers { r, incarnation, answers });
+        }
+    }
+
+    /// Gives back the claims of an admission whose answer was lost, as the dispatcher does once it is answered.
+    fn give_back_lost_claims(&mut self, r: usize, answer: &[StoreReply]) {
+        if let Some(StoreReply::Engine(input)) = answer.first()
+            && let Input::Admitted { partition, epoch, admission: Some(_), .. } = **input
+        {
+            let now = Timestamp::from_millis(self.now);
+            let lost = &mut self.replicas[r].queue.claims_lost;
+            for run in lost.extract_if(.., |run| run.partition == partition).collect::<Vec<_>>() {
+                let of = (partition, epoch);
+                let change = FirstClaim::give_back(run.event.reference(), run.event.subject, of, now);
+                self.write(&change);
+            }
         }
     }
 

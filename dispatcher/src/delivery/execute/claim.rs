@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use usher_connectors::Idempotency;
 use usher_engine::{AttemptState, Change, ChangeKind, Changed, StepReport};
 use usher_proto::{Epoch, Reason};
 use usher_service::clock;
@@ -15,7 +14,7 @@ use crate::delivery::store_actor::Stopped;
 /// Claim lease: an attempt may be sent only within this time after its claim was requested. A new owner of the
 /// partition waits longer than that. A process that was suspended in between finds its claim too old, claims again and
 /// is fenced.
-const LEASE: Duration = Duration::from_secs(5);
+pub(super) const LEASE: Duration = Duration::from_secs(5);
 
 impl StepExecutor {
     /// Claims the attempt and waits for its permit. On return the claim is fresh, and the request may be sent at once.
@@ -53,12 +52,7 @@ impl StepExecutor {
         let run = step_call.run;
         loop {
             let asked = clock::since_boot();
-            // A destination that recognises a repeated request may receive it from two owners at once, so nobody has to
-            // wait.
-            let until = match step_call.connector.idempotency() {
-                Idempotency::Natural | Idempotency::KeyFor(_) => None,
-                Idempotency::None => Some(clock::now().plus(LEASE + step_call.call.timeout)),
-            };
+            let until = step_call.claimed_until(clock::now());
             let tries = AttemptState { claimed_until: until, ..run.tries };
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
             let event = run.event.reference();

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use usher_connectors::{Connectors, Idempotency};
+use usher_connectors::Connectors;
 use usher_engine::arrival::FirstClaim;
 use usher_engine::clock::ClockState;
 use usher_engine::{NextStep, Run, StepReport, account};
@@ -123,29 +123,22 @@ impl RequestMaker {
         retry(backoff, RetryLimit::Stop(&self.stop), attempt).await.map_err(|()| StepReport::Stopped.into())
     }
 
-    async fn first_request(&self, run: &Run, subject: Option<&Subject>) -> Option<Vec<u8>> {
+    async fn made_first(&self, run: &Run, subject: Option<&Subject>) -> Option<FirstClaim> {
+        let since_boot = clock::since_boot();
+        let at = clock::now();
         let flow = self.versions.known(&run.flow_version);
-        let step = flow.steps.first()?;
-        // Whoever finds the claim without its result repeats the request. That is harmless only if the destination
-        // recognises it; otherwise nothing is claimed before it is about to be sent.
-        let recognises = self.call(&flow, step, run).ok()?.connector.idempotency() != Idempotency::None;
-        if !recognises || flow.version != run.flow_version {
-            return None;
-        }
+        let step = flow.steps.first().filter(|_| flow.version == run.flow_version)?;
         // Whatever keeps the step from being called is found again when the run has been admitted.
-        self.make(&flow, step, run, subject).await.ok().map(|(_, request)| request)
+        let (step_call, request) = self.make(&flow, step, run, subject).await.ok()?;
+        Some(FirstClaim { request, at, until: step_call.claimed_until(at), since_boot })
     }
 }
 
 #[async_trait]
 impl FirstClaims for RequestMaker {
     async fn first_claim(&self, run: &Run, subject: Option<&Subject>) -> Option<FirstClaim> {
-        let since_boot = clock::since_boot();
-        let at = clock::now();
-        let made = AssertUnwindSafe(self.first_request(run, subject)).catch_unwind().await;
         // A step that panics does so again when it is executed, and is counted there.
-        let request = made.ok().flatten()?;
-        Some(FirstClaim { request, at, since_boot })
+        AssertUnwindSafe(self.made_first(run, subject)).catch_unwind().await.ok().flatten()
     }
 }
 

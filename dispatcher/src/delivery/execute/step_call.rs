@@ -1,10 +1,12 @@
 //! A step that calls a destination.
 
 use sha2::{Digest as _, Sha256};
-use usher_connectors::{Connector, Operation};
+use usher_connectors::{Connector, Idempotency, Operation};
 use usher_engine::{NextStep, Run};
 use usher_flows::{Call, FlowStep};
-use usher_proto::{Instance, Source};
+use usher_proto::{Instance, Source, Timestamp};
+
+use super::claim::LEASE;
 
 /// Longest idempotency key, in characters. Every destination accepts keys of at least this length.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
@@ -25,6 +27,15 @@ pub(super) struct StepCall<'a> {
 }
 
 impl StepCall<'_> {
+    /// Returns the time until which an attempt that is claimed now may be in flight. A destination that recognises a repeated
+    /// request may receive it from two owners at once, so nobody has to wait.
+    pub(super) fn claimed_until(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.connector.idempotency() {
+            Idempotency::Natural | Idempotency::KeyFor(_) => None,
+            Idempotency::None => Some(now.plus(LEASE + self.call.timeout)),
+        }
+    }
+
     /// Returns the names of the parameters that are addresses of people.
     pub(super) fn writes_to(&self) -> &'static [&'static str] {
         self.operation.map_or(&[], |operation| operation.writes_to)

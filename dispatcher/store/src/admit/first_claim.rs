@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures::future::join_all;
 use usher_engine::Run;
-use usher_engine::arrival::{Arrival, Batch, FirstClaim};
-use usher_proto::{EventRef, Offset, Snapshot, Subject, SubjectId};
+use usher_engine::arrival::{Arrival, FirstClaim};
+use usher_proto::{Subject, SubjectId, Timestamp};
 use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 
+use super::news::Newest;
 use super::{Admitting, Start, new_run};
+use crate::known::{Identified, Place};
 use crate::rows::Named;
 use crate::{FirstClaims, StoreError};
 
@@ -25,10 +27,9 @@ pub(super) struct StoredSubject {
 pub(super) type Alone = HashMap<SubjectId, Option<StoredSubject>>;
 
 /// Returns the statement that reads the subjects of the runs that may begin, unless another run of them is open.
-pub(super) fn look(dialect: Dialect, flow: &str, batch: &Batch) -> Option<SqlQuery> {
-    let begins = |arrival: &&Arrival| batch.begins.contains(&arrival.offset);
-    let subjects: Vec<&SubjectId> =
-        batch.arrivals.iter().filter(begins).map(|arrival| &arrival.event.subject).collect();
+pub(super) fn look(dialect: Dialect, flow: &str, events: &[Identified<'_>]) -> Option<SqlQuery> {
+    let begins = events.iter().filter(|event| event.batch.begins.contains(&event.arrival.offset));
+    let subjects: Vec<&SubjectId> = begins.map(|event| &event.arrival.event.subject).collect();
     if subjects.is_empty() {
         return None;
     }
@@ -64,8 +65,8 @@ pub(super) fn alone(answer: &Answer) -> Result<Alone, StoreError> {
 }
 
 /// Returns a subject as it is after the newest snapshot of a batch, by the rules of the statement that applies it.
-fn after(stored: Option<&StoredSubject>, newest: Option<(&EventRef, &Snapshot)>) -> Option<Subject> {
-    let Some((event, snapshot)) = newest else { return stored.map(|stored| stored.subject.clone()) };
+fn after(stored: Option<&StoredSubject>, newest: Option<&Newest<'_>>) -> Option<Subject> {
+    let Some(Newest { event, snapshot, .. }) = newest else { return stored.map(|stored| stored.subject.clone()) };
     let applies = |stored: &StoredSubject| {
         let newer = snapshot.data.is_none() || stored.times <= (snapshot.updated_at, snapshot.occurred_at);
         !stored.subject.deleted && stored.event != event.as_str() && newer
@@ -82,22 +83,22 @@ fn after(stored: Option<&StoredSubject>, newest: Option<(&EventRef, &Snapshot)>)
 
 impl Admitting<'_> {
     /// Makes the first claims of the runs that may begin and that no other run of their key precedes.
-    pub(super) async fn first_claims(&self, claims: &dyn FirstClaims) -> BTreeMap<Offset, FirstClaim> {
+    pub(super) async fn first_claims(&self, claims: &dyn FirstClaims) -> BTreeMap<Place, FirstClaim> {
         if self.alone.is_empty() {
             return BTreeMap::new();
         }
         let starting = self.starting();
         let news = self.news();
         let begins = |start: &&Start<'_>| {
-            let Arrival { offset, event, .. } = start.event.arrival;
-            self.batch.begins.contains(offset) && start.verdict.is_none() && self.alone.contains_key(&event.subject)
+            let Identified { batch, arrival: Arrival { offset, event, .. }, .. } = start.event;
+            batch.begins.contains(offset) && start.verdict.is_none() && self.alone.contains_key(&event.subject)
         };
         let claim = async |start: &Start<'_>| {
             let of = &start.event.arrival.event.subject;
             let stored = self.alone.get(of).and_then(Option::as_ref);
-            let subject = after(stored, news.get(of).copied());
-            let claim = claims.first_claim(&new_run(self.batch, start), subject.as_ref()).await?;
-            Some((start.event.arrival.offset, claim))
+            let subject = after(stored, news.get(of));
+            let claim = claims.first_claim(&new_run(start), subject.as_ref()).await?;
+            Some((start.event.place(), claim))
         };
         let made = join_all(starting.iter().filter(begins).map(claim)).await;
         made.into_iter().flatten().collect()
@@ -105,18 +106,19 @@ impl Admitting<'_> {
 
     /// Adds the columns of the first claims to the rows of new runs.
     pub(super) fn with_claims<'b>(&'b self, rows: Rows<'b, Start<'b>>) -> Rows<'b, Start<'b>> {
-        let claim = |start: &Start<'_>| self.claims.get(&start.event.arrival.offset);
+        let claim = |start: &Start<'_>| self.claims.get(&start.event.place());
         rows.text("state", |start| if claim(start).is_some() { "running" } else { "queued" })
             .bytes("request", |start| claim(start).map(|claim| claim.request.clone().into()))
             .int("attempts", |start| claim(start).map_or(0, |claim| i64::from(claim.tries().attempts)))
             .int("tried_at", |start| claim(start).map(|claim| claim.at.millis()))
+            .int("claimed_until", |start| claim(start).and_then(|claim| claim.until).map(Timestamp::millis))
             .int("claimed_at", |start| claim(start).map(|_| self.now.millis()))
     }
 
     /// Returns a new run as it is admitted.
     pub(super) fn admitted(&self, start: &Start<'_>) -> Run {
-        let run = new_run(self.batch, start);
-        match self.claims.get(&start.event.arrival.offset) {
+        let run = new_run(start);
+        match self.claims.get(&start.event.place()) {
             Some(claim) => claim.clone().begin(run),
             None => run,
         }

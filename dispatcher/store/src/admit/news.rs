@@ -14,26 +14,49 @@ use crate::{StoreError, addresses, suppression};
 
 /// Takes the news of a batch that is admitted later.
 pub(crate) async fn tell(database: &Database, flow: &str, batch: &Batch) -> Result<Admission, StoreError> {
-    let telling = Admitting::read(database, flow, batch).await?;
+    let telling = Admitting::read(database, flow, std::slice::from_ref(batch)).await?;
     let mut statements = Statements::default();
-    statements.push(Purpose::Frontier, telling.told());
+    statements.push(Purpose::Frontier(batch.partition), told(flow, batch));
     telling.write_news(&mut statements);
     telling.order_woken(&mut statements);
-    telling.result(&statements.transact(database).await?, Vec::new())
+    let mut admitted = telling.result(&statements.transact(database).await?, Vec::new())?;
+    admitted.pop().flatten().ok_or(StoreError::Fenced(batch.partition))
+}
+
+/// Moves the offset below which everything is told. This is also the fence.
+fn told(flow: &str, batch: &Batch) -> SqlQuery {
+    let sql = "UPDATE usher_ownership SET told = $1, told_version = $2 \
+               WHERE flow = $3 AND partition = $4 AND epoch = $5";
+    query(sql)
+        .prepared()
+        .bind(batch.frontier.0)
+        .bind(&batch.flow_version)
+        .bind(flow)
+        .bind(batch.partition.0)
+        .bind(batch.epoch.0)
 }
 
 /// The newest snapshot of each subject. They are ordered by subject, because flows that write the same subjects at the
 /// same time would otherwise deadlock.
-pub(super) type News<'a> = BTreeMap<&'a SubjectId, (&'a EventRef, &'a Snapshot)>;
+pub(super) type News<'a> = BTreeMap<&'a SubjectId, Newest<'a>>;
+
+/// The newest snapshot of a subject, with its event and batch.
+#[derive(Clone, Copy)]
+pub(super) struct Newest<'a> {
+    pub(super) event: &'a EventRef,
+    pub(super) snapshot: &'a Snapshot,
+    batch: &'a Batch,
+}
 
 impl Admitting<'_> {
     pub(super) fn news(&self) -> News<'_> {
         let mut newest = News::new();
-        for Identified { arrival, event, .. } in &self.new {
+        for Identified { arrival, event, batch, .. } in &self.new {
             let Some(snapshot) = &arrival.snapshot else { continue };
-            let entry = newest.entry(&arrival.event.subject).or_insert((event, snapshot));
-            if snapshot.replaces(entry.1) {
-                *entry = (event, snapshot);
+            let next = Newest { event, snapshot, batch };
+            let entry = newest.entry(&arrival.event.subject).or_insert(next);
+            if snapshot.replaces(entry.snapshot) {
+                *entry = next;
             }
         }
         newest
@@ -46,34 +69,21 @@ impl Admitting<'_> {
             statements.push(Purpose::Write, self.subjects(&news));
             statements.push(Purpose::Woken, self.wake(&news));
         }
-        if let Some(changes) = suppression::apply(self.dialect, self.flow, self.batch, &self.new) {
+        if let Some(changes) = suppression::apply(self.dialect, self.flow, &self.new) {
             statements.push(Purpose::Write, changes);
         }
     }
 
-    /// Moves the offset below which everything is told. This is also the fence.
-    fn told(&self) -> SqlQuery {
-        let sql = "UPDATE usher_ownership SET told = $1, told_version = $2 \
-                   WHERE flow = $3 AND partition = $4 AND epoch = $5";
-        query(sql)
-            .prepared()
-            .bind(self.batch.frontier.0)
-            .bind(&self.batch.flow_version)
-            .bind(self.flow)
-            .bind(self.batch.partition.0)
-            .bind(self.batch.epoch.0)
-    }
-
     /// Applies the snapshots. Every flow does so; the same event a second time changes nothing.
-    fn subjects(&self, news: &[(&SubjectId, (&EventRef, &Snapshot))]) -> SqlQuery {
-        let rows = fenced(news, self.batch)
+    fn subjects(&self, news: &[(&SubjectId, Newest<'_>)]) -> SqlQuery {
+        let rows = fenced(news, |(_, newest)| newest.batch)
             .text("subject", |(subject, _)| subject.as_str())
-            .int("updated_at", |(_, (_, snapshot))| snapshot.updated_at)
-            .int("occurred_at", |(_, (_, snapshot))| snapshot.occurred_at)
-            .text("event", |(_, (event, _))| event.as_str())
-            .text("snapshot", |(_, (_, snapshot))| snapshot.data.as_deref())
-            .int("deleted_at", |(_, (_, snapshot))| snapshot.data.is_none().then_some(snapshot.occurred_at))
-            .text("address", |(subject, (_, snapshot))| addresses::of(subject, snapshot.data.as_deref()));
+            .int("updated_at", |(_, newest)| newest.snapshot.updated_at)
+            .int("occurred_at", |(_, newest)| newest.snapshot.occurred_at)
+            .text("event", |(_, newest)| newest.event.as_str())
+            .text("snapshot", |(_, newest)| newest.snapshot.data.as_deref())
+            .int("deleted_at", |(_, newest)| newest.snapshot.data.is_none().then_some(newest.snapshot.occurred_at))
+            .text("address", |(subject, newest)| addresses::of(subject, newest.snapshot.data.as_deref()));
         rows.query(self.dialect, vec![self.flow.into()], |rows| {
             format!(
                 "INSERT INTO usher_subject (subject, updated_at, occurred_at, event, snapshot, deleted_at, address, revision) \
@@ -92,8 +102,8 @@ impl Admitting<'_> {
     }
 
     /// Ends the waits for news of these subjects.
-    fn wake(&self, news: &[(&SubjectId, (&EventRef, &Snapshot))]) -> SqlQuery {
-        let rows = fenced(news, self.batch).text("of", |(subject, _)| subject.as_str());
+    fn wake(&self, news: &[(&SubjectId, Newest<'_>)]) -> SqlQuery {
+        let rows = fenced(news, |(_, newest)| newest.batch).text("of", |(subject, _)| subject.as_str());
         rows.query(self.dialect, vec![self.flow.into()], |rows| {
             format!(
                 "UPDATE usher_open_run AS o SET state = 'queued' FROM {rows} \

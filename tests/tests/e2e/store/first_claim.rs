@@ -24,7 +24,7 @@ impl FirstClaims for Claims {
     async fn first_claim(&self, run: &Run, subject: Option<&Subject>) -> Option<FirstClaim> {
         self.0.lock().unwrap().push((run.event.id.to_string(), subject.cloned()));
         let request = format!("of {}", run.event.id).into_bytes();
-        Some(FirstClaim { request, at: Timestamp::from_seconds(7), since_boot: Duration::from_secs(9) })
+        Some(FirstClaim { request, at: Timestamp::from_seconds(7), until: None, since_boot: Duration::from_secs(9) })
     }
 }
 
@@ -33,7 +33,7 @@ impl TestStore {
     async fn admit_claiming(&self, epoch: Epoch, arrivals: Vec<Arrival>, claims: &Claims) -> Admission {
         let begins = arrivals.iter().map(|arrival| arrival.offset).collect();
         let batch = Batch { begins, ..batch(epoch, arrivals) };
-        self.store.admit_claiming(FLOW, &batch, claims).await.unwrap()
+        self.store.admit_claiming(FLOW, &[batch], claims).await.unwrap().remove(0).unwrap()
     }
 }
 

@@ -29,7 +29,7 @@ fn starting(keys: &[&str]) -> Vec<Arrival> {
 }
 
 fn claimed(key: &str, position: i64) -> Run {
-    let claim = FirstClaim { request: b"exact".to_vec(), at: NOW, since_boot: Duration::from_secs(9) };
+    let claim = FirstClaim { request: b"exact".to_vec(), at: NOW, until: None, since_boot: Duration::from_secs(9) };
     claim.begin(run(key, position))
 }
 

@@ -181,7 +181,7 @@ fn what_finds_no_room_in_memory_is_left_to_the_store_and_found_there_from_its_pl
 
 #[test]
 fn reading_pauses_while_too_much_waits_for_admission_and_goes_on_when_half_of_it_is_admitted() {
-    let mut bench = Bench::owning(limits());
+    let mut bench = Bench::owning(FlowLimits { in_flight: 2_048, ..limits() });
     let read = |from: i64, to: i64| Input::Read {
         refused: Vec::new(),
         assignment: Assignment(1),

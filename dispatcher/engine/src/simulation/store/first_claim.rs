@@ -7,6 +7,8 @@ use usher_proto::Timestamp;
 use super::SimulatedStore;
 use crate::RunState;
 use crate::arrival::FirstClaim;
+use crate::simulation::attempt::LEASE;
+use crate::simulation::destination::TIMEOUT;
 use crate::simulation::happening::{EventPlan, Fate};
 use crate::simulation::plan::Defect;
 
@@ -18,6 +20,8 @@ pub(super) const FIRST_CLAIMS: u64 = 1 << 40;
 pub(in crate::simulation) struct FirstStep {
     /// True if it waits until the subject is new enough.
     pub(super) needs: bool,
+    /// True if its destination recognises a repeated request.
+    pub(super) remembers: bool,
 }
 
 impl SimulatedStore {
@@ -30,7 +34,7 @@ impl SimulatedStore {
     /// Writes the first claim of a run and returns it, if its request can be made.
     pub(super) fn claim_first(&mut self, number: u32, events: &[EventPlan], now: i64) -> Option<FirstClaim> {
         let of = &events[number as usize];
-        let FirstStep { needs } = self.first?;
+        let FirstStep { needs, remembers } = self.first?;
         let user = self.row(number as usize).expect("a row").user;
         let not_made = of.fate == Fate::Superseded(0)
             || self.is_suppressed(user)
@@ -42,7 +46,10 @@ impl SimulatedStore {
         self.claims += 1;
         let request = self.claims.to_le_bytes().to_vec();
         let since_boot = Duration::from_millis(now.unsigned_abs());
-        let claim = FirstClaim { request, at: Timestamp::from_millis(now), since_boot };
+        let at = Timestamp::from_millis(now);
+        let waits = !remembers && self.defect != Defect::NoClaims;
+        let until = waits.then(|| Timestamp::from_millis(now + LEASE + TIMEOUT));
+        let claim = FirstClaim { request, at, until, since_boot };
         if self.defect != Defect::FirstClaimsUnwritten {
             let tries = claim.tries();
             let request = Some(claim.request.clone());
