@@ -10,6 +10,7 @@ mod step_call;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use claim::LEASE;
 use futures::FutureExt as _;
 pub(super) use request_maker::RequestMaker;
 use step_call::StepCall;
@@ -93,7 +94,9 @@ impl StepExecutor {
         Span::current().record("step", &step.name);
         let (step_call, kept) = match (&run.request, run.claimed) {
             // It was made a moment ago, when the run was admitted.
-            (Some(request), Some(_)) => (requests.call(&flow, step, run)?, request.clone()),
+            (Some(request), Some(claimed)) if clock::since_boot() - claimed < LEASE => {
+                (requests.call(&flow, step, run)?, request.clone())
+            }
             _ => {
                 let subject = requests.ask(|| self.subjects.read(run.event.subject.clone())).await?;
                 requests.make(&flow, step, run, subject.as_ref()).await?
