@@ -7,15 +7,18 @@ mod parallel_consumer;
 mod upserts;
 mod usher;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use usher_tests::unique;
 
 use self::parallel_consumer::ParallelConsumer;
-use crate::meter::{Meter, Processes};
+use crate::meter::Meter;
 use crate::report::Sample;
+use crate::services::BenchServices;
 use crate::sink::{Effects, Sink};
+use crate::suite::Rounds;
 
 /// Text that every request holds, of about the size of a small message.
 const TEXT: &str = concat!(
@@ -65,6 +68,35 @@ pub(crate) enum StepChoice {
     Database,
 }
 
+impl StepChoice {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Database => "database",
+        }
+    }
+}
+
+/// Options of the suite.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DispatcherOptions {
+    /// Number of events for each arm in a round.
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) events: usize,
+    /// Number of users whose events they are.
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) users: usize,
+    /// Spread of the events over the users.
+    #[arg(long, value_enum, default_value_t = KeyChoice::Uniform)]
+    pub(crate) keys: KeyChoice,
+    /// Time that the receiver of the requests takes for an answer, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) delay: u64,
+    /// Work done for each event.
+    #[arg(long, value_enum, default_value_t = StepChoice::Http)]
+    pub(crate) step: StepChoice,
+}
+
 /// The work of one arm in one round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
@@ -81,33 +113,35 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
+    /// Returns the name of the work.
+    pub(crate) fn name(&self) -> String {
+        let keys = match self.keys {
+            KeyChoice::Uniform => "",
+            KeyChoice::Zipf => ", users by Zipf's law",
+            KeyChoice::Hot => ", one user with three of ten events",
+        };
+        format!("dispatcher, {} step, {} ms{keys}", self.step.name(), self.delay.as_millis())
+    }
+
+    /// Returns the figures of an arm that has done all of its work.
+    fn sample(&self, arm: &'static str, round: usize, seconds: f64, cpu_seconds: BTreeMap<String, f64>) -> Sample {
+        Sample {
+            case: self.name(),
+            arm,
+            round,
+            events: self.events,
+            repeated: 0,
+            seconds,
+            cpu_seconds,
+            beside_seconds: BTreeMap::new(),
+            peak_memory: 0,
+            latency: None,
+        }
+    }
+
     /// Time that all events may take: as slow as 50 a second would be a fault.
     fn deadline(&self) -> Duration {
         Duration::from_secs(60) + Duration::from_millis(20) * u32::try_from(self.events).unwrap_or(u32::MAX)
-    }
-}
-
-/// Addresses of the services.
-pub(crate) struct BenchServices {
-    kafka: String,
-    postgres: String,
-    /// The server process of Postgres.
-    postmaster: Processes,
-}
-
-impl BenchServices {
-    /// Finds the process of Postgres, which must run on this machine.
-    ///
-    /// # Errors
-    ///
-    /// Postgres does not answer, or runs elsewhere.
-    pub(crate) async fn find(kafka: String, postgres: String) -> anyhow::Result<Self> {
-        let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&postgres).await?;
-        let (backend,): (i32,) = sqlx::query_as("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
-        let status = std::fs::read_to_string(format!("/proc/{backend}/status")).context("Postgres runs elsewhere")?;
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).context("no parent of a backend")?;
-        let postmaster = Processes::Family(parent.trim().parse()?);
-        Ok(Self { kafka, postgres, postmaster })
     }
 }
 
@@ -127,15 +161,9 @@ fn sample(
 ) -> anyhow::Result<Sample> {
     let Effects { distinct, requests, last } = sink.effects();
     anyhow::ensure!(distinct == scenario.events, "{distinct} effects of {}", scenario.events);
-    Ok(Sample {
-        arm,
-        round,
-        events: distinct,
-        repeated: requests - distinct,
-        seconds: last.saturating_duration_since(begun).as_secs_f64(),
-        cpu_seconds: meter.read()?,
-        peak_memory,
-    })
+    let seconds = last.saturating_duration_since(begun).as_secs_f64();
+    let repeated = requests - distinct;
+    Ok(Sample { repeated, peak_memory, ..scenario.sample(arm, round, seconds, meter.read()?) })
 }
 
 /// Runs all arms, round by round.
@@ -145,19 +173,21 @@ fn sample(
 /// A service is missing, or an arm has not done its work.
 pub(crate) async fn measure(
     services: &BenchServices,
-    scenario: &Scenario,
-    rounds: usize,
-    only: &[String],
+    options: &DispatcherOptions,
+    rounds: &Rounds,
 ) -> anyhow::Result<Vec<Sample>> {
+    let &DispatcherOptions { events, users, keys, delay, step } = options;
+    let events = if rounds.quick { events / 10 } else { events };
+    let scenario = &Scenario { events, users, keys, delay: Duration::from_millis(delay), step };
     let sink = Sink::start(scenario.delay)?;
     let posts = scenario.step == StepChoice::Http;
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|only| name.contains(only));
+    let wanted = |name: &str| rounds.wants(name);
     let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
     let embedded = if wanted(usher::EMBEDDED) { Some(usher::EmbeddedLogFile::fill(scenario).await?) } else { None };
     let peers: Vec<_> = parallel_consumer::ARMS.into_iter().filter(|(name, _)| posts && wanted(name)).collect();
     let parallel_consumer = if peers.is_empty() { None } else { Some(ParallelConsumer::build().await?) };
     let mut samples = Vec::new();
-    for round in 1..=rounds {
+    for round in 1..=rounds.count {
         if wanted(usher::KAFKA) {
             samples.push(kafka.usher(services, scenario, &sink, round).await.context(usher::KAFKA)?);
         }
@@ -183,5 +213,6 @@ pub(crate) async fn measure(
             samples.push(drain::run(&services.kafka, kafka.topic(), scenario, round).await.context(drain::NAME)?);
         }
     }
+    services.delete_topic(&kafka.topic()).await?;
     Ok(samples)
 }

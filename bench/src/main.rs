@@ -5,70 +5,144 @@
 //! no figure. `USHER_TEST_KAFKA` and `USHER_TEST_POSTGRES` name the services (`eval "$(just services)"`).
 
 mod dispatcher;
+mod ingest;
 mod meter;
+mod parts;
+mod peers;
+mod programs;
 mod report;
+mod services;
 mod sink;
+mod sockets;
+mod suite;
 mod topic;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::Parser;
-use dispatcher::{KeyChoice, StepChoice};
+use anyhow::Context as _;
+use clap::{Args, Parser};
+
+use crate::dispatcher::DispatcherOptions;
+use crate::ingest::IngestOptions;
+use crate::parts::PartMode;
+use crate::report::{Sample, TargetRow};
+use crate::services::BenchServices;
+use crate::suite::Rounds;
+
+/// As the programs that are measured have it, so that the peers in Rust do not lose by it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(about = "Measures Usher beside others, in one run on one machine")]
 struct Arguments {
-    /// Bootstrap server of Kafka, `host:port`.
-    #[arg(long, env = "USHER_TEST_KAFKA")]
-    kafka: String,
+    /// Bootstrap server of Kafka, on this machine, `host:port`.
+    #[arg(long, global = true, env = "USHER_TEST_KAFKA")]
+    kafka: Option<String>,
     /// URL of a Postgres server on this machine, on which databases can be created.
-    #[arg(long, env = "USHER_TEST_POSTGRES", hide_env_values = true)]
-    postgres: String,
+    #[arg(long, global = true, env = "USHER_TEST_POSTGRES", hide_env_values = true)]
+    postgres: Option<String>,
     /// Number of rounds; each runs every arm once.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, global = true, default_value_t = 3)]
     rounds: usize,
-    /// Number of events for each arm in a round.
-    #[arg(long, default_value_t = 20_000)]
-    events: usize,
-    /// Number of users whose events they are.
-    #[arg(long, default_value_t = 5_000)]
-    users: usize,
-    /// Spread of the events over the users.
-    #[arg(long, value_enum, default_value_t = KeyChoice::Uniform)]
-    keys: KeyChoice,
-    /// Time that the receiver of the requests takes for an answer, in milliseconds.
-    #[arg(long, default_value_t = 0)]
-    delay: u64,
-    /// Work done for each event.
-    #[arg(long, value_enum, default_value_t = StepChoice::Http)]
-    step: StepChoice,
-    /// One round of a tenth of the events: shows that everything works, and measures little.
-    #[arg(long)]
+    /// One round of a fraction of the work: shows that everything works, and measures little.
+    #[arg(long, global = true)]
     quick: bool,
     /// Only arms whose names contain one of these texts; may be given several times.
-    #[arg(long)]
+    #[arg(long, global = true)]
     only: Vec<String>,
-    /// File for the raw figures, as JSON.
-    #[arg(long, default_value = "target/bench/dispatcher.json")]
-    output: PathBuf,
+    /// File for the raw figures, as JSON. Without it, `target/bench/<suite>.json`.
+    #[arg(long, global = true)]
+    output: Option<PathBuf>,
+    /// The suite; without one, all of them run.
+    #[command(subcommand)]
+    suite: Option<Suite>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let mut arguments = Arguments::parse();
-    if arguments.quick {
-        arguments.rounds = 1;
-        arguments.events /= 10;
+/// A suite, or a part that runs as a process of its own.
+#[derive(Debug, clap::Subcommand)]
+enum Suite {
+    /// From an HTTP request to the log.
+    Ingest(IngestOptions),
+    /// From the log to the effects.
+    Dispatcher(DispatcherOptions),
+    /// A server that is measured; started by the suites.
+    #[command(subcommand, hide = true)]
+    Part(PartMode),
+}
+
+impl Suite {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Ingest(_) => "ingest",
+            Self::Dispatcher(_) => "dispatcher",
+            Self::Part(_) => "part",
+        }
     }
+
+    /// Returns all suites with their default options.
+    fn all() -> anyhow::Result<Vec<Self>> {
+        Ok(vec![Self::Ingest(default_options()?), Self::Dispatcher(default_options()?)])
+    }
+
+    async fn measure(&self, services: &BenchServices, rounds: &Rounds) -> anyhow::Result<Figures> {
+        Ok(match self {
+            Self::Ingest(options) => {
+                let samples = ingest::measure(services, options, rounds).await?;
+                Figures { targets: ingest::targets(&samples), samples }
+            }
+            Self::Dispatcher(options) => {
+                let samples = dispatcher::measure(services, options, rounds).await?;
+                Figures { targets: Vec::new(), samples }
+            }
+            Self::Part(_) => anyhow::bail!("a part measures nothing"),
+        })
+    }
+}
+
+/// Figures of a suite.
+struct Figures {
+    samples: Vec<Sample>,
+    targets: Vec<TargetRow>,
+}
+
+fn default_options<T: Args>() -> anyhow::Result<T> {
+    let matches = T::augment_args(clap::Command::new("options")).try_get_matches_from(["options"])?;
+    Ok(T::from_arg_matches(&matches)?)
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
     usher_service::telemetry::install_tls();
-    let services = dispatcher::BenchServices::find(arguments.kafka, arguments.postgres).await?;
-    let Arguments { events, users, keys, step, .. } = arguments;
-    let delay = Duration::from_millis(arguments.delay);
-    let scenario = dispatcher::Scenario { events, users, keys, delay, step };
-    let samples = dispatcher::measure(&services, &scenario, arguments.rounds, &arguments.only).await?;
-    report::write_json(&arguments.output, &samples)?;
-    report::print(&samples);
+    match arguments.suite {
+        // A part has a runtime of its own choice.
+        Some(Suite::Part(part)) => part.run(),
+        Some(Suite::Ingest(_) | Suite::Dispatcher(_)) | None => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(arguments))
+        }
+    }
+}
+
+async fn measure(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { kafka, postgres, rounds, quick, only, output, suite } = arguments;
+    let kafka = kafka.context("set --kafka or USHER_TEST_KAFKA")?;
+    let postgres = postgres.context("set --postgres or USHER_TEST_POSTGRES")?;
+    let rounds = Rounds { count: if quick { 1 } else { rounds }, quick, only };
+    let suites = match suite {
+        Some(suite) => vec![suite],
+        None => Suite::all()?,
+    };
+    anyhow::ensure!(output.is_none() || suites.len() == 1, "--output is for one suite");
+    let services = BenchServices::find(kafka, postgres).await?;
+    let mut targets = Vec::new();
+    for suite in suites {
+        let figures = suite.measure(&services, &rounds).await?;
+        let path = output.clone().unwrap_or_else(|| peers::target().join(format!("{}.json", suite.name())));
+        report::write_json(&path, &figures.samples, &figures.targets)?;
+        report::print(&figures.samples);
+        targets.extend(figures.targets);
+    }
+    report::print_targets(&targets);
     Ok(())
 }

@@ -58,7 +58,8 @@ pub(crate) fn reader(broker: &str, topic: &str) -> anyhow::Result<BaseConsumer> 
     Ok(consumer)
 }
 
-fn webhook(number: usize, user: usize) -> Webhook {
+/// Returns an event of a user; its number is in its id and its metadata.
+pub(crate) fn webhook(number: usize, user: usize) -> Webhook {
     let user = format!("user_{user:06}");
     let filling: String =
         std::iter::repeat_with(|| format!("{:016x}", rand::random::<u64>())).take(FILLING / 16).collect();

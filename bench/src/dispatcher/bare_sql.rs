@@ -6,9 +6,10 @@ use std::time::Instant;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use usher_tests::database::OwnDatabase;
 
-use super::{BenchServices, Scenario, TEXT};
+use super::{Scenario, TEXT};
 use crate::meter::Meter;
 use crate::report::Sample;
+use crate::services::BenchServices;
 
 /// Name of the arm.
 pub(super) const NAME: &str = "limit: bare SQL, one insert and one update an event";
@@ -46,5 +47,5 @@ pub(super) async fn run(services: &BenchServices, scenario: &Scenario, round: us
     anyhow::ensure!(usize::try_from(ended)? == scenario.events, "{ended} of {} rows", scenario.events);
     connection.close().await?;
     database.remove().await;
-    Ok(Sample { arm: NAME, round, events: scenario.events, repeated: 0, seconds, cpu_seconds, peak_memory: 0 })
+    Ok(scenario.sample(NAME, round, seconds, cpu_seconds))
 }

@@ -31,5 +31,5 @@ pub(super) async fn run(broker: &str, topic: String, scenario: &Scenario, round:
         anyhow::Ok((seconds, meter.read()?))
     };
     let (seconds, cpu_seconds): (f64, BTreeMap<String, f64>) = tokio::task::spawn_blocking(read).await??;
-    Ok(Sample { arm: NAME, round, events: wanted, repeated: 0, seconds, cpu_seconds, peak_memory: 0 })
+    Ok(scenario.sample(NAME, round, seconds, cpu_seconds))
 }

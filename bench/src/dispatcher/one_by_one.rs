@@ -8,9 +8,10 @@ use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::message::Message as _;
 use serde_json::json;
 
-use super::{BenchServices, Scenario, TEXT, sample};
+use super::{Scenario, TEXT, sample};
 use crate::meter::{Meter, Processes};
 use crate::report::Sample;
+use crate::services::BenchServices;
 use crate::sink::Sink;
 use crate::topic;
 

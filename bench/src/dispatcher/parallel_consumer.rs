@@ -1,7 +1,6 @@
 //! A peer: Confluent's Parallel Consumer in KEY mode. It keeps order by key and retries in memory; it keeps nothing of what
 //! it has done but offsets, so that what was in flight when it was killed is done again.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -10,9 +9,11 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use usher_tests::unique;
 
-use super::{BenchServices, STARTS_WITHIN, Scenario, TEXT, sample};
+use super::{STARTS_WITHIN, Scenario, TEXT, sample};
 use crate::meter::{Meter, Processes, peak_memory};
+use crate::peers;
 use crate::report::Sample;
+use crate::services::BenchServices;
 use crate::sink::Sink;
 
 /// The arms: their names, and the calls in flight.
@@ -31,8 +32,8 @@ impl ParallelConsumer {
     ///
     /// Maven or the compiler fails.
     pub(super) async fn build() -> anyhow::Result<Self> {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/parallel-consumer");
-        let folder = target().join("parallel-consumer");
+        let sources = peers::folder("parallel-consumer");
+        let folder = peers::target().join("parallel-consumer");
         let libs = folder.join("libs");
         if !libs.is_dir() {
             let mut maven = Command::new("mvn");
@@ -41,13 +42,13 @@ impl ParallelConsumer {
             // Moved when it is whole, because half of the jars would pass for all of them.
             let part = folder.join("libs.part");
             maven.arg(format!("-DoutputDirectory={}", part.display()));
-            succeed(&mut maven).await?;
+            peers::succeed(&mut maven).await?;
             std::fs::rename(part, &libs)?;
         }
         let classpath = format!("{}:{}/*", folder.display(), libs.display());
         let mut compiler = Command::new("javac");
         compiler.arg("-cp").arg(&classpath).arg("-d").arg(&folder).arg(sources.join("src/main/java/PostEach.java"));
-        succeed(&mut compiler).await?;
+        peers::succeed(&mut compiler).await?;
         Ok(Self { classpath })
     }
 
@@ -87,15 +88,4 @@ impl ParallelConsumer {
         child.kill().await?;
         Ok(sample)
     }
-}
-
-/// Folder for what is fetched and compiled.
-fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench")
-}
-
-async fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.stdin(Stdio::null()).status().await.with_context(|| format!("{command:?}"))?;
-    anyhow::ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
 }

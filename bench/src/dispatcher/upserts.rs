@@ -8,9 +8,10 @@ use std::time::Instant;
 use sqlx::postgres::PgPoolOptions;
 use usher_tests::database::OwnDatabase;
 
-use super::{BenchServices, Scenario, TEXT};
+use super::{Scenario, TEXT};
 use crate::meter::Meter;
 use crate::report::Sample;
+use crate::services::BenchServices;
 
 /// Name of the arm.
 pub(super) const NAME: &str = "limit: one upsert with its own commit, 16 connections";
@@ -60,5 +61,5 @@ pub(super) async fn run(services: &BenchServices, scenario: &Scenario, round: us
     anyhow::ensure!(usize::try_from(newest)? + 1 == scenario.events, "the last row is of event {newest}");
     pool.close().await;
     database.remove().await;
-    Ok(Sample { arm: NAME, round, events: scenario.events, repeated: 0, seconds, cpu_seconds, peak_memory: 0 })
+    Ok(scenario.sample(NAME, round, seconds, cpu_seconds))
 }

@@ -12,9 +12,11 @@ use usher_tests::database::OwnDatabase;
 use usher_tests::program::Program;
 use usher_tests::unique;
 
-use super::{BenchServices, PARTITIONS, STARTS_WITHIN, Scenario, StepChoice, TEXT, sample};
+use super::{PARTITIONS, STARTS_WITHIN, Scenario, StepChoice, TEXT, sample};
 use crate::meter::{Meter, Processes, peak_memory};
+use crate::programs::{self, ProgramSettings};
 use crate::report::Sample;
+use crate::services::BenchServices;
 use crate::sink::Sink;
 use crate::topic;
 
@@ -39,28 +41,9 @@ fn flow(step: StepChoice, url: &str) -> String {
 }
 
 /// Writes the flow as the only one, under this name.
-fn write_flow(folder: &Path, name: &str, scenario: &Scenario, sink: &Sink) -> anyhow::Result<String> {
-    let flows = folder.join("flows");
-    std::fs::create_dir_all(&flows)?;
-    std::fs::write(flows.join(format!("{name}.toml")), flow(scenario.step, &sink.url()))?;
-    Ok(flows.display().to_string())
-}
-
-fn environment(flows: String) -> Vec<(String, String)> {
-    // Hexadecimal digits are base64, too.
-    let secret = &*format!("whsec_{:032x}", rand::random::<u128>());
-    [
-        ("RUST_LOG", "info"),
-        ("USHER_LOG_FORMAT", "json"),
-        ("CLERK_WEBHOOK_SIGNING_SECRET", secret),
-        ("HTTP_SIGNING_SECRET", secret),
-        ("HTTP_ALLOW_PLAIN", "true"),
-        ("USHER_LISTEN", "127.0.0.1:0"),
-        ("USHER_ADMIN", "127.0.0.1:0"),
-        ("USHER_FLOWS", &flows),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
+fn write_flow(folder: &Path, name: &str, scenario: &Scenario, sink: &Sink) -> anyhow::Result<ProgramSettings> {
+    let flows = programs::write_flows(folder, &[(name, flow(scenario.step, &sink.url()))])?;
+    Ok(programs::settings(&flows))
 }
 
 /// A topic that holds the events.
@@ -96,14 +79,14 @@ impl KafkaTopic {
         let folder = TempDir::new()?;
         let database = OwnDatabase::make(&services.postgres).await;
         let name = unique("flow");
-        let mut environment = environment(write_flow(folder.path(), &name, scenario, sink)?);
+        let mut environment = write_flow(folder.path(), &name, scenario, sink)?;
         let more = [
             ("USHER_LOG", format!("kafka://{}", services.kafka)),
             ("USHER_STORE", database.url()),
             ("USHER_TOPIC_PREFIX", self.prefix.clone()),
             ("USHER_FLOW", name.clone()),
         ];
-        environment.extend(more.map(|(name, value)| (name.to_owned(), value)));
+        programs::add(&mut environment, more);
         sink.reset();
         let mut program = Program::start("dispatcher", &[], &environment, folder.path());
         let admin = program.says("\"admin\":\"").await;
@@ -142,7 +125,7 @@ impl EmbeddedLogFile {
         for entry in std::fs::read_dir(self.folder.path())?.flatten() {
             std::fs::copy(entry.path(), data.join(entry.file_name()))?;
         }
-        let environment = environment(write_flow(folder.path(), "post", scenario, sink)?);
+        let environment = write_flow(folder.path(), "post", scenario, sink)?;
         sink.reset();
         let data = data.display().to_string();
         let mut program = Program::start("usher", &["up", "--no-lab", "--data", &data], &environment, folder.path());
@@ -179,15 +162,7 @@ async fn work(
     all_done(admin, scenario, scenario.deadline()).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let cpu_seconds = meter.read()?;
-    Ok(Sample {
-        arm,
-        round,
-        events: scenario.events,
-        repeated: 0,
-        seconds,
-        cpu_seconds,
-        peak_memory: peak_memory(pid)?,
-    })
+    Ok(Sample { peak_memory: peak_memory(pid)?, ..scenario.sample(arm, round, seconds, cpu_seconds) })
 }
 
 /// Waits until all runs have ended well, by the program's metrics.
