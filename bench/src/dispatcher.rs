@@ -1,32 +1,48 @@
 //! The dispatcher: a backlog of events, one effect each at a sink.
 
+mod arms;
 mod bare_sql;
+mod built_in;
 mod drain;
+mod floor;
 mod one_by_one;
 mod parallel_consumer;
+mod restate;
+mod targets;
 mod upserts;
 mod usher;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use usher_tests::unique;
 
-use self::parallel_consumer::ParallelConsumer;
+use self::arms::DispatchArms;
 use crate::meter::Meter;
-use crate::report::Sample;
+use crate::report::{Sample, TargetRow};
 use crate::services::BenchServices;
 use crate::sink::{Effects, Sink};
 use crate::suite::Rounds;
 
 /// Text that every request holds, of about the size of a small message.
-const TEXT: &str = concat!(
+pub(crate) const TEXT: &str = concat!(
     "a text of about three hundred bytes, as a small message has it. ",
     "a text of about three hundred bytes, as a small message has it. ",
     "a text of about three hundred bytes, as a small message has it. ",
     "a text of about three hundred bytes, as a small message has it. ",
     "a text of about three hundred bytes, as a small message has it.",
+);
+/// Receiver of the mails.
+pub(crate) const MAIL_TO: &str = "{{ user.email }}";
+/// Subject of the mails.
+pub(crate) const MAIL_SUBJECT: &str = "Welcome{% if user.first_name %}, {{ user.first_name }}{% endif %}";
+/// Text of the mails, of about the size of a short one.
+pub(crate) const MAIL_HTML: &str = concat!(
+    "<html><body><h1>Hello {{ user.first_name or 'there' }}</h1><p>Your account {{ user.id }} is ready.</p>",
+    "<p>Here is what most people do first: they tell us the name of their team, they invite the others, and they look at the ",
+    "example, which shows in a few minutes how everything fits together. Nothing of it can break anything.</p>",
+    "<p>If you have a question, answer this mail. Somebody reads it, and answers on the same day.</p>",
+    "<p>You get this mail at {{ user.email }} because somebody has signed up with this address.</p></body></html>",
 );
 /// Partitions of the topic.
 pub(crate) const PARTITIONS: i32 = 8;
@@ -64,15 +80,21 @@ impl KeyChoice {
 pub(crate) enum StepChoice {
     /// One request to a receiver that does nothing.
     Http,
+    /// One mail by Resend's API to a receiver that accepts it.
+    Mail,
     /// One row of a table follows the user.
     Database,
+    /// The built-in flows: one of them, and all.
+    BuiltIn,
 }
 
 impl StepChoice {
     const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Mail => "mail",
             Self::Database => "database",
+            Self::BuiltIn => "built-in",
         }
     }
 }
@@ -95,6 +117,20 @@ pub(crate) struct DispatcherOptions {
     /// Work done for each event.
     #[arg(long, value_enum, default_value_t = StepChoice::Http)]
     pub(crate) step: StepChoice,
+}
+
+impl DispatcherOptions {
+    /// Returns the name of the file of raw figures; that of the usual scenario has no additions.
+    pub(crate) fn file(&self) -> String {
+        let mut name = "dispatcher".to_owned();
+        if self.step != StepChoice::Http {
+            name.push_str(&format!("-{}", self.step.name()));
+        }
+        if self.delay > 0 {
+            name.push_str(&format!("-{}ms", self.delay));
+        }
+        format!("{name}.json")
+    }
 }
 
 /// The work of one arm in one round.
@@ -145,6 +181,27 @@ impl Scenario {
     }
 }
 
+/// The surroundings of an arm in one round.
+#[derive(Clone, Copy)]
+pub(crate) struct DispatchRound<'a> {
+    services: &'a BenchServices,
+    topic: &'a str,
+    scenario: &'a Scenario,
+    sink: &'a Sink,
+    round: usize,
+}
+
+impl DispatchRound<'_> {
+    /// Returns the figures of an arm whose effects have arrived at the sink since `begun`.
+    ///
+    /// # Errors
+    ///
+    /// It has not done all of its work.
+    fn sample(&self, arm: &'static str, begun: Instant, meter: &Meter, peak_memory: u64) -> anyhow::Result<Sample> {
+        sample(arm, self.round, self.scenario, self.sink, begun, meter, peak_memory)
+    }
+}
+
 /// Returns the figures of an arm whose effects have arrived at the sink since `begun`.
 ///
 /// # Errors
@@ -180,39 +237,18 @@ pub(crate) async fn measure(
     let events = if rounds.quick { events / 10 } else { events };
     let scenario = &Scenario { events, users, keys, delay: Duration::from_millis(delay), step };
     let sink = Sink::start(scenario.delay)?;
-    let posts = scenario.step == StepChoice::Http;
-    let wanted = |name: &str| rounds.wants(name);
     let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
-    let embedded = if wanted(usher::EMBEDDED) { Some(usher::EmbeddedLogFile::fill(scenario).await?) } else { None };
-    let peers: Vec<_> = parallel_consumer::ARMS.into_iter().filter(|(name, _)| posts && wanted(name)).collect();
-    let parallel_consumer = if peers.is_empty() { None } else { Some(ParallelConsumer::build().await?) };
+    let topic = kafka.topic();
+    let arms = DispatchArms::prepare(scenario, rounds, kafka).await?;
     let mut samples = Vec::new();
     for round in 1..=rounds.count {
-        if wanted(usher::KAFKA) {
-            samples.push(kafka.usher(services, scenario, &sink, round).await.context(usher::KAFKA)?);
-        }
-        if let Some(embedded) = &embedded {
-            samples.push(embedded.usher(scenario, &sink, round).await.context(usher::EMBEDDED)?);
-        }
-        for (parallel_consumer, arm) in parallel_consumer.iter().flat_map(|it| peers.iter().map(move |arm| (it, *arm)))
-        {
-            let sample = parallel_consumer.run(services, &kafka.topic(), scenario, &sink, round, arm).await;
-            samples.push(sample.context(arm.0)?);
-        }
-        if !posts && wanted(upserts::NAME) {
-            samples.push(upserts::run(services, scenario, round).await.context(upserts::NAME)?);
-        }
-        if posts && wanted(one_by_one::NAME) {
-            let sample = one_by_one::run(services, &kafka.topic(), scenario, &sink, round).await;
-            samples.push(sample.context(one_by_one::NAME)?);
-        }
-        if posts && wanted(bare_sql::NAME) {
-            samples.push(bare_sql::run(services, scenario, round).await.context(bare_sql::NAME)?);
-        }
-        if wanted(drain::NAME) {
-            samples.push(drain::run(&services.kafka, kafka.topic(), scenario, round).await.context(drain::NAME)?);
-        }
+        arms.run(&DispatchRound { services, topic: &topic, scenario, sink: &sink, round }, &mut samples).await?;
     }
-    services.delete_topic(&kafka.topic()).await?;
+    services.delete_topic(&topic).await?;
     Ok(samples)
+}
+
+/// Returns the targets that these samples tell of.
+pub(crate) fn targets(samples: &[Sample]) -> Vec<TargetRow> {
+    targets::rows(samples)
 }

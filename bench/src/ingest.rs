@@ -4,8 +4,8 @@ mod arms;
 mod check;
 pub(crate) mod kafka;
 mod limits;
-mod load;
-mod requests;
+pub(crate) mod load;
+pub(crate) mod requests;
 mod targets;
 
 use std::time::Duration;

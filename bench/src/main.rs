@@ -5,6 +5,8 @@
 //! no figure. `USHER_TEST_KAFKA` and `USHER_TEST_POSTGRES` name the services (`eval "$(just services)"`).
 
 mod dispatcher;
+mod floor;
+mod idle;
 mod ingest;
 mod meter;
 mod parts;
@@ -16,18 +18,21 @@ mod sink;
 mod sockets;
 mod suite;
 mod topic;
+mod way;
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Parser};
 
-use crate::dispatcher::DispatcherOptions;
+use crate::dispatcher::{DispatcherOptions, StepChoice};
+use crate::idle::IdleOptions;
 use crate::ingest::IngestOptions;
 use crate::parts::PartMode;
 use crate::report::{Sample, TargetRow};
 use crate::services::BenchServices;
 use crate::suite::Rounds;
+use crate::way::WayOptions;
 
 /// As the programs that are measured have it, so that the peers in Rust do not lose by it.
 #[global_allocator]
@@ -52,7 +57,7 @@ struct Arguments {
     /// Only arms whose names contain one of these texts; may be given several times.
     #[arg(long, global = true)]
     only: Vec<String>,
-    /// File for the raw figures, as JSON. Without it, `target/bench/<suite>.json`.
+    /// File for the raw figures, as JSON. Without it, one of the suite's name in `target/bench`.
     #[arg(long, global = true)]
     output: Option<PathBuf>,
     /// The suite; without one, all of them run.
@@ -67,23 +72,44 @@ enum Suite {
     Ingest(IngestOptions),
     /// From the log to the effects.
     Dispatcher(DispatcherOptions),
+    /// From an HTTP request to the effect.
+    Way(WayOptions),
+    /// Programs that have nothing to do.
+    Idle(IdleOptions),
     /// A server that is measured; started by the suites.
     #[command(subcommand, hide = true)]
     Part(PartMode),
 }
 
 impl Suite {
+    /// Name of the file of raw figures.
+    fn file(&self) -> String {
+        match self {
+            Self::Dispatcher(options) => options.file(),
+            Self::Ingest(_) | Self::Way(_) | Self::Idle(_) | Self::Part(_) => format!("{}.json", self.name()),
+        }
+    }
+
     const fn name(&self) -> &'static str {
         match self {
             Self::Ingest(_) => "ingest",
             Self::Dispatcher(_) => "dispatcher",
+            Self::Way(_) => "way",
+            Self::Idle(_) => "idle",
             Self::Part(_) => "part",
         }
     }
 
-    /// Returns all suites with their default options.
+    /// Returns all suites: what the rows of the targets need.
     fn all() -> anyhow::Result<Vec<Self>> {
-        Ok(vec![Self::Ingest(default_options()?), Self::Dispatcher(default_options()?)])
+        let http: DispatcherOptions = default_options()?;
+        let mut suites = vec![Self::Ingest(default_options()?), Self::Dispatcher(http.clone())];
+        suites.push(Self::Dispatcher(DispatcherOptions { delay: 10, ..http.clone() }));
+        for step in [StepChoice::Mail, StepChoice::Database, StepChoice::BuiltIn] {
+            suites.push(Self::Dispatcher(DispatcherOptions { step, ..http.clone() }));
+        }
+        suites.extend([Self::Way(default_options()?), Self::Idle(default_options()?)]);
+        Ok(suites)
     }
 
     async fn measure(&self, services: &BenchServices, rounds: &Rounds) -> anyhow::Result<Figures> {
@@ -94,7 +120,14 @@ impl Suite {
             }
             Self::Dispatcher(options) => {
                 let samples = dispatcher::measure(services, options, rounds).await?;
-                Figures { targets: Vec::new(), samples }
+                Figures { targets: dispatcher::targets(&samples), samples }
+            }
+            Self::Way(options) => {
+                let samples = way::measure(services, options, rounds).await?;
+                Figures { targets: way::targets(&samples), samples }
+            }
+            Self::Idle(options) => {
+                Figures { targets: idle::measure(services, options, rounds).await?, samples: Vec::new() }
             }
             Self::Part(_) => anyhow::bail!("a part measures nothing"),
         })
@@ -118,7 +151,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.suite {
         // A part has a runtime of its own choice.
         Some(Suite::Part(part)) => part.run(),
-        Some(Suite::Ingest(_) | Suite::Dispatcher(_)) | None => {
+        Some(Suite::Ingest(_) | Suite::Dispatcher(_) | Suite::Way(_) | Suite::Idle(_)) | None => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(arguments))
         }
     }
@@ -138,7 +171,7 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     let mut targets = Vec::new();
     for suite in suites {
         let figures = suite.measure(&services, &rounds).await?;
-        let path = output.clone().unwrap_or_else(|| peers::target().join(format!("{}.json", suite.name())));
+        let path = output.clone().unwrap_or_else(|| peers::target().join(suite.file()));
         report::write_json(&path, &figures.samples, &figures.targets)?;
         report::print(&figures.samples);
         targets.extend(figures.targets);

@@ -32,6 +32,25 @@ fn stat(folder: &Path) -> Option<Stat> {
 }
 
 impl Processes {
+    /// Returns the seconds that their living threads have run, to the nanosecond: for processes that do little, and whose
+    /// threads do not end.
+    ///
+    /// # Errors
+    ///
+    /// The process is gone.
+    pub(crate) fn run_seconds(&self) -> anyhow::Result<f64> {
+        let (Self::One(pid) | Self::Family(pid)) = self;
+        let mut nanos = run_nanos(*pid).context("the process is gone")?;
+        if let Self::Family(parent) = self {
+            for entry in std::fs::read_dir("/proc")?.flatten() {
+                let child = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                let is_child = stat(&entry.path()).is_some_and(|child| child.parent == *parent);
+                nanos += child.filter(|_| is_child).and_then(run_nanos).unwrap_or_default();
+            }
+        }
+        Ok(nanos as f64 / 1e9)
+    }
+
     /// Returns the CPU seconds that they have used since they began.
     ///
     /// # Errors
@@ -51,6 +70,17 @@ impl Processes {
         };
         Ok(ticks as f64 / TICKS)
     }
+}
+
+/// Returns the nanoseconds that the living threads of a process have run (the first field of `schedstat`, proc(5)).
+fn run_nanos(pid: u32) -> Option<u64> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let of = |task: std::fs::DirEntry| -> Option<u64> {
+        // A thread may have ended since.
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    Some(tasks.flatten().filter_map(of).sum())
 }
 
 /// Returns the peak of the resident memory of a process, in bytes.

@@ -12,6 +12,8 @@ use anyhow::Context as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::floor::{self, FloorArguments};
+
 /// Time for a process to say that it is ready.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -22,6 +24,8 @@ pub(crate) enum PartMode {
     Hello,
     /// An ingest as it is usually written.
     Naive(naive::NaiveArguments),
+    /// A dispatcher that does as little as possible.
+    Floor(FloorArguments),
 }
 
 impl PartMode {
@@ -34,6 +38,7 @@ impl PartMode {
         match self {
             Self::Hello => hello::run(),
             Self::Naive(arguments) => naive::run(arguments),
+            Self::Floor(arguments) => floor::run(arguments),
         }
     }
 }
@@ -52,7 +57,8 @@ impl PeerProcess {
     ///
     /// It does not start.
     pub(crate) fn of_bench(arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        // The program that runs, even if its file has been replaced since.
+        let mut command = Command::new("/proc/self/exe");
         command.arg("part").args(arguments);
         Self::start(command)
     }

@@ -56,12 +56,17 @@ pub(crate) struct Receiver {
     pub(crate) program: Program,
     /// Address of the webhooks.
     pub(crate) address: SocketAddr,
-    /// Address of the metrics.
-    pub(crate) admin: String,
 }
 
 /// Time for a program to be ready.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Waits until the program with these pages is ready.
+pub(crate) async fn ready(admin: &str) {
+    let page = format!("http://{admin}/readyz");
+    let ready = || async { reqwest::get(&page).await.ok()?.error_for_status().ok() };
+    usher_tests::eventually("the program is ready", STARTS_WITHIN, ready).await;
+}
 
 /// Path of webhooks.
 pub(crate) const WEBHOOKS: &str = "/webhooks/clerk";
@@ -80,9 +85,8 @@ impl Receiver {
         let mut program = Program::start("ingest", &[], &settings, folder);
         let address = program.says("\"listen\":\"").await.parse()?;
         let admin = program.says("\"admin\":\"").await;
-        let receiver = Self { program, address, admin };
-        receiver.ready().await;
-        Ok(receiver)
+        ready(&admin).await;
+        Ok(Self { program, address })
     }
 
     /// Starts `usher up` with its files in `data`.
@@ -94,14 +98,7 @@ impl Receiver {
         let data = data.display().to_string();
         let mut program = Program::start("usher", &["up", "--no-lab", "--data", &data], settings, folder);
         let address = program.says("usher is ready: webhooks on http://").await.parse()?;
-        let admin = program.says("health, metrics http://").await;
-        Ok(Self { program, address, admin })
-    }
-
-    async fn ready(&self) {
-        let page = format!("http://{}/readyz", self.admin);
-        let ready = || async { reqwest::get(&page).await.ok()?.error_for_status().ok() };
-        usher_tests::eventually("ingest is ready", STARTS_WITHIN, ready).await;
+        Ok(Self { program, address })
     }
 
     /// Id of the process.

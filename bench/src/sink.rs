@@ -1,6 +1,6 @@
 //! A destination that does nothing: it reads each request, notes its id, and answers at once or after a delay.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -21,6 +22,14 @@ struct Arrived {
     ids: HashSet<Bytes>,
     requests: usize,
     last: Option<Instant>,
+    /// Time of the first request for each event, if requests name their events.
+    events: HashMap<String, Instant>,
+}
+
+/// Body of a request that names its event.
+#[derive(Deserialize)]
+struct OfEvent {
+    event: String,
 }
 
 /// A running sink. It has a thread of its own, so that it costs every arm the same.
@@ -104,6 +113,11 @@ impl Sink {
         }
     }
 
+    /// Returns the time at which the first request for each event arrived since the reset.
+    pub(crate) fn events(&self) -> HashMap<String, Instant> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).events.clone()
+    }
+
     /// Returns what has arrived since the reset.
     pub(crate) fn effects(&self) -> Effects {
         let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,10 +135,14 @@ async fn answer(
     arrived: Arc<Mutex<Arrived>>,
     told: Arc<watch::Sender<usize>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    // Resend's answer to an accepted mail (resend.com/docs/api-reference/emails/send-email).
+    let is_mail = request.uri().path() == "/emails";
     let id = IDS.iter().find_map(|name| request.headers().get(*name));
     let id = id.map(|id| Bytes::copy_from_slice(id.as_bytes()));
+    let received_at = Instant::now();
     // The body is read to its end, as every receiver does.
-    drop(request.into_body().collect().await);
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let of = serde_json::from_slice::<OfEvent>(&body).ok();
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
@@ -132,9 +150,16 @@ async fn answer(
         let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
         arrived.last = Some(Instant::now());
         arrived.requests += 1;
-        arrived.ids.extend(id);
+        arrived.ids.extend(id.clone());
+        if let Some(OfEvent { event }) = of {
+            arrived.events.entry(event).or_insert(received_at);
+        }
         arrived.ids.len()
     };
     told.send_replace(count);
-    Ok(Response::new(Full::new(Bytes::from_static(b"{}"))))
+    let body = match id.filter(|_| is_mail) {
+        Some(id) => Bytes::from(serde_json::json!({ "id": String::from_utf8_lossy(&id) }).to_string()),
+        None => Bytes::from_static(b"{}"),
+    };
+    Ok(Response::new(Full::new(body)))
 }

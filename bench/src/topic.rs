@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{Consumer, DefaultConsumerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::json;
 use usher_eventlog::{Log, LogLayout};
 use usher_tests::events::Webhook;
 use usher_tests::unique;
 
-use crate::dispatcher::{PARTITIONS, Scenario};
+use crate::dispatcher::{PARTITIONS, Scenario, StepChoice};
 
 /// Appends in flight.
 const APPENDS: usize = 1_000;
@@ -24,10 +25,15 @@ const FILLING: usize = 1_300;
 /// The log does not take them.
 pub(crate) async fn fill(log: &Arc<dyn Log>, layout: &LogLayout, scenario: &Scenario) -> anyhow::Result<()> {
     let topic = layout.events();
+    // The built-in flows do most for a new user.
+    let kind = match scenario.step {
+        StepChoice::BuiltIn => "user.created",
+        StepChoice::Http | StepChoice::Mail | StepChoice::Database => "user.updated",
+    };
     log.ensure(std::slice::from_ref(&topic)).await?;
     let mut appended = futures::stream::iter(0..scenario.events)
         .map(|number| {
-            let record = webhook(number, scenario.keys.user(number, scenario.users)).record();
+            let record = webhook(kind, number, scenario.keys.user(number, scenario.users)).record();
             let topic = &topic;
             async move { log.append(topic, record).await }
         })
@@ -43,8 +49,11 @@ pub(crate) async fn fill(log: &Arc<dyn Log>, layout: &LogLayout, scenario: &Scen
 /// # Errors
 ///
 /// The settings or the offsets are refused.
-pub(crate) fn reader(broker: &str, topic: &str) -> anyhow::Result<BaseConsumer> {
-    let consumer: BaseConsumer = ClientConfig::new()
+pub(crate) fn reader<C: FromClientConfig + Consumer<DefaultConsumerContext>>(
+    broker: &str,
+    topic: &str,
+) -> anyhow::Result<C> {
+    let consumer: C = ClientConfig::new()
         .set("bootstrap.servers", broker)
         .set("group.id", unique("reader"))
         .set("enable.auto.commit", "false")
@@ -59,7 +68,7 @@ pub(crate) fn reader(broker: &str, topic: &str) -> anyhow::Result<BaseConsumer> 
 }
 
 /// Returns an event of a user; its number is in its id and its metadata.
-pub(crate) fn webhook(number: usize, user: usize) -> Webhook {
+pub(crate) fn webhook(kind: &str, number: usize, user: usize) -> Webhook {
     let user = format!("user_{user:06}");
     let filling: String =
         std::iter::repeat_with(|| format!("{:016x}", rand::random::<u64>())).take(FILLING / 16).collect();
@@ -72,5 +81,5 @@ pub(crate) fn webhook(number: usize, user: usize) -> Webhook {
         "created_at": 1_767_261_600_000_i64,
         "updated_at": 1_767_261_600_000_i64 + i64::try_from(number).unwrap_or_default(),
     });
-    Webhook { id: format!("msg_{number:09}"), ..Webhook::new("user.updated", &user, &data) }
+    Webhook { id: format!("msg_{number:09}"), ..Webhook::new(kind, &user, &data) }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::BaseConsumer;
+
 use super::Scenario;
 use crate::meter::{Meter, Processes};
 use crate::report::Sample;
@@ -16,7 +18,7 @@ pub(super) async fn run(broker: &str, topic: String, scenario: &Scenario, round:
     let broker = broker.to_owned();
     let wanted = scenario.events;
     let read = move || {
-        let consumer = topic::reader(&broker, &topic)?;
+        let consumer: BaseConsumer = topic::reader(&broker, &topic)?;
         let meter = Meter::start(vec![("consumer", Processes::One(std::process::id()))])?;
         let mut read = 0;
         let mut first = None;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::Message as _;
 use serde_json::json;
 
@@ -30,7 +30,7 @@ pub(super) async fn run(
     round: usize,
 ) -> anyhow::Result<Sample> {
     sink.reset();
-    let consumer = topic::reader(&services.kafka, topic)?;
+    let consumer: BaseConsumer = topic::reader(&services.kafka, topic)?;
     let meter = Meter::start(vec![("consumer and sink", Processes::One(std::process::id()))])?;
     let client = reqwest::Client::new();
     let url = sink.url();

@@ -12,7 +12,7 @@ use usher_tests::database::OwnDatabase;
 use usher_tests::program::Program;
 use usher_tests::unique;
 
-use super::{PARTITIONS, STARTS_WITHIN, Scenario, StepChoice, TEXT, sample};
+use super::{MAIL_HTML, MAIL_SUBJECT, MAIL_TO, PARTITIONS, STARTS_WITHIN, Scenario, StepChoice, TEXT, sample};
 use crate::meter::{Meter, Processes, peak_memory};
 use crate::programs::{self, ProgramSettings};
 use crate::report::Sample;
@@ -26,24 +26,44 @@ pub(super) const KAFKA: &str = "Usher, Kafka and Postgres";
 pub(super) const EMBEDDED: &str = "Usher, embedded";
 
 /// Steps in flight.
-const CONCURRENCY: usize = 100;
+pub(super) const CONCURRENCY: usize = 100;
 
 /// Returns the flow: one step for each event.
 fn flow(step: StepChoice, url: &str) -> String {
+    let on = match step {
+        StepChoice::Http | StepChoice::Database | StepChoice::BuiltIn => "clerk/user.*",
+        // A deleted user has no address.
+        StepChoice::Mail => "clerk/user.updated",
+    };
     let step = match step {
         StepChoice::Http => format!(
             "name = \"post\"\nuse = \"http.post\"\nurl = \"{url}\"\n\
              body = {{ user = \"{{{{ user.id }}}}\", text = \"{TEXT}\" }}\n"
         ),
-        StepChoice::Database => "name = \"user\"\nuse = \"database.sync_user\"\n".to_owned(),
+        StepChoice::Mail => format!(
+            "name = \"mail\"\nuse = \"resend.send\"\nto = \"{MAIL_TO}\"\nsubject = \"{MAIL_SUBJECT}\"\n\
+             html = \"{MAIL_HTML}\"\n"
+        ),
+        StepChoice::Database | StepChoice::BuiltIn => "name = \"user\"\nuse = \"database.sync_user\"\n".to_owned(),
     };
-    format!("on = [\"clerk/user.*\"]\nfrom = \"beginning\"\nconcurrency = {CONCURRENCY}\n[[step]]\n{step}")
+    format!("on = [\"{on}\"]\nfrom = \"beginning\"\nconcurrency = {CONCURRENCY}\n[[step]]\n{step}")
 }
 
 /// Writes the flow as the only one, under this name.
 fn write_flow(folder: &Path, name: &str, scenario: &Scenario, sink: &Sink) -> anyhow::Result<ProgramSettings> {
     let flows = programs::write_flows(folder, &[(name, flow(scenario.step, &sink.url()))])?;
-    Ok(programs::settings(&flows))
+    let mut settings = programs::settings(&flows);
+    let mail = [
+        ("RESEND_API_KEY", "re_bench".to_owned()),
+        ("RESEND_BASE_URL", sink.url()),
+        // The account has no limit, as that of `http.post` has none.
+        ("RESEND_QUOTA", "none".to_owned()),
+        ("USHER_FROM", "Acme <hello@acme.test>".to_owned()),
+    ];
+    if scenario.step == StepChoice::Mail {
+        programs::add(&mut settings, mail);
+    }
+    Ok(settings)
 }
 
 /// A topic that holds the events.
@@ -61,6 +81,11 @@ impl KafkaTopic {
         topic::fill(&log, &layout, scenario).await?;
         log.flush().await;
         Ok(Self { prefix: prefix.to_owned(), layout })
+    }
+
+    /// Prefix of the topic.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Name of the topic.
@@ -152,7 +177,7 @@ async fn work(
     let meter = Meter::start(processes(pid))?;
     let _ = program.says("partitions assigned").await;
     let begun = Instant::now();
-    if scenario.step == StepChoice::Http {
+    if scenario.step != StepChoice::Database {
         sink.first(STARTS_WITHIN).await?;
         sink.reached(scenario.events, scenario.deadline()).await?;
         // The last ends are written after the last effects.
@@ -176,10 +201,14 @@ async fn all_done(admin: &str, scenario: &Scenario, within: Duration) -> anyhow:
     tokio::time::timeout(within, all_done).await.context("runs have not ended")?
 }
 
-/// Returns the number of runs that have ended well, by the program's metrics.
-async fn runs_done(admin: &str) -> anyhow::Result<f64> {
+/// Returns the number of runs of all flows that have ended well, by the program's metrics.
+///
+/// # Errors
+///
+/// The program does not answer.
+pub(super) async fn runs_done(admin: &str) -> anyhow::Result<f64> {
     let page = reqwest::get(format!("http://{admin}/metrics")).await?.text().await?;
     let done = |line: &&str| line.starts_with("usher_dispatcher_runs_total") && line.contains("\"done\"");
-    let line = page.lines().find(done);
-    Ok(line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse().ok()).unwrap_or_default())
+    let count = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+    Ok(page.lines().filter(done).filter_map(count).sum())
 }

@@ -80,7 +80,7 @@ impl IngestArm {
     pub(super) async fn run(self, services: &BenchServices, case: &IngestCase, round: usize) -> anyhow::Result<Sample> {
         let count = SIGNED_PER_SECOND * usize::try_from((case.time + WARM_UP).as_secs())?;
         let users = case.users;
-        let sign = move || SignedRequests::sign(SECRET, count, users, KeyChoice::Uniform);
+        let sign = move || SignedRequests::sign(SECRET, 0, count, users, KeyChoice::Uniform);
         let requests = Arc::new(tokio::task::spawn_blocking(sign).await??);
         let run = Run { arm: self.name(), services, case, round, requests };
         let layout = LogLayout { topics: unique("bench").parse()?, partitions: PARTITIONS };
@@ -89,7 +89,7 @@ impl IngestArm {
             Self::Embedded => run.embedded().await,
             Self::Naive => {
                 let start = |topic: &str| {
-                    PeerProcess::of_bench(&["naive", "--kafka", &services.kafka, "--topic", topic, "--secret", SECRET])
+                    PeerProcess::of_bench(&["naive", "--broker", &services.kafka, "--topic", topic, "--secret", SECRET])
                 };
                 run.peer(&layout, start).await
             }

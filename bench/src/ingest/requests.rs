@@ -25,6 +25,8 @@ pub(crate) struct SignedRequests {
     users: Vec<UserBody>,
     keys: KeyChoice,
     signatures: Vec<String>,
+    /// Number of the first request.
+    base: usize,
 }
 
 /// One signed request.
@@ -51,32 +53,38 @@ fn id(number: usize) -> String {
 ///
 /// The id is not one of a request.
 pub(crate) fn number(id: &str) -> anyhow::Result<usize> {
-    let digits = id.strip_prefix("msg_").with_context(|| format!("an id of somebody else: {id}"))?;
+    // A reference to an event has its source and instance before the id.
+    let (_, digits) = id.rsplit_once("msg_").with_context(|| format!("an id of somebody else: {id}"))?;
     Ok(digits.parse()?)
 }
 
 impl SignedRequests {
-    /// Signs `count` requests of `users` users.
+    /// Signs `count` requests of `users` users; the first one has the number `base`.
     ///
     /// # Errors
     ///
     /// The secret is not a signing secret.
-    pub(crate) fn sign(secret: &str, count: usize, users: usize, keys: KeyChoice) -> anyhow::Result<Self> {
+    pub(crate) fn sign(secret: &str, base: usize, count: usize, users: usize, keys: KeyChoice) -> anyhow::Result<Self> {
         let secret = SigningSecret::parse(secret)?;
         let timestamp = clock::now().seconds().to_string();
         let bodies: Vec<UserBody> = (0..users)
             .map(|user| {
-                let webhook = topic::webhook(user, user);
+                let webhook = topic::webhook("user.updated", user, user);
                 UserBody { user: webhook.user, body: Bytes::from(webhook.body) }
             })
             .collect();
         let signatures = (0..count)
             .filter_map(|number| {
                 let of = bodies.get(keys.user(number, users))?;
-                Some(secret.sign(&id(number), &timestamp, &of.body))
+                Some(secret.sign(&id(base + number), &timestamp, &of.body))
             })
             .collect();
-        Ok(Self { timestamp, users: bodies, keys, signatures })
+        Ok(Self { timestamp, users: bodies, keys, signatures, base })
+    }
+
+    /// Number of the first request.
+    pub(crate) fn base(&self) -> usize {
+        self.base
     }
 
     /// Number of requests.
@@ -84,10 +92,10 @@ impl SignedRequests {
         self.signatures.len()
     }
 
-    /// Returns a request; `None` if fewer were signed.
+    /// Returns a request by its place; `None` if fewer were signed.
     pub(crate) fn get(&self, number: usize) -> Option<LoadRequest<'_>> {
         Some(LoadRequest {
-            id: id(number),
+            id: id(self.base + number),
             timestamp: &self.timestamp,
             signature: self.signatures.get(number)?,
             of: self.users.get(self.keys.user(number, self.users.len()))?,

@@ -23,7 +23,7 @@ use crate::ingest::kafka;
 pub(crate) struct NaiveArguments {
     /// Bootstrap server of Kafka.
     #[arg(long)]
-    kafka: String,
+    broker: String,
     /// Topic that exists.
     #[arg(long)]
     topic: String,
@@ -53,8 +53,8 @@ struct Data {
 
 /// Serves with the runtime that tokio makes unless told otherwise.
 pub(super) fn run(arguments: NaiveArguments) -> anyhow::Result<()> {
-    let NaiveArguments { kafka, topic, secret } = arguments;
-    let producer = kafka::producer_settings(&kafka).create()?;
+    let NaiveArguments { broker, topic, secret } = arguments;
+    let producer = kafka::producer_settings(&broker).create()?;
     let webhook = Webhook::new(&secret).context("no signing secret")?;
     let state = Arc::new(Naive { webhook, producer, topic });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
