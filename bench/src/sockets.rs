@@ -37,3 +37,17 @@ fn socket(line: &str, port: u16) -> Option<PathBuf> {
     let listens = *fields.get(3)? == LISTENS && u16::from_str_radix(local_port, 16).ok()? == port;
     listens.then(|| PathBuf::from(format!("socket:[{}]", fields.get(9).copied().unwrap_or_default())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_that_listens_is_found() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = socket.local_addr().expect("an address").port();
+        assert_eq!(listener(port).expect("it is this one"), std::process::id());
+        drop(socket);
+        assert!(listener(port).is_err(), "nobody listens any more");
+    }
+}

@@ -29,8 +29,8 @@ const FOR_NEW_USERS: [(&str, usize); 6] =
 /// The flow of [`ONE`].
 const EMAIL: &str = "email";
 
-/// Entries that the lab keeps. It counts all.
-const KEPT: usize = 16;
+/// Entries that the lab keeps for each event: it forgets customers, too, if it keeps fewer than there are.
+const KEPT_PER_EVENT: usize = 8;
 
 /// Returns a flow's text with the option to read from the beginning.
 fn from_beginning(toml: &str) -> String {
@@ -42,7 +42,8 @@ fn from_beginning(toml: &str) -> String {
 /// Runs one arm once, with a database of its own and under new names of flows.
 pub(super) async fn run(round: &DispatchRound<'_>, arm: &'static str, prefix: &str) -> anyhow::Result<Sample> {
     let stop = CancellationToken::new();
-    let lab = Lab::start_with(TcpListener::bind("127.0.0.1:0").await?, None, KEPT, stop.clone())?;
+    let keep = KEPT_PER_EVENT * round.scenario.events;
+    let lab = Lab::start_with(TcpListener::bind("127.0.0.1:0").await?, None, keep, stop.clone())?;
     let database = OwnDatabase::make(&round.services.postgres).await;
     let sample = with_lab(round, arm, prefix, &lab, &database.url()).await;
     stop.cancel();

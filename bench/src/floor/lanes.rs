@@ -94,3 +94,41 @@ impl FloorLanes {
         turns
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(offset: i64, user: &str) -> FloorRun {
+        let user = user.to_owned();
+        FloorRun { id: offset, partition: 0, offset, event: String::new(), user, updated_at: 0, body: Vec::new() }
+    }
+
+    fn ids(runs: &[Rc<FloorRun>]) -> Vec<i64> {
+        runs.iter().map(|run| run.id).collect()
+    }
+
+    #[test]
+    fn a_user_has_one_run_in_flight_and_the_next_one_starts_when_it_ends() {
+        let mut lanes = FloorLanes::new(10);
+        let turns = lanes.admit(vec![run(0, "ann"), run(1, "ann"), run(2, "bob")]);
+        assert_eq!((ids(&turns.started), ids(&turns.waiting)), (vec![0, 2], vec![1]));
+        assert_eq!(turns.frontiers, [(0, 3)]);
+        assert!(!lanes.can_start());
+        lanes.end("ann");
+        assert_eq!(ids(&lanes.start()), [1]);
+        lanes.end("ann");
+        lanes.end("bob");
+        assert_eq!(lanes.held(), 0);
+    }
+
+    #[test]
+    fn no_more_runs_start_than_there_are_permits() {
+        let mut lanes = FloorLanes::new(1);
+        let turns = lanes.admit(vec![run(0, "ann"), run(1, "bob")]);
+        assert_eq!((ids(&turns.started), ids(&turns.waiting)), (vec![0], vec![1]));
+        assert!(lanes.start().is_empty());
+        lanes.end("ann");
+        assert_eq!(ids(&lanes.start()), [1]);
+    }
+}

@@ -97,3 +97,39 @@ pub(crate) fn print_targets(rows: &[TargetRow]) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn sample(arm: &'static str, round: usize, events: usize) -> Sample {
+        Sample {
+            case: "case".to_owned(),
+            arm,
+            round,
+            events,
+            repeated: 0,
+            seconds: 1.0,
+            cpu_seconds: BTreeMap::new(),
+            beside_seconds: BTreeMap::new(),
+            peak_memory: 0,
+            latency: None,
+        }
+    }
+
+    #[test]
+    fn ratios_are_those_of_rounds_in_which_both_arms_ran() {
+        let samples = [sample("one", 1, 30), sample("other", 1, 10), sample("one", 2, 50)];
+        assert_eq!(Values::of(&samples, "case").ratio("one", "other", Sample::rate), [3.0]);
+        assert!(Values::of(&samples, "another case").ratio("one", "other", Sample::rate).is_empty());
+    }
+
+    #[test]
+    fn bounds_hold_on_their_side() {
+        assert!(Bound::AtLeast(1.0).is_met(1.0) && !Bound::AtLeast(1.0).is_met(0.9));
+        assert!(Bound::AtMost(1.0).is_met(1.0) && !Bound::AtMost(1.0).is_met(1.1));
+        assert!(!Bound::AtLeast(1.0).is_met(f64::NAN) && !Bound::AtMost(1.0).is_met(f64::NAN));
+    }
+}
