@@ -128,6 +128,10 @@ impl RequestMaker {
         let at = clock::now();
         let flow = self.versions.known(&run.flow_version);
         let step = flow.steps.first().filter(|_| flow.version == run.flow_version)?;
+        if run.left_address().is_some() {
+            // Until the event is admitted, the store believes that its subject still has that address.
+            return None;
+        }
         // Whatever keeps the step from being called is found again when the run has been admitted.
         let (step_call, request) = self.make(&flow, step, run, subject).await.ok()?;
         Some(FirstClaim { request, at, until: step_call.claimed_until(at), since_boot })
