@@ -4,12 +4,15 @@
 //! writes in one transaction. Age and size are bounded, but records that a group has not read are never deleted. Once
 //! the bound is reached, appends fail with [`AppendError::Full`].
 
+mod connections;
 mod file;
+mod others;
 mod query;
 mod reader;
 mod retention;
 mod scan;
 mod schema;
+mod topics;
 mod transaction;
 mod writer;
 
@@ -22,13 +25,12 @@ use file::File;
 pub use retention::LogRetention;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use transaction::Transaction;
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
-use writer::{AppendTarget, Write};
+use writer::{AppendTarget, Write, Writer};
 
 use crate::scan::Scanner;
 use crate::subscription::{self, Subscription};
-use crate::{AppendError, Log, LogError, Position, Retention, TopicProblem, TopicSpec, Watermarks};
+use crate::{AppendError, Log, LogError, Position, TopicSpec, Watermarks};
 
 /// Capacity of the writer's queue. Ingest's own limit on requests in flight is lower.
 const WRITE_QUEUE: usize = 4096;
@@ -55,7 +57,12 @@ impl EmbeddedLog {
         let stop = CancellationToken::new();
         let (writes, write_queue) = mpsc::channel(WRITE_QUEUE);
         let (append_signal, appended) = watch::channel(0);
-        tokio::spawn(writer::run(file.clone(), write_queue, append_signal, retention.max_bytes));
+        tokio::spawn(others::run(file.clone(), append_signal.clone(), stop.clone()));
+        let writer = Writer::new(file.clone(), append_signal, retention.max_bytes);
+        std::thread::Builder::new()
+            .name("log writer".to_owned())
+            .spawn(move || writer.run(write_queue))
+            .map_err(|error| LogError::Unavailable(error.to_string()))?;
         tokio::spawn(retention::run(file.clone(), retention, stop.clone()));
         Ok(Self { file, writes, appended, stop })
     }
@@ -81,39 +88,8 @@ impl Drop for EmbeddedLog {
 #[async_trait]
 impl Log for EmbeddedLog {
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        let mut transaction = Transaction::begin(self.file.pool()?).await?;
-        for topic in topics {
-            let (found,): (i32,) = sqlx::query_as("SELECT count(*) FROM partition WHERE topic = $1")
-                .bind(&topic.name)
-                .fetch_one(transaction.connection())
-                .await?;
-            if (1..topic.partitions).contains(&found) {
-                return Err(LogError::PartitionCount { topic: topic.name.clone(), found, wanted: topic.partitions });
-            }
-            if found > topic.partitions {
-                let problem = TopicProblem::MorePartitions { found, wanted: topic.partitions };
-                tracing::warn!(topic = topic.name, problem = problem.label(), "topic {} {problem}", topic.name);
-            }
-            // Here a topic can be missing only because the file is new. If the former file was moved away, the flows
-            // detect it by their frontiers and end.
-            for partition in found..topic.partitions {
-                sqlx::query("INSERT INTO partition (topic, partition, low, next) VALUES ($1, $2, 0, 0)")
-                    .bind(&topic.name)
-                    .bind(partition)
-                    .execute(transaction.connection())
-                    .await?;
-            }
-            if let Retention::Compact(time) = topic.retention {
-                let sql = "INSERT INTO compacted (topic, keeps_for) VALUES ($1, $2) \
-                           ON CONFLICT (topic) DO UPDATE SET keeps_for = excluded.keeps_for";
-                sqlx::query(sql)
-                    .bind(&topic.name)
-                    .bind(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
-                    .execute(transaction.connection())
-                    .await?;
-            }
-        }
-        Ok(transaction.commit().await?)
+        let topics = topics.to_vec();
+        self.file.call(move |connection| topics::ensure(connection, &topics)).await?
     }
 
     async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError> {
@@ -137,19 +113,19 @@ impl Log for EmbeddedLog {
     }
 
     async fn watermarks(&self, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
-        query::watermarks(self.file.pool()?, topic).await
+        query::watermarks(&self.file, topic).await
     }
 
     async fn offsets_at(&self, topic: &str, at: Timestamp) -> Result<BTreeMap<Partition, Offset>, LogError> {
-        query::offsets_at(self.file.pool()?, topic, at).await
+        query::offsets_at(&self.file, topic, at).await
     }
 
     async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
-        query::committed(self.file.pool()?, group, topic).await
+        query::committed(&self.file, group, topic).await
     }
 
     async fn read(&self, topic: &str, partition: Partition, offset: Offset) -> Result<Option<Record>, LogError> {
-        query::read(self.file.pool()?, topic, partition, offset).await
+        query::read(&self.file, topic, partition, offset).await
     }
 
     fn scan(&self, topic: &str) -> Result<Box<dyn Scanner>, LogError> {

@@ -91,8 +91,8 @@ impl LogError {
     }
 }
 
-impl From<sqlx::Error> for LogError {
-    fn from(error: sqlx::Error) -> Self {
+impl From<rusqlite::Error> for LogError {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Unavailable(error.to_string())
     }
 }

@@ -3,23 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use sqlx::migrate::MigrateError;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Connection as _};
-use tokio::sync::Mutex;
+use rusqlite::Connection;
 use usher_service::ConfigError;
 use usher_service::file_identity::FileIdentity;
 
-use super::schema;
+use super::connections::{Connections, blocking, connect};
+use super::schema::{self, SchemaError};
 use crate::LogError;
 
-/// Number of connections for readers. Each flow reads a page at a time.
-const READERS: u32 = 4;
 /// Size up to which a file is checked completely when it is opened, in bytes. Damage in a larger file is found when
 /// that part is read.
 const LOOKED_THROUGH: u64 = 64 << 20;
@@ -33,8 +26,7 @@ pub(super) struct File(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    options: SqliteConnectOptions,
-    pool: SqlitePool,
+    connections: Connections,
     /// Identities of the database file and of its write-ahead log.
     identities: [FileIdentity; 2],
     /// Length of the database at the last check, in bytes. SQLite never shortens a file that is not vacuumed.
@@ -44,7 +36,7 @@ struct Inner {
     damage: OnceLock<String>,
     /// Stays open as long as the log. SQLite removes the write-ahead log with the last connection, and the next
     /// connection would create another file.
-    _first: Mutex<SqliteConnection>,
+    first: Mutex<Connection>,
 }
 
 impl File {
@@ -56,49 +48,72 @@ impl File {
     /// be opened now.
     pub(super) async fn open(path: &Path) -> Result<Self, LogError> {
         let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable(format!("{}: {error}", path.display()));
-        let failed = |error: sqlx::Error| match damage(&error) {
+        let failed = |error: rusqlite::Error| match damage(&error) {
             Some(damage) => LogError::Setting(damaged(path, &damage)),
             None => unavailable(&error),
         };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5));
-        let mut first = options.connect().await.map_err(failed)?;
-        schema::migrate(&mut first).await.map_err(|error| match schema::cause(error) {
-            Ok(error) => failed(error),
-            Err(history) => LogError::Setting(unknown_tables(path, &history)),
+        let new = path.to_owned();
+        let first = blocking(move || connect(&new, true)).await?.map_err(failed)?;
+        schema::migrate(path).await.map_err(|error| match error {
+            SchemaError::Database(code, message) if is_damage(code) => LogError::Setting(damaged(path, &message)),
+            SchemaError::Database(_, message) => unavailable(&message),
+            SchemaError::Newer(_) | SchemaError::History(_) => LogError::Setting(unknown_tables(path, &error)),
         })?;
-        look_through(&mut first, path).await.map_err(failed)?.map_err(LogError::Setting)?;
+        let whole = path.to_owned();
+        let (first, found) = blocking(move || look_through(first, &whole)).await?.map_err(failed)?;
+        found.map_err(LogError::Setting)?;
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let identity = |path: &Path| FileIdentity::of(path).map_err(|error| unavailable(&error));
         let identities = [identity(path)?, identity(Path::new(&log))?];
         let length = std::fs::metadata(path).map_err(|error| unavailable(&error))?.len();
-        // Never created again: a connection that finds no file must not start an empty one.
-        let options = options.create_if_missing(false);
-        let pool = SqlitePoolOptions::new().max_connections(READERS + 2).connect_lazy_with(options.clone());
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
-            options,
-            pool,
+            connections: Connections::new(path),
             identities,
             length: AtomicU64::new(length),
             damage: OnceLock::new(),
-            _first: Mutex::new(first),
+            first: Mutex::new(first),
         })))
     }
 
-    /// Returns the pool of connections to the file.
+    /// Runs `work` with a connection to the file.
     ///
     /// # Errors
     ///
-    /// The path leads to another file, or the file is damaged.
-    pub(super) fn pool(&self) -> Result<&SqlitePool, LogError> {
+    /// The path leads to another file, the file is damaged, or the work has failed.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, LogError> {
         self.check()?;
-        Ok(&self.0.pool)
+        let result = self.0.connections.call(work).await?;
+        result.inspect_err(|error| self.note(error)).map_err(LogError::from)
+    }
+
+    /// Returns a connection of the caller's own. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// There is no file, or SQLite refuses it.
+    pub(super) fn connect(&self) -> rusqlite::Result<Connection> {
+        connect(&self.0.path, false)
+    }
+
+    /// Returns a number that changes with each commit of any process to this file.
+    ///
+    /// # Errors
+    ///
+    /// The path leads to another file, or SQLite cannot read it.
+    pub(super) async fn version(&self) -> Result<i64, LogError> {
+        self.check()?;
+        let file = self.clone();
+        // SQLite compares on one connection: a number of another one says nothing.
+        let read = move || {
+            let first = file.0.first.lock().unwrap_or_else(PoisonError::into_inner);
+            first.query_row("PRAGMA data_version", (), |row| row.get(0))
+        };
+        blocking(read).await?.inspect_err(|error| self.note(error)).map_err(LogError::from)
     }
 
     /// Checks that the path still leads to the open file, so that others read what is written here.
@@ -121,19 +136,20 @@ impl File {
     /// The path leads to another file, or the file is damaged or does not answer.
     pub(super) async fn check_thoroughly(&self) -> Result<(), LogError> {
         self.check()?;
-        if let Err(error) = self.read_over_new_connection().await {
-            self.note(&error);
+        let file = self.clone();
+        if let Err(error) = blocking(move || file.read_over_new_connection()).await? {
             self.check()?;
-            return Err(error.into());
+            return Err(error);
         }
         self.check()
     }
 
-    async fn read_over_new_connection(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.0.options.connect().await?;
-        sqlx::query("SELECT count(*) FROM partition").execute(&mut connection).await?;
-        connection.close().await?;
-        let length = std::fs::metadata(&self.0.path)?.len();
+    fn read_over_new_connection(&self) -> Result<(), LogError> {
+        let count = |connection: Connection| -> rusqlite::Result<i64> {
+            connection.query_row("SELECT count(*) FROM partition", (), |row| row.get(0))
+        };
+        self.connect().and_then(count).inspect_err(|error| self.note(error))?;
+        let length = std::fs::metadata(&self.0.path).map_err(|error| LogError::Unavailable(error.to_string()))?.len();
         let before = self.0.length.fetch_max(length, Ordering::SeqCst);
         if length < before {
             self.set_damage(format!("it had {before} bytes and has {length}"));
@@ -142,7 +158,7 @@ impl File {
     }
 
     /// Records damage, if damage is the cause of `error`.
-    pub(super) fn note(&self, error: &sqlx::Error) {
+    pub(super) fn note(&self, error: &rusqlite::Error) {
         if let Some(damage) = damage(error) {
             self.set_damage(damage);
         }
@@ -154,10 +170,17 @@ impl File {
     }
 }
 
-fn damage(error: &sqlx::Error) -> Option<String> {
-    let error = error.as_database_error()?;
-    let code = error.code()?.parse::<i32>().ok()?;
-    DAMAGED.contains(&(code & 0xff)).then(|| error.message().to_owned())
+/// Returns SQLite's primary result code, if SQLite is the cause.
+pub(super) fn primary_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|cause| cause.extended_code & 0xff)
+}
+
+fn is_damage(primary_code: i32) -> bool {
+    DAMAGED.contains(&primary_code)
+}
+
+fn damage(error: &rusqlite::Error) -> Option<String> {
+    primary_code(error).filter(|code| is_damage(*code)).map(|_| error.to_string())
 }
 
 fn damaged(path: &Path, damage: &str) -> ConfigError {
@@ -169,21 +192,17 @@ fn damaged(path: &Path, damage: &str) -> ConfigError {
     ConfigError::new("USHER_LOG", why)
 }
 
-fn unknown_tables(path: &Path, error: &MigrateError) -> ConfigError {
-    let problem = match error {
-        MigrateError::VersionMissing(version) => {
-            format!("its tables were made by a newer version of Usher (step {version}): start that one")
-        }
-        other => other.to_string(),
-    };
+fn unknown_tables(path: &Path, problem: &SchemaError) -> ConfigError {
     ConfigError::new("USHER_LOG", format!("{}: {problem}", path.display()))
 }
 
 /// Checks the pages of a file for damage, if the file is no larger than [`LOOKED_THROUGH`].
-async fn look_through(connection: &mut SqliteConnection, path: &Path) -> Result<Result<(), ConfigError>, sqlx::Error> {
-    if std::fs::metadata(path)?.len() > LOOKED_THROUGH {
-        return Ok(Ok(()));
+fn look_through(connection: Connection, path: &Path) -> rusqlite::Result<(Connection, Result<(), ConfigError>)> {
+    let is_small = std::fs::metadata(path).is_ok_and(|found| found.len() <= LOOKED_THROUGH);
+    if !is_small {
+        return Ok((connection, Ok(())));
     }
-    let (found,): (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(connection).await?;
-    Ok(if found == "ok" { Ok(()) } else { Err(damaged(path, &found)) })
+    let found: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+    let intact = if found == "ok" { Ok(()) } else { Err(damaged(path, &found)) };
+    Ok((connection, intact))
 }

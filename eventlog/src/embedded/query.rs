@@ -3,68 +3,84 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
-use sqlx::sqlite::SqlitePool;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
 
+use super::file::File;
 use crate::{LogError, Watermarks};
 
-/// Key, headers and body of a record. All are `None` if there is no record.
-type Columns = (Option<String>, Option<String>, Option<Vec<u8>>);
-
-pub(super) async fn watermarks(pool: &SqlitePool, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
-    let rows: Vec<(i32, i64, i64)> = sqlx::query_as("SELECT partition, low, next FROM partition WHERE topic = $1")
-        .bind(topic)
-        .fetch_all(pool)
-        .await?;
-    if rows.is_empty() {
-        return Err(LogError::Unavailable(format!("there is no topic {topic}")));
+pub(super) async fn watermarks(file: &File, topic: &str) -> Result<BTreeMap<Partition, Watermarks>, LogError> {
+    let topic = topic.to_owned();
+    let (topic, found) =
+        file.call(move |connection| read_watermarks(connection, &topic).map(|found| (topic, found))).await?;
+    match found.is_empty() {
+        true => Err(LogError::Unavailable(format!("there is no topic {topic}"))),
+        false => Ok(found),
     }
-    Ok(rows
-        .into_iter()
-        .map(|(partition, low, end)| (Partition(partition), Watermarks { low: Offset(low), high: Offset(end) }))
-        .collect())
+}
+
+pub(super) fn read_watermarks(
+    connection: &Connection,
+    topic: &str,
+) -> rusqlite::Result<BTreeMap<Partition, Watermarks>> {
+    let mut statement = connection.prepare_cached("SELECT partition, low, next FROM partition WHERE topic = ?1")?;
+    let watermarks = |row: &Row<'_>| {
+        let watermarks = Watermarks { low: Offset(row.get(1)?), high: Offset(row.get(2)?) };
+        Ok((Partition(row.get(0)?), watermarks))
+    };
+    statement.query_map([topic], watermarks)?.collect()
 }
 
 /// Returns for each partition the first offset whose record was appended at `at` or later, or the partition's end.
 pub(super) async fn offsets_at(
-    pool: &SqlitePool,
+    file: &File,
     topic: &str,
     at: Timestamp,
 ) -> Result<BTreeMap<Partition, Offset>, LogError> {
-    let sql = "SELECT p.partition, COALESCE((SELECT min(r.\"offset\") FROM record r WHERE r.topic = p.topic \
-                 AND r.partition = p.partition AND r.appended_at >= $2), p.next) FROM partition p WHERE p.topic = $1";
-    let rows: Vec<(i32, i64)> = sqlx::query_as(sql).bind(topic).bind(at.millis()).fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|(partition, offset)| (Partition(partition), Offset(offset))).collect())
+    let topic = topic.to_owned();
+    let read = move |connection: &mut Connection| {
+        let sql = "SELECT p.partition, COALESCE((SELECT min(r.\"offset\") FROM record r WHERE r.topic = p.topic \
+                     AND r.partition = p.partition AND r.appended_at >= ?2), p.next) FROM partition p WHERE p.topic = ?1";
+        connection.prepare_cached(sql)?.query_map(params![topic, at.millis()], offset_of_partition)?.collect()
+    };
+    file.call(read).await
 }
 
 /// Returns the offsets that a group has committed. Partitions without a commit are absent.
-pub(super) async fn committed(
-    pool: &SqlitePool,
-    group: &str,
-    topic: &str,
-) -> Result<BTreeMap<Partition, Offset>, LogError> {
-    let sql = "SELECT partition, committed FROM cursor WHERE \"group\" = $1 AND topic = $2 AND committed IS NOT NULL";
-    let rows: Vec<(i32, i64)> = sqlx::query_as(sql).bind(group).bind(topic).fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|(partition, offset)| (Partition(partition), Offset(offset))).collect())
+pub(super) async fn committed(file: &File, group: &str, topic: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
+    let group = group.to_owned();
+    let topic = topic.to_owned();
+    let read = move |connection: &mut Connection| {
+        let sql =
+            "SELECT partition, committed FROM cursor WHERE \"group\" = ?1 AND topic = ?2 AND committed IS NOT NULL";
+        connection.prepare_cached(sql)?.query_map(params![group, topic], offset_of_partition)?.collect()
+    };
+    file.call(read).await
+}
+
+fn offset_of_partition(row: &Row<'_>) -> rusqlite::Result<(Partition, Offset)> {
+    Ok((Partition(row.get(0)?), Offset(row.get(1)?)))
 }
 
 pub(super) async fn read(
-    pool: &SqlitePool,
+    file: &File,
     topic: &str,
     partition: Partition,
     offset: Offset,
 ) -> Result<Option<Record>, LogError> {
-    // Returns one row if the partition exists, with or without the record; no row means that it does not exist.
-    let sql = "SELECT r.key, r.headers, r.body FROM partition p LEFT JOIN record r \
-                 ON r.topic = p.topic AND r.partition = p.partition AND r.\"offset\" = $3 \
-               WHERE p.topic = $1 AND p.partition = $2";
-    let row: Option<Columns> =
-        sqlx::query_as(sql).bind(topic).bind(partition.0).bind(offset.0).fetch_optional(pool).await?;
-    match row {
+    let name = topic.to_owned();
+    let read = move |connection: &mut Connection| {
+        let sql = "SELECT \"offset\", key, headers, body FROM record \
+                   WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3";
+        let found =
+            connection.prepare_cached(sql)?.query_row(params![name, partition.0, offset.0], record).optional()?;
+        let is_there = found.is_some() || read_watermarks(connection, &name)?.contains_key(&partition);
+        Ok(is_there.then_some(found))
+    };
+    match file.call(read).await? {
+        Some(found) => Ok(found.map(|(_, record)| record)),
         None => Err(no_partition(topic, partition)),
-        Some((Some(key), Some(headers), Some(body))) => Ok(Some(record(key, &headers, body)?)),
-        Some(_) => Ok(None),
     }
 }
 
@@ -73,37 +89,52 @@ pub(super) fn no_partition(topic: &str, partition: Partition) -> LogError {
     LogError::Unavailable(format!("there is no partition {partition} of topic {topic}"))
 }
 
-/// Returns the records of a partition from an offset on, at most `most` of them, and none after those that have `bytes` bytes.
-pub(super) async fn records(
-    pool: &SqlitePool,
+/// Limits of what is read at once.
+#[derive(Clone, Copy)]
+pub(super) struct PageLimits {
+    pub(super) records: usize,
+    /// No record follows those that have this size together, in bytes.
+    pub(super) bytes: usize,
+}
+
+/// Returns the records of a partition from an offset on.
+pub(super) fn read_records(
+    connection: &Connection,
     topic: &str,
     partition: Partition,
     from: Offset,
-    most: usize,
-    bytes: usize,
-) -> Result<Vec<(Offset, Record)>, LogError> {
+    limits: PageLimits,
+) -> rusqlite::Result<Vec<(Offset, Record)>> {
     let sql = "SELECT \"offset\", key, headers, body FROM record \
-               WHERE topic = $1 AND partition = $2 AND \"offset\" >= $3 ORDER BY \"offset\" LIMIT $4";
-    let mut rows = sqlx::query_as::<_, (i64, String, String, Vec<u8>)>(sql)
-        .bind(topic)
-        .bind(partition.0)
-        .bind(from.0)
-        .bind(i64::try_from(most).unwrap_or(i64::MAX))
-        .fetch(pool);
+               WHERE topic = ?1 AND partition = ?2 AND \"offset\" >= ?3 ORDER BY \"offset\" LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let most = i64::try_from(limits.records).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![topic, partition.0, from.0, most])?;
     let mut records = Vec::new();
     let mut size = 0;
-    while size < bytes
-        && let Some((offset, key, headers, body)) = rows.try_next().await?
+    while size < limits.bytes
+        && let Some(row) = rows.next()?
     {
-        let record = record(key, &headers, body)?;
+        let (offset, record) = record(row)?;
         size += record.size();
-        records.push((Offset(offset), record));
+        records.push((offset, record));
     }
     Ok(records)
 }
 
-/// Converts the columns of a row into a record.
-pub(super) fn record(key: String, headers: &str, body: Vec<u8>) -> Result<Record, LogError> {
-    let headers = serde_json::from_str(headers).map_err(|error| LogError::Unavailable(error.to_string()))?;
-    Ok(Record { key: Key::new(key), headers, body: Bytes::from(body) })
+/// Reads the columns `offset`, `key`, `headers` and `body`.
+fn record(row: &Row<'_>) -> rusqlite::Result<(Offset, Record)> {
+    let key = Key::new(row.get_ref(1)?.as_str()?);
+    let Headers(headers) = row.get(2)?;
+    let body = Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?);
+    Ok((Offset(row.get(0)?), Record { key, headers, body }))
+}
+
+/// The column `headers`.
+struct Headers(Vec<(String, String)>);
+
+impl FromSql for Headers {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        serde_json::from_str(value.as_str()?).map(Self).map_err(FromSqlError::other)
+    }
 }

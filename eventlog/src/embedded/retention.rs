@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use sqlx::sqlite::SqlitePool;
+use rusqlite::{Connection, params};
 use tokio_util::sync::CancellationToken;
 use usher_service::clock;
 
 use super::file::File;
-use super::transaction::Transaction;
+use super::transaction::in_transaction;
 use super::writer;
+use crate::LogError;
 
 /// Interval between retention runs.
 const EVERY: Duration = Duration::from_secs(30);
 /// Maximum number of records deleted in one transaction, small enough that other writers do not wait long for the file.
-const PRUNE_BATCH: i64 = 1000;
+const PRUNE_BATCH: u32 = 1000;
 
 /// Retention limits of an embedded log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,79 +35,93 @@ impl Default for LogRetention {
 
 pub(super) async fn run(file: File, retention: LogRetention, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        let Ok(pool) = file.pool() else { continue }; // logged by the check of the log
-        if let Err(error) = apply(pool, retention).await {
-            file.note(&error);
+        if file.check().is_err() {
+            continue; // logged by the check of the log
+        }
+        if let Err(error) = apply(&file, retention).await {
             tracing::warn!(%error, "deleting old records failed; retrying");
         }
     }
 }
 
 /// Deletes the records that retention and compaction allow to delete, and returns their number.
-pub(super) async fn apply(pool: &SqlitePool, retention: LogRetention) -> Result<u64, sqlx::Error> {
-    Ok(delete_read(pool, retention).await? + compact(pool).await?)
+pub(super) async fn apply(file: &File, retention: LogRetention) -> Result<usize, LogError> {
+    Ok(delete_read(file, retention).await? + compact(file).await?)
 }
 
 /// Deletes, in compacted topics, the records that a later record of the same key replaces or erases, and those that
 /// have passed the topic's retention, tombstones included.
-async fn compact(pool: &SqlitePool) -> Result<u64, sqlx::Error> {
+async fn compact(file: &File) -> Result<usize, LogError> {
     let mut deleted = 0;
     loop {
-        // Searches without the file's write lock, because usually there is nothing to delete. `CROSS JOIN`: otherwise
-        // SQLite would start with all events. One pass over the records, because no index covers the keys.
-        let sql = "SELECT id FROM ( \
-                     SELECT r.rowid AS id, r.appended_at < $1 - c.keeps_for AS old, \
-                       lead(r.\"offset\") OVER (PARTITION BY r.topic, r.partition, r.key ORDER BY r.\"offset\") AS later \
-                     FROM compacted c CROSS JOIN record r ON r.topic = c.topic) \
-                   WHERE old OR later IS NOT NULL LIMIT $2";
-        let found: Vec<(i64,)> =
-            sqlx::query_as(sql).bind(clock::now().millis()).bind(PRUNE_BATCH).fetch_all(pool).await?;
-        if found.is_empty() {
-            return Ok(deleted);
+        let now = clock::now().millis();
+        match file.call(move |connection| compact_batch(connection, now)).await? {
+            0 => return Ok(deleted),
+            some => deleted += some,
         }
-        let mut transaction = Transaction::begin(pool).await?;
-        for (row,) in &found {
-            let gone = sqlx::query("DELETE FROM record WHERE rowid = $1").bind(row);
-            deleted += gone.execute(transaction.connection()).await?.rows_affected();
-        }
-        raise_low(&mut transaction).await?;
-        transaction.commit().await?;
     }
 }
 
-async fn raise_low(transaction: &mut Transaction) -> Result<(), sqlx::Error> {
+fn compact_batch(connection: &Connection, now: i64) -> rusqlite::Result<usize> {
+    // Searches without the file's write lock, because usually there is nothing to delete. `CROSS JOIN`: otherwise
+    // SQLite would start with all events. One pass over the records, because no index covers the keys.
+    let sql = "SELECT id FROM ( \
+                 SELECT r.rowid AS id, r.appended_at < ?1 - c.keeps_for AS old, \
+                   lead(r.\"offset\") OVER (PARTITION BY r.topic, r.partition, r.key ORDER BY r.\"offset\") AS later \
+                 FROM compacted c CROSS JOIN record r ON r.topic = c.topic) \
+               WHERE old OR later IS NOT NULL LIMIT ?2";
+    let mut search = connection.prepare_cached(sql)?;
+    let found: Vec<i64> = search.query_map(params![now, PRUNE_BATCH], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if found.is_empty() {
+        return Ok(0);
+    }
+    in_transaction(connection, |connection| {
+        let mut delete = connection.prepare_cached("DELETE FROM record WHERE rowid = ?1")?;
+        let mut deleted = 0;
+        for row in &found {
+            deleted += delete.execute([row])?;
+        }
+        raise_low(connection)?;
+        Ok(deleted)
+    })
+}
+
+fn raise_low(connection: &Connection) -> rusqlite::Result<()> {
     let low = "UPDATE partition SET low = coalesce( \
                  (SELECT min(\"offset\") FROM record r \
                   WHERE r.topic = partition.topic AND r.partition = partition.partition), next)";
-    sqlx::query(low).execute(transaction.connection()).await?;
-    Ok(())
+    connection.prepare_cached(low)?.execute(()).map(drop)
 }
 
 /// Deletes the records that every group has read, if they are old or the file is crowded.
-async fn delete_read(pool: &SqlitePool, retention: LogRetention) -> Result<u64, sqlx::Error> {
+async fn delete_read(file: &File, retention: LogRetention) -> Result<usize, LogError> {
     let cutoff = clock::now().millis() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
     let mut deleted = 0;
     loop {
-        let mut transaction = Transaction::begin(pool).await?;
-        let crowded = writer::size(transaction.connection()).await? > retention.max_bytes / 4 * 3;
+        match file.call(move |connection| delete_batch(connection, cutoff, retention.max_bytes)).await? {
+            0 => return Ok(deleted),
+            some => deleted += some,
+        }
+    }
+}
+
+fn delete_batch(connection: &Connection, cutoff: i64, max_bytes: u64) -> rusqlite::Result<usize> {
+    in_transaction(connection, |connection| {
+        let crowded = writer::size(connection)? > max_bytes / 4 * 3;
         // Topics that no group reads (dead letters) are left alone here.
         let sql = "DELETE FROM record WHERE rowid IN ( \
                      SELECT r.rowid FROM record r \
                      JOIN (SELECT topic, partition, min(coalesce(committed, 0)) AS read FROM cursor \
                            GROUP BY topic, partition) c \
                        ON c.topic = r.topic AND c.partition = r.partition AND r.\"offset\" < c.read \
-                     WHERE r.appended_at < $1 ORDER BY r.appended_at LIMIT $2)";
+                     WHERE r.appended_at < ?1 ORDER BY r.appended_at LIMIT ?2)";
         let older_than = if crowded { i64::MAX } else { cutoff };
-        let bite = sqlx::query(sql).bind(older_than).bind(PRUNE_BATCH).execute(transaction.connection()).await?;
-        if bite.rows_affected() > 0 {
-            raise_low(&mut transaction).await?;
+        let deleted = connection.prepare_cached(sql)?.execute(params![older_than, PRUNE_BATCH])?;
+        if deleted > 0 {
+            raise_low(connection)?;
         }
-        transaction.commit().await?;
-        deleted += bite.rows_affected();
-        if bite.rows_affected() < PRUNE_BATCH.unsigned_abs() {
-            return Ok(deleted);
-        }
-    }
+        Ok(deleted)
+    })
 }
 
 #[cfg(test)]
@@ -138,11 +153,7 @@ mod tests {
         let mut subscription = log.subscribe("g", "t").await.expect("subscribed");
         let full = loop {
             match log.append(&topic(Retention::Time), record(20_000)).await {
-                Ok(_) => assert_eq!(
-                    apply(log.file.pool().expect("there"), retention).await.expect("it runs"),
-                    0,
-                    "nothing is read yet"
-                ),
+                Ok(_) => assert_eq!(apply(&log.file, retention).await.expect("it runs"), 0, "nothing is read yet"),
                 Err(error) => break error,
             }
         };
@@ -154,7 +165,7 @@ mod tests {
         subscription.control.start(assignment, vec![(partitions[0].partition, Offset(0))]);
         subscription.control.commit(partitions[0].partition, Offset(i64::MAX));
         subscription.control.close().await;
-        assert!(apply(log.file.pool().expect("there"), retention).await.expect("it runs") > 0, "all is read now");
+        assert!(apply(&log.file, retention).await.expect("it runs") > 0, "all is read now");
         log.append(&topic(Retention::Time), record(20_000)).await.expect("there is room again");
     }
 
@@ -171,7 +182,7 @@ mod tests {
         subscription.control.commit(first.partition, first.offset.next());
         subscription.control.close().await;
         // The cutoff is exclusive, so the millisecond of the append must pass first.
-        while apply(log.file.pool().expect("there"), retention).await.expect("it runs") == 0 {
+        while apply(&log.file, retention).await.expect("it runs") == 0 {
             tokio::task::yield_now().await;
         }
         let second = log.append(&topic(Retention::Time), record(10)).await.expect("appended");
@@ -190,19 +201,19 @@ mod tests {
             log.append(&day, keyed(key)).await.expect("appended");
         }
         log.erase(&day, &Key::new("b")).await.expect("erased");
-        let pool = log.file.pool().expect("there");
-        let left = async || {
+        let rows = |connection: &mut Connection| -> rusqlite::Result<Vec<(i64, String, bool)>> {
             let sql = "SELECT \"offset\", key, erases FROM record ORDER BY \"offset\"";
-            let rows: Vec<(i64, String, bool)> = sqlx::query_as(sql).fetch_all(pool).await.expect("rows");
-            rows
+            let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            connection.prepare(sql)?.query_map((), columns)?.collect()
         };
-        assert_eq!(apply(pool, retention).await.expect("it runs"), 2);
+        let left = async || log.file.call(rows).await.expect("rows");
+        assert_eq!(apply(&log.file, retention).await.expect("it runs"), 2);
         assert_eq!(left().await, [(2, "a".into(), false), (3, "c".into(), false), (4, "b".into(), true)]);
-        assert_eq!(apply(pool, retention).await.expect("it runs"), 0, "the newest of each key stays");
+        assert_eq!(apply(&log.file, retention).await.expect("it runs"), 0, "the newest of each key stays");
 
         log.ensure(&[letters(Duration::ZERO)]).await.expect("for no time from now on");
         while !left().await.is_empty() {
-            apply(pool, retention).await.expect("it runs");
+            apply(&log.file, retention).await.expect("it runs");
         }
         let next = log.append(&day, keyed("d")).await.expect("appended");
         assert_eq!(next.offset, Offset(5), "offsets go on");

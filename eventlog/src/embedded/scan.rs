@@ -1,9 +1,10 @@
 //! Reads pages of partitions from the file.
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 
 use super::file::File;
-use super::query;
+use super::query::{self, PageLimits};
 use crate::LogError;
 use crate::scan::{PAGE, PAGE_BYTES, ScanPage, ScanRange, Scanner};
 
@@ -16,15 +17,17 @@ pub(super) struct FileScanner {
 #[async_trait]
 impl Scanner for FileScanner {
     async fn page(&mut self, ranges: &[ScanRange]) -> Result<ScanPage, LogError> {
-        let pool = self.file.pool()?;
-        let watermarks = query::watermarks(pool, &self.topic).await?;
+        let watermarks = query::watermarks(&self.file, &self.topic).await?;
         if let Some(missing) = ranges.iter().find(|range| !watermarks.contains_key(&range.partition)) {
             return Err(query::no_partition(&self.topic, missing.partition));
         }
         let Some(ScanRange { partition, from, end }) = ranges.first().copied() else {
             return Err(LogError::Unavailable("no range to read".to_owned()));
         };
-        let mut records = query::records(pool, &self.topic, partition, from, PAGE, PAGE_BYTES).await?;
+        let topic = self.topic.clone();
+        let limits = PageLimits { records: PAGE, bytes: PAGE_BYTES };
+        let read = move |connection: &mut Connection| query::read_records(connection, &topic, partition, from, limits);
+        let mut records = self.file.call(read).await?;
         let bytes: usize = records.iter().map(|(_, record)| record.size()).sum();
         let is_full = records.len() >= PAGE || bytes >= PAGE_BYTES;
         let last = records.last().map(|(last, _)| last.next()).filter(|_| is_full);

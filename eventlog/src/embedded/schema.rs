@@ -1,18 +1,41 @@
 //! The tables of the file, and their migrations.
 
-use sqlx::SqliteConnection;
+use std::path::Path;
+use std::time::Duration;
+
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 /// Name of the table that holds the history of the migrations.
 const HISTORY: &str = "usher_log_migrations";
 /// Version of the migration that adds the column `erases` to the table `record`.
 const TOMBSTONES: i64 = 2;
+/// Time for which a statement waits for another process that has the file open.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The tables could not be created or migrated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SchemaError {
+    /// SQLite refuses the file: its primary result code, 0 if there is none, and its message.
+    #[error("{1}")]
+    Database(i32, String),
+    /// A newer version of Usher has made the tables.
+    #[error("its tables were made by a newer version of Usher (step {0}): start that one")]
+    Newer(i64),
+    /// The history of the tables is not one of this program.
+    #[error("{0}")]
+    History(String),
+}
 
 /// Creates the tables, or migrates those of an earlier version.
-pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
+pub(super) async fn migrate(path: &Path) -> Result<(), SchemaError> {
     let mut migrator = sqlx::migrate!("./migrations");
     migrator.dangerous_set_table_name(HISTORY);
-    run(&migrator, connection).await
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT);
+    let mut connection = options.connect().await.map_err(database)?;
+    run(&migrator, &mut connection).await.map_err(cause)?;
+    connection.close().await.map_err(database)
 }
 
 async fn run(migrator: &Migrator, connection: &mut SqliteConnection) -> Result<(), MigrateError> {
@@ -26,15 +49,22 @@ async fn run(migrator: &Migrator, connection: &mut SqliteConnection) -> Result<(
     migrator.run(connection).await
 }
 
-/// Returns the error of the database below the wrappers of migrations, if that is the cause.
-pub(super) fn cause(error: MigrateError) -> Result<sqlx::Error, MigrateError> {
+/// Finds the error of the database below the wrappers of migrations, if that is the cause.
+fn cause(error: MigrateError) -> SchemaError {
     match error {
         MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => match inner {
             sqlx::Error::Migrate(deeper) => cause(*deeper),
-            other => Ok(other),
+            other => database(other),
         },
-        other => Err(other),
+        MigrateError::VersionMissing(version) => SchemaError::Newer(version),
+        other => SchemaError::History(other.to_string()),
     }
+}
+
+fn database(error: sqlx::Error) -> SchemaError {
+    let answer = error.as_database_error();
+    let code = answer.and_then(|answer| answer.code()?.parse::<i32>().ok()).unwrap_or_default();
+    SchemaError::Database(code & 0xff, answer.map_or_else(|| error.to_string(), |answer| answer.message().to_owned()))
 }
 
 #[cfg(test)]
