@@ -144,9 +144,18 @@ impl<'a> Json<'a> {
         Items(scan::Entries::of(self.0, b'['))
     }
 
-    /// True if a member with one of these names occurs more than once.
-    pub fn repeats(self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.members().filter(|(known, _)| known == name).count() > 1)
+    /// Returns the members of these names, in one pass over the object. A name that is absent, as every name is if this is not
+    /// an object, has the value `None`. Returns `None` if one of the names occurs more than once.
+    pub fn unique<const N: usize>(self, names: [&str; N]) -> Option<[Option<Json<'a>>; N]> {
+        let mut found = [None; N];
+        for (name, value) in self.members() {
+            if let Some(place) = names.iter().position(|known| *known == name)
+                && found[place].replace(value).is_some()
+            {
+                return None;
+            }
+        }
+        Some(found)
     }
 
     /// Returns the JSON text with every escape of an unpaired surrogate replaced by the escape of U+FFFD, because

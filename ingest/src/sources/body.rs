@@ -9,24 +9,24 @@ use usher_proto::{Json, Timestamp};
 
 use crate::error::Refusal;
 
-/// Parses a body as a JSON object.
+/// Parses a body as a JSON object, and returns the fields of these names.
 ///
 /// # Errors
 ///
-/// The body is not a JSON object, or contains one of the fields `counted` more than once: readers may differ in the
+/// The body is not a JSON object, or contains one of the fields more than once: readers may differ in the
 /// occurrence that they use.
-pub(super) fn read<'a>(body: &'a str, counted: &[&str]) -> Result<Json<'a>, Refusal> {
-    let object = Json::read(body).filter(|body| body.is_object() && !body.repeats(counted));
-    object.ok_or(Refusal::BodyMalformed)
+pub(super) fn fields<'a, const N: usize>(body: &'a str, names: [&str; N]) -> Result<[Option<Json<'a>>; N], Refusal> {
+    let object = Json::read(body).filter(|body| body.is_object());
+    object.and_then(|object| object.unique(names)).ok_or(Refusal::BodyMalformed)
 }
 
-/// Returns the type of an event.
+/// Returns the type of an event from the field that holds it.
 ///
 /// # Errors
 ///
 /// The type is absent, empty or not a string.
-pub(super) fn kind(envelope: Json<'_>) -> Result<String, Refusal> {
-    let kind = envelope.get("type").and_then(Json::filled);
+pub(super) fn kind(field: Option<Json<'_>>) -> Result<String, Refusal> {
+    let kind = field.and_then(Json::filled);
     Ok(kind.ok_or(Refusal::BodyMalformed)?.into_owned())
 }
 

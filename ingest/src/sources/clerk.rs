@@ -56,11 +56,11 @@ impl Sender for ClerkSource {
         let (instance, secrets) = self.secrets.of(instance)?;
         signature::verify(secrets, signed, &body, now)?;
         let text = String::from_utf8_lossy(&body);
-        let envelope = body::read(&text, &["type", "timestamp", "instance_id", "data"])?;
-        let kind = body::kind(envelope)?;
-        let instance_id = envelope.get("instance_id").and_then(Json::filled);
-        let key = usher_clerk::key(&kind, envelope.get("data"), instance_id.as_deref(), signed.id);
-        let occurred_at = envelope.get("timestamp").and_then(body::time);
+        let [kind, timestamp, instance_id, data] = body::fields(&text, ["type", "timestamp", "instance_id", "data"])?;
+        let kind = body::kind(kind)?;
+        let instance_id = instance_id.and_then(Json::filled);
+        let key = usher_clerk::key(&kind, data, instance_id.as_deref(), signed.id);
+        let occurred_at = timestamp.and_then(body::time);
         Ok(Event {
             id: EventId::new(signed.id),
             kind,

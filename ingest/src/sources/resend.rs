@@ -60,16 +60,16 @@ impl Sender for ResendSource {
         let (instance, secrets) = self.secrets.of(instance)?;
         signature::verify(secrets, signed, &body, now)?;
         let text = String::from_utf8_lossy(&body);
-        let envelope = body::read(&text, &["type", "created_at", "data"])?;
-        let kind = body::kind(envelope)?;
-        let data = |path: &[&str]| envelope.get("data")?.at(path)?.filled();
+        let [kind, created_at, data] = body::fields(&text, ["type", "created_at", "data"])?;
+        let kind = body::kind(kind)?;
+        let data = |path: &[&str]| data?.at(path)?.filled();
         // A mail with the tag of a Clerk user concerns that user, in the instance whose account sent the mail.
         let (whose, key) = match data(&["tags", "clerk_user_id"]) {
             Some(user) => (Source::Clerk, Some(user)),
             None => (Source::Resend, data(&["email_id"])),
         };
         let key = subject_key::key(key.as_deref().unwrap_or(signed.id));
-        let occurred_at = envelope.get("created_at").and_then(body::time);
+        let occurred_at = created_at.and_then(body::time);
         Ok(Event {
             id: EventId::new(signed.id),
             kind,

@@ -182,3 +182,12 @@ fn a_time_is_milliseconds_or_rfc_3339() {
 fn nothing_of_a_body_is_printed() {
     assert_eq!(format!("{:?}", read(r#"{"email":"dana@work.test"}"#)), "Json(Object, 26 bytes)");
 }
+
+#[test]
+fn unique_members_are_found_in_one_pass_and_a_repeated_one_is_refused() {
+    let text = r#"{"b":[1,{"a":9}],"\u0061":"x","c":null,"c":0}"#;
+    let found = read(text).unique(["a", "b", "d"]).expect("each is there once at most");
+    assert_eq!(found.map(|member| member.map(Json::as_str)), [Some(r#""x""#), Some(r#"[1,{"a":9}]"#), None]);
+    assert_eq!(read(text).unique(["a", "c"]), None);
+    assert_eq!(read("[1]").unique(["a"]), Some([None]));
+}
