@@ -21,7 +21,7 @@ use usher_sql::{Answer, Database, Dialect, Rows, SqlQuery, query};
 
 use super::change::FENCE;
 use super::command::{self, CommandResult};
-use super::known::{self, Identified, Place};
+use super::known::{self, Identified, LogPlace};
 use super::prune::horizon;
 use super::remember::{self, Learnt};
 use super::rows::{Named, preceded, rank, runs};
@@ -138,7 +138,7 @@ struct Admitting<'a> {
     /// Subjects of the runs that may begin, unless another run of them is open.
     alone: Alone,
     /// First claims, by the places of their runs.
-    claims: BTreeMap<Place, FirstClaim>,
+    claims: BTreeMap<LogPlace, FirstClaim>,
     horizon: Timestamp,
     now: Timestamp,
 }

@@ -14,7 +14,7 @@ use super::change::FENCE;
 use super::rows::Named;
 
 /// A place in the log.
-pub(super) type Place = (Partition, Offset);
+pub(super) type LogPlace = (Partition, Offset);
 
 /// An arrival with what identifies it.
 pub(super) struct Identified<'a> {
@@ -33,7 +33,7 @@ impl<'a> Identified<'a> {
     }
 
     /// Returns the place of the arrival in the log.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> LogPlace {
         (self.batch.partition, self.arrival.offset)
     }
 }

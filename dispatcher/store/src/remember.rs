@@ -12,7 +12,7 @@ use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 use super::StoreError;
 use super::admit::fenced;
 use super::change::FENCE;
-use super::known::{Identified, Place};
+use super::known::{Identified, LogPlace};
 use super::rows::Named;
 
 /// Returns the statement that reads what the flow remembers of the subjects of these events; `None` if that is not needed.
@@ -40,7 +40,7 @@ fn is_compared(event: &Identified<'_>) -> bool {
 pub(super) struct Learnt<'a> {
     /// The fields known before each arrival, by its place. An arrival that has no snapshot, or whose flow remembers nothing,
     /// has no entry.
-    pub(super) before: BTreeMap<Place, PreviousFields>,
+    pub(super) before: BTreeMap<LogPlace, PreviousFields>,
     after: Vec<(&'a SubjectId, (&'a Batch, RememberedFields))>,
 }
 

@@ -28,13 +28,13 @@ pub(super) fn connect(path: &Path, create: bool) -> rusqlite::Result<Connection>
 }
 
 /// Connections that are made when needed and kept for the next use.
-pub(super) struct Connections {
+pub(super) struct FileConnections {
     path: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
 }
 
-impl Connections {
+impl FileConnections {
     pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), idle: Arc::default(), permits: Arc::new(Semaphore::new(READERS)) }
     }

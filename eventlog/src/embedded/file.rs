@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use usher_service::ConfigError;
 use usher_service::file_identity::FileIdentity;
 
-use super::connections::{Connections, blocking, connect};
+use super::connections::{FileConnections, blocking, connect};
 use super::schema::{self, SchemaError};
 use crate::LogError;
 
@@ -26,7 +26,7 @@ pub(super) struct File(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    connections: Connections,
+    connections: FileConnections,
     /// Identities of the database file and of its write-ahead log.
     identities: [FileIdentity; 2],
     /// Length of the database at the last check, in bytes. SQLite never shortens a file that is not vacuumed.
@@ -69,7 +69,7 @@ impl File {
         let length = std::fs::metadata(path).map_err(|error| unavailable(&error))?.len();
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
-            connections: Connections::new(path),
+            connections: FileConnections::new(path),
             identities,
             length: AtomicU64::new(length),
             damage: OnceLock::new(),

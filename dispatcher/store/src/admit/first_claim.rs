@@ -12,7 +12,7 @@ use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 
 use super::news::Newest;
 use super::{Admitting, Start, new_run};
-use crate::known::{Identified, Place};
+use crate::known::{Identified, LogPlace};
 use crate::rows::Named;
 use crate::{FirstClaims, StoreError};
 
@@ -83,7 +83,7 @@ fn after(stored: Option<&StoredSubject>, newest: Option<&Newest<'_>>) -> Option<
 
 impl Admitting<'_> {
     /// Makes the first claims of the runs that may begin and that no other run of their key precedes.
-    pub(super) async fn first_claims(&self, claims: &dyn FirstClaims) -> BTreeMap<Place, FirstClaim> {
+    pub(super) async fn first_claims(&self, claims: &dyn FirstClaims) -> BTreeMap<LogPlace, FirstClaim> {
         if self.alone.is_empty() {
             return BTreeMap::new();
         }
