@@ -106,7 +106,7 @@ enum ReplyTo {
     Attempt(oneshot::Sender<Changed>),
 }
 
-/// What the requests of a flow are carried out with.
+/// The flow, its store, and the means to carry out the requests of one process.
 pub(super) struct StoreParts {
     pub(super) flow: String,
     pub(super) owner: String,

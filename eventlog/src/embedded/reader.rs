@@ -218,7 +218,7 @@ impl Reader {
     }
 }
 
-/// What is to be read next.
+/// The next read.
 enum NextPage {
     Records(Page),
     /// All partitions are read to their ends.

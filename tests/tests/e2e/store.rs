@@ -14,6 +14,7 @@ use kept::{
     a_dead_run_keeps_nothing_when_its_life_is_over, an_address_is_used_while_some_living_user_of_the_instance_has_it,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
 };
+use pauses::{a_flow_is_paused_and_goes_on, every_replica_that_owns_something_confirms_a_pause};
 use refused::{
     a_change_that_is_refused_is_told_and_all_others_are_written,
     a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
@@ -48,6 +49,7 @@ mod earlier;
 mod first_claim;
 
 mod identity;
+mod pauses;
 mod plans;
 mod pooler;
 mod together;
@@ -446,46 +448,6 @@ async fn what_is_forgotten_is_never_taken_for_new(subject: TestStore) {
     assert_eq!(again.repeated, 1);
     let verdict = again.heads[0].verdict.as_ref().map(|(reason, _)| *reason);
     assert_eq!(verdict, Some(Reason::TooOld));
-}
-
-async fn a_flow_is_paused_and_goes_on(subject: TestStore) {
-    let now = Timestamp::from_seconds(1);
-    assert!(subject.store.set_paused(FLOW, true, "ann", now).await.unwrap());
-    assert!(!subject.store.set_paused(FLOW, true, "bob", now).await.unwrap(), "already");
-    assert_eq!(subject.store.paused(FLOW).await.unwrap(), Some(now));
-    assert_eq!(subject.store.paused("other").await.unwrap(), None);
-    assert_eq!(subject.store.paused_flows().await.unwrap(), [FLOW]);
-    assert!(subject.store.set_paused(FLOW, false, "ann", now).await.unwrap());
-    assert_eq!(subject.store.paused(FLOW).await.unwrap(), None);
-}
-
-async fn every_replica_that_owns_something_confirms_a_pause(subject: TestStore) {
-    let store = &subject.store;
-    store.acquire(FLOW, &[Partition(0), Partition(1)], "ann").await.unwrap();
-    store.acquire(FLOW, &[Partition(2)], "bob").await.unwrap();
-    let first = Timestamp::from_seconds(1);
-    let second = Timestamp::from_seconds(2);
-    let pausing = async || {
-        let replicas = store.pausing(FLOW).await.unwrap();
-        replicas.into_iter().map(|it| (it.owner, it.partitions, it.under_way)).collect::<Vec<_>>()
-    };
-    let ann = |under_way| ("ann".to_owned(), 2, under_way);
-    let bob = |under_way| ("bob".to_owned(), 1, under_way);
-    store.set_paused(FLOW, true, "op", first).await.unwrap();
-    assert_eq!(pausing().await, [ann(None), bob(None)]);
-    store.confirm_pause(FLOW, "ann", first, 3).await.unwrap();
-    store.confirm_pause(FLOW, "bob", first, 0).await.unwrap();
-    assert_eq!(pausing().await, [ann(Some(3)), bob(Some(0))]);
-    store.confirm_pause(FLOW, "ann", first, 0).await.unwrap();
-    assert_eq!(pausing().await, [ann(Some(0)), bob(Some(0))]);
-    store.set_paused(FLOW, false, "op", second).await.unwrap();
-    store.set_paused(FLOW, true, "op", second).await.unwrap();
-    store.confirm_pause(FLOW, "bob", first, 0).await.unwrap();
-    assert_eq!(pausing().await, [ann(None), bob(None)], "a word about an earlier pause does not count");
-    store.leave("ann").await.unwrap();
-    assert_eq!(pausing().await, [bob(None)], "who has stopped is not asked");
-    let frontiers = store.frontiers(FLOW).await.unwrap();
-    assert_eq!(frontiers, (0..3).map(|p| (Partition(p), None)).collect(), "it is still known to be part of the flow");
 }
 
 async fn runs_are_counted_by_state(subject: TestStore) {

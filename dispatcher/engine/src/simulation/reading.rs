@@ -11,7 +11,7 @@ use super::world::World;
 use crate::arrival::Arrival;
 use crate::{AheadPage, AheadRange, Input};
 
-/// Where reading of a partition goes on.
+/// The position at which reading of a partition goes on.
 #[derive(Debug)]
 pub(super) struct ReadPosition {
     pub(super) assignment: Assignment,

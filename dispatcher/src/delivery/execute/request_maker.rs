@@ -30,7 +30,7 @@ use crate::delivery::versions::Versions;
 /// Longest first pause before the store is retried.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What the requests of a flow are made with.
+/// Makes the requests of a flow.
 pub(in crate::delivery) struct RequestMaker {
     pub(in crate::delivery) versions: Versions,
     pub(in crate::delivery) people: Arc<dyn SubjectStore>,

@@ -103,7 +103,7 @@ impl FirstClaims for NotedClaims<'_> {
     }
 }
 
-/// What the store takes from a batch.
+/// The part of a batch that the store takes.
 enum Taking<'a> {
     /// Its events, with claims of runs that begin.
     Events(&'a NotedClaims<'a>),

@@ -1,4 +1,4 @@
-//! What events tell of users, as the store takes it: with their admission, or before.
+//! The news that events have of users, as the store takes them: with their admission, or before.
 
 use super::{Known, SimulatedStore};
 use crate::RunState;
