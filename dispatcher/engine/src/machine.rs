@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use admission::Records;
+use admission::{Records, Turnover};
 use holding::Pause;
 use usher_proto::{AssignedPartition, Assignment, EventRef, Offset, Partition, Timestamp};
 pub use written::dead_letter_change;
@@ -40,7 +40,8 @@ const DUE_EVERY: Duration = Duration::from_millis(500);
 /// The limits of one flow in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowLimits {
-    /// Maximum number of steps in flight.
+    /// Maximum number of steps in flight. Runs that begin with their admission may be twice as many: a slot will be free by
+    /// the time that they are written, and until it is, they wait for it outside of the engine.
     pub in_flight: usize,
     /// True if its calls take precedence over those of other flows.
     pub urgent: bool,
@@ -56,6 +57,15 @@ pub struct FlowLimits {
     pub stall: Duration,
     /// Number of records that are not admitted above which a partition is read ahead.
     pub far_behind: i64,
+}
+
+impl FlowLimits {
+    /// Returns the number of steps in flight that may call one destination. If there are several, none may take all slots,
+    /// because one that hangs would block the others.
+    pub fn slots_of_each(&self) -> usize {
+        let all = self.in_flight;
+        if self.destinations > 1 { all - all / 4 } else { all }
+    }
 }
 
 /// Counts of what is in memory.
@@ -109,6 +119,7 @@ pub struct Engine {
     catch_up: CatchUp,
     /// The time at which events were last admitted.
     admitted_at: Timestamp,
+    turnover: Turnover,
     /// True if the flow was far behind at the last look at the log.
     was_far_behind: bool,
     /// True if a page was requested and has not arrived.
@@ -146,6 +157,7 @@ impl Engine {
             pause: Pause::Unknown,
             catch_up: CatchUp::new(),
             admitted_at: Timestamp::from_millis(0),
+            turnover: Turnover::default(),
             was_far_behind: false,
             awaits_page: false,
             clock: ClockState::Right,
@@ -194,6 +206,7 @@ impl Engine {
             }
             Input::Written { change, changed } => self.written(&change, changed, decision),
             Input::Reported { key, event, partition, epoch, asked, report } => {
+                self.turnover.ended = self.turnover.ended.wrapping_add(1);
                 self.suspect.take_if(|suspect| *suspect == event);
                 if let Some((destination, permit)) = asked {
                     let health = work::health(&report);

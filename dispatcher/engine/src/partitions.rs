@@ -109,6 +109,10 @@ pub(super) struct Beginning {
     /// The number of the catching up that was over when their admission was requested: what they are made from is older
     /// than a later one.
     pub(super) catch_up: u64,
+    /// Number of steps that had ended when their admission was requested.
+    pub(super) ended: usize,
+    /// Number of slots that were expected to become free during their admission.
+    pub(super) ahead: usize,
 }
 
 /// A partition that this process owns.

@@ -2,6 +2,7 @@
 //! destination, in this order, each in its own file. A run that was admitted with its first claim is only called.
 
 mod attempt;
+mod call_slots;
 mod claim;
 mod prepare;
 mod request_maker;
@@ -10,9 +11,11 @@ mod step_call;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+pub(super) use call_slots::CallSlots;
 use claim::LEASE;
 use futures::FutureExt as _;
 pub(super) use request_maker::RequestMaker;
+use request_maker::next_step;
 use step_call::StepCall;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field};
@@ -33,6 +36,7 @@ pub(super) struct StepExecutor {
     pub(super) requests: Arc<RequestMaker>,
     pub(super) subjects: SubjectReader,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) slots: CallSlots,
     pub(super) store_handle: StoreHandle,
     pub(super) metrics: DispatcherMetrics,
     pub(super) stop: CancellationToken,
@@ -92,6 +96,21 @@ impl StepExecutor {
         let flow = requests.flow(run).await?;
         let Some(step) = flow.steps.get(run.step) else { return Ok(StepReport::Skipped(NextStep::End)) };
         Span::current().record("step", &step.name);
+        let attempted = |outcome, request| {
+            let (step, next) = (step.name.clone(), next_step(&flow, run));
+            StepReport::Attempted { outcome, request, step, next }
+        };
+        // It is certain that nothing was sent. A report without a request does not count for the destination's health.
+        let not_asked = || attempted(Outcome::retry(Cause::Throttled), None);
+        // First of all, so that nothing that is read and decided grows old while the run waits.
+        let _slot = match &run.destination {
+            None => None,
+            Some(account) => match self.stop.run_until_cancelled(self.slots.take(account)).await {
+                Some(slot) => Some(slot),
+                None if run.claimed.is_some() => return Ok(not_asked()),
+                None => return Err(StepReport::Stopped.into()),
+            },
+        };
         let (step_call, kept) = match (&run.request, run.claimed) {
             // It was made a moment ago, when the run was admitted.
             (Some(request), Some(claimed)) if clock::since_boot() - claimed < LEASE => {
@@ -103,17 +122,13 @@ impl StepExecutor {
             }
         };
         let (_, request) = usher_suppression::kept(&kept);
-        let StepCall { account, urgent, next, .. } = &step_call;
+        let StepCall { account, urgent, .. } = &step_call;
         let part = step_call.connector.sub_account(request).map(|part| quotas::part(account, &part));
         let quota = part.as_deref().unwrap_or(account);
         self.quotas.take(quota, *urgent, &self.stop).await.map_err(|not_now| match not_now {
             QuotaError::Exhausted(until) => StepReport::QuotaExhausted { until, whole: part.is_none() },
             QuotaError::Stopped => StepReport::Stopped,
         })?;
-        let attempted =
-            |outcome, request| StepReport::Attempted { outcome, request, step: step.name.clone(), next: next.clone() };
-        // It is certain that nothing was sent. A report without a request does not count for the destination's health.
-        let not_asked = || attempted(Outcome::retry(Cause::Throttled), None);
         let outcome = match self.claim_and_wait(&step_call, epoch, &kept, quota).await? {
             None => return Ok(not_asked()),
             // The run expired while it waited for its permit; nothing was sent.

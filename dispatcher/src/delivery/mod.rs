@@ -26,7 +26,7 @@ use clock_watch::ClockWatch;
 use consumer::FlowConsumer;
 use destinations::SharedDestinations;
 pub use error::DispatcherError;
-use execute::{RequestMaker, StepExecutor};
+use execute::{CallSlots, RequestMaker, StepExecutor};
 use housekeeping::{HalfRetentionOffsets, Housekeeper};
 use opening::{
     StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, warn_ignored_params,
@@ -214,16 +214,15 @@ impl Dispatcher {
                 stop: stop.clone(),
             };
             let store_handle = StoreHandle::start(parts, answer);
+            let limits = limits(&flow, config.layout.partitions);
+            let slots = CallSlots::new(&limits);
             let consumer = FlowConsumer {
-                engine: Engine::new(
-                    limits(&flow, config.layout.partitions),
-                    &flow.version,
-                    flow.connector(0).map(str::to_owned),
-                ),
+                engine: Engine::new(limits, &flow.version, flow.connector(0).map(str::to_owned)),
                 executor: Arc::new(StepExecutor {
                     requests,
                     subjects: SubjectReader::start(store.clone()),
                     quotas: quotas.clone(),
+                    slots,
                     store_handle,
                     metrics: metrics.clone(),
                     stop: stop.clone(),

@@ -8,6 +8,7 @@
 //! for good is isolated and given up: see [`isolate`].
 
 mod admissions;
+mod turn;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use admissions::Isolating;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use turn::Turn;
 use usher_engine::arrival::Batch;
 use usher_engine::isolate::{self, StoreAnswer};
 use usher_engine::{Change, Changed, FOUND_AT_ONCE, Input, StoreRead, StoreRequest, StoreWrite};
@@ -73,9 +75,8 @@ impl StoreHandle {
         // Unbounded here: the engine and the size of the log's batches limit what can be in flight.
         let (messages, queue) = mpsc::unbounded_channel();
         let waits = Waits::default();
-        let retried = AtomicBool::new(false);
         let waiting = waits.clone();
-        let actor = StoreActor { parts, answers, retried, waits };
+        let actor = StoreActor { parts, answers, waits };
         tokio::spawn(actor.run(queue));
         Self { messages, waits: waiting }
     }
@@ -120,8 +121,6 @@ pub(super) struct StoreParts {
 struct StoreActor {
     parts: StoreParts,
     answers: mpsc::UnboundedSender<Input>,
-    /// True if a request to the store was retried since the current admission began.
-    retried: AtomicBool,
     waits: Waits,
 }
 
@@ -143,10 +142,11 @@ impl StoreActor {
             }
             // The order within a batch is free, as long as each answer reflects the store at its time. Changes come
             // first, all at once. Reads come last, because nothing is written between them and their answers.
-            let done = self.apply_changes(changes).await.is_some()
-                && self.run_writes(writes).await.is_some()
-                && self.run_reads(reads).await.is_some();
-            if !done {
+            // Admissions are prepared while the changes are written.
+            let turn = Turn::default();
+            let (changed, written) =
+                futures::join!(turn.after(self.apply_changes(changes)), turn.run(self.run_writes(writes, &turn)));
+            if changed.is_none() || written.is_none() || self.run_reads(reads).await.is_none() {
                 return;
             }
             self.waits.set(None);
@@ -176,7 +176,7 @@ impl StoreActor {
         Some(())
     }
 
-    async fn run_writes(&self, writes: Vec<StoreWrite>) -> Option<()> {
+    async fn run_writes(&self, writes: Vec<StoreWrite>, turn: &Turn) -> Option<()> {
         let mut batches = Vec::new();
         let mut others = Vec::new();
         for write in writes {
@@ -185,7 +185,10 @@ impl StoreActor {
                 other => others.push(other),
             }
         }
-        self.run_admissions(batches).await?;
+        self.run_admissions(batches, turn).await?;
+        if !others.is_empty() {
+            turn.come().await;
+        }
         for write in others {
             match write {
                 StoreWrite::Acquire { assignment, partitions } => {
@@ -194,13 +197,13 @@ impl StoreActor {
                         .await?;
                     self.answer(Input::Acquired { assignment, owned });
                 }
-                StoreWrite::Admit(batch) => self.run_admissions(vec![batch]).await?,
+                StoreWrite::Admit(batch) => self.run_admissions(vec![batch], turn).await?,
                 StoreWrite::Tell(batch) => {
                     let Batch { partition, epoch, frontier: below, .. } = batch;
-                    self.retried.store(false, Ordering::Relaxed);
-                    let isolated = isolate::admit(&Isolating::news(self), batch).await?;
+                    let store = Isolating::news(self);
+                    let isolated = isolate::admit(&store, batch).await?;
                     self.count_refused("news", isolated.refused);
-                    let retried = isolated.in_parts || self.retried.load(Ordering::Relaxed);
+                    let retried = isolated.in_parts || store.has_retried();
                     self.answer(Input::Told { partition, epoch, below, admission: isolated.admission, retried });
                 }
                 StoreWrite::Due(partitions) => {
@@ -290,9 +293,10 @@ impl StoreActor {
         }
     }
 
-    /// Does the same as [`Self::retry`], for requests that the store may refuse.
+    /// Does the same as [`Self::retry`], for requests that the store may refuse. `retried` becomes true with the first retry.
     async fn retry_refusable<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
+        retried: &AtomicBool,
         ask: impl Fn() -> F,
     ) -> Option<StoreAnswer<T, StoreError>> {
         let mut unclear = 0;
@@ -308,7 +312,7 @@ impl StoreActor {
                 DatabaseFault::Transient | DatabaseFault::NeedsOperator | DatabaseFault::Damaged => unclear = 0,
             }
             self.back_off(&error).await?;
-            self.retried.store(true, Ordering::Relaxed);
+            retried.store(true, Ordering::Relaxed);
         }
     }
 

@@ -71,6 +71,7 @@ async fn together(
     admitting.claims = admitting.first_claims(claims).await;
     let mut statements = Statements::default();
     admitting.write(&mut statements);
+    claims.turn().await;
     let has_commands = admitting.new.iter().any(|event| event.arrival.command.is_some());
     let (answers, commanded) = if has_commands {
         admitting.with_commands(database, statements).await?

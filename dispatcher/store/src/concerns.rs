@@ -21,6 +21,10 @@ impl<S: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + Stor
 /// Makes the first claims of runs that begin with their admission.
 #[async_trait]
 pub trait FirstClaims: Send + Sync {
+    /// Returns once the admission may be written. Until then only what it needs is read, and the claims are made, so that
+    /// this can overlap with changes that are written before it.
+    async fn turn(&self) {}
+
     /// Returns the claim of the first attempt of a run whose subject is in this state; `None` if the run does not call its
     /// destination at once, or cannot be claimed before it is admitted.
     async fn first_claim(&self, run: &Run, subject: Option<&Subject>) -> Option<FirstClaim>;
@@ -50,7 +54,8 @@ pub trait RunStore: Send + Sync {
 
     /// Admits batches of different partitions, all of each or nothing: runs, subjects, suppression changes, wake-ups,
     /// cancellations and the frontier. Runs that may begin, by [`Batch::begins`], are admitted with the claims that `claims`
-    /// makes for them. The result of a batch is `None` if another replica owns its partition.
+    /// makes for them. Nothing is written before its [`turn`](FirstClaims::turn). The result of a batch is `None` if another
+    /// replica owns its partition.
     ///
     /// # Errors
     ///

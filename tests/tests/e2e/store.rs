@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use first_claim::{
     a_request_is_made_from_the_subject_as_it_is_after_the_batch, a_run_that_is_alone_is_admitted_with_its_claim,
+    changes_that_are_written_before_its_turn_go_before_an_admission,
 };
 use kept::{
     a_dead_run_keeps_nothing_when_its_life_is_over, an_address_is_used_while_some_living_user_of_the_instance_has_it,
@@ -72,6 +73,7 @@ on_every_store!(
     a_position_that_an_operator_sets_forgets_how_far_the_news_are_told,
     a_claim_keeps_the_exact_request,
     a_run_that_is_alone_is_admitted_with_its_claim,
+    changes_that_are_written_before_its_turn_go_before_an_admission,
     a_request_is_made_from_the_subject_as_it_is_after_the_batch,
     an_advance_can_be_written_twice,
     an_end_keeps_the_effect_and_drops_the_body,

@@ -19,6 +19,22 @@ const FREE_PART: usize = 4;
 /// Interval at which events are admitted while no slot is free: commands, news and cancellations do not wait for slots.
 const ADMITS_EVERY: Duration = Duration::from_millis(50);
 
+/// The pace at which steps end and so make slots free.
+#[derive(Debug, Default)]
+pub(super) struct Turnover {
+    /// Number of steps that have ended.
+    pub(super) ended: usize,
+    /// Number of steps that ended during the last admission.
+    during_admission: usize,
+}
+
+impl Turnover {
+    /// Learns from an admission that began when so many steps had ended.
+    pub(super) fn learn(&mut self, ended_before: usize) {
+        self.during_admission = self.ended.wrapping_sub(ended_before);
+    }
+}
+
 /// Records by their meaning.
 #[derive(Default)]
 pub(super) struct Records {
@@ -61,11 +77,13 @@ impl Engine {
         self.admitted_at = decision.now;
         let few = if self.has_free_slots() { self.free_slots() } else { self.slots() };
         let most = if self.is_holding() { BATCH } else { few.div_ceil(partitions.len()) };
+        let ahead = self.soon_free();
         for partition in partitions {
             let Some(mut batch) = self.partitions.next_batch(partition, most) else { continue };
             batch.begins = self.may_begin(&batch, decision);
             if let Some(owned) = self.partitions.0.get_mut(&partition) {
-                owned.beginning = Beginning { runs: batch.begins.len(), catch_up: self.catch_up.number() };
+                let (runs, catch_up) = (batch.begins.len(), self.catch_up.number());
+                owned.beginning = Beginning { runs, catch_up, ended: self.turnover.ended, ahead };
             }
             decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Admit(batch))));
         }
@@ -84,13 +102,18 @@ impl Engine {
 
     /// Returns the number of steps that may be in flight at one destination.
     pub(super) fn slots(&self) -> usize {
-        let all = self.limits.in_flight;
-        if self.limits.destinations > 1 { all - all / 4 } else { all }
+        self.limits.slots_of_each()
     }
 
-    /// Returns the number of slots that no run is about to take.
+    /// Returns the number of slots that no run is about to take, with those that are free soon.
     fn free_slots(&self) -> usize {
-        self.slots_of(self.slots()).saturating_sub(self.lanes.ready() + self.partitions.in_admission())
+        let free = self.slots_of(self.slots(), self.soon_free());
+        free.saturating_sub(self.lanes.ready() + self.partitions.in_admission())
+    }
+
+    /// Returns the number of slots that should become free while events are admitted: as many as during the last admission.
+    pub(super) fn soon_free(&self) -> usize {
+        self.turnover.during_admission.min(self.slots())
     }
 
     /// Returns a batch for admission that begins runs with the present version of the flow.

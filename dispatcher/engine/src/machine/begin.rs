@@ -30,7 +30,7 @@ impl Engine {
         }
         // Heads that wait for their destination are older than those in the queue, so they begin first.
         for destination in self.lanes.held_destinations() {
-            while self.has_slot(&Some(destination.clone()), decision)
+            while self.has_slot(&Some(destination.clone()), 0, decision)
                 && decision.destinations.admits(&destination, self.limits.urgent, decision.now)
                 && self.lanes.release(&destination)
             {
@@ -38,36 +38,29 @@ impl Engine {
             }
         }
         for _ in 0..self.lanes.ready() {
-            if !self.has_any_slot() {
+            if self.slots_of(self.limits.in_flight, 0) == 0 {
                 break;
             }
             self.begin_next(decision);
         }
     }
 
-    /// Returns true if one more step may call this destination. If the flow has several destinations, none may take all
-    /// slots, because one that hangs would block the others. A run that would only wait for its quota does not begin,
+    /// Returns true if one more step may call this destination. A run that would only wait for its quota does not begin,
     /// unless it is urgent and takes precedence over the others.
-    pub(super) fn has_slot(&self, destination: &Option<String>, decision: &Decision<'_>) -> bool {
-        let all = self.limits.in_flight;
-        let own = if self.limits.destinations > 1 { all - all / 4 } else { all };
+    /// `ahead` is the number of slots that count although they are not free yet.
+    pub(super) fn has_slot(&self, destination: &Option<String>, ahead: usize, decision: &Decision<'_>) -> bool {
+        let own = self.slots() + ahead;
         let room =
-            destination.as_deref().filter(|_| !self.limits.urgent).map_or(all, |name| decision.destinations.room(name));
-        let own = own.min(room);
-        self.has_any_slot() && self.lanes.busy_with(destination) < own
+            destination.as_deref().filter(|_| !self.limits.urgent).map_or(own, |name| decision.destinations.room(name));
+        self.slots_of(self.limits.in_flight, ahead) > 0 && self.lanes.busy_with(destination) < own.min(room)
     }
 
-    /// Returns true if one more step may be in flight.
-    fn has_any_slot(&self) -> bool {
-        self.slots_of(self.limits.in_flight) > 0
-    }
-
-    /// Returns the number of slots that are free if there are so many. A slow store holds steps up, too, because the results
-    /// that it has not written are bounded.
-    pub(super) fn slots_of(&self, all: usize) -> usize {
+    /// Returns the number of slots that are free if there are so many, and `ahead` more soon. A slow store holds steps up, too,
+    /// because the results that it has not written are bounded.
+    pub(super) fn slots_of(&self, all: usize, ahead: usize) -> usize {
         let busy = self.lanes.busy();
         let unwritten = UNWRITTEN * self.limits.in_flight;
-        all.saturating_sub(busy).min(unwritten.saturating_sub(busy + self.lanes.writing()))
+        (all + ahead).saturating_sub(busy).min((unwritten + ahead).saturating_sub(busy + self.lanes.writing()))
     }
 
     fn begin_next(&mut self, decision: &mut Decision<'_>) {
@@ -107,7 +100,7 @@ impl Engine {
         let permit = match &destination {
             None => None,
             Some(name) => {
-                let slot = self.has_slot(&destination, decision);
+                let slot = self.has_slot(&destination, 0, decision);
                 let permit =
                     if slot { decision.destinations.permit(name, self.limits.urgent, decision.now) } else { None };
                 if permit.is_none() {

@@ -14,7 +14,8 @@ impl Engine {
     /// Returns the offsets of events of a batch whose runs may begin with their admission: the first of each key, for which
     /// there is a slot, and a destination that takes calls at once.
     pub(super) fn may_begin(&self, batch: &Batch, decision: &Decision<'_>) -> BTreeSet<Offset> {
-        let free = self.slots_of(self.slots()).saturating_sub(self.lanes.ready() + self.partitions.beginning());
+        let free = self.slots_of(self.slots(), self.soon_free());
+        let free = free.saturating_sub(self.lanes.ready() + self.partitions.beginning());
         let changes_addresses = batch.arrivals.iter().any(|arrival| arrival.suppression.is_some());
         if free == 0 || self.is_holding() || changes_addresses {
             return BTreeSet::new();
@@ -45,17 +46,17 @@ impl Engine {
     }
 
     /// Begins a run that was admitted with its first claim. If it cannot begin now, its claim is given back, because its
-    /// request would be old by the time that it can. `current`: what it was made from still holds.
-    pub(super) fn begin_admitted(&mut self, run: Run, epoch: Epoch, current: bool, decision: &mut Decision<'_>) {
+    /// request would be old by the time that it can. `ahead` is the number of slots that were expected to become free meanwhile;
+    /// `None` if what the claim was made from no longer holds.
+    pub(super) fn begin_admitted(&mut self, run: Run, epoch: Epoch, ahead: Option<usize>, decision: &mut Decision<'_>) {
         if self.lanes.has(&run.event.subject) {
             // Only records of one key in two partitions can cause this.
             return self.take_in(run, true);
         }
-        let may_begin = current
+        let may_begin = ahead.is_some_and(|ahead| self.has_slot(&run.destination, ahead, decision))
             && !self.is_holding()
             && !self.partitions.may_end(run.partition, &run.event, run.position)
-            && verdict(&run, &self.limits, decision.now).is_none()
-            && self.has_slot(&run.destination, decision);
+            && verdict(&run, &self.limits, decision.now).is_none();
         let urgent = self.limits.urgent;
         let destination = run.destination.as_ref().filter(|_| may_begin);
         let permit = destination.and_then(|name| decision.destinations.permit(name, urgent, decision.now));

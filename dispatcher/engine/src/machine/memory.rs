@@ -60,8 +60,10 @@ impl Engine {
             }
         }
         let (begun, heads): (Vec<Run>, Vec<Run>) = heads.into_iter().partition(|run| run.claimed.is_some());
+        self.turnover.learn(beginning.ended);
         let current = !leaving && !self.stopping && beginning.catch_up == self.catch_up.number();
-        begun.into_iter().for_each(|run| self.begin_admitted(run, epoch, current, decision));
+        let ahead = current.then_some(beginning.ahead);
+        begun.into_iter().for_each(|run| self.begin_admitted(run, epoch, ahead, decision));
         if !leaving && !self.stopping {
             heads.into_iter().for_each(|run| self.take_in(run, false));
             for run in followers {

@@ -34,6 +34,8 @@ pub(super) struct Attempt {
     /// The time of the replica's last assignment or resume: it must know the log up to then.
     news_at: i64,
     request: Vec<u8>,
+    /// True once it has a slot for its call.
+    calls: bool,
     report: Option<StepReport>,
 }
 
@@ -71,6 +73,7 @@ impl World {
             claimed_at: run.claimed.map_or(self.now, |at| i64::try_from(at.as_millis()).expect("a simulated time")),
             news_at: self.replicas[r].news_at,
             request,
+            calls: false,
             report: early,
         };
         let is_early = attempt.report.is_some();
@@ -172,6 +175,18 @@ impl World {
             self.attempts[id].as_mut().expect("it is there").report = refused;
             return self.reports(id);
         }
+        self.send_in_turn(id);
+    }
+
+    /// Sends the request if the process has a slot for the call; otherwise it waits for one.
+    fn send_in_turn(&mut self, id: usize) {
+        let Some(attempt) = &mut self.attempts[id] else { return };
+        let slots = &mut self.replicas[attempt.r].calls;
+        if slots.taken == self.plan.in_flight {
+            return slots.waiting.push_back(id);
+        }
+        slots.taken += 1;
+        attempt.calls = true;
         self.send(id);
     }
 
@@ -243,7 +258,7 @@ impl World {
     pub(super) fn reports(&mut self, id: usize) {
         let Some(attempt) = self.attempts[id].take() else { return };
         self.free_attempts.push(id);
-        let Attempt { r, incarnation, key, event, partition, epoch, asked, report, .. } = attempt;
+        let Attempt { r, incarnation, key, event, partition, epoch, asked, calls, report, .. } = attempt;
         let replica = &mut self.replicas[r];
         if replica.incarnation != incarnation {
             return;
@@ -252,5 +267,14 @@ impl World {
         replica.at_work[p].retain(|at_work| *at_work != id);
         let report = report.expect("something came of it");
         self.handle(r, Input::Reported { key, event, partition, epoch, asked, report });
+        if calls {
+            self.replicas[r].calls.taken -= 1;
+            // It may find that its lease has expired, and leave the slot to the next one.
+            while self.replicas[r].calls.taken < self.plan.in_flight
+                && let Some(next) = self.replicas[r].calls.waiting.pop_front()
+            {
+                self.claimed(next, Changed::Written);
+            }
+        }
     }
 }

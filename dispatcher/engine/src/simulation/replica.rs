@@ -1,6 +1,6 @@
 //! One process: its engine, and the parts that carry out the engine's steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::Rng as _;
 use usher_proto::{Assignment, Offset, Partition, SubjectId, Timestamp};
@@ -19,6 +19,13 @@ use crate::{
 
 /// The longest time that a process may take to stop, in ms.
 const STOP: i64 = 6_000;
+
+/// The calls of a process that are in flight, and the claimed attempts that wait for a slot.
+#[derive(Debug, Default)]
+pub(super) struct CallsInFlight {
+    pub(super) taken: usize,
+    pub(super) waiting: VecDeque<usize>,
+}
 
 /// A simulated process.
 #[derive(Debug)]
@@ -51,6 +58,8 @@ pub(super) struct SimulatedReplica {
     wakeup_at: Option<i64>,
     /// Attempts that the engine has begun and counts, by partition.
     pub(super) at_work: Vec<Vec<usize>>,
+    /// Calls of destinations that it makes.
+    pub(super) calls: CallsInFlight,
     /// Users with something in flight or being written, with the number.
     busy: HashMap<usize, usize>,
 }
@@ -85,6 +94,7 @@ impl SimulatedReplica {
             last_told: 0,
             wakeup_at: None,
             at_work: vec![Vec::new(); plan.partitions],
+            calls: CallsInFlight::default(),
             busy: HashMap::new(),
         }
     }
@@ -378,6 +388,10 @@ impl World {
             self.answer(&question, false);
         }
         self.store.lose_what_is_owed();
+        for unsent in std::mem::take(&mut self.replicas[r].calls.waiting) {
+            self.attempts[unsent] = None;
+            self.free_attempts.push(unsent);
+        }
         let incarnation = self.replicas[r].incarnation + 1;
         let stopped = self.replicas[r].stopping.is_some();
         self.replicas[r] = SimulatedReplica {

@@ -193,7 +193,8 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     };
     let store_handle = StoreHandle::start(parts, answers);
     let subjects = SubjectReader::start(store.clone());
-    let executor = StepExecutor { requests, subjects, quotas, store_handle, metrics, stop };
+    let slots = CallSlots::new(&crate::delivery::limits(&flow, 1));
+    let executor = StepExecutor { requests, subjects, quotas, slots, store_handle, metrics, stop };
     Scene { executor, flow, store, fake, run, epoch, sharing, _folder: folder }
 }
 
@@ -382,6 +383,32 @@ async fn who_is_stopped_while_waiting_for_a_turn_has_certainly_sent_nothing() {
             StepReport::Stopped if !claimed => {}
             StepReport::Attempted { outcome, .. } if claimed => assert_eq!(outcome, Outcome::retry(Cause::Throttled)),
             other => panic!("{quota}: {other:?}"),
+        }
+        assert_eq!(scene.asked(), 0);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_slot_has_decided_nothing_and_sends_nothing_if_it_is_stopped() {
+    let flow = format!("concurrency = 2\n{FLOW}");
+    for claimed in [false, true] {
+        let mut scene = scene(&flow, Idempotency::None, Lookup::Unknown, done).await;
+        scene.run.claimed = claimed.then(clock::since_boot);
+        scene.run.request = claimed.then(|| b"{}".to_vec());
+        let mut taken = Vec::new();
+        while let Some(slot) = scene.executor.slots.take("resend").now_or_never() {
+            taken.push(slot);
+        }
+        let mut work = Box::pin(scene.executor.work(&scene.run, scene.epoch));
+        let waits = Duration::from_millis(50);
+        assert!(tokio::time::timeout(waits, &mut work).await.is_err(), "no slot is free");
+        scene.executor.stop.cancel();
+        match work.await {
+            StepReport::Stopped if !claimed => {}
+            StepReport::Attempted { outcome, request: None, .. } if claimed => {
+                assert_eq!(outcome, Outcome::retry(Cause::Throttled));
+            }
+            other => panic!("{other:?}"),
         }
         assert_eq!(scene.asked(), 0);
     }

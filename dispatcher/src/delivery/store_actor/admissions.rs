@@ -1,7 +1,7 @@
 //! Admissions and news: retried until the store answers, and isolated if it refuses them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use usher_proto::{Epoch, EventRef, Offset, Partition, Subject, SubjectId};
 use usher_service::clock;
 use usher_store::{FirstClaims, StoreError};
 
+use super::turn::Turn;
 use super::{StoreActor, StoreParts};
 
 fn place(batch: &Batch) -> (Partition, Epoch, Offset) {
@@ -20,12 +21,12 @@ fn place(batch: &Batch) -> (Partition, Epoch, Offset) {
 
 impl StoreActor {
     /// Admits batches together, or one by one if the store refuses something in them.
-    pub(super) async fn run_admissions(&self, batches: Vec<Batch>) -> Option<()> {
+    pub(super) async fn run_admissions(&self, batches: Vec<Batch>, turn: &Turn) -> Option<()> {
         if batches.len() > 1 {
-            let claims = NotedClaims::new(&*self.parts.claims);
-            self.retried.store(false, Ordering::Relaxed);
-            if let StoreAnswer::Done(admitted) = self.admit_all(&batches, &claims).await? {
-                let retried = self.retried.load(Ordering::Relaxed);
+            let claims = NotedClaims::new(&*self.parts.claims, turn);
+            let retried = AtomicBool::new(false);
+            if let StoreAnswer::Done(admitted) = self.admit_all(&batches, &claims, &retried).await? {
+                let retried = retried.into_inner();
                 for (batch, admission) in batches.iter().zip(admitted) {
                     self.admitted(place(batch), admission, retried, &claims).await?;
                 }
@@ -34,12 +35,12 @@ impl StoreActor {
         }
         for batch in batches {
             let place = place(&batch);
-            let claims = NotedClaims::new(&*self.parts.claims);
-            self.retried.store(false, Ordering::Relaxed);
-            let isolated = isolate::admit(&Isolating { actor: self, taking: Taking::Events(&claims) }, batch).await?;
+            let claims = NotedClaims::new(&*self.parts.claims, turn);
+            let store = Isolating { actor: self, taking: Taking::Events(&claims), retried: AtomicBool::new(false) };
+            let isolated = isolate::admit(&store, batch).await?;
             self.count_refused("admission", isolated.refused);
             // If the batch was admitted in parts, a later part may have taken up a head, so heads are searched again.
-            let retried = isolated.in_parts || self.retried.load(Ordering::Relaxed);
+            let retried = isolated.in_parts || store.has_retried();
             self.admitted(place, isolated.admission, retried, &claims).await?;
         }
         Some(())
@@ -49,9 +50,10 @@ impl StoreActor {
         &self,
         batches: &[Batch],
         claims: &NotedClaims<'_>,
+        retried: &AtomicBool,
     ) -> Option<StoreAnswer<Vec<Option<Admission>>, StoreError>> {
         let StoreParts { store, flow, .. } = &self.parts;
-        self.retry_refusable(|| store.admit_claiming(flow, batches, claims)).await
+        self.retry_refusable(retried, || store.admit_claiming(flow, batches, claims)).await
     }
 
     /// Answers the admission of a batch. Claims that were written and whose answer was lost are given back first: nothing was
@@ -76,12 +78,13 @@ impl StoreActor {
 /// The claims that were made for an admission, however often it was tried.
 struct NotedClaims<'a> {
     claims: &'a dyn FirstClaims,
+    turn: &'a Turn,
     made: Mutex<BTreeMap<EventRef, (Partition, SubjectId)>>,
 }
 
 impl<'a> NotedClaims<'a> {
-    fn new(claims: &'a dyn FirstClaims) -> Self {
-        Self { claims, made: Mutex::default() }
+    fn new(claims: &'a dyn FirstClaims, turn: &'a Turn) -> Self {
+        Self { claims, turn, made: Mutex::default() }
     }
 
     /// Returns the runs of a partition with a claim that may have been written, and is not in the answer.
@@ -95,6 +98,10 @@ impl<'a> NotedClaims<'a> {
 
 #[async_trait]
 impl FirstClaims for NotedClaims<'_> {
+    async fn turn(&self) {
+        self.turn.come().await;
+    }
+
     async fn first_claim(&self, run: &Run, subject: Option<&Subject>) -> Option<FirstClaim> {
         let claim = self.claims.first_claim(run, subject).await?;
         let of = (run.partition, run.event.subject.clone());
@@ -115,12 +122,19 @@ enum Taking<'a> {
 pub(super) struct Isolating<'a> {
     actor: &'a StoreActor,
     taking: Taking<'a>,
+    /// True if a request was retried.
+    retried: AtomicBool,
 }
 
 impl<'a> Isolating<'a> {
     /// Returns the store as it takes news of batches.
     pub(super) fn news(actor: &'a StoreActor) -> Self {
-        Self { actor, taking: Taking::News }
+        Self { actor, taking: Taking::News, retried: AtomicBool::new(false) }
+    }
+
+    /// Returns true if a request was retried, and so may have been carried out before.
+    pub(super) fn has_retried(&self) -> bool {
+        self.retried.load(Ordering::Relaxed)
     }
 }
 
@@ -131,10 +145,10 @@ impl RetryingStore for Isolating<'_> {
     async fn admit(&self, batch: &Batch) -> Option<StoreAnswer<Option<Admission>, StoreError>> {
         let StoreParts { store, flow, .. } = &self.actor.parts;
         let answer = match &self.taking {
-            Taking::Events(claims) => self.actor.admit_all(std::slice::from_ref(batch), claims).await?,
+            Taking::Events(claims) => self.actor.admit_all(std::slice::from_ref(batch), claims, &self.retried).await?,
             Taking::News => {
                 let tell = || async { unless_fenced(store.tell(flow, batch).await) };
-                return self.actor.retry_refusable(tell).await;
+                return self.actor.retry_refusable(&self.retried, tell).await;
             }
         };
         Some(match answer {
@@ -146,7 +160,7 @@ impl RetryingStore for Isolating<'_> {
     async fn change(&self, changes: &[Change]) -> Option<StoreAnswer<Vec<Changed>, StoreError>> {
         let StoreParts { store, flow, .. } = &self.actor.parts;
         // Writing a change twice has the same effect as writing it once, so a retry does not matter.
-        self.actor.retry_refusable(|| store.change(flow, changes)).await
+        self.actor.retry_refusable(&self.retried, || store.change(flow, changes)).await
     }
 
     async fn refuses_everything(&self, error: &StoreError) -> Option<()> {

@@ -105,3 +105,32 @@ pub(super) async fn a_request_is_made_from_the_subject_as_it_is_after_the_batch(
         assert_eq!(asked, subject.store.subject(&id(&key)).await.unwrap(), "{key}");
     }
 }
+
+/// Ends a run before the turn of the admission comes.
+struct EndsBefore<'a> {
+    subject: &'a TestStore,
+    epoch: Epoch,
+    ended: &'static str,
+}
+
+#[async_trait]
+impl FirstClaims for EndsBefore<'_> {
+    async fn turn(&self) {
+        let end = ChangeKind::End { state: RunState::Done, effect: None, note: None, verdict: None, in_doubt: false };
+        assert_eq!(self.subject.change(self.epoch, self.ended, end).await, Changed::Written);
+    }
+
+    async fn first_claim(&self, run: &Run, _: Option<&Subject>) -> Option<FirstClaim> {
+        panic!("{} is behind another run when this is decided", run.event.id)
+    }
+}
+
+pub(super) async fn changes_that_are_written_before_its_turn_go_before_an_admission(subject: TestStore) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, vec![arrival(0, "earlier", "a")]).await;
+    let arrivals = vec![arrival(1, "e1", "a")];
+    let batch = Batch { begins: [Offset(1)].into(), ..batch(epoch, arrivals) };
+    let claims = EndsBefore { subject: &subject, epoch, ended: "earlier" };
+    let admission = subject.store.admit_claiming(FLOW, &[batch], &claims).await.unwrap().remove(0).unwrap();
+    assert_eq!((names(&admission.heads), admission.heads[0].claimed), (vec!["e1".into()], None));
+}

@@ -143,3 +143,29 @@ fn what_became_of_a_claim_that_is_given_back_is_looked_up() {
         assert_eq!((has_load(&steps), !found_after(&steps).is_empty()), (loads, searches), "{changed:?}");
     }
 }
+
+#[test]
+fn as_many_more_runs_begin_as_slots_became_free_during_the_last_admission() {
+    let mut bench = Bench::owning(FlowLimits { in_flight: 4, ..limits() });
+    let claimed_from = |from: i64, to: i64| (from..to).map(|n| claimed(&format!("k{n}"), n)).collect::<Vec<_>>();
+    let read_from = |bench: &mut Bench, from: i64, to: i64| {
+        begins(&read(bench, (from..to).map(|n| arrival(&run(&format!("k{n}"), n))).collect()))
+    };
+    assert_eq!(read_from(&mut bench, 0, 4), [0, 1, 2, 3]);
+    bench.admit(claimed_from(0, 4));
+    // The next one waits for a slot, and during its admission two more become free.
+    let waiting = read(&mut bench, vec![arrival(&run("k4", 4))]);
+    assert!(begun(&waiting).is_empty());
+    assert_eq!(begins(&bench.attempted("k0-0", done())), [4]);
+    bench.attempted("k1-1", done());
+    bench.attempted("k2-2", done());
+    assert_eq!(begun(&bench.admit(claimed_from(4, 5))), ["k4-4"]);
+    assert_eq!(bench.numbers().in_flight, 2);
+
+    assert_eq!(read_from(&mut bench, 5, 11), [5, 6, 7, 8], "two slots are free, and two more will be");
+    assert_eq!(begun(&bench.admit(claimed_from(5, 9))).len(), 4, "where the others wait is not decided here");
+    assert_eq!(bench.numbers().in_flight, 6);
+    // None became free meanwhile, so the next ones wait for their own.
+    assert_eq!(begins(&bench.after(Duration::from_millis(50))), NOBODY);
+    assert_eq!(begun(&bench.admit(vec![run("k9", 9)])), NONE, "a run without a claim needs a slot of its own");
+}
