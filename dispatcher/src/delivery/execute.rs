@@ -26,9 +26,9 @@ use usher_flows::FlowStep;
 use usher_proto::{Epoch, Reason};
 use usher_service::{clock, trace};
 
+use super::gathered_read::SubjectReader;
 use super::quotas::{self, QuotaError, Quotas};
 use super::store_actor::StoreHandle;
-use super::subject_reader::SubjectReader;
 use crate::metrics::DispatcherMetrics;
 
 /// State shared by all attempts of a flow.

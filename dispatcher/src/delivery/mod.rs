@@ -10,11 +10,11 @@ mod dead_letters;
 mod destinations;
 mod error;
 mod execute;
+mod gathered_read;
 mod housekeeping;
 mod opening;
 mod quotas;
 mod store_actor;
-mod subject_reader;
 mod versions;
 
 use std::collections::BTreeSet;
@@ -35,7 +35,6 @@ use opening::{
 use prometheus::Registry;
 use quotas::Quotas;
 use store_actor::{StoreHandle, StoreParts};
-use subject_reader::SubjectReader;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -198,6 +197,7 @@ impl Dispatcher {
             let requests = Arc::new(RequestMaker {
                 versions: Versions::new(flow.clone(), store.clone()),
                 people: store.clone(),
+                suppressions: gathered_read::suppressions(store.clone()),
                 connectors: connectors.clone(),
                 suppression: suppression.clone(),
                 clock: clock_watch.state(),
@@ -220,7 +220,7 @@ impl Dispatcher {
                 engine: Engine::new(limits, &flow.version, flow.connector(0).map(str::to_owned)),
                 executor: Arc::new(StepExecutor {
                     requests,
-                    subjects: SubjectReader::start(store.clone()),
+                    subjects: gathered_read::subjects(store.clone()),
                     quotas: quotas.clone(),
                     slots,
                     store_handle,

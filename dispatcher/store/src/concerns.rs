@@ -11,7 +11,7 @@ use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 
-use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, StoreError};
+use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, StoreError};
 
 /// All concerns together. Implemented by every type that implements each of them.
 pub trait Store: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock {}
@@ -158,18 +158,13 @@ pub trait SubjectStore: Send + Sync {
     /// If the database does not answer, or a row cannot be read.
     async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError>;
 
-    /// Returns the suppression entries of these addresses for mail of an instance: those for all mail, and those for
-    /// this list.
+    /// Returns the suppression entries of the recipients of each of these mails: those for all mail of its instance, and those
+    /// for its list.
     ///
     /// # Errors
     ///
     /// If the database does not answer, or a row cannot be read.
-    async fn listed(
-        &self,
-        instance: &str,
-        list: Option<&str>,
-        addresses: &[AddressDigest],
-    ) -> Result<Vec<SuppressionEntry>, StoreError>;
+    async fn listed(&self, mails: &[MailRecipients]) -> Result<Vec<Vec<SuppressionEntry>>, StoreError>;
 }
 
 /// Flows as a whole: their versions, pauses, frontiers and counts. Called at the start of a flow, and by its housekeeping about

@@ -29,7 +29,7 @@ pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;
 pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
-pub use suppression::SuppressionRecord;
+pub use suppression::{MailRecipients, SuppressionRecord};
 use usher_engine::Run;
 use usher_proto::{Epoch, EventRef, Partition, SubjectId};
 use usher_service::ConfigError;

@@ -15,8 +15,8 @@ use usher_sql::{Database, Rows, query, query_as};
 
 use super::rows::Named;
 use super::{
-    Due, FirstClaims, FlowStore, HeadsQuery, LaneQuery, LaneRuns, QuotaStore, RetentionStore, RunStore, StoreClock,
-    StoreError, SubjectStore, TABLES,
+    Due, FirstClaims, FlowStore, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, QuotaStore, RetentionStore, RunStore,
+    StoreClock, StoreError, SubjectStore, TABLES,
 };
 
 /// The store in a Postgres or SQLite database.
@@ -179,13 +179,8 @@ impl SubjectStore for SqlStore {
         super::addresses::is_used(&self.database, subject, address).await
     }
 
-    async fn listed(
-        &self,
-        instance: &str,
-        list: Option<&str>,
-        addresses: &[AddressDigest],
-    ) -> Result<Vec<SuppressionEntry>, StoreError> {
-        super::suppression::listed(&self.database, instance, list, addresses).await
+    async fn listed(&self, mails: &[MailRecipients]) -> Result<Vec<Vec<SuppressionEntry>>, StoreError> {
+        super::suppression::listed(&self.database, mails).await
     }
 }
 

@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::json;
 use usher_proto::suppression::SuppressionEntry;
 use usher_proto::suppression::{ALL_LISTS, SuppressionKind};
 use usher_proto::{AddressDigest, Instance, Timestamp};
-use usher_sql::{Database, Dialect, SqlQuery, query_as};
+use usher_sql::{Database, Dialect, Rows, SqlQuery, query_as};
 
 use super::admit::fenced;
 use super::change::FENCE;
 use super::known::Identified;
+use super::rows::Named;
 use super::{SqlStore, StoreError};
 
 /// Placeholder for every instance; no instance has this name.
@@ -83,36 +83,55 @@ pub(super) fn apply(dialect: Dialect, flow: &str, events: &[Identified<'_>]) -> 
     }))
 }
 
-/// Returns the entries that suppress these addresses for an instance: for all mail, or for mail of this list. Entries
-/// for the instance and entries for every instance are one history, in which the newest counts.
+/// The recipients of one mail.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MailRecipients {
+    /// The instance that writes to them.
+    pub instance: String,
+    /// The mailing list that the mail belongs to, if it does.
+    pub list: Option<String>,
+    /// The digests of their addresses.
+    pub addresses: Vec<AddressDigest>,
+}
+
+/// Returns the entries that suppress recipients of each of these mails: for all mail, or for mail of its list. Entries for the
+/// instance and entries for every instance are one history, in which the newest counts.
 pub(super) async fn listed(
     database: &Database,
-    instance: &str,
-    list: Option<&str>,
-    addresses: &[AddressDigest],
-) -> Result<Vec<SuppressionEntry>, StoreError> {
-    if addresses.is_empty() {
-        return Ok(Vec::new());
+    mails: &[MailRecipients],
+) -> Result<Vec<Vec<SuppressionEntry>>, StoreError> {
+    let mut recipients = Vec::new();
+    for (mail, number) in mails.iter().zip(0_i64..) {
+        recipients.extend(mail.addresses.iter().map(|address| (number, mail, address.to_string())));
     }
-    let sql = format!(
-        "SELECT address, scope FROM usher_reach r WHERE held = 1 AND scope IN ('{ALL_LISTS}', $1) \
-           AND instance IN ('{EVERY_INSTANCE}', $3) AND address IN ({}) AND NOT EXISTS ( \
-             SELECT 1 FROM usher_reach o WHERE o.address = r.address AND o.scope = r.scope \
-               AND o.instance IN ('{EVERY_INSTANCE}', $3) AND (o.at, o.event) > (r.at, r.event))",
-        database.dialect.texts()
-    );
-    let texts: Vec<String> = addresses.iter().map(AddressDigest::to_string).collect();
-    let rows: Vec<(String, String)> = query_as(sql)
-        .bind(list.unwrap_or(ALL_LISTS))
-        .bind(json!(texts).to_string())
-        .bind(instance)
-        .fetch_all(database)
-        .await?;
-    let read = |(address, scope): (String, String)| {
-        let address = address.parse().map_err(|_| StoreError::Unreadable("address".into()))?;
-        Ok(SuppressionEntry { address, scope })
-    };
-    rows.into_iter().map(read).collect()
+    let mut listed = vec![Vec::new(); mails.len()];
+    if recipients.is_empty() {
+        return Ok(listed);
+    }
+    let rows = Rows::of(&recipients)
+        .int("mail", |(number, ..)| *number)
+        .text("instance", |(_, mail, _)| mail.instance.as_str())
+        .text("scope", |(_, mail, _)| mail.list.as_deref().unwrap_or(ALL_LISTS))
+        .text("address", |(.., address)| address.as_str());
+    let of_recipient =
+        |table: &str| format!("{table}.address = r.address AND {table}.instance IN ('{EVERY_INSTANCE}', r.instance)");
+    let query = rows.query(database.dialect, Vec::new(), |rows| {
+        format!(
+            "SELECT r.mail, l.address, l.scope FROM {rows} \
+             JOIN usher_reach l ON {} AND l.scope IN ('{ALL_LISTS}', r.scope) \
+             WHERE l.held = 1 AND NOT EXISTS ( \
+               SELECT 1 FROM usher_reach o WHERE {} AND o.scope = l.scope AND (o.at, o.event) > (l.at, l.event))",
+            of_recipient("l"),
+            of_recipient("o")
+        )
+    });
+    for row in database.read(vec![query]).await?.iter().flat_map(|answer| &answer.rows) {
+        let row = Named(row);
+        let number = usize::try_from(row.get::<i64>("mail")?).ok();
+        let of_mail = number.and_then(|number| listed.get_mut(number)).ok_or(StoreError::Unreadable("mail".into()))?;
+        of_mail.push(SuppressionEntry { address: row.parsed("address")?, scope: row.get("scope")? });
+    }
+    Ok(listed)
 }
 
 impl SqlStore {

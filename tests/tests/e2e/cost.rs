@@ -70,13 +70,13 @@ async fn costs_at_most(flow: &'static str, limits: Limits) {
 #[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_of_one_step_is_bounded() {
-    costs_at_most("mail", Limits { statements: 2.5, wal_records: 18.0, wal_bytes: 4_500.0, blocks: 90.0 }).await;
+    costs_at_most("mail", Limits { statements: 1.0, wal_records: 18.0, wal_bytes: 4_500.0, blocks: 90.0 }).await;
 }
 
 #[needs(kafka, postgres)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_of_two_steps_is_bounded() {
-    costs_at_most("trial", Limits { statements: 2.5, wal_records: 22.0, wal_bytes: 5_900.0, blocks: 110.0 }).await;
+    costs_at_most("trial", Limits { statements: 1.0, wal_records: 22.0, wal_bytes: 5_900.0, blocks: 110.0 }).await;
 }
 
 /// With the row of the users' table, which is in the same server.

@@ -8,6 +8,7 @@ use usher_engine::{SkipReason, StepReport};
 use usher_flows::{Context, Flow};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscribe};
 use usher_proto::{AddressDigest, Reason};
+use usher_store::MailRecipients;
 use usher_suppression::{InvalidRecipient, Rules};
 
 use super::request_maker::RequestMaker;
@@ -86,10 +87,12 @@ impl RequestMaker {
 
     /// Loads the suppression rules for these addresses.
     async fn rules(&self, step_call: &StepCall<'_>, recipients: &[String]) -> Result<Rules<'_>, StepExit> {
-        let list = step_call.call.marketing.as_deref();
-        let digests: Vec<AddressDigest> = recipients.iter().map(|address| AddressDigest::of(address)).collect();
-        let instance = step_call.run.event.instance();
-        let listed = self.ask(|| self.people.listed(instance, list, &digests)).await?;
+        let mail = MailRecipients {
+            instance: step_call.run.event.instance().to_owned(),
+            list: step_call.call.marketing.clone(),
+            addresses: recipients.iter().map(|address| AddressDigest::of(address)).collect(),
+        };
+        let listed = self.ask(|| self.suppressions.read(mail.clone())).await?;
         Ok(Rules { allowlist: &self.suppression.allowlist, listed })
     }
 

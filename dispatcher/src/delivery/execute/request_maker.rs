@@ -25,6 +25,7 @@ use usher_suppression::SuppressionPolicy;
 
 use super::step_call::{StepCall, idempotency_key};
 use super::{StepExit, of_step, reject};
+use crate::delivery::gathered_read::SuppressionReader;
 use crate::delivery::versions::Versions;
 
 /// Longest first pause before the store is retried.
@@ -34,6 +35,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 pub(in crate::delivery) struct RequestMaker {
     pub(in crate::delivery) versions: Versions,
     pub(in crate::delivery) people: Arc<dyn SubjectStore>,
+    pub(in crate::delivery) suppressions: SuppressionReader,
     pub(in crate::delivery) connectors: Arc<Connectors>,
     pub(in crate::delivery) suppression: Arc<SuppressionPolicy>,
     pub(in crate::delivery) clock: watch::Receiver<ClockState>,

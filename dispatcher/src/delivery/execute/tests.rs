@@ -28,6 +28,7 @@ use usher_store::{SqlStore, Store};
 
 use super::*;
 use crate::delivery::destinations::SharedDestinations;
+use crate::delivery::gathered_read;
 use crate::delivery::store_actor::StoreParts;
 use crate::delivery::versions::Versions;
 
@@ -176,6 +177,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let requests = Arc::new(RequestMaker {
         versions,
         people: store.clone(),
+        suppressions: gathered_read::suppressions(store.clone()),
         connectors,
         suppression,
         clock,
@@ -192,7 +194,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
         stop: stop.clone(),
     };
     let store_handle = StoreHandle::start(parts, answers);
-    let subjects = SubjectReader::start(store.clone());
+    let subjects = gathered_read::subjects(store.clone());
     let slots = CallSlots::new(&crate::delivery::limits(&flow, 1));
     let executor = StepExecutor { requests, subjects, quotas, slots, store_handle, metrics, stop };
     Scene { executor, flow, store, fake, run, epoch, sharing, _folder: folder }

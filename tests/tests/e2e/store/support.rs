@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use usher_proto::AddressDigest;
+use usher_store::MailRecipients;
+
 use super::*;
 
 pub(super) const FLOW: &str = "test";
@@ -199,4 +202,9 @@ pub(super) fn effect(id: &str) -> Option<StepEffect> {
 
 pub(super) fn end(state: RunState) -> ChangeKind {
     ChangeKind::End { state, effect: None, note: None, verdict: None, in_doubt: false }
+}
+
+/// Returns a mail of an instance to one address.
+pub(super) fn mail_to(instance: &str, address: AddressDigest) -> MailRecipients {
+    MailRecipients { instance: instance.to_owned(), list: None, addresses: vec![address] }
 }

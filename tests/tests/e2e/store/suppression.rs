@@ -1,13 +1,17 @@
 //! Suppression list: the guarantees of a store.
 
+use std::collections::BTreeSet;
+
 use usher_proto::AddressDigest;
-use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
+use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionEntry, SuppressionKind};
+use usher_store::MailRecipients;
 
 use super::*;
 
 on_every_store!(
     the_newest_word_about_an_address_counts_whatever_the_order,
     a_list_is_ended_apart_from_all_other_mail,
+    each_of_several_mails_has_its_own_answer,
     a_fenced_admission_says_nothing_of_addresses,
 );
 
@@ -33,7 +37,12 @@ impl TestStore {
     /// Returns the suppression entries of these addresses, as index and scope.
     async fn listed(&self, list: Option<&str>, addresses: &[&str]) -> Vec<(usize, String)> {
         let digests: Vec<AddressDigest> = addresses.iter().map(|address| AddressDigest::of(address)).collect();
-        let listed = self.store.listed(Instance::DEFAULT, list, &digests).await.unwrap();
+        let mail = MailRecipients {
+            instance: Instance::DEFAULT.to_owned(),
+            list: list.map(str::to_owned),
+            addresses: digests.clone(),
+        };
+        let listed = self.store.listed(&[mail]).await.unwrap().remove(0);
         let place = |digest| digests.iter().position(|known| *known == digest).unwrap();
         let mut listed: Vec<_> = listed.into_iter().map(|it| (place(it.address), it.scope)).collect();
         listed.sort();
@@ -93,4 +102,35 @@ async fn a_fenced_admission_says_nothing_of_addresses(subject: TestStore) {
     let late = batch(epoch, vec![said(5, SuppressionKind::Suppressed, "a@b.test", ALL_LISTS)]);
     assert!(matches!(subject.store.admit(FLOW, &late).await, Err(StoreError::Fenced(_))));
     assert_eq!(subject.listed(None, &["a@b.test"]).await, []);
+}
+
+async fn each_of_several_mails_has_its_own_answer(subject: TestStore) {
+    let epoch = subject.own().await;
+    let staging = |mut arrival: Arrival| {
+        arrival.suppression.as_mut().expect("one").instance = Some("staging".parse().expect("a name"));
+        arrival
+    };
+    let suppressed = |at, address, scope| said(at, SuppressionKind::Suppressed, address, scope);
+    let changes = [suppressed(5, "a@b.test", ALL_LISTS), suppressed(6, "c@d.test", "news")];
+    subject.admit(epoch, changes.into_iter().chain([staging(suppressed(7, "s@t.test", ALL_LISTS))]).collect()).await;
+    let everyone = ["a@b.test", "c@d.test", "s@t.test"].map(AddressDigest::of);
+    let mail = |instance: &str, list: Option<&str>, addresses: &[AddressDigest]| MailRecipients {
+        instance: instance.to_owned(),
+        list: list.map(str::to_owned),
+        addresses: addresses.to_vec(),
+    };
+    let mails = [
+        mail("default", None, &everyone),
+        mail("default", Some("news"), &everyone),
+        mail("default", None, &[]),
+        mail("staging", Some("offers"), &everyone),
+        mail("default", None, &everyone[1..]),
+    ];
+    let listed = subject.store.listed(&mails).await.unwrap();
+    let addresses =
+        |entries: &Vec<SuppressionEntry>| entries.iter().map(|entry| entry.address).collect::<BTreeSet<_>>();
+    let [a, c, s] = everyone;
+    let expected = [vec![a], vec![a, c], vec![], vec![a, s], vec![]];
+    assert_eq!(listed.iter().map(addresses).collect::<Vec<_>>(), expected.map(BTreeSet::from_iter));
+    assert_eq!(subject.store.listed(&[]).await.unwrap(), Vec::<Vec<SuppressionEntry>>::new());
 }

@@ -20,6 +20,7 @@ impl Scene {
         self.executor.requests = Arc::new(RequestMaker {
             versions: Versions::new(self.flow.clone(), self.store.clone()),
             people: people.clone(),
+            suppressions: gathered_read::suppressions(self.store.clone()),
             connectors: connectors.clone(),
             suppression: Arc::new(policy.expect("good settings")),
             clock: clock.clone(),
