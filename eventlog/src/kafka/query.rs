@@ -21,6 +21,9 @@ use crate::{LogError, Watermarks};
 /// Time limit for reading records that are known to exist.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Pause before the leaders of partitions are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 type Client = BaseConsumer<QueryContext>;
 
 /// Queries watermarks and offsets by time. Its client is created on first use and kept, because queries are frequent.
@@ -124,7 +127,7 @@ fn offsets_at(client: &Client, topic: &str, at: Timestamp) -> Result<BTreeMap<Pa
     let mut partitions = partitions(client, topic)?;
     let mut found = offsets(client, partitions.clone(), KafkaOffset::End)?;
     partitions.set_all_offsets(KafkaOffset::Offset(at.millis())).map_err(unavailable)?;
-    let answer = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
+    let answer = ask_leaders(client, &partitions)?;
     for element in answer.elements() {
         // If no record is that young, the result is the end.
         if let KafkaOffset::Offset(offset) = element.offset() {
@@ -152,15 +155,40 @@ pub(super) fn offsets<C: ConsumerContext>(
     which: KafkaOffset,
 ) -> Result<BTreeMap<Partition, Offset>, LogError> {
     partitions.set_all_offsets(which).map_err(unavailable)?;
-    let found = client.offsets_for_times(partitions, QUESTION_DEADLINE).map_err(unavailable)?;
-    let offset = |found: TopicPartitionListElem<'_>| {
-        found.error().map_err(unavailable)?;
-        match found.offset() {
-            KafkaOffset::Offset(offset) => Ok((Partition(found.partition()), Offset(offset))),
-            other => Err(unavailable(format!("{other:?} is no offset of partition {}", found.partition()))),
-        }
+    let found = ask_leaders(client, &partitions)?;
+    let offset = |found: TopicPartitionListElem<'_>| match found.offset() {
+        KafkaOffset::Offset(offset) => Ok((Partition(found.partition()), Offset(offset))),
+        other => Err(unavailable(format!("{other:?} is no offset of partition {}", found.partition()))),
     };
     found.elements().into_iter().map(offset).collect()
+}
+
+/// Asks the leaders of these partitions for the offsets. Asks again until the deadline if one of them leads a partition no more or
+/// not yet, as happens just after a topic is created and while a broker restarts.
+#[expect(clippy::disallowed_methods, reason = "the threads that ask Kafka may wait")]
+fn ask_leaders<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    partitions: &TopicPartitionList,
+) -> Result<TopicPartitionList, LogError> {
+    let deadline = Instant::now() + QUESTION_DEADLINE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = client.offsets_for_times(partitions.clone(), left).and_then(|found| {
+            found.elements().iter().try_for_each(TopicPartitionListElem::error)?;
+            Ok(found)
+        });
+        match answer {
+            Err(error) if is_without_leader(&error) && left > ASK_AGAIN => std::thread::sleep(ASK_AGAIN),
+            answer => return answer.map_err(unavailable),
+        }
+    }
+}
+
+fn is_without_leader(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+    )
 }
 
 /// Reads the record at `offset`. `None` if the offset holds no record.
@@ -233,5 +261,27 @@ fn missing(error: &KafkaError, topic: &str, partition: Partition) -> Option<LogE
             Some(LogError::Unavailable(format!("there is no partition {partition} of topic {topic}")))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use crate::Log as _;
+    use crate::kafka::KafkaLog;
+
+    #[tokio::test]
+    async fn a_partition_that_has_no_leader_yet_is_asked_again() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic("t", 2, 1).expect("a topic");
+        let log = KafkaLog::open(&cluster.bootstrap_servers(), &[]).expect("a client");
+        let moved = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+        for refusals in 1..4 {
+            cluster.request_errors(RDKafkaApiKey::ListOffsets, &vec![moved; refusals]);
+            let asked = log.watermarks("t").await;
+            assert_eq!(asked.expect("an answer in the end").len(), 2);
+        }
     }
 }
