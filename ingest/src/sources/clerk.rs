@@ -55,7 +55,7 @@ impl Sender for ClerkSource {
         let signed = svix::signed(headers)?;
         let (instance, secrets) = self.secrets.of(instance)?;
         signature::verify(secrets, signed, &body, now)?;
-        let text = String::from_utf8_lossy(&body);
+        let text = body::text(&body);
         let [kind, timestamp, instance_id, data] = body::fields(&text, ["type", "timestamp", "instance_id", "data"])?;
         let kind = body::kind(kind)?;
         let instance_id = instance_id.and_then(Json::filled);

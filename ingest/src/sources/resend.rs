@@ -59,7 +59,7 @@ impl Sender for ResendSource {
         let signed = svix::signed(headers)?;
         let (instance, secrets) = self.secrets.of(instance)?;
         signature::verify(secrets, signed, &body, now)?;
-        let text = String::from_utf8_lossy(&body);
+        let text = body::text(&body);
         let [kind, created_at, data] = body::fields(&text, ["type", "created_at", "data"])?;
         let kind = body::kind(kind)?;
         let data = |path: &[&str]| data?.at(path)?.filled();
