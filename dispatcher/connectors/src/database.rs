@@ -6,6 +6,7 @@
 //! its own: the newer of two states wins, by the object's `updated_at`, then by the event's time. Every write is
 //! idempotent and needs no key: repeating it leaves the same rows.
 
+mod batches;
 mod classify;
 mod request;
 mod table;
@@ -17,6 +18,7 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use batches::RowBatches;
 use classify::classify;
 use request::RowChange;
 use serde_json::json;
@@ -58,25 +60,29 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
 /// Connector for the tables of users, with their database.
 pub(super) struct Directory {
     database: Database,
+    batches: RowBatches,
 }
 
 impl Directory {
     pub(super) fn new(database: Database) -> Self {
-        Self { database }
+        let batches = RowBatches::new(database.clone());
+        Self { database, batches }
     }
 
     /// Carries out a stored change. `Err` is the outcome if it cannot be read or the database refuses it.
     async fn apply(&self, request: &[u8]) -> Result<Outcome, Outcome> {
-        let change = stored::read(request)?;
-        let applied = match &change {
-            RowChange::Upsert(row) => write::upsert(&self.database, row).await,
-            RowChange::Delete { kind, id, at } => write::delete(&self.database, *kind, id, *at).await,
-        };
-        Ok(match (applied.map_err(|error| classify(&error))?, change) {
-            (false, _) => Outcome::Overtaken,
-            (true, RowChange::Upsert(row)) => done(row.id(), "upserted"),
-            (true, RowChange::Delete { id, .. }) => done(&id, "deleted"),
-        })
+        match stored::read(request)? {
+            RowChange::Upsert(row) => {
+                let row = Arc::new(row);
+                let written = self.batches.upsert(row.clone(), request.len()).await?;
+                Ok(if written { done(row.id(), "upserted") } else { Outcome::Overtaken })
+            }
+            // Alone: deleting the rows that belong to an object may take long, and other calls must not wait for it.
+            RowChange::Delete { kind, id, at } => {
+                write::delete(&self.database, kind, &id, at).await.map_err(|error| classify(&error))?;
+                Ok(done(&id, "deleted"))
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use usher_clerk::updated_at;
 use usher_engine::isolate::storable;
 use usher_proto::Json;
 
-use super::table::{ColumnSource, TableKind};
+use super::table::{ColumnSource, Table, TableKind};
 use crate::{PrepareError, StepInput};
 
 /// A change as it is stored.
@@ -103,6 +103,10 @@ impl TableRow {
         columns.insert("event_at".into(), json!(event_at));
         columns.insert("extra".into(), Value::String(extra(data, &in_columns)));
         Self { kind, columns }
+    }
+
+    pub(super) const fn table(&self) -> &'static Table {
+        self.kind.table()
     }
 
     pub(super) fn id(&self) -> &str {

@@ -5,7 +5,7 @@ use usher_clerk::{primary_email, primary_phone};
 use usher_proto::Json;
 
 /// Type of object that a row stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub(super) enum TableKind {
     /// The default: requests stored by earlier versions have no kind, because there were only users.
     #[default]

@@ -65,6 +65,8 @@ macro_rules! on_every_database {
     };
 }
 
+mod together;
+
 on_every_database!(
     what_is_kept_can_be_read_by_the_users_own_sql,
     what_is_kept_keeps_its_bytes_and_every_row_can_be_queried,
