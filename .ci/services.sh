@@ -126,6 +126,7 @@ missing() {
   if [[ -z $(postgres_bin) ]]; then echo postgresql; fi
   if ! command -v pgbouncer >/dev/null; then echo pgbouncer; fi
   if ! command -v kcat >/dev/null; then echo kcat; fi
+  if ! command -v valgrind >/dev/null; then echo valgrind; fi
   if ! command -v ps >/dev/null; then echo procps; fi
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
   if [[ -z $(faketime_library) ]]; then echo libfaketime; fi

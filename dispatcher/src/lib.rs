@@ -8,4 +8,4 @@ mod delivery;
 mod metrics;
 
 pub use config::DispatcherConfig;
-pub use delivery::{Dispatcher, DispatcherError};
+pub use delivery::{Dispatcher, DispatcherError, first_claims};

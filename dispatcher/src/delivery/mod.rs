@@ -10,6 +10,7 @@ mod dead_letters;
 mod destinations;
 mod error;
 mod execute;
+mod first_claims;
 mod gathered_read;
 mod housekeeping;
 mod opening;
@@ -27,6 +28,7 @@ use consumer::FlowConsumer;
 use destinations::SharedDestinations;
 pub use error::DispatcherError;
 use execute::{CallSlots, RequestMaker, StepExecutor};
+pub use first_claims::first_claims;
 use housekeeping::{HalfRetentionOffsets, Housekeeper};
 use opening::{
     StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, warn_ignored_params,

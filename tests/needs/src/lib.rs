@@ -29,7 +29,7 @@ struct Need {
 }
 
 /// All needs. `docs/testing.md` describes the variables.
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 13] = [
     Need { name: "kafka", display: "Kafka", presence: Presence::Variable("USHER_TEST_KAFKA") },
     Need { name: "kafka_libs", display: "Kafka's jars", presence: Presence::Variable("USHER_TEST_KAFKA_LIBS") },
     Need { name: "postgres", display: "Postgres", presence: Presence::Variable("USHER_TEST_POSTGRES") },
@@ -43,7 +43,8 @@ const NEEDS: [Need; 12] = [
         display: "the providers' OpenAPI documents",
         presence: Presence::VariableEvenInCi("USHER_TEST_SPECS"),
     },
-    Need { name: "kcat", display: "kcat", presence: Presence::Machine(has_kcat) },
+    Need { name: "kcat", display: "kcat", presence: Presence::Machine(|| is_in_path("kcat")) },
+    Need { name: "valgrind", display: "valgrind", presence: Presence::Machine(|| is_in_path("valgrind")) },
     Need {
         name: "postgres_programs",
         display: "the programs of Postgres",
@@ -158,9 +159,9 @@ fn missing(need: &Need) -> Option<String> {
     reason.map(|reason| format!("needs {}: {reason}", need.display))
 }
 
-fn has_kcat() -> bool {
+fn is_in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join("kcat").is_file())
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Debian keeps the programs in one directory per version.
