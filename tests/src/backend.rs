@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
+use crate::database::OwnDatabase;
+
 /// Addresses of real services to test against.
 #[derive(Debug, Clone)]
 pub struct Services {
@@ -13,6 +15,15 @@ pub struct Services {
     pub kafka: String,
     /// URL of a Postgres server on which databases can be created.
     pub postgres: String,
+    /// URL of the same server behind a connection pooler in transaction mode, if the programs use it.
+    pub pooler: Option<String>,
+}
+
+impl Services {
+    /// Returns the URL of a database by which the programs reach it.
+    pub fn store(&self, database: &OwnDatabase) -> String {
+        self.pooler.as_ref().map_or_else(|| database.url(), |pooler| database.url_through(pooler))
+    }
 }
 
 /// A log and a store.
@@ -44,14 +55,23 @@ pub fn setting(name: &str) -> String {
 impl Backend {
     /// Returns the backend of real services. Panics if their addresses are not set.
     pub fn real() -> Self {
-        Self::Real(Services { kafka: setting("USHER_TEST_KAFKA"), postgres: setting("USHER_TEST_POSTGRES") })
+        let postgres = setting("USHER_TEST_POSTGRES");
+        Self::Real(Services { kafka: setting("USHER_TEST_KAFKA"), postgres, pooler: None })
+    }
+
+    /// Returns the backend of real services whose store is behind PgBouncer. Panics if their addresses are not set.
+    pub fn pooled() -> Self {
+        let postgres = setting("USHER_TEST_POSTGRES");
+        let pooler = Some(setting("USHER_TEST_PGBOUNCER"));
+        Self::Real(Services { kafka: setting("USHER_TEST_KAFKA"), postgres, pooler })
     }
 
     /// Display name of the backend.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
-            Self::Real(_) => "Kafka and Postgres",
+            Self::Real(Services { pooler: None, .. }) => "Kafka and Postgres",
+            Self::Real(Services { pooler: Some(_), .. }) => "Kafka and Postgres behind PgBouncer",
         }
     }
 }
@@ -76,5 +96,21 @@ macro_rules! on_both_backends {
                 }
             }
         )+
+    };
+}
+
+/// Generates a module with one more test for each scenario: on Kafka and Postgres, with the store behind PgBouncer.
+#[macro_export]
+macro_rules! behind_a_pooler {
+    ($($scenario:ident),+ $(,)?) => {
+        mod behind_a_pooler {
+            $(
+                #[$crate::needs(kafka, postgres, pgbouncer)]
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $scenario() {
+                    super::$scenario($crate::backend::Backend::pooled()).await;
+                }
+            )+
+        }
     };
 }

@@ -16,6 +16,7 @@ use usher_service::telemetry;
 
 use crate::broker::Broker;
 use crate::ledger::{Ledger, SentWebhook};
+use crate::pgbouncer::PgBouncer;
 use crate::postgres::Postgres;
 use crate::program::Program;
 use crate::test_env::SOON;
@@ -27,9 +28,20 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const ASK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Kafka and Postgres servers that belong to this cluster.
-struct Services {
+struct OwnServices {
     broker: Broker,
     postgres: Postgres,
+    /// A pooler between the programs and the database.
+    pooler: Option<PgBouncer>,
+}
+
+/// The way from the programs to the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorePath {
+    /// They connect to Postgres.
+    Direct,
+    /// They connect to PgBouncer in transaction mode.
+    Pooled,
 }
 
 /// The programs and the services that they use. All are killed when dropped.
@@ -37,7 +49,7 @@ pub struct Cluster {
     // Dropped before the services, so that the programs do not log the loss of the services.
     replicas: Vec<Program>,
     ingest: Option<Program>,
-    services: Option<Services>,
+    services: Option<OwnServices>,
     lab: LabHandle,
     _lab_stop: tokio_util::sync::DropGuard,
     environment: Vec<(String, String)>,
@@ -50,12 +62,13 @@ pub struct Cluster {
 impl Cluster {
     /// Starts services of its own with this many replicas and waits until all are ready. Panics if Kafka or Postgres
     /// is not available.
-    pub async fn real(replicas: usize) -> Self {
+    pub async fn real(replicas: usize, path: StorePath) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut broker = Broker::prepare(folder.path(), &folder.path().join("kafka"));
         let postgres = Postgres::start();
+        let pooler = (path == StorePath::Pooled).then(|| PgBouncer::start(&postgres));
         broker.start().await;
-        let mut cluster = Self::new(folder, Some(Services { broker, postgres })).await;
+        let mut cluster = Self::new(folder, Some(OwnServices { broker, postgres, pooler })).await;
         cluster.scale(replicas).await;
         for replica in &mut cluster.replicas {
             let admin = replica.says("\"admin\":\"").await;
@@ -77,7 +90,7 @@ impl Cluster {
         cluster
     }
 
-    async fn new(folder: TempDir, services: Option<Services>) -> Self {
+    async fn new(folder: TempDir, services: Option<OwnServices>) -> Self {
         telemetry::install_tls();
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -88,12 +101,13 @@ impl Cluster {
         environment.insert("USHER_FLOWS".into(), settings::flows(folder.path(), &[], &chaos::flows()));
         environment.insert("USHER_DATA".into(), folder.path().join("data").display().to_string());
         let mut store = format!("sqlite://{}", folder.path().join("data/store.db").display());
-        if let Some(Services { broker, postgres }) = &services {
+        if let Some(OwnServices { broker, postgres, pooler }) = &services {
             store = postgres.url();
+            let address = pooler.as_ref().map_or_else(|| store.clone(), PgBouncer::url);
             let flows: Vec<&str> = chaos::EXPECTED.iter().map(|expected| expected.flow).collect();
             environment.insert("USHER_FLOW".into(), flows.join(","));
             environment.insert("USHER_LOG".into(), format!("kafka://{}", broker.address()));
-            environment.insert("USHER_STORE".into(), store.clone());
+            environment.insert("USHER_STORE".into(), address);
             // A short session timeout, so that the group soon removes a suspended or dead replica.
             environment.insert("USHER_KAFKA_SESSION_TIMEOUT_MS".into(), "6000".into());
         }

@@ -20,7 +20,12 @@ impl OwnDatabase {
 
     /// URL of the database.
     pub fn url(&self) -> String {
-        let base = self.server.rsplit_once('/').expect("a database in the address").0;
+        self.url_through(&self.server)
+    }
+
+    /// URL of the database by way of a pooler, given the URL of any database behind it.
+    pub fn url_through(&self, pooler: &str) -> String {
+        let base = pooler.rsplit_once('/').expect("a database in the address").0;
         format!("{base}/{}", self.name)
     }
 

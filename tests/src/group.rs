@@ -58,17 +58,20 @@ impl Group {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let lab = Lab::start_with(listener, None, settings::EVERYTHING, stop.clone()).expect("the lab starts");
 
-        let (address, database) = match backend {
-            Backend::Embedded => (LogAddress::Sqlite { path: folder.path().join("log.db") }, None),
+        // The pool of the test itself reaches the database directly.
+        let (address, store, pool, database) = match backend {
+            Backend::Embedded => {
+                let store = format!("sqlite://{}", folder.path().join("store.db").display());
+                (LogAddress::Sqlite { path: folder.path().join("log.db") }, store.clone(), store, None)
+            }
             Backend::Real(services) => {
                 let address = LogAddress::Kafka { brokers: services.kafka.clone() };
-                (address, Some(OwnDatabase::make(&services.postgres).await))
+                let database = OwnDatabase::make(&services.postgres).await;
+                (address, services.store(&database), database.url(), Some(database))
             }
         };
-        let file = || format!("sqlite://{}", folder.path().join("store.db").display());
-        let store = database.as_ref().map_or_else(file, OwnDatabase::url);
         let prefix = unique("t");
-        let settings = settings::of(&lab, &prefix).into_iter().chain([("USHER_STORE".to_owned(), store.clone())]);
+        let settings = settings::of(&lab, &prefix).into_iter().chain([("USHER_STORE".to_owned(), store)]);
         let environment =
             settings.fold(Environment::from_vars([]), |environment, (name, value)| environment.with(&name, value));
         let files: Vec<_> = chaos::flows().into_iter().filter(|(name, _)| flows.contains(name)).collect();
@@ -82,7 +85,7 @@ impl Group {
             log: usher_eventlog::open(&address, &[]).await.expect("the log opens"),
             address,
             layout: LogLayout { topics: Topics::new(&prefix).expect("a plain word"), partitions: PARTITIONS },
-            pool: AnyPoolOptions::new().max_connections(2).connect_lazy(&store).expect("an address"),
+            pool: AnyPoolOptions::new().max_connections(2).connect_lazy(&pool).expect("an address"),
             database,
             sent: Vec::new(),
             folder,

@@ -16,6 +16,7 @@ pub mod events;
 pub mod group;
 pub mod ledger;
 pub mod load;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod program;
 pub mod replica;

@@ -34,7 +34,7 @@ fn programs() -> Option<PathBuf> {
     Some(newest.join("bin")).filter(|programs| programs.join("initdb").exists())
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
@@ -57,6 +57,11 @@ impl Postgres {
     /// URL of the `postgres` database, which always exists.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Port of the server on the loopback interface.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Stops the server and starts it again on the same data.

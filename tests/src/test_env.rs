@@ -97,8 +97,8 @@ impl TestEnv {
                 let kafka = options.kafka.as_ref().unwrap_or(&services.kafka);
                 environment.insert("USHER_LOG".into(), format!("kafka://{kafka}"));
                 let own = OwnDatabase::make(&services.postgres).await;
+                environment.insert("USHER_STORE".into(), services.store(&own));
                 let url = own.url();
-                environment.insert("USHER_STORE".into(), url.clone());
                 database = Some(own);
                 url
             }

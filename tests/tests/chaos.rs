@@ -17,7 +17,7 @@ use usher_lab::{Fault, Filter};
 use usher_tests::backend::log_once;
 use usher_tests::chaos::{EXPECTED, faults};
 use usher_tests::checker::ViolationKind;
-use usher_tests::cluster::Cluster;
+use usher_tests::cluster::{Cluster, StorePath};
 use usher_tests::ledger::Mark;
 use usher_tests::load::{Load, LoadShape};
 use usher_tests::needs;
@@ -67,20 +67,38 @@ const SHORT: Plan = Plan {
     load: LoadShape { rate: 20, users: 60 },
 };
 
-fn plan() -> &'static Plan {
+/// Behind a pooler: what its connections are lost by, and what is left on them by programs that die.
+const POOLED: Plan = Plan { kills: 2, stops: 1, brokers: 0, scalings: 0, restarts: 1, ..SHORT };
+
+/// Returns the plan of the full test, if that was asked for, else this one.
+fn plan_or(short: &'static Plan) -> &'static Plan {
     match std::env::var("USHER_CHAOS").as_deref() {
         Ok("full") => &FULL,
-        _ => &SHORT,
+        _ => short,
     }
+}
+
+fn plan() -> &'static Plan {
+    plan_or(&SHORT)
 }
 
 #[needs(kafka_libs, postgres_programs)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kafka_and_postgres() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let mut chaos = Chaos::new("Kafka and Postgres", Cluster::real(3).await, plan());
+    let mut chaos = Chaos::new("Kafka and Postgres", Cluster::real(3, StorePath::Direct).await, plan());
     let went = chaos.all(plan()).await;
     chaos.end("kafka", went).await;
+}
+
+#[needs(kafka_libs, postgres_programs, pgbouncer)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_and_postgres_behind_pgbouncer() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let plan = plan_or(&POOLED);
+    let mut chaos = Chaos::new("Kafka and Postgres behind PgBouncer", Cluster::real(3, StorePath::Pooled).await, plan);
+    let went = chaos.all(plan).await;
+    chaos.end("pgbouncer", went).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,6 +22,7 @@ use usher_tests::sabotage::unwritten::DroppedWrites;
 use usher_tests::test_env::SOON;
 
 usher_tests::on_both_backends!(effects_that_are_not_recorded_happen_twice, a_frontier_ahead_of_its_runs_loses_them,);
+usher_tests::behind_a_pooler!(effects_that_are_not_recorded_happen_twice, a_frontier_ahead_of_its_runs_loses_them,);
 
 /// Interval at which the destinations forget their idempotency keys, which is practically continuous.
 const FORGET_EVERY: Duration = Duration::from_millis(1);

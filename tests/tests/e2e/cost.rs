@@ -44,7 +44,8 @@ async fn costs_at_most(flow: &'static str, limits: Limits) {
     let statistics = PgPoolOptions::new().max_connections(1).connect(&postgres.url()).await.unwrap();
     sqlx::query("CREATE EXTENSION pg_stat_statements").execute(&statistics).await.unwrap();
     let Backend::Real(Services { kafka, .. }) = Backend::real() else { unreachable!("it was asked for") };
-    let mut group = Group::new(&Backend::Real(Services { kafka, postgres: postgres.url() }), &[flow]).await;
+    let mut group =
+        Group::new(&Backend::Real(Services { kafka, postgres: postgres.url(), pooler: None }), &[flow]).await;
     // Lays the tables out, and commits a first position of the flow in the log.
     group.honest().await.stop().await;
     let users: Vec<User> = (0..EVENTS).map(|_| User::new()).collect();

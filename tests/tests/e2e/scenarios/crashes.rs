@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use usher_tests::backend::Backend;
+use usher_tests::backend::{Backend, Services};
 use usher_tests::events::{User, Webhook};
 use usher_tests::eventually;
 use usher_tests::test_env::{SOON, TestEnv};
@@ -12,16 +12,25 @@ usher_tests::on_both_backends!(
     sigterm_is_a_clean_stop_within_ten_seconds,
 );
 
-const EVENTS: usize = 5000;
+usher_tests::behind_a_pooler!(
+    every_kept_event_survives_kill_9_with_one_effect_each,
+    sigterm_is_a_clean_stop_within_ten_seconds,
+);
+
+/// Number of events. Behind a pooler only the connections differ, which fewer events show too.
+fn events(backend: &Backend) -> usize {
+    if matches!(backend, Backend::Real(Services { pooler: Some(_), .. })) { 500 } else { 5000 }
+}
 
 async fn every_kept_event_survives_kill_9_with_one_effect_each(backend: Backend) {
+    let count = events(&backend);
     let mut env = TestEnv::start(backend).await;
-    let webhooks: Vec<Webhook> = (0..EVENTS).map(|_| User::new().created()).collect();
+    let webhooks: Vec<Webhook> = (0..count).map(|_| User::new().created()).collect();
     let done = |env: &TestEnv| env.effects("resend").len();
 
     // Kills ingest while requests are in flight, or the dispatcher (embedded: the whole process) while steps
     // are in flight.
-    for (number, part) in webhooks.chunks(EVENTS / 5).enumerate() {
+    for (number, part) in webhooks.chunks(count / 5).enumerate() {
         let before = done(&env);
         let (sending, rest) = part.split_at(part.len() / 2);
         env.send_all(sending).await;
@@ -48,16 +57,16 @@ async fn every_kept_event_survives_kill_9_with_one_effect_each(backend: Backend)
         }
     }
 
-    let runs = env.all_ended(3 * EVENTS, Duration::from_secs(400)).await;
+    let runs = env.all_ended(3 * count, Duration::from_secs(400)).await;
     assert!(runs.iter().all(|run| run.state == "done"), "all are done");
     for (provider, operation) in
         [("resend", "emails.send"), ("stripe", "customers.create"), ("stripe", "subscriptions.create")]
     {
         let effects = env.effects_by_user(provider, operation);
-        assert_eq!(effects.len(), EVENTS, "{operation}: none is lost");
+        assert_eq!(effects.len(), count, "{operation}: none is lost");
         assert!(effects.values().all(|count| *count == 1), "{operation}: none twice");
     }
-    assert_eq!(env.rows().await, i64::try_from(EVENTS).unwrap());
+    assert_eq!(env.rows().await, i64::try_from(count).unwrap());
     env.end().await;
 }
 
