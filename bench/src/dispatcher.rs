@@ -23,6 +23,7 @@ use crate::report::{Sample, TargetRow};
 use crate::services::BenchServices;
 use crate::sink::{Effects, Sink};
 use crate::suite::Rounds;
+use crate::topic;
 
 /// Text that every request holds, of about the size of a small message.
 pub(crate) const TEXT: &str = concat!(
@@ -146,6 +147,8 @@ pub(crate) struct Scenario {
     pub(crate) delay: Duration,
     /// Work done for each event.
     pub(crate) step: StepChoice,
+    /// Extra bytes of each event's metadata.
+    pub(crate) filling: usize,
 }
 
 impl Scenario {
@@ -235,16 +238,17 @@ pub(crate) async fn measure(
 ) -> anyhow::Result<Vec<Sample>> {
     let &DispatcherOptions { events, users, keys, delay, step } = options;
     let events = if rounds.quick { events / 10 } else { events };
-    let scenario = &Scenario { events, users, keys, delay: Duration::from_millis(delay), step };
+    let scenario =
+        &Scenario { events, users, keys, delay: Duration::from_millis(delay), step, filling: topic::FILLING };
     let sink = Sink::start(scenario.delay)?;
     let kafka = usher::KafkaTopic::fill(services, scenario, &unique("bench")).await?;
-    let topic = kafka.topic();
+    let topic_name = kafka.topic();
     let arms = DispatchArms::prepare(scenario, rounds, kafka).await?;
     let mut samples = Vec::new();
     for round in 1..=rounds.count {
-        arms.run(&DispatchRound { services, topic: &topic, scenario, sink: &sink, round }, &mut samples).await?;
+        arms.run(&DispatchRound { services, topic: &topic_name, scenario, sink: &sink, round }, &mut samples).await?;
     }
-    services.delete_topic(&topic).await?;
+    services.delete_topic(&topic_name).await?;
     Ok(samples)
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Absolute figures depend on the machine and its mood, so the arms of a suite are interleaved, round by round, and the
 //! report gives ratios of medians with the spread of the rounds. Each arm must have done all of its work; otherwise it has
-//! no figure. `USHER_TEST_KAFKA` and `USHER_TEST_POSTGRES` name the services (`eval "$(just services)"`).
+//! no figure. `USHER_TEST_KAFKA`, `USHER_TEST_POSTGRES` and `USHER_TEST_PGBOUNCER`
+//! name the services (`eval "$(just services)"`).
 
 mod dispatcher;
 mod floor;
@@ -48,6 +49,9 @@ struct Arguments {
     /// URL of a Postgres server on this machine, on which databases can be created.
     #[arg(long, global = true, env = "USHER_TEST_POSTGRES", hide_env_values = true)]
     postgres: Option<String>,
+    /// URL of the same server behind PgBouncer, on this machine. Without it, the arms behind a pooler do not run.
+    #[arg(long, global = true, env = "USHER_TEST_PGBOUNCER", hide_env_values = true)]
+    pgbouncer: Option<String>,
     /// Number of rounds; each runs every arm once.
     #[arg(long, global = true, default_value_t = 3)]
     rounds: usize,
@@ -158,7 +162,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { kafka, postgres, rounds, quick, only, output, suite } = arguments;
+    let Arguments { kafka, postgres, pgbouncer, rounds, quick, only, output, suite } = arguments;
     let kafka = kafka.context("set --kafka or USHER_TEST_KAFKA")?;
     let postgres = postgres.context("set --postgres or USHER_TEST_POSTGRES")?;
     let rounds = Rounds { count: if quick { 1 } else { rounds }, quick, only };
@@ -167,7 +171,7 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
         None => Suite::all()?,
     };
     anyhow::ensure!(output.is_none() || suites.len() == 1, "--output is for one suite");
-    let services = BenchServices::find(kafka, postgres).await?;
+    let services = BenchServices::find(kafka, postgres, pgbouncer).await?;
     let mut targets = Vec::new();
     for suite in suites {
         let figures = suite.measure(&services, &rounds).await?;

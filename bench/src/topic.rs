@@ -15,32 +15,44 @@ use crate::dispatcher::{PARTITIONS, Scenario, StepChoice};
 
 /// Appends in flight.
 const APPENDS: usize = 1_000;
-/// Extra bytes of a body, for about 2 KB in all. Random, so that compression gains nothing.
-const FILLING: usize = 1_300;
+/// Extra bytes of a body's metadata, for about 2 KB in all.
+pub(crate) const FILLING: usize = 1_300;
 
-/// Appends the events of a scenario.
-///
-/// # Errors
-///
-/// The log does not take them.
-pub(crate) async fn fill(log: &Arc<dyn Log>, layout: &LogLayout, scenario: &Scenario) -> anyhow::Result<()> {
-    let topic = layout.events();
+/// Returns the events of a scenario.
+pub(crate) fn events(scenario: &Scenario) -> impl Iterator<Item = Webhook> {
     // The built-in flows do most for a new user.
     let kind = match scenario.step {
         StepChoice::BuiltIn => "user.created",
         StepChoice::Http | StepChoice::Mail | StepChoice::Database => "user.updated",
     };
+    (0..scenario.events).map(move |number| {
+        let user = scenario.keys.user(number, scenario.users);
+        webhook(kind, number, user, scenario.filling)
+    })
+}
+
+/// Appends events to the topic, which is created if it is missing.
+///
+/// # Errors
+///
+/// The log does not take them.
+pub(crate) async fn append(
+    log: &Arc<dyn Log>,
+    layout: &LogLayout,
+    events: impl Iterator<Item = Webhook>,
+) -> anyhow::Result<()> {
+    let topic = layout.events();
     log.ensure(std::slice::from_ref(&topic)).await?;
-    let mut appended = futures::stream::iter(0..scenario.events)
-        .map(|number| {
-            let record = webhook(kind, number, scenario.keys.user(number, scenario.users)).record();
+    let mut appended = futures::stream::iter(events)
+        .map(|webhook| {
             let topic = &topic;
-            async move { log.append(topic, record).await }
+            async move { log.append(topic, webhook.record()).await }
         })
         .buffer_unordered(APPENDS);
     while let Some(position) = appended.next().await {
         position?;
     }
+    log.flush().await;
     Ok(())
 }
 
@@ -67,11 +79,12 @@ pub(crate) fn reader<C: FromClientConfig + Consumer<DefaultConsumerContext>>(
     Ok(consumer)
 }
 
-/// Returns an event of a user; its number is in its id and its metadata.
-pub(crate) fn webhook(kind: &str, number: usize, user: usize) -> Webhook {
+/// Returns an event of a user; its number is in its id and its metadata, which holds so many extra bytes. They are random, so
+/// that compression gains nothing.
+pub(crate) fn webhook(kind: &str, number: usize, user: usize, filling: usize) -> Webhook {
     let user = format!("user_{user:06}");
     let filling: String =
-        std::iter::repeat_with(|| format!("{:016x}", rand::random::<u64>())).take(FILLING / 16).collect();
+        std::iter::repeat_with(|| format!("{:016x}", rand::random::<u64>())).take(filling / 16).collect();
     let data = json!({
         "id": user, "object": "user", "username": null, "first_name": "Ann", "last_name": "Lee",
         "primary_email_address_id": "idn_primary",

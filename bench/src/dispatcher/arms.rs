@@ -61,7 +61,10 @@ impl<'a> DispatchArms<'a> {
         use StepChoice::{BuiltIn, Database, Http, Mail};
         let DispatchRound { services, topic, scenario, sink, round } = *at;
         if self.runs(usher::KAFKA, &[Http, Mail, Database]) {
-            samples.push(self.kafka.usher(services, scenario, sink, round).await.context(usher::KAFKA)?);
+            samples.push(self.kafka.usher(at).await.context(usher::KAFKA)?);
+        }
+        if let Some(pooler) = services.pooler.as_ref().filter(|_| self.runs(usher::POOLED, &[Http])) {
+            samples.push(self.kafka.usher_behind(pooler, at).await.context(usher::POOLED)?);
         }
         if let Some(embedded) = &self.embedded {
             samples.push(embedded.usher(scenario, sink, round).await.context(usher::EMBEDDED)?);

@@ -27,6 +27,8 @@ pub(super) fn rows(samples: &[Sample]) -> Vec<TargetRow> {
     row("Parallel Consumer KEY 100 / http step, CPU an event", Bound::AtLeast(1.7), cpu, plain);
     let memory = http.ratio(parallel_consumer, usher, Sample::memory);
     row("Parallel Consumer KEY 100 / http step, memory", Bound::AtLeast(3.0), memory, plain);
+    let pooled = http.ratio(usher::POOLED, usher, Sample::rate);
+    row("http step behind PgBouncer / without, events/s", Bound::AtLeast(0.7), pooled, plain);
     let by_floor = http.ratio(usher, floor::POSTGRES, Sample::rate);
     row("http step / floor, events/s", Bound::AtLeast(0.6), by_floor, plain);
     let by_restate = http.ratio(usher, restate::NAME, Sample::rate);

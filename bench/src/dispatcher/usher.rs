@@ -9,19 +9,24 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use usher_eventlog::{LogAddress, LogLayout};
 use usher_tests::database::OwnDatabase;
+use usher_tests::events::Webhook;
 use usher_tests::program::Program;
 use usher_tests::unique;
 
-use super::{MAIL_HTML, MAIL_SUBJECT, MAIL_TO, PARTITIONS, STARTS_WITHIN, Scenario, StepChoice, TEXT, sample};
+use super::{
+    DispatchRound, MAIL_HTML, MAIL_SUBJECT, MAIL_TO, PARTITIONS, STARTS_WITHIN, Scenario, StepChoice, TEXT, sample,
+};
 use crate::meter::{Meter, Processes, peak_memory};
 use crate::programs::{self, ProgramSettings};
 use crate::report::Sample;
-use crate::services::BenchServices;
+use crate::services::{BenchPooler, BenchServices};
 use crate::sink::Sink;
 use crate::topic;
 
 /// Name of the arm on Kafka and Postgres.
 pub(super) const KAFKA: &str = "Usher, Kafka and Postgres";
+/// Name of the arm on Kafka and Postgres behind a pooler in transaction mode.
+pub(super) const POOLED: &str = "Usher, Kafka and Postgres behind PgBouncer";
 /// Name of the arm on files.
 pub(super) const EMBEDDED: &str = "Usher, embedded";
 
@@ -50,8 +55,14 @@ fn flow(step: StepChoice, url: &str) -> String {
 }
 
 /// Writes the flow as the only one, under this name.
-fn write_flow(folder: &Path, name: &str, scenario: &Scenario, sink: &Sink) -> anyhow::Result<ProgramSettings> {
-    let flows = programs::write_flows(folder, &[(name, flow(scenario.step, &sink.url()))])?;
+fn write_flow(
+    folder: &Path,
+    name: &str,
+    flow: &str,
+    scenario: &Scenario,
+    sink: &Sink,
+) -> anyhow::Result<ProgramSettings> {
+    let flows = programs::write_flows(folder, &[(name, flow)])?;
     let mut settings = programs::settings(&flows);
     let mail = [
         ("RESEND_API_KEY", "re_bench".to_owned()),
@@ -66,21 +77,44 @@ fn write_flow(folder: &Path, name: &str, scenario: &Scenario, sink: &Sink) -> an
     Ok(settings)
 }
 
-/// A topic that holds the events.
+/// A topic of Kafka with events.
 pub(super) struct KafkaTopic {
     prefix: String,
     layout: LogLayout,
 }
 
+/// A store in Postgres and the flow that works with it.
+pub(super) struct FlowInStore<'a> {
+    /// URL of the store.
+    pub(super) store: String,
+    /// Name of the flow.
+    pub(super) flow: &'a str,
+    /// A pooler before the store, whose work counts too.
+    pub(super) pooler: Option<&'a BenchPooler>,
+}
+
 impl KafkaTopic {
     /// Creates the topic with its events.
     pub(super) async fn fill(services: &BenchServices, scenario: &Scenario, prefix: &str) -> anyhow::Result<Self> {
-        let layout = LogLayout { topics: prefix.parse()?, partitions: PARTITIONS };
+        let topic = Self::named(prefix)?;
+        topic.append(services, topic::events(scenario)).await?;
+        Ok(topic)
+    }
+
+    /// Returns a topic that is created with its first events.
+    pub(super) fn named(prefix: &str) -> anyhow::Result<Self> {
+        Ok(Self { prefix: prefix.to_owned(), layout: LogLayout { topics: prefix.parse()?, partitions: PARTITIONS } })
+    }
+
+    /// Appends events.
+    pub(super) async fn append(
+        &self,
+        services: &BenchServices,
+        events: impl Iterator<Item = Webhook>,
+    ) -> anyhow::Result<()> {
         let address = LogAddress::Kafka { brokers: services.kafka.clone() };
         let log = usher_eventlog::open(&address, &[]).await?;
-        topic::fill(&log, &layout, scenario).await?;
-        log.flush().await;
-        Ok(Self { prefix: prefix.to_owned(), layout })
+        topic::append(&log, &self.layout, events).await
     }
 
     /// Prefix of the topic.
@@ -94,33 +128,65 @@ impl KafkaTopic {
     }
 
     /// Runs a dispatcher with a database of its own and a flow that has never run.
-    pub(super) async fn usher(
-        &self,
-        services: &BenchServices,
-        scenario: &Scenario,
-        sink: &Sink,
-        round: usize,
-    ) -> anyhow::Result<Sample> {
-        let folder = TempDir::new()?;
-        let database = OwnDatabase::make(&services.postgres).await;
-        let name = unique("flow");
-        let mut environment = write_flow(folder.path(), &name, scenario, sink)?;
-        let more = [
-            ("USHER_LOG", format!("kafka://{}", services.kafka)),
-            ("USHER_STORE", database.url()),
-            ("USHER_TOPIC_PREFIX", self.prefix.clone()),
-            ("USHER_FLOW", name.clone()),
-        ];
-        programs::add(&mut environment, more);
-        sink.reset();
-        let mut program = Program::start("dispatcher", &[], &environment, folder.path());
-        let admin = program.says("\"admin\":\"").await;
-        let processes = |pid| vec![("dispatcher", Processes::One(pid)), ("Postgres", services.postmaster.clone())];
-        let sample = work(KAFKA, round, scenario, sink, &mut program, &admin, processes).await;
-        let sample = sample.with_context(|| program.output());
-        program.kill().await;
+    pub(super) async fn usher(&self, at: &DispatchRound<'_>) -> anyhow::Result<Sample> {
+        let database = OwnDatabase::make(&at.services.postgres).await;
+        let flow = unique("flow");
+        let sample = self.deliver(KAFKA, at, &FlowInStore { store: database.url(), flow: &flow, pooler: None }).await;
         database.remove().await;
         sample
+    }
+
+    /// The same, with the store behind a pooler.
+    pub(super) async fn usher_behind(&self, pooler: &BenchPooler, at: &DispatchRound<'_>) -> anyhow::Result<Sample> {
+        let database = OwnDatabase::make(&at.services.postgres).await;
+        let (flow, store) = (unique("flow"), database.url_through(&pooler.url));
+        let sample = self.deliver(POOLED, at, &FlowInStore { store, flow: &flow, pooler: Some(pooler) }).await;
+        database.remove().await;
+        sample
+    }
+
+    /// Runs a dispatcher until all events of the scenario have had their effect.
+    pub(super) async fn deliver(
+        &self,
+        arm: &'static str,
+        at: &DispatchRound<'_>,
+        of: &FlowInStore<'_>,
+    ) -> anyhow::Result<Sample> {
+        let DispatchRound { services, scenario, sink, round, .. } = *at;
+        let folder = TempDir::new()?;
+        let flow = flow(scenario.step, &sink.url());
+        sink.reset();
+        let mut program = self.start(services, folder.path(), scenario, sink, &flow, of)?;
+        let admin = program.says("\"admin\":\"").await;
+        let processes = |pid| {
+            let own = [("dispatcher", Processes::One(pid)), ("Postgres", services.postmaster.clone())];
+            own.into_iter().chain(of.pooler.map(|pooler| ("PgBouncer", pooler.process.clone()))).collect()
+        };
+        let sample = work(arm, round, scenario, sink, &mut program, &admin, processes).await;
+        let sample = sample.with_context(|| program.output());
+        program.kill().await;
+        sample
+    }
+
+    /// Starts a dispatcher with one flow, given as the text of its file.
+    pub(super) fn start(
+        &self,
+        services: &BenchServices,
+        folder: &Path,
+        scenario: &Scenario,
+        sink: &Sink,
+        flow: &str,
+        of: &FlowInStore<'_>,
+    ) -> anyhow::Result<Program> {
+        let mut environment = write_flow(folder, of.flow, flow, scenario, sink)?;
+        let more = [
+            ("USHER_LOG", format!("kafka://{}", services.kafka)),
+            ("USHER_STORE", of.store.clone()),
+            ("USHER_TOPIC_PREFIX", self.prefix.clone()),
+            ("USHER_FLOW", of.flow.to_owned()),
+        ];
+        programs::add(&mut environment, more);
+        Ok(Program::start("dispatcher", &[], &environment, folder))
     }
 }
 
@@ -135,8 +201,7 @@ impl EmbeddedLogFile {
         let folder = TempDir::new()?;
         let layout = LogLayout { topics: "usher".parse()?, partitions: PARTITIONS };
         let log = usher_eventlog::open(&LogAddress::Sqlite { path: folder.path().join("log.db") }, &[]).await?;
-        topic::fill(&log, &layout, scenario).await?;
-        log.flush().await;
+        topic::append(&log, &layout, topic::events(scenario)).await?;
         drop(log);
         Ok(Self { folder })
     }
@@ -150,7 +215,8 @@ impl EmbeddedLogFile {
         for entry in std::fs::read_dir(self.folder.path())?.flatten() {
             std::fs::copy(entry.path(), data.join(entry.file_name()))?;
         }
-        let environment = write_flow(folder.path(), "post", scenario, sink)?;
+        let flow = flow(scenario.step, &sink.url());
+        let environment = write_flow(folder.path(), "post", &flow, scenario, sink)?;
         sink.reset();
         let data = data.display().to_string();
         let mut program = Program::start("usher", &["up", "--no-lab", "--data", &data], &environment, folder.path());

@@ -69,7 +69,7 @@ impl SignedRequests {
         let timestamp = clock::now().seconds().to_string();
         let bodies: Vec<UserBody> = (0..users)
             .map(|user| {
-                let webhook = topic::webhook("user.updated", user, user);
+                let webhook = topic::webhook("user.updated", user, user, topic::FILLING);
                 UserBody { user: webhook.user, body: Bytes::from(webhook.body) }
             })
             .collect();
