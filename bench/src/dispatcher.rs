@@ -8,6 +8,7 @@ mod floor;
 mod one_by_one;
 mod parallel_consumer;
 mod restate;
+mod scale;
 mod targets;
 mod upserts;
 mod usher;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use usher_tests::unique;
 
 use self::arms::DispatchArms;
+pub(crate) use self::scale::{ScaleOptions, measure as scale, targets as scale_targets};
 use crate::meter::Meter;
 use crate::report::{Sample, TargetRow};
 use crate::services::BenchServices;

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Parser};
 
-use crate::dispatcher::{DispatcherOptions, StepChoice};
+use crate::dispatcher::{DispatcherOptions, ScaleOptions, StepChoice};
 use crate::idle::IdleOptions;
 use crate::ingest::IngestOptions;
 use crate::parts::PartMode;
@@ -76,6 +76,8 @@ enum Suite {
     Ingest(IngestOptions),
     /// From the log to the effects.
     Dispatcher(DispatcherOptions),
+    /// Ten times as much of one thing: the cost of an event stays.
+    Scale(ScaleOptions),
     /// From an HTTP request to the effect.
     Way(WayOptions),
     /// Programs that have nothing to do.
@@ -90,7 +92,9 @@ impl Suite {
     fn file(&self) -> String {
         match self {
             Self::Dispatcher(options) => options.file(),
-            Self::Ingest(_) | Self::Way(_) | Self::Idle(_) | Self::Part(_) => format!("{}.json", self.name()),
+            Self::Ingest(_) | Self::Scale(_) | Self::Way(_) | Self::Idle(_) | Self::Part(_) => {
+                format!("{}.json", self.name())
+            }
         }
     }
 
@@ -98,6 +102,7 @@ impl Suite {
         match self {
             Self::Ingest(_) => "ingest",
             Self::Dispatcher(_) => "dispatcher",
+            Self::Scale(_) => "scale",
             Self::Way(_) => "way",
             Self::Idle(_) => "idle",
             Self::Part(_) => "part",
@@ -112,6 +117,7 @@ impl Suite {
         for step in [StepChoice::Mail, StepChoice::Database, StepChoice::BuiltIn] {
             suites.push(Self::Dispatcher(DispatcherOptions { step, ..http.clone() }));
         }
+        suites.push(Self::Scale(default_options()?));
         suites.extend([Self::Way(default_options()?), Self::Idle(default_options()?)]);
         Ok(suites)
     }
@@ -125,6 +131,10 @@ impl Suite {
             Self::Dispatcher(options) => {
                 let samples = dispatcher::measure(services, options, rounds).await?;
                 Figures { targets: dispatcher::targets(&samples), samples }
+            }
+            Self::Scale(options) => {
+                let samples = dispatcher::scale(services, options, rounds).await?;
+                Figures { targets: dispatcher::scale_targets(&samples), samples }
             }
             Self::Way(options) => {
                 let samples = way::measure(services, options, rounds).await?;
@@ -155,7 +165,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.suite {
         // A part has a runtime of its own choice.
         Some(Suite::Part(part)) => part.run(),
-        Some(Suite::Ingest(_) | Suite::Dispatcher(_) | Suite::Way(_) | Suite::Idle(_)) | None => {
+        Some(Suite::Ingest(_) | Suite::Dispatcher(_) | Suite::Scale(_) | Suite::Way(_) | Suite::Idle(_)) | None => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(arguments))
         }
     }
