@@ -13,7 +13,7 @@ use usher_flows::{Action, Flow, FlowSource};
 use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Subject, SubjectId};
 use usher_sql::{Database, DatabaseAddress};
-use usher_store::{SqlStore, StoreError, SubjectStore};
+use usher_store::{MailRecipients, SqlStore, StoreError, SubjectStore};
 
 use crate::{Work, samples};
 
@@ -51,8 +51,8 @@ impl SubjectStore for Nobody {
         Ok(false)
     }
 
-    async fn listed(&self, _: &str, _: Option<&str>, _: &[AddressDigest]) -> Result<Vec<SuppressionEntry>, StoreError> {
-        Ok(Vec::new())
+    async fn listed(&self, mails: &[MailRecipients]) -> Result<Vec<Vec<SuppressionEntry>>, StoreError> {
+        Ok(vec![Vec::new(); mails.len()])
     }
 }
 
@@ -71,6 +71,8 @@ pub(crate) fn work(flow: &str, times: usize) -> Work {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     // Is asked for older versions of the flow, of which there are none.
     let store = runtime.block_on(SqlStore::open(database.clone(), 1)).expect("a store");
+    // The maker starts a task that gathers what it reads.
+    let _entered = runtime.enter();
     let maker = first_claims(flow.clone(), connectors, Arc::new(Nobody), Arc::new(store), &database);
 
     let body: Value = serde_json::from_slice(&samples::body()).expect("JSON");
