@@ -233,11 +233,14 @@ async fn start(
     let registry = Registry::new();
     let door = Readiness::needing(usher_ingest::NEEDS);
     let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
-    let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?.run(stop.clone());
+    let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;
+    let scrapes = flows.scrapes();
+    let flows = flows.run(stop.clone());
     running.spawn(parts.clone().run("the flows", async move { Ok(flows.await?) }));
     // One readiness page for both: senders of webhooks should learn that events are stored while no
     // flow processes them.
-    let serve_pages = http::serve(admin, health::router(ready.clone().and(&door), registry), stop.clone());
+    let pages = health::router(ready.clone().and(&door), registry, scrapes);
+    let serve_pages = http::serve(admin, pages, stop.clone());
     let pages = async move {
         serve_pages.await;
         Ok(())

@@ -52,7 +52,8 @@ async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow
 
     let log = usher_eventlog::open(&config.log, &config.kafka).await?;
     let dispatcher = Dispatcher::new(config, log, readiness.clone(), &registry)?;
-    let pages = tokio::spawn(http::serve(listener, health::router(readiness, registry), stop.clone()));
+    let pages = health::router(readiness, registry, dispatcher.scrapes());
+    let pages = tokio::spawn(http::serve(listener, pages, stop.clone()));
     let finished = shutdown::drain(&stop, dispatcher.run(stop.clone())).await;
     stop.cancel();
     // A client that is still reading a page must not delay the shutdown.

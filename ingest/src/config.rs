@@ -17,7 +17,7 @@ use crate::sources::clerk::ClerkSource;
 use crate::sources::resend::{self, ResendSource};
 
 /// Interval between checks that the log is reachable.
-const CHECK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// The command line of `ingest`.
 #[derive(Debug, clap::Parser)]

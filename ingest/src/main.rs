@@ -10,7 +10,7 @@ use usher_eventlog::{LogAddress, LogWatch};
 use usher_ingest::{IngestConfig, NEEDS};
 use usher_service::options::{self, Environment};
 use usher_service::{ConfigError, exit};
-use usher_service::{Readiness, files, health, http, runtime, shutdown, telemetry};
+use usher_service::{Readiness, Scrapes, files, health, http, runtime, shutdown, telemetry};
 
 /// An event takes hundreds of small allocations, many of them freed by another thread, which glibc's allocator does slowly.
 #[global_allocator]
@@ -59,7 +59,7 @@ async fn run(arguments: usher_ingest::config::IngestArguments, environment: Envi
 
     let router = usher_ingest::router(&config, log.clone(), &registry)?;
     let watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), &registry)?;
-    let pages = tokio::spawn(http::serve(admin, health::router(readiness, registry), stop.clone()));
+    let pages = tokio::spawn(http::serve(admin, health::router(readiness, registry, Scrapes::default()), stop.clone()));
     let watch = tokio::spawn(config.prepare(log.clone(), watch, stop.clone()));
     let finished = shutdown::drain(&stop, http::serve(listener, router, stop.clone())).await;
     if finished.is_none() {

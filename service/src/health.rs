@@ -12,6 +12,8 @@ use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::watch;
 
+use crate::Scrapes;
+
 /// The unmet needs of a service, by name. The service is ready when there are none.
 #[derive(Clone)]
 pub struct Readiness {
@@ -67,12 +69,12 @@ impl Readiness {
 }
 
 /// Serves `GET /healthz`, `/readyz` and `/metrics`. The pages show internal state, so use an address that only
-/// operators can reach.
-pub fn router(readiness: Readiness, registry: Registry) -> Router {
+/// operators can reach. Each read of the metrics is announced to `scrapes` first.
+pub fn router(readiness: Readiness, registry: Registry, scrapes: Scrapes) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(metrics).with_state(registry))
+        .route("/metrics", get(metrics).with_state((registry, scrapes)))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {
@@ -84,7 +86,8 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     }
 }
 
-async fn metrics(State(registry): State<Registry>) -> Response {
+async fn metrics(State((registry, scrapes)): State<(Registry, Scrapes)>) -> Response {
+    scrapes.announce().await;
     match TextEncoder::new().encode_to_string(&registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -21,8 +21,10 @@ pub mod health;
 pub mod http;
 pub mod retry;
 pub mod runtime;
+mod scrapes;
 pub mod shutdown;
 
 pub use config_error::ConfigError;
 pub use health::Readiness;
+pub use scrapes::{Scrape, ScrapeQueue, Scrapes};
 pub use secret::Secret;

@@ -51,6 +51,14 @@ impl OwnDatabase {
         self.execute(&format!("CREATE DATABASE {}", self.name)).await;
     }
 
+    /// Returns the number of transactions in it so far, as the server has counted them. A statement outside of a transaction is
+    /// one; so are those of one batch.
+    pub async fn transactions(&self) -> i64 {
+        let mut connection = sqlx::PgConnection::connect(&self.server).await.expect("Postgres answers");
+        let sql = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = $1";
+        sqlx::query_scalar(sql).bind(&self.name).fetch_one(&mut connection).await.expect("Postgres counts")
+    }
+
     /// Drops the database and terminates connections that still use it.
     pub async fn remove(self) {
         self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;

@@ -271,6 +271,11 @@ impl TestEnv {
         }
     }
 
+    /// Returns the number of transactions of the store so far. Panics if the store is a file.
+    pub async fn transactions(&self) -> i64 {
+        self.database.as_ref().expect("the store is a server").transactions().await
+    }
+
     /// Empties the store while nothing delivers.
     pub async fn lose_store(&mut self) {
         match &self.database {

@@ -132,6 +132,8 @@ pub enum Input {
         heads: Vec<Run>,
         /// Keys of runs that another run of their key precedes.
         behind: Vec<SubjectId>,
+        /// The time at which the next wait or pause ends, past if not all that are over were ended; absent if there is none.
+        next: Option<Timestamp>,
         /// True if an earlier request may have been carried out and its answer lost.
         retried: bool,
     },

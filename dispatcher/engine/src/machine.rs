@@ -2,12 +2,13 @@
 //!
 //! This file holds the state. `ownership` takes partitions over and hands them back, `admission` turns records into
 //! admissions, `ahead` reads what a backlog tells before it is admitted, `memory` decides which runs of the store are in memory, `begin` begins steps, `first_claim` those of runs that begin with their admission, `holding` decides when
-//! nothing may begin, `work` handles the results of attempts, `written` the changes that the store has written, and
+//! nothing may begin, `due` which waits end, `work` handles the results of attempts, `written` the changes that the store has written, and
 //! `wakeup` says when time alone changes something.
 
 mod admission;
 mod ahead;
 mod begin;
+mod due;
 mod first_claim;
 mod holding;
 mod memory;
@@ -21,7 +22,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use admission::{Records, Turnover};
+use due::DueWatch;
 use holding::Pause;
+use ownership::Unchecked;
 use usher_proto::{AssignedPartition, Assignment, EventRef, Offset, Partition, Timestamp};
 pub use written::dead_letter_change;
 
@@ -30,12 +33,10 @@ use super::clock::ClockState;
 use super::lanes::Lanes;
 use super::partitions::{Owned, Partitions};
 use super::start::StartFrom;
-use super::{Destinations, Input, RetryPolicy, Step, StoreRequest, StoreWrite};
+use super::{Destinations, Input, RetryPolicy, Step};
 
 /// Maximum number of lane heads in one answer of the store.
 pub const FOUND_AT_ONCE: usize = 256;
-/// Interval between requests to the store to end the waits and pauses that are over.
-const DUE_EVERY: Duration = Duration::from_millis(500);
 
 /// The limits of one flow in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,17 +86,6 @@ pub struct Counts {
     pub weight: usize,
 }
 
-/// The query for waits and pauses that are over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DueQuery {
-    /// None was made.
-    NotYet,
-    /// One was made at this time, and is not answered.
-    Asked(Timestamp),
-    /// The last one was made at this time, and is answered.
-    Answered(Timestamp),
-}
-
 /// The engine of one flow: its partitions and lanes, and their state.
 #[derive(Debug)]
 pub struct Engine {
@@ -106,6 +96,8 @@ pub struct Engine {
     partitions: Partitions,
     /// Partitions that are being taken over in the store. A partition that the log revokes meanwhile is removed.
     acquiring: BTreeMap<Partition, (Assignment, AssignedPartition)>,
+    /// Partitions that the store has given, and whose ends are being read again.
+    unchecked: Vec<Unchecked>,
     /// True if the log waits for revoked partitions to be handed back.
     handing_back: bool,
     /// Destinations for which heads were left to the store.
@@ -128,7 +120,7 @@ pub struct Engine {
     stopping: bool,
     /// A quarantined run in flight. There is only one at a time, so that a crash can be attributed to it.
     suspect: Option<EventRef>,
-    due: DueQuery,
+    due: DueWatch,
 }
 
 /// The circumstances of one decision, and the steps that it leads to.
@@ -150,6 +142,7 @@ impl Engine {
             lanes: Lanes::default(),
             partitions: Partitions::default(),
             acquiring: BTreeMap::new(),
+            unchecked: Vec::new(),
             handing_back: false,
             deferred_destinations: BTreeSet::new(),
             deferred_heads: 0,
@@ -163,7 +156,7 @@ impl Engine {
             clock: ClockState::Right,
             stopping: false,
             suspect: None,
-            due: DueQuery::NotYet,
+            due: DueWatch::new(),
         }
     }
 
@@ -198,7 +191,7 @@ impl Engine {
                     self.lanes.loaded_from_store(&key, runs, more);
                 }
             }
-            Input::Due { heads, behind, retried } => self.due(heads, &behind, retried),
+            Input::Due { heads, behind, next, retried } => self.due(heads, &behind, next, retried),
             Input::Fenced { partition, epoch } => {
                 if self.partitions.current(partition, epoch).is_some() {
                     self.rejoin("the store says that a partition is somebody else's", decision);
@@ -220,7 +213,10 @@ impl Engine {
             }
             Input::Clock(clock) => self.clock = clock,
             Input::Paused(since) => self.paused(since),
-            Input::Looked { look, seen } => self.looked(look, seen, decision.now),
+            Input::Looked { look, seen } => {
+                self.ends_read(look, seen.as_ref(), decision);
+                self.looked(look, seen, decision.now);
+            }
             Input::Frontiers(known) => {
                 let ours = |partition| self.partitions.known(partition);
                 self.catch_up.told(known.as_ref(), self.limits.partitions, ours);
@@ -281,13 +277,6 @@ impl Engine {
         let lag =
             |(partition, end): &(Partition, Offset)| Some((*end - self.partitions.0.get(partition)?.frontier).max(0));
         ends.iter().filter_map(lag).sum()
-    }
-
-    fn ask_due(&mut self, decision: &mut Decision<'_>) {
-        if self.next_due_query(decision.now).is_some_and(|at| decision.now >= at) {
-            self.due = DueQuery::Asked(decision.now);
-            decision.steps.push(Step::Store(StoreRequest::Write(StoreWrite::Due(self.partitions.staying()))));
-        }
     }
 }
 

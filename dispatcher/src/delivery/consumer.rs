@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use usher_engine::clock::ClockState;
 use usher_engine::{
@@ -29,10 +29,10 @@ use super::error::DispatcherError;
 use super::execute::StepExecutor;
 use super::housekeeping::HalfRetentionOffsets;
 
-/// Interval of the gauges.
+/// Shortest interval of the gauges. They are set after something has happened.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
-/// Longest time until the engine is woken that has asked to be woken: the clock may be set meanwhile.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Longest time until the engine is woken that has asked to be woken: the clock may be set meanwhile, or the machine suspended.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 pub(super) struct FlowConsumer {
     pub(super) flow: Arc<Flow>,
@@ -62,6 +62,9 @@ struct JoinedConsumer {
     catching_up: CatchingUp,
     /// The time at which the engine is to be woken; absent if only an input can change anything.
     wakeup: Option<Instant>,
+    /// The time at which the gauges are to be set; absent if nothing has happened since.
+    report_at: Option<Instant>,
+    reported_at: Instant,
     /// True if the group is to be left and joined again.
     rejoin: bool,
     failed: Option<DispatcherError>,
@@ -78,6 +81,8 @@ impl FlowConsumer {
             tasks: JoinSet::new(),
             catching_up,
             wakeup: None,
+            report_at: None,
+            reported_at: Instant::now(),
             rejoin: false,
             failed: None,
         };
@@ -104,8 +109,6 @@ async fn sleep_until(at: Option<Instant>) {
 
 impl JoinedConsumer {
     async fn run(mut self) -> Result<(), DispatcherError> {
-        let mut report = tokio::time::interval(REPORT_EVERY);
-        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = self.consumer.destinations.changes();
         let stop = self.consumer.stop.clone();
         self.on_clock();
@@ -118,7 +121,7 @@ impl JoinedConsumer {
                 Some(done) = self.tasks.join_next() => self.done(done),
                 () = sleep_until(self.wakeup) => self.handle(Input::Wakeup),
                 Ok(()) = changes.changed() => self.handle(Input::Wakeup),
-                _ = report.tick() => self.report(),
+                () = sleep_until(self.report_at) => self.report(),
                 Ok(()) = self.consumer.clock.changed() => self.on_clock(),
                 event = self.subscription.events.recv() => match event {
                     Some(event) => self.on_log_event(event),
@@ -221,6 +224,7 @@ impl JoinedConsumer {
     fn handle(&mut self, input: Input) {
         let Decided { steps, wakeup } = self.consumer.destinations.decide(&mut self.consumer.engine, input);
         self.wakeup = wakeup.map(|at| Instant::now() + at.since(clock::now()).min(LONGEST_SLEEP));
+        self.report_at.get_or_insert(self.reported_at + REPORT_EVERY);
         for step in steps {
             self.carry_out(step);
         }

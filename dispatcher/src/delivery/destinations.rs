@@ -11,8 +11,10 @@ use usher_service::clock;
 
 use crate::metrics::DispatcherMetrics;
 
-/// Interval of the reports, if no change causes one earlier.
+/// Interval of the reports while a destination is in trouble, if no change causes one earlier.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// The same while none is.
+const QUIET_EVERY: Duration = Duration::from_secs(10);
 
 /// The state of all destinations of a process. Shared, because the health of a destination is the same for every flow
 /// that uses it. The lock is held for one decision at a time, and only here.
@@ -61,18 +63,21 @@ impl SharedDestinations {
     pub(super) async fn report(self, metrics: DispatcherMetrics) {
         let mut changes = self.changes();
         loop {
-            self.report_once(&metrics);
+            let every = if self.report_once(&metrics) { REPORT_EVERY } else { QUIET_EVERY };
             // It ends by a change or by its deadline.
-            let _ = tokio::time::timeout(REPORT_EVERY, changes.changed()).await;
+            let _ = tokio::time::timeout(every, changes.changed()).await;
         }
     }
 
-    fn report_once(&self, metrics: &DispatcherMetrics) {
+    /// Reports the present state. Returns true if a destination is in trouble.
+    fn report_once(&self, metrics: &DispatcherMetrics) -> bool {
         let now = clock::now();
+        let mut trouble = false;
         let news = {
             let mut destinations = self.locked();
             for (name, closed) in destinations.states() {
                 metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
+                trouble |= !closed;
             }
             destinations.news(now)
         };
@@ -96,6 +101,7 @@ impl SharedDestinations {
                 }
             }
         }
+        trouble
     }
 
     fn tell(&self, destinations: &Destinations) {

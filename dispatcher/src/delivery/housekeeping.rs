@@ -1,5 +1,6 @@
-//! Periodic tasks of a flow: checks if it is paused, reads the log's watermarks, counts runs, erases dead letters, and
-//! deletes what is old enough.
+//! Periodic work for the flows of a process. What can be read for all flows at once is read once: pauses, the log's
+//! watermarks, dead letters to erase. Runs are counted when the metrics are read. Only the deletion of what is old enough is a
+//! task of each flow.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,141 +9,138 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use usher_engine::clock::ClockState;
 use usher_engine::{Input, RunState};
-use usher_eventlog::{Log, TopicSpec};
+use usher_eventlog::{Log, LogError, TopicSpec};
 use usher_proto::{Key, Offset, Partition, Timestamp};
-use usher_service::clock;
+use usher_service::{Scrapes, clock};
+use usher_sql::Outage;
 use usher_store::{Store, StoreError};
 
 use crate::metrics::DispatcherMetrics;
 
-/// Interval between checks for a pause by an operator.
+/// Interval between checks for pauses by an operator.
 const PAUSED_EVERY: Duration = Duration::from_secs(2);
 /// Number of runs that have ended after which the space of their rows is to be used again. A table of as many rows is small.
 const ENDED_BEFORE_REUSE: u64 = 8_192;
-/// Interval between counts of runs and reads of the log's watermarks.
-const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// Interval between reads of the log's watermarks, and of dead letters to erase.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Interval between reads of the offsets at half of the log's retention, which is a day at least.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// Minimum age of counts of runs before they are counted again, however often the metrics are read.
+const COUNT_AT_MOST_EVERY: Duration = Duration::from_secs(5);
 /// Interval between deletions of old data.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Largest number of runs deleted at once. Small batches hold locks for a short time.
 const PRUNE_BATCH: usize = 500;
 
-/// The periodic tasks of one flow.
-pub(super) struct Housekeeper {
-    pub(super) flow: String,
-    pub(super) topic: String,
-    /// The topic of its dead letters.
-    pub(super) dead_letters: TopicSpec,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) log: Arc<dyn Log>,
-    pub(super) metrics: DispatcherMetrics,
-    /// Retention of ended runs, counted from the receipt of their events; see [`Store::prune`].
-    pub(super) keep: Duration,
-    pub(super) consumer: mpsc::UnboundedSender<Input>,
-    pub(super) half_retention_offsets: HalfRetentionOffsets,
-    /// Nothing is deleted while the clock is not right.
-    pub(super) clock: watch::Receiver<ClockState>,
-}
-
 /// Offset of each partition below which records are older than half of the topic's retention. Empty if the topic has no
 /// known retention, and so no record is removed unread. Used by the consumer, which has the offsets read so far.
 pub(super) type HalfRetentionOffsets = Arc<Mutex<Vec<(Partition, Offset)>>>;
 
-impl Housekeeper {
-    /// Runs until it is dropped. A task that fails is repeated at its next interval.
-    pub(super) async fn run(self) {
-        let every = |period| {
-            let mut interval = interval(period);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        };
-        let mut paused = every(PAUSED_EVERY);
-        let mut count = every(COUNT_EVERY);
-        let mut prune = tokio::time::interval_at(Instant::now() + PRUNE_EVERY, PRUNE_EVERY);
-        let mut reused_at = self.ended();
-        loop {
-            let done = tokio::select! {
-                _ = paused.tick() => {
-                    let looked = self.look_whether_paused().await;
-                    if self.ended() - reused_at >= ENDED_BEFORE_REUSE {
-                        reused_at = self.ended();
-                        self.reuse_space().await;
-                    }
-                    looked
-                }
-                _ = count.tick() => {
-                    self.look_at_the_log().await;
-                    self.look_at_the_retention().await;
-                    match self.erase_dead_letters().await {
-                        Ok(()) => self.count().await,
-                        error => error,
-                    }
-                }
-                _ = prune.tick() => self.forget().await,
-            };
-            if let Err(error) = done {
-                tracing::debug!(flow = self.flow, %error, "housekeeping failed; retrying");
-            }
-        }
-    }
+/// A flow, as its process's housekeeping knows it.
+pub(super) struct KeptFlow {
+    pub(super) name: String,
+    /// The topic of its dead letters.
+    pub(super) dead_letters: TopicSpec,
+    pub(super) consumer: mpsc::UnboundedSender<Input>,
+    pub(super) half_retention_offsets: HalfRetentionOffsets,
+}
 
-    /// Returns the number of runs that this process has ended.
-    fn ended(&self) -> u64 {
-        let of = |state: &RunState| self.metrics.runs.with_label_values(&[self.flow.as_str(), state.label()]).get();
-        RunState::ALL.iter().filter(|state| state.is_terminal()).map(of).sum()
-    }
-
-    async fn reuse_space(&self) {
-        if let Err(error) = self.store.reuse_space().await {
-            tracing::debug!(flow = self.flow, %error, "vacuuming the table of open runs failed; autovacuum does it");
-        }
-    }
-
+impl KeptFlow {
     fn tell(&self, input: Input) {
-        // The consumer is gone only after a stop, which also stops this task.
+        // The consumer is gone only after a stop, which also stops the housekeeping.
         let _ = self.consumer.send(input);
     }
+}
 
-    async fn look_whether_paused(&self) -> Result<(), StoreError> {
-        self.tell(Input::Paused(self.store.paused(&self.flow).await?));
-        Ok(())
+/// The housekeeping that the flows of a process share.
+pub(super) struct SharedHousekeeper {
+    pub(super) flows: Vec<KeptFlow>,
+    pub(super) topic: String,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) metrics: DispatcherMetrics,
+    pub(super) outage: Outage,
+    pub(super) scrapes: Scrapes,
+}
+
+impl SharedHousekeeper {
+    /// Runs until it is dropped. Work that fails is repeated at its next interval. None waits for the other: the log may be
+    /// slow while a flow is to be paused.
+    pub(super) async fn run(self) {
+        tokio::join!(self.watch_pauses(), self.look_at_the_log(), self.count_when_read(), self.reuse_space());
+    }
+
+    async fn watch_pauses(&self) {
+        let mut due = every(PAUSED_EVERY);
+        loop {
+            due.tick().await;
+            // An idle flow may not use the store for half a minute, so this also finds that it is away.
+            match self.store.pauses().await {
+                Ok(pauses) => {
+                    self.outage.record_success();
+                    self.flows.iter().for_each(|flow| flow.tell(Input::Paused(pauses.get(&flow.name).copied())));
+                }
+                Err(error) => self.outage.record_failure(error.fault(), &error.to_string()).await,
+            }
+        }
     }
 
     async fn look_at_the_log(&self) {
-        match self.log.watermarks(&self.topic).await {
-            Ok(watermarks) => {
-                let ends: Vec<(Partition, Offset)> =
-                    watermarks.into_iter().map(|(partition, marks)| (partition, marks.high)).collect();
-                self.tell(Input::Ends(ends));
+        let mut due = every(LOOK_EVERY);
+        let mut aged_at: Option<Instant> = None;
+        loop {
+            due.tick().await;
+            if aged_at.is_none_or(|at| at.elapsed() >= RETENTION_EVERY) {
+                match self.read_half_retention().await {
+                    Ok(()) => aged_at = Some(Instant::now()),
+                    Err(error) => tracing::debug!(%error, "reading the age of the log's records failed; retrying"),
+                }
             }
-            Err(error) => tracing::debug!(flow = self.flow, %error, "reading the log's watermarks failed; retrying"),
+            match self.log.watermarks(&self.topic).await {
+                Ok(watermarks) => {
+                    let ends: Vec<(Partition, Offset)> =
+                        watermarks.into_iter().map(|(partition, marks)| (partition, marks.high)).collect();
+                    self.flows.iter().for_each(|flow| flow.tell(Input::Ends(ends.clone())));
+                }
+                Err(error) => tracing::debug!(%error, "reading the log's watermarks failed; retrying"),
+            }
+            if let Err(error) = self.erase_dead_letters().await {
+                tracing::debug!(%error, "reading dead letters to erase failed; retrying");
+            }
         }
     }
 
-    async fn look_at_the_retention(&self) {
-        let Some(retention) = self.log.state(&self.topic).retention else { return };
+    async fn read_half_retention(&self) -> Result<(), LogError> {
+        let Some(retention) = self.log.state(&self.topic).retention else { return Ok(()) };
         let half = i64::try_from(retention.as_millis() / 2).unwrap_or(i64::MAX);
         let at = Timestamp::from_millis(clock::now().millis().saturating_sub(half));
-        match self.log.offsets_at(&self.topic, at).await {
-            Ok(offsets) => {
-                *self.half_retention_offsets.lock().unwrap_or_else(PoisonError::into_inner) =
-                    offsets.into_iter().collect();
-            }
-            Err(error) => tracing::debug!(flow = self.flow, %error, "reading the age of the log's records failed"),
+        let offsets: Vec<(Partition, Offset)> = self.log.offsets_at(&self.topic, at).await?.into_iter().collect();
+        for flow in &self.flows {
+            flow.half_retention_offsets.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&offsets);
         }
+        Ok(())
+    }
+
+    async fn erase_dead_letters(&self) -> Result<(), StoreError> {
+        let with_some = self.store.flows_to_erase().await?;
+        for flow in self.flows.iter().filter(|flow| with_some.contains(&flow.name)) {
+            self.erase_dead_letters_of(flow).await?;
+        }
+        Ok(())
     }
 
     /// Erases the dead letters of runs that are no longer dead, each with a tombstone. Erasing one twice does no harm.
-    async fn erase_dead_letters(&self) -> Result<(), StoreError> {
+    async fn erase_dead_letters_of(&self, flow: &KeptFlow) -> Result<(), StoreError> {
         loop {
-            let runs = self.store.dead_letters_to_erase(&self.flow, PRUNE_BATCH).await?;
+            let runs = self.store.dead_letters_to_erase(&flow.name, PRUNE_BATCH).await?;
             for run in &runs {
-                if let Err(error) = self.log.erase(&self.dead_letters, &Key::new(run.as_str())).await {
-                    tracing::debug!(flow = self.flow, %error, "erasing dead letters failed; retrying");
+                if let Err(error) = self.log.erase(&flow.dead_letters, &Key::new(run.as_str())).await {
+                    tracing::debug!(flow = flow.name, %error, "erasing dead letters failed; retrying");
                     return Ok(());
                 }
             }
             if !runs.is_empty() {
-                self.store.dead_letters_erased(&self.flow, &runs).await?;
+                self.store.dead_letters_erased(&flow.name, &runs).await?;
             }
             if runs.len() < PRUNE_BATCH {
                 return Ok(());
@@ -150,18 +148,81 @@ impl Housekeeper {
         }
     }
 
-    async fn count(&self) -> Result<(), StoreError> {
-        let counts = self.store.counts(&self.flow).await?;
+    /// Counts the runs when the metrics are read, so that nobody counts what nobody reads.
+    async fn count_when_read(&self) {
+        let mut reads = self.scrapes.subscribe();
+        let mut counted: Option<Instant> = None;
+        while let Some(read) = reads.next().await {
+            if counted.is_none_or(|at| at.elapsed() >= COUNT_AT_MOST_EVERY) {
+                counted = Some(Instant::now());
+                for flow in &self.flows {
+                    if let Err(error) = self.count(&flow.name).await {
+                        tracing::debug!(flow = flow.name, %error, "counting runs failed");
+                    }
+                }
+            }
+            drop(read);
+        }
+    }
+
+    async fn count(&self, flow: &str) -> Result<(), StoreError> {
+        let counts = self.store.counts(flow).await?;
         for state in RunState::ALL {
-            let found = counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, count)| *count);
             if !state.is_terminal() || state == RunState::Dead {
-                self.metrics.stored.with_label_values(&[self.flow.as_str(), state.label()]).set(found);
+                let found = counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, count)| *count);
+                self.metrics.stored.with_label_values(&[flow, state.label()]).set(found);
             }
         }
         Ok(())
     }
 
-    async fn forget(&self) -> Result<(), StoreError> {
+    /// Makes the space of ended runs available again, once there are enough of them.
+    async fn reuse_space(&self) {
+        let mut due = every(LOOK_EVERY);
+        let mut reused_at = self.ended();
+        loop {
+            due.tick().await;
+            if self.ended() - reused_at >= ENDED_BEFORE_REUSE {
+                reused_at = self.ended();
+                if let Err(error) = self.store.reuse_space().await {
+                    tracing::debug!(%error, "vacuuming the table of open runs failed; autovacuum does it");
+                }
+            }
+        }
+    }
+
+    /// Returns the number of runs that this process has ended.
+    fn ended(&self) -> u64 {
+        let of = |flow: &KeptFlow, state: &RunState| {
+            self.metrics.runs.with_label_values(&[flow.name.as_str(), state.label()]).get()
+        };
+        let ended = RunState::ALL.iter().filter(|state| state.is_terminal());
+        ended.flat_map(|state| self.flows.iter().map(move |flow| of(flow, state))).sum()
+    }
+}
+
+/// The deletion of a flow's old data.
+pub(super) struct Pruner {
+    pub(super) flow: String,
+    pub(super) store: Arc<dyn Store>,
+    /// Retention of ended runs, counted from the receipt of their events; see [`Store::prune`].
+    pub(super) keep: Duration,
+    /// Nothing is deleted while the clock is not right.
+    pub(super) clock: watch::Receiver<ClockState>,
+}
+
+impl Pruner {
+    /// Runs until it is dropped. What fails is repeated at the next interval.
+    pub(super) async fn run(self) {
+        loop {
+            tokio::time::sleep(PRUNE_EVERY).await;
+            if let Err(error) = self.prune().await {
+                tracing::debug!(flow = self.flow, %error, "deleting old data failed; retrying");
+            }
+        }
+    }
+
+    async fn prune(&self) -> Result<(), StoreError> {
         if *self.clock.borrow() != ClockState::Right {
             return Ok(());
         }
@@ -169,4 +230,10 @@ impl Housekeeper {
         while self.store.prune(&self.flow, self.keep, PRUNE_BATCH).await? >= PRUNE_BATCH as u64 {}
         Ok(())
     }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

@@ -29,7 +29,7 @@ use destinations::SharedDestinations;
 pub use error::DispatcherError;
 use execute::{CallSlots, RequestMaker, StepExecutor};
 pub use first_claims::first_claims;
-use housekeeping::{HalfRetentionOffsets, Housekeeper};
+use housekeeping::{HalfRetentionOffsets, KeptFlow, Pruner, SharedHousekeeper};
 use opening::{
     StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, warn_ignored_params,
     warn_orphaned_runs,
@@ -44,7 +44,7 @@ use usher_connectors::{Connectors, quota};
 use usher_engine::{Engine, FlowLimits, account};
 use usher_eventlog::{Log, LogWatch};
 use usher_flows::Flow;
-use usher_service::{ConfigError, Readiness};
+use usher_service::{ConfigError, Readiness, Scrapes};
 use usher_sql::Outage;
 use usher_store::{RunStore, SqlStore, Store};
 use versions::Versions;
@@ -55,8 +55,8 @@ use crate::metrics::DispatcherMetrics;
 /// Longest first pause before the log or the store is retried at startup.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Interval between checks that the log can be reached.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Interval between checks that the log and the users' databases can be reached.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// Longest time that deleted content stays in the store's files.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -73,6 +73,7 @@ pub struct Dispatcher {
     log: Arc<dyn Log>,
     readiness: Readiness,
     metrics: DispatcherMetrics,
+    scrapes: Scrapes,
     log_watch: LogWatch,
     wrap: Wrap,
 }
@@ -100,7 +101,13 @@ impl Dispatcher {
     ) -> Result<Self, DispatcherError> {
         let log_watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), registry)?;
         let metrics = DispatcherMetrics::register(registry)?;
-        Ok(Self { config, log, readiness, metrics, log_watch, wrap: Box::new(|store| store) })
+        let scrapes = Scrapes::default();
+        Ok(Self { config, log, readiness, metrics, scrapes, log_watch, wrap: Box::new(|store| store) })
+    }
+
+    /// Returns the announcer to be told before the metrics are read: some are brought up to date only then.
+    pub fn scrapes(&self) -> Scrapes {
+        self.scrapes.clone()
     }
 
     /// Wraps the store of runs that the dispatcher will use. Tests break a guarantee of the store there, to check that the
@@ -117,7 +124,7 @@ impl Dispatcher {
     /// If the start fails for a reason that waiting does not fix, a flow cannot continue, or a database is damaged. The
     /// other flows finish their work in flight first.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DispatcherError> {
-        let Self { config, log, readiness, metrics, mut log_watch, wrap } = self;
+        let Self { config, log, readiness, metrics, scrapes, mut log_watch, wrap } = self;
         let database = open_database(&config.store)?;
         warn_ignored_params(&config.store);
         let outage = Outage::of(&database, "store", readiness.clone());
@@ -169,27 +176,22 @@ impl Dispatcher {
             }
         }
         let mut started = Vec::new();
+        let mut kept = Vec::new();
         for flow in config.flows {
             let flow = Arc::new(flow);
             let (ready, is_ready) = oneshot::channel();
             started.push(is_ready);
             let (answer, answers) = mpsc::unbounded_channel();
             let half_retention_offsets = HalfRetentionOffsets::default();
-            background.spawn(
-                Housekeeper {
-                    flow: flow.name.clone(),
-                    topic: config.layout.topics.events(),
-                    dead_letters: config.layout.dead_letters(&flow.name),
-                    store: store.clone(),
-                    log: log.clone(),
-                    metrics: metrics.clone(),
-                    keep: config.keep,
-                    consumer: answer.clone(),
-                    half_retention_offsets: half_retention_offsets.clone(),
-                    clock: clock_watch.state(),
-                }
-                .run(),
-            );
+            kept.push(KeptFlow {
+                name: flow.name.clone(),
+                dead_letters: config.layout.dead_letters(&flow.name),
+                consumer: answer.clone(),
+                half_retention_offsets: half_retention_offsets.clone(),
+            });
+            let pruner =
+                Pruner { flow: flow.name.clone(), store: store.clone(), keep: config.keep, clock: clock_watch.state() };
+            background.spawn(pruner.run());
             let ahead = AheadReader {
                 flow: flow.clone(),
                 log: log.clone(),
@@ -244,6 +246,16 @@ impl Dispatcher {
             };
             flows.spawn(consumer.run());
         }
+        let housekeeper = SharedHousekeeper {
+            flows: kept,
+            topic: config.layout.topics.events(),
+            store: store.clone(),
+            log: log.clone(),
+            metrics: metrics.clone(),
+            outage: outage.clone(),
+            scrapes,
+        };
+        background.spawn(housekeeper.run());
         let all_started = {
             let readiness = readiness.clone();
             tokio::spawn(async move {

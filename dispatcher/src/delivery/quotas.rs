@@ -1,13 +1,14 @@
 //! Quotas: each call of an account that has one waits here for its permit.
 //!
 //! A rate limit that a destination announces is applied like a configured one. The process's share of each account is a
-//! short lease from the store, renewed twice a second. While the store is unreachable the lease runs out, and nothing
+//! short lease from the store, renewed twice a second while anything is called, and every two seconds otherwise. While the store is unreachable the lease runs out, and nothing
 //! is sent. Within the process a `governor` limiter sets the pace, and urgent flows go first.
 
 mod limiter;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::RequestGate;
 use usher_proto::Timestamp;
-use usher_quota::{LimitedAccount, QuotaLease, QuotaRequest, RateLimitHeaders};
+use usher_quota::{Demand, LimitedAccount, QuotaLease, QuotaRequest, RateLimitHeaders};
 use usher_service::clock;
 use usher_store::QuotaStore;
 
@@ -32,6 +33,10 @@ const LEASE: Duration = Duration::from_millis(2_500);
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Interval of lease renewals. A share that another process should have more of is given back as often.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// The same of a process that calls nothing. Its next call renews them at once.
+const RENEW_IDLE_EVERY: Duration = Duration::from_secs(2);
+/// Time without a call after which a process counts as one that calls nothing.
+const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// Pause before the next request of a process that has no share while calls wait.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -62,6 +67,8 @@ pub(super) struct Quotas {
     limiters: BTreeMap<String, Arc<AccountLimiter>>,
     /// Notified when a call has to wait for something that the process does not hold.
     short: Arc<Notify>,
+    /// True while leases are renewed less often because nothing is called.
+    is_idle: AtomicBool,
     metrics: DispatcherMetrics,
 }
 
@@ -80,7 +87,8 @@ impl Quotas {
         let limiter = |it: LimitedAccount| {
             (it.account.clone(), Arc::new(AccountLimiter::new(it, short.clone(), metrics.clone())))
         };
-        Self { limiters: limited.into_iter().map(limiter).collect(), short: short.clone(), metrics }
+        let limiters = limited.into_iter().map(limiter).collect();
+        Self { limiters, short: short.clone(), is_idle: AtomicBool::new(false), metrics }
     }
 
     /// Takes one call from the budget of the account's caps, for example from the calls left for the day.
@@ -104,6 +112,9 @@ impl Quotas {
     ) -> Result<CallPermit, Stopped> {
         let Some(limiter) = self.limiters.get(account) else { return Ok(CallPermit::free()) };
         let begun = clock::since_boot();
+        if self.is_idle.swap(false, Ordering::Relaxed) {
+            self.short.notify_one();
+        }
         let permit = stop.run_until_cancelled(limiter.permit(flow, urgent)).await.ok_or(Stopped)?;
         let waited = clock::since_boot().saturating_sub(begun);
         let priority = if urgent { "urgent" } else { "normal" };
@@ -144,10 +155,17 @@ impl Quotas {
             handing_out.spawn(limiter.clone().hand_out());
         }
         let mut said: Option<Duration> = None;
+        let mut used_at = clock::since_boot();
         loop {
             let asked = clock::since_boot();
             let quota_requests: Vec<QuotaRequest> =
                 self.limiters.values().map(|limiter| limiter.quota_request()).collect();
+            let is_used = |request: &QuotaRequest| request.demand != Demand::Idle || request.under_way > 0;
+            if quota_requests.iter().any(is_used) {
+                used_at = asked;
+            }
+            let is_idle = asked.saturating_sub(used_at) >= IDLE_AFTER;
+            self.is_idle.store(is_idle, Ordering::Relaxed);
             match store.grant(&member, LEASE, &quota_requests).await {
                 Ok(grants) => self.granted(&quota_requests, grants, asked + LEASE, &destinations),
                 Err(error) if said.is_none_or(|said| asked - said >= SAY_EVERY) => {
@@ -160,7 +178,8 @@ impl Quotas {
             // At most this often, however many accounts are short of something.
             tokio::time::sleep(ASK_AGAIN).await;
             if !starving {
-                let _ = tokio::time::timeout(RENEW_EVERY - ASK_AGAIN, self.short.notified()).await;
+                let every = if is_idle { RENEW_IDLE_EVERY } else { RENEW_EVERY };
+                let _ = tokio::time::timeout(every - ASK_AGAIN, self.short.notified()).await;
             }
         }
     }

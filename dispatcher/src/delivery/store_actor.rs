@@ -60,6 +60,11 @@ impl Waits {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
+    /// Begins now, unless an answer is owed already.
+    fn begin(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+    }
+
     fn get(&self) -> Duration {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -83,6 +88,8 @@ impl StoreHandle {
 
     /// Sends a request. Its answer goes to the flow's consumer.
     pub(super) fn send(&self, request: StoreRequest) {
+        // Not only once the actor takes it: a flow that has looked in between would take itself for one at rest.
+        self.waits.begin();
         // The actor is gone only after a stop, and then nothing waits for the answer.
         let _ = self.messages.send(Message::Request(request));
     }
@@ -210,7 +217,7 @@ impl StoreActor {
                     let now = clock::now();
                     let (due, retried) =
                         self.retry(|| self.parts.store.due(&self.parts.flow, &partitions, now)).await?;
-                    self.answer(Input::Due { heads: due.heads, behind: due.behind, retried });
+                    self.answer(Input::Due { heads: due.heads, behind: due.behind, next: due.next, retried });
                     for (partition, epoch) in due.fenced {
                         self.answer(Input::Fenced { partition, epoch });
                     }

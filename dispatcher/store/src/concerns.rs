@@ -1,6 +1,6 @@
 //! The store as the dispatcher uses it: a trait for each concern. A part of the dispatcher receives only the trait that it uses.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -109,7 +109,8 @@ pub trait RunStore: Send + Sync {
     /// If the database does not answer, or a row cannot be read.
     async fn lanes(&self, flow: &str, of: &[LaneQuery]) -> Result<Vec<LaneRuns>, StoreError>;
 
-    /// Ends the waits and pauses that are over by `now`, in these partitions, given with their epochs.
+    /// Ends the waits and pauses that are over by `now`, in these partitions, given with their epochs, and finds the next one
+    /// that ends.
     ///
     /// # Errors
     ///
@@ -167,8 +168,8 @@ pub trait SubjectStore: Send + Sync {
     async fn listed(&self, mails: &[MailRecipients]) -> Result<Vec<Vec<SuppressionEntry>>, StoreError>;
 }
 
-/// Flows as a whole: their versions, pauses, frontiers and counts. Called at the start of a flow, and by its housekeeping about
-/// every second.
+/// Flows as a whole: their versions, pauses, frontiers and counts. Called at the start of a flow, every few seconds for all flows
+/// of the process together, and when the metrics are read.
 #[async_trait]
 pub trait FlowStore: Send + Sync {
     /// Stores a version of a flow for the runs that begin with it.
@@ -191,6 +192,13 @@ pub trait FlowStore: Send + Sync {
     ///
     /// If the database does not answer.
     async fn paused(&self, flow: &str) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Returns the flows that operators have paused, with the time since which each is.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    async fn pauses(&self) -> Result<BTreeMap<String, Timestamp>, StoreError>;
 
     /// Returns the offset below which everything is admitted or told, in each partition that any replica of the flow has
     /// ever owned; `None` where nothing was admitted.
@@ -221,6 +229,13 @@ pub trait RetentionStore: Send + Sync {
     ///
     /// If the database does not answer or refuses a statement.
     async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError>;
+
+    /// Returns the flows with runs whose dead letters are to be erased from their topics.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    async fn flows_to_erase(&self) -> Result<BTreeSet<String>, StoreError>;
 
     /// Returns some of a flow's runs whose dead letters are to be erased from their topic, at most `limit`.
     ///

@@ -79,17 +79,22 @@ pub(super) async fn due(
     partitions: &[(Partition, Epoch)],
     now: Timestamp,
 ) -> Result<Due, StoreError> {
-    let Outlook { with_due, lost } = outlook(database, flow, partitions, now).await?;
-    if with_due.is_empty() {
-        return Ok(Due { fenced: lost, ..Due::default() });
-    }
+    let Outlook { ends, lost } = outlook(database, flow, partitions).await?;
+    let is_over = |partition: &Partition| ends.get(partition).is_some_and(|at| *at <= now);
     let epochs: BTreeMap<Partition, Epoch> =
-        partitions.iter().copied().filter(|(partition, _)| with_due.contains(partition)).collect();
+        partitions.iter().copied().filter(|(partition, _)| is_over(partition)).collect();
+    if epochs.is_empty() {
+        return Ok(Due { next: ends.into_values().min(), fenced: lost, ..Due::default() });
+    }
     let mut queries = vec![lock(database.dialect, flow, &epochs)];
     queries.extend(epochs.iter().map(|(partition, epoch)| release(flow, *partition, *epoch, now)));
-    let mut answers = database.transact(queries).await?.into_iter();
+    queries.push(next_ends(database.dialect, flow, partitions));
+    let mut answers = database.transact(queries).await?;
+    let next = ends_of(&answers.pop().unwrap_or_default())?.into_values().min();
+    let mut answers = answers.into_iter();
     let current = owned(&answers.next().unwrap_or_default())?;
-    let fenced = epochs.into_iter().filter(|(partition, epoch)| current.get(partition) != Some(epoch)).collect();
+    let is_fenced = |(partition, epoch): &(Partition, Epoch)| current.get(partition) != Some(epoch);
+    let fenced: BTreeSet<_> = epochs.into_iter().filter(is_fenced).chain(lost).collect();
     let ended: Vec<Run> = runs(answers.collect::<Vec<_>>().iter().flat_map(|answer| &answer.rows))?;
     let events: Vec<EventRef> = ended.iter().map(|run| run.event.reference()).collect();
     let rows = Rows::of(&events).text("event", |event| event.as_str());
@@ -97,7 +102,18 @@ pub(super) async fn due(
     let behind = events_of(&found)?;
     let (behind, heads): (Vec<Run>, Vec<Run>) =
         ended.into_iter().partition(|run| behind.contains(&run.event.reference()));
-    Ok(Due { heads, behind: behind.into_iter().map(|run| run.event.subject).collect(), fenced })
+    Ok(Due {
+        heads,
+        behind: behind.into_iter().map(|run| run.event.subject).collect(),
+        next,
+        fenced: fenced.into_iter().collect(),
+    })
+}
+
+/// The condition of the open runs `o` of the flow `$1` that wait or are parked, in a partition. It names the expressions of
+/// their index, which no other index has.
+fn waits_in(partition: &str) -> String {
+    format!("(o.flow || '') = $1 AND (o.partition + 0) = {partition} AND o.wakes_at IS NOT NULL")
 }
 
 /// Returns the statement that ends the waits and pauses of a partition that are over, the first of them.
@@ -105,12 +121,36 @@ fn release(flow: &str, partition: Partition, epoch: Epoch, now: Timestamp) -> Sq
     let sql = format!(
         "UPDATE usher_open_run SET state = CASE state WHEN 'parked' THEN 'running' ELSE 'queued' END, wakes_at = NULL \
          WHERE flow = $1 AND event_ref IN ( \
-           SELECT o.event_ref FROM usher_open_run o WHERE o.flow = $1 AND o.partition = $3 AND o.wakes_at <= $2 \
+           SELECT o.event_ref FROM usher_open_run o WHERE {} AND o.wakes_at <= $2 \
              AND EXISTS (SELECT 1 FROM usher_ownership f WHERE f.flow = $1 AND f.partition = $3 AND f.epoch = $5) \
            ORDER BY o.wakes_at LIMIT $4) \
-         RETURNING {RUN_COLUMNS}"
+         RETURNING {RUN_COLUMNS}",
+        waits_in("$3")
     );
     query(sql).prepared().bind(flow).bind(now.millis()).bind(partition.0).bind(DUE_AT_ONCE).bind(epoch.0)
+}
+
+/// Returns the statement that finds the first end of a wait or pause in each of these partitions.
+fn next_ends(dialect: Dialect, flow: &str, partitions: &[(Partition, Epoch)]) -> SqlQuery {
+    let rows = Rows::of(partitions).int("of", |(partition, _)| i64::from(partition.0));
+    rows.query(dialect, vec![flow.into()], |rows| {
+        let waits = waits_in("r.of");
+        format!(
+            "SELECT r.of, (SELECT o.wakes_at FROM usher_open_run o WHERE {waits} ORDER BY o.wakes_at LIMIT 1) AS wakes_at \
+             FROM {rows}"
+        )
+    })
+}
+
+/// Reads the answer to [`next_ends`]: the partitions in which a run waits or is parked.
+fn ends_of(answer: &Answer) -> Result<BTreeMap<Partition, Timestamp>, StoreError> {
+    let mut ends = BTreeMap::new();
+    for row in &answer.rows {
+        if let Some(at) = row.get::<Option<i64>>("wakes_at")? {
+            ends.insert(Partition(row.get("of")?), Timestamp::from_millis(at));
+        }
+    }
+    Ok(ends)
 }
 
 fn events_of(answers: &[Answer]) -> Result<BTreeSet<EventRef>, StoreError> {
@@ -119,36 +159,22 @@ fn events_of(answers: &[Answer]) -> Result<BTreeSet<EventRef>, StoreError> {
 
 /// The partitions of a flow that need something done.
 struct Outlook {
-    /// The partitions with something due.
-    with_due: BTreeSet<Partition>,
+    /// The first end of a wait or pause in each partition that has one.
+    ends: BTreeMap<Partition, Timestamp>,
     /// The partitions that another replica owns by now. A replica with nothing to write would not notice otherwise.
     lost: Vec<(Partition, Epoch)>,
 }
 
 /// Looks at the partitions, in one round trip. Mostly nothing is due, and a read costs less than a transaction that writes
 /// nothing.
-async fn outlook(
-    database: &Database,
-    flow: &str,
-    partitions: &[(Partition, Epoch)],
-    now: Timestamp,
-) -> Result<Outlook, StoreError> {
+async fn outlook(database: &Database, flow: &str, partitions: &[(Partition, Epoch)]) -> Result<Outlook, StoreError> {
     if partitions.is_empty() {
-        return Ok(Outlook { with_due: BTreeSet::new(), lost: Vec::new() });
+        return Ok(Outlook { ends: BTreeMap::new(), lost: Vec::new() });
     }
-    let rows = Rows::of(partitions).int("of", |(partition, _)| i64::from(partition.0));
-    let due = rows.query(database.dialect, vec![flow.into(), now.millis().into()], |rows| {
-        format!(
-            "SELECT r.of FROM {rows} WHERE (SELECT o.wakes_at FROM usher_open_run o \
-               WHERE o.flow = $1 AND o.partition = r.of AND o.wakes_at <= $2 LIMIT 1) IS NOT NULL"
-        )
-    });
     let owners = query("SELECT partition, epoch FROM usher_ownership WHERE flow = $1").prepared().bind(flow);
-    let mut answers = database.read(vec![due, owners]).await?.into_iter();
-    let due = answers.next().unwrap_or_default();
-    let partition = |row: &Row| Ok(Partition(row.get("of")?));
-    let with_due = due.rows.iter().map(partition).collect::<Result<_, StoreError>>()?;
+    let mut answers = database.read(vec![next_ends(database.dialect, flow, partitions), owners]).await?.into_iter();
+    let ends = ends_of(&answers.next().unwrap_or_default())?;
     let epochs = owned(&answers.next().unwrap_or_default())?;
     let is_lost = |(partition, epoch): &&(Partition, Epoch)| epochs.get(partition) != Some(epoch);
-    Ok(Outlook { with_due, lost: partitions.iter().filter(is_lost).copied().collect() })
+    Ok(Outlook { ends, lost: partitions.iter().filter(is_lost).copied().collect() })
 }

@@ -31,7 +31,7 @@ pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
 pub use suppression::{MailRecipients, SuppressionRecord};
 use usher_engine::Run;
-use usher_proto::{Epoch, EventRef, Partition, SubjectId};
+use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
 use usher_service::ConfigError;
 use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{MigrationError, SqlError, Tables};
@@ -40,10 +40,10 @@ use usher_sql::{MigrationError, SqlError, Tables};
 pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due"),
     history: "usher_store_migrations",
 };
 
@@ -151,6 +151,8 @@ pub struct Due {
     pub heads: Vec<Run>,
     /// Keys of the other runs.
     pub behind: Vec<SubjectId>,
+    /// The time at which the next wait or pause ends; absent if there is none. It is past if more are over than were ended.
+    pub next: Option<Timestamp>,
     /// Partitions, with the caller's epochs, that were found to belong to another replica.
     pub fenced: Vec<(Partition, Epoch)>,
 }

@@ -1,5 +1,7 @@
 //! Changes that operators make in the store directly: pausing flows. Everything about runs goes through the log.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use usher_proto::{EventId, EventRef, Timestamp};
 use usher_sql::{Connection, Database, query, query_as};
@@ -34,6 +36,11 @@ pub(super) async fn paused(database: &Database, flow: &str) -> Result<Option<Tim
     let row: Option<(i64,)> =
         query_as("SELECT at FROM usher_pause WHERE flow = $1").bind(flow).fetch_optional(database).await?;
     Ok(row.map(|(at,)| Timestamp::from_millis(at)))
+}
+
+pub(super) async fn pauses(database: &Database) -> Result<BTreeMap<String, Timestamp>, StoreError> {
+    let rows: Vec<(String, i64)> = query_as("SELECT flow, at FROM usher_pause").fetch_all(database).await?;
+    Ok(rows.into_iter().map(|(flow, at)| (flow, Timestamp::from_millis(at))).collect())
 }
 
 pub(super) async fn confirm_pause(

@@ -3,6 +3,7 @@
 //! A deletion cannot be undone, so no single clock decides it. The horizon lies `keep` before the newest webhook that
 //! the flow has seen, and before the store's own clock. So a clock that is ahead, or jumps, does not move it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use usher_engine::RunState;
@@ -62,6 +63,13 @@ pub(super) async fn prune(database: &Database, flow: &str, keep: Duration, limit
     query("DELETE FROM usher_refused WHERE at < $1").bind(older_than.millis()).execute(&mut *connection).await?;
     writing.commit().await?;
     Ok(forgotten)
+}
+
+/// Returns the flows that have runs for [`dead_letters_to_erase`].
+pub(super) async fn flows_to_erase(database: &Database) -> Result<BTreeSet<String>, StoreError> {
+    let sql = "SELECT DISTINCT flow FROM usher_ended_run WHERE letter = 2";
+    let rows: Vec<(String,)> = query_as(sql).fetch_all(database).await?;
+    Ok(rows.into_iter().map(|(flow,)| flow).collect())
 }
 
 /// Returns runs whose dead letters are no longer to be published: the runs were redriven, or are about to be deleted. A

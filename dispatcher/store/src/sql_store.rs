@@ -1,6 +1,6 @@
 //! The store in SQL. Short operations are here; admission, changes, lanes and pruning have their own files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -210,6 +210,10 @@ impl FlowStore for SqlStore {
         super::operate::paused(&self.database, flow).await
     }
 
+    async fn pauses(&self) -> Result<BTreeMap<String, Timestamp>, StoreError> {
+        super::operate::pauses(&self.database).await
+    }
+
     async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<Offset>>, StoreError> {
         let sql = "SELECT partition, CASE WHEN told > frontier THEN told ELSE frontier END FROM usher_ownership WHERE flow = $1";
         let rows: Vec<(i64, Option<i64>)> = query_as(sql).bind(flow).fetch_all(&self.database).await?;
@@ -228,6 +232,10 @@ impl FlowStore for SqlStore {
 impl RetentionStore for SqlStore {
     async fn prune(&self, flow: &str, keep: Duration, limit: usize) -> Result<u64, StoreError> {
         super::prune::prune(&self.database, flow, keep, limit).await
+    }
+
+    async fn flows_to_erase(&self) -> Result<BTreeSet<String>, StoreError> {
+        super::prune::flows_to_erase(&self.database).await
     }
 
     async fn dead_letters_to_erase(&self, flow: &str, limit: usize) -> Result<Vec<EventRef>, StoreError> {

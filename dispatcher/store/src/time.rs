@@ -20,10 +20,11 @@ const USED: &str = "used_at";
 const WRITTEN: &str = "written_until";
 
 pub(super) async fn witness(database: &Database, now: Timestamp, right: bool) -> Result<Witness, StoreError> {
-    let newest: (Option<i64>,) = query_as("SELECT max(newest_at) FROM usher_ownership").fetch_one(database).await?;
-    let newest = newest.0.filter(|millis| *millis > 0).map(Timestamp::from_millis);
+    let sql = format!("SELECT (SELECT max(newest_at) FROM usher_ownership), ({})", database.dialect.now());
+    let (newest, own): (Option<i64>, i64) = query_as(sql).fetch_one(database).await?;
+    let newest = newest.filter(|millis| *millis > 0).map(Timestamp::from_millis);
     if database.dialect == Dialect::Postgres {
-        return Ok(Witness { own: Some(database.now().await?), last_used: None, newest });
+        return Ok(Witness { own: Some(Timestamp::from_millis(own)), last_used: None, newest });
     }
     let last_used = known(database, USED).await?;
     let written = known(database, WRITTEN).await?;

@@ -8,19 +8,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::file::File;
 
-/// Interval between readings of the version.
+/// Interval between readings of the version after a commit: one seldom comes alone.
 const EVERY: Duration = Duration::from_millis(250);
+/// Number of readings at this interval after the last commit.
+const READINGS: u32 = 20;
+/// Interval between readings while nothing is written: the latest time at which a record of another process is found.
+const REST: Duration = Duration::from_secs(1);
 
 /// Wakes the readers after each commit to the file, until the log is closed. They are woken for commits of this process,
 /// too, and find nothing then.
 pub(super) async fn run(file: File, appended: watch::Sender<u64>, stop: CancellationToken) {
     let mut known = None;
-    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+    let mut readings = READINGS;
+    let pause = |readings| if readings > 0 { EVERY } else { REST };
+    while stop.run_until_cancelled(tokio::time::sleep(pause(readings))).await.is_some() {
         // An error is reported by the check of the log. Readers look for themselves then.
         let version = file.version().await.ok();
-        if version.is_none() || version != known {
+        let is_new = version.is_none() || version != known;
+        if is_new {
             appended.send_modify(|count| *count += 1);
         }
+        readings = if is_new { READINGS } else { readings.saturating_sub(1) };
         known = version;
     }
 }

@@ -1,5 +1,6 @@
 //! The consumer: a thread of its own, because librdkafka's calls may block. It sleeps until there is something to do: a
-//! command, space in the subscriber's queue, news of librdkafka, or a tick twice a second.
+//! command, space in the subscriber's queue, news of librdkafka, or a tick: twice a second while something changes by time
+//! alone, and once a second otherwise.
 //!
 //! While the subscriber is busy, nothing is polled; what librdkafka fetches ahead is bounded. If that lasts, the
 //! partitions are paused and polling continues, so that the group coordinator does not take the member for dead: see
@@ -18,7 +19,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::MissedTickBehavior;
 use usher_proto::{Assignment, Offset, Partition, Record};
 
 use self::backpressure::Backpressure;
@@ -32,10 +32,16 @@ use crate::subscription::{BATCH, BATCH_BYTES, LogEvent, SubscriptionCommand, Sub
 
 /// Interval of what is done by time alone: commits, repeated questions, overdue releases, lasting pauses.
 const TICK: Duration = Duration::from_millis(500);
-/// Interval between repeats of unchanged commits. rdkafka reports no result for asynchronous commits, and the group
+/// The same while there is nothing of that kind. Only polling is repeated then, which shows the group coordinator a living member.
+const REST: Duration = Duration::from_secs(1);
+/// Interval between the first repeats of an unchanged commit. rdkafka reports no result for asynchronous commits, and the group
 /// rejects those that arrive during a rebalance. Without a repeat, the committed offset could fall below what retention
 /// has left. librdkafka logs the reason of a failed commit.
 const COMMIT_AGAIN: Duration = Duration::from_secs(5);
+/// Number of these repeats. A rebalance is over by then.
+const FIRST_REPEATS: u32 = 4;
+/// Interval between all further repeats.
+const COMMIT_RARELY: Duration = Duration::from_secs(60);
 
 /// Creates the consumer, subscribes it to `topic` and starts its thread.
 pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: SubscriptionDriver) -> Result<(), LogError> {
@@ -61,6 +67,7 @@ pub(super) fn spawn(settings: &Settings, group: &str, topic: &str, side: Subscri
         unasked: BTreeSet::new(),
         ask_at: Instant::now(),
         committed_again_at: Instant::now(),
+        repeats: 0,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unavailable)?;
     let thread = std::thread::Builder::new().name(format!("log-{group}"));
@@ -96,6 +103,8 @@ struct Reader {
     unasked: BTreeSet<Partition>,
     ask_at: Instant,
     committed_again_at: Instant,
+    /// Number of times that the commits were repeated.
+    repeats: u32,
 }
 
 /// End of the thread. It holds the sender to notify if the subscriber requested a close, and nothing if it was dropped.
@@ -103,10 +112,10 @@ struct Ended(Option<oneshot::Sender<()>>);
 
 impl Reader {
     async fn run(mut self) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticked_at = tokio::time::Instant::now();
         let events = self.side.events.clone();
         let Ended(closed) = loop {
+            let tick_at = ticked_at + self.tick();
             // Commands come first: they may say that nothing more is to be read.
             tokio::select! {
                 biased;
@@ -125,7 +134,10 @@ impl Reader {
                     }
                 }
                 () = self.news.notified(), if self.backpressure.lets_read(Instant::now()) => self.turn(),
-                _ = tick.tick() => self.on_tick(),
+                () = tokio::time::sleep_until(tick_at) => {
+                    ticked_at = tokio::time::Instant::now();
+                    self.on_tick();
+                }
             }
             self.settle_pauses();
         };
@@ -155,6 +167,16 @@ impl Reader {
         }
     }
 
+    /// Returns the interval until the next tick.
+    fn tick(&self) -> Duration {
+        let uncommitted = |owned: &Owned| matches!(owned.frontier, Some((_, false)));
+        let by_time = !self.unasked.is_empty()
+            || !self.pending_rebalances.is_empty()
+            || self.backpressure.is_any()
+            || self.partitions.values().any(uncommitted);
+        if by_time { TICK } else { REST }
+    }
+
     /// Does what is due by time alone.
     fn on_tick(&mut self) {
         if !self.unasked.is_empty() && Instant::now() >= self.ask_at {
@@ -165,8 +187,10 @@ impl Reader {
             tracing::warn!(group = self.group, "releasing revoked partitions before their work is finished");
             self.hand_back(&partitions);
         }
-        if self.committed_again_at.elapsed() >= COMMIT_AGAIN {
+        let repeat_after = if self.repeats < FIRST_REPEATS { COMMIT_AGAIN } else { COMMIT_RARELY };
+        if self.committed_again_at.elapsed() >= repeat_after {
             self.commit_again();
+            self.repeats += 1;
         }
         self.commit(|_| true);
         // Polled even without news: that shows the group coordinator a living member.
@@ -274,6 +298,7 @@ impl Reader {
             SubscriptionCommand::Commit { partition, offset } => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
                     owned.frontier = Some((offset, false));
+                    self.repeats = 0;
                 }
             }
             SubscriptionCommand::Pause(partition) => {

@@ -26,6 +26,11 @@ struct Release {
 }
 
 impl PendingRebalances {
+    /// Returns true if no acknowledgement is awaited.
+    pub(super) fn is_empty(&self) -> bool {
+        self.starts.is_empty() && self.releases.is_empty()
+    }
+
     pub(super) fn assigned(&mut self, assignment: Assignment, partitions: &[Partition]) {
         self.starts.insert(assignment, partitions.iter().copied().collect());
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::{OnceCell, oneshot};
@@ -51,6 +52,12 @@ impl WatermarkQuery {
         self.ask(settings, move |client| watermarks(client, &topic)).await
     }
 
+    /// Returns the end of each partition of `topic`.
+    pub(super) async fn ends(&self, settings: &Settings, topic: &str) -> Result<BTreeMap<Partition, Offset>, LogError> {
+        let topic = topic.to_owned();
+        self.ask(settings, move |client| offsets(client, partitions(client, &topic)?, KafkaOffset::End)).await
+    }
+
     /// Returns for each partition the first offset whose record has the time `at` or a later one, or its end.
     pub(super) async fn at(
         &self,
@@ -60,6 +67,19 @@ impl WatermarkQuery {
     ) -> Result<BTreeMap<Partition, Offset>, LogError> {
         let topic = topic.to_owned();
         self.ask(settings, move |client| offsets_at(client, &topic, at)).await
+    }
+
+    /// Asks a broker for its metadata, of one topic or of all, and returns what `read` makes of it.
+    pub(super) async fn metadata<T: Send + 'static>(
+        &self,
+        settings: &Settings,
+        topic: Option<String>,
+        read: impl FnOnce(&Metadata) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        self.ask(settings, move |client| {
+            read(&client.fetch_metadata(topic.as_deref(), QUESTION_DEADLINE).map_err(unavailable)?)
+        })
+        .await
     }
 
     async fn ask<T: Send + 'static>(

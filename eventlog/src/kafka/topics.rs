@@ -9,9 +9,8 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
     ResourceSpecifier, TopicReplication,
 };
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use tokio::sync::OnceCell;
 use usher_proto::{Offset, Partition};
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 
@@ -22,7 +21,6 @@ use super::{QUESTION_DEADLINE, audit, blocking, unavailable};
 use crate::topic::BATCH_ROOM;
 use crate::{
     Creation, LogError, MAX_RECORD, Position, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState,
-    Watermarks,
 };
 
 /// Kafka's replication factor for "the default of the cluster".
@@ -34,14 +32,35 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 const BETWEEN_LOOKS: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400), jitter: Jitter::Equal };
 /// Interval between reads of the topics' settings.
-const AUDIT_EVERY: Duration = Duration::from_secs(10);
+const AUDIT_EVERY: Duration = Duration::from_secs(30);
 
 type Admin = AdminClient<QueryContext>;
+
+/// A client for a few requests. None is kept: each has a thread that polls ten times a second, beside those of librdkafka.
+struct TemporaryAdmin(Option<Arc<Admin>>);
+
+impl TemporaryAdmin {
+    fn new(settings: &Settings) -> Result<Self, LogError> {
+        let made = settings.admin().create_with_context::<_, Admin>(QueryContext(settings.logger()));
+        made.map(|admin| Self(Some(Arc::new(admin)))).map_err(|error| LogError::configuration(&error))
+    }
+
+    fn get(&self) -> Result<&Arc<Admin>, LogError> {
+        self.0.as_ref().ok_or_else(|| unavailable("the client has ended"))
+    }
+}
+
+impl Drop for TemporaryAdmin {
+    fn drop(&mut self) {
+        let admin = self.0.take();
+        // On a thread of its own, because a client may take a while to end. Without one it ends here.
+        let _ = std::thread::Builder::new().name("log-admin-ends".into()).spawn(move || drop(admin));
+    }
+}
 
 /// State of the topics that were ensured.
 #[derive(Default)]
 pub(super) struct TopicWatch {
-    admin: OnceCell<Arc<Admin>>,
     known: Mutex<Known>,
 }
 
@@ -111,14 +130,6 @@ impl TopicWatch {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn admin(&self, settings: &Settings) -> Result<Arc<Admin>, LogError> {
-        let make = async || {
-            let made = settings.admin().create_with_context::<_, Admin>(QueryContext(settings.logger()));
-            made.map(Arc::new).map_err(|error| LogError::configuration(&error))
-        };
-        self.admin.get_or_try_init(make).await.cloned()
-    }
-
     /// Returns the state of a topic as of its last check.
     pub(super) fn state(&self, topic: &str) -> TopicState {
         self.known().topics.get(topic).map(Topic::state).unwrap_or_default()
@@ -139,17 +150,18 @@ impl TopicWatch {
 
     /// Creates the missing topics, as far as permitted, and checks all of them.
     pub(super) async fn ensure(&self, settings: &Settings, topics: &[TopicSpec]) -> Result<(), LogError> {
-        let admin = self.admin(settings).await?;
+        let client = TemporaryAdmin::new(settings)?;
+        let admin = client.get()?;
         // The topics are described first: if all of them exist, Usher needs no permission to create any.
-        let mut found = partitions(&admin, topics).await?;
+        let mut found = partitions(admin, topics).await?;
         let missing: Vec<&TopicSpec> = topics.iter().filter(|topic| !found.contains_key(&topic.name)).collect();
         if !missing.is_empty() {
-            may_be_made(&admin, &missing).await?;
-            make(&admin, &missing).await?;
+            may_be_made(admin, &missing).await?;
+            make(admin, &missing).await?;
             // Described again, because another process may have created them with other properties. Brokers
             // take a moment.
             let look = || async {
-                match partitions(&admin, topics).await {
+                match partitions(admin, topics).await {
                     Ok(found) if found.len() < topics.len() => ControlFlow::Continue(()),
                     answer => ControlFlow::Break(answer),
                 }
@@ -181,7 +193,7 @@ impl TopicWatch {
                 known.topics.insert(spec.name.clone(), topic);
             }
         }
-        self.audit(&admin).await;
+        self.audit(admin).await;
         let blocked = |topic: &TopicSpec| {
             let problem = self.state(&topic.name).blocked().cloned()?;
             Some(LogError::Topic { topic: topic.name.clone(), problem })
@@ -191,25 +203,20 @@ impl TopicWatch {
 
     /// Checks the first topic again, and every [`AUDIT_EVERY`] the settings of all topics.
     pub(super) async fn check(&self, settings: &Settings, watermarks: &WatermarkQuery) -> Result<(), LogError> {
-        let admin = self.admin(settings).await?;
         let Some(first) = self.known().first.clone() else {
-            return blocking(move || {
-                admin.inner().fetch_metadata(None, QUESTION_DEADLINE).map(drop).map_err(unavailable)
-            })
-            .await;
+            return watermarks.metadata(settings, None, |_| Ok(())).await;
         };
         // The highest known ends are copied before the query, because records are acknowledged during it.
-        let known = self.known().topics.get(&first).map(|topic| (topic.spec.clone(), topic.ends.clone()));
-        let (spec, seen) = known.unzip();
-        let found = partitions(&admin, spec.as_slice()).await?.get(&first).copied();
+        let seen = self.known().topics.get(&first).map(|topic| topic.ends.clone());
+        let found = watermarks.metadata(settings, Some(first.clone()), partition_counts).await?.get(&first).copied();
         // Not queried for a topic that is gone.
         let ends = match found {
-            Some(_) => watermarks.of(settings, &first).await?,
+            Some(_) => watermarks.ends(settings, &first).await?,
             None => BTreeMap::new(),
         };
         self.found(&first, found, &seen.unwrap_or_default(), &ends);
         if self.known().audited_at.is_none_or(|at| at.elapsed() >= AUDIT_EVERY) {
-            self.audit(&admin).await;
+            self.audit(TemporaryAdmin::new(settings)?.get()?).await;
         }
         match self.state(&first).blocked().cloned() {
             None => Ok(()),
@@ -222,7 +229,7 @@ impl TopicWatch {
         name: &str,
         partitions: Option<i32>,
         seen: &BTreeMap<Partition, Offset>,
-        ends: &BTreeMap<Partition, Watermarks>,
+        ends: &BTreeMap<Partition, Offset>,
     ) {
         let mut known = self.known();
         let Some(topic) = known.topics.get_mut(name) else { return };
@@ -230,7 +237,7 @@ impl TopicWatch {
         if let Some(partitions) = partitions {
             topic.replaced |= partitions < topic.partitions;
             topic.partitions = partitions;
-            for (partition, Watermarks { high: end, .. }) in ends {
+            for (partition, end) in ends {
                 topic.replaced |= seen.get(partition).is_some_and(|seen| end < seen);
                 let reached = topic.ends.entry(*partition).or_default();
                 *reached = (*end).max(*reached);
@@ -372,20 +379,23 @@ async fn partitions(admin: &Arc<Admin>, topics: &[TopicSpec]) -> Result<HashMap<
     // A single topic is requested by name; several are filtered from one request for all.
     let only = if let [topic] = topics { Some(topic.name.clone()) } else { None };
     let found: HashMap<String, i32> = blocking(move || {
-        let metadata = admin.inner().fetch_metadata(only.as_deref(), QUESTION_DEADLINE).map_err(unavailable)?;
-        // A denied description does not mean that the topic is missing.
-        let denied = |found: &&MetadataTopic| {
-            found.error() == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
-        };
-        if let Some(topic) = metadata.topics().iter().find(denied) {
-            return Err(LogError::Unavailable(format!("topic {} may not be described by this user", topic.name())));
-        }
-        let count = |found: &MetadataTopic| {
-            let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
-            (found.name().to_owned(), partitions)
-        };
-        Ok(metadata.topics().iter().map(count).filter(|(_, partitions)| *partitions > 0).collect())
+        partition_counts(&admin.inner().fetch_metadata(only.as_deref(), QUESTION_DEADLINE).map_err(unavailable)?)
     })
     .await?;
     Ok(found.into_iter().filter(|(name, _)| topics.iter().any(|topic| topic.name == *name)).collect())
+}
+
+/// Returns the number of partitions of each topic that a broker describes.
+fn partition_counts(metadata: &Metadata) -> Result<HashMap<String, i32>, LogError> {
+    // A denied description does not mean that the topic is missing.
+    let denied =
+        |found: &&MetadataTopic| found.error() == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    if let Some(topic) = metadata.topics().iter().find(denied) {
+        return Err(LogError::Unavailable(format!("topic {} may not be described by this user", topic.name())));
+    }
+    let count = |found: &MetadataTopic| {
+        let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
+        (found.name().to_owned(), partitions)
+    };
+    Ok(metadata.topics().iter().map(count).filter(|(_, partitions)| *partitions > 0).collect())
 }

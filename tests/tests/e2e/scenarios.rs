@@ -12,6 +12,7 @@ mod first_run;
 mod full_disk;
 mod help;
 mod hostile;
+mod idle;
 mod instances;
 mod logs;
 mod memory;

@@ -81,6 +81,7 @@ on_every_store!(
     newer_snapshots_win_and_a_deletion_is_final,
     news_end_a_wait_and_are_not_missed,
     a_wait_ends_when_it_is_due,
+    the_next_end_of_a_wait_or_a_pause_is_known,
     a_cancellation_ends_what_came_before_and_is_not_under_way,
     a_lane_is_read_in_order,
     only_what_nothing_of_its_key_goes_before_is_a_head,
@@ -319,6 +320,23 @@ async fn a_wait_ends_when_it_is_due(subject: TestStore) {
     assert_eq!(subject.due(epoch, 10).await.0, ["e1"]);
     assert!(subject.due(epoch, 11).await.0.is_empty(), "once");
     assert_eq!(subject.head_names().await, ["e1"], "it is found again after a crash");
+}
+
+async fn the_next_end_of_a_wait_or_a_pause_is_known(subject: TestStore) {
+    let epoch = subject.own().await;
+    let next = async |seconds| {
+        let due = subject.store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(seconds)).await.unwrap();
+        (names(&due.heads), due.next)
+    };
+    let at = |seconds| Some(Timestamp::from_seconds(seconds));
+    assert_eq!(next(5).await, (vec![], None));
+    subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "b"), arrival(2, "e3", "c")]).await;
+    subject.change(epoch, "e1", wait(20, None)).await;
+    subject.change(epoch, "e2", wait(10, None)).await;
+    subject.change(epoch, "e3", wait(30, None)).await;
+    assert_eq!(next(5).await, (vec![], at(10)));
+    assert_eq!(next(10).await, (vec!["e2".to_owned()], at(20)), "in the same answer as what is over");
+    assert_eq!(next(30).await.1, None);
 }
 
 async fn a_cancellation_ends_what_came_before_and_is_not_under_way(subject: TestStore) {

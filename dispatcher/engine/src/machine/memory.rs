@@ -5,7 +5,7 @@
 use usher_proto::{Epoch, Offset, Partition, SubjectId};
 
 use super::begin::HELD_KEPT;
-use super::{Decision, DueQuery, Engine, FOUND_AT_ONCE};
+use super::{Decision, Engine, FOUND_AT_ONCE};
 use crate::arrival::Admission;
 use crate::lanes::WINDOW;
 use crate::partitions::{Owned, Search};
@@ -52,6 +52,8 @@ impl Engine {
             // What the answer that was lost has told is not known.
             owned.search_again();
             self.lanes.unsure(partition);
+            // Claims of runs that it has told of are given back, which the store does by pausing them.
+            self.due.learn(decision.now);
         }
         decision.steps.push(Step::Log(LogCommand::Commit(partition, frontier)));
         for (key, event) in cancelled {
@@ -80,22 +82,6 @@ impl Engine {
         owned.searched(heads.last().map(|run| (run.position, run.event.reference())), all);
         if !owned.is_leaving() && !self.stopping {
             heads.into_iter().for_each(|run| self.take_in(run, true));
-        }
-    }
-
-    pub(super) fn due(&mut self, heads: Vec<Run>, behind: &[SubjectId], retried: bool) {
-        if let DueQuery::Asked(at) = self.due {
-            self.due = DueQuery::Answered(at);
-        }
-        for run in heads {
-            let staying = self.partitions.0.get(&run.partition).is_some_and(|owned| !owned.is_leaving());
-            if staying && !self.stopping {
-                self.take_in(run, true);
-            }
-        }
-        behind.iter().for_each(|key| self.lanes.behind(key));
-        if retried {
-            self.partitions.0.values_mut().for_each(Owned::search_again);
         }
     }
 

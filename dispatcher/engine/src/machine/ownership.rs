@@ -1,5 +1,6 @@
 //! Ownership of partitions: taking a partition over and handing it back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use usher_proto::{AssignedPartition, Assignment, Offset, Partition, Timestamp};
@@ -10,11 +11,20 @@ use crate::ahead::Ahead;
 use crate::arrival::Ownership;
 use crate::partitions::{Beginning, Owned, OwnershipPhase, Queue, Search};
 use crate::start::{CannotStart, Known, StartFrom, start_offset};
-use crate::{LogCommand, Step, StoreRequest, StoreWrite};
+use crate::{CatchUpTarget, LogCommand, Seen, Step, StoreRequest, StoreWrite};
 
 /// Time that steps in flight in a revoked partition may take before it is handed back. Shorter than the
 /// log's own deadline.
 const DRAIN: Duration = Duration::from_secs(4);
+
+/// Partitions that the store has given, and whose ends in the log are being read again.
+#[derive(Debug)]
+pub(super) struct Unchecked {
+    /// The number of the read.
+    look: u64,
+    assignment: Assignment,
+    owned: Vec<Ownership>,
+}
 
 impl Engine {
     pub(super) fn assigned(
@@ -35,7 +45,48 @@ impl Engine {
     }
 
     pub(super) fn acquired(&mut self, assignment: Assignment, owned: Vec<Ownership>, decision: &mut Decision<'_>) {
-        if let Some((partition, problem)) = self.cannot_start(assignment, &owned) {
+        match self.cannot_start(assignment, &owned) {
+            // The log's ends were read before the partitions were taken over. Until then their former owner may have read
+            // further, so the frontier is compared with ends that are read now.
+            Some((_, CannotStart::Ahead { .. })) => {
+                self.catch_up.start();
+                let look = self.catch_up.number();
+                self.unchecked.push(Unchecked { look, assignment, owned });
+                decision.steps.push(Step::Look(look));
+            }
+            problem => self.take_over(assignment, owned, problem, decision),
+        }
+    }
+
+    /// Takes ends that were read after partitions had been taken over, and begins those.
+    pub(super) fn ends_read(&mut self, look: u64, seen: Option<&CatchUpTarget>, decision: &mut Decision<'_>) {
+        let Some(at) = self.unchecked.iter().position(|unchecked| unchecked.look == look) else { return };
+        let Unchecked { assignment, owned, .. } = self.unchecked.remove(at);
+        let Some(CatchUpTarget { ends, .. }) = seen else {
+            if owned.iter().any(|of| self.acquiring.contains_key(&of.partition)) {
+                self.rejoin("the ends of partitions cannot be read", decision);
+            }
+            return;
+        };
+        let is_ahead = |of: &&Ownership| matches!(self.problem(assignment, of), Some(CannotStart::Ahead { .. }));
+        let ahead: BTreeSet<Partition> = owned.iter().filter(is_ahead).map(|of| of.partition).collect();
+        for Seen { partition, low, end } in ends.iter().filter(|seen| ahead.contains(&seen.partition)) {
+            if let Some((_, assigned)) = self.acquiring.get_mut(partition) {
+                (assigned.low, assigned.end) = (*low, *end);
+            }
+        }
+        let problem = self.cannot_start(assignment, &owned);
+        self.take_over(assignment, owned, problem, decision);
+    }
+
+    fn take_over(
+        &mut self,
+        assignment: Assignment,
+        owned: Vec<Ownership>,
+        problem: Option<(Partition, CannotStart)>,
+        decision: &mut Decision<'_>,
+    ) {
+        if let Some((partition, problem)) = problem {
             return decision.steps.push(Step::Fail(partition, problem));
         }
         let mut offsets = Vec::with_capacity(owned.len());
@@ -76,6 +127,8 @@ impl Engine {
         if offsets.is_empty() {
             return; // all of it was revoked meanwhile
         }
+        // The waits of these partitions are not known yet.
+        self.due.learn(decision.now);
         let paused = offsets
             .iter()
             .filter(|_| self.reading_paused)
@@ -99,14 +152,17 @@ impl Engine {
     /// Returns the problem because of which one of these partitions cannot be started, if there is one. An empty store
     /// shows only in some partitions: in others the group may have committed nothing yet, and there the flow looks new.
     fn cannot_start(&self, assignment: Assignment, owned: &[Ownership]) -> Option<(Partition, CannotStart)> {
-        let problem = |of: &Ownership| {
-            let (_, assigned) = self.acquiring.get(&of.partition).filter(|(asked, _)| *asked == assignment)?;
-            Some((of.partition, self.start(assigned, of.frontier, of.operator_offset, of.late).err()?))
-        };
+        let problem = |of: &Ownership| Some((of.partition, self.problem(assignment, of)?));
         let problems: Vec<_> = owned.iter().filter_map(problem).collect();
         let is_of_the_store =
             |(_, problem): &&(Partition, CannotStart)| matches!(problem, CannotStart::StoreEmpty { .. });
         problems.iter().find(is_of_the_store).or(problems.first()).copied()
+    }
+
+    /// Returns the problem because of which this partition cannot be started, if there is one and it is still assigned.
+    fn problem(&self, assignment: Assignment, of: &Ownership) -> Option<CannotStart> {
+        let (_, assigned) = self.acquiring.get(&of.partition).filter(|(asked, _)| *asked == assignment)?;
+        self.start(assigned, of.frontier, of.operator_offset, of.late).err()
     }
 
     pub(super) fn taken(&mut self, partitions: &[Partition], lost: bool, now: Timestamp) {
@@ -166,6 +222,7 @@ impl Engine {
     /// Forgets everything and requests a rejoin of the group, which then assigns partitions again.
     pub(super) fn rejoin(&mut self, why: &'static str, decision: &mut Decision<'_>) {
         self.acquiring.clear();
+        self.unchecked.clear();
         let ours: Vec<Partition> = self.partitions.0.keys().copied().collect();
         ours.into_iter().for_each(|partition| self.forget(partition));
         self.handing_back = false;

@@ -5,6 +5,7 @@ mod ahead;
 mod catching_up;
 mod clock;
 mod destinations;
+mod due;
 mod first_claim;
 mod held;
 mod lanes;

@@ -2,7 +2,7 @@
 
 use usher_proto::Timestamp;
 
-use super::{DUE_EVERY, DueQuery, Engine};
+use super::Engine;
 use crate::Destinations;
 
 impl Engine {
@@ -19,19 +19,6 @@ impl Engine {
         let times = times.chain(self.next_due_query(now)).chain(self.next_opening(now, destinations));
         // What is possible now has been done.
         times.filter(|at| *at > now).min()
-    }
-
-    /// Returns the time from which the store is to be asked for waits and pauses that are over; `None` while it must not
-    /// be, or has not answered.
-    pub(super) fn next_due_query(&self, now: Timestamp) -> Option<Timestamp> {
-        // Not while the log may hold unread records that would cancel a waiting run.
-        let may_ask = !self.is_holding() && !self.stopping && self.has_room() && self.time_ends();
-        match self.due {
-            _ if !may_ask || self.partitions.staying().is_empty() => None,
-            DueQuery::NotYet => Some(now),
-            DueQuery::Asked(_) => None,
-            DueQuery::Answered(at) => Some(at.plus(DUE_EVERY)),
-        }
     }
 
     /// Returns the time at which a destination takes calls again that heads wait for.

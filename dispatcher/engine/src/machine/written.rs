@@ -14,6 +14,7 @@ impl Engine {
         if changed == Changed::Fenced {
             return self.rejoin("a write says that a partition is somebody else's", decision);
         }
+        self.due.written(kind, changed);
         if self.lanes.is_given_back(key, event) {
             return self.given_back(key, *partition, changed, decision);
         }

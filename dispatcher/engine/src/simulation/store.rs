@@ -71,6 +71,7 @@ impl StoredRun {
 pub(super) struct DueRuns {
     pub(super) heads: Vec<Run>,
     pub(super) behind: Vec<SubjectId>,
+    pub(super) next: Option<Timestamp>,
     /// Partitions that the caller does not own any more, with the epochs that it named.
     pub(super) fenced: Vec<(Partition, Epoch)>,
 }
@@ -470,7 +471,7 @@ impl SimulatedStore {
     }
 
     pub(super) fn due(&mut self, partitions: &[(Partition, Epoch)], now: i64, events: &[EventPlan]) -> DueRuns {
-        let DueRuns { mut heads, mut behind, mut fenced } = DueRuns::default();
+        let DueRuns { mut heads, mut behind, mut next, mut fenced } = DueRuns::default();
         for (partition, epoch) in partitions {
             if !self.owns(*partition, *epoch) {
                 fenced.push((*partition, *epoch));
@@ -490,7 +491,9 @@ impl SimulatedStore {
                     behind.push(happening::key(self.row(number as usize).expect("a row").user));
                 }
             }
+            let left = self.partitions[Self::index(*partition)].due.first().map(|(at, _)| Timestamp::from_millis(*at));
+            next = next.into_iter().chain(left).min();
         }
-        DueRuns { heads, behind, fenced }
+        DueRuns { heads, behind, next, fenced }
     }
 }

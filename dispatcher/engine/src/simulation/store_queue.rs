@@ -170,7 +170,7 @@ impl World {
                 StoreWrite::Due(partitions) => {
                     let due = store.due(partitions, self.now, &self.events);
                     fenced = due.fenced;
-                    Input::Due { heads: due.heads, behind: due.behind, retried }
+                    Input::Due { heads: due.heads, behind: due.behind, next: due.next, retried }
                 }
                 // Operators read it, no replica does.
                 StoreWrite::ConfirmPause { .. } => return Vec::new(),

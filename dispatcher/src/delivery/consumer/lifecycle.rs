@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use usher_engine::Input;
 
-use super::{JoinedConsumer, sleep_until};
+use super::{JoinedConsumer, REPORT_EVERY, sleep_until};
 use crate::delivery::error::DispatcherError;
 
 /// Time allowed for steps in flight to finish after a stop was requested. It is below the process's own deadline,
@@ -73,8 +73,14 @@ impl JoinedConsumer {
         }
     }
 
-    /// Sets the gauges and the readiness of the flow, and logs what it waits for.
+    /// Sets the gauges and the readiness of the flow, and logs what it waits for. Is to be repeated while something is in flight
+    /// or pending, because then they change with time alone.
     pub(super) fn report(&mut self) {
+        let now = Instant::now();
+        let pending_for = self.consumer.executor.store_handle.pending_for();
+        let at_rest = pending_for.is_zero() && self.consumer.engine.is_idle() && !self.consumer.engine.is_catching_up();
+        self.reported_at = now;
+        self.report_at = (!at_rest).then(|| now + REPORT_EVERY);
         self.catching_up.follow(&self.consumer.flow.name, &self.consumer.engine);
         let metrics = &self.consumer.executor.metrics;
         let numbers = self.consumer.engine.numbers();
@@ -94,7 +100,6 @@ impl JoinedConsumer {
         set(&metrics.paused, usize::from(self.consumer.engine.is_paused()));
         set(&metrics.catching_up, usize::from(unread.is_some()));
         set(&metrics.catching_up_events, unread.map_or(0, |unread| usize::try_from(unread.events).unwrap_or(0)));
-        let pending_for = self.consumer.executor.store_handle.pending_for();
         set(&metrics.stalled_seconds, usize::try_from(pending_for.as_secs()).unwrap_or(usize::MAX));
         self.consumer.readiness.set(format!("flow {}", self.consumer.flow.name), pending_for < STALLED_AFTER);
     }

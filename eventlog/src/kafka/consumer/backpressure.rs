@@ -54,6 +54,11 @@ impl Backpressure {
         }
     }
 
+    /// Returns true if reading rests for any reason.
+    pub(super) fn is_any(&self) -> bool {
+        self.pending.is_some() || !self.paused.is_empty() || !self.in_librdkafka.is_empty()
+    }
+
     /// Returns true if polling does no harm: nothing is held up, or has been for so long that it is paused.
     pub(super) fn lets_read(&self, now: Instant) -> bool {
         self.pending.iter().chain(self.paused.values()).all(|since| lasts(*since, now))
@@ -61,7 +66,7 @@ impl Backpressure {
 
     /// Returns the changes that make the pauses in librdkafka those that last, and takes them for made.
     pub(super) fn changes(&mut self, owned: impl Iterator<Item = Partition>, now: Instant) -> PauseChanges {
-        if self.pending.is_none() && self.paused.is_empty() && self.in_librdkafka.is_empty() {
+        if !self.is_any() {
             return PauseChanges::default();
         }
         let all = self.pending.is_some_and(|since| lasts(since, now));

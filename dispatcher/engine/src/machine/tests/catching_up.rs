@@ -161,7 +161,7 @@ fn whatever_would_begin_is_held_wherever_it_comes_from() {
     let woken = Admission { heads: vec![run("new", 3)], woken: vec![run("woken", 4)], ..Admission::default() };
     let mut steps = bench.admitted(woken);
     steps.extend(bench.found(P, vec![run("stored", 5)], true));
-    steps.extend(bench.give(Input::Due { heads: vec![run("due", 6)], behind: Vec::new(), retried: false }));
+    steps.extend(bench.give(Input::Due { heads: vec![run("due", 6)], behind: Vec::new(), next: None, retried: false }));
     steps.extend(bench.finish("more-2"));
     assert!(has_load(&steps));
     steps.extend(bench.loaded("more", vec![run("more", 7)], false));

@@ -22,7 +22,7 @@ fn nothing_ends_by_time_while_nothing_proves_the_clock() {
     let mut bench = Bench::new(limits());
     bench.own(1, &[P]);
     // The answer to a request made before the clock became unproven.
-    bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), retried: false });
+    bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), next: None, retried: false });
     bench.give(Input::Clock(ClockState::Unproven));
     let expired = Run { expires_at: Some(NOW.minus(Duration::from_secs(1))), ..run("a", 1) };
     let admission = Admission { heads: vec![expired, run("b", 2)], ..Admission::default() };

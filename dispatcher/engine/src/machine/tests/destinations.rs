@@ -19,7 +19,7 @@ fn a_failure_counts_only_once_others_have_been_served_after_it() {
     bench.admit(vec![run("b", 2)]);
     bench.finish("b-2");
     let head = tried(run("a", 1), tries);
-    bench.give(Input::Due { heads: vec![head], behind: Vec::new(), retried: false });
+    bench.give(Input::Due { heads: vec![head], behind: Vec::new(), next: None, retried: false });
     assert_eq!(bench.at_work["a-1"].0.tries.counted, 1);
 }
 

@@ -3,6 +3,7 @@
 use usher_proto::{Assignment, Epoch, Offset};
 
 use super::*;
+use crate::start::CannotStart;
 
 #[test]
 fn what_comes_back_about_a_partition_that_was_taken_away_is_ignored() {
@@ -22,7 +23,7 @@ fn an_answer_that_was_lost_is_looked_for() {
         bench.give(Input::Admitted { partition: P, epoch: EPOCH, frontier: Offset(1), admission, retried: true });
     assert_eq!(found_after(&steps), [None]);
     // The same once more, while the store is being queried.
-    bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), retried: true });
+    bench.give(Input::Due { heads: Vec::new(), behind: Vec::new(), next: None, retried: true });
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)), [None]);
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)), []);
 }
@@ -216,4 +217,51 @@ fn a_search_of_many_partitions_at_once_does_not_go_beyond_the_bound() {
     let steps = bench.looked(&steps, &[]);
     assert_eq!(found_after(&steps).len(), MAX_RUNS / FOUND_AT_ONCE);
     assert_eq!(found_after(&bench.found(P, Vec::new(), true)).len(), 1, "the next one's turn");
+}
+
+/// Gives the engine a partition whose end was 5 at its assignment, and whose frontier in the store is 9 by now. Returns the
+/// number of the read of the ends that follows.
+fn owning_what_has_gone_further(bench: &mut Bench) -> u64 {
+    let given = AssignedPartition { partition: P, committed: Some(Offset(9)), low: Offset(0), end: Offset(5) };
+    bench.give(Input::Assigned { assignment: Assignment(1), partitions: vec![given] });
+    let owned = vec![Ownership { frontier: Some(Offset(9)), ..owned_from_the_start(&P) }];
+    let steps = bench.give(Input::Acquired { assignment: Assignment(1), owned });
+    assert!(!steps.iter().any(|step| matches!(step, Step::Fail(..) | Step::Log(_))), "{steps:?}");
+    look(&steps).unwrap_or_else(|| panic!("the ends are read again: {steps:?}"))
+}
+
+fn ends(end: i64) -> CatchUpTarget {
+    CatchUpTarget { paused: None, ends: vec![Seen { partition: P, low: Offset(0), end: Offset(end) }] }
+}
+
+#[test]
+fn what_the_former_owner_has_read_since_the_assignment_is_not_beyond_the_end() {
+    let mut bench = Bench::new(limits());
+    let look = owning_what_has_gone_further(&mut bench);
+    let steps = bench.give(Input::Looked { look, seen: Some(ends(12)) });
+    let start = LogCommand::Start { assignment: Assignment(1), offsets: vec![(P, Offset(9))] };
+    assert!(steps.contains(&Step::Log(start)), "{steps:?}");
+    let steps = bench.looked(&steps, &[(P, 12)]);
+    assert!(bench.engine.is_catching_up(), "what was added since is read first: {steps:?}");
+}
+
+#[test]
+fn a_log_that_ends_before_its_store_is_reported_once_its_end_has_been_read_after_the_store() {
+    let mut bench = Bench::new(limits());
+    let look = owning_what_has_gone_further(&mut bench);
+    let steps = bench.give(Input::Looked { look, seen: Some(ends(8)) });
+    let problem = CannotStart::Ahead { at: Offset(9), end: Offset(8) };
+    assert!(steps.contains(&Step::Fail(P, problem)), "{steps:?}");
+}
+
+#[test]
+fn ends_that_cannot_be_read_again_are_read_with_the_next_assignment() {
+    let mut bench = Bench::new(limits());
+    let look = owning_what_has_gone_further(&mut bench);
+    assert!(is_rejoin(&bench.give(Input::Looked { look, seen: None })));
+    let mut bench = Bench::new(limits());
+    let look = owning_what_has_gone_further(&mut bench);
+    bench.give(Input::Revoked { partitions: vec![P], lost: true });
+    let steps = bench.give(Input::Looked { look, seen: Some(ends(8)) });
+    assert_eq!(steps, [], "it is another replica's");
 }

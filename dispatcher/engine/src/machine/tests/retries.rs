@@ -30,7 +30,7 @@ fn a_retry_that_is_far_off_is_parked_and_its_lane_is_out_of_memory_until_it_is_d
     assert!(!has_load(&steps), "the lane waits for it");
     assert_eq!(bench.numbers(), Counts::default());
     bench.now = bench.now.plus(Duration::from_secs(6));
-    let steps = bench.give(Input::Due { heads: vec![parked], behind: Vec::new(), retried: false });
+    let steps = bench.give(Input::Due { heads: vec![parked], behind: Vec::new(), next: None, retried: false });
     assert_eq!(begun(&steps), ["a-1"]);
 }
 
@@ -72,7 +72,7 @@ fn spent_retries_and_rejections_are_buried_and_the_lane_goes_on() {
     let ChangeKind::Park { tries, .. } = change.kind else { panic!("{change:?}") };
     bench.wrote(change, Changed::Written);
     let head = tried(run("a", 1), tries);
-    let steps = bench.give(Input::Due { heads: vec![head], behind: Vec::new(), retried: false });
+    let steps = bench.give(Input::Due { heads: vec![head], behind: Vec::new(), next: None, retried: false });
     let (reason, steps) = bench.dead_letter(&steps);
     assert_eq!(reason, Reason::RetriesSpent);
     assert!(has_load(&steps));
