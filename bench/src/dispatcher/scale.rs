@@ -20,7 +20,7 @@ use crate::topic;
 const CASE: &str = "scale, http step";
 /// Number by which one quantity is multiplied.
 const TIMES: usize = 10;
-/// Largest ratio of an event's cost to the cost of the plain arm.
+/// Largest ratio of the cost of an event, or of its byte, to that of the plain arm.
 const FLAT: f64 = 1.15;
 /// First number of the events and of the users whose runs wait: far from those that are worked on.
 const WAITING_FROM: usize = 500_000;
@@ -54,6 +54,18 @@ struct ScaleArm {
 
 const PLAIN: ScaleArm = ScaleArm { name: "plain", events: 1, users: 1, waiting: 1, metadata: 1 };
 
+impl ScaleArm {
+    fn filling(&self) -> usize {
+        self.metadata * topic::FILLING
+    }
+
+    /// Returns the size of an event's body.
+    #[expect(clippy::cast_precision_loss, reason = "a size below 2^53")]
+    fn event_bytes(&self) -> f64 {
+        topic::webhook("user.created", 0, 0, self.filling()).body.len() as f64
+    }
+}
+
 /// All arms.
 const ARMS: [ScaleArm; 5] = [
     PLAIN,
@@ -84,7 +96,7 @@ pub(crate) async fn measure(
                 keys: KeyChoice::Uniform,
                 delay: Duration::ZERO,
                 step: StepChoice::Http,
-                filling: arm.metadata * topic::FILLING,
+                filling: arm.filling(),
             };
             let kafka = KafkaTopic::named(&unique("bench"))?;
             let at = DispatchRound { services, topic: &kafka.topic(), scenario, sink, round };
@@ -153,11 +165,15 @@ async fn let_them_wait(
 /// Returns the targets that these samples tell of.
 pub(crate) fn targets(samples: &[Sample]) -> Vec<TargetRow> {
     let values = Values::of(samples, CASE);
-    let row = |arm: &ScaleArm| TargetRow {
-        measure: format!("{} / {}, CPU an event", arm.name, PLAIN.name),
-        target: Bound::AtMost(FLAT),
-        values: values.ratio(arm.name, PLAIN.name, Sample::cpu),
-        command: "just bench scale".to_owned(),
+    let row = |arm: &ScaleArm| {
+        // Larger events may cost as much more as they are larger.
+        let larger = arm.event_bytes() / PLAIN.event_bytes();
+        TargetRow {
+            measure: format!("{} / {}, CPU {}", arm.name, PLAIN.name, if larger > 1.0 { "a byte" } else { "an event" }),
+            target: Bound::AtMost(FLAT),
+            values: values.ratio(arm.name, PLAIN.name, Sample::cpu).into_iter().map(|ratio| ratio / larger).collect(),
+            command: "just bench scale".to_owned(),
+        }
     };
     ARMS.iter().skip(1).map(row).collect()
 }

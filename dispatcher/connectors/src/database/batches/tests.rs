@@ -99,7 +99,8 @@ impl Scene {
 }
 
 async fn ends(calls: Vec<JoinHandle<Result<bool, Outcome>>>) -> Vec<Result<bool, Outcome>> {
-    join_all(calls).await.into_iter().map(|end| end.expect("a call ends")).collect()
+    let ended = tokio::time::timeout(Duration::from_secs(10), join_all(calls)).await;
+    ended.expect("every call ends").into_iter().map(|end| end.expect("a call ends")).collect()
 }
 
 #[tokio::test]
