@@ -11,6 +11,7 @@ mod metrics;
 mod publish;
 mod published;
 mod refusals;
+mod room;
 mod server;
 #[cfg(test)]
 mod testing;

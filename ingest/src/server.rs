@@ -12,7 +12,6 @@ use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Limited};
 use prometheus::{IntGauge, Registry};
-use tokio::sync::Semaphore;
 use tracing::{Instrument as _, Span};
 use usher_eventlog::{Log, MAX_BODY};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
@@ -24,16 +23,12 @@ use crate::error::Refusal;
 use crate::metrics::IngestMetrics;
 use crate::publish::{DEADLINE, Publisher};
 use crate::refusals::{RefusalCause, Refusals};
+use crate::room::Room;
 use crate::sources::{Sender, Senders};
 use crate::unsubscribe;
 
 /// The needs that must be met before `ingest` is ready.
 pub const NEEDS: [&str; 1] = ["log"];
-
-/// Maximum number of verified requests in flight; further ones are refused and must be repeated. With bodies of 1 MiB
-/// they use at most this many MiB. An unverified request takes no permit, because anybody could occupy permits that
-/// way; [`usher_service::http`] bounds those requests.
-const MAX_IN_FLIGHT: usize = 512;
 
 /// Time for a body to arrive.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,7 +43,7 @@ pub(crate) struct Ingest {
     pub(crate) unsubscribe: Option<UnsubscribeSecrets>,
     pub(crate) publisher: Publisher,
     pub(crate) metrics: IngestMetrics,
-    pub(crate) in_flight: Semaphore,
+    pub(crate) room: Room,
     refusals: Refusals,
 }
 
@@ -98,7 +93,7 @@ impl Ingest {
             unsubscribe: config.unsubscribe.clone(),
             publisher: Publisher::new(log, config.layout.events(), refusals.clone()),
             metrics: IngestMetrics::register(registry)?,
-            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            room: Room::new(),
             refusals,
         })
     }
@@ -134,7 +129,7 @@ impl Ingest {
     }
 
     /// Verifies a request and publishes its event. Checks run cheapest first: headers, declared length, body,
-    /// signature, JSON; then a permit is taken and the event is published.
+    /// signature, JSON; then room is taken and the event is published.
     async fn keep(&self, sender: &dyn Sender, instance: &str, request: Request<Body>) -> Result<(), Refusal> {
         let (head, body) = request.into_parts();
         let largest = self.publisher.largest_body();
@@ -151,7 +146,7 @@ impl Ingest {
             };
             #[expect(clippy::cast_precision_loss, reason = "a size below 2^53")]
             self.metrics.body_bytes.observe(event.body.len() as f64);
-            let _permit = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
+            let _room = self.room.take(event.body.len()).ok_or(Refusal::Busy)?;
             let _timer = self.metrics.publish_seconds.start_timer();
             let span = span(&event);
             trace::continue_from(&span, event.trace_parent());

@@ -98,7 +98,7 @@ impl Ingest {
     }
 
     async fn keep_click(&self, link: Unsubscribe, token: &str) -> UnsubscribeOutcome {
-        let Ok(_room) = self.in_flight.try_acquire() else { return UnsubscribeOutcome::Busy };
+        let Some(_room) = self.room.take(token.len()) else { return UnsubscribeOutcome::Busy };
         let event = event(link, token, clock::now());
         let _timer = self.metrics.publish_seconds.start_timer();
         match tokio::time::timeout(DEADLINE, self.publisher.publish(event)).await {
