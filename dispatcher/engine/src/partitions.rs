@@ -1,12 +1,16 @@
 //! The partitions that a flow owns: the position of each, and its pending work.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use usher_proto::{Assignment, Epoch, Event, EventRef, Offset, Partition, Timestamp};
+use usher_proto::{Assignment, Epoch, Event, EventRef, Offset, Partition, SubjectId, Timestamp};
 
 use super::Run;
 use super::ahead::Ahead;
-use super::arrival::Batch;
+use super::arrival::{Arrival, Batch};
+
+/// Largest number of events that are admitted for each slot: those of keys that need none are admitted between the others, and
+/// the others wait for them.
+const PER_SLOT: usize = 4;
 
 /// A place in a partition's order; `None` is before all others.
 pub(super) type SearchPlace = Option<(i64, EventRef)>;
@@ -48,15 +52,23 @@ impl Queue {
         }
     }
 
-    /// Removes and returns the first batch, or its first `most` events.
-    pub(super) fn pop(&mut self, most: usize) -> Option<Batch> {
-        let batch = match self.batches.front_mut()? {
-            first if first.arrivals.len() > most => first_events(first, most),
+    /// Removes and returns the first batch, or only its first events: those before there are more than `most` different keys
+    /// that need a slot, and at most [`PER_SLOT`] for each of them. Returns the number of these keys, too.
+    pub(super) fn pop(&mut self, most: usize, needs_slot: impl Fn(&SubjectId) -> bool) -> Option<(Batch, usize)> {
+        let first = self.batches.front_mut()?;
+        let mut keys = HashSet::new();
+        let mut fit = |arrival: &&Arrival| {
+            let key = &arrival.event.subject;
+            !arrival.starts || !needs_slot(key) || keys.contains(key) || keys.len() < most && keys.insert(key.clone())
+        };
+        let fitting = first.arrivals.iter().take(PER_SLOT * most).take_while(&mut fit).count();
+        let batch = match first {
+            first if fitting < first.arrivals.len() => first_events(first, fitting),
             _ => self.batches.pop_front()?,
         };
         self.events -= batch.len();
         self.bytes -= batch.weight();
-        Some(batch)
+        Some((batch, keys.len()))
     }
 
     /// Discards all batches.
@@ -137,6 +149,8 @@ pub(super) struct Owned {
     pub(super) admitting: bool,
     /// Number of events in that batch.
     pub(super) in_admission: usize,
+    /// Number of keys of these events that need a slot.
+    pub(super) keys_in_admission: usize,
     /// The runs of that batch that may begin with their admission.
     pub(super) beginning: Beginning,
     /// Batches that wait for admission.
@@ -234,12 +248,19 @@ impl Partitions {
         self.0.iter().filter(|(_, owned)| admissible(owned)).map(|(partition, _)| *partition).collect()
     }
 
-    /// Returns the next events of a partition, at most so many.
-    pub(super) fn next_batch(&mut self, partition: Partition, most: usize) -> Option<Batch> {
+    /// Returns the next events of a partition: those of at most `most` keys that need a slot, and those of other keys
+    /// between them.
+    pub(super) fn next_batch(
+        &mut self,
+        partition: Partition,
+        most: usize,
+        needs_slot: impl Fn(&SubjectId) -> bool,
+    ) -> Option<Batch> {
         let owned = self.0.get_mut(&partition)?;
-        let batch = owned.waiting.pop(most)?;
+        let (batch, keys) = owned.waiting.pop(most, needs_slot)?;
         owned.admitting = true;
         owned.in_admission = batch.len();
+        owned.keys_in_admission = keys;
         Some(batch)
     }
 
@@ -252,6 +273,11 @@ impl Partitions {
     /// Returns the number of runs that may begin with their admission.
     pub(super) fn beginning(&self) -> usize {
         self.0.values().map(|owned| owned.beginning.runs).sum()
+    }
+
+    /// Returns the number of keys that need a slot and whose events are being admitted.
+    pub(super) fn keys_in_admission(&self) -> usize {
+        self.0.values().map(|owned| owned.keys_in_admission).sum()
     }
 
     /// Returns the number of events that are being admitted.

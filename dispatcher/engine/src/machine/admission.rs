@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use usher_proto::{Assignment, Epoch, Offset, Partition, Timestamp};
+use usher_proto::{Assignment, Epoch, Offset, Partition, SubjectId, Timestamp};
 
 use super::{Decision, Engine};
 use crate::arrival::{Arrival, Batch, RefusedRecord};
@@ -79,7 +79,9 @@ impl Engine {
         let most = if self.is_holding() { BATCH } else { few.div_ceil(partitions.len()) };
         let ahead = self.soon_free();
         for partition in partitions {
-            let Some(mut batch) = self.partitions.next_batch(partition, most) else { continue };
+            // A key that has a lane waits for it and takes no slot, so that the events of a busy key keep nobody else's back.
+            let needs_slot = |key: &SubjectId| !self.lanes.has(key);
+            let Some(mut batch) = self.partitions.next_batch(partition, most, needs_slot) else { continue };
             batch.begins = self.may_begin(&batch, decision);
             if let Some(owned) = self.partitions.0.get_mut(&partition) {
                 let (runs, catch_up) = (batch.begins.len(), self.catch_up.number());
@@ -108,7 +110,7 @@ impl Engine {
     /// Returns the number of slots that no run is about to take, with those that are free soon.
     fn free_slots(&self) -> usize {
         let free = self.slots_of(self.slots(), self.soon_free());
-        free.saturating_sub(self.lanes.ready() + self.partitions.in_admission())
+        free.saturating_sub(self.lanes.ready() + self.partitions.keys_in_admission())
     }
 
     /// Returns the number of slots that should become free while events are admitted: as many as during the last admission.

@@ -40,6 +40,7 @@ impl Engine {
         let Some(owned) = self.partitions.current(partition, epoch) else { return };
         owned.admitting = false;
         owned.in_admission = 0;
+        owned.keys_in_admission = 0;
         let beginning = std::mem::take(&mut owned.beginning);
         let Some(Admission { heads, followers, woken, behind, cancelled, .. }) = admission else {
             return self.rejoin("the store says that a partition is somebody else's", decision);

@@ -114,6 +114,7 @@ impl Engine {
                 phase,
                 admitting: false,
                 in_admission: 0,
+                keys_in_admission: 0,
                 beginning: Beginning::default(),
                 waiting: Queue::default(),
                 search: Search::From(None),

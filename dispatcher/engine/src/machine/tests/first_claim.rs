@@ -14,14 +14,18 @@ fn read(bench: &mut Bench, arrivals: Vec<Arrival>) -> Vec<Step> {
     bench.give(Input::Read { assignment: Assignment(1), partition: P, next, arrivals, refused: Vec::new() })
 }
 
-/// Returns the positions of the runs that may begin with the admission that the steps request.
-fn begins(steps: &[Step]) -> Vec<i64> {
+/// Returns the batch whose admission the steps request.
+fn batch_of(steps: &[Step]) -> &Batch {
     let batch = |step| match step {
         &Step::Store(StoreRequest::Write(StoreWrite::Admit(ref batch))) => Some(batch),
         _ => None,
     };
-    let batch: &Batch = steps.iter().find_map(batch).unwrap_or_else(|| panic!("a batch is admitted: {steps:?}"));
-    batch.begins.iter().map(|offset| offset.0).collect()
+    steps.iter().find_map(batch).unwrap_or_else(|| panic!("a batch is admitted: {steps:?}"))
+}
+
+/// Returns the positions of the runs that may begin with the admission that the steps request.
+fn begins(steps: &[Step]) -> Vec<i64> {
+    batch_of(steps).begins.iter().map(|offset| offset.0).collect()
 }
 
 fn starting(keys: &[&str]) -> Vec<Arrival> {
@@ -168,4 +172,25 @@ fn as_many_more_runs_begin_as_slots_became_free_during_the_last_admission() {
     // None became free meanwhile, so the next ones wait for their own.
     assert_eq!(begins(&bench.after(Duration::from_millis(50))), NOBODY);
     assert_eq!(begun(&bench.admit(vec![run("k9", 9)])), NONE, "a run without a claim needs a slot of its own");
+}
+
+#[test]
+fn the_events_of_a_busy_key_keep_no_others_back() {
+    let mut bench = Bench::owning(FlowLimits { in_flight: 4, ..limits() });
+    read(&mut bench, vec![arrival(&run("busy", 0))]);
+    bench.admit(vec![claimed("busy", 0)]);
+    // Three slots are free. The busy key needs none of them, and the others have two events each.
+    let keys = ["busy", "busy", "busy", "busy", "busy", "a", "a", "busy", "b", "c", "b", "d"];
+    let waiting = keys.iter().zip(1..).map(|(key, position)| arrival(&run(key, position))).collect();
+    let steps = read(&mut bench, waiting);
+    assert_eq!(begins(&steps), [6, 9, 10]);
+    let admitted = |steps: &[Step]| batch_of(steps).arrivals.iter().map(|arrival| arrival.offset.0).collect::<Vec<_>>();
+    assert_eq!(admitted(&steps), (1..12).collect::<Vec<_>>(), "all but the event of the fourth key");
+    bench.admit(vec![claimed("a", 6), claimed("b", 9), claimed("c", 10)]);
+
+    // Not without bound, because the admission of many events takes long.
+    let waiting = (20..60).map(|position| arrival(&run("busy", position))).collect();
+    read(&mut bench, waiting);
+    let steps = bench.after(Duration::from_millis(50));
+    assert_eq!(admitted(&steps), (12..13).chain(20..35).collect::<Vec<_>>(), "four for each slot");
 }
