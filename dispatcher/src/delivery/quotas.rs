@@ -1,8 +1,8 @@
 //! Quotas: each call of an account that has one waits here for its permit.
 //!
 //! A rate limit that a destination announces is applied like a configured one. The process's share of each account is a
-//! short lease from the store, renewed twice a second while anything is called, and every two seconds otherwise. While the store is unreachable the lease runs out, and nothing
-//! is sent. Within the process a `governor` limiter sets the pace, and urgent flows go first.
+//! short lease from the store, renewed twice a second while anything is called, and every two seconds otherwise. While the
+//! store is unreachable the lease runs out, and nothing is sent. Within the process a `governor` limiter sets the pace, and urgent flows go first.
 
 mod limiter;
 
