@@ -23,6 +23,8 @@ const PAUSED_EVERY: Duration = Duration::from_secs(2);
 const ENDED_BEFORE_REUSE: u64 = 8_192;
 /// Interval between reads of the log's watermarks, and of dead letters to erase.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Interval between checks of how many runs have ended. At ten thousand runs a second their rows take some 30 MB until then.
+const REUSE_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Interval between reads of the offsets at half of the log's retention, which is a day at least.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// Minimum age of counts of runs before they are counted again, however often the metrics are read.
@@ -178,7 +180,7 @@ impl SharedHousekeeper {
 
     /// Makes the space of ended runs available again, once there are enough of them.
     async fn reuse_space(&self) {
-        let mut due = every(LOOK_EVERY);
+        let mut due = every(REUSE_AT_MOST_EVERY);
         let mut reused_at = self.ended();
         loop {
             due.tick().await;

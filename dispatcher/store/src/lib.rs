@@ -40,7 +40,7 @@ use usher_sql::{MigrationError, SqlError, Tables};
 pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due"),
