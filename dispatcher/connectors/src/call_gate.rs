@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
+use usher_engine::Answer;
 use usher_quota::RateLimitHeaders;
 use usher_service::clock;
 
@@ -21,7 +22,16 @@ pub struct CallGate {
     /// Limits the further requests. `None` if nothing does.
     further: Option<Arc<dyn RequestGate>>,
     begun: AtomicBool,
-    observed: Mutex<Option<RateLimitHeaders>>,
+    observed: Mutex<Observed>,
+}
+
+/// What a call has shown of its destination.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The rate limit headers of the last answer; `None` if there was none.
+    pub headers: Option<RateLimitHeaders>,
+    /// The last answer that was no success, or the failure to get one; `None` if every request had success.
+    pub answer: Option<Answer>,
 }
 
 impl CallGate {
@@ -47,11 +57,16 @@ impl CallGate {
     /// Records the rate limit headers of an answer.
     pub(crate) fn observe(&self, headers: &HeaderMap) {
         let headers = RateLimitHeaders::read(headers, clock::wall());
-        *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = Some(headers);
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner).headers = Some(headers);
     }
 
-    /// Returns the rate limit headers of the call's last answer; `None` if there was no answer.
-    pub fn into_observed(self) -> Option<RateLimitHeaders> {
+    /// Records an answer that is no success, for operators.
+    pub(crate) fn refused(&self, answer: Answer) {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner).answer = Some(answer);
+    }
+
+    /// Returns what the call has shown.
+    pub fn into_observed(self) -> Observed {
         self.observed.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,7 +105,11 @@ mod tests {
         for remaining in ["7", "3"] {
             gate.observe(&answer(200, "").with("ratelimit-remaining", remaining).headers);
         }
-        assert_eq!(gate.into_observed().and_then(|headers| headers.remaining), Some(3));
-        assert_eq!(CallGate::open().into_observed(), None);
+        gate.refused(Answer::new(Some(429), None, None));
+        let observed = gate.into_observed();
+        assert_eq!(observed.headers.and_then(|headers| headers.remaining), Some(3));
+        assert_eq!(observed.answer.and_then(|answer| answer.status), Some(429));
+        let nothing = CallGate::open().into_observed();
+        assert!(nothing.headers.is_none() && nothing.answer.is_none());
     }
 }

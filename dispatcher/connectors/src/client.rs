@@ -12,7 +12,7 @@ use usher_service::clock;
 use usher_service::options::Environment;
 
 use super::path::HttpClient;
-use super::{ATTEMPT_DEADLINE, CallGate, Lookup};
+use super::{ATTEMPT_DEADLINE, CallGate, Lookup, answer};
 
 /// Time limit for establishing a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -94,9 +94,15 @@ impl HttpAnswer {
 /// Sends a request, when the gate allows it, and reads the head of the answer.
 async fn receive_head(request: RequestBuilder, gate: &CallGate) -> Result<Response, Outcome> {
     gate.pass().await;
-    let response = request.send().await.map_err(|error| Outcome::retry(cause(&error)))?;
+    let response = request.send().await.map_err(|error| failed(&error, gate))?;
     gate.observe(response.headers());
     Ok(response)
+}
+
+/// Records why a request got no answer, and returns the retry.
+fn failed(error: &reqwest::Error, gate: &CallGate) -> Outcome {
+    gate.refused(answer::no_answer(error));
+    Outcome::retry(cause(error))
 }
 
 /// Sends a request and reads the answer. Returns a retry if there is no answer.
@@ -109,8 +115,13 @@ pub(super) async fn send(request: RequestBuilder, gate: &CallGate) -> Result<Htt
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER => body.extend_from_slice(&chunk),
             // The end of the body, or of what is read of it: the needed fields stand at the beginning.
-            Ok(_) => return Ok(HttpAnswer { status, headers, body }),
-            Err(error) => return Err(Outcome::retry(cause(&error))),
+            Ok(_) => {
+                if !status.is_success() {
+                    gate.refused(answer::refusal(status, &body));
+                }
+                return Ok(HttpAnswer { status, headers, body });
+            }
+            Err(error) => return Err(failed(&error, gate)),
         }
     }
 }
@@ -134,14 +145,17 @@ pub(super) fn no_lookup(answer: Result<HttpAnswer, Outcome>) -> Lookup {
 /// the result.
 pub(super) async fn send_for_status(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
     let mut response = receive_head(request, gate).await?;
+    let mut body = Vec::new();
     let rest = async {
-        let mut unread = 0;
-        while let (true, Ok(Some(chunk))) = (unread < MAX_UNREAD, response.chunk().await) {
-            unread += chunk.len();
+        while let (true, Ok(Some(chunk))) = (body.len() < MAX_UNREAD, response.chunk().await) {
+            body.extend_from_slice(&chunk);
         }
     };
     // If the body is too long or too slow, dropping the response closes the connection.
     let _ = tokio::time::timeout(UNREAD_DEADLINE, rest).await;
+    if !response.status().is_success() {
+        gate.refused(answer::refusal(response.status(), &body));
+    }
     Ok(HttpAnswer { status: response.status(), headers: std::mem::take(response.headers_mut()), body: Vec::new() })
 }
 

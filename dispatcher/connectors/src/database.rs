@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use batches::RowBatches;
-use classify::classify;
+use classify::failed;
 use request::RowChange;
 use serde_json::json;
 use usher_engine::{Effect, Outcome};
@@ -70,16 +70,16 @@ impl Directory {
     }
 
     /// Carries out a stored change. `Err` is the outcome if it cannot be read or the database refuses it.
-    async fn apply(&self, request: &[u8]) -> Result<Outcome, Outcome> {
+    async fn apply(&self, request: &[u8], gate: &CallGate) -> Result<Outcome, Outcome> {
         match stored::read(request)? {
             RowChange::Upsert(row) => {
                 let row = Arc::new(row);
-                let written = self.batches.upsert(row.clone(), request.len()).await?;
+                let written = self.batches.upsert(row.clone(), request.len(), gate).await?;
                 Ok(if written { done(row.id(), "upserted") } else { Outcome::Overtaken })
             }
             // Alone: deleting the rows that belong to an object may take long, and other calls must not wait for it.
             RowChange::Delete { kind, id, at } => {
-                write::delete(&self.database, kind, &id, at).await.map_err(|error| classify(&error))?;
+                write::delete(&self.database, kind, &id, at).await.map_err(|error| failed(&error, gate))?;
                 Ok(done(&id, "deleted"))
             }
         }
@@ -100,8 +100,8 @@ impl Connector for Directory {
         stored::write(&request::prepare(inputs)?)
     }
 
-    async fn attempt(&self, request: &[u8], _: &str, _: &CallGate) -> Outcome {
-        self.apply(request).await.unwrap_or_else(|outcome| outcome)
+    async fn attempt(&self, request: &[u8], _: &str, gate: &CallGate) -> Outcome {
+        self.apply(request, gate).await.unwrap_or_else(|outcome| outcome)
     }
 }
 

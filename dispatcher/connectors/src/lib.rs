@@ -11,6 +11,7 @@ mod connector;
 mod spec;
 mod step_input;
 
+mod answer;
 mod client;
 mod fit;
 mod limits;
@@ -30,7 +31,7 @@ mod stripe;
 
 use std::time::Duration;
 
-pub use call_gate::{CallGate, RequestGate};
+pub use call_gate::{CallGate, Observed, RequestGate};
 pub use connector::{Connector, Connectors, Idempotency, Lookup};
 pub use database::USERS_TABLES;
 pub use fit::Unfit;

@@ -71,10 +71,10 @@ impl Smtp {
     }
 
     /// Sends a stored mail. `Err` is the outcome if the server did not take it.
-    async fn send(&self, request: &[u8], key: &str) -> Result<Outcome, Outcome> {
+    async fn send(&self, request: &[u8], key: &str, gate: &CallGate) -> Result<Outcome, Outcome> {
         let mail: Mail = stored::read(request)?;
         let id = mail.message_id(key);
-        self.server.send(&mail, &id).await?;
+        self.server.send(&mail, &id, gate).await?;
         Ok(Outcome::Done(Effect::new(id, json!({}))))
     }
 }
@@ -89,7 +89,7 @@ impl Connector for Smtp {
         stored::write(&request::prepare(inputs, self.from.as_ref(), usher_service::clock::now())?)
     }
 
-    async fn attempt(&self, request: &[u8], idempotency_key: &str, _: &CallGate) -> Outcome {
-        self.send(request, idempotency_key).await.unwrap_or_else(|outcome| outcome)
+    async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
+        self.send(request, idempotency_key, gate).await.unwrap_or_else(|outcome| outcome)
     }
 }

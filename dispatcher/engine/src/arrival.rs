@@ -169,7 +169,7 @@ impl FirstClaim {
         now: Timestamp,
     ) -> Change {
         let kind = ChangeKind::Park { until: now, tries: AttemptState::default(), request: None };
-        Change { event, key, partition, epoch, kind }
+        Change { event, key, partition, epoch, kind, story: Box::default() }
     }
 
     /// Returns the run as it is admitted with this claim.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use usher_proto::{Epoch, EventRef, Partition, Reason, SubjectId, Timestamp};
 
 use super::run::AttemptState;
+use super::story::StoryEntry;
 use super::{Effect, RunState};
 
 /// A change of one run.
@@ -21,6 +22,8 @@ pub struct Change {
     pub epoch: Epoch,
     /// The kind of the change.
     pub kind: ChangeKind,
+    /// What has happened to the run since its last change, in order.
+    pub story: Box<[StoryEntry]>,
 }
 
 /// The kinds of changes of a run.
@@ -50,6 +53,15 @@ pub enum ChangeKind {
         until: Timestamp,
         /// The subject's revision that was examined: a later one ends the wait early. Absent if only time ends it.
         news_after: Option<i64>,
+    },
+    /// An attempt has failed and is to be repeated shortly, or when its destination takes calls. The lane stays in memory.
+    Retry {
+        /// The time from which the next attempt may be made.
+        at: Timestamp,
+        /// The attempts so far.
+        tries: AttemptState,
+        /// The request whose outcome is unknown; absent if there is none.
+        request: Option<Vec<u8>>,
     },
     /// The run is to be attempted again later, and blocks its lane until then.
     Park {

@@ -8,7 +8,7 @@ use super::arrival::{Admission, Arrival, Ownership, RefusedRecord};
 use super::breaker::Permit;
 use super::change::{Change, Changed};
 use super::clock::ClockState;
-use super::{Outcome, Run, Seen, SkipReason};
+use super::{AttemptSeen, NotCalled, Outcome, Run, Seen, SkipReason};
 
 /// The flow's pause and the log's ends, read after the flow's partitions were taken over in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,11 +210,22 @@ pub enum StepReport {
         step: String,
         /// The continuation after the step.
         next: NextStep,
+        /// The time and the answer of the attempt; absent if nothing was sent.
+        seen: Option<AttemptSeen>,
     },
     /// The step does not apply; the run continues with the next one.
-    Skipped(NextStep),
+    Skipped {
+        /// The step's name.
+        step: String,
+        /// The reason.
+        why: NotCalled,
+        /// The continuation after the step.
+        next: NextStep,
+    },
     /// The step would write to a recipient who must be skipped; the run continues with the next step.
     HeldBack {
+        /// The step's name.
+        step: String,
         /// The reason.
         held: SkipReason,
         /// The continuation after the step.

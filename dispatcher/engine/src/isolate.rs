@@ -287,8 +287,14 @@ mod tests {
             let kind =
                 ChangeKind::End { state: RunState::Done, effect: None, note: None, verdict: None, in_doubt: false };
             let event = event();
-            let of_one =
-                Change { event: event.reference(), key: event.subject.clone(), partition, epoch: Epoch(epoch), kind };
+            let of_one = Change {
+                event: event.reference(),
+                key: event.subject.clone(),
+                partition,
+                epoch: Epoch(epoch),
+                kind,
+                story: Box::default(),
+            };
             let changed =
                 change(&Away(AtomicUsize::new(lasts)), &vec![of_one; 4]).now_or_never().flatten().expect("an answer");
             assert_eq!(changed, vec![Changed::Written; 4], "{lasts}");

@@ -290,11 +290,14 @@ impl Lanes {
     /// Lets the head rest until `until`, and with it its lane.
     pub(super) fn rest(&mut self, key: &SubjectId, until: Timestamp) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
+        if lane.leaving {
+            return self.forget(key);
+        }
         let asked = lane.runs.front().and_then(|run| run.destination.clone());
-        let was_busy = std::mem::replace(&mut lane.head, Head::Resting(until)) == Head::Busy;
-        self.resting.insert((until, key.clone()), ());
-        if was_busy {
-            self.no_longer_busy(&asked);
+        self.no_longer_pending(key, &asked);
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.head = Head::Resting(until);
+            self.resting.insert((until, key.clone()), ());
         }
     }
 

@@ -18,6 +18,7 @@ pub mod retry;
 pub mod run;
 pub mod start;
 pub mod step;
+pub mod story;
 
 mod ahead;
 mod catch_up;
@@ -36,6 +37,7 @@ pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
 pub use run::{AttemptState, Run, RunState};
 pub use step::{AheadRange, LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
+pub use story::{Answer, AttemptSeen, NotCalled, StoryEntry};
 
 #[cfg(test)]
 mod properties;

@@ -144,6 +144,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Returns the outcome's name in metrics, logs and stories: `done`, `overtaken`, a cause or a reason.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Overtaken => "overtaken",
+            Self::Retry { cause, .. } => cause.label(),
+            Self::Reject { reason, .. } => reason.label(),
+        }
+    }
+
     /// Returns an outcome to be repeated after the flow's own back-off.
     pub const fn retry(cause: Cause) -> Self {
         Self::Retry { cause, after: None }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use usher_proto::{AddressDigest, Event, Partition, Reason, Timestamp};
 
+use crate::StoryEntry;
 use crate::field_diff::{EMAIL, PreviousFields};
 
 /// The state of a run.
@@ -122,6 +123,8 @@ pub struct Run {
     pub verdict: Option<(Reason, String)>,
     /// True if this process has delayed the run once because it may have crashed other processes. No store holds this.
     pub quarantined: bool,
+    /// What has happened to the run and is not written yet, in order. No store holds this.
+    pub untold: Vec<StoryEntry>,
     /// The time since boot at which this process requested the claim of the next attempt, if the run was admitted with it;
     /// absent if an attempt must be claimed first. No store holds this.
     pub claimed: Option<Duration>,
@@ -133,6 +136,13 @@ impl Run {
         /// Size of a run apart from its texts, in bytes.
         const FIXED: usize = 512;
         FIXED + 2 * self.event.body.len()
+    }
+
+    /// Adds to what has happened to the run and is to be written with its next change.
+    pub(crate) fn tell(&mut self, entry: StoryEntry) {
+        // Nearly always it is the only one.
+        self.untold.reserve_exact(1);
+        self.untold.push(entry);
     }
 
     /// Returns the address that the subject no longer has according to its event; absent if its flow does not know it.

@@ -50,6 +50,14 @@ impl Dialect {
         }
     }
 
+    /// Returns the function of two texts that finds the second one's place in the first, from 1; 0 if it is not there.
+    pub const fn position(self) -> &'static str {
+        match self {
+            Self::Postgres => "strpos",
+            Self::Sqlite => "instr",
+        }
+    }
+
     /// Returns the clause that protects the selected rows of a table from changes until the transaction ends.
     pub fn for_share_of(self, table: &str) -> String {
         match self {

@@ -10,6 +10,7 @@ mod step_call;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(super) use call_slots::CallSlots;
 use claim::LEASE;
@@ -19,9 +20,9 @@ use request_maker::next_step;
 use step_call::StepCall;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field};
-use usher_connectors::CallGate;
+use usher_connectors::{CallGate, Observed};
 use usher_engine::clock::ClockState;
-use usher_engine::{Cause, NextStep, Outcome, Run, StepReport};
+use usher_engine::{AttemptSeen, Cause, NextStep, NotCalled, Outcome, Run, StepReport};
 use usher_flows::FlowStep;
 use usher_proto::{Epoch, Reason};
 use usher_service::{clock, trace};
@@ -86,7 +87,7 @@ impl StepExecutor {
             Err(_) => {
                 tracing::error!("step panicked");
                 let outcome = Outcome::retry(Cause::Panicked);
-                StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End }
+                StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End, seen: None }
             }
         }
     }
@@ -94,14 +95,16 @@ impl StepExecutor {
     async fn step(&self, run: &Run, epoch: Epoch) -> Result<StepReport, StepExit> {
         let requests = &*self.requests;
         let flow = requests.flow(run).await?;
-        let Some(step) = flow.steps.get(run.step) else { return Ok(StepReport::Skipped(NextStep::End)) };
+        let Some(step) = flow.steps.get(run.step) else {
+            return Ok(StepReport::Skipped { step: String::new(), why: NotCalled::NoStep, next: NextStep::End });
+        };
         Span::current().record("step", &step.name);
-        let attempted = |outcome, request| {
+        let attempted = |outcome, request, seen| {
             let (step, next) = (step.name.clone(), next_step(&flow, run));
-            StepReport::Attempted { outcome, request, step, next }
+            StepReport::Attempted { outcome, request, step, next, seen }
         };
         // It is certain that nothing was sent. A report without a request does not count for the destination's health.
-        let not_asked = || attempted(Outcome::retry(Cause::Throttled), None);
+        let not_asked = || attempted(Outcome::retry(Cause::Throttled), None, None);
         // First of all, so that nothing that is read and decided grows old while the run waits.
         let _slot = match &run.destination {
             None => None,
@@ -129,7 +132,7 @@ impl StepExecutor {
             QuotaError::Exhausted(until) => StepReport::QuotaExhausted { until, whole: part.is_none() },
             QuotaError::Stopped => StepReport::Stopped,
         })?;
-        let outcome = match self.claim_and_wait(&step_call, epoch, &kept, quota).await? {
+        let (outcome, seen) = match self.claim_and_wait(&step_call, epoch, &kept, quota).await? {
             None => return Ok(not_asked()),
             // The run expired while it waited for its permit; nothing was sent.
             Some(_) if run.expires_at.is_some_and(|expires| clock::now() > expires) => {
@@ -140,21 +143,24 @@ impl StepExecutor {
             }
             Some(_permit) => {
                 let gate = CallGate::new(self.quotas.extra_requests(quota, requests.versions.name(), *urgent));
+                let (at, begun) = (clock::now(), Instant::now());
                 let outcome = self.attempt(&step_call, request, &gate).await;
-                if let Some(headers) = gate.into_observed() {
+                let took = begun.elapsed();
+                let Observed { headers, answer } = gate.into_observed();
+                if let Some(headers) = headers {
                     self.quotas.observe_headers(quota, &headers);
                 }
-                outcome
+                (outcome, AttemptSeen { at, took, answer })
             }
         };
-        Ok(attempted(outcome, Some(kept)))
+        Ok(attempted(outcome, Some(kept), Some(seen)))
     }
 }
 
 /// Returns the report that rejects a run before its destination was called.
 pub(super) fn reject(reason: Reason, error: impl AsRef<str>) -> StepExit {
     let outcome = Outcome::reject(reason, error);
-    StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End }.into()
+    StepReport::Attempted { outcome, request: None, step: String::new(), next: NextStep::End, seen: None }.into()
 }
 
 /// Returns the error of a step, prefixed with the step's name.

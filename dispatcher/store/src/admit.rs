@@ -494,6 +494,7 @@ fn new_run(Start { event, before, verdict }: &Start<'_>) -> Run {
         before: before.cloned(),
         verdict: verdict.clone(),
         quarantined: false,
+        untold: Vec::new(),
         claimed: None,
     }
 }

@@ -13,6 +13,7 @@ use usher_sql::{Answer, Database, Dialect, Rows, SqlParam, SqlQuery, query};
 
 use super::StoreError;
 use super::rows::{LASTING_COLUMNS, Named};
+use super::story::{self, set_story, with_story};
 use super::transitions::{self, ENDED_COLUMNS};
 
 pub(super) async fn change(database: &Database, flow: &str, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
@@ -110,6 +111,7 @@ struct ByKind<'a> {
     claims: Vec<(&'a Change, &'a AttemptState, &'a [u8])>,
     advances: Vec<(&'a Change, Advance<'a>)>,
     waits: Vec<(&'a Change, Timestamp, Option<i64>)>,
+    retries: Vec<(&'a Change, &'a AttemptState, Option<&'a [u8]>)>,
     parks: Vec<(&'a Change, Timestamp, &'a AttemptState, Option<&'a [u8]>)>,
     ends: Vec<(&'a Change, End<'a>)>,
 }
@@ -160,6 +162,9 @@ impl<'a> ByKind<'a> {
                     by_kind.advances.push((change, advance));
                 }
                 ChangeKind::Wait { until, news_after } => by_kind.waits.push((change, *until, *news_after)),
+                ChangeKind::Retry { at: _, tries, request } => {
+                    by_kind.retries.push((change, tries, request.as_deref()));
+                }
                 ChangeKind::Park { until, tries, request } => {
                     by_kind.parks.push((change, *until, tries, request.as_deref()));
                 }
@@ -187,6 +192,9 @@ impl<'a> ByKind<'a> {
         }
         if !self.waits.is_empty() {
             queries.push(wait(dialect, shared(), &self.waits));
+        }
+        if !self.retries.is_empty() {
+            queries.push(again(dialect, shared(), &self.retries));
         }
         if !self.parks.is_empty() {
             queries.push(park(dialect, shared(), &self.parks));
@@ -265,13 +273,14 @@ fn advance(dialect: Dialect, shared: Vec<SqlParam>, advances: &[(&Change, Advanc
         .text("destination", |(_, advance)| advance.destination)
         .text("results", |(_, advance)| advance.results.as_str())
         .text("effect", |(_, advance)| advance.effect.map(|effect| item(effect, now)));
-    rows.query(dialect, shared, |rows| {
+    with_story(rows, |(change, _)| change).query(dialect, shared, |rows| {
         // Written a second time, after a lost answer, it finds the step that it leads to and adds no effect.
         format!(
             "UPDATE usher_open_run AS o SET state = 'running', step = r.step, destination = r.destination, \
-               results = r.results, effects = CASE WHEN o.step < r.step THEN {} ELSE o.effects END, {} \
+               results = r.results, effects = CASE WHEN o.step < r.step THEN {} ELSE o.effects END, {}, {} \
              FROM {rows} WHERE {} RETURNING event_ref, NULL AS woken_state",
             effects(),
+            set_story(dialect),
             transitions::fresh_step(),
             which()
         )
@@ -297,6 +306,20 @@ fn wait(dialect: Dialect, shared: Vec<SqlParam>, waits: &[(&Change, Timestamp, O
     })
 }
 
+/// Records an attempt that failed. The run stays in its process, which makes the next one.
+fn again(dialect: Dialect, shared: Vec<SqlParam>, retries: &[(&Change, &AttemptState, Option<&[u8]>)]) -> SqlQuery {
+    let rows = with_tries(of_runs(retries, |(change, ..)| change), |(_, tries, _)| tries)
+        .bytes("request", |(.., request)| request.map(bytes));
+    with_story(rows, |(change, ..)| change).query(dialect, shared, |rows| {
+        format!(
+            "UPDATE usher_open_run AS o SET state = 'running', request = r.request, claimed_at = NULL, changed_at = $2, {TRIES}, {} \
+             FROM {rows} WHERE {} RETURNING event_ref, NULL AS woken_state",
+            set_story(dialect),
+            which()
+        )
+    })
+}
+
 fn park(
     dialect: Dialect,
     shared: Vec<SqlParam>,
@@ -305,10 +328,11 @@ fn park(
     let rows = with_tries(of_runs(parks, |(change, ..)| change), |(_, _, tries, _)| tries)
         .int("due_at", |(_, until, ..)| until.millis())
         .bytes("request", |(.., request)| request.map(bytes));
-    rows.query(dialect, shared, |rows| {
+    with_story(rows, |(change, ..)| change).query(dialect, shared, |rows| {
         format!(
             "UPDATE usher_open_run AS o SET state = 'parked', due_at = r.due_at, wakes_at = r.due_at, request = r.request, claimed_at = NULL, \
-               changed_at = $2, {TRIES} FROM {rows} WHERE {} RETURNING event_ref, NULL AS woken_state",
+               changed_at = $2, {TRIES}, {} FROM {rows} WHERE {} RETURNING event_ref, NULL AS woken_state",
+            set_story(dialect),
             which()
         )
     })
@@ -326,9 +350,14 @@ fn end(dialect: Dialect, shared: Vec<SqlParam>, ends: &[(&Change, End<'_>)], now
         .int("keeps_request", |(_, end)| flag(end.keeps_request()))
         .int("is_dead", |(_, end)| flag(end.state == RunState::Dead))
         .text("effect", |(_, end)| end.effect.map(|effect| item(effect, now)));
+    let rows = with_story(rows, |(change, _)| change);
     let lasting: Vec<String> = LASTING_COLUMNS
         .split(", ")
-        .map(|column| if column == "effects" { effects().to_owned() } else { format!("o.{column}") })
+        .map(|column| match column {
+            "effects" => effects().to_owned(),
+            "story" => story::added(dialect, "story"),
+            _ => format!("o.{column}"),
+        })
         .collect();
     let lasting = lasting.join(", ");
     let kept = |column: &str, when: &str| format!("CASE WHEN r.{when} = 1 THEN o.{column} END");
@@ -344,6 +373,8 @@ fn end(dialect: Dialect, shared: Vec<SqlParam>, ends: &[(&Change, End<'_>)], now
         kept("request", "keeps_request"),
         "o.deaths + r.is_dead".to_owned(),
         "CASE WHEN r.is_dead = 1 THEN 1 ELSE o.letter END".to_owned(),
+        format!("CASE WHEN r.keeps = 1 THEN {} END", story::added(dialect, "answers")),
+        "CASE WHEN r.keeps = 1 THEN COALESCE(r.sent, o.sent) END".to_owned(),
     ]
     .join(", ");
     let into = format!("INSERT INTO usher_ended_run ({LASTING_COLUMNS}, {ENDED_COLUMNS})");
@@ -392,13 +423,21 @@ async fn cancel_as_asked(
             changed[*place] = Changed::Fenced;
             continue;
         }
-        if let ChangeKind::Advance { effect: Some(effect), .. } = &change.kind {
+        let effect = match &change.kind {
+            ChangeKind::Advance { effect, .. } => effect.as_ref(),
+            _ => None,
+        };
+        let story = story::story(&change.story);
+        if effect.is_some() || story.is_some() {
             let sql = format!(
-                "UPDATE usher_open_run AS o SET effects = {} FROM (SELECT $1 AS effect) AS r \
+                "UPDATE usher_open_run AS o SET effects = {}, story = {} \
+                 FROM (SELECT CAST($1 AS TEXT) AS effect, CAST($4 AS TEXT) AS story) AS r \
                  WHERE o.event_ref = $2 AND o.flow = $3 AND o.cancel_asked = 1",
-                effects()
+                effects(),
+                story::added(dialect, "story")
             );
-            let kept = query(sql).bind(item(effect, now)).bind(change.event.as_str()).bind(flow);
+            let effect = effect.map(|effect| item(effect, now));
+            let kept = query(sql).bind(effect).bind(change.event.as_str()).bind(flow).bind(story);
             kept.execute(&mut *connection).await?;
         }
         let which = "o.event_ref = $3 AND o.cancel_asked = 1";

@@ -7,6 +7,7 @@ use usher_proto::{EventRef, Instance, Offset, Reason, SubjectId, Timestamp};
 use usher_sql::{Row, query, query_as};
 
 use super::rows::Named;
+use super::story::{self, AttemptRecord};
 use super::{SqlStore, StoreError};
 
 /// Selection of runs. A field that is `None` does not restrict it.
@@ -82,6 +83,8 @@ pub struct RunRecord {
     pub ended_at: Option<Timestamp>,
     /// Its effects at destinations, in order.
     pub effects: Vec<EffectRecord>,
+    /// Its attempts and the steps that were passed over, in order; the newest if there were very many.
+    pub story: Vec<AttemptRecord>,
 }
 
 /// One effect, as shown to operators.
@@ -99,7 +102,7 @@ pub struct EffectRecord {
 
 const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attempts, r.due_at, r.reason, r.error, r.note, \
                        r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths, r.instance, r.event_ref, r.subject, \
-                       r.destination, r.failed_at, r.effects";
+                       r.destination, r.failed_at, r.effects, r.story, r.answers";
 
 fn record(row: &Row) -> Result<RunRecord, StoreError> {
     let row = Named(row);
@@ -129,6 +132,7 @@ fn record(row: &Row) -> Result<RunRecord, StoreError> {
         ended_at: row.time("ended_at")?,
         deaths: row.get("deaths")?,
         effects: effects(row.get("effects")?)?,
+        story: story::read(row.get("story")?, row.get("answers")?)?,
     })
 }
 
@@ -201,6 +205,22 @@ impl SqlStore {
     /// makes a reference, by which runs are found.
     async fn senders(&self) -> Result<Vec<(String, String)>, StoreError> {
         Ok(query_as("SELECT source, instance FROM usher_sender").fetch_all(&self.database).await?)
+    }
+
+    /// Returns the request of the latest attempt whose result is not known, or else of the last one that failed, while it is
+    /// stored: as its connector writes it. It goes when the body goes.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn sent(&self, flow: &str, run: &EventRef) -> Result<Option<Vec<u8>>, StoreError> {
+        let row: Option<(Option<Vec<u8>>,)> =
+            query_as("SELECT COALESCE(request, sent) FROM usher_run WHERE flow = $1 AND event_ref = $2")
+                .bind(flow)
+                .bind(run.as_str())
+                .fetch_optional(&self.database)
+                .await?;
+        Ok(row.and_then(|(sent,)| sent))
     }
 
     /// Returns the body of a run's event while it is stored. It is deleted when the run ends; only a dead run keeps it,

@@ -19,6 +19,7 @@ mod remember;
 mod rows;
 mod seek;
 mod sql_store;
+mod story;
 mod suppression;
 mod time;
 mod transitions;
@@ -29,6 +30,7 @@ pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;
 pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
+pub use story::AttemptRecord;
 pub use suppression::{MailRecipients, SuppressionRecord};
 use usher_engine::Run;
 use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
@@ -40,10 +42,11 @@ use usher_sql::{MigrationError, SqlError, Tables};
 pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room", "0014_story"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due",
+        "0014_story"),
     history: "usher_store_migrations",
 };
 

@@ -118,7 +118,7 @@ pub(super) async fn drop_spent(
                    AND expires_at <= $2 ORDER BY expires_at LIMIT $3";
     let mut writing = database.write().await?;
     let dropped = query(format!(
-        "UPDATE usher_ended_run SET body = NULL, before_event = NULL, request = NULL WHERE flow = $1 AND event_ref IN ({spent})"
+        "UPDATE usher_ended_run SET body = NULL, before_event = NULL, request = NULL, answers = NULL, sent = NULL WHERE flow = $1 AND event_ref IN ({spent})"
     ))
     .bind(flow)
     .bind(now.millis())

@@ -18,7 +18,7 @@ pub(super) const RUN_COLUMNS: &str = "event_ref, subject, partition, position, t
 /// The columns that open and ended runs have in common, except those that an end changes.
 pub(super) const LASTING_COLUMNS: &str = "flow, event_ref, subject, partition, position, origin, type, occurred_at, \
      received_at, admitted_at, digest, provenance, expires_at, flow_version, step, destination, pass, attempts, generation, asked_at, \
-     failed_at, effects";
+     failed_at, effects, story";
 
 /// Returns an SQL expression: 0 for a run that has started, and so precedes all others of its key, else 1.
 pub(super) fn rank(run: &str) -> String {
@@ -119,6 +119,7 @@ pub(super) fn run(row: &Row) -> Result<Run, StoreError> {
         before: row.json("before_event")?,
         verdict,
         quarantined: false,
+        untold: Vec::new(),
         claimed: None,
     })
 }

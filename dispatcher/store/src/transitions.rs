@@ -20,7 +20,7 @@ pub(super) fn fresh_step() -> String {
 
 /// The columns of an ended run besides [`LASTING_COLUMNS`].
 pub(super) const ENDED_COLUMNS: &str = "ended_at, state, note, reason, error, body, before_event, results, request, deaths, \
-                                        letter";
+                                        letter, answers, sent";
 
 /// Returns [`LASTING_COLUMNS`] of the table `o`.
 pub(super) fn lasting() -> String {
@@ -33,7 +33,7 @@ pub(super) fn lasting() -> String {
 pub(super) fn cancel(dialect: Dialect, flow: &str, now: Timestamp, which: &str, params: &[SqlParam]) -> Vec<SqlQuery> {
     let values = format!(
         "{}, $2, 'cancelled', CASE WHEN o.request IS NULL THEN o.note ELSE 'in_doubt' END, o.reason, o.error, NULL, NULL, \
-         NULL, CAST(NULL AS BYTEA), o.deaths, o.letter",
+         NULL, CAST(NULL AS BYTEA), o.deaths, o.letter, NULL, CAST(NULL AS BYTEA)",
         lasting()
     );
     let columns = format!("{LASTING_COLUMNS}, {ENDED_COLUMNS}");
@@ -55,7 +55,7 @@ pub(super) struct TakenUp<'a> {
 
 /// The columns of an open run that is taken up again, with their values unless others are given: queued, with nothing of its
 /// end, and no attempt of its step. What identifies its requests is kept.
-const TAKEN_UP: [(&str, &str); 17] = [
+const TAKEN_UP: [(&str, &str); 19] = [
     ("state", "'queued'"),
     ("position", "o.position"),
     ("body", "o.body"),
@@ -72,6 +72,8 @@ const TAKEN_UP: [(&str, &str); 17] = [
     ("deaths", "o.deaths"),
     ("letter", "o.letter"),
     ("request", "o.request"),
+    ("answers", "o.answers"),
+    ("sent", "o.sent"),
     ("results", "COALESCE(o.results, '{}')"),
 ];
 

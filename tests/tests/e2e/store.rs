@@ -22,6 +22,10 @@ use refused::{
 };
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
+use story::{
+    a_dead_run_keeps_its_messages_until_its_life_is_over, a_story_keeps_its_newest_part_within_a_bound,
+    each_attempt_is_in_the_story_once_and_its_message_goes_with_the_body,
+};
 use support::*;
 use tempfile::TempDir;
 use together::{
@@ -53,6 +57,7 @@ mod identity;
 mod pauses;
 mod plans;
 mod pooler;
+mod story;
 mod together;
 mod told;
 
@@ -99,6 +104,9 @@ on_every_store!(
     a_version_of_a_flow_is_kept,
     what_an_event_changes_is_compared_once_and_kept_with_its_run,
     a_dead_run_keeps_nothing_when_its_life_is_over,
+    each_attempt_is_in_the_story_once_and_its_message_goes_with_the_body,
+    a_dead_run_keeps_its_messages_until_its_life_is_over,
+    a_story_keeps_its_newest_part_within_a_bound,
     an_address_is_used_while_some_living_user_of_the_instance_has_it,
     a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
     a_change_that_is_refused_is_told_and_all_others_are_written,

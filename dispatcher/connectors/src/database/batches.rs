@@ -12,13 +12,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use tokio::sync::oneshot;
-use usher_engine::Outcome;
+use usher_engine::{Answer, Outcome};
 use usher_sql::fault::DatabaseFault;
 use usher_sql::{Database, SqlError};
 
-use super::classify::classify;
+use super::classify::{answer, classify, failed};
 use super::request::TableRow;
 use super::write;
+use crate::CallGate;
 
 /// Largest number of rows of a batch. Each row takes up to three locks of the server, which has 6,400 by default for all
 /// sessions.
@@ -60,7 +61,7 @@ impl RowWriter for Database {
 enum BatchEnd {
     Written(bool),
     /// The outcome of every call of the batch.
-    Failed(Outcome),
+    Failed(Outcome, Answer),
     /// Nothing is known of this row: its call writes it alone.
     Alone,
 }
@@ -98,15 +99,18 @@ impl RowBatches {
     /// # Errors
     ///
     /// The outcome of the call if the row was not written, or if that is unknown.
-    pub(super) async fn upsert(&self, row: Arc<TableRow>, size: usize) -> Result<bool, Outcome> {
+    pub(super) async fn upsert(&self, row: Arc<TableRow>, size: usize, gate: &CallGate) -> Result<bool, Outcome> {
         let (answer, answered) = oneshot::channel();
         self.enqueue(WaitingRow { row: row.clone(), size, answer });
         match answered.await {
             Ok(BatchEnd::Written(written)) => Ok(written),
-            Ok(BatchEnd::Failed(outcome)) => Err(outcome),
+            Ok(BatchEnd::Failed(outcome, answer)) => {
+                gate.refused(answer);
+                Err(outcome)
+            }
             // A batch without an answer has panicked, perhaps over another row.
             Ok(BatchEnd::Alone) | Err(_) => {
-                let written = self.writer.write(&[row], LockWait::Long).await.map_err(|error| classify(&error))?;
+                let written = self.writer.write(&[row], LockWait::Long).await.map_err(|error| failed(&error, gate))?;
                 Ok(written.first().copied().unwrap_or(false))
             }
         }
@@ -165,7 +169,8 @@ impl RowBatches {
             Ok(Ok(written)) => written.into_iter().map(BatchEnd::Written).collect(),
             Ok(Err(error)) if concerns_all(&error) => {
                 let outcome = classify(&error);
-                rows.iter().map(|_| BatchEnd::Failed(outcome.clone())).collect()
+                let answer = answer(&error);
+                rows.iter().map(|_| BatchEnd::Failed(outcome.clone(), answer.clone())).collect()
             }
             Ok(Err(error)) => {
                 tracing::info!(rows = rows.len(), fault = ?DatabaseFault::of(&error), "batch refused: writing each row alone");

@@ -1,9 +1,26 @@
 //! Classification of the database's errors.
 
-use usher_engine::{Cause, Outcome};
+use usher_engine::{Answer, Cause, Outcome};
 use usher_proto::Reason;
 use usher_sql::SqlError;
 use usher_sql::fault::DatabaseFault;
+
+use crate::CallGate;
+
+/// Records the error for operators, and returns the outcome.
+pub(super) fn failed(error: &SqlError, gate: &CallGate) -> Outcome {
+    gate.refused(answer(error));
+    classify(error)
+}
+
+/// Returns the error as operators see it.
+pub(super) fn answer(error: &SqlError) -> Answer {
+    let code = match error {
+        SqlError::Answer(answer) => Some(answer.code.to_string()),
+        _ => None,
+    };
+    Answer::new(None, code.as_deref(), Some(&error.to_string()))
+}
 
 /// Classifies an error by the same table as the store's errors.
 pub(super) fn classify(error: &SqlError) -> Outcome {

@@ -19,9 +19,9 @@ use usher_engine::{Cause, Outcome};
 use usher_proto::Reason;
 use usher_service::ConfigError;
 
-use super::classify::{Stage, classify};
+use super::classify::{Stage, failed};
 use super::request::Mail;
-use crate::stored;
+use crate::{CallGate, stored};
 
 /// Time limit for establishing a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -89,9 +89,9 @@ impl MailServer {
     }
 
     /// Sends a mail. `Ok` means that the server has taken responsibility for it; `Err` is the outcome of the attempt.
-    pub(super) async fn send(&self, mail: &Mail, id: &str) -> Result<(), Outcome> {
+    pub(super) async fn send(&self, mail: &Mail, id: &str, gate: &CallGate) -> Result<(), Outcome> {
         let deadline = Instant::now() + self.dot_deadline;
-        let mut connection = match timeout_at(deadline, self.up_to_data(mail)).await {
+        let mut connection = match timeout_at(deadline, self.up_to_data(mail, gate)).await {
             Ok(reached) => reached?,
             Err(_) => return Err(Outcome::retry(Cause::Unreachable)),
         };
@@ -113,15 +113,15 @@ impl MailServer {
             }
         };
         let stage = if dot.load(Ordering::Relaxed) { Stage::Dot } else { Stage::Data };
-        let sent = answer.map(drop).map_err(|error| classify(stage, &error));
+        let sent = answer.map(drop).map_err(|error| failed(stage, &error, gate));
         leave(connection);
         sent
     }
 
     /// Opens a connection and sends all commands that precede the message.
-    async fn up_to_data(&self, mail: &Mail) -> Result<AsyncSmtpConnection, Outcome> {
-        let mut connection = self.connect().await.map_err(|error| classify(Stage::Connect, &error))?;
-        let said = self.say(&mut connection, mail).await;
+    async fn up_to_data(&self, mail: &Mail, gate: &CallGate) -> Result<AsyncSmtpConnection, Outcome> {
+        let mut connection = self.connect().await.map_err(|error| failed(Stage::Connect, &error, gate))?;
+        let said = self.say(&mut connection, mail, gate).await;
         match said {
             Ok(()) => Ok(connection),
             Err(outcome) => {
@@ -149,10 +149,10 @@ impl MailServer {
         Ok(connection)
     }
 
-    async fn say(&self, connection: &mut AsyncSmtpConnection, mail: &Mail) -> Result<(), Outcome> {
+    async fn say(&self, connection: &mut AsyncSmtpConnection, mail: &Mail, gate: &CallGate) -> Result<(), Outcome> {
         if let Some(credentials) = &self.credentials {
             let login = connection.auth(&[Mechanism::Plain, Mechanism::Login], credentials).await;
-            login.map_err(|error| classify(Stage::Login, &error))?;
+            login.map_err(|error| failed(Stage::Login, &error, gate))?;
         }
         let beyond_ascii = !mail.message.is_ascii() || mail.to.iter().chain([&mail.from]).any(|text| !text.is_ascii());
         let mut parameters = Vec::new();
@@ -166,13 +166,13 @@ impl MailServer {
             parameters.push(MailParameter::SmtpUtfEight);
         }
         let from = connection.command(MailFrom::new(Some(address(&mail.from)?), parameters)).await;
-        from.map_err(|error| classify(Stage::Sender, &error))?;
+        from.map_err(|error| failed(Stage::Sender, &error, gate))?;
         // One refused recipient fails the whole mail: a partly delivered mail would have no clear outcome.
         for to in &mail.to {
             let to = connection.command(Rcpt::new(address(to)?, Vec::new())).await;
-            to.map_err(|error| classify(Stage::Recipient, &error))?;
+            to.map_err(|error| failed(Stage::Recipient, &error, gate))?;
         }
-        connection.command(Data).await.map(drop).map_err(|error| classify(Stage::Data, &error))
+        connection.command(Data).await.map(drop).map_err(|error| failed(Stage::Data, &error, gate))
     }
 }
 

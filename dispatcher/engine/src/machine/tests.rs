@@ -11,6 +11,7 @@ mod held;
 mod lanes;
 mod ownership;
 mod retries;
+mod story;
 
 use std::collections::BTreeMap;
 
@@ -27,8 +28,8 @@ use crate::arrival::{Admission, Arrival, Ownership};
 use crate::breaker::Permit;
 use crate::lanes::WINDOW;
 use crate::{
-    AttemptState, CatchUpTarget, Cause, Change, ChangeKind, Changed, Effect, LogCommand, NextStep, Outcome, Run,
-    RunState, Seen, StepReport, StoreRead, StoreRequest, StoreWrite,
+    AttemptSeen, AttemptState, CatchUpTarget, Cause, Change, ChangeKind, Changed, Effect, LogCommand, NextStep,
+    Outcome, Run, RunState, Seen, StepReport, StoreRead, StoreRequest, StoreWrite,
 };
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
@@ -71,6 +72,7 @@ fn run_for(key: &str, position: i64, destination: Option<&str>) -> Run {
         before: None,
         verdict: None,
         quarantined: false,
+        untold: Vec::new(),
         claimed: None,
     }
 }
@@ -169,6 +171,9 @@ fn owned_from_the_start(partition: &Partition) -> Ownership {
         late: false,
     }
 }
+
+/// The time and the answer of every attempt in these tests.
+const SEEN: AttemptSeen = AttemptSeen { at: NOW, took: Duration::from_millis(7), answer: None };
 
 impl Bench {
     fn new(limits: FlowLimits) -> Self {
@@ -279,8 +284,23 @@ impl Bench {
     }
 
     fn attempted_before(&mut self, event: &str, outcome: Outcome, next: NextStep) -> Vec<Step> {
+        let mut steps = self.attempted_unwritten(event, outcome, next);
+        let is_retry = |step: &Step| {
+            matches!(step, Step::Store(StoreRequest::Change(Change { kind: ChangeKind::Retry { .. }, .. })))
+        };
+        // Nothing of interest happens between a failure and its record, unless a test wants it to.
+        if let Some(place) = steps.iter().position(is_retry)
+            && let Step::Store(StoreRequest::Change(change)) = steps.remove(place)
+        {
+            steps.extend(self.wrote(change, Changed::Written));
+        }
+        steps
+    }
+
+    /// Reports an attempt, and leaves the change that follows unanswered.
+    fn attempted_unwritten(&mut self, event: &str, outcome: Outcome, next: NextStep) -> Vec<Step> {
         let request = Some(b"exact".to_vec());
-        self.report(event, StepReport::Attempted { outcome, request, step: "s".into(), next })
+        self.report(event, StepReport::Attempted { outcome, request, step: "s".into(), next, seen: Some(SEEN) })
     }
 
     fn fail(&mut self, event: &str, cause: Cause) -> Vec<Step> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use usher_proto::{Epoch, EventRef, Partition, SubjectId};
+use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
 
 use super::{Decision, Engine};
 use crate::breaker::Health;
 use crate::{
-    Cause, Change, ChangeKind, Effect, NextStep, Outcome, Run, RunState, SkipReason, Step, StepEffect, StepReport,
-    StoreRequest,
+    AttemptSeen, Cause, Change, ChangeKind, Effect, NextStep, NotCalled, Outcome, Run, RunState, SkipReason, Step,
+    StepEffect, StepReport, StoreRequest, StoryEntry,
 };
 
 /// A retry further in the future than this waits in the store.
@@ -45,8 +45,16 @@ impl Engine {
         let Some(run) = self.lanes.at_work(key, event) else { return };
         let end = |state, note| ChangeKind::End { state, effect: None, note, verdict: None, in_doubt: false };
         let kind = match report {
-            StepReport::Skipped(next) => continue_run(run, StepResult::NotApplicable, next),
-            StepReport::HeldBack { held, next } => continue_run(run, StepResult::HeldBack(held), next),
+            StepReport::Skipped { step, why, next } => {
+                if why != NotCalled::NoStep {
+                    tell(run, step, why.label(), decision.now);
+                }
+                continue_run(run, StepResult::NotApplicable, next)
+            }
+            StepReport::HeldBack { step, held, next } => {
+                tell(run, step, held.label(), decision.now);
+                continue_run(run, StepResult::HeldBack(held), next)
+            }
             StepReport::Wait { until, news_after } => ChangeKind::Wait { until, news_after },
             StepReport::NothingToDo => end(RunState::Done, Some("nothing_to_do")),
             StepReport::Superseded => end(RunState::Superseded, None),
@@ -63,12 +71,14 @@ impl Engine {
                 }
                 if !whole {
                     let kind = ChangeKind::Park { until, tries: run.tries, request: run.request.clone() };
+                    let story = std::mem::take(&mut run.untold).into_boxed_slice();
                     return decision.steps.push(Step::Store(StoreRequest::Change(Change {
                         event: event.clone(),
                         key: key.clone(),
                         partition,
                         epoch,
                         kind,
+                        story,
                     })));
                 }
                 if let Some(name) = &run.destination {
@@ -83,24 +93,37 @@ impl Engine {
                 }
                 return;
             }
-            StepReport::Attempted { outcome, request, step, next } => match outcome {
-                Outcome::Done(effect) => {
-                    // Until its effect is written, only a repetition of this very request is harmless.
-                    run.request = request;
-                    continue_run(run, StepResult::Done(step, effect), next)
+            StepReport::Attempted { outcome, request, step, next, seen } => {
+                if let Some(seen) = seen {
+                    let entry = attempted(run, &step, &outcome, seen, request.as_ref());
+                    run.tell(entry);
                 }
-                Outcome::Overtaken => end(RunState::Superseded, None),
-                Outcome::Reject { reason, error } => {
-                    return decision.steps.push(Step::DeadLetter { run: Box::new(run.clone()), epoch, reason, error });
+                match outcome {
+                    Outcome::Done(effect) => {
+                        // Until its effect is written, only a repetition of this very request is harmless.
+                        run.request = request;
+                        continue_run(run, StepResult::Done(step, effect), next)
+                    }
+                    Outcome::Overtaken => end(RunState::Superseded, None),
+                    Outcome::Reject { reason, error } => {
+                        return decision.steps.push(Step::DeadLetter {
+                            run: Box::new(run.clone()),
+                            epoch,
+                            reason,
+                            error,
+                        });
+                    }
+                    Outcome::Retry { cause, after } => {
+                        let Some(kind) = self.failed(key, event, cause, after, request, decision) else {
+                            return;
+                        };
+                        kind
+                    }
                 }
-                Outcome::Retry { cause, after } => {
-                    let Some(kind) = self.failed(key, event, cause, after, request, decision) else {
-                        return;
-                    };
-                    kind
-                }
-            },
+            }
         };
+        let Some(run) = self.lanes.at_work(key, event) else { return };
+        let story = std::mem::take(&mut run.untold).into_boxed_slice();
         self.lanes.write(key);
         decision.steps.push(Step::Store(StoreRequest::Change(Change {
             event: event.clone(),
@@ -108,11 +131,11 @@ impl Engine {
             partition,
             epoch,
             kind,
+            story,
         })));
     }
 
-    /// Handles an attempt that is to be repeated: soon, later, or when its destination takes calls again. Returns the
-    /// change that must be written first, if there is one.
+    /// Returns the change of an attempt that is to be repeated: soon, later, or when its destination takes calls again.
     fn failed(
         &mut self,
         key: &SubjectId,
@@ -155,13 +178,49 @@ impl Engine {
         } else {
             decision.now
         };
-        if leaving || unanswered >= SUSPICIOUS || at.since(decision.now) > PARK_BEYOND {
-            return Some(ChangeKind::Park { until: at, tries: run.tries, request: run.request.clone() });
+        if let Some(entry) = run.untold.last_mut() {
+            entry.next_at = Some(at);
         }
-        // If its destination takes no calls, the head is examined again at once, and then held.
-        self.lanes.rest(key, at);
-        None
+        let (tries, request) = (run.tries, run.request.clone());
+        Some(if leaving || unanswered >= SUSPICIOUS || at.since(decision.now) > PARK_BEYOND {
+            ChangeKind::Park { until: at, tries, request }
+        } else {
+            ChangeKind::Retry { at, tries, request }
+        })
     }
+}
+
+/// Returns the entry of an attempt in the run's story. Of one that succeeded, the effect tells the rest.
+fn attempted(run: &Run, step: &str, outcome: &Outcome, seen: AttemptSeen, request: Option<&Vec<u8>>) -> StoryEntry {
+    let failed = !matches!(outcome, Outcome::Done(_));
+    StoryEntry {
+        pass: run.rerun,
+        step: run.step,
+        name: step.to_owned(),
+        number: run.tries.attempts,
+        at: seen.at,
+        took: seen.took,
+        outcome: outcome.label(),
+        answer: seen.answer.filter(|_| failed),
+        next_at: None,
+        sent: request.filter(|_| failed).cloned(),
+    }
+}
+
+/// Adds to the run's story that its present step was passed over.
+fn tell(run: &mut Run, step: String, why: &'static str, now: Timestamp) {
+    run.tell(StoryEntry {
+        pass: run.rerun,
+        step: run.step,
+        name: step,
+        number: 0,
+        at: now,
+        took: Duration::ZERO,
+        outcome: why,
+        answer: None,
+        next_at: None,
+        sent: None,
+    });
 }
 
 /// The result of a finished step.

@@ -7,7 +7,7 @@ use crate::{Change, ChangeKind, Changed, Run, RunState, Step};
 
 impl Engine {
     pub(super) fn written(&mut self, change: &Change, changed: Changed, decision: &mut Decision<'_>) {
-        let Change { event, key, partition, epoch, kind } = change;
+        let Change { event, key, partition, epoch, kind, .. } = change;
         if self.partitions.epoch(*partition) != Some(*epoch) {
             return;
         }
@@ -40,6 +40,8 @@ impl Engine {
                 (run.tries, run.request, run.wait_until) = Default::default();
                 self.lanes.continue_run(key, &asked);
             }
+            // If its destination takes no calls, the head is examined again at once, and then held.
+            ChangeKind::Retry { at, .. } if changed == Changed::Written => self.lanes.rest(key, *at),
             // The run blocks its lane in the store, so the lane leaves memory.
             ChangeKind::Park { .. } if changed == Changed::Written => self.lanes.forget(key),
             _ => {
@@ -56,5 +58,12 @@ pub fn dead_letter_change(run: &Run, epoch: Epoch, reason: Reason, error: String
     let verdict = Some((reason, error));
     let in_doubt = run.request.is_some();
     let kind = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt };
-    Change { event: run.event.reference(), key: run.event.subject.clone(), partition: run.partition, epoch, kind }
+    Change {
+        event: run.event.reference(),
+        key: run.event.subject.clone(),
+        partition: run.partition,
+        epoch,
+        kind,
+        story: run.untold.clone().into_boxed_slice(),
+    }
 }

@@ -1,5 +1,7 @@
 //! Work on a step: check it, claim it, send the request, report the outcome.
 
+use std::time::Duration;
+
 use rand::Rng as _;
 use usher_proto::{Epoch, EventRef, Partition, Reason, SubjectId, Timestamp};
 
@@ -9,7 +11,9 @@ use super::plan::{Defect, StepPlan};
 use super::store_queue::Question;
 use super::world::{Occurrence, World};
 use crate::breaker::Permit;
-use crate::{Cause, Change, ChangeKind, Changed, Input, NextStep, Outcome, Run, SkipReason, StepReport};
+use crate::{
+    AttemptSeen, Cause, Change, ChangeKind, Changed, Input, NextStep, NotCalled, Outcome, Run, SkipReason, StepReport,
+};
 
 /// Claim lease, in ms: an attempt may be sent only within it.
 pub(super) const LEASE: i64 = 5_000;
@@ -92,6 +96,7 @@ impl World {
             partition: attempt.partition,
             epoch,
             kind: ChangeKind::Claim { tries, request: attempt.request.clone() },
+            story: Box::default(),
         };
         let id = match self.free_attempts.pop() {
             Some(id) => id,
@@ -116,6 +121,10 @@ impl World {
         (self.replicas[r].stopping.is_some() && self.rng.random_bool(0.5)).then_some(StepReport::Stopped)
     }
 
+    fn skipped(&self, step: usize, why: NotCalled) -> StepReport {
+        StepReport::Skipped { step: String::new(), why, next: self.next(step) }
+    }
+
     /// Returns the result of a step that needs no call, if there is one.
     fn early(&mut self, r: usize, number: usize, run: &Run) -> Option<StepReport> {
         let of = self.events[number];
@@ -128,13 +137,17 @@ impl World {
         let over = run.wait_until.is_some_and(|until| self.now >= until.millis());
         let until = |pause| run.wait_until.unwrap_or(Timestamp::from_millis(self.now + pause));
         match self.plan.steps[run.step] {
-            StepPlan::Wait(_) if over => Some(StepReport::Skipped(self.next(run.step))),
+            StepPlan::Wait(_) if over => Some(self.skipped(run.step, NotCalled::WaitOver)),
             StepPlan::Wait(pause) => Some(StepReport::Wait { until: until(pause), news_after: None }),
-            StepPlan::Call { .. } if self.store.is_suppressed(of.user) => {
-                Some(StepReport::HeldBack { held: SkipReason::Suppressed, next: self.next(run.step) })
-            }
+            StepPlan::Call { .. } if self.store.is_suppressed(of.user) => Some(StepReport::HeldBack {
+                step: String::new(),
+                held: SkipReason::Suppressed,
+                next: self.next(run.step),
+            }),
             StepPlan::Call { .. } if run.request.is_some() => None,
-            StepPlan::Call { .. } if of.skips & (1 << run.step) != 0 => Some(StepReport::Skipped(self.next(run.step))),
+            StepPlan::Call { .. } if of.skips & (1 << run.step) != 0 => {
+                Some(self.skipped(run.step, NotCalled::Condition))
+            }
             StepPlan::Call { needs, .. } => {
                 let revision = self.store.revision(of.user);
                 if !needs || revision >= of.needs {
@@ -160,6 +173,7 @@ impl World {
                 request: None,
                 step: String::new(),
                 next: self.next(step),
+                seen: None,
             }),
             Changed::Ended => Some(StepReport::Ended),
             // Another replica may own the partition by now, and relies on nothing more being sent.
@@ -168,6 +182,7 @@ impl World {
                 request: None,
                 step: String::new(),
                 next: self.next(step),
+                seen: None,
             }),
             Changed::Written | Changed::Awake => None,
         };
@@ -202,12 +217,14 @@ impl World {
             timeline.push((self.now, number, step));
         }
         let next = self.next(step);
+        let at = Timestamp::from_millis(self.now);
         let attempt = self.attempts[id].as_mut().expect("it is there");
         attempt.report = Some(StepReport::Attempted {
             outcome: call.outcome,
             request: Some(attempt.request.clone()),
             step: String::new(),
             next,
+            seen: Some(AttemptSeen { at, took: Duration::ZERO, answer: None }),
         });
         if let Some(after) = call.arrives_in {
             self.at(self.now + after.min(TIMEOUT), Occurrence::Arrives(id));

@@ -106,7 +106,10 @@ impl World {
         let holds_something = match &change.kind {
             // The request of every second run, the result of all.
             ChangeKind::Claim { .. } => claim_is_refused(number),
-            ChangeKind::Advance { .. } | ChangeKind::Wait { .. } | ChangeKind::Park { .. } => true,
+            ChangeKind::Advance { .. }
+            | ChangeKind::Wait { .. }
+            | ChangeKind::Retry { .. }
+            | ChangeKind::Park { .. } => true,
             ChangeKind::End { verdict, .. } => verdict.is_none(),
         };
         let at_step = self.store.row(number).is_some_and(|row| row.step == step && !row.state.is_terminal());

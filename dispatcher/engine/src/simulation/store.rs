@@ -227,6 +227,7 @@ impl SimulatedStore {
             wait_until: row.wait_until.map(Timestamp::from_millis),
             verdict: row.verdict.clone(),
             quarantined: false,
+            untold: Vec::new(),
             claimed: None,
         }
     }

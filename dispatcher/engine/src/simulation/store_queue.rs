@@ -191,12 +191,12 @@ impl World {
     }
 
     fn write(&mut self, change: &Change) -> Changed {
-        use crate::ChangeKind::{Claim, End, Park};
+        use crate::ChangeKind::{Claim, End, Park, Retry};
         if self.refuses(change) {
             return Changed::Refused;
         }
         let changed = self.store.write(change);
-        if let Claim { tries, .. } | Park { tries, .. } = &change.kind {
+        if let Claim { tries, .. } | Retry { tries, .. } | Park { tries, .. } = &change.kind {
             self.checker.most_spent = self.checker.most_spent.max(tries.counted);
         }
         if let (Changed::Written, End { verdict: Some((reason, _)), .. }) = (changed, &change.kind) {

@@ -125,6 +125,7 @@ fn run(flow: &Flow, event: &Event) -> Run {
         before: None,
         verdict: None,
         quarantined: false,
+        untold: Vec::new(),
         claimed: None,
     }
 }

@@ -149,6 +149,7 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
         before: (!flow.remember.is_empty()).then(|| before(flow)),
         verdict: None,
         quarantined: false,
+        untold: Vec::new(),
         claimed: None,
     };
     let context = Context::new(flow, &run, subject.as_ref()).ok()?;

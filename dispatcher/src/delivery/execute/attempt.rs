@@ -80,12 +80,7 @@ impl StepExecutor {
 
         let flow = self.requests.versions.name();
         let connector = call.connector.as_str();
-        let label = match &outcome {
-            Outcome::Done(_) => "done",
-            Outcome::Overtaken => "overtaken",
-            Outcome::Retry { cause, .. } => cause.label(),
-            Outcome::Reject { reason, .. } => reason.label(),
-        };
+        let label = outcome.label();
         self.metrics.attempts.with_label_values(&[flow, connector, label]).inc();
         self.metrics.attempt_seconds.with_label_values(&[flow, connector]).observe(begun.elapsed().as_secs_f64());
         if matches!(outcome, Outcome::Done(_)) {

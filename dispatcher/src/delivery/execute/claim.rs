@@ -57,7 +57,11 @@ impl StepExecutor {
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
             let event = run.event.reference();
             let key = run.event.subject.clone();
-            match self.store_handle.claim(Change { event, key, partition: run.partition, epoch, kind }).await {
+            match self
+                .store_handle
+                .claim(Change { event, key, partition: run.partition, epoch, kind, story: Box::default() })
+                .await
+            {
                 Ok(Changed::Written | Changed::Awake) if clock::since_boot() - asked < LEASE => return Ok(asked),
                 Ok(Changed::Written | Changed::Awake) => {}
                 Ok(Changed::Ended) => return Err(StepReport::Ended.into()),

@@ -111,7 +111,7 @@ impl RequestMaker {
 }
 
 fn held_back(step_call: &StepCall<'_>, held: SkipReason) -> StepExit {
-    StepReport::HeldBack { held, next: step_call.next.clone() }.into()
+    StepReport::HeldBack { step: step_call.step.name.clone(), held, next: step_call.next.clone() }.into()
 }
 
 /// Adds the headers with which a mail program unsubscribes in one click (RFC 8058). They replace such headers of the

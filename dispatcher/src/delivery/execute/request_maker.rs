@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use usher_connectors::Connectors;
 use usher_engine::arrival::FirstClaim;
 use usher_engine::clock::ClockState;
-use usher_engine::{NextStep, Run, StepReport, account};
+use usher_engine::{NextStep, NotCalled, Run, StepReport, account};
 use usher_flows::{Action, Call, Context, Flow, FlowStep};
 use usher_proto::{Reason, Subject, Timestamp};
 use usher_service::clock;
@@ -63,7 +63,7 @@ impl RequestMaker {
         let about_deletion = run.event.kind == "user.deleted";
         if subject.is_some_and(|subject| subject.deleted) && !about_deletion && !step.for_deleted() {
             let rest = flow.goes_on_deleted(run.step);
-            return Err(if rest { StepReport::Skipped(next) } else { StepReport::Superseded }.into());
+            return Err(if rest { skipped(step, NotCalled::Deleted, &next) } else { StepReport::Superseded }.into());
         }
         let mut context =
             Context::new(flow, run, subject).map_err(|_| reject(Reason::Malformed, "the body cannot be read"))?;
@@ -94,7 +94,9 @@ impl RequestMaker {
         run: &'a Run,
     ) -> Result<StepCall<'a>, StepExit> {
         let next = next_step(flow, run);
-        let Action::Call(call) = &step.action else { return Err(StepReport::Skipped(next).into()) };
+        let Action::Call(call) = &step.action else {
+            return Err(skipped(step, NotCalled::NoStep, &next).into());
+        };
         let account = account(&call.connector, run.event.instance());
         let Some(connector) = self.connectors.get(&account) else {
             return Err(reject(Reason::Configuration, "its connector is not open"));
@@ -158,6 +160,10 @@ fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
     flow.connector(step).map(|connector| account(connector, run.event.instance()))
 }
 
+fn skipped(step: &FlowStep, why: NotCalled, next: &NextStep) -> StepReport {
+    StepReport::Skipped { step: step.name.clone(), why, next: next.clone() }
+}
+
 /// Returns the report of a step that is not to be called now, because it does not apply or has to wait. `is_over` is
 /// true if the run's wait has ended.
 fn early_report(
@@ -178,10 +184,10 @@ fn early_report(
     if let Some(when) = &step.when
         && !usher_flows::evaluate(when, context)?.is_some_and(|value| value.is_true())
     {
-        return Ok(Some(StepReport::Skipped(next.clone())));
+        return Ok(Some(skipped(step, NotCalled::Condition, next)));
     }
     match &step.action {
-        Action::Wait(_) if is_over => Ok(Some(StepReport::Skipped(next.clone()))),
+        Action::Wait(_) if is_over => Ok(Some(skipped(step, NotCalled::WaitOver, next))),
         Action::Wait(pause) => {
             let until = run.wait_until.unwrap_or_else(|| now.plus(*pause));
             Ok(Some(StepReport::Wait { until, news_after: None }))

@@ -7,10 +7,10 @@ use usher_engine::arrival::{Admission, Arrival, FirstClaim, Ownership};
 use usher_engine::breaker::Permit;
 use usher_engine::start::StartFrom;
 use usher_engine::{
-    CatchUpTarget, ChangeKind, Changed, Destinations, Effect, Engine, FlowLimits, Input, NextStep, Outcome,
-    RetryPolicy, Run, Step, StepReport, StoreRequest, StoreWrite,
+    AttemptSeen, CatchUpTarget, ChangeKind, Changed, Destinations, Effect, Engine, FlowLimits, Input, NextStep,
+    Outcome, RetryPolicy, Run, Step, StepReport, StoreRequest, StoreWrite,
 };
-use usher_proto::{AssignedPartition, Assignment, Epoch, Offset, Partition};
+use usher_proto::{AssignedPartition, Assignment, Epoch, Offset, Partition, Timestamp};
 
 use crate::Work;
 use crate::samples::{self, NOW};
@@ -117,7 +117,8 @@ impl Driven {
     /// Reports that a run is done, and that its end is written.
     fn finish(&mut self, run: &Run, permit: Option<Permit>) {
         let outcome = Outcome::Done(Effect::new("1", serde_json::Value::Null));
-        let report = StepReport::Attempted { outcome, request: None, step: "post".into(), next: NextStep::End };
+        let seen = Some(AttemptSeen { at: Timestamp::from_seconds(1), took: Duration::from_millis(5), answer: None });
+        let report = StepReport::Attempted { outcome, request: None, step: "post".into(), next: NextStep::End, seen };
         let steps = self.give(Input::Reported {
             key: run.event.subject.clone(),
             event: run.event.reference(),

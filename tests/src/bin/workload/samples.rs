@@ -59,6 +59,7 @@ pub(crate) fn run(event: Event, number: usize, flow_version: &str, connector: &s
         before: None,
         verdict: None,
         quarantined: false,
+        untold: Vec::new(),
         claimed: None,
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn a_run_that_is_alone_is_admitted_with_its_claim(subject: Test
 }
 
 fn change_of(epoch: Epoch, event: &str, kind: ChangeKind) -> Change {
-    Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind }
+    Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind, story: Box::default() }
 }
 
 pub(super) async fn a_request_is_made_from_the_subject_as_it_is_after_the_batch(subject: TestStore) {

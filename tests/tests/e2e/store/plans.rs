@@ -96,6 +96,7 @@ impl Watched {
         assert_eq!(store.lanes(FLOW, &keys.iter().map(lane).collect::<Vec<_>>()).await.unwrap().len(), keys.len());
         assert_eq!(store.subjects(&keys).await.unwrap().len(), keys.len());
         store.change(FLOW, &changes(epoch, &admitted.heads, || claim(1, 0, b"x"))).await.unwrap();
+        store.change(FLOW, &changes(epoch, &admitted.heads, || story::retry(1))).await.unwrap();
         store.due(FLOW, &[(ZERO, epoch)], Timestamp::from_seconds(1)).await.unwrap();
         store.change(FLOW, &changes(epoch, &admitted.heads, || end(RunState::Done))).await.unwrap();
     }
@@ -124,6 +125,7 @@ fn changes(epoch: Epoch, runs: &[Run], kind: impl Fn() -> ChangeKind) -> Vec<Cha
         partition: ZERO,
         epoch,
         kind: kind(),
+        story: [story::attempt(1, "no")].into(),
     };
     runs.iter().map(change).collect()
 }
@@ -158,6 +160,29 @@ async fn a_session_that_began_with_an_empty_store_works_as_fast_in_a_full_one() 
     let filling = watched().await.cost(TIMES).await;
     let each = filling / TIMES;
     assert!(each <= MOST * empty, "{} blocks a run on average, {} when empty", each / RUNS, empty / RUNS);
+}
+
+/// Events of users who are known already change their rows where they are.
+#[usher_tests::needs(postgres)]
+#[tokio::test]
+async fn an_event_of_a_known_user_writes_no_index_of_the_subjects() {
+    const EVENTS: i64 = 20;
+    let mut watched = watched().await;
+    let store = watched.opened().await;
+    let epoch = store.acquire(FLOW, &[ZERO], "me").await.unwrap()[0].epoch;
+    for _ in 0..EVENTS {
+        let first = watched.next;
+        watched.next += 100;
+        let event =
+            |n: i64| Arrival { starts: false, ..news(n, &format!("e{n}"), &format!("key{}", n % 100), n, true) };
+        store.admit(FLOW, &batch(epoch, (first..watched.next).map(event).collect())).await.unwrap();
+    }
+    drop(store);
+    watched.sessions_end().await;
+    let sql = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'usher_subject'";
+    let (updated, in_place): (i64, i64) = sqlx::query_as(sql).fetch_one(&watched.statistics).await.unwrap();
+    assert_eq!(updated, (EVENTS - 1) * 100);
+    assert!(in_place * 10 >= updated * 9, "{in_place} of {updated} wrote no index");
 }
 
 /// Runs pass through the table of open runs. What they leave there is no reason for it to grow.

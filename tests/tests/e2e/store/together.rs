@@ -50,6 +50,7 @@ pub(super) async fn batches_of_several_partitions_are_admitted_together_each_wit
         partition: ZERO,
         epoch: epochs[0],
         kind: wait(1_000, Some(0)),
+        story: Box::default(),
     };
     subject.store.change(FLOW, &[wait]).await.unwrap();
 

@@ -77,7 +77,7 @@ impl Scene {
     async fn call_of_size(&self, id: &str, size: usize) -> JoinHandle<Result<bool, Outcome>> {
         let batches = self.batches.clone();
         let row = row(id, "Dana");
-        let call = tokio::spawn(async move { batches.upsert(row, size).await });
+        let call = tokio::spawn(async move { batches.upsert(row, size, &CallGate::open()).await });
         tokio::task::yield_now().await;
         call
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::SkipReason;
 
 fn held(held: SkipReason, next: NextStep) -> StepReport {
-    StepReport::HeldBack { held, next }
+    StepReport::HeldBack { step: "s".into(), held, next }
 }
 
 #[test]

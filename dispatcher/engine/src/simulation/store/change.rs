@@ -58,6 +58,9 @@ impl SimulatedStore {
                     return Changed::Awake;
                 }
             }
+            ChangeKind::Retry { tries, request, .. } => self.update(number, |row| {
+                (row.tries, row.request, row.claimed) = (*tries, request.clone(), false);
+            }),
             ChangeKind::Park { until, tries, request } => {
                 let leaves = self.defect == Defect::ParkLeavesLane;
                 self.update(number, |row| {

@@ -59,7 +59,7 @@ impl Scene {
 
     async fn held(&self) -> Option<SkipReason> {
         match self.executor.work(&self.run, self.epoch).await {
-            StepReport::HeldBack { held, next: NextStep::End } => Some(held),
+            StepReport::HeldBack { held, next: NextStep::End, .. } => Some(held),
             StepReport::Attempted { outcome: Outcome::Done(_), .. } => None,
             other => panic!("neither done nor held back: {other:?}"),
         }

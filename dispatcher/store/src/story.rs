@@ -1,0 +1,147 @@
+//! The story of a run in its columns: `story` and `answers` hold a JSON object a line, `sent` the request of the last attempt
+//! that failed. Lines are added by the statements of the changes; the oldest half goes when a column is full.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use usher_engine::{Change, StoryEntry};
+use usher_proto::Timestamp;
+use usher_sql::{Dialect, Rows};
+
+use super::StoreError;
+
+/// Length from which on a column is cut, in characters, and the length of the rest at least. A line is shorter than the rest.
+const FULL: usize = 6_000;
+const REST: usize = 3_000;
+
+/// Adds the columns of a change's story to the rows of a statement.
+pub(super) fn with_story<'a, T>(rows: Rows<'a, T>, change: impl Fn(&'a T) -> &'a Change + Copy) -> Rows<'a, T> {
+    rows.text("story", move |item| story(&change(item).story))
+        .text("answers", move |item| answers(&change(item).story))
+        .bytes("sent", move |item| sent(&change(item).story).map(bytes::Bytes::copy_from_slice))
+}
+
+/// Returns the entries without the destinations' messages; `None` if there are none.
+pub(super) fn story(entries: &[StoryEntry]) -> Option<String> {
+    lines(entries.iter().map(|entry| {
+        let StoryEntry { pass, step, name, number, at, took, outcome, answer, next_at, sent: _ } = entry;
+        let mut line = json!({ "step": step, "name": name, "at": at.millis(), "outcome": outcome });
+        if *number > 0 {
+            line["attempt"] = json!(number);
+            line["ms"] = json!(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        }
+        if *pass > 0 {
+            line["pass"] = json!(pass);
+        }
+        if let Some(answer) = answer {
+            line["status"] = json!(answer.status);
+            line["error"] = json!(answer.name);
+        }
+        if let Some(next_at) = next_at {
+            line["next_at"] = json!(next_at.millis());
+        }
+        line.to_string()
+    }))
+}
+
+/// Returns the destinations' messages; `None` if there are none.
+fn answers(entries: &[StoryEntry]) -> Option<String> {
+    lines(entries.iter().filter_map(|entry| {
+        let message = entry.answer.as_ref()?.message.as_ref()?;
+        Some(json!({ "at": entry.at.millis(), "step": entry.step, "message": message }).to_string())
+    }))
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> Option<String> {
+    let lines: Vec<String> = lines.collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn sent(entries: &[StoryEntry]) -> Option<&[u8]> {
+    entries.last()?.sent.as_deref()
+}
+
+/// Returns the SQL that adds the lines of row `r` to a column of run `o`. Written a second time, after a lost answer, it finds
+/// them at the end and adds nothing.
+pub(super) fn added(dialect: Dialect, column: &str) -> String {
+    let position = dialect.position();
+    format!(
+        "CASE WHEN r.{column} IS NULL THEN o.{column} WHEN o.{column} IS NULL THEN r.{column} \
+              WHEN substr(o.{column}, length(o.{column}) - length(r.{column}) + 1) = r.{column} THEN o.{column} \
+              WHEN length(o.{column}) > {FULL} \
+              THEN substr(o.{column}, {REST} + {position}(substr(o.{column}, {REST}), '\n')) || '\n' || r.{column} \
+              ELSE o.{column} || '\n' || r.{column} END"
+    )
+}
+
+/// Returns the assignments of an update that adds the story of row `r`, of an attempt that failed or a step that is over.
+pub(super) fn set_story(dialect: Dialect) -> String {
+    format!("story = {}, answers = {}, sent = r.sent", added(dialect, "story"), added(dialect, "answers"))
+}
+
+/// An attempt at a step, or a step that was passed over, as shown to operators.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// The step's index, from 0.
+    pub step: i64,
+    /// The step's name.
+    pub name: String,
+    /// The attempt's number at this step, from 1; 0 for a step that was passed over.
+    #[serde(default)]
+    pub attempt: i64,
+    /// Number of times that the run had been run again.
+    #[serde(default)]
+    pub pass: i64,
+    /// The time at which it began.
+    #[serde(deserialize_with = "millis")]
+    pub at: Timestamp,
+    /// The time that it took, in milliseconds.
+    #[serde(default)]
+    pub ms: u64,
+    /// The outcome as a label.
+    pub outcome: String,
+    /// The status of the destination's answer; `None` if there was none, or it was a success.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// The name of the destination's error; `None` if it has none.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The destination's message; `None` if there was none, or it is no longer kept. It may hold personal data.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The time from which the next attempt may be made; `None` if there is none.
+    #[serde(default, deserialize_with = "maybe_millis")]
+    pub next_at: Option<Timestamp>,
+}
+
+fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    i64::deserialize(deserializer).map(Timestamp::from_millis)
+}
+
+fn maybe_millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Ok(Option::<i64>::deserialize(deserializer)?.map(Timestamp::from_millis))
+}
+
+/// Reads the columns `story` and `answers`.
+pub(super) fn read(story: Option<&str>, answers: Option<&str>) -> Result<Vec<AttemptRecord>, StoreError> {
+    #[derive(Deserialize)]
+    struct Message {
+        at: i64,
+        step: i64,
+        message: String,
+    }
+    let lines = story.unwrap_or_default().lines();
+    let mut attempts: Vec<AttemptRecord> =
+        lines.map(serde_json::from_str).collect::<Result<_, _>>().map_err(|_| unreadable("story"))?;
+    for line in answers.unwrap_or_default().lines() {
+        let Message { at, step, message } = serde_json::from_str(line).map_err(|_| unreadable("answers"))?;
+        let of = |attempt: &&mut AttemptRecord| attempt.at.millis() == at && attempt.step == step;
+        if let Some(attempt) = attempts.iter_mut().find(of) {
+            attempt.message = Some(message);
+        }
+    }
+    Ok(attempts)
+}
+
+fn unreadable(column: &str) -> StoreError {
+    StoreError::Unreadable(column.to_owned())
+}
