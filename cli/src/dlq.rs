@@ -1,10 +1,8 @@
 //! `usher dlq`: lists dead letters (runs that were given up) and redrives them.
 
-use std::time::Duration;
-
 use anyhow::bail;
+use usher_dispatcher::operator::{CommandTarget, MAX_DEATHS, RedrivePlan};
 use usher_engine::RunState;
-use usher_engine::arrival::CommandKind;
 use usher_proto::{Instance, Reason, Timestamp};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
@@ -12,7 +10,7 @@ use usher_store::{RefusedRow, RunFilter};
 
 use crate::data::StoreLocation;
 use crate::orders::OperatorTarget;
-use crate::{output, runs, values};
+use crate::{orders, output, runs, values};
 
 /// Lists and redrives dead letters: runs that were given up.
 #[derive(Debug, clap::Args)]
@@ -126,7 +124,7 @@ struct Redrive {
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
     /// Skip runs that were given up this number of times or more: they would only fail again.
-    #[arg(long, default_value_t = 3, value_name = "TIMES")]
+    #[arg(long, default_value_t = MAX_DEATHS, value_name = "TIMES")]
     max_deaths: u32,
 }
 
@@ -176,40 +174,27 @@ impl Redrive {
             let why = "specify which dead letters: --flow, --reason, --user, --event, --instance, --since, or --all";
             return Err(ConfigError(why.to_owned()).into());
         }
-        let mut dead = desk.place.store().await?.runs(&filter, i64::MAX).await?;
-        // In the order in which their events arrived; within a key, they are run again in this order.
-        dead.sort_by(|a, b| (a.partition, a.offset, &a.flow).cmp(&(b.partition, b.offset, &b.flow)));
-        let matching = dead.len();
-        dead.retain(|run| run.deaths < i64::from(max_deaths));
-        let left_alone = matching - dead.len();
-        let mut orders = Vec::new();
+        let dead = desk.place.store().await?.runs(&filter, i64::MAX).await?;
+        let plan = RedrivePlan::new(dead.iter().map(CommandTarget::from).collect(), max_deaths);
+        let (matching, left_alone) = (dead.len(), plan.too_often);
         if dry_run {
-            for run in &dead {
+            for run in &plan.targets {
                 let why = run.reason.as_deref().unwrap_or("-");
-                output::line(&format!("{}/{}  {}  {why}  died {} times", run.flow, run.event, run.key, run.deaths))?;
+                let (event, key) = (run.reference.id(), run.subject.key());
+                output::line(&format!("{}/{event}  {key}  {why}  died {} times", run.flow, run.deaths))?;
             }
-        } else if !dead.is_empty() {
-            let log = desk.log(environment).await?;
-            let mut pace = rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
-            for run in &dead {
-                if let Some(pace) = &mut pace {
-                    pace.tick().await;
-                }
-                let deaths = u32::try_from(run.deaths).unwrap_or(u32::MAX);
-                orders.push((run.flow.clone(), desk.order(&*log, run, &CommandKind::Redrive { deaths }).await?));
-            }
-        }
-        if dry_run {
-            output::line(&format!("{} of {matching} dead letters would be taken up again", dead.len()))?;
+            output::line(&format!("{} of {matching} dead letters would be taken up again", plan.targets.len()))?;
+        } else if plan.targets.is_empty() {
+            output::line(&format!("0 of {matching} dead letters are taken up again"))?;
         } else {
-            let came = desk.await_results(orders).await?;
-            let taken_up = came.came.iter().filter(|(_, came)| came == "queued").count();
+            let came = desk.commands(environment).await?.redrive(&plan.targets, rate, &desk.by).await?;
+            let taken_up = came.count("queued");
             let not = came.came.len() - taken_up;
             output::line(&format!("{taken_up} of {matching} dead letters are taken up again"))?;
             if not > 0 {
                 output::line(&format!("{not} are dead no longer, or have died again since: nothing came of it"))?;
             }
-            came.say_open()?;
+            orders::print_open(&came)?;
         }
         if left_alone > 0 {
             output::line(&format!("{left_alone} left alone: they have died {max_deaths} times (--max-deaths)"))?;

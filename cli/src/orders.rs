@@ -1,18 +1,12 @@
 //! Operators' commands about runs, sent through the log: `usher cancel`, `usher rerun` and `usher dlq redrive`.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use usher_dispatcher::orders;
+use usher_dispatcher::operator::{CommandResults, CommandTarget, OperatorCommands, check_topic};
 use usher_engine::RunState;
-use usher_engine::arrival::CommandKind;
 use usher_eventlog::{Log, LogAddress, LogLayout};
-use usher_proto::{EventId, Partition, headers};
-use usher_service::ConfigError;
-use usher_service::clock;
 use usher_service::options::Environment;
 use usher_store::{RunFilter, RunRecord};
 
@@ -36,6 +30,12 @@ pub(crate) struct OperatorTarget {
 }
 
 impl OperatorTarget {
+    /// Opens the log that the flows read, and the store.
+    pub(crate) async fn commands(&self, environment: &Environment) -> anyhow::Result<OperatorCommands> {
+        let store = Arc::new(self.place.store().await?);
+        Ok(OperatorCommands::new(self.log(environment).await?, self.layout.clone(), store))
+    }
+
     /// Opens the log that the flows read.
     pub(crate) async fn log(&self, environment: &Environment) -> anyhow::Result<Arc<dyn Log>> {
         let address = match &self.log {
@@ -43,83 +43,14 @@ impl OperatorTarget {
             None => self.place.log()?,
         };
         let log = usher_eventlog::open(&address, &usher_eventlog::kafka_properties(environment)?).await?;
-        // A command in a topic that no flow reads would have no effect and no answer.
-        let topic = self.layout.topics.events();
-        let watermarks = log.watermarks(&topic).await.with_context(|| format!("{address} has no topic {topic}"))?;
-        if watermarks.len() < usize::try_from(self.layout.partitions)? {
-            let why = format!("topic {topic} has {} partitions: say --partitions {0}", watermarks.len());
-            return Err(ConfigError::new("USHER_PARTITIONS", why).into());
-        }
+        check_topic(&*log, &self.layout).await.with_context(|| address.to_string())?;
         Ok(log)
     }
-
-    /// Appends a command about a run to the log, and returns its id.
-    pub(crate) async fn order(&self, log: &dyn Log, run: &RunRecord, order: &CommandKind) -> anyhow::Result<EventId> {
-        let event = orders::event(&run.flow, &run.reference, &run.subject, &self.by, order, clock::now());
-        let id = event.id.clone();
-        log.append(&self.layout.events(), event.into_record()).await?;
-        Ok(id)
-    }
-
-    /// Waits for the results of these commands (flow and id), until none of them has been executed for [`PATIENCE`].
-    pub(crate) async fn await_results(&self, mut open: Vec<(String, EventId)>) -> anyhow::Result<CommandResults> {
-        let store = self.place.store().await?;
-        let mut came = Vec::new();
-        let mut until = Instant::now() + PATIENCE;
-        loop {
-            let mut still_open = Vec::new();
-            let before = came.len();
-            for (flow, order) in open {
-                match store.command_result(&order).await? {
-                    Some(word) => came.push((flow, word)),
-                    None => still_open.push((flow, order)),
-                }
-            }
-            open = still_open;
-            if came.len() > before {
-                until = Instant::now() + PATIENCE;
-            }
-            if open.is_empty() || Instant::now() >= until {
-                break;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        let worked = store.worked_flows().await?;
-        let open = open.into_iter().map(|(flow, _)| flow).collect();
-        Ok(CommandResults { came, open, worked })
-    }
 }
 
-/// Maximum time without the execution of any awaited command.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Interval between queries for the results of commands.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// Results of commands.
-pub(crate) struct CommandResults {
-    /// Flow and result of each executed command.
-    pub(crate) came: Vec<(String, String)>,
-    /// Flow of each command that is not executed yet.
-    open: Vec<String>,
-    /// Flows on which a process works.
-    worked: Vec<String>,
-}
-
-impl CommandResults {
-    /// Prints the number of commands that are not executed yet, flow by flow.
-    pub(crate) fn say_open(&self) -> anyhow::Result<()> {
-        let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
-        self.open.iter().for_each(|flow| *counts.entry(flow).or_default() += 1);
-        for (flow, count) in counts {
-            let what = if count == 1 { "asked for".to_owned() } else { format!("{count} asked for") };
-            let why = match self.worked.contains(flow) {
-                true => format!("not carried out yet: look again with `usher runs --flow {flow}`"),
-                false => format!("no process works on {flow}"),
-            };
-            output::line(&format!("{what}; {why}"))?;
-        }
-        Ok(())
-    }
+/// Prints the number of commands that are not executed yet, flow by flow.
+pub(crate) fn print_open(results: &CommandResults) -> anyhow::Result<()> {
+    results.describe_open().iter().try_for_each(|line| output::line(line))
 }
 
 /// Name of a run: `FLOW/EVENT`, as `usher runs` shows it.
@@ -166,11 +97,9 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
     if found.state.parse::<RunState>()?.is_terminal() {
         bail!("{}/{} has ended already: {}", run.flow, run.event, found.state);
     }
-    let log = desk.log(environment).await?;
-    let order = desk.order(&*log, &found, &CommandKind::Cancel).await?;
-    let came = desk.await_results(vec![(run.flow.clone(), order)]).await?;
+    let came = desk.commands(environment).await?.cancel(&CommandTarget::from(&found), &desk.by).await?;
     let name = format!("{}/{}", run.flow, run.event);
-    match came.came.first().map(|(_, word)| word.as_str()) {
+    match came.only() {
         Some("cancelled") => output::line(&format!("{name} is cancelled; it was {}", found.state)),
         Some(_) => match find(&desk, &run).await? {
             ended if ended.ended_at.is_some() => {
@@ -178,7 +107,7 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
             }
             _ => output::line(&format!("{name} ends when the attempt that is under way has been answered")),
         },
-        None => came.say_open(),
+        None => print_open(&came),
     }
 }
 
@@ -188,20 +117,11 @@ pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow
     if !found.state.parse::<RunState>()?.is_terminal() {
         bail!("{}/{} has not ended yet: {}", run.flow, run.event, found.state);
     }
-    let log = desk.log(environment).await?;
-    // The store drops the body when a run ends; the log still has it for a while.
-    let partition = Partition(i32::try_from(found.partition)?);
-    let record = log.read(&desk.layout.topics.events(), partition, found.offset).await?;
-    let record = record.filter(|record| record.header(headers::EVENT_ID) == Some(&found.event));
-    let record =
-        record.ok_or_else(|| anyhow!("the log does not hold {} any more: it cannot be run again", run.event))?;
-    let body = String::from_utf8(record.body.to_vec()).context("the event's body")?;
-    let order = desk.order(&*log, &found, &CommandKind::Rerun { body }).await?;
-    let came = desk.await_results(vec![(run.flow.clone(), order)]).await?;
-    match came.came.first().map(|(_, word)| word.as_str()) {
+    let came = desk.commands(environment).await?.rerun(&CommandTarget::from(&found), &desk.by).await?;
+    match came.only() {
         Some("queued") => output::line(&format!("{}/{} is run again; it was {}", run.flow, run.event, found.state)),
         Some(_) => bail!("{}/{} is run again already: nothing came of this order", run.flow, run.event),
-        None => came.say_open(),
+        None => print_open(&came),
     }
 }
 

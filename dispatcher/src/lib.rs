@@ -2,6 +2,7 @@
 //! Each flow is a consumer group of its own.
 
 pub mod config;
+pub mod operator;
 pub mod orders;
 
 mod delivery;

@@ -11,7 +11,10 @@ use super::start::CannotStart;
 /// A step to carry out. Requests to the store are handed over in the order of the steps; of those that have gathered, changes
 /// go before other writes, and writes before reads.
 #[derive(Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "most steps are changes, and a box would be one more allocation for each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most steps are changes, and a box would be one more allocation for each"
+)]
 pub enum Step {
     /// Send this request to the store.
     Store(StoreRequest),

@@ -23,6 +23,7 @@ mod story;
 mod suppression;
 mod time;
 mod transitions;
+mod views;
 
 pub use concerns::{FirstClaims, FlowStore, QuotaStore, RetentionStore, RunStore, Store, StoreClock, SubjectStore};
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
@@ -37,16 +38,22 @@ use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
 use usher_service::ConfigError;
 use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{MigrationError, SqlError, Tables};
+pub use views::{
+    BoundedCount, DeadLetterRow, EventCursor, EventPage, EventQuery, EventRow, FlowCounts, FlowVersion, PauseRecord,
+    RunCell, SCAN, SubjectRow,
+};
 
 /// The tables of the store.
 pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
-        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room", "0014_story"),
+        "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room", "0014_story",
+        "0015_console"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due",
-        "0014_story"),
+        "0014_story",
+        "0015_console"),
     history: "usher_store_migrations",
 };
 

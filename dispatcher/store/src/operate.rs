@@ -76,19 +76,27 @@ pub(super) async fn disown(database: &Database, owner: &str) -> Result<(), Store
 }
 
 impl SqlStore {
-    /// Pauses or resumes a flow. Replicas check every few seconds; [`Self::pausing`] returns those that have confirmed
+    /// Pauses or resumes a flow, with the operator's words about it, if any. Replicas check every few seconds; [`Self::pausing`] returns those that have confirmed
     /// a pause. Returns false if the flow was in this state already.
     ///
     /// # Errors
     ///
     /// If the database does not answer or refuses a statement.
-    pub async fn set_paused(&self, flow: &str, paused: bool, who: &str, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn set_paused(
+        &self,
+        flow: &str,
+        paused: bool,
+        who: &str,
+        why: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let mut writing = self.database.write().await?;
         let changed = if paused {
-            query("INSERT INTO usher_pause (flow, who, at) VALUES ($1, $2, $3) ON CONFLICT (flow) DO NOTHING")
+            query("INSERT INTO usher_pause (flow, who, at, why) VALUES ($1, $2, $3, $4) ON CONFLICT (flow) DO NOTHING")
                 .bind(flow)
                 .bind(who)
                 .bind(now.millis())
+                .bind(why)
                 .execute(writing.connection())
                 .await?
         } else {
@@ -98,7 +106,7 @@ impl SqlStore {
         };
         let what = if paused { "pause" } else { "resume" };
         if changed > 0 {
-            record_action(writing.connection(), what, flow, who, now).await?;
+            record_action(writing.connection(), what, flow, who, why, now).await?;
         }
         writing.commit().await?;
         Ok(changed > 0)
@@ -194,21 +202,23 @@ impl SqlStore {
     }
 }
 
-/// Records an operator's action on a flow, with its author and time.
+/// Records an operator's action on a flow, with its author, the author's words about it, and its time.
 pub(super) async fn record_action(
     connection: &mut Connection,
     what: &str,
     flow: &str,
     who: &str,
+    why: Option<&str>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO usher_action (id, at, who, what, flow, came) VALUES ($1, $2, $3, $4, $5, 'done')";
+    let sql = "INSERT INTO usher_action (id, at, who, what, flow, why, came) VALUES ($1, $2, $3, $4, $5, $6, 'done')";
     query(sql)
         .bind(format!("{what}-{flow}-{}-{:08x}", now.millis(), rand::random::<u32>()))
         .bind(now.millis())
         .bind(who)
         .bind(what)
         .bind(flow)
+        .bind(why)
         .execute(connection)
         .await?;
     Ok(())

@@ -48,7 +48,7 @@ impl SqlStore {
                              WHERE flow = $1 AND partition = $2)";
             query(shifted).bind(flow).bind(i64::from(partition.0)).bind(offset.0).execute(&mut *connection).await?;
         }
-        record_action(connection, "seek", flow, who, now).await?;
+        record_action(connection, "seek", flow, who, None, now).await?;
         Ok(writing.commit().await?)
     }
 
@@ -92,7 +92,7 @@ impl SqlStore {
                 .await?;
         query("DELETE FROM usher_ownership").execute(&mut *connection).await?;
         for (flow, newest_at) in newest {
-            record_action(connection, "move", &flow, who, now).await?;
+            record_action(connection, "move", &flow, who, None, now).await?;
             for (partition, offset) in offsets {
                 let sql = "INSERT INTO usher_ownership (flow, partition, epoch, owner, owned_at, newest_at, sought) \
                            VALUES ($1, $2, $3, '', $4, $5, $6)";

@@ -4,12 +4,12 @@ use super::*;
 
 pub(super) async fn a_flow_is_paused_and_goes_on(subject: TestStore) {
     let now = Timestamp::from_seconds(1);
-    assert!(subject.store.set_paused(FLOW, true, "ann", now).await.unwrap());
-    assert!(!subject.store.set_paused(FLOW, true, "bob", now).await.unwrap(), "already");
+    assert!(subject.store.set_paused(FLOW, true, "ann", None, now).await.unwrap());
+    assert!(!subject.store.set_paused(FLOW, true, "bob", None, now).await.unwrap(), "already");
     assert_eq!(subject.store.paused(FLOW).await.unwrap(), Some(now));
     assert_eq!(subject.store.paused("other").await.unwrap(), None);
     assert_eq!(subject.store.paused_flows().await.unwrap(), [FLOW]);
-    assert!(subject.store.set_paused(FLOW, false, "ann", now).await.unwrap());
+    assert!(subject.store.set_paused(FLOW, false, "ann", None, now).await.unwrap());
     assert_eq!(subject.store.paused(FLOW).await.unwrap(), None);
 }
 
@@ -25,15 +25,15 @@ pub(super) async fn every_replica_that_owns_something_confirms_a_pause(subject: 
     };
     let ann = |under_way| ("ann".to_owned(), 2, under_way);
     let bob = |under_way| ("bob".to_owned(), 1, under_way);
-    store.set_paused(FLOW, true, "op", first).await.unwrap();
+    store.set_paused(FLOW, true, "op", None, first).await.unwrap();
     assert_eq!(pausing().await, [ann(None), bob(None)]);
     store.confirm_pause(FLOW, "ann", first, 3).await.unwrap();
     store.confirm_pause(FLOW, "bob", first, 0).await.unwrap();
     assert_eq!(pausing().await, [ann(Some(3)), bob(Some(0))]);
     store.confirm_pause(FLOW, "ann", first, 0).await.unwrap();
     assert_eq!(pausing().await, [ann(Some(0)), bob(Some(0))]);
-    store.set_paused(FLOW, false, "op", second).await.unwrap();
-    store.set_paused(FLOW, true, "op", second).await.unwrap();
+    store.set_paused(FLOW, false, "op", None, second).await.unwrap();
+    store.set_paused(FLOW, true, "op", None, second).await.unwrap();
     store.confirm_pause(FLOW, "bob", first, 0).await.unwrap();
     assert_eq!(pausing().await, [ann(None), bob(None)], "a word about an earlier pause does not count");
     store.leave("ann").await.unwrap();

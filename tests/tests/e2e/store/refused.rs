@@ -228,7 +228,14 @@ pub(super) async fn a_change_that_is_refused_is_told_and_all_others_are_written(
         .enumerate()
         .map(|(number, kind)| {
             let event = reference(&format!("good-{number}"));
-            Change { event, key: id(&format!("key-{}", number % 3)), partition: ZERO, epoch, kind, story: Box::default() }
+            Change {
+                event,
+                key: id(&format!("key-{}", number % 3)),
+                partition: ZERO,
+                epoch,
+                kind,
+                story: Box::default(),
+            }
         })
         .collect();
     let changed = isolate::change(&Once(&subject.store), &changes).await.unwrap();

@@ -23,7 +23,14 @@ pub(super) fn attempt(number: u32, message: &str) -> StoryEntry {
 
 impl TestStore {
     async fn tell(&self, epoch: Epoch, event: &str, kind: ChangeKind, story: Vec<StoryEntry>) -> Changed {
-        let change = Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind, story: story.into_boxed_slice() };
+        let change = Change {
+            event: reference(event),
+            key: id("a"),
+            partition: ZERO,
+            epoch,
+            kind,
+            story: story.into_boxed_slice(),
+        };
         self.store.change(FLOW, &[change]).await.unwrap()[0]
     }
 

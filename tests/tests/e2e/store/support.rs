@@ -140,7 +140,8 @@ impl TestStore {
     }
 
     pub(super) async fn change(&self, epoch: Epoch, event: &str, kind: ChangeKind) -> Changed {
-        let change = Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind, story: Box::default() };
+        let change =
+            Change { event: reference(event), key: id("a"), partition: ZERO, epoch, kind, story: Box::default() };
         self.store.change(FLOW, &[change]).await.unwrap()[0]
     }
 
