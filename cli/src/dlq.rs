@@ -1,6 +1,5 @@
 //! `usher dlq`: lists dead letters (runs that were given up) and redrives them.
 
-use anyhow::bail;
 use usher_dispatcher::operator::{CommandTarget, MAX_DEATHS, RedrivePlan};
 use usher_engine::RunState;
 use usher_proto::{Instance, Reason, Timestamp};
@@ -9,6 +8,7 @@ use usher_service::options::Environment;
 use usher_store::{RefusedRow, RunFilter};
 
 use crate::data::StoreLocation;
+use crate::dead_letter::Show;
 use crate::orders::OperatorTarget;
 use crate::{orders, output, runs, values};
 
@@ -23,7 +23,7 @@ pub(crate) struct DlqArguments {
 enum Command {
     /// Lists dead letters, and the records of the log that no flow could accept.
     List(List),
-    /// Shows one dead letter with the event's body and the operators' commands about it.
+    /// Shows one dead letter: reason, attempts, commands, and on request the content.
     Show(Show),
     /// Runs dead letters again: each joins the tail of its user's lane, in their original order.
     Redrive(Redrive),
@@ -98,17 +98,6 @@ struct List {
 }
 
 #[derive(Debug, clap::Args)]
-struct Show {
-    #[command(flatten)]
-    place: StoreLocation,
-    /// The event's id.
-    event: String,
-    /// The flow, if more than one gave the event up.
-    #[arg(long)]
-    flow: Option<String>,
-}
-
-#[derive(Debug, clap::Args)]
 struct Redrive {
     #[command(flatten)]
     desk: OperatorTarget,
@@ -145,23 +134,7 @@ pub(crate) async fn run(arguments: DlqArguments, environment: &Environment) -> a
             print_refused(&refused, json)
         }
         Command::Redrive(redrive) => redrive.run(environment).await,
-        Command::Show(Show { place, event, flow }) => {
-            let store = place.store().await?;
-            let state = Some(RunState::Dead);
-            let filter = RunFilter { event: Some(event.clone()), flow, state, ..RunFilter::default() };
-            let dead = store.runs(&filter, 100).await?;
-            if dead.is_empty() {
-                bail!("no flow has given up on {event}");
-            }
-            for run in dead {
-                let body = store.body(&run.flow, &run.reference).await?;
-                let mut shown = serde_json::to_value(&run)?;
-                shown["body"] = body.unwrap_or_default();
-                shown["orders"] = serde_json::to_value(store.actions(&run.flow, &run.reference).await?)?;
-                output::pretty_json(&shown)?;
-            }
-            Ok(())
-        }
+        Command::Show(show) => show.run().await,
     }
 }
 

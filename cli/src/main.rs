@@ -4,6 +4,7 @@ mod data;
 mod output;
 
 mod check;
+mod dead_letter;
 mod dlq;
 mod health;
 mod lab;
@@ -13,6 +14,7 @@ mod repair;
 mod runs;
 mod seek;
 mod send;
+mod story;
 mod suppress;
 mod up;
 mod values;

@@ -6,7 +6,7 @@ use usher_proto::{AddressDigest, Instance, Timestamp};
 use usher_store::{RunFilter, RunRecord};
 
 use crate::data::{self, StoreLocation};
-use crate::{output, values};
+use crate::{output, story, values};
 
 /// Lists runs, the results of events, flow by flow.
 #[derive(Debug, clap::Args)]
@@ -81,38 +81,8 @@ pub(crate) fn print(runs: &[RunRecord], worked: &[String], limit: u32, json: boo
     output::table(["admitted", "run", "type", "key", "state", "why", "effects"], &rows)
 }
 
-/// Describes the progress of a run that has not ended: its step, its attempts, and its destination or time to wait for.
-fn standing(run: &RunRecord, worked: &[String]) -> Vec<String> {
-    if run.ended_at.is_some() {
-        return Vec::new();
-    }
-    let mut parts = Vec::new();
-    if !worked.contains(&run.flow) {
-        parts.push(format!("no process works on {}", run.flow));
-    }
-    if run.step > 0 || run.attempts > 0 {
-        // Counted from 1 for people.
-        parts.push(format!("step {}", run.step + 1));
-    }
-    match run.attempts {
-        0 => {}
-        1 => parts.push("1 attempt".to_owned()),
-        attempts => parts.push(format!("{attempts} attempts")),
-    }
-    parts.extend(run.failed_at.map(|at| format!("failed last at {at}")));
-    match (&run.destination, run.due_at) {
-        (_, Some(due)) if run.state == "waiting" => parts.push(format!("waits until {due}")),
-        (Some(destination), Some(due)) => parts.push(format!("asks {destination} again at {due}")),
-        (None, Some(due)) => parts.push(format!("next at {due}")),
-        (Some(destination), None) if run.attempts > 0 => parts.push(format!("waits for {destination}")),
-        (Some(_) | None, None) => {}
-    }
-    vec![parts.join(", ")].into_iter().filter(|text| !text.is_empty()).collect()
-}
-
 fn row(run: &RunRecord, worked: &[String]) -> [String; 7] {
-    let why = [&run.reason, &run.error, &run.note].into_iter().flatten().cloned();
-    let why = why.chain(standing(run, worked)).collect::<Vec<_>>().join(": ");
+    let why = story::why(run, worked);
     // As a command takes it: the event's id alone suffices for the default instance of Clerk.
     let plain = run.source == "clerk" && run.instance == Instance::DEFAULT;
     let event = if plain { run.event.clone() } else { run.reference.to_string() };

@@ -1,7 +1,6 @@
 //! Views for operators: runs with their effects, read only.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use usher_engine::RunState;
 use usher_proto::{EventRef, Instance, Offset, Reason, SubjectId, Timestamp};
 use usher_sql::{Row, query, query_as};
@@ -75,6 +74,8 @@ pub struct RunRecord {
     pub partition: i64,
     /// The offset of the event.
     pub offset: Offset,
+    /// Number of times it was run again after its end.
+    pub pass: i64,
     /// Number of times it has become dead.
     pub deaths: i64,
     /// Time of its admission.
@@ -102,7 +103,7 @@ pub struct EffectRecord {
 
 const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attempts, r.due_at, r.reason, r.error, r.note, \
                        r.source, r.partition, r.origin, r.admitted_at, r.ended_at, r.deaths, r.instance, r.event_ref, r.subject, \
-                       r.destination, r.failed_at, r.effects, r.story, r.answers";
+                       r.destination, r.failed_at, r.pass, r.effects, r.story";
 
 fn record(row: &Row) -> Result<RunRecord, StoreError> {
     let row = Named(row);
@@ -130,9 +131,10 @@ fn record(row: &Row) -> Result<RunRecord, StoreError> {
         offset: Offset(row.get("origin")?),
         admitted_at: Timestamp::from_millis(row.get("admitted_at")?),
         ended_at: row.time("ended_at")?,
+        pass: row.get("pass")?,
         deaths: row.get("deaths")?,
         effects: effects(row.get("effects")?)?,
-        story: story::read(row.get("story")?, row.get("answers")?)?,
+        story: story::read(row.get("story")?)?,
     })
 }
 
@@ -205,37 +207,5 @@ impl SqlStore {
     /// makes a reference, by which runs are found.
     async fn senders(&self) -> Result<Vec<(String, String)>, StoreError> {
         Ok(query_as("SELECT source, instance FROM usher_sender").fetch_all(&self.database).await?)
-    }
-
-    /// Returns the request of the latest attempt whose result is not known, or else of the last one that failed, while it is
-    /// stored: as its connector writes it. It goes when the body goes.
-    ///
-    /// # Errors
-    ///
-    /// If the database does not answer.
-    pub async fn sent(&self, flow: &str, run: &EventRef) -> Result<Option<Vec<u8>>, StoreError> {
-        let row: Option<(Option<Vec<u8>>,)> =
-            query_as("SELECT COALESCE(request, sent) FROM usher_run WHERE flow = $1 AND event_ref = $2")
-                .bind(flow)
-                .bind(run.as_str())
-                .fetch_optional(&self.database)
-                .await?;
-        Ok(row.and_then(|(sent,)| sent))
-    }
-
-    /// Returns the body of a run's event while it is stored. It is deleted when the run ends; only a dead run keeps it,
-    /// until the run expires. A body that is not JSON is returned as a string.
-    ///
-    /// # Errors
-    ///
-    /// If the database does not answer.
-    pub async fn body(&self, flow: &str, run: &EventRef) -> Result<Option<Value>, StoreError> {
-        let row: Option<(Option<String>,)> = query_as("SELECT body FROM usher_run WHERE flow = $1 AND event_ref = $2")
-            .bind(flow)
-            .bind(run.as_str())
-            .fetch_optional(&self.database)
-            .await?;
-        let text = row.and_then(|(body,)| body);
-        Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 }

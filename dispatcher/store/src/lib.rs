@@ -31,7 +31,7 @@ pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;
 pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
-pub use story::AttemptRecord;
+pub use story::{AttemptMessage, AttemptRecord};
 pub use suppression::{MailRecipients, SuppressionRecord};
 use usher_engine::Run;
 use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
@@ -40,7 +40,7 @@ use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{MigrationError, SqlError, Tables};
 pub use views::{
     BoundedCount, DeadLetterRow, EventCursor, EventPage, EventQuery, EventRow, FlowCounts, FlowVersion, PauseRecord,
-    RunCell, SCAN, SubjectRow,
+    RunCell, RunContent, SCAN, SubjectRow,
 };
 
 /// The tables of the store.

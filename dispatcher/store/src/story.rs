@@ -105,9 +105,6 @@ pub struct AttemptRecord {
     /// The name of the destination's error; `None` if it has none.
     #[serde(default)]
     pub error: Option<String>,
-    /// The destination's message; `None` if there was none, or it is no longer kept. It may hold personal data.
-    #[serde(default)]
-    pub message: Option<String>,
     /// The time from which the next attempt may be made; `None` if there is none.
     #[serde(default, deserialize_with = "maybe_millis")]
     pub next_at: Option<Timestamp>,
@@ -121,25 +118,28 @@ fn maybe_millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
     Ok(Option::<i64>::deserialize(deserializer)?.map(Timestamp::from_millis))
 }
 
-/// Reads the columns `story` and `answers`.
-pub(super) fn read(story: Option<&str>, answers: Option<&str>) -> Result<Vec<AttemptRecord>, StoreError> {
-    #[derive(Deserialize)]
-    struct Message {
-        at: i64,
-        step: i64,
-        message: String,
-    }
+/// The message of a destination in answer to an attempt. It may hold personal data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptMessage {
+    /// The time at which the attempt began.
+    #[serde(deserialize_with = "millis")]
+    pub at: Timestamp,
+    /// The step's index, from 0.
+    pub step: i64,
+    /// The message.
+    pub message: String,
+}
+
+/// Reads the column `story`.
+pub(super) fn read(story: Option<&str>) -> Result<Vec<AttemptRecord>, StoreError> {
     let lines = story.unwrap_or_default().lines();
-    let mut attempts: Vec<AttemptRecord> =
-        lines.map(serde_json::from_str).collect::<Result<_, _>>().map_err(|_| unreadable("story"))?;
-    for line in answers.unwrap_or_default().lines() {
-        let Message { at, step, message } = serde_json::from_str(line).map_err(|_| unreadable("answers"))?;
-        let of = |attempt: &&mut AttemptRecord| attempt.at.millis() == at && attempt.step == step;
-        if let Some(attempt) = attempts.iter_mut().find(of) {
-            attempt.message = Some(message);
-        }
-    }
-    Ok(attempts)
+    lines.map(serde_json::from_str).collect::<Result<_, _>>().map_err(|_| unreadable("story"))
+}
+
+/// Reads the column `answers`.
+pub(super) fn read_messages(answers: Option<&str>) -> Result<Vec<AttemptMessage>, StoreError> {
+    let lines = answers.unwrap_or_default().lines();
+    lines.map(serde_json::from_str).collect::<Result<_, _>>().map_err(|_| unreadable("answers"))
 }
 
 fn unreadable(column: &str) -> StoreError {

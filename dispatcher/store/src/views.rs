@@ -2,11 +2,13 @@
 //! tables hold; where that bound cuts something off, the answer says so.
 
 mod actions;
+mod content;
 mod counts;
 mod dead_letters;
 mod events;
 mod people;
 
+pub use content::RunContent;
 pub use counts::{FlowCounts, FlowVersion, PauseRecord};
 pub use dead_letters::DeadLetterRow;
 pub use events::{EventCursor, EventPage, EventQuery, EventRow, RunCell};

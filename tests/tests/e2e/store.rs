@@ -44,8 +44,8 @@ use usher_proto::{
 };
 use usher_sql::{Database, DatabaseAddress};
 use usher_store::{
-    FlowStore as _, HeadsQuery, LaneQuery, LaneRuns, QuotaStore as _, RetentionStore as _, RunFilter, RunStore as _,
-    SqlStore, StoreClock as _, StoreError, SubjectStore as _,
+    FlowStore as _, HeadsQuery, LaneQuery, LaneRuns, QuotaStore as _, RetentionStore as _, RunContent, RunFilter,
+    RunStore as _, SqlStore, StoreClock as _, StoreError, SubjectStore as _,
 };
 use usher_tests::backend::setting;
 use usher_tests::unique;
@@ -260,11 +260,11 @@ async fn an_advance_can_be_written_twice(subject: TestStore) {
 async fn an_end_keeps_the_effect_and_drops_the_body(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "user_a")]).await;
-    assert!(subject.store.body(FLOW, &reference("e1")).await.unwrap().is_some());
+    assert!(subject.content("e1").await.body.is_some());
     let note = Some("nothing_to_do");
     let done = ChangeKind::End { state: RunState::Done, effect: effect("m1"), note, verdict: None, in_doubt: false };
     subject.change(epoch, "e1", done).await;
-    assert_eq!(subject.store.body(FLOW, &reference("e1")).await.unwrap(), None);
+    assert_eq!(subject.content("e1").await.body, None);
     // A change after the end has no effect.
     subject.change(epoch, "e1", end(RunState::Dead)).await;
     let run = subject.store.runs(&RunFilter::default(), 10).await.unwrap().remove(0);
@@ -277,7 +277,7 @@ async fn a_dead_run_keeps_its_body_and_its_reason(subject: TestStore) {
     let epoch = subject.own().await;
     subject.admit(epoch, vec![arrival(0, "e1", "a"), arrival(1, "e2", "a")]).await;
     subject.change(epoch, "e1", dead(false)).await;
-    assert!(subject.store.body(FLOW, &reference("e1")).await.unwrap().is_some());
+    assert!(subject.content("e1").await.body.is_some());
     let filter =
         RunFilter { reason: Some(Reason::InvalidRequest), state: Some(RunState::Dead), ..RunFilter::default() };
     let dead = subject.store.runs(&filter, 10).await.unwrap();

@@ -27,7 +27,7 @@ async fn runs_and_dead_letters_are_shown(backend: Backend) {
     assert_eq!(runs.len(), 3, "{out}");
     for run in &runs {
         assert_eq!((&run["user"], &run["event"]), (&user.id.clone().into(), &webhook.id.clone().into()));
-        for field in ["flow", "type", "key", "state", "step", "attempts", "due_at", "reason", "effects"] {
+        for field in ["flow", "type", "key", "state", "step", "attempts", "due_at", "reason", "effects", "story"] {
             assert!(run.get(field).is_some(), "{field} in {run}");
         }
     }
@@ -41,8 +41,22 @@ async fn runs_and_dead_letters_are_shown(backend: Backend) {
     let (_, out, _) = env.usher(&["dlq", "list", "--user", &user.id, "--reason", "invalid_request", "--json"]);
     assert_eq!(out.lines().count(), 1, "{out}");
     let (code, out, _) = env.usher(&["dlq", "show", &webhook.id]);
+    assert!(code == 0 && out.contains("422 validation_error"), "{out}");
+    assert!(!out.contains('@'), "content is shown only if asked for: {out}");
+    let (code, out, _) = env.usher(&["dlq", "show", &webhook.id, "--json"]);
     let shown: Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!((code, &shown["body"]["type"]), (0, &"user.created".into()), "{out}");
+    assert_eq!((code, &shown["story"][0]["status"]), (0, &422.into()), "{out}");
+    assert!(shown.get("body").is_none() && !out.contains('@'), "{out}");
+    let content = ["dlq", "show", &webhook.id, "--show-content", "--by", "dana"];
+    let (code, out, _) = env.usher(&content);
+    assert_eq!(code, 0);
+    for part in ["\"to\"", "\"type\": \"user.created\""] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let (_, out, _) = env.usher(&[&content[..], &["--json"]].concat());
+    let shown: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(shown["body"]["type"], "user.created", "{out}");
+    assert!(shown["messages"][0]["message"].as_str().is_some_and(|message| !message.is_empty()), "{out}");
     let (code, _, err) = env.usher(&["dlq", "list", "--reason", "bad_luck"]);
     assert!(code == 64 && err.contains("invalid_request"), "{code} {err}");
     env.end().await;

@@ -96,7 +96,8 @@ async fn nothing_is_lost(address: &str) {
     let dead = of("bad", "dead", "default")[0];
     let actions = store.actions("bad", &dead.reference).await.unwrap();
     assert_eq!((actions.len(), actions[0].who.as_str(), dead.deaths), (1, "ann", 2));
-    assert!(store.body("bad", &dead.reference).await.unwrap().is_some());
+    let content = store.show_content("bad", &dead.reference, "ann", Timestamp::from_seconds(1)).await.unwrap();
+    assert!(content.body.is_some());
 
     // Each user belongs to one instance only.
     let waiting = of(MAIL, "waiting", "default")[0];

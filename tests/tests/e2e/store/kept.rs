@@ -60,11 +60,11 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Test
     for event in ["over", "not-yet", "for-ever"] {
         subject.change(epoch, event, claim(1, 0, b"exact")).await;
         subject.change(epoch, event, dead(true)).await;
-        assert!(subject.store.body(FLOW, &reference(event)).await.unwrap().is_some(), "it can be redriven");
+        assert!(subject.content(event).await.body.is_some(), "it can be redriven");
     }
     subject.store.drop_spent(FLOW, now, 10).await.unwrap();
     for (offset, event, kept) in [(3, "over", false), (4, "not-yet", true), (5, "for-ever", true)] {
-        assert_eq!(subject.store.body(FLOW, &reference(event)).await.unwrap().is_some(), kept, "{event}");
+        assert_eq!(subject.content(event).await.body.is_some(), kept, "{event}");
         let redrive = order(offset, &format!("o{offset}"), event, event, CommandKind::Redrive { deaths: 1 });
         let run = subject.admit(epoch, vec![redrive]).await.woken.remove(0);
         assert_eq!(run.request.is_some(), kept, "{event}");
@@ -74,7 +74,7 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Test
     let verdict = Some((Reason::Expired, String::new()));
     let expired = ChangeKind::End { state: RunState::Dead, effect: None, note: None, verdict, in_doubt: true };
     subject.change(epoch, "expired", expired).await;
-    assert!(subject.store.body(FLOW, &reference("expired")).await.unwrap().is_none(), "it would only expire again");
+    assert!(subject.content("expired").await.body.is_none(), "it would only expire again");
 }
 
 /// Returns news of a user with this primary address, or of a deleted user.

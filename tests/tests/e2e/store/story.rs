@@ -39,8 +39,14 @@ impl TestStore {
         self.store.runs(&filter, 10).await.unwrap().remove(0).story
     }
 
-    async fn sent(&self, event: &str) -> Option<Vec<u8>> {
-        self.store.sent(FLOW, &reference(event)).await.unwrap()
+    /// Returns the number of each attempt, with its message.
+    async fn messages(&self, event: &str) -> Vec<(i64, Option<String>)> {
+        let said = self.content(event).await.messages;
+        let of = |attempt: &AttemptRecord| {
+            said.iter().find(|message| (message.at, message.step) == (attempt.at, attempt.step))
+        };
+        let story = self.story(event).await;
+        story.iter().map(|attempt| (attempt.attempt, of(attempt).map(|message| message.message.clone()))).collect()
     }
 }
 
@@ -49,8 +55,9 @@ pub(super) fn retry(number: u32) -> ChangeKind {
     ChangeKind::Retry { at: Timestamp::from_seconds(9), tries, request: None }
 }
 
-fn messages(story: &[AttemptRecord]) -> Vec<(i64, Option<&str>)> {
-    story.iter().map(|attempt| (attempt.attempt, attempt.message.as_deref())).collect()
+/// Returns an attempt of this number and its message, if it has one.
+fn said(number: i64, message: &str) -> (i64, Option<String>) {
+    (number, (!message.is_empty()).then(|| message.to_owned()))
 }
 
 pub(super) async fn each_attempt_is_in_the_story_once_and_its_message_goes_with_the_body(subject: TestStore) {
@@ -62,22 +69,22 @@ pub(super) async fn each_attempt_is_in_the_story_once_and_its_message_goes_with_
         assert_eq!(subject.tell(epoch, "e0", retry(2), vec![attempt(2, "a\nsecond")]).await, Changed::Written);
     }
     let story = subject.story("e0").await;
-    assert_eq!(messages(&story), [(1, Some("first")), (2, Some("a\\u{a}second"))]);
+    assert_eq!(subject.messages("e0").await, [said(1, "first"), said(2, "a\\u{a}second")]);
     let AttemptRecord { step, name, at, ms, outcome, status, error, next_at, .. } = &story[1];
     assert_eq!((*step, name.as_str(), *at, *ms), (0, "welcome", Timestamp::from_seconds(2), 12));
     assert_eq!((outcome.as_str(), *status, error.as_deref()), ("unavailable", Some(503), Some("application_error")));
     assert_eq!(*next_at, Some(Timestamp::from_seconds(4)));
     assert_eq!(subject.state("e0").await, "running", "it stays with its process");
-    assert_eq!(subject.sent("e0").await.as_deref(), Some(&b"exact"[..]));
+    assert_eq!(subject.content("e0").await.request.as_deref(), Some(&b"exact"[..]));
 
     let done = StoryEntry { outcome: "done", answer: None, next_at: None, sent: None, ..attempt(3, "") };
     let last =
         ChangeKind::End { state: RunState::Done, effect: effect("m1"), note: None, verdict: None, in_doubt: false };
     subject.tell(epoch, "e0", last, vec![done]).await;
     let story = subject.story("e0").await;
-    assert_eq!(messages(&story), [(1, None), (2, None), (3, None)], "content goes with the body");
+    assert_eq!(subject.messages("e0").await, [said(1, ""), said(2, ""), said(3, "")], "content goes with the body");
     assert_eq!(story[0].error.as_deref(), Some("application_error"));
-    assert_eq!(subject.sent("e0").await, None);
+    assert_eq!(subject.content("e0").await.request, None);
 }
 
 pub(super) async fn a_dead_run_keeps_its_messages_until_its_life_is_over(subject: TestStore) {
@@ -87,18 +94,18 @@ pub(super) async fn a_dead_run_keeps_its_messages_until_its_life_is_over(subject
     subject.admit(epoch, batch).await;
     for event in ["e0", "e1"] {
         subject.tell(epoch, event, dead(false), vec![attempt(1, "no such mailbox")]).await;
-        assert_eq!(messages(&subject.story(event).await), [(1, Some("no such mailbox"))]);
-        assert_eq!(subject.sent(event).await.as_deref(), Some(&b"exact"[..]), "it can be looked at");
+        assert_eq!(subject.messages(event).await, [said(1, "no such mailbox")]);
+        assert_eq!(subject.content(event).await.request.as_deref(), Some(&b"exact"[..]), "it can be looked at");
     }
     subject.store.drop_spent(FLOW, usher_service::clock::now(), 10).await.unwrap();
-    assert_eq!(messages(&subject.story("e1").await), [(1, None)]);
-    assert_eq!((subject.sent("e1").await, subject.sent("e0").await.is_some()), (None, true));
+    assert_eq!(subject.messages("e1").await, [said(1, "")]);
+    assert_eq!((subject.content("e1").await.request, subject.content("e0").await.request.is_some()), (None, true));
 
     let redrive = order(2, "o1", "a", "e0", CommandKind::Redrive { deaths: 1 });
     let run = subject.admit(epoch, vec![redrive]).await.woken.remove(0);
     assert_eq!(run.request, None, "what is shown is not what is sent again");
     subject.tell(epoch, "e0", park(9, AttemptState::default(), None), vec![attempt(2, "again")]).await;
-    assert_eq!(messages(&subject.story("e0").await), [(1, Some("no such mailbox")), (2, Some("again"))]);
+    assert_eq!(subject.messages("e0").await, [said(1, "no such mailbox"), said(2, "again")]);
 }
 
 pub(super) async fn a_story_keeps_its_newest_part_within_a_bound(subject: TestStore) {
@@ -112,6 +119,7 @@ pub(super) async fn a_story_keeps_its_newest_part_within_a_bound(subject: TestSt
     let numbers: Vec<i64> = story.iter().map(|attempt| attempt.attempt).collect();
     assert!(numbers.len() >= 15 && numbers.len() <= 80, "{numbers:?}");
     assert!(numbers.is_sorted() && numbers.last() == Some(&200), "{numbers:?}");
-    let kept = story.iter().filter(|attempt| attempt.message.is_some()).count();
-    assert!((2..20).contains(&kept) && story.last().is_some_and(|last| last.message.is_some()), "{kept}");
+    let said = subject.content("e0").await.messages;
+    assert!((2..20).contains(&said.len()), "{}", said.len());
+    assert_eq!(said.last().map(|message| message.at), story.last().map(|attempt| attempt.at));
 }

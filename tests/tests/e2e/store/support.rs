@@ -162,6 +162,10 @@ impl TestStore {
         (names(&due.heads), due.behind.iter().map(|subject| subject.key().to_owned()).collect())
     }
 
+    pub(super) async fn content(&self, event: &str) -> RunContent {
+        self.store.show_content(FLOW, &reference(event), "ann", Timestamp::from_seconds(1)).await.unwrap()
+    }
+
     pub(super) async fn state(&self, event: &str) -> String {
         let filter = RunFilter { event: Some(event.into()), ..RunFilter::default() };
         self.store.runs(&filter, 10).await.unwrap().remove(0).state
