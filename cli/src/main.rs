@@ -14,6 +14,7 @@ mod repair;
 mod runs;
 mod seek;
 mod send;
+mod status;
 mod story;
 mod suppress;
 mod up;
@@ -37,6 +38,7 @@ enum Command {
     Up(up::UpArguments),
     Send(send::SendArguments),
     Check(check::CheckArguments),
+    Status(status::StatusArguments),
     Runs(runs::RunsArguments),
     Dlq(dlq::DlqArguments),
     /// Stops a flow from starting new steps until it is resumed. Webhooks are stored meanwhile.
@@ -69,6 +71,10 @@ async fn program() -> ExitCode {
         Err(code) => return code.into(),
     };
     let result = match command {
+        Command::Status(arguments) => match status::run(arguments, &environment).await {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Up(arguments) => up::run(arguments, environment).await,
         Command::Send(arguments) => send::run(arguments, &environment).await,
         Command::Check(arguments) => check::run(&arguments),

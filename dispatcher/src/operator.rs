@@ -4,12 +4,14 @@
 //! A pause is written to the store. Both are recorded with the operator's name and the time.
 
 mod pauses;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use pauses::{CONFIRMED_WITHIN, confirmed_pause, describe_pause};
+pub use status::{AccountStatus, FlowStatus, Need, NeedKind, PartitionStatus, Status, duration, status};
 use usher_engine::arrival::CommandKind;
 use usher_eventlog::{AppendError, Log, LogError, LogLayout};
 use usher_proto::{EventId, EventRef, Offset, Partition, SubjectId, headers};

@@ -6,7 +6,7 @@ use std::error::Error as _;
 
 use reqwest::StatusCode;
 use serde_json::Value;
-use usher_engine::Answer;
+use usher_engine::DestinationAnswer;
 use usher_proto::Json;
 
 /// Places of the error's name in the destinations' answers, by JSON pointer: Stripe (`error.code`, `error.type`), Nylas
@@ -20,7 +20,7 @@ const FIELDS: &str = "/errors";
 const LONGEST_BODY: usize = 4096;
 
 /// Returns an answer that is no success.
-pub(super) fn refusal(status: StatusCode, body: &[u8]) -> Answer {
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> DestinationAnswer {
     let text = String::from_utf8_lossy(body);
     let json = Json::read(&text).map(Json::to_value).unwrap_or_default();
     let name = NAMES.iter().find_map(|place| json.pointer(place)?.as_str());
@@ -36,7 +36,7 @@ pub(super) fn refusal(status: StatusCode, body: &[u8]) -> Answer {
         (None, Some(fields)) => fields,
         (None, None) => text.chars().take(LONGEST_BODY).collect(),
     };
-    Answer::new(Some(status.as_u16()), name, Some(&message))
+    DestinationAnswer::new(Some(status.as_u16()), name, Some(&message))
 }
 
 /// Returns the fields that are refused, each with what is wrong with it; `None` if the answer names none.
@@ -47,7 +47,7 @@ fn fields(json: &Value) -> Option<String> {
 }
 
 /// Returns the failure to get an answer. The address is left out, because it may hold a secret.
-pub(super) fn no_answer(error: &reqwest::Error) -> Answer {
+pub(super) fn no_answer(error: &reqwest::Error) -> DestinationAnswer {
     let mut words = String::new();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -56,7 +56,7 @@ pub(super) fn no_answer(error: &reqwest::Error) -> Answer {
         source = inner.source();
     }
     let what = if error.is_timeout() { "no answer in time" } else { words.as_str() };
-    Answer::new(None, None, Some(what))
+    DestinationAnswer::new(None, None, Some(what))
 }
 
 #[cfg(test)]

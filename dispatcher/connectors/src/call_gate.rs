@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
-use usher_engine::Answer;
+use usher_engine::DestinationAnswer;
 use usher_quota::RateLimitHeaders;
 use usher_service::clock;
 
@@ -31,7 +31,7 @@ pub struct Observed {
     /// The rate limit headers of the last answer; `None` if there was none.
     pub headers: Option<RateLimitHeaders>,
     /// The last answer that was no success, or the failure to get one; `None` if every request had success.
-    pub answer: Option<Answer>,
+    pub answer: Option<DestinationAnswer>,
 }
 
 impl CallGate {
@@ -61,7 +61,7 @@ impl CallGate {
     }
 
     /// Records an answer that is no success, for operators.
-    pub(crate) fn refused(&self, answer: Answer) {
+    pub(crate) fn refused(&self, answer: DestinationAnswer) {
         self.observed.lock().unwrap_or_else(PoisonError::into_inner).answer = Some(answer);
     }
 
@@ -105,7 +105,7 @@ mod tests {
         for remaining in ["7", "3"] {
             gate.observe(&answer(200, "").with("ratelimit-remaining", remaining).headers);
         }
-        gate.refused(Answer::new(Some(429), None, None));
+        gate.refused(DestinationAnswer::new(Some(429), None, None));
         let observed = gate.into_observed();
         assert_eq!(observed.headers.and_then(|headers| headers.remaining), Some(3));
         assert_eq!(observed.answer.and_then(|answer| answer.status), Some(429));

@@ -169,6 +169,14 @@ impl Destinations {
         news
     }
 
+    /// Returns the destinations whose breakers are not closed, each with the time at which that began, and the time of the next
+    /// call that tries it; absent while calls are let through one by one.
+    pub fn troubles(&self) -> impl Iterator<Item = (&str, Timestamp, Option<Timestamp>)> {
+        self.breakers.iter().filter_map(|(name, breaker)| {
+            breaker.trouble().map(|(since, next_probe)| (name.as_str(), since, next_probe))
+        })
+    }
+
     /// Returns all destinations that have been called. The flag is true if the destination's breaker is closed.
     pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
         self.breakers.iter().map(|(name, breaker)| (name.as_str(), breaker.is_closed()))

@@ -37,7 +37,7 @@ pub use outcome::{Cause, Effect, Outcome};
 pub use retry::RetryPolicy;
 pub use run::{AttemptState, Run, RunState};
 pub use step::{AheadRange, LogCommand, Step, StoreRead, StoreRequest, StoreWrite};
-pub use story::{Answer, AttemptSeen, NotCalled, StoryEntry};
+pub use story::{AttemptSeen, DestinationAnswer, NotCalled, StoryEntry};
 
 #[cfg(test)]
 mod properties;

@@ -29,7 +29,7 @@ pub struct StoryEntry {
     /// The outcome as a label: of [`super::Outcome`], [`NotCalled`] or [`super::SkipReason`].
     pub outcome: &'static str,
     /// The answer of the destination to an attempt that failed; absent if there was none.
-    pub answer: Option<Answer>,
+    pub answer: Option<DestinationAnswer>,
     /// The time from which the next attempt may be made; absent if there will be none.
     pub next_at: Option<Timestamp>,
     /// The request, if the attempt has failed.
@@ -39,7 +39,7 @@ pub struct StoryEntry {
 /// The answer of a destination that refuses. Both stores accept it, whatever the destination wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::manual_non_exhaustive, reason = "nobody is to build one whose texts are not storable")]
-pub struct Answer {
+pub struct DestinationAnswer {
     /// The status, of HTTP or SMTP; absent for a connection that failed.
     pub status: Option<u16>,
     /// The error's name; absent if it has none.
@@ -50,7 +50,7 @@ pub struct Answer {
     _made_by_new: (),
 }
 
-impl Answer {
+impl DestinationAnswer {
     /// Returns an answer with its texts cut and made storable. Empty texts are left out, and so is a name that does not look
     /// like one.
     pub fn new(status: Option<u16>, name: Option<&str>, message: Option<&str>) -> Self {
@@ -72,7 +72,7 @@ pub struct AttemptSeen {
     /// The time that it took.
     pub took: Duration,
     /// The last answer of the destination that was no success; absent if there was none.
-    pub answer: Option<Answer>,
+    pub answer: Option<DestinationAnswer>,
 }
 
 /// The reason why a step was passed over without a call.
@@ -107,12 +107,12 @@ mod tests {
     #[test]
     fn an_answer_is_storable_and_its_name_is_one() {
         let long = "a\0".repeat(10_000);
-        let answer = Answer::new(Some(422), Some("validation_error"), Some(&long));
+        let answer = DestinationAnswer::new(Some(422), Some("validation_error"), Some(&long));
         assert_eq!(answer.name.as_deref(), Some("validation_error"));
         let message = answer.message.unwrap_or_default();
         assert!(message.chars().count() <= LONGEST_MESSAGE && !message.contains('\0'), "{message}");
-        assert!(!Answer::new(None, None, Some("a\nb")).message.unwrap_or_default().contains('\n'));
-        let nothing = Answer::new(None, Some("ann@acme.test said no"), Some("  "));
+        assert!(!DestinationAnswer::new(None, None, Some("a\nb")).message.unwrap_or_default().contains('\n'));
+        let nothing = DestinationAnswer::new(None, Some("ann@acme.test said no"), Some("  "));
         assert_eq!((nothing.name, nothing.message), (None, None));
     }
 }

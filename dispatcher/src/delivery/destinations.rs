@@ -1,6 +1,7 @@
 //! The one owner of the destinations' state: the flows' engines ask it, and it tells the flows, the operator and the
 //! metrics of changes.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use usher_engine::{DestinationReport, Destinations, Engine, Input, Step};
 use usher_proto::Timestamp;
 use usher_service::clock;
+use usher_store::{Store, TroubleTold};
 
 use crate::metrics::DispatcherMetrics;
 
@@ -16,12 +18,50 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The same while none is.
 const QUIET_EVERY: Duration = Duration::from_secs(10);
 
+/// Time after which the store is told again of a trouble that has not changed.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// The state of all destinations of a process. Shared, because the health of a destination is the same for every flow
 /// that uses it. The lock is held for one decision at a time, and only here.
 #[derive(Clone)]
 pub(super) struct SharedDestinations {
     destinations: Arc<Mutex<Destinations>>,
     changes: watch::Sender<u64>,
+}
+
+/// What the store knows of the destinations' trouble, as this process has told it.
+struct Told {
+    store: Arc<dyn Store>,
+    member: String,
+    troubles: BTreeMap<String, (TroubleTold, Timestamp)>,
+}
+
+impl Told {
+    /// Writes what is new to the store, for operators, and once a minute what lasts. What cannot be written is written later.
+    async fn tell(&mut self, troubles: BTreeMap<String, TroubleTold>, now: Timestamp) {
+        let is_over = |account: &&String| !troubles.contains_key(*account);
+        let over: Vec<String> = self.troubles.keys().filter(is_over).cloned().collect();
+        for account in over {
+            if self.write(&account, None, now).await {
+                self.troubles.remove(&account);
+            }
+        }
+        for (account, trouble) in troubles {
+            let known = self.troubles.get(&account);
+            let is_told = known.is_some_and(|(told, at)| *told == trouble && now.since(*at) < TELL_AGAIN);
+            if !is_told && self.write(&account, Some(trouble), now).await {
+                self.troubles.insert(account, (trouble, now));
+            }
+        }
+    }
+
+    async fn write(&self, account: &str, trouble: Option<TroubleTold>, now: Timestamp) -> bool {
+        let written = self.store.tell_trouble(account, &self.member, trouble, now).await;
+        if let Err(error) = &written {
+            tracing::debug!(account, %error, "recording a destination's trouble failed");
+        }
+        written.is_ok()
+    }
 }
 
 /// The result of one decision of an engine.
@@ -60,26 +100,31 @@ impl SharedDestinations {
     }
 
     /// Reports the destinations' state in metrics and log lines, until it is dropped.
-    pub(super) async fn report(self, metrics: DispatcherMetrics) {
+    pub(super) async fn report(self, metrics: DispatcherMetrics, store: Arc<dyn Store>, member: String) {
         let mut changes = self.changes();
+        let mut told = Told { store, member, troubles: BTreeMap::new() };
         loop {
-            let every = if self.report_once(&metrics) { REPORT_EVERY } else { QUIET_EVERY };
+            let troubles = self.report_once(&metrics);
+            let every = if troubles.is_empty() { QUIET_EVERY } else { REPORT_EVERY };
+            told.tell(troubles, clock::now()).await;
             // It ends by a change or by its deadline.
             let _ = tokio::time::timeout(every, changes.changed()).await;
         }
     }
 
-    /// Reports the present state. Returns true if a destination is in trouble.
-    fn report_once(&self, metrics: &DispatcherMetrics) -> bool {
+    /// Reports the present state, and returns the destinations that are in trouble.
+    fn report_once(&self, metrics: &DispatcherMetrics) -> BTreeMap<String, TroubleTold> {
         let now = clock::now();
-        let mut trouble = false;
-        let news = {
+        let (troubles, news) = {
             let mut destinations = self.locked();
             for (name, closed) in destinations.states() {
                 metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
-                trouble |= !closed;
             }
-            destinations.news(now)
+            let trouble = |(name, since, next_probe): (&str, Timestamp, Option<Timestamp>)| {
+                (name.to_owned(), TroubleTold { since, next_probe })
+            };
+            let troubles: BTreeMap<String, TroubleTold> = destinations.troubles().map(trouble).collect();
+            (troubles, destinations.news(now))
         };
         for report in news {
             match report {
@@ -101,7 +146,7 @@ impl SharedDestinations {
                 }
             }
         }
-        trouble
+        troubles
     }
 
     fn tell(&self, destinations: &Destinations) {

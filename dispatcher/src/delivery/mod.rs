@@ -167,7 +167,7 @@ impl Dispatcher {
         let mut background = JoinSet::new();
         background.spawn(checkpoint_now_and_then(store.clone()));
         background.spawn(quotas.clone().run(owner.clone(), store.clone(), destinations.clone()));
-        background.spawn(destinations.clone().report(metrics.clone()));
+        background.spawn(destinations.clone().report(metrics.clone(), store.clone(), owner.clone()));
         // All versions are stored before the first flow starts. After that, this function must not return early,
         // because the result of each flow must be observed.
         for flow in &config.flows {

@@ -11,7 +11,7 @@ use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 
-use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, StoreError};
+use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, StoreError, TroubleTold};
 
 /// All concerns together. Implemented by every type that implements each of them.
 pub trait Store: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock {}
@@ -295,8 +295,21 @@ pub trait QuotaStore: Send + Sync {
         quota_requests: &[QuotaRequest],
     ) -> Result<Vec<QuotaLease>, StoreError>;
 
+    /// Records for operators that `member` holds back from an account's calls, or, with `None`, that it no longer does.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer or refuses a statement.
+    async fn tell_trouble(
+        &self,
+        account: &str,
+        member: &str,
+        trouble: Option<TroubleTold>,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
     /// Gives back at once all that was granted to `member`, which is stopping. The member is no longer expected to confirm
-    /// a pause.
+    /// a pause, and holds back from nothing.
     ///
     /// # Errors
     ///

@@ -23,6 +23,7 @@ mod story;
 mod suppression;
 mod time;
 mod transitions;
+mod trouble;
 mod views;
 
 pub use concerns::{FirstClaims, FlowStore, QuotaStore, RetentionStore, RunStore, Store, StoreClock, SubjectStore};
@@ -33,14 +34,15 @@ pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
 pub use story::{AttemptMessage, AttemptRecord};
 pub use suppression::{MailRecipients, SuppressionRecord};
+pub use trouble::{TroubleRecord, TroubleTold};
 use usher_engine::Run;
 use usher_proto::{Epoch, EventRef, Partition, SubjectId, Timestamp};
 use usher_service::ConfigError;
 use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{MigrationError, SqlError, Tables};
 pub use views::{
-    BoundedCount, DeadLetterRow, EventCursor, EventPage, EventQuery, EventRow, FlowCounts, FlowVersion, PauseRecord,
-    RunCell, RunContent, SCAN, SubjectRow,
+    AccountShares, BoundedCount, DeadLetterRow, EventCursor, EventPage, EventQuery, EventRow, FlowCounts, FlowPosition,
+    FlowVersion, PauseRecord, QuotaUse, RunCell, RunContent, SCAN, SubjectRow,
 };
 
 /// The tables of the store.
@@ -48,12 +50,12 @@ pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room", "0014_story",
-        "0015_console"),
+        "0015_console", "0016_trouble"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due",
         "0014_story",
-        "0015_console"),
+        "0015_console", "0016_trouble"),
     history: "usher_store_migrations",
 };
 

@@ -16,7 +16,7 @@ use usher_sql::{Database, Rows, query, query_as};
 use super::rows::Named;
 use super::{
     Due, FirstClaims, FlowStore, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, QuotaStore, RetentionStore, RunStore,
-    StoreClock, StoreError, SubjectStore, TABLES,
+    StoreClock, StoreError, SubjectStore, TABLES, TroubleTold,
 };
 
 /// The store in a Postgres or SQLite database.
@@ -270,7 +270,18 @@ impl QuotaStore for SqlStore {
         super::quota::grant(&self.database, member, lease, quota_requests).await
     }
 
+    async fn tell_trouble(
+        &self,
+        account: &str,
+        member: &str,
+        trouble: Option<TroubleTold>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        super::trouble::tell(&self.database, account, member, trouble, now).await
+    }
+
     async fn leave(&self, member: &str) -> Result<(), StoreError> {
+        super::trouble::leave(&self.database, member).await?;
         super::operate::disown(&self.database, member).await?;
         super::quota::leave(&self.database, member).await
     }

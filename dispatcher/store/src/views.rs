@@ -7,6 +7,7 @@ mod counts;
 mod dead_letters;
 mod events;
 mod people;
+mod status;
 
 pub use content::RunContent;
 pub use counts::{FlowCounts, FlowVersion, PauseRecord};
@@ -14,6 +15,7 @@ pub use dead_letters::DeadLetterRow;
 pub use events::{EventCursor, EventPage, EventQuery, EventRow, RunCell};
 pub use people::SubjectRow;
 use serde::Serialize;
+pub use status::{AccountShares, FlowPosition, QuotaUse};
 
 /// Largest number of rows of one flow that a statement reads.
 pub const SCAN: usize = 10_000;

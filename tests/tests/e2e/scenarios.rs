@@ -26,6 +26,7 @@ mod refusals;
 mod refused;
 mod settings;
 mod state;
+mod status;
 mod suppression;
 mod tools;
 mod troubles;

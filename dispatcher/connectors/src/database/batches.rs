@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use tokio::sync::oneshot;
-use usher_engine::{Answer, Outcome};
+use usher_engine::{DestinationAnswer, Outcome};
 use usher_sql::fault::DatabaseFault;
 use usher_sql::{Database, SqlError};
 
@@ -61,7 +61,7 @@ impl RowWriter for Database {
 enum BatchEnd {
     Written(bool),
     /// The outcome of every call of the batch.
-    Failed(Outcome, Answer),
+    Failed(Outcome, DestinationAnswer),
     /// Nothing is known of this row: its call writes it alone.
     Alone,
 }

@@ -1,6 +1,6 @@
 //! Classification of the database's errors.
 
-use usher_engine::{Answer, Cause, Outcome};
+use usher_engine::{Cause, DestinationAnswer, Outcome};
 use usher_proto::Reason;
 use usher_sql::SqlError;
 use usher_sql::fault::DatabaseFault;
@@ -14,12 +14,12 @@ pub(super) fn failed(error: &SqlError, gate: &CallGate) -> Outcome {
 }
 
 /// Returns the error as operators see it.
-pub(super) fn answer(error: &SqlError) -> Answer {
+pub(super) fn answer(error: &SqlError) -> DestinationAnswer {
     let code = match error {
         SqlError::Answer(answer) => Some(answer.code.to_string()),
         _ => None,
     };
-    Answer::new(None, code.as_deref(), Some(&error.to_string()))
+    DestinationAnswer::new(None, code.as_deref(), Some(&error.to_string()))
 }
 
 /// Classifies an error by the same table as the store's errors.

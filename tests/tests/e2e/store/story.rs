@@ -1,6 +1,6 @@
 //! The story of a run: each attempt once, within a bound, and no message longer than the content it belongs to.
 
-use usher_engine::{Answer, StoryEntry};
+use usher_engine::{DestinationAnswer, StoryEntry};
 use usher_store::AttemptRecord;
 
 use super::*;
@@ -15,7 +15,7 @@ pub(super) fn attempt(number: u32, message: &str) -> StoryEntry {
         at: Timestamp::from_seconds(i64::from(number)),
         took: Duration::from_millis(12),
         outcome: "unavailable",
-        answer: Some(Answer::new(Some(503), Some("application_error"), Some(message))),
+        answer: Some(DestinationAnswer::new(Some(503), Some("application_error"), Some(message))),
         next_at: Some(Timestamp::from_seconds(i64::from(number) + 2)),
         sent: Some(b"exact".to_vec()),
     }

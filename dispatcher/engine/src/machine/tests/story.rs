@@ -1,7 +1,7 @@
 //! Tests of the story that the changes of a run tell.
 
 use super::*;
-use crate::{Answer, NotCalled, StoryEntry};
+use crate::{DestinationAnswer, NotCalled, StoryEntry};
 
 /// Returns what the entries tell: attempt, outcome, whether another attempt is to follow, and whether the request is kept.
 fn told(story: &[StoryEntry]) -> Vec<(u32, &'static str, bool, bool)> {
@@ -32,7 +32,7 @@ fn the_answer_of_a_refusal_is_told_when_the_run_is_dead() {
     let mut bench = Bench::owning(limits());
     bench.admit(vec![run("a", 1)]);
     let outcome = Outcome::reject(Reason::InvalidRequest, "422");
-    let answer = Some(Answer::new(Some(422), Some("validation_error"), Some("to is no address")));
+    let answer = Some(DestinationAnswer::new(Some(422), Some("validation_error"), Some("to is no address")));
     let seen = Some(AttemptSeen { answer: answer.clone(), ..SEEN });
     let (request, next) = (Some(b"exact".to_vec()), NextStep::End);
     let steps = bench.report("a-1", StepReport::Attempted { outcome, request, step: "s".into(), next, seen });
