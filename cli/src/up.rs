@@ -239,7 +239,7 @@ async fn start(
     running.spawn(parts.clone().run("the flows", async move { Ok(flows.await?) }));
     // One readiness page for both: senders of webhooks should learn that events are stored while no
     // flow processes them.
-    let pages = health::router(ready.clone().and(&door), registry, scrapes);
+    let pages = health::router(ready.clone().and(&door), registry, scrapes)?;
     let serve_pages = http::serve(admin, pages, stop.clone());
     let pages = async move {
         serve_pages.await;

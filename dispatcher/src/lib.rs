@@ -10,3 +10,4 @@ mod metrics;
 
 pub use config::DispatcherConfig;
 pub use delivery::{Dispatcher, DispatcherError, first_claims};
+pub use metrics::METRICS;

@@ -52,7 +52,7 @@ async fn run(arguments: DispatcherArguments, environment: Environment) -> anyhow
 
     let log = usher_eventlog::open(&config.log, &config.kafka).await?;
     let dispatcher = Dispatcher::new(config, log, readiness.clone(), &registry)?;
-    let pages = health::router(readiness, registry, dispatcher.scrapes());
+    let pages = health::router(readiness, registry, dispatcher.scrapes())?;
     let pages = tokio::spawn(http::serve(listener, pages, stop.clone()));
     let finished = shutdown::drain(&stop, dispatcher.run(stop.clone())).await;
     stop.cancel();

@@ -29,7 +29,7 @@ pub use scan::{ScanPage, ScanRange, Scanner};
 pub use subscription::{Control, LogEvent, Subscription};
 pub use topic::{Creation, DEAD_LETTER_RETENTION, RETENTION, Retention, Severity, TopicProblem, TopicSpec, TopicState};
 use usher_proto::{Key, Offset, Partition, Record, Timestamp};
-pub use watch::LogWatch;
+pub use watch::{LogWatch, METRICS};
 
 /// Maximum size of a request body accepted from a sender, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;

@@ -3,23 +3,46 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::{
-    IntGauge, IntGaugeVec, Opts, Registry, register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
-};
+use prometheus::{IntGauge, IntGaugeVec, Registry};
 use usher_service::Readiness;
+use usher_service::metric::ReplicaAggregation::{Max, Min};
+use usher_service::metric::{LabelSpec, LabelValues, MetricSpec, create_series};
 
 use crate::{Log, LogError, TopicProblem};
 
 /// Minimum interval between log lines about the same lasting problem.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
+const PROBLEM: LabelSpec = LabelSpec { name: "problem", values: LabelValues::Words(|| TopicProblem::LABELS.to_vec()) };
+
+usher_service::metrics! {
+    /// The metrics of the log, which every process that uses it reports.
+    pub const METRICS;
+
+    struct LogMetrics {
+        available: IntGauge = MetricSpec::gauge(
+            "usher_log_available",
+            "1 while the log accepts records; 0 also before the first check.",
+        )
+        .over_replicas(Min),
+        problems: IntGaugeVec =
+            MetricSpec::gauge("usher_log_topic_problem", "1 while the events topic has this problem.")
+                .by(&[PROBLEM])
+                .over_replicas(Max),
+        retention: IntGauge = MetricSpec::gauge(
+            "usher_log_retention_seconds",
+            "Time for which the events topic keeps events; 0 if it is without limit, or not known.",
+        )
+        .over_replicas(Max),
+    }
+}
+
 /// Keeps readiness and metrics in line with the state of the log and of one of its topics.
 pub struct LogWatch {
     log: Arc<dyn Log>,
     topic: String,
     readiness: Readiness,
-    problems: IntGaugeVec,
-    retention: IntGauge,
+    metrics: LogMetrics,
     /// Readiness condition that currently fails because of the topic.
     blocked: Option<&'static str>,
     /// Text and time of the last log line about an unavailable log. `None` while the log is available.
@@ -38,20 +61,9 @@ impl LogWatch {
         readiness: Readiness,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let options = |name: &str, help: &str| Opts::new(format!("usher_log_{name}"), help.to_owned());
-        let problems = register_int_gauge_vec_with_registry!(
-            options("topic_problem", "1 while the events topic has this problem."),
-            &["problem"],
-            registry
-        )?;
-        let retention = register_int_gauge_with_registry!(
-            options(
-                "retention_seconds",
-                "How long the events topic keeps events; 0 without a limit, or where that is not known.",
-            ),
-            registry
-        )?;
-        Ok(Self { log, topic, readiness, problems, retention, blocked: None, told: None })
+        let metrics = LogMetrics::register(registry)?;
+        create_series(&metrics.problems, &[&TopicProblem::LABELS]);
+        Ok(Self { log, topic, readiness, metrics, blocked: None, told: None })
     }
 
     /// Checks the log once and passes the result to [`tell`](Self::tell).
@@ -75,9 +87,10 @@ impl LogWatch {
         };
         for label in TopicProblem::LABELS {
             let there = state.problems.iter().chain(refused).any(|problem| problem.label() == label);
-            self.problems.with_label_values(&[label]).set(i64::from(there));
+            self.metrics.problems.with_label_values(&[label]).set(i64::from(there));
         }
-        self.retention.set(state.retention.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)));
+        self.metrics.available.set(i64::from(found.is_ok()));
+        self.metrics.retention.set(state.retention.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)));
         let blocked = refused.and_then(TopicProblem::need);
         if blocked != self.blocked {
             self.blocked.into_iter().for_each(|need| self.readiness.met(need));

@@ -49,6 +49,26 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// Returns a refusal of every kind that is counted, for metrics that exist before they first count. Refusals with the
+    /// same code are neighbours.
+    pub(crate) const fn every() -> [Self; 13] {
+        [
+            Self::NoSuchSource,
+            Self::NoSuchInstance,
+            Self::HeaderMissing(""),
+            Self::HeaderMalformed(""),
+            Self::NotVerified(signature::SignatureRefusal::MalformedTimestamp),
+            Self::NotVerified(signature::SignatureRefusal::TooOld),
+            Self::NotVerified(signature::SignatureRefusal::TooNew),
+            Self::NotVerified(signature::SignatureRefusal::NoMatch),
+            Self::BodyMalformed,
+            Self::TooLarge(0),
+            Self::BodyIncomplete,
+            Self::Busy,
+            Self::NotKept,
+        ]
+    }
+
     /// Returns the code that is used in the response and in metrics.
     pub(crate) const fn code(&self) -> &'static str {
         match self {

@@ -18,4 +18,5 @@ mod testing;
 mod unsubscribe;
 
 pub use config::IngestConfig;
+pub use metrics::METRICS;
 pub use server::{NEEDS, router};

@@ -59,7 +59,8 @@ async fn run(arguments: usher_ingest::config::IngestArguments, environment: Envi
 
     let router = usher_ingest::router(&config, log.clone(), &registry)?;
     let watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), &registry)?;
-    let pages = tokio::spawn(http::serve(admin, health::router(readiness, registry, Scrapes::default()), stop.clone()));
+    let pages = health::router(readiness, registry, Scrapes::default())?;
+    let pages = tokio::spawn(http::serve(admin, pages, stop.clone()));
     let watch = tokio::spawn(config.prepare(log.clone(), watch, stop.clone()));
     let finished = shutdown::drain(&stop, http::serve(listener, router, stop.clone())).await;
     if finished.is_none() {

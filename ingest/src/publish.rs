@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounterVec;
 use usher_eventlog::{AppendError, Log, MAX_BODY, MAX_EVENT, TopicSpec};
 use usher_proto::Event;
 
@@ -18,11 +19,13 @@ pub(crate) struct Publisher {
     log: Arc<dyn Log>,
     topic: TopicSpec,
     refusals: Refusals,
+    /// Acknowledged events, by source.
+    published: IntCounterVec,
 }
 
 impl Publisher {
-    pub(crate) fn new(log: Arc<dyn Log>, topic: TopicSpec, refusals: Refusals) -> Self {
-        Self { log, topic, refusals }
+    pub(crate) fn new(log: Arc<dyn Log>, topic: TopicSpec, refusals: Refusals, published: IntCounterVec) -> Self {
+        Self { log, topic, refusals, published }
     }
 
     /// Returns the size of the largest accepted body, in bytes: [`MAX_BODY`], or the size of the topic's largest record
@@ -46,6 +49,6 @@ impl Publisher {
         if let Err(error @ (AppendError::Full(_) | AppendError::Unavailable(_))) = &appended {
             self.refusals.note(source, &Refusal::NotKept, None, Some(error.to_string()));
         }
-        appended.map(drop)
+        appended.map(|_| self.published.with_label_values(&[source]).inc())
     }
 }

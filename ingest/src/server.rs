@@ -20,7 +20,7 @@ use usher_service::{clock, http, trace};
 
 use crate::config::IngestConfig;
 use crate::error::Refusal;
-use crate::metrics::IngestMetrics;
+use crate::metrics::{IngestMetrics, KEPT, UNKNOWN_SOURCE};
 use crate::publish::{DEADLINE, Publisher};
 use crate::refusals::{RefusalCause, Refusals};
 use crate::room::Room;
@@ -88,11 +88,15 @@ impl Ingest {
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let refusals = Refusals::default();
+        let senders = Senders::new(config);
+        let metrics = IngestMetrics::register(registry)?;
+        metrics.create_series(&senders.labels());
+        let published = metrics.published.clone();
         Ok(Self {
-            senders: Senders::new(config),
+            senders,
             unsubscribe: config.unsubscribe.clone(),
-            publisher: Publisher::new(log, config.layout.events(), refusals.clone()),
-            metrics: IngestMetrics::register(registry)?,
+            publisher: Publisher::new(log, config.layout.events(), refusals.clone(), published),
+            metrics,
             room: Room::new(),
             refusals,
         })
@@ -110,9 +114,9 @@ impl Ingest {
             }
             Some(sender) => self.keep(sender, instance, request).await,
         };
-        let outcome = result.as_ref().map_or_else(Refusal::code, |()| "kept");
+        let outcome = result.as_ref().map_or_else(Refusal::code, |()| KEPT);
         // The client chooses the path, so only the names of configured senders become labels.
-        let source = sender.map_or("unknown", |sender| sender.source().label());
+        let source = sender.map_or(UNKNOWN_SOURCE, |sender| sender.source().label());
         self.metrics.requests.with_label_values(&[source, outcome]).inc();
         self.metrics.request_seconds.with_label_values(&[outcome]).observe(started.elapsed().as_secs_f64());
         if let Err(refusal) = &result {

@@ -23,11 +23,11 @@ use crate::publish::DEADLINE;
 use crate::server::{InFlightGuard, Ingest, discard};
 
 /// Label of these requests in metrics, in the place of a source.
-const LABEL: &str = "unsubscribe";
+pub(crate) const LABEL: &str = "unsubscribe";
 
 /// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum UnsubscribeOutcome {
+pub(crate) enum UnsubscribeOutcome {
     /// The page that asks for confirmation was shown.
     Shown,
     /// The unsubscribe event is in the log.
@@ -41,7 +41,10 @@ enum UnsubscribeOutcome {
 }
 
 impl UnsubscribeOutcome {
-    const fn label(self) -> &'static str {
+    /// Every outcome.
+    pub(crate) const ALL: [Self; 5] = [Self::Shown, Self::Kept, Self::NoSuchLink, Self::Busy, Self::NotKept];
+
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Shown => "shown",
             Self::Kept => "kept",

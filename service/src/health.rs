@@ -9,10 +9,24 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Registry, TextEncoder};
+use prometheus::{IntGaugeVec, Registry, TextEncoder};
 use tokio::sync::watch;
 
 use crate::Scrapes;
+use crate::metric::{LabelSpec, LabelValues, MetricSpec, ReplicaAggregation};
+
+const VERSION: LabelSpec = LabelSpec { name: "version", values: LabelValues::Configured("the version of the program") };
+
+crate::metrics! {
+    /// The metrics that every program has.
+    pub const METRICS;
+
+    struct ProgramMetrics {
+        build_info: IntGaugeVec = MetricSpec::gauge("usher_build_info", "1, with the version of the program.")
+            .by(&[VERSION])
+            .over_replicas(ReplicaAggregation::Max),
+    }
+}
 
 /// The unmet needs of a service, by name. The service is ready when there are none.
 #[derive(Clone)]
@@ -69,12 +83,18 @@ impl Readiness {
 }
 
 /// Serves `GET /healthz`, `/readyz` and `/metrics`. The pages show internal state, so use an address that only
-/// operators can reach. Each read of the metrics is announced to `scrapes` first.
-pub fn router(readiness: Readiness, registry: Registry, scrapes: Scrapes) -> Router {
-    Router::new()
+/// operators can reach. Each read of the metrics is announced to `scrapes` first. Adds the program's version to the metrics.
+///
+/// # Errors
+///
+/// The registry already has a metric of that name.
+pub fn router(readiness: Readiness, registry: Registry, scrapes: Scrapes) -> Result<Router, prometheus::Error> {
+    let program = ProgramMetrics::register(&registry)?;
+    program.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(metrics).with_state((registry, scrapes)))
+        .route("/metrics", get(metrics).with_state((registry, scrapes))))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {

@@ -19,6 +19,7 @@ pub mod trace;
 
 pub mod health;
 pub mod http;
+pub mod metric;
 pub mod retry;
 pub mod runtime;
 mod scrapes;

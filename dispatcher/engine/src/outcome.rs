@@ -69,6 +69,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 9] = [
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Interrupted,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Conflict,
+        Self::Deferred,
+        Self::Replayed,
+        Self::Panicked,
+    ];
+
     /// Returns the cause's name in metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {

@@ -96,6 +96,13 @@ impl FlowConsumer {
 
     fn count(&self, state: RunState, runs: usize) {
         self.executor.metrics.runs.with_label_values(&[self.flow.name.as_str(), state.label()]).inc_by(runs as u64);
+        if state == RunState::Done {
+            self.executor
+                .metrics
+                .last_success
+                .with_label_values(&[self.flow.name.as_str()])
+                .set(clock::now().seconds());
+        }
     }
 }
 
@@ -288,21 +295,16 @@ impl JoinedConsumer {
         }
     }
 
-    /// Logs and measures a request before it is sent to the store.
+    /// Logs a request before it is sent to the store.
     fn observe(&self, request: &StoreRequest) {
         let flow = self.consumer.flow.name.as_str();
         match request {
-            StoreRequest::Write(StoreWrite::Admit(batch)) => {
-                if let Some(newest) = batch.arrivals.last() {
-                    let lag = clock::now().since(newest.event.received_at).as_secs();
-                    let gauge = self.consumer.executor.metrics.lag_seconds.with_label_values(&[flow]);
-                    gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
-                }
-            }
             StoreRequest::Write(StoreWrite::ConfirmPause { under_way, .. }) => {
                 tracing::info!(flow, under_way, "flow paused; no step begins");
             }
-            StoreRequest::Write(StoreWrite::Acquire { .. } | StoreWrite::Tell(_) | StoreWrite::Due(_))
+            StoreRequest::Write(
+                StoreWrite::Acquire { .. } | StoreWrite::Admit(_) | StoreWrite::Tell(_) | StoreWrite::Due(_),
+            )
             | StoreRequest::Change(_)
             | StoreRequest::Read(_) => {}
         }
@@ -332,6 +334,7 @@ impl JoinedConsumer {
     fn dead_letter(&mut self, run: Box<Run>, epoch: Epoch, reason: Reason, error: String) {
         let name = self.consumer.flow.name.clone();
         tracing::warn!(flow = name, event = %run.event.id, %reason, error, "a run is given up");
+        self.consumer.executor.metrics.dead_letters.with_label_values(&[name.as_str(), reason.label()]).inc();
         let version = self.consumer.executor.requests.versions.known(&run.flow_version);
         let step = version.steps.get(run.step).map(|step| step.name.clone()).unwrap_or_default();
         let log = self.consumer.log.clone();

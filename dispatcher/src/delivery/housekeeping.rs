@@ -13,9 +13,9 @@ use usher_eventlog::{Log, LogError, TopicSpec};
 use usher_proto::{Key, Offset, Partition, Timestamp};
 use usher_service::{Scrapes, clock};
 use usher_sql::Outage;
-use usher_store::{Store, StoreError};
+use usher_store::{RunCount, Store, StoreError};
 
-use crate::metrics::DispatcherMetrics;
+use crate::metrics::{DispatcherMetrics, is_counted};
 
 /// Interval between checks for pauses by an operator.
 const PAUSED_EVERY: Duration = Duration::from_secs(2);
@@ -29,6 +29,8 @@ const REUSE_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// Minimum age of counts of runs before they are counted again, however often the metrics are read.
 const COUNT_AT_MOST_EVERY: Duration = Duration::from_secs(5);
+/// Counting takes at most one part in this many of the time: it reads all open runs, which may be a million.
+const COUNTING_SHARE: u32 = 20;
 /// Interval between deletions of old data.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Largest number of runs deleted at once. Small batches hold locks for a short time.
@@ -57,6 +59,8 @@ impl KeptFlow {
 /// The housekeeping that the flows of a process share.
 pub(super) struct SharedHousekeeper {
     pub(super) flows: Vec<KeptFlow>,
+    /// Names of all flows that have a file, also of those that other processes run.
+    pub(super) known_flows: Vec<String>,
     pub(super) topic: String,
     pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn Log>,
@@ -153,27 +157,35 @@ impl SharedHousekeeper {
     /// Counts the runs when the metrics are read, so that nobody counts what nobody reads.
     async fn count_when_read(&self) {
         let mut reads = self.scrapes.subscribe();
-        let mut counted: Option<Instant> = None;
+        let mut count_from = Instant::now();
         while let Some(read) = reads.next().await {
-            if counted.is_none_or(|at| at.elapsed() >= COUNT_AT_MOST_EVERY) {
-                counted = Some(Instant::now());
-                for flow in &self.flows {
-                    if let Err(error) = self.count(&flow.name).await {
-                        tracing::debug!(flow = flow.name, %error, "counting runs failed");
-                    }
+            let begun = Instant::now();
+            if begun >= count_from {
+                if let Err(error) = self.count().await {
+                    tracing::debug!(%error, "counting runs failed");
                 }
+                count_from = Instant::now() + COUNT_AT_MOST_EVERY.max(begun.elapsed() * COUNTING_SHARE);
             }
             drop(read);
         }
     }
 
-    async fn count(&self, flow: &str) -> Result<(), StoreError> {
-        let counts = self.store.counts(flow).await?;
-        for state in RunState::ALL {
-            if !state.is_terminal() || state == RunState::Dead {
-                let found = counts.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, count)| *count);
-                self.metrics.stored.with_label_values(&[flow, state.label()]).set(found);
+    async fn count(&self) -> Result<(), StoreError> {
+        let counts = self.store.run_counts().await?;
+        let now = clock::now();
+        for flow in &self.flows {
+            for state in RunState::ALL.into_iter().filter(|state| is_counted(*state)) {
+                let found = counts.iter().find(|count| count.flow == flow.name && count.state == state);
+                let age = found.map_or(0, |count| now.since(count.oldest).as_secs());
+                let labels = [flow.name.as_str(), state.label()];
+                self.metrics.stored.with_label_values(&labels).set(found.map_or(0, |count| count.runs));
+                self.metrics.oldest.with_label_values(&labels).set(i64::try_from(age).unwrap_or(i64::MAX));
             }
+        }
+        self.metrics.without_flow.reset();
+        let is_orphaned = |count: &&RunCount| !count.state.is_terminal() && !self.known_flows.contains(&count.flow);
+        for count in counts.iter().filter(is_orphaned) {
+            self.metrics.without_flow.with_label_values(&[&count.flow]).add(count.runs);
         }
         Ok(())
     }

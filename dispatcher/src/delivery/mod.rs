@@ -13,6 +13,7 @@ mod execute;
 mod first_claims;
 mod gathered_read;
 mod housekeeping;
+mod lag;
 mod opening;
 mod quotas;
 mod store_actor;
@@ -30,6 +31,7 @@ pub use error::DispatcherError;
 use execute::{CallSlots, RequestMaker, StepExecutor};
 pub use first_claims::first_claims;
 use housekeeping::{HalfRetentionOffsets, KeptFlow, Pruner, SharedHousekeeper};
+use lag::LagReporter;
 use opening::{
     StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, warn_ignored_params,
     warn_orphaned_runs,
@@ -101,6 +103,14 @@ impl Dispatcher {
     ) -> Result<Self, DispatcherError> {
         let log_watch = LogWatch::new(log.clone(), config.layout.topics.events(), readiness.clone(), registry)?;
         let metrics = DispatcherMetrics::register(registry)?;
+        for flow in &config.flows {
+            let connectors: BTreeSet<&str> = flow.connectors().collect();
+            metrics.create_series_of_flow(&flow.name, &Vec::from_iter(connectors));
+        }
+        for (instance, connectors) in config.connectors() {
+            let accounts: Vec<String> = connectors.into_iter().map(|connector| account(connector, instance)).collect();
+            metrics.create_series_of_accounts(&accounts.iter().map(String::as_str).collect::<Vec<_>>());
+        }
         let scrapes = Scrapes::default();
         Ok(Self { config, log, readiness, metrics, scrapes, log_watch, wrap: Box::new(|store| store) })
     }
@@ -246,8 +256,12 @@ impl Dispatcher {
             };
             flows.spawn(consumer.run());
         }
+        let names = kept.iter().map(|flow| flow.name.clone()).collect();
+        let lag = LagReporter::new(names, config.layout.topics.events(), store.clone(), log.clone(), metrics.clone());
+        background.spawn(lag.run(scrapes.clone()));
         let housekeeper = SharedHousekeeper {
             flows: kept,
+            known_flows: config.known_flows,
             topic: config.layout.topics.events(),
             store: store.clone(),
             log: log.clone(),

@@ -87,7 +87,8 @@ impl Quotas {
         let limiter = |it: LimitedAccount| {
             (it.account.clone(), Arc::new(AccountLimiter::new(it, short.clone(), metrics.clone())))
         };
-        let limiters = limited.into_iter().map(limiter).collect();
+        let limiters: BTreeMap<_, _> = limited.into_iter().map(limiter).collect();
+        metrics.create_series_of_limited_accounts(&limiters.keys().map(String::as_str).collect::<Vec<_>>());
         Self { limiters, short: short.clone(), is_idle: AtomicBool::new(false), metrics }
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch, FirstClaim, Ownership};
 use usher_engine::clock::Witness;
-use usher_engine::{Change, Changed, Run, RunState};
+use usher_engine::{Change, Changed, Run};
 use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 
-use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, StoreError, TroubleTold};
+use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, RunCount, StoreError, StoredFrontier, TroubleTold};
 
 /// All concerns together. Implemented by every type that implements each of them.
 pub trait Store: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock {}
@@ -208,13 +208,21 @@ pub trait FlowStore: Send + Sync {
     /// If the database does not answer.
     async fn frontiers(&self, flow: &str) -> Result<BTreeMap<Partition, Option<Offset>>, StoreError>;
 
-    /// Returns the number of a flow's runs in each state that may need attention: all runs except those that ended
-    /// well.
+    /// Returns the frontiers of all flows, which are below what is only told. Partitions in which nothing was admitted are
+    /// absent.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
+    async fn stored_frontiers(&self) -> Result<Vec<StoredFrontier>, StoreError>;
+
+    /// Returns the number of runs of all flows in each state that may need attention: all runs except those that ended well.
+    /// States without a run are absent. Reads all open runs.
     ///
     /// # Errors
     ///
     /// If the database does not answer, or a state cannot be read.
-    async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError>;
+    async fn run_counts(&self) -> Result<Vec<RunCount>, StoreError>;
 }
 
 /// Removal of what is no longer needed. Called by each flow's housekeeping, a bounded number of rows at a time, and never for

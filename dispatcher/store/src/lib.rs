@@ -8,6 +8,7 @@ mod admit;
 mod change;
 mod command;
 mod concerns;
+mod figures;
 mod inspect;
 mod known;
 mod lanes;
@@ -27,6 +28,7 @@ mod trouble;
 mod views;
 
 pub use concerns::{FirstClaims, FlowStore, QuotaStore, RetentionStore, RunStore, Store, StoreClock, SubjectStore};
+pub use figures::{RunCount, StoredFrontier};
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;

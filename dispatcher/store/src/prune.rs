@@ -1,4 +1,4 @@
-//! Retention of what was done: counts of stored runs, and the deletion of old ones.
+//! Retention of what was done: the deletion of old runs.
 //!
 //! A deletion cannot be undone, so no single clock decides it. The horizon lies `keep` before the newest webhook that
 //! the flow has seen, and before the store's own clock. So a clock that is ahead, or jumps, does not move it.
@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use usher_engine::RunState;
 use usher_proto::{EventRef, Timestamp};
 use usher_sql::{Answer, Connection, Database, SqlQuery, query, query_as};
 
@@ -167,15 +166,4 @@ pub(super) async fn mend_horizons(database: &Database) -> Result<Vec<MendedHoriz
     }
     writing.commit().await?;
     Ok(moved)
-}
-
-pub(super) async fn counts(database: &Database, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
-    let sql = "SELECT state, count(*) FROM usher_open_run WHERE flow = $1 GROUP BY state \
-               UNION ALL SELECT 'dead', count(*) FROM usher_ended_run WHERE flow = $1 AND state = 'dead'";
-    let rows: Vec<(String, i64)> = query_as(sql).bind(flow).fetch_all(database).await?;
-    let state = |(state, count): (String, i64)| Ok((state.parse::<RunState>()?, count));
-    rows.into_iter()
-        .map(state)
-        .collect::<Result<_, usher_engine::run::UnknownState>>()
-        .map_err(|_| StoreError::Unreadable("state".into()))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use usher_engine::arrival::{Admission, Batch, Ownership};
 use usher_engine::clock::Witness;
-use usher_engine::{Change, Changed, Run, RunState};
+use usher_engine::{Change, Changed, Run};
 use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
@@ -15,8 +15,8 @@ use usher_sql::{Database, Rows, query, query_as};
 
 use super::rows::Named;
 use super::{
-    Due, FirstClaims, FlowStore, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, QuotaStore, RetentionStore, RunStore,
-    StoreClock, StoreError, SubjectStore, TABLES, TroubleTold,
+    Due, FirstClaims, FlowStore, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, QuotaStore, RetentionStore, RunCount,
+    RunStore, StoreClock, StoreError, StoredFrontier, SubjectStore, TABLES, TroubleTold,
 };
 
 /// The store in a Postgres or SQLite database.
@@ -223,8 +223,12 @@ impl FlowStore for SqlStore {
         Ok(rows.into_iter().filter_map(row).collect())
     }
 
-    async fn counts(&self, flow: &str) -> Result<Vec<(RunState, i64)>, StoreError> {
-        super::prune::counts(&self.database, flow).await
+    async fn stored_frontiers(&self) -> Result<Vec<StoredFrontier>, StoreError> {
+        super::figures::stored_frontiers(&self.database).await
+    }
+
+    async fn run_counts(&self) -> Result<Vec<RunCount>, StoreError> {
+        super::figures::run_counts(&self.database).await
     }
 }
 

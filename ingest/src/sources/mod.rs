@@ -42,6 +42,11 @@ impl Senders {
         Self([Some(Box::new(config.clerk.clone()) as Box<dyn Sender>), resend].into_iter().flatten().collect())
     }
 
+    /// Returns the names of the sources, for paths and metrics.
+    pub(crate) fn labels(&self) -> Vec<&'static str> {
+        self.0.iter().map(|sender| sender.source().label()).collect()
+    }
+
     pub(crate) fn find(&self, source: &str) -> Option<&dyn Sender> {
         self.0.iter().find(|sender| sender.source().label() == source).map(Box::as_ref)
     }
