@@ -128,6 +128,9 @@ missing() {
   if ! command -v kcat >/dev/null; then echo kcat; fi
   if ! command -v valgrind >/dev/null; then echo valgrind; fi
   if ! command -v ps >/dev/null; then echo procps; fi
+  # With promtool and amtool. Tests start servers of their own.
+  if ! command -v promtool >/dev/null; then echo prometheus; fi
+  if ! command -v amtool >/dev/null; then echo prometheus-alertmanager; fi
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
   if [[ -z $(faketime_library) ]]; then echo libfaketime; fi
   # For the build with TLS to Kafka.

@@ -29,7 +29,7 @@ struct Need {
 }
 
 /// All needs. `docs/testing.md` describes the variables.
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 14] = [
     Need { name: "kafka", display: "Kafka", presence: Presence::Variable("USHER_TEST_KAFKA") },
     Need { name: "kafka_libs", display: "Kafka's jars", presence: Presence::Variable("USHER_TEST_KAFKA_LIBS") },
     Need { name: "postgres", display: "Postgres", presence: Presence::Variable("USHER_TEST_POSTGRES") },
@@ -45,6 +45,11 @@ const NEEDS: [Need; 13] = [
     },
     Need { name: "kcat", display: "kcat", presence: Presence::Machine(|| is_in_path("kcat")) },
     Need { name: "valgrind", display: "valgrind", presence: Presence::Machine(|| is_in_path("valgrind")) },
+    Need {
+        name: "prometheus",
+        display: "Prometheus and Alertmanager",
+        presence: Presence::Machine(|| ["prometheus", "promtool", "amtool"].into_iter().all(is_in_path)),
+    },
     Need {
         name: "postgres_programs",
         display: "the programs of Postgres",

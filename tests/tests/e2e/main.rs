@@ -7,6 +7,7 @@
 mod controls;
 mod cost;
 mod log;
+mod metrics;
 mod scenarios;
 mod sdks;
 mod store;
