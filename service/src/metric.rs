@@ -50,7 +50,7 @@ pub enum ReplicaAggregation {
 }
 
 impl ReplicaAggregation {
-    /// Returns the aggregation's operator in PromQL.
+    /// Returns the aggregation's operator in Prometheus' queries.
     pub const fn operator(self) -> &'static str {
         match self {
             Self::Sum => "sum",

@@ -1,4 +1,4 @@
-//! What a PromQL expression names: metrics, the labels of their selectors, and the aggregations around them. Reads the part of
+//! Names in an expression of Prometheus: metrics, the labels of their selectors, and the aggregations around them. Reads the part of
 //! the language that the dashboards and alerts use.
 
 use std::collections::BTreeSet;

@@ -45,9 +45,10 @@ impl PrometheusServer {
             .spawn()
             .expect("Prometheus starts");
         let server = Self { address, _process: process, _folder: folder };
+        let wanted = targets.len().to_string();
         eventually("all targets are scraped", SOON, || async {
             let up = server.try_query("sum(up)").await?;
-            (up[0]["value"][1] == targets.len().to_string()).then_some(())
+            (up[0]["value"][1].as_str()? == wanted).then_some(())
         })
         .await;
         server
