@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use figures::runs_are_counted_by_state;
 use first_claim::{
     a_request_is_made_from_the_subject_as_it_is_after_the_batch, a_run_that_is_alone_is_admitted_with_its_claim,
     changes_that_are_written_before_its_turn_go_before_an_admission,
@@ -51,6 +52,7 @@ use usher_tests::backend::setting;
 use usher_tests::unique;
 
 mod earlier;
+mod figures;
 mod first_claim;
 
 mod identity;
@@ -476,19 +478,6 @@ async fn what_is_forgotten_is_never_taken_for_new(subject: TestStore) {
     assert_eq!(again.repeated, 1);
     let verdict = again.heads[0].verdict.as_ref().map(|(reason, _)| *reason);
     assert_eq!(verdict, Some(Reason::TooOld));
-}
-
-async fn runs_are_counted_by_state(subject: TestStore) {
-    let epoch = subject.own().await;
-    subject.admit(epoch, (0..4).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
-    subject.change(epoch, "e0", dead(false)).await;
-    subject.change(epoch, "e1", end(RunState::Done)).await;
-    subject.change(epoch, "e2", park(9, AttemptState::default(), None)).await;
-    let mut counts = subject.store.run_counts().await.unwrap();
-    counts.retain(|count| count.flow == FLOW);
-    counts.sort_by_key(|count| count.state.label());
-    let by_state: Vec<(RunState, i64)> = counts.iter().map(|count| (count.state, count.runs)).collect();
-    assert_eq!(by_state, [(RunState::Dead, 1), (RunState::Parked, 1), (RunState::Queued, 1)]);
 }
 
 async fn another_number_of_partitions_is_refused_by_the_store(subject: TestStore) {

@@ -15,7 +15,7 @@ pub(super) struct Selector {
 
 const OPERATORS: [&str; 6] = ["sum", "max", "min", "avg", "count", "group"];
 /// Words of the language that may stand where a metric's name may.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 16] = [
     "by",
     "and",
     "or",
@@ -30,6 +30,8 @@ const WORDS: [&str; 14] = [
     "time",
     "vector",
     "bool",
+    "absent",
+    "max_over_time",
 ];
 
 /// Returns the selectors of an expression.
