@@ -4,12 +4,13 @@
 /// The levels, quietest first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// Names of Usher's crates in a filter. A filter applies to every name that begins with its target.
-const OURS: [&str; 17] = [
+const OURS: [&str; 18] = [
     "usher",
     "ingest",
     "dispatcher",
     "usher_ingest",
     "usher_dispatcher",
+    "usher_console",
     "usher_engine",
     "usher_eventlog",
     "usher_service",

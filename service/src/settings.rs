@@ -25,6 +25,13 @@ enum Extent {
 /// All settings, with their additional names.
 const SETTINGS: &[(&str, Extent)] = &[
     ("USHER_ADMIN", Process),
+    ("USHER_CONSOLE_BASE_PATH", Process),
+    ("USHER_CONSOLE_HOSTS", Process),
+    ("USHER_CONSOLE_NAME", Process),
+    ("USHER_CONSOLE_OPERATORS", Process),
+    ("USHER_CONSOLE_READ_TOKEN", Process),
+    ("USHER_CONSOLE_TOKEN", Process),
+    ("USHER_CONSOLE_USER_HEADER", Process),
     ("USHER_DATA", Process),
     ("USHER_DELIVER_ONLY_TO", Process),
     ("USHER_FLOW", Process),

@@ -1,0 +1,214 @@
+//! One run: its steps with what they did, and why it does not go on.
+
+use serde::Serialize;
+use serde_json::Value;
+use usher_engine::RunState;
+use usher_flows::{Action, Flow, FlowSource, FlowStep};
+use usher_proto::Timestamp;
+use usher_store::{ActionRecord, EffectRecord, FlowStore as _, RunRecord, SqlStore};
+
+use super::Moment;
+use crate::mask::Masking;
+use crate::problem::ConsoleError;
+
+/// One step of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RunStep {
+    pub(crate) name: String,
+    /// What the step calls, or how long it waits.
+    pub(crate) action: String,
+    /// done, nothing, now, dead or later.
+    pub(crate) state: &'static str,
+    /// The id that the destination has given to the effect.
+    pub(crate) effect: Option<String>,
+    pub(crate) at: Option<Moment>,
+}
+
+/// One run.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RunDetail {
+    pub(crate) flow: String,
+    pub(crate) version: String,
+    pub(crate) state: String,
+    /// Why it does not go on at this moment, in a sentence; `None` if it has ended.
+    pub(crate) blocker: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) note: Option<String>,
+    /// Number of attempts made of the present step.
+    pub(crate) attempts: i64,
+    /// Number of times that it has become dead.
+    pub(crate) deaths: i64,
+    pub(crate) destination: Option<String>,
+    pub(crate) failed_at: Option<Moment>,
+    pub(crate) due_at: Option<Moment>,
+    pub(crate) admitted_at: Moment,
+    pub(crate) ended_at: Option<Moment>,
+    pub(crate) steps: Vec<RunStep>,
+    /// What operators have done about it, oldest first.
+    pub(crate) actions: Vec<RunAction>,
+}
+
+/// An operator's action.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RunAction {
+    pub(crate) at: Moment,
+    pub(crate) who: String,
+    pub(crate) what: String,
+    pub(crate) came: String,
+}
+
+impl RunAction {
+    pub(crate) fn new(action: ActionRecord, now: Timestamp) -> Self {
+        let ActionRecord { at, who, what, came } = action;
+        Self { at: Moment::new(at, now), who, what, came }
+    }
+}
+
+impl RunDetail {
+    /// Returns true if the run can be cancelled.
+    pub(crate) fn is_open(&self) -> bool {
+        self.ended_at.is_none()
+    }
+
+    /// Returns true if the run was given up.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state == RunState::Dead.label()
+    }
+
+    /// Reads what belongs to a run. `version` is that of its flow.
+    pub(crate) async fn read(
+        store: &SqlStore,
+        run: RunRecord,
+        version: &str,
+        standing: &FlowStanding,
+        masking: Masking,
+        now: Timestamp,
+    ) -> Result<Self, ConsoleError> {
+        let steps = match store.flow(&run.flow, version).await? {
+            Some(source) => read_steps(&source),
+            None => Vec::new(),
+        };
+        let actions = store.actions(&run.flow, &run.reference).await?;
+        let moment = |at| Moment::new(at, now);
+        Ok(Self {
+            version: version.to_owned(),
+            blocker: (run.ended_at.is_none()).then(|| blocker(&run, standing, now)),
+            steps: steps_of(&run, &steps, now),
+            actions: actions.into_iter().map(|action| RunAction::new(action, now)).collect(),
+            error: run.error.as_deref().map(|error| masking.sentence(error)),
+            failed_at: run.failed_at.map(moment),
+            due_at: run.due_at.map(moment),
+            admitted_at: moment(run.admitted_at),
+            ended_at: run.ended_at.map(moment),
+            flow: run.flow,
+            state: run.state,
+            reason: run.reason,
+            note: run.note,
+            attempts: run.attempts,
+            deaths: run.deaths,
+            destination: run.destination,
+        })
+    }
+}
+
+/// What holds for all runs of a flow.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FlowStanding {
+    pub(crate) paused: Vec<String>,
+    pub(crate) worked: Vec<String>,
+}
+
+impl FlowStanding {
+    pub(crate) async fn read(store: &SqlStore) -> Result<Self, ConsoleError> {
+        Ok(Self { paused: store.paused_flows().await?, worked: store.worked_flows().await? })
+    }
+}
+
+/// Returns the one thing that keeps an open run from going on.
+fn blocker(run: &RunRecord, standing: &FlowStanding, now: Timestamp) -> String {
+    let until = |what: &str, at: Timestamp| {
+        let moment = Moment::new(at, now);
+        format!("{what} {} ({})", moment.absolute(), moment.relative())
+    };
+    if run.state == RunState::Waiting.label()
+        && let Some(due) = run.due_at
+    {
+        return until("waits until", due);
+    }
+    if standing.paused.contains(&run.flow) {
+        return "the flow is paused".to_owned();
+    }
+    if !standing.worked.contains(&run.flow) {
+        return "no process works on the flow".to_owned();
+    }
+    match (&run.destination, run.due_at) {
+        (Some(destination), Some(due)) => until(&format!("asks {destination} again at"), due),
+        (None, Some(due)) => until("goes on at", due),
+        (Some(destination), None) if run.attempts > 0 => format!("waits for {destination}"),
+        (Some(_) | None, None) if run.state == RunState::Queued.label() => {
+            "has not begun: an earlier run of the same key, or a free place, comes first".to_owned()
+        }
+        (Some(_) | None, None) => "is at work".to_owned(),
+    }
+}
+
+/// Name of a step, and what it does.
+pub(crate) struct StepName {
+    pub(crate) name: String,
+    pub(crate) action: String,
+}
+
+/// Reads the steps of a stored version of a flow. None if this version of Usher cannot read it.
+pub(crate) fn read_steps(source: &str) -> Vec<StepName> {
+    let flow = serde_json::from_str::<FlowSource>(source).ok().and_then(|source| Flow::read(source).ok());
+    let name = |step: FlowStep| StepName {
+        action: match step.action {
+            Action::Wait(time) => format!("waits {}", Moment::new(Timestamp::default().plus(time), Timestamp::default()).relative().trim_start_matches("in ")),
+            Action::Call(call) => format!("{}.{}", call.connector, call.operation),
+        },
+        name: step.name,
+    };
+    flow.map(|flow| flow.steps.into_iter().map(name).collect()).unwrap_or_default()
+}
+
+/// Returns the steps with their states. An effect of a step that the flow does not have any more is shown as well.
+fn steps_of(run: &RunRecord, names: &[StepName], now: Timestamp) -> Vec<RunStep> {
+    let effect = |name: &str| run.effects.iter().rev().find(|effect| effect.step == name);
+    let done = run.state == RunState::Done.label();
+    let dead = run.state == RunState::Dead.label();
+    let step = |(at, step): (usize, &StepName)| {
+        let found = effect(&step.name);
+        let is_present = i64::try_from(at).is_ok_and(|at| at == run.step);
+        let is_past = i64::try_from(at).is_ok_and(|at| at < run.step) || done;
+        let state = match (found, is_past, is_present) {
+            (Some(_), ..) => "done",
+            (None, true, _) => "nothing",
+            (None, false, true) if dead => "dead",
+            (None, false, true) if run.ended_at.is_none() => "now",
+            (None, false, _) => "later",
+        };
+        shown_step(&step.name, &step.action, state, found, now)
+    };
+    let mut steps: Vec<RunStep> = names.iter().enumerate().map(step).collect();
+    let is_unknown = |effect: &&EffectRecord| names.iter().all(|step| step.name != effect.step);
+    for effect in run.effects.iter().filter(is_unknown) {
+        steps.push(shown_step(&effect.step, &effect.connector, "done", Some(effect), now));
+    }
+    steps
+}
+
+fn shown_step(name: &str, action: &str, state: &'static str, effect: Option<&EffectRecord>, now: Timestamp) -> RunStep {
+    RunStep {
+        name: name.to_owned(),
+        action: action.to_owned(),
+        state,
+        effect: effect.map(|effect| Masking::Masked.sentence(&effect.id)),
+        at: effect.map(|effect| Moment::new(effect.at, now)),
+    }
+}
+
+/// Returns a JSON text over several lines, with control characters escaped.
+pub(crate) fn pretty(value: &Value) -> String {
+    usher_proto::visible::json(&serde_json::to_string_pretty(value).unwrap_or_default()).into_owned()
+}
