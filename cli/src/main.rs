@@ -4,6 +4,7 @@ mod data;
 mod output;
 
 mod check;
+mod console;
 mod dead_letter;
 mod dlq;
 mod health;
@@ -51,6 +52,7 @@ enum Command {
     Seek(seek::Seek),
     Move(seek::Move),
     Repair(repair::RepairArguments),
+    Console(console::ConsoleArguments),
     Lab(lab::LabArguments),
     Health(health::HealthArguments),
 }
@@ -88,6 +90,7 @@ async fn program() -> ExitCode {
         Command::Seek(arguments) => seek::seek(arguments, &environment).await,
         Command::Move(arguments) => seek::relocate(arguments, &environment).await,
         Command::Repair(arguments) => repair::run(arguments).await,
+        Command::Console(arguments) => console::run(arguments, environment).await,
         Command::Lab(arguments) => lab::run(arguments, &environment).await,
         Command::Health(arguments) => health::run(&arguments).await,
     };

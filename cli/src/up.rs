@@ -10,7 +10,9 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use usher_console::ConsoleConfig;
 use usher_dispatcher::Dispatcher;
+use usher_dispatcher::operator::OperatorCommands;
 use usher_eventlog::{LogAddress, LogLayout, LogWatch};
 use usher_flows::FlowFiles;
 use usher_flows::Pattern;
@@ -19,6 +21,8 @@ use usher_proto::{Source, unsubscribe};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{Readiness, health, http, listen, settings, shutdown, telemetry};
+use usher_sql::Database;
+use usher_store::SqlStore;
 
 use crate::data::{Addresses, DataDirectory};
 use crate::{lab, output};
@@ -32,7 +36,7 @@ pub(crate) struct UpArguments {
     /// The address to receive webhooks on.
     #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen::parse)]
     listen: SocketAddr,
-    /// The address of /healthz, /readyz and /metrics.
+    /// The address of the console, and of /healthz, /readyz and /metrics.
     #[arg(long, env = "USHER_ADMIN", default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     admin: SocketAddr,
     /// The address of the lab: doubles of the destinations, so that no real one is reached.
@@ -114,6 +118,8 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     };
     let ingest = usher_ingest::IngestConfig::new(ingest_arguments, &environment)?;
     let dispatcher = usher_dispatcher::DispatcherConfig::new(log_address, layout, &arguments.files, &[], &environment)?;
+    let console = ConsoleConfig::new(addresses.admin, &environment)?;
+    let console_place = console.describe_place(addresses.admin);
 
     for (flow, settings) in &dispatcher.left_out {
         output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
@@ -128,9 +134,10 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
         }
     }
     let lab = lab.map(|lab| tokio::spawn(parts.clone().watch("the lab", lab_stop.clone(), lab.stopped())));
+    let admin = AdminServer { listener: admin, console };
     let served = serve(ingest, dispatcher, listener, admin, &parts, || {
         data.announce(&addresses)?;
-        announce(&addresses, made.as_deref(), &arguments.data);
+        announce(&addresses, &console_place, made.as_deref(), &arguments.data);
         Ok(())
     });
     let in_time = shutdown::drain(&stop, served).await.is_some();
@@ -198,12 +205,18 @@ impl Parts {
     }
 }
 
+/// The server of the operators' pages.
+struct AdminServer {
+    listener: TcpListener,
+    console: ConsoleConfig,
+}
+
 /// Starts the dispatcher first, then ingest: no event is accepted before every flow has its first offsets.
 async fn serve(
     ingest: usher_ingest::IngestConfig,
     dispatcher: usher_dispatcher::DispatcherConfig,
     listener: TcpListener,
-    admin: TcpListener,
+    admin: AdminServer,
     parts: &Parts,
     on_ready: impl FnOnce() -> anyhow::Result<()>,
 ) {
@@ -222,7 +235,7 @@ async fn start(
     ingest: usher_ingest::IngestConfig,
     dispatcher: usher_dispatcher::DispatcherConfig,
     listener: TcpListener,
-    admin: TcpListener,
+    admin: AdminServer,
     parts: &Parts,
     running: &mut JoinSet<()>,
     on_ready: impl FnOnce() -> anyhow::Result<()>,
@@ -233,14 +246,18 @@ async fn start(
     let registry = Registry::new();
     let door = Readiness::needing(usher_ingest::NEEDS);
     let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
+    // A pool of its own, so that a page that reads much does not delay the flows.
+    let store = Arc::new(SqlStore::reader(Database::open(&dispatcher.store.existing())?));
+    let commands = OperatorCommands::new(log.clone(), dispatcher.layout.clone(), store.clone());
+    let console = usher_console::router(admin.console, store, Some(commands), stop.clone());
     let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;
     let scrapes = flows.scrapes();
     let flows = flows.run(stop.clone());
     running.spawn(parts.clone().run("the flows", async move { Ok(flows.await?) }));
     // One readiness page for both: senders of webhooks should learn that events are stored while no
     // flow processes them.
-    let pages = health::router(ready.clone().and(&door), registry, scrapes)?;
-    let serve_pages = http::serve(admin, pages, stop.clone());
+    let pages = health::router(ready.clone().and(&door), registry, scrapes)?.merge(console);
+    let serve_pages = http::serve(admin.listener, pages, stop.clone());
     let pages = async move {
         serve_pages.await;
         Ok(())
@@ -267,12 +284,13 @@ async fn start(
     Ok(())
 }
 
-fn announce(addresses: &Addresses, secret: Option<&str>, data: &std::path::Path) {
+fn announce(addresses: &Addresses, console_place: &str, secret: Option<&str>, data: &std::path::Path) {
     let secret = secret.unwrap_or("as configured");
     let default = data == std::path::Path::new("./usher-data");
     let at = if default { String::new() } else { format!(" --data {}", data.display()) };
     output::notice(&format!("usher is ready: webhooks on http://{}/webhooks/clerk", addresses.listen));
     output::notice(&format!("  signing secret  {secret}"));
+    output::notice(&format!("  console         {console_place}"));
     output::notice(&format!("  health, metrics http://{}", addresses.admin));
     if let Some(lab) = addresses.lab {
         output::notice(&format!(

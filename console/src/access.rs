@@ -127,6 +127,8 @@ pub(crate) struct Presented<'a> {
 pub(crate) struct AccessPolicy {
     /// True if the server is bound to a loopback address.
     pub(crate) on_loopback: bool,
+    /// Name of a caller on loopback who needs no token and gives no name.
+    pub(crate) local_name: String,
     /// The operator's token.
     pub(crate) operator_token: Option<Secret>,
     /// The token that only reads.
@@ -139,8 +141,6 @@ pub(crate) struct AccessPolicy {
     pub(crate) hosts: AllowedHosts,
 }
 
-/// Name of a caller who needs no token.
-const ON_LOOPBACK: &str = "console";
 /// Name of a program that gives none.
 const PROGRAM: &str = "api";
 
@@ -181,7 +181,10 @@ impl AccessPolicy {
         if let Some(caller) = presented.cookie.and_then(|cookie| self.session(cookie, now)) {
             return caller;
         }
-        caller(presented.by.unwrap_or(ON_LOOPBACK), if self.is_open() { AccessRole::Operator } else { AccessRole::None })
+        caller(
+            presented.by.unwrap_or(&self.local_name),
+            if self.is_open() { AccessRole::Operator } else { AccessRole::None },
+        )
     }
 
     /// Returns the caller of a session; `None` if its token is not configured any more, or its time is over.
@@ -231,7 +234,8 @@ impl Presented<'_> {
     /// Returns true if a browser tells that a page of another site sends the request.
     fn comes_from_another_site(&self) -> bool {
         let elsewhere = self.fetch_site.is_some_and(|site| site != "same-origin");
-        elsewhere || self.origin.is_some_and(|origin| host::of_origin(origin).is_none_or(|host| self.host != Some(host)))
+        elsewhere
+            || self.origin.is_some_and(|origin| host::of_origin(origin).is_none_or(|host| self.host != Some(host)))
     }
 
     fn proves_intent(&self) -> bool {

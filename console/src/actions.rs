@@ -1,7 +1,9 @@
 //! What operators do by way of the console: the same as on the command line, by the same code, with the caller's name.
 
 use serde::Deserialize;
-use usher_dispatcher::operator::{CommandTarget, MAX_DEATHS, OperatorCommands, RedrivePlan, confirmed_pause, describe_pause};
+use usher_dispatcher::operator::{
+    CommandTarget, MAX_DEATHS, OperatorCommands, RedrivePlan, confirmed_pause, describe_pause,
+};
 use usher_proto::{EventRef, Timestamp};
 use usher_service::clock;
 use usher_store::{RunFilter, RunRecord};
@@ -36,7 +38,8 @@ pub(crate) struct RunCommand {
 /// Pauses a flow, and waits for the confirmation of its replicas. Returns it in words.
 pub(crate) async fn pause(console: &Console, caller: &Caller, asked: &FlowAction) -> Result<String, ConsoleError> {
     known_flow(console, &asked.flow).await?;
-    let why: String = asked.why.trim().chars().filter(|c| !usher_proto::visible::is_control(*c)).take(LONGEST_REASON).collect();
+    let why: String =
+        asked.why.trim().chars().filter(|c| !usher_proto::visible::is_control(*c)).take(LONGEST_REASON).collect();
     let why = (!why.is_empty()).then_some(why.as_str());
     if !console.store().set_paused(&asked.flow, true, &caller.name, why, clock::now()).await? {
         return Err(ConsoleError::Conflict(format!("{} is paused already", asked.flow)));
@@ -164,7 +167,9 @@ pub(crate) async fn redrive(
     expected: Option<usize>,
 ) -> Result<RedriveResult, ConsoleError> {
     if of.until.is_none() {
-        return Err(ConsoleError::BadRequest("until: the time of the dry run is wanted, so that later dead letters stay".to_owned()));
+        return Err(ConsoleError::BadRequest(
+            "until: the time of the dry run is wanted, so that later dead letters stay".to_owned(),
+        ));
     }
     let choice = plan_redrive(console, of).await?;
     if let Some(expected) = expected

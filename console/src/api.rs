@@ -20,7 +20,8 @@ use crate::actions::{self, CameOf, FlowAction, RedriveChoice, RedriveResult, Run
 use crate::guard::Visit;
 use crate::mask::Masking;
 use crate::model::{
-    self, CauseGroup, DeadLetters, DeadSelection, EventDetail, EventList, EventListQuery, FlowDetail, OverviewAnswer, PersonDetail,
+    self, CauseGroup, DeadLetters, DeadSelection, EventDetail, EventList, EventListQuery, FlowDetail, OverviewAnswer,
+    PersonDetail,
 };
 use crate::problem::{ApiProblem, ConsoleError};
 
@@ -163,7 +164,9 @@ pub(crate) async fn causes(State(console): State<Console>, query: Asked<AskedDea
 pub(crate) async fn plan_redrive(State(console): State<Console>, query: Asked<AskedDead>) -> ApiAnswer<Value> {
     let choice = actions::plan_redrive(&console, &asked(query)?.selection()).await?;
     let RedriveChoice { targets, matching, too_often, later, until } = choice;
-    Ok(Json(json!({ "matching": matching, "runs": targets.len(), "too_often": too_often, "later": later, "until": until })))
+    Ok(Json(
+        json!({ "matching": matching, "runs": targets.len(), "too_often": too_often, "later": later, "until": until }),
+    ))
 }
 
 pub(crate) async fn redrive(

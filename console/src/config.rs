@@ -8,6 +8,8 @@ use usher_service::{ConfigError, Secret};
 
 use crate::access::{AccessPolicy, AllowedHosts};
 
+/// Name of a caller who needs no token, unless another one is set.
+const ON_LOOPBACK: &str = "console";
 /// Shortest token, in bytes: a guess must not succeed.
 const SHORTEST_TOKEN: usize = 16;
 
@@ -31,7 +33,9 @@ impl ConsoleConfig {
         let token = |name: &str| -> Result<Option<Secret>, ConfigError> {
             let Some(token) = environment.get(name)? else { return Ok(None) };
             if token.len() < SHORTEST_TOKEN || token.contains(|c: char| c.is_whitespace() || !c.is_ascii()) {
-                let why = format!("at least {SHORTEST_TOKEN} characters of ASCII without blanks, such as `openssl rand -hex 24` prints");
+                let why = format!(
+                    "at least {SHORTEST_TOKEN} characters of ASCII without blanks, such as `openssl rand -hex 24` prints"
+                );
                 return Err(ConfigError::new(name, why));
             }
             Ok(Some(Secret::new(token)))
@@ -54,15 +58,36 @@ impl ConsoleConfig {
             return Err(ConfigError::new("USHER_CONSOLE_OPERATORS", why));
         }
         Ok(Self {
-            access: AccessPolicy { on_loopback, operator_token, reader_token, user_header, operators, hosts },
+            access: AccessPolicy {
+                on_loopback,
+                local_name: ON_LOOPBACK.to_owned(),
+                operator_token,
+                reader_token,
+                user_header,
+                operators,
+                hosts,
+            },
             base: base_path(environment.get("USHER_CONSOLE_BASE_PATH")?)?,
             name: environment.get("USHER_CONSOLE_NAME")?.unwrap_or_else(|| address.to_string()),
         })
     }
 
-    /// Path of the overview, to be printed after the server's address.
-    pub fn start_path(&self) -> String {
-        format!("{}/", self.base)
+    /// Sets the name under which the actions of callers without a token are recorded, on loopback.
+    #[must_use]
+    pub fn acting_as(mut self, name: &str) -> Self {
+        self.access.local_name = name.to_owned();
+        self
+    }
+
+    /// Returns where the console is, for the operator who starts the program, or why it is closed.
+    pub fn describe_place(&self, address: SocketAddr) -> String {
+        let place = format!("http://{address}{}/", self.base);
+        let is_closed = !self.access.is_open() && !self.access.has_token() && self.access.user_header.is_none();
+        if is_closed {
+            format!("closed: {place} is not on loopback, and USHER_CONSOLE_TOKEN is not set")
+        } else {
+            place
+        }
     }
 }
 
@@ -99,7 +124,11 @@ mod tests {
     #[test]
     fn a_base_path_has_no_end_slash_and_nothing_that_leads_elsewhere() {
         for (text, base) in [("", ""), ("/", ""), ("/x/y", "/x/y"), ("/x/y/", "/x/y"), ("/a.b", "/a.b")] {
-            assert_eq!(config([("USHER_CONSOLE_BASE_PATH", text)]).map(|config| config.base), Ok(base.to_owned()), "{text}");
+            assert_eq!(
+                config([("USHER_CONSOLE_BASE_PATH", text)]).map(|config| config.base),
+                Ok(base.to_owned()),
+                "{text}"
+            );
         }
         for text in ["x", "//evil.test", "/x//y", "/..", "/x/./y", "/x?y", "/x y", "https://evil.test", "/x\"y"] {
             assert!(config([("USHER_CONSOLE_BASE_PATH", text)]).is_err(), "{text}");

@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use usher_service::clock;
 
 use crate::access::{AccessRefusal, AccessRole, Caller, Presented, RouteNeed, form_token, new_visit};
-use crate::routes::RouteKind;
+use crate::routes::{RouteKind, RouteMethod};
 use crate::{Console, pages, problem};
 
 /// Name of the console's cookie.
@@ -40,9 +40,9 @@ const CONFINED: [(header::HeaderName, &str); 4] = [
 #[derive(Clone)]
 pub(crate) struct GuardedRoute {
     pub(crate) console: Console,
+    pub(crate) method: RouteMethod,
     pub(crate) need: RouteNeed,
     pub(crate) kind: RouteKind,
-    pub(crate) changes: bool,
 }
 
 /// A request that was let in: its caller, and the token of the forms in its answer.
@@ -94,10 +94,20 @@ fn form_value(body: &[u8], name: &str) -> Option<String> {
 /// Lets a request through to its route, or answers the refusal.
 pub(crate) async fn admit(State(route): State<GuardedRoute>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
+    if !route.method.takes(&parts.method) {
+        let why = "this address takes another method";
+        return confine(problem::answer(route.kind, StatusCode::METHOD_NOT_ALLOWED, "method", why));
+    }
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
-        return confine(problem::answer(route.kind, StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is too large"));
+        return confine(problem::answer(
+            route.kind,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            "the body is too large",
+        ));
     };
-    let is_form = text(&parts.headers, header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+    let is_form = text(&parts.headers, header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     let given = if is_form { form_value(&body, "csrf") } else { None };
     let policy = &route.console.config().access;
     let bearer = text(&parts.headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
@@ -112,14 +122,15 @@ pub(crate) async fn admit(State(route): State<GuardedRoute>, request: Request, n
         user: policy.user_header.as_deref().and_then(|name| text(&parts.headers, name)),
         form_token: given.as_deref(),
         is_program: parts.headers.contains_key(PROGRAM_HEADER),
-        changes: route.changes,
+        changes: route.method == RouteMethod::Post,
     };
     let caller = match policy.admit(route.need, &presented, clock::now()) {
         Ok(caller) => caller,
         Err(refusal) => return confine(refuse(&route, refusal, &parts.uri)),
     };
     let (visit, is_new) = known.clone().map_or_else(|| (new_visit(), true), |visit| (visit, false));
-    let signed_in = policy.has_token() && presented.user.is_none() && bearer.is_none() && caller.role != AccessRole::None;
+    let signed_in =
+        policy.has_token() && presented.user.is_none() && bearer.is_none() && caller.role != AccessRole::None;
     parts.extensions.insert(Visit { caller, form_token: form_token(&visit), signed_in });
     let fresh = (is_new && route.kind == RouteKind::Page).then(|| set_cookie(&route.console, &parts.headers, &visit));
     let mut response = next.run(Request::from_parts(parts, Body::from(body))).await;
@@ -141,10 +152,11 @@ fn refuse(route: &GuardedRoute, refusal: AccessRefusal, uri: &Uri) -> Response {
         AccessRefusal::NoProof => (StatusCode::FORBIDDEN, "no_proof"),
     };
     let offers_login = refusal == AccessRefusal::NotSignedIn && route.console.config().access.has_token();
-    if offers_login && route.kind == RouteKind::Page && !route.changes {
+    if offers_login && route.kind == RouteKind::Page && route.method == RouteMethod::Get {
         let base = route.console.base();
         let there = uri.path_and_query().map_or("/", |there| there.as_str());
-        return Redirect::to(&format!("{base}/login?next={}", utf8_percent_encode(there, NON_ALPHANUMERIC))).into_response();
+        return Redirect::to(&format!("{base}/login?next={}", utf8_percent_encode(there, NON_ALPHANUMERIC)))
+            .into_response();
     }
     match route.kind {
         RouteKind::Page => pages::refusal(&route.console, status, &refusal.to_string()),

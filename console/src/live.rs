@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const SIGN_EVERY: Duration = Duration::from_secs(10);
 /// Numbers of newest events and dead letters whose changes are noticed.
 const NEWEST: usize = 50;
+/// Data of every message: a browser drops a message without any (HTML, 9.2.6).
+const NOW: &str = "now";
 
 /// Looks at the store for all open pages.
 pub(crate) struct LiveFeed {
@@ -115,10 +117,10 @@ pub(crate) async fn stream(State(console): State<Console>) -> Sse<impl Stream<It
     let changes = stream::unfold((looks, seen, stop, true), |(looks, mut seen, stop, is_first)| async move {
         if is_first {
             // Tells the page that it is live.
-            return Some((Ok(Event::default().event("live").data("")), (looks, seen, stop, false)));
+            return Some((Ok(Event::default().event("live").data(NOW)), (looks, seen, stop, false)));
         }
         stop.run_until_cancelled(seen.changed()).await?.ok()?;
-        Some((Ok(Event::default().event("changed").data("")), (looks, seen, stop, false)))
+        Some((Ok(Event::default().event("changed").data(NOW)), (looks, seen, stop, false)))
     });
     Sse::new(changes).keep_alive(KeepAlive::new().interval(SIGN_EVERY))
 }

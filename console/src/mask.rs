@@ -6,10 +6,36 @@ use usher_proto::visible;
 
 /// Fields whose values are ids, types, times and numbers of the machinery, wherever they stand.
 const HARMLESS: &[&str] = &[
-    "id", "object", "type", "status", "strategy", "created_at", "updated_at", "deleted", "timestamp", "last_sign_in_at",
-    "last_active_at", "expire_at", "expires_at", "instance_id", "event_id", "user_id", "organization_id", "role", "slug_type",
-    "two_factor_enabled", "password_enabled", "totp_enabled", "backup_code_enabled", "primary_email_address_id",
-    "primary_phone_number_id", "primary_web3_wallet_id", "delivered_by_clerk", "from_email_name_type", "attempts", "revision",
+    "id",
+    "object",
+    "type",
+    "status",
+    "strategy",
+    "created_at",
+    "updated_at",
+    "deleted",
+    "timestamp",
+    "last_sign_in_at",
+    "last_active_at",
+    "expire_at",
+    "expires_at",
+    "instance_id",
+    "event_id",
+    "user_id",
+    "organization_id",
+    "role",
+    "slug_type",
+    "two_factor_enabled",
+    "password_enabled",
+    "totp_enabled",
+    "backup_code_enabled",
+    "primary_email_address_id",
+    "primary_phone_number_id",
+    "primary_web3_wallet_id",
+    "delivered_by_clerk",
+    "from_email_name_type",
+    "attempts",
+    "revision",
 ];
 
 /// How personal data is shown.
@@ -85,7 +111,8 @@ fn first(text: &str) -> String {
 
 /// Masks the words of a sentence that are an address or a number of a telephone.
 fn mask_sentence(text: &str) -> String {
-    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '@' | '.' | '_' | '-' | '+' | '%' | '!' | '#' | '&' | '=' | '*');
+    let is_part =
+        |c: char| c.is_alphanumeric() || matches!(c, '@' | '.' | '_' | '-' | '+' | '%' | '!' | '#' | '&' | '=' | '*');
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find(is_part) {
@@ -127,7 +154,9 @@ mod tests {
         for word in ["Dana", "dana", "work", "1990", "gold", "Zoe", "7", "123456789", "4915112345678"] {
             assert!(!masked.replace("1700000000000", "").contains(word), "{word} in {masked}");
         }
-        for word in ["user_1", "user.created", "1700000000000", "idn_1", "false", "d\u{2022}\u{2022}@w\u{2022}\u{2022}.test"] {
+        for word in
+            ["user_1", "user.created", "1700000000000", "idn_1", "false", "d\u{2022}\u{2022}@w\u{2022}\u{2022}.test"]
+        {
             assert!(masked.contains(word), "{word} in {masked}");
         }
         assert_eq!(Masking::Shown.json(event.clone()), event);
@@ -142,7 +171,10 @@ mod tests {
     #[test]
     fn sentences_lose_addresses_and_numbers_of_telephones_and_nothing_else() {
         for (text, masked) in [
-            ("422 validation_error: `to` <dana@work.test> is bad", "422 validation_error: `to` <d\u{2022}\u{2022}@w\u{2022}\u{2022}.test> is bad"),
+            (
+                "422 validation_error: `to` <dana@work.test> is bad",
+                "422 validation_error: `to` <d\u{2022}\u{2022}@w\u{2022}\u{2022}.test> is bad",
+            ),
             ("call +4915112345678 now", "call +\u{2022}\u{2022} now"),
             ("No such customer: cus_123, 10.0.0.1", "No such customer: cus_123, 10.0.0.1"),
             ("\u{1b}[2J", "\\u{1b}[2J"),

@@ -23,8 +23,18 @@ use crate::guard::Visit;
 use crate::problem::ConsoleError;
 
 /// Characters that are escaped in the value of a query.
-const IN_QUERY: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'&').add(b'+').add(b'%').add(b'=').add(b'?').add(b'\'');
+const IN_QUERY: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'&')
+    .add(b'+')
+    .add(b'%')
+    .add(b'=')
+    .add(b'?')
+    .add(b'\'');
 
 /// What surrounds every page.
 pub(crate) struct Shell {

@@ -2,6 +2,7 @@
 //! this list, and so are the test of the access and the test that holds the API's description against it.
 
 use axum::Router;
+use axum::http::Method;
 use axum::middleware;
 use axum::routing::{MethodRouter, get, post};
 
@@ -27,6 +28,16 @@ pub(crate) enum RouteMethod {
     Get,
     /// Changes something.
     Post,
+}
+
+impl RouteMethod {
+    /// Returns true if a request with this method is for the route.
+    pub(crate) fn takes(self, method: &Method) -> bool {
+        match self {
+            Self::Get => method == Method::GET || method == Method::HEAD,
+            Self::Post => method == Method::POST,
+        }
+    }
 }
 
 /// One route.
@@ -104,7 +115,7 @@ routes! {
 pub(crate) fn router(console: Console) -> Router {
     let mut routes = Router::new();
     for ConsoleRoute { method, path, need, kind, handler } in all() {
-        let guarded = GuardedRoute { console: console.clone(), need, kind, changes: method == RouteMethod::Post };
+        let guarded = GuardedRoute { console: console.clone(), method, need, kind };
         routes = routes.route(
             &format!("{}{path}", console.base()),
             handler.layer(middleware::from_fn_with_state(guarded, guard::admit)),

@@ -4,5 +4,6 @@ mod access;
 mod actions;
 mod api;
 mod crawl;
+mod live;
 mod pages;
 pub(crate) mod support;

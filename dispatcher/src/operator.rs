@@ -173,6 +173,11 @@ impl OperatorCommands {
         Self { log, layout, store }
     }
 
+    /// Returns the store that is read for the results.
+    pub fn store(&self) -> &Arc<SqlStore> {
+        &self.store
+    }
+
     /// Appends a command about a run to the log, and returns its id.
     ///
     /// # Errors

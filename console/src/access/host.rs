@@ -54,7 +54,16 @@ mod tests {
         for host in ["localhost", "LOCALHOST:8081", "127.0.0.1:8081", "127.0.0.2", "[::1]", "[::1]:80"] {
             assert!(hosts.allow(host), "{host}");
         }
-        for host in ["", "evil.test", "localhost.evil.test", "127.0.0.1.evil.test", "10.0.0.1", "localhost:x", "[::1", "a@localhost"] {
+        for host in [
+            "",
+            "evil.test",
+            "localhost.evil.test",
+            "127.0.0.1.evil.test",
+            "10.0.0.1",
+            "localhost:x",
+            "[::1",
+            "a@localhost",
+        ] {
             assert!(!hosts.allow(host), "{host}");
         }
         assert!(!AllowedHosts::new(false, &[]).allow("localhost"), "only if the server is bound there");

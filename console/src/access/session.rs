@@ -65,7 +65,8 @@ pub(crate) fn form_token(cookie: &str) -> String {
 
 /// Returns a name as it is recorded: one line, not empty, of at most 80 characters.
 pub(crate) fn clean_name(name: &str) -> Option<String> {
-    let name: String = name.trim().chars().filter(|c| !usher_proto::visible::is_control(*c)).take(LONGEST_NAME).collect();
+    let name: String =
+        name.trim().chars().filter(|c| !usher_proto::visible::is_control(*c)).take(LONGEST_NAME).collect();
     (!name.is_empty()).then_some(name)
 }
 

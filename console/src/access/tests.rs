@@ -18,6 +18,7 @@ fn policy(way: WayIn) -> AccessPolicy {
     let token = |token: &str| (way == WayIn::Token).then(|| Secret::new(token));
     AccessPolicy {
         on_loopback,
+        local_name: "console".to_owned(),
         operator_token: token(OPERATOR),
         reader_token: token(READER),
         user_header: (way == WayIn::Proxy).then(|| "x-user".to_owned()),
@@ -33,13 +34,18 @@ fn from(host: &str) -> Presented<'_> {
 
 #[test]
 fn the_role_is_none_unless_something_gives_another() {
-    let reads = |way, presented| policy(way).admit(RouteNeed::Read, &presented, NOW).map(|caller| (caller.role, caller.name));
+    let reads =
+        |way, presented| policy(way).admit(RouteNeed::Read, &presented, NOW).map(|caller| (caller.role, caller.name));
     let own = from("usher.test");
     let named = |role, name: &str| Ok((role, name.to_owned()));
     let session = SessionKey::of(&Secret::new(READER)).open("Bob", NOW);
     for (way, presented, result) in [
         (WayIn::Loopback, own, named(AccessRole::Operator, "console")),
-        (WayIn::Loopback, Presented { bearer: Some("any"), by: Some("c\nron"), ..own }, named(AccessRole::Operator, "cron")),
+        (
+            WayIn::Loopback,
+            Presented { bearer: Some("any"), by: Some("c\nron"), ..own },
+            named(AccessRole::Operator, "cron"),
+        ),
         (WayIn::Closed, own, Err(AccessRefusal::Closed)),
         (WayIn::Closed, Presented { user: Some("ann"), ..own }, Err(AccessRefusal::Closed)),
         (WayIn::Token, own, Err(AccessRefusal::NotSignedIn)),
@@ -50,7 +56,11 @@ fn the_role_is_none_unless_something_gives_another() {
         (WayIn::Token, Presented { cookie: Some(&session), ..own }, named(AccessRole::Reader, "Bob")),
         (WayIn::Token, Presented { cookie: Some("x"), ..own }, Err(AccessRefusal::NotSignedIn)),
         (WayIn::Token, Presented { user: Some("ann"), ..own }, Err(AccessRefusal::NotSignedIn)),
-        (WayIn::Token, Presented { bearer: Some("wrong"), cookie: Some(&session), ..own }, Err(AccessRefusal::NotSignedIn)),
+        (
+            WayIn::Token,
+            Presented { bearer: Some("wrong"), cookie: Some(&session), ..own },
+            Err(AccessRefusal::NotSignedIn),
+        ),
         (WayIn::Proxy, own, Err(AccessRefusal::NotSignedIn)),
         (WayIn::Proxy, Presented { user: Some(""), ..own }, Err(AccessRefusal::NotSignedIn)),
         (WayIn::Proxy, Presented { user: Some("ann"), ..own }, named(AccessRole::Operator, "ann")),
@@ -93,12 +103,16 @@ fn a_change_comes_from_our_own_page_or_from_a_program() {
         (Presented { origin: Some("null"), ..form }, Err(AccessRefusal::ForeignSite)),
         (Presented { fetch_site: Some("cross-site"), ..form }, Err(AccessRefusal::ForeignSite)),
         (Presented { fetch_site: Some("same-site"), ..form }, Err(AccessRefusal::ForeignSite)),
-        (Presented { origin: Some("https://evil.test"), bearer: Some(OPERATOR), ..form }, Err(AccessRefusal::ForeignSite)),
+        (
+            Presented { origin: Some("https://evil.test"), bearer: Some(OPERATOR), ..form },
+            Err(AccessRefusal::ForeignSite),
+        ),
     ] {
         let admitted = policy(WayIn::Token).admit(RouteNeed::Operate, &presented, NOW).map(|_| ());
         assert_eq!(admitted, result, "{presented:?}");
     }
-    let reading = Presented { origin: Some("https://evil.test"), fetch_site: Some("cross-site"), changes: false, ..form };
+    let reading =
+        Presented { origin: Some("https://evil.test"), fetch_site: Some("cross-site"), changes: false, ..form };
     assert!(policy(WayIn::Token).admit(RouteNeed::Read, &reading, NOW).is_ok(), "a link from elsewhere may lead here");
 }
 

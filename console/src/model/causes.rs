@@ -121,7 +121,8 @@ impl DeadLetters {
             group.first = at; // the rows are in order, newest first
             people.insert(row.subject.as_str());
         }
-        let counted = |(group, people): (CauseGroup, BTreeSet<&str>)| CauseGroup { people: bounded(people.len()), ..group };
+        let counted =
+            |(group, people): (CauseGroup, BTreeSet<&str>)| CauseGroup { people: bounded(people.len()), ..group };
         let mut groups: Vec<CauseGroup> = groups.into_values().map(counted).collect();
         groups.sort_by(|a, b| b.runs.count.cmp(&a.runs.count).then_with(|| a.id.cmp(&b.id)));
         groups
@@ -182,10 +183,17 @@ mod tests {
         assert_eq!(causes.len(), 3);
         let first = &causes[0];
         assert_eq!((first.runs.count, first.people.count, first.step), (3, 2, 1));
-        assert_eq!((first.first.iso().as_str(), first.last.iso().as_str()), ("1970-01-01T00:00:05.000Z", "1970-01-01T00:00:09.000Z"));
+        assert_eq!(
+            (first.first.iso().as_str(), first.last.iso().as_str()),
+            ("1970-01-01T00:00:05.000Z", "1970-01-01T00:00:09.000Z")
+        );
         assert!(!first.error.contains("dana"), "{}", first.error);
         let only = DeadSelection { cause: Some(first.id.clone()), ..DeadSelection::default() };
-        assert_eq!(letters.rows.iter().filter(|row| only.takes(row)).count(), 3, "the link leads to the rows that it counts");
+        assert_eq!(
+            letters.rows.iter().filter(|row| only.takes(row)).count(),
+            3,
+            "the link leads to the rows that it counts"
+        );
         let none = DeadSelection { flow: Some("other".to_owned()), ..only };
         assert_eq!(letters.rows.iter().filter(|row| none.takes(row)).count(), 0, "a further filter never adds rows");
     }

@@ -33,7 +33,10 @@ pub(crate) struct EventListQuery {
 impl EventListQuery {
     /// Reads the filters. An empty one does not restrict the list.
     fn read(&self) -> Result<EventQuery, ConsoleError> {
-        fn given<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<Option<T>, ConsoleError> {
+        fn given<T: std::str::FromStr<Err: std::fmt::Display>>(
+            name: &str,
+            text: &str,
+        ) -> Result<Option<T>, ConsoleError> {
             if text.is_empty() {
                 return Ok(None);
             }
@@ -93,7 +96,11 @@ pub(crate) struct EventList {
 }
 
 /// Returns a page of the list.
-pub(crate) async fn event_list(console: &Console, query: &EventListQuery, now: Timestamp) -> Result<EventList, ConsoleError> {
+pub(crate) async fn event_list(
+    console: &Console,
+    query: &EventListQuery,
+    now: Timestamp,
+) -> Result<EventList, ConsoleError> {
     let page = console.store().events(&query.read()?, PAGE).await?;
     let events = page.events.into_iter().map(|event| EventLine::new(event, now)).collect();
     Ok(EventList { events, next: page.next.map(|next| next.to_string()) })
@@ -122,7 +129,9 @@ pub(crate) async fn event_detail(
     now: Timestamp,
 ) -> Result<EventDetail, ConsoleError> {
     let gone = || {
-        let why = format!("no run of {reference} is stored: none of its flows began one, or it is older than the retention of ended runs");
+        let why = format!(
+            "no run of {reference} is stored: none of its flows began one, or it is older than the retention of ended runs"
+        );
         ConsoleError::NotFound(why)
     };
     let reference: EventRef = reference.parse().map_err(|_| gone())?;
@@ -140,7 +149,8 @@ pub(crate) async fn event_detail(
         if body.is_none() {
             body = store.body(&run.flow, &reference).await?;
         }
-        let version = event.runs.iter().find(|cell| cell.flow == run.flow).map_or("", |cell| cell.flow_version.as_str());
+        let version =
+            event.runs.iter().find(|cell| cell.flow == run.flow).map_or("", |cell| cell.flow_version.as_str());
         runs.push(RunDetail::read(store, run, version, &standing, masking, now).await?);
     }
     let shown = store.shown(reference.as_str(), MOST).await?;

@@ -106,7 +106,10 @@ impl Timeline {
     }
 
     fn add(&mut self, run: &RunRecord) {
-        let arrival = TimelineEntry { flow: None, ..self.entry(run.admitted_at, "idle", run, format!("{} was admitted", run.kind)) };
+        let arrival = TimelineEntry {
+            flow: None,
+            ..self.entry(run.admitted_at, "idle", run, format!("{} was admitted", run.kind))
+        };
         self.past.push(arrival);
         for effect in &run.effects {
             let text = format!("{}: {} {}", effect.step, effect.connector, Masking::Masked.sentence(&effect.id));

@@ -164,7 +164,10 @@ pub(crate) fn read_steps(source: &str) -> Vec<StepName> {
     let flow = serde_json::from_str::<FlowSource>(source).ok().and_then(|source| Flow::read(source).ok());
     let name = |step: FlowStep| StepName {
         action: match step.action {
-            Action::Wait(time) => format!("waits {}", Moment::new(Timestamp::default().plus(time), Timestamp::default()).relative().trim_start_matches("in ")),
+            Action::Wait(time) => format!(
+                "waits {}",
+                Moment::new(Timestamp::default().plus(time), Timestamp::default()).relative().trim_start_matches("in ")
+            ),
             Action::Call(call) => format!("{}.{}", call.connector, call.operation),
         },
         name: step.name,

@@ -37,7 +37,12 @@ impl Moment {
 
     /// Returns both for a page, as HTML. They hold digits and words of ours alone.
     pub(crate) fn html(&self) -> String {
-        format!("<time datetime=\"{}\">{}</time> <span class=\"soft\">{}</span>", self.iso(), self.absolute(), self.relative())
+        format!(
+            "<time datetime=\"{}\">{}</time> <span class=\"soft\">{}</span>",
+            self.iso(),
+            self.absolute(),
+            self.relative()
+        )
     }
 
     /// Returns the distance to now.

@@ -46,7 +46,12 @@ fn sentence(said: &str) -> &'static str {
     }
 }
 
-async fn event(console: &Console, visit: &Visit, asked: &EventAddress, masking: Masking) -> Result<Response, ConsoleError> {
+async fn event(
+    console: &Console,
+    visit: &Visit,
+    asked: &EventAddress,
+    masking: Masking,
+) -> Result<Response, ConsoleError> {
     let detail = model::event_detail(console, &asked.reference, masking, clock::now()).await?;
     let shell = Shell::new(console, visit, "events", detail.event.event.kind.clone());
     let body = detail.body.as_ref().map(model::pretty);

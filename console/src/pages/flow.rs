@@ -51,7 +51,11 @@ pub(crate) async fn pause(State(console): State<Console>, Extension(visit): Exte
     answer(&console, &visit, paused.map(|_| back(&console, &visit, &asked.flow)))
 }
 
-pub(crate) async fn resume(State(console): State<Console>, Extension(visit): Extension<Visit>, body: Bytes) -> Response {
+pub(crate) async fn resume(
+    State(console): State<Console>,
+    Extension(visit): Extension<Visit>,
+    body: Bytes,
+) -> Response {
     let asked: FlowAction = form(&body).unwrap_or_default();
     let resumed = actions::resume(&console, &visit.caller, &asked).await;
     answer(&console, &visit, resumed.map(|()| back(&console, &visit, &asked.flow)))

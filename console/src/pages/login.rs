@@ -72,7 +72,13 @@ pub(crate) async fn enter(
         return login(&console, &visit, &next, StatusCode::UNAUTHORIZED, "That token is not the right one.");
     }
     let Some(name) = clean_name(&name) else {
-        return login(&console, &visit, &next, StatusCode::BAD_REQUEST, "Say your name: it is recorded with what you do.");
+        return login(
+            &console,
+            &visit,
+            &next,
+            StatusCode::BAD_REQUEST,
+            "Say your name: it is recorded with what you do.",
+        );
     };
     let session = SessionKey::of(&Secret::new(token.trim())).open(&name, clock::now());
     let mut response = Redirect::to(&inside(&console, &next)).into_response();

@@ -16,7 +16,11 @@ fn back(console: &Console, visit: &Visit, asked: &RunCommand, what: &str, came: 
     Redirect::to(&shell.link("/event", &[("ref", &asked.event), ("said", &said)])).into_response()
 }
 
-pub(crate) async fn cancel(State(console): State<Console>, Extension(visit): Extension<Visit>, body: Bytes) -> Response {
+pub(crate) async fn cancel(
+    State(console): State<Console>,
+    Extension(visit): Extension<Visit>,
+    body: Bytes,
+) -> Response {
     let asked: RunCommand = form(&body).unwrap_or_default();
     let came = actions::cancel(&console, &visit.caller, &asked).await;
     answer(&console, &visit, came.map(|came| back(&console, &visit, &asked, "cancel", came)))

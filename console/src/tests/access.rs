@@ -37,15 +37,20 @@ async fn send(console: &TestConsole, route: &ConsoleRoute, caller: TestCaller) -
         TestCaller::NoToken => None,
         TestCaller::WrongToken => Some("wrong-token-0123456789"),
         TestCaller::Reader => Some(READER),
-        TestCaller::Operator | TestCaller::ForeignOrigin | TestCaller::NoFormToken | TestCaller::ForeignHost => Some(OPERATOR),
+        TestCaller::Operator | TestCaller::ForeignOrigin | TestCaller::NoFormToken | TestCaller::ForeignHost => {
+            Some(OPERATOR)
+        }
     };
     let session = token.map_or_else(
         || "no-session".to_owned(),
-        |token| crate::access::SessionKey::of(&usher_service::Secret::new(token)).open("Ann", usher_service::clock::now()),
+        |token| {
+            crate::access::SessionKey::of(&usher_service::Secret::new(token)).open("Ann", usher_service::clock::now())
+        },
     );
     let cookie = format!("usher_console={session}");
     let bearer = format!("Bearer {}", token.unwrap_or_default());
-    let by_cookie = route.kind != RouteKind::Api || matches!(caller, TestCaller::NoFormToken | TestCaller::ForeignOrigin);
+    let by_cookie =
+        route.kind != RouteKind::Api || matches!(caller, TestCaller::NoFormToken | TestCaller::ForeignOrigin);
     let mut headers = Vec::new();
     if by_cookie {
         headers.push(("cookie", cookie.as_str()));
@@ -104,7 +109,8 @@ async fn every_route_lets_in_whom_it_says_and_nobody_else() {
             match refused(route, caller) {
                 Some(refused) => assert_eq!(status, refused, "{what}"),
                 None => {
-                    let is_refusal = [StatusCode::FORBIDDEN, StatusCode::MISDIRECTED_REQUEST, StatusCode::METHOD_NOT_ALLOWED];
+                    let is_refusal =
+                        [StatusCode::FORBIDDEN, StatusCode::MISDIRECTED_REQUEST, StatusCode::METHOD_NOT_ALLOWED];
                     assert!(!is_refusal.contains(&status) && !status.is_server_error(), "{what}");
                     // Only the login itself says so of a form without the right token.
                     assert!(status != StatusCode::UNAUTHORIZED || route.path == "/login", "{what}");

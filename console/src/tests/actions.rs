@@ -12,7 +12,8 @@ async fn a_pause_has_its_operator_and_reason_and_is_ended_once() {
     console.fill().await;
     // Nobody runs the flows here, so nobody confirms.
     console.leave().await;
-    let paused = console.post_json("/api/v1/flow/pause", &json!({"flow": "email", "why": "  new prices\n at three "})).await;
+    let paused =
+        console.post_json("/api/v1/flow/pause", &json!({"flow": "email", "why": "  new prices\n at three "})).await;
     assert_eq!(paused.status, StatusCode::OK, "{}", paused.text);
     let record = console.store.pause_records().await.expect("read").remove("email").expect("paused");
     assert_eq!((record.who.as_str(), record.why.as_deref()), ("ann", Some("new prices at three")));
@@ -41,7 +42,11 @@ async fn a_redrive_takes_up_what_was_confirmed_and_nothing_that_died_later() {
     // No dispatcher runs here: the commands are in the log, and open.
     let sure = json!({"flow": "email", "until": plan["until"], "runs": 2});
     let came = console.post_json("/api/v1/dead-letters/redrive", &sure).await;
-    assert_eq!(came.json(), json!({"taken_up": 0, "nothing": 0, "open": 2}), "the one that died later is not among them");
+    assert_eq!(
+        came.json(),
+        json!({"taken_up": 0, "nothing": 0, "open": 2}),
+        "the one that died later is not among them"
+    );
     let misspelt = console.post_json("/api/v1/dead-letters/redrive", &json!({"flwo": "email"})).await;
     assert_eq!(misspelt.status, StatusCode::BAD_REQUEST, "a misspelt filter must not select everything");
 }
@@ -57,7 +62,14 @@ async fn a_command_about_a_run_that_cannot_take_it_says_why() {
     assert!(gone.status == StatusCode::CONFLICT && gone.text.contains("does not hold"), "{}", gone.text);
     assert_eq!(console.post_json("/api/v1/run/cancel", &run("msg_none")).await.status, StatusCode::NOT_FOUND);
     let open = json!({"flow": "trial", "event": reference("msg_open")});
-    assert_eq!(console.post_json("/api/v1/run/cancel", &open).await.json()["came"], "open", "no process has carried it out");
+    assert_eq!(
+        console.post_json("/api/v1/run/cancel", &open).await.json()["came"],
+        "open",
+        "no process has carried it out"
+    );
     let form = console.post_form("/run/cancel", &[("flow", "trial"), ("event", &reference("msg_open"))]).await;
-    assert_eq!((form.status, form.location()), (StatusCode::SEE_OTHER, "/event?ref=clerk/default/msg_open&said=cancel-open"));
+    assert_eq!(
+        (form.status, form.location()),
+        (StatusCode::SEE_OTHER, "/event?ref=clerk/default/msg_open&said=cancel-open")
+    );
 }

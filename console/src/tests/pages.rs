@@ -9,7 +9,11 @@ use super::support::{ADDRESS, OPERATOR, READER, console_with, console_with_token
 async fn an_empty_store_has_pages_that_say_so() {
     let console = console_with(&[]).await;
     let overview = console.get("/").await;
-    assert!(overview.text.contains("Nothing needs you") && overview.text.contains("No flow has run here yet"), "{}", overview.text);
+    assert!(
+        overview.text.contains("Nothing needs you") && overview.text.contains("No flow has run here yet"),
+        "{}",
+        overview.text
+    );
     assert!(console.get("/events").await.text.contains("No event has begun a run yet"));
     assert!(console.get("/dead").await.text.contains("0 dead letters, 0 causes"));
 }
@@ -23,7 +27,10 @@ async fn the_overview_begins_with_what_needs_somebody() {
     let page = console.get("/").await.text;
     let (needs, flows) = page.split_once("<h2>Flows</h2>").expect("two parts");
     assert!(needs.contains("2 things need you"), "{needs}");
-    assert!(needs.contains("trial is paused") && needs.contains("by ann") && needs.contains("new prices at three"), "{needs}");
+    assert!(
+        needs.contains("trial is paused") && needs.contains("by ann") && needs.contains("new prices at three"),
+        "{needs}"
+    );
     assert!(needs.contains("2 runs of email died of the same cause") && needs.contains("Redrive"), "{needs}");
     assert!(flows.contains("/dead?flow=email&#38;list=1\">2</a>"), "{flows}");
 }
@@ -102,7 +109,10 @@ async fn nothing_personal_is_shown_until_an_operator_asks_and_then_it_is_recorde
     assert!(!again.contains(ADDRESS) && again.contains("console has seen it"), "{again}");
     let unknown = console.post_form("/person/show", &[("id", "clerk/default/nobody")]).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
-    assert!(console.store.shown("clerk/default/nobody", 10).await.expect("read").is_empty(), "nothing is recorded of nobody");
+    assert!(
+        console.store.shown("clerk/default/nobody", 10).await.expect("read").is_empty(),
+        "nothing is recorded of nobody"
+    );
 }
 
 #[tokio::test]
@@ -138,7 +148,10 @@ async fn an_event_shows_its_runs_with_their_steps_and_why_they_do_not_go_on() {
     assert!(gone.status == StatusCode::NOT_FOUND && gone.text.contains("retention"), "{}", gone.text);
     let person = console.get("/person?id=clerk/default/user_dana").await.text;
     let (next, past) = person.split_once("class=\"rule\"").expect("now");
-    assert!(next.contains("trial") && past.contains("welcome: resend mail_1") && past.contains("dead: invalid_request"), "{person}");
+    assert!(
+        next.contains("trial") && past.contains("welcome: resend mail_1") && past.contains("dead: invalid_request"),
+        "{person}"
+    );
 }
 
 #[tokio::test]

@@ -208,20 +208,27 @@ impl SqlStore {
         let mut places: Vec<EventCursor> = Vec::new();
         // Below the newest of these places, a flow was not searched.
         let mut searched_to: Option<EventCursor> = None;
-        for (flow, table) in flows.iter().flat_map(|flow| tables(of.state).iter().map(move |table| (flow, table))) {
-            let found = of.statement(table, flow, limit + 1).fetch_all(&self.database).await?;
-            if found.len() <= limit && of.is_scan() {
-                let end = of.end_of_scan(table, flow).fetch_optional(&self.database).await?;
-                searched_to = searched_to.max(end.as_ref().map(place).transpose()?);
-            }
-            for row in &found {
-                places.push(place(row)?);
+        for flow in &flows {
+            for table in tables(of.state) {
+                let found = of.statement(table, flow, limit + 1).fetch_all(&self.database).await?;
+                if found.len() <= limit && of.is_scan() {
+                    let end = of.end_of_scan(table, flow).fetch_optional(&self.database).await?;
+                    searched_to = searched_to.max(end.as_ref().map(place).transpose()?);
+                }
+                for row in &found {
+                    places.push(place(row)?);
+                }
             }
         }
         places.sort_unstable_by(|a, b| b.cmp(a));
         places.dedup();
         if let Some(end) = &searched_to {
             places.retain(|place| place >= end);
+        }
+        // The id of an event, too, may look like the name of an instance.
+        if let Some(instance) = &of.instance {
+            let is_of = |reference: EventRef| reference.instance() == instance.as_str();
+            places.retain(|place| place.reference.parse().is_ok_and(is_of));
         }
         let more = places.len() > limit;
         places.truncate(limit);
