@@ -63,6 +63,9 @@ if (part() && window.EventSource) {
   stream.addEventListener("live", () => {
     connected = true;
     tell("live, as of " + new Date().toISOString().slice(11, 19), true);
+    // Something may have changed since the page was loaded, or while the connection was lost.
+    due = true;
+    load();
   });
   stream.addEventListener("changed", () => {
     due = true;

@@ -41,6 +41,7 @@ pub(crate) struct LiveFeed {
 
 /// Looks that go on as long as a page holds this value.
 struct Looks {
+    /// What the last look has seen; 0 before the first one.
     seen: watch::Sender<u64>,
     stop: CancellationToken,
 }
@@ -82,18 +83,14 @@ impl LiveFeed {
                 // The next look may succeed; pages that are loaded meanwhile tell that the store does not answer.
                 let Ok(fingerprint) = fingerprint(&store).await else { continue };
                 let Some(looks) = weak.upgrade() else { return };
-                // Of the first look there is nothing to tell: every page is newer than that.
-                looks.seen.send_if_modified(|seen| {
-                    let before = std::mem::replace(seen, fingerprint);
-                    before != 0 && before != fingerprint
-                });
+                looks.seen.send_if_modified(|seen| std::mem::replace(seen, fingerprint) != fingerprint);
             }
         });
         looks
     }
 }
 
-/// Returns a number that changes with what the overview and the newest events show.
+/// Returns a number, not 0, that changes with what the overview and the newest events show.
 async fn fingerprint(store: &SqlStore) -> Result<u64, StoreError> {
     let mut hasher = DefaultHasher::new();
     for flow in store.flow_counts().await? {
@@ -105,18 +102,18 @@ async fn fingerprint(store: &SqlStore) -> Result<u64, StoreError> {
     for dead in store.dead_letters(Timestamp::from_millis(i64::MAX), NEWEST).await? {
         (dead.reference.as_str(), dead.flow, dead.ended_at.millis()).hash(&mut hasher);
     }
-    Ok(hasher.finish())
+    Ok(hasher.finish().max(1))
 }
 
-/// `GET /live`: sends `changed` whenever something has changed since the last time.
+/// `GET /live`: sends `live` after a look at the store, and then `changed` whenever something has changed since the last time.
 pub(crate) async fn stream(State(console): State<Console>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let looks = console.live().listen();
-    let mut seen = looks.seen.subscribe();
-    seen.mark_unchanged();
+    let seen = looks.seen.subscribe();
     let stop = looks.stop.clone();
     let changes = stream::unfold((looks, seen, stop, true), |(looks, mut seen, stop, is_first)| async move {
         if is_first {
-            // Tells the page that it is live.
+            // Tells the page that it is live from here on: it loads once more, in case something has changed since it did.
+            stop.run_until_cancelled(seen.wait_for(|seen| *seen != 0)).await?.ok()?;
             return Some((Ok(Event::default().event("live").data(NOW)), (looks, seen, stop, false)));
         }
         stop.run_until_cancelled(seen.changed()).await?.ok()?;

@@ -369,6 +369,13 @@ impl TestEnv {
         (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
     }
 
+    /// Starts `usher console` on a free address.
+    pub fn start_console(&self) -> Program {
+        let data = self.data.display().to_string();
+        let arguments = ["console", "--listen", "127.0.0.1:0", "--data", &data, "--by", "ann"];
+        Program::start("usher", &arguments, &self.environment, self.folder.path())
+    }
+
     /// Opens the log that the programs use.
     pub async fn log(&self) -> Arc<dyn Log> {
         let address = self.variable("USHER_LOG").map_or_else(

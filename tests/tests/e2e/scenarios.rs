@@ -3,6 +3,7 @@
 mod brokers;
 mod built_in;
 mod clock;
+mod console;
 mod crashes;
 mod data;
 mod doors;
