@@ -16,7 +16,7 @@ use crate::output;
 pub(crate) struct ConsoleArguments {
     #[command(flatten)]
     target: OperatorTarget,
-    /// The address to serve on. On another one than loopback a token is needed: USHER_CONSOLE_TOKEN.
+    /// The address to serve on. On another one than loopback a token is needed: `USHER_CONSOLE_TOKEN`.
     #[arg(long, default_value = "127.0.0.1:8081", value_parser = listen::parse)]
     listen: SocketAddr,
 }

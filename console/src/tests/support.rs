@@ -194,7 +194,7 @@ impl TestConsole {
             effect: Effect::new("mail_1", serde_json::json!({})),
         });
         let error = format!("422 validation_error: `to` {ADDRESS} of {id} is refused");
-        let verdict = (state == RunState::Dead).then(|| (Reason::InvalidRequest, error));
+        let verdict = (state == RunState::Dead).then_some((Reason::InvalidRequest, error));
         let change = Change {
             event: reference(id).parse().expect("a reference"),
             key,
