@@ -165,7 +165,7 @@ fn refuse(route: &GuardedRoute, refusal: AccessRefusal, uri: &Uri) -> Response {
 }
 
 /// Adds the headers that confine an answer. Nothing is stored by caches, unless the route says so.
-fn confine(mut response: Response) -> Response {
+pub(crate) fn confine(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in CONFINED {
         headers.insert(name, HeaderValue::from_static(value));

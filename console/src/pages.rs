@@ -19,7 +19,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::Console;
 use crate::access::AccessRole;
-use crate::guard::Visit;
+use crate::guard::{self, Visit};
 use crate::problem::ConsoleError;
 
 /// Characters that are escaped in the value of a query.
@@ -163,7 +163,7 @@ pub(crate) fn refusal(console: &Console, status: StatusCode, message: &str) -> R
 /// Returns the page for an address that leads nowhere. It tells nothing that needs a role.
 pub(crate) async fn not_found(axum::extract::State(console): axum::extract::State<Console>, uri: Uri) -> Response {
     let message = format!("There is no page {}: the console begins at {}/", uri.path(), console.base());
-    refusal(&console, StatusCode::NOT_FOUND, &message)
+    guard::confine(refusal(&console, StatusCode::NOT_FOUND, &message))
 }
 
 /// Shows a page, or the page of its failure.
