@@ -121,11 +121,12 @@ pub(crate) struct EventDetail {
     pub(crate) shown: Vec<RunAction>,
 }
 
-/// Returns one event with its runs.
+/// Returns one event with its runs: unmasked, and with the requests and the words of destinations, for the operator to whom it is
+/// shown, which is recorded.
 pub(crate) async fn event_detail(
     console: &Console,
     reference: &str,
-    masking: Masking,
+    shown_to: Option<&str>,
     now: Timestamp,
 ) -> Result<EventDetail, ConsoleError> {
     let gone = || {
@@ -143,17 +144,22 @@ pub(crate) async fn event_detail(
     let standing = FlowStanding::read(store).await?;
     let first = records.first();
     let (partition, offset) = first.map_or((0, 0), |run| (run.partition, run.offset.0));
-    let mut body = None;
+    let masking = if shown_to.is_some() { Masking::Shown } else { Masking::Masked };
     let mut runs = Vec::with_capacity(records.len());
     for run in records {
-        if body.is_none() {
-            body = store.body(&run.flow, &reference).await?;
-        }
+        let content = match shown_to {
+            Some(who) => Some(store.show_content(&run.flow, &reference, who, now).await?),
+            None => None,
+        };
         let version =
             event.runs.iter().find(|cell| cell.flow == run.flow).map_or("", |cell| cell.flow_version.as_str());
-        runs.push(RunDetail::read(store, run, version, &standing, masking, now).await?);
+        runs.push(RunDetail::read(store, run, version, &standing, content.as_ref(), now).await?);
     }
-    let shown = store.shown(reference.as_str(), MOST).await?;
+    let body = store.event_body(&reference).await?;
+    let body = body.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
+    let mut shown = store.shown(reference.as_str(), MOST).await?;
+    // One look at an event is recorded for each of its runs.
+    shown.dedup_by(|a, b| a.who == b.who && a.at == b.at);
     let delay = event.received_at.since(event.occurred_at);
     Ok(EventDetail {
         event: EventLine::new(event, now),

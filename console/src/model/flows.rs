@@ -51,7 +51,14 @@ pub(crate) async fn flow_detail(
     let shown = asked.or(versions.first()).ok_or_else(none)?.version.clone();
     let stored = store.flow(name, &shown).await?.unwrap_or_default();
     let source = serde_json::from_str::<FlowSource>(&stored).ok();
-    let step = |StepName { name, action }| RunStep { name, action, state: "later", effect: None, at: None };
+    let step = |StepName { name, action }| RunStep {
+        name,
+        action,
+        state: "later",
+        effect: None,
+        at: None,
+        attempts: Vec::new(),
+    };
     let pause = match store.pause_records().await?.remove(name) {
         None => None,
         Some(pause) => {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use usher_engine::RunState;
 use usher_flows::{Action, Flow, FlowSource, FlowStep};
 use usher_proto::Timestamp;
-use usher_store::{ActionRecord, EffectRecord, FlowStore as _, RunRecord, SqlStore};
+use usher_store::{ActionRecord, AttemptRecord, EffectRecord, FlowStore as _, RunContent, RunRecord, SqlStore};
 
 use super::Moment;
 use crate::mask::Masking;
@@ -22,6 +22,44 @@ pub(crate) struct RunStep {
     /// The id that the destination has given to the effect.
     pub(crate) effect: Option<String>,
     pub(crate) at: Option<Moment>,
+    /// The attempts at the step, in order; the newest if there were very many.
+    pub(crate) attempts: Vec<StepAttempt>,
+}
+
+/// One attempt at a step, or the reason for which the step was passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct StepAttempt {
+    /// Number of the attempt, from 1; 0 for a step that was passed over.
+    pub(crate) number: i64,
+    pub(crate) at: Moment,
+    /// The time that it took, in milliseconds.
+    pub(crate) took_ms: u64,
+    pub(crate) outcome: String,
+    /// Status and error name of the destination's answer.
+    pub(crate) answer: String,
+    /// The destination's words; only if an operator has asked to see them.
+    pub(crate) message: Option<String>,
+    /// The stored time of the next attempt.
+    pub(crate) next_at: Option<Moment>,
+}
+
+impl StepAttempt {
+    fn new(attempt: &AttemptRecord, content: Option<&RunContent>, now: Timestamp) -> Self {
+        let status = attempt.status.map(|status| status.to_string());
+        let answer =
+            [status.as_ref(), attempt.error.as_ref()].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+        let messages = content.map(|content| content.messages.as_slice()).unwrap_or_default();
+        let message = messages.iter().find(|message| message.at == attempt.at && message.step == attempt.step);
+        Self {
+            number: attempt.attempt,
+            at: Moment::new(attempt.at, now),
+            took_ms: attempt.ms,
+            outcome: attempt.outcome.clone(),
+            answer: Masking::Masked.sentence(&answer),
+            message: message.map(|message| Masking::Shown.sentence(&message.message)),
+            next_at: attempt.next_at.map(|at| Moment::new(at, now)),
+        }
+    }
 }
 
 /// One run.
@@ -45,6 +83,8 @@ pub(crate) struct RunDetail {
     pub(crate) admitted_at: Moment,
     pub(crate) ended_at: Option<Moment>,
     pub(crate) steps: Vec<RunStep>,
+    /// The request of the last failed attempt; only if an operator has asked to see it.
+    pub(crate) request: Option<String>,
     /// What operators have done about it, oldest first.
     pub(crate) actions: Vec<RunAction>,
 }
@@ -82,9 +122,10 @@ impl RunDetail {
         run: RunRecord,
         version: &str,
         standing: &FlowStanding,
-        masking: Masking,
+        content: Option<&RunContent>,
         now: Timestamp,
     ) -> Result<Self, ConsoleError> {
+        let masking = if content.is_some() { Masking::Shown } else { Masking::Masked };
         let steps = match store.flow(&run.flow, version).await? {
             Some(source) => read_steps(&source),
             None => Vec::new(),
@@ -94,7 +135,8 @@ impl RunDetail {
         Ok(Self {
             version: version.to_owned(),
             blocker: (run.ended_at.is_none()).then(|| blocker(&run, standing, now)),
-            steps: steps_of(&run, &steps, now),
+            steps: steps_of(&run, &steps, content, now),
+            request: content.and_then(|content| content.request.as_deref()).map(request_text),
             actions: actions.into_iter().map(|action| RunAction::new(action, now)).collect(),
             error: run.error.as_deref().map(|error| masking.sentence(error)),
             failed_at: run.failed_at.map(moment),
@@ -176,7 +218,7 @@ pub(crate) fn read_steps(source: &str) -> Vec<StepName> {
 }
 
 /// Returns the steps with their states. An effect of a step that the flow does not have any more is shown as well.
-fn steps_of(run: &RunRecord, names: &[StepName], now: Timestamp) -> Vec<RunStep> {
+fn steps_of(run: &RunRecord, names: &[StepName], content: Option<&RunContent>, now: Timestamp) -> Vec<RunStep> {
     let effect = |name: &str| run.effects.iter().rev().find(|effect| effect.step == name);
     let done = run.state == RunState::Done.label();
     let dead = run.state == RunState::Dead.label();
@@ -193,10 +235,17 @@ fn steps_of(run: &RunRecord, names: &[StepName], now: Timestamp) -> Vec<RunStep>
         };
         shown_step(&step.name, &step.action, state, found, now)
     };
+    let attempts = |name: &str| -> Vec<StepAttempt> {
+        let of_step = run.story.iter().filter(|attempt| attempt.name == name && attempt.pass == run.pass);
+        of_step.map(|attempt| StepAttempt::new(attempt, content, now)).collect()
+    };
     let mut steps: Vec<RunStep> = names.iter().enumerate().map(step).collect();
     let is_unknown = |effect: &&EffectRecord| names.iter().all(|step| step.name != effect.step);
     for effect in run.effects.iter().filter(is_unknown) {
         steps.push(shown_step(&effect.step, &effect.connector, "done", Some(effect), now));
+    }
+    for step in &mut steps {
+        step.attempts = attempts(&step.name);
     }
     steps
 }
@@ -208,6 +257,16 @@ fn shown_step(name: &str, action: &str, state: &'static str, effect: Option<&Eff
         state,
         effect: effect.map(|effect| Masking::Masked.sentence(&effect.id)),
         at: effect.map(|effect| Moment::new(effect.at, now)),
+        attempts: Vec::new(),
+    }
+}
+
+/// Returns a stored request as text.
+fn request_text(stored: &[u8]) -> String {
+    let (_, request) = usher_suppression::kept(stored);
+    match serde_json::from_slice(request) {
+        Ok(json) => pretty(&json),
+        Err(_) => usher_proto::visible::lines(&String::from_utf8_lossy(request)).into_owned(),
     }
 }
 

@@ -10,9 +10,7 @@ use usher_service::clock;
 
 use super::{Shell, answer, show as show_page};
 use crate::Console;
-use crate::actions;
 use crate::guard::{Visit, form};
-use crate::mask::Masking;
 use crate::model::{self, EventDetail};
 use crate::problem::ConsoleError;
 
@@ -50,12 +48,12 @@ async fn event(
     console: &Console,
     visit: &Visit,
     asked: &EventAddress,
-    masking: Masking,
+    shown_to: Option<&str>,
 ) -> Result<Response, ConsoleError> {
-    let detail = model::event_detail(console, &asked.reference, masking, clock::now()).await?;
+    let detail = model::event_detail(console, &asked.reference, shown_to, clock::now()).await?;
     let shell = Shell::new(console, visit, "events", detail.event.event.kind.clone());
     let body = detail.body.as_ref().map(model::pretty);
-    let is_shown = masking == Masking::Shown;
+    let is_shown = shown_to.is_some();
     Ok(show_page(&EventPage { shell, detail, body, is_shown, said: sentence(&asked.said) }))
 }
 
@@ -64,16 +62,13 @@ pub(crate) async fn page(
     Extension(visit): Extension<Visit>,
     Query(asked): Query<EventAddress>,
 ) -> Response {
-    answer(&console, &visit, event(&console, &visit, &asked, Masking::Masked).await)
+    answer(&console, &visit, event(&console, &visit, &asked, None).await)
 }
 
 pub(crate) async fn show(State(console): State<Console>, Extension(visit): Extension<Visit>, body: Bytes) -> Response {
     let page = async {
         let asked: EventAddress = form(&body).unwrap_or_default();
-        // First found, so that nothing is recorded of an event that is not there; then recorded, then shown.
-        event(&console, &visit, &asked, Masking::Masked).await?;
-        actions::record_shown(&console, &visit.caller, &asked.reference).await?;
-        event(&console, &visit, &asked, Masking::Shown).await
+        event(&console, &visit, &asked, Some(&visit.caller.name)).await
     };
     answer(&console, &visit, page.await)
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use usher_dispatcher::operator::OperatorCommands;
 use usher_engine::arrival::{Arrival, Batch};
+use usher_engine::story::{Answer, StoryEntry};
 use usher_engine::{Change, ChangeKind, Effect, RunState, StepEffect};
 use usher_eventlog::{EmbeddedLog, Log, LogLayout, LogRetention};
 use usher_flows::builtin;
@@ -195,12 +196,28 @@ impl TestConsole {
         });
         let error = format!("422 validation_error: `to` {ADDRESS} of {id} is refused");
         let verdict = (state == RunState::Dead).then_some((Reason::InvalidRequest, error));
+        let message = format!("the address {ADDRESS} is refused");
+        let answer =
+            (state == RunState::Dead).then(|| Answer::new(Some(422), Some("validation_error"), Some(&message)));
+        let story = vec![StoryEntry {
+            pass: 0,
+            step: 0,
+            name: "welcome".to_owned(),
+            number: 1,
+            at: clock::now(),
+            took: std::time::Duration::from_millis(12),
+            outcome: if answer.is_some() { "reject" } else { "done" },
+            answer,
+            next_at: None,
+            sent: Some(format!("{{\"to\":\"{ADDRESS}\"}}").into_bytes()),
+        }];
         let change = Change {
             event: reference(id).parse().expect("a reference"),
             key,
             partition: Partition(0),
             epoch,
             kind: ChangeKind::End { state, effect, note: None, verdict, in_doubt: false },
+            story: story.into(),
         };
         self.store.change(flow, &[change]).await.expect("ended");
     }

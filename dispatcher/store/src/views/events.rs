@@ -276,6 +276,18 @@ impl SqlStore {
         Ok(places.iter().filter_map(|place| found.remove(&place.reference)).collect())
     }
 
+    /// Returns the body of an event, as far as a run of it still keeps it. Nobody's view of it is recorded: whoever calls this
+    /// masks it, or asks for [`SqlStore::show_content`].
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or the row cannot be read.
+    pub async fn event_body(&self, reference: &EventRef) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT body FROM usher_run WHERE event_ref = $1 AND body IS NOT NULL ORDER BY flow LIMIT 1";
+        let row = query(sql).bind(reference.as_str()).fetch_optional(&self.database).await?;
+        Ok(row.as_ref().map(|row| row.get("body")).transpose()?)
+    }
+
     /// Returns one event with its runs; `None` if none of them is stored.
     ///
     /// # Errors

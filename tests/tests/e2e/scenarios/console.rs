@@ -87,7 +87,10 @@ async fn an_operator_finds_a_person_and_mends_dead_letters(backend: Backend) {
 
     let overview = console.json("/api/v1/overview").await;
     let need = &overview["needs"][0];
-    assert_eq!((&need["kind"], &need["runs"]["count"], &need["people"]["count"]), (&json!("dead_letters"), &json!(5), &json!(5)));
+    assert_eq!(
+        (&need["kind"], &need["runs"]["count"], &need["people"]["count"]),
+        (&json!("dead_letters"), &json!(5), &json!(5))
+    );
     assert_eq!(overview["flows"][0]["dead"], json!({"count": 5, "more": false}), "{overview}");
 
     // A person by the address alone, which no page repeats.
@@ -113,7 +116,10 @@ async fn an_operator_finds_a_person_and_mends_dead_letters(backend: Backend) {
     assert_eq!(env.effects("resend").len(), users.len());
     let event = console.json(&format!("/api/v1/event?ref={}", runs[0].reference)).await;
     let action = &event["runs"][0]["actions"][0];
-    assert_eq!((&action["who"], &action["what"], &action["came"]), (&json!("ann"), &json!("redrive"), &json!("queued")));
+    assert_eq!(
+        (&action["who"], &action["what"], &action["came"]),
+        (&json!("ann"), &json!("redrive"), &json!("queued"))
+    );
     assert_eq!(console.json("/api/v1/overview").await["needs"], json!([]));
 
     // A pause holds when the answer comes, and the command line knows of it.
@@ -125,7 +131,10 @@ async fn an_operator_finds_a_person_and_mends_dead_letters(backend: Backend) {
         (overview["flows"][0]["queued"]["count"] == 1).then_some(overview)
     };
     let overview = eventually("it is queued", SOON, queued).await;
-    assert_eq!((&overview["needs"][0]["who"], &overview["needs"][0]["why"]), (&json!("ann"), &json!("new text at three")));
+    assert_eq!(
+        (&overview["needs"][0]["who"], &overview["needs"][0]["why"]),
+        (&json!("ann"), &json!("new text at three"))
+    );
     let (code, out, _) = env.usher(&["resume", "mail"]);
     assert!(code == 0 && out.contains("goes on"), "{out}");
     env.all_ended(users.len() + 1, SOON).await;
