@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use usher_dispatcher::operator::OperatorCommands;
 use usher_engine::arrival::{Arrival, Batch};
-use usher_engine::story::{Answer, StoryEntry};
+use usher_engine::story::{DestinationAnswer, StoryEntry};
 use usher_engine::{Change, ChangeKind, Effect, RunState, StepEffect};
 use usher_eventlog::{EmbeddedLog, Log, LogLayout, LogRetention};
 use usher_flows::builtin;
@@ -197,8 +197,8 @@ impl TestConsole {
         let error = format!("422 validation_error: `to` {ADDRESS} of {id} is refused");
         let verdict = (state == RunState::Dead).then_some((Reason::InvalidRequest, error));
         let message = format!("the address {ADDRESS} is refused");
-        let answer =
-            (state == RunState::Dead).then(|| Answer::new(Some(422), Some("validation_error"), Some(&message)));
+        let answer = (state == RunState::Dead)
+            .then(|| DestinationAnswer::new(Some(422), Some("validation_error"), Some(&message)));
         let story = vec![StoryEntry {
             pass: 0,
             step: 0,
