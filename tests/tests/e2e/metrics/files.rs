@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::root;
 
 /// An expression, and the place where it stands.
-pub(super) struct PanelQuery {
+pub(super) struct PlacedQuery {
     pub(super) place: String,
     pub(super) expression: String,
 }
@@ -65,14 +65,14 @@ pub(super) fn dashboards() -> Vec<(String, Value)> {
 }
 
 /// Returns the queries of all panels.
-pub(super) fn dashboard_queries() -> Vec<PanelQuery> {
+pub(super) fn dashboard_queries() -> Vec<PlacedQuery> {
     let mut queries = Vec::new();
     for (file, dashboard) in dashboards() {
         for panel in dashboard["panels"].as_array().unwrap() {
             let title = panel["title"].as_str().unwrap();
             for target in panel["targets"].as_array().into_iter().flatten() {
                 let place = format!("{file}, {title:?}, {}", target["refId"].as_str().unwrap());
-                queries.push(PanelQuery { place, expression: target["expr"].as_str().unwrap().to_owned() });
+                queries.push(PlacedQuery { place, expression: target["expr"].as_str().unwrap().to_owned() });
             }
         }
     }
@@ -80,7 +80,7 @@ pub(super) fn dashboard_queries() -> Vec<PanelQuery> {
 }
 
 /// Returns the expressions of all alerts.
-pub(super) fn alert_queries() -> Vec<PanelQuery> {
-    let query = |rule: AlertRule| PanelQuery { place: rule.alert, expression: rule.expr };
+pub(super) fn alert_queries() -> Vec<PlacedQuery> {
+    let query = |rule: AlertRule| PlacedQuery { place: rule.alert, expression: rule.expr };
     alert_rules().into_iter().map(query).collect()
 }

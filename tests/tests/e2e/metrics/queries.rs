@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use usher_service::metric::{LabelValues, MetricKind, MetricSpec};
 use usher_tests::program::programs;
 
-use super::files::{PanelQuery, alert_queries, alert_rules, dashboard_queries, dashboards};
+use super::files::{PlacedQuery, alert_queries, alert_rules, dashboard_queries, dashboards};
 use super::promql::selectors;
 use super::{all_metrics, root};
 
@@ -13,7 +13,7 @@ use super::{all_metrics, root};
 const FOREIGN: [(&str, &[&str]); 1] = [("up", &["job", "instance"])];
 
 /// Returns what is wrong with an expression.
-fn problems(query: &PanelQuery) -> Vec<String> {
+fn problems(query: &PlacedQuery) -> Vec<String> {
     let mut problems = Vec::new();
     for selector in selectors(&query.expression) {
         let name = selector.metric.as_str();
@@ -65,7 +65,7 @@ fn series(spec: &MetricSpec) -> Vec<String> {
 
 #[test]
 fn dashboards_and_alerts_use_the_metrics_as_the_catalogue_says() {
-    let queries: Vec<PanelQuery> = dashboard_queries().into_iter().chain(alert_queries()).collect();
+    let queries: Vec<PlacedQuery> = dashboard_queries().into_iter().chain(alert_queries()).collect();
     assert!(queries.len() > 80, "{}", queries.len());
     let found: Vec<String> = queries
         .iter()
@@ -98,7 +98,7 @@ fn mistakes_are_found() {
         ("sum(usher_ingest_requests_total{outcome=\"lost\"})", "outcome of usher_ingest_requests_total is never lost"),
         ("sum(usher_ingest_requests_total{flow=\"a\"})", "usher_ingest_requests_total has no label flow"),
     ] {
-        let query = PanelQuery { place: String::new(), expression: expression.to_owned() };
+        let query = PlacedQuery { place: String::new(), expression: expression.to_owned() };
         assert_eq!(problems(&query), [problem]);
     }
 }
