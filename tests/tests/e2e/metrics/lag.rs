@@ -33,12 +33,15 @@ async fn the_lag_grows_while_nothing_is_admitted_and_ends_with_it(backend: Backe
     let pool = env.pool().await;
     let mut connection = pool.acquire().await.unwrap();
     sqlx::raw_sql(lock).execute(&mut *connection).await.unwrap();
+    let sent = std::time::Instant::now();
     env.send(&User::new().created()).await;
     for seconds in [2, 4] {
         eventually("the lag grows", SOON, || async {
             (value(&admin, lag).await >= seconds && value(&admin, frontier).await >= seconds - 1).then_some(())
         })
         .await;
+        let age = value(&admin, lag).await;
+        assert!(age <= i64::try_from(sent.elapsed().as_secs()).unwrap(), "{age} s, older than the event");
     }
     sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.unwrap();
     drop(connection);
