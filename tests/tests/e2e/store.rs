@@ -50,6 +50,10 @@ use usher_store::{
 };
 use usher_tests::backend::setting;
 use usher_tests::unique;
+use views::{
+    a_subject_is_found_by_its_key_and_by_an_address, events_are_listed_newest_first_in_pages_and_filtered,
+    flows_are_counted_and_dead_letters_listed,
+};
 
 mod earlier;
 mod figures;
@@ -62,12 +66,16 @@ mod pooler;
 mod story;
 mod together;
 mod told;
+mod views;
 
 mod refused;
 
 mod suppression;
 
 on_every_store!(
+    events_are_listed_newest_first_in_pages_and_filtered,
+    flows_are_counted_and_dead_letters_listed,
+    a_subject_is_found_by_its_key_and_by_an_address,
     an_event_is_admitted_once_however_often_it_comes,
     an_admitted_run_is_found_again_whole,
     a_predecessor_that_wakes_up_late_changes_nothing,
