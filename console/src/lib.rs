@@ -1,7 +1,7 @@
 //! The console: pages and an HTTP API by which operators see what becomes of events, and act.
 //!
-//! Data flows one way: the store's views ([`usher_store`]) are read into the answers of [`model`], personal data in them is
-//! masked ([`mask`]) unless an operator has asked to see it, and a page or the API shows the answer. Actions are those of the
+//! Data flows one way: the store's views ([`usher_store`]) are read into the answers of `model`, personal data in them is
+//! masked (`mask`) unless an operator has asked to see it, and a page or the API shows the answer. Actions are those of the
 //! command line ([`usher_dispatcher::operator`]), with the caller's name. Nothing is kept in memory but the newest look at
 //! the store, so a restart or a second replica shows the same.
 
