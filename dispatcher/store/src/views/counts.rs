@@ -68,11 +68,12 @@ const STATE: &str = "state";
 const VERSION: &str = "flow_version";
 
 impl SqlStore {
-    /// Counts a flow's open runs by a column, in the oldest [`SCAN`] of them. If there are more, every count says so.
+    /// Counts a flow's open runs by a column, in [`SCAN`] of them. If there are more, every count says so.
+    /// Without an order, because to sort them a database may read all of them first.
     async fn open_by(&self, flow: &str, column: &'static str) -> Result<BTreeMap<String, BoundedCount>, StoreError> {
         let sql = format!(
             "SELECT q.{column}, COUNT(*) FROM (SELECT {column} FROM usher_open_run WHERE flow || '/' = $1 \
-             ORDER BY received_at LIMIT $2) q GROUP BY q.{column}"
+             LIMIT $2) q GROUP BY q.{column}"
         );
         let rows: Vec<(String, i64)> =
             query_as(sql).bind(format!("{flow}/")).bind(bound(SCAN + 1)).fetch_all(&self.database).await?;
