@@ -16,6 +16,14 @@ const CAUSES: usize = 5;
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum OpenMatter {
+    /// A process holds back from a destination that does not serve.
+    Trouble {
+        account: String,
+        since: Moment,
+        /// The time of the next call that tries it, as last told.
+        next_probe: Moment,
+        processes: i64,
+    },
     /// Runs were given up for one cause.
     DeadLetters(CauseGroup),
     /// An operator has paused a flow.
@@ -75,6 +83,17 @@ pub(crate) async fn overview(console: &Console, now: Timestamp) -> Result<Overvi
     let counts = console.store().flow_counts().await?;
     let moment = |at| Moment::new(at, now);
     let mut needs: Vec<OpenMatter> = Vec::new();
+    for trouble in console.store().troubles(now).await? {
+        // Without a next call that tries it, calls are let through one by one: it serves as far as anybody knows.
+        if let Some(next_probe) = trouble.next_probe {
+            needs.push(OpenMatter::Trouble {
+                account: trouble.account,
+                since: moment(trouble.since),
+                next_probe: moment(next_probe),
+                processes: trouble.processes,
+            });
+        }
+    }
     for flow in &counts {
         let open = flow.all_open();
         if let Some(pause) = &flow.paused {

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use usher_engine::RunState;
+use usher_store::{QuotaStore as _, TroubleTold};
 
 use super::support::{ADDRESS, OPERATOR, READER, console_with, console_with_tokens, reference};
 
@@ -33,6 +34,19 @@ async fn the_overview_begins_with_what_needs_somebody() {
     );
     assert!(needs.contains("2 runs of email died of the same cause") && needs.contains("Redrive"), "{needs}");
     assert!(flows.contains("/dead?flow=email&#38;list=1\">2</a>"), "{flows}");
+}
+
+#[tokio::test]
+async fn a_destination_that_does_not_serve_is_told_until_calls_are_let_through() {
+    let console = console_with(&[]).await;
+    let now = usher_service::clock::now();
+    let next_probe = Some(now.plus(std::time::Duration::from_secs(18)));
+    let trouble = |next_probe| Some(TroubleTold { since: now, next_probe });
+    console.store.tell_trouble("resend", "me", trouble(next_probe), now).await.expect("told");
+    let page = console.get("/").await.text;
+    assert!(page.contains("One thing needs you") && page.contains("resend has not served since"), "{page}");
+    console.store.tell_trouble("resend", "me", trouble(None), now).await.expect("told");
+    assert!(console.get("/").await.text.contains("Nothing needs you"));
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ fn sources() -> Vec<String> {
         }
     }
     let mut texts = Vec::new();
-    for name in ["cli", "clerk", "dispatcher", "ingest", "eventlog", "proto", "service"] {
+    for name in ["cli", "clerk", "console", "dispatcher", "ingest", "eventlog", "proto", "service"] {
         collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name), &mut texts);
     }
     texts
