@@ -8,10 +8,8 @@
 use std::error::Error as _;
 
 use lettre::transport::smtp::Error;
-use usher_engine::{Cause, DestinationAnswer, Outcome};
+use usher_engine::{Cause, Outcome};
 use usher_proto::Reason;
-
-use crate::CallGate;
 
 /// Stage of the SMTP conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +39,6 @@ impl Stage {
             Self::Dot => "message",
         }
     }
-}
-
-/// Records the server's words for operators, and returns the outcome of an attempt that failed at this stage.
-pub(super) fn failed(stage: Stage, error: &Error, gate: &CallGate) -> Outcome {
-    let words = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    gate.refused(DestinationAnswer::new(error.status().map(u16::from), None, Some(&words)));
-    classify(stage, error)
 }
 
 /// Returns the outcome of an attempt that failed at this stage.

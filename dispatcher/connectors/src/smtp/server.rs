@@ -3,6 +3,7 @@
 //! log addresses and passwords.
 
 use std::borrow::Cow;
+use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use tokio::time::{Instant, timeout, timeout_at};
-use usher_engine::{Cause, Outcome};
+use usher_engine::{Cause, DestinationAnswer, Outcome};
 use usher_proto::Reason;
 use usher_service::ConfigError;
 
-use super::classify::{Stage, failed};
+use super::classify::{Stage, classify};
 use super::request::Mail;
 use crate::{CallGate, stored};
 
@@ -174,6 +175,13 @@ impl MailServer {
         }
         connection.command(Data).await.map(drop).map_err(|error| failed(Stage::Data, &error, gate))
     }
+}
+
+/// Records the server's words for operators, and returns the outcome of an attempt that failed at this stage.
+fn failed(stage: Stage, error: &Error, gate: &CallGate) -> Outcome {
+    let words = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    gate.refused(DestinationAnswer::new(error.status().map(u16::from), None, Some(&words)));
+    classify(stage, error)
 }
 
 fn address(text: &str) -> Result<Address, Outcome> {
