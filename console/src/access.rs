@@ -1,5 +1,5 @@
-//! Who may do what. Pure: a request is reduced to what counts of it ([`Presented`]), and [`AccessPolicy::admit`] answers
-//! with the caller or with the refusal. Nothing here reads a clock, a socket or the environment.
+//! Roles and their checks. Pure: of a request only the relevant headers are taken ([`Presented`]), and
+//! [`AccessPolicy::admit`] answers with the caller or with the refusal. Nothing here reads a clock, a socket or the environment.
 //!
 //! Four rules, in this order:
 //!
@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq as _;
 use usher_proto::Timestamp;
 use usher_service::Secret;
 
-/// What a caller may do.
+/// The role of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AccessRole {
     /// Nothing.
@@ -44,7 +44,7 @@ impl AccessRole {
     }
 }
 
-/// What a route demands of its caller.
+/// The role that a route demands of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteNeed {
     /// Nothing: the login form and the assets, which hold no data.
@@ -70,11 +70,11 @@ impl RouteNeed {
 pub(crate) struct Caller {
     /// Name under which actions are recorded.
     pub(crate) name: String,
-    /// What the caller may do.
+    /// The caller's role.
     pub(crate) role: AccessRole,
 }
 
-/// Why a request is refused.
+/// The reason for refusing a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccessRefusal {
     /// The `Host` is missing or not allowed.
@@ -97,7 +97,7 @@ pub(crate) enum AccessRefusal {
     NoProof,
 }
 
-/// What counts of a request.
+/// The parts of a request by which it is admitted or refused; absent if the request lacks them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Presented<'a> {
     /// `Host`.

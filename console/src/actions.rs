@@ -1,4 +1,4 @@
-//! What operators do by way of the console: the same as on the command line, by the same code, with the caller's name.
+//! Operators' actions in the console: the same as on the command line, by the same code, with the caller's name.
 
 use serde::Deserialize;
 use usher_dispatcher::operator::{
@@ -75,7 +75,7 @@ async fn find(console: &Console, asked: &RunCommand) -> Result<RunRecord, Consol
     console.store().runs(&filter, 1).await?.pop().ok_or_else(none)
 }
 
-/// What came of a command about one run.
+/// The result of a command about one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CameOf {
     /// The run is cancelled, or queued again.

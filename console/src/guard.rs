@@ -36,7 +36,7 @@ const CONFINED: [(header::HeaderName, &str); 4] = [
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
 
-/// What the guard knows of its route.
+/// A route, as the guard knows it.
 #[derive(Clone)]
 pub(crate) struct GuardedRoute {
     pub(crate) console: Console,

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use usher_dispatcher::operator::OperatorCommands;
 use usher_store::SqlStore;
 
-/// What all routes share.
+/// The parts that all routes share.
 #[derive(Clone)]
 pub(crate) struct Console(Arc<ConsoleParts>);
 

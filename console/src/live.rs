@@ -41,7 +41,7 @@ pub(crate) struct LiveFeed {
 
 /// Looks that go on as long as a page holds this value.
 struct Looks {
-    /// What the last look has seen; 0 before the first one.
+    /// Digest of what the last look has seen; 0 before the first one.
     seen: watch::Sender<u64>,
     stop: CancellationToken,
 }
@@ -81,7 +81,13 @@ impl LiveFeed {
                 #[cfg(test)]
                 looked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 // The next look may succeed; pages that are loaded meanwhile tell that the store does not answer.
-                let Ok(fingerprint) = fingerprint(&store).await else { continue };
+                let fingerprint = match fingerprint(&store).await {
+                    Ok(fingerprint) => fingerprint,
+                    Err(error) => {
+                        tracing::debug!(%error, "looking for news failed; looking again");
+                        continue;
+                    }
+                };
                 let Some(looks) = weak.upgrade() else { return };
                 looks.seen.send_if_modified(|seen| std::mem::replace(seen, fingerprint) != fingerprint);
             }

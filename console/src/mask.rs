@@ -38,7 +38,7 @@ const HARMLESS: &[&str] = &[
     "revision",
 ];
 
-/// How personal data is shown.
+/// The form in which personal data is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Masking {
     /// Masked.

@@ -36,7 +36,7 @@ const IN_QUERY: &AsciiSet = &CONTROLS
     .add(b'?')
     .add(b'\'');
 
-/// What surrounds every page.
+/// The frame of every page.
 pub(crate) struct Shell {
     /// Path below which the console is served.
     pub(crate) base: String,

@@ -9,7 +9,7 @@ use usher_store::StoreError;
 
 use crate::routes::RouteKind;
 
-/// Why a request has no other answer.
+/// The reason why a request has no other answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConsoleError {
     /// The store does not answer.

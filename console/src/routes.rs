@@ -10,7 +10,7 @@ use crate::access::RouteNeed;
 use crate::guard::{self, GuardedRoute};
 use crate::{Console, api, assets, live, pages};
 
-/// What a route answers with.
+/// The kind of a route's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteKind {
     /// A page.

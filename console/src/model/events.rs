@@ -117,7 +117,7 @@ pub(crate) struct EventDetail {
     pub(crate) runs: Vec<RunDetail>,
     /// The event's body, as far as the store keeps it: it is deleted when the last run has ended well.
     pub(crate) body: Option<Value>,
-    /// Who has seen the body unmasked, newest first.
+    /// The operators who have seen the body unmasked, newest first.
     pub(crate) shown: Vec<RunAction>,
 }
 

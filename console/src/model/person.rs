@@ -35,9 +35,9 @@ pub(crate) struct PersonDetail {
     pub(crate) key: String,
     pub(crate) source: String,
     pub(crate) instance: String,
-    /// What comes next, the last first.
+    /// The coming steps, the last first.
     pub(crate) next: Vec<TimelineEntry>,
-    /// What has happened, newest first.
+    /// The past, newest first.
     pub(crate) past: Vec<TimelineEntry>,
     /// True if older runs are not shown.
     pub(crate) more: bool,
@@ -45,7 +45,7 @@ pub(crate) struct PersonDetail {
     pub(crate) snapshot: Option<Value>,
     pub(crate) snapshot_at: Option<Moment>,
     pub(crate) deleted_at: Option<Moment>,
-    /// Who has seen the state unmasked, newest first.
+    /// The operators who have seen the state unmasked, newest first.
     pub(crate) shown: Vec<RunAction>,
 }
 

@@ -15,7 +15,7 @@ use crate::problem::ConsoleError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct RunStep {
     pub(crate) name: String,
-    /// What the step calls, or how long it waits.
+    /// The operation that the step calls, or the length of its wait.
     pub(crate) action: String,
     /// done, nothing, now, dead or later.
     pub(crate) state: &'static str,
@@ -68,7 +68,7 @@ pub(crate) struct RunDetail {
     pub(crate) flow: String,
     pub(crate) version: String,
     pub(crate) state: String,
-    /// Why it does not go on at this moment, in a sentence; `None` if it has ended.
+    /// A sentence about what it waits for at this moment; `None` if it has ended.
     pub(crate) blocker: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) error: Option<String>,
@@ -85,7 +85,7 @@ pub(crate) struct RunDetail {
     pub(crate) steps: Vec<RunStep>,
     /// The request of the last failed attempt; only if an operator has asked to see it.
     pub(crate) request: Option<String>,
-    /// What operators have done about it, oldest first.
+    /// The operators' actions about it, oldest first.
     pub(crate) actions: Vec<RunAction>,
 }
 
@@ -154,7 +154,7 @@ impl RunDetail {
     }
 }
 
-/// What holds for all runs of a flow.
+/// The facts about a flow that hold for all of its runs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FlowStanding {
     pub(crate) paused: Vec<String>,

@@ -23,7 +23,7 @@ struct LoginPage {
     has_token: bool,
 }
 
-/// Where to go after the login.
+/// The address to go to after the login.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct LoginAddress {

@@ -16,7 +16,7 @@ use crate::problem::ConsoleError;
 /// Longest text that is looked for, in characters.
 const LONGEST: usize = 600;
 
-/// What is looked for.
+/// The text that is looked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct SearchAddress {

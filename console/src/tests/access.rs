@@ -73,7 +73,7 @@ async fn send(console: &TestConsole, route: &ConsoleRoute, caller: TestCaller) -
     console.send(method, route.path, &headers, body).await.status
 }
 
-/// What the policy promises; `None` if the request reaches the route.
+/// The refusal that the policy promises; `None` if the request reaches the route.
 fn refused(route: &ConsoleRoute, caller: TestCaller) -> Option<StatusCode> {
     let changes = route.method == RouteMethod::Post;
     let no_role = match (route.kind, changes) {

@@ -1,4 +1,4 @@
-//! What operators do: recorded with who and when, and bounded by what was confirmed.
+//! Tests of operators' actions: recorded with who and when, and bounded by what was confirmed.
 
 use axum::http::StatusCode;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What the pages show.
+//! Tests of the pages' content.
 
 use axum::http::StatusCode;
 use usher_engine::RunState;

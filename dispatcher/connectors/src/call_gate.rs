@@ -25,7 +25,7 @@ pub struct CallGate {
     observed: Mutex<Observed>,
 }
 
-/// What a call has shown of its destination.
+/// The facts about a destination that a call has shown.
 #[derive(Debug, Default)]
 pub struct Observed {
     /// The rate limit headers of the last answer; `None` if there was none.

@@ -22,7 +22,7 @@ pub struct Change {
     pub epoch: Epoch,
     /// The kind of the change.
     pub kind: ChangeKind,
-    /// What has happened to the run since its last change, in order.
+    /// The attempts and passed-over steps since the run's last change, in order.
     pub story: Box<[StoryEntry]>,
 }
 

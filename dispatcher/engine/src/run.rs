@@ -123,7 +123,7 @@ pub struct Run {
     pub verdict: Option<(Reason, String)>,
     /// True if this process has delayed the run once because it may have crashed other processes. No store holds this.
     pub quarantined: bool,
-    /// What has happened to the run and is not written yet, in order. No store holds this.
+    /// The attempts and passed-over steps that are not written yet, in order. No store holds this.
     pub untold: Vec<StoryEntry>,
     /// The time since boot at which this process requested the claim of the next attempt, if the run was admitted with it;
     /// absent if an attempt must be claimed first. No store holds this.
@@ -138,7 +138,7 @@ impl Run {
         FIXED + 2 * self.event.body.len()
     }
 
-    /// Adds to what has happened to the run and is to be written with its next change.
+    /// Adds an entry that is to be written with the run's next change.
     pub(crate) fn tell(&mut self, entry: StoryEntry) {
         // Nearly always it is the only one.
         self.untold.reserve_exact(1);

@@ -29,7 +29,7 @@ pub(super) struct SharedDestinations {
     changes: watch::Sender<u64>,
 }
 
-/// What the store knows of the destinations' trouble, as this process has told it.
+/// The destinations' trouble as this process has last told it to the store.
 struct Told {
     store: Arc<dyn Store>,
     member: String,

@@ -20,7 +20,7 @@ const LATE: Duration = Duration::from_secs(60);
 pub struct Status {
     /// The time of this state.
     pub at: Timestamp,
-    /// What needs somebody, the most urgent first.
+    /// Matters that need somebody, the most urgent first.
     pub needs: Vec<Need>,
     /// The flows, by name.
     pub flows: Vec<FlowStatus>,
@@ -31,7 +31,7 @@ pub struct Status {
 /// Something that needs somebody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Need {
-    /// What it is about.
+    /// The kind of the matter.
     pub kind: NeedKind,
     /// The flow or the account that it is about.
     pub name: String,

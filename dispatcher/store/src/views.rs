@@ -1,4 +1,4 @@
-//! What the console shows of many rows at once. Every statement reads a bounded number of rows by an index, whatever the
+//! Views of many rows at once, for operators. Every statement reads a bounded number of rows by an index, whatever the
 //! tables hold; where that bound cuts something off, the answer says so.
 
 mod actions;

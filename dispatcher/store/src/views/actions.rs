@@ -5,7 +5,7 @@ use usher_sql::query;
 
 use crate::{ActionRecord, SqlStore, StoreError};
 
-/// What is recorded when an operator has personal data shown.
+/// Label of the action that is recorded when an operator has personal data shown.
 const SHOW: &str = "show";
 /// The flow of an action that concerns none.
 const NO_FLOW: &str = "";

@@ -7,7 +7,7 @@ use usher_sql::query_as;
 use super::{BoundedCount, SCAN, bound};
 use crate::{SqlStore, StoreError};
 
-/// How far a flow has got in a partition.
+/// The position of a flow in a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FlowPosition {
     /// Name of the flow.

@@ -1,4 +1,4 @@
-//! What the metrics ask the store for.
+//! Counts and frontiers, as the metrics read them.
 
 use usher_store::StoredFrontier;
 

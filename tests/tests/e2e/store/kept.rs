@@ -110,3 +110,23 @@ pub(super) async fn an_address_is_used_while_some_living_user_of_the_instance_ha
     subject.admit(epoch, vec![has(5, "a", 5, Some("three@work.test"))]).await;
     assert!(used("three@work.test").await && !used("two@work.test").await);
 }
+
+pub(super) async fn what_is_forgotten_is_never_taken_for_new(subject: TestStore) {
+    let epoch = subject.own().await;
+    subject.admit(epoch, (0..3).map(|n| arrival(n, &format!("e{n}"), &format!("k{n}"))).collect()).await;
+    subject.change(epoch, "e0", end(RunState::Done)).await;
+    subject.change(epoch, "e1", end(RunState::Done)).await;
+    let hour = Duration::from_secs(3600);
+    assert_eq!(subject.store.prune(FLOW, hour, 10).await.unwrap(), 0, "nothing newer has come");
+    let received_at = event("e0", "k0").received_at.plus(2 * hour);
+    let newer = Event { received_at, ..event("e3", "k3") };
+    subject.admit(epoch, vec![Arrival { starts: false, cancels: true, ..Arrival::starting(Offset(3), newer) }]).await;
+    assert_eq!(subject.store.prune(FLOW, 3 * hour, 10).await.unwrap(), 0, "not that long ago");
+    assert_eq!(subject.store.prune(FLOW, hour, 1).await.unwrap(), 1, "a bite");
+    assert_eq!(subject.store.prune(FLOW, hour, 10).await.unwrap(), 1);
+    assert_eq!(subject.head_names().await, ["e2"], "what has not ended stays");
+    let again = subject.admit(epoch, vec![arrival(4, "e0", "k0"), arrival(5, "e2", "k2")]).await;
+    assert_eq!(again.repeated, 1);
+    let verdict = again.heads[0].verdict.as_ref().map(|(reason, _)| *reason);
+    assert_eq!(verdict, Some(Reason::TooOld));
+}

@@ -1,4 +1,4 @@
-//! What the console reads: the same on every store, in bounded pages.
+//! The console's views: the same on every store, in bounded pages.
 
 use usher_proto::unsubscribe::address_key;
 use usher_store::{BoundedCount, EventCursor, EventQuery};
