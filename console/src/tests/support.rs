@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -192,6 +193,8 @@ impl TestConsole {
             step: 0,
             name: "welcome".to_owned(),
             connector: "resend".to_owned(),
+            attempt: 1,
+            took: Some(Duration::from_millis(12)),
             effect: Effect::new("mail_1", serde_json::json!({})),
         });
         let error = format!("422 validation_error: `to` {ADDRESS} of {id} is refused");

@@ -1,6 +1,7 @@
 //! Changes of runs, as they are written to the store.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use usher_proto::{Epoch, EventRef, Partition, Reason, SubjectId, Timestamp};
@@ -96,6 +97,10 @@ pub struct StepEffect {
     pub name: String,
     /// The connector.
     pub connector: String,
+    /// The number of the attempt that had it, from 1.
+    pub attempt: u32,
+    /// The time that this attempt took; absent if nobody measured it.
+    pub took: Option<Duration>,
     /// The effect.
     pub effect: Effect,
 }

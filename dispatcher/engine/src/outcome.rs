@@ -157,10 +157,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The name of an attempt that took effect, in metrics, logs and stories.
+    pub const DONE: &str = "done";
+
     /// Returns the outcome's name in metrics, logs and stories: `done`, `overtaken`, a cause or a reason.
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::Done(_) => "done",
+            Self::Done(_) => Self::DONE,
             Self::Overtaken => "overtaken",
             Self::Retry { cause, .. } => cause.label(),
             Self::Reject { reason, .. } => reason.label(),

@@ -254,10 +254,15 @@ fn claim(dialect: Dialect, shared: Vec<SqlParam>, claims: &[(&Change, &AttemptSt
 
 /// Returns an effect as an item of the column `effects`; the pass is added there.
 fn item(effect: &StepEffect, now: Timestamp) -> String {
-    let StepEffect { step, name, connector, effect } = effect;
+    let StepEffect { step, name, connector, attempt, took, effect } = effect;
     // The destination chooses the id. It was made storable with the outcome, because an effect must be recorded however
     // its id is spelt.
-    json!({ "step": step, "name": name, "connector": connector, "id": effect.id, "at": now.millis() }).to_string()
+    let mut item = json!({ "step": step, "name": name, "connector": connector, "id": effect.id, "at": now.millis() });
+    if let Some(took) = took {
+        item["ms"] = json!(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        item["attempt"] = json!(attempt);
+    }
+    item.to_string()
 }
 
 /// Returns the SQL that adds the effect of row `r`, if it has one, to those of run `o`.

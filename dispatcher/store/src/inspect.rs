@@ -1,7 +1,7 @@
 //! Views for operators: runs with their effects, read only.
 
 use serde::{Deserialize, Serialize};
-use usher_engine::RunState;
+use usher_engine::{Outcome, RunState};
 use usher_proto::{EventRef, Instance, Offset, Reason, SubjectId, Timestamp};
 use usher_sql::{Row, query, query_as};
 
@@ -108,6 +108,8 @@ const COLUMNS: &str = "r.flow, r.event, r.type, r.key, r.state, r.step, r.attemp
 fn record(row: &Row) -> Result<RunRecord, StoreError> {
     let row = Named(row);
     let key: String = row.get("key")?;
+    let effects = effects(row.get("effects")?)?;
+    let succeeded = effects.iter().filter_map(StoredEffect::attempt).collect();
     Ok(RunRecord {
         flow: row.get("flow")?,
         event: row.get("event")?,
@@ -133,25 +135,54 @@ fn record(row: &Row) -> Result<RunRecord, StoreError> {
         ended_at: row.time("ended_at")?,
         pass: row.get("pass")?,
         deaths: row.get("deaths")?,
-        effects: effects(row.get("effects")?)?,
-        story: story::read(row.get("story")?)?,
+        story: story::read(row.get("story")?, succeeded)?,
+        effects: effects.into_iter().map(StoredEffect::record).collect(),
     })
 }
 
-/// Reads the column of effects.
-fn effects(column: Option<&str>) -> Result<Vec<EffectRecord>, StoreError> {
-    #[derive(Deserialize)]
-    struct Stored {
-        name: String,
-        connector: String,
-        id: String,
-        at: i64,
+/// An item of the column `effects`.
+#[derive(Deserialize)]
+struct StoredEffect {
+    pass: i64,
+    step: i64,
+    name: String,
+    connector: String,
+    id: String,
+    at: i64,
+    /// The number of the attempt that had the effect, and its time; earlier versions put them into the story.
+    attempt: Option<i64>,
+    ms: Option<u64>,
+}
+
+impl StoredEffect {
+    /// Returns the attempt that had the effect; `None` if the story has it.
+    fn attempt(&self) -> Option<AttemptRecord> {
+        let (attempt, ms) = (self.attempt?, self.ms?);
+        let began = self.at.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
+        Some(AttemptRecord {
+            step: self.step,
+            name: self.name.clone(),
+            attempt,
+            pass: self.pass,
+            at: Timestamp::from_millis(began),
+            ms,
+            outcome: Outcome::DONE.to_owned(),
+            status: None,
+            error: None,
+            next_at: None,
+        })
     }
+
+    fn record(self) -> EffectRecord {
+        let Self { name, connector, id, at, .. } = self;
+        EffectRecord { connector, step: name, id, at: Timestamp::from_millis(at) }
+    }
+}
+
+/// Reads the column of effects.
+fn effects(column: Option<&str>) -> Result<Vec<StoredEffect>, StoreError> {
     let Some(text) = column else { return Ok(Vec::new()) };
-    let stored: Vec<Stored> = serde_json::from_str(text).map_err(|_| StoreError::Unreadable("effects".into()))?;
-    let record =
-        |Stored { name, connector, id, at }| EffectRecord { connector, step: name, id, at: Timestamp::from_millis(at) };
-    Ok(stored.into_iter().map(record).collect())
+    serde_json::from_str(text).map_err(|_| StoreError::Unreadable("effects".into()))
 }
 
 impl SqlStore {

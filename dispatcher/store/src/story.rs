@@ -1,5 +1,5 @@
 //! The story of a run in its columns: `story` and `answers` hold a JSON object a line, `sent` the request of the last attempt
-//! that failed. Lines are added by the statements of the changes; the oldest half goes when a column is full.
+//! that failed. An attempt that succeeded stands in the column `effects`. Lines are added by the statements of the changes; the oldest half goes when a column is full.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -130,10 +130,14 @@ pub struct AttemptMessage {
     pub message: String,
 }
 
-/// Reads the column `story`.
-pub(super) fn read(story: Option<&str>) -> Result<Vec<AttemptRecord>, StoreError> {
+/// Reads the column `story`, and puts the attempts that succeeded into it, each after those at its step that failed.
+pub(super) fn read(story: Option<&str>, succeeded: Vec<AttemptRecord>) -> Result<Vec<AttemptRecord>, StoreError> {
     let lines = story.unwrap_or_default().lines();
-    lines.map(serde_json::from_str).collect::<Result<_, _>>().map_err(|_| unreadable("story"))
+    let mut story: Vec<AttemptRecord> =
+        lines.map(serde_json::from_str).collect::<Result<_, _>>().map_err(|_| unreadable("story"))?;
+    story.extend(succeeded);
+    story.sort_by_key(|attempt| (attempt.pass, attempt.step));
+    Ok(story)
 }
 
 /// Reads the column `answers`.

@@ -94,15 +94,15 @@ impl Engine {
                 return;
             }
             StepReport::Attempted { outcome, request, step, next, seen } => {
-                if let Some(seen) = seen {
-                    let entry = attempted(run, &step, &outcome, seen, request.as_ref());
+                let took = seen.as_ref().map(|seen| seen.took);
+                if let Some(entry) = failed_attempt(run, &step, &outcome, seen, request.as_ref()) {
                     run.tell(entry);
                 }
                 match outcome {
                     Outcome::Done(effect) => {
                         // Until its effect is written, only a repetition of this very request is harmless.
                         run.request = request;
-                        continue_run(run, StepResult::Done(step, effect), next)
+                        continue_run(run, StepResult::Done { step, took, effect }, next)
                     }
                     Outcome::Overtaken => end(RunState::Superseded, None),
                     Outcome::Reject { reason, error } => {
@@ -190,10 +190,16 @@ impl Engine {
     }
 }
 
-/// Returns the entry of an attempt in the run's story. Of one that succeeded, the effect tells the rest.
-fn attempted(run: &Run, step: &str, outcome: &Outcome, seen: AttemptSeen, request: Option<&Vec<u8>>) -> StoryEntry {
-    let failed = !matches!(outcome, Outcome::Done(_));
-    StoryEntry {
+/// Returns the entry of an attempt in the run's story. One that succeeded has none, because its effect tells of it.
+fn failed_attempt(
+    run: &Run,
+    step: &str,
+    outcome: &Outcome,
+    seen: Option<AttemptSeen>,
+    request: Option<&Vec<u8>>,
+) -> Option<StoryEntry> {
+    let seen = seen.filter(|_| !matches!(outcome, Outcome::Done(_)))?;
+    Some(StoryEntry {
         pass: run.rerun,
         step: run.step,
         name: step.to_owned(),
@@ -201,10 +207,10 @@ fn attempted(run: &Run, step: &str, outcome: &Outcome, seen: AttemptSeen, reques
         at: seen.at,
         took: seen.took,
         outcome: outcome.label(),
-        answer: seen.answer.filter(|_| failed),
+        answer: seen.answer,
         next_at: None,
-        sent: request.filter(|_| failed).cloned(),
-    }
+        sent: request.cloned(),
+    })
 }
 
 /// Adds to the run's story that its present step was passed over.
@@ -229,8 +235,8 @@ enum StepResult {
     NotApplicable,
     /// The step was skipped.
     HeldBack(SkipReason),
-    /// The step of this name is done, with this effect.
-    Done(String, Effect),
+    /// The step of this name is done: the time that its attempt took, and the effect.
+    Done { step: String, took: Option<Duration>, effect: Effect },
 }
 
 /// Returns the change after a finished step. A run that skipped a step ends with the last such reason as its note.
@@ -242,9 +248,10 @@ fn continue_run(run: &Run, came: StepResult, next: NextStep) -> ChangeKind {
             results.insert(run.step, held.result());
             None
         }
-        StepResult::Done(name, effect) => {
+        StepResult::Done { step: name, took, effect } => {
             results.insert(run.step, effect.result.clone());
-            Some(StepEffect { step: run.step, name, connector: run.destination.clone().unwrap_or_default(), effect })
+            let (connector, attempt) = (run.destination.clone().unwrap_or_default(), run.tries.attempts);
+            Some(StepEffect { step: run.step, name, connector, attempt, took, effect })
         }
     };
     match next {

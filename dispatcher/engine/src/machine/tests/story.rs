@@ -23,8 +23,9 @@ fn each_attempt_is_told_once_with_the_change_that_follows_from_it() {
     bench.now = at;
     bench.give(Input::Wakeup);
     let change = written(&bench.attempted("a-1", done()));
-    assert_eq!(told(&change.story), [(2, "done", false, false)]);
-    assert_eq!((change.story[0].at, change.story[0].took), (SEEN.at, SEEN.took));
+    assert_eq!(told(&change.story), [], "the effect tells of it");
+    let ChangeKind::End { effect: Some(effect), .. } = &change.kind else { panic!("{change:?}") };
+    assert_eq!((effect.attempt, effect.took), (2, Some(SEEN.took)));
 }
 
 #[test]
