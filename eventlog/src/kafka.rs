@@ -112,7 +112,7 @@ impl Log for KafkaLog {
     async fn ensure(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
         let ensured = self.topics.ensure(&self.settings, topics).await;
         self.appender.limit_batches(self.topics.smallest_limit());
-        ensured
+        self.settings.logger().explained(ensured)
     }
 
     async fn append(&self, topic: &TopicSpec, record: Record) -> Result<Position, AppendError> {
@@ -152,7 +152,7 @@ impl Log for KafkaLog {
     async fn check(&self) -> Result<(), LogError> {
         let checked = self.topics.check(&self.settings, &self.written).await;
         self.appender.limit_batches(self.topics.smallest_limit());
-        checked
+        self.settings.logger().explained(checked)
     }
 
     fn state(&self, topic: &str) -> TopicState {

@@ -10,8 +10,8 @@ use usher_service::metric::{LabelSpec, LabelValues, MetricSpec, create_series};
 
 use crate::{Log, LogError, TopicProblem};
 
-/// Minimum interval between log lines about the same lasting problem.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Minimum interval between log lines about the same lasting problem. Below the interval of checks, which is ten seconds.
+const TELL_AGAIN: Duration = Duration::from_secs(9);
 
 const PROBLEM: LabelSpec = LabelSpec { name: "problem", values: LabelValues::Words(|| TopicProblem::LABELS.to_vec()) };
 
@@ -45,8 +45,15 @@ pub struct LogWatch {
     metrics: LogMetrics,
     /// Readiness condition that currently fails because of the topic.
     blocked: Option<&'static str>,
-    /// Text and time of the last log line about an unavailable log. `None` while the log is available.
-    told: Option<(String, Instant)>,
+    /// The last log line about an unavailable log. `None` while the log is available.
+    told: Option<Told>,
+}
+
+struct Told {
+    text: String,
+    at: Instant,
+    /// Time of the first line since the log was last available.
+    since: Instant,
 }
 
 impl LogWatch {
@@ -106,10 +113,16 @@ impl LogWatch {
             }
             (Err(error), told) => {
                 let text = error.to_string();
-                let fresh = told.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < TELL_AGAIN);
-                if !fresh {
-                    tracing::warn!(%error, "log is not available");
-                    self.told = Some((text, Instant::now()));
+                let now = Instant::now();
+                let is_fresh = told.as_ref().is_some_and(|told| told.text == text && now - told.at < TELL_AGAIN);
+                if !is_fresh {
+                    let since = told.as_ref().map_or(now, |told| told.since);
+                    let lasted_s = (now - since).as_secs();
+                    match error {
+                        LogError::Unavailable(_) => tracing::warn!(lasted_s, "{text}"),
+                        _ => tracing::warn!(lasted_s, "log is not available: {text}"),
+                    }
+                    self.told = Some(Told { text, at: now, since });
                 }
             }
         }

@@ -32,8 +32,12 @@ use crate::{best_effort, log_filter};
 /// One consumer of events and spans.
 type Consumer<S> = Box<dyn Layer<S> + Send + Sync>;
 
-/// Starts logging. `RUST_LOG` sets the filter (default `info`), `USHER_LOG_FORMAT` the format: `text`
-/// (default) or `json`.
+/// Target of log lines that are news on a server and clutter before a person's eyes. They are not written in the format
+/// `short` unless `RUST_LOG` asks for them.
+pub const DETAIL: &str = "usher::detail";
+
+/// Starts logging. `RUST_LOG` sets the filter (default `info`), `USHER_LOG_FORMAT` the format: `short` (default on a
+/// terminal), `text` (default elsewhere) or `json`.
 ///
 /// # Errors
 ///
@@ -79,10 +83,38 @@ fn install(subscriber: impl SubscriberInitExt) -> Result<(), ConfigError> {
     subscriber.try_init().map_err(|error| ConfigError::new("logging", error))
 }
 
+/// Format of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LogFormat {
+    Short,
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    fn of(environment: &Environment) -> Result<Self, ConfigError> {
+        match environment.get("USHER_LOG_FORMAT")?.as_deref() {
+            None if std::io::stderr().is_terminal() => Ok(Self::Short),
+            Some("short") => Ok(Self::Short),
+            None | Some("text") => Ok(Self::Text),
+            Some("json") => Ok(Self::Json),
+            Some(other) => Err(ConfigError::new(
+                "USHER_LOG_FORMAT",
+                format!("{other:?} is not known: it may be short, text or json"),
+            )),
+        }
+    }
+}
+
 /// Returns the filter of the log.
 fn filter(environment: &Environment) -> Result<EnvFilter, ConfigError> {
     let Some(text) = environment.get("RUST_LOG")? else {
-        return Ok(EnvFilter::default().add_directive(Directive::from(tracing::Level::INFO)));
+        let mut filter = EnvFilter::default().add_directive(Directive::from(tracing::Level::INFO));
+        if LogFormat::of(environment)? == LogFormat::Short {
+            let quiet = format!("{DETAIL}=warn").parse();
+            filter = filter.add_directive(quiet.map_err(|error| ConfigError::new("logging", error))?);
+        }
+        return Ok(filter);
     };
     let example = "for instance info, or warn,usher_ingest=debug";
     log_filter::check(&text).map_err(|why| ConfigError::new("RUST_LOG", why))?;
@@ -94,14 +126,13 @@ fn log<S>(environment: &Environment) -> Result<Consumer<S>, ConfigError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    match environment.get("USHER_LOG_FORMAT")?.as_deref() {
-        // Colours are used on a terminal only; files and collectors get plain text.
-        None | Some("text") => Ok(format::text(best_effort::stderr, std::io::stderr().is_terminal()).boxed()),
-        Some("json") => Ok(format::json(best_effort::stderr).boxed()),
-        Some(other) => {
-            Err(ConfigError::new("USHER_LOG_FORMAT", format!("{other:?} is not known: it may be text or json")))
-        }
-    }
+    // Colours are used on a terminal only; files and collectors get plain text.
+    let ansi = std::io::stderr().is_terminal();
+    Ok(match LogFormat::of(environment)? {
+        LogFormat::Short => format::short(best_effort::stderr, ansi).boxed(),
+        LogFormat::Text => format::text(best_effort::stderr, ansi).boxed(),
+        LogFormat::Json => format::json(best_effort::stderr).boxed(),
+    })
 }
 
 /// Installs the cryptography provider for all TLS connections of the process. Call it once, before

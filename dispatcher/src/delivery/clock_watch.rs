@@ -58,6 +58,7 @@ impl ClockWatch {
         let asked = clock::now();
         let right = *self.state.borrow() == ClockState::Right;
         let mut witness = self.store.witness(asked, right).await?;
+        let is_first = self.used_before.get().is_none();
         witness.last_used = *self.used_before.get_or_init(|| witness.last_used);
         if let Some(own) = witness.own {
             let at = nearest(own, asked, clock::now());
@@ -65,15 +66,16 @@ impl ClockWatch {
                 // The machine's clock was set, and it is right now.
                 clock::adopt_wall();
             } else {
-                self.judged(&witness, at);
+                self.judged(&witness, at, is_first);
                 return Ok(());
             }
         }
-        self.judged(&witness, clock::now());
+        self.judged(&witness, clock::now(), is_first);
         Ok(())
     }
 
-    fn judged(&self, witness: &Witness, now: Timestamp) {
+    /// Takes over a judgement. A clock that is right at the first check, as usual, is no news.
+    fn judged(&self, witness: &Witness, now: Timestamp, is_first: bool) {
         let state = judge(witness, now, clock::since_boot().saturating_sub(self.started));
         // After a jump this process keeps the old time for a while; other programs that read the machine's clock do
         // not.
@@ -87,7 +89,7 @@ impl ClockWatch {
                 let ahead_ms = clock::wall().millis() - now.millis();
                 tracing::error!(ahead_ms, "the machine's clock was set while this runs: timers keep the old time");
             }
-            ClockState::Right if changed => tracing::info!("clock confirmed"),
+            ClockState::Right if changed && !is_first => tracing::info!("clock confirmed"),
             ClockState::Right => {}
             ClockState::Unproven if changed => {
                 tracing::warn!(

@@ -3,6 +3,7 @@
 
 mod lifecycle;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use usher_engine::{
 };
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
-use usher_proto::{Epoch, Reason};
-use usher_service::{Readiness, clock, exit};
+use usher_proto::{Epoch, Partition, Reason};
+use usher_service::{Readiness, clock, exit, telemetry};
 use usher_store::FlowStore;
 
 use super::arrivals::{self, Meaning};
@@ -106,6 +107,20 @@ impl FlowConsumer {
     }
 }
 
+/// Returns the numbers of partitions as a short text, such as `0-5 7`.
+fn ranges(partitions: impl Iterator<Item = Partition>) -> String {
+    let numbers: BTreeSet<i32> = partitions.map(|partition| partition.0).collect();
+    let mut ranges: Vec<(i32, i32)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let text = |(first, last): &(i32, i32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ranges.iter().map(text).collect::<Vec<_>>().join(" ")
+}
+
 /// Sleeps until this time; for ever if there is none.
 async fn sleep_until(at: Option<Instant>) {
     match at {
@@ -182,7 +197,9 @@ impl JoinedConsumer {
                 self.handle(Input::Read { assignment, partition, next, arrivals: Vec::new(), refused: Vec::new() });
             }
             LogEvent::Revoked { partitions, lost } => {
-                tracing::info!(flow = self.consumer.flow.name, ?partitions, lost, "partitions revoked");
+                let flow = self.consumer.flow.name.as_str();
+                let numbers = ranges(partitions.iter().copied());
+                tracing::info!(flow, partitions = numbers, lost, "partitions revoked");
                 self.handle(Input::Revoked { partitions, lost });
             }
             LogEvent::Failed(error) => {
@@ -316,7 +333,9 @@ impl JoinedConsumer {
         let control = &self.subscription.control;
         match command {
             LogCommand::Start { assignment, offsets } => {
-                tracing::info!(flow, partitions = ?offsets, "partitions assigned");
+                let numbers = ranges(offsets.iter().map(|(partition, _)| *partition));
+                tracing::info!(target: telemetry::DETAIL, flow, partitions = numbers, "partitions assigned");
+                tracing::debug!(flow, ?offsets, "partitions begin at these offsets");
                 control.start(assignment, offsets);
             }
             LogCommand::Commit(partition, offset) => control.commit(partition, offset),
@@ -348,5 +367,18 @@ impl JoinedConsumer {
             }
             None
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_partitions_are_told_as_ranges() {
+        let told = |numbers: &[i32]| ranges(numbers.iter().copied().map(Partition));
+        assert_eq!(told(&[0, 1, 2, 3]), "0-3");
+        assert_eq!(told(&[7, 0, 2, 1, 4]), "0-2 4 7");
+        assert_eq!(told(&[]), "");
     }
 }

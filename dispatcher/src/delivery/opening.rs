@@ -2,7 +2,8 @@
 //! destinations. Transient failures are waited out; a failure that only a person can fix ends the start.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use usher_connectors::Connectors;
@@ -18,6 +19,9 @@ use super::ASK_AGAIN;
 use super::error::DispatcherError;
 use crate::config::{DispatcherConfig, for_instance, writes_to_database};
 use crate::metrics::DispatcherMetrics;
+
+/// Interval between log lines about what a start waits for.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Logs the parameters of an address that have no meaning here, once.
 pub(super) fn warn_ignored_params(address: &DatabaseAddress) {
@@ -38,13 +42,20 @@ pub(super) async fn retry_until_ready<T, F: Future<Output = Result<T, StartError
     stop: &CancellationToken,
     ask: impl Fn() -> F,
 ) -> Result<Option<T>, DispatcherError> {
+    let begun = Instant::now();
+    let said = Mutex::new(None::<Instant>);
     let attempt = || async {
         match stop.run_until_cancelled(ask()).await {
             None => ControlFlow::Break(Ok(None)),
             Some(Ok(answer)) => ControlFlow::Break(Ok(Some(answer))),
             Some(Err(StartError::Lasting(error))) => ControlFlow::Break(Err(error)),
             Some(Err(StartError::Transient(error))) => {
-                tracing::warn!(error = exit::chain(&error), "dependency not ready; retrying");
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                    *said = Some(Instant::now());
+                    let waited_s = begun.elapsed().as_secs();
+                    tracing::warn!(waited_s, "the start waits: {}", exit::chain(&error));
+                }
                 ControlFlow::Continue(())
             }
             Some(Err(StartError::Said)) => ControlFlow::Continue(()),

@@ -10,8 +10,12 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::LogError;
+
 /// Interval after which a repeated message is logged again.
 const EVERY: Duration = Duration::from_secs(10);
+/// librdkafka's names of errors for which it has no connection.
+const NO_CONNECTION: [&str; 4] = ["BrokerTransportFailure", "AllBrokersDown", "OperationTimedOut", "Resolve"];
 /// Maximum number of messages remembered as logged.
 const MOST: usize = 256;
 
@@ -19,6 +23,8 @@ const MOST: usize = 256;
 #[derive(Default)]
 pub(super) struct LibrdkafkaLogger {
     told: Mutex<HashMap<String, Instant>>,
+    /// The newest report of a broker that cannot be reached. `None` once a request to the cluster succeeded since.
+    unreachable: Mutex<Option<String>>,
 }
 
 impl LibrdkafkaLogger {
@@ -66,7 +72,25 @@ impl LibrdkafkaLogger {
         }
     }
 
+    /// Takes the result of a request to the cluster. Replaces librdkafka's name for a missing connection by the address
+    /// and the reason, which librdkafka tells in its log only.
+    pub(super) fn explained<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        let mut unreachable = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(done) => {
+                *unreachable = None;
+                Ok(done)
+            }
+            Err(LogError::Unavailable(text)) if NO_CONNECTION.iter().any(|name| text.contains(name)) => {
+                Err(LogError::Unavailable(unreachable.clone().unwrap_or(text)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn away(&self, away: &UnreachableBroker<'_>) {
+        let line = format!("no connection to {}: {}", away.broker, away.why);
+        *self.unreachable.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
         if self.is_new(away.broker) {
             tracing::warn!("no connection to {}: {}; trying again", away.broker, away.why);
         }
@@ -153,6 +177,22 @@ mod tests {
         let away = UnreachableBroker::read(resolving).expect("understood");
         assert_eq!(away.why, "failed to resolve 'kafka:9092': Name or service not known");
         assert_eq!(UnreachableBroker::read("[thrd:main]: Group \"g\" received unknown topic"), None);
+    }
+
+    #[test]
+    fn a_missing_connection_is_told_with_address_and_reason_until_a_request_succeeds() {
+        let logger = LibrdkafkaLogger::default();
+        let failed = || Err::<(), _>(LogError::Unavailable("Meta data fetch error: BrokerTransportFailure".into()));
+        assert_eq!(logger.explained(failed()), failed(), "nothing is known of the reason");
+        let text =
+            "kafka:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)";
+        logger.line(RDKafkaLogLevel::Error, "FAIL", text);
+        let told = LogError::Unavailable("no connection to kafka:9092: connection refused".into());
+        assert_eq!(logger.explained(failed()), Err(told));
+        let other = || Err::<(), _>(LogError::Unavailable("the topic is gone".into()));
+        assert_eq!(logger.explained(other()), other());
+        assert_eq!(logger.explained(Ok(())), Ok(()));
+        assert_eq!(logger.explained(failed()), failed());
     }
 
     #[test]

@@ -4,13 +4,15 @@
 use std::fmt::{self, Debug};
 
 use tracing::field::Field;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::{Format, Json, Writer, debug_fn};
-use tracing_subscriber::fmt::{self as log, FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::{self as log, FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use usher_proto::visible;
+
+use crate::clock;
 
 /// Returns the layer that writes events as text. `ansi` is true for colours.
 pub(super) fn text<S, W>(writer: W, ansi: bool) -> impl Layer<S> + Send + Sync + 'static
@@ -19,6 +21,16 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     log::layer().log_internal_errors(false).with_writer(writer).with_ansi(ansi).fmt_fields(fields())
+}
+
+/// Returns the layer that writes events for a person at a terminal. `ansi` is true for colours.
+pub(super) fn short<S, W>(writer: W, ansi: bool) -> impl Layer<S> + Send + Sync + 'static
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = log::layer().log_internal_errors(false).with_writer(writer).with_ansi(ansi).fmt_fields(fields());
+    layer.event_format(Short)
 }
 
 /// Returns the layer that writes each event as one JSON object.
@@ -39,6 +51,44 @@ fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
         if field.name() == "message" { write!(writer, "{text}") } else { write!(writer, "{field}={text}") }
     };
     debug_fn(write).delimited(" ")
+}
+
+/// Writes the time of day (UTC), the level unless it is the usual one, the message, and the fields of the event and of its
+/// spans: what fits a terminal. The date and the names of modules are left out.
+struct Short;
+
+impl<S, N> FormatEvent<S, N> for Short
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (before, after) = if writer.has_ansi_escapes() { ("\u{1b}[2m", "\u{1b}[0m") } else { ("", "") };
+        let second = clock::wall().seconds().rem_euclid(24 * 3600);
+        write!(writer, "{before}{:02}:{:02}:{:02}{after} ", second / 3600, second / 60 % 60, second % 60)?;
+        let colour = if writer.has_ansi_escapes() { colour(*event.metadata().level()) } else { "" };
+        match *event.metadata().level() {
+            Level::INFO => {}
+            level => write!(writer, "{colour}{level:>5}{after} ")?,
+        }
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            let extensions = span.extensions();
+            if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
+                write!(writer, " {before}{fields}{after}")?;
+            }
+        }
+        writeln!(writer)
+    }
+}
+
+/// Returns the escape that begins the colour of a level.
+fn colour(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\u{1b}[31m",
+        Level::WARN => "\u{1b}[33m",
+        Level::INFO | Level::DEBUG | Level::TRACE => "\u{1b}[2m",
+    }
 }
 
 /// Escapes the control characters that the JSON format leaves as they are: those above U+001F.
@@ -113,6 +163,23 @@ mod tests {
         assert_one_clean_line(&text);
         assert!(text.contains("number=7") && text.contains("shown=\\u{1b}[2J\\u{a}2026"), "{text}");
         assert!(text.contains("outer{id=\\u{1b}[2J\\u{a}2026") && text.contains(" later=\""), "{text}");
+    }
+
+    #[test]
+    fn an_event_for_a_terminal_is_one_short_line_whatever_its_fields_and_those_of_its_spans_hold() {
+        let text = Written::by(|written| short(move || written.clone(), false), log_odd);
+        assert_one_clean_line(&text);
+        assert!(text.contains("number=7") && text.contains("shown=\\u{1b}[2J\\u{a}2026"), "{text}");
+        assert!(text.contains(" id=\\u{1b}[2J\\u{a}2026") && text.contains(" later=\""), "{text}");
+        let text = Written::by(
+            |written| short(move || written.clone(), false),
+            || tracing::warn!(flow = "email", "a run is given up"),
+        );
+        let (time, rest) = text.split_at(8);
+        assert!(time.bytes().all(|byte| byte.is_ascii_digit() || byte == b':'), "{text}");
+        assert_eq!(rest, "  WARN a run is given up flow=\"email\"\n");
+        let text = Written::by(|written| short(move || written.clone(), false), || tracing::info!("stopping"));
+        assert_eq!(&text[8..], " stopping\n");
     }
 
     #[test]
