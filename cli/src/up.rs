@@ -1,8 +1,14 @@
 //! `usher up`: runs everything in one process, with nothing to install or to configure.
 
+mod browser;
+mod delivery;
+mod screen;
+mod speed;
+mod watch;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
@@ -11,19 +17,23 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_console::ConsoleConfig;
-use usher_dispatcher::Dispatcher;
 use usher_dispatcher::operator::OperatorCommands;
+use usher_dispatcher::{Dispatcher, DispatcherConfig};
 use usher_eventlog::{LogAddress, LogLayout, LogWatch};
 use usher_flows::FlowFiles;
 use usher_flows::Pattern;
+use usher_ingest::IngestConfig;
 use usher_lab::Lab;
 use usher_proto::{Source, unsubscribe};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
-use usher_service::{Readiness, health, http, listen, settings, shutdown, telemetry};
+use usher_service::{Readiness, Scrapes, health, http, listen, settings, shutdown, telemetry};
 use usher_sql::Database;
 use usher_store::SqlStore;
 
+use self::delivery::{CurrentMetrics, Delivery, Reload};
+use self::screen::Screen;
+use self::watch::FolderWatch;
 use crate::data::{Addresses, DataDirectory};
 use crate::{lab, output};
 
@@ -31,7 +41,7 @@ use crate::{lab, output};
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArguments {
     /// The data directory: log, store and generated secrets.
-    #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
+    #[arg(long, env = "USHER_DATA", default_value = DATA)]
     data: PathBuf,
     /// The address to receive webhooks on.
     #[arg(long, env = "USHER_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen::parse)]
@@ -54,6 +64,18 @@ pub(crate) struct UpArguments {
     /// Another store than the one in the data directory: postgres://... or sqlite:PATH.
     #[arg(long, env = "USHER_STORE")]
     store: Option<String>,
+    /// Run only these flows, separated by commas; default: all of them.
+    #[arg(long = "flow", env = "USHER_FLOW", value_delimiter = ',', value_name = "NAMES")]
+    names: Vec<String>,
+    /// Open the console in the browser once everything is ready.
+    #[arg(long)]
+    open: bool,
+    /// Follow changes of the flow files (needs --flows): good ones take effect for new runs, others are reported.
+    #[arg(long)]
+    watch: bool,
+    /// Let waits of flows pass this many times as fast, to try them: at 10000, 3 days take 26 seconds. Only with the lab.
+    #[arg(long, value_name = "N", default_value_t = speed::USUAL, value_parser = speed::parse, conflicts_with = "no_lab")]
+    speed: u32,
     /// Layout of the log's topics.
     #[command(flatten)]
     layout: LogLayout,
@@ -90,8 +112,8 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
         lab: lab.as_ref().map(usher_lab::LabHandle::address),
     };
 
-    let log_address = arguments.log.map_or_else(|| data.log().parse(), Ok)?;
-    let mut environment = environment.with("USHER_STORE", arguments.store.unwrap_or_else(|| data.store()));
+    let log_address = arguments.log.clone().map_or_else(|| data.log().parse(), Ok)?;
+    let mut environment = environment.with("USHER_STORE", arguments.store.clone().unwrap_or_else(|| data.store()));
     // Only a secret generated here is printed; a configured one is the operator's.
     let mut made = None;
     if !arguments.no_lab && environment.get(SIGNING_SECRET)?.is_none() {
@@ -109,35 +131,62 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     if let Some(lab) = &lab {
         environment = lab::stand_in(environment, lab)?;
     }
-    let layout = arguments.layout;
+    let layout = arguments.layout.clone();
+    let mut console_environment = environment.clone();
+    if arguments.speed > speed::USUAL && environment.get(CONSOLE_NAME)?.is_none() {
+        // Who looks at the console has to know why waits end early.
+        let name = format!("{}, waits {} times as fast", addresses.admin, arguments.speed);
+        console_environment = console_environment.with(CONSOLE_NAME, name);
+    }
     let ingest_arguments = usher_ingest::config::IngestArguments {
         listen: addresses.listen,
         admin: addresses.admin,
         log: log_address.clone(),
         layout: layout.clone(),
     };
-    let ingest = usher_ingest::IngestConfig::new(ingest_arguments, &environment)?;
-    let dispatcher = usher_dispatcher::DispatcherConfig::new(log_address, layout, &arguments.files, &[], &environment)?;
-    let console = ConsoleConfig::new(addresses.admin, &environment)?;
+    let ingest = IngestConfig::new(ingest_arguments, &environment)?;
+    let files = arguments.files.clone();
+    let names = arguments.names.clone();
+    let speed = arguments.speed;
+    let load = move || {
+        let config = DispatcherConfig::new(log_address.clone(), layout.clone(), &files, &names, &environment)?;
+        Ok(DispatcherConfig { wait_speed: speed, ..config })
+    };
+    let dispatcher: DispatcherConfig = load()?;
+    let console = ConsoleConfig::new(addresses.admin, &console_environment)?;
     let console_place = console.describe_place(addresses.admin);
 
-    for (flow, settings) in &dispatcher.left_out {
-        output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
-    }
-    for flow in &dispatcher.flows {
-        for instance in &flow.instances {
-            let sources: BTreeSet<Source> = flow.on.iter().map(Pattern::source).collect();
-            for setting in sources.into_iter().filter_map(|source| ingest.unset_secret(source, instance)) {
-                let name = &flow.name;
-                output::notice(&format!("flow {name} gets no webhook of instance {instance}: {setting} is not set"));
-            }
-        }
-    }
+    let ingest = Arc::new(ingest);
+    let tell = {
+        let ingest = ingest.clone();
+        move |dispatcher: &DispatcherConfig| tell_gaps(dispatcher, &ingest)
+    };
+    tell(&dispatcher);
+    let reload = folder_to_watch(&arguments)?.map(|folder| Reload {
+        folder: FolderWatch::new(folder),
+        load: Box::new(load),
+        tell: Box::new(tell),
+    });
+    let names: Vec<&str> = dispatcher.flows.iter().map(|flow| flow.name.as_str()).collect();
+    let from = arguments.files.folder.as_ref().map_or_else(|| "built in".to_owned(), |from| from.display().to_string());
+    let watched = if arguments.watch { ", whose changes take effect" } else { "" };
+    let flows = format!("{} ({from}{watched})", names.join(", "));
     let lab = lab.map(|lab| tokio::spawn(parts.clone().watch("the lab", lab_stop.clone(), lab.stopped())));
     let admin = AdminServer { listener: admin, console };
-    let served = serve(ingest, dispatcher, listener, admin, &parts, || {
+    let served = serve(&ingest, (dispatcher, reload), listener, admin, &parts, || {
         data.announce(&addresses)?;
-        announce(&addresses, &console_place, made.as_deref(), &arguments.data);
+        let screen = Screen {
+            addresses: &addresses,
+            console: &console_place,
+            secret: made.as_deref(),
+            flows: &flows,
+            speed,
+            data: &arguments.data,
+        };
+        screen.lines().iter().for_each(|line| output::notice(line));
+        if arguments.open {
+            browser::open(console_place.clone());
+        }
         Ok(())
     });
     let in_time = shutdown::drain(&stop, served).await.is_some();
@@ -154,6 +203,10 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     Ok(())
 }
 
+/// Default data directory.
+const DATA: &str = "./usher-data";
+/// The name of the environment on the pages of the console.
+const CONSOLE_NAME: &str = "USHER_CONSOLE_NAME";
 const SIGNING_SECRET: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
 
 /// Fails if no signing secret is set. With real destinations the webhooks come from a real sender, so a secret
@@ -170,6 +223,34 @@ fn needs_secret(environment: &Environment) -> Result<(), ConfigError> {
         why.push_str(&format!("; is it the one in {other}?"));
     }
     Err(ConfigError::new(SIGNING_SECRET, why))
+}
+
+/// Returns the folder whose changes are to be followed; `None` if none are.
+fn folder_to_watch(arguments: &UpArguments) -> Result<Option<&Path>, ConfigError> {
+    match &arguments.files.folder {
+        _ if !arguments.watch => Ok(None),
+        Some(folder) => Ok(Some(folder)),
+        None => Err(ConfigError(
+            "--watch follows a folder of your own: copy the built-in flows and say --flows FOLDER (or USHER_FLOWS)"
+                .into(),
+        )),
+    }
+}
+
+/// Tells which flows do not run, or get nothing, for want of a setting.
+fn tell_gaps(dispatcher: &DispatcherConfig, ingest: &IngestConfig) {
+    for (flow, settings) in &dispatcher.left_out {
+        output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
+    }
+    for flow in &dispatcher.flows {
+        for instance in &flow.instances {
+            let sources: BTreeSet<Source> = flow.on.iter().map(Pattern::source).collect();
+            for setting in sources.into_iter().filter_map(|source| ingest.unset_secret(source, instance)) {
+                let name = &flow.name;
+                output::notice(&format!("flow {name} gets no webhook of instance {instance}: {setting} is not set"));
+            }
+        }
+    }
 }
 
 /// The shared shutdown of the parts of the process. Once one part ends, even by a panic, all of them stop. The error of
@@ -213,15 +294,15 @@ struct AdminServer {
 
 /// Starts the dispatcher first, then ingest: no event is accepted before every flow has its first offsets.
 async fn serve(
-    ingest: usher_ingest::IngestConfig,
-    dispatcher: usher_dispatcher::DispatcherConfig,
+    ingest: &IngestConfig,
+    flows: (DispatcherConfig, Option<Reload>),
     listener: TcpListener,
     admin: AdminServer,
     parts: &Parts,
     on_ready: impl FnOnce() -> anyhow::Result<()>,
 ) {
     let mut running = JoinSet::new();
-    if let Err(error) = start(ingest, dispatcher, listener, admin, parts, &mut running, on_ready).await {
+    if let Err(error) = start(ingest, flows, listener, admin, parts, &mut running, on_ready).await {
         parts.fail(error);
     }
     while let Some(ended) = running.join_next().await {
@@ -232,8 +313,8 @@ async fn serve(
 }
 
 async fn start(
-    ingest: usher_ingest::IngestConfig,
-    dispatcher: usher_dispatcher::DispatcherConfig,
+    ingest: &IngestConfig,
+    flows: (DispatcherConfig, Option<Reload>),
     listener: TcpListener,
     admin: AdminServer,
     parts: &Parts,
@@ -241,19 +322,22 @@ async fn start(
     on_ready: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let stop = &parts.stop;
+    let (dispatcher, reload) = flows;
     let log = usher_eventlog::open(&ingest.log, &ingest.kafka).await?;
     let ready = Readiness::needing(Dispatcher::needs(&dispatcher));
     let registry = Registry::new();
     let door = Readiness::needing(usher_ingest::NEEDS);
-    let router = usher_ingest::router(&ingest, log.clone(), &registry)?;
+    let router = usher_ingest::router(ingest, log.clone(), &registry)?;
     // A pool of its own, so that a page that reads much does not delay the flows.
     let store = Arc::new(SqlStore::reader(Database::open(&dispatcher.store.existing())?));
     let commands = OperatorCommands::new(log.clone(), dispatcher.layout.clone(), store.clone());
     let console = usher_console::router(admin.console, store, Some(commands), stop.clone());
-    let flows = Dispatcher::new(dispatcher, log.clone(), ready.clone(), &registry)?;
-    let scrapes = flows.scrapes();
-    let flows = flows.run(stop.clone());
-    running.spawn(parts.clone().run("the flows", async move { Ok(flows.await?) }));
+    let scrapes = Scrapes::default();
+    let metrics = CurrentMetrics::default();
+    registry.register(Box::new(metrics.clone()))?;
+    let delivery =
+        Delivery { log: log.clone(), readiness: ready.clone(), scrapes: scrapes.clone(), metrics, stop: stop.clone() };
+    running.spawn(parts.clone().run("the flows", delivery.run(dispatcher, reload)));
     // One readiness page for both: senders of webhooks should learn that events are stored while no
     // flow processes them.
     let pages = health::router(ready.clone().and(&door), registry, scrapes)?.merge(console);
@@ -282,20 +366,4 @@ async fn start(
         on_ready()?;
     }
     Ok(())
-}
-
-fn announce(addresses: &Addresses, console_place: &str, secret: Option<&str>, data: &std::path::Path) {
-    let secret = secret.unwrap_or("as configured");
-    let default = data == std::path::Path::new("./usher-data");
-    let at = if default { String::new() } else { format!(" --data {}", data.display()) };
-    output::notice(&format!("usher is ready: webhooks on http://{}/webhooks/clerk", addresses.listen));
-    output::notice(&format!("  signing secret  {secret}"));
-    output::notice(&format!("  console         {console_place}"));
-    output::notice(&format!("  health, metrics http://{}", addresses.admin));
-    if let Some(lab) = addresses.lab {
-        output::notice(&format!(
-            "  lab             http://{lab}/effects (doubles of every destination: nothing real is reached)"
-        ));
-    }
-    output::notice(&format!("  try             usher send user.created{at}    and then    usher runs{at}"));
 }

@@ -36,6 +36,7 @@ pub struct DispatcherArguments {
 }
 
 /// A configuration that has been checked completely.
+#[derive(Clone)]
 pub struct DispatcherConfig {
     /// The address of the log.
     pub log: LogAddress,
@@ -59,6 +60,9 @@ pub struct DispatcherConfig {
     pub suppression: SuppressionPolicy,
     /// Retention of ended runs. Within it, repeated events are recognised.
     pub keep: Duration,
+    /// The number of times as fast at which waits of flows pass, from 1. Only doubles of destinations may be called by
+    /// flows whose waits pass faster.
+    pub wait_speed: u32,
     /// The environment, from which the settings of the destinations are read.
     pub environment: Environment,
 }
@@ -147,6 +151,7 @@ impl DispatcherConfig {
             left_out,
             suppression,
             keep,
+            wait_speed: 1,
             environment: environment.clone(),
         };
         config.users = config.users_of_instances()?;

@@ -55,14 +55,20 @@ pub(crate) struct Ingest {
 pub fn router(config: &IngestConfig, log: Arc<dyn Log>, registry: &Registry) -> Result<Router, prometheus::Error> {
     let ingest = Arc::new(Ingest::new(config, log, registry)?);
     Ok(Router::new()
-        .route("/webhooks/{source}", post(default_instance))
-        .route("/webhooks/{source}/{instance}", post(named_instance))
+        .route("/webhooks/{source}", post(default_instance).get(posted_only))
+        .route("/webhooks/{source}/{instance}", post(named_instance).get(posted_only))
         .route(
             &format!("{}/{{token}}", usher_proto::unsubscribe::PATH),
             get(unsubscribe::confirm_page).post(unsubscribe::unsubscribe),
         )
         .fallback(|| async { Refusal::NoSuchPath })
         .with_state(ingest))
+}
+
+/// Answers somebody who opens the address of webhooks in a browser.
+async fn posted_only() -> Response {
+    let text = "This is where webhooks are posted, each signed by its sender. There is nothing to see.\n";
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")], text).into_response()
 }
 
 async fn default_instance(

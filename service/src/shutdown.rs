@@ -9,7 +9,11 @@ use tokio_util::sync::CancellationToken;
 /// Time from the signal to the end of the process. Container runtimes wait ten seconds before they kill a process.
 pub const DEADLINE: Duration = Duration::from_secs(9);
 
-/// Returns a token that is cancelled at the first SIGTERM or SIGINT.
+/// Exit code of a process that a second Ctrl-C ended: that of a shell's command that SIGINT ended.
+const INTERRUPTED: i32 = 130;
+
+/// Returns a token that is cancelled at the first SIGTERM or SIGINT. A SIGINT after it ends the process at once: whoever presses
+/// Ctrl-C twice does not want to wait, and loses no more than by `kill -9`.
 ///
 /// # Errors
 ///
@@ -27,6 +31,9 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         // The token is cancelled before the log line is written, so that a failure to write cannot delay the stop.
         stop.cancel();
         tracing::info!(signal, "stopping");
+        if interrupt.recv().await.is_some() {
+            std::process::exit(INTERRUPTED);
+        }
     });
     Ok(token)
 }

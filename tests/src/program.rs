@@ -109,6 +109,11 @@ impl Program {
         self.signal("TERM");
     }
 
+    /// Sends SIGINT, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal("INT");
+    }
+
     /// Sends SIGSTOP: the process is suspended until it is resumed or killed.
     pub fn stop(&self) {
         self.signal("STOP");

@@ -32,6 +32,7 @@ pub fn first_claims(
         connectors: Arc::new(connectors),
         suppression: Arc::default(),
         clock: watch::Sender::new(ClockState::Right).subscribe(),
+        wait_speed: 1,
         outage: Outage::of(database, "store", Readiness::needing(["store"])),
         stop: CancellationToken::new(),
     })

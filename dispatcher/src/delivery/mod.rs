@@ -115,6 +115,12 @@ impl Dispatcher {
         Ok(Self { config, log, readiness, metrics, scrapes, log_watch, wrap: Box::new(|store| store) })
     }
 
+    /// Uses this announcer of reads of the metrics, which others may share.
+    #[must_use]
+    pub fn with_scrapes(self, scrapes: Scrapes) -> Self {
+        Self { scrapes, ..self }
+    }
+
     /// Returns the announcer to be told before the metrics are read: some are brought up to date only then.
     pub fn scrapes(&self) -> Scrapes {
         self.scrapes.clone()
@@ -215,6 +221,7 @@ impl Dispatcher {
                 connectors: connectors.clone(),
                 suppression: suppression.clone(),
                 clock: clock_watch.state(),
+                wait_speed: config.wait_speed,
                 outage: outage.clone(),
                 stop: stop.clone(),
             });

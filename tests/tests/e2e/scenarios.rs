@@ -9,6 +9,7 @@ mod data;
 mod doors;
 mod farewell;
 mod files;
+mod first_minutes;
 mod first_run;
 mod full_disk;
 mod help;

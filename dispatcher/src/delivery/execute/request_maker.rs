@@ -39,6 +39,8 @@ pub(in crate::delivery) struct RequestMaker {
     pub(in crate::delivery) connectors: Arc<Connectors>,
     pub(in crate::delivery) suppression: Arc<SuppressionPolicy>,
     pub(in crate::delivery) clock: watch::Receiver<ClockState>,
+    /// The number of times as fast at which waits pass, from 1.
+    pub(in crate::delivery) wait_speed: u32,
     pub(in crate::delivery) outage: Outage,
     pub(in crate::delivery) stop: CancellationToken,
 }
@@ -74,9 +76,10 @@ impl RequestMaker {
         }
         let now = clock::now();
         // A wait ends only by a clock that is proven right.
+        let time = WaitTime { now, speed: self.wait_speed };
         let is_over = *self.clock.borrow() == ClockState::Right && run.wait_until.is_some_and(|until| now >= until);
         if run.request.is_none()
-            && let Some(report) = early_report(flow, run, &next, &context, subject, now, is_over)
+            && let Some(report) = early_report(flow, run, &next, &context, subject, time, is_over)
                 .map_err(|error| reject(Reason::Template, of_step(step, &error)))?
         {
             return Err(report.into());
@@ -164,6 +167,21 @@ fn skipped(step: &FlowStep, why: NotCalled, next: &NextStep) -> StepReport {
     StepReport::Skipped { step: step.name.clone(), why, next: next.clone() }
 }
 
+/// The present for waits that begin. Only the length of a wait is divided by the speed: its end is a real time, so nothing
+/// that is stored depends on the speed.
+#[derive(Clone, Copy)]
+struct WaitTime {
+    now: Timestamp,
+    speed: u32,
+}
+
+impl WaitTime {
+    /// Returns the end of a wait that begins now.
+    fn after(self, wait: Duration) -> Timestamp {
+        self.now.plus(wait / self.speed.max(1))
+    }
+}
+
 /// Returns the report of a step that is not to be called now, because it does not apply or has to wait. `is_over` is
 /// true if the run's wait has ended.
 fn early_report(
@@ -172,7 +190,7 @@ fn early_report(
     next: &NextStep,
     context: &Context,
     subject: Option<&Subject>,
-    now: Timestamp,
+    time: WaitTime,
     is_over: bool,
 ) -> Result<Option<StepReport>, usher_flows::Unrenderable> {
     let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
@@ -189,7 +207,7 @@ fn early_report(
     match &step.action {
         Action::Wait(_) if is_over => Ok(Some(skipped(step, NotCalled::WaitOver, next))),
         Action::Wait(pause) => {
-            let until = run.wait_until.unwrap_or_else(|| now.plus(*pause));
+            let until = run.wait_until.unwrap_or_else(|| time.after(*pause));
             Ok(Some(StepReport::Wait { until, news_after: None }))
         }
         Action::Call(Call { needs: Some(needs), .. }) => {
@@ -199,7 +217,7 @@ fn early_report(
             if is_over {
                 return Ok(Some(StepReport::NothingToDo));
             }
-            let until = run.wait_until.unwrap_or_else(|| now.plus(needs.within));
+            let until = run.wait_until.unwrap_or_else(|| time.after(needs.within));
             let news_after = Some(subject.map_or(0, |subject| subject.revision));
             Ok(Some(StepReport::Wait { until, news_after }))
         }

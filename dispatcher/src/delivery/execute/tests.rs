@@ -181,6 +181,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
         connectors,
         suppression,
         clock,
+        wait_speed: 1,
         outage: outage.clone(),
         stop: stop.clone(),
     });

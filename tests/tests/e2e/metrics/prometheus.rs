@@ -130,7 +130,7 @@ pub(super) fn dispatcher_admin(env: &TestEnv) -> String {
         .split_once("health, metrics http://")
         .or_else(|| output.split_once("\"admin\":\""))
         .expect("the address is printed");
-    rest[..rest.find(['"', '\n']).expect("it ends")].to_owned()
+    rest[..rest.find(['"', '/', '\n']).expect("it ends")].to_owned()
 }
 
 /// Returns a query of a dashboard with the values of Grafana's variables.

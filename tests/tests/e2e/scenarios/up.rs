@@ -11,7 +11,7 @@ use usher_tests::test_env::SOON;
 const ADDRESSES: [&str; 6] = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--lab", "127.0.0.1:0"];
 
 /// Starts `usher up` in this folder with only this environment.
-fn up(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Program {
+pub(super) fn up(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Program {
     let data = folder.join("data").display().to_string();
     let arguments: Vec<&str> =
         ["up", "--data", &data].into_iter().chain(ADDRESSES).chain(more.iter().copied()).collect();
@@ -20,7 +20,7 @@ fn up(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Program {
     Program::start("usher", &arguments, &environment, folder)
 }
 
-fn usher(folder: &Path, arguments: &[&str]) -> String {
+pub(super) fn usher(folder: &Path, arguments: &[&str]) -> String {
     let output = std::process::Command::new(programs().join("usher"))
         .args(arguments)
         .env_clear()
@@ -83,7 +83,7 @@ async fn every_built_in_flow_runs_against_the_lab() {
 }
 
 /// Returns the runs that have ended.
-fn ended(folder: &Path) -> Vec<Value> {
+pub(super) fn ended(folder: &Path) -> Vec<Value> {
     let shown = usher(folder, &["runs", "--json"]);
     let runs = shown.lines().map(|line| serde_json::from_str(line).expect("JSON"));
     runs.filter(|run: &Value| run["ended_at"].is_string()).collect()

@@ -24,6 +24,7 @@ impl Scene {
             connectors: connectors.clone(),
             suppression: Arc::new(policy.expect("good settings")),
             clock: clock.clone(),
+            wait_speed: 1,
             outage: outage.clone(),
             stop: stop.clone(),
         });
