@@ -26,6 +26,7 @@ use usher_ingest::IngestConfig;
 use usher_lab::Lab;
 use usher_proto::{Source, unsubscribe};
 use usher_service::ConfigError;
+use usher_service::disk::{DiskWatch, OwnFile};
 use usher_service::options::Environment;
 use usher_service::{Readiness, Scrapes, health, http, listen, settings, shutdown, telemetry};
 use usher_sql::Database;
@@ -237,6 +238,16 @@ fn folder_to_watch(arguments: &UpArguments) -> Result<Option<&Path>, ConfigError
     }
 }
 
+/// Returns the files of the log and of the store, as far as they are this process's own.
+fn own_files(log: &LogAddress, dispatcher: &DispatcherConfig) -> Vec<OwnFile> {
+    let log = match log {
+        LogAddress::Sqlite { path } => Some(OwnFile { name: "log", path: path.clone() }),
+        LogAddress::Kafka { .. } => None,
+    };
+    let store = dispatcher.store.own_file().map(|path| OwnFile { name: "store", path: path.to_owned() });
+    log.into_iter().chain(store).collect()
+}
+
 /// Tells which flows do not run, or get nothing, for want of a setting.
 fn tell_gaps(dispatcher: &DispatcherConfig, ingest: &IngestConfig) {
     for (flow, settings) in &dispatcher.left_out {
@@ -335,6 +346,13 @@ async fn start(
     let scrapes = Scrapes::default();
     let metrics = CurrentMetrics::default();
     registry.register(Box::new(metrics.clone()))?;
+    let disks = DiskWatch::new(own_files(&ingest.log, &dispatcher), &registry)?;
+    running.spawn({
+        let (stop, scrapes) = (stop.clone(), scrapes.clone());
+        async move {
+            stop.run_until_cancelled(disks.run(scrapes)).await;
+        }
+    });
     let delivery =
         Delivery { log: log.clone(), readiness: ready.clone(), scrapes: scrapes.clone(), metrics, stop: stop.clone() };
     running.spawn(parts.clone().run("the flows", delivery.run(dispatcher, reload)));

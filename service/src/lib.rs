@@ -10,6 +10,7 @@ pub mod settings;
 pub mod best_effort;
 pub mod clock;
 mod config_error;
+pub mod disk;
 pub mod exit;
 pub mod file_identity;
 pub mod files;

@@ -182,7 +182,7 @@ impl DatabaseAddress {
 
     /// Returns the path of a SQLite file that Usher creates if it does not exist; `None` for Postgres and for an
     /// address made by [`existing`](Self::existing).
-    pub(super) fn own_file(&self) -> Option<&Path> {
+    pub fn own_file(&self) -> Option<&Path> {
         self.url.expose().strip_prefix("sqlite://")?.strip_suffix("?mode=rwc").map(Path::new)
     }
 

@@ -11,11 +11,12 @@ mod queries;
 use usher_service::metric::MetricSpec;
 
 /// Returns the catalogues of all parts, with their headings.
-fn catalogues() -> [(&'static str, &'static [MetricSpec]); 4] {
+fn catalogues() -> [(&'static str, &'static [MetricSpec]); 5] {
     [
         ("Ingest", usher_ingest::METRICS),
         ("Dispatcher", usher_dispatcher::METRICS),
         ("Log, of both", usher_eventlog::METRICS),
+        ("Programs with files of their own (`usher up`)", usher_service::disk::METRICS),
         ("Every program", usher_service::health::METRICS),
     ]
 }

@@ -47,6 +47,8 @@ fn wrong_rules_are_noticed() {
     for (alert, right, wrong) in [
         ("UsherFlowLagging", "usher_dispatcher_lag_seconds) > 300", "usher_dispatcher_lag_seconds) > 3000"),
         ("UsherBreakerOpen", "usher_dispatcher_breaker_open) > 0", "usher_dispatcher_breaker_open) >= 0"),
+        ("UsherDiskFilling", "usher_disk_free_bytes) < 5e8", "usher_disk_free_bytes) < 5e9"),
+        ("UsherDiskFilling", "4 * 3600)) < 0", "4 * 60)) < 0"),
         ("UsherFlowPaused", "        for: 4h\n", "        for: 1m\n"),
         ("UsherFrontierStuck", "        keep_firing_for: 5m\n", "        keep_firing_for: 0s\n"),
     ] {

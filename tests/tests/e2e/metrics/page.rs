@@ -26,7 +26,7 @@ fn names_and_labels_keep_the_rules() {
     for spec in all_metrics() {
         let name = spec.name;
         assert!(names.insert(name), "{name} is described twice");
-        let programs = ["usher_ingest_", "usher_dispatcher_", "usher_log_", "usher_build_info"];
+        let programs = ["usher_ingest_", "usher_dispatcher_", "usher_log_", "usher_disk_", "usher_build_info"];
         assert!(programs.iter().any(|program| name.starts_with(program)), "{name} does not begin with its program");
         let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         assert!(name.chars().all(is_word), "{name}");

@@ -15,7 +15,7 @@ pub(super) struct Selector {
 
 const OPERATORS: [&str; 6] = ["sum", "max", "min", "avg", "count", "group"];
 /// Words of the language that may stand where a metric's name may.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     "by",
     "and",
     "or",
@@ -32,6 +32,7 @@ const WORDS: [&str; 16] = [
     "bool",
     "absent",
     "max_over_time",
+    "predict_linear",
 ];
 
 /// Returns the selectors of an expression.
