@@ -26,6 +26,7 @@ impl Webhook {
             "data": data, "object": "event", "type": kind,
             "timestamp": clock::now().millis(), "instance_id": "ins_test",
         });
+        crate::private::remember(data);
         Self { id: crate::unique("msg_"), user: user.to_owned(), kind: kind.into(), body: envelope.to_string() }
     }
 

@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod load;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod private;
 pub mod program;
 pub mod replica;
 pub mod report;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use crate::eventually;
+use crate::{eventually, private};
 
 /// Maximum time for a program to start. Debug builds on a busy machine start slowly.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -37,12 +37,26 @@ pub fn programs() -> &'static Path {
     })
 }
 
-/// A running program. Killed when dropped.
+/// A running program. Killed when dropped, and its output is then searched for personal data and secrets.
 pub struct Program {
     name: String,
     child: Child,
     /// File with the output of both streams.
     output: PathBuf,
+    /// Values that it may not put out.
+    secrets: Vec<String>,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        // The file is gone if its folder was removed first.
+        if let Ok(text) = std::fs::read_to_string(&self.output) {
+            private::assert_kept(&self.name, &text, &self.secrets);
+        }
+    }
 }
 
 impl Program {
@@ -73,7 +87,12 @@ impl Program {
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self { name: name.to_owned(), child, output }
+        Self { name: name.to_owned(), child, output, secrets: private::secrets(environment) }
+    }
+
+    /// Panics if a page that the program served repeats personal data or its secrets.
+    pub fn assert_keeps_private(&self, page: &str, text: &str) {
+        private::assert_kept(&format!("{page} of {}", self.name), text, &self.secrets);
     }
 
     /// Returns the output so far.

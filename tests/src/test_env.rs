@@ -20,13 +20,16 @@ use crate::backend::Backend;
 use crate::database::OwnDatabase;
 use crate::events::Webhook;
 use crate::program::Program;
-use crate::{eventually, settings, unique};
+use crate::{eventually, private, settings, unique};
 
 /// Signing secret of all webhooks.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Deadline for operations that take moments on an idle machine.
 pub const SOON: Duration = Duration::from_secs(60);
+
+/// Time for the last metrics of a program that is about to be killed.
+const METRICS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Built-in flows of the default environment.
 const USUAL: &[&str] = &["email", "trial", "db-sync"];
@@ -66,6 +69,8 @@ pub struct TestEnv {
     ingest_address: String,
     /// Address of the operators' pages of `ingest` or `usher up`.
     admin: String,
+    /// Address of the pages of `dispatcher`, if it is a separate service.
+    dispatcher_admin: String,
     client: reqwest::Client,
 }
 
@@ -118,6 +123,7 @@ impl TestEnv {
             dispatcher: None,
             ingest_address: String::new(),
             admin: String::new(),
+            dispatcher_admin: String::new(),
             client: reqwest::Client::new(),
         };
         env.start_dispatcher().await;
@@ -153,6 +159,7 @@ impl TestEnv {
         let admin = program.says("\"admin\":\"").await;
         self.dispatcher = Some(program);
         self.ready(&admin).await;
+        self.dispatcher_admin = admin;
     }
 
     fn flows(&self) -> Vec<String> {
@@ -366,6 +373,8 @@ impl TestEnv {
             .output()
             .expect("usher runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // Standard output is what was asked for, which may be an event.
+        private::assert_kept("usher", &text(&output.stderr), &private::secrets(&self.environment));
         (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
     }
 
@@ -445,8 +454,16 @@ impl TestEnv {
         futures::stream::iter(webhooks).for_each_concurrent(32, |webhook| self.send_until_kept(webhook)).await;
     }
 
-    /// Kills all programs and removes their data.
+    /// Kills all programs and removes their data. Their metrics and their output are searched for personal data and secrets.
     pub async fn end(mut self) {
+        let admin = self.admin.clone();
+        for (address, program) in [(&admin, &self.ingest), (&self.dispatcher_admin, &self.dispatcher)] {
+            let page = self.client.get(format!("http://{address}/metrics")).timeout(METRICS_DEADLINE).send().await;
+            // A test may have left the program suspended or dead.
+            if let (Ok(page), Some(program)) = (page, program) {
+                program.assert_keeps_private("/metrics", &page.text().await.unwrap_or_default());
+            }
+        }
         for program in [self.ingest.take(), self.dispatcher.take()].into_iter().flatten() {
             program.kill().await;
         }
