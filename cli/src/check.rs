@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+use usher_engine::start::{Known, start_offset};
+use usher_eventlog::{LogAddress, LogLayout};
 use usher_flows::{Flow, FlowFiles, FlowSource};
 use usher_service::ConfigError;
+use usher_service::options::Environment;
 
+use crate::data::StoreLocation;
 use crate::output;
 
 /// Validates flow files: builds each step with samples of the events that start it. Reports the file, the line and the
@@ -16,11 +21,25 @@ pub(crate) struct CheckArguments {
     /// Location of the flow files.
     #[command(flatten)]
     files: FlowFiles,
+    /// Also check that each flow can start on the log and the store that are there, and that no unfinished run has lost its
+    /// flow.
+    #[arg(long)]
+    start: bool,
+    /// Location of the store, for --start.
+    #[command(flatten)]
+    place: StoreLocation,
+    /// Address of the log, for --start, if it is not in the data directory: `kafka://host:9092` or `sqlite:PATH`.
+    #[arg(long, env = "USHER_LOG")]
+    log: Option<LogAddress>,
+    /// Layout of the log's topics.
+    #[command(flatten)]
+    layout: LogLayout,
 }
 
-pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: &CheckArguments, environment: &Environment) -> anyhow::Result<()> {
     let sources = if arguments.paths.is_empty() { arguments.files.read()? } else { named(&arguments.paths)? };
     let mut problems = Vec::new();
+    let mut flows = Vec::new();
     for source in sources {
         match Flow::check(source) {
             Ok(flow) => {
@@ -34,15 +53,55 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<()> {
                     count => format!("{count} steps"),
                 };
                 output::line(&format!("{file}: good, {steps}, version {version}"))?;
+                flows.push(flow);
             }
-            Err(found) => problems.extend(found),
+            Err(found) => problems.extend(found.iter().map(ToString::to_string)),
         }
     }
-    if problems.is_empty() {
-        return Ok(());
+    if arguments.start {
+        problems.extend(start_problems(arguments, environment, &flows).await?);
     }
-    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Err(ConfigError(told.join("\n")).into())
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems.join("\n")).into()) }
+}
+
+/// Returns why flows cannot start on the log and the store, by the decision that a start makes, one text for each flow. Unfinished runs
+/// of flows without a file are told.
+async fn start_problems(
+    arguments: &CheckArguments,
+    environment: &Environment,
+    flows: &[Flow],
+) -> anyhow::Result<Vec<String>> {
+    let CheckArguments { place, layout, .. } = arguments;
+    let store = place.store().await?;
+    let address = match &arguments.log {
+        Some(address) => address.clone(),
+        None => place.log()?,
+    };
+    let log = usher_eventlog::open(&address, &usher_eventlog::kafka_properties(environment)?).await?;
+    let topic = layout.topics.events();
+    let watermarks = log.watermarks(&topic).await.with_context(|| address.to_string())?;
+    let mut problems = Vec::new();
+    for flow in flows {
+        let places = store.places(&flow.name).await?;
+        let committed = log.committed(&layout.topics.group(&flow.name), &topic).await?;
+        let problem = watermarks.iter().find_map(|(partition, marks)| {
+            let known = Known {
+                committed: committed.get(partition).copied(),
+                stored: places.get(partition).copied(),
+                operator_offset: None,
+            };
+            start_offset(known, marks.low, marks.high, flow.from).err()
+        });
+        problems.extend(problem.map(|problem| format!("{}: {problem}", flow.source.file)));
+    }
+    for (flow, runs) in store.under_way().await? {
+        // Only all files of a folder say which flows are gone.
+        if arguments.paths.is_empty() && !flows.iter().any(|known| known.name == flow) {
+            let runs = if runs == 1 { "1 run waits".to_owned() } else { format!("{runs} runs wait") };
+            output::line(&format!("warning: flow {flow} has no good file: {runs} until it is back under that name"))?;
+        }
+    }
+    Ok(problems)
 }
 
 /// Reads the flows of folders, and single flow files with the templates beside each.

@@ -79,7 +79,7 @@ async fn program() -> ExitCode {
         },
         Command::Up(arguments) => up::run(arguments, environment).await,
         Command::Send(arguments) => send::run(arguments, &environment).await,
-        Command::Check(arguments) => check::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments, &environment).await,
         Command::Runs(arguments) => runs::run(arguments).await,
         Command::Dlq(arguments) => dlq::run(arguments, &environment).await,
         Command::Pause(arguments) => pause::run(arguments, true).await,

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use usher_engine::clock::ClockState;
+use usher_engine::start::CannotStart;
 use usher_engine::{
     AheadRange, ChangeKind, Changed, Engine, Input, LogCommand, Run, RunState, Step, StoreRequest, StoreWrite,
     dead_letter_change,
@@ -19,7 +20,7 @@ use usher_engine::{
 use usher_eventlog::{Log, LogEvent, LogLayout, Subscription};
 use usher_flows::Flow;
 use usher_proto::{Epoch, Partition, Reason};
-use usher_service::{Readiness, clock, exit, telemetry};
+use usher_service::{ConfigError, Readiness, clock, exit, telemetry};
 use usher_store::FlowStore;
 
 use super::arrivals::{self, Meaning};
@@ -290,7 +291,10 @@ impl JoinedConsumer {
             Step::Log(command) => self.command(command),
             Step::Fail(partition, problem) => {
                 let flow = self.consumer.flow.name.clone();
-                self.fail(DispatcherError::CannotStart { flow, partition, problem });
+                let error = DispatcherError::CannotStart { flow, partition, problem };
+                // This one is mended in the flow's file. It is an invalid configuration, as a mistake in the file is.
+                let is_setting = problem == CannotStart::FromRequired;
+                self.fail(if is_setting { ConfigError(error.to_string()).into() } else { error });
             }
             Step::Execute { run, epoch, permit } => {
                 let executor = self.consumer.executor.clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use usher_tests::eventually;
-use usher_tests::program::Program;
+use usher_tests::program::{Program, programs};
 use usher_tests::test_env::{SECRET, SOON};
 
 use super::up::{ended, up, usher};
@@ -24,6 +24,19 @@ fn flow(folder: &Path, name: &str, steps: &str) {
     let text = format!("on = [\"clerk/user.created\"]\nfrom = \"now\"\n{steps}");
     std::fs::create_dir_all(folder.join("flows")).unwrap();
     std::fs::write(folder.join(format!("flows/{name}.toml")), text).unwrap();
+}
+
+/// Runs `usher check --start` for the folder. Returns the exit code and both streams.
+fn checked(folder: &Path) -> (i32, String) {
+    let output = std::process::Command::new(programs().join("usher"))
+        .args(["check", "--start"])
+        .env_clear()
+        .env("USHER_DATA", folder.join("data"))
+        .env("USHER_FLOWS", folder.join("flows"))
+        .output()
+        .expect("usher runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().expect("an exit code"), String::from_utf8(text).expect("UTF-8"))
 }
 
 /// Returns the runs of a flow.
@@ -218,6 +231,34 @@ async fn only_the_named_flows_run_and_a_name_that_is_not_there_is_refused() {
     let mut program = up(folder.path(), &[], &[("USHER_FLOW", "emial")]);
     assert_eq!(program.ended(SOON).await.code(), Some(64));
     assert!(program.output().contains("there is no flow \"emial\""), "{}", program.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_stop_the_next_start_is_told_while_the_process_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    flow(folder.path(), "drip", &format!("{WAIT}{MAIL}"));
+    let flows = folder.path().join("flows").display().to_string();
+    let mut program = up(folder.path(), &["--flows", &flows], &[]);
+    program.says(SCREEN_ENDS).await;
+    usher(folder.path(), &["send", "user.created"]);
+    let waits = || async { runs(folder.path(), "drip").pop().filter(|run| run["state"] == "waiting") };
+    eventually("the run waits", SOON, waits).await;
+    assert_eq!(checked(folder.path()).0, 0);
+
+    flow(folder.path(), "later", MAIL);
+    std::fs::write(folder.path().join("flows/late.toml"), format!("on = [\"clerk/user.created\"]\n{MAIL}")).unwrap();
+    std::fs::rename(folder.path().join("flows/drip.toml"), folder.path().join("flows/drop.toml")).unwrap();
+    let (code, told) = checked(folder.path());
+    assert_eq!(code, 64, "{told}");
+    let late = "flows/late.toml: the flow is new and the log already holds events: say from = ";
+    assert!(told.contains(late) && !told.contains("later.toml: the flow"), "{told}");
+    assert!(told.contains("warning: flow drip has no good file: 1 run waits until it is back"), "{told}");
+
+    // The start says the same, with the same exit code.
+    stopped(program).await;
+    let mut program = up(folder.path(), &["--flows", &flows], &[]);
+    assert_eq!(program.ended(SOON).await.code(), Some(64));
+    assert!(program.output().contains("the log already holds events: say from"), "{}", program.output());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

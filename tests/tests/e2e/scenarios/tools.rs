@@ -186,7 +186,12 @@ async fn the_split_services_refuse_an_embedded_log() {
 
 #[tokio::test]
 async fn a_setting_that_is_wrong_is_named_with_what_would_be_right() {
-    let good = [("USHER_LOG", "kafka://127.0.0.1:1"), ("USHER_STORE", "sqlite:/tmp/x.db")];
+    let good = [
+        ("USHER_LOG", "kafka://127.0.0.1:1"),
+        ("USHER_STORE", "sqlite:/tmp/x.db"),
+        ("USHER_LISTEN", "127.0.0.1:0"),
+        ("USHER_ADMIN", "127.0.0.1:0"),
+    ];
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").display().to_string();
     for (name, arguments, more, expected) in [
