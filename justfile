@@ -66,6 +66,10 @@ services-down:
 judge what:
     .ci/services.sh judge {{ what }}
 
+# What is installed without building: an archive and a Debian package in target/dist; `just dist image`: the image
+dist *what:
+    deploy/dist.sh {{ what }}
+
 # What CI runs, services and all
 ci:
     bash .ci/run

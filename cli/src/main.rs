@@ -61,8 +61,13 @@ enum Command {
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// One file is the services, too, if it is called by their names: an image or a package then needs only one.
 fn main() -> ExitCode {
-    runtime::run(program())
+    match options::program_name().as_deref() {
+        Some("usher-ingest") => runtime::run(usher_ingest::program()),
+        Some("usher-dispatcher") => runtime::run(usher_dispatcher::program()),
+        _ => runtime::run(program()),
+    }
 }
 
 async fn program() -> ExitCode {

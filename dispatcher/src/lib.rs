@@ -7,7 +7,9 @@ pub mod orders;
 
 mod delivery;
 mod metrics;
+mod service;
 
 pub use config::DispatcherConfig;
 pub use delivery::{Dispatcher, DispatcherError, first_claims};
 pub use metrics::METRICS;
+pub use service::program;

@@ -13,6 +13,7 @@ mod published;
 mod refusals;
 mod room;
 mod server;
+mod service;
 #[cfg(test)]
 mod testing;
 mod unsubscribe;
@@ -20,3 +21,4 @@ mod unsubscribe;
 pub use config::IngestConfig;
 pub use metrics::METRICS;
 pub use server::{NEEDS, router};
+pub use service::program;

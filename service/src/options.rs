@@ -138,6 +138,12 @@ pub fn parse<T: CommandFactory + FromArgMatches>(environment: &Environment) -> R
     parse_from(std::env::args_os(), environment)
 }
 
+/// Returns the name by which the process was started, without its folder. `None` if there is none, or it is not UTF-8.
+pub fn program_name() -> Option<String> {
+    let path = std::path::PathBuf::from(std::env::args_os().next()?);
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
 fn parse_from<T: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
