@@ -6,6 +6,7 @@
 
 mod controls;
 mod cost;
+mod deploy;
 mod log;
 mod metrics;
 mod scenarios;
