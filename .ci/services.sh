@@ -7,6 +7,7 @@
 #   services.sh jars        only fetches the broker's jars
 #   services.sh missing     names the Debian packages that are not there yet
 #   services.sh typos       checks spelling and vocabulary
+#   services.sh book        builds the documentation as a book, into target/book
 #   services.sh deny        checks licences, versions and sources of dependencies
 #   services.sh advisories  compares dependencies with RustSec's advisories, which it fetches from GitHub
 #
@@ -188,6 +189,7 @@ case "${1:-} $#" in
     typos_install
     cd "$root" && exec "$program"
     ;;
+  'book 1') book ;;
   'deny 1')
     deny_install
     cd "$root" && exec "$program" --locked check licenses bans sources
@@ -196,5 +198,5 @@ case "${1:-} $#" in
     deny_install
     cd "$root" && exec "$program" --locked check advisories
     ;;
-  *) die "usage: services.sh judge WHAT | up DIR | down DIR | jars | missing | typos | deny | advisories" ;;
+  *) die "usage: services.sh judge WHAT | up DIR | down DIR | jars | missing | typos | book | deny | advisories" ;;
 esac

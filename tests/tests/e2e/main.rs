@@ -7,6 +7,7 @@
 mod controls;
 mod cost;
 mod deploy;
+mod docs;
 mod log;
 mod metrics;
 mod scenarios;
