@@ -9,7 +9,7 @@
 #   dist.sh image    builds the image usher:VERSION and usher:local
 #
 # There is one program: `usher-ingest` and `usher-dispatcher` are names of it, by which it is the services. It needs glibc of
-# the machine that built it or newer, OpenSSL 3 and zlib. USHER_DIST_PROGRAM names a program that is built already.
+# the machine that built it or newer, OpenSSL 3 and zlib. DIST_PROGRAM names a program that is built already.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,14 +24,16 @@ fi
 triple=$(rustc -vV | sed -n 's/^host: //p')
 dist=target/dist
 name=usher-$version-$triple
-program=${USHER_DIST_PROGRAM:-}
+program=${DIST_PROGRAM:-}
 if [[ -z $program ]]; then
   cargo build --release --locked --package usher-cli --bin usher --features kafka-tls
   program=${CARGO_TARGET_DIR:-target}/release/usher
 fi
 
+# asked WORDS...: what the program answers. Without the environment, in which there may be settings for another one.
+asked() { env -i "$program" "$@"; }
 # offers COMMAND: true if the program has it.
-offers() { "$program" help "$1" >/dev/null 2>&1; }
+offers() { asked help "$1" >/dev/null 2>&1; }
 
 # The same files for all, below a folder as they are below /usr.
 rm -rf "$dist"
@@ -47,12 +49,13 @@ if offers completions; then
       fish) file=fish/vendor_completions.d/usher.fish ;;
     esac
     mkdir -p "$tree/share/$(dirname "$file")"
-    "$program" completions "$shell" >"$tree/share/$file"
+    asked completions "$shell" >"$tree/share/$file"
   done
 fi
 if offers man; then
   mkdir -p "$tree/share/man/man1"
-  "$program" man >"$tree/share/man/man1/usher.1"
+  # A page for each command, from a program that has them apart.
+  asked man --to "$tree/share/man/man1" 2>/dev/null || asked man >"$tree/share/man/man1/usher.1"
 fi
 mkdir -p "$tree/share/usher" "$tree/share/doc/usher"
 cp -r flows "$tree/share/usher/flows"
