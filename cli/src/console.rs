@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use usher_console::ConsoleConfig;
+use usher_console::{ConsoleConfig, ConsoleLinks};
 use usher_service::options::Environment;
 use usher_service::{http, listen, shutdown, telemetry};
 
@@ -31,7 +31,9 @@ pub(crate) async fn run(arguments: ConsoleArguments, environment: Environment) -
     let config = ConsoleConfig::new(address, &environment)?.acting_as(&target.by);
     let place = config.describe_place(address);
     let commands = target.commands(&environment).await?;
-    let router = usher_console::router(config, commands.store().clone(), Some(commands), stop.clone());
+    let store = commands.store().clone();
+    let links = ConsoleLinks { commands: Some(commands), lab: None };
+    let router = usher_console::router(config, store, links, stop.clone());
     output::notice(&format!("usher console is ready: {place}"));
     if shutdown::drain(&stop, http::serve(listener, router, stop.clone())).await.is_none() {
         tracing::warn!("drain deadline passed with requests in flight");

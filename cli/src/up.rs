@@ -16,7 +16,7 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use usher_console::ConsoleConfig;
+use usher_console::{ConsoleConfig, ConsoleLinks};
 use usher_dispatcher::operator::OperatorCommands;
 use usher_dispatcher::{Dispatcher, DispatcherConfig};
 use usher_eventlog::{LogAddress, LogLayout, LogWatch};
@@ -172,8 +172,9 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     let from = arguments.files.folder.as_ref().map_or_else(|| "built in".to_owned(), |from| from.display().to_string());
     let watched = if arguments.watch { ", whose changes take effect" } else { "" };
     let flows = format!("{} ({from}{watched})", names.join(", "));
+    let shown = lab.as_ref().map(|lab| lab.lab().clone());
     let lab = lab.map(|lab| tokio::spawn(parts.clone().watch("the lab", lab_stop.clone(), lab.stopped())));
-    let admin = AdminServer { listener: admin, console };
+    let admin = AdminServer { listener: admin, console, lab: shown };
     let served = serve(&ingest, (dispatcher, reload), listener, admin, &parts, || {
         data.announce(&addresses)?;
         let screen = Screen {
@@ -301,6 +302,8 @@ impl Parts {
 struct AdminServer {
     listener: TcpListener,
     console: ConsoleConfig,
+    /// The lab that the console shows; `None` if there is none.
+    lab: Option<Lab>,
 }
 
 /// Starts the dispatcher first, then ingest: no event is accepted before every flow has its first offsets.
@@ -342,7 +345,8 @@ async fn start(
     // A pool of its own, so that a page that reads much does not delay the flows.
     let store = Arc::new(SqlStore::reader(Database::open(&dispatcher.store.existing())?));
     let commands = OperatorCommands::new(log.clone(), dispatcher.layout.clone(), store.clone());
-    let console = usher_console::router(admin.console, store, Some(commands), stop.clone());
+    let links = ConsoleLinks { commands: Some(commands), lab: admin.lab };
+    let console = usher_console::router(admin.console, store, links, stop.clone());
     let scrapes = Scrapes::default();
     let metrics = CurrentMetrics::default();
     registry.register(Box::new(metrics.clone()))?;

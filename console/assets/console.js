@@ -1,5 +1,5 @@
-// Two conveniences; every page works without them. `/` goes to the search box, and pages that show the newest are live: when
-// the server tells that something has changed, the page is fetched again and its live part replaced, unless somebody is busy in it.
+// Conveniences; every page works without them. `/` goes to the search box, a button tells how many rows are ticked, and pages
+// that show the newest are live: when the server tells that something has changed, the page is fetched again and its live part replaced, unless somebody is busy in it.
 "use strict";
 
 document.addEventListener("keydown", (event) => {
@@ -13,6 +13,15 @@ document.addEventListener("keydown", (event) => {
     }
   }
 });
+
+const countPicks = () => {
+  const button = document.querySelector("[data-count-picks]");
+  if (!button) return;
+  const count = button.form.querySelectorAll("input[name=pick]:checked").length;
+  button.textContent = count === 0 ? "Redrive the chosen ones …" : "Redrive these " + count + " chosen …";
+};
+document.addEventListener("change", countPicks);
+window.addEventListener("pageshow", countPicks);
 
 const part = () => document.querySelector("[data-part]");
 

@@ -2,19 +2,20 @@
 
 use serde::Deserialize;
 use usher_dispatcher::operator::{
-    CommandTarget, MAX_DEATHS, OperatorCommands, RedrivePlan, confirmed_pause, describe_pause,
+    CommandTarget, DEFAULT_REDRIVE_RATE, MAX_DEATHS, MAX_REDRIVE_RATE, OperatorCommands, RedrivePlan, confirmed_pause,
+    describe_pause, redrive_id, redrive_rows,
 };
 use usher_proto::{EventRef, Timestamp};
 use usher_service::clock;
-use usher_store::{RunFilter, RunRecord};
+use usher_store::{NewRedrive, RunFilter, RunRecord};
 
 use crate::Console;
 use crate::access::Caller;
-use crate::model::{DeadLetters, DeadSelection};
+use crate::model::{DeadFilter, DeadLetters};
 use crate::problem::ConsoleError;
 
-/// Largest number of dead letters that one redrive takes up: it is done while the operator waits.
-pub(crate) const MOST_REDRIVEN: usize = 1_000;
+/// Number of runs from which on an operator types the number before a redrive.
+pub(crate) const TYPED_FROM: usize = 100;
 /// Longest reason of a pause, in characters.
 const LONGEST_REASON: usize = 300;
 
@@ -126,61 +127,106 @@ pub(crate) async fn rerun(console: &Console, caller: &Caller, asked: &RunCommand
 
 /// A plan of a redrive, and what it leaves out.
 pub(crate) struct RedriveChoice {
-    /// The runs, in order; at most [`MOST_REDRIVEN`].
+    /// The runs, in order.
     pub(crate) targets: Vec<CommandTarget>,
     /// Number of dead letters that match.
     pub(crate) matching: usize,
-    /// Number of those that have died too often.
+    /// True if there are older dead letters that were not looked at.
+    pub(crate) more: bool,
+    /// Number of those that match and have died too often.
     pub(crate) too_often: usize,
-    /// Number of those that the next redrive would take up.
-    pub(crate) later: usize,
     /// Dead letters that were given up after this time are not touched.
     pub(crate) until: Timestamp,
 }
 
+impl RedriveChoice {
+    /// Returns true if the operator types the number of runs.
+    pub(crate) fn is_typed(&self) -> bool {
+        self.targets.len() >= TYPED_FROM
+    }
+}
+
 /// Plans a redrive of the dead letters of a selection, without doing anything.
-pub(crate) async fn plan_redrive(console: &Console, of: &DeadSelection) -> Result<RedriveChoice, ConsoleError> {
-    let letters = DeadLetters::read(console, of, clock::now()).await?;
+pub(crate) async fn plan_redrive(console: &Console, of: &DeadFilter) -> Result<RedriveChoice, ConsoleError> {
+    let now = clock::now();
+    let letters = DeadLetters::read_all(console, &of.read(console, now).await?, now).await?;
     let matching = letters.rows.len();
-    let RedrivePlan { mut targets, too_often } = RedrivePlan::new(letters.targets(), MAX_DEATHS);
-    let later = targets.len().saturating_sub(MOST_REDRIVEN);
-    targets.truncate(MOST_REDRIVEN);
-    Ok(RedriveChoice { targets, matching, too_often, later, until: letters.until })
+    let RedrivePlan { targets, too_often } = RedrivePlan::new(letters.targets(), MAX_DEATHS);
+    Ok(RedriveChoice { targets, matching, more: letters.more, too_often, until: letters.until })
 }
 
-/// The result of a redrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct RedriveResult {
-    /// Number of runs that are queued again.
-    pub(crate) taken_up: usize,
-    /// Number of runs that were dead no longer.
-    pub(crate) nothing: usize,
-    /// Number of commands that no replica has carried out yet.
-    pub(crate) open: usize,
+/// An order to redrive.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RedriveOrder {
+    /// Number of runs that the operator has confirmed.
+    pub(crate) runs: Option<usize>,
+    /// The number as the operator has typed it; wanted from [`TYPED_FROM`] runs on.
+    pub(crate) typed: Option<usize>,
+    /// Largest number of commands a second.
+    pub(crate) rate: Option<u32>,
 }
 
-/// Takes up the dead letters of a selection again. `expected` is the number that the operator has confirmed.
+/// Begins a redrive of the dead letters of a selection, and returns its id. It is carried out by the process of the console
+/// that holds it, whether or not anybody looks.
 pub(crate) async fn redrive(
     console: &Console,
     caller: &Caller,
-    of: &DeadSelection,
-    expected: Option<usize>,
-) -> Result<RedriveResult, ConsoleError> {
-    if of.until.is_none() {
-        return Err(ConsoleError::BadRequest(
-            "until: the time of the dry run is wanted, so that later dead letters stay".to_owned(),
-        ));
+    of: &DeadFilter,
+    order: &RedriveOrder,
+) -> Result<String, ConsoleError> {
+    let bad = |why: &str| ConsoleError::BadRequest(why.to_owned());
+    let Some(runner) = console.redrives() else { return Err(ConsoleError::NoLog) };
+    if of.until.is_empty() {
+        return Err(bad("until: the time of the dry run is wanted, so that later dead letters stay"));
+    }
+    let Some(expected) = order.runs else {
+        return Err(bad("runs: the number of runs that the dry run has told is wanted"));
+    };
+    let rate = order.rate.unwrap_or(DEFAULT_REDRIVE_RATE);
+    if !(1..=MAX_REDRIVE_RATE).contains(&rate) {
+        return Err(ConsoleError::BadRequest(format!("rate: a whole number from 1 to {MAX_REDRIVE_RATE}, a second")));
+    }
+    if expected >= TYPED_FROM && order.typed != Some(expected) {
+        return Err(ConsoleError::BadRequest(format!("{expected} runs: type this number to confirm it")));
+    }
+    let selection = serde_urlencoded::to_string(of.parts()).unwrap_or_default();
+    let until: Timestamp = of.until.parse().map_err(|error| ConsoleError::BadRequest(format!("until: {error}")))?;
+    let id = redrive_id(&selection, until, expected);
+    // The same order, sent twice.
+    if console.store().redrive(&id).await?.is_some() {
+        return Ok(id);
     }
     let choice = plan_redrive(console, of).await?;
-    if let Some(expected) = expected
-        && expected != choice.targets.len()
-    {
+    if expected != choice.targets.len() {
         let why = format!("{expected} runs were confirmed, and it would be {} now: look again", choice.targets.len());
         return Err(ConsoleError::Conflict(why));
     }
-    let came = commands(console)?.redrive(&choice.targets, None, &caller.name).await?;
-    let taken_up = came.count("queued");
-    Ok(RedriveResult { taken_up, nothing: came.came.len() - taken_up, open: came.open.values().sum() })
+    if choice.targets.is_empty() {
+        return Err(ConsoleError::Conflict("there is nothing to redrive".to_owned()));
+    }
+    let redrive = NewRedrive {
+        id: id.clone(),
+        at: clock::now(),
+        who: caller.name.clone(),
+        until,
+        selection,
+        skipped: i64::try_from(choice.too_often).unwrap_or(i64::MAX),
+        rate: i64::from(rate),
+    };
+    console.store().begin_redrive(&redrive, &redrive_rows(&choice.targets)).await?;
+    runner.wake();
+    Ok(id)
+}
+
+/// Stops a redrive: what is asked for goes on, nothing more is.
+pub(crate) async fn stop_redrive(console: &Console, caller: &Caller, id: &str) -> Result<(), ConsoleError> {
+    if console.store().redrive(id).await?.is_none() {
+        return Err(ConsoleError::NotFound(format!("there is no redrive {id}")));
+    }
+    match console.store().stop_redrive(id, &caller.name, clock::now()).await? {
+        true => Ok(()),
+        false => Err(ConsoleError::Conflict("the redrive has ended, or is stopped already".to_owned())),
+    }
 }
 
 /// Records that the caller sees personal data unmasked. To be called before it is shown.

@@ -6,7 +6,7 @@
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::de::DeserializeOwned;
@@ -14,14 +14,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use usher_proto::Timestamp;
 use usher_service::clock;
+use usher_store::DeadLetterCursor;
 
 use crate::Console;
-use crate::actions::{self, CameOf, FlowAction, RedriveChoice, RedriveResult, RunCommand};
+use crate::actions::{self, CameOf, FlowAction, RedriveChoice, RedriveOrder, RunCommand};
 use crate::guard::Visit;
 use crate::mask::Masking;
 use crate::model::{
-    self, CauseGroup, DeadLetters, DeadSelection, EventDetail, EventList, EventListQuery, FlowDetail, OverviewAnswer,
-    PersonDetail,
+    self, CauseGroup, DeadFilter, DeadLetters, EventDetail, EventList, EventListQuery, FlowDetail, OverviewAnswer,
+    PersonDetail, RedriveDetail,
 };
 use crate::problem::{ApiProblem, ConsoleError};
 
@@ -78,11 +79,13 @@ pub(crate) async fn show_event(
 #[derive(Debug, Deserialize)]
 pub(crate) struct AskedPerson {
     id: String,
+    /// Only the runs that were admitted before this time.
+    before: Option<Timestamp>,
 }
 
 pub(crate) async fn person(State(console): State<Console>, query: Asked<AskedPerson>) -> ApiAnswer<PersonDetail> {
-    let AskedPerson { id } = asked(query)?;
-    Ok(Json(model::person_detail(&console, &id, Masking::Masked, clock::now()).await?))
+    let AskedPerson { id, before } = asked(query)?;
+    Ok(Json(model::person_detail(&console, &id, before, Masking::Masked, clock::now()).await?))
 }
 
 pub(crate) async fn show_person(
@@ -90,29 +93,49 @@ pub(crate) async fn show_person(
     Extension(visit): Extension<Visit>,
     given: Bytes,
 ) -> ApiAnswer<PersonDetail> {
-    let AskedPerson { id } = body(&given)?;
-    model::person_detail(&console, &id, Masking::Masked, clock::now()).await?;
+    let AskedPerson { id, before } = body(&given)?;
+    model::person_detail(&console, &id, before, Masking::Masked, clock::now()).await?;
     actions::record_shown(&console, &visit.caller, &id).await?;
-    Ok(Json(model::person_detail(&console, &id, Masking::Shown, clock::now()).await?))
+    Ok(Json(model::person_detail(&console, &id, before, Masking::Shown, clock::now()).await?))
 }
 
-/// Selection of dead letters.
+/// Selection of dead letters, in an address.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AskedDead {
-    flow: Option<String>,
-    reason: Option<String>,
-    cause: Option<String>,
-    until: Option<Timestamp>,
-    /// Number of runs that was confirmed; only of a redrive.
-    runs: Option<usize>,
+    flow: String,
+    reason: String,
+    cause: String,
+    person: String,
+    within: String,
+    since: String,
+    until: String,
+    /// The place at which the page begins; only of the list.
+    after: String,
 }
 
 impl AskedDead {
-    fn selection(&self) -> DeadSelection {
-        let Self { flow, reason, cause, until, runs: _ } = self.clone();
-        DeadSelection { flow, reason, cause, until }
+    fn filter(&self) -> DeadFilter {
+        let Self { flow, reason, cause, person, within, since, until, after: _ } = self.clone();
+        DeadFilter { flow, reason, cause, person, within, since, until, ..DeadFilter::default() }
     }
+}
+
+/// Order to redrive, with the selection of a dry run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AskedRedrive {
+    flow: String,
+    reason: String,
+    cause: String,
+    person: String,
+    within: String,
+    since: String,
+    until: String,
+    /// Number of runs that the dry run has told.
+    runs: Option<usize>,
+    /// Largest number of commands a second.
+    rate: Option<u32>,
 }
 
 /// One dead letter.
@@ -131,7 +154,12 @@ struct DeadLetterAnswer {
 }
 
 pub(crate) async fn dead_letters(State(console): State<Console>, query: Asked<AskedDead>) -> ApiAnswer<Value> {
-    let letters = DeadLetters::read(&console, &asked(query)?.selection(), clock::now()).await?;
+    let asked = asked(query)?;
+    let after = (!asked.after.is_empty()).then(|| asked.after.parse::<DeadLetterCursor>()).transpose();
+    let after = after.map_err(|error| ConsoleError::BadRequest(format!("after: {error}")))?;
+    let now = clock::now();
+    let selection = asked.filter().read(&console, now).await?;
+    let page = DeadLetters::page(&console, &selection, after, MOST, now).await?;
     let answer = |row: &usher_store::DeadLetterRow| DeadLetterAnswer {
         flow: row.flow.clone(),
         event: row.reference.to_string(),
@@ -143,8 +171,9 @@ pub(crate) async fn dead_letters(State(console): State<Console>, query: Asked<As
         deaths: row.deaths,
         given_up_at: row.ended_at,
     };
-    let rows: Vec<DeadLetterAnswer> = letters.rows.iter().take(MOST).map(answer).collect();
-    Ok(Json(json!({ "count": letters.count(), "until": letters.until, "dead_letters": rows })))
+    let rows: Vec<DeadLetterAnswer> = page.rows.iter().map(answer).collect();
+    let until = selection.until.unwrap_or(now);
+    Ok(Json(json!({ "until": until, "dead_letters": rows, "next": page.next.map(|next| next.to_string()) })))
 }
 
 /// Dead letters by cause.
@@ -155,15 +184,16 @@ pub(crate) struct CausesAnswer {
 }
 
 pub(crate) async fn causes(State(console): State<Console>, query: Asked<AskedDead>) -> ApiAnswer<CausesAnswer> {
-    let letters = DeadLetters::read(&console, &asked(query)?.selection(), clock::now()).await?;
+    let now = clock::now();
+    let letters = DeadLetters::read(&console, &asked(query)?.filter().read(&console, now).await?, now).await?;
     Ok(Json(CausesAnswer { until: letters.until, causes: letters.causes() }))
 }
 
 pub(crate) async fn plan_redrive(State(console): State<Console>, query: Asked<AskedDead>) -> ApiAnswer<Value> {
-    let choice = actions::plan_redrive(&console, &asked(query)?.selection()).await?;
-    let RedriveChoice { targets, matching, too_often, later, until } = choice;
+    let choice = actions::plan_redrive(&console, &asked(query)?.filter()).await?;
+    let RedriveChoice { targets, matching, more, too_often, until } = choice;
     Ok(Json(
-        json!({ "matching": matching, "runs": targets.len(), "too_often": too_often, "later": later, "until": until }),
+        json!({ "matching": matching, "runs": targets.len(), "too_often": too_often, "more": more, "until": until }),
     ))
 }
 
@@ -171,9 +201,49 @@ pub(crate) async fn redrive(
     State(console): State<Console>,
     Extension(visit): Extension<Visit>,
     given: Bytes,
-) -> ApiAnswer<RedriveResult> {
-    let asked: AskedDead = body(&given)?;
-    Ok(Json(actions::redrive(&console, &visit.caller, &asked.selection(), asked.runs).await?))
+) -> Result<Response, ApiProblem> {
+    let AskedRedrive { flow, reason, cause, person, within, since, until, runs, rate } = body(&given)?;
+    let filter = DeadFilter { flow, reason, cause, person, within, since, until, ..DeadFilter::default() };
+    let order = RedriveOrder { runs, typed: runs, rate };
+    let id = actions::redrive(&console, &visit.caller, &filter, &order).await?;
+    let detail = model::redrive_detail(&console, &id, clock::now()).await?;
+    Ok((StatusCode::ACCEPTED, Json(detail)).into_response())
+}
+
+/// The page of redrives that is asked for.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AskedRedrives {
+    before: Option<Timestamp>,
+}
+
+pub(crate) async fn redrives(State(console): State<Console>, query: Asked<AskedRedrives>) -> ApiAnswer<Value> {
+    let AskedRedrives { before } = asked(query)?;
+    let before = before.unwrap_or(Timestamp::from_millis(i64::MAX));
+    Ok(Json(json!({ "redrives": model::redrive_list(&console, before, clock::now()).await? })))
+}
+
+/// The redrive that is asked for.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AskedOneRedrive {
+    id: String,
+}
+
+pub(crate) async fn one_redrive(
+    State(console): State<Console>,
+    query: Asked<AskedOneRedrive>,
+) -> ApiAnswer<RedriveDetail> {
+    let AskedOneRedrive { id } = asked(query)?;
+    Ok(Json(model::redrive_detail(&console, &id, clock::now()).await?))
+}
+
+pub(crate) async fn stop_redrive(
+    State(console): State<Console>,
+    Extension(visit): Extension<Visit>,
+    given: Bytes,
+) -> ApiAnswer<RedriveDetail> {
+    let AskedOneRedrive { id } = body(&given)?;
+    actions::stop_redrive(&console, &visit.caller, &id).await?;
+    Ok(Json(model::redrive_detail(&console, &id, clock::now()).await?))
 }
 
 /// The flow that is asked for.

@@ -10,6 +10,8 @@ use crate::access::{AccessPolicy, AllowedHosts};
 
 /// Name of a caller who needs no token, unless another one is set.
 const ON_LOOPBACK: &str = "console";
+/// Retention of ended runs, unless the dispatcher is told another one.
+const RETENTION: &str = "35d";
 /// Shortest token, in bytes: a guess must not succeed.
 const SHORTEST_TOKEN: usize = 16;
 
@@ -21,6 +23,8 @@ pub struct ConsoleConfig {
     pub(crate) base: String,
     /// Name of the environment, shown on every page.
     pub(crate) name: String,
+    /// The retention of ended runs, in words.
+    pub(crate) retention: String,
 }
 
 impl ConsoleConfig {
@@ -68,6 +72,7 @@ impl ConsoleConfig {
                 hosts,
             },
             base: base_path(environment.get("USHER_CONSOLE_BASE_PATH")?)?,
+            retention: environment.get("USHER_RUN_RETENTION")?.unwrap_or_else(|| RETENTION.to_owned()),
             name: environment.get("USHER_CONSOLE_NAME")?.unwrap_or_else(|| address.to_string()),
         })
     }

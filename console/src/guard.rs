@@ -29,11 +29,22 @@ const CONFINED: [(header::HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; \
-         base-uri 'none'; frame-ancestors 'none'",
+         frame-src 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "same-origin"),
     (header::X_FRAME_OPTIONS, "DENY"),
+];
+
+/// The same for the HTML of a mail, which brings its own styles and is shown in a frame of a page: no script runs, nothing is
+/// loaded, no form is sent, no link leads out of the frame.
+const MAIL_CONFINED: [(header::HeaderName, &str); 2] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; \
+         frame-ancestors 'self'; sandbox",
+    ),
+    (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
 ];
 
 /// A route, as the guard knows it.
@@ -139,7 +150,13 @@ pub(crate) async fn admit(State(route): State<GuardedRoute>, request: Request, n
     {
         response.headers_mut().insert(header::SET_COOKIE, fresh);
     }
-    confine(response)
+    let mut response = confine(response);
+    if route.kind == RouteKind::Mail {
+        for (name, value) in MAIL_CONFINED {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+    }
+    response
 }
 
 fn refuse(route: &GuardedRoute, refusal: AccessRefusal, uri: &Uri) -> Response {
@@ -160,7 +177,9 @@ fn refuse(route: &GuardedRoute, refusal: AccessRefusal, uri: &Uri) -> Response {
     }
     match route.kind {
         RouteKind::Page => pages::refusal(&route.console, status, &refusal.to_string()),
-        RouteKind::Api | RouteKind::Asset => problem::answer(route.kind, status, code, &refusal.to_string()),
+        RouteKind::Api | RouteKind::Mail | RouteKind::Asset => {
+            problem::answer(route.kind, status, code, &refusal.to_string())
+        }
     }
 }
 

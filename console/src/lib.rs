@@ -26,7 +26,8 @@ use axum::Router;
 pub use config::ConsoleConfig;
 use live::LiveFeed;
 use tokio_util::sync::CancellationToken;
-use usher_dispatcher::operator::OperatorCommands;
+use usher_dispatcher::operator::{OperatorCommands, RedriveRunner};
+use usher_lab::Lab;
 use usher_store::SqlStore;
 
 /// The parts that all routes share.
@@ -38,6 +39,10 @@ struct ConsoleParts {
     store: Arc<SqlStore>,
     /// `None` if there is no log to which commands could be written.
     commands: Option<OperatorCommands>,
+    /// `None` without commands.
+    redrives: Option<Arc<RedriveRunner>>,
+    /// The lab of the same process; `None` if there is none.
+    lab: Option<Lab>,
     live: LiveFeed,
 }
 
@@ -59,19 +64,43 @@ impl Console {
         self.0.commands.as_ref()
     }
 
+    pub(crate) fn redrives(&self) -> Option<&RedriveRunner> {
+        self.0.redrives.as_deref()
+    }
+
+    pub(crate) fn lab(&self) -> Option<&Lab> {
+        self.0.lab.as_ref()
+    }
+
     pub(crate) fn live(&self) -> &LiveFeed {
         &self.0.live
     }
 }
 
-/// Returns the router of the console. `commands` sends operators' commands; without it, the pages that need it say so. The
-/// streams of live pages end with `stop`.
-pub fn router(
-    config: ConsoleConfig,
-    store: Arc<SqlStore>,
-    commands: Option<OperatorCommands>,
-    stop: CancellationToken,
-) -> Router {
-    let live = LiveFeed::new(store.clone(), stop);
-    routes::router(Console(Arc::new(ConsoleParts { config, store, commands, live })))
+/// The parts of the program that the console shows and acts through, besides the store.
+#[derive(Clone, Default)]
+pub struct ConsoleLinks {
+    /// Sends operators' commands; without it, the pages that need it say so.
+    pub commands: Option<OperatorCommands>,
+    /// The lab that runs in the same process; without it there is no page of the lab.
+    pub lab: Option<Lab>,
+}
+
+/// Returns the router of the console, and carries out redrives from now on. Both, and the streams of live pages, end with
+/// `stop`. Is called in a runtime.
+pub fn router(config: ConsoleConfig, store: Arc<SqlStore>, links: ConsoleLinks, stop: CancellationToken) -> Router {
+    let console = Console::new(config, store, links, stop.clone());
+    if let Some(runner) = &console.0.redrives {
+        tokio::spawn(runner.clone().run(stop));
+    }
+    routes::router(console)
+}
+
+impl Console {
+    fn new(config: ConsoleConfig, store: Arc<SqlStore>, links: ConsoleLinks, stop: CancellationToken) -> Self {
+        let live = LiveFeed::new(store.clone(), stop);
+        let ConsoleLinks { commands, lab } = links;
+        let redrives = commands.clone().map(RedriveRunner::new);
+        Self(Arc::new(ConsoleParts { config, store, commands, redrives, lab, live }))
+    }
 }

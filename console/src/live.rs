@@ -15,7 +15,7 @@ use futures::stream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use usher_proto::Timestamp;
-use usher_store::{EventQuery, SqlStore, StoreError};
+use usher_store::{DeadLetterQuery, EventQuery, SqlStore, StoreError};
 
 use crate::Console;
 
@@ -105,8 +105,12 @@ async fn fingerprint(store: &SqlStore) -> Result<u64, StoreError> {
     for event in store.events(&EventQuery::default(), NEWEST).await?.events {
         format!("{event:?}").hash(&mut hasher);
     }
-    for dead in store.dead_letters(Timestamp::from_millis(i64::MAX), NEWEST).await? {
+    for dead in store.dead_letters(&DeadLetterQuery::default(), NEWEST).await? {
         (dead.reference.as_str(), dead.flow, dead.ended_at.millis()).hash(&mut hasher);
+    }
+    for redrive in store.open_redrives().await? {
+        (&redrive.id, redrive.stopped_at.map(Timestamp::millis)).hash(&mut hasher);
+        format!("{:?}", store.redrive_counts(&redrive.id).await?).hash(&mut hasher);
     }
     Ok(hasher.finish().max(1))
 }

@@ -5,12 +5,14 @@ pub(crate) mod event;
 pub(crate) mod events;
 pub(crate) mod flow;
 pub(crate) mod flows;
+pub(crate) mod lab;
 pub(crate) mod login;
 pub(crate) mod overview;
 pub(crate) mod person;
 pub(crate) mod redrive;
 pub(crate) mod run;
 pub(crate) mod search;
+pub(crate) mod sparks;
 
 use askama::Template;
 use axum::http::{StatusCode, Uri};
@@ -20,7 +22,8 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use crate::Console;
 use crate::access::AccessRole;
 use crate::guard::{self, Visit};
-use crate::problem::ConsoleError;
+use crate::problem::{self, ConsoleError};
+use crate::routes::RouteKind;
 
 /// Characters that are escaped in the value of a query.
 const IN_QUERY: &AsciiSet = &CONTROLS
@@ -52,6 +55,8 @@ pub(crate) struct Shell {
     pub(crate) title: String,
     /// The page of the navigation.
     pub(crate) page: &'static str,
+    /// True if the lab runs in this process.
+    pub(crate) has_lab: bool,
 }
 
 impl Shell {
@@ -66,6 +71,7 @@ impl Shell {
             signed_in: visit.signed_in,
             title: title.into(),
             page,
+            has_lab: console.lab().is_some(),
         }
     }
 
@@ -81,6 +87,7 @@ impl Shell {
             signed_in: false,
             title: title.to_owned(),
             page: "",
+            has_lab: false,
         }
     }
 
@@ -121,9 +128,9 @@ impl Shell {
     /// Returns the colour of a state, which stands beside its word.
     pub(crate) fn tone(&self, state: &str) -> &'static str {
         match state {
-            "done" | "working" => "good",
-            "dead" => "bad",
-            "running" | "parked" | "paused" | "now" => "wait",
+            "done" | "working" | "closed" => "good",
+            "dead" | "open" | "reject" => "bad",
+            "running" | "parked" | "paused" | "now" | "half open" | "stopping" => "wait",
             _ => "idle",
         }
     }
@@ -164,6 +171,17 @@ pub(crate) fn refusal(console: &Console, status: StatusCode, message: &str) -> R
 pub(crate) async fn not_found(axum::extract::State(console): axum::extract::State<Console>, uri: Uri) -> Response {
     let message = format!("There is no page {}: the console begins at {}/", uri.path(), console.base());
     guard::confine(refusal(&console, StatusCode::NOT_FOUND, &message))
+}
+
+/// Shows the HTML of a mail in a frame, or the sentence of its failure.
+pub(crate) fn answer_mail(html: Result<String, ConsoleError>) -> Response {
+    match html {
+        Ok(html) => Html(html).into_response(),
+        Err(error) => {
+            let (status, code) = error.status();
+            problem::answer(RouteKind::Mail, status, code, &error.to_string())
+        }
+    }
 }
 
 /// Shows a page, or the page of its failure.

@@ -58,7 +58,7 @@ impl ConsoleError {
 pub(crate) fn answer(kind: RouteKind, status: StatusCode, code: &str, message: &str) -> Response {
     match kind {
         RouteKind::Api => (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response(),
-        RouteKind::Page | RouteKind::Asset => (status, format!("{message}\n")).into_response(),
+        RouteKind::Page | RouteKind::Mail | RouteKind::Asset => (status, format!("{message}\n")).into_response(),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::{Console, api, assets, live, pages};
 pub(crate) enum RouteKind {
     /// A page.
     Page,
+    /// The HTML of a mail, which a page shows in a frame: nothing in it runs, and nothing is loaded.
+    Mail,
     /// JSON.
     Api,
     /// A file that is part of the program.
@@ -80,12 +82,19 @@ routes! {
     GET  "/dead"                      Read    Page  => pages::dead::page;
     GET  "/dead/redrive"              Read    Page  => pages::redrive::plan;
     POST "/dead/redrive"              Operate Page  => pages::redrive::run;
+    GET  "/redrives"                  Read    Page  => pages::redrive::list;
+    GET  "/redrive"                   Read    Page  => pages::redrive::page;
+    POST "/redrive/stop"              Operate Page  => pages::redrive::stop;
     GET  "/flows"                     Read    Page  => pages::flows::page;
     GET  "/flow"                      Read    Page  => pages::flow::page;
+    GET  "/flow/mail"                 Read    Mail  => pages::flow::mail;
     POST "/flow/pause"                Operate Page  => pages::flow::pause;
     POST "/flow/resume"               Operate Page  => pages::flow::resume;
     POST "/run/cancel"                Operate Page  => pages::run::cancel;
     POST "/run/rerun"                 Operate Page  => pages::run::rerun;
+    GET  "/lab"                       Read    Page  => pages::lab::page;
+    GET  "/lab/mail"                  Operate Mail  => pages::lab::mail;
+    POST "/lab/fault"                 Operate Page  => pages::lab::fault;
     GET  "/search"                    Read    Page  => pages::search::find;
     GET  "/live"                      Read    Api   => live::stream;
     GET  "/login"                     Public  Page  => pages::login::page;
@@ -104,6 +113,9 @@ routes! {
     GET  "/api/v1/dead-letters/causes" Read   Api   => api::causes;
     GET  "/api/v1/dead-letters/redrive" Read  Api   => api::plan_redrive;
     POST "/api/v1/dead-letters/redrive" Operate Api => api::redrive;
+    GET  "/api/v1/redrives"           Read    Api   => api::redrives;
+    GET  "/api/v1/redrive"            Read    Api   => api::one_redrive;
+    POST "/api/v1/redrive/stop"       Operate Api   => api::stop_redrive;
     GET  "/api/v1/flow"               Read    Api   => api::flow;
     POST "/api/v1/flow/pause"         Operate Api   => api::pause;
     POST "/api/v1/flow/resume"        Operate Api   => api::resume;

@@ -3,15 +3,21 @@
 //! An action on a run is a command in the log ([`crate::orders`]); a replica that owns the run's partition carries it out.
 //! A pause is written to the store. Both are recorded with the operator's name and the time.
 
+mod lag;
 mod pauses;
+mod redrives;
 mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use lag::FlowLag;
 pub use pauses::{CONFIRMED_WITHIN, confirmed_pause, describe_pause};
-pub use status::{AccountStatus, FlowStatus, Need, NeedKind, PartitionStatus, Status, duration, status};
+pub use redrives::{DEFAULT_REDRIVE_RATE, MAX_REDRIVE_RATE, REDRIVE_WINDOW, RedriveRunner, redrive_id, redrive_rows};
+pub use status::{
+    AccountStatus, FlowStatus, Need, NeedKind, PartitionStatus, Status, account_statuses, duration, status,
+};
 use usher_engine::arrival::CommandKind;
 use usher_eventlog::{AppendError, Log, LogError, LogLayout};
 use usher_proto::{EventId, EventRef, Offset, Partition, SubjectId, headers};
@@ -68,6 +74,8 @@ pub struct CommandTarget {
     pub partition: i64,
     /// The offset of the event.
     pub offset: Offset,
+    /// Index, from 0, of the step at which the run stands or has ended.
+    pub step: i64,
     /// Number of times that the run has become dead.
     pub deaths: i64,
     /// Reason for giving it up, as a label; `None` if it is not dead.
@@ -82,6 +90,7 @@ impl From<&RunRecord> for CommandTarget {
             subject: run.subject.clone(),
             partition: run.partition,
             offset: run.offset,
+            step: run.step,
             deaths: run.deaths,
             reason: run.reason.clone(),
         }

@@ -8,33 +8,17 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use usher_dispatcher::operator::CommandTarget;
 use usher_proto::Timestamp;
-use usher_store::{BoundedCount, DeadLetterRow, SCAN};
+use usher_store::{BoundedCount, DeadLetterCursor, DeadLetterQuery, DeadLetterRow, SCAN};
 
-use super::Moment;
+use super::{DeadSelection, Moment};
 use crate::Console;
 use crate::mask::Masking;
 use crate::problem::ConsoleError;
 
-/// Selection of dead letters. A field that is `None` does not restrict it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct DeadSelection {
-    /// Of this flow.
-    pub(crate) flow: Option<String>,
-    /// Given up for this reason.
-    pub(crate) reason: Option<String>,
-    /// Of this cause, by its id.
-    pub(crate) cause: Option<String>,
-    /// Given up until this time.
-    pub(crate) until: Option<Timestamp>,
-}
-
-impl DeadSelection {
-    fn takes(&self, row: &DeadLetterRow) -> bool {
-        self.flow.as_ref().is_none_or(|flow| *flow == row.flow)
-            && self.reason.as_ref().is_none_or(|reason| *reason == row.reason)
-            && self.cause.as_ref().is_none_or(|cause| *cause == cause_id(row))
-    }
-}
+/// Largest number of dead letters that a redrive looks at.
+const MOST_FOR_REDRIVE: usize = 100_000;
+/// Number of dead letters that one look for a page of the list reads.
+const CHUNK: usize = 1_000;
 
 /// The dead letters that one cause has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,15 +51,80 @@ pub(crate) struct DeadLetters {
     now: Timestamp,
 }
 
+/// A page of dead letters, one by one.
+pub(crate) struct DeadLetterPage {
+    /// Newest first.
+    pub(crate) rows: Vec<DeadLetterRow>,
+    /// The place at which the next page begins; `None` if there are no more.
+    pub(crate) next: Option<DeadLetterCursor>,
+}
+
+fn query(of: &DeadSelection, until: Timestamp, after: Option<DeadLetterCursor>) -> DeadLetterQuery {
+    DeadLetterQuery { since: of.since, until: Some(until), subjects: of.subjects.clone(), after }
+}
+
 impl DeadLetters {
     /// Reads the dead letters of a selection, among the newest [`SCAN`].
     pub(crate) async fn read(console: &Console, of: &DeadSelection, now: Timestamp) -> Result<Self, ConsoleError> {
+        Self::read_up_to(console, of, SCAN, now).await
+    }
+
+    /// Reads the dead letters of a selection, among the newest [`MOST_FOR_REDRIVE`].
+    pub(crate) async fn read_all(console: &Console, of: &DeadSelection, now: Timestamp) -> Result<Self, ConsoleError> {
+        Self::read_up_to(console, of, MOST_FOR_REDRIVE, now).await
+    }
+
+    async fn read_up_to(
+        console: &Console,
+        of: &DeadSelection,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<Self, ConsoleError> {
         let until = of.until.unwrap_or(now);
-        let mut rows = console.store().dead_letters(until, SCAN + 1).await?;
-        let more = rows.len() > SCAN;
-        rows.truncate(SCAN);
-        rows.retain(|row| of.takes(row));
+        let mut rows = Vec::new();
+        let mut looked_at = 0;
+        let mut after = None;
+        let more = loop {
+            // One more than is wanted shows if there are more.
+            let mut chunk = console.store().dead_letters(&query(of, until, after), SCAN + 1).await?;
+            let is_full = chunk.len() > SCAN;
+            chunk.truncate(SCAN);
+            looked_at += chunk.len();
+            after = chunk.last().map(DeadLetterCursor::from);
+            rows.extend(chunk.into_iter().filter(|row| of.takes(row)));
+            if !is_full || looked_at >= most {
+                break is_full;
+            }
+        };
         Ok(Self { rows, more, until, now })
+    }
+
+    /// Reads a page of the dead letters of a selection. If few of them match, the page may be short although there are more.
+    pub(crate) async fn page(
+        console: &Console,
+        of: &DeadSelection,
+        after: Option<DeadLetterCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<DeadLetterPage, ConsoleError> {
+        let until = of.until.unwrap_or(now);
+        let mut page = DeadLetterPage { rows: Vec::new(), next: after };
+        let mut looked_at = 0;
+        loop {
+            let chunk = console.store().dead_letters(&query(of, until, page.next.take()), CHUNK).await?;
+            let is_full = chunk.len() == CHUNK;
+            looked_at += chunk.len();
+            page.next = chunk.last().filter(|_| is_full).map(DeadLetterCursor::from);
+            page.rows.extend(chunk.into_iter().filter(|row| of.takes(row)));
+            if page.rows.len() > limit {
+                page.rows.truncate(limit);
+                page.next = page.rows.last().map(DeadLetterCursor::from);
+                return Ok(page);
+            }
+            if page.next.is_none() || looked_at >= SCAN {
+                return Ok(page);
+            }
+        }
     }
 
     /// Returns their number.
@@ -91,6 +140,7 @@ impl DeadLetters {
             subject: row.subject.clone(),
             partition: row.partition,
             offset: row.offset,
+            step: row.step,
             deaths: row.deaths,
             reason: Some(row.reason.clone()),
         };

@@ -26,6 +26,7 @@ pub(crate) struct EventListQuery {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) instance: String,
+    pub(crate) account: String,
     pub(crate) since: String,
     pub(crate) after: String,
 }
@@ -47,6 +48,7 @@ impl EventListQuery {
             state: given::<RunState>("state", &self.state)?,
             kind: given("type", &self.kind)?,
             instance: given("instance", &self.instance)?,
+            account: given("account", &self.account)?,
             since: given::<Timestamp>("since, a time such as 2026-01-31T12:00:00Z", &self.since)?,
             after: given::<EventCursor>("after", &self.after)?,
         })
@@ -59,6 +61,7 @@ impl EventListQuery {
             ("state", &self.state),
             ("type", &self.kind),
             ("instance", &self.instance),
+            ("account", &self.account),
             ("since", &self.since),
         ];
         all.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.as_str())).collect()

@@ -1,11 +1,13 @@
 //! The overview: first what needs somebody, then the flows in figures.
 
 use serde::Serialize;
+use usher_dispatcher::operator::FlowLag;
 use usher_engine::RunState;
 use usher_proto::Timestamp;
-use usher_store::{BoundedCount, FlowCounts};
+use usher_store::{BoundedCount, FlowCounts, RecentRuns};
 
-use super::{CauseGroup, DeadLetters, DeadSelection, Moment};
+use super::standing::{self, FlowFigures};
+use super::{AccountLine, CauseGroup, DeadLetters, DeadSelection, Moment, OverviewFigures};
 use crate::Console;
 use crate::problem::ConsoleError;
 
@@ -54,6 +56,10 @@ pub(crate) struct FlowLine {
     pub(crate) oldest: Option<Moment>,
     /// Receipt of the event of the newest run that has ended.
     pub(crate) newest_ended: Option<Moment>,
+    /// Events in the log that are not admitted yet; `None` if it is not known.
+    pub(crate) lag: Option<FlowLag>,
+    /// Runs whose events were received in the last hour, by minute.
+    pub(crate) recent: RecentRuns,
 }
 
 impl FlowLine {
@@ -75,12 +81,17 @@ pub(crate) struct OverviewAnswer {
     pub(crate) as_of: Moment,
     pub(crate) needs: Vec<OpenMatter>,
     pub(crate) flows: Vec<FlowLine>,
+    pub(crate) accounts: Vec<AccountLine>,
+    pub(crate) figures: OverviewFigures,
 }
 
 /// Returns the overview.
 pub(crate) async fn overview(console: &Console, now: Timestamp) -> Result<OverviewAnswer, ConsoleError> {
     let letters = DeadLetters::read(console, &DeadSelection::default(), now).await?;
     let counts = console.store().flow_counts().await?;
+    let mut figures = FlowFigures::read(console, &counts, now).await?;
+    let accounts = standing::accounts(console, &counts, now).await?;
+    let all = figures.all(letters.rows.iter().map(|row| row.ended_at), letters.more, now);
     let moment = |at| Moment::new(at, now);
     let mut needs: Vec<OpenMatter> = Vec::new();
     for trouble in console.store().troubles(now).await? {
@@ -125,7 +136,10 @@ pub(crate) async fn overview(console: &Console, now: Timestamp) -> Result<Overvi
         },
         oldest: flow.oldest.map(moment),
         newest_ended: flow.newest_ended.map(moment),
+        lag: figures.lags.as_ref().map(|lags| lags.get(&flow.flow).copied().unwrap_or_default()),
+        recent: figures.recent.remove(&flow.flow).unwrap_or_default(),
         flow: flow.flow,
     };
-    Ok(OverviewAnswer { as_of: moment(now), needs, flows: counts.into_iter().map(line).collect() })
+    let flows = counts.into_iter().map(line).collect();
+    Ok(OverviewAnswer { as_of: moment(now), needs, flows, accounts, figures: all })
 }

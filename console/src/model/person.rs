@@ -39,8 +39,8 @@ pub(crate) struct PersonDetail {
     pub(crate) next: Vec<TimelineEntry>,
     /// The past, newest first.
     pub(crate) past: Vec<TimelineEntry>,
-    /// True if older runs are not shown.
-    pub(crate) more: bool,
+    /// The time before which the next page begins; `None` if there are no older runs.
+    pub(crate) older: Option<Timestamp>,
     /// The last known state.
     pub(crate) snapshot: Option<Value>,
     pub(crate) snapshot_at: Option<Moment>,
@@ -49,10 +49,11 @@ pub(crate) struct PersonDetail {
     pub(crate) shown: Vec<RunAction>,
 }
 
-/// Returns a subject with its timeline.
+/// Returns a subject with its timeline: of the runs that were admitted before a time, if one is given.
 pub(crate) async fn person_detail(
     console: &Console,
     id: &str,
+    before: Option<Timestamp>,
     masking: Masking,
     now: Timestamp,
 ) -> Result<PersonDetail, ConsoleError> {
@@ -62,8 +63,14 @@ pub(crate) async fn person_detail(
     let state = store.subject_row(&subject).await?;
     let instance = subject.instance().parse().ok();
     let filter = RunFilter { key: Some(subject.key().to_owned()), instance, ..RunFilter::default() };
-    let mut runs = store.runs(&filter, MOST).await?;
-    let more = runs.len() == usize::try_from(MOST).unwrap_or(usize::MAX);
+    let mut runs = store.runs_before(&filter, before, MOST).await?;
+    // The oldest time is left to the next page, which else would lack the rest of its runs.
+    let is_full = runs.len() == usize::try_from(MOST).unwrap_or(usize::MAX);
+    let oldest = runs.first().map(|run| run.admitted_at);
+    let older = oldest.filter(|oldest| is_full && runs.iter().any(|run| run.admitted_at > *oldest));
+    if let Some(oldest) = older {
+        runs.retain(|run| run.admitted_at > oldest);
+    }
     runs.retain(|run| run.subject == subject);
     if state.is_none() && runs.is_empty() {
         return Err(unknown());
@@ -84,7 +91,7 @@ pub(crate) async fn person_detail(
         instance: subject.instance().to_owned(),
         next: timeline.next,
         past: timeline.past,
-        more,
+        older: older.map(|older| Timestamp::from_millis(older.millis() + 1)),
         snapshot: snapshot.map(|text| masking.json(parse(text))),
         snapshot_at: state.as_ref().map(|state| moment(state.occurred_at)),
         deleted_at: state.as_ref().and_then(|state| state.deleted_at).map(moment),

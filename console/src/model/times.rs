@@ -23,6 +23,11 @@ impl Moment {
         Self { at, now }
     }
 
+    /// Returns the time itself.
+    pub(crate) const fn at(&self) -> Timestamp {
+        self.at
+    }
+
     /// Returns the time for machines.
     pub(crate) fn iso(&self) -> String {
         self.at.to_string()

@@ -4,55 +4,39 @@ use askama::Template;
 use axum::Extension;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use serde::Deserialize;
-use usher_proto::Timestamp;
 use usher_service::clock;
-use usher_store::BoundedCount;
+use usher_store::{BoundedCount, DeadLetterCursor, DeadLetterRow};
 
 use super::{Shell, answer, show};
 use crate::Console;
 use crate::guard::Visit;
 use crate::mask::Masking;
-use crate::model::{CauseGroup, DeadLetters, DeadSelection, Moment};
+use crate::model::{AGES, CauseGroup, DeadFilter, DeadLetterPage, DeadLetters, Moment, pick_id};
 use crate::problem::ConsoleError;
 
 /// Number of dead letters of a page.
 const PAGE: usize = 100;
 
 /// Filters and place in the address.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct DeadAddress {
-    pub(crate) flow: String,
-    pub(crate) reason: String,
-    pub(crate) cause: String,
-    pub(crate) until: String,
-    /// Not empty if they are to be listed one by one.
-    list: String,
-    /// Number of dead letters before the page.
-    skip: usize,
-    taken_up: Option<usize>,
-    nothing: Option<usize>,
-    open: Option<usize>,
+struct DeadAddress {
+    filter: DeadFilter,
+    /// True if they are to be listed one by one.
+    list: bool,
+    after: Option<DeadLetterCursor>,
 }
 
 impl DeadAddress {
-    /// Reads the filters. An empty one restricts nothing.
-    pub(crate) fn read(&self) -> Result<DeadSelection, ConsoleError> {
-        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
-        let until = given(&self.until).map(|text| text.parse::<Timestamp>());
-        let until = until.transpose().map_err(|error| ConsoleError::BadRequest(format!("until: {error}")))?;
-        Ok(DeadSelection { flow: given(&self.flow), reason: given(&self.reason), cause: given(&self.cause), until })
-    }
-
-    /// Returns the filters as they stand in an address.
-    pub(crate) fn parts(&self) -> [(&'static str, &str); 3] {
-        [("flow", &self.flow), ("reason", &self.reason), ("cause", &self.cause)]
+    fn of(pairs: &[(String, String)]) -> Result<Self, ConsoleError> {
+        let value = |name: &str| pairs.iter().find(|(known, value)| known == name && !value.is_empty());
+        let after = value("after").map(|(_, text)| text.parse::<DeadLetterCursor>()).transpose();
+        let after = after.map_err(|error| ConsoleError::BadRequest(format!("after: {error}")))?;
+        Ok(Self { filter: DeadFilter::of(pairs), list: value("list").is_some() || after.is_some(), after })
     }
 }
 
 /// One dead letter of the list.
 struct DeadLine {
+    pick: String,
     at: Moment,
     flow: String,
     step: i64,
@@ -65,63 +49,10 @@ struct DeadLine {
     deaths: i64,
 }
 
-#[derive(Template)]
-#[template(path = "dead.html")]
-struct DeadPage {
-    shell: Shell,
-    address: DeadAddress,
-    count: BoundedCount,
-    causes: Vec<CauseGroup>,
-    lines: Vec<DeadLine>,
-    flows: Vec<String>,
-    until: String,
-    more: bool,
-}
-
-impl DeadPage {
-    fn redrive(&self, cause: &str) -> String {
-        let [flow, reason, own] = self.address.parts();
-        let cause = if cause.is_empty() { own } else { ("cause", cause) };
-        self.shell.link("/dead/redrive", &[flow, reason, cause, ("until", &self.until)])
-    }
-
-    fn list(&self, cause: &str) -> String {
-        let [flow, reason, own] = self.address.parts();
-        let cause = if cause.is_empty() { own } else { ("cause", cause) };
-        self.shell.link("/dead", &[flow, reason, cause, ("list", "1")])
-    }
-
-    fn next(&self) -> String {
-        let [flow, reason, cause] = self.address.parts();
-        let skip = (self.address.skip + PAGE).to_string();
-        self.shell.link("/dead", &[flow, reason, cause, ("list", "1"), ("until", &self.until), ("skip", &skip)])
-    }
-
-    /// Returns what came of the redrive before, in a sentence.
-    fn said(&self) -> String {
-        let Some(taken_up) = self.address.taken_up else { return String::new() };
-        let mut said = format!("{taken_up} runs are queued again.");
-        if let Some(nothing) = self.address.nothing.filter(|count| *count > 0) {
-            said.push_str(&format!(" {nothing} were dead no longer."));
-        }
-        if let Some(open) = self.address.open.filter(|count| *count > 0) {
-            said.push_str(&format!(" {open} are asked for and not taken up yet: does a process work on the flow?"));
-        }
-        said
-    }
-}
-
-pub(crate) async fn page(
-    State(console): State<Console>,
-    Extension(visit): Extension<Visit>,
-    Query(address): Query<DeadAddress>,
-) -> Response {
-    let page = async {
-        let now = clock::now();
-        let letters = DeadLetters::read(&console, &address.read()?, now).await?;
-        let wants_list = !address.list.is_empty();
-        let rows = letters.rows.iter().skip(address.skip).take(if wants_list { PAGE } else { 0 });
-        let line = |row: &usher_store::DeadLetterRow| DeadLine {
+impl DeadLine {
+    fn new(row: &DeadLetterRow, now: usher_proto::Timestamp) -> Self {
+        Self {
+            pick: pick_id(row),
             at: Moment::new(row.ended_at, now),
             flow: row.flow.clone(),
             step: row.step + 1,
@@ -132,16 +63,82 @@ pub(crate) async fn page(
             reason: row.reason.clone(),
             error: Masking::Masked.sentence(&row.error),
             deaths: row.deaths,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "dead.html")]
+struct DeadPage {
+    shell: Shell,
+    filter: DeadFilter,
+    count: BoundedCount,
+    causes: Vec<CauseGroup>,
+    wants_list: bool,
+    is_first: bool,
+    lines: Vec<DeadLine>,
+    next: Option<String>,
+    flows: Vec<String>,
+    until: String,
+    retention: String,
+}
+
+impl DeadPage {
+    fn link(&self, path: &str, cause: &str, more: &[(&str, &str)]) -> String {
+        let mut parts = self.filter.parts();
+        if !cause.is_empty() {
+            parts.retain(|(name, _)| *name != "cause");
+            parts.push(("cause", cause));
+        }
+        parts.extend(more);
+        self.shell.link(path, &parts)
+    }
+
+    fn redrive(&self, cause: &str) -> String {
+        self.link("/dead/redrive", cause, &[("until", &self.until)])
+    }
+
+    fn list(&self, cause: &str) -> String {
+        self.link("/dead", cause, &[("until", &self.filter.until), ("list", "1")])
+    }
+
+    fn older(&self) -> Option<String> {
+        let next = self.next.as_deref()?;
+        Some(self.link("/dead", "", &[("until", &self.until), ("list", "1"), ("after", next)]))
+    }
+
+    fn ages(&self) -> Vec<(&'static str, &'static str)> {
+        AGES.iter().map(|(age, words, _)| (*age, *words)).collect()
+    }
+}
+
+pub(crate) async fn page(
+    State(console): State<Console>,
+    Extension(visit): Extension<Visit>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let page = async {
+        let DeadAddress { filter, list, after } = DeadAddress::of(&pairs)?;
+        let now = clock::now();
+        let selection = filter.read(&console, now).await?;
+        let letters = DeadLetters::read(&console, &selection, now).await?;
+        let is_first = after.is_none();
+        let listed = match list {
+            true => DeadLetters::page(&console, &selection, after, PAGE, now).await?,
+            false => DeadLetterPage { rows: Vec::new(), next: None },
         };
         Ok(show(&DeadPage {
             shell: Shell::new(&console, &visit, "dead", "Dead letters"),
             count: letters.count(),
             causes: letters.causes(),
-            lines: rows.map(line).collect(),
+            wants_list: list,
+            is_first,
+            lines: listed.rows.iter().map(|row| DeadLine::new(row, now)).collect(),
+            next: listed.next.map(|next| next.to_string()),
             flows: console.store().flow_names().await?,
             until: letters.until.to_string(),
-            more: wants_list && letters.rows.len() > address.skip + PAGE,
-            address,
+            retention: console.config().retention.clone(),
+            filter,
         }))
     };
     answer(&console, &visit, page.await)

@@ -78,7 +78,7 @@ fn refused(route: &ConsoleRoute, caller: TestCaller) -> Option<StatusCode> {
     let changes = route.method == RouteMethod::Post;
     let no_role = match (route.kind, changes) {
         (RouteKind::Page, false) => StatusCode::SEE_OTHER, // to the login
-        (RouteKind::Page, true) | (RouteKind::Api | RouteKind::Asset, _) => StatusCode::UNAUTHORIZED,
+        (RouteKind::Page, true) | (RouteKind::Api | RouteKind::Mail | RouteKind::Asset, _) => StatusCode::UNAUTHORIZED,
     };
     match (caller, route.need) {
         (TestCaller::ForeignHost, _) => Some(StatusCode::MISDIRECTED_REQUEST),
@@ -125,7 +125,15 @@ async fn what_changes_something_is_posted_by_an_operator() {
     for route in routes::all() {
         let changes = route.method == RouteMethod::Post;
         let is_session = matches!(route.path, "/login" | "/logout");
-        assert_eq!(route.need == RouteNeed::Operate, changes && !is_session, "{:?} {}", route.method, route.path);
+        // The content of a mail is personal data.
+        let is_content = route.path == "/lab/mail";
+        assert_eq!(
+            route.need == RouteNeed::Operate,
+            changes && !is_session || is_content,
+            "{:?} {}",
+            route.method,
+            route.path
+        );
         let is_public = matches!(route.path, "/login" | "/logout" | "/assets/style.css" | "/assets/console.js");
         assert_eq!(route.need == RouteNeed::Public, is_public, "{}", route.path);
     }
@@ -134,7 +142,8 @@ async fn what_changes_something_is_posted_by_an_operator() {
 #[tokio::test]
 async fn every_answer_is_confined() {
     let console = console_with(&[]).await;
-    let read = routes::all().into_iter().filter(|route| route.method == RouteMethod::Get).map(|route| route.path);
+    let is_read = |route: &ConsoleRoute| route.method == RouteMethod::Get && route.kind != RouteKind::Mail;
+    let read = routes::all().into_iter().filter(is_read).map(|route| route.path);
     for path in read.chain(["/nothing", "/flow/pause"]) {
         let answer = console.get(path).await;
         let policy = answer.headers["content-security-policy"].to_str().expect("text");
@@ -145,6 +154,24 @@ async fn every_answer_is_confined() {
         }
         assert!(!answer.text.contains("<script>"), "{}", path);
     }
+}
+
+#[tokio::test]
+async fn a_mail_brings_its_styles_and_nothing_that_runs_or_leads_out() {
+    let console = console_with(&[]).await;
+    console.fill().await;
+    let page = console.get("/flow?name=email").await.text;
+    let frame = page.split_once("<iframe").expect("a frame").1.split_once('>').expect("an end").0;
+    assert!(frame.contains("sandbox=\"\""), "{frame}");
+    let source = frame.split_once("src=\"").expect("a source").1.split('"').next().expect("an end");
+    let mail = console.get(&source.replace("&#38;", "&")).await;
+    assert_eq!(mail.status, StatusCode::OK, "{}", mail.text);
+    let policy = mail.headers["content-security-policy"].to_str().expect("text");
+    for part in ["default-src 'none'", "sandbox", "form-action 'none'", "frame-ancestors 'self'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("script"), "{policy}");
+    assert_eq!(mail.headers["x-frame-options"], "SAMEORIGIN");
 }
 
 #[tokio::test]

@@ -39,16 +39,94 @@ async fn a_redrive_takes_up_what_was_confirmed_and_nothing_that_died_later() {
     let unsure = json!({"flow": "email", "until": plan["until"], "runs": 5});
     let unsure = console.post_json("/api/v1/dead-letters/redrive", &unsure).await;
     assert!(unsure.status == StatusCode::CONFLICT && unsure.text.contains("would be 2 now"), "{}", unsure.text);
-    // No dispatcher runs here: the commands are in the log, and open.
     let sure = json!({"flow": "email", "until": plan["until"], "runs": 2});
     let came = console.post_json("/api/v1/dead-letters/redrive", &sure).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let redrive = came.json();
     assert_eq!(
-        came.json(),
-        json!({"taken_up": 0, "nothing": 0, "open": 2}),
-        "the one that died later is not among them"
+        (&redrive["runs"], &redrive["standing"], &redrive["who"]),
+        (&json!(2), &json!("running"), &json!("ann"))
     );
+    assert_eq!(redrive["new_since"]["count"], 1, "the one that died later is told apart: {redrive}");
+    let again = console.post_json("/api/v1/dead-letters/redrive", &sure).await;
+    assert_eq!(again.json()["id"], redrive["id"], "an order that is sent twice begins once");
+    assert_eq!(console.get("/api/v1/redrives").await.json()["redrives"].as_array().map(Vec::len), Some(1));
     let misspelt = console.post_json("/api/v1/dead-letters/redrive", &json!({"flwo": "email"})).await;
     assert_eq!(misspelt.status, StatusCode::BAD_REQUEST, "a misspelt filter must not select everything");
+}
+
+#[tokio::test]
+async fn a_large_redrive_is_confirmed_by_its_number_and_chosen_ones_are_the_only_ones() {
+    let console = console_with(&[]).await;
+    for number in 0..100 {
+        console.ended("email", &format!("msg_{number}"), "user_1", 1, RunState::Dead).await;
+    }
+    let plan = console.get("/dead/redrive?flow=email").await.text;
+    assert!(plan.contains("Redrive all 100 matching runs") && plan.contains("Type 100 to confirm"), "{plan}");
+    let until =
+        plan.split_once("name=\"until\" value=\"").expect("a time").1.split('"').next().expect("an end").to_owned();
+    let form = |typed: &'static str| {
+        [("flow", "email"), ("until", until.as_str()), ("runs", "100"), ("typed", typed)].to_vec()
+    };
+    for typed in ["", "99", "many"] {
+        let unsure = console.post_form("/dead/redrive", &form(typed)).await;
+        assert_eq!(unsure.status, StatusCode::BAD_REQUEST, "{typed}: {}", unsure.text);
+    }
+    let list = console.get("/dead?list=1").await.text;
+    let picks: Vec<&str> = list
+        .split("name=\"pick\" value=\"")
+        .skip(1)
+        .take(3)
+        .map(|rest| rest.split('"').next().expect("an end"))
+        .collect();
+    let chosen = format!("/dead/redrive?chosen=1&pick={}", picks.join("&pick="));
+    let plan = console.get(&chosen).await.text;
+    assert!(plan.contains("Redrive these 3 chosen runs"), "{plan}");
+    let none = console.get("/dead/redrive?chosen=1").await;
+    assert_eq!(none.status, StatusCode::BAD_REQUEST, "nothing ticked is not everything: {}", none.text);
+    let mut order = vec![("until", until.as_str()), ("runs", "3")];
+    order.extend(picks.iter().map(|pick| ("pick", *pick)));
+    let begun = console.post_form("/dead/redrive", &order).await;
+    assert_eq!(begun.status, StatusCode::SEE_OTHER, "{}", begun.text);
+    let page = console.get(begun.location()).await.text;
+    assert!(page.contains("0 of 3 are over") && page.contains("3 chosen"), "{page}");
+}
+
+#[tokio::test]
+async fn a_redrive_goes_on_in_the_server_until_it_is_stopped() {
+    let console = console_with(&[]).await;
+    for number in 0..7 {
+        console.ended("email", &format!("msg_{number}"), "user_1", 1, RunState::Dead).await;
+    }
+    let plan = console.get("/api/v1/dead-letters/redrive").await.json();
+    let order = json!({"until": plan["until"], "runs": 7, "rate": 2});
+    let id =
+        console.post_json("/api/v1/dead-letters/redrive", &order).await.json()["id"].as_str().expect("id").to_owned();
+    let runner = console.console.0.redrives.clone().expect("a runner");
+    let stopping = tokio_util::sync::CancellationToken::new();
+    let running = tokio::spawn(runner.run(stopping.clone()));
+    let at = format!("/api/v1/redrive?id={id}");
+    let until = async |asked: i64| loop {
+        let counts = console.get(&at).await.json()["counts"].clone();
+        if counts["asked"].as_i64().expect("a number") >= asked {
+            break counts;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    until(2).await;
+    let stopped = console.post_form("/redrive/stop", &[("id", &id)]).await;
+    assert_eq!(stopped.status, StatusCode::SEE_OTHER, "{}", stopped.text);
+    let counts = until(2).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    let after = console.get(&at).await.json();
+    assert!(after["counts"]["left"].as_i64() >= counts["left"].as_i64().map(|left| left - 1), "{after}");
+    assert!(after["counts"]["left"].as_i64() > Some(0) && after["standing"] == "stopping", "{after}");
+    assert_eq!(console.post_form("/redrive/stop", &[("id", &id)]).await.status, StatusCode::CONFLICT);
+    stopping.cancel();
+    running.await.expect("it ends");
+    // No dispatcher runs here. Another process would ask for nothing that was asked for already.
+    let page = console.get(&format!("/redrive?id={id}&came=left")).await.text;
+    assert!(page.contains("the redrive was stopped before") && page.contains("Stopped by console"), "{page}");
 }
 
 #[tokio::test]

@@ -76,6 +76,11 @@ async fn every_answer_is_as_described() {
         ("/api/v1/dead-letters", "flwo=email"),
         ("/api/v1/dead-letters/causes", ""),
         ("/api/v1/dead-letters/redrive", ""),
+        ("/api/v1/dead-letters", "person=user_dana&within=7d"),
+        ("/api/v1/dead-letters", "within=long"),
+        ("/api/v1/dead-letters", "after=nowhere"),
+        ("/api/v1/redrives", ""),
+        ("/api/v1/redrive", "id=none"),
         ("/api/v1/flow", "name=trial"),
         ("/api/v1/flow", "name=none"),
     ] {
@@ -90,6 +95,8 @@ async fn every_answer_is_as_described() {
         ("/api/v1/person/show", json!({"id": "clerk/default/user_dana"})),
         ("/api/v1/dead-letters/redrive", json!({"until": until, "runs": 99})),
         ("/api/v1/dead-letters/redrive", json!({"until": until, "cause": "none", "runs": 0})),
+        ("/api/v1/dead-letters/redrive", json!({"until": until, "flow": "email", "runs": 2, "rate": 10})),
+        ("/api/v1/redrive/stop", json!({"id": "none"})),
         ("/api/v1/flow/pause", json!({"flow": "email", "why": "a test"})),
         ("/api/v1/flow/resume", json!({"flow": "email"})),
         ("/api/v1/run/cancel", json!({"flow": "trial", "event": reference("msg_open")})),
@@ -99,6 +106,15 @@ async fn every_answer_is_as_described() {
         assert_described(path, "post", &answer);
         covered.insert(("post", path));
     }
+    let redrives = console.get("/api/v1/redrives").await;
+    assert_described("/api/v1/redrives", "get", &redrives);
+    let id = redrives.json()["redrives"][0]["id"].as_str().expect("an id").to_owned();
+    assert_described("/api/v1/redrive", "get", &console.get(&format!("/api/v1/redrive?id={id}")).await);
+    assert_described(
+        "/api/v1/redrive/stop",
+        "post",
+        &console.post_json("/api/v1/redrive/stop", &json!({"id": id})).await,
+    );
     let api = routes::all().iter().filter(|route| route.path.starts_with("/api/")).count();
     assert_eq!(covered.len(), api, "every route is covered: {covered:?}");
 }

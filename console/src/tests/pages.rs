@@ -27,6 +27,9 @@ async fn the_overview_begins_with_what_needs_somebody() {
     console.store.set_paused("trial", true, "ann", Some("new prices at three"), now).await.expect("paused");
     let page = console.get("/").await.text;
     let (needs, flows) = page.split_once("<h2>Flows</h2>").expect("two parts");
+    let recent = flows.split("/events?flow=email&#38;since=").nth(1).expect("a link to the runs of the last hour");
+    assert!(recent.starts_with("20") && recent.contains("Z\">3</a>"), "{recent}");
+    assert!(flows.contains("/events?account=resend\">2</a>"), "runs that ask it: {flows}");
     assert!(needs.contains("2 things need you"), "{needs}");
     assert!(
         needs.contains("trial is paused") && needs.contains("by ann") && needs.contains("new prices at three"),
@@ -53,7 +56,8 @@ async fn a_destination_that_does_not_serve_is_told_until_calls_are_let_through()
 async fn every_number_leads_to_exactly_the_rows_that_it_counts() {
     let console = console_with(&[]).await;
     console.fill().await;
-    let rows = |text: &str| text.matches("<tr><td><time").count();
+    // A dead letter begins with the box by which an operator chooses it.
+    let rows = |text: &str| text.matches("<tr><td><time").count() + text.matches("name=\"pick\"").count();
     for (path, count) in [
         ("/events", 4),
         ("/events?flow=email", 3),
@@ -67,10 +71,19 @@ async fn every_number_leads_to_exactly_the_rows_that_it_counts() {
         ("/events?instance=staging", 0),
         ("/dead?flow=email&list=1", 2),
         ("/dead?flow=trial&list=1", 0),
+        ("/dead?list=1&person=user_dana", 1),
+        ("/dead?list=1&person=clerk/default/user_dana&flow=trial", 0),
+        ("/dead?list=1&person=nobody@work.test", 0),
+        ("/dead?list=1&within=1h", 2),
+        ("/dead?list=1&within=1h&until=2026-01-01T00:00:00Z", 0),
+        ("/events?account=resend", 2),
+        ("/events?account=stripe", 0),
     ] {
         let answer = console.get(path).await;
         assert_eq!((answer.status, rows(&answer.text)), (StatusCode::OK, count), "{path}: {}", answer.text);
     }
+    let bad = console.get("/dead?within=nonsense").await;
+    assert!(bad.status == StatusCode::BAD_REQUEST && bad.text.contains("1h, 24h, 7d, 30d"), "{}", bad.text);
     let bad = console.get("/events?state=nonsense").await;
     assert!(bad.status == StatusCode::BAD_REQUEST && bad.text.contains("it may be one of"), "{}", bad.text);
 }
@@ -159,7 +172,9 @@ async fn an_event_shows_its_runs_with_their_steps_and_why_they_do_not_go_on() {
     assert!(page.contains("has not begun"), "{page}");
     let dead = console.get(&format!("/event?ref={}", reference("msg_dead1"))).await.text;
     assert!(
-        dead.contains("invalid_request") && dead.contains("attempt 1") && dead.contains("422 validation_error"),
+        dead.contains("invalid_request")
+            && dead.contains("aria-label=\"attempt 1 failed after 12 ms\"")
+            && dead.contains("422 validation_error"),
         "{dead}"
     );
     assert!(dead.contains("took 12 ms"), "{dead}");
@@ -189,10 +204,71 @@ async fn a_reader_sees_no_button() {
 }
 
 #[tokio::test]
+async fn lists_go_on_where_they_end_and_show_every_row_once() {
+    let console = console_with(&[]).await;
+    for number in 0..205 {
+        console.ended("email", &format!("msg_{number}"), "user_1", 1, RunState::Dead).await;
+    }
+    let mut address = "/dead?list=1".to_owned();
+    let mut seen = Vec::new();
+    loop {
+        let page = console.get(&address).await.text;
+        seen.extend(
+            page.split("aria-label=\"choose email ").skip(1).map(|rest| rest.split('"').next().map(str::to_owned)),
+        );
+        let Some((before, _)) = page.split_once("\">Older</a>") else { break };
+        address = before.rsplit_once("href=\"").expect("a link").1.replace("&#38;", "&");
+    }
+    assert_eq!(seen.len(), 205);
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 205, "each once");
+    let person = console.get("/person?id=clerk/default/user_1").await.text;
+    let older = person.split_once("\">Older</a>").expect("older runs").0.rsplit_once("href=\"").expect("a link").1;
+    let older = console.get(&older.replace("&#38;", "&")).await.text;
+    let runs = |page: &str| page.matches("user.created was admitted").count();
+    assert_eq!(runs(&person) + runs(&older), 205, "{} and {}", runs(&person), runs(&older));
+}
+
+#[tokio::test]
+async fn a_flow_shows_the_mails_that_it_would_send() {
+    let console = console_with(&[]).await;
+    console.fill().await;
+    let page = console.get("/flow?name=email").await.text;
+    assert!(page.contains("<dt>subject</dt>") && page.contains("user.created of somebody without a name"), "{page}");
+    let nameless = console.get("/flow?name=email&sample=user.created+of+somebody+without+an+address").await.text;
+    assert!(nameless.contains("No mail for this sample"), "{nameless}");
+    let unknown = console.get("/flow/mail?name=email&version=none").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_lab_is_broken_and_mended_by_a_button() {
+    let console = console_with(&[]).await;
+    assert!(console.get("/").await.text.contains(">Lab</a>"));
+    let down = console.post_form("/lab/fault", &[("provider", "resend"), ("fault", "down")]).await;
+    assert_eq!((down.status, down.location()), (StatusCode::SEE_OTHER, "/lab"));
+    assert_eq!(console.console.lab().expect("a lab").faults("resend").expect("known").len(), 1);
+    assert!(console.get("/lab").await.text.contains("answer 503, hit 0 requests"));
+    console.post_form("/lab/fault", &[("provider", "resend"), ("fault", "")]).await;
+    assert!(console.console.lab().expect("a lab").faults("resend").expect("known").is_empty());
+    for (provider, fault) in [("resend", "unknown"), ("nobody", "down")] {
+        let odd = console.post_form("/lab/fault", &[("provider", provider), ("fault", fault)]).await;
+        assert_eq!(odd.status, StatusCode::BAD_REQUEST, "{}", odd.text);
+    }
+}
+
+#[tokio::test]
 async fn texts_from_outside_are_escaped() {
     let console = console_with(&[]).await;
     console.ended("email", "msg_<script>alert(1)</script>", "user_\"><img>", 1, RunState::Dead).await;
-    for path in ["/events", "/dead?list=1", "/events?type=%22%3E%3Cscript%3E", "/search?q=%3Cscript%3E"] {
+    for path in [
+        "/events",
+        "/dead?list=1",
+        "/dead?person=%22%3E%3Cscript%3E&flow=%3Cscript%3E",
+        "/events?type=%22%3E%3Cscript%3E",
+        "/search?q=%3Cscript%3E",
+    ] {
         let page = console.get(path).await.text;
         assert!(!page.contains("<script>") && !page.contains("<img>"), "{path}: {page}");
     }

@@ -16,6 +16,7 @@ use usher_engine::story::{DestinationAnswer, StoryEntry};
 use usher_engine::{Change, ChangeKind, Effect, RunState, StepEffect};
 use usher_eventlog::{EmbeddedLog, Log, LogLayout, LogRetention};
 use usher_flows::builtin;
+use usher_lab::Lab;
 use usher_proto::{
     Epoch, Event, EventId, Instance, Key, Offset, Partition, Reason, Snapshot, Source, SubjectId, Timestamp, Topics,
 };
@@ -24,7 +25,7 @@ use usher_service::options::Environment;
 use usher_sql::{Database, DatabaseAddress};
 use usher_store::{FlowStore as _, RunStore as _, SqlStore};
 
-use crate::{Console, ConsoleConfig, ConsoleParts, routes};
+use crate::{Console, ConsoleConfig, ConsoleLinks, routes};
 
 pub(super) const OPERATOR: &str = "operator-token-0123456789";
 pub(super) const READER: &str = "reader-token-0123456789";
@@ -75,8 +76,8 @@ pub(crate) async fn console_with(settings: &[(&str, &str)]) -> TestConsole {
     let config = ConsoleConfig::new(HOST.parse().expect("an address"), &environment).expect("settings");
     let commands = OperatorCommands::new(Arc::new(log), layout, store.clone());
     let stop = CancellationToken::new();
-    let live = crate::live::LiveFeed::new(store.clone(), stop.clone());
-    let console = Console(Arc::new(ConsoleParts { config, store: store.clone(), commands: Some(commands), live }));
+    let links = ConsoleLinks { commands: Some(commands), lab: Some(Lab::new(100, &stop)) };
+    let console = Console::new(config, store.clone(), links, stop.clone());
     let router = routes::router(console.clone());
     TestConsole { console, store, router, stop, offset: Default::default(), _folder: folder }
 }

@@ -25,6 +25,7 @@ pub use builtin::builtin;
 pub use context::Context;
 pub use files::FlowFiles;
 pub use problem::Problem;
+pub use rehearsal::{MailPreview, PreviewOutcome};
 use serde_json::{Map, Value};
 pub use source::{FlowSource, read_folder};
 pub use template::Unrenderable;

@@ -4,11 +4,13 @@
 
 mod names;
 mod part;
+mod preview;
 mod scenes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use part::{Failure, Part, Played};
+pub use preview::{MailPreview, PreviewOutcome};
 use scenes::Scene;
 use serde_json::Value;
 use usher_clerk::event_types::EVENT_TYPES;

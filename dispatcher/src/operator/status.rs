@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use usher_engine::RunState;
-use usher_eventlog::{Log, LogError, Watermarks};
-use usher_proto::{Offset, Partition, Timestamp, headers};
+use usher_eventlog::Log;
+use usher_proto::{Offset, Timestamp};
 use usher_store::{BoundedCount, FlowCounts, PauseRecord, QuotaUse, SqlStore};
 
 use super::OperatorError;
+use super::lag::{self, FlowLag};
 
 /// Lag from which on a flow needs somebody.
 const LATE: Duration = Duration::from_secs(60);
@@ -134,20 +135,20 @@ pub async fn status(store: &SqlStore, log: Option<(&dyn Log, &str)>, now: Timest
     for counts in store.flow_counts().await? {
         let mut partitions = positions.remove(&counts.flow).unwrap_or_default();
         let lag = match log {
-            Some((log, topic)) => Some(lag(log, topic, &watermarks, &mut partitions, now).await?),
+            Some((log, topic)) => Some(lag::of_flow(log, topic, &watermarks, &mut partitions, now).await?),
             None => None,
         };
         let dead = dead.get(&counts.flow).copied().unwrap_or_default();
         flows.push(flow_status(counts, lag, dead, partitions));
     }
-    let accounts = accounts(store, now).await?;
+    let accounts = account_statuses(store, now).await?;
     let needs = needs(&flows, &accounts, now);
     Ok(Status { at: now, needs, flows, accounts })
 }
 
 fn flow_status(
     counts: FlowCounts,
-    lag: Option<Lag>,
+    lag: Option<FlowLag>,
     dead: BoundedCount,
     partitions: Vec<PartitionStatus>,
 ) -> FlowStatus {
@@ -167,37 +168,12 @@ fn flow_status(
     }
 }
 
-struct Lag {
-    events: i64,
-    seconds: u64,
-}
-
-/// Compares the frontiers with the log's ends. The age is that of the first record at or after the frontier.
-async fn lag(
-    log: &dyn Log,
-    topic: &str,
-    watermarks: &BTreeMap<Partition, Watermarks>,
-    partitions: &mut [PartitionStatus],
-    now: Timestamp,
-) -> Result<Lag, LogError> {
-    let mut lag = Lag { events: 0, seconds: 0 };
-    for status in partitions {
-        let Some(watermarks) = watermarks.get(&Partition(status.partition)) else { continue };
-        status.end = Some(watermarks.high);
-        let Some(frontier) = status.frontier else { continue };
-        let first = frontier.max(watermarks.low);
-        if first >= watermarks.high {
-            continue;
-        }
-        lag.events += watermarks.high.0 - first.0;
-        let record = log.read(topic, Partition(status.partition), first).await?;
-        let received_at = record.and_then(|record| record.header(headers::RECEIVED_AT)?.parse::<Timestamp>().ok());
-        lag.seconds = lag.seconds.max(received_at.map_or(0, |at| now.since(at).as_secs()));
-    }
-    Ok(lag)
-}
-
-async fn accounts(store: &SqlStore, now: Timestamp) -> Result<Vec<AccountStatus>, OperatorError> {
+/// Returns the state of the accounts that have a quota or are in trouble, by name.
+///
+/// # Errors
+///
+/// The store does not answer.
+pub async fn account_statuses(store: &SqlStore, now: Timestamp) -> Result<Vec<AccountStatus>, OperatorError> {
     let mut accounts: BTreeMap<String, AccountStatus> = BTreeMap::new();
     let empty = |account: &str| AccountStatus {
         account: account.to_owned(),

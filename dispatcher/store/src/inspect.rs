@@ -192,6 +192,20 @@ impl SqlStore {
     ///
     /// If the database does not answer, or a row cannot be read.
     pub async fn runs(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunRecord>, StoreError> {
+        self.runs_before(filter, None, limit).await
+    }
+
+    /// Does the same with the runs that were admitted before a time.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
+    pub async fn runs_before(
+        &self,
+        filter: &RunFilter,
+        before: Option<Timestamp>,
+        limit: i64,
+    ) -> Result<Vec<RunRecord>, StoreError> {
         let by_id = filter.key.is_some() || filter.event.is_some();
         let senders = if by_id { self.senders().await? } else { Vec::new() };
         let of_any_sender =
@@ -210,6 +224,7 @@ impl SqlStore {
             ("r.event_ref", filter.event.as_ref().map(references)),
         ];
         let mut conditions = vec!["r.admitted_at >= $1".to_owned()];
+        conditions.extend(before.map(|before| format!("r.admitted_at < {}", before.millis())));
         let mut given = Vec::new();
         for (column, values) in texts {
             let Some(values) = values else { continue };

@@ -15,6 +15,7 @@ mod lanes;
 mod operate;
 mod prune;
 mod quota;
+mod redrive;
 mod refused;
 mod remember;
 mod rows;
@@ -32,6 +33,7 @@ pub use figures::{RunCount, StoredFrontier};
 pub use inspect::{EffectRecord, RunFilter, RunRecord};
 pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;
+pub use redrive::{NewRedrive, RedriveCame, RedriveCounts, RedriveRecord, RedriveRow};
 pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
 pub use story::{AttemptMessage, AttemptRecord};
@@ -43,8 +45,9 @@ use usher_service::ConfigError;
 use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{MigrationError, SqlError, Tables};
 pub use views::{
-    AccountShares, BoundedCount, DeadLetterRow, EventCursor, EventPage, EventQuery, EventRow, FlowCounts, FlowPosition,
-    FlowVersion, PauseRecord, QuotaUse, RunCell, RunContent, SCAN, SubjectRow,
+    AccountShares, BoundedCount, DeadLetterCursor, DeadLetterQuery, DeadLetterRow, EventCursor, EventPage, EventQuery,
+    EventRow, FlowCounts, FlowPosition, FlowVersion, PauseRecord, QuotaUse, RecentRuns, RunCell, RunContent, SCAN,
+    SubjectRow,
 };
 
 /// The tables of the store.
@@ -52,12 +55,12 @@ pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room", "0014_story",
-        "0015_console", "0016_trouble"),
+        "0015_console", "0016_trouble", "0018_redrive"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due",
         "0014_story",
-        "0015_console", "0016_trouble"),
+        "0015_console", "0016_trouble", "0018_redrive"),
     history: "usher_store_migrations",
 };
 

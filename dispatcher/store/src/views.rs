@@ -10,8 +10,8 @@ mod people;
 mod status;
 
 pub use content::RunContent;
-pub use counts::{FlowCounts, FlowVersion, PauseRecord};
-pub use dead_letters::DeadLetterRow;
+pub use counts::{FlowCounts, FlowVersion, PauseRecord, RecentRuns};
+pub use dead_letters::{DeadLetterCursor, DeadLetterQuery, DeadLetterRow};
 pub use events::{EventCursor, EventPage, EventQuery, EventRow, RunCell};
 pub use people::SubjectRow;
 use serde::Serialize;
@@ -27,6 +27,14 @@ pub struct BoundedCount {
     pub count: u64,
     /// True if there are more.
     pub more: bool,
+}
+
+impl BoundedCount {
+    /// Adds another number of the same kind of things.
+    pub fn add(&mut self, of: Self) {
+        self.count += of.count;
+        self.more |= of.more;
+    }
 }
 
 impl std::fmt::Display for BoundedCount {

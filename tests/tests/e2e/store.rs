@@ -17,6 +17,9 @@ use kept::{
     what_an_event_changes_is_compared_once_and_kept_with_its_run, what_is_forgotten_is_never_taken_for_new,
 };
 use pauses::{a_flow_is_paused_and_goes_on, every_replica_that_owns_something_confirms_a_pause};
+use redrives::{
+    a_redrive_is_carried_out_by_one_process_until_it_is_silent, what_came_of_each_run_of_a_redrive_is_told_apart,
+};
 use refused::{
     a_change_that_is_refused_is_told_and_all_others_are_written,
     a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
@@ -63,6 +66,7 @@ mod identity;
 mod pauses;
 mod plans;
 mod pooler;
+mod redrives;
 mod story;
 mod together;
 mod told;
@@ -73,6 +77,8 @@ mod refused;
 mod suppression;
 
 on_every_store!(
+    what_came_of_each_run_of_a_redrive_is_told_apart,
+    a_redrive_is_carried_out_by_one_process_until_it_is_silent,
     events_are_listed_newest_first_in_pages_and_filtered,
     flows_are_counted_and_dead_letters_listed,
     a_subject_is_found_by_its_key_and_by_an_address,

@@ -77,9 +77,7 @@ impl Part<'_> {
             }
         };
         let cannot = |message: String| of_text(call, &message);
-        let fit = |params: &mut Map<String, Value>| {
-            usher_connectors::fit(&call.connector, &call.operation, params).map_err(|unfit| of_text(call, &unfit.what))
-        };
+        let fit = |params: &mut Map<String, Value>| fit(call, params);
         if let Some(when) = step.when.as_deref().filter(|_| !ignore_when)
             && !evaluate(when, &scene.context).map_err(unrenderable("when"))?.is_some_and(|value| value.is_true())
         {
@@ -109,6 +107,11 @@ impl Part<'_> {
         connector.prepare(&inputs).map_err(|error| cannot(error.0))?;
         Ok(true)
     }
+}
+
+/// Brings rendered parameters into the form that the operation takes.
+pub(super) fn fit(call: &Call, params: &mut Map<String, Value>) -> Result<(), Failure> {
+    usher_connectors::fit(&call.connector, &call.operation, params).map_err(|unfit| of_text(call, &unfit.what))
 }
 
 /// Converts a connector's message to a failure. The message begins with the name of the parameter, if it concerns one.

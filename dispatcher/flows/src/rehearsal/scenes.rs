@@ -45,9 +45,14 @@ impl Scene {
         self.lacks.is_empty()
     }
 
+    /// Returns the event's type and what it lacks.
+    pub(super) fn words(&self) -> String {
+        format!("{} {}", self.kind, self.lacks).trim_end().to_owned()
+    }
+
     /// Describes the scene in words, for messages.
     pub(super) fn describe(&self) -> String {
-        format!("with {} {}", self.kind, self.lacks).trim_end().to_owned()
+        format!("with {}", self.words())
     }
 }
 

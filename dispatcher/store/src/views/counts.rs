@@ -37,6 +37,8 @@ pub struct FlowCounts {
     pub flow: String,
     /// Number of open runs in each state that has some.
     pub open: BTreeMap<String, BoundedCount>,
+    /// Number of open runs whose step calls an account, by account, without those that wait for a time or for news.
+    pub at_accounts: BTreeMap<String, BoundedCount>,
     /// Time at which the event of the oldest open run was received.
     pub oldest: Option<Timestamp>,
     /// Time at which the event of the newest ended run was received.
@@ -55,16 +57,24 @@ impl FlowCounts {
 
     /// Returns the number of all open runs.
     pub fn all_open(&self) -> BoundedCount {
-        let add = |sum: BoundedCount, of: &BoundedCount| BoundedCount {
-            count: sum.count + of.count,
-            more: sum.more | of.more,
-        };
-        self.open.values().fold(BoundedCount::default(), add)
+        let mut sum = BoundedCount::default();
+        self.open.values().for_each(|of| sum.add(*of));
+        sum
     }
 }
 
-/// A column of a flow's open runs by which they are counted.
-const STATE: &str = "state";
+/// The newest runs of a flow, counted by the time at which their events were received.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RecentRuns {
+    /// All of them.
+    pub count: BoundedCount,
+    /// Their number in each part of the time, the oldest part first.
+    pub parts: Vec<u64>,
+}
+
+/// Columns of a flow's open runs by which they are counted.
+const STATE_AND_ACCOUNT: &str =
+    "state || '/' || CASE WHEN state = 'waiting' THEN '' ELSE COALESCE(destination, '') END";
 const VERSION: &str = "flow_version";
 
 impl SqlStore {
@@ -72,8 +82,8 @@ impl SqlStore {
     /// Without an order, because to sort them a database may read all of them first.
     async fn open_by(&self, flow: &str, column: &'static str) -> Result<BTreeMap<String, BoundedCount>, StoreError> {
         let sql = format!(
-            "SELECT q.{column}, COUNT(*) FROM (SELECT {column} FROM usher_open_run WHERE flow || '/' = $1 \
-             LIMIT $2) q GROUP BY q.{column}"
+            "SELECT q.value, COUNT(*) FROM (SELECT {column} AS value FROM usher_open_run WHERE flow || '/' = $1 \
+             LIMIT $2) q GROUP BY q.value"
         );
         let rows: Vec<(String, i64)> =
             query_as(sql).bind(format!("{flow}/")).bind(bound(SCAN + 1)).fetch_all(&self.database).await?;
@@ -114,8 +124,19 @@ impl SqlStore {
             let oldest = "SELECT received_at FROM usher_open_run WHERE flow || '/' = $1 ORDER BY received_at LIMIT 1";
             let newest =
                 "SELECT received_at FROM usher_ended_run WHERE flow || '' = $1 ORDER BY received_at DESC LIMIT 1";
+            let mut open: BTreeMap<String, BoundedCount> = BTreeMap::new();
+            let mut at_accounts: BTreeMap<String, BoundedCount> = BTreeMap::new();
+            for (value, of) in self.open_by(&flow, STATE_AND_ACCOUNT).await? {
+                // The label of a state has no slash; the name of an account may have one.
+                let (state, account) = value.split_once('/').unwrap_or((&value, ""));
+                open.entry(state.to_owned()).or_default().add(of);
+                if !account.is_empty() {
+                    at_accounts.entry(account.to_owned()).or_default().add(of);
+                }
+            }
             flows.push(FlowCounts {
-                open: self.open_by(&flow, STATE).await?,
+                open,
+                at_accounts,
                 oldest: self.end_of(oldest, format!("{flow}/")).await?,
                 newest_ended: self.end_of(newest, flow.clone()).await?,
                 paused: paused.remove(&flow),
@@ -124,6 +145,48 @@ impl SqlStore {
             });
         }
         Ok(flows)
+    }
+
+    /// Counts the runs of a flow whose events were received at or after a time, among the newest [`SCAN`], in `parts` parts of
+    /// this length.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn recent_runs(
+        &self,
+        flow: &str,
+        since: Timestamp,
+        part: std::time::Duration,
+        parts: usize,
+    ) -> Result<RecentRuns, StoreError> {
+        let part = i64::try_from(part.as_millis()).unwrap_or(i64::MAX).max(1);
+        let mut recent = RecentRuns { count: BoundedCount::default(), parts: vec![0; parts.max(1)] };
+        for (table, by_flow, suffix) in [("usher_open_run", "flow || '/'", "/"), ("usher_ended_run", "flow || ''", "")]
+        {
+            let sql = format!(
+                "SELECT q.part, COUNT(*) FROM (SELECT (received_at - $2) / $3 AS part FROM {table} \
+                   WHERE {by_flow} = $1 AND received_at >= $2 ORDER BY received_at DESC LIMIT $4) q GROUP BY q.part"
+            );
+            let rows: Vec<(i64, i64)> = query_as(sql)
+                .bind(format!("{flow}{suffix}"))
+                .bind(since.millis())
+                .bind(part)
+                .bind(bound(SCAN + 1))
+                .fetch_all(&self.database)
+                .await?;
+            for (part, count) in rows {
+                let count = u64::try_from(count).unwrap_or(0);
+                recent.count.count += count;
+                // A clock that is ahead puts a run behind the last part.
+                let part = usize::try_from(part).unwrap_or(0).min(recent.parts.len() - 1);
+                recent.parts[part] += count;
+            }
+        }
+        if recent.count.count > SCAN as u64 {
+            recent.count = BoundedCount { count: SCAN as u64, more: true };
+        }
+        Ok(recent)
     }
 
     /// Returns the stored versions of a flow, those with open runs first.

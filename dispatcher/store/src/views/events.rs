@@ -61,6 +61,9 @@ pub struct EventQuery {
     pub kind: Option<String>,
     /// Events of this instance.
     pub instance: Option<Instance>,
+    /// Events with a run whose step calls this account and does not wait for a time or for news: an open one, unless a state is
+    /// given.
+    pub account: Option<String>,
     /// Events received at or after this time.
     pub since: Option<Timestamp>,
     /// Events after this place.
@@ -125,9 +128,10 @@ struct RunTable {
 const OPEN: RunTable = RunTable { name: "usher_open_run", flow: "flow || '/'", suffix: "/" };
 const ENDED: RunTable = RunTable { name: "usher_ended_run", flow: "flow || ''", suffix: "" };
 
-/// Returns the tables that can hold runs in this state.
-fn tables(state: Option<RunState>) -> &'static [RunTable] {
-    match state.map(RunState::is_terminal) {
+/// Returns the tables that can hold the runs of a query.
+fn tables(of: &EventQuery) -> &'static [RunTable] {
+    match of.state.map(RunState::is_terminal) {
+        None if of.account.is_some() => &[OPEN],
         None => &[OPEN, ENDED],
         Some(false) => &[OPEN],
         Some(true) => &[ENDED],
@@ -136,7 +140,7 @@ fn tables(state: Option<RunState>) -> &'static [RunTable] {
 
 impl EventQuery {
     fn is_scan(&self) -> bool {
-        self.state.is_some() || self.kind.is_some() || self.instance.is_some()
+        self.state.is_some() || self.kind.is_some() || self.instance.is_some() || self.account.is_some()
     }
 
     /// Returns the statement that reads the newest runs of a flow before the place, and of them those that match.
@@ -149,7 +153,7 @@ impl EventQuery {
         let scan = if self.is_scan() { SCAN } else { limit };
         let order = "ORDER BY received_at DESC, event_ref DESC";
         let mut sql = format!(
-            "SELECT q.event_ref, q.received_at FROM (SELECT event_ref, received_at, state, type FROM {name} \
+            "SELECT q.event_ref, q.received_at FROM (SELECT event_ref, received_at, state, type, destination FROM {name} \
                WHERE {by_flow} = $1 AND received_at <= $2 AND (received_at < $2 OR event_ref < $3) AND received_at >= $4 \
                {order} LIMIT $5) q WHERE 1 = 1"
         );
@@ -159,6 +163,7 @@ impl EventQuery {
             ("q.state =", self.state.map(|state| state.label().to_owned())),
             ("q.type =", self.kind.clone()),
             ("q.event_ref LIKE", instance),
+            ("q.state <> 'waiting' AND q.destination =", self.account.clone()),
         ];
         let mut given = Vec::new();
         for (condition, value) in filters {
@@ -209,7 +214,7 @@ impl SqlStore {
         // Below the newest of these places, a flow was not searched.
         let mut searched_to: Option<EventCursor> = None;
         for flow in &flows {
-            for table in tables(of.state) {
+            for table in tables(of) {
                 let found = of.statement(table, flow, limit + 1).fetch_all(&self.database).await?;
                 if found.len() <= limit && of.is_scan() {
                     let end = of.end_of_scan(table, flow).fetch_optional(&self.database).await?;

@@ -14,6 +14,7 @@ use usher_tests::test_env::{Options, SOON, TestEnv};
 usher_tests::on_both_backends!(
     an_operator_finds_a_person_and_mends_dead_letters,
     an_open_page_is_told_of_news_and_does_not_delay_a_stop,
+    a_redrive_survives_a_restart_and_tells_apart_what_came,
 );
 
 const MAIL: &str = r#"
@@ -106,8 +107,15 @@ async fn an_operator_finds_a_person_and_mends_dead_letters(backend: Backend) {
     let plan = console.json(&format!("/api/v1/dead-letters/redrive?cause={cause}")).await;
     assert_eq!(plan["runs"], 5);
     let order = json!({"cause": cause, "until": plan["until"], "runs": 5});
-    let came = console.post("/api/v1/dead-letters/redrive", &order).await;
-    assert_eq!(came, json!({"taken_up": 5, "nothing": 0, "open": 0}));
+    let begun = console.post("/api/v1/dead-letters/redrive", &order).await;
+    let at = format!("/api/v1/redrive?id={}", begun["id"].as_str().unwrap());
+    let ended = eventually("the redrive has ended", SOON, || async {
+        let redrive = console.json(&at).await;
+        (redrive["standing"] == "ended").then_some(redrive)
+    })
+    .await;
+    let counts = json!({"left": 0, "asked": 0, "done": 5, "failed": 0, "nothing": 0, "ended": 0});
+    assert_eq!((&ended["counts"], &ended["new_since"]["count"]), (&counts, &json!(0)), "{ended}");
     let done = || async {
         let runs = env.runs(&RunFilter { state: Some(RunState::Done), ..RunFilter::default() }).await;
         (runs.len() == users.len()).then_some(runs)
@@ -139,6 +147,54 @@ async fn an_operator_finds_a_person_and_mends_dead_letters(backend: Backend) {
     assert!(code == 0 && out.contains("goes on"), "{out}");
     env.all_ended(users.len() + 1, SOON).await;
     assert_eq!(env.effects("resend").len(), users.len() + 1);
+    console.end(env).await;
+}
+
+/// Of many dead letters, some fail again. The process that has begun the redrive is replaced by another one meanwhile.
+async fn a_redrive_survives_a_restart_and_tells_apart_what_came(backend: Backend) {
+    let mut env = TestEnv::with(backend.clone(), Options { flows: vec![("mail", MAIL)], ..Options::default() }).await;
+    let console = ConsoleOfTest::of(&env, backend.clone()).await;
+    env.lab().set_fault("resend", Fault { status: Some(422), ..Fault::default() }).unwrap();
+    let users: Vec<User> = (0..30).map(|_| User::new()).collect();
+    env.send_all(&users.iter().map(User::created).collect::<Vec<_>>()).await;
+    env.all_ended(users.len(), SOON).await;
+    // Two of them are refused for good.
+    let refused: Vec<Fault> = users[..2]
+        .iter()
+        .map(|user| Fault { status: Some(422), containing: user.email.clone(), ..Fault::default() })
+        .collect();
+    env.lab().set_faults("resend", refused).unwrap();
+    let plan = console.json("/api/v1/dead-letters/redrive").await;
+    let order = json!({"until": plan["until"], "runs": 30, "rate": 8});
+    let begun = console.post("/api/v1/dead-letters/redrive", &order).await;
+    let at = format!("/api/v1/redrive?id={}", begun["id"].as_str().unwrap());
+    eventually("some are redriven", SOON, || async {
+        let redrive = console.json(&at).await;
+        (redrive["counts"]["done"].as_i64().unwrap() > 0).then_some(())
+    })
+    .await;
+    // Whoever carries it out is gone, without a word.
+    if let Some(program) = console.program {
+        program.kill().await;
+    } else {
+        env.kill_ingest().await;
+        env.start_ingest().await;
+    }
+    let console = ConsoleOfTest::of(&env, backend).await;
+    // Somebody new dies meanwhile.
+    let late = User::new();
+    let mut faults = env.lab().faults("resend").unwrap().into_iter().map(|fault| fault.fault).collect::<Vec<_>>();
+    faults.push(Fault { status: Some(422), containing: late.email.clone(), ..Fault::default() });
+    env.lab().set_faults("resend", faults).unwrap();
+    env.send(&late.created()).await;
+    let ended = eventually("the redrive has ended", SOON, || async {
+        let redrive = console.json(&at).await;
+        (redrive["standing"] == "ended" && redrive["new_since"]["count"] == 1).then_some(redrive)
+    })
+    .await;
+    let counts = json!({"left": 0, "asked": 0, "done": 28, "failed": 2, "nothing": 0, "ended": 0});
+    assert_eq!(ended["counts"], counts, "{ended}");
+    assert_eq!(env.effects("resend").len(), 28, "each of them once");
     console.end(env).await;
 }
 

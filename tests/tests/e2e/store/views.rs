@@ -1,7 +1,7 @@
 //! The console's views: the same on every store, in bounded pages.
 
 use usher_proto::unsubscribe::address_key;
-use usher_store::{BoundedCount, EventCursor, EventQuery};
+use usher_store::{BoundedCount, DeadLetterCursor, DeadLetterQuery, EventCursor, EventQuery};
 
 use super::*;
 
@@ -77,12 +77,27 @@ pub(super) async fn flows_are_counted_and_dead_letters_listed(subject: TestStore
     let [version] = <[_; 1]>::try_from(subject.store.flow_versions(FLOW).await.unwrap()).expect("one version");
     assert_eq!((version.version.as_str(), version.open_runs.count), ("v1", 6));
 
-    let ever = Timestamp::from_millis(i64::MAX);
-    let dead = subject.store.dead_letters(ever, 10).await.unwrap();
+    let recent = subject.store.recent_runs(FLOW, Timestamp::from_seconds(2), Duration::from_secs(1), 3).await.unwrap();
+    assert_eq!((recent.count.count, recent.parts), (6, vec![2, 2, 2]));
+    let dead = subject.store.dead_letters(&DeadLetterQuery::default(), 10).await.unwrap();
     assert_eq!(dead.iter().map(|row| row.reference.id()).collect::<Vec<_>>(), ["e3"]);
     assert_eq!((dead[0].reason.as_str(), dead[0].deaths), ("invalid_request", 1));
     let before = Timestamp::from_millis(dead[0].ended_at.millis() - 1);
-    assert!(subject.store.dead_letters(before, 10).await.unwrap().is_empty(), "given up later");
+    let none = [
+        DeadLetterQuery { until: Some(before), ..DeadLetterQuery::default() },
+        DeadLetterQuery { since: Some(Timestamp::from_millis(before.millis() + 2)), ..DeadLetterQuery::default() },
+        DeadLetterQuery { subjects: Some(vec![]), ..DeadLetterQuery::default() },
+        DeadLetterQuery { subjects: Some(vec![id("other")]), ..DeadLetterQuery::default() },
+        DeadLetterQuery { after: Some((&dead[0]).into()), ..DeadLetterQuery::default() },
+    ];
+    for query in none {
+        assert!(subject.store.dead_letters(&query, 10).await.unwrap().is_empty(), "{query:?}");
+    }
+    let place: DeadLetterCursor = DeadLetterCursor::from(&dead[0]).to_string().parse().unwrap();
+    assert_eq!(place, DeadLetterCursor::from(&dead[0]));
+    let subjects = Some(vec![id("other"), id("a")]);
+    let query = DeadLetterQuery { subjects, ..DeadLetterQuery::default() };
+    assert_eq!(subject.store.dead_letters(&query, 10).await.unwrap(), dead);
 }
 
 pub(super) async fn a_subject_is_found_by_its_key_and_by_an_address(subject: TestStore) {
