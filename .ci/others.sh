@@ -79,6 +79,20 @@ sdks_up() {
   sdks=$root/tests/sdk
 }
 
+# Leaves the folder of the console's walk in a browser in browser_walk; empty where there is no Node or no Chromium.
+browser_up() {
+  browser_walk=
+  if ! command -v npm >/dev/null || ! command -v chromium >/dev/null; then
+    say "the walk in a browser is left out: Node or Chromium is not installed"
+    return
+  fi
+  if ! [[ $root/tests/browser/node_modules/.package-lock.json -nt $root/tests/browser/package-lock.json ]]; then
+    say "installing what drives the browser"
+    (cd "$root/tests/browser" && retry 3 npm ci --ignore-scripts >&2) || die "what drives the browser cannot be installed"
+  fi
+  browser_walk=$root/tests/browser
+}
+
 # pypi_install PROGRAM PACKAGE VERSION: installs the package from PyPI in an environment of its own, and leaves the path of
 # its program in `program`.
 pypi_install() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real Kafka and Postgres on free loopback ports, for the tests and for trying things by hand; and stripe-mock.
 #
-#   services.sh judge WHAT  lets one of them judge what we send: stripe-mock, smtp, sdks or postgres; stops it afterwards
+#   services.sh judge WHAT  lets one of them judge what we send or show: stripe-mock, smtp, sdks, browser or postgres; stops it afterwards
 #   services.sh up DIR      starts them; prints the variables that name them, and keeps them in DIR/env
 #   services.sh down DIR    stops them and deletes what they wrote
 #   services.sh jars        only fetches the broker's jars
@@ -98,6 +98,7 @@ up() {
   kafka_up "$dir"
   stripe_mock_up "$dir"
   sdks_up
+  browser_up
   trap - EXIT
   cat >"$dir/env" <<ENV
 export USHER_TEST_KAFKA=127.0.0.1:$kafka_port
@@ -108,6 +109,7 @@ export USHER_TEST_STRIPE_MOCK=$stripe_mock_address
 export USHER_TEST_SMTP=$(printf '%q' "$(mail_python)")
 export USHER_TEST_FAKETIME=$(faketime_library)
 export USHER_TEST_SDKS=$(printf '%q' "$sdks")
+export USHER_TEST_BROWSER=$(printf '%q' "$browser_walk")
 ENV
   cat "$dir/env"
 }
@@ -134,6 +136,8 @@ missing() {
   if ! command -v amtool >/dev/null; then echo prometheus-alertmanager; fi
   if [[ -z $(mail_python) ]]; then echo python3-aiosmtpd; fi
   if [[ -z $(faketime_library) ]]; then echo libfaketime; fi
+  # For the walk through the console.
+  if ! command -v chromium >/dev/null; then echo chromium; fi
   # For the build with TLS to Kafka.
   if ! pkg-config --exists openssl 2>/dev/null; then echo libssl-dev pkg-config; fi
   if ! python3 -c 'import ensurepip' 2>/dev/null; then echo python3-venv; fi
@@ -166,12 +170,18 @@ judge() {
       export USHER_TEST_SDKS=$sdks
       where=(--package usher-tests --test e2e) tests=sdks::
       ;;
+    browser)
+      require node npm chromium
+      browser_up
+      export USHER_TEST_BROWSER=$browser_walk
+      where=(--package usher-tests --test e2e) tests=scenarios::browser
+      ;;
     postgres)
       postgres_up "$dir_of_judge"
       export USHER_TEST_POSTGRES=postgres://postgres@127.0.0.1:$postgres_port/postgres
       tests=database::
       ;;
-    *) die "judge takes stripe-mock, smtp, sdks or postgres" ;;
+    *) die "judge takes stripe-mock, smtp, sdks, browser or postgres" ;;
   esac
   cd "$root"
   # A judge that is asked about nothing has not agreed.

@@ -29,7 +29,7 @@ struct Need {
 }
 
 /// All needs. `docs/testing.md` describes the variables.
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 15] = [
     Need { name: "kafka", display: "Kafka", presence: Presence::Variable("USHER_TEST_KAFKA") },
     Need { name: "kafka_libs", display: "Kafka's jars", presence: Presence::Variable("USHER_TEST_KAFKA_LIBS") },
     Need { name: "postgres", display: "Postgres", presence: Presence::Variable("USHER_TEST_POSTGRES") },
@@ -37,6 +37,7 @@ const NEEDS: [Need; 14] = [
     Need { name: "stripe_mock", display: "stripe-mock", presence: Presence::Variable("USHER_TEST_STRIPE_MOCK") },
     Need { name: "aiosmtpd", display: "aiosmtpd", presence: Presence::Variable("USHER_TEST_SMTP") },
     Need { name: "sdks", display: "the destinations' SDKs", presence: Presence::Variable("USHER_TEST_SDKS") },
+    Need { name: "browser", display: "Chromium and Node", presence: Presence::Variable("USHER_TEST_BROWSER") },
     Need { name: "faketime", display: "libfaketime", presence: Presence::Variable("USHER_TEST_FAKETIME") },
     Need {
         name: "specs",

@@ -1,9 +1,12 @@
 //! End-to-end guarantees, each tested with both backends: embedded, and Kafka with Postgres.
 
 mod brokers;
+mod browser;
 mod built_in;
 mod clock;
 mod console;
+mod console_proxy;
+mod console_times;
 mod crashes;
 mod data;
 mod doors;
