@@ -6,10 +6,15 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
 const STYLE: &str = include_str!("../assets/style.css");
+const ICON: &str = include_str!("../assets/icon.svg");
 const SCRIPT: &str = include_str!("../assets/console.js");
 
 pub(crate) async fn style(headers: HeaderMap) -> Response {
     file(&headers, STYLE, "text/css; charset=utf-8")
+}
+
+pub(crate) async fn icon(headers: HeaderMap) -> Response {
+    file(&headers, ICON, "image/svg+xml")
 }
 
 pub(crate) async fn script(headers: HeaderMap) -> Response {

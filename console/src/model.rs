@@ -25,7 +25,7 @@ pub(crate) use person::{PersonDetail, person_detail};
 pub(crate) use redrives::{
     REDRIVE_RUNS, REDRIVES, RedriveDetail, RedriveLine, redrive_detail, redrive_lines, redrive_list,
 };
-pub(crate) use runs::{RunDetail, RunStep, pretty};
+pub(crate) use runs::{RunDetail, RunStep, StepAttempt, pretty};
 pub(crate) use selection::{AGES, DeadFilter, DeadSelection, pick_id};
 pub(crate) use standing::{AccountLine, OverviewFigures};
 pub(crate) use times::Moment;

@@ -101,6 +101,7 @@ routes! {
     POST "/login"                     Public  Page  => pages::login::enter;
     POST "/logout"                    Public  Page  => pages::login::leave;
     GET  "/assets/style.css"          Public  Asset => assets::style;
+    GET  "/assets/icon.svg"           Public  Asset => assets::icon;
     GET  "/assets/console.js"         Public  Asset => assets::script;
     GET  "/api/v1/openapi.json"       Read    Api   => api::description;
     GET  "/api/v1/overview"           Read    Api   => api::overview;

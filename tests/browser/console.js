@@ -52,11 +52,9 @@ try {
 
   step("the number of runs that wait leads to their events");
   const number = breaker.locator("a");
-  const waiting = Number((await number.innerText()).replace(",", ""));
+  await eventually(page, "/", "all wait", async () => (await number.count()) && (await number.innerText()) === `${held.length}`);
   await number.click();
-  // Two runs of one event are one row.
-  const rows = await page.locator("tbody tr").count();
-  assert.ok(rows > 0 && rows <= waiting, `${rows} rows, ${waiting} runs`);
+  assert.equal(await page.locator("tbody tr").count(), held.length);
 
   step("a flow is paused, and goes on");
   await page.goto(`${base}/flow?name=trial`);
@@ -158,7 +156,10 @@ try {
     return answer.status;
   }, [`${base}/flow/pause`, csrf]);
   assert.equal(status, 403);
-  assert.ok(faults.splice(0).every((fault) => fault.includes("403")), "the browser tells of the refusal alone");
+  // The browser tells of the refusal, of the search that finds nothing, and that nothing of this walk runs in the frame of a mail.
+  const expected = [/status of 403/, /search\?q=nobody.*status of 404/, /frame is sandboxed/];
+  const unexpected = faults.splice(0).filter((fault) => !expected.some((known) => known.test(fault)));
+  assert.deepEqual(unexpected, []);
 
   step("a page of another site does nothing, although the operator is signed in");
   const evil = createServer((_, answer) => {
@@ -173,10 +174,8 @@ try {
   ]);
   assert.equal(refusal.status(), 403);
   evil.close();
-  faults.splice(0);
   await page.goto(`${base}/flow?name=email`);
   await page.getByText("Pause …").waitFor();
-  assert.deepEqual(faults, []);
 } finally {
   await browser.close();
 }

@@ -9,6 +9,8 @@ use super::{RunDetail, RunStep};
 const LINEAR_MS: f64 = 10.0;
 /// Smallest distance between two marks of the scale, and from its end, in per cent.
 const APART: f64 = 8.0;
+/// Smallest distance of the first mark from the begin, which has a word of its own.
+const FIRST: f64 = 24.0;
 /// Smallest width of a bar, in per cent.
 const THIN: f64 = 0.7;
 /// Marks of the scale: milliseconds, and their name.
@@ -94,10 +96,14 @@ impl Waterfall {
         let attempts: Vec<_> = step.attempts.iter().filter(|attempt| attempt.number > 0).collect();
         for (at, attempt) in attempts.iter().enumerate() {
             let over = end(attempt.at.at(), attempt.took_ms);
-            let kind = if attempt.outcome == "done" { BarKind::Done } else { BarKind::Failed };
+            // What something newer has overtaken was not needed any more.
+            let is_good = matches!(attempt.outcome.as_str(), "done" | "overtaken");
+            let kind = if is_good { BarKind::Done } else { BarKind::Failed };
             let next = attempts.get(at + 1).map(|next| next.at.at());
-            let pending = (run.is_open() && kind == BarKind::Failed).then(|| attempt.next_at.map(|at| at.at()));
-            if let Some(until) = next.or(pending.flatten())
+            // Also beyond its time the step is held: its destination may not serve, or its turn has not come.
+            let held = || attempt.next_at.map(|at| at.at()).max(self.now);
+            let pending = if run.is_open() && step.state == "now" { held() } else { None };
+            if let Some(until) = next.or(pending)
                 && kind == BarKind::Failed
                 && until > over
             {
@@ -133,7 +139,7 @@ impl Waterfall {
         let mut marks: Vec<(f64, &'static str)> = Vec::new();
         for (ms, name) in MARKS {
             let place = self.place(Timestamp::from_millis(self.from.millis() + ms));
-            if place < 100.0 - APART && marks.last().is_none_or(|(last, _)| place - last >= APART) && place >= APART {
+            if place < 100.0 - APART && marks.last().is_none_or(|(last, _)| place - last >= APART) && place >= FIRST {
                 marks.push((place, name));
             }
         }

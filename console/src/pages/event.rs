@@ -11,7 +11,7 @@ use usher_service::clock;
 use super::{Shell, answer, show as show_page};
 use crate::Console;
 use crate::guard::{Visit, form};
-use crate::model::{self, BarKind, EventDetail, RunDetail, RunStep, Waterfall};
+use crate::model::{self, BarKind, EventDetail, RunDetail, RunStep, StepAttempt, Waterfall};
 use crate::problem::ConsoleError;
 
 #[derive(Template)]
@@ -55,6 +55,16 @@ impl EventPage {
         }
         svg.push_str("</svg>");
         svg
+    }
+
+    /// Returns the colour of an attempt's outcome, which stands beside its word.
+    fn tone(&self, attempt: &StepAttempt) -> &'static str {
+        match (attempt.outcome.as_str(), attempt.number, &attempt.next_at) {
+            ("done", ..) => "good",
+            ("overtaken", ..) | (_, 0, _) => "idle",
+            (_, _, Some(_)) => "wait",
+            (_, _, None) => "bad",
+        }
     }
 
     /// Returns the marks of the scale as a picture.

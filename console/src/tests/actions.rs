@@ -106,17 +106,15 @@ async fn a_redrive_goes_on_in_the_server_until_it_is_stopped() {
     let stopping = tokio_util::sync::CancellationToken::new();
     let running = tokio::spawn(runner.run(stopping.clone()));
     let at = format!("/api/v1/redrive?id={id}");
-    let until = async |asked: i64| loop {
-        let counts = console.get(&at).await.json()["counts"].clone();
-        if counts["asked"].as_i64().expect("a number") >= asked {
-            break counts;
+    let begun = async {
+        while console.get(&at).await.json()["counts"]["asked"].as_i64() < Some(2) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
-    until(2).await;
+    tokio::time::timeout(std::time::Duration::from_secs(30), begun).await.expect("some are asked for");
     let stopped = console.post_form("/redrive/stop", &[("id", &id)]).await;
     assert_eq!(stopped.status, StatusCode::SEE_OTHER, "{}", stopped.text);
-    let counts = until(2).await;
+    let counts = console.get(&at).await.json()["counts"].clone();
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     let after = console.get(&at).await.json();
     assert!(after["counts"]["left"].as_i64() >= counts["left"].as_i64().map(|left| left - 1), "{after}");
