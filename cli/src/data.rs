@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use usher_dispatcher::config::STORE_SCHEMA;
 use usher_eventlog::LogAddress;
+use usher_proto::SubjectId;
 use usher_proto::signature::SigningSecret;
 use usher_service::ConfigError;
 use usher_service::files;
@@ -77,6 +78,23 @@ pub(crate) async fn known_flow(store: &SqlStore, flow: &str) -> anyhow::Result<(
     let known =
         if known.is_empty() { "none has run here".to_owned() } else { format!("there are {}", known.join(", ")) };
     Err(ConfigError(format!("there is no flow {flow:?}; {known}")).into())
+}
+
+/// Returns the subjects that a user's id, a primary address or any other key stands for; `None` without one.
+///
+/// # Errors
+///
+/// Nobody is known by it, or the store does not answer.
+pub(crate) async fn subjects(store: &SqlStore, user: Option<&str>) -> anyhow::Result<Option<Vec<SubjectId>>> {
+    let Some(user) = user else { return Ok(None) };
+    let found = store.find_subjects(user).await?;
+    if found.is_empty() {
+        // The text is not repeated: it may be an address.
+        let why = "--user: nobody is known here by that id or address: a user is named by the id (user_...), or by the \
+                   primary address, as long as the user is not deleted";
+        return Err(ConfigError(why.to_owned()).into());
+    }
+    Ok(Some(found))
 }
 
 const STORE: &str = "store.db";

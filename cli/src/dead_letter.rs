@@ -2,12 +2,13 @@
 
 use anyhow::bail;
 use serde_json::json;
+use usher_dispatcher::operator::answer;
 use usher_engine::RunState;
 use usher_service::clock;
 use usher_store::{AttemptRecord, RunContent, RunFilter, RunRecord, SqlStore};
 
 use crate::data::StoreLocation;
-use crate::{output, story};
+use crate::output;
 
 /// Shows one dead letter: the reason, the attempts, the operators' commands about it, and its content if asked for.
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ impl Show {
         let Self { place, event, flow, show_content, by, json } = self;
         let store = place.store().await?;
         let filter =
-            RunFilter { event: Some(event.clone()), flow, state: Some(RunState::Dead), ..RunFilter::default() };
+            RunFilter { event: Some(event.clone()), flow, states: vec![RunState::Dead], ..RunFilter::default() };
         let dead = store.runs(&filter, 100).await?;
         if dead.is_empty() {
             bail!("no flow has given up on {event}");
@@ -78,7 +79,10 @@ async fn print(store: &SqlStore, run: &RunRecord, content: Option<&RunContent>) 
     let step = run.story.iter().rev().find(|attempt| attempt.step == run.step).map_or("", |attempt| &attempt.name);
     let lines = [
         ("run", format!("{}/{}", run.flow, run.reference)),
-        ("given up", format!("{}{died}: {}", story::time(run.ended_at), why.join(": "))),
+        (
+            "given up",
+            format!("{}{died}: {}", run.ended_at.map_or_else(|| "-".to_owned(), |at| at.to_string()), why.join(": ")),
+        ),
         ("step", format!("{} {step}", run.step + 1).trim_end().to_owned()),
         ("event", format!("{} of {}", run.kind, run.key)),
     ];
@@ -125,7 +129,7 @@ fn print_attempts(attempts: &[AttemptRecord], content: Option<&RunContent>) -> a
     let row = |attempt: &AttemptRecord| {
         let number = if attempt.attempt == 0 { "-".to_owned() } else { attempt.attempt.to_string() };
         let took = if attempt.attempt == 0 { "-".to_owned() } else { format!("{} ms", attempt.ms) };
-        let what = [story::answer(attempt), message(attempt)].join(" ");
+        let what = [answer(attempt), message(attempt)].join(" ");
         [attempt.at.to_string(), attempt.name.clone(), number, took, attempt.outcome.clone(), what.trim().to_owned()]
     };
     let rows: Vec<[String; 6]> = attempts.iter().map(row).collect();

@@ -3,21 +3,26 @@
 mod data;
 mod output;
 
+mod bulk;
 mod check;
+mod completions;
 mod console;
 mod dead_letter;
 mod dlq;
+mod follow;
 mod health;
 mod lab;
+mod listen;
 mod orders;
 mod pause;
 mod repair;
+mod replay;
 mod runs;
 mod seek;
 mod send;
 mod status;
-mod story;
 mod suppress;
+mod table;
 mod up;
 mod values;
 
@@ -41,6 +46,7 @@ enum Command {
     Check(check::CheckArguments),
     Status(status::StatusArguments),
     Runs(runs::RunsArguments),
+    Listen(listen::ListenArguments),
     Dlq(dlq::DlqArguments),
     /// Stops a flow from starting new steps until it is resumed. Webhooks are stored meanwhile.
     Pause(pause::PauseArguments),
@@ -48,6 +54,7 @@ enum Command {
     Resume(pause::PauseArguments),
     Cancel(orders::Cancel),
     Rerun(orders::Rerun),
+    Replay(replay::ReplayArguments),
     Suppress(suppress::SuppressArguments),
     Seek(seek::Seek),
     Move(seek::Move),
@@ -55,6 +62,8 @@ enum Command {
     Console(console::ConsoleArguments),
     Lab(lab::LabArguments),
     Health(health::HealthArguments),
+    Completions(completions::CompletionsArguments),
+    Man(completions::ManArguments),
 }
 
 /// An event takes hundreds of small allocations, many of them freed by another thread, which glibc's allocator does slowly.
@@ -86,11 +95,13 @@ async fn program() -> ExitCode {
         Command::Send(arguments) => send::run(arguments, &environment).await,
         Command::Check(arguments) => check::run(&arguments, &environment).await,
         Command::Runs(arguments) => runs::run(arguments).await,
+        Command::Listen(arguments) => listen::run(arguments, &environment).await,
         Command::Dlq(arguments) => dlq::run(arguments, &environment).await,
         Command::Pause(arguments) => pause::run(arguments, true).await,
         Command::Resume(arguments) => pause::run(arguments, false).await,
         Command::Cancel(arguments) => orders::cancel(arguments, &environment).await,
         Command::Rerun(arguments) => orders::rerun(arguments, &environment).await,
+        Command::Replay(arguments) => replay::run(arguments, &environment).await,
         Command::Suppress(arguments) => suppress::run(arguments, &environment).await,
         Command::Seek(arguments) => seek::seek(arguments, &environment).await,
         Command::Move(arguments) => seek::relocate(arguments, &environment).await,
@@ -98,6 +109,8 @@ async fn program() -> ExitCode {
         Command::Console(arguments) => console::run(arguments, environment).await,
         Command::Lab(arguments) => lab::run(arguments, &environment).await,
         Command::Health(arguments) => health::run(&arguments).await,
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => completions::man(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

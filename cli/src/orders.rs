@@ -4,12 +4,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use usher_dispatcher::operator::{CommandResults, CommandTarget, OperatorCommands, check_topic};
+use usher_dispatcher::operator::{BulkAction, CommandResults, CommandTarget, OperatorCommands, check_topic};
 use usher_engine::RunState;
 use usher_eventlog::{Log, LogAddress, LogLayout};
+use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_store::{RunFilter, RunRecord};
 
+use crate::bulk::{self, BulkArguments, Selection};
 use crate::data::StoreLocation;
 use crate::output;
 
@@ -73,27 +75,65 @@ impl FromStr for RunName {
     }
 }
 
-/// Cancels a run that has not ended. An attempt in flight is finished; no further one follows.
+/// Cancels runs that have not ended: one, or all that match. An attempt in flight is finished; no further one follows.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
     #[command(flatten)]
     desk: OperatorTarget,
-    /// The run: FLOW/EVENT.
-    run: RunName,
+    #[command(flatten)]
+    which: RunSelection,
 }
 
-/// Runs an ended run again from its first step. Side effects are repeated.
+/// Runs ended runs again from their first step: one, or all that match. Side effects are repeated.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rerun {
     #[command(flatten)]
     desk: OperatorTarget,
-    /// The run: FLOW/EVENT.
-    run: RunName,
+    #[command(flatten)]
+    which: RunSelection,
+}
+
+/// One run, or a selection of many.
+#[derive(Debug, clap::Args)]
+struct RunSelection {
+    /// The run: FLOW/EVENT. Without it, options select the runs.
+    run: Option<RunName>,
+    #[command(flatten)]
+    which: Selection,
+    /// In these states, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "STATE[,STATE]")]
+    state: Vec<RunState>,
+    #[command(flatten)]
+    how: BulkArguments,
+}
+
+impl RunSelection {
+    /// Returns the one run that is named. `None` if options select the runs.
+    fn one(&self) -> anyhow::Result<Option<&RunName>> {
+        let Self { run, which, state, how } = self;
+        let is_of_all = which.is_of_all() && state.is_empty();
+        let Some(run) = run else {
+            bulk::refuse_all_unless_asked(is_of_all, how.all, "runs")?;
+            return Ok(None);
+        };
+        if !is_of_all || how.all || how.dry_run || how.json {
+            let why = "a run is named, so there is nothing to select: leave out either the run or the options";
+            return Err(ConfigError(why.to_owned()).into());
+        }
+        Ok(Some(run))
+    }
+
+    async fn run(self, desk: &OperatorTarget, action: BulkAction, environment: &Environment) -> anyhow::Result<()> {
+        let Self { which, state, how, .. } = self;
+        let filter = RunFilter { states: state, ..which.filter(&desk.place.store().await?).await? };
+        bulk::run(desk, action, &filter, &how, environment).await
+    }
 }
 
 pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyhow::Result<()> {
-    let Cancel { desk, run } = arguments;
-    let found = find(&desk, &run).await?;
+    let Cancel { desk, which } = arguments;
+    let Some(run) = which.one()? else { return which.run(&desk, BulkAction::Cancel, environment).await };
+    let found = find(&desk, run).await?;
     if found.state.parse::<RunState>()?.is_terminal() {
         bail!("{}/{} has ended already: {}", run.flow, run.event, found.state);
     }
@@ -101,7 +141,7 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
     let name = format!("{}/{}", run.flow, run.event);
     match came.only() {
         Some("cancelled") => output::line(&format!("{name} is cancelled; it was {}", found.state)),
-        Some(_) => match find(&desk, &run).await? {
+        Some(_) => match find(&desk, run).await? {
             ended if ended.ended_at.is_some() => {
                 output::line(&format!("{name} ended before the order came: {}", ended.state))
             }
@@ -112,8 +152,9 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
 }
 
 pub(crate) async fn rerun(arguments: Rerun, environment: &Environment) -> anyhow::Result<()> {
-    let Rerun { desk, run } = arguments;
-    let found = find(&desk, &run).await?;
+    let Rerun { desk, which } = arguments;
+    let Some(run) = which.one()? else { return which.run(&desk, BulkAction::Rerun, environment).await };
+    let found = find(&desk, run).await?;
     if !found.state.parse::<RunState>()?.is_terminal() {
         bail!("{}/{} has not ended yet: {}", run.flow, run.event, found.state);
     }

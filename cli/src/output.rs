@@ -23,6 +23,11 @@ pub(crate) fn pretty_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&visible::json(&serde_json::to_string_pretty(value)?))
 }
 
+/// Prints a text of Usher's own, of several lines, as it is.
+pub(crate) fn text(text: &str) -> anyhow::Result<()> {
+    print(text.trim_end_matches('\n'))
+}
+
 fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -1,27 +1,29 @@
 //! `usher runs`: lists the runs of events. With `--user`, it is the timeline of that user.
 
+use usher_dispatcher::operator::RunCircumstances;
 use usher_engine::RunState;
-use usher_proto::unsubscribe::address_key;
-use usher_proto::{AddressDigest, Instance, Timestamp};
-use usher_store::{RunFilter, RunRecord};
+use usher_proto::{Instance, Timestamp};
+use usher_service::clock;
+use usher_store::{RunFilter, RunRecord, SqlStore};
 
 use crate::data::{self, StoreLocation};
-use crate::{output, story, values};
+use crate::table::{self, Column};
+use crate::{follow, output, values};
 
 /// Lists runs, the results of events, flow by flow.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunsArguments {
     #[command(flatten)]
     place: StoreLocation,
-    /// Of this user, or any other key; an address stands for the key of a person known only by it.
-    #[arg(long, value_parser = parse_key)]
+    /// Of this user, by id or primary address, or of any other key.
+    #[arg(long, value_name = "ID|ADDRESS")]
     user: Option<String>,
     /// Of this flow.
     #[arg(long)]
     flow: Option<String>,
-    /// In this state: queued, running, parked, waiting, done, dead, cancelled or superseded.
-    #[arg(long)]
-    state: Option<RunState>,
+    /// In these states, separated by commas: queued, running, parked, waiting, done, dead, cancelled or superseded.
+    #[arg(long, value_delimiter = ',', value_name = "STATE[,STATE]")]
+    state: Vec<RunState>,
     /// About this event.
     #[arg(long)]
     event: Option<String>,
@@ -32,25 +34,30 @@ pub(crate) struct RunsArguments {
     /// such as 2h.
     #[arg(long, value_parser = values::since)]
     since: Option<Timestamp>,
+    /// Admitted before this time, which is given as with --since.
+    #[arg(long, value_parser = values::since)]
+    until: Option<Timestamp>,
     /// Maximum number of runs.
     #[arg(long, default_value_t = 1000, value_parser = values::limit)]
     limit: u32,
+    /// After the list, print each new or changed run, until it is interrupted. Looks every second, at the newest 1,000 runs
+    /// of each flow and at those that were seen before.
+    #[arg(long)]
+    follow: bool,
+    /// Print every cell whole, even if the lines are wider than the terminal.
+    #[arg(long)]
+    wide: bool,
     /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
 
-/// Parses a key. An email address is never a key itself: its runs are stored under its digest.
-#[expect(clippy::unnecessary_wraps, reason = "what clap asks of a parser")]
-pub(crate) fn parse_key(text: &str) -> Result<String, std::convert::Infallible> {
-    let key = text.contains('@').then(|| address_key(AddressDigest::of(text)).as_str().to_owned());
-    Ok(key.unwrap_or_else(|| text.to_owned()))
-}
-
 pub(crate) async fn run(arguments: RunsArguments) -> anyhow::Result<()> {
-    let RunsArguments { place, user, flow, state, event, instance, since, limit, json } = arguments;
-    let filter = RunFilter { key: user, flow, state, reason: None, event, instance, since };
+    let RunsArguments { place, user, flow, state, event, instance, since, until, limit, follow, wide, json } =
+        arguments;
     let store = place.store().await?;
+    let subjects = data::subjects(&store, user.as_deref()).await?;
+    let filter = RunFilter { key: None, subjects, flow, states: state, reason: None, event, instance, since, until };
     if let Some(flow) = &filter.flow {
         data::known_flow(&store, flow).await?;
     }
@@ -59,41 +66,79 @@ pub(crate) async fn run(arguments: RunsArguments) -> anyhow::Result<()> {
             output::hint(&format!("flow {paused} is paused: its runs are kept, and none is begun"));
         }
     }
-    let runs = store.runs(&filter, i64::from(limit)).await?;
-    if runs.is_empty() && filter.key.as_ref().is_some_and(|key| !key.starts_with("user_")) {
-        output::hint("no runs of that key: a user is named by its id (user_...)");
+    let shown = RunList { limit, wide, json };
+    // Before the list, so that no change falls between the two.
+    let following = if follow { Some(follow::Following::begin(&store, &filter).await?) } else { None };
+    shown.print(&store, &store.runs(&filter, i64::from(limit)).await?).await?;
+    match following {
+        Some(following) => following.run(&store, &filter, json).await,
+        None => Ok(()),
     }
-    print(&runs, &store.worked_flows().await?, limit, json)
 }
 
-/// Prints runs as JSON lines or as a table. `worked` holds the flows on which a process works.
-pub(crate) fn print(runs: &[RunRecord], worked: &[String], limit: u32, json: bool) -> anyhow::Result<()> {
-    if runs.len() == limit as usize {
-        output::hint(&format!("the newest {limit}; there may be older ones: say --limit, or what to look for"));
-    }
-    if json {
-        for run in runs {
-            output::json(run)?;
+/// The form in which runs are printed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunList {
+    /// Number of runs that were asked for.
+    pub(crate) limit: u32,
+    /// True if lines may be wider than the terminal.
+    pub(crate) wide: bool,
+    /// True for JSON lines instead of a table.
+    pub(crate) json: bool,
+}
+
+const COLUMNS: [Column; 7] = [
+    Column { head: "admitted", least: Some(19), rank: 4 },
+    Column { head: "run", least: None, rank: 0 },
+    Column { head: "type", least: Some(12), rank: 5 },
+    Column { head: "key", least: None, rank: 3 },
+    Column { head: "state", least: None, rank: 1 },
+    Column { head: "why", least: Some(24), rank: 2 },
+    Column { head: "effects", least: Some(12), rank: 6 },
+];
+
+impl RunList {
+    /// Prints runs as JSON lines or as a table.
+    pub(crate) async fn print(self, store: &SqlStore, runs: &[RunRecord]) -> anyhow::Result<()> {
+        if runs.len() == self.limit as usize {
+            let limit = self.limit;
+            output::hint(&format!("the newest {limit}; there may be older ones: say --limit, or what to look for"));
         }
-        return Ok(());
+        if self.json {
+            return runs.iter().try_for_each(output::json);
+        }
+        let mut circumstances = RunCircumstances::read(store, clock::now()).await?;
+        circumstances.read_steps(store, runs).await?;
+        let rows: Vec<[String; 7]> = runs.iter().map(|run| row(run, &circumstances)).collect();
+        table::print(COLUMNS, &rows, table::width(self.wide))
     }
-    let rows: Vec<[String; 7]> = runs.iter().map(|run| row(run, worked)).collect();
-    output::table(["admitted", "run", "type", "key", "state", "why", "effects"], &rows)
 }
 
-fn row(run: &RunRecord, worked: &[String]) -> [String; 7] {
-    let why = story::why(run, worked);
-    // As a command takes it: the event's id alone suffices for the default instance of Clerk.
+/// Returns the name of a run as commands take it: the event's id alone suffices for the default instance of Clerk.
+pub(crate) fn name(run: &RunRecord) -> String {
     let plain = run.source == "clerk" && run.instance == Instance::DEFAULT;
     let event = if plain { run.event.clone() } else { run.reference.to_string() };
+    format!("{}/{event}", run.flow)
+}
+
+/// Returns the effects of a run, each with the destination's id; `-` for none.
+pub(crate) fn effects(run: &RunRecord) -> String {
     let effects: Vec<String> = run.effects.iter().map(|effect| format!("{} {}", effect.connector, effect.id)).collect();
+    dash(effects.join(", "))
+}
+
+fn dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn row(run: &RunRecord, circumstances: &RunCircumstances) -> [String; 7] {
     [
         run.admitted_at.to_string(),
-        format!("{}/{event}", run.flow),
+        name(run),
         run.kind.clone(),
         run.key.clone(),
         run.state.clone(),
-        if why.is_empty() { "-".into() } else { why },
-        if effects.is_empty() { "-".into() } else { effects.join(", ") },
+        dash(circumstances.why(run)),
+        effects(run),
     ]
 }

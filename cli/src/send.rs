@@ -2,16 +2,18 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use usher_lab::traffic::{self, Generator, Template, TrafficPlan, Url};
+use tokio_util::sync::CancellationToken;
+use usher_lab::traffic::{self, Generator, SentCount, Template, TrafficPlan, TrafficReport, Url};
 use usher_proto::signature::SigningSecret;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{Secret, shutdown, telemetry};
 
-use crate::{data, output, values};
+use crate::{bulk, data, output, values};
 
 /// Maximum number of events for which each gets its own output line.
 const LISTED: usize = 20;
@@ -34,7 +36,7 @@ pub(crate) struct SendArguments {
     #[arg(long, default_value = "1", value_parser = values::count)]
     count: NonZeroU64,
     /// Events per second, such as 50 or 50/s; default: as fast as they are answered.
-    #[arg(long, value_parser = parse_rate)]
+    #[arg(long, value_parser = values::rate)]
     rate: Option<f64>,
     /// Number of users among whom the events are spread; default: one user per event. A file is sent unchanged
     /// without this option.
@@ -46,11 +48,6 @@ pub(crate) struct SendArguments {
     /// The data directory of `usher up`.
     #[arg(long, env = "USHER_DATA", default_value = "./usher-data")]
     data: PathBuf,
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
-    number.filter(|rate| rate.is_finite() && *rate > 0.0).ok_or_else(|| "a number a second, such as 50 or 0.5/s".into())
 }
 
 pub(crate) async fn run(arguments: SendArguments, environment: &Environment) -> anyhow::Result<()> {
@@ -78,7 +75,8 @@ pub(crate) async fn run(arguments: SendArguments, environment: &Environment) -> 
     let (template, users) = template(&arguments.what, arguments.users, arguments.count)?;
     let generator = Generator::new(template, users, arguments.seed.unwrap_or_else(rand::random));
     let order = TrafficPlan { to, count: arguments.count.get(), per_second: arguments.rate, max_concurrent: AT_ONCE };
-    let report = traffic::send(&order, &secret, &generator, &shutdown::on_signal()?).await?;
+    let stop = shutdown::on_signal()?;
+    let report = send_with_progress(&order, &secret, &generator, &stop).await?;
 
     if report.sent.len() <= LISTED {
         for sent in &report.sent {
@@ -101,10 +99,41 @@ pub(crate) async fn run(arguments: SendArguments, environment: &Environment) -> 
     for (why, count) in report.reasons() {
         output::line(&format!("{count} refused: {why}"))?;
     }
+    if report.sent.len() as u64 != arguments.count.get() {
+        bail!(
+            "interrupted: {} of {} events were sent, {refused} of them were not kept",
+            report.sent.len(),
+            arguments.count
+        );
+    }
     if refused > 0 {
         bail!("{refused} of {} events were not kept", report.sent.len());
     }
     Ok(())
+}
+
+/// Interval between two looks at the number of events that were sent.
+const SHOWN_EVERY: Duration = Duration::from_millis(100);
+
+/// Sends the events, and shows the progress on a terminal.
+async fn send_with_progress(
+    order: &TrafficPlan,
+    secret: &SigningSecret,
+    generator: &Generator,
+    stop: &CancellationToken,
+) -> anyhow::Result<TrafficReport> {
+    let sent = SentCount::default();
+    let bar = bulk::progress_bar(order.count);
+    let sending = traffic::send(order, secret, generator, stop, &sent);
+    tokio::pin!(sending);
+    let report = loop {
+        tokio::select! {
+            report = &mut sending => break report,
+            () = tokio::time::sleep(SHOWN_EVERY) => bar.set_position(sent.load(Ordering::Relaxed)),
+        }
+    };
+    bar.finish_and_clear();
+    Ok(report?)
 }
 
 /// Returns the error for a missing secret: `usher up` was given its own, or never ran in this data directory.

@@ -37,6 +37,16 @@ pub(crate) fn limit(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| format!("a number from 1 to {}", u32::MAX))
 }
 
+/// Parses a rate: events or commands a second.
+///
+/// # Errors
+///
+/// The text is no finite number above 0.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
+    number.filter(|rate| rate.is_finite() && *rate > 0.0).ok_or_else(|| "a number a second, such as 50 or 0.5/s".into())
+}
+
 /// Parses a time, a day (its beginning in UTC), or a duration before now.
 ///
 /// # Errors
@@ -76,6 +86,14 @@ mod tests {
         assert_eq!(since("2026-11-25T10:00:00Z").expect("a moment").seconds() % 86_400, 36_000);
         assert!(since("2h").is_ok());
         assert!(since("yesterday").is_err_and(|error| error.contains("2026-01-31")));
+    }
+
+    #[test]
+    fn a_rate_is_a_number_a_second() {
+        assert_eq!((rate("10/s"), rate("0.5")), (Ok(10.0), Ok(0.5)));
+        for text in ["0", "-1", "inf", "ten", ""] {
+            assert!(rate(text).is_err(), "{text}");
+        }
     }
 
     #[test]

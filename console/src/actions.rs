@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 use usher_dispatcher::operator::{
-    CommandTarget, DEFAULT_REDRIVE_RATE, MAX_DEATHS, MAX_REDRIVE_RATE, OperatorCommands, RedrivePlan, confirmed_pause,
-    describe_pause, redrive_id, redrive_rows,
+    BulkAction, BulkPlan, CommandTarget, DEFAULT_REDRIVE_RATE, LeftAlone, MAX_DEATHS, MAX_REDRIVE_RATE,
+    OperatorCommands, confirmed_pause, describe_pause, redrive_id, redrive_rows,
 };
 use usher_proto::{EventRef, Timestamp};
 use usher_service::clock;
@@ -151,8 +151,10 @@ pub(crate) async fn plan_redrive(console: &Console, of: &DeadFilter) -> Result<R
     let now = clock::now();
     let letters = DeadLetters::read_all(console, &of.read(console, now).await?, now).await?;
     let matching = letters.rows.len();
-    let RedrivePlan { targets, too_often } = RedrivePlan::new(letters.targets(), MAX_DEATHS);
-    Ok(RedriveChoice { targets, matching, more: letters.more, too_often, until: letters.until })
+    let plan =
+        BulkPlan::new(BulkAction::Redrive { max_deaths: MAX_DEATHS }, letters.targets(), letters.more, letters.until);
+    let too_often = plan.left_alone_for(LeftAlone::DiedTooOften);
+    Ok(RedriveChoice { targets: plan.targets, matching, more: letters.more, too_often, until: letters.until })
 }
 
 /// An order to redrive.

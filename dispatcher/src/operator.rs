@@ -3,26 +3,34 @@
 //! An action on a run is a command in the log ([`crate::orders`]); a replica that owns the run's partition carries it out.
 //! A pause is written to the store. Both are recorded with the operator's name and the time.
 
+mod bulk;
+mod explain;
 mod lag;
 mod pauses;
 mod redrives;
+mod replay;
 mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use bulk::{
+    BulkAction, BulkOptions, BulkOutcome, BulkPlan, BulkProgress, CommandTarget, LeftAlone, MAX_DEATHS, MOST_SELECTED,
+};
+pub use explain::{RunCircumstances, answer};
 pub use lag::FlowLag;
 pub use pauses::{CONFIRMED_WITHIN, confirmed_pause, describe_pause};
 pub use redrives::{DEFAULT_REDRIVE_RATE, MAX_REDRIVE_RATE, REDRIVE_WINDOW, RedriveRunner, redrive_id, redrive_rows};
+pub use replay::{LogSpan, NotReplayed, ReplayOutcome, ReplayPlan, ReplayTarget};
 pub use status::{
     AccountStatus, FlowStatus, Need, NeedKind, PartitionStatus, Status, account_statuses, duration, status,
 };
 use usher_engine::arrival::CommandKind;
 use usher_eventlog::{AppendError, Log, LogError, LogLayout};
-use usher_proto::{EventId, EventRef, Offset, Partition, SubjectId, headers};
+use usher_proto::{EventId, Partition, headers};
 use usher_service::{ConfigError, clock};
-use usher_store::{RunRecord, SqlStore, StoreError};
+use usher_store::{SqlStore, StoreError};
 
 use crate::orders;
 
@@ -30,8 +38,6 @@ use crate::orders;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Interval between queries for the results of commands.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Number of deaths at which a run is no longer redriven unless another number is given.
-pub const MAX_DEATHS: u32 = 3;
 
 /// Failure of an operator's action.
 #[derive(Debug, thiserror::Error)]
@@ -59,61 +65,6 @@ pub enum OperatorError {
     /// The log holds the event no longer, or its body is not text.
     #[error("the log does not hold {0} any more: it cannot be run again")]
     NotInLog(String),
-}
-
-/// The run that a command is about.
-#[derive(Debug, Clone)]
-pub struct CommandTarget {
-    /// Name of the flow.
-    pub flow: String,
-    /// The run's event.
-    pub reference: EventRef,
-    /// The event's subject, whose partition gets the command.
-    pub subject: SubjectId,
-    /// The run's partition.
-    pub partition: i64,
-    /// The offset of the event.
-    pub offset: Offset,
-    /// Index, from 0, of the step at which the run stands or has ended.
-    pub step: i64,
-    /// Number of times that the run has become dead.
-    pub deaths: i64,
-    /// Reason for giving it up, as a label; `None` if it is not dead.
-    pub reason: Option<String>,
-}
-
-impl From<&RunRecord> for CommandTarget {
-    fn from(run: &RunRecord) -> Self {
-        Self {
-            flow: run.flow.clone(),
-            reference: run.reference.clone(),
-            subject: run.subject.clone(),
-            partition: run.partition,
-            offset: run.offset,
-            step: run.step,
-            deaths: run.deaths,
-            reason: run.reason.clone(),
-        }
-    }
-}
-
-/// Dead letters that a redrive selects, in the order in which it takes them up.
-#[derive(Debug)]
-pub struct RedrivePlan {
-    /// Those that are taken up again: in the order in which their events arrived, which is kept within a key.
-    pub targets: Vec<CommandTarget>,
-    /// Number of those that are left alone, because they have become dead too often.
-    pub too_often: usize,
-}
-
-impl RedrivePlan {
-    /// Makes a plan of the selected dead letters. Runs that have died `max_deaths` times are left alone.
-    pub fn new(mut selected: Vec<CommandTarget>, max_deaths: u32) -> Self {
-        selected.sort_by(|a, b| (a.partition, a.offset, &a.flow).cmp(&(b.partition, b.offset, &b.flow)));
-        let all = selected.len();
-        selected.retain(|run| run.deaths < i64::from(max_deaths));
-        Self { too_often: all - selected.len(), targets: selected }
-    }
 }
 
 /// Results of commands.
@@ -206,7 +157,7 @@ impl OperatorCommands {
     /// The log or the store does not answer.
     pub async fn cancel(&self, run: &CommandTarget, by: &str) -> Result<CommandResults, OperatorError> {
         let id = self.send(run, &CommandKind::Cancel, by).await?;
-        self.results(vec![(run.flow.clone(), id)]).await
+        self.results(vec![(run.flow.clone(), id)], &|_| ()).await
     }
 
     /// Runs an ended run again from its first step. Its effects are repeated.
@@ -215,60 +166,56 @@ impl OperatorCommands {
     ///
     /// The log does not hold the event any more, or the log or the store does not answer.
     pub async fn rerun(&self, run: &CommandTarget, by: &str) -> Result<CommandResults, OperatorError> {
+        let id = self.send(run, &self.rerun_command(run).await?, by).await?;
+        self.results(vec![(run.flow.clone(), id)], &|_| ()).await
+    }
+
+    /// Returns the command that runs a run again, with the body of its event.
+    async fn rerun_command(&self, run: &CommandTarget) -> Result<CommandKind, OperatorError> {
         let gone = || OperatorError::NotInLog(run.reference.id().to_owned());
         // The store drops the body when a run ends; the log still has it for a while.
         let partition = Partition(i32::try_from(run.partition).map_err(|_| gone())?);
-        let record = self.log.read(&self.layout.topics.events(), partition, run.offset).await?;
-        let record = record.filter(|record| record.header(headers::EVENT_ID) == Some(run.reference.id()));
-        let body = record.and_then(|record| String::from_utf8(record.body.to_vec()).ok()).ok_or_else(gone)?;
-        let id = self.send(run, &CommandKind::Rerun { body }, by).await?;
-        self.results(vec![(run.flow.clone(), id)]).await
-    }
-
-    /// Takes up dead letters again, at most `rate` a second, and waits for the results.
-    ///
-    /// # Errors
-    ///
-    /// The log or the store does not answer. Some commands may have been sent.
-    pub async fn redrive(
-        &self,
-        targets: &[CommandTarget],
-        rate: Option<f64>,
-        by: &str,
-    ) -> Result<CommandResults, OperatorError> {
-        let mut sent = Vec::with_capacity(targets.len());
-        let mut pace = rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
-        for run in targets {
-            if let Some(pace) = &mut pace {
-                pace.tick().await;
-            }
-            let deaths = u32::try_from(run.deaths).unwrap_or(u32::MAX);
-            sent.push((run.flow.clone(), self.send(run, &CommandKind::Redrive { deaths }, by).await?));
+        let record = self.log.read(&self.layout.topics.events(), partition, run.offset).await?.ok_or_else(gone)?;
+        // A run that a replay has begun is where its command is.
+        let record = orders::replayed(&record).unwrap_or(record);
+        if record.header(headers::EVENT_ID) != Some(run.reference.id()) {
+            return Err(gone());
         }
-        self.results(sent).await
+        let body = String::from_utf8(record.body.to_vec()).map_err(|_| gone())?;
+        Ok(CommandKind::Rerun { body })
     }
 
-    /// Waits for the results of these commands (flow and id), until none of them has been executed for five seconds.
-    async fn results(&self, mut open: Vec<(String, EventId)>) -> Result<CommandResults, OperatorError> {
+    /// Waits for the results of these commands (flow and id), until none of them has been executed for five seconds. Reports
+    /// the number of those that were executed.
+    async fn results(
+        &self,
+        mut open: Vec<(String, EventId)>,
+        executed: &(dyn Fn(usize) + Sync),
+    ) -> Result<CommandResults, OperatorError> {
         let mut came = Vec::new();
         let mut until = Instant::now() + PATIENCE;
         loop {
-            let mut still_open = Vec::new();
+            let begun = Instant::now();
             let before = came.len();
-            for (flow, command) in open {
-                match self.store.command_result(&command).await? {
-                    Some(word) => came.push((flow, word)),
-                    None => still_open.push((flow, command)),
+            let ids: Vec<EventId> = open.iter().map(|(_, id)| id.clone()).collect();
+            let results = self.store.command_results(&ids).await?;
+            let results: BTreeMap<EventId, String> = results.into_iter().map(|row| (row.id, row.came)).collect();
+            open.retain(|(flow, id)| match results.get(id) {
+                None => true,
+                Some(word) => {
+                    came.push((flow.clone(), word.clone()));
+                    false
                 }
-            }
-            open = still_open;
+            });
             if came.len() > before {
                 until = Instant::now() + PATIENCE;
+                executed(came.len());
             }
             if open.is_empty() || Instant::now() >= until {
                 break;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            // Of very many commands, a look takes its time: the store is left alone for as long.
+            tokio::time::sleep(begun.elapsed().max(LOOK_EVERY)).await;
         }
         let worked = self.store.worked_flows().await?;
         let mut by_flow = BTreeMap::new();

@@ -19,7 +19,7 @@ pub use generator::{GeneratedEvent, Generator};
 pub use report::{Latency, Reply, SentEvent, TrafficReport};
 /// The type of a receiver's URL.
 pub use reqwest::Url;
-pub use sender::{SendError, TrafficPlan, send};
+pub use sender::{SendError, SentCount, TrafficPlan, send};
 pub use signed::SignedRequest;
 pub use template::{InvalidTemplate, Template};
 /// Names of the built-in events.

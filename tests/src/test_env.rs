@@ -380,9 +380,14 @@ impl TestEnv {
 
     /// Starts `usher console` on a free address.
     pub fn start_console(&self) -> Program {
-        let data = self.data.display().to_string();
-        let arguments = ["console", "--listen", "127.0.0.1:0", "--data", &data, "--by", "ann"];
-        Program::start("usher", &arguments, &self.environment, self.folder.path())
+        self.start_usher(&["console", "--listen", "127.0.0.1:0", "--by", "ann"])
+    }
+
+    /// Starts `usher` with these arguments: a command that does not end by itself, or that is to be interrupted.
+    pub fn start_usher(&self, arguments: &[&str]) -> Program {
+        let data = ("USHER_DATA".to_owned(), self.data.display().to_string());
+        let environment: Vec<_> = self.environment.iter().cloned().chain([data]).collect();
+        Program::start("usher", arguments, &environment, self.folder.path())
     }
 
     /// Opens the log that the programs use.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use usher_dispatcher::operator::CommandTarget;
+use usher_engine::RunState;
 use usher_proto::Timestamp;
 use usher_store::{BoundedCount, DeadLetterCursor, DeadLetterQuery, DeadLetterRow, SCAN};
 
@@ -141,6 +142,7 @@ impl DeadLetters {
             partition: row.partition,
             offset: row.offset,
             step: row.step,
+            state: RunState::Dead.label().to_owned(),
             deaths: row.deaths,
             reason: Some(row.reason.clone()),
         };

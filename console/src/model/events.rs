@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use usher_dispatcher::operator::RunCircumstances;
 use usher_engine::RunState;
 use usher_proto::{EventRef, Timestamp};
 use usher_store::{EventCursor, EventQuery, EventRow, RunFilter};
 
 use super::Moment;
-use super::runs::{FlowStanding, RunAction, RunDetail};
+use super::runs::{RunAction, RunDetail};
 use crate::Console;
 use crate::mask::Masking;
 use crate::problem::ConsoleError;
@@ -144,7 +145,8 @@ pub(crate) async fn event_detail(
     let filter = RunFilter { event: Some(reference.as_str().to_owned()), ..RunFilter::default() };
     let mut records = store.runs(&filter, MOST).await?;
     records.sort_by(|a, b| a.flow.cmp(&b.flow));
-    let standing = FlowStanding::read(store).await?;
+    let mut circumstances = RunCircumstances::read(store, now).await?;
+    circumstances.read_steps(store, &records).await?;
     let first = records.first();
     let (partition, offset) = first.map_or((0, 0), |run| (run.partition, run.offset.0));
     let masking = if shown_to.is_some() { Masking::Shown } else { Masking::Masked };
@@ -156,7 +158,7 @@ pub(crate) async fn event_detail(
         };
         let version =
             event.runs.iter().find(|cell| cell.flow == run.flow).map_or("", |cell| cell.flow_version.as_str());
-        runs.push(RunDetail::read(store, run, version, &standing, content.as_ref(), now).await?);
+        runs.push(RunDetail::read(store, run, version, &circumstances, content.as_ref(), now).await?);
     }
     let body = store.event_body(&reference).await?;
     let body = body.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));

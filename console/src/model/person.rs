@@ -62,8 +62,9 @@ pub(crate) async fn person_detail(
     let subject: SubjectId = id.parse().map_err(|_| unknown())?;
     let state = store.subject_row(&subject).await?;
     let instance = subject.instance().parse().ok();
-    let filter = RunFilter { key: Some(subject.key().to_owned()), instance, ..RunFilter::default() };
-    let mut runs = store.runs_before(&filter, before, MOST).await?;
+    let key = Some(subject.key().to_owned());
+    let filter = RunFilter { key, instance, until: before, ..RunFilter::default() };
+    let mut runs = store.runs(&filter, MOST).await?;
     // The oldest time is left to the next page, which else would lack the rest of its runs.
     let is_full = runs.len() == usize::try_from(MOST).unwrap_or(usize::MAX);
     let oldest = runs.first().map(|run| run.admitted_at);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use usher_dispatcher::operator::{RunCircumstances, answer};
 use usher_engine::RunState;
 use usher_flows::{Action, Flow, FlowSource, FlowStep};
 use usher_proto::Timestamp;
@@ -45,9 +46,6 @@ pub(crate) struct StepAttempt {
 
 impl StepAttempt {
     fn new(attempt: &AttemptRecord, content: Option<&RunContent>, now: Timestamp) -> Self {
-        let status = attempt.status.map(|status| status.to_string());
-        let answer =
-            [status.as_ref(), attempt.error.as_ref()].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
         let messages = content.map(|content| content.messages.as_slice()).unwrap_or_default();
         let message = messages.iter().find(|message| message.at == attempt.at && message.step == attempt.step);
         Self {
@@ -55,7 +53,7 @@ impl StepAttempt {
             at: Moment::new(attempt.at, now),
             took_ms: attempt.ms,
             outcome: attempt.outcome.clone(),
-            answer: Masking::Masked.sentence(&answer),
+            answer: Masking::Masked.sentence(&answer(attempt)),
             message: message.map(|message| Masking::Shown.sentence(&message.message)),
             next_at: attempt.next_at.map(|at| Moment::new(at, now)),
         }
@@ -70,6 +68,8 @@ pub(crate) struct RunDetail {
     pub(crate) state: String,
     /// A sentence about what it waits for at this moment; `None` if it has ended.
     pub(crate) blocker: Option<String>,
+    /// The reason for which it ended as it did, empty if its effects tell; `None` if it has not ended.
+    pub(crate) ending: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) error: Option<String>,
     pub(crate) note: Option<String>,
@@ -121,7 +121,7 @@ impl RunDetail {
         store: &SqlStore,
         run: RunRecord,
         version: &str,
-        standing: &FlowStanding,
+        circumstances: &RunCircumstances,
         content: Option<&RunContent>,
         now: Timestamp,
     ) -> Result<Self, ConsoleError> {
@@ -134,7 +134,8 @@ impl RunDetail {
         let moment = |at| Moment::new(at, now);
         Ok(Self {
             version: version.to_owned(),
-            blocker: (run.ended_at.is_none()).then(|| blocker(&run, standing, now)),
+            blocker: (run.ended_at.is_none()).then(|| circumstances.blocker(&run)),
+            ending: (run.ended_at.is_some()).then(|| masking.sentence(&circumstances.ending(&run))),
             steps: steps_of(&run, &steps, content, now),
             request: content.and_then(|content| content.request.as_deref()).map(request_text),
             actions: actions.into_iter().map(|action| RunAction::new(action, now)).collect(),
@@ -151,47 +152,6 @@ impl RunDetail {
             deaths: run.deaths,
             destination: run.destination,
         })
-    }
-}
-
-/// The facts about a flow that hold for all of its runs.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FlowStanding {
-    pub(crate) paused: Vec<String>,
-    pub(crate) worked: Vec<String>,
-}
-
-impl FlowStanding {
-    pub(crate) async fn read(store: &SqlStore) -> Result<Self, ConsoleError> {
-        Ok(Self { paused: store.paused_flows().await?, worked: store.worked_flows().await? })
-    }
-}
-
-/// Returns the one thing that keeps an open run from going on.
-fn blocker(run: &RunRecord, standing: &FlowStanding, now: Timestamp) -> String {
-    let until = |what: &str, at: Timestamp| {
-        let moment = Moment::new(at, now);
-        format!("{what} {} ({})", moment.absolute(), moment.relative())
-    };
-    if run.state == RunState::Waiting.label()
-        && let Some(due) = run.due_at
-    {
-        return until("waits until", due);
-    }
-    if standing.paused.contains(&run.flow) {
-        return "the flow is paused".to_owned();
-    }
-    if !standing.worked.contains(&run.flow) {
-        return "no process works on the flow".to_owned();
-    }
-    match (&run.destination, run.due_at) {
-        (Some(destination), Some(due)) => until(&format!("asks {destination} again at"), due),
-        (None, Some(due)) => until("goes on at", due),
-        (Some(destination), None) if run.attempts > 0 => format!("waits for {destination}"),
-        (Some(_) | None, None) if run.state == RunState::Queued.label() => {
-            "has not begun: an earlier run of the same key, or a free place, comes first".to_owned()
-        }
-        (Some(_) | None, None) => "is at work".to_owned(),
     }
 }
 

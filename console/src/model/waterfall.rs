@@ -182,6 +182,7 @@ mod tests {
 
     fn run(steps: Vec<RunStep>, open: bool) -> RunDetail {
         RunDetail {
+            ending: None,
             flow: "email".to_owned(),
             version: String::new(),
             state: if open { "parked" } else { "done" }.to_owned(),

@@ -21,6 +21,21 @@ pub(super) enum Meaning {
 /// serve, whatever the event contains. A suppression change counts by the instance that it names; without one it holds
 /// for every flow.
 pub(super) fn meaning(flow: &Flow, offset: Offset, record: Record) -> Meaning {
+    match orders::replay_in(&record) {
+        None => meaning_of(flow, offset, record),
+        Some(replay) if replay.flow != flow.name => Meaning::Nothing,
+        Some(replay) => match meaning_of(flow, offset, replay.record) {
+            // It only starts runs. What is newer than the event must not be cancelled by it, and what the event tells of
+            // its subject counts by its own time.
+            Meaning::Arrival(arrival) if arrival.starts => {
+                Meaning::Arrival(Box::new(Arrival { cancels: false, command: None, suppression: None, ..*arrival }))
+            }
+            Meaning::Arrival(_) | Meaning::Refused(_) | Meaning::Nothing => Meaning::Nothing,
+        },
+    }
+}
+
+fn meaning_of(flow: &Flow, offset: Offset, record: Record) -> Meaning {
     let event = match read(&record) {
         Ok(event) => event,
         Err(error) => return Meaning::Refused(refused(offset, record, error)),
@@ -107,6 +122,22 @@ mod tests {
             let Meaning::Refused(refused) = meaning(&flow(), Offset(7), bad.clone()) else { panic!("{bad:?}") };
             assert_eq!((refused.offset, refused.reason, &refused.body), (Offset(7), Reason::Malformed, &bad.body));
         }
+    }
+
+    #[test]
+    fn a_replayed_event_starts_a_run_of_its_flow_and_has_no_other_effect() {
+        let flow = flow();
+        let replayed = |name: &str, kind: &str| {
+            let event = of(kind, Source::Clerk, "staging");
+            let carrier = orders::replay(name, &event, &event.clone().into_record(), "ann", clock::now());
+            meaning(&flow, Offset(9), carrier.expect("a text").into_record())
+        };
+        let Meaning::Arrival(arrival) = replayed(&flow.name, "user.created") else { panic!("it starts a run") };
+        assert!(arrival.starts && !arrival.cancels && arrival.command.is_none());
+        assert_eq!((arrival.offset, arrival.event.kind.as_str()), (Offset(9), "user.created"));
+        assert!(flow.cancels_on(&of("user.deleted", Source::Clerk, "staging")));
+        assert!(matches!(replayed(&flow.name, "user.deleted"), Meaning::Nothing), "it would only cancel");
+        assert!(matches!(replayed("other", "user.created"), Meaning::Nothing));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::known::{self, Identified, LogPlace};
 use super::prune::horizon;
 use super::remember::{self, Learnt};
 use super::rows::{Named, preceded, rank, runs};
-use super::transitions::{self, NOT_UNDER_WAY};
+use super::transitions::{self, CancelEntry, NOT_UNDER_WAY};
 use super::{FirstClaims, StoreError, refused};
 
 /// Admits batches, in one transaction if each could be admitted without the others. The result of a batch is `None` if another
@@ -319,13 +319,13 @@ impl<'a> Admitting<'a> {
             batch.partition.0.into(),
             batch.epoch.0.into(),
         ];
+        let entry = CancelEntry::by_event(&event.event, &arrival.event.kind, self.now);
         let which = format!("{earlier} AND {NOT_UNDER_WAY}");
-        for query in transitions::cancel(self.dialect, self.flow, self.now, &which, &params) {
+        for query in transitions::cancel(self.dialect, self.flow, self.now, &which, &params, Some(&entry)) {
             statements.push(Purpose::Cancelled, query);
         }
-        let asked = query(format!("UPDATE usher_open_run AS o SET cancel_asked = 1 WHERE o.flow = $1 AND {earlier}"));
-        let asked = asked.bind(self.flow).bind(self.now.millis());
-        statements.push(Purpose::Write, params.into_iter().fold(asked, SqlQuery::bind));
+        let asked = transitions::ask_to_cancel(self.dialect, self.flow, self.now, &earlier, &params, &entry);
+        statements.push(Purpose::Write, asked);
     }
 
     /// Adds the statements that find which runs another one of their key precedes: of the new runs, of those that were

@@ -446,7 +446,7 @@ async fn cancel_as_asked(
             kept.execute(&mut *connection).await?;
         }
         let which = "o.event_ref = $3 AND o.cancel_asked = 1";
-        let cancelled = transitions::cancel(dialect, flow, now, which, &[change.event.as_str().into()]);
+        let cancelled = transitions::cancel(dialect, flow, now, which, &[change.event.as_str().into()], None);
         connection.run_all(cancelled).await?;
     }
     Ok(writing.commit().await?)

@@ -9,7 +9,7 @@ use usher_sql::{Answer, Connection, Dialect, SqlParam, query};
 
 use super::StoreError;
 use super::rows::{Named, run};
-use super::transitions::{self, NOT_UNDER_WAY, TakenUp};
+use super::transitions::{self, CancelEntry, NOT_UNDER_WAY, TakenUp};
 
 /// Result of a command.
 pub(super) enum CommandResult {
@@ -139,15 +139,14 @@ async fn cancel(
     command: &Command,
 ) -> Result<CommandResult, StoreError> {
     let which = format!("o.event_ref = $3 AND {NOT_UNDER_WAY}");
-    let queries = transitions::cancel(dialect, flow, clock::now(), &which, &[command.run.as_str().into()]);
+    let entry = CancelEntry::by_operator(&command.by, command.at);
+    let params = [command.run.as_str().into()];
+    let queries = transitions::cancel(dialect, flow, clock::now(), &which, &params, Some(&entry));
     let answers = connection.run_all(queries).await?;
     if let Some(row) = answers.first().and_then(|answer| answer.rows.first()) {
         return Ok(CommandResult::Cancelled(Named(row).parsed("subject")?, Named(row).parsed("event_ref")?));
     }
-    query("UPDATE usher_open_run SET cancel_asked = 1 WHERE flow = $1 AND event_ref = $2")
-        .bind(flow)
-        .bind(command.run.as_str())
-        .execute(connection)
-        .await?;
+    let asked = transitions::ask_to_cancel(dialect, flow, clock::now(), "o.event_ref = $3", &params, &entry);
+    asked.execute(connection).await?;
     Ok(CommandResult::Nothing)
 }

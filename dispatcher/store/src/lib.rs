@@ -36,7 +36,7 @@ pub use prune::MendedHorizon;
 pub use redrive::{NewRedrive, RedriveCame, RedriveCounts, RedriveRecord, RedriveRow};
 pub use refused::RefusedRow;
 pub use sql_store::SqlStore;
-pub use story::{AttemptMessage, AttemptRecord};
+pub use story::{AttemptMessage, AttemptRecord, CANCELLED, StoryCause};
 pub use suppression::{MailRecipients, SuppressionRecord};
 pub use trouble::{TroubleRecord, TroubleTold};
 use usher_engine::Run;
@@ -45,9 +45,9 @@ use usher_service::ConfigError;
 use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{MigrationError, SqlError, Tables};
 pub use views::{
-    AccountShares, BoundedCount, DeadLetterCursor, DeadLetterQuery, DeadLetterRow, EventCursor, EventPage, EventQuery,
-    EventRow, FlowCounts, FlowPosition, FlowVersion, PauseRecord, QuotaUse, RecentRuns, RunCell, RunContent, SCAN,
-    SubjectRow,
+    AccountShares, BoundedCount, CommandRow, DeadLetterCursor, DeadLetterQuery, DeadLetterRow, EventCursor, EventPage,
+    EventQuery, EventRow, FlowCounts, FlowPosition, FlowVersion, PauseRecord, QuotaUse, RecentRuns, RunCell,
+    RunContent, RunMark, RunTargetRow, SCAN, SubjectRow,
 };
 
 /// The tables of the store.

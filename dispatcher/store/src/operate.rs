@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use usher_proto::{EventId, EventRef, Timestamp};
+use usher_proto::{EventRef, Timestamp};
 use usher_sql::{Connection, Database, query, query_as};
 
 use super::{SqlStore, StoreError};
@@ -144,17 +144,6 @@ impl SqlStore {
             query_as(sql).bind(flow).bind(run.as_str()).fetch_all(&self.database).await?;
         let record = |(at, who, what, came)| ActionRecord { at: Timestamp::from_millis(at), who, what, came };
         Ok(rows.into_iter().map(record).collect())
-    }
-
-    /// Returns the result of a command, by the id of its event; `None` while no replica has executed it.
-    ///
-    /// # Errors
-    ///
-    /// If the database does not answer.
-    pub async fn command_result(&self, order: &EventId) -> Result<Option<String>, StoreError> {
-        let sql = "SELECT came FROM usher_action WHERE id = $1";
-        let row: Option<(String,)> = query_as(sql).bind(order.as_str()).fetch_optional(&self.database).await?;
-        Ok(row.map(|(came,)| came))
     }
 
     /// Returns the flows that some process works on, as far as the store has recorded. A process that was killed is

@@ -63,14 +63,41 @@ fn sent(entries: &[StoryEntry]) -> Option<&[u8]> {
 /// Returns the SQL that adds the lines of row `r` to a column of run `o`. Written a second time, after a lost answer, it finds
 /// them at the end and adds nothing.
 pub(super) fn added(dialect: Dialect, column: &str) -> String {
+    joined(dialect, column, &format!("r.{column}"))
+}
+
+/// Returns the SQL that adds `lines`, an expression, to a column of run `o`.
+pub(super) fn joined(dialect: Dialect, column: &str, lines: &str) -> String {
     let position = dialect.position();
     format!(
-        "CASE WHEN r.{column} IS NULL THEN o.{column} WHEN o.{column} IS NULL THEN r.{column} \
-              WHEN substr(o.{column}, length(o.{column}) - length(r.{column}) + 1) = r.{column} THEN o.{column} \
+        "CASE WHEN {lines} IS NULL THEN o.{column} WHEN o.{column} IS NULL THEN {lines} \
+              WHEN substr(o.{column}, length(o.{column}) - length({lines}) + 1) = {lines} THEN o.{column} \
               WHEN length(o.{column}) > {FULL} \
-              THEN substr(o.{column}, {REST} + {position}(substr(o.{column}, {REST}), '\n')) || '\n' || r.{column} \
-              ELSE o.{column} || '\n' || r.{column} END"
+              THEN substr(o.{column}, {REST} + {position}(substr(o.{column}, {REST}), '\n')) || '\n' || {lines} \
+              ELSE o.{column} || '\n' || {lines} END"
     )
+}
+
+/// Outcome of the entry that tells who or what has cancelled a run.
+pub const CANCELLED: &str = "cancelled";
+
+/// The cause of a cancellation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StoryCause {
+    /// An operator's command.
+    Operator {
+        /// The operator.
+        operator: String,
+    },
+    /// An event.
+    Event {
+        /// The event's reference.
+        event: String,
+        /// The event's type.
+        #[serde(rename = "type")]
+        kind: String,
+    },
 }
 
 /// Returns the assignments of an update that adds the story of row `r`, of an attempt that failed or a step that is over.
@@ -78,14 +105,14 @@ pub(super) fn set_story(dialect: Dialect) -> String {
     format!("story = {}, answers = {}, sent = r.sent", added(dialect, "story"), added(dialect, "answers"))
 }
 
-/// An attempt at a step, or a step that was passed over, as shown to operators.
+/// An attempt at a step, a step that was passed over, or a cancellation, as shown to operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
     /// The step's index, from 0.
     pub step: i64,
-    /// The step's name.
+    /// The step's name; empty for a cancellation.
     pub name: String,
-    /// The attempt's number at this step, from 1; 0 for a step that was passed over.
+    /// The attempt's number at this step, from 1; 0 for a step that was passed over and for a cancellation.
     #[serde(default)]
     pub attempt: i64,
     /// Number of times that the run had been run again.
@@ -108,6 +135,9 @@ pub struct AttemptRecord {
     /// The time from which the next attempt may be made; `None` if there is none.
     #[serde(default, deserialize_with = "maybe_millis")]
     pub next_at: Option<Timestamp>,
+    /// The cause of a cancellation; `None` for any other entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<StoryCause>,
 }
 
 fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {

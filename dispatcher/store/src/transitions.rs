@@ -1,10 +1,12 @@
 //! Transitions between the two tables of runs, and the columns that each sets and resets, in one place. A statement adds its
 //! own values and its condition; `$1` is the flow and `$2` the time.
 
-use usher_proto::Timestamp;
+use serde_json::json;
+use usher_proto::{EventRef, Timestamp};
 use usher_sql::{Dialect, SqlParam, SqlQuery, query};
 
 use super::rows::{LASTING_COLUMNS, RUN_COLUMNS};
+use super::story::{self, CANCELLED, StoryCause};
 
 /// Nothing is waited for.
 pub(super) const AWAITS_NOTHING: &str = "due_at = NULL, wakes_at = NULL, awaits_news = 0";
@@ -28,18 +30,84 @@ pub(super) fn lasting() -> String {
     columns.join(", ")
 }
 
+/// The entry of a story that tells who or what has cancelled the run. Step and pass are those of the run.
+pub(super) struct CancelEntry {
+    by: StoryCause,
+    at: Timestamp,
+}
+
+impl CancelEntry {
+    /// Returns the entry of a cancellation by an operator's command.
+    pub(super) fn by_operator(operator: &str, at: Timestamp) -> Self {
+        Self { by: StoryCause::Operator { operator: operator.to_owned() }, at }
+    }
+
+    /// Returns the entry of a cancellation by an event of this type.
+    pub(super) fn by_event(event: &EventRef, kind: &str, at: Timestamp) -> Self {
+        Self { by: StoryCause::Event { event: event.to_string(), kind: kind.to_owned() }, at }
+    }
+
+    /// Returns the parameter that [`Self::story`] refers to.
+    fn param(&self) -> SqlParam {
+        let entry = json!({ "name": "", "at": self.at.millis(), "outcome": CANCELLED, "by": self.by }).to_string();
+        // The object goes on with numbers that the statement knows.
+        entry.strip_suffix('}').unwrap_or_default().into()
+    }
+
+    /// Returns the SQL of the column `story` of run `o` with the entry, whose parameter has this number.
+    fn story(dialect: Dialect, number: usize) -> String {
+        let entry = format!("(${number} || ',\"pass\":' || o.pass || ',\"step\":' || o.step || '}}')");
+        story::joined(dialect, "story", &entry)
+    }
+}
+
 /// Returns the statements that cancel the open runs `o` of a flow that meet `which`: their content is deleted. If the last
-/// attempt of one may have taken effect, its note says so. The first answer holds the events of the runs.
-pub(super) fn cancel(dialect: Dialect, flow: &str, now: Timestamp, which: &str, params: &[SqlParam]) -> Vec<SqlQuery> {
+/// attempt of one may have taken effect, its note says so. `entry` is added to their stories, unless it is there already. The
+/// first answer holds the events of the runs.
+pub(super) fn cancel(
+    dialect: Dialect,
+    flow: &str,
+    now: Timestamp,
+    which: &str,
+    params: &[SqlParam],
+    entry: Option<&CancelEntry>,
+) -> Vec<SqlQuery> {
+    let mut params = params.to_vec();
+    let lasting = match entry {
+        None => lasting(),
+        Some(entry) => {
+            params.push(entry.param());
+            // The flow and the time come first.
+            lasting().replace("o.story", &CancelEntry::story(dialect, params.len() + 2))
+        }
+    };
     let values = format!(
-        "{}, $2, 'cancelled', CASE WHEN o.request IS NULL THEN o.note ELSE 'in_doubt' END, o.reason, o.error, NULL, NULL, \
-         NULL, CAST(NULL AS BYTEA), o.deaths, o.letter, NULL, CAST(NULL AS BYTEA)",
-        lasting()
+        "{lasting}, $2, 'cancelled', CASE WHEN o.request IS NULL THEN o.note ELSE 'in_doubt' END, o.reason, o.error, NULL, NULL, \
+         NULL, CAST(NULL AS BYTEA), o.deaths, o.letter, NULL, CAST(NULL AS BYTEA)"
     );
     let columns = format!("{LASTING_COLUMNS}, {ENDED_COLUMNS}");
     let which = format!("o.flow = $1 AND {which}");
     let moved = moved(dialect, "usher_open_run", "usher_ended_run", &columns, &values, &which, "event_ref, subject");
-    with_params(moved, flow, now, params)
+    with_params(moved, flow, now, &params)
+}
+
+/// Returns the statement that lets open runs `o` of a flow that meet `which` end after the attempt in flight, and adds `entry`
+/// to their stories.
+pub(super) fn ask_to_cancel(
+    dialect: Dialect,
+    flow: &str,
+    now: Timestamp,
+    which: &str,
+    params: &[SqlParam],
+    entry: &CancelEntry,
+) -> SqlQuery {
+    let story = CancelEntry::story(dialect, params.len() + 3);
+    let sql = format!(
+        "UPDATE usher_open_run AS o SET cancel_asked = 1, story = {story} \
+         WHERE o.flow = $1 AND o.cancel_asked = 0 AND {which}"
+    );
+    let asked = query(sql).bind(flow).bind(now.millis());
+    params.iter().cloned().chain([entry.param()]).fold(asked, SqlQuery::bind)
 }
 
 /// The condition that a run `o` has no attempt in flight.

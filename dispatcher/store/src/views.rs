@@ -6,16 +6,21 @@ mod content;
 mod counts;
 mod dead_letters;
 mod events;
+mod newest;
 mod people;
+mod replay;
 mod status;
+mod targets;
 
 pub use content::RunContent;
 pub use counts::{FlowCounts, FlowVersion, PauseRecord, RecentRuns};
 pub use dead_letters::{DeadLetterCursor, DeadLetterQuery, DeadLetterRow};
 pub use events::{EventCursor, EventPage, EventQuery, EventRow, RunCell};
+pub use newest::RunMark;
 pub use people::SubjectRow;
 use serde::Serialize;
 pub use status::{AccountShares, FlowPosition, QuotaUse};
+pub use targets::{CommandRow, RunTargetRow};
 
 /// Largest number of rows of one flow that a statement reads.
 pub const SCAN: usize = 10_000;

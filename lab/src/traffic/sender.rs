@@ -47,8 +47,11 @@ pub enum SendError {
     Client(#[from] reqwest::Error),
 }
 
+/// Number of deliveries that have ended so far, for a view of the progress.
+pub type SentCount = Arc<AtomicU64>;
+
 /// Sends the events of `order` until all are sent or `stop` is cancelled. Deliveries in flight are then finished. The
-/// report lists every delivery. [`install_tls`](usher_service::telemetry::install_tls) must have been called before.
+/// report lists every delivery; `count` grows with them. [`install_tls`](usher_service::telemetry::install_tls) must have been called before.
 ///
 /// # Errors
 ///
@@ -58,6 +61,7 @@ pub async fn send(
     secret: &SigningSecret,
     generator: &Generator,
     stop: &CancellationToken,
+    count: &SentCount,
 ) -> Result<TrafficReport, SendError> {
     if let Some(rate) = order.per_second.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
         return Err(SendError::Rate(rate));
@@ -71,6 +75,7 @@ pub async fn send(
         stop: stop.clone(),
         client,
         next: AtomicU64::new(0),
+        count: count.clone(),
         begun: Instant::now(),
     });
     let workers = u64::try_from(order.max_concurrent.get()).unwrap_or(u64::MAX).min(order.count);
@@ -90,6 +95,7 @@ struct Sending {
     stop: CancellationToken,
     client: Client,
     next: AtomicU64,
+    count: SentCount,
     begun: Instant,
 }
 
@@ -103,6 +109,7 @@ impl Sending {
                 return sent;
             }
             sent.push(self.deliver(number).await);
+            self.count.fetch_add(1, Ordering::Relaxed);
         }
     }
 

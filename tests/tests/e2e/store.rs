@@ -295,7 +295,7 @@ async fn a_dead_run_keeps_its_body_and_its_reason(subject: TestStore) {
     subject.change(epoch, "e1", dead(false)).await;
     assert!(subject.content("e1").await.body.is_some());
     let filter =
-        RunFilter { reason: Some(Reason::InvalidRequest), state: Some(RunState::Dead), ..RunFilter::default() };
+        RunFilter { reason: Some(Reason::InvalidRequest), states: vec![RunState::Dead], ..RunFilter::default() };
     let dead = subject.store.runs(&filter, 10).await.unwrap();
     assert_eq!((dead.len(), dead[0].error.as_deref()), (1, Some("422 validation_error")));
 }

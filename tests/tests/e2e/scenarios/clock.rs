@@ -54,8 +54,8 @@ async fn env(file: &Path) -> TestEnv {
 
 /// Returns the number of the flow's runs in this state.
 async fn count(env: &TestEnv, flow: &str, state: &str) -> usize {
-    let state = Some(state.parse().unwrap());
-    env.runs(&RunFilter { flow: Some(flow.to_owned()), state, ..RunFilter::default() }).await.len()
+    let states = vec![state.parse().unwrap()];
+    env.runs(&RunFilter { flow: Some(flow.to_owned()), states, ..RunFilter::default() }).await.len()
 }
 
 async fn are(env: &TestEnv, flow: &str, state: &str, expected: usize) {

@@ -117,7 +117,7 @@ async fn an_operator_finds_a_person_and_mends_dead_letters(backend: Backend) {
     let counts = json!({"left": 0, "asked": 0, "done": 5, "failed": 0, "nothing": 0, "ended": 0});
     assert_eq!((&ended["counts"], &ended["new_since"]["count"]), (&counts, &json!(0)), "{ended}");
     let done = || async {
-        let runs = env.runs(&RunFilter { state: Some(RunState::Done), ..RunFilter::default() }).await;
+        let runs = env.runs(&RunFilter { states: vec![RunState::Done], ..RunFilter::default() }).await;
         (runs.len() == users.len()).then_some(runs)
     };
     let runs = eventually("all are done", SOON, done).await;

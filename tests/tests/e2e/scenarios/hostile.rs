@@ -127,7 +127,7 @@ async fn a_time_in_another_type_wakes_and_orders_all_the_same(backend: Backend) 
         let of = |user: &User| form.replace('X', &user.updated_at.to_string());
         let waiting = User::without_email();
         env.send(&at(waiting.created(), &waiting, &of(&waiting))).await;
-        let filter = RunFilter { state: Some(RunState::Waiting), ..RunFilter::default() };
+        let filter = RunFilter { states: vec![RunState::Waiting], ..RunFilter::default() };
         eventually("the welcome waits", SOON, || async { (env.runs(&filter).await.len() == 1).then_some(()) }).await;
         let brought = User { email: Some(format!("{}@mail.test", waiting.id.replace('_', "."))), ..waiting.changed() };
         env.send(&at(brought.updated(), &brought, &of(&brought))).await;

@@ -34,7 +34,7 @@ fn flows() -> Options {
 }
 
 async fn in_state(env: &TestEnv, state: RunState) -> Vec<RunRecord> {
-    env.runs(&RunFilter { state: Some(state), ..RunFilter::default() }).await
+    env.runs(&RunFilter { states: vec![state], ..RunFilter::default() }).await
 }
 
 /// Returns the sequence numbers sent to each user, in order.
@@ -82,7 +82,7 @@ async fn a_thousand_dead_letters_are_redriven_in_order_under_live_traffic(backen
     let redrive = async {
         eventually("live traffic has effects", SOON, || async { (!env.effects("resend").is_empty()).then_some(()) })
             .await;
-        tokio::task::block_in_place(|| env.usher(&["dlq", "redrive", "--flow", "mail", "--by", "ann"]))
+        tokio::task::block_in_place(|| env.usher(&["dlq", "redrive", "--flow", "mail", "--by", "ann", "--yes"]))
     };
     let ((), (code, out, err)) = tokio::join!(live, redrive);
     assert!(code == 0 && out.ends_with("1000 of 1000 dead letters are taken up again\n"), "{out}{err}");

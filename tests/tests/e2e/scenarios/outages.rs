@@ -121,7 +121,7 @@ async fn a_rejection_becomes_a_dead_letter_and_the_next_event_goes_on(backend: B
     let first = poison.created();
     env.send(&first).await;
     let letter = eventually("the run is dead", SOON, || async {
-        env.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
+        env.runs(&RunFilter { states: vec![RunState::Dead], ..RunFilter::default() }).await.pop()
     })
     .await;
     assert_eq!((letter.event.as_str(), letter.reason.as_deref()), (first.id.as_str(), Some("invalid_request")));
@@ -169,7 +169,7 @@ async fn retries_are_spent_where_others_are_served(backend: Backend) {
     let dead = eventually("the run is dead", SOON, || async {
         // While no other request succeeds, the destination may be at fault, and failures do not use up the retries.
         env.send(&User::new().created()).await;
-        env.runs(&RunFilter { state: Some(RunState::Dead), ..RunFilter::default() }).await.pop()
+        env.runs(&RunFilter { states: vec![RunState::Dead], ..RunFilter::default() }).await.pop()
     })
     .await;
     assert_eq!(dead.reason.as_deref(), Some("retries_spent"));

@@ -74,7 +74,7 @@ async fn a_missing_address_is_waited_for_and_then_nothing_is_to_do(backend: Back
     for user in [&patient, &never, &deleted] {
         env.send(&user.created()).await;
     }
-    let waiting = RunFilter { state: Some(RunState::Waiting), ..RunFilter::default() };
+    let waiting = RunFilter { states: vec![RunState::Waiting], ..RunFilter::default() };
     eventually("all three wait", SOON, || async { (env.runs(&waiting).await.len() == 3).then_some(()) }).await;
 
     let brought = User { email: Some("found@mail.test".into()), ..patient.changed() };

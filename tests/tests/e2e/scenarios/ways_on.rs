@@ -45,9 +45,9 @@ fn signups(count: usize) -> (Vec<User>, Vec<Webhook>) {
 
 /// Waits until `count` runs are in this state.
 async fn are(env: &TestEnv, count: usize, state: &str) {
-    let state = Some(state.parse().unwrap());
+    let state = state.parse().unwrap();
     eventually("the runs are there", SOON, || async {
-        let runs = env.runs(&RunFilter { state, ..RunFilter::default() }).await;
+        let runs = env.runs(&RunFilter { states: vec![state], ..RunFilter::default() }).await;
         (runs.len() == count).then_some(())
     })
     .await;

@@ -152,6 +152,6 @@ async fn nothing_is_lost(address: &str) {
     assert_eq!(changed.before.unwrap().changed, ["email"]);
     let cancel = |run| Arrival { starts: false, cancels: true, ..Arrival::starting(Offset(0), event(run, "bye")) };
     assert_eq!(admit(staged, cancel(staged)).await.cancelled, [(staged.subject.clone(), staged.reference.clone())]);
-    let still = store.runs(&RunFilter { state: Some(RunState::Waiting), ..RunFilter::default() }, 10).await.unwrap();
+    let still = store.runs(&RunFilter { states: vec![RunState::Waiting], ..RunFilter::default() }, 10).await.unwrap();
     assert!(still.iter().all(|run| run.instance == Instance::DEFAULT) && still.len() == 2);
 }
