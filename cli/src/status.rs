@@ -79,11 +79,6 @@ fn print(status: &Status) -> anyhow::Result<()> {
 }
 
 fn flow_row(flow: &FlowStatus) -> [String; 8] {
-    let state = match (&flow.paused, flow.worked) {
-        (Some(_), _) => "paused",
-        (None, true) => "working",
-        (None, false) => "no process",
-    };
     let lag = match (flow.lag_events, flow.lag_seconds) {
         (Some(0), _) => "0 s".to_owned(),
         (Some(events), Some(seconds)) => format!("{}, {events} events", duration(seconds)),
@@ -92,7 +87,7 @@ fn flow_row(flow: &FlowStatus) -> [String; 8] {
     let count = |count: usher_store::BoundedCount| if count.count == 0 { "-".to_owned() } else { count.to_string() };
     [
         flow.flow.clone(),
-        state.to_owned(),
+        flow.standing().to_owned(),
         lag,
         count(flow.queued),
         count(flow.running),

@@ -26,8 +26,9 @@ use axum::Router;
 pub use config::ConsoleConfig;
 use live::LiveFeed;
 use tokio_util::sync::CancellationToken;
-use usher_dispatcher::operator::{OperatorCommands, RedriveRunner};
+use usher_dispatcher::operator::{self, OperatorCommands, OperatorError, RedriveRunner, Status};
 use usher_lab::Lab;
+use usher_proto::Timestamp;
 use usher_store::SqlStore;
 
 /// The parts that all routes share.
@@ -70,6 +71,14 @@ impl Console {
 
     pub(crate) fn lab(&self) -> Option<&Lab> {
         self.0.lab.as_ref()
+    }
+
+    /// Returns the state of all flows and accounts; with the lag, if there is a log.
+    pub(crate) async fn status(&self, now: Timestamp) -> Result<Status, OperatorError> {
+        match self.commands() {
+            Some(commands) => commands.status(now).await,
+            None => operator::status(self.store(), None, now).await,
+        }
     }
 
     pub(crate) fn live(&self) -> &LiveFeed {

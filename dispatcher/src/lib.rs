@@ -6,6 +6,7 @@ pub mod operator;
 pub mod orders;
 
 mod delivery;
+mod lag;
 mod metrics;
 mod service;
 

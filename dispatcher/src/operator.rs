@@ -5,7 +5,6 @@
 
 mod bulk;
 mod explain;
-mod lag;
 mod pauses;
 mod redrives;
 mod replay;
@@ -19,13 +18,10 @@ pub use bulk::{
     BulkAction, BulkOptions, BulkOutcome, BulkPlan, BulkProgress, CommandTarget, LeftAlone, MAX_DEATHS, MOST_SELECTED,
 };
 pub use explain::{RunCircumstances, answer};
-pub use lag::FlowLag;
 pub use pauses::{CONFIRMED_WITHIN, confirmed_pause, describe_pause};
 pub use redrives::{DEFAULT_REDRIVE_RATE, MAX_REDRIVE_RATE, REDRIVE_WINDOW, RedriveRunner, redrive_id, redrive_rows};
 pub use replay::{LogSpan, NotReplayed, ReplayOutcome, ReplayPlan, ReplayTarget};
-pub use status::{
-    AccountStatus, FlowStatus, Need, NeedKind, PartitionStatus, Status, account_statuses, duration, status,
-};
+pub use status::{AccountStatus, FlowLag, FlowStatus, Need, NeedKind, PartitionStatus, Status, duration, status};
 use usher_engine::arrival::CommandKind;
 use usher_eventlog::{AppendError, Log, LogError, LogLayout};
 use usher_proto::{EventId, Partition, headers};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use usher_dispatcher::operator::{AccountStatus, FlowLag, account_statuses};
+use usher_dispatcher::operator::{AccountStatus, FlowLag, Status};
 use usher_proto::Timestamp;
-use usher_store::{BoundedCount, FlowCounts, RecentRuns};
+use usher_store::{BoundedCount, RecentRuns};
 
 use super::Moment;
 use crate::Console;
@@ -15,8 +15,6 @@ use crate::problem::ConsoleError;
 /// Number and length of the parts of the last hour.
 const PARTS: usize = 60;
 const PART: Duration = Duration::from_secs(60);
-/// Time limit for the log's answer about its ends. Without it, lag is not known.
-const LOG_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// An account of a destination.
 #[derive(Debug, Clone, Serialize)]
@@ -55,52 +53,40 @@ pub(crate) struct OverviewFigures {
     pub(crate) dead: RecentRuns,
 }
 
-/// Figures of flows, by name.
-pub(super) struct FlowFigures {
-    pub(super) since: Timestamp,
-    pub(super) recent: BTreeMap<String, RecentRuns>,
-    /// `None` if the log was not asked, or does not answer.
-    pub(super) lags: Option<BTreeMap<String, FlowLag>>,
+/// Returns the runs of the last hour of each flow, by its name.
+pub(super) async fn recent_runs(
+    console: &Console,
+    status: &Status,
+    now: Timestamp,
+) -> Result<BTreeMap<String, RecentRuns>, ConsoleError> {
+    let mut recent = BTreeMap::new();
+    for flow in &status.flows {
+        recent.insert(flow.flow.clone(), console.store().recent_runs(&flow.flow, begin(now), PART, PARTS).await?);
+    }
+    Ok(recent)
 }
 
-impl FlowFigures {
-    pub(super) async fn read(console: &Console, flows: &[FlowCounts], now: Timestamp) -> Result<Self, ConsoleError> {
-        let hour = PART.saturating_mul(u32::try_from(PARTS).unwrap_or(u32::MAX));
-        let since = now.minus(hour);
-        let mut recent = BTreeMap::new();
-        for flow in flows {
-            recent.insert(flow.flow.clone(), console.store().recent_runs(&flow.flow, since, PART, PARTS).await?);
-        }
-        let lags = match console.commands() {
-            None => None,
-            Some(commands) => match tokio::time::timeout(LOG_ANSWERS_WITHIN, commands.lags(now)).await {
-                Ok(Ok(lags)) => Some(lags),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "console cannot read the ends of the log");
-                    None
-                }
-                Err(_) => {
-                    tracing::warn!("the log does not tell its ends in time");
-                    None
-                }
-            },
-        };
-        Ok(Self { since, recent, lags })
-    }
+/// Returns the begin of the hour in which runs are counted.
+fn begin(now: Timestamp) -> Timestamp {
+    now.minus(PART.saturating_mul(u32::try_from(PARTS).unwrap_or(u32::MAX)))
+}
 
-    /// Returns the figures of all flows together. `dead` are the times at which dead letters were given up.
-    pub(super) fn all(&self, dead: impl Iterator<Item = Timestamp>, more: bool, now: Timestamp) -> OverviewFigures {
-        let mut recent = RecentRuns { parts: vec![0; PARTS], ..RecentRuns::default() };
-        for of in self.recent.values() {
-            recent.count.add(of.count);
-            recent.parts.iter_mut().zip(&of.parts).for_each(|(sum, of)| *sum += of);
-        }
-        let largest = self.lags.as_ref().and_then(|lags| {
-            let largest = lags.iter().max_by_key(|(_, lag)| (lag.seconds, lag.events));
-            largest.map(|(flow, lag)| (flow.clone(), *lag))
-        });
-        OverviewFigures { since: self.since, recent, lag: largest, dead: by_hour(dead, more, now) }
+/// Returns the figures of all flows together. `dead` are the times at which dead letters were given up.
+pub(super) fn all(
+    recent: &BTreeMap<String, RecentRuns>,
+    status: &Status,
+    dead: impl Iterator<Item = Timestamp>,
+    more: bool,
+    now: Timestamp,
+) -> OverviewFigures {
+    let mut sum = RecentRuns { parts: vec![0; PARTS], ..RecentRuns::default() };
+    for of in recent.values() {
+        sum.count.add(of.count);
+        sum.parts.iter_mut().zip(&of.parts).for_each(|(sum, of)| *sum += of);
     }
+    let lags = status.flows.iter().filter_map(|flow| Some((flow.flow.clone(), flow.lag()?)));
+    let largest = lags.max_by_key(|(_, lag)| (lag.seconds, lag.events));
+    OverviewFigures { since: begin(now), recent: sum, lag: largest, dead: by_hour(dead, more, now) }
 }
 
 /// Counts times of the last 24 hours, by hour.
@@ -120,39 +106,25 @@ fn by_hour(times: impl Iterator<Item = Timestamp>, more: bool, now: Timestamp) -
 }
 
 /// Returns the accounts that have a quota, are in trouble, or have runs waiting for them.
-pub(super) async fn accounts(
-    console: &Console,
-    flows: &[FlowCounts],
-    now: Timestamp,
-) -> Result<Vec<AccountLine>, ConsoleError> {
-    let mut waiting: BTreeMap<String, BoundedCount> = BTreeMap::new();
-    for (account, count) in flows.iter().flat_map(|flow| &flow.at_accounts) {
-        waiting.entry(account.clone()).or_default().add(*count);
+pub(super) fn accounts(status: &Status, now: Timestamp) -> Vec<AccountLine> {
+    let mut waiting: BTreeMap<&str, BoundedCount> = BTreeMap::new();
+    for (account, count) in status.flows.iter().flat_map(|flow| &flow.at_accounts) {
+        waiting.entry(account).or_default().add(*count);
     }
-    let mut lines: Vec<AccountLine> = Vec::new();
     let line = |status: AccountStatus, waiting: BoundedCount| AccountLine {
         since: status.trouble_since.map(|at| Moment::new(at, now)),
         probe: status.next_probe.map(|at| Moment::new(at, now)),
         status,
         waiting,
     };
-    for status in account_statuses(console.store(), now).await? {
-        let of = waiting.remove(&status.account).unwrap_or_default();
-        lines.push(line(status, of));
+    let mut lines: Vec<AccountLine> = Vec::new();
+    for known in &status.accounts {
+        let of = waiting.remove(known.account.as_str()).unwrap_or_default();
+        lines.push(line(known.clone(), of));
     }
-    for (account, of) in waiting {
-        let status = AccountStatus {
-            account,
-            trouble_since: None,
-            next_probe: None,
-            processes: 0,
-            wanting: 0,
-            quotas: Vec::new(),
-        };
-        lines.push(line(status, of));
-    }
+    lines.extend(waiting.into_iter().map(|(account, of)| line(AccountStatus::of(account), of)));
     lines.sort_by(|a, b| a.status.account.cmp(&b.status.account));
-    Ok(lines)
+    lines
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(super) fn lag_words(lag: &FlowLag) -> String {
 
 /// Returns the lag of a flow in words; a dash if it is not known.
 pub(super) fn flow_lag(line: &FlowLine) -> String {
-    line.lag.as_ref().map_or_else(|| "–".to_owned(), lag_words)
+    line.lag().as_ref().map_or_else(|| "–".to_owned(), lag_words)
 }
 
 pub(crate) async fn page(State(console): State<Console>, Extension(visit): Extension<Visit>) -> Response {

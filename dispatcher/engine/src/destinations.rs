@@ -30,6 +30,17 @@ pub struct Destinations {
 /// Interval between two reports of a destination that stays in trouble.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// A destination whose breaker is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TroubledDestination<'a> {
+    /// The destination's account.
+    pub destination: &'a str,
+    /// The time since which it is in trouble.
+    pub since: Timestamp,
+    /// The time of the next call that tries it; absent while calls are let through one by one.
+    pub next_probe: Option<Timestamp>,
+}
+
 /// A change of a destination that is reported to an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DestinationReport {
@@ -169,11 +180,11 @@ impl Destinations {
         news
     }
 
-    /// Returns the destinations whose breakers are not closed, each with the time at which that began, and the time of the next
-    /// call that tries it; absent while calls are let through one by one.
-    pub fn troubles(&self) -> impl Iterator<Item = (&str, Timestamp, Option<Timestamp>)> {
-        self.breakers.iter().filter_map(|(name, breaker)| {
-            breaker.trouble().map(|(since, next_probe)| (name.as_str(), since, next_probe))
+    /// Returns the destinations whose breakers are not closed.
+    pub fn troubles(&self) -> impl Iterator<Item = TroubledDestination<'_>> {
+        self.breakers.iter().filter_map(|(destination, breaker)| {
+            let (since, next_probe) = breaker.trouble()?;
+            Some(TroubledDestination { destination, since, next_probe })
         })
     }
 

@@ -29,7 +29,7 @@ pub mod storable;
 
 pub use catch_up::{Seen, Unread};
 pub use change::{Change, ChangeKind, Changed, StepEffect};
-pub use destinations::{DestinationReport, Destinations, account};
+pub use destinations::{DestinationReport, Destinations, TroubledDestination, account};
 pub use held::SkipReason;
 pub use input::{AheadPage, CatchUpTarget, Input, NextStep, StepReport};
 pub use machine::{Counts, Engine, FOUND_AT_ONCE, FlowLimits, dead_letter_change};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use usher_engine::{DestinationReport, Destinations, Engine, Input, Step};
+use usher_engine::{DestinationReport, Destinations, Engine, Input, Step, TroubledDestination};
 use usher_proto::Timestamp;
 use usher_service::clock;
 use usher_store::{Store, TroubleTold};
@@ -120,8 +120,8 @@ impl SharedDestinations {
             for (name, closed) in destinations.states() {
                 metrics.breaker_open.with_label_values(&[name]).set(i64::from(!closed));
             }
-            let trouble = |(name, since, next_probe): (&str, Timestamp, Option<Timestamp>)| {
-                (name.to_owned(), TroubleTold { since, next_probe })
+            let trouble = |TroubledDestination { destination, since, next_probe }: TroubledDestination<'_>| {
+                (destination.to_owned(), TroubleTold { since, next_probe })
             };
             let troubles: BTreeMap<String, TroubleTold> = destinations.troubles().map(trouble).collect();
             (troubles, destinations.news(now))

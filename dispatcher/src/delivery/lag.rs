@@ -1,27 +1,21 @@
 //! The lag of flows in seconds, and the age of their frontiers. Both are determined when the metrics are read, from the store
 //! and the log alone: so they also grow while a consumer is stuck, or while no replica owns a partition.
 
-mod backlog;
-
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backlog::{Backlogs, FirstRecord};
 use tokio::task::JoinSet;
-use usher_eventlog::{Log, LogError, ScanRange};
-use usher_proto::{Offset, Partition, Record, Timestamp, headers};
+use usher_eventlog::{Log, LogError};
 use usher_service::{Scrapes, clock};
 use usher_store::Store;
 
+use crate::lag::{self, Backlogs};
 use crate::metrics::DispatcherMetrics;
 
 /// Longest time for which a reader of the metrics waits for newer values. Less than what the pages wait.
 const PATIENCE: Duration = Duration::from_millis(800);
 /// Time after which an unanswered look at the store and the log is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
-/// Number of offsets searched for the first record of a backlog: some offsets hold none.
-const SEARCHED: i64 = 16;
 
 /// Reports the lag of the flows of a process.
 pub(super) struct LagReporter {
@@ -91,50 +85,8 @@ impl LagReporter {
             return Ok(());
         };
         let ours = frontiers.into_iter().filter(|frontier| self.flows.contains(&frontier.flow));
-        let mut unread = self.locked().update(ours, &watermarks, clock::now());
-        // Several flows may need different records of one partition, which a scanner reads one after the other.
-        while !unread.is_empty() {
-            let mut round: BTreeMap<Partition, Offset> = BTreeMap::new();
-            unread.retain(|first| {
-                let is_later = round.contains_key(&first.partition);
-                round.entry(first.partition).or_insert(first.offset);
-                is_later
-            });
-            self.read(round, &watermarks).await?;
-        }
-        Ok(())
+        let unread = self.locked().update(ours, &watermarks, clock::now());
+        let learn = |first, received_at| self.locked().learn(first, received_at);
+        lag::read_first_records(&*self.log, &self.topic, unread, &watermarks, learn).await
     }
-
-    /// Reads the times of the records at these offsets.
-    async fn read(
-        &self,
-        round: BTreeMap<Partition, Offset>,
-        watermarks: &BTreeMap<Partition, usher_eventlog::Watermarks>,
-    ) -> Result<(), LogError> {
-        let mut scanner = self.log.scan(&self.topic)?;
-        let end = |partition: &Partition, from: Offset| {
-            let high = watermarks.get(partition).map_or(from, |marks| marks.high);
-            Offset((from.0 + SEARCHED).min(high.0))
-        };
-        let range = |(partition, from): (&Partition, &Offset)| ScanRange {
-            partition: *partition,
-            from: *from,
-            end: end(partition, *from),
-        };
-        let mut ranges: Vec<ScanRange> = round.iter().map(range).collect();
-        while !ranges.is_empty() {
-            let page = scanner.page(&ranges).await?;
-            ranges.retain(|range| range.partition != page.partition);
-            if let Some((_, record)) = page.records.first() {
-                let first = FirstRecord { partition: page.partition, offset: page.from };
-                self.locked().learn(first, received_at(record));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Returns the time at which ingest received the event; the present if the record has none.
-fn received_at(record: &Record) -> Timestamp {
-    record.header(headers::RECEIVED_AT).and_then(|text| text.parse().ok()).unwrap_or_else(clock::now)
 }

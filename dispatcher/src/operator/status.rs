@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 use usher_engine::RunState;
-use usher_eventlog::Log;
-use usher_proto::{Offset, Timestamp};
-use usher_store::{BoundedCount, FlowCounts, PauseRecord, QuotaUse, SqlStore};
+use usher_eventlog::{Log, LogError, Watermarks};
+use usher_proto::{Offset, Partition, Timestamp};
+use usher_store::{BoundedCount, FlowCounts, FlowPosition, PauseRecord, QuotaUse, SqlStore, StoredFrontier};
 
-use super::OperatorError;
-use super::lag::{self, FlowLag};
+use super::{OperatorCommands, OperatorError};
+use crate::lag::{self, Backlogs};
 
 /// Lag from which on a flow needs somebody.
 const LATE: Duration = Duration::from_secs(60);
+
+/// Longest time for which a page waits for the log.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The state of all flows and accounts.
 #[derive(Debug, Clone, Serialize)]
@@ -83,8 +86,44 @@ pub struct FlowStatus {
     pub dead: BoundedCount,
     /// The receipt of the oldest event whose run has not ended.
     pub oldest: Option<Timestamp>,
+    /// The receipt of the newest event whose run has ended.
+    pub newest_ended: Option<Timestamp>,
+    /// Runs whose step calls an account and is in flight, tried again or not begun, by account.
+    pub at_accounts: BTreeMap<String, BoundedCount>,
     /// The partitions, by number.
     pub partitions: Vec<PartitionStatus>,
+}
+
+impl FlowStatus {
+    /// Returns the number of its runs that have not ended.
+    pub fn open(&self) -> BoundedCount {
+        let counts = [self.queued, self.running, self.parked, self.waiting];
+        let more = counts.iter().any(|count| count.more);
+        BoundedCount { count: counts.iter().map(|count| count.count).sum(), more }
+    }
+
+    /// Returns its lag; `None` if the log was not asked.
+    pub fn lag(&self) -> Option<FlowLag> {
+        Some(FlowLag { events: self.lag_events?, seconds: self.lag_seconds? })
+    }
+
+    /// Returns its state in a word: `paused`, `working` or `no process`.
+    pub fn standing(&self) -> &'static str {
+        match (&self.paused, self.worked) {
+            (Some(_), _) => "paused",
+            (None, true) => "working",
+            (None, false) => "no process",
+        }
+    }
+}
+
+/// The lag of a flow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct FlowLag {
+    /// Events in the log that are not admitted yet.
+    pub events: i64,
+    /// Time since the receipt of the oldest of these events, in seconds; 0 if there are none.
+    pub seconds: u64,
 }
 
 /// The state of a flow in a partition.
@@ -105,6 +144,8 @@ pub struct AccountStatus {
     pub account: String,
     /// The time since which a process holds back from it; `None` if it serves.
     pub trouble_since: Option<Timestamp>,
+    /// Number of processes that hold back from it.
+    pub held_by: i64,
     /// The time of the next call that tries it, as last told; `None` while calls are let through one by one.
     pub next_probe: Option<Timestamp>,
     /// Number of processes that share its quota.
@@ -115,35 +156,78 @@ pub struct AccountStatus {
     pub quotas: Vec<QuotaUse>,
 }
 
+impl AccountStatus {
+    /// Returns the state of an account of which nothing is known.
+    pub fn of(account: &str) -> Self {
+        Self {
+            account: account.to_owned(),
+            trouble_since: None,
+            held_by: 0,
+            next_probe: None,
+            processes: 0,
+            wanting: 0,
+            quotas: Vec::new(),
+        }
+    }
+}
+
 /// Returns the state of everything. Without a log, lag is not known.
 ///
 /// # Errors
 ///
 /// The store or the log does not answer.
 pub async fn status(store: &SqlStore, log: Option<(&dyn Log, &str)>, now: Timestamp) -> Result<Status, OperatorError> {
-    let mut positions: BTreeMap<String, Vec<PartitionStatus>> = BTreeMap::new();
-    for position in store.positions().await? {
-        let partition = PartitionStatus { partition: position.partition, frontier: position.frontier, end: None };
-        positions.entry(position.flow).or_default().push(partition);
-    }
+    // The ends of the log first: what is admitted meanwhile does not count as a lag.
     let watermarks = match log {
         Some((log, topic)) => log.watermarks(topic).await?,
         None => BTreeMap::new(),
     };
+    let stored = store.positions().await?;
+    let view = match log {
+        Some((log, topic)) => Some(LogView::read(log, topic, watermarks, &stored, now).await?),
+        None => None,
+    };
+    let mut positions: BTreeMap<String, Vec<PartitionStatus>> = BTreeMap::new();
+    for position in stored {
+        let partition = PartitionStatus { partition: position.partition, frontier: position.frontier, end: None };
+        positions.entry(position.flow).or_default().push(partition);
+    }
     let dead: BTreeMap<String, BoundedCount> = store.dead_counts().await?.into_iter().collect();
     let mut flows = Vec::new();
     for counts in store.flow_counts().await? {
         let mut partitions = positions.remove(&counts.flow).unwrap_or_default();
-        let lag = match log {
-            Some((log, topic)) => Some(lag::of_flow(log, topic, &watermarks, &mut partitions, now).await?),
-            None => None,
-        };
+        let lag = view.as_ref().map(|view| view.lag(&counts.flow, &mut partitions, now));
         let dead = dead.get(&counts.flow).copied().unwrap_or_default();
         flows.push(flow_status(counts, lag, dead, partitions));
     }
-    let accounts = account_statuses(store, now).await?;
+    let accounts = accounts(store, now).await?;
     let needs = needs(&flows, &accounts, now);
     Ok(Status { at: now, needs, flows, accounts })
+}
+
+impl OperatorCommands {
+    /// Returns the state of everything, as [`status`] does, with the lag in the log to which commands are sent. If the log does
+    /// not answer within [`LOG_PATIENCE`], without it.
+    ///
+    /// # Errors
+    ///
+    /// The store does not answer.
+    pub async fn status(&self, now: Timestamp) -> Result<Status, OperatorError> {
+        let topic = self.layout.topics.events();
+        let whole = status(&self.store, Some((&*self.log, &topic)), now);
+        match tokio::time::timeout(LOG_PATIENCE, whole).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(OperatorError::Log(error))) => {
+                tracing::debug!(%error, "determining the lag failed; the state is told without it");
+                status(&self.store, None, now).await
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                tracing::debug!("determining the lag timed out; the state is told without it");
+                status(&self.store, None, now).await
+            }
+        }
+    }
 }
 
 fn flow_status(
@@ -162,37 +246,66 @@ fn flow_status(
         lag_seconds: lag.map(|lag| lag.seconds),
         dead,
         oldest: counts.oldest,
+        newest_ended: counts.newest_ended,
+        at_accounts: counts.at_accounts,
         partitions,
         paused: counts.paused,
         flow: counts.flow,
     }
 }
 
-/// Returns the state of the accounts that have a quota or are in trouble, by name.
-///
-/// # Errors
-///
-/// The store does not answer.
-pub async fn account_statuses(store: &SqlStore, now: Timestamp) -> Result<Vec<AccountStatus>, OperatorError> {
+/// What the log holds, and the backlogs that flows have there.
+struct LogView {
+    watermarks: BTreeMap<Partition, Watermarks>,
+    backlogs: Backlogs,
+}
+
+impl LogView {
+    /// Compares the positions of flows with the ends of the log.
+    async fn read(
+        log: &dyn Log,
+        topic: &str,
+        watermarks: BTreeMap<Partition, Watermarks>,
+        positions: &[FlowPosition],
+        now: Timestamp,
+    ) -> Result<Self, LogError> {
+        let frontier = |position: &FlowPosition| {
+            let (flow, partition) = (position.flow.clone(), Partition(position.partition));
+            position.frontier.map(|offset| StoredFrontier { flow, partition, offset })
+        };
+        let mut backlogs = Backlogs::default();
+        let unread = backlogs.update(positions.iter().filter_map(frontier), &watermarks, now);
+        let learn = |first, received_at| backlogs.learn(first, received_at);
+        lag::read_first_records(log, topic, unread, &watermarks, learn).await?;
+        Ok(Self { watermarks, backlogs })
+    }
+
+    /// Returns the lag of a flow, and adds the ends of the log to its partitions.
+    fn lag(&self, flow: &str, partitions: &mut [PartitionStatus], now: Timestamp) -> FlowLag {
+        let mut events = 0;
+        for status in partitions {
+            let Some(marks) = self.watermarks.get(&Partition(status.partition)) else { continue };
+            status.end = Some(marks.high);
+            events += status.frontier.map_or(0, |frontier| (marks.high.0 - frontier.max(marks.low).0).max(0));
+        }
+        FlowLag { events, seconds: self.backlogs.age(flow, now).as_secs() }
+    }
+}
+
+async fn accounts(store: &SqlStore, now: Timestamp) -> Result<Vec<AccountStatus>, OperatorError> {
     let mut accounts: BTreeMap<String, AccountStatus> = BTreeMap::new();
-    let empty = |account: &str| AccountStatus {
-        account: account.to_owned(),
-        trouble_since: None,
-        next_probe: None,
-        processes: 0,
-        wanting: 0,
-        quotas: Vec::new(),
-    };
     for shares in store.account_shares(now).await? {
-        let account = accounts.entry(shares.account.clone()).or_insert_with(|| empty(&shares.account));
+        let account = accounts.entry(shares.account.clone()).or_insert_with(|| AccountStatus::of(&shares.account));
         (account.processes, account.wanting) = (shares.processes, shares.wanting);
     }
     for used in store.quota_uses(now).await? {
-        accounts.entry(used.account.clone()).or_insert_with(|| empty(&used.account)).quotas.push(used);
+        accounts.entry(used.account.clone()).or_insert_with(|| AccountStatus::of(&used.account)).quotas.push(used);
     }
     for trouble in store.troubles(now).await? {
-        let account = accounts.entry(trouble.account.clone()).or_insert_with(|| empty(&trouble.account));
-        (account.trouble_since, account.next_probe) = (Some(trouble.since), trouble.next_probe);
+        let account = accounts.entry(trouble.account.clone()).or_insert_with(|| AccountStatus::of(&trouble.account));
+        account.trouble_since = Some(trouble.since);
+        account.next_probe = trouble.next_probe;
+        account.held_by = trouble.processes;
     }
     Ok(accounts.into_values().collect())
 }
@@ -221,7 +334,7 @@ fn needs(flows: &[FlowStatus], accounts: &[AccountStatus], now: Timestamp) -> Ve
     }
     for status in flows {
         let flow = &status.flow;
-        let open = [status.queued, status.running, status.parked, status.waiting].iter().any(|count| count.count > 0);
+        let open = status.open().count > 0;
         let mut need = |kind, text, command| needs.push(Need { kind, name: flow.clone(), text, command });
         if !status.worked && open {
             let text = format!("no process works on {flow}, and its runs wait until one does");
@@ -272,6 +385,8 @@ mod tests {
             waiting: none,
             dead: none,
             oldest: None,
+            newest_ended: None,
+            at_accounts: BTreeMap::new(),
             partitions: Vec::new(),
         }
     }
@@ -291,6 +406,7 @@ mod tests {
         let account = AccountStatus {
             account: "resend".into(),
             trouble_since: Some(Timestamp::from_seconds(900)),
+            held_by: 1,
             next_probe: Some(Timestamp::from_seconds(1_018)),
             processes: 1,
             wanting: 0,

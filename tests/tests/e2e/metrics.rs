@@ -3,6 +3,7 @@
 mod alerts;
 mod files;
 mod lag;
+mod numbers;
 mod page;
 mod prometheus;
 mod promql;

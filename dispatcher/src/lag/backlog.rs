@@ -9,9 +9,9 @@ use usher_store::StoredFrontier;
 
 /// Position of the first record of a backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FirstRecord {
-    pub(super) partition: Partition,
-    pub(super) offset: Offset,
+pub(crate) struct FirstRecord {
+    pub(crate) partition: Partition,
+    pub(crate) offset: Offset,
 }
 
 /// The events of a partition that a flow has not admitted.
@@ -27,13 +27,13 @@ struct Backlog {
     is_read: bool,
 }
 
-/// The backlogs of all flows of a process, by flow and partition. Partitions without one are absent.
+/// The backlogs of flows, by flow and partition. Partitions without one are absent.
 #[derive(Debug, Default)]
-pub(super) struct Backlogs(BTreeMap<String, BTreeMap<Partition, Backlog>>);
+pub(crate) struct Backlogs(BTreeMap<String, BTreeMap<Partition, Backlog>>);
 
 impl Backlogs {
     /// Takes the present frontiers and ends of the log, and returns the records whose times are to be read.
-    pub(super) fn update(
+    pub(crate) fn update(
         &mut self,
         frontiers: impl Iterator<Item = StoredFrontier>,
         watermarks: &BTreeMap<Partition, Watermarks>,
@@ -68,7 +68,7 @@ impl Backlogs {
     }
 
     /// Takes the time at which the event of a record was received, for every flow whose backlog begins with it.
-    pub(super) fn learn(&mut self, first: FirstRecord, received_at: Timestamp) {
+    pub(crate) fn learn(&mut self, first: FirstRecord, received_at: Timestamp) {
         for backlog in self.0.values_mut().filter_map(|backlogs| backlogs.get_mut(&first.partition)) {
             if backlog.from == first.offset {
                 backlog.received_at = received_at;
@@ -78,12 +78,12 @@ impl Backlogs {
     }
 
     /// Returns the age of the flow's oldest event that is not admitted; zero if there is none.
-    pub(super) fn age(&self, flow: &str, now: Timestamp) -> Duration {
+    pub(crate) fn age(&self, flow: &str, now: Timestamp) -> Duration {
         self.longest(flow, now, |backlog| backlog.received_at)
     }
 
     /// Returns the time for which a frontier has not moved although events wait; zero if none waits.
-    pub(super) fn frontier_age(&self, flow: &str, now: Timestamp) -> Duration {
+    pub(crate) fn frontier_age(&self, flow: &str, now: Timestamp) -> Duration {
         self.longest(flow, now, |backlog| backlog.since)
     }
 
