@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
+use usher_tests::eventually;
 use usher_tests::program::{Program, programs};
 
 use super::shell::{commands, without_prefix};
@@ -38,8 +40,11 @@ const OTHERS: [&str; 19] = [
 /// Characters of a synopsis or of something left out: such a code span is no command line.
 const SYNOPSIS: [&str; 6] = ["[", "<", "|", "...", "{", "…"];
 
+/// Maximum time for `usher up` to be ready, in a debug build on a busy machine.
+const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Words that stand for a value, where not every word can be one.
-const PLACEHOLDERS: [(&str, &str); 2] = [("URL", "http://127.0.0.1:8081/readyz"), ("REASON", "expired")];
+const PLACEHOLDERS: [(&str, &str); 3] =
+    [("URL", "http://127.0.0.1:8081/readyz"), ("REASON", "expired"), ("SHELL", "bash")];
 
 /// A command line of ours, and where it stands.
 struct OwnCommand {
@@ -242,17 +247,19 @@ fn every_key_of_a_flow_is_described() {
 async fn the_quickstart_can_be_followed() {
     usher_service::telemetry::install_tls();
     let folder = tempfile::tempdir().unwrap();
-    let any_port = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--lab", "127.0.0.1:0"];
-    let arguments = [&["up", "--data", "usher-data"], &any_port[..]].concat();
     // Where the reader is, so that the commands find the data directory without being told.
-    let arguments: Vec<String> = arguments
-        .iter()
-        .map(|word| word.replace("usher-data", &folder.path().join("usher-data").display().to_string()))
-        .collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut program = Program::start("usher", &arguments, &[], folder.path());
-    program.says("usher is ready: webhooks on http://").await;
-    let lab = program.says("lab             http://").await;
+    let data = folder.path().join("usher-data");
+    let data_argument = data.display().to_string();
+    let any_port = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--lab", "127.0.0.1:0"];
+    let arguments = [&["up", "--data", &data_argument], &any_port[..]].concat();
+    let program = Program::start("usher", &arguments, &[], folder.path());
+    // Written when everything is ready.
+    let addresses = eventually("usher up is ready", START_DEADLINE, || {
+        let text = std::fs::read_to_string(data.join("addresses.json")).ok();
+        async move { serde_json::from_str::<Value>(&text?).ok() }
+    })
+    .await;
+    let lab = addresses["lab"].as_str().expect("an address").to_owned();
 
     let mut carried_out = Vec::new();
     for page in pages() {
