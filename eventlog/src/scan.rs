@@ -17,7 +17,7 @@ pub struct ScanRange {
     pub partition: Partition,
     /// The offset at which the range begins.
     pub from: Offset,
-    /// The offset at which the range ends; above `from`.
+    /// The offset at which the range ends; above `from`, and not above the end of the log.
     pub end: Offset,
 }
 
@@ -42,6 +42,6 @@ pub trait Scanner: Send {
     ///
     /// # Errors
     ///
-    /// A partition does not exist or the log is unavailable. The same can be asked for again.
+    /// A partition does not exist, the log is unavailable, or it ends before a range does. The same can be asked for again.
     async fn page(&mut self, ranges: &[ScanRange]) -> Result<ScanPage, LogError>;
 }

@@ -80,7 +80,7 @@ impl LogTail {
         for (partition, marks) in &watermarks {
             lines.extend(self.gap(*partition, *marks));
         }
-        // A scanner takes the end of what it is to read for the end of the log, so each look has its own.
+        // Most looks find nothing new, and nothing is kept open between them.
         let mut scanner: Option<Box<dyn Scanner>> = None;
         for _ in 0..PAGES {
             let end = |partition: &Partition| watermarks.get(partition).map(|marks| marks.high);

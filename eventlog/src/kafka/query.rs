@@ -266,6 +266,11 @@ pub(super) fn low_watermark(consumer: &Client, topic: &str, partition: Partition
     ends(consumer, topic, partition).map(|ends| ends.low)
 }
 
+/// Returns the offset after the last record of a partition.
+pub(super) fn high_watermark(consumer: &Client, topic: &str, partition: Partition) -> Result<Offset, LogError> {
+    ends(consumer, topic, partition).map(|ends| ends.high)
+}
+
 fn ends(consumer: &Client, topic: &str, partition: Partition) -> Result<Watermarks, LogError> {
     match consumer.fetch_watermarks(topic, partition.0, QUESTION_DEADLINE) {
         Ok((low, high)) => Ok(Watermarks { low: Offset(low), high: Offset(high) }),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -15,12 +15,14 @@ use usher_proto::{Offset, Partition, Record};
 
 use super::config::Settings;
 use super::librdkafka_log::QueryContext;
-use super::query::{READ_DEADLINE, low_watermark};
+use super::query::{READ_DEADLINE, high_watermark, low_watermark};
 use super::record::record;
 use super::unavailable;
 use crate::LogError;
 use crate::scan::{PAGE, PAGE_BYTES, ScanPage, ScanRange, Scanner};
 
+/// Time without a record after which the end of a partition is taken for one that may be the present end.
+const SILENT_AT_END: Duration = Duration::from_millis(50);
 /// Size of all records read and not asked for above which the longest page is returned as it is, in bytes.
 const MAX_BYTES: usize = PAGE_BYTES;
 
@@ -70,9 +72,35 @@ struct Place {
     read: Offset,
     records: VecDeque<(Offset, Record)>,
     bytes: usize,
+    end: End,
+}
+
+/// What is known of the end of a partition. librdkafka tells once that it has come to the end that the log had then, and not
+/// which one that was: this may be told long after, when the log has grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Records are still to come.
+    Ahead,
+    /// The consumer has come to an end, and nothing has come since.
+    Told,
+    /// The log reached at least to this offset before the consumer was placed, so that an end told since is not below it.
+    Reaches(Offset),
 }
 
 impl Place {
+    fn at(next: Offset, read: Offset) -> Self {
+        Self { next, read, records: VecDeque::new(), bytes: 0, end: End::Ahead }
+    }
+
+    /// Notes that the consumer has come to an end. `asked` is the end of the range that is read, if one is.
+    fn come_to_end(&mut self, asked: Option<Offset>) {
+        match (self.end, asked) {
+            // The offsets between the last record and the end hold none.
+            (End::Reaches(known), Some(asked)) if known >= asked => self.read = self.read.max(asked),
+            _ => self.end = End::Told,
+        }
+    }
+
     /// Returns true if a page is full, or everything below `end` is read.
     fn is_ready(&self, end: Offset) -> bool {
         self.read >= end || self.records.len() >= PAGE || self.bytes >= PAGE_BYTES
@@ -140,11 +168,36 @@ impl Pages {
             let ScanRange { partition, from, .. } = *range;
             let read = first(range);
             list.add_partition_offset(&self.topic, partition.0, KafkaOffset::Offset(read.0)).map_err(unavailable)?;
-            places.insert(partition, Place { next: from, read, records: VecDeque::new(), bytes: 0 });
+            places.insert(partition, Place::at(from, read));
         }
         self.consumer.assign(&list).map_err(unavailable)?;
         self.places = places;
         Ok(())
+    }
+
+    /// Finds out whether the log reaches to the ends of ranges whose partitions are silent at an end, and places the consumer
+    /// where it stands: the next end that it tells is then one that was found after that.
+    fn check_ends(&mut self, ranges: &[ScanRange]) -> Result<(), LogError> {
+        for range in ranges {
+            let Some(place) = self.places.get_mut(&range.partition).filter(|place| place.end == End::Told) else {
+                continue;
+            };
+            let high = high_watermark(&self.consumer, &self.topic, range.partition)?;
+            if high < range.end {
+                let Partition(partition) = range.partition;
+                return Err(unavailable(format!(
+                    "partition {partition} ends at {high}, and was told to end at {}",
+                    range.end
+                )));
+            }
+            place.end = End::Reaches(high);
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, place) in &self.places {
+            let at = KafkaOffset::Offset(place.read.0);
+            list.add_partition_offset(&self.topic, partition.0, at).map_err(unavailable)?;
+        }
+        self.consumer.assign(&list).map_err(unavailable)
     }
 
     fn read(&mut self, ranges: &[ScanRange]) -> Result<ScanPage, Trouble> {
@@ -165,7 +218,13 @@ impl Pages {
                 let missing = ranges.iter().find_map(ask);
                 return Err(Trouble::Unavailable(missing.unwrap_or_else(|| unavailable(trouble))));
             }
-            match self.consumer.poll(left) {
+            let is_silent = |range: &ScanRange| {
+                let place = &self.places[&range.partition];
+                place.end == End::Told && place.read < range.end
+            };
+            let at_end = ranges.iter().any(is_silent);
+            match self.consumer.poll(if at_end { left.min(SILENT_AT_END) } else { left }) {
+                None if at_end => self.check_ends(ranges).map_err(Trouble::Unavailable)?,
                 None => {}
                 Some(Ok(message)) => {
                     if let Some(place) = self.places.get_mut(&Partition(message.partition())) {
@@ -173,14 +232,16 @@ impl Pages {
                         let read = record(&message);
                         place.bytes += read.size();
                         place.read = offset.next();
+                        if place.end == End::Told {
+                            place.end = End::Ahead;
+                        }
                         place.records.push_back((offset, read));
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    // The offsets between the last record and the end hold none.
-                    let range = ranges.iter().find(|range| range.partition.0 == partition);
-                    if let (Some(range), Some(place)) = (range, self.places.get_mut(&Partition(partition))) {
-                        place.read = place.read.max(range.end);
+                    let asked = ranges.iter().find(|range| range.partition.0 == partition).map(|range| range.end);
+                    if let Some(place) = self.places.get_mut(&Partition(partition)) {
+                        place.come_to_end(asked);
                     }
                 }
                 Some(Err(error)) => match error.rdkafka_error_code() {

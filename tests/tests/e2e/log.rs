@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use rdkafka::{ClientConfig, TopicPartitionList};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use usher_eventlog::{
     AppendError, Creation, DEAD_LETTER_RETENTION, Log, LogAddress, LogError, LogEvent, MAX_BODY, Position, Retention,
-    ScanPage, ScanRange, Subscription, TopicSpec, Watermarks,
+    Subscription, TopicSpec, Watermarks,
 };
 use usher_proto::{AssignedPartition, Assignment, Key, Offset, Partition, Record};
 use usher_service::clock;
@@ -109,6 +107,7 @@ macro_rules! on_log {
 }
 
 mod members;
+mod scans;
 
 on_logs!(
     [embedded mock_broker kafka]
@@ -121,10 +120,7 @@ on_logs!(
     a_record_that_is_too_large_is_refused_and_harms_no_other,
     a_topic_says_how_far_its_partitions_reach,
     one_record_is_read_where_it_stands,
-    a_scan_reads_partitions_page_by_page_and_nothing_beyond_their_ends,
 );
-
-on_logs!([kafka] a_scan_passes_over_what_the_log_has_deleted);
 
 // The mock broker cannot be asked for what these need.
 on_logs!(
@@ -386,84 +382,6 @@ async fn one_record_is_read_where_it_stands(subject: Subject) {
     for nothing in [last.offset.next(), Offset(last.offset.0 + 1000), Offset(-1)] {
         assert_eq!(subject.log.read(&subject.topic, last.partition, nothing).await, Ok(None), "nothing at {nothing}");
     }
-}
-
-async fn a_scan_reads_partitions_page_by_page_and_nothing_beyond_their_ends(subject: Subject) {
-    const RECORDS: usize = 1500;
-    let mut ranges = Vec::new();
-    let mut written = BTreeMap::new();
-    // The keys are in different partitions.
-    for key in ["one", "two"] {
-        let appends = (0..RECORDS).map(|number| {
-            let record = record(key, format!("{number}"));
-            let appended = subject.log.append(&subject.spec, record.clone());
-            async move { (appended.await.unwrap(), record) }
-        });
-        let mut records: Vec<(Position, Record)> = futures::future::join_all(appends).await;
-        records.sort_by_key(|(position, _)| position.offset);
-        let partition = records[0].0.partition;
-        let records: Vec<(Offset, Record)> =
-            records.into_iter().map(|(Position { offset, .. }, record)| (offset, record)).collect();
-        // One of them to a record before the last, one to a place after it.
-        let end = if ranges.is_empty() { records[RECORDS - 1].0 } else { records[RECORDS - 1].0.next() };
-        ranges.push(ScanRange { partition, from: records[0].0, end });
-        written.insert(partition, records);
-    }
-    assert_eq!(written.len(), 2, "two partitions");
-
-    let mut scanner = subject.log.scan(&subject.topic).unwrap();
-    // A second time from the middle, as after a failure.
-    for skipped in [0, 500] {
-        let from = |range: &ScanRange| ScanRange { from: written[&range.partition][skipped].0, ..*range };
-        let mut left: Vec<ScanRange> = ranges.iter().map(from).collect();
-        let mut found: BTreeMap<Partition, Vec<(Offset, Record)>> = BTreeMap::new();
-        let mut pages = 0;
-        while !left.is_empty() {
-            let page = timeout(DEADLINE, scanner.page(&left)).await.expect("a page in time").unwrap();
-            let range = left.iter_mut().find(|range| range.partition == page.partition).expect("what was asked for");
-            assert_eq!(page.from, range.from);
-            assert!(page.next > page.from && page.next <= range.end, "{range:?}, and then {}", page.next);
-            assert!(page.records.iter().all(|(offset, _)| (page.from..page.next).contains(offset)));
-            range.from = page.next;
-            left.retain(|range| range.from < range.end);
-            found.entry(page.partition).or_default().extend(page.records);
-            pages += 1;
-        }
-        assert!(pages >= if skipped == 0 { 4 } else { 2 }, "{pages} pages");
-        for range in &ranges {
-            let wanted = written[&range.partition][skipped..].iter().filter(|(offset, _)| *offset < range.end);
-            let found = &found[&range.partition];
-            assert!(found.iter().eq(wanted), "{} records of {range:?}", found.len());
-        }
-    }
-    let ScanRange { partition, end, .. } = ranges[1];
-    let nothing = ScanRange { partition, from: end, end: end.next() };
-    let page = scanner.page(&[nothing]).await.unwrap();
-    assert_eq!(page, ScanPage { partition, from: end, records: Vec::new(), next: end.next() });
-    let nowhere = ScanRange { partition: Partition(PARTITIONS), ..nothing };
-    let said = scanner.page(&[nowhere]).await.expect_err("there is none").to_string();
-    assert!(said.contains("there is no "), "{said}");
-}
-
-async fn a_scan_passes_over_what_the_log_has_deleted(subject: Subject) {
-    let mut written = Vec::new();
-    for number in 0..10 {
-        written.push(subject.log.append(&subject.spec, record("one", format!("{number}"))).await.unwrap());
-    }
-    let Position { partition, offset: first } = written[0];
-    let LogAddress::Kafka { brokers } = &subject.address else { panic!("{:?}", subject.address) };
-    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let mut below = TopicPartitionList::new();
-    below.add_partition_offset(&subject.topic, partition.0, rdkafka::Offset::Offset(written[6].offset.0)).unwrap();
-    admin.delete_records(&below, &AdminOptions::new()).await.unwrap();
-
-    let end = written[9].offset.next();
-    let mut scanner = subject.log.scan(&subject.topic).unwrap();
-    let range = ScanRange { partition, from: first, end };
-    let page = timeout(DEADLINE, scanner.page(&[range])).await.expect("a page in time").unwrap();
-    assert_eq!((page.from, page.next), (first, end));
-    let found: Vec<Offset> = page.records.iter().map(|(offset, _)| *offset).collect();
-    assert_eq!(found, written[6..].iter().map(|position| position.offset).collect::<Vec<_>>());
 }
 
 async fn what_does_not_exist_is_said_to_be_missing(subject: Subject) {
