@@ -8,6 +8,7 @@ mod explain;
 mod pauses;
 mod redrives;
 mod replay;
+mod sending;
 mod status;
 
 use std::collections::BTreeMap;

@@ -3,10 +3,8 @@
 //! The targets are fixed before the first command, so that what arrives later is not touched. A command names what it found,
 //! such as the number of deaths, so that it does nothing to a run that has changed meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use futures::future::join_all;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use usher_engine::RunState;
@@ -14,15 +12,13 @@ use usher_engine::arrival::CommandKind;
 use usher_proto::{EventId, EventRef, Offset, SubjectId, Timestamp};
 use usher_store::{BoundedCount, RunFilter, RunRecord, RunTargetRow, SqlStore, StoreError};
 
+use super::sending::{HasSubject, send_in_order};
 use super::{CommandResults, OperatorCommands, OperatorError};
 
 /// Number of deaths at which a run is no longer redriven unless another number is given.
 pub const MAX_DEATHS: u32 = 3;
 /// Largest number of runs that one action takes.
 pub const MOST_SELECTED: usize = 100_000;
-/// Number of commands that are appended to the log at a time. None of them has the subject of another one, because their order
-/// would be lost.
-const AT_ONCE: usize = 32;
 
 /// The run that a command is about.
 #[derive(Debug, Clone)]
@@ -45,6 +41,12 @@ pub struct CommandTarget {
     pub deaths: i64,
     /// Reason for giving it up, as a label; `None` if it is not dead.
     pub reason: Option<String>,
+}
+
+impl HasSubject for CommandTarget {
+    fn subject(&self) -> &SubjectId {
+        &self.subject
+    }
 }
 
 impl From<&RunRecord> for CommandTarget {
@@ -223,28 +225,19 @@ impl OperatorCommands {
     ) -> Result<BulkOutcome, OperatorError> {
         let mut sent: Vec<(String, EventId)> = Vec::with_capacity(plan.targets.len());
         let mut not_in_log = 0;
-        let mut failure = None;
-        let mut rest = plan.targets.as_slice();
-        let mut pace = options.rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
-        while !rest.is_empty() && failure.is_none() && !options.stop.is_cancelled() {
-            if let Some(pace) = &mut pace
-                && options.stop.run_until_cancelled(pace.tick()).await.is_none()
-            {
-                break;
-            }
-            let most = if pace.is_some() { 1 } else { AT_ONCE };
-            let (now, later) = rest.split_at(apart(rest, most));
-            rest = later;
-            let commands = now.iter().map(|run| self.send_of(plan.action, run, &options.by));
-            for (run, came) in now.iter().zip(join_all(commands).await) {
-                match came {
-                    Ok(id) => sent.push((run.flow.clone(), id)),
-                    Err(OperatorError::NotInLog(_)) => not_in_log += 1,
-                    Err(error) => failure = failure.or(Some(error)),
-                }
+        let send = async |run: &CommandTarget| match self.send_of(plan.action, run, &options.by).await {
+            Ok(id) => Ok(Some(id)),
+            Err(OperatorError::NotInLog(_)) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let failure = send_in_order(&plan.targets, options, send, |run, came| {
+            match came {
+                Some(id) => sent.push((run.flow.clone(), id)),
+                None => not_in_log += 1,
             }
             progress(BulkProgress { commanded: sent.len() + not_in_log, executed: 0 });
-        }
+        })
+        .await;
         let commanded = sent.len();
         let executed = |executed| progress(BulkProgress { commanded: commanded + not_in_log, executed });
         let results = self.results(sent, &executed).await?;
@@ -262,12 +255,6 @@ impl OperatorCommands {
         };
         self.send(run, &kind, by).await
     }
-}
-
-/// Returns the number of runs at the beginning, at most `most`, of which no two have the same subject.
-fn apart(runs: &[CommandTarget], most: usize) -> usize {
-    let mut subjects = BTreeSet::new();
-    runs.iter().take(most).take_while(|run| subjects.insert(&run.subject)).count()
 }
 
 #[cfg(test)]
@@ -307,13 +294,5 @@ mod tests {
         assert_eq!((offsets(&cancel), cancel.left_alone_for(LeftAlone::Ended)), (vec![2], 2));
         let rerun = plan(BulkAction::Rerun, &selected);
         assert_eq!((offsets(&rerun), rerun.left_alone_for(LeftAlone::NotEnded)), (vec![1, 3], 1));
-    }
-
-    #[test]
-    fn commands_of_one_subject_are_never_sent_at_once() {
-        let runs = [run("a", 1, "dead", 1), run("b", 2, "dead", 1), run("a", 3, "dead", 1), run("c", 4, "dead", 1)];
-        assert_eq!(apart(&runs, 32), 2);
-        assert_eq!(apart(&runs[2..], 32), 2);
-        assert_eq!(apart(&runs, 1), 1);
     }
 }

@@ -163,14 +163,14 @@ impl RunCircumstances {
         if run.state == RunState::Waiting.label()
             && let Some(due) = run.due_at
         {
-            return self.waits_for(run, due);
+            let waits = self.waits_for(run, due);
+            return match self.standstill(run) {
+                Some(why) => format!("{waits}; {why}"),
+                None => waits,
+            };
         }
-        if let Some(pause) = self.paused.get(&run.flow) {
-            let why = pause.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            return format!("the flow is paused by {} since {}{why}", pause.who, pause.at);
-        }
-        if !self.worked.contains(&run.flow) {
-            return format!("no process works on {}", run.flow);
+        if let Some(why) = self.standstill(run) {
+            return why;
         }
         let next = run.due_at.or_else(|| run.story.last().and_then(|last| last.next_at)).filter(|at| *at > self.at);
         let Some(destination) = &run.destination else {
@@ -192,6 +192,15 @@ impl RunCircumstances {
                 None => format!("waits for {destination}"),
             },
         }
+    }
+
+    /// Returns why no run of the flow goes on; `None` if they do.
+    fn standstill(&self, run: &RunRecord) -> Option<String> {
+        if let Some(pause) = self.paused.get(&run.flow) {
+            let why = pause.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            return Some(format!("the flow is paused by {} since {}{why}", pause.who, pause.at));
+        }
+        (!self.worked.contains(&run.flow)).then(|| format!("no process works on {}", run.flow))
     }
 
     fn waits_for(&self, run: &RunRecord, due: Timestamp) -> String {

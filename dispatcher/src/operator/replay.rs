@@ -5,9 +5,8 @@
 //! not know any more: an event that it may have had and forgotten, and one that a later event of its subject has cancelled.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures::future::join_all;
 use serde::Serialize;
 use usher_eventlog::{AppendError, ScanRange};
 use usher_flows::{Flow, FlowSource};
@@ -15,11 +14,9 @@ use usher_proto::{Event, EventRef, Offset, Partition, Record, SubjectId, Timesta
 use usher_service::clock;
 use usher_store::{BoundedCount, FlowStore as _, SqlStore};
 
+use super::sending::{HasSubject, send_in_order};
 use super::{BulkOptions, BulkProgress, LOOK_EVERY, MOST_SELECTED, OperatorCommands, OperatorError, PATIENCE};
 use crate::orders;
-
-/// Number of commands that are appended to the log at a time, each of another subject.
-const AT_ONCE: usize = 32;
 
 /// A span of time in the log: from `since`, and before `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,6 +54,12 @@ pub struct ReplayTarget {
     pub partition: Partition,
     /// Its offset.
     pub offset: Offset,
+}
+
+impl HasSubject for ReplayTarget {
+    fn subject(&self) -> &SubjectId {
+        &self.subject
+    }
 }
 
 /// The events that a replay takes, and those that it leaves out.
@@ -225,28 +228,15 @@ impl OperatorCommands {
         self.store.record_replay(&plan.flow, &options.by, &span, clock::now()).await?;
         let mut given: Vec<EventRef> = Vec::with_capacity(plan.targets.len());
         let mut impossible = 0;
-        let mut failure = None;
-        let mut rest = plan.targets.as_slice();
-        let mut pace = options.rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
-        while !rest.is_empty() && failure.is_none() && !options.stop.is_cancelled() {
-            if let Some(pace) = &mut pace
-                && options.stop.run_until_cancelled(pace.tick()).await.is_none()
-            {
-                break;
-            }
-            let most = if pace.is_some() { 1 } else { AT_ONCE };
-            let (now, later) = rest.split_at(apart(rest, most));
-            rest = later;
-            let commands = now.iter().map(|target| self.give(&plan.flow, target, &options.by));
-            for (target, came) in now.iter().zip(join_all(commands).await) {
-                match came {
-                    Ok(true) => given.push(target.reference.clone()),
-                    Ok(false) => impossible += 1,
-                    Err(error) => failure = failure.or(Some(error)),
-                }
+        let send = async |target: &ReplayTarget| self.give(&plan.flow, target, &options.by).await;
+        let failure = send_in_order(&plan.targets, options, send, |target: &ReplayTarget, is_given| {
+            match is_given {
+                true => given.push(target.reference.clone()),
+                false => impossible += 1,
             }
             progress(BulkProgress { commanded: given.len() + impossible, executed: 0 });
-        }
+        })
+        .await;
         let admitted = self.admitted(&plan.flow, &given, progress).await?;
         let left = plan.targets.len() - given.len() - impossible;
         let is_worked = self.store.worked_flows().await?.contains(&plan.flow);
@@ -290,12 +280,6 @@ impl OperatorCommands {
             tokio::time::sleep(begun.elapsed().max(LOOK_EVERY)).await;
         }
     }
-}
-
-/// Returns the number of events at the beginning, at most `most`, of which no two have the same subject.
-fn apart(targets: &[ReplayTarget], most: usize) -> usize {
-    let mut subjects = BTreeSet::new();
-    targets.iter().take(most).take_while(|target| subjects.insert(&target.subject)).count()
 }
 
 #[cfg(test)]
