@@ -42,6 +42,26 @@ fn every_container_is_confined_and_limited() {
     }
 }
 
+/// A process that is killed for its memory starts with the same backlog, and is killed again.
+#[test]
+fn a_backlog_fits_into_the_memory_of_every_dispatcher() {
+    // What a flow may hold of a backlog (docs/guarantees.md), with what the allocator keeps, and the process itself.
+    const OF_A_FLOW: usize = 140;
+    const OF_THE_PROCESS: usize = 160;
+    let mut checked = 0;
+    for (name, service) in services("docker-compose.yml") {
+        let Some(command) = service["command"].as_array().filter(|command| command[0] == "usher-dispatcher") else {
+            continue;
+        };
+        let flows = command.last().and_then(Value::as_str).unwrap().split(',').count();
+        let limit = service["mem_limit"].as_str().and_then(|limit| limit.strip_suffix('m')?.parse::<usize>().ok());
+        let limit = limit.unwrap_or_else(|| panic!("{name}: {}", service["mem_limit"]));
+        assert!(limit >= OF_THE_PROCESS + flows * OF_A_FLOW, "{name}: {limit} MB for {flows} flows");
+        checked += 1;
+    }
+    assert!(checked > 8, "{checked} dispatchers");
+}
+
 #[test]
 fn nothing_but_ingest_is_published_beyond_this_machine() {
     for (name, service) in services("docker-compose.yml") {
