@@ -207,7 +207,7 @@ pub async fn status(store: &SqlStore, log: Option<(&dyn Log, &str)>, now: Timest
 
 impl OperatorCommands {
     /// Returns the state of everything, as [`status`] does, with the lag in the log to which commands are sent. If the log does
-    /// not answer within [`LOG_PATIENCE`], without it.
+    /// not answer within two seconds, without it.
     ///
     /// # Errors
     ///
