@@ -1,4 +1,4 @@
-//! What no program may repeat in its log, metrics and errors: personal data and secrets that a test sent in. Every program
+//! Personal data and secrets that a test sent in, which no program may repeat in its log, metrics and errors. Every program
 //! that a test starts is searched for it when it ends.
 
 use std::collections::BTreeSet;

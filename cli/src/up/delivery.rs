@@ -28,7 +28,7 @@ pub(super) struct Delivery {
     pub(super) stop: CancellationToken,
 }
 
-/// What is needed to follow changes of the flow files.
+/// The parts that follow changes of the flow files.
 pub(super) struct Reload {
     pub(super) folder: FolderWatch,
     /// Reads the flow files and checks them together with the settings.

@@ -8,7 +8,7 @@ use crate::data::Addresses;
 /// The facts on the screen.
 pub(super) struct Screen<'a> {
     pub(super) addresses: &'a Addresses,
-    /// Where the console is, or why it is closed.
+    /// The address of the console, or the reason for which it is closed.
     pub(super) console: &'a str,
     /// The signing secret that was generated here; `None` if one is configured, which is not repeated.
     pub(super) secret: Option<&'a str>,

@@ -254,7 +254,7 @@ fn flow_status(
     }
 }
 
-/// What the log holds, and the backlogs that flows have there.
+/// The ends of the log, and the backlogs that flows have there.
 struct LogView {
     watermarks: BTreeMap<Partition, Watermarks>,
     backlogs: Backlogs,

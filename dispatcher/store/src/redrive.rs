@@ -63,7 +63,7 @@ pub struct RedriveRecord {
     pub trouble: Option<String>,
 }
 
-/// What came of a run of a redrive.
+/// The result of one run of a redrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedriveCame {
@@ -124,7 +124,7 @@ pub struct RedriveRow {
     pub deaths: i64,
     /// Id of the command's event.
     pub command: String,
-    /// What came of it.
+    /// Its result so far.
     pub came: RedriveCame,
 }
 

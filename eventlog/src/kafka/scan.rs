@@ -64,7 +64,7 @@ impl Scanner for TopicScanner {
     }
 }
 
-/// What is read of a partition and not handed out yet.
+/// The records of a partition that are read and not handed out yet.
 struct Place {
     /// The offset at which the next page begins.
     next: Offset,
@@ -75,7 +75,7 @@ struct Place {
     end: End,
 }
 
-/// What is known of the end of a partition. librdkafka tells once that it has come to the end that the log had then, and not
+/// The knowledge of the end of a partition. librdkafka tells once that it has come to the end that the log had then, and not
 /// which one that was: this may be told long after, when the log has grown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -128,7 +128,7 @@ enum Trouble {
 struct Pages {
     consumer: BaseConsumer<QueryContext>,
     topic: String,
-    /// Where the consumer reads. Empty if it must be placed first.
+    /// The places at which the consumer reads. Empty if it must be placed first.
     places: BTreeMap<Partition, Place>,
 }
 

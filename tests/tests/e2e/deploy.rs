@@ -1,4 +1,4 @@
-//! What `docker-compose.yml` and the units of systemd promise of every service.
+//! The promises of `docker-compose.yml` and the units of systemd about every service.
 
 use std::path::Path;
 use std::process::Command;

@@ -52,7 +52,7 @@ struct OwnCommand {
     words: Vec<String>,
 }
 
-/// What is wrong with the documentation's commands, and which of them are ours.
+/// The mistakes in the documentation's commands, and the commands that are ours.
 #[derive(Default)]
 struct Found {
     own: Vec<OwnCommand>,
