@@ -24,8 +24,10 @@ on_both_backends!(
 /// Starts an environment with one flow that sends mail, and exports its spans to `collector`. The log is quieter than
 /// the export.
 async fn with(backend: Backend, collector: &Collector) -> TestEnv {
-    let settings =
-        vec![("USHER_OTLP_ENDPOINT", collector.address()), ("RUST_LOG", "warn,ingest=info,dispatcher=info".to_owned())];
+    let settings = vec![
+        ("USHER_OTLP_ENDPOINT", collector.address()),
+        ("RUST_LOG", "warn,usher_ingest=info,usher_dispatcher=info".to_owned()),
+    ];
     TestEnv::with(backend, Options { built_in: &["email"], settings, ..Options::default() }).await
 }
 
