@@ -251,8 +251,8 @@ fn own_files(log: &LogAddress, dispatcher: &DispatcherConfig) -> Vec<OwnFile> {
 
 /// Tells which flows do not run, or get nothing, for want of a setting.
 fn tell_gaps(dispatcher: &DispatcherConfig, ingest: &IngestConfig) {
-    for (flow, settings) in &dispatcher.left_out {
-        output::notice(&format!("flow {flow} is left out: no {settings}... variable is set"));
+    for (flow, why) in &dispatcher.left_out {
+        output::notice(&format!("flow {flow} is left out: {why}"));
     }
     for flow in &dispatcher.flows {
         for instance in &flow.instances {

@@ -53,9 +53,9 @@ pub struct DispatcherConfig {
     pub flows: Vec<Flow>,
     /// The names of all flows that have a file, including flows that other processes run.
     pub known_flows: Vec<String>,
-    /// Built-in flows that are not run, because they were not named and one of their destinations has no settings. Each
-    /// stands with the prefix of the missing settings.
-    pub left_out: Vec<(String, &'static str)>,
+    /// Built-in flows that are not run, because they were not named and one of their destinations has no settings, or a
+    /// variable that they name is not set. Each stands with the reason.
+    pub left_out: Vec<(String, String)>,
     /// The rules for suppressed recipients.
     pub suppression: SuppressionPolicy,
     /// Retention of ended runs. Within it, repeated events are recognised.
@@ -75,10 +75,10 @@ const KEEP: Duration = Duration::from_secs(35 * 24 * 3600);
 const SHORTEST_KEEP: Duration = Duration::from_secs(8 * 24 * 3600);
 
 impl DispatcherConfig {
-    /// Builds and checks the configuration. `names` are the flows to run. An empty list selects all flows, but of the
-    /// built-in ones only those whose destinations have settings: a user with an account at two of the destinations
-    /// need not have one at the others. If a flow is named or comes from a folder of the user's own, missing settings
-    /// are an error.
+    /// Builds and checks the configuration. `names` are the flows to run. An empty list selects all flows that are
+    /// enabled, but of the built-in ones only those whose destinations have settings: a user with an account at two of the
+    /// destinations need not have one at the others. If a flow is named or comes from a folder of the user's own,
+    /// missing settings are an error.
     ///
     /// # Errors
     ///
@@ -101,14 +101,19 @@ impl DispatcherConfig {
             }
         }
         let known_flows = flows.iter().map(|flow| flow.name.clone()).collect();
-        flows.retain(|flow| names.is_empty() || names.contains(&flow.name));
+        flows.retain(|flow| if names.is_empty() { flow.enabled } else { names.contains(&flow.name) });
         let mut left_out = Vec::new();
         if names.is_empty() && files.folder.is_none() {
-            for flow in std::mem::take(&mut flows) {
-                match unset(&flow, environment)? {
+            for mut flow in std::mem::take(&mut flows) {
+                match unset(&mut flow, environment)? {
                     None => flows.push(flow),
-                    Some(settings) => left_out.push((flow.name, settings)),
+                    Some(why) => left_out.push((flow.name, why)),
                 }
+            }
+        }
+        for flow in &mut flows {
+            if let Some(name) = flow.settings.read(&flow.instances, environment)?.first() {
+                return Err(ConfigError::new(name, format!("not set, and flow {} names it", flow.name)));
             }
         }
         let address = |variable: &str| -> Result<Option<DatabaseAddress>, ConfigError> {
@@ -245,17 +250,18 @@ pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) ->
         .map_err(|error| ConfigError(format!("for the instance {instance}, whose variables end in {suffix}: {error}")))
 }
 
-/// Returns the prefix of the settings of the flow's first destination that has no setting at all; `None` if every
-/// destination has some. A destination with at least one setting is meant to be used.
-fn unset(flow: &Flow, environment: &Environment) -> Result<Option<&'static str>, ConfigError> {
+/// Returns the settings that a flow lacks: of its first destination that has no setting at all, or a variable that the flow
+/// names; `None` if it lacks nothing. A destination with at least one setting is meant to be used.
+fn unset(flow: &mut Flow, environment: &Environment) -> Result<Option<String>, ConfigError> {
     for connector in flow.connectors() {
         if let Some(prefix) = usher_connectors::spec(connector).and_then(|spec| spec.settings)
             && environment.with_prefix(prefix)?.is_empty()
         {
-            return Ok(Some(prefix));
+            return Ok(Some(format!("no {prefix}... variable is set")));
         }
     }
-    Ok(None)
+    let missing = flow.settings.read(&flow.instances, environment)?;
+    Ok(missing.first().map(|name| format!("{name} is not set")))
 }
 
 /// Checks that every parameter which a step leaves to a variable has one that is set. Otherwise every run of the flow

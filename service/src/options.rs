@@ -61,6 +61,16 @@ impl Environment {
         self.value(name)
     }
 
+    /// As [`Environment::get`], for a variable that a flow file names. Settings of Usher itself are not given out, but for
+    /// those that are open to flows.
+    ///
+    /// # Errors
+    ///
+    /// Both `name` and `<name>_FILE` are set, or the file cannot be read.
+    pub fn named_by_flow(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        if settings::is_for_itself(name) { Ok(None) } else { self.value(name) }
+    }
+
     /// As [`Environment::get`], for any name.
     pub(crate) fn value(&self, name: &str) -> Result<Option<String>, ConfigError> {
         let filled = |name: &str| self.variables.get(name).filter(|value| !value.is_empty());
@@ -120,6 +130,11 @@ impl Environment {
         found.dedup();
         Ok(found)
     }
+}
+
+/// Returns the name of an instance's variable: `name` for the default instance, and for another with its suffix.
+pub fn name_at(name: &str, instance: &str) -> String {
+    if instance == Instance::DEFAULT { name.to_owned() } else { format!("{name}{}", instance_suffix(instance)) }
 }
 
 /// Returns the suffix of an instance's environment variables: `_STAGING` for `staging`.

@@ -46,6 +46,7 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("USHER_OTLP_ENDPOINT", Process),
     ("USHER_PARTITIONS", Process),
     ("USHER_PUBLIC_URL", Process),
+    ("USHER_REPLIES_TO", Instances),
     ("USHER_RUN_RETENTION", Process),
     ("USHER_STORE", Process),
     ("USHER_STORE_SCHEMA", Process),
@@ -113,6 +114,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
 const NEARLY: f64 = 0.94;
 /// Minimum similarity, from 0 to 1, at which a setting is suggested.
 const ALIKE: f64 = 0.8;
+
+/// Settings that flow files may name. They hold no secret.
+pub const OPEN_TO_FLOWS: [&str; 2] = ["USHER_FROM", "USHER_REPLIES_TO"];
+
+/// True if this name belongs to a setting that is not open to flow files.
+pub fn is_for_itself(name: &str) -> bool {
+    let own = setting(plain(name)).is_some_and(|setting| !OPEN_TO_FLOWS.contains(&setting));
+    own || OPEN.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// True if a program reads this name.
 pub(crate) fn is_known(name: &str) -> bool {

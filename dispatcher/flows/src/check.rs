@@ -6,7 +6,7 @@ mod toml;
 mod value;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use minijinja::Environment;
 use toml_edit::{Document, Item, TableLike};
 
 use super::problem::suggestion;
-use super::{Flow, FlowSource, Problem, template};
+use super::{Flow, FlowSettings, FlowSource, Problem, template};
 
 /// Maximum duration that a flow may specify. A longer one is assumed to be a typing error.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -58,13 +58,15 @@ pub(super) fn read(source: FlowSource) -> Result<Reading, Vec<Problem>> {
         objections: Vec::new(),
         environment: template::environment(),
         remember: Vec::new(),
+        settings: BTreeSet::new(),
         has_link: false,
         lines: Lines::default(),
     };
     let flow = checker.flow(document.as_table());
-    let Checker { mut problems, objections, lines, .. } = checker;
+    let Checker { mut problems, objections, lines, settings, .. } = checker;
     if problems.is_empty() {
-        return Ok(Reading { flow: Flow { version: source.version(), source, ..flow }, lines, objections });
+        let settings = FlowSettings::named(settings);
+        return Ok(Reading { flow: Flow { version: source.version(), source, settings, ..flow }, lines, objections });
     }
     problems.extend(objections);
     Err(Problem::in_order(problems))
@@ -101,6 +103,8 @@ struct Checker<'a> {
     environment: &'static Environment<'static>,
     /// Names of the fields of its subjects that the flow stores.
     remember: Vec<String>,
+    /// Names of the variables that the flow's texts name.
+    settings: BTreeSet<String>,
     /// True if the parameter that is being checked may contain the unsubscribe link.
     has_link: bool,
     lines: Lines,

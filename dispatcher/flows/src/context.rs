@@ -15,11 +15,12 @@ use usher_proto::json::SharedJson;
 use usher_proto::{Event, Json};
 
 use super::Flow;
+use super::flow_settings::SETTING;
 use super::functions;
 use super::sent::{Derived, SentJson};
 
 /// The top-level names that are available in every flow.
-pub(super) const ROOTS: [&str; 4] = [EVENT, "user", "steps", UNSUBSCRIBE_URL];
+pub(super) const ROOTS: [&str; 5] = [EVENT, "user", "steps", SETTING, UNSUBSCRIBE_URL];
 /// The name of the unsubscribe link of marketing mail. It is set once the recipient is known.
 pub(super) const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
 /// The name of the event, the only value that is available when an event arrives.
@@ -112,6 +113,7 @@ impl Context {
         context.set(BEFORE, &Value::Object(before));
         context.set("changed", &json!(was.changed));
         context.set(STILL_USED, &json!([]));
+        context.set_settings(flow.settings.of(run.event.instance()));
         Ok(context)
     }
 
@@ -168,6 +170,11 @@ impl Context {
             context.set_source(root, RootSource::Text((*text).to_owned()));
         }
         context
+    }
+
+    /// Sets the values of the variables that the flow names.
+    pub(super) fn set_settings(&mut self, values: BTreeMap<String, String>) {
+        self.set(SETTING, &json!(values));
     }
 
     /// Sets the unsubscribe link of this mail.

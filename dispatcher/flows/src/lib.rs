@@ -7,6 +7,7 @@ mod check;
 mod context;
 mod events;
 mod files;
+mod flow_settings;
 mod functions;
 mod greeting;
 mod lexer;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use builtin::builtin;
 pub use context::Context;
 pub use files::FlowFiles;
+pub use flow_settings::FlowSettings;
 pub use problem::Problem;
 pub use rehearsal::{MailPreview, PreviewOutcome};
 use serde_json::{Map, Value};
@@ -44,6 +46,8 @@ pub struct Flow {
     pub version: String,
     /// The source text that the flow was read from.
     pub source: FlowSource,
+    /// False if the flow runs only where it is named.
+    pub enabled: bool,
     /// Patterns of the events that start a run.
     pub on: Vec<Pattern>,
     /// Patterns of the events that cancel the earlier runs of their key.
@@ -66,6 +70,8 @@ pub struct Flow {
     pub remember: Vec<String>,
     /// The retry policy for failed attempts.
     pub retry: RetryPolicy,
+    /// The variables of the environment that the flow names.
+    pub settings: FlowSettings,
     /// The steps in order, at least one.
     pub steps: Vec<FlowStep>,
     /// Warnings about parts that can run but may be unintended. Empty unless the flow was checked.

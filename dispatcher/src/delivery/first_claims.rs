@@ -8,6 +8,7 @@ use usher_connectors::Connectors;
 use usher_engine::clock::ClockState;
 use usher_flows::Flow;
 use usher_service::Readiness;
+use usher_service::options::Environment;
 use usher_sql::{Database, Outage};
 use usher_store::{FirstClaims, FlowStore, SubjectStore};
 
@@ -26,7 +27,7 @@ pub fn first_claims(
     database: &Database,
 ) -> Arc<dyn FirstClaims> {
     Arc::new(RequestMaker {
-        versions: Versions::new(flow, flows),
+        versions: Versions::new(flow, flows, Environment::from_vars([])),
         suppressions: gathered_read::suppressions(people.clone()),
         people,
         connectors: Arc::new(connectors),

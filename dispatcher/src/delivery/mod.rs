@@ -215,7 +215,7 @@ impl Dispatcher {
                 answers: answer.clone(),
             };
             let requests = Arc::new(RequestMaker {
-                versions: Versions::new(flow.clone(), store.clone()),
+                versions: Versions::new(flow.clone(), store.clone(), config.environment.clone()),
                 people: store.clone(),
                 suppressions: gathered_read::suppressions(store.clone()),
                 connectors: connectors.clone(),

@@ -4,18 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use usher_flows::Flow;
+use usher_service::options::Environment;
 use usher_store::{FlowStore, StoreError};
 
 /// All versions of one flow.
 pub(super) struct Versions {
     present: Arc<Flow>,
     store: Arc<dyn FlowStore>,
+    environment: Environment,
     older: Mutex<HashMap<String, Arc<Flow>>>,
 }
 
 impl Versions {
-    pub(super) fn new(present: Arc<Flow>, store: Arc<dyn FlowStore>) -> Self {
-        Self { present, store, older: Mutex::default() }
+    /// `environment` has the variables that older versions name.
+    pub(super) fn new(present: Arc<Flow>, store: Arc<dyn FlowStore>, environment: Environment) -> Self {
+        Self { present, store, environment, older: Mutex::default() }
     }
 
     /// Returns the flow's name.
@@ -37,7 +40,11 @@ impl Versions {
         }
         let Some(source) = self.store.flow(&self.present.name, version).await? else { return Ok(None) };
         let Ok(source) = serde_json::from_str(&source) else { return Ok(None) };
-        let Ok(flow) = Flow::read(source) else { return Ok(None) };
+        let Ok(mut flow) = Flow::read(source) else { return Ok(None) };
+        // A step that uses a variable which is set no longer tells its name.
+        if let Err(error) = flow.settings.read(&flow.instances, &self.environment) {
+            tracing::warn!(%error, "a variable that an older version of the flow names cannot be read");
+        }
         let flow = Arc::new(flow);
         self.older.lock().unwrap_or_else(PoisonError::into_inner).insert(version.to_owned(), flow.clone());
         Ok(Some(flow))

@@ -9,10 +9,11 @@ use usher_proto::Instance;
 
 use super::super::events;
 use super::super::problem::suggestion;
-use super::super::{Flow, Pattern};
+use super::super::{Flow, FlowSettings, Pattern};
 use super::{Checker, Place};
 
-pub(super) const FLOW_KEYS: [&str; 12] = [
+pub(super) const FLOW_KEYS: [&str; 13] = [
+    "enabled",
     "on",
     "if",
     "cancel_on",
@@ -55,6 +56,7 @@ impl Checker<'_> {
             name,
             version: String::new(),
             source: self.source.clone(),
+            enabled: !table.contains_key("enabled") || self.flag(table, "enabled"),
             on,
             cancel_on: self.patterns(table, "cancel_on"),
             instances: self.instances(table),
@@ -66,6 +68,7 @@ impl Checker<'_> {
             expires_if: self.on_event(table, "expires_if"),
             remember: self.remember.clone(),
             retry: self.retry(table),
+            settings: FlowSettings::default(),
             steps: self.steps(table),
             warnings: Vec::new(),
         }

@@ -30,6 +30,29 @@ fn a_good_flow_is_read_with_its_defaults() {
 }
 
 #[test]
+fn a_flow_may_be_off_until_it_is_named() {
+    assert!(check_text(GOOD).expect("good").enabled);
+    assert!(!check_text(&format!("enabled = false\n{GOOD}")).expect("good").enabled);
+    assert!(check_text(&format!("enabled = true\n{GOOD}")).expect("good").enabled);
+}
+
+#[test]
+fn the_variables_that_a_flow_names_are_known_and_none_of_them_may_hold_a_secret() {
+    let naming = |name: &str| check_text(&GOOD.replace("{{ user.email }}", &format!("{{{{ setting.{name} }}}}")));
+    let flow = naming("USHER_REPLIES_TO").expect("good");
+    assert_eq!(flow.settings.names().collect::<Vec<_>>(), ["USHER_REPLIES_TO"]);
+    for (name, expected) in [
+        ("RESEND_API_KEY", "setting.RESEND_API_KEY: of Usher's own settings, flows may name USHER_FROM and"),
+        ("inbox", "setting.inbox is no variable of the environment"),
+    ] {
+        let problems = naming(name).expect_err("it may not be named").join("\n");
+        assert!(problems.contains(expected), "{problems}");
+    }
+    let problems = check_text(&GOOD.replace("user.email", "setting")).expect_err("no name").join("\n");
+    assert!(problems.contains("setting is followed by the name of a variable"), "{problems}");
+}
+
+#[test]
 fn the_version_changes_with_the_file_and_with_a_template() {
     let flow = check_text(GOOD).expect("good");
     assert_ne!(flow.version, check_text(&format!("{GOOD}\n# more")).expect("good").version);

@@ -4,6 +4,7 @@
 use minijinja::{Environment, Error};
 
 use super::super::context::{BEFORE, EVENT, REMEMBERED, ROOTS, UNSUBSCRIBE_URL};
+use super::super::flow_settings::{self, SETTING};
 use super::super::pieces::{Piece, blocks, pieces};
 use super::super::problem::{nearest, suggestion};
 use super::{Checker, Place};
@@ -205,6 +206,18 @@ impl Checker<'_> {
             {
                 let hint = suggestion(field, self.remember.iter().map(String::as_str));
                 self.note(place, format!("the flow does not remember {field}{hint}"));
+            } else if let (SETTING, Some(variable)) = (root, next) {
+                match flow_settings::objection(variable) {
+                    Some(why) => self.object(place, why),
+                    None => {
+                        self.settings.insert(variable.to_owned());
+                    }
+                }
+            } else if root == SETTING {
+                self.note(
+                    place,
+                    format!("{SETTING} is followed by the name of a variable: {SETTING}.USHER_REPLIES_TO"),
+                );
             } else if root == UNSUBSCRIBE_URL && !self.has_link {
                 let why = format!("{root} is known in what marketing mail says, in a step with marketing = \"news\"");
                 self.note(place, why);

@@ -157,7 +157,8 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
         untold: Vec::new(),
         claimed: None,
     };
-    let context = Context::new(flow, &run, subject.as_ref()).ok()?;
+    let mut context = Context::new(flow, &run, subject.as_ref()).ok()?;
+    context.set_settings(flow.settings.placeholders());
     Some(Scene { kind: kind.to_owned(), event, context, lacks })
 }
 

@@ -23,6 +23,7 @@ use usher_flows::{Flow, FlowSource};
 use usher_proto::{Epoch, Event, EventId, Instance, Key, Offset, Partition, Snapshot, Source, SubjectId, Timestamp};
 use usher_quota::{LimitedAccount, Quota};
 use usher_service::Readiness;
+use usher_service::options::Environment;
 use usher_sql::{Database, DatabaseAddress, Outage};
 use usher_store::{SqlStore, Store};
 
@@ -164,7 +165,7 @@ async fn scene_of(fake: Fake, quota: &str, flow: &str) -> Scene {
     let fake = Arc::new(fake);
     let connectors: Connectors =
         ["resend", "novu", "stripe"].map(|name| (name.to_owned(), fake.clone() as Arc<dyn Connector>)).into();
-    let versions = Versions::new(flow.clone(), store.clone());
+    let versions = Versions::new(flow.clone(), store.clone(), Environment::from_vars([]));
     let quota: Quota = quota.parse().expect("a quota");
     let destination = "resend".to_owned();
     let account = fake.part.as_ref().map_or_else(|| destination.clone(), |part| quotas::part(&destination, part));

@@ -102,6 +102,16 @@ fn values_that_cannot_be_right_stop_the_start() {
 }
 
 #[test]
+fn a_variable_that_a_flow_names_must_be_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let flow = "on = [\"clerk/user.created\"]\n[[step]]\nuse = \"resend.send\"\nto = \"{{ setting.TEAM_INBOX }}\"\n\
+                subject = \"New\"\ntext = \"New\"\n";
+    std::fs::write(folder.path().join("told.toml"), flow).unwrap();
+    let (code, said) = up(&["--flows", &folder.path().display().to_string()], &[]);
+    assert!(code == Some(64) && said.contains("TEAM_INBOX: not set, and flow told names it"), "{said}");
+}
+
+#[test]
 fn real_webhooks_need_a_secret_that_somebody_gives() {
     let (code, said) = up(&["--no-lab"], &[("USHER_FROM", "Acme <a@acme.test>"), ("RESEND_API_KEY", "re_x")]);
     assert!(code == Some(64) && said.contains("CLERK_WEBHOOK_SIGNING_SECRET: not set"), "{said}");

@@ -18,7 +18,7 @@ impl Scene {
         let policy = SuppressionPolicy::from_environment(&Environment::from_vars(settings), None);
         let RequestMaker { people, connectors, clock, outage, stop, .. } = &*self.executor.requests;
         self.executor.requests = Arc::new(RequestMaker {
-            versions: Versions::new(self.flow.clone(), self.store.clone()),
+            versions: Versions::new(self.flow.clone(), self.store.clone(), Environment::from_vars([])),
             people: people.clone(),
             suppressions: gathered_read::suppressions(self.store.clone()),
             connectors: connectors.clone(),
