@@ -84,7 +84,7 @@ impl IngestConfig {
                 Some(resend) => resend.unset(instance),
                 None => Some(resend::setting(instance)),
             },
-            Source::Usher => None,
+            Source::Stripe | Source::Nylas | Source::Usher | Source::Schedule | Source::Sender(_) => None,
         }
     }
 

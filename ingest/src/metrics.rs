@@ -18,7 +18,9 @@ pub(crate) const KEPT: &str = "kept";
 /// Stands for a source in requests to a path that names none which is configured.
 pub(crate) const UNKNOWN_SOURCE: &str = "unknown";
 
-const SOURCE: LabelSpec = LabelSpec { name: "source", values: LabelValues::Words(sources) };
+const SOURCE: LabelSpec = LabelSpec { name: "source", values: LabelValues::Configured(SOURCES) };
+/// Senders have the names of their configuration. What a request names reaches no label unless it is configured.
+const SOURCES: &str = "`clerk`, the other sources whose secrets are configured, `unsubscribe` for its links, and `unknown` for any other path";
 const OUTCOME: LabelSpec = LabelSpec { name: "outcome", values: LabelValues::Words(outcomes) };
 const CAUSE: LabelSpec = LabelSpec { name: "cause", values: LabelValues::Words(causes) };
 
@@ -67,7 +69,9 @@ usher_service::metrics! {
 
 impl IngestMetrics {
     /// Creates the series of these sources, and of what is no source.
-    pub(crate) fn create_series(&self, sources: &[&str]) {
+    pub(crate) fn create_series(&self, sources: &[Source]) {
+        let sources: Vec<&str> = sources.iter().map(Source::label).collect();
+        let sources = sources.as_slice();
         let with_unknown: Vec<&str> = sources.iter().copied().chain([UNKNOWN_SOURCE]).collect();
         create_series(&self.requests, &[sources, &[KEPT]]);
         create_series(&self.requests, &[&with_unknown, &codes()]);
@@ -76,10 +80,6 @@ impl IngestMetrics {
         create_series(&self.published, &[sources]);
         create_series(&self.request_seconds, &[&outcomes()]);
     }
-}
-
-fn sources() -> Vec<&'static str> {
-    Source::ALL.into_iter().map(Source::label).chain([UNKNOWN_SOURCE, unsubscribe::LABEL]).collect()
 }
 
 fn codes() -> Vec<&'static str> {

@@ -36,7 +36,7 @@ impl Publisher {
 
     /// Appends the event to the log and returns after the log has acknowledged it.
     pub(crate) async fn publish(&self, event: Event) -> Result<(), AppendError> {
-        let source = event.source.label();
+        let source = event.source;
         let record = event.into_record();
         // An id or a type can be as long as a body. A record that the log only just accepts could not be dead-lettered,
         // because a dead letter is larger.
@@ -47,8 +47,8 @@ impl Publisher {
         // Refusals are logged at a limited rate: during an outage the senders repeat every request, and the process's
         // own log may be written to the disk that is full.
         if let Err(error @ (AppendError::Full(_) | AppendError::Unavailable(_))) = &appended {
-            self.refusals.note(source, &Refusal::NotKept, None, Some(error.to_string()));
+            self.refusals.note(Some(source), &Refusal::NotKept, None, Some(error.to_string()));
         }
-        appended.map(|_| self.published.with_label_values(&[source]).inc())
+        appended.map(|_| self.published.with_label_values(&[source.label()]).inc())
     }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use usher_proto::signature;
+use usher_proto::{Source, signature};
 
 use crate::error::Refusal;
+use crate::metrics::UNKNOWN_SOURCE;
 
 /// Interval between two log lines about the same cause.
 const EVERY: Duration = Duration::from_secs(60);
@@ -109,16 +110,19 @@ impl Seen {
     }
 }
 
+/// One count of refusals: those to a source, or to none that is configured, for one cause.
+type Counted = (Option<Source>, RefusalCause);
+
 /// The refusals of one `ingest`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusals {
-    seen: Arc<Mutex<BTreeMap<(&'static str, RefusalCause), Seen>>>,
+    seen: Arc<Mutex<BTreeMap<Counted, Seen>>>,
 }
 
 impl Refusals {
     /// Records a refused request. `ahead` is the number of seconds by which its signed timestamp is ahead of our clock;
-    /// `error` is the log's error.
-    pub(crate) fn note(&self, source: &'static str, refusal: &Refusal, ahead: Option<i64>, error: Option<String>) {
+    /// `error` is the log's error. `source` is `None` for a request to no configured source.
+    pub(crate) fn note(&self, source: Option<Source>, refusal: &Refusal, ahead: Option<i64>, error: Option<String>) {
         let cause = RefusalCause::of(refusal);
         let first = self.with(source, cause, |seen| {
             seen.ahead = ahead;
@@ -146,13 +150,14 @@ impl Refusals {
         });
     }
 
-    fn with<T>(&self, source: &'static str, cause: RefusalCause, use_it: impl FnOnce(&mut Seen) -> T) -> T {
+    fn with<T>(&self, source: Option<Source>, cause: RefusalCause, use_it: impl FnOnce(&mut Seen) -> T) -> T {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         use_it(seen.entry((source, cause)).or_default())
     }
 }
 
-fn write(source: &str, cause: RefusalCause, count: u64, seen: &Seen) {
+fn write(source: Option<Source>, cause: RefusalCause, count: u64, seen: &Seen) {
+    let source = source.as_ref().map_or(UNKNOWN_SOURCE, Source::label);
     let RefusalCause { label, advice, shows_clock, .. } = cause;
     let error = seen.error.as_deref();
     let seconds_ahead = seen.ahead.filter(|_| shows_clock);

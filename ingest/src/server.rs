@@ -15,7 +15,7 @@ use prometheus::{IntGauge, Registry};
 use tracing::{Instrument as _, Span};
 use usher_eventlog::{Log, MAX_BODY};
 use usher_proto::unsubscribe::UnsubscribeSecrets;
-use usher_proto::{Event, Instance};
+use usher_proto::{Event, Instance, Source};
 use usher_service::{clock, http, trace};
 
 use crate::config::IngestConfig;
@@ -96,7 +96,7 @@ impl Ingest {
         let refusals = Refusals::default();
         let senders = Senders::new(config);
         let metrics = IngestMetrics::register(registry)?;
-        metrics.create_series(&senders.labels());
+        metrics.create_series(&senders.sources());
         let published = metrics.published.clone();
         Ok(Self {
             senders,
@@ -122,11 +122,12 @@ impl Ingest {
         };
         let outcome = result.as_ref().map_or_else(Refusal::code, |()| KEPT);
         // The client chooses the path, so only the names of configured senders become labels.
-        let source = sender.map_or(UNKNOWN_SOURCE, |sender| sender.source().label());
-        self.metrics.requests.with_label_values(&[source, outcome]).inc();
+        let source = sender.map(Sender::source);
+        let label = source.as_ref().map_or(UNKNOWN_SOURCE, Source::label);
+        self.metrics.requests.with_label_values(&[label, outcome]).inc();
         self.metrics.request_seconds.with_label_values(&[outcome]).observe(started.elapsed().as_secs_f64());
         if let Err(refusal) = &result {
-            self.metrics.refused.with_label_values(&[source, RefusalCause::of(refusal).label]).inc();
+            self.metrics.refused.with_label_values(&[label, RefusalCause::of(refusal).label]).inc();
             // A record that the log does not store is reported with the log's error, where the error is known.
             if *refusal != Refusal::NotKept {
                 self.refusals.note(source, refusal, ahead, None);

@@ -172,6 +172,10 @@ mod tests {
         let subject = SubjectId::new(Source::Clerk, &staging, &Key::new("user_1"));
         let of_another = Event { source: Source::Resend, subject, ..event() };
         assert_eq!(Event::from_record(&of_another.clone().into_record()), Ok(of_another));
+        // Whether a sender is configured is not a matter of the record: its runs outlive its setting.
+        let acme = "acme".parse().expect("a sender");
+        let of_a_sender = Event { source: acme, subject: SubjectId::new(acme, &staging, &Key::new("a")), ..event() };
+        assert_eq!(Event::from_record(&of_a_sender.clone().into_record()), Ok(of_a_sender));
     }
 
     #[test]
@@ -194,8 +198,8 @@ mod tests {
             (headers::EVENT_ID, ""),
             (headers::EVENT_ID, "a\0b"),
             (headers::EVENT_ID, &long),
-            (headers::SOURCE, "nobody"),
-            (headers::SUBJECT_SOURCE, "nobody"),
+            (headers::SOURCE, "No Body"),
+            (headers::SUBJECT_SOURCE, "no/body"),
             (headers::INSTANCE, "No Such"),
             (headers::INSTANCE, ""),
             (headers::RECEIVED_AT, "now"),

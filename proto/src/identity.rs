@@ -189,8 +189,11 @@ mod tests {
             let event = EventRef::new(Source::Resend, &staging, &EventId::new(key));
             assert_eq!((event.id(), event.instance()), (key, "staging"));
             assert_eq!(event.as_str().parse(), Ok(event));
+            let of_a_sender = SubjectId::new("acme-pay".parse().expect("a sender"), &staging, &Key::new(key));
+            assert_eq!((of_a_sender.source(), of_a_sender.key()), ("acme-pay", key));
+            assert_eq!(of_a_sender.as_str().parse(), Ok(of_a_sender));
         }
-        for bad in ["", "clerk", "clerk/default", "nobody/default/x", "clerk/NO/x"] {
+        for bad in ["", "clerk", "clerk/default", "No Body/default/x", "unknown/default/x", "clerk/NO/x"] {
             assert_eq!(bad.parse::<SubjectId>(), Err(InvalidIdentity), "{bad}");
         }
     }

@@ -42,7 +42,7 @@ pub use partition::Partition;
 pub use reason::Reason;
 pub use record::Record;
 pub use snapshot::{Snapshot, Subject};
-pub use source::Source;
+pub use source::{SenderName, Source};
 pub use time::Timestamp;
 pub use topics::Topics;
 pub use trace_parent::TraceParent;

@@ -15,6 +15,7 @@ use scenes::Scene;
 use serde_json::Value;
 use usher_clerk::event_types::EVENT_TYPES;
 use usher_connectors::Connectors;
+use usher_proto::Source;
 
 use super::check::Lines;
 use super::pieces::whole;
@@ -60,10 +61,17 @@ fn problem(flow: &Flow, line: usize, message: impl Into<String>) -> Problem {
     Problem { file: flow.source.file.clone(), line, message: message.into() }
 }
 
-/// Warns about event types that Clerk is not known to send. Clerk may have added them since.
+/// Warns about event types that Clerk is not known to send, which Clerk may have added since; and about senders that
+/// exist only if they are configured, which is not known here.
 fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
     for (key, patterns) in [("on", &flow.on), ("cancel_on", &flow.cancel_on)] {
         for pattern in patterns {
+            if let Source::Sender(name) = pattern.source() {
+                let line = lines.top.get(key).copied().unwrap_or(1);
+                let setting = name.setting("SECRET");
+                let message = format!("{key}: {name} is a sender only where {setting} is set");
+                findings.warnings.push(problem(flow, line, message));
+            }
             let Some(kind) = pattern.clerk_type() else { continue };
             if EVENT_TYPES.iter().any(|known| pattern.takes(known)) {
                 continue;

@@ -10,7 +10,7 @@ pub fn suppression_change(event: &Event) -> Option<SuppressionChange> {
     match event.source {
         Source::Usher => SuppressionChange::of(event),
         Source::Resend => resend(event),
-        Source::Clerk => None,
+        Source::Clerk | Source::Stripe | Source::Nylas | Source::Schedule | Source::Sender(_) => None,
     }
 }
 

@@ -42,9 +42,9 @@ impl Senders {
         Self([Some(Box::new(config.clerk.clone()) as Box<dyn Sender>), resend].into_iter().flatten().collect())
     }
 
-    /// Returns the names of the sources, for paths and metrics.
-    pub(crate) fn labels(&self) -> Vec<&'static str> {
-        self.0.iter().map(|sender| sender.source().label()).collect()
+    /// Returns the configured sources.
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        self.0.iter().map(|sender| sender.source()).collect()
     }
 
     pub(crate) fn find(&self, source: &str) -> Option<&dyn Sender> {

@@ -14,8 +14,11 @@ fn instance() -> impl Strategy<Value = Instance> {
     "[a-z0-9-]{1,64}".prop_map(|name| name.parse().expect("a name"))
 }
 
-fn source() -> impl Strategy<Value = Source> {
-    prop::sample::select(&Source::ALL[..])
+/// Every source with code of its own, and senders of any name.
+pub(crate) fn source() -> impl Strategy<Value = Source> {
+    let sender =
+        "[a-z0-9-]{1,32}".prop_filter_map("a name that is taken", |name| name.parse().ok().map(Source::Sender));
+    prop_oneof![prop::sample::select(&Source::BUILT_IN[..]), sender]
 }
 
 fn subject() -> impl Strategy<Value = SubjectId> {

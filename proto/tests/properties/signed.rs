@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use usher_proto::signature::{Signed, SigningSecret, verify};
 use usher_proto::unsubscribe::{Unsubscribe, UnsubscribeSecrets};
-use usher_proto::{AddressDigest, Instance, Key, Source, SubjectId, Timestamp};
+use usher_proto::{AddressDigest, Instance, Key, SubjectId, Timestamp};
 
-use crate::cases;
+use crate::{cases, records};
 
 fn secret() -> impl Strategy<Value = SigningSecret> {
     vec(any::<u8>(), 24..=64).prop_map(|key| SigningSecret::parse(&SigningSecret::encode(&key)).expect("a good length"))
@@ -15,7 +15,7 @@ fn secret() -> impl Strategy<Value = SigningSecret> {
 
 fn link() -> impl Strategy<Value = Unsubscribe> {
     let instance = "[a-z0-9-]{1,64}".prop_map(|name| name.parse::<Instance>().expect("a name"));
-    let source = prop::sample::select(&Source::ALL[..]);
+    let source = records::source();
     (source, instance, any::<String>(), "[a-z0-9_-]{1,64}", any::<[u8; 32]>()).prop_map(
         |(source, instance, key, list, digest)| {
             let subject = SubjectId::new(source, &instance, &Key::new(key));

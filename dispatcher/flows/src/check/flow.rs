@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use toml_edit::{Item, TableLike, Value as Toml};
 use usher_engine::RetryPolicy;
 use usher_engine::start::StartFrom;
-use usher_proto::Instance;
+use usher_proto::{Instance, Source};
 
 use super::super::events;
 use super::super::problem::suggestion;
@@ -195,9 +195,8 @@ impl Checker<'_> {
 /// Returns a message about an invalid pattern, if the text shows the mistake.
 fn no_pattern(text: &str) -> Option<String> {
     if let Some((source, kind)) = text.split_once('/') {
-        let sources = usher_proto::Source::ALL.map(|source| source.label());
-        if !sources.contains(&source) {
-            return Some(format!("{text:?} is of no source{}", suggestion(source, sources)));
+        if source.parse::<Source>().is_err() {
+            return Some(format!("{text:?} is of no source{}", suggestion(source, Source::built_in_labels())));
         }
         return kind.contains('*').then(|| format!("{text:?}: a * stands at the end only, for all that begins so"));
     }

@@ -30,6 +30,8 @@ fn inputs() -> Vec<(String, String)> {
         "on = [\"user.created\"]",
         "on = [\"clerk/user.create\"]",
         "on = [\"clark/user.created\"]",
+        "on = [\"acme-pay/order.placed\"]",
+        "on = [\"Acme/order.placed\"]",
         "on = [\"clerk/user.*d\"]",
         "on = [\"clerk/usr.*\"]",
         "on = \"clerk/user.created\"",
