@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use usher_dispatcher::operator::{RunCircumstances, answer};
 use usher_engine::RunState;
-use usher_flows::{Action, Flow, FlowSource, FlowStep};
+use usher_flows::{Action, Flow, FlowSource, FlowStep, Wait};
 use usher_proto::Timestamp;
 use usher_store::{ActionRecord, AttemptRecord, EffectRecord, FlowStore as _, RunContent, RunRecord, SqlStore};
 
@@ -166,10 +166,11 @@ pub(crate) fn read_steps(source: &str) -> Vec<StepName> {
     let flow = serde_json::from_str::<FlowSource>(source).ok().and_then(|source| Flow::read(source).ok());
     let name = |step: FlowStep| StepName {
         action: match step.action {
-            Action::Wait(time) => format!(
+            Action::Wait(Wait::For(time)) => format!(
                 "waits {}",
                 Moment::new(Timestamp::default().plus(time), Timestamp::default()).relative().trim_start_matches("in ")
             ),
+            Action::Wait(Wait::Until(template)) => format!("waits until {template}"),
             Action::Call(call) => format!("{}.{}", call.connector, call.operation),
         },
         name: step.name,

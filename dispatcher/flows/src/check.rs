@@ -1,5 +1,6 @@
 //! Parses a flow's text into a [`Flow`], or into the list of all its problems.
 
+mod duration;
 mod flow;
 mod step;
 mod toml;
@@ -9,16 +10,12 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
 
 use minijinja::Environment;
 use toml_edit::{Document, Item, TableLike};
 
 use super::problem::suggestion;
 use super::{Flow, FlowSettings, FlowSource, Problem, template};
-
-/// Maximum duration that a flow may specify. A longer one is assumed to be a typing error.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Lines of a flow's parts in its file, counted from 1.
 #[derive(Debug, Default)]
@@ -169,23 +166,6 @@ impl Checker<'_> {
             self.note(&self.place(item), format!("{key} is a whole number from 1 to 10000"));
         }
         number
-    }
-
-    fn duration(&mut self, table: &dyn TableLike, key: &str) -> Option<Duration> {
-        let item = table.get(key)?;
-        let example = format!("{key} is a time such as \"30s\", \"10m\", \"12h\" or \"3d\"");
-        let Some((text, duration)) = item.as_str().and_then(|text| Some((text, humantime::parse_duration(text).ok()?)))
-        else {
-            self.note(&self.place(item), example);
-            return None;
-        };
-        // `M` is a month for humantime, but in a flow it is probably a typing error for `m`.
-        if text.trim_end().ends_with('M') {
-            self.object(&self.place(item), format!("{example}: m is a minute, and a month is \"30d\""));
-        } else if duration > LONGEST {
-            self.object(&self.place(item), format!("{key} is a year at most"));
-        }
-        Some(duration)
     }
 
     fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {

@@ -134,7 +134,8 @@ impl Context {
         Ok(context)
     }
 
-    fn none() -> Self {
+    /// Creates a context without any value.
+    pub(super) fn none() -> Self {
         Self { roots: Roots::default(), values: OnceLock::new() }
     }
 

@@ -18,6 +18,8 @@ mod rehearsal;
 mod sent;
 mod source;
 mod template;
+mod times;
+mod wait;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,6 +38,10 @@ use usher_connectors::StepUse;
 use usher_engine::RetryPolicy;
 use usher_engine::start::StartFrom;
 use usher_proto::{Event, Instance, Source};
+pub use wait::Wait;
+
+/// Longest duration that a flow may specify, and longest wait. A longer one is assumed to be a typing error.
+const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A flow that has been checked.
 #[derive(Debug, Clone)]
@@ -99,8 +105,8 @@ impl FlowStep {
 /// The action of a step.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Waits for this time.
-    Wait(Duration),
+    /// Waits.
+    Wait(Wait),
     /// One call of a connector.
     Call(Call),
 }

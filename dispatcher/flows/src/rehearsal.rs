@@ -19,7 +19,7 @@ use usher_proto::Source;
 
 use super::check::Lines;
 use super::pieces::whole;
-use super::{Action, Call, Flow, Problem, events};
+use super::{Action, Flow, Problem, events};
 
 /// The results of a rehearsal.
 #[derive(Debug, Default)]
@@ -98,8 +98,7 @@ fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene]
         wanted = scenes.iter().collect();
     }
     for (index, step) in flow.steps.iter().enumerate() {
-        let Action::Call(call) = &step.action else { continue };
-        let part = Part { flow, step, call, connectors };
+        let part = Part { flow, step, connectors };
         let play = |ignore_when: bool| -> Vec<(&Scene, Played)> {
             wanted.iter().map(|scene| (*scene, part.play(scene, ignore_when))).collect()
         };
@@ -138,7 +137,7 @@ fn judge(part: &Part<'_>, results: &[(&Scene, Played)], is_forced: bool) -> Vec<
         // A failure is an error if it occurs in every complete sample of one event type.
         let whole = scenes.iter().filter(|scene| scene.is_whole()).map(|scene| scene.kind.as_str());
         let fatal: BTreeSet<&str> = whole.filter(|kind| !made.contains(kind)).collect();
-        let is_error = !fatal.is_empty() && !part.is_of_metadata(failure) && (!is_forced || made.is_empty());
+        let is_error = !fatal.is_empty() && !part.is_open(failure) && (!is_forced || made.is_empty());
         if is_forced && !is_error {
             continue;
         }
@@ -147,7 +146,7 @@ fn judge(part: &Part<'_>, results: &[(&Scene, Played)], is_forced: bool) -> Vec<
             Some(_) | None => format!("with {}", listed(&fatal)),
         };
         let place = if failure.place.is_empty() { String::new() } else { format!("{}: ", failure.place) };
-        let hint = hint(part.call, failure);
+        let hint = hint(&part.step.action, failure);
         let message = format!("step {}: {place}{} ({with}){hint}", part.step.name, failure.what);
         told.push((failure.key().to_owned(), is_error, message));
     }
@@ -165,7 +164,8 @@ fn listed(kinds: &BTreeSet<&str>) -> String {
 
 /// Returns advice for a step that fails because the value of a parameter, such as an address, is absent. Empty
 /// for other failures.
-fn hint(call: &Call, failure: &Failure) -> String {
+fn hint(action: &Action, failure: &Failure) -> String {
+    let Action::Call(call) = action else { return String::new() };
     if !failure.what.ends_with("came out empty") || call.needs.is_some() {
         return String::new();
     }

@@ -18,7 +18,7 @@ use usher_connectors::ParamType;
 
 use super::context::Sight;
 use super::pieces::whole;
-use super::{Call, Context, Flow, functions, greeting, nulls};
+use super::{Call, Context, Flow, functions, greeting, nulls, times};
 
 /// A template or an expression could not be rendered for this event. The text names the place, not the values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,8 @@ pub struct Unrenderable {
 
 /// Message about a table or list in a place where a string is rendered.
 const NO_TEXT: &str = "a table or a list is no text: write | tojson, or | join(', ')";
+/// Messages of Usher's own filters and formatter.
+const OWN: [&str; 3] = [NO_TEXT, times::NO_TIME, times::NO_DURATION];
 
 impl Unrenderable {
     /// Creates the error. `names` are the names that the text uses.
@@ -44,8 +46,9 @@ impl Unrenderable {
                 return Self { place, what };
             }
         }
-        if error.detail() == Some(NO_TEXT) {
-            return Self { place, what: NO_TEXT.to_owned() };
+        // The texts of Usher's own errors have no values in them.
+        if let Some(what) = error.detail().filter(|detail| OWN.contains(detail)) {
+            return Self { place, what: what.to_owned() };
         }
         // The detail of an error may quote a value, which may be personal; its kind never does.
         let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
@@ -85,6 +88,7 @@ fn new_environment() -> Environment<'static> {
     });
     environment.add_filter(greeting::FILTER, |value: Rendered| greeting::as_name(&value));
     functions::add_to(&mut environment);
+    times::add_to(&mut environment);
     environment.set_auto_escape_callback(|name| if name.ends_with(HTML) { AutoEscape::Html } else { AutoEscape::None });
     environment
 }
@@ -136,6 +140,30 @@ fn render_text(place: &str, kind: &str, template: &str, context: &Context) -> Re
         .template_from_named_str(kind, &rewritten)
         .map_err(|error| Unrenderable::new(place, &error, context, Vec::new()))?;
     compiled.render(context.rendered()).map_err(|error| Unrenderable::new(place, &error, context, names()))
+}
+
+/// Returns the value of a template: of its expression if it is a single `{{ expression }}`, which keeps its type, and else
+/// of its text. Returns `None` if it is undefined, null or empty.
+///
+/// # Errors
+///
+/// The template cannot be rendered for this event.
+pub(super) fn evaluate_template(
+    place: &str,
+    template: &str,
+    context: &Context,
+) -> Result<Option<Rendered>, Unrenderable> {
+    match whole(template) {
+        Some(expression) => match evaluate_at(place, expression, &nulls::printed(expression), context)? {
+            Some(value) => Ok(Some(value)),
+            // Printing tells an undefined name, which is an error, from null.
+            None => render_text(place, TEXT, template, context).map(|_| None),
+        },
+        None => {
+            let text = render_text(place, TEXT, template, context)?;
+            Ok((!text.is_empty()).then(|| Rendered::from(text)))
+        }
+    }
 }
 
 /// Renders the parameters of a call, and `html` and `text` if it uses a template. A string that is rendered empty

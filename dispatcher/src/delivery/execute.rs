@@ -7,6 +7,7 @@ mod claim;
 mod prepare;
 mod request_maker;
 mod step_call;
+mod wait_time;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -41,4 +41,5 @@ mod tools;
 mod troubles;
 mod typed;
 mod up;
+mod waits;
 mod ways_on;

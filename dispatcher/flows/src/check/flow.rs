@@ -47,7 +47,7 @@ impl Checker<'_> {
             self.note(&top, why);
         }
         let on = self.patterns(table, "on");
-        let expires_after = self.duration(table, "expires_after");
+        let expires_after = self.wait(table, "expires_after");
         if let (Some(item), None) = (table.get("expires_if"), expires_after) {
             self.note(&self.place(item), "expires_if says what expires, but expires_after does not say when");
         }

@@ -8,11 +8,12 @@ use usher_connectors::{ATTEMPT_DEADLINE, Operation};
 use usher_proto::unsubscribe::is_list_name;
 
 use super::super::problem::{nearest, suggestion};
-use super::super::{Action, Call, FlowStep, Needs, OnUnknownOutcome};
+use super::super::wait::{WAIT_UNTIL, until};
+use super::super::{Action, Call, Context, FlowStep, Needs, OnUnknownOutcome, Wait};
 use super::flow::FLOW_KEYS;
 use super::{Checked, Checker};
 
-const WAIT_KEYS: [&str; 3] = ["name", "when", "wait"];
+const WAIT_KEYS: [&str; 4] = ["name", "when", "wait", WAIT_UNTIL];
 const CALL_KEYS: [&str; 10] = [
     "name",
     "when",
@@ -27,13 +28,12 @@ const CALL_KEYS: [&str; 10] = [
 ];
 
 /// Keys that users expect but that do not exist, each with an explanation.
-const NOT_THERE: [(&str, &str); 7] = [
+const NOT_THERE: [(&str, &str); 6] = [
     ("headers", "no headers of a flow's own are sent"),
     ("method", "it is always a POST"),
     ("cc", "one mail goes to those in to"),
     ("bcc", "one mail goes to those in to"),
     ("attachments", "mails have no attachments"),
-    ("wait_until", "a wait has a length, such as wait = \"3d\""),
     ("delay", "a step of its own waits: [[step]] with wait = \"3d\""),
 ];
 
@@ -89,18 +89,50 @@ impl Checker<'_> {
         if let (Some(when), Some(item)) = (&when, table.get("when")) {
             self.expression(&self.place(item), when, earlier);
         }
-        let action = match (table.contains_key("wait"), table.get("use")) {
-            (true, None) => {
+        let action = match (table.contains_key("wait"), table.get(WAIT_UNTIL), table.get("use")) {
+            (true, None, None) => {
                 self.only(table, "a wait", &WAIT_KEYS, elsewhere);
-                Action::Wait(self.duration(table, "wait").unwrap_or_default())
+                Action::Wait(Wait::For(self.wait(table, "wait").unwrap_or_default()))
             }
-            (false, Some(item)) => Action::Call(self.call(table, item, earlier)?),
+            (false, Some(until), None) => {
+                self.only(table, "a wait", &WAIT_KEYS, elsewhere);
+                Action::Wait(Wait::Until(self.wait_until(table, until, earlier)))
+            }
+            (true, Some(until), None) => {
+                return Err(self.refuse(&self.place(until), "a wait has either wait = \"3d\" or wait_until, not both"));
+            }
+            (false, None, Some(item)) => Action::Call(self.call(table, item, earlier)?),
             _ => {
                 self.only_known_keys(table);
-                return Err(self.refuse(&start, "a step has either use = \"connector.operation\" or wait = \"3d\""));
+                return Err(self.refuse(
+                    &start,
+                    "a step has either use = \"connector.operation\", or wait = \"3d\", or wait_until",
+                ));
             }
         };
         Ok(FlowStep { name, when, action })
+    }
+
+    fn wait_until(&mut self, table: &Table, item: &Item, earlier: &[String]) -> String {
+        let place = self.place(item);
+        if let Some(time) = item.as_datetime() {
+            self.note(&place, format!("write a time as a text: {WAIT_UNTIL} = \"{time}\""));
+            return String::new();
+        }
+        let text = self.text(table, WAIT_UNTIL).unwrap_or_default();
+        self.template_text(&place, &text, earlier);
+        // A text without expressions is the same for every event.
+        if !text.contains("{{")
+            && !text.contains("{%")
+            && let Err(error) = until(&text, &Context::none())
+        {
+            let hint = match humantime::parse_duration(&text) {
+                Ok(_) => format!("a length of time is wait = \"{text}\""),
+                Err(_) => "or an expression such as \"{{ event.data.trial_end }}\"".to_owned(),
+            };
+            self.object(&place, format!("{error}; {hint}"));
+        }
+        text
     }
 
     /// Records messages about misplaced keys of a step that is neither a wait nor a call.
@@ -183,7 +215,7 @@ impl Checker<'_> {
         if let (Some(needs), Some(item)) = (&needs, table.get("needs")) {
             self.expression(&self.place(item), needs, earlier);
         }
-        let within = self.duration(table, "needs_within");
+        let within = self.wait(table, "needs_within");
         if let (None, Some(_)) = (&needs, within) {
             let place = self.place_of_key(table, "needs_within");
             self.note(&place, "needs_within says how long to wait, but needs does not say for what");

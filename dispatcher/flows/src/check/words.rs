@@ -10,7 +10,7 @@ use super::super::problem::{nearest, suggestion};
 use super::{Checker, Place};
 
 /// Filters that are suggested for a misspelt one. The environment is queried for the existence of a filter.
-const FILTERS: [&str; 31] = [
+const FILTERS: [&str; 33] = [
     "abs",
     "batch",
     "bool",
@@ -32,6 +32,8 @@ const FILTERS: [&str; 31] = [
     "map",
     "max",
     "min",
+    "minus",
+    "plus",
     "replace",
     "round",
     "safe",

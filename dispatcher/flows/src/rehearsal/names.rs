@@ -8,7 +8,8 @@ use super::super::context::{EVENT, Sight};
 use super::super::pieces::{Piece, blocks, pieces};
 use super::super::problem::nearest;
 use super::super::template::environment;
-use super::super::{Action, Flow, Problem};
+use super::super::wait::WAIT_UNTIL;
+use super::super::{Action, Flow, Problem, Wait};
 use super::scenes::{self, Scene};
 use super::{Findings, problem};
 
@@ -42,7 +43,14 @@ pub(super) fn uses(flow: &Flow, lines: &Lines) -> Vec<Uses> {
         if let Some(when) = &step.when {
             add(&whose, file, lines.of(index, "when"), when, true);
         }
-        let Action::Call(call) = &step.action else { continue };
+        let call = match &step.action {
+            Action::Call(call) => call,
+            Action::Wait(Wait::Until(until)) => {
+                add(&whose, file, lines.of(index, WAIT_UNTIL), until, false);
+                continue;
+            }
+            Action::Wait(Wait::For(_)) => continue,
+        };
         if let Some(needs) = &call.needs {
             add(&whose, file, lines.of(index, "needs"), &needs.value, true);
         }

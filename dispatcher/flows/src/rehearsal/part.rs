@@ -4,7 +4,8 @@
 use serde_json::{Map, Value};
 use usher_connectors::{Connectors, StepInput};
 
-use super::super::{Call, Context, Flow, FlowStep, Unrenderable, evaluate, render, render_some};
+use super::super::wait::{WAIT_UNTIL, until};
+use super::super::{Action, Call, Context, Flow, FlowStep, Unrenderable, Wait, evaluate, render, render_some};
 use super::LINK;
 use super::names::texts;
 use super::scenes::Scene;
@@ -35,22 +36,24 @@ impl Failure {
     }
 }
 
-/// A step that calls a destination, with everything that preparing its request requires.
+/// A step, with everything that preparing its request requires.
 pub(super) struct Part<'a> {
     pub(super) flow: &'a Flow,
     pub(super) step: &'a FlowStep,
-    pub(super) call: &'a Call,
     pub(super) connectors: &'a Connectors,
 }
 
 impl Part<'_> {
-    /// True if the failing text accesses metadata. The application defines its content, so no sample contains it.
-    pub(super) fn is_of_metadata(&self, failure: &Failure) -> bool {
-        let call = self.call;
-        let texts = match failure.key() {
-            "when" => self.step.when.as_deref().into_iter().collect(),
-            "needs" => call.needs.iter().map(|needs| needs.value.as_str()).collect(),
-            key => match call.params.get(key) {
+    /// True if the failing text accesses metadata, or the time of a wait accesses the answer of an earlier step. Others
+    /// define their content, so no sample contains it.
+    pub(super) fn is_open(&self, failure: &Failure) -> bool {
+        let texts = match (failure.key(), &self.step.action) {
+            ("when", _) => self.step.when.as_deref().into_iter().collect(),
+            (WAIT_UNTIL, Action::Wait(Wait::Until(until))) if until.contains("steps") => return true,
+            (_, Action::Wait(Wait::Until(until))) => vec![until.as_str()],
+            (_, Action::Wait(Wait::For(_))) => Vec::new(),
+            ("needs", Action::Call(call)) => call.needs.iter().map(|needs| needs.value.as_str()).collect(),
+            (key, Action::Call(call)) => match call.params.get(key) {
                 Some(value) => texts(value),
                 None => self.flow.source.templates.get(&failure.place).map(String::as_str).into_iter().collect(),
             },
@@ -58,7 +61,7 @@ impl Part<'_> {
         texts.iter().any(|text| text.contains("_metadata"))
     }
 
-    /// Prepares the request in a scene. If `ignore_when` is set, `when` is not evaluated.
+    /// Prepares the request in a scene, or reads the time of a wait. If `ignore_when` is set, `when` is not evaluated.
     pub(super) fn play(&self, scene: &Scene, ignore_when: bool) -> Played {
         match self.request(scene, ignore_when) {
             Ok(true) => Played::Made,
@@ -69,20 +72,28 @@ impl Part<'_> {
 
     /// Prepares the request. Returns false if the step is skipped.
     fn request(&self, scene: &Scene, ignore_when: bool) -> Result<bool, Failure> {
-        let Self { flow, step, call, connectors } = self;
+        let Self { flow, step, connectors } = self;
         let unrenderable = |key: &'static str| {
             move |error: Unrenderable| {
                 let place = if key.is_empty() { error.place } else { key.to_owned() };
                 Failure { place, what: error.what }
             }
         };
-        let cannot = |message: String| of_text(call, &message);
-        let fit = |params: &mut Map<String, Value>| fit(call, params);
         if let Some(when) = step.when.as_deref().filter(|_| !ignore_when)
             && !evaluate(when, &scene.context).map_err(unrenderable("when"))?.is_some_and(|value| value.is_true())
         {
             return Ok(false);
         }
+        let call = match &step.action {
+            Action::Call(call) => call,
+            Action::Wait(Wait::Until(text)) => {
+                until(text, &scene.context).map_err(unrenderable(""))?;
+                return Ok(true);
+            }
+            Action::Wait(Wait::For(_)) => return Ok(true),
+        };
+        let cannot = |message: String| of_text(call, &message);
+        let fit = |params: &mut Map<String, Value>| fit(call, params);
         if let Some(needs) = &call.needs
             && evaluate(&needs.value, &scene.context).map_err(unrenderable("needs"))?.is_none()
         {

@@ -16,7 +16,7 @@ use usher_engine::arrival::FirstClaim;
 use usher_engine::clock::ClockState;
 use usher_engine::{NextStep, NotCalled, Run, StepReport, account};
 use usher_flows::{Action, Call, Context, Flow, FlowStep};
-use usher_proto::{Reason, Subject, Timestamp};
+use usher_proto::{Reason, Subject};
 use usher_service::clock;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 use usher_sql::Outage;
@@ -24,6 +24,7 @@ use usher_store::{FirstClaims, StoreError, SubjectStore};
 use usher_suppression::SuppressionPolicy;
 
 use super::step_call::{StepCall, idempotency_key};
+use super::wait_time::WaitTime;
 use super::{StepExit, of_step, reject};
 use crate::delivery::gathered_read::SuppressionReader;
 use crate::delivery::versions::Versions;
@@ -74,12 +75,10 @@ impl RequestMaker {
         {
             context.set_address_still_used();
         }
-        let now = clock::now();
-        // A wait ends only by a clock that is proven right.
-        let time = WaitTime { now, speed: self.wait_speed };
-        let is_over = *self.clock.borrow() == ClockState::Right && run.wait_until.is_some_and(|until| now >= until);
+        let is_right = *self.clock.borrow() == ClockState::Right;
+        let time = WaitTime { now: clock::now(), is_right, speed: self.wait_speed };
         if run.request.is_none()
-            && let Some(report) = early_report(flow, run, &next, &context, subject, time, is_over)
+            && let Some(report) = early_report(flow, run, &next, &context, subject, time)
                 .map_err(|error| reject(Reason::Template, of_step(step, &error)))?
         {
             return Err(report.into());
@@ -167,23 +166,7 @@ fn skipped(step: &FlowStep, why: NotCalled, next: &NextStep) -> StepReport {
     StepReport::Skipped { step: step.name.clone(), why, next: next.clone() }
 }
 
-/// The present for waits that begin. Only the length of a wait is divided by the speed: its end is a real time, so nothing
-/// that is stored depends on the speed.
-#[derive(Clone, Copy)]
-struct WaitTime {
-    now: Timestamp,
-    speed: u32,
-}
-
-impl WaitTime {
-    /// Returns the end of a wait that begins now.
-    fn after(self, wait: Duration) -> Timestamp {
-        self.now.plus(wait / self.speed.max(1))
-    }
-}
-
-/// Returns the report of a step that is not to be called now, because it does not apply or has to wait. `is_over` is
-/// true if the run's wait has ended.
+/// Returns the report of a step that is not to be called now, because it does not apply or has to wait.
 fn early_report(
     flow: &Flow,
     run: &Run,
@@ -191,7 +174,6 @@ fn early_report(
     context: &Context,
     subject: Option<&Subject>,
     time: WaitTime,
-    is_over: bool,
 ) -> Result<Option<StepReport>, usher_flows::Unrenderable> {
     let Some(step) = flow.steps.get(run.step) else { return Ok(None) };
     if run.step == 0 && !flow.wants(context)? {
@@ -204,11 +186,19 @@ fn early_report(
     {
         return Ok(Some(skipped(step, NotCalled::Condition, next)));
     }
+    let is_over = run.wait_until.is_some_and(|until| time.is_past(until));
     match &step.action {
-        Action::Wait(_) if is_over => Ok(Some(skipped(step, NotCalled::WaitOver, next))),
-        Action::Wait(pause) => {
-            let until = run.wait_until.unwrap_or_else(|| time.after(*pause));
-            Ok(Some(StepReport::Wait { until, news_after: None }))
+        Action::Wait(wait) => {
+            let until = match run.wait_until {
+                Some(until) => until,
+                None => time.end(wait, context)?,
+            };
+            // A wait whose end is past when its step is reached is over at once.
+            Ok(Some(if time.is_past(until) {
+                skipped(step, NotCalled::WaitOver, next)
+            } else {
+                StepReport::Wait { until, news_after: None }
+            }))
         }
         Action::Call(Call { needs: Some(needs), .. }) => {
             if usher_flows::evaluate(&needs.value, context)?.is_some() {

@@ -3,6 +3,7 @@
 mod first_claim;
 mod recipients;
 mod spans;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
