@@ -34,6 +34,16 @@ impl Flow {
         self.starts_if.as_deref().map_or(Ok(true), |expression| is_true(expression, context))
     }
 
+    /// True if the event cancels earlier runs of its key, by its type and by the expression `cancel_if`. An expression
+    /// that cannot be evaluated counts as true: a mail too few is better than one to somebody who has left.
+    pub fn cancels_on(&self, event: &Event) -> bool {
+        let matches = self.cancel_on.iter().any(|pattern| pattern.matches(event));
+        matches
+            && self.cancel_if.as_deref().is_none_or(|expression| {
+                Context::of_event(event).ok().and_then(|context| is_true(expression, &context).ok()).unwrap_or(true)
+            })
+    }
+
     /// Returns the expiry of a run of the event; `None` if the run does not expire. An expression `expires_if` that
     /// cannot be evaluated counts as true.
     pub fn expires_at(&self, event: &Event) -> Option<Timestamp> {

@@ -58,6 +58,8 @@ pub struct Flow {
     pub on: Vec<Pattern>,
     /// Patterns of the events that cancel the earlier runs of their key.
     pub cancel_on: Vec<Pattern>,
+    /// An expression on an event of `cancel_on`. If it is false, the event cancels nothing.
+    pub cancel_if: Option<String>,
     /// The sender's instances whose events start a run.
     pub instances: BTreeSet<Instance>,
     /// True if calls of this flow have priority over those of other flows.
@@ -255,10 +257,5 @@ impl Flow {
     /// True if this step or a later one is also executed when its subject was deleted in the meantime.
     pub fn goes_on_deleted(&self, step: usize) -> bool {
         self.steps.iter().skip(step).any(FlowStep::for_deleted)
-    }
-
-    /// True if the event cancels earlier runs of its key.
-    pub fn cancels_on(&self, event: &Event) -> bool {
-        self.cancel_on.iter().any(|pattern| pattern.matches(event))
     }
 }

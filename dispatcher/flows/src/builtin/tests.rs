@@ -344,6 +344,22 @@ fn an_expression_that_cannot_be_evaluated_starts_a_run_that_looks_again() {
     assert!(flow.starts(&unreadable), "it is seen, as a run that is given up");
 }
 
+#[test]
+fn an_event_cancels_unless_its_condition_is_false() {
+    let toml = "on = [\"clerk/user.created\"]\ncancel_on = [\"clerk/user.deleted\", \"clerk/subscriptionItem.active\"]\n\
+                cancel_if = \"event.type == 'user.deleted' or event.data.plan.amount > 0\"\n\
+                [[step]]\nuse = \"database.sync_user\"\n";
+    let source =
+        FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates: BTreeMap::new() };
+    let flow = Flow::check(source).expect("it checks");
+    let cancels = |kind: &str, data: Value| flow.cancels_on(&event(&json!({ "type": kind, "data": data })));
+    assert!(cancels("user.deleted", json!({ "id": "user_1", "deleted": true })));
+    assert!(cancels("subscriptionItem.active", json!({ "plan": { "amount": 900 } })));
+    assert!(!cancels("subscriptionItem.active", json!({ "plan": { "amount": 0 } })), "the plan that everybody has");
+    assert!(cancels("subscriptionItem.active", json!({})), "it cannot be evaluated");
+    assert!(!cancels("user.created", json!({ "plan": { "amount": 900 } })), "another type");
+}
+
 #[tokio::test]
 async fn the_example_of_the_newsletter_passes_over_who_has_not_agreed() {
     let mut source = builtin().into_iter().find(|source| source.name == "newsletter").expect("a built-in flow");

@@ -12,11 +12,12 @@ use super::super::problem::suggestion;
 use super::super::{Flow, FlowSettings, Pattern};
 use super::{Checker, Place};
 
-pub(super) const FLOW_KEYS: [&str; 13] = [
+pub(super) const FLOW_KEYS: [&str; 14] = [
     "enabled",
     "on",
     "if",
     "cancel_on",
+    "cancel_if",
     "instances",
     "priority",
     "from",
@@ -51,6 +52,10 @@ impl Checker<'_> {
         if let (Some(item), None) = (table.get("expires_if"), expires_after) {
             self.note(&self.place(item), "expires_if says what expires, but expires_after does not say when");
         }
+        if let (Some(item), false) = (table.get("cancel_if"), table.contains_key("cancel_on")) {
+            let why = "cancel_if says which of the events of cancel_on cancel runs, but there is no cancel_on";
+            self.note(&self.place(item), why);
+        }
         self.remember = self.remembered(table);
         Flow {
             name,
@@ -59,6 +64,7 @@ impl Checker<'_> {
             enabled: !table.contains_key("enabled") || self.flag(table, "enabled"),
             on,
             cancel_on: self.patterns(table, "cancel_on"),
+            cancel_if: self.on_event(table, "cancel_if"),
             instances: self.instances(table),
             urgent: self.urgent(table),
             starts_if: self.on_event(table, "if"),

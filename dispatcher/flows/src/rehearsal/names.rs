@@ -85,6 +85,19 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
 /// new at Clerk: it causes a warning and is added to the scenes as null.
 pub(super) fn check(flow: &Flow, lines: &Lines, uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
     remembered(flow, lines, findings);
+    look_up(uses, scenes, findings);
+    if let Some(expression) = &flow.cancel_if
+        && let Some(mut scenes) = scenes::of_cancels(flow)
+    {
+        let file = flow.source.file.clone();
+        let line = lines.top.get("cancel_if").copied().unwrap_or(1);
+        let text = expression.clone();
+        let used = Uses { whose: String::new(), file, line, text, is_expression: true };
+        look_up(&[used], &mut scenes, findings);
+    }
+}
+
+fn look_up(uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
     for used in uses {
         for name in used.names() {
             used.lookup(&name, scenes, findings);

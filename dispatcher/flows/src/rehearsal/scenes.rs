@@ -9,7 +9,7 @@ use usher_engine::{AttemptState, Run};
 use usher_proto::Subject;
 use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, SubjectId, Timestamp};
 
-use super::super::{Context, Flow};
+use super::super::{Context, Flow, Pattern};
 
 /// The time of all samples.
 const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
@@ -58,8 +58,19 @@ impl Scene {
 
 /// Returns all scenes of a flow: those of every known event type that starts it.
 pub(super) fn of(flow: &Flow) -> Vec<Scene> {
-    let starts = |kind: &&&str| flow.on.iter().any(|pattern| pattern.clerk_type().is_some() && pattern.takes(kind));
-    EVENT_TYPES.iter().filter(starts).flat_map(|kind| of_type(flow, kind)).collect()
+    of_patterns(flow, &flow.on)
+}
+
+/// Returns the scenes of every known event type that can cancel the flow's runs. `None` if it names events of other
+/// sources, of which there are no samples.
+pub(super) fn of_cancels(flow: &Flow) -> Option<Vec<Scene>> {
+    let all_known = flow.cancel_on.iter().all(|pattern| pattern.clerk_type().is_some());
+    all_known.then(|| of_patterns(flow, &flow.cancel_on))
+}
+
+fn of_patterns(flow: &Flow, patterns: &[Pattern]) -> Vec<Scene> {
+    let matches = |kind: &&&str| patterns.iter().any(|pattern| pattern.clerk_type().is_some() && pattern.takes(kind));
+    EVENT_TYPES.iter().filter(matches).flat_map(|kind| of_type(flow, kind)).collect()
 }
 
 fn of_type(flow: &Flow, kind: &str) -> Vec<Scene> {
