@@ -23,6 +23,10 @@ assert.equal((await stripe.customers.create(made, key)).id, customer.id, "the sa
 const reused = await refusal(() => stripe.customers.create({ ...made, name: "Other" }, key));
 assert.ok(reused instanceof Stripe.errors.StripeIdempotencyError, reused.type);
 
+const renamed = await stripe.customers.update(customer.id, { email: "new@work.test", name: "Dana Roe", metadata: { plan: "pro" } });
+assert.deepEqual([renamed.email, renamed.name, renamed.metadata.plan], ["new@work.test", "Dana Roe", "pro"]);
+assert.equal(renamed.metadata.clerk_user_id, user, "metadata are merged");
+
 const trial = {
   customer: customer.id,
   items: [{ price }],
@@ -52,6 +56,8 @@ const gone = await refusal(() => stripe.customers.del(customer.id));
 assert.ok(gone instanceof Stripe.errors.StripeInvalidRequestError, gone.type);
 assert.equal(gone.code, "resource_missing");
 assert.equal((await stripe.customers.retrieve(customer.id)).deleted, true, "who is deleted is shown as that");
+const tooLate = await refusal(() => stripe.customers.update(customer.id, { name: "Dana" }));
+assert.deepEqual([tooLate.statusCode, tooLate.code], [404, "resource_missing"], "who is deleted cannot be updated");
 const late = await refusal(() => stripe.subscriptions.create({ customer: customer.id, items: [{ price }] }));
 assert.equal(late.code, "resource_missing", "who is deleted has no trial");
 

@@ -119,7 +119,7 @@ const WRITTEN: ValueLimit = metadata(
     },
     Some(super::stripe::MARK),
 );
-/// Metadata that select the customers to delete or whose subscriptions to cancel.
+/// Metadata that select the customers to update or delete, or whose subscriptions to cancel.
 const WANTED: ValueLimit = metadata(50, id(MaxLength::Characters(500)), None);
 
 /// docs.stripe.com/upgrades: Stripe's ids have at most 255 characters.
@@ -172,8 +172,10 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     // docs.stripe.com/billing/subscriptions/trials: up to 730 days. 0 would mean no trial, so it is refused.
     ("stripe", "trial_days", ValueLimit::Number(1, 730)),
     ("stripe.create_customer", "metadata", WRITTEN),
+    ("stripe.update_customer", "metadata", WRITTEN),
     ("stripe.create_subscription", "metadata", WRITTEN),
     ("stripe", "metadata", WANTED),
+    ("stripe", "found_by", WANTED),
     ("http", "url", ValueLimit::Any),
     ("http", "body", ValueLimit::Any),
     ("http", "secret", ValueLimit::Any),

@@ -89,6 +89,9 @@ pub struct Param {
 pub enum ParamType {
     /// A text, rendered as a template.
     Text,
+    /// A text that selects the affected object. An empty result is rendered as null: if it were omitted, the operation
+    /// would affect another object in its place.
+    Id,
     /// A text that is sent as HTML: values inserted by a template are escaped.
     Html,
     /// One mailbox, the sender of a mail. Its display name must not contain another address.
@@ -121,7 +124,7 @@ impl ParamType {
     /// True if a value from a flow file has this type.
     pub fn accepts(self, value: &Value) -> bool {
         match self {
-            Self::Text | Self::Html => value.is_string(),
+            Self::Text | Self::Id | Self::Html => value.is_string(),
             Self::Sender | Self::Email => value.as_str().is_some_and(|text| self.may_be_mailbox(text)),
             Self::Mailboxes => match value.as_array() {
                 Some(items) => items.iter().all(|item| item.as_str().is_some_and(|text| self.may_be_mailbox(text))),
@@ -150,7 +153,7 @@ impl ParamType {
     /// Returns a description for error messages.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::Text => "a text",
+            Self::Text | Self::Id => "a text",
             Self::Html => "a text, sent as HTML",
             Self::Sender | Self::Email => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\"",
             Self::Mailboxes => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\", or a list of them",

@@ -11,8 +11,8 @@ use usher_service::options::Environment;
 pub struct StepInput<'a> {
     /// Name of the operation.
     pub operation: &'a str,
-    /// Rendered parameters. An empty text is absent, or null in a [`ParamType::Record`](super::ParamType::Record) and a
-    /// [`ParamType::Selector`](super::ParamType::Selector). A [`ParamType::Json`](super::ParamType::Json) is a text:
+    /// Rendered parameters. An empty text is absent, or null as a [`ParamType::Id`](super::ParamType::Id) and in a
+    /// [`ParamType::Record`](super::ParamType::Record) or a [`ParamType::Selector`](super::ParamType::Selector). A [`ParamType::Json`](super::ParamType::Json) is a text:
     /// see `json`.
     pub params: &'a Map<String, Value>,
     /// Event that started the run.
@@ -40,7 +40,8 @@ impl<'a> StepInput<'a> {
 
     /// Returns a parameter, or an error if it is empty.
     pub(super) fn required(&self, name: &str) -> Result<&Value, PrepareError> {
-        self.params.get(name).ok_or_else(|| PrepareError(format!("{name} came out empty")))
+        let value = self.params.get(name).filter(|value| !value.is_null());
+        value.ok_or_else(|| PrepareError(format!("{name} came out empty")))
     }
 
     /// Returns the sender of a mail: the `from` parameter, or else the default from the settings.

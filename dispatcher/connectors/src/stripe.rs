@@ -1,12 +1,12 @@
-//! Stripe: creates customers and subscriptions over its v1 API, and cancels or deletes them.
+//! Stripe: creates customers and subscriptions over its v1 API, updates customers, and cancels or deletes both.
 //!
 //! Facts: docs.stripe.com (idempotent requests, low-level errors, metadata, search, free trials) and stripe-node's
 //! `RequestSender`. Requests are form-encoded. A key is valid for at least 24 hours, for POST only, and preserves the
 //! first execution's answer, including errors and a 500; a repeated answer carries `Idempotent-Replayed: true`.
 //!
 //! A created object carries its idempotency key as metadata ([`MARK`]), so that it can be looked up when the key cannot
-//! reveal the outcome. Cancelling and deleting need no key: repeating them leaves the same state, and an object that is
-//! already gone counts as done.
+//! reveal the outcome. Updating, cancelling and deleting need no key: repeating them leaves the same state, and an object
+//! that is already gone counts as done.
 
 mod api;
 mod classify;
@@ -14,6 +14,7 @@ mod lookup;
 mod make;
 mod request;
 mod retire;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,14 @@ use usher_engine::Outcome;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-use super::ParamType::{Email, Number, Selector, Table, Text};
+use super::ParamType::{Email, Id, Number, Selector, Table, Text};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, KEYS_LIVE, Lookup, Operation, PrepareError,
     StepInput, optional, optional_or, required, stored,
 };
 
 const CREATE_CUSTOMER: &str = "create_customer";
+const UPDATE_CUSTOMER: &str = "update_customer";
 const CREATE_SUBSCRIPTION: &str = "create_subscription";
 const CANCEL_SUBSCRIPTION: &str = "cancel_subscription";
 const CANCEL_SUBSCRIPTIONS: &str = "cancel_subscriptions";
@@ -47,6 +49,19 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         name: CREATE_CUSTOMER,
         params: &[
+            optional("email", Email),
+            optional("full_name", Text),
+            optional("phone", Text),
+            optional("metadata", Table),
+        ],
+        takes_template: false,
+        writes_to: &[],
+    },
+    Operation {
+        name: UPDATE_CUSTOMER,
+        params: &[
+            optional("customer", Id),
+            optional("found_by", Selector),
             optional("email", Email),
             optional("full_name", Text),
             optional("phone", Text),
@@ -74,13 +89,13 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: CANCEL_SUBSCRIPTIONS,
-        params: &[optional("customer", Text), optional("metadata", Selector)],
+        params: &[optional("customer", Id), optional("metadata", Selector)],
         takes_template: false,
         writes_to: &[],
     },
     Operation {
         name: DELETE_CUSTOMER,
-        params: &[optional("customer", Text), optional("metadata", Selector)],
+        params: &[optional("customer", Id), optional("metadata", Selector)],
         takes_template: false,
         writes_to: &[],
     },
@@ -121,7 +136,7 @@ impl Connector for Stripe {
         match stored::read(request) {
             Ok(StoredRequest::Make(make)) => self.look_up_made(&make, idempotency_key, gate).await,
             // Repeating it leaves the same state, whether or not it was done before.
-            Ok(StoredRequest::Retire(_)) => Lookup::Absent,
+            Ok(StoredRequest::Retire(_) | StoredRequest::Update(_)) => Lookup::Absent,
             Err(_) => Lookup::Unknown,
         }
     }
@@ -134,6 +149,7 @@ impl Connector for Stripe {
         match stored::read(request) {
             Ok(StoredRequest::Make(make)) => self.make(&make, idempotency_key, gate).await,
             Ok(StoredRequest::Retire(retire)) => self.retire(&retire, gate).await.unwrap_or_else(|outcome| outcome),
+            Ok(StoredRequest::Update(update)) => self.update(&update, gate).await.unwrap_or_else(|outcome| outcome),
             Err(outcome) => outcome,
         }
     }

@@ -167,7 +167,7 @@ pub(super) fn evaluate_template(
 }
 
 /// Renders the parameters of a call, and `html` and `text` if it uses a template. A string that is rendered empty
-/// is omitted, or null in a [`ParamType::Record`] and a [`ParamType::Selector`]. A [`ParamType::Json`] is returned
+/// is omitted, or null as a [`ParamType::Id`] and in a [`ParamType::Record`] or a [`ParamType::Selector`]. A [`ParamType::Json`] is returned
 /// as JSON text.
 ///
 /// # Errors
@@ -205,7 +205,8 @@ fn render_those(
     let params = operation.map_or(&[][..], |operation| operation.params);
     for (name, value) in call.params.iter().filter(|(name, _)| those(name)) {
         let shape = params.iter().find(|param| param.name == name).map_or(ParamType::Text, |param| param.shape);
-        if let Some(value) = render_value(name, value, shape, context)? {
+        let empty = (shape == ParamType::Id).then_some(Value::Null);
+        if let Some(value) = render_value(name, value, shape, context)?.or(empty) {
             rendered.insert(name.clone(), value);
         }
     }

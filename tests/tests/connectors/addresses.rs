@@ -40,7 +40,7 @@ fn odd(shape: ParamType) -> Vec<&'static str> {
 fn good(param: &str, shape: ParamType) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
-        ParamType::Text | ParamType::Html | ParamType::Texts => json!("one"),
+        ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Texts => json!("one"),
         ParamType::Sender | ParamType::Mailboxes => json!("Dana <dana@work.test>"),
         ParamType::Email => json!("dana@work.test"),
         ParamType::Number => json!(7),

@@ -56,7 +56,7 @@ pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
         _ if param == "status_if_new" => json!("pending"),
         // Must differ from the current address; otherwise no request is made for it.
         _ if param == "former_email" => json!(format!("{text}@former.test")),
-        ParamType::Text | ParamType::Html | ParamType::Texts => json!(text),
+        ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Texts => json!(text),
         ParamType::Sender | ParamType::Mailboxes | ParamType::Email => json!(format!("{text}@work.test")),
         ParamType::Number => json!(7),
         ParamType::Json => json!(json!({ "a": text }).to_string()),

@@ -49,30 +49,38 @@ impl Api {
         Ok(request.bearer_auth(self.key.expose()).header("Stripe-Version", API_VERSION))
     }
 
+    /// Sends a form, under an idempotency key if one is given.
     pub(super) async fn post(
         &self,
         path: &Path,
         form: String,
-        key: &str,
+        key: Option<&str>,
         gate: &CallGate,
     ) -> Result<HttpAnswer, Outcome> {
-        let request = self.signed(Method::POST, path)?;
-        let request =
-            request.header("Idempotency-Key", key).header("Content-Type", "application/x-www-form-urlencoded");
+        let mut request = self.signed(Method::POST, path)?.header("Content-Type", "application/x-www-form-urlencoded");
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
         client::send(request.body(form), gate).await
+    }
+
+    /// Sets fields of one of the `objects`. Returns true if it exists. It has no idempotency key: a repetition sets the
+    /// same values, and Stripe would replay a 500 of the first try for a day.
+    pub(super) async fn set(
+        &self,
+        objects: &'static str,
+        id: &str,
+        form: &str,
+        gate: &CallGate,
+    ) -> Result<bool, Outcome> {
+        let path = Path::of(objects).segment("id", id)?;
+        existed(&self.post(&path, form.to_owned(), None, gate).await?)
     }
 
     /// Deletes one of the `objects`. Returns true if it existed. Stripe ignores idempotency keys here.
     pub(super) async fn delete(&self, objects: &'static str, id: &str, gate: &CallGate) -> Result<bool, Outcome> {
         let path = Path::of(objects).segment("id", id)?;
-        let answer = client::send(self.signed(Method::DELETE, &path)?, gate).await?;
-        if answer.status.is_success() {
-            Ok(true)
-        } else if is_missing(&answer) {
-            Ok(false)
-        } else {
-            Err(classify(&answer))
-        }
+        existed(&client::send(self.signed(Method::DELETE, &path)?, gate).await?)
     }
 
     /// Returns the matching objects of a list, newest first. The list of an object that does not exist is empty.
@@ -110,5 +118,16 @@ impl Api {
         }
         listed.whole = false;
         Ok(listed)
+    }
+}
+
+/// Reads the answer to a request about one object. Returns true if the object exists, false if it is gone.
+fn existed(answer: &HttpAnswer) -> Result<bool, Outcome> {
+    if answer.status.is_success() {
+        Ok(true)
+    } else if is_missing(answer) {
+        Ok(false)
+    } else {
+        Err(classify(answer))
     }
 }

@@ -10,7 +10,7 @@ use usher_engine::{Cause, Outcome};
 use usher_service::clock;
 
 use super::classify::created;
-use super::request::{Make, Retire, RetireTarget};
+use super::request::{Customers, Make};
 use super::{MARK, Stripe};
 use crate::path::Path;
 use crate::{CallGate, Lookup};
@@ -48,11 +48,16 @@ impl Stripe {
         }
     }
 
-    /// Returns the ids of the customers that the request applies to.
-    pub(super) async fn customers_of(&self, retire: &Retire, gate: &CallGate) -> Result<Vec<String>, Outcome> {
-        let wanted = match &retire.target {
-            RetireTarget::Id(id) => return Ok(vec![id.clone()]),
-            RetireTarget::Metadata(wanted) => wanted,
+    /// Returns the ids of the selected customers. `at` is the arrival time of the event, in seconds.
+    pub(super) async fn customers_of(
+        &self,
+        selected: &Customers,
+        at: i64,
+        gate: &CallGate,
+    ) -> Result<Vec<String>, Outcome> {
+        let wanted = match selected {
+            Customers::Id(id) => return Ok(vec![id.clone()]),
+            Customers::Metadata(wanted) => wanted,
         };
         let query = query(wanted);
         let fits = |object: &Value| fits(object, wanted);
@@ -60,7 +65,7 @@ impl Stripe {
         let mut ids: Vec<String> = indexed.found.iter().filter_map(id).collect();
         // Customers created within the last hour may not be in the index yet.
         let from = clock::now().seconds() - INDEX_LAG;
-        let until = retire.at + SKEW;
+        let until = at + SKEW;
         if from <= until {
             let from = from.to_string();
             let until = until.to_string();

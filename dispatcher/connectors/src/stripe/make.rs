@@ -15,7 +15,7 @@ impl Stripe {
         let Some(path) = make.path() else {
             return stored::unreadable();
         };
-        let answer = match self.api.post(&path, make.form_under(key), key, gate).await {
+        let answer = match self.api.post(&path, make.form_under(key), Some(key), gate).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, DELETE_CUSTOMER, MARK};
+use super::{
+    CANCEL_SUBSCRIPTION, CANCEL_SUBSCRIPTIONS, CREATE_CUSTOMER, CREATE_SUBSCRIPTION, DELETE_CUSTOMER, MARK,
+    UPDATE_CUSTOMER,
+};
 use crate::path::Path;
 use crate::{PrepareError, StepInput};
 
@@ -21,6 +24,8 @@ pub(super) enum StoredRequest {
     Make(Make),
     /// Cancels or deletes objects.
     Retire(Retire),
+    /// Sets fields of customers.
+    Update(Update),
 }
 
 /// Creation of an object: the path, and the form as it is sent, except for the mark.
@@ -40,7 +45,18 @@ pub(super) struct Retire {
     #[serde(rename = "retire")]
     pub(super) kind: RetireKind,
     #[serde(rename = "of")]
-    pub(super) target: RetireTarget,
+    pub(super) target: Customers,
+    /// Arrival time of the event, in seconds.
+    pub(super) at: i64,
+}
+
+/// Change of customers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Update {
+    #[serde(rename = "update")]
+    pub(super) target: Customers,
+    /// The form as it is sent, with the fields to set. Empty if there are none.
+    pub(super) form: String,
     /// Arrival time of the event, in seconds.
     pub(super) at: i64,
 }
@@ -56,9 +72,9 @@ pub(super) enum RetireKind {
     Customer,
 }
 
-/// Selection of the objects.
+/// Selection of the customers, or of the subscription to cancel.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum RetireTarget {
+pub(super) enum Customers {
     /// The id of the object itself, or of the customer.
     Id(String),
     /// All customers with this metadata; never empty.
@@ -94,12 +110,14 @@ pub(super) fn prepare(inputs: &StepInput<'_>, price: Option<&str>) -> Result<Sto
     let retire = |kind, target| StoredRequest::Retire(Retire { kind, target, at });
     Ok(match inputs.operation {
         CREATE_CUSTOMER => make("/v1/customers", customer(inputs)?, inputs, at)?,
-        CREATE_SUBSCRIPTION => make("/v1/subscriptions", subscription(inputs, price)?, inputs, at)?,
-        CANCEL_SUBSCRIPTION => {
-            retire(RetireKind::Subscription, RetireTarget::Id(id(inputs.required("subscription")?)?))
+        UPDATE_CUSTOMER => {
+            let form = form(customer(inputs)?, inputs)?;
+            StoredRequest::Update(Update { target: target(inputs, "found_by")?, form, at })
         }
-        CANCEL_SUBSCRIPTIONS => retire(RetireKind::Subscriptions, target(inputs)?),
-        DELETE_CUSTOMER => retire(RetireKind::Customer, target(inputs)?),
+        CREATE_SUBSCRIPTION => make("/v1/subscriptions", subscription(inputs, price)?, inputs, at)?,
+        CANCEL_SUBSCRIPTION => retire(RetireKind::Subscription, Customers::Id(id(inputs.required("subscription")?)?)),
+        CANCEL_SUBSCRIPTIONS => retire(RetireKind::Subscriptions, target(inputs, "metadata")?),
+        DELETE_CUSTOMER => retire(RetireKind::Customer, target(inputs, "metadata")?),
         other => return Err(PrepareError(format!("stripe cannot {other}"))),
     })
 }
@@ -108,18 +126,23 @@ fn text(inputs: &StepInput<'_>, name: &str) -> Option<String> {
     inputs.params.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn metadata<'a>(inputs: &'a StepInput<'_>) -> Option<&'a Map<String, Value>> {
-    inputs.params.get("metadata").and_then(Value::as_object)
+fn table<'a>(inputs: &'a StepInput<'_>, name: &str) -> Option<&'a Map<String, Value>> {
+    inputs.params.get(name).and_then(Value::as_object)
 }
 
 type Form = Vec<(String, String)>;
 
-fn make(path: &str, mut form: Form, inputs: &StepInput<'_>, since: i64) -> Result<StoredRequest, PrepareError> {
-    for (name, value) in metadata(inputs).into_iter().flatten() {
-        form.push((format!("metadata[{name}]"), value.as_str().unwrap_or_default().to_owned()));
-    }
-    let form = serde_urlencoded::to_string(form).map_err(|error| PrepareError(error.to_string()))?;
+fn make(path: &str, fields: Form, inputs: &StepInput<'_>, since: i64) -> Result<StoredRequest, PrepareError> {
+    let form = form(fields, inputs)?;
     Ok(StoredRequest::Make(Make { path: path.to_owned(), form, since: Some(since) }))
+}
+
+/// Returns the encoded form of these fields and the metadata to write.
+fn form(mut fields: Form, inputs: &StepInput<'_>) -> Result<String, PrepareError> {
+    for (name, value) in table(inputs, "metadata").into_iter().flatten() {
+        fields.push((format!("metadata[{name}]"), value.as_str().unwrap_or_default().to_owned()));
+    }
+    serde_urlencoded::to_string(fields).map_err(|error| PrepareError(error.to_string()))
 }
 
 fn customer(inputs: &StepInput<'_>) -> Result<Form, PrepareError> {
@@ -145,25 +168,25 @@ fn id(value: &Value) -> Result<String, PrepareError> {
     id.map(str::to_owned).ok_or_else(|| PrepareError("the id of a Stripe object is letters, digits and _".into()))
 }
 
-/// Returns the objects that the request applies to. Metadata with an empty value are refused: the remaining ones would
-/// match other customers, too.
-fn target(inputs: &StepInput<'_>) -> Result<RetireTarget, PrepareError> {
-    if let Some(customer) = inputs.params.get("customer") {
-        return Ok(RetireTarget::Id(id(customer)?));
+/// Returns the customers that the request applies to. The parameter `by` selects them by their metadata. Metadata with an
+/// empty value are refused: the remaining ones would match other customers, too.
+fn target(inputs: &StepInput<'_>, by: &str) -> Result<Customers, PrepareError> {
+    if inputs.params.contains_key("customer") {
+        return Ok(Customers::Id(id(inputs.required("customer")?)?));
     }
-    if let Some(wanted) = metadata(inputs) {
+    if let Some(wanted) = table(inputs, by) {
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let whole: Option<BTreeMap<String, String>> = wanted.iter().map(text).collect();
         let whole = whole.filter(|wanted| !wanted.is_empty());
-        let empty = || PrepareError("metadata came out empty, at least in part, and would fit other customers".into());
-        return whole.map(RetireTarget::Metadata).ok_or_else(empty);
+        let empty = || PrepareError(format!("{by} came out empty, at least in part, and would fit other customers"));
+        return whole.map(Customers::Metadata).ok_or_else(empty);
     }
     let data = inputs.data();
     let user = data["id"].as_str().filter(|id| !id.is_empty() && inputs.event.kind.starts_with("user."));
     let user = user.ok_or_else(|| {
-        PrepareError("neither customer nor metadata is given, and the event is not about a user with an id".into())
+        PrepareError(format!("neither customer nor {by} is given, and the event is not about a user with an id"))
     })?;
-    Ok(RetireTarget::Metadata([(USER.to_owned(), user.to_owned())].into()))
+    Ok(Customers::Metadata([(USER.to_owned(), user.to_owned())].into()))
 }
 
 #[cfg(test)]
@@ -173,18 +196,20 @@ mod tests {
     #[test]
     fn a_stored_request_keeps_its_form() {
         let retire = |kind, target| StoredRequest::Retire(Retire { kind, target, at: 7 });
-        let metadata = RetireTarget::Metadata([("a".to_owned(), "b".to_owned())].into());
+        let metadata = Customers::Metadata([("a".to_owned(), "b".to_owned())].into());
+        let update = Update { target: Customers::Id("cus_1".to_owned()), form: "name=a".to_owned(), at: 7 };
         let make = Make { path: "/v1/customers".to_owned(), form: "email=a".to_owned(), since: Some(7) };
         for (request, stored) in [
             (StoredRequest::Make(make), r#"{"path":"/v1/customers","form":"email=a","since":7}"#),
             (
-                retire(RetireKind::Subscription, RetireTarget::Id("sub_1".to_owned())),
+                retire(RetireKind::Subscription, Customers::Id("sub_1".to_owned())),
                 r#"{"retire":"Subscription","of":{"Id":"sub_1"},"at":7}"#,
             ),
             (
-                retire(RetireKind::Subscriptions, RetireTarget::Id("cus_1".to_owned())),
+                retire(RetireKind::Subscriptions, Customers::Id("cus_1".to_owned())),
                 r#"{"retire":"Subscriptions","of":{"Id":"cus_1"},"at":7}"#,
             ),
+            (StoredRequest::Update(update), r#"{"update":{"Id":"cus_1"},"form":"name=a","at":7}"#),
             (retire(RetireKind::Customer, metadata), r#"{"retire":"Customer","of":{"Metadata":{"a":"b"}},"at":7}"#),
         ] {
             assert_eq!(serde_json::to_string(&request).expect("JSON"), stored);

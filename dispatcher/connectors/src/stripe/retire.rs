@@ -6,7 +6,7 @@ use usher_engine::{Effect, Outcome};
 
 use super::Stripe;
 use super::lookup::id;
-use super::request::{Retire, RetireKind, RetireTarget};
+use super::request::{Customers, Retire, RetireKind};
 use crate::CallGate;
 use crate::path::Path;
 
@@ -14,13 +14,13 @@ impl Stripe {
     /// Cancels or deletes the objects of a request. `Err` is the outcome of a request to Stripe that failed.
     pub(super) async fn retire(&self, retire: &Retire, gate: &CallGate) -> Result<Outcome, Outcome> {
         match (retire.kind, &retire.target) {
-            (RetireKind::Subscription, RetireTarget::Id(subscription)) => {
+            (RetireKind::Subscription, Customers::Id(subscription)) => {
                 let cancelled = self.cancel(subscription, gate).await?;
                 let cancelled: Vec<&str> = cancelled.then_some(subscription.as_str()).into_iter().collect();
                 Ok(done(subscription, json!({ "cancelled": cancelled })))
             }
             (RetireKind::Subscription | RetireKind::Subscriptions, _) => {
-                let customers = self.customers_of(retire, gate).await?;
+                let customers = self.customers_of(&retire.target, retire.at, gate).await?;
                 let mut cancelled = Vec::new();
                 for customer in &customers {
                     for subscription in self.running(customer, gate).await? {
@@ -32,7 +32,7 @@ impl Stripe {
                 Ok(done(first(&customers), json!({ "customers": customers, "cancelled": cancelled })))
             }
             (RetireKind::Customer, _) => {
-                let customers = self.customers_of(retire, gate).await?;
+                let customers = self.customers_of(&retire.target, retire.at, gate).await?;
                 let mut deleted = Vec::new();
                 for customer in &customers {
                     // Also cancels the customer's subscriptions at once. It cannot be undone.
@@ -58,10 +58,10 @@ impl Stripe {
 }
 
 /// Returns the first id, for the record of the effect, or `none` if there is no customer.
-fn first(ids: &[String]) -> &str {
+pub(super) fn first(ids: &[String]) -> &str {
     ids.first().map_or("none", String::as_str)
 }
 
-fn done(id: &str, more: Value) -> Outcome {
+pub(super) fn done(id: &str, more: Value) -> Outcome {
     Outcome::Done(Effect::new(id, more))
 }

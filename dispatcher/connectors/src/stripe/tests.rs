@@ -217,3 +217,49 @@ async fn a_request_kept_by_an_earlier_version_is_repeated_as_it_was() {
     assert_eq!(*body, json!({"email": "a@b.test"}));
     assert_eq!(scene.stripe.lookup(kept, TRIAL, &CallGate::open()).await, Lookup::Unknown);
 }
+
+#[tokio::test]
+async fn a_customer_gets_the_new_address_and_one_that_is_gone_needs_none() {
+    let scene = scene().await;
+    let (customer, _) = scene.signed_up("user_1").await;
+    let (other, _) = scene.signed_up("user_2").await;
+    let shown = || scene.lab.lab().effects(&Filter::default()).expect("effects").last().expect("an effect").clone();
+    // The event's user is the default, and the customer is too new for the search index.
+    let new = json!({ "email": "new@b.test", "full_name": "Dana Doe", "metadata": { "plan": "pro" } });
+    let result = scene.done("k1", UPDATE_CUSTOMER, new.clone()).await;
+    assert_eq!((&result["customers"], &result["updated"]), (&json!([customer]), &json!([customer])));
+    assert_ne!(result["updated"], json!([other]));
+    let result = shown().result.clone().expect("a customer");
+    assert_eq!((&result["email"], &result["name"]), (&json!("new@b.test"), &json!("Dana Doe")));
+    assert_eq!(result["metadata"]["plan"], "pro");
+    assert_eq!(result["metadata"]["clerk_user_id"], "user_1", "what is not given stays");
+    // Repeated under the same key with other values: an update has no key.
+    let by_id = json!({ "customer": other, "phone": "+12015550123" });
+    assert_eq!(scene.done("k1", UPDATE_CUSTOMER, by_id).await["updated"], json!([other]));
+    let found = json!({ "found_by": { "plan": "pro" }, "full_name": "Zo\u{eb}" });
+    assert_eq!(scene.done("k2", UPDATE_CUSTOMER, found).await["updated"], json!([customer]));
+
+    let before = scene.effects("customers.update");
+    assert_eq!(scene.done("k3", UPDATE_CUSTOMER, json!({})).await["updated"], json!([]), "nothing is given");
+    scene.done("k4", DELETE_CUSTOMER, json!({ "customer": customer })).await;
+    let gone = json!({ "customer": customer, "email": "new@b.test" });
+    assert_eq!(scene.done("k5", UPDATE_CUSTOMER, gone).await["updated"], json!([]));
+    assert_eq!(scene.done("k6", UPDATE_CUSTOMER, new).await["customers"], json!([]), "nobody has that user's id");
+    assert_eq!(scene.effects("customers.update"), before);
+}
+
+#[test]
+fn a_selection_that_comes_out_empty_selects_nobody_else() {
+    usher_service::telemetry::install_tls();
+    let stripe = connector("http://127.0.0.1:1");
+    for (operation, params) in [
+        (UPDATE_CUSTOMER, json!({"customer": null, "email": "a@b.test"})),
+        (UPDATE_CUSTOMER, json!({"found_by": {}, "email": "a@b.test"})),
+        (UPDATE_CUSTOMER, json!({"found_by": {"plan": null, "team": "a"}, "email": "a@b.test"})),
+        (CANCEL_SUBSCRIPTIONS, json!({"customer": null})),
+        (DELETE_CUSTOMER, json!({"customer": null})),
+    ] {
+        let error = prepared(&stripe, operation, &params).expect_err("it is refused").0;
+        assert!(error.contains("came out empty"), "{operation} {params}: {error}");
+    }
+}

@@ -287,6 +287,25 @@ async fn account_security_writes_of_changes_only_and_to_the_former_address_too()
 }
 
 #[tokio::test]
+async fn the_customer_of_a_trial_is_updated_by_changes_of_address_or_name_only() {
+    let flow = flow("trial");
+    let connectors = connectors(&flow);
+    let steps = |kind: &str, changed: &[&str]| {
+        let mut sample = sample("user.updated.json");
+        sample["type"] = json!(kind);
+        let changed = changed.iter().map(|name| (*name).to_owned()).collect();
+        let before = PreviousFields { fields: Map::new(), changed };
+        let made = requests(&flow, &connectors, &sample, None, Some(before)).expect("it renders");
+        made.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(steps("user.created", &[]), ["customer", "trial"]);
+    assert_eq!(steps("user.updated", &[]), [""; 0]);
+    assert_eq!(steps("user.updated", &["email"]), ["update"]);
+    assert_eq!(steps("user.updated", &["email", "name"]), ["update"]);
+    assert_eq!(steps("user.deleted", &[]), ["end"]);
+}
+
+#[tokio::test]
 async fn the_newsletter_takes_away_only_what_nobody_has_and_puts_back_what_somebody_has_got() {
     let flow = flow("newsletter");
     let steps = |kind: &str, changed: bool, used: bool, results: Value| {

@@ -72,7 +72,7 @@ fn mismatch(param: &Param, value: &Value) -> String {
                 },
             )
         }
-        (ParamType::Text | ParamType::Html, Value::Number(_) | Value::Bool(_)) => {
+        (ParamType::Text | ParamType::Id | ParamType::Html, Value::Number(_) | Value::Bool(_)) => {
             format!("{name} is a text: write \"{value}\"")
         }
         (ParamType::Address, Value::String(text)) if text.contains('$') => {

@@ -17,7 +17,9 @@ fn everywhere(operation: &usher_connectors::Operation, text: &str) -> String {
         ParamType::Texts | ParamType::Mailboxes => format!("[\"{text}\"]"),
         ParamType::Address => "\"https://a.test/x\"".to_owned(),
         ParamType::Name => "\"billing\"".to_owned(),
-        ParamType::Text | ParamType::Html | ParamType::Sender | ParamType::Email => format!("\"{text}\""),
+        ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Sender | ParamType::Email => {
+            format!("\"{text}\"")
+        }
     };
     operation.params.iter().map(|param| format!("{} = {}\n", param.name, value(param))).collect()
 }
@@ -276,4 +278,16 @@ fn a_text_without_tags_is_what_the_engine_makes_of_it() {
     for text in ["{{ 1 }}", "a{% if true %}b{% endif %}", "{# c #}", "\u{e4}{{ 1 }}"] {
         assert_eq!(literal(text), None, "{text:?}");
     }
+}
+
+#[test]
+fn an_id_that_comes_out_empty_is_null_and_selects_nothing_else() {
+    let toml = "on = [\"clerk/user.updated\"]\n[[step]]\nuse = \"stripe.update_customer\"\n\
+                customer = \"{{ user.public_metadata.customer }}\"\nemail = \"{{ user.public_metadata.email }}\"\n";
+    let source = FlowSource { name: "f".into(), file: "f.toml".into(), toml: toml.into(), templates: BTreeMap::new() };
+    let flow = Flow::read(source).expect("it can run");
+    let crate::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
+    let context = Context::of(json!({ "user": { "public_metadata": {} } }));
+    let rendered = render(&flow, call, &context).expect("it renders");
+    assert_eq!(Value::Object(rendered), json!({ "customer": null }), "an empty address is left out");
 }

@@ -15,6 +15,7 @@ usher_tests::on_both_backends!(
     clerks_mails_are_sent_as_clerk_has_rendered_them_and_codes_expire,
     only_a_real_change_of_how_somebody_signs_in_is_told,
     whoever_leaves_has_no_trial_any_more,
+    the_customer_of_a_trial_follows_the_address_and_the_name,
     the_newsletter_follows_the_address_and_forgets_who_leaves,
     a_newsletters_member_is_the_address_and_not_the_user,
     the_index_follows_the_newest_state,
@@ -221,6 +222,35 @@ async fn whoever_leaves_has_no_trial_any_more(backend: Backend) {
     let cancelled = env.effects_by_user("stripe", "subscriptions.cancel");
     assert_eq!(made.get(&hurries.id), cancelled.get(&hurries.id), "nothing is left running");
     assert!(!cancelled.contains_key(&stays.id));
+    env.end().await;
+}
+
+async fn the_customer_of_a_trial_follows_the_address_and_the_name(backend: Backend) {
+    let env = env(backend, &["trial"]).await;
+    let user = User::new();
+    let moved = User { email: Some("moved@mail.test".into()), ..user.changed() };
+    let renamed = User { first_name: "Zo\u{eb}".into(), ..moved.changed() };
+    let webhooks = [
+        user.created(),
+        user.changed().updated(), // Neither has changed.
+        moved.changed().updated(),
+        renamed.changed().updated(),
+        renamed.changed().changed().deleted(),
+    ];
+    for (index, webhook) in webhooks.iter().enumerate() {
+        env.send(webhook).await;
+        env.all_ended(index + 1, SOON).await;
+    }
+    let did = env.effects("stripe");
+    let operations: Vec<&str> = did.iter().map(|effect| &*effect.operation).collect();
+    let updated = "customers.update";
+    assert_eq!(operations, ["customers.create", "subscriptions.create", updated, updated, "subscriptions.cancel"]);
+    let customer = &did[0].result.as_ref().unwrap()["id"];
+    for (effect, email) in did[2..4].iter().zip(["moved@mail.test", "moved@mail.test"]) {
+        let result = effect.result.as_ref().unwrap();
+        assert_eq!((&result["id"], &result["email"]), (customer, &json!(email)));
+    }
+    assert!(did[3].result.as_ref().unwrap()["name"].as_str().unwrap().starts_with("Zo\u{eb}"));
     env.end().await;
 }
 

@@ -18,6 +18,12 @@ async fn stripes_own_mock_takes_everything_we_ask() {
             CREATE_CUSTOMER,
             json!({"email": "a@b.test", "full_name": "Zoë", "phone": "+15550100", "metadata": metadata.clone()}),
         ),
+        (
+            UPDATE_CUSTOMER,
+            json!({"customer": "cus_1", "email": "a@b.test", "full_name": "Zoë", "phone": "+15550100", "metadata": metadata}),
+        ),
+        (UPDATE_CUSTOMER, json!({"found_by": metadata, "full_name": "Zoë"})),
+        (UPDATE_CUSTOMER, json!({"email": "a@b.test"})),
         (CREATE_SUBSCRIPTION, json!({"customer": "cus_1", "trial_days": 14, "metadata": metadata.clone()})),
         (CREATE_SUBSCRIPTION, json!({"customer": "cus_1", "price": "price_2"})),
         (CANCEL_SUBSCRIPTION, json!({"subscription": "sub_1"})),
