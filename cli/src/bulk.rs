@@ -1,4 +1,4 @@
-//! Actions on many runs: `usher cancel`, `usher rerun` and `usher dlq redrive` with filters.
+//! Actions on many runs: `usher cancel`, `usher wake`, `usher rerun` and `usher dlq redrive` with filters.
 
 mod confirm;
 mod report;

@@ -53,6 +53,7 @@ enum Command {
     /// Resumes a paused flow.
     Resume(pause::PauseArguments),
     Cancel(orders::Cancel),
+    Wake(orders::Wake),
     Rerun(orders::Rerun),
     Replay(replay::ReplayArguments),
     Suppress(suppress::SuppressArguments),
@@ -100,6 +101,7 @@ async fn program() -> ExitCode {
         Command::Pause(arguments) => pause::run(arguments, true).await,
         Command::Resume(arguments) => pause::run(arguments, false).await,
         Command::Cancel(arguments) => orders::cancel(arguments, &environment).await,
+        Command::Wake(arguments) => orders::wake(arguments, &environment).await,
         Command::Rerun(arguments) => orders::rerun(arguments, &environment).await,
         Command::Replay(arguments) => replay::run(arguments, &environment).await,
         Command::Suppress(arguments) => suppress::run(arguments, &environment).await,

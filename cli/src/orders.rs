@@ -1,4 +1,4 @@
-//! Operators' commands about runs, sent through the log: `usher cancel`, `usher rerun` and `usher dlq redrive`.
+//! Operators' commands about runs, sent through the log: `usher cancel`, `usher wake`, `usher rerun` and `usher dlq redrive`.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -84,6 +84,16 @@ pub(crate) struct Cancel {
     which: RunSelection,
 }
 
+/// Ends the wait of runs, which go on at once: one, or all that match. A run that waits for its next attempt makes it now; one
+/// that waits for a value looks for it again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wake {
+    #[command(flatten)]
+    desk: OperatorTarget,
+    #[command(flatten)]
+    which: RunSelection,
+}
+
 /// Runs ended runs again from their first step: one, or all that match. Side effects are repeated.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rerun {
@@ -147,6 +157,24 @@ pub(crate) async fn cancel(arguments: Cancel, environment: &Environment) -> anyh
             }
             _ => output::line(&format!("{name} ends when the attempt that is under way has been answered")),
         },
+        None => print_open(&came),
+    }
+}
+
+pub(crate) async fn wake(arguments: Wake, environment: &Environment) -> anyhow::Result<()> {
+    let Wake { desk, which } = arguments;
+    let Some(run) = which.one()? else { return which.run(&desk, BulkAction::Wake, environment).await };
+    let found = find(&desk, run).await?;
+    let name = format!("{}/{}", run.flow, run.event);
+    match found.state.parse::<RunState>()? {
+        RunState::Waiting | RunState::Parked => {}
+        state if state.is_terminal() => bail!("{name} has ended already: {}", found.state),
+        _ => bail!("{name} does not wait: it is {}", found.state),
+    }
+    let came = desk.commands(environment).await?.wake(&CommandTarget::from(&found), &desk.by).await?;
+    match came.only() {
+        Some("woken") => output::line(&format!("{name} goes on; it was {}", found.state)),
+        Some(_) => output::line(&format!("{name} goes on already: nothing came of this order")),
         None => print_open(&came),
     }
 }

@@ -5,6 +5,7 @@ use usher_dispatcher::operator::{
     BulkAction, BulkPlan, CommandTarget, DEFAULT_REDRIVE_RATE, LeftAlone, MAX_DEATHS, MAX_REDRIVE_RATE,
     OperatorCommands, confirmed_pause, describe_pause, redrive_id, redrive_rows,
 };
+use usher_engine::RunState;
 use usher_proto::{EventRef, Timestamp};
 use usher_service::clock;
 use usher_store::{NewRedrive, RunFilter, RunRecord};
@@ -79,9 +80,9 @@ async fn find(console: &Console, asked: &RunCommand) -> Result<RunRecord, Consol
 /// The result of a command about one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CameOf {
-    /// The run is cancelled, or queued again.
+    /// The run is cancelled, woken, or queued again.
     Done,
-    /// Nothing: the run has ended meanwhile, or an attempt is in flight that is finished first.
+    /// Nothing: the run has ended or goes on meanwhile, or an attempt is in flight that is finished first.
     Nothing,
     /// No replica has carried it out yet.
     Open,
@@ -112,6 +113,16 @@ pub(crate) async fn cancel(console: &Console, caller: &Caller, asked: &RunComman
         return Err(ConsoleError::Conflict(format!("the run has ended already: {}", run.state)));
     }
     let came = commands(console)?.cancel(&CommandTarget::from(&run), &caller.name).await?;
+    Ok(CameOf::of(came.only()))
+}
+
+/// Ends the wait or the pause of a run.
+pub(crate) async fn wake(console: &Console, caller: &Caller, asked: &RunCommand) -> Result<CameOf, ConsoleError> {
+    let run = find(console, asked).await?;
+    if ![RunState::Waiting, RunState::Parked].iter().any(|state| state.label() == run.state) {
+        return Err(ConsoleError::Conflict(format!("the run does not wait: it is {}", run.state)));
+    }
+    let came = commands(console)?.wake(&CommandTarget::from(&run), &caller.name).await?;
     Ok(CameOf::of(came.only()))
 }
 

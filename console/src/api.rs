@@ -292,6 +292,15 @@ pub(crate) async fn cancel(
     Ok(came(&asked, actions::cancel(&console, &visit.caller, &asked).await?))
 }
 
+pub(crate) async fn wake(
+    State(console): State<Console>,
+    Extension(visit): Extension<Visit>,
+    given: Bytes,
+) -> ApiAnswer<Value> {
+    let asked: RunCommand = body(&given)?;
+    Ok(came(&asked, actions::wake(&console, &visit.caller, &asked).await?))
+}
+
 pub(crate) async fn rerun(
     State(console): State<Console>,
     Extension(visit): Extension<Visit>,

@@ -91,6 +91,7 @@ routes! {
     POST "/flow/pause"                Operate Page  => pages::flow::pause;
     POST "/flow/resume"               Operate Page  => pages::flow::resume;
     POST "/run/cancel"                Operate Page  => pages::run::cancel;
+    POST "/run/wake"                  Operate Page  => pages::run::wake;
     POST "/run/rerun"                 Operate Page  => pages::run::rerun;
     GET  "/lab"                       Read    Page  => pages::lab::page;
     GET  "/lab/mail"                  Operate Mail  => pages::lab::mail;
@@ -121,6 +122,7 @@ routes! {
     POST "/api/v1/flow/pause"         Operate Api   => api::pause;
     POST "/api/v1/flow/resume"        Operate Api   => api::resume;
     POST "/api/v1/run/cancel"         Operate Api   => api::cancel;
+    POST "/api/v1/run/wake"           Operate Api   => api::wake;
     POST "/api/v1/run/rerun"          Operate Api   => api::rerun;
 }
 

@@ -157,6 +157,16 @@ impl OperatorCommands {
         self.results(vec![(run.flow.clone(), id)], &|_| ()).await
     }
 
+    /// Ends the wait or the pause of a run, which goes on at once.
+    ///
+    /// # Errors
+    ///
+    /// The log or the store does not answer.
+    pub async fn wake(&self, run: &CommandTarget, by: &str) -> Result<CommandResults, OperatorError> {
+        let id = self.send(run, &CommandKind::Wake, by).await?;
+        self.results(vec![(run.flow.clone(), id)], &|_| ()).await
+    }
+
     /// Runs an ended run again from its first step. Its effects are repeated.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use usher_proto::{Event, EventId, EventRef, Instance, Record, Source, SubjectId,
 
 const REDRIVE: &str = "run.redrive";
 const CANCEL: &str = "run.cancel";
+const WAKE: &str = "run.wake";
 const RERUN: &str = "run.rerun";
 const REPLAY: &str = "run.replay";
 
@@ -48,6 +49,7 @@ pub fn event(flow: &str, run: &EventRef, subject: &SubjectId, by: &str, order: &
     let (kind, deaths, body, distinct) = match order {
         CommandKind::Redrive { deaths } => (REDRIVE, Some(*deaths), None, deaths.to_string()),
         CommandKind::Cancel => (CANCEL, None, None, rand::random::<u64>().to_string()),
+        CommandKind::Wake => (WAKE, None, None, rand::random::<u64>().to_string()),
         CommandKind::Rerun { body } => (RERUN, None, Some(body.clone()), rand::random::<u64>().to_string()),
     };
     let data = Data { flow: flow.to_owned(), event: run.to_string(), by: by.to_owned(), deaths, body, record: None };
@@ -114,7 +116,7 @@ pub struct LoggedCommand {
     pub run: EventRef,
     /// The operator.
     pub by: String,
-    /// The action: redrive, cancel, rerun or replay.
+    /// The action: redrive, cancel, wake, rerun or replay.
     pub what: &'static str,
 }
 
@@ -126,6 +128,7 @@ pub fn command_in(event: &Event) -> Option<LoggedCommand> {
     let what = match event.kind.as_str() {
         REDRIVE => "redrive",
         CANCEL => "cancel",
+        WAKE => "wake",
         RERUN => "rerun",
         REPLAY => "replay",
         _ => return None,
@@ -148,6 +151,7 @@ pub(crate) fn read(event: &Event, flow: &str) -> Option<Command> {
     let order = match event.kind.as_str() {
         REDRIVE => CommandKind::Redrive { deaths: data.deaths? },
         CANCEL => CommandKind::Cancel,
+        WAKE => CommandKind::Wake,
         RERUN => CommandKind::Rerun { body: data.body? },
         _ => return None,
     };
@@ -171,9 +175,8 @@ mod tests {
 
     #[test]
     fn an_order_is_read_back_by_its_flow_and_by_no_other() {
-        for order in
-            [CommandKind::Redrive { deaths: 2 }, CommandKind::Cancel, CommandKind::Rerun { body: "{\"a\":1}".into() }]
-        {
+        let rerun = CommandKind::Rerun { body: "{\"a\":1}".into() };
+        for order in [CommandKind::Redrive { deaths: 2 }, CommandKind::Cancel, CommandKind::Wake, rerun] {
             let (run, subject) = run();
             let given = event("email", &run, &subject, "ann", &order, NOW);
             let read_back = read(&given, "email").expect("an order");

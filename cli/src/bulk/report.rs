@@ -23,6 +23,7 @@ fn words(action: BulkAction) -> Words {
             done: "cancelled",
             nothing: "have ended meanwhile, or end when the attempt that is under way has been answered",
         },
+        BulkAction::Wake => Words { runs: "runs", done: "woken", nothing: "go on already: nothing came of it" },
         BulkAction::Rerun => {
             Words { runs: "runs", done: "run again", nothing: "are run again already: nothing came of it" }
         }
@@ -52,7 +53,7 @@ pub(super) fn intention(plan: &BulkPlan) -> String {
     let Words { runs, done, .. } = words(plan.action);
     let repeated = match plan.action {
         BulkAction::Rerun => ", and their effects repeated",
-        BulkAction::Cancel | BulkAction::Redrive { .. } => "",
+        BulkAction::Cancel | BulkAction::Wake | BulkAction::Redrive { .. } => "",
     };
     format!("{} of {} {runs} would be {done}{repeated}", number(plan.targets.len()), matching(plan))
 }
@@ -62,10 +63,13 @@ fn describe(why: LeftAlone, action: BulkAction) -> String {
         (LeftAlone::DiedTooOften, BulkAction::Redrive { max_deaths }) => {
             format!("they have died {max_deaths} times (--max-deaths)")
         }
-        (LeftAlone::DiedTooOften, BulkAction::Cancel | BulkAction::Rerun) => "they have died too often".to_owned(),
+        (LeftAlone::DiedTooOften, BulkAction::Cancel | BulkAction::Wake | BulkAction::Rerun) => {
+            "they have died too often".to_owned()
+        }
         (LeftAlone::Ended, _) => "they have ended already".to_owned(),
         (LeftAlone::NotEnded, _) => "they have not ended yet".to_owned(),
         (LeftAlone::NotDead, _) => "they are not dead".to_owned(),
+        (LeftAlone::NotWaiting, _) => "they do not wait".to_owned(),
     }
 }
 
@@ -107,7 +111,7 @@ pub(super) fn dry_run(plan: &BulkPlan, json: bool) -> anyhow::Result<()> {
             BulkAction::Redrive { .. } => {
                 format!("{}  died {} times", run.reason.as_deref().unwrap_or("-"), run.deaths)
             }
-            BulkAction::Cancel | BulkAction::Rerun => run.state.clone(),
+            BulkAction::Cancel | BulkAction::Wake | BulkAction::Rerun => run.state.clone(),
         };
         output::line(&format!("{}/{event}  {key}  {why}", run.flow))?;
     }
@@ -163,7 +167,7 @@ pub(super) fn outcome(plan: &BulkPlan, outcome: &BulkOutcome, json: bool) -> any
     let again = match plan.action {
         // They have ended again by the time of a repetition, and would be taken once more.
         BulkAction::Rerun => "the others are untouched",
-        BulkAction::Cancel | BulkAction::Redrive { .. } => "the same command goes on with them",
+        BulkAction::Cancel | BulkAction::Wake | BulkAction::Redrive { .. } => "the same command goes on with them",
     };
     bail!("{why}: {} of {} were commanded, {} are left; {again}", number(all - left), number(all), number(*left));
 }

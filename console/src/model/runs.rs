@@ -111,6 +111,11 @@ impl RunDetail {
         self.ended_at.is_none()
     }
 
+    /// Returns true if the run can be woken.
+    pub(crate) fn waits(&self) -> bool {
+        [RunState::Waiting, RunState::Parked].iter().any(|state| state.label() == self.state)
+    }
+
     /// Returns true if the run was given up.
     pub(crate) fn is_dead(&self) -> bool {
         self.state == RunState::Dead.label()

@@ -114,7 +114,11 @@ fn sentence(said: &str) -> &'static str {
     match said {
         "cancel-done" => "The run is cancelled.",
         "cancel-nothing" => "The run ends when the attempt in flight has been answered.",
-        "cancel-open" | "rerun-open" => "Asked for, and not carried out yet: does a process work on the flow?",
+        "wake-done" => "The run goes on.",
+        "wake-nothing" => "The run goes on already.",
+        "cancel-open" | "wake-open" | "rerun-open" => {
+            "Asked for, and not carried out yet: does a process work on the flow?"
+        }
         "rerun-done" => "The run is queued again from its first step.",
         "rerun-nothing" => "The run is run again already.",
         _ => "",

@@ -26,6 +26,12 @@ pub(crate) async fn cancel(
     answer(&console, &visit, came.map(|came| back(&console, &visit, &asked, "cancel", came)))
 }
 
+pub(crate) async fn wake(State(console): State<Console>, Extension(visit): Extension<Visit>, body: Bytes) -> Response {
+    let asked: RunCommand = form(&body).unwrap_or_default();
+    let came = actions::wake(&console, &visit.caller, &asked).await;
+    answer(&console, &visit, came.map(|came| back(&console, &visit, &asked, "wake", came)))
+}
+
 pub(crate) async fn rerun(State(console): State<Console>, Extension(visit): Extension<Visit>, body: Bytes) -> Response {
     let asked: RunCommand = form(&body).unwrap_or_default();
     let came = actions::rerun(&console, &visit.caller, &asked).await;

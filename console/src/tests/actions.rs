@@ -138,6 +138,12 @@ async fn a_command_about_a_run_that_cannot_take_it_says_why() {
     assert!(gone.status == StatusCode::CONFLICT && gone.text.contains("does not hold"), "{}", gone.text);
     assert_eq!(console.post_json("/api/v1/run/cancel", &run("msg_none")).await.status, StatusCode::NOT_FOUND);
     let open = json!({"flow": "trial", "event": reference("msg_open")});
+    let queued = console.post_json("/api/v1/run/wake", &open).await;
+    assert!(
+        queued.status == StatusCode::CONFLICT && queued.text.contains("does not wait: it is queued"),
+        "{}",
+        queued.text
+    );
     assert_eq!(
         console.post_json("/api/v1/run/cancel", &open).await.json()["came"],
         "open",

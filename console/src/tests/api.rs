@@ -100,6 +100,7 @@ async fn every_answer_is_as_described() {
         ("/api/v1/flow/pause", json!({"flow": "email", "why": "a test"})),
         ("/api/v1/flow/resume", json!({"flow": "email"})),
         ("/api/v1/run/cancel", json!({"flow": "trial", "event": reference("msg_open")})),
+        ("/api/v1/run/wake", json!({"flow": "trial", "event": reference("msg_open")})),
         ("/api/v1/run/rerun", json!({"flow": "email", "event": reference("msg_done")})),
     ] {
         let answer = console.post_json(path, &body).await;

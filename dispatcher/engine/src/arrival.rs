@@ -77,6 +77,8 @@ pub enum CommandKind {
     },
     /// Ends the run, after the attempt that may be in flight.
     Cancel,
+    /// Ends the wait or the pause of a run, which goes on at once.
+    Wake,
     /// Runs a finished run again.
     Rerun {
         /// The event's body, unchanged: the store has dropped it.
@@ -90,6 +92,7 @@ impl CommandKind {
         match self {
             Self::Redrive { .. } => "redrive",
             Self::Cancel => "cancel",
+            Self::Wake => "wake",
             Self::Rerun { .. } => "rerun",
         }
     }

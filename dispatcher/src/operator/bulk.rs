@@ -77,6 +77,8 @@ impl From<RunTargetRow> for CommandTarget {
 pub enum BulkAction {
     /// Cancels runs that have not ended.
     Cancel,
+    /// Ends the waits and pauses of runs.
+    Wake,
     /// Runs ended runs again from their first step.
     Rerun,
     /// Takes up dead letters again.
@@ -98,6 +100,8 @@ pub enum LeftAlone {
     NotEnded,
     /// It is not dead.
     NotDead,
+    /// It neither waits nor is parked.
+    NotWaiting,
 }
 
 impl BulkAction {
@@ -107,6 +111,11 @@ impl BulkAction {
         let is_dead = run.state == RunState::Dead.label();
         match self {
             Self::Cancel => has_ended.then_some(LeftAlone::Ended),
+            Self::Wake if has_ended => Some(LeftAlone::Ended),
+            Self::Wake => {
+                let waits = [RunState::Waiting, RunState::Parked].iter().any(|state| state.label() == run.state);
+                (!waits).then_some(LeftAlone::NotWaiting)
+            }
             Self::Rerun => (!has_ended).then_some(LeftAlone::NotEnded),
             Self::Redrive { .. } if !is_dead => Some(LeftAlone::NotDead),
             Self::Redrive { max_deaths } => (run.deaths >= i64::from(max_deaths)).then_some(LeftAlone::DiedTooOften),
@@ -117,6 +126,7 @@ impl BulkAction {
     pub const fn succeeded(self) -> &'static str {
         match self {
             Self::Cancel => "cancelled",
+            Self::Wake => "woken",
             Self::Rerun | Self::Redrive { .. } => "queued",
         }
     }
@@ -248,6 +258,7 @@ impl OperatorCommands {
     async fn send_of(&self, action: BulkAction, run: &CommandTarget, by: &str) -> Result<EventId, OperatorError> {
         let kind = match action {
             BulkAction::Cancel => CommandKind::Cancel,
+            BulkAction::Wake => CommandKind::Wake,
             BulkAction::Rerun => self.rerun_command(run).await?,
             BulkAction::Redrive { .. } => {
                 CommandKind::Redrive { deaths: u32::try_from(run.deaths).unwrap_or(u32::MAX) }
@@ -292,6 +303,12 @@ mod tests {
         assert_eq!(redrive.left_alone_for(LeftAlone::NotDead), 1);
         let cancel = plan(BulkAction::Cancel, &selected);
         assert_eq!((offsets(&cancel), cancel.left_alone_for(LeftAlone::Ended)), (vec![2], 2));
+        let wake = plan(
+            BulkAction::Wake,
+            &[run("a", 4, "parked", 0), run("a", 5, "queued", 0), selected[0].clone(), selected[1].clone()],
+        );
+        assert_eq!(offsets(&wake), [2, 4]);
+        assert_eq!((wake.left_alone_for(LeftAlone::Ended), wake.left_alone_for(LeftAlone::NotWaiting)), (1, 1));
         let rerun = plan(BulkAction::Rerun, &selected);
         assert_eq!((offsets(&rerun), rerun.left_alone_for(LeftAlone::NotEnded)), (vec![1, 3], 1));
     }

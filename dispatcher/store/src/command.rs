@@ -8,7 +8,7 @@ use usher_service::clock;
 use usher_sql::{Answer, Connection, Dialect, SqlParam, query};
 
 use super::StoreError;
-use super::rows::{Named, run};
+use super::rows::{Named, RUN_COLUMNS, run};
 use super::transitions::{self, CancelEntry, NOT_UNDER_WAY, TakenUp};
 
 /// Result of a command.
@@ -48,6 +48,7 @@ pub(super) async fn carry_out(
     let (came, word) = match &command.order {
         CommandKind::Redrive { deaths } => (taker.redrive(*deaths).await?, "queued"),
         CommandKind::Rerun { body } => (taker.rerun(body).await?, "queued"),
+        CommandKind::Wake => (wake(connection, flow, command).await?, "woken"),
         CommandKind::Cancel => (cancel(connection, dialect, flow, command).await?, "cancelled"),
     };
     if !matches!(came, CommandResult::Nothing) {
@@ -130,6 +131,19 @@ impl Taker<'_> {
 
 fn first_run(answers: &[Answer]) -> Result<Option<Run>, StoreError> {
     answers.first().and_then(|answer| answer.rows.first()).map(run).transpose()
+}
+
+/// Ends the wait or the pause of a run. A wait for a time is over then. A run that waits for a value looks for it again, and
+/// waits on until the same time if it is still missing, so that nothing is given up.
+async fn wake(connection: &mut Connection, flow: &str, command: &Command) -> Result<CommandResult, StoreError> {
+    let sql = format!(
+        "UPDATE usher_open_run SET state = CASE state WHEN 'parked' THEN 'running' ELSE 'queued' END, wakes_at = NULL, \
+           due_at = CASE WHEN state = 'waiting' AND awaits_news = 0 AND due_at > $3 THEN $3 ELSE due_at END, changed_at = $3 \
+         WHERE flow = $1 AND event_ref = $2 AND state IN ('waiting', 'parked') RETURNING {RUN_COLUMNS}"
+    );
+    let now = clock::now().millis();
+    let answers = connection.run_all(vec![query(sql).bind(flow).bind(command.run.as_str()).bind(now)]).await?;
+    first_run(&answers).map(|run| run.map_or(CommandResult::Nothing, |run| CommandResult::Queued(Box::new(run))))
 }
 
 async fn cancel(

@@ -71,6 +71,7 @@ mod story;
 mod together;
 mod told;
 mod views;
+mod wake;
 
 mod refused;
 
