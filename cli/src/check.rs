@@ -46,6 +46,9 @@ pub(crate) async fn run(arguments: &CheckArguments, environment: &Environment) -
                 for warning in &flow.warnings {
                     output::line(&format!("warning: {warning}"))?;
                 }
+                for warning in unset_secrets(&flow, environment)? {
+                    output::line(&format!("warning: {warning}"))?;
+                }
                 let file = &flow.source.file;
                 let version = &flow.version;
                 let steps = match flow.steps.len() {
@@ -62,6 +65,25 @@ pub(crate) async fn run(arguments: &CheckArguments, environment: &Environment) -
         problems.extend(start_problems(arguments, environment, &flows).await?);
     }
     if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems.join("\n")).into()) }
+}
+
+/// Returns a warning for each secret that a flow names and that is not set here. A start would be refused; a check is also
+/// run where secrets are not at hand.
+fn unset_secrets(flow: &Flow, environment: &Environment) -> Result<Vec<String>, ConfigError> {
+    let mut warnings = Vec::new();
+    for instance in &flow.instances {
+        let environment = environment.scoped_to(instance.as_str());
+        for (step, name) in flow.secrets() {
+            if environment.secret(&name)?.is_none() {
+                let file = &flow.source.file;
+                let whose = if instance.is_default() { String::new() } else { format!(" for the instance {instance}") };
+                warnings.push(format!(
+                    "{file}: step {step}: the secret {name} is not set here{whose}, and a start needs it"
+                ));
+            }
+        }
+    }
+    Ok(warnings)
 }
 
 /// Returns why flows cannot start on the log and the store, by the decision that a start makes, one text for each flow. Unfinished runs

@@ -71,6 +71,18 @@ impl Environment {
         if settings::is_for_itself(name) { Ok(None) } else { self.value(name) }
     }
 
+    /// Returns the value of a variable that a flow names as a secret, or the content of the file that `<name>_FILE` names.
+    /// `None` if it is unset or empty.
+    ///
+    /// # Errors
+    ///
+    /// The name is not one that a secret may have, both variables are set, or the file cannot be read. The error does not
+    /// repeat the value.
+    pub fn secret(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        settings::check_secret_name(name).map_err(|why| ConfigError::new(name, why))?;
+        self.value(name)
+    }
+
     /// As [`Environment::get`], for any name.
     pub(crate) fn value(&self, name: &str) -> Result<Option<String>, ConfigError> {
         let filled = |name: &str| self.variables.get(name).filter(|value| !value.is_empty());

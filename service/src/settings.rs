@@ -114,6 +114,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
 const NEARLY: f64 = 0.94;
 /// Minimum similarity, from 0 to 1, at which a setting is suggested.
 const ALIKE: f64 = 0.8;
+/// Maximum length of the name of a secret, in characters.
+const LONGEST_SECRET_NAME: usize = 64;
 
 /// Settings that flow files may name. They hold no secret.
 pub const OPEN_TO_FLOWS: [&str; 2] = ["USHER_FROM", "USHER_REPLIES_TO"];
@@ -149,6 +151,36 @@ fn setting(name: &str) -> Option<&'static str> {
 /// Removes the suffix `_FILE`, which marks the path of a file.
 fn plain(name: &str) -> &str {
     name.strip_suffix("_FILE").unwrap_or(name)
+}
+
+/// Checks that a flow may name a variable as a secret. Usher's own settings are not available to flows: whoever writes
+/// flow files could otherwise send the key of one destination to another.
+///
+/// # Errors
+///
+/// The name is not a name of variables that operators choose. The text says the reason, without the name.
+pub fn check_secret_name(name: &str) -> Result<(), String> {
+    let letter = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    let begins = name.bytes().next().is_some_and(|b| b.is_ascii_uppercase());
+    if !begins || !name.bytes().all(letter) || name.len() > LONGEST_SECRET_NAME {
+        return Err("a secret has the name of a variable: A-Z, 0-9 and _, beginning with a letter".into());
+    }
+    if let Some(variable) = name.strip_suffix("_FILE") {
+        return Err(format!("name {variable}: its value may be in the file that {name} names"));
+    }
+    let prefix = OURS.iter().find(|prefix| name.starts_with(**prefix));
+    match (setting(name), prefix) {
+        (Some(_), _) => {
+            Err("it is a setting of Usher's own, which flows cannot read: give the secret another name".into())
+        }
+        (None, Some(prefix)) => {
+            Err(format!("names that begin with {prefix} are settings of Usher's own: give the secret another name"))
+        }
+        (None, None) if problem(name).is_some() => {
+            Err("it looks like a misspelt setting of Usher's own: give the secret another name".into())
+        }
+        (None, None) => Ok(()),
+    }
 }
 
 /// Refuses variables whose name is very similar to a setting, or whose prefix is used only by Usher.

@@ -58,7 +58,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     operations: OPERATIONS,
     default_quota: None,
     announces_limits: true,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("ALGOLIA_APP_ID", "REHEARSAL"), ("ALGOLIA_API_KEY", "rehearsal"), ("ALGOLIA_INDEX", "people")],
     open: |environment, _| Ok(Arc::new(Algolia::from_environment(environment)?)),

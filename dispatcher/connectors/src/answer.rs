@@ -9,6 +9,8 @@ use serde_json::Value;
 use usher_engine::DestinationAnswer;
 use usher_proto::Json;
 
+use super::client::Clean;
+
 /// Places of the error's name in the destinations' answers, by JSON pointer: Stripe (`error.code`, `error.type`), Nylas
 /// (`error.type`), Resend (`name`), Novu (`error`), others.
 const NAMES: [&str; 7] = ["/error/code", "/error/type", "/name", "/code", "/type", "/title", "/error"];
@@ -20,10 +22,12 @@ const FIELDS: &str = "/errors";
 const LONGEST_BODY: usize = 4096;
 
 /// Returns an answer that is no success.
-pub(super) fn refusal(status: StatusCode, body: &[u8]) -> DestinationAnswer {
+///
+/// `clean` removes what must not be kept of its texts.
+pub(super) fn refusal(status: StatusCode, body: &[u8], clean: Clean<'_>) -> DestinationAnswer {
     let text = String::from_utf8_lossy(body);
     let json = Json::read(&text).map(Json::to_value).unwrap_or_default();
-    let name = NAMES.iter().find_map(|place| json.pointer(place)?.as_str());
+    let name = NAMES.iter().find_map(|place| json.pointer(place)?.as_str()).map(clean);
     let message = MESSAGES.iter().find_map(|place| match json.pointer(place)? {
         Value::String(message) => Some(message.clone()),
         // Novu and others answer with a list of messages.
@@ -34,9 +38,11 @@ pub(super) fn refusal(status: StatusCode, body: &[u8]) -> DestinationAnswer {
         (Some(message), Some(fields)) => format!("{message} ({fields})"),
         (Some(message), None) => message,
         (None, Some(fields)) => fields,
-        (None, None) => text.chars().take(LONGEST_BODY).collect(),
+        (None, None) => text.into_owned(),
     };
-    DestinationAnswer::new(Some(status.as_u16()), name, Some(&message))
+    // Only then is it cut: a half of what is to be removed would not be recognised.
+    let message: String = clean(&message).chars().take(LONGEST_BODY).collect();
+    DestinationAnswer::new(Some(status.as_u16()), name.as_deref(), Some(&message))
 }
 
 /// Returns the fields that are refused, each with what is wrong with it; `None` if the answer names none.
@@ -47,7 +53,7 @@ fn fields(json: &Value) -> Option<String> {
 }
 
 /// Returns the failure to get an answer. The address is left out, because it may hold a secret.
-pub(super) fn no_answer(error: &reqwest::Error) -> DestinationAnswer {
+pub(super) fn no_answer(error: &reqwest::Error, clean: Clean<'_>) -> DestinationAnswer {
     let mut words = String::new();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -56,7 +62,7 @@ pub(super) fn no_answer(error: &reqwest::Error) -> DestinationAnswer {
         source = inner.source();
     }
     let what = if error.is_timeout() { "no answer in time" } else { words.as_str() };
-    DestinationAnswer::new(None, None, Some(what))
+    DestinationAnswer::new(None, None, Some(&clean(what)))
 }
 
 #[cfg(test)]
@@ -96,7 +102,7 @@ mod tests {
             ("", "-", "-"),
         ];
         for (body, name, message) in cases {
-            let answer = refusal(StatusCode::BAD_REQUEST, body.as_bytes());
+            let answer = refusal(StatusCode::BAD_REQUEST, body.as_bytes(), &str::to_owned);
             let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
             assert_eq!(
                 (answer.status, shown(answer.name), shown(answer.message)),

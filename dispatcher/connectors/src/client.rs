@@ -18,7 +18,7 @@ use super::{ATTEMPT_DEADLINE, CallGate, Lookup, answer};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read at most. The destinations' answers are a few kilobytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// Bytes of an ignored body that are read at most, and the time limit for that. Reading the rest allows the connection
+/// Bytes of a body that may be ignored that are read at most, and the time limit for that. Reading the rest allows the connection
 /// to be reused.
 const MAX_UNREAD: usize = 16 * 1024;
 const UNREAD_DEADLINE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(super) fn base_url(environment: &Environment, variable: &str, default: &str)
     }
 }
 
-/// An answer. Its body is cut after `MAX_ANSWER` bytes, and empty where only status and headers matter.
+/// An answer. Its body is cut after `MAX_ANSWER` bytes.
 #[derive(Debug)]
 pub(super) struct HttpAnswer {
     pub(super) status: StatusCode,
@@ -92,22 +92,34 @@ impl HttpAnswer {
 }
 
 /// Sends a request, when the gate allows it, and reads the head of the answer.
-async fn receive_head(request: RequestBuilder, gate: &CallGate) -> Result<Response, Outcome> {
+async fn receive_head(request: RequestBuilder, gate: &CallGate, clean: Clean<'_>) -> Result<Response, Outcome> {
     gate.pass().await;
-    let response = request.send().await.map_err(|error| failed(&error, gate))?;
+    let response = request.send().await.map_err(|error| failed(&error, gate, clean))?;
     gate.observe(response.headers());
     Ok(response)
 }
 
 /// Records why a request got no answer, and returns the retry.
-fn failed(error: &reqwest::Error, gate: &CallGate) -> Outcome {
-    gate.refused(answer::no_answer(error));
+fn failed(error: &reqwest::Error, gate: &CallGate, clean: Clean<'_>) -> Outcome {
+    gate.refused(answer::no_answer(error, clean));
     Outcome::retry(cause(error))
 }
 
+/// Removes from a text of an answer what must not be kept of it, before the answer is shown to operators.
+pub(super) type Clean<'a> = &'a (dyn Fn(&str) -> String + Sync);
+
 /// Sends a request and reads the answer. Returns a retry if there is no answer.
 pub(super) async fn send(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
-    let mut response = receive_head(request, gate).await?;
+    send_clean(request, gate, &str::to_owned).await
+}
+
+/// As [`send`]; `clean` is applied to what operators see of the answer.
+pub(super) async fn send_clean(
+    request: RequestBuilder,
+    gate: &CallGate,
+    clean: Clean<'_>,
+) -> Result<HttpAnswer, Outcome> {
+    let mut response = receive_head(request, gate, clean).await?;
     let status = response.status();
     let headers = response.headers().clone();
     let mut body = Vec::new();
@@ -117,11 +129,11 @@ pub(super) async fn send(request: RequestBuilder, gate: &CallGate) -> Result<Htt
             // The end of the body, or of what is read of it: the needed fields stand at the beginning.
             Ok(_) => {
                 if !status.is_success() {
-                    gate.refused(answer::refusal(status, &body));
+                    gate.refused(answer::refusal(status, &body, clean));
                 }
                 return Ok(HttpAnswer { status, headers, body });
             }
-            Err(error) => return Err(failed(&error, gate)),
+            Err(error) => return Err(failed(&error, gate, clean)),
         }
     }
 }
@@ -141,10 +153,14 @@ pub(super) fn no_lookup(answer: Result<HttpAnswer, Outcome>) -> Lookup {
     }
 }
 
-/// Sends a request of whose answer only status and headers matter. A body that is late, long or broken does not change
-/// the result.
-pub(super) async fn send_for_status(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
-    let mut response = receive_head(request, gate).await?;
+/// Sends a request of whose answer status and headers matter. A body that is late, long or broken does not change the result:
+/// what has arrived of it is returned. `clean` is applied to what operators see of the answer.
+pub(super) async fn send_for_status(
+    request: RequestBuilder,
+    gate: &CallGate,
+    clean: Clean<'_>,
+) -> Result<HttpAnswer, Outcome> {
+    let mut response = receive_head(request, gate, clean).await?;
     let mut body = Vec::new();
     let rest = async {
         while let (true, Ok(Some(chunk))) = (body.len() < MAX_UNREAD, response.chunk().await) {
@@ -154,9 +170,9 @@ pub(super) async fn send_for_status(request: RequestBuilder, gate: &CallGate) ->
     // If the body is too long or too slow, dropping the response closes the connection.
     let _ = tokio::time::timeout(UNREAD_DEADLINE, rest).await;
     if !response.status().is_success() {
-        gate.refused(answer::refusal(response.status(), &body));
+        gate.refused(answer::refusal(response.status(), &body, clean));
     }
-    Ok(HttpAnswer { status: response.status(), headers: std::mem::take(response.headers_mut()), body: Vec::new() })
+    Ok(HttpAnswer { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
 }
 
 fn cause(error: &reqwest::Error) -> Cause {

@@ -41,8 +41,14 @@ pub trait Connector: Send + Sync {
     /// Returns how the destination treats repeated requests.
     fn idempotency(&self) -> Idempotency;
 
+    /// Returns how the destination treats a repetition of this request, where requests differ in that.
+    fn idempotency_of(&self, request: &[u8]) -> Idempotency {
+        let _ = request;
+        self.idempotency()
+    }
+
     /// Queries the destination for the effect of an earlier attempt. Called where
-    /// [`idempotency`](Connector::idempotency) does not already settle it.
+    /// [`idempotency_of`](Connector::idempotency_of) does not already settle it.
     async fn lookup(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
         let _ = (request, idempotency_key, gate);
         Lookup::Unknown

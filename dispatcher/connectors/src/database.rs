@@ -48,7 +48,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     operations: OPERATIONS,
     default_quota: None,
     announces_limits: false,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: true,
     placeholders: &[],
     open: |_, database| match database {

@@ -16,6 +16,7 @@ mod client;
 mod fit;
 mod limits;
 mod path;
+mod placeholder;
 mod rehearsal;
 mod stored;
 
@@ -36,6 +37,8 @@ pub use connector::{Connector, Connectors, Idempotency, Lookup};
 pub use database::USERS_TABLES;
 pub use fit::Unfit;
 pub use fit::{check, fit, phones};
+pub use http::{AddressPart, address_parts};
+pub use placeholder::{SECRETS, data_placeholder, secret_name, secret_placeholder};
 pub use rehearsal::for_rehearsal;
 pub use spec::HEADERS;
 pub use spec::{ConnectorSpec, DefaultQuota, Operation, Param, ParamType};
@@ -81,6 +84,11 @@ pub fn operations() -> impl Iterator<Item = (&'static str, &'static Operation)> 
 /// Returns the connector's operation of this name, or `None` if there is none.
 pub fn operation(connector: &str, name: &str) -> Option<&'static Operation> {
     spec(connector)?.operations.iter().find(|operation| operation.name == name)
+}
+
+/// Returns the names of the secrets that a step's parameters name, as the flow file has them.
+pub fn secrets_of(params: &serde_json::Map<String, serde_json::Value>) -> std::collections::BTreeSet<String> {
+    params.values().flat_map(placeholder::named_in).collect()
 }
 
 /// Returns the quota of a connector's account, and true if it is only assumed. Reads `<NAME>_QUOTA`.

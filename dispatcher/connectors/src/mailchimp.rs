@@ -65,7 +65,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     // Mailchimp allows ten concurrent requests per key. Two are left for other programs that use the key.
     default_quota: Some(DefaultQuota { limit: "8 at once", is_assumed: false }),
     announces_limits: true,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("MAILCHIMP_API_KEY", "rehearsal-us1"), ("MAILCHIMP_LIST_ID", "abc")],
     open: |environment, _| Ok(Arc::new(Mailchimp::from_environment(environment)?)),

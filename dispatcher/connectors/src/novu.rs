@@ -56,7 +56,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     // The limit of the free plan. Other plans report a higher one.
     default_quota: Some(DefaultQuota { limit: "60/s", is_assumed: true }),
     announces_limits: true,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("NOVU_SECRET_KEY", "rehearsal")],
     open: |environment, _| Ok(Arc::new(Novu::from_environment(environment)?)),

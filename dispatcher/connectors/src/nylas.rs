@@ -70,7 +70,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     operations: OPERATIONS,
     default_quota: None,
     announces_limits: true,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("NYLAS_API_KEY", "rehearsal"), ("NYLAS_GRANT_ID", "rehearsal")],
     open: |environment, _| Ok(Arc::new(Nylas::from_environment(environment)?)),

@@ -152,8 +152,14 @@ fn is_dotted(part: &[u8], may_be_empty: bool) -> bool {
     matches!(name.as_slice(), b"." | b"..") || (whole.is_empty() && !may_be_empty)
 }
 
+/// Returns a value as a part of one segment of a path, escaped. `None` if it is empty or could be interpreted as anything
+/// other than a part of one segment.
+pub(super) fn part_of_segment(value: &str) -> Option<String> {
+    (!is_ambiguous(value, false)).then(|| escape(value))
+}
+
 /// Escapes a text for use as one path segment or one part of a query.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 

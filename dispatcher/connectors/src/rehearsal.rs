@@ -17,7 +17,7 @@ pub fn for_rehearsal(uses: &[(&str, StepUse<'_>)]) -> Result<Connectors, ConfigE
     let environment = Environment::from_vars([(FROM, "Acme <hello@acme.test>")]);
     let environment = placeholders.fold(environment, |all, (name, value)| all.with(name, *value));
     let environment =
-        http::named_secrets(uses).fold(environment, |all, variable| all.with(&variable, http::REHEARSAL_SECRET));
+        http::rehearsal_secrets(uses).into_iter().fold(environment, |all, (name, value)| all.with(&name, value));
     let used: Vec<&str> = uses.iter().map(|(connector, _)| *connector).collect();
     open_with(&used, &environment, None)
 }

@@ -51,7 +51,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     // New teams have ten requests per second; older teams have two, and their rate-limit headers report it.
     default_quota: Some(DefaultQuota { limit: "2/s", is_assumed: true }),
     announces_limits: true,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("RESEND_API_KEY", "re_rehearsal")],
     open: |environment, _| Ok(Arc::new(Resend::from_environment(environment)?)),

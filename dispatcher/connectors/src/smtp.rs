@@ -52,7 +52,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     default_quota: None,
     // A mail server has no headers.
     announces_limits: false,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("SMTP_URL", "smtp://127.0.0.1:1")],
     open: |environment, _| Ok(Arc::new(Smtp::from_environment(environment)?)),

@@ -24,9 +24,10 @@ pub struct ConnectorSpec {
     pub default_quota: Option<DefaultQuota>,
     /// True if the destination's answers may contain rate limits that apply to the whole account.
     pub announces_limits: bool,
-    /// True if a step is sent again by default when the outcome of an attempt is unknown: receivers must recognise a
-    /// repeated message by its id. Otherwise a loss is preferred to a duplicate, and the run is dead-lettered.
-    pub repeats_unknown_outcomes: bool,
+    /// Names of the operations that are sent again by default when the outcome of an attempt is unknown: their receivers
+    /// must recognise a repeated message by its id. Otherwise a loss is preferred to a duplicate, and the run is
+    /// dead-lettered.
+    pub repeats_unknown_outcomes: &'static [&'static str],
     /// True if it writes to the users' database, whose tables are created at the start.
     pub writes_to_database: bool,
     /// Valid settings that reach nothing, with which flows are rehearsed.
@@ -82,6 +83,15 @@ pub struct Param {
     pub shape: ParamType,
     /// Environment variable that supplies the value if the flow does not. If it is given, one of the two must be set.
     pub variable: Option<&'static str>,
+    /// True if texts in it may name secrets, `{{ secret.NAME }}`, which are filled in when the request is sent.
+    pub takes_secrets: bool,
+}
+
+impl Param {
+    /// Returns the parameter as one whose texts may name secrets.
+    pub(super) const fn with_secrets(self) -> Self {
+        Self { takes_secrets: true, ..self }
+    }
 }
 
 /// Type of a parameter's value.
@@ -114,10 +124,21 @@ pub enum ParamType {
     /// A table of texts that select the affected objects. An empty result is rendered as null: if it were omitted, the
     /// selection would match other objects.
     Selector,
-    /// An address that is the same for every event, so that data from an event cannot choose the destination.
+    /// A web address whose scheme, host and port are the same for every event, so that data from an event cannot choose the
+    /// destination. Each expression on the event is rendered as a [placeholder](super::data_placeholder).
     Address,
     /// A name from the flow file or the environment, never from an event.
     Name,
+    /// A text from the flow file, never from an event.
+    Literal,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// True or false.
+    Flag,
+    /// A status of HTTP, or a list of them.
+    Statuses,
+    /// A table of names, each with the place of a value in an answer.
+    Places,
 }
 
 impl ParamType {
@@ -138,7 +159,12 @@ impl ParamType {
                 value.as_object().is_some_and(|fields| fields.values().all(Value::is_string))
             }
             Self::Json | Self::Record => value.is_object(),
-            Self::Address => value.as_str().is_some_and(http::is_address),
+            Self::Address => value.as_str().is_some_and(|text| http::check_address(text).is_ok()),
+            Self::Literal => value.as_str().is_some_and(|text| !text.is_empty() && !is_template(text)),
+            Self::Choice(choices) => value.as_str().is_some_and(|text| choices.contains(&text)),
+            Self::Flag => value.is_boolean(),
+            Self::Statuses => http::are_statuses(value),
+            Self::Places => http::are_places(value),
             Self::Name => value.as_str().is_some_and(|name| {
                 !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             }),
@@ -148,6 +174,16 @@ impl ParamType {
     /// True if a text is a mailbox or a template. A template is checked after rendering.
     fn may_be_mailbox(self, text: &str) -> bool {
         is_template(text) || if self == Self::Sender { sender(text).is_ok() } else { text.parse::<Mailbox>().is_ok() }
+    }
+
+    /// Returns what is wrong with a value from a flow file that this type does not accept, where more can be told than the
+    /// [description](Self::describe).
+    pub fn problem(self, value: &Value) -> Option<String> {
+        match (self, value) {
+            (Self::Address, Value::String(text)) => http::check_address(text).err().map(str::to_owned),
+            (Self::Choice(choices), _) => Some(format!("it may be {}", choices.join(", "))),
+            _ => None,
+        }
     }
 
     /// Returns a description for error messages.
@@ -161,20 +197,25 @@ impl ParamType {
             Self::Number => "a whole number from 0",
             Self::Table | Self::Selector => "a table of texts, such as { plan = \"pro\" }",
             Self::Json | Self::Record => "a table, such as { text = \"hi\", count = 1 }",
-            Self::Address => "an address such as \"https://host/path\", without user, password, dot segments and {{ }}",
+            Self::Address => "an address such as \"https://host/path\", without user, password and dot segments",
             Self::Name => "a name of a-z, 0-9 and _",
+            Self::Literal => "a text without {{ }}",
+            Self::Choice(_) => "one of a few texts",
+            Self::Flag => "true or false",
+            Self::Statuses => "a list of statuses such as [\"2xx\", \"404\"]",
+            Self::Places => "a table such as { text = \"choices.0.text\" }, each name with its place in the answer",
         }
     }
 }
 
 pub(super) const fn required(name: &'static str, shape: ParamType) -> Param {
-    Param { name, required: true, shape, variable: None }
+    Param { name, required: true, shape, variable: None, takes_secrets: false }
 }
 
 pub(super) const fn optional(name: &'static str, shape: ParamType) -> Param {
-    Param { name, required: false, shape, variable: None }
+    Param { name, required: false, shape, variable: None, takes_secrets: false }
 }
 
 pub(super) const fn optional_or(name: &'static str, shape: ParamType, variable: &'static str) -> Param {
-    Param { name, required: false, shape, variable: Some(variable) }
+    Param { name, required: false, shape, variable: Some(variable), takes_secrets: false }
 }

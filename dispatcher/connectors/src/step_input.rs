@@ -140,6 +140,8 @@ pub struct StepUse<'a> {
     pub flow: &'a str,
     /// Name of the step.
     pub step: &'a str,
+    /// Name of the operation.
+    pub operation: &'a str,
     /// Parameters of the step.
     pub params: &'a Map<String, Value>,
 }

@@ -108,7 +108,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     // Each endpoint allows 25 requests per second. The whole of a live account allows four times as many.
     default_quota: Some(DefaultQuota { limit: "20/s", is_assumed: false }),
     announces_limits: true,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("STRIPE_SECRET_KEY", "sk_test_rehearsal"), ("STRIPE_PRICE_ID", "price_rehearsal")],
     open: |environment, _| Ok(Arc::new(Stripe::from_environment(environment)?)),

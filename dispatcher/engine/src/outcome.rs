@@ -7,7 +7,7 @@ use usher_proto::Reason;
 
 use super::storable;
 
-/// A separate module, so that nothing but [`Effect::new`] can construct an effect.
+/// A separate module, so that nothing but [`Effect::new`] and [`Effect::with_answer`] can construct an effect.
 mod effect {
     use serde_json::{Value, json};
 
@@ -30,8 +30,18 @@ mod effect {
         /// answer may hold anything: control characters are replaced by their names (`\u{0}`), texts that are too long
         /// are cut, and a result that is too large is reduced to its id and `"cut": true`.
         pub fn new(id: impl AsRef<str>, more: Value) -> Self {
-            let id = storable::text(id.as_ref(), storable::LONGEST_ID);
-            let mut result = match storable::json(more) {
+            Self::of(id.as_ref(), storable::json(more))
+        }
+
+        /// As [`Effect::new`], with an answer whose texts later steps write on: their line feeds stay, and they are not cut. An
+        /// answer that is too large as a whole is reduced to its id and `"cut": true`.
+        pub fn with_answer(id: impl AsRef<str>, answer: Value) -> Self {
+            Self::of(id.as_ref(), storable::answer(answer))
+        }
+
+        fn of(id: &str, storable: Value) -> Self {
+            let id = storable::text(id, storable::LONGEST_ID);
+            let mut result = match storable {
                 fields @ Value::Object(_) => fields,
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => json!({}),
             };
@@ -187,6 +197,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_text_that_is_written_on_keeps_its_lines_and_its_length() {
+        let text = format!("Hello\r\n\tNell\u{0}\u{1b}[2J\n{}", "x".repeat(3000));
+        let effect = Effect::with_answer("id", json!({ "text": text, "deep": [{ "a": "b\nc" }] }));
+        let expected = format!("Hello\n Nell\\u{{0}}\\u{{1b}}[2J\n{}", "x".repeat(3000));
+        assert_eq!(effect.result, json!({ "text": expected, "deep": [{ "a": "b\nc" }], "id": "id" }));
+        let large = Effect::with_answer("id", json!({ "text": "x".repeat(17 * 1024) }));
+        assert_eq!(large.result, json!({ "cut": true, "id": "id" }));
+    }
 
     #[test]
     fn an_effect_is_storable_whatever_was_answered() {

@@ -31,19 +31,27 @@ pub fn text(text: &str, longest: usize) -> String {
 
 /// Returns the JSON with all its names and strings made storable.
 pub(super) fn json(mut value: Value) -> Value {
-    clean(&mut value, DEEPEST);
+    clean(&mut value, DEEPEST, |string| text(string, LONGEST_STRING));
     value
 }
 
-fn clean(value: &mut Value, levels: usize) {
+/// As [`json`], for an answer whose texts are to be written on, such as the text of a mail: line feeds stay, and no text is
+/// cut. The size of the whole is for the caller to bound.
+pub(super) fn answer(mut value: Value) -> Value {
+    let several_lines = |string: &str| visible::lines(&string.replace("\r\n", "\n").replace('\t', " ")).into_owned();
+    clean(&mut value, DEEPEST, several_lines);
+    value
+}
+
+fn clean(value: &mut Value, levels: usize, storable: impl Fn(&str) -> String + Copy) {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        Value::String(string) => *string = text(string, LONGEST_STRING),
+        Value::String(string) => *string = storable(string),
         Value::Array(_) | Value::Object(_) if levels == 0 => *value = Value::Null,
-        Value::Array(items) => items.iter_mut().for_each(|item| clean(item, levels - 1)),
+        Value::Array(items) => items.iter_mut().for_each(|item| clean(item, levels - 1, storable)),
         Value::Object(fields) => {
             for (name, mut field) in std::mem::take(fields) {
-                clean(&mut field, levels - 1);
+                clean(&mut field, levels - 1, storable);
                 fields.insert(text(&name, LONGEST_STRING), field);
             }
         }

@@ -57,6 +57,7 @@ pub(super) fn read(source: FlowSource) -> Result<Reading, Vec<Problem>> {
         remember: Vec::new(),
         settings: BTreeSet::new(),
         has_link: false,
+        takes_secrets: false,
         lines: Lines::default(),
     };
     let flow = checker.flow(document.as_table());
@@ -104,6 +105,8 @@ struct Checker<'a> {
     settings: BTreeSet<String>,
     /// True if the parameter that is being checked may contain the unsubscribe link.
     has_link: bool,
+    /// True if the parameter that is being checked may name secrets.
+    takes_secrets: bool,
     lines: Lines,
 }
 

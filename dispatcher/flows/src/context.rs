@@ -8,6 +8,7 @@ use minijinja::Value as Rendered;
 use minijinja::value::{Enumerator, Object};
 use serde_json::{Map, Value, json};
 use usher_clerk::{primary_email, primary_phone};
+use usher_connectors::{SECRETS, secret_placeholder};
 use usher_engine::Run;
 use usher_engine::field_diff::EMAIL;
 use usher_proto::Subject;
@@ -59,6 +60,8 @@ enum RootSource {
     Text(String),
     /// The name and data of this event.
     Event(Arc<Event>),
+    /// The secrets, each as a placeholder that the connector fills in when it sends the request.
+    Secrets,
     /// The user whom an event concerns, by the newest snapshot or else by the event.
     User { event: Arc<Event>, snapshot: Option<String> },
 }
@@ -68,6 +71,7 @@ impl Root {
         self.made.get_or_init(|| match &self.source {
             RootSource::Text(text) => SentJson::value(&SharedJson::of(Json::read(text).unwrap_or(Json::EMPTY))),
             RootSource::Event(event) => SentJson::value(&event_json(event)),
+            RootSource::Secrets => Rendered::from_object(SecretPlaces),
             RootSource::User { event, snapshot } => user(event, snapshot.as_deref()),
         })
     }
@@ -80,6 +84,16 @@ impl Object for Roots {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         Enumerator::Values(self.0.keys().map(|name| Rendered::from(*name)).collect())
+    }
+}
+
+/// The placeholders of all secrets. Values of secrets never come here.
+#[derive(Debug)]
+struct SecretPlaces;
+
+impl Object for SecretPlaces {
+    fn get_value(self: &Arc<Self>, name: &Rendered) -> Option<Rendered> {
+        Some(Rendered::from(secret_placeholder(name.as_str()?)))
     }
 }
 
@@ -176,6 +190,13 @@ impl Context {
     /// Sets the values of the variables that the flow names.
     pub(super) fn set_settings(&mut self, values: BTreeMap<String, String>) {
         self.set(SETTING, &json!(values));
+    }
+
+    /// Returns the context in which a parameter is rendered that may name secrets.
+    pub(super) fn with_secrets(&self) -> Self {
+        let mut context = self.clone();
+        context.set_source(SECRETS, RootSource::Secrets);
+        context
     }
 
     /// Sets the unsubscribe link of this mail.

@@ -242,9 +242,18 @@ impl Flow {
     pub fn uses(&self) -> impl Iterator<Item = (&str, StepUse<'_>)> {
         self.steps.iter().filter_map(|step| match &step.action {
             Action::Call(call) => {
-                Some((call.connector.as_str(), StepUse { flow: &self.name, step: &step.name, params: &call.params }))
+                let (flow, step, operation) = (self.name.as_str(), step.name.as_str(), call.operation.as_str());
+                Some((call.connector.as_str(), StepUse { flow, step, operation, params: &call.params }))
             }
             Action::Wait(_) => None,
+        })
+    }
+
+    /// Returns the names of the secrets that the steps name, each with the step.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, String)> {
+        self.uses().flat_map(|(_, used)| {
+            let names = usher_connectors::secrets_of(used.params);
+            names.into_iter().map(move |name| (used.step, name))
         })
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 mod json;
 
-use usher_connectors::ParamType;
+use usher_connectors::{AddressPart, ParamType, address_parts, data_placeholder};
 
 use super::context::Sight;
 use super::pieces::whole;
@@ -166,6 +166,26 @@ pub(super) fn evaluate_template(
     }
 }
 
+/// Renders an address, with a placeholder for each value of the event: the connector escapes it, and sees where it stands.
+fn render_address(place: &str, address: &str, context: &Context) -> Result<String, Unrenderable> {
+    // The check of flow files accepts no other address.
+    let Some(parts) = address_parts(address) else { return render_text(place, TEXT, address, context) };
+    let mut rendered = String::new();
+    for part in parts {
+        match part {
+            AddressPart::Literal(text) => rendered.push_str(text),
+            AddressPart::Fixed(expression) => {
+                rendered.push_str(&render_text(place, TEXT, &format!("{{{{ {expression} }}}}"), context)?);
+            }
+            AddressPart::Data(expression) => {
+                let value = render_text(place, TEXT, &format!("{{{{ {expression} }}}}"), context)?;
+                rendered.push_str(&data_placeholder(&value));
+            }
+        }
+    }
+    Ok(rendered)
+}
+
 /// Renders the parameters of a call, and `html` and `text` if it uses a template. A string that is rendered empty
 /// is omitted, or null as a [`ParamType::Id`] and in a [`ParamType::Record`] or a [`ParamType::Selector`]. A [`ParamType::Json`] is returned
 /// as JSON text.
@@ -204,8 +224,11 @@ fn render_those(
     let operation = usher_connectors::operation(&call.connector, &call.operation);
     let params = operation.map_or(&[][..], |operation| operation.params);
     for (name, value) in call.params.iter().filter(|(name, _)| those(name)) {
-        let shape = params.iter().find(|param| param.name == name).map_or(ParamType::Text, |param| param.shape);
+        let param = params.iter().find(|param| param.name == name);
+        let shape = param.map_or(ParamType::Text, |param| param.shape);
+        let with_secrets = param.filter(|param| param.takes_secrets).map(|_| context.with_secrets());
         let empty = (shape == ParamType::Id).then_some(Value::Null);
+        let context = with_secrets.as_ref().unwrap_or(context);
         if let Some(value) = render_value(name, value, shape, context)?.or(empty) {
             rendered.insert(name.clone(), value);
         }
@@ -222,6 +245,10 @@ fn render_value(
     let empty = matches!(shape, ParamType::Record | ParamType::Selector).then_some(Value::Null);
     Ok(match value {
         _ if shape == ParamType::Json => json::render(place, value, context)?.map(Value::String),
+        Value::String(text) if shape == ParamType::Address => {
+            let text = render_address(place, text, context)?;
+            (!text.is_empty()).then_some(Value::String(text))
+        }
         Value::String(text) => match whole(text).filter(|_| shape == ParamType::Record) {
             // The value keeps its type: a number stays a number, and a list or a table is passed on completely.
             Some(expression) => {

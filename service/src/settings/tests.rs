@@ -122,6 +122,34 @@ fn values_that_cannot_be_right_are_told_without_being_repeated() {
     }
 }
 
+#[test]
+fn a_flow_may_name_its_own_variables_as_secrets_and_none_of_ushers() {
+    for name in ["SLACK_URL", "LOOPS_API_KEY", "HUBSPOT_TOKEN", "A", "DISCORD_WEBHOOK_2"] {
+        assert_eq!(check_secret_name(name), Ok(()), "{name}");
+    }
+    for (name, why) in [
+        ("STRIPE_SECRET_KEY", "a setting of Usher's own"),
+        ("STRIPE_SECRET_KEY_STAGING", "a setting of Usher's own"),
+        ("DATABASE_URL", "a setting of Usher's own"),
+        ("HTTP_SIGNING_SECRET_BILLING", "a setting of Usher's own"),
+        ("RUST_LOG", "a setting of Usher's own"),
+        ("USHER_KAFKA_SASL_PASSWORD", "begin with USHER_"),
+        ("RESEND_OTHER_KEY", "begin with RESEND_"),
+        ("HTTP_QOUTA", "a misspelt setting"),
+        ("SLACK_URL_FILE", "name SLACK_URL"),
+        ("slack", "A-Z, 0-9 and _"),
+        ("", "A-Z, 0-9 and _"),
+        ("_A", "A-Z, 0-9 and _"),
+    ] {
+        let error = check_secret_name(name).expect_err(name);
+        assert!(error.contains(why), "{name}: {error}");
+    }
+    let environment = Environment::from_vars([("SLACK_URL", "https://x.test"), ("RESEND_API_KEY", "re_1234567")]);
+    assert_eq!(environment.secret("SLACK_URL"), Ok(Some("https://x.test".into())));
+    let error = environment.secret("RESEND_API_KEY").expect_err("a setting").to_string();
+    assert!(error.starts_with("RESEND_API_KEY: ") && !error.contains("re_1234567"), "{error}");
+}
+
 /// Returns the sources of the programs, without those of tests and of the list of settings.
 fn sources() -> Vec<String> {
     fn collect(folder: &Path, into: &mut Vec<String>) {

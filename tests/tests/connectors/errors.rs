@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+use usher_connectors::CallGate;
 use usher_engine::Cause::{Conflict, Throttled, Timeout, Unavailable};
 use usher_engine::{Cause, Outcome};
 use usher_proto::Reason::{self, Configuration, IdempotencyConflict, InvalidRequest, NotFound, QuotaExhausted};
+use usher_service::options::Environment;
 
 use super::log::assert_discreet;
 use super::server::{TestServer, answer};
-use super::subject::{ADDRESS, SUBJECTS, subject};
+use super::subject::{ADDRESS, KEY, SUBJECTS, prepare, subject};
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
@@ -204,6 +207,32 @@ async fn http() {
         (504, "", Ok(Unavailable)),
     ];
     check("http", body, status_alone, &rows).await;
+}
+
+/// A receiver that repeats what it was sent tells nothing of it to logs, errors and operators.
+#[tokio::test]
+async fn secrets_of_a_flow() {
+    const VALUE: &str = "key-LEAKYSECRET-1";
+    for status in [301, 400, 401, 429, 503] {
+        let echo = format!(r#"{{"message":"Bearer {VALUE} is not allowed","code":"{VALUE}"}}"#);
+        let server = TestServer::start(answer(status, &[], &echo)).await;
+        let connector =
+            subject("http").open_in(&Environment::from_vars([("ACME_KEY", VALUE)]).with("HTTP_BASE_URL", server.url()));
+        let secret = usher_connectors::secret_placeholder("ACME_KEY");
+        let params = json!({
+            "url": "https://acme.test/x", "headers": { "Authorization": format!("Bearer {secret}") },
+            "query": { "key": secret }, "body": json!({ "key": secret }).to_string(),
+        });
+        let request = prepare(&*connector, "request", &params, &Value::Null).unwrap();
+        let gate = CallGate::open();
+        let outcome = connector.attempt(&request, KEY, &gate).await;
+        assert!(server.requests()[0].contains(VALUE), "{:?}", server.requests());
+        assert_discreet(&outcome, &format!("{status}"));
+        let seen = gate.into_observed().answer.unwrap();
+        let message = seen.message.unwrap_or_default();
+        assert!(message.contains("[secret ACME_KEY]") && !message.contains(VALUE), "{message}");
+        assert_eq!(seen.name, None, "a name that is a secret is none");
+    }
 }
 
 #[tokio::test]

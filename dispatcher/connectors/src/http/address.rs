@@ -1,4 +1,4 @@
-//! Addresses that a flow may post to.
+//! Addresses that a flow may send requests to.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,8 @@ use reqwest::Url;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-use crate::{PrepareError, is_template, path};
+use crate::placeholder::{Pieces, SecretValues, TextPiece};
+use crate::{PrepareError, path};
 
 pub(super) const ALLOW_PLAIN: &str = "HTTP_ALLOW_PLAIN";
 
@@ -39,13 +40,45 @@ impl PlainHttp {
     }
 }
 
-/// True if a flow may use the text as an address.
-pub(crate) fn is_address(text: &str) -> bool {
-    let is_fit = |url: Url| {
-        let anonymous = url.username().is_empty() && url.password().is_none();
-        matches!(url.scheme(), "http" | "https") && url.has_host() && anonymous
-    };
-    !is_template(text) && path::is_unambiguous(text) && text.parse().is_ok_and(is_fit)
+/// Returns the address of a request. Data of an event become segments of its path, or parts of them; scheme, host and port
+/// come from the flow and from secrets alone.
+///
+/// # Errors
+///
+/// It is no address that a flow may use. The error never contains a part of it.
+pub(super) fn resolve(pieces: &Pieces, secrets: &SecretValues, plain_http: PlainHttp) -> Result<Url, PrepareError> {
+    let wrong = |why: &str| PrepareError(format!("url {why}"));
+    let mut text = String::new();
+    let mut has_path = false;
+    for piece in &pieces.0 {
+        match piece {
+            TextPiece::Text(literal) => text.push_str(literal),
+            TextPiece::Secret { secret } => text.push_str(secrets.get(secret).map(String::as_str).unwrap_or_default()),
+            TextPiece::Data { data } => {
+                let authority = text.split_once("://").map(|(_, rest)| rest);
+                if !has_path && !authority.is_some_and(|rest| rest.contains('/') && !rest.starts_with('/')) {
+                    return Err(wrong("would let an event choose where the request goes"));
+                }
+                if text.contains(['?', '#']) {
+                    return Err(wrong("has data of an event outside of its path"));
+                }
+                has_path = true;
+                let segment = path::part_of_segment(data)
+                    .ok_or_else(|| wrong("contains data that is empty or could be read as another path"))?;
+                text.push_str(&segment);
+            }
+        }
+    }
+    if !path::is_unambiguous(&text) {
+        return Err(wrong("is no address"));
+    }
+    let url = Url::parse(&text).map_err(|_| wrong("is no address"))?;
+    let is_anonymous = url.username().is_empty() && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !is_anonymous {
+        return Err(wrong("is no address of http:// or https://, without user and password"));
+    }
+    plain_http.check_scheme(&url)?;
+    Ok(url)
 }
 
 /// True if a host is this machine or in a private network, judged by its name or address alone.

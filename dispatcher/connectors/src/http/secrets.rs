@@ -7,12 +7,16 @@ use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::SPEC;
+use crate::placeholder::named_in;
 use crate::{PrepareError, StepUse};
 
 /// Secret for receivers for which a flow names no other. With the suffix `_NAME`, the secret of `secret = "name"`.
 pub(super) const SECRET: &str = "HTTP_SIGNING_SECRET";
 /// A valid secret that signs nothing.
 pub(crate) const REHEARSAL_SECRET: &str = "whsec_cmVoZWFyc2FsLXJlaGVhcnNhbC1yZWhlYXJzYWw=";
+
+/// A value that may be the whole address of a request, or a part of any text.
+const REHEARSAL_VALUE: &str = "https://rehearsal.invalid/secret";
 
 /// Secrets by name. The secret without a name has the empty name.
 pub(super) struct NamedSecrets(BTreeMap<String, Vec<SigningSecret>>);
@@ -42,10 +46,17 @@ pub(super) fn variable(secret: Option<&str>) -> String {
     secret.map_or_else(|| SECRET.to_owned(), |name| format!("{SECRET}_{}", name.to_ascii_uppercase()))
 }
 
-/// Returns the variables of the secrets that steps name, each step with its connector's name.
-pub(crate) fn named_secrets(uses: &[(&str, StepUse<'_>)]) -> impl Iterator<Item = String> {
+/// Returns variables for all secrets that steps name, with values that open nothing. `uses` are the steps, each with its
+/// connector's name.
+pub(crate) fn rehearsal_secrets(uses: &[(&str, StepUse<'_>)]) -> Vec<(String, &'static str)> {
     let of_ours = uses.iter().filter(|(connector, _)| *connector == SPEC.name);
-    of_ours.filter_map(|(_, used)| used.text("secret")).map(|secret| variable(Some(secret)))
+    let mut secrets = Vec::new();
+    for (_, used) in of_ours {
+        secrets.extend(used.text("secret").map(|name| (variable(Some(name)), REHEARSAL_SECRET)));
+        let named = used.params.values().flat_map(named_in);
+        secrets.extend(named.map(|name| (name, REHEARSAL_VALUE)));
+    }
+    secrets
 }
 
 /// Parses the secrets in a variable, separated by spaces. Both sign while one replaces another.

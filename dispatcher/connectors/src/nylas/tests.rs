@@ -121,7 +121,7 @@ async fn checked(grants: &str, from: Option<&str>, there: bool) -> Result<(), St
     let _stop = stop.drop_guard();
     let nylas = Nylas { base, ..connector(grants) };
     let params = from.map(|from| ("from".to_owned(), json!(from))).into_iter().collect();
-    let used = StepUse { flow: "welcome", step: "mail", params: &params };
+    let used = StepUse { flow: "welcome", step: "mail", operation: "send", params: &params };
     nylas.check(&[used]).await.map_err(|error| error.to_string())
 }
 
@@ -152,7 +152,7 @@ fn a_header_that_microsoft_may_drop_is_known_by_its_name() {
         (json!({ "\u{e4}": "1" }), Some("\u{e4}")),
     ] {
         let params = Map::from_iter([("headers".to_owned(), headers)]);
-        let used = StepUse { flow: "welcome", step: "mail", params: &params };
+        let used = StepUse { flow: "welcome", step: "mail", operation: "send", params: &params };
         assert_eq!(header_without_x(&used), expected);
     }
 }

@@ -22,6 +22,10 @@ fn post(line: &str) -> String {
     step(&format!("use = \"http.post\"\nurl = \"https://hooks.acme.test/x\"\n{line}"))
 }
 
+fn request(url: &str, line: &str) -> String {
+    step(&format!("use = \"http.request\"\nurl = \"{url}\"\n{line}"))
+}
+
 /// Returns the inputs, each as the text that is shown and the file.
 fn inputs() -> Vec<(String, String)> {
     let mut inputs = Vec::new();
@@ -59,6 +63,7 @@ fn inputs() -> Vec<(String, String)> {
         "to = \"{{ usr.email }}\"",
         "from = \"Acme hello@acme\"",
         "subject = \"\"",
+        "subject = \"{{ secret.LOOPS_KEY }}\"",
         "subject = \"{{ user.public_metadata.greeting }}\"",
         "subject = \"{{ user.first_name | lowercase }}\"",
         "subject = \"{{ user.first_name.upper() }}\"",
@@ -106,8 +111,41 @@ fn inputs() -> Vec<(String, String)> {
         "body = { text = \"new: {{ user }}\" }",
         "headers = { Authorization = \"x\" }",
         "secret = \"{{ user.id }}\"",
+        "method = \"PUT\"",
     ] {
         inputs.push((line.to_owned(), post(line)));
+    }
+    for line in [
+        "method = \"POTS\"",
+        "headers = { Authorization = \"Bearer {{ secret.LOOPS_KEY }}\" }",
+        "headers = { Authorization = \"{{ secret.STRIPE_SECRET_KEY }}\" }",
+        "headers = { Authorization = \"{{ secret.loops_key }}\" }",
+        "headers = { Authorization = \"{{ secret }}\" }",
+        "headers = { Authorization = \"{{ secret.LOOPS_KEY | trim }}\" }",
+        "text = \"{% if secret.LOOPS_KEY %}x{% endif %}\"",
+        "headers = { Content-Type = \"text/csv\" }",
+        "query = { page = 1 }",
+        "success_on = [200]",
+        "retry_on = \"6xx\"",
+        "answer = { text = \"{{ user.id }}\" }",
+        "sign = \"yes\"",
+        "idempotency_header = \"{{ user.id }}\"",
+        "form = { a = 1 }\nbody = { a = 1 }",
+        "method = \"GET\"\nbody = { a = 1 }",
+        "when = \"secret.LOOPS_KEY\"",
+        "on_unknown_outcome = \"dead_letter\"\ncontent_type = \"text/csv\"\ntext = \"a,b\"",
+    ] {
+        inputs.push((line.to_owned(), request("https://api.acme.test/x", line)));
+    }
+    for url in [
+        "https://api.acme.test/users/{{ user.id }}",
+        "https://api.acme.test/users?id={{ user.id }}",
+        "https://{{ user.public_metadata.host }}/x",
+        "{{ secret.ACME_URL }}",
+        "{{ secret.ACME_URL }}{{ user.id }}",
+        "https://api.acme.test/{% if user.id %}x{% endif %}",
+    ] {
+        inputs.push((format!("url = \"{url}\""), request(url, "")));
     }
     for lines in [
         "use = \"http.post\"\nurl = \"$SLACK_URL\"",

@@ -29,8 +29,8 @@ const CALL_KEYS: [&str; 10] = [
 
 /// Keys that users expect but that do not exist, each with an explanation.
 const NOT_THERE: [(&str, &str); 6] = [
-    ("headers", "no headers of a flow's own are sent"),
-    ("method", "it is always a POST"),
+    ("headers", "http.request sends headers of a flow's own"),
+    ("method", "http.request has one; http.post is always a POST"),
     ("cc", "one mail goes to those in to"),
     ("bcc", "one mail goes to those in to"),
     ("attachments", "mails have no attachments"),
@@ -45,9 +45,9 @@ const NEEDS_WITHIN: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_NAME: usize = 64;
 
 /// Returns the default decision after an unknown outcome.
-fn default_on_unknown_outcome(connector: &str) -> OnUnknownOutcome {
+fn default_on_unknown_outcome(connector: &str, operation: &str) -> OnUnknownOutcome {
     match usher_connectors::spec(connector) {
-        Some(spec) if spec.repeats_unknown_outcomes => OnUnknownOutcome::Send,
+        Some(spec) if spec.repeats_unknown_outcomes.contains(&operation) => OnUnknownOutcome::Send,
         _ => OnUnknownOutcome::DeadLetter,
     }
 }
@@ -174,6 +174,7 @@ impl Checker<'_> {
         for param in operation.params {
             // The link is built for its recipient, who must be known first.
             self.has_link = marketing.is_some() && !operation.writes_to.contains(&param.name);
+            self.takes_secrets = param.takes_secrets;
             match table.get(param.name) {
                 Some(item) => match self.param(param, item, earlier) {
                     Ok(value) => {
@@ -193,6 +194,7 @@ impl Checker<'_> {
                 None => {}
             }
         }
+        self.takes_secrets = false;
         self.has_link = marketing.is_some();
         let template = self.template(table, operation, earlier);
         self.has_link = false;
@@ -205,7 +207,7 @@ impl Checker<'_> {
             marketing,
             needs: self.needs(table, earlier),
             timeout: self.timeout(table),
-            on_unknown_outcome: self.on_unknown_outcome(table, connector),
+            on_unknown_outcome: self.on_unknown_outcome(table, connector, operation.name),
             for_deleted: self.flag(table, "for_deleted"),
         })
     }
@@ -252,8 +254,10 @@ impl Checker<'_> {
         timeout
     }
 
-    fn on_unknown_outcome(&mut self, table: &dyn TableLike, connector: &str) -> OnUnknownOutcome {
-        let Some(item) = table.get("on_unknown_outcome") else { return default_on_unknown_outcome(connector) };
+    fn on_unknown_outcome(&mut self, table: &dyn TableLike, connector: &str, operation: &str) -> OnUnknownOutcome {
+        let Some(item) = table.get("on_unknown_outcome") else {
+            return default_on_unknown_outcome(connector, operation);
+        };
         match item.as_str() {
             Some("send") => return OnUnknownOutcome::Send,
             Some("dead_letter") => {}
@@ -278,7 +282,7 @@ impl Checker<'_> {
                 (None, true) => {
                     let connectors: Vec<&str> = usher_connectors::CONNECTORS.iter().map(|spec| spec.name).collect();
                     format!(
-                        "; there are {}; who takes JSON, such as Slack, is reached by http.post to its address",
+                        "; there are {}; any other HTTP API, such as Slack's, is reached by http.request",
                         connectors.join(", ")
                     )
                 }

@@ -76,8 +76,11 @@ fn mismatch(param: &Param, value: &Value) -> String {
             format!("{name} is a text: write \"{value}\"")
         }
         (ParamType::Address, Value::String(text)) if text.contains('$') => {
-            format!("{name} is {}; variables are not read here: it stands in the flow as it is", param.shape.describe())
+            format!("{name} is {}; a variable is written {{{{ secret.NAME }}}}", param.shape.describe())
         }
-        _ => format!("{name} is {}", param.shape.describe()),
+        _ => match param.shape.problem(value) {
+            Some(problem) => format!("{name}: {problem}"),
+            None => format!("{name} is {}", param.shape.describe()),
+        },
     }
 }

@@ -2,9 +2,11 @@
 //! of other languages.
 
 use minijinja::{Environment, Error};
+use usher_connectors::SECRETS;
 
 use super::super::context::{BEFORE, EVENT, REMEMBERED, ROOTS, UNSUBSCRIBE_URL};
 use super::super::flow_settings::{self, SETTING};
+use super::super::lexer::{Region, regions};
 use super::super::pieces::{Piece, blocks, pieces};
 use super::super::problem::{nearest, suggestion};
 use super::{Checker, Place};
@@ -192,7 +194,9 @@ impl Checker<'_> {
             let mut parts = name.split('.');
             let root = parts.next().unwrap_or_default();
             let next = parts.next();
-            if !roots.contains(&root) {
+            if root == SECRETS {
+                self.secret(place, text, name);
+            } else if !roots.contains(&root) {
                 let hint = if NOTHING.contains(&root) {
                     "; write none".to_owned()
                 } else if REMEMBERED.contains(&root) {
@@ -232,6 +236,31 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks the use of a secret: it stands by itself, because only its place is known when a text is rendered.
+    fn secret(&mut self, place: &Place, text: &str, name: &str) {
+        let variable = usher_connectors::secret_name(name).unwrap_or_default();
+        let stands_alone = |region: &Region| {
+            let inside = text[region.range.clone()].trim();
+            let names_it =
+                pieces(inside).iter().any(|piece| matches!(piece, Piece::Path(parts) if parts[0] == SECRETS));
+            !names_it || (region.is_printed && usher_connectors::secret_name(inside).is_some_and(is_plain))
+        };
+        let message = if !self.takes_secrets {
+            "secret is known only in url, query, headers, basic_auth, body, form and text of http.request, and in url and \
+             body of http.post"
+                .to_owned()
+        } else if let Err(why) = usher_service::settings::check_secret_name(variable) {
+            format!("{name}: {why}")
+        } else if !regions(text).iter().all(stands_alone) {
+            format!(
+                "{name} stands by itself, {{{{ {name} }}}}, without filters and conditions: its value is not known yet"
+            )
+        } else {
+            return;
+        };
+        self.note(place, message);
+    }
+
     /// Checks an expression that can access the event only.
     pub(super) fn expression_on_event(&mut self, place: &Place, key: &str, text: &str) {
         let environment = self.environment;
@@ -252,6 +281,11 @@ impl Checker<'_> {
 /// Returns the parser's message, without the name that it gives to an unnamed text.
 fn syntax(error: &Error) -> String {
     error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
+}
+
+/// True if the text is one name.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 fn is_known(environment: &Environment<'_>, name: &str, kind: &str) -> bool {

@@ -16,7 +16,11 @@ fn everywhere(operation: &usher_connectors::Operation, text: &str) -> String {
         }
         ParamType::Texts | ParamType::Mailboxes => format!("[\"{text}\"]"),
         ParamType::Address => "\"https://a.test/x\"".to_owned(),
-        ParamType::Name => "\"billing\"".to_owned(),
+        ParamType::Name | ParamType::Literal => "\"billing\"".to_owned(),
+        ParamType::Choice(choices) => format!("\"{}\"", choices[0]),
+        ParamType::Flag => "true".to_owned(),
+        ParamType::Statuses => "[\"2xx\"]".to_owned(),
+        ParamType::Places => "{ a = \"b\" }".to_owned(),
         ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Sender | ParamType::Email => {
             format!("\"{text}\"")
         }
@@ -290,4 +294,32 @@ fn an_id_that_comes_out_empty_is_null_and_selects_nothing_else() {
     let context = Context::of(json!({ "user": { "public_metadata": {} } }));
     let rendered = render(&flow, call, &context).expect("it renders");
     assert_eq!(Value::Object(rendered), json!({ "customer": null }), "an empty address is left out");
+}
+
+#[test]
+fn a_secret_is_rendered_as_its_place_and_data_in_an_address_apart_from_it() {
+    let toml = r#"
+on = ["clerk/user.updated"]
+[[step]]
+use = "http.request"
+url = "https://a.test/{{ secret.SLACK_PATH }}/users/{{ user.id }}/{{ user.first_name | lower }}"
+headers = { Authorization = "Bearer {{ secret.LOOPS_KEY }}" }
+body = { key = "{{ secret.LOOPS_KEY }}", id = "{{ user.id }}" }
+"#;
+    let source =
+        FlowSource { name: "test".into(), file: "test.toml".into(), toml: toml.into(), templates: BTreeMap::new() };
+    let flow = Flow::read(source).expect("it can run");
+    let super::super::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
+    let hostile = "{{ secret.LOOPS_KEY }}";
+    let context = Context::of(json!({ "user": { "id": hostile, "first_name": "A/B" } }));
+    let rendered = render(&flow, call, &context).expect("it renders");
+    let secret = usher_connectors::secret_placeholder;
+    let data = usher_connectors::data_placeholder;
+    let url = format!("https://a.test/{}/users/{}/{}", secret("SLACK_PATH"), data(hostile), data("a/b"));
+    assert_eq!(rendered["url"], url);
+    assert_eq!(rendered["headers"]["Authorization"], format!("Bearer {}", secret("LOOPS_KEY")));
+    let body = serde_json::from_str::<Value>(rendered["body"].as_str().expect("a text")).expect("JSON");
+    assert_eq!(body, json!({ "key": secret("LOOPS_KEY"), "id": hostile }));
+    let error = evaluate("secret.LOOPS_KEY", &context).expect_err("not known elsewhere");
+    assert_eq!(error.what, "there is no secret");
 }

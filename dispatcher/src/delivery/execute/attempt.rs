@@ -34,7 +34,7 @@ impl StepExecutor {
         if step_call.run.request.is_none() || step_call.run.claimed.is_some() {
             return None;
         }
-        let recognised = match step_call.connector.idempotency() {
+        let recognised = match step_call.connector.idempotency_of(request) {
             Idempotency::Natural => true,
             Idempotency::KeyFor(life) => {
                 step_call.run.tries.first_sent_at.is_some_and(|asked| clock::now().since(asked) < life)

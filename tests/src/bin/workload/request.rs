@@ -61,7 +61,8 @@ pub(crate) fn work(flow: &str, times: usize) -> Work {
         FlowSource { name: "flow".into(), file: "flow.toml".into(), toml: flow.to_owned(), templates: BTreeMap::new() };
     let flow = Arc::new(Flow::read(source).expect("a flow"));
     let Action::Call(call) = &flow.steps[0].action else { panic!("the step calls a connector") };
-    let step = StepUse { flow: &flow.name, step: &flow.steps[0].name, params: &call.params };
+    let step =
+        StepUse { flow: &flow.name, step: &flow.steps[0].name, operation: &call.operation, params: &call.params };
     let connectors = usher_connectors::for_rehearsal(&[(&call.connector, step)]).expect("connectors");
 
     let folder = tempfile::tempdir().expect("a folder");
