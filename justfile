@@ -36,6 +36,10 @@ signups *options:
 backlog *options:
     USHER_BACKLOG="${USHER_BACKLOG:-1000000}" cargo test --locked --release --test backlog {{ options }} -- --ignored --test-threads 1
 
+# A million runs that wait in Postgres and a hundred thousand in SQLite: what they cost, and whether 10,000 of a minute go out in it
+waiting *options:
+    cargo test --locked --release --test waiting {{ options }} -- --ignored --test-threads 1
+
 # How fast and how lean it is beside others, in ratios from one run; wants `services`. `--quick` shows that it works
 bench *options:
     cargo run --locked --release -p usher-bench -- {{ options }}

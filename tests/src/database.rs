@@ -59,6 +59,13 @@ impl OwnDatabase {
         sqlx::query_scalar(sql).bind(&self.name).fetch_one(&mut connection).await.expect("Postgres counts")
     }
 
+    /// Returns the number of rows that its indexes and tables have returned so far, as the server has counted them.
+    pub async fn rows_read(&self) -> i64 {
+        let mut connection = sqlx::PgConnection::connect(&self.server).await.expect("Postgres answers");
+        let sql = "SELECT tup_returned FROM pg_stat_database WHERE datname = $1";
+        sqlx::query_scalar(sql).bind(&self.name).fetch_one(&mut connection).await.expect("Postgres counts")
+    }
+
     /// Drops the database and terminates connections that still use it.
     pub async fn remove(self) {
         self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;

@@ -150,11 +150,32 @@ impl Program {
 
     /// Returns the peak resident memory so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Returns the present resident memory, in bytes.
+    pub fn resident_memory(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let pid = self.pid().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its high water mark");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("its memory");
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("kilobytes");
         kilobytes * 1024
+    }
+
+    /// Returns the time that its living threads have run on a processor.
+    pub fn processor_time(&self) -> Duration {
+        let pid = self.pid().expect("it runs");
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("Linux tells");
+        let of = |task: std::fs::DirEntry| -> Option<u64> {
+            // A thread may have ended since.
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse().ok()
+        };
+        Duration::from_nanos(tasks.flatten().filter_map(of).sum())
     }
 
     /// Returns the exit status, or `None` while the process runs.

@@ -278,6 +278,11 @@ impl TestEnv {
         }
     }
 
+    /// Returns the number of rows that the store has returned so far. Panics if the store is a file.
+    pub async fn rows_read(&self) -> i64 {
+        self.database.as_ref().expect("a database of its own").rows_read().await
+    }
+
     /// Returns the number of transactions of the store so far. Panics if the store is a file.
     pub async fn transactions(&self) -> i64 {
         self.database.as_ref().expect("the store is a server").transactions().await

@@ -19,7 +19,7 @@ pub(super) async fn heads(database: &Database, flow: &str, of: &HeadsQuery) -> R
     let (position, event) = of.after.as_ref().map_or((i64::MIN, ""), |(position, event)| (*position, event.as_str()));
     let sql = format!(
         "SELECT {RUN_COLUMNS} FROM usher_open_run r \
-         WHERE flow = $1 AND partition = $3 AND state IN ('queued', 'running') \
+         WHERE flow = $1 AND partition = $3 AND state IN ('queued', 'running') AND wakes_at IS NULL \
            AND (position, event_ref) > ($4, $5) AND (destination IS NULL OR destination NOT IN ({})) AND NOT {} \
          ORDER BY position, event_ref LIMIT $6",
         database.dialect.texts(),

@@ -55,12 +55,12 @@ pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room", "0014_story",
-        "0015_console", "0016_trouble", "0018_redrive"),
+        "0015_console", "0016_trouble", "0018_redrive", "0021_waits"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due",
         "0014_story",
-        "0015_console", "0016_trouble", "0018_redrive"),
+        "0015_console", "0016_trouble", "0018_redrive", "0021_waits"),
     history: "usher_store_migrations",
 };
 

@@ -106,7 +106,7 @@ impl Admitting<'_> {
         let rows = fenced(news, |(_, newest)| newest.batch).text("of", |(subject, _)| subject.as_str());
         rows.query(self.dialect, vec![self.flow.into()], |rows| {
             format!(
-                "UPDATE usher_open_run AS o SET state = 'queued' FROM {rows} \
+                "UPDATE usher_open_run AS o SET state = 'queued', wakes_at = NULL FROM {rows} \
                  WHERE o.subject = r.of AND o.flow = $1 AND o.state = 'waiting' AND o.awaits_news = 1 AND {} \
                  RETURNING {RUN_COLUMNS}",
                 FENCE
