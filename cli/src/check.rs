@@ -1,5 +1,7 @@
 //! `usher check`: reports every problem of flow files, before anything is started.
 
+mod against_store;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -25,7 +27,10 @@ pub(crate) struct CheckArguments {
     /// flow.
     #[arg(long)]
     start: bool,
-    /// Location of the store, for --start.
+    /// Also report how many runs are on which version of each flow, and which would be stranded with these files.
+    #[arg(long)]
+    against_store: bool,
+    /// Location of the store, for --start and --against-store.
     #[command(flatten)]
     place: StoreLocation,
     /// Address of the log, for --start, if it is not in the data directory: `kafka://host:9092` or `sqlite:PATH`.
@@ -60,6 +65,13 @@ pub(crate) async fn run(arguments: &CheckArguments, environment: &Environment) -
             }
             Err(found) => problems.extend(found.iter().map(ToString::to_string)),
         }
+    }
+    if arguments.paths.is_empty() && problems.is_empty() {
+        problems.extend(Flow::same_by_former_name(&flows).map(|problem| problem.to_string()));
+    }
+    if arguments.against_store {
+        let store = arguments.place.store().await?;
+        problems.extend(against_store::report(&store, &flows, arguments.paths.is_empty()).await?);
     }
     if arguments.start {
         problems.extend(start_problems(arguments, environment, &flows).await?);
@@ -104,7 +116,10 @@ async fn start_problems(
     let watermarks = log.watermarks(&topic).await.with_context(|| address.to_string())?;
     let mut problems = Vec::new();
     for flow in flows {
-        let places = store.places(&flow.name).await?;
+        let mut places = store.places(&flow.name).await?;
+        if let (Some(was), true) = (&flow.was, places.is_empty()) {
+            places = store.places(was).await?;
+        }
         let committed = log.committed(&layout.topics.group(&flow.name), &topic).await?;
         let problem = watermarks.iter().find_map(|(partition, marks)| {
             let known = Known {
@@ -118,7 +133,8 @@ async fn start_problems(
     }
     for (flow, runs) in store.under_way().await? {
         // Only all files of a folder say which flows are gone.
-        if arguments.paths.is_empty() && !flows.iter().any(|known| known.name == flow) {
+        let is_known = |known: &Flow| known.name == flow || known.was.as_ref() == Some(&flow);
+        if !arguments.against_store && arguments.paths.is_empty() && !flows.iter().any(is_known) {
             let runs = if runs == 1 { "1 run waits".to_owned() } else { format!("{runs} runs wait") };
             output::line(&format!("warning: flow {flow} has no good file: {runs} until it is back under that name"))?;
         }

@@ -45,6 +45,7 @@ impl FlowFiles {
                 Err(found) => problems.extend(found.iter().map(ToString::to_string)),
             }
         }
+        problems.extend(Flow::same_by_former_name(&flows).map(|problem| problem.to_string()));
         if problems.is_empty() { Ok(flows) } else { Err(ConfigError(problems.join("\n"))) }
     }
 }

@@ -76,6 +76,8 @@ pub struct Flow {
     pub expires_if: Option<String>,
     /// Names of the fields of subjects that the flow stores, to determine which of them an event changes.
     pub remember: Vec<String>,
+    /// The former name of the flow, whose runs, positions and pause it takes over; `None` if it always had this one.
+    pub was: Option<String>,
     /// The retry policy for failed attempts.
     pub retry: RetryPolicy,
     /// The variables of the environment that the flow names.
@@ -223,6 +225,22 @@ impl Flow {
         }
         let rehearsal::Findings { errors, warnings } = rehearsal::rehearse(&flow, &lines);
         if errors.is_empty() { Ok(Self { warnings, ..flow }) } else { Err(errors) }
+    }
+
+    /// Returns a problem if two flows are the same one by their former names: `was` names a flow that has a file, or two flows name
+    /// the same.
+    pub fn same_by_former_name(flows: &[Self]) -> Option<Problem> {
+        flows.iter().enumerate().find_map(|(at, flow)| {
+            let was = flow.was.as_ref()?;
+            let has_file = flows.iter().any(|other| other.name == *was);
+            let twin = flows[..at].iter().find(|other| other.was.as_ref() == Some(was));
+            let why = match twin {
+                Some(other) => format!("{} has the same former name", other.name),
+                None if has_file => "a flow of that name has a file: one of the two goes on with its runs".to_owned(),
+                None => return None,
+            };
+            Some(Problem { file: flow.source.file.clone(), line: 1, message: format!("was = \"{was}\": {why}") })
+        })
     }
 
     /// Returns the connector that a step uses; `None` for a wait and for an index beyond the last step.

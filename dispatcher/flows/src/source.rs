@@ -21,10 +21,13 @@ pub struct FlowSource {
 }
 
 impl FlowSource {
-    /// Returns a digest of the flow's text and of all templates, which together determine the behaviour of a run.
+    /// Returns a digest of the flow's name, its text and all templates, which together determine the behaviour of a run. The
+    /// name belongs to them, because idempotency keys begin with the name under which a run began.
     pub fn version(&self) -> String {
         let mut hash = Sha256::new();
-        for part in std::iter::once(&self.toml).chain(self.templates.iter().flat_map(|(name, text)| [name, text])) {
+        for part in
+            [&self.name, &self.toml].into_iter().chain(self.templates.iter().flat_map(|(name, text)| [name, text]))
+        {
             hash.update(part.len().to_le_bytes());
             hash.update(part);
         }

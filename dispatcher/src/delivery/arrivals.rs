@@ -1,6 +1,6 @@
 //! Interpretation of the log's records for a flow.
 
-use usher_engine::arrival::{Arrival, RefusedRecord};
+use usher_engine::arrival::{Arrival, Command, RefusedRecord};
 use usher_flows::Flow;
 use usher_proto::{Event, Offset, Reason, Record, headers};
 
@@ -51,7 +51,7 @@ fn meaning_of(flow: &Flow, offset: Offset, record: Record) -> Meaning {
         remember: snapshot.as_ref().and_then(|snapshot| flow.remembers(snapshot)),
         snapshot,
         expires_at: flow.expires_at(&event),
-        command: orders::read(&event, &flow.name),
+        command: command(flow, &event),
         suppression,
         event,
         verdict: None,
@@ -59,6 +59,11 @@ fn meaning_of(flow: &Flow, offset: Offset, record: Record) -> Meaning {
     let told = arrival.snapshot.is_some() || arrival.command.is_some() || arrival.suppression.is_some();
     let means_something = arrival.starts || arrival.cancels || told;
     if means_something { Meaning::Arrival(Box::new(arrival)) } else { Meaning::Nothing }
+}
+
+/// Returns the command that an event carries for this flow, by its present name or the one that it had when the command was given.
+fn command(flow: &Flow, event: &Event) -> Option<Command> {
+    orders::read(event, &flow.name).or_else(|| orders::read(event, flow.was.as_deref()?))
 }
 
 /// Reads the event from a record. The error is the reason why the record holds no event that a store could take.

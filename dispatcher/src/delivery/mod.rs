@@ -33,8 +33,8 @@ pub use first_claims::first_claims;
 use housekeeping::{HalfRetentionOffsets, KeptFlow, Pruner, SharedHousekeeper};
 use lag::LagReporter;
 use opening::{
-    StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, warn_ignored_params,
-    warn_orphaned_runs,
+    StartError, ensure, keep_flow, open_connectors, open_database, open_store, retry_until_ready, take_over_names,
+    warn_ignored_params, warn_orphaned_runs,
 };
 use prometheus::Registry;
 use quotas::Quotas;
@@ -149,6 +149,9 @@ impl Dispatcher {
             return Ok(());
         };
         let reader = SqlStore::reader(database.clone());
+        if retry_until_ready(&stop, || take_over_names(&reader, &outage, &config)).await?.is_none() {
+            return Ok(());
+        }
         if retry_until_ready(&stop, || warn_orphaned_runs(&reader, &config.known_flows, &metrics)).await?.is_none() {
             return Ok(());
         }

@@ -11,9 +11,9 @@ use usher_engine::account;
 use usher_eventlog::{Creation, Log};
 use usher_flows::Flow;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
-use usher_service::{ConfigError, Readiness, exit};
+use usher_service::{ConfigError, Readiness, clock, exit};
 use usher_sql::{Database, DatabaseAddress, Outage, Tables};
-use usher_store::{FlowStore, SqlStore, Store, StoreError};
+use usher_store::{FlowStore, RenameResult, SqlStore, Store, StoreError};
 
 use super::ASK_AGAIN;
 use super::error::DispatcherError;
@@ -171,6 +171,56 @@ pub(super) async fn keep_flow(store: &dyn FlowStore, outage: &Outage, flow: &Flo
     };
     outage.record_failure(error.fault(), &error.to_string()).await;
     Err(StartError::Said)
+}
+
+/// Lets each flow that is renamed take over what it has done under its former name, and refuses flows whose name another flow has
+/// given up, unless that one has a file here: then the name is free again.
+pub(super) async fn take_over_names(
+    store: &SqlStore,
+    outage: &Outage,
+    config: &DispatcherConfig,
+) -> Result<(), StartError> {
+    let taken = async {
+        for flow in &config.flows {
+            let Some(was) = &flow.was else { continue };
+            match store.rename_flow(was, &flow.name, clock::now()).await? {
+                RenameResult::Renamed { open_runs } => {
+                    tracing::info!(flow = flow.name, was, open_runs, "flow renamed: it goes on where it was");
+                }
+                RenameResult::Already | RenameResult::Unknown => {}
+                RenameResult::Taken => {
+                    let why = format!(
+                        "was = \"{was}\": {} has read the log under its own name already, so it cannot go on where {was} was; \
+                         leave was out",
+                        flow.name
+                    );
+                    return Ok(Some(ConfigError::new(&flow.source.file, why)));
+                }
+            }
+        }
+        for former in store.former_names().await? {
+            if !config.flows.iter().any(|flow| flow.name == former.was) {
+                continue;
+            }
+            if !config.known_flows.contains(&former.flow) {
+                let why = format!(
+                    "flow {} is called {} since {}: these flow files are of before",
+                    former.was, former.flow, former.at
+                );
+                return Ok(Some(ConfigError::new("USHER_FLOWS", why)));
+            }
+            store.free_name(&former.was).await?;
+        }
+        Ok::<_, StoreError>(None)
+    };
+    match taken.await {
+        Ok(None) => Ok(()),
+        Ok(Some(error)) => Err(StartError::Lasting(error.into())),
+        Err(error) => {
+            outage.record_failure(error.fault(), &error.to_string()).await;
+            Err(StartError::Said)
+        }
+    }
 }
 
 /// Warns about flows that have unfinished runs and no file. The runs wait until the file is back.

@@ -79,14 +79,17 @@ fn account(batch: &Batch, run: &EventRef) -> Option<String> {
 impl Taker<'_> {
     /// Takes up a dead run. Its effects stay done. If the outcome of its last attempt is unknown, exactly that request is
     /// repeated under its key. Otherwise the next request is a new one under a new key. A run that has done nothing yet
-    /// continues with the current version of the flow, in which the operator may have fixed it.
+    /// continues with the current version of the flow, in which the operator may have fixed it; unless the key is to be kept
+    /// and the flow has been renamed since, because the name in the key is that of the version.
     async fn redrive(self, deaths: u32) -> Result<CommandResult, StoreError> {
+        let to_present =
+            "o.step = 0 AND (o.request IS NULL OR NOT EXISTS (SELECT 1 FROM usher_renamed n WHERE n.flow = $1))";
         let how = TakenUp {
             set: &[
                 ("letter", "2"),
                 ("generation", "CASE WHEN o.request IS NULL THEN o.generation + 1 ELSE o.generation END"),
-                ("flow_version", "CASE WHEN o.step = 0 THEN $6 ELSE o.flow_version END"),
-                ("destination", "CASE WHEN o.step = 0 THEN $7 ELSE o.destination END"),
+                ("flow_version", &format!("CASE WHEN {to_present} THEN $6 ELSE o.flow_version END")),
+                ("destination", &format!("CASE WHEN {to_present} THEN $7 ELSE o.destination END")),
             ],
             which: "o.event_ref = $3 AND o.state = 'dead' AND o.deaths = $8",
         };

@@ -18,6 +18,7 @@ mod quota;
 mod redrive;
 mod refused;
 mod remember;
+mod rename;
 mod rows;
 mod seek;
 mod sql_store;
@@ -35,6 +36,7 @@ pub use operate::{ActionRecord, ReplicaPause};
 pub use prune::MendedHorizon;
 pub use redrive::{NewRedrive, RedriveCame, RedriveCounts, RedriveRecord, RedriveRow};
 pub use refused::RefusedRow;
+pub use rename::{FormerName, RenameResult};
 pub use sql_store::SqlStore;
 pub use story::{AttemptMessage, AttemptRecord, CANCELLED, StoryCause};
 pub use suppression::{MailRecipients, SuppressionRecord};
@@ -47,7 +49,7 @@ use usher_sql::{MigrationError, SqlError, Tables};
 pub use views::{
     AccountShares, BoundedCount, CommandRow, DeadLetterCursor, DeadLetterQuery, DeadLetterRow, EventCursor, EventPage,
     EventQuery, EventRow, FlowCounts, FlowPosition, FlowVersion, PauseRecord, QuotaUse, RecentRuns, RunCell,
-    RunContent, RunMark, RunTargetRow, SCAN, SubjectRow,
+    RunContent, RunMark, RunTargetRow, SCAN, StandingRuns, SubjectRow,
 };
 
 /// The tables of the store.
@@ -70,6 +72,14 @@ pub enum StoreError {
     /// Another replica owns the partition now; nothing was written.
     #[error("partition {0} belongs to somebody else now")]
     Fenced(Partition),
+    /// The flow has another name now, under which another process works on it; nothing was written.
+    #[error("flow {was} is called {now} by now: this process has flow files of before")]
+    Renamed {
+        /// The former name.
+        was: String,
+        /// The present name.
+        now: String,
+    },
     /// The store was laid out for another number of partitions.
     #[error(
         "the store was laid out for {found} partitions but USHER_PARTITIONS says {wanted}: changing the number moves \
@@ -102,7 +112,7 @@ impl StoreError {
             // A lost partition is not given back, and an unreadable row stays unreadable. Both are retried all the
             // same, because a person may fix them.
             Self::Fenced(_) | Self::Unreadable(_) => DatabaseFault::Transient,
-            Self::PartitionCount { .. } => DatabaseFault::NeedsOperator,
+            Self::PartitionCount { .. } | Self::Renamed { .. } => DatabaseFault::NeedsOperator,
             Self::Damaged(_) => DatabaseFault::Damaged,
             Self::Database(error) => DatabaseFault::of(error),
             Self::Migration(error) => DatabaseFault::of_migration(error),

@@ -15,7 +15,7 @@ pub struct ActionRecord {
     pub at: Timestamp,
     /// The operator.
     pub who: String,
-    /// The action: redrive, cancel, rerun, pause, resume, seek or move.
+    /// The action: redrive, cancel, rerun, pause, resume, seek, move or rename.
     pub what: String,
     /// Its first result: queued, cancelled, done or nothing.
     pub came: String,

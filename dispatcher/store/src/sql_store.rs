@@ -84,6 +84,8 @@ impl RunStore for SqlStore {
         // In one order everywhere, so that two replicas that take over at once do not deadlock.
         let mut partitions = partitions.to_vec();
         partitions.sort_unstable();
+        query(super::rename::hold_names(self.database.dialect, false)).execute(writing.connection()).await?;
+        super::rename::refuse_former_name(writing.connection(), flow).await?;
         let sql = "SELECT CAST(m.value AS BIGINT), \
                      (SELECT count(*) FROM usher_ownership o WHERE o.flow = $1 AND o.frontier IS NOT NULL \
                         AND o.partition < CAST(m.value AS BIGINT)) \

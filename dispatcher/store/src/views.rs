@@ -9,6 +9,7 @@ mod events;
 mod newest;
 mod people;
 mod replay;
+mod standing;
 mod status;
 mod targets;
 
@@ -19,6 +20,7 @@ pub use events::{EventCursor, EventPage, EventQuery, EventRow, RunCell};
 pub use newest::RunMark;
 pub use people::SubjectRow;
 use serde::Serialize;
+pub use standing::StandingRuns;
 pub use status::{AccountShares, FlowPosition, QuotaUse};
 pub use targets::{CommandRow, RunTargetRow};
 

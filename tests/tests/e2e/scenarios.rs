@@ -31,6 +31,7 @@ mod outages;
 mod records;
 mod refusals;
 mod refused;
+mod renamed;
 mod settings;
 mod shells;
 mod state;

@@ -67,6 +67,7 @@ mod pauses;
 mod plans;
 mod pooler;
 mod redrives;
+mod rename;
 mod story;
 mod together;
 mod told;

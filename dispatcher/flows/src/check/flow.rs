@@ -12,7 +12,7 @@ use super::super::problem::suggestion;
 use super::super::{Flow, FlowSettings, Pattern};
 use super::{Checker, Place};
 
-pub(super) const FLOW_KEYS: [&str; 14] = [
+pub(super) const FLOW_KEYS: [&str; 15] = [
     "enabled",
     "on",
     "if",
@@ -26,6 +26,7 @@ pub(super) const FLOW_KEYS: [&str; 14] = [
     "expires_if",
     "remember",
     "retry",
+    "was",
     "step",
 ];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
@@ -39,8 +40,7 @@ impl Checker<'_> {
         self.lines.top = self.lines_of(table);
         let name = self.source.name.clone();
         let top = self.place_of(None);
-        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || !name.chars().all(valid) {
+        if !is_flow_name(&name) {
             self.note(&top, format!("{name:?} is no flow's name: use a-z, 0-9 and '-', it becomes part of topics"));
         }
         if !table.contains_key("on") {
@@ -73,11 +73,24 @@ impl Checker<'_> {
             expires_after,
             expires_if: self.on_event(table, "expires_if"),
             remember: self.remember.clone(),
+            was: self.was(table),
             retry: self.retry(table),
             settings: FlowSettings::default(),
             steps: self.steps(table),
             warnings: Vec::new(),
         }
+    }
+
+    /// Returns the former name of the flow, whose runs and positions it takes over.
+    fn was(&mut self, table: &dyn TableLike) -> Option<String> {
+        let was = self.text(table, "was")?;
+        let place = self.place_of(table.get("was").and_then(Item::span));
+        if was == self.source.name {
+            self.note(&place, format!("was is the former name of the flow, and {was} is its present one"));
+        } else if !is_flow_name(&was) {
+            self.note(&place, format!("{was:?} is no flow's name: was is the former name of the file, without .toml"));
+        }
+        Some(was)
     }
 
     fn from(&mut self, table: &dyn TableLike) -> Option<StartFrom> {
@@ -196,6 +209,12 @@ impl Checker<'_> {
             self.object(place, why);
         }
     }
+}
+
+/// True if a flow can have this name.
+fn is_flow_name(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.chars().all(valid)
 }
 
 /// Returns a message about an invalid pattern, if the text shows the mistake.

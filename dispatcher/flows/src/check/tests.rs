@@ -62,6 +62,28 @@ fn the_version_changes_with_the_file_and_with_a_template() {
 }
 
 #[test]
+fn the_version_changes_with_the_name() {
+    let flow = check_text(GOOD).expect("good");
+    let renamed = FlowSource { name: "other".into(), ..flow.source.clone() };
+    assert_ne!(flow.version, renamed.version(), "idempotency keys begin with it");
+}
+
+#[test]
+fn two_flows_cannot_be_the_same_one_by_their_former_names() {
+    let named = |name: &str, was: &str| {
+        let toml = if was.is_empty() { GOOD.to_owned() } else { format!("was = \"{was}\"\n{GOOD}") };
+        let templates = BTreeMap::from([("welcome.html".to_owned(), "hello".to_owned())]);
+        Flow::check(FlowSource { name: name.into(), file: format!("{name}.toml"), toml, templates }).expect("good")
+    };
+    let told = |flows: &[Flow]| Flow::same_by_former_name(flows).map(|problem| problem.to_string()).unwrap_or_default();
+    assert_eq!(told(&[named("new", "old"), named("other", "former")]), "");
+    let both = told(&[named("new", "old"), named("old", "")]);
+    assert!(both.starts_with("new.toml:1: was = \"old\": a flow of that name has a file"), "{both}");
+    let twins = told(&[named("new", "old"), named("other", "old")]);
+    assert!(twins.starts_with("other.toml:1: was = \"old\": new has the same former name"), "{twins}");
+}
+
+#[test]
 fn each_mistake_is_told_with_its_line_and_what_would_be_right() {
     for (from, to, expected) in [
         ("to = ", "too = ", "test.toml:6: resend.send has no key too; did you mean to?"),

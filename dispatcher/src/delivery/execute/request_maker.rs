@@ -103,7 +103,8 @@ impl RequestMaker {
         let Some(connector) = self.connectors.get(&account) else {
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
-        let key = idempotency_key(self.versions.name(), &step.name, run);
+        // A flow may have been renamed since the run began. Its keys stay what they were.
+        let key = idempotency_key(&flow.name, &step.name, run);
         let operation = usher_connectors::operation(&call.connector, &call.operation);
         let connector = &**connector;
         Ok(StepCall { run, call, step, next, connector, account, operation, urgent: flow.urgent, key })
