@@ -17,7 +17,7 @@ use usher_tests::test_env::{Options, TestEnv};
 
 usher_tests::on_both_backends!(everybody_who_signs_up_has_everything_once);
 
-/// All built-in flows. Files beside this one cover the operations that they do not use.
+/// The built-in flows that run unless others are named. Files beside this one cover the operations that they do not use.
 const BUILT_IN: &[&str] =
     &["account-security", "auth-email", "db-sync", "email", "newsletter", "notify", "search", "trial"];
 const MORE: [(&str, &str); 5] = [

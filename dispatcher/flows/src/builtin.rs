@@ -16,8 +16,9 @@ macro_rules! template {
     };
 }
 
-const FLOWS: [(&str, &str); 8] = [
+const FLOWS: [(&str, &str); 9] = [
     flow!("email"),
+    flow!("onboarding"),
     flow!("trial"),
     flow!("db-sync"),
     flow!("auth-email"),
@@ -27,9 +28,13 @@ const FLOWS: [(&str, &str); 8] = [
     flow!("notify"),
 ];
 
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 10] = [
     template!("welcome.html"),
     template!("welcome.txt"),
+    template!("trial-offer.html"),
+    template!("trial-offer.txt"),
+    template!("check-in.html"),
+    template!("check-in.txt"),
     template!("address-changed.html"),
     template!("address-changed.txt"),
     template!("security-changed.html"),

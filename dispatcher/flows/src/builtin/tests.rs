@@ -161,6 +161,10 @@ fn requests(
         if !due || !there {
             continue;
         }
+        let mut context = context.clone();
+        if call.marketing.is_some() {
+            context.set_unsubscribe_url("https://acme.test/unsubscribe/x");
+        }
         let mut params = render(flow, call, &context).map_err(|error| told(&error))?;
         usher_connectors::fit(&call.connector, &call.operation, &mut params).map_err(|error| told(&error))?;
         let inputs = StepInput { operation: &call.operation, params: &params, event: &event, rerun: 0 };
@@ -225,7 +229,11 @@ fn sample(name: &str) -> Value {
 #[tokio::test]
 async fn no_built_in_mail_carries_an_advertisement_for_a_name() {
     let name = "Win $500 at https://evil.test";
-    for (flow, kind, known) in [("email", "user.created", false), ("account-security", "user.updated", true)] {
+    for (flow, kind, known) in [
+        ("email", "user.created", false),
+        ("onboarding", "user.created", false),
+        ("account-security", "user.updated", true),
+    ] {
         let flow = self::flow(flow);
         let connectors = connectors(&flow);
         let mails = |first_name: &str| {
@@ -361,6 +369,25 @@ fn an_expression_that_cannot_be_evaluated_starts_a_run_that_looks_again() {
     assert!(flow.expires_at(&of(json!({}))).is_some() && flow.expires_at(&of(json!({"one": {"two": 4}}))).is_none());
     let unreadable = Event { body: Bytes::from_static(b"<xml>"), ..of(json!({})) };
     assert!(flow.starts(&unreadable), "it is seen, as a run that is given up");
+}
+
+#[test]
+fn the_onboarding_ends_with_a_subscription_and_not_with_the_free_plan() {
+    let flow = flow("onboarding");
+    assert!(!flow.enabled, "`email` sends the same welcome");
+    let ends = |source: Source, kind: &str, data: Value| {
+        flow.cancels_on(&Event { source, ..event(&json!({ "type": kind, "data": data })) })
+    };
+    assert!(ends(Source::Clerk, "user.deleted", json!({ "id": "user_1", "object": "user", "deleted": true })));
+    let item = |amount: u64| json!({ "object": "subscription_item", "plan": { "amount": amount } });
+    assert!(ends(Source::Clerk, "subscriptionItem.active", item(900)));
+    assert!(!ends(Source::Clerk, "subscriptionItem.active", item(0)));
+    for kind in ["customer.subscription.created", "customer.subscription.updated"] {
+        let subscription = |status: &str| json!({ "object": { "object": "subscription", "status": status } });
+        for (status, is_bought) in [("active", true), ("trialing", true), ("incomplete", false), ("canceled", false)] {
+            assert_eq!(ends(Source::Stripe, kind, subscription(status)), is_bought, "{kind} {status}");
+        }
+    }
 }
 
 #[test]
