@@ -9,8 +9,10 @@ mod completions;
 mod console;
 mod dead_letter;
 mod dlq;
+mod flows;
 mod follow;
 mod health;
+mod init;
 mod lab;
 mod listen;
 mod orders;
@@ -44,6 +46,8 @@ enum Command {
     Up(up::UpArguments),
     Send(send::SendArguments),
     Check(check::CheckArguments),
+    Init(init::InitArguments),
+    Flows(flows::FlowsArguments),
     Status(status::StatusArguments),
     Runs(runs::RunsArguments),
     Listen(listen::ListenArguments),
@@ -95,6 +99,8 @@ async fn program() -> ExitCode {
         Command::Up(arguments) => up::run(arguments, environment).await,
         Command::Send(arguments) => send::run(arguments, &environment).await,
         Command::Check(arguments) => check::run(&arguments, &environment).await,
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Flows(arguments) => flows::run(&arguments, &environment),
         Command::Runs(arguments) => runs::run(arguments).await,
         Command::Listen(arguments) => listen::run(arguments, &environment).await,
         Command::Dlq(arguments) => dlq::run(arguments, &environment).await,

@@ -29,7 +29,9 @@ pub use context::Context;
 pub use files::FlowFiles;
 pub use flow_settings::FlowSettings;
 pub use problem::Problem;
-pub use rehearsal::{MailPreview, PreviewOutcome};
+pub use rehearsal::{
+    FlowTimeline, MailPreview, NotAPreviewEvent, PlannedAction, PlannedStep, PreviewEvent, PreviewOutcome,
+};
 use serde_json::{Map, Value};
 pub use source::{FlowSource, read_folder};
 pub use template::Unrenderable;
@@ -199,6 +201,13 @@ impl Pattern {
     /// True if the event matches the pattern.
     pub fn matches(&self, event: &Event) -> bool {
         self.takes(&event.kind) && event.source == self.source
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let star = if self.prefix { "*" } else { "" };
+        write!(formatter, "{}/{}{star}", self.source.label(), self.kind)
     }
 }
 

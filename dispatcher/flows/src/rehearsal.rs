@@ -6,6 +6,8 @@ mod names;
 mod part;
 mod preview;
 mod scenes;
+mod timeline;
+mod timeline_event;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +15,8 @@ use part::{Failure, Part, Played};
 pub use preview::{MailPreview, PreviewOutcome};
 use scenes::Scene;
 use serde_json::Value;
+pub use timeline::{FlowTimeline, PlannedAction, PlannedStep};
+pub use timeline_event::{NotAPreviewEvent, PreviewEvent};
 use usher_clerk::event_types::EVENT_TYPES;
 use usher_connectors::Connectors;
 use usher_proto::Source;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::{Action, Call, Flow, FlowStep, evaluate, render};
+use super::super::{Action, Call, Context, Flow, FlowStep, evaluate, render};
 use super::scenes::{self, Scene};
 use super::{LINK, part};
 
@@ -66,18 +66,22 @@ impl Flow {
         if !is_due {
             return PreviewOutcome::LeftOut;
         }
-        let mut context = scene.context.clone();
-        if call.marketing.is_some() {
-            context.set_unsubscribe_url(LINK);
-        }
-        match render(self, call, &context) {
-            Ok(mut params) => match part::fit(call, &mut params) {
-                Ok(()) => PreviewOutcome::Mail(params),
-                Err(failure) => PreviewOutcome::Failed(format!("{}: {}", failure.place, failure.what)),
-            },
-            Err(error) => PreviewOutcome::Failed(error.to_string()),
+        match rendered(self, call, &scene.context) {
+            Ok(params) => PreviewOutcome::Mail(params),
+            Err(why) => PreviewOutcome::Failed(why),
         }
     }
+}
+
+/// Returns the parameters of a call as they are rendered. The error is a text that names the place.
+pub(super) fn rendered(flow: &Flow, call: &Call, context: &Context) -> Result<Map<String, Value>, String> {
+    let mut context = context.clone();
+    if call.marketing.is_some() {
+        context.set_unsubscribe_url(LINK);
+    }
+    let mut params = render(flow, call, &context).map_err(|error| error.to_string())?;
+    part::fit(call, &mut params).map_err(|failure| format!("{}: {}", failure.place, failure.what))?;
+    Ok(params)
 }
 
 #[cfg(test)]

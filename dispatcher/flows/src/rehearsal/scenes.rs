@@ -1,5 +1,7 @@
 //! The sample events of a rehearsal, each complete and without the values that it may lack.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use usher_clerk::event_types::EVENT_TYPES;
@@ -12,7 +14,7 @@ use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, Subjec
 use super::super::{Context, Flow, Pattern};
 
 /// The time of all samples.
-const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
+pub(super) const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
 
 /// Fields of a user that Clerk sometimes omits, or sends to some applications only.
 const OPTIONAL: [&str; 11] = [
@@ -122,7 +124,7 @@ fn forms(kind: &str, sample: Value) -> Vec<(&'static str, Value, Option<Value>)>
 }
 
 /// Returns a user in whom every field is present, and username and phone number are set.
-fn whole_user(mut user: Value) -> Value {
+pub(super) fn whole_user(mut user: Value) -> Value {
     for field in OPTIONAL {
         if user.get(field).is_none() {
             user[field] = Value::Null;
@@ -147,8 +149,21 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
     };
     let subject = user.map(|user| Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 });
     // Every step has a result, as if it had created an object.
-    let results = (0..flow.steps.len()).map(|step| (step, json!({ "id": "made_1" }))).collect();
-    let run = Run {
+    let results = (0..flow.steps.len()).map(|step| (step, answer())).collect();
+    let run = Run { results, before: (!flow.remember.is_empty()).then(|| before(flow)), ..run(&event) };
+    let mut context = Context::new(flow, &run, subject.as_ref()).ok()?;
+    context.set_settings(flow.settings.placeholders());
+    Some(Scene { kind: kind.to_owned(), event, context, lacks })
+}
+
+/// Returns the answer of a step in a rehearsal.
+pub(super) fn answer() -> Value {
+    json!({ "id": "made_1" })
+}
+
+/// Returns a run of the event that has executed no step.
+pub(super) fn run(event: &Event) -> Run {
+    Run {
         event: event.clone(),
         partition: Partition(0),
         position: 0,
@@ -159,23 +174,20 @@ fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Opt
         rerun: 0,
         tries: AttemptState::default(),
         request: None,
-        results,
+        results: BTreeMap::new(),
         wait_until: None,
         expires_at: None,
-        before: (!flow.remember.is_empty()).then(|| before(flow)),
+        before: None,
         verdict: None,
         quarantined: false,
         untold: Vec::new(),
         claimed: None,
-    };
-    let mut context = Context::new(flow, &run, subject.as_ref()).ok()?;
-    context.set_settings(flow.settings.placeholders());
-    Some(Scene { kind: kind.to_owned(), event, context, lacks })
+    }
 }
 
 /// Returns previous fields in which every field that the flow stores has changed, so that every step that depends on a
 /// change is due.
-fn before(flow: &Flow) -> PreviousFields {
+pub(super) fn before(flow: &Flow) -> PreviousFields {
     let user = Value::Object(known_fields().unwrap_or_default()).to_string();
     let known = Json::read(&user).map(|user| usher_clerk::fields(user, &flow.remember));
     PreviousFields { fields: known.unwrap_or_default(), changed: flow.remember.clone() }
